@@ -1,0 +1,349 @@
+//! A proposal on its way to enough signatures.
+
+use super::{
+    ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, hex, in_days, proposer_id, sign_role, tuf_key, tuf_key_id,
+    unsigned, version,
+};
+use crate::catalogue::{Catalogue, Hub, PROPOSER, Shop, StaffEntry, StaffList, target};
+use crate::identity::{SigningKey, verify};
+use crate::sha256;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::{Digest, PublicKey};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use tough::TargetName;
+use tough::schema::decoded::Decoded;
+use tough::schema::{Hashes, Role, RoleKeys, RoleType, Root, Signature, Signed, Target, Targets};
+
+/// What a draft proposes: the named targets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contents {
+    /// The staff list.
+    pub staff: StaffList,
+    /// The hub's particulars.
+    pub hub: Hub,
+    /// The shop's particulars.
+    pub shop: Shop,
+}
+
+/// Who may approve and what the hub signs with, for a shop's first root.
+#[derive(Debug, Clone)]
+pub struct FirstRoot {
+    /// The approvers' public keys.
+    pub approvers: Vec<PublicKey>,
+    /// How many of them must sign.
+    pub threshold: u64,
+    /// The hub's key for snapshots.
+    pub snapshot: PublicKey,
+    /// The hub's key for timestamps.
+    pub timestamp: PublicKey,
+}
+
+/// A proposed catalogue with the signatures so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Draft {
+    /// Version of this shape.
+    pub v: u32,
+    /// A new root, if one is proposed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Signed<Root>>,
+    /// The new targets.
+    pub targets: Signed<Targets>,
+    /// The named targets' text.
+    pub files: BTreeMap<String, String>,
+}
+
+/// Signatures so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Valid signatures of different approvers.
+    pub have: u64,
+    /// How many it takes.
+    pub need: u64,
+}
+
+impl Progress {
+    /// Whether it can be published.
+    pub fn is_complete(&self) -> bool {
+        self.have >= self.need
+    }
+}
+
+/// A key may not sign a draft.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// It is no approver's.
+    #[error("this key is none of the approvers'")]
+    NotAnApprover,
+    /// It has proposed the draft.
+    #[error("nobody approves their own proposal where more than one must sign")]
+    OwnProposal,
+    /// It has signed already.
+    #[error("this key has signed already")]
+    AlreadySigned,
+    /// The draft's files are not the ones its targets name.
+    #[error("the draft's {0} is not what its targets say")]
+    Files(String),
+    /// A role could not be written.
+    #[error("signing the draft")]
+    Unwritable(#[source] Unwritable),
+}
+
+impl From<Unwritable> for SignError {
+    fn from(error: Unwritable) -> Self {
+        Self::Unwritable(error)
+    }
+}
+
+fn role_keys(keys: &[PublicKey], threshold: u64) -> Result<RoleKeys, Unwritable> {
+    let keyids = keys.iter().map(tuf_key_id).collect::<Result<_, _>>()?;
+    Ok(RoleKeys { keyids, threshold: version(threshold), _extra: HashMap::new() })
+}
+
+impl Contents {
+    fn files(&self) -> Result<BTreeMap<String, String>, Unwritable> {
+        let text = |json: Result<String, serde_json::Error>| json.map(|text| text + "\n").map_err(|_| Unwritable);
+        Ok(BTreeMap::from([
+            (target::STAFF.to_owned(), text(serde_json::to_string_pretty(&self.staff))?),
+            (target::HUB.to_owned(), text(serde_json::to_string_pretty(&self.hub))?),
+            (target::SHOP.to_owned(), text(serde_json::to_string_pretty(&self.shop))?),
+        ]))
+    }
+
+    /// What a published catalogue holds.
+    pub fn of(catalogue: &Catalogue) -> Self {
+        Self { staff: catalogue.staff.clone(), hub: catalogue.hub.clone(), shop: catalogue.shop.clone() }
+    }
+}
+
+fn target_entry(text: &str) -> Target {
+    let hash = sha256(text.as_bytes());
+    Target {
+        length: text.len() as u64,
+        hashes: Hashes { sha256: Decoded::from(hash.as_bytes().to_vec()), _extra: HashMap::new() },
+        custom: HashMap::new(),
+        _extra: HashMap::new(),
+    }
+}
+
+fn targets(
+    number: u64,
+    files: &BTreeMap<String, String>,
+    proposer: Option<&PublicKey>,
+    now: UnixMs,
+) -> Result<Targets, Unwritable> {
+    let mut targets = Targets::new(SPEC.to_owned(), version(number), in_days(now, TARGETS_LIFE_DAYS)?);
+    targets.delegations = None;
+    for (name, text) in files {
+        let name = TargetName::new(name.as_str()).map_err(|_| Unwritable)?;
+        targets.targets.insert(name, target_entry(text));
+    }
+    if let Some(proposer) = proposer {
+        targets._extra.insert(PROPOSER.to_owned(), proposer_id(proposer)?.into());
+    }
+    Ok(targets)
+}
+
+impl Draft {
+    /// A shop's first catalogue.
+    ///
+    /// # Errors
+    /// When a role cannot be written.
+    pub fn first(plan: &FirstRoot, contents: &Contents, now: UnixMs) -> Result<Self, Unwritable> {
+        let mut keys = HashMap::new();
+        for public in plan.approvers.iter().chain([&plan.snapshot, &plan.timestamp]) {
+            keys.insert(tuf_key_id(public)?, tuf_key(public));
+        }
+        let roles = HashMap::from([
+            (RoleType::Root, role_keys(&plan.approvers, plan.threshold)?),
+            (RoleType::Targets, role_keys(&plan.approvers, plan.threshold)?),
+            (RoleType::Snapshot, role_keys(std::slice::from_ref(&plan.snapshot), 1)?),
+            (RoleType::Timestamp, role_keys(std::slice::from_ref(&plan.timestamp), 1)?),
+        ]);
+        let root = Root {
+            spec_version: SPEC.to_owned(),
+            consistent_snapshot: true,
+            version: version(1),
+            expires: in_days(now, ROOT_LIFE_DAYS)?,
+            keys,
+            roles,
+            _extra: HashMap::new(),
+        };
+        let files = contents.files()?;
+        let targets = unsigned(targets(1, &files, None, now)?);
+        Ok(Self { v: 1, root: Some(unsigned(root)), targets, files })
+    }
+
+    /// The next catalogue after a published one.
+    ///
+    /// # Errors
+    /// When a role cannot be written.
+    pub fn next(
+        before: &Catalogue,
+        contents: &Contents,
+        proposer: Option<&PublicKey>,
+        now: UnixMs,
+    ) -> Result<Self, Unwritable> {
+        let files = contents.files()?;
+        // With one approver the proposer is the approver; nothing is to be said.
+        let proposer = proposer.filter(|_| before.threshold > 1);
+        let targets = unsigned(targets(before.versions.targets + 1, &files, proposer, now)?);
+        Ok(Self { v: 1, root: None, targets, files })
+    }
+
+    /// Names the draft by all that is signed, whoever has signed so far.
+    ///
+    /// # Errors
+    /// When a role cannot be written.
+    pub fn id(&self) -> Result<Digest, Unwritable> {
+        let mut all = self.targets.signed.canonical_form().map_err(|_| Unwritable)?;
+        if let Some(root) = &self.root {
+            all.extend(root.signed.canonical_form().map_err(|_| Unwritable)?);
+        }
+        Ok(sha256(&all))
+    }
+
+    /// The proposed named targets, once it is certain that the targets mean
+    /// these very files.
+    ///
+    /// # Errors
+    /// When they do not, or cannot be read.
+    pub fn contents(&self) -> Result<Contents, SignError> {
+        for name in target::NAMED {
+            let approved = self.targets.signed.targets.iter().find(|(target, _)| target.raw() == name);
+            let same =
+                approved.zip(self.files.get(name)).is_some_and(|((_, entry), text)| *entry == target_entry(text));
+            if !same {
+                return Err(SignError::Files(name.to_owned()));
+            }
+        }
+        fn read<T: serde::de::DeserializeOwned>(files: &BTreeMap<String, String>, name: &str) -> Result<T, SignError> {
+            let text = files.get(name).map(String::as_str).unwrap_or_default();
+            serde_json::from_str(text).map_err(|_| SignError::Files(name.to_owned()))
+        }
+        Ok(Contents {
+            staff: read(&self.files, target::STAFF)?,
+            hub: read(&self.files, target::HUB)?,
+            shop: read(&self.files, target::SHOP)?,
+        })
+    }
+
+    /// The root whose keys must sign: the draft's own, else the one in force.
+    fn ruling<'a>(&'a self, in_force: Option<&'a Root>) -> Option<&'a Root> {
+        self.root.as_ref().map(|root| &root.signed).or(in_force)
+    }
+
+    /// Adds one approver's signature.
+    ///
+    /// # Errors
+    /// When this key may not sign this draft.
+    pub fn sign(&mut self, key: &SigningKey, in_force: Option<&Root>) -> Result<(), SignError> {
+        self.contents()?;
+        let id = tuf_key_id(&key.public())?;
+        let ruling = self.ruling(in_force).and_then(|root| root.roles.get(&RoleType::Targets));
+        let Some(role) = ruling.filter(|role| role.keyids.contains(&id)) else { return Err(SignError::NotAnApprover) };
+        let proposer = self.targets.signed._extra.get(PROPOSER).and_then(serde_json::Value::as_str);
+        if role.threshold.get() > 1 && proposer == Some(hex(id.as_ref()).as_str()) {
+            return Err(SignError::OwnProposal);
+        }
+        if self.targets.signatures.iter().any(|signature| signature.keyid == id) {
+            return Err(SignError::AlreadySigned);
+        }
+        self.targets.signatures.push(sign_role(&self.targets.signed, key)?);
+        if let Some(root) = &mut self.root {
+            root.signatures.push(sign_role(&root.signed, key)?);
+        }
+        Ok(())
+    }
+
+    /// Takes over signatures of the same draft that others have collected.
+    pub fn merge(&mut self, other: &Self) {
+        fn add(mine: &mut Vec<Signature>, theirs: &[Signature]) {
+            for signature in theirs {
+                if !mine.iter().any(|known| known.keyid == signature.keyid) {
+                    mine.push(signature.clone());
+                }
+            }
+        }
+        if self.targets.signed != other.targets.signed {
+            return;
+        }
+        add(&mut self.targets.signatures, &other.targets.signatures);
+        if let (Some(mine), Some(theirs)) = (&mut self.root, &other.root) {
+            add(&mut mine.signatures, &theirs.signatures);
+        }
+    }
+
+    /// Valid signatures so far. Invalid ones count for nothing.
+    pub fn progress(&self, in_force: Option<&Root>) -> Progress {
+        let Some(root) = self.ruling(in_force) else { return Progress { have: 0, need: u64::MAX } };
+        let need = root.roles.get(&RoleType::Targets).map_or(u64::MAX, |role| role.threshold.get());
+        let form = self.targets.signed.canonical_form().unwrap_or_default();
+        let ids = root.roles.get(&RoleType::Targets).map(|role| role.keyids.as_slice()).unwrap_or_default();
+        let valid = |id: &&Decoded<_>| {
+            let public = root.keys.get(*id).and_then(crate::catalogue::public_key);
+            let signature = self.targets.signatures.iter().find(|signature| signature.keyid == **id);
+            public.zip(signature).is_some_and(|(public, signature)| {
+                let bytes = <[u8; 64]>::try_from(signature.sig.as_ref());
+                bytes.is_ok_and(|bytes| verify(&public, &form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
+            })
+        };
+        Progress { have: ids.iter().filter(valid).count() as u64, need }
+    }
+
+    /// What a published catalogue's successor changes, line by line, for the
+    /// eyes of whoever is about to sign.
+    ///
+    /// # Errors
+    /// When the draft's files are not what its targets say.
+    pub fn changes(&self, before: Option<&Catalogue>) -> Result<Vec<String>, SignError> {
+        let new = self.contents()?;
+        let old = before.map(Contents::of);
+        let mut lines = Vec::new();
+        if let Some(root) = &self.root {
+            let role = root.signed.roles.get(&RoleType::Targets);
+            let (k, n) = role.map_or((0, 0), |role| (role.threshold.get(), role.keyids.len()));
+            lines.push(format!("root {}: {k} of {n} approvers must sign", root.signed.version));
+        }
+        let entries = |contents: Option<&Contents>| contents.map(|c| c.staff.staff.clone()).unwrap_or_default();
+        let (old_staff, new_staff) = (entries(old.as_ref()), entries(Some(&new)));
+        for entry in &new_staff {
+            match old_staff.iter().find(|known| known.key == entry.key) {
+                None => lines.push(format!("+ staff {}", described(entry))),
+                Some(known) if known != entry => {
+                    lines.push(format!("~ staff {} (was {})", described(entry), described(known)));
+                }
+                Some(_) => {}
+            }
+        }
+        for entry in old_staff.iter().filter(|known| !new_staff.iter().any(|entry| entry.key == known.key)) {
+            lines.push(format!("- staff {}", described(entry)));
+        }
+        if old.as_ref().map(|c| &c.hub) != Some(&new.hub) {
+            let addresses: Vec<_> = new.hub.addresses.iter().map(ToString::to_string).collect();
+            lines.push(format!(
+                "~ hub at {}, {} CA, {} evidence key(s)",
+                addresses.join(", "),
+                new.hub.ca.len(),
+                new.hub.evidence_keys.len()
+            ));
+        }
+        if old.as_ref().map(|c| &c.shop) != Some(&new.shop) {
+            lines.push(format!("~ shop {}", new.shop.name));
+        }
+        Ok(lines)
+    }
+}
+
+fn described(entry: &StaffEntry) -> String {
+    use crate::catalogue::Customers;
+    let reach = match &entry.customers {
+        Customers::All => "all customers".to_owned(),
+        Customers::Only(some) => format!("{} customer(s)", some.len()),
+    };
+    let until = jiff::Timestamp::from_millisecond(entry.until)
+        .map(|at| at.strftime("%Y-%m-%d").to_string())
+        .unwrap_or_default();
+    format!("{}: {}, {reach}, until {until}, key {}", entry.name, entry.role.as_str(), entry.key)
+}

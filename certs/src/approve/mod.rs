@@ -1,0 +1,81 @@
+//! Drafts of the catalogue, and their way to being published.
+//!
+//! ```text
+//! propose ─▶ Draft ─▶ sign (each approver, alone) ─▶ publish (the hub: snapshot, timestamp)
+//! ```
+//! A draft is one JSON file that people can hand around. Signatures of several
+//! people are collected on the very roles that machines will verify.
+
+mod draft;
+mod publish;
+
+pub use draft::{Contents, Draft, FirstRoot, Progress, SignError};
+pub use publish::{HubRoles, PublishError, freshen, publish};
+
+use crate::identity::SigningKey;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::PublicKey;
+use std::collections::HashMap;
+use std::num::NonZeroU64;
+use tough::schema::decoded::{Decoded, Hex};
+use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
+use tough::schema::{Role, Signature, Signed};
+
+/// The version of TUF's text that files are written to.
+const SPEC: &str = "1.0.0";
+
+/// How long a root lasts.
+const ROOT_LIFE_DAYS: i64 = 3 * 365;
+/// How long targets last.
+const TARGETS_LIFE_DAYS: i64 = 365;
+/// How long a snapshot lasts.
+const SNAPSHOT_LIFE_DAYS: i64 = 30;
+/// How long a timestamp lasts: a hub that is taken away can freeze for a week.
+const TIMESTAMP_LIFE_DAYS: i64 = 7;
+
+/// A role's JSON could not be written; an invariant of tough's own types.
+#[derive(Debug, thiserror::Error)]
+#[error("writing a role of the catalogue")]
+pub struct Unwritable;
+
+fn tuf_key(public: &PublicKey) -> Key {
+    Key::Ed25519 {
+        keyval: Ed25519Key { public: Decoded::from(public.as_bytes().to_vec()), _extra: HashMap::new() },
+        scheme: Ed25519Scheme::Ed25519,
+        _extra: HashMap::new(),
+    }
+}
+
+fn tuf_key_id(public: &PublicKey) -> Result<Decoded<Hex>, Unwritable> {
+    tuf_key(public).key_id().map_err(|_| Unwritable)
+}
+
+/// An approver's key id as TUF writes it.
+///
+/// # Errors
+/// When tough cannot write the key.
+pub fn proposer_id(public: &PublicKey) -> Result<String, Unwritable> {
+    Ok(hex(tuf_key_id(public)?.as_ref()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sign_role<T: Role>(role: &T, key: &SigningKey) -> Result<Signature, Unwritable> {
+    let form = role.canonical_form().map_err(|_| Unwritable)?;
+    Ok(Signature { keyid: tuf_key_id(&key.public())?, sig: Decoded::from(key.sign(&form).as_bytes().to_vec()) })
+}
+
+fn unsigned<T>(role: T) -> Signed<T> {
+    Signed { signed: role, signatures: Vec::new() }
+}
+
+fn version(number: u64) -> NonZeroU64 {
+    NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN)
+}
+
+/// Whole seconds, as TUF writes times.
+fn in_days(now: UnixMs, days: i64) -> Result<jiff::Timestamp, Unwritable> {
+    jiff::Timestamp::from_second(now / 1000 + days * 24 * 3600).map_err(|_| Unwritable)
+}

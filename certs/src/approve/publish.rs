@@ -1,0 +1,169 @@
+//! The hub's part: snapshot and timestamp around what the approvers signed.
+
+use super::draft::Draft;
+use super::{SNAPSHOT_LIFE_DAYS, SPEC, TIMESTAMP_LIFE_DAYS, Unwritable, in_days, sign_role, version};
+use crate::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
+use crate::identity::SigningKey;
+use crate::sha256;
+use fernwart_protocol::document::UnixMs;
+use std::collections::HashMap;
+use tough::schema::decoded::Decoded;
+use tough::schema::{Hashes, Metafile, Role, Root, Signed, Snapshot, Timestamp};
+
+/// The hub's keys for its two roles.
+#[derive(Debug)]
+pub struct HubRoles {
+    /// For snapshots.
+    pub snapshot: SigningKey,
+    /// For timestamps.
+    pub timestamp: SigningKey,
+}
+
+/// A draft cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Signatures are missing.
+    #[error("{have} of {need} signatures are there")]
+    Unsigned {
+        /// Valid ones.
+        have: u64,
+        /// Needed ones.
+        need: u64,
+    },
+    /// It does not follow the published one.
+    #[error("the draft makes version {draft}, but version {published} is published")]
+    Stale {
+        /// The draft's targets version.
+        draft: u64,
+        /// The published one.
+        published: u64,
+    },
+    /// What comes out would not be believed.
+    #[error("verifying what would be published")]
+    Refused(#[source] Box<CatalogueError>),
+    /// A role could not be written.
+    #[error("writing the catalogue")]
+    Unwritable(#[source] Unwritable),
+}
+
+impl From<Unwritable> for PublishError {
+    fn from(error: Unwritable) -> Self {
+        Self::Unwritable(error)
+    }
+}
+
+fn refused(error: CatalogueError) -> PublishError {
+    PublishError::Refused(Box::new(error))
+}
+
+fn to_file<T: Role>(role: &Signed<T>) -> Result<Vec<u8>, Unwritable> {
+    let mut bytes = serde_json::to_vec_pretty(role).map_err(|_| Unwritable)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn metafile(number: u64, bytes: &[u8]) -> Metafile {
+    let sha256 = Decoded::from(sha256(bytes).as_bytes().to_vec());
+    Metafile {
+        length: Some(bytes.len() as u64),
+        hashes: Some(Hashes { sha256, _extra: HashMap::new() }),
+        version: version(number),
+        _extra: HashMap::new(),
+    }
+}
+
+/// Snapshot and timestamp for these targets. Versions are at least the time in
+/// seconds, so that a hub restored from a backup does not look like one that
+/// rolls back.
+fn wrap(
+    files: &mut Files,
+    targets: (u64, &[u8]),
+    last: (u64, u64),
+    keys: &HubRoles,
+    now: UnixMs,
+) -> Result<(), Unwritable> {
+    let seconds = u64::try_from(now / 1000).unwrap_or_default();
+    let (snapshot_version, timestamp_version) = (seconds.max(last.0 + 1), seconds.max(last.1 + 1));
+    let mut snapshot = Snapshot::new(SPEC.to_owned(), version(snapshot_version), in_days(now, SNAPSHOT_LIFE_DAYS)?);
+    snapshot.meta.insert("targets.json".to_owned(), metafile(targets.0, targets.1));
+    let signature = sign_role(&snapshot, &keys.snapshot)?;
+    let snapshot = to_file(&Signed { signed: snapshot, signatures: vec![signature] })?;
+
+    let mut timestamp = Timestamp::new(SPEC.to_owned(), version(timestamp_version), in_days(now, TIMESTAMP_LIFE_DAYS)?);
+    timestamp.meta.insert("snapshot.json".to_owned(), metafile(snapshot_version, &snapshot));
+    let signature = sign_role(&timestamp, &keys.timestamp)?;
+    files.insert("timestamp.json", to_file(&Signed { signed: timestamp, signatures: vec![signature] })?);
+    files.insert(&format!("{snapshot_version}.snapshot.json"), snapshot);
+    Ok(())
+}
+
+/// A new snapshot and timestamp around the published targets.
+///
+/// # Errors
+/// When the hub's keys are not the ones the root names.
+pub async fn freshen(
+    trusted: &Trusted,
+    keys: &HubRoles,
+    now: UnixMs,
+) -> Result<(Files, Trusted, Catalogue), PublishError> {
+    let versions = trusted.floors.versions();
+    let name = format!("{}.targets.json", versions.targets);
+    let targets = trusted.files.get(&name).ok_or_else(|| refused(CatalogueError::Missing(name)))?;
+    let mut files = Files::default();
+    wrap(&mut files, (versions.targets, targets), (versions.snapshot, versions.timestamp), keys, now)?;
+    let (trusted, catalogue) = advance(trusted, &files).await.map_err(refused)?;
+    Ok((files, trusted, catalogue))
+}
+
+/// What to publish for a draft that has its signatures. It is verified just as
+/// a machine will before it is handed out.
+///
+/// # Errors
+/// When signatures are missing, the draft is stale, or machines would refuse.
+pub async fn publish(
+    draft: &Draft,
+    published: Option<&Trusted>,
+    keys: &HubRoles,
+    now: UnixMs,
+) -> Result<(Files, Trusted, Catalogue), PublishError> {
+    let in_force: Option<Signed<Root>> = match published {
+        Some(trusted) => {
+            let bytes = trusted.root().map_err(refused)?;
+            Some(serde_json::from_slice(bytes).map_err(|e| refused(CatalogueError::Unreadable("root".into(), e)))?)
+        }
+        None => None,
+    };
+    let progress = draft.progress(in_force.as_ref().map(|root| &root.signed));
+    if !progress.is_complete() {
+        return Err(PublishError::Unsigned { have: progress.have, need: progress.need });
+    }
+    let last = published.map(|trusted| trusted.floors.versions()).unwrap_or_default();
+    let number = draft.targets.signed.version.get();
+    if number != last.targets + 1 {
+        return Err(PublishError::Stale { draft: number, published: last.targets });
+    }
+    let mut files = Files::default();
+    let targets = to_file(&draft.targets)?;
+    if let Some(root) = &draft.root {
+        files.insert(&format!("{}.root.json", root.signed.version), to_file(root)?);
+    }
+    for (name, text) in &draft.files {
+        files.insert(name, text.clone().into_bytes());
+    }
+    wrap(&mut files, (number, &targets), (last.snapshot, last.timestamp), keys, now)?;
+    files.insert(&format!("{number}.targets.json"), targets);
+    let base = match (published, &draft.root) {
+        (Some(trusted), _) => trusted.clone(),
+        (None, Some(root)) => {
+            root.signed
+                .verify_role(root)
+                .map_err(|_| PublishError::Unsigned { have: progress.have, need: progress.need })?;
+            let name = format!("{}.root.json", root.signed.version);
+            let bytes = files.get(&name).ok_or_else(|| refused(CatalogueError::Missing(name)))?;
+            Trusted::begin(root.signed.version.get(), &sha256(bytes), &files).map_err(refused)?
+        }
+        (None, None) => return Err(refused(CatalogueError::Missing("root".to_owned()))),
+    };
+    let (trusted, catalogue) = advance(&base, &files).await.map_err(refused)?;
+    Ok((files, trusted, catalogue))
+}

@@ -1,0 +1,267 @@
+//! Everything approved: a TUF repository, verified from memory.
+//!
+//! Roles root and targets are the approvers', k of n; snapshot and timestamp
+//! are the hub's. `tough` verifies; what it forgets (its datastore is thrown
+//! away) is kept in [`Trusted`], which its owner stores in one transaction.
+//!
+//! ```text
+//! files offered ─▶ tough: signatures, thresholds, versions, hashes
+//!               ─▶ our rules: no delegations, no key twice, no own approval
+//!               ─▶ floors: nothing falls but by a root that rotates the role
+//!               ─▶ Trusted (to be stored) + Catalogue (to be used)
+//! ```
+
+mod floors;
+mod offer;
+mod particulars;
+mod staff_list;
+mod view;
+
+pub use floors::{Floor, Floors};
+pub use offer::{Files, Repository};
+pub use particulars::{Contact, Hub, Shop};
+pub use staff_list::{Customers, Role, StaffEntry, StaffList};
+#[cfg(feature = "approve")]
+pub(crate) use view::public_key;
+pub use view::{Catalogue, Expiries};
+
+use crate::sha256;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::Digest;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use tough::schema::{RoleType, Root, Signed};
+use tough::{ExpirationEnforcement, Limits, RepositoryLoader};
+
+/// Names of the targets every catalogue has.
+pub mod target {
+    /// The staff list.
+    pub const STAFF: &str = "staff.json";
+    /// The hub's particulars.
+    pub const HUB: &str = "hub.json";
+    /// The shop's particulars.
+    pub const SHOP: &str = "shop.json";
+    /// All of them.
+    pub const NAMED: [&str; 3] = [STAFF, HUB, SHOP];
+}
+
+/// Why files are not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// A file is missing from what was offered.
+    #[error("the catalogue lacks {0}")]
+    Missing(String),
+    /// A file cannot be read as what it should be.
+    #[error("reading {0} of the catalogue")]
+    Unreadable(String, #[source] serde_json::Error),
+    /// tough refused.
+    #[error("verifying the catalogue")]
+    Tough(#[source] Box<tough::error::Error>),
+    /// The root is not the one the invitation names.
+    #[error("the root is not the one that was announced")]
+    OtherRoot,
+    /// A version or a file fell back behind what was seen before.
+    #[error("{role} fell back from version {floor} to {offered}")]
+    Rollback {
+        /// Which role.
+        role: &'static str,
+        /// What was seen before.
+        floor: u64,
+        /// What was offered.
+        offered: u64,
+    },
+    /// The same version with other bytes.
+    #[error("{role} version {version} came with two contents")]
+    TwoFaces {
+        /// Which role.
+        role: &'static str,
+        /// Its version.
+        version: u64,
+    },
+    /// One public key stands under two ids.
+    #[error("one key stands twice in the root")]
+    KeyTwice,
+    /// Targets delegate, which nothing here does.
+    #[error("the targets delegate")]
+    Delegation,
+    /// The proposer's own signature is among the approvals.
+    #[error("the proposal was approved by its proposer")]
+    OwnApproval,
+    /// A named target does not match the targets' hash.
+    #[error("{0} is not the approved one")]
+    TargetHash(String),
+}
+
+/// What its owner must keep: the newest believed files, and how low nothing
+/// may fall again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trusted {
+    /// Newest versions and hashes seen, by role.
+    pub floors: Floors,
+    /// The files by name: newest root, timestamp, snapshot, targets and the
+    /// named targets.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Trusted {
+    /// Begins with one root that is trusted by its hash, and nothing else.
+    ///
+    /// # Errors
+    /// When that root is not among the files, or another.
+    pub fn begin(version: u64, hash: &Digest, offered: &Files) -> Result<Self, CatalogueError> {
+        let name = format!("{version}.root.json");
+        let bytes = offered.get(&name).ok_or_else(|| CatalogueError::Missing(name.clone()))?;
+        if sha256(bytes) != *hash {
+            return Err(CatalogueError::OtherRoot);
+        }
+        let floors = Floors { root: Floor { version, hash: *hash }, ..Floors::default() };
+        Ok(Self { floors, files: BTreeMap::from([(name, bytes.clone())]) })
+    }
+
+    /// The newest believed root's bytes.
+    ///
+    /// # Errors
+    /// When this was not made by [`Trusted::begin`].
+    pub fn root(&self) -> Result<&[u8], CatalogueError> {
+        let name = format!("{}.root.json", self.floors.root.version);
+        self.files.get(&name).map(Vec::as_slice).ok_or(CatalogueError::Missing(name))
+    }
+
+    /// The catalogue these files make up. They were verified when they came.
+    ///
+    /// # Errors
+    /// When nothing but a root has been believed yet.
+    pub fn view(&self) -> Result<Catalogue, CatalogueError> {
+        Catalogue::from_files(&self.files, &self.floors)
+    }
+}
+
+/// Verifies what was offered on top of what is trusted. Nothing of a refused
+/// offer is in the result; store the result before using it.
+///
+/// Expiry is not judged here: the gate does, so that an expired catalogue can
+/// still be diagnosed under.
+///
+/// # Errors
+/// When anything at all is not as it must be.
+pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Catalogue), CatalogueError> {
+    let old_root_bytes = trusted.root()?.to_vec();
+    let files = offered.over(&trusted.files);
+    let base = url::Url::parse("memory:///").map_err(|_| CatalogueError::Missing("memory".into()))?;
+    let scratch = Scratch::new();
+    let repository = RepositoryLoader::new(&old_root_bytes, base.clone(), base)
+        .transport(offer::Memory::new(files.clone()))
+        .limits(LIMITS)
+        .datastore(scratch.0.clone())
+        .expiration_enforcement(ExpirationEnforcement::Unsafe)
+        .load()
+        .await
+        .map_err(|error| CatalogueError::Tough(Box::new(error)))?;
+    let root = &repository.root().signed;
+    refuse_doubled_keys(root)?;
+    let targets = repository.targets();
+    if targets.signed.delegations.as_ref().is_some_and(|delegations| !delegations.roles.is_empty()) {
+        return Err(CatalogueError::Delegation);
+    }
+    refuse_own_approval(root, targets)?;
+
+    let names = [
+        format!("{}.root.json", root.version),
+        "timestamp.json".to_owned(),
+        format!("{}.snapshot.json", repository.snapshot().signed.version),
+        format!("{}.targets.json", targets.signed.version),
+    ];
+    let mut kept = BTreeMap::new();
+    for name in names {
+        let bytes = files.get(&name).ok_or_else(|| CatalogueError::Missing(name.clone()))?;
+        kept.insert(name, bytes.clone());
+    }
+    for name in target::NAMED {
+        let bytes = files.get(name).ok_or_else(|| CatalogueError::Missing(name.to_owned()))?;
+        let approved = targets.signed.targets.iter().find(|(target, _)| target.raw() == name);
+        let matches = approved.is_some_and(|(_, target)| {
+            target.length == bytes.len() as u64 && target.hashes.sha256.as_ref() == sha256(bytes).as_bytes()
+        });
+        if !matches {
+            return Err(CatalogueError::TargetHash(name.to_owned()));
+        }
+        kept.insert(name.to_owned(), bytes.clone());
+    }
+    let old_root: Signed<Root> =
+        serde_json::from_slice(&old_root_bytes).map_err(|error| CatalogueError::Unreadable("root".into(), error))?;
+    let floors = trusted.floors.risen(&old_root.signed, root, &kept, &repository)?;
+    let trusted = Trusted { floors, files: kept };
+    let catalogue = trusted.view()?;
+    Ok((trusted, catalogue))
+}
+
+const LIMITS: Limits = Limits {
+    max_root_size: fernwart_protocol::limits::METADATA_BYTES as u64,
+    max_targets_size: fernwart_protocol::limits::METADATA_BYTES as u64,
+    max_timestamp_size: 16 * 1024,
+    max_snapshot_size: 64 * 1024,
+    max_root_updates: fernwart_protocol::limits::OFFER_FILES as u64,
+};
+
+fn refuse_doubled_keys(root: &Root) -> Result<(), CatalogueError> {
+    let mut seen = HashSet::new();
+    for key in root.keys.values() {
+        let public = serde_json::to_string(key).map_err(|e| CatalogueError::Unreadable("root".into(), e))?;
+        if !seen.insert(public.to_ascii_lowercase()) {
+            return Err(CatalogueError::KeyTwice);
+        }
+    }
+    for role in root.roles.values() {
+        let ids: HashSet<_> = role.keyids.iter().collect();
+        if ids.len() != role.keyids.len() {
+            return Err(CatalogueError::KeyTwice);
+        }
+    }
+    Ok(())
+}
+
+/// With a threshold above one, nobody approves what they proposed.
+fn refuse_own_approval(root: &Root, targets: &Signed<tough::schema::Targets>) -> Result<(), CatalogueError> {
+    let k = root.roles.get(&RoleType::Targets).map_or(1, |role| role.threshold.get());
+    let proposer = targets.signed._extra.get(PROPOSER).and_then(serde_json::Value::as_str);
+    let Some(proposer) = proposer.filter(|_| k > 1) else { return Ok(()) };
+    let own = targets.signatures.iter().any(|signature| hex(signature.keyid.as_ref()).starts_with(proposer));
+    if own { Err(CatalogueError::OwnApproval) } else { Ok(()) }
+}
+
+/// Where a draft's proposer stands in the targets: an approver's key id.
+pub const PROPOSER: &str = "proposer";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A folder that tough writes into while it verifies and that is then gone.
+///
+/// It lies in memory where the system has such a place, so that a full disk
+/// does not keep a machine from following the catalogue.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let name = format!("fernwart-{}", hex(&crate::random::<12>()));
+        let memory = PathBuf::from("/dev/shm");
+        let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let path = place.join(name);
+        // If it cannot be made, tough says so when it writes.
+        let _ = std::fs::create_dir(&path);
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Milliseconds of a TUF expiry.
+pub(crate) fn unix_ms(at: jiff::Timestamp) -> UnixMs {
+    at.as_millisecond()
+}

@@ -1,0 +1,133 @@
+//! Files of a catalogue in memory, as offered by a peer or read from a folder.
+
+use super::target;
+use async_trait::async_trait;
+use bytes::Bytes;
+use fernwart_protocol::document::Versions;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use tough::{Transport, TransportError, TransportErrorKind, TransportStream};
+use url::Url;
+
+/// Files by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Files(BTreeMap<String, Vec<u8>>);
+
+impl Files {
+    /// Adds one.
+    pub fn insert(&mut self, name: &str, bytes: Vec<u8>) {
+        self.0.insert(name.to_owned(), bytes);
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &str) -> Option<&Vec<u8>> {
+        self.0.get(name)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.0.iter()
+    }
+
+    /// These, and beneath them those.
+    pub(super) fn over(&self, beneath: &BTreeMap<String, Vec<u8>>) -> Self {
+        let mut all = beneath.clone();
+        all.extend(self.0.iter().map(|(name, bytes)| (name.clone(), bytes.clone())));
+        Self(all)
+    }
+}
+
+impl From<BTreeMap<String, Vec<u8>>> for Files {
+    fn from(files: BTreeMap<String, Vec<u8>>) -> Self {
+        Self(files)
+    }
+}
+
+/// tough's way to files: out of memory, never out of the network.
+#[derive(Debug, Clone)]
+pub(super) struct Memory(std::sync::Arc<Files>);
+
+impl Memory {
+    pub(super) fn new(files: Files) -> Self {
+        Self(std::sync::Arc::new(files))
+    }
+}
+
+#[async_trait]
+impl Transport for Memory {
+    async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
+        let name = url.path().trim_start_matches('/');
+        match self.0.get(name) {
+            Some(bytes) => {
+                let chunk = Bytes::copy_from_slice(bytes);
+                Ok(Box::pin(futures::stream::once(std::future::ready(Ok(chunk)))))
+            }
+            None => Err(TransportError::new(TransportErrorKind::FileNotFound, url.as_str())),
+        }
+    }
+}
+
+/// A published catalogue in a folder: all roots, and the newest of the rest.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    folder: PathBuf,
+}
+
+impl Repository {
+    /// The catalogue in this folder.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// Whether anything has been published here.
+    pub fn is_published(&self) -> bool {
+        self.folder.join("timestamp.json").exists()
+    }
+
+    /// What somebody who knows these versions lacks.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn newer_than(&self, known: &Versions, current: &Versions) -> io::Result<Files> {
+        let mut files = Files::default();
+        for version in known.root + 1..=current.root {
+            self.load(&mut files, &format!("{version}.root.json"))?;
+        }
+        if known.timestamp != current.timestamp {
+            self.load(&mut files, "timestamp.json")?;
+            self.load(&mut files, &format!("{}.snapshot.json", current.snapshot))?;
+        }
+        if known.targets != current.targets {
+            self.load(&mut files, &format!("{}.targets.json", current.targets))?;
+            for name in target::NAMED {
+                self.load(&mut files, name)?;
+            }
+        }
+        Ok(files)
+    }
+
+    fn load(&self, files: &mut Files, name: &str) -> io::Result<()> {
+        files.insert(name, std::fs::read(self.folder.join(name))?);
+        Ok(())
+    }
+
+    /// Writes files, the timestamp last: whoever reads in between finds the
+    /// older catalogue whole.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn publish(&self, files: &Files) -> io::Result<()> {
+        std::fs::create_dir_all(&self.folder)?;
+        let is_last = |name: &str| name == "timestamp.json";
+        let (last, first): (Vec<_>, Vec<_>) = files.iter().partition(|(name, _)| is_last(name));
+        for (name, bytes) in first.into_iter().chain(last) {
+            let beside = self.folder.join(format!("{name}.new"));
+            let mut file = std::fs::File::create(&beside)?;
+            io::Write::write_all(&mut file, bytes)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, self.folder.join(name))?;
+        }
+        std::fs::File::open(&self.folder)?.sync_all()
+    }
+}

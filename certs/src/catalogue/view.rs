@@ -1,0 +1,96 @@
+//! A believed catalogue, ready for use.
+
+use super::{CatalogueError, Floors, Hub, Shop, StaffList, hex, target, unix_ms};
+use fernwart_protocol::document::{UnixMs, Versions};
+use fernwart_protocol::id::{Digest, KeyId, PublicKey};
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use tough::schema::key::Key;
+use tough::schema::{RoleType, Root, Signed, Snapshot, Targets, Timestamp};
+
+/// When each role ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiries {
+    /// The root.
+    pub root: UnixMs,
+    /// The targets.
+    pub targets: UnixMs,
+    /// The snapshot.
+    pub snapshot: UnixMs,
+    /// The timestamp.
+    pub timestamp: UnixMs,
+}
+
+impl Expiries {
+    /// The first to end.
+    pub fn earliest(&self) -> UnixMs {
+        self.root.min(self.targets).min(self.snapshot).min(self.timestamp)
+    }
+}
+
+/// Everything approved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Catalogue {
+    /// Its versions.
+    pub versions: Versions,
+    /// SHA-256 of its root.
+    pub root: Digest,
+    /// When its parts end.
+    pub expiries: Expiries,
+    /// The approvers: those whose keys sign targets.
+    pub approvers: BTreeMap<KeyId, PublicKey>,
+    /// How many of them must sign.
+    pub threshold: u64,
+    /// The staff list.
+    pub staff: StaffList,
+    /// The hub's particulars.
+    pub hub: Hub,
+    /// The shop's particulars.
+    pub shop: Shop,
+}
+
+fn read<T: DeserializeOwned>(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<T, CatalogueError> {
+    let bytes = files.get(name).ok_or_else(|| CatalogueError::Missing(name.to_owned()))?;
+    serde_json::from_slice(bytes).map_err(|error| CatalogueError::Unreadable(name.to_owned(), error))
+}
+
+impl Catalogue {
+    pub(super) fn from_files(files: &BTreeMap<String, Vec<u8>>, floors: &Floors) -> Result<Self, CatalogueError> {
+        let versions = floors.versions();
+        let root: Signed<Root> = read(files, &format!("{}.root.json", versions.root))?;
+        let timestamp: Signed<Timestamp> = read(files, "timestamp.json")?;
+        let snapshot: Signed<Snapshot> = read(files, &format!("{}.snapshot.json", versions.snapshot))?;
+        let targets: Signed<Targets> = read(files, &format!("{}.targets.json", versions.targets))?;
+        Ok(Self {
+            versions,
+            root: floors.root.hash,
+            expiries: Expiries {
+                root: unix_ms(root.signed.expires),
+                targets: unix_ms(targets.signed.expires),
+                snapshot: unix_ms(snapshot.signed.expires),
+                timestamp: unix_ms(timestamp.signed.expires),
+            },
+            approvers: approvers(&root.signed),
+            threshold: root.signed.roles.get(&RoleType::Targets).map_or(1, |role| role.threshold.get()),
+            staff: read(files, target::STAFF)?,
+            hub: read(files, target::HUB)?,
+            shop: read(files, target::SHOP)?,
+        })
+    }
+}
+
+/// The public key behind a key of TUF's, if it is of the kind we use.
+pub(crate) fn public_key(key: &Key) -> Option<PublicKey> {
+    match key {
+        Key::Ed25519 { keyval, .. } => hex(keyval.public.as_ref()).parse().ok(),
+        _ => None,
+    }
+}
+
+/// The approvers a root names, by our own key ids.
+fn approvers(root: &Root) -> BTreeMap<KeyId, PublicKey> {
+    root.keys(RoleType::Targets)
+        .filter_map(public_key)
+        .map(|public| (crate::identity::key_id(&public), public))
+        .collect()
+}

@@ -1,0 +1,215 @@
+//! Keys and the names that follow from them.
+//!
+//! Ed25519 keys sign (order, evidence, approver, snapshot, timestamp); a P-256
+//! key speaks TLS; an X25519 key will open what is sealed. Ids are hashes of
+//! public keys, so nobody can hand a name to another key.
+
+use crate::keyfile::{self, KeyFileError};
+use crate::{sha256, short_id};
+use aws_lc_rs::agreement;
+use aws_lc_rs::encoding::{AsBigEndian, AsDer, Curve25519SeedBin, PublicKeyX509Der};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use fernwart_protocol::id::{Digest, KeyId, MachineId, PublicKey, Signature};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::path::Path;
+
+/// Keys could not be made; the system lacks randomness.
+#[derive(Debug, thiserror::Error)]
+#[error("making a key")]
+pub struct KeyGeneration;
+
+/// An Ed25519 key that signs.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    pkcs8: Vec<u8>,
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey({})", self.public())
+    }
+}
+
+impl SigningKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn generate() -> Result<Self, KeyGeneration> {
+        let pair = Ed25519KeyPair::generate().map_err(|_| KeyGeneration)?;
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_| KeyGeneration)?.as_ref().to_vec();
+        Ok(Self { pair, pkcs8 })
+    }
+
+    /// Reads a key file.
+    ///
+    /// # Errors
+    /// When the file may not be used or holds no such key.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        let pkcs8 = keyfile::read(path)?;
+        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| KeyFileError::Content { path: path.to_owned() })?;
+        Ok(Self { pair, pkcs8 })
+    }
+
+    /// Writes a new key file.
+    ///
+    /// # Errors
+    /// When it exists or cannot be written.
+    pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
+        keyfile::create(path, &self.pkcs8)
+    }
+
+    /// The public key.
+    #[expect(clippy::expect_used, reason = "an Ed25519 public key has 32 bytes (RFC 8032, 5.1.5)")]
+    pub fn public(&self) -> PublicKey {
+        PublicKey::from_bytes(self.pair.public_key().as_ref().try_into().expect("32 bytes"))
+    }
+
+    /// Signs.
+    #[expect(clippy::expect_used, reason = "an Ed25519 signature has 64 bytes (RFC 8032, 5.1.6)")]
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        Signature::from_bytes(self.pair.sign(message).as_ref().try_into().expect("64 bytes"))
+    }
+}
+
+/// Whether a key made this signature.
+pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, key.as_bytes())
+        .verify(message, signature.as_bytes())
+        .is_ok()
+}
+
+/// A P-256 key for TLS.
+pub struct TlsKey {
+    pkcs8: Vec<u8>,
+    spki: Vec<u8>,
+}
+
+impl std::fmt::Debug for TlsKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TlsKey({})", self.digest())
+    }
+}
+
+impl TlsKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn generate() -> Result<Self, KeyGeneration> {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| KeyGeneration)?;
+        let pkcs8 = pair.to_pkcs8v1().map_err(|_| KeyGeneration)?.as_ref().to_vec();
+        Self::from_pkcs8(pkcs8).ok_or(KeyGeneration)
+    }
+
+    fn from_pkcs8(pkcs8: Vec<u8>) -> Option<Self> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8).ok()?;
+        let spki = AsDer::<PublicKeyX509Der>::as_der(pair.public_key()).ok()?.as_ref().to_vec();
+        Some(Self { pkcs8, spki })
+    }
+
+    /// Reads a key file.
+    ///
+    /// # Errors
+    /// When the file may not be used or holds no such key.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        Self::from_pkcs8(keyfile::read(path)?).ok_or_else(|| KeyFileError::Content { path: path.to_owned() })
+    }
+
+    /// Writes a new key file.
+    ///
+    /// # Errors
+    /// When it exists or cannot be written.
+    pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
+        keyfile::create(path, &self.pkcs8)
+    }
+
+    /// Writes a key file in the place of an older one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn replace(&self, path: &Path) -> Result<(), KeyFileError> {
+        keyfile::replace(path, &self.pkcs8)
+    }
+
+    /// SubjectPublicKeyInfo, DER.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// SHA-256 of the SubjectPublicKeyInfo.
+    pub fn digest(&self) -> Digest {
+        sha256(&self.spki)
+    }
+
+    /// As rustls takes it.
+    pub fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.pkcs8.clone()).into()
+    }
+
+    /// PKCS#8, DER.
+    #[cfg(feature = "issue")]
+    pub(crate) fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+}
+
+/// An X25519 key that opens what is sealed to a machine.
+pub struct SealingKey {
+    seed: Vec<u8>,
+    public: PublicKey,
+}
+
+impl SealingKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn generate() -> Result<Self, KeyGeneration> {
+        let key = agreement::PrivateKey::generate(&agreement::X25519).map_err(|_| KeyGeneration)?;
+        let seed = AsBigEndian::<Curve25519SeedBin>::as_be_bytes(&key).map_err(|_| KeyGeneration)?;
+        Self::from_seed(seed.as_ref().to_vec()).ok_or(KeyGeneration)
+    }
+
+    fn from_seed(seed: Vec<u8>) -> Option<Self> {
+        let key = agreement::PrivateKey::from_private_key(&agreement::X25519, &seed).ok()?;
+        let public = PublicKey::from_bytes(key.compute_public_key().ok()?.as_ref().try_into().ok()?);
+        Some(Self { seed, public })
+    }
+
+    /// Reads a key file.
+    ///
+    /// # Errors
+    /// When the file may not be used or holds no such key.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        Self::from_seed(keyfile::read(path)?).ok_or_else(|| KeyFileError::Content { path: path.to_owned() })
+    }
+
+    /// Writes a new key file.
+    ///
+    /// # Errors
+    /// When it exists or cannot be written.
+    pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
+        keyfile::create(path, &self.seed)
+    }
+
+    /// The public key.
+    pub fn public(&self) -> PublicKey {
+        self.public
+    }
+}
+
+/// The id of the machine that holds an evidence key.
+pub fn machine_id(evidence: &PublicKey) -> MachineId {
+    MachineId::from_bytes(short_id("fernwart machine 1", &[evidence.as_bytes()]))
+}
+
+/// The id of a staff member's pair of keys; it commits to both.
+pub fn staff_key_id(order: &PublicKey, tls_key: &Digest) -> KeyId {
+    KeyId::from_bytes(short_id("fernwart staff 1", &[order.as_bytes(), tls_key.as_bytes()]))
+}
+
+/// The id of any other signing key: approver, hub evidence.
+pub fn key_id(public: &PublicKey) -> KeyId {
+    KeyId::from_bytes(short_id("fernwart key 1", &[public.as_bytes()]))
+}

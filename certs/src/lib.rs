@@ -1,0 +1,53 @@
+//! Who is who, and who may say what.
+//!
+//! Keys and their files, TLS by role, the one function that makes a typed
+//! peer, invitations and enrollment proofs, signed envelopes, and the
+//! catalogue (TUF). It imports `protocol` only; it opens no socket and keeps
+//! no database. What only a hub or a ceremony needs is behind the features
+//! `issue` (certificates) and `approve` (drafts of the catalogue), which the
+//! agent is built without.
+
+#[cfg(feature = "approve")]
+pub mod approve;
+pub mod catalogue;
+pub mod envelope;
+pub mod identity;
+pub mod invitation;
+#[cfg(feature = "issue")]
+pub mod issue;
+pub mod join;
+pub mod keyfile;
+pub mod peer;
+pub mod tls;
+mod words;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use fernwart_protocol::id::Digest;
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> Digest {
+    let mut out = [0u8; 32];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    Digest::from_bytes(out)
+}
+
+/// Fresh random bytes.
+///
+/// # Panics
+/// When the system has no randomness, without which nothing here is safe.
+#[expect(clippy::expect_used, reason = "no key may be made without randomness")]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut out = [0u8; N];
+    aws_lc_rs::rand::fill(&mut out).expect("the system gives randomness");
+    out
+}
+
+/// The first 128 bits of SHA-256 over a domain line and parts.
+fn short_id(domain: &str, parts: &[&[u8]]) -> [u8; 16] {
+    let mut all = Vec::with_capacity(domain.len() + 1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    all.extend_from_slice(domain.as_bytes());
+    all.push(b'\n');
+    parts.iter().for_each(|part| all.extend_from_slice(part));
+    let [first @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *sha256(&all).as_bytes();
+    first
+}

@@ -1,0 +1,261 @@
+//! The catalogue against TUF's named attacks, and the floors that tough does
+//! not keep.
+
+#![cfg(all(feature = "approve", feature = "issue"))]
+
+use fernwart_certs::approve::{
+    Contents, Draft, FirstRoot, HubRoles, PublishError, SignError, freshen, proposer_id, publish,
+};
+use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Hub, Shop, StaffList, Trusted, advance};
+use fernwart_certs::identity::SigningKey;
+use fernwart_protocol::text::Text;
+use tough::schema::{Root, Signed};
+
+const NOW: i64 = 1_800_000_000_000;
+const DAY: i64 = 24 * 3600 * 1000;
+
+struct Shopkeepers {
+    approvers: Vec<SigningKey>,
+    hub: HubRoles,
+}
+
+fn key() -> SigningKey {
+    SigningKey::generate().expect("a key")
+}
+
+fn contents(name: &str) -> Contents {
+    let shop = Shop { v: 1, name: Text::clipped(name), ..Shop::default() };
+    Contents { staff: StaffList { v: 1, staff: Vec::new() }, hub: Hub { v: 1, ..Hub::default() }, shop }
+}
+
+impl Shopkeepers {
+    fn new(n: usize) -> Self {
+        Self { approvers: (0..n).map(|_| key()).collect(), hub: HubRoles { snapshot: key(), timestamp: key() } }
+    }
+
+    fn first_draft(&self, k: u64) -> Draft {
+        let plan = FirstRoot {
+            approvers: self.approvers.iter().map(SigningKey::public).collect(),
+            threshold: k,
+            snapshot: self.hub.snapshot.public(),
+            timestamp: self.hub.timestamp.public(),
+        };
+        Draft::first(&plan, &contents("one"), NOW).expect("a draft")
+    }
+
+    /// Signs with the first `k` approvers and publishes.
+    async fn open(&self, k: usize) -> (Files, Trusted, Catalogue) {
+        let mut draft = self.first_draft(k as u64);
+        for approver in self.approvers.iter().take(k) {
+            draft.sign(approver, None).expect("signed");
+        }
+        publish(&draft, None, &self.hub, NOW).await.expect("published")
+    }
+
+    async fn next(
+        &self,
+        trusted: &Trusted,
+        name: &str,
+        signers: &[usize],
+        now: i64,
+    ) -> Result<(Files, Trusted, Catalogue), PublishError> {
+        let before = trusted.view().expect("a catalogue");
+        let mut draft = Draft::next(&before, &contents(name), None, now).expect("a draft");
+        let root = root_of(trusted);
+        for signer in signers {
+            draft.sign(&self.approvers[*signer], Some(&root.signed)).expect("signed");
+        }
+        publish(&draft, Some(trusted), &self.hub, now).await
+    }
+}
+
+fn root_of(trusted: &Trusted) -> Signed<Root> {
+    serde_json::from_slice(trusted.root().expect("a root")).expect("readable")
+}
+
+/// A machine that has just joined.
+fn begin(files: &Files) -> Trusted {
+    let root = files.get("1.root.json").expect("a root");
+    Trusted::begin(1, &fernwart_certs::sha256(root), files).expect("begun")
+}
+
+#[tokio::test]
+async fn a_catalogue_is_believed_and_its_successor_too() {
+    let shop = Shopkeepers::new(1);
+    let (files, hub, _) = shop.open(1).await;
+    let (machine, catalogue) = advance(&begin(&files), &files).await.expect("believed");
+    assert_eq!(catalogue.shop.name.as_raw(), "one");
+    assert_eq!(catalogue.approvers.len(), 1);
+    let (files, _, _) = shop.next(&hub, "two", &[0], NOW + DAY).await.expect("published");
+    let (_, catalogue) = advance(&machine, &files).await.expect("believed");
+    assert_eq!((catalogue.shop.name.as_raw(), catalogue.versions.targets), ("two", 2));
+}
+
+#[tokio::test]
+async fn one_signature_short_publishes_nothing_and_would_not_be_believed() {
+    let shop = Shopkeepers::new(3);
+    let (files, hub, _) = shop.open(2).await;
+    let machine = advance(&begin(&files), &files).await.expect("believed").0;
+    let short = shop.next(&hub, "two", &[1], NOW + DAY).await;
+    assert!(matches!(short, Err(PublishError::Unsigned { have: 1, need: 2 })), "{short:?}");
+
+    // An evil hub publishes it all the same: strip one signature of a good one.
+    let (mut files, _, _) = shop.next(&hub, "two", &[0, 2], NOW + DAY).await.expect("published");
+    let mut targets: Signed<tough::schema::Targets> =
+        serde_json::from_slice(files.get("2.targets.json").expect("targets")).expect("readable");
+    targets.signatures.pop();
+    files.insert("2.targets.json", serde_json::to_vec(&targets).expect("written"));
+    assert!(matches!(advance(&machine, &files).await, Err(CatalogueError::Tough(_))));
+}
+
+#[tokio::test]
+async fn the_same_key_twice_counts_once() {
+    let shop = Shopkeepers::new(3);
+    let (_, hub, _) = shop.open(2).await;
+    let before = hub.view().expect("a catalogue");
+    let root = root_of(&hub);
+    let mut draft = Draft::next(&before, &contents("two"), None, NOW + DAY).expect("a draft");
+    draft.sign(&shop.approvers[0], Some(&root.signed)).expect("signed");
+    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed)), Err(SignError::AlreadySigned)));
+    let again = draft.targets.signatures[0].clone();
+    draft.targets.signatures.push(again);
+    assert_eq!(draft.progress(Some(&root.signed)).have, 1);
+    assert!(publish(&draft, Some(&hub), &shop.hub, NOW + DAY).await.is_err());
+    // A root that lists one key under two roles' places twice is refused, too.
+    let mut doubled = shop.first_draft(2);
+    if let Some(root) = &mut doubled.root {
+        let targets = root.signed.roles.get_mut(&tough::schema::RoleType::Targets).expect("targets");
+        let first = targets.keyids[0].clone();
+        targets.keyids.push(first);
+    }
+    doubled.sign(&shop.approvers[0], None).expect("signed");
+    doubled.sign(&shop.approvers[1], None).expect("signed");
+    let result = publish(&doubled, None, &shop.hub, NOW).await;
+    assert!(matches!(&result, Err(PublishError::Refused(e)) if matches!(**e, CatalogueError::KeyTwice)), "{result:?}");
+}
+
+#[tokio::test]
+async fn nobody_approves_their_own_proposal_when_two_must_sign() {
+    let shop = Shopkeepers::new(3);
+    let (files, hub, _) = shop.open(2).await;
+    let machine = advance(&begin(&files), &files).await.expect("believed").0;
+    let before = hub.view().expect("a catalogue");
+    let root = root_of(&hub);
+    let own = shop.approvers[0].public();
+    let mut draft = Draft::next(&before, &contents("two"), Some(&own), NOW + DAY).expect("a draft");
+    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed)), Err(SignError::OwnProposal)));
+    draft.sign(&shop.approvers[1], Some(&root.signed)).expect("signed");
+    draft.sign(&shop.approvers[2], Some(&root.signed)).expect("signed");
+    let (mut files, _, _) = publish(&draft, Some(&hub), &shop.hub, NOW + DAY).await.expect("published");
+    advance(&machine, &files).await.expect("believed");
+
+    // The proposer signs by other means and one colleague with them.
+    let mut evil: Signed<tough::schema::Targets> =
+        serde_json::from_slice(files.get("2.targets.json").expect("targets")).expect("readable");
+    evil.signed._extra.insert("proposer".into(), proposer_id(&shop.approvers[1].public()).expect("an id").into());
+    let form = tough::schema::Role::canonical_form(&evil.signed).expect("written");
+    for (signature, approver) in evil.signatures.iter_mut().zip([&shop.approvers[1], &shop.approvers[2]]) {
+        signature.sig = approver.sign(&form).as_bytes().to_vec().into();
+    }
+    let bytes = serde_json::to_vec(&evil).expect("written");
+    root.signed.verify_role(&evil).expect("the evil targets carry two good signatures");
+    let mut snapshot: Signed<tough::schema::Snapshot> = {
+        let name =
+            files.iter().map(|(name, _)| name.clone()).find(|name| name.ends_with(".snapshot.json")).expect("one");
+        serde_json::from_slice(files.get(&name).expect("a snapshot")).expect("readable")
+    };
+    resign(&shop, &mut files, &mut snapshot, &bytes);
+    let result = advance(&machine, &files).await;
+    assert!(matches!(result, Err(CatalogueError::OwnApproval)), "{result:?}");
+}
+
+/// What a thief of the hub's keys can do: any snapshot and timestamp.
+fn resign(shop: &Shopkeepers, files: &mut Files, snapshot: &mut Signed<tough::schema::Snapshot>, targets: &[u8]) {
+    let number = snapshot.signed.version;
+    let meta = snapshot.signed.meta.get_mut("targets.json").expect("targets");
+    meta.length = Some(targets.len() as u64);
+    meta.hashes.as_mut().expect("hashes").sha256 = fernwart_certs::sha256(targets).as_bytes().to_vec().into();
+    let form = tough::schema::Role::canonical_form(&snapshot.signed).expect("written");
+    snapshot.signatures[0].sig = shop.hub.snapshot.sign(&form).as_bytes().to_vec().into();
+    let bytes = serde_json::to_vec(&snapshot).expect("written");
+    let mut timestamp: Signed<tough::schema::Timestamp> =
+        serde_json::from_slice(files.get("timestamp.json").expect("a timestamp")).expect("readable");
+    let meta = timestamp.signed.meta.get_mut("snapshot.json").expect("snapshot");
+    meta.length = Some(bytes.len() as u64);
+    meta.hashes.as_mut().expect("hashes").sha256 = fernwart_certs::sha256(&bytes).as_bytes().to_vec().into();
+    let form = tough::schema::Role::canonical_form(&timestamp.signed).expect("written");
+    timestamp.signatures[0].sig = shop.hub.timestamp.sign(&form).as_bytes().to_vec().into();
+    files.insert(&format!("{number}.snapshot.json"), bytes);
+    files.insert("timestamp.json", serde_json::to_vec(&timestamp).expect("written"));
+    files.insert("2.targets.json", targets.to_vec());
+}
+
+#[tokio::test]
+async fn nothing_falls_back_and_nothing_has_two_faces() {
+    let shop = Shopkeepers::new(1);
+    let (first, hub, _) = shop.open(1).await;
+    let machine = advance(&begin(&first), &first).await.expect("believed").0;
+    let (second, hub2, _) = shop.next(&hub, "two", &[0], NOW + DAY).await.expect("published");
+    let machine2 = advance(&machine, &second).await.expect("believed").0;
+    // Rollback: all of the first catalogue again.
+    let result = advance(&machine2, &first).await;
+    assert!(matches!(result, Err(CatalogueError::Rollback { .. })), "{result:?}");
+    // Rollback under a fresh timestamp: the hub re-wraps the first targets.
+    let (mixed, _, _) = freshen(&hub, &shop.hub, NOW + 2 * DAY).await.expect("wrapped");
+    let mut mixed = mixed;
+    mixed.insert("1.targets.json", first.get("1.targets.json").expect("targets").clone());
+    for name in ["staff.json", "hub.json", "shop.json"] {
+        mixed.insert(name, first.get(name).expect("a target").clone());
+    }
+    let result = advance(&machine2, &mixed).await;
+    assert!(matches!(result, Err(CatalogueError::Rollback { role: "targets", .. })), "{result:?}");
+    // Two faces: another timestamp of the same version.
+    let (other, _, _) = freshen(&hub2, &shop.hub, NOW + 3 * DAY).await.expect("wrapped");
+    let machine3 = advance(&machine2, &other).await.expect("believed").0;
+    let (twin, _, _) = freshen(&hub2, &shop.hub, NOW + 3 * DAY + 1).await.expect("wrapped");
+    let mut twin = twin;
+    let timestamp = twin.get("timestamp.json").expect("a timestamp").clone();
+    let mut padded = timestamp.clone();
+    padded.push(b' ');
+    twin.insert("timestamp.json", padded);
+    let result = advance(&machine3, &twin).await;
+    assert!(matches!(result, Err(CatalogueError::TwoFaces { role: "timestamp", .. })), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_root_two_steps_ahead_or_signed_by_strangers_is_not_followed() {
+    let shop = Shopkeepers::new(1);
+    let (files, _, _) = shop.open(1).await;
+    let machine = advance(&begin(&files), &files).await.expect("believed").0;
+    let strangers = Shopkeepers::new(1);
+    let mut draft = strangers.first_draft(1);
+    let root = draft.root.as_mut().expect("a root");
+    for skip in [3, 2] {
+        root.signed.version = std::num::NonZeroU64::new(skip).expect("not zero");
+        let mut offered = files.clone();
+        let form = tough::schema::Role::canonical_form(&root.signed).expect("written");
+        let id = root.signed.roles.get(&tough::schema::RoleType::Root).expect("a role").keyids[0].clone();
+        let sig = strangers.approvers[0].sign(&form).as_bytes().to_vec().into();
+        root.signatures = vec![tough::schema::Signature { keyid: id, sig }];
+        offered.insert(&format!("{skip}.root.json"), serde_json::to_vec(&root).expect("written"));
+        match advance(&machine, &offered).await {
+            Ok((after, _)) => assert_eq!((skip, after.floors.root.version), (3, 1), "version 3 is never asked for"),
+            Err(error) => assert!(skip == 2 && matches!(error, CatalogueError::Tough(_)), "{error:?}"),
+        }
+    }
+    // Another shop's whole catalogue does not fit the root we began with.
+    let (foreign, _, _) = strangers.open(1).await;
+    let pinned = fernwart_certs::sha256(files.get("1.root.json").expect("a root"));
+    assert!(matches!(Trusted::begin(1, &pinned, &foreign), Err(CatalogueError::OtherRoot)));
+    assert!(advance(&machine, &foreign).await.is_err());
+}
+
+#[tokio::test]
+async fn a_named_target_that_was_swapped_is_refused() {
+    let shop = Shopkeepers::new(1);
+    let (mut files, _, _) = shop.open(1).await;
+    let staff = r#"{"v":1,"staff":[]}"#.as_bytes().to_vec();
+    files.insert("staff.json", staff);
+    let result = advance(&begin(&files), &files).await;
+    assert!(matches!(result, Err(CatalogueError::TargetHash(ref name)) if name == "staff.json"), "{result:?}");
+}

@@ -1,0 +1,144 @@
+//! What a diagnosis yields: sections of facts, and findings.
+//!
+//! It travels and is stored as zstd'd JSON, and its receipt hashes exactly
+//! those bytes.
+
+use super::finding::{Finding, Severity};
+use crate::document::{SectionName, UnixMs};
+use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::Read;
+
+/// zstd level: 3 packs a report of 40 KiB in a third of a millisecond.
+const LEVEL: i32 = 3;
+
+/// One diagnosis of one machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this shape; it only grows.
+    pub v: u32,
+    /// When it was taken, by the machine's clock.
+    pub taken_at: UnixMs,
+    /// How long it took.
+    pub took_ms: u32,
+    /// What was found, by section.
+    pub sections: BTreeMap<SectionName, Section>,
+    /// How many rules were held against it.
+    pub checks: u32,
+    /// What is not well, worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One section.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Section {
+    /// How long it took.
+    pub took_ms: u32,
+    /// What it says.
+    #[serde(flatten)]
+    pub answer: Answer,
+}
+
+/// Facts, or why there are none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Facts as in [`super::facts`].
+    Facts(Value),
+    /// Why the section could not be answered.
+    Unanswered(String),
+}
+
+/// A report could not be packed or unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// Larger than allowed.
+    #[error("a report of more than {REPORT_BYTES} bytes packed or {REPORT_PLAIN_BYTES} unpacked")]
+    TooLarge,
+    /// Not zstd.
+    #[error("unpacking a report")]
+    Zstd(#[source] std::io::Error),
+    /// Not a report.
+    #[error("reading a report")]
+    Json(#[source] serde_json::Error),
+}
+
+impl Report {
+    /// As it travels.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub fn pack(&self) -> Result<Vec<u8>, PackError> {
+        let json = serde_json::to_vec(self).map_err(PackError::Json)?;
+        if json.len() > REPORT_PLAIN_BYTES {
+            return Err(PackError::TooLarge);
+        }
+        let packed = zstd::bulk::compress(&json, LEVEL).map_err(PackError::Zstd)?;
+        if packed.len() > REPORT_BYTES { Err(PackError::TooLarge) } else { Ok(packed) }
+    }
+
+    /// From what travelled; never more than [`REPORT_PLAIN_BYTES`] is unpacked.
+    ///
+    /// # Errors
+    /// When it is too large or no report.
+    pub fn unpack(packed: &[u8]) -> Result<Self, PackError> {
+        if packed.len() > REPORT_BYTES {
+            return Err(PackError::TooLarge);
+        }
+        let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(PackError::Zstd)?;
+        let mut json = Vec::new();
+        decoder.take(REPORT_PLAIN_BYTES as u64 + 1).read_to_end(&mut json).map_err(PackError::Zstd)?;
+        if json.len() > REPORT_PLAIN_BYTES {
+            return Err(PackError::TooLarge);
+        }
+        serde_json::from_slice(&json).map_err(PackError::Json)
+    }
+
+    /// The facts of one section, if they were answered and fit the type.
+    pub fn facts<T: DeserializeOwned>(&self, section: SectionName) -> Option<T> {
+        match &self.sections.get(&section)?.answer {
+            Answer::Facts(facts) => T::deserialize(facts).ok(),
+            Answer::Unanswered(_) => None,
+        }
+    }
+
+    /// The worst finding's severity.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(filler: usize) -> Report {
+        let facts = serde_json::json!({"os": "debian-12", "filler": "x".repeat(filler)});
+        let section = Section { took_ms: 1, answer: Answer::Facts(facts) };
+        Report {
+            v: 1,
+            taken_at: 5,
+            took_ms: 6,
+            sections: BTreeMap::from([(SectionName::System, section)]),
+            checks: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_report_survives_its_way() {
+        let packed = report(10).pack().unwrap_or_default();
+        assert_eq!(Report::unpack(&packed).ok(), Some(report(10)));
+    }
+
+    #[test]
+    fn a_report_that_unpacks_to_too_much_is_refused_before_it_is_all_there() {
+        assert!(matches!(report(REPORT_PLAIN_BYTES).pack(), Err(PackError::TooLarge)));
+        let bomb = zstd::bulk::compress(&vec![b' '; 64 << 20], 19).unwrap_or_default();
+        assert!(bomb.len() < 16 * 1024, "a bomb must be small: {}", bomb.len());
+        assert!(matches!(Report::unpack(&bomb), Err(PackError::TooLarge)));
+    }
+}

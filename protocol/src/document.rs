@@ -1,0 +1,470 @@
+//! What is signed: order, cancel, lock, receipt, countersignature.
+//!
+//! A document is one domain line with a version, then one line of JSON. Those
+//! exact bytes are kept, sent, verified and exported; nothing is re-encoded.
+//! They travel in an [`Envelope`]. Making and checking signatures is `certs`'
+//! business; here is only their shape.
+
+use crate::code::Refusal;
+use crate::id::{BootId, CustomerId, Digest, KeyId, MachineId, RunId, Signature};
+use crate::limits::DOCUMENT_BYTES;
+use crate::text::{Blob, List, MachineName, Text};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since 1970-01-01 UTC.
+pub type UnixMs = i64;
+
+/// Signed bytes on their way: the key id only picks the key, and must equal
+/// the one inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Whose key is said to have signed.
+    pub key: KeyId,
+    /// Ed25519 over `bytes`.
+    pub signature: Signature,
+    /// The document.
+    pub bytes: Blob<DOCUMENT_BYTES>,
+}
+
+/// Bytes are no document of the kind that was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum BadDocument {
+    /// Another kind or version.
+    #[error("the first line is not {expected:?}")]
+    Domain {
+        /// The line that should have stood there.
+        expected: &'static str,
+    },
+    /// Longer than a document may be.
+    #[error("longer than {DOCUMENT_BYTES} bytes")]
+    TooLong,
+    /// The line of JSON does not fit the type.
+    #[error("reading the line of JSON")]
+    Json(#[source] serde_json::Error),
+}
+
+/// A kind of document.
+pub trait Document: Serialize + DeserializeOwned {
+    /// The first line, without its line end: `fernwart <kind> <version>`.
+    const DOMAIN: &'static str;
+
+    /// The key that must have signed it.
+    fn signer(&self) -> KeyId;
+
+    /// The bytes to sign.
+    ///
+    /// # Errors
+    /// When they would be longer than [`DOCUMENT_BYTES`].
+    fn to_bytes(&self) -> Result<Vec<u8>, BadDocument> {
+        let json = serde_json::to_vec(self).map_err(BadDocument::Json)?;
+        let mut bytes = Vec::with_capacity(Self::DOMAIN.len() + json.len() + 2);
+        bytes.extend_from_slice(Self::DOMAIN.as_bytes());
+        bytes.push(b'\n');
+        bytes.extend_from_slice(&json);
+        bytes.push(b'\n');
+        if bytes.len() > DOCUMENT_BYTES { Err(BadDocument::TooLong) } else { Ok(bytes) }
+    }
+
+    /// Reads what was signed.
+    ///
+    /// # Errors
+    /// When the domain line differs or the JSON does not fit.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, BadDocument> {
+        if bytes.len() > DOCUMENT_BYTES {
+            return Err(BadDocument::TooLong);
+        }
+        let json = bytes
+            .strip_prefix(Self::DOMAIN.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"\n"))
+            .and_then(|rest| rest.strip_suffix(b"\n"))
+            .ok_or(BadDocument::Domain { expected: Self::DOMAIN })?;
+        serde_json::from_slice(json).map_err(BadDocument::Json)
+    }
+}
+
+/// The signed part of a job for one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Takes effect at most once, ever.
+    pub run: RunId,
+    /// The one machine it is for.
+    pub machine: MachineId,
+    /// The machine's name as the technician typed it.
+    pub machine_name: MachineName,
+    /// Whose machine it is.
+    pub customer: CustomerId,
+    /// What to do.
+    pub action: Action,
+    /// Who signs.
+    pub key: KeyId,
+    /// Why, in the technician's words.
+    pub reason: Text<500>,
+    /// The newest targets version the technician has seen.
+    pub targets_version: u64,
+    /// Not valid before.
+    pub not_before: UnixMs,
+    /// Not valid after; at most seven days later.
+    pub not_after: UnixMs,
+    /// Parameters sealed to the machine's key; none are made yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Text<16384>>,
+    /// A key for a session's bytes; none are made yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_key: Option<Text<256>>,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Look: gather facts and judge them.
+    Diagnose {
+        /// Which sections; empty means all.
+        sections: List<SectionName, 16>,
+    },
+    /// Act: run a bundle of the catalogue.
+    Script {
+        /// Its name.
+        bundle: Text<64>,
+        /// Its version.
+        version: u32,
+        /// Its content.
+        sha256: Digest,
+    },
+}
+
+/// Whether an action only looks or may change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionKind {
+    /// Reads, changes nothing.
+    Look,
+    /// May change something.
+    Act,
+}
+
+impl Action {
+    /// Look or act.
+    pub const fn kind(&self) -> ActionKind {
+        match self {
+            Self::Diagnose { .. } => ActionKind::Look,
+            Self::Script { .. } => ActionKind::Act,
+        }
+    }
+
+    /// The word for journals and lists.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Diagnose { .. } => "diagnose",
+            Self::Script { .. } => "script",
+        }
+    }
+}
+
+/// A section of a diagnosis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SectionName {
+    /// Name, operating system, kernel, uptime.
+    System,
+    /// Cores, load, pressure.
+    Cpu,
+    /// Memory and swap.
+    Memory,
+    /// File systems and drives.
+    Disks,
+    /// Interfaces, routes, name servers, reachability.
+    Network,
+    /// Who uses processor and memory.
+    Processes,
+    /// Services that should run.
+    Services,
+    /// Recent errors, grouped.
+    Logs,
+    /// Pending updates.
+    Updates,
+    /// Clock and its synchronisation.
+    Time,
+    /// Batteries and mains.
+    Power,
+    /// Listening sockets, logins, firewall.
+    Security,
+}
+
+impl SectionName {
+    /// All, in the order of a report.
+    pub const ALL: [Self; 12] = [
+        Self::System,
+        Self::Cpu,
+        Self::Memory,
+        Self::Disks,
+        Self::Network,
+        Self::Processes,
+        Self::Services,
+        Self::Logs,
+        Self::Updates,
+        Self::Time,
+        Self::Power,
+        Self::Security,
+    ];
+
+    /// The word, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Disks => "disks",
+            Self::Network => "network",
+            Self::Processes => "processes",
+            Self::Services => "services",
+            Self::Logs => "logs",
+            Self::Updates => "updates",
+            Self::Time => "time",
+            Self::Power => "power",
+            Self::Security => "security",
+        }
+    }
+}
+
+impl std::fmt::Display for SectionName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for SectionName {
+    type Err = String;
+    fn from_str(word: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|section| section.as_str() == word).ok_or_else(|| {
+            let all: Vec<_> = Self::ALL.iter().map(|s| s.as_str()).collect();
+            format!("sections are {}", all.join(", "))
+        })
+    }
+}
+
+impl Document for Order {
+    const DOMAIN: &'static str = "fernwart order 1";
+    fn signer(&self) -> KeyId {
+        self.key
+    }
+}
+
+/// A staff member takes an order back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cancel {
+    /// The order's run.
+    pub run: RunId,
+    /// Its machine.
+    pub machine: MachineId,
+    /// Who signs.
+    pub key: KeyId,
+    /// When.
+    pub at: UnixMs,
+}
+
+impl Document for Cancel {
+    const DOMAIN: &'static str = "fernwart cancel 1";
+    fn signer(&self) -> KeyId {
+        self.key
+    }
+}
+
+/// Takes rights away, and only that; lifted by the catalogue alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// What is locked.
+    pub locked: Locked,
+    /// Who signs: an approver, or the staff key itself.
+    pub key: KeyId,
+    /// Why.
+    pub reason: Text<500>,
+    /// When.
+    pub at: UnixMs,
+}
+
+/// What a lock names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Locked {
+    /// Staff keys: their orders are refused.
+    Keys(List<KeyId, 64>),
+    /// A machine: it answers looks and does nothing else.
+    Machine(MachineId),
+}
+
+impl Document for Lock {
+    const DOMAIN: &'static str = "fernwart lock 1";
+    fn signer(&self) -> KeyId {
+        self.key
+    }
+}
+
+/// How a run ended. Exactly one per accepted order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Done, and well.
+    Ok,
+    /// Done, and not well.
+    Failed,
+    /// Not done: the machine said no.
+    Refused,
+    /// Not done: time ran out.
+    Expired,
+    /// Not done: taken back.
+    Cancelled,
+    /// The machine stopped in the middle; what was done is unknown.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The word, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// The versions of a catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Versions {
+    /// Of the root.
+    pub root: u64,
+    /// Of the targets.
+    pub targets: u64,
+    /// Of the snapshot.
+    pub snapshot: u64,
+    /// Of the timestamp.
+    pub timestamp: u64,
+}
+
+/// The agent's signed statement about one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// The run.
+    pub run: RunId,
+    /// The machine that states it.
+    pub machine: MachineId,
+    /// SHA-256 of the order's bytes.
+    pub order: Digest,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+    /// SHA-256 of the report as it travels (compressed); of nothing if there is none.
+    pub body: Digest,
+    /// Its length, bytes.
+    pub body_bytes: u64,
+    /// The rule of the owner's policy that permitted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permitted_by: Option<Text<64>>,
+    /// SHA-256 of the owner's policy file.
+    pub policy: Digest,
+    /// The catalogue that was in force.
+    pub catalogue: Versions,
+    /// The journal line that says so.
+    pub journal_seq: u64,
+    /// Hash of that line.
+    pub journal_head: Digest,
+    /// When it started.
+    pub started_at: UnixMs,
+    /// When it ended.
+    pub finished_at: UnixMs,
+    /// The boot it ran under.
+    pub boot: BootId,
+}
+
+impl Document for Receipt {
+    const DOMAIN: &'static str = "fernwart receipt 1";
+    fn signer(&self) -> KeyId {
+        self.machine.key_id()
+    }
+}
+
+/// The hub's signed statement that it has stored a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Countersignature {
+    /// The run.
+    pub run: RunId,
+    /// The machine.
+    pub machine: MachineId,
+    /// SHA-256 of the receipt's bytes.
+    pub receipt: Digest,
+    /// How many receipts of this machine the hub holds.
+    pub chain_seq: u64,
+    /// SHA-256 over the machine's chain up to this receipt.
+    pub chain_head: Digest,
+    /// Which key signs.
+    pub key: KeyId,
+    /// When it was stored.
+    pub at: UnixMs,
+}
+
+impl Document for Countersignature {
+    const DOMAIN: &'static str = "fernwart countersignature 1";
+    fn signer(&self) -> KeyId {
+        self.key
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cancel() -> Cancel {
+        Cancel {
+            run: RunId::from_bytes([1; 16]),
+            machine: MachineId::from_bytes([2; 16]),
+            key: KeyId::from_bytes([3; 16]),
+            at: 4,
+        }
+    }
+
+    #[test]
+    fn a_document_is_a_domain_line_and_a_line_of_json() {
+        let bytes = cancel().to_bytes().unwrap_or_default();
+        let expected = format!(
+            "fernwart cancel 1\n{{\"run\":\"{}\",\"machine\":\"{}\",\"key\":\"{}\",\"at\":4}}\n",
+            "01".repeat(16),
+            "02".repeat(16),
+            "03".repeat(16)
+        );
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+        assert_eq!(Cancel::from_bytes(&bytes).ok(), Some(cancel()));
+    }
+
+    #[test]
+    fn a_document_of_another_kind_or_with_more_in_it_is_refused() {
+        let bytes = cancel().to_bytes().unwrap_or_default();
+        assert!(Lock::from_bytes(&bytes).is_err());
+        let text = String::from_utf8_lossy(&bytes).replace("\"at\":4", "\"at\":4,\"and\":5");
+        assert!(Cancel::from_bytes(text.as_bytes()).is_err());
+        let mut twice = bytes.clone();
+        twice.extend_from_slice(&bytes);
+        assert!(Cancel::from_bytes(&twice).is_err());
+    }
+
+    #[test]
+    fn section_words_are_those_of_json() {
+        for section in SectionName::ALL {
+            let json = serde_json::to_string(&section).unwrap_or_default();
+            assert_eq!(json, format!("\"{section}\""));
+            assert_eq!(section.as_str().parse(), Ok(section));
+        }
+    }
+}

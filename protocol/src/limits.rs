@@ -1,0 +1,152 @@
+//! Every bound in one place, each with its arithmetic.
+//!
+//! A limit is checked before memory is taken for what it bounds.
+
+use std::time::Duration;
+
+/// Largest frame body, bytes. A report of 30 KiB fits thirty times over; a
+/// peer that fills eight streams at once costs the hub 8 MiB at most.
+pub const FRAME_BYTES: usize = 1024 * 1024;
+
+/// Largest frame on an enrollment link, bytes: the longest request (two keys,
+/// a proof, a host name) is under 1 KiB.
+pub const ENROLL_FRAME_BYTES: usize = 8 * 1024;
+
+/// Largest signed document, bytes. An order with 16 KiB of parameters and all
+/// names at their longest is under 24 KiB.
+pub const DOCUMENT_BYTES: usize = 64 * 1024;
+
+/// Largest compressed report, bytes: leaves room for the receipt beside it in
+/// one frame.
+pub const REPORT_BYTES: usize = FRAME_BYTES - 2 * DOCUMENT_BYTES;
+
+/// Largest report once unpacked, bytes. Measured reports are 20 to 80 KiB.
+pub const REPORT_PLAIN_BYTES: usize = 4 * 1024 * 1024;
+
+/// Largest file of the catalogue's metadata, bytes. 1,000 staff entries are
+/// about 400 KiB.
+pub const METADATA_BYTES: usize = FRAME_BYTES - 4096;
+
+/// Files in one offer of the catalogue: roots, timestamp, snapshot, targets
+/// and the three named targets, with room for 24 root rotations at once.
+pub const OFFER_FILES: usize = 32;
+
+/// Streams a machine may have open towards the hub: control, fetch, settle and
+/// five to spare.
+pub const AGENT_STREAMS: u32 = 8;
+
+/// Streams the hub may have open towards a machine: one order each. Looks are
+/// short, and acts run one after another.
+pub const DELIVER_STREAMS: u32 = 16;
+
+/// Streams a technician may have open: a console that watches many jobs.
+pub const STAFF_STREAMS: u32 = 32;
+
+/// Bytes a peer may have under way on one stream before we read them.
+pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+
+/// Bytes a peer may have under way on all its streams.
+pub const LINK_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Receive windows of a technician's command, which reads results of many
+/// machines on one stream: 4 MiB fill 320 Mbit/s at 100 ms.
+pub const STAFF_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// UDP socket buffers, bytes: 10,000 replies of 200 B at once fit twice.
+pub const SOCKET_BYTES: usize = 4 * 1024 * 1024;
+
+/// The agent says something at least this often.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// A peer that was silent this long is away: three keep-alives and 5 s.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(65);
+
+/// A handshake must be done within this time.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshakes under way at once; each costs the hub about 30 KiB, so 60 MiB.
+pub const HANDSHAKES: usize = 2_000;
+
+/// From this many handshakes under way on, a peer must prove its address
+/// first (QUIC retry).
+pub const HANDSHAKES_BEFORE_RETRY: usize = 200;
+
+/// Links one hub holds. At 40 KiB each, 50,000 are 2 GiB.
+pub const LINKS: usize = 50_000;
+
+/// How long a first frame may take once its stream is open.
+pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a *Collect* request waits for a person before it says "not yet".
+pub const COLLECT_WAIT: Duration = Duration::from_secs(50);
+
+/// Links on the enrollment door at once, nearly all waiting to be admitted.
+pub const ENROLL_LINKS: usize = 2_000;
+
+/// Orders in one frame of a job: 512 of at most 1.5 KiB are under 1 MiB.
+pub const ORDERS_PER_FRAME: usize = 512;
+
+/// Machines in one frame of a list: 128 with every label and group at its
+/// longest are 830 KiB.
+pub const ROWS_PER_FRAME: usize = 128;
+
+/// Machines one job may select.
+pub const JOB_MACHINES: usize = 50_000;
+
+/// Longest time an order may lie between its not-before and its not-after.
+pub const ORDER_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How far before its making an order is valid: clocks differ.
+pub const ORDER_EARLY: Duration = Duration::from_secs(15 * 60);
+
+/// A clock that is further from the hub's than this is implausible.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// The whole diagnosis answers within this time.
+pub const DIAGNOSE_BUDGET: Duration = Duration::from_secs(3);
+
+/// Run ids the agent keeps at most; past that it refuses new orders. At about
+/// 500 B each they are 5 MB.
+pub const LEDGER_RUNS: usize = 10_000;
+
+/// Outcomes the agent keeps until the hub has stored them, bytes.
+pub const SPOOL_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What the agent's durable file has allocated in advance, so that a full disk
+/// can still be diagnosed, bytes.
+pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Refusals of orders without a valid signature, counted but written to the
+/// journal only once per this time.
+pub const STRANGER_NOTE_EVERY: Duration = Duration::from_secs(3600);
+
+/// One row of the table that `fernwart limits` prints.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What it counts.
+    pub unit: &'static str,
+}
+
+/// The limits a reader may want to know, in the order of this page.
+pub const TABLE: &[Limit] = &[
+    Limit { name: "frame", value: FRAME_BYTES as u64, unit: "bytes" },
+    Limit { name: "enrollment frame", value: ENROLL_FRAME_BYTES as u64, unit: "bytes" },
+    Limit { name: "document", value: DOCUMENT_BYTES as u64, unit: "bytes" },
+    Limit { name: "report, compressed", value: REPORT_BYTES as u64, unit: "bytes" },
+    Limit { name: "report, unpacked", value: REPORT_PLAIN_BYTES as u64, unit: "bytes" },
+    Limit { name: "streams of a machine", value: AGENT_STREAMS as u64, unit: "streams" },
+    Limit { name: "orders under way on a machine", value: DELIVER_STREAMS as u64, unit: "streams" },
+    Limit { name: "streams of a technician", value: STAFF_STREAMS as u64, unit: "streams" },
+    Limit { name: "handshakes at once", value: HANDSHAKES as u64, unit: "links" },
+    Limit { name: "handshakes before address proof", value: HANDSHAKES_BEFORE_RETRY as u64, unit: "links" },
+    Limit { name: "links", value: LINKS as u64, unit: "links" },
+    Limit { name: "keep-alive", value: KEEP_ALIVE.as_secs(), unit: "seconds" },
+    Limit { name: "away after", value: IDLE_TIMEOUT.as_secs(), unit: "seconds" },
+    Limit { name: "machines in one job", value: JOB_MACHINES as u64, unit: "machines" },
+    Limit { name: "life of an order", value: ORDER_LIFE.as_secs(), unit: "seconds" },
+    Limit { name: "diagnosis", value: DIAGNOSE_BUDGET.as_secs(), unit: "seconds" },
+];

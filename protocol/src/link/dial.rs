@@ -1,0 +1,107 @@
+//! The dialling side: agents, technicians, newcomers.
+
+use super::doorbell::{Doorbell, ListeningRuntime};
+use super::tuning::{self, Side};
+use super::{Door, HUB_SERVER_NAME, Link, LinkError};
+use crate::limits::HANDSHAKE_TIMEOUT;
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Endpoint, EndpointConfig};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+/// A hub could not be dialled.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// No socket.
+    #[error("opening a UDP socket")]
+    Socket(#[source] io::Error),
+    /// The TLS configuration does not serve QUIC, or the address is unusable.
+    #[error("the link cannot be configured")]
+    Configure,
+    /// The hub did not answer or refused.
+    #[error("reaching the hub at {address}")]
+    Link {
+        /// Where it should be.
+        address: SocketAddr,
+        /// What happened.
+        #[source]
+        source: LinkError,
+    },
+}
+
+/// Makes links to hubs.
+#[derive(Debug)]
+pub struct Dialer {
+    endpoint: Endpoint,
+    bell: Doorbell,
+}
+
+impl Dialer {
+    /// A socket that reaches `towards`. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn new(towards: SocketAddr) -> Result<Self, DialError> {
+        let any: SocketAddr = match towards {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = std::net::UdpSocket::bind(any).map_err(DialError::Socket)?;
+        let bell = Doorbell::default();
+        let runtime = Arc::new(ListeningRuntime(bell.clone()));
+        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(DialError::Socket)?;
+        Ok(Self { endpoint, bell })
+    }
+
+    /// Rings when a restarted hub calls.
+    pub fn doorbell(&self) -> Doorbell {
+        self.bell.clone()
+    }
+
+    /// Opens a link through one door of the hub.
+    ///
+    /// # Errors
+    /// When the hub is not there in time, or is not the one it must be, or
+    /// will not have us.
+    pub async fn dial(
+        &self,
+        address: SocketAddr,
+        door: Door,
+        mut tls: rustls::ClientConfig,
+    ) -> Result<Link, DialError> {
+        tls.alpn_protocols = vec![door.alpn().to_vec()];
+        tls.enable_early_data = false;
+        let side = match door {
+            Door::Agent | Door::Enroll => Side::Agent,
+            Door::Staff => Side::Staff,
+        };
+        let failed = |source| DialError::Link { address, source };
+        let quic = QuicClientConfig::try_from(tls).map_err(|_| DialError::Configure)?;
+        let mut config = ClientConfig::new(Arc::new(quic));
+        config.transport_config(tuning::transport(side).map_err(failed)?);
+        let connecting =
+            self.endpoint.connect_with(config, address, HUB_SERVER_NAME).map_err(|_| DialError::Configure)?;
+        let connection = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
+            .await
+            .map_err(|_| failed(LinkError::TooSlow))?
+            .map_err(|error| failed(error.into()))?;
+        Link::new(connection).map_err(failed)
+    }
+
+    /// Moves to a new socket, for instance when the machine's address has
+    /// changed; links go on (QUIC migration).
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn rebind(&self) -> Result<(), DialError> {
+        let local = self.endpoint.local_addr().map_err(DialError::Socket)?;
+        let socket = std::net::UdpSocket::bind((local.ip(), 0)).map_err(DialError::Socket)?;
+        self.endpoint.rebind(socket).map_err(DialError::Socket)
+    }
+
+    /// Waits until the peers know that all links are closed.
+    pub async fn settle(&self) {
+        self.endpoint.wait_idle().await;
+    }
+}

@@ -1,0 +1,117 @@
+//! The doorbell: how a hub that has restarted wakes its idle peers.
+//!
+//! An idle agent speaks only every 20 s, so it would notice a restarted hub
+//! late. The new hub sends one small datagram from its port to the addresses
+//! it remembers. It carries no authority at all: who hears it says something
+//! on its link, at most every two seconds, and a hub that does not know the
+//! link answers with QUIC's stateless reset. A forged one costs one packet.
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// What the datagram says. Its first byte has QUIC's fixed bit clear, so that
+/// a QUIC endpoint drops it.
+pub(super) const RING: &[u8; 16] = b"\x00fernwart-ring-1";
+
+const RINGS_EVERY: Duration = Duration::from_secs(2);
+
+/// Hears the doorbell.
+#[derive(Debug, Clone, Default)]
+pub struct Doorbell(Arc<Notify>);
+
+impl Doorbell {
+    /// Waits for the next ring. Cancel safe.
+    pub async fn rung(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// quinn's tokio runtime with an ear at each socket.
+#[derive(Debug)]
+pub(super) struct ListeningRuntime(pub(super) Doorbell);
+
+impl Runtime for ListeningRuntime {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        TokioRuntime.spawn(future);
+    }
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let inner = TokioRuntime.wrap_udp_socket(socket)?;
+        Ok(Arc::new(Ear { inner, bell: self.0.clone(), last: std::sync::Mutex::new(None) }))
+    }
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+struct Ear {
+    inner: Arc<dyn AsyncUdpSocket>,
+    bell: Doorbell,
+    last: std::sync::Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Ear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ear")
+    }
+}
+
+impl Ear {
+    fn hear(&self, datagram: &[u8]) {
+        if datagram != RING {
+            return;
+        }
+        let now = Instant::now();
+        let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if last.is_none_or(|last| now.duration_since(last) >= RINGS_EVERY) {
+            *last = Some(now);
+            self.bell.0.notify_one();
+        }
+    }
+}
+
+impl AsyncUdpSocket for Ear {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.inner.poll_recv(cx, bufs, meta);
+        if let Poll::Ready(Ok(count)) = &polled {
+            for (buffer, meta) in bufs.iter().zip(meta.iter()).take(*count) {
+                self.hear(buffer.get(..meta.len).unwrap_or_default());
+            }
+        }
+        polled
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}

@@ -1,0 +1,219 @@
+//! The link: quinn behind a few words, tuned for many idle peers.
+//!
+//! Everything outside this folder says `Listener`, `Dialer`, `Link`, `Sender`
+//! and `Receiver`, so that another transport can stand beside QUIC. TLS
+//! configurations come from `certs`; here they are only carried. 0-RTT is off
+//! on both sides, datagrams too.
+
+mod dial;
+mod doorbell;
+mod frame;
+mod listen;
+mod tuning;
+
+pub use dial::{DialError, Dialer};
+pub use doorbell::Doorbell;
+pub use frame::{FrameError, Receiver, Sender};
+pub use listen::{Knock, Listener, RestartKeys};
+
+use crate::code::Goodbye;
+use crate::limits;
+use quinn::VarInt;
+use rustls::pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The name under which every hub presents itself.
+pub const HUB_SERVER_NAME: &str = "hub.fernwart.internal";
+
+/// Which door a link came through; its ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Admitted machines.
+    Agent,
+    /// Technicians and robots.
+    Staff,
+    /// Newcomers without a certificate.
+    Enroll,
+}
+
+impl Door {
+    /// All doors, as the hub offers them.
+    pub const ALL: [Self; 3] = [Self::Agent, Self::Staff, Self::Enroll];
+
+    /// The ALPN token.
+    pub const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Agent => b"fernwart-agent/1",
+            Self::Staff => b"fernwart-staff/1",
+            Self::Enroll => b"fernwart-enroll/1",
+        }
+    }
+
+    fn from_alpn(token: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|door| door.alpn() == token)
+    }
+}
+
+/// Why a link ended or could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The peer closed it and said why.
+    #[error("the peer closed the link: {0:?}")]
+    Closed(Goodbye),
+    /// We closed it.
+    #[error("the link was closed on this side")]
+    ClosedHere,
+    /// The peer fell silent.
+    #[error("the peer has fallen silent")]
+    Silent,
+    /// The peer has restarted and forgotten the link.
+    #[error("the peer has restarted")]
+    Forgotten,
+    /// The TLS handshake failed: the alert's number.
+    #[error("the handshake was refused (TLS alert {0})")]
+    Handshake(u8),
+    /// Anything else of the transport.
+    #[error("the transport failed")]
+    Transport,
+    /// The handshake took too long.
+    #[error("the handshake took longer than {} s", limits::HANDSHAKE_TIMEOUT.as_secs())]
+    TooSlow,
+    /// The peer offers none of our doors.
+    #[error("the peer asked for no door of ours")]
+    NoDoor,
+}
+
+impl From<quinn::ConnectionError> for LinkError {
+    fn from(error: quinn::ConnectionError) -> Self {
+        use quinn::ConnectionError as E;
+        match error {
+            E::ApplicationClosed(close) => {
+                let number = u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX);
+                Self::Closed(Goodbye::from_number(number))
+            }
+            E::ConnectionClosed(close) => Self::from_transport(u64::from(close.error_code)),
+            E::TransportError(error) => Self::from_transport(u64::from(error.code)),
+            E::TimedOut => Self::Silent,
+            E::Reset => Self::Forgotten,
+            E::LocallyClosed => Self::ClosedHere,
+            E::VersionMismatch | E::CidsExhausted => Self::Transport,
+        }
+    }
+}
+
+impl LinkError {
+    /// RFC 9000, 20.1: codes 0x100 to 0x1ff carry a TLS alert; 0x2 refuses.
+    fn from_transport(code: u64) -> Self {
+        match code {
+            0x2 => Self::Closed(Goodbye::Overloaded),
+            0x100..=0x1ff => Self::Handshake((code & 0xff) as u8),
+            _ => Self::Transport,
+        }
+    }
+}
+
+/// An open link with one peer. Clones are the same link.
+#[derive(Debug, Clone)]
+pub struct Link {
+    connection: quinn::Connection,
+    door: Door,
+}
+
+impl Link {
+    fn new(connection: quinn::Connection) -> Result<Self, LinkError> {
+        let data =
+            connection.handshake_data().and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+        let alpn = data.and_then(|data| data.protocol);
+        match alpn.as_deref().and_then(Door::from_alpn) {
+            Some(door) => Ok(Self { connection, door }),
+            None => {
+                connection.close(VarInt::from_u32(Goodbye::NotAdmitted.number()), b"");
+                Err(LinkError::NoDoor)
+            }
+        }
+    }
+
+    /// The door it came through.
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
+    /// The certificates the peer showed, leaf first; empty if none. Also on a
+    /// resumed link, where TLS itself has not looked at them again.
+    pub fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
+        self.connection
+            .peer_identity()
+            .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .map(|chain| *chain)
+            .unwrap_or_default()
+    }
+
+    /// 32 bytes that only the two ends of this link know (RFC 8446, 7.5).
+    ///
+    /// # Errors
+    /// When TLS cannot export, which a finished handshake always can.
+    pub fn binding(&self) -> Result<[u8; 32], LinkError> {
+        let mut out = [0u8; 32];
+        self.connection
+            .export_keying_material(&mut out, b"EXPORTER-fernwart-enroll-1", b"")
+            .map_err(|_| LinkError::Transport)?;
+        Ok(out)
+    }
+
+    /// Opens a stream; waits while the peer allows no more. Cancel safe.
+    ///
+    /// # Errors
+    /// When the link is gone.
+    pub async fn open(&self) -> Result<(Sender, Receiver), LinkError> {
+        let (send, recv) = self.connection.open_bi().await?;
+        Ok((Sender::new(send), Receiver::new(recv)))
+    }
+
+    /// The next stream the peer opens. Cancel safe.
+    ///
+    /// # Errors
+    /// When the link is gone.
+    pub async fn accept(&self) -> Result<(Sender, Receiver), LinkError> {
+        let (send, recv) = self.connection.accept_bi().await?;
+        Ok((Sender::new(send), Receiver::new(recv)))
+    }
+
+    /// Closes the link and says why.
+    pub fn close(&self, why: Goodbye) {
+        self.connection.close(VarInt::from_u32(why.number()), b"");
+    }
+
+    /// Waits for the link's end. Cancel safe.
+    pub async fn closed(&self) -> LinkError {
+        self.connection.closed().await.into()
+    }
+
+    /// Whether the link has ended.
+    pub fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// Where the peer is.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// The present estimate of the round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    /// Tells this link from every other of its endpoint.
+    pub fn serial(&self) -> usize {
+        self.connection.stable_id()
+    }
+
+    /// Gives the peer the windows and streams of a technician, once it has
+    /// shown to be one.
+    pub fn widen_for_staff(&self) {
+        self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::STAFF_STREAMS));
+        self.connection.set_receive_window(VarInt::from_u32(limits::STAFF_WINDOW_BYTES));
+        self.connection.set_send_window(u64::from(limits::STAFF_WINDOW_BYTES));
+    }
+}

@@ -1,0 +1,70 @@
+//! QUIC transport parameters by role, built by hand.
+//!
+//! quinn's defaults allow each peer an unlimited receive window and 100
+//! streams; these are small, so that ten thousand idle links stay cheap.
+
+use super::LinkError;
+use crate::limits;
+use quinn::{IdleTimeout, TransportConfig, VarInt};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Whose side the parameters are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The hub, towards anyone.
+    Hub,
+    /// An agent.
+    Agent,
+    /// A technician's command.
+    Staff,
+}
+
+/// The transport parameters of one side.
+pub(super) fn transport(side: Side) -> Result<Arc<TransportConfig>, LinkError> {
+    let idle = IdleTimeout::try_from(limits::IDLE_TIMEOUT).map_err(|_| LinkError::Transport)?;
+    let (streams, window) = match side {
+        Side::Hub => (limits::AGENT_STREAMS, limits::LINK_WINDOW_BYTES),
+        Side::Agent => (limits::DELIVER_STREAMS, limits::LINK_WINDOW_BYTES),
+        Side::Staff => (0, limits::STAFF_WINDOW_BYTES),
+    };
+    let stream_window = match side {
+        Side::Hub | Side::Agent => limits::STREAM_WINDOW_BYTES,
+        Side::Staff => limits::STAFF_WINDOW_BYTES,
+    };
+    let keep_alive = match side {
+        Side::Hub => None,
+        Side::Agent | Side::Staff => Some(limits::KEEP_ALIVE),
+    };
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval(keep_alive)
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(stream_window))
+        .receive_window(VarInt::from_u32(window))
+        .send_window(u64::from(window))
+        .datagram_receive_buffer_size(None)
+        // Idle links need no larger packets, and the search for them costs a
+        // timer and a kilobyte each.
+        .mtu_discovery_config(None)
+        .initial_rtt(Duration::from_millis(100))
+        .crypto_buffer_size(16 * 1024);
+    Ok(Arc::new(transport))
+}
+
+/// A bound UDP socket with large buffers. The kernel may grant less.
+pub(super) fn socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_recv_buffer_size(limits::SOCKET_BYTES)?;
+    socket.set_send_buffer_size(limits::SOCKET_BYTES)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}

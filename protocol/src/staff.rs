@@ -1,0 +1,354 @@
+//! What technicians ask the hub, and what it answers.
+//!
+//! One request is one stream: a hello and a request go up at once, a hello and
+//! replies come down, the last of which is `Done` or `Denied`. Leaving the
+//! stream only stops the watching.
+
+use crate::code::{Denial, Refusal};
+use crate::document::{Envelope, Outcome, UnixMs};
+use crate::enroll::Newcomer;
+use crate::id::{CustomerId, Digest, JobId, KeyId, MachineId, PublicKey, RunId, TokenId};
+use crate::limits::{METADATA_BYTES, ORDERS_PER_FRAME, REPORT_BYTES, ROWS_PER_FRAME};
+use crate::text::{Blob, List, MachineName, Text};
+use crate::to_agent::CatalogueFile;
+use serde::{Deserialize, Serialize};
+
+/// A label: `site=kiel`.
+pub type Label = (Text<63>, Text<63>);
+
+/// What a technician may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// All machines that are admitted: `Machines` replies.
+    Machines,
+    /// All customers.
+    Customers,
+    /// Enter a customer under an id the client drew.
+    AddCustomer(CustomerRow),
+    /// Make an invitation's token known; its line was composed by the client.
+    Invite(Token),
+    /// Who waits to be admitted, or to get onto the staff list.
+    Pending,
+    /// Let a machine in, under a name.
+    Admit(MachineId, MachineName),
+    /// Turn a machine away.
+    Reject(MachineId),
+    /// Part with a machine for good.
+    Retire(MachineId),
+    /// Give a machine another name.
+    Rename(MachineId, MachineName),
+    /// Set labels; an empty value takes one away.
+    Label(MachineId, List<Label, 32>),
+    /// Put machines into a group, or take them out.
+    Group(Text<63>, List<MachineId, 4096>, Membership),
+    /// Echo over the links of these machines: `Pong` replies.
+    Ping(List<MachineId, ROWS_PER_FRAME>, u32),
+    /// A job: `Orders` frames follow until the client ends its side.
+    Submit(JobHead),
+    /// Watch a job from its beginning.
+    Watch(JobId),
+    /// The newest jobs.
+    Jobs,
+    /// One job with its runs.
+    Job(JobId),
+    /// Take runs back: signed cancels.
+    Cancel(List<Envelope, ORDERS_PER_FRAME>),
+    /// The newest stored report of a machine.
+    Facts(MachineId),
+    /// Catalogue files newer than the client's hello says.
+    Catalogue,
+    /// Leave a draft of a catalogue for others to sign.
+    PutDraft(Blob<METADATA_BYTES>),
+    /// All drafts.
+    Drafts,
+    /// Publish a draft that has its signatures.
+    Publish(Digest),
+    /// Cut a staff key off at this hub, at once.
+    Suspend(KeyId),
+    /// Hand a signed lock to every machine.
+    Lock(Envelope),
+    /// How the hub is.
+    Health,
+}
+
+/// Into or out of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Membership {
+    /// Into it.
+    In,
+    /// Out of it.
+    Out,
+}
+
+/// What the hub answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The last reply: all is done.
+    Done,
+    /// The last reply: no.
+    Denied(Denial),
+    /// Some machines.
+    Machines(List<MachineRow, ROWS_PER_FRAME>),
+    /// Some customers.
+    Customers(List<CustomerRow, ROWS_PER_FRAME>),
+    /// Some who wait.
+    Pending(List<PendingMachine, ROWS_PER_FRAME>, List<PendingStaff, ROWS_PER_FRAME>),
+    /// The name a machine got.
+    Named(MachineName),
+    /// A machine answered an echo, or did not.
+    Pong(MachineId, Option<u32>),
+    /// A job was stored under this number.
+    Job(JobId),
+    /// A run's news.
+    Update(Update),
+    /// Some jobs.
+    Jobs(List<JobRow, ROWS_PER_FRAME>),
+    /// Some runs of a job.
+    Runs(List<RunRow, ROWS_PER_FRAME>),
+    /// A stored report: when it came, its receipt and its body.
+    Report(UnixMs, Envelope, Blob<REPORT_BYTES>),
+    /// One file of the catalogue.
+    File(CatalogueFile),
+    /// A draft.
+    Draft(Blob<METADATA_BYTES>),
+    /// How the hub is.
+    Health(Health),
+}
+
+/// Frames that follow `Submit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders(pub List<Envelope, ORDERS_PER_FRAME>);
+
+/// What a job is, beside its orders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobHead {
+    /// What is asked: `diagnose`.
+    pub action: Text<64>,
+    /// Why.
+    pub reason: Text<500>,
+    /// How many orders will follow.
+    pub orders: u32,
+    /// Orders under way at once; 0 leaves it to the hub.
+    pub parallel: u32,
+}
+
+/// News of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// The run.
+    pub run: RunId,
+    /// Its machine.
+    pub machine: MachineId,
+    /// What is new.
+    pub news: News,
+}
+
+/// What can be new of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum News {
+    /// The machine is not linked.
+    Away,
+    /// Sent to the machine.
+    Offered,
+    /// Under way there.
+    Started,
+    /// Settled: the receipt, the machine's evidence key, and the report.
+    Settled(Envelope, PublicKey, Blob<REPORT_BYTES>),
+    /// The machine would not take it into its books.
+    Refused(Refusal),
+    /// The hub would not pass it on.
+    Denied(Denial),
+    /// The time given has passed without an answer.
+    NoAnswer,
+}
+
+/// Whether a machine is linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// Linked, with this round-trip time in microseconds.
+    Online(u32),
+    /// Not linked.
+    Away,
+}
+
+/// The worst that the newest report of a machine says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// No report yet.
+    Unknown,
+    /// Nothing found.
+    Well,
+    /// The first warning.
+    Warn(Text<128>),
+    /// The first critical finding.
+    Crit(Text<128>),
+}
+
+/// One machine in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineRow {
+    /// Its id.
+    pub id: MachineId,
+    /// Its name.
+    pub name: MachineName,
+    /// Whose it is.
+    pub customer: CustomerId,
+    /// The customer's name.
+    pub customer_name: Text<120>,
+    /// Its operating system.
+    pub os: Text<64>,
+    /// Whether it is linked.
+    pub presence: Presence,
+    /// What its newest report says.
+    pub health: Verdict,
+    /// When it was last linked.
+    pub seen_at: UnixMs,
+    /// Its labels.
+    pub labels: List<Label, 32>,
+    /// Its groups.
+    pub groups: List<Text<63>, 32>,
+    /// When its certificate ends.
+    pub certificate_until: UnixMs,
+    /// Its program's version.
+    pub agent: Text<32>,
+}
+
+/// One customer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerRow {
+    /// Its id.
+    pub id: CustomerId,
+    /// Its name.
+    pub name: Text<120>,
+    /// Its language: `de` or `en`.
+    pub language: Text<8>,
+    /// How many machines are admitted.
+    pub machines: u32,
+}
+
+/// What an invitation's token lets in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its public name.
+    pub id: TokenId,
+    /// The key of the proof.
+    pub proof_key: Digest,
+    /// For whom.
+    pub admits: TokenKind,
+    /// How many keys may use it.
+    pub uses: u32,
+    /// When it ends.
+    pub until: UnixMs,
+    /// Only from this network, as `192.0.2.0/24`.
+    pub from_net: Option<Text<64>>,
+}
+
+/// Whom a token lets in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TokenKind {
+    /// Machines of a customer.
+    Machine {
+        /// Whose.
+        customer: CustomerId,
+        /// Labels they get.
+        labels: List<Label, 32>,
+        /// Whether a person must admit them.
+        admission: Admission,
+    },
+    /// A technician or robot.
+    Staff,
+}
+
+/// How a machine gets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admission {
+    /// A person compares the words.
+    ByPerson,
+    /// At once.
+    Automatic,
+}
+
+/// A machine that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingMachine {
+    /// Its keys.
+    pub newcomer: Newcomer,
+    /// What it calls itself.
+    pub hostname: Text<255>,
+    /// Its operating system.
+    pub os: Text<64>,
+    /// Where it came from.
+    pub address: Text<64>,
+    /// When it came.
+    pub at: UnixMs,
+}
+
+/// A technician or robot who waits for the staff list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingStaff {
+    /// The key id.
+    pub key: KeyId,
+    /// The order public key.
+    pub order_key: PublicKey,
+    /// SHA-256 of the TLS public key.
+    pub tls_key: Digest,
+    /// The name the person gave.
+    pub name: Text<64>,
+    /// When it came.
+    pub at: UnixMs,
+}
+
+/// One job in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// Its number.
+    pub id: JobId,
+    /// What was asked.
+    pub action: Text<64>,
+    /// Who asked.
+    pub staff: Text<64>,
+    /// Why.
+    pub reason: Text<500>,
+    /// When.
+    pub at: UnixMs,
+    /// How many machines.
+    pub selected: u32,
+    /// How many have settled.
+    pub settled: u32,
+}
+
+/// One run in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// The run.
+    pub run: RunId,
+    /// Its machine.
+    pub machine: MachineId,
+    /// The machine's name.
+    pub name: MachineName,
+    /// Where it stands.
+    pub state: Text<16>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// When it ended.
+    pub settled_at: Option<UnixMs>,
+}
+
+/// How the hub is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Its program's version.
+    pub program: Text<32>,
+    /// Its clock.
+    pub now: UnixMs,
+    /// Machines linked.
+    pub online: u32,
+    /// Machines admitted.
+    pub machines: u32,
+    /// Bytes free where its store lies.
+    pub free_bytes: u64,
+    /// Memory in use, bytes.
+    pub rss_bytes: u64,
+    /// When the catalogue's snapshot or timestamp ends.
+    pub timestamp_until: UnixMs,
+}

@@ -1,0 +1,320 @@
+//! Bounded strings, bytes and lists: what cannot be too long cannot hurt.
+//!
+//! Text from outside becomes one of these at the door. Printing a `Text`
+//! escapes control characters, so that no machine can write on a technician's
+//! terminal.
+
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+/// A value from outside was longer than its type allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("longer than {max}")]
+pub struct TooLong {
+    /// The bound: bytes of a text, items of a list.
+    pub max: usize,
+}
+
+/// A string of at most `N` bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Text<const N: usize>(String);
+
+impl<const N: usize> Text<N> {
+    /// Takes a string that may be too long and cuts it at a character.
+    pub fn clipped(text: &str) -> Self {
+        let mut end = text.len().min(N);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self(text.get(..end).unwrap_or_default().to_owned())
+    }
+
+    /// The text as it came, control characters and all.
+    pub fn as_raw(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<const N: usize> TryFrom<String> for Text<N> {
+    type Error = TooLong;
+    fn try_from(text: String) -> Result<Self, TooLong> {
+        if text.len() > N { Err(TooLong { max: N }) } else { Ok(Self(text)) }
+    }
+}
+
+impl<const N: usize> FromStr for Text<N> {
+    type Err = TooLong;
+    fn from_str(text: &str) -> Result<Self, TooLong> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+/// Writes `text` with control and direction-changing characters escaped.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+impl<const N: usize> fmt::Display for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&escaped(&self.0))
+    }
+}
+
+impl<const N: usize> fmt::Debug for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl<const N: usize> Serialize for Text<N> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Text<N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::try_from(String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// Bytes, at most `N` of them.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Blob<const N: usize>(Vec<u8>);
+
+impl<const N: usize> Blob<N> {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Gives the bytes away.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+impl<const N: usize> TryFrom<Vec<u8>> for Blob<N> {
+    type Error = TooLong;
+    fn try_from(bytes: Vec<u8>) -> Result<Self, TooLong> {
+        if bytes.len() > N { Err(TooLong { max: N }) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl<const N: usize> fmt::Debug for Blob<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Blob({} bytes)", self.0.len())
+    }
+}
+
+impl<const N: usize> Serialize for Blob<N> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Blob<N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Bounded<const N: usize>;
+        impl<const N: usize> Visitor<'_> for Bounded<N> {
+            type Value = Blob<N>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {N} bytes")
+            }
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Blob<N>, E> {
+                Blob::try_from(bytes.to_vec()).map_err(E::custom)
+            }
+            fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Blob<N>, E> {
+                Blob::try_from(bytes).map_err(E::custom)
+            }
+        }
+        from.deserialize_byte_buf(Bounded::<N>)
+    }
+}
+
+/// A list of at most `N` items; one more is refused while it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List<T, const N: usize>(Vec<T>);
+
+impl<T, const N: usize> Default for List<T, N> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const N: usize> List<T, N> {
+    /// The items.
+    pub fn as_slice(&self) -> &[T] {
+        &self.0
+    }
+
+    /// Gives the items away.
+    pub fn into_vec(self) -> Vec<T> {
+        self.0
+    }
+}
+
+impl<T, const N: usize> TryFrom<Vec<T>> for List<T, N> {
+    type Error = TooLong;
+    fn try_from(items: Vec<T>) -> Result<Self, TooLong> {
+        if items.len() > N { Err(TooLong { max: N }) } else { Ok(Self(items)) }
+    }
+}
+
+impl<T, const N: usize> IntoIterator for List<T, N> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a, T, const N: usize> IntoIterator for &'a List<T, N> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl<T: Serialize, const N: usize> Serialize for List<T, N> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Bounded<T, const N: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Bounded<T, N> {
+            type Value = List<T, N>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {N} items")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T, N>, A::Error> {
+                // Grows as items really arrive: a length alone takes no memory.
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    if items.len() == N {
+                        return Err(A::Error::custom(TooLong { max: N }));
+                    }
+                    items.push(item);
+                }
+                Ok(List(items))
+            }
+        }
+        from.deserialize_seq(Bounded(std::marker::PhantomData))
+    }
+}
+
+/// A text is not a machine's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a machine's name has 1 to 63 of a-z, 0-9 and -, and begins and ends with a letter or digit")]
+pub struct BadName;
+
+/// A machine's name: a DNS label, unique per hub.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MachineName(String);
+
+impl MachineName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The nearest name to what a machine calls itself.
+    pub fn from_hostname(hostname: &str) -> Self {
+        let label = hostname.split('.').next().unwrap_or_default();
+        let kept: String = label
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+            .take(63)
+            .collect();
+        Self::try_from(kept.trim_matches('-').to_owned()).unwrap_or_else(|_| Self("machine".into()))
+    }
+
+    /// This name with a number behind it, shortened where it must be.
+    pub fn numbered(&self, number: u64) -> Self {
+        let tail = format!("-{number}");
+        let keep = self.0.len().min(63usize.saturating_sub(tail.len()));
+        let head = self.0.get(..keep).unwrap_or_default().trim_end_matches('-');
+        Self(format!("{head}{tail}"))
+    }
+}
+
+impl TryFrom<String> for MachineName {
+    type Error = BadName;
+    fn try_from(name: String) -> Result<Self, BadName> {
+        let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let edges = !name.starts_with('-') && !name.ends_with('-');
+        if letters && edges && (1..=63).contains(&name.len()) { Ok(Self(name)) } else { Err(BadName) }
+    }
+}
+
+impl FromStr for MachineName {
+    type Err = BadName;
+    fn from_str(name: &str) -> Result<Self, BadName> {
+        Self::try_from(name.to_owned())
+    }
+}
+
+impl From<MachineName> for String {
+    fn from(name: MachineName) -> String {
+        name.0
+    }
+}
+
+impl fmt::Display for MachineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_shows_control_characters_escaped() {
+        let hostile = Text::<64>::clipped("ok\u{1b}[2J\u{202e}x");
+        assert_eq!(hostile.to_string(), "ok\\u{1b}[2J\\u{202e}x");
+    }
+
+    #[test]
+    fn a_text_is_cut_at_a_character() {
+        assert_eq!(Text::<3>::clipped("aéé").as_raw(), "aé");
+        assert!(Text::<3>::try_from("aéé".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_list_refuses_one_item_too_many_while_reading() {
+        let wire = crate::codec::encode(&vec![1u8, 2, 3]).unwrap_or_default();
+        assert!(crate::codec::decode::<List<u8, 3>>(&wire).is_ok());
+        assert!(crate::codec::decode::<List<u8, 2>>(&wire).is_err());
+    }
+
+    #[test]
+    fn a_host_name_becomes_a_machine_name() {
+        assert_eq!(MachineName::from_hostname("Kasse_1.shop.local").as_str(), "kasse-1");
+        assert_eq!(MachineName::from_hostname("\u{1b}[31m").as_str(), "31m");
+        assert_eq!(MachineName::from_hostname("日本").as_str(), "machine");
+        assert_eq!(MachineName::from_hostname("kasse-1").numbered(2).as_str(), "kasse-1-2");
+    }
+}

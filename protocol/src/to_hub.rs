@@ -1,0 +1,83 @@
+//! What an agent says to the hub.
+//!
+//! On the control stream, as the first frame of a stream the agent opens, and
+//! back on a stream the hub opened to deliver an order.
+
+use crate::document::{Envelope, Versions};
+use crate::id::{BootId, Digest};
+use crate::limits::REPORT_BYTES;
+use crate::text::{Blob, Text};
+use crate::version::Hello;
+use serde::{Deserialize, Serialize};
+
+/// The first frame of a stream that the agent opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// The control stream: the first one of a link, and it stays.
+    Control(Hello, About),
+    /// Catalogue files newer than these versions.
+    Fetch(Versions),
+    /// An outcome that no hub has acknowledged yet.
+    Settle(Settle),
+    /// A new certificate for a new TLS key: SubjectPublicKeyInfo, DER.
+    Renew(Blob<256>),
+}
+
+/// What an agent says about itself when it comes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The boot it runs under.
+    pub boot: BootId,
+    /// The operating system in a few words: `debian-12`.
+    pub os: Text<64>,
+    /// Lines in its journal.
+    pub journal_seq: u64,
+    /// Hash of the newest line.
+    pub journal_head: Digest,
+    /// The chain position of the newest countersignature it holds.
+    pub chain_seq: u64,
+    /// The hub's chain head in that countersignature.
+    pub chain_head: Digest,
+}
+
+/// Up the stream of a delivered order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivered {
+    /// The order's state has changed.
+    State(RunState),
+    /// The end: what happened, signed, with the report.
+    Outcome(Settle),
+    /// Not an order this machine can keep a record of: nothing was done.
+    Refused(crate::code::Refusal),
+}
+
+/// Where a run stands on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    /// In the ledger.
+    Received,
+    /// Waiting for the owner or for a window.
+    Waiting,
+    /// Under way.
+    Started,
+}
+
+/// A run's end: enough for a hub restored from a backup to rebuild it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settle {
+    /// The order as it came.
+    pub order: Envelope,
+    /// The agent's statement.
+    pub receipt: Envelope,
+    /// The report, as its receipt hashes it: zstd'd JSON, or nothing.
+    pub body: Blob<REPORT_BYTES>,
+}
+
+/// Up the control stream after the hello.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// The catalogue this machine has verified and now follows.
+    Following(Versions),
+    /// The agent stops on purpose.
+    Goodbye,
+}

@@ -1,0 +1,111 @@
+//! Protocol versions.
+//!
+//! Doctrine: variants and tags are appended, never changed, never removed.
+//! `Hello` is frozen for ever. Two peers settle on the lower `current` of both
+//! and refuse when that lies below either's `min`. A sender looks at the
+//! settled version before it uses a variant that came later. What cannot be
+//! decoded from a peer whose `current` is newer than ours is *incompatible*
+//! (typed answer, the link stays); from any other peer it is *misbehaviour*.
+
+use crate::text::{Blob, List};
+use serde::{Deserialize, Serialize};
+
+/// The oldest version this build still speaks.
+pub const MIN: u16 = 1;
+
+/// The version this build speaks best.
+pub const CURRENT: u16 = 1;
+
+/// The first frame of every control and request stream, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest version the sender speaks.
+    pub min: u16,
+    /// The newest version the sender speaks.
+    pub current: u16,
+    /// What else the sender wants known; unknown tags are passed over.
+    pub tags: List<(u16, Blob<256>), 16>,
+}
+
+/// Tags of a hello.
+pub mod tag {
+    /// Text: the sender's program version.
+    pub const PROGRAM: u16 = 1;
+    /// u64, little endian: the version of the newest targets the sender knows.
+    pub const TARGETS: u16 = 2;
+    /// u64, little endian: the sender's clock, Unix milliseconds.
+    pub const CLOCK: u16 = 3;
+    /// u64, little endian: the version of the newest timestamp the sender knows.
+    pub const TIMESTAMP: u16 = 4;
+}
+
+/// Two peers have no version in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer speaks protocol {their_min} to {their_current}, this program {MIN} to {CURRENT}")]
+pub struct NoCommonVersion {
+    /// The peer's oldest.
+    pub their_min: u16,
+    /// The peer's newest.
+    pub their_current: u16,
+}
+
+impl Hello {
+    /// A hello of this build with numeric tags.
+    pub fn new(numbers: &[(u16, u64)]) -> Self {
+        let program = (tag::PROGRAM, env!("CARGO_PKG_VERSION").as_bytes().to_vec());
+        let numbers = numbers.iter().map(|(tag, number)| (*tag, number.to_le_bytes().to_vec()));
+        let tags: Vec<_> = std::iter::once(program)
+            .chain(numbers)
+            .take(16)
+            .filter_map(|(tag, bytes)| Some((tag, Blob::try_from(bytes).ok()?)))
+            .collect();
+        Self { min: MIN, current: CURRENT, tags: List::try_from(tags).unwrap_or_default() }
+    }
+
+    /// The version both speak.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn settle(&self) -> Result<u16, NoCommonVersion> {
+        let settled = self.current.min(CURRENT);
+        if settled >= MIN && settled >= self.min {
+            Ok(settled)
+        } else {
+            Err(NoCommonVersion { their_min: self.min, their_current: self.current })
+        }
+    }
+
+    /// The number under a tag.
+    pub fn number(&self, tag: u16) -> Option<u64> {
+        let (_, bytes) = self.tags.as_slice().iter().find(|(t, _)| *t == tag)?;
+        Some(u64::from_le_bytes(bytes.as_bytes().try_into().ok()?))
+    }
+
+    /// The sender's program version, if it said one.
+    pub fn program(&self) -> Option<String> {
+        let (_, bytes) = self.tags.as_slice().iter().find(|(t, _)| *t == tag::PROGRAM)?;
+        Some(crate::text::escaped(&String::from_utf8_lossy(bytes.as_bytes())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_peers_settle_on_the_lower_version_or_not_at_all() {
+        let peer = |min, current| Hello { min, current, tags: List::default() };
+        assert_eq!(peer(1, 1).settle(), Ok(1));
+        assert_eq!(peer(1, 9).settle(), Ok(1));
+        assert!(peer(2, 9).settle().is_err());
+        assert!(peer(0, 0).settle().is_err());
+    }
+
+    #[test]
+    fn a_hello_carries_numbers() {
+        let hello = Hello::new(&[(tag::CLOCK, 77)]);
+        assert_eq!(hello.number(tag::CLOCK), Some(77));
+        assert_eq!(hello.number(tag::TARGETS), None);
+        assert_eq!(hello.program().as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    }
+}
