@@ -1,1 +1,27 @@
-//! x
+//! The agent: a light daemon on a customer's machine.
+//!
+//! Two halves that speak only through the serialisable messages of
+//! [`message`]: the *uplink* (TLS key, network, frames) and the *executor*
+//! (evidence key: verifying, asking, acting, proving). They are tasks of one
+//! process, cut so that they can become two. The agent imports `protocol` and
+//! `certs`, never the controller.
+
+pub mod collect;
+pub mod enroll;
+pub mod executor;
+pub mod home;
+pub mod local;
+pub mod message;
+pub mod run;
+pub mod service;
+pub mod status;
+pub mod uplink;
+pub mod words;
+
+use fernwart_protocol::document::UnixMs;
+
+/// The machine's clock, Unix milliseconds. Only edges call it.
+pub fn now() -> UnixMs {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

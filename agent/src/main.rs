@@ -1,1 +1,313 @@
-fn main() {}
+//! The agent's command line.
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use fernwart_agent::executor::policy;
+use fernwart_agent::executor::{error_chain, journal_at_rest};
+use fernwart_agent::home::{self, Enrollment, Home};
+use fernwart_agent::local::{self, Answer, Question};
+use fernwart_agent::words::{Words, language_of_user};
+use fernwart_agent::{enroll, run, service, status};
+use fernwart_certs::invitation::{Invitation, LONGEST};
+use fernwart_certs::journal::{Entry, Line};
+use fernwart_protocol::diagnosis::Language;
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Lets your IT support look after this computer, as far as you allow.
+#[derive(Parser)]
+#[command(
+    name = "fernwart-agent",
+    version,
+    before_help = "Examples:\n  fernwart-agent status            who looks after this computer, and what they may do\n  fernwart-agent diagnose          check this computer now, without any connection",
+    after_help = "Next: fernwart-agent status"
+)]
+struct Arguments {
+    /// The agent's folder
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// The language of what you read: de or en
+    #[arg(long, global = true, value_name = "LANGUAGE")]
+    lang: Option<Language>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join with an invitation of your IT support
+    Enroll {
+        /// The invitation: fw1-…
+        #[arg(conflicts_with = "file")]
+        line: Option<String>,
+        /// Read the invitation from a file, or from standard input with -
+        #[arg(long = "invitation", value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// What may be repaired: ask, nightly, trusted, or a file of your own rules
+        #[arg(long, value_name = "ask|nightly|trusted|FILE")]
+        policy: Option<String>,
+        /// Do not register the system service
+        #[arg(long)]
+        no_service: bool,
+    },
+    /// Run the agent (the system service does this)
+    Run,
+    /// Who looks after this computer, and what they may do
+    Status,
+    /// Check this computer now, without any connection
+    Diagnose {
+        /// In words, or all facts as JSON
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Your rules
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// What has happened on this computer
+    Journal {
+        /// As JSON lines that `fernwart journal verify` can check
+        #[arg(long)]
+        export: bool,
+    },
+    /// The version of this program
+    Version,
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Whether your rules can be read, and what they say
+    Check,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::INFO)
+        .with_target(false)
+        .init();
+    match act(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(5)
+        }
+    }
+}
+
+fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let folder = arguments.home.or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
+    let home = Home::at(&folder.unwrap_or_else(|| PathBuf::from(home::DEFAULT)));
+    let enrollment = home.enrollment();
+    let language = arguments.lang.or(enrollment.as_ref().ok().map(|e| e.language)).unwrap_or_else(language_of_user);
+    let words = Words::new(language);
+    match arguments.command {
+        Command::Enroll { line, file, policy, no_service } => {
+            enroll(&home, read_invitation(line, file)?, policy, no_service, arguments.lang)
+        }
+        Command::Run => {
+            run::run(&home)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status => {
+            let enrollment = enrollment?;
+            say(&status::status(&home, &enrollment, &words)?)
+        }
+        Command::Diagnose { output } => {
+            let report = status::diagnose();
+            match output {
+                Output::Text => say(&status::report_in_words(&report, &words))?,
+                Output::Json => say(&(serde_json::to_string(&report)? + "\n"))?,
+            };
+            let critical = report.worst() == Some(fernwart_protocol::diagnosis::Severity::Crit);
+            Ok(if critical { ExitCode::from(1) } else { ExitCode::SUCCESS })
+        }
+        Command::Policy { command: PolicyCommand::Check } => check_policy(&home, &words),
+        Command::Journal { export } => journal(&home, &enrollment?, export),
+        Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// Writes to standard output; a reader that has gone away is no failure.
+fn say(text: &str) -> anyhow::Result<ExitCode> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("writing"),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn read_invitation(line: Option<String>, file: Option<PathBuf>) -> anyhow::Result<Invitation> {
+    let longest = LONGEST as u64 * 2;
+    let mut text = String::new();
+    match (&line, file) {
+        (Some(line), _) => text.clone_from(line),
+        (None, Some(path)) if path.as_os_str() == "-" => {
+            std::io::stdin().take(longest).read_to_string(&mut text).context("reading the invitation")?;
+        }
+        (None, Some(path)) => {
+            let file = std::fs::File::open(&path).with_context(|| format!("reading {}", path.display()))?;
+            file.take(longest).read_to_string(&mut text)?;
+        }
+        (None, None) => bail!("no invitation. Ask your IT support for one; it begins with fw1-     [FW-JOIN-20]"),
+    }
+    let invitation: Invitation = text.parse().context("this is no invitation     [FW-JOIN-21]")?;
+    if line.is_some() && !invitation.may_stand_in_argv() {
+        bail!(
+            "this invitation lets in more than one machine, so it must not stand on a command line, where every \
+             program could read it.\n  now: save it in a file and use --invitation FILE     [FW-JOIN-22]"
+        );
+    }
+    Ok(invitation)
+}
+
+fn enroll(
+    home: &Home,
+    invitation: Invitation,
+    policy: Option<String>,
+    no_service: bool,
+    lang: Option<Language>,
+) -> anyhow::Result<ExitCode> {
+    let language = lang.unwrap_or(match &invitation.guest {
+        fernwart_certs::invitation::Guest::Machine { language, .. } => *language,
+        fernwart_certs::invitation::Guest::Staff => Language::En,
+    });
+    let words = Words::new(language);
+    if let Ok(known) = home.enrollment() {
+        say(&(words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let prepared = policy.as_deref().map(policy_text).transpose()?;
+    if prepared.is_none() && !std::io::stdin().is_terminal() {
+        bail!(
+            "what may be repaired on this computer? Without a terminal this must be said.\n  now: add --policy ask \
+             (or nightly, trusted, or a file)     [FW-OWN-10]"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let joined = runtime.block_on(enroll::join(home, &invitation, |step| {
+        let line = match step {
+            enroll::Step::Keys => format!("  {}", words.say("enroll-step-1")),
+            enroll::Step::Linked(_) => format!("  {}", words.say("enroll-step-2")),
+        };
+        // A reader that has gone away does not stop the joining.
+        let _ = say(&(line + "\n"));
+    }));
+    let joined = joined.map_err(|error| match &error {
+        enroll::EnrollError::Denied(denial) => anyhow::anyhow!("{}     [{}]", error_chain(&error), denial.code()),
+        _ => anyhow::anyhow!("{}     [FW-JOIN-23]", error_chain(&error)),
+    })?;
+    let shop = joined.catalogue.shop.name.to_string();
+    let contact = status::contact_in_brackets(&joined.catalogue.shop);
+    let customer = joined.enrollment.customer_name.to_string();
+    let head = words.say_with("enroll-for", &[("customer", &customer), ("shop", &shop), ("contact", &contact)]);
+    say(&format!("{head}\n"))?;
+    let text = match prepared {
+        Some(text) => text,
+        None => ask_policy(&words, &shop)?,
+    };
+    std::fs::write(home.policy(), &text).context("writing the policy")?;
+    let mode = policy::Policy::from_toml(&text)?.act();
+    home.write_enrollment(&joined.enrollment)?;
+    let act = words.say(match mode {
+        policy::Mode::Ask => "act-ask",
+        policy::Mode::Window => "act-nightly",
+        policy::Mode::Notify | policy::Mode::Allow => "act-trusted",
+        policy::Mode::Never => "act-never",
+    });
+    let mut out = String::new();
+    if joined.admitted {
+        out += &(words.say_with("enroll-admitted", &[("shop", &shop)]) + "\n");
+    } else {
+        out += &format!("  {}\n", words.say_with("enroll-step-3", &[("words", &joined.words.join(" · "))]));
+        out += &(words.say_with("enroll-waiting", &[("shop", &shop)]) + " ");
+    }
+    out += &(words.say_with("enroll-rights", &[("shop", &shop), ("act", &act)]) + "\n");
+    out += &format!("  {}\n", words.say("enroll-commands"));
+    let started = !no_service && service::install(home)?;
+    out += &(words.say(if started { "enroll-service" } else { "enroll-no-service" }) + "\n");
+    say(&out)
+}
+
+fn policy_text(choice: &str) -> anyhow::Result<String> {
+    let text = match choice {
+        "ask" => policy::ASK.to_owned(),
+        "nightly" => policy::NIGHTLY.to_owned(),
+        "trusted" => policy::TRUSTED.to_owned(),
+        file => std::fs::read_to_string(file).with_context(|| format!("reading the policy {file}"))?,
+    };
+    policy::Policy::from_toml(&text).with_context(|| format!("the policy {choice} cannot be used"))?;
+    Ok(text)
+}
+
+fn ask_policy(words: &Words, shop: &str) -> anyhow::Result<String> {
+    let mut out = words.say_with("policy-question", &[("shop", shop)]) + "\n";
+    for id in ["policy-ask", "policy-nightly", "policy-trusted"] {
+        out += &format!("  {}\n", words.say(id));
+    }
+    say(&format!("{out}{} ", words.say("policy-prompt")))?;
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    policy_text(match answer.trim() {
+        "2" => "nightly",
+        "3" => "trusted",
+        _ => "ask",
+    })
+}
+
+fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
+    match status::policy(home) {
+        Ok(policy) => {
+            let (look, act) = (words.mode(policy.look()), words.mode(policy.act()));
+            say(&(words.say_with("policy-ok", &[("look", &look), ("act", &act)]) + "\n"))
+        }
+        Err(error) => {
+            let path = home.policy().display().to_string();
+            say(&format!("{}\n{}\n", words.say_with("policy-bad", &[("path", &path)]), error_chain(&error)))?;
+            Ok(ExitCode::from(1))
+        }
+    }
+}
+
+fn journal_lines(home: &Home, enrollment: &Enrollment) -> anyhow::Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    loop {
+        let from = lines.len() as u64 + 1;
+        match local::ask(&home.socket(), &Question::Journal { from })? {
+            None => return Ok(journal_at_rest(home, enrollment.machine)?),
+            Some(Answer::Journal(page)) if page.is_empty() => break,
+            Some(Answer::Journal(page)) => lines.extend(page),
+            Some(Answer::Failed(why)) => bail!(why),
+            Some(Answer::Status(_)) => bail!("the agent answered something else"),
+        }
+    }
+    // Lines that come between the two questions are left to the next export.
+    if let Some(Answer::Journal(end)) = local::ask(&home.socket(), &Question::JournalHead)? {
+        lines.extend(end);
+    }
+    Ok(lines)
+}
+
+fn journal(home: &Home, enrollment: &Enrollment, export: bool) -> anyhow::Result<ExitCode> {
+    let mut out = String::new();
+    for line in journal_lines(home, enrollment)? {
+        if export {
+            out += &(serde_json::to_string(&line)? + "\n");
+        } else if let Line::Entry { line, body, .. } = line {
+            let entry: Entry = serde_json::from_str(&line)?;
+            let at = jiff::Timestamp::from_millisecond(entry.at)?.to_zoned(jiff::tz::TimeZone::system());
+            let body = fernwart_protocol::text::escaped(&body.unwrap_or_default());
+            out += &format!("{:>5}  {}  {:<20} {body}\n", entry.seq, at.strftime("%Y-%m-%d %H:%M:%S"), entry.kind);
+        }
+    }
+    say(&out)
+}

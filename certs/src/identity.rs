@@ -9,8 +9,12 @@ use crate::{sha256, short_id};
 use aws_lc_rs::agreement;
 use aws_lc_rs::encoding::{AsBigEndian, AsDer, Curve25519SeedBin, PublicKeyX509Der};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use fernwart_protocol::codec;
+use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{Digest, KeyId, MachineId, PublicKey, Signature};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use fernwart_protocol::text::{Blob, List};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Keys could not be made; the system lacks randomness.
@@ -124,14 +128,6 @@ impl TlsKey {
         keyfile::create(path, &self.pkcs8)
     }
 
-    /// Writes a key file in the place of an older one.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn replace(&self, path: &Path) -> Result<(), KeyFileError> {
-        keyfile::replace(path, &self.pkcs8)
-    }
-
     /// SubjectPublicKeyInfo, DER.
     pub fn spki(&self) -> &[u8] {
         &self.spki
@@ -151,6 +147,65 @@ impl TlsKey {
     #[cfg(feature = "issue")]
     pub(crate) fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
+    }
+}
+
+/// A TLS key with its certificate, in one file, so that the two are replaced
+/// together.
+#[derive(Debug)]
+pub struct TlsIdentity {
+    /// The key.
+    pub key: TlsKey,
+    /// The certificate and its issuer; empty before the first was issued.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TlsIdentityFile {
+    pkcs8: Blob<512>,
+    chain: List<Blob<4096>, 4>,
+}
+
+impl TlsIdentity {
+    /// A new key without a certificate.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn generate() -> Result<Self, KeyGeneration> {
+        Ok(Self { key: TlsKey::generate()?, chain: Vec::new() })
+    }
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When the file may not be used or holds something else.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        let content = || KeyFileError::Content { path: path.to_owned() };
+        let file: TlsIdentityFile = codec::decode(&keyfile::read(path)?).map_err(|_| content())?;
+        let key = TlsKey::from_pkcs8(file.pkcs8.into_bytes()).ok_or_else(content)?;
+        let chain = file.chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
+        Ok(Self { key, chain })
+    }
+
+    /// Writes the file in the place of an older one, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
+        let content = || KeyFileError::Content { path: path.to_owned() };
+        let chain = self.chain.iter().map(|der| Blob::try_from(der.to_vec())).collect::<Result<Vec<_>, _>>();
+        let file = TlsIdentityFile {
+            pkcs8: Blob::try_from(self.key.pkcs8.clone()).map_err(|_| content())?,
+            chain: chain.ok().and_then(|chain| List::try_from(chain).ok()).ok_or_else(content)?,
+        };
+        keyfile::replace(path, &codec::encode(&file).map_err(|_| content())?)
+    }
+
+    /// When the certificate begins and ends, Unix milliseconds; none without one.
+    pub fn lasts(&self) -> Option<(UnixMs, UnixMs)> {
+        let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
+        let ms = |at: x509_parser::time::ASN1Time| at.timestamp().saturating_mul(1000);
+        Some((ms(leaf.validity().not_before), ms(leaf.validity().not_after)))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod invitation;
 #[cfg(feature = "issue")]
 pub mod issue;
 pub mod join;
+pub mod journal;
 pub mod keyfile;
 pub mod peer;
 pub mod tls;

@@ -54,6 +54,11 @@ impl Dialer {
         Ok(Self { endpoint, bell })
     }
 
+    /// Whether its socket is of the address's family.
+    pub fn reaches(&self, address: SocketAddr) -> bool {
+        self.endpoint.local_addr().is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
+    }
+
     /// Rings when a restarted hub calls.
     pub fn doorbell(&self) -> Doorbell {
         self.bell.clone()

@@ -1,0 +1,254 @@
+//! Joining: keys, proof, the four words, the owner's policy.
+//!
+//! ```text
+//! invitation ─▶ keys ─▶ enrollment door (pins checked, token proved) ─▶ catalogue verified ─▶ words ─▶ agent.toml
+//! ```
+//! Nothing counts before `agent.toml` is written; until then `enroll` can be
+//! repeated and goes on with the keys it has made.
+
+use crate::collect::os_in_a_word;
+use crate::executor::books::{Books, BooksError, Moment};
+use crate::home::{Enrollment, Home, HomeError};
+use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
+use fernwart_certs::identity::{KeyGeneration, SealingKey, SigningKey, TlsIdentity, machine_id};
+use fernwart_certs::invitation::{Guest, Invitation};
+use fernwart_certs::join::{four_words, prove_join, unsigned};
+use fernwart_certs::keyfile::KeyFileError;
+use fernwart_certs::peer::{Name, read_certificate};
+use fernwart_certs::sha256;
+use fernwart_certs::tls::{self, Clock, TlsError};
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::enroll::{Join, Reply, Request};
+use fernwart_protocol::id::{BootId, Digest};
+use fernwart_protocol::limits::OFFER_FILES;
+use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError};
+use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::to_agent::CatalogueFile;
+use rustls_pki_types::CertificateDer;
+use serde_json::json;
+use std::path::Path;
+
+/// Joining has failed; nothing counts yet and it can be tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// The invitation is for staff.
+    #[error("this invitation is for a technician, not for a machine")]
+    NotForMachines,
+    /// The invitation has run out.
+    #[error("this invitation has expired; ask for a new one")]
+    Expired,
+    /// The agent's folder cannot be used.
+    #[error("using the agent's folder")]
+    Home(#[source] HomeError),
+    /// Keys cannot be made or kept.
+    #[error("keeping this machine's keys")]
+    Keys(#[source] KeyFileError),
+    /// Keys cannot be made.
+    #[error("making this machine's keys")]
+    Generate(#[source] KeyGeneration),
+    /// The books cannot be begun.
+    #[error("beginning this machine's books")]
+    Books(#[source] BooksError),
+    /// TLS cannot be configured.
+    #[error("configuring the link")]
+    Tls(#[source] TlsError),
+    /// The hub cannot be reached or is not the one invited to.
+    #[error("reaching the hub the invitation names")]
+    Dial(#[source] DialError),
+    /// None of the hub's names has an address.
+    #[error("the hub's name {0} has no address")]
+    NoAddress(String),
+    /// The link broke.
+    #[error("the link to the hub has ended")]
+    Link(#[source] LinkError),
+    /// A frame went wrong.
+    #[error("speaking with the hub")]
+    Frame(#[source] FrameError),
+    /// The hub says no.
+    #[error("{0}")]
+    Denied(Denial),
+    /// What the hub offers was not approved.
+    #[error("verifying what the hub has offered")]
+    Catalogue(#[source] CatalogueError),
+    /// The hub hands out a certificate for somebody else.
+    #[error("the hub's certificate is not for this machine and key")]
+    WrongCertificate,
+}
+
+/// What has been reached.
+#[derive(Debug)]
+pub struct Joined {
+    /// What was left in the folder.
+    pub enrollment: Enrollment,
+    /// What is approved.
+    pub catalogue: Catalogue,
+    /// The four words.
+    pub words: [&'static str; 4],
+    /// Whether the machine is admitted already.
+    pub admitted: bool,
+}
+
+struct Keys {
+    evidence: SigningKey,
+    sealing: SealingKey,
+    identity: TlsIdentity,
+}
+
+/// Reads keys an earlier try has made, or makes them.
+fn keys(home: &Home) -> Result<Keys, EnrollError> {
+    fn kept<T>(
+        path: &Path,
+        read: impl Fn(&Path) -> Result<T, KeyFileError>,
+        make: impl Fn() -> Result<T, KeyGeneration>,
+        keep: impl Fn(&T, &Path) -> Result<(), KeyFileError>,
+    ) -> Result<T, EnrollError> {
+        match read(path) {
+            Ok(key) => Ok(key),
+            Err(error) if error.is_missing() => {
+                let key = make().map_err(EnrollError::Generate)?;
+                keep(&key, path).map_err(EnrollError::Keys)?;
+                Ok(key)
+            }
+            Err(error) => Err(EnrollError::Keys(error)),
+        }
+    }
+    Ok(Keys {
+        evidence: kept(&home.evidence_key(), SigningKey::read, SigningKey::generate, SigningKey::create)?,
+        sealing: kept(&home.sealing_key(), SealingKey::read, SealingKey::generate, SealingKey::create)?,
+        identity: kept(&home.tls_identity(), TlsIdentity::read, TlsIdentity::generate, TlsIdentity::write)?,
+    })
+}
+
+/// Joins a hub. `said` is told of each step.
+///
+/// # Errors
+/// When it cannot be done; it may be tried again.
+pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Step<'_>)) -> Result<Joined, EnrollError> {
+    let Guest::Machine { customer, customer_name, language, .. } = &invitation.guest else {
+        return Err(EnrollError::NotForMachines);
+    };
+    if invitation.until < crate::now() {
+        return Err(EnrollError::Expired);
+    }
+    home.create().map_err(EnrollError::Home)?;
+    let mut keys = keys(home)?;
+    let machine = machine_id(&keys.evidence.public());
+    said(Step::Keys);
+
+    let link = dial(invitation).await?;
+    let binding = link.binding().map_err(EnrollError::Link)?;
+    let hostname = sysinfo::System::host_name().unwrap_or_default();
+    let request = Join {
+        token: invitation.token,
+        proof: Digest::from_bytes([0; 32]),
+        tls_key: Blob::try_from(keys.identity.key.spki().to_vec()).map_err(|_| EnrollError::Generate(KeyGeneration))?,
+        evidence_key: keys.evidence.public(),
+        sealing_key: keys.sealing.public(),
+        signature: unsigned(),
+        hostname: Text::clipped(&hostname),
+        os: os_in_a_word(),
+    };
+    let request = prove_join(request, &binding, &invitation.secret.proof_key(), &keys.evidence);
+    let (reply, files) = ask(&link, &Request::Join(request)).await?;
+    link.close(Goodbye::Done);
+    let chain = match reply {
+        Reply::Denied(denial) => return Err(EnrollError::Denied(denial)),
+        Reply::Pending => Vec::new(),
+        Reply::Certificate(chain) => {
+            let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
+            let [leaf, ca] = chain.as_slice() else { return Err(EnrollError::WrongCertificate) };
+            let said = read_certificate(leaf, ca).map_err(|_| EnrollError::WrongCertificate)?;
+            let ours = said.name == Name::Machine(machine) && said.tls_key == keys.identity.key.digest();
+            if !ours || sha256(ca) != invitation.ca {
+                return Err(EnrollError::WrongCertificate);
+            }
+            chain
+        }
+    };
+    let begun = Trusted::begin(invitation.root_version, &invitation.root, &files).map_err(EnrollError::Catalogue)?;
+    let (trusted, catalogue) = advance(&begun, &files).await.map_err(EnrollError::Catalogue)?;
+    said(Step::Linked(&catalogue));
+
+    let admitted = !chain.is_empty();
+    if admitted {
+        keys.identity.chain = chain;
+        keys.identity.write(&home.tls_identity()).map_err(EnrollError::Keys)?;
+    }
+    let enrollment = Enrollment {
+        machine,
+        customer: *customer,
+        customer_name: customer_name.clone(),
+        language: *language,
+        addresses: invitation.addresses.as_slice().to_vec(),
+        ca: invitation.ca,
+        root_version: invitation.root_version,
+        root: invitation.root,
+        joined_tls_key: keys.identity.key.digest(),
+        joined_at: crate::now(),
+    };
+    let mut books = Books::open(&home.books()).map_err(EnrollError::Books)?;
+    let moment = Moment { now: crate::now(), since_boot_ms: 0, boot: BootId::from_bytes([0; 16]) };
+    let body =
+        json!({"machine": machine, "customer": customer, "customer_name": customer_name, "root": invitation.root});
+    books
+        .write(moment, |page| {
+            page.follow(&trusted)?;
+            page.line("joined", &body).map(drop)
+        })
+        .map_err(EnrollError::Books)?;
+    let words = words(&keys.evidence, &enrollment);
+    Ok(Joined { enrollment, catalogue, words, admitted })
+}
+
+/// The words of a machine that has joined.
+pub fn words(evidence: &SigningKey, enrollment: &Enrollment) -> [&'static str; 4] {
+    let Enrollment { joined_tls_key, root, customer, language, .. } = enrollment;
+    four_words(&evidence.public(), joined_tls_key, root, customer, *language)
+}
+
+/// What has been done so far.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// The keys are there.
+    Keys,
+    /// The hub was reached and verified, and this is what is approved there.
+    Linked(&'a Catalogue),
+}
+
+async fn dial(invitation: &Invitation) -> Result<Link, EnrollError> {
+    let mut last = EnrollError::NoAddress(String::new());
+    for name in &invitation.addresses {
+        let addresses = match tokio::net::lookup_host(name.as_raw().to_owned()).await {
+            Ok(addresses) => addresses,
+            Err(_) => {
+                last = EnrollError::NoAddress(name.to_string());
+                continue;
+            }
+        };
+        for address in addresses {
+            let tls = tls::newcomer(vec![invitation.ca], Clock::MayBeWrong).map_err(EnrollError::Tls)?;
+            let dialer = Dialer::new(address).map_err(EnrollError::Dial)?;
+            match dialer.dial(address, Door::Enroll, tls).await {
+                Ok(link) => return Ok(link),
+                Err(error) => last = EnrollError::Dial(error),
+            }
+        }
+    }
+    Err(last)
+}
+
+/// One request; the reply, and the catalogue files that follow it.
+async fn ask(link: &Link, request: &Request) -> Result<(Reply, Files), EnrollError> {
+    let (mut send, mut receive) = link.open().await.map_err(EnrollError::Link)?;
+    send.send(request).await.map_err(EnrollError::Frame)?;
+    send.finish();
+    let reply = receive.expect::<Reply>().await.map_err(EnrollError::Frame)?;
+    let mut files = Files::default();
+    for _ in 0..OFFER_FILES {
+        match receive.next::<CatalogueFile>().await.map_err(EnrollError::Frame)? {
+            Some(file) => files.insert(file.name.as_raw(), file.bytes.into_bytes()),
+            None => break,
+        }
+    }
+    Ok((reply, files))
+}

@@ -1,0 +1,100 @@
+//! Receipts: the machine's signed word on how a run ended.
+
+use super::books::{Books, BooksError, Moment, Page, Phase, RunRecord};
+use super::policy::{Policy, Rule};
+use fernwart_certs::identity::SigningKey;
+use fernwart_certs::journal::{Head, Line};
+use fernwart_certs::{envelope, sha256};
+use fernwart_protocol::code::Refusal;
+use fernwart_protocol::document::{Envelope, Order, Outcome, Receipt, UnixMs, Versions};
+use fernwart_protocol::id::MachineId;
+use fernwart_protocol::text::Text;
+use serde_json::json;
+
+/// What is known of a run that has ended.
+pub(super) struct Proof {
+    pub(super) order: Order,
+    pub(super) envelope: Envelope,
+    pub(super) outcome: Outcome,
+    pub(super) refusal: Option<Refusal>,
+    pub(super) staff: Text<64>,
+    pub(super) permitted_by: Option<Rule>,
+    pub(super) started_at: UnixMs,
+}
+
+impl Proof {
+    /// A run that was not done, for others to fill in why.
+    pub(super) fn refused(order: Order, envelope: Envelope, started_at: UnixMs) -> Self {
+        Self {
+            order,
+            envelope,
+            outcome: Outcome::Refused,
+            refusal: None,
+            staff: Text::default(),
+            permitted_by: None,
+            started_at,
+        }
+    }
+
+    /// Writes the journal line, and signs a receipt that names it.
+    pub(super) fn write(
+        &self,
+        page: &mut Page<'_>,
+        report: Option<&[u8]>,
+        policy: &Policy,
+        catalogue: Versions,
+        evidence: &SigningKey,
+        moment: Moment,
+    ) -> Result<RunRecord, BooksError> {
+        let body = report.unwrap_or_default();
+        let mut about = json!({
+            "run": self.order.run, "outcome": self.outcome, "body": sha256(body), "body_bytes": body.len(),
+        });
+        if let (Some(refusal), Some(fields)) = (self.refusal, about.as_object_mut()) {
+            fields.insert("code".into(), refusal.code().into());
+            fields.insert("staff".into(), self.staff.as_raw().into());
+            fields.insert("action".into(), self.order.action.word().into());
+        }
+        let kind = if self.outcome == Outcome::Refused { "order_refused" } else { "run_finished" };
+        let line = page.line(kind, &about)?;
+        let receipt = Receipt {
+            run: self.order.run,
+            machine: self.order.machine,
+            order: sha256(self.envelope.bytes.as_bytes()),
+            outcome: self.outcome,
+            refusal: self.refusal,
+            body: sha256(body),
+            body_bytes: body.len() as u64,
+            permitted_by: self.permitted_by.map(|rule| Text::clipped(rule.0)),
+            policy: policy.hash,
+            catalogue,
+            journal_seq: line.seq,
+            journal_head: line.hash,
+            started_at: self.started_at,
+            finished_at: moment.now,
+            boot: moment.boot,
+        };
+        let receipt = envelope::seal(&receipt, evidence).map_err(|_| BooksError::Damaged("receipt"))?;
+        Ok(RunRecord {
+            order: self.envelope.clone(),
+            phase: Phase::Finished,
+            received_at: self.started_at,
+            not_after: self.order.not_after,
+            receipt: Some(receipt),
+            countersigned: None,
+        })
+    }
+}
+
+/// The last line of an exported journal.
+pub(super) fn journal_end(
+    machine: MachineId,
+    books: &Books,
+    evidence: &SigningKey,
+    now: UnixMs,
+) -> Result<Line, BooksError> {
+    let head = books.head();
+    let head = Head { machine, seq: head.seq, head: head.hash, at: now };
+    let head = envelope::seal(&head, evidence).map_err(|_| BooksError::Damaged("journal"))?;
+    Ok(Line::Head { v: 1, evidence_key: evidence.public(), head })
+}

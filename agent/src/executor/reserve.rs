@@ -1,0 +1,68 @@
+//! redb's file with its blocks taken in advance.
+//!
+//! A machine with a full disk is one that needs diagnosing: its journal must
+//! go on. Blocks are allocated beyond the file's end, so that growing needs
+//! none from a file system that has none left.
+
+use fernwart_protocol::limits::RESERVE_BYTES;
+use redb::StorageBackend;
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// A file that owns more blocks than it shows.
+#[derive(Debug)]
+pub(super) struct ReservedFile(File);
+
+impl ReservedFile {
+    /// Opens or makes the file, mode 0600, for this process alone.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let reserved = Self(file);
+        reserved.reserve(reserved.0.metadata()?.len());
+        Ok(reserved)
+    }
+
+    /// Takes blocks ahead of `length`. Where that cannot be had, or the file
+    /// system knows no such thing, writing decides.
+    fn reserve(&self, length: u64) {
+        let _ = fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length + RESERVE_BYTES);
+    }
+}
+
+impl StorageBackend for ReservedFile {
+    fn len(&self) -> Result<u64, io::Error> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        Ok(self.0.read_exact_at(out, offset)?)
+    }
+
+    fn set_len(&self, length: u64) -> Result<(), io::Error> {
+        // A shorter file would give its blocks away; they are wanted.
+        if length > self.0.metadata()?.len() {
+            fallocate(&self.0, FallocateFlags::empty(), 0, length).or_else(|error| match error {
+                rustix::io::Errno::OPNOTSUPP => self.0.set_len(length),
+                other => Err(other.into()),
+            })?;
+            self.reserve(length);
+        } else {
+            self.0.set_len(length)?;
+            self.reserve(length);
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        Ok(self.0.sync_data()?)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        Ok(self.0.write_all_at(data, offset)?)
+    }
+}

@@ -1,0 +1,160 @@
+//! The agent's folder: what lies where, and what `enroll` has left there.
+
+use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::{CustomerId, Digest, MachineId};
+use fernwart_protocol::text::Text;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Where the agent lives unless told otherwise.
+pub const DEFAULT: &str = "/var/lib/fernwart-agent";
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct Home(PathBuf);
+
+/// What `enroll` has left, in `agent.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enrollment {
+    /// This machine.
+    pub machine: MachineId,
+    /// Whose it is.
+    pub customer: CustomerId,
+    /// The customer's name, from the invitation.
+    pub customer_name: Text<120>,
+    /// The customer's language.
+    pub language: Language,
+    /// Where the hub was when this machine joined; the catalogue knows newer.
+    pub addresses: Vec<Text<255>>,
+    /// SHA-256 of the hub's CA certificate then.
+    pub ca: Digest,
+    /// Version of the root in the invitation.
+    pub root_version: u64,
+    /// SHA-256 of that root.
+    pub root: Digest,
+    /// The TLS key that joined: the one the four words were made of.
+    pub joined_tls_key: Digest,
+    /// When it joined.
+    pub joined_at: UnixMs,
+}
+
+/// The agent's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// A file cannot be read or written.
+    #[error("{doing} {path}")]
+    Io {
+        /// Reading or writing.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// `agent.toml` is not what `enroll` wrote.
+    #[error("{path} is not what enroll has written")]
+    Enrollment {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// This machine has not joined yet.
+    #[error("this machine has not joined: {0} is not there")]
+    NotEnrolled(PathBuf),
+}
+
+impl Home {
+    /// The folder at this place.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes the folder, for its owner alone.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(&self) -> Result<(), HomeError> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|source| HomeError::Io {
+            doing: "making",
+            path: self.0.clone(),
+            source,
+        })
+    }
+
+    /// The evidence key.
+    pub fn evidence_key(&self) -> PathBuf {
+        self.0.join("evidence.key")
+    }
+
+    /// The sealing key.
+    pub fn sealing_key(&self) -> PathBuf {
+        self.0.join("sealing.key")
+    }
+
+    /// The TLS key and its certificate.
+    pub fn tls_identity(&self) -> PathBuf {
+        self.0.join("tls.identity")
+    }
+
+    /// Journal, ledger and catalogue.
+    pub fn books(&self) -> PathBuf {
+        self.0.join("books.redb")
+    }
+
+    /// The owner's rules.
+    pub fn policy(&self) -> PathBuf {
+        self.0.join("policy.toml")
+    }
+
+    /// Where the running agent can be asked.
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("agent.sock")
+    }
+
+    fn enrollment_file(&self) -> PathBuf {
+        self.0.join("agent.toml")
+    }
+
+    /// Whether `enroll` has been here.
+    pub fn is_enrolled(&self) -> bool {
+        self.enrollment_file().exists()
+    }
+
+    /// What `enroll` has left.
+    ///
+    /// # Errors
+    /// When it has not been here, or the file is damaged.
+    pub fn enrollment(&self) -> Result<Enrollment, HomeError> {
+        let path = self.enrollment_file();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).map_err(|source| HomeError::Enrollment { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(HomeError::NotEnrolled(path)),
+            Err(source) => Err(HomeError::Io { doing: "reading", path, source }),
+        }
+    }
+
+    /// Leaves what `enroll` has found out; the last thing it does.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_enrollment(&self, enrollment: &Enrollment) -> Result<(), HomeError> {
+        let path = self.enrollment_file();
+        let failed = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
+        let text = toml::to_string(enrollment).map_err(|error| failed(io::Error::other(error)))?;
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, text).map_err(failed)?;
+        std::fs::rename(&beside, &path).map_err(failed)
+    }
+}

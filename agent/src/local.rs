@@ -1,0 +1,157 @@
+//! Asking the running agent, from its own machine: a socket in its folder.
+//!
+//! One line of JSON each way. The socket can be reached by whoever may enter
+//! the folder (mode 0700), and the kernel's word on who calls is checked, too.
+
+use crate::executor::Handle;
+use crate::executor::books::{Books, Phase, RunRecord};
+use crate::executor::policy::Mode;
+use fernwart_certs::catalogue::Shop;
+use fernwart_certs::journal::Line;
+use fernwart_protocol::document::{Document, Order, Outcome, Receipt, UnixMs};
+use fernwart_protocol::id::MachineId;
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+
+/// Journal entries in one answer.
+pub const JOURNAL_PAGE: usize = 500;
+
+/// Longest question, bytes.
+const QUESTION: u64 = 4096;
+
+/// Longest answer, bytes: a page of entries with bodies of 64 KiB at most.
+const ANSWER: u64 = 64 * 1024 * 1024;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What can be asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// How things are.
+    Status,
+    /// The journal from an entry on.
+    Journal {
+        /// The first entry wanted.
+        from: u64,
+    },
+    /// The journal's signed end.
+    JournalHead,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// How things are.
+    Status(Box<Status>),
+    /// Some of the journal.
+    Journal(Vec<Line>),
+    /// It could not be answered.
+    Failed(String),
+}
+
+/// How things are on this machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// This machine.
+    pub machine: MachineId,
+    /// Whether a link stands.
+    pub linked: bool,
+    /// Its round-trip time, microseconds.
+    pub rtt_us: Option<u32>,
+    /// Who looks after this machine.
+    pub shop: Shop,
+    /// How looking is handled.
+    pub look: Mode,
+    /// How acting is handled.
+    pub act: Mode,
+    /// Whether the policy could be read.
+    pub policy_readable: bool,
+    /// When the catalogue runs out.
+    pub catalogue_until: UnixMs,
+    /// The newest run.
+    pub last: Option<LastRun>,
+}
+
+/// The newest run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LastRun {
+    /// When it ended.
+    pub at: UnixMs,
+    /// What was done.
+    pub action: String,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// The newest run in the books that has an outcome.
+pub(crate) fn last_run(books: &Books) -> Option<LastRun> {
+    let finished = books.runs_in(Phase::Finished).unwrap_or_default();
+    let acknowledged = books.runs_in(Phase::Acknowledged).unwrap_or_default();
+    let told = |record: &RunRecord| {
+        let order = Order::from_bytes(record.order.bytes.as_bytes()).ok()?;
+        let receipt = Receipt::from_bytes(record.receipt.as_ref()?.bytes.as_bytes()).ok()?;
+        let (action, outcome) = (order.action.word().to_owned(), receipt.outcome);
+        Some(LastRun { at: receipt.finished_at, action, outcome })
+    };
+    finished.iter().chain(&acknowledged).filter_map(|(_, record)| told(record)).max_by_key(|last| last.at)
+}
+
+/// Answers on the socket until cancelled.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve(socket: &Path, executor: Handle) -> io::Result<()> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = tokio::net::UnixListener::bind(socket)?;
+    let me = rustix::process::geteuid().as_raw();
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let caller = stream.peer_cred()?.uid();
+        if caller != me && caller != 0 {
+            continue;
+        }
+        let executor = executor.clone();
+        // One question at a time is enough for one machine's owner.
+        let _ = tokio::time::timeout(PATIENCE, answer(stream, executor)).await;
+    }
+}
+
+async fn answer(stream: tokio::net::UnixStream, executor: Handle) -> Option<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(read.take(QUESTION)).read_line(&mut line).await.ok()?;
+    let question: Question = serde_json::from_str(&line).ok()?;
+    let answer = executor.ask(question).await?;
+    let mut text = serde_json::to_vec(&answer).ok()?;
+    text.push(b'\n');
+    write.write_all(&text).await.ok()
+}
+
+/// Asks the running agent; nothing if none is running.
+///
+/// # Errors
+/// When one is running but does not answer.
+pub fn ask(socket: &Path, question: &Question) -> io::Result<Option<Answer>> {
+    let stream = match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = serde_json::to_string(question)?;
+    text.push('\n');
+    (&stream).write_all(text.as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream.take(ANSWER)).read_line(&mut line)?;
+    Ok(Some(serde_json::from_str(&line)?))
+}

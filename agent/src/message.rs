@@ -1,0 +1,83 @@
+//! What uplink and executor say to each other. Nothing else is shared.
+
+use fernwart_protocol::code::Refusal;
+use fernwart_protocol::document::{Envelope, Versions};
+use fernwart_protocol::id::{Digest, PublicKey, RunId, Signature};
+use fernwart_protocol::text::Text;
+use fernwart_protocol::to_agent::CatalogueFile;
+use fernwart_protocol::to_hub::{About, Delivered, Settle};
+use serde::{Deserialize, Serialize};
+
+/// Messages waiting on either way: sixteen orders under way, their answers,
+/// and a catalogue.
+pub const QUEUE: usize = 64;
+
+/// Names a stream on which an order came.
+pub type Ticket = u64;
+
+/// From the uplink.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ToExecutor {
+    /// An order came on a stream.
+    Order(Ticket, Envelope),
+    /// The stream is gone; nobody waits for its answer.
+    Gone(Ticket),
+    /// Files of a catalogue.
+    Catalogue(Vec<CatalogueFile>),
+    /// A lock.
+    Lock(Envelope),
+    /// A cancel.
+    Cancel(Envelope),
+    /// The hub has stored an outcome and signed for it.
+    Stored(RunId, Envelope),
+    /// A link stands.
+    Linked(Linked),
+    /// The link is gone.
+    Unlinked,
+    /// Sign for this link that the machine is itself: the link's binding and
+    /// the TLS key, SubjectPublicKeyInfo.
+    Claim([u8; 32], Vec<u8>),
+    /// Stop, after what is under way is in the books.
+    Stop,
+}
+
+/// What the uplink knows of a standing link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linked {
+    /// How far the hub's clock lies before this machine's, milliseconds.
+    pub hub_ahead_ms: i64,
+    /// Round-trip time, microseconds.
+    pub rtt_us: u32,
+}
+
+/// From the executor.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum ToUplink {
+    /// Whom to dial, whenever that has changed.
+    Dial(Dial),
+    /// An answer to an order's stream.
+    Delivered(Ticket, Delivered),
+    /// Outcomes no hub has acknowledged, one by one.
+    Settle(Settle),
+    /// A signed claim.
+    Claim(Signature),
+    /// What to say about this machine at the next hello.
+    About(About),
+    /// An offered catalogue was not believed.
+    CatalogueRefused(Refusal),
+    /// The executor has stopped.
+    Stopped,
+}
+
+/// How the hub is found and known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dial {
+    /// Addresses, tried in turn.
+    pub addresses: Vec<Text<255>>,
+    /// SHA-256 of each CA certificate the hub may show.
+    pub pins: Vec<Digest>,
+    /// The catalogue this machine follows.
+    pub versions: Versions,
+    /// This machine's evidence public key.
+    pub evidence_key: PublicKey,
+}

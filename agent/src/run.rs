@@ -1,0 +1,72 @@
+//! The daemon: executor, uplink and local socket, until told to stop.
+
+use crate::executor::{self, ExecutorError};
+use crate::home::{Home, HomeError};
+use crate::message::ToExecutor;
+use crate::uplink::Uplink;
+use fernwart_certs::identity::TlsIdentity;
+use fernwart_certs::keyfile::KeyFileError;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How long what is under way may take to be in the books at the end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The folder cannot be used.
+    #[error("using the agent's folder")]
+    Home(#[source] HomeError),
+    /// The TLS identity cannot be used.
+    #[error("reading the TLS identity")]
+    Identity(#[source] KeyFileError),
+    /// The executor cannot begin.
+    #[error("starting the executor")]
+    Executor(#[source] ExecutorError),
+    /// The system gives no runtime or signals.
+    #[error("starting the daemon")]
+    System(#[source] std::io::Error),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot begin.
+pub fn run(home: &Home) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::System)?;
+    runtime.block_on(serve(home))
+}
+
+async fn serve(home: &Home) -> Result<(), RunError> {
+    let enrollment = home.enrollment().map_err(RunError::Home)?;
+    let identity = TlsIdentity::read(&home.tls_identity()).map_err(RunError::Identity)?;
+    let machine = enrollment.machine;
+    let (executor, from_executor) = executor::start(home, enrollment).map_err(RunError::Executor)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::System)?;
+    let stop = CancellationToken::new();
+    info!(%machine, version = env!("CARGO_PKG_VERSION"), "agent started");
+
+    let uplink =
+        Uplink { home: home.clone(), machine, identity, executor: executor.clone(), from_executor, stop: stop.clone() };
+    let mut uplink = tokio::spawn(uplink.run());
+    let socket = home.socket();
+    let local = crate::local::serve(&socket, executor.clone());
+    tokio::pin!(local);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = &mut uplink => warn!("the uplink has ended by itself"),
+        result = &mut local => warn!(?result, "the local socket has ended by itself"),
+    }
+    stop.cancel();
+    let clean = tokio::time::timeout(GRACE, uplink).await.is_ok();
+    executor.tell(ToExecutor::Stop).await;
+    // Left behind it would only make `status` wait for nobody.
+    let _ = std::fs::remove_file(&socket);
+    info!(clean, "agent stopped");
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! What a customer sees of the agent: status, a diagnosis, the policy.
+
+use crate::collect::{self, Surroundings};
+use crate::enroll;
+use crate::executor::books::Books;
+use crate::executor::policy::{BadPolicy, Policy};
+use crate::home::{Enrollment, Home};
+use crate::local::{self, Answer, Question, Status};
+use crate::words::Words;
+use fernwart_certs::catalogue::Shop;
+use fernwart_certs::identity::{SigningKey, TlsIdentity};
+use fernwart_protocol::diagnosis::{Answer as Facts, Language, Report, Severity, facts};
+use fernwart_protocol::document::SectionName;
+use std::fmt::Write as _;
+
+/// A shop's first contact in brackets, or nothing.
+pub fn contact_in_brackets(shop: &Shop) -> String {
+    shop.contacts
+        .first()
+        .map(|contact| format!(" ({})", contact_line(&contact.name, &contact.phone)))
+        .unwrap_or_default()
+}
+
+fn contact_line(name: &impl std::fmt::Display, phone: &fernwart_protocol::text::Text<40>) -> String {
+    if phone.is_empty() { name.to_string() } else { format!("{name}, {phone}") }
+}
+
+/// How things are, in the customer's words.
+///
+/// # Errors
+/// When the running agent does not answer, or the books cannot be read.
+pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Result<String> {
+    let running = match local::ask(&home.socket(), &Question::Status)? {
+        Some(Answer::Status(status)) => Some(*status),
+        _ => None,
+    };
+    let shop = match &running {
+        Some(status) => status.shop.clone(),
+        None => Books::open(&home.books())?
+            .trusted()?
+            .map(|trusted| trusted.view())
+            .transpose()?
+            .map(|c| c.shop)
+            .unwrap_or_default(),
+    };
+    let name = shop.name.to_string();
+    let hostname = sysinfo::System::host_name().unwrap_or_default();
+    let mut out = String::new();
+    let mut row = |label: &str, text: &str| {
+        // Writing into a String does not fail.
+        let _ = writeln!(out, "  {:<17} {text}", words.say(label));
+    };
+    for contact in &shop.contacts {
+        row("status-contact", &contact_line(&contact.name, &contact.phone));
+    }
+    if !shop.hours.is_empty() {
+        row("status-hours", &shop.hours.to_string());
+    }
+    row("status-link", &link_in_words(home, enrollment, words, running.as_ref(), &name));
+    let last = running.as_ref().and_then(|status| status.last.as_ref()).map(|last| {
+        let at = jiff::Timestamp::from_millisecond(last.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+        format!(
+            "{}  {}: {}",
+            at.strftime("%Y-%m-%d %H:%M"),
+            words.say(&format!("action-{}", last.action)),
+            words.outcome(last.outcome)
+        )
+    });
+    row("status-last", &last.unwrap_or_else(|| words.say("status-never")));
+    let policy = policy(home);
+    match &policy {
+        Ok(policy) => row(
+            "status-allowed",
+            &words
+                .say_with("status-policy", &[("look", &words.mode(policy.look())), ("act", &words.mode(policy.act()))]),
+        ),
+        Err(_) => {
+            let path = home.policy().display().to_string();
+            row("status-allowed", &words.say_with("status-policy-unreadable", &[("path", &path)]));
+        }
+    }
+    let head = words.say_with("status-head", &[("machine", &hostname), ("shop", &name)]);
+    Ok(format!("{head}\n{out}"))
+}
+
+fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: Option<&Status>, shop: &str) -> String {
+    let admitted = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| !identity.chain.is_empty());
+    match (admitted, running) {
+        (false, _) => {
+            let four = SigningKey::read(&home.evidence_key()).map(|key| enroll::words(&key, enrollment).join(" · "));
+            words.say_with("status-pending", &[("shop", shop), ("words", &four.unwrap_or_default())])
+        }
+        (true, None) => words.say("status-stopped"),
+        (true, Some(status)) if status.linked => words.say_with("status-linked", &[("shop", shop)]),
+        (true, Some(_)) => words.say("status-unlinked"),
+    }
+}
+
+/// The policy in the file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn policy(home: &Home) -> Result<Policy, BadPolicy> {
+    let text = std::fs::read_to_string(home.policy()).unwrap_or_default();
+    Policy::from_toml(&text)
+}
+
+/// A diagnosis without a hub.
+pub fn diagnose() -> Report {
+    collect::look(&[], &Surroundings::default())
+}
+
+/// A report in the customer's words.
+pub fn report_in_words(report: &Report, words: &Words) -> String {
+    let system: facts::System = report.facts(SectionName::System).unwrap_or_default();
+    let seconds = format!("{:.1}", f64::from(report.took_ms) / 1000.0);
+    let seconds = if words.language == Language::De { seconds.replace('.', ",") } else { seconds };
+    let checks = report.checks.to_string();
+    let head = [("host", system.hostname.as_str()), ("os", &system.os), ("seconds", &seconds), ("checks", &checks)];
+    let mut out = words.say_with("diagnose-head", &head) + "\n";
+    if report.findings.is_empty() {
+        out += &(words.say("diagnose-well") + "\n");
+    }
+    for finding in &report.findings {
+        let severity = match finding.severity {
+            Severity::Crit => words.say("crit"),
+            Severity::Warn => words.say("warn"),
+        };
+        let (cause, advice) = match words.language {
+            Language::En => (&finding.cause.en, &finding.advice.en),
+            Language::De => (&finding.cause.de, &finding.advice.de),
+        };
+        let escape = fernwart_protocol::text::escaped;
+        // Writing into a String does not fail.
+        let _ = writeln!(
+            out,
+            "{severity:<9} {}\n          {}: {}",
+            escape(cause),
+            words.say("diagnose-advice"),
+            escape(advice)
+        );
+    }
+    for (section, answer) in &report.sections {
+        if let Facts::Unanswered(why) = &answer.answer {
+            out += &(words.say_with("diagnose-unanswered", &[("section", section.as_str()), ("why", why)]) + "\n");
+        }
+    }
+    out
+}

@@ -1,0 +1,142 @@
+//! The machine's certificate: collected once admitted, renewed monthly, asked
+//! for again when it has run out.
+
+use super::{Told, Uplink, UplinkError, dial};
+use crate::message::{ToExecutor, ToUplink};
+use fernwart_certs::identity::{TlsIdentity, TlsKey};
+use fernwart_certs::peer::{Name, read_certificate};
+use fernwart_certs::tls::{self, Clock};
+use fernwart_certs::{sha256, tls::ClientConfig};
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::enroll::{Claim, Reply, Request};
+use fernwart_protocol::limits::COLLECT_WAIT;
+use fernwart_protocol::link::{Dialer, Door, Link};
+use fernwart_protocol::text::{Blob, List};
+use fernwart_protocol::to_agent::Renewed;
+use fernwart_protocol::to_hub::Ask;
+use rustls_pki_types::CertificateDer;
+use std::time::Duration;
+use tracing::info;
+
+/// A certificate is renewed after this long; it lasts a year.
+const RENEW_AFTER_MS: i64 = 30 * 24 * 3600 * 1000;
+
+/// Which request a claim goes with.
+#[derive(Clone, Copy)]
+enum Wanted {
+    First,
+    Again,
+}
+
+impl Uplink {
+    /// TLS as this machine.
+    pub(super) fn member_tls(&self, told: &Told) -> Result<ClientConfig, UplinkError> {
+        let chain = self.identity.chain.clone();
+        tls::member(told.dial.pins.clone(), Clock::MayBeWrong, chain, &self.identity.key).map_err(UplinkError::Tls)
+    }
+
+    /// Asks for the first certificate; waits while nobody has admitted us.
+    pub(super) async fn collect(&mut self, told: &Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
+        self.claim(told, dialer, Wanted::First).await
+    }
+
+    /// Asks for a new certificate, the old one having run out.
+    pub(super) async fn come_back(&mut self, told: &Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
+        self.claim(told, dialer, Wanted::Again).await
+    }
+
+    async fn claim(&mut self, told: &Told, dialer: &mut Option<Dialer>, wanted: Wanted) -> Result<(), UplinkError> {
+        let tls = tls::newcomer(told.dial.pins.clone(), Clock::MayBeWrong).map_err(UplinkError::Tls)?;
+        let (link, _) = dial(told, dialer, Door::Enroll, &tls).await?;
+        let result = self.claim_on(told, &link, wanted).await;
+        link.close(Goodbye::Done);
+        result
+    }
+
+    async fn claim_on(&mut self, told: &Told, link: &Link, wanted: Wanted) -> Result<(), UplinkError> {
+        let binding = link.binding().map_err(UplinkError::Link)?;
+        let spki = self.identity.key.spki().to_vec();
+        self.executor.tell(ToExecutor::Claim(binding, spki.clone())).await;
+        let signature = loop {
+            match self.from_executor.recv().await {
+                Some(ToUplink::Claim(signature)) => break signature,
+                Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
+                Some(_) => {}
+            }
+        };
+        let tls_key = Blob::try_from(spki).map_err(|_| UplinkError::Key)?;
+        let claim = Claim { machine: self.machine, tls_key, signature };
+        let request = match wanted {
+            Wanted::First => Request::Collect(claim),
+            Wanted::Again => Request::Return(claim),
+        };
+        let (mut send, mut receive) = link.open().await.map_err(UplinkError::Link)?;
+        send.send(&request).await.map_err(UplinkError::Frame)?;
+        send.finish();
+        let wait = COLLECT_WAIT + Duration::from_secs(10);
+        let reply = tokio::select! {
+            reply = tokio::time::timeout(wait, receive.expect::<Reply>()) => {
+                reply.map_err(|_| UplinkError::Link(link_silent()))?.map_err(UplinkError::Frame)?
+            }
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        match reply {
+            Reply::Pending => Ok(()),
+            Reply::Denied(denial) => Err(UplinkError::Denied(denial)),
+            Reply::Certificate(chain) => {
+                let chain = self.accept_chain(chain, told, &self.identity.key)?;
+                self.identity.chain = chain;
+                self.identity.write(&self.home.tls_identity()).map_err(UplinkError::Identity)?;
+                info!("this machine has a certificate");
+                Ok(())
+            }
+        }
+    }
+
+    /// A certificate must name this machine, hold this key and come from the
+    /// pinned CA; whatever else the hub hands out is refused.
+    fn accept_chain(
+        &self,
+        chain: List<Blob<4096>, 4>,
+        told: &Told,
+        key: &TlsKey,
+    ) -> Result<Vec<CertificateDer<'static>>, UplinkError> {
+        let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
+        let [leaf, ca] = chain.as_slice() else { return Err(UplinkError::WrongCertificate) };
+        let said = read_certificate(leaf, ca).map_err(|_| UplinkError::WrongCertificate)?;
+        let ours = said.name == Name::Machine(self.machine) && said.tls_key == key.digest();
+        if ours && told.dial.pins.contains(&sha256(ca)) { Ok(chain) } else { Err(UplinkError::WrongCertificate) }
+    }
+
+    /// How long until the certificate should be renewed; zero if it is due.
+    pub(super) fn renewal_in(&self) -> Duration {
+        let Some((from, until)) = self.identity.lasts() else { return Duration::ZERO };
+        let due = (from + RENEW_AFTER_MS).min(until - (until - from) / 4);
+        Duration::from_millis(u64::try_from(due.saturating_sub(crate::now())).unwrap_or_default())
+    }
+
+    /// Changes key and certificate over a standing link; the next link uses
+    /// them.
+    pub(super) async fn renew(&mut self, told: &Told, link: &Link) -> Result<(), UplinkError> {
+        let key = TlsKey::generate().map_err(|_| UplinkError::Key)?;
+        let (mut send, mut receive) = link.open().await.map_err(UplinkError::Link)?;
+        let spki = Blob::try_from(key.spki().to_vec()).map_err(|_| UplinkError::Key)?;
+        send.send(&Ask::Renew(spki)).await.map_err(UplinkError::Frame)?;
+        send.finish();
+        match receive.expect::<Renewed>().await.map_err(UplinkError::Frame)? {
+            Renewed::Denied(denial) => Err(UplinkError::Denied(denial)),
+            Renewed::Certificate(chain) => {
+                let chain = self.accept_chain(chain, told, &key)?;
+                let identity = TlsIdentity { key, chain };
+                identity.write(&self.home.tls_identity()).map_err(UplinkError::Identity)?;
+                self.identity = identity;
+                info!("certificate renewed");
+                Ok(())
+            }
+        }
+    }
+}
+
+fn link_silent() -> fernwart_protocol::link::LinkError {
+    fernwart_protocol::link::LinkError::Silent
+}

@@ -1,0 +1,191 @@
+//! The uplink: finds the hub, keeps one link to it, and carries frames to and
+//! from the executor. It has the TLS key and no evidence key.
+//!
+//! ```text
+//! no certificate ─▶ enrollment door: collect ─┐
+//! certificate ran out ─▶ enrollment door: return ─┴▶ certificate ─▶ link ─(lost)─▶ wait ─▶ link …
+//! ```
+
+mod certificate;
+mod patience;
+mod session;
+
+use crate::executor::Handle;
+use crate::home::Home;
+use crate::message::{Dial, ToUplink};
+use fernwart_certs::identity::TlsIdentity;
+use fernwart_certs::keyfile::KeyFileError;
+use fernwart_certs::tls::TlsError;
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::id::MachineId;
+use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError};
+use fernwart_protocol::to_hub::About;
+use patience::Patience;
+use std::net::SocketAddr;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Why one try at being linked ended.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// No hub could be dialled.
+    #[error("dialling the hub")]
+    Dial(#[source] DialError),
+    /// None of the hub's names has an address.
+    #[error("finding an address of the hub")]
+    NoAddress,
+    /// The link has ended.
+    #[error("the link to the hub has ended")]
+    Link(#[source] LinkError),
+    /// A frame went wrong.
+    #[error("speaking with the hub")]
+    Frame(#[source] FrameError),
+    /// TLS cannot be configured.
+    #[error("configuring the link")]
+    Tls(#[source] TlsError),
+    /// The identity file cannot be used.
+    #[error("keeping the TLS identity")]
+    Identity(#[source] KeyFileError),
+    /// A key cannot be made.
+    #[error("making a TLS key")]
+    Key,
+    /// The hub says no.
+    #[error("the hub says: {0}")]
+    Denied(Denial),
+    /// The hub hands out a certificate that is not for this machine.
+    #[error("the hub's certificate is not for this machine and key")]
+    WrongCertificate,
+    /// The executor has stopped.
+    #[error("the executor has stopped")]
+    NoExecutor,
+}
+
+/// The uplink with all it needs.
+pub struct Uplink {
+    pub(crate) home: Home,
+    pub(crate) machine: MachineId,
+    pub(crate) identity: TlsIdentity,
+    pub(crate) executor: Handle,
+    pub(crate) from_executor: mpsc::Receiver<ToUplink>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What the executor has told at the start, and since.
+pub(crate) struct Told {
+    dial: Dial,
+    about: About,
+}
+
+impl Uplink {
+    /// Keeps the machine linked until told to stop.
+    pub async fn run(mut self) {
+        let Some(mut told) = self.first_words().await else { return };
+        let mut patience = Patience::default();
+        let mut dialer: Option<Dialer> = None;
+        while !self.stop.is_cancelled() {
+            let error = match self.try_once(&mut told, &mut dialer, &mut patience).await {
+                Ok(()) => {
+                    patience.rest();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if matches!(error, UplinkError::NoExecutor) {
+                return;
+            }
+            if matches!(error, UplinkError::Dial(DialError::Socket(_))) {
+                dialer = None;
+            }
+            let wait = patience.next(&error);
+            let reason = crate::executor::error_chain(&error);
+            info!(reason, wait_ms = wait.as_millis() as u64, "no link");
+            let bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = bell.rung() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Waits for whom to dial and what to say.
+    async fn first_words(&mut self) -> Option<Told> {
+        let (mut dial, mut about) = (None, None);
+        loop {
+            match self.from_executor.recv().await? {
+                ToUplink::Dial(told) => dial = Some(told),
+                ToUplink::About(told) => about = Some(told),
+                _ => {}
+            }
+            if let (Some(dial), Some(about)) = (&dial, &about) {
+                return Some(Told { dial: dial.clone(), about: about.clone() });
+            }
+        }
+    }
+
+    /// One try: whatever is missing for a link, then the link, to its end.
+    async fn try_once(
+        &mut self,
+        told: &mut Told,
+        dialer: &mut Option<Dialer>,
+        patience: &mut Patience,
+    ) -> Result<(), UplinkError> {
+        let expired = self.identity.lasts().is_some_and(|(_, until)| until < crate::now());
+        if self.identity.chain.is_empty() {
+            return self.collect(told, dialer).await;
+        }
+        let tls = self.member_tls(told)?;
+        match dial(told, dialer, Door::Agent, &tls).await {
+            Ok((link, bell)) => self.session(told, link, bell, patience).await,
+            // The hub's clock decides whether a certificate has run out; ours
+            // may be wrong.
+            Err(error) if expired || is_about_expiry(&error) => {
+                warn!("this machine's certificate has run out; asking for a new one");
+                self.come_back(told, dialer).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// RFC 8446, 6.2: alert 45 is certificate_expired.
+fn is_about_expiry(error: &UplinkError) -> bool {
+    let link = match error {
+        UplinkError::Dial(DialError::Link { source, .. }) | UplinkError::Link(source) => source,
+        _ => return false,
+    };
+    matches!(link, LinkError::Handshake(45) | LinkError::Closed(Goodbye::CertificateExpired))
+}
+
+/// Dials the hub's addresses in turn.
+async fn dial(
+    told: &Told,
+    dialer: &mut Option<Dialer>,
+    door: Door,
+    tls: &fernwart_certs::tls::ClientConfig,
+) -> Result<(Link, fernwart_protocol::link::Doorbell), UplinkError> {
+    let mut last = UplinkError::NoAddress;
+    for name in &told.dial.addresses {
+        let Ok(addresses) = resolve(name.as_raw()).await else { continue };
+        for address in addresses {
+            if !dialer.as_ref().is_some_and(|ready| ready.reaches(address)) {
+                *dialer = Some(Dialer::new(address).map_err(UplinkError::Dial)?);
+            }
+            let Some(ready) = dialer.as_ref() else { continue };
+            match ready.dial(address, door, tls.clone()).await {
+                Ok(link) => return Ok((link, ready.doorbell())),
+                Err(error) => last = UplinkError::Dial(error),
+            }
+        }
+    }
+    Err(last)
+}
+
+/// Addresses of `host:port`. A literal one needs no resolver.
+async fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
+    match name.parse() {
+        Ok(address) => Ok(vec![address]),
+        Err(_) => Ok(tokio::net::lookup_host(name.to_owned()).await?.take(4).collect()),
+    }
+}

@@ -1,0 +1,52 @@
+//! How long to wait before the next try.
+//!
+//! Full jitter, so that ten thousand agents do not come back in one moment. The
+//! first minutes are quick, because a hub that restarts is back in seconds;
+//! after that it is rare, and the hub's doorbell shortens it.
+
+use super::UplinkError;
+use fernwart_protocol::code::Denial;
+use std::time::{Duration, Instant};
+
+const FIRST: Duration = Duration::from_millis(250);
+const QUICK: Duration = Duration::from_secs(2);
+const QUICK_FOR: Duration = Duration::from_secs(300);
+const SLOW: Duration = Duration::from_secs(30);
+
+/// After a no that a person must undo.
+const AFTER_NO: Duration = Duration::from_secs(60);
+
+/// Counts failures.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    failures: u32,
+    since: Option<Instant>,
+    told: Option<Duration>,
+}
+
+impl Patience {
+    /// A try has worked.
+    pub(super) fn rest(&mut self) {
+        self.failures = 0;
+        self.since = None;
+    }
+
+    /// The hub has said how long to stay away.
+    pub(super) fn told(&mut self, wait: Duration) {
+        self.told = Some(wait.min(SLOW));
+    }
+
+    /// How long to wait after this failure.
+    pub(super) fn next(&mut self, error: &UplinkError) -> Duration {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.failures = self.failures.saturating_add(1);
+        let most = match error {
+            UplinkError::Denied(Denial::MachineRetired | Denial::MachineRejected | Denial::MachineUnknown) => AFTER_NO,
+            _ if since.elapsed() > QUICK_FOR => SLOW,
+            _ => FIRST.saturating_mul(1 << self.failures.min(3)).min(QUICK),
+        };
+        let most = self.told.take().unwrap_or(most);
+        let part = u32::from_be_bytes(fernwart_certs::random::<4>());
+        most.mul_f64(f64::from(part) / f64::from(u32::MAX))
+    }
+}

@@ -1,0 +1,266 @@
+//! One link, from hello to its end.
+
+use super::patience::Patience;
+use super::{Told, Uplink, UplinkError};
+use crate::executor::Handle;
+use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::document::{Document, Order};
+use fernwart_protocol::id::RunId;
+use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
+use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
+use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
+use fernwart_protocol::to_hub::{self, Ask, Delivered, Settle};
+use fernwart_protocol::version::{Hello, tag};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+/// How long the hub may take to store an outcome before it is kept for later.
+const STORE_WAIT: Duration = Duration::from_secs(60);
+
+/// Frames of one order's stream that may wait to be sent: two states and an
+/// outcome, with room.
+const STREAM_QUEUE: usize = 8;
+
+/// Wait this long between two tries to renew.
+const RENEW_AGAIN: Duration = Duration::from_secs(3600);
+
+impl Uplink {
+    /// Serves one link until it ends. `Ok` is an end that calls for no wait.
+    pub(super) async fn session(
+        &mut self,
+        told: &mut Told,
+        link: Link,
+        bell: Doorbell,
+        patience: &mut Patience,
+    ) -> Result<(), UplinkError> {
+        let (mut control, receive) = link.open().await.map_err(UplinkError::Link)?;
+        let asked_at = crate::now();
+        let hello =
+            Hello::new(&[(tag::TARGETS, told.dial.versions.targets), (tag::TIMESTAMP, told.dial.versions.timestamp)]);
+        control.send(&Ask::Control(hello, told.about.clone())).await.map_err(UplinkError::Frame)?;
+        let (first, receive) = first_word(&link, receive).await?;
+        let hello = match first {
+            Control::Hello(hello) => hello,
+            Control::Denied(denial) => return Err(UplinkError::Denied(denial)),
+            _ => return Err(UplinkError::Frame(FrameError::Cut)),
+        };
+        hello.settle().map_err(|_| UplinkError::Denied(fernwart_protocol::code::Denial::Incompatible))?;
+        patience.rest();
+        let halfway = (asked_at + crate::now()) / 2;
+        let hub_clock = hello.number(tag::CLOCK).and_then(|ms| i64::try_from(ms).ok());
+        let rtt_us = u32::try_from(link.rtt().as_micros()).unwrap_or(u32::MAX);
+        let linked = Linked { hub_ahead_ms: hub_clock.map_or(0, |hub| hub.saturating_sub(halfway)), rtt_us };
+        info!(address = %link.remote_address(), rtt_us, "linked");
+        self.executor.tell(ToExecutor::Linked(linked)).await;
+
+        let mut tasks = JoinSet::new();
+        if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest > told.dial.versions.timestamp) {
+            tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
+        }
+        let result = self.serve(told, &link, bell, control, receive, &mut tasks, patience).await;
+        self.executor.tell(ToExecutor::Unlinked).await;
+        result
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one link, made and used once")]
+    async fn serve(
+        &mut self,
+        told: &mut Told,
+        link: &Link,
+        bell: Doorbell,
+        mut control: Sender,
+        receive: Receiver,
+        tasks: &mut JoinSet<()>,
+        patience: &mut Patience,
+    ) -> Result<(), UplinkError> {
+        let (words, mut hub_words) = mpsc::channel(STREAM_QUEUE);
+        tasks.spawn(listen(receive, words));
+        let mut streams: HashMap<Ticket, mpsc::Sender<Delivered>> = HashMap::new();
+        let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Delivered>)>(STREAM_QUEUE);
+        let mut next_ticket: Ticket = 0;
+        let renewal = tokio::time::sleep(self.renewal_in());
+        tokio::pin!(renewal);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => {
+                    // The hub may be gone already.
+                    let _ = control.send(&to_hub::Control::Goodbye).await;
+                    link.close(Goodbye::Done);
+                    return Ok(());
+                }
+                error = link.closed() => return Err(UplinkError::Link(error)),
+                word = hub_words.recv() => match word {
+                    Some(Control::CatalogueChanged { timestamp }) => {
+                        if timestamp > told.dial.versions.timestamp {
+                            tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
+                        }
+                    }
+                    Some(Control::Lock(envelope)) => self.executor.tell(ToExecutor::Lock(envelope)).await,
+                    Some(Control::Cancel(envelope)) => self.executor.tell(ToExecutor::Cancel(envelope)).await,
+                    Some(Control::Goodbye { retry_after_ms }) => {
+                        patience.told(Duration::from_millis(u64::from(retry_after_ms)));
+                        return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
+                    }
+                    Some(Control::Denied(denial)) => return Err(UplinkError::Denied(denial)),
+                    Some(Control::Hello(_)) | None => return Err(UplinkError::Frame(FrameError::Cut)),
+                },
+                stream = link.accept() => {
+                    let (send, receive) = stream.map_err(UplinkError::Link)?;
+                    next_ticket += 1;
+                    tasks.spawn(serve_stream(next_ticket, send, receive, self.executor.clone(), opened.clone()));
+                }
+                Some((ticket, sender)) = orders.recv() => {
+                    streams.retain(|_, sender| !sender.is_closed());
+                    streams.insert(ticket, sender);
+                }
+                message = self.from_executor.recv() => match message {
+                    Some(ToUplink::Delivered(ticket, delivered)) => {
+                        // The order's own announcement may still be on its way.
+                        while !streams.contains_key(&ticket) {
+                            let Ok((ticket, sender)) = orders.try_recv() else { break };
+                            streams.insert(ticket, sender);
+                        }
+                        if let Some(stream) = streams.get(&ticket) && stream.send(delivered).await.is_err() {
+                            streams.remove(&ticket);
+                        }
+                    }
+                    Some(ToUplink::Settle(settle)) => {
+                        tasks.spawn(settle_outcome(link.clone(), settle, self.executor.clone()));
+                    }
+                    Some(ToUplink::Dial(dial)) => {
+                        let following = to_hub::Control::Following(dial.versions);
+                        told.dial = dial;
+                        control.send(&following).await.map_err(UplinkError::Frame)?;
+                    }
+                    Some(ToUplink::About(about)) => told.about = about,
+                    Some(ToUplink::CatalogueRefused(_) | ToUplink::Claim(_)) => {}
+                    Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
+                },
+                () = bell.rung() => {
+                    debug!("the hub rings");
+                    let following = to_hub::Control::Following(told.dial.versions);
+                    control.send(&following).await.map_err(UplinkError::Frame)?;
+                }
+                () = &mut renewal => match self.renew(told, link).await {
+                    Ok(()) => {
+                        link.close(Goodbye::Done);
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        warn!(reason = crate::executor::error_chain(&error), "the certificate was not renewed");
+                        renewal.as_mut().reset(tokio::time::Instant::now() + RENEW_AGAIN);
+                    }
+                },
+                Some(_) = tasks.join_next() => {}
+            }
+        }
+    }
+}
+
+async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Receiver), UplinkError> {
+    tokio::select! {
+        error = link.closed() => Err(UplinkError::Link(error)),
+        word = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Control>()) => {
+            let word = word.map_err(|_| UplinkError::Link(LinkError::Silent))?.map_err(UplinkError::Frame)?;
+            Ok((word, receive))
+        }
+    }
+}
+
+/// Reads the control stream; its end ends the channel.
+async fn listen(mut receive: Receiver, words: mpsc::Sender<Control>) {
+    while let Ok(Some(word)) = receive.next::<Control>().await {
+        if words.send(word).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A stream the hub has opened: an echo, or an order to its outcome.
+async fn serve_stream(
+    ticket: Ticket,
+    mut send: Sender,
+    mut receive: Receiver,
+    executor: Handle,
+    opened: mpsc::Sender<(Ticket, mpsc::Sender<Delivered>)>,
+) {
+    let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
+    let envelope = match first {
+        Ok(Ok(Deliver::Echo(number))) => {
+            if send.send(&Deliver::Echo(number)).await.is_ok() {
+                send.finish();
+            }
+            return;
+        }
+        Ok(Ok(Deliver::Order(envelope))) => envelope,
+        Ok(Err(error)) => return debug!(%error, "a stream began with no order"),
+        Err(_) => return debug!("a stream stayed silent"),
+    };
+    let (answers, mut answered) = mpsc::channel(STREAM_QUEUE);
+    if opened.send((ticket, answers)).await.is_err() {
+        return;
+    }
+    executor.tell(ToExecutor::Order(ticket, envelope)).await;
+    while let Some(delivered) = answered.recv().await {
+        if send.send(&delivered).await.is_err() {
+            break;
+        }
+        match delivered {
+            Delivered::State(_) => {}
+            Delivered::Refused(_) => return send.finish(),
+            Delivered::Outcome(settle) => {
+                send.finish();
+                return await_stored(&mut receive, &settle, &executor).await;
+            }
+        }
+    }
+    executor.tell(ToExecutor::Gone(ticket)).await;
+}
+
+fn run_of(settle: &Settle) -> Option<RunId> {
+    Order::from_bytes(settle.order.bytes.as_bytes()).ok().map(|order| order.run)
+}
+
+async fn await_stored(receive: &mut Receiver, settle: &Settle, executor: &Handle) {
+    let Some(run) = run_of(settle) else { return };
+    match tokio::time::timeout(STORE_WAIT, receive.expect::<Stored>()).await {
+        Ok(Ok(Stored::Countersigned(envelope))) => executor.tell(ToExecutor::Stored(run, envelope)).await,
+        Ok(Ok(Stored::NotNow(denial))) => warn!(%run, code = denial.code(), "the hub cannot store an outcome now"),
+        Ok(Err(_)) | Err(_) => debug!(%run, "an outcome was not acknowledged; it is kept"),
+    }
+}
+
+/// Hands over an outcome that no hub has acknowledged.
+async fn settle_outcome(link: Link, settle: Settle, executor: Handle) {
+    let Ok((mut send, mut receive)) = link.open().await else { return };
+    if send.send(&Ask::Settle(settle.clone())).await.is_ok() {
+        send.finish();
+        await_stored(&mut receive, &settle, &executor).await;
+    }
+}
+
+/// Fetches what the catalogue has newer than these versions.
+async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executor: Handle) {
+    let Ok((mut send, mut receive)) = link.open().await else { return };
+    if send.send(&Ask::Fetch(known)).await.is_err() {
+        return;
+    }
+    send.finish();
+    let mut files = Vec::new();
+    loop {
+        match receive.next::<Fetched>().await {
+            Ok(Some(Fetched::File(file))) if files.len() < OFFER_FILES => files.push(file),
+            Ok(Some(Fetched::File(_))) => return warn!("the hub offers too many files"),
+            Ok(Some(Fetched::Denied(denial))) => return debug!(code = denial.code(), "no catalogue to fetch"),
+            Ok(None) => break,
+            Err(error) => return debug!(%error, "fetching the catalogue was cut"),
+        }
+    }
+    if !files.is_empty() {
+        executor.tell(ToExecutor::Catalogue(files)).await;
+    }
+}

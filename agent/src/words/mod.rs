@@ -1,0 +1,100 @@
+//! What customers read, in German and English: Fluent texts in `*.ftl`.
+
+use crate::executor::policy::Mode;
+use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::document::Outcome;
+use fluent_bundle::{FluentArgs, FluentBundle, FluentResource};
+use unic_langid::LanguageIdentifier;
+
+const EN: &str = include_str!("en.ftl");
+const DE: &str = include_str!("de.ftl");
+
+/// The words of one language.
+pub struct Words {
+    bundle: FluentBundle<FluentResource>,
+    /// Which language.
+    pub language: Language,
+}
+
+impl Words {
+    /// The words of this language.
+    pub fn new(language: Language) -> Self {
+        let (text, name) = match language {
+            Language::En => (EN, "en"),
+            Language::De => (DE, "de"),
+        };
+        // What Fluent cannot read it leaves out; a test reads all of it.
+        let resource = FluentResource::try_new(text.to_owned()).unwrap_or_else(|(partial, _)| partial);
+        let id: LanguageIdentifier = name.parse().unwrap_or_default();
+        let mut bundle = FluentBundle::new(vec![id]);
+        bundle.set_use_isolating(false);
+        let _ = bundle.add_resource(resource);
+        Self { bundle, language }
+    }
+
+    /// A text with nothing to put in.
+    pub fn say(&self, id: &str) -> String {
+        self.say_with(id, &[])
+    }
+
+    /// A text with things put in.
+    pub fn say_with(&self, id: &str, with: &[(&str, &str)]) -> String {
+        let Some(pattern) = self.bundle.get_message(id).and_then(|message| message.value()) else {
+            return id.to_owned();
+        };
+        let mut arguments = FluentArgs::new();
+        for (name, value) in with {
+            arguments.set(*name, *value);
+        }
+        let mut errors = Vec::new();
+        self.bundle.format_pattern(pattern, Some(&arguments), &mut errors).into_owned()
+    }
+
+    /// How an action is handled.
+    pub fn mode(&self, mode: Mode) -> String {
+        self.say(match mode {
+            Mode::Never => "mode-never",
+            Mode::Notify => "mode-notify",
+            Mode::Ask => "mode-ask",
+            Mode::Window => "mode-window",
+            Mode::Allow => "mode-allow",
+        })
+    }
+
+    /// How a run ended.
+    pub fn outcome(&self, outcome: Outcome) -> String {
+        self.say(&format!("outcome-{}", outcome.as_str()))
+    }
+}
+
+/// The language of this process's user, from the locale.
+pub fn language_of_user() -> Language {
+    let locale =
+        ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    if locale.is_some_and(|locale| locale.starts_with("de")) { Language::De } else { Language::En }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn ids(text: &str) -> BTreeSet<&str> {
+        text.lines().filter_map(|line| line.split_once(" = ")).map(|(id, _)| id).collect()
+    }
+
+    #[test]
+    fn both_languages_say_the_same_things() {
+        assert_eq!(ids(EN), ids(DE));
+        for text in [EN, DE] {
+            assert!(FluentResource::try_new(text.to_owned()).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_text_takes_what_is_put_in() {
+        let words = Words::new(Language::De);
+        assert_eq!(words.say_with("status-linked", &[("shop", "Nordlicht IT")]), "ja, mit Nordlicht IT");
+        assert_eq!(words.say("no-such-text"), "no-such-text");
+    }
+}
