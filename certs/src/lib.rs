@@ -22,6 +22,8 @@ pub mod peer;
 pub mod tls;
 mod words;
 
+pub use rustls::pki_types::CertificateDer;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use fernwart_protocol::id::Digest;
 

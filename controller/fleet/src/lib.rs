@@ -1,1 +1,10 @@
-//! x
+//! The fleet as pure nouns and decisions: machines, customers, tokens, jobs,
+//! runs. No socket, no clock, no database; `now` is a parameter.
+
+mod machine;
+mod run;
+mod token;
+
+pub use machine::{Machine, Standing, free_name, verdict};
+pub use run::{Job, Run, RunState};
+pub use token::{Newcomer, StoredToken, judge_token};

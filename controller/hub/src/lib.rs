@@ -1,1 +1,279 @@
-//! x
+//! The hub: a courier all agents and technicians dial.
+//!
+//! It carries signed orders one way and signed outcomes the other, keeps both,
+//! and signs that it has. It can run nothing on any machine: no key here is on
+//! a staff list or signs targets. It imports `fleet`, `store`, `certs` and
+//! `protocol`.
+//!
+//! ```text
+//! listen ─▶ door (agent | staff | enroll) ─▶ typed peer ─▶ requests ─▶ fleet ─▶ store
+//! ```
+
+mod agent_door;
+mod carry;
+pub mod catalogue;
+mod enroll_door;
+pub mod home;
+mod presence;
+mod staff_answers;
+mod staff_door;
+mod staff_jobs;
+
+pub use home::{HomeError, HubHome};
+
+use catalogue::Published;
+use fernwart_certs::catalogue::Catalogue;
+use fernwart_certs::identity::SigningKey;
+use fernwart_certs::issue::Authority;
+use fernwart_certs::peer::{NotAdmitted, Peer, identify};
+use fernwart_certs::tls;
+use fernwart_fleet::Standing;
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::KeyId;
+use fernwart_protocol::limits;
+use fernwart_protocol::link::{Knock, Link, Listener};
+use fernwart_store::{Store, StoreError};
+use presence::Presence;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, error, info, warn};
+
+/// How long work under way may take at the end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often links are held against expiry.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Agents told to stay away come back spread over this long.
+const RETURN_SPREAD_MS: u32 = 2_000;
+
+/// Clock of the hub, Unix milliseconds.
+pub fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The hub cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its folder cannot be used.
+    #[error("using the hub's folder")]
+    Home(#[source] HomeError),
+    /// Its store cannot be opened.
+    #[error("opening the hub's store")]
+    Store(#[source] StoreError),
+    /// Its catalogue cannot be used.
+    #[error("reading the published catalogue")]
+    Catalogue(#[source] catalogue::PublishedError),
+    /// TLS cannot be configured.
+    #[error("configuring TLS")]
+    Tls(#[source] tls::TlsError),
+    /// Its certificate cannot be issued.
+    #[error("issuing the hub's certificate")]
+    Issue(#[source] fernwart_certs::issue::IssueError),
+    /// The port cannot be had.
+    #[error("listening on UDP {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What all doors share.
+struct Shared {
+    home: HubHome,
+    store: Store,
+    authority: Authority,
+    evidence: SigningKey,
+    evidence_id: KeyId,
+    listener: Listener,
+    presence: Presence,
+    published: Published,
+    /// Staff keys cut off at this hub: few, read at each request.
+    suspended: RwLock<HashSet<KeyId>>,
+    /// Links at the enrollment door.
+    newcomers: Arc<Semaphore>,
+    /// Woken when somebody was admitted or the staff list has changed.
+    admitted: tokio::sync::Notify,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A hub that listens.
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+impl Hub {
+    /// Opens the folder, the store and the port, and begins to serve.
+    ///
+    /// # Errors
+    /// When any of them cannot be had, or the folder holds a key that must not
+    /// be there.
+    pub async fn start(home: HubHome, listen: Option<SocketAddr>) -> Result<Self, StartError> {
+        let keys = home.open().map_err(StartError::Home)?;
+        let address = listen.unwrap_or(keys.settings.listen);
+        let chain = keys.authority.issue_hub(keys.tls.spki(), SystemTime::now()).map_err(StartError::Issue)?;
+        let tls = tls::hub(chain, &keys.tls, keys.authority.certificate().clone()).map_err(StartError::Tls)?;
+        let store = Store::open(&home.store()).await.map_err(StartError::Store)?;
+        let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
+        let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
+        let listener = Listener::bind(address, tls, &keys.restart)
+            .map_err(|source| StartError::Listen { address, source })?;
+        let shared = Arc::new(Shared {
+            evidence_id: fernwart_certs::identity::key_id(&keys.evidence.public()),
+            evidence: keys.evidence,
+            authority: keys.authority,
+            home,
+            store,
+            listener,
+            presence: Presence::default(),
+            published,
+            suspended: RwLock::new(suspended),
+            newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
+            admitted: tokio::sync::Notify::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        shared.ring_all().await;
+        shared.tasks.spawn(accept(shared.clone()));
+        shared.tasks.spawn(sweep(shared.clone()));
+        shared.tasks.spawn(keep_fresh(shared.clone()));
+        Ok(Self { shared })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.shared.listener.local_addr()
+    }
+
+    /// What it has published, if anything.
+    pub fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        self.shared.published.catalogue()
+    }
+
+    /// Waits for an essential part to end by itself, which none should.
+    pub async fn failed(&self) {
+        self.shared.stop.cancelled().await;
+    }
+
+    /// Stops: no newcomers, goodbye to all, work under way finished, store
+    /// closed. True if all was done in time.
+    pub async fn shutdown(self) -> bool {
+        let shared = self.shared;
+        shared.listener.stop_accepting();
+        shared.presence.goodbye(RETURN_SPREAD_MS).await;
+        shared.stop.cancel();
+        shared.tasks.close();
+        let clean = tokio::time::timeout(GRACE, shared.tasks.wait()).await.is_ok();
+        shared.store.close().await;
+        let closed = tokio::time::timeout(Duration::from_secs(2), shared.listener.close()).await.is_ok();
+        clean && closed
+    }
+}
+
+impl Shared {
+    /// Rings at every place a machine was last linked from: those that are
+    /// idle would notice a restarted hub late.
+    async fn ring_all(&self) {
+        let machines = self.store.machines(Standing::Admitted).await.unwrap_or_default();
+        for (rung, machine) in machines.iter().enumerate() {
+            if let Ok(address) = machine.address.as_raw().parse() {
+                self.listener.ring(address);
+            }
+            // A few thousand datagrams at once would only be dropped.
+            if rung % 256 == 255 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    fn is_suspended(&self, key: &KeyId) -> bool {
+        self.suspended.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(key)
+    }
+}
+
+async fn accept(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            knock = shared.listener.accept() => match knock {
+                Some(knock) => {
+                    shared.tasks.spawn(welcome(shared.clone(), knock));
+                }
+                None => {
+                    if !shared.stop.is_cancelled() {
+                        error!("the port has closed by itself");
+                        shared.stop.cancel();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// From a handshake to the right door.
+async fn welcome(shared: Arc<Shared>, knock: Knock) {
+    let link = match knock.finish().await {
+        Ok(link) => link,
+        Err(reason) => return debug!(%reason, "a handshake failed"),
+    };
+    let peer = identify(link.door(), &link.peer_certificates(), shared.authority.certificate(), now());
+    match peer {
+        Ok(Peer::Newcomer) => enroll_door::serve(&shared, link).await,
+        Ok(Peer::Machine { id, tls_key, until }) => agent_door::serve(&shared, link, id, tls_key, until).await,
+        Ok(Peer::Staff { key, tls_key, .. }) => staff_door::serve(&shared, link, key, tls_key).await,
+        Err(reason) => turn_away(&link, reason),
+    }
+}
+
+fn turn_away(link: &Link, reason: NotAdmitted) {
+    info!(address = %link.remote_address(), %reason, door = ?link.door(), "turned away");
+    link.close(match reason {
+        NotAdmitted::Expired => Goodbye::CertificateExpired,
+        NotAdmitted::NoCertificate | NotAdmitted::Foreign | NotAdmitted::WrongDoor => Goodbye::NotAdmitted,
+    });
+}
+
+/// Cuts links whose certificate has run out, and notes who is still here.
+async fn sweep(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = tick.tick() => shared.presence.cut_expired(now()),
+        }
+    }
+}
+
+/// Makes a new timestamp well before the old one ends.
+async fn keep_fresh(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = tick.tick() => match shared.published.freshen_if_due(now()).await {
+                Ok(Some(timestamp)) => {
+                    info!(timestamp, "a new timestamp is published");
+                    shared.presence.catalogue_changed(timestamp).await;
+                }
+                Ok(None) => {}
+                Err(reason) => warn!(%reason, "no new timestamp"),
+            }
+        }
+    }
+}
+

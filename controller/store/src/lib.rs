@@ -1,1 +1,303 @@
-//! x
+//! The fleet in a database: nouns of `fleet` to rows and back.
+//!
+//! One SQL text for SQLite (embedded default) and PostgreSQL. Reads go to the
+//! pool. Writes go through one writer task that puts many into one
+//! transaction; whoever asked waits for the commit. It imports `fleet` and the
+//! protocol's plain types, and knows no link and no key.
+
+mod rows;
+mod writer;
+mod writes;
+
+pub use writer::Write;
+pub use writes::{
+    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, NewJob, NewRun, Rename, Seen,
+    SetStanding, SetState, SetTlsKey, Settle, Settled, Suspend,
+};
+
+use fernwart_fleet::{Job, Machine, Run, StoredToken};
+use fernwart_protocol::codec;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, TokenId};
+use fernwart_protocol::staff::{CustomerRow, PendingStaff};
+use sqlx::any::AnyPoolOptions;
+use sqlx::{AnyPool, Row};
+use std::path::Path;
+use std::sync::Once;
+use std::time::Duration;
+
+/// The store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refuses.
+    #[error("the store's database failed")]
+    Sql(#[source] sqlx::Error),
+    /// Its shape cannot be brought up to date.
+    #[error("bringing the store's tables up to date")]
+    Migrate(#[source] sqlx::migrate::MigrateError),
+    /// A row cannot be read.
+    #[error("the store's {0} cannot be read")]
+    Damaged(&'static str),
+    /// The writer has stopped.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Whether the disk has no room left.
+    pub fn is_full(&self) -> bool {
+        // SQLITE_FULL is 13, PostgreSQL's disk_full is 53100.
+        match self {
+            Self::Sql(sqlx::Error::Database(error)) => matches!(error.code().as_deref(), Some("13" | "53100")),
+            _ => false,
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+/// The store. Clones are the same store.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: AnyPool,
+    writer: writer::Handle,
+}
+
+/// Readers at once: more gain nothing on an embedded database.
+const READERS: u32 = 4;
+
+static DRIVERS: Once = Once::new();
+
+impl Store {
+    /// Opens the embedded database in a file, or begins it.
+    ///
+    /// # Errors
+    /// When it cannot be opened or brought up to date.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::connect(&format!("sqlite://{}?mode=rwc", path.display())).await
+    }
+
+    async fn connect(url: &str) -> Result<Self, StoreError> {
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        let pool = AnyPoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(30))
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    for pragma in ["journal_mode = WAL", "synchronous = FULL", "busy_timeout = 10000", "cache_size = -2000"] {
+                        sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}"))).execute(&mut *connection).await?;
+                    }
+                    Ok(())
+                })
+            })
+            .connect(url)
+            .await?;
+        sqlx::migrate!("./migrations").run(&pool).await.map_err(StoreError::Migrate)?;
+        let writer = writer::start(pool.clone());
+        Ok(Self { pool, writer })
+    }
+
+    /// Writes; it is on disk when this returns. Cancel safe: a write that was
+    /// begun is finished.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn write<W: Write>(&self, write: W) -> Result<W::Reply, StoreError> {
+        self.writer.write(write).await
+    }
+
+    /// Waits for all writes and closes.
+    pub async fn close(&self) {
+        self.writer.stop().await;
+        self.pool.close().await;
+    }
+
+    /// All customers with how many machines each has.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn customers(&self) -> Result<Vec<CustomerRow>, StoreError> {
+        let sql = "SELECT c.id, c.name, c.language, \
+                   (SELECT COUNT(*) FROM machines m WHERE m.customer = c.id AND m.standing = 'admitted') AS machines \
+                   FROM customers c ORDER BY c.name";
+        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(rows::customer).collect()
+    }
+
+    /// Machines of this standing, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn machines(&self, standing: fernwart_fleet::Standing) -> Result<Vec<Machine>, StoreError> {
+        let sql = "SELECT m.*, c.name AS customer_name FROM machines m JOIN customers c ON c.id = m.customer \
+                   WHERE m.standing = $1 ORDER BY m.name";
+        sqlx::query(sql).bind(standing.as_str()).fetch_all(&self.pool).await?.iter().map(rows::machine).collect()
+    }
+
+    /// One machine, whatever its standing.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn machine(&self, id: &MachineId) -> Result<Option<Machine>, StoreError> {
+        let sql = "SELECT m.*, c.name AS customer_name FROM machines m JOIN customers c ON c.id = m.customer WHERE m.id = $1";
+        let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(rows::machine).transpose()
+    }
+
+    /// A token, and whether this key has used it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn token(&self, id: &TokenId, used_by: &str) -> Result<Option<StoredToken>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        Ok(rows::token(&mut connection, id, used_by).await?)
+    }
+
+    /// A staff member who has joined: name and keys, and the TLS key itself.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn staff_join(&self, key: &KeyId) -> Result<Option<(PendingStaff, Vec<u8>)>, StoreError> {
+        let sql = "SELECT * FROM staff_joins WHERE staff_key = $1";
+        let row = sqlx::query(sql).bind(key.to_string()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(rows::staff_join).transpose()
+    }
+
+    /// All staff members who have ever joined.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn staff_joins(&self) -> Result<Vec<PendingStaff>, StoreError> {
+        let sql = "SELECT * FROM staff_joins ORDER BY joined_at";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| rows::staff_join(row).map(|(staff, _)| staff)).collect()
+    }
+
+    /// Suspended staff keys.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn suspensions(&self) -> Result<Vec<KeyId>, StoreError> {
+        let rows = sqlx::query("SELECT staff_key FROM suspensions").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| rows::parsed(row, "staff_key")).collect()
+    }
+
+    /// All locks.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn locks(&self) -> Result<Vec<Envelope>, StoreError> {
+        let rows = sqlx::query("SELECT envelope FROM locks").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| rows::decoded(row.try_get("envelope")?, "locks")).collect()
+    }
+
+    /// All drafts, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn drafts(&self) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
+        let rows = sqlx::query("SELECT id, draft FROM drafts ORDER BY made_at DESC LIMIT 64").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((rows::parsed(row, "id")?, row.try_get("draft")?))).collect()
+    }
+
+    /// One draft.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn draft(&self, id: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT draft FROM drafts WHERE id = $1").bind(id.to_string()).fetch_optional(&self.pool).await?;
+        Ok(row.map(|row| row.try_get("draft")).transpose()?)
+    }
+
+    /// The newest jobs.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn jobs(&self, count: i64) -> Result<Vec<Job>, StoreError> {
+        let sql = format!("{} ORDER BY j.id DESC LIMIT $1", rows::JOBS);
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(count).fetch_all(&self.pool).await?;
+        rows.iter().map(rows::job).collect()
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let sql = format!("{} WHERE j.id = $1", rows::JOBS);
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(rows::number(id.0)).fetch_optional(&self.pool).await?;
+        row.as_ref().map(rows::job).transpose()
+    }
+
+    /// A job's runs, by machine.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn runs(&self, job: JobId) -> Result<Vec<Run>, StoreError> {
+        let sql = "SELECT r.id, r.job, r.machine, r.state, r.outcome, r.receipt, r.settled_at, m.name FROM runs r \
+                   JOIN machines m ON m.id = r.machine WHERE r.job = $1 ORDER BY m.name";
+        sqlx::query(sql).bind(rows::number(job.0)).fetch_all(&self.pool).await?.iter().map(rows::run).collect()
+    }
+
+    /// A run's order, receipt and report.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn evidence(&self, run: &RunId) -> Result<Option<Evidence>, StoreError> {
+        let sql = "SELECT order_envelope, receipt, report, settled_at FROM runs WHERE id = $1";
+        let row = sqlx::query(sql).bind(run.to_string()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(rows::evidence).transpose()
+    }
+
+    /// The newest report of a machine.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest(&self, machine: &MachineId) -> Result<Option<Evidence>, StoreError> {
+        let sql = "SELECT r.order_envelope, r.receipt, r.report, r.settled_at FROM machines m \
+                   JOIN runs r ON r.id = m.newest_run WHERE m.id = $1";
+        let row = sqlx::query(sql).bind(machine.to_string()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(rows::evidence).transpose()
+    }
+
+    /// Whether a customer exists.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_customer(&self, id: &CustomerId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT id FROM customers WHERE id = $1").bind(id.to_string()).fetch_optional(&self.pool).await?;
+        Ok(row.is_some())
+    }
+
+    /// Position and head of a machine's chain of receipts.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn chain(&self, machine: &MachineId) -> Result<Option<(u64, Digest)>, StoreError> {
+        let row = sqlx::query("SELECT chain_seq, chain_head FROM machines WHERE id = $1")
+            .bind(machine.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| Ok((rows::unsigned(row.try_get("chain_seq")?), rows::parsed(&row, "chain_head")?))).transpose()
+    }
+}
+
+/// What is kept of a run that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// The order.
+    pub order: Envelope,
+    /// The receipt.
+    pub receipt: Option<Envelope>,
+    /// The report as it travelled.
+    pub report: Vec<u8>,
+    /// When it was stored.
+    pub settled_at: UnixMs,
+}
+
+fn encoded<T: serde::Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, sqlx::Error> {
+    codec::encode(value).map_err(|_| sqlx::Error::Protocol(format!("{what} cannot be written")))
+}

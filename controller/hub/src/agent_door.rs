@@ -1,0 +1,227 @@
+//! The door of admitted machines: one task a link.
+
+use crate::presence::Linked;
+use crate::{Shared, carry, now};
+use fernwart_certs::peer::Name;
+use fernwart_fleet::Standing;
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::document::{UnixMs, Versions};
+use fernwart_protocol::id::{Digest, MachineId};
+use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
+use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
+use fernwart_protocol::text::{Blob, List, Text};
+use fernwart_protocol::to_agent::{CatalogueFile, Control, Fetched, Renewed, Stored};
+use fernwart_protocol::to_hub::{self, About, Ask};
+use fernwart_protocol::version::{Hello, tag};
+use fernwart_store::{Seen, SetTlsKey};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tracing::{debug, info, warn};
+
+/// Serves a machine until its link ends.
+pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_key: Digest, until: UnixMs) {
+    match welcome(shared, &link, id, tls_key).await {
+        Ok(()) => {}
+        Err(why) => {
+            info!(machine = %id, ?why, "a machine is not let in");
+            return link.close(why);
+        }
+    }
+    let result = converse(shared, &link, id, until).await;
+    shared.presence.machine_left(&id, &link);
+    if let Err(error) = result
+        && error.is_misbehaviour()
+    {
+        warn!(machine = %id, %error, "a machine misbehaved");
+        link.close(Goodbye::Misbehaved);
+    }
+    // A hub whose disk is full still knows who is linked.
+    let _ = shared.store.write(Seen { machine: id, at: now(), about: None }).await;
+    debug!(machine = %id, "a machine has left");
+}
+
+/// Whether this machine, with this key, is still one of ours.
+async fn welcome(shared: &Shared, link: &Link, id: MachineId, tls_key: Digest) -> Result<(), Goodbye> {
+    match shared.store.machine(&id).await {
+        Ok(Some(machine)) if machine.standing == Standing::Admitted && machine.tls_key == tls_key => Ok(()),
+        Ok(_) => Err(Goodbye::Revoked),
+        Err(error) => {
+            warn!(%error, address = %link.remote_address(), "the store cannot say who a machine is");
+            Err(Goodbye::Overloaded)
+        }
+    }
+}
+
+async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixMs) -> Result<(), FrameError> {
+    let Ok((send, mut receive)) = link.accept().await else { return Err(FrameError::Cut) };
+    let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Ask>()).await;
+    let (hello, about) = match first.map_err(|_| FrameError::Cut)?? {
+        Ask::Control(hello, about) => (hello, about),
+        Ask::Fetch(_) | Ask::Settle(_) | Ask::Renew(_) => {
+            link.close(Goodbye::Misbehaved);
+            return Err(FrameError::Cut);
+        }
+    };
+    let Some(mut send) = greet(shared, send, &hello).await? else {
+        link.close(Goodbye::Incompatible);
+        return Ok(());
+    };
+    for envelope in shared.store.locks().await.unwrap_or_default() {
+        send.send(&Control::Lock(envelope)).await?;
+    }
+    note_arrival(shared, link, id, &hello, &about).await;
+    shared.presence.machine_came(id, Linked::new(link.clone(), send, until));
+    info!(machine = %id, address = %link.remote_address(), "a machine is linked");
+
+    let words = listen(receive);
+    tokio::pin!(words);
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return Ok(()),
+            result = &mut words => {
+                // The control stream is the link's heart: without it, no link.
+                link.close(Goodbye::Done);
+                return result;
+            }
+            stream = link.accept() => match stream {
+                Ok((send, receive)) => {
+                    let (shared, link) = (shared.clone(), link.clone());
+                    shared.clone().tasks.spawn(async move {
+                        if let Err(error) = answer(&shared, id, send, receive).await
+                            && error.is_misbehaviour()
+                        {
+                            warn!(machine = %id, %error, "a machine misbehaved");
+                            link.close(Goodbye::Misbehaved);
+                        }
+                    });
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Says hello back; nothing if the two cannot speak.
+async fn greet(shared: &Shared, mut send: Sender, hello: &Hello) -> Result<Option<Sender>, FrameError> {
+    if hello.settle().is_err() {
+        send.send(&Control::Denied(Denial::Incompatible)).await?;
+        send.delivered().await;
+        return Ok(None);
+    }
+    send.send(&Control::Hello(our_hello(shared))).await?;
+    Ok(Some(send))
+}
+
+/// The hub's hello, with its clock and what it has published.
+pub(crate) fn our_hello(shared: &Shared) -> Hello {
+    let mut numbers = vec![(tag::CLOCK, u64::try_from(now()).unwrap_or_default())];
+    if let Some(catalogue) = shared.published.catalogue() {
+        numbers.push((tag::TARGETS, catalogue.versions.targets));
+        numbers.push((tag::TIMESTAMP, catalogue.versions.timestamp));
+    }
+    Hello::new(&numbers)
+}
+
+async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello, about: &About) {
+    if let Ok(Some((seq, _))) = shared.store.chain(&id).await
+        && about.chain_seq > seq
+    {
+        warn!(machine = %id, machine_has = about.chain_seq, hub_has = seq,
+            "this machine holds newer receipts than this hub: the hub was restored from a backup or altered");
+    }
+    let agent = Text::clipped(&hello.program().unwrap_or_default());
+    let address = Text::clipped(&link.remote_address().to_string());
+    let seen = Seen { machine: id, at: now(), about: Some((about.os.clone(), agent, address)) };
+    if let Err(error) = shared.store.write(seen).await {
+        warn!(machine = %id, %error, "an arrival could not be stored");
+    }
+}
+
+/// Reads the control stream to its end.
+async fn listen(mut receive: Receiver) -> Result<(), FrameError> {
+    while let Some(word) = receive.next::<to_hub::Control>().await? {
+        match word {
+            to_hub::Control::Following(versions) => debug!(?versions, "a machine follows"),
+            to_hub::Control::Goodbye => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// One stream that a machine has opened.
+async fn answer(shared: &Arc<Shared>, id: MachineId, mut send: Sender, mut receive: Receiver) -> Result<(), FrameError> {
+    let ask = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Ask>()).await;
+    match ask.map_err(|_| FrameError::Cut)?? {
+        Ask::Fetch(known) => send_files(shared, &mut send, &known).await?,
+        Ask::Settle(settle) => {
+            let stored = match carry::store(shared, id, settle).await {
+                Ok((countersignature, _)) => Stored::Countersigned(countersignature),
+                Err(denial) => Stored::NotNow(denial),
+            };
+            send.send(&stored).await?;
+        }
+        Ask::Renew(spki) => send.send(&renew(shared, id, &spki).await).await?,
+        Ask::Control(..) => return Err(FrameError::Cut),
+    }
+    send.delivered().await;
+    Ok(())
+}
+
+async fn send_files(shared: &Shared, send: &mut Sender, known: &Versions) -> Result<(), FrameError> {
+    match catalogue_files(shared, known) {
+        Ok(files) => {
+            for file in files {
+                send.send(&Fetched::File(file)).await?;
+            }
+            Ok(())
+        }
+        Err(denial) => send.send(&Fetched::Denied(denial)).await,
+    }
+}
+
+/// Catalogue files that somebody lacks who knows these versions.
+pub(crate) fn catalogue_files(shared: &Shared, known: &Versions) -> Result<Vec<CatalogueFile>, Denial> {
+    match shared.published.newer_than(known) {
+        Ok(Some(files)) => Ok(files
+            .iter()
+            .filter_map(|(name, bytes)| {
+                Some(CatalogueFile { name: Text::clipped(name), bytes: Blob::try_from(bytes.clone()).ok()? })
+            })
+            .collect()),
+        Ok(None) => Err(Denial::NoCatalogue),
+        Err(error) => {
+            warn!(%error, "the catalogue cannot be read");
+            Err(Denial::StoreFailed)
+        }
+    }
+}
+
+/// A certificate for a machine's new TLS key.
+async fn renew(shared: &Shared, id: MachineId, spki: &Blob<256>) -> Renewed {
+    match certify(shared, id, spki.as_bytes()).await {
+        Ok(chain) => Renewed::Certificate(chain),
+        Err(denial) => Renewed::Denied(denial),
+    }
+}
+
+/// Issues a certificate to an admitted machine and notes its key.
+pub(crate) async fn certify(shared: &Shared, id: MachineId, spki: &[u8]) -> Result<List<Blob<4096>, 4>, Denial> {
+    let chain = shared
+        .authority
+        .issue_member(Name::Machine(id), spki, SystemTime::now())
+        .map_err(|_| Denial::KeysRefused)?;
+    let until = chain.first().and_then(|leaf| lasts_until(leaf, shared)).ok_or(Denial::KeysRefused)?;
+    let noted = SetTlsKey { machine: id, tls_key: fernwart_certs::sha256(spki), until };
+    shared.store.write(noted).await.map_err(|error| carry::denial(&error))?;
+    wire_chain(&chain)
+}
+
+fn lasts_until(leaf: &fernwart_certs::CertificateDer<'_>, shared: &Shared) -> Option<UnixMs> {
+    fernwart_certs::peer::read_certificate(leaf, shared.authority.certificate()).ok().map(|said| said.until)
+}
+
+/// A chain as it travels.
+pub(crate) fn wire_chain(chain: &[fernwart_certs::CertificateDer<'_>]) -> Result<List<Blob<4096>, 4>, Denial> {
+    let blobs = chain.iter().map(|der| Blob::try_from(der.to_vec())).collect::<Result<Vec<_>, _>>();
+    blobs.ok().and_then(|blobs| List::try_from(blobs).ok()).ok_or(Denial::KeysRefused)
+}

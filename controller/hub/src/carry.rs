@@ -1,0 +1,156 @@
+//! Carrying orders to machines and outcomes back.
+//!
+//! An order is in the store before it is sent. An outcome is in the store, and
+//! signed for, before the machine may forget it.
+
+use crate::{Shared, now};
+use fernwart_certs::{envelope, sha256};
+use fernwart_fleet::{RunState, verdict};
+use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::diagnosis::Report;
+use fernwart_protocol::document::{Countersignature, Document, Envelope, Order, Outcome, Receipt};
+use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
+use fernwart_protocol::link::FrameError;
+use fernwart_protocol::to_agent::{Deliver, Stored};
+use fernwart_protocol::to_hub::{Delivered, RunState as MachineState, Settle};
+use fernwart_store::{SetState, StoreError};
+use std::future::Future;
+use std::sync::Arc;
+use tracing::{debug, warn};
+
+/// How a delivery ended.
+#[derive(Debug)]
+pub(crate) enum Carried {
+    /// Settled: the outcome is stored.
+    Settled(Settle, PublicKey),
+    /// The machine did not take it into its books.
+    Refused(Refusal),
+    /// The outcome could not be stored now; the machine keeps it.
+    NotStored(Denial),
+    /// The link was lost; the outcome comes when the machine is back.
+    Lost,
+}
+
+/// What a technician is told when the store fails.
+pub(crate) fn denial(error: &StoreError) -> Denial {
+    if error.is_full() { Denial::StoreFull } else { Denial::StoreFailed }
+}
+
+/// Sends an order over a machine's link and follows it to its outcome.
+/// `told` hears each state the machine reports.
+pub(crate) async fn deliver<F: Future<Output = ()>>(
+    shared: &Arc<Shared>,
+    machine: MachineId,
+    order: Envelope,
+    run: RunId,
+    told: impl Fn(MachineState) -> F,
+) -> Carried {
+    let Some(linked) = shared.presence.machine(&machine) else { return Carried::Lost };
+    match attempt(shared, &linked.link, machine, order, run, told).await {
+        Ok(carried) => carried,
+        Err(error) => {
+            if error.is_misbehaviour() {
+                warn!(%machine, %error, "a machine misbehaved");
+                linked.link.close(fernwart_protocol::code::Goodbye::Misbehaved);
+            }
+            Carried::Lost
+        }
+    }
+}
+
+async fn attempt<F: Future<Output = ()>>(
+    shared: &Arc<Shared>,
+    link: &fernwart_protocol::link::Link,
+    machine: MachineId,
+    order: Envelope,
+    run: RunId,
+    told: impl Fn(MachineState) -> F,
+) -> Result<Carried, FrameError> {
+    let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
+    send.send(&Deliver::Order(order)).await?;
+    loop {
+        match receive.expect::<Delivered>().await? {
+            Delivered::State(state) => told(state).await,
+            Delivered::Refused(refusal) => {
+                send.finish();
+                let state = SetState { run, state: RunState::Refused };
+                if let Err(error) = shared.store.write(state).await {
+                    warn!(%run, %error, "a refusal could not be stored");
+                }
+                return Ok(Carried::Refused(refusal));
+            }
+            Delivered::Outcome(settle) => {
+                let (word, carried) = match store(shared, machine, settle.clone()).await {
+                    Ok((countersignature, key)) => {
+                        (Stored::Countersigned(countersignature), Carried::Settled(settle, key))
+                    }
+                    Err(denial) => (Stored::NotNow(denial), Carried::NotStored(denial)),
+                };
+                send.send(&word).await?;
+                send.finish();
+                return Ok(carried);
+            }
+        }
+    }
+}
+
+fn next_head(last: &Digest, receipt: &Digest) -> Digest {
+    let mut all = b"fernwart chain 1\n".to_vec();
+    all.extend_from_slice(last.as_bytes());
+    all.extend_from_slice(receipt.as_bytes());
+    sha256(&all)
+}
+
+/// Stores an outcome and signs for it. Also the machine's evidence key.
+///
+/// # Errors
+/// When it is not this machine's word, or cannot be stored.
+pub(crate) async fn store(shared: &Arc<Shared>, machine: MachineId, settle: Settle) -> Result<(Envelope, PublicKey), Denial> {
+    let known = shared.store.machine(&machine).await.map_err(|error| denial(&error))?.ok_or(Denial::NoSuchMachine)?;
+    let receipt: Receipt = envelope::open(&settle.receipt, &known.evidence_key).map_err(|_| Denial::NotUnderstood)?;
+    let order = Order::from_bytes(settle.order.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;
+    let fits = receipt.machine == machine
+        && receipt.run == order.run
+        && receipt.order == sha256(settle.order.bytes.as_bytes())
+        && (settle.body.as_bytes().is_empty() || receipt.body == sha256(settle.body.as_bytes()));
+    if !fits {
+        warn!(%machine, run = %receipt.run, "a receipt does not fit what came with it");
+        return Err(Denial::NotUnderstood);
+    }
+    let receipt_hash = sha256(settle.receipt.bytes.as_bytes());
+    let verdict = match receipt.outcome {
+        Outcome::Ok => Report::unpack(settle.body.as_bytes()).ok().map(|report| verdict(&report)),
+        Outcome::Failed | Outcome::Refused | Outcome::Expired | Outcome::Cancelled | Outcome::Interrupted => None,
+    };
+    let settled = shared
+        .store
+        .write(fernwart_store::Settle {
+            run: receipt.run,
+            machine,
+            order: settle.order,
+            outcome: receipt.outcome,
+            receipt: settle.receipt,
+            receipt_hash,
+            report: settle.body.into_bytes(),
+            verdict,
+            now: now(),
+            chain: next_head,
+        })
+        .await
+        .map_err(|error| {
+            warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
+            denial(&error)
+        })?;
+    let said = Countersignature {
+        run: receipt.run,
+        machine,
+        receipt: receipt_hash,
+        chain_seq: settled.seq,
+        chain_head: settled.head,
+        key: shared.evidence_id,
+        at: settled.at,
+    };
+    debug!(%machine, run = %receipt.run, outcome = receipt.outcome.as_str(), "an outcome is stored");
+    let countersignature = envelope::seal(&said, &shared.evidence).map_err(|_| Denial::NotUnderstood)?;
+    Ok((countersignature, known.evidence_key))
+}

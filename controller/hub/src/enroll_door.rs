@@ -1,0 +1,236 @@
+//! The door of those who have no certificate yet.
+//!
+//! Small requests, few at a time, each proved on this very link. What is
+//! certified is a bare public key under a name that this door computes.
+
+use crate::agent_door::{catalogue_files, certify, wire_chain};
+use crate::{Shared, carry, now};
+use fernwart_certs::identity::{machine_id, staff_key_id};
+use fernwart_certs::join::{JoinProof, ProofKey, check_claim, check_join, check_join_staff, check_staff_claim};
+use fernwart_certs::peer::Name;
+use fernwart_certs::sha256;
+use fernwart_fleet::Standing;
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::document::Versions;
+use fernwart_protocol::enroll::{Claim, Join, JoinStaff, Reply, Request, StaffClaim};
+use fernwart_protocol::id::MachineId;
+use fernwart_protocol::limits::{COLLECT_WAIT, ENROLL_FRAME_BYTES, FIRST_FRAME_TIMEOUT};
+use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
+use fernwart_protocol::staff::PendingStaff;
+use fernwart_protocol::text::{Blob, List};
+use fernwart_store::{JoinMachine, Joined};
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+type Chain = List<Blob<4096>, 4>;
+
+/// Serves a newcomer until it leaves.
+pub(crate) async fn serve(shared: &Arc<Shared>, link: Link) {
+    let Ok(_place) = shared.newcomers.clone().try_acquire_owned() else {
+        return link.close(Goodbye::Overloaded);
+    };
+    let Ok(binding) = link.binding() else { return link.close(Goodbye::Misbehaved) };
+    loop {
+        let stream = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(FIRST_FRAME_TIMEOUT) => return link.close(Goodbye::Done),
+            stream = link.accept() => stream,
+        };
+        let Ok((send, receive)) = stream else { return };
+        let answered = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            _ = link.closed() => return,
+            answered = answer(shared, &link, &binding, send, receive) => answered,
+        };
+        if let Err(error) = answered {
+            if error.is_misbehaviour() {
+                info!(address = %link.remote_address(), %error, "a newcomer misbehaved");
+                link.close(Goodbye::Misbehaved);
+            }
+            return;
+        }
+    }
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    link: &Link,
+    binding: &[u8; 32],
+    mut send: Sender,
+    mut receive: Receiver,
+) -> Result<(), FrameError> {
+    receive.limit(ENROLL_FRAME_BYTES);
+    let request = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Request>()).await;
+    let wants_catalogue;
+    let result = match request.map_err(|_| FrameError::Cut)?? {
+        Request::Join(request) => {
+            wants_catalogue = true;
+            join(shared, link, binding, &request).await
+        }
+        Request::Collect(claim) => {
+            wants_catalogue = false;
+            collect(shared, binding, &claim).await
+        }
+        Request::Return(claim) => {
+            wants_catalogue = false;
+            come_back(shared, binding, &claim).await
+        }
+        Request::JoinStaff(request) => {
+            wants_catalogue = true;
+            join_staff(shared, link, binding, &request).await.map(|()| None)
+        }
+        Request::CollectStaff(claim) => {
+            wants_catalogue = true;
+            collect_staff(shared, binding, &claim).await
+        }
+    };
+    let reply = match result {
+        Ok(Some(chain)) => Reply::Certificate(chain),
+        Ok(None) => Reply::Pending,
+        Err(denial) => {
+            info!(address = %link.remote_address(), code = denial.code(), "a newcomer was denied");
+            Reply::Denied(denial)
+        }
+    };
+    let denied = matches!(reply, Reply::Denied(_));
+    send.send(&reply).await?;
+    if wants_catalogue && !denied {
+        for file in catalogue_files(shared, &Versions::default()).unwrap_or_default() {
+            send.send(&file).await?;
+        }
+    }
+    send.delivered().await;
+    Ok(())
+}
+
+/// The invitation's key, if the invitation is known here.
+async fn proof_key(shared: &Shared, token: &fernwart_protocol::id::TokenId) -> Result<ProofKey, Denial> {
+    let stored = shared.store.token(token, "").await.map_err(|error| carry::denial(&error))?;
+    stored.map(|stored| ProofKey(*stored.token.proof_key.as_bytes())).ok_or(Denial::TokenUnknown)
+}
+
+fn proved(proof: JoinProof) -> Result<(), Denial> {
+    match proof {
+        JoinProof::Holds => Ok(()),
+        JoinProof::NoInvitation => Err(Denial::TokenProof),
+        JoinProof::NoKey => Err(Denial::KeysRefused),
+    }
+}
+
+async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) -> Result<Option<Chain>, Denial> {
+    let key = proof_key(shared, &request.token).await?;
+    proved(check_join(request, binding, &key))?;
+    let machine = machine_id(&request.evidence_key);
+    let joined = shared
+        .store
+        .write(JoinMachine {
+            token: request.token,
+            machine,
+            evidence_key: request.evidence_key,
+            sealing_key: request.sealing_key,
+            tls_key: sha256(request.tls_key.as_bytes()),
+            hostname: request.hostname.clone(),
+            os: request.os.clone(),
+            from: link.remote_address().ip().to_canonical(),
+            now: now(),
+        })
+        .await
+        .map_err(|error| carry::denial(&error))?;
+    match joined? {
+        Joined::Pending => {
+            info!(%machine, "a machine waits to be admitted");
+            Ok(None)
+        }
+        Joined::Admitted => certify(shared, machine, request.tls_key.as_bytes()).await.map(Some),
+    }
+}
+
+/// The machine a claim is about, once it has shown to be itself.
+async fn claimant(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<fernwart_fleet::Machine, Denial> {
+    let machine = shared.store.machine(&claim.machine).await.map_err(|error| carry::denial(&error))?;
+    let machine = machine.ok_or(Denial::MachineUnknown)?;
+    if !check_claim(claim, binding, &machine.evidence_key) {
+        return Err(Denial::KeysRefused);
+    }
+    match machine.standing {
+        Standing::Pending | Standing::Admitted => Ok(machine),
+        Standing::Rejected => Err(Denial::MachineRejected),
+        Standing::Retired => Err(Denial::MachineRetired),
+    }
+}
+
+/// Waits for a person to admit the machine; then its first certificate, for
+/// the key whose words that person has compared.
+async fn collect(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
+    let until = Instant::now() + COLLECT_WAIT;
+    loop {
+        // Listening before looking: an admission in between is not missed.
+        let admitted = shared.admitted.notified();
+        let machine = claimant(shared, binding, claim).await?;
+        if machine.standing == Standing::Admitted {
+            if machine.tls_key != sha256(claim.tls_key.as_bytes()) {
+                warn!(machine = %machine.id, "a machine claims a certificate for another key than it joined with");
+                return Err(Denial::KeysRefused);
+            }
+            return certify(shared, machine.id, claim.tls_key.as_bytes()).await.map(Some);
+        }
+        if tokio::time::timeout_at(until, admitted).await.is_err() {
+            return Ok(None);
+        }
+    }
+}
+
+/// A machine whose certificate has run out.
+async fn come_back(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
+    let machine = claimant(shared, binding, claim).await?;
+    if machine.standing != Standing::Admitted {
+        return Ok(None);
+    }
+    warn!(machine = %machine.id, "a machine with an expired certificate has come back");
+    let id: MachineId = machine.id;
+    certify(shared, id, claim.tls_key.as_bytes()).await.map(Some)
+}
+
+async fn join_staff(shared: &Shared, link: &Link, binding: &[u8; 32], request: &JoinStaff) -> Result<(), Denial> {
+    let key = proof_key(shared, &request.token).await?;
+    proved(check_join_staff(request, binding, &key))?;
+    let tls_key = sha256(request.tls_key.as_bytes());
+    let staff = PendingStaff {
+        key: staff_key_id(&request.order_key, &tls_key),
+        order_key: request.order_key,
+        tls_key,
+        name: request.name.clone(),
+        at: now(),
+    };
+    info!(key = %staff.key, "somebody waits for the staff list");
+    let join = fernwart_store::JoinStaff {
+        token: request.token,
+        staff,
+        tls_spki: request.tls_key.as_bytes().to_vec(),
+        from: link.remote_address().ip().to_canonical(),
+    };
+    shared.store.write(join).await.map_err(|error| carry::denial(&error))?
+}
+
+/// Waits for the key to stand on the published staff list.
+async fn collect_staff(shared: &Shared, binding: &[u8; 32], claim: &StaffClaim) -> Result<Option<Chain>, Denial> {
+    let until = Instant::now() + COLLECT_WAIT;
+    let joined = shared.store.staff_join(&claim.key).await.map_err(|error| carry::denial(&error))?;
+    let (staff, spki) = joined.ok_or(Denial::NotInStaffList)?;
+    if !check_staff_claim(claim, binding, &staff.order_key) {
+        return Err(Denial::KeysRefused);
+    }
+    loop {
+        let admitted = shared.admitted.notified();
+        let listed = shared.published.catalogue().is_some_and(|catalogue| catalogue.staff.find(&claim.key).is_some());
+        if listed {
+            let chain = shared.authority.issue_member(Name::Staff(claim.key), &spki, SystemTime::now());
+            return wire_chain(&chain.map_err(|_| Denial::KeysRefused)?).map(Some);
+        }
+        if tokio::time::timeout_at(until, admitted).await.is_err() {
+            return Ok(None);
+        }
+    }
+}

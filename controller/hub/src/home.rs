@@ -1,0 +1,207 @@
+//! The hub's folder: its keys, its store, its catalogue.
+//!
+//! No approver's and no staff member's private key may lie in it; a hub that
+//! finds one does not start. A second hub on the same folder does not either.
+
+use fernwart_certs::approve::HubRoles;
+use fernwart_certs::identity::{SigningKey, TlsKey};
+use fernwart_certs::issue::{Authority, IssueError};
+use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_protocol::link::RestartKeys;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// `hub.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The UDP address to listen on.
+    pub listen: SocketAddr,
+}
+
+/// The hub's folder. Clones hold the same lock.
+#[derive(Debug, Clone)]
+pub struct HubHome {
+    path: PathBuf,
+    lock: Arc<std::sync::OnceLock<File>>,
+}
+
+/// The folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// It is not a hub's.
+    #[error("{0} is not a hub's folder: hub.toml is not there")]
+    NotAHub(PathBuf),
+    /// Another hub runs on it.
+    #[error("another hub is running on {0}")]
+    InUse(PathBuf),
+    /// It holds a key that must never be on a hub.
+    #[error("{0} is a private key of an approver or of staff; it must not lie on a hub")]
+    ForeignKey(PathBuf),
+    /// A key file cannot be used.
+    #[error("reading the hub's keys")]
+    Key(#[source] KeyFileError),
+    /// The CA cannot be used.
+    #[error("reading the hub's CA")]
+    Authority(#[source] IssueError),
+    /// A file cannot be read or written.
+    #[error("{doing} {path}")]
+    Io {
+        /// Reading or writing.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// `hub.toml` is not right.
+    #[error("{path} cannot be used")]
+    Settings {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: toml::de::Error,
+    },
+}
+
+/// All keys of a hub.
+pub struct HubKeys {
+    /// Its settings.
+    pub settings: Settings,
+    /// Its CA.
+    pub authority: Authority,
+    /// Its TLS key.
+    pub tls: TlsKey,
+    /// What it countersigns receipts with.
+    pub evidence: SigningKey,
+    /// What it signs snapshot and timestamp with.
+    pub roles: HubRoles,
+    /// What a restarted hub knows former links by.
+    pub restart: RestartKeys,
+}
+
+const CA_KEY: &str = "ca.key";
+const CA_CERTIFICATE: &str = "ca.der";
+const TLS: &str = "tls.key";
+const EVIDENCE: &str = "evidence.key";
+const SNAPSHOT: &str = "snapshot.key";
+const TIMESTAMP: &str = "timestamp.key";
+const RESTART: &str = "restart.key";
+
+/// Names of key files that belong elsewhere.
+const FOREIGN: [&str; 3] = ["approver.key", "order.key", "staff.identity"];
+
+impl HubHome {
+    /// The folder at this place.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), lock: Arc::default() }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The store's file.
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store.sqlite")
+    }
+
+    /// The published catalogue's folder.
+    pub fn catalogue(&self) -> PathBuf {
+        self.path.join("catalogue")
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.path.join("hub.toml")
+    }
+
+    /// Makes a hub's folder with new keys.
+    ///
+    /// # Errors
+    /// When it exists already or cannot be written.
+    pub fn create(&self, settings: &Settings) -> Result<HubKeys, HomeError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| HomeError::Io { doing: "writing", path, source }
+        };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(io(&self.path))?;
+        let no_randomness = |_| HomeError::Key(KeyFileError::Content { path: self.path.clone() });
+        let ca = TlsKey::generate().map_err(no_randomness)?;
+        ca.create(&self.path.join(CA_KEY)).map_err(HomeError::Key)?;
+        let certificate = Authority::create(&ca, SystemTime::now()).map_err(HomeError::Authority)?;
+        let path = self.path.join(CA_CERTIFICATE);
+        std::fs::write(&path, &certificate).map_err(io(&path))?;
+        TlsKey::generate().map_err(no_randomness)?.create(&self.path.join(TLS)).map_err(HomeError::Key)?;
+        for name in [EVIDENCE, SNAPSHOT, TIMESTAMP] {
+            let key = SigningKey::generate().map_err(no_randomness)?;
+            key.create(&self.path.join(name)).map_err(HomeError::Key)?;
+        }
+        keyfile::create(&self.path.join(RESTART), &fernwart_certs::random::<40>()).map_err(HomeError::Key)?;
+        let path = self.settings_file();
+        let text = toml::to_string(settings).map_err(|error| io(&path)(io::Error::other(error)))?;
+        std::fs::write(&path, text).map_err(io(&path))?;
+        self.keys()
+    }
+
+    /// Takes the folder for this process and reads its keys.
+    ///
+    /// # Errors
+    /// When another hub has it, it holds a foreign key, or a key file is not
+    /// as it must be.
+    pub fn open(&self) -> Result<HubKeys, HomeError> {
+        if !self.settings_file().exists() {
+            return Err(HomeError::NotAHub(self.path.clone()));
+        }
+        self.refuse_foreign_keys()?;
+        let path = self.path.join("lock");
+        let io = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InUse(self.path.clone()))?;
+        // Held until the last clone of this home is gone.
+        let _ = self.lock.set(lock);
+        self.keys()
+    }
+
+    fn refuse_foreign_keys(&self) -> Result<(), HomeError> {
+        for folder in [self.path.clone(), self.path.join("approver"), self.path.join("staff")] {
+            for name in FOREIGN {
+                let path = folder.join(name);
+                if path.symlink_metadata().is_ok() {
+                    return Err(HomeError::ForeignKey(path));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keys(&self) -> Result<HubKeys, HomeError> {
+        let path = self.settings_file();
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| HomeError::Io { doing: "reading", path: path.clone(), source })?;
+        let settings = toml::from_str(&text).map_err(|source| HomeError::Settings { path, source })?;
+        let signing = |name: &str| SigningKey::read(&self.path.join(name)).map_err(HomeError::Key);
+        let path = self.path.join(RESTART);
+        let secret = keyfile::read(&path).map_err(HomeError::Key)?;
+        let (reset, ids) = secret.split_first_chunk::<32>().ok_or(HomeError::Key(KeyFileError::Content { path: path.clone() }))?;
+        let ids: [u8; 8] = ids.try_into().map_err(|_| HomeError::Key(KeyFileError::Content { path }))?;
+        Ok(HubKeys {
+            settings,
+            authority: Authority::read(&self.path.join(CA_KEY), &self.path.join(CA_CERTIFICATE))
+                .map_err(HomeError::Authority)?,
+            tls: TlsKey::read(&self.path.join(TLS)).map_err(HomeError::Key)?,
+            evidence: signing(EVIDENCE)?,
+            roles: HubRoles { snapshot: signing(SNAPSHOT)?, timestamp: signing(TIMESTAMP)? },
+            restart: RestartKeys { connection_ids: u64::from_le_bytes(ids), reset: *reset },
+        })
+    }
+}

@@ -1,0 +1,122 @@
+//! Which machines and technicians are linked now.
+//!
+//! In memory alone: a link is its own truth. The newest link of a machine
+//! counts; an older one is told that it was replaced.
+
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{KeyId, MachineId};
+use fernwart_protocol::link::{Link, Sender};
+use fernwart_protocol::to_agent::Control;
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use tokio::sync::Mutex;
+
+/// A linked machine. Its control stream is shared by whoever has a word for
+/// it, one after another; each word is a few hundred bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Linked {
+    pub(crate) link: Link,
+    control: Arc<Mutex<Sender>>,
+    until: UnixMs,
+}
+
+impl Linked {
+    pub(crate) fn new(link: Link, control: Sender, until: UnixMs) -> Self {
+        Self { link, control: Arc::new(Mutex::new(control)), until }
+    }
+
+    pub(crate) async fn say(&self, word: &Control) {
+        // A machine that is gone hears it when it comes back.
+        let _ = self.control.lock().await.send(word).await;
+    }
+}
+
+/// All who are linked.
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    machines: RwLock<HashMap<MachineId, Linked>>,
+    staff: RwLock<Vec<(KeyId, Link)>>,
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Presence {
+    pub(crate) fn machine_came(&self, id: MachineId, linked: Linked) {
+        if let Some(older) = write(&self.machines).insert(id, linked) {
+            older.link.close(Goodbye::Replaced);
+        }
+    }
+
+    pub(crate) fn machine_left(&self, id: &MachineId, link: &Link) {
+        let mut machines = write(&self.machines);
+        if machines.get(id).is_some_and(|linked| linked.link.serial() == link.serial()) {
+            machines.remove(id);
+        }
+    }
+
+    pub(crate) fn machine(&self, id: &MachineId) -> Option<Linked> {
+        read(&self.machines).get(id).filter(|linked| !linked.link.is_closed()).cloned()
+    }
+
+    pub(crate) fn machines_online(&self) -> usize {
+        read(&self.machines).len()
+    }
+
+    pub(crate) fn part_with(&self, id: &MachineId) {
+        if let Some(linked) = write(&self.machines).remove(id) {
+            linked.link.close(Goodbye::Revoked);
+        }
+    }
+
+    pub(crate) fn staff_came(&self, key: KeyId, link: &Link) {
+        let mut staff = write(&self.staff);
+        staff.retain(|(_, link)| !link.is_closed());
+        staff.push((key, link.clone()));
+    }
+
+    /// Cuts all links of a staff key.
+    pub(crate) fn cut_staff(&self, keys: impl Fn(&KeyId) -> bool) {
+        for (_, link) in read(&self.staff).iter().filter(|(key, _)| keys(key)) {
+            link.close(Goodbye::Revoked);
+        }
+    }
+
+    pub(crate) fn cut_expired(&self, now: UnixMs) {
+        let expired: Vec<_> = {
+            let machines = read(&self.machines);
+            machines.values().filter(|linked| linked.until < now).map(|linked| linked.link.clone()).collect()
+        };
+        for link in expired {
+            link.close(Goodbye::CertificateExpired);
+        }
+    }
+
+    fn all(&self) -> Vec<Linked> {
+        read(&self.machines).values().cloned().collect()
+    }
+
+    pub(crate) async fn catalogue_changed(&self, timestamp: u64) {
+        for linked in self.all() {
+            linked.say(&Control::CatalogueChanged { timestamp }).await;
+        }
+    }
+
+    pub(crate) async fn lock(&self, envelope: &Envelope) {
+        for linked in self.all() {
+            linked.say(&Control::Lock(envelope.clone())).await;
+        }
+    }
+
+    pub(crate) async fn goodbye(&self, retry_after_ms: u32) {
+        for linked in self.all() {
+            linked.say(&Control::Goodbye { retry_after_ms }).await;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The door of technicians and robots: each request is one stream.
+
+use crate::agent_door::our_hello;
+use crate::{Shared, staff_answers, staff_jobs};
+use fernwart_certs::catalogue::{Role, StaffEntry};
+use fernwart_fleet::Machine;
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::id::{Digest, KeyId};
+use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
+use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
+use fernwart_protocol::staff::{Reply, Request};
+use fernwart_protocol::version::Hello;
+use std::sync::Arc;
+use tracing::{debug, info, warn};
+
+/// One who asks, as the published staff list has it at this moment.
+pub(crate) struct Caller {
+    pub(crate) entry: StaffEntry,
+}
+
+impl Caller {
+    /// Who this is now, if still anybody.
+    fn current(shared: &Shared, key: KeyId, tls_key: Digest) -> Result<Self, Denial> {
+        if shared.is_suspended(&key) {
+            return Err(Denial::Suspended);
+        }
+        let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
+        let entry = catalogue.staff.find(&key).filter(|entry| entry.tls_key == tls_key && entry.until >= crate::now());
+        entry.cloned().map(|entry| Self { entry }).ok_or(Denial::NotInStaffList)
+    }
+
+    /// Whether the role suffices.
+    pub(crate) fn must_be(&self, role: Role) -> Result<(), Denial> {
+        if self.entry.role >= role { Ok(()) } else { Err(Denial::BeyondRole) }
+    }
+
+    /// Whether this machine is within reach.
+    pub(crate) fn reaches(&self, machine: &Machine) -> bool {
+        self.entry.customers.include(&machine.customer)
+    }
+}
+
+/// Serves a technician until the link ends.
+pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key: Digest) {
+    if let Err(denial) = Caller::current(shared, key, tls_key) {
+        info!(%key, code = denial.code(), "a technician is not let in");
+        return link.close(Goodbye::Revoked);
+    }
+    link.widen_for_staff();
+    shared.presence.staff_came(key, &link);
+    debug!(%key, address = %link.remote_address(), "a technician is linked");
+    loop {
+        let stream = tokio::select! {
+            () = shared.stop.cancelled() => return,
+            stream = link.accept() => stream,
+        };
+        let Ok((send, receive)) = stream else { return };
+        let (shared, link) = (shared.clone(), link.clone());
+        shared.clone().tasks.spawn(async move {
+            if let Err(error) = request(&shared, key, tls_key, send, receive).await
+                && error.is_misbehaviour()
+            {
+                warn!(%key, %error, "a technician's program misbehaved");
+                link.close(Goodbye::Misbehaved);
+            }
+        });
+    }
+}
+
+async fn request(
+    shared: &Arc<Shared>,
+    key: KeyId,
+    tls_key: Digest,
+    mut send: Sender,
+    mut receive: Receiver,
+) -> Result<(), FrameError> {
+    let hello = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Hello>()).await;
+    let hello = hello.map_err(|_| FrameError::Cut)??;
+    send.send(&our_hello(shared)).await?;
+    if hello.settle().is_err() {
+        return last_word(&mut send, Err(Denial::Incompatible)).await;
+    }
+    let asked = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Request>()).await;
+    let asked = match asked.map_err(|_| FrameError::Cut)? {
+        Ok(asked) => asked,
+        // A newer program may ask what this hub does not know.
+        Err(error) if error.is_misbehaviour() && hello.current > fernwart_protocol::version::CURRENT => {
+            return last_word(&mut send, Err(Denial::Incompatible)).await;
+        }
+        Err(error) => return Err(error),
+    };
+    let caller = match Caller::current(shared, key, tls_key) {
+        Ok(caller) => caller,
+        Err(denial) => return last_word(&mut send, Err(denial)).await,
+    };
+    let result = match asked {
+        Request::Submit(head) => staff_jobs::submit(shared, &caller, head, &mut send, &mut receive).await?,
+        Request::Watch(job) => staff_jobs::watch(shared, &caller, job, &mut send).await?,
+        other => staff_answers::answer(shared, &caller, &hello, other, &mut send).await?,
+    };
+    last_word(&mut send, result).await
+}
+
+async fn last_word(send: &mut Sender, result: Result<(), Denial>) -> Result<(), FrameError> {
+    let reply = match result {
+        Ok(()) => Reply::Done,
+        Err(denial) => Reply::Denied(denial),
+    };
+    send.send(&reply).await?;
+    send.delivered().await;
+    Ok(())
+}
