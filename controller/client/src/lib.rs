@@ -1,1 +1,23 @@
-//! x
+//! A technician's side of the link: a home with keys, a catalogue verified
+//! here, orders signed here, answers checked here.
+//!
+//! It believes nothing the hub says about what is approved or what a machine
+//! has answered. It imports `certs` and `protocol`, never the hub.
+
+mod answer;
+mod home;
+mod session;
+pub mod target;
+
+pub use answer::{Answer, Answered, judge_news};
+pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings};
+pub use session::{ClientError, Session, Stream};
+
+use fernwart_protocol::document::UnixMs;
+use std::time::SystemTime;
+
+/// Clock of this computer, Unix milliseconds.
+pub fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

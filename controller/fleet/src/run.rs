@@ -5,6 +5,7 @@
 //!    └─▶ away | cancelled          (only while never offered)
 //! ```
 
+use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Outcome, UnixMs};
 use fernwart_protocol::id::{JobId, KeyId, MachineId, RunId};
 use fernwart_protocol::text::{MachineName, Text};
@@ -98,6 +99,8 @@ pub struct Run {
     pub state: RunState,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// Why the machine would not take it into its books.
+    pub refusal: Option<Refusal>,
     /// The machine's signed word on that.
     pub receipt: Option<Envelope>,
     /// When it was stored.

@@ -73,7 +73,7 @@ async fn attempt<F: Future<Output = ()>>(
             Delivered::State(state) => told(state).await,
             Delivered::Refused(refusal) => {
                 send.finish();
-                let state = SetState { run, state: RunState::Refused };
+                let state = SetState { run, state: RunState::Refused, refusal: Some(refusal) };
                 if let Err(error) = shared.store.write(state).await {
                     warn!(%run, %error, "a refusal could not be stored");
                 }

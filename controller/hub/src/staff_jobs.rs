@@ -169,7 +169,7 @@ async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Upd
                 tell(news, order, News::Started).await;
                 // Not worth waiting for the disk: a restart would find "offered".
                 shared.clone().tasks.spawn(async move {
-                    let _ = shared.store.write(SetState { run, state: RunState::Running }).await;
+                    let _ = shared.store.write(SetState { run, state: RunState::Running, refusal: None }).await;
                 });
             }
         }
@@ -212,7 +212,7 @@ pub(crate) async fn watch(
             }
             let news = match run.state {
                 RunState::Away => News::Away,
-                RunState::Refused => News::Refused(fernwart_protocol::code::Refusal::NotAnOrder),
+                RunState::Refused => run.refusal.map_or(News::NoAnswer, News::Refused),
                 RunState::Settled => settled_news(shared, run.id, &machine).await,
                 RunState::Queued | RunState::Offered | RunState::Running | RunState::Cancelled => News::NoAnswer,
             };

@@ -84,6 +84,7 @@ CREATE TABLE runs (
     machine TEXT NOT NULL,
     state TEXT NOT NULL,
     outcome TEXT,
+    refusal TEXT,
     order_envelope BLOB NOT NULL,
     receipt BLOB,
     report BLOB,

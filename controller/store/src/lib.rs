@@ -237,7 +237,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn runs(&self, job: JobId) -> Result<Vec<Run>, StoreError> {
-        let sql = "SELECT r.id, r.job, r.machine, r.state, r.outcome, r.receipt, r.settled_at, m.name FROM runs r \
+        let sql = "SELECT r.id, r.job, r.machine, r.state, r.outcome, r.refusal, r.receipt, r.settled_at, m.name FROM runs r \
                    JOIN machines m ON m.id = r.machine WHERE r.job = $1 ORDER BY m.name";
         sqlx::query(sql).bind(rows::number(job.0)).fetch_all(&self.pool).await?.iter().map(rows::run).collect()
     }

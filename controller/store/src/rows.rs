@@ -2,6 +2,7 @@
 
 use crate::{Evidence, StoreError};
 use fernwart_fleet::{Job, Machine, Run, StoredToken};
+use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec;
 use fernwart_protocol::document::Outcome;
 use fernwart_protocol::id::{JobId, TokenId};
@@ -125,6 +126,7 @@ pub(crate) fn run(row: &AnyRow) -> Result<Run, StoreError> {
         .transpose()
         .map_err(|_| StoreError::Damaged("outcome"))?;
     let receipt: Option<Vec<u8>> = row.try_get("receipt")?;
+    let refusal: Option<String> = row.try_get("refusal")?;
     Ok(Run {
         id: parsed(row, "id")?,
         job: JobId(unsigned(row.try_get("job")?)),
@@ -132,6 +134,7 @@ pub(crate) fn run(row: &AnyRow) -> Result<Run, StoreError> {
         name: parsed(row, "name")?,
         state: row.try_get::<String, _>("state")?.parse().map_err(|()| StoreError::Damaged("state"))?,
         outcome,
+        refusal: refusal.and_then(|code| Refusal::ALL.iter().copied().find(|refusal| refusal.code() == code)),
         receipt: receipt.map(|bytes| decoded(bytes, "receipt")).transpose()?,
         settled_at: row.try_get("settled_at")?,
     })

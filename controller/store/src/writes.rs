@@ -3,7 +3,7 @@
 use crate::rows::{self, number};
 use crate::{Write, encoded};
 use fernwart_fleet::{Newcomer, RunState, Standing, free_name, judge_token};
-use fernwart_protocol::code::Denial;
+use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Envelope, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, JobId, KeyId, MachineId, PublicKey, RunId, TokenId};
 use fernwart_protocol::staff::{
@@ -442,13 +442,16 @@ pub struct SetState {
     pub run: RunId,
     /// Where it stands.
     pub state: RunState,
+    /// Why the machine would not take it.
+    pub refusal: Option<Refusal>,
 }
 
 impl Write for SetState {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE runs SET state = $2 WHERE id = $1 AND state <> 'settled'";
-        sqlx::query(sql).bind(self.run.to_string()).bind(self.state.as_str()).execute(to).await?;
+        let sql = "UPDATE runs SET state = $2, refusal = $3 WHERE id = $1 AND state <> 'settled'";
+        let refusal = self.refusal.map(Refusal::code);
+        sqlx::query(sql).bind(self.run.to_string()).bind(self.state.as_str()).bind(refusal).execute(to).await?;
         Ok(())
     }
 }

@@ -1,0 +1,66 @@
+//! What came back from one machine, once it is certain that it came from it.
+
+use fernwart_certs::identity::machine_id;
+use fernwart_certs::{envelope, sha256};
+use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::diagnosis::Report;
+use fernwart_protocol::document::{Envelope, Outcome, Receipt};
+use fernwart_protocol::id::MachineId;
+use fernwart_protocol::staff::News;
+
+/// One machine's answer.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// Which machine.
+    pub machine: MachineId,
+    /// What it answered.
+    pub answer: Answer,
+}
+
+/// What a machine can answer.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A report, with the machine's signed word on it.
+    Report(Box<Report>, Box<Receipt>),
+    /// It refused.
+    Refused(Refusal),
+    /// It ended otherwise.
+    Ended(Outcome),
+    /// It is not linked.
+    Away,
+    /// It did not answer in time.
+    Silent,
+    /// The hub could not pass it on.
+    Denied(Denial),
+    /// What came is not signed by this machine for this order.
+    Forged,
+}
+
+/// Judges the news of a run; nothing while it is under way.
+pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> Option<Answered> {
+    let answer = match news {
+        News::Offered | News::Started => return None,
+        News::Away => Answer::Away,
+        News::NoAnswer => Answer::Silent,
+        News::Refused(refusal) => Answer::Refused(refusal),
+        News::Denied(denial) => Answer::Denied(denial),
+        News::Settled(receipt, key, body) => {
+            let believed = machine_id(&key) == machine;
+            let receipt = envelope::open::<Receipt>(&receipt, &key).ok().filter(|receipt| {
+                believed
+                    && receipt.machine == machine
+                    && receipt.body == sha256(body.as_bytes())
+                    && order.is_none_or(|order| receipt.order == sha256(order.bytes.as_bytes()))
+            });
+            match receipt {
+                None => Answer::Forged,
+                Some(receipt) => match (receipt.outcome, receipt.refusal, Report::unpack(body.as_bytes())) {
+                    (Outcome::Ok, _, Ok(report)) => Answer::Report(Box::new(report), Box::new(receipt)),
+                    (Outcome::Refused, Some(refusal), _) => Answer::Refused(refusal),
+                    (outcome, ..) => Answer::Ended(outcome),
+                },
+            }
+        }
+    };
+    Some(Answered { machine, answer })
+}

@@ -1,0 +1,254 @@
+//! Homes of staff members and approvers: their keys, and what they trust.
+
+use fernwart_certs::catalogue::{Catalogue, CatalogueError, Floors, Trusted};
+use fernwart_certs::identity::{SigningKey, TlsIdentity, staff_key_id};
+use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_protocol::id::{Digest, KeyId};
+use fernwart_protocol::text::Text;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// A home cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientHomeError {
+    /// It is no such home.
+    #[error("{path} is no {kind} home: {file} is not there")]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+        /// Of whom.
+        kind: &'static str,
+        /// The file that is not there.
+        file: &'static str,
+    },
+    /// A key file cannot be used.
+    #[error("using a key file")]
+    Key(#[source] KeyFileError),
+    /// A file cannot be read or written.
+    #[error("{doing} {path}")]
+    Io {
+        /// Reading or writing.
+        doing: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{0} cannot be read; it was altered or cut")]
+    Damaged(PathBuf),
+    /// The kept catalogue cannot be used.
+    #[error("reading the kept catalogue")]
+    Catalogue(#[source] CatalogueError),
+}
+
+fn make_folder(path: &Path) -> Result<(), ClientHomeError> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| ClientHomeError::Io {
+        doing: "making",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// `staff.toml`: where the hub was when this home was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaffSettings {
+    /// The name one goes by.
+    pub name: Text<64>,
+    /// Where the hub was; the catalogue knows newer.
+    pub addresses: Vec<Text<255>>,
+    /// SHA-256 of the hub's CA certificate.
+    pub ca: Digest,
+    /// Version of the root this home began with.
+    pub root_version: u64,
+    /// SHA-256 of that root.
+    pub root: Digest,
+}
+
+/// A technician's or robot's home.
+#[derive(Debug)]
+pub struct StaffHome {
+    path: PathBuf,
+    /// Where the hub is, and what is trusted.
+    pub settings: StaffSettings,
+    /// What signs orders.
+    pub order_key: SigningKey,
+    /// What speaks TLS.
+    pub identity: TlsIdentity,
+}
+
+/// The believed catalogue on disk. Its files are all text.
+#[derive(Serialize, Deserialize)]
+struct KeptCatalogue {
+    floors: Floors,
+    files: BTreeMap<String, String>,
+}
+
+const STAFF_FILE: &str = "staff.toml";
+const ORDER_KEY: &str = "order.key";
+const IDENTITY: &str = "staff.identity";
+const CATALOGUE: &str = "catalogue.json";
+
+impl StaffHome {
+    /// Whether a home is there.
+    pub fn exists(path: &Path) -> bool {
+        path.join(STAFF_FILE).exists()
+    }
+
+    /// Makes a home with new keys; the settings, which make it count, come
+    /// last, with [`StaffHome::settle`].
+    ///
+    /// # Errors
+    /// When it cannot be written. Keys of an earlier try are kept.
+    pub fn prepare(path: &Path) -> Result<(SigningKey, TlsIdentity), ClientHomeError> {
+        make_folder(path)?;
+        let no_randomness = |_| ClientHomeError::Damaged(path.to_owned());
+        let order = match SigningKey::read(&path.join(ORDER_KEY)) {
+            Err(error) if error.is_missing() => {
+                let key = SigningKey::generate().map_err(no_randomness)?;
+                key.create(&path.join(ORDER_KEY)).map_err(ClientHomeError::Key)?;
+                key
+            }
+            other => other.map_err(ClientHomeError::Key)?,
+        };
+        let identity = match TlsIdentity::read(&path.join(IDENTITY)) {
+            Err(error) if error.is_missing() => {
+                let identity = TlsIdentity::generate().map_err(no_randomness)?;
+                identity.write(&path.join(IDENTITY)).map_err(ClientHomeError::Key)?;
+                identity
+            }
+            other => other.map_err(ClientHomeError::Key)?,
+        };
+        Ok((order, identity))
+    }
+
+    /// Makes a prepared home count.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn settle(path: &Path, settings: &StaffSettings, identity: &TlsIdentity) -> Result<(), ClientHomeError> {
+        identity.write(&path.join(IDENTITY)).map_err(ClientHomeError::Key)?;
+        let file = path.join(STAFF_FILE);
+        let failed = |source| ClientHomeError::Io { doing: "writing", path: file.clone(), source };
+        let text = toml::to_string(settings).map_err(|error| failed(io::Error::other(error)))?;
+        std::fs::write(&file, text).map_err(failed)
+    }
+
+    /// Opens a home.
+    ///
+    /// # Errors
+    /// When it is none, or a key file is not as it must be.
+    pub fn open(path: &Path) -> Result<Self, ClientHomeError> {
+        let file = path.join(STAFF_FILE);
+        let text = match std::fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ClientHomeError::Missing { path: path.to_owned(), kind: "staff", file: STAFF_FILE });
+            }
+            Err(source) => return Err(ClientHomeError::Io { doing: "reading", path: file, source }),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            settings: toml::from_str(&text).map_err(|_| ClientHomeError::Damaged(file))?,
+            order_key: SigningKey::read(&path.join(ORDER_KEY)).map_err(ClientHomeError::Key)?,
+            identity: TlsIdentity::read(&path.join(IDENTITY)).map_err(ClientHomeError::Key)?,
+        })
+    }
+
+    /// The id of this home's pair of keys.
+    pub fn key_id(&self) -> KeyId {
+        staff_key_id(&self.order_key.public(), &self.identity.key.digest())
+    }
+
+    /// The catalogue that was believed last, if any.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn trusted(&self) -> Result<Option<Trusted>, ClientHomeError> {
+        let path = self.path.join(CATALOGUE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(ClientHomeError::Io { doing: "reading", path, source }),
+        };
+        let kept: KeptCatalogue = serde_json::from_slice(&bytes).map_err(|_| ClientHomeError::Damaged(path))?;
+        let files = kept.files.into_iter().map(|(name, text)| (name, text.into_bytes())).collect();
+        Ok(Some(Trusted { floors: kept.floors, files }))
+    }
+
+    /// The catalogue that was believed last, ready for use.
+    ///
+    /// # Errors
+    /// When there is none or it cannot be read.
+    pub fn catalogue(&self) -> Result<Catalogue, ClientHomeError> {
+        let missing = ClientHomeError::Missing { path: self.path.clone(), kind: "staff", file: CATALOGUE };
+        self.trusted()?.ok_or(missing)?.view().map_err(ClientHomeError::Catalogue)
+    }
+
+    /// Keeps a believed catalogue, all or nothing.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep(&self, trusted: &Trusted) -> Result<(), ClientHomeError> {
+        Self::keep_in(&self.path, trusted)
+    }
+
+    /// The same for a home that does not count yet.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_in(path: &Path, trusted: &Trusted) -> Result<(), ClientHomeError> {
+        let file = path.join(CATALOGUE);
+        let mut files = BTreeMap::new();
+        for (name, bytes) in &trusted.files {
+            let text = String::from_utf8(bytes.clone()).map_err(|_| ClientHomeError::Damaged(file.clone()))?;
+            files.insert(name.clone(), text);
+        }
+        let kept = KeptCatalogue { floors: trusted.floors, files };
+        let bytes = serde_json::to_vec(&kept).map_err(|_| ClientHomeError::Damaged(file.clone()))?;
+        keyfile::replace(&file, &bytes).map_err(ClientHomeError::Key)
+    }
+}
+
+/// An approver's home: one key, kept away from every network.
+#[derive(Debug)]
+pub struct ApproverHome {
+    /// The key.
+    pub key: SigningKey,
+}
+
+const APPROVER_KEY: &str = "approver.key";
+
+impl ApproverHome {
+    /// Whether a home is there.
+    pub fn exists(path: &Path) -> bool {
+        path.join(APPROVER_KEY).exists()
+    }
+
+    /// Makes a home with a new key.
+    ///
+    /// # Errors
+    /// When one is there already, or it cannot be written.
+    pub fn create(path: &Path) -> Result<Self, ClientHomeError> {
+        make_folder(path)?;
+        let key = SigningKey::generate().map_err(|_| ClientHomeError::Damaged(path.to_owned()))?;
+        key.create(&path.join(APPROVER_KEY)).map_err(ClientHomeError::Key)?;
+        Ok(Self { key })
+    }
+
+    /// Opens a home.
+    ///
+    /// # Errors
+    /// When it is none, or its key file is not as it must be.
+    pub fn open(path: &Path) -> Result<Self, ClientHomeError> {
+        if !Self::exists(path) {
+            return Err(ClientHomeError::Missing { path: path.to_owned(), kind: "approver", file: APPROVER_KEY });
+        }
+        Ok(Self { key: SigningKey::read(&path.join(APPROVER_KEY)).map_err(ClientHomeError::Key)? })
+    }
+}

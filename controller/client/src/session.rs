@@ -1,0 +1,330 @@
+//! One link to the hub, and requests over it.
+
+use crate::home::{ClientHomeError, StaffHome};
+use crate::now;
+use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
+use fernwart_certs::envelope::{EnvelopeError, seal};
+use fernwart_certs::tls::{self, Clock, TlsError};
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::document::{Action, Envelope, Order};
+use fernwart_protocol::id::{KeyId, RunId};
+use fernwart_protocol::limits::{OFFER_FILES, ORDER_EARLY, ORDERS_PER_FRAME};
+use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, Receiver, Sender};
+use fernwart_protocol::staff::{CustomerRow, JobHead, MachineRow, Orders, Reply, Request};
+use fernwart_protocol::text::{List, Text};
+use fernwart_protocol::version::{Hello, NoCommonVersion, tag};
+use std::time::Duration;
+
+/// A request could not be made or answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The home cannot be used.
+    #[error("using this home")]
+    Home(#[source] ClientHomeError),
+    /// This home has no certificate yet.
+    #[error("this home has joined but nobody has put it on the staff list yet")]
+    NotAdmitted,
+    /// TLS cannot be configured.
+    #[error("configuring the link")]
+    Tls(#[source] TlsError),
+    /// The hub cannot be reached.
+    #[error("the hub at {address} does not answer")]
+    Dial {
+        /// Where it should be.
+        address: String,
+        /// What happened.
+        #[source]
+        source: DialError,
+    },
+    /// None of the hub's names has an address.
+    #[error("the hub's name {0} has no address")]
+    NoAddress(String),
+    /// The link has ended.
+    #[error("the link to the hub has ended")]
+    Link(#[source] LinkError),
+    /// The hub's words make no sense.
+    #[error("speaking with the hub")]
+    Frame(#[source] FrameError),
+    /// The hub says no.
+    #[error("{0}")]
+    Denied(Denial),
+    /// The hub speaks another version.
+    #[error("the hub speaks another version")]
+    Version(#[source] NoCommonVersion),
+    /// The hub's catalogue is not to be believed.
+    #[error("verifying the hub's catalogue")]
+    Catalogue(#[source] CatalogueError),
+    /// An order cannot be signed.
+    #[error("signing an order")]
+    Sign(#[source] EnvelopeError),
+    /// The hub answered something else than was asked.
+    #[error("the hub answered something else than was asked")]
+    Unexpected,
+    /// More than a job can hold.
+    #[error("too many machines for one job")]
+    TooMany,
+}
+
+impl ClientError {
+    /// Whether the hub, or the way to it, is what is missing.
+    pub fn is_no_answer(&self) -> bool {
+        match self {
+            Self::Dial { source: DialError::Link { source, .. }, .. } | Self::Link(source) => !matches!(
+                source,
+                LinkError::Closed(Goodbye::Revoked | Goodbye::NotAdmitted | Goodbye::CertificateExpired)
+                    | LinkError::Handshake(_)
+            ),
+            Self::NoAddress(_) | Self::Frame(FrameError::Cut) => true,
+            _ => false,
+        }
+    }
+}
+
+/// One request under way.
+pub struct Stream {
+    send: Sender,
+    receive: Receiver,
+    hello: Option<Hello>,
+}
+
+impl Stream {
+    /// The next reply; nothing once all is said.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn next(&mut self) -> Result<Option<Reply>, ClientError> {
+        if self.hello.is_none() {
+            let hello: Hello = self.receive.expect().await.map_err(ClientError::Frame)?;
+            hello.settle().map_err(ClientError::Version)?;
+            self.hello = Some(hello);
+        }
+        match self.receive.expect::<Reply>().await.map_err(ClientError::Frame)? {
+            Reply::Done => Ok(None),
+            Reply::Denied(denial) => Err(ClientError::Denied(denial)),
+            reply => Ok(Some(reply)),
+        }
+    }
+}
+
+/// A link to the hub.
+pub struct Session {
+    home: StaffHome,
+    dialer: Dialer,
+    link: Link,
+    trusted: Trusted,
+    /// What is approved, as verified here.
+    pub catalogue: Catalogue,
+}
+
+impl Session {
+    /// Dials the hub this home belongs to.
+    ///
+    /// # Errors
+    /// When it does not answer, or is not the one it must be.
+    pub async fn open(home: StaffHome) -> Result<Self, ClientError> {
+        if home.identity.chain.is_empty() {
+            return Err(ClientError::NotAdmitted);
+        }
+        let trusted = home.trusted().map_err(ClientError::Home)?.unwrap_or_default();
+        let catalogue = trusted.view().map_err(ClientError::Catalogue)?;
+        let pins = catalogue.hub.ca.clone();
+        let tls = tls::member(pins, Clock::MustBeRight, home.identity.chain.clone(), &home.identity.key);
+        let tls = tls.map_err(ClientError::Tls)?;
+        let mut last = ClientError::NoAddress(String::new());
+        for name in &catalogue.hub.addresses {
+            let Ok(addresses) = tokio::net::lookup_host(name.as_raw().to_owned()).await else {
+                last = ClientError::NoAddress(name.to_string());
+                continue;
+            };
+            for address in addresses {
+                let failed = |source| ClientError::Dial { address: name.to_string(), source };
+                let dialer = Dialer::new(address).map_err(failed)?;
+                match dialer.dial(address, Door::Staff, tls.clone()).await {
+                    Ok(link) => return Ok(Self { home, dialer, link, trusted, catalogue }),
+                    Err(source) => last = failed(source),
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// The id of this home's pair of keys.
+    pub fn key_id(&self) -> KeyId {
+        self.home.key_id()
+    }
+
+    /// The home.
+    pub fn home(&self) -> &StaffHome {
+        &self.home
+    }
+
+    /// Round-trip time of the link.
+    pub fn rtt(&self) -> Duration {
+        self.link.rtt()
+    }
+
+    /// Says goodbye, so that the hub need not find out.
+    pub async fn close(self) {
+        self.link.close(Goodbye::Done);
+        self.dialer.settle().await;
+    }
+
+    /// Begins a request. Hello and request go up together.
+    ///
+    /// # Errors
+    /// When the link is gone.
+    pub async fn ask(&self, request: &Request) -> Result<Stream, ClientError> {
+        let (mut send, receive) = match self.link.open().await {
+            Ok(stream) => stream,
+            Err(error) => return Err(ClientError::Link(error)),
+        };
+        let versions = self.catalogue.versions;
+        let hello = Hello::new(&[(tag::TARGETS, versions.targets), (tag::TIMESTAMP, versions.timestamp)]);
+        send.send(&hello).await.map_err(ClientError::Frame)?;
+        send.send(request).await.map_err(ClientError::Frame)?;
+        if !matches!(request, Request::Submit(_)) {
+            send.finish();
+        }
+        Ok(Stream { send, receive, hello: None })
+    }
+
+    /// A request that is answered with yes or no.
+    ///
+    /// # Errors
+    /// When the answer is no, or the link breaks.
+    pub async fn tell(&self, request: &Request) -> Result<(), ClientError> {
+        let mut stream = self.ask(request).await.map_err(|error| self.why(error))?;
+        match stream.next().await.map_err(|error| self.why(error))? {
+            None => Ok(()),
+            Some(_) => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// A request with all its replies.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn collect(&mut self, request: &Request) -> Result<Vec<Reply>, ClientError> {
+        let mut stream = self.ask(request).await.map_err(|error| self.why(error))?;
+        let mut replies = Vec::new();
+        while let Some(reply) = stream.next().await.map_err(|error| self.why(error))? {
+            replies.push(reply);
+        }
+        let newest = stream.hello.as_ref().and_then(|hello| hello.number(tag::TIMESTAMP));
+        if newest.is_some_and(|newest| newest > self.catalogue.versions.timestamp)
+            && !matches!(request, Request::Catalogue)
+        {
+            self.sync().await?;
+        }
+        Ok(replies)
+    }
+
+    /// A stream that was cut because the link was says why the link was.
+    fn why(&self, error: ClientError) -> ClientError {
+        match error {
+            ClientError::Frame(FrameError::Cut) if self.link.is_closed() => ClientError::Link(self.link_end()),
+            other => other,
+        }
+    }
+
+    fn link_end(&self) -> LinkError {
+        // The link has ended, so this is ready at once.
+        let closed = self.link.closed();
+        let mut closed = std::pin::pin!(closed);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::future::Future::poll(closed.as_mut(), &mut context) {
+            std::task::Poll::Ready(error) => error,
+            std::task::Poll::Pending => LinkError::Transport,
+        }
+    }
+
+    /// Fetches a newer catalogue, verifies it here and keeps it.
+    ///
+    /// # Errors
+    /// When it is not to be believed, or cannot be kept.
+    pub async fn sync(&mut self) -> Result<(), ClientError> {
+        let replies = Box::pin(self.collect(&Request::Catalogue)).await?;
+        let mut files = Files::default();
+        for reply in replies.into_iter().take(OFFER_FILES) {
+            if let Reply::File(file) = reply {
+                files.insert(file.name.as_raw(), file.bytes.into_bytes());
+            }
+        }
+        let (trusted, catalogue) = advance(&self.trusted, &files).await.map_err(ClientError::Catalogue)?;
+        self.home.keep(&trusted).map_err(ClientError::Home)?;
+        self.trusted = trusted;
+        self.catalogue = catalogue;
+        Ok(())
+    }
+
+    /// All machines within reach.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn machines(&mut self) -> Result<Vec<MachineRow>, ClientError> {
+        let replies = self.collect(&Request::Machines).await?;
+        Ok(replies.into_iter().flat_map(|reply| if let Reply::Machines(rows) = reply { rows.into_vec() } else { Vec::new() }).collect())
+    }
+
+    /// All customers.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn customers(&mut self) -> Result<Vec<CustomerRow>, ClientError> {
+        let replies = self.collect(&Request::Customers).await?;
+        Ok(replies.into_iter().flat_map(|reply| if let Reply::Customers(rows) = reply { rows.into_vec() } else { Vec::new() }).collect())
+    }
+
+    /// Signs an order for one machine.
+    ///
+    /// # Errors
+    /// When it would be too long.
+    pub fn order(&self, machine: &MachineRow, action: Action, reason: &Text<500>, life: Duration) -> Result<Envelope, ClientError> {
+        let (now, ms) = (now(), |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+        let order = Order {
+            run: RunId::from_bytes(fernwart_certs::random()),
+            machine: machine.id,
+            machine_name: machine.name.clone(),
+            customer: machine.customer,
+            action,
+            key: self.key_id(),
+            reason: reason.clone(),
+            targets_version: self.catalogue.versions.targets,
+            not_before: now.saturating_sub(ms(ORDER_EARLY)),
+            not_after: now.saturating_add(ms(life)),
+            sealed: None,
+            session_key: None,
+        };
+        seal(&order, &self.home.order_key).map_err(ClientError::Sign)
+    }
+
+    /// Hands a job in; its news come on the stream.
+    ///
+    /// # Errors
+    /// When the link breaks.
+    pub async fn submit(&self, head: JobHead, orders: &[Envelope]) -> Result<Stream, ClientError> {
+        let mut stream = self.ask(&Request::Submit(head)).await?;
+        // By number and by size: an order may be long.
+        let most = fernwart_protocol::limits::FRAME_BYTES / 2;
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for order in orders {
+            if batch.len() == ORDERS_PER_FRAME || (bytes + order.bytes.as_bytes().len() > most && !batch.is_empty()) {
+                send_batch(&mut stream, std::mem::take(&mut batch)).await?;
+                bytes = 0;
+            }
+            bytes += order.bytes.as_bytes().len() + 128;
+            batch.push(order.clone());
+        }
+        if !batch.is_empty() {
+            send_batch(&mut stream, batch).await?;
+        }
+        stream.send.finish();
+        Ok(stream)
+    }
+}
+
+async fn send_batch(stream: &mut Stream, batch: Vec<Envelope>) -> Result<(), ClientError> {
+    let orders = Orders(List::try_from(batch).map_err(|_| ClientError::TooMany)?);
+    stream.send.send(&orders).await.map_err(ClientError::Frame)
+}
