@@ -1,1 +1,7 @@
-//! x
+//! The one binary of technicians, approvers and the hub's operator.
+//!
+//! `operate` starts things (init, serve, demo) and may name the hub; `cli` is
+//! what people type and may name the client only.
+
+pub mod cli;
+pub mod operate;

@@ -1,1 +1,7 @@
-fn main() {}
+//! `fernwart`: parse, act, say how it ended.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fernwart::cli::run()
+}

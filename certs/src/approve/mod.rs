@@ -12,6 +12,7 @@ mod publish;
 pub use draft::{Contents, Draft, FirstRoot, Progress, SignError};
 pub use publish::{HubRoles, PublishError, freshen, publish};
 
+use crate::catalogue::{CatalogueError, Trusted};
 use crate::identity::SigningKey;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::PublicKey;
@@ -32,6 +33,18 @@ const TARGETS_LIFE_DAYS: i64 = 365;
 const SNAPSHOT_LIFE_DAYS: i64 = 30;
 /// How long a timestamp lasts: a hub that is taken away can freeze for a week.
 const TIMESTAMP_LIFE_DAYS: i64 = 7;
+
+pub use tough::schema::Root;
+
+/// The root in force.
+///
+/// # Errors
+/// When nothing is trusted, or its root cannot be read.
+pub fn root_of(trusted: &Trusted) -> Result<Root, CatalogueError> {
+    let root: Signed<Root> =
+        serde_json::from_slice(trusted.root()?).map_err(|error| CatalogueError::Unreadable("root".into(), error))?;
+    Ok(root.signed)
+}
 
 /// A role's JSON could not be written; an invariant of tough's own types.
 #[derive(Debug, thiserror::Error)]

@@ -64,10 +64,6 @@ pub struct StaffSettings {
     pub addresses: Vec<Text<255>>,
     /// SHA-256 of the hub's CA certificate.
     pub ca: Digest,
-    /// Version of the root this home began with.
-    pub root_version: u64,
-    /// SHA-256 of that root.
-    pub root: Digest,
 }
 
 /// A technician's or robot's home.

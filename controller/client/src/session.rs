@@ -263,7 +263,10 @@ impl Session {
     /// When the hub says no, or the link breaks.
     pub async fn machines(&mut self) -> Result<Vec<MachineRow>, ClientError> {
         let replies = self.collect(&Request::Machines).await?;
-        Ok(replies.into_iter().flat_map(|reply| if let Reply::Machines(rows) = reply { rows.into_vec() } else { Vec::new() }).collect())
+        Ok(replies
+            .into_iter()
+            .flat_map(|reply| if let Reply::Machines(rows) = reply { rows.into_vec() } else { Vec::new() })
+            .collect())
     }
 
     /// All customers.
@@ -272,14 +275,23 @@ impl Session {
     /// When the hub says no, or the link breaks.
     pub async fn customers(&mut self) -> Result<Vec<CustomerRow>, ClientError> {
         let replies = self.collect(&Request::Customers).await?;
-        Ok(replies.into_iter().flat_map(|reply| if let Reply::Customers(rows) = reply { rows.into_vec() } else { Vec::new() }).collect())
+        Ok(replies
+            .into_iter()
+            .flat_map(|reply| if let Reply::Customers(rows) = reply { rows.into_vec() } else { Vec::new() })
+            .collect())
     }
 
     /// Signs an order for one machine.
     ///
     /// # Errors
     /// When it would be too long.
-    pub fn order(&self, machine: &MachineRow, action: Action, reason: &Text<500>, life: Duration) -> Result<Envelope, ClientError> {
+    pub fn order(
+        &self,
+        machine: &MachineRow,
+        action: Action,
+        reason: &Text<500>,
+        life: Duration,
+    ) -> Result<Envelope, ClientError> {
         let (now, ms) = (now(), |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let order = Order {
             run: RunId::from_bytes(fernwart_certs::random()),

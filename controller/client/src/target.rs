@@ -71,7 +71,9 @@ pub fn conditions(text: &str) -> Result<Vec<Condition>, BadTarget> {
                 Condition::Has(owned(part))
             };
             let name = match &condition {
-                Condition::Is(name, _) | Condition::IsNot(name, _) | Condition::Has(name) | Condition::HasNot(name) => name,
+                Condition::Is(name, _) | Condition::IsNot(name, _) | Condition::Has(name) | Condition::HasNot(name) => {
+                    name
+                }
             };
             if name.is_empty() { Err(BadTarget::Condition(part.to_owned())) } else { Ok(condition) }
         })
@@ -119,7 +121,9 @@ fn fits(word: &str, row: &MachineRow) -> bool {
     if let Some(customer) = word.strip_prefix("customer:") {
         let name = row.customer_name.as_raw().to_lowercase();
         let wanted = customer.to_lowercase();
-        return name == wanted || name.split_whitespace().any(|part| part == wanted) || row.customer.to_string() == customer;
+        return name == wanted
+            || name.split_whitespace().any(|part| part == wanted)
+            || row.customer.to_string() == customer;
     }
     glob(word, row.name.as_str()) || row.id.to_string() == word
 }
@@ -182,7 +186,8 @@ mod tests {
     }
 
     fn names(words: &[&str], labels: &str, except: &[&str]) -> Result<Vec<String>, BadTarget> {
-        let machines = [row("kasse-1", "kiel", "tills"), row("kasse-2", "bonn", "tills"), row("lager-1", "kiel", "stores")];
+        let machines =
+            [row("kasse-1", "kiel", "tills"), row("kasse-2", "bonn", "tills"), row("lager-1", "kiel", "stores")];
         let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let labels = if labels.is_empty() { Vec::new() } else { conditions(labels)? };
         let target = Target { words: owned(words), labels, except: owned(except), limit: None };

@@ -35,7 +35,10 @@ impl Standing {
 impl FromStr for Standing {
     type Err = ();
     fn from_str(word: &str) -> Result<Self, ()> {
-        [Self::Pending, Self::Admitted, Self::Rejected, Self::Retired].into_iter().find(|s| s.as_str() == word).ok_or(())
+        [Self::Pending, Self::Admitted, Self::Rejected, Self::Retired]
+            .into_iter()
+            .find(|s| s.as_str() == word)
+            .ok_or(())
     }
 }
 

@@ -149,7 +149,12 @@ async fn listen(mut receive: Receiver) -> Result<(), FrameError> {
 }
 
 /// One stream that a machine has opened.
-async fn answer(shared: &Arc<Shared>, id: MachineId, mut send: Sender, mut receive: Receiver) -> Result<(), FrameError> {
+async fn answer(
+    shared: &Arc<Shared>,
+    id: MachineId,
+    mut send: Sender,
+    mut receive: Receiver,
+) -> Result<(), FrameError> {
     let ask = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Ask>()).await;
     match ask.map_err(|_| FrameError::Cut)?? {
         Ask::Fetch(known) => send_files(shared, &mut send, &known).await?,
@@ -206,10 +211,8 @@ async fn renew(shared: &Shared, id: MachineId, spki: &Blob<256>) -> Renewed {
 
 /// Issues a certificate to an admitted machine and notes its key.
 pub(crate) async fn certify(shared: &Shared, id: MachineId, spki: &[u8]) -> Result<List<Blob<4096>, 4>, Denial> {
-    let chain = shared
-        .authority
-        .issue_member(Name::Machine(id), spki, SystemTime::now())
-        .map_err(|_| Denial::KeysRefused)?;
+    let chain =
+        shared.authority.issue_member(Name::Machine(id), spki, SystemTime::now()).map_err(|_| Denial::KeysRefused)?;
     let until = chain.first().and_then(|leaf| lasts_until(leaf, shared)).ok_or(Denial::KeysRefused)?;
     let noted = SetTlsKey { machine: id, tls_key: fernwart_certs::sha256(spki), until };
     shared.store.write(noted).await.map_err(|error| carry::denial(&error))?;

@@ -105,7 +105,11 @@ fn next_head(last: &Digest, receipt: &Digest) -> Digest {
 ///
 /// # Errors
 /// When it is not this machine's word, or cannot be stored.
-pub(crate) async fn store(shared: &Arc<Shared>, machine: MachineId, settle: Settle) -> Result<(Envelope, PublicKey), Denial> {
+pub(crate) async fn store(
+    shared: &Arc<Shared>,
+    machine: MachineId,
+    settle: Settle,
+) -> Result<(Envelope, PublicKey), Denial> {
     let known = shared.store.machine(&machine).await.map_err(|error| denial(&error))?.ok_or(Denial::NoSuchMachine)?;
     let receipt: Receipt = envelope::open(&settle.receipt, &known.evidence_key).map_err(|_| Denial::NotUnderstood)?;
     let order = Order::from_bytes(settle.order.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;

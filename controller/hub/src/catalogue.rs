@@ -142,8 +142,7 @@ impl Published {
         if catalogue.expiries.timestamp.min(catalogue.expiries.snapshot) - now > FRESHEN_BEFORE_MS {
             return Ok(None);
         }
-        let (files, trusted, catalogue) =
-            freshen(&trusted, &self.roles, now).await.map_err(PublishedError::Publish)?;
+        let (files, trusted, catalogue) = freshen(&trusted, &self.roles, now).await.map_err(PublishedError::Publish)?;
         let timestamp = catalogue.versions.timestamp;
         self.keep(&files, trusted, catalogue).await?;
         Ok(Some(timestamp))
@@ -154,7 +153,12 @@ impl Published {
 ///
 /// # Errors
 /// When signatures are missing or the folder cannot be written.
-pub async fn publish_first(home: &HubHome, roles: HubRoles, draft: &Draft, now: UnixMs) -> Result<Trusted, PublishedError> {
+pub async fn publish_first(
+    home: &HubHome,
+    roles: HubRoles,
+    draft: &Draft,
+    now: UnixMs,
+) -> Result<Trusted, PublishedError> {
     let published = Published::open(home, roles).await?;
     published.publish(draft, now).await?;
     let trusted = published.now().map(|(trusted, _)| trusted.as_ref().clone());

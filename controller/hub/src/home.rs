@@ -186,13 +186,17 @@ impl HubHome {
 
     fn keys(&self) -> Result<HubKeys, HomeError> {
         let path = self.settings_file();
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| HomeError::Io { doing: "reading", path: path.clone(), source })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| HomeError::Io {
+            doing: "reading",
+            path: path.clone(),
+            source,
+        })?;
         let settings = toml::from_str(&text).map_err(|source| HomeError::Settings { path, source })?;
         let signing = |name: &str| SigningKey::read(&self.path.join(name)).map_err(HomeError::Key);
         let path = self.path.join(RESTART);
         let secret = keyfile::read(&path).map_err(HomeError::Key)?;
-        let (reset, ids) = secret.split_first_chunk::<32>().ok_or(HomeError::Key(KeyFileError::Content { path: path.clone() }))?;
+        let (reset, ids) =
+            secret.split_first_chunk::<32>().ok_or(HomeError::Key(KeyFileError::Content { path: path.clone() }))?;
         let ids: [u8; 8] = ids.try_into().map_err(|_| HomeError::Key(KeyFileError::Content { path }))?;
         Ok(HubKeys {
             settings,

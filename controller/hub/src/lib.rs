@@ -127,8 +127,8 @@ impl Hub {
         let store = Store::open(&home.store()).await.map_err(StartError::Store)?;
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
-        let listener = Listener::bind(address, tls, &keys.restart)
-            .map_err(|source| StartError::Listen { address, source })?;
+        let listener =
+            Listener::bind(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
         let shared = Arc::new(Shared {
             evidence_id: fernwart_certs::identity::key_id(&keys.evidence.public()),
             evidence: keys.evidence,
@@ -276,4 +276,3 @@ async fn keep_fresh(shared: Arc<Shared>) {
         }
     }
 }
-

@@ -19,7 +19,9 @@ use fernwart_protocol::staff::{
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, StoreError, Suspend};
+use fernwart_store::{
+    AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, StoreError, Suspend,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,7 +126,8 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         Request::Invite(token) => {
             caller.must_be(Role::Lead)?;
             if let TokenKind::Machine { customer, .. } = &token.admits
-                && (!caller.entry.customers.include(customer) || !shared.store.has_customer(customer).await.map_err(failed)?)
+                && (!caller.entry.customers.include(customer)
+                    || !shared.store.has_customer(customer).await.map_err(failed)?)
             {
                 return Err(Denial::NoSuchCustomer);
             }
@@ -167,7 +170,9 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Cancel(envelopes) => {
             for envelope in envelopes {
-                let Ok(cancel) = Cancel::from_bytes(envelope.bytes.as_bytes()) else { return Err(Denial::NotUnderstood) };
+                let Ok(cancel) = Cancel::from_bytes(envelope.bytes.as_bytes()) else {
+                    return Err(Denial::NotUnderstood);
+                };
                 if let Some(linked) = shared.presence.machine(&cancel.machine) {
                     linked.say(&Control::Cancel(envelope)).await;
                 }
@@ -459,4 +464,3 @@ async fn health(shared: &Shared) -> Health {
         timestamp_until: expiries.map_or(0, |expiries| expiries.timestamp.min(expiries.snapshot)),
     }
 }
-

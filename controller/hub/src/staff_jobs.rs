@@ -238,4 +238,3 @@ async fn settled_news(shared: &Shared, run: RunId, machine: &Machine) -> News {
         Err(error) => News::Denied(carry::denial(&error)),
     }
 }
-

@@ -88,7 +88,9 @@ impl Store {
             .acquire_timeout(Duration::from_secs(30))
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    for pragma in ["journal_mode = WAL", "synchronous = FULL", "busy_timeout = 10000", "cache_size = -2000"] {
+                    for pragma in
+                        ["journal_mode = WAL", "synchronous = FULL", "busy_timeout = 10000", "cache_size = -2000"]
+                    {
                         sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {pragma}"))).execute(&mut *connection).await?;
                     }
                     Ok(())
@@ -142,7 +144,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn machine(&self, id: &MachineId) -> Result<Option<Machine>, StoreError> {
-        let sql = "SELECT m.*, c.name AS customer_name FROM machines m JOIN customers c ON c.id = m.customer WHERE m.id = $1";
+        let sql =
+            "SELECT m.*, c.name AS customer_name FROM machines m JOIN customers c ON c.id = m.customer WHERE m.id = $1";
         let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(&self.pool).await?;
         row.as_ref().map(rows::machine).transpose()
     }
@@ -199,7 +202,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn drafts(&self) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
-        let rows = sqlx::query("SELECT id, draft FROM drafts ORDER BY made_at DESC LIMIT 64").fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query("SELECT id, draft FROM drafts ORDER BY made_at DESC LIMIT 64").fetch_all(&self.pool).await?;
         rows.iter().map(|row| Ok((rows::parsed(row, "id")?, row.try_get("draft")?))).collect()
     }
 
@@ -208,7 +212,10 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn draft(&self, id: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT draft FROM drafts WHERE id = $1").bind(id.to_string()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT draft FROM drafts WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(row.map(|row| row.try_get("draft")).transpose()?)
     }
 
@@ -268,7 +275,10 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn has_customer(&self, id: &CustomerId) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT id FROM customers WHERE id = $1").bind(id.to_string()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT id FROM customers WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(row.is_some())
     }
 

@@ -80,7 +80,11 @@ pub(crate) fn machine(row: &AnyRow) -> Result<Machine, StoreError> {
     })
 }
 
-pub(crate) async fn token(connection: &mut AnyConnection, id: &TokenId, used_by: &str) -> Result<Option<StoredToken>, sqlx::Error> {
+pub(crate) async fn token(
+    connection: &mut AnyConnection,
+    id: &TokenId,
+    used_by: &str,
+) -> Result<Option<StoredToken>, sqlx::Error> {
     let sql = "SELECT t.token, (SELECT COUNT(*) FROM token_uses u WHERE u.token = t.id) AS used, \
                (SELECT COUNT(*) FROM token_uses u WHERE u.token = t.id AND u.used_by = $2) AS by_this \
                FROM tokens t WHERE t.id = $1";

@@ -103,8 +103,13 @@ impl Write for JoinMachine {
             Ok(token) => token,
             Err(denial) => return Ok(Err(denial)),
         };
-        let TokenKind::Machine { customer, labels, admission } = token.admits else { return Ok(Err(Denial::TokenKind)) };
-        let known = sqlx::query("SELECT standing, tls_key FROM machines WHERE id = $1").bind(&id).fetch_optional(&mut *to).await?;
+        let TokenKind::Machine { customer, labels, admission } = token.admits else {
+            return Ok(Err(Denial::TokenKind));
+        };
+        let known = sqlx::query("SELECT standing, tls_key FROM machines WHERE id = $1")
+            .bind(&id)
+            .fetch_optional(&mut *to)
+            .await?;
         if let Some(row) = known {
             let standing: String = row.try_get("standing")?;
             let tls_key: String = row.try_get("tls_key")?;
@@ -201,7 +206,8 @@ impl Write for Admit {
     type Reply = Result<MachineName, Denial>;
     async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
         let id = self.machine.to_string();
-        let row = sqlx::query("SELECT name, standing FROM machines WHERE id = $1").bind(&id).fetch_optional(&mut *to).await?;
+        let row =
+            sqlx::query("SELECT name, standing FROM machines WHERE id = $1").bind(&id).fetch_optional(&mut *to).await?;
         let Some(row) = row else { return Ok(Err(Denial::NoSuchMachine)) };
         let (standing, current): (String, String) = (row.try_get("standing")?, row.try_get("name")?);
         if standing != Standing::Pending.as_str() {
@@ -228,7 +234,8 @@ pub struct SetStanding {
 impl Write for SetStanding {
     type Reply = Result<(), Denial>;
     async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
-        let query = sqlx::query("UPDATE machines SET standing = $3 WHERE id = $1 AND standing = $2").bind(self.machine.to_string());
+        let query = sqlx::query("UPDATE machines SET standing = $3 WHERE id = $1 AND standing = $2")
+            .bind(self.machine.to_string());
         let done = query.bind(self.from.as_str()).bind(self.to.as_str()).execute(to).await?;
         Ok(match (done.rows_affected(), self.from) {
             (1.., _) => Ok(()),
@@ -367,7 +374,11 @@ impl Write for Seen {
                 query.bind(address.as_raw()).execute(to).await?;
             }
             None => {
-                sqlx::query("UPDATE machines SET seen_at = $2 WHERE id = $1").bind(id).bind(self.at).execute(to).await?;
+                sqlx::query("UPDATE machines SET seen_at = $2 WHERE id = $1")
+                    .bind(id)
+                    .bind(self.at)
+                    .execute(to)
+                    .await?;
             }
         }
         Ok(())
@@ -509,12 +520,16 @@ impl Write for Settle {
             }
             Some(_) => {}
             None => {
-                let sql = "INSERT INTO runs (id, job, machine, state, order_envelope) VALUES ($1, 0, $2, 'offered', $3)";
+                let sql =
+                    "INSERT INTO runs (id, job, machine, state, order_envelope) VALUES ($1, 0, $2, 'offered', $3)";
                 let query = sqlx::query(sql).bind(&run).bind(&machine).bind(encoded(&self.order, "order")?);
                 query.execute(&mut *to).await?;
             }
         }
-        let row = sqlx::query("SELECT chain_seq, chain_head FROM machines WHERE id = $1").bind(&machine).fetch_one(&mut *to).await?;
+        let row = sqlx::query("SELECT chain_seq, chain_head FROM machines WHERE id = $1")
+            .bind(&machine)
+            .fetch_one(&mut *to)
+            .await?;
         let last: String = row.try_get("chain_head")?;
         let seq = rows::unsigned(row.try_get("chain_seq")?) + 1;
         let head = (self.chain)(&last.parse().map_err(damaged)?, &self.receipt_hash);

@@ -1,0 +1,563 @@
+//! Approvers' ceremonies: keys, drafts, signatures, publishing, the staff list.
+
+use super::fail::chain;
+use super::output::{Rows, day};
+use super::{Exit, Failure, Place, ShapeArgs, say, span, with_session};
+use clap::{Args, Subcommand};
+use fernwart_certs::approve::{Contents, Draft, Progress, Root};
+use fernwart_certs::catalogue::{Catalogue as Approved, Customers, Role, StaffEntry, target};
+use fernwart_certs::envelope::seal;
+use fernwart_certs::identity::{SigningKey, key_id, staff_key_id};
+use fernwart_client::{ApproverHome, Session, StaffHome, now};
+use fernwart_hub::HubHome;
+use fernwart_protocol::document::{Lock, Locked};
+use fernwart_protocol::id::{Digest, KeyId, PublicKey};
+use fernwart_protocol::staff::{PendingStaff, Reply, Request};
+use fernwart_protocol::text::{Blob, List, Text};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How an approver's public key is written.
+const PUBLIC: &str = "fwa1-";
+
+/// Longest a staff entry lasts.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Approvers.
+#[derive(Args)]
+pub(crate) struct Approver {
+    #[command(subcommand)]
+    command: ApproverCommand,
+}
+
+#[derive(Subcommand)]
+enum ApproverCommand {
+    /// Make an approver's key; it never leaves this computer
+    New,
+    /// Show this approver's public key
+    Show,
+}
+
+pub(crate) fn approver(command: &Approver, place: &Place) -> Result<Exit, Failure> {
+    let path = place.approver();
+    let home = match command.command {
+        ApproverCommand::New if ApproverHome::exists(&path) => {
+            eprintln!("{} has a key already; it is kept", path.display());
+            ApproverHome::open(&path)?
+        }
+        ApproverCommand::New => ApproverHome::create(&path)?,
+        ApproverCommand::Show => ApproverHome::open(&path)?,
+    };
+    say(&format!("{PUBLIC}{}\n", home.key.public()))
+}
+
+/// Reads an approver's public key.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn public_key(text: &str) -> Result<PublicKey, String> {
+    let hex = text.strip_prefix(PUBLIC).ok_or_else(|| format!("an approver's key begins with {PUBLIC}"))?;
+    hex.parse().map_err(|_| "this approver's key is incomplete".to_owned())
+}
+
+/// What is approved.
+#[derive(Args)]
+pub(crate) struct CatalogueArgs {
+    #[command(subcommand)]
+    command: CatalogueCommand,
+}
+
+#[derive(Subcommand)]
+enum CatalogueCommand {
+    /// What is approved now, and which drafts wait for signatures
+    Show {
+        /// Write staff.json, hub.json and shop.json into a folder, to be changed and proposed
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+    /// Propose changed files: DIR holds staff.json, hub.json or shop.json
+    Propose {
+        /// The folder
+        folder: PathBuf,
+    },
+    /// Sign a draft, after reading what it changes
+    Sign {
+        /// The draft, or the beginning of its id
+        draft: Option<String>,
+        /// A draft in a file, instead of one at the hub
+        #[arg(long, value_name = "FILE", conflicts_with = "draft")]
+        file: Option<PathBuf>,
+        /// The approver's home
+        #[arg(long, value_name = "DIR")]
+        key: Option<PathBuf>,
+    },
+    /// Publish a draft that has its signatures
+    Publish {
+        /// The draft, or the beginning of its id
+        draft: Option<String>,
+        /// A shop's first draft in a file, straight into the hub's home
+        #[arg(long, value_name = "FILE", conflicts_with = "draft")]
+        file: Option<PathBuf>,
+    },
+}
+
+pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, Failure> {
+    match &command.command {
+        CatalogueCommand::Show { to } => show(to.as_deref(), place),
+        CatalogueCommand::Propose { folder } => propose(folder, place),
+        CatalogueCommand::Sign { draft, file, key } => {
+            let path = key.clone().map_or_else(|| place.approver(), |dir| Place::new(Some(dir)).approver());
+            let key = ApproverHome::open(&path)?.key;
+            match file {
+                Some(file) => sign_file(file, &key),
+                None => with_session(place, async |session| {
+                    let draft = find(session, draft.as_deref()).await?;
+                    let progress = sign_and_put(session, draft, &key).await?;
+                    say_progress(progress);
+                    Ok(Exit::Done)
+                }),
+            }
+        }
+        CatalogueCommand::Publish { draft, file } => match file {
+            Some(file) => publish_file(file, place),
+            None => with_session(place, async |session| {
+                let draft = find(session, draft.as_deref()).await?;
+                publish(session, &draft).await?;
+                eprintln!("published: version {}", session.catalogue.versions.targets);
+                Ok(Exit::Done)
+            }),
+        },
+    }
+}
+
+fn say_progress(progress: Progress) {
+    eprintln!("signed: {} of {} signatures", progress.have, progress.need);
+    if progress.is_complete() {
+        eprintln!("Next: fernwart catalogue publish");
+    } else {
+        eprintln!("Next: another approver runs fernwart catalogue sign");
+    }
+}
+
+fn unwritable(error: impl std::error::Error) -> Failure {
+    Failure::new(Exit::Failed, "FW-CLI-09", chain(&error))
+}
+
+fn read_draft(bytes: &[u8]) -> Result<Draft, Failure> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Failure::new(Exit::Usage, "FW-CAT-02", format!("this is no draft: {error}")))
+}
+
+fn read_draft_file(path: &Path) -> Result<Draft, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| {
+        Failure::new(Exit::Usage, "FW-CLI-10", format!("{} cannot be read: {error}", path.display()))
+    })?;
+    read_draft(&bytes)
+}
+
+fn write_draft_file(path: &Path, draft: &Draft) -> Result<(), Failure> {
+    let text = serde_json::to_vec_pretty(draft).map_err(unwritable)?;
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, text)?;
+    Ok(std::fs::rename(&beside, path)?)
+}
+
+fn say_changes(draft: &Draft, before: Option<&Approved>) -> Result<(), Failure> {
+    for line in draft.changes(before)? {
+        eprintln!("  {}", fernwart_protocol::text::escaped(&line));
+    }
+    Ok(())
+}
+
+fn sign_file(path: &Path, key: &SigningKey) -> Result<Exit, Failure> {
+    let mut draft = read_draft_file(path)?;
+    eprintln!("You approve:");
+    say_changes(&draft, None)?;
+    draft.sign(key, None)?;
+    write_draft_file(path, &draft)?;
+    let progress = draft.progress(None);
+    eprintln!("signed: {} of {} signatures", progress.have, progress.need);
+    if progress.is_complete() {
+        eprintln!("Next: fernwart catalogue publish --file {}", path.display());
+    } else {
+        eprintln!("Next: another approver runs fernwart catalogue sign --file {}", path.display());
+    }
+    Ok(Exit::Done)
+}
+
+fn publish_file(path: &Path, place: &Place) -> Result<Exit, Failure> {
+    let draft = read_draft_file(path)?;
+    publish_first(&draft, place)?;
+    eprintln!("published: the shop's first catalogue.\nNext: fernwart serve --home {}", place.hub().display());
+    Ok(Exit::Done)
+}
+
+/// Publishes a shop's first catalogue into the hub's home, and completes the
+/// founder's staff home beside it.
+pub(crate) fn publish_first(draft: &Draft, place: &Place) -> Result<(), Failure> {
+    use fernwart_certs::approve::PublishError;
+    use fernwart_hub::catalogue::{PublishedError, publish_first};
+    let home = HubHome::at(&place.hub());
+    let keys = home.open().map_err(|error| Failure::from(fernwart_hub::StartError::Home(error)))?;
+    let published = super::block_on(async {
+        publish_first(&home, keys.roles, draft, now()).await.map_err(|error| {
+            let text = chain(&error);
+            match error {
+                PublishedError::Publish(PublishError::Unsigned { .. }) => {
+                    Failure::new(Exit::Refused, "FW-CAT-03", text)
+                        .now("another approver signs: fernwart catalogue sign --file FILE --key DIR")
+                }
+                PublishedError::Publish(PublishError::Stale { .. }) => Failure::new(Exit::Refused, "FW-CAT-04", text),
+                _ => Failure::new(Exit::Failed, "FW-CAT-02", text),
+            }
+        })
+    })?;
+    let staff = place.staff();
+    if StaffHome::exists(&staff) {
+        let home = StaffHome::open(&staff)?;
+        home.keep(&published)?;
+    }
+    Ok(())
+}
+
+async fn drafts(session: &mut Session) -> Result<Vec<Draft>, Failure> {
+    let mut drafts = Vec::new();
+    for reply in session.collect(&Request::Drafts).await? {
+        if let Reply::Draft(bytes) = reply {
+            drafts.push(read_draft(bytes.as_bytes())?);
+        }
+    }
+    Ok(drafts)
+}
+
+async fn find(session: &mut Session, wanted: Option<&str>) -> Result<Draft, Failure> {
+    let mut found = Vec::new();
+    for draft in drafts(session).await? {
+        let id = draft.id().map_err(unwritable)?.to_string();
+        // Only what builds on the published catalogue can still be published.
+        let current = draft.targets.signed.version.get() == session.catalogue.versions.targets + 1;
+        if wanted.map_or(current, |wanted| id.starts_with(wanted)) {
+            found.push(draft);
+        }
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(draft), true) => Ok(draft),
+        (Some(_), false) => {
+            Err(Failure::new(Exit::Usage, "FW-CAT-05", "several drafts wait; name one").now("fernwart catalogue show"))
+        }
+        (None, _) => Err(Failure::new(Exit::Usage, "FW-CAT-05", "no such draft waits").now("fernwart catalogue show")),
+    }
+}
+
+fn root_in_force(session: &Session) -> Result<Root, Failure> {
+    let trusted = session.home().trusted()?.unwrap_or_default();
+    fernwart_certs::approve::root_of(&trusted).map_err(unwritable)
+}
+
+async fn put(session: &Session, draft: &Draft) -> Result<(), Failure> {
+    let bytes = serde_json::to_vec(draft).map_err(unwritable)?;
+    let bytes = Blob::try_from(bytes).map_err(unwritable)?;
+    Ok(session.tell(&Request::PutDraft(bytes)).await?)
+}
+
+async fn sign_and_put(session: &Session, mut draft: Draft, key: &SigningKey) -> Result<Progress, Failure> {
+    let root = root_in_force(session)?;
+    eprintln!("You approve:");
+    say_changes(&draft, Some(&session.catalogue))?;
+    draft.sign(key, Some(&root))?;
+    put(session, &draft).await?;
+    Ok(draft.progress(Some(&root)))
+}
+
+async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
+    let id: Digest = draft.id().map_err(unwritable)?;
+    session.tell(&Request::Publish(id)).await?;
+    Ok(session.sync().await?)
+}
+
+/// Proposes; and where one approver suffices and is here, signs and publishes.
+async fn put_through(session: &mut Session, contents: &Contents, place: &Place) -> Result<(), Failure> {
+    let approver = ApproverHome::open(&place.approver()).ok();
+    let proposer = approver.as_ref().map(|home| home.key.public());
+    let draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
+    match approver {
+        Some(home) if session.catalogue.threshold == 1 => {
+            sign_and_put(session, draft.clone(), &home.key).await?;
+            publish(session, &draft).await?;
+            eprintln!("published: version {}", session.catalogue.versions.targets);
+        }
+        _ => {
+            put(session, &draft).await?;
+            let id = draft.id().map_err(unwritable)?.to_string();
+            eprintln!("proposed as draft {}; nothing is in force yet:", id.get(..12).unwrap_or_default());
+            say_changes(&draft, Some(&session.catalogue))?;
+            let need = session.catalogue.threshold;
+            eprintln!("Next: {need} approver(s) run fernwart catalogue sign, then: fernwart catalogue publish");
+        }
+    }
+    Ok(())
+}
+
+fn propose(folder: &Path, place: &Place) -> Result<Exit, Failure> {
+    fn read<T: serde::de::DeserializeOwned>(
+        folder: &Path,
+        name: &str,
+        changed: &mut usize,
+    ) -> Result<Option<T>, Failure> {
+        let path = folder.join(name);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        *changed += 1;
+        let read = serde_json::from_str(&text);
+        read.map(Some).map_err(|error| Failure::new(Exit::Usage, "FW-CAT-02", format!("{}: {error}", path.display())))
+    }
+    let mut changed = 0;
+    let staff = read(folder, target::STAFF, &mut changed)?;
+    let hub = read(folder, target::HUB, &mut changed)?;
+    let shop = read(folder, target::SHOP, &mut changed)?;
+    if changed == 0 {
+        return Err(Failure::new(
+            Exit::Usage,
+            "FW-CAT-02",
+            format!("{} holds no staff.json, hub.json or shop.json", folder.display()),
+        )
+        .now("fernwart catalogue show --to DIR writes what is approved now"));
+    }
+    with_session(place, async |session| {
+        session.sync().await?;
+        let now = Contents::of(&session.catalogue);
+        let contents =
+            Contents { staff: staff.unwrap_or(now.staff), hub: hub.unwrap_or(now.hub), shop: shop.unwrap_or(now.shop) };
+        put_through(session, &contents, place).await?;
+        Ok(Exit::Done)
+    })
+}
+
+fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        session.sync().await?;
+        if let Some(folder) = to {
+            std::fs::create_dir_all(folder)?;
+            let trusted = session.home().trusted()?.unwrap_or_default();
+            for name in target::NAMED {
+                if let Some(bytes) = trusted.files.get(name) {
+                    std::fs::write(folder.join(name), bytes)?;
+                }
+            }
+            eprintln!(
+                "written to {}.\nNext: change them, then: fernwart catalogue propose {}",
+                folder.display(),
+                folder.display()
+            );
+            return Ok(Exit::Done);
+        }
+        let catalogue = session.catalogue.clone();
+        let mut out = format!(
+            "{} · version {} · {} of {} approvers must sign · targets until {} · root until {}\n",
+            catalogue.shop.name,
+            catalogue.versions.targets,
+            catalogue.threshold,
+            catalogue.approvers.len(),
+            day(catalogue.expiries.targets),
+            day(catalogue.expiries.root)
+        );
+        let root = root_in_force(session)?;
+        for draft in drafts(session).await? {
+            let id = draft.id().map_err(unwritable)?.to_string();
+            let progress = draft.progress(Some(&root));
+            out += &format!(
+                "draft {} · {} of {} signatures\n",
+                id.get(..12).unwrap_or_default(),
+                progress.have,
+                progress.need
+            );
+            for line in draft.changes(Some(&catalogue))? {
+                out += &format!("  {}\n", fernwart_protocol::text::escaped(&line));
+            }
+        }
+        say(&out)
+    })
+}
+
+/// Who may give orders.
+#[derive(Args)]
+pub(crate) struct Staff {
+    #[command(subcommand)]
+    command: StaffCommand,
+}
+
+#[derive(Subcommand)]
+enum StaffCommand {
+    /// Put somebody who has joined onto the staff list, or change an entry
+    Add {
+        /// The name
+        name: String,
+        /// The key id they told you
+        #[arg(long, value_name = "ID")]
+        key_id: KeyId,
+        /// What they may do: diagnose, repair or lead
+        #[arg(long)]
+        role: Role,
+        /// Only these customers' machines
+        #[arg(long, value_name = "CUSTOMER")]
+        customer: Vec<String>,
+        /// Until when, at most a year: 90d
+        #[arg(long, default_value = "365d", value_parser = span::parse)]
+        until: Duration,
+    },
+    /// Cut somebody off at once: links, hub, and with an approver's key every machine
+    Suspend {
+        /// The name or key id
+        name: String,
+    },
+    /// Take somebody off the staff list
+    Rm {
+        /// The name or key id
+        name: String,
+    },
+    /// The staff list
+    Ls(ShapeArgs),
+}
+
+pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
+    match &command.command {
+        StaffCommand::Add { name, key_id, role, customer, until } => {
+            let name: Text<64> =
+                name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
+            if *until > YEAR {
+                return Err(
+                    Failure::new(Exit::Usage, "FW-CLI-01", "a staff entry lasts at most a year").now("--until 365d")
+                );
+            }
+            with_session(place, async |session| {
+                session.sync().await?;
+                let entry = entry(session, name, *key_id, *role, customer, *until).await?;
+                let mut contents = Contents::of(&session.catalogue);
+                contents.staff.staff.retain(|known| known.key != entry.key);
+                contents.staff.staff.push(entry);
+                put_through(session, &contents, place).await?;
+                Ok(Exit::Done)
+            })
+        }
+        StaffCommand::Suspend { name } => suspend(name, place),
+        StaffCommand::Rm { name } => with_session(place, async |session| {
+            session.sync().await?;
+            let key = listed(session, name)?.key;
+            let mut contents = Contents::of(&session.catalogue);
+            contents.staff.staff.retain(|known| known.key != key);
+            put_through(session, &contents, place).await?;
+            Ok(Exit::Done)
+        }),
+        StaffCommand::Ls(shape) => {
+            let entries = with_session(place, async |session| {
+                session.sync().await?;
+                Ok(session.catalogue.staff.staff.clone())
+            })?;
+            let mut rows = Rows::new("staff", &["name", "role", "customers", "until", "key"]);
+            for entry in entries {
+                let reach = match &entry.customers {
+                    Customers::All => "all".to_owned(),
+                    Customers::Only(some) => some.len().to_string(),
+                };
+                let (role, until) = (entry.role.as_str(), day(entry.until));
+                rows.push(vec![
+                    entry.name.as_raw().into(),
+                    role.into(),
+                    reach.into(),
+                    until.into(),
+                    entry.key.to_string().into(),
+                ]);
+            }
+            rows.print(shape.output)
+        }
+    }
+}
+
+/// The entry for a key, from keys that truly make up its id.
+async fn entry(
+    session: &mut Session,
+    name: Text<64>,
+    key: KeyId,
+    role: Role,
+    customers: &[String],
+    until: Duration,
+) -> Result<StaffEntry, Failure> {
+    let until = now().saturating_add(i64::try_from(until.as_millis()).unwrap_or(i64::MAX));
+    let customers = if customers.is_empty() {
+        Customers::All
+    } else {
+        let known = session.customers().await?;
+        let mut ids = Vec::new();
+        for name in customers {
+            let found = known.iter().find(|row| row.name.as_raw().to_lowercase() == name.to_lowercase());
+            let found = found.ok_or_else(|| {
+                Failure::new(Exit::Usage, "FW-HUB-06", format!("no customer {name:?}")).now("fernwart customer ls")
+            })?;
+            ids.push(found.id);
+        }
+        Customers::Only(ids)
+    };
+    if let Some(known) = session.catalogue.staff.find(&key) {
+        return Ok(StaffEntry { name, role, customers, until, ..known.clone() });
+    }
+    let mut waiting: Vec<PendingStaff> = Vec::new();
+    for reply in session.collect(&Request::Pending).await? {
+        if let Reply::Pending(_, staff) = reply {
+            waiting.extend(staff);
+        }
+    }
+    let joined = waiting.into_iter().find(|joined| joined.key == key);
+    // The id commits to both keys: a hub that hands out others is found out.
+    match joined.filter(|joined| staff_key_id(&joined.order_key, &joined.tls_key) == key) {
+        Some(joined) => {
+            Ok(StaffEntry { key, order_key: joined.order_key, tls_key: joined.tls_key, name, role, customers, until })
+        }
+        None => Err(Failure::new(Exit::Usage, "FW-JOIN-12", format!("nobody with the key id {key} has joined"))
+            .now("they run fernwart join first; then: fernwart pending")),
+    }
+}
+
+fn listed(session: &Session, name: &str) -> Result<StaffEntry, Failure> {
+    let staff = &session.catalogue.staff.staff;
+    let found: Vec<_> =
+        staff.iter().filter(|entry| entry.name.as_raw() == name || entry.key.to_string() == name).collect();
+    match found.as_slice() {
+        [entry] => Ok((*entry).clone()),
+        [] => Err(Failure::new(Exit::Usage, "FW-CLI-02", format!("nobody called {name:?} is on the staff list"))
+            .now("fernwart staff ls")),
+        _ => {
+            Err(Failure::new(Exit::Usage, "FW-CLI-02", format!("several entries are called {name:?}; use the key id"))
+                .now("fernwart staff ls"))
+        }
+    }
+}
+
+fn suspend(name: &str, place: &Place) -> Result<Exit, Failure> {
+    let approver = ApproverHome::open(&place.approver()).ok();
+    with_session(place, async |session| {
+        session.sync().await?;
+        let entry = listed(session, name)?;
+        session.tell(&Request::Suspend(entry.key)).await?;
+        eprintln!("{} is cut off at this hub.", entry.name);
+        match &approver {
+            Some(home) => {
+                let locked = Locked::Keys(List::try_from(vec![entry.key]).unwrap_or_default());
+                let key = key_id(&home.key.public());
+                let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
+                let envelope = seal(&lock, &home.key).map_err(fernwart_client::ClientError::Sign)?;
+                session.tell(&Request::Lock(envelope)).await?;
+                eprintln!(
+                    "Every machine has been told to refuse this key; machines that are away hear it when they return."
+                );
+            }
+            None => eprintln!(
+                "No approver's key is here, so machines still know the key.\nNext: an approver runs fernwart staff suspend too"
+            ),
+        }
+        eprintln!("Next: fernwart staff rm {name}");
+        Ok(Exit::Done)
+    })
+}

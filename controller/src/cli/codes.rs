@@ -1,0 +1,152 @@
+//! `fernwart help CODE`: what a code means and what to do.
+
+use super::fail::{Exit, Failure};
+use super::say;
+use fernwart_protocol::code::{Denial, Refusal};
+
+/// What to do, by code; what it means stands in the protocol's table, or here.
+const HERE: &[(&str, &str, &str)] = &[
+    ("FW-CLI-01", "the command line cannot be understood", "fernwart --help"),
+    ("FW-CLI-02", "no machine was meant, or none fits", "fernwart ls -o name lists all names"),
+    ("FW-CLI-03", "there is no home where one was expected", "fernwart init or fernwart join; or --home DIR"),
+    ("FW-CLI-04", "a key file may be read by others, is a link, or is damaged", "see what the file is, then chmod 600"),
+    ("FW-CLI-05", "the hub did not answer in time", "is it running, and does UDP reach it? fernwart doctor"),
+    (
+        "FW-CLI-06",
+        "the hub no longer lets this key in: suspended, removed, or run out",
+        "ask a lead: fernwart staff ls",
+    ),
+    ("FW-CLI-07", "the hub is not the one this home trusts, or a certificate has run out", "fernwart doctor"),
+    (
+        "FW-CLI-08",
+        "an answer was not signed by the machine it claims to come from",
+        "keep the hub's log; find out who altered it",
+    ),
+    ("FW-CLI-09", "fernwart itself failed", "read the line before; then fernwart doctor"),
+    ("FW-CLI-10", "a file could not be read or written", "look at the path in the message"),
+    (
+        "FW-CAT-06",
+        "the hub offers a catalogue that nobody approved, or an older one",
+        "do not go on before somebody has found out why",
+    ),
+    ("FW-CAT-07", "this key may not sign this draft", "another approver must sign"),
+    ("FW-JOIN-20", "no invitation was given", "ask for one: fernwart invite"),
+    (
+        "FW-JOIN-21",
+        "the text is no invitation, was cut, or has a typing error",
+        "copy the whole line, from fw1- to its end",
+    ),
+    (
+        "FW-JOIN-22",
+        "an invitation for many machines must not stand on a command line",
+        "save it in a file: --invitation FILE",
+    ),
+    ("FW-JOIN-23", "joining failed; nothing counts yet", "try again; the message says where it stopped"),
+    ("FW-OWN-10", "without a terminal the policy must be given", "--policy ask, nightly, trusted or a file"),
+    ("FW-HUB-20", "the folder is no hub's", "fernwart init makes one"),
+    ("FW-HUB-21", "another hub runs on this folder", "stop the other one first"),
+    (
+        "FW-HUB-22",
+        "a private key of an approver or of staff lies in the hub's folder",
+        "move it to its owner's computer",
+    ),
+    (
+        "FW-HUB-23",
+        "a key file of the hub may be read by others, is a link, or is damaged",
+        "see what the file is, then chmod 600",
+    ),
+    ("FW-HUB-24", "the address cannot be listened on", "choose another with --listen"),
+    ("FW-HUB-25", "the hub's store or catalogue cannot be used", "is there room on the disk (df -h)?"),
+    (
+        "FW-JNL-01",
+        "the journal does not hold together",
+        "ask the machine's owner for it again; if it fails again, somebody altered it",
+    ),
+];
+
+/// What to do about codes of the protocol's tables.
+const ADVICE: &[(&str, &str)] = &[
+    ("FW-GATE-03", "put the key on the staff list: fernwart staff add"),
+    ("FW-GATE-04", "a lead renews the entry: fernwart staff add NAME --key-id … --until …"),
+    ("FW-GATE-05", "only a new catalogue lifts a lock"),
+    ("FW-GATE-06", "ask somebody with the role repair"),
+    ("FW-GATE-10", "send it again; if it persists, compare the clocks: fernwart doctor"),
+    ("FW-GATE-12", "an approver signs anew: fernwart catalogue propose, sign, publish"),
+    ("FW-GATE-13", "wait until the machine follows the newest catalogue"),
+    ("FW-GATE-14", "set the machine's clock; the finding time.off says how far it is off"),
+    ("FW-GATE-15", "free space on the machine's disk"),
+    ("FW-CAT-01", "an approver must sign it first"),
+    ("FW-CAT-02", "propose it anew: fernwart catalogue propose"),
+    ("FW-CAT-03", "another approver signs: fernwart catalogue sign --key DIR"),
+    ("FW-CAT-04", "propose it anew on top of the published one"),
+    ("FW-CAT-05", "fernwart catalogue show lists the drafts"),
+    ("FW-HUB-02", "update the older of the two programs"),
+    ("FW-HUB-03", "ask a lead"),
+    ("FW-HUB-04", "fernwart ls lists all machines"),
+    ("FW-HUB-05", "fernwart job ls lists the newest jobs"),
+    ("FW-HUB-06", "fernwart customer ls lists all customers"),
+    ("FW-HUB-07", "choose another name"),
+    ("FW-HUB-08", "free space on the hub; nothing was lost and nothing was sent"),
+    ("FW-HUB-09", "look at the hub's log; nothing was sent"),
+    ("FW-HUB-10", "try again in a minute"),
+    ("FW-HUB-12", "ask a lead: fernwart staff ls"),
+    ("FW-HUB-13", "publish the first one: fernwart catalogue publish --draft FILE"),
+    ("FW-JOIN-01", "ask for a new invitation"),
+    ("FW-JOIN-02", "ask for a new invitation"),
+    ("FW-JOIN-03", "ask for a new one; and ask who used this one: fernwart pending"),
+    ("FW-JOIN-04", "ask for a new invitation"),
+    ("FW-JOIN-11", "fernwart pending lists who waits"),
+    ("FW-JOIN-12", "fernwart staff add, signed by the approvers"),
+];
+
+/// What to do about a code.
+pub fn advice(code: &str) -> Option<&'static str> {
+    let here = HERE.iter().find(|(known, ..)| *known == code).map(|(_, _, now)| *now);
+    here.or_else(|| ADVICE.iter().find(|(known, _)| *known == code).map(|(_, now)| *now))
+}
+
+/// What a code means.
+pub fn meaning(code: &str) -> Option<&'static str> {
+    let refusal = Refusal::ALL.iter().find(|refusal| refusal.code() == code).map(|refusal| refusal.what());
+    let denial = || Denial::ALL.iter().find(|denial| denial.code() == code).map(|denial| denial.what());
+    let here = || HERE.iter().find(|(known, ..)| *known == code).map(|(_, what, _)| *what);
+    refusal.or_else(denial).or_else(here)
+}
+
+/// Explains a code.
+///
+/// # Errors
+/// When there is no such code.
+pub fn explain(code: &str) -> Result<Exit, Failure> {
+    let code = code.to_uppercase();
+    let Some(what) = meaning(&code) else {
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", format!("there is no code {code}")));
+    };
+    let who = match code.split('-').nth(1) {
+        Some("GATE" | "OWN") => "The machine itself said no; no hub can overrule it.",
+        Some("HUB") => "The hub said no.",
+        Some("JOIN") => "Somebody wanted to join.",
+        Some("CAT") => "It is about what is approved.",
+        _ => "It is about this command.",
+    };
+    let now = advice(&code).map(|now| format!("  now: {now}\n")).unwrap_or_default();
+    say(&format!("{code}  {what}\n  {who}\n{now}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_can_be_explained_and_stands_once() {
+        let mut all: Vec<&str> =
+            Refusal::ALL.iter().map(|r| r.code()).chain(Denial::ALL.iter().map(|d| d.code())).collect();
+        all.extend(HERE.iter().map(|(code, ..)| *code));
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        assert!(all.iter().all(|code| meaning(code).is_some()));
+        assert!(ADVICE.iter().all(|(code, _)| meaning(code).is_some()));
+    }
+}

@@ -1,0 +1,446 @@
+//! `fernwart diagnose`: one signed order a machine, answers as they come.
+
+use super::output::{Rows, is_watched, moment};
+use super::{Exit, Failure, Place, TargetArgs, say, span, with_session};
+use clap::{Args, ValueEnum};
+use fernwart_client::target::{Target, select};
+use fernwart_client::{Answer, Answered, Session, Stream, judge_news, now};
+use fernwart_protocol::diagnosis::{Answer as Facts, Report, Severity, facts};
+use fernwart_protocol::document::{Action, Envelope, SectionName};
+use fernwart_protocol::id::MachineId;
+use fernwart_protocol::staff::{JobHead, MachineRow, Reply};
+use fernwart_protocol::text::{List, Text, escaped};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// What is wrong with machines, and why.
+#[derive(Args)]
+#[command(
+    before_help = "Examples:\n  fernwart diagnose kasse-2\n  fernwart diagnose -l site=kiel --section disks -o jsonl > disks.jsonl",
+    after_help = "Exit: 0 well · 1 findings at or above --fail-on · 3 refused · 4 no answer in time · 5 fernwart failed\nNext: fernwart facts MACHINE shows every number"
+)]
+pub(crate) struct Diagnose {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t = Shape::Table)]
+    output: Shape,
+    /// From which severity on the exit code is 1
+    #[arg(long, default_value = "crit", value_name = "warn|crit")]
+    fail_on: Severity,
+    /// Whose absence counts: all, online, or a share like 95%
+    #[arg(long, default_value = "all", value_parser = Require::parse)]
+    require: Require,
+    /// Only these sections
+    #[arg(long, value_name = "SECTION")]
+    section: Vec<SectionName>,
+    /// Wait at most so long
+    #[arg(long, default_value = "15s", value_parser = span::parse)]
+    timeout: Duration,
+    /// So many machines at once
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    parallel: u32,
+    /// Why, for the machine's journal
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Show the checks that found nothing, too
+    #[arg(long)]
+    all: bool,
+}
+
+/// The shape of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shape {
+    /// For eyes.
+    Table,
+    /// One JSON array at the end.
+    Json,
+    /// One JSON object a line, as answers come.
+    Jsonl,
+    /// Comma-separated values.
+    Csv,
+    /// Names of machines with findings.
+    Name,
+}
+
+/// Whose absence counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Require {
+    /// Everybody's.
+    All,
+    /// Only of machines that are linked.
+    Online,
+    /// That of more than the rest of this share.
+    Share(f64),
+}
+
+impl Require {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "online" => Ok(Self::Online),
+            share => {
+                let number = share.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+                number
+                    .filter(|n| (0.0..=100.0).contains(n))
+                    .map(Self::Share)
+                    .ok_or_else(|| "write all, online or 95%".into())
+            }
+        }
+    }
+}
+
+/// Counts of a run of the command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
+    selected: usize,
+    ok: usize,
+    warn: usize,
+    crit: usize,
+    refused: usize,
+    failed: usize,
+    away: usize,
+    silent: usize,
+}
+
+impl Tally {
+    fn add(&mut self, answer: &Answer) {
+        let place = match answer {
+            Answer::Report(report, _) => match report.worst() {
+                Some(Severity::Crit) => &mut self.crit,
+                Some(Severity::Warn) => &mut self.warn,
+                None => &mut self.ok,
+            },
+            Answer::Refused(_) => &mut self.refused,
+            Answer::Away => &mut self.away,
+            Answer::Silent => &mut self.silent,
+            Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => &mut self.failed,
+        };
+        *place += 1;
+    }
+
+    fn answered(&self) -> usize {
+        self.ok + self.warn + self.crit
+    }
+
+    /// Absences that count, and those that do not.
+    fn absences(&self, require: Require) -> (usize, usize) {
+        let all = self.away + self.silent;
+        match require {
+            Require::All => (all, 0),
+            Require::Online => (self.silent, self.away),
+            Require::Share(share) => {
+                let enough = self.answered() as f64 * 100.0 >= share * self.selected as f64;
+                if enough { (0, all) } else { (all, 0) }
+            }
+        }
+    }
+
+    fn exit(&self, require: Require, fail_on: Severity) -> Exit {
+        let bad = match fail_on {
+            Severity::Warn => self.warn + self.crit,
+            Severity::Crit => self.crit,
+        };
+        let (absent, _) = self.absences(require);
+        match self {
+            Self { refused: 1.., .. } => Exit::Refused,
+            _ if absent > 0 => Exit::NoAnswer,
+            Self { failed: 1.., .. } => Exit::Failed,
+            _ if bad > 0 => Exit::Bad,
+            _ => Exit::Done,
+        }
+    }
+
+    fn summary(&self, require: Require, took: Duration, exit: Exit) -> Value {
+        let (no_answer, away) = self.absences(require);
+        json!({
+            "v": 1, "type": "summary", "selected": self.selected, "answered": self.answered(), "ok": self.ok,
+            "warn": self.warn, "crit": self.crit, "refused": self.refused, "failed": self.failed,
+            "no_answer": no_answer, "away": away,
+            "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "exit": exit.number(),
+        })
+    }
+}
+
+pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
+    let target = command.target.read()?;
+    let begun = Instant::now();
+    let (rows, answers) = with_session(place, async |session| ask(command, &target, session).await)?;
+    conclude(command, &rows, &answers, begun.elapsed())
+}
+
+type Answers = Vec<Answered>;
+
+async fn ask(
+    command: &Diagnose,
+    target: &Target,
+    session: &mut Session,
+) -> Result<(Vec<MachineRow>, Answers), Failure> {
+    let deadline = tokio::time::Instant::now() + command.timeout;
+    let in_time = tokio::time::timeout_at(deadline, session.machines()).await;
+    let silent = || Failure::new(Exit::NoAnswer, "FW-CLI-05", "the hub did not answer in time");
+    let machines = in_time.map_err(|_| silent())??;
+    let selected = select(target, &machines)?;
+    let reason: Text<500> =
+        command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))?;
+    let sections = List::try_from(command.section.clone())
+        .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "at most 16 sections"))?;
+    let mut orders: HashMap<MachineId, Envelope> = HashMap::with_capacity(selected.len());
+    let mut envelopes = Vec::with_capacity(selected.len());
+    for row in &selected {
+        let action = Action::Diagnose { sections: sections.clone() };
+        let envelope = session.order(row, action, &reason, command.timeout)?;
+        orders.insert(row.id, envelope.clone());
+        envelopes.push(envelope);
+    }
+    let head = JobHead {
+        action: Text::clipped("diagnose"),
+        reason,
+        orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
+        parallel: command.parallel,
+    };
+    let mut stream = session.submit(head, &envelopes).await?;
+    let progress = progress(selected.len());
+    let mut answers = Vec::with_capacity(selected.len());
+    loop {
+        // A machine that has not answered by then has not answered in time.
+        let Ok(next) = tokio::time::timeout_at(deadline, news(&mut stream, &orders)).await else { break };
+        let Some(answered) = next? else { break };
+        progress.inc(1);
+        if let Some(row) = selected.iter().find(|row| row.id == answered.machine)
+            && command.output == Shape::Jsonl
+        {
+            progress.suspend(|| say(&(result_line(row, &answered.answer).to_string() + "\n")))?;
+        }
+        answers.push(answered);
+    }
+    progress.finish_and_clear();
+    Ok((selected, answers))
+}
+
+async fn news(stream: &mut Stream, orders: &HashMap<MachineId, Envelope>) -> Result<Option<Answered>, Failure> {
+    while let Some(reply) = stream.next().await? {
+        if let Reply::Update(update) = reply
+            && let Some(order) = orders.get(&update.machine)
+            && let Some(answered) = judge_news(update.machine, Some(order), update.news)
+        {
+            return Ok(Some(answered));
+        }
+    }
+    Ok(None)
+}
+
+fn progress(machines: usize) -> ProgressBar {
+    let target = if is_watched() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(machines as u64), target);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} of {len} answered  {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// Status, and the code where there is one.
+fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Option<String>) {
+    match answer {
+        Answer::Report(report, _) => match report.worst() {
+            Some(Severity::Crit) => ("crit", None, None),
+            Some(Severity::Warn) => ("warn", None, None),
+            None => ("ok", None, None),
+        },
+        Answer::Refused(refusal) => ("refused", Some(refusal.code()), Some(refusal.to_string())),
+        Answer::Away => ("no_answer", None, Some("the machine is away".into())),
+        Answer::Silent => ("no_answer", None, Some("no answer in time".into())),
+        Answer::Ended(outcome) => ("failed", None, Some(outcome.as_str().into())),
+        Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denial.to_string())),
+        Answer::Forged => ("failed", Some("FW-CLI-08"), Some("the answer is not signed by this machine".into())),
+    }
+}
+
+fn result_line(row: &MachineRow, answer: &Answer) -> Value {
+    let (status, code, why) = status(answer);
+    let mut line = json!({
+        "v": 1, "type": "result", "machine": row.name, "id": row.id, "customer": row.customer_name.as_raw(), "status": status,
+    });
+    if let Some(fields) = line.as_object_mut() {
+        if let Some(code) = code {
+            fields.insert("code".into(), code.into());
+        }
+        if let Some(why) = why {
+            fields.insert("why".into(), why.into());
+        }
+        if let Answer::Report(report, receipt) = answer {
+            fields.insert("run".into(), receipt.run.to_string().into());
+            fields.insert("report".into(), serde_json::to_value(report).unwrap_or_default());
+        }
+    }
+    line
+}
+
+fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took: Duration) -> Result<Exit, Failure> {
+    let by_machine: HashMap<_, _> = answers.iter().map(|answered| (answered.machine, &answered.answer)).collect();
+    let mut tally = Tally { selected: rows.len(), ..Tally::default() };
+    let all: Vec<(&MachineRow, &Answer)> =
+        rows.iter().map(|row| (row, by_machine.get(&row.id).copied().unwrap_or(&Answer::Silent))).collect();
+    all.iter().for_each(|(_, answer)| tally.add(answer));
+    let exit = tally.exit(command.require, command.fail_on);
+    let summary = tally.summary(command.require, took, exit);
+    match command.output {
+        Shape::Jsonl => {
+            for (row, _) in all.iter().filter(|(row, _)| !by_machine.contains_key(&row.id)) {
+                say(&(result_line(row, &Answer::Silent).to_string() + "\n"))?;
+            }
+            say(&(summary.to_string() + "\n"))?;
+        }
+        Shape::Json => {
+            let results: Vec<_> = all.iter().map(|(row, answer)| result_line(row, answer)).collect();
+            say(&(json!({"v": 1, "type": "diagnosis", "results": results, "summary": summary}).to_string() + "\n"))?;
+        }
+        Shape::Csv | Shape::Name => {
+            let mut table =
+                Rows::new("result", &["machine", "customer", "status", "severity", "finding", "instance", "cause"]);
+            for (row, answer) in &all {
+                push_findings(&mut table, row, answer);
+            }
+            let shape = if command.output == Shape::Csv { super::Shape::Csv } else { super::Shape::Name };
+            table.print(shape)?;
+        }
+        Shape::Table => match all.as_slice() {
+            [(row, Answer::Report(report, _))] => drop(say(&one_in_words(row, report, command.all))?),
+            several => drop(say(&several.iter().map(|(row, answer)| line_in_words(row, answer)).collect::<String>())?),
+        },
+    }
+    if command.output != Shape::Table || rows.len() > 1 {
+        let (no_answer, away) = tally.absences(command.require);
+        let part = |count: usize, what: &str| if count > 0 { format!(" · {what} {count}") } else { String::new() };
+        eprintln!(
+            "selected {} · answered {}{}{}{}{} · {:.1} s",
+            tally.selected,
+            tally.answered(),
+            part(tally.refused, "refused"),
+            part(tally.failed, "failed"),
+            part(no_answer, "no answer"),
+            part(away, "away"),
+            took.as_secs_f64()
+        );
+    }
+    if let [(row, answer)] = all.as_slice()
+        && command.output == Shape::Table
+        && let (_, code, Some(why)) = status(answer)
+    {
+        let code = code.map(|code| format!("     [{code}]")).unwrap_or_default();
+        eprintln!("{}: {why}{code}", row.name);
+    }
+    Ok(exit)
+}
+
+fn push_findings(table: &mut Rows, row: &MachineRow, answer: &Answer) {
+    let (status, code, why) = status(answer);
+    let cells = |severity: &str, finding: &str, instance: &str, cause: &str| {
+        [row.name.as_str(), row.customer_name.as_raw(), status, severity, finding, instance, cause]
+            .iter()
+            .map(|cell| Value::from(*cell))
+            .collect::<Vec<_>>()
+    };
+    match answer {
+        Answer::Report(report, _) if !report.findings.is_empty() => {
+            for finding in &report.findings {
+                let instance = finding.instance.as_deref().unwrap_or_default();
+                table.push(cells(finding.severity.as_str(), &finding.id, instance, &finding.cause.en));
+            }
+        }
+        _ => table.push(cells("", code.unwrap_or_default(), "", &why.unwrap_or_default())),
+    }
+}
+
+fn line_in_words(row: &MachineRow, answer: &Answer) -> String {
+    let (status, code, why) = status(answer);
+    let text = match answer {
+        Answer::Report(report, _) => match report.findings.as_slice() {
+            [] => String::new(),
+            [only] => escaped(&only.cause.en),
+            [first, rest @ ..] => format!("{} (and {} more)", escaped(&first.cause.en), rest.len()),
+        },
+        _ => format!("{} {}", why.unwrap_or_default(), code.map(|code| format!("[{code}]")).unwrap_or_default()),
+    };
+    format!("{:<16} {:<9} {}\n", row.name, status.replace('_', " "), text.trim())
+}
+
+/// One machine's report, as a technician wants to read it.
+pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> String {
+    let system: facts::System = report.facts(SectionName::System).unwrap_or_default();
+    let up = match system.uptime_s {
+        s if s < 7200 => format!("{} min", s / 60),
+        s if s < 172_800 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86_400),
+    };
+    let name = if system.os_name.is_empty() { row.os.to_string() } else { escaped(&system.os_name) };
+    let mut out = format!(
+        "{} · {} · {name} · up {up} · checked {} in {:.1} s · {} checks\n",
+        row.name,
+        row.customer_name,
+        moment(now()),
+        f64::from(report.took_ms) / 1000.0,
+        report.checks
+    );
+    for finding in &report.findings {
+        let severity = match finding.severity {
+            Severity::Crit => "CRIT",
+            Severity::Warn => "WARN",
+        };
+        let instance =
+            finding.instance.as_deref().map(|instance| format!(" {}", escaped(instance))).unwrap_or_default();
+        out += &format!("{severity}  {}{instance}\n", finding.id);
+        out += &format!("      why       {}\n", escaped(&finding.cause.en));
+        out += &format!("      what now  {}\n", escaped(&finding.advice.en));
+    }
+    let found: std::collections::HashSet<_> = report.findings.iter().map(|finding| finding.id.as_str()).collect();
+    let well = usize::try_from(report.checks).unwrap_or_default().saturating_sub(found.len());
+    out += &format!("ok    {well} others{}\n", if all || well == 0 { "" } else { "     --all shows them" });
+    for (section, answer) in &report.sections {
+        if let Facts::Unanswered(why) = &answer.answer {
+            out += &format!("–     {section} not answered: {}\n", escaped(why));
+        }
+    }
+    if all {
+        for rule in fernwart_protocol::diagnosis::builtin_rules() {
+            let judged =
+                report.sections.get(&rule.section).is_some_and(|section| matches!(section.answer, Facts::Facts(_)));
+            if judged && !found.contains(rule.id.as_str()) {
+                out += &format!("ok    {}\n", rule.id);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_refused_absent_bad_decides_the_exit() {
+        let tally = Tally { selected: 4, ok: 1, crit: 1, away: 1, refused: 1, ..Tally::default() };
+        assert_eq!(tally.exit(Require::All, Severity::Crit), Exit::Refused);
+        let tally = Tally { refused: 0, ok: 2, ..tally };
+        assert_eq!(tally.exit(Require::All, Severity::Crit), Exit::NoAnswer);
+        assert_eq!(tally.exit(Require::Online, Severity::Crit), Exit::Bad);
+        assert_eq!(tally.exit(Require::Share(75.0), Severity::Crit), Exit::Bad);
+        assert_eq!(tally.exit(Require::Share(76.0), Severity::Crit), Exit::NoAnswer);
+        let tally = Tally { selected: 1, warn: 1, ..Tally::default() };
+        assert_eq!(tally.exit(Require::All, Severity::Crit), Exit::Done);
+        assert_eq!(tally.exit(Require::All, Severity::Warn), Exit::Bad);
+    }
+
+    #[test]
+    fn away_machines_move_between_the_two_counts() {
+        let tally = Tally { selected: 3, ok: 1, away: 1, silent: 1, ..Tally::default() };
+        assert_eq!(tally.absences(Require::All), (2, 0));
+        assert_eq!(tally.absences(Require::Online), (1, 1));
+        assert_eq!(tally.absences(Require::Share(30.0)), (0, 2));
+        assert_eq!(Require::parse("95%"), Ok(Require::Share(95.0)));
+        assert!(Require::parse("some").is_err() && Require::parse("101%").is_err());
+    }
+}

@@ -1,0 +1,97 @@
+//! `fernwart doctor`: is all well with this home and its hub?
+
+use super::output::{day, moment};
+use super::{Exit, Failure, Place, block_on, say};
+use fernwart_client::{Session, StaffHome, now};
+use fernwart_protocol::staff::{Reply, Request};
+
+const SOON_MS: i64 = 60 * 24 * 3600 * 1000;
+
+struct Findings {
+    text: String,
+    bad: usize,
+}
+
+impl Findings {
+    fn well(&mut self, what: &str) {
+        self.text += &format!("ok    {what}\n");
+    }
+
+    fn bad(&mut self, what: &str, now: &str) {
+        self.bad += 1;
+        self.text += &format!("BAD   {what}\n      now: {now}\n");
+    }
+
+    fn runs_out(&mut self, what: &str, until: i64, then: &str) {
+        if until - now() < SOON_MS {
+            self.bad(&format!("{what} runs out on {}", day(until)), then);
+        } else {
+            self.well(&format!("{what}: until {}", day(until)));
+        }
+    }
+}
+
+pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
+    let path = place.staff();
+    let home = StaffHome::open(&path)?;
+    let mut findings = Findings { text: String::new(), bad: 0 };
+    findings.well(&format!("home {} · {} · key {}", path.display(), home.settings.name, home.key_id()));
+    if let Some((_, until)) = home.identity.lasts() {
+        findings.runs_out("your certificate", until, "fernwart join, with a new invitation");
+    }
+    let reached = block_on(async {
+        let mut session = Session::open(home).await?;
+        let health = session.collect(&Request::Health).await?;
+        let parts = (session.catalogue.clone(), session.key_id(), session.rtt());
+        session.close().await;
+        Ok((parts, health))
+    });
+    match reached {
+        Ok(((catalogue, key, rtt), replies)) => {
+            findings.runs_out("the catalogue's root", catalogue.expiries.root, "approvers sign a new root");
+            findings.runs_out(
+                "the catalogue's targets",
+                catalogue.expiries.targets,
+                "fernwart catalogue propose, sign, publish",
+            );
+            match catalogue.staff.find(&key) {
+                Some(entry) => {
+                    let what = format!("your staff entry ({})", entry.role.as_str());
+                    findings.runs_out(&what, entry.until, "a lead renews it: fernwart staff add");
+                }
+                None => findings.bad("your key is not on the staff list", "ask a lead: fernwart staff add"),
+            }
+            let approvers = format!("{} of {} approvers must sign", catalogue.threshold, catalogue.approvers.len());
+            findings.well(&approvers);
+            if let Some(Reply::Health(health)) = replies.into_iter().next() {
+                let ms = rtt.as_secs_f64() * 1000.0;
+                findings.well(&format!(
+                    "hub {} answers in {ms:.1} ms · {} of {} machines online",
+                    health.program, health.online, health.machines
+                ));
+                let off = (health.now - now()).abs() / 1000;
+                if off > 300 {
+                    findings.bad(&format!("your clock and the hub's differ by {off} s"), "set the clock that is wrong");
+                } else {
+                    findings.well("the clocks agree");
+                }
+                let free = health.free_bytes >> 20;
+                if free < 1024 {
+                    findings.bad(&format!("the hub has {free} MiB of disk left"), "free space on the hub");
+                } else {
+                    findings.well(&format!("the hub has {} GiB of disk left", free >> 10));
+                }
+                findings.well(&format!(
+                    "the catalogue's timestamp is renewed by the hub; the present one lasts until {}",
+                    moment(health.timestamp_until)
+                ));
+            }
+        }
+        Err(failure) => {
+            say(&findings.text)?;
+            return Err(failure);
+        }
+    }
+    say(&findings.text)?;
+    Ok(if findings.bad > 0 { Exit::Bad } else { Exit::Done })
+}

@@ -1,0 +1,210 @@
+//! How a command says that it did not work: what, why, what now, and a code.
+
+use fernwart_certs::approve::SignError;
+use fernwart_client::target::BadTarget;
+use fernwart_client::{ClientError, ClientHomeError};
+use fernwart_hub::{HomeError, StartError};
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::link::{DialError, LinkError};
+use std::process::ExitCode;
+
+/// Exit codes, as scripts know them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// It ran, and the result is bad.
+    Bad,
+    /// Usage; nothing was sent.
+    Usage,
+    /// Refused.
+    Refused,
+    /// No answer in time.
+    NoAnswer,
+    /// Fernwart itself failed.
+    Failed,
+    /// Stopped with Ctrl-C.
+    Stopped,
+}
+
+impl Exit {
+    /// The number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Bad => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::NoAnswer => 4,
+            Self::Failed => 5,
+            Self::Stopped => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.number())
+    }
+}
+
+/// A command that did not work.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    now: Option<String>,
+    code: &'static str,
+    /// How the program ends.
+    pub exit: Exit,
+}
+
+impl Failure {
+    /// A failure with its code.
+    pub fn new(exit: Exit, code: &'static str, what: impl Into<String>) -> Self {
+        Self { what: what.into(), now: None, code, exit }
+    }
+
+    /// Says what to do now.
+    #[must_use]
+    pub fn now(mut self, now: impl Into<String>) -> Self {
+        self.now = Some(now.into());
+        self
+    }
+
+    /// Writes it to standard error.
+    pub fn print(&self) {
+        eprintln!("error: {}     [{}]", self.what, self.code);
+        match &self.now {
+            Some(now) => eprintln!("  now: {now}      why: fernwart help {}", self.code),
+            None => eprintln!("  why: fernwart help {}", self.code),
+        }
+    }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A denial as a technician reads it.
+pub fn denied(denial: Denial) -> Failure {
+    let exit = match denial {
+        Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown => Exit::Failed,
+        Denial::NoSuchMachine | Denial::NoSuchJob | Denial::NoSuchCustomer | Denial::NoSuchDraft => Exit::Usage,
+        _ => Exit::Refused,
+    };
+    let failure = Failure::new(exit, denial.code(), format!("the hub says: {denial}"));
+    match super::codes::advice(denial.code()) {
+        Some(now) => failure.now(now),
+        None => failure,
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let text = chain(&error);
+        match &error {
+            ClientError::Denied(denial) => denied(*denial),
+            ClientError::Home(home) => Self::from_home(home, text),
+            ClientError::NotAdmitted => Self::new(Exit::Refused, "FW-JOIN-12", text)
+                .now("run fernwart join again once a lead has added you (fernwart staff add)"),
+            ClientError::Dial {
+                source: DialError::Link { source: LinkError::Closed(Goodbye::Revoked), .. }, ..
+            }
+            | ClientError::Link(LinkError::Closed(Goodbye::Revoked)) => {
+                Self::new(Exit::Refused, "FW-CLI-06", "the hub no longer lets this key in")
+                    .now("ask a lead: fernwart staff ls")
+            }
+            ClientError::Dial { source: DialError::Link { source: LinkError::Handshake(_), .. }, .. } => Self::new(
+                Exit::Refused,
+                "FW-CLI-07",
+                format!("{text}: the hub is not the one this home trusts, or your certificate has run out"),
+            )
+            .now("fernwart doctor"),
+            ClientError::Version(_) => {
+                Self::new(Exit::Failed, "FW-HUB-02", text).now("update the older of the two programs")
+            }
+            ClientError::Catalogue(_) => Self::new(Exit::Refused, "FW-CAT-06", text)
+                .now("do not go on with this hub before somebody has found out why"),
+            _ if error.is_no_answer() => Self::new(Exit::NoAnswer, "FW-CLI-05", text)
+                .now("is it running (fernwart serve), and does UDP reach it? try: fernwart doctor"),
+            _ => Self::new(Exit::Failed, "FW-CLI-09", text).now("fernwart doctor"),
+        }
+    }
+}
+
+impl Failure {
+    fn from_home(error: &ClientHomeError, text: String) -> Self {
+        match error {
+            ClientHomeError::Missing { .. } => Self::new(Exit::Usage, "FW-CLI-03", text).now(
+                "fernwart init (to begin a shop) or fernwart join INVITATION (to join one); or name it with --home",
+            ),
+            ClientHomeError::Key(_) => {
+                Self::new(Exit::Failed, "FW-CLI-04", text).now("see what the file is, then: chmod 600")
+            }
+            _ => Self::new(Exit::Failed, "FW-CLI-09", text),
+        }
+    }
+}
+
+impl From<ClientHomeError> for Failure {
+    fn from(error: ClientHomeError) -> Self {
+        Self::from_home(&error, chain(&error))
+    }
+}
+
+impl From<BadTarget> for Failure {
+    fn from(error: BadTarget) -> Self {
+        let failure = Self::new(Exit::Usage, "FW-CLI-02", error.to_string());
+        match error {
+            BadTarget::NoMatch { meant: Some(meant), .. } => {
+                failure.now(format!("did you mean {meant}?  all names: fernwart ls -o name"))
+            }
+            BadTarget::Nothing => failure.now("name machines, @groups, customer:NAME, or all"),
+            _ => failure.now("all names: fernwart ls -o name"),
+        }
+    }
+}
+
+impl From<SignError> for Failure {
+    fn from(error: SignError) -> Self {
+        Self::new(Exit::Refused, "FW-CAT-07", chain(&error))
+            .now("another approver must sign: fernwart catalogue sign --key DIR")
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let text = chain(&error);
+        match &error {
+            StartError::Home(HomeError::NotAHub(_)) => {
+                Self::new(Exit::Usage, "FW-HUB-20", text).now("fernwart init makes one")
+            }
+            StartError::Home(HomeError::InUse(_)) => {
+                Self::new(Exit::Failed, "FW-HUB-21", text).now("stop the other one first")
+            }
+            StartError::Home(HomeError::ForeignKey(_)) => Self::new(Exit::Refused, "FW-HUB-22", text)
+                .now("move it to the computer of the person it belongs to, and delete it here"),
+            StartError::Home(HomeError::Key(_) | HomeError::Authority(_)) => {
+                Self::new(Exit::Refused, "FW-HUB-23", text).now("see what the file is, then: chmod 600")
+            }
+            StartError::Listen { .. } => {
+                Self::new(Exit::Failed, "FW-HUB-24", text).now("choose another address with --listen")
+            }
+            _ => Self::new(Exit::Failed, "FW-HUB-25", text).now("is there room on the disk (df -h)?"),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Failed, "FW-CLI-09", error.to_string())
+    }
+}

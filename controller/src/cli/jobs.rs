@@ -1,0 +1,158 @@
+//! Jobs: what was asked, how far it is, watching, taking back.
+
+use super::output::{Rows, Shape, moment};
+use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
+use clap::{Args, Subcommand};
+use fernwart_certs::envelope::seal;
+use fernwart_client::{Answer, Session, judge_news, now};
+use fernwart_protocol::document::Cancel;
+use fernwart_protocol::id::JobId;
+use fernwart_protocol::staff::{JobRow, Reply, Request, RunRow};
+use fernwart_protocol::text::List;
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// Jobs.
+#[derive(Args)]
+pub(crate) struct Job {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The newest jobs
+    Ls(ShapeArgs),
+    /// One job with its runs
+    Show {
+        /// Its number
+        job: u64,
+        #[command(flatten)]
+        shape: ShapeArgs,
+    },
+    /// Follow a job until it is over
+    Watch {
+        /// Its number
+        job: u64,
+    },
+    /// Take back what has not begun
+    Cancel {
+        /// Its number
+        job: u64,
+    },
+}
+
+pub(crate) fn run(command: &Job, place: &Place) -> Result<Exit, Failure> {
+    match &command.command {
+        Command::Ls(shape) => ls(shape.output, place),
+        Command::Show { job, shape } => show(JobId(*job), shape.output, place),
+        Command::Watch { job } => watch(JobId(*job), place),
+        Command::Cancel { job } => cancel(JobId(*job), place),
+    }
+}
+
+fn ls(shape: Shape, place: &Place) -> Result<Exit, Failure> {
+    let replies = with_session(place, async |session| Ok(session.collect(&Request::Jobs).await?))?;
+    let mut rows = Rows::new("job", &["job", "action", "by", "when", "machines", "over", "reason"]);
+    for job in
+        replies.into_iter().flat_map(|reply| if let Reply::Jobs(rows) = reply { rows.into_vec() } else { Vec::new() })
+    {
+        let when = if shape == Shape::Table { moment(job.at).into() } else { Value::from(job.at) };
+        rows.push(vec![
+            job.id.0.into(),
+            job.action.as_raw().into(),
+            job.staff.as_raw().into(),
+            when,
+            job.selected.into(),
+            job.settled.into(),
+            job.reason.as_raw().into(),
+        ]);
+    }
+    rows.print(shape)
+}
+
+async fn job_and_runs(session: &mut Session, job: JobId) -> Result<(Option<JobRow>, Vec<RunRow>), Failure> {
+    let (mut head, mut runs) = (None, Vec::new());
+    for reply in session.collect(&Request::Job(job)).await? {
+        match reply {
+            Reply::Jobs(rows) => head = rows.into_iter().next(),
+            Reply::Runs(rows) => runs.extend(rows),
+            _ => {}
+        }
+    }
+    Ok((head, runs))
+}
+
+fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
+    let (head, runs) = with_session(place, async |session| job_and_runs(session, job).await)?;
+    if let Some(head) = head
+        && shape == Shape::Table
+    {
+        let reason = if head.reason.is_empty() { String::new() } else { format!(" · {}", head.reason) };
+        eprintln!("job {} · {} by {} · {}{reason}", head.id, head.action, head.staff, moment(head.at));
+    }
+    let mut rows = Rows::new("run", &["machine", "state", "outcome", "settled", "run"]);
+    for run in runs {
+        let settled = match (run.settled_at, shape) {
+            (Some(at), Shape::Table) => moment(at).into(),
+            (Some(at), _) => Value::from(at),
+            (None, _) => Value::Null,
+        };
+        let outcome = run.outcome.map(|outcome| Value::from(outcome.as_str())).unwrap_or_default();
+        rows.push(vec![
+            run.name.as_str().into(),
+            run.state.as_raw().into(),
+            outcome,
+            settled,
+            run.run.to_string().into(),
+        ]);
+    }
+    rows.print(shape)
+}
+
+fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        let names: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row.name)).collect();
+        let mut stream = session.ask(&Request::Watch(job)).await?;
+        while let Some(reply) = stream.next().await? {
+            let Reply::Update(update) = reply else { continue };
+            let Some(answered) = judge_news(update.machine, None, update.news) else { continue };
+            let name =
+                names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
+            let word = match &answered.answer {
+                Answer::Report(report, _) => match report.worst() {
+                    Some(severity) => severity.as_str().to_owned(),
+                    None => "ok".into(),
+                },
+                Answer::Refused(refusal) => format!("refused: {refusal} [{}]", refusal.code()),
+                Answer::Ended(outcome) => outcome.as_str().to_owned(),
+                Answer::Away => "away".into(),
+                Answer::Silent => "no answer".into(),
+                Answer::Denied(denial) => format!("{denial} [{}]", denial.code()),
+                Answer::Forged => "the answer is not signed by this machine [FW-CLI-08]".into(),
+            };
+            say(&format!("{name:<16} {word}\n"))?;
+        }
+        Ok(Exit::Done)
+    })
+}
+
+fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
+    let count = with_session(place, async |session| {
+        let (_, runs) = job_and_runs(session, job).await?;
+        let open: Vec<_> =
+            runs.iter().filter(|run| matches!(run.state.as_raw(), "queued" | "offered" | "running")).collect();
+        let mut cancels = Vec::with_capacity(open.len());
+        for run in &open {
+            let cancel = Cancel { run: run.run, machine: run.machine, key: session.key_id(), at: now() };
+            cancels.push(seal(&cancel, &session.home().order_key).map_err(fernwart_client::ClientError::Sign)?);
+        }
+        for chunk in cancels.chunks(fernwart_protocol::limits::ORDERS_PER_FRAME) {
+            let list = List::try_from(chunk.to_vec()).unwrap_or_default();
+            session.tell(&Request::Cancel(list)).await?;
+        }
+        Ok(open.len())
+    })?;
+    eprintln!("{count} run(s) taken back, as far as they have not begun. See: fernwart job show {job}");
+    Ok(Exit::Done)
+}

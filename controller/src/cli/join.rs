@@ -1,0 +1,180 @@
+//! `fernwart join`: a technician's or robot's keys are made here and stay here.
+
+use super::fail::{chain, denied};
+use super::{Exit, Failure, Place, block_on, say};
+use clap::Args;
+use fernwart_certs::catalogue::{Files, Trusted, advance};
+use fernwart_certs::identity::staff_key_id;
+use fernwart_certs::invitation::{Guest, Invitation, LONGEST};
+use fernwart_certs::join::{prove_join_staff, prove_staff_claim, unsigned};
+use fernwart_certs::tls::{self, Clock};
+use fernwart_certs::{CertificateDer, sha256};
+use fernwart_client::{ClientError, StaffHome, StaffSettings};
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::enroll::{JoinStaff, Reply, Request, StaffClaim};
+use fernwart_protocol::id::Digest;
+use fernwart_protocol::limits::OFFER_FILES;
+use fernwart_protocol::link::{Dialer, Door, Link};
+use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::to_agent::CatalogueFile;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Join a shop.
+#[derive(Args)]
+pub(crate) struct Join {
+    /// The invitation: fw1-…
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    line: Option<String>,
+    /// Read it from a file, or from standard input with -
+    #[arg(long = "invitation", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The name you go by
+    #[arg(long, env = "USER", default_value = "technician")]
+    name: String,
+    /// Do not wait to be put on the staff list
+    #[arg(long)]
+    no_wait: bool,
+}
+
+fn read_line(command: &Join) -> Result<Invitation, Failure> {
+    let text = match (&command.line, &command.file) {
+        (Some(line), _) => line.clone(),
+        (None, Some(path)) => {
+            let mut text = String::new();
+            let most = LONGEST as u64 * 2;
+            let read = if path.as_os_str() == "-" {
+                std::io::stdin().take(most).read_to_string(&mut text)
+            } else {
+                std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text))
+            };
+            read.map_err(|error| Failure::new(Exit::Usage, "FW-CLI-10", format!("{}: {error}", path.display())))?;
+            text
+        }
+        (None, None) => String::new(),
+    };
+    let bad = |error: fernwart_certs::invitation::BadInvitation| {
+        Failure::new(Exit::Usage, "FW-JOIN-21", error.to_string()).now("copy the whole line, from fw1- to its end")
+    };
+    let invitation: Invitation = text.parse().map_err(bad)?;
+    if invitation.guest != Guest::Staff {
+        return Err(Failure::new(Exit::Usage, "FW-JOIN-06", "this invitation is for a machine")
+            .now("on the machine: sudo fernwart-agent enroll"));
+    }
+    Ok(invitation)
+}
+
+pub(crate) fn run(command: &Join, place: &Place) -> Result<Exit, Failure> {
+    let path = place.staff();
+    if StaffHome::exists(&path) && !StaffHome::open(&path)?.identity.chain.is_empty() {
+        eprintln!("{} is a complete staff home already; nothing was changed", path.display());
+        return Ok(Exit::Done);
+    }
+    let invitation = read_line(command)?;
+    let name: Text<64> =
+        command.name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
+    block_on(join(&path, &invitation, name, command.no_wait))
+}
+
+async fn dial(invitation: &Invitation) -> Result<Link, Failure> {
+    let mut last = ClientError::NoAddress(String::new());
+    for name in &invitation.addresses {
+        let Ok(addresses) = tokio::net::lookup_host(name.as_raw().to_owned()).await else { continue };
+        for address in addresses {
+            let failed = |source| ClientError::Dial { address: name.to_string(), source };
+            let tls = tls::newcomer(vec![invitation.ca], Clock::MustBeRight).map_err(ClientError::Tls)?;
+            let dialer = Dialer::new(address).map_err(failed)?;
+            match dialer.dial(address, Door::Enroll, tls).await {
+                Ok(link) => return Ok(link),
+                Err(source) => last = failed(source),
+            }
+        }
+    }
+    Err(last.into())
+}
+
+async fn ask(link: &Link, request: &Request) -> Result<(Reply, Files), ClientError> {
+    let (mut send, mut receive) = link.open().await.map_err(ClientError::Link)?;
+    send.send(request).await.map_err(ClientError::Frame)?;
+    send.finish();
+    let reply: Reply = receive.expect().await.map_err(ClientError::Frame)?;
+    let mut files = Files::default();
+    for _ in 0..OFFER_FILES {
+        match receive.next::<CatalogueFile>().await.map_err(ClientError::Frame)? {
+            Some(file) => files.insert(file.name.as_raw(), file.bytes.into_bytes()),
+            None => break,
+        }
+    }
+    Ok((reply, files))
+}
+
+async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: bool) -> Result<Exit, Failure> {
+    let (order, mut identity) = StaffHome::prepare(path)?;
+    let link = dial(invitation).await?;
+    let binding = link.binding().map_err(ClientError::Link)?;
+    let failed = |what: &str| Failure::new(Exit::Failed, "FW-JOIN-23", what);
+    let tls_key = Blob::try_from(identity.key.spki().to_vec()).map_err(|_| failed("the TLS key is too long"))?;
+    let request = JoinStaff {
+        token: invitation.token,
+        proof: Digest::from_bytes([0; 32]),
+        tls_key,
+        order_key: order.public(),
+        signature: unsigned(),
+        name: name.clone(),
+    };
+    let request = prove_join_staff(request, &binding, &invitation.secret.proof_key(), &order);
+    let (reply, files) = ask(&link, &Request::JoinStaff(request)).await?;
+    if let Reply::Denied(denial) = reply {
+        return Err(denied(denial));
+    }
+    let believe = |error: fernwart_certs::catalogue::CatalogueError| {
+        Failure::new(Exit::Refused, "FW-CAT-06", format!("what the hub offers was not approved: {}", chain(&error)))
+    };
+    let begun = Trusted::begin(invitation.root_version, &invitation.root, &files).map_err(believe)?;
+    let (trusted, catalogue) = advance(&begun, &files).await.map_err(believe)?;
+    StaffHome::keep_in(path, &trusted)?;
+    let settings =
+        StaffSettings { name: name.clone(), addresses: invitation.addresses.as_slice().to_vec(), ca: invitation.ca };
+    StaffHome::settle(path, &settings, &identity)?;
+    let key = staff_key_id(&order.public(), &identity.key.digest());
+    say(&format!(
+        "You have joined {}. Your keys were made here and stay in {}.\n  Key id   {key}\n",
+        catalogue.shop.name,
+        path.display()
+    ))?;
+    eprintln!(
+        "Tell a lead the key id (on the phone or face to face). They type:\n  fernwart staff add {name} --key-id {key} --role repair"
+    );
+    loop {
+        let claim = prove_staff_claim(StaffClaim { key, signature: unsigned() }, &binding, &order);
+        let (reply, files) = ask(&link, &Request::CollectStaff(claim)).await?;
+        match reply {
+            Reply::Denied(denial) => return Err(denied(denial)),
+            Reply::Pending if no_wait => {
+                eprintln!("Then run the same fernwart join again.");
+                return Ok(Exit::Done);
+            }
+            Reply::Pending => {}
+            Reply::Certificate(chain) => {
+                let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
+                let wrong = || failed("the hub's certificate is not for this key");
+                let [leaf, ca] = chain.as_slice() else { return Err(wrong()) };
+                let said = fernwart_certs::peer::read_certificate(leaf, ca).map_err(|_| wrong())?;
+                if said.name != fernwart_certs::peer::Name::Staff(key)
+                    || said.tls_key != identity.key.digest()
+                    || sha256(ca) != invitation.ca
+                {
+                    return Err(wrong());
+                }
+                let (trusted, _) = advance(&trusted, &files).await.map_err(believe)?;
+                StaffHome::keep_in(path, &trusted)?;
+                identity.chain = chain;
+                StaffHome::settle(path, &settings, &identity)?;
+                link.close(Goodbye::Done);
+                say("You are on the staff list.\n")?;
+                eprintln!("Next: fernwart ls");
+                return Ok(Exit::Done);
+            }
+        }
+    }
+}

@@ -1,0 +1,627 @@
+//! Machines and customers: seeing, naming, inviting, admitting, parting.
+
+use super::output::{Rows, Shape, ago, day, moment};
+use super::{Exit, Failure, Place, ShapeArgs, TargetArgs, say, span, with_session};
+use clap::{Args, Subcommand};
+use fernwart_certs::invitation::{Guest, Invitation, Secret};
+use fernwart_certs::join::four_words;
+use fernwart_client::target::{Target, select};
+use fernwart_client::{Session, now};
+use fernwart_protocol::diagnosis::{Answer, Language, Report};
+use fernwart_protocol::document::SectionName;
+use fernwart_protocol::id::{CustomerId, Digest, MachineId, TokenId};
+use fernwart_protocol::staff::{
+    Admission, CustomerRow, Label, MachineRow, Membership, PendingMachine, PendingStaff, Presence, Reply, Request,
+    Token, TokenKind, Verdict,
+};
+use fernwart_protocol::text::{List, MachineName, Text};
+use serde_json::Value;
+use std::time::Duration;
+
+/// List machines.
+#[derive(Args)]
+pub(crate) struct Ls {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+fn presence(row: &MachineRow) -> (&'static str, String) {
+    match row.presence {
+        Presence::Online(rtt_us) => ("online", format!("quic {:.0}ms", f64::from(rtt_us) / 1000.0)),
+        Presence::Away => ("away", String::new()),
+    }
+}
+
+fn health(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Unknown => String::new(),
+        Verdict::Well => "ok".into(),
+        Verdict::Warn(what) => format!("warn: {what}"),
+        Verdict::Crit(what) => format!("crit: {what}"),
+    }
+}
+
+pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
+    let mut target = command.target.read()?;
+    // Listing is the one place where nothing said may mean everything.
+    if target.words.is_empty() && target.labels.is_empty() {
+        target.words.push("all".into());
+    }
+    let machines = with_session(place, async |session| {
+        let machines = session.machines().await?;
+        if machines.is_empty() { Ok(machines) } else { Ok(select(&target, &machines)?) }
+    })?;
+    let mut rows = Rows::new("machine", &["name", "customer", "os", "state", "health", "link", "seen"]);
+    for row in &machines {
+        let (state, link) = presence(row);
+        let seen = match command.shape.output {
+            Shape::Table => ago(row.seen_at, now()).into(),
+            _ => Value::from(row.seen_at),
+        };
+        rows.push(vec![
+            row.name.as_str().into(),
+            row.customer_name.as_raw().into(),
+            row.os.as_raw().into(),
+            state.into(),
+            health(&row.health).into(),
+            link.into(),
+            seen,
+        ]);
+    }
+    if machines.is_empty() {
+        eprintln!("no machines yet; invite one: fernwart invite CUSTOMER");
+    }
+    rows.print(command.shape.output)
+}
+
+/// One machine by its name, told when it is misspelt.
+async fn one(session: &mut Session, name: &str) -> Result<MachineRow, Failure> {
+    let machines = session.machines().await?;
+    let target = Target { words: vec![name.to_owned()], ..Target::default() };
+    let selected = select(&target, &machines)?;
+    match selected.as_slice() {
+        [row] => Ok(row.clone()),
+        rows => Err(Failure::new(
+            Exit::Usage,
+            "FW-CLI-02",
+            format!("{name:?} means {} machines; one is wanted", rows.len()),
+        )),
+    }
+}
+
+/// Show one machine.
+#[derive(Args)]
+pub(crate) struct Show {
+    /// Its name
+    machine: String,
+}
+
+pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
+    let row = with_session(place, async |session| one(session, &command.machine).await)?;
+    let (state, link) = presence(&row);
+    let labels: Vec<_> = row.labels.as_slice().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let groups: Vec<_> = row.groups.as_slice().iter().map(|group| format!("@{group}")).collect();
+    let mut out = format!("{} · {}\n", row.name, row.customer_name);
+    let facts = [
+        ("system", row.os.to_string()),
+        ("state", format!("{state} {link}").trim().to_owned()),
+        ("seen", moment(row.seen_at)),
+        ("health", health(&row.health)),
+        ("labels", labels.join(" ")),
+        ("groups", groups.join(" ")),
+        ("agent", row.agent.to_string()),
+        ("certificate", format!("until {}", day(row.certificate_until))),
+        ("id", row.id.to_string()),
+    ];
+    for (name, value) in facts {
+        let value = if value.is_empty() { "–" } else { &value };
+        out += &format!("  {name:<12} {}\n", fernwart_protocol::text::escaped(value));
+    }
+    say(&out)
+}
+
+/// The newest stored facts of a machine.
+#[derive(Args)]
+pub(crate) struct Facts {
+    /// Its name
+    machine: String,
+    /// Only these sections
+    #[arg(long, value_name = "SECTION")]
+    section: Vec<SectionName>,
+}
+
+pub(crate) fn facts(command: &Facts, place: &Place) -> Result<Exit, Failure> {
+    let (row, replies) = with_session(place, async |session| {
+        let row = one(session, &command.machine).await?;
+        let replies = session.collect(&Request::Facts(row.id)).await?;
+        Ok((row, replies))
+    })?;
+    let Some(Reply::Report(at, _, body)) = replies.into_iter().next() else {
+        eprintln!("{} has no report yet; take one: fernwart diagnose {}", row.name, row.name);
+        return Ok(Exit::Bad);
+    };
+    let report = Report::unpack(body.as_bytes())
+        .map_err(|error| Failure::new(Exit::Failed, "FW-CLI-08", super::chain(&error)))?;
+    let mut facts = serde_json::Map::new();
+    for (section, answer) in &report.sections {
+        if command.section.is_empty() || command.section.contains(section) {
+            let value = match &answer.answer {
+                Answer::Facts(value) => value.clone(),
+                Answer::Unanswered(why) => serde_json::json!({ "unanswered": why }),
+            };
+            facts.insert(section.to_string(), value);
+        }
+    }
+    let object = serde_json::json!({"v": 1, "type": "facts", "machine": row.name, "at": at, "facts": facts});
+    say(&(serde_json::to_string_pretty(&object).unwrap_or_default() + "\n"))
+}
+
+/// Measure the way to machines and back.
+#[derive(Args)]
+pub(crate) struct Ping {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Wait so long for each
+    #[arg(long, default_value = "5s", value_parser = span::parse)]
+    timeout: Duration,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+pub(crate) fn ping(command: &Ping, place: &Place) -> Result<Exit, Failure> {
+    let target = command.target.read()?;
+    let mut silent = 0;
+    let mut rows = Rows::new("pong", &["name", "ms"]);
+    with_session(place, async |session| {
+        let machines = select(&target, &session.machines().await?)?;
+        let wait_ms = u32::try_from(command.timeout.as_millis()).unwrap_or(u32::MAX);
+        let mut answers = Vec::new();
+        for chunk in machines.chunks(fernwart_protocol::limits::ROWS_PER_FRAME) {
+            let ids: Vec<_> = chunk.iter().map(|row| row.id).collect();
+            let ids = List::try_from(ids).unwrap_or_default();
+            answers.extend(session.collect(&Request::Ping(ids, wait_ms)).await?);
+        }
+        for row in &machines {
+            let took = answers.iter().find_map(|reply| match reply {
+                Reply::Pong(id, took) if *id == row.id => *took,
+                _ => None,
+            });
+            silent += usize::from(took.is_none());
+            let ms = took.map(|us| Value::from(f64::from(us) / 1000.0)).unwrap_or_default();
+            rows.push(vec![row.name.as_str().into(), ms]);
+        }
+        Ok(())
+    })?;
+    rows.print(command.shape.output)?;
+    Ok(if silent > 0 { Exit::NoAnswer } else { Exit::Done })
+}
+
+/// Label machines.
+#[derive(Args)]
+pub(crate) struct LabelArgs {
+    /// Machines, then labels: kasse-1 site=kiel till-
+    #[arg(required = true, value_name = "TARGET… LABEL…")]
+    words: Vec<String>,
+}
+
+pub(crate) fn label(command: &LabelArgs, place: &Place) -> Result<Exit, Failure> {
+    let (mut labels, mut words): (Vec<Label>, Vec<String>) = (Vec::new(), Vec::new());
+    let too_long = |_| Failure::new(Exit::Usage, "FW-CLI-01", "a label's name and value have at most 63 bytes each");
+    for word in &command.words {
+        if let Some((name, value)) = word.split_once('=') {
+            labels.push((name.parse().map_err(too_long)?, value.parse().map_err(too_long)?));
+        } else if let Some(name) = word.strip_suffix('-') {
+            labels.push((name.parse().map_err(too_long)?, Text::default()));
+        } else {
+            words.push(word.clone());
+        }
+    }
+    if labels.is_empty() {
+        return Err(
+            Failure::new(Exit::Usage, "FW-CLI-01", "no label was given").now("fernwart label kasse-1 site=kiel")
+        );
+    }
+    let labels = List::try_from(labels).map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "at most 32 labels"))?;
+    let target = Target { words, ..Target::default() };
+    let count = with_session(place, async |session| {
+        let machines = select(&target, &session.machines().await?)?;
+        for row in &machines {
+            session.tell(&Request::Label(row.id, labels.clone())).await?;
+        }
+        Ok(machines.len())
+    })?;
+    eprintln!("{count} machine(s) labelled");
+    Ok(Exit::Done)
+}
+
+/// Put machines into a group, or take them out.
+#[derive(Args)]
+pub(crate) struct GroupArgs {
+    #[command(subcommand)]
+    command: GroupCommand,
+}
+
+#[derive(Subcommand)]
+enum GroupCommand {
+    /// Put machines into a group
+    Add {
+        /// The group
+        group: String,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Take machines out of a group
+    Rm {
+        /// The group
+        group: String,
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+}
+
+pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure> {
+    let (group, target, membership) = match &command.command {
+        GroupCommand::Add { group, target } => (group, target.read()?, Membership::In),
+        GroupCommand::Rm { group, target } => (group, target.read()?, Membership::Out),
+    };
+    let name: Text<63> = group
+        .trim_start_matches('@')
+        .parse()
+        .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a group's name has at most 63 bytes"))?;
+    let count = with_session(place, async |session| {
+        let machines: Vec<MachineId> = select(&target, &session.machines().await?)?.iter().map(|row| row.id).collect();
+        for chunk in machines.chunks(4096) {
+            let list = List::try_from(chunk.to_vec()).unwrap_or_default();
+            session.tell(&Request::Group(name.clone(), list, membership)).await?;
+        }
+        Ok(machines.len())
+    })?;
+    let direction = match membership {
+        Membership::In => "in",
+        Membership::Out => "out of",
+    };
+    eprintln!("{count} machine(s) {direction} @{name}");
+    Ok(Exit::Done)
+}
+
+/// Give a machine another name.
+#[derive(Args)]
+pub(crate) struct Rename {
+    /// Its name now
+    machine: String,
+    /// Its new name
+    name: MachineName,
+}
+
+pub(crate) fn rename(command: &Rename, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        let row = one(session, &command.machine).await?;
+        Ok(session.tell(&Request::Rename(row.id, command.name.clone())).await?)
+    })?;
+    eprintln!("{} is now {}", command.machine, command.name);
+    Ok(Exit::Done)
+}
+
+/// Customers.
+#[derive(Args)]
+pub(crate) struct Customer {
+    #[command(subcommand)]
+    command: CustomerCommand,
+}
+
+#[derive(Subcommand)]
+enum CustomerCommand {
+    /// Enter a customer
+    Add {
+        /// The name
+        name: String,
+        /// The language of what the customer reads
+        #[arg(long, default_value = "de")]
+        lang: Language,
+    },
+    /// List customers
+    Ls(ShapeArgs),
+}
+
+pub(crate) fn customer(command: &Customer, place: &Place) -> Result<Exit, Failure> {
+    match &command.command {
+        CustomerCommand::Add { name, lang } => {
+            let row = new_customer(name, *lang)?;
+            with_session(place, async |session| Ok(session.tell(&Request::AddCustomer(row)).await?))?;
+            eprintln!("customer {name:?} entered.\nNext: fernwart invite {name:?}");
+            Ok(Exit::Done)
+        }
+        CustomerCommand::Ls(shape) => {
+            let customers = with_session(place, async |session| Ok(session.customers().await?))?;
+            let mut rows = Rows::new("customer", &["name", "language", "machines", "id"]);
+            for row in customers {
+                let id = row.id.to_string();
+                rows.push(vec![row.name.as_raw().into(), row.language.as_raw().into(), row.machines.into(), id.into()]);
+            }
+            rows.print(shape.output)
+        }
+    }
+}
+
+fn new_customer(name: &str, language: Language) -> Result<CustomerRow, Failure> {
+    let name: Text<120> = name
+        .trim()
+        .parse()
+        .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a customer's name has at most 120 bytes"))?;
+    if name.is_empty() {
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", "a customer needs a name"));
+    }
+    let id = CustomerId::from_bytes(fernwart_certs::random());
+    Ok(CustomerRow { id, name, language: Text::clipped(language.as_str()), machines: 0 })
+}
+
+/// Make an invitation.
+#[derive(Args)]
+pub(crate) struct Invite {
+    /// The customer; entered if not known yet
+    #[arg(required_unless_present = "staff")]
+    customer: Option<String>,
+    /// Invite a technician or robot instead
+    #[arg(long, conflicts_with_all = ["customer", "machines", "admit_automatically", "labels"])]
+    staff: bool,
+    /// For so many machines
+    #[arg(long, default_value_t = 1)]
+    machines: u32,
+    /// Valid for so long
+    #[arg(long = "for", default_value = "48h", value_parser = span::parse)]
+    valid: Duration,
+    /// Only from this network, as 192.0.2.0/24
+    #[arg(long, value_name = "CIDR")]
+    from_net: Option<String>,
+    /// Let machines in without a person comparing words
+    #[arg(long)]
+    admit_automatically: bool,
+    /// Labels the machines get
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+    /// The language of a customer that is entered now
+    #[arg(long)]
+    lang: Option<Language>,
+    /// The line alone, for scripts
+    #[arg(long)]
+    quiet: bool,
+}
+
+pub(crate) fn invite(command: &Invite, place: &Place) -> Result<Exit, Failure> {
+    let usage = |what: &str| Failure::new(Exit::Usage, "FW-CLI-01", what);
+    let mut labels: Vec<Label> = Vec::new();
+    for label in &command.labels {
+        let (name, value) = label.split_once('=').ok_or_else(|| usage("a label is NAME=VALUE"))?;
+        labels.push((Text::clipped(name), Text::clipped(value)));
+    }
+    let labels = List::try_from(labels).map_err(|_| usage("at most 32 labels"))?;
+    let admission = if command.admit_automatically { Admission::Automatic } else { Admission::ByPerson };
+    let until = now().saturating_add(i64::try_from(command.valid.as_millis()).unwrap_or(i64::MAX));
+    let (line, whom) = with_session(place, async |session| {
+        // The newest approved addresses and pins, verified here.
+        session.sync().await?;
+        let (guest, admits, whom) = match &command.customer {
+            None => (Guest::Staff, TokenKind::Staff, "a technician or robot".to_owned()),
+            Some(name) => {
+                let language = command.lang.unwrap_or(session.catalogue.shop.language);
+                let customer = known_or_new(session, name, language).await?;
+                let language = customer.language.as_raw().parse().unwrap_or_default();
+                let admits = TokenKind::Machine { customer: customer.id, labels: labels.clone(), admission };
+                let whom = customer.name.to_string();
+                (
+                    Guest::Machine { customer: customer.id, customer_name: customer.name, language, admission },
+                    admits,
+                    whom,
+                )
+            }
+        };
+        let secret = Secret::generate();
+        let catalogue = &session.catalogue;
+        let invitation = Invitation {
+            guest,
+            addresses: List::try_from(catalogue.hub.addresses.iter().take(4).cloned().collect::<Vec<_>>())
+                .unwrap_or_default(),
+            ca: catalogue.hub.ca.first().copied().unwrap_or(Digest::from_bytes([0; 32])),
+            root_version: catalogue.versions.root,
+            root: catalogue.root,
+            token: TokenId::from_bytes(fernwart_certs::random()),
+            secret,
+            uses: command.machines.max(1),
+            until,
+        };
+        let token = Token {
+            id: invitation.token,
+            proof_key: Digest::from_bytes(secret.proof_key().0),
+            admits,
+            uses: invitation.uses,
+            until,
+            from_net: command.from_net.as_deref().map(Text::clipped),
+        };
+        session.tell(&Request::Invite(token)).await?;
+        let line = invitation.to_line().map_err(|error| Failure::new(Exit::Failed, "FW-CLI-09", error.to_string()))?;
+        Ok((line, whom))
+    })?;
+    if command.quiet {
+        return say(&format!("{line}\n"));
+    }
+    let count = match (command.staff, command.machines) {
+        (true, _) => String::new(),
+        (false, 1) => ": one machine".into(),
+        (false, n) => format!(": {n} machines"),
+    };
+    let how = match (command.staff, command.machines > 1 || command.admit_automatically) {
+        (true, _) => format!("  On their computer   fernwart join {line}\n"),
+        (false, false) => format!("  On the machine   sudo fernwart-agent enroll {line}\n"),
+        (false, true) => {
+            format!(
+                "  Save this line in a file; on each machine   sudo fernwart-agent enroll --invitation FILE\n{line}\n"
+            )
+        }
+    };
+    say(&format!("Invitation for {whom}{count}, until {}\n{how}", moment(until)))?;
+    let next = match (command.staff, command.admit_automatically) {
+        (true, _) => "fernwart pending     (shows the key id for fernwart staff add)",
+        (false, false) => "fernwart pending     (shows the machine and four words to compare on the phone)",
+        (false, true) => "fernwart ls     (they are let in by themselves)",
+    };
+    eprintln!("Next: {next}");
+    Ok(Exit::Done)
+}
+
+async fn known_or_new(session: &mut Session, name: &str, language: Language) -> Result<CustomerRow, Failure> {
+    let customers = session.customers().await?;
+    let known = customers.into_iter().find(|row| row.name.as_raw().to_lowercase() == name.trim().to_lowercase());
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let row = new_customer(name, language)?;
+    session.tell(&Request::AddCustomer(row.clone())).await?;
+    Ok(row)
+}
+
+/// Who waits.
+#[derive(Args)]
+pub(crate) struct PendingArgs {
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+async fn waiting(session: &mut Session) -> Result<(Vec<PendingMachine>, Vec<PendingStaff>), Failure> {
+    let (mut machines, mut staff) = (Vec::new(), Vec::new());
+    for reply in session.collect(&Request::Pending).await? {
+        if let Reply::Pending(some_machines, some_staff) = reply {
+            machines.extend(some_machines);
+            staff.extend(some_staff);
+        }
+    }
+    Ok((machines, staff))
+}
+
+/// The four words, computed here from what the hub claims: they match the
+/// machine's only if the hub has swapped nothing.
+fn words_of(session: &Session, machine: &PendingMachine, language: Language) -> String {
+    let newcomer = &machine.newcomer;
+    four_words(&newcomer.evidence_key, &newcomer.tls_key, &session.catalogue.root, &newcomer.customer, language)
+        .join(" · ")
+}
+
+pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Failure> {
+    let mut rows = Rows::new("pending", &["name", "for", "os", "from", "words", "waiting"]);
+    let mut any_machine = false;
+    let mut any_staff = false;
+    with_session(place, async |session| {
+        session.sync().await?;
+        let customers = session.customers().await?;
+        let (machines, staff) = waiting(session).await?;
+        for machine in &machines {
+            any_machine = true;
+            let customer = customers.iter().find(|row| row.id == machine.newcomer.customer);
+            let language = customer.and_then(|row| row.language.as_raw().parse().ok()).unwrap_or_default();
+            rows.push(vec![
+                machine.hostname.as_raw().into(),
+                customer.map(|row| row.name.as_raw()).unwrap_or_default().into(),
+                machine.os.as_raw().into(),
+                machine.address.as_raw().into(),
+                words_of(session, machine, language).into(),
+                ago(machine.at, now()).into(),
+            ]);
+        }
+        for member in &staff {
+            any_staff = true;
+            let name = member.name.as_raw();
+            rows.push(vec![
+                name.into(),
+                "staff".into(),
+                Value::Null,
+                Value::Null,
+                format!("key id {}", member.key).into(),
+                ago(member.at, now()).into(),
+            ]);
+        }
+        Ok(())
+    })?;
+    rows.print(command.shape.output)?;
+    match (any_machine, any_staff) {
+        (false, false) => eprintln!("nobody waits"),
+        (true, _) => {
+            eprintln!("Compare the four words on the phone. Next: fernwart admit NAME   (or: fernwart reject NAME)")
+        }
+        (false, true) => eprintln!("Next: fernwart staff add NAME --key-id ID --role diagnose|repair|lead"),
+    }
+    Ok(Exit::Done)
+}
+
+/// Let a machine in.
+#[derive(Args)]
+pub(crate) struct Admit {
+    /// The machine, as `pending` shows it
+    machine: String,
+    /// Under another name
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<MachineName>,
+    /// The four words you were told, to be checked here
+    #[arg(long, value_name = "WORDS")]
+    words: Option<String>,
+}
+
+async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMachine, Failure> {
+    let (machines, _) = waiting(session).await?;
+    let found = machines.into_iter().find(|m| m.hostname.as_raw() == name || m.newcomer.machine.to_string() == name);
+    found.ok_or_else(|| {
+        Failure::new(Exit::Usage, "FW-JOIN-11", format!("no machine {name:?} waits to be admitted"))
+            .now("fernwart pending")
+    })
+}
+
+pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
+    let name = with_session(place, async |session| {
+        session.sync().await?;
+        let machine = waiting_machine(session, &command.machine).await?;
+        if let Some(told) = &command.words {
+            let told: Vec<String> =
+                told.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
+            let fits = [Language::De, Language::En]
+                .into_iter()
+                .any(|language| words_of(session, &machine, language).split(" · ").eq(told.iter().map(String::as_str)));
+            if !fits {
+                return Err(Failure::new(Exit::Refused, "FW-JOIN-07", "the words differ: this is not the machine you are talking about, or somebody sits in between; it was not admitted")
+                    .now(format!("fernwart reject {}", command.machine)));
+            }
+        }
+        let wanted = command.name.clone().unwrap_or_else(|| MachineName::from_hostname(machine.hostname.as_raw()));
+        let replies = session.collect(&Request::Admit(machine.newcomer.machine, wanted.clone())).await?;
+        Ok(replies
+            .into_iter()
+            .find_map(|reply| if let Reply::Named(name) = reply { Some(name) } else { None })
+            .unwrap_or(wanted))
+    })?;
+    eprintln!("{name} is admitted.\nNext: fernwart diagnose {name}");
+    Ok(Exit::Done)
+}
+
+/// One machine.
+#[derive(Args)]
+pub(crate) struct One {
+    /// Its name
+    machine: String,
+}
+
+pub(crate) fn reject(command: &One, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        let machine = waiting_machine(session, &command.machine).await?;
+        Ok(session.tell(&Request::Reject(machine.newcomer.machine)).await?)
+    })?;
+    eprintln!("{} is turned away", command.machine);
+    Ok(Exit::Done)
+}
+
+pub(crate) fn retire(command: &One, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        let row = one(session, &command.machine).await?;
+        Ok(session.tell(&Request::Retire(row.id)).await?)
+    })?;
+    eprintln!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);
+    Ok(Exit::Done)
+}

@@ -1,0 +1,283 @@
+//! What people type. Data goes to standard output, all else to standard error.
+
+mod approve;
+mod codes;
+mod diagnose;
+mod doctor;
+mod fail;
+mod jobs;
+mod join;
+mod journal;
+mod machines;
+mod output;
+mod place;
+mod span;
+
+pub(crate) use approve::{public_key as approver_key, publish_first};
+pub use fail::{Exit, Failure, chain};
+pub use place::Place;
+
+use crate::operate;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use fernwart_client::{Session, StaffHome};
+use output::Shape;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Remote maintenance in which the hub is a courier, the machine's owner has
+/// the last word, and nothing is lost or runs twice.
+#[derive(Parser)]
+#[command(
+    name = "fernwart",
+    version,
+    disable_help_subcommand = true,
+    before_help = "Examples:\n  fernwart demo                      see it work on this computer\n  fernwart diagnose kasse-2          what is wrong with a machine, and why",
+    after_help = "Next: fernwart demo, or fernwart COMMAND --help"
+)]
+pub struct Arguments {
+    /// The folder with your keys (or the hub's, for serve)
+    #[arg(long, global = true, value_name = "DIR", env = "FERNWART_HOME")]
+    home: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands, by what they are for.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start a hub and three agents here, diagnose this computer, clean up
+    Demo(operate::demo::Demo),
+    /// Begin a shop: makes the hub's, the approver's and your own home
+    Init(operate::init::Init),
+    /// Run the hub
+    Serve(operate::serve::Serve),
+    /// Join a shop as technician or robot
+    Join(join::Join),
+    /// See whether all is well with this home and its hub
+    Doctor,
+    /// List machines
+    Ls(machines::Ls),
+    /// Show one machine
+    Show(machines::Show),
+    /// The newest stored facts of a machine
+    Facts(machines::Facts),
+    /// Measure the way to machines and back
+    Ping(machines::Ping),
+    /// Label machines: site=kiel, or site- to take it away
+    Label(machines::LabelArgs),
+    /// Put machines into a group, or take them out
+    Group(machines::GroupArgs),
+    /// Give a machine another name
+    Rename(machines::Rename),
+    /// Customers
+    Customer(machines::Customer),
+    /// Make an invitation for machines of a customer, or for staff
+    Invite(machines::Invite),
+    /// Who waits to be admitted
+    Pending(machines::PendingArgs),
+    /// Let a machine in, after its four words were compared
+    Admit(machines::Admit),
+    /// Turn a waiting machine away
+    Reject(machines::One),
+    /// Part with a machine for good
+    Retire(machines::One),
+    /// What is wrong with machines, and why
+    Diagnose(diagnose::Diagnose),
+    /// Jobs
+    Job(jobs::Job),
+    /// Approvers
+    Approver(approve::Approver),
+    /// What is approved: propose, sign, publish
+    Catalogue(approve::CatalogueArgs),
+    /// Who may give orders
+    Staff(approve::Staff),
+    /// Check a machine's exported journal
+    Journal(journal::Journal),
+    /// All limits, with their values
+    Limits(ShapeArgs),
+    /// Write completions for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page
+    Man,
+    /// Explain a code, as in [FW-GATE-06]
+    Help {
+        /// The code
+        code: Option<String>,
+    },
+    /// The version of this program
+    Version,
+}
+
+/// The shape of a list.
+#[derive(Args, Clone, Copy)]
+pub(crate) struct ShapeArgs {
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t = Shape::Table)]
+    output: Shape,
+}
+
+/// Which machines are meant.
+#[derive(Args, Clone)]
+pub(crate) struct TargetArgs {
+    /// Machines: names, 'kasse-*', @group, customer:NAME, or all
+    #[arg(value_name = "TARGET")]
+    words: Vec<String>,
+    /// Narrow by labels: site=kiel,os!=windows
+    #[arg(short = 'l', long = "label", value_name = "LABELS")]
+    labels: Option<String>,
+    /// Read names from a file, or from standard input with -
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Leave these out
+    #[arg(long, value_name = "TARGET")]
+    except: Vec<String>,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+}
+
+impl TargetArgs {
+    pub(crate) fn read(&self) -> Result<fernwart_client::target::Target, Failure> {
+        let mut words = self.words.clone();
+        if let Some(path) = &self.from {
+            let text = if path.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin())
+            } else {
+                std::fs::read_to_string(path)
+            };
+            let text = text.map_err(|error| {
+                Failure::new(Exit::Usage, "FW-CLI-10", format!("names cannot be read from {}: {error}", path.display()))
+            })?;
+            words.extend(text.split_whitespace().map(str::to_owned));
+        }
+        let labels = self.labels.as_deref().map(fernwart_client::target::conditions).transpose()?;
+        Ok(fernwart_client::target::Target {
+            words,
+            labels: labels.unwrap_or_default(),
+            except: self.except.clone(),
+            limit: self.limit,
+        })
+    }
+}
+
+/// Parses, acts, and says how it ended.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match act(arguments) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit.into()
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has gone away is no failure.
+pub(crate) fn say(text: &str) -> Result<Exit, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// A runtime for one short command.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            _ = tokio::signal::ctrl_c() => {
+                Err(Failure::new(Exit::Stopped, "FW-CLI-09", "stopped; what was sent goes on (fernwart job ls)"))
+            }
+        }
+    })
+}
+
+/// Opens a session with the hub, lets `work` use it, and leaves politely.
+pub(crate) fn with_session<T>(
+    place: &Place,
+    work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let home = StaffHome::open(&place.staff())?;
+    block_on(async {
+        let mut session = Session::open(home).await?;
+        warn_of_expiry(&session);
+        let result = work(&mut session).await;
+        session.close().await;
+        result
+    })
+}
+
+/// From sixty days on every command says that something runs out.
+fn warn_of_expiry(session: &Session) {
+    const WARN_MS: i64 = 60 * 24 * 3600 * 1000;
+    let now = fernwart_client::now();
+    let expiries = session.catalogue.expiries;
+    for (what, until) in [("the catalogue's root", expiries.root), ("the catalogue's targets", expiries.targets)] {
+        if until - now < WARN_MS {
+            eprintln!("warning: {what} runs out on {}; approvers must sign anew", output::day(until));
+        }
+    }
+    if let Some(entry) = session.catalogue.staff.find(&session.key_id())
+        && entry.until - now < WARN_MS
+    {
+        eprintln!("warning: your staff entry runs out on {}", output::day(entry.until));
+    }
+}
+
+fn act(arguments: Arguments) -> Result<Exit, Failure> {
+    let place = Place::new(arguments.home);
+    match arguments.command {
+        Command::Demo(demo) => operate::demo::run(&demo),
+        Command::Init(init) => operate::init::run(&init, &place),
+        Command::Serve(serve) => operate::serve::run(&serve, &place),
+        Command::Join(join) => join::run(&join, &place),
+        Command::Doctor => doctor::run(&place),
+        Command::Ls(command) => machines::ls(&command, &place),
+        Command::Show(command) => machines::show(&command, &place),
+        Command::Facts(command) => machines::facts(&command, &place),
+        Command::Ping(command) => machines::ping(&command, &place),
+        Command::Label(command) => machines::label(&command, &place),
+        Command::Group(command) => machines::group(&command, &place),
+        Command::Rename(command) => machines::rename(&command, &place),
+        Command::Customer(command) => machines::customer(&command, &place),
+        Command::Invite(command) => machines::invite(&command, &place),
+        Command::Pending(command) => machines::pending(&command, &place),
+        Command::Admit(command) => machines::admit(&command, &place),
+        Command::Reject(command) => machines::reject(&command, &place),
+        Command::Retire(command) => machines::retire(&command, &place),
+        Command::Diagnose(command) => diagnose::run(&command, &place),
+        Command::Job(command) => jobs::run(&command, &place),
+        Command::Approver(command) => approve::approver(&command, &place),
+        Command::Catalogue(command) => approve::catalogue(&command, &place),
+        Command::Staff(command) => approve::staff(&command, &place),
+        Command::Journal(command) => journal::run(&command),
+        Command::Limits(shape) => limits(shape.output),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "fernwart", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+            Ok(Exit::Done)
+        }
+        Command::Help { code: Some(code) } => codes::explain(&code),
+        Command::Help { code: None } => {
+            Arguments::command().print_help()?;
+            Ok(Exit::Done)
+        }
+        Command::Version => say(&format!("fernwart {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+fn limits(shape: Shape) -> Result<Exit, Failure> {
+    let mut rows = output::Rows::new("limit", &["name", "value", "unit"]);
+    for limit in fernwart_protocol::limits::TABLE {
+        rows.push(vec![limit.name.into(), limit.value.into(), limit.unit.into()]);
+    }
+    rows.print(shape)
+}

@@ -1,0 +1,132 @@
+//! Lists in five shapes: for eyes, for jq, for spreadsheets, for loops.
+
+use super::fail::{Exit, Failure};
+use super::say;
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use fernwart_protocol::document::UnixMs;
+use serde_json::{Map, Value};
+use std::io::IsTerminal;
+
+/// The shape of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// Columns for eyes.
+    Table,
+    /// One JSON array.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values.
+    Csv,
+    /// Names alone, one a line.
+    Name,
+}
+
+/// Rows with the same columns, the first of which is the name.
+pub struct Rows {
+    kind: &'static str,
+    columns: Vec<&'static str>,
+    rows: Vec<Vec<Value>>,
+}
+
+impl Rows {
+    /// No rows yet.
+    pub fn new(kind: &'static str, columns: &[&'static str]) -> Self {
+        Self { kind, columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// One more.
+    pub fn push(&mut self, row: Vec<Value>) {
+        self.rows.push(row);
+    }
+
+    fn object(&self, row: &[Value]) -> Value {
+        let mut object = Map::new();
+        object.insert("v".into(), 1.into());
+        object.insert("type".into(), self.kind.into());
+        for (column, value) in self.columns.iter().zip(row) {
+            object.insert(column.to_lowercase().replace(' ', "_"), value.clone());
+        }
+        Value::Object(object)
+    }
+
+    /// Writes them in a shape.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn print(&self, shape: Shape) -> Result<Exit, Failure> {
+        let text = match shape {
+            Shape::Table => self.table(),
+            Shape::Json => {
+                let all: Vec<_> = self.rows.iter().map(|row| self.object(row)).collect();
+                Value::Array(all).to_string() + "\n"
+            }
+            Shape::Jsonl => self.rows.iter().map(|row| self.object(row).to_string() + "\n").collect(),
+            Shape::Csv => {
+                let line =
+                    |cells: Vec<String>| cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(",") + "\n";
+                let head = line(self.columns.iter().map(|column| column.to_lowercase()).collect());
+                let body: String = self.rows.iter().map(|row| line(row.iter().map(plain).collect())).collect();
+                head + &body
+            }
+            Shape::Name => self.rows.iter().filter_map(|row| row.first()).map(|name| plain(name) + "\n").collect(),
+        };
+        say(&text)
+    }
+
+    fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.set_header(self.columns.iter().map(|column| column.to_uppercase()));
+        for row in &self.rows {
+            table.add_row(row.iter().map(|cell| {
+                let text = plain(cell);
+                if text.is_empty() { "–".to_owned() } else { text }
+            }));
+        }
+        let text = table.to_string();
+        text.lines().map(|line| line.trim_end().trim_start_matches(' ').to_owned() + "\n").collect()
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => fernwart_protocol::text::escaped(text),
+        other => other.to_string(),
+    }
+}
+
+/// Quoted where needed; a cell never begins a spreadsheet's formula.
+fn csv_cell(text: &str) -> String {
+    let safe = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
+    if safe.contains([',', '"', '\n']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
+}
+
+/// A moment in this computer's zone: `23 Nov 14:15 CET`.
+pub fn moment(at: UnixMs) -> String {
+    let zoned = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%a %-d %b %H:%M %Z").to_string()
+}
+
+/// A day: `2027-11-23`.
+pub fn day(at: UnixMs) -> String {
+    let zoned = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    zoned.strftime("%Y-%m-%d").to_string()
+}
+
+/// How long ago: `now`, `5 min ago`, `2 h ago`.
+pub fn ago(at: UnixMs, now: UnixMs) -> String {
+    match now.saturating_sub(at) / 1000 {
+        s if s < 30 => "now".into(),
+        s if s < 7200 => format!("{} min ago", (s + 30) / 60),
+        s if s < 172_800 => format!("{} h ago", s / 3600),
+        s => format!("{} d ago", s / 86_400),
+    }
+}
+
+/// Whether a person watches progress.
+pub fn is_watched() -> bool {
+    std::io::stderr().is_terminal()
+}
