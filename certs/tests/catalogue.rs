@@ -2,6 +2,7 @@
 //! not keep.
 
 #![cfg(all(feature = "approve", feature = "issue"))]
+#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use fernwart_certs::approve::{
     Contents, Draft, FirstRoot, HubRoles, PublishError, SignError, freshen, proposer_id, publish,

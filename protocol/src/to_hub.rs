@@ -46,7 +46,7 @@ pub enum Delivered {
     /// The order's state has changed.
     State(RunState),
     /// The end: what happened, signed, with the report.
-    Outcome(Settle),
+    Outcome(Box<Settle>),
     /// Not an order this machine can keep a record of: nothing was done.
     Refused(crate::code::Refusal),
 }

@@ -209,10 +209,10 @@ pub enum Permitted {
 ///
 /// # Errors
 /// Why not, with the order back for the books.
-pub fn permit(authentic: Authentic, me: &Standing<'_>, policy: &Policy) -> Result<Permit, (Refusal, Authentic)> {
+pub fn permit(authentic: Authentic, me: &Standing<'_>, policy: &Policy) -> Result<Permit, (Refusal, Box<Authentic>)> {
     match check(&authentic.order, me, policy) {
         Ok(rule) => Ok(Permit { authentic, rule }),
-        Err(refusal) => Err((refusal, authentic)),
+        Err(refusal) => Err((refusal, Box::new(authentic))),
     }
 }
 

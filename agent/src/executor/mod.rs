@@ -361,7 +361,7 @@ impl Executor {
             return self.turn_away(ticket, &no);
         }
         match settlement(&self.books, run, record) {
-            Some(settle) => self.say(ToUplink::Delivered(ticket, Delivered::Outcome(settle))),
+            Some(settle) => self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle)))),
             None => {
                 self.waiting.entry(run).or_default().push(ticket);
                 self.say(ToUplink::Delivered(ticket, Delivered::State(RunState::Started)));
@@ -483,7 +483,7 @@ impl Executor {
         });
         if let Some(settle) = settle {
             for ticket in self.waiting.remove(&run).unwrap_or_default() {
-                self.say(ToUplink::Delivered(ticket, Delivered::Outcome(settle.clone())));
+                self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle.clone()))));
             }
         }
         Ok(())

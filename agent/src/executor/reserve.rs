@@ -40,7 +40,7 @@ impl StorageBackend for ReservedFile {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        Ok(self.0.read_exact_at(out, offset)?)
+        self.0.read_exact_at(out, offset)
     }
 
     fn set_len(&self, length: u64) -> Result<(), io::Error> {
@@ -59,10 +59,10 @@ impl StorageBackend for ReservedFile {
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        Ok(self.0.sync_data()?)
+        self.0.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        Ok(self.0.write_all_at(data, offset)?)
+        self.0.write_all_at(data, offset)
     }
 }

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 #[derive(Debug)]
 pub(crate) enum Carried {
     /// Settled: the outcome is stored.
-    Settled(Settle, PublicKey),
+    Settled(Box<Settle>, PublicKey),
     /// The machine did not take it into its books.
     Refused(Refusal),
     /// The outcome could not be stored now; the machine keeps it.
@@ -80,7 +80,7 @@ async fn attempt<F: Future<Output = ()>>(
                 return Ok(Carried::Refused(refusal));
             }
             Delivered::Outcome(settle) => {
-                let (word, carried) = match store(shared, machine, settle.clone()).await {
+                let (word, carried) = match store(shared, machine, *settle.clone()).await {
                     Ok((countersignature, key)) => {
                         (Stored::Countersigned(countersignature), Carried::Settled(settle, key))
                     }

@@ -100,13 +100,13 @@ const ADVICE: &[(&str, &str)] = &[
 ];
 
 /// What to do about a code.
-pub fn advice(code: &str) -> Option<&'static str> {
+pub(crate) fn advice(code: &str) -> Option<&'static str> {
     let here = HERE.iter().find(|(known, ..)| *known == code).map(|(_, _, now)| *now);
     here.or_else(|| ADVICE.iter().find(|(known, _)| *known == code).map(|(_, now)| *now))
 }
 
 /// What a code means.
-pub fn meaning(code: &str) -> Option<&'static str> {
+pub(crate) fn meaning(code: &str) -> Option<&'static str> {
     let refusal = Refusal::ALL.iter().find(|refusal| refusal.code() == code).map(|refusal| refusal.what());
     let denial = || Denial::ALL.iter().find(|denial| denial.code() == code).map(|denial| denial.what());
     let here = || HERE.iter().find(|(known, ..)| *known == code).map(|(_, what, _)| *what);
@@ -117,7 +117,7 @@ pub fn meaning(code: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// When there is no such code.
-pub fn explain(code: &str) -> Result<Exit, Failure> {
+pub(crate) fn explain(code: &str) -> Result<Exit, Failure> {
     let code = code.to_uppercase();
     let Some(what) = meaning(&code) else {
         return Err(Failure::new(Exit::Usage, "FW-CLI-01", format!("there is no code {code}")));

@@ -94,7 +94,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// A denial as a technician reads it.
-pub fn denied(denial: Denial) -> Failure {
+pub(crate) fn denied(denial: Denial) -> Failure {
     let exit = match denial {
         Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown => Exit::Failed,
         Denial::NoSuchMachine | Denial::NoSuchJob | Denial::NoSuchCustomer | Denial::NoSuchDraft => Exit::Usage,

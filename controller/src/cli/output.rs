@@ -10,7 +10,7 @@ use std::io::IsTerminal;
 
 /// The shape of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// Columns for eyes.
     Table,
     /// One JSON array.
@@ -24,7 +24,7 @@ pub enum Shape {
 }
 
 /// Rows with the same columns, the first of which is the name.
-pub struct Rows {
+pub(crate) struct Rows {
     kind: &'static str,
     columns: Vec<&'static str>,
     rows: Vec<Vec<Value>>,
@@ -32,12 +32,12 @@ pub struct Rows {
 
 impl Rows {
     /// No rows yet.
-    pub fn new(kind: &'static str, columns: &[&'static str]) -> Self {
+    pub(crate) fn new(kind: &'static str, columns: &[&'static str]) -> Self {
         Self { kind, columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// One more.
-    pub fn push(&mut self, row: Vec<Value>) {
+    pub(crate) fn push(&mut self, row: Vec<Value>) {
         self.rows.push(row);
     }
 
@@ -55,7 +55,7 @@ impl Rows {
     ///
     /// # Errors
     /// When standard output cannot be written.
-    pub fn print(&self, shape: Shape) -> Result<Exit, Failure> {
+    pub(crate) fn print(&self, shape: Shape) -> Result<Exit, Failure> {
         let text = match shape {
             Shape::Table => self.table(),
             Shape::Json => {
@@ -105,19 +105,19 @@ fn csv_cell(text: &str) -> String {
 }
 
 /// A moment in this computer's zone: `23 Nov 14:15 CET`.
-pub fn moment(at: UnixMs) -> String {
+pub(crate) fn moment(at: UnixMs) -> String {
     let zoned = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
     zoned.strftime("%a %-d %b %H:%M %Z").to_string()
 }
 
 /// A day: `2027-11-23`.
-pub fn day(at: UnixMs) -> String {
+pub(crate) fn day(at: UnixMs) -> String {
     let zoned = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
     zoned.strftime("%Y-%m-%d").to_string()
 }
 
 /// How long ago: `now`, `5 min ago`, `2 h ago`.
-pub fn ago(at: UnixMs, now: UnixMs) -> String {
+pub(crate) fn ago(at: UnixMs, now: UnixMs) -> String {
     match now.saturating_sub(at) / 1000 {
         s if s < 30 => "now".into(),
         s if s < 7200 => format!("{} min ago", (s + 30) / 60),
@@ -127,6 +127,6 @@ pub fn ago(at: UnixMs, now: UnixMs) -> String {
 }
 
 /// Whether a person watches progress.
-pub fn is_watched() -> bool {
+pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// In words, when it is none.
-pub fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let number: u64 = number.parse().map_err(|_| "write 30s, 15m, 48h or 7d".to_owned())?;
