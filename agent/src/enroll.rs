@@ -20,7 +20,7 @@ use fernwart_certs::tls::{self, Clock, TlsError};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::enroll::{Join, Reply, Request};
 use fernwart_protocol::id::{BootId, Digest};
-use fernwart_protocol::limits::OFFER_FILES;
+use fernwart_protocol::limits::{HANDSHAKE_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError};
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
@@ -228,7 +228,7 @@ async fn dial(invitation: &Invitation) -> Result<Link, EnrollError> {
         for address in addresses {
             let tls = tls::newcomer(vec![invitation.ca], Clock::MayBeWrong).map_err(EnrollError::Tls)?;
             let dialer = Dialer::new(address).map_err(EnrollError::Dial)?;
-            match dialer.dial(address, Door::Enroll, tls).await {
+            match dialer.dial(address, Door::Enroll, tls, HANDSHAKE_TIMEOUT).await {
                 Ok(link) => return Ok(link),
                 Err(error) => last = EnrollError::Dial(error),
             }

@@ -50,8 +50,15 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     let stop = CancellationToken::new();
     info!(%machine, version = env!("CARGO_PKG_VERSION"), "agent started");
 
-    let uplink =
-        Uplink { home: home.clone(), machine, identity, executor: executor.clone(), from_executor, stop: stop.clone() };
+    let uplink = Uplink {
+        home: home.clone(),
+        machine,
+        identity,
+        executor: executor.clone(),
+        from_executor,
+        stop: stop.clone(),
+        renewed_at: None,
+    };
     let mut uplink = tokio::spawn(uplink.run());
     let socket = home.socket();
     let local = crate::local::serve(&socket, executor.clone());

@@ -4,6 +4,8 @@
 //! escapes control characters, so that no machine can write on a technician's
 //! terminal.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -123,9 +125,10 @@ impl<const N: usize> fmt::Debug for Blob<N> {
     }
 }
 
+/// Bare in frames, base64 in JSON.
 impl<const N: usize> Serialize for Blob<N> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_bytes(&self.0)
+        if to.is_human_readable() { to.serialize_str(&STANDARD.encode(&self.0)) } else { to.serialize_bytes(&self.0) }
     }
 }
 
@@ -143,6 +146,11 @@ impl<'de, const N: usize> Deserialize<'de> for Blob<N> {
             fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Blob<N>, E> {
                 Blob::try_from(bytes).map_err(E::custom)
             }
+        }
+        if from.is_human_readable() {
+            let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+            return Self::try_from(STANDARD.decode(text.as_bytes()).map_err(D::Error::custom)?)
+                .map_err(D::Error::custom);
         }
         from.deserialize_byte_buf(Bounded::<N>)
     }
@@ -295,6 +303,17 @@ mod tests {
     fn a_text_shows_control_characters_escaped() {
         let hostile = Text::<64>::clipped("ok\u{1b}[2J\u{202e}x");
         assert_eq!(hostile.to_string(), "ok\\u{1b}[2J\\u{202e}x");
+    }
+
+    #[test]
+    fn bytes_are_base64_in_json_and_no_longer_than_allowed_anywhere() {
+        let blob = Blob::<4>::try_from(vec![1, 2, 255]).expect("short");
+        let json = serde_json::to_string(&blob).expect("written");
+        assert_eq!(json, "\"AQL/\"");
+        assert_eq!(serde_json::from_str::<Blob<4>>(&json).ok(), Some(blob.clone()));
+        assert!(serde_json::from_str::<Blob<2>>(&json).is_err());
+        let wire = crate::codec::encode(&blob).expect("encoded");
+        assert!(crate::codec::decode::<Blob<4>>(&wire).is_ok() && crate::codec::decode::<Blob<2>>(&wire).is_err());
     }
 
     #[test]

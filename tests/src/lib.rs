@@ -1,1 +1,333 @@
-//! x
+//! A world for whole-system tests: a real hub and real agents as processes, on
+//! loopback, in a temporary folder that is gone with it.
+//!
+//! Tests wait for a level with a deadline, never for an edge or a time; what
+//! fails prints the logs.
+
+#![allow(clippy::expect_used, clippy::print_stdout, reason = "a test may fail loudly")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The folder with the programs under test.
+fn programs() -> PathBuf {
+    let here = std::env::current_exe().expect("this program has a path");
+    let folder = here.ancestors().find(|folder| folder.join("fernwart").is_file());
+    folder.expect("the programs are built: cargo build --workspace").to_owned()
+}
+
+/// One of the programs under test.
+pub fn program(name: &str) -> PathBuf {
+    programs().join(name)
+}
+
+/// A UDP port nobody uses.
+pub fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not so in time.
+pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    wait_within(PATIENCE, what, &mut so);
+}
+
+/// The same with a deadline of one's own; how long it took.
+///
+/// # Panics
+/// When it is not so in time.
+pub fn wait_within(patience: Duration, what: &str, mut so: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !so() {
+        assert!(begun.elapsed() < patience, "{what}: not within {patience:?}");
+        std::thread::sleep(Duration::from_millis(15));
+    }
+    begun.elapsed()
+}
+
+/// What a command wrote and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+    /// The exit code.
+    pub code: i32,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Said {
+    /// Insists on an exit code.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
+        self
+    }
+
+    /// Standard output as JSON lines.
+    ///
+    /// # Panics
+    /// When a line is no JSON.
+    pub fn json_lines(&self) -> Vec<serde_json::Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// When it does not start.
+pub fn run(command: &mut Command) -> Said {
+    let begun = Instant::now();
+    let Output { stdout, stderr, status } = command.stdin(Stdio::null()).output().expect("the program starts");
+    Said {
+        out: String::from_utf8_lossy(&stdout).into_owned(),
+        err: String::from_utf8_lossy(&stderr).into_owned(),
+        code: status.code().unwrap_or(-1),
+        took: begun.elapsed(),
+    }
+}
+
+/// A process that ends with its owner.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a command, its standard error going to a log.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let file = std::fs::File::options().create(true).append(true).open(log).expect("a log");
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the program starts");
+        Self { child, log: log.to_owned() }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it at once, as a power cut would.
+    pub fn kill_9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks it to stop and waits; how it ended.
+    ///
+    /// # Panics
+    /// When it does not stop in time.
+    pub fn stop(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).expect("a pid");
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        wait_until("stopping", || matches!(self.child.try_wait(), Ok(Some(_))));
+        self.child.wait().ok().and_then(|status| status.code())
+    }
+
+    /// Whether it is still there.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill_9();
+        if std::thread::panicking() {
+            println!("--- {}\n{}", self.log.display(), self.log());
+        }
+    }
+}
+
+/// A machine with its agent.
+pub struct Machine {
+    /// The agent's folder.
+    pub home: PathBuf,
+    /// Its name at the hub.
+    pub name: String,
+    /// The running agent.
+    pub agent: Process,
+}
+
+impl Machine {
+    /// A command of this machine's owner.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        agent_command(&self.home, arguments)
+    }
+
+    /// Runs a command of this machine's owner.
+    pub fn owner(&self, arguments: &[&str]) -> Said {
+        run(&mut self.command(arguments))
+    }
+
+    /// Starts the agent again.
+    pub fn restart(&mut self) {
+        self.agent = Process::start(&mut self.command(&["run"]), &self.home.with_extension("log"));
+    }
+
+    /// The journal's entries: kind and body.
+    pub fn journal(&self) -> Vec<(String, serde_json::Value)> {
+        let lines = self.owner(&["journal", "--export"]).exits(0).json_lines();
+        let entries = lines.iter().filter(|line| line["type"] == "entry");
+        entries
+            .map(|line| {
+                let entry: serde_json::Value =
+                    serde_json::from_str(line["line"].as_str().expect("a line")).expect("JSON");
+                let body = serde_json::from_str(line["body"].as_str().unwrap_or("null")).expect("JSON");
+                (entry["kind"].as_str().expect("a kind").to_owned(), body)
+            })
+            .collect()
+    }
+}
+
+fn agent_command(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("fernwart-agent"));
+    command.arg("--home").arg(home).args(arguments).env("LANG", "C.UTF-8").env_remove("LC_ALL");
+    command
+}
+
+/// A shop with a hub, and machines.
+pub struct World {
+    folder: tempfile::TempDir,
+    /// Where the hub listens.
+    pub address: SocketAddr,
+    /// The running hub.
+    pub hub: Process,
+}
+
+impl World {
+    /// A new shop with one approver and a running hub.
+    pub fn new() -> Self {
+        Self::in_folder(tempfile::tempdir().expect("a folder"))
+    }
+
+    /// The same in a folder of one's own, for instance a small file system.
+    ///
+    /// # Panics
+    /// When the shop cannot be begun.
+    pub fn in_folder(folder: tempfile::TempDir) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let text = address.to_string();
+        let arguments = [
+            "init",
+            "--shop",
+            "Nordlicht IT",
+            "--address",
+            &text,
+            "--listen",
+            &text,
+            "--name",
+            "jana",
+            "--contact",
+            "Jana Petersen, 0431 555 01",
+        ];
+        run(&mut staff_command(&folder.path().join("shop"), &arguments)).exits(0);
+        let hub = start_hub(folder.path());
+        Self { folder, address, hub }
+    }
+
+    /// The world's folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The shop's folder: `hub`, `staff`, `approver`.
+    pub fn shop(&self) -> PathBuf {
+        self.path().join("shop")
+    }
+
+    /// A command of the founding technician.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        staff_command(&self.shop(), arguments)
+    }
+
+    /// Runs a command of the founding technician.
+    pub fn technician(&self, arguments: &[&str]) -> Said {
+        run(&mut self.command(arguments))
+    }
+
+    /// Starts the hub again on the same home and port.
+    pub fn restart_hub(&mut self) {
+        self.hub = start_hub(self.path());
+    }
+
+    /// An invitation line.
+    pub fn invitation(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["invite", "--quiet"];
+        all.extend(arguments);
+        self.technician(&all).exits(0).out.trim().to_owned()
+    }
+
+    /// An invitation line for a technician or robot.
+    pub fn invitation_for_staff(&self) -> String {
+        self.technician(&["invite", "--staff", "--quiet"]).exits(0).out.trim().to_owned()
+    }
+
+    /// Joins a machine by invitation under a name, admits it, and waits until
+    /// it is linked.
+    pub fn add_machine(&self, name: &str) -> Machine {
+        let home = self.path().join(name);
+        let line = self.invitation(&["Bäckerei Meyer"]);
+        run(&mut agent_command(&home, &["enroll", &line, "--policy", "ask", "--no-service"])).exits(0);
+        let agent = Process::start(&mut agent_command(&home, &["run"]), &home.with_extension("log"));
+        let waiting = self.technician(&["pending", "-o", "name"]).exits(0).out;
+        let machine = waiting.lines().next().expect("one waits").to_owned();
+        self.technician(&["admit", &machine, "--as", name]).exits(0);
+        let machine = Machine { home, name: name.to_owned(), agent };
+        wait_until("a machine is linked", || self.is_online(name));
+        machine
+    }
+
+    /// Whether a machine is linked.
+    pub fn is_online(&self, name: &str) -> bool {
+        let said = self.technician(&["ls", "-o", "jsonl"]);
+        said.code == 0 && said.json_lines().iter().any(|row| row["name"] == name && row["state"] == "online")
+    }
+
+    /// An owner's command in a folder that is no machine yet.
+    pub fn owner_in(&self, home: &str, arguments: &[&str]) -> Said {
+        run(&mut agent_command(&self.path().join(home), arguments))
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A technician's command with a home of one's own.
+pub fn staff_command(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("fernwart"));
+    command.arg("--home").arg(home).args(arguments).env("TZ", "UTC").env_remove("FERNWART_HOME");
+    command
+}
+
+fn start_hub(folder: &Path) -> Process {
+    let log = folder.join("hub.log");
+    let before = std::fs::read_to_string(&log).unwrap_or_default().matches("hub is listening").count();
+    let mut hub = Process::start(&mut staff_command(&folder.join("shop"), &["serve"]), &log);
+    wait_until("the hub listens", || hub.log().matches("hub is listening").count() > before || !hub.is_running());
+    assert!(hub.is_running(), "the hub has not started: {}", hub.log());
+    hub
+}

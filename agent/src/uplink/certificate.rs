@@ -21,6 +21,9 @@ use tracing::info;
 /// A certificate is renewed after this long; it lasts a year.
 const RENEW_AFTER_MS: i64 = 30 * 24 * 3600 * 1000;
 
+/// Wait at least this long between two renewals, or tries.
+pub(super) const RENEW_AGAIN: Duration = Duration::from_secs(3600);
+
 /// Which request a claim goes with.
 #[derive(Clone, Copy)]
 enum Wanted {
@@ -108,11 +111,14 @@ impl Uplink {
         if ours && told.dial.pins.contains(&sha256(ca)) { Ok(chain) } else { Err(UplinkError::WrongCertificate) }
     }
 
-    /// How long until the certificate should be renewed; zero if it is due.
-    pub(super) fn renewal_in(&self) -> Duration {
+    /// How long until the certificate should be renewed, by the hub's clock;
+    /// zero if it is due. Whatever the clocks say, not twice within an hour.
+    pub(super) fn renewal_in(&self, hub_ahead_ms: i64) -> Duration {
+        let rest = self.renewed_at.map_or(Duration::ZERO, |at| RENEW_AGAIN.saturating_sub(at.elapsed()));
         let Some((from, until)) = self.identity.lasts() else { return Duration::ZERO };
         let due = (from + RENEW_AFTER_MS).min(until - (until - from) / 4);
-        Duration::from_millis(u64::try_from(due.saturating_sub(crate::now())).unwrap_or_default())
+        let hub_now = crate::now().saturating_add(hub_ahead_ms);
+        Duration::from_millis(u64::try_from(due.saturating_sub(hub_now)).unwrap_or_default()).max(rest)
     }
 
     /// Changes key and certificate over a standing link; the next link uses
@@ -130,6 +136,7 @@ impl Uplink {
                 let identity = TlsIdentity { key, chain };
                 identity.write(&self.home.tls_identity()).map_err(UplinkError::Identity)?;
                 self.identity = identity;
+                self.renewed_at = Some(std::time::Instant::now());
                 info!("certificate renewed");
                 Ok(())
             }

@@ -18,6 +18,7 @@ use fernwart_certs::keyfile::KeyFileError;
 use fernwart_certs::tls::TlsError;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::MachineId;
+use fernwart_protocol::limits::HANDSHAKE_TIMEOUT;
 use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError};
 use fernwart_protocol::to_hub::About;
 use patience::Patience;
@@ -69,6 +70,8 @@ pub struct Uplink {
     pub(crate) executor: Handle,
     pub(crate) from_executor: mpsc::Receiver<ToUplink>,
     pub(crate) stop: CancellationToken,
+    /// When the certificate was renewed last, in this life.
+    pub(crate) renewed_at: Option<std::time::Instant>,
 }
 
 /// What the executor has told at the start, and since.
@@ -173,7 +176,7 @@ async fn dial(
                 *dialer = Some(Dialer::new(address).map_err(UplinkError::Dial)?);
             }
             let Some(ready) = dialer.as_ref() else { continue };
-            match ready.dial(address, door, tls.clone()).await {
+            match ready.dial(address, door, tls.clone(), HANDSHAKE_TIMEOUT).await {
                 Ok(link) => return Ok((link, ready.doorbell())),
                 Err(error) => last = UplinkError::Dial(error),
             }

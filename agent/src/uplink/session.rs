@@ -1,5 +1,6 @@
 //! One link, from hello to its end.
 
+use super::certificate::RENEW_AGAIN;
 use super::patience::Patience;
 use super::{Told, Uplink, UplinkError};
 use crate::executor::Handle;
@@ -24,9 +25,6 @@ const STORE_WAIT: Duration = Duration::from_secs(60);
 /// Frames of one order's stream that may wait to be sent: two states and an
 /// outcome, with room.
 const STREAM_QUEUE: usize = 8;
-
-/// Wait this long between two tries to renew.
-const RENEW_AGAIN: Duration = Duration::from_secs(3600);
 
 impl Uplink {
     /// Serves one link until it ends. `Ok` is an end that calls for no wait.
@@ -61,7 +59,7 @@ impl Uplink {
         if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest > told.dial.versions.timestamp) {
             tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
         }
-        let result = self.serve(told, &link, bell, control, receive, &mut tasks, patience).await;
+        let result = self.serve(told, &link, bell, control, receive, &mut tasks, patience, linked.hub_ahead_ms).await;
         self.executor.tell(ToExecutor::Unlinked).await;
         result
     }
@@ -76,13 +74,14 @@ impl Uplink {
         receive: Receiver,
         tasks: &mut JoinSet<()>,
         patience: &mut Patience,
+        hub_ahead_ms: i64,
     ) -> Result<(), UplinkError> {
         let (words, mut hub_words) = mpsc::channel(STREAM_QUEUE);
         tasks.spawn(listen(receive, words));
         let mut streams: HashMap<Ticket, mpsc::Sender<Delivered>> = HashMap::new();
         let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Delivered>)>(STREAM_QUEUE);
         let mut next_ticket: Ticket = 0;
-        let renewal = tokio::time::sleep(self.renewal_in());
+        let renewal = tokio::time::sleep(self.renewal_in(hub_ahead_ms));
         tokio::pin!(renewal);
         loop {
             tokio::select! {

@@ -117,11 +117,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Dials the hub this home belongs to.
+    /// Dials the hub this home belongs to; each address within `patience`.
     ///
     /// # Errors
     /// When it does not answer, or is not the one it must be.
-    pub async fn open(home: StaffHome) -> Result<Self, ClientError> {
+    pub async fn open(home: StaffHome, patience: Duration) -> Result<Self, ClientError> {
         if home.identity.chain.is_empty() {
             return Err(ClientError::NotAdmitted);
         }
@@ -139,7 +139,7 @@ impl Session {
             for address in addresses {
                 let failed = |source| ClientError::Dial { address: name.to_string(), source };
                 let dialer = Dialer::new(address).map_err(failed)?;
-                match dialer.dial(address, Door::Staff, tls.clone()).await {
+                match dialer.dial(address, Door::Staff, tls.clone(), patience).await {
                     Ok(link) => return Ok(Self { home, dialer, link, trusted, catalogue }),
                     Err(source) => last = failed(source),
                 }

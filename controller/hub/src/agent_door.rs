@@ -215,7 +215,7 @@ pub(crate) async fn certify(shared: &Shared, id: MachineId, spki: &[u8]) -> Resu
         shared.authority.issue_member(Name::Machine(id), spki, SystemTime::now()).map_err(|_| Denial::KeysRefused)?;
     let until = chain.first().and_then(|leaf| lasts_until(leaf, shared)).ok_or(Denial::KeysRefused)?;
     let noted = SetTlsKey { machine: id, tls_key: fernwart_certs::sha256(spki), until };
-    shared.store.write(noted).await.map_err(|error| carry::denial(&error))?;
+    shared.store.write(noted).await.map_err(|error| shared.denial(&error))?;
     wire_chain(&chain)
 }
 

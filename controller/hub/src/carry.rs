@@ -13,7 +13,7 @@ use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::link::FrameError;
 use fernwart_protocol::to_agent::{Deliver, Stored};
 use fernwart_protocol::to_hub::{Delivered, RunState as MachineState, Settle};
-use fernwart_store::{SetState, StoreError};
+use fernwart_store::SetState;
 use std::future::Future;
 use std::sync::Arc;
 use tracing::{debug, warn};
@@ -29,11 +29,6 @@ pub(crate) enum Carried {
     NotStored(Denial),
     /// The link was lost; the outcome comes when the machine is back.
     Lost,
-}
-
-/// What a technician is told when the store fails.
-pub(crate) fn denial(error: &StoreError) -> Denial {
-    if error.is_full() { Denial::StoreFull } else { Denial::StoreFailed }
 }
 
 /// Sends an order over a machine's link and follows it to its outcome.
@@ -110,7 +105,8 @@ pub(crate) async fn store(
     machine: MachineId,
     settle: Settle,
 ) -> Result<(Envelope, PublicKey), Denial> {
-    let known = shared.store.machine(&machine).await.map_err(|error| denial(&error))?.ok_or(Denial::NoSuchMachine)?;
+    let known =
+        shared.store.machine(&machine).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchMachine)?;
     let receipt: Receipt = envelope::open(&settle.receipt, &known.evidence_key).map_err(|_| Denial::NotUnderstood)?;
     let order = Order::from_bytes(settle.order.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;
     let fits = receipt.machine == machine
@@ -143,7 +139,7 @@ pub(crate) async fn store(
         .await
         .map_err(|error| {
             warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
-            denial(&error)
+            shared.denial(&error)
         })?;
     let said = Countersignature {
         run: receipt.run,

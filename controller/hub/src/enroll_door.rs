@@ -4,7 +4,7 @@
 //! certified is a bare public key under a name that this door computes.
 
 use crate::agent_door::{catalogue_files, certify, wire_chain};
-use crate::{Shared, carry, now};
+use crate::{Shared, now};
 use fernwart_certs::identity::{machine_id, staff_key_id};
 use fernwart_certs::join::{JoinProof, ProofKey, check_claim, check_join, check_join_staff, check_staff_claim};
 use fernwart_certs::peer::Name;
@@ -107,7 +107,7 @@ async fn answer(
 
 /// The invitation's key, if the invitation is known here.
 async fn proof_key(shared: &Shared, token: &fernwart_protocol::id::TokenId) -> Result<ProofKey, Denial> {
-    let stored = shared.store.token(token, "").await.map_err(|error| carry::denial(&error))?;
+    let stored = shared.store.token(token, "").await.map_err(|error| shared.denial(&error))?;
     stored.map(|stored| ProofKey(*stored.token.proof_key.as_bytes())).ok_or(Denial::TokenUnknown)
 }
 
@@ -137,7 +137,7 @@ async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) 
             now: now(),
         })
         .await
-        .map_err(|error| carry::denial(&error))?;
+        .map_err(|error| shared.denial(&error))?;
     match joined? {
         Joined::Pending => {
             info!(%machine, "a machine waits to be admitted");
@@ -149,7 +149,7 @@ async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) 
 
 /// The machine a claim is about, once it has shown to be itself.
 async fn claimant(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<fernwart_fleet::Machine, Denial> {
-    let machine = shared.store.machine(&claim.machine).await.map_err(|error| carry::denial(&error))?;
+    let machine = shared.store.machine(&claim.machine).await.map_err(|error| shared.denial(&error))?;
     let machine = machine.ok_or(Denial::MachineUnknown)?;
     if !check_claim(claim, binding, &machine.evidence_key) {
         return Err(Denial::KeysRefused);
@@ -211,13 +211,13 @@ async fn join_staff(shared: &Shared, link: &Link, binding: &[u8; 32], request: &
         tls_spki: request.tls_key.as_bytes().to_vec(),
         from: link.remote_address().ip().to_canonical(),
     };
-    shared.store.write(join).await.map_err(|error| carry::denial(&error))?
+    shared.store.write(join).await.map_err(|error| shared.denial(&error))?
 }
 
 /// Waits for the key to stand on the published staff list.
 async fn collect_staff(shared: &Shared, binding: &[u8; 32], claim: &StaffClaim) -> Result<Option<Chain>, Denial> {
     let until = Instant::now() + COLLECT_WAIT;
-    let joined = shared.store.staff_join(&claim.key).await.map_err(|error| carry::denial(&error))?;
+    let joined = shared.store.staff_join(&claim.key).await.map_err(|error| shared.denial(&error))?;
     let (staff, spki) = joined.ok_or(Denial::NotInStaffList)?;
     if !check_staff_claim(claim, binding, &staff.order_key) {
         return Err(Denial::KeysRefused);

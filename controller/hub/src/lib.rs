@@ -28,7 +28,7 @@ use fernwart_certs::issue::Authority;
 use fernwart_certs::peer::{NotAdmitted, Peer, identify};
 use fernwart_certs::tls;
 use fernwart_fleet::Standing;
-use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::KeyId;
 use fernwart_protocol::limits;
@@ -52,6 +52,9 @@ const SWEEP: Duration = Duration::from_secs(30);
 
 /// Agents told to stay away come back spread over this long.
 const RETURN_SPREAD_MS: u32 = 2_000;
+
+/// With less than this the disk counts as full: one batch of writes.
+const FULL_BYTES: u64 = 1024 * 1024;
 
 /// Clock of the hub, Unix milliseconds.
 pub fn now() -> UnixMs {
@@ -197,6 +200,18 @@ impl Shared {
             if rung % 256 == 255 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+        }
+    }
+
+    /// What whoever asked is told when the store fails. SQLite has many names
+    /// for a disk without room, so the disk itself is asked.
+    fn denial(&self, error: &StoreError) -> Denial {
+        warn!(%error, "the store has failed");
+        let free = rustix::fs::statvfs(self.home.path()).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        if error.is_full() || free.is_ok_and(|free| free < FULL_BYTES) {
+            Denial::StoreFull
+        } else {
+            Denial::StoreFailed
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::agent_door::catalogue_files;
 use crate::staff_door::Caller;
-use crate::{Shared, carry, now};
+use crate::{Shared, now};
 use fernwart_certs::approve::Draft;
 use fernwart_certs::catalogue::Role;
 use fernwart_certs::sha256;
@@ -19,9 +19,7 @@ use fernwart_protocol::staff::{
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{
-    AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, StoreError, Suspend,
-};
+use fernwart_store::{AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, Suspend};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,11 +33,6 @@ const JOBS: i64 = 100;
 const ECHOES: usize = 2_000;
 
 type Answer = Result<(), Denial>;
-
-fn failed(error: StoreError) -> Denial {
-    warn!(%error, "the store failed a technician");
-    carry::denial(&error)
-}
 
 /// Sends rows in frames of a bounded number.
 pub(crate) async fn rows<T: Clone>(
@@ -68,7 +61,7 @@ pub(crate) async fn answer(
                 rows(send, &customers, Reply::Customers).await?;
                 Ok(())
             }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(shared.denial(&error)),
         },
         Request::Pending => return pending(shared, caller, send).await,
         Request::Ping(machines, wait_ms) => return ping(shared, caller, &machines.into_vec(), wait_ms, send).await,
@@ -98,7 +91,7 @@ pub(crate) async fn answer(
                 }
                 Ok(())
             }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(shared.denial(&error)),
         },
         Request::Health => {
             send.send(&Reply::Health(health(shared).await)).await?;
@@ -121,23 +114,23 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
     match request {
         Request::AddCustomer(customer) => {
             caller.must_be(Role::Lead)?;
-            shared.store.write(AddCustomer(customer)).await.map_err(failed)?
+            shared.store.write(AddCustomer(customer)).await.map_err(|error| shared.denial(&error))?
         }
         Request::Invite(token) => {
             caller.must_be(Role::Lead)?;
             if let TokenKind::Machine { customer, .. } = &token.admits
                 && (!caller.entry.customers.include(customer)
-                    || !shared.store.has_customer(customer).await.map_err(failed)?)
+                    || !shared.store.has_customer(customer).await.map_err(|error| shared.denial(&error))?)
             {
                 return Err(Denial::NoSuchCustomer);
             }
-            shared.store.write(token).await.map_err(failed)
+            shared.store.write(token).await.map_err(|error| shared.denial(&error))
         }
         Request::Reject(machine) => {
             caller.must_be(Role::Lead)?;
             reachable(shared, caller, machine).await?;
             let write = SetStanding { machine, from: Standing::Pending, to: Standing::Rejected };
-            shared.store.write(write).await.map_err(failed)??;
+            shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
             shared.admitted.notify_waiters();
             Ok(())
         }
@@ -145,7 +138,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             caller.must_be(Role::Lead)?;
             reachable(shared, caller, machine).await?;
             let write = SetStanding { machine, from: Standing::Admitted, to: Standing::Retired };
-            shared.store.write(write).await.map_err(failed)??;
+            shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
             shared.presence.part_with(&machine);
             info!(%machine, by = %caller.entry.name, "a machine is retired");
             Ok(())
@@ -153,18 +146,26 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         Request::Rename(machine, name) => {
             caller.must_be(Role::Lead)?;
             reachable(shared, caller, machine).await?;
-            shared.store.write(Rename { machine, name }).await.map_err(failed)?
+            shared.store.write(Rename { machine, name }).await.map_err(|error| shared.denial(&error))?
         }
         Request::Label(machine, labels) => {
             caller.must_be(Role::Lead)?;
             reachable(shared, caller, machine).await?;
-            shared.store.write(Label { machine, labels: labels.into_vec() }).await.map_err(failed)?
+            shared
+                .store
+                .write(Label { machine, labels: labels.into_vec() })
+                .await
+                .map_err(|error| shared.denial(&error))?
         }
         Request::Group(group, machines, membership) => {
             caller.must_be(Role::Lead)?;
             for machine in machines {
                 reachable(shared, caller, machine).await?;
-                shared.store.write(Group { machine, group: group.clone(), membership }).await.map_err(failed)??;
+                shared
+                    .store
+                    .write(Group { machine, group: group.clone(), membership })
+                    .await
+                    .map_err(|error| shared.denial(&error))??;
             }
             Ok(())
         }
@@ -183,7 +184,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         Request::Publish(id) => publish(shared, &id).await,
         Request::Suspend(key) => {
             caller.must_be(Role::Lead)?;
-            shared.store.write(Suspend { key, at: now() }).await.map_err(failed)?;
+            shared.store.write(Suspend { key, at: now() }).await.map_err(|error| shared.denial(&error))?;
             shared.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key);
             shared.presence.cut_staff(|known| *known == key);
             info!(%key, by = %caller.entry.name, "a staff key is suspended");
@@ -191,7 +192,11 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Lock(envelope) => {
             let id = sha256(envelope.bytes.as_bytes());
-            shared.store.write(KeepLock { id, envelope: envelope.clone() }).await.map_err(failed)?;
+            shared
+                .store
+                .write(KeepLock { id, envelope: envelope.clone() })
+                .await
+                .map_err(|error| shared.denial(&error))?;
             shared.presence.lock(&envelope).await;
             Ok(())
         }
@@ -214,7 +219,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
 
 /// A machine within the caller's reach.
 async fn reachable(shared: &Shared, caller: &Caller, id: MachineId) -> Result<Machine, Denial> {
-    let machine = shared.store.machine(&id).await.map_err(failed)?;
+    let machine = shared.store.machine(&id).await.map_err(|error| shared.denial(&error))?;
     machine.filter(|machine| caller.reaches(machine)).ok_or(Denial::NoSuchMachine)
 }
 
@@ -226,7 +231,7 @@ async fn admit(
 ) -> Result<fernwart_protocol::text::MachineName, Denial> {
     caller.must_be(Role::Lead)?;
     reachable(shared, caller, machine).await?;
-    let name = shared.store.write(Admit { machine, name }).await.map_err(failed)??;
+    let name = shared.store.write(Admit { machine, name }).await.map_err(|error| shared.denial(&error))??;
     shared.admitted.notify_waiters();
     info!(%machine, %name, by = %caller.entry.name, "a machine is admitted");
     Ok(name)
@@ -257,7 +262,7 @@ fn row(shared: &Shared, machine: &Machine) -> MachineRow {
 async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
     let machines = match shared.store.machines(Standing::Admitted).await {
         Ok(machines) => machines,
-        Err(error) => return Ok(Err(failed(error))),
+        Err(error) => return Ok(Err(shared.denial(&error))),
     };
     let list: Vec<_> = machines.iter().filter(|m| caller.reaches(m)).map(|m| row(shared, m)).collect();
     rows(send, &list, Reply::Machines).await?;
@@ -267,7 +272,7 @@ async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result
 async fn pending(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
     let (machines, staff) = match (shared.store.machines(Standing::Pending).await, shared.store.staff_joins().await) {
         (Ok(machines), Ok(staff)) => (machines, staff),
-        (Err(error), _) | (_, Err(error)) => return Ok(Err(failed(error))),
+        (Err(error), _) | (_, Err(error)) => return Ok(Err(shared.denial(&error))),
     };
     let machines: Vec<_> = machines
         .iter()
@@ -363,7 +368,7 @@ async fn jobs(shared: &Shared, send: &mut Sender) -> Result<Answer, FrameError> 
             rows(send, &list, Reply::Jobs).await?;
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(failed(error))),
+        Err(error) => Ok(Err(shared.denial(&error))),
     }
 }
 
@@ -371,7 +376,7 @@ async fn job(shared: &Shared, id: fernwart_protocol::id::JobId, send: &mut Sende
     let job = match shared.store.job(id).await {
         Ok(Some(job)) => job,
         Ok(None) => return Ok(Err(Denial::NoSuchJob)),
-        Err(error) => return Ok(Err(failed(error))),
+        Err(error) => return Ok(Err(shared.denial(&error))),
     };
     rows(send, &[job_row(&job)], Reply::Jobs).await?;
     match shared.store.runs(id).await {
@@ -390,7 +395,7 @@ async fn job(shared: &Shared, id: fernwart_protocol::id::JobId, send: &mut Sende
             rows(send, &list, Reply::Runs).await?;
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(failed(error))),
+        Err(error) => Ok(Err(shared.denial(&error))),
     }
 }
 
@@ -406,7 +411,7 @@ async fn facts(shared: &Shared, caller: &Caller, id: MachineId, send: &mut Sende
             Ok(Ok(()))
         }
         Ok(None) => Ok(Ok(())),
-        Err(error) => Ok(Err(failed(error))),
+        Err(error) => Ok(Err(shared.denial(&error))),
     }
 }
 
@@ -415,19 +420,19 @@ async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
     let mut draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
     draft.contents().map_err(|_| Denial::CatalogueRefused)?;
     let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
-    if let Some(known) = shared.store.draft(&id).await.map_err(failed)?
+    if let Some(known) = shared.store.draft(&id).await.map_err(|error| shared.denial(&error))?
         && let Ok(known) = serde_json::from_slice::<Draft>(&known)
     {
         draft.merge(&known);
     }
     let bytes = serde_json::to_vec(&draft).map_err(|_| Denial::CatalogueRefused)?;
-    shared.store.write(DraftWrite { id, bytes: Some(bytes), at: now() }).await.map_err(failed)
+    shared.store.write(DraftWrite { id, bytes: Some(bytes), at: now() }).await.map_err(|error| shared.denial(&error))
 }
 
 async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
     use crate::catalogue::PublishedError;
     use fernwart_certs::approve::PublishError;
-    let bytes = shared.store.draft(id).await.map_err(failed)?.ok_or(Denial::NoSuchDraft)?;
+    let bytes = shared.store.draft(id).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchDraft)?;
     let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
     let timestamp = shared.published.publish(&draft, now()).await.map_err(|error| {
         warn!(%error, "a draft was not published");
@@ -438,7 +443,7 @@ async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
             PublishedError::Io(_) => Denial::StoreFull,
         }
     })?;
-    shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await.map_err(failed)?;
+    shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await.map_err(|error| shared.denial(&error))?;
     info!(timestamp, "a new catalogue is published");
     let Some(catalogue) = shared.published.catalogue() else { return Err(Denial::NoCatalogue) };
     shared.presence.cut_staff(|key| catalogue.staff.find(key).is_none());

@@ -96,7 +96,7 @@ pub(crate) async fn submit(
         Ok(id) => id,
         Err(error) => {
             warn!(%error, "a job could not be stored; nothing was sent");
-            return Ok(Err(carry::denial(&error)));
+            return Ok(Err(shared.denial(&error)));
         }
     };
     info!(job = %id, by = %caller.entry.name, machines = parcels.len(), away = away.len(), "a job begins");
@@ -130,7 +130,7 @@ pub(crate) async fn submit(
 
 /// Orders of the caller's own key, each for a machine within reach.
 async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result<Vec<Parcel>, Denial> {
-    let machines = shared.store.machines(Standing::Admitted).await.map_err(|error| carry::denial(&error))?;
+    let machines = shared.store.machines(Standing::Admitted).await.map_err(|error| shared.denial(&error))?;
     let known: HashMap<MachineId, Machine> = machines.into_iter().map(|machine| (machine.id, machine)).collect();
     let mut parcels = Vec::with_capacity(envelopes.len());
     let mut seen = HashSet::new();
@@ -194,13 +194,13 @@ pub(crate) async fn watch(
     match shared.store.job(id).await {
         Ok(Some(_)) => {}
         Ok(None) => return Ok(Err(Denial::NoSuchJob)),
-        Err(error) => return Ok(Err(carry::denial(&error))),
+        Err(error) => return Ok(Err(shared.denial(&error))),
     }
     let mut told = HashSet::new();
     loop {
         let runs = match shared.store.runs(id).await {
             Ok(runs) => runs,
-            Err(error) => return Ok(Err(carry::denial(&error))),
+            Err(error) => return Ok(Err(shared.denial(&error))),
         };
         for run in runs.iter().filter(|run| run.state.is_final()) {
             if !told.insert(run.id) {
@@ -235,6 +235,6 @@ async fn settled_news(shared: &Shared, run: RunId, machine: &Machine) -> News {
             _ => News::NoAnswer,
         },
         Ok(None) => News::NoAnswer,
-        Err(error) => News::Denied(carry::denial(&error)),
+        Err(error) => News::Denied(shared.denial(&error)),
     }
 }

@@ -1,7 +1,7 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
 use super::output::{Rows, is_watched, moment};
-use super::{Exit, Failure, Place, TargetArgs, say, span, with_session};
+use super::{Exit, Failure, Place, TargetArgs, say, span, with_session_within};
 use clap::{Args, ValueEnum};
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Answered, Session, Stream, judge_news, now};
@@ -167,7 +167,8 @@ impl Tally {
 pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
     let target = command.target.read()?;
     let begun = Instant::now();
-    let (rows, answers) = with_session(place, async |session| ask(command, &target, session).await)?;
+    let (rows, answers) =
+        with_session_within(place, command.timeout, async |session| ask(command, &target, begun, session).await)?;
     conclude(command, &rows, &answers, begun.elapsed())
 }
 
@@ -176,9 +177,10 @@ type Answers = Vec<Answered>;
 async fn ask(
     command: &Diagnose,
     target: &Target,
+    begun: Instant,
     session: &mut Session,
 ) -> Result<(Vec<MachineRow>, Answers), Failure> {
-    let deadline = tokio::time::Instant::now() + command.timeout;
+    let deadline = tokio::time::Instant::from_std(begun) + command.timeout;
     let in_time = tokio::time::timeout_at(deadline, session.machines()).await;
     let silent = || Failure::new(Exit::NoAnswer, "FW-CLI-05", "the hub did not answer in time");
     let machines = in_time.map_err(|_| silent())??;

@@ -40,7 +40,7 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
         findings.runs_out("your certificate", until, "fernwart join, with a new invitation");
     }
     let reached = block_on(async {
-        let mut session = Session::open(home).await?;
+        let mut session = Session::open(home, super::PATIENCE).await?;
         let health = session.collect(&Request::Health).await?;
         let parts = (session.catalogue.clone(), session.key_id(), session.rtt());
         session.close().await;

@@ -13,12 +13,16 @@ use fernwart_client::{ClientError, StaffHome, StaffSettings};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::enroll::{JoinStaff, Reply, Request, StaffClaim};
 use fernwart_protocol::id::Digest;
-use fernwart_protocol::limits::OFFER_FILES;
+use fernwart_protocol::limits::{COLLECT_WAIT, HANDSHAKE_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Dialer, Door, Link};
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// With `--no-wait` the hub has this long to say that one is on the list.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Join a shop.
 #[derive(Args)]
@@ -84,7 +88,7 @@ async fn dial(invitation: &Invitation) -> Result<Link, Failure> {
             let failed = |source| ClientError::Dial { address: name.to_string(), source };
             let tls = tls::newcomer(vec![invitation.ca], Clock::MustBeRight).map_err(ClientError::Tls)?;
             let dialer = Dialer::new(address).map_err(failed)?;
-            match dialer.dial(address, Door::Enroll, tls).await {
+            match dialer.dial(address, Door::Enroll, tls, HANDSHAKE_TIMEOUT).await {
                 Ok(link) => return Ok(link),
                 Err(source) => last = failed(source),
             }
@@ -147,13 +151,15 @@ async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: boo
     );
     loop {
         let claim = prove_staff_claim(StaffClaim { key, signature: unsigned() }, &binding, &order);
-        let (reply, files) = ask(&link, &Request::CollectStaff(claim)).await?;
+        let request = Request::CollectStaff(claim);
+        let wait = if no_wait { GLANCE } else { COLLECT_WAIT * 2 };
+        let Ok(answer) = tokio::time::timeout(wait, ask(&link, &request)).await else {
+            eprintln!("Then run the same fernwart join again.");
+            return Ok(Exit::Done);
+        };
+        let (reply, files) = answer?;
         match reply {
             Reply::Denied(denial) => return Err(denied(denial)),
-            Reply::Pending if no_wait => {
-                eprintln!("Then run the same fernwart join again.");
-                return Ok(Exit::Done);
-            }
             Reply::Pending => {}
             Reply::Certificate(chain) => {
                 let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();

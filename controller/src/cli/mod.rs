@@ -24,6 +24,7 @@ use output::Shape;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Remote maintenance in which the hub is a courier, the machine's owner has
 /// the last word, and nothing is lost or runs twice.
@@ -202,9 +203,21 @@ pub(crate) fn with_session<T>(
     place: &Place,
     work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    with_session_within(place, PATIENCE, work)
+}
+
+/// How long a hub may take to answer the first knock.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same with a patience of one's own for the first knock.
+pub(crate) fn with_session_within<T>(
+    place: &Place,
+    patience: Duration,
+    work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let home = StaffHome::open(&place.staff())?;
     block_on(async {
-        let mut session = Session::open(home).await?;
+        let mut session = Session::open(home, patience).await?;
         warn_of_expiry(&session);
         let result = work(&mut session).await;
         session.close().await;

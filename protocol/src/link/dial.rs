@@ -9,6 +9,7 @@ use quinn::{ClientConfig, Endpoint, EndpointConfig};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A hub could not be dialled.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,8 @@ impl Dialer {
         self.bell.clone()
     }
 
-    /// Opens a link through one door of the hub.
+    /// Opens a link through one door of the hub, within `patience` and at most
+    /// [`HANDSHAKE_TIMEOUT`].
     ///
     /// # Errors
     /// When the hub is not there in time, or is not the one it must be, or
@@ -74,6 +76,7 @@ impl Dialer {
         address: SocketAddr,
         door: Door,
         mut tls: rustls::ClientConfig,
+        patience: Duration,
     ) -> Result<Link, DialError> {
         tls.alpn_protocols = vec![door.alpn().to_vec()];
         tls.enable_early_data = false;
@@ -87,7 +90,7 @@ impl Dialer {
         config.transport_config(tuning::transport(side).map_err(failed)?);
         let connecting =
             self.endpoint.connect_with(config, address, HUB_SERVER_NAME).map_err(|_| DialError::Configure)?;
-        let connection = tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting)
+        let connection = tokio::time::timeout(patience.min(HANDSHAKE_TIMEOUT), connecting)
             .await
             .map_err(|_| failed(LinkError::TooSlow))?
             .map_err(|error| failed(error.into()))?;

@@ -1,0 +1,296 @@
+//! A hub in a thief's hands: it has every key of the hub's home and the
+//! technician's orders to replay, and speaks to a real agent.
+
+use super::attack;
+use fernwart_agent::home::Home;
+use fernwart_certs::approve::{Contents, Draft, HubRoles, publish, root_of};
+use fernwart_certs::catalogue::{Role, Trusted};
+use fernwart_certs::envelope::seal;
+use fernwart_certs::identity::SigningKey;
+use fernwart_certs::peer::Name;
+use fernwart_certs::{sha256, tls};
+use fernwart_client::StaffHome;
+use fernwart_hub::HubHome;
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::document::{Action, Envelope, Order, Receipt};
+use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId, RunId};
+use fernwart_protocol::link::{Link, Listener, Sender};
+use fernwart_protocol::text::{Blob, List, Text};
+use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed};
+use fernwart_protocol::to_hub::{Ask, Delivered};
+use fernwart_protocol::version::{Hello, tag};
+use fernwart_tests::{Machine, World};
+use std::time::{Duration, SystemTime};
+
+/// The stolen hub with one agent on the line.
+pub(super) struct EvilHub {
+    listener: Listener,
+    pub(super) link: Link,
+    control: Sender,
+    pub(super) trusted: Trusted,
+    roles: HubRoles,
+    pub(super) staff: StaffHome,
+    pub(super) machine: MachineId,
+    pub(super) customer: CustomerId,
+}
+
+/// How a machine answered an order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Answer {
+    /// Refused before its books.
+    Refused(fernwart_protocol::code::Refusal),
+    /// An outcome with its receipt.
+    Outcome(Box<Receipt>, Envelope),
+}
+
+impl EvilHub {
+    /// Takes the real hub's place.
+    pub(super) async fn take(world: &mut World, machine: &Machine) -> Self {
+        world.hub.kill_9();
+        let home = HubHome::at(&world.shop().join("hub"));
+        let keys = home.open().expect("the thief has the keys");
+        let chain = keys.authority.issue_hub(keys.tls.spki(), SystemTime::now()).expect("issued");
+        let config = tls::hub(chain, &keys.tls, keys.authority.certificate().clone()).expect("TLS");
+        let listener = Listener::bind(world.address, config, &keys.restart).expect("the port");
+        let staff = StaffHome::open(&world.shop().join("staff")).expect("a home");
+        let trusted = staff.trusted().expect("readable").expect("a catalogue");
+        let enrollment = Home::at(&machine.home).enrollment().expect("enrolled");
+        let (link, control) = Self::greet(&listener, &trusted).await;
+        let (machine, customer) = (enrollment.machine, enrollment.customer);
+        Self { listener, link, control, trusted, roles: keys.roles, staff, machine, customer }
+    }
+
+    async fn greet(listener: &Listener, trusted: &Trusted) -> (Link, Sender) {
+        loop {
+            let knock = tokio::time::timeout(Duration::from_secs(40), listener.accept()).await.expect("the agent comes back");
+            let Ok(link) = knock.expect("open").finish().await else { continue };
+            let Ok((mut send, mut receive)) = link.accept().await else { continue };
+            let Ok(Ask::Control(..)) = receive.expect::<Ask>().await else { continue };
+            let versions = trusted.floors.versions();
+            let clock = u64::try_from(fernwart_agent::now()).expect("after 1970");
+            let hello = Hello::new(&[(tag::CLOCK, clock), (tag::TARGETS, versions.targets), (tag::TIMESTAMP, versions.timestamp)]);
+            send.send(&Control::Hello(hello)).await.expect("sent");
+            // Kept open by whoever holds it; what the agent says on it is not read.
+            std::mem::forget(receive);
+            return (link, send);
+        }
+    }
+
+    /// An order as the technician would give it, but for `change`.
+    pub(super) fn order(&self, change: impl Fn(&mut Order)) -> Order {
+        let now = fernwart_agent::now();
+        let mut order = Order {
+            run: RunId::from_bytes(fernwart_certs::random()),
+            machine: self.machine,
+            machine_name: "kasse-1".parse().expect("a name"),
+            customer: self.customer,
+            action: Action::Diagnose { sections: List::try_from(vec!["memory".parse().expect("a section")]).expect("one") },
+            key: self.staff.key_id(),
+            reason: Text::clipped("a test"),
+            targets_version: self.trusted.floors.versions().targets,
+            not_before: now - 60_000,
+            not_after: now + 60_000,
+            sealed: None,
+            session_key: None,
+        };
+        change(&mut order);
+        order
+    }
+
+    pub(super) fn signed(&self, change: impl Fn(&mut Order)) -> Envelope {
+        seal(&self.order(change), &self.staff.order_key).expect("signed")
+    }
+
+    /// Delivers and hears the end of it.
+    pub(super) async fn deliver(&self, envelope: &Envelope) -> Answer {
+        let (mut send, mut receive) = self.link.open().await.expect("a stream");
+        send.send(&Deliver::Order(envelope.clone())).await.expect("sent");
+        loop {
+            let word = tokio::time::timeout(Duration::from_secs(8), receive.expect::<Delivered>()).await.expect("an answer");
+            match word.expect("a word") {
+                Delivered::State(_) => {}
+                Delivered::Refused(refusal) => return Answer::Refused(refusal),
+                Delivered::Outcome(settle) => {
+                    use fernwart_protocol::document::Document;
+                    let receipt = Receipt::from_bytes(settle.receipt.bytes.as_bytes()).expect("a receipt");
+                    return Answer::Outcome(Box::new(receipt), settle.receipt);
+                }
+            }
+        }
+    }
+
+    /// Says that there is a newer catalogue, and serves these files when asked.
+    pub(super) async fn offer(&mut self, timestamp: u64, files: &[(String, Vec<u8>)]) {
+        self.control.send(&Control::CatalogueChanged { timestamp }).await.expect("sent");
+        let (mut send, mut receive) =
+            tokio::time::timeout(Duration::from_secs(5), self.link.accept()).await.expect("asked").expect("a stream");
+        assert!(matches!(receive.expect::<Ask>().await.expect("a question"), Ask::Fetch(_)));
+        for (name, bytes) in files {
+            let bytes = Blob::try_from(bytes.clone()).expect("short");
+            send.send(&Fetched::File(CatalogueFile { name: Text::clipped(name), bytes })).await.expect("sent");
+        }
+        send.delivered().await;
+    }
+
+    /// A catalogue with an invented technician: all that the thief can sign is
+    /// signed, the targets by a key of the thief's own.
+    pub(super) async fn invented_staff(&self, thief: &SigningKey, entry: fernwart_certs::catalogue::StaffEntry) -> (u64, Vec<(String, Vec<u8>)>) {
+        let before = self.trusted.view().expect("a catalogue");
+        let mut contents = Contents::of(&before);
+        contents.staff.staff.push(entry);
+        let mut draft = Draft::next(&before, &contents, None, fernwart_agent::now()).expect("a draft");
+        let root = root_of(&self.trusted).expect("a root");
+        assert!(draft.sign(thief, Some(&root)).is_err(), "the thief is no approver");
+        // What the hub's own program refuses to publish it puts together by hand:
+        // an honest publication, with the targets put in the place of the approved.
+        let honest = Draft::next(&before, &Contents::of(&before), None, fernwart_agent::now()).expect("a draft");
+        assert!(publish(&honest, Some(&self.trusted), &self.roles, fernwart_agent::now()).await.is_err());
+        let targets = {
+            let form = tough_role(&draft);
+            let signature = thief.sign(&form);
+            serde_json::to_vec(&serde_json::json!({
+                "signed": serde_json::from_slice::<serde_json::Value>(&form).expect("JSON"),
+                "signatures": [{"keyid": "00".repeat(32), "sig": signature.to_string()}],
+            }))
+            .expect("written")
+        };
+        let number = before.versions.targets + 1;
+        let timestamp = before.versions.timestamp + 10;
+        let (snapshot_file, timestamp_file) = self.wrap(number, &targets, timestamp);
+        let mut files = vec![
+            (format!("{number}.targets.json"), targets),
+            (format!("{timestamp}.snapshot.json"), snapshot_file),
+            ("timestamp.json".to_owned(), timestamp_file),
+        ];
+        files.extend(draft.files.iter().map(|(name, text)| (name.clone(), text.clone().into_bytes())));
+        (timestamp, files)
+    }
+
+    /// Snapshot and timestamp around any targets, signed with the hub's keys.
+    fn wrap(&self, number: u64, targets: &[u8], version: u64) -> (Vec<u8>, Vec<u8>) {
+        let sign = |body: serde_json::Value, key: &SigningKey| {
+            let form = canonical(&body);
+            let id = fernwart_certs::approve::proposer_id(&key.public()).expect("an id");
+            serde_json::to_vec(&serde_json::json!({"signed": body, "signatures": [{"keyid": id, "sig": key.sign(&form).to_string()}]}))
+                .expect("written")
+        };
+        let meta = |version: u64, bytes: &[u8]| {
+            serde_json::json!({"version": version, "length": bytes.len(), "hashes": {"sha256": sha256(bytes).to_string()}})
+        };
+        let snapshot = sign(
+            serde_json::json!({"_type": "snapshot", "spec_version": "1.0.0", "version": version, "expires": "2036-01-01T00:00:00Z",
+                "meta": {"targets.json": meta(number, targets)}}),
+            &self.roles.snapshot,
+        );
+        let timestamp = sign(
+            serde_json::json!({"_type": "timestamp", "spec_version": "1.0.0", "version": version, "expires": "2036-01-01T00:00:00Z",
+                "meta": {"snapshot.json": meta(version, &snapshot)}}),
+            &self.roles.timestamp,
+        );
+        (snapshot, timestamp)
+    }
+
+    pub(super) fn entry_of(&self, order: &SigningKey, role: Role) -> fernwart_certs::catalogue::StaffEntry {
+        let tls_key = Digest::from_bytes([5; 32]);
+        fernwart_certs::catalogue::StaffEntry {
+            key: fernwart_certs::identity::staff_key_id(&order.public(), &tls_key),
+            order_key: order.public(),
+            tls_key,
+            name: Text::clipped("nobody"),
+            role,
+            customers: fernwart_certs::catalogue::Customers::All,
+            until: i64::MAX,
+        }
+    }
+
+    pub(super) fn stop(self) {
+        self.link.close(Goodbye::Done);
+        drop(self.listener);
+    }
+}
+
+fn tough_role(draft: &Draft) -> Vec<u8> {
+    canonical(&serde_json::to_value(&draft.targets).expect("JSON")["signed"])
+}
+
+/// Canonical JSON of ASCII without floats: keys sorted, no space; serde_json's
+/// own order is by key.
+fn canonical(value: &serde_json::Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("written")
+}
+
+#[test]
+fn a_stolen_hub_cannot_invent_a_technician_or_hand_out_another_name() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    attack(async {
+        let mut hub = EvilHub::take(&mut world, &machine).await;
+        let thief = SigningKey::generate().expect("a key");
+        let entry = hub.entry_of(&thief, Role::Lead);
+        // Proof that the thief's wrapping is sound: the approved targets in it are followed.
+        let before = hub.trusted.view().expect("a catalogue").versions;
+        let name = format!("{}.targets.json", before.targets);
+        let approved = hub.trusted.files[&name].clone();
+        let (snapshot, timestamp) = hub.wrap(before.targets, &approved, before.timestamp + 5);
+        let files = vec![(format!("{}.snapshot.json", before.timestamp + 5), snapshot), ("timestamp.json".to_owned(), timestamp)];
+        hub.offer(before.timestamp + 5, &files).await;
+        fernwart_tests::wait_until("the agent follows honest targets in the thief's wrapping", || {
+            machine.agent.log().contains("following a newer catalogue")
+        });
+
+        let (timestamp, files) = hub.invented_staff(&thief, entry.clone()).await;
+        hub.offer(timestamp, &files).await;
+        fernwart_tests::wait_until("it is refused and noted", || {
+            machine.journal().iter().any(|(kind, _)| kind == "catalogue_refused")
+        });
+        let forged = {
+            let order = hub.order(|order| order.key = entry.key);
+            seal(&order, &thief).expect("signed")
+        };
+        assert_eq!(hub.deliver(&forged).await, Answer::Refused(fernwart_protocol::code::Refusal::UnknownStaff));
+        // Everything else goes on.
+        assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome.as_str() == "ok"));
+        hub.stop();
+    });
+    // A restart remembers nothing of what was rejected.
+    world.restart_hub();
+    fernwart_tests::wait_until("it is linked to the true hub", || world.is_online("kasse-1"));
+    assert!(matches!(world.technician(&["diagnose", "kasse-1"]).code, 0 | 1));
+}
+
+#[test]
+fn an_agent_refuses_a_certificate_that_names_another_machine() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    // Its certificate is due for renewal, so it will ask the thief for one.
+    let path = machine.home.join("tls.identity");
+    let mut identity = fernwart_certs::identity::TlsIdentity::read(&path).expect("an identity");
+    let id = Home::at(&machine.home).enrollment().expect("enrolled").machine;
+    let then = SystemTime::now() - Duration::from_secs(60 * 24 * 3600);
+    identity.chain = super::stolen_ca(&world).issue_member(Name::Machine(id), identity.key.spki(), then).expect("issued");
+    identity.write(&path).expect("written");
+    let before = std::fs::read(&path).expect("read");
+    machine.restart();
+    attack(async {
+        let hub = EvilHub::take(&mut world, &machine).await;
+        let (mut send, mut receive) =
+            tokio::time::timeout(Duration::from_secs(5), hub.link.accept()).await.expect("asked").expect("a stream");
+        let Ask::Renew(spki) = receive.expect::<Ask>().await.expect("a question") else { panic!("renewal is due") };
+        let other = Name::Machine(MachineId::from_bytes([9; 16]));
+        let chain = super::stolen_ca(&world).issue_member(other, spki.as_bytes(), SystemTime::now()).expect("issued");
+        let chain: Vec<_> = chain.iter().map(|der| Blob::try_from(der.to_vec()).expect("short")).collect();
+        send.send(&Renewed::Certificate(List::try_from(chain).expect("two"))).await.expect("sent");
+        send.delivered().await;
+        fernwart_tests::wait_until("it is refused", || machine.agent.log().contains("not for this machine and key"));
+        assert_eq!(std::fs::read(&path).expect("read"), before, "key and certificate are as before");
+        // The link stays and works.
+        assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(..)));
+        hub.stop();
+    });
+}
+
+/// A key id that nobody has.
+pub(super) fn nobody() -> KeyId {
+    KeyId::from_bytes([0xee; 16])
+}

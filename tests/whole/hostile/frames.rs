@@ -1,0 +1,125 @@
+//! Bytes that are no message: lengths that lie, messages that are cut.
+
+use super::others_are_undisturbed;
+use fernwart_certs::identity::TlsIdentity;
+use fernwart_certs::tls::{self, Clock};
+use fernwart_protocol::codec;
+use fernwart_protocol::limits::FRAME_BYTES;
+use fernwart_protocol::link::{Door, HUB_SERVER_NAME};
+use fernwart_protocol::staff::Request;
+use fernwart_protocol::version::Hello;
+use fernwart_tests::World;
+use quinn::crypto::rustls::QuicClientConfig;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A link below the frames: quinn itself.
+async fn raw(world: &World, identity: Option<&TlsIdentity>, door: Door) -> (quinn::Endpoint, quinn::Connection) {
+    let pins = vec![super::pin(world)];
+    let mut tls = match identity {
+        Some(identity) => tls::member(pins, Clock::MustBeRight, identity.chain.clone(), &identity.key),
+        None => tls::newcomer(pins, Clock::MustBeRight),
+    }
+    .expect("TLS");
+    tls.alpn_protocols = vec![door.alpn().to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC")));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+    let connection = endpoint.connect_with(config, world.address, HUB_SERVER_NAME).expect("dialled").await.expect("linked");
+    (endpoint, connection)
+}
+
+fn frame(body: &[u8]) -> Vec<u8> {
+    let mut frame = (body.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// The application's close code, once the hub has closed.
+async fn close_code(connection: &quinn::Connection) -> Option<u64> {
+    match tokio::time::timeout(Duration::from_secs(5), connection.closed()).await {
+        Ok(quinn::ConnectionError::ApplicationClosed(close)) => Some(close.error_code.into_inner()),
+        Ok(other) => panic!("{other}"),
+        Err(_) => None,
+    }
+}
+
+const MISBEHAVED: u64 = 1;
+
+#[test]
+fn lengths_that_lie_close_the_link_of_the_liar_only() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
+    super::attack(async {
+        for length in [0, FRAME_BYTES as u32 + 1, u32::MAX] {
+            for (identity, door) in [(Some(&staff), Door::Staff), (None, Door::Enroll)] {
+                let (_endpoint, connection) = raw(&world, identity, door).await;
+                let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+                send.write_all(&length.to_be_bytes()).await.expect("sent");
+                assert_eq!(close_code(&connection).await, Some(MISBEHAVED), "length {length} at {door:?}");
+            }
+        }
+        // The enrollment door takes no frame over 8 KiB.
+        let (_endpoint, connection) = raw(&world, None, Door::Enroll).await;
+        let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(&(8 * 1024u32 + 1).to_be_bytes()).await.expect("sent");
+        assert_eq!(close_code(&connection).await, Some(MISBEHAVED));
+    });
+    others_are_undisturbed(&world, &machine.name);
+}
+
+#[test]
+fn a_request_cut_at_any_byte_or_with_one_too_many_is_no_request() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
+    let hello = frame(&codec::encode(&Hello::new(&[])).expect("encoded"));
+    let body = codec::encode(&Request::Facts(fernwart_protocol::id::MachineId::from_bytes([3; 16]))).expect("encoded");
+    super::attack(async {
+        // Cut in the stream: nothing comes back, and the link stays.
+        let (_endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
+        let whole: Vec<u8> = hello.iter().copied().chain(frame(&body)).collect();
+        for cut in 0..whole.len() {
+            let (mut send, _receive) = connection.open_bi().await.expect("the link stays");
+            send.write_all(&whole[..cut]).await.expect("sent");
+            send.finish().expect("ended");
+        }
+        assert!(tokio::time::timeout(Duration::from_millis(200), connection.closed()).await.is_err());
+        // Whole frames with a cut or lengthened body: misbehaviour.
+        for length in (0..body.len() + 2).filter(|length| *length != body.len() && *length != 0) {
+            let (_endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
+            let mut evil = body.clone();
+            evil.resize(length, 0);
+            let (mut send, _receive) = connection.open_bi().await.expect("a stream");
+            send.write_all(&hello).await.expect("sent");
+            send.write_all(&frame(&evil)).await.expect("sent");
+            assert_eq!(close_code(&connection).await, Some(MISBEHAVED), "length {length}");
+        }
+        // Proof that it was the length: the whole one is answered.
+        let (_endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
+        let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
+        send.write_all(&whole).await.expect("sent");
+        send.finish().expect("ended");
+        let answer = receive.read_to_end(FRAME_BYTES).await.expect("an answer");
+        assert!(answer.len() > 8, "{answer:?}");
+    });
+    others_are_undisturbed(&world, &machine.name);
+}
+
+#[test]
+fn garbage_at_the_port_hurts_nobody() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let mut byte = 7u8;
+    for length in 0..1400usize {
+        let garbage: Vec<u8> = (0..length)
+            .map(|_| {
+                byte = byte.wrapping_mul(167).wrapping_add(13);
+                byte
+            })
+            .collect();
+        let _ = socket.send_to(&garbage, world.address);
+    }
+    others_are_undisturbed(&world, &machine.name);
+}

@@ -1,0 +1,66 @@
+//! Attacks on a running world. Each first proves that its input is evil, then
+//! that it was refused and nothing else has changed.
+
+mod doors;
+mod enrollment;
+mod evil_hub;
+mod frames;
+mod orders;
+
+use fernwart_certs::identity::TlsKey;
+use fernwart_certs::issue::Authority;
+use fernwart_certs::tls::{self, Clock};
+use fernwart_certs::{CertificateDer, sha256};
+use fernwart_protocol::id::Digest;
+use fernwart_protocol::link::{DialError, Dialer, Door, Link, LinkError};
+use fernwart_tests::World;
+use std::time::Duration;
+
+/// A runtime for the attacker.
+fn attack<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime").block_on(work)
+}
+
+/// The shop's CA, as whoever has stolen the hub's home holds it.
+fn stolen_ca(world: &World) -> Authority {
+    let home = world.shop().join("hub");
+    Authority::read(&home.join("ca.key"), &home.join("ca.der")).expect("the CA")
+}
+
+fn pin(world: &World) -> Digest {
+    sha256(&std::fs::read(world.shop().join("hub/ca.der")).expect("the CA"))
+}
+
+/// Dials a door with a certificate of one's choice.
+async fn knock(world: &World, door: Door, chain: Vec<CertificateDer<'static>>, key: &TlsKey) -> Result<Link, LinkError> {
+    let tls = if chain.is_empty() {
+        tls::newcomer(vec![pin(world)], Clock::MustBeRight)
+    } else {
+        tls::member(vec![pin(world)], Clock::MustBeRight, chain, key)
+    };
+    knock_with(world, door, tls.expect("TLS")).await
+}
+
+async fn knock_with(world: &World, door: Door, tls: tls::ClientConfig) -> Result<Link, LinkError> {
+    let dialer = Dialer::new(world.address).expect("a socket");
+    match dialer.dial(world.address, door, tls, Duration::from_secs(5)).await {
+        Ok(link) => Ok(link),
+        Err(DialError::Link { source, .. }) => Err(source),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// How a link that was let through TLS ends.
+async fn end_of(link: Result<Link, LinkError>) -> LinkError {
+    match link {
+        Err(error) => error,
+        Ok(link) => tokio::time::timeout(Duration::from_secs(5), link.closed()).await.expect("the hub closes the link"),
+    }
+}
+
+/// Everybody else is still served.
+fn others_are_undisturbed(world: &World, name: &str) {
+    assert!(world.is_online(name), "{name} is still linked");
+    let pong = world.technician(&["ping", name, "-o", "jsonl"]).exits(0).json_lines();
+    assert!(pong[0]["ms"].is_number(), "{pong:?}");
+}

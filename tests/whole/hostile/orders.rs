@@ -1,0 +1,189 @@
+//! Orders that the machine's gate must refuse, delivered by a hub that is
+//! willing to deliver anything.
+
+use super::attack;
+use super::evil_hub::{Answer, EvilHub, nobody};
+use fernwart_certs::envelope::seal;
+use fernwart_certs::identity::SigningKey;
+use fernwart_protocol::code::Refusal;
+use fernwart_protocol::codec;
+use fernwart_protocol::document::{Action, Envelope, Outcome};
+use fernwart_protocol::id::{CustomerId, Digest, MachineId};
+use fernwart_protocol::text::{Blob, Text};
+use fernwart_tests::World;
+
+const DAY: i64 = 24 * 3600 * 1000;
+
+fn refused(answer: &Answer) -> Option<Refusal> {
+    match answer {
+        Answer::Refused(refusal) => Some(*refusal),
+        Answer::Outcome(receipt, _) => receipt.refusal,
+    }
+}
+
+fn script() -> Action {
+    Action::Script { bundle: Text::clipped("format-c"), version: 1, sha256: Digest::from_bytes([1; 32]) }
+}
+
+#[test]
+fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    attack(async {
+        let hub = EvilHub::take(&mut world, &machine).await;
+        let now = fernwart_agent::now();
+        let forger = SigningKey::generate().expect("a key");
+        let hub_key = SigningKey::read(&world.shop().join("hub/evidence.key")).expect("the hub's key");
+        // Proof that nothing but the change is wrong: unchanged it runs.
+        let honest = hub.signed(|_| {});
+        assert!(matches!(hub.deliver(&honest).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
+
+        let unsigned = |key: &SigningKey| seal(&hub.order(|_| {}), key).expect("sealed");
+        let crooked: Vec<(&str, Envelope, Refusal)> = vec![
+            ("another machine", hub.signed(|o| o.machine = MachineId::from_bytes([9; 16])), Refusal::WrongMachine),
+            ("another customer", hub.signed(|o| o.customer = CustomerId::from_bytes([9; 16])), Refusal::WrongCustomer),
+            ("expired", hub.signed(|o| o.not_after = now - 1), Refusal::TooLate),
+            ("from the past", hub.signed(|o| (o.not_before, o.not_after) = (0, 1)), Refusal::TooLate),
+            ("not yet", hub.signed(|o| (o.not_before, o.not_after) = (now + DAY, now + 2 * DAY)), Refusal::NotYet),
+            ("valid too long", hub.signed(|o| o.not_after = now + 30 * DAY), Refusal::NotYet),
+            ("an act nobody approved", hub.signed(|o| o.action = script()), Refusal::NotApproved),
+            ("signed by a stranger", unsigned(&forger), Refusal::BadSignature),
+            ("signed by the hub", unsigned(&hub_key), Refusal::BadSignature),
+            ("by an unknown key", seal(&hub.order(|o| o.key = nobody()), &forger).expect("sealed"), Refusal::UnknownStaff),
+            ("under another key id", Envelope { key: nobody(), ..hub.signed(|_| {}) }, Refusal::UnknownStaff),
+            ("no order at all", {
+                let bytes = b"fernwart order 1\n{}\n".to_vec();
+                let signature = hub.staff.order_key.sign(&bytes);
+                Envelope { key: hub.staff.key_id(), signature, bytes: Blob::try_from(bytes).expect("short") }
+            }, Refusal::NotAnOrder),
+        ];
+        let mut strangers = 0;
+        for (what, envelope, expected) in &crooked {
+            let before = machine.journal();
+            let answer = hub.deliver(envelope).await;
+            assert_eq!(refused(&answer), Some(*expected), "{what}");
+            let after = machine.journal();
+            let new: Vec<_> = after[before.len()..].iter().map(|(kind, body)| (kind.as_str(), body["code"].as_str())).collect();
+            match expected {
+                // Nobody we know: counted, and noted once an hour.
+                Refusal::BadSignature | Refusal::UnknownStaff | Refusal::NotAnOrder => {
+                    strangers += 1;
+                    assert!(new.len() <= 1 && (strangers > 1) == new.is_empty(), "{what}: {new:?}");
+                }
+                _ => assert_eq!(new, [("order_refused", Some(expected.code()))], "{what}"),
+            }
+        }
+        // Others are undisturbed: the next honest order runs.
+        assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
+        hub.stop();
+    });
+}
+
+#[test]
+fn each_bit_of_an_order_matters() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    attack(async {
+        let hub = EvilHub::take(&mut world, &machine).await;
+        let honest = hub.signed(|_| {});
+        let wire = codec::encode(&honest).expect("encoded");
+        let before = machine.journal().len();
+        let mut tried = 0;
+        for bit in 0..wire.len() * 8 {
+            let mut flipped = wire.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            // A length that no longer fits is no envelope; it cannot even be sent as one.
+            let Ok(envelope) = codec::decode::<Envelope>(&flipped) else { continue };
+            let answer = hub.deliver(&envelope).await;
+            assert!(matches!(answer, Answer::Refused(Refusal::BadSignature | Refusal::UnknownStaff)), "bit {bit}: {answer:?}");
+            tried += 1;
+        }
+        assert!(tried > wire.len() * 8 - 128, "{tried} of {}", wire.len() * 8);
+        assert_eq!(machine.journal().len(), before + 1, "one line for all of them");
+        assert!(matches!(hub.deliver(&honest).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
+        hub.stop();
+    });
+}
+
+#[test]
+fn a_replayed_order_is_answered_from_the_books_and_done_once() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    attack(async {
+        let hub = EvilHub::take(&mut world, &machine).await;
+        let order = hub.signed(|_| {});
+        let first = hub.deliver(&order).await;
+        let lines = machine.journal().len();
+        for _ in 0..3 {
+            assert_eq!(hub.deliver(&order).await, first, "the very same receipt");
+        }
+        assert_eq!(machine.journal().len(), lines, "nothing was done again");
+        // Evil: another order under a run id that is taken.
+        use fernwart_protocol::document::{Document, Order};
+        let taken = Order::from_bytes(order.bytes.as_bytes()).expect("an order").run;
+        let other = hub.signed(|o| o.run = taken);
+        assert_eq!(hub.deliver(&other).await, Answer::Refused(Refusal::Replayed));
+        hub.stop();
+        // Also after a power cut.
+        machine.agent.kill_9();
+        machine.restart();
+        let hub = EvilHub::take(&mut world, &machine).await;
+        assert_eq!(hub.deliver(&order).await, first);
+        hub.stop();
+    });
+    let started = machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
+    assert_eq!(started, 1);
+}
+
+#[test]
+fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let line = world.invitation_for_staff();
+    let home = world.path().join("robot");
+    let robot = |arguments: &[&str]| fernwart_tests::run(&mut fernwart_tests::staff_command(&home, arguments));
+    let joined = robot(&["join", &line, "--name", "cron", "--no-wait"]).exits(0);
+    let key = joined.out.split_whitespace().last().expect("a key id").to_owned();
+    world.technician(&["staff", "add", "cron", "--key-id", &key, "--role", "diagnose"]).exits(0);
+    robot(&["join", &line, "--name", "cron"]).exits(0);
+    // A robot's cron job: lines, an exit code, no prompt.
+    let said = robot(&["diagnose", "all", "-o", "jsonl", "--fail-on", "crit"]);
+    assert!(matches!(said.code, 0 | 1) && said.json_lines().len() == 2, "{}", said.err);
+    let robot_home = std::path::Path::new(&home).join("staff");
+    let follows = |machine: &fernwart_tests::Machine, times: usize| {
+        fernwart_tests::wait_until("the machine follows the staff list", || {
+            machine.journal().iter().filter(|(kind, _)| kind == "catalogue_followed").count() >= times
+        });
+    };
+    follows(&machine, 1);
+    let give = |world: &mut World, action: Option<Action>| {
+        attack(async {
+            let hub = EvilHub::take(world, &machine).await;
+            let robot = fernwart_client::StaffHome::open(&robot_home).expect("a home");
+            let order = hub.order(|o| {
+                o.key = robot.key_id();
+                if let Some(action) = &action {
+                    o.action = action.clone();
+                }
+            });
+            let answer = hub.deliver(&seal(&order, &robot.order_key).expect("signed")).await;
+            hub.stop();
+            refused(&answer)
+        })
+    };
+    // Proof: looking works; evil: acting.
+    assert_eq!(give(&mut world, None), None);
+    assert_eq!(give(&mut world, Some(script())), Some(Refusal::BeyondRole));
+    world.restart_hub();
+    fernwart_tests::wait_until("linked", || world.is_online("kasse-1"));
+    // Locked by an approver.
+    world.technician(&["staff", "suspend", "cron"]).exits(0);
+    fernwart_tests::wait_until("locked", || machine.journal().iter().any(|(kind, _)| kind == "locked"));
+    assert_eq!(give(&mut world, None), Some(Refusal::StaffLocked));
+    world.restart_hub();
+    fernwart_tests::wait_until("linked", || world.is_online("kasse-1"));
+    // Removed by the catalogue.
+    world.technician(&["staff", "rm", "cron"]).exits(0);
+    follows(&machine, 2);
+    assert_eq!(give(&mut world, None), Some(Refusal::UnknownStaff));
+}

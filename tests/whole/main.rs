@@ -1,0 +1,9 @@
+//! The whole system: real hub, real agents, real QUIC. A module per promise.
+
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test may fail loudly")]
+
+mod absence;
+mod ceremony;
+mod fleet;
+mod hostile;
+mod trouble;

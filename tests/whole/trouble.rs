@@ -1,0 +1,168 @@
+//! Bad luck: wrong words, a full disk on either side, a clock a year off.
+
+use fernwart_tests::{Process, World, run, staff_command, wait_until};
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn help_opens_with_examples_and_closes_with_the_next_step() {
+    for arguments in [&["--help"][..], &["diagnose", "--help"]] {
+        let said = run(&mut staff_command(Path::new("/nonexistent"), arguments)).exits(0);
+        assert!(said.out.trim_start().starts_with("Examples:"), "{}", said.out);
+        let last = said.out.trim_end().lines().last().expect("a line");
+        assert!(last.starts_with("Next:"), "{last}");
+        assert!(said.took.as_millis() < 500, "{:?}", said.took);
+    }
+}
+
+#[test]
+fn unknown_words_are_answered_with_what_may_have_been_meant() {
+    let home = tempfile::tempdir().expect("a folder");
+    let said = run(&mut staff_command(home.path(), &["diagnos", "kasse-1"])).exits(2);
+    assert!(said.err.contains("diagnose"), "{}", said.err);
+    let said = run(&mut staff_command(home.path(), &["diagnose", "kasse-1", "--sektion", "disks"])).exits(2);
+    assert!(said.err.contains("--section"), "{}", said.err);
+    let said = run(&mut staff_command(home.path(), &["ls"])).exits(2);
+    assert!(said.err.contains("FW-CLI-03") && said.err.contains("fernwart init"), "{}", said.err);
+    let said = run(&mut staff_command(home.path(), &["help", "fw-gate-06"])).exits(0);
+    assert!(said.out.contains("the role does not allow this action"), "{}", said.out);
+    run(&mut staff_command(home.path(), &["help", "FW-XXX-99"])).exits(2);
+}
+
+#[test]
+fn a_hub_that_is_down_is_told_with_what_to_do() {
+    let mut world = World::new();
+    world.hub.stop();
+    let said = world.technician(&["diagnose", "all", "--timeout", "1s"]).exits(4);
+    assert!(said.err.contains("does not answer") && said.err.contains("now:"), "{}", said.err);
+}
+
+#[test]
+fn keys_that_others_may_read_are_refused_by_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).expect("opened");
+    open(&world.shop().join("staff/order.key"));
+    let said = world.technician(&["ls"]).exits(5);
+    assert!(said.err.contains("order.key") && said.err.contains("0644"), "{}", said.err);
+    world.hub.stop();
+    open(&world.shop().join("hub/ca.key"));
+    let said = world.technician(&["serve"]).exits(3);
+    assert!(said.err.contains("ca.key") && said.err.contains("FW-HUB-23"), "{}", said.err);
+    machine.agent.stop();
+    open(&machine.home.join("evidence.key"));
+    let said = machine.owner(&["run"]).exits(5);
+    assert!(said.err.contains("evidence.key"), "{}", said.err);
+}
+
+#[test]
+fn a_hub_with_an_approvers_key_in_its_home_does_not_start() {
+    let mut world = World::new();
+    world.hub.stop();
+    std::fs::copy(world.shop().join("approver/approver.key"), world.shop().join("hub/approver.key")).expect("copied");
+    let said = world.technician(&["serve"]).exits(3);
+    assert!(said.err.contains("FW-HUB-22") && said.err.contains("approver.key"), "{}", said.err);
+}
+
+/// A small file system of one's own; gone with its owner.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, megabytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(path).expect("a folder");
+        let size = format!("size={megabytes}m,mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).status();
+        let mounted = mounted.is_ok_and(|status| status.success());
+        if !mounted {
+            assert!(std::env::var_os("CI").is_none(), "small disks need root");
+            println!("skipped: small disks need root");
+        }
+        mounted.then(|| Self(path.to_owned()))
+    }
+
+    /// Fills it to the last byte.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).expect("made");
+        let chunk = vec![0u8; 64 * 1024];
+        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+        while std::io::Write::write_all(&mut file, &[0]).is_ok() {}
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.0.join("filler")).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_hub_with_a_full_disk_refuses_new_work_and_recovers_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(disk) = SmallDisk::mount(&folder.path().join("shop"), 24) else { return };
+    let world = World::in_folder(folder);
+    let machine = world.add_machine("kasse-1");
+    disk.fill();
+    let said = world.technician(&["diagnose", "kasse-1"]).exits(5);
+    assert!(said.err.contains("FW-HUB-08") && said.err.contains("free space"), "{}", said.err);
+    assert!(world.is_online("kasse-1"), "reading goes on");
+    let before = machine.journal().len();
+    disk.empty();
+    let said = world.technician(&["diagnose", "kasse-1"]);
+    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    assert_eq!(machine.journal().len(), before + 2, "only the second was sent");
+    drop(world);
+    drop(disk);
+}
+
+#[test]
+fn a_machine_with_a_full_disk_is_still_diagnosed() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };
+    let mut machine = world.add_machine("kasse-1");
+    disk.fill();
+    for _ in 0..10 {
+        let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+        assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    }
+    // Even one that is started again with its disk full.
+    machine.agent.kill_9();
+    machine.restart();
+    wait_until("it is linked again", || world.is_online("kasse-1"));
+    let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    assert_eq!(machine.journal().len(), 1 + 2 * 11);
+    drop(machine);
+    drop(disk);
+}
+
+#[test]
+fn a_machine_whose_clock_is_a_year_off_is_still_diagnosed_and_told_so() {
+    let libraries =
+        ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
+    let Some(library) = libraries.iter().find(|path| Path::new(path).exists()) else {
+        assert!(std::env::var_os("CI").is_none(), "the package faketime is missing");
+        println!("skipped: the package faketime is missing");
+        return;
+    };
+    let world = World::new();
+    for (name, offset) in [("kasse-1", "+366d"), ("kasse-2", "-366d")] {
+        let mut machine = world.add_machine(name);
+        machine.agent.stop();
+        let mut command = machine.command(&["run"]);
+        command.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        machine.agent = Process::start(&mut command, &world.path().join(format!("{name}-faked.log")));
+        wait_until("it is linked", || world.is_online(name));
+        let said = world.technician(&["diagnose", name, "-o", "jsonl", "--section", "time"]).exits(1);
+        let result = &said.json_lines()[0];
+        let findings = result["report"]["findings"].as_array().expect("findings");
+        let off = findings.iter().find(|finding| finding["id"] == "time.off").expect("the finding time.off");
+        assert_eq!(off["severity"], "crit");
+        let ahead = result["report"]["sections"]["time"]["facts"]["ahead_of_hub_s"].as_f64().expect("a number");
+        assert!((ahead.abs() - 366.0 * 86_400.0).abs() < 3600.0, "{ahead}");
+    }
+}
