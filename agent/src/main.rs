@@ -279,22 +279,28 @@ fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
 }
 
 fn journal_lines(home: &Home, enrollment: &Enrollment) -> anyhow::Result<Vec<Line>> {
+    let ask = |question: &Question| match local::ask(&home.socket(), question)? {
+        None => Ok(None),
+        Some(Answer::Journal(lines)) => Ok(Some(lines)),
+        Some(Answer::Failed(why)) => bail!(why),
+        Some(Answer::Status(_)) => bail!("the agent answered something else"),
+    };
     let mut lines = Vec::new();
     loop {
         let from = lines.len() as u64 + 1;
-        match local::ask(&home.socket(), &Question::Journal { from })? {
+        match ask(&Question::Journal { from })? {
             None => return Ok(journal_at_rest(home, enrollment.machine)?),
-            Some(Answer::Journal(page)) if page.is_empty() => break,
-            Some(Answer::Journal(page)) => lines.extend(page),
-            Some(Answer::Failed(why)) => bail!(why),
-            Some(Answer::Status(_)) => bail!("the agent answered something else"),
+            Some(page) if !page.is_empty() => lines.extend(page),
+            Some(_) => {
+                let end = ask(&Question::JournalHead)?.and_then(|end| end.into_iter().next()).context("no end")?;
+                // A line may have come between the two questions.
+                if end.seq() == Some(lines.len() as u64) {
+                    lines.push(end);
+                    return Ok(lines);
+                }
+            }
         }
     }
-    // Lines that come between the two questions are left to the next export.
-    if let Some(Answer::Journal(end)) = local::ask(&home.socket(), &Question::JournalHead)? {
-        lines.extend(end);
-    }
-    Ok(lines)
 }
 
 fn journal(home: &Home, enrollment: &Enrollment, export: bool) -> anyhow::Result<ExitCode> {

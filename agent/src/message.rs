@@ -34,6 +34,8 @@ pub enum ToExecutor {
     Linked(Linked),
     /// The link is gone.
     Unlinked,
+    /// Offer again what no hub has acknowledged.
+    Resettle,
     /// Sign for this link that the machine is itself: the link's binding and
     /// the TLS key, SubjectPublicKeyInfo.
     Claim([u8; 32], Vec<u8>),

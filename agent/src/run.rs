@@ -26,6 +26,9 @@ pub enum RunError {
     /// The executor cannot begin.
     #[error("starting the executor")]
     Executor(#[source] ExecutorError),
+    /// A part that must go on has ended.
+    #[error("{0} has ended by itself")]
+    Essential(&'static str),
     /// The system gives no runtime or signals.
     #[error("starting the daemon")]
     System(#[source] std::io::Error),
@@ -57,6 +60,7 @@ async fn serve(home: &Home) -> Result<(), RunError> {
         executor: executor.clone(),
         from_executor,
         stop: stop.clone(),
+        last_ticket: 0,
         renewed_at: None,
     };
     let mut uplink = tokio::spawn(uplink.run());
@@ -66,12 +70,15 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        _ = &mut uplink => warn!("the uplink has ended by itself"),
-        result = &mut local => warn!(?result, "the local socket has ended by itself"),
+        _ = &mut uplink => return Err(RunError::Essential("the uplink")),
+        result = &mut local => {
+            warn!(?result, "the local socket has ended");
+            return Err(RunError::Essential("the local socket"));
+        }
     }
     stop.cancel();
-    let clean = tokio::time::timeout(GRACE, uplink).await.is_ok();
-    executor.tell(ToExecutor::Stop).await;
+    let clean = tokio::time::timeout(GRACE, &mut uplink).await.is_ok();
+    let _ = tokio::time::timeout(GRACE, executor.tell(ToExecutor::Stop)).await;
     // Left behind it would only make `status` wait for nobody.
     let _ = std::fs::remove_file(&socket);
     info!(clean, "agent stopped");

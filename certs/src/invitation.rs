@@ -117,7 +117,7 @@ impl Invitation {
     /// machine could read it: it lets in one machine, and a person must admit
     /// that one.
     pub fn may_stand_in_argv(&self) -> bool {
-        self.uses == 1 && matches!(self.guest, Guest::Machine { admission: Admission::ByPerson, .. } | Guest::Staff)
+        self.uses == 1 && matches!(self.guest, Guest::Machine { admission: Admission::ByPerson, .. })
     }
 }
 

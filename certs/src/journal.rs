@@ -89,6 +89,16 @@ pub enum Line {
     },
 }
 
+impl Line {
+    /// How far the journal goes, if this is its end.
+    pub fn seq(&self) -> Option<u64> {
+        match self {
+            Self::Entry { .. } => None,
+            Self::Head { head, .. } => Head::from_bytes(head.bytes.as_bytes()).ok().map(|head| head.seq),
+        }
+    }
+}
+
 /// What is wrong with an exported journal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadJournal {

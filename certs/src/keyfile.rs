@@ -84,15 +84,15 @@ pub fn create(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
 /// When it cannot be written.
 pub fn replace(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
     let failed = |source| KeyFileError::Io { doing: "writing", path: path.to_owned(), source };
+    // A name of its own: two programs may replace the same file at once.
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(format!(".{:016x}", u64::from_ne_bytes(crate::random())));
     let beside = PathBuf::from(beside);
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
     create(&beside, secret)?;
-    std::fs::rename(&beside, path).map_err(failed)?;
+    if let Err(error) = std::fs::rename(&beside, path) {
+        let _ = std::fs::remove_file(&beside);
+        return Err(failed(error));
+    }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
 }

@@ -18,6 +18,7 @@ pub mod issue;
 pub mod join;
 pub mod journal;
 pub mod keyfile;
+pub mod lock;
 pub mod peer;
 pub mod tls;
 mod words;

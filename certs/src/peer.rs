@@ -120,6 +120,12 @@ pub fn read_certificate(certificate: &CertificateDer<'_>, ca: &CertificateDer<'_
     })
 }
 
+/// A certificate's SubjectPublicKeyInfo, DER.
+pub fn public_key_of(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.public_key().raw.to_vec())
+}
+
 fn authority_key<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),

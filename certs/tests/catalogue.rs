@@ -24,9 +24,14 @@ fn key() -> SigningKey {
     SigningKey::generate().expect("a key")
 }
 
+fn hub() -> Hub {
+    let ca = vec![fernwart_certs::sha256(b"a CA")];
+    Hub { v: 1, addresses: vec![Text::clipped("hub.example:443")], ca, evidence_keys: Vec::new() }
+}
+
 fn contents(name: &str) -> Contents {
     let shop = Shop { v: 1, name: Text::clipped(name), ..Shop::default() };
-    Contents { staff: StaffList { v: 1, staff: Vec::new() }, hub: Hub { v: 1, ..Hub::default() }, shop }
+    Contents { staff: StaffList { v: 1, staff: Vec::new() }, hub: hub(), shop }
 }
 
 impl Shopkeepers {

@@ -83,6 +83,7 @@ codes! {
         CatalogueUnsigned = "FW-CAT-03", "signatures are missing";
         CatalogueStale = "FW-CAT-04", "the draft builds on an older catalogue";
         NoSuchDraft = "FW-CAT-05", "no such draft";
+        OtherOutcome = "FW-HUB-14", "another outcome of this run is stored already";
         TokenUnknown = "FW-JOIN-01", "the invitation is unknown here";
         TokenExpired = "FW-JOIN-02", "the invitation has expired";
         TokenSpent = "FW-JOIN-03", "the invitation was used up by another machine";

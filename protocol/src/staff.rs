@@ -69,6 +69,8 @@ pub enum Request {
     Lock(Envelope),
     /// How the hub is.
     Health,
+    /// A new certificate for the same key.
+    Renew,
 }
 
 /// Into or out of a group.
@@ -113,6 +115,8 @@ pub enum Reply {
     Draft(Blob<METADATA_BYTES>),
     /// How the hub is.
     Health(Health),
+    /// A new certificate and its issuer, DER.
+    Certificate(List<Blob<4096>, 4>),
 }
 
 /// Frames that follow `Submit`.

@@ -278,9 +278,15 @@ impl World {
         self.technician(&all).exits(0).out.trim().to_owned()
     }
 
-    /// An invitation line for a technician or robot.
+    /// A file with an invitation for a technician or robot.
+    ///
+    /// # Panics
+    /// When it cannot be written.
     pub fn invitation_for_staff(&self) -> String {
-        self.technician(&["invite", "--staff", "--quiet"]).exits(0).out.trim().to_owned()
+        let line = self.technician(&["invite", "--staff", "--quiet"]).exits(0).out;
+        let path = self.path().join("staff-invitation");
+        std::fs::write(&path, line).expect("written");
+        path.to_str().expect("text").to_owned()
     }
 
     /// Joins a machine by invitation under a name, admits it, and waits until

@@ -25,8 +25,8 @@ use fernwart_protocol::limits::DIAGNOSE_BUDGET;
 use fernwart_protocol::text::Text;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 pub use system::os_in_a_word;
@@ -54,8 +54,24 @@ fn facts<T: Serialize>(facts: T) -> Gathered {
     serde_json::to_value(facts).map_err(|error| error.to_string())
 }
 
-/// Sections that have not come back from an earlier look.
-static STUCK: [AtomicBool; SectionName::ALL.len()] = [const { AtomicBool::new(false) }; SectionName::ALL.len()];
+/// How many looks at each section were given up and have not come back.
+static STUCK: [AtomicUsize; SectionName::ALL.len()] = [const { AtomicUsize::new(0) }; SectionName::ALL.len()];
+
+/// One look at one section: whoever is later, the end of the look or its
+/// deadline, finds what the other has left. Also when the look panics.
+struct Errand {
+    section: SectionName,
+    given_up: Arc<Mutex<bool>>,
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        let given_up = self.given_up.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *given_up && let Some(stuck) = STUCK.get(self.section as usize) {
+            stuck.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
 
 fn gather(section: SectionName, around: &Surroundings, deadline: Instant) -> Gathered {
     match section {
@@ -81,7 +97,7 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
     let wanted = if sections.is_empty() { SectionName::ALL.as_slice() } else { sections };
     let (done, results) = mpsc::sync_channel::<(SectionName, Section)>(SectionName::ALL.len());
     let mut report = BTreeMap::new();
-    let mut awaited = 0;
+    let mut awaited: BTreeMap<SectionName, Arc<Mutex<bool>>> = BTreeMap::new();
     for &section in wanted {
         if report.contains_key(&section) {
             continue;
@@ -89,39 +105,51 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
         let unanswered = |why: &str| Section { took_ms: 0, answer: Answer::Unanswered(why.to_owned()) };
         // Replaced when the section answers.
         report.insert(section, unanswered("it took longer than the diagnosis may take"));
-        let stuck = STUCK.get(section as usize);
-        if stuck.is_some_and(|stuck| stuck.swap(true, Ordering::AcqRel)) {
+        if STUCK.get(section as usize).is_some_and(|stuck| stuck.load(Ordering::Acquire) > 0) {
             report.insert(section, unanswered("an earlier look at it has not come back"));
             continue;
         }
         let (done, around) = (done.clone(), *around);
+        let given_up = Arc::new(Mutex::new(false));
+        let errand = Errand { section, given_up: given_up.clone() };
         let job = move || {
+            let _errand = errand;
             let begun = Instant::now();
             let answer = match gather(section, &around, deadline) {
                 Ok(facts) => Answer::Facts(facts),
                 Err(why) => Answer::Unanswered(why),
             };
-            if let Some(stuck) = STUCK.get(section as usize) {
-                stuck.store(false, Ordering::Release);
-            }
             let took_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
             // Fails only when the look has given this section up.
             let _ = done.send((section, Section { took_ms, answer }));
         };
         match std::thread::Builder::new().name(section.as_str().into()).stack_size(256 * 1024).spawn(job) {
-            Ok(_) => awaited += 1,
+            Ok(_) => {
+                awaited.insert(section, given_up);
+            }
             Err(error) => {
                 report.insert(section, unanswered(&error.to_string()));
             }
         }
     }
-    while awaited > 0 {
+    drop(done);
+    while !awaited.is_empty() {
         match results.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok((section, answer)) => {
                 report.insert(section, answer);
-                awaited -= 1;
+                awaited.remove(&section);
             }
             Err(_) => break,
+        }
+    }
+    for (section, given_up) in awaited {
+        // The look may have ended meanwhile; then nobody else holds the mark.
+        let mut mark = given_up.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if Arc::strong_count(&given_up) > 1
+            && let Some(stuck) = STUCK.get(section as usize)
+        {
+            *mark = true;
+            stuck.fetch_add(1, Ordering::AcqRel);
         }
     }
     let judgement = judge(&builtin_rules(), &report);

@@ -16,7 +16,7 @@ use fernwart_protocol::text::Text;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const RUNS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("runs");
 const REPORTS: TableDefinition<'_, [u8; 16], &[u8]> = TableDefinition::new("reports");
@@ -105,7 +105,9 @@ pub struct Moment {
 /// The books.
 #[derive(Debug)]
 pub struct Books {
-    database: Database,
+    /// None only between a failure of the disk and the next try.
+    database: Option<Database>,
+    path: PathBuf,
     head: JournalHead,
 }
 
@@ -115,12 +117,7 @@ impl Books {
     /// # Errors
     /// When the file cannot be had, or is in use by another agent.
     pub fn open(path: &Path) -> Result<Self, BooksError> {
-        let name = path.display().to_string();
-        let file = ReservedFile::open(path).map_err(|error| BooksError::Open(name.clone(), Box::new(error)))?;
-        let database = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(file)
-            .map_err(|error| BooksError::Open(name, Box::new(error)))?;
+        let database = open_database(path)?;
         let transaction = database.begin_write().map_err(failed)?;
         let head = {
             transaction.open_table(RUNS).map_err(failed)?;
@@ -135,7 +132,7 @@ impl Books {
         };
         transaction.commit().map_err(failed)?;
         let head = head.unwrap_or(JournalHead { seq: 0, hash: Digest::from_bytes([0; 32]) });
-        Ok(Self { database, head })
+        Ok(Self { database: Some(database), path: path.to_owned(), head })
     }
 
     /// Where the journal stands.
@@ -153,7 +150,25 @@ impl Books {
         moment: Moment,
         fill: impl FnOnce(&mut Page<'_>) -> Result<T, BooksError>,
     ) -> Result<T, BooksError> {
-        let transaction = self.database.begin_write().map_err(failed)?;
+        let written = self.try_write(moment, fill);
+        if let Err(BooksError::Write(_)) = &written {
+            // redb takes nothing more after a failure of the disk, even once
+            // the disk is well again; a fresh start does.
+            self.database = None;
+            self.database = open_database(&self.path).ok();
+        }
+        written
+    }
+
+    fn try_write<T>(
+        &mut self,
+        moment: Moment,
+        fill: impl FnOnce(&mut Page<'_>) -> Result<T, BooksError>,
+    ) -> Result<T, BooksError> {
+        if self.database.is_none() {
+            self.database = Some(open_database(&self.path)?);
+        }
+        let transaction = self.opened()?.begin_write().map_err(failed)?;
         let mut page = Page { transaction: &transaction, head: self.head, moment };
         let value = fill(&mut page)?;
         let head = page.head;
@@ -162,8 +177,12 @@ impl Books {
         Ok(value)
     }
 
+    fn opened(&self) -> Result<&Database, BooksError> {
+        self.database.as_ref().ok_or(BooksError::Damaged("file"))
+    }
+
     fn mark<T: serde::de::DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         let marks = read.open_table(MARKS).map_err(failed)?;
         let Some(bytes) = marks.get(name).map_err(failed)? else { return Ok(None) };
         codec::decode(bytes.value()).map(Some).map_err(|_| BooksError::Damaged(name))
@@ -175,7 +194,7 @@ impl Books {
     /// When the books are damaged.
     pub fn trusted(&self) -> Result<Option<Trusted>, BooksError> {
         let Some(floors) = self.mark::<Floors>(FLOORS)? else { return Ok(None) };
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         let mut files = BTreeMap::new();
         for row in read.open_table(FILES).map_err(failed)?.iter().map_err(failed)? {
             let (name, bytes) = row.map_err(failed)?;
@@ -205,7 +224,7 @@ impl Books {
     /// # Errors
     /// When the books are damaged.
     pub fn run(&self, id: &RunId) -> Result<Option<RunRecord>, BooksError> {
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         let runs = read.open_table(RUNS).map_err(failed)?;
         let Some(bytes) = runs.get(id.as_bytes()).map_err(failed)? else { return Ok(None) };
         codec::decode(bytes.value()).map(Some).map_err(|_| BooksError::Damaged("runs"))
@@ -216,7 +235,7 @@ impl Books {
     /// # Errors
     /// When the books are damaged.
     pub fn run_count(&self) -> Result<u64, BooksError> {
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         read.open_table(RUNS).map_err(failed)?.len().map_err(failed)
     }
 
@@ -225,7 +244,7 @@ impl Books {
     /// # Errors
     /// When the books are damaged.
     pub fn runs_in(&self, phase: Phase) -> Result<Vec<(RunId, RunRecord)>, BooksError> {
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         let mut found = Vec::new();
         for row in read.open_table(RUNS).map_err(failed)?.iter().map_err(failed)? {
             let (id, bytes) = row.map_err(failed)?;
@@ -243,7 +262,7 @@ impl Books {
     /// # Errors
     /// When the books are damaged.
     pub fn report(&self, id: &RunId) -> Result<Option<Vec<u8>>, BooksError> {
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         let reports = read.open_table(REPORTS).map_err(failed)?;
         let report = reports.get(id.as_bytes()).map_err(failed)?;
         Ok(report.map(|bytes| bytes.value().to_vec()))
@@ -254,7 +273,7 @@ impl Books {
     /// # Errors
     /// When the books are damaged.
     pub fn locks(&self) -> Result<Vec<Envelope>, BooksError> {
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         let mut locks = Vec::new();
         for row in read.open_table(LOCKS).map_err(failed)?.iter().map_err(failed)? {
             let (_, bytes) = row.map_err(failed)?;
@@ -268,7 +287,7 @@ impl Books {
     /// # Errors
     /// When the books are damaged.
     pub fn journal(&self, from: u64, count: usize) -> Result<Vec<Line>, BooksError> {
-        let read = self.database.begin_read().map_err(failed)?;
+        let read = self.opened()?.begin_read().map_err(failed)?;
         let bodies = read.open_table(BODIES).map_err(failed)?;
         let mut lines = Vec::new();
         for row in read.open_table(JOURNAL).map_err(failed)?.range(from..).map_err(failed)?.take(count) {
@@ -278,6 +297,13 @@ impl Books {
         }
         Ok(lines)
     }
+}
+
+fn open_database(path: &Path) -> Result<Database, BooksError> {
+    let name = path.display().to_string();
+    let file = ReservedFile::open(path).map_err(|error| BooksError::Open(name.clone(), Box::new(error)))?;
+    let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file);
+    builder.map_err(|error| BooksError::Open(name, Box::new(error)))
 }
 
 /// One transaction being filled.

@@ -65,28 +65,17 @@ pub struct Locks {
 }
 
 impl Locks {
+    /// Whether a key is locked.
+    pub fn holds(&self, key: &KeyId) -> bool {
+        self.keys.contains(key)
+    }
+
     /// Adds one.
     pub fn add(&mut self, lock: &Lock, me: MachineId) {
         match &lock.locked {
             Locked::Keys(keys) => self.keys.extend(keys),
             Locked::Machine(machine) => self.machine |= *machine == me,
         }
-    }
-}
-
-/// Whether a lock is signed by an approver, or by a staff key about itself.
-///
-/// # Errors
-/// Why not.
-pub fn believe_lock(envelope: &Envelope, catalogue: &Catalogue) -> Result<Lock, Refusal> {
-    if let Some(key) = catalogue.approvers.get(&envelope.key) {
-        return envelope::open(envelope, key).map_err(|_| Refusal::BadSignature);
-    }
-    let entry = catalogue.staff.find(&envelope.key).ok_or(Refusal::UnknownStaff)?;
-    let lock: Lock = envelope::open(envelope, &entry.order_key).map_err(|_| Refusal::BadSignature)?;
-    match &lock.locked {
-        Locked::Keys(keys) if keys.as_slice() == [envelope.key] => Ok(lock),
-        Locked::Keys(_) | Locked::Machine(_) => Err(Refusal::BeyondRole),
     }
 }
 

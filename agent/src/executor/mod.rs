@@ -26,13 +26,13 @@ use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::Report;
 use fernwart_protocol::document::{Cancel, Countersignature, Envelope, Outcome, SectionName, UnixMs};
 use fernwart_protocol::enroll::Claim;
-use fernwart_protocol::id::{BootId, MachineId, RunId};
+use fernwart_protocol::id::{BootId, Digest, MachineId, RunId};
 use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::CatalogueFile;
 use fernwart_protocol::to_hub::{About, Delivered, RunState, Settle};
 use gate::{Authentic, Clock, Locks, NotAuthentic, Permit, Permitted, Standing};
-use policy::Policy;
+use policy::{Policy, Rule};
 use proof::Proof;
 use serde_json::json;
 use std::collections::{HashMap, VecDeque};
@@ -42,6 +42,15 @@ use tracing::{info, warn};
 /// Looks under way at once; further ones wait their turn. Each takes some
 /// fifteen short-lived threads.
 const LOOKS: usize = 2;
+
+/// Refused orders remembered, so that a replay does not fill the journal.
+const NOTED: usize = 256;
+
+/// An unbelievable catalogue is noted at most this often.
+const DOUBT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Locks kept at most.
+const LOCKS: usize = 1024;
 
 /// The executor cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +90,11 @@ impl Handle {
         let _ = self.0.send(Event::Uplink(message)).await;
     }
 
+    /// Tells the executor something that may be left unsaid.
+    pub fn hint(&self, message: ToExecutor) {
+        let _ = self.0.try_send(Event::Uplink(message));
+    }
+
     /// Asks on behalf of a program on this machine.
     pub async fn ask(&self, question: local::Question) -> Option<local::Answer> {
         let (answer, answered) = oneshot::channel();
@@ -118,9 +132,15 @@ struct Executor {
     linked: Option<Linked>,
     /// Streams that wait for a run's outcome.
     waiting: HashMap<RunId, Vec<Ticket>>,
+    /// What permitted the runs that this life has begun, and the policy then.
+    under_way: HashMap<RunId, (Rule, Digest)>,
     looking: usize,
     to_look: VecDeque<(RunId, Vec<SectionName>)>,
     strangers: Strangers,
+    /// Orders whose refusal stands in the journal already; the newest first.
+    noted: VecDeque<Digest>,
+    /// When an unbelievable catalogue was noted last.
+    doubted_at: Option<std::time::Instant>,
     events: mpsc::Sender<Event>,
     out: mpsc::Sender<ToUplink>,
 }
@@ -161,17 +181,23 @@ impl Executor {
             boot: clocks::boot_id(),
             linked: None,
             waiting: HashMap::new(),
+            under_way: HashMap::new(),
             looking: 0,
             to_look: VecDeque::new(),
             strangers: Strangers::default(),
+            noted: VecDeque::new(),
+            doubted_at: None,
             events,
             out,
         })
     }
 
-    /// What a former life left under way has an outcome now: nobody knows.
+    /// What was begun and is not under way has an outcome now: nobody knows.
     fn wake(&mut self) -> Result<(), ExecutorError> {
         for (run, record) in self.books.runs_in(Phase::Started).map_err(ExecutorError::Books)? {
+            if self.under_way.contains_key(&run) {
+                continue;
+            }
             warn!(%run, "was under way when the agent stopped");
             let order = fernwart_protocol::document::Document::from_bytes(record.order.bytes.as_bytes());
             let Ok(order) = order else { continue };
@@ -217,8 +243,11 @@ impl Executor {
                 self.linked = Some(linked);
                 self.resettle();
             }
+            ToExecutor::Resettle => self.resettle(),
             ToExecutor::Unlinked => {
                 self.linked = None;
+                // Their streams are gone; outcomes are settled on the next link.
+                self.waiting.clear();
                 self.say(ToUplink::About(self.about()));
             }
             ToExecutor::Claim(binding, tls_key) => self.handle_claim(&binding, tls_key),
@@ -291,7 +320,7 @@ impl Executor {
         let policy = self.policy();
         let permitted = gate::permit(authentic, &self.standing(), &policy);
         let result = match permitted {
-            Ok(permit) => self.begin(ticket, envelope, permit),
+            Ok(permit) => self.begin(ticket, envelope, permit, policy.hash),
             Err((refusal, authentic)) => {
                 info!(%run, code = refusal.code(), "order refused");
                 self.waiting.entry(run).or_default().push(ticket);
@@ -314,7 +343,10 @@ impl Executor {
     fn turn_away(&mut self, ticket: Ticket, no: &NotAuthentic) {
         let refusal = no.refusal();
         let noted = match no {
+            NotAuthentic::Staff(_, authentic) if self.noted.contains(&authentic.hash()) => Ok(()),
             NotAuthentic::Staff(_, authentic) => {
+                self.noted.truncate(NOTED - 1);
+                self.noted.push_front(authentic.hash());
                 let order = authentic.order();
                 let body = json!({
                     "code": refusal.code(), "run": order.run, "staff": authentic.staff(), "key": order.key,
@@ -370,7 +402,7 @@ impl Executor {
     }
 
     /// Books first, then the effect.
-    fn begin(&mut self, ticket: Ticket, envelope: Envelope, permit: Permit) -> Result<(), BooksError> {
+    fn begin(&mut self, ticket: Ticket, envelope: Envelope, permit: Permit, policy: Digest) -> Result<(), BooksError> {
         let order = permit.authentic().order().clone();
         let body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
@@ -396,6 +428,7 @@ impl Executor {
             page.run(&order.run, &record)?;
             page.line("run_started", &body).map(drop)
         })?;
+        self.under_way.insert(order.run, (permit.rule(), policy));
         self.waiting.entry(order.run).or_default().push(ticket);
         self.say(ToUplink::Delivered(ticket, Delivered::State(RunState::Started)));
         match permit.spend() {
@@ -450,14 +483,16 @@ impl Executor {
                 .map_err(|_| BooksError::Damaged("runs"))?;
             let packed = report.pack();
             let outcome = if packed.is_ok() { Outcome::Ok } else { Outcome::Failed };
-            let policy = self.policy();
-            let permitted_by = policy.judge(fernwart_protocol::document::ActionKind::Look).ok();
-            let proof = Proof { outcome, permitted_by, ..Proof::refused(order, record.order, started_at) };
+            let permitted = self.under_way.get(&run).copied();
+            let proof = Proof { outcome, permitted, ..Proof::refused(order, record.order, started_at) };
             self.settle(proof, packed.ok())
         });
         if let Err(error) = finished {
-            warn!(%run, %error, "an outcome could not be written; it will be interrupted after a restart");
-            self.waiting.remove(&run);
+            warn!(%run, %error, "an outcome could not be written; it will be told as interrupted");
+            self.under_way.remove(&run);
+            for ticket in self.waiting.remove(&run).unwrap_or_default() {
+                self.refuse_unrecorded(ticket, &error);
+            }
         }
         self.look_on();
     }
@@ -481,8 +516,14 @@ impl Executor {
             receipt,
             body: report.and_then(|report| Blob::try_from(report).ok()).unwrap_or_default(),
         });
+        self.under_way.remove(&run);
         if let Some(settle) = settle {
-            for ticket in self.waiting.remove(&run).unwrap_or_default() {
+            let tickets = self.waiting.remove(&run).unwrap_or_default();
+            if tickets.is_empty() && self.linked.is_some() {
+                self.say(ToUplink::Settle(settle));
+                return Ok(());
+            }
+            for ticket in tickets {
                 self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle.clone()))));
             }
         }
@@ -490,7 +531,10 @@ impl Executor {
     }
 
     /// Every outcome that no hub has acknowledged, oldest first.
-    fn resettle(&self) {
+    fn resettle(&mut self) {
+        if let Err(error) = self.wake() {
+            return warn!(reason = error_chain(&error), "runs that were cut short cannot be settled yet");
+        }
         let finished = match self.books.runs_in(Phase::Finished) {
             Ok(finished) => finished,
             Err(error) => return warn!(%error, "unacknowledged outcomes cannot be read"),
@@ -516,10 +560,16 @@ impl Executor {
             return warn!(%run, "the hub's countersignature does not fit; the outcome is kept");
         };
         let record = RunRecord { phase: Phase::Acknowledged, countersigned: Some(envelope), ..record };
+        let newest = self.books.hub_chain().map(|(seq, _)| seq).unwrap_or_default();
+        let fell = json!({"run": run, "hub_had": newest, "hub_has": said.chain_seq});
         let written = self.books.write(clocks::moment(self.boot), |page| {
             page.run(&run, &record)?;
             page.drop_report(&run)?;
-            page.hub_chain(said.chain_seq, &said.chain_head)
+            if said.chain_seq > newest {
+                page.hub_chain(said.chain_seq, &said.chain_head)
+            } else {
+                page.line("hub_fell_back", &fell).map(drop)
+            }
         });
         if let Err(error) = written {
             warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again");
@@ -527,10 +577,10 @@ impl Executor {
     }
 
     fn handle_lock(&mut self, envelope: &Envelope) {
-        match gate::believe_lock(envelope, &self.catalogue) {
+        match fernwart_certs::lock::believe(envelope, &self.catalogue) {
             Ok(lock) => {
                 let body = json!({"locked": lock.locked, "key": lock.key, "reason": lock.reason});
-                let known = self.books.locks().is_ok_and(|locks| locks.contains(envelope));
+                let known = self.books.locks().is_ok_and(|locks| locks.contains(envelope) || locks.len() >= LOCKS);
                 let kept = known
                     || self
                         .books
@@ -553,6 +603,10 @@ impl Executor {
     /// itself within seconds.
     fn handle_cancel(&mut self, envelope: &Envelope) {
         let Some(entry) = self.catalogue.staff.find(&envelope.key) else { return };
+        let may = entry.until >= crate::now() && entry.customers.include(&self.enrollment.customer);
+        if !may || self.locks.holds(&envelope.key) {
+            return;
+        }
         let Ok(cancel) = fernwart_certs::envelope::open::<Cancel>(envelope, &entry.order_key) else { return };
         if cancel.machine != self.enrollment.machine {
             return;
@@ -601,8 +655,11 @@ impl Executor {
             Err(error) => {
                 let reason = error_chain(&error);
                 warn!(reason, "an offered catalogue was not believed");
-                if let Err(error) = self.note("catalogue_refused", &json!({"reason": reason})) {
-                    warn!(%error, "that could not be noted");
+                if self.doubted_at.is_none_or(|at| at.elapsed() >= DOUBT_EVERY) {
+                    self.doubted_at = Some(std::time::Instant::now());
+                    if let Err(error) = self.note("catalogue_refused", &json!({"reason": reason})) {
+                        warn!(%error, "that could not be noted");
+                    }
                 }
                 self.say(ToUplink::CatalogueRefused(Refusal::BadSignature));
             }

@@ -7,7 +7,7 @@ use fernwart_certs::journal::{Head, Line};
 use fernwart_certs::{envelope, sha256};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Order, Outcome, Receipt, UnixMs, Versions};
-use fernwart_protocol::id::MachineId;
+use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::text::Text;
 use serde_json::json;
 
@@ -18,7 +18,8 @@ pub(super) struct Proof {
     pub(super) outcome: Outcome,
     pub(super) refusal: Option<Refusal>,
     pub(super) staff: Text<64>,
-    pub(super) permitted_by: Option<Rule>,
+    /// What permitted it, and the policy's hash then.
+    pub(super) permitted: Option<(Rule, Digest)>,
     pub(super) started_at: UnixMs,
 }
 
@@ -31,7 +32,7 @@ impl Proof {
             outcome: Outcome::Refused,
             refusal: None,
             staff: Text::default(),
-            permitted_by: None,
+            permitted: None,
             started_at,
         }
     }
@@ -65,8 +66,8 @@ impl Proof {
             refusal: self.refusal,
             body: sha256(body),
             body_bytes: body.len() as u64,
-            permitted_by: self.permitted_by.map(|rule| Text::clipped(rule.0)),
-            policy: policy.hash,
+            permitted_by: self.permitted.map(|(rule, _)| Text::clipped(rule.0)),
+            policy: self.permitted.map_or(policy.hash, |(_, hash)| hash),
             catalogue,
             journal_seq: line.seq,
             journal_head: line.hash,

@@ -39,16 +39,16 @@ impl Uplink {
     }
 
     /// Asks for the first certificate; waits while nobody has admitted us.
-    pub(super) async fn collect(&mut self, told: &Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
+    pub(super) async fn collect(&mut self, told: &mut Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
         self.claim(told, dialer, Wanted::First).await
     }
 
     /// Asks for a new certificate, the old one having run out.
-    pub(super) async fn come_back(&mut self, told: &Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
+    pub(super) async fn come_back(&mut self, told: &mut Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
         self.claim(told, dialer, Wanted::Again).await
     }
 
-    async fn claim(&mut self, told: &Told, dialer: &mut Option<Dialer>, wanted: Wanted) -> Result<(), UplinkError> {
+    async fn claim(&mut self, told: &mut Told, dialer: &mut Option<Dialer>, wanted: Wanted) -> Result<(), UplinkError> {
         let tls = tls::newcomer(told.dial.pins.clone(), Clock::MayBeWrong).map_err(UplinkError::Tls)?;
         let (link, _) = dial(told, dialer, Door::Enroll, &tls).await?;
         let result = self.claim_on(told, &link, wanted).await;
@@ -56,7 +56,7 @@ impl Uplink {
         result
     }
 
-    async fn claim_on(&mut self, told: &Told, link: &Link, wanted: Wanted) -> Result<(), UplinkError> {
+    async fn claim_on(&mut self, told: &mut Told, link: &Link, wanted: Wanted) -> Result<(), UplinkError> {
         let binding = link.binding().map_err(UplinkError::Link)?;
         let spki = self.identity.key.spki().to_vec();
         self.executor.tell(ToExecutor::Claim(binding, spki.clone())).await;
@@ -64,7 +64,7 @@ impl Uplink {
             match self.from_executor.recv().await {
                 Some(ToUplink::Claim(signature)) => break signature,
                 Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
-                Some(_) => {}
+                Some(news) => drop(told.hear(news)),
             }
         };
         let tls_key = Blob::try_from(spki).map_err(|_| UplinkError::Key)?;

@@ -12,7 +12,7 @@ mod session;
 
 use crate::executor::Handle;
 use crate::home::Home;
-use crate::message::{Dial, ToUplink};
+use crate::message::{Dial, Ticket, ToUplink};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_certs::tls::TlsError;
@@ -70,6 +70,8 @@ pub struct Uplink {
     pub(crate) executor: Handle,
     pub(crate) from_executor: mpsc::Receiver<ToUplink>,
     pub(crate) stop: CancellationToken,
+    /// The last ticket given out; never the same twice in a life.
+    pub(crate) last_ticket: Ticket,
     /// When the certificate was renewed last, in this life.
     pub(crate) renewed_at: Option<std::time::Instant>,
 }
@@ -78,6 +80,18 @@ pub struct Uplink {
 pub(crate) struct Told {
     dial: Dial,
     about: About,
+}
+
+impl Told {
+    /// Takes news in; anything else is given back.
+    fn hear(&mut self, message: ToUplink) -> Option<ToUplink> {
+        match message {
+            ToUplink::Dial(dial) => self.dial = dial,
+            ToUplink::About(about) => self.about = about,
+            other => return Some(other),
+        }
+        None
+    }
 }
 
 impl Uplink {
@@ -134,31 +148,43 @@ impl Uplink {
         dialer: &mut Option<Dialer>,
         patience: &mut Patience,
     ) -> Result<(), UplinkError> {
-        let expired = self.identity.lasts().is_some_and(|(_, until)| until < crate::now());
         if self.identity.chain.is_empty() {
             return self.collect(told, dialer).await;
         }
         let tls = self.member_tls(told)?;
-        match dial(told, dialer, Door::Agent, &tls).await {
-            Ok((link, bell)) => self.session(told, link, bell, patience).await,
-            // The hub's clock decides whether a certificate has run out; ours
-            // may be wrong.
-            Err(error) if expired || is_about_expiry(&error) => {
-                warn!("this machine's certificate has run out; asking for a new one");
-                self.come_back(told, dialer).await
+        let ended = match dial(told, dialer, Door::Agent, &tls).await {
+            Ok((link, bell)) => {
+                let ended = self.session(told, link.clone(), bell, patience).await;
+                // Under TLS 1.3 the hub's no may come after the link seemed to stand.
+                match ended {
+                    Err(UplinkError::Frame(FrameError::Cut)) if link.is_closed() => {
+                        Err(UplinkError::Link(link.closed().await))
+                    }
+                    other => other,
+                }
             }
             Err(error) => Err(error),
+        };
+        match ended {
+            // The hub's clock decides whether a certificate has run out; ours
+            // may be wrong. A key it no longer knows is one whose renewal was
+            // cut, or a hub restored from a backup: the evidence key settles it.
+            Err(error) if is_about_certificate(&error) => {
+                warn!(reason = crate::executor::error_chain(&error), "asking for a new certificate");
+                self.come_back(told, dialer).await
+            }
+            other => other,
         }
     }
 }
 
 /// RFC 8446, 6.2: alert 45 is certificate_expired.
-fn is_about_expiry(error: &UplinkError) -> bool {
+fn is_about_certificate(error: &UplinkError) -> bool {
     let link = match error {
         UplinkError::Dial(DialError::Link { source, .. }) | UplinkError::Link(source) => source,
         _ => return false,
     };
-    matches!(link, LinkError::Handshake(45) | LinkError::Closed(Goodbye::CertificateExpired))
+    matches!(link, LinkError::Handshake(45) | LinkError::Closed(Goodbye::CertificateExpired | Goodbye::Revoked))
 }
 
 /// Dials the hub's addresses in turn.

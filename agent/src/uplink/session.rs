@@ -22,6 +22,9 @@ use tracing::{debug, info, warn};
 /// How long the hub may take to store an outcome before it is kept for later.
 const STORE_WAIT: Duration = Duration::from_secs(60);
 
+/// How often outcomes that no hub has acknowledged are offered again.
+const SETTLE_AGAIN: Duration = Duration::from_secs(300);
+
 /// Frames of one order's stream that may wait to be sent: two states and an
 /// outcome, with room.
 const STREAM_QUEUE: usize = 8;
@@ -35,6 +38,10 @@ impl Uplink {
         bell: Doorbell,
         patience: &mut Patience,
     ) -> Result<(), UplinkError> {
+        // News since the last link; answers to its streams are sent again later.
+        while let Ok(news) = self.from_executor.try_recv() {
+            drop(told.hear(news));
+        }
         let (mut control, receive) = link.open().await.map_err(UplinkError::Link)?;
         let asked_at = crate::now();
         let hello =
@@ -56,7 +63,7 @@ impl Uplink {
         self.executor.tell(ToExecutor::Linked(linked)).await;
 
         let mut tasks = JoinSet::new();
-        if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest > told.dial.versions.timestamp) {
+        if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest != told.dial.versions.timestamp) {
             tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
         }
         let result = self.serve(told, &link, bell, control, receive, &mut tasks, patience, linked.hub_ahead_ms).await;
@@ -77,12 +84,12 @@ impl Uplink {
         hub_ahead_ms: i64,
     ) -> Result<(), UplinkError> {
         let (words, mut hub_words) = mpsc::channel(STREAM_QUEUE);
-        tasks.spawn(listen(receive, words));
+        tasks.spawn(listen(receive, words, self.executor.clone()));
         let mut streams: HashMap<Ticket, mpsc::Sender<Delivered>> = HashMap::new();
         let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Delivered>)>(STREAM_QUEUE);
-        let mut next_ticket: Ticket = 0;
         let renewal = tokio::time::sleep(self.renewal_in(hub_ahead_ms));
         tokio::pin!(renewal);
+        let mut again = tokio::time::interval_at(tokio::time::Instant::now() + SETTLE_AGAIN, SETTLE_AGAIN);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => {
@@ -94,23 +101,23 @@ impl Uplink {
                 error = link.closed() => return Err(UplinkError::Link(error)),
                 word = hub_words.recv() => match word {
                     Some(Control::CatalogueChanged { timestamp }) => {
-                        if timestamp > told.dial.versions.timestamp {
+                        if timestamp != told.dial.versions.timestamp {
                             tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
                         }
                     }
-                    Some(Control::Lock(envelope)) => self.executor.tell(ToExecutor::Lock(envelope)).await,
-                    Some(Control::Cancel(envelope)) => self.executor.tell(ToExecutor::Cancel(envelope)).await,
                     Some(Control::Goodbye { retry_after_ms }) => {
                         patience.told(Duration::from_millis(u64::from(retry_after_ms)));
                         return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
                     }
                     Some(Control::Denied(denial)) => return Err(UplinkError::Denied(denial)),
-                    Some(Control::Hello(_)) | None => return Err(UplinkError::Frame(FrameError::Cut)),
+                    Some(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_)) | None => {
+                        return Err(UplinkError::Frame(FrameError::Cut));
+                    }
                 },
                 stream = link.accept() => {
                     let (send, receive) = stream.map_err(UplinkError::Link)?;
-                    next_ticket += 1;
-                    tasks.spawn(serve_stream(next_ticket, send, receive, self.executor.clone(), opened.clone()));
+                    self.last_ticket += 1;
+                    tasks.spawn(serve_stream(self.last_ticket, send, receive, self.executor.clone(), opened.clone()));
                 }
                 Some((ticket, sender)) = orders.recv() => {
                     streams.retain(|_, sender| !sender.is_closed());
@@ -144,7 +151,7 @@ impl Uplink {
                     let following = to_hub::Control::Following(told.dial.versions);
                     control.send(&following).await.map_err(UplinkError::Frame)?;
                 }
-                () = &mut renewal => match self.renew(told, link).await {
+                () = &mut renewal => match tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.renew(told, link)).await.unwrap_or(Err(UplinkError::Link(LinkError::Silent))) {
                     Ok(()) => {
                         link.close(Goodbye::Done);
                         return Ok(());
@@ -154,6 +161,10 @@ impl Uplink {
                         renewal.as_mut().reset(tokio::time::Instant::now() + RENEW_AGAIN);
                     }
                 },
+                _ = again.tick() => {
+                    // Never waits: a full queue means that much is under way already.
+                    self.executor.hint(ToExecutor::Resettle);
+                }
                 Some(_) = tasks.join_next() => {}
             }
         }
@@ -170,11 +181,18 @@ async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Rece
     }
 }
 
-/// Reads the control stream; its end ends the channel.
-async fn listen(mut receive: Receiver, words: mpsc::Sender<Control>) {
+/// Reads the control stream; its end ends the channel. What is for the executor
+/// goes there at once: the link's own loop must never wait for it.
+async fn listen(mut receive: Receiver, words: mpsc::Sender<Control>, executor: Handle) {
     while let Ok(Some(word)) = receive.next::<Control>().await {
-        if words.send(word).await.is_err() {
-            return;
+        match word {
+            Control::Lock(envelope) => executor.tell(ToExecutor::Lock(envelope)).await,
+            Control::Cancel(envelope) => executor.tell(ToExecutor::Cancel(envelope)).await,
+            word => {
+                if words.send(word).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -85,6 +85,9 @@ pub enum SignError {
     /// The draft's files are not the ones its targets name.
     #[error("the draft's {0} is not what its targets say")]
     Files(String),
+    /// It brings a root of its own although one is in force.
+    #[error("the draft brings a new root, which nothing here has asked for")]
+    NewRoot,
     /// A role could not be written.
     #[error("signing the draft")]
     Unwritable(#[source] Unwritable),
@@ -210,6 +213,13 @@ impl Draft {
     /// # Errors
     /// When they do not, or cannot be read.
     pub fn contents(&self) -> Result<Contents, SignError> {
+        let foreign = self.files.keys().find(|name| !target::NAMED.contains(&name.as_str()));
+        if let Some(name) = foreign {
+            return Err(SignError::Files(name.clone()));
+        }
+        if self.targets.signed.targets.len() != target::NAMED.len() {
+            return Err(SignError::Files("list of targets".to_owned()));
+        }
         for name in target::NAMED {
             let approved = self.targets.signed.targets.iter().find(|(target, _)| target.raw() == name);
             let same =
@@ -240,6 +250,9 @@ impl Draft {
     /// When this key may not sign this draft.
     pub fn sign(&mut self, key: &SigningKey, in_force: Option<&Root>) -> Result<(), SignError> {
         self.contents()?;
+        if self.root.is_some() && in_force.is_some() {
+            return Err(SignError::NewRoot);
+        }
         let id = tuf_key_id(&key.public())?;
         let ruling = self.ruling(in_force).and_then(|root| root.roles.get(&RoleType::Targets));
         let Some(role) = ruling.filter(|role| role.keyids.contains(&id)) else { return Err(SignError::NotAnApprover) };
@@ -255,6 +268,18 @@ impl Draft {
             root.signatures.push(sign_role(&root.signed, key)?);
         }
         Ok(())
+    }
+
+    /// Drops signatures that do not hold, so that none can stand in the way of
+    /// a good one.
+    pub fn keep_valid(&mut self, in_force: Option<&Root>) {
+        let Some(root) = self.ruling(in_force).cloned() else { return };
+        let form = self.targets.signed.canonical_form().unwrap_or_default();
+        self.targets.signatures.retain(|signature| holds(&root, signature, &form));
+        if let Some(own) = &mut self.root {
+            let form = own.signed.canonical_form().unwrap_or_default();
+            own.signatures.retain(|signature| holds(&root, signature, &form));
+        }
     }
 
     /// Takes over signatures of the same draft that others have collected.
@@ -282,12 +307,8 @@ impl Draft {
         let form = self.targets.signed.canonical_form().unwrap_or_default();
         let ids = root.roles.get(&RoleType::Targets).map(|role| role.keyids.as_slice()).unwrap_or_default();
         let valid = |id: &&Decoded<_>| {
-            let public = root.keys.get(*id).and_then(crate::catalogue::public_key);
             let signature = self.targets.signatures.iter().find(|signature| signature.keyid == **id);
-            public.zip(signature).is_some_and(|(public, signature)| {
-                let bytes = <[u8; 64]>::try_from(signature.sig.as_ref());
-                bytes.is_ok_and(|bytes| verify(&public, &form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
-            })
+            signature.is_some_and(|signature| holds(root, signature, &form))
         };
         Progress { have: ids.iter().filter(valid).count() as u64, need }
     }
@@ -322,25 +343,36 @@ impl Draft {
         }
         if old.as_ref().map(|c| &c.hub) != Some(&new.hub) {
             let addresses: Vec<_> = new.hub.addresses.iter().map(ToString::to_string).collect();
-            lines.push(format!(
-                "~ hub at {}, {} CA, {} evidence key(s)",
-                addresses.join(", "),
-                new.hub.ca.len(),
-                new.hub.evidence_keys.len()
-            ));
+            lines.push(format!("~ hub at {}", addresses.join(", ")));
+            lines.extend(new.hub.ca.iter().map(|pin| format!("    CA {pin}")));
+            lines.extend(new.hub.evidence_keys.iter().map(|key| format!("    evidence key {key}")));
         }
         if old.as_ref().map(|c| &c.shop) != Some(&new.shop) {
-            lines.push(format!("~ shop {}", new.shop.name));
+            let contacts: Vec<_> =
+                new.shop.contacts.iter().map(|c| format!("{} {} {}", c.name, c.phone, c.mail)).collect();
+            lines.push(format!("~ shop {} · {} · {}", new.shop.name, contacts.join(", "), new.shop.hours));
         }
         Ok(lines)
     }
+}
+
+/// Whether a key of this root has made a signature over these bytes.
+fn holds(root: &Root, signature: &Signature, form: &[u8]) -> bool {
+    let public = root.keys.get(&signature.keyid).and_then(crate::catalogue::public_key);
+    let bytes = <[u8; 64]>::try_from(signature.sig.as_ref());
+    public
+        .zip(bytes.ok())
+        .is_some_and(|(public, bytes)| verify(&public, form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
 }
 
 fn described(entry: &StaffEntry) -> String {
     use crate::catalogue::Customers;
     let reach = match &entry.customers {
         Customers::All => "all customers".to_owned(),
-        Customers::Only(some) => format!("{} customer(s)", some.len()),
+        Customers::Only(some) => {
+            let ids: Vec<_> = some.iter().map(ToString::to_string).collect();
+            format!("only customers {}", ids.join(" "))
+        }
     };
     let until = jiff::Timestamp::from_millisecond(entry.until)
         .map(|at| at.strftime("%Y-%m-%d").to_string())

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::{SNAPSHOT_LIFE_DAYS, SPEC, TIMESTAMP_LIFE_DAYS, Unwritable, in_days, sign_role, version};
-use crate::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
+use crate::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance, target};
 use crate::identity::SigningKey;
 use crate::sha256;
 use fernwart_protocol::document::UnixMs;
@@ -147,7 +147,10 @@ pub async fn publish(
     if let Some(root) = &draft.root {
         files.insert(&format!("{}.root.json", root.signed.version), to_file(root)?);
     }
-    for (name, text) in &draft.files {
+    // The named targets and nothing else: a draft's other files have no name here.
+    draft.contents().map_err(|_| refused(CatalogueError::TargetHash("draft".to_owned())))?;
+    for name in target::NAMED {
+        let text = draft.files.get(name).ok_or_else(|| refused(CatalogueError::Missing(name.to_owned())))?;
         files.insert(name, text.clone().into_bytes());
     }
     wrap(&mut files, (number, &targets), (last.snapshot, last.timestamp), keys, now)?;

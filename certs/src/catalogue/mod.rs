@@ -21,7 +21,6 @@ pub use floors::{Floor, Floors};
 pub use offer::{Files, Repository};
 pub use particulars::{Contact, Hub, Shop};
 pub use staff_list::{Customers, Role, StaffEntry, StaffList};
-#[cfg(feature = "approve")]
 pub(crate) use view::public_key;
 pub use view::{Catalogue, Expiries};
 
@@ -82,6 +81,12 @@ pub enum CatalogueError {
     /// One public key stands under two ids.
     #[error("one key stands twice in the root")]
     KeyTwice,
+    /// A key of another kind than Ed25519.
+    #[error("the root holds a key that is not Ed25519")]
+    KeyKind,
+    /// A hub nobody could reach or know.
+    #[error("hub.json names no address or no CA")]
+    NoHub,
     /// Targets delegate, which nothing here does.
     #[error("the targets delegate")]
     Delegation,
@@ -193,6 +198,9 @@ pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Cat
     let floors = trusted.floors.risen(&old_root.signed, root, &kept, &repository)?;
     let trusted = Trusted { floors, files: kept };
     let catalogue = trusted.view()?;
+    if catalogue.hub.addresses.is_empty() || catalogue.hub.ca.is_empty() {
+        return Err(CatalogueError::NoHub);
+    }
     Ok((trusted, catalogue))
 }
 
@@ -207,8 +215,9 @@ const LIMITS: Limits = Limits {
 fn refuse_doubled_keys(root: &Root) -> Result<(), CatalogueError> {
     let mut seen = HashSet::new();
     for key in root.keys.values() {
-        let public = serde_json::to_string(key).map_err(|e| CatalogueError::Unreadable("root".into(), e))?;
-        if !seen.insert(public.to_ascii_lowercase()) {
+        // The bare key decides: tough's key id also covers fields that mean nothing.
+        let public = public_key(key).ok_or(CatalogueError::KeyKind)?;
+        if !seen.insert(public) {
             return Err(CatalogueError::KeyTwice);
         }
     }

@@ -121,6 +121,9 @@ impl Repository {
         std::fs::create_dir_all(&self.folder)?;
         let is_last = |name: &str| name == "timestamp.json";
         let (last, first): (Vec<_>, Vec<_>) = files.iter().partition(|(name, _)| is_last(name));
+        if files.iter().any(|(name, _)| name.contains(['/', '\\']) || name.starts_with('.')) {
+            return Err(io::Error::other("a file of a catalogue with a path in its name"));
+        }
         for (name, bytes) in first.into_iter().chain(last) {
             let beside = self.folder.join(format!("{name}.new"));
             let mut file = std::fs::File::create(&beside)?;

@@ -161,6 +161,14 @@ impl StaffHome {
         staff_key_id(&self.order_key.public(), &self.identity.key.digest())
     }
 
+    /// Keeps the TLS key with its present certificate.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_identity(&self) -> Result<(), ClientHomeError> {
+        self.identity.write(&self.path.join(IDENTITY)).map_err(ClientHomeError::Key)
+    }
+
     /// The catalogue that was believed last, if any.
     ///
     /// # Errors

@@ -4,7 +4,9 @@ use crate::home::{ClientHomeError, StaffHome};
 use crate::now;
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::envelope::{EnvelopeError, seal};
+use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::tls::{self, Clock, TlsError};
+use fernwart_certs::{CertificateDer, sha256};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Action, Envelope, Order};
 use fernwart_protocol::id::{KeyId, RunId};
@@ -211,7 +213,7 @@ impl Session {
             replies.push(reply);
         }
         let newest = stream.hello.as_ref().and_then(|hello| hello.number(tag::TIMESTAMP));
-        if newest.is_some_and(|newest| newest > self.catalogue.versions.timestamp)
+        if newest.is_some_and(|newest| newest != self.catalogue.versions.timestamp)
             && !matches!(request, Request::Catalogue)
         {
             self.sync().await?;
@@ -236,6 +238,24 @@ impl Session {
             std::task::Poll::Ready(error) => error,
             std::task::Poll::Pending => LinkError::Transport,
         }
+    }
+
+    /// Gets a new certificate for the same key, and keeps it.
+    ///
+    /// # Errors
+    /// When the hub says no, hands out somebody else's, or it cannot be kept.
+    pub async fn renew(&mut self) -> Result<(), ClientError> {
+        let replies = self.collect(&Request::Renew).await?;
+        let Some(Reply::Certificate(chain)) = replies.into_iter().next() else { return Err(ClientError::Unexpected) };
+        let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
+        let [leaf, ca] = chain.as_slice() else { return Err(ClientError::Unexpected) };
+        let said = read_certificate(leaf, ca).map_err(|_| ClientError::Unexpected)?;
+        let ours = said.name == Name::Staff(self.key_id()) && said.tls_key == self.home.identity.key.digest();
+        if !ours || !self.catalogue.hub.ca.contains(&sha256(ca)) {
+            return Err(ClientError::Unexpected);
+        }
+        self.home.identity.chain = chain;
+        self.home.keep_identity().map_err(ClientError::Home)
     }
 
     /// Fetches a newer catalogue, verifies it here and keeps it.

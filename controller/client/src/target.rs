@@ -47,6 +47,9 @@ pub enum BadTarget {
     /// A label condition cannot be read.
     #[error("{0:?} is no label condition; write site=kiel,os!=windows")]
     Condition(String),
+    /// Nothing is left.
+    #[error("no machine is left")]
+    NobodyLeft,
     /// The labels leave nothing.
     #[error("no machine has these labels")]
     NoLabels,
@@ -148,6 +151,9 @@ pub fn select(target: &Target, machines: &[MachineRow]) -> Result<Vec<MachineRow
     let mut selected: Vec<MachineRow> = machines.iter().filter(worded).filter(kept).cloned().collect();
     if selected.is_empty() && !target.labels.is_empty() {
         return Err(BadTarget::NoLabels);
+    }
+    if selected.is_empty() || target.limit == Some(0) {
+        return Err(BadTarget::NobodyLeft);
     }
     selected.sort_by(|a, b| a.name.cmp(&b.name));
     selected.truncate(target.limit.unwrap_or(usize::MAX));

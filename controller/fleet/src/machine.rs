@@ -106,6 +106,7 @@ pub fn verdict(report: &Report) -> Verdict {
     match (first(Severity::Crit), first(Severity::Warn)) {
         (Some(finding), _) => Verdict::Crit(named(finding)),
         (None, Some(finding)) => Verdict::Warn(named(finding)),
+        (None, None) if report.checks == 0 => Verdict::Unknown,
         (None, None) => Verdict::Well,
     }
 }

@@ -24,6 +24,8 @@ pub enum RunState {
     Running,
     /// The machine would not take it into its books.
     Refused,
+    /// Its time has passed without an outcome; one may still come.
+    Expired,
     /// Taken back before it was offered.
     Cancelled,
     /// There is an outcome.
@@ -31,8 +33,16 @@ pub enum RunState {
 }
 
 impl RunState {
-    const ALL: [Self; 7] =
-        [Self::Queued, Self::Away, Self::Offered, Self::Running, Self::Refused, Self::Cancelled, Self::Settled];
+    const ALL: [Self; 8] = [
+        Self::Queued,
+        Self::Away,
+        Self::Offered,
+        Self::Running,
+        Self::Refused,
+        Self::Expired,
+        Self::Cancelled,
+        Self::Settled,
+    ];
 
     /// The word in the store and on screens.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +52,7 @@ impl RunState {
             Self::Offered => "offered",
             Self::Running => "running",
             Self::Refused => "refused",
+            Self::Expired => "expired",
             Self::Cancelled => "cancelled",
             Self::Settled => "settled",
         }
@@ -51,7 +62,7 @@ impl RunState {
     pub const fn is_final(self) -> bool {
         match self {
             Self::Queued | Self::Offered | Self::Running => false,
-            Self::Away | Self::Refused | Self::Cancelled | Self::Settled => true,
+            Self::Away | Self::Refused | Self::Expired | Self::Cancelled | Self::Settled => true,
         }
     }
 }

@@ -62,15 +62,26 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
             return Err(FrameError::Cut);
         }
     };
-    let Some(mut send) = greet(shared, send, &hello).await? else {
+    let Some(send) = greet(shared, send, &hello).await? else {
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
+    let linked = Linked::new(link.clone(), send, until);
+    shared.presence.machine_came(id, linked.clone());
+    // Only now: whatever comes from here on is told to those who are present.
     for envelope in shared.store.locks().await.unwrap_or_default() {
-        send.send(&Control::Lock(envelope)).await?;
+        linked.say(&Control::Lock(envelope)).await;
+    }
+    if let Some(catalogue) = shared.published.catalogue() {
+        linked.say(&Control::CatalogueChanged { timestamp: catalogue.versions.timestamp }).await;
+    }
+    if let Ok(Some(machine)) = shared.store.machine(&id).await
+        && machine.standing != Standing::Admitted
+    {
+        link.close(Goodbye::Revoked);
+        return Ok(());
     }
     note_arrival(shared, link, id, &hello, &about).await;
-    shared.presence.machine_came(id, Linked::new(link.clone(), send, until));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
 
     let words = listen(receive);
@@ -123,11 +134,11 @@ pub(crate) fn our_hello(shared: &Shared) -> Hello {
 }
 
 async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello, about: &About) {
-    if let Ok(Some((seq, _))) = shared.store.chain(&id).await
-        && about.chain_seq > seq
+    if let Ok(Some((seq, head))) = shared.store.chain(&id).await
+        && (about.chain_seq > seq || (about.chain_seq == seq && about.chain_head != head))
     {
         warn!(machine = %id, machine_has = about.chain_seq, hub_has = seq,
-            "this machine holds newer receipts than this hub: the hub was restored from a backup or altered");
+            "this machine holds other receipts than this hub: the hub was restored from a backup, or one of them was altered");
     }
     let agent = Text::clipped(&hello.program().unwrap_or_default());
     let address = Text::clipped(&link.remote_address().to_string());
@@ -159,7 +170,7 @@ async fn answer(
     match ask.map_err(|_| FrameError::Cut)?? {
         Ask::Fetch(known) => send_files(shared, &mut send, &known).await?,
         Ask::Settle(settle) => {
-            let stored = match carry::store(shared, id, settle).await {
+            let stored = match carry::store(shared, id, settle, carry::Origin::Claimed).await {
                 Ok((countersignature, _)) => Stored::Countersigned(countersignature),
                 Err(denial) => Stored::NotNow(denial),
             };
@@ -215,7 +226,9 @@ pub(crate) async fn certify(shared: &Shared, id: MachineId, spki: &[u8]) -> Resu
         shared.authority.issue_member(Name::Machine(id), spki, SystemTime::now()).map_err(|_| Denial::KeysRefused)?;
     let until = chain.first().and_then(|leaf| lasts_until(leaf, shared)).ok_or(Denial::KeysRefused)?;
     let noted = SetTlsKey { machine: id, tls_key: fernwart_certs::sha256(spki), until };
-    shared.store.write(noted).await.map_err(|error| shared.denial(&error))?;
+    if !shared.store.write(noted).await.map_err(|error| shared.denial(&error))? {
+        return Err(Denial::MachineRetired);
+    }
     wire_chain(&chain)
 }
 

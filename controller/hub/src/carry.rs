@@ -62,6 +62,7 @@ async fn attempt<F: Future<Output = ()>>(
     told: impl Fn(MachineState) -> F,
 ) -> Result<Carried, FrameError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
+    let sent = sha256(order.bytes.as_bytes());
     send.send(&Deliver::Order(order)).await?;
     loop {
         match receive.expect::<Delivered>().await? {
@@ -75,7 +76,8 @@ async fn attempt<F: Future<Output = ()>>(
                 return Ok(Carried::Refused(refusal));
             }
             Delivered::Outcome(settle) => {
-                let (word, carried) = match store(shared, machine, *settle.clone()).await {
+                let origin = Origin::Delivered(sent);
+                let (word, carried) = match store(shared, machine, *settle.clone(), origin).await {
                     Ok((countersignature, key)) => {
                         (Stored::Countersigned(countersignature), Carried::Settled(settle, key))
                     }
@@ -96,6 +98,27 @@ fn next_head(last: &Digest, receipt: &Digest) -> Digest {
     sha256(&all)
 }
 
+/// How an outcome has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// On the stream on which this order was sent: its hash.
+    Delivered(Digest),
+    /// By itself, later: the order must be staff's.
+    Claimed,
+}
+
+/// Whether the order in a settlement is one that this hub has carried, or that
+/// staff has signed.
+fn is_genuine(shared: &Shared, order: &Envelope, origin: Origin) -> bool {
+    match origin {
+        Origin::Delivered(sent) => sha256(order.bytes.as_bytes()) == sent,
+        Origin::Claimed => shared.published.catalogue().is_some_and(|catalogue| {
+            let entry = catalogue.staff.find(&order.key);
+            entry.is_some_and(|entry| envelope::open::<Order>(order, &entry.order_key).is_ok())
+        }),
+    }
+}
+
 /// Stores an outcome and signs for it. Also the machine's evidence key.
 ///
 /// # Errors
@@ -104,12 +127,18 @@ pub(crate) async fn store(
     shared: &Arc<Shared>,
     machine: MachineId,
     settle: Settle,
+    origin: Origin,
 ) -> Result<(Envelope, PublicKey), Denial> {
     let known =
         shared.store.machine(&machine).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchMachine)?;
     let receipt: Receipt = envelope::open(&settle.receipt, &known.evidence_key).map_err(|_| Denial::NotUnderstood)?;
     let order = Order::from_bytes(settle.order.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;
+    // A technician who has left has given orders before: what is known is settled.
+    let carried =
+        || async { matches!(shared.store.evidence(&order.run).await, Ok(Some(carried)) if carried.order == settle.order) };
     let fits = receipt.machine == machine
+        && order.machine == machine
+        && (is_genuine(shared, &settle.order, origin) || carried().await)
         && receipt.run == order.run
         && receipt.order == sha256(settle.order.bytes.as_bytes())
         && (settle.body.as_bytes().is_empty() || receipt.body == sha256(settle.body.as_bytes()));
@@ -140,7 +169,7 @@ pub(crate) async fn store(
         .map_err(|error| {
             warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
             shared.denial(&error)
-        })?;
+        })??;
     let said = Countersignature {
         run: receipt.run,
         machine,

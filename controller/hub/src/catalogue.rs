@@ -88,6 +88,10 @@ impl Published {
         self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
+    pub(crate) fn trusted(&self) -> Option<Arc<Trusted>> {
+        self.now().map(|(trusted, _)| trusted)
+    }
+
     pub(crate) fn catalogue(&self) -> Option<Arc<Catalogue>> {
         self.now().map(|(_, catalogue)| catalogue)
     }

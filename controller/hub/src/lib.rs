@@ -33,7 +33,7 @@ use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::KeyId;
 use fernwart_protocol::limits;
 use fernwart_protocol::link::{Knock, Link, Listener};
-use fernwart_store::{Store, StoreError};
+use fernwart_store::{Expire, Store, StoreError};
 use presence::Presence;
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -55,6 +55,9 @@ const RETURN_SPREAD_MS: u32 = 2_000;
 
 /// With less than this the disk counts as full: one batch of writes.
 const FULL_BYTES: u64 = 1024 * 1024;
+
+/// An outcome may come so much later than its order ends.
+const LATE_MS: i64 = 60_000;
 
 /// Clock of the hub, Unix milliseconds.
 pub fn now() -> UnixMs {
@@ -263,13 +266,19 @@ fn turn_away(link: &Link, reason: NotAdmitted) {
     });
 }
 
-/// Cuts links whose certificate has run out, and notes who is still here.
+/// Cuts links whose certificate has run out; ends runs whose time has passed.
 async fn sweep(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            _ = tick.tick() => shared.presence.cut_expired(now()),
+            _ = tick.tick() => {
+                shared.presence.cut_expired(now());
+                let over = Expire { before: now() - LATE_MS };
+                if let Err(error) = shared.store.write(over).await {
+                    warn!(%error, "runs whose time has passed could not be ended");
+                }
+            }
         }
     }
 }

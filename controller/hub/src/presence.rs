@@ -10,7 +10,12 @@ use fernwart_protocol::link::{Link, Sender};
 use fernwart_protocol::to_agent::Control;
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+/// How long a machine may take to hear one word.
+const SAY_WAIT: Duration = Duration::from_secs(2);
 
 /// A linked machine. Its control stream is shared by whoever has a word for
 /// it, one after another; each word is a few hundred bytes.
@@ -26,9 +31,13 @@ impl Linked {
         Self { link, control: Arc::new(Mutex::new(control)), until }
     }
 
+    /// Says one word. A machine that does not take it in time loses its link;
+    /// it hears what matters when it comes back.
     pub(crate) async fn say(&self, word: &Control) {
-        // A machine that is gone hears it when it comes back.
-        let _ = self.control.lock().await.send(word).await;
+        let said = async { self.control.lock().await.send(word).await };
+        if !matches!(tokio::time::timeout(SAY_WAIT, said).await, Ok(Ok(()))) {
+            self.link.close(Goodbye::Overloaded);
+        }
     }
 }
 
@@ -102,21 +111,25 @@ impl Presence {
         read(&self.machines).values().cloned().collect()
     }
 
-    pub(crate) async fn catalogue_changed(&self, timestamp: u64) {
+    /// Says a word to every machine at once, so that no one holds up another.
+    async fn say_to_all(&self, word: &Control) {
+        let mut words = JoinSet::new();
         for linked in self.all() {
-            linked.say(&Control::CatalogueChanged { timestamp }).await;
+            let word = word.clone();
+            words.spawn(async move { linked.say(&word).await });
         }
+        while words.join_next().await.is_some() {}
+    }
+
+    pub(crate) async fn catalogue_changed(&self, timestamp: u64) {
+        self.say_to_all(&Control::CatalogueChanged { timestamp }).await;
     }
 
     pub(crate) async fn lock(&self, envelope: &Envelope) {
-        for linked in self.all() {
-            linked.say(&Control::Lock(envelope.clone())).await;
-        }
+        self.say_to_all(&Control::Lock(envelope.clone())).await;
     }
 
     pub(crate) async fn goodbye(&self, retry_after_ms: u32) {
-        for linked in self.all() {
-            linked.say(&Control::Goodbye { retry_after_ms }).await;
-        }
+        self.say_to_all(&Control::Goodbye { retry_after_ms }).await;
     }
 }

@@ -1,10 +1,11 @@
 //! What the hub answers technicians, request by request; jobs apart.
 
-use crate::agent_door::catalogue_files;
+use crate::agent_door::{catalogue_files, wire_chain};
 use crate::staff_door::Caller;
 use crate::{Shared, now};
 use fernwart_certs::approve::Draft;
 use fernwart_certs::catalogue::Role;
+use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::Denial;
@@ -22,7 +23,7 @@ use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::{AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, Suspend};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -50,6 +51,7 @@ pub(crate) async fn rows<T: Clone>(
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
     caller: &Caller,
+    spki: &[u8],
     hello: &Hello,
     request: Request,
     send: &mut Sender,
@@ -57,7 +59,8 @@ pub(crate) async fn answer(
     Ok(match request {
         Request::Machines => return machines(shared, caller, send).await,
         Request::Customers => match shared.store.customers().await {
-            Ok(customers) => {
+            Ok(mut customers) => {
+                customers.retain(|customer| caller.entry.customers.include(&customer.id));
                 rows(send, &customers, Reply::Customers).await?;
                 Ok(())
             }
@@ -65,8 +68,8 @@ pub(crate) async fn answer(
         },
         Request::Pending => return pending(shared, caller, send).await,
         Request::Ping(machines, wait_ms) => return ping(shared, caller, &machines.into_vec(), wait_ms, send).await,
-        Request::Jobs => return jobs(shared, send).await,
-        Request::Job(id) => return job(shared, id, send).await,
+        Request::Jobs => return jobs(shared, caller, send).await,
+        Request::Job(id) => return job(shared, caller, id, send).await,
         Request::Facts(machine) => return facts(shared, caller, machine, send).await,
         Request::Catalogue => {
             let known = |tag| hello.number(tag).unwrap_or_default();
@@ -104,6 +107,17 @@ pub(crate) async fn answer(
             }
             Err(denial) => Err(denial),
         },
+        Request::Renew => {
+            let name = Name::Staff(caller.entry.key);
+            let chain = shared.authority.issue_member(name, spki, SystemTime::now()).map_err(|_| Denial::KeysRefused);
+            match chain.and_then(|chain| wire_chain(&chain)) {
+                Ok(chain) => {
+                    send.send(&Reply::Certificate(chain)).await?;
+                    Ok(())
+                }
+                Err(denial) => Err(denial),
+            }
+        }
         Request::Submit(_) | Request::Watch(_) => Err(Denial::NotUnderstood),
         change => apply(shared, caller, change).await,
     })
@@ -180,8 +194,14 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             }
             Ok(())
         }
-        Request::PutDraft(bytes) => put_draft(shared, bytes.as_bytes()).await,
-        Request::Publish(id) => publish(shared, &id).await,
+        Request::PutDraft(bytes) => {
+            caller.must_be(Role::Lead)?;
+            put_draft(shared, bytes.as_bytes()).await
+        }
+        Request::Publish(id) => {
+            caller.must_be(Role::Lead)?;
+            publish(shared, &id).await
+        }
         Request::Suspend(key) => {
             caller.must_be(Role::Lead)?;
             shared.store.write(Suspend { key, at: now() }).await.map_err(|error| shared.denial(&error))?;
@@ -191,6 +211,8 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             Ok(())
         }
         Request::Lock(envelope) => {
+            let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
+            fernwart_certs::lock::believe(&envelope, &catalogue).map_err(|_| Denial::BeyondRole)?;
             let id = sha256(envelope.bytes.as_bytes());
             shared
                 .store
@@ -213,7 +235,8 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::Facts(_)
         | Request::Catalogue
         | Request::Drafts
-        | Request::Health => Err(Denial::NotUnderstood),
+        | Request::Health
+        | Request::Renew => Err(Denial::NotUnderstood),
     }
 }
 
@@ -361,10 +384,10 @@ fn job_row(job: &fernwart_fleet::Job) -> JobRow {
     }
 }
 
-async fn jobs(shared: &Shared, send: &mut Sender) -> Result<Answer, FrameError> {
+async fn jobs(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
     match shared.store.jobs(JOBS).await {
         Ok(jobs) => {
-            let list: Vec<_> = jobs.iter().map(job_row).collect();
+            let list: Vec<_> = jobs.iter().filter(|job| caller.may_see(job)).map(job_row).collect();
             rows(send, &list, Reply::Jobs).await?;
             Ok(Ok(()))
         }
@@ -372,10 +395,15 @@ async fn jobs(shared: &Shared, send: &mut Sender) -> Result<Answer, FrameError> 
     }
 }
 
-async fn job(shared: &Shared, id: fernwart_protocol::id::JobId, send: &mut Sender) -> Result<Answer, FrameError> {
+async fn job(
+    shared: &Shared,
+    caller: &Caller,
+    id: fernwart_protocol::id::JobId,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
     let job = match shared.store.job(id).await {
-        Ok(Some(job)) => job,
-        Ok(None) => return Ok(Err(Denial::NoSuchJob)),
+        Ok(Some(job)) if caller.may_see(&job) => job,
+        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
         Err(error) => return Ok(Err(shared.denial(&error))),
     };
     rows(send, &[job_row(&job)], Reply::Jobs).await?;
@@ -419,6 +447,12 @@ async fn facts(shared: &Shared, caller: &Caller, id: MachineId, send: &mut Sende
 async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
     let mut draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
     draft.contents().map_err(|_| Denial::CatalogueRefused)?;
+    let trusted = shared.published.trusted().ok_or(Denial::NoCatalogue)?;
+    let root = fernwart_certs::approve::root_of(&trusted).map_err(|_| Denial::NoCatalogue)?;
+    if draft.root.is_some() {
+        return Err(Denial::CatalogueRefused);
+    }
+    draft.keep_valid(Some(&root));
     let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
     if let Some(known) = shared.store.draft(&id).await.map_err(|error| shared.denial(&error))?
         && let Ok(known) = serde_json::from_slice::<Draft>(&known)

@@ -34,6 +34,11 @@ impl Caller {
         if self.entry.role >= role { Ok(()) } else { Err(Denial::BeyondRole) }
     }
 
+    /// Whether this job is the caller's own, or one of everybody's machines.
+    pub(crate) fn may_see(&self, job: &fernwart_fleet::Job) -> bool {
+        job.key == self.entry.key || self.entry.customers == fernwart_certs::catalogue::Customers::All
+    }
+
     /// Whether this machine is within reach.
     pub(crate) fn reaches(&self, machine: &Machine) -> bool {
         self.entry.customers.include(&machine.customer)
@@ -57,7 +62,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
         let Ok((send, receive)) = stream else { return };
         let (shared, link) = (shared.clone(), link.clone());
         shared.clone().tasks.spawn(async move {
-            if let Err(error) = request(&shared, key, tls_key, send, receive).await
+            if let Err(error) = request(&shared, &link, key, tls_key, send, receive).await
                 && error.is_misbehaviour()
             {
                 warn!(%key, %error, "a technician's program misbehaved");
@@ -69,6 +74,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
 
 async fn request(
     shared: &Arc<Shared>,
+    link: &Link,
     key: KeyId,
     tls_key: Digest,
     mut send: Sender,
@@ -96,7 +102,12 @@ async fn request(
     let result = match asked {
         Request::Submit(head) => staff_jobs::submit(shared, &caller, head, &mut send, &mut receive).await?,
         Request::Watch(job) => staff_jobs::watch(shared, &caller, job, &mut send).await?,
-        other => staff_answers::answer(shared, &caller, &hello, other, &mut send).await?,
+        other => {
+            // The key that TLS has seen, whatever anybody says.
+            let spki =
+                link.peer_certificates().first().and_then(fernwart_certs::peer::public_key_of).unwrap_or_default();
+            staff_answers::answer(shared, &caller, &spki, &hello, other, &mut send).await?
+        }
     };
     last_word(&mut send, result).await
 }

@@ -81,6 +81,7 @@ pub(crate) async fn submit(
             machine: parcel.order.machine,
             state: state(parcel),
             order: parcel.envelope.clone(),
+            not_after: parcel.order.not_after,
         })
         .collect();
     let away: HashSet<RunId> = runs.iter().filter(|run| run.state == RunState::Away).map(|run| run.id).collect();
@@ -192,8 +193,8 @@ pub(crate) async fn watch(
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
     match shared.store.job(id).await {
-        Ok(Some(_)) => {}
-        Ok(None) => return Ok(Err(Denial::NoSuchJob)),
+        Ok(Some(job)) if caller.may_see(&job) => {}
+        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
         Err(error) => return Ok(Err(shared.denial(&error))),
     }
     let mut told = HashSet::new();
@@ -214,7 +215,9 @@ pub(crate) async fn watch(
                 RunState::Away => News::Away,
                 RunState::Refused => run.refusal.map_or(News::NoAnswer, News::Refused),
                 RunState::Settled => settled_news(shared, run.id, &machine).await,
-                RunState::Queued | RunState::Offered | RunState::Running | RunState::Cancelled => News::NoAnswer,
+                RunState::Queued | RunState::Offered | RunState::Running | RunState::Expired | RunState::Cancelled => {
+                    News::NoAnswer
+                }
             };
             send.send(&Reply::Update(Update { run: run.id, machine: run.machine, news })).await?;
         }

@@ -14,6 +14,7 @@ use fernwart_protocol::document::{Lock, Locked};
 use fernwart_protocol::id::{Digest, KeyId, PublicKey};
 use fernwart_protocol::staff::{PendingStaff, Reply, Request};
 use fernwart_protocol::text::{Blob, List, Text};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,6 +91,9 @@ enum CatalogueCommand {
         /// The approver's home
         #[arg(long, value_name = "DIR")]
         key: Option<PathBuf>,
+        /// Yes, this draft: the beginning of its id, as show prints it (needed without a terminal)
+        #[arg(long, value_name = "ID")]
+        yes: Option<String>,
     },
     /// Publish a draft that has its signatures
     Publish {
@@ -105,13 +109,15 @@ pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, 
     match &command.command {
         CatalogueCommand::Show { to } => show(to.as_deref(), place),
         CatalogueCommand::Propose { folder } => propose(folder, place),
-        CatalogueCommand::Sign { draft, file, key } => {
+        CatalogueCommand::Sign { draft, file, key, yes } => {
             let path = key.clone().map_or_else(|| place.approver(), |dir| Place::new(Some(dir)).approver());
             let key = ApproverHome::open(&path)?.key;
             match file {
-                Some(file) => sign_file(file, &key),
+                Some(file) => sign_file(file, &key, yes.as_deref()),
                 None => with_session(place, async |session| {
                     let draft = find(session, draft.as_deref()).await?;
+                    say_draft(&draft, Some(&session.catalogue))?;
+                    confirm(&draft, yes.as_deref())?;
                     let progress = sign_and_put(session, draft, &key).await?;
                     say_progress(progress);
                     Ok(Exit::Done)
@@ -169,10 +175,43 @@ fn say_changes(draft: &Draft, before: Option<&Approved>) -> Result<(), Failure> 
     Ok(())
 }
 
-fn sign_file(path: &Path, key: &SigningKey) -> Result<Exit, Failure> {
+/// Nobody signs what they have not seen: a person types yes, a script names
+/// the draft.
+fn confirm(draft: &Draft, yes: Option<&str>) -> Result<(), Failure> {
+    let id = draft.id().map_err(unwritable)?.to_string();
+    let short = id.get(..12).unwrap_or_default();
+    match yes {
+        Some(named) if named.len() >= 8 && id.starts_with(named) => return Ok(()),
+        Some(_) => {
+            return Err(Failure::new(Exit::Usage, "FW-CAT-05", "--yes names another draft; nothing was signed")
+                .now(format!("read it, then: --yes {short}")));
+        }
+        None if !std::io::stdin().is_terminal() => {
+            return Err(Failure::new(
+                Exit::Usage,
+                "FW-CAT-08",
+                "without a terminal the draft to sign must be named; nothing was signed",
+            )
+            .now(format!("read it, then: --yes {short}")));
+        }
+        None => {}
+    }
+    eprint!("Type yes to sign this: ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(Exit::Stopped, "FW-CAT-08", "nothing was signed")) }
+}
+
+fn say_draft(draft: &Draft, before: Option<&Approved>) -> Result<(), Failure> {
+    let id = draft.id().map_err(unwritable)?.to_string();
+    eprintln!("draft {} would be approved:", id.get(..12).unwrap_or_default());
+    say_changes(draft, before)
+}
+
+fn sign_file(path: &Path, key: &SigningKey, yes: Option<&str>) -> Result<Exit, Failure> {
     let mut draft = read_draft_file(path)?;
-    eprintln!("You approve:");
-    say_changes(&draft, None)?;
+    say_draft(&draft, None)?;
+    confirm(&draft, yes)?;
     draft.sign(key, None)?;
     write_draft_file(path, &draft)?;
     let progress = draft.progress(None);
@@ -262,8 +301,6 @@ async fn put(session: &Session, draft: &Draft) -> Result<(), Failure> {
 
 async fn sign_and_put(session: &Session, mut draft: Draft, key: &SigningKey) -> Result<Progress, Failure> {
     let root = root_in_force(session)?;
-    eprintln!("You approve:");
-    say_changes(&draft, Some(&session.catalogue))?;
     draft.sign(key, Some(&root))?;
     put(session, &draft).await?;
     Ok(draft.progress(Some(&root)))
@@ -282,6 +319,7 @@ async fn put_through(session: &mut Session, contents: &Contents, place: &Place) 
     let draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
     match approver {
         Some(home) if session.catalogue.threshold == 1 => {
+            say_draft(&draft, Some(&session.catalogue))?;
             sign_and_put(session, draft.clone(), &home.key).await?;
             publish(session, &draft).await?;
             eprintln!("published: version {}", session.catalogue.versions.targets);

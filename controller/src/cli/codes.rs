@@ -30,6 +30,7 @@ const HERE: &[(&str, &str, &str)] = &[
         "do not go on before somebody has found out why",
     ),
     ("FW-CAT-07", "this key may not sign this draft", "another approver must sign"),
+    ("FW-CAT-08", "a draft is signed only after somebody has read it", "type yes, or name the draft: --yes ID"),
     ("FW-JOIN-20", "no invitation was given", "ask for one: fernwart invite"),
     (
         "FW-JOIN-21",

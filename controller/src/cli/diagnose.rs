@@ -1,6 +1,6 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
-use super::output::{Rows, is_watched, moment};
+use super::output::{Rows, is_watched, json_text, moment};
 use super::{Exit, Failure, Place, TargetArgs, say, span, with_session_within};
 use clap::{Args, ValueEnum};
 use fernwart_client::target::{Target, select};
@@ -111,6 +111,7 @@ impl Tally {
             Answer::Report(report, _) => match report.worst() {
                 Some(Severity::Crit) => &mut self.crit,
                 Some(Severity::Warn) => &mut self.warn,
+                None if report.checks == 0 => &mut self.failed,
                 None => &mut self.ok,
             },
             Answer::Refused(_) => &mut self.refused,
@@ -203,7 +204,8 @@ async fn ask(
         orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
         parallel: command.parallel,
     };
-    let mut stream = session.submit(head, &envelopes).await?;
+    let submitted = tokio::time::timeout_at(deadline, session.submit(head, &envelopes)).await;
+    let mut stream = submitted.map_err(|_| silent())??;
     let progress = progress(selected.len());
     let mut answers = Vec::with_capacity(selected.len());
     loop {
@@ -214,7 +216,7 @@ async fn ask(
         if let Some(row) = selected.iter().find(|row| row.id == answered.machine)
             && command.output == Shape::Jsonl
         {
-            progress.suspend(|| say(&(result_line(row, &answered.answer).to_string() + "\n")))?;
+            progress.suspend(|| say(&(json_text(&result_line(row, &answered.answer)) + "\n")))?;
         }
         answers.push(answered);
     }
@@ -250,6 +252,7 @@ fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Option<String
         Answer::Report(report, _) => match report.worst() {
             Some(Severity::Crit) => ("crit", None, None),
             Some(Severity::Warn) => ("warn", None, None),
+            None if report.checks == 0 => ("failed", None, Some("nothing could be looked at".into())),
             None => ("ok", None, None),
         },
         Answer::Refused(refusal) => ("refused", Some(refusal.code()), Some(refusal.to_string())),
@@ -292,19 +295,23 @@ fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took:
     match command.output {
         Shape::Jsonl => {
             for (row, _) in all.iter().filter(|(row, _)| !by_machine.contains_key(&row.id)) {
-                say(&(result_line(row, &Answer::Silent).to_string() + "\n"))?;
+                say(&(json_text(&result_line(row, &Answer::Silent)) + "\n"))?;
             }
-            say(&(summary.to_string() + "\n"))?;
+            say(&(json_text(&summary) + "\n"))?;
         }
         Shape::Json => {
             let results: Vec<_> = all.iter().map(|(row, answer)| result_line(row, answer)).collect();
-            say(&(json!({"v": 1, "type": "diagnosis", "results": results, "summary": summary}).to_string() + "\n"))?;
+            say(&(json_text(&json!({"v": 1, "type": "diagnosis", "results": results, "summary": summary})) + "\n"))?;
         }
         Shape::Csv | Shape::Name => {
             let mut table =
                 Rows::new("result", &["machine", "customer", "status", "severity", "finding", "instance", "cause"]);
             for (row, answer) in &all {
-                push_findings(&mut table, row, answer);
+                if command.output == Shape::Csv {
+                    push_findings(&mut table, row, answer);
+                } else if !matches!(status(answer).0, "ok") {
+                    table.push(vec![row.name.as_str().into()]);
+                }
             }
             let shape = if command.output == Shape::Csv { super::Shape::Csv } else { super::Shape::Name };
             table.print(shape)?;
@@ -394,7 +401,7 @@ pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> Stri
         };
         let instance =
             finding.instance.as_deref().map(|instance| format!(" {}", escaped(instance))).unwrap_or_default();
-        out += &format!("{severity}  {}{instance}\n", finding.id);
+        out += &format!("{severity}  {}{instance}\n", escaped(&finding.id));
         out += &format!("      why       {}\n", escaped(&finding.cause.en));
         out += &format!("      what now  {}\n", escaped(&finding.advice.en));
     }

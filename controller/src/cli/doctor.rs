@@ -37,7 +37,7 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
     let mut findings = Findings { text: String::new(), bad: 0 };
     findings.well(&format!("home {} · {} · key {}", path.display(), home.settings.name, home.key_id()));
     if let Some((_, until)) = home.identity.lasts() {
-        findings.runs_out("your certificate", until, "fernwart join, with a new invitation");
+        findings.runs_out("your certificate", until, "any fernwart command renews it, once the hub answers");
     }
     let reached = block_on(async {
         let mut session = Session::open(home, super::PATIENCE).await?;

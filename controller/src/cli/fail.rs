@@ -42,6 +42,15 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// Of several, the first that applies of refused, no answer, failed, bad.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let order = [Self::Refused, Self::NoAnswer, Self::Failed, Self::Bad];
+        order.into_iter().find(|exit| *exit == self || *exit == other).unwrap_or(self)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.number())

@@ -5,6 +5,7 @@ use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::envelope::seal;
 use fernwart_client::{Answer, Session, judge_news, now};
+use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::Cancel;
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::staff::{JobRow, Reply, Request, RunRow};
@@ -114,11 +115,20 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         let names: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row.name)).collect();
         let mut stream = session.ask(&Request::Watch(job)).await?;
+        let mut exit = Exit::Done;
         while let Some(reply) = stream.next().await? {
             let Reply::Update(update) = reply else { continue };
             let Some(answered) = judge_news(update.machine, None, update.news) else { continue };
             let name =
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
+            let this = match &answered.answer {
+                Answer::Report(report, _) if report.worst() == Some(Severity::Crit) => Exit::Bad,
+                Answer::Report(..) => Exit::Done,
+                Answer::Refused(_) => Exit::Refused,
+                Answer::Away | Answer::Silent => Exit::NoAnswer,
+                Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => Exit::Failed,
+            };
+            exit = exit.or(this);
             let word = match &answered.answer {
                 Answer::Report(report, _) => match report.worst() {
                     Some(severity) => severity.as_str().to_owned(),
@@ -133,7 +143,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
             };
             say(&format!("{name:<16} {word}\n"))?;
         }
-        Ok(Exit::Done)
+        Ok(exit)
     })
 }
 
@@ -153,6 +163,6 @@ fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
         }
         Ok(open.len())
     })?;
-    eprintln!("{count} run(s) taken back, as far as they have not begun. See: fernwart job show {job}");
+    eprintln!("asked {count} machine(s) to leave it; what has begun goes on to its end. See: fernwart job show {job}");
     Ok(Exit::Done)
 }

@@ -17,7 +17,7 @@ use fernwart_protocol::limits::{COLLECT_WAIT, HANDSHAKE_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Dialer, Door, Link};
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,10 +27,7 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// Join a shop.
 #[derive(Args)]
 pub(crate) struct Join {
-    /// The invitation: fw1-…
-    #[arg(required_unless_present = "file", conflicts_with = "file")]
-    line: Option<String>,
-    /// Read it from a file, or from standard input with -
+    /// Read the invitation from a file, or from standard input with -; without it you are asked
     #[arg(long = "invitation", value_name = "FILE")]
     file: Option<PathBuf>,
     /// The name you go by
@@ -42,21 +39,23 @@ pub(crate) struct Join {
 }
 
 fn read_line(command: &Join) -> Result<Invitation, Failure> {
-    let text = match (&command.line, &command.file) {
-        (Some(line), _) => line.clone(),
-        (None, Some(path)) => {
-            let mut text = String::new();
-            let most = LONGEST as u64 * 2;
-            let read = if path.as_os_str() == "-" {
-                std::io::stdin().take(most).read_to_string(&mut text)
-            } else {
-                std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text))
-            };
-            read.map_err(|error| Failure::new(Exit::Usage, "FW-CLI-10", format!("{}: {error}", path.display())))?;
-            text
+    let most = LONGEST as u64 * 2;
+    let mut text = String::new();
+    let read = match &command.file {
+        Some(path) if path.as_os_str() != "-" => {
+            std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text))
         }
-        (None, None) => String::new(),
+        Some(_) => std::io::stdin().take(most).read_to_string(&mut text),
+        None if std::io::stdin().is_terminal() => {
+            eprint!("Paste the invitation (fw1-…): ");
+            std::io::stdin().read_line(&mut text)
+        }
+        None => {
+            return Err(Failure::new(Exit::Usage, "FW-JOIN-20", "no invitation was given")
+                .now("fernwart join --invitation FILE, or -"));
+        }
     };
+    read.map_err(|error| Failure::new(Exit::Usage, "FW-CLI-10", format!("the invitation cannot be read: {error}")))?;
     let bad = |error: fernwart_certs::invitation::BadInvitation| {
         Failure::new(Exit::Usage, "FW-JOIN-21", error.to_string()).now("copy the whole line, from fw1- to its end")
     };

@@ -155,7 +155,7 @@ pub(crate) fn facts(command: &Facts, place: &Place) -> Result<Exit, Failure> {
         }
     }
     let object = serde_json::json!({"v": 1, "type": "facts", "machine": row.name, "at": at, "facts": facts});
-    say(&(serde_json::to_string_pretty(&object).unwrap_or_default() + "\n"))
+    say(&(super::output::json_text(&object) + "\n"))
 }
 
 /// Measure the way to machines and back.
@@ -452,7 +452,7 @@ pub(crate) fn invite(command: &Invite, place: &Place) -> Result<Exit, Failure> {
         (false, n) => format!(": {n} machines"),
     };
     let how = match (command.staff, command.machines > 1 || command.admit_automatically) {
-        (true, _) => format!("  On their computer   fernwart join {line}\n"),
+        (true, _) => format!("  On their computer   fernwart join     (it asks for this line)\n{line}\n"),
         (false, false) => format!("  On the machine   sudo fernwart-agent enroll {line}\n"),
         (false, true) => {
             format!(

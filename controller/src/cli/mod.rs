@@ -219,15 +219,27 @@ pub(crate) fn with_session_within<T>(
     block_on(async {
         let mut session = Session::open(home, patience).await?;
         warn_of_expiry(&session);
+        renew_if_due(&mut session).await;
         let result = work(&mut session).await;
         session.close().await;
         result
     })
 }
 
+/// A certificate that ends within sixty days is renewed on the way.
+async fn renew_if_due(session: &mut Session) {
+    let ends = session.home().identity.lasts().map_or(0, |(_, until)| until);
+    if ends - fernwart_client::now() < WARN_MS
+        && let Err(error) = session.renew().await
+    {
+        eprintln!("warning: your certificate ends on {} and was not renewed: {}", output::day(ends), chain(&error));
+    }
+}
+
+const WARN_MS: i64 = 60 * 24 * 3600 * 1000;
+
 /// From sixty days on every command says that something runs out.
 fn warn_of_expiry(session: &Session) {
-    const WARN_MS: i64 = 60 * 24 * 3600 * 1000;
     let now = fernwart_client::now();
     let expiries = session.catalogue.expiries;
     for (what, until) in [("the catalogue's root", expiries.root), ("the catalogue's targets", expiries.targets)] {

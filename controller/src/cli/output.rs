@@ -60,9 +60,9 @@ impl Rows {
             Shape::Table => self.table(),
             Shape::Json => {
                 let all: Vec<_> = self.rows.iter().map(|row| self.object(row)).collect();
-                Value::Array(all).to_string() + "\n"
+                json_text(&Value::Array(all)) + "\n"
             }
-            Shape::Jsonl => self.rows.iter().map(|row| self.object(row).to_string() + "\n").collect(),
+            Shape::Jsonl => self.rows.iter().map(|row| json_text(&self.object(row)) + "\n").collect(),
             Shape::Csv => {
                 let line =
                     |cells: Vec<String>| cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(",") + "\n";
@@ -88,6 +88,25 @@ impl Rows {
         let text = table.to_string();
         text.lines().map(|line| line.trim_end().trim_start_matches(' ').to_owned() + "\n").collect()
     }
+}
+
+/// JSON in which no character can act on a terminal: serde_json itself escapes
+/// only those below U+0020.
+pub(crate) fn json_text(value: &Value) -> String {
+    let text = value.to_string();
+    let acts = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !text.contains(acts) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if acts(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 fn plain(value: &Value) -> String {
@@ -129,4 +148,25 @@ pub(crate) fn ago(at: UnixMs, now: UnixMs) -> String {
 /// Whether a person watches progress.
 pub(crate) fn is_watched() -> bool {
     std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_carries_hostile_text_whole_and_harmless() {
+        let hostile = "a\u{9b}2J\u{202e}b";
+        let text = json_text(&Value::from(hostile));
+        assert!(text.is_ascii(), "{text}");
+        assert_eq!(serde_json::from_str::<String>(&text).ok().as_deref(), Some(hostile));
+        assert_eq!(json_text(&Value::from("Bäckerei")), "\"Bäckerei\"");
+    }
+
+    #[test]
+    fn a_cell_is_quoted_and_begins_no_formula() {
+        assert_eq!(csv_cell("a,b"), "\"a,b\"");
+        assert_eq!(csv_cell("=1+1"), "'=1+1");
+        assert_eq!(csv_cell("say \"hi\""), "\"say \"\"hi\"\"\"");
+    }
 }

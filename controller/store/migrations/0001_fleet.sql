@@ -86,6 +86,7 @@ CREATE TABLE runs (
     outcome TEXT,
     refusal TEXT,
     order_envelope BLOB NOT NULL,
+    not_after BIGINT NOT NULL,
     receipt BLOB,
     report BLOB,
     settled_at BIGINT,
@@ -94,4 +95,5 @@ CREATE TABLE runs (
 );
 
 CREATE INDEX runs_by_job ON runs (job);
+CREATE INDEX runs_open ON runs (not_after) WHERE state IN ('queued', 'offered', 'running');
 CREATE INDEX runs_by_machine ON runs (machine, settled_at);

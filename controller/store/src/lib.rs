@@ -11,8 +11,8 @@ mod writes;
 
 pub use writer::Write;
 pub use writes::{
-    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, NewJob, NewRun, Rename, Seen,
-    SetStanding, SetState, SetTlsKey, Settle, Settled, Suspend,
+    AddCustomer, Admit, Draft, Expire, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, NewJob, NewRun, Rename,
+    Seen, SetStanding, SetState, SetTlsKey, Settle, Settled, Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, StoredToken};

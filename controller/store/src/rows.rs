@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 /// Jobs with how many of their runs are over.
 pub(crate) const JOBS: &str = "SELECT j.*, (SELECT COUNT(*) FROM runs r WHERE r.job = j.id \
-    AND r.state IN ('away', 'refused', 'cancelled', 'settled')) AS over_count FROM jobs j";
+    AND r.state IN ('away', 'refused', 'cancelled', 'expired', 'settled')) AS over_count FROM jobs j";
 
 pub(crate) fn parsed<T: FromStr>(row: &AnyRow, column: &'static str) -> Result<T, StoreError> {
     let text: String = row.try_get(column)?;

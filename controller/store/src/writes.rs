@@ -343,12 +343,13 @@ pub struct SetTlsKey {
 }
 
 impl Write for SetTlsKey {
-    type Reply = ();
-    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE machines SET tls_key = $2, certificate_until = $3 WHERE id = $1";
+    /// Whether the machine is one of ours.
+    type Reply = bool;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        let sql = "UPDATE machines SET tls_key = $2, certificate_until = $3 WHERE id = $1 AND standing = 'admitted'";
         let query = sqlx::query(sql).bind(self.machine.to_string()).bind(self.tls_key.to_string());
-        query.bind(self.until).execute(to).await?;
-        Ok(())
+        let done = query.bind(self.until).execute(to).await?;
+        Ok(done.rows_affected() == 1)
     }
 }
 
@@ -413,6 +414,26 @@ pub struct NewRun {
     pub state: RunState,
     /// Its order.
     pub order: Envelope,
+    /// Until when the order is valid.
+    pub not_after: UnixMs,
+}
+
+/// Ends runs whose time has passed without an outcome. One that comes later
+/// still wins.
+#[derive(Debug)]
+pub struct Expire {
+    /// Orders valid until before this are over.
+    pub before: UnixMs,
+}
+
+impl Write for Expire {
+    /// How many there were.
+    type Reply = u64;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
+        let sql =
+            "UPDATE runs SET state = 'expired' WHERE state IN ('queued', 'offered', 'running') AND not_after < $1";
+        Ok(sqlx::query(sql).bind(self.before).execute(to).await?.rows_affected())
+    }
 }
 
 impl Write for NewJob {
@@ -432,13 +453,14 @@ impl Write for NewJob {
             .execute(&mut *to)
             .await?;
         for run in &self.runs {
-            let sql = "INSERT INTO runs (id, job, machine, state, order_envelope) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+            let sql = "INSERT INTO runs (id, job, machine, state, order_envelope, not_after) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
             sqlx::query(sql)
                 .bind(run.id.to_string())
                 .bind(id)
                 .bind(run.machine.to_string())
                 .bind(run.state.as_str())
                 .bind(encoded(&run.order, "order")?)
+                .bind(run.not_after)
                 .execute(&mut *to)
                 .await?;
         }
@@ -460,7 +482,7 @@ pub struct SetState {
 impl Write for SetState {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE runs SET state = $2, refusal = $3 WHERE id = $1 AND state <> 'settled'";
+        let sql = "UPDATE runs SET state = $2, refusal = $3 WHERE id = $1 AND state = 'offered'";
         let refusal = self.refusal.map(Refusal::code);
         sqlx::query(sql).bind(self.run.to_string()).bind(self.state.as_str()).bind(refusal).execute(to).await?;
         Ok(())
@@ -504,24 +526,31 @@ pub struct Settled {
 }
 
 impl Write for Settle {
-    type Reply = Settled;
-    async fn apply(&self, to: &mut AnyConnection) -> Result<Settled, sqlx::Error> {
+    /// Where it stands, or why it may not.
+    type Reply = Result<Settled, Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
         let (run, machine) = (self.run.to_string(), self.machine.to_string());
         let damaged = |_| sqlx::Error::Decode("chain_head".into());
-        let known = sqlx::query("SELECT state, settled_at, chain_seq, chain_head FROM runs WHERE id = $1")
-            .bind(&run)
-            .fetch_optional(&mut *to)
-            .await?;
+        let receipt = encoded(&self.receipt, "receipt")?;
+        let known =
+            sqlx::query("SELECT state, machine, receipt, settled_at, chain_seq, chain_head FROM runs WHERE id = $1")
+                .bind(&run)
+                .fetch_optional(&mut *to)
+                .await?;
         match &known {
+            Some(row) if row.try_get::<String, _>("machine")? != machine => return Ok(Err(Denial::NoSuchMachine)),
             Some(row) if row.try_get::<String, _>("state")? == RunState::Settled.as_str() => {
+                // One outcome a run, for ever: another one is not signed for.
+                if row.try_get::<Option<Vec<u8>>, _>("receipt")?.as_ref() != Some(&receipt) {
+                    return Ok(Err(Denial::OtherOutcome));
+                }
                 let head: String = row.try_get("chain_head")?;
                 let seq = rows::unsigned(row.try_get("chain_seq")?);
-                return Ok(Settled { seq, head: head.parse().map_err(damaged)?, at: row.try_get("settled_at")? });
+                return Ok(Ok(Settled { seq, head: head.parse().map_err(damaged)?, at: row.try_get("settled_at")? }));
             }
             Some(_) => {}
             None => {
-                let sql =
-                    "INSERT INTO runs (id, job, machine, state, order_envelope) VALUES ($1, 0, $2, 'offered', $3)";
+                let sql = "INSERT INTO runs (id, job, machine, state, order_envelope, not_after) VALUES ($1, 0, $2, 'offered', $3, 0)";
                 let query = sqlx::query(sql).bind(&run).bind(&machine).bind(encoded(&self.order, "order")?);
                 query.execute(&mut *to).await?;
             }
@@ -538,7 +567,7 @@ impl Write for Settle {
         sqlx::query(sql)
             .bind(&run)
             .bind(self.outcome.as_str())
-            .bind(encoded(&self.receipt, "receipt")?)
+            .bind(receipt)
             .bind(self.report.as_slice())
             .bind(self.now)
             .bind(number(seq))
@@ -551,7 +580,7 @@ impl Write for Settle {
             let sql = "UPDATE machines SET verdict = $2, newest_run = $3 WHERE id = $1";
             sqlx::query(sql).bind(&machine).bind(json(verdict)?).bind(&run).execute(to).await?;
         }
-        Ok(Settled { seq, head, at: self.now })
+        Ok(Ok(Settled { seq, head, at: self.now }))
     }
 }
 

@@ -30,7 +30,11 @@ fn id_of(identity: &TlsIdentity) -> MachineId {
 }
 
 /// A client certificate made with our CA's key but another template.
-fn crooked(world: &World, key: &TlsKey, change: impl Fn(&mut rcgen::CertificateParams)) -> Vec<CertificateDer<'static>> {
+fn crooked(
+    world: &World,
+    key: &TlsKey,
+    change: impl Fn(&mut rcgen::CertificateParams),
+) -> Vec<CertificateDer<'static>> {
     let home = world.shop().join("hub");
     let ca_der = CertificateDer::from(std::fs::read(home.join("ca.der")).expect("the CA"));
     let pkcs8 = std::fs::read(home.join("ca.key")).expect("the CA's key");
@@ -85,9 +89,18 @@ fn nobody_passes_a_door_that_is_not_theirs() {
             assert_eq!(end_of(knock(&world, door, Vec::new(), &nobody).await).await, closed(Goodbye::NotAdmitted));
         }
         // Evil: an agent at the technicians' door and the reverse. Proof: each is good at its own.
-        assert_eq!(end_of(knock(&world, Door::Staff, agent.chain.clone(), &agent.key).await).await, closed(Goodbye::NotAdmitted));
-        assert_eq!(end_of(knock(&world, Door::Agent, staff.chain.clone(), &staff.key).await).await, closed(Goodbye::NotAdmitted));
-        assert_eq!(end_of(knock(&world, Door::Enroll, agent.chain.clone(), &agent.key).await).await, closed(Goodbye::NotAdmitted));
+        assert_eq!(
+            end_of(knock(&world, Door::Staff, agent.chain.clone(), &agent.key).await).await,
+            closed(Goodbye::NotAdmitted)
+        );
+        assert_eq!(
+            end_of(knock(&world, Door::Agent, staff.chain.clone(), &staff.key).await).await,
+            closed(Goodbye::NotAdmitted)
+        );
+        assert_eq!(
+            end_of(knock(&world, Door::Enroll, agent.chain.clone(), &agent.key).await).await,
+            closed(Goodbye::NotAdmitted)
+        );
         let own = knock(&world, Door::Staff, staff.chain.clone(), &staff.key).await.expect("let in");
         assert!(tokio::time::timeout(Duration::from_millis(300), own.closed()).await.is_err(), "the technician stays");
     });
@@ -146,19 +159,33 @@ impl rustls::client::ClientSessionStore for CountingStore {
     fn kx_hint(&self, name: &rustls::pki_types::ServerName<'_>) -> Option<rustls::NamedGroup> {
         self.0.kx_hint(name)
     }
-    fn set_tls12_session(&self, name: rustls::pki_types::ServerName<'static>, value: rustls::client::Tls12ClientSessionValue) {
+    fn set_tls12_session(
+        &self,
+        name: rustls::pki_types::ServerName<'static>,
+        value: rustls::client::Tls12ClientSessionValue,
+    ) {
         self.0.set_tls12_session(name, value);
     }
-    fn tls12_session(&self, name: &rustls::pki_types::ServerName<'_>) -> Option<rustls::client::Tls12ClientSessionValue> {
+    fn tls12_session(
+        &self,
+        name: &rustls::pki_types::ServerName<'_>,
+    ) -> Option<rustls::client::Tls12ClientSessionValue> {
         self.0.tls12_session(name)
     }
     fn remove_tls12_session(&self, name: &rustls::pki_types::ServerName<'static>) {
         self.0.remove_tls12_session(name);
     }
-    fn insert_tls13_ticket(&self, name: rustls::pki_types::ServerName<'static>, value: rustls::client::Tls13ClientSessionValue) {
+    fn insert_tls13_ticket(
+        &self,
+        name: rustls::pki_types::ServerName<'static>,
+        value: rustls::client::Tls13ClientSessionValue,
+    ) {
         self.0.insert_tls13_ticket(name, value);
     }
-    fn take_tls13_ticket(&self, name: &rustls::pki_types::ServerName<'static>) -> Option<rustls::client::Tls13ClientSessionValue> {
+    fn take_tls13_ticket(
+        &self,
+        name: &rustls::pki_types::ServerName<'static>,
+    ) -> Option<rustls::client::Tls13ClientSessionValue> {
         let ticket = self.0.take_tls13_ticket(name);
         self.1.fetch_add(usize::from(ticket.is_some()), Ordering::SeqCst);
         ticket
@@ -175,7 +202,8 @@ fn a_retired_machine_is_cut_off_and_a_ticket_from_before_helps_it_nothing() {
     attack(async {
         let used = Arc::new(AtomicUsize::new(0));
         let tls = || {
-            let mut tls = tls::member(vec![pin(&world)], Clock::MustBeRight, agent.chain.clone(), &agent.key).expect("TLS");
+            let mut tls =
+                tls::member(vec![pin(&world)], Clock::MustBeRight, agent.chain.clone(), &agent.key).expect("TLS");
             tls.resumption = rustls::client::Resumption::disabled();
             tls
         };
@@ -197,13 +225,14 @@ fn a_retired_machine_is_cut_off_and_a_ticket_from_before_helps_it_nothing() {
             send.send(&fernwart_protocol::to_hub::Ask::Control(hello, about)).await.expect("sent");
             let word: fernwart_protocol::to_agent::Control = receive.expect().await.expect("hello");
             assert!(matches!(word, fernwart_protocol::to_agent::Control::Hello(_)));
+            (send, receive)
         };
         let first = knock_with(&world, Door::Agent, resuming.clone()).await.expect("let in");
-        speak(&first).await;
+        drop(speak(&first).await);
         first.close(Goodbye::Done);
         assert_eq!(used.load(Ordering::SeqCst), 0);
         let second = knock_with(&world, Door::Agent, resuming.clone()).await.expect("let in");
-        speak(&second).await;
+        let _streams = speak(&second).await;
         assert_eq!(used.load(Ordering::SeqCst), 1, "the second link was resumed with a ticket");
 
         world.technician(&["retire", "kasse-2"]).exits(0);
@@ -246,10 +275,10 @@ fn a_suspended_technician_is_cut_off_at_the_hub_and_at_every_machine() {
     let line = world.invitation_for_staff();
     let home = world.path().join("ole");
     let ole = |arguments: &[&str]| fernwart_tests::run(&mut fernwart_tests::staff_command(&home, arguments));
-    let joined = ole(&["join", &line, "--name", "ole", "--no-wait"]).exits(0);
+    let joined = ole(&["join", "--invitation", &line, "--name", "ole", "--no-wait"]).exits(0);
     let key = joined.out.split_whitespace().last().expect("a key id").to_owned();
     world.technician(&["staff", "add", "ole", "--key-id", &key, "--role", "repair"]).exits(0);
-    ole(&["join", &line, "--name", "ole"]).exits(0);
+    ole(&["join", "--invitation", &line, "--name", "ole"]).exits(0);
     assert!(matches!(ole(&["diagnose", "kasse-1"]).code, 0 | 1));
     world.technician(&["staff", "suspend", "ole"]).exits(0);
     let said = ole(&["ls"]).exits(3);

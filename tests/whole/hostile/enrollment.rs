@@ -114,7 +114,8 @@ fn an_invitation_is_good_for_its_own_uses_and_nothing_else() {
 fn a_key_that_asks_for_more_gets_nothing() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
-    let invitation: Invitation = world.invitation(&["Bäckerei Meyer", "--machines", "9", "--admit-automatically"]).parse().expect("one");
+    let invitation: Invitation =
+        world.invitation(&["Bäckerei Meyer", "--machines", "9", "--admit-automatically"]).parse().expect("one");
     attack(async {
         // Evil: a certificate request that wants CA:true, in the place of a key. Proof: it is one.
         let pair = rcgen::KeyPair::generate().expect("a key");
@@ -134,14 +135,20 @@ fn a_key_that_asks_for_more_gets_nothing() {
         // An honest key gets a certificate for the id that follows from it, and no CA.
         let keys = Keys::new();
         let Reply::Certificate(chain) = join(&world, &invitation, &keys, |_| {}).await else { panic!("admitted") };
-        let chain: Vec<_> = chain.into_iter().map(|der| fernwart_certs::CertificateDer::from(der.into_bytes())).collect();
+        let chain: Vec<_> =
+            chain.into_iter().map(|der| fernwart_certs::CertificateDer::from(der.into_bytes())).collect();
         let said = fernwart_certs::peer::read_certificate(&chain[0], &chain[1]).expect("ours");
         assert_eq!(said.name, fernwart_certs::peer::Name::Machine(machine_id(&keys.evidence.public())));
 
         // Evil: claiming another machine's certificate with one's own key.
         let text = std::fs::read_to_string(machine.home.join("agent.toml")).expect("enrolled");
-        let victim: MachineId =
-            text.lines().find_map(|line| line.strip_prefix("machine = ")).expect("an id").trim_matches('"').parse().expect("an id");
+        let victim: MachineId = text
+            .lines()
+            .find_map(|line| line.strip_prefix("machine = "))
+            .expect("an id")
+            .trim_matches('"')
+            .parse()
+            .expect("an id");
         for wrap in [Request::Collect as fn(Claim) -> Request, Request::Return] {
             let (fresh, binding) = link(&world).await;
             let tls_key = Blob::try_from(keys.tls.spki().to_vec()).expect("short");
@@ -199,8 +206,18 @@ fn an_altered_or_old_line_leads_nowhere() {
 fn a_hub_that_swaps_a_machines_keys_shows_other_words() {
     let world = World::new();
     let line = world.invitation(&["Bäckerei Meyer"]);
-    let said = world.owner_in("kasse-1", &["enroll", &line, "--policy", "ask", "--no-service", "--lang", "de"]).exits(0);
-    let told = said.out.lines().find(|line| line.contains("3/3")).expect("the words").split(": ").nth(1).expect("words").trim().to_owned();
+    let said =
+        world.owner_in("kasse-1", &["enroll", &line, "--policy", "ask", "--no-service", "--lang", "de"]).exits(0);
+    let told = said
+        .out
+        .lines()
+        .find(|line| line.contains("3/3"))
+        .expect("the words")
+        .split(": ")
+        .nth(1)
+        .expect("words")
+        .trim()
+        .to_owned();
     let shown = |world: &World| {
         let waiting = world.technician(&["pending", "-o", "jsonl"]).exits(0).json_lines();
         waiting[0]["words"].as_str().expect("words").to_owned()

@@ -62,13 +62,18 @@ impl EvilHub {
 
     async fn greet(listener: &Listener, trusted: &Trusted) -> (Link, Sender) {
         loop {
-            let knock = tokio::time::timeout(Duration::from_secs(40), listener.accept()).await.expect("the agent comes back");
+            let knock =
+                tokio::time::timeout(Duration::from_secs(40), listener.accept()).await.expect("the agent comes back");
             let Ok(link) = knock.expect("open").finish().await else { continue };
             let Ok((mut send, mut receive)) = link.accept().await else { continue };
             let Ok(Ask::Control(..)) = receive.expect::<Ask>().await else { continue };
             let versions = trusted.floors.versions();
             let clock = u64::try_from(fernwart_agent::now()).expect("after 1970");
-            let hello = Hello::new(&[(tag::CLOCK, clock), (tag::TARGETS, versions.targets), (tag::TIMESTAMP, versions.timestamp)]);
+            let hello = Hello::new(&[
+                (tag::CLOCK, clock),
+                (tag::TARGETS, versions.targets),
+                (tag::TIMESTAMP, versions.timestamp),
+            ]);
             send.send(&Control::Hello(hello)).await.expect("sent");
             // Kept open by whoever holds it; what the agent says on it is not read.
             std::mem::forget(receive);
@@ -84,7 +89,9 @@ impl EvilHub {
             machine: self.machine,
             machine_name: "kasse-1".parse().expect("a name"),
             customer: self.customer,
-            action: Action::Diagnose { sections: List::try_from(vec!["memory".parse().expect("a section")]).expect("one") },
+            action: Action::Diagnose {
+                sections: List::try_from(vec!["memory".parse().expect("a section")]).expect("one"),
+            },
             key: self.staff.key_id(),
             reason: Text::clipped("a test"),
             targets_version: self.trusted.floors.versions().targets,
@@ -106,7 +113,8 @@ impl EvilHub {
         let (mut send, mut receive) = self.link.open().await.expect("a stream");
         send.send(&Deliver::Order(envelope.clone())).await.expect("sent");
         loop {
-            let word = tokio::time::timeout(Duration::from_secs(8), receive.expect::<Delivered>()).await.expect("an answer");
+            let word =
+                tokio::time::timeout(Duration::from_secs(8), receive.expect::<Delivered>()).await.expect("an answer");
             match word.expect("a word") {
                 Delivered::State(_) => {}
                 Delivered::Refused(refusal) => return Answer::Refused(refusal),
@@ -134,7 +142,11 @@ impl EvilHub {
 
     /// A catalogue with an invented technician: all that the thief can sign is
     /// signed, the targets by a key of the thief's own.
-    pub(super) async fn invented_staff(&self, thief: &SigningKey, entry: fernwart_certs::catalogue::StaffEntry) -> (u64, Vec<(String, Vec<u8>)>) {
+    pub(super) async fn invented_staff(
+        &self,
+        thief: &SigningKey,
+        entry: fernwart_certs::catalogue::StaffEntry,
+    ) -> (u64, Vec<(String, Vec<u8>)>) {
         let before = self.trusted.view().expect("a catalogue");
         let mut contents = Contents::of(&before);
         contents.staff.staff.push(entry);
@@ -171,12 +183,12 @@ impl EvilHub {
         let sign = |body: serde_json::Value, key: &SigningKey| {
             let form = canonical(&body);
             let id = fernwart_certs::approve::proposer_id(&key.public()).expect("an id");
-            serde_json::to_vec(&serde_json::json!({"signed": body, "signatures": [{"keyid": id, "sig": key.sign(&form).to_string()}]}))
-                .expect("written")
+            serde_json::to_vec(
+                &serde_json::json!({"signed": body, "signatures": [{"keyid": id, "sig": key.sign(&form).to_string()}]}),
+            )
+            .expect("written")
         };
-        let meta = |version: u64, bytes: &[u8]| {
-            serde_json::json!({"version": version, "length": bytes.len(), "hashes": {"sha256": sha256(bytes).to_string()}})
-        };
+        let meta = |version: u64, bytes: &[u8]| serde_json::json!({"version": version, "length": bytes.len(), "hashes": {"sha256": sha256(bytes).to_string()}});
         let snapshot = sign(
             serde_json::json!({"_type": "snapshot", "spec_version": "1.0.0", "version": version, "expires": "2036-01-01T00:00:00Z",
                 "meta": {"targets.json": meta(number, targets)}}),
@@ -203,9 +215,9 @@ impl EvilHub {
         }
     }
 
-    pub(super) fn stop(self) {
+    pub(super) async fn stop(self) {
         self.link.close(Goodbye::Done);
-        drop(self.listener);
+        self.listener.close().await;
     }
 }
 
@@ -232,7 +244,10 @@ fn a_stolen_hub_cannot_invent_a_technician_or_hand_out_another_name() {
         let name = format!("{}.targets.json", before.targets);
         let approved = hub.trusted.files[&name].clone();
         let (snapshot, timestamp) = hub.wrap(before.targets, &approved, before.timestamp + 5);
-        let files = vec![(format!("{}.snapshot.json", before.timestamp + 5), snapshot), ("timestamp.json".to_owned(), timestamp)];
+        let files = vec![
+            (format!("{}.snapshot.json", before.timestamp + 5), snapshot),
+            ("timestamp.json".to_owned(), timestamp),
+        ];
         hub.offer(before.timestamp + 5, &files).await;
         fernwart_tests::wait_until("the agent follows honest targets in the thief's wrapping", || {
             machine.agent.log().contains("following a newer catalogue")
@@ -249,8 +264,10 @@ fn a_stolen_hub_cannot_invent_a_technician_or_hand_out_another_name() {
         };
         assert_eq!(hub.deliver(&forged).await, Answer::Refused(fernwart_protocol::code::Refusal::UnknownStaff));
         // Everything else goes on.
-        assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome.as_str() == "ok"));
-        hub.stop();
+        assert!(
+            matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome.as_str() == "ok")
+        );
+        hub.stop().await;
     });
     // A restart remembers nothing of what was rejected.
     world.restart_hub();
@@ -268,7 +285,8 @@ fn an_agent_refuses_a_certificate_that_names_another_machine() {
     let mut identity = fernwart_certs::identity::TlsIdentity::read(&path).expect("an identity");
     let id = Home::at(&machine.home).enrollment().expect("enrolled").machine;
     let then = SystemTime::now() - Duration::from_secs(60 * 24 * 3600);
-    identity.chain = super::stolen_ca(&world).issue_member(Name::Machine(id), identity.key.spki(), then).expect("issued");
+    identity.chain =
+        super::stolen_ca(&world).issue_member(Name::Machine(id), identity.key.spki(), then).expect("issued");
     identity.write(&path).expect("written");
     let before = std::fs::read(&path).expect("read");
     machine.restart();
@@ -286,7 +304,7 @@ fn an_agent_refuses_a_certificate_that_names_another_machine() {
         assert_eq!(std::fs::read(&path).expect("read"), before, "key and certificate are as before");
         // The link stays and works.
         assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(..)));
-        hub.stop();
+        hub.stop().await;
     });
 }
 

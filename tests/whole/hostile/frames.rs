@@ -24,7 +24,8 @@ async fn raw(world: &World, identity: Option<&TlsIdentity>, door: Door) -> (quin
     tls.alpn_protocols = vec![door.alpn().to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC")));
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
-    let connection = endpoint.connect_with(config, world.address, HUB_SERVER_NAME).expect("dialled").await.expect("linked");
+    let connection =
+        endpoint.connect_with(config, world.address, HUB_SERVER_NAME).expect("dialled").await.expect("linked");
     (endpoint, connection)
 }
 

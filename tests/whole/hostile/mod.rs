@@ -18,7 +18,12 @@ use std::time::Duration;
 
 /// A runtime for the attacker.
 fn attack<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime").block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(work)
 }
 
 /// The shop's CA, as whoever has stolen the hub's home holds it.
@@ -32,7 +37,12 @@ fn pin(world: &World) -> Digest {
 }
 
 /// Dials a door with a certificate of one's choice.
-async fn knock(world: &World, door: Door, chain: Vec<CertificateDer<'static>>, key: &TlsKey) -> Result<Link, LinkError> {
+async fn knock(
+    world: &World,
+    door: Door,
+    chain: Vec<CertificateDer<'static>>,
+    key: &TlsKey,
+) -> Result<Link, LinkError> {
     let tls = if chain.is_empty() {
         tls::newcomer(vec![pin(world)], Clock::MustBeRight)
     } else {

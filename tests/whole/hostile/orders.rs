@@ -49,13 +49,21 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
             ("an act nobody approved", hub.signed(|o| o.action = script()), Refusal::NotApproved),
             ("signed by a stranger", unsigned(&forger), Refusal::BadSignature),
             ("signed by the hub", unsigned(&hub_key), Refusal::BadSignature),
-            ("by an unknown key", seal(&hub.order(|o| o.key = nobody()), &forger).expect("sealed"), Refusal::UnknownStaff),
+            (
+                "by an unknown key",
+                seal(&hub.order(|o| o.key = nobody()), &forger).expect("sealed"),
+                Refusal::UnknownStaff,
+            ),
             ("under another key id", Envelope { key: nobody(), ..hub.signed(|_| {}) }, Refusal::UnknownStaff),
-            ("no order at all", {
-                let bytes = b"fernwart order 1\n{}\n".to_vec();
-                let signature = hub.staff.order_key.sign(&bytes);
-                Envelope { key: hub.staff.key_id(), signature, bytes: Blob::try_from(bytes).expect("short") }
-            }, Refusal::NotAnOrder),
+            (
+                "no order at all",
+                {
+                    let bytes = b"fernwart order 1\n{}\n".to_vec();
+                    let signature = hub.staff.order_key.sign(&bytes);
+                    Envelope { key: hub.staff.key_id(), signature, bytes: Blob::try_from(bytes).expect("short") }
+                },
+                Refusal::NotAnOrder,
+            ),
         ];
         let mut strangers = 0;
         for (what, envelope, expected) in &crooked {
@@ -63,7 +71,8 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
             let answer = hub.deliver(envelope).await;
             assert_eq!(refused(&answer), Some(*expected), "{what}");
             let after = machine.journal();
-            let new: Vec<_> = after[before.len()..].iter().map(|(kind, body)| (kind.as_str(), body["code"].as_str())).collect();
+            let new: Vec<_> =
+                after[before.len()..].iter().map(|(kind, body)| (kind.as_str(), body["code"].as_str())).collect();
             match expected {
                 // Nobody we know: counted, and noted once an hour.
                 Refusal::BadSignature | Refusal::UnknownStaff | Refusal::NotAnOrder => {
@@ -74,8 +83,10 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
             }
         }
         // Others are undisturbed: the next honest order runs.
-        assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
-        hub.stop();
+        assert!(
+            matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok)
+        );
+        hub.stop().await;
     });
 }
 
@@ -95,13 +106,16 @@ fn each_bit_of_an_order_matters() {
             // A length that no longer fits is no envelope; it cannot even be sent as one.
             let Ok(envelope) = codec::decode::<Envelope>(&flipped) else { continue };
             let answer = hub.deliver(&envelope).await;
-            assert!(matches!(answer, Answer::Refused(Refusal::BadSignature | Refusal::UnknownStaff)), "bit {bit}: {answer:?}");
+            assert!(
+                matches!(answer, Answer::Refused(Refusal::BadSignature | Refusal::UnknownStaff)),
+                "bit {bit}: {answer:?}"
+            );
             tried += 1;
         }
         assert!(tried > wire.len() * 8 - 128, "{tried} of {}", wire.len() * 8);
         assert_eq!(machine.journal().len(), before + 1, "one line for all of them");
         assert!(matches!(hub.deliver(&honest).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
-        hub.stop();
+        hub.stop().await;
     });
 }
 
@@ -123,13 +137,13 @@ fn a_replayed_order_is_answered_from_the_books_and_done_once() {
         let taken = Order::from_bytes(order.bytes.as_bytes()).expect("an order").run;
         let other = hub.signed(|o| o.run = taken);
         assert_eq!(hub.deliver(&other).await, Answer::Refused(Refusal::Replayed));
-        hub.stop();
+        hub.stop().await;
         // Also after a power cut.
         machine.agent.kill_9();
         machine.restart();
         let hub = EvilHub::take(&mut world, &machine).await;
         assert_eq!(hub.deliver(&order).await, first);
-        hub.stop();
+        hub.stop().await;
     });
     let started = machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
     assert_eq!(started, 1);
@@ -142,10 +156,10 @@ fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
     let line = world.invitation_for_staff();
     let home = world.path().join("robot");
     let robot = |arguments: &[&str]| fernwart_tests::run(&mut fernwart_tests::staff_command(&home, arguments));
-    let joined = robot(&["join", &line, "--name", "cron", "--no-wait"]).exits(0);
+    let joined = robot(&["join", "--invitation", &line, "--name", "cron", "--no-wait"]).exits(0);
     let key = joined.out.split_whitespace().last().expect("a key id").to_owned();
     world.technician(&["staff", "add", "cron", "--key-id", &key, "--role", "diagnose"]).exits(0);
-    robot(&["join", &line, "--name", "cron"]).exits(0);
+    robot(&["join", "--invitation", &line, "--name", "cron"]).exits(0);
     // A robot's cron job: lines, an exit code, no prompt.
     let said = robot(&["diagnose", "all", "-o", "jsonl", "--fail-on", "crit"]);
     assert!(matches!(said.code, 0 | 1) && said.json_lines().len() == 2, "{}", said.err);
@@ -167,7 +181,7 @@ fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
                 }
             });
             let answer = hub.deliver(&seal(&order, &robot.order_key).expect("signed")).await;
-            hub.stop();
+            hub.stop().await;
             refused(&answer)
         })
     };
