@@ -34,14 +34,13 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         Some(Answer::Status(status)) => Some(*status),
         _ => None,
     };
-    let shop = match &running {
-        Some(status) => status.shop.clone(),
-        None => Books::open(&home.books())?
-            .trusted()?
-            .map(|trusted| trusted.view())
-            .transpose()?
-            .map(|c| c.shop)
-            .unwrap_or_default(),
+    let (shop, last) = match &running {
+        Some(status) => (status.shop.clone(), status.last.clone()),
+        None => {
+            let books = Books::open(&home.books())?;
+            let catalogue = books.trusted()?.map(|trusted| trusted.view()).transpose()?;
+            (catalogue.map(|catalogue| catalogue.shop).unwrap_or_default(), local::last_run(&books))
+        }
     };
     let name = shop.name.to_string();
     let hostname = sysinfo::System::host_name().unwrap_or_default();
@@ -57,7 +56,7 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         row("status-hours", &shop.hours.to_string());
     }
     row("status-link", &link_in_words(home, enrollment, words, running.as_ref(), &name));
-    let last = running.as_ref().and_then(|status| status.last.as_ref()).map(|last| {
+    let last = last.map(|last| {
         let at = jiff::Timestamp::from_millisecond(last.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
         format!(
             "{}  {}: {}",

@@ -66,7 +66,9 @@ fn what_an_agent_says() {
     let (twos, threes) = ("02".repeat(32), "03".repeat(32));
     golden(
         &Ask::Control(hello, about),
-        &format!("00000000 0100 0100 0000000000000000 {ones} 0900000000000000 64656269616e2d3132 0500000000000000 {twos} 0600000000000000 {threes}"),
+        &format!(
+            "00000000 0100 0100 0000000000000000 {ones} 0900000000000000 64656269616e2d3132 0500000000000000 {twos} 0600000000000000 {threes}"
+        ),
     );
     let versions = Versions { root: 1, targets: 2, snapshot: 3, timestamp: 4 };
     golden(&Ask::Fetch(versions), "01000000 0100000000000000 0200000000000000 0300000000000000 0400000000000000");
@@ -110,7 +112,7 @@ fn what_newcomers_and_technicians_say() {
     let literal = format!("{} 0100000000000000 05 {}", "01".repeat(16), "02".repeat(64));
     golden(&enroll::Request::Collect(claim.clone()), &format!("01000000 {literal}"));
     golden(&enroll::Request::Return(claim), &format!("02000000 {literal}"));
-    golden(&enroll::Reply::Denied(Denial::TokenSpent), "02000000 10000000");
+    golden(&enroll::Reply::Denied(Denial::TokenSpent), "02000000 14000000");
     golden(&staff::Request::Machines, "00000000");
     golden(&staff::Request::Watch(JobId(3)), "0d000000 0300000000000000");
     golden(&staff::Request::Renew, "19000000");
@@ -128,7 +130,7 @@ fn what_newcomers_and_technicians_say() {
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);
     variants::<Refusal>(22);
-    variants::<Denial>(26);
+    variants::<Denial>(30);
 }
 
 #[test]

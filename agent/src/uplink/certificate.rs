@@ -50,7 +50,10 @@ impl Uplink {
 
     async fn claim(&mut self, told: &mut Told, dialer: &mut Option<Dialer>, wanted: Wanted) -> Result<(), UplinkError> {
         let tls = tls::newcomer(told.dial.pins.clone(), Clock::MayBeWrong).map_err(UplinkError::Tls)?;
-        let (link, _) = dial(told, dialer, Door::Enroll, &tls).await?;
+        let (link, _) = tokio::select! {
+            dialled = dial(told, dialer, Door::Enroll, &tls) => dialled?,
+            () = self.stop.cancelled() => return Ok(()),
+        };
         let result = self.claim_on(told, &link, wanted).await;
         link.close(Goodbye::Done);
         result

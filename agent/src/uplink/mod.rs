@@ -152,7 +152,11 @@ impl Uplink {
             return self.collect(told, dialer).await;
         }
         let tls = self.member_tls(told)?;
-        let ended = match dial(told, dialer, Door::Agent, &tls).await {
+        let dialled = tokio::select! {
+            dialled = dial(told, dialer, Door::Agent, &tls) => dialled,
+            () = self.stop.cancelled() => return Ok(()),
+        };
+        let ended = match dialled {
             Ok((link, bell)) => {
                 let ended = self.session(told, link.clone(), bell, patience).await;
                 // Under TLS 1.3 the hub's no may come after the link seemed to stand.

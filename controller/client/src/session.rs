@@ -26,6 +26,9 @@ pub enum ClientError {
     /// This home has no certificate yet.
     #[error("this home has joined but nobody has put it on the staff list yet")]
     NotAdmitted,
+    /// This home's shop has no catalogue yet.
+    #[error("nothing is published yet")]
+    NothingPublished,
     /// TLS cannot be configured.
     #[error("configuring the link")]
     Tls(#[source] TlsError),
@@ -127,7 +130,7 @@ impl Session {
         if home.identity.chain.is_empty() {
             return Err(ClientError::NotAdmitted);
         }
-        let trusted = home.trusted().map_err(ClientError::Home)?.unwrap_or_default();
+        let trusted = home.trusted().map_err(ClientError::Home)?.ok_or(ClientError::NothingPublished)?;
         let catalogue = trusted.view().map_err(ClientError::Catalogue)?;
         let pins = catalogue.hub.ca.clone();
         let tls = tls::member(pins, Clock::MustBeRight, home.identity.chain.clone(), &home.identity.key);
@@ -168,7 +171,8 @@ impl Session {
     /// Says goodbye, so that the hub need not find out.
     pub async fn close(self) {
         self.link.close(Goodbye::Done);
-        self.dialer.settle().await;
+        // Long enough for one packet to leave; the hub needs no more.
+        let _ = tokio::time::timeout(Duration::from_millis(5), self.dialer.settle()).await;
     }
 
     /// Begins a request. Hello and request go up together.

@@ -8,7 +8,7 @@ use fernwart_certs::{envelope, sha256};
 use fernwart_fleet::{RunState, verdict};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{Countersignature, Document, Envelope, Order, Outcome, Receipt};
+use fernwart_protocol::document::{Countersignature, Document, Envelope, Order, Outcome, Receipt, SectionName};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::link::FrameError;
 use fernwart_protocol::to_agent::{Deliver, Stored};
@@ -134,8 +134,9 @@ pub(crate) async fn store(
     let receipt: Receipt = envelope::open(&settle.receipt, &known.evidence_key).map_err(|_| Denial::NotUnderstood)?;
     let order = Order::from_bytes(settle.order.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;
     // A technician who has left has given orders before: what is known is settled.
-    let carried =
-        || async { matches!(shared.store.evidence(&order.run).await, Ok(Some(carried)) if carried.order == settle.order) };
+    let carried = || async {
+        matches!(shared.store.evidence(&order.run).await, Ok(Some(carried)) if carried.order == settle.order)
+    };
     let fits = receipt.machine == machine
         && order.machine == machine
         && (is_genuine(shared, &settle.order, origin) || carried().await)
@@ -148,7 +149,11 @@ pub(crate) async fn store(
     }
     let receipt_hash = sha256(settle.receipt.bytes.as_bytes());
     let verdict = match receipt.outcome {
-        Outcome::Ok => Report::unpack(settle.body.as_bytes()).ok().map(|report| verdict(&report)),
+        // A look at one section says nothing about the others.
+        Outcome::Ok => Report::unpack(settle.body.as_bytes())
+            .ok()
+            .filter(|report| report.sections.len() == SectionName::ALL.len())
+            .map(|report| verdict(&report)),
         Outcome::Failed | Outcome::Refused | Outcome::Expired | Outcome::Cancelled | Outcome::Interrupted => None,
     };
     let settled = shared

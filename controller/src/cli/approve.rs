@@ -486,6 +486,14 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
             let key = listed(session, name)?.key;
             let mut contents = Contents::of(&session.catalogue);
             contents.staff.staff.retain(|known| known.key != key);
+            if !contents.staff.staff.iter().any(|entry| entry.role == Role::Lead) {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    "FW-CAT-09",
+                    "this is the last lead; nobody could look after the shop afterwards",
+                )
+                .now("put another lead on the list first: fernwart staff add"));
+            }
             put_through(session, &contents, place).await?;
             Ok(Exit::Done)
         }),

@@ -31,6 +31,7 @@ const HERE: &[(&str, &str, &str)] = &[
     ),
     ("FW-CAT-07", "this key may not sign this draft", "another approver must sign"),
     ("FW-CAT-08", "a draft is signed only after somebody has read it", "type yes, or name the draft: --yes ID"),
+    ("FW-CAT-09", "the last lead cannot be taken off the staff list", "put another lead on the list first"),
     ("FW-JOIN-20", "no invitation was given", "ask for one: fernwart invite"),
     (
         "FW-JOIN-21",

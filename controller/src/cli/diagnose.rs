@@ -37,7 +37,7 @@ pub(crate) struct Diagnose {
     #[arg(long, value_name = "SECTION")]
     section: Vec<SectionName>,
     /// Wait at most so long
-    #[arg(long, default_value = "15s", value_parser = span::parse)]
+    #[arg(long, default_value = "15s", value_parser = patience)]
     timeout: Duration,
     /// So many machines at once
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -48,6 +48,13 @@ pub(crate) struct Diagnose {
     /// Show the checks that found nothing, too
     #[arg(long)]
     all: bool,
+}
+
+/// A sensible time to wait: an order lasts at most seven days.
+fn patience(text: &str) -> Result<Duration, String> {
+    let span = span::parse(text)?;
+    let sensible = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+    if sensible.contains(&span) { Ok(span) } else { Err("between 100ms and 24h".into()) }
 }
 
 /// The shape of answers.
@@ -309,7 +316,7 @@ fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took:
             for (row, answer) in &all {
                 if command.output == Shape::Csv {
                     push_findings(&mut table, row, answer);
-                } else if !matches!(status(answer).0, "ok") {
+                } else if matches!(answer, Answer::Report(report, _) if !report.findings.is_empty()) {
                     table.push(vec![row.name.as_str().into()]);
                 }
             }
@@ -379,15 +386,16 @@ fn line_in_words(row: &MachineRow, answer: &Answer) -> String {
 
 /// One machine's report, as a technician wants to read it.
 pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> String {
-    let system: facts::System = report.facts(SectionName::System).unwrap_or_default();
-    let up = match system.uptime_s {
-        s if s < 7200 => format!("{} min", s / 60),
-        s if s < 172_800 => format!("{} h", s / 3600),
-        s => format!("{} d", s / 86_400),
+    let system: Option<facts::System> = report.facts(SectionName::System);
+    let up = match system.as_ref().map(|system| system.uptime_s) {
+        None => String::new(),
+        Some(s) if s < 7200 => format!(" · up {} min", s / 60),
+        Some(s) if s < 172_800 => format!(" · up {} h", s / 3600),
+        Some(s) => format!(" · up {} d", s / 86_400),
     };
-    let name = if system.os_name.is_empty() { row.os.to_string() } else { escaped(&system.os_name) };
+    let name = system.map_or_else(|| row.os.to_string(), |system| escaped(&system.os_name));
     let mut out = format!(
-        "{} · {} · {name} · up {up} · checked {} in {:.1} s · {} checks\n",
+        "{} · {} · {name}{up} · checked {} in {:.1} s · {} checks\n",
         row.name,
         row.customer_name,
         moment(now()),

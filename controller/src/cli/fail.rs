@@ -122,6 +122,8 @@ impl From<ClientError> for Failure {
         match &error {
             ClientError::Denied(denial) => denied(*denial),
             ClientError::Home(home) => Self::from_home(home, text),
+            ClientError::NothingPublished => Self::new(Exit::Refused, "FW-HUB-13", text)
+                .now("approvers sign the first draft: fernwart catalogue sign --file FILE, then publish --file FILE"),
             ClientError::NotAdmitted => Self::new(Exit::Refused, "FW-JOIN-12", text)
                 .now("run fernwart join again once a lead has added you (fernwart staff add)"),
             ClientError::Dial {

@@ -4,7 +4,7 @@ use super::fail::{chain, denied};
 use super::{Exit, Failure, Place, block_on, say};
 use clap::Args;
 use fernwart_certs::catalogue::{Files, Trusted, advance};
-use fernwart_certs::identity::staff_key_id;
+use fernwart_certs::identity::{SigningKey, TlsIdentity, staff_key_id};
 use fernwart_certs::invitation::{Guest, Invitation, LONGEST};
 use fernwart_certs::join::{prove_join_staff, prove_staff_claim, unsigned};
 use fernwart_certs::tls::{self, Clock};
@@ -73,19 +73,23 @@ pub(crate) fn run(command: &Join, place: &Place) -> Result<Exit, Failure> {
         eprintln!("{} is a complete staff home already; nothing was changed", path.display());
         return Ok(Exit::Done);
     }
+    if StaffHome::exists(&path) {
+        // Joined before; only the certificate is missing.
+        return block_on(resume(&path, command.no_wait));
+    }
     let invitation = read_line(command)?;
     let name: Text<64> =
         command.name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
     block_on(join(&path, &invitation, name, command.no_wait))
 }
 
-async fn dial(invitation: &Invitation) -> Result<Link, Failure> {
+async fn dial(addresses: &[Text<255>], ca: Digest) -> Result<Link, Failure> {
     let mut last = ClientError::NoAddress(String::new());
-    for name in &invitation.addresses {
+    for name in addresses {
         let Ok(addresses) = tokio::net::lookup_host(name.as_raw().to_owned()).await else { continue };
         for address in addresses {
             let failed = |source| ClientError::Dial { address: name.to_string(), source };
-            let tls = tls::newcomer(vec![invitation.ca], Clock::MustBeRight).map_err(ClientError::Tls)?;
+            let tls = tls::newcomer(vec![ca], Clock::MustBeRight).map_err(ClientError::Tls)?;
             let dialer = Dialer::new(address).map_err(failed)?;
             match dialer.dial(address, Door::Enroll, tls, HANDSHAKE_TIMEOUT).await {
                 Ok(link) => return Ok(link),
@@ -112,8 +116,8 @@ async fn ask(link: &Link, request: &Request) -> Result<(Reply, Files), ClientErr
 }
 
 async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: bool) -> Result<Exit, Failure> {
-    let (order, mut identity) = StaffHome::prepare(path)?;
-    let link = dial(invitation).await?;
+    let (order, identity) = StaffHome::prepare(path)?;
+    let link = dial(invitation.addresses.as_slice(), invitation.ca).await?;
     let binding = link.binding().map_err(ClientError::Link)?;
     let failed = |what: &str| Failure::new(Exit::Failed, "FW-JOIN-23", what);
     let tls_key = Blob::try_from(identity.key.spki().to_vec()).map_err(|_| failed("the TLS key is too long"))?;
@@ -148,12 +152,39 @@ async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: boo
     eprintln!(
         "Tell a lead the key id (on the phone or face to face). They type:\n  fernwart staff add {name} --key-id {key} --role repair"
     );
+    collect(path, &settings, order, identity, &trusted, &link, no_wait).await
+}
+
+/// Goes on where an earlier join has stopped.
+async fn resume(path: &Path, no_wait: bool) -> Result<Exit, Failure> {
+    let home = StaffHome::open(path)?;
+    let trusted = home.trusted()?.unwrap_or_default();
+    let link = dial(&home.settings.addresses, home.settings.ca).await?;
+    collect(path, &home.settings, home.order_key, home.identity, &trusted, &link, no_wait).await
+}
+
+/// Waits to be put on the staff list, and takes the certificate.
+async fn collect(
+    path: &Path,
+    settings: &StaffSettings,
+    order: SigningKey,
+    mut identity: TlsIdentity,
+    trusted: &Trusted,
+    link: &Link,
+    no_wait: bool,
+) -> Result<Exit, Failure> {
+    let failed = |what: &str| Failure::new(Exit::Failed, "FW-JOIN-23", what);
+    let believe = |error: fernwart_certs::catalogue::CatalogueError| {
+        Failure::new(Exit::Refused, "FW-CAT-06", format!("what the hub offers was not approved: {}", chain(&error)))
+    };
+    let binding = link.binding().map_err(ClientError::Link)?;
+    let key = staff_key_id(&order.public(), &identity.key.digest());
     loop {
         let claim = prove_staff_claim(StaffClaim { key, signature: unsigned() }, &binding, &order);
         let request = Request::CollectStaff(claim);
         let wait = if no_wait { GLANCE } else { COLLECT_WAIT * 2 };
-        let Ok(answer) = tokio::time::timeout(wait, ask(&link, &request)).await else {
-            eprintln!("Then run the same fernwart join again.");
+        let Ok(answer) = tokio::time::timeout(wait, ask(link, &request)).await else {
+            eprintln!("Then run fernwart join again.");
             return Ok(Exit::Done);
         };
         let (reply, files) = answer?;
@@ -167,14 +198,14 @@ async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: boo
                 let said = fernwart_certs::peer::read_certificate(leaf, ca).map_err(|_| wrong())?;
                 if said.name != fernwart_certs::peer::Name::Staff(key)
                     || said.tls_key != identity.key.digest()
-                    || sha256(ca) != invitation.ca
+                    || sha256(ca) != settings.ca
                 {
                     return Err(wrong());
                 }
-                let (trusted, _) = advance(&trusted, &files).await.map_err(believe)?;
+                let (trusted, _) = advance(trusted, &files).await.map_err(believe)?;
                 StaffHome::keep_in(path, &trusted)?;
                 identity.chain = chain;
-                StaffHome::settle(path, &settings, &identity)?;
+                StaffHome::settle(path, settings, &identity)?;
                 link.close(Goodbye::Done);
                 say("You are on the staff list.\n")?;
                 eprintln!("Next: fernwart ls");

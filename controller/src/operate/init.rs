@@ -13,6 +13,7 @@ use fernwart_hub::home::Settings;
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::text::Text;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -73,6 +74,10 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     if hub_path.join("hub.toml").exists() || StaffHome::exists(&staff_path) {
         return Err(usage(format!("{} holds a shop already; nothing was changed", place.path().display()))
             .now("choose another folder with --home"));
+    }
+    let distinct: HashSet<_> = command.approvers.iter().collect();
+    if distinct.len() != command.approvers.len() {
+        return Err(usage("one approver was given twice; each person has one key".to_owned()));
     }
     let n = command.approvers.len().max(1) as u64;
     if command.k == 0 || command.k > n {

@@ -85,7 +85,7 @@ impl Store {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let pool = AnyPoolOptions::new()
             .max_connections(READERS)
-            .acquire_timeout(Duration::from_secs(30))
+            .acquire_timeout(Duration::from_secs(5))
             .after_connect(|connection, _| {
                 Box::pin(async move {
                     for pragma in

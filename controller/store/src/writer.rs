@@ -112,10 +112,22 @@ async fn run(pool: AnyPool, mut inbox: mpsc::Receiver<Box<dyn Queued>>) {
     }
 }
 
+/// All or nothing. A connection on which anything has failed is not used
+/// again: after a full disk nobody knows what it still holds.
 async fn together(pool: &AnyPool, batch: &mut [Box<dyn Queued>]) -> Result<(), sqlx::Error> {
-    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-    for queued in batch {
-        queued.apply(&mut transaction).await?;
+    let mut connection = pool.acquire().await?;
+    let result = in_transaction(&mut connection, batch).await;
+    if result.is_err() {
+        connection.close_on_drop();
     }
-    transaction.commit().await
+    result
+}
+
+async fn in_transaction(connection: &mut AnyConnection, batch: &mut [Box<dyn Queued>]) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    for queued in batch {
+        queued.apply(&mut *connection).await?;
+    }
+    sqlx::query("COMMIT").execute(connection).await?;
+    Ok(())
 }

@@ -14,7 +14,7 @@ use fernwart_hub::HubHome;
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::document::{Action, Envelope, Order, Receipt};
 use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId, RunId};
-use fernwart_protocol::link::{Link, Listener, Sender};
+use fernwart_protocol::link::{Link, Listener, Receiver, Sender};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed};
 use fernwart_protocol::to_hub::{Ask, Delivered};
@@ -27,6 +27,8 @@ pub(super) struct EvilHub {
     listener: Listener,
     pub(super) link: Link,
     control: Sender,
+    /// Kept open; what the agent says on it is not read.
+    heard: Receiver,
     pub(super) trusted: Trusted,
     roles: HubRoles,
     pub(super) staff: StaffHome,
@@ -55,12 +57,12 @@ impl EvilHub {
         let staff = StaffHome::open(&world.shop().join("staff")).expect("a home");
         let trusted = staff.trusted().expect("readable").expect("a catalogue");
         let enrollment = Home::at(&machine.home).enrollment().expect("enrolled");
-        let (link, control) = Self::greet(&listener, &trusted).await;
+        let (link, control, heard) = Self::greet(&listener, &trusted).await;
         let (machine, customer) = (enrollment.machine, enrollment.customer);
-        Self { listener, link, control, trusted, roles: keys.roles, staff, machine, customer }
+        Self { listener, link, control, heard, trusted, roles: keys.roles, staff, machine, customer }
     }
 
-    async fn greet(listener: &Listener, trusted: &Trusted) -> (Link, Sender) {
+    async fn greet(listener: &Listener, trusted: &Trusted) -> (Link, Sender, Receiver) {
         loop {
             let knock =
                 tokio::time::timeout(Duration::from_secs(40), listener.accept()).await.expect("the agent comes back");
@@ -75,9 +77,7 @@ impl EvilHub {
                 (tag::TIMESTAMP, versions.timestamp),
             ]);
             send.send(&Control::Hello(hello)).await.expect("sent");
-            // Kept open by whoever holds it; what the agent says on it is not read.
-            std::mem::forget(receive);
-            return (link, send);
+            return (link, send, receive);
         }
     }
 
@@ -216,8 +216,16 @@ impl EvilHub {
     }
 
     pub(super) async fn stop(self) {
-        self.link.close(Goodbye::Done);
-        self.listener.close().await;
+        let Self { listener, link, control, heard, .. } = self;
+        let address = listener.local_addr().expect("an address");
+        link.close(Goodbye::Done);
+        listener.close().await;
+        drop((listener, link, control, heard));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        while std::net::UdpSocket::bind(address).is_err() {
+            assert!(tokio::time::Instant::now() < deadline, "the thief lets go of the port");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -300,6 +308,7 @@ fn an_agent_refuses_a_certificate_that_names_another_machine() {
         let chain: Vec<_> = chain.iter().map(|der| Blob::try_from(der.to_vec()).expect("short")).collect();
         send.send(&Renewed::Certificate(List::try_from(chain).expect("two"))).await.expect("sent");
         send.delivered().await;
+        drop((send, receive));
         fernwart_tests::wait_until("it is refused", || machine.agent.log().contains("not for this machine and key"));
         assert_eq!(std::fs::read(&path).expect("read"), before, "key and certificate are as before");
         // The link stays and works.
