@@ -9,7 +9,7 @@ use fernwart_agent::local::{self, Answer, Question};
 use fernwart_agent::words::{Words, language_of_user};
 use fernwart_agent::{enroll, run, service, status};
 use fernwart_certs::invitation::{Invitation, LONGEST};
-use fernwart_certs::journal::{Entry, Line};
+use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -132,7 +132,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Ok(if critical { ExitCode::from(1) } else { ExitCode::SUCCESS })
         }
         Command::Policy { command: PolicyCommand::Check } => check_policy(&home, &words),
-        Command::Journal { export } => journal(&home, &enrollment?, export),
+        Command::Journal { export } => journal(&home, &enrollment?, export, &words),
         Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -303,17 +303,14 @@ fn journal_lines(home: &Home, enrollment: &Enrollment) -> anyhow::Result<Vec<Lin
     }
 }
 
-fn journal(home: &Home, enrollment: &Enrollment, export: bool) -> anyhow::Result<ExitCode> {
-    let mut out = String::new();
-    for line in journal_lines(home, enrollment)? {
-        if export {
+fn journal(home: &Home, enrollment: &Enrollment, export: bool, words: &Words) -> anyhow::Result<ExitCode> {
+    let lines = journal_lines(home, enrollment)?;
+    if export {
+        let mut out = String::new();
+        for line in lines {
             out += &(serde_json::to_string(&line)? + "\n");
-        } else if let Line::Entry { line, body, .. } = line {
-            let entry: Entry = serde_json::from_str(&line)?;
-            let at = jiff::Timestamp::from_millisecond(entry.at)?.to_zoned(jiff::tz::TimeZone::system());
-            let body = fernwart_protocol::text::escaped(&body.unwrap_or_default());
-            out += &format!("{:>5}  {}  {:<20} {body}\n", entry.seq, at.strftime("%Y-%m-%d %H:%M:%S"), entry.kind);
         }
+        return say(&out);
     }
-    say(&out)
+    say(&status::journal_in_words(&lines, words))
 }

@@ -9,8 +9,12 @@ use crate::local::{self, Answer, Question, Status};
 use crate::words::Words;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
+use fernwart_certs::journal::{Entry, Line};
 use fernwart_protocol::diagnosis::{Answer as Facts, Language, Report, Severity, facts};
 use fernwart_protocol::document::SectionName;
+use fernwart_protocol::text::escaped;
+use serde_json::Value;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// A shop's first contact in brackets, or nothing.
@@ -129,20 +133,56 @@ pub fn report_in_words(report: &Report, words: &Words) -> String {
             Language::En => (&finding.cause.en, &finding.advice.en),
             Language::De => (&finding.cause.de, &finding.advice.de),
         };
-        let escape = fernwart_protocol::text::escaped;
         // Writing into a String does not fail.
         let _ = writeln!(
             out,
             "{severity:<9} {}\n          {}: {}",
-            escape(cause),
+            escaped(cause),
             words.say("diagnose-advice"),
-            escape(advice)
+            escaped(advice)
         );
     }
     for (section, answer) in &report.sections {
         if let Facts::Unanswered(why) = &answer.answer {
             out += &(words.say_with("diagnose-unanswered", &[("section", section.as_str()), ("why", why)]) + "\n");
         }
+    }
+    out
+}
+
+/// The journal as its owner reads it, the newest last.
+pub fn journal_in_words(lines: &[Line], words: &Words) -> String {
+    // The line that ends a run does not say again what it was.
+    let mut actions: HashMap<String, String> = HashMap::new();
+    let mut out = String::new();
+    for line in lines {
+        let Line::Entry { line, body, .. } = line else { continue };
+        let Ok(entry) = serde_json::from_str::<Entry>(line) else { continue };
+        let body: Value = body.as_deref().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
+        let text = |name: &str| escaped(body.get(name).and_then(Value::as_str).unwrap_or_default());
+        let run = text("run");
+        let action = match body.get("action") {
+            Some(Value::Object(action)) => action.keys().next().cloned(),
+            Some(Value::String(action)) => Some(action.clone()),
+            _ => actions.get(&run).cloned(),
+        };
+        let action = action.unwrap_or_else(|| "other".to_owned());
+        actions.insert(run, action.clone());
+        let who = if entry.kind.as_raw() == "joined" { text("customer_name") } else { text("staff") };
+        let why = if text("reason").is_empty() { String::new() } else { format!(": {}", text("reason")) };
+        let version = body.pointer("/versions/targets").map(Value::to_string);
+        let outcome = words.say(&format!("outcome-{}", text("outcome")));
+        let with = [
+            ("who", who.as_str()),
+            ("why", &why),
+            ("action", &words.say(&format!("action-{action}"))),
+            ("outcome", &outcome),
+            ("code", &version.unwrap_or_else(|| text("code"))),
+        ];
+        let at = jiff::Timestamp::from_millisecond(entry.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+        let said = words.say_with(&format!("journal-{}", entry.kind), &with);
+        // Writing into a String does not fail.
+        let _ = writeln!(out, "{:>5}  {}  {said}", entry.seq, at.strftime("%Y-%m-%d %H:%M"));
     }
     out
 }

@@ -6,4 +6,5 @@ mod absence;
 mod ceremony;
 mod fleet;
 mod hostile;
+mod transcripts;
 mod trouble;

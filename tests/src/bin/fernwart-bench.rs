@@ -248,7 +248,11 @@ fn links(n: usize) {
     let ours_each = row("fernwart serve", base, memory(pid, "Pss:"));
     let before = cpu(pid);
     std::thread::sleep(MINUTE);
-    println!("ratio {:.2}; the hub used {:.0} ms of CPU in an idle minute", ours_each / raw_each, (cpu(pid) - before).as_secs_f64() * 1000.0);
+    println!(
+        "ratio {:.2}; the hub used {:.0} ms of CPU in an idle minute",
+        ours_each / raw_each,
+        (cpu(pid) - before).as_secs_f64() * 1000.0
+    );
     drop(held);
 }
 
@@ -263,7 +267,8 @@ async fn raw_swarm(raw: &Raw, n: usize) -> Vec<(quinn::Endpoint, quinn::Connecti
     for index in 0..n {
         let (endpoint, config) = (endpoints[index % SOCKETS].clone(), config.clone());
         tasks.spawn(async move {
-            let connection = endpoint.connect_with(config, address, HUB_SERVER_NAME).expect("dialled").await.expect("linked");
+            let connection =
+                endpoint.connect_with(config, address, HUB_SERVER_NAME).expect("dialled").await.expect("linked");
             (endpoint, connection)
         });
         if tasks.len() >= AT_ONCE {

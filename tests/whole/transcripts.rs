@@ -1,0 +1,188 @@
+//! Every transcript in the README, typed and compared.
+//!
+//! Blocks run in the order of their `<!-- step N -->`, in one folder with one
+//! shop. What differs from one day and machine to another is made alike on both
+//! sides: times, ids, words, measures. So that it can run here, the hub's name
+//! stands for a free port on loopback, this computer plays `kasse-1`, the key id
+//! is the one that was just told, and `sudo` is dropped. A line of three dots stands for any lines.
+
+use fernwart_tests::{PATIENCE, Process, free_port, program, run, wait_until};
+use regex::Regex;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const HUB: &str = "hub.nordlicht.example:443";
+const MACHINE: &str = "kasse-1";
+const KEY_ID: &str = "7f3a52c6d0e14b8f9a6b3c2d1e0f4a5b";
+
+struct Step {
+    number: u32,
+    commands: Vec<(String, Vec<String>)>,
+}
+
+fn steps(readme: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut lines = readme.lines();
+    while let Some(line) = lines.next() {
+        let Some(number) = line.strip_prefix("<!-- step ").and_then(|rest| rest.strip_suffix(" -->")) else {
+            assert!(!line.starts_with("```console"), "a transcript without a step");
+            continue;
+        };
+        assert_eq!(lines.next(), Some("```console"));
+        let mut commands: Vec<(String, Vec<String>)> = Vec::new();
+        for line in lines.by_ref().take_while(|line| *line != "```") {
+            match (line.strip_prefix("$ "), commands.last_mut()) {
+                (Some(command), _) => commands.push((command.to_owned(), Vec::new())),
+                (None, Some((_, output))) => output.push(line.to_owned()),
+                (None, None) => panic!("a transcript begins with a command: {line}"),
+            }
+        }
+        steps.push(Step { number: number.parse().expect("a number"), commands });
+    }
+    steps.sort_by_key(|step| step.number);
+    steps
+}
+
+struct Stage {
+    folder: tempfile::TempDir,
+    address: String,
+    hostname: String,
+    invitation: String,
+    key_id: String,
+    running: Vec<Process>,
+    alike: Vec<(Regex, &'static str)>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let alike = [
+            (r"fw1-[A-Za-z0-9_…-]+", "LINE"),
+            (r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) \d+ [A-Z][a-z]{2} \d\d:\d\d [A-Z]+", "WHEN"),
+            (r"\d{4}-\d\d-\d\d( \d\d:\d\d)?", "DAY"),
+            (r"[0-9a-f]{32,64}|[0-9a-f]{4}…", "HEX"),
+            (r"\b[0-9a-f]{12}\b", "DRAFT"),
+            (r"[a-zäöüß]+ · [a-zäöüß]+ · [a-zäöüß]+ · [a-zäöüß]+", "WORDS"),
+            (r#"":\d+"#, "\":N"),
+            (r"\d+ others", "N others"),
+            (r"\d+(\.\d+)? ?(ms|s|d|h|min)\b", "N"),
+            (r"\b\d+\.\d+$", "N"),
+            (r"\s+", " "),
+        ];
+        let hostname = run(&mut Command::new("uname").arg("-n")).exits(0).out.trim().to_owned();
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            address: format!("127.0.0.1:{}", free_port()),
+            hostname,
+            invitation: String::new(),
+            key_id: KEY_ID.to_owned(),
+            running: Vec::new(),
+            alike: alike.into_iter().map(|(from, to)| (Regex::new(from).expect("a pattern"), to)).collect(),
+        }
+    }
+
+    fn bash(&self, command: &str) -> Command {
+        let programs: PathBuf = program("fernwart").parent().expect("a folder").to_owned();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
+        let mut bash = Command::new("bash");
+        bash.arg("-c").arg(command).current_dir(self.folder.path());
+        bash.env("PATH", path).env("TZ", "UTC").env("LANG", "C.UTF-8").env_remove("LC_ALL");
+        bash.env("FERNWART_HOME", "shop").env("FERNWART_AGENT_HOME", self.folder.path().join("machine"));
+        bash
+    }
+
+    /// What is typed here for what stands in the README.
+    fn typed(&self, command: &str) -> String {
+        let mut typed = command
+            .replace(HUB, &self.address)
+            .replace("sudo ", "")
+            .replace("fw1-…", &self.invitation)
+            .replace(KEY_ID, &self.key_id);
+        if typed.contains(" init ") {
+            typed = format!("{typed} --listen {}", self.address);
+        }
+        if typed.contains("fernwart-agent enroll") {
+            typed.push_str(" --no-service");
+        }
+        typed.replace(&format!("admit {MACHINE}"), &format!("admit {} --as {MACHINE}", waiting_name(&self.hostname)))
+    }
+
+    fn made_alike(&self, line: &str) -> String {
+        let mut line = line.replace(&self.address, HUB);
+        for name in [self.hostname.as_str(), waiting_name(&self.hostname).as_str()] {
+            line = Regex::new(&format!(r"\b{}\b", regex::escape(name)))
+                .expect("a pattern")
+                .replace_all(&line, MACHINE)
+                .into_owned();
+        }
+        for (from, to) in &self.alike {
+            line = from.replace_all(&line, *to).into_owned();
+        }
+        line.trim().to_owned()
+    }
+
+    fn play(&mut self, command: &str, expected: &[String]) {
+        let typed = self.typed(command);
+        if let Some(typed) = typed.strip_suffix(" &") {
+            let log = self.folder.path().join(format!("{}.log", self.running.len()));
+            let started = Process::start(&mut self.bash(&format!("exec {typed}")), &log);
+            wait_until("it is up", || {
+                started.log().contains("hub is listening") || started.log().contains("agent started")
+            });
+            self.running.push(started);
+            return;
+        }
+        // A machine that was just admitted is linked within the second.
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let said = run(&mut self.bash(&format!("{{ {typed} ; }} 2>&1")));
+            if let Some(line) = said.out.split_whitespace().find(|word| word.starts_with("fw1-")) {
+                self.invitation = line.to_owned();
+            }
+            if let Some((_, key)) = said.out.split_once("Key id   ") {
+                self.key_id = key.split_whitespace().next().unwrap_or_default().to_owned();
+            }
+            let actual: Vec<String> = said.out.lines().map(|line| self.made_alike(line)).collect();
+            let wanted: Vec<String> = expected.iter().map(|line| self.made_alike(line)).collect();
+            if fits(&wanted, &actual) {
+                return;
+            }
+            let may_wait = typed == "fernwart ls" || typed == "fernwart-agent status";
+            let again = may_wait && std::time::Instant::now() < deadline;
+            assert!(
+                again,
+                "$ {typed}\n{}\n--- made alike:\n{}\n--- wanted:\n{}",
+                said.out,
+                actual.join("\n"),
+                wanted.join("\n")
+            );
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+/// What the hub makes of a host name.
+fn waiting_name(hostname: &str) -> String {
+    fernwart_protocol::text::MachineName::from_hostname(hostname).to_string()
+}
+
+fn fits(wanted: &[String], actual: &[String]) -> bool {
+    match (wanted.split_first(), actual.split_first()) {
+        (None, None) => true,
+        (Some((dots, rest)), _) if dots == "..." => (0..=actual.len()).any(|skip| fits(rest, &actual[skip..])),
+        (Some((want, rest)), Some((have, left))) => want == have && fits(rest, left),
+        _ => false,
+    }
+}
+
+#[test]
+fn every_transcript_in_the_readme_is_true() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let steps = steps(&std::fs::read_to_string(readme).expect("the README"));
+    assert!(steps.len() >= 10, "{} transcripts", steps.len());
+    let mut stage = Stage::new();
+    for step in steps {
+        for (command, expected) in step.commands {
+            stage.play(&command, &expected);
+        }
+    }
+}
