@@ -2,8 +2,8 @@
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use fernwart_agent::executor::journal_at_rest;
 use fernwart_agent::executor::policy;
-use fernwart_agent::executor::{error_chain, journal_at_rest};
 use fernwart_agent::home::{self, Enrollment, Home};
 use fernwart_agent::local::{self, Answer, Question};
 use fernwart_agent::words::{Words, language_of_user};
@@ -11,6 +11,7 @@ use fernwart_agent::{enroll, run, service, status};
 use fernwart_certs::invitation::{Invitation, LONGEST};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::text::chain;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -202,8 +203,8 @@ fn enroll(
         let _ = say(&(line + "\n"));
     }));
     let joined = joined.map_err(|error| match &error {
-        enroll::EnrollError::Denied(denial) => anyhow::anyhow!("{}     [{}]", error_chain(&error), denial.code()),
-        _ => anyhow::anyhow!("{}     [FW-JOIN-23]", error_chain(&error)),
+        enroll::EnrollError::Denied(denial) => anyhow::anyhow!("{}     [{}]", chain(&error), denial.code()),
+        _ => anyhow::anyhow!("{}     [FW-JOIN-23]", chain(&error)),
     })?;
     let shop = joined.catalogue.shop.name.to_string();
     let contact = status::contact_in_brackets(&joined.catalogue.shop);
@@ -272,7 +273,7 @@ fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
         }
         Err(error) => {
             let path = home.policy().display().to_string();
-            say(&format!("{}\n{}\n", words.say_with("policy-bad", &[("path", &path)]), error_chain(&error)))?;
+            say(&format!("{}\n{}\n", words.say_with("policy-bad", &[("path", &path)]), chain(&error)))?;
             Ok(ExitCode::from(1))
         }
     }

@@ -4,7 +4,7 @@
 //! Tests wait for a level with a deadline, never for an edge or a time; what
 //! fails prints the logs.
 
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "a test may fail loudly")]
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test may fail loudly")]
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};

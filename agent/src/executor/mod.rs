@@ -28,7 +28,7 @@ use fernwart_protocol::document::{Cancel, Countersignature, Envelope, Outcome, S
 use fernwart_protocol::enroll::Claim;
 use fernwart_protocol::id::{BootId, Digest, MachineId, RunId};
 use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
-use fernwart_protocol::text::Blob;
+use fernwart_protocol::text::{Blob, chain};
 use fernwart_protocol::to_agent::CatalogueFile;
 use fernwart_protocol::to_hub::{About, Delivered, RunState, Settle};
 use gate::{Authentic, Clock, Locks, NotAuthentic, Permit, Permitted, Standing};
@@ -533,7 +533,7 @@ impl Executor {
     /// Every outcome that no hub has acknowledged, oldest first.
     fn resettle(&mut self) {
         if let Err(error) = self.wake() {
-            return warn!(reason = error_chain(&error), "runs that were cut short cannot be settled yet");
+            return warn!(reason = chain(&error), "runs that were cut short cannot be settled yet");
         }
         let finished = match self.books.runs_in(Phase::Finished) {
             Ok(finished) => finished,
@@ -653,7 +653,7 @@ impl Executor {
                 self.say(ToUplink::Dial(self.dial()));
             }
             Err(error) => {
-                let reason = error_chain(&error);
+                let reason = chain(&error);
                 warn!(reason, "an offered catalogue was not believed");
                 if self.doubted_at.is_none_or(|at| at.elapsed() >= DOUBT_EVERY) {
                     self.doubted_at = Some(std::time::Instant::now());
@@ -678,12 +678,12 @@ impl Executor {
             local::Question::Status => local::Answer::Status(Box::new(self.status())),
             local::Question::Journal { from } => match self.books.journal(from, local::JOURNAL_PAGE) {
                 Ok(lines) => local::Answer::Journal(lines),
-                Err(error) => local::Answer::Failed(error_chain(&error)),
+                Err(error) => local::Answer::Failed(chain(&error)),
             },
             local::Question::JournalHead => {
                 match proof::journal_end(self.enrollment.machine, &self.books, &self.evidence, crate::now()) {
                     Ok(line) => local::Answer::Journal(vec![line]),
-                    Err(error) => local::Answer::Failed(error_chain(&error)),
+                    Err(error) => local::Answer::Failed(chain(&error)),
                 }
             }
         }
@@ -708,18 +708,6 @@ impl Executor {
 fn settlement(books: &Books, run: RunId, record: RunRecord) -> Option<Settle> {
     let body = books.report(&run).ok().flatten().unwrap_or_default();
     Some(Settle { order: record.order, receipt: record.receipt?, body: Blob::try_from(body).unwrap_or_default() })
-}
-
-/// An error and its causes on one line.
-pub fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// The journal of an agent that is not running, and its signed end.

@@ -115,7 +115,7 @@ impl Uplink {
                 dialer = None;
             }
             let wait = patience.next(&error);
-            let reason = crate::executor::error_chain(&error);
+            let reason = fernwart_protocol::text::chain(&error);
             info!(reason, wait_ms = wait.as_millis() as u64, "no link");
             let bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
             tokio::select! {
@@ -174,7 +174,7 @@ impl Uplink {
             // may be wrong. A key it no longer knows is one whose renewal was
             // cut, or a hub restored from a backup: the evidence key settles it.
             Err(error) if is_about_certificate(&error) => {
-                warn!(reason = crate::executor::error_chain(&error), "asking for a new certificate");
+                warn!(reason = fernwart_protocol::text::chain(&error), "asking for a new certificate");
                 self.come_back(told, dialer).await
             }
             other => other,

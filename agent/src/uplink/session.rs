@@ -157,7 +157,7 @@ impl Uplink {
                         return Ok(());
                     }
                     Err(error) => {
-                        warn!(reason = crate::executor::error_chain(&error), "the certificate was not renewed");
+                        warn!(reason = fernwart_protocol::text::chain(&error), "the certificate was not renewed");
                         renewal.as_mut().reset(tokio::time::Instant::now() + RENEW_AGAIN);
                     }
                 },

@@ -6,6 +6,7 @@ use fernwart_client::{ClientError, ClientHomeError};
 use fernwart_hub::{HomeError, StartError};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::link::{DialError, LinkError};
+pub use fernwart_protocol::text::chain;
 use std::process::ExitCode;
 
 /// Exit codes, as scripts know them.
@@ -88,18 +89,6 @@ impl Failure {
             None => eprintln!("  why: fernwart help {}", self.code),
         }
     }
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A denial as a technician reads it.
