@@ -68,7 +68,7 @@ impl Stage {
             (r"\b\d+\.\d+$", "N"),
             (r"\s+", " "),
         ];
-        let hostname = run(&mut Command::new("uname").arg("-n")).exits(0).out.trim().to_owned();
+        let hostname = run(Command::new("uname").arg("-n")).exits(0).out.trim().to_owned();
         Self {
             folder: tempfile::tempdir().expect("a folder"),
             address: format!("127.0.0.1:{}", free_port()),
