@@ -10,6 +10,7 @@
 //! ```
 
 mod agent_door;
+mod caller;
 mod carry;
 pub mod catalogue;
 mod enroll_door;

@@ -1,7 +1,7 @@
 //! What the hub answers technicians, request by request; jobs apart.
 
 use crate::agent_door::{catalogue_files, wire_chain};
-use crate::staff_door::Caller;
+use crate::caller::Caller;
 use crate::{Shared, now};
 use fernwart_certs::approve::Draft;
 use fernwart_certs::catalogue::Role;

@@ -1,9 +1,8 @@
 //! The door of technicians and robots: each request is one stream.
 
 use crate::agent_door::our_hello;
+use crate::caller::Caller;
 use crate::{Shared, staff_answers, staff_jobs};
-use fernwart_certs::catalogue::{Role, StaffEntry};
-use fernwart_fleet::Machine;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
@@ -12,38 +11,6 @@ use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::version::Hello;
 use std::sync::Arc;
 use tracing::{debug, info, warn};
-
-/// One who asks, as the published staff list has it at this moment.
-pub(crate) struct Caller {
-    pub(crate) entry: StaffEntry,
-}
-
-impl Caller {
-    /// Who this is now, if still anybody.
-    fn current(shared: &Shared, key: KeyId, tls_key: Digest) -> Result<Self, Denial> {
-        if shared.is_suspended(&key) {
-            return Err(Denial::Suspended);
-        }
-        let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
-        let entry = catalogue.staff.find(&key).filter(|entry| entry.tls_key == tls_key && entry.until >= crate::now());
-        entry.cloned().map(|entry| Self { entry }).ok_or(Denial::NotInStaffList)
-    }
-
-    /// Whether the role suffices.
-    pub(crate) fn must_be(&self, role: Role) -> Result<(), Denial> {
-        if self.entry.role >= role { Ok(()) } else { Err(Denial::BeyondRole) }
-    }
-
-    /// Whether this job is the caller's own, or one of everybody's machines.
-    pub(crate) fn may_see(&self, job: &fernwart_fleet::Job) -> bool {
-        job.key == self.entry.key || self.entry.customers == fernwart_certs::catalogue::Customers::All
-    }
-
-    /// Whether this machine is within reach.
-    pub(crate) fn reaches(&self, machine: &Machine) -> bool {
-        self.entry.customers.include(&machine.customer)
-    }
-}
 
 /// Serves a technician until the link ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key: Digest) {

@@ -5,8 +5,8 @@
 //! ```
 //! The technician may leave at any moment: the stream is only for watching.
 
+use crate::caller::Caller;
 use crate::carry::{self, Carried};
-use crate::staff_door::Caller;
 use crate::{Shared, now};
 use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::Denial;

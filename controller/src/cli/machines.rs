@@ -3,17 +3,12 @@
 use super::output::{Rows, Shape, ago, day, moment};
 use super::{Exit, Failure, Place, ShapeArgs, TargetArgs, say, span, with_session};
 use clap::{Args, Subcommand};
-use fernwart_certs::invitation::{Guest, Invitation, Secret};
-use fernwart_certs::join::four_words;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::{Answer, Language, Report};
 use fernwart_protocol::document::SectionName;
-use fernwart_protocol::id::{CustomerId, Digest, MachineId, TokenId};
-use fernwart_protocol::staff::{
-    Admission, CustomerRow, Label, MachineRow, Membership, PendingMachine, PendingStaff, Presence, Reply, Request,
-    Token, TokenKind, Verdict,
-};
+use fernwart_protocol::id::{CustomerId, MachineId};
+use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
 use fernwart_protocol::text::{List, MachineName, Text};
 use serde_json::Value;
 use std::time::Duration;
@@ -77,7 +72,7 @@ pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
 }
 
 /// One machine by its name, told when it is misspelt.
-async fn one(session: &mut Session, name: &str) -> Result<MachineRow, Failure> {
+pub(super) async fn one(session: &mut Session, name: &str) -> Result<MachineRow, Failure> {
     let machines = session.machines().await?;
     let target = Target { words: vec![name.to_owned()], ..Target::default() };
     let selected = select(&target, &machines)?;
@@ -345,7 +340,7 @@ pub(crate) fn customer(command: &Customer, place: &Place) -> Result<Exit, Failur
     }
 }
 
-fn new_customer(name: &str, language: Language) -> Result<CustomerRow, Failure> {
+pub(super) fn new_customer(name: &str, language: Language) -> Result<CustomerRow, Failure> {
     let name: Text<120> = name
         .trim()
         .parse()
@@ -355,273 +350,4 @@ fn new_customer(name: &str, language: Language) -> Result<CustomerRow, Failure> 
     }
     let id = CustomerId::from_bytes(fernwart_certs::random());
     Ok(CustomerRow { id, name, language: Text::clipped(language.as_str()), machines: 0 })
-}
-
-/// Make an invitation.
-#[derive(Args)]
-pub(crate) struct Invite {
-    /// The customer; entered if not known yet
-    #[arg(required_unless_present = "staff")]
-    customer: Option<String>,
-    /// Invite a technician or robot instead
-    #[arg(long, conflicts_with_all = ["customer", "machines", "admit_automatically", "labels"])]
-    staff: bool,
-    /// For so many machines
-    #[arg(long, default_value_t = 1)]
-    machines: u32,
-    /// Valid for so long
-    #[arg(long = "for", default_value = "48h", value_parser = span::parse)]
-    valid: Duration,
-    /// Only from this network, as 192.0.2.0/24
-    #[arg(long, value_name = "CIDR")]
-    from_net: Option<String>,
-    /// Let machines in without a person comparing words
-    #[arg(long)]
-    admit_automatically: bool,
-    /// Labels the machines get
-    #[arg(long = "label", value_name = "NAME=VALUE")]
-    labels: Vec<String>,
-    /// The language of a customer that is entered now
-    #[arg(long)]
-    lang: Option<Language>,
-    /// The line alone, for scripts
-    #[arg(long)]
-    quiet: bool,
-}
-
-pub(crate) fn invite(command: &Invite, place: &Place) -> Result<Exit, Failure> {
-    let usage = |what: &str| Failure::new(Exit::Usage, "FW-CLI-01", what);
-    let mut labels: Vec<Label> = Vec::new();
-    for label in &command.labels {
-        let (name, value) = label.split_once('=').ok_or_else(|| usage("a label is NAME=VALUE"))?;
-        labels.push((Text::clipped(name), Text::clipped(value)));
-    }
-    let labels = List::try_from(labels).map_err(|_| usage("at most 32 labels"))?;
-    let admission = if command.admit_automatically { Admission::Automatic } else { Admission::ByPerson };
-    let until = now().saturating_add(i64::try_from(command.valid.as_millis()).unwrap_or(i64::MAX));
-    let (line, whom) = with_session(place, async |session| {
-        // The newest approved addresses and pins, verified here.
-        session.sync().await?;
-        let (guest, admits, whom) = match &command.customer {
-            None => (Guest::Staff, TokenKind::Staff, "a technician or robot".to_owned()),
-            Some(name) => {
-                let language = command.lang.unwrap_or(session.catalogue.shop.language);
-                let customer = known_or_new(session, name, language).await?;
-                let language = customer.language.as_raw().parse().unwrap_or_default();
-                let admits = TokenKind::Machine { customer: customer.id, labels: labels.clone(), admission };
-                let whom = customer.name.to_string();
-                (
-                    Guest::Machine { customer: customer.id, customer_name: customer.name, language, admission },
-                    admits,
-                    whom,
-                )
-            }
-        };
-        let secret = Secret::generate();
-        let catalogue = &session.catalogue;
-        let invitation = Invitation {
-            guest,
-            addresses: List::try_from(catalogue.hub.addresses.iter().take(4).cloned().collect::<Vec<_>>())
-                .unwrap_or_default(),
-            ca: catalogue.hub.ca.first().copied().unwrap_or(Digest::from_bytes([0; 32])),
-            root_version: catalogue.versions.root,
-            root: catalogue.root,
-            token: TokenId::from_bytes(fernwart_certs::random()),
-            secret,
-            uses: command.machines.max(1),
-            until,
-        };
-        let token = Token {
-            id: invitation.token,
-            proof_key: Digest::from_bytes(secret.proof_key().0),
-            admits,
-            uses: invitation.uses,
-            until,
-            from_net: command.from_net.as_deref().map(Text::clipped),
-        };
-        session.tell(&Request::Invite(token)).await?;
-        let line = invitation.to_line().map_err(|error| Failure::new(Exit::Failed, "FW-CLI-09", error.to_string()))?;
-        Ok((line, whom))
-    })?;
-    if command.quiet {
-        return say(&format!("{line}\n"));
-    }
-    let count = match (command.staff, command.machines) {
-        (true, _) => String::new(),
-        (false, 1) => ": one machine".into(),
-        (false, n) => format!(": {n} machines"),
-    };
-    let how = match (command.staff, command.machines > 1 || command.admit_automatically) {
-        (true, _) => format!("  On their computer   fernwart join     (it asks for this line)\n{line}\n"),
-        (false, false) => format!("  On the machine   sudo fernwart-agent enroll {line}\n"),
-        (false, true) => {
-            format!(
-                "  Save this line in a file; on each machine   sudo fernwart-agent enroll --invitation FILE\n{line}\n"
-            )
-        }
-    };
-    say(&format!("Invitation for {whom}{count}, until {}\n{how}", moment(until)))?;
-    let next = match (command.staff, command.admit_automatically) {
-        (true, _) => "fernwart pending     (shows the key id for fernwart staff add)",
-        (false, false) => "fernwart pending     (shows the machine and four words to compare on the phone)",
-        (false, true) => "fernwart ls     (they are let in by themselves)",
-    };
-    eprintln!("Next: {next}");
-    Ok(Exit::Done)
-}
-
-async fn known_or_new(session: &mut Session, name: &str, language: Language) -> Result<CustomerRow, Failure> {
-    let customers = session.customers().await?;
-    let known = customers.into_iter().find(|row| row.name.as_raw().to_lowercase() == name.trim().to_lowercase());
-    if let Some(known) = known {
-        return Ok(known);
-    }
-    let row = new_customer(name, language)?;
-    session.tell(&Request::AddCustomer(row.clone())).await?;
-    Ok(row)
-}
-
-/// Who waits.
-#[derive(Args)]
-pub(crate) struct PendingArgs {
-    #[command(flatten)]
-    shape: ShapeArgs,
-}
-
-async fn waiting(session: &mut Session) -> Result<(Vec<PendingMachine>, Vec<PendingStaff>), Failure> {
-    let (mut machines, mut staff) = (Vec::new(), Vec::new());
-    for reply in session.collect(&Request::Pending).await? {
-        if let Reply::Pending(some_machines, some_staff) = reply {
-            machines.extend(some_machines);
-            staff.extend(some_staff);
-        }
-    }
-    Ok((machines, staff))
-}
-
-/// The four words, computed here from what the hub claims: they match the
-/// machine's only if the hub has swapped nothing.
-fn words_of(session: &Session, machine: &PendingMachine, language: Language) -> String {
-    let newcomer = &machine.newcomer;
-    four_words(&newcomer.evidence_key, &newcomer.tls_key, &session.catalogue.root, &newcomer.customer, language)
-        .join(" · ")
-}
-
-pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Failure> {
-    let mut rows = Rows::new("pending", &["name", "for", "os", "from", "words", "waiting"]);
-    let mut any_machine = false;
-    let mut any_staff = false;
-    with_session(place, async |session| {
-        session.sync().await?;
-        let customers = session.customers().await?;
-        let (machines, staff) = waiting(session).await?;
-        for machine in &machines {
-            any_machine = true;
-            let customer = customers.iter().find(|row| row.id == machine.newcomer.customer);
-            let language = customer.and_then(|row| row.language.as_raw().parse().ok()).unwrap_or_default();
-            rows.push(vec![
-                machine.hostname.as_raw().into(),
-                customer.map(|row| row.name.as_raw()).unwrap_or_default().into(),
-                machine.os.as_raw().into(),
-                machine.address.as_raw().into(),
-                words_of(session, machine, language).into(),
-                ago(machine.at, now()).into(),
-            ]);
-        }
-        for member in &staff {
-            any_staff = true;
-            let name = member.name.as_raw();
-            rows.push(vec![
-                name.into(),
-                "staff".into(),
-                Value::Null,
-                Value::Null,
-                format!("key id {}", member.key).into(),
-                ago(member.at, now()).into(),
-            ]);
-        }
-        Ok(())
-    })?;
-    rows.print(command.shape.output)?;
-    match (any_machine, any_staff) {
-        (false, false) => eprintln!("nobody waits"),
-        (true, _) => {
-            eprintln!("Compare the four words on the phone. Next: fernwart admit NAME   (or: fernwart reject NAME)")
-        }
-        (false, true) => eprintln!("Next: fernwart staff add NAME --key-id ID --role diagnose|repair|lead"),
-    }
-    Ok(Exit::Done)
-}
-
-/// Let a machine in.
-#[derive(Args)]
-pub(crate) struct Admit {
-    /// The machine, as `pending` shows it
-    machine: String,
-    /// Under another name
-    #[arg(long = "as", value_name = "NAME")]
-    name: Option<MachineName>,
-    /// The four words you were told, to be checked here
-    #[arg(long, value_name = "WORDS")]
-    words: Option<String>,
-}
-
-async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMachine, Failure> {
-    let (machines, _) = waiting(session).await?;
-    let found = machines.into_iter().find(|m| m.hostname.as_raw() == name || m.newcomer.machine.to_string() == name);
-    found.ok_or_else(|| {
-        Failure::new(Exit::Usage, "FW-JOIN-11", format!("no machine {name:?} waits to be admitted"))
-            .now("fernwart pending")
-    })
-}
-
-pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
-    let name = with_session(place, async |session| {
-        session.sync().await?;
-        let machine = waiting_machine(session, &command.machine).await?;
-        if let Some(told) = &command.words {
-            let told: Vec<String> =
-                told.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
-            let fits = [Language::De, Language::En]
-                .into_iter()
-                .any(|language| words_of(session, &machine, language).split(" · ").eq(told.iter().map(String::as_str)));
-            if !fits {
-                return Err(Failure::new(Exit::Refused, "FW-JOIN-07", "the words differ: this is not the machine you are talking about, or somebody sits in between; it was not admitted")
-                    .now(format!("fernwart reject {}", command.machine)));
-            }
-        }
-        let wanted = command.name.clone().unwrap_or_else(|| MachineName::from_hostname(machine.hostname.as_raw()));
-        let replies = session.collect(&Request::Admit(machine.newcomer.machine, wanted.clone())).await?;
-        Ok(replies
-            .into_iter()
-            .find_map(|reply| if let Reply::Named(name) = reply { Some(name) } else { None })
-            .unwrap_or(wanted))
-    })?;
-    eprintln!("{name} is admitted.\nNext: fernwart diagnose {name}");
-    Ok(Exit::Done)
-}
-
-/// One machine.
-#[derive(Args)]
-pub(crate) struct One {
-    /// Its name
-    machine: String,
-}
-
-pub(crate) fn reject(command: &One, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
-        let machine = waiting_machine(session, &command.machine).await?;
-        Ok(session.tell(&Request::Reject(machine.newcomer.machine)).await?)
-    })?;
-    eprintln!("{} is turned away", command.machine);
-    Ok(Exit::Done)
-}
-
-pub(crate) fn retire(command: &One, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
-        let row = one(session, &command.machine).await?;
-        Ok(session.tell(&Request::Retire(row.id)).await?)
-    })?;
-    eprintln!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);
-    Ok(Exit::Done)
 }

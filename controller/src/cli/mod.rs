@@ -1,5 +1,6 @@
 //! What people type. Data goes to standard output, all else to standard error.
 
+mod admission;
 mod approve;
 mod codes;
 mod diagnose;
@@ -12,6 +13,7 @@ mod machines;
 mod output;
 mod place;
 mod span;
+mod staff;
 
 pub(crate) use approve::{public_key as approver_key, publish_first};
 pub use fail::{Exit, Failure, chain};
@@ -74,15 +76,15 @@ pub(crate) enum Command {
     /// Customers
     Customer(machines::Customer),
     /// Make an invitation for machines of a customer, or for staff
-    Invite(machines::Invite),
+    Invite(admission::Invite),
     /// Who waits to be admitted
-    Pending(machines::PendingArgs),
+    Pending(admission::PendingArgs),
     /// Let a machine in, after its four words were compared
-    Admit(machines::Admit),
+    Admit(admission::Admit),
     /// Turn a waiting machine away
-    Reject(machines::One),
+    Reject(admission::One),
     /// Part with a machine for good
-    Retire(machines::One),
+    Retire(admission::One),
     /// What is wrong with machines, and why
     Diagnose(diagnose::Diagnose),
     /// Jobs
@@ -92,7 +94,7 @@ pub(crate) enum Command {
     /// What is approved: propose, sign, publish
     Catalogue(approve::CatalogueArgs),
     /// Who may give orders
-    Staff(approve::Staff),
+    Staff(staff::Staff),
     /// Check a machine's exported journal
     Journal(journal::Journal),
     /// All limits, with their values
@@ -270,16 +272,16 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Group(command) => machines::group(&command, &place),
         Command::Rename(command) => machines::rename(&command, &place),
         Command::Customer(command) => machines::customer(&command, &place),
-        Command::Invite(command) => machines::invite(&command, &place),
-        Command::Pending(command) => machines::pending(&command, &place),
-        Command::Admit(command) => machines::admit(&command, &place),
-        Command::Reject(command) => machines::reject(&command, &place),
-        Command::Retire(command) => machines::retire(&command, &place),
+        Command::Invite(command) => admission::invite(&command, &place),
+        Command::Pending(command) => admission::pending(&command, &place),
+        Command::Admit(command) => admission::admit(&command, &place),
+        Command::Reject(command) => admission::reject(&command, &place),
+        Command::Retire(command) => admission::retire(&command, &place),
         Command::Diagnose(command) => diagnose::run(&command, &place),
         Command::Job(command) => jobs::run(&command, &place),
         Command::Approver(command) => approve::approver(&command, &place),
         Command::Catalogue(command) => approve::catalogue(&command, &place),
-        Command::Staff(command) => approve::staff(&command, &place),
+        Command::Staff(command) => staff::staff(&command, &place),
         Command::Journal(command) => journal::run(&command),
         Command::Limits(shape) => limits(shape.output),
         Command::Completion { shell } => {

@@ -6,13 +6,15 @@
 //! protocol's plain types, and knows no link and no key.
 
 mod rows;
+mod runs;
 mod writer;
 mod writes;
 
+pub use runs::{Expire, NewJob, NewRun, SetState, Settle, Settled};
 pub use writer::Write;
 pub use writes::{
-    AddCustomer, Admit, Draft, Expire, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, NewJob, NewRun, Rename,
-    Seen, SetStanding, SetState, SetTlsKey, Settle, Settled, Suspend,
+    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, Rename, Seen, SetStanding,
+    SetTlsKey, Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, StoredToken};

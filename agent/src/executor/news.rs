@@ -1,0 +1,113 @@
+//! What the hub hands down besides orders: catalogues, locks, cancels. And the
+//! machine's word, for the uplink, that it is itself.
+
+use super::proof::Proof;
+use super::{DOUBT_EVERY, Executor, LOCKS, clocks};
+use crate::message::ToUplink;
+use fernwart_certs::catalogue::{self, Files};
+use fernwart_protocol::code::Refusal;
+use fernwart_protocol::document::{Cancel, Document, Envelope, Outcome};
+use fernwart_protocol::enroll::Claim;
+use fernwart_protocol::text::{Blob, chain};
+use fernwart_protocol::to_agent::CatalogueFile;
+use serde_json::json;
+use tracing::{info, warn};
+
+impl Executor {
+    pub(super) fn handle_lock(&mut self, envelope: &Envelope) {
+        match fernwart_certs::lock::believe(envelope, &self.catalogue) {
+            Ok(lock) => {
+                let body = json!({"locked": lock.locked, "key": lock.key, "reason": lock.reason});
+                let known = self.books.locks().is_ok_and(|locks| locks.contains(envelope) || locks.len() >= LOCKS);
+                let kept = known
+                    || self
+                        .books
+                        .write(clocks::moment(self.boot), |page| {
+                            page.lock(envelope)?;
+                            page.line("locked", &body).map(drop)
+                        })
+                        .inspect_err(|error| warn!(%error, "a lock could not be written; it holds until a restart"))
+                        .is_ok();
+                if kept && !known {
+                    info!(key = %lock.key, "a lock came");
+                }
+                self.locks.add(&lock, self.enrollment.machine);
+            }
+            Err(refusal) => warn!(code = refusal.code(), "a lock was not believed"),
+        }
+    }
+
+    /// A cancel reaches what has not begun; a look that is under way ends by
+    /// itself within seconds.
+    pub(super) fn handle_cancel(&mut self, envelope: &Envelope) {
+        let Some(entry) = self.catalogue.staff.find(&envelope.key) else { return };
+        let may = entry.until >= crate::now() && entry.customers.include(&self.enrollment.customer);
+        if !may || self.locks.holds(&envelope.key) {
+            return;
+        }
+        let Ok(cancel) = fernwart_certs::envelope::open::<Cancel>(envelope, &entry.order_key) else { return };
+        if cancel.machine != self.enrollment.machine {
+            return;
+        }
+        let Some(at) = self.to_look.iter().position(|(run, _)| *run == cancel.run) else { return };
+        self.to_look.remove(at);
+        let Ok(Some(record)) = self.books.run(&cancel.run) else { return };
+        let order = Document::from_bytes(record.order.bytes.as_bytes());
+        let Ok(order) = order else { return };
+        let proof = Proof { outcome: Outcome::Cancelled, ..Proof::refused(order, record.order, crate::now()) };
+        if let Err(error) = self.settle(proof, None) {
+            warn!(run = %cancel.run, %error, "a cancel could not be written");
+        }
+    }
+
+    pub(super) fn handle_catalogue(&mut self, offered: Vec<CatalogueFile>) {
+        let mut files = Files::default();
+        for file in offered {
+            files.insert(file.name.as_raw(), file.bytes.into_bytes());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let advanced = match runtime {
+            Ok(runtime) => runtime.block_on(catalogue::advance(&self.trusted, &files)),
+            Err(error) => return warn!(%error, "no runtime to verify a catalogue with"),
+        };
+        match advanced {
+            Ok((trusted, _)) if trusted == self.trusted => {}
+            Ok((trusted, catalogue)) => {
+                let body = json!({"versions": catalogue.versions});
+                // New timestamps come daily and change nothing; only what people
+                // signed is worth a line.
+                let news = catalogue.versions.targets != self.catalogue.versions.targets
+                    || catalogue.versions.root != self.catalogue.versions.root;
+                let written = self.books.write(clocks::moment(self.boot), |page| {
+                    page.follow(&trusted)?;
+                    if news { page.line("catalogue_followed", &body).map(drop) } else { Ok(()) }
+                });
+                if let Err(error) = written {
+                    return warn!(%error, "a newer catalogue could not be written; the old one stays");
+                }
+                info!(targets = catalogue.versions.targets, "following a newer catalogue");
+                self.trusted = trusted;
+                self.catalogue = catalogue;
+                self.say(ToUplink::Dial(self.dial()));
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                warn!(reason, "an offered catalogue was not believed");
+                if self.doubted_at.is_none_or(|at| at.elapsed() >= DOUBT_EVERY) {
+                    self.doubted_at = Some(std::time::Instant::now());
+                    if let Err(error) = self.note("catalogue_refused", &json!({"reason": reason})) {
+                        warn!(%error, "that could not be noted");
+                    }
+                }
+                self.say(ToUplink::CatalogueRefused(Refusal::BadSignature));
+            }
+        }
+    }
+
+    pub(super) fn handle_claim(&self, binding: &[u8; 32], tls_key: Vec<u8>) {
+        let Ok(tls_key) = Blob::try_from(tls_key) else { return };
+        let claim = Claim { machine: self.enrollment.machine, tls_key, signature: fernwart_certs::join::unsigned() };
+        let claim = fernwart_certs::join::prove_claim(claim, binding, &self.evidence);
+        self.say(ToUplink::Claim(claim.signature));
+    }
+}

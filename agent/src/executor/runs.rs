@@ -1,0 +1,314 @@
+//! Orders: through the gate into the books, looked after to their one outcome.
+
+use super::books::{Books, BooksError, Phase, RunRecord};
+use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
+use super::policy::Policy;
+use super::proof::Proof;
+use super::{Event, Executor, ExecutorError, LOOKS, NOTED, clocks};
+use crate::collect::{self, Surroundings};
+use crate::message::{Ticket, ToUplink};
+use fernwart_protocol::code::Refusal;
+use fernwart_protocol::diagnosis::Report;
+use fernwart_protocol::document::{Countersignature, Document, Envelope, Outcome, UnixMs};
+use fernwart_protocol::id::{Digest, RunId};
+use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
+use fernwart_protocol::text::{Blob, chain};
+use fernwart_protocol::to_hub::{Delivered, RunState, Settle};
+use serde_json::json;
+use tracing::{info, warn};
+
+impl Executor {
+    /// What was begun and is not under way has an outcome now: nobody knows.
+    pub(super) fn wake(&mut self) -> Result<(), ExecutorError> {
+        for (run, record) in self.books.runs_in(Phase::Started).map_err(ExecutorError::Books)? {
+            if self.under_way.contains_key(&run) {
+                continue;
+            }
+            warn!(%run, "was under way when the agent stopped");
+            let order = Document::from_bytes(record.order.bytes.as_bytes());
+            let Ok(order) = order else { continue };
+            let proof = Proof { outcome: Outcome::Interrupted, ..Proof::refused(order, record.order, crate::now()) };
+            self.settle(proof, None).map_err(ExecutorError::Books)?;
+        }
+        Ok(())
+    }
+
+    /// The owner's policy as it stands in the file now.
+    pub(super) fn policy(&self) -> Policy {
+        let text = std::fs::read_to_string(self.home.policy()).unwrap_or_default();
+        Policy::from_toml(&text).unwrap_or_else(|error| {
+            warn!(%error, "the policy cannot be read; nothing but diagnosis is allowed");
+            Policy::unreadable(text.as_bytes())
+        })
+    }
+
+    pub(super) fn handle_order(&mut self, ticket: Ticket, envelope: Envelope) {
+        let authentic = match gate::authenticate(&envelope, &self.standing()) {
+            Ok(authentic) => authentic,
+            Err(no) => return self.turn_away(ticket, &no),
+        };
+        let run = authentic.order().run;
+        match self.books.run(&run) {
+            Ok(None) => {}
+            Ok(Some(record)) => return self.answer_again(ticket, run, &authentic, record),
+            Err(error) => return self.refuse_unrecorded(ticket, &error),
+        }
+        let policy = self.policy();
+        let permitted = gate::permit(authentic, &self.standing(), &policy);
+        let result = match permitted {
+            Ok(permit) => self.begin(ticket, envelope, permit, policy.hash),
+            Err((refusal, authentic)) => {
+                info!(%run, code = refusal.code(), "order refused");
+                self.waiting.entry(run).or_default().push(ticket);
+                let proof = Proof {
+                    refusal: Some(refusal),
+                    staff: authentic.staff().clone(),
+                    ..Proof::refused(authentic.order().clone(), envelope, crate::now())
+                };
+                self.settle(proof, None)
+            }
+        };
+        if let Err(error) = result {
+            self.waiting.remove(&run);
+            self.refuse_unrecorded(ticket, &error);
+        }
+    }
+
+    /// Refuses before the ledger: nothing was done and nothing is kept but,
+    /// for staff, a line.
+    fn turn_away(&mut self, ticket: Ticket, no: &NotAuthentic) {
+        let refusal = no.refusal();
+        let noted = match no {
+            NotAuthentic::Staff(_, authentic) if self.noted.contains(&authentic.hash()) => Ok(()),
+            NotAuthentic::Staff(_, authentic) => {
+                self.noted.truncate(NOTED - 1);
+                self.noted.push_front(authentic.hash());
+                let order = authentic.order();
+                let body = json!({
+                    "code": refusal.code(), "run": order.run, "staff": authentic.staff(), "key": order.key,
+                    "action": order.action.word(), "machine": order.machine, "customer": order.customer,
+                });
+                self.note("order_refused", &body)
+            }
+            NotAuthentic::Stranger(_) => {
+                self.strangers.count += 1;
+                let due = self.strangers.noted_at.is_none_or(|at| at.elapsed() >= STRANGER_NOTE_EVERY);
+                if due {
+                    self.strangers.noted_at = Some(std::time::Instant::now());
+                    let body = json!({"code": refusal.code(), "count": std::mem::take(&mut self.strangers.count)});
+                    self.note("strangers_refused", &body)
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        if let Err(error) = noted {
+            warn!(%error, "a refusal could not be noted");
+        }
+        info!(code = refusal.code(), "order turned away");
+        self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
+    }
+
+    fn refuse_unrecorded(&self, ticket: Ticket, error: &BooksError) {
+        let refusal = match error {
+            BooksError::Full => Refusal::LedgerFull,
+            BooksError::Open(..) | BooksError::Write(_) | BooksError::Damaged(_) => Refusal::NoJournal,
+        };
+        warn!(%error, code = refusal.code(), "order refused: the books cannot be kept");
+        self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
+    }
+
+    /// A run id that is in the ledger already: told again, never done again.
+    fn answer_again(&mut self, ticket: Ticket, run: RunId, authentic: &Authentic, record: RunRecord) {
+        if fernwart_certs::sha256(record.order.bytes.as_bytes()) != authentic.hash() {
+            let no = NotAuthentic::Staff(Refusal::Replayed, Box::new(authentic.clone()));
+            return self.turn_away(ticket, &no);
+        }
+        match settlement(&self.books, run, record) {
+            Some(settle) => self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle)))),
+            None => {
+                self.waiting.entry(run).or_default().push(ticket);
+                self.say(ToUplink::Delivered(ticket, Delivered::State(RunState::Started)));
+            }
+        }
+    }
+
+    /// Books first, then the effect.
+    fn begin(&mut self, ticket: Ticket, envelope: Envelope, permit: Permit, policy: Digest) -> Result<(), BooksError> {
+        let order = permit.authentic().order().clone();
+        let body = json!({
+            "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
+            "reason": order.reason, "permitted_by": permit.rule().0,
+        });
+        let record = RunRecord {
+            order: envelope,
+            phase: Phase::Started,
+            received_at: crate::now(),
+            not_after: order.not_after,
+            receipt: None,
+            countersigned: None,
+        };
+        let floor = match self.clock() {
+            Clock::Plausible(now) => self.floor().max(order.not_before.min(now)),
+            Clock::Implausible { .. } => self.floor(),
+        };
+        self.books.write(clocks::moment(self.boot), |page| {
+            page.raise_time_floor(floor)?;
+            if !page.has_room()? {
+                return Err(BooksError::Full);
+            }
+            page.run(&order.run, &record)?;
+            page.line("run_started", &body).map(drop)
+        })?;
+        self.under_way.insert(order.run, (permit.rule(), policy));
+        self.waiting.entry(order.run).or_default().push(ticket);
+        self.say(ToUplink::Delivered(ticket, Delivered::State(RunState::Started)));
+        match permit.spend() {
+            Permitted::Diagnose(sections) => {
+                self.to_look.push_back((order.run, sections));
+                self.look_on();
+                Ok(())
+            }
+            Permitted::Nothing => {
+                let proof = Proof::refused(order, record.order, crate::now());
+                self.settle(proof, None)
+            }
+        }
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        let now = crate::now();
+        let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
+        let behind = self.floor().saturating_sub(now);
+        Surroundings {
+            hub_reachable: Some(self.linked.is_some()),
+            hub_rtt_us: self.linked.map(|linked| linked.rtt_us),
+            ahead_of_hub_ms: self.linked.map(|linked| linked.hub_ahead_ms.saturating_neg()),
+            behind_floor_ms: if behind > skew { behind } else { 0 },
+        }
+    }
+
+    fn look_on(&mut self) {
+        while self.looking < LOOKS {
+            let Some((run, sections)) = self.to_look.pop_front() else { return };
+            self.looking += 1;
+            let (events, surroundings, started_at) = (self.events.clone(), self.surroundings(), crate::now());
+            let look = move || {
+                let report = collect::look(&sections, &surroundings);
+                // Fails only once the executor has stopped.
+                let _ = events.blocking_send(Event::Looked(run, Box::new(report), started_at));
+            };
+            if let Err(error) = std::thread::Builder::new().name("look".into()).stack_size(512 * 1024).spawn(look) {
+                warn!(%error, "no thread to look with");
+                self.looking -= 1;
+                let report = collect::unable(&error.to_string());
+                self.handle_looked(run, report, started_at);
+            }
+        }
+    }
+
+    pub(super) fn handle_looked(&mut self, run: RunId, report: Report, started_at: UnixMs) {
+        self.looking = self.looking.saturating_sub(1);
+        let finished = self.books.run(&run).and_then(|record| {
+            let record = record.ok_or(BooksError::Damaged("runs"))?;
+            let order = Document::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
+            let packed = report.pack();
+            let outcome = if packed.is_ok() { Outcome::Ok } else { Outcome::Failed };
+            let permitted = self.under_way.get(&run).copied();
+            let proof = Proof { outcome, permitted, ..Proof::refused(order, record.order, started_at) };
+            self.settle(proof, packed.ok())
+        });
+        if let Err(error) = finished {
+            warn!(%run, %error, "an outcome could not be written; it will be told as interrupted");
+            self.under_way.remove(&run);
+            for ticket in self.waiting.remove(&run).unwrap_or_default() {
+                self.refuse_unrecorded(ticket, &error);
+            }
+        }
+        self.look_on();
+    }
+
+    /// Writes a run's one outcome and its receipt, then tells who waits.
+    pub(super) fn settle(&mut self, proof: Proof, report: Option<Vec<u8>>) -> Result<(), BooksError> {
+        let run = proof.order.run;
+        let policy = self.policy();
+        let (versions, evidence) = (self.catalogue.versions, &self.evidence);
+        let moment = clocks::moment(self.boot);
+        let record = self.books.write(moment, |page| {
+            let record = proof.write(page, report.as_deref(), &policy, versions, evidence, moment)?;
+            page.run(&run, &record)?;
+            if let Some(report) = &report {
+                page.report(&run, report)?;
+            }
+            Ok(record)
+        })?;
+        let settle = record.receipt.map(|receipt| Settle {
+            order: record.order,
+            receipt,
+            body: report.and_then(|report| Blob::try_from(report).ok()).unwrap_or_default(),
+        });
+        self.under_way.remove(&run);
+        if let Some(settle) = settle {
+            let tickets = self.waiting.remove(&run).unwrap_or_default();
+            if tickets.is_empty() && self.linked.is_some() {
+                self.say(ToUplink::Settle(settle));
+                return Ok(());
+            }
+            for ticket in tickets {
+                self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle.clone()))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every outcome that no hub has acknowledged, oldest first.
+    pub(super) fn resettle(&mut self) {
+        if let Err(error) = self.wake() {
+            return warn!(reason = chain(&error), "runs that were cut short cannot be settled yet");
+        }
+        let finished = match self.books.runs_in(Phase::Finished) {
+            Ok(finished) => finished,
+            Err(error) => return warn!(%error, "unacknowledged outcomes cannot be read"),
+        };
+        for (run, record) in finished {
+            if let Some(settle) = settlement(&self.books, run, record) {
+                self.say(ToUplink::Settle(settle));
+            }
+        }
+    }
+
+    pub(super) fn handle_stored(&mut self, run: RunId, envelope: Envelope) {
+        let Ok(Some(record)) = self.books.run(&run) else { return };
+        let Some(receipt) = &record.receipt else { return };
+        let key = self.catalogue.hub.evidence_key(&envelope.key);
+        let said: Option<Countersignature> = key.and_then(|key| fernwart_certs::envelope::open(&envelope, key).ok());
+        let fits = |said: &Countersignature| {
+            said.run == run
+                && said.machine == self.enrollment.machine
+                && said.receipt == fernwart_certs::sha256(receipt.bytes.as_bytes())
+        };
+        let Some(said) = said.filter(fits) else {
+            return warn!(%run, "the hub's countersignature does not fit; the outcome is kept");
+        };
+        let record = RunRecord { phase: Phase::Acknowledged, countersigned: Some(envelope), ..record };
+        let newest = self.books.hub_chain().map(|(seq, _)| seq).unwrap_or_default();
+        let fell = json!({"run": run, "hub_had": newest, "hub_has": said.chain_seq});
+        let written = self.books.write(clocks::moment(self.boot), |page| {
+            page.run(&run, &record)?;
+            page.drop_report(&run)?;
+            if said.chain_seq > newest {
+                page.hub_chain(said.chain_seq, &said.chain_head)
+            } else {
+                page.line("hub_fell_back", &fell).map(drop)
+            }
+        });
+        if let Err(error) = written {
+            warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again");
+        }
+    }
+}
+
+fn settlement(books: &Books, run: RunId, record: RunRecord) -> Option<Settle> {
+    let body = books.report(&run).ok().flatten().unwrap_or_default();
+    Some(Settle { order: record.order, receipt: record.receipt?, body: Blob::try_from(body).unwrap_or_default() })
+}

@@ -1,0 +1,39 @@
+//! One who asks, and how far the published staff list lets them reach.
+
+use crate::Shared;
+use fernwart_certs::catalogue::{Customers, Role, StaffEntry};
+use fernwart_fleet::{Job, Machine};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::id::{Digest, KeyId};
+
+/// One who asks, as the published staff list has it at this moment.
+pub(crate) struct Caller {
+    pub(crate) entry: StaffEntry,
+}
+
+impl Caller {
+    /// Who this is now, if still anybody.
+    pub(crate) fn current(shared: &Shared, key: KeyId, tls_key: Digest) -> Result<Self, Denial> {
+        if shared.is_suspended(&key) {
+            return Err(Denial::Suspended);
+        }
+        let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
+        let entry = catalogue.staff.find(&key).filter(|entry| entry.tls_key == tls_key && entry.until >= crate::now());
+        entry.cloned().map(|entry| Self { entry }).ok_or(Denial::NotInStaffList)
+    }
+
+    /// Whether the role suffices.
+    pub(crate) fn must_be(&self, role: Role) -> Result<(), Denial> {
+        if self.entry.role >= role { Ok(()) } else { Err(Denial::BeyondRole) }
+    }
+
+    /// Whether this job is the caller's own, or one of everybody's machines.
+    pub(crate) fn may_see(&self, job: &Job) -> bool {
+        job.key == self.entry.key || self.entry.customers == Customers::All
+    }
+
+    /// Whether this machine is within reach.
+    pub(crate) fn reaches(&self, machine: &Machine) -> bool {
+        self.entry.customers.include(&machine.customer)
+    }
+}

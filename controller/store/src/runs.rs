@@ -1,0 +1,210 @@
+//! Jobs and runs: stored before they are offered, settled once, ended in time.
+
+use crate::rows::{self, number};
+use crate::writes::json;
+use crate::{Write, encoded};
+use fernwart_fleet::RunState;
+use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::document::{Envelope, Outcome, UnixMs};
+use fernwart_protocol::id::{Digest, JobId, KeyId, MachineId, RunId};
+use fernwart_protocol::staff::Verdict;
+use fernwart_protocol::text::Text;
+use sqlx::{AnyConnection, Row};
+
+/// Stores a job with its runs, before any is offered.
+#[derive(Debug)]
+pub struct NewJob {
+    /// What is asked.
+    pub action: Text<64>,
+    /// Who asks.
+    pub key: KeyId,
+    /// The name of who asks.
+    pub staff: Text<64>,
+    /// Why.
+    pub reason: Text<500>,
+    /// When.
+    pub at: UnixMs,
+    /// Its runs.
+    pub runs: Vec<NewRun>,
+}
+
+/// A run to be.
+#[derive(Debug)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// Its machine.
+    pub machine: MachineId,
+    /// Where it begins: offered, or away.
+    pub state: RunState,
+    /// Its order.
+    pub order: Envelope,
+    /// Until when the order is valid.
+    pub not_after: UnixMs,
+}
+
+/// Ends runs whose time has passed without an outcome. One that comes later
+/// still wins.
+#[derive(Debug)]
+pub struct Expire {
+    /// Orders valid until before this are over.
+    pub before: UnixMs,
+}
+
+impl Write for Expire {
+    /// How many there were.
+    type Reply = u64;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
+        let sql =
+            "UPDATE runs SET state = 'expired' WHERE state IN ('queued', 'offered', 'running') AND not_after < $1";
+        Ok(sqlx::query(sql).bind(self.before).execute(to).await?.rows_affected())
+    }
+}
+
+impl Write for NewJob {
+    type Reply = JobId;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<JobId, sqlx::Error> {
+        let row = sqlx::query("SELECT COALESCE(MAX(id), 0) + 1 AS next FROM jobs").fetch_one(&mut *to).await?;
+        let id: i64 = row.try_get("next")?;
+        let sql = "INSERT INTO jobs (id, action, staff_key, staff, reason, made_at, selected) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        sqlx::query(sql)
+            .bind(id)
+            .bind(self.action.as_raw())
+            .bind(self.key.to_string())
+            .bind(self.staff.as_raw())
+            .bind(self.reason.as_raw())
+            .bind(self.at)
+            .bind(number(self.runs.len() as u64))
+            .execute(&mut *to)
+            .await?;
+        for run in &self.runs {
+            let sql = "INSERT INTO runs (id, job, machine, state, order_envelope, not_after) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
+            sqlx::query(sql)
+                .bind(run.id.to_string())
+                .bind(id)
+                .bind(run.machine.to_string())
+                .bind(run.state.as_str())
+                .bind(encoded(&run.order, "order")?)
+                .bind(run.not_after)
+                .execute(&mut *to)
+                .await?;
+        }
+        Ok(JobId(rows::unsigned(id)))
+    }
+}
+
+/// A run has come further, short of its outcome.
+#[derive(Debug)]
+pub struct SetState {
+    /// The run.
+    pub run: RunId,
+    /// Where it stands.
+    pub state: RunState,
+    /// Why the machine would not take it.
+    pub refusal: Option<Refusal>,
+}
+
+impl Write for SetState {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE runs SET state = $2, refusal = $3 WHERE id = $1 AND state = 'offered'";
+        let refusal = self.refusal.map(Refusal::code);
+        sqlx::query(sql).bind(self.run.to_string()).bind(self.state.as_str()).bind(refusal).execute(to).await?;
+        Ok(())
+    }
+}
+
+/// A run's outcome, with its place in the machine's chain of receipts.
+#[derive(Debug)]
+pub struct Settle {
+    /// The run.
+    pub run: RunId,
+    /// The machine.
+    pub machine: MachineId,
+    /// Its order, for a hub that was restored from before it.
+    pub order: Envelope,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The machine's signed word.
+    pub receipt: Envelope,
+    /// SHA-256 of the receipt.
+    pub receipt_hash: Digest,
+    /// The report.
+    pub report: Vec<u8>,
+    /// What the report says, if there is one.
+    pub verdict: Option<Verdict>,
+    /// When.
+    pub now: UnixMs,
+    /// The chain's next head from its last and the receipt's hash.
+    pub chain: fn(&Digest, &Digest) -> Digest,
+}
+
+/// Where a receipt stands in its machine's chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Its position.
+    pub seq: u64,
+    /// The chain's head with it.
+    pub head: Digest,
+    /// When it was stored first.
+    pub at: UnixMs,
+}
+
+impl Write for Settle {
+    /// Where it stands, or why it may not.
+    type Reply = Result<Settled, Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
+        let (run, machine) = (self.run.to_string(), self.machine.to_string());
+        let damaged = |_| sqlx::Error::Decode("chain_head".into());
+        let receipt = encoded(&self.receipt, "receipt")?;
+        let known =
+            sqlx::query("SELECT state, machine, receipt, settled_at, chain_seq, chain_head FROM runs WHERE id = $1")
+                .bind(&run)
+                .fetch_optional(&mut *to)
+                .await?;
+        match &known {
+            Some(row) if row.try_get::<String, _>("machine")? != machine => return Ok(Err(Denial::NoSuchMachine)),
+            Some(row) if row.try_get::<String, _>("state")? == RunState::Settled.as_str() => {
+                // One outcome a run, for ever: another one is not signed for.
+                if row.try_get::<Option<Vec<u8>>, _>("receipt")?.as_ref() != Some(&receipt) {
+                    return Ok(Err(Denial::OtherOutcome));
+                }
+                let head: String = row.try_get("chain_head")?;
+                let seq = rows::unsigned(row.try_get("chain_seq")?);
+                return Ok(Ok(Settled { seq, head: head.parse().map_err(damaged)?, at: row.try_get("settled_at")? }));
+            }
+            Some(_) => {}
+            None => {
+                let sql = "INSERT INTO runs (id, job, machine, state, order_envelope, not_after) VALUES ($1, 0, $2, 'offered', $3, 0)";
+                let query = sqlx::query(sql).bind(&run).bind(&machine).bind(encoded(&self.order, "order")?);
+                query.execute(&mut *to).await?;
+            }
+        }
+        let row = sqlx::query("SELECT chain_seq, chain_head FROM machines WHERE id = $1")
+            .bind(&machine)
+            .fetch_one(&mut *to)
+            .await?;
+        let last: String = row.try_get("chain_head")?;
+        let seq = rows::unsigned(row.try_get("chain_seq")?) + 1;
+        let head = (self.chain)(&last.parse().map_err(damaged)?, &self.receipt_hash);
+        let sql = "UPDATE runs SET state = 'settled', outcome = $2, receipt = $3, report = $4, settled_at = $5, \
+                   chain_seq = $6, chain_head = $7 WHERE id = $1";
+        sqlx::query(sql)
+            .bind(&run)
+            .bind(self.outcome.as_str())
+            .bind(receipt)
+            .bind(self.report.as_slice())
+            .bind(self.now)
+            .bind(number(seq))
+            .bind(head.to_string())
+            .execute(&mut *to)
+            .await?;
+        let sql = "UPDATE machines SET chain_seq = $2, chain_head = $3 WHERE id = $1";
+        sqlx::query(sql).bind(&machine).bind(number(seq)).bind(head.to_string()).execute(&mut *to).await?;
+        if let Some(verdict) = &self.verdict {
+            let sql = "UPDATE machines SET verdict = $2, newest_run = $3 WHERE id = $1";
+            sqlx::query(sql).bind(&machine).bind(json(verdict)?).bind(&run).execute(to).await?;
+        }
+        Ok(Ok(Settled { seq, head, at: self.now }))
+    }
+}
