@@ -222,11 +222,20 @@ impl World {
     }
 
     /// The same in a folder of one's own, for instance a small file system.
+    pub fn in_folder(folder: tempfile::TempDir) -> Self {
+        Self::begin(folder, "127.0.0.1")
+    }
+
+    /// The same with the hub at another address of this computer.
     ///
     /// # Panics
     /// When the shop cannot be begun.
-    pub fn in_folder(folder: tempfile::TempDir) -> Self {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    pub fn at(host: &str) -> Self {
+        Self::begin(tempfile::tempdir().expect("a folder"), host)
+    }
+
+    fn begin(folder: tempfile::TempDir, host: &str) -> Self {
+        let address = SocketAddr::new(host.parse().expect("an address"), free_port());
         let text = address.to_string();
         let arguments = [
             "init",

@@ -6,5 +6,6 @@ mod absence;
 mod ceremony;
 mod fleet;
 mod hostile;
+mod moving;
 mod transcripts;
 mod trouble;

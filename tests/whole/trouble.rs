@@ -38,6 +38,32 @@ fn a_hub_that_is_down_is_told_with_what_to_do() {
 }
 
 #[test]
+fn the_small_commands_answer() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let doctor = world.technician(&["doctor"]);
+    assert!(matches!(doctor.code, 0 | 1) && doctor.out.contains("1 of 1 machines online"), "{}", doctor.out);
+    let shown = world.technician(&["show", "kasse-1"]).exits(0).out;
+    assert!(shown.contains("certificate") && shown.contains("online"), "{shown}");
+    assert!(world.technician(&["limits", "-o", "csv"]).exits(0).out.contains("frame,1048576,bytes"));
+    assert!(world.technician(&["completion", "bash"]).exits(0).out.contains("_fernwart()"));
+    assert!(world.technician(&["man"]).exits(0).out.contains(".TH fernwart"));
+    assert!(world.technician(&["customer", "ls", "-o", "name"]).exits(0).out.contains("Bäckerei Meyer"));
+    let last = world.technician(&["staff", "rm", "jana"]).exits(2);
+    assert!(last.err.contains("FW-CAT-09"), "{}", last.err);
+    let offline = machine.owner(&["diagnose", "--lang", "de"]);
+    assert!(matches!(offline.code, 0 | 1) && offline.out.contains("Prüfungen"), "{}", offline.out);
+    let policy = machine.home.join("policy.toml");
+    std::fs::write(&policy, "[look]\nmode = \"never\"\n[act]\nmode = \"never\"\n").expect("written");
+    let refused = world.technician(&["diagnose", "kasse-1"]).exits(3);
+    assert!(refused.err.contains("FW-OWN-01"), "{}", refused.err);
+    std::fs::write(&policy, "surprise = true").expect("written");
+    machine.owner(&["policy", "check"]).exits(1);
+    let said = world.technician(&["diagnose", "kasse-1", "--section", "power"]);
+    assert!(matches!(said.code, 0 | 1), "a broken policy still allows diagnosis: {}", said.err);
+}
+
+#[test]
 fn keys_that_others_may_read_are_refused_by_name() {
     use std::os::unix::fs::PermissionsExt;
     let mut world = World::new();

@@ -269,6 +269,27 @@ fn an_expired_machine_comes_back_with_a_new_certificate_by_itself() {
 }
 
 #[test]
+fn a_machine_renews_its_certificate_by_itself_with_a_new_key() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    let path = machine.home.join("tls.identity");
+    let mut agent = identity(&path);
+    let old_key = agent.key.digest();
+    let then = SystemTime::now() - Duration::from_secs(60 * 24 * 3600);
+    agent.chain = stolen_ca(&world).issue_member(Name::Machine(id_of(&agent)), agent.key.spki(), then).expect("issued");
+    agent.write(&path).expect("written");
+    let (from, _) = agent.lasts().expect("a certificate");
+    assert!(from < fernwart_agent::now() - 50 * 24 * 3_600_000, "it is old");
+    machine.restart();
+    wait_until("it is renewed", || identity(&path).key.digest() != old_key);
+    wait_until("it is linked with the new one", || machine.agent.log().matches("INFO linked").count() >= 3);
+    let (from, _) = identity(&path).lasts().expect("a certificate");
+    assert!(from > fernwart_agent::now() - 3_600_000);
+    others_are_undisturbed(&world, "kasse-1");
+}
+
+#[test]
 fn a_suspended_technician_is_cut_off_at_the_hub_and_at_every_machine() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");

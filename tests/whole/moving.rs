@@ -1,0 +1,95 @@
+//! A machine whose address changes keeps its link: QUIC moves with it.
+
+use fernwart_tests::{Process, World, run, wait_within};
+use std::process::Command;
+use std::time::Duration;
+
+/// A network namespace with one cable to this computer; gone with its owner.
+struct Elsewhere {
+    name: String,
+    cable: String,
+}
+
+fn ip(arguments: &str) -> bool {
+    Command::new("ip")
+        .args(arguments.split_whitespace())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+}
+
+impl Elsewhere {
+    fn new() -> Option<Self> {
+        let mark = std::process::id() % 10_000;
+        let (name, cable) = (format!("fwt{mark}"), format!("fwt{mark}a"));
+        let made = ip(&format!("netns add {name}"));
+        if !made {
+            assert!(std::env::var_os("CI").is_none(), "network namespaces need root");
+            println!("skipped: network namespaces need root");
+            return None;
+        }
+        let there = Self { name, cable };
+        let (name, cable) = (&there.name, &there.cable);
+        for step in [
+            format!("link add {cable} type veth peer name eth0 netns {name}"),
+            format!("addr add 10.231.77.1/24 dev {cable}"),
+            format!("link set {cable} up"),
+            format!("-n {name} link set lo up"),
+            format!("-n {name} addr add 10.231.77.2/24 dev eth0"),
+            format!("-n {name} link set eth0 up"),
+        ] {
+            assert!(ip(&step), "ip {step}");
+        }
+        Some(there)
+    }
+
+    fn inside(&self, command: &Command) -> Command {
+        let mut inside = Command::new("ip");
+        inside.args(["netns", "exec", &self.name]).arg(command.get_program()).args(command.get_args());
+        inside
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        ip(&format!("netns del {}", self.name));
+        ip(&format!("link del {}", self.cable));
+    }
+}
+
+#[test]
+fn a_machine_that_changes_its_address_keeps_its_link() {
+    let Some(there) = Elsewhere::new() else { return };
+    let world = World::at("10.231.77.1");
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    let home = world.path().join("kasse-1");
+    let agent = |arguments: &[&str]| {
+        let mut command = Command::new(fernwart_tests::program("fernwart-agent"));
+        command.arg("--home").arg(&home).args(arguments);
+        there.inside(&command)
+    };
+    run(&mut agent(&["enroll", &line, "--policy", "ask", "--no-service"])).exits(0);
+    let running = Process::start(&mut agent(&["run"]), &world.path().join("agent.log"));
+    let name = world.technician(&["pending", "-o", "name"]).exits(0).out.trim().to_owned();
+    world.technician(&["admit", &name, "--as", "kasse-1"]).exits(0);
+    wait_within(Duration::from_secs(10), "it is linked", || world.is_online("kasse-1"));
+    let linked = |process: &Process| process.log().matches("INFO linked").count();
+    assert_eq!(linked(&running), 1);
+
+    assert!(ip(&format!("-n {} addr add 10.231.77.9/24 dev eth0", there.name)));
+    assert!(ip(&format!("-n {} addr del 10.231.77.2/24 dev eth0", there.name)));
+    assert!(ip(&format!("-n {} addr replace 10.231.77.9/24 dev eth0", there.name)));
+    let addresses = run(Command::new("ip").args(["-n", &there.name, "-4", "-o", "addr", "show", "eth0"])).exits(0).out;
+    assert!(
+        addresses.contains("10.231.77.9") && !addresses.contains("10.231.77.2/"),
+        "the old address is gone: {addresses}"
+    );
+    // The agent speaks at least every 20 s; its first word from the new address moves the link.
+    let moved = wait_within(Duration::from_secs(40), "the link has moved", || {
+        world.technician(&["ping", "kasse-1", "--timeout", "1s"]).code == 0
+    });
+    println!("moved after {moved:?}");
+    assert_eq!(linked(&running), 1, "it is the same link: {}", running.log());
+    let said = world.technician(&["diagnose", "kasse-1", "--section", "network", "-o", "jsonl"]);
+    assert!(matches!(said.code, 0 | 1) && said.out.contains("10.231.77.9"), "{}", said.out);
+}
