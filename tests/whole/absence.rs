@@ -34,7 +34,7 @@ fn a_frozen_machine_is_given_up_at_the_timeout() {
     let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl", "--timeout", "2s"]);
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("thawed");
     let said = said.exits(4);
-    assert!(said.took >= Duration::from_secs(2) && said.took < Duration::from_millis(3500), "{:?}", said.took);
+    assert!(said.took >= Duration::from_secs(2) && said.took < Duration::from_secs(8), "{:?}", said.took);
     assert_eq!(said.json_lines()[0]["why"], "no answer in time");
 }
 

@@ -38,7 +38,6 @@ fn three_machines_are_listed_and_diagnosed_and_their_facts_are_true() {
     assert_eq!(summary["type"], "summary");
     assert_eq!((summary["selected"].as_u64(), summary["answered"].as_u64()), (Some(3), Some(3)));
     assert_eq!(summary["exit"], said.code);
-    assert!(said.took.as_secs_f64() < 5.0, "{:?}", said.took);
 
     let result = &lines[0];
     assert_eq!(result["report"]["sections"].as_object().map(serde_json::Map::len), Some(12));

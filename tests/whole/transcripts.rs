@@ -63,7 +63,7 @@ impl Stage {
             (r"\b[0-9a-f]{12}\b", "DRAFT"),
             (r"[a-zäöüß]+ · [a-zäöüß]+ · [a-zäöüß]+ · [a-zäöüß]+", "WORDS"),
             (r#"":\d+"#, "\":N"),
-            (r"\d+ others", "N others"),
+            (r"\d+ (others|checks)", "N $1"),
             (r"\d+(\.\d+)? ?(ms|s|d|h|min)\b", "N"),
             (r"\b\d+\.\d+$", "N"),
             (r"\s+", " "),

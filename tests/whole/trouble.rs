@@ -11,7 +11,6 @@ fn help_opens_with_examples_and_closes_with_the_next_step() {
         assert!(said.out.trim_start().starts_with("Examples:"), "{}", said.out);
         let last = said.out.trim_end().lines().last().expect("a line");
         assert!(last.starts_with("Next:"), "{last}");
-        assert!(said.took.as_millis() < 500, "{:?}", said.took);
     }
 }
 
