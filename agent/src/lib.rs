@@ -15,6 +15,7 @@ pub mod message;
 pub mod run;
 pub mod service;
 pub mod status;
+pub mod trouble;
 pub mod uplink;
 pub mod words;
 

@@ -6,6 +6,7 @@ use fernwart_agent::executor::journal_at_rest;
 use fernwart_agent::executor::policy;
 use fernwart_agent::home::{self, Enrollment, Home};
 use fernwart_agent::local::{self, Answer, Question};
+use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
 use fernwart_agent::{enroll, run, service, status};
 use fernwart_certs::invitation::{Invitation, LONGEST};
@@ -13,7 +14,7 @@ use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::text::chain;
 use std::io::{BufRead, IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Lets your IT support look after this computer, as far as you allow.
@@ -96,44 +97,51 @@ fn main() -> ExitCode {
         .with_max_level(tracing::Level::INFO)
         .with_target(false)
         .init();
-    match act(arguments) {
+    let folder = arguments.home.clone().or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
+    let home = Home::at(&folder.unwrap_or_else(|| PathBuf::from(home::DEFAULT)));
+    let known = home.enrollment().ok().map(|enrollment| enrollment.language);
+    let words = Words::new(arguments.lang.or(known).unwrap_or_else(language_of_user));
+    match act(arguments, &home, &words) {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(5)
-        }
+        Err(error) => match error.downcast_ref::<Trouble>() {
+            Some(trouble) => {
+                eprint!("{}", trouble.in_words(&words));
+                ExitCode::from(trouble.exit)
+            }
+            None => {
+                eprintln!("{}: {}\n  ({error:#})", words.say("error"), words.say("trouble-other"));
+                ExitCode::from(5)
+            }
+        },
     }
 }
 
-fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let folder = arguments.home.or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
-    let home = Home::at(&folder.unwrap_or_else(|| PathBuf::from(home::DEFAULT)));
-    let enrollment = home.enrollment();
-    let language = arguments.lang.or(enrollment.as_ref().ok().map(|e| e.language)).unwrap_or_else(language_of_user);
-    let words = Words::new(language);
+fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
+    let enrollment = home.enrollment().map_err(Trouble::from);
     match arguments.command {
         Command::Enroll { line, file, policy, no_service } => {
-            enroll(&home, read_invitation(line, file)?, policy, no_service, arguments.lang)
+            enroll(home, read_invitation(line, file)?, policy, no_service, arguments.lang)
         }
         Command::Run => {
-            run::run(&home)?;
+            enrollment?;
+            run::run(home)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Status => {
             let enrollment = enrollment?;
-            say(&status::status(&home, &enrollment, &words)?)
+            say(&status::status(home, &enrollment, words)?)
         }
         Command::Diagnose { output } => {
             let report = status::diagnose();
             match output {
-                Output::Text => say(&status::report_in_words(&report, &words))?,
+                Output::Text => say(&status::report_in_words(&report, words))?,
                 Output::Json => say(&(serde_json::to_string(&report)? + "\n"))?,
             };
             let critical = report.worst() == Some(fernwart_protocol::diagnosis::Severity::Crit);
             Ok(if critical { ExitCode::from(1) } else { ExitCode::SUCCESS })
         }
-        Command::Policy { command: PolicyCommand::Check } => check_policy(&home, &words),
-        Command::Journal { export } => journal(&home, &enrollment?, export, &words),
+        Command::Policy { command: PolicyCommand::Check } => check_policy(home, words),
+        Command::Journal { export } => journal(home, &enrollment?, export, words),
         Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -146,26 +154,24 @@ fn say(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn read_invitation(line: Option<String>, file: Option<PathBuf>) -> anyhow::Result<Invitation> {
+fn read_invitation(line: Option<String>, file: Option<PathBuf>) -> Result<Invitation, Trouble> {
     let longest = LONGEST as u64 * 2;
     let mut text = String::new();
     match (&line, file) {
         (Some(line), _) => text.clone_from(line),
-        (None, Some(path)) if path.as_os_str() == "-" => {
-            std::io::stdin().take(longest).read_to_string(&mut text).context("reading the invitation")?;
-        }
         (None, Some(path)) => {
-            let file = std::fs::File::open(&path).with_context(|| format!("reading {}", path.display()))?;
-            file.take(longest).read_to_string(&mut text)?;
+            let read = if path.as_os_str() == "-" {
+                std::io::stdin().take(longest).read_to_string(&mut text)
+            } else {
+                std::fs::File::open(&path).and_then(|file| file.take(longest).read_to_string(&mut text))
+            };
+            read.map_err(|error| Trouble::unreadable(&path, &error))?;
         }
-        (None, None) => bail!("no invitation. Ask your IT support for one; it begins with fw1-     [FW-JOIN-20]"),
+        (None, None) => return Err(Trouble::no_invitation()),
     }
-    let invitation: Invitation = text.parse().context("this is no invitation     [FW-JOIN-21]")?;
+    let invitation: Invitation = text.parse()?;
     if line.is_some() && !invitation.may_stand_in_argv() {
-        bail!(
-            "this invitation lets in more than one machine, so it must not stand on a command line, where every \
-             program could read it.\n  now: save it in a file and use --invitation FILE     [FW-JOIN-22]"
-        );
+        return Err(Trouble::invitation_in_argv());
     }
     Ok(invitation)
 }
@@ -188,10 +194,7 @@ fn enroll(
     }
     let prepared = policy.as_deref().map(policy_text).transpose()?;
     if prepared.is_none() && !std::io::stdin().is_terminal() {
-        bail!(
-            "what may be repaired on this computer? Without a terminal this must be said.\n  now: add --policy ask \
-             (or nightly, trusted, or a file)     [FW-OWN-10]"
-        );
+        return Err(Trouble::no_policy().into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let joined = runtime.block_on(enroll::join(home, &invitation, |step| {
@@ -202,10 +205,7 @@ fn enroll(
         // A reader that has gone away does not stop the joining.
         let _ = say(&(line + "\n"));
     }));
-    let joined = joined.map_err(|error| match &error {
-        enroll::EnrollError::Denied(denial) => anyhow::anyhow!("{}     [{}]", chain(&error), denial.code()),
-        _ => anyhow::anyhow!("{}     [FW-JOIN-23]", chain(&error)),
-    })?;
+    let joined = joined.map_err(Trouble::from)?;
     let shop = joined.catalogue.shop.name.to_string();
     let contact = status::contact_in_brackets(&joined.catalogue.shop);
     let customer = joined.enrollment.customer_name.to_string();
@@ -238,14 +238,14 @@ fn enroll(
     say(&out)
 }
 
-fn policy_text(choice: &str) -> anyhow::Result<String> {
+fn policy_text(choice: &str) -> Result<String, Trouble> {
     let text = match choice {
         "ask" => policy::ASK.to_owned(),
         "nightly" => policy::NIGHTLY.to_owned(),
         "trusted" => policy::TRUSTED.to_owned(),
-        file => std::fs::read_to_string(file).with_context(|| format!("reading the policy {file}"))?,
+        file => std::fs::read_to_string(file).map_err(|error| Trouble::unreadable(Path::new(file), &error))?,
     };
-    policy::Policy::from_toml(&text).with_context(|| format!("the policy {choice} cannot be used"))?;
+    policy::Policy::from_toml(&text).map_err(|error| Trouble::bad_policy(&error))?;
     Ok(text)
 }
 
@@ -258,11 +258,11 @@ fn ask_policy(words: &Words, shop: &str) -> anyhow::Result<String> {
     std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    policy_text(match answer.trim() {
+    Ok(policy_text(match answer.trim() {
         "2" => "nightly",
         "3" => "trusted",
         _ => "ask",
-    })
+    })?)
 }
 
 fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {

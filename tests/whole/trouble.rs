@@ -37,6 +37,26 @@ fn a_hub_that_is_down_is_told_with_what_to_do() {
 }
 
 #[test]
+fn customers_read_what_went_wrong_in_their_language() {
+    let world = World::new();
+    let said = world.owner_in("kasse-1", &["--lang", "de", "status"]).exits(2);
+    assert!(said.err.starts_with("Fehler: dieser Rechner ist noch nicht angemeldet     [FW-JOIN-24]"), "{}", said.err);
+    let said = world.owner_in("kasse-1", &["enroll", "fw1-abc", "--policy", "ask"]).exits(2);
+    assert!(said.err.starts_with("Error: the invitation is incomplete"), "{}", said.err);
+    let said = world.owner_in("kasse-1", &["--lang", "de", "enroll"]).exits(2);
+    assert!(said.err.contains("Was nun: Bitten Sie Ihre IT-Betreuung"), "{}", said.err);
+    let many = world.invitation(&["A", "--machines", "5"]);
+    let said = world.owner_in("kasse-1", &["enroll", &many, "--policy", "ask"]).exits(2);
+    assert!(said.err.contains("FW-JOIN-22"), "{}", said.err);
+    let one = world.invitation(&["A"]);
+    let said = world.owner_in("kasse-1", &["enroll", &one]).exits(2);
+    assert!(said.err.contains("FW-OWN-10"), "{}", said.err);
+    world.owner_in("kasse-1", &["enroll", &one, "--policy", "nightly", "--no-service"]).exits(0);
+    let said = world.owner_in("kasse-2", &["--lang", "de", "enroll", &one, "--policy", "ask", "--no-service"]).exits(3);
+    assert!(said.err.contains("schon von einem anderen Rechner benutzt     [FW-JOIN-03]"), "{}", said.err);
+}
+
+#[test]
 fn the_small_commands_answer() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");

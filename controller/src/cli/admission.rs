@@ -244,7 +244,7 @@ pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
                 told.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
             let fits = [Language::De, Language::En]
                 .into_iter()
-                .any(|language| words_of(session, &machine, language).split(" · ").eq(told.iter().map(String::as_str)));
+                .any(|language| words_of(session, &machine, language).split(" · ").map(plainly).eq(told.iter().map(|word| plainly(word))));
             if !fits {
                 return Err(Failure::new(Exit::Refused, "FW-JOIN-07", "the words differ: this is not the machine you are talking about, or somebody sits in between; it was not admitted")
                     .now(format!("fernwart reject {}", command.machine)));

@@ -44,6 +44,18 @@ const HERE: &[(&str, &str, &str)] = &[
         "save it in a file: --invitation FILE",
     ),
     ("FW-JOIN-23", "joining failed; nothing counts yet", "try again; the message says where it stopped"),
+    ("FW-JOIN-24", "the machine has not joined yet", "fernwart-agent enroll, with an invitation"),
+    (
+        "FW-JOIN-25",
+        "the machine cannot reach the hub its invitation names, or it is another one",
+        "check the network and that UDP gets through; compare the invitation",
+    ),
+    (
+        "FW-JOIN-26",
+        "what answered could not show what approvers have signed",
+        "do not go on; invite anew and compare the hub's CA",
+    ),
+    ("FW-OWN-11", "the policy file cannot be used", "fernwart-agent policy check says why"),
     ("FW-OWN-10", "without a terminal the policy must be given", "--policy ask, nightly, trusted or a file"),
     ("FW-HUB-20", "the folder is no hub's", "fernwart init makes one"),
     ("FW-HUB-21", "another hub runs on this folder", "stop the other one first"),

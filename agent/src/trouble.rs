@@ -1,0 +1,116 @@
+//! What a customer reads when something did not work: what, why, what now, and
+//! a code, in their language. The technical cause stands beneath, for whoever
+//! helps them.
+
+use crate::enroll::EnrollError;
+use crate::home::HomeError;
+use crate::words::Words;
+use fernwart_certs::invitation::BadInvitation;
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::text::chain;
+
+/// Something did not work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {cause}")]
+pub struct Trouble {
+    id: &'static str,
+    code: &'static str,
+    /// How the program ends.
+    pub exit: u8,
+    cause: String,
+}
+
+const USAGE: u8 = 2;
+const REFUSED: u8 = 3;
+const NO_ANSWER: u8 = 4;
+const FAILED: u8 = 5;
+
+impl Trouble {
+    const fn new(id: &'static str, code: &'static str, exit: u8, cause: String) -> Self {
+        Self { id, code, exit, cause }
+    }
+
+    /// No invitation was given.
+    pub const fn no_invitation() -> Self {
+        Self::new("no-invitation", "FW-JOIN-20", USAGE, String::new())
+    }
+
+    /// The invitation lets in many and must not be read by others.
+    pub const fn invitation_in_argv() -> Self {
+        Self::new("invitation-in-argv", "FW-JOIN-22", USAGE, String::new())
+    }
+
+    /// Nobody can be asked for the policy.
+    pub const fn no_policy() -> Self {
+        Self::new("no-policy", "FW-OWN-10", USAGE, String::new())
+    }
+
+    /// The policy that was given cannot be used.
+    pub fn bad_policy(cause: &dyn std::error::Error) -> Self {
+        Self::new("bad-policy", "FW-OWN-11", USAGE, chain(cause))
+    }
+
+    /// A file cannot be read.
+    pub fn unreadable(path: &std::path::Path, cause: &std::io::Error) -> Self {
+        Self::new("unreadable", "FW-CLI-10", USAGE, format!("{}: {cause}", path.display()))
+    }
+
+    /// In the customer's words.
+    pub fn in_words(&self, words: &Words) -> String {
+        let what = words.say(&format!("trouble-{}", self.id));
+        let now = words.say(&format!("trouble-{}-now", self.id));
+        let cause = if self.cause.is_empty() { String::new() } else { format!("\n  ({})", self.cause) };
+        format!(
+            "{}: {what}     [{}]\n  {}: {now}{cause}\n",
+            words.say("error"),
+            self.code,
+            words.say("diagnose-advice")
+        )
+    }
+}
+
+impl From<BadInvitation> for Trouble {
+    fn from(error: BadInvitation) -> Self {
+        Self::new("bad-invitation", "FW-JOIN-21", USAGE, error.to_string())
+    }
+}
+
+impl From<HomeError> for Trouble {
+    fn from(error: HomeError) -> Self {
+        match &error {
+            HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
+            HomeError::Io { .. } | HomeError::Enrollment { .. } => {
+                Self::new("folder", "FW-CLI-10", FAILED, chain(&error))
+            }
+        }
+    }
+}
+
+impl From<EnrollError> for Trouble {
+    fn from(error: EnrollError) -> Self {
+        let cause = chain(&error);
+        match error {
+            EnrollError::NotForMachines => Self::new("for-staff", "FW-JOIN-06", USAGE, cause),
+            EnrollError::Expired => Self::new("expired", "FW-JOIN-02", REFUSED, cause),
+            EnrollError::Denied(denial) => {
+                let id = match denial {
+                    Denial::TokenExpired => "expired",
+                    Denial::TokenSpent => "spent",
+                    _ => "denied",
+                };
+                Self::new(id, denial.code(), REFUSED, cause)
+            }
+            EnrollError::Dial(_) | EnrollError::NoAddress(_) | EnrollError::Link(_) | EnrollError::Frame(_) => {
+                Self::new("unreachable", "FW-JOIN-25", NO_ANSWER, cause)
+            }
+            EnrollError::Catalogue(_) | EnrollError::WrongCertificate => {
+                Self::new("not-believed", "FW-JOIN-26", REFUSED, cause)
+            }
+            EnrollError::Home(_)
+            | EnrollError::Keys(_)
+            | EnrollError::Generate(_)
+            | EnrollError::Books(_)
+            | EnrollError::Tls(_) => Self::new("folder", "FW-JOIN-23", FAILED, cause),
+        }
+    }
+}
