@@ -235,6 +235,11 @@ async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMac
     })
 }
 
+/// A word as it may be typed where there are no umlauts.
+fn plainly(word: &str) -> String {
+    word.to_lowercase().replace('ä', "ae").replace('ö', "oe").replace('ü', "ue").replace('ß', "ss")
+}
+
 pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
     let name = with_session(place, async |session| {
         session.sync().await?;
@@ -242,9 +247,12 @@ pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
         if let Some(told) = &command.words {
             let told: Vec<String> =
                 told.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
-            let fits = [Language::De, Language::En]
-                .into_iter()
-                .any(|language| words_of(session, &machine, language).split(" · ").map(plainly).eq(told.iter().map(|word| plainly(word))));
+            let fits = [Language::De, Language::En].into_iter().any(|language| {
+                words_of(session, &machine, language)
+                    .split(" · ")
+                    .map(plainly)
+                    .eq(told.iter().map(String::as_str).map(plainly))
+            });
             if !fits {
                 return Err(Failure::new(Exit::Refused, "FW-JOIN-07", "the words differ: this is not the machine you are talking about, or somebody sits in between; it was not admitted")
                     .now(format!("fernwart reject {}", command.machine)));
@@ -284,4 +292,15 @@ pub(crate) fn retire(command: &One, place: &Place) -> Result<Exit, Failure> {
     })?;
     eprintln!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_may_be_typed_without_umlauts() {
+        assert_eq!(plainly("Hügel"), plainly("Huegel"));
+        assert_ne!(plainly("hügel"), plainly("hagel"));
+    }
 }
