@@ -19,6 +19,7 @@ fn unit(program: &Path, home: &Home) -> String {
          Restart=always\n\
          RestartSec=2\n\
          MemoryHigh=64M\n\
+         Environment=MALLOC_ARENA_MAX=1\n\
          UMask=0077\n\
          \n\
          [Install]\n\

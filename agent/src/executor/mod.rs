@@ -16,7 +16,7 @@ mod proof;
 mod reserve;
 mod runs;
 
-use crate::collect::{self};
+use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::local;
 use crate::message::{Dial, Linked, QUEUE, Ticket, ToExecutor, ToUplink};
