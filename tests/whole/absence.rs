@@ -39,6 +39,21 @@ fn a_frozen_machine_is_given_up_at_the_timeout() {
 }
 
 #[test]
+fn a_machine_that_falls_silent_counts_as_away_within_the_idle_time() {
+    use fernwart_protocol::limits::IDLE_TIMEOUT;
+    let world = World::new();
+    let one = world.add_machine("kasse-1");
+    let pid = rustix::process::Pid::from_raw(one.agent.pid().cast_signed()).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("frozen");
+    assert!(world.is_online("kasse-1"), "nobody can know yet");
+    let away = wait_within(IDLE_TIMEOUT + Duration::from_secs(10), "it is away", || !world.is_online("kasse-1"));
+    println!("away after {away:?}");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("thawed");
+    let back = wait_within(Duration::from_secs(10), "it is back", || world.is_online("kasse-1"));
+    println!("back after {back:?}");
+}
+
+#[test]
 fn a_killed_hub_finds_its_machines_back_within_five_seconds_and_its_history() {
     let mut world = World::new();
     let _machines: Vec<_> = ["kasse-1", "kasse-2", "lager-1"].iter().map(|name| world.add_machine(name)).collect();
