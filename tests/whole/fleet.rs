@@ -164,8 +164,9 @@ fn what_was_diagnosed_can_be_read_again_and_proved() {
     );
     let runs = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
     assert_eq!((runs[0]["state"].as_str(), runs[0]["outcome"].as_str()), (Some("settled"), Some("ok")));
-    let watched = world.technician(&["job", "watch", "1"]).exits(0).out;
-    assert!(watched.starts_with("kasse-1"), "{watched}");
+    let watched = world.technician(&["job", "watch", "1"]);
+    assert_eq!(watched.code, said.code, "watching ends as asking did");
+    assert!(watched.out.starts_with("kasse-1"), "{}", watched.out);
 
     // The machine's own journal says the same, and verifies without any hub.
     let kinds: Vec<_> = machine.journal().into_iter().map(|(kind, _)| kind).collect();
