@@ -77,7 +77,12 @@ fn an_invitation_is_good_for_its_own_uses_and_nothing_else() {
             bytes[7] ^= 1;
             Digest::from_bytes(bytes)
         };
-        let reply = join(&world, &invitation, &keys, |join| join.token = TokenId::from_bytes([7; 16])).await;
+        let reply = join(&world, &invitation, &keys, |join| {
+            let mut bytes = *join.token.as_bytes();
+            bytes[7] ^= 1;
+            join.token = TokenId::from_bytes(bytes);
+        })
+        .await;
         assert_eq!(reply, denied(Denial::TokenUnknown));
         let reply = join(&world, &invitation, &keys, |join| join.proof = flip(&join.proof)).await;
         assert_eq!(reply, denied(Denial::TokenProof));
