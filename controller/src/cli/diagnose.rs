@@ -1,8 +1,8 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
 use super::output::{Rows, is_watched, json_text, moment};
-use super::{Exit, Failure, Place, TargetArgs, say, span, with_session_within};
-use clap::{Args, ValueEnum};
+use super::{Exit, Failure, Place, Shape, TargetArgs, say, span, with_session_within};
+use clap::Args;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Answered, Session, Stream, judge_news, now};
 use fernwart_protocol::diagnosis::{Answer as Facts, Report, Severity, facts};
@@ -55,21 +55,6 @@ fn patience(text: &str) -> Result<Duration, String> {
     let span = span::parse(text)?;
     let sensible = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
     if sensible.contains(&span) { Ok(span) } else { Err("between 100ms and 24h".into()) }
-}
-
-/// The shape of answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Shape {
-    /// For eyes.
-    Table,
-    /// One JSON array at the end.
-    Json,
-    /// One JSON object a line, as answers come.
-    Jsonl,
-    /// Comma-separated values.
-    Csv,
-    /// Names of machines with findings.
-    Name,
 }
 
 /// Whose absence counts.
@@ -320,8 +305,7 @@ fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took:
                     table.push(vec![row.name.as_str().into()]);
                 }
             }
-            let shape = if command.output == Shape::Csv { super::Shape::Csv } else { super::Shape::Name };
-            table.print(shape)?;
+            table.print(command.output)?;
         }
         Shape::Table => match all.as_slice() {
             [(row, Answer::Report(report, _))] => drop(say(&one_in_words(row, report, command.all))?),
