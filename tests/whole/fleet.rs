@@ -189,3 +189,37 @@ fn what_was_diagnosed_can_be_read_again_and_proved() {
     std::fs::write(&export, cut.join("\n")).expect("written");
     world.technician(&["journal", "verify", &path]).exits(1);
 }
+
+#[test]
+fn a_rejected_machine_stays_out_and_says_so() {
+    let world = World::new();
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    world.owner_in("kasse-1", &["enroll", &line, "--policy", "ask", "--no-service"]).exits(0);
+    let name = world.technician(&["pending", "-o", "name"]).exits(0).out.trim().to_owned();
+    world.technician(&["reject", &name]).exits(0);
+    assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out, "");
+    let again = world.technician(&["admit", &name]).exits(2);
+    assert!(again.err.contains("FW-JOIN-11"), "{}", again.err);
+    let mut command = Command::new(fernwart_tests::program("fernwart-agent"));
+    command.arg("--home").arg(world.path().join("kasse-1")).arg("run");
+    let agent = fernwart_tests::Process::start(&mut command, &world.path().join("rejected.log"));
+    fernwart_tests::wait_until("it is told", || agent.log().contains("this machine was rejected"));
+    assert!(!world.technician(&["ls", "-o", "csv"]).exits(0).out.contains("online"));
+}
+
+#[test]
+fn what_is_proposed_and_approved_reaches_the_machines() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let folder = world.path().join("proposal");
+    let path = folder.to_str().expect("text").to_owned();
+    world.technician(&["catalogue", "show", "--to", &path]).exits(0);
+    let shop = folder.join("shop.json");
+    let text = std::fs::read_to_string(&shop).expect("read");
+    assert!(text.contains("\"hours\": \"\""), "{text}");
+    std::fs::write(&shop, text.replace("\"hours\": \"\"", "\"hours\": \"Mo-Fr 8-18\"")).expect("written");
+    let said = world.technician(&["catalogue", "propose", &path]).exits(0);
+    assert!(said.err.contains("published: version 2"), "{}", said.err);
+    fernwart_tests::wait_until("the owner sees it", || machine.owner(&["status"]).out.contains("Mo-Fr 8-18"));
+    world.technician(&["catalogue", "propose", "/nonexistent"]).exits(2);
+}
