@@ -1,0 +1,118 @@
+//! A guest: a computer of its own with a real systemd, journal and D-Bus.
+//!
+//! Its files are this computer's under a layer that is gone with it; it shares
+//! this computer's network. What is run in it is the installed product.
+
+use crate::{Said, run, wait_until};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A booted guest; off and gone with its owner.
+pub struct Guest {
+    _folder: tempfile::TempDir,
+    layers: PathBuf,
+    root: PathBuf,
+    nspawn: Child,
+    leader: u32,
+}
+
+fn done(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// The first child of a process, once there is one.
+fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+impl Guest {
+    /// Boots one that sees `shared` under the same path. Nothing, and a word
+    /// why, where this user may not.
+    ///
+    /// # Panics
+    /// When it should have worked: under `CI`, or once begun.
+    pub fn boot(shared: &Path) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let layers = folder.path().join("layers");
+        std::fs::create_dir(&layers).expect("a folder");
+        let place = layers.to_str().expect("text").to_owned();
+        let tools = ["systemd-nspawn", "nsenter", "dbus-daemon"];
+        let lacks = tools.iter().find(|tool| !done("sh", &["-c", &format!("command -v {tool} >/dev/null")]));
+        if lacks.is_some() || !done("mount", &["-t", "tmpfs", "-o", "size=1g,mode=0755", "tmpfs", &place]) {
+            assert!(std::env::var_os("CI").is_none(), "a guest needs root, and the package of {lacks:?}");
+            println!("skipped: a guest needs root, and the packages systemd-container and dbus");
+            return None;
+        }
+        let inner = |name: &str| {
+            let path = layers.join(name);
+            std::fs::create_dir(&path).expect("a folder");
+            path
+        };
+        let (upper, work, root) = (inner("upper"), inner("work"), inner("root"));
+        let options = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
+        assert!(done("mount", &["-t", "overlay", "overlay", "-o", &options, root.to_str().expect("text")]), "layered");
+        let programs = crate::program("fernwart").parent().expect("a folder").to_owned();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit"]);
+        command.arg("--directory").arg(&root).arg("--machine").arg(format!("kasse-{}", std::process::id()));
+        command.arg(format!("--bind={}", shared.display())).arg(format!("--bind-ro={}", programs.display()));
+        // Nothing but what has to be there: no timers of this computer's own.
+        command.args(["--boot", "systemd.unit=sysinit.target", "systemd.wants=dbus.socket"]);
+        let log = std::fs::File::create(folder.path().join("boot.log")).expect("a log");
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        let mut guest = Self { nspawn: command.spawn().expect("started"), leader: 0, layers, root, _folder: folder };
+        wait_until("the guest is up", || {
+            // Its number one is a child of systemd-nspawn, after another that only prepares.
+            guest.leader = child_of(guest.nspawn.id()).unwrap_or_default();
+            guest.leader != 0 && guest.run(&["systemctl", "is-active", "sysinit.target", "dbus.socket"]).code == 0
+        });
+        Some(guest)
+    }
+
+    /// A command inside.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.leader.to_string(), "--mount", "--uts", "--ipc", "--pid", "--"]).args(words);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8");
+        command
+    }
+
+    /// Runs a command inside.
+    pub fn run(&self, words: &[&str]) -> Said {
+        run(&mut self.command(words))
+    }
+
+    /// Puts a program into the guest, in place of its own if it has one.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn put_program(&self, path: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.root.join(path.trim_start_matches('/'));
+        let _ = std::fs::remove_file(&path);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("executable");
+    }
+
+    /// Takes a file out of the guest; this computer keeps it.
+    ///
+    /// # Panics
+    /// When it cannot be removed.
+    pub fn remove(&self, path: &str) {
+        std::fs::remove_file(self.root.join(path.trim_start_matches('/'))).expect("removed");
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("--- the guest's journal\n{}", self.run(&["journalctl", "--no-pager", "-n", "60"]).out);
+        }
+        let _ = self.nspawn.kill();
+        let _ = self.nspawn.wait();
+        for place in [&self.root, &self.layers] {
+            let _ = done("umount", &["-l", place.to_str().unwrap_or_default()]);
+        }
+    }
+}
