@@ -77,3 +77,77 @@ fn failed_units_and_errors_in_the_journal_are_found() {
     let group = groups.iter().find(|group| group["source"] == "kasse").expect("the printer's errors");
     assert_eq!(group["count"], 30, "thirty messages are one shape: {group}");
 }
+
+/// A drive as smartctl tells of it: the few fields that count, of 90.
+const SMARTCTL: &str = r#"#!/bin/sh
+echo '{"smart_status":{"passed":false},"temperature":{"current":71},
+"nvme_smart_health_information_log":{"media_errors":70,"percentage_used":97}}'
+"#;
+
+#[test]
+fn drives_are_asked_and_one_that_tells_nothing_is_named_with_the_reason() {
+    let world = World::new();
+    let Some(guest) = Guest::boot(world.path()) else { return };
+    join(&world, &guest);
+    let disks = diagnosed(&world, &["disks"])["sections"]["disks"]["facts"].clone();
+    let drives = disks["drives"].as_array().expect("drives");
+    if drives.is_empty() {
+        println!("this computer has no drive of its own; nothing to ask");
+        return;
+    }
+    // A virtual drive has no health to tell of; smartctl says so, and so does the report.
+    let why = disks["smart_unanswered"].as_str().unwrap_or_default();
+    assert!(why.contains("Unable to detect device type") || drives[0]["healthy"].is_boolean(), "{disks}");
+    guest.put_program("/usr/sbin/smartctl", SMARTCTL);
+    let report = diagnosed(&world, &["disks"]);
+    for id in ["smart.health", "smart.media", "smart.worn", "smart.hot"] {
+        assert!(finding(&report, id).is_some(), "{id}: {report}");
+    }
+    guest.remove("/usr/sbin/smartctl");
+    let disks = diagnosed(&world, &["disks"])["sections"]["disks"]["facts"].clone();
+    assert_eq!(disks["smart_unanswered"], "smartctl is not installed");
+}
+
+/// Packages of which a second version, one of them for security, lies in a
+/// repository on the guest's own disk.
+const REPOSITORY: &str = r#"
+set -e
+mkdir -p /srv/updates /etc/yum.repos.d && cd /srv
+for name in kasse drucker; do for version in 1 2; do
+    printf 'Name: %s\nVersion: %s\nRelease: 1\nSummary: x\nLicense: x\nBuildArch: noarch\n%%description\nx\n%%files\n' \
+        $name $version > x.spec
+    rpmbuild -bb --define '_topdir /srv/build' x.spec
+done; done
+cp build/RPMS/noarch/*-2-1.noarch.rpm updates
+update() { printf '<update from="x" status="final" type="%s" version="1"><id>%s</id><title>x</title>
+    <severity>%s</severity><pkglist><collection><package name="%s" version="2" release="1" epoch="0" arch="noarch">
+    <filename>%s-2-1.noarch.rpm</filename></package></collection></pkglist></update>' $1 $2 $3 $4 $4; }
+{ echo '<updates>'; update security FW-1 Important kasse; update bugfix FW-2 None drucker; echo '</updates>'; } > updateinfo.xml
+createrepo_c -q updates
+modifyrepo_c updateinfo.xml updates/repodata
+printf '[updates]\nname=x\nbaseurl=file:///srv/updates\ngpgcheck=0\n' > /etc/yum.repos.d/updates.repo
+rpm -i --nodeps build/RPMS/noarch/*-1-1.noarch.rpm
+dnf -q makecache
+mv updates gone
+"#;
+
+#[test]
+fn updates_are_counted_without_a_network_by_apt_and_by_dnf() {
+    let world = World::new();
+    let Some(guest) = Guest::boot(world.path()) else { return };
+    join(&world, &guest);
+    let counted = |report: &Value| {
+        let updates = report["sections"]["updates"]["facts"].clone();
+        (updates["manager"].as_str().map(str::to_owned), updates["pending"].as_u64(), updates["security"].as_u64())
+    };
+    let apt = guest.run(&["apt-get", "-s", "-q", "-o", "Debug::NoLocking=true", "upgrade"]).exits(0).out;
+    let pending = apt.lines().filter(|line| line.starts_with("Inst ")).count() as u64;
+    let (manager, ours, security) = counted(&diagnosed(&world, &["updates"]));
+    assert_eq!((manager.as_deref(), ours), (Some("apt"), Some(pending)));
+    assert!(security <= ours);
+
+    guest.run(&["sh", "-c", REPOSITORY]).exits(0);
+    guest.remove("/usr/bin/apt-get");
+    let dnf = counted(&diagnosed(&world, &["updates"]));
+    assert_eq!(dnf, (Some("dnf".to_owned()), Some(2), Some(1)), "the repository is gone, what was fetched is there");
+}

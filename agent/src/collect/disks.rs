@@ -87,7 +87,7 @@ fn drives(deadline: Instant) -> (Vec<Drive>, Option<String>) {
         };
         if smartctl {
             match child::run("smartctl", &["-n", "standby", "-a", "-j", &drive.device], deadline) {
-                Ok(text) => read_smart(&mut drive, &text),
+                Ok(text) => unanswered = read_smart(&mut drive, &text).err().or(unanswered),
                 Err(why) => unanswered = Some(why),
             }
         }
@@ -97,8 +97,11 @@ fn drives(deadline: Instant) -> (Vec<Drive>, Option<String>) {
 }
 
 /// Takes what is worth knowing out of smartctl's JSON.
-fn read_smart(drive: &mut Drive, text: &str) {
-    let Ok(json) = serde_json::from_str::<Value>(text) else { return };
+///
+/// # Errors
+/// In smartctl's words, when the drive told it nothing.
+fn read_smart(drive: &mut Drive, text: &str) -> Result<(), String> {
+    let json: Value = serde_json::from_str(text).map_err(|_| "smartctl's answer cannot be read".to_owned())?;
     let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_f64);
     drive.healthy = json.pointer("/smart_status/passed").and_then(Value::as_bool);
     drive.temperature_c = number("/temperature/current");
@@ -111,6 +114,11 @@ fn read_smart(drive: &mut Drive, text: &str) {
     });
     let nvme = json.pointer("/nvme_smart_health_information_log/media_errors").and_then(Value::as_u64);
     drive.media_errors = nvme.or(sectors);
+    if drive.healthy.is_none() && drive.media_errors.is_none() {
+        let said = json.pointer("/smartctl/messages/0/string").and_then(Value::as_str);
+        return Err(clipped(said.unwrap_or("the drive tells nothing about its health")));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -120,20 +128,26 @@ mod tests {
     #[test]
     fn smart_is_read_for_both_kinds_of_drive() {
         let mut drive = Drive::default();
-        read_smart(
+        let answered = read_smart(
             &mut drive,
             r#"{"smart_status":{"passed":false},"temperature":{"current":41},
                "nvme_smart_health_information_log":{"media_errors":7,"percentage_used":93}}"#,
         );
+        assert_eq!(answered, Ok(()));
         assert_eq!((drive.healthy, drive.media_errors, drive.worn_pct), (Some(false), Some(7), Some(93.0)));
         let mut drive = Drive::default();
-        read_smart(
+        let answered = read_smart(
             &mut drive,
             r#"{"smart_status":{"passed":true},"ata_smart_attributes":{"table":[
                {"id":5,"raw":{"value":3}},{"id":9,"raw":{"value":900}},{"id":197,"raw":{"value":4}}]}}"#,
         );
+        assert_eq!(answered, Ok(()));
         assert_eq!((drive.healthy, drive.media_errors), (Some(true), Some(7)));
-        read_smart(&mut drive, "garbage");
+        let silent =
+            r#"{"smartctl":{"messages":[{"string":"/dev/vda: Unable to detect device type","severity":"error"}]}}"#;
+        let mut drive = Drive::default();
+        assert_eq!(read_smart(&mut drive, silent), Err("/dev/vda: Unable to detect device type".to_owned()));
+        assert!(read_smart(&mut drive, "garbage").is_err());
     }
 
     #[test]

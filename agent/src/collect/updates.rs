@@ -13,8 +13,9 @@ pub(super) fn facts(deadline: Instant) -> Result<Updates, String> {
         return Ok(Updates { manager: "apt".into(), pending, security, lists_age_days });
     }
     if child::find("dnf").is_some() {
-        let text = child::run("dnf", &["-C", "-q", "updateinfo", "list", "--updates"], deadline)?;
-        let (pending, security) = parse_dnf(&text);
+        let pending = count_dnf(&child::run("dnf", &["-C", "-q", "check-update"], deadline)?);
+        let advisories = child::run("dnf", &["-C", "-q", "updateinfo", "list", "--updates"], deadline)?;
+        let security = count_dnf_security(&advisories);
         return Ok(Updates { manager: "dnf".into(), pending, security, lists_age_days: age_days("/var/cache/dnf") });
     }
     Err("no package manager that is known here".into())
@@ -51,16 +52,23 @@ fn age_days(path: &str) -> Option<f64> {
 
 /// Lines `Inst name [old] (new Debian-Security:12/stable-security [amd64])`.
 fn parse_apt(text: &str) -> (u32, u32) {
-    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("Inst ")).collect();
-    let security = lines.iter().filter(|line| line.to_lowercase().contains("-security")).count();
-    (u32::try_from(lines.len()).unwrap_or(u32::MAX), u32::try_from(security).unwrap_or(u32::MAX))
+    let lines = || text.lines().filter(|line| line.starts_with("Inst "));
+    (counted(lines()), counted(lines().filter(|line| line.to_lowercase().contains("-security"))))
 }
 
-/// Lines `FEDORA-2026-1 Important/Sec. name`.
-fn parse_dnf(text: &str) -> (u32, u32) {
-    let lines: Vec<_> = text.lines().filter(|line| line.split_whitespace().count() >= 3).collect();
-    let security = lines.iter().filter(|line| line.contains("/Sec.")).count();
-    (u32::try_from(lines.len()).unwrap_or(u32::MAX), u32::try_from(security).unwrap_or(u32::MAX))
+/// Lines `name.arch version repository`; what is obsoleted follows and counts no more.
+fn count_dnf(text: &str) -> u32 {
+    let lines = text.lines().take_while(|line| !line.starts_with("Obsoleting"));
+    counted(lines.filter(|line| line.split_whitespace().count() == 3))
+}
+
+/// Lines `FEDORA-2026-1 Important/Sec. name-version`.
+fn count_dnf_security(text: &str) -> u32 {
+    counted(text.lines().filter(|line| line.contains("/Sec.")))
+}
+
+fn counted<'a>(lines: impl Iterator<Item = &'a str>) -> u32 {
+    u32::try_from(lines.count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -72,6 +80,9 @@ mod tests {
         let text = "Reading package lists...\nInst libc6 [1] (2 Debian:12.11/stable [amd64])\n\
                     Inst openssl [1] (2 Debian-Security:12/stable-security [amd64])\nConf libc6 (2)\n";
         assert_eq!(parse_apt(text), (2, 1));
-        assert_eq!(parse_dnf("FEDORA-2026-1 Important/Sec. openssl\nFEDORA-2026-2 bugfix bash-5\n"), (2, 1));
+        let updates =
+            "\nbash.x86_64  5.2-1  updates\nopenssl.x86_64  3.1-1  updates\nObsoleting Packages\na.noarch 1 x\n";
+        assert_eq!(count_dnf(updates), 2);
+        assert_eq!(count_dnf_security("FEDORA-2026-1 Important/Sec. openssl\nFEDORA-2026-2 bugfix bash-5\n"), 1);
     }
 }
