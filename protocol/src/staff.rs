@@ -164,6 +164,8 @@ pub enum News {
     Denied(Denial),
     /// The time given has passed without an answer.
     NoAnswer,
+    /// Taken back before it was sent to the machine.
+    Cancelled,
 }
 
 /// Whether a machine is linked.

@@ -126,7 +126,7 @@ fn what_newcomers_and_technicians_say() {
     variants::<enroll::Reply>(3);
     variants::<staff::Request>(26);
     variants::<staff::Reply>(16);
-    variants::<staff::News>(7);
+    variants::<staff::News>(8);
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);
     variants::<Refusal>(22);

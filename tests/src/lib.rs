@@ -28,6 +28,43 @@ pub fn program(name: &str) -> PathBuf {
     programs().join(name)
 }
 
+/// Lets a command live at another time, as `+30d`. False, and a word why,
+/// where the package `faketime` is missing.
+///
+/// # Panics
+/// When it is missing under `CI`.
+pub fn at_another_time(command: &mut Command, offset: &str) -> bool {
+    let libraries = ["x86_64", "aarch64"].map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1"));
+    let Some(library) = libraries.iter().find(|path| Path::new(path).exists()) else {
+        assert!(std::env::var_os("CI").is_none(), "the package faketime is missing");
+        println!("skipped: the package faketime is missing");
+        return false;
+    };
+    command.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    true
+}
+
+/// Stops a process where it is, as a machine that hangs; goes on when dropped.
+pub struct Frozen(rustix::process::Pid);
+
+impl Frozen {
+    /// Freezes it.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn new(process: &Process) -> Self {
+        let pid = rustix::process::Pid::from_raw(process.pid().cast_signed()).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("frozen");
+        Self(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
 /// A UDP port nobody uses.
 pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
@@ -182,6 +219,14 @@ impl Machine {
         run(&mut self.command(arguments))
     }
 
+    /// Starts the agent again, at another time.
+    pub fn restart_at(&mut self, offset: &str) -> bool {
+        let mut command = self.command(&["run"]);
+        let possible = at_another_time(&mut command, offset);
+        self.agent = Process::start(&mut command, &self.home.with_extension("log"));
+        possible
+    }
+
     /// Starts the agent again.
     pub fn restart(&mut self) {
         self.agent = Process::start(&mut self.command(&["run"]), &self.home.with_extension("log"));
@@ -282,6 +327,21 @@ impl World {
         self.hub = start_hub(self.path());
     }
 
+    /// Starts the hub again at another time.
+    pub fn restart_hub_at(&mut self, offset: &str) -> bool {
+        let mut command = staff_command(&self.shop(), &["serve"]);
+        let possible = at_another_time(&mut command, offset);
+        self.hub = start_hub_with(self.path(), &mut command);
+        possible
+    }
+
+    /// A command of the founding technician, at another time.
+    pub fn technician_at(&self, offset: &str, arguments: &[&str]) -> Said {
+        let mut command = self.command(arguments);
+        at_another_time(&mut command, offset);
+        run(&mut command)
+    }
+
     /// An invitation line.
     pub fn invitation(&self, arguments: &[&str]) -> String {
         let mut all = vec!["invite", "--quiet"];
@@ -341,9 +401,13 @@ pub fn staff_command(home: &Path, arguments: &[&str]) -> Command {
 }
 
 fn start_hub(folder: &Path) -> Process {
+    start_hub_with(folder, &mut staff_command(&folder.join("shop"), &["serve"]))
+}
+
+fn start_hub_with(folder: &Path, command: &mut Command) -> Process {
     let log = folder.join("hub.log");
     let before = std::fs::read_to_string(&log).unwrap_or_default().matches("hub is listening").count();
-    let mut hub = Process::start(&mut staff_command(&folder.join("shop"), &["serve"]), &log);
+    let mut hub = Process::start(command, &log);
     wait_until("the hub listens", || hub.log().matches("hub is listening").count() > before || !hub.is_running());
     assert!(hub.is_running(), "the hub has not started: {}", hub.log());
     hub

@@ -1,6 +1,6 @@
 //! A machine that is away, and a hub that is killed.
 
-use fernwart_tests::{World, wait_until, wait_within};
+use fernwart_tests::{Frozen, World, wait_until, wait_within};
 use std::time::Duration;
 
 #[test]
@@ -29,10 +29,9 @@ fn a_stopped_machine_is_named_and_not_waited_for() {
 fn a_frozen_machine_is_given_up_at_the_timeout() {
     let world = World::new();
     let one = world.add_machine("kasse-1");
-    let pid = rustix::process::Pid::from_raw(one.agent.pid().cast_signed()).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("frozen");
+    let frozen = Frozen::new(&one.agent);
     let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl", "--timeout", "2s"]);
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("thawed");
+    drop(frozen);
     let said = said.exits(4);
     assert!(said.took >= Duration::from_secs(2) && said.took < Duration::from_secs(8), "{:?}", said.took);
     assert_eq!(said.json_lines()[0]["why"], "no answer in time");
@@ -43,12 +42,11 @@ fn a_machine_that_falls_silent_counts_as_away_within_the_idle_time() {
     use fernwart_protocol::limits::IDLE_TIMEOUT;
     let world = World::new();
     let one = world.add_machine("kasse-1");
-    let pid = rustix::process::Pid::from_raw(one.agent.pid().cast_signed()).expect("a pid");
-    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("frozen");
+    let frozen = Frozen::new(&one.agent);
     assert!(world.is_online("kasse-1"), "nobody can know yet");
     let away = wait_within(IDLE_TIMEOUT + Duration::from_secs(10), "it is away", || !world.is_online("kasse-1"));
     println!("away after {away:?}");
-    rustix::process::kill_process(pid, rustix::process::Signal::CONT).expect("thawed");
+    drop(frozen);
     let back = wait_within(Duration::from_secs(10), "it is back", || world.is_online("kasse-1"));
     println!("back after {back:?}");
 }

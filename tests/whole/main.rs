@@ -7,6 +7,8 @@ mod booted;
 mod ceremony;
 mod fleet;
 mod hostile;
+mod jobs;
 mod moving;
 mod transcripts;
 mod trouble;
+mod upkeep;

@@ -41,6 +41,9 @@ const LOOKS: usize = 2;
 /// Refused orders remembered, so that a replay does not fill the journal.
 const NOTED: usize = 256;
 
+/// Cancels remembered whose orders have not come.
+const TAKEN_BACK: usize = 256;
+
 /// An unbelievable catalogue is noted at most this often.
 const DOUBT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -134,6 +137,8 @@ struct Executor {
     strangers: Strangers,
     /// Orders whose refusal stands in the journal already; the newest first.
     noted: VecDeque<Digest>,
+    /// Runs taken back before their orders came: a cancel may overtake.
+    taken_back: VecDeque<RunId>,
     /// When an unbelievable catalogue was noted last.
     doubted_at: Option<std::time::Instant>,
     events: mpsc::Sender<Event>,
@@ -181,6 +186,7 @@ impl Executor {
             to_look: VecDeque::new(),
             strangers: Strangers::default(),
             noted: VecDeque::new(),
+            taken_back: VecDeque::new(),
             doubted_at: None,
             events,
             out,

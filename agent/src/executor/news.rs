@@ -2,7 +2,7 @@
 //! machine's word, for the uplink, that it is itself.
 
 use super::proof::Proof;
-use super::{DOUBT_EVERY, Executor, LOCKS, clocks};
+use super::{DOUBT_EVERY, Executor, LOCKS, TAKEN_BACK, clocks};
 use crate::message::ToUplink;
 use fernwart_certs::catalogue::{self, Files};
 use fernwart_protocol::code::Refusal;
@@ -49,9 +49,13 @@ impl Executor {
         if cancel.machine != self.enrollment.machine {
             return;
         }
+        let Ok(known) = self.books.run(&cancel.run) else { return };
+        let Some(record) = known else {
+            self.taken_back.truncate(TAKEN_BACK - 1);
+            return self.taken_back.push_front(cancel.run);
+        };
         let Some(at) = self.to_look.iter().position(|(run, _)| *run == cancel.run) else { return };
         self.to_look.remove(at);
-        let Ok(Some(record)) = self.books.run(&cancel.run) else { return };
         let order = Document::from_bytes(record.order.bytes.as_bytes());
         let Ok(order) = order else { return };
         let proof = Proof { outcome: Outcome::Cancelled, ..Proof::refused(order, record.order, crate::now()) };

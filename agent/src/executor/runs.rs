@@ -56,6 +56,14 @@ impl Executor {
         let policy = self.policy();
         let permitted = gate::permit(authentic, &self.standing(), &policy);
         let result = match permitted {
+            Ok(permit) if self.taken_back.contains(&run) => {
+                self.waiting.entry(run).or_default().push(ticket);
+                let staff = permit.authentic().staff().clone();
+                let order = permit.authentic().order().clone();
+                let proof =
+                    Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(order, envelope, crate::now()) };
+                self.settle(proof, None)
+            }
             Ok(permit) => self.begin(ticket, envelope, permit, policy.hash),
             Err((refusal, authentic)) => {
                 info!(%run, code = refusal.code(), "order refused");

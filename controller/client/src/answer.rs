@@ -42,6 +42,7 @@ pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> O
         News::Offered | News::Started => return None,
         News::Away => Answer::Away,
         News::NoAnswer => Answer::Silent,
+        News::Cancelled => Answer::Ended(Outcome::Cancelled),
         News::Refused(refusal) => Answer::Refused(refusal),
         News::Denied(denial) => Answer::Denied(denial),
         News::Settled(receipt, key, body) => {

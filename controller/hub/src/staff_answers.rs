@@ -9,7 +9,7 @@ use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::{Cancel, Document, Versions};
+use fernwart_protocol::document::{Cancel, Versions};
 use fernwart_protocol::enroll::Newcomer;
 use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::limits::ROWS_PER_FRAME;
@@ -20,7 +20,9 @@ use fernwart_protocol::staff::{
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, Suspend};
+use fernwart_store::{
+    AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
+};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -185,9 +187,13 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Cancel(envelopes) => {
             for envelope in envelopes {
-                let Ok(cancel) = Cancel::from_bytes(envelope.bytes.as_bytes()) else {
-                    return Err(Denial::NotUnderstood);
-                };
+                let cancel: Cancel = fernwart_certs::envelope::open(&envelope, &caller.entry.order_key)
+                    .map_err(|_| Denial::NotUnderstood)?;
+                reachable(shared, caller, cancel.machine).await?;
+                let withdrawn = shared.store.write(Withdraw(cancel.run)).await;
+                if withdrawn.map_err(|error| shared.denial(&error))? {
+                    continue;
+                }
                 if let Some(linked) = shared.presence.machine(&cancel.machine) {
                     linked.say(&Control::Cancel(envelope)).await;
                 }

@@ -1,8 +1,10 @@
 //! Jobs: many orders in, news of each out, whether or not anybody listens.
 //!
 //! ```text
-//! orders ─▶ store (offered | away) ─▶ machines, many at once ─▶ outcomes stored ─▶ news
+//! orders ─▶ store (away | queued ─▶ offered) ─▶ machines, many at once ─▶ outcomes stored ─▶ news
 //! ```
+//! What finds a place at once is offered at once; the rest is queued, and may
+//! be taken back, until a place is free.
 //! The technician may leave at any moment: the stream is only for watching.
 
 use crate::caller::Caller;
@@ -17,7 +19,7 @@ use fernwart_protocol::link::{FrameError, Receiver, Sender};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
-use fernwart_store::{NewJob, NewRun, SetState};
+use fernwart_store::{NewJob, NewRun, Offer, SetState};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +47,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 struct Parcel {
     order: Order,
     envelope: Envelope,
+    state: RunState,
 }
 
 /// Takes a job in, carries its orders, and sends news until all are over.
@@ -66,25 +69,33 @@ pub(crate) async fn submit(
     if envelopes.len() != head.orders as usize {
         return Ok(Err(Denial::NotUnderstood));
     }
-    let parcels = match parcels(shared, caller, envelopes).await {
+    let mut parcels = match parcels(shared, caller, envelopes).await {
         Ok(parcels) => parcels,
         Err(denial) => return Ok(Err(denial)),
     };
-    let state = |parcel: &Parcel| match shared.presence.machine(&parcel.order.machine) {
-        Some(_) => RunState::Offered,
-        None => RunState::Away,
-    };
+    let parallel = if head.parallel == 0 { PARALLEL } else { PARALLEL.min(head.parallel as usize) };
+    let mut free = parallel;
+    for parcel in &mut parcels {
+        parcel.state = match shared.presence.machine(&parcel.order.machine) {
+            None => RunState::Away,
+            Some(_) if free == 0 => RunState::Queued,
+            Some(_) => {
+                free -= 1;
+                RunState::Offered
+            }
+        };
+    }
     let runs: Vec<NewRun> = parcels
         .iter()
         .map(|parcel| NewRun {
             id: parcel.order.run,
             machine: parcel.order.machine,
-            state: state(parcel),
+            state: parcel.state,
             order: parcel.envelope.clone(),
             not_after: parcel.order.not_after,
         })
         .collect();
-    let away: HashSet<RunId> = runs.iter().filter(|run| run.state == RunState::Away).map(|run| run.id).collect();
+    let away = runs.iter().filter(|run| run.state == RunState::Away).count();
     let job = NewJob {
         action: head.action,
         key: caller.entry.key,
@@ -100,17 +111,16 @@ pub(crate) async fn submit(
             return Ok(Err(shared.denial(&error)));
         }
     };
-    info!(job = %id, by = %caller.entry.name, machines = parcels.len(), away = away.len(), "a job begins");
+    info!(job = %id, by = %caller.entry.name, machines = parcels.len(), away, "a job begins");
     send.send(&Reply::Job(id)).await?;
 
-    let parallel = if head.parallel == 0 { PARALLEL } else { PARALLEL.min(head.parallel as usize) };
     let places = Arc::new(Semaphore::new(parallel));
     let (news, mut heard) = mpsc::channel::<Update>(NEWS);
     {
         let shared = shared.clone();
         shared.clone().tasks.spawn(async move {
             for parcel in parcels {
-                if away.contains(&parcel.order.run) {
+                if parcel.state == RunState::Away {
                     tell(&news, &parcel.order, News::Away).await;
                     continue;
                 }
@@ -146,7 +156,7 @@ async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> 
         if !known.get(&order.machine).is_some_and(|machine| caller.reaches(machine)) {
             return Err(Denial::NoSuchMachine);
         }
-        parcels.push(Parcel { order, envelope });
+        parcels.push(Parcel { order, envelope, state: RunState::Queued });
     }
     Ok(parcels)
 }
@@ -158,7 +168,17 @@ async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
 }
 
 async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>) {
-    let Parcel { order, envelope } = parcel;
+    let Parcel { order, envelope, state } = parcel;
+    if state == RunState::Queued {
+        match shared.store.write(Offer(order.run)).await {
+            Ok(true) => {}
+            Ok(false) => return tell(news, &order, News::Cancelled).await,
+            Err(error) => {
+                warn!(%error, "a queued order could not be offered");
+                return tell(news, &order, News::Denied(shared.denial(&error))).await;
+            }
+        }
+    }
     let left = u64::try_from(order.not_after.saturating_sub(now())).unwrap_or_default();
     let patience = Duration::from_millis(left).min(LONGEST);
     tell(news, &order, News::Offered).await;
@@ -215,9 +235,8 @@ pub(crate) async fn watch(
                 RunState::Away => News::Away,
                 RunState::Refused => run.refusal.map_or(News::NoAnswer, News::Refused),
                 RunState::Settled => settled_news(shared, run.id, &machine).await,
-                RunState::Queued | RunState::Offered | RunState::Running | RunState::Expired | RunState::Cancelled => {
-                    News::NoAnswer
-                }
+                RunState::Cancelled => News::Cancelled,
+                RunState::Queued | RunState::Offered | RunState::Running | RunState::Expired => News::NoAnswer,
             };
             send.send(&Reply::Update(Update { run: run.id, machine: run.machine, news })).await?;
         }

@@ -10,7 +10,7 @@ mod runs;
 mod writer;
 mod writes;
 
-pub use runs::{Expire, NewJob, NewRun, SetState, Settle, Settled};
+pub use runs::{Expire, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
 pub use writer::Write;
 pub use writes::{
     AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, Rename, Seen, SetStanding,

@@ -114,6 +114,34 @@ impl Write for SetState {
     }
 }
 
+/// A queued run is about to be sent. False if it is not queued any more.
+#[derive(Debug)]
+pub struct Offer(pub RunId);
+
+/// A queued run is taken back. False if it has been offered already.
+#[derive(Debug)]
+pub struct Withdraw(pub RunId);
+
+impl Write for Offer {
+    type Reply = bool;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        leave_queue(to, &self.0, RunState::Offered).await
+    }
+}
+
+impl Write for Withdraw {
+    type Reply = bool;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        leave_queue(to, &self.0, RunState::Cancelled).await
+    }
+}
+
+async fn leave_queue(to: &mut AnyConnection, run: &RunId, state: RunState) -> Result<bool, sqlx::Error> {
+    let sql = "UPDATE runs SET state = $2 WHERE id = $1 AND state = 'queued'";
+    let done = sqlx::query(sql).bind(run.to_string()).bind(state.as_str()).execute(to).await?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// A run's outcome, with its place in the machine's chain of receipts.
 #[derive(Debug)]
 pub struct Settle {

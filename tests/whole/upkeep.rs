@@ -1,0 +1,103 @@
+//! What has to happen by itself as time goes by, and after a bad night: fresh
+//! timestamps, renewed certificates, a hub from yesterday's backup.
+
+use fernwart_certs::identity::TlsIdentity;
+use fernwart_certs::issue::Authority;
+use fernwart_certs::peer::{Name, read_certificate};
+use fernwart_tests::{World, run, wait_until};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+/// What a timestamp says: its version, and when it ends.
+fn timestamp(world: &World) -> (u64, String) {
+    let text = std::fs::read(world.shop().join("hub/catalogue/timestamp.json")).expect("a timestamp");
+    let json: Value = serde_json::from_slice(&text).expect("JSON");
+    let signed = &json["signed"];
+    (signed["version"].as_u64().expect("a version"), signed["expires"].as_str().expect("a time").to_owned())
+}
+
+#[test]
+fn a_hub_renews_its_timestamp_by_itself_long_before_it_ends() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let (first, until) = timestamp(&world);
+    // An hour later nothing is due.
+    world.hub.stop();
+    if !world.restart_hub_at("+1h") {
+        return;
+    }
+    assert_eq!(timestamp(&world), (first, until));
+    // Two days later it is, though five are left.
+    world.hub.stop();
+    world.restart_hub_at("+2d");
+    wait_until("a new one is published", || timestamp(&world).0 > first);
+    // A month in the cupboard: the old one has run out on every side.
+    let (second, _) = timestamp(&world);
+    machine.agent.stop();
+    world.hub.stop();
+    world.restart_hub_at("+31d");
+    wait_until("a new one is published", || timestamp(&world).0 > second);
+    machine.restart_at("+31d");
+    wait_until("the machine is back", || world.technician_at("+31d", &["ping", "kasse-1"]).code == 0);
+    let said = world.technician_at("+31d", &["diagnose", "kasse-1", "-o", "jsonl"]);
+    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let report = &said.json_lines()[0]["report"];
+    assert!(!report.to_string().contains("time.off"), "all clocks agree: {report}");
+}
+
+#[test]
+fn a_technicians_certificate_is_renewed_on_the_way() {
+    let world = World::new();
+    let path = world.shop().join("staff/staff.identity");
+    let mut staff = TlsIdentity::read(&path).expect("an identity");
+    let said = read_certificate(&staff.chain[0], &staff.chain[1]).expect("a certificate");
+    assert!(matches!(said.name, Name::Staff(_)));
+    // One that was issued 330 days ago has a month left.
+    let then = SystemTime::now() - Duration::from_secs(330 * 24 * 3600);
+    let home = world.shop().join("hub");
+    let authority = Authority::read(&home.join("ca.key"), &home.join("ca.der")).expect("the CA");
+    staff.chain = authority.issue_member(said.name, staff.key.spki(), then).expect("issued");
+    staff.write(&path).expect("written");
+    let until = || TlsIdentity::read(&path).expect("an identity").lasts().expect("a certificate").1;
+    let before = until();
+    assert!(before < fernwart_agent::now() + 60 * 24 * 3_600_000, "it ends soon");
+    let said = world.technician(&["ls"]).exits(0);
+    assert!(!said.err.contains("certificate"), "it is nobody's worry: {}", said.err);
+    assert!(until() > before + 300 * 24 * 3_600_000);
+    world.technician(&["ls"]).exits(0);
+}
+
+fn copy(from: &Path, to: &Path) {
+    run(Command::new("cp").arg("-a").arg(from).arg(to)).exits(0);
+}
+
+#[test]
+fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let look = |world: &World| {
+        let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+        assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    };
+    look(&world);
+    world.hub.stop();
+    copy(&world.shop().join("hub"), &world.path().join("backup"));
+    world.restart_hub();
+    wait_until("the machine is back", || world.is_online("kasse-1"));
+    look(&world);
+    look(&world);
+    world.hub.stop();
+    std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
+    copy(&world.path().join("backup"), &world.shop().join("hub"));
+    world.restart_hub();
+    wait_until("the machine is back", || world.is_online("kasse-1"));
+    wait_until("the hub notices", || world.hub.log().contains("hub_has=1"));
+    // What it has forgotten is not done again; what is asked now is.
+    let started = || machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
+    assert_eq!(started(), 3);
+    look(&world);
+    assert_eq!(started(), 4);
+    wait_until("the machine notices", || machine.journal().iter().any(|(kind, _)| kind == "hub_fell_back"));
+}
