@@ -13,6 +13,7 @@ pub mod enroll;
 pub mod id;
 pub mod limits;
 pub mod link;
+pub mod network;
 pub mod staff;
 pub mod text;
 pub mod to_agent;

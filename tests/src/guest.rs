@@ -26,6 +26,26 @@ fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
+/// Two systemds in one control group would stop each other's services.
+const OWN_GROUP: &str = r#"
+name=$1; shift
+for tree in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
+    if [ -e $tree/cgroup.procs ]; then mkdir -p $tree/$name && echo $$ > $tree/$name/cgroup.procs; fi
+done
+exec "$@"
+"#;
+
+/// Gone again once nobody is in them.
+const NO_GROUP: &str = r#"
+for tree in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
+    [ ! -d $tree/$1 ] || find $tree/$1 -depth -type d -exec rmdir {} +
+done
+"#;
+
+fn groups_name() -> String {
+    format!("fernwart-guest-{}", std::process::id())
+}
+
 impl Guest {
     /// Boots one that sees `shared` under the same path. Nothing, and a word
     /// why, where this user may not.
@@ -54,7 +74,8 @@ impl Guest {
         assert!(done("mount", &["-t", "overlay", "overlay", "-o", &options, root.to_str().expect("text")]), "layered");
         let programs = crate::program("fernwart").parent().expect("a folder").to_owned();
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit"]);
+        command.args(["--pdeathsig", "TERM", "sh", "-c", OWN_GROUP, "sh", &groups_name()]);
+        command.args(["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--kill-signal=SIGKILL"]);
         command.arg("--directory").arg(&root).arg("--machine").arg(format!("kasse-{}", std::process::id()));
         command.arg(format!("--bind={}", shared.display())).arg(format!("--bind-ro={}", programs.display()));
         // Nothing but what has to be there: no timers of this computer's own.
@@ -109,8 +130,15 @@ impl Drop for Guest {
         if std::thread::panicking() {
             println!("--- the guest's journal\n{}", self.run(&["journalctl", "--no-pager", "-n", "60"]).out);
         }
-        let _ = self.nspawn.kill();
+        // With its number one the whole guest is gone; systemd-nspawn follows.
+        let number_one = rustix::process::Pid::from_raw(self.leader.cast_signed());
+        let off =
+            number_one.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok());
+        if !off {
+            let _ = self.nspawn.kill();
+        }
         let _ = self.nspawn.wait();
+        let _ = done("sh", &["-c", NO_GROUP, "sh", &groups_name()]);
         for place in [&self.root, &self.layers] {
             let _ = done("umount", &["-l", place.to_str().unwrap_or_default()]);
         }

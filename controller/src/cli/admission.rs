@@ -10,6 +10,7 @@ use fernwart_certs::join::four_words;
 use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, TokenId};
+use fernwart_protocol::network::Network;
 use fernwart_protocol::staff::{
     Admission, CustomerRow, Label, PendingMachine, PendingStaff, Reply, Request, Token, TokenKind,
 };
@@ -34,7 +35,7 @@ pub(crate) struct Invite {
     valid: Duration,
     /// Only from this network, as 192.0.2.0/24
     #[arg(long, value_name = "CIDR")]
-    from_net: Option<String>,
+    from_net: Option<Network>,
     /// Let machines in without a person comparing words
     #[arg(long)]
     admit_automatically: bool,
@@ -97,7 +98,7 @@ pub(crate) fn invite(command: &Invite, place: &Place) -> Result<Exit, Failure> {
             admits,
             uses: invitation.uses,
             until,
-            from_net: command.from_net.as_deref().map(Text::clipped),
+            from_net: command.from_net.map(|net| Text::clipped(&net.to_string())),
         };
         session.tell(&Request::Invite(token)).await?;
         let line = invitation.to_line().map_err(|error| Failure::new(Exit::Failed, "FW-CLI-09", error.to_string()))?;

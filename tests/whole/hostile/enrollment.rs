@@ -255,3 +255,19 @@ fn a_proof_key_does_not_open_another_invitation() {
         assert_eq!(ask(&fresh, &Request::Join(proved)).await, Reply::Denied(Denial::TokenProof));
     });
 }
+
+#[test]
+fn an_invitation_for_one_network_lets_nobody_in_from_another() {
+    let world = World::new();
+    let enroll = |home: &str, line: &str| world.owner_in(home, &["enroll", line, "--policy", "ask", "--no-service"]);
+    let elsewhere = world.invitation(&["Bäckerei Meyer", "--from-net", "192.0.2.0/24"]);
+    let refused = enroll("kasse-1", &elsewhere).exits(3);
+    assert!(refused.err.contains("FW-JOIN-05"), "{}", refused.err);
+    assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out, "", "nobody waits");
+    // The same line is good from its own network.
+    let here = world.invitation(&["Bäckerei Meyer", "--from-net", "127.0.0.0/8"]);
+    enroll("kasse-2", &here).exits(0);
+    assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 1);
+    let wrong = world.technician(&["invite", "Bäckerei Meyer", "--from-net", "192.0.2.0/99"]).exits(2);
+    assert!(wrong.err.contains("192.0.2.0/24"), "{}", wrong.err);
+}

@@ -4,6 +4,7 @@
 mod doors;
 mod enrollment;
 mod evil_hub;
+mod flood;
 mod frames;
 mod orders;
 
