@@ -2,18 +2,19 @@
 //!
 //! Blocks run in the order of their `<!-- step N -->`, in one folder with one
 //! shop. What differs from one day and machine to another is made alike on both
-//! sides: times, ids, words, measures. So that it can run here, the hub's name
+//! sides: times, ids, words, measures. So that it can run here, each hub's name
 //! stands for a free port on loopback, this computer plays `kasse-1`, the key id
-//! is the one that was just told, and `sudo` is dropped. A line of three dots stands for any lines.
+//! and the draft are those that were just told, and `sudo` is dropped. A line of three dots stands for any lines.
 
 use fernwart_tests::{PATIENCE, Process, free_port, program, run, wait_until};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HUB: &str = "hub.nordlicht.example:443";
+const HUBS: [&str; 2] = ["hub.nordlicht.example:443", "hub.suedlicht.example:443"];
 const MACHINE: &str = "kasse-1";
 const KEY_ID: &str = "7f3a52c6d0e14b8f9a6b3c2d1e0f4a5b";
+const DRAFT: &str = "0a1b2c3d4e5f";
 
 struct Step {
     number: u32,
@@ -45,10 +46,11 @@ fn steps(readme: &str) -> Vec<Step> {
 
 struct Stage {
     folder: tempfile::TempDir,
-    address: String,
+    addresses: [String; 2],
     hostname: String,
     invitation: String,
     key_id: String,
+    draft: String,
     running: Vec<Process>,
     alike: Vec<(Regex, &'static str)>,
 }
@@ -71,10 +73,11 @@ impl Stage {
         let hostname = run(Command::new("uname").arg("-n")).exits(0).out.trim().to_owned();
         Self {
             folder: tempfile::tempdir().expect("a folder"),
-            address: format!("127.0.0.1:{}", free_port()),
+            addresses: [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}")),
             hostname,
             invitation: String::new(),
             key_id: KEY_ID.to_owned(),
+            draft: DRAFT.to_owned(),
             running: Vec::new(),
             alike: alike.into_iter().map(|(from, to)| (Regex::new(from).expect("a pattern"), to)).collect(),
         }
@@ -93,21 +96,26 @@ impl Stage {
     /// What is typed here for what stands in the README.
     fn typed(&self, command: &str) -> String {
         let mut typed = command
-            .replace(HUB, &self.address)
             .replace("sudo ", "")
             .replace("fw1-…", &self.invitation)
-            .replace(KEY_ID, &self.key_id);
-        if typed.contains(" init ") {
-            typed = format!("{typed} --listen {}", self.address);
+            .replace(KEY_ID, &self.key_id)
+            .replace(DRAFT, &self.draft);
+        for (name, address) in HUBS.iter().zip(&self.addresses) {
+            if typed.contains(name) {
+                typed = format!("{} --listen {address}", typed.replace(name, address));
+            }
         }
-        if typed.contains("fernwart-agent enroll") {
+        if typed.contains("fernwart-agent") && typed.contains(" enroll ") {
             typed.push_str(" --no-service");
         }
         typed.replace(&format!("admit {MACHINE}"), &format!("admit {} --as {MACHINE}", waiting_name(&self.hostname)))
     }
 
     fn made_alike(&self, line: &str) -> String {
-        let mut line = line.replace(&self.address, HUB);
+        let mut line = line.to_owned();
+        for (name, address) in HUBS.iter().zip(&self.addresses) {
+            line = line.replace(address, name);
+        }
         for name in [self.hostname.as_str(), waiting_name(&self.hostname).as_str()] {
             line = Regex::new(&format!(r"\b{}\b", regex::escape(name)))
                 .expect("a pattern")
@@ -141,12 +149,15 @@ impl Stage {
             if let Some((_, key)) = said.out.split_once("Key id   ") {
                 self.key_id = key.split_whitespace().next().unwrap_or_default().to_owned();
             }
+            if let Some((_, draft)) = said.out.split_once("draft ") {
+                self.draft = draft.chars().take(DRAFT.len()).collect();
+            }
             let actual: Vec<String> = said.out.lines().map(|line| self.made_alike(line)).collect();
             let wanted: Vec<String> = expected.iter().map(|line| self.made_alike(line)).collect();
             if fits(&wanted, &actual) {
                 return;
             }
-            let may_wait = typed == "fernwart ls" || typed == "fernwart-agent status";
+            let may_wait = typed.starts_with("fernwart") && (typed.ends_with(" ls") || typed.ends_with(" status"));
             let again = may_wait && std::time::Instant::now() < deadline;
             assert!(
                 again,

@@ -4,7 +4,7 @@ use super::{
     ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, hex, in_days, proposer_id, sign_role, tuf_key, tuf_key_id,
     unsigned, version,
 };
-use crate::catalogue::{Catalogue, Hub, PROPOSER, Shop, StaffEntry, StaffList, target};
+use crate::catalogue::{Catalogue, Contact, Hub, PROPOSER, Shop, StaffEntry, StaffList, target};
 use crate::identity::{SigningKey, verify};
 use crate::sha256;
 use fernwart_protocol::document::UnixMs;
@@ -348,9 +348,11 @@ impl Draft {
             lines.extend(new.hub.evidence_keys.iter().map(|key| format!("    evidence key {key}")));
         }
         if old.as_ref().map(|c| &c.shop) != Some(&new.shop) {
-            let contacts: Vec<_> =
-                new.shop.contacts.iter().map(|c| format!("{} {} {}", c.name, c.phone, c.mail)).collect();
-            lines.push(format!("~ shop {} · {} · {}", new.shop.name, contacts.join(", "), new.shop.hours));
+            let contact = |c: &Contact| format!("{} {} {}", c.name, c.phone, c.mail).trim().to_owned();
+            let contacts: Vec<_> = new.shop.contacts.iter().map(contact).collect();
+            let parts = [new.shop.name.to_string(), contacts.join(", "), new.shop.hours.to_string()];
+            let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            lines.push(format!("~ shop {}", parts.join(" · ")));
         }
         Ok(lines)
     }
