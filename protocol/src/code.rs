@@ -60,6 +60,16 @@ codes! {
         NoJournal = "FW-GATE-15", "the journal cannot be written";
         LedgerFull = "FW-GATE-16", "too many orders are kept already";
         MachineLocked = "FW-GATE-17", "the machine is locked";
+        BadParameters = "FW-GATE-18", "the parameters do not fit what the script declares";
+        NotFetched = "FW-CAT-10", "the machine could not fetch the approved script";
+        ScriptExpired = "FW-CAT-11", "the script's own time has run out";
+        OtherPlatform = "FW-CAT-12", "the script is not for this kind of machine";
+        NoDryRun = "FW-CAT-13", "the script cannot show what it would do";
+        NoCage = "FW-GATE-19", "the machine cannot hold the script within its limits";
+        Paused = "FW-OWN-05", "the owner has paused the agent";
+        TooManyChanges = "FW-OWN-06", "the owner allows no more changes today";
+        NotListed = "FW-OWN-07", "the owner's policy does not list this script";
+        OutsideWindow = "FW-OWN-08", "no window of the owner's opens in time";
     }
 }
 
@@ -96,6 +106,7 @@ codes! {
         MachineRejected = "FW-JOIN-10", "this machine was rejected";
         NotPending = "FW-JOIN-11", "the machine is not waiting to be admitted";
         NotInStaffList = "FW-JOIN-12", "the key is not on the published staff list yet";
+        NoSuchBlob = "FW-HUB-15", "the hub does not hold this file";
     }
 }
 

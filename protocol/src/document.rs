@@ -8,6 +8,7 @@
 use crate::code::Refusal;
 use crate::id::{BootId, CustomerId, Digest, KeyId, MachineId, RunId, Signature};
 use crate::limits::DOCUMENT_BYTES;
+use crate::script::{BundleName, Parameters, Privilege};
 use crate::text::{Blob, List, MachineName, Text};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -127,11 +128,19 @@ pub enum Action {
     /// Act: run a bundle of the catalogue.
     Script {
         /// Its name.
-        bundle: Text<64>,
+        bundle: BundleName,
         /// Its version.
         version: u32,
         /// Its content.
         sha256: Digest,
+        /// How much it may change, as its manifest says.
+        privilege: Privilege,
+        /// What it is given.
+        #[serde(default)]
+        parameters: Parameters,
+        /// Show only what would be done.
+        #[serde(default)]
+        dry_run: bool,
     },
 }
 
@@ -150,7 +159,10 @@ impl Action {
     pub const fn kind(&self) -> ActionKind {
         match self {
             Self::Diagnose { .. } => ActionKind::Look,
-            Self::Script { .. } => ActionKind::Act,
+            // What is only shown changes nothing; what is claimed here is held
+            // against the manifest by the gate.
+            Self::Script { dry_run: true, .. } => ActionKind::Look,
+            Self::Script { privilege, .. } => privilege.kind(),
         }
     }
 

@@ -14,6 +14,8 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod network;
+pub mod script;
+pub mod span;
 pub mod staff;
 pub mod text;
 pub mod to_agent;

@@ -27,6 +27,15 @@ pub const REPORT_PLAIN_BYTES: usize = 4 * 1024 * 1024;
 /// about 400 KiB.
 pub const METADATA_BYTES: usize = FRAME_BYTES - 4096;
 
+/// Largest file of a script, bytes: a text that an approver can read.
+pub const BLOB_BYTES: usize = 256 * 1024;
+
+/// All that one proposal brings along, bytes: a draft travels in one frame.
+pub const DRAFT_BYTES: usize = METADATA_BYTES;
+
+/// A piece of a script's output as it is told live, bytes.
+pub const OUTPUT_BYTES: usize = 32 * 1024;
+
 /// Files in one offer of the catalogue: roots, timestamp, snapshot, targets
 /// and the three named targets, with room for 24 root rotations at once.
 pub const OFFER_FILES: usize = 32;

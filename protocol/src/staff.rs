@@ -8,9 +8,10 @@ use crate::code::{Denial, Refusal};
 use crate::document::{Envelope, Outcome, UnixMs};
 use crate::enroll::Newcomer;
 use crate::id::{CustomerId, Digest, JobId, KeyId, MachineId, PublicKey, RunId, TokenId};
-use crate::limits::{METADATA_BYTES, ORDERS_PER_FRAME, REPORT_BYTES, ROWS_PER_FRAME};
+use crate::limits::{BLOB_BYTES, METADATA_BYTES, ORDERS_PER_FRAME, REPORT_BYTES, ROWS_PER_FRAME};
 use crate::text::{Blob, List, MachineName, Text};
 use crate::to_agent::CatalogueFile;
+use crate::to_hub::Note;
 use serde::{Deserialize, Serialize};
 
 /// A label: `site=kiel`.
@@ -71,6 +72,8 @@ pub enum Request {
     Health,
     /// A new certificate for the same key.
     Renew,
+    /// A bundle or one of its files, by SHA-256.
+    Blob(Digest),
 }
 
 /// Into or out of a group.
@@ -117,6 +120,10 @@ pub enum Reply {
     Health(Health),
     /// A new certificate and its issuer, DER.
     Certificate(List<Blob<4096>, 4>),
+    /// A bundle or one of its files.
+    Blob(Blob<BLOB_BYTES>),
+    /// After a report: the key that signed its receipt.
+    EvidenceKey(PublicKey),
 }
 
 /// Frames that follow `Submit`.
@@ -166,6 +173,8 @@ pub enum News {
     NoAnswer,
     /// Taken back before it was sent to the machine.
     Cancelled,
+    /// What happens on the way.
+    Told(Note),
 }
 
 /// Whether a machine is linked.

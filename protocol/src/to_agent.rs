@@ -5,7 +5,7 @@
 use crate::code::Denial;
 use crate::document::Envelope;
 use crate::id::RunId;
-use crate::limits::METADATA_BYTES;
+use crate::limits::{BLOB_BYTES, METADATA_BYTES};
 use crate::text::{Blob, List, Text};
 use crate::version::Hello;
 use serde::{Deserialize, Serialize};
@@ -51,13 +51,15 @@ pub enum Stored {
     NotNow(Denial),
 }
 
-/// Answers to the agent's [`crate::to_hub::Ask::Fetch`].
+/// Answers to the agent's [`crate::to_hub::Ask::Fetch`] and [`crate::to_hub::Ask::Blob`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fetched {
     /// One file of the catalogue; more frames follow until the stream ends.
     File(CatalogueFile),
     /// The hub cannot answer.
     Denied(Denial),
+    /// The answer to [`crate::to_hub::Ask::Blob`].
+    Blob(Blob<BLOB_BYTES>),
 }
 
 /// One file of the catalogue's metadata or one of its named targets.

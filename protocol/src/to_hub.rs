@@ -3,9 +3,9 @@
 //! On the control stream, as the first frame of a stream the agent opens, and
 //! back on a stream the hub opened to deliver an order.
 
-use crate::document::{Envelope, Versions};
+use crate::document::{Envelope, UnixMs, Versions};
 use crate::id::{BootId, Digest};
-use crate::limits::REPORT_BYTES;
+use crate::limits::{OUTPUT_BYTES, REPORT_BYTES};
 use crate::text::{Blob, Text};
 use crate::version::Hello;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ pub enum Ask {
     Settle(Settle),
     /// A new certificate for a new TLS key: SubjectPublicKeyInfo, DER.
     Renew(Blob<256>),
+    /// A bundle or one of its files, by SHA-256.
+    Blob(Digest),
 }
 
 /// What an agent says about itself when it comes.
@@ -49,6 +51,32 @@ pub enum Delivered {
     Outcome(Box<Settle>),
     /// Not an order this machine can keep a record of: nothing was done.
     Refused(crate::code::Refusal),
+    /// Something to tell whoever watches; not kept.
+    Told(Note),
+}
+
+/// What happens on the way of a run, for those who watch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// The owner is asked, until then.
+    Asking(UnixMs),
+    /// The owner has said yes: the name of the account, and when.
+    Allowed(Text<64>, UnixMs),
+    /// A window of the owner's opens then.
+    Window(UnixMs),
+    /// Others are under way on this machine.
+    Turn,
+    /// Some of what the script writes.
+    Output(Stream, Blob<OUTPUT_BYTES>),
+}
+
+/// Where a script writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
 }
 
 /// Where a run stands on the machine.

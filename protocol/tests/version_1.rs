@@ -76,9 +76,11 @@ fn what_an_agent_says() {
     golden(&Delivered::State(RunState::Started), "00000000 02000000");
     golden(&Delivered::Refused(Refusal::BadSignature), "02000000 01000000");
     golden(&to_hub::Control::Goodbye, "01000000");
-    variants::<Ask>(4);
-    variants::<Delivered>(3);
+    variants::<Ask>(5);
+    variants::<Delivered>(4);
     variants::<RunState>(3);
+    variants::<to_hub::Note>(5);
+    variants::<to_hub::Stream>(2);
     variants::<to_hub::Control>(2);
 }
 
@@ -98,7 +100,7 @@ fn what_a_hub_says_to_agents() {
     variants::<Deliver>(2);
     variants::<to_agent::Control>(6);
     variants::<Stored>(2);
-    variants::<Fetched>(2);
+    variants::<Fetched>(3);
     variants::<Renewed>(2);
 }
 
@@ -124,13 +126,13 @@ fn what_newcomers_and_technicians_say() {
     golden(&staff::Reply::Update(update), &format!("08000000 {} {} 00000000", "01".repeat(16), "02".repeat(16)));
     variants::<enroll::Request>(5);
     variants::<enroll::Reply>(3);
-    variants::<staff::Request>(26);
-    variants::<staff::Reply>(16);
-    variants::<staff::News>(8);
+    variants::<staff::Request>(27);
+    variants::<staff::Reply>(18);
+    variants::<staff::News>(9);
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);
-    variants::<Refusal>(22);
-    variants::<Denial>(30);
+    variants::<Refusal>(32);
+    variants::<Denial>(31);
 }
 
 #[test]

@@ -44,9 +44,10 @@ fn look(rule: &Rule, facts: &Value) -> Option<Finding> {
     let filled =
         |text: &Both| Both { en: fill(&text.en, facts, Language::En), de: fill(&text.de, facts, Language::De) };
     let mut evidence = BTreeMap::new();
-    for condition in &level.when {
-        if let Some(fact) = facts.get(&condition.fact) {
-            evidence.insert(condition.fact.clone(), fact.clone());
+    // What it is about is evidence, too: a remedy takes its parameters from here.
+    for fact in level.when.iter().map(|condition| &condition.fact).chain(&rule.name) {
+        if let Some(value) = facts.get(fact) {
+            evidence.insert(fact.clone(), value.clone());
         }
     }
     let instance = rule.name.as_ref().and_then(|name| facts.get(name)).and_then(Value::as_str).map(str::to_owned);

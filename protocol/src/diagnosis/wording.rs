@@ -1,5 +1,6 @@
 //! Numbers in words, and texts with numbers in them, in both languages.
 
+use super::rule::Both;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,6 +21,14 @@ impl Language {
         match self {
             Self::En => "en",
             Self::De => "de",
+        }
+    }
+
+    /// A text in this language.
+    pub fn of(self, both: &Both) -> &str {
+        match self {
+            Self::En => &both.en,
+            Self::De => &both.de,
         }
     }
 }

@@ -1,0 +1,588 @@
+//! A script's manifest: what it is, what it needs, what it may do.
+//!
+//! The text is TOML with a closed set of fields. Whoever proposes, approves,
+//! runs or refuses a script reads the same text.
+
+use super::bundle::{BundleName, FileName};
+use super::parameter::{Declared, Kind, PARAMETERS, Value};
+use super::reader::{Mistake, Reader};
+use crate::diagnosis::Both;
+use crate::document::{ActionKind, UnixMs};
+use regex::RegexBuilder;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::ops::Range;
+use toml::Spanned;
+
+/// Programs that may run a script; each has one fixed place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpreter {
+    /// POSIX shell.
+    Sh,
+    /// bash.
+    Bash,
+    /// Python 3.
+    Python3,
+    /// Perl.
+    Perl,
+}
+
+impl Interpreter {
+    /// Where it is.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Sh => "/bin/sh",
+            Self::Bash => "/bin/bash",
+            Self::Python3 => "/usr/bin/python3",
+            Self::Perl => "/usr/bin/perl",
+        }
+    }
+}
+
+/// Where a script can run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Platform {
+    /// Linux.
+    Linux,
+    /// Windows.
+    Windows,
+}
+
+impl Platform {
+    /// The one this program was built for.
+    pub const HERE: Self = if cfg!(windows) { Self::Windows } else { Self::Linux };
+}
+
+/// How much of the machine a script may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Privilege {
+    /// Nothing: it counts as a look.
+    Read,
+    /// The paths it names, and services through their manager.
+    Repair,
+    /// Anything but the agent itself.
+    Raw,
+}
+
+impl Privilege {
+    /// The word, as in a manifest.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Repair => "repair",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// Whether a script with it looks or acts.
+    pub const fn kind(self) -> ActionKind {
+        match self {
+            Self::Read => ActionKind::Look,
+            Self::Repair | Self::Raw => ActionKind::Act,
+        }
+    }
+}
+
+/// What a script and all its children together may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Seconds from start to end.
+    pub time_s: u32,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Processes at once.
+    pub processes: u32,
+    /// Per cent of one core, 200 are two cores; nothing if it does not matter.
+    pub cpu_pct: Option<u32>,
+}
+
+/// What an exit code means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitMeaning {
+    /// The code.
+    pub code: u8,
+    /// Whether it counts as done.
+    pub well: bool,
+    /// In words.
+    pub says: Both,
+}
+
+/// A script's manifest. Only [`Manifest::read`] makes it, so it is whole.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// The script's name.
+    pub name: BundleName,
+    /// Its version; a later one replaces it.
+    pub version: u32,
+    /// What it does, in a few words.
+    pub title: Both,
+    /// What it does, plainly.
+    pub explain: Both,
+    /// What runs it.
+    pub interpreter: Interpreter,
+    /// The file that is run.
+    pub run: FileName,
+    /// Where it can run.
+    pub platforms: Vec<Platform>,
+    /// How much it may change.
+    pub privilege: Privilege,
+    /// Paths it may write to.
+    pub writes: Vec<String>,
+    /// Whether it may use the network.
+    pub network: bool,
+    /// Whether it may speak to the system's services: systemd, D-Bus and the
+    /// like. Through them it can do what they can.
+    pub services: bool,
+    /// Whether it can show what it would do.
+    pub dry_run: bool,
+    /// The script that takes it back.
+    pub undo: Option<BundleName>,
+    /// Whether it may be run again after nobody knows how it ended.
+    pub retry_safe: bool,
+    /// Whether it repairs a wrong clock, and so may run under one.
+    pub repairs_clock: bool,
+    /// After this it is not run any more.
+    pub expires: Option<UnixMs>,
+    /// What it may use.
+    pub limits: Limits,
+    /// Its parameters.
+    pub parameters: Vec<Declared>,
+    /// What its exit codes mean; 0 is well and all others are not, unless said.
+    pub exits: Vec<ExitMeaning>,
+    /// Findings to look for again afterwards, by their rules' names.
+    pub checks: Vec<String>,
+}
+
+const LIMITS: [(&str, u32, u32, Option<u32>); 4] = [
+    // name, least, most, unless said
+    ("time_s", 1, 3600, Some(60)),
+    ("memory_mib", 8, 4096, Some(256)),
+    ("processes", 1, 1024, Some(64)),
+    ("cpu_pct", 5, 800, None),
+];
+
+impl Manifest {
+    /// Reads a manifest's text.
+    ///
+    /// # Errors
+    /// Every mistake in it, in the order of the text.
+    pub fn read(text: &str) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let mut file = Reader::file(text, &mut mistakes);
+        let manifest = read(&mut file);
+        file.finish();
+        mistakes.sort_by_key(|mistake| mistake.span.start);
+        match manifest {
+            Some(manifest) if mistakes.is_empty() => Ok(manifest),
+            _ => Err(mistakes),
+        }
+    }
+
+    /// What an exit code means: whether it is well, and its words if it has any.
+    pub fn meaning(&self, code: i32) -> (bool, Option<&Both>) {
+        let said = self.exits.iter().find(|meaning| i32::from(meaning.code) == code);
+        (said.map_or(code == 0, |meaning| meaning.well), said.map(|meaning| &meaning.says))
+    }
+}
+
+fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
+    let name = file.required::<BundleName>("name");
+    let version = file.required::<u32>("version");
+    if let Some(zero) = version.as_ref().filter(|version| *version.get_ref() == 0) {
+        file.mistake(zero.span(), "version counts from 1");
+    }
+    let title = both(file, "title", 80);
+    let explain = both(file, "explain", 2000);
+    let interpreter = file.required::<Interpreter>("interpreter");
+    let run = file.required::<FileName>("run");
+    let platforms = file.required::<Vec<Platform>>("platforms");
+    if let Some(none) = platforms.as_ref().filter(|platforms| platforms.get_ref().is_empty()) {
+        file.mistake(none.span(), "platforms is empty; it could run nowhere");
+    }
+    let privilege = file.required::<Privilege>("privilege");
+    let writes = file.optional::<Vec<Spanned<String>>>("writes");
+    let writes = paths(file, writes, privilege.as_ref());
+    let network = flag(file, "network");
+    let services = flag(file, "services");
+    let dry_run = flag(file, "dry_run");
+    let undo = file.optional::<BundleName>("undo");
+    let retry_safe = flag(file, "retry_safe");
+    let repairs_clock = flag(file, "repairs_clock");
+    let expires = file.optional::<String>("expires");
+    let expires = expires.and_then(|day| end_of(file, &day));
+    let checks = file.optional::<Vec<String>>("checks").map(Spanned::into_inner).unwrap_or_default();
+    let limits = limits(file);
+    let parameters = parameters(file);
+    let exits = file.tables("exit", exit);
+    let exits = once(file, exits, "exit", |meaning: &ExitMeaning| meaning.code);
+    Some(Manifest {
+        name: name?.into_inner(),
+        version: version?.into_inner(),
+        title: title?,
+        explain: explain?,
+        interpreter: interpreter?.into_inner(),
+        run: run?.into_inner(),
+        platforms: platforms?.into_inner(),
+        privilege: privilege?.into_inner(),
+        writes,
+        network,
+        services,
+        dry_run,
+        undo: undo.map(Spanned::into_inner),
+        retry_safe,
+        repairs_clock,
+        expires,
+        limits,
+        parameters,
+        exits,
+        checks,
+    })
+}
+
+fn flag(file: &mut Reader<'_, '_>, name: &'static str) -> bool {
+    file.optional::<bool>(name).is_some_and(Spanned::into_inner)
+}
+
+fn both(file: &mut Reader<'_, '_>, name: &'static str, most: usize) -> Option<Both> {
+    let there = file.table(name);
+    let Some(mut inner) = there else {
+        file.mistake_here(format!("{name}.en and {name}.de are missing"));
+        return None;
+    };
+    let read = words(&mut inner, most);
+    inner.finish();
+    read
+}
+
+/// `en` and `de` of a table.
+fn words(inner: &mut Reader<'_, '_>, most: usize) -> Option<Both> {
+    let mut one = |language: &'static str| {
+        let text = inner.required::<String>(language)?;
+        let length = text.get_ref().chars().count();
+        if text.get_ref().trim().is_empty() || length > most {
+            inner.mistake(text.span(), format!("{language} must have 1 to {most} characters, and has {length}"));
+        }
+        Some(text.into_inner())
+    };
+    let (en, de) = (one("en"), one("de"));
+    Some(Both { en: en?, de: de? })
+}
+
+/// Midnight after a day, as milliseconds.
+fn end_of(file: &mut Reader<'_, '_>, day: &Spanned<String>) -> Option<UnixMs> {
+    let date: Option<jiff::civil::Date> = day.get_ref().parse().ok();
+    let end = date.and_then(|date| date.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    if end.is_none() {
+        file.mistake(day.span(), "a day is written as \"2027-11-23\"");
+    }
+    end.map(|end| end.timestamp().as_millisecond())
+}
+
+fn is_plain_path(path: &str) -> bool {
+    path.starts_with('/')
+        && path.len() > 1
+        && !path.chars().any(char::is_control)
+        && path.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+fn paths(
+    file: &mut Reader<'_, '_>,
+    writes: Option<Spanned<Vec<Spanned<String>>>>,
+    privilege: Option<&Spanned<Privilege>>,
+) -> Vec<String> {
+    let Some(writes) = writes else { return Vec::new() };
+    let whole = writes.span();
+    let writes = writes.into_inner();
+    if let Some(privilege) = privilege {
+        match privilege.get_ref() {
+            Privilege::Read if !writes.is_empty() => {
+                file.mistake(whole, "a script with privilege \"read\" writes nowhere; \"repair\" may write");
+            }
+            Privilege::Raw => {
+                file.mistake(whole, "a script with privilege \"raw\" may write everywhere; leave writes out")
+            }
+            Privilege::Read | Privilege::Repair => {}
+        }
+    }
+    if writes.len() > 16 {
+        file.mistake_here("at most 16 paths in writes");
+    }
+    let mut plain = Vec::new();
+    for path in writes {
+        if is_plain_path(path.get_ref()) {
+            plain.push(path.into_inner());
+        } else {
+            file.mistake(
+                path.span(),
+                "must be a path like \"/var/log\": from the root, without . and .., no slash at the end",
+            );
+        }
+    }
+    plain
+}
+
+fn limits(file: &mut Reader<'_, '_>) -> Limits {
+    let mut values = LIMITS.map(|(_, _, _, unless_said)| unless_said);
+    if let Some(mut inner) = file.table("limits") {
+        for (value, (name, least, most, _)) in values.iter_mut().zip(LIMITS) {
+            let Some(said) = inner.optional::<u32>(name) else { continue };
+            if (least..=most).contains(said.get_ref()) {
+                *value = Some(*said.get_ref());
+            } else {
+                inner.mistake(said.span(), format!("{name} must be from {least} to {most}"));
+            }
+        }
+        inner.finish();
+    }
+    let [time_s, memory_mib, processes, cpu_pct] = values;
+    let bound = |value: Option<u32>| value.unwrap_or(u32::MAX);
+    Limits { time_s: bound(time_s), memory_mib: bound(memory_mib), processes: bound(processes), cpu_pct }
+}
+
+fn exit(inner: &mut Reader<'_, '_>) -> Option<(Range<usize>, ExitMeaning)> {
+    let code = inner.required::<u8>("code");
+    let well = inner.required::<bool>("well");
+    let says = words(inner, 200);
+    if let (Some(code), Some(well)) = (&code, &well)
+        && *code.get_ref() == 0
+        && !*well.get_ref()
+    {
+        inner.mistake(well.span(), "exit code 0 is always well");
+    }
+    let code = code?;
+    Some((code.span(), ExitMeaning { code: code.into_inner(), well: well?.into_inner(), says: says? }))
+}
+
+/// Drops what stands twice, and says so.
+fn once<T, K: Eq + std::hash::Hash + std::fmt::Display>(
+    file: &mut Reader<'_, '_>,
+    all: Vec<(Range<usize>, T)>,
+    what: &str,
+    key: impl Fn(&T) -> K,
+) -> Vec<T> {
+    let mut seen = HashSet::new();
+    let mut kept = Vec::new();
+    for (span, one) in all {
+        let name = key(&one);
+        if seen.contains(&name) {
+            file.mistake(span, format!("{what} {name} stands here twice"));
+        } else {
+            seen.insert(name);
+            kept.push(one);
+        }
+    }
+    kept
+}
+
+fn parameters(file: &mut Reader<'_, '_>) -> Vec<Declared> {
+    let all = file.tables("parameter", parameter);
+    if all.len() > PARAMETERS {
+        file.mistake_here(format!("at most {PARAMETERS} parameters"));
+    }
+    once(file, all, "parameter", |one: &Declared| one.name.clone())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KindWord {
+    Text,
+    Integer,
+    Boolean,
+    Choice,
+    Path,
+}
+
+fn parameter(inner: &mut Reader<'_, '_>) -> Option<(Range<usize>, Declared)> {
+    let name = inner.required::<String>("name");
+    if let Some(name) = &name {
+        let text = name.get_ref();
+        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        if !(1..=31).contains(&text.len())
+            || !text.starts_with(|c: char| c.is_ascii_lowercase())
+            || !text.chars().all(fits)
+        {
+            inner.mistake(name.span(), "a parameter is named in small letters, digits and underscores");
+        }
+    }
+    let kind = inner.required::<KindWord>("kind");
+    let kind = kind.and_then(|word| kind_of(inner, word.get_ref()));
+    let default = inner.optional::<Value>("default");
+    if let (Some(default), Some(kind)) = (&default, &kind)
+        && let Err(why) = kind.holds(default.get_ref())
+    {
+        inner.mistake(default.span(), format!("the default does not fit: it {why}"));
+    }
+    let from = inner.optional::<String>("from").map(Spanned::into_inner);
+    let label = words(inner, 80);
+    let name = name?;
+    let (span, name) = (name.span(), name.into_inner());
+    Some((span, Declared { name, kind: kind?, default: default.map(Spanned::into_inner), from, label: label? }))
+}
+
+fn kind_of(inner: &mut Reader<'_, '_>, word: &KindWord) -> Option<Kind> {
+    match word {
+        KindWord::Boolean => Some(Kind::Boolean),
+        KindWord::Integer => {
+            let min = inner.optional::<i64>("min").map_or(i64::MIN, Spanned::into_inner);
+            let max = inner.optional::<i64>("max");
+            if let Some(low) = max.as_ref().filter(|max| *max.get_ref() < min) {
+                inner.mistake(low.span(), "max is less than min");
+            }
+            Some(Kind::Integer { min, max: max.map_or(i64::MAX, Spanned::into_inner) })
+        }
+        KindWord::Choice => {
+            let choices = inner.required::<Vec<String>>("choices")?;
+            if choices.get_ref().is_empty() || choices.get_ref().len() > 64 {
+                inner.mistake(choices.span(), "choices needs 1 to 64 of them");
+            }
+            Some(Kind::Choice { choices: choices.into_inner() })
+        }
+        KindWord::Path => {
+            let under = inner.required::<Vec<Spanned<String>>>("under")?.into_inner();
+            let mut folders = Vec::new();
+            for folder in under {
+                if is_plain_path(folder.get_ref()) || folder.get_ref() == "/" {
+                    folders.push(folder.into_inner());
+                } else {
+                    inner.mistake(folder.span(), "must be a folder like \"/var/log\"");
+                }
+            }
+            Some(Kind::Path { under: folders })
+        }
+        KindWord::Text => {
+            let most = inner.optional::<usize>("max_bytes");
+            if let Some(long) = most.as_ref().filter(|most| !(1..=4096).contains(most.get_ref())) {
+                inner.mistake(long.span(), "max_bytes must be from 1 to 4096");
+            }
+            let pattern = inner.optional::<String>("pattern");
+            let pattern = match pattern {
+                None => None,
+                Some(text) => {
+                    let whole = format!("^(?:{})$", text.get_ref());
+                    // Small bounds: a pattern of a few characters needs no more.
+                    match RegexBuilder::new(&whole).size_limit(256 * 1024).dfa_size_limit(256 * 1024).build() {
+                        Ok(pattern) => Some(pattern),
+                        Err(error) => {
+                            let why = error.to_string();
+                            let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                            inner.mistake(text.span(), format!("this pattern cannot be read: {why}"));
+                            None
+                        }
+                    }
+                }
+            };
+            let secret = flag(inner, "secret");
+            Some(Kind::Text { max_bytes: most.map_or(256, Spanned::into_inner), pattern, secret })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+name = "service-restart"
+version = 3
+title = { en = "Restart a failed service", de = "Einen ausgefallenen Dienst neu starten" }
+explain = { en = "Starts the service again.", de = "Startet den Dienst neu." }
+interpreter = "sh"
+run = "run.sh"
+platforms = ["linux"]
+privilege = "repair"
+dry_run = true
+retry_safe = true
+checks = ["service.failed"]
+expires = "2027-11-23"
+
+[limits]
+time_s = 90
+
+[[parameter]]
+name = "unit"
+kind = "text"
+pattern = '[A-Za-z0-9@._-]+\.service'
+from = "unit"
+en = "Which service"
+de = "Welcher Dienst"
+
+[[exit]]
+code = 3
+well = false
+en = "There is no such service."
+de = "Diesen Dienst gibt es nicht."
+"#;
+
+    #[test]
+    fn a_good_manifest_is_read_whole() {
+        let manifest = Manifest::read(GOOD).expect("good");
+        assert_eq!((manifest.name.as_str(), manifest.version), ("service-restart", 3));
+        assert_eq!(manifest.limits, Limits { time_s: 90, memory_mib: 256, processes: 64, cpu_pct: None });
+        assert_eq!(manifest.expires, Some(1_827_014_400_000));
+        assert_eq!(manifest.privilege.kind(), ActionKind::Act);
+        assert!(!manifest.meaning(3).0 && manifest.meaning(0).0 && !manifest.meaning(1).0);
+    }
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let mistakes = Manifest::read(text).expect_err("not good");
+        mistakes
+            .iter()
+            .map(|mistake| {
+                let (line, column, _) = mistake.place(text);
+                format!("{line}:{column} {}", mistake.what)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place_at_once() {
+        let text = GOOD
+            .replace("version = 3", "version = 0")
+            .replace("\"sh\"", "\"zsh\"")
+            .replace("time_s = 90", "time_s = 9000\ntimeout = 3")
+            .replace("[A-Z", "[Z-A")
+            .replace("code = 3\nwell = false", "code = 0\nwell = false");
+        let told = mistakes(&text);
+        let begins = [
+            "3:11 version counts",
+            "6:15 interpreter: unknown variant `zsh`",
+            "16:10 time_s must be from 1 to 3600",
+            "17:1 there is no \"timeout\" here",
+            "22:11 this pattern cannot be read",
+            "29:8 exit code 0 is always well",
+        ];
+        assert_eq!(told.len(), begins.len(), "{told:#?}");
+        for (told, begin) in told.iter().zip(begins) {
+            assert!(told.starts_with(begin), "{told} ≠ {begin}");
+        }
+        let unknown = Manifest::read(&text).expect_err("not good");
+        let (word, known) = unknown.iter().find_map(|m| m.unknown.clone()).expect("one");
+        assert!(word == "timeout" && known.contains(&"time_s"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_broken_toml_too() {
+        let told = mistakes("name = \"a b\"\n");
+        assert!(told.iter().any(|what| what.contains("version is missing")), "{told:?}");
+        assert!(told.iter().any(|what| what.contains("title.en and title.de are missing")), "{told:?}");
+        assert!(told.iter().any(|what| what.starts_with("1:8 name: a name is written in small letters")), "{told:?}");
+        assert!(!mistakes(&GOOD.replace("version = 3", "version = = 3")).is_empty());
+        assert!(
+            !mistakes(&format!("{GOOD}\n[[parameter]]\nname = \"unit\"\nkind = \"boolean\"\nen = \"x\"\nde = \"x\""))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_script_that_only_reads_names_nothing_to_write() {
+        let text = GOOD
+            .replace("\"repair\"", "\"read\"")
+            .replace("retry_safe", "writes = [\"/var/log\", \"etc\"]\nretry_safe");
+        let told = mistakes(&text);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("writes nowhere") && told[1].contains("must be a path"), "{told:?}");
+    }
+}

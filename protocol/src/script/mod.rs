@@ -1,0 +1,19 @@
+//! Scripts: what their manifests declare, what their parameters may hold, and
+//! what a run of one tells. Pure, and used by technician, hub and machine alike.
+//!
+//! ```text
+//! folder ─▶ Manifest (every mistake, with its place) ─▶ Bundle (names its files by SHA-256) ─▶ catalogue
+//! typed values ─▶ Declared::check ─▶ Checked, which nothing but a check can make
+//! ```
+
+mod bundle;
+mod manifest;
+mod parameter;
+mod reader;
+mod report;
+
+pub use bundle::{BadName, Bundle, BundleFile, BundleName, FileName};
+pub use manifest::{ExitMeaning, Interpreter, Limits, Manifest, Platform, Privilege};
+pub use parameter::{BadValue, Checked, Declared, Kind, PARAMETERS, Parameters, TooMuch, VALUES_BYTES, Value};
+pub use reader::Mistake;
+pub use report::{Cage, Kept, RunReport, Stopped};
