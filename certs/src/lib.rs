@@ -25,7 +25,7 @@ mod words;
 
 pub use rustls::pki_types::CertificateDer;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256, digest};
 use fernwart_protocol::id::Digest;
 
 /// SHA-256.
@@ -33,6 +33,34 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     let mut out = [0u8; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
     Digest::from_bytes(out)
+}
+
+/// SHA-256 of what comes in pieces.
+pub struct Sha256(Context);
+
+impl Sha256 {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self(Context::new(&SHA256))
+    }
+
+    /// Adds a piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all pieces.
+    pub fn finish(self) -> Digest {
+        let mut out = [0u8; 32];
+        out.copy_from_slice(self.0.finish().as_ref());
+        Digest::from_bytes(out)
+    }
+}
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Fresh random bytes.

@@ -10,6 +10,7 @@ use fernwart_certs::approve::{
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Hub, Shop, StaffList, Trusted, advance};
 use fernwart_certs::identity::SigningKey;
 use fernwart_protocol::text::Text;
+use std::collections::BTreeMap;
 use tough::schema::{Root, Signed};
 
 const NOW: i64 = 1_800_000_000_000;
@@ -31,7 +32,7 @@ fn hub() -> Hub {
 
 fn contents(name: &str) -> Contents {
     let shop = Shop { v: 1, name: Text::clipped(name), ..Shop::default() };
-    Contents { staff: StaffList { v: 1, staff: Vec::new() }, hub: hub(), shop }
+    Contents { staff: StaffList { v: 1, staff: Vec::new() }, hub: hub(), shop, scripts: BTreeMap::new() }
 }
 
 impl Shopkeepers {
@@ -53,7 +54,7 @@ impl Shopkeepers {
     async fn open(&self, k: usize) -> (Files, Trusted, Catalogue) {
         let mut draft = self.first_draft(k as u64);
         for approver in self.approvers.iter().take(k) {
-            draft.sign(approver, None).expect("signed");
+            draft.sign(approver, None, None).expect("signed");
         }
         publish(&draft, None, &self.hub, NOW).await.expect("published")
     }
@@ -69,7 +70,7 @@ impl Shopkeepers {
         let mut draft = Draft::next(&before, &contents(name), None, now).expect("a draft");
         let root = root_of(trusted);
         for signer in signers {
-            draft.sign(&self.approvers[*signer], Some(&root.signed)).expect("signed");
+            draft.sign(&self.approvers[*signer], Some(&root.signed), None).expect("signed");
         }
         publish(&draft, Some(trusted), &self.hub, now).await
     }
@@ -121,8 +122,8 @@ async fn the_same_key_twice_counts_once() {
     let before = hub.view().expect("a catalogue");
     let root = root_of(&hub);
     let mut draft = Draft::next(&before, &contents("two"), None, NOW + DAY).expect("a draft");
-    draft.sign(&shop.approvers[0], Some(&root.signed)).expect("signed");
-    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed)), Err(SignError::AlreadySigned)));
+    draft.sign(&shop.approvers[0], Some(&root.signed), None).expect("signed");
+    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed), None), Err(SignError::AlreadySigned)));
     let again = draft.targets.signatures[0].clone();
     draft.targets.signatures.push(again);
     assert_eq!(draft.progress(Some(&root.signed)).have, 1);
@@ -134,8 +135,8 @@ async fn the_same_key_twice_counts_once() {
         let first = targets.keyids[0].clone();
         targets.keyids.push(first);
     }
-    doubled.sign(&shop.approvers[0], None).expect("signed");
-    doubled.sign(&shop.approvers[1], None).expect("signed");
+    doubled.sign(&shop.approvers[0], None, None).expect("signed");
+    doubled.sign(&shop.approvers[1], None, None).expect("signed");
     let result = publish(&doubled, None, &shop.hub, NOW).await;
     assert!(matches!(&result, Err(PublishError::Refused(e)) if matches!(**e, CatalogueError::KeyTwice)), "{result:?}");
 }
@@ -149,9 +150,9 @@ async fn nobody_approves_their_own_proposal_when_two_must_sign() {
     let root = root_of(&hub);
     let own = shop.approvers[0].public();
     let mut draft = Draft::next(&before, &contents("two"), Some(&own), NOW + DAY).expect("a draft");
-    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed)), Err(SignError::OwnProposal)));
-    draft.sign(&shop.approvers[1], Some(&root.signed)).expect("signed");
-    draft.sign(&shop.approvers[2], Some(&root.signed)).expect("signed");
+    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed), None), Err(SignError::OwnProposal)));
+    draft.sign(&shop.approvers[1], Some(&root.signed), None).expect("signed");
+    draft.sign(&shop.approvers[2], Some(&root.signed), None).expect("signed");
     let (mut files, _, _) = publish(&draft, Some(&hub), &shop.hub, NOW + DAY).await.expect("published");
     advance(&machine, &files).await.expect("believed");
 

@@ -1,21 +1,27 @@
 //! A proposal on its way to enough signatures.
+//!
+//! A draft carries the whole text of what it changes, so that an approver can
+//! read it on a computer that has no link to anything.
 
 use super::{
     ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, hex, in_days, proposer_id, sign_role, tuf_key, tuf_key_id,
     unsigned, version,
 };
-use crate::catalogue::{Catalogue, Contact, Hub, PROPOSER, Shop, StaffEntry, StaffList, target};
+use crate::catalogue::{
+    Approved, Catalogue, Contact, Hub, PROPOSER, Shop, StaffEntry, StaffList, VERSION, scripts, target,
+};
 use crate::identity::{SigningKey, verify};
 use crate::sha256;
-use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::document::{Document, UnixMs};
 use fernwart_protocol::id::{Digest, PublicKey};
+use fernwart_protocol::script::{Bundle, BundleName, FileName, Manifest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use tough::TargetName;
 use tough::schema::decoded::Decoded;
 use tough::schema::{Hashes, Role, RoleKeys, RoleType, Root, Signature, Signed, Target, Targets};
 
-/// What a draft proposes: the named targets.
+/// What a draft proposes: all targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
     /// The staff list.
@@ -24,6 +30,8 @@ pub struct Contents {
     pub hub: Hub,
     /// The shop's particulars.
     pub shop: Shop,
+    /// The scripts.
+    pub scripts: BTreeMap<BundleName, Approved>,
 }
 
 /// Who may approve and what the hub signs with, for a shop's first root.
@@ -52,6 +60,20 @@ pub struct Draft {
     pub targets: Signed<Targets>,
     /// The named targets' text.
     pub files: BTreeMap<String, String>,
+    /// Bundles that change, and their files, by SHA-256.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub blobs: BTreeMap<Digest, String>,
+}
+
+/// A script that a draft brings, as its approvers read it.
+#[derive(Debug, Clone)]
+pub struct Proposed {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its files' texts.
+    pub files: BTreeMap<FileName, String>,
 }
 
 /// Signatures so far.
@@ -85,6 +107,14 @@ pub enum SignError {
     /// The draft's files are not the ones its targets name.
     #[error("the draft's {0} is not what its targets say")]
     Files(String),
+    /// A script it changes cannot be read whole, or is not what it says.
+    #[error("the draft's script {name}: {why}")]
+    Script {
+        /// Its name.
+        name: BundleName,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// It brings a root of its own although one is in force.
     #[error("the draft brings a new root, which nothing here has asked for")]
     NewRoot,
@@ -116,7 +146,12 @@ impl Contents {
 
     /// What a published catalogue holds.
     pub fn of(catalogue: &Catalogue) -> Self {
-        Self { staff: catalogue.staff.clone(), hub: catalogue.hub.clone(), shop: catalogue.shop.clone() }
+        Self {
+            staff: catalogue.staff.clone(),
+            hub: catalogue.hub.clone(),
+            shop: catalogue.shop.clone(),
+            scripts: catalogue.scripts.clone(),
+        }
     }
 }
 
@@ -130,9 +165,19 @@ fn target_entry(text: &str) -> Target {
     }
 }
 
+fn script_entry(approved: &Approved) -> Target {
+    Target {
+        length: approved.bytes,
+        hashes: Hashes { sha256: Decoded::from(approved.sha256.as_bytes().to_vec()), _extra: HashMap::new() },
+        custom: HashMap::from([(VERSION.to_owned(), approved.version.into())]),
+        _extra: HashMap::new(),
+    }
+}
+
 fn targets(
     number: u64,
     files: &BTreeMap<String, String>,
+    scripts: &BTreeMap<BundleName, Approved>,
     proposer: Option<&PublicKey>,
     now: UnixMs,
 ) -> Result<Targets, Unwritable> {
@@ -141,6 +186,10 @@ fn targets(
     for (name, text) in files {
         let name = TargetName::new(name.as_str()).map_err(|_| Unwritable)?;
         targets.targets.insert(name, target_entry(text));
+    }
+    for (name, approved) in scripts {
+        let name = TargetName::new(format!("{}{name}", target::SCRIPT)).map_err(|_| Unwritable)?;
+        targets.targets.insert(name, script_entry(approved));
     }
     if let Some(proposer) = proposer {
         targets._extra.insert(PROPOSER.to_owned(), proposer_id(proposer)?.into());
@@ -174,8 +223,8 @@ impl Draft {
             _extra: HashMap::new(),
         };
         let files = contents.files()?;
-        let targets = unsigned(targets(1, &files, None, now)?);
-        Ok(Self { v: 1, root: Some(unsigned(root)), targets, files })
+        let targets = unsigned(targets(1, &files, &contents.scripts, None, now)?);
+        Ok(Self { v: 1, root: Some(unsigned(root)), targets, files, blobs: BTreeMap::new() })
     }
 
     /// The next catalogue after a published one.
@@ -191,8 +240,8 @@ impl Draft {
         let files = contents.files()?;
         // With one approver the proposer is the approver; nothing is to be said.
         let proposer = proposer.filter(|_| before.threshold > 1);
-        let targets = unsigned(targets(before.versions.targets + 1, &files, proposer, now)?);
-        Ok(Self { v: 1, root: None, targets, files })
+        let targets = unsigned(targets(before.versions.targets + 1, &files, &contents.scripts, proposer, now)?);
+        Ok(Self { v: 1, root: None, targets, files, blobs: BTreeMap::new() })
     }
 
     /// Names the draft by all that is signed, whoever has signed so far.
@@ -217,8 +266,15 @@ impl Draft {
         if let Some(name) = foreign {
             return Err(SignError::Files(name.clone()));
         }
-        if self.targets.signed.targets.len() != target::NAMED.len() {
-            return Err(SignError::Files("list of targets".to_owned()));
+        let scripts = scripts(&self.targets.signed).map_err(|_| SignError::Files("list of scripts".to_owned()))?;
+        let strange = self.targets.signed.targets.iter().find(|(name, entry)| {
+            let script = name.raw().strip_prefix(target::SCRIPT).and_then(|name| name.parse().ok());
+            let known = script.and_then(|name: BundleName| scripts.get(&name));
+            // Nothing may stand beside what is understood: it would be signed unread.
+            !target::NAMED.contains(&name.raw()) && known.map(script_entry).as_ref() != Some(*entry)
+        });
+        if let Some((name, _)) = strange {
+            return Err(SignError::Files(name.raw().to_owned()));
         }
         for name in target::NAMED {
             let approved = self.targets.signed.targets.iter().find(|(target, _)| target.raw() == name);
@@ -236,7 +292,66 @@ impl Draft {
             staff: read(&self.files, target::STAFF)?,
             hub: read(&self.files, target::HUB)?,
             shop: read(&self.files, target::SHOP)?,
+            scripts,
         })
+    }
+
+    /// Adds a script's bundle and files, so that they can be read.
+    ///
+    /// # Errors
+    /// When the bundle cannot be written, or is too long.
+    pub fn bring(&mut self, bundle: &Bundle, files: &BTreeMap<FileName, String>) -> Result<(), Unwritable> {
+        let document = String::from_utf8(bundle.to_bytes().map_err(|_| Unwritable)?).map_err(|_| Unwritable)?;
+        for text in files.values().chain([&document]) {
+            self.blobs.insert(sha256(text.as_bytes()), text.clone());
+        }
+        Ok(())
+    }
+
+    /// A script of this draft, read out of what the draft brings.
+    ///
+    /// # Errors
+    /// When anything of it is missing, or is not what its hash or its name says.
+    pub fn proposed(&self, name: &BundleName, approved: &Approved) -> Result<Proposed, SignError> {
+        let bad = |why| SignError::Script { name: name.clone(), why };
+        let text = |hash: &Digest| self.blobs.get(hash).filter(|text| sha256(text.as_bytes()) == *hash);
+        let document = text(&approved.sha256).ok_or(bad("is not brought along"))?;
+        let bundle = Bundle::from_bytes(document.as_bytes()).map_err(|_| bad("is no bundle"))?;
+        let manifest = Manifest::read(bundle.manifest.as_raw()).map_err(|_| bad("has mistakes in its manifest"))?;
+        let named = (&bundle.name, bundle.version) == (name, approved.version)
+            && (&manifest.name, manifest.version) == (name, approved.version)
+            && document.len() as u64 == approved.bytes;
+        if !named {
+            return Err(bad("is another one, or another version"));
+        }
+        let mut files = BTreeMap::new();
+        for file in &bundle.files {
+            let text = text(&file.sha256).filter(|text| text.len() as u64 == file.bytes);
+            files.insert(file.name.clone(), text.ok_or(bad("lacks a file"))?.clone());
+        }
+        if !files.contains_key(&manifest.run) {
+            return Err(bad("lacks the file it runs"));
+        }
+        Ok(Proposed { bundle, manifest, files })
+    }
+
+    /// The scripts that this draft changes: all must have come along whole.
+    ///
+    /// # Errors
+    /// When one has not, or goes back to an older version.
+    pub fn new_scripts(&self, before: Option<&Catalogue>) -> Result<Vec<Proposed>, SignError> {
+        let mut new = Vec::new();
+        for (name, approved) in &self.contents()?.scripts {
+            let known = before.and_then(|before| before.scripts.get(name));
+            if known == Some(approved) {
+                continue;
+            }
+            if known.is_some_and(|known| known.version >= approved.version) {
+                return Err(SignError::Script { name: name.clone(), why: "does not raise the version" });
+            }
+            new.push(self.proposed(name, approved)?);
+        }
+        Ok(new)
     }
 
     /// The root whose keys must sign: the draft's own, else the one in force.
@@ -248,8 +363,13 @@ impl Draft {
     ///
     /// # Errors
     /// When this key may not sign this draft.
-    pub fn sign(&mut self, key: &SigningKey, in_force: Option<&Root>) -> Result<(), SignError> {
-        self.contents()?;
+    pub fn sign(
+        &mut self,
+        key: &SigningKey,
+        in_force: Option<&Root>,
+        before: Option<&Catalogue>,
+    ) -> Result<(), SignError> {
+        self.new_scripts(before)?;
         if self.root.is_some() && in_force.is_some() {
             return Err(SignError::NewRoot);
         }
@@ -341,6 +461,16 @@ impl Draft {
         for entry in old_staff.iter().filter(|known| !new_staff.iter().any(|entry| entry.key == known.key)) {
             lines.push(format!("- staff {}", described(entry)));
         }
+        for script in self.new_scripts(before)? {
+            let known = old.as_ref().is_some_and(|contents| contents.scripts.contains_key(&script.bundle.name));
+            let sign = if known { '~' } else { '+' };
+            lines.push(format!("{sign} script {}", script_in_words(&script.manifest)));
+        }
+        for (name, approved) in old.iter().flat_map(|contents| &contents.scripts) {
+            if !new.scripts.contains_key(name) {
+                lines.push(format!("- script {name} {}", approved.version));
+            }
+        }
         if old.as_ref().map(|c| &c.hub) != Some(&new.hub) {
             let addresses: Vec<_> = new.hub.addresses.iter().map(ToString::to_string).collect();
             lines.push(format!("~ hub at {}", addresses.join(", ")));
@@ -365,6 +495,20 @@ fn holds(root: &Root, signature: &Signature, form: &[u8]) -> bool {
     public
         .zip(bytes.ok())
         .is_some_and(|(public, bytes)| verify(&public, form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
+}
+
+fn script_in_words(manifest: &Manifest) -> String {
+    let mut parts = vec![format!("privilege {}", manifest.privilege.as_str())];
+    if !manifest.writes.is_empty() {
+        parts.push(format!("writes {}", manifest.writes.join(" ")));
+    }
+    if manifest.network {
+        parts.push("uses the network".to_owned());
+    }
+    if manifest.services {
+        parts.push("speaks to the system's services".to_owned());
+    }
+    format!("{} {}: {} ({})", manifest.name, manifest.version, manifest.title.en, parts.join(", "))
 }
 
 fn described(entry: &StaffEntry) -> String {

@@ -148,7 +148,8 @@ pub async fn publish(
         files.insert(&format!("{}.root.json", root.signed.version), to_file(root)?);
     }
     // The named targets and nothing else: a draft's other files have no name here.
-    draft.contents().map_err(|_| refused(CatalogueError::TargetHash("draft".to_owned())))?;
+    let before = published.map(Trusted::view).transpose().map_err(refused)?;
+    draft.new_scripts(before.as_ref()).map_err(|_| refused(CatalogueError::TargetHash("draft".to_owned())))?;
     for name in target::NAMED {
         let text = draft.files.get(name).ok_or_else(|| refused(CatalogueError::Missing(name.to_owned())))?;
         files.insert(name, text.clone().into_bytes());

@@ -22,7 +22,9 @@ pub use offer::{Files, Repository};
 pub use particulars::{Contact, Hub, Shop};
 pub use staff_list::{Customers, Role, StaffEntry, StaffList};
 pub(crate) use view::public_key;
-pub use view::{Catalogue, Expiries};
+pub use view::{Approved, Catalogue, Expiries};
+#[cfg(feature = "approve")]
+pub(crate) use view::{VERSION, scripts};
 
 use crate::sha256;
 use fernwart_protocol::document::UnixMs;
@@ -43,6 +45,8 @@ pub mod target {
     pub const SHOP: &str = "shop.json";
     /// All of them.
     pub const NAMED: [&str; 3] = [STAFF, HUB, SHOP];
+    /// What the name of a script's target begins with; the bundle's follows.
+    pub const SCRIPT: &str = "script/";
 }
 
 /// Why files are not believed.
@@ -54,6 +58,9 @@ pub enum CatalogueError {
     /// A file cannot be read as what it should be.
     #[error("reading {0} of the catalogue")]
     Unreadable(String, #[source] serde_json::Error),
+    /// A script's target has no good name, version or hash.
+    #[error("the target {0} names no script")]
+    Script(String),
     /// tough refused.
     #[error("verifying the catalogue")]
     Tough(#[source] Box<tough::error::Error>),

@@ -112,6 +112,17 @@ impl Repository {
         Ok(())
     }
 
+    /// One file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or its name is a path.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        if name.contains(['/', '\\']) || name.starts_with('.') {
+            return Err(io::Error::other("a file of a catalogue with a path in its name"));
+        }
+        std::fs::read(self.folder.join(name))
+    }
+
     /// Writes files, the timestamp last: whoever reads in between finds the
     /// older catalogue whole.
     ///

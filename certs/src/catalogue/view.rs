@@ -3,6 +3,7 @@
 use super::{CatalogueError, Floors, Hub, Shop, StaffList, hex, target, unix_ms};
 use fernwart_protocol::document::{UnixMs, Versions};
 use fernwart_protocol::id::{Digest, KeyId, PublicKey};
+use fernwart_protocol::script::BundleName;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use tough::schema::key::Key;
@@ -28,6 +29,36 @@ impl Expiries {
     }
 }
 
+/// A script that is approved: these bytes and no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Approved {
+    /// Its version.
+    pub version: u32,
+    /// SHA-256 of its bundle.
+    pub sha256: Digest,
+    /// The bundle's length.
+    pub bytes: u64,
+}
+
+/// What an approved script's target says beside its hash.
+pub(crate) const VERSION: &str = "version";
+
+/// Scripts among the targets. Targets of other kinds, which a later version
+/// may bring, are passed over.
+pub(crate) fn scripts(targets: &Targets) -> Result<BTreeMap<BundleName, Approved>, CatalogueError> {
+    let mut scripts = BTreeMap::new();
+    for (name, entry) in &targets.targets {
+        let Some(bundle) = name.raw().strip_prefix(target::SCRIPT) else { continue };
+        let bad = || CatalogueError::Script(name.raw().to_owned());
+        let version = entry.custom.get(VERSION).and_then(serde_json::Value::as_u64);
+        let version = version.and_then(|version| u32::try_from(version).ok()).ok_or_else(bad)?;
+        let hash = <[u8; 32]>::try_from(entry.hashes.sha256.as_ref()).map_err(|_| bad())?;
+        let approved = Approved { version, sha256: Digest::from_bytes(hash), bytes: entry.length };
+        scripts.insert(bundle.parse().map_err(|_| bad())?, approved);
+    }
+    Ok(scripts)
+}
+
 /// Everything approved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Catalogue {
@@ -47,6 +78,8 @@ pub struct Catalogue {
     pub hub: Hub,
     /// The shop's particulars.
     pub shop: Shop,
+    /// The scripts.
+    pub scripts: BTreeMap<BundleName, Approved>,
 }
 
 fn read<T: DeserializeOwned>(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<T, CatalogueError> {
@@ -75,6 +108,7 @@ impl Catalogue {
             staff: read(files, target::STAFF)?,
             hub: read(files, target::HUB)?,
             shop: read(files, target::SHOP)?,
+            scripts: scripts(&targets.signed)?,
         })
     }
 }
