@@ -113,6 +113,16 @@ impl Home {
         self.0.join("books.redb")
     }
 
+    /// Scripts' files, by hash.
+    pub fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
+    }
+
+    /// The owner's standing word.
+    pub fn says(&self) -> PathBuf {
+        self.0.join("owner.json")
+    }
+
     /// The owner's rules.
     pub fn policy(&self) -> PathBuf {
         self.0.join("policy.toml")

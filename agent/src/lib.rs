@@ -6,12 +6,15 @@
 //! process, cut so that they can become two. The agent imports `protocol` and
 //! `certs`, never the controller.
 
+pub mod action;
 pub mod collect;
 pub mod enroll;
 pub mod executor;
 pub mod home;
 pub mod local;
 pub mod message;
+mod notice;
+pub mod owner;
 pub mod run;
 pub mod service;
 pub mod status;

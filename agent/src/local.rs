@@ -8,8 +8,10 @@ use crate::executor::books::{Books, Phase, RunRecord};
 use crate::executor::policy::Mode;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::journal::Line;
-use fernwart_protocol::document::{Document, Order, Outcome, Receipt, UnixMs};
+use fernwart_protocol::diagnosis::Both;
+use fernwart_protocol::document::{Action, Document, Order, Outcome, Receipt, UnixMs};
 use fernwart_protocol::id::MachineId;
+use fernwart_protocol::text::Text;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -40,6 +42,49 @@ pub enum Question {
     },
     /// The journal's signed end.
     JournalHead,
+    /// What the owner is asked.
+    Asked,
+    /// What the owner wants.
+    Word {
+        /// It.
+        word: Word,
+        /// Who says so; set by the agent from the kernel's word on who calls.
+        #[serde(default)]
+        by: Text<64>,
+    },
+}
+
+/// What an owner can want. Times are milliseconds from now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// Yes to this question; with a time, yes to all repairs for as long.
+    Allow(u32, Option<u64>),
+    /// No to this question.
+    Deny(u32),
+    /// Yes to all repairs for a while, before anybody asks.
+    AllowAll(u64),
+    /// Stop answering: for a while, or until resumed.
+    Pause(Option<u64>),
+    /// Go on.
+    Resume,
+}
+
+/// One question to the owner.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Asked {
+    /// Its number.
+    pub number: u32,
+    /// Until when an answer counts.
+    pub until: UnixMs,
+    /// Who wants it.
+    pub staff: Text<64>,
+    /// Why.
+    pub reason: Text<500>,
+    /// What.
+    pub action: Action,
+    /// What it is called, from its manifest.
+    pub title: Option<Both>,
 }
 
 /// What is answered.
@@ -50,6 +95,12 @@ pub enum Answer {
     Status(Box<Status>),
     /// Some of the journal.
     Journal(Vec<Line>),
+    /// What the owner is asked.
+    Asked(Vec<Asked>),
+    /// It is done.
+    Done,
+    /// Nobody asks that, or not any more.
+    NoSuchQuestion,
     /// It could not be answered.
     Failed(String),
 }
@@ -114,21 +165,40 @@ pub async fn serve(socket: &Path, executor: Handle) -> io::Result<()> {
     let me = rustix::process::geteuid().as_raw();
     loop {
         let (stream, _) = listener.accept().await?;
-        let caller = stream.peer_cred()?.uid();
-        if caller != me && caller != 0 {
+        let caller = stream.peer_cred()?;
+        if caller.uid() != me && caller.uid() != 0 {
             continue;
         }
+        let by = account(caller.uid(), caller.pid());
         let executor = executor.clone();
         // One question at a time is enough for one machine's owner.
-        let _ = tokio::time::timeout(PATIENCE, answer(stream, executor)).await;
+        let _ = tokio::time::timeout(PATIENCE, answer(stream, executor, by)).await;
     }
 }
 
-async fn answer(stream: tokio::net::UnixStream, executor: Handle) -> Option<()> {
+/// Who calls: the account that has logged in, which the kernel keeps however
+/// often somebody has become somebody else since (sudo); else the account.
+fn account(uid: u32, pid: Option<i32>) -> Text<64> {
+    let login = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
+    let login = login.and_then(|text| text.trim().parse::<u32>().ok()).filter(|login| *login != u32::MAX);
+    let uid = login.unwrap_or(uid);
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        (id.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    Text::clipped(&name.unwrap_or_else(|| uid.to_string()))
+}
+
+async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Text<64>) -> Option<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(QUESTION)).read_line(&mut line).await.ok()?;
-    let question: Question = serde_json::from_str(&line).ok()?;
+    let question = match serde_json::from_str(&line).ok()? {
+        Question::Word { word, .. } => Question::Word { word, by: caller },
+        other => other,
+    };
     let answer = executor.ask(question).await?;
     let mut text = serde_json::to_vec(&answer).ok()?;
     text.push(b'\n');

@@ -5,17 +5,19 @@ use clap::{Parser, Subcommand, ValueEnum};
 use fernwart_agent::executor::journal_at_rest;
 use fernwart_agent::executor::policy;
 use fernwart_agent::home::{self, Enrollment, Home};
-use fernwart_agent::local::{self, Answer, Question};
+use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
-use fernwart_agent::{enroll, run, service, status};
+use fernwart_agent::{action::cage, enroll, owner, run, service, status};
 use fernwart_certs::invitation::{Invitation, LONGEST};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::span;
 use fernwart_protocol::text::chain;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Lets your IT support look after this computer, as far as you allow.
 #[derive(Parser)]
@@ -74,6 +76,29 @@ enum Command {
         #[arg(long)]
         export: bool,
     },
+    /// What you are asked
+    Questions,
+    /// Say yes to a question, or to all repairs for a while: allow 3, allow repair --for 2h
+    Allow {
+        /// The question's number, or the word repair
+        what: String,
+        /// Allow all repairs for so long: 30m, 2h
+        #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
+        span: Option<Duration>,
+    },
+    /// Say no to a question
+    Deny {
+        /// Its number
+        number: u32,
+    },
+    /// Let nobody do anything, for a while or until resume
+    Pause {
+        /// For so long: 2h
+        #[arg(value_name = "TIME", value_parser = span::parse)]
+        span: Option<Duration>,
+    },
+    /// Go on after a pause
+    Resume,
     /// The version of this program
     Version,
 }
@@ -90,7 +115,21 @@ enum Output {
     Json,
 }
 
+/// This program on its way to becoming a script: no command of anybody's.
+fn caged() -> Option<ExitCode> {
+    let mut words = std::env::args().skip(1);
+    let code = match (words.next().as_deref(), words.next()) {
+        (Some(cage::OUTER), Some(spec)) => cage::outer(&spec),
+        (Some(cage::INNER), Some(spec)) => cage::inner(&spec),
+        _ => return None,
+    };
+    Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
 fn main() -> ExitCode {
+    if let Some(code) = caged() {
+        return code;
+    }
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -142,6 +181,27 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         }
         Command::Policy { command: PolicyCommand::Check } => check_policy(home, words),
         Command::Journal { export } => journal(home, &enrollment?, export, words),
+        Command::Questions => {
+            enrollment?;
+            say(&owner::questions(home, words)?)
+        }
+        Command::Allow { what, span } => {
+            enrollment?;
+            say(&owner::word(home, owner::allow(&what, span)?, words)?)
+        }
+        Command::Deny { number } => {
+            enrollment?;
+            say(&owner::word(home, Word::Deny(number), words)?)
+        }
+        Command::Pause { span } => {
+            enrollment?;
+            let span = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+            say(&owner::word(home, Word::Pause(span), words)?)
+        }
+        Command::Resume => {
+            enrollment?;
+            say(&owner::word(home, Word::Resume, words)?)
+        }
         Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -284,7 +344,9 @@ fn journal_lines(home: &Home, enrollment: &Enrollment) -> anyhow::Result<Vec<Lin
         None => Ok(None),
         Some(Answer::Journal(lines)) => Ok(Some(lines)),
         Some(Answer::Failed(why)) => bail!(why),
-        Some(Answer::Status(_)) => bail!("the agent answered something else"),
+        Some(Answer::Status(_) | Answer::Asked(_) | Answer::Done | Answer::NoSuchQuestion) => {
+            bail!("the agent answered something else")
+        }
     };
     let mut lines = Vec::new();
     loop {

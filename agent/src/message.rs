@@ -28,6 +28,8 @@ pub enum ToExecutor {
     Lock(Envelope),
     /// A cancel.
     Cancel(Envelope),
+    /// A wanted blob; nothing if it cannot be had now.
+    Blob(Digest, Option<Vec<u8>>),
     /// The hub has stored an outcome and signed for it.
     Stored(RunId, Envelope),
     /// A link stands.
@@ -61,6 +63,8 @@ pub enum ToUplink {
     Delivered(Ticket, Delivered),
     /// Outcomes no hub has acknowledged, one by one.
     Settle(Settle),
+    /// Fetch this blob.
+    Want(Digest),
     /// A signed claim.
     Claim(Signature),
     /// What to say about this machine at the next hello.

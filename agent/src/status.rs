@@ -177,6 +177,7 @@ pub fn journal_in_words(lines: &[Line], words: &Words) -> String {
             ("why", &why),
             ("action", &words.say(&format!("action-{action}"))),
             ("outcome", &outcome),
+            ("by", &text("by")),
             ("code", &version.unwrap_or_else(|| text("code"))),
         ];
         let at = jiff::Timestamp::from_millisecond(entry.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());

@@ -50,6 +50,26 @@ impl Trouble {
         Self::new("bad-policy", "FW-OWN-11", USAGE, chain(cause))
     }
 
+    /// The agent is not running, so nobody answers.
+    pub const fn not_running() -> Self {
+        Self::new("not-running", "FW-OWN-12", NO_ANSWER, String::new())
+    }
+
+    /// There is no such question, or not any more.
+    pub const fn no_such_question() -> Self {
+        Self::new("no-such-question", "FW-OWN-13", USAGE, String::new())
+    }
+
+    /// All repairs are allowed only for a while.
+    pub const fn how_long() -> Self {
+        Self::new("how-long", "FW-OWN-14", USAGE, String::new())
+    }
+
+    /// The agent could not keep what it was told.
+    pub const fn not_written(cause: String) -> Self {
+        Self::new("not-written", "FW-OWN-15", FAILED, cause)
+    }
+
     /// A file cannot be read.
     pub fn unreadable(path: &std::path::Path, cause: &std::io::Error) -> Self {
         Self::new("unreadable", "FW-CLI-10", USAGE, format!("{}: {cause}", path.display()))

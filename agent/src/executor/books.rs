@@ -63,6 +63,8 @@ pub enum Phase {
     Finished,
     /// The hub has stored the outcome.
     Acknowledged,
+    /// It has not begun: something has to come first.
+    Waiting,
 }
 
 /// What the ledger keeps of a run.

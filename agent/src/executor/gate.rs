@@ -3,12 +3,12 @@
 //! ```text
 //! envelope ─▶ staff entry ─▶ signature ─▶ order ─▶ role, customer, until, locks ─▶ mine
 //!        Authentic ═══ from here the run id is in the ledger, whatever follows ═══
-//!          ─▶ time ─▶ catalogue ─▶ bundle ─▶ owner's policy ─▶ Permit
+//!          ─▶ time ─▶ catalogue ─▶ bundle ─▶ parameters ─▶ owner's policy ─▶ Permit
 //! ```
 //! A [`Permit`] has one maker, here, and is consumed by the action: without
 //! one there is no effect, and the compiler holds it.
 
-use super::policy::{Policy, Rule};
+use super::policy::{No, Owner, Policy, Rule};
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::sha256;
@@ -16,8 +16,9 @@ use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, ActionKind, Envelope, Lock, Locked, Order, SectionName, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId};
 use fernwart_protocol::limits::ORDER_LIFE;
+use fernwart_protocol::script::{Cage, Checked, Declared, FileName, Manifest, Platform};
 use fernwart_protocol::text::Text;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// Who is asked to do something.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +164,32 @@ pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic,
 pub struct Permit {
     authentic: Authentic,
     rule: Rule,
+    ready: Option<Ready>,
+}
+
+/// A script as it lies on this machine, every file with the hash it was found
+/// to have.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// SHA-256 of its bundle.
+    pub sha256: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its files.
+    pub files: BTreeMap<FileName, (Digest, Vec<u8>)>,
+}
+
+/// An approved script with parameters that fit it.
+#[derive(Debug)]
+pub struct Ready {
+    /// The script.
+    pub script: Script,
+    /// Its parameters.
+    pub parameters: Checked,
+    /// Whether it only shows what it would do.
+    pub dry_run: bool,
+    /// What will hold it.
+    pub cage: Cage,
 }
 
 impl Permit {
@@ -178,62 +205,117 @@ impl Permit {
 
     /// Spends the permit on what it permits.
     pub fn spend(self) -> Permitted {
-        match self.authentic.order.action {
-            Action::Diagnose { sections } => Permitted::Diagnose(sections.into_vec()),
-            Action::Script { .. } => Permitted::Nothing,
+        match (self.authentic.order.action, self.ready) {
+            (Action::Diagnose { sections }, _) => Permitted::Diagnose(sections.into_vec()),
+            (Action::Script { .. }, Some(ready)) => Permitted::Run(Box::new(ready)),
+            (Action::Script { .. }, None) => Permitted::Nothing,
         }
     }
 }
 
 /// What a spent permit allows to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Permitted {
     /// Look at these sections.
     Diagnose(Vec<SectionName>),
-    /// No catalogue of this protocol version holds scripts.
+    /// Run this script.
+    Run(Box<Ready>),
+    /// Nothing: a permit for a script is never made without it.
     Nothing,
+}
+
+/// What this machine has at hand for a script.
+#[derive(Debug)]
+pub struct AtHand {
+    /// The script itself.
+    pub script: Script,
+    /// What can hold it within its limits here.
+    pub cage: Option<Cage>,
 }
 
 /// Whether an authentic order may take effect now.
 ///
 /// # Errors
-/// Why not, with the order back for the books.
-pub fn permit(authentic: Authentic, me: &Standing<'_>, policy: &Policy) -> Result<Permit, (Refusal, Box<Authentic>)> {
-    match check(&authentic.order, me, policy) {
-        Ok(rule) => Ok(Permit { authentic, rule }),
-        Err(refusal) => Err((refusal, Box::new(authentic))),
+/// Why not, or what has to be waited for, with the order back for the books.
+pub fn permit(
+    authentic: Authentic,
+    me: &Standing<'_>,
+    policy: &Policy,
+    owner: &Owner,
+    at_hand: Option<AtHand>,
+) -> Result<Permit, (No, Box<Authentic>)> {
+    match check(&authentic.order, me, policy, owner, at_hand) {
+        Ok((rule, ready)) => Ok(Permit { authentic, rule, ready }),
+        Err(no) => Err((no, Box::new(authentic))),
     }
 }
 
-fn check(order: &Order, me: &Standing<'_>, policy: &Policy) -> Result<Rule, Refusal> {
+fn check(
+    order: &Order,
+    me: &Standing<'_>,
+    policy: &Policy,
+    owner: &Owner,
+    at_hand: Option<AtHand>,
+) -> Result<(Rule, Option<Ready>), No> {
     let kind = order.action.kind();
     let life = i64::try_from(ORDER_LIFE.as_millis()).unwrap_or(i64::MAX);
     let now = me.clock.for_looking();
+    let refused = |refusal| Err(No::Refused(refusal));
     if order.not_after < me.floor || order.not_after < now {
-        return Err(Refusal::TooLate);
+        return refused(Refusal::TooLate);
     }
     if order.not_before > now || order.not_after.saturating_sub(order.not_before) > life {
-        return Err(Refusal::NotYet);
+        return refused(Refusal::NotYet);
     }
+    let repairs_clock = at_hand.as_ref().is_some_and(|at_hand| at_hand.script.manifest.repairs_clock);
     if kind == ActionKind::Act {
         if me.locks.machine {
-            return Err(Refusal::MachineLocked);
+            return refused(Refusal::MachineLocked);
         }
-        if let Clock::Implausible { .. } = me.clock {
-            return Err(Refusal::ClockImplausible);
-        }
-        if me.catalogue.expiries.earliest() < now {
-            return Err(Refusal::CatalogueExpired);
-        }
-        if me.catalogue.versions.targets < order.targets_version {
-            return Err(Refusal::CatalogueBehind);
+        if matches!(me.clock, Clock::Implausible { .. }) && !repairs_clock {
+            return refused(Refusal::ClockImplausible);
         }
     }
-    match &order.action {
-        Action::Diagnose { .. } => {}
-        // The catalogue's targets are the staff list and the particulars of hub
-        // and shop: no bundle is among them.
-        Action::Script { .. } => return Err(Refusal::NotApproved),
+    let (ready, name) = match &order.action {
+        Action::Diagnose { .. } => (None, None),
+        Action::Script { bundle, .. } => (Some(script(order, me, now, at_hand).map_err(No::Refused)?), Some(bundle)),
+    };
+    let rule = policy.judge(kind, name, owner, now)?;
+    Ok((rule, ready))
+}
+
+/// Whether the order's script is approved, is for this machine, and takes
+/// these parameters.
+fn script(order: &Order, me: &Standing<'_>, now: UnixMs, at_hand: Option<AtHand>) -> Result<Ready, Refusal> {
+    let Action::Script { bundle, version, sha256, privilege, parameters, dry_run } = &order.action else {
+        return Err(Refusal::NotAnOrder);
+    };
+    if me.catalogue.expiries.earliest() < now {
+        return Err(Refusal::CatalogueExpired);
     }
-    policy.judge(kind)
+    if me.catalogue.versions.targets < order.targets_version {
+        return Err(Refusal::CatalogueBehind);
+    }
+    let approved = me.catalogue.scripts.get(bundle).ok_or(Refusal::NotApproved)?;
+    if (approved.version, approved.sha256) != (*version, *sha256) {
+        return Err(Refusal::NotApproved);
+    }
+    let AtHand { script, cage } = at_hand.ok_or(Refusal::NotFetched)?;
+    let manifest = &script.manifest;
+    // What the order claims of the script must be what its approvers read.
+    if script.sha256 != *sha256 || manifest.privilege != *privilege {
+        return Err(Refusal::NotApproved);
+    }
+    if manifest.expires.is_some_and(|end| end <= now) {
+        return Err(Refusal::ScriptExpired);
+    }
+    if !manifest.platforms.contains(&Platform::HERE) {
+        return Err(Refusal::OtherPlatform);
+    }
+    if *dry_run && !manifest.dry_run {
+        return Err(Refusal::NoDryRun);
+    }
+    let parameters = Declared::check(&manifest.parameters, parameters).map_err(|_| Refusal::BadParameters)?;
+    let cage = cage.ok_or(Refusal::NoCage)?;
+    Ok(Ready { parameters, dry_run: *dry_run, cage, script })
 }

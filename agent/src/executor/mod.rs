@@ -7,6 +7,7 @@
 //! It runs on a thread of its own, takes one event at a time and waits for the
 //! disk; looking happens on further threads, so that nothing waits for it.
 
+mod acts;
 pub mod books;
 mod clocks;
 pub mod gate;
@@ -15,11 +16,15 @@ pub mod policy;
 mod proof;
 mod reserve;
 mod runs;
+mod says;
+mod shelf;
+mod waits;
 
 use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::local;
 use crate::message::{Dial, Linked, QUEUE, Ticket, ToExecutor, ToUplink};
+use acts::{Acted, Acting};
 use books::{Books, BooksError};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::identity::SigningKey;
@@ -28,11 +33,15 @@ use fernwart_protocol::diagnosis::Report;
 use fernwart_protocol::document::{SectionName, UnixMs};
 use fernwart_protocol::id::{BootId, Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
-use fernwart_protocol::to_hub::About;
+use fernwart_protocol::to_hub::{About, Stream};
 use gate::{Clock, Locks, Standing};
 use policy::Rule;
-use std::collections::{HashMap, VecDeque};
+use says::Says;
+use shelf::Shelf;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+use waits::Wait;
 
 /// Looks under way at once; further ones wait their turn. Each takes some
 /// fifteen short-lived threads.
@@ -75,6 +84,9 @@ enum Event {
     Uplink(ToExecutor),
     Looked(RunId, Box<Report>, UnixMs),
     Asked(local::Question, oneshot::Sender<local::Answer>),
+    Acted(RunId, Acted),
+    Output(RunId, Stream, Vec<u8>),
+    Due(RunId),
 }
 
 /// How others reach the executor.
@@ -137,6 +149,17 @@ struct Executor {
     strangers: Strangers,
     /// Orders whose refusal stands in the journal already; the newest first.
     noted: VecDeque<Digest>,
+    /// Scripts' files.
+    shelf: Shelf,
+    /// The script under way.
+    acting: Option<Acting>,
+    /// Runs that have not begun, in the order of their ids.
+    waits: BTreeMap<RunId, Wait>,
+    /// The number of the last question to the owner.
+    questions: u32,
+    says: Says,
+    /// For what must happen later.
+    runtime: tokio::runtime::Handle,
     /// Runs taken back before their orders came: a cancel may overtake.
     taken_back: VecDeque<RunId>,
     /// When an unbelievable catalogue was noted last.
@@ -171,7 +194,6 @@ impl Executor {
             }
         }
         Ok(Self {
-            home,
             enrollment,
             evidence,
             books,
@@ -179,6 +201,7 @@ impl Executor {
             catalogue,
             locks,
             boot: clocks::boot_id(),
+            home: home.clone(),
             linked: None,
             waiting: HashMap::new(),
             under_way: HashMap::new(),
@@ -187,6 +210,12 @@ impl Executor {
             strangers: Strangers::default(),
             noted: VecDeque::new(),
             taken_back: VecDeque::new(),
+            shelf: Shelf::at(&home.blobs()),
+            acting: None,
+            waits: BTreeMap::new(),
+            questions: 0,
+            says: Says::read(&home.says()),
+            runtime: tokio::runtime::Handle::current(),
             doubted_at: None,
             events,
             out,
@@ -196,11 +225,17 @@ impl Executor {
     fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
         self.say(ToUplink::Dial(self.dial()));
         self.say(ToUplink::About(self.about()));
+        if let Err(error) = self.resume_waiting() {
+            warn!(%error, "runs that waited cannot be read");
+        }
         while let Some(event) = inbox.blocking_recv() {
             match event {
                 Event::Uplink(ToExecutor::Stop) => break,
                 Event::Uplink(message) => self.handle(message),
                 Event::Looked(run, report, started_at) => self.handle_looked(run, *report, started_at),
+                Event::Acted(run, acted) => self.handle_acted(run, acted),
+                Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
+                Event::Due(run) => self.handle_due(run),
                 Event::Asked(question, answer) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.answer(question));
@@ -228,6 +263,7 @@ impl Executor {
             ToExecutor::Linked(linked) => {
                 self.linked = Some(linked);
                 self.resettle();
+                self.want_again();
             }
             ToExecutor::Resettle => self.resettle(),
             ToExecutor::Unlinked => {
@@ -236,6 +272,7 @@ impl Executor {
                 self.waiting.clear();
                 self.say(ToUplink::About(self.about()));
             }
+            ToExecutor::Blob(hash, bytes) => self.handle_blob(hash, bytes),
             ToExecutor::Claim(binding, tls_key) => self.handle_claim(&binding, tls_key),
             ToExecutor::Stop => {}
         }
@@ -287,8 +324,10 @@ impl Executor {
         self.books.write(clocks::moment(self.boot), |page| page.line(kind, body).map(drop))
     }
 
-    fn answer(&self, question: local::Question) -> local::Answer {
+    fn answer(&mut self, question: local::Question) -> local::Answer {
         match question {
+            local::Question::Asked => local::Answer::Asked(self.asked()),
+            local::Question::Word { word, by } => self.handle_word(word, &by),
             local::Question::Status => local::Answer::Status(Box::new(self.status())),
             local::Question::Journal { from } => match self.books.journal(from, local::JOURNAL_PAGE) {
                 Ok(lines) => local::Answer::Journal(lines),

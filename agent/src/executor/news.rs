@@ -54,6 +54,10 @@ impl Executor {
             self.taken_back.truncate(TAKEN_BACK - 1);
             return self.taken_back.push_front(cancel.run);
         };
+        if self.cancel_waiting(cancel.run) {
+            return;
+        }
+        self.cancel_acting(Some(cancel.run));
         let Some(at) = self.to_look.iter().position(|(run, _)| *run == cancel.run) else { return };
         self.to_look.remove(at);
         let order = Document::from_bytes(record.order.bytes.as_bytes());
@@ -92,6 +96,7 @@ impl Executor {
                 info!(targets = catalogue.versions.targets, "following a newer catalogue");
                 self.trusted = trusted;
                 self.catalogue = catalogue;
+                self.shelf.tidy(&self.catalogue);
                 self.say(ToUplink::Dial(self.dial()));
             }
             Err(error) => {

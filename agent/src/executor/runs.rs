@@ -53,30 +53,8 @@ impl Executor {
             Ok(Some(record)) => return self.answer_again(ticket, run, &authentic, record),
             Err(error) => return self.refuse_unrecorded(ticket, &error),
         }
-        let policy = self.policy();
-        let permitted = gate::permit(authentic, &self.standing(), &policy);
-        let result = match permitted {
-            Ok(permit) if self.taken_back.contains(&run) => {
-                self.waiting.entry(run).or_default().push(ticket);
-                let staff = permit.authentic().staff().clone();
-                let order = permit.authentic().order().clone();
-                let proof =
-                    Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(order, envelope, crate::now()) };
-                self.settle(proof, None)
-            }
-            Ok(permit) => self.begin(ticket, envelope, permit, policy.hash),
-            Err((refusal, authentic)) => {
-                info!(%run, code = refusal.code(), "order refused");
-                self.waiting.entry(run).or_default().push(ticket);
-                let proof = Proof {
-                    refusal: Some(refusal),
-                    staff: authentic.staff().clone(),
-                    ..Proof::refused(authentic.order().clone(), envelope, crate::now())
-                };
-                self.settle(proof, None)
-            }
-        };
-        if let Err(error) = result {
+        self.waiting.entry(run).or_default().push(ticket);
+        if let Err(error) = self.consider(envelope, authentic, false) {
             self.waiting.remove(&run);
             self.refuse_unrecorded(ticket, &error);
         }
@@ -117,7 +95,7 @@ impl Executor {
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
-    fn refuse_unrecorded(&self, ticket: Ticket, error: &BooksError) {
+    pub(super) fn refuse_unrecorded(&self, ticket: Ticket, error: &BooksError) {
         let refusal = match error {
             BooksError::Full => Refusal::LedgerFull,
             BooksError::Open(..) | BooksError::Write(_) | BooksError::Damaged(_) => Refusal::NoJournal,
@@ -136,13 +114,14 @@ impl Executor {
             Some(settle) => self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle)))),
             None => {
                 self.waiting.entry(run).or_default().push(ticket);
-                self.say(ToUplink::Delivered(ticket, Delivered::State(RunState::Started)));
+                let state = if self.waits.contains_key(&run) { RunState::Waiting } else { RunState::Started };
+                self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
             }
         }
     }
 
     /// Books first, then the effect.
-    fn begin(&mut self, ticket: Ticket, envelope: Envelope, permit: Permit, policy: Digest) -> Result<(), BooksError> {
+    pub(super) fn begin(&mut self, envelope: Envelope, permit: Permit, policy: Digest) -> Result<(), BooksError> {
         let order = permit.authentic().order().clone();
         let body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
@@ -169,12 +148,15 @@ impl Executor {
             page.line("run_started", &body).map(drop)
         })?;
         self.under_way.insert(order.run, (permit.rule(), policy));
-        self.waiting.entry(order.run).or_default().push(ticket);
-        self.say(ToUplink::Delivered(ticket, Delivered::State(RunState::Started)));
+        self.tell_watchers(order.run, Delivered::State(RunState::Started));
         match permit.spend() {
             Permitted::Diagnose(sections) => {
                 self.to_look.push_back((order.run, sections));
                 self.look_on();
+                Ok(())
+            }
+            Permitted::Run(ready) => {
+                self.act(order.run, *ready);
                 Ok(())
             }
             Permitted::Nothing => {
@@ -184,7 +166,7 @@ impl Executor {
         }
     }
 
-    fn surroundings(&self) -> Surroundings {
+    pub(super) fn surroundings(&self) -> Surroundings {
         let now = crate::now();
         let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
         let behind = self.floor().saturating_sub(now);

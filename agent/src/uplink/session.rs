@@ -7,7 +7,7 @@ use crate::executor::Handle;
 use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::document::{Document, Order};
-use fernwart_protocol::id::RunId;
+use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
 use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
@@ -16,6 +16,7 @@ use fernwart_protocol::version::{Hello, tag};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -130,12 +131,21 @@ impl Uplink {
                             let Ok((ticket, sender)) = orders.try_recv() else { break };
                             streams.insert(ticket, sender);
                         }
-                        if let Some(stream) = streams.get(&ticket) && stream.send(delivered).await.is_err() {
+                        let Some(stream) = streams.get(&ticket) else { continue };
+                        // What is only told is left out where it is not taken at once.
+                        let gone = match delivered {
+                            told @ Delivered::Told(_) => stream.try_send(told).is_err_and(|error| matches!(error, TrySendError::Closed(_))),
+                            other => stream.send(other).await.is_err(),
+                        };
+                        if gone {
                             streams.remove(&ticket);
                         }
                     }
                     Some(ToUplink::Settle(settle)) => {
                         tasks.spawn(settle_outcome(link.clone(), settle, self.executor.clone()));
+                    }
+                    Some(ToUplink::Want(hash)) => {
+                        tasks.spawn(fetch_blob(link.clone(), hash, self.executor.clone()));
                     }
                     Some(ToUplink::Dial(dial)) => {
                         let following = to_hub::Control::Following(dial.versions);
@@ -227,7 +237,7 @@ async fn serve_stream(
             break;
         }
         match delivered {
-            Delivered::State(_) => {}
+            Delivered::State(_) | Delivered::Told(_) => {}
             Delivered::Refused(_) => return send.finish(),
             Delivered::Outcome(settle) => {
                 send.finish();
@@ -271,6 +281,7 @@ async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executo
     loop {
         match receive.next::<Fetched>().await {
             Ok(Some(Fetched::File(file))) if files.len() < OFFER_FILES => files.push(file),
+            Ok(Some(Fetched::Blob(_))) => return warn!("the hub answers what was not asked"),
             Ok(Some(Fetched::File(_))) => return warn!("the hub offers too many files"),
             Ok(Some(Fetched::Denied(denial))) => return debug!(code = denial.code(), "no catalogue to fetch"),
             Ok(None) => break,
@@ -280,4 +291,23 @@ async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executo
     if !files.is_empty() {
         executor.tell(ToExecutor::Catalogue(files)).await;
     }
+}
+
+/// Fetches a script's file.
+async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
+    let fetched = async {
+        let (mut send, mut receive) = link.open().await.ok()?;
+        send.send(&Ask::Blob(hash)).await.ok()?;
+        send.finish();
+        match receive.next::<Fetched>().await {
+            Ok(Some(Fetched::Blob(bytes))) => Some(bytes.into_bytes()),
+            Ok(Some(Fetched::Denied(denial))) => {
+                warn!(%hash, code = denial.code(), "a script's file is not to be had");
+                None
+            }
+            Ok(Some(Fetched::File(_)) | None) | Err(_) => None,
+        }
+    };
+    let bytes = fetched.await;
+    executor.tell(ToExecutor::Blob(hash, bytes)).await;
 }

@@ -3,11 +3,16 @@
 //! An unknown key or an unreadable file allows nothing but diagnosis, and says
 //! so. Pure: the text comes from the caller.
 
+mod window;
+
 use fernwart_certs::sha256;
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::document::ActionKind;
+use fernwart_protocol::document::{ActionKind, UnixMs};
 use fernwart_protocol::id::Digest;
+use fernwart_protocol::script::BundleName;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+pub use window::Window;
 
 /// What a customer who is asked each time gets.
 pub const ASK: &str = include_str!("ask.toml");
@@ -32,21 +37,20 @@ pub enum Mode {
     Allow,
 }
 
-/// A window of time on the machine's own clock: every night from, to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Window {
-    /// `02:00`.
-    pub from: String,
-    /// `04:00`.
-    pub to: String,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     look: Look,
     act: Act,
+    /// What goes for one script and differs from the rest.
+    #[serde(default)]
+    script: BTreeMap<BundleName, ForScript>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForScript {
+    mode: Mode,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -61,6 +65,10 @@ struct Act {
     mode: Mode,
     #[serde(default)]
     windows: Vec<Window>,
+    /// The only scripts that may act; all approved ones if it is not there.
+    scripts: Option<Vec<BundleName>>,
+    /// Acts a day; any number if it is not there.
+    changes_per_day: Option<u32>,
 }
 
 /// Why a policy file is not in force.
@@ -73,14 +81,45 @@ pub enum BadPolicy {
     #[error("look.mode must be never, notify or allow")]
     LookMode,
     /// `window` without windows.
-    #[error("act.mode is window, but there is no act.windows")]
+    #[error("the mode is window, but there is no act.windows")]
     NoWindow,
+}
+
+/// What the owner has said beside the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// Nothing but *who are you* is answered.
+    pub paused: bool,
+    /// A yes to this very run, or to all repairs for a while.
+    pub yes: Option<Yes>,
+    /// Acts that have begun in the last 24 hours.
+    pub changes: u32,
+}
+
+/// How the owner has said yes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Yes {
+    /// To this run.
+    ToThis,
+    /// To all repairs, for a while.
+    ToAll,
+}
+
+/// What the policy makes of an action that it does not simply permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum No {
+    /// It refuses.
+    Refused(Refusal),
+    /// The owner has to be asked.
+    Ask,
+    /// A window of the owner's opens then.
+    Later(UnixMs),
 }
 
 /// The owner's rules in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    rules: Option<(Mode, Act)>,
+    rules: Option<File>,
     /// SHA-256 of the file.
     pub hash: Digest,
 }
@@ -99,10 +138,11 @@ impl Policy {
         if matches!(file.look.mode, Mode::Ask | Mode::Window) {
             return Err(BadPolicy::LookMode);
         }
-        if file.act.mode == Mode::Window && file.act.windows.is_empty() {
+        let modes = file.script.values().map(|script| script.mode).chain([file.act.mode]);
+        if modes.into_iter().any(|mode| mode == Mode::Window) && file.act.windows.is_empty() {
             return Err(BadPolicy::NoWindow);
         }
-        Ok(Self { rules: Some((file.look.mode, file.act)), hash: sha256(text.as_bytes()) })
+        Ok(Self { rules: Some(file), hash: sha256(text.as_bytes()) })
     }
 
     /// What is in force when the file cannot be read: diagnosis only.
@@ -117,33 +157,59 @@ impl Policy {
 
     /// How looking is handled.
     pub fn look(&self) -> Mode {
-        self.rules.as_ref().map_or(Mode::Allow, |(look, _)| *look)
+        self.rules.as_ref().map_or(Mode::Allow, |file| file.look.mode)
     }
 
     /// How acting is handled.
     pub fn act(&self) -> Mode {
-        self.rules.as_ref().map_or(Mode::Never, |(_, act)| act.mode)
+        self.rules.as_ref().map_or(Mode::Never, |file| file.act.mode)
     }
 
-    /// What permits an action of this kind, or why none does. Nothing can yet
-    /// wait for the owner or for a window, so those are a no.
+    /// How long a question to the owner waits for an answer.
+    pub const PATIENCE_MS: UnixMs = 15 * 60 * 1000;
+
+    /// What permits an action of this kind now, or what stands before it.
     ///
     /// # Errors
-    /// The refusal to send.
-    pub fn judge(&self, kind: ActionKind) -> Result<Rule, Refusal> {
-        match (kind, self.is_readable()) {
-            (ActionKind::Look, _) => match self.look() {
+    /// The owner's no, or that the owner or a window has to be waited for.
+    pub fn judge(&self, kind: ActionKind, script: Option<&BundleName>, owner: &Owner, now: UnixMs) -> Result<Rule, No> {
+        let refused = |refusal| Err(No::Refused(refusal));
+        if owner.paused {
+            return refused(Refusal::Paused);
+        }
+        if kind == ActionKind::Look {
+            return match self.look() {
                 Mode::Allow => Ok(Rule("look.mode = allow")),
                 Mode::Notify => Ok(Rule("look.mode = notify")),
-                Mode::Never | Mode::Ask | Mode::Window => Err(Refusal::OwnerForbids),
+                Mode::Never | Mode::Ask | Mode::Window => refused(Refusal::OwnerForbids),
+            };
+        }
+        let Some(file) = &self.rules else { return refused(Refusal::PolicyUnreadable) };
+        let own = script.and_then(|name| file.script.get(name));
+        let mode = own.map_or(file.act.mode, |own| own.mode);
+        if mode == Mode::Never {
+            return refused(Refusal::OwnerForbids);
+        }
+        if let (Some(listed), Some(name), None) = (&file.act.scripts, script, own)
+            && !listed.contains(name)
+        {
+            return refused(Refusal::NotListed);
+        }
+        if file.act.changes_per_day.is_some_and(|most| owner.changes >= most) {
+            return refused(Refusal::TooManyChanges);
+        }
+        match (mode, owner.yes) {
+            (_, Some(Yes::ToThis)) => Ok(Rule("the owner said yes to this")),
+            (Mode::Ask | Mode::Window, Some(Yes::ToAll)) => Ok(Rule("the owner allows repairs for a while")),
+            (Mode::Allow, _) => Ok(Rule(if own.is_some() { "script mode = allow" } else { "act.mode = allow" })),
+            (Mode::Notify, _) => Ok(Rule(if own.is_some() { "script mode = notify" } else { "act.mode = notify" })),
+            (Mode::Ask, None) => Err(No::Ask),
+            (Mode::Window, None) => match window::opens(&file.act.windows, now) {
+                Some(at) if at <= now => Ok(Rule("act.mode = window, and one is open")),
+                Some(at) => Err(No::Later(at)),
+                None => refused(Refusal::OwnerForbids),
             },
-            (ActionKind::Act, false) => Err(Refusal::PolicyUnreadable),
-            (ActionKind::Act, true) => match self.act() {
-                Mode::Allow => Ok(Rule("act.mode = allow")),
-                Mode::Notify => Ok(Rule("act.mode = notify")),
-                Mode::Never => Err(Refusal::OwnerForbids),
-                Mode::Ask | Mode::Window => Err(Refusal::OwnerSilent),
-            },
+            (Mode::Never, _) => refused(Refusal::OwnerForbids),
         }
     }
 }
@@ -151,6 +217,13 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Mon 23 Nov 2026 14:00 UTC.
+    const NOW: UnixMs = 1_795_442_400_000;
+
+    fn judge(policy: &Policy, kind: ActionKind, owner: Owner) -> Result<Rule, No> {
+        policy.judge(kind, None, &owner, NOW)
+    }
 
     #[test]
     fn the_three_ready_policies_can_be_read() {
@@ -165,19 +238,45 @@ mod tests {
         let text = format!("{TRUSTED}\nsurprise = true\n");
         assert!(Policy::from_toml(&text).is_err());
         let policy = Policy::unreadable(text.as_bytes());
-        assert!(policy.judge(ActionKind::Look).is_ok());
-        assert_eq!(policy.judge(ActionKind::Act), Err(Refusal::PolicyUnreadable));
+        assert!(judge(&policy, ActionKind::Look, Owner::default()).is_ok());
+        assert_eq!(judge(&policy, ActionKind::Act, Owner::default()), Err(No::Refused(Refusal::PolicyUnreadable)));
     }
 
     #[test]
     fn the_owner_can_forbid_even_looking() {
         let policy = Policy::from_toml("[look]\nmode = \"never\"\n[act]\nmode = \"never\"\n").expect("a policy");
-        assert_eq!(policy.judge(ActionKind::Look), Err(Refusal::OwnerForbids));
+        let forbidden = Err(No::Refused(Refusal::OwnerForbids));
+        assert_eq!(judge(&policy, ActionKind::Look, Owner::default()), forbidden);
+        // No yes opens what the file says is never done.
+        let yes = Owner { yes: Some(Yes::ToAll), ..Owner::default() };
+        assert_eq!(judge(&policy, ActionKind::Act, yes), forbidden);
+        let paused = Owner { paused: true, ..Owner::default() };
+        let trusted = Policy::from_toml(TRUSTED).expect("a policy");
+        for kind in [ActionKind::Look, ActionKind::Act] {
+            assert_eq!(judge(&trusted, kind, paused), Err(No::Refused(Refusal::Paused)));
+        }
     }
 
     #[test]
     fn looking_cannot_be_put_off_and_a_window_must_exist() {
         assert!(Policy::from_toml("[look]\nmode = \"ask\"\n[act]\nmode = \"never\"\n").is_err());
         assert!(Policy::from_toml("[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\n").is_err());
+    }
+
+    #[test]
+    fn a_question_is_asked_until_there_is_a_yes_and_no_yes_goes_beyond_its_bounds() {
+        let text = "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nscripts = [\"disk-free\"]\nchanges_per_day = 2\n\
+                    [script.time-sync]\nmode = \"allow\"\n";
+        let policy = Policy::from_toml(text).expect("a policy");
+        let at = |script: &str, owner: Owner| {
+            policy.judge(ActionKind::Act, Some(&script.parse().expect("a name")), &owner, NOW)
+        };
+        assert_eq!(at("disk-free", Owner::default()), Err(No::Ask));
+        let yes = Owner { yes: Some(Yes::ToThis), ..Owner::default() };
+        assert!(at("disk-free", yes).is_ok());
+        assert_eq!(at("format-c", yes), Err(No::Refused(Refusal::NotListed)));
+        assert_eq!(at("time-sync", Owner::default()), Ok(Rule("script mode = allow")));
+        let busy = Owner { changes: 2, ..yes };
+        assert_eq!(at("disk-free", busy), Err(No::Refused(Refusal::TooManyChanges)));
     }
 }

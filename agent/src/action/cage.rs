@@ -1,0 +1,483 @@
+//! The cage: this very program, started again, on its way to becoming a script.
+//!
+//! ```text
+//! agent ─▶ cage: own namespaces (processes, mounts, IPC, network), own group
+//!            └▶ init: number one in there; read-only world, hidden home, limits
+//!                 └▶ interpreter
+//! ```
+//! When number one ends, the kernel ends all that is in there with it, whatever
+//! it has done to get away. When the agent ends, so do the two.
+
+use fernwart_protocol::script::{Cage, Limits, Manifest, Privilege};
+use rustix::fs::Mode;
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::{Resource, Rlimit, Signal, WaitOptions, WaitStatus};
+use rustix::thread::{CapabilitySet, UnshareFlags};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// First word of the command line of the outer program.
+pub const OUTER: &str = "cage";
+/// First word of the command line of the inner one.
+pub const INNER: &str = "cage-init";
+
+/// Where a script's other files lie; its folder to begin with.
+pub const FOLDER: &str = "/tmp/fernwart";
+
+/// Its own folder for passing things, in memory.
+const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// What the two are told. No secret is in it: it stands in their command line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Spec {
+    /// What runs the script.
+    pub(super) interpreter: String,
+    /// The sealed file that is run.
+    pub(super) script: RawFd,
+    /// Its other files.
+    pub(super) files: Vec<(String, RawFd)>,
+    /// Where the inner program tells how it ended.
+    pub(super) told: RawFd,
+    /// The control group to join, if there is one.
+    pub(super) group: Option<PathBuf>,
+    /// Whether anything may be written outside its own folder.
+    pub(super) writes_all: bool,
+    /// What may be written to.
+    pub(super) writes: Vec<String>,
+    /// Whether it has a network.
+    pub(super) network: bool,
+    /// Whether it may set the clock.
+    pub(super) clock: bool,
+    /// Whether it may speak to the system's services over their sockets.
+    pub(super) services: bool,
+    /// Folders that are empty in there.
+    pub(super) hide: Vec<PathBuf>,
+    /// Memory of one process, and of its folder in memory, MiB.
+    pub(super) memory_mib: u32,
+}
+
+/// How the inner program ended, as it tells the agent.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Told {
+    /// The cage could not be built; nothing was run.
+    Unbuilt(String),
+    /// The script has an exit code.
+    Exit(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+/// The cage this machine has for a script with these limits; nothing if what
+/// is demanded cannot be enforced here.
+pub fn for_script(manifest: &Manifest) -> Option<Cage> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let cage = if Path::new("/run/systemd/system").is_dir() && Path::new("/usr/bin/systemd-run").is_file() {
+        Cage::Systemd
+    } else if group::is_there() {
+        Cage::ControlGroup
+    } else {
+        Cage::Namespaces
+    };
+    // Only a group can hold the processor's share of a whole family.
+    (cage != Cage::Namespaces || manifest.limits.cpu_pct.is_none()).then_some(cage)
+}
+
+/// What stands before the outer program where systemd holds the limits.
+pub(super) fn systemd(run: &str, limits: &Limits) -> Vec<String> {
+    let mut words: Vec<String> = ["/usr/bin/systemd-run", "--scope", "--quiet", "--collect"].map(String::from).into();
+    words.push(format!("--unit=fernwart-run-{run}"));
+    words.push(format!("--property=MemoryMax={}M", limits.memory_mib));
+    words.push("--property=MemorySwapMax=0".into());
+    words.push(format!("--property=TasksMax={}", limits.processes + 2));
+    words.push(format!("--property=RuntimeMaxSec={}", limits.time_s + 5));
+    if let Some(pct) = limits.cpu_pct {
+        words.push(format!("--property=CPUQuota={pct}%"));
+    }
+    words.push("--".into());
+    words
+}
+
+/// Control groups, version 2, without systemd.
+pub(super) mod group {
+    use super::Limits;
+    use std::io;
+    use std::path::{Path, PathBuf};
+
+    const TREE: &str = "/sys/fs/cgroup";
+    const OURS: &str = "/sys/fs/cgroup/fernwart";
+
+    pub(super) fn is_there() -> bool {
+        let controllers = std::fs::read_to_string(Path::new(TREE).join("cgroup.controllers")).unwrap_or_default();
+        ["memory", "pids", "cpu"].iter().all(|wanted| controllers.split_whitespace().any(|one| one == *wanted))
+    }
+
+    /// Makes one for a run.
+    pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<PathBuf> {
+        let ours = Path::new(OURS);
+        std::fs::create_dir_all(ours)?;
+        for folder in [Path::new(TREE), ours] {
+            std::fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
+        }
+        let path = ours.join(run);
+        std::fs::create_dir(&path)?;
+        std::fs::write(path.join("memory.max"), (u64::from(limits.memory_mib) << 20).to_string())?;
+        // Not everywhere: without swap there is no such file.
+        let _ = std::fs::write(path.join("memory.swap.max"), "0");
+        std::fs::write(path.join("pids.max"), (limits.processes + 2).to_string())?;
+        if let Some(pct) = limits.cpu_pct {
+            std::fs::write(path.join("cpu.max"), format!("{} 100000", u64::from(pct) * 1000))?;
+        }
+        Ok(path)
+    }
+
+    /// Ends whatever is left in it, and removes it.
+    pub(in crate::action) fn remove(path: &Path) {
+        let _ = std::fs::write(path.join("cgroup.kill"), "1");
+        for _ in 0..50 {
+            match std::fs::remove_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// The outer program. Its exit code means nothing; the inner one tells.
+pub fn outer(text: &str) -> i32 {
+    let Ok(spec) = serde_json::from_str::<Spec>(text) else { return 70 };
+    match open_namespaces(&spec).and_then(|()| {
+        Command::new("/proc/self/exe").arg(INNER).arg(text).spawn().map_err(|error| format!("starting: {error}"))
+    }) {
+        Ok(mut inner) => {
+            // Its ends of the pipes must close with the script, not with us.
+            let _ = inner.wait();
+            0
+        }
+        Err(why) => unbuilt(spec.told, why),
+    }
+}
+
+#[expect(deprecated, reason = "the flags share no file descriptors, so what makes the other unsafe is not so here")]
+fn open_namespaces(spec: &Spec) -> Result<(), String> {
+    dies_with_parent()?;
+    if let Some(group) = &spec.group {
+        std::fs::write(group.join("cgroup.procs"), "0").map_err(|error| format!("joining the group: {error}"))?;
+    }
+    let mut apart = UnshareFlags::NEWPID | UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
+    if !spec.network {
+        apart |= UnshareFlags::NEWNET;
+    }
+    rustix::thread::unshare(apart).map_err(|error| format!("own namespaces: {error}"))
+}
+
+fn dies_with_parent() -> Result<(), String> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())
+}
+
+fn unbuilt(told: RawFd, why: String) -> i32 {
+    tell(told, &Told::Unbuilt(why));
+    71
+}
+
+fn tell(told: RawFd, what: &Told) {
+    if let Ok(text) = serde_json::to_vec(what)
+        && let Ok(mut pipe) = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{told}"))
+    {
+        // Whoever should read it may be gone.
+        let _ = pipe.write_all(&text);
+    }
+}
+
+/// The inner program: number one in there.
+pub fn inner(text: &str) -> i32 {
+    let Ok(spec) = serde_json::from_str::<Spec>(text) else { return 70 };
+    // Held open, and closed for the script.
+    let Ok(mut told) = own(spec.told) else { return 70 };
+    let built = dies_with_parent().and_then(|()| build(&spec));
+    let what = match built.and_then(|()| run(&spec)) {
+        Ok(told) => told,
+        Err(why) => Told::Unbuilt(why),
+    };
+    if let Ok(text) = serde_json::to_vec(&what) {
+        let _ = told.write_all(&text);
+    }
+    0
+}
+
+/// The pipe's end, which no child inherits.
+#[expect(unsafe_code, reason = "the number is our parent's word for a pipe that nothing else here uses")]
+fn own(fd: RawFd) -> Result<File, String> {
+    // SAFETY: the outer program passed this descriptor on for this use alone.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(|error| error.to_string())?;
+    Ok(File::from(fd))
+}
+
+fn build(spec: &Spec) -> Result<(), String> {
+    let said = |what: &str| {
+        let what = what.to_owned();
+        move |error: rustix::io::Errno| format!("{what}: {error}")
+    };
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(said("keeping mounts to itself"))?;
+    // What may be written becomes a mount of its own, which stays writable.
+    for path in spec.writes.iter().filter(|path| Path::new(path).exists()) {
+        rustix::mount::mount_bind_recursive(path, path).map_err(said(path))?;
+    }
+    read_only(spec)?;
+    if !spec.services {
+        silence_sockets()?;
+    }
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // Its own processes only; and no switch of the kernel can be turned there.
+    rustix::mount::mount("proc", "/proc", "proc", plain | MountFlags::RDONLY, c"").map_err(said("/proc"))?;
+    if !spec.writes_all {
+        private_devices()?;
+    }
+    for folder in PRIVATE.iter().filter(|folder| Path::new(folder).is_dir()) {
+        let size = std::ffi::CString::new(format!("mode=1777,size={}m", (spec.memory_mib / 2).max(1)));
+        let size = size.map_err(|error| error.to_string())?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("tmpfs", *folder, "tmpfs", flags, size.as_c_str()).map_err(said(folder))?;
+    }
+    // One that lay below a private folder is out of sight already.
+    for folder in spec.hide.iter().filter(|folder| folder.exists()) {
+        let flags = plain | MountFlags::RDONLY;
+        rustix::mount::mount("tmpfs", folder, "tmpfs", flags, c"mode=000,size=4k").map_err(said("hiding"))?;
+    }
+    std::fs::create_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
+    for (name, fd) in &spec.files {
+        let copied = std::fs::copy(format!("/proc/self/fd/{fd}"), Path::new(FOLDER).join(name));
+        copied.map_err(|error| format!("{name}: {error}"))?;
+    }
+    std::env::set_current_dir(FOLDER).map_err(|error| error.to_string())?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    bounds(spec)
+}
+
+/// Devices that do nothing to the computer.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// A `/dev` with nothing of the computer in it: a read-only mount keeps nobody
+/// from writing to a disk's device.
+fn private_devices() -> Result<(), String> {
+    let said = |error: std::io::Error| format!("/dev: {error}");
+    let stage = Path::new("/dev/shm");
+    let stage = if stage.is_dir() { stage } else { Path::new("/tmp") };
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
+    let errno = |error: rustix::io::Errno| said(error.into());
+    rustix::mount::mount("tmpfs", stage, "tmpfs", flags, c"mode=755,size=64k").map_err(errno)?;
+    for name in DEVICES {
+        let (from, to) = (Path::new("/dev").join(name), stage.join(name));
+        if from.exists() {
+            File::create(&to).map_err(said)?;
+            rustix::mount::mount_bind(&from, &to).map_err(errno)?;
+        }
+    }
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        std::os::unix::fs::symlink(target, stage.join(name)).map_err(said)?;
+    }
+    std::fs::create_dir(stage.join("shm")).map_err(said)?;
+    rustix::mount::mount_bind_recursive(stage, "/dev").map_err(errno)?;
+    rustix::mount::mount("tmpfs", "/dev/shm", "tmpfs", flags | MountFlags::NODEV, c"mode=1777,size=1m")
+        .map_err(errno)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
+    rustix::mount::mount_remount("/dev", flags, c"").map_err(errno)
+}
+
+/// Sockets below `/run` that every program may speak to.
+const SOCKETS: [&str; 4] = ["/run/systemd/journal", "/run/systemd/resolve", "/run/systemd/userdb", "/run/nscd"];
+
+/// Lets nobody answer on the sockets of the system's services: whoever may
+/// speak to systemd can do what systemd can.
+fn silence_sockets() -> Result<(), String> {
+    fn look(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) {
+        use std::os::unix::fs::FileTypeExt;
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+            if SOCKETS.iter().any(|open| path.starts_with(open)) {
+                continue;
+            }
+            if kind.is_socket() {
+                found.push(path);
+            } else if kind.is_dir() && depth > 0 {
+                look(&path, depth - 1, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    look(Path::new("/run"), 4, &mut found);
+    for path in found {
+        match rustix::mount::mount_bind("/dev/null", &path) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(format!("silencing {}: {error}", path.display())),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a mount stays as it is.
+fn stays_writable(spec: &Spec, place: &str) -> bool {
+    // The kernel's own switches are nobody's, whatever the script may write.
+    let switches = ["/sys", "/proc"].iter().any(|folder| Path::new(place).starts_with(folder));
+    !switches && (spec.writes_all || spec.writes.iter().any(|path| Path::new(place).starts_with(path)))
+}
+
+/// Everything that is mounted becomes read-only, but for what may be written.
+fn read_only(spec: &Spec) -> Result<(), String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let (Some(place), Some(options)) = (fields.next(), fields.next()) else { continue };
+        let place = place.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+        if stays_writable(spec, &place) || options.split(',').any(|option| option == "ro") {
+            continue;
+        }
+        let mut flags = MountFlags::BIND | MountFlags::RDONLY;
+        for (word, flag) in [
+            ("nosuid", MountFlags::NOSUID),
+            ("nodev", MountFlags::NODEV),
+            ("noexec", MountFlags::NOEXEC),
+            ("noatime", MountFlags::NOATIME),
+            ("nodiratime", MountFlags::NODIRATIME),
+            ("relatime", MountFlags::RELATIME),
+        ] {
+            if options.split(',').any(|option| option == word) {
+                flags |= flag;
+            }
+        }
+        match rustix::mount::mount_remount(&place, flags, c"") {
+            // Covered by another mount, or gone: it cannot be reached either.
+            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(format!("making {place} read-only: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// What no script needs: with these a cage could be opened from inside, the
+/// kernel changed, or the computer stopped.
+const NEVER: [CapabilitySet; 13] = [
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::SYS_MODULE,
+    CapabilitySet::SYS_RAWIO,
+    CapabilitySet::SYS_BOOT,
+    CapabilitySet::SYS_PTRACE,
+    CapabilitySet::SYS_RESOURCE,
+    CapabilitySet::MKNOD,
+    CapabilitySet::MAC_ADMIN,
+    CapabilitySet::MAC_OVERRIDE,
+    CapabilitySet::SYSLOG,
+    CapabilitySet::BPF,
+    CapabilitySet::PERFMON,
+    CapabilitySet::SETPCAP,
+];
+
+fn bounds(spec: &Spec) -> Result<(), String> {
+    let both = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    let memory = u64::from(spec.memory_mib) << 20;
+    for (resource, most) in [(Resource::Data, memory), (Resource::Core, 0), (Resource::Nofile, 1024)] {
+        rustix::process::setrlimit(resource, both(most)).map_err(|error| format!("limits: {error}"))?;
+    }
+    rustix::thread::set_no_new_privs(true).map_err(|error| error.to_string())?;
+    let clock = (!spec.clock).then_some(CapabilitySet::SYS_TIME);
+    for capability in clock.into_iter().chain(NEVER) {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // One that this kernel does not know, nobody has.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(format!("giving up rights: {error}")),
+        }
+    }
+    Ok(())
+}
+
+fn run(spec: &Spec) -> Result<Told, String> {
+    let script = format!("/proc/self/fd/{}", spec.script);
+    let child = Command::new(&spec.interpreter).arg(script).spawn();
+    let child = child.map_err(|error| format!("{}: {error}", spec.interpreter))?;
+    // Nobody else holds an end of these pipes for longer than the script does.
+    drop_standard_streams();
+    loop {
+        // Number one also buries those whose parents have gone.
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_pid().cast_unsigned() == child.id() => return Ok(ended(status)),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(format!("waiting: {error}")),
+        }
+    }
+}
+
+fn ended(status: WaitStatus) -> Told {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Told::Exit(code),
+        (None, Some(signal)) => Told::Signal(signal),
+        (None, None) => Told::Signal(0),
+    }
+}
+
+fn drop_standard_streams() {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdin(&null);
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+}
+
+/// A file that nobody can change any more, with what was hashed in it.
+///
+/// # Errors
+/// When the kernel has no room for it.
+pub(super) fn sealed(name: &str, content: &[u8]) -> std::io::Result<File> {
+    let flags = rustix::fs::MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
+    file.write_all(content)?;
+    let seals = rustix::fs::SealFlags::WRITE
+        | rustix::fs::SealFlags::GROW
+        | rustix::fs::SealFlags::SHRINK
+        | rustix::fs::SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
+}
+
+/// SHA-256 of an open file, read through its own descriptor.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn hash(file: &File) -> std::io::Result<fernwart_protocol::id::Digest> {
+    let mut bytes = Vec::new();
+    // Opened anew so that the script finds the position at the beginning.
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.read_to_end(&mut bytes)?;
+    Ok(fernwart_certs::sha256(&bytes))
+}
+
+/// The command that starts the outer program with `spec`.
+pub(super) fn command(spec: &Spec, before: Vec<String>) -> std::io::Result<Command> {
+    let text = serde_json::to_string(spec)?;
+    let program = std::env::current_exe()?;
+    let mut words = before.into_iter().map(std::ffi::OsString::from).chain([program.into()]);
+    let first = words.next().unwrap_or_default();
+    let mut command = Command::new(first);
+    command.args(words).arg(OUTER).arg(text).env_clear().current_dir("/").stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Lets children have a descriptor.
+pub(super) fn inherited(file: &impl AsFd) -> std::io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
+}
+
+/// Whether a script of this privilege, or its dry run, writes anywhere at all.
+pub(super) fn may_write(privilege: Privilege, dry_run: bool) -> bool {
+    !dry_run && privilege != Privilege::Read
+}

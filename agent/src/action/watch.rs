@@ -1,0 +1,85 @@
+//! Adds up what a script and all its children use, and says when it is too much.
+//!
+//! A second net where a control group holds the limits, the only one where
+//! none does.
+
+use fernwart_protocol::script::{Limits, Stopped};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// How often it is added up. A script that grows by 1 GiB a second is 50 MiB
+/// beyond its bound when it is seen; each process has a bound of its own, too.
+pub(super) const EVERY: Duration = Duration::from_millis(50);
+
+/// Most processes that are looked at: more is too many anyway.
+const MOST: usize = 5000;
+
+/// All processes that descend from one, itself among them.
+pub(super) fn family(first: u32) -> HashSet<u32> {
+    let mut all = HashSet::from([first]);
+    let mut open = vec![first];
+    while let Some(pid) = open.pop() {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten() {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+                if all.len() < MOST && all.insert(child) {
+                    open.push(child);
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Memory that is a process's own, KiB: resident less shared pages (statm).
+fn own_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let mut pages = text.split_whitespace().skip(1).map(|pages| pages.parse::<u64>().unwrap_or_default());
+    let (resident, shared) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
+    resident.saturating_sub(shared) * (rustix::param::page_size() as u64) / 1024
+}
+
+/// A file system that a script may write to, and how far it may fill it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    path: String,
+    floor: u64,
+}
+
+/// What a script must leave free, bytes: enough for logs and for the agent.
+const LEAVE_FREE: u64 = 64 * 1024 * 1024;
+
+impl Disk {
+    /// As it is when the script begins: it may take half of what is free, if
+    /// that is little, and else all but [`LEAVE_FREE`].
+    pub(super) fn at(path: &str) -> Option<Self> {
+        let free = free_bytes(path)?;
+        Some(Self { path: path.to_owned(), floor: LEAVE_FREE.min(free / 2) })
+    }
+
+    fn is_filled(&self) -> bool {
+        free_bytes(&self.path).is_some_and(|free| free < self.floor)
+    }
+}
+
+fn free_bytes(path: &str) -> Option<u64> {
+    rustix::fs::statvfs(path).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Why the script must end now, if it must. `helpers` are our own two programs
+/// around it.
+pub(super) fn verdict(first: u32, helpers: usize, begun: Instant, limits: &Limits, disks: &[Disk]) -> Option<Stopped> {
+    if begun.elapsed() >= Duration::from_secs(u64::from(limits.time_s)) {
+        return Some(Stopped::Time);
+    }
+    let family = family(first);
+    if family.len() > limits.processes as usize + helpers {
+        return Some(Stopped::Processes);
+    }
+    let kib: u64 = family.iter().map(|pid| own_kib(*pid)).sum();
+    if kib > u64::from(limits.memory_mib) * 1024 {
+        return Some(Stopped::Memory);
+    }
+    disks.iter().any(Disk::is_filled).then_some(Stopped::Disk)
+}

@@ -1,0 +1,195 @@
+//! Scripts under way: one at a time, on a thread of its own, told live.
+
+use super::gate::Ready;
+use super::policy::Rule;
+use super::proof::Proof;
+use super::{Event, Executor};
+use crate::action::script::{self, ScriptError, Task};
+use crate::collect::{self, Surroundings};
+use crate::message::ToUplink;
+use fernwart_protocol::code::Refusal;
+use fernwart_protocol::diagnosis::{Answer, Finding, builtin_rules};
+use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName};
+use fernwart_protocol::id::{Digest, RunId};
+use fernwart_protocol::limits::OUTPUT_BYTES;
+use fernwart_protocol::script::RunReport;
+use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::to_hub::{Delivered, Note, Stream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing::warn;
+
+/// The act that is under way.
+#[derive(Debug)]
+pub(super) struct Acting {
+    pub(super) run: RunId,
+    /// Set to end it.
+    pub(super) cancelled: Arc<AtomicBool>,
+    /// Whether its outcome is written as taken back.
+    pub(super) taken_back: bool,
+}
+
+/// What a thread brings back: a report, or why nothing was run.
+pub(super) type Acted = Result<Box<RunReport>, ScriptError>;
+
+impl Executor {
+    /// Sets a script off. The books say already that it has started.
+    pub(super) fn act(&mut self, run: RunId, ready: Ready) {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        self.acting = Some(Acting { run, cancelled: cancelled.clone(), taken_back: false });
+        let task = Task {
+            run: run.to_string(),
+            manifest: ready.script.manifest,
+            files: ready.script.files,
+            parameters: ready.parameters,
+            dry_run: ready.dry_run,
+            cage: ready.cage,
+            hide: vec![self.home.path().to_owned()],
+        };
+        let (events, surroundings) = (self.events.clone(), self.surroundings());
+        let act = move || {
+            let acted = act(&task, &surroundings, &cancelled, |stream, bytes| {
+                for piece in bytes.chunks(OUTPUT_BYTES) {
+                    // Whoever watches too slowly misses some; the report has it.
+                    let _ = events.try_send(Event::Output(run, stream, piece.to_vec()));
+                }
+            });
+            // Fails only once the executor has stopped.
+            let _ = events.blocking_send(Event::Acted(run, acted));
+        };
+        if let Err(error) = std::thread::Builder::new().name("act".into()).stack_size(512 * 1024).spawn(act) {
+            self.handle_acted(run, Err(ScriptError::Io(error)));
+        }
+    }
+
+    pub(super) fn handle_output(&self, run: RunId, stream: Stream, bytes: Vec<u8>) {
+        let Ok(bytes) = Blob::try_from(bytes) else { return };
+        for ticket in self.waiting.get(&run).into_iter().flatten() {
+            let told = Delivered::Told(Note::Output(stream, bytes.clone()));
+            // Never waits: an act is not held up by who watches it.
+            let _ = self.out.try_send(ToUplink::Delivered(*ticket, told));
+        }
+    }
+
+    pub(super) fn handle_acted(&mut self, run: RunId, acted: Acted) {
+        let taken_back = self.acting.take_if(|acting| acting.run == run).is_some_and(|acting| acting.taken_back);
+        if let Err(error) = self.conclude(run, acted, taken_back) {
+            warn!(%run, %error, "an outcome could not be written; it will be told as interrupted");
+            self.under_way.remove(&run);
+            for ticket in self.waiting.remove(&run).unwrap_or_default() {
+                self.refuse_unrecorded(ticket, &error);
+            }
+        }
+        self.act_on();
+    }
+
+    fn conclude(&mut self, run: RunId, acted: Acted, taken_back: bool) -> Result<(), super::books::BooksError> {
+        use super::books::BooksError;
+        let record = self.books.run(&run)?.ok_or(BooksError::Damaged("runs"))?;
+        let order = Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
+        let permitted: Option<(Rule, Digest)> = self.under_way.get(&run).copied();
+        let proof = Proof { permitted, ..Proof::refused(order, record.order, record.received_at) };
+        let (proof, body) = match acted {
+            Ok(report) => {
+                let outcome = match (taken_back, report.is_well()) {
+                    (true, _) => Outcome::Cancelled,
+                    (false, true) => Outcome::Ok,
+                    (false, false) => Outcome::Failed,
+                };
+                (Proof { outcome, ..proof }, report.pack().ok())
+            }
+            Err(error) => {
+                warn!(%run, %error, "a script was not run");
+                let refusal = match error {
+                    ScriptError::Altered(_) => Refusal::NotFetched,
+                    ScriptError::Cage(_) | ScriptError::Io(_) => Refusal::NoCage,
+                };
+                (Proof { outcome: Outcome::Refused, refusal: Some(refusal), ..proof }, None)
+            }
+        };
+        self.settle(proof, body)
+    }
+
+    /// Ends the act that is under way, if it is this one or none is named.
+    pub(super) fn cancel_acting(&mut self, run: Option<RunId>) {
+        if let Some(acting) = self.acting.as_mut().filter(|acting| run.is_none_or(|run| run == acting.run)) {
+            acting.taken_back = true;
+            acting.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// What a script is called, in both languages; its name where its manifest
+    /// is not here.
+    pub(super) fn title_of(&self, action: &Action) -> Option<fernwart_protocol::diagnosis::Both> {
+        let Action::Script { bundle, .. } = action else { return None };
+        let approved = self.catalogue.scripts.get(bundle)?;
+        self.shelf.script(bundle, approved).ok().map(|script| script.manifest.title)
+    }
+
+    /// A waiting run is refused.
+    pub(super) fn refuse_waiting(&mut self, run: RunId, refusal: Refusal) {
+        let Some(wait) = self.waits.remove(&run) else { return };
+        let proof = Proof {
+            refusal: Some(refusal),
+            staff: wait.staff,
+            ..Proof::refused(wait.order, wait.envelope, crate::now())
+        };
+        if let Err(error) = self.settle(proof, None) {
+            warn!(%run, %error, "a refusal could not be written");
+        }
+    }
+
+    /// A waiting run is taken back.
+    pub(super) fn cancel_waiting(&mut self, run: RunId) -> bool {
+        let Some(wait) = self.waits.remove(&run) else { return false };
+        let staff: Text<64> = wait.staff;
+        let proof =
+            Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(wait.order, wait.envelope, crate::now()) };
+        if let Err(error) = self.settle(proof, None) {
+            warn!(%run, %error, "a cancel could not be written");
+        }
+        true
+    }
+}
+
+/// On the act's own thread: the checks, the script, the checks again.
+fn act(task: &Task, surroundings: &Surroundings, cancelled: &AtomicBool, live: impl FnMut(Stream, Vec<u8>)) -> Acted {
+    let before = checked(task, surroundings);
+    let mut report = script::run(task, cancelled, crate::now, live)?;
+    report.after = if task.dry_run { before.clone() } else { checked(task, surroundings) };
+    report.before = before;
+    Ok(Box::new(report))
+}
+
+/// What the checks that a manifest names find, as far as they are about what
+/// the script was given; nothing where a section cannot be answered.
+fn checked(task: &Task, surroundings: &Surroundings) -> Option<Vec<Finding>> {
+    let checks = &task.manifest.checks;
+    let rules = builtin_rules();
+    let mut sections: Vec<SectionName> =
+        rules.iter().filter(|rule| checks.contains(&rule.id)).map(|rule| rule.section).collect();
+    sections.sort();
+    sections.dedup();
+    if sections.is_empty() {
+        return None;
+    }
+    let report = collect::look(&sections, surroundings);
+    if report.sections.values().any(|section| matches!(section.answer, Answer::Unanswered(_))) {
+        return None;
+    }
+    let mut findings = report.findings;
+    findings.retain(|finding| checks.contains(&finding.id) && is_about(finding, task));
+    Some(findings)
+}
+
+/// Whether a finding is about what the script was given: `unit`, `mount` …
+fn is_about(finding: &Finding, task: &Task) -> bool {
+    task.manifest.parameters.iter().all(|declared| {
+        let evidence = declared.from.as_ref().and_then(|from| finding.evidence.get(from));
+        let given = task.parameters.iter().find(|(name, _)| *name == declared.name);
+        match (evidence, given) {
+            (Some(evidence), Some((_, given))) => serde_json::to_value(given).is_ok_and(|given| given == *evidence),
+            _ => true,
+        }
+    })
+}

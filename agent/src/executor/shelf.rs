@@ -1,0 +1,102 @@
+//! Bundles and their files, by hash, in the agent's folder.
+//!
+//! What lies here proves itself: a file is used only if its hash is the name
+//! it is asked by, and that name stands in a catalogue that approvers signed.
+
+use super::gate::Script;
+use fernwart_certs::catalogue::{Approved, Catalogue};
+use fernwart_certs::sha256;
+use fernwart_protocol::document::Document;
+use fernwart_protocol::id::Digest;
+use fernwart_protocol::limits::BLOB_BYTES;
+use fernwart_protocol::script::{Bundle, BundleName, Manifest};
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What is missing to run a script, or why it never can be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lacks {
+    /// These hashes.
+    Blobs(Vec<Digest>),
+    /// What was approved is no script this agent can read.
+    Unreadable,
+}
+
+/// The shelf.
+#[derive(Debug, Clone)]
+pub(super) struct Shelf(PathBuf);
+
+impl Shelf {
+    pub(super) fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    fn get(&self, hash: &Digest) -> Option<Vec<u8>> {
+        let file = std::fs::File::open(self.0.join(hash.to_string())).ok()?;
+        let mut bytes = Vec::new();
+        file.take(BLOB_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
+        (sha256(&bytes) == *hash).then_some(bytes)
+    }
+
+    /// Puts a file there, under its own hash.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn put(&self, bytes: &[u8]) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let name = sha256(bytes).to_string();
+        let beside = self.0.join(format!("{name}.new"));
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        io::Write::write_all(&mut file, bytes)?;
+        std::fs::rename(beside, self.0.join(name))
+    }
+
+    /// A whole script, if all of it is there.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(super) fn script(&self, name: &BundleName, approved: &Approved) -> Result<Script, Lacks> {
+        let document = self.get(&approved.sha256).ok_or(Lacks::Blobs(vec![approved.sha256]))?;
+        let bundle = Bundle::from_bytes(&document).map_err(|_| Lacks::Unreadable)?;
+        let manifest = Manifest::read(bundle.manifest.as_raw()).map_err(|_| Lacks::Unreadable)?;
+        let itself = (&bundle.name, bundle.version) == (name, approved.version)
+            && (&manifest.name, manifest.version) == (name, approved.version);
+        if !itself {
+            return Err(Lacks::Unreadable);
+        }
+        let mut files = BTreeMap::new();
+        let mut missing = Vec::new();
+        for file in &bundle.files {
+            match self.get(&file.sha256) {
+                Some(content) => drop(files.insert(file.name.clone(), (file.sha256, content))),
+                None => missing.push(file.sha256),
+            }
+        }
+        if missing.is_empty() {
+            Ok(Script { sha256: approved.sha256, manifest, files })
+        } else {
+            Err(Lacks::Blobs(missing))
+        }
+    }
+
+    /// Removes what no approved script needs any more.
+    pub(super) fn tidy(&self, catalogue: &Catalogue) {
+        let mut needed = HashSet::new();
+        for (name, approved) in &catalogue.scripts {
+            needed.insert(approved.sha256.to_string());
+            if let Ok(script) = self.script(name, approved) {
+                needed.extend(script.files.values().map(|(hash, _)| hash.to_string()));
+            }
+        }
+        let Ok(entries) = std::fs::read_dir(&self.0) else { return };
+        for entry in entries.flatten() {
+            if !entry.file_name().to_str().is_some_and(|name| needed.contains(name)) {
+                // Whatever cannot be removed now is removed next time.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}

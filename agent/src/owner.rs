@@ -1,0 +1,105 @@
+//! The owner at the terminal: what am I asked, yes, no, stop, go on.
+
+use crate::home::Home;
+use crate::local::{self, Answer, Asked, Question, Word};
+use crate::trouble::Trouble;
+use crate::words::Words;
+use fernwart_protocol::document::Action;
+use fernwart_protocol::text::{Text, escaped};
+use std::fmt::Write;
+use std::time::Duration;
+
+fn ask(home: &Home, question: &Question) -> Result<Answer, Trouble> {
+    let answer = local::ask(&home.socket(), question).map_err(|error| Trouble::unreadable(&home.socket(), &error))?;
+    match answer.ok_or_else(Trouble::not_running)? {
+        Answer::NoSuchQuestion => Err(Trouble::no_such_question()),
+        Answer::Failed(why) => Err(Trouble::not_written(why)),
+        answer => Ok(answer),
+    }
+}
+
+/// What the owner is asked now, in words.
+///
+/// # Errors
+/// When the agent is not running.
+pub fn questions(home: &Home, words: &Words) -> Result<String, Trouble> {
+    let Answer::Asked(asked) = ask(home, &Question::Asked)? else { return Err(Trouble::not_running()) };
+    if asked.is_empty() {
+        return Ok(words.say("questions-none") + "\n");
+    }
+    let mut out = String::new();
+    for asked in &asked {
+        // Writing into a String does not fail.
+        let _ = writeln!(out, "{}", in_words(asked, words));
+    }
+    Ok(out + &words.say("questions-now") + "\n")
+}
+
+fn in_words(asked: &Asked, words: &Words) -> String {
+    let name = match &asked.action {
+        Action::Script { bundle, .. } => bundle.to_string(),
+        Action::Diagnose { .. } => words.say("action-diagnose"),
+    };
+    let title = asked.title.as_ref().map_or(name.clone(), |title| words.language.of(title).to_owned());
+    let with = match &asked.action {
+        Action::Script { parameters, .. } => {
+            let all: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            all.join(" ")
+        }
+        Action::Diagnose { .. } => String::new(),
+    };
+    let until = local_time(asked.until);
+    let number = asked.number.to_string();
+    let mut out = words.say_with(
+        "question",
+        &[
+            ("number", number.as_str()),
+            ("staff", &asked.staff.to_string()),
+            ("title", &escaped(&title)),
+            ("until", &until),
+        ],
+    );
+    let reason = asked.reason.to_string();
+    if !reason.is_empty() {
+        out += &format!("\n      {}", words.say_with("question-reason", &[("reason", &reason)]));
+    }
+    out += &format!("\n      {name} {with}");
+    out
+}
+
+fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
+    let at = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    at.strftime("%H:%M").to_string()
+}
+
+/// Tells the agent what the owner wants; what to say about it.
+///
+/// # Errors
+/// When it is not running, or nobody asks that.
+pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
+    ask(home, &Question::Word { word, by: Text::default() })?;
+    let until = |ms: u64| local_time(crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)));
+    Ok(match word {
+        Word::Allow(_, None) => words.say("said-allow"),
+        Word::Allow(_, Some(span)) | Word::AllowAll(span) => {
+            words.say_with("said-allow-all", &[("until", &until(span))])
+        }
+        Word::Deny(_) => words.say("said-deny"),
+        Word::Pause(None) => words.say("said-pause"),
+        Word::Pause(Some(span)) => words.say_with("said-pause-until", &[("until", &until(span))]),
+        Word::Resume => words.say("said-resume"),
+    } + "\n")
+}
+
+/// What `allow` was told: the number of a question, or `repair` for a while.
+///
+/// # Errors
+/// When it is neither.
+pub fn allow(what: &str, span: Option<Duration>) -> Result<Word, Trouble> {
+    let ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+    match (what, ms) {
+        ("repair", Some(ms)) => Ok(Word::AllowAll(ms)),
+        ("repair", None) => Err(Trouble::how_long()),
+        (number, ms) => number.parse().map(|number| Word::Allow(number, ms)).map_err(|_| Trouble::no_such_question()),
+    }
+}
