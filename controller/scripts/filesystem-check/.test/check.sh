@@ -1,0 +1,1 @@
+e2fsck -f -n /srv/till.img

@@ -1,0 +1,1 @@
+[ ! -e /var/lib/till/till.lock ]

@@ -1,0 +1,19 @@
+# Text only, newest files first, with a heading for each.
+path=$FERNWART_PARAM_PATH
+lines=$FERNWART_PARAM_LINES
+[ -e "$path" ] || exit 3
+
+echo "== system: $(uname -sr), up $(cut -d. -f1 /proc/uptime) s"
+df -h --output=target,avail,pcent -x tmpfs -x devtmpfs 2>/dev/null
+if command -v journalctl >/dev/null; then
+    echo "== newest errors"
+    journalctl --no-pager --quiet --priority=err --lines="$lines" 2>/dev/null
+fi
+if [ -f "$path" ]; then
+    printf '%s\n' "$path"
+else
+    find "$path" -xdev -maxdepth 2 -type f -name '*log' -size +0 -printf '%T@ %p\n' | sort -rn | head -n 8 | cut -d' ' -f2-
+fi | while IFS= read -r file; do
+    echo "== $file"
+    tail -n "$lines" -- "$file"
+done

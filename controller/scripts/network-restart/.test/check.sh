@@ -1,0 +1,1 @@
+[ "$(cat /run/network-state)" = up ]

@@ -1,0 +1,1 @@
+[ "$(cat /run/demo-state)" = active ]

@@ -1,0 +1,1 @@
+[ "$(cat /run/synced)" = yes ]
