@@ -6,6 +6,7 @@ use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Report;
 use fernwart_protocol::document::{Envelope, Outcome, Receipt};
 use fernwart_protocol::id::MachineId;
+use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::News;
 
 /// One machine's answer.
@@ -22,6 +23,8 @@ pub struct Answered {
 pub enum Answer {
     /// A report, with the machine's signed word on it.
     Report(Box<Report>, Box<Receipt>),
+    /// A script's report, with the machine's signed word on it.
+    Ran(Box<RunReport>, Box<Receipt>),
     /// It refused.
     Refused(Refusal),
     /// It ended otherwise.
@@ -39,7 +42,7 @@ pub enum Answer {
 /// Judges the news of a run; nothing while it is under way.
 pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> Option<Answered> {
     let answer = match news {
-        News::Offered | News::Started => return None,
+        News::Offered | News::Started | News::Told(_) => return None,
         News::Away => Answer::Away,
         News::NoAnswer => Answer::Silent,
         News::Cancelled => Answer::Ended(Outcome::Cancelled),
@@ -58,6 +61,10 @@ pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> O
                 Some(receipt) => match (receipt.outcome, receipt.refusal, Report::unpack(body.as_bytes())) {
                     (Outcome::Ok, _, Ok(report)) => Answer::Report(Box::new(report), Box::new(receipt)),
                     (Outcome::Refused, Some(refusal), _) => Answer::Refused(refusal),
+                    (Outcome::Ok | Outcome::Failed, _, Err(_)) => match RunReport::unpack(body.as_bytes()) {
+                        Ok(report) => Answer::Ran(Box::new(report), Box::new(receipt)),
+                        Err(_) => Answer::Ended(receipt.outcome),
+                    },
                     (outcome, ..) => Answer::Ended(outcome),
                 },
             }

@@ -8,8 +8,8 @@ use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::tls::{self, Clock, TlsError};
 use fernwart_certs::{CertificateDer, sha256};
 use fernwart_protocol::code::{Denial, Goodbye};
-use fernwart_protocol::document::{Action, Envelope, Order};
-use fernwart_protocol::id::{KeyId, RunId};
+use fernwart_protocol::document::{Action, Document, Envelope, Order};
+use fernwart_protocol::id::{Digest, KeyId, RunId};
 use fernwart_protocol::limits::{OFFER_FILES, ORDER_EARLY, ORDERS_PER_FRAME};
 use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, Receiver, Sender};
 use fernwart_protocol::staff::{CustomerRow, JobHead, MachineRow, Orders, Reply, Request};
@@ -279,6 +279,27 @@ impl Session {
         self.trusted = trusted;
         self.catalogue = catalogue;
         Ok(())
+    }
+
+    /// A file of an approved script, verified by its hash.
+    ///
+    /// # Errors
+    /// When the hub does not have it, or hands out another.
+    pub async fn blob(&mut self, hash: &Digest) -> Result<Vec<u8>, ClientError> {
+        let replies = self.collect(&Request::Blob(*hash)).await?;
+        match replies.into_iter().next() {
+            Some(Reply::Blob(bytes)) if sha256(bytes.as_bytes()) == *hash => Ok(bytes.into_bytes()),
+            _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// A document of the catalogue, verified by its hash.
+    ///
+    /// # Errors
+    /// When the hub does not have it, or hands out another.
+    pub async fn document<T: Document>(&mut self, hash: &Digest) -> Result<T, ClientError> {
+        let bytes = self.blob(hash).await?;
+        T::from_bytes(&bytes).map_err(|_| ClientError::Unexpected)
     }
 
     /// All machines within reach.

@@ -162,7 +162,11 @@ pub fn select(target: &Target, machines: &[MachineRow]) -> Result<Vec<MachineRow
 
 /// The name nearest to a misspelt one.
 fn nearest(word: &str, machines: &[MachineRow]) -> Option<String> {
-    let names = machines.iter().map(|row| row.name.as_str());
+    nearest_of(word, machines.iter().map(|row| row.name.as_str()))
+}
+
+/// Of some words, the one that was probably meant.
+pub fn nearest_of<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let best = names.map(|name| (strsim::damerau_levenshtein(word, name), name)).min()?;
     (best.0 <= 1 + word.len() / 4).then(|| best.1.to_owned())
 }

@@ -57,7 +57,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
     let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Ask>()).await;
     let (hello, about) = match first.map_err(|_| FrameError::Cut)?? {
         Ask::Control(hello, about) => (hello, about),
-        Ask::Fetch(_) | Ask::Settle(_) | Ask::Renew(_) => {
+        Ask::Fetch(_) | Ask::Settle(_) | Ask::Renew(_) | Ask::Blob(_) => {
             link.close(Goodbye::Misbehaved);
             return Err(FrameError::Cut);
         }
@@ -175,6 +175,10 @@ async fn answer(
                 Err(denial) => Stored::NotNow(denial),
             };
             send.send(&stored).await?;
+        }
+        Ask::Blob(hash) => {
+            let blob = shared.published.blob(&hash).and_then(|bytes| Blob::try_from(bytes).ok());
+            send.send(&blob.map_or(Fetched::Denied(Denial::NoSuchBlob), Fetched::Blob)).await?;
         }
         Ask::Renew(spki) => send.send(&renew(shared, id, &spki).await).await?,
         Ask::Control(..) => return Err(FrameError::Cut),

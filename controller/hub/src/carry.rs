@@ -8,11 +8,11 @@ use fernwart_certs::{envelope, sha256};
 use fernwart_fleet::{RunState, verdict};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{Countersignature, Document, Envelope, Order, Outcome, Receipt, SectionName};
+use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt, SectionName};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::link::FrameError;
 use fernwart_protocol::to_agent::{Deliver, Stored};
-use fernwart_protocol::to_hub::{Delivered, RunState as MachineState, Settle};
+use fernwart_protocol::to_hub::{Delivered, Note, RunState as MachineState, Settle};
 use fernwart_store::SetState;
 use std::future::Future;
 use std::sync::Arc;
@@ -31,14 +31,23 @@ pub(crate) enum Carried {
     Lost,
 }
 
+/// What is heard of a run on its way.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Where it stands.
+    State(MachineState),
+    /// Something for those who watch.
+    Note(Note),
+}
+
 /// Sends an order over a machine's link and follows it to its outcome.
-/// `told` hears each state the machine reports.
+/// `told` hears whatever the machine reports on the way.
 pub(crate) async fn deliver<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     machine: MachineId,
     order: Envelope,
     run: RunId,
-    told: impl Fn(MachineState) -> F,
+    told: impl Fn(Heard) -> F,
 ) -> Carried {
     let Some(linked) = shared.presence.machine(&machine) else { return Carried::Lost };
     match attempt(shared, &linked.link, machine, order, run, told).await {
@@ -59,14 +68,15 @@ async fn attempt<F: Future<Output = ()>>(
     machine: MachineId,
     order: Envelope,
     run: RunId,
-    told: impl Fn(MachineState) -> F,
+    told: impl Fn(Heard) -> F,
 ) -> Result<Carried, FrameError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
     let sent = sha256(order.bytes.as_bytes());
     send.send(&Deliver::Order(order)).await?;
     loop {
         match receive.expect::<Delivered>().await? {
-            Delivered::State(state) => told(state).await,
+            Delivered::State(state) => told(Heard::State(state)).await,
+            Delivered::Told(note) => told(Heard::Note(note)).await,
             Delivered::Refused(refusal) => {
                 send.finish();
                 let state = SetState { run, state: RunState::Refused, refusal: Some(refusal) };
@@ -148,13 +158,19 @@ pub(crate) async fn store(
         return Err(Denial::NotUnderstood);
     }
     let receipt_hash = sha256(settle.receipt.bytes.as_bytes());
+    let looked = matches!(order.action, Action::Diagnose { .. });
     let verdict = match receipt.outcome {
         // A look at one section says nothing about the others.
-        Outcome::Ok => Report::unpack(settle.body.as_bytes())
+        Outcome::Ok if looked => Report::unpack(settle.body.as_bytes())
             .ok()
             .filter(|report| report.sections.len() == SectionName::ALL.len())
             .map(|report| verdict(&report)),
-        Outcome::Failed | Outcome::Refused | Outcome::Expired | Outcome::Cancelled | Outcome::Interrupted => None,
+        Outcome::Ok
+        | Outcome::Failed
+        | Outcome::Refused
+        | Outcome::Expired
+        | Outcome::Cancelled
+        | Outcome::Interrupted => None,
     };
     let settled = shared
         .store

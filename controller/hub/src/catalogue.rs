@@ -3,7 +3,9 @@
 use crate::home::HubHome;
 use fernwart_certs::approve::{Draft, HubRoles, PublishError, freshen, publish};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Floors, Repository, Trusted};
+use fernwart_certs::sha256;
 use fernwart_protocol::document::{UnixMs, Versions};
+use fernwart_protocol::id::Digest;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -39,6 +41,8 @@ pub(crate) struct Published {
     repository: Repository,
     marker: PathBuf,
     folder: PathBuf,
+    /// Bundles and their files, by SHA-256; what was once published stays.
+    blobs: Repository,
     roles: HubRoles,
     current: RwLock<Option<(Arc<Trusted>, Arc<Catalogue>)>>,
     /// One change at a time.
@@ -51,6 +55,7 @@ impl Published {
         let published = Self {
             repository: Repository::at(&folder),
             marker: folder.join("in-force.json"),
+            blobs: Repository::at(&folder.join("blobs")),
             folder,
             roles,
             current: RwLock::new(None),
@@ -135,8 +140,21 @@ impl Published {
         let (files, trusted, catalogue) =
             publish(draft, before, &self.roles, now).await.map_err(PublishedError::Publish)?;
         let timestamp = catalogue.versions.timestamp;
+        // Before anybody hears of them. The draft was verified: these are the
+        // bundles and files of the scripts it changes, under their own hashes.
+        let mut blobs = Files::default();
+        for (hash, text) in draft.blobs.iter().filter(|(hash, text)| sha256(text.as_bytes()) == **hash) {
+            blobs.insert(&hash.to_string(), text.clone().into_bytes());
+        }
+        self.blobs.publish(&blobs).map_err(PublishedError::Io)?;
         self.keep(&files, trusted, catalogue).await?;
         Ok(timestamp)
+    }
+
+    /// A bundle or one of its files.
+    pub(crate) fn blob(&self, hash: &Digest) -> Option<Vec<u8>> {
+        let bytes = self.blobs.read(&hash.to_string()).ok()?;
+        (sha256(&bytes) == *hash).then_some(bytes)
     }
 
     /// A new timestamp, if the old one is due. Its version.

@@ -87,6 +87,13 @@ pub(crate) async fn answer(
                 Err(denial) => Err(denial),
             }
         }
+        Request::Blob(hash) => match shared.published.blob(&hash).and_then(|bytes| Blob::try_from(bytes).ok()) {
+            Some(blob) => {
+                send.send(&Reply::Blob(blob)).await?;
+                Ok(())
+            }
+            None => Err(Denial::NoSuchBlob),
+        },
         Request::Drafts => match shared.store.drafts().await {
             Ok(drafts) => {
                 for (_, bytes) in drafts {
@@ -242,6 +249,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::Catalogue
         | Request::Drafts
         | Request::Health
+        | Request::Blob(_)
         | Request::Renew => Err(Denial::NotUnderstood),
     }
 }
@@ -434,13 +442,15 @@ async fn job(
 }
 
 async fn facts(shared: &Shared, caller: &Caller, id: MachineId, send: &mut Sender) -> Result<Answer, FrameError> {
-    if let Err(denial) = reachable(shared, caller, id).await {
-        return Ok(Err(denial));
-    }
+    let machine = match reachable(shared, caller, id).await {
+        Ok(machine) => machine,
+        Err(denial) => return Ok(Err(denial)),
+    };
     match shared.store.newest(&id).await {
         Ok(Some(evidence)) => {
             if let (Some(receipt), Ok(report)) = (evidence.receipt, Blob::try_from(evidence.report)) {
                 send.send(&Reply::Report(evidence.settled_at, receipt, report)).await?;
+                send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
             }
             Ok(Ok(()))
         }

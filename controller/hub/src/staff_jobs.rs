@@ -8,11 +8,11 @@
 //! The technician may leave at any moment: the stream is only for watching.
 
 use crate::caller::Caller;
-use crate::carry::{self, Carried};
+use crate::carry::{self, Carried, Heard};
 use crate::{Shared, now};
 use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::{Document, Envelope, Order};
+use fernwart_protocol::document::{Action, Document, Envelope, Order};
 use fernwart_protocol::id::{JobId, MachineId, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, JOB_MACHINES};
 use fernwart_protocol::link::{FrameError, Receiver, Sender};
@@ -182,25 +182,43 @@ async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Upd
     let left = u64::try_from(order.not_after.saturating_sub(now())).unwrap_or_default();
     let patience = Duration::from_millis(left).min(LONGEST);
     tell(news, &order, News::Offered).await;
-    let told = |state: MachineState| {
+    // A look must be done in time; an act must have begun by then.
+    let begun = tokio::sync::Notify::new();
+    let told = |heard: Heard| {
         let (shared, run) = (shared.clone(), order.run);
-        let (news, order) = (news, &order);
+        let (news, order, begun) = (news, &order, &begun);
         async move {
-            if state == MachineState::Started {
-                tell(news, order, News::Started).await;
-                // Not worth waiting for the disk: a restart would find "offered".
-                shared.clone().tasks.spawn(async move {
-                    let _ = shared.store.write(SetState { run, state: RunState::Running, refusal: None }).await;
-                });
+            match heard {
+                Heard::State(MachineState::Started) => {
+                    begun.notify_one();
+                    tell(news, order, News::Started).await;
+                    // Not worth waiting for the disk: a restart would find "offered".
+                    shared.clone().tasks.spawn(async move {
+                        let _ = shared.store.write(SetState { run, state: RunState::Running, refusal: None }).await;
+                    });
+                }
+                Heard::State(MachineState::Received | MachineState::Waiting) => {}
+                Heard::Note(note) => tell(news, order, News::Told(note)).await,
             }
         }
     };
     let delivery = carry::deliver(shared, order.machine, envelope, order.run, told);
-    let what = match tokio::time::timeout(patience, delivery).await {
-        Ok(Carried::Settled(settle, key)) => News::Settled(settle.receipt, key, settle.body),
-        Ok(Carried::Refused(refusal)) => News::Refused(refusal),
-        Ok(Carried::NotStored(denial)) => News::Denied(denial),
-        Ok(Carried::Lost) | Err(_) => News::NoAnswer,
+    let acts = matches!(order.action, Action::Script { .. });
+    let over = async {
+        tokio::select! {
+            () = tokio::time::sleep(patience) => {}
+            () = begun.notified(), if acts => tokio::time::sleep(LONGEST).await,
+        }
+    };
+    let ended = tokio::select! {
+        carried = delivery => Some(carried),
+        () = over => None,
+    };
+    let what = match ended {
+        Some(Carried::Settled(settle, key)) => News::Settled(settle.receipt, key, settle.body),
+        Some(Carried::Refused(refusal)) => News::Refused(refusal),
+        Some(Carried::NotStored(denial)) => News::Denied(denial),
+        Some(Carried::Lost) | None => News::NoAnswer,
     };
     tell(news, &order, what).await;
 }

@@ -2,16 +2,20 @@
 
 use super::fail::chain;
 use super::output::day;
+use super::script::{self, Folder};
 use super::{Exit, Failure, Place, say, with_session};
 use clap::{Args, Subcommand};
-use fernwart_certs::approve::{Contents, Draft, Progress, Root};
-use fernwart_certs::catalogue::{Catalogue as Approved, target};
+use fernwart_certs::approve::{Contents, Draft, Progress, Proposed, Root};
+use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
 use fernwart_certs::identity::SigningKey;
 use fernwart_client::{ApproverHome, Session, StaffHome, now};
 use fernwart_hub::HubHome;
+use fernwart_protocol::document::Document;
 use fernwart_protocol::id::{Digest, PublicKey};
+use fernwart_protocol::script::{Bundle, BundleName};
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::text::Blob;
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -70,10 +74,16 @@ enum CatalogueCommand {
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
-    /// Propose changed files: DIR holds staff.json, hub.json or shop.json
+    /// Propose a script (DIR holds its manifest.toml) or changed files (DIR holds staff.json, hub.json or shop.json)
     Propose {
-        /// The folder
-        folder: PathBuf,
+        /// The folders
+        #[arg(required = true, value_name = "DIR")]
+        folders: Vec<PathBuf>,
+    },
+    /// Propose that a script is no longer run
+    Withdraw {
+        /// Its name
+        name: BundleName,
     },
     /// Sign a draft, after reading what it changes
     Sign {
@@ -102,7 +112,8 @@ enum CatalogueCommand {
 pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, Failure> {
     match &command.command {
         CatalogueCommand::Show { to } => show(to.as_deref(), place),
-        CatalogueCommand::Propose { folder } => propose(folder, place),
+        CatalogueCommand::Propose { folders } => propose(folders, place),
+        CatalogueCommand::Withdraw { name } => withdraw(name, place),
         CatalogueCommand::Sign { draft, file, key, yes } => {
             let path = key.clone().map_or_else(|| place.approver(), |dir| Place::new(Some(dir)).approver());
             let key = ApproverHome::open(&path)?.key;
@@ -111,6 +122,7 @@ pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, 
                 None => with_session(place, async |session| {
                     let draft = find(session, draft.as_deref()).await?;
                     say_draft(&draft, Some(&session.catalogue))?;
+                    say_scripts(session, &draft).await?;
                     confirm(&draft, yes.as_deref())?;
                     let progress = sign_and_put(session, draft, &key).await?;
                     say_progress(progress);
@@ -162,7 +174,7 @@ fn write_draft_file(path: &Path, draft: &Draft) -> Result<(), Failure> {
     Ok(std::fs::rename(&beside, path)?)
 }
 
-fn say_changes(draft: &Draft, before: Option<&Approved>) -> Result<(), Failure> {
+fn say_changes(draft: &Draft, before: Option<&Catalogue>) -> Result<(), Failure> {
     for line in draft.changes(before)? {
         eprintln!("  {}", fernwart_protocol::text::escaped(&line));
     }
@@ -196,7 +208,7 @@ fn confirm(draft: &Draft, yes: Option<&str>) -> Result<(), Failure> {
     if answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(Exit::Stopped, "FW-CAT-08", "nothing was signed")) }
 }
 
-fn say_draft(draft: &Draft, before: Option<&Approved>) -> Result<(), Failure> {
+fn say_draft(draft: &Draft, before: Option<&Catalogue>) -> Result<(), Failure> {
     let id = draft.id().map_err(unwritable)?.to_string();
     eprintln!("draft {} would be approved:", id.get(..12).unwrap_or_default());
     say_changes(draft, before)
@@ -205,8 +217,11 @@ fn say_draft(draft: &Draft, before: Option<&Approved>) -> Result<(), Failure> {
 fn sign_file(path: &Path, key: &SigningKey, yes: Option<&str>) -> Result<Exit, Failure> {
     let mut draft = read_draft_file(path)?;
     say_draft(&draft, None)?;
+    for script in draft.new_scripts(None)? {
+        say_script(None, &script);
+    }
     confirm(&draft, yes)?;
-    draft.sign(key, None)?;
+    draft.sign(key, None, None)?;
     write_draft_file(path, &draft)?;
     let progress = draft.progress(None);
     eprintln!("signed: {} of {} signatures", progress.have, progress.need);
@@ -295,7 +310,7 @@ async fn put(session: &Session, draft: &Draft) -> Result<(), Failure> {
 
 async fn sign_and_put(session: &Session, mut draft: Draft, key: &SigningKey) -> Result<Progress, Failure> {
     let root = root_in_force(session)?;
-    draft.sign(key, Some(&root))?;
+    draft.sign(key, Some(&root), Some(&session.catalogue))?;
     put(session, &draft).await?;
     Ok(draft.progress(Some(&root)))
 }
@@ -308,9 +323,23 @@ async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
 
 /// Proposes; and where one approver suffices and is here, signs and publishes.
 pub(super) async fn put_through(session: &mut Session, contents: &Contents, place: &Place) -> Result<(), Failure> {
+    put_through_with(session, contents, &[], place).await
+}
+
+async fn put_through_with(
+    session: &mut Session,
+    contents: &Contents,
+    scripts: &[Folder],
+    place: &Place,
+) -> Result<(), Failure> {
     let approver = ApproverHome::open(&place.approver()).ok();
     let proposer = approver.as_ref().map(|home| home.key.public());
-    let draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
+    let mut draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
+    for script in scripts {
+        draft.bring(&script.bundle, &script.files).map_err(unwritable)?;
+    }
+    // Whoever signs will see this; whoever proposes should know now.
+    draft.new_scripts(Some(&session.catalogue))?;
     match approver {
         Some(home) if session.catalogue.threshold == 1 => {
             say_draft(&draft, Some(&session.catalogue))?;
@@ -330,42 +359,138 @@ pub(super) async fn put_through(session: &mut Session, contents: &Contents, plac
     Ok(())
 }
 
-fn propose(folder: &Path, place: &Place) -> Result<Exit, Failure> {
-    fn read<T: serde::de::DeserializeOwned>(
-        folder: &Path,
-        name: &str,
-        changed: &mut usize,
-    ) -> Result<Option<T>, Failure> {
-        let path = folder.join(name);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        *changed += 1;
-        let read = serde_json::from_str(&text);
-        read.map(Some).map_err(|error| Failure::new(Exit::Usage, "FW-CAT-02", format!("{}: {error}", path.display())))
-    }
-    let mut changed = 0;
-    let staff = read(folder, target::STAFF, &mut changed)?;
-    let hub = read(folder, target::HUB, &mut changed)?;
-    let shop = read(folder, target::SHOP, &mut changed)?;
-    if changed == 0 {
-        return Err(Failure::new(
-            Exit::Usage,
-            "FW-CAT-02",
-            format!("{} holds no staff.json, hub.json or shop.json", folder.display()),
-        )
-        .now("fernwart catalogue show --to DIR writes what is approved now"));
+fn propose(folders: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
+    let mut particulars = Particulars::default();
+    let mut scripts = Vec::new();
+    for folder in folders {
+        if folder.join(script::MANIFEST).exists() {
+            scripts.push(script::folder(folder)?);
+        } else {
+            particulars.read(folder)?;
+        }
     }
     with_session(place, async |session| {
         session.sync().await?;
         let now = Contents::of(&session.catalogue);
-        let contents =
-            Contents { staff: staff.unwrap_or(now.staff), hub: hub.unwrap_or(now.hub), shop: shop.unwrap_or(now.shop) };
+        let mut contents = Contents {
+            staff: particulars.staff.unwrap_or(now.staff),
+            hub: particulars.hub.unwrap_or(now.hub),
+            shop: particulars.shop.unwrap_or(now.shop),
+            scripts: now.scripts,
+        };
+        for script in &scripts {
+            let bytes = script.bundle.to_bytes().map_err(unwritable)?;
+            let approved = Approved {
+                version: script.bundle.version,
+                sha256: fernwart_certs::sha256(&bytes),
+                bytes: bytes.len() as u64,
+            };
+            contents.scripts.insert(script.bundle.name.clone(), approved);
+        }
+        put_through_with(session, &contents, &scripts, place).await?;
+        Ok(Exit::Done)
+    })
+}
+
+/// What a folder of changed files holds.
+#[derive(Default)]
+struct Particulars {
+    staff: Option<StaffList>,
+    hub: Option<Hub>,
+    shop: Option<Shop>,
+}
+
+impl Particulars {
+    fn read(&mut self, folder: &Path) -> Result<(), Failure> {
+        fn one<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, Failure> {
+            let path = folder.join(name);
+            let text = match std::fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            let read = serde_json::from_str(&text);
+            read.map(Some)
+                .map_err(|error| Failure::new(Exit::Usage, "FW-CAT-02", format!("{}: {error}", path.display())))
+        }
+        let (staff, hub, shop) = (one(folder, target::STAFF)?, one(folder, target::HUB)?, one(folder, target::SHOP)?);
+        if staff.is_none() && hub.is_none() && shop.is_none() {
+            let what = format!("{} holds no manifest.toml, and no staff.json, hub.json or shop.json", folder.display());
+            return Err(Failure::new(Exit::Usage, "FW-CAT-02", what)
+                .now("fernwart catalogue show --to DIR writes what is approved now"));
+        }
+        (self.staff, self.hub, self.shop) =
+            (staff.or(self.staff.take()), hub.or(self.hub.take()), shop.or(self.shop.take()));
+        Ok(())
+    }
+}
+
+fn withdraw(name: &BundleName, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        session.sync().await?;
+        let mut contents = Contents::of(&session.catalogue);
+        if contents.scripts.remove(name).is_none() {
+            let what = format!("script {:?} is not in the catalogue", name.as_str());
+            return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
+        }
         put_through(session, &contents, place).await?;
         Ok(Exit::Done)
     })
+}
+
+/// The scripts a draft changes, as differences from what is approved now.
+async fn say_scripts(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
+    for script in draft.new_scripts(Some(&session.catalogue))? {
+        let known = session.catalogue.scripts.get(&script.bundle.name).copied();
+        let before = match known {
+            None => None,
+            Some(known) => {
+                let bundle: Bundle = session.document(&known.sha256).await?;
+                let mut files = BTreeMap::new();
+                for file in &bundle.files {
+                    let text = String::from_utf8_lossy(&session.blob(&file.sha256).await?).into_owned();
+                    files.insert(file.name.clone(), text);
+                }
+                Some(Folder { bundle, files })
+            }
+        };
+        say_script(before.as_ref(), &script);
+    }
+    Ok(())
+}
+
+fn say_script(before: Option<&Folder>, script: &Proposed) {
+    let old_manifest = before.map(|before| before.bundle.manifest.as_raw()).unwrap_or_default();
+    let name = &script.bundle.name;
+    say_difference(&format!("{name}/{}", script::MANIFEST), old_manifest, script.bundle.manifest.as_raw());
+    let none = BTreeMap::new();
+    let old_files = before.map_or(&none, |before| &before.files);
+    for (file, text) in &script.files {
+        say_difference(&format!("{name}/{file}"), old_files.get(file).map(String::as_str).unwrap_or_default(), text);
+    }
+    for file in old_files.keys().filter(|file| !script.files.contains_key(*file)) {
+        eprintln!("  - {name}/{file}");
+    }
+}
+
+/// A text's changes, line by line; nothing may write on the terminal of who
+/// is about to sign.
+fn say_difference(name: &str, old: &str, new: &str) {
+    if old == new {
+        return;
+    }
+    eprintln!("  --- {name}");
+    let difference = similar::TextDiff::from_lines(old, new);
+    for group in difference.grouped_ops(3) {
+        for change in group.iter().flat_map(|op| difference.iter_changes(op)) {
+            let sign = match change.tag() {
+                similar::ChangeTag::Delete => '-',
+                similar::ChangeTag::Insert => '+',
+                similar::ChangeTag::Equal => ' ',
+            };
+            eprintln!("  {sign} {}", fernwart_protocol::text::escaped(change.value().trim_end_matches('\n')));
+        }
+    }
 }
 
 fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {

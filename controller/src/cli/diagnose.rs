@@ -69,7 +69,7 @@ pub(crate) enum Require {
 }
 
 impl Require {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text {
             "all" => Ok(Self::All),
             "online" => Ok(Self::Online),
@@ -86,7 +86,7 @@ impl Require {
 
 /// Counts of a run of the command.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Tally {
+pub(crate) struct Tally {
     selected: usize,
     ok: usize,
     warn: usize,
@@ -98,7 +98,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, answer: &Answer) {
+    /// Nothing counted yet, of so many.
+    pub(crate) fn of(selected: usize) -> Self {
+        Self { selected, ..Self::default() }
+    }
+
+    pub(crate) fn add(&mut self, answer: &Answer) {
         let place = match answer {
             Answer::Report(report, _) => match report.worst() {
                 Some(Severity::Crit) => &mut self.crit,
@@ -106,6 +111,8 @@ impl Tally {
                 None if report.checks == 0 => &mut self.failed,
                 None => &mut self.ok,
             },
+            Answer::Ran(report, _) if report.is_well() => &mut self.ok,
+            Answer::Ran(..) => &mut self.crit,
             Answer::Refused(_) => &mut self.refused,
             Answer::Away => &mut self.away,
             Answer::Silent => &mut self.silent,
@@ -119,7 +126,7 @@ impl Tally {
     }
 
     /// Absences that count, and those that do not.
-    fn absences(&self, require: Require) -> (usize, usize) {
+    pub(crate) fn absences(&self, require: Require) -> (usize, usize) {
         let all = self.away + self.silent;
         match require {
             Require::All => (all, 0),
@@ -131,7 +138,7 @@ impl Tally {
         }
     }
 
-    fn exit(&self, require: Require, fail_on: Severity) -> Exit {
+    pub(crate) fn exit(&self, require: Require, fail_on: Severity) -> Exit {
         let bad = match fail_on {
             Severity::Warn => self.warn + self.crit,
             Severity::Crit => self.crit,
@@ -146,7 +153,7 @@ impl Tally {
         }
     }
 
-    fn summary(&self, require: Require, took: Duration, exit: Exit) -> Value {
+    pub(crate) fn summary(&self, require: Require, took: Duration, exit: Exit) -> Value {
         let (no_answer, away) = self.absences(require);
         json!({
             "v": 1, "type": "summary", "selected": self.selected, "answered": self.answered(), "ok": self.ok,
@@ -154,6 +161,24 @@ impl Tally {
             "no_answer": no_answer, "away": away,
             "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "exit": exit.number(),
         })
+    }
+}
+
+impl Tally {
+    /// As people read it: only what there is.
+    pub(crate) fn in_words(&self, require: Require, took: Duration) -> String {
+        let (no_answer, away) = self.absences(require);
+        let part = |count: usize, what: &str| if count > 0 { format!(" · {what} {count}") } else { String::new() };
+        format!(
+            "selected {} · answered {}{}{}{}{} · {:.1} s",
+            self.selected,
+            self.answered(),
+            part(self.refused, "refused"),
+            part(self.failed, "failed"),
+            part(no_answer, "no answer"),
+            part(away, "away"),
+            took.as_secs_f64()
+        )
     }
 }
 
@@ -239,7 +264,7 @@ fn progress(machines: usize) -> ProgressBar {
 }
 
 /// Status, and the code where there is one.
-fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Option<String>) {
+pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Option<String>) {
     match answer {
         Answer::Report(report, _) => match report.worst() {
             Some(Severity::Crit) => ("crit", None, None),
@@ -247,6 +272,8 @@ fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Option<String
             None if report.checks == 0 => ("failed", None, Some("nothing could be looked at".into())),
             None => ("ok", None, None),
         },
+        Answer::Ran(report, _) if report.is_well() => ("ok", None, None),
+        Answer::Ran(report, _) => ("crit", None, Some(super::run::ran_in_words(report))),
         Answer::Refused(refusal) => ("refused", Some(refusal.code()), Some(refusal.to_string())),
         Answer::Away => ("no_answer", None, Some("the machine is away".into())),
         Answer::Silent => ("no_answer", None, Some("no answer in time".into())),
@@ -313,18 +340,7 @@ fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took:
         },
     }
     if command.output != Shape::Table || rows.len() > 1 {
-        let (no_answer, away) = tally.absences(command.require);
-        let part = |count: usize, what: &str| if count > 0 { format!(" · {what} {count}") } else { String::new() };
-        eprintln!(
-            "selected {} · answered {}{}{}{}{} · {:.1} s",
-            tally.selected,
-            tally.answered(),
-            part(tally.refused, "refused"),
-            part(tally.failed, "failed"),
-            part(no_answer, "no answer"),
-            part(away, "away"),
-            took.as_secs_f64()
-        );
+        eprintln!("{}", tally.in_words(command.require, took));
     }
     if let [(row, answer)] = all.as_slice()
         && command.output == Shape::Table

@@ -123,7 +123,8 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
             let this = match &answered.answer {
                 Answer::Report(report, _) if report.worst() == Some(Severity::Crit) => Exit::Bad,
-                Answer::Report(..) => Exit::Done,
+                Answer::Ran(report, _) if !report.is_well() => Exit::Bad,
+                Answer::Report(..) | Answer::Ran(..) => Exit::Done,
                 Answer::Refused(_) => Exit::Refused,
                 Answer::Away | Answer::Silent => Exit::NoAnswer,
                 Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => Exit::Failed,
@@ -134,6 +135,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                     Some(severity) => severity.as_str().to_owned(),
                     None => "ok".into(),
                 },
+                Answer::Ran(report, _) => super::run::ran_in_words(report),
                 Answer::Refused(refusal) => format!("refused: {refusal} [{}]", refusal.code()),
                 Answer::Ended(outcome) => outcome.as_str().to_owned(),
                 Answer::Away => "away".into(),

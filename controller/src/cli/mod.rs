@@ -12,7 +12,9 @@ mod journal;
 mod machines;
 mod output;
 mod place;
-mod span;
+mod run;
+mod script;
+pub(crate) use fernwart_protocol::span;
 mod staff;
 
 pub(crate) use approve::{public_key as approver_key, publish_first};
@@ -87,6 +89,10 @@ pub(crate) enum Command {
     Retire(admission::One),
     /// What is wrong with machines, and why
     Diagnose(diagnose::Diagnose),
+    /// Run an approved script, or what repairs a finding
+    Run(run::Run),
+    /// Scripts: what is approved, and checking a folder before it is proposed
+    Script(script::Script),
     /// Jobs
     Job(jobs::Job),
     /// Approvers
@@ -278,6 +284,8 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Reject(command) => admission::reject(&command, &place),
         Command::Retire(command) => admission::retire(&command, &place),
         Command::Diagnose(command) => diagnose::run(&command, &place),
+        Command::Run(command) => run::run(&command, &place),
+        Command::Script(command) => script::run(&command, &place),
         Command::Job(command) => jobs::run(&command, &place),
         Command::Approver(command) => approve::approver(&command, &place),
         Command::Catalogue(command) => approve::catalogue(&command, &place),

@@ -129,6 +129,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
             hours: Text::clipped(&command.hours),
             language: command.lang,
         },
+        scripts: std::collections::BTreeMap::new(),
     };
     let plan = FirstRoot {
         approvers,
@@ -147,7 +148,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     match own {
         Some(home) => {
             println_err("  approver/   the key that approves; best kept on another computer or a stick");
-            draft.sign(&home.key, None)?;
+            draft.sign(&home.key, None, None)?;
             crate::cli::publish_first(&draft, place)?;
             println_err(
                 "One approver signs alone (1 of 1): whoever has that one key, and a link to the hub, can do everything.",

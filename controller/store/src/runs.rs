@@ -51,13 +51,16 @@ pub struct Expire {
     pub before: UnixMs,
 }
 
+/// A run that has begun may take this long beyond the end of its order.
+const LONGEST_MS: UnixMs = 24 * 3600 * 1000;
+
 impl Write for Expire {
     /// How many there were.
     type Reply = u64;
     async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
-        let sql =
-            "UPDATE runs SET state = 'expired' WHERE state IN ('queued', 'offered', 'running') AND not_after < $1";
-        Ok(sqlx::query(sql).bind(self.before).execute(to).await?.rows_affected())
+        let sql = "UPDATE runs SET state = 'expired' WHERE (state IN ('queued', 'offered') AND not_after < $1) \
+             OR (state = 'running' AND not_after < $2)";
+        Ok(sqlx::query(sql).bind(self.before).bind(self.before - LONGEST_MS).execute(to).await?.rows_affected())
     }
 }
 

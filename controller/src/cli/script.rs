@@ -1,0 +1,317 @@
+//! Scripts: checking a folder before anybody is asked to approve it, and what
+//! is approved now.
+
+use super::output::Rows;
+use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
+use clap::Subcommand;
+use fernwart_client::Session;
+use fernwart_client::target::nearest_of;
+use fernwart_protocol::diagnosis::builtin_rules;
+use fernwart_protocol::limits::BLOB_BYTES;
+use fernwart_protocol::script::{Bundle, BundleFile, BundleName, FileName, Interpreter, Kind, Manifest};
+use fernwart_protocol::text::{List, Text, escaped};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+
+/// The name of a manifest's file.
+pub(crate) const MANIFEST: &str = "manifest.toml";
+
+/// Scripts.
+#[derive(clap::Args)]
+pub(crate) struct Script {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What may be run
+    Ls(ShapeArgs),
+    /// One script: what it does, its parameters, its text
+    Show {
+        /// Its name
+        name: BundleName,
+    },
+    /// Explain every mistake in a script's folder
+    Lint {
+        /// The folders; each holds a manifest.toml
+        #[arg(required = true, value_name = "DIR")]
+        folders: Vec<PathBuf>,
+    },
+}
+
+pub(crate) fn run(command: &Script, place: &Place) -> Result<Exit, Failure> {
+    match &command.command {
+        Command::Ls(shape) => ls(*shape, place),
+        Command::Show { name } => show(name, place),
+        Command::Lint { folders } => lint(folders),
+    }
+}
+
+/// A script as it lies in a folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    pub(crate) bundle: Bundle,
+    pub(crate) files: BTreeMap<FileName, String>,
+}
+
+/// Something wrong with a folder, ready to be printed.
+type Told = String;
+
+/// Reads a folder whole, with everything that is wrong with it.
+fn read(folder: &Path) -> (Option<Folder>, Vec<Told>) {
+    let mut told = Vec::new();
+    let path = folder.join(MANIFEST);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => return (None, vec![format!("{}: {error}\n", path.display())]),
+    };
+    let (files, listed) = files(folder, &mut told);
+    let manifest = match Manifest::read(&text) {
+        Ok(manifest) => manifest,
+        Err(mistakes) => {
+            told.extend(mistakes.iter().map(|mistake| {
+                let meant = mistake.unknown.as_ref().and_then(|(word, known)| nearest_of(word, known.iter().copied()));
+                let meant = meant.map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+                at(&path, &text, mistake.place(&text), &(mistake.what.clone() + &meant))
+            }));
+            return (None, told);
+        }
+    };
+    let place_of = |what: &str| {
+        let start = text.find(what).unwrap_or_default();
+        let line = text.get(..start).unwrap_or_default().matches('\n').count();
+        let column = text.get(..start).unwrap_or_default().rsplit('\n').next().unwrap_or_default().chars().count();
+        (line + 1, column + 1, text.lines().nth(line).unwrap_or_default())
+    };
+    if !files.contains_key(&manifest.run) {
+        let what = format!("the file {} is not in the folder", manifest.run);
+        told.push(at(&path, &text, place_of(manifest.run.as_str()), &what));
+    }
+    let rules = builtin_rules();
+    for check in manifest.checks.iter().filter(|check| !rules.iter().any(|rule| rule.id == **check)) {
+        let meant = nearest_of(check, rules.iter().map(|rule| rule.id.as_str()));
+        let meant = meant.map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+        told.push(at(&path, &text, place_of(check), &format!("there is no check {check:?}{meant}")));
+    }
+    if let Some(script) = files.get(&manifest.run) {
+        told.extend(
+            syntax(manifest.interpreter, script).map(|why| format!("{}/{}: {why}\n", folder.display(), manifest.run)),
+        );
+    }
+    let bundle = Text::try_from(text.clone()).ok().zip(List::try_from(listed).ok()).map(|(manifest_text, files)| {
+        Bundle { name: manifest.name.clone(), version: manifest.version, manifest: manifest_text, files }
+    });
+    if bundle.is_none() {
+        told.push(format!("{}: a manifest has at most 32 KiB, and a script at most 16 files\n", folder.display()));
+    }
+    (bundle.map(|bundle| Folder { bundle, files }), told)
+}
+
+/// All files beside the manifest.
+fn files(folder: &Path, told: &mut Vec<Told>) -> (BTreeMap<FileName, String>, Vec<BundleFile>) {
+    let mut files = BTreeMap::new();
+    let Ok(entries) = std::fs::read_dir(folder) else { return (files, Vec::new()) };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name == MANIFEST || name.starts_with('.') {
+            continue;
+        }
+        let mut bad = |why: &str| told.push(format!("{}: {why}\n", entry.path().display()));
+        let Ok(name) = name.parse::<FileName>() else {
+            bad("a file's name has letters, digits, dots, hyphens and underscores");
+            continue;
+        };
+        if !entry.metadata().is_ok_and(|data| data.is_file()) {
+            bad("a script's folder holds files and nothing else");
+            continue;
+        }
+        match std::fs::read_to_string(entry.path()) {
+            Ok(text) if text.len() <= BLOB_BYTES => drop(files.insert(name, text)),
+            Ok(_) => bad("longer than 256 KiB: more than anybody reads before signing"),
+            Err(_) => bad("not a text: nobody could read what they sign"),
+        }
+    }
+    let listed = files
+        .iter()
+        .map(|(name, text): (&FileName, &String)| BundleFile {
+            name: name.clone(),
+            sha256: fernwart_certs::sha256(text.as_bytes()),
+            bytes: text.len() as u64,
+        })
+        .collect();
+    (files, listed)
+}
+
+/// One mistake with its line and a caret.
+fn at(path: &Path, _text: &str, (line, column, shown): (usize, usize, &str), what: &str) -> Told {
+    let mut out = format!("{}:{line}:{column}: {}\n", path.display(), escaped(what));
+    let number = line.to_string();
+    let _ = writeln!(out, "  {number} | {}", escaped(shown));
+    let _ = writeln!(out, "  {} | {}^", " ".repeat(number.len()), " ".repeat(column - 1));
+    out
+}
+
+/// Asks the interpreter, where it is on this computer, to read the script
+/// without running it.
+fn syntax(interpreter: Interpreter, script: &str) -> Option<String> {
+    let arguments: &[&str] = match interpreter {
+        Interpreter::Sh | Interpreter::Bash => &["-n", "/dev/stdin"],
+        Interpreter::Python3 => &["-c", "import ast, sys; ast.parse(sys.stdin.read())"],
+        // perl -c would run what stands in BEGIN blocks.
+        Interpreter::Perl => return None,
+    };
+    let child = Process::new(interpreter.path())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.ok()?;
+    // The interpreter may stop reading at the first mistake.
+    let _ = child.stdin.take()?.write_all(script.as_bytes());
+    let output = child.wait_with_output().ok()?;
+    if output.status.success() {
+        return None;
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    Some(escaped(lines.last().copied().unwrap_or("cannot be read")).replace("/dev/stdin: ", ""))
+}
+
+/// A folder without a mistake.
+///
+/// # Errors
+/// When there is one: all of them.
+pub(crate) fn folder(path: &Path) -> Result<Folder, Failure> {
+    match read(path) {
+        (Some(folder), told) if told.is_empty() => Ok(folder),
+        (_, told) => {
+            told.iter().for_each(|told| eprint!("{told}"));
+            let what = format!("{} has {} mistake(s)", path.display(), told.len());
+            Err(Failure::new(Exit::Usage, "FW-CAT-14", what).now(format!("fernwart script lint {}", path.display())))
+        }
+    }
+}
+
+fn lint(folders: &[PathBuf]) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for path in folders {
+        let (folder, told) = read(path);
+        for told in &told {
+            say(told)?;
+        }
+        match folder.filter(|_| told.is_empty()) {
+            Some(folder) => {
+                eprintln!("{} {}: no mistakes", folder.bundle.name, folder.bundle.version);
+            }
+            None => {
+                eprintln!("{}: {} mistake(s)", path.display(), told.len());
+                exit = Exit::Bad;
+            }
+        }
+    }
+    if exit == Exit::Done {
+        eprintln!("Next: fernwart catalogue propose DIR");
+    }
+    Ok(exit)
+}
+
+/// An approved script's bundle and manifest, verified here.
+///
+/// # Errors
+/// When nobody has approved one of this name, or the hub does not have it.
+pub(crate) async fn approved(session: &mut Session, name: &BundleName) -> Result<(Bundle, Manifest), Failure> {
+    session.sync().await?;
+    let Some(approved) = session.catalogue.scripts.get(name).copied() else {
+        let meant = nearest_of(name.as_str(), session.catalogue.scripts.keys().map(BundleName::as_str));
+        let what = format!("script {:?} is not in the catalogue; nobody has approved it.", name.as_str());
+        let failure = Failure::new(Exit::Refused, "FW-CAT-01", what);
+        return Err(match meant {
+            Some(meant) => failure.now(format!("did you mean {meant}?  all scripts: fernwart script ls")),
+            None => failure.now(format!("fernwart catalogue propose {name}   (the script's folder)")),
+        });
+    };
+    let bundle: Bundle = session.document(&approved.sha256).await?;
+    let manifest = Manifest::read(bundle.manifest.as_raw())
+        .map_err(|_| Failure::new(Exit::Failed, "FW-CAT-02", format!("the approved script {name} cannot be read")))?;
+    Ok((bundle, manifest))
+}
+
+fn ls(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
+    let mut rows = Rows::new("script", &["name", "version", "privilege", "title"]);
+    let none = with_session(place, async |session| {
+        session.sync().await?;
+        let names: Vec<BundleName> = session.catalogue.scripts.keys().cloned().collect();
+        for name in &names {
+            let (_, manifest) = approved(session, name).await?;
+            rows.push(vec![
+                name.as_str().into(),
+                manifest.version.into(),
+                manifest.privilege.as_str().into(),
+                escaped(&manifest.title.en).into(),
+            ]);
+        }
+        Ok(names.is_empty())
+    })?;
+    if none {
+        eprintln!("no scripts are approved yet; propose one: fernwart catalogue propose DIR");
+    }
+    rows.print(shape.output)
+}
+
+fn show(name: &BundleName, place: &Place) -> Result<Exit, Failure> {
+    let text = with_session(place, async |session| {
+        let (bundle, manifest) = approved(session, name).await?;
+        let mut out = in_words(&manifest);
+        for file in &bundle.files {
+            let text = session.blob(&file.sha256).await?;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let _ = writeln!(out, "--- {}", file.name);
+            for line in text.lines() {
+                let _ = writeln!(out, "{}", escaped(line));
+            }
+        }
+        Ok(out)
+    })?;
+    say(&text)
+}
+
+/// What a script does, in words.
+pub(crate) fn in_words(manifest: &Manifest) -> String {
+    let mut out = format!("{} {} · {}\n", manifest.name, manifest.version, escaped(&manifest.title.en));
+    out += &format!("  {}\n", escaped(&manifest.explain.en).replace('\n', "\n  "));
+    let undo = manifest.undo.as_ref().map_or("no".to_owned(), |undo| format!("fernwart run {undo}"));
+    let yes = |yes| if yes { "yes" } else { "no" };
+    let _ = writeln!(
+        out,
+        "  privilege {} · network {} · services {} · dry run {} · undo {undo}",
+        manifest.privilege.as_str(),
+        yes(manifest.network),
+        yes(manifest.services),
+        yes(manifest.dry_run)
+    );
+    if !manifest.writes.is_empty() {
+        let _ = writeln!(out, "  writes to {}", manifest.writes.join(" "));
+    }
+    let limits = &manifest.limits;
+    let _ = writeln!(out, "  at most {} s, {} MiB, {} processes", limits.time_s, limits.memory_mib, limits.processes);
+    for parameter in &manifest.parameters {
+        let kind = match &parameter.kind {
+            Kind::Text { .. } => "text".to_owned(),
+            Kind::Integer { min, max } => format!("{min} to {max}"),
+            Kind::Boolean => "true or false".to_owned(),
+            Kind::Choice { choices } => choices.join("|"),
+            Kind::Path { under } => format!("a path under {}", under.join(" or ")),
+        };
+        let default = parameter.default.as_ref().map(|value| format!(" (unless given: {value})")).unwrap_or_default();
+        let _ = writeln!(out, "  -p {}=…  {}: {kind}{default}", parameter.name, escaped(&parameter.label.en));
+    }
+    if !manifest.checks.is_empty() {
+        let _ = writeln!(out, "  looked at again afterwards: {}", manifest.checks.join(", "));
+    }
+    out
+}
