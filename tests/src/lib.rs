@@ -7,6 +7,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test may fail loudly")]
 
 pub mod guest;
+pub mod shelf;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -340,6 +341,15 @@ impl World {
         let mut command = self.command(arguments);
         at_another_time(&mut command, offset);
         run(&mut command)
+    }
+
+    /// Approves a script, as a shop of one does: proposes, signs and publishes.
+    ///
+    /// # Panics
+    /// When it has mistakes.
+    pub fn approve(&self, script: &shelf::Script) -> Said {
+        let folder = script.write(&self.path().join("scripts"));
+        self.technician(&["catalogue", "propose", folder.to_str().expect("text")]).exits(0)
     }
 
     /// An invitation line.

@@ -9,6 +9,7 @@ mod fleet;
 mod hostile;
 mod jobs;
 mod moving;
+mod scripts;
 mod transcripts;
 mod trouble;
 mod upkeep;

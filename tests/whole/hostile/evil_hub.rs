@@ -116,7 +116,7 @@ impl EvilHub {
             let word =
                 tokio::time::timeout(Duration::from_secs(8), receive.expect::<Delivered>()).await.expect("an answer");
             match word.expect("a word") {
-                Delivered::State(_) => {}
+                Delivered::State(_) | Delivered::Told(_) => {}
                 Delivered::Refused(refusal) => return Answer::Refused(refusal),
                 Delivered::Outcome(settle) => {
                     use fernwart_protocol::document::Document;
@@ -152,7 +152,7 @@ impl EvilHub {
         contents.staff.staff.push(entry);
         let mut draft = Draft::next(&before, &contents, None, fernwart_agent::now()).expect("a draft");
         let root = root_of(&self.trusted).expect("a root");
-        assert!(draft.sign(thief, Some(&root)).is_err(), "the thief is no approver");
+        assert!(draft.sign(thief, Some(&root), None).is_err(), "the thief is no approver");
         // What the hub's own program refuses to publish it puts together by hand:
         // an honest publication, with the targets put in the place of the approved.
         let honest = Draft::next(&before, &Contents::of(&before), None, fernwart_agent::now()).expect("a draft");

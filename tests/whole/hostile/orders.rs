@@ -9,7 +9,8 @@ use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec;
 use fernwart_protocol::document::{Action, Envelope, Outcome};
 use fernwart_protocol::id::{CustomerId, Digest, MachineId};
-use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::script::{Parameters, Privilege};
+use fernwart_protocol::text::Blob;
 use fernwart_tests::World;
 
 const DAY: i64 = 24 * 3600 * 1000;
@@ -22,7 +23,14 @@ fn refused(answer: &Answer) -> Option<Refusal> {
 }
 
 fn script() -> Action {
-    Action::Script { bundle: Text::clipped("format-c"), version: 1, sha256: Digest::from_bytes([1; 32]) }
+    Action::Script {
+        bundle: "format-c".parse().expect("a name"),
+        version: 1,
+        sha256: Digest::from_bytes([1; 32]),
+        privilege: Privilege::Repair,
+        parameters: Parameters::default(),
+        dry_run: false,
+    }
 }
 
 #[test]

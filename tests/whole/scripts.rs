@@ -1,0 +1,170 @@
+//! Approved scripts: from a folder to a repaired machine, and every no on the way.
+
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{Machine, Said, World, wait_until};
+use serde_json::Value;
+
+fn policy(machine: &Machine, text: &str) {
+    std::fs::write(machine.home.join("policy.toml"), text).expect("written");
+}
+
+fn trusting(machine: &Machine) {
+    policy(machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n");
+}
+
+fn run(world: &World, words: &[&str]) -> Said {
+    let mut all = vec!["run"];
+    all.extend(words);
+    if !words.contains(&"--reason") {
+        all.extend(["--reason", "test"]);
+    }
+    world.technician(&all)
+}
+
+fn result(said: &Said) -> Value {
+    let lines: Vec<Value> = said.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    lines.into_iter().find(|line| line["type"] == "result").unwrap_or_else(|| panic!("{said:?}"))
+}
+
+#[test]
+fn an_approved_script_runs_and_tells_what_it_did() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    let hello = Script::new("hello", "echo \"hello $FERNWART_PARAM_WHO\"; echo oops >&2; cat; exit 3\n")
+        .parameter("who", "text", "default = \"world\"")
+        .and("[[exit]]\ncode = 3\nwell = true\nen = \"greeted\"\nde = \"gegrüßt\"");
+    let said = world.approve(&hello);
+    assert!(said.err.contains("+ script hello 1: Test hello (privilege repair)"), "{}", said.err);
+    let listed = world.technician(&["script", "ls"]).exits(0).out;
+    assert!(listed.contains("hello") && listed.contains("repair"), "{listed}");
+    let shown = world.technician(&["script", "show", "hello"]).exits(0).out;
+    assert!(shown.contains("echo \"hello $FERNWART_PARAM_WHO\""), "{shown}");
+
+    let said = run(&world, &["hello", "kasse-1", "-p", "who=Jana; $(id)"]).exits(0);
+    assert!(said.out.contains("hello Jana; $(id)\n"), "{}", said.out);
+    assert!(said.out.contains("{\"who\":\"Jana; $(id)\"}"), "parameters come on standard input: {}", said.out);
+    assert!(said.err.contains("oops"), "{}", said.err);
+    assert!(said.out.contains("exit 3: greeted") && said.out.contains("Receipt "), "{}", said.out);
+
+    let said = run(&world, &["hello", "kasse-1", "-o", "jsonl"]).exits(0);
+    let report = &result(&said)["report"];
+    assert_eq!(report["stdout"]["head"], "hello world\n{\"who\":\"world\"}");
+    assert_eq!((report["exit"].as_i64(), report["well"].as_bool()), (Some(3), Some(true)));
+    let kinds: Vec<_> = machine.journal().into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "run_started").count(), 2);
+    let jobs = world.technician(&["job", "ls"]).exits(0).out;
+    assert!(jobs.contains("script hello"), "{jobs}");
+    let watched = world.technician(&["job", "watch", "1"]).exits(0).out;
+    assert!(watched.contains("greeted"), "{watched}");
+}
+
+#[test]
+fn what_nobody_has_approved_or_what_does_not_fit_is_refused() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    let said = run(&world, &["format-c", "kasse-1"]).exits(3);
+    assert!(said.err.contains("script \"format-c\" is not in the catalogue; nobody has approved it."), "{}", said.err);
+    assert!(said.err.contains("FW-CAT-01"), "{}", said.err);
+    let script = Script::new("touchy", "echo $FERNWART_PARAM_PATH\n")
+        .parameter("path", "path", "under = [\"/var/log\"]")
+        .parameter("days", "integer", "min = 1\nmax = 9\ndefault = 3");
+    world.approve(&script);
+    for (parameters, why) in [
+        (vec!["-p", "path=/etc/passwd"], "must lie under /var/log"),
+        (vec!["-p", "path=/var/log/../../etc"], "plain path"),
+        (vec!["-p", "path=/var/log", "-p", "days=10"], "must be from 1 to 9"),
+        (vec!["-p", "path=/var/log", "-p", "days=many"], "a whole number is needed"),
+        (vec!["-p", "path=/var/log", "-p", "color=red"], "it has path, days"),
+        (vec![], "parameter path: must be given"),
+        (vec!["-p", "path"], "NAME=VALUE"),
+    ] {
+        let mut words = vec!["touchy", "kasse-1"];
+        words.extend(parameters);
+        let said = run(&world, &words).exits(2);
+        assert!(said.err.contains(why) && said.err.contains("FW-CLI-11"), "{}", said.err);
+    }
+    let said = world.technician(&["run", "touchy", "kasse-1", "-p", "path=/var/log"]).exits(2);
+    assert!(said.err.contains("FW-CLI-13"), "an act needs a reason: {}", said.err);
+    let said = run(&world, &["touchy", "kasse-1", "-p", "path=/var/log", "--dry-run"]).exits(3);
+    assert!(said.out.contains("FW-CAT-13"), "{}", said.out);
+    world.technician(&["catalogue", "withdraw", "touchy"]).exits(0);
+    run(&world, &["touchy", "kasse-1", "-p", "path=/var/log"]).exits(3);
+    assert!(!machine.journal().iter().any(|(kind, _)| kind == "run_started"), "nothing has begun");
+}
+
+#[test]
+fn the_owner_is_asked_and_has_the_last_word() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    let log = world.path().join("asked.log");
+    let ask = || {
+        let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "Auftrag 4711", "--timeout", "60s"]);
+        fernwart_tests::Process::start(&mut command, &log)
+    };
+    let question = || {
+        wait_until("the owner is asked", || {
+            !machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("Nobody asks")
+        });
+        let said = machine.owner(&["--lang", "de", "questions"]).exits(0).out;
+        assert!(said.contains("jana möchte: Probe mend") && said.contains("Grund: Auftrag 4711"), "{said}");
+        said.split_whitespace().next().expect("a number").to_owned()
+    };
+    // No.
+    let mut asking = ask();
+    machine.owner(&["deny", &question()]).exits(0);
+    wait_until("it is over", || !asking.is_running());
+    assert!(asking.log().contains("asking the customer (until "), "{}", asking.log());
+    assert!(!machine.journal().iter().any(|(kind, _)| kind == "run_started"));
+    // Yes.
+    let mut asking = ask();
+    machine.owner(&["allow", &question()]).exits(0);
+    wait_until("it is over", || !asking.is_running());
+    assert!(asking.log().contains("allowed by \""), "{}", asking.log());
+    let started = || machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
+    assert_eq!(started(), 1);
+    let again = machine.owner(&["allow", "1"]).exits(2);
+    assert!(again.err.contains("FW-OWN-13"), "{}", again.err);
+    // Yes to all for a while, before anybody asks.
+    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
+    run(&world, &["mend", "kasse-1"]).exits(0);
+    assert_eq!(started(), 2);
+    // Paused: not even a look.
+    machine.owner(&["pause", "2h"]).exits(0);
+    let said = world.technician(&["diagnose", "kasse-1"]).exits(3);
+    assert!(said.err.contains("FW-OWN-05"), "{}", said.err);
+    let said = run(&world, &["mend", "kasse-1"]).exits(3);
+    assert!(said.out.contains("FW-OWN-05"), "{}", said.out);
+    world.technician(&["ping", "kasse-1"]).exits(0);
+    machine.owner(&["resume"]).exits(0);
+    run(&world, &["mend", "kasse-1"]).exits(0);
+    assert_eq!(started(), 3);
+}
+
+#[test]
+fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
+    let asking = fernwart_tests::Process::start(&mut command, &world.path().join("asked.log"));
+    let asked = |machine: &Machine| machine.owner(&["--lang", "en", "questions"]).out.contains("jana would like to");
+    wait_until("the owner is asked", || asked(&machine));
+    let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    machine.agent.kill_9();
+    machine.restart();
+    wait_until("the owner is asked again", || asked(&machine));
+    wait_until("the machine is linked", || world.is_online("kasse-1"));
+    let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
+    machine.owner(&["allow", &number]).exits(0);
+    wait_until("the outcome is told", || {
+        let rows = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
+        rows[0]["outcome"] == "ok"
+    });
+    let acted = |(kind, body): &&(String, Value)| kind == "run_started" && body["action"]["script"].is_object();
+    assert_eq!(machine.journal().iter().filter(acted).count(), 1);
+    drop(asking);
+}
