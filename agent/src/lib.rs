@@ -7,6 +7,7 @@
 //! `certs`, never the controller.
 
 pub mod action;
+pub mod check;
 pub mod collect;
 pub mod enroll;
 pub mod executor;

@@ -68,6 +68,8 @@ pub enum Word {
     Pause(Option<u64>),
     /// Go on.
     Resume,
+    /// This computer's clock is right, whatever was signed before.
+    TrustClock,
 }
 
 /// One question to the owner.
@@ -122,6 +124,8 @@ pub struct Status {
     pub act: Mode,
     /// Whether the policy could be read.
     pub policy_readable: bool,
+    /// Whether the clock agrees with the hub's and with signed times.
+    pub clock_plausible: bool,
     /// When the catalogue runs out.
     pub catalogue_until: UnixMs,
     /// The newest run.

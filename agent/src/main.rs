@@ -8,7 +8,7 @@ use fernwart_agent::home::{self, Enrollment, Home};
 use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
-use fernwart_agent::{action::cage, enroll, owner, run, service, status};
+use fernwart_agent::{action::cage, check, enroll, owner, run, service, status};
 use fernwart_certs::invitation::{Invitation, LONGEST};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
@@ -99,6 +99,12 @@ enum Command {
     },
     /// Go on after a pause
     Resume,
+    /// Is all well with the agent itself?
+    Check {
+        /// This computer's clock is right: believe it from now on
+        #[arg(long)]
+        trust_clock: bool,
+    },
     /// The version of this program
     Version,
 }
@@ -201,6 +207,15 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         Command::Resume => {
             enrollment?;
             say(&owner::word(home, Word::Resume, words)?)
+        }
+        Command::Check { trust_clock } => {
+            let enrollment = enrollment?;
+            if trust_clock {
+                say(&owner::word(home, Word::TrustClock, words)?)?;
+            }
+            let checked = check::check(home, &enrollment, words)?;
+            say(&checked.text)?;
+            Ok(if checked.well { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }

@@ -88,6 +88,7 @@ pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
         Word::Pause(None) => words.say("said-pause"),
         Word::Pause(Some(span)) => words.say_with("said-pause-until", &[("until", &until(span))]),
         Word::Resume => words.say("said-resume"),
+        Word::TrustClock => words.say("said-trust-clock"),
     } + "\n")
 }
 

@@ -22,6 +22,11 @@ use std::path::Path;
 #[error("making a key")]
 pub struct KeyGeneration;
 
+/// Bytes that hold no key of the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("reading an Ed25519 key")]
+pub struct NotAKey;
+
 /// An Ed25519 key that signs.
 pub struct SigningKey {
     pair: Ed25519KeyPair,
@@ -50,8 +55,15 @@ impl SigningKey {
     /// # Errors
     /// When the file may not be used or holds no such key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let pkcs8 = keyfile::read(path)?;
-        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| KeyFileError::Content { path: path.to_owned() })?;
+        Self::from_pkcs8(keyfile::read(path)?).map_err(|_| KeyFileError::Content { path: path.to_owned() })
+    }
+
+    /// The key in a PKCS#8 document, DER.
+    ///
+    /// # Errors
+    /// When it holds no such key.
+    pub fn from_pkcs8(pkcs8: Vec<u8>) -> Result<Self, NotAKey> {
+        let pair = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|_| NotAKey)?;
         Ok(Self { pair, pkcs8 })
     }
 

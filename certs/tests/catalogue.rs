@@ -258,6 +258,35 @@ async fn a_root_two_steps_ahead_or_signed_by_strangers_is_not_followed() {
 }
 
 #[tokio::test]
+async fn a_root_that_skips_a_version_is_not_followed_though_its_own_approver_signed_it() {
+    let shop = Shopkeepers::new(1);
+    let (files, _, _) = shop.open(1).await;
+    let machine = advance(&begin(&files), &files).await.expect("believed").0;
+    let signed = |number: u64| {
+        let mut root = root_of(&machine);
+        root.signed.version = std::num::NonZeroU64::new(number).expect("not zero");
+        let form = tough::schema::Role::canonical_form(&root.signed).expect("written");
+        let keyid = root.signatures[0].keyid.clone();
+        let sig = shop.approvers[0].sign(&form).as_bytes().to_vec().into();
+        root.signatures = vec![tough::schema::Signature { keyid, sig }];
+        serde_json::to_vec(&root).expect("written")
+    };
+    let offer = |name: &str, number: u64| {
+        let mut offered = files.clone();
+        offered.insert(name, signed(number));
+        offered
+    };
+    // Under its own name nobody asks for it; under the next one's it is refused.
+    let (after, _) = advance(&machine, &offer("3.root.json", 3)).await.expect("the rest is good");
+    assert_eq!(after.floors.root.version, 1);
+    assert!(advance(&machine, &offer("2.root.json", 3)).await.is_err());
+    assert!(advance(&machine, &offer("2.root.json", 1)).await.is_err(), "nor one that stays behind");
+    // Proof that it was the number: the next one is followed.
+    let (after, _) = advance(&machine, &offer("2.root.json", 2)).await.expect("followed");
+    assert_eq!(after.floors.root.version, 2);
+}
+
+#[tokio::test]
 async fn a_named_target_that_was_swapped_is_refused() {
     let shop = Shopkeepers::new(1);
     let (mut files, _, _) = shop.open(1).await;

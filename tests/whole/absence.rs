@@ -83,6 +83,105 @@ fn a_hub_that_stops_says_whether_it_was_clean_and_a_second_one_is_refused() {
     wait_within(Duration::from_secs(5), "the machine is back", || world.is_online(&machine.name));
 }
 
+fn started(machine: &fernwart_tests::Machine) -> usize {
+    machine.journal().iter().filter(|(kind, _)| kind == "run_started").count()
+}
+
+/// A whole look, begun and not over yet.
+fn look_in_background(world: &World, machine: &fernwart_tests::Machine) -> fernwart_tests::Process {
+    let mut look = world.command(&["diagnose", &machine.name, "--timeout", "15s"]);
+    let watcher = fernwart_tests::Process::start(&mut look, &world.path().join("look.log"));
+    wait_until("the look has begun", || started(machine) == 1);
+    watcher
+}
+
+#[test]
+fn a_hub_killed_while_a_machine_looks_has_the_outcome_afterwards() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let watcher = look_in_background(&world, &machine);
+    world.hub.kill_9();
+    world.restart_hub();
+    wait_until("the outcome is stored", || {
+        let runs = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
+        runs[0]["outcome"] == "ok"
+    });
+    assert_eq!(started(&machine), 1, "nothing was repeated");
+    drop(watcher);
+}
+
+#[test]
+fn a_hub_that_stops_hears_out_what_is_under_way() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let mut watcher = look_in_background(&world, &machine);
+    assert_eq!(world.hub.stop(), Some(0));
+    assert!(world.hub.log().contains("clean=true"), "{}", world.hub.log());
+    wait_until("the technician has the answer", || !watcher.is_running());
+    assert!(!watcher.log().contains("no answer"), "{}", watcher.log());
+    world.restart_hub();
+    let runs = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
+    assert_eq!(runs[0]["outcome"], "ok");
+}
+
+#[test]
+fn answers_come_as_they_arrive_and_a_job_can_be_left_and_watched_again() {
+    use std::io::BufRead;
+    let world = World::new();
+    let (one, _two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
+    let frozen = Frozen::new(&one.agent);
+    let words = ["diagnose", "kasse-1", "kasse-2", "--section", "memory", "-o", "jsonl", "--timeout", "60s"];
+    let mut asking = world
+        .command(&words)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut line = String::new();
+    std::io::BufReader::new(asking.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    assert!(line.contains("kasse-2") && !line.contains("summary"), "before the other has answered: {line}");
+    // The laptop is closed; the job goes on.
+    asking.kill().expect("killed");
+    asking.wait().expect("ended");
+    let mut watch = world.command(&["job", "watch", "1"]);
+    let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().expect("started");
+    drop(frozen);
+    let said = std::io::read_to_string(watch.stdout.take().expect("piped")).expect("read");
+    assert!(said.contains("kasse-1") && said.contains("kasse-2"), "{said}");
+    assert!(matches!(watch.wait().expect("ended").code(), Some(0 | 1)));
+}
+
+#[test]
+fn ctrl_c_ends_the_asking_within_a_second_and_says_that_the_job_goes_on() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let world = World::new();
+    let one = world.add_machine("kasse-1");
+    let frozen = Frozen::new(&one.agent);
+    let mut look = world.command(&["diagnose", "kasse-1", "--timeout", "60s"]);
+    let mut asking = fernwart_tests::Process::start(&mut look, &world.path().join("look.log"));
+    wait_until("it is asked", || !world.technician(&["job", "ls", "-o", "name"]).exits(0).out.is_empty());
+    kill_process(Pid::from_raw(asking.pid().cast_signed()).expect("a pid"), Signal::INT).expect("interrupted");
+    wait_within(Duration::from_secs(2), "it ends", || !asking.is_running());
+    assert!(asking.log().contains("what was sent goes on"), "{}", asking.log());
+    assert_eq!(asking.stop(), Some(130));
+    drop(frozen);
+}
+
+#[test]
+fn a_machine_is_online_within_a_second_of_joining() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    // Other tests share this computer; the best of a few is what it can do.
+    let best = (0..5).map(|_| {
+        machine.agent.stop();
+        wait_until("it is away", || !world.is_online("kasse-1"));
+        machine.restart();
+        wait_within(Duration::from_secs(10), "it is online", || world.is_online("kasse-1"))
+    });
+    let best = best.min().expect("five");
+    assert!(best < Duration::from_secs(1), "{best:?}");
+}
+
 #[test]
 fn an_agent_killed_while_it_looks_says_interrupted_and_repeats_nothing() {
     let world = World::new();

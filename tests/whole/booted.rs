@@ -103,6 +103,16 @@ fn drives_are_asked_and_one_that_tells_nothing_is_named_with_the_reason() {
     for id in ["smart.health", "smart.media", "smart.worn", "smart.hot"] {
         assert!(finding(&report, id).is_some(), "{id}: {report}");
     }
+    // One that hangs holds up nothing: the whole answers in time, twice.
+    guest.put_program("/usr/sbin/smartctl", "#!/bin/sh\nexec sleep 600\n");
+    for _ in 0..2 {
+        let report = diagnosed(&world, &[]);
+        assert!(report["took_ms"].as_u64().is_some_and(|ms| ms <= 3000), "{}", report["took_ms"]);
+        let sections = report["sections"].as_object().expect("sections");
+        let answered = sections.values().filter(|section| section["facts"].is_object()).count();
+        assert!(sections.len() == 12 && answered >= 10, "{answered} of {}: {report}", sections.len());
+        assert!(report["sections"]["disks"].to_string().contains("time"), "{}", report["sections"]["disks"]);
+    }
     guest.remove("/usr/sbin/smartctl");
     let disks = diagnosed(&world, &["disks"])["sections"]["disks"]["facts"].clone();
     assert_eq!(disks["smart_unanswered"], "smartctl is not installed");

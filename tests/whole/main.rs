@@ -5,6 +5,7 @@
 mod absence;
 mod booted;
 mod ceremony;
+mod demonstration;
 mod fleet;
 mod hostile;
 mod jobs;

@@ -83,22 +83,95 @@ fn the_small_commands_answer() {
 }
 
 #[test]
-fn keys_that_others_may_read_are_refused_by_name() {
-    use std::os::unix::fs::PermissionsExt;
+fn each_key_file_that_is_not_as_it_must_be_is_refused_by_name() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    let open = |path: &Path| std::fs::set_permissions(path, PermissionsExt::from_mode(0o644)).expect("opened");
-    open(&world.shop().join("staff/order.key"));
-    let said = world.technician(&["ls"]).exits(5);
-    assert!(said.err.contains("order.key") && said.err.contains("0644"), "{}", said.err);
-    world.hub.stop();
-    open(&world.shop().join("hub/ca.key"));
-    let said = world.technician(&["serve"]).exits(3);
-    assert!(said.err.contains("ca.key") && said.err.contains("FW-HUB-23"), "{}", said.err);
     machine.agent.stop();
-    open(&machine.home.join("evidence.key"));
-    let said = machine.owner(&["run"]).exits(5);
-    assert!(said.err.contains("evidence.key"), "{}", said.err);
+    world.hub.stop();
+    let home = world.shop();
+    let staff = || world.technician(&["ls"]);
+    let approver = || world.technician(&["approver", "show"]);
+    let hub = || world.technician(&["serve"]);
+    let agent = || machine.owner(&["run"]);
+    let cases: Vec<(std::path::PathBuf, &dyn Fn() -> fernwart_tests::Said)> = vec![
+        (home.join("staff/order.key"), &staff),
+        (home.join("staff/staff.identity"), &staff),
+        (home.join("approver/approver.key"), &approver),
+        (home.join("hub/ca.key"), &hub),
+        (home.join("hub/tls.key"), &hub),
+        (home.join("hub/evidence.key"), &hub),
+        (home.join("hub/snapshot.key"), &hub),
+        (home.join("hub/timestamp.key"), &hub),
+        (home.join("hub/restart.key"), &hub),
+        (machine.home.join("evidence.key"), &agent),
+        (machine.home.join("sealing.key"), &agent),
+        (machine.home.join("tls.identity"), &agent),
+    ];
+    for (path, start) in cases {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
+        let refused = |why: &str| {
+            let said = start();
+            assert!(said.code >= 2 && said.err.contains(&name) && said.err.contains(why), "{name}: {}", said.err);
+        };
+        let mode = |bits| std::fs::set_permissions(&path, PermissionsExt::from_mode(bits)).expect("set");
+        mode(0o644);
+        refused("0644");
+        mode(0o600);
+        if chown(&path, Some(1), None).is_ok() {
+            refused("belongs to user 1");
+            chown(&path, Some(0), None).expect("given back");
+        }
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).expect("moved");
+        symlink(&aside, &path).expect("linked");
+        refused("not a plain file");
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::rename(&aside, &path).expect("moved");
+    }
+    // As they were, all work.
+    world.restart_hub();
+    machine.restart();
+    wait_until("the machine is linked", || world.is_online("kasse-1"));
+}
+
+#[test]
+fn a_stored_answer_that_was_altered_is_not_believed() {
+    let mut world = World::new();
+    let _machine = world.add_machine("kasse-1");
+    assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+    assert!(matches!(world.technician(&["job", "watch", "1"]).code, 0 | 1));
+    world.hub.stop();
+    let store = world.shop().join("hub/store.sqlite");
+    run(Command::new("sqlite3").arg(&store).arg("UPDATE runs SET report = x'00'")).exits(0);
+    world.restart_hub();
+    let said = world.technician(&["job", "watch", "1"]).exits(5);
+    assert!(said.out.contains("not signed by this machine [FW-CLI-08]"), "{}", said.out);
+}
+
+#[test]
+fn the_owner_can_check_the_agent_and_vouch_for_the_clock() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let said = machine.owner(&["--lang", "de", "check"]).exits(0);
+    assert!(said.out.contains("gut       die Uhr dieses Rechners"), "{}", said.out);
+    // A year ahead it is told an order; from then on the true time looks wrong.
+    machine.agent.stop();
+    if !machine.restart_at("+366d") {
+        return;
+    }
+    wait_until("it is linked", || world.is_online("kasse-1"));
+    let said = machine.owner(&["--lang", "en", "check"]).exits(1);
+    assert!(said.out.contains("NOT WELL  this computer's clock"), "{}", said.out);
+    machine.agent.stop();
+    machine.restart();
+    wait_until("it is linked", || world.is_online("kasse-1"));
+    machine.owner(&["check", "--trust-clock"]).exits(0);
+    assert!(machine.journal().iter().any(|(kind, body)| kind == "owner_said" && body["word"] == "trust_clock"));
+    let text = std::fs::read_to_string(machine.home.join("policy.toml")).expect("rules");
+    std::fs::write(machine.home.join("policy.toml"), text + "surprise = 1\n").expect("written");
+    let said = machine.owner(&["--lang", "en", "check"]).exits(1);
+    assert!(said.out.contains("NOT WELL  your rules"), "{}", said.out);
 }
 
 #[test]
@@ -108,6 +181,16 @@ fn a_hub_with_an_approvers_key_in_its_home_does_not_start() {
     std::fs::copy(world.shop().join("approver/approver.key"), world.shop().join("hub/approver.key")).expect("copied");
     let said = world.technician(&["serve"]).exits(3);
     assert!(said.err.contains("FW-HUB-22") && said.err.contains("approver.key"), "{}", said.err);
+    std::fs::remove_file(world.shop().join("hub/approver.key")).expect("removed");
+    // Whatever it is called, and a technician's as well.
+    for key in ["approver/approver.key", "staff/order.key"] {
+        let hidden = world.shop().join("hub/catalogue/notes.txt");
+        std::fs::copy(world.shop().join(key), &hidden).expect("copied");
+        let said = world.technician(&["serve"]).exits(3);
+        assert!(said.err.contains("FW-HUB-22") && said.err.contains("notes.txt"), "{}", said.err);
+        std::fs::remove_file(hidden).expect("removed");
+    }
+    world.restart_hub();
 }
 
 /// A small file system of one's own; gone with its owner.

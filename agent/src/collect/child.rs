@@ -19,13 +19,22 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 /// Runs a system program and returns what it wrote.
 ///
 /// # Errors
-/// In words, when it is not there, fails to start or is not done in time.
+/// In words, when it is not there, fails to start, is not done in time, or ends
+/// with a code that says so: what it wrote then is no answer.
 pub(super) fn run(program: &str, arguments: &[&str], deadline: Instant) -> Result<String, String> {
-    run_status(program, arguments, deadline).map(|(output, _)| output)
+    match run_status(program, arguments, deadline)? {
+        (output, Some(0)) => Ok(output),
+        (_, Some(code)) => Err(format!("{program} failed with exit code {code}")),
+        (_, None) => Err(format!("{program} was ended by a signal")),
+    }
 }
 
-/// The same, with whether it ended well.
-pub(super) fn run_status(program: &str, arguments: &[&str], deadline: Instant) -> Result<(String, bool), String> {
+/// The same, whatever the exit code; it is none where a signal ended it.
+pub(super) fn run_status(
+    program: &str,
+    arguments: &[&str],
+    deadline: Instant,
+) -> Result<(String, Option<i32>), String> {
     let path = find(program).ok_or_else(|| format!("{program} is not installed"))?;
     let mut child = Command::new(path)
         .args(arguments)
@@ -57,7 +66,7 @@ pub(super) fn run_status(program: &str, arguments: &[&str], deadline: Instant) -
     }
     let ended = child.wait();
     match (output, ended) {
-        (Ok(bytes), Ok(status)) => Ok((String::from_utf8_lossy(&bytes).into_owned(), status.success())),
+        (Ok(bytes), Ok(status)) => Ok((String::from_utf8_lossy(&bytes).into_owned(), status.code())),
         (Err(_), _) => Err(format!("{program} was not done in time")),
         (_, Err(error)) => Err(format!("{program}: {error}")),
     }

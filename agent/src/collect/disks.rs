@@ -86,8 +86,9 @@ fn drives(deadline: Instant) -> (Vec<Drive>, Option<String>) {
             ..Drive::default()
         };
         if smartctl {
-            match child::run("smartctl", &["-n", "standby", "-a", "-j", &drive.device], deadline) {
-                Ok(text) => unanswered = read_smart(&mut drive, &text).err().or(unanswered),
+            // Its exit code is a set of bits about the drive (smartctl(8)).
+            match child::run_status("smartctl", &["-n", "standby", "-a", "-j", &drive.device], deadline) {
+                Ok((text, _)) => unanswered = read_smart(&mut drive, &text).err().or(unanswered),
                 Err(why) => unanswered = Some(why),
             }
         }

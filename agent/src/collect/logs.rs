@@ -32,7 +32,7 @@ pub(super) fn facts(deadline: Instant) -> Result<Logs, String> {
             "-S",
             "-24h",
             "-n",
-            "5000",
+            "5001",
             "-o",
             "json",
             "--output-fields=MESSAGE,SYSLOG_IDENTIFIER",

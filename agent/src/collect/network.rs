@@ -89,7 +89,7 @@ fn reachable(gateway: &str, deadline: Instant) -> Option<bool> {
     }
     let until = deadline.min(Instant::now() + Duration::from_millis(1300));
     let answer = child::run_status("ping", &["-n", "-q", "-c", "1", "-W", "1", gateway], until);
-    answer.ok().map(|(_, answered)| answered)
+    answer.ok().map(|(_, code)| code == Some(0))
 }
 
 fn dns_servers() -> Vec<String> {

@@ -13,7 +13,11 @@ pub(super) fn facts(deadline: Instant) -> Result<Updates, String> {
         return Ok(Updates { manager: "apt".into(), pending, security, lists_age_days });
     }
     if child::find("dnf").is_some() {
-        let pending = count_dnf(&child::run("dnf", &["-C", "-q", "check-update"], deadline)?);
+        let pending = match child::run_status("dnf", &["-C", "-q", "check-update"], deadline)? {
+            // 100 says that there are updates (dnf(8)).
+            (text, Some(0 | 100)) => count_dnf(&text),
+            _ => return Err("dnf has no usable list of packages on this computer".into()),
+        };
         let advisories = child::run("dnf", &["-C", "-q", "updateinfo", "list", "--updates"], deadline)?;
         let security = count_dnf_security(&advisories);
         return Ok(Updates { manager: "dnf".into(), pending, security, lists_age_days: age_days("/var/cache/dnf") });

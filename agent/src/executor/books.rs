@@ -29,6 +29,7 @@ const MARKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("marks");
 const FLOORS: &str = "floors";
 const TIME_FLOOR: &str = "time floor";
 const CHAIN: &str = "hub chain";
+const ORDERS_SINCE: &str = "orders since";
 
 /// Cached pages, bytes: the books are small and seldom read.
 const CACHE_BYTES: usize = 256 * 1024;
@@ -213,6 +214,14 @@ impl Books {
         Ok(self.mark(TIME_FLOOR)?.unwrap_or_default())
     }
 
+    /// When the owner last vouched for the clock; 0 if never.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn orders_since(&self) -> Result<UnixMs, BooksError> {
+        Ok(self.mark(ORDERS_SINCE)?.unwrap_or_default())
+    }
+
     /// Position and head of the hub's chain in the newest countersignature.
     ///
     /// # Errors
@@ -374,6 +383,17 @@ impl Page<'_> {
         })
         .map_err(failed)?;
         Ok(())
+    }
+
+    /// Takes the clock's word against a floor that was wrong. What the ledger
+    /// has forgotten under that floor must not come again, so older orders are
+    /// not followed any more.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn trust_clock(&mut self, now: UnixMs) -> Result<(), BooksError> {
+        self.mark(TIME_FLOOR, &now)?;
+        self.mark(ORDERS_SINCE, &now)
     }
 
     /// Notes how far the hub's chain has come.

@@ -15,7 +15,7 @@ use fernwart_certs::sha256;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, ActionKind, Envelope, Lock, Locked, Order, SectionName, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId};
-use fernwart_protocol::limits::ORDER_LIFE;
+use fernwart_protocol::limits::{CLOCK_SKEW, ORDER_LIFE};
 use fernwart_protocol::script::{Cage, Checked, Declared, FileName, Manifest, Platform};
 use fernwart_protocol::text::Text;
 use std::collections::{BTreeMap, HashSet};
@@ -35,6 +35,9 @@ pub struct Standing<'a> {
     pub clock: Clock,
     /// No order that ended before this is believed.
     pub floor: UnixMs,
+    /// No act that may have been ordered before this is done: the ledger may
+    /// have forgotten it.
+    pub orders_since: UnixMs,
 }
 
 /// What the machine's clock is worth.
@@ -261,7 +264,14 @@ fn check(
     let life = i64::try_from(ORDER_LIFE.as_millis()).unwrap_or(i64::MAX);
     let now = me.clock.for_looking();
     let refused = |refusal| Err(No::Refused(refusal));
-    if order.not_after < me.floor || order.not_after < now {
+    // A look expires with the caller's patience, which may be shorter than two
+    // good clocks differ; done a little late it does no harm.
+    let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
+    let slack = if kind == ActionKind::Look { skew } else { 0 };
+    if order.not_after.saturating_add(slack) < me.floor.max(now) {
+        return refused(Refusal::TooLate);
+    }
+    if kind == ActionKind::Act && order.not_before < me.orders_since {
         return refused(Refusal::TooLate);
     }
     if order.not_before > now || order.not_after.saturating_sub(order.not_before) > life {

@@ -317,6 +317,7 @@ impl Executor {
             locks: &self.locks,
             clock: self.clock(),
             floor: self.floor(),
+            orders_since: self.books.orders_since().unwrap_or_default(),
         }
     }
 
@@ -352,6 +353,7 @@ impl Executor {
             look: policy.look(),
             act: policy.act(),
             policy_readable: policy.is_readable(),
+            clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),
             last: local::last_run(&self.books),
         }

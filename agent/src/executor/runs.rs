@@ -224,7 +224,11 @@ impl Executor {
         let policy = self.policy();
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
         let moment = clocks::moment(self.boot);
+        let known = self.books.run(&run)?.is_some();
         let record = self.books.write(moment, |page| {
+            if !known && !page.has_room()? {
+                return Err(BooksError::Full);
+            }
             let record = proof.write(page, report.as_deref(), &policy, versions, evidence, moment)?;
             page.run(&run, &record)?;
             if let Some(report) = &report {
@@ -280,21 +284,36 @@ impl Executor {
         let Some(said) = said.filter(fits) else {
             return warn!(%run, "the hub's countersignature does not fit; the outcome is kept");
         };
+        if record.phase == Phase::Acknowledged {
+            return;
+        }
         let record = RunRecord { phase: Phase::Acknowledged, countersigned: Some(envelope), ..record };
         let newest = self.books.hub_chain().map(|(seq, _)| seq).unwrap_or_default();
+        // Words about several runs may overtake each other; a place in the hub's
+        // chain that is taken already is another matter.
+        let taken = said.chain_seq <= newest && self.is_taken(said.chain_seq);
         let fell = json!({"run": run, "hub_had": newest, "hub_has": said.chain_seq});
         let written = self.books.write(clocks::moment(self.boot), |page| {
             page.run(&run, &record)?;
             page.drop_report(&run)?;
             if said.chain_seq > newest {
-                page.hub_chain(said.chain_seq, &said.chain_head)
-            } else {
-                page.line("hub_fell_back", &fell).map(drop)
+                page.hub_chain(said.chain_seq, &said.chain_head)?;
             }
+            if taken { page.line("hub_fell_back", &fell).map(drop) } else { Ok(()) }
         });
         if let Err(error) = written {
             warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again");
         }
+    }
+}
+
+impl Executor {
+    /// Whether the hub has given this place in its chain to another receipt.
+    fn is_taken(&self, seq: u64) -> bool {
+        let known = self.books.runs_in(Phase::Acknowledged).unwrap_or_default();
+        known.iter().filter_map(|(_, record)| record.countersigned.as_ref()).any(|envelope| {
+            Countersignature::from_bytes(envelope.bytes.as_bytes()).is_ok_and(|said| said.chain_seq == seq)
+        })
     }
 }
 

@@ -78,7 +78,7 @@ impl Executor {
                 Some(run) => Some(run),
                 None => return local::Answer::NoSuchQuestion,
             },
-            local::Word::AllowAll(_) | local::Word::Pause(_) | local::Word::Resume => None,
+            local::Word::AllowAll(_) | local::Word::Pause(_) | local::Word::Resume | local::Word::TrustClock => None,
         };
         let body = json!({"by": by, "word": word, "run": run});
         if let Err(error) = self.note("owner_said", &body) {
@@ -95,6 +95,12 @@ impl Executor {
             }
             local::Word::AllowAll(span) => self.says.allows_until = until(Some(span)),
             local::Word::Deny(_) => {}
+            local::Word::TrustClock => {
+                let moment = super::clocks::moment(self.boot);
+                if let Err(error) = self.books.write(moment, |page| page.trust_clock(now)) {
+                    return local::Answer::Failed(chain(&error));
+                }
+            }
             local::Word::Pause(span) => self.says.paused_until = until(span),
             local::Word::Resume => self.says.paused_until = 0,
         }
@@ -124,7 +130,7 @@ impl Executor {
                 }
                 self.cancel_acting(None);
             }
-            (local::Word::Resume | local::Word::Allow(..) | local::Word::Deny(_), _) => {}
+            (local::Word::Resume | local::Word::Allow(..) | local::Word::Deny(_) | local::Word::TrustClock, _) => {}
         }
         local::Answer::Done
     }

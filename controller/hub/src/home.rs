@@ -4,9 +4,11 @@
 //! finds one does not start. A second hub on the same folder does not either.
 
 use fernwart_certs::approve::HubRoles;
+use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::identity::{SigningKey, TlsKey};
 use fernwart_certs::issue::{Authority, IssueError};
 use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::link::RestartKeys;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -97,6 +99,12 @@ const SNAPSHOT: &str = "snapshot.key";
 const TIMESTAMP: &str = "timestamp.key";
 const RESTART: &str = "restart.key";
 
+/// Folders below the home that are looked through for keys.
+const DEEPEST: u32 = 3;
+
+/// Longest file that could be a bare signing key, bytes.
+const KEY_BYTES: u64 = 512;
+
 /// Names of key files that belong elsewhere.
 const FOREIGN: [&str; 3] = ["approver.key", "order.key", "staff.identity"];
 
@@ -170,6 +178,35 @@ impl HubHome {
         // Held until the last clone of this home is gone.
         let _ = self.lock.set(lock);
         self.keys()
+    }
+
+    /// Refuses a home that holds a private key of this catalogue's people,
+    /// whatever the file is called.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub(crate) fn refuse_keys_of(&self, catalogue: &Catalogue) -> Result<(), HomeError> {
+        let theirs = |public: &PublicKey| {
+            catalogue.approvers.values().any(|known| known == public)
+                || catalogue.staff.staff.iter().any(|entry| entry.order_key == *public)
+        };
+        let mut folders = vec![(self.path.clone(), 0)];
+        while let Some((folder, depth)) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                match entry.metadata() {
+                    Ok(data) if data.is_dir() && depth < DEEPEST => folders.push((path, depth + 1)),
+                    Ok(data) if data.is_file() && data.len() <= KEY_BYTES => {
+                        let key = std::fs::read(&path).ok().and_then(|bytes| SigningKey::from_pkcs8(bytes).ok());
+                        if key.is_some_and(|key| theirs(&key.public())) {
+                            return Err(HomeError::ForeignKey(path));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     fn refuse_foreign_keys(&self) -> Result<(), HomeError> {

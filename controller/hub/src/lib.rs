@@ -16,6 +16,7 @@ pub mod catalogue;
 mod enroll_door;
 pub mod home;
 mod presence;
+mod seldom;
 mod staff_answers;
 mod staff_door;
 mod staff_jobs;
@@ -43,7 +44,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 /// How long work under way may take at the end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -111,6 +112,12 @@ struct Shared {
     newcomers: Arc<Semaphore>,
     /// Woken when somebody was admitted or the staff list has changed.
     admitted: tokio::sync::Notify,
+    /// Handshakes that failed.
+    knocks: seldom::Seldom,
+    /// Set when no new job is taken in any more.
+    draining: CancellationToken,
+    /// Orders under way to machines.
+    deliveries: TaskTracker,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -133,6 +140,9 @@ impl Hub {
         let tls = tls::hub(chain, &keys.tls, keys.authority.certificate().clone()).map_err(StartError::Tls)?;
         let store = Store::open(&home.store()).await.map_err(StartError::Store)?;
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
+        if let Some(catalogue) = published.catalogue() {
+            home.refuse_keys_of(&catalogue).map_err(StartError::Home)?;
+        }
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
             Listener::bind(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
@@ -148,6 +158,9 @@ impl Hub {
             suspended: RwLock::new(suspended),
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),
+            knocks: seldom::Seldom::default(),
+            draining: CancellationToken::new(),
+            deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -181,6 +194,11 @@ impl Hub {
     pub async fn shutdown(self) -> bool {
         let shared = self.shared;
         shared.listener.stop_accepting();
+        shared.draining.cancel();
+        // A look ends within seconds and is heard out; what takes longer is told
+        // when its machine is back.
+        shared.deliveries.close();
+        let _ = tokio::time::timeout(GRACE, shared.deliveries.wait()).await;
         shared.presence.goodbye(RETURN_SPREAD_MS).await;
         shared.stop.cancel();
         shared.tasks.close();
@@ -248,7 +266,12 @@ async fn accept(shared: Arc<Shared>) {
 async fn welcome(shared: Arc<Shared>, knock: Knock) {
     let link = match knock.finish().await {
         Ok(link) => link,
-        Err(reason) => return debug!(%reason, "a handshake failed"),
+        Err(reason) => {
+            if let Some(passed_over) = shared.knocks.now(now()) {
+                info!(%reason, passed_over, "a handshake failed");
+            }
+            return;
+        }
     };
     let peer = identify(link.door(), &link.peer_certificates(), shared.authority.certificate(), now());
     match peer {

@@ -197,7 +197,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
                 let cancel: Cancel = fernwart_certs::envelope::open(&envelope, &caller.entry.order_key)
                     .map_err(|_| Denial::NotUnderstood)?;
                 reachable(shared, caller, cancel.machine).await?;
-                let withdrawn = shared.store.write(Withdraw(cancel.run)).await;
+                let withdrawn = shared.store.write(Withdraw { run: cancel.run, machine: cancel.machine }).await;
                 if withdrawn.map_err(|error| shared.denial(&error))? {
                     continue;
                 }

@@ -61,6 +61,9 @@ pub(crate) async fn submit(
     if head.orders as usize > JOB_MACHINES {
         return Ok(Err(Denial::TooMany));
     }
+    if shared.draining.is_cancelled() {
+        return Ok(Err(Denial::ShuttingDown));
+    }
     let mut envelopes = Vec::new();
     while envelopes.len() < head.orders as usize {
         let orders = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Orders>()).await;
@@ -126,7 +129,7 @@ pub(crate) async fn submit(
                 }
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 let (shared, news) = (shared.clone(), news.clone());
-                shared.clone().tasks.spawn(async move {
+                shared.clone().deliveries.spawn(async move {
                     carry_one(&shared, parcel, &news).await;
                     drop(place);
                 });
@@ -169,6 +172,10 @@ async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
 
 async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>) {
     let Parcel { order, envelope, state } = parcel;
+    if order.not_after < now() {
+        // Its turn has not come in time; nothing is sent that nobody waits for.
+        return tell(news, &order, News::NoAnswer).await;
+    }
     if state == RunState::Queued {
         match shared.store.write(Offer(order.run)).await {
             Ok(true) => {}

@@ -28,6 +28,7 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-12", "there is no such remedy", "fernwart diagnose MACHINE prints the remedies there are"),
     ("FW-CLI-13", "each act needs a reason, which the customer reads", "add --reason 'Drucker, Auftrag 4711'"),
     ("FW-CLI-14", "it was not confirmed, so nothing was sent", "type the number, or --yes=NUMBER"),
+    ("FW-CLI-15", "it was stopped from outside", "start it again"),
     ("FW-CAT-14", "a script's folder has mistakes", "fernwart script lint DIR explains each"),
     (
         "FW-CAT-06",

@@ -9,7 +9,9 @@ use std::io::IsTerminal;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Start a hub and three agents here.
 #[derive(Args)]
@@ -44,7 +46,41 @@ impl Drop for Processes {
     }
 }
 
+/// Hears Ctrl-C and SIGTERM from the very beginning, so that whatever has been
+/// started and written is cleaned up.
+struct Interrupt(mpsc::Receiver<()>);
+
+impl Interrupt {
+    fn listen() -> std::io::Result<Self> {
+        let (tell, hear) = mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (mut terminate, mut interrupt) = {
+            let _inside = runtime.enter();
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            });
+            // Nobody waits any more once the demonstration is over.
+            let _ = tell.send(());
+        })?;
+        Ok(Self(hear))
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        match self.0.try_recv() {
+            Err(_) => Ok(()),
+            Ok(()) => Err(Failure::new(Exit::Stopped, "FW-CLI-15", "stopped; all is cleaned up")),
+        }
+    }
+}
+
 struct Stage {
+    interrupt: Interrupt,
     home: PathBuf,
     fernwart: PathBuf,
     agent: PathBuf,
@@ -73,9 +109,11 @@ impl Stage {
 
     /// Runs one step and returns what it wrote.
     fn step(&self, mut command: Command, shown: &str) -> Result<String, Failure> {
+        self.interrupt.check()?;
         eprintln!("$ {shown}");
         let output = command.output().map_err(|error| failed(format!("{shown}: {error}")))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        self.interrupt.check()?;
         if output.status.success() {
             Ok(text)
         } else {
@@ -88,9 +126,10 @@ impl Stage {
     }
 }
 
-fn wait_for(what: &str, mut ready: impl FnMut() -> bool) -> Result<(), Failure> {
+fn wait_for(stage: &Stage, what: &str, mut ready: impl FnMut() -> bool) -> Result<(), Failure> {
     let deadline = Instant::now() + PATIENCE;
     while !ready() {
+        stage.interrupt.check()?;
         if Instant::now() > deadline {
             return Err(failed(format!("{what} took longer than {} s", PATIENCE.as_secs())));
         }
@@ -110,13 +149,13 @@ pub fn run(command: &Demo) -> Result<Exit, Failure> {
         return Err(failed(format!("{} is not there", agent.display())).now("build all: cargo build --release"));
     }
     let folder = tempfile::Builder::new().prefix("fernwart-demo-").tempdir()?;
-    let stage = Stage { home: folder.path().to_owned(), fernwart, agent };
+    let stage = Stage { interrupt: Interrupt::listen()?, home: folder.path().to_owned(), fernwart, agent };
     let mut processes = Processes(Vec::new());
     let result = perform(&stage, &mut processes);
     if let Ok(exit) = &result
         && !command.once
     {
-        linger(&stage)?;
+        linger(&stage);
         drop(processes);
         eprintln!("\nAll is cleaned up.");
         return Ok(*exit);
@@ -136,7 +175,7 @@ fn perform(stage: &Stage, processes: &mut Processes) -> Result<Exit, Failure> {
     eprintln!("$ fernwart serve &");
     let mut hub = stage.technician(&["serve"]);
     processes.0.push(hub.stdout(Stdio::null()).stderr(stage.log("hub.log")?).spawn()?);
-    wait_for("the hub", || stage.log_has("hub.log", "hub is listening"))?;
+    wait_for(stage, "the hub", || stage.log_has("hub.log", "hub is listening"))?;
 
     let line = stage.step(
         stage.technician(&["invite", "Demo", "--machines", "3", "--quiet"]),
@@ -160,7 +199,7 @@ fn perform(stage: &Stage, processes: &mut Processes) -> Result<Exit, Failure> {
             &format!("fernwart admit {machine} --as {name}"),
         )?;
     }
-    wait_for("being linked", || {
+    wait_for(stage, "being linked", || {
         let listed = stage.technician(&["ls", "-o", "csv"]).output();
         listed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).matches(",online,").count() == 3)
     })?;
@@ -182,7 +221,7 @@ fn path_text(path: &Path) -> Result<&str, Failure> {
 }
 
 /// Leaves everything running until Ctrl-C.
-fn linger(stage: &Stage) -> Result<(), Failure> {
+fn linger(stage: &Stage) {
     let home = stage.home.display();
     let program = stage.fernwart.display();
     eprintln!("\nAll of it is running. Try in a second terminal:");
@@ -196,12 +235,6 @@ fn linger(stage: &Stage) -> Result<(), Failure> {
     if std::io::stdin().is_terminal() {
         eprintln!("Ctrl-C ends it and cleans up.");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => Ok(result?),
-            _ = terminate.recv() => Ok(()),
-        }
-    })
+    // Fails only if the listening thread is gone; then there is nothing to wait for.
+    let _ = stage.interrupt.0.recv();
 }

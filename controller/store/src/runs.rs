@@ -123,25 +123,36 @@ pub struct Offer(pub RunId);
 
 /// A queued run is taken back. False if it has been offered already.
 #[derive(Debug)]
-pub struct Withdraw(pub RunId);
+pub struct Withdraw {
+    /// The run.
+    pub run: RunId,
+    /// Its machine: a run of another one is not touched.
+    pub machine: MachineId,
+}
 
 impl Write for Offer {
     type Reply = bool;
     async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-        leave_queue(to, &self.0, RunState::Offered).await
+        leave_queue(to, &self.0, None, RunState::Offered).await
     }
 }
 
 impl Write for Withdraw {
     type Reply = bool;
     async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-        leave_queue(to, &self.0, RunState::Cancelled).await
+        leave_queue(to, &self.run, Some(&self.machine), RunState::Cancelled).await
     }
 }
 
-async fn leave_queue(to: &mut AnyConnection, run: &RunId, state: RunState) -> Result<bool, sqlx::Error> {
-    let sql = "UPDATE runs SET state = $2 WHERE id = $1 AND state = 'queued'";
-    let done = sqlx::query(sql).bind(run.to_string()).bind(state.as_str()).execute(to).await?;
+async fn leave_queue(
+    to: &mut AnyConnection,
+    run: &RunId,
+    machine: Option<&MachineId>,
+    state: RunState,
+) -> Result<bool, sqlx::Error> {
+    let sql = "UPDATE runs SET state = $2 WHERE id = $1 AND state = 'queued' AND ($3 = '' OR machine = $3)";
+    let machine = machine.map(ToString::to_string).unwrap_or_default();
+    let done = sqlx::query(sql).bind(run.to_string()).bind(state.as_str()).bind(machine).execute(to).await?;
     Ok(done.rows_affected() == 1)
 }
 

@@ -119,8 +119,11 @@ fn certificates_that_are_not_quite_ours_are_refused() {
         let other_ca = Authority::create(&other, SystemTime::now()).expect("a CA");
         let other = Authority::new(&other, other_ca).expect("an authority");
         let chain = other.issue_member(Name::Machine(id), key.spki(), SystemTime::now()).expect("issued");
+        let told = || world.hub.log().matches("a handshake failed").count();
+        let before = told();
         let end = end_of(knock(&world, Door::Agent, chain, &key).await).await;
         assert!(matches!(end, LinkError::Handshake(_)), "{end:?}");
+        wait_until("the hub tells of it", || told() == before + 1);
         // Evil: run out a year ago. Alert 45 is certificate_expired.
         let then = SystemTime::now() - Duration::from_secs(400 * 24 * 3600);
         let chain = stolen_ca(&world).issue_member(Name::Machine(id), key.spki(), then).expect("issued");
@@ -246,6 +249,35 @@ fn a_retired_machine_is_cut_off_and_a_ticket_from_before_helps_it_nothing() {
     others_are_undisturbed(&world, "kasse-1");
     let said = world.technician(&["show", "kasse-2"]).exits(2);
     assert!(said.err.contains("FW-CLI-02"), "{}", said.err);
+    // Nor does it get in through the newcomers' door, with its old evidence key.
+    machine.restart();
+    wait_until("it is told", || machine.agent.log().contains("retired"));
+    assert!(!world.is_online("kasse-2"));
+}
+
+#[test]
+fn nothing_is_taken_before_a_handshake_is_over() {
+    let world = World::new();
+    let staff = identity(&world.shop().join("staff/staff.identity"));
+    attack(async {
+        let mut tls = tls::member(vec![pin(&world)], Clock::MustBeRight, staff.chain.clone(), &staff.key).expect("TLS");
+        tls.resumption = rustls::client::Resumption::in_memory_sessions(8);
+        tls.enable_early_data = true;
+        tls.alpn_protocols = vec![Door::Staff.alpn().to_vec()];
+        let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC");
+        let config = quinn::ClientConfig::new(Arc::new(quic));
+        let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
+        let name = fernwart_protocol::link::HUB_SERVER_NAME;
+        let first = endpoint.connect_with(config.clone(), world.address, name).expect("dialled").await.expect("linked");
+        // A request, so that the ticket has come.
+        let (mut send, mut receive) = first.open_bi().await.expect("a stream");
+        send.finish().expect("ended");
+        let _ = receive.read_to_end(64).await;
+        first.close(0u32.into(), b"");
+        // Evil: early data on the ticket, which an attacker could replay.
+        let second = endpoint.connect_with(config, world.address, name).expect("dialled");
+        assert!(second.into_0rtt().is_err(), "the ticket does not allow it");
+    });
 }
 
 #[test]

@@ -191,7 +191,13 @@ fn an_altered_or_old_line_leads_nowhere() {
     let elsewhere = Text::clipped("127.0.0.1:9");
     let address = altered(&|evil| evil.addresses = List::try_from(vec![elsewhere.clone()]).expect("one"));
     enroll("address", &address).exits(4);
-    for home in ["typo", "pin", "root", "address"] {
+    // At the other address another shop's hub answers.
+    let elsewhere = World::new();
+    let there = Text::clipped(&elsewhere.address.to_string());
+    let lured = altered(&|evil| evil.addresses = List::try_from(vec![there.clone()]).expect("one"));
+    enroll("lured", &lured).exits(4);
+    assert_eq!(elsewhere.technician(&["pending", "-o", "name"]).exits(0).out, "", "nobody has joined there");
+    for home in ["typo", "pin", "root", "address", "lured"] {
         assert!(!world.path().join(home).join("agent.toml").exists(), "nothing counts");
     }
     // Expired.
@@ -270,4 +276,23 @@ fn an_invitation_for_one_network_lets_nobody_in_from_another() {
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 1);
     let wrong = world.technician(&["invite", "Bäckerei Meyer", "--from-net", "192.0.2.0/99"]).exits(2);
     assert!(wrong.err.contains("192.0.2.0/24"), "{}", wrong.err);
+}
+
+#[test]
+fn an_invitation_for_two_machines_lets_in_two_and_not_a_third() {
+    let world = World::new();
+    let line = world.invitation(&["Bäckerei Meyer", "--machines", "2"]);
+    let file = world.path().join("line");
+    std::fs::write(&file, &line).expect("written");
+    let file = file.to_str().expect("text");
+    let enroll = |home: &str| {
+        world.owner_in(home, &["enroll", "--invitation", file, "--policy", "ask", "--no-service", "--lang", "en"])
+    };
+    enroll("one").exits(0);
+    enroll("two").exits(0);
+    // Again on the same machine is harmless; a third one is too many.
+    enroll("two").exits(0);
+    let said = enroll("three").exits(3);
+    assert!(said.err.contains("FW-JOIN-03"), "{}", said.err);
+    assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 2);
 }

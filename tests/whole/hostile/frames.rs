@@ -51,9 +51,12 @@ fn lengths_that_lie_close_the_link_of_the_liar_only() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
+    let liar = world.add_machine("kasse-2");
+    let agent = TlsIdentity::read(&liar.home.join("tls.identity")).expect("an identity");
+    drop(liar);
     super::attack(async {
         for length in [0, FRAME_BYTES as u32 + 1, u32::MAX] {
-            for (identity, door) in [(Some(&staff), Door::Staff), (None, Door::Enroll)] {
+            for (identity, door) in [(Some(&staff), Door::Staff), (Some(&agent), Door::Agent), (None, Door::Enroll)] {
                 let (_endpoint, connection) = raw(&world, identity, door).await;
                 let (mut send, _receive) = connection.open_bi().await.expect("a stream");
                 send.write_all(&length.to_be_bytes()).await.expect("sent");
@@ -123,4 +126,25 @@ fn garbage_at_the_port_hurts_nobody() {
         let _ = socket.send_to(&garbage, world.address);
     }
     others_are_undisturbed(&world, &machine.name);
+}
+
+#[test]
+fn a_program_of_another_time_is_told_that_the_two_cannot_speak() {
+    use fernwart_protocol::code::Denial;
+    use fernwart_protocol::staff::Reply;
+    let world = World::new();
+    let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
+    super::attack(async {
+        let (_endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
+        let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
+        let future = Hello { min: 98, current: 99, ..Hello::new(&[]) };
+        send.write_all(&frame(&codec::encode(&future).expect("encoded"))).await.expect("sent");
+        send.finish().expect("ended");
+        let answer = receive.read_to_end(FRAME_BYTES).await.expect("an answer");
+        let hello = u32::from_be_bytes(answer[..4].try_into().expect("four")) as usize;
+        let reply: Reply = codec::decode(&answer[4 + hello + 4..]).expect("a reply");
+        assert_eq!(reply, Reply::Denied(Denial::Incompatible));
+        // It is nobody's fault: the link stays.
+        assert!(tokio::time::timeout(Duration::from_millis(200), connection.closed()).await.is_err());
+    });
 }

@@ -50,13 +50,14 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
         let crooked: Vec<(&str, Envelope, Refusal)> = vec![
             ("another machine", hub.signed(|o| o.machine = MachineId::from_bytes([9; 16])), Refusal::WrongMachine),
             ("another customer", hub.signed(|o| o.customer = CustomerId::from_bytes([9; 16])), Refusal::WrongCustomer),
-            ("expired", hub.signed(|o| o.not_after = now - 1), Refusal::TooLate),
+            ("expired", hub.signed(|o| o.not_after = now - 6 * 60_000), Refusal::TooLate),
             ("from the past", hub.signed(|o| (o.not_before, o.not_after) = (0, 1)), Refusal::TooLate),
             ("not yet", hub.signed(|o| (o.not_before, o.not_after) = (now + DAY, now + 2 * DAY)), Refusal::NotYet),
             ("valid too long", hub.signed(|o| o.not_after = now + 30 * DAY), Refusal::NotYet),
             ("an act nobody approved", hub.signed(|o| o.action = script()), Refusal::NotApproved),
             ("signed by a stranger", unsigned(&forger), Refusal::BadSignature),
             ("signed by the hub", unsigned(&hub_key), Refusal::BadSignature),
+            ("a late act", hub.signed(|o| (o.action, o.not_after) = (script(), now - 1)), Refusal::TooLate),
             (
                 "by an unknown key",
                 seal(&hub.order(|o| o.key = nobody()), &forger).expect("sealed"),
@@ -208,4 +209,68 @@ fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
     world.technician(&["staff", "rm", "cron"]).exits(0);
     follows(&machine, 2);
     assert_eq!(give(&mut world, None), Some(Refusal::UnknownStaff));
+}
+
+#[test]
+fn a_technician_of_one_customer_reaches_no_other_and_nobody_after_their_time() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    world.technician(&["customer", "add", "Praxis Blum"]).exits(0);
+    let line = world.invitation_for_staff();
+    let home = world.path().join("ole");
+    let ole = |arguments: &[&str]| fernwart_tests::run(&mut fernwart_tests::staff_command(&home, arguments));
+    let joined = ole(&["join", "--invitation", &line, "--name", "ole", "--no-wait"]).exits(0);
+    let key = joined.out.split_whitespace().last().expect("a key id").to_owned();
+    let entry = |customer: &str, until: &str| {
+        let words = ["staff", "add", "ole", "--key-id", &key, "--role", "repair", "--customer", customer];
+        world.technician(&[&words[..], &["--until", until]].concat()).exits(0);
+    };
+    let followed = |times: usize| {
+        fernwart_tests::wait_until("the machine follows", || {
+            machine.journal().iter().filter(|(kind, _)| kind == "catalogue_followed").count() >= times
+        });
+    };
+    // Proof: for this customer it works.
+    entry("Bäckerei Meyer", "30d");
+    ole(&["join", "--invitation", &line, "--name", "ole"]).exits(0);
+    followed(1);
+    assert!(matches!(ole(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+    entry("Praxis Blum", "30d");
+    followed(2);
+    assert_eq!(ole(&["ls", "-o", "name"]).exits(0).out, "", "not even seen");
+    let order = |hub: &EvilHub| {
+        let ole = fernwart_client::StaffHome::open(&home.join("staff")).expect("a home");
+        seal(&hub.order(|o| o.key = ole.key_id()), &ole.order_key).expect("signed")
+    };
+    let give = |world: &mut World| {
+        attack(async {
+            let hub = EvilHub::take(world, &machine).await;
+            let answer = hub.deliver(&order(&hub)).await;
+            hub.stop().await;
+            refused(&answer)
+        })
+    };
+    assert_eq!(give(&mut world), Some(Refusal::WrongCustomer));
+    world.restart_hub();
+    fernwart_tests::wait_until("linked", || world.is_online("kasse-1"));
+    let words = ["staff", "add", "ole", "--key-id", &key, "--role", "repair", "--until", "1s"];
+    world.technician(&words).exits(0);
+    followed(3);
+    fernwart_tests::wait_until("the time is over", || ole(&["ls"]).code == 3);
+    assert_eq!(give(&mut world), Some(Refusal::StaffExpired));
+}
+
+#[test]
+fn a_clock_a_minute_ahead_is_diagnosed_and_told_so() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    if !machine.restart_at("+60s") {
+        return;
+    }
+    fernwart_tests::wait_until("it is linked", || world.is_online("kasse-1"));
+    let said = world.technician(&["diagnose", "kasse-1", "--section", "time", "-o", "jsonl", "--fail-on", "warn"]);
+    let report = &said.exits(1).json_lines()[0]["report"];
+    let off = report["findings"].as_array().expect("findings").iter().find(|finding| finding["id"] == "time.off");
+    assert_eq!(off.expect("time.off")["severity"], "warn");
 }
