@@ -5,7 +5,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use fernwart_certs::approve::{
-    Contents, Draft, FirstRoot, HubRoles, PublishError, SignError, freshen, proposer_id, publish,
+    Contents, Draft, FirstRoot, HubRoles, NextRoot, PublishError, SignError, freshen, proposer_id, publish,
 };
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Hub, Shop, StaffList, Trusted, advance};
 use fernwart_certs::identity::SigningKey;
@@ -284,6 +284,52 @@ async fn a_root_that_skips_a_version_is_not_followed_though_its_own_approver_sig
     // Proof that it was the number: the next one is followed.
     let (after, _) = advance(&machine, &offer("2.root.json", 2)).await.expect("followed");
     assert_eq!(after.floors.root.version, 2);
+}
+
+#[tokio::test]
+async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
+    let shop = Shopkeepers::new(3);
+    let (files, hub, before) = shop.open(2).await;
+    let machine = advance(&begin(&files), &files).await.expect("believed").0;
+    let newcomer = key();
+    // 0 goes, a newcomer comes.
+    let next = NextRoot {
+        approvers: vec![shop.approvers[1].public(), shop.approvers[2].public(), newcomer.public()],
+        threshold: 2,
+    };
+    let in_force = root_of(&hub).signed;
+    let proposer = shop.approvers[0].public();
+    let draft = |proposer| {
+        let draft = Draft::next(&before, &Contents::of(&before), proposer, NOW + DAY).expect("a draft");
+        draft.with_root(&in_force, &next, NOW + DAY).expect("a root")
+    };
+    // New ones alone do not suffice: the old root's approvers must agree.
+    let mut alone = draft(None);
+    alone.sign(&newcomer, Some(&in_force), Some(&before)).expect("signed");
+    alone.sign(&shop.approvers[1], Some(&in_force), Some(&before)).expect("signed");
+    assert_eq!((alone.progress(Some(&in_force)).have, alone.progress(Some(&in_force)).need), (1, 2));
+    assert!(matches!(publish(&alone, Some(&hub), &shop.hub, NOW + DAY).await, Err(PublishError::Unsigned { .. })));
+    // Whoever proposed it does not sign it, and strangers cannot.
+    let mut own = draft(Some(&proposer));
+    let signed = own.sign(&shop.approvers[0], Some(&in_force), Some(&before));
+    assert!(matches!(signed, Err(SignError::OwnProposal)), "{signed:?}");
+    assert!(matches!(own.sign(&key(), Some(&in_force), Some(&before)), Err(SignError::NotAnApprover)));
+    for approver in [&shop.approvers[1], &shop.approvers[2]] {
+        own.sign(approver, Some(&in_force), Some(&before)).expect("signed");
+    }
+    let (files, hub, after) = publish(&own, Some(&hub), &shop.hub, NOW + DAY).await.expect("published");
+    assert_eq!((after.versions.root, after.approvers.len(), after.threshold), (2, 3, 2));
+    let (machine, _) = advance(&machine, &files).await.expect("followed");
+    // From now on the one who went counts for nothing, and the newcomer counts.
+    let mut third = Draft::next(&after, &contents("three"), None, NOW + 2 * DAY).expect("a draft");
+    let in_force = root_of(&hub).signed;
+    let gone = third.sign(&shop.approvers[0], Some(&in_force), Some(&after));
+    assert!(matches!(gone, Err(SignError::NotAnApprover)), "{gone:?}");
+    third.sign(&newcomer, Some(&in_force), Some(&after)).expect("signed");
+    third.sign(&shop.approvers[1], Some(&in_force), Some(&after)).expect("signed");
+    let (files, _, _) = publish(&third, Some(&hub), &shop.hub, NOW + 2 * DAY).await.expect("published");
+    let (_, catalogue) = advance(&machine, &files).await.expect("followed");
+    assert_eq!(catalogue.shop.name.as_raw(), "three");
 }
 
 #[tokio::test]

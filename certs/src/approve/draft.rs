@@ -8,7 +8,7 @@ use super::{
     unsigned, version,
 };
 use crate::catalogue::{
-    Approved, Catalogue, Contact, Hub, PROPOSER, Shop, StaffEntry, StaffList, VERSION, scripts, target,
+    Approved, Catalogue, Contact, Hub, PROPOSER, Shop, StaffEntry, StaffList, VERSION, public_key, scripts, target,
 };
 use crate::identity::{SigningKey, verify};
 use crate::sha256;
@@ -18,7 +18,7 @@ use fernwart_protocol::script::{Bundle, BundleName, FileName, Manifest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use tough::TargetName;
-use tough::schema::decoded::Decoded;
+use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::{Hashes, Role, RoleKeys, RoleType, Root, Signature, Signed, Target, Targets};
 
 /// What a draft proposes: all targets.
@@ -45,6 +45,15 @@ pub struct FirstRoot {
     pub snapshot: PublicKey,
     /// The hub's key for timestamps.
     pub timestamp: PublicKey,
+}
+
+/// Who may approve from a next root on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextRoot {
+    /// The approvers' public keys.
+    pub approvers: Vec<PublicKey>,
+    /// How many of them must sign.
+    pub threshold: u64,
 }
 
 /// A proposed catalogue with the signatures so far.
@@ -115,8 +124,8 @@ pub enum SignError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// It brings a root of its own although one is in force.
-    #[error("the draft brings a new root, which nothing here has asked for")]
+    /// It brings a root that does not follow the one in force.
+    #[error("the draft brings a root that does not follow the one in force")]
     NewRoot,
     /// A role could not be written.
     #[error("signing the draft")]
@@ -242,6 +251,31 @@ impl Draft {
         let proposer = proposer.filter(|_| before.threshold > 1);
         let targets = unsigned(targets(before.versions.targets + 1, &files, &contents.scripts, proposer, now)?);
         Ok(Self { v: 1, root: None, targets, files, blobs: BTreeMap::new() })
+    }
+
+    /// Adds the root that follows the one in force: it names who approves from
+    /// then on, and lasts anew. The hub's keys stay.
+    ///
+    /// # Errors
+    /// When a role cannot be written.
+    pub fn with_root(mut self, in_force: &Root, next: &NextRoot, now: UnixMs) -> Result<Self, Unwritable> {
+        let mut root = in_force.clone();
+        root.version = version(in_force.version.get() + 1);
+        root.expires = in_days(now, ROOT_LIFE_DAYS)?;
+        for role in [RoleType::Root, RoleType::Targets] {
+            root.roles.insert(role, role_keys(&next.approvers, next.threshold)?);
+        }
+        for public in &next.approvers {
+            root.keys.insert(tuf_key_id(public)?, tuf_key(public));
+        }
+        root._extra.remove(PROPOSER);
+        if let Some(proposer) = self.targets.signed._extra.get(PROPOSER) {
+            root._extra.insert(PROPOSER.to_owned(), proposer.clone());
+        }
+        let used: Vec<_> = root.roles.values().flat_map(|role| role.keyids.clone()).collect();
+        root.keys.retain(|id, _| used.contains(id));
+        self.root = Some(unsigned(root));
+        Ok(self)
     }
 
     /// Names the draft by all that is signed, whoever has signed so far.
@@ -370,35 +404,74 @@ impl Draft {
         before: Option<&Catalogue>,
     ) -> Result<(), SignError> {
         self.new_scripts(before)?;
-        if self.root.is_some() && in_force.is_some() {
+        if let (Some(root), Some(in_force)) = (&self.root, in_force)
+            && root.signed.version.get() != in_force.version.get() + 1
+        {
             return Err(SignError::NewRoot);
         }
         let id = tuf_key_id(&key.public())?;
-        let ruling = self.ruling(in_force).and_then(|root| root.roles.get(&RoleType::Targets));
-        let Some(role) = ruling.filter(|role| role.keyids.contains(&id)) else { return Err(SignError::NotAnApprover) };
+        let counts = |asked: &Asked<'_>| asked.keys.contains(&id);
+        let asked = self.asked(in_force);
+        if !asked.iter().any(counts) {
+            return Err(SignError::NotAnApprover);
+        }
         let proposer = self.targets.signed._extra.get(PROPOSER).and_then(serde_json::Value::as_str);
-        if role.threshold.get() > 1 && proposer == Some(hex(id.as_ref()).as_str()) {
+        let alone = asked.iter().all(|asked| asked.need <= 1);
+        if !alone && proposer == Some(hex(id.as_ref()).as_str()) {
             return Err(SignError::OwnProposal);
         }
-        if self.targets.signatures.iter().any(|signature| signature.keyid == id) {
+        let (targets, root) = (
+            asked.iter().any(|asked| asked.of == Of::Targets && counts(asked)),
+            asked.iter().any(|asked| asked.of == Of::Root && counts(asked)),
+        );
+        if self.has_signed(&id) {
             return Err(SignError::AlreadySigned);
         }
-        self.targets.signatures.push(sign_role(&self.targets.signed, key)?);
-        if let Some(root) = &mut self.root {
-            root.signatures.push(sign_role(&root.signed, key)?);
+        if targets {
+            self.targets.signatures.push(sign_role(&self.targets.signed, key)?);
+        }
+        if let Some(new) = self.root.as_mut().filter(|_| root) {
+            new.signatures.push(sign_role(&new.signed, key)?);
         }
         Ok(())
+    }
+
+    fn has_signed(&self, id: &Decoded<Hex>) -> bool {
+        let root = self.root.iter().flat_map(|root| &root.signatures);
+        self.targets.signatures.iter().chain(root).any(|signature| signature.keyid == *id)
+    }
+
+    /// Whose signatures it takes, and how many: the targets' approvers by the
+    /// root that will rule, and of a next root both its own and the former
+    /// root's approvers (TUF 5.3.4).
+    fn asked<'a>(&'a self, in_force: Option<&'a Root>) -> Vec<Asked<'a>> {
+        let new = self.root.as_ref().map(|root| &root.signed);
+        let of = |of, root: Option<&'a Root>, role| {
+            let keys = root?.roles.get(&role)?;
+            Some(Asked { of, root: root?, keys: &keys.keyids, need: keys.threshold.get() })
+        };
+        let former = new.and(in_force);
+        [
+            of(Of::Targets, new.or(in_force), RoleType::Targets),
+            of(Of::Root, new, RoleType::Root),
+            of(Of::Root, former, RoleType::Root),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Drops signatures that do not hold, so that none can stand in the way of
     /// a good one.
     pub fn keep_valid(&mut self, in_force: Option<&Root>) {
-        let Some(root) = self.ruling(in_force).cloned() else { return };
+        let Some(ruling) = self.ruling(in_force).cloned() else { return };
         let form = self.targets.signed.canonical_form().unwrap_or_default();
-        self.targets.signatures.retain(|signature| holds(&root, signature, &form));
+        self.targets.signatures.retain(|signature| holds(&ruling, signature, &form));
         if let Some(own) = &mut self.root {
             let form = own.signed.canonical_form().unwrap_or_default();
-            own.signatures.retain(|signature| holds(&root, signature, &form));
+            let by = |root: &Root, signature: &Signature| holds(root, signature, &form);
+            own.signatures
+                .retain(|signature| by(&ruling, signature) || in_force.is_some_and(|former| by(former, signature)));
         }
     }
 
@@ -411,7 +484,8 @@ impl Draft {
                 }
             }
         }
-        if self.targets.signed != other.targets.signed {
+        let root = |draft: &Self| draft.root.as_ref().map(|root| root.signed.clone());
+        if self.targets.signed != other.targets.signed || root(self) != root(other) {
             return;
         }
         add(&mut self.targets.signatures, &other.targets.signatures);
@@ -422,15 +496,34 @@ impl Draft {
 
     /// Valid signatures so far. Invalid ones count for nothing.
     pub fn progress(&self, in_force: Option<&Root>) -> Progress {
-        let Some(root) = self.ruling(in_force) else { return Progress { have: 0, need: u64::MAX } };
-        let need = root.roles.get(&RoleType::Targets).map_or(u64::MAX, |role| role.threshold.get());
-        let form = self.targets.signed.canonical_form().unwrap_or_default();
-        let ids = root.roles.get(&RoleType::Targets).map(|role| role.keyids.as_slice()).unwrap_or_default();
-        let valid = |id: &&Decoded<_>| {
-            let signature = self.targets.signatures.iter().find(|signature| signature.keyid == **id);
-            signature.is_some_and(|signature| holds(root, signature, &form))
+        let targets = self.targets.signed.canonical_form().unwrap_or_default();
+        let root = self.root.as_ref().map(|root| root.signed.canonical_form().unwrap_or_default());
+        let none: &[Signature] = &[];
+        let count = |asked: &Asked<'_>| {
+            let (signatures, form) = match asked.of {
+                Of::Targets => (self.targets.signatures.as_slice(), targets.as_slice()),
+                Of::Root => (
+                    self.root.as_ref().map_or(none, |root| root.signatures.as_slice()),
+                    root.as_deref().unwrap_or_default(),
+                ),
+            };
+            let valid = |id: &&Decoded<_>| {
+                let signature = signatures.iter().find(|signature| signature.keyid == **id);
+                signature.is_some_and(|signature| holds(asked.root, signature, form))
+            };
+            asked.keys.iter().filter(valid).count() as u64
         };
-        Progress { have: ids.iter().filter(valid).count() as u64, need }
+        let asked = self.asked(in_force);
+        let missing = asked.iter().map(|asked| asked.need.saturating_sub(count(asked))).max();
+        let need = asked.iter().map(|asked| asked.need).max();
+        match (missing, need) {
+            // More than needed is told as it is, where nothing else is asked.
+            (Some(0), Some(need)) => {
+                Progress { have: asked.first().map_or(need, |first| count(first).max(need)), need }
+            }
+            (Some(missing), Some(need)) => Progress { have: need - missing, need },
+            _ => Progress { have: 0, need: u64::MAX },
+        }
     }
 
     /// What a published catalogue's successor changes, line by line, for the
@@ -446,6 +539,9 @@ impl Draft {
             let role = root.signed.roles.get(&RoleType::Targets);
             let (k, n) = role.map_or((0, 0), |role| (role.threshold.get(), role.keyids.len()));
             lines.push(format!("root {}: {k} of {n} approvers must sign", root.signed.version));
+            if let Some(before) = before {
+                lines.extend(approvers_changed(&root.signed, before));
+            }
         }
         let entries = |contents: Option<&Contents>| contents.map(|c| c.staff.staff.clone()).unwrap_or_default();
         let (old_staff, new_staff) = (entries(old.as_ref()), entries(Some(&new)));
@@ -489,12 +585,38 @@ impl Draft {
 }
 
 /// Whether a key of this root has made a signature over these bytes.
+/// Which role somebody is asked to sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Targets,
+    Root,
+}
+
+/// Whose signatures a role of a draft takes.
+struct Asked<'a> {
+    of: Of,
+    /// The root that names them.
+    root: &'a Root,
+    keys: &'a [Decoded<Hex>],
+    need: u64,
+}
+
 fn holds(root: &Root, signature: &Signature, form: &[u8]) -> bool {
     let public = root.keys.get(&signature.keyid).and_then(crate::catalogue::public_key);
     let bytes = <[u8; 64]>::try_from(signature.sig.as_ref());
     public
         .zip(bytes.ok())
         .is_some_and(|(public, bytes)| verify(&public, form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
+}
+
+/// Who may approve from this root on, and who may not any more.
+fn approvers_changed(root: &Root, before: &Catalogue) -> Vec<String> {
+    let ids = root.roles.get(&RoleType::Targets).map(|role| role.keyids.as_slice()).unwrap_or_default();
+    let new: Vec<PublicKey> = ids.iter().filter_map(|id| public_key(root.keys.get(id)?)).collect();
+    let old: Vec<PublicKey> = before.approvers.values().copied().collect();
+    let added = new.iter().filter(|key| !old.contains(key)).map(|key| format!("+ approver fwa1-{key}"));
+    let taken = old.iter().filter(|key| !new.contains(key)).map(|key| format!("- approver fwa1-{key}"));
+    added.chain(taken).collect()
 }
 
 fn script_in_words(manifest: &Manifest) -> String {

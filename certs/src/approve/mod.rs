@@ -9,7 +9,7 @@
 mod draft;
 mod publish;
 
-pub use draft::{Contents, Draft, FirstRoot, Progress, Proposed, SignError};
+pub use draft::{Contents, Draft, FirstRoot, NextRoot, Progress, Proposed, SignError};
 pub use publish::{HubRoles, PublishError, freshen, publish};
 
 use crate::catalogue::{CatalogueError, Trusted};

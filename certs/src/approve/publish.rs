@@ -145,6 +145,9 @@ pub async fn publish(
     let mut files = Files::default();
     let targets = to_file(&draft.targets)?;
     if let Some(root) = &draft.root {
+        if published.is_some() && root.signed.version.get() != last.root + 1 {
+            return Err(PublishError::Stale { draft: root.signed.version.get(), published: last.root });
+        }
         files.insert(&format!("{}.root.json", root.signed.version), to_file(root)?);
     }
     // The named targets and nothing else: a draft's other files have no name here.

@@ -30,7 +30,7 @@ use crate::sha256;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use tough::schema::{RoleType, Root, Signed};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader};
@@ -176,7 +176,8 @@ pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Cat
     if targets.signed.delegations.as_ref().is_some_and(|delegations| !delegations.roles.is_empty()) {
         return Err(CatalogueError::Delegation);
     }
-    refuse_own_approval(root, targets)?;
+    refuse_own_approval(root, RoleType::Targets, &targets.signed._extra, &targets.signatures)?;
+    refuse_own_approval(root, RoleType::Root, &root._extra, &repository.root().signatures)?;
 
     let names = [
         format!("{}.root.json", root.version),
@@ -238,11 +239,16 @@ fn refuse_doubled_keys(root: &Root) -> Result<(), CatalogueError> {
 }
 
 /// With a threshold above one, nobody approves what they proposed.
-fn refuse_own_approval(root: &Root, targets: &Signed<tough::schema::Targets>) -> Result<(), CatalogueError> {
-    let k = root.roles.get(&RoleType::Targets).map_or(1, |role| role.threshold.get());
-    let proposer = targets.signed._extra.get(PROPOSER).and_then(serde_json::Value::as_str);
+fn refuse_own_approval(
+    root: &Root,
+    role: RoleType,
+    extra: &HashMap<String, serde_json::Value>,
+    signatures: &[tough::schema::Signature],
+) -> Result<(), CatalogueError> {
+    let k = root.roles.get(&role).map_or(1, |role| role.threshold.get());
+    let proposer = extra.get(PROPOSER).and_then(serde_json::Value::as_str);
     let Some(proposer) = proposer.filter(|_| k > 1) else { return Ok(()) };
-    let own = targets.signatures.iter().any(|signature| hex(signature.keyid.as_ref()).starts_with(proposer));
+    let own = signatures.iter().any(|signature| hex(signature.keyid.as_ref()).starts_with(proposer));
     if own { Err(CatalogueError::OwnApproval) } else { Ok(()) }
 }
 

@@ -465,7 +465,9 @@ async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
     draft.contents().map_err(|_| Denial::CatalogueRefused)?;
     let trusted = shared.published.trusted().ok_or(Denial::NoCatalogue)?;
     let root = fernwart_certs::approve::root_of(&trusted).map_err(|_| Denial::NoCatalogue)?;
-    if draft.root.is_some() {
+    let follows =
+        |draft: &Draft| draft.root.as_ref().is_none_or(|new| new.signed.version.get() == root.version.get() + 1);
+    if !follows(&draft) {
         return Err(Denial::CatalogueRefused);
     }
     draft.keep_valid(Some(&root));

@@ -172,7 +172,7 @@ async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
 
 async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>) {
     let Parcel { order, envelope, state } = parcel;
-    if order.not_after < now() {
+    if order.not_after <= now() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
         return tell(news, &order, News::NoAnswer).await;
     }
