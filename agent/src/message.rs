@@ -52,6 +52,8 @@ pub struct Linked {
     pub hub_ahead_ms: i64,
     /// Round-trip time, microseconds.
     pub rtt_us: u32,
+    /// How many receipts of this machine the hub has, and their chain's head.
+    pub hub_chain: Option<(u64, Digest)>,
 }
 
 /// From the executor.

@@ -10,6 +10,7 @@
 #[cfg(feature = "approve")]
 pub mod approve;
 pub mod catalogue;
+pub mod chain;
 pub mod envelope;
 pub mod identity;
 pub mod invitation;

@@ -107,6 +107,8 @@ codes! {
         NotPending = "FW-JOIN-11", "the machine is not waiting to be admitted";
         NotInStaffList = "FW-JOIN-12", "the key is not on the published staff list yet";
         NoSuchBlob = "FW-HUB-15", "the hub does not hold this file";
+        UnfitParameters = "FW-HUB-16", "the parameters do not fit what the script declares";
+        UnknownScript = "FW-HUB-17", "the catalogue holds no such script in this version";
     }
 }
 

@@ -427,6 +427,29 @@ pub struct Countersignature {
     pub at: UnixMs,
 }
 
+/// The hub's signed word on how far its chain of a machine's receipts goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainEnd {
+    /// Whose receipts.
+    pub machine: MachineId,
+    /// How many.
+    pub seq: u64,
+    /// The chain's head.
+    pub head: Digest,
+    /// The hub's evidence key.
+    pub key: KeyId,
+    /// When this was said.
+    pub at: UnixMs,
+}
+
+impl Document for ChainEnd {
+    const DOMAIN: &'static str = "fernwart chain end 1";
+    fn signer(&self) -> KeyId {
+        self.key
+    }
+}
+
 impl Document for Countersignature {
     const DOMAIN: &'static str = "fernwart countersignature 1";
     fn signer(&self) -> KeyId {

@@ -74,6 +74,14 @@ pub enum Request {
     Renew,
     /// A bundle or one of its files, by SHA-256.
     Blob(Digest),
+    /// A job whose orders wait for machines that are away, until they expire.
+    Queue(JobHead),
+    /// A job's orders, to be given anew.
+    JobOrders(JobId),
+    /// A machine's chain of receipts, from its beginning.
+    Chain(MachineId),
+    /// Signed targets of the past, oldest first.
+    History,
 }
 
 /// Into or out of a group.
@@ -124,6 +132,27 @@ pub enum Reply {
     Blob(Blob<BLOB_BYTES>),
     /// After a report: the key that signed its receipt.
     EvidenceKey(PublicKey),
+    /// Some orders of a job.
+    Orders(List<Envelope, ORDERS_PER_FRAME>),
+    /// One receipt of a chain.
+    ChainLink(ChainLink),
+    /// How far the chain goes, signed by the hub.
+    ChainEnd(Envelope),
+}
+
+/// One receipt in a machine's chain at its hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainLink {
+    /// Its place, from 1.
+    pub seq: u64,
+    /// The chain's head with it.
+    pub head: Digest,
+    /// The order.
+    pub order: Envelope,
+    /// The machine's signed outcome.
+    pub receipt: Envelope,
+    /// When the hub has stored it.
+    pub at: UnixMs,
 }
 
 /// Frames that follow `Submit`.
@@ -175,6 +204,8 @@ pub enum News {
     Cancelled,
     /// What happens on the way.
     Told(Note),
+    /// The machine is away and gets the order when it returns.
+    Held,
 }
 
 /// Whether a machine is linked.

@@ -7,6 +7,7 @@
 //! decoded from a peer whose `current` is newer than ours is *incompatible*
 //! (typed answer, the link stays); from any other peer it is *misbehaviour*.
 
+use crate::id::Digest;
 use crate::text::{Blob, List};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,10 @@ pub mod tag {
     pub const CLOCK: u16 = 3;
     /// u64, little endian: the version of the newest timestamp the sender knows.
     pub const TIMESTAMP: u16 = 4;
+    /// u64, little endian: how many receipts of this machine the hub has.
+    pub const CHAIN_SEQ: u16 = 5;
+    /// 32 bytes: the head of that chain.
+    pub const CHAIN_HEAD: u16 = 6;
 }
 
 /// Two peers have no version in common.
@@ -79,6 +84,22 @@ impl Hello {
     pub fn number(&self, tag: u16) -> Option<u64> {
         let (_, bytes) = self.tags.as_slice().iter().find(|(t, _)| *t == tag)?;
         Some(u64::from_le_bytes(bytes.as_bytes().try_into().ok()?))
+    }
+
+    /// The same hello with one more tag; left out where there is no room.
+    #[must_use]
+    pub fn with(self, tag: u16, bytes: &[u8]) -> Self {
+        let mut tags = self.tags.clone().into_vec();
+        if let Ok(bytes) = Blob::try_from(bytes.to_vec()) {
+            tags.push((tag, bytes));
+        }
+        Self { tags: List::try_from(tags).unwrap_or(self.tags), ..self }
+    }
+
+    /// The digest under a tag.
+    pub fn digest(&self, tag: u16) -> Option<Digest> {
+        let (_, bytes) = self.tags.as_slice().iter().find(|(t, _)| *t == tag)?;
+        Some(Digest::from_bytes(bytes.as_bytes().try_into().ok()?))
     }
 
     /// The sender's program version, if it said one.

@@ -126,13 +126,13 @@ fn what_newcomers_and_technicians_say() {
     golden(&staff::Reply::Update(update), &format!("08000000 {} {} 00000000", "01".repeat(16), "02".repeat(16)));
     variants::<enroll::Request>(5);
     variants::<enroll::Reply>(3);
-    variants::<staff::Request>(27);
-    variants::<staff::Reply>(18);
-    variants::<staff::News>(9);
+    variants::<staff::Request>(31);
+    variants::<staff::Reply>(21);
+    variants::<staff::News>(10);
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);
     variants::<Refusal>(32);
-    variants::<Denial>(31);
+    variants::<Denial>(33);
 }
 
 #[test]

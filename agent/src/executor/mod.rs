@@ -262,6 +262,7 @@ impl Executor {
             ToExecutor::Stored(run, envelope) => self.handle_stored(run, envelope),
             ToExecutor::Linked(linked) => {
                 self.linked = Some(linked);
+                self.hold_against(linked.hub_chain);
                 self.resettle();
                 self.want_again();
             }

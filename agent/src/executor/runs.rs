@@ -284,7 +284,9 @@ impl Executor {
         let Some(said) = said.filter(fits) else {
             return warn!(%run, "the hub's countersignature does not fit; the outcome is kept");
         };
-        if record.phase == Phase::Acknowledged {
+        let before = record.countersigned.as_ref();
+        let before = before.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
+        if before.is_some_and(|before| (before.chain_seq, before.chain_head) == (said.chain_seq, said.chain_head)) {
             return;
         }
         let record = RunRecord { phase: Phase::Acknowledged, countersigned: Some(envelope), ..record };
@@ -308,6 +310,33 @@ impl Executor {
 }
 
 impl Executor {
+    /// Holds what the hub says it has against its last signed word. A hub that
+    /// has less, or other receipts, was restored or altered: that is written
+    /// down, and it gets what it lacks again.
+    pub(super) fn hold_against(&mut self, hub: Option<(u64, Digest)>) {
+        let (Some((seq, head)), Ok((known, known_head))) = (hub, self.books.hub_chain()) else { return };
+        if seq > known || (seq == known && head == known_head) {
+            return;
+        }
+        let fell = json!({"hub_had": known, "hub_has": seq});
+        let written = self.books.write(clocks::moment(self.boot), |page| {
+            page.line("hub_fell_back", &fell)?;
+            page.hub_chain(seq, &head)
+        });
+        if let Err(error) = written {
+            return warn!(%error, "that the hub fell back could not be written");
+        }
+        warn!(hub_had = known, hub_has = seq, "the hub knows less than it has signed for");
+        for (run, record) in self.books.runs_in(Phase::Acknowledged).unwrap_or_default() {
+            let place = record.countersigned.as_ref();
+            let place = place.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
+            let lost = place.is_none_or(|place| place.chain_seq > seq || seq == known);
+            if let Some(settle) = settlement(&self.books, run, record).filter(|_| lost) {
+                self.say(ToUplink::Settle(settle));
+            }
+        }
+    }
+
     /// Whether the hub has given this place in its chain to another receipt.
     fn is_taken(&self, seq: u64) -> bool {
         let known = self.books.runs_in(Phase::Acknowledged).unwrap_or_default();

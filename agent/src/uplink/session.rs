@@ -59,7 +59,8 @@ impl Uplink {
         let halfway = (asked_at + crate::now()) / 2;
         let hub_clock = hello.number(tag::CLOCK).and_then(|ms| i64::try_from(ms).ok());
         let rtt_us = u32::try_from(link.rtt().as_micros()).unwrap_or(u32::MAX);
-        let linked = Linked { hub_ahead_ms: hub_clock.map_or(0, |hub| hub.saturating_sub(halfway)), rtt_us };
+        let hub_chain = hello.number(tag::CHAIN_SEQ).zip(hello.digest(tag::CHAIN_HEAD));
+        let linked = Linked { hub_ahead_ms: hub_clock.map_or(0, |hub| hub.saturating_sub(halfway)), rtt_us, hub_chain };
         info!(address = %link.remote_address(), rtt_us, "linked");
         self.executor.tell(ToExecutor::Linked(linked)).await;
 

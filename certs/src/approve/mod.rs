@@ -7,6 +7,7 @@
 //! people are collected on the very roles that machines will verify.
 
 mod draft;
+pub mod past;
 mod publish;
 
 pub use draft::{Contents, Draft, FirstRoot, NextRoot, Progress, Proposed, SignError};

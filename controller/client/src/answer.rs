@@ -42,7 +42,7 @@ pub enum Answer {
 /// Judges the news of a run; nothing while it is under way.
 pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> Option<Answered> {
     let answer = match news {
-        News::Offered | News::Started | News::Told(_) => return None,
+        News::Offered | News::Started | News::Told(_) | News::Held => return None,
         News::Away => Answer::Away,
         News::NoAnswer => Answer::Silent,
         News::Cancelled => Answer::Ended(Outcome::Cancelled),

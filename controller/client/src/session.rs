@@ -188,7 +188,7 @@ impl Session {
         let hello = Hello::new(&[(tag::TARGETS, versions.targets), (tag::TIMESTAMP, versions.timestamp)]);
         send.send(&hello).await.map_err(ClientError::Frame)?;
         send.send(request).await.map_err(ClientError::Frame)?;
-        if !matches!(request, Request::Submit(_)) {
+        if !matches!(request, Request::Submit(_) | Request::Queue(_)) {
             send.finish();
         }
         Ok(Stream { send, receive, hello: None })
@@ -360,7 +360,19 @@ impl Session {
     /// # Errors
     /// When the link breaks.
     pub async fn submit(&self, head: JobHead, orders: &[Envelope]) -> Result<Stream, ClientError> {
-        let mut stream = self.ask(&Request::Submit(head)).await?;
+        self.send_job(Request::Submit(head), orders).await
+    }
+
+    /// The same for acts that wait for machines that are away.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn queue(&self, head: JobHead, orders: &[Envelope]) -> Result<Stream, ClientError> {
+        self.send_job(Request::Queue(head), orders).await
+    }
+
+    async fn send_job(&self, job: Request, orders: &[Envelope]) -> Result<Stream, ClientError> {
+        let mut stream = self.ask(&job).await?;
         // By number and by size: an order may be long.
         let most = fernwart_protocol::limits::FRAME_BYTES / 2;
         let mut batch = Vec::new();

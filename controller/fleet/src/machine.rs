@@ -79,6 +79,8 @@ pub struct Machine {
     pub groups: Vec<Text<63>>,
     /// What its newest report says.
     pub verdict: Verdict,
+    /// What is wrong with its records; empty if nothing.
+    pub alarm: Text<128>,
 }
 
 /// The first free name: the wanted one, or it with a number.

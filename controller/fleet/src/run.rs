@@ -30,10 +30,12 @@ pub enum RunState {
     Cancelled,
     /// There is an outcome.
     Settled,
+    /// The machine is away; it gets the order when it returns.
+    Held,
 }
 
 impl RunState {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Queued,
         Self::Away,
         Self::Offered,
@@ -42,6 +44,7 @@ impl RunState {
         Self::Expired,
         Self::Cancelled,
         Self::Settled,
+        Self::Held,
     ];
 
     /// The word in the store and on screens.
@@ -55,13 +58,14 @@ impl RunState {
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
             Self::Settled => "settled",
+            Self::Held => "held",
         }
     }
 
     /// Whether nothing more will come.
     pub const fn is_final(self) -> bool {
         match self {
-            Self::Queued | Self::Offered | Self::Running => false,
+            Self::Queued | Self::Held | Self::Offered | Self::Running => false,
             Self::Away | Self::Refused | Self::Expired | Self::Cancelled | Self::Settled => true,
         }
     }

@@ -1,7 +1,7 @@
 //! The door of admitted machines: one task a link.
 
 use crate::presence::Linked;
-use crate::{Shared, carry, now};
+use crate::{Shared, carry, now, staff_jobs};
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -13,7 +13,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{Seen, SetTlsKey};
+use fernwart_store::{NoteJournal, Seen, SetTlsKey};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tracing::{debug, info, warn};
@@ -62,7 +62,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
             return Err(FrameError::Cut);
         }
     };
-    let Some(send) = greet(shared, send, &hello).await? else {
+    let Some(send) = greet(shared, send, id, &hello).await? else {
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
@@ -82,6 +82,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
         return Ok(());
     }
     note_arrival(shared, link, id, &hello, &about).await;
+    shared.deliveries.spawn(staff_jobs::catch_up(shared.clone(), id));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
 
     let words = listen(receive);
@@ -113,13 +114,17 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
 }
 
 /// Says hello back; nothing if the two cannot speak.
-async fn greet(shared: &Shared, mut send: Sender, hello: &Hello) -> Result<Option<Sender>, FrameError> {
+async fn greet(shared: &Shared, mut send: Sender, id: MachineId, hello: &Hello) -> Result<Option<Sender>, FrameError> {
     if hello.settle().is_err() {
         send.send(&Control::Denied(Denial::Incompatible)).await?;
         send.delivered().await;
         return Ok(None);
     }
-    send.send(&Control::Hello(our_hello(shared))).await?;
+    let mut ours = our_hello(shared);
+    if let Ok(Some((seq, head))) = shared.store.chain(&id).await {
+        ours = ours.with(tag::CHAIN_SEQ, &seq.to_le_bytes()).with(tag::CHAIN_HEAD, head.as_bytes());
+    }
+    send.send(&Control::Hello(ours)).await?;
     Ok(Some(send))
 }
 
@@ -139,6 +144,21 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
     {
         warn!(machine = %id, machine_has = about.chain_seq, hub_has = seq,
             "this machine holds other receipts than this hub: the hub was restored from a backup, or one of them was altered");
+    }
+    let (seq, head) = (about.journal_seq, about.journal_head);
+    let alarm = match shared.store.journal(&id).await {
+        Ok(Some((known, _))) if seq < known => Some(format!("its journal went back from entry {known} to {seq}")),
+        Ok(Some((known, at))) if seq == known && seq > 0 && at != head.to_string() => {
+            Some(format!("its journal was rewritten before entry {seq}"))
+        }
+        _ => None,
+    };
+    if let Some(alarm) = &alarm {
+        warn!(machine = %id, alarm, "this machine was restored from a backup, or its records were altered");
+    }
+    let alarm = alarm.map(|alarm| Text::clipped(&alarm));
+    if let Err(error) = shared.store.write(NoteJournal { machine: id, seq, head, alarm }).await {
+        warn!(machine = %id, %error, "a journal's head could not be stored");
     }
     let agent = Text::clipped(&hello.program().unwrap_or_default());
     let address = Text::clipped(&link.remote_address().to_string());

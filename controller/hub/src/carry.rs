@@ -101,13 +101,6 @@ async fn attempt<F: Future<Output = ()>>(
     }
 }
 
-fn next_head(last: &Digest, receipt: &Digest) -> Digest {
-    let mut all = b"fernwart chain 1\n".to_vec();
-    all.extend_from_slice(last.as_bytes());
-    all.extend_from_slice(receipt.as_bytes());
-    sha256(&all)
-}
-
 /// How an outcome has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -184,7 +177,7 @@ pub(crate) async fn store(
             report: settle.body.into_bytes(),
             verdict,
             now: now(),
-            chain: next_head,
+            chain: fernwart_certs::chain::next_head,
         })
         .await
         .map_err(|error| {

@@ -6,6 +6,8 @@ use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Floors, Reposi
 use fernwart_certs::sha256;
 use fernwart_protocol::document::{UnixMs, Versions};
 use fernwart_protocol::id::Digest;
+use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::to_agent::CatalogueFile;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
@@ -149,6 +151,18 @@ impl Published {
         self.blobs.publish(&blobs).map_err(PublishedError::Io)?;
         self.keep(&files, trusted, catalogue).await?;
         Ok(timestamp)
+    }
+
+    /// The last `count` targets that were published, oldest first.
+    pub(crate) fn history(&self, count: u64) -> Vec<CatalogueFile> {
+        let newest = self.catalogue().map_or(0, |catalogue| catalogue.versions.targets);
+        let first = newest.saturating_sub(count.saturating_sub(1)).max(1);
+        let file = |number: u64| {
+            let name = format!("{number}.targets.json");
+            let bytes = Blob::try_from(self.repository.read(&name).ok()?).ok()?;
+            Some(CatalogueFile { name: Text::clipped(&name), bytes })
+        };
+        (first..=newest).filter_map(file).collect()
     }
 
     /// A bundle or one of its files.

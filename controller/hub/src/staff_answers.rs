@@ -9,13 +9,13 @@ use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::{Cancel, Versions};
+use fernwart_protocol::document::{Cancel, ChainEnd, Versions};
 use fernwart_protocol::enroll::Newcomer;
-use fernwart_protocol::id::{Digest, MachineId};
+use fernwart_protocol::id::{Digest, JobId, MachineId};
 use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::staff::{
-    Health, JobRow, MachineRow, PendingMachine, PendingStaff, Presence, Reply, Request, RunRow, TokenKind,
+    Health, JobRow, MachineRow, PendingMachine, PendingStaff, Presence, Reply, Request, RunRow, TokenKind, Verdict,
 };
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver};
@@ -28,6 +28,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
+
+/// Published versions in one list.
+const HISTORY: u64 = 64;
+
+/// Orders and receipts read and sent at once; each may have 64 KiB.
+const PAGE: usize = 8;
 
 /// Jobs in one list.
 const JOBS: i64 = 100;
@@ -73,6 +79,14 @@ pub(crate) async fn answer(
         Request::Jobs => return jobs(shared, caller, send).await,
         Request::Job(id) => return job(shared, caller, id, send).await,
         Request::Facts(machine) => return facts(shared, caller, machine, send).await,
+        Request::JobOrders(id) => return job_orders(shared, caller, id, send).await,
+        Request::Chain(machine) => return chain(shared, caller, machine, send).await,
+        Request::History => {
+            for file in shared.published.history(HISTORY) {
+                send.send(&Reply::File(file)).await?;
+            }
+            Ok(())
+        }
         Request::Catalogue => {
             let known = |tag| hello.number(tag).unwrap_or_default();
             // A technician's client says its targets; whoever lacks a root says none.
@@ -127,7 +141,7 @@ pub(crate) async fn answer(
                 Err(denial) => Err(denial),
             }
         }
-        Request::Submit(_) | Request::Watch(_) => Err(Denial::NotUnderstood),
+        Request::Submit(_) | Request::Queue(_) | Request::Watch(_) => Err(Denial::NotUnderstood),
         change => apply(shared, caller, change).await,
     })
 }
@@ -242,6 +256,10 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::Admit(..)
         | Request::Ping(..)
         | Request::Submit(_)
+        | Request::Queue(_)
+        | Request::JobOrders(_)
+        | Request::Chain(_)
+        | Request::History
         | Request::Watch(_)
         | Request::Jobs
         | Request::Job(_)
@@ -287,7 +305,10 @@ fn row(shared: &Shared, machine: &Machine) -> MachineRow {
         customer_name: machine.customer_name.clone(),
         os: machine.os.clone(),
         presence,
-        health: machine.verdict.clone(),
+        health: match &machine.alarm {
+            alarm if alarm.is_empty() => machine.verdict.clone(),
+            alarm => Verdict::Crit(alarm.clone()),
+        },
         seen_at: if linked.is_some() { now() } else { machine.seen_at },
         labels: List::try_from(machine.labels.clone()).unwrap_or_default(),
         groups: List::try_from(machine.groups.clone()).unwrap_or_default(),
@@ -456,6 +477,53 @@ async fn facts(shared: &Shared, caller: &Caller, id: MachineId, send: &mut Sende
         }
         Ok(None) => Ok(Ok(())),
         Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+async fn job_orders(shared: &Shared, caller: &Caller, id: JobId, send: &mut Sender) -> Result<Answer, FrameError> {
+    match shared.store.job(id).await {
+        Ok(Some(job)) if caller.may_see(&job) => {}
+        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
+        Err(error) => return Ok(Err(shared.denial(&error))),
+    }
+    match shared.store.orders(id).await {
+        Ok(orders) => {
+            for page in orders.chunks(PAGE) {
+                send.send(&Reply::Orders(List::try_from(page.to_vec()).unwrap_or_default())).await?;
+            }
+            Ok(Ok(()))
+        }
+        Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+/// A machine's receipts in the order in which this hub has signed for them, and
+/// its word on how far they go.
+async fn chain(shared: &Shared, caller: &Caller, id: MachineId, send: &mut Sender) -> Result<Answer, FrameError> {
+    let machine = match reachable(shared, caller, id).await {
+        Ok(machine) => machine,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
+    let mut last = (0, Digest::from_bytes([0; 32]));
+    loop {
+        let links = match shared.store.chain_links(&id, last.0, PAGE as i64).await {
+            Ok(links) => links,
+            Err(error) => return Ok(Err(shared.denial(&error))),
+        };
+        let Some(end) = links.last().map(|link| (link.seq, link.head)) else { break };
+        last = end;
+        for link in links {
+            send.send(&Reply::ChainLink(link)).await?;
+        }
+    }
+    let end = ChainEnd { machine: id, seq: last.0, head: last.1, key: shared.evidence_id, at: now() };
+    match fernwart_certs::envelope::seal(&end, &shared.evidence) {
+        Ok(envelope) => {
+            send.send(&Reply::ChainEnd(envelope)).await?;
+            Ok(Ok(()))
+        }
+        Err(_) => Ok(Err(Denial::StoreFailed)),
     }
 }
 

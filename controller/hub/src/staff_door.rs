@@ -2,6 +2,7 @@
 
 use crate::agent_door::our_hello;
 use crate::caller::Caller;
+use crate::staff_jobs::WhenAway;
 use crate::{Shared, staff_answers, staff_jobs};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, KeyId};
@@ -67,7 +68,12 @@ async fn request(
         Err(denial) => return last_word(&mut send, Err(denial)).await,
     };
     let result = match asked {
-        Request::Submit(head) => staff_jobs::submit(shared, &caller, head, &mut send, &mut receive).await?,
+        Request::Submit(head) => {
+            staff_jobs::submit(shared, &caller, (head, WhenAway::Over), &mut send, &mut receive).await?
+        }
+        Request::Queue(head) => {
+            staff_jobs::submit(shared, &caller, (head, WhenAway::Held), &mut send, &mut receive).await?
+        }
         Request::Watch(job) => staff_jobs::watch(shared, &caller, job, &mut send).await?,
         other => {
             // The key that TLS has seen, whatever anybody says.

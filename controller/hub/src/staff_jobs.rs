@@ -12,10 +12,11 @@ use crate::carry::{self, Carried, Heard};
 use crate::{Shared, now};
 use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::{Action, Document, Envelope, Order};
+use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
 use fernwart_protocol::id::{JobId, MachineId, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, JOB_MACHINES};
 use fernwart_protocol::link::{FrameError, Receiver, Sender};
+use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
@@ -50,11 +51,20 @@ struct Parcel {
     state: RunState,
 }
 
+/// What becomes of an act for a machine that is away. A look never waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenAway {
+    /// It is over.
+    Over,
+    /// It is held until the machine returns or the order expires.
+    Held,
+}
+
 /// Takes a job in, carries its orders, and sends news until all are over.
 pub(crate) async fn submit(
     shared: &Arc<Shared>,
     caller: &Caller,
-    head: JobHead,
+    (head, when_away): (JobHead, WhenAway),
     send: &mut Sender,
     receive: &mut Receiver,
 ) -> Result<Result<(), Denial>, FrameError> {
@@ -80,6 +90,7 @@ pub(crate) async fn submit(
     let mut free = parallel;
     for parcel in &mut parcels {
         parcel.state = match shared.presence.machine(&parcel.order.machine) {
+            None if when_away == WhenAway::Held && parcel.order.action.kind() == ActionKind::Act => RunState::Held,
             None => RunState::Away,
             Some(_) if free == 0 => RunState::Queued,
             Some(_) => {
@@ -123,8 +134,9 @@ pub(crate) async fn submit(
         let shared = shared.clone();
         shared.clone().tasks.spawn(async move {
             for parcel in parcels {
-                if parcel.state == RunState::Away {
-                    tell(&news, &parcel.order, News::Away).await;
+                if let RunState::Away | RunState::Held = parcel.state {
+                    let what = if parcel.state == RunState::Held { News::Held } else { News::Away };
+                    tell(&news, &parcel.order, what).await;
                     continue;
                 }
                 let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -148,6 +160,7 @@ async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> 
     let known: HashMap<MachineId, Machine> = machines.into_iter().map(|machine| (machine.id, machine)).collect();
     let mut parcels = Vec::with_capacity(envelopes.len());
     let mut seen = HashSet::new();
+    let mut judged: Vec<Action> = Vec::new();
     for envelope in envelopes {
         let order = Order::from_bytes(envelope.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;
         if envelope.key != caller.entry.key || order.key != caller.entry.key || !seen.insert(order.run) {
@@ -156,12 +169,56 @@ async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> 
         if !caller.entry.role.may(order.action.kind()) {
             return Err(Denial::BeyondRole);
         }
+        // Orders of one job ask for the same: it is looked at once.
+        if !judged.contains(&order.action) {
+            fits_script(shared, &order)?;
+            judged.push(order.action.clone());
+        }
         if !known.get(&order.machine).is_some_and(|machine| caller.reaches(machine)) {
             return Err(Denial::NoSuchMachine);
         }
         parcels.push(Parcel { order, envelope, state: RunState::Queued });
     }
     Ok(parcels)
+}
+
+/// Brings a machine that has come back what it may not have got: what was held
+/// for it, and what was offered before and has no outcome. A second copy of an
+/// order does nothing there, but answers.
+pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
+    let undelivered = match shared.store.undelivered(&machine, now()).await {
+        Ok(undelivered) => undelivered,
+        Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
+    };
+    for (envelope, state) in undelivered {
+        let Ok(order) = Order::from_bytes(envelope.bytes.as_bytes()) else { continue };
+        if !matches!(order.action, Action::Script { .. }) {
+            continue;
+        }
+        info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
+        // Whoever watches the job hears of it from the store.
+        let (news, _) = mpsc::channel(1);
+        let state = if state == RunState::Held { RunState::Queued } else { state };
+        carry_one(&shared, Parcel { order, envelope, state }, &news).await;
+    }
+}
+
+/// Whether an order's script is approved and takes its parameters. The machine
+/// decides; what it would refuse need not travel.
+fn fits_script(shared: &Shared, order: &Order) -> Result<(), Denial> {
+    let Action::Script { bundle, version, sha256, parameters, privilege, .. } = &order.action else { return Ok(()) };
+    let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
+    let approved = catalogue.scripts.get(bundle).ok_or(Denial::UnknownScript)?;
+    if (approved.version, approved.sha256) != (*version, *sha256) {
+        return Err(Denial::UnknownScript);
+    }
+    let document = shared.published.blob(sha256).ok_or(Denial::NoSuchBlob)?;
+    let bundle = Bundle::from_bytes(&document).map_err(|_| Denial::UnknownScript)?;
+    let manifest = Manifest::read(bundle.manifest.as_raw()).map_err(|_| Denial::UnknownScript)?;
+    if manifest.privilege != *privilege {
+        return Err(Denial::UnknownScript);
+    }
+    Declared::check(&manifest.parameters, parameters).map(drop).map_err(|_| Denial::UnfitParameters)
 }
 
 async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
@@ -243,11 +300,17 @@ pub(crate) async fn watch(
         Err(error) => return Ok(Err(shared.denial(&error))),
     }
     let mut told = HashSet::new();
+    let mut held = HashSet::new();
     loop {
         let runs = match shared.store.runs(id).await {
             Ok(runs) => runs,
             Err(error) => return Ok(Err(shared.denial(&error))),
         };
+        for run in runs.iter().filter(|run| run.state == RunState::Held) {
+            if held.insert(run.id) {
+                send.send(&Reply::Update(Update { run: run.id, machine: run.machine, news: News::Held })).await?;
+            }
+        }
         for run in runs.iter().filter(|run| run.state.is_final()) {
             if !told.insert(run.id) {
                 continue;
@@ -261,7 +324,9 @@ pub(crate) async fn watch(
                 RunState::Refused => run.refusal.map_or(News::NoAnswer, News::Refused),
                 RunState::Settled => settled_news(shared, run.id, &machine).await,
                 RunState::Cancelled => News::Cancelled,
-                RunState::Queued | RunState::Offered | RunState::Running | RunState::Expired => News::NoAnswer,
+                RunState::Queued | RunState::Held | RunState::Offered | RunState::Running | RunState::Expired => {
+                    News::NoAnswer
+                }
             };
             send.send(&Reply::Update(Update { run: run.id, machine: run.machine, news })).await?;
         }

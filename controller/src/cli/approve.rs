@@ -1,11 +1,13 @@
 //! Approvers' ceremonies: keys, drafts, signatures, publishing, the staff list.
 
+mod history;
+
 use super::fail::chain;
 use super::output::day;
 use super::script::{self, Folder};
 use super::{Exit, Failure, Place, say, with_session};
 use clap::{Args, Subcommand};
-use fernwart_certs::approve::{Contents, Draft, Progress, Proposed, Root};
+use fernwart_certs::approve::{Contents, Draft, NextRoot, Progress, Proposed, Root};
 use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
 use fernwart_certs::identity::SigningKey;
 use fernwart_client::{ApproverHome, Session, StaffHome, now};
@@ -85,6 +87,20 @@ enum CatalogueCommand {
         /// Its name
         name: BundleName,
     },
+    /// What was approved before, by whom, and what it changed
+    History,
+    /// Propose other approvers, another number of signatures, or only a root that lasts anew
+    Rotate {
+        /// One more approver: what `fernwart approver show` prints
+        #[arg(long, value_name = "KEY", value_parser = public_key)]
+        add: Vec<PublicKey>,
+        /// One approver less
+        #[arg(long, value_name = "KEY", value_parser = public_key)]
+        remove: Vec<PublicKey>,
+        /// So many must sign from then on
+        #[arg(short, value_name = "K")]
+        k: Option<u64>,
+    },
     /// Sign a draft, after reading what it changes
     Sign {
         /// The draft, or the beginning of its id
@@ -114,6 +130,8 @@ pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, 
         CatalogueCommand::Show { to } => show(to.as_deref(), place),
         CatalogueCommand::Propose { folders } => propose(folders, place),
         CatalogueCommand::Withdraw { name } => withdraw(name, place),
+        CatalogueCommand::History => history::show(place),
+        CatalogueCommand::Rotate { add, remove, k } => rotate(add, remove, *k, place),
         CatalogueCommand::Sign { draft, file, key, yes } => {
             let path = key.clone().map_or_else(|| place.approver(), |dir| Place::new(Some(dir)).approver());
             let key = ApproverHome::open(&path)?.key;
@@ -323,29 +341,46 @@ async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
 
 /// Proposes; and where one approver suffices and is here, signs and publishes.
 pub(super) async fn put_through(session: &mut Session, contents: &Contents, place: &Place) -> Result<(), Failure> {
-    put_through_with(session, contents, &[], place).await
+    put_through_with(session, contents, Beside::default(), place).await
+}
+
+/// What a proposal brings beside its contents.
+#[derive(Default)]
+struct Beside<'a> {
+    /// The texts of scripts that it changes.
+    scripts: &'a [Folder],
+    /// Who approves from then on.
+    root: Option<NextRoot>,
 }
 
 async fn put_through_with(
     session: &mut Session,
     contents: &Contents,
-    scripts: &[Folder],
+    beside: Beside<'_>,
     place: &Place,
 ) -> Result<(), Failure> {
     let approver = ApproverHome::open(&place.approver()).ok();
     let proposer = approver.as_ref().map(|home| home.key.public());
     let mut draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
-    for script in scripts {
+    for script in beside.scripts {
         draft.bring(&script.bundle, &script.files).map_err(unwritable)?;
+    }
+    let in_force = root_in_force(session)?;
+    if let Some(next) = &beside.root {
+        draft = draft.with_root(&in_force, next, now()).map_err(unwritable)?;
     }
     // Whoever signs will see this; whoever proposes should know now.
     draft.new_scripts(Some(&session.catalogue))?;
     match approver {
         Some(home) if session.catalogue.threshold == 1 => {
             say_draft(&draft, Some(&session.catalogue))?;
-            sign_and_put(session, draft.clone(), &home.key).await?;
-            publish(session, &draft).await?;
-            eprintln!("published: version {}", session.catalogue.versions.targets);
+            let progress = sign_and_put(session, draft.clone(), &home.key).await?;
+            if progress.is_complete() {
+                publish(session, &draft).await?;
+                eprintln!("published: version {}", session.catalogue.versions.targets);
+            } else {
+                say_progress(progress);
+            }
         }
         _ => {
             put(session, &draft).await?;
@@ -387,7 +422,7 @@ fn propose(folders: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
             };
             contents.scripts.insert(script.bundle.name.clone(), approved);
         }
-        put_through_with(session, &contents, &scripts, place).await?;
+        put_through_with(session, &contents, Beside { scripts: &scripts, root: None }, place).await?;
         Ok(Exit::Done)
     })
 }
@@ -423,6 +458,31 @@ impl Particulars {
             (staff.or(self.staff.take()), hub.or(self.hub.take()), shop.or(self.shop.take()));
         Ok(())
     }
+}
+
+/// Proposes the next root.
+fn rotate(add: &[PublicKey], remove: &[PublicKey], k: Option<u64>, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        session.sync().await?;
+        let usage = |what: String| Failure::new(Exit::Usage, "FW-CAT-16", what);
+        let known: Vec<PublicKey> = session.catalogue.approvers.values().copied().collect();
+        if let Some(stranger) = remove.iter().find(|key| !known.contains(key)) {
+            return Err(usage(format!("{PUBLIC}{stranger} is none of the approvers")).now("fernwart catalogue show"));
+        }
+        if let Some(twice) = add.iter().find(|key| known.contains(key)) {
+            return Err(usage(format!("{PUBLIC}{twice} is an approver already")));
+        }
+        let mut approvers: Vec<PublicKey> = known.into_iter().filter(|key| !remove.contains(key)).collect();
+        approvers.extend(add);
+        let threshold = k.unwrap_or(session.catalogue.threshold);
+        if threshold == 0 || threshold > approvers.len() as u64 {
+            return Err(usage(format!("{threshold} of {} approvers cannot sign", approvers.len())).now("give -k K"));
+        }
+        let next = NextRoot { approvers, threshold };
+        put_through_with(session, &Contents::of(&session.catalogue), Beside { root: Some(next), scripts: &[] }, place)
+            .await?;
+        Ok(Exit::Done)
+    })
 }
 
 fn withdraw(name: &BundleName, place: &Place) -> Result<Exit, Failure> {

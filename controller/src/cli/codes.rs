@@ -29,6 +29,9 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-13", "each act needs a reason, which the customer reads", "add --reason 'Drucker, Auftrag 4711'"),
     ("FW-CLI-14", "it was not confirmed, so nothing was sent", "type the number, or --yes=NUMBER"),
     ("FW-CLI-15", "it was stopped from outside", "start it again"),
+    ("FW-CLI-16", "the job cannot be given anew", "fernwart job show JOB tells how it ended where"),
+    ("FW-JNL-02", "the hub's records of a machine are not whole", "fernwart doctor; is the hub the one you know?"),
+    ("FW-CAT-16", "these approvers cannot rule", "fernwart catalogue show lists the present ones"),
     ("FW-CAT-14", "a script's folder has mistakes", "fernwart script lint DIR explains each"),
     (
         "FW-CAT-06",
@@ -101,6 +104,8 @@ const ADVICE: &[(&str, &str)] = &[
     ("FW-GATE-15", "free space on the machine's disk"),
     ("FW-CAT-01", "an approver must sign it first"),
     ("FW-CAT-02", "propose it anew: fernwart catalogue propose"),
+    ("FW-HUB-16", "fernwart script show NAME lists them"),
+    ("FW-HUB-17", "fernwart script ls; it may have been replaced just now: try again"),
     ("FW-CAT-10", "is the hub's folder whole? try again"),
     ("FW-CAT-11", "propose it anew with a later date"),
     ("FW-CAT-12", "its manifest names the platforms it is for"),

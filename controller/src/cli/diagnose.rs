@@ -1,6 +1,8 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
 use super::output::{Rows, is_watched, json_text, moment};
+use super::parallel::Parallel;
+use super::tally::{Require, Tally};
 use super::{Exit, Failure, Place, Shape, TargetArgs, say, span, with_session_within};
 use clap::Args;
 use fernwart_client::target::{Target, select};
@@ -39,9 +41,9 @@ pub(crate) struct Diagnose {
     /// Wait at most so long
     #[arg(long, default_value = "15s", value_parser = patience)]
     timeout: Duration,
-    /// So many machines at once
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    parallel: u32,
+    /// So many machines at once, or such a share of them: 20, 10%
+    #[arg(long, value_name = "N|N%", default_value = "0", hide_default_value = true)]
+    parallel: Parallel,
     /// Why, for the machine's journal
     #[arg(long, default_value = "")]
     reason: String,
@@ -55,131 +57,6 @@ fn patience(text: &str) -> Result<Duration, String> {
     let span = span::parse(text)?;
     let sensible = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
     if sensible.contains(&span) { Ok(span) } else { Err("between 100ms and 24h".into()) }
-}
-
-/// Whose absence counts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Require {
-    /// Everybody's.
-    All,
-    /// Only of machines that are linked.
-    Online,
-    /// That of more than the rest of this share.
-    Share(f64),
-}
-
-impl Require {
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "all" => Ok(Self::All),
-            "online" => Ok(Self::Online),
-            share => {
-                let number = share.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
-                number
-                    .filter(|n| (0.0..=100.0).contains(n))
-                    .map(Self::Share)
-                    .ok_or_else(|| "write all, online or 95%".into())
-            }
-        }
-    }
-}
-
-/// Counts of a run of the command.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    selected: usize,
-    ok: usize,
-    warn: usize,
-    crit: usize,
-    refused: usize,
-    failed: usize,
-    away: usize,
-    silent: usize,
-}
-
-impl Tally {
-    /// Nothing counted yet, of so many.
-    pub(crate) fn of(selected: usize) -> Self {
-        Self { selected, ..Self::default() }
-    }
-
-    pub(crate) fn add(&mut self, answer: &Answer) {
-        let place = match answer {
-            Answer::Report(report, _) => match report.worst() {
-                Some(Severity::Crit) => &mut self.crit,
-                Some(Severity::Warn) => &mut self.warn,
-                None if report.checks == 0 => &mut self.failed,
-                None => &mut self.ok,
-            },
-            Answer::Ran(report, _) if report.is_well() => &mut self.ok,
-            Answer::Ran(..) => &mut self.crit,
-            Answer::Refused(_) => &mut self.refused,
-            Answer::Away => &mut self.away,
-            Answer::Silent => &mut self.silent,
-            Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => &mut self.failed,
-        };
-        *place += 1;
-    }
-
-    fn answered(&self) -> usize {
-        self.ok + self.warn + self.crit
-    }
-
-    /// Absences that count, and those that do not.
-    pub(crate) fn absences(&self, require: Require) -> (usize, usize) {
-        let all = self.away + self.silent;
-        match require {
-            Require::All => (all, 0),
-            Require::Online => (self.silent, self.away),
-            Require::Share(share) => {
-                let enough = self.answered() as f64 * 100.0 >= share * self.selected as f64;
-                if enough { (0, all) } else { (all, 0) }
-            }
-        }
-    }
-
-    pub(crate) fn exit(&self, require: Require, fail_on: Severity) -> Exit {
-        let bad = match fail_on {
-            Severity::Warn => self.warn + self.crit,
-            Severity::Crit => self.crit,
-        };
-        let (absent, _) = self.absences(require);
-        match self {
-            Self { refused: 1.., .. } => Exit::Refused,
-            _ if absent > 0 => Exit::NoAnswer,
-            Self { failed: 1.., .. } => Exit::Failed,
-            _ if bad > 0 => Exit::Bad,
-            _ => Exit::Done,
-        }
-    }
-
-    pub(crate) fn summary(&self, require: Require, took: Duration, exit: Exit) -> Value {
-        let (no_answer, away) = self.absences(require);
-        json!({
-            "v": 1, "type": "summary", "selected": self.selected, "answered": self.answered(), "ok": self.ok,
-            "warn": self.warn, "crit": self.crit, "refused": self.refused, "failed": self.failed,
-            "no_answer": no_answer, "away": away,
-            "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "exit": exit.number(),
-        })
-    }
-}
-
-impl Tally {
-    /// As people read it: only what there is.
-    pub(crate) fn in_words(&self, require: Require, took: Duration) -> String {
-        let (no_answer, away) = self.absences(require);
-        let part = |count: usize, what: &str| if count > 0 { format!(" · {what} {count}") } else { String::new() };
-        format!(
-            "selected {} · answered {}{}{}{}{} · {:.1} s",
-            self.selected,
-            self.answered(),
-            part(self.refused, "refused"),
-            part(self.failed, "failed"),
-            part(no_answer, "no answer"),
-            part(away, "away"),
-            took.as_secs_f64()
-        )
-    }
 }
 
 pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
@@ -219,7 +96,7 @@ async fn ask(
         action: Text::clipped("diagnose"),
         reason,
         orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
-        parallel: command.parallel,
+        parallel: command.parallel.of(envelopes.len()),
     };
     let submitted = tokio::time::timeout_at(deadline, session.submit(head, &envelopes)).await;
     let mut stream = submitted.map_err(|_| silent())??;
@@ -305,7 +182,7 @@ fn result_line(row: &MachineRow, answer: &Answer) -> Value {
 
 fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took: Duration) -> Result<Exit, Failure> {
     let by_machine: HashMap<_, _> = answers.iter().map(|answered| (answered.machine, &answered.answer)).collect();
-    let mut tally = Tally { selected: rows.len(), ..Tally::default() };
+    let mut tally = Tally::of(rows.len());
     let all: Vec<(&MachineRow, &Answer)> =
         rows.iter().map(|row| (row, by_machine.get(&row.id).copied().unwrap_or(&Answer::Silent))).collect();
     all.iter().for_each(|(_, answer)| tally.add(answer));
@@ -431,33 +308,4 @@ pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> Stri
         }
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_of_refused_absent_bad_decides_the_exit() {
-        let tally = Tally { selected: 4, ok: 1, crit: 1, away: 1, refused: 1, ..Tally::default() };
-        assert_eq!(tally.exit(Require::All, Severity::Crit), Exit::Refused);
-        let tally = Tally { refused: 0, ok: 2, ..tally };
-        assert_eq!(tally.exit(Require::All, Severity::Crit), Exit::NoAnswer);
-        assert_eq!(tally.exit(Require::Online, Severity::Crit), Exit::Bad);
-        assert_eq!(tally.exit(Require::Share(75.0), Severity::Crit), Exit::Bad);
-        assert_eq!(tally.exit(Require::Share(76.0), Severity::Crit), Exit::NoAnswer);
-        let tally = Tally { selected: 1, warn: 1, ..Tally::default() };
-        assert_eq!(tally.exit(Require::All, Severity::Crit), Exit::Done);
-        assert_eq!(tally.exit(Require::All, Severity::Warn), Exit::Bad);
-    }
-
-    #[test]
-    fn away_machines_move_between_the_two_counts() {
-        let tally = Tally { selected: 3, ok: 1, away: 1, silent: 1, ..Tally::default() };
-        assert_eq!(tally.absences(Require::All), (2, 0));
-        assert_eq!(tally.absences(Require::Online), (1, 1));
-        assert_eq!(tally.absences(Require::Share(30.0)), (0, 2));
-        assert_eq!(Require::parse("95%"), Ok(Require::Share(95.0)));
-        assert!(Require::parse("some").is_err() && Require::parse("101%").is_err());
-    }
 }

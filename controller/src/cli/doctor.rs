@@ -48,7 +48,11 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
     });
     match reached {
         Ok(((catalogue, key, rtt), replies)) => {
-            findings.runs_out("the catalogue's root", catalogue.expiries.root, "approvers sign a new root");
+            findings.runs_out(
+                "the catalogue's root",
+                catalogue.expiries.root,
+                "fernwart catalogue rotate, sign, publish",
+            );
             findings.runs_out(
                 "the catalogue's targets",
                 catalogue.expiries.targets,

@@ -1,6 +1,7 @@
 //! Jobs: what was asked, how far it is, watching, taking back.
 
 use super::output::{Rows, Shape, moment};
+use super::run::{self, Whom};
 use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::envelope::seal;
@@ -8,7 +9,7 @@ use fernwart_client::{Answer, Session, judge_news, now};
 use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::Cancel;
 use fernwart_protocol::id::JobId;
-use fernwart_protocol::staff::{JobRow, Reply, Request, RunRow};
+use fernwart_protocol::staff::{JobRow, News, Reply, Request, RunRow};
 use fernwart_protocol::text::List;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -36,18 +37,32 @@ enum Command {
         /// Its number
         job: u64,
     },
-    /// Take back what has not begun
+    /// Give a script's orders anew
+    Retry {
+        /// The job's number
+        job: u64,
+        /// Only where it did not end well
+        #[arg(long)]
+        failed: bool,
+        /// Also where nobody knows how it ended
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Take back what has not begun; a script that is under way is ended
     Cancel {
         /// Its number
         job: u64,
     },
 }
 
-pub(crate) fn run(command: &Job, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn job(command: &Job, place: &Place) -> Result<Exit, Failure> {
     match &command.command {
         Command::Ls(shape) => ls(shape.output, place),
         Command::Show { job, shape } => show(JobId(*job), shape.output, place),
         Command::Watch { job } => watch(JobId(*job), place),
+        Command::Retry { job, failed, yes } => {
+            run::retry(JobId(*job), if *failed { Whom::Failed } else { Whom::All }, *yes, place)
+        }
         Command::Cancel { job } => cancel(JobId(*job), place),
     }
 }
@@ -72,7 +87,7 @@ fn ls(shape: Shape, place: &Place) -> Result<Exit, Failure> {
     rows.print(shape)
 }
 
-async fn job_and_runs(session: &mut Session, job: JobId) -> Result<(Option<JobRow>, Vec<RunRow>), Failure> {
+pub(super) async fn job_and_runs(session: &mut Session, job: JobId) -> Result<(Option<JobRow>, Vec<RunRow>), Failure> {
     let (mut head, mut runs) = (None, Vec::new());
     for reply in session.collect(&Request::Job(job)).await? {
         match reply {
@@ -118,6 +133,11 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
         let mut exit = Exit::Done;
         while let Some(reply) = stream.next().await? {
             let Reply::Update(update) = reply else { continue };
+            if update.news == News::Held {
+                let name = names.get(&update.machine).map(ToString::to_string).unwrap_or_default();
+                say(&format!("{name:<16} queued: away; it gets the order when it returns\n"))?;
+                continue;
+            }
             let Some(answered) = judge_news(update.machine, None, update.news) else { continue };
             let name =
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
@@ -153,7 +173,7 @@ fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
     let count = with_session(place, async |session| {
         let (_, runs) = job_and_runs(session, job).await?;
         let open: Vec<_> =
-            runs.iter().filter(|run| matches!(run.state.as_raw(), "queued" | "offered" | "running")).collect();
+            runs.iter().filter(|run| matches!(run.state.as_raw(), "queued" | "held" | "offered" | "running")).collect();
         let mut cancels = Vec::with_capacity(open.len());
         for run in &open {
             let cancel = Cancel { run: run.run, machine: run.machine, key: session.key_id(), at: now() };
@@ -165,6 +185,8 @@ fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
         }
         Ok(open.len())
     })?;
-    eprintln!("asked {count} machine(s) to leave it; what has begun goes on to its end. See: fernwart job show {job}");
+    eprintln!(
+        "asked {count} machine(s) to leave it; a look that has begun goes on to its end, a script is ended. See: fernwart job show {job}"
+    );
     Ok(Exit::Done)
 }

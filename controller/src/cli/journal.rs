@@ -1,11 +1,19 @@
-//! `fernwart journal verify`: offline, without a hub or a home.
+//! Records: a machine's receipts out of the hub, and checking what was
+//! exported, offline, without a hub or a home.
 
-use super::{Exit, Failure, say};
+use super::output::{Rows, moment};
+use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
-use fernwart_certs::journal::verify;
+use fernwart_certs::chain::{self, Line};
+use fernwart_certs::journal;
+use fernwart_client::target::{Target, select};
+use fernwart_client::{Session, StaffHome};
+use fernwart_protocol::document::{Document, Envelope, Order, Receipt};
+use fernwart_protocol::id::PublicKey;
+use fernwart_protocol::staff::{ChainLink, Reply, Request};
 use std::path::PathBuf;
 
-/// A machine's exported journal.
+/// Records of machines.
 #[derive(Args)]
 pub(crate) struct Journal {
     #[command(subcommand)]
@@ -14,26 +22,157 @@ pub(crate) struct Journal {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Whether an exported journal holds together and is signed by its machine
+    /// What was done on a machine, from its signed receipts
+    Show {
+        /// The machine
+        machine: String,
+        #[command(flatten)]
+        shape: ShapeArgs,
+    },
+    /// Write a machine's receipts as JSON lines that anybody can verify
+    Export {
+        /// The machine
+        machine: String,
+    },
+    /// Whether exported records hold together and are signed by their machine
     Verify {
-        /// What `fernwart-agent journal --export` wrote, or -
+        /// What `journal export` or `fernwart-agent journal --export` wrote, or -
         file: PathBuf,
     },
 }
 
-pub(crate) fn run(command: &Journal) -> Result<Exit, Failure> {
-    let Command::Verify { file } = &command.command;
+pub(crate) fn run(command: &Journal, place: &Place) -> Result<Exit, Failure> {
+    match &command.command {
+        Command::Show { machine, shape } => show(machine, *shape, place),
+        Command::Export { machine } => export(machine, place),
+        Command::Verify { file } => verify(file, place),
+    }
+}
+
+/// All of a machine's receipts at the hub, and the signed end.
+struct Chain {
+    evidence_key: PublicKey,
+    links: Vec<ChainLink>,
+    end: Envelope,
+    hub_key: PublicKey,
+}
+
+async fn fetch(session: &mut Session, machine: &str) -> Result<Chain, Failure> {
+    session.sync().await?;
+    let target = Target { words: vec![machine.to_owned()], ..Target::default() };
+    let machines = select(&target, &session.machines().await?)?;
+    let [row] = machines.as_slice() else {
+        return Err(Failure::new(Exit::Usage, "FW-CLI-02", "records are those of one machine"));
+    };
+    let (mut key, mut links, mut end) = (None, Vec::new(), None);
+    for reply in session.collect(&Request::Chain(row.id)).await? {
+        match reply {
+            Reply::EvidenceKey(evidence) => key = Some(evidence),
+            Reply::ChainLink(link) => links.push(link),
+            Reply::ChainEnd(envelope) => end = Some(envelope),
+            _ => {}
+        }
+    }
+    let cut = || Failure::new(Exit::Failed, "FW-JNL-02", "the hub sent no whole chain of receipts");
+    let (evidence_key, end) = key.zip(end).ok_or_else(cut)?;
+    let hub_key = session.catalogue.hub.evidence_key(&end.key).copied().ok_or_else(|| {
+        Failure::new(Exit::Failed, "FW-JNL-02", "the hub's key for records is not an approved one")
+            .now("fernwart doctor")
+    })?;
+    Ok(Chain { evidence_key, links, end, hub_key })
+}
+
+impl Chain {
+    fn lines(&self) -> Vec<Line> {
+        let run = |link: &ChainLink| Line::Run {
+            v: 1,
+            seq: link.seq,
+            at: link.at,
+            order: link.order.clone(),
+            receipt: link.receipt.clone(),
+        };
+        let first = Line::Chain { v: 1, evidence_key: self.evidence_key };
+        let last = Line::End { v: 1, hub_key: self.hub_key, end: self.end.clone() };
+        std::iter::once(first).chain(self.links.iter().map(run)).chain([last]).collect()
+    }
+
+    fn text(&self) -> Result<String, Failure> {
+        let mut text = String::new();
+        for line in self.lines() {
+            let line = serde_json::to_string(&line);
+            text += &line.map_err(|error| Failure::new(Exit::Failed, "FW-CLI-09", error.to_string()))?;
+            text.push('\n');
+        }
+        Ok(text)
+    }
+}
+
+fn export(machine: &str, place: &Place) -> Result<Exit, Failure> {
+    let chain = with_session(place, async |session| fetch(session, machine).await)?;
+    let text = chain.text()?;
+    // Nobody should get a file that does not hold.
+    chain::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
+    say(&text)?;
+    eprintln!("{} receipts. Next: fernwart journal verify FILE", chain.links.len());
+    Ok(Exit::Done)
+}
+
+fn show(machine: &str, shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
+    let chain = with_session(place, async |session| fetch(session, machine).await)?;
+    chain::verify(chain.text()?.lines()).map_err(|error| does_not_hold(&error))?;
+    let mut rows = Rows::new("receipt", &["nr", "when", "action", "outcome", "by", "allowed", "reason"]);
+    for link in &chain.links {
+        let order = Order::from_bytes(link.order.bytes.as_bytes());
+        let receipt = Receipt::from_bytes(link.receipt.bytes.as_bytes());
+        let (Ok(order), Ok(receipt)) = (order, receipt) else { continue };
+        let allowed = receipt.permitted_by.map(|rule| rule.to_string()).unwrap_or_default();
+        rows.push(vec![
+            link.seq.into(),
+            moment(receipt.finished_at).into(),
+            action_in_words(&order).into(),
+            receipt.outcome.as_str().into(),
+            order.key.to_string().get(..8).unwrap_or_default().into(),
+            allowed.into(),
+            order.reason.to_string().into(),
+        ]);
+    }
+    rows.print(shape.output)
+}
+
+fn action_in_words(order: &Order) -> String {
+    use fernwart_protocol::document::Action;
+    match &order.action {
+        Action::Diagnose { .. } => "diagnose".to_owned(),
+        Action::Script { bundle, version, .. } => format!("{bundle} {version}"),
+    }
+}
+
+fn does_not_hold(error: &dyn std::error::Error) -> Failure {
+    Failure::new(Exit::Bad, "FW-JNL-01", format!("these records do not hold: {error}"))
+}
+
+fn verify(file: &PathBuf, place: &Place) -> Result<Exit, Failure> {
     let text =
         if file.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
     let text = text.map_err(|error| {
         Failure::new(Exit::Usage, "FW-CLI-10", format!("{} cannot be read: {error}", file.display()))
     })?;
-    match verify(text.lines()) {
-        Ok(verified) => {
-            let erased =
-                if verified.erased > 0 { format!(", {} of them erased", verified.erased) } else { String::new() };
-            say(&format!("whole: {} entries{erased}, signed by machine {}\n", verified.entries, verified.machine))
-        }
-        Err(error) => Err(Failure::new(Exit::Bad, "FW-JNL-01", format!("this journal does not hold: {error}"))),
+    if text.starts_with("{\"type\":\"chain\"") {
+        let verified = chain::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
+        // A home is not needed; where there is one, it knows the hub's key.
+        let catalogue = StaffHome::open(&place.staff()).ok().and_then(|home| home.catalogue().ok());
+        let known = catalogue.map(|catalogue| catalogue.hub.evidence_keys.contains(&verified.hub_key));
+        let hub = match known {
+            Some(true) => "the hub of this home".to_owned(),
+            Some(false) => format!("a hub this home does not know, key {}", verified.hub_key),
+            None => format!("the hub with the key {}", verified.hub_key),
+        };
+        return say(&format!(
+            "whole: {} receipts, each signed by machine {}, counted by {hub}\n",
+            verified.receipts, verified.machine
+        ));
     }
+    let verified = journal::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
+    let erased = if verified.erased > 0 { format!(", {} of them erased", verified.erased) } else { String::new() };
+    say(&format!("whole: {} entries{erased}, signed by machine {}\n", verified.entries, verified.machine))
 }

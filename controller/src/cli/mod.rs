@@ -11,11 +11,13 @@ mod join;
 mod journal;
 mod machines;
 mod output;
+mod parallel;
 mod place;
 mod run;
 mod script;
 pub(crate) use fernwart_protocol::span;
 mod staff;
+mod tally;
 
 pub(crate) use approve::{public_key as approver_key, publish_first};
 pub use fail::{Exit, Failure, chain};
@@ -130,7 +132,7 @@ pub(crate) struct ShapeArgs {
 }
 
 /// Which machines are meant.
-#[derive(Args, Clone)]
+#[derive(Args, Clone, Default)]
 pub(crate) struct TargetArgs {
     /// Machines: names, 'kasse-*', @group, customer:NAME, or all
     #[arg(value_name = "TARGET")]
@@ -286,11 +288,11 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Diagnose(command) => diagnose::run(&command, &place),
         Command::Run(command) => run::run(&command, &place),
         Command::Script(command) => script::run(&command, &place),
-        Command::Job(command) => jobs::run(&command, &place),
+        Command::Job(command) => jobs::job(&command, &place),
         Command::Approver(command) => approve::approver(&command, &place),
         Command::Catalogue(command) => approve::catalogue(&command, &place),
         Command::Staff(command) => staff::staff(&command, &place),
-        Command::Journal(command) => journal::run(&command),
+        Command::Journal(command) => journal::run(&command, &place),
         Command::Limits(shape) => limits(shape.output),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "fernwart", &mut std::io::stdout());

@@ -1,18 +1,19 @@
 //! Running approved scripts, and remedies for findings.
 
-use super::diagnose::{Require, Tally};
-use super::output::{Shape, json_text};
+use super::output::{Shape, json_text, moment};
+use super::parallel::Parallel;
 use super::script::{approved, in_words};
+use super::tally::{Require, Tally};
 use super::{Exit, Failure, Place, TargetArgs, say, with_session};
 use clap::Args;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Session, judge_news};
 use fernwart_protocol::diagnosis::{Finding, Report, Severity};
-use fernwart_protocol::document::{Action, Envelope, Receipt};
-use fernwart_protocol::id::MachineId;
+use fernwart_protocol::document::{Action, Envelope, Order, Outcome, Receipt};
+use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::script::{Bundle, BundleName, Declared, Manifest, Parameters, Privilege, RunReport, Value};
 use fernwart_protocol::span;
-use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request};
+use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request, RunRow};
 use fernwart_protocol::text::{Text, escaped};
 use fernwart_protocol::to_hub::{Note, Stream};
 use serde_json::json;
@@ -47,12 +48,15 @@ pub(crate) struct Run {
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Orders under way at once; 0 leaves it to the hub
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    parallel: u32,
+    /// So many machines at once, or such a share of them: 20, 10%
+    #[arg(long, default_value = "0", value_name = "N|N%", hide_default_value = true)]
+    parallel: Parallel,
     /// It must have begun by then; a customer who is asked may take 15 minutes
     #[arg(long, default_value = "15m", value_parser = span::parse)]
     timeout: Duration,
+    /// Machines that are away get it when they return within this time: 8h
+    #[arg(long, value_name = "TIME", value_parser = span::parse, conflicts_with_all = ["timeout", "dry_run"])]
+    queue: Option<Duration>,
     /// Whose absence counts: all, online, or a share as 95%
     #[arg(long, default_value = "all", value_parser = Require::parse)]
     require: Require,
@@ -71,6 +75,76 @@ struct Plan {
     manifest: Manifest,
     parameters: Parameters,
     machines: Vec<MachineRow>,
+}
+
+/// Gives a job's orders anew: to all of its machines, or to those where it did
+/// not end well.
+///
+/// # Errors
+/// When it was no script's job, or nothing is left to do.
+pub(crate) fn retry(job: JobId, whom: Whom, yes: bool, place: &Place) -> Result<Exit, Failure> {
+    let begun = Instant::now();
+    with_session(place, async |session| {
+        let (head, runs) = super::jobs::job_and_runs(session, job).await?;
+        let usage = |what: String| Failure::new(Exit::Usage, "FW-CLI-16", what);
+        let mut orders = Vec::new();
+        for reply in session.collect(&Request::JobOrders(job)).await? {
+            if let Reply::Orders(some) = reply {
+                orders.extend(some);
+            }
+        }
+        session.sync().await?;
+        // What was ordered is believed from whoever signed it, not from the hub.
+        let order = orders.iter().find_map(|envelope| {
+            let entry = session.catalogue.staff.find(&envelope.key)?;
+            fernwart_certs::envelope::open::<Order>(envelope, &entry.order_key).ok()
+        });
+        let order = order.ok_or_else(|| usage(format!("job {job} holds no order of anybody on the staff list")))?;
+        let Action::Script { bundle: name, parameters, dry_run, .. } = order.action else {
+            return Err(usage(format!("job {job} ran no script")).now("fernwart diagnose TARGET asks again"));
+        };
+        let again = |run: &&RunRow| whom == Whom::All || run.outcome != Some(Outcome::Ok);
+        let wanted: Vec<_> = runs.iter().filter(again).collect();
+        let (bundle, manifest) = approved(session, &name).await?;
+        let unknown = wanted.iter().filter(|run| run.outcome == Some(Outcome::Interrupted)).count();
+        if unknown > 0 && !manifest.retry_safe && !yes {
+            let what = format!("on {unknown} machine(s) nobody knows how it ended, and {name} is not safe to repeat");
+            return Err(usage(what).now("look there first; then: add --yes"));
+        }
+        let machines: Vec<_> = session.machines().await?.into_iter().collect();
+        let machines: Vec<_> =
+            machines.into_iter().filter(|row| wanted.iter().any(|run| run.machine == row.id)).collect();
+        if machines.is_empty() {
+            return Err(usage(format!("job {job} ended well everywhere; there is nothing to do again")));
+        }
+        let reason = head.map(|head| head.reason).unwrap_or_default();
+        let sha256 = sha256_of(session, &bundle)?;
+        let plan = Plan { bundle, sha256, manifest, parameters, machines };
+        let command = Run {
+            script: Some(name),
+            target: TargetArgs::default(),
+            remedy: None,
+            parameters: Vec::new(),
+            reason: String::new(),
+            dry_run,
+            parallel: Parallel::Number(0),
+            timeout: Duration::from_secs(15 * 60),
+            queue: None,
+            require: Require::All,
+            yes: None,
+            output: Shape::Table,
+        };
+        follow(session, &command, &plan, reason, begun).await
+    })
+}
+
+/// Which of a job's machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// All of them.
+    All,
+    /// Those where it did not end well.
+    Failed,
 }
 
 pub(crate) fn run(command: &Run, place: &Place) -> Result<Exit, Failure> {
@@ -241,6 +315,11 @@ async fn follow(
     reason: Text<500>,
     begun: Instant,
 ) -> Result<Exit, Failure> {
+    if command.queue.is_some() && plan.manifest.privilege == Privilege::Read {
+        let what = "a script that only reads is not queued: what it would find later is another matter";
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("leave out --queue"));
+    }
+    let life = command.queue.unwrap_or(command.timeout);
     let action = Action::Script {
         bundle: plan.bundle.name.clone(),
         version: plan.bundle.version,
@@ -252,7 +331,7 @@ async fn follow(
     let mut orders: HashMap<MachineId, Envelope> = HashMap::new();
     let mut envelopes = Vec::new();
     for row in &plan.machines {
-        let envelope = session.order(row, action.clone(), &reason, command.timeout)?;
+        let envelope = session.order(row, action.clone(), &reason, life)?;
         orders.insert(row.id, envelope.clone());
         envelopes.push(envelope);
     }
@@ -260,7 +339,7 @@ async fn follow(
         action: Text::clipped(&format!("script {}", plan.bundle.name)),
         reason,
         orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
-        parallel: command.parallel,
+        parallel: command.parallel.of(plan.machines.len()),
     };
     if command.output == Shape::Table {
         let undo = if plan.manifest.undo.is_some() { "yes" } else { "no" };
@@ -272,13 +351,27 @@ async fn follow(
             plan.manifest.privilege.as_str()
         );
     }
-    let mut stream = session.submit(head, &envelopes).await?;
+    let mut stream = match command.queue {
+        Some(_) => session.queue(head, &envelopes).await?,
+        None => session.submit(head, &envelopes).await?,
+    };
     let mut summary = Tally::of(plan.machines.len());
     let mut screen = Screen { shape: command.output, one: plan.machines.len() == 1, at_line_start: true };
+    let mut job = None;
     let mut open: HashMap<MachineId, &MachineRow> = plan.machines.iter().map(|row| (row.id, row)).collect();
     while let Some(reply) = stream.next().await? {
+        if let Reply::Job(id) = reply {
+            job = Some(id);
+            continue;
+        }
         let Reply::Update(update) = reply else { continue };
         let Some(row) = open.get(&update.machine).copied() else { continue };
+        if update.news == News::Held {
+            open.remove(&update.machine);
+            summary.queue();
+            screen.held(row, life)?;
+            continue;
+        }
         if let News::Told(note) = &update.news {
             screen.note(row, note)?;
             continue;
@@ -300,6 +393,9 @@ async fn follow(
         Shape::Table | Shape::Csv | Shape::Name => {
             if plan.machines.len() > 1 {
                 eprintln!("{}", summary.in_words(command.require, begun.elapsed()));
+            }
+            if let Some(job) = job.filter(|_| command.output == Shape::Table) {
+                eprintln!("Later: fernwart job show {job}");
             }
         }
     }
@@ -328,6 +424,26 @@ impl Screen {
             Note::Turn => eprintln!("{name}  waits for its turn"),
         }
         Ok(())
+    }
+
+    /// A machine that is away: its order waits.
+    fn held(&mut self, row: &MachineRow, life: Duration) -> Result<(), Failure> {
+        let until = fernwart_client::now().saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+        match self.shape {
+            Shape::Table => say(&format!(
+                "{}  queued: away; it gets the order when it returns, until {}\n",
+                row.name,
+                moment(until)
+            )),
+            Shape::Jsonl | Shape::Json => {
+                let line = json!({"v": 1, "type": "result", "machine": row.name, "id": row.id,
+                    "customer": row.customer_name.as_raw(), "status": "queued", "until": until});
+                say(&(json_text(&line) + "\n"))
+            }
+            Shape::Csv => say(&format!("{},queued,,\n", row.name)),
+            Shape::Name => Ok(Exit::Done),
+        }
+        .map(drop)
     }
 
     /// Live output of one machine, with whatever could move a cursor escaped.

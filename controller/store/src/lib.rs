@@ -13,15 +13,15 @@ mod writes;
 pub use runs::{Expire, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
 pub use writer::Write;
 pub use writes::{
-    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, Rename, Seen, SetStanding,
-    SetTlsKey, Suspend,
+    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, NoteJournal, Rename, Seen,
+    SetStanding, SetTlsKey, Suspend,
 };
 
-use fernwart_fleet::{Job, Machine, Run, StoredToken};
+use fernwart_fleet::{Job, Machine, Run, RunState, StoredToken};
 use fernwart_protocol::codec;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, TokenId};
-use fernwart_protocol::staff::{CustomerRow, PendingStaff};
+use fernwart_protocol::staff::{ChainLink, CustomerRow, PendingStaff};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Row};
 use std::path::Path;
@@ -249,6 +249,68 @@ impl Store {
         let sql = "SELECT r.id, r.job, r.machine, r.state, r.outcome, r.refusal, r.receipt, r.settled_at, m.name FROM runs r \
                    JOIN machines m ON m.id = r.machine WHERE r.job = $1 ORDER BY m.name";
         sqlx::query(sql).bind(rows::number(job.0)).fetch_all(&self.pool).await?.iter().map(rows::run).collect()
+    }
+
+    /// A job's orders.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn orders(&self, job: JobId) -> Result<Vec<Envelope>, StoreError> {
+        let rows = sqlx::query("SELECT order_envelope FROM runs WHERE job = $1 ORDER BY id")
+            .bind(rows::number(job.0))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| rows::decoded(row.try_get("order_envelope")?, "order")).collect()
+    }
+
+    /// Orders that a machine may not have got yet, the first given first: held
+    /// ones, and those that were offered and have no outcome.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn undelivered(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<(Envelope, RunState)>, StoreError> {
+        let sql = "SELECT order_envelope, state FROM runs WHERE machine = $1 \
+                   AND state IN ('held', 'offered', 'running') AND not_after > $2 ORDER BY job, id";
+        let rows = sqlx::query(sql).bind(machine.to_string()).bind(now).fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| {
+                let state: String = row.try_get("state")?;
+                let state = state.parse().map_err(|()| StoreError::Damaged("state"))?;
+                Ok((rows::decoded(row.try_get("order_envelope")?, "order")?, state))
+            })
+            .collect()
+    }
+
+    /// Receipts of a machine's chain after `seq`, at most `count`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn chain_links(&self, machine: &MachineId, seq: u64, count: i64) -> Result<Vec<ChainLink>, StoreError> {
+        let sql = "SELECT chain_seq, chain_head, order_envelope, receipt, settled_at FROM runs \
+                   WHERE machine = $1 AND chain_seq > $2 AND receipt IS NOT NULL ORDER BY chain_seq LIMIT $3";
+        let query = sqlx::query(sql).bind(machine.to_string()).bind(rows::number(seq)).bind(count);
+        let link = |row: &sqlx::any::AnyRow| {
+            Ok(ChainLink {
+                seq: rows::unsigned(row.try_get("chain_seq")?),
+                head: rows::parsed(row, "chain_head")?,
+                order: rows::decoded(row.try_get("order_envelope")?, "order")?,
+                receipt: rows::decoded(row.try_get("receipt")?, "receipt")?,
+                at: row.try_get("settled_at")?,
+            })
+        };
+        query.fetch_all(&self.pool).await?.iter().map(link).collect()
+    }
+
+    /// How far a machine's journal went when it came last.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn journal(&self, machine: &MachineId) -> Result<Option<(u64, String)>, StoreError> {
+        let row = sqlx::query("SELECT journal_seq, journal_head FROM machines WHERE id = $1")
+            .bind(machine.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| Ok((rows::unsigned(row.try_get("journal_seq")?), row.try_get("journal_head")?))).transpose()
     }
 
     /// A run's order, receipt and report.

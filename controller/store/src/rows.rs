@@ -77,6 +77,7 @@ pub(crate) fn machine(row: &AnyRow) -> Result<Machine, StoreError> {
         labels: json(row, "labels")?,
         groups: json(row, "groups")?,
         verdict: json(row, "verdict")?,
+        alarm: clipped(row, "alarm")?,
     })
 }
 

@@ -58,7 +58,7 @@ impl Write for Expire {
     /// How many there were.
     type Reply = u64;
     async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
-        let sql = "UPDATE runs SET state = 'expired' WHERE (state IN ('queued', 'offered') AND not_after < $1) \
+        let sql = "UPDATE runs SET state = 'expired' WHERE (state IN ('queued', 'held', 'offered') AND not_after < $1) \
              OR (state = 'running' AND not_after < $2)";
         Ok(sqlx::query(sql).bind(self.before).bind(self.before - LONGEST_MS).execute(to).await?.rows_affected())
     }
@@ -150,7 +150,7 @@ async fn leave_queue(
     machine: Option<&MachineId>,
     state: RunState,
 ) -> Result<bool, sqlx::Error> {
-    let sql = "UPDATE runs SET state = $2 WHERE id = $1 AND state = 'queued' AND ($3 = '' OR machine = $3)";
+    let sql = "UPDATE runs SET state = $2 WHERE id = $1 AND state IN ('queued', 'held') AND ($3 = '' OR machine = $3)";
     let machine = machine.map(ToString::to_string).unwrap_or_default();
     let done = sqlx::query(sql).bind(run.to_string()).bind(state.as_str()).bind(machine).execute(to).await?;
     Ok(done.rows_affected() == 1)

@@ -444,3 +444,28 @@ impl Write for Draft {
         Ok(())
     }
 }
+
+/// How far a machine's journal goes, and what is wrong with that.
+#[derive(Debug)]
+pub struct NoteJournal {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its newest entry.
+    pub seq: u64,
+    /// That entry's hash.
+    pub head: Digest,
+    /// What is wrong; nothing leaves an older alarm as it is.
+    pub alarm: Option<Text<128>>,
+}
+
+impl Write for NoteJournal {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE machines SET journal_seq = $2, journal_head = $3, \
+                   alarm = CASE WHEN $4 = '' THEN alarm ELSE $4 END WHERE id = $1";
+        let alarm = self.alarm.as_ref().map(|alarm| alarm.as_raw().to_owned()).unwrap_or_default();
+        let query = sqlx::query(sql).bind(self.machine.to_string()).bind(crate::rows::number(self.seq));
+        query.bind(self.head.to_string()).bind(alarm).execute(to).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! The hub's chain of one machine's receipts, and checking it offline.
+//!
+//! Each receipt raises the chain's head; the machine keeps the heads that the
+//! hub has signed for. Whichever side rewrites its part, the other one knows.
+
+use crate::envelope;
+use crate::identity::{key_id, machine_id};
+use crate::sha256;
+use fernwart_protocol::document::{ChainEnd, Document, Envelope, Order, Receipt, UnixMs};
+use fernwart_protocol::id::{Digest, MachineId, PublicKey};
+use serde::{Deserialize, Serialize};
+
+/// Longest line of an exported chain, bytes: two documents in base64.
+const LINE_BYTES: usize = 256 * 1024;
+
+/// The head after one more receipt.
+pub fn next_head(last: &Digest, receipt: &Digest) -> Digest {
+    let mut all = b"fernwart chain 1\n".to_vec();
+    all.extend_from_slice(last.as_bytes());
+    all.extend_from_slice(receipt.as_bytes());
+    sha256(&all)
+}
+
+/// The head before the first receipt.
+pub fn no_head() -> Digest {
+    Digest::from_bytes([0; 32])
+}
+
+/// One line of an exported chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Line {
+    /// The first line: whose it is, and what signs.
+    Chain {
+        /// Version of this shape.
+        v: u32,
+        /// The machine's evidence public key.
+        evidence_key: PublicKey,
+    },
+    /// A run: its order, and the machine's signed outcome.
+    Run {
+        /// Version of this shape.
+        v: u32,
+        /// Its place, from 1.
+        seq: u64,
+        /// When the hub has stored it.
+        at: UnixMs,
+        /// The order as it was signed.
+        order: Envelope,
+        /// The receipt as it was signed.
+        receipt: Envelope,
+    },
+    /// The last line: the hub's word on how far it goes.
+    End {
+        /// Version of this shape.
+        v: u32,
+        /// The hub's evidence public key.
+        hub_key: PublicKey,
+        /// Its signed [`ChainEnd`].
+        end: Envelope,
+    },
+}
+
+/// What is wrong with an exported chain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadChain {
+    /// A line cannot be read, or stands where it must not.
+    #[error("line {0} is not a line of a chain of receipts")]
+    Line(u64),
+    /// A receipt is missing, or stands twice.
+    #[error("receipt {expected} is missing: {found} stands in its place")]
+    Gap {
+        /// What should come.
+        expected: u64,
+        /// What came.
+        found: u64,
+    },
+    /// A receipt is not signed by the machine, or is about something else.
+    #[error("receipt {0} is not what the machine has signed for this order")]
+    Receipt(u64),
+    /// The end is missing, signed by somebody else, or does not fit.
+    #[error("the chain has no end that its hub has signed: it was cut or altered")]
+    End,
+}
+
+/// A chain that holds together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verified {
+    /// Whose it is.
+    pub machine: MachineId,
+    /// How many receipts it has.
+    pub receipts: u64,
+    /// The key that signed its end; whoever verifies must know it as the hub's.
+    pub hub_key: PublicKey,
+}
+
+/// Checks an exported chain, line by line.
+///
+/// # Errors
+/// At the first thing that does not hold.
+pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadChain> {
+    let mut key: Option<PublicKey> = None;
+    let (mut seq, mut head) = (0u64, no_head());
+    let mut end = None;
+    for (number, text) in lines.enumerate() {
+        let number = number as u64 + 1;
+        if end.is_some() || text.len() > LINE_BYTES {
+            return Err(BadChain::Line(number));
+        }
+        match (serde_json::from_str(text).map_err(|_| BadChain::Line(number))?, key) {
+            (Line::Chain { evidence_key, .. }, None) => key = Some(evidence_key),
+            (Line::Run { seq: found, order, receipt, .. }, Some(key)) => {
+                if found != seq + 1 {
+                    return Err(BadChain::Gap { expected: seq + 1, found });
+                }
+                let bad = || BadChain::Receipt(found);
+                let said: Receipt = envelope::open(&receipt, &key).map_err(|_| bad())?;
+                let asked = Order::from_bytes(order.bytes.as_bytes()).map_err(|_| bad())?;
+                let machine = machine_id(&key);
+                let fits = (said.machine, asked.machine) == (machine, machine)
+                    && said.run == asked.run
+                    && said.order == sha256(order.bytes.as_bytes());
+                if !fits {
+                    return Err(bad());
+                }
+                seq = found;
+                head = next_head(&head, &sha256(receipt.bytes.as_bytes()));
+            }
+            (Line::End { hub_key, end: signed, .. }, Some(key)) => {
+                let said: ChainEnd = envelope::open(&signed, &hub_key).map_err(|_| BadChain::End)?;
+                let machine = machine_id(&key);
+                if said.key != key_id(&hub_key) || (said.machine, said.seq, said.head) != (machine, seq, head) {
+                    return Err(BadChain::End);
+                }
+                end = Some(Verified { machine, receipts: seq, hub_key });
+            }
+            (Line::Chain { .. }, Some(_)) | (Line::Run { .. } | Line::End { .. }, None) => {
+                return Err(BadChain::Line(number));
+            }
+        }
+    }
+    end.ok_or(BadChain::End)
+}

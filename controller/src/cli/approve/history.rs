@@ -1,0 +1,45 @@
+//! What was approved before: versions, who signed, what each changed.
+
+use super::{Exit, Failure, Place, say, with_session};
+use crate::cli::output::day;
+use fernwart_certs::approve::past;
+use fernwart_protocol::staff::{Reply, Request};
+use std::fmt::Write;
+
+/// Lists the published versions, the newest last. A signature is told only if
+/// it holds for an approver of the root in force; whoever has gone since is
+/// told as a former approver.
+pub(super) fn show(place: &Place) -> Result<Exit, Failure> {
+    let versions = with_session(place, async |session| {
+        session.sync().await?;
+        let mut versions = Vec::new();
+        for reply in session.collect(&Request::History).await? {
+            if let Reply::File(file) = reply {
+                versions.extend(past::read(file.bytes.as_bytes(), &session.catalogue));
+            }
+        }
+        Ok(versions)
+    })?;
+    let mut out = String::new();
+    for (at, version) in versions.iter().enumerate() {
+        let before = at.checked_sub(1).and_then(|before| versions.get(before));
+        let signed: Vec<_> = version.signers.iter().map(|key| short(&key.to_string())).collect();
+        let former = if version.former > 0 { format!(" and {} former", version.former) } else { String::new() };
+        // Writing into a String does not fail.
+        let _ = writeln!(
+            out,
+            "version {} · until {} · signed by {}{former}",
+            version.number,
+            day(version.until),
+            signed.join(", ")
+        );
+        for line in version.changes(before) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    say(&out)
+}
+
+fn short(key: &str) -> String {
+    format!("fwa1-{}…", key.get(..8).unwrap_or_default())
+}
