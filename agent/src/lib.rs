@@ -11,6 +11,7 @@ pub mod check;
 pub mod collect;
 pub mod enroll;
 pub mod executor;
+pub mod history;
 pub mod home;
 pub mod local;
 pub mod message;

@@ -1,11 +1,13 @@
 //! Asking the running agent, from its own machine: a socket in its folder.
 //!
 //! One line of JSON each way. The socket can be reached by whoever may enter
-//! the folder (mode 0700), and the kernel's word on who calls is checked, too.
+//! the folder: the administrator, and the accounts that the policy says are
+//! asked. Whoever calls, the kernel's word on who that is decides.
 
 use crate::executor::Handle;
 use crate::executor::books::{Books, Phase, RunRecord};
-use crate::executor::policy::Mode;
+use crate::executor::policy::{Mode, Policy};
+use crate::home::Home;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Both;
@@ -160,20 +162,25 @@ pub(crate) fn last_run(books: &Books) -> Option<LastRun> {
 ///
 /// # Errors
 /// When the socket cannot be made.
-pub async fn serve(socket: &Path, executor: Handle) -> io::Result<()> {
-    match std::fs::remove_file(socket) {
+pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
+    let socket = home.socket();
+    match std::fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = tokio::net::UnixListener::bind(socket)?;
+    let listener = tokio::net::UnixListener::bind(&socket)?;
+    let accounts = || Policy::from_toml(&std::fs::read_to_string(home.policy()).unwrap_or_default());
+    let accounts = || accounts().map(|policy| policy.asked().to_vec()).unwrap_or_default();
+    open_to(home, &accounts())?;
     let me = rustix::process::geteuid().as_raw();
     loop {
         let (stream, _) = listener.accept().await?;
         let caller = stream.peer_cred()?;
-        if caller.uid() != me && caller.uid() != 0 {
+        let whole = caller.uid() == me || caller.uid() == 0;
+        if !whole && !accounts().contains(&name_of(caller.uid())) {
             continue;
         }
-        let by = account(caller.uid(), caller.pid());
+        let by = Caller { account: account(caller.uid(), caller.pid()), whole };
         let executor = executor.clone();
         // One question at a time is enough for one machine's owner.
         let _ = tokio::time::timeout(PATIENCE, answer(stream, executor, by)).await;
@@ -185,22 +192,47 @@ pub async fn serve(socket: &Path, executor: Handle) -> io::Result<()> {
 fn account(uid: u32, pid: Option<i32>) -> Text<64> {
     let login = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
     let login = login.and_then(|text| text.trim().parse::<u32>().ok()).filter(|login| *login != u32::MAX);
-    let uid = login.unwrap_or(uid);
+    Text::clipped(&name_of(login.unwrap_or(uid)))
+}
+
+/// An account's name; its number where it has none.
+pub(crate) fn name_of(uid: u32) -> String {
     let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, id) = (fields.next()?, fields.nth(1)?);
         (id.parse() == Ok(uid)).then(|| name.to_owned())
     });
-    Text::clipped(&name.unwrap_or_else(|| uid.to_string()))
+    name.unwrap_or_else(|| uid.to_string())
 }
 
-async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Text<64>) -> Option<()> {
+/// Lets these accounts reach the socket, and nothing else: the folder can be
+/// passed through but not listed, and its files keep their modes.
+///
+/// # Errors
+/// When the modes cannot be set.
+pub(crate) fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, socket) = if accounts.is_empty() { (0o700, 0o600) } else { (0o711, 0o666) };
+    let mode = |path: &Path, bits| std::fs::set_permissions(path, PermissionsExt::from_mode(bits));
+    mode(&home.socket(), socket)?;
+    mode(home.path(), folder)
+}
+
+/// Who calls, and whether as administrator.
+struct Caller {
+    account: Text<64>,
+    whole: bool,
+}
+
+async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Caller) -> Option<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(QUESTION)).read_line(&mut line).await.ok()?;
     let question = match serde_json::from_str(&line).ok()? {
-        Question::Word { word, .. } => Question::Word { word, by: caller },
+        // An account that is asked says yes, no and stop; not what time it is.
+        Question::Word { word: Word::TrustClock, .. } if !caller.whole => return None,
+        Question::Word { word, .. } => Question::Word { word, by: caller.account },
         other => other,
     };
     let answer = executor.ask(question).await?;

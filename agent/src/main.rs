@@ -8,7 +8,7 @@ use fernwart_agent::home::{self, Enrollment, Home};
 use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
-use fernwart_agent::{action::cage, check, enroll, owner, run, service, status};
+use fernwart_agent::{action::cage, check, enroll, history, owner, run, service, status};
 use fernwart_certs::invitation::{Invitation, LONGEST};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
@@ -75,6 +75,11 @@ enum Command {
         /// As JSON lines that `fernwart journal verify` can check
         #[arg(long)]
         export: bool,
+    },
+    /// What was done here, by whom, why, and with what result
+    History {
+        /// One of them, whole
+        number: Option<usize>,
     },
     /// What you are asked
     Questions,
@@ -187,25 +192,29 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         }
         Command::Policy { command: PolicyCommand::Check } => check_policy(home, words),
         Command::Journal { export } => journal(home, &enrollment?, export, words),
+        Command::History { number } => {
+            let lines = journal_lines(home, || enrollment.map_err(anyhow::Error::from))?;
+            say(&history::in_words(&lines, number, words).ok_or_else(Trouble::no_such_run)?)
+        }
         Command::Questions => {
-            enrollment?;
+            reachable(home, enrollment)?;
             say(&owner::questions(home, words)?)
         }
         Command::Allow { what, span } => {
-            enrollment?;
+            reachable(home, enrollment)?;
             say(&owner::word(home, owner::allow(&what, span)?, words)?)
         }
         Command::Deny { number } => {
-            enrollment?;
+            reachable(home, enrollment)?;
             say(&owner::word(home, Word::Deny(number), words)?)
         }
         Command::Pause { span } => {
-            enrollment?;
+            reachable(home, enrollment)?;
             let span = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
             say(&owner::word(home, Word::Pause(span), words)?)
         }
         Command::Resume => {
-            enrollment?;
+            reachable(home, enrollment)?;
             say(&owner::word(home, Word::Resume, words)?)
         }
         Command::Check { trust_clock } => {
@@ -354,7 +363,12 @@ fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn journal_lines(home: &Home, enrollment: &Enrollment) -> anyhow::Result<Vec<Line>> {
+/// Whoever may speak to the running agent need not read its folder.
+fn reachable(home: &Home, enrollment: Result<Enrollment, Trouble>) -> Result<(), Trouble> {
+    if home.socket().exists() { Ok(()) } else { enrollment.map(drop) }
+}
+
+fn journal_lines(home: &Home, enrollment: impl FnOnce() -> anyhow::Result<Enrollment>) -> anyhow::Result<Vec<Line>> {
     let ask = |question: &Question| match local::ask(&home.socket(), question)? {
         None => Ok(None),
         Some(Answer::Journal(lines)) => Ok(Some(lines)),
@@ -367,7 +381,7 @@ fn journal_lines(home: &Home, enrollment: &Enrollment) -> anyhow::Result<Vec<Lin
     loop {
         let from = lines.len() as u64 + 1;
         match ask(&Question::Journal { from })? {
-            None => return Ok(journal_at_rest(home, enrollment.machine)?),
+            None => return Ok(journal_at_rest(home, enrollment()?.machine)?),
             Some(page) if !page.is_empty() => lines.extend(page),
             Some(_) => {
                 let end = ask(&Question::JournalHead)?.and_then(|end| end.into_iter().next()).context("no end")?;
@@ -382,7 +396,7 @@ fn journal_lines(home: &Home, enrollment: &Enrollment) -> anyhow::Result<Vec<Lin
 }
 
 fn journal(home: &Home, enrollment: &Enrollment, export: bool, words: &Words) -> anyhow::Result<ExitCode> {
-    let lines = journal_lines(home, enrollment)?;
+    let lines = journal_lines(home, || Ok(enrollment.clone()))?;
     if export {
         let mut out = String::new();
         for line in lines {

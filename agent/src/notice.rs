@@ -12,8 +12,9 @@ use std::process::{Command, Stdio};
 
 const BUSCTL: &str = "/usr/bin/busctl";
 
-/// Shows one question; tries each person's bus once.
-pub(crate) fn show(shop: &str, asked: &Asked) {
+/// Shows one question to these accounts, or to all where none is named; tries
+/// each person's bus once.
+pub(crate) fn show(shop: &str, asked: &Asked, accounts: &[String]) {
     let Ok(people) = std::fs::read_dir("/run/user") else { return };
     let title = asked.title.as_ref().map_or_else(|| asked.action.word().to_owned(), |title| title.de.clone());
     let head = format!("{shop}: {title}?");
@@ -21,7 +22,9 @@ pub(crate) fn show(shop: &str, asked: &Asked) {
     for person in people.flatten() {
         let bus = person.path().join("bus");
         let Ok(owner) = bus.metadata().map(|bus| (bus.uid(), bus.gid())) else { continue };
-        notify(&bus, owner, &head, &body);
+        if accounts.is_empty() || accounts.contains(&crate::local::name_of(owner.0)) {
+            notify(&bus, owner, &head, &body);
+        }
     }
 }
 

@@ -67,7 +67,7 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     };
     let mut uplink = tokio::spawn(uplink.run());
     let socket = home.socket();
-    let local = crate::local::serve(&socket, executor.clone());
+    let local = crate::local::serve(home, executor.clone());
     tokio::pin!(local);
     tokio::select! {
         _ = terminate.recv() => {}

@@ -60,6 +60,11 @@ impl Trouble {
         Self::new("no-such-question", "FW-OWN-13", USAGE, String::new())
     }
 
+    /// There is no run of this number.
+    pub const fn no_such_run() -> Self {
+        Self::new("no-such-run", "FW-OWN-16", USAGE, String::new())
+    }
+
     /// All repairs are allowed only for a while.
     pub const fn how_long() -> Self {
         Self::new("how-long", "FW-OWN-14", USAGE, String::new())

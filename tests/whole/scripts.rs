@@ -168,3 +168,158 @@ fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
     assert_eq!(machine.journal().iter().filter(acted).count(), 1);
     drop(asking);
 }
+
+#[test]
+fn an_account_that_the_policy_names_may_answer_and_no_other() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711)).expect("opened");
+    let world = World::in_folder(folder);
+    let machine = world.add_machine("kasse-1");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    policy(&machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nasked = [\"games\"]\n");
+    let log = world.path().join("asked.log");
+    let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
+    let mut asking = fernwart_tests::Process::start(&mut command, &log);
+    wait_until("the owner is asked", || {
+        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana would like to")
+    });
+    let program = world.path().join("agent");
+    std::fs::copy(fernwart_tests::program("fernwart-agent"), &program).expect("copied");
+    let as_account = |account: &str, words: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid", account, "--clear-groups"]).arg(&program).arg("--home").arg(&machine.home);
+        fernwart_tests::run(command.args(["--lang", "en"]).args(words).env_remove("LC_ALL"))
+    };
+    let stranger = as_account("nobody", &["questions"]);
+    assert!(stranger.code != 0 && !stranger.out.contains("jana"), "{stranger:?}");
+    for file in ["evidence.key", "sealing.key", "tls.identity", "books.redb"] {
+        let mut read = std::process::Command::new("setpriv");
+        read.args(["--reuid", "games", "--clear-groups", "cat"]).arg(machine.home.join(file));
+        let said = fernwart_tests::run(&mut read);
+        assert!(said.code != 0 && said.out.is_empty(), "{file} stays closed");
+    }
+    let said = as_account("games", &["questions"]).exits(0).out;
+    let number = said.split_whitespace().next().expect("a number").to_owned();
+    let clock = as_account("games", &["check", "--trust-clock"]);
+    assert!(clock.code != 0, "{clock:?}");
+    as_account("games", &["allow", &number]).exits(0);
+    wait_until("it is over", || !asking.is_running());
+    assert!(asking.log().contains("allowed by \"games\""), "{}", asking.log());
+    // The owner reads afterwards who did what, and who allowed it.
+    let told = machine.owner(&["--lang", "de", "history"]).exits(0).out;
+    assert!(told.contains("Probe mend  jana  „x“  erledigt  Sie haben zugestimmt (games)"), "{told}");
+    let whole = machine.owner(&["--lang", "en", "history", "1"]).exits(0).out;
+    for part in ["Test mend", "mend 1", "jana", "you said yes (games)", "done", "no"] {
+        assert!(whole.contains(part), "{part}: {whole}");
+    }
+    assert!(machine.owner(&["history", "9"]).exits(2).err.contains("FW-OWN-16"));
+}
+
+#[test]
+fn an_order_is_held_for_a_machine_that_is_away_and_run_once_when_it_returns() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    world.approve(&Script::new("mend", "echo mended\n"));
+    machine.agent.stop();
+    wait_until("it is away", || !world.is_online("kasse-1"));
+    // Without --queue it is over at once.
+    run(&world, &["mend", "kasse-1"]).exits(4);
+    let said = run(&world, &["mend", "kasse-1", "--queue", "8h", "-o", "jsonl"]).exits(0);
+    assert_eq!(result(&said)["status"], "queued");
+    run(&world, &["mend", "kasse-1", "--queue", "8h"]).exits(0);
+    let taken_back = run(&world, &["mend", "kasse-1", "--queue", "8h"]).exits(0);
+    assert!(taken_back.out.contains("queued: away"), "{}", taken_back.out);
+    world.technician(&["job", "cancel", "4"]).exits(0);
+    let state = |job: &str| world.technician(&["job", "show", job, "-o", "jsonl"]).exits(0).json_lines()[0].clone();
+    assert_eq!((state("2")["state"].as_str(), state("4")["state"].as_str()), (Some("held"), Some("cancelled")));
+    machine.restart();
+    for job in ["2", "3"] {
+        wait_until("it is run", || state(job)["outcome"] == "ok");
+    }
+    let started = |machine: &Machine| machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
+    assert_eq!(started(&machine), 2);
+    // Neither another return nor another hub brings it again.
+    machine.agent.kill_9();
+    world.hub.kill_9();
+    world.restart_hub();
+    machine.restart();
+    wait_until("it is back", || world.is_online("kasse-1"));
+    let said = run(&world, &["mend", "kasse-1"]).exits(0);
+    assert!(said.out.contains("done in"), "{}", said.out);
+    assert_eq!(started(&machine), 3);
+}
+
+#[test]
+fn a_job_is_given_anew_where_it_failed() {
+    let world = World::new();
+    let (one, two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
+    trusting(&one);
+    policy(&two, "[look]\nmode = \"allow\"\n[act]\nmode = \"never\"\n");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    run(&world, &["mend", "all", "--parallel", "50%"]).exits(3);
+    trusting(&two);
+    let said = world.technician(&["job", "retry", "1", "--failed"]).exits(0);
+    assert!(said.out.contains("kasse-2  done") && !said.out.contains("kasse-1"), "{}", said.out);
+    let said = world.technician(&["job", "retry", "2", "--failed"]).exits(2);
+    assert!(said.err.contains("FW-CLI-16"), "{}", said.err);
+    world.technician(&["job", "retry", "1"]).exits(0);
+}
+
+#[test]
+fn a_machines_receipts_are_exported_and_hold_until_somebody_touches_them() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    world.approve(&Script::new("mend", "echo mended\n"));
+    run(&world, &["mend", "kasse-1"]).exits(0);
+    assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+    let shown = world.technician(&["journal", "show", "kasse-1"]).exits(0).out;
+    assert!(shown.contains("mend 1") && shown.contains("diagnose") && shown.contains("act.mode = allow"), "{shown}");
+    let text = world.technician(&["journal", "export", "kasse-1"]).exits(0).out;
+    let file = world.path().join("chain.jsonl");
+    let verify = |text: &str| {
+        std::fs::write(&file, text).expect("written");
+        world.technician(&["journal", "verify", file.to_str().expect("text")])
+    };
+    let said = verify(&text).exits(0);
+    assert!(said.out.contains("whole: 2 receipts") && said.out.contains("the hub of this home"), "{}", said.out);
+    let lines: Vec<&str> = text.lines().collect();
+    let without = |place: usize| {
+        let kept = lines.iter().enumerate().filter(|(at, _)| *at != place);
+        kept.map(|(_, line)| format!("{line}\n")).collect::<String>()
+    };
+    for place in 0..lines.len() {
+        verify(&without(place)).exits(1);
+    }
+    verify(&text.replace("\"seq\":2", "\"seq\":1")).exits(1);
+    // Receipts of another machine, or another order, do not fit either.
+    let mut swapped = lines.clone();
+    swapped.swap(1, 2);
+    verify(&(swapped.join("\n").replace("\"seq\":2", "\"seq\":9") + "\n")).exits(1);
+}
+
+#[test]
+fn a_machine_whose_records_went_back_is_noticed_and_named() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let look = || assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+    look();
+    machine.agent.stop();
+    let (books, backup) = (machine.home.join("books.redb"), world.path().join("books.backup"));
+    std::fs::copy(&books, &backup).expect("copied");
+    machine.restart();
+    wait_until("it is back", || world.is_online("kasse-1"));
+    look();
+    machine.agent.stop();
+    wait_until("it is away", || !world.is_online("kasse-1"));
+    machine.restart();
+    wait_until("the hub has seen its journal", || world.is_online("kasse-1"));
+    machine.agent.stop();
+    std::fs::copy(&backup, &books).expect("put back");
+    machine.restart();
+    wait_until("the hub notices", || world.hub.log().contains("its journal went back from entry"));
+    let listed = world.technician(&["ls"]).exits(0).out;
+    assert!(listed.contains("crit: its journal went back"), "{listed}");
+}

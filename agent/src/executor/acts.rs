@@ -15,6 +15,7 @@ use fernwart_protocol::limits::OUTPUT_BYTES;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_hub::{Delivered, Note, Stream};
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::warn;
@@ -96,7 +97,11 @@ impl Executor {
                     (false, true) => Outcome::Ok,
                     (false, false) => Outcome::Failed,
                 };
-                (Proof { outcome, ..proof }, report.pack().ok())
+                let mut told = serde_json::Map::new();
+                told.insert("exit".into(), json!(report.exit));
+                told.insert("means".into(), json!(report.means));
+                told.insert("mended".into(), json!(report.is_well()));
+                (Proof { outcome, told, ..proof }, report.pack().ok())
             }
             Err(error) => {
                 warn!(%run, %error, "a script was not run");

@@ -206,6 +206,11 @@ impl Permit {
         &self.authentic
     }
 
+    /// The script it permits, if it is one.
+    pub fn script(&self) -> Option<&Script> {
+        self.ready.as_ref().map(|ready| &ready.script)
+    }
+
     /// Spends the permit on what it permits.
     pub fn spend(self) -> Permitted {
         match (self.authentic.order.action, self.ready) {

@@ -21,6 +21,8 @@ pub(super) struct Proof {
     /// What permitted it, and the policy's hash then.
     pub(super) permitted: Option<(Rule, Digest)>,
     pub(super) started_at: UnixMs,
+    /// What else its line in the journal tells.
+    pub(super) told: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Proof {
@@ -34,6 +36,7 @@ impl Proof {
             staff: Text::default(),
             permitted: None,
             started_at,
+            told: serde_json::Map::new(),
         }
     }
 
@@ -51,6 +54,9 @@ impl Proof {
         let mut about = json!({
             "run": self.order.run, "outcome": self.outcome, "body": sha256(body), "body_bytes": body.len(),
         });
+        if let Some(fields) = about.as_object_mut() {
+            fields.extend(self.told.clone());
+        }
         if let (Some(refusal), Some(fields)) = (self.refusal, about.as_object_mut()) {
             fields.insert("code".into(), refusal.code().into());
             fields.insert("staff".into(), self.staff.as_raw().into());

@@ -123,10 +123,14 @@ impl Executor {
     /// Books first, then the effect.
     pub(super) fn begin(&mut self, envelope: Envelope, permit: Permit, policy: Digest) -> Result<(), BooksError> {
         let order = permit.authentic().order().clone();
-        let body = json!({
+        let mut body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
             "reason": order.reason, "permitted_by": permit.rule().0,
         });
+        if let (Some(script), Some(fields)) = (permit.script(), body.as_object_mut()) {
+            fields.insert("title".into(), json!(script.manifest.title));
+            fields.insert("undo".into(), json!(script.manifest.undo));
+        }
         let record = RunRecord {
             order: envelope,
             phase: Phase::Started,

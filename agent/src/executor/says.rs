@@ -10,6 +10,7 @@ use fernwart_protocol::text::{Text, chain};
 use fernwart_protocol::to_hub::{Delivered, Note};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tracing::warn;
 
 /// The owner's standing word. Kept in a file: a pause outlives a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +140,10 @@ impl Executor {
     pub(super) fn notify_owner(&self) {
         let Some(asked) = self.asked().into_iter().next_back() else { return };
         let shop = self.catalogue.shop.name.to_string();
-        self.runtime.spawn_blocking(move || crate::notice::show(&shop, &asked));
+        let accounts = self.policy().asked().to_vec();
+        if let Err(error) = local::open_to(&self.home, &accounts) {
+            warn!(%error, "those who are asked cannot reach the agent");
+        }
+        self.runtime.spawn_blocking(move || crate::notice::show(&shop, &asked, &accounts));
     }
 }

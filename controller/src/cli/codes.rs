@@ -67,6 +67,7 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-OWN-12", "the agent is not running, so nobody can answer", "fernwart-agent run"),
     ("FW-OWN-13", "there is no such question, or not any more", "fernwart-agent questions"),
     ("FW-OWN-14", "all repairs are allowed only for a while", "fernwart-agent allow repair --for 2h"),
+    ("FW-OWN-16", "nothing of this number was done on the machine", "fernwart-agent history"),
     ("FW-OWN-15", "the owner's decision could not be kept", "free some space on the machine"),
     ("FW-OWN-11", "the policy file cannot be used", "fernwart-agent policy check says why"),
     ("FW-OWN-10", "without a terminal the policy must be given", "--policy ask, nightly, trusted or a file"),

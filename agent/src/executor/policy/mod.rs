@@ -69,6 +69,10 @@ struct Act {
     scripts: Option<Vec<BundleName>>,
     /// Acts a day; any number if it is not there.
     changes_per_day: Option<u32>,
+    /// Accounts that are asked on their desktops, and may answer without being
+    /// administrator; only the administrator if it is not there.
+    #[serde(default)]
+    asked: Vec<String>,
 }
 
 /// Why a policy file is not in force.
@@ -163,6 +167,11 @@ impl Policy {
     /// How acting is handled.
     pub fn act(&self) -> Mode {
         self.rules.as_ref().map_or(Mode::Never, |file| file.act.mode)
+    }
+
+    /// Accounts that may answer beside the administrator.
+    pub fn asked(&self) -> &[String] {
+        self.rules.as_ref().map_or(&[], |file| &file.act.asked)
     }
 
     /// How long a question to the owner waits for an answer.
