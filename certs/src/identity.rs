@@ -75,6 +75,12 @@ impl SigningKey {
         keyfile::create(path, &self.pkcs8)
     }
 
+    /// PKCS#8, DER.
+    #[cfg(feature = "approve")]
+    pub(crate) fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
     /// The public key.
     #[expect(clippy::expect_used, reason = "an Ed25519 public key has 32 bytes (RFC 8032, 5.1.5)")]
     pub fn public(&self) -> PublicKey {

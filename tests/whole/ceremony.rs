@@ -115,3 +115,87 @@ fn with_two_of_three_approvers_one_signature_publishes_nothing_and_two_do() {
     let beyond = shop.at("ole", &["invite", "Demo"]).exits(3);
     assert!(beyond.err.contains("FW-HUB-03"), "{}", beyond.err);
 }
+
+fn secret_file(path: &Path, text: &str) -> String {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path).expect("a file");
+    std::io::Write::write_all(&mut file, text.as_bytes()).expect("written");
+    path.to_str().expect("text").to_owned()
+}
+
+#[test]
+fn a_protected_key_signs_with_its_passphrase_and_never_lies_on_a_hub() {
+    let shop = Shop { folder: tempfile::tempdir().expect("a folder") };
+    let right = secret_file(&shop.folder.path().join("right"), "lampe kiesel anker\n");
+    let wrong = secret_file(&shop.folder.path().join("wrong"), "lampe kiesel\n");
+    let key = shop.at("anna", &["approver", "new", "--passphrase-file", &right]).exits(0).out;
+    // To name it, nobody needs the passphrase.
+    assert_eq!(shop.at("anna", &["approver", "show"]).exits(0).out, key);
+    let address = format!("127.0.0.1:{}", free_port());
+    let init = ["init", "--address", &address, "--listen", &address, "--approver", key.trim(), "-k", "1"];
+    shop.at("shop", &init).exits(0);
+    let draft = shop.path("shop/first-draft.json");
+    let unread = shop.at("anna", &["catalogue", "sign", "--file", &draft]);
+    let id = unread.err.split("--yes ").nth(1).expect("an id").split_whitespace().next().expect("an id").to_owned();
+    let sign = |more: &[&str]| {
+        let words = ["catalogue", "sign", "--file", &draft, "--yes", &id];
+        shop.at("anna", &[&words[..], more].concat())
+    };
+    let nobody = sign(&[]).exits(2);
+    assert!(nobody.err.contains("FW-CAT-17") && nobody.err.contains("--passphrase-file"), "{}", nobody.err);
+    let closed = sign(&["--passphrase-file", &wrong]).exits(3);
+    assert!(closed.err.contains("the passphrase does not open this key"), "{}", closed.err);
+    sign(&["--passphrase-file", &right]).exits(0);
+    shop.at("shop", &["catalogue", "publish", "--file", &draft]).exits(0);
+    // Protected or not, it has no place on a hub.
+    let copy = shop.folder.path().join("shop/hub/catalogue/backup");
+    std::fs::copy(shop.folder.path().join("anna/approver/approver.key"), copy).expect("copied");
+    let said = shop.at("shop", &["serve"]).exits(3);
+    assert!(said.err.contains("FW-HUB-22"), "{}", said.err);
+}
+
+#[test]
+fn approvers_come_and_go_and_every_machine_follows() {
+    let world = fernwart_tests::World::new();
+    let machine = world.add_machine("kasse-1");
+    let home = |name: &str| world.path().join(name);
+    let ben = run(&mut staff_command(&home("ben"), &["approver", "new"])).exits(0).out.trim().to_owned();
+    let own = world.technician(&["approver", "show"]).exits(0).out.trim().to_owned();
+    let propose = |words: &[&str]| world.technician(&[&["catalogue", "rotate"][..], words].concat());
+    assert!(propose(&["--add", &own]).exits(2).err.contains("is an approver already"));
+    assert!(propose(&["-k", "5"]).exits(2).err.contains("FW-CAT-16"));
+    let said = propose(&["--add", &ben, "-k", "2"]).exits(0);
+    assert!(said.err.contains(&format!("+ approver {ben}")) && said.err.contains("2 of 2"), "{}", said.err);
+    assert!(said.err.contains("signed: 1 of 2 signatures"), "{}", said.err);
+    world.technician(&["catalogue", "publish"]).exits(3);
+    let sign = |key: &str| {
+        let unread = world.technician(&["catalogue", "sign", "--key", key]).exits(2);
+        let id = unread.err.split("--yes ").nth(1).expect("an id").split_whitespace().next().expect("an id");
+        world.technician(&["catalogue", "sign", "--key", key, "--yes", id])
+    };
+    let ben_home = home("ben");
+    sign(ben_home.to_str().expect("text")).exits(0);
+    world.technician(&["catalogue", "publish"]).exits(0);
+    let root = |number: u64| {
+        move |(kind, body): &(String, serde_json::Value)| {
+            kind == "catalogue_followed" && body["versions"]["root"] == number
+        }
+    };
+    wait_until("the machine follows", || machine.journal().iter().any(root(2)));
+    // From now on it takes two, and nobody signs what they have proposed.
+    let folder = home("particulars");
+    let folder = folder.to_str().expect("text");
+    world.technician(&["catalogue", "show", "--to", folder]).exits(0);
+    let file = home("particulars").join("shop.json");
+    let text = std::fs::read_to_string(&file).expect("read").replace("Nordlicht IT", "Polarlicht IT");
+    std::fs::write(&file, text).expect("written");
+    world.technician(&["catalogue", "propose", folder]).exits(0);
+    let own_home = world.shop();
+    let own_proposal = sign(own_home.to_str().expect("text")).exits(3);
+    assert!(own_proposal.err.contains("nobody approves their own proposal"), "{}", own_proposal.err);
+    sign(ben_home.to_str().expect("text")).exits(0);
+    world.technician(&["catalogue", "publish"]).exits(3);
+    let history = world.technician(&["catalogue", "history"]).exits(0).out;
+    assert!(history.contains("version 2") && history.contains("nothing but its dates"), "{history}");
+    assert_eq!(history.matches("signed by fwa1-").count(), 2, "{history}");
+}

@@ -8,9 +8,11 @@
 
 mod draft;
 pub mod past;
+mod protected;
 mod publish;
 
 pub use draft::{Contents, Draft, FirstRoot, NextRoot, Progress, Proposed, SignError};
+pub use protected::{ProtectError, ProtectedKey};
 pub use publish::{HubRoles, PublishError, freshen, publish};
 
 use crate::catalogue::{CatalogueError, Trusted};

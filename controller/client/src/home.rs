@@ -1,9 +1,10 @@
 //! Homes of staff members and approvers: their keys, and what they trust.
 
+use fernwart_certs::approve::{ProtectError, ProtectedKey};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Floors, Trusted};
 use fernwart_certs::identity::{SigningKey, TlsIdentity, staff_key_id};
 use fernwart_certs::keyfile::{self, KeyFileError};
-use fernwart_protocol::id::{Digest, KeyId};
+use fernwart_protocol::id::{Digest, KeyId, PublicKey};
 use fernwart_protocol::text::Text;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -222,8 +223,13 @@ impl StaffHome {
 /// An approver's home: one key, kept away from every network.
 #[derive(Debug)]
 pub struct ApproverHome {
-    /// The key.
-    pub key: SigningKey,
+    key: ApproverKey,
+}
+
+#[derive(Debug)]
+enum ApproverKey {
+    Open(SigningKey),
+    Protected(Box<ProtectedKey>),
 }
 
 const APPROVER_KEY: &str = "approver.key";
@@ -234,15 +240,50 @@ impl ApproverHome {
         path.join(APPROVER_KEY).exists()
     }
 
-    /// Makes a home with a new key.
+    /// Makes a home with a new key, behind a passphrase if there is one.
     ///
     /// # Errors
     /// When one is there already, or it cannot be written.
-    pub fn create(path: &Path) -> Result<Self, ClientHomeError> {
+    pub fn create(path: &Path, passphrase: Option<&str>) -> Result<Self, ClientHomeError> {
         make_folder(path)?;
-        let key = SigningKey::generate().map_err(|_| ClientHomeError::Damaged(path.to_owned()))?;
-        key.create(&path.join(APPROVER_KEY)).map_err(ClientHomeError::Key)?;
-        Ok(Self { key })
+        let damaged = || ClientHomeError::Damaged(path.to_owned());
+        let key = SigningKey::generate().map_err(|_| damaged())?;
+        let file = path.join(APPROVER_KEY);
+        match passphrase {
+            None => key.create(&file).map_err(ClientHomeError::Key)?,
+            Some(passphrase) => {
+                let sealed = ProtectedKey::seal(&key, passphrase).and_then(|sealed| sealed.to_bytes());
+                keyfile::create(&file, &sealed.map_err(|_| damaged())?).map_err(ClientHomeError::Key)?;
+            }
+        }
+        Ok(Self { key: ApproverKey::Open(key) })
+    }
+
+    /// Its public key; no passphrase is needed for that.
+    pub fn public(&self) -> PublicKey {
+        match &self.key {
+            ApproverKey::Open(key) => key.public(),
+            ApproverKey::Protected(key) => key.public,
+        }
+    }
+
+    /// Whether a passphrase protects it.
+    pub fn is_protected(&self) -> bool {
+        matches!(self.key, ApproverKey::Protected(_))
+    }
+
+    /// The key itself; `passphrase` is asked only where one protects it.
+    ///
+    /// # Errors
+    /// When there is no passphrase, or it is another.
+    pub fn unlock<E>(self, passphrase: impl FnOnce() -> Result<String, E>) -> Result<SigningKey, Unlock<E>> {
+        match self.key {
+            ApproverKey::Open(key) => Ok(key),
+            ApproverKey::Protected(key) => {
+                let passphrase = passphrase().map_err(Unlock::Asking)?;
+                key.open(&passphrase).map_err(Unlock::Closed)
+            }
+        }
     }
 
     /// Opens a home.
@@ -253,6 +294,24 @@ impl ApproverHome {
         if !Self::exists(path) {
             return Err(ClientHomeError::Missing { path: path.to_owned(), kind: "approver", file: APPROVER_KEY });
         }
-        Ok(Self { key: SigningKey::read(&path.join(APPROVER_KEY)).map_err(ClientHomeError::Key)? })
+        let file = path.join(APPROVER_KEY);
+        let content = keyfile::read(&file).map_err(ClientHomeError::Key)?;
+        let key = match ProtectedKey::read(&content) {
+            Some(key) => ApproverKey::Protected(Box::new(key)),
+            None => {
+                let bad = |_| ClientHomeError::Key(KeyFileError::Content { path: file.clone() });
+                ApproverKey::Open(SigningKey::from_pkcs8(content).map_err(bad)?)
+            }
+        };
+        Ok(Self { key })
     }
+}
+
+/// Why a key stays locked.
+#[derive(Debug)]
+pub enum Unlock<E> {
+    /// Nobody gave a passphrase.
+    Asking(E),
+    /// The passphrase does not open it.
+    Closed(ProtectError),
 }

@@ -10,7 +10,7 @@ mod session;
 pub mod target;
 
 pub use answer::{Answer, Answered, judge_news};
-pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings};
+pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
 pub use session::{ClientError, Session, Stream};
 
 use fernwart_protocol::document::UnixMs;

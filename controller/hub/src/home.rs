@@ -3,7 +3,7 @@
 //! No approver's and no staff member's private key may lie in it; a hub that
 //! finds one does not start. A second hub on the same folder does not either.
 
-use fernwart_certs::approve::HubRoles;
+use fernwart_certs::approve::{HubRoles, ProtectedKey};
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::identity::{SigningKey, TlsKey};
 use fernwart_certs::issue::{Authority, IssueError};
@@ -103,7 +103,7 @@ const RESTART: &str = "restart.key";
 const DEEPEST: u32 = 3;
 
 /// Longest file that could be a bare signing key, bytes.
-const KEY_BYTES: u64 = 512;
+const KEY_BYTES: u64 = 1024;
 
 /// Names of key files that belong elsewhere.
 const FOREIGN: [&str; 3] = ["approver.key", "order.key", "staff.identity"];
@@ -197,8 +197,10 @@ impl HubHome {
                 match entry.metadata() {
                     Ok(data) if data.is_dir() && depth < DEEPEST => folders.push((path, depth + 1)),
                     Ok(data) if data.is_file() && data.len() <= KEY_BYTES => {
-                        let key = std::fs::read(&path).ok().and_then(|bytes| SigningKey::from_pkcs8(bytes).ok());
-                        if key.is_some_and(|key| theirs(&key.public())) {
+                        let bytes = std::fs::read(&path).unwrap_or_default();
+                        let protected = ProtectedKey::read(&bytes).map(|key| key.public);
+                        let open = || SigningKey::from_pkcs8(bytes).ok().map(|key| key.public());
+                        if protected.or_else(open).is_some_and(|public| theirs(&public)) {
                             return Err(HomeError::ForeignKey(path));
                         }
                     }

@@ -21,6 +21,10 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+const PROTECTED: &str =
+    "The key is made, behind your passphrase. Nobody can open it without; write the passphrase down.";
+const BARE: &str = "The key is made, without a passphrase: whoever has the file has the key.";
+
 /// How an approver's public key is written.
 const PUBLIC: &str = "fwa1-";
 
@@ -46,10 +50,14 @@ pub(crate) fn approver(command: &Approver, place: &Place) -> Result<Exit, Failur
             eprintln!("{} has a key already; it is kept", path.display());
             ApproverHome::open(&path)?
         }
-        ApproverCommand::New => ApproverHome::create(&path)?,
+        ApproverCommand::New => {
+            let home = ApproverHome::create(&path, place.new_passphrase()?.as_deref())?;
+            eprintln!("{}", if home.is_protected() { PROTECTED } else { BARE });
+            home
+        }
         ApproverCommand::Show => ApproverHome::open(&path)?,
     };
-    say(&format!("{PUBLIC}{}\n", home.key.public()))
+    say(&format!("{PUBLIC}{}\n", home.public()))
 }
 
 /// Reads an approver's public key.
@@ -133,16 +141,16 @@ pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, 
         CatalogueCommand::History => history::show(place),
         CatalogueCommand::Rotate { add, remove, k } => rotate(add, remove, *k, place),
         CatalogueCommand::Sign { draft, file, key, yes } => {
-            let path = key.clone().map_or_else(|| place.approver(), |dir| Place::new(Some(dir)).approver());
-            let key = ApproverHome::open(&path)?.key;
+            let path = key.clone().map_or_else(|| place.approver(), |dir| place.elsewhere(dir).approver());
+            let home = ApproverHome::open(&path)?;
             match file {
-                Some(file) => sign_file(file, &key, yes.as_deref()),
+                Some(file) => sign_file(file, home, yes.as_deref(), place),
                 None => with_session(place, async |session| {
                     let draft = find(session, draft.as_deref()).await?;
                     say_draft(&draft, Some(&session.catalogue))?;
                     say_scripts(session, &draft).await?;
                     confirm(&draft, yes.as_deref())?;
-                    let progress = sign_and_put(session, draft, &key).await?;
+                    let progress = sign_and_put(session, draft, &place.unlock(home)?).await?;
                     say_progress(progress);
                     Ok(Exit::Done)
                 }),
@@ -232,14 +240,14 @@ fn say_draft(draft: &Draft, before: Option<&Catalogue>) -> Result<(), Failure> {
     say_changes(draft, before)
 }
 
-fn sign_file(path: &Path, key: &SigningKey, yes: Option<&str>) -> Result<Exit, Failure> {
+fn sign_file(path: &Path, home: ApproverHome, yes: Option<&str>, place: &Place) -> Result<Exit, Failure> {
     let mut draft = read_draft_file(path)?;
     say_draft(&draft, None)?;
     for script in draft.new_scripts(None)? {
         say_script(None, &script);
     }
     confirm(&draft, yes)?;
-    draft.sign(key, None, None)?;
+    draft.sign(&place.unlock(home)?, None, None)?;
     write_draft_file(path, &draft)?;
     let progress = draft.progress(None);
     eprintln!("signed: {} of {} signatures", progress.have, progress.need);
@@ -360,7 +368,7 @@ async fn put_through_with(
     place: &Place,
 ) -> Result<(), Failure> {
     let approver = ApproverHome::open(&place.approver()).ok();
-    let proposer = approver.as_ref().map(|home| home.key.public());
+    let proposer = approver.as_ref().map(ApproverHome::public);
     let mut draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
     for script in beside.scripts {
         draft.bring(&script.bundle, &script.files).map_err(unwritable)?;
@@ -374,7 +382,7 @@ async fn put_through_with(
     match approver {
         Some(home) if session.catalogue.threshold == 1 => {
             say_draft(&draft, Some(&session.catalogue))?;
-            let progress = sign_and_put(session, draft.clone(), &home.key).await?;
+            let progress = sign_and_put(session, draft.clone(), &place.unlock(home)?).await?;
             if progress.is_complete() {
                 publish(session, &draft).await?;
                 eprintln!("published: version {}", session.catalogue.versions.targets);

@@ -46,6 +46,9 @@ pub struct Arguments {
     /// The folder with your keys (or the hub's, for serve)
     #[arg(long, global = true, value_name = "DIR", env = "FERNWART_HOME")]
     home: Option<PathBuf>,
+    /// A file with the passphrase of an approver's key, mode 0600
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    passphrase_file: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -265,7 +268,7 @@ fn warn_of_expiry(session: &Session) {
 }
 
 fn act(arguments: Arguments) -> Result<Exit, Failure> {
-    let place = Place::new(arguments.home);
+    let place = Place::new(arguments.home).with_passphrase_file(arguments.passphrase_file);
     match arguments.command {
         Command::Demo(demo) => operate::demo::run(&demo),
         Command::Init(init) => operate::init::run(&init, &place),

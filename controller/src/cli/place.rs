@@ -1,12 +1,19 @@
 //! Where homes are. A home may hold others: `DIR` itself, or `DIR/staff`,
 //! `DIR/approver`, `DIR/hub`, as `init` lays them.
 
-use fernwart_client::{ApproverHome, StaffHome};
+use super::{Exit, Failure};
+use fernwart_certs::identity::SigningKey;
+use fernwart_certs::keyfile::KeyFileError;
+use fernwart_client::{ApproverHome, StaffHome, Unlock};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// The folder that `--home` or the environment names, or the usual one.
 #[derive(Debug, Clone)]
-pub struct Place(PathBuf);
+pub struct Place {
+    home: PathBuf,
+    passphrase_file: Option<PathBuf>,
+}
 
 impl Place {
     /// From `--home`.
@@ -16,26 +23,98 @@ impl Place {
             let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
             data.or_else(home).unwrap_or_else(|| PathBuf::from(".")).join("fernwart")
         };
-        Self(home.unwrap_or_else(usual))
+        Self { home: home.unwrap_or_else(usual), passphrase_file: None }
     }
 
     /// The folder itself.
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.home
     }
 
     /// The staff home.
     pub fn staff(&self) -> PathBuf {
-        if StaffHome::exists(&self.0) { self.0.clone() } else { self.0.join("staff") }
+        if StaffHome::exists(&self.home) { self.home.clone() } else { self.home.join("staff") }
     }
 
     /// The approver's home.
     pub fn approver(&self) -> PathBuf {
-        if ApproverHome::exists(&self.0) { self.0.clone() } else { self.0.join("approver") }
+        if ApproverHome::exists(&self.home) { self.home.clone() } else { self.home.join("approver") }
     }
 
     /// The hub's home.
     pub fn hub(&self) -> PathBuf {
-        if self.0.join("hub.toml").exists() { self.0.clone() } else { self.0.join("hub") }
+        if self.home.join("hub.toml").exists() { self.home.clone() } else { self.home.join("hub") }
     }
+
+    /// The same place, with a file that holds an approver's passphrase.
+    #[must_use]
+    pub fn with_passphrase_file(self, passphrase_file: Option<PathBuf>) -> Self {
+        Self { passphrase_file, ..self }
+    }
+
+    /// Another home, with the same passphrase file.
+    #[must_use]
+    pub fn elsewhere(&self, home: PathBuf) -> Self {
+        Self { home, passphrase_file: self.passphrase_file.clone() }
+    }
+
+    /// The passphrase of an approver's key: out of the file, or typed.
+    ///
+    /// # Errors
+    /// When there is neither a file nor a terminal.
+    pub(crate) fn passphrase(&self) -> Result<String, Failure> {
+        if let Some(path) = &self.passphrase_file {
+            return read_passphrase(path);
+        }
+        if !std::io::stdin().is_terminal() {
+            let what = "the approver's key is protected, and there is no terminal to ask for the passphrase";
+            return Err(Failure::new(Exit::Usage, "FW-CAT-17", what).now("--passphrase-file FILE"));
+        }
+        Ok(rpassword::prompt_password("Passphrase of the approver's key: ")?)
+    }
+
+    /// A passphrase for a new key; nothing where nobody can be asked, or where
+    /// none is wanted.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or two typed ones differ.
+    pub(crate) fn new_passphrase(&self) -> Result<Option<String>, Failure> {
+        if let Some(path) = &self.passphrase_file {
+            return read_passphrase(path).map(Some);
+        }
+        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+            return Ok(None);
+        }
+        let first = rpassword::prompt_password("A passphrase for the approver's key (Enter for none): ")?;
+        if first.is_empty() {
+            return Ok(None);
+        }
+        if rpassword::prompt_password("Once more: ")? != first {
+            return Err(Failure::new(Exit::Usage, "FW-CAT-17", "the two passphrases differ; nothing was made"));
+        }
+        Ok(Some(first))
+    }
+
+    /// An approver's key, opened.
+    ///
+    /// # Errors
+    /// When the home is none, or stays locked.
+    pub(crate) fn unlock(&self, home: ApproverHome) -> Result<SigningKey, Failure> {
+        home.unlock(|| self.passphrase()).map_err(|error| match error {
+            Unlock::Asking(failure) => failure,
+            Unlock::Closed(error) => Failure::new(Exit::Refused, "FW-CAT-17", error.to_string()).now("try again"),
+        })
+    }
+}
+
+/// The first line of a file that others must not read.
+fn read_passphrase(path: &Path) -> Result<String, Failure> {
+    let failed = |error: KeyFileError| Failure::new(Exit::Usage, "FW-CLI-10", super::fail::chain(&error));
+    let content = fernwart_certs::keyfile::read(path).map_err(failed)?;
+    let text = String::from_utf8_lossy(&content).into_owned();
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(Failure::new(Exit::Usage, "FW-CLI-10", format!("{} holds no passphrase", path.display())));
+    }
+    Ok(line.to_owned())
 }

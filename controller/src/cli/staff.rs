@@ -186,12 +186,13 @@ fn suspend(name: &str, place: &Place) -> Result<Exit, Failure> {
         let entry = listed(session, name)?;
         session.tell(&Request::Suspend(entry.key)).await?;
         eprintln!("{} is cut off at this hub.", entry.name);
-        match &approver {
+        match approver {
             Some(home) => {
+                let approver = place.unlock(home)?;
                 let locked = Locked::Keys(List::try_from(vec![entry.key]).unwrap_or_default());
-                let key = key_id(&home.key.public());
+                let key = key_id(&approver.public());
                 let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
-                let envelope = seal(&lock, &home.key).map_err(fernwart_client::ClientError::Sign)?;
+                let envelope = seal(&lock, &approver).map_err(fernwart_client::ClientError::Sign)?;
                 session.tell(&Request::Lock(envelope)).await?;
                 eprintln!(
                     "Every machine has been told to refuse this key; machines that are away hear it when they return."

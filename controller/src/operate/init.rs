@@ -95,10 +95,13 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     let hub_home = HubHome::at(&hub_path);
     let hub = hub_home.create(&Settings { listen: command.listen }).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());
-    let own =
-        if command.approvers.is_empty() { Some(ApproverHome::create(&place.path().join("approver"))?) } else { None };
+    let own = if command.approvers.is_empty() {
+        Some(ApproverHome::create(&place.path().join("approver"), place.new_passphrase()?.as_deref())?)
+    } else {
+        None
+    };
     let approvers = match &own {
-        Some(home) => vec![home.key.public()],
+        Some(home) => vec![home.public()],
         None => command.approvers.clone(),
     };
 
@@ -148,7 +151,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     match own {
         Some(home) => {
             println_err("  approver/   the key that approves; best kept on another computer or a stick");
-            draft.sign(&home.key, None, None)?;
+            draft.sign(&place.unlock(home)?, None, None)?;
             crate::cli::publish_first(&draft, place)?;
             println_err(
                 "One approver signs alone (1 of 1): whoever has that one key, and a link to the hub, can do everything.",
