@@ -3,7 +3,7 @@ mount=$FERNWART_PARAM_MOUNT
 days=$FERNWART_PARAM_KEEP_DAYS
 
 free() { df --output=avail -B1 -- "$mount" | tail -1 | tr -d ' '; }
-device=$(stat -c %d -- "$mount")
+device=$(stat -f -c %i -- "$mount")
 list=/tmp/fernwart/list
 before=$(free)
 
@@ -14,7 +14,7 @@ before=$(free)
     find /var/crash /var/lib/systemd/coredump -xdev -type f -mtime "+$days" -print
 } 2>/dev/null | while IFS= read -r file; do
     # Only what lies on the file system that is full.
-    [ "$(stat -c %d -- "$file")" = "$device" ] && printf '%s\n' "$file"
+    [ "$(stat -f -c %i -- "$file")" = "$device" ] && printf '%s\n' "$file"
 done > "$list"
 
 bytes=0
@@ -26,7 +26,7 @@ while IFS= read -r file; do
 done < "$list"
 
 journal=0
-if [ -d /var/log/journal ] && [ "$(stat -c %d /var/log/journal)" = "$device" ] && command -v journalctl >/dev/null; then
+if [ -d /var/log/journal ] && [ "$(stat -f -c %i /var/log/journal)" = "$device" ] && command -v journalctl >/dev/null; then
     journal=1
     if [ "$FERNWART_DRY_RUN" = 1 ]; then
         echo "the system journal would be cut to $FERNWART_PARAM_JOURNAL_MIB MiB"

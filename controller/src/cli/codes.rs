@@ -32,6 +32,11 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-16", "the job cannot be given anew", "fernwart job show JOB tells how it ended where"),
     ("FW-JNL-02", "the hub's records of a machine are not whole", "fernwart doctor; is the hub the one you know?"),
     ("FW-CAT-16", "these approvers cannot rule", "fernwart catalogue show lists the present ones"),
+    (
+        "FW-CAT-18",
+        "the script cannot be tried here",
+        "sudo fernwart script test DIR; .test/break.sh and .test/check.sh say what to break and to check",
+    ),
     ("FW-CAT-17", "the approver's key stays locked", "--passphrase-file FILE, or type the passphrase"),
     ("FW-CAT-14", "a script's folder has mistakes", "fernwart script lint DIR explains each"),
     (

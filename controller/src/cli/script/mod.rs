@@ -1,6 +1,8 @@
 //! Scripts: checking a folder before anybody is asked to approve it, and what
 //! is approved now.
 
+mod rehearsal;
+
 use super::output::Rows;
 use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::Subcommand;
@@ -41,6 +43,18 @@ enum Command {
         #[arg(required = true, value_name = "DIR")]
         folders: Vec<PathBuf>,
     },
+    /// Try a script on a throw-away layer over this computer's files (needs root)
+    Test {
+        /// The folders; each has .test/break.sh and .test/check.sh
+        #[arg(required = true, value_name = "DIR")]
+        folders: Vec<PathBuf>,
+    },
+    /// This program on its way into such a layer
+    #[command(hide = true)]
+    Rehearse {
+        #[arg(long)]
+        inside: bool,
+    },
 }
 
 pub(crate) fn run(command: &Script, place: &Place) -> Result<Exit, Failure> {
@@ -48,6 +62,9 @@ pub(crate) fn run(command: &Script, place: &Place) -> Result<Exit, Failure> {
         Command::Ls(shape) => ls(*shape, place),
         Command::Show { name } => show(name, place),
         Command::Lint { folders } => lint(folders),
+        Command::Test { folders } => rehearsal::run(folders),
+        Command::Rehearse { inside: false } => rehearsal::outside(),
+        Command::Rehearse { inside: true } => rehearsal::inside(),
     }
 }
 
