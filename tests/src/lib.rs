@@ -66,6 +66,57 @@ impl Drop for Frozen {
     }
 }
 
+/// A small file system of one's own; gone with its owner.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts one; nothing, and a word why, where this user may not.
+    ///
+    /// # Panics
+    /// When it should have worked: under `CI`.
+    pub fn mount(path: &Path, megabytes: u32) -> Option<Self> {
+        std::fs::create_dir_all(path).expect("a folder");
+        let size = format!("size={megabytes}m,mode=0700");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).status();
+        let mounted = mounted.is_ok_and(|status| status.success());
+        if !mounted {
+            assert!(std::env::var_os("CI").is_none(), "small disks need root");
+            println!("skipped: small disks need root");
+        }
+        mounted.then(|| Self(path.to_owned()))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Fills it to the last byte.
+    ///
+    /// # Panics
+    /// When the filler cannot be made.
+    pub fn fill(&self) {
+        let mut file = std::fs::File::create(self.0.join("filler")).expect("made");
+        let chunk = vec![0u8; 64 * 1024];
+        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
+        while std::io::Write::write_all(&mut file, &[0]).is_ok() {}
+    }
+
+    /// Makes room again.
+    ///
+    /// # Panics
+    /// When it was not full.
+    pub fn empty(&self) {
+        std::fs::remove_file(self.0.join("filler")).expect("removed");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
 /// A UDP port nobody uses.
 pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
@@ -350,6 +401,17 @@ impl World {
     pub fn approve(&self, script: &shelf::Script) -> Said {
         let folder = script.write(&self.path().join("scripts"));
         self.technician(&["catalogue", "propose", folder.to_str().expect("text")]).exits(0)
+    }
+
+    /// The same for several at once.
+    ///
+    /// # Panics
+    /// When one has mistakes.
+    pub fn approve_all(&self, scripts: &[shelf::Script]) -> Said {
+        let folders: Vec<PathBuf> = scripts.iter().map(|script| script.write(&self.path().join("scripts"))).collect();
+        let mut words = vec!["catalogue", "propose"];
+        words.extend(folders.iter().map(|folder| folder.to_str().expect("text")));
+        self.technician(&words).exits(0)
     }
 
     /// An invitation line.

@@ -9,6 +9,7 @@ pub struct Script {
     fields: String,
     tables: String,
     run: String,
+    interpreter: String,
 }
 
 impl Script {
@@ -20,6 +21,7 @@ impl Script {
             fields: "privilege = \"repair\"\n".to_owned(),
             tables: String::new(),
             run: run.to_owned(),
+            interpreter: "sh".to_owned(),
         }
     }
 
@@ -59,6 +61,13 @@ impl Script {
         self.and(&format!("[[parameter]]\nname = {name:?}\nkind = {kind:?}\nen = \"x\"\nde = \"x\"\n{lines}"))
     }
 
+    /// Another interpreter.
+    #[must_use]
+    pub fn shell(mut self, word: &str) -> Self {
+        self.interpreter = word.to_owned();
+        self
+    }
+
     /// Writes it below a folder; its own folder.
     ///
     /// # Panics
@@ -68,9 +77,9 @@ impl Script {
         std::fs::create_dir_all(&folder).expect("a folder");
         let manifest = format!(
             "name = {:?}\nversion = {}\ntitle = {{ en = \"Test {}\", de = \"Probe {}\" }}\n\
-             explain = {{ en = \"A test.\", de = \"Eine Probe.\" }}\ninterpreter = \"sh\"\nrun = \"run.sh\"\n\
+             explain = {{ en = \"A test.\", de = \"Eine Probe.\" }}\ninterpreter = {:?}\nrun = \"run.sh\"\n\
              platforms = [\"linux\"]\n{}{}",
-            self.name, self.version, self.name, self.name, self.fields, self.tables
+            self.name, self.version, self.name, self.name, self.interpreter, self.fields, self.tables
         );
         std::fs::write(folder.join("manifest.toml"), manifest).expect("written");
         std::fs::write(folder.join("run.sh"), &self.run).expect("written");

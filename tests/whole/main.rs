@@ -4,6 +4,7 @@
 
 mod absence;
 mod booted;
+mod cage;
 mod ceremony;
 mod demonstration;
 mod fleet;

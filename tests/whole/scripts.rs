@@ -323,3 +323,37 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
     let listed = world.technician(&["ls"]).exits(0).out;
     assert!(listed.contains("crit: its journal went back"), "{listed}");
 }
+
+#[test]
+fn every_script_that_is_shipped_repairs_what_it_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
+    let mut folders: Vec<_> = std::fs::read_dir(folder).expect("scripts").flatten().map(|entry| entry.path()).collect();
+    folders.sort();
+    assert!(folders.len() >= 12, "{}", folders.len());
+    let mut lint = std::process::Command::new(fernwart_tests::program("fernwart"));
+    let said = fernwart_tests::run(lint.args(["script", "lint"]).args(&folders)).exits(0);
+    assert_eq!(said.err.matches(": no mistakes").count(), folders.len());
+    let test = |folders: &[std::path::PathBuf]| {
+        let mut test = std::process::Command::new(fernwart_tests::program("fernwart"));
+        fernwart_tests::run(test.args(["script", "test"]).args(folders))
+    };
+    let said = test(&folders);
+    if said.code == 2 && said.err.contains("needs root") {
+        assert!(std::env::var_os("CI").is_none(), "{}", said.err);
+        println!("skipped: {}", said.err);
+        return;
+    }
+    let said = said.exits(0);
+    assert_eq!(said.out.matches(": broken, repaired, checked").count(), folders.len(), "{}", said.out);
+    // One that does nothing is found out, and so is a test that could not fail.
+    let place = tempfile::tempdir().expect("a folder");
+    let idle = Script::new("idle", "exit 0\n").write(place.path());
+    std::fs::create_dir(idle.join(".test")).expect("a folder");
+    std::fs::write(idle.join(".test/break.sh"), "touch /run/broken\n").expect("written");
+    std::fs::write(idle.join(".test/check.sh"), "[ ! -e /run/broken ]\n").expect("written");
+    let said = test(&[idle.clone()]).exits(1);
+    assert!(said.err.contains("check.sh still fails"), "{}", said.err);
+    std::fs::write(idle.join(".test/check.sh"), "true\n").expect("written");
+    assert!(test(&[idle]).exits(1).err.contains("it could not tell"));
+    assert!(!std::path::Path::new("/run/broken").exists(), "this computer has felt nothing");
+}

@@ -1,6 +1,6 @@
 //! Bad luck: wrong words, a full disk on either side, a clock a year off.
 
-use fernwart_tests::{World, run, staff_command, wait_until};
+use fernwart_tests::{SmallDisk, World, run, staff_command, wait_until};
 use std::path::Path;
 use std::process::Command;
 
@@ -191,41 +191,6 @@ fn a_hub_with_an_approvers_key_in_its_home_does_not_start() {
         std::fs::remove_file(hidden).expect("removed");
     }
     world.restart_hub();
-}
-
-/// A small file system of one's own; gone with its owner.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path, megabytes: u32) -> Option<Self> {
-        std::fs::create_dir_all(path).expect("a folder");
-        let size = format!("size={megabytes}m,mode=0700");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).status();
-        let mounted = mounted.is_ok_and(|status| status.success());
-        if !mounted {
-            assert!(std::env::var_os("CI").is_none(), "small disks need root");
-            println!("skipped: small disks need root");
-        }
-        mounted.then(|| Self(path.to_owned()))
-    }
-
-    /// Fills it to the last byte.
-    fn fill(&self) {
-        let mut file = std::fs::File::create(self.0.join("filler")).expect("made");
-        let chunk = vec![0u8; 64 * 1024];
-        while std::io::Write::write_all(&mut file, &chunk).is_ok() {}
-        while std::io::Write::write_all(&mut file, &[0]).is_ok() {}
-    }
-
-    fn empty(&self) {
-        std::fs::remove_file(self.0.join("filler")).expect("removed");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

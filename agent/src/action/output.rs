@@ -33,6 +33,11 @@ impl Keeper {
         }
     }
 
+    /// How much has come, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes a chunk in; what may be told live comes back.
     pub(super) fn feed(&mut self, chunk: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -66,13 +71,23 @@ impl Keeper {
         if whole {
             head.append(&mut tail);
         }
-        let text = |bytes: Vec<u8>| match String::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-        };
         let sha256 = (self.bytes > 0).then(|| self.hash.finish());
-        (out, Kept { head: text(head), tail: text(tail), bytes: self.bytes, sha256 }, self.redactor.count)
+        (out, Kept { head: as_text(head), tail: as_text(tail), bytes: self.bytes, sha256 }, self.redactor.count)
     }
+}
+
+/// Bytes as text that does nothing to whoever shows it: what is no UTF-8, and
+/// every control character but tab and new line, is replaced.
+fn as_text(bytes: Vec<u8>) -> String {
+    let mut text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    };
+    let strange = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(strange) {
+        text = text.chars().map(|c| if strange(c) { '?' } else { c }).collect();
+    }
+    text
 }
 
 #[cfg(test)]
@@ -106,6 +121,6 @@ mod tests {
         let mut keeper = Keeper::new(&[]);
         keeper.feed(b"\xff\x00\x1b[2J");
         let (_, kept, _) = keeper.finish();
-        assert_eq!((kept.head.as_str(), kept.bytes), ("\u{fffd}\0\u{1b}[2J", 6));
+        assert_eq!((kept.head.as_str(), kept.bytes), ("\u{fffd}??[2J", 6));
     }
 }

@@ -242,6 +242,7 @@ fn follow(
     let raw = task.manifest.privilege == Privilege::Raw;
     let written = task.manifest.writes.iter().map(String::as_str).chain(raw.then_some("/"));
     let disks: Vec<watch::Disk> = written.filter_map(watch::Disk::at).collect();
+    let most_output = u64::from(task.manifest.limits.output_mib) << 20;
     let mut open = 2;
     let mut stopped = None;
     let mut next_look = begun + watch::EVERY;
@@ -274,11 +275,14 @@ fn follow(
         if stopped.is_none() {
             stopped = match cancelled.load(Ordering::Relaxed) {
                 true => Some(Stopped::Cancelled),
+                false if out.bytes() + err.bytes() > most_output => Some(Stopped::Output),
                 false => watch::verdict(pid, helpers, begun, &task.manifest.limits, &disks),
             };
             match stopped {
                 // What grows is not asked.
-                Some(Stopped::Memory | Stopped::Processes | Stopped::Disk) => end(pid, rustix::process::Signal::KILL),
+                Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => {
+                    end(pid, rustix::process::Signal::KILL)
+                }
                 Some(Stopped::Time | Stopped::Cancelled) => {
                     end(pid, rustix::process::Signal::TERM);
                     kill_at = Some(Instant::now() + GRACE);

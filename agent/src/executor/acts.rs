@@ -101,7 +101,7 @@ impl Executor {
                 told.insert("exit".into(), json!(report.exit));
                 told.insert("means".into(), json!(report.means));
                 told.insert("mended".into(), json!(report.is_well()));
-                (Proof { outcome, told, ..proof }, report.pack().ok())
+                (Proof { outcome, told, ..proof }, report.pack_to_fit().ok())
             }
             Err(error) => {
                 warn!(%run, %error, "a script was not run");

@@ -501,6 +501,7 @@ pub(crate) fn ran_in_words(report: &RunReport) -> String {
         (Some(Stopped::Memory), ..) => "stopped: it used too much memory".to_owned(),
         (Some(Stopped::Processes), ..) => "stopped: it had too many processes".to_owned(),
         (Some(Stopped::Disk), ..) => "stopped: it was filling the disk".to_owned(),
+        (Some(Stopped::Output), ..) => "stopped: it wrote too much".to_owned(),
         (Some(Stopped::Cancelled), ..) => "stopped: taken back".to_owned(),
         (None, Some(0), _) => "done".to_owned(),
         (None, Some(code), _) => match &report.means {

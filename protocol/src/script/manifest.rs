@@ -97,6 +97,9 @@ pub struct Limits {
     pub processes: u32,
     /// Per cent of one core, 200 are two cores; nothing if it does not matter.
     pub cpu_pct: Option<u32>,
+    /// What it may write on its output streams, MiB; more ends it. Of that the
+    /// beginning and the end are kept.
+    pub output_mib: u32,
 }
 
 /// What an exit code means.
@@ -156,12 +159,13 @@ pub struct Manifest {
     pub checks: Vec<String>,
 }
 
-const LIMITS: [(&str, u32, u32, Option<u32>); 4] = [
+const LIMITS: [(&str, u32, u32, Option<u32>); 5] = [
     // name, least, most, unless said
     ("time_s", 1, 3600, Some(60)),
     ("memory_mib", 8, 4096, Some(256)),
     ("processes", 1, 1024, Some(64)),
     ("cpu_pct", 5, 800, None),
+    ("output_mib", 1, 1024, Some(64)),
 ];
 
 impl Manifest {
@@ -337,9 +341,15 @@ fn limits(file: &mut Reader<'_, '_>) -> Limits {
         }
         inner.finish();
     }
-    let [time_s, memory_mib, processes, cpu_pct] = values;
+    let [time_s, memory_mib, processes, cpu_pct, output_mib] = values;
     let bound = |value: Option<u32>| value.unwrap_or(u32::MAX);
-    Limits { time_s: bound(time_s), memory_mib: bound(memory_mib), processes: bound(processes), cpu_pct }
+    Limits {
+        time_s: bound(time_s),
+        memory_mib: bound(memory_mib),
+        processes: bound(processes),
+        cpu_pct,
+        output_mib: bound(output_mib),
+    }
 }
 
 fn exit(inner: &mut Reader<'_, '_>) -> Option<(Range<usize>, ExitMeaning)> {
@@ -520,7 +530,10 @@ de = "Diesen Dienst gibt es nicht."
     fn a_good_manifest_is_read_whole() {
         let manifest = Manifest::read(GOOD).expect("good");
         assert_eq!((manifest.name.as_str(), manifest.version), ("service-restart", 3));
-        assert_eq!(manifest.limits, Limits { time_s: 90, memory_mib: 256, processes: 64, cpu_pct: None });
+        assert_eq!(
+            manifest.limits,
+            Limits { time_s: 90, memory_mib: 256, processes: 64, cpu_pct: None, output_mib: 64 }
+        );
         assert_eq!(manifest.expires, Some(1_827_014_400_000));
         assert_eq!(manifest.privilege.kind(), ActionKind::Act);
         assert!(!manifest.meaning(3).0 && manifest.meaning(0).0 && !manifest.meaning(1).0);

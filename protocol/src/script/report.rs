@@ -34,6 +34,8 @@ pub enum Stopped {
     Disk,
     /// It was taken back.
     Cancelled,
+    /// It wrote too much.
+    Output,
 }
 
 /// What was kept of an output stream.
@@ -44,10 +46,24 @@ pub struct Kept {
     /// Its end, where the middle was dropped.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tail: String,
-    /// All of it, bytes, as the script wrote them.
+    /// All of it, bytes, after secrets were taken out.
     pub bytes: u64,
-    /// SHA-256 of all of it, as the script wrote it.
+    /// SHA-256 of all of it, after secrets were taken out.
     pub sha256: Option<Digest>,
+}
+
+impl Kept {
+    /// Cuts the beginning and the end down to so many bytes each.
+    fn cut(&mut self, most: usize) {
+        let head = self.head.floor_char_boundary(most);
+        if head < self.head.len() && self.tail.is_empty() {
+            let from = self.head.ceil_char_boundary(self.head.len().saturating_sub(most).max(head));
+            self.tail = self.head.get(from..).unwrap_or_default().to_owned();
+        }
+        self.head.truncate(head);
+        let from = self.tail.ceil_char_boundary(self.tail.len().saturating_sub(most));
+        self.tail.drain(..from);
+    }
 }
 
 /// What a run of a script tells.
@@ -123,6 +139,26 @@ impl RunReport {
         if packed.len() > REPORT_BYTES || json.len() > REPORT_PLAIN_BYTES { Err(BadRunReport) } else { Ok(packed) }
     }
 
+    /// The same, with so much of the output cut away that it fits.
+    ///
+    /// # Errors
+    /// When not even a report without output would fit.
+    pub fn pack_to_fit(mut self) -> Result<Vec<u8>, BadRunReport> {
+        loop {
+            if let Ok(packed) = self.pack() {
+                return Ok(packed);
+            }
+            let most = [&self.stdout, &self.stderr].map(|kept| kept.head.len().max(kept.tail.len()));
+            let most = most.into_iter().max().unwrap_or_default() / 2;
+            if most == 0 {
+                return Err(BadRunReport);
+            }
+            for kept in [&mut self.stdout, &mut self.stderr] {
+                kept.cut(most);
+            }
+        }
+    }
+
     /// Reads one, never unpacking more than it may hold.
     ///
     /// # Errors
@@ -130,5 +166,66 @@ impl RunReport {
     pub fn unpack(bytes: &[u8]) -> Result<Self, BadRunReport> {
         let json = zstd::bulk::decompress(bytes, REPORT_PLAIN_BYTES).map_err(|_| BadRunReport)?;
         serde_json::from_slice(&json).map_err(|_| BadRunReport)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(stdout: Kept) -> RunReport {
+        RunReport {
+            v: 1,
+            bundle: "hello".parse().expect("a name"),
+            version: 1,
+            dry_run: false,
+            cage: Cage::Namespaces,
+            exit: Some(0),
+            well: true,
+            means: None,
+            signal: None,
+            stopped: None,
+            started_at: 0,
+            took_ms: 1,
+            stdout,
+            stderr: Kept::default(),
+            redacted: 0,
+            before: None,
+            after: None,
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_loses_its_middle_and_is_still_told() {
+        let head = "\u{1}ä".repeat(REPORT_PLAIN_BYTES / 8);
+        let long = report(Kept { head: head.clone(), tail: String::new(), bytes: 7, sha256: None });
+        assert!(long.pack().is_err());
+        let read = RunReport::unpack(&long.pack_to_fit().expect("packed")).expect("read");
+        assert!(head.starts_with(&read.stdout.head) && head.ends_with(&read.stdout.tail));
+        assert!(read.stdout.head.len() > 100_000 && read.stdout.tail.len() > 100_000 && read.stdout.bytes == 7);
+        let short = report(Kept { head: "hello".into(), ..Kept::default() });
+        assert_eq!(RunReport::unpack(&short.clone().pack_to_fit().expect("packed")), Ok(short));
+    }
+
+    #[test]
+    fn a_repair_is_well_only_if_what_failed_before_is_well_now() {
+        let finding = || {
+            vec![Finding {
+                id: "disk.free".into(),
+                instance: None,
+                severity: crate::diagnosis::Severity::Crit,
+                cause: Both { en: "full".into(), de: "voll".into() },
+                advice: Both { en: "x".into(), de: "x".into() },
+                evidence: std::collections::BTreeMap::new(),
+                remedy: None,
+            }]
+        };
+        let with = |before, after| RunReport { before, after, ..report(Kept::default()) };
+        assert!(with(None, None).is_well());
+        assert!(with(Some(finding()), Some(Vec::new())).is_well());
+        assert!(!with(Some(finding()), Some(finding())).is_well());
+        assert!(!with(Some(finding()), None).is_well(), "what cannot be checked again is not proved");
+        assert!(!RunReport { well: false, ..with(None, None) }.is_well());
+        assert!(!RunReport { stopped: Some(Stopped::Time), ..with(None, None) }.is_well());
     }
 }

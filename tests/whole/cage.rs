@@ -1,0 +1,320 @@
+//! Scripts that misbehave: held, ended in time, and told of. Each first does
+//! what it should not where nothing holds it back, or shows that it could.
+//!
+//! Under every bomb lies a second net: a control group that would stop it if
+//! the cage did not.
+
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{Machine, Said, SmallDisk, World, run, wait_until};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A control group (version 1 or 2) around a process and all it starts.
+struct Net(Vec<PathBuf>);
+
+impl Net {
+    fn around(pid: u32) -> Option<Self> {
+        let name = format!("fernwart-test-{}-{pid}", std::process::id());
+        let mut places = Vec::new();
+        let limits = [
+            ("pids", "pids.max", "3000"),
+            ("memory", "memory.limit_in_bytes", "2147483648"),
+            ("unified", "pids.max", "3000"),
+        ];
+        for (tree, file, value) in limits {
+            let place = Path::new("/sys/fs/cgroup").join(tree).join(&name);
+            let made = std::fs::create_dir(&place).is_ok()
+                && std::fs::write(place.join(file), value).is_ok()
+                && std::fs::write(place.join("cgroup.procs"), pid.to_string()).is_ok();
+            if made {
+                places.push(place);
+            } else {
+                let _ = std::fs::remove_dir(&place);
+            }
+        }
+        if places.is_empty() {
+            assert!(std::env::var_os("CI").is_none(), "no control group to put under a bomb");
+            println!("skipped: no control group to put under a bomb");
+            return None;
+        }
+        Some(Self(places))
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for place in &self.0 {
+            for _ in 0..100 {
+                if std::fs::remove_dir(place).is_ok() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// A trusting machine outside of `/tmp`, with a net under it.
+struct Stage {
+    world: World,
+    machine: Machine,
+    _net: Net,
+}
+
+impl Stage {
+    fn new(scripts: &[Script]) -> Option<Self> {
+        let folder = tempfile::tempdir_in("/srv").expect("a folder");
+        let world = World::in_folder(folder);
+        let machine = world.add_machine("kasse-1");
+        let net = Net::around(machine.agent.pid())?;
+        std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+            .expect("written");
+        world.approve_all(scripts);
+        Some(Self { world, machine, _net: net })
+    }
+
+    fn run(&self, words: &[&str]) -> Said {
+        let mut all = vec!["run"];
+        all.extend(words);
+        all.extend(["--reason", "test"]);
+        self.world.technician(&all)
+    }
+
+    fn report(&self, words: &[&str]) -> Value {
+        let mut all = words.to_vec();
+        all.extend(["kasse-1", "-o", "jsonl"]);
+        let said = self.run(&all);
+        let result = said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result");
+        assert!(result["report"].is_object(), "{}: {result} {}", words[0], said.err);
+        result["report"].clone()
+    }
+
+    /// The most memory the agent has ever held, KiB.
+    fn most_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.machine.agent.pid())).expect("running");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a line");
+        line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+    }
+
+    /// The agent is the same, unharmed, and nothing of the script is left.
+    fn is_unharmed(&mut self, what: &str) {
+        assert!(self.machine.agent.is_running(), "{what}: the agent runs");
+        // What gets away from its parents becomes a child of number one: it
+        // would still carry this mark.
+        let left = run(Command::new("pgrep").args(["-f", "fernwart-evil-31415"]));
+        assert_eq!(left.out, "", "{what}: nothing is left");
+        let pid = self.machine.agent.pid();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("running").flatten();
+        let children: String =
+            tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok()).collect();
+        assert_eq!(children.trim(), "", "{what}: no child is left");
+        let honest = self.report(&["honest"]);
+        assert_eq!(honest["stdout"]["head"], "fine\n", "{what}");
+    }
+}
+
+fn honest() -> Script {
+    Script::new("honest", "echo fine\n")
+}
+
+fn limits(lines: &str) -> String {
+    format!("[limits]\n{lines}\n")
+}
+
+#[test]
+fn bombs_are_ended_in_time_and_nothing_of_them_is_left() {
+    let scripts = [
+        honest(),
+        Script::new("forks", "f() { sh -c 'sleep 31; : fernwart-evil-31415' & f & f; }; f; sleep 60\n")
+            .and(&limits("processes = 32\ntime_s = 20")),
+        Script::new("eats", "head -c 100G /dev/zero | tail -c 100G | wc -c\n")
+            .and(&limits("memory_mib = 64\ntime_s = 20")),
+        Script::new(
+            "shares",
+            "for n in 1 2 3 4 5 6; do head -c 48M /dev/zero | tail -c 48M | (sleep 15; wc -c) & done; wait\n",
+        )
+        .and(&limits("memory_mib = 96\ntime_s = 20")),
+        Script::new("stubborn", "trap '' TERM INT HUP; while :; do sleep 0.1 || :; done\n").and(&limits("time_s = 1")),
+        Script::new(
+            "daemon",
+            "setsid sh -c 'trap \"\" HUP TERM; sleep 300; : fernwart-evil-31415' </dev/null >/dev/null 2>&1 &\necho off\n",
+        ),
+        Script::new("clings", "setsid sh -c 'sleep 300; : fernwart-evil-31415' &\necho off\n"),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    stage.report(&["honest"]);
+    let before = stage.most_kib();
+    let ended = |report: &Value| report["stopped"].as_str().map(str::to_owned);
+    let report = stage.report(&["forks"]);
+    assert_eq!(ended(&report).as_deref(), Some("processes"), "{report}");
+    assert!(report["took_ms"].as_u64().is_some_and(|ms| ms < 10_000), "{report}");
+    stage.is_unharmed("forks");
+    let report = stage.report(&["eats"]);
+    assert!(
+        ended(&report).as_deref() == Some("memory")
+            || report["well"] == false
+            || report["stdout"]["head"] != "107374182400\n",
+        "{report}"
+    );
+    assert!(report["took_ms"].as_u64().is_some_and(|ms| ms < 15_000), "{report}");
+    stage.is_unharmed("eats");
+    let report = stage.report(&["shares"]);
+    assert_eq!(ended(&report).as_deref(), Some("memory"), "together they are too large: {report}");
+    stage.is_unharmed("shares");
+    let report = stage.report(&["stubborn"]);
+    assert_eq!(ended(&report).as_deref(), Some("time"), "{report}");
+    assert!(report["took_ms"].as_u64().is_some_and(|ms| (1000..5000).contains(&ms)), "{report}");
+    stage.is_unharmed("stubborn");
+    for name in ["daemon", "clings"] {
+        let report = stage.report(&[name]);
+        assert_eq!((report["exit"].as_i64(), report["stdout"]["head"].as_str()), (Some(0), Some("off\n")), "{report}");
+        assert!(report["took_ms"].as_u64().is_some_and(|ms| ms < 5000), "it is not waited for: {report}");
+        stage.is_unharmed(name);
+    }
+    let grown = stage.most_kib() - before;
+    println!("the agent grew by {grown} KiB at most");
+    assert!(grown <= 8 * 1024, "{grown} KiB");
+}
+
+#[test]
+fn whatever_a_script_writes_is_bounded_and_harmless() {
+    let scripts = [
+        honest(),
+        Script::new("endless", "exec head -c 10G /dev/zero\n").and(&limits("time_s = 60\noutput_mib = 32")),
+        Script::new("oneline", "head -c 1G /dev/zero | tr '\\0' x\n").and(&limits("time_s = 60\noutput_mib = 32")),
+        Script::new("noise", "exec head -c 16M /dev/urandom\n").and(&limits("time_s = 60")),
+        Script::new("escapes", "printf 'a\\033[2J\\033]0;evil\\007b\\0c\\377d\\r\\033[1A\\n'\n"),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    stage.report(&["honest"]);
+    let before = stage.most_kib();
+    for name in ["endless", "oneline"] {
+        let report = stage.report(&[name]);
+        assert_eq!(report["stopped"], "output", "{name}: {} {}", report["stopped"], report["stdout"]["bytes"]);
+        let bytes = report["stdout"]["bytes"].as_u64().expect("a number");
+        assert!((32 << 20..64 << 20).contains(&bytes), "{name}: {bytes}");
+        stage.is_unharmed(name);
+    }
+    let report = stage.report(&["noise"]);
+    // Chance writes something like a key now and then, which is taken out.
+    let bytes = report["stdout"]["bytes"].as_u64().expect("a number");
+    assert!(report["exit"] == 0 && ((16 << 20) - 16_384..=16 << 20).contains(&bytes), "{bytes}");
+    assert!(report["stdout"]["sha256"].is_string() && report["stdout"]["tail"].as_str().expect("text").len() > 1000);
+    let grown = stage.most_kib() - before;
+    println!("the agent grew by {grown} KiB at most");
+    assert!(grown <= 8 * 1024, "{grown} KiB");
+    // The technician's terminal gets text, live and afterwards.
+    let said = stage.run(&["escapes", "kasse-1"]).exits(0);
+    let raw = said.out.chars().find(|c| c.is_control() && *c != '\n');
+    assert!(raw.is_none() && said.out.contains('a') && said.out.contains('d'), "{:?}", said.out);
+    let report = stage.report(&["escapes"]);
+    assert_eq!(report["stdout"]["head"], "a?[2J?]0;evil?b?c\u{fffd}d??[1A\n");
+}
+
+#[test]
+fn a_script_reaches_only_what_its_manifest_names() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let inside = tempfile::tempdir_in("/srv").expect("a folder");
+    let outside = tempfile::tempdir_in("/srv").expect("a folder");
+    let (inside, outside) = (inside.path(), outside.path());
+    let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached\n");
+    // Each line tells what it could do; a good cage lets it tell nothing.
+    let reach = format!(
+        "touch {out}/x 2>/dev/null && echo wrote outside\n\
+         touch /etc/fernwart-evil 2>/dev/null && echo wrote in etc\n\
+         mount -o remount,rw / 2>/dev/null && echo remounted\n\
+         umount $FERNWART_PARAM_HOME 2>/dev/null && echo uncovered\n\
+         mknod /tmp/disk b 254 0 2>/dev/null && echo made a device\n\
+         for disk in /dev/vda /dev/sda /dev/mem /dev/kmsg; do [ -e $disk ] && echo sees $disk; done\n\
+         cat $FERNWART_PARAM_HOME/evidence.key >/dev/null 2>&1 && echo read a key\n\
+         ls $FERNWART_PARAM_HOME 2>/dev/null | grep . && echo listed the home\n\
+         kill -9 $FERNWART_PARAM_PID 2>/dev/null && echo killed the agent\n\
+         pkill -9 -f fernwart-agent 2>/dev/null && echo killed by name\n\
+         echo h > /proc/sysrq-trigger 2>/dev/null && echo pulled the plug\n\
+         echo core > /proc/sys/kernel/core_pattern 2>/dev/null && echo turned a switch\n\
+         echo $$ > /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null && echo left its group\n\
+         nsenter --target 1 --mount true 2>/dev/null && [ $FERNWART_PARAM_PID -gt 0 ] && ls /proc/$FERNWART_PARAM_PID 2>/dev/null && echo saw others\n\
+         python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None, use_errno=True).reboot(0))' 2>/dev/null && echo may reboot\n\
+         unshare --mount true 2>/dev/null && echo opened namespaces\n\
+         touch {inside}/y && echo wrote inside\n",
+        out = outside.display(),
+        inside = inside.display(),
+    );
+    let home =
+        |script: Script| script.parameter("home", "path", "under = [\"/\"]").parameter("pid", "integer", "min = 1");
+    let allowed = format!("writes = [\"{}\"]", inside.display());
+    let scripts = [
+        honest(),
+        home(Script::new("reaches", &reach).with(&allowed)),
+        home(Script::new("peeks", &reach).privilege("read")),
+        Script::new("calls", &connect).with("network = false").shell("bash"),
+        Script::new("phones", &connect).with("network = true").shell("bash"),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    let home = format!("home={}", stage.machine.home.display());
+    let pid = format!("pid={}", stage.machine.agent.pid());
+    // Proof that the same words reach all that where nothing holds them: as root here.
+    let free = run(Command::new("sh").args(["-c", "touch /srv/x && rm /srv/x && [ -e /dev/null ] && echo could"]));
+    assert_eq!(free.out, "could\n");
+    let key = std::fs::read(stage.machine.home.join("evidence.key"));
+    assert!(key.is_ok(), "root may read the key");
+    let report = stage.report(&["reaches", "-p", &home, "-p", &pid]);
+    assert_eq!(report["stdout"]["head"], "wrote inside\n", "{report}");
+    let report = stage.report(&["peeks", "-p", &home, "-p", &pid]);
+    assert_eq!(report["stdout"]["head"], "", "one that reads writes nowhere: {report}");
+    stage.is_unharmed("reaches");
+    assert!(inside.join("y").exists() && !outside.join("x").exists() && !Path::new("/etc/fernwart-evil").exists());
+    let report = stage.report(&["calls"]);
+    assert!(report["stdout"]["head"] == "" && report["well"] == false, "{report}");
+    let report = stage.report(&["phones"]);
+    assert_eq!(report["stdout"]["head"], "reached\n", "with a network it does: {report}");
+    drop(listener);
+}
+
+#[test]
+fn a_script_that_fills_the_disk_is_ended_while_there_is_room_left() {
+    let folder = tempfile::tempdir_in("/srv").expect("a folder");
+    let Some(disk) = SmallDisk::mount(&folder.path().join("disk"), 64) else { return };
+    let fills = format!("cat /dev/zero > {}/big\n", disk.path().display());
+    let scripts = [
+        honest(),
+        Script::new("fills", &fills)
+            .with(&format!("writes = [\"{}\"]", disk.path().display()))
+            .and(&limits("time_s = 20")),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    let report = stage.report(&["fills"]);
+    assert!(report["stopped"] == "disk" || report["well"] == false, "{report}");
+    stage.is_unharmed("fills");
+}
+
+#[test]
+fn what_cannot_be_enforced_is_refused_and_a_run_is_ended_when_it_is_taken_back() {
+    let scripts = [
+        honest(),
+        Script::new("half", "echo ran\n").and(&limits("cpu_pct = 50")),
+        Script::new("long", "echo begun; sleep 60; echo over\n").and(&limits("time_s = 120")),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    // A share of the processor takes a control group that this agent can use.
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    if !controllers.contains("cpu") && !Path::new("/run/systemd/system").is_dir() {
+        let said = stage.run(&["half", "kasse-1"]).exits(3);
+        assert!(said.out.contains("FW-GATE-19"), "{}", said.out);
+    }
+    let log = stage.world.path().join("long.log");
+    let mut command = stage.world.command(&["run", "long", "kasse-1", "--reason", "x"]);
+    let mut asking = fernwart_tests::Process::start(&mut command, &log);
+    let started = |machine: &Machine| machine.journal().iter().any(|(kind, _)| kind == "run_started");
+    wait_until("it has begun", || started(&stage.machine));
+    let job = stage.world.technician(&["job", "ls", "-o", "name"]).exits(0).out;
+    let job = job.lines().next().expect("a job").to_owned();
+    stage.world.technician(&["job", "cancel", &job]).exits(0);
+    wait_until("it is over", || !asking.is_running());
+    let rows = stage.world.technician(&["job", "show", &job, "-o", "jsonl"]).exits(0).json_lines();
+    assert_eq!(rows[0]["outcome"], "cancelled");
+    stage.is_unharmed("long");
+}
