@@ -357,3 +357,147 @@ fn every_script_that_is_shipped_repairs_what_it_says() {
     assert!(test(&[idle]).exits(1).err.contains("it could not tell"));
     assert!(!std::path::Path::new("/run/broken").exists(), "this computer has felt nothing");
 }
+
+/// Lines with a secret between two marks, filled in as the agent's own test does.
+fn planted() -> Vec<(String, String)> {
+    let pattern = regex::Regex::new(r"\{([aAh])(\d+)\}").expect("a pattern");
+    let filled = |found: &regex::Captures<'_>| {
+        let of = match &found[1] {
+            "a" => "xY5",
+            "A" => "KW2",
+            _ => "fedcba9876543210",
+        };
+        of.chars().cycle().take(found[2].parse().expect("a number")).collect::<String>()
+    };
+    let text = include_str!("../../agent/tests/data/secrets.txt");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let line = pattern.replace_all(line, filled).into_owned();
+            (line.replace('§', ""), line.split('§').nth(1).expect("a secret").to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn no_secret_that_a_script_writes_leaves_the_machine() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    let planted = planted();
+    assert!(planted.len() >= 40, "{}", planted.len());
+    // The script is given the lines in a file; its own text is known to all.
+    let lines: String = planted.iter().map(|(line, _)| format!("{line}\n")).collect();
+    let key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA75\nq83vEjRWeJq83vEj\n-----END RSA PRIVATE KEY-----\n";
+    let folder = tempfile::tempdir_in("/srv").expect("a folder");
+    let file = folder.path().join("log");
+    std::fs::write(&file, format!("{lines}{key}end\n")).expect("written");
+    let scripts = [
+        Script::new("whole", "cat $FERNWART_PARAM_FILE\n").parameter("file", "path", "under = [\"/srv\"]"),
+        // A byte at a time, and as errors.
+        Script::new("drips", "dd if=$FERNWART_PARAM_FILE bs=1 status=none >&2\n")
+            .parameter("file", "path", "under = [\"/srv\"]")
+            .and("[limits]\ntime_s = 120"),
+    ];
+    world.approve_all(&scripts);
+    let parameter = format!("file={}", file.display());
+    let mut told = String::new();
+    for (name, shape) in [("whole", "table"), ("whole", "jsonl"), ("drips", "jsonl"), ("drips", "table")] {
+        let said = run(&world, &[name, "kasse-1", "-p", &parameter, "-o", shape]).exits(0);
+        assert!(said.out.contains("[secret]") || said.err.contains("[secret]"), "{name} {shape}: {said:?}");
+        told += &(said.out + &said.err);
+    }
+    assert!(told.contains("end\n") && told.contains("secret(s) taken out"), "{told}");
+    let watched = world.technician(&["job", "watch", "1"]).exits(0);
+    told += &watched.out;
+    // All that the hub has, and all that the machine wrote down, unpacked.
+    let store = world.shop().join("hub/store.sqlite");
+    let dump = fernwart_tests::run(
+        std::process::Command::new("sqlite3")
+            .arg(&store)
+            .arg("PRAGMA wal_checkpoint(TRUNCATE); SELECT hex(report) FROM runs WHERE report IS NOT NULL"),
+    );
+    let mut reports = 0;
+    for line in dump.exits(0).out.lines().filter(|line| line.len() > 40) {
+        let bytes: Vec<u8> = (0..line.len() / 2)
+            .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).expect("hexadecimal"))
+            .collect();
+        told += &serde_json::to_string(&fernwart_protocol::script::RunReport::unpack(&bytes).expect("a report"))
+            .expect("JSON");
+        reports += 1;
+    }
+    assert_eq!(reports, 4);
+    told += &machine.owner(&["journal", "--export"]).exits(0).out;
+    told += &machine.agent.log();
+    for (line, secret) in &planted {
+        assert!(!told.contains(secret.as_str()), "{secret} of {line:?} has left");
+        let json = serde_json::to_string(secret).expect("JSON");
+        assert!(!told.contains(json.trim_matches('"')), "{secret} has left");
+    }
+    for part in ["MIIEowIBAAKCAQEA75", "q83vEjRWeJq83vEj"] {
+        assert!(!told.contains(part), "a private key has left");
+    }
+}
+
+#[test]
+fn crooked_parameters_are_refused_or_lie_inert() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    let script = Script::new("echoes", "printf '%s' \"$FERNWART_PARAM_TEXT\"; echo; cat\n")
+        .parameter("text", "text", "max_bytes = 4096")
+        .parameter("path", "path", "under = [\"/var/log\"]\ndefault = \"/var/log\"")
+        .parameter("count", "integer", "min = 1\nmax = 9\ndefault = 1")
+        .parameter("sure", "boolean", "default = true");
+    world.approve(&script);
+    let marker = world.path().join("marker");
+    let touch = format!("touch {}", marker.display());
+    // Inert: it arrives as it was typed, on both ways, and nothing else happens.
+    for evil in [
+        format!("; {touch}"),
+        format!("| {touch}"),
+        format!("& {touch} &"),
+        format!("$({touch})"),
+        format!("`{touch}`"),
+        format!("' ; {touch} ; '"),
+        format!("\" ; {touch} ; \""),
+        "../../etc/passwd".to_owned(),
+        "%00%0a%s%n".to_owned(),
+        "$HOME ${IFS} *".to_owned(),
+        "äöü \u{202e}txt.exe".to_owned(),
+    ] {
+        let said = run(&world, &["echoes", "kasse-1", "-p", &format!("text={evil}"), "-o", "jsonl"]).exits(0);
+        let head = result(&said)["report"]["stdout"]["head"].as_str().expect("text").to_owned();
+        let (shown, json) = head.split_once('\n').expect("two lines");
+        let json: Value = serde_json::from_str(json).expect("JSON");
+        assert_eq!((shown, json["text"].as_str()), (evil.as_str(), Some(evil.as_str())));
+        assert!(!marker.exists(), "{evil}");
+    }
+    // Refused where it is typed.
+    let long = format!("text={}", "a".repeat(4097));
+    for bad in [
+        "text=--flag",
+        "text=-x",
+        "text=a\nb",
+        "text=a\tb",
+        "text=\u{1b}[2J",
+        &long,
+        "path=/etc",
+        "path=/var/log/..",
+        "path=-rf",
+        "path=/var/log/a b\n",
+        "count=0",
+        "count=1;2",
+        "count=0x5",
+        "count= 5",
+        "count=99999999999999999999",
+        "sure=yes",
+        "sure=1",
+        "extra=1",
+        "TEXT=x",
+    ] {
+        let said = run(&world, &["echoes", "kasse-1", "-p", "text=x", "-p", bad]).exits(2);
+        assert!(said.err.contains("FW-CLI-11"), "{bad:?}: {}", said.err);
+    }
+    assert!(!marker.exists());
+}

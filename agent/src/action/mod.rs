@@ -9,6 +9,6 @@
 
 pub mod cage;
 mod output;
-mod redact;
+pub(crate) mod redact;
 pub mod script;
 mod watch;

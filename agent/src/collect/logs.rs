@@ -1,6 +1,7 @@
 //! Recent errors, grouped by the shape of their message.
 
 use super::{child, clipped};
+use crate::action::redact;
 use fernwart_protocol::diagnosis::facts::{LogGroup, Logs};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -14,6 +15,9 @@ const GROUPS: usize = 20;
 
 /// How much of a log file's end is read, bytes.
 const TAIL: u64 = 1024 * 1024;
+
+/// Characters of a message that are kept until it is looked through.
+const MESSAGE: usize = 1024;
 
 /// Distinct shapes kept while counting.
 const SHAPES: usize = 2000;
@@ -99,11 +103,15 @@ fn grouped(source: &str, lines: impl Iterator<Item = (String, String)>) -> Logs 
         let program = clipped(&key.0);
         let group = groups.entry(key).or_insert_with(|| LogGroup { source: program, ..LogGroup::default() });
         group.count += 1;
-        group.message = clipped(&message);
+        group.message = message.chars().take(MESSAGE).collect();
     }
     let mut groups: Vec<LogGroup> = groups.into_values().collect();
     groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.message.cmp(&b.message)));
     groups.truncate(GROUPS);
+    // What programs write into logs is not meant for others' eyes.
+    for group in &mut groups {
+        group.message = clipped(&redact::line(&group.message));
+    }
     Logs { source: source.to_owned(), hours: HOURS, errors, groups }
 }
 
@@ -118,6 +126,13 @@ mod tests {
         assert_eq!(logs.errors, 3);
         assert_eq!(logs.groups.len(), 2);
         assert_eq!((logs.groups[0].count, logs.groups[0].message.as_str()), (2, "disk sda1: I/O error, sector 99"));
+    }
+
+    #[test]
+    fn a_password_in_a_log_stays_on_the_machine() {
+        let lines = [("pos".to_owned(), "login failed: user=kasse password=backstube24".to_owned())];
+        let logs = grouped("test", lines.into_iter());
+        assert_eq!(logs.groups[0].message, "login failed: user=kasse password=[secret]");
     }
 
     #[test]
