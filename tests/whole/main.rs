@@ -6,6 +6,7 @@ mod absence;
 mod booted;
 mod cage;
 mod ceremony;
+mod crashes;
 mod demonstration;
 mod fleet;
 mod hostile;

@@ -182,7 +182,7 @@ fn in_cage(
     };
     let mut command = cage::command(&spec, before)?;
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").env("HOME", cage::FOLDER);
-    command.env("FERNWART_DRY_RUN", if task.dry_run { "1" } else { "0" });
+    command.env("FERNWART_RUN", &task.run).env("FERNWART_DRY_RUN", if task.dry_run { "1" } else { "0" });
     command.envs(task.parameters.environment());
     let mut child = command.spawn()?;
     drop(tell);
