@@ -28,7 +28,7 @@ pub enum ToExecutor {
     Lock(Envelope),
     /// A cancel.
     Cancel(Envelope),
-    /// A wanted blob; nothing if it cannot be had now.
+    /// A wanted blob; nothing if the hub does not have it.
     Blob(Digest, Option<Vec<u8>>),
     /// The hub has stored an outcome and signed for it.
     Stored(RunId, Envelope),

@@ -79,6 +79,8 @@ pub trait Document: Serialize + DeserializeOwned {
             .strip_prefix(Self::DOMAIN.as_bytes())
             .and_then(|rest| rest.strip_prefix(b"\n"))
             .and_then(|rest| rest.strip_suffix(b"\n"))
+            // One line and nothing around it: no second text means the same.
+            .filter(|json| json.starts_with(b"{") && json.ends_with(b"}") && !json.contains(&b'\n'))
             .ok_or(BadDocument::Domain { expected: Self::DOMAIN })?;
         serde_json::from_slice(json).map_err(BadDocument::Json)
     }

@@ -246,14 +246,20 @@ impl Executor {
 
     /// A blob has come, or cannot come.
     pub(super) fn handle_blob(&mut self, hash: Digest, bytes: Option<Vec<u8>>) {
-        if let Some(bytes) = bytes.filter(|bytes| fernwart_certs::sha256(bytes) == hash)
-            && let Err(error) = self.shelf.put(&bytes)
-        {
-            warn!(%hash, %error, "a script's file could not be kept");
-        }
+        // Another file than the approved one is none.
+        let kept = match bytes.filter(|bytes| fernwart_certs::sha256(bytes) == hash) {
+            Some(bytes) => self.shelf.put(&bytes).inspect_err(|error| {
+                warn!(%hash, %error, "a script's file could not be kept");
+            }),
+            None => Err(std::io::Error::from(std::io::ErrorKind::InvalidData)),
+        };
         let for_this = |wait: &Wait| matches!(&wait.why, Why::Content(missing) if missing.contains(&hash));
         let runs: Vec<RunId> = self.waits.iter().filter(|(_, wait)| for_this(wait)).map(|(run, _)| *run).collect();
         for run in runs {
+            if kept.is_err() {
+                self.refuse_waiting(run, Refusal::NotFetched);
+                continue;
+            }
             let Some(Why::Content(missing)) = self.waits.get_mut(&run).map(|wait| &mut wait.why) else { continue };
             missing.retain(|wanted| *wanted != hash);
             if missing.is_empty() {

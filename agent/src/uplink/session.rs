@@ -294,21 +294,29 @@ async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executo
     }
 }
 
-/// Fetches a script's file.
+/// Fetches a script's file. A link that breaks meanwhile says nothing: the file
+/// is asked for again on the next one.
 async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
     let fetched = async {
         let (mut send, mut receive) = link.open().await.ok()?;
         send.send(&Ask::Blob(hash)).await.ok()?;
         send.finish();
         match receive.next::<Fetched>().await {
-            Ok(Some(Fetched::Blob(bytes))) => Some(bytes.into_bytes()),
+            Ok(Some(Fetched::Blob(bytes))) => Some(Some(bytes.into_bytes())),
             Ok(Some(Fetched::Denied(denial))) => {
                 warn!(%hash, code = denial.code(), "a script's file is not to be had");
-                None
+                Some(None)
             }
-            Ok(Some(Fetched::File(_)) | None) | Err(_) => None,
+            Ok(Some(Fetched::File(_)) | None) => Some(None),
+            Err(error) if error.is_misbehaviour() => {
+                warn!(%hash, %error, "a script's file cannot be read");
+                link.close(Goodbye::Misbehaved);
+                Some(None)
+            }
+            Err(_) => None,
         }
     };
-    let bytes = fetched.await;
-    executor.tell(ToExecutor::Blob(hash, bytes)).await;
+    if let Some(bytes) = fetched.await {
+        executor.tell(ToExecutor::Blob(hash, bytes)).await;
+    }
 }

@@ -7,7 +7,7 @@ use fernwart_certs::approve::{Contents, Draft, HubRoles, publish, root_of};
 use fernwart_certs::catalogue::{Role, Trusted};
 use fernwart_certs::envelope::seal;
 use fernwart_certs::identity::SigningKey;
-use fernwart_certs::peer::Name;
+use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::{sha256, tls};
 use fernwart_client::StaffHome;
 use fernwart_hub::HubHome;
@@ -20,20 +20,34 @@ use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Rene
 use fernwart_protocol::to_hub::{Ask, Delivered};
 use fernwart_protocol::version::{Hello, tag};
 use fernwart_tests::{Machine, World};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The stolen hub with one agent on the line.
+/// The stolen hub with one agent on the line; several share one port.
 pub(super) struct EvilHub {
-    listener: Listener,
+    listener: Arc<Listener>,
     pub(super) link: Link,
-    control: Sender,
+    pub(super) control: Sender,
     /// Kept open; what the agent says on it is not read.
     heard: Receiver,
     pub(super) trusted: Trusted,
-    roles: HubRoles,
-    pub(super) staff: StaffHome,
+    pub(super) roles: Arc<HubRoles>,
+    pub(super) staff: Arc<StaffHome>,
     pub(super) machine: MachineId,
     pub(super) customer: CustomerId,
+    /// The newest targets and timestamp that the agent says it follows.
+    pub(super) follows: (Option<u64>, Option<u64>),
+    /// How far the thief sets the clock in the hello, milliseconds.
+    lie_ms: i64,
+}
+
+/// An agent that has said hello.
+struct Greeted {
+    machine: MachineId,
+    link: Link,
+    control: Sender,
+    heard: Receiver,
+    follows: (Option<u64>, Option<u64>),
 }
 
 /// How a machine answered an order.
@@ -48,36 +62,75 @@ pub(super) enum Answer {
 impl EvilHub {
     /// Takes the real hub's place.
     pub(super) async fn take(world: &mut World, machine: &Machine) -> Self {
+        let mut hubs = Self::take_all(world, &[machine], 0).await;
+        hubs.pop().expect("one")
+    }
+
+    /// The same with several agents, and a lie about the time.
+    pub(super) async fn take_all(world: &mut World, machines: &[&Machine], lie_ms: i64) -> Vec<Self> {
         world.hub.kill_9();
         let home = HubHome::at(&world.shop().join("hub"));
         let keys = home.open().expect("the thief has the keys");
         let chain = keys.authority.issue_hub(keys.tls.spki(), SystemTime::now()).expect("issued");
         let config = tls::hub(chain, &keys.tls, keys.authority.certificate().clone()).expect("TLS");
-        let listener = Listener::bind(world.address, config, &keys.restart).expect("the port");
-        let staff = StaffHome::open(&world.shop().join("staff")).expect("a home");
+        let listener = Arc::new(Listener::bind(world.address, config, &keys.restart).expect("the port"));
+        let staff = Arc::new(StaffHome::open(&world.shop().join("staff")).expect("a home"));
         let trusted = staff.trusted().expect("readable").expect("a catalogue");
-        let enrollment = Home::at(&machine.home).enrollment().expect("enrolled");
-        let (link, control, heard) = Self::greet(&listener, &trusted).await;
-        let (machine, customer) = (enrollment.machine, enrollment.customer);
-        Self { listener, link, control, heard, trusted, roles: keys.roles, staff, machine, customer }
+        let roles = Arc::new(keys.roles);
+        let mut hubs: Vec<Self> = Vec::new();
+        let enrolled = |machine: &&Machine| Home::at(&machine.home).enrollment().expect("enrolled");
+        let wanted: Vec<_> = machines.iter().map(enrolled).collect();
+        while hubs.len() < wanted.len() {
+            let greeted = Self::greet(&listener, &trusted, lie_ms).await;
+            let Some(known) = wanted.iter().find(|known| known.machine == greeted.machine) else { continue };
+            hubs.retain(|hub| hub.machine != greeted.machine);
+            hubs.push(Self {
+                listener: listener.clone(),
+                link: greeted.link,
+                control: greeted.control,
+                heard: greeted.heard,
+                trusted: trusted.clone(),
+                roles: roles.clone(),
+                staff: staff.clone(),
+                machine: known.machine,
+                customer: known.customer,
+                follows: greeted.follows,
+                lie_ms,
+            });
+        }
+        // In the order in which they were named.
+        hubs.sort_by_key(|hub| wanted.iter().position(|known| known.machine == hub.machine));
+        hubs
     }
 
-    async fn greet(listener: &Listener, trusted: &Trusted) -> (Link, Sender, Receiver) {
+    /// Waits for the agent to come again, after it was started anew.
+    pub(super) async fn greet_again(&mut self) {
+        self.link.close(Goodbye::Done);
+        let greeted = Self::greet(&self.listener, &self.trusted, self.lie_ms).await;
+        (self.link, self.control, self.heard) = (greeted.link, greeted.control, greeted.heard);
+        self.follows = greeted.follows;
+    }
+
+    async fn greet(listener: &Listener, trusted: &Trusted, lie_ms: i64) -> Greeted {
         loop {
             let knock =
                 tokio::time::timeout(Duration::from_secs(40), listener.accept()).await.expect("the agent comes back");
             let Ok(link) = knock.expect("open").finish().await else { continue };
             let Ok((mut send, mut receive)) = link.accept().await else { continue };
-            let Ok(Ask::Control(..)) = receive.expect::<Ask>().await else { continue };
+            let Ok(Ask::Control(theirs, _)) = receive.expect::<Ask>().await else { continue };
+            let shown = link.peer_certificates();
+            let [leaf, ca, ..] = shown.as_slice() else { continue };
+            let Ok(Name::Machine(machine)) = read_certificate(leaf, ca).map(|said| said.name) else { continue };
+            let follows = (theirs.number(tag::TARGETS), theirs.number(tag::TIMESTAMP));
             let versions = trusted.floors.versions();
-            let clock = u64::try_from(fernwart_agent::now()).expect("after 1970");
+            let clock = u64::try_from(fernwart_agent::now() + lie_ms).expect("after 1970");
             let hello = Hello::new(&[
                 (tag::CLOCK, clock),
                 (tag::TARGETS, versions.targets),
                 (tag::TIMESTAMP, versions.timestamp),
             ]);
             send.send(&Control::Hello(hello)).await.expect("sent");
-            return (link, send, receive);
+            return Greeted { machine, link, control: send, heard: receive, follows };
         }
     }
 
@@ -179,15 +232,8 @@ impl EvilHub {
     }
 
     /// Snapshot and timestamp around any targets, signed with the hub's keys.
-    fn wrap(&self, number: u64, targets: &[u8], version: u64) -> (Vec<u8>, Vec<u8>) {
-        let sign = |body: serde_json::Value, key: &SigningKey| {
-            let form = canonical(&body);
-            let id = fernwart_certs::approve::proposer_id(&key.public()).expect("an id");
-            serde_json::to_vec(
-                &serde_json::json!({"signed": body, "signatures": [{"keyid": id, "sig": key.sign(&form).to_string()}]}),
-            )
-            .expect("written")
-        };
+    pub(super) fn wrap(&self, number: u64, targets: &[u8], version: u64) -> (Vec<u8>, Vec<u8>) {
+        let sign = |body: serde_json::Value, key: &SigningKey| role_signed_by(&body, &[key]);
         let meta = |version: u64, bytes: &[u8]| serde_json::json!({"version": version, "length": bytes.len(), "hashes": {"sha256": sha256(bytes).to_string()}});
         let snapshot = sign(
             serde_json::json!({"_type": "snapshot", "spec_version": "1.0.0", "version": version, "expires": "2036-01-01T00:00:00Z",
@@ -216,17 +262,37 @@ impl EvilHub {
     }
 
     pub(super) async fn stop(self) {
-        let Self { listener, link, control, heard, .. } = self;
+        Self::stop_all(vec![self]).await;
+    }
+
+    /// Lets go of the port.
+    pub(super) async fn stop_all(hubs: Vec<Self>) {
+        let listener = hubs.first().expect("one").listener.clone();
         let address = listener.local_addr().expect("an address");
-        link.close(Goodbye::Done);
+        for hub in &hubs {
+            hub.link.close(Goodbye::Done);
+        }
         listener.close().await;
-        drop((listener, link, control, heard));
+        drop((listener, hubs));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
         while std::net::UdpSocket::bind(address).is_err() {
             assert!(tokio::time::Instant::now() < deadline, "the thief lets go of the port");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// A role's JSON with the signatures of these keys, whoever they are.
+pub(super) fn role_signed_by(body: &serde_json::Value, keys: &[&SigningKey]) -> Vec<u8> {
+    let form = canonical(body);
+    let signatures: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            let id = fernwart_certs::approve::proposer_id(&key.public()).expect("an id");
+            serde_json::json!({"keyid": id, "sig": key.sign(&form).to_string()})
+        })
+        .collect();
+    serde_json::to_vec(&serde_json::json!({"signed": body, "signatures": signatures})).expect("written")
 }
 
 fn tough_role(draft: &Draft) -> Vec<u8> {

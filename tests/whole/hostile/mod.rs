@@ -7,6 +7,7 @@ mod evil_hub;
 mod flood;
 mod frames;
 mod orders;
+mod stolen;
 
 use fernwart_certs::identity::TlsKey;
 use fernwart_certs::issue::Authority;
