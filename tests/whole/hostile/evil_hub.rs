@@ -183,12 +183,21 @@ impl EvilHub {
     /// Says that there is a newer catalogue, and serves these files when asked.
     pub(super) async fn offer(&mut self, timestamp: u64, files: &[(String, Vec<u8>)]) {
         self.control.send(&Control::CatalogueChanged { timestamp }).await.expect("sent");
-        let (mut send, mut receive) =
-            tokio::time::timeout(Duration::from_secs(5), self.link.accept()).await.expect("asked").expect("a stream");
-        assert!(matches!(receive.expect::<Ask>().await.expect("a question"), Ask::Fetch(_)));
+        // Outcomes that nobody has signed for are offered, too; not heard.
+        let mut send = loop {
+            let asked = tokio::time::timeout(Duration::from_secs(5), self.link.accept()).await.expect("asked");
+            let (send, mut receive) = asked.expect("a stream");
+            if matches!(receive.expect::<Ask>().await.expect("a question"), Ask::Fetch(_)) {
+                break send;
+            }
+        };
         for (name, bytes) in files {
             let bytes = Blob::try_from(bytes.clone()).expect("short");
-            send.send(&Fetched::File(CatalogueFile { name: Text::clipped(name), bytes })).await.expect("sent");
+            let file = CatalogueFile { name: Text::clipped(name), bytes };
+            if send.send(&Fetched::File(file)).await.is_err() {
+                // The agent has had enough.
+                return;
+            }
         }
         send.delivered().await;
     }

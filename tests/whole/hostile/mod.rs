@@ -1,6 +1,7 @@
 //! Attacks on a running world. Each first proves that its input is evil, then
 //! that it was refused and nothing else has changed.
 
+mod catalogues;
 mod doors;
 mod enrollment;
 mod evil_hub;
