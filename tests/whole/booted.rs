@@ -2,6 +2,7 @@
 //! its services, and the agent one of them.
 
 use fernwart_tests::guest::Guest;
+use fernwart_tests::shelf::Script;
 use fernwart_tests::{World, program, wait_until};
 use serde_json::Value;
 
@@ -160,4 +161,90 @@ fn updates_are_counted_without_a_network_by_apt_and_by_dnf() {
     guest.remove("/usr/bin/apt-get");
     let dnf = counted(&diagnosed(&world, &["updates"]));
     assert_eq!(dnf, (Some("dnf".to_owned()), Some(2), Some(1)), "the repository is gone, what was fetched is there");
+}
+
+/// A service that fails until it is started anew with what it lacks.
+const UNIT: &str = "[Unit]\nDescription=Bondruck\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '[ -e /run/paper ]'\n";
+
+#[test]
+fn a_remedy_repairs_what_a_diagnosis_has_found_and_proves_it() {
+    let world = World::new();
+    let Some(guest) = Guest::boot(world.path()) else { return };
+    join(&world, &guest);
+    let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
+    let restart = scripts.join("service-restart");
+    world.technician(&["catalogue", "propose", restart.to_str().expect("text")]).exits(0);
+    world.approve_all(&[
+        Script::new("greedy", "head -c 400M /dev/zero | tail -c 400M | wc -c\n")
+            .and("[limits]\nmemory_mib = 64\ncpu_pct = 50"),
+        Script::new(
+            "lingers",
+            "setsid sh -c 'trap \"\" TERM HUP; sleep 300; : fernwart-evil-2718' & systemctl is-active dbus.socket\n",
+        )
+        .with("services = true"),
+        Script::new("where", "cat /proc/self/cgroup; id -u\n").and("[limits]\ncpu_pct = 50"),
+        Script::new(
+            "mutinous",
+            "systemctl stop fernwart-agent; systemctl reboot; busctl list >/dev/null && echo spoke\n",
+        ),
+    ]);
+    guest
+        .run(&[
+            "sh",
+            "-c",
+            &format!(
+                "printf '{}' > /etc/systemd/system/bondruck.service",
+                UNIT.replace('\n', "\\n").replace('\'', "'\\''")
+            ),
+        ])
+        .exits(0);
+    guest.run(&["systemctl", "daemon-reload"]).exits(0);
+    guest.run(&["systemctl", "start", "bondruck"]).exits(1);
+    wait_until("the machine follows", || {
+        guest
+            .run(&[program("fernwart-agent").to_str().expect("text"), "journal", "--export"])
+            .out
+            .matches("catalogue_followed")
+            .count()
+            >= 2
+    });
+    let said = world.technician(&["diagnose", "kasse-1"]).exits(1);
+    assert!(said.out.contains("fernwart run --remedy kasse-1/service.failed"), "{}", said.out);
+    // What has the remedy's name is shown before it is run, and asks for a yes.
+    let remedy = ["run", "--remedy", "kasse-1/service.failed", "--reason", "Bondrucker, Auftrag 4711"];
+    let unsure = world.technician(&remedy).exits(2);
+    assert!(unsure.err.contains("FW-CLI-14") && unsure.err.contains("unit = bondruck.service"), "{}", unsure.err);
+    // Still without paper: it was done, and it is not well.
+    let yes = |words: &[&str]| world.technician(&[words, &["--yes"]].concat());
+    let agent = program("fernwart-agent");
+    let allow = ["allow", "repair", "--for", "2h"];
+    guest.run(&[&[agent.to_str().expect("text")][..], &allow].concat()).exits(0);
+    let said = yes(&remedy).exits(1);
+    assert!(said.out.contains("still not well") && said.out.contains("bondruck.service"), "{}", said.out);
+    guest.run(&["touch", "/run/paper"]).exits(0);
+    let said = yes(&remedy).exits(0);
+    assert!(said.out.contains("service.failed run again: ok") && said.out.contains("Receipt "), "{}", said.out);
+    guest.run(&["systemctl", "is-active", "bondruck"]).exits(0);
+    let said = world.technician(&["run", "--remedy", "kasse-1/service.failed", "--yes", "--reason", "x"]);
+    let again = world.technician(&["diagnose", "kasse-1"]);
+    assert!(!again.out.contains("service.failed") && said.code != 5, "{}", again.out);
+    // systemd holds the limits: in a unit of its own, which is gone afterwards.
+    let said = world.technician(&["run", "where", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    let report = said.json_lines()[0]["report"].clone();
+    assert_eq!(report["cage"], "systemd", "{report}");
+    assert!(report["stdout"]["head"].as_str().expect("text").contains("fernwart-run-"), "{report}");
+    let said = world.technician(&["run", "greedy", "kasse-1", "--reason", "x", "-o", "jsonl"]);
+    let report = said.json_lines()[0]["report"].clone();
+    assert!(report["stdout"]["head"] != "419430400\n", "{report}");
+    // One that may not speak to services cannot stop the agent or the computer through them.
+    let said = world.technician(&["run", "mutinous", "kasse-1", "--reason", "x", "-o", "jsonl"]);
+    let report = said.json_lines()[0]["report"].clone();
+    assert!(!report["stdout"]["head"].as_str().expect("text").contains("spoke"), "{report}");
+    guest.run(&["systemctl", "is-active", "fernwart-agent"]).exits(0);
+    // Nor does one that may leave anything behind.
+    let said = world.technician(&["run", "lingers", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    assert_eq!(said.json_lines()[0]["report"]["stdout"]["head"], "active\n", "{}", said.out);
+    assert_eq!(guest.run(&["pgrep", "-f", "fernwart-evil-2718"]).out, "", "what it left behind has ended");
+    let left = guest.run(&["systemctl", "list-units", "--all", "--no-legend", "fernwart-run-*"]);
+    assert_eq!(left.out.trim(), "", "no unit is left");
 }

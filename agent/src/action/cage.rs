@@ -54,6 +54,10 @@ pub(super) struct Spec {
     pub(super) clock: bool,
     /// Whether it may speak to the system's services over their sockets.
     pub(super) services: bool,
+    /// Whether it sees only its own processes. Where systemd holds a script that
+    /// speaks to services it sees all: systemd answers nobody whom it cannot
+    /// see from where they are. The unit then ends what is left.
+    pub(super) own_processes: bool,
     /// Folders that are empty in there.
     pub(super) hide: Vec<PathBuf>,
     /// Memory of one process, and of its folder in memory, MiB.
@@ -89,10 +93,22 @@ pub fn for_script(manifest: &Manifest) -> Option<Cage> {
     (cage != Cage::Namespaces || manifest.limits.cpu_pct.is_none()).then_some(cage)
 }
 
+fn unit(run: &str) -> String {
+    format!("fernwart-run-{run}.scope")
+}
+
+/// Ends all that is left in a run's unit.
+pub(super) fn end_unit(run: &str) {
+    let mut command = Command::new("/usr/bin/systemctl");
+    command.args(["kill", "--signal=KILL", &unit(run)]).env_clear();
+    // Mostly the unit is gone already.
+    let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+}
+
 /// What stands before the outer program where systemd holds the limits.
 pub(super) fn systemd(run: &str, limits: &Limits) -> Vec<String> {
     let mut words: Vec<String> = ["/usr/bin/systemd-run", "--scope", "--quiet", "--collect"].map(String::from).into();
-    words.push(format!("--unit=fernwart-run-{run}"));
+    words.push(format!("--unit={}", unit(run)));
     words.push(format!("--property=MemoryMax={}M", limits.memory_mib));
     words.push("--property=MemorySwapMax=0".into());
     words.push(format!("--property=TasksMax={}", limits.processes + 2));
@@ -172,7 +188,10 @@ fn open_namespaces(spec: &Spec) -> Result<(), String> {
     if let Some(group) = &spec.group {
         std::fs::write(group.join("cgroup.procs"), "0").map_err(|error| format!("joining the group: {error}"))?;
     }
-    let mut apart = UnshareFlags::NEWPID | UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
+    let mut apart = UnshareFlags::NEWNS | UnshareFlags::NEWIPC;
+    if spec.own_processes {
+        apart |= UnshareFlags::NEWPID;
+    }
     if !spec.network {
         apart |= UnshareFlags::NEWNET;
     }
@@ -239,7 +258,9 @@ fn build(spec: &Spec) -> Result<(), String> {
     }
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     // Its own processes only; and no switch of the kernel can be turned there.
-    rustix::mount::mount("proc", "/proc", "proc", plain | MountFlags::RDONLY, c"").map_err(said("/proc"))?;
+    if spec.own_processes {
+        rustix::mount::mount("proc", "/proc", "proc", plain | MountFlags::RDONLY, c"").map_err(said("/proc"))?;
+    }
     if !spec.writes_all {
         private_devices()?;
     }
@@ -402,6 +423,8 @@ fn bounds(spec: &Spec) -> Result<(), String> {
 }
 
 fn run(spec: &Spec) -> Result<Told, String> {
+    // Whoever loses its parent stays in the family.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| error.to_string())?;
     let script = format!("/proc/self/fd/{}", spec.script);
     let child = Command::new(&spec.interpreter).arg(script).spawn();
     let child = child.map_err(|error| format!("{}: {error}", spec.interpreter))?;

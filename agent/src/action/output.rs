@@ -1,17 +1,18 @@
 //! What is kept of an output stream: its beginning, its end, its length and
 //! its hash, all after redaction.
 
-use super::redact::Redactor;
+use super::redact::{Patterns, Redactor};
 use fernwart_certs::Sha256;
 use fernwart_protocol::script::Kept;
 use std::collections::VecDeque;
 
 /// Kept of the beginning, bytes.
-pub(super) const HEAD: usize = 256 * 1024;
+pub(super) const HEAD: usize = 128 * 1024;
 
-/// Kept of the end, bytes. Two streams' heads and tails are 2 MiB, and with the
-/// redactor's lines the agent grows by less than 4 MiB, whatever a script writes.
-pub(super) const TAIL: usize = 768 * 1024;
+/// Kept of the end, bytes. Two streams' heads and tails are 1 MiB, as much as a
+/// frame takes; on its way to the books and the hub it is held several times,
+/// and still the agent grows by less than 8 MiB, whatever a script writes.
+pub(super) const TAIL: usize = 384 * 1024;
 
 /// Keeps one stream.
 pub(super) struct Keeper {
@@ -23,9 +24,9 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(secrets: &[String]) -> Self {
+    pub(super) fn new(patterns: Patterns) -> Self {
         Self {
-            redactor: Redactor::new(secrets),
+            redactor: Redactor::new(patterns),
             head: Vec::new(),
             tail: VecDeque::new(),
             bytes: 0,
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_short_output_is_kept_whole() {
-        let mut keeper = Keeper::new(&[]);
+        let mut keeper = Keeper::new(Patterns::new(&[]));
         keeper.feed(b"one\ntw");
         keeper.feed(b"o\n");
         let (_, kept, _) = keeper.finish();
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn of_a_long_output_the_beginning_and_the_end_are_kept() {
-        let mut keeper = Keeper::new(&[]);
+        let mut keeper = Keeper::new(Patterns::new(&[]));
         for number in 0..400_000 {
             keeper.feed(format!("line {number}\n").as_bytes());
         }
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_do_no_harm() {
-        let mut keeper = Keeper::new(&[]);
+        let mut keeper = Keeper::new(Patterns::new(&[]));
         keeper.feed(b"\xff\x00\x1b[2J");
         let (_, kept, _) = keeper.finish();
         assert_eq!((kept.head.as_str(), kept.bytes), ("\u{fffd}??[2J", 6));

@@ -68,10 +68,16 @@ const NAMED: &[&str] = &[
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 
-/// Redacts one stream.
-pub(super) struct Redactor {
+/// What is looked for; the streams of a script share it.
+#[derive(Clone)]
+pub(super) struct Patterns {
     keys: Regex,
     named: Regex,
+}
+
+/// Redacts one stream.
+pub(super) struct Redactor {
+    patterns: Patterns,
     /// What has come and is not passed on yet.
     held: Vec<u8>,
     /// Inside a block of private key material.
@@ -80,28 +86,33 @@ pub(super) struct Redactor {
     pub(super) count: u64,
 }
 
-impl Redactor {
-    /// A redactor that also knows `secrets`, whatever they look like.
+/// Memory of one pattern's automaton, bytes: a script's output is read at the
+/// speed of a disk with it, and the agent stays small.
+const AUTOMATON: usize = 512 * 1024;
+
+impl Patterns {
+    /// Patterns that also know `secrets`, whatever they look like.
     pub(super) fn new(secrets: &[String]) -> Self {
         let own: Vec<String> = secrets.iter().filter(|s| !s.is_empty()).map(|secret| regex::escape(secret)).collect();
         let keys: Vec<String> = own.into_iter().chain(KEYS.iter().map(|key| format!("(?:{key})"))).collect();
         let named = NAMED.join("|");
         let build = |text: &str, any_case| {
             let mut builder = RegexBuilder::new(text);
-            builder.unicode(false).case_insensitive(any_case).size_limit(8 * 1024 * 1024);
+            builder.unicode(false).case_insensitive(any_case).size_limit(8 * 1024 * 1024).dfa_size_limit(AUTOMATON);
             builder.build()
         };
         let never = || Regex::new("$.^");
         // The patterns are ours and are built in a test; own secrets are escaped.
         #[expect(clippy::expect_used, reason = "these patterns are built in a test")]
         let built = |text: &str, any_case| build(text, any_case).or_else(|_| never()).expect("a pattern");
-        Self {
-            keys: built(&keys.join("|"), false),
-            named: built(&named, true),
-            held: Vec::new(),
-            in_block: false,
-            count: 0,
-        }
+        Self { keys: built(&keys.join("|"), false), named: built(&named, true) }
+    }
+}
+
+impl Redactor {
+    /// A redactor for one stream.
+    pub(super) fn new(patterns: Patterns) -> Self {
+        Self { patterns, held: Vec::new(), in_block: false, count: 0 }
     }
 
     /// Takes a chunk in, and passes on what is certain.
@@ -160,8 +171,8 @@ impl Redactor {
 
     /// Where secrets lie, in order and apart.
     fn secrets(&self, line: &[u8]) -> Vec<(usize, usize)> {
-        let mut found: Vec<(usize, usize)> = self.keys.find_iter(line).map(|m| (m.start(), m.end())).collect();
-        for captures in self.named.captures_iter(line) {
+        let mut found: Vec<(usize, usize)> = self.patterns.keys.find_iter(line).map(|m| (m.start(), m.end())).collect();
+        for captures in self.patterns.named.captures_iter(line) {
             let value = captures.iter().skip(1).flatten().next();
             found.extend(value.map(|value| (value.start(), value.end())));
         }
@@ -190,7 +201,7 @@ impl Redactor {
 
 /// One line of text without its secrets.
 pub(crate) fn line(text: &str) -> String {
-    let mut redactor = Redactor::new(&[]);
+    let mut redactor = Redactor::new(Patterns::new(&[]));
     let mut out = Vec::with_capacity(text.len());
     redactor.feed(text.as_bytes(), &mut out);
     redactor.finish(&mut out);
@@ -231,7 +242,7 @@ mod tests {
     }
 
     fn through(text: &[u8], chunk: usize, secrets: &[String]) -> String {
-        let mut redactor = Redactor::new(secrets);
+        let mut redactor = Redactor::new(Patterns::new(secrets));
         let mut out = Vec::new();
         for piece in text.chunks(chunk) {
             redactor.feed(piece, &mut out);

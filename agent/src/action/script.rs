@@ -2,6 +2,7 @@
 
 use super::cage::{self, Spec, Told, group};
 use super::output::Keeper;
+use super::redact::Patterns;
 use super::watch;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
@@ -43,6 +44,13 @@ pub struct Task {
     pub cage: Cage,
     /// Folders it must not see.
     pub hide: Vec<PathBuf>,
+}
+
+impl Task {
+    /// Whether it sees only its own processes: [`Spec::own_processes`].
+    fn own_processes(&self) -> bool {
+        self.cage != Cage::Systemd || !self.manifest.services
+    }
 }
 
 /// A script could not be run; nothing has happened.
@@ -173,6 +181,7 @@ fn in_cage(
         network: task.manifest.network,
         clock: task.manifest.repairs_clock,
         services: task.manifest.services,
+        own_processes: task.own_processes(),
         hide: task.hide.clone(),
         memory_mib: limits.memory_mib,
     };
@@ -235,8 +244,8 @@ fn follow(
     live: &mut impl FnMut(Stream, Vec<u8>),
     mut hear: File,
 ) -> Ended {
-    let secrets: Vec<String> = secrets(task);
-    let (mut out, mut err) = (Keeper::new(&secrets), Keeper::new(&secrets));
+    let patterns = Patterns::new(&secrets(task));
+    let (mut out, mut err) = (Keeper::new(patterns.clone()), Keeper::new(patterns));
     let (begun, pid) = (Instant::now(), child.id());
     let helpers = if task.cage == Cage::Systemd { 3 } else { 2 };
     let raw = task.manifest.privilege == Privilege::Raw;
@@ -268,8 +277,12 @@ fn follow(
             continue;
         }
         next_look = Instant::now() + watch::EVERY;
+        if !task.own_processes() && matches!(child.try_wait(), Ok(Some(_))) {
+            // It has ended; whatever it left behind ends now.
+            cage::end_unit(&task.run);
+        }
         if kill_at.is_some_and(|at| Instant::now() >= at) {
-            end(pid, rustix::process::Signal::KILL);
+            kill(task, pid);
             continue;
         }
         if stopped.is_none() {
@@ -280,16 +293,17 @@ fn follow(
             };
             match stopped {
                 // What grows is not asked.
-                Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => {
-                    end(pid, rustix::process::Signal::KILL)
-                }
+                Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => kill(task, pid),
                 Some(Stopped::Time | Stopped::Cancelled) => {
-                    end(pid, rustix::process::Signal::TERM);
+                    ask_to_end(pid);
                     kill_at = Some(Instant::now() + GRACE);
                 }
                 None => {}
             }
         }
+    }
+    if !task.own_processes() {
+        cage::end_unit(&task.run);
     }
     let _ = child.wait();
     let mut text = String::new();
@@ -307,24 +321,31 @@ fn follow(
     Ended { told, stopped, stdout: finish(out, Stream::Out), stderr: finish(err, Stream::Err) }
 }
 
-/// Ends a script: asked, it is all but our own two programs; unasked, the outer
-/// one, with which the kernel ends all.
-fn end(outer: u32, signal: rustix::process::Signal) {
-    let send = |pid: u32| {
-        if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
-            // It may have ended by itself.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
-    };
-    if signal == rustix::process::Signal::KILL {
-        return send(outer);
+fn send(pid: u32, signal: rustix::process::Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+/// Ends a script unasked: with the outer program the kernel ends all, or the
+/// unit does.
+fn kill(task: &Task, outer: u32) {
+    if !task.own_processes() {
+        cage::end_unit(&task.run);
+    }
+    send(outer, rustix::process::Signal::KILL);
+}
+
+/// Asks a script to end: all processes but our own two.
+fn ask_to_end(outer: u32) {
     let ours = |pid: &u32| {
         let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let second = text.split(|byte| *byte == 0).nth(1).unwrap_or_default();
         second == cage::OUTER.as_bytes() || second == cage::INNER.as_bytes()
     };
-    watch::family(outer).iter().filter(|pid| **pid != outer && !ours(pid)).for_each(|pid| send(*pid));
+    let family = watch::family(outer);
+    family.iter().filter(|pid| **pid != outer && !ours(pid)).for_each(|pid| send(*pid, rustix::process::Signal::TERM));
 }
 
 fn secrets(task: &Task) -> Vec<String> {

@@ -5,16 +5,18 @@ use super::parallel::Parallel;
 use super::tally::{Require, Tally};
 use super::{Exit, Failure, Place, Shape, TargetArgs, say, span, with_session_within};
 use clap::Args;
+use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Answered, Session, Stream, judge_news, now};
-use fernwart_protocol::diagnosis::{Answer as Facts, Report, Severity, facts};
+use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, builtin_rules, facts};
 use fernwart_protocol::document::{Action, Envelope, SectionName};
 use fernwart_protocol::id::MachineId;
+use fernwart_protocol::script::BundleName;
 use fernwart_protocol::staff::{JobHead, MachineRow, Reply};
 use fernwart_protocol::text::{List, Text, escaped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// What is wrong with machines, and why.
@@ -62,10 +64,15 @@ fn patience(text: &str) -> Result<Duration, String> {
 pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
     let target = command.target.read()?;
     let begun = Instant::now();
-    let (rows, answers) =
-        with_session_within(place, command.timeout, async |session| ask(command, &target, begun, session).await)?;
-    conclude(command, &rows, &answers, begun.elapsed())
+    let (rows, answers, scripts) = with_session_within(place, command.timeout, async |session| {
+        let (rows, answers) = ask(command, &target, begun, session).await?;
+        Ok((rows, answers, session.catalogue.scripts.clone()))
+    })?;
+    conclude(command, &rows, &answers, &scripts, begun.elapsed())
 }
+
+/// The scripts that are approved.
+pub(crate) type Scripts = BTreeMap<BundleName, Approved>;
 
 type Answers = Vec<Answered>;
 
@@ -180,7 +187,13 @@ fn result_line(row: &MachineRow, answer: &Answer) -> Value {
     line
 }
 
-fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took: Duration) -> Result<Exit, Failure> {
+fn conclude(
+    command: &Diagnose,
+    rows: &[MachineRow],
+    answers: &[Answered],
+    scripts: &Scripts,
+    took: Duration,
+) -> Result<Exit, Failure> {
     let by_machine: HashMap<_, _> = answers.iter().map(|answered| (answered.machine, &answered.answer)).collect();
     let mut tally = Tally::of(rows.len());
     let all: Vec<(&MachineRow, &Answer)> =
@@ -212,7 +225,7 @@ fn conclude(command: &Diagnose, rows: &[MachineRow], answers: &[Answered], took:
             table.print(command.output)?;
         }
         Shape::Table => match all.as_slice() {
-            [(row, Answer::Report(report, _))] => drop(say(&one_in_words(row, report, command.all))?),
+            [(row, Answer::Report(report, _))] => drop(say(&one_in_words(row, report, command.all, scripts))?),
             several => drop(say(&several.iter().map(|(row, answer)| line_in_words(row, answer)).collect::<String>())?),
         },
     }
@@ -262,7 +275,7 @@ fn line_in_words(row: &MachineRow, answer: &Answer) -> String {
 }
 
 /// One machine's report, as a technician wants to read it.
-pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> String {
+pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool, scripts: &Scripts) -> String {
     let system: Option<facts::System> = report.facts(SectionName::System);
     let up = match system.as_ref().map(|system| system.uptime_s) {
         None => String::new(),
@@ -279,7 +292,8 @@ pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> Stri
         f64::from(report.took_ms) / 1000.0,
         report.checks
     );
-    for finding in &report.findings {
+    let rules = builtin_rules();
+    for (place, finding) in report.findings.iter().enumerate() {
         let severity = match finding.severity {
             Severity::Crit => "CRIT",
             Severity::Warn => "WARN",
@@ -289,6 +303,21 @@ pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> Stri
         out += &format!("{severity}  {}{instance}\n", escaped(&finding.id));
         out += &format!("      why       {}\n", escaped(&finding.cause.en));
         out += &format!("      what now  {}\n", escaped(&finding.advice.en));
+        // Of what the machine says only the place in its list is used.
+        let remedy = rules.iter().find(|rule| rule.id == finding.id).and_then(|rule| {
+            let name: BundleName = rule.remedy.as_ref()?.parse().ok()?;
+            Some((&rule.id, scripts.get(&name)?.version, name))
+        });
+        if let Some((id, version, name)) = remedy {
+            let same = |finding: &&Finding| finding.id == *id;
+            let several = report.findings.iter().filter(same).count() > 1;
+            let number = report.findings.iter().take(place + 1).filter(same).count();
+            let number = if several { format!(":{number}") } else { String::new() };
+            out += &format!(
+                "                fernwart run --remedy {}/{id}{number}     ({name} {version}, approved)\n",
+                row.name
+            );
+        }
     }
     let found: std::collections::HashSet<_> = report.findings.iter().map(|finding| finding.id.as_str()).collect();
     let well = usize::try_from(report.checks).unwrap_or_default().saturating_sub(found.len());
@@ -299,7 +328,7 @@ pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool) -> Stri
         }
     }
     if all {
-        for rule in fernwart_protocol::diagnosis::builtin_rules() {
+        for rule in rules {
             let judged =
                 report.sections.get(&rule.section).is_some_and(|section| matches!(section.answer, Facts::Facts(_)));
             if judged && !found.contains(rule.id.as_str()) {

@@ -8,7 +8,7 @@ use super::{Exit, Failure, Place, TargetArgs, say, with_session};
 use clap::Args;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Session, judge_news};
-use fernwart_protocol::diagnosis::{Finding, Report, Severity};
+use fernwart_protocol::diagnosis::{Finding, Report, Severity, builtin_rules};
 use fernwart_protocol::document::{Action, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::script::{Bundle, BundleName, Declared, Manifest, Parameters, Privilege, RunReport, Value};
@@ -36,7 +36,7 @@ pub(crate) struct Run {
     script: Option<BundleName>,
     #[command(flatten)]
     target: TargetArgs,
-    /// Run what repairs a finding: MACHINE/FINDING or MACHINE/FINDING/INSTANCE
+    /// Run what repairs a finding, as diagnose prints it: MACHINE/FINDING or MACHINE/FINDING:2
     #[arg(long, value_name = "MACHINE/FINDING", conflicts_with_all = ["script", "words", "parameters"])]
     remedy: Option<String>,
     /// A parameter: NAME=VALUE
@@ -210,32 +210,34 @@ fn checked(manifest: &Manifest, values: BTreeMap<String, Value>) -> Result<Param
 /// A remedy rebuilt from typed facts: nothing a machine says becomes a command.
 async fn remedy_plan(session: &mut Session, remedy: &str) -> Result<Plan, Failure> {
     let usage = |what: String| Failure::new(Exit::Usage, "FW-CLI-12", what);
-    let mut parts = remedy.splitn(3, '/');
-    let (Some(machine), Some(id)) = (parts.next(), parts.next()) else {
-        return Err(usage("a remedy is MACHINE/FINDING, as diagnose prints it".to_owned()));
+    let parts = remedy.split_once('/').and_then(|(machine, finding)| match finding.split_once(':') {
+        None => Some((machine, finding, None)),
+        Some((id, number)) => Some((machine, id, Some(number.parse::<usize>().ok()?.checked_sub(1)?))),
+    });
+    let Some((machine, id, number)) = parts else {
+        return Err(usage("a remedy is MACHINE/FINDING or MACHINE/FINDING:2, as diagnose prints it".to_owned()));
     };
-    let instance = parts.next();
     let target = Target { words: vec![machine.to_owned()], ..Target::default() };
     let machines = select(&target, &session.machines().await?)?;
     let [row] = machines.as_slice() else {
         return Err(usage("a remedy is for one machine".to_owned()));
     };
     let report = newest_report(session, row).await?;
-    let mut found = report.findings.iter().filter(|finding| {
-        finding.id == id && instance.is_none_or(|instance| finding.instance.as_deref() == Some(instance))
-    });
-    let finding = match (found.next(), found.next()) {
+    let mut found = report.findings.iter().filter(|finding| finding.id == id).skip(number.unwrap_or_default());
+    let finding = match (found.next(), found.next().filter(|_| number.is_none())) {
         (Some(finding), None) => finding.clone(),
         (None, _) => {
             return Err(usage(format!("{machine} has no finding {id:?} in its newest report"))
                 .now(format!("fernwart diagnose {machine}")));
         }
         (Some(_), Some(_)) => {
-            return Err(usage(format!("{machine} has several findings {id:?}; name one: {machine}/{id}/INSTANCE"))
+            return Err(usage(format!("{machine} has several findings {id:?}; name one: {machine}/{id}:2"))
                 .now(format!("fernwart diagnose {machine}")));
         }
     };
-    let name: Option<BundleName> = finding.remedy.as_ref().and_then(|name| name.parse().ok());
+    // What repairs it is our own word, not the machine's.
+    let rule = builtin_rules().into_iter().find(|rule| rule.id == finding.id);
+    let name: Option<BundleName> = rule.and_then(|rule| rule.remedy?.parse().ok());
     let name = name.ok_or_else(|| usage(format!("nothing is known that repairs {id:?}")))?;
     let (bundle, manifest) = approved(session, &name).await?;
     let parameters = checked(&manifest, from_finding(&manifest, &finding))?;
