@@ -88,4 +88,6 @@ pub struct Dial {
     pub versions: Versions,
     /// This machine's evidence public key.
     pub evidence_key: PublicKey,
+    /// Its signed word on its sealing key.
+    pub sealed_to: Envelope,
 }

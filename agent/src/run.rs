@@ -20,8 +20,8 @@ pub enum RunError {
     /// The folder cannot be used.
     #[error("using the agent's folder")]
     Home(#[source] HomeError),
-    /// The TLS identity or the sealing key cannot be used.
-    #[error("reading the keys")]
+    /// The TLS identity cannot be used.
+    #[error("reading the TLS identity")]
     Identity(#[source] KeyFileError),
     /// The executor cannot begin.
     #[error("starting the executor")]
@@ -46,8 +46,6 @@ pub fn run(home: &Home) -> Result<(), RunError> {
 async fn serve(home: &Home) -> Result<(), RunError> {
     let enrollment = home.enrollment().map_err(RunError::Home)?;
     let identity = TlsIdentity::read(&home.tls_identity()).map_err(RunError::Identity)?;
-    // Not needed before something sealed comes; that it may be used shows now.
-    fernwart_certs::identity::SealingKey::read(&home.sealing_key()).map_err(RunError::Identity)?;
     let machine = enrollment.machine;
     let (executor, from_executor) = executor::start(home, enrollment).map_err(RunError::Executor)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::System)?;

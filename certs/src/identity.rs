@@ -244,6 +244,10 @@ impl SealingKey {
         Self::from_seed(seed.as_ref().to_vec()).ok_or(KeyGeneration)
     }
 
+    pub(crate) fn seed(&self) -> &[u8] {
+        &self.seed
+    }
+
     fn from_seed(seed: Vec<u8>) -> Option<Self> {
         let key = agreement::PrivateKey::from_private_key(&agreement::X25519, &seed).ok()?;
         let public = PublicKey::from_bytes(key.compute_public_key().ok()?.as_ref().try_into().ok()?);

@@ -21,6 +21,7 @@ pub mod journal;
 pub mod keyfile;
 pub mod lock;
 pub mod peer;
+pub mod sealed;
 pub mod tls;
 mod words;
 

@@ -6,7 +6,7 @@
 //! business; here is only their shape.
 
 use crate::code::Refusal;
-use crate::id::{BootId, CustomerId, Digest, KeyId, MachineId, RunId, Signature};
+use crate::id::{BootId, CustomerId, Digest, KeyId, MachineId, PublicKey, RunId, Signature};
 use crate::limits::DOCUMENT_BYTES;
 use crate::script::{BundleName, Parameters, Privilege};
 use crate::text::{Blob, List, MachineName, Text};
@@ -110,7 +110,7 @@ pub struct Order {
     pub not_before: UnixMs,
     /// Not valid after; at most seven days later.
     pub not_after: UnixMs,
-    /// Parameters sealed to the machine's key; none are made yet.
+    /// Secret parameters, sealed to the machine's key: see `certs::sealed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<Text<16384>>,
     /// A key for a session's bytes; none are made yet.
@@ -427,6 +427,23 @@ pub struct Countersignature {
     pub key: KeyId,
     /// When it was stored.
     pub at: UnixMs,
+}
+
+/// A machine's signed word on which key opens what is sealed to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedTo {
+    /// Which machine.
+    pub machine: MachineId,
+    /// Its X25519 public key.
+    pub sealing_key: PublicKey,
+}
+
+impl Document for SealedTo {
+    const DOMAIN: &'static str = "fernwart sealing key 1";
+    fn signer(&self) -> KeyId {
+        self.machine.key_id()
+    }
 }
 
 /// The hub's signed word on how far its chain of a machine's receipts goes.

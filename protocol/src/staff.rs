@@ -82,6 +82,8 @@ pub enum Request {
     Chain(MachineId),
     /// Signed targets of the past, oldest first.
     History,
+    /// Which key opens what is sealed to a machine.
+    SealedTo(MachineId),
 }
 
 /// Into or out of a group.
@@ -138,6 +140,8 @@ pub enum Reply {
     ChainLink(ChainLink),
     /// How far the chain goes, signed by the hub.
     ChainEnd(Envelope),
+    /// A machine's signed word on its sealing key; its evidence key goes before.
+    SealedTo(Envelope),
 }
 
 /// One receipt in a machine's chain at its hub.

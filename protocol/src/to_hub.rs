@@ -108,4 +108,6 @@ pub enum Control {
     Following(Versions),
     /// The agent stops on purpose.
     Goodbye,
+    /// Which key opens what is sealed to this machine, in its own signed word.
+    SealedTo(Envelope),
 }

@@ -81,7 +81,7 @@ fn what_an_agent_says() {
     variants::<RunState>(3);
     variants::<to_hub::Note>(5);
     variants::<to_hub::Stream>(2);
-    variants::<to_hub::Control>(2);
+    variants::<to_hub::Control>(3);
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn what_newcomers_and_technicians_say() {
     golden(&staff::Reply::Update(update), &format!("08000000 {} {} 00000000", "01".repeat(16), "02".repeat(16)));
     variants::<enroll::Request>(5);
     variants::<enroll::Reply>(3);
-    variants::<staff::Request>(31);
-    variants::<staff::Reply>(21);
+    variants::<staff::Request>(32);
+    variants::<staff::Reply>(22);
     variants::<staff::News>(10);
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);

@@ -501,3 +501,53 @@ fn crooked_parameters_are_refused_or_lie_inert() {
     }
     assert!(!marker.exists());
 }
+
+#[test]
+fn a_secret_parameter_is_for_the_machine_alone() {
+    use std::os::unix::fs::OpenOptionsExt;
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    let script = Script::new("logs-in", "env | grep -c geheim; grep -o '[0-9]*-[a-z]*' | md5sum\n")
+        .parameter("user", "text", "")
+        .parameter("pin", "text", "secret = true");
+    world.approve(&script);
+    let file = world.path().join("pin");
+    let mut pin = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&file).expect("a file");
+    std::io::Write::write_all(&mut pin, b"4711-geheim\n").expect("written");
+    // Where others could read it, it is refused.
+    let open = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "-p", "pin=4711-geheim"]).exits(2);
+    assert!(open.err.contains("is secret and travels sealed"), "{}", open.err);
+    let none = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse"]).exits(2);
+    assert!(none.err.contains("the secret parameter pin must be given"), "{}", none.err);
+    let secret = format!("pin={}", file.display());
+    let said = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "--secret", &secret]).exits(0);
+    // The script has it on standard input and nowhere else; 7c1e… is its hash.
+    let hash = fernwart_tests::run(std::process::Command::new("sh").args(["-c", "echo 4711-geheim | md5sum"])).out;
+    assert!(said.out.starts_with(&format!("0\n{hash}")), "{}", said.out);
+    // Neither the hub nor any record has it.
+    let mut all = said.out + &said.err + &machine.owner(&["journal", "--export"]).out + &machine.agent.log();
+    for file in ["store.sqlite", "store.sqlite-wal"] {
+        let bytes = std::fs::read(world.shop().join("hub").join(file)).unwrap_or_default();
+        all += &String::from_utf8_lossy(&bytes);
+    }
+    assert!(!all.contains("4711-geheim"), "it has left");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("opened");
+    let said = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "--secret", &secret]).exits(2);
+    assert!(said.err.contains("0644"), "{}", said.err);
+}
+
+#[test]
+fn what_was_published_is_followed_within_five_seconds() {
+    let world = World::new();
+    let machines: Vec<_> = ["kasse-1", "kasse-2"].iter().map(|name| world.add_machine(name)).collect();
+    world.approve(&Script::new("mend", "echo mended\n"));
+    for machine in &machines {
+        fernwart_tests::wait_within(std::time::Duration::from_secs(5), "it is followed", || {
+            machine
+                .journal()
+                .iter()
+                .any(|(kind, body)| kind == "catalogue_followed" && body["versions"]["targets"] == 2)
+        });
+    }
+}

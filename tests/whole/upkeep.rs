@@ -101,3 +101,23 @@ fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() 
     assert_eq!(started(), 4);
     wait_until("the machine notices", || machine.journal().iter().any(|(kind, _)| kind == "hub_fell_back"));
 }
+
+#[test]
+fn what_runs_out_is_told_in_good_time_and_made_anew_by_one_command() {
+    let mut world = World::new();
+    world.hub.stop();
+    if !world.restart_hub_at("+310d") {
+        return;
+    }
+    let early = world.technician_at("+1d", &["staff", "ls"]);
+    assert!(!early.err.contains("runs out"), "{}", early.err);
+    let said = world.technician_at("+310d", &["ls"]).exits(0);
+    assert!(said.err.contains("the catalogue's targets runs out on"), "{}", said.err);
+    let doctor = world.technician_at("+310d", &["doctor"]).exits(1).out;
+    assert!(doctor.contains("BAD   the catalogue's targets"), "{doctor}");
+    world.technician_at("+310d", &["catalogue", "rotate"]).exits(0);
+    let said = world.technician_at("+310d", &["ls"]).exits(0);
+    assert!(!said.err.contains("the catalogue's targets"), "{}", said.err);
+    // An entry on the staff list is for a lead to renew.
+    assert!(said.err.contains("your staff entry runs out on"), "{}", said.err);
+}

@@ -12,10 +12,10 @@ use fernwart_protocol::diagnosis::{Answer, Finding, builtin_rules};
 use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::OUTPUT_BYTES;
-use fernwart_protocol::script::RunReport;
+use fernwart_protocol::script::{Kind, RunReport, Value};
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_hub::{Delivered, Note, Stream};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::warn;
@@ -193,8 +193,21 @@ fn is_about(finding: &Finding, task: &Task) -> bool {
         let evidence = declared.from.as_ref().and_then(|from| finding.evidence.get(from));
         let given = task.parameters.iter().find(|(name, _)| *name == declared.name);
         match (evidence, given) {
+            (Some(Json::String(mount)), Some((_, Value::Text(path)))) if matches!(declared.kind, Kind::Path { .. }) => {
+                on_same_disk(mount, path)
+            }
             (Some(evidence), Some((_, given))) => serde_json::to_value(given).is_ok_and(|given| given == *evidence),
             _ => true,
         }
     })
+}
+
+/// Whether two paths lie on the same file system; what is not there lies where
+/// its folder does.
+fn on_same_disk(one: &str, other: &str) -> bool {
+    let disk = |path: &str| {
+        let there = std::path::Path::new(path).ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+        there.map(|stat| stat.f_fsid)
+    };
+    disk(one).is_some_and(|one| disk(other) == Some(one))
 }

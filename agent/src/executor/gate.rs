@@ -16,7 +16,7 @@ use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, ActionKind, Envelope, Lock, Locked, Order, SectionName, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId};
 use fernwart_protocol::limits::{CLOCK_SKEW, ORDER_LIFE};
-use fernwart_protocol::script::{Cage, Checked, Declared, FileName, Manifest, Platform};
+use fernwart_protocol::script::{Cage, Checked, Declared, FileName, Manifest, Parameters, Platform};
 use fernwart_protocol::text::Text;
 use std::collections::{BTreeMap, HashSet};
 
@@ -239,6 +239,8 @@ pub struct AtHand {
     pub script: Script,
     /// What can hold it within its limits here.
     pub cage: Option<Cage>,
+    /// What was sealed to this machine for this run; nothing if it does not open.
+    pub secrets: Option<Parameters>,
 }
 
 /// Whether an authentic order may take effect now.
@@ -315,7 +317,7 @@ fn script(order: &Order, me: &Standing<'_>, now: UnixMs, at_hand: Option<AtHand>
     if (approved.version, approved.sha256) != (*version, *sha256) {
         return Err(Refusal::NotApproved);
     }
-    let AtHand { script, cage } = at_hand.ok_or(Refusal::NotFetched)?;
+    let AtHand { script, cage, secrets } = at_hand.ok_or(Refusal::NotFetched)?;
     let manifest = &script.manifest;
     // What the order claims of the script must be what its approvers read.
     if script.sha256 != *sha256 || manifest.privilege != *privilege {
@@ -330,7 +332,9 @@ fn script(order: &Order, me: &Standing<'_>, now: UnixMs, at_hand: Option<AtHand>
     if *dry_run && !manifest.dry_run {
         return Err(Refusal::NoDryRun);
     }
-    let parameters = Declared::check(&manifest.parameters, parameters).map_err(|_| Refusal::BadParameters)?;
+    let secrets = secrets.ok_or(Refusal::BadParameters)?;
+    let parameters = Declared::check_both(&manifest.parameters, parameters, &secrets);
+    let parameters = parameters.map_err(|_| Refusal::BadParameters)?;
     let cage = cage.ok_or(Refusal::NoCage)?;
     Ok(Ready { parameters, dry_run: *dry_run, cage, script })
 }

@@ -27,10 +27,11 @@ use crate::message::{Dial, Linked, QUEUE, Ticket, ToExecutor, ToUplink};
 use acts::{Acted, Acting};
 use books::{Books, BooksError};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
-use fernwart_certs::identity::SigningKey;
+use fernwart_certs::envelope::EnvelopeError;
+use fernwart_certs::identity::{SealingKey, SigningKey};
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{SectionName, UnixMs};
+use fernwart_protocol::document::{Envelope, SealedTo, SectionName, UnixMs};
 use fernwart_protocol::id::{BootId, Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{About, Stream};
@@ -62,6 +63,9 @@ const LOCKS: usize = 1024;
 /// The executor cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
+    /// The machine's word on its own keys cannot be signed.
+    #[error("signing for this machine's keys")]
+    Sign(#[source] EnvelopeError),
     /// The evidence key cannot be used.
     #[error("reading this machine's evidence key")]
     Key(#[source] KeyFileError),
@@ -149,6 +153,10 @@ struct Executor {
     strangers: Strangers,
     /// Orders whose refusal stands in the journal already; the newest first.
     noted: VecDeque<Digest>,
+    /// Opens what is sealed to this machine.
+    sealing: SealingKey,
+    /// The machine's word on that key.
+    sealed_to: Envelope,
     /// Scripts' files.
     shelf: Shelf,
     /// The script under way.
@@ -183,6 +191,9 @@ impl Executor {
         out: mpsc::Sender<ToUplink>,
     ) -> Result<Self, ExecutorError> {
         let evidence = SigningKey::read(&home.evidence_key()).map_err(ExecutorError::Key)?;
+        let sealing = SealingKey::read(&home.sealing_key()).map_err(ExecutorError::Key)?;
+        let said = SealedTo { machine: enrollment.machine, sealing_key: sealing.public() };
+        let sealed_to = fernwart_certs::envelope::seal(&said, &evidence).map_err(ExecutorError::Sign)?;
         let books = Books::open(&home.books()).map_err(ExecutorError::Books)?;
         let trusted = books.trusted().map_err(ExecutorError::Books)?.ok_or(ExecutorError::NoCatalogue)?;
         let catalogue = trusted.view().map_err(ExecutorError::Catalogue)?;
@@ -210,6 +221,8 @@ impl Executor {
             strangers: Strangers::default(),
             noted: VecDeque::new(),
             taken_back: VecDeque::new(),
+            sealing,
+            sealed_to,
             shelf: Shelf::at(&home.blobs()),
             acting: None,
             waits: BTreeMap::new(),
@@ -286,6 +299,7 @@ impl Executor {
             pins: hub.ca.clone(),
             versions: self.catalogue.versions,
             evidence_key: self.evidence.public(),
+            sealed_to: self.sealed_to.clone(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order, Outcome, Receipt, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
+use fernwart_protocol::script::Parameters;
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_hub::{Delivered, Note, RunState};
 use serde_json::json;
@@ -111,10 +112,20 @@ impl Executor {
             return Ok(None);
         };
         match self.shelf.script(bundle, approved) {
-            Ok(script) => Ok(Some(AtHand { cage: cage::for_script(&script.manifest), script })),
+            Ok(script) => {
+                let cage = cage::for_script(&script.manifest);
+                Ok(Some(AtHand { cage, script, secrets: self.unsealed(order) }))
+            }
             Err(Lacks::Blobs(missing)) => Err(missing),
             Err(Lacks::Unreadable) => Ok(None),
         }
+    }
+
+    /// What was sealed for this run; nothing if it is not for us.
+    fn unsealed(&self, order: &Order) -> Option<Parameters> {
+        let Some(sealed) = &order.sealed else { return Some(Parameters::default()) };
+        let text = self.sealing.open(&order.run, &order.machine, sealed.as_raw());
+        text.ok().and_then(|text| serde_json::from_str(&text).ok())
     }
 
     /// What the owner has said that matters to this order.

@@ -55,6 +55,7 @@ impl Uplink {
             _ => return Err(UplinkError::Frame(FrameError::Cut)),
         };
         hello.settle().map_err(|_| UplinkError::Denied(fernwart_protocol::code::Denial::Incompatible))?;
+        control.send(&to_hub::Control::SealedTo(told.dial.sealed_to.clone())).await.map_err(UplinkError::Frame)?;
         patience.rest();
         let halfway = (asked_at + crate::now()) / 2;
         let hub_clock = hello.number(tag::CLOCK).and_then(|ms| i64::try_from(ms).ok());

@@ -6,20 +6,26 @@ use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advan
 use fernwart_certs::envelope::{EnvelopeError, seal};
 use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::tls::{self, Clock, TlsError};
-use fernwart_certs::{CertificateDer, sha256};
+use fernwart_certs::{CertificateDer, sealed, sha256};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Action, Document, Envelope, Order};
 use fernwart_protocol::id::{Digest, KeyId, RunId};
 use fernwart_protocol::limits::{OFFER_FILES, ORDER_EARLY, ORDERS_PER_FRAME};
 use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, Receiver, Sender};
 use fernwart_protocol::staff::{CustomerRow, JobHead, MachineRow, Orders, Reply, Request};
-use fernwart_protocol::text::{List, Text};
+use fernwart_protocol::text::{List, MachineName, Text};
 use fernwart_protocol::version::{Hello, NoCommonVersion, tag};
 use std::time::Duration;
 
 /// A request could not be made or answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// A machine has not said which key opens what is sealed to it.
+    #[error("{0} has not said yet which key opens secrets for it; it does so once it is linked with a newer agent")]
+    NoSealingKey(MachineName),
+    /// Something cannot be sealed for a machine.
+    #[error("sealing secrets for a machine")]
+    Sealing(#[source] sealed::SealError),
     /// The home cannot be used.
     #[error("using this home")]
     Home(#[source] ClientHomeError),
@@ -337,9 +343,45 @@ impl Session {
         reason: &Text<500>,
         life: Duration,
     ) -> Result<Envelope, ClientError> {
+        let run = RunId::from_bytes(fernwart_certs::random());
+        self.order_with(run, machine, action, reason, life, None)
+    }
+
+    /// The same with secret parameters, sealed for the machine alone.
+    ///
+    /// # Errors
+    /// When the machine has not said which key opens them, or it cannot be signed.
+    pub async fn sealed_order(
+        &mut self,
+        machine: &MachineRow,
+        action: Action,
+        reason: &Text<500>,
+        life: Duration,
+        secrets: &str,
+    ) -> Result<Envelope, ClientError> {
+        let mut replies = self.collect(&Request::SealedTo(machine.id)).await?.into_iter();
+        let (Some(Reply::EvidenceKey(evidence)), Some(Reply::SealedTo(said))) = (replies.next(), replies.next()) else {
+            return Err(ClientError::NoSealingKey(machine.name.clone()));
+        };
+        let key = sealed::believe(&said, &evidence, &machine.id).map_err(ClientError::Sealing)?;
+        let run = RunId::from_bytes(fernwart_certs::random());
+        let sealed = sealed::seal(&key, &run, &machine.id, secrets).map_err(ClientError::Sealing)?;
+        let sealed = sealed.parse().map_err(|_| ClientError::TooMany)?;
+        self.order_with(run, machine, action, reason, life, Some(sealed))
+    }
+
+    fn order_with(
+        &self,
+        run: RunId,
+        machine: &MachineRow,
+        action: Action,
+        reason: &Text<500>,
+        life: Duration,
+        sealed: Option<Text<16384>>,
+    ) -> Result<Envelope, ClientError> {
         let (now, ms) = (now(), |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let order = Order {
-            run: RunId::from_bytes(fernwart_certs::random()),
+            run,
             machine: machine.id,
             machine_name: machine.name.clone(),
             customer: machine.customer,
@@ -349,7 +391,7 @@ impl Session {
             targets_version: self.catalogue.versions.targets,
             not_before: now.saturating_sub(ms(ORDER_EARLY)),
             not_after: now.saturating_add(ms(life)),
-            sealed: None,
+            sealed,
             session_key: None,
         };
         seal(&order, &self.home.order_key).map_err(ClientError::Sign)

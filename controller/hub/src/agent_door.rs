@@ -13,7 +13,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{NoteJournal, Seen, SetTlsKey};
+use fernwart_store::{KeepSealedTo, NoteJournal, Seen, SetTlsKey};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tracing::{debug, info, warn};
@@ -85,7 +85,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
     shared.deliveries.spawn(staff_jobs::catch_up(shared.clone(), id));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
 
-    let words = listen(receive);
+    let words = listen(shared, id, receive);
     tokio::pin!(words);
     loop {
         tokio::select! {
@@ -169,10 +169,19 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
 }
 
 /// Reads the control stream to its end.
-async fn listen(mut receive: Receiver) -> Result<(), FrameError> {
+async fn listen(shared: &Shared, id: MachineId, mut receive: Receiver) -> Result<(), FrameError> {
     while let Some(word) = receive.next::<to_hub::Control>().await? {
         match word {
             to_hub::Control::Following(versions) => debug!(?versions, "a machine follows"),
+            to_hub::Control::SealedTo(said) => {
+                // Whoever seals to it checks the machine's signature; it is only kept here.
+                let known = shared.store.sealed_to(&id).await;
+                if !matches!(known, Ok(Some(known)) if known == said)
+                    && let Err(error) = shared.store.write(KeepSealedTo { machine: id, said }).await
+                {
+                    warn!(machine = %id, %error, "a sealing key could not be stored");
+                }
+            }
             to_hub::Control::Goodbye => return Ok(()),
         }
     }

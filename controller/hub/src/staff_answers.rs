@@ -80,6 +80,7 @@ pub(crate) async fn answer(
         Request::Job(id) => return job(shared, caller, id, send).await,
         Request::Facts(machine) => return facts(shared, caller, machine, send).await,
         Request::JobOrders(id) => return job_orders(shared, caller, id, send).await,
+        Request::SealedTo(machine) => return sealed_to(shared, caller, machine, send).await,
         Request::Chain(machine) => return chain(shared, caller, machine, send).await,
         Request::History => {
             for file in shared.published.history(HISTORY) {
@@ -259,6 +260,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::Queue(_)
         | Request::JobOrders(_)
         | Request::Chain(_)
+        | Request::SealedTo(_)
         | Request::History
         | Request::Watch(_)
         | Request::Jobs
@@ -490,6 +492,23 @@ async fn job_orders(shared: &Shared, caller: &Caller, id: JobId, send: &mut Send
         Ok(orders) => {
             for page in orders.chunks(PAGE) {
                 send.send(&Reply::Orders(List::try_from(page.to_vec()).unwrap_or_default())).await?;
+            }
+            Ok(Ok(()))
+        }
+        Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+async fn sealed_to(shared: &Shared, caller: &Caller, id: MachineId, send: &mut Sender) -> Result<Answer, FrameError> {
+    let machine = match reachable(shared, caller, id).await {
+        Ok(machine) => machine,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    match shared.store.sealed_to(&id).await {
+        Ok(said) => {
+            send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
+            if let Some(said) = said {
+                send.send(&Reply::SealedTo(said)).await?;
             }
             Ok(Ok(()))
         }

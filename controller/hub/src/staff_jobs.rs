@@ -45,6 +45,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// machine's return.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// An owner who does not answer is waited for until the order ends; the machine
+/// says so a moment later.
+const LAST_WORD: Duration = Duration::from_secs(3);
+
 struct Parcel {
     order: Order,
     envelope: Envelope,
@@ -218,7 +222,7 @@ fn fits_script(shared: &Shared, order: &Order) -> Result<(), Denial> {
     if manifest.privilege != *privilege {
         return Err(Denial::UnknownScript);
     }
-    Declared::check(&manifest.parameters, parameters).map(drop).map_err(|_| Denial::UnfitParameters)
+    Declared::check_open(&manifest.parameters, parameters).map(drop).map_err(|_| Denial::UnfitParameters)
 }
 
 async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
@@ -246,6 +250,9 @@ async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Upd
     let left = u64::try_from(order.not_after.saturating_sub(now())).unwrap_or_default();
     let patience = Duration::from_millis(left).min(LONGEST);
     tell(news, &order, News::Offered).await;
+    let acts = matches!(order.action, Action::Script { .. });
+    // What waited for the owner until the very end is told just after it.
+    let patience = if acts { patience + LAST_WORD } else { patience };
     // A look must be done in time; an act must have begun by then.
     let begun = tokio::sync::Notify::new();
     let told = |heard: Heard| {
@@ -267,7 +274,6 @@ async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Upd
         }
     };
     let delivery = carry::deliver(shared, order.machine, envelope, order.run, told);
-    let acts = matches!(order.action, Action::Script { .. });
     let over = async {
         tokio::select! {
             () = tokio::time::sleep(patience) => {}

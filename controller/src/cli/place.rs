@@ -64,7 +64,7 @@ impl Place {
     /// When there is neither a file nor a terminal.
     pub(crate) fn passphrase(&self) -> Result<String, Failure> {
         if let Some(path) = &self.passphrase_file {
-            return read_passphrase(path);
+            return read_secret(path);
         }
         if !std::io::stdin().is_terminal() {
             let what = "the approver's key is protected, and there is no terminal to ask for the passphrase";
@@ -80,7 +80,7 @@ impl Place {
     /// When the file cannot be read, or two typed ones differ.
     pub(crate) fn new_passphrase(&self) -> Result<Option<String>, Failure> {
         if let Some(path) = &self.passphrase_file {
-            return read_passphrase(path).map(Some);
+            return read_secret(path).map(Some);
         }
         if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
             return Ok(None);
@@ -108,13 +108,13 @@ impl Place {
 }
 
 /// The first line of a file that others must not read.
-fn read_passphrase(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read_secret(path: &Path) -> Result<String, Failure> {
     let failed = |error: KeyFileError| Failure::new(Exit::Usage, "FW-CLI-10", super::fail::chain(&error));
     let content = fernwart_certs::keyfile::read(path).map_err(failed)?;
     let text = String::from_utf8_lossy(&content).into_owned();
     let line = text.lines().next().unwrap_or_default();
     if line.is_empty() {
-        return Err(Failure::new(Exit::Usage, "FW-CLI-10", format!("{} holds no passphrase", path.display())));
+        return Err(Failure::new(Exit::Usage, "FW-CLI-10", format!("{} is empty", path.display())));
     }
     Ok(line.to_owned())
 }

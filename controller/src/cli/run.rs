@@ -42,6 +42,9 @@ pub(crate) struct Run {
     /// A parameter: NAME=VALUE
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
     parameters: Vec<String>,
+    /// A secret parameter, out of a file that others cannot read: NAME=FILE
+    #[arg(long = "secret", value_name = "NAME=FILE", conflicts_with = "remedy")]
+    secrets: Vec<String>,
     /// Why; the customer reads it
     #[arg(long, default_value = "")]
     reason: String,
@@ -74,6 +77,8 @@ struct Plan {
     sha256: fernwart_protocol::id::Digest,
     manifest: Manifest,
     parameters: Parameters,
+    /// Secret parameters as JSON, to be sealed for each machine.
+    secrets: Option<String>,
     machines: Vec<MachineRow>,
 }
 
@@ -119,12 +124,14 @@ pub(crate) fn retry(job: JobId, whom: Whom, yes: bool, place: &Place) -> Result<
         }
         let reason = head.map(|head| head.reason).unwrap_or_default();
         let sha256 = sha256_of(session, &bundle)?;
-        let plan = Plan { bundle, sha256, manifest, parameters, machines };
+        let secrets = secrets(&manifest, &[], &parameters)?;
+        let plan = Plan { bundle, sha256, manifest, parameters, secrets, machines };
         let command = Run {
             script: Some(name),
             target: TargetArgs::default(),
             remedy: None,
             parameters: Vec::new(),
+            secrets: Vec::new(),
             reason: String::new(),
             dry_run,
             parallel: Parallel::Number(0),
@@ -179,10 +186,39 @@ async fn plan(session: &mut Session, command: &Run) -> Result<Plan, Failure> {
         values.insert(key.to_owned(), value);
     }
     let parameters = checked(&manifest, values)?;
+    let secrets = secrets(&manifest, &command.secrets, &parameters)?;
     let target = command.target.read()?;
     let machines = select(&target, &session.machines().await?)?;
     let sha256 = sha256_of(session, &bundle)?;
-    Ok(Plan { bundle, sha256, manifest, parameters, machines })
+    Ok(Plan { bundle, sha256, manifest, parameters, secrets, machines })
+}
+
+/// Secret parameters, out of files or typed where nobody sees them.
+fn secrets(manifest: &Manifest, named: &[String], open: &Parameters) -> Result<Option<String>, Failure> {
+    let usage = |what: String| {
+        Failure::new(Exit::Usage, "FW-CLI-11", what).now("--secret NAME=FILE; never -p, which others can read")
+    };
+    let mut values: BTreeMap<String, Value> = BTreeMap::new();
+    for one in named {
+        let (name, file) = one.split_once('=').ok_or_else(|| usage("a secret is NAME=FILE".to_owned()))?;
+        values.insert(name.to_owned(), Value::Text(super::place::read_secret(std::path::Path::new(file))?));
+    }
+    for declared in manifest.parameters.iter().filter(|one| one.is_secret() && one.default.is_none()) {
+        if values.contains_key(&declared.name) {
+            continue;
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(usage(format!("the secret parameter {} must be given", declared.name)));
+        }
+        let typed = rpassword::prompt_password(format!("{} ({}): ", declared.name, escaped(&declared.label.en)))?;
+        values.insert(declared.name.clone(), Value::Text(typed));
+    }
+    if values.is_empty() {
+        return Ok(None);
+    }
+    let secret = Parameters::try_from(values).map_err(|error| usage(error.to_string()))?;
+    Declared::check_both(&manifest.parameters, open, &secret).map_err(|error| usage(error.to_string()))?;
+    serde_json::to_string(&secret).map(Some).map_err(|error| usage(error.to_string()))
 }
 
 fn sha256_of(session: &Session, bundle: &Bundle) -> Result<fernwart_protocol::id::Digest, Failure> {
@@ -196,14 +232,7 @@ fn checked(manifest: &Manifest, values: BTreeMap<String, Value>) -> Result<Param
         Failure::new(Exit::Usage, "FW-CLI-11", what).now(format!("fernwart script show {}", manifest.name))
     };
     let parameters = Parameters::try_from(values).map_err(|error| usage(error.to_string()))?;
-    Declared::check(&manifest.parameters, &parameters).map_err(|error| usage(error.to_string()))?;
-    if manifest
-        .parameters
-        .iter()
-        .any(|one| matches!(one.kind, fernwart_protocol::script::Kind::Text { secret: true, .. }))
-    {
-        return Err(usage("secret parameters cannot be given yet: nothing seals them for the machine alone".into()));
-    }
+    Declared::check_open(&manifest.parameters, &parameters).map_err(|error| usage(error.to_string()))?;
     Ok(parameters)
 }
 
@@ -241,8 +270,9 @@ async fn remedy_plan(session: &mut Session, remedy: &str) -> Result<Plan, Failur
     let name = name.ok_or_else(|| usage(format!("nothing is known that repairs {id:?}")))?;
     let (bundle, manifest) = approved(session, &name).await?;
     let parameters = checked(&manifest, from_finding(&manifest, &finding))?;
+    let secrets = secrets(&manifest, &[], &parameters)?;
     let sha256 = sha256_of(session, &bundle)?;
-    Ok(Plan { bundle, sha256, manifest, parameters, machines })
+    Ok(Plan { bundle, sha256, manifest, parameters, secrets, machines })
 }
 
 /// Parameters that a manifest takes from a finding's evidence.
@@ -333,7 +363,10 @@ async fn follow(
     let mut orders: HashMap<MachineId, Envelope> = HashMap::new();
     let mut envelopes = Vec::new();
     for row in &plan.machines {
-        let envelope = session.order(row, action.clone(), &reason, life)?;
+        let envelope = match &plan.secrets {
+            None => session.order(row, action.clone(), &reason, life)?,
+            Some(secrets) => session.sealed_order(row, action.clone(), &reason, life, secrets).await?,
+        };
         orders.insert(row.id, envelope.clone());
         envelopes.push(envelope);
     }

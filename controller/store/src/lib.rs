@@ -13,8 +13,8 @@ mod writes;
 pub use runs::{Expire, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
 pub use writer::Write;
 pub use writes::{
-    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, Label, NoteJournal, Rename, Seen,
-    SetStanding, SetTlsKey, Suspend,
+    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label, NoteJournal,
+    Rename, Seen, SetStanding, SetTlsKey, Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, RunState, StoredToken};
@@ -299,6 +299,19 @@ impl Store {
             })
         };
         query.fetch_all(&self.pool).await?.iter().map(link).collect()
+    }
+
+    /// A machine's signed word on its sealing key, if it has said it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sealed_to(&self, machine: &MachineId) -> Result<Option<Envelope>, StoreError> {
+        let row = sqlx::query("SELECT sealed_to FROM machines WHERE id = $1")
+            .bind(machine.to_string())
+            .fetch_optional(&self.pool)
+            .await?;
+        let said = row.map(|row| row.try_get::<Option<Vec<u8>>, _>("sealed_to")).transpose()?.flatten();
+        said.map(|bytes| rows::decoded(bytes, "sealed_to")).transpose()
     }
 
     /// How far a machine's journal went when it came last.

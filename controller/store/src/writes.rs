@@ -469,3 +469,21 @@ impl Write for NoteJournal {
         Ok(())
     }
 }
+
+/// Keeps a machine's signed word on its sealing key.
+#[derive(Debug)]
+pub struct KeepSealedTo {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its word.
+    pub said: Envelope,
+}
+
+impl Write for KeepSealedTo {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let query = sqlx::query("UPDATE machines SET sealed_to = $2 WHERE id = $1").bind(self.machine.to_string());
+        query.bind(encoded(&self.said, "sealing key")?).execute(to).await?;
+        Ok(())
+    }
+}

@@ -4,7 +4,7 @@
 use crate::diagnosis::Both;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Most parameters of one script.
@@ -139,18 +139,30 @@ pub struct BadValue {
 }
 
 /// Values that fit what a manifest declares. Only [`Declared::check`] makes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked(BTreeMap<String, Value>);
+#[derive(Clone, PartialEq, Eq)]
+pub struct Checked {
+    values: BTreeMap<String, Value>,
+    /// Names of those that are secret.
+    secret: BTreeSet<String>,
+}
+
+impl fmt::Debug for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.values.keys()).finish()
+    }
+}
 
 impl Checked {
     /// As one JSON object, for a script's standard input.
     pub fn to_json(&self) -> String {
-        serde_json::to_string(&self.0).unwrap_or_else(|_| "{}".to_owned())
+        serde_json::to_string(&self.values).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// As environment variables: `FERNWART_PARAM_UNIT=cups.service`.
+    /// As environment variables: `FERNWART_PARAM_UNIT=cups.service`. Secrets are
+    /// not among them; they come on standard input alone.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
-        self.0.iter().map(|(name, value)| {
+        let open = self.values.iter().filter(|(name, _)| !self.secret.contains(*name));
+        open.map(|(name, value)| {
             let value = match value {
                 Value::Text(text) => text.clone(),
                 Value::Boolean(_) | Value::Integer(_) => value.to_string(),
@@ -161,11 +173,47 @@ impl Checked {
 
     /// Each with its name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.values.iter().map(|(name, value)| (name.as_str(), value))
     }
 }
 
 impl Declared {
+    /// Whether it is taken out of what the script writes, and travels sealed.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Text { secret: true, .. })
+    }
+
+    /// The same as [`Declared::check`] for those who see no secrets: these are
+    /// passed over, and must not be given in the open.
+    ///
+    /// # Errors
+    /// The first value that does not fit, is missing, or is for nothing.
+    pub fn check_open(declared: &[Self], given: &Parameters) -> Result<Checked, BadValue> {
+        let secret = |name: &str| declared.iter().any(|one| one.name == name && one.is_secret());
+        if let Some((name, _)) = given.iter().find(|(name, _)| secret(name)) {
+            return Err(BadValue { name: name.to_owned(), why: "is secret and travels sealed".to_owned() });
+        }
+        let open: Vec<Self> = declared.iter().filter(|one| !one.is_secret()).cloned().collect();
+        Self::check(&open, given)
+    }
+
+    /// Open values and unsealed ones together, each where it belongs.
+    ///
+    /// # Errors
+    /// When one stands on the wrong side, or they do not fit.
+    pub fn check_both(declared: &[Self], open: &Parameters, secret: &Parameters) -> Result<Checked, BadValue> {
+        Self::check_open(declared, open)?;
+        let is_secret = |name: &str| declared.iter().any(|one| one.name == name && one.is_secret());
+        if let Some((name, _)) = secret.iter().find(|(name, _)| !is_secret(name)) {
+            return Err(BadValue { name: crate::text::escaped(name), why: "is no secret".to_owned() });
+        }
+        let mut all = open.0.clone();
+        all.extend(secret.0.clone());
+        let all =
+            Parameters::try_from(all).map_err(|error| BadValue { name: String::new(), why: error.to_string() })?;
+        Self::check(declared, &all)
+    }
+
     /// Holds values against what is declared, and fills in what nobody said.
     ///
     /// # Errors
@@ -184,7 +232,8 @@ impl Declared {
             one.kind.holds(value).map_err(|why| bad(&one.name, why))?;
             checked.insert(one.name.clone(), value.clone());
         }
-        Ok(Checked(checked))
+        let secret = declared.iter().filter(|one| one.is_secret()).map(|one| one.name.clone()).collect();
+        Ok(Checked { values: checked, secret })
     }
 
     /// Reads what a person typed.
@@ -349,6 +398,29 @@ mod tests {
         assert!(foreign.to_string().contains("it has x"), "{foreign}");
         let long = Parameters::try_from(BTreeMap::from([("x".to_owned(), text(&"a".repeat(1024 * 1024)))]));
         assert_eq!(long, Err(TooMuch));
+    }
+
+    #[test]
+    fn secrets_come_sealed_and_only_on_standard_input() {
+        let label = || Both { en: "x".into(), de: "x".into() };
+        let kind = |secret| Kind::Text { max_bytes: 100, pattern: None, secret };
+        let one = |name: &str, secret| Declared {
+            name: name.into(),
+            kind: kind(secret),
+            default: None,
+            from: None,
+            label: label(),
+        };
+        let declared = [one("user", false), one("pin", true)];
+        let values = |name: &str| Parameters::try_from(BTreeMap::from([(name.to_owned(), text("x1"))])).expect("few");
+        assert!(Declared::check_open(&declared, &values("user")).is_ok());
+        assert!(Declared::check_open(&declared, &values("pin")).expect_err("refused").why.contains("sealed"));
+        let checked = Declared::check_both(&declared, &values("user"), &values("pin")).expect("good");
+        assert_eq!(checked.to_json(), r#"{"pin":"x1","user":"x1"}"#);
+        assert_eq!(checked.environment().count(), 1);
+        assert!(!format!("{checked:?}").contains("x1"));
+        assert!(Declared::check_both(&declared, &values("user"), &values("user")).is_err());
+        assert!(Declared::check_both(&declared, &values("user"), &Parameters::default()).is_err(), "it is missing");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Figures for the README: ours beside raw quinn, in one run, on one machine.
 //!
 //! `fernwart-bench idle` measures one agent at rest for a minute;
-//! `fernwart-bench links [N]` a hub with N idle links. Each starts its own
+//! `fernwart-bench links [N]` a hub with N idle links; `fernwart-bench run [N]`
+//! N runs of a script that does nothing, beside ssh. Each starts its own
 //! processes on loopback and prints a table. Build with `--release` first.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
+
+mod run;
 
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsKey};
 use fernwart_certs::invitation::Invitation;
@@ -43,12 +46,14 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["run"] => run::run(50),
+        ["run", n] => run::run(n.parse().expect("a number")),
         ["idle"] => idle(),
         ["links"] => links(2_000),
         ["links", n] => links(n.parse().expect("a number")),
         ["raw-server", port, folder] => raw_server(port.parse().expect("a port"), Path::new(folder)),
         ["raw-idle", port, folder] => raw_idle(port.parse().expect("a port"), Path::new(folder)),
-        _ => println!("fernwart-bench idle | links [N]"),
+        _ => println!("fernwart-bench idle | links [N] | run [N]"),
     }
 }
 

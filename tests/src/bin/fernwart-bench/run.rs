@@ -1,0 +1,165 @@
+//! What one approved script costs, from the technician's key press to the
+//! receipt, beside `ssh host true`.
+//!
+//! All ways take turns in one loop, so that whatever else the computer does
+//! falls on all of them alike. Needs root and the package `openssh-server`.
+
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{World, free_port, program, wait_until};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// An account with a plain shell, gone again afterwards.
+const ACCOUNT: &str = "fernwart-bench";
+
+fn quiet(command: &mut Command) -> bool {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// An own sshd on loopback, with one master connection open.
+struct Ssh {
+    folder: tempfile::TempDir,
+    port: u16,
+    daemon: std::process::Child,
+}
+
+impl Ssh {
+    fn start() -> Option<Self> {
+        let made = quiet(Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", ACCOUNT]));
+        if !Path::new("/usr/sbin/sshd").exists() || !made {
+            println!("no sshd to measure beside: apt-get install openssh-server, as root");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().to_owned();
+        let path = |name: &str| place.join(name).to_str().expect("text").to_owned();
+        for key in ["host", "user"] {
+            assert!(quiet(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)])));
+        }
+        std::fs::create_dir_all("/run/sshd").expect("a folder");
+        let home = format!("/home/{ACCOUNT}/.ssh");
+        std::fs::create_dir_all(&home).expect("a folder");
+        std::fs::copy(path("user.pub"), format!("{home}/authorized_keys")).expect("copied");
+        assert!(quiet(Command::new("chown").args(["-R", ACCOUNT, &home])));
+        let port = free_port();
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nUsePAM no\nStrictModes no\nPidFile none\n\
+             AuthorizedKeysFile {home}/authorized_keys\n",
+            path("host")
+        );
+        std::fs::write(path("config"), config).expect("written");
+        let mut daemon = Command::new("/usr/sbin/sshd");
+        daemon.args(["-D", "-f", &path("config")]).stderr(Stdio::null());
+        let ssh = Self { port, daemon: daemon.spawn().expect("started"), folder };
+        wait_until("sshd answers", || quiet(&mut ssh.fresh()));
+        let mut master = ssh.plain();
+        master.args(["-M", "-N", "-f", "-S", &path("master"), &format!("{ACCOUNT}@127.0.0.1")]);
+        assert!(quiet(&mut master), "a master connection");
+        Some(ssh)
+    }
+
+    fn plain(&self) -> Command {
+        let key = self.folder.path().join("user");
+        let mut command = Command::new("ssh");
+        command.args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        command.args(["-o", "BatchMode=yes", "-p", &self.port.to_string(), "-i"]).arg(key);
+        command
+    }
+
+    fn fresh(&self) -> Command {
+        let mut command = self.plain();
+        command.args([&format!("{ACCOUNT}@127.0.0.1"), "true"]);
+        command
+    }
+
+    fn warm(&self) -> Command {
+        let mut command = self.plain();
+        command.arg("-S").arg(self.folder.path().join("master")).args([&format!("{ACCOUNT}@127.0.0.1"), "true"]);
+        command
+    }
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        let mut end = self.plain();
+        end.arg("-S").arg(self.folder.path().join("master")).args(["-O", "exit", "127.0.0.1"]);
+        quiet(&mut end);
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        quiet(Command::new("userdel").args(["--remove", ACCOUNT]));
+    }
+}
+
+struct Way {
+    name: &'static str,
+    command: Box<dyn Fn() -> Command>,
+    took: Vec<Duration>,
+}
+
+/// Measures `rounds` rounds.
+pub(super) fn run(rounds: usize) {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("rules");
+    world.approve(&Script::new("nothing", "exit 0\n"));
+    let ssh = Ssh::start();
+    let home = world.shop();
+    let ours = |name, words: &'static [&'static str]| {
+        let home = home.clone();
+        let command = move || fernwart_tests::staff_command(&home, words);
+        Way { name, command: Box::new(command), took: Vec::new() }
+    };
+    let spawned = || Command::new("/bin/true");
+    let mut ways = vec![
+        Way { name: "/bin/true alone", command: Box::new(spawned), took: Vec::new() },
+        ours("fernwart version", &["version"]),
+        ours("fernwart ping (handshake, echo)", &["ping", "kasse-1"]),
+        ours("fernwart diagnose --section power", &["diagnose", "kasse-1", "--section", "power", "-o", "name"]),
+        ours("fernwart run nothing", &["run", "nothing", "kasse-1", "--reason", "bench", "-o", "name"]),
+    ];
+    if let Some(ssh) = ssh.as_ref() {
+        let key = |warm: bool| {
+            let line: Vec<_> = {
+                let command = if warm { ssh.warm() } else { ssh.fresh() };
+                command.get_args().map(std::ffi::OsStr::to_owned).collect()
+            };
+            move || {
+                let mut command = Command::new("ssh");
+                command.args(&line);
+                command
+            }
+        };
+        ways.push(Way { name: "ssh true, warm master", command: Box::new(key(true)), took: Vec::new() });
+        ways.push(Way { name: "ssh true, fresh", command: Box::new(key(false)), took: Vec::new() });
+    }
+    for round in 0..=rounds {
+        for way in &mut ways {
+            let begun = Instant::now();
+            assert!(quiet(&mut (way.command)()), "{}", way.name);
+            // The first round warms whatever can be warm.
+            if round > 0 {
+                way.took.push(begun.elapsed());
+            }
+        }
+    }
+    println!("{rounds} rounds, one after another; ms: median (tenth – ninetieth of a hundred)");
+    let mut medians = std::collections::HashMap::new();
+    for way in &mut ways {
+        way.took.sort();
+        let at = |share: usize| way.took[(way.took.len() - 1) * share / 100].as_secs_f64() * 1000.0;
+        println!("{:<36} {:>7.1}  ({:.1} – {:.1})", way.name, at(50), at(10), at(90));
+        medians.insert(way.name, at(50));
+    }
+    if let (Some(ours), Some(warm), Some(fresh)) =
+        (medians.get("fernwart run nothing"), medians.get("ssh true, warm master"), medians.get("ssh true, fresh"))
+    {
+        println!("run / warm ssh = {:.2}    run / fresh ssh = {:.2}", ours / warm, ours / fresh);
+    }
+    let said = world.technician(&["run", "nothing", "kasse-1", "--reason", "bench", "-o", "jsonl"]);
+    let report = said.json_lines()[0]["report"].clone();
+    println!("of which the script in its cage ({}): {} ms", report["cage"], report["took_ms"]);
+    println!("programs: {}", program("fernwart").display());
+}
