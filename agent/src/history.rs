@@ -24,6 +24,8 @@ struct Run {
     /// A script's title, name, version and parameters.
     title: Option<Both>,
     script: String,
+    /// It only showed what it would do.
+    dry_run: bool,
     rule: String,
     /// Who said yes at the terminal.
     by: String,
@@ -77,6 +79,7 @@ fn fill(run: &mut Run, kind: &str, at: UnixMs, body: &Value) {
         Some(Value::Object(action)) => {
             run.action = action.keys().next().map(|word| escaped(word)).unwrap_or_default();
             if let Some(script) = action.get("script") {
+                run.dry_run = script.get("dry_run").and_then(Value::as_bool).unwrap_or_default();
                 let version = script.get("version").map(Value::to_string).unwrap_or_default();
                 run.script = format!("{} {version}", text(script, "bundle"));
                 for (name, value) in script.get("parameters").and_then(Value::as_object).into_iter().flatten() {
@@ -94,6 +97,7 @@ fn fill(run: &mut Run, kind: &str, at: UnixMs, body: &Value) {
             set(&mut run.undo, "undo");
             run.title = both(body, "title").or(run.title.take());
         }
+        "owner_asked" => run.title = both(body, "title").or(run.title.take()),
         "owner_said" => set(&mut run.by, "by"),
         "run_finished" | "order_refused" => {
             run.ended = Some(at);
@@ -112,6 +116,11 @@ fn at(ms: UnixMs, format: &str) -> String {
 
 impl Run {
     fn what(&self, words: &Words) -> String {
+        let what = self.title(words);
+        if self.dry_run { words.say_with("history-dry-run", &[("what", &what)]) } else { what }
+    }
+
+    fn title(&self, words: &Words) -> String {
         match &self.title {
             Some(title) => escaped(words.language.of(title)),
             None if !self.script.is_empty() => self.script.split("  ").next().unwrap_or_default().to_owned(),

@@ -175,6 +175,7 @@ impl Executor {
         let asked = matches!(wait.why, Why::Owner(..));
         let body = json!({
             "run": run, "staff": wait.staff, "key": order.key, "action": order.action, "reason": order.reason,
+            "title": self.title_of(&order.action),
         });
         self.books.write(clocks::moment(self.boot), |page| {
             if !in_books {

@@ -146,3 +146,4 @@ allowed-window = in Ihrem Zeitfenster
 allowed-rules = Ihre Regeln erlauben es
 trouble-no-such-run = unter dieser Nummer wurde nichts getan
 trouble-no-such-run-now = Alle Nummern: fernwart-agent history
+history-dry-run = { $what } (nur gezeigt)

@@ -146,3 +146,4 @@ allowed-window = in your window of time
 allowed-rules = your rules allow it
 trouble-no-such-run = nothing of this number was done
 trouble-no-such-run-now = All numbers: fernwart-agent history
+history-dry-run = { $what } (only shown)
