@@ -167,7 +167,8 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Op
     }
 }
 
-fn result_line(row: &MachineRow, answer: &Answer) -> Value {
+/// One machine's answer as a line for programs.
+pub(super) fn result_line(row: &MachineRow, answer: &Answer) -> Value {
     let (status, code, why) = status(answer);
     let mut line = json!({
         "v": 1, "type": "result", "machine": row.name, "id": row.id, "customer": row.customer_name.as_raw(), "status": status,
@@ -179,9 +180,14 @@ fn result_line(row: &MachineRow, answer: &Answer) -> Value {
         if let Some(why) = why {
             fields.insert("why".into(), why.into());
         }
-        if let Answer::Report(report, receipt) = answer {
+        let signed = match answer {
+            Answer::Report(report, receipt) => Some((receipt, serde_json::to_value(report))),
+            Answer::Ran(report, receipt) => Some((receipt, serde_json::to_value(report))),
+            _ => None,
+        };
+        if let Some((receipt, report)) = signed {
             fields.insert("run".into(), receipt.run.to_string().into());
-            fields.insert("report".into(), serde_json::to_value(report).unwrap_or_default());
+            fields.insert("report".into(), report.unwrap_or_default());
         }
     }
     line

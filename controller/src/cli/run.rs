@@ -509,7 +509,7 @@ impl Screen {
                 }
                 say(&in_a_line(row, answer)).map(drop)
             }
-            Shape::Jsonl | Shape::Json => say(&(json_text(&result_line(row, answer)) + "\n")).map(drop),
+            Shape::Jsonl | Shape::Json => say(&(json_text(&super::diagnose::result_line(row, answer)) + "\n")).map(drop),
             Shape::Name => match answer {
                 Answer::Ran(report, _) if report.is_well() => Ok(()),
                 _ => say(&format!("{}\n", row.name)).map(drop),
@@ -582,24 +582,4 @@ fn in_a_line(row: &MachineRow, answer: &Answer) -> String {
 
 fn short(receipt: &Receipt) -> String {
     receipt.run.to_string().get(..8).unwrap_or_default().to_owned()
-}
-
-fn result_line(row: &MachineRow, answer: &Answer) -> serde_json::Value {
-    let (status, code, why) = super::diagnose::status(answer);
-    let mut line = json!({
-        "v": 1, "type": "result", "machine": row.name, "id": row.id, "customer": row.customer_name.as_raw(), "status": status,
-    });
-    if let Some(fields) = line.as_object_mut() {
-        if let Some(code) = code {
-            fields.insert("code".into(), code.into());
-        }
-        if let Some(why) = why {
-            fields.insert("why".into(), why.into());
-        }
-        if let Answer::Ran(report, receipt) = answer {
-            fields.insert("run".into(), receipt.run.to_string().into());
-            fields.insert("report".into(), serde_json::to_value(report).unwrap_or_default());
-        }
-    }
-    line
 }
