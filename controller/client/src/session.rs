@@ -120,7 +120,6 @@ impl Stream {
 /// A link to the hub.
 pub struct Session {
     home: StaffHome,
-    dialer: Dialer,
     link: Link,
     trusted: Trusted,
     /// What is approved, as verified here.
@@ -151,7 +150,7 @@ impl Session {
                 let failed = |source| ClientError::Dial { address: name.to_string(), source };
                 let dialer = Dialer::new(address).map_err(failed)?;
                 match dialer.dial(address, Door::Staff, tls.clone(), patience).await {
-                    Ok(link) => return Ok(Self { home, dialer, link, trusted, catalogue }),
+                    Ok(link) => return Ok(Self { home, link, trusted, catalogue }),
                     Err(source) => last = failed(source),
                 }
             }
@@ -176,9 +175,7 @@ impl Session {
 
     /// Says goodbye, so that the hub need not find out.
     pub async fn close(self) {
-        self.link.close(Goodbye::Done);
-        // Long enough for one packet to leave; the hub needs no more.
-        let _ = tokio::time::timeout(Duration::from_millis(5), self.dialer.settle()).await;
+        self.link.close_aloud(Goodbye::Done).await;
     }
 
     /// Begins a request. Hello and request go up together.

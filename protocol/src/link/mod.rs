@@ -26,6 +26,9 @@ use std::time::Duration;
 /// The name under which every hub presents itself.
 pub const HUB_SERVER_NAME: &str = "hub.fernwart.internal";
 
+/// How long a program that ends waits for its last packet to leave.
+pub const LAST_WORD: Duration = Duration::from_millis(5);
+
 /// Which door a link came through; its ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -182,6 +185,20 @@ impl Link {
     /// Closes the link and says why.
     pub fn close(&self, why: Goodbye) {
         self.connection.close(VarInt::from_u32(why.number()), b"");
+    }
+
+    /// Closes the link and waits until the word has left, at most
+    /// [`LAST_WORD`]. Whether it arrived is not waited for: a peer that missed it
+    /// finds out by its idle time-out.
+    pub async fn close_aloud(&self, why: Goodbye) {
+        let before = self.connection.stats().udp_tx.datagrams;
+        self.close(why);
+        let left = async {
+            while self.connection.stats().udp_tx.datagrams == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORD, left).await;
     }
 
     /// Waits for the link's end. Cancel safe.
