@@ -225,6 +225,12 @@ impl TlsIdentity {
         let ms = |at: x509_parser::time::ASN1Time| at.timestamp().saturating_mul(1000);
         Some((ms(leaf.validity().not_before), ms(leaf.validity().not_after)))
     }
+
+    /// Whether it was issued by another CA than the newest of these pins, the
+    /// last one. A CA is replaced by putting the next one behind it.
+    pub fn is_from_older_than(&self, pins: &[Digest]) -> bool {
+        matches!((self.chain.get(1), pins.last()), (Some(ca), Some(newest)) if crate::sha256(ca) != *newest)
+    }
 }
 
 /// An X25519 key that opens what is sealed to a machine.

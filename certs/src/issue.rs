@@ -91,7 +91,8 @@ impl Authority {
         // Tells two CAs of one shop apart; it means nothing else.
         let mark: String = crate::random::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
         params.distinguished_name.push(DnType::CommonName, format!("Fernwart hub {mark}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        // One CA may stand below it: the one that takes its place.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, rcgen_pair(key)?).map_err(IssueError::Rcgen)?;
         Ok(issuer.der().clone())
@@ -121,6 +122,26 @@ impl Authority {
     /// The CA's certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// A bridge: a certificate for another CA, by which whoever knows only this
+    /// one finds what the other issues.
+    ///
+    /// # Errors
+    /// When the other is no CA of ours.
+    pub fn vouch_for(
+        &self,
+        other: &CertificateDer<'_>,
+        now: SystemTime,
+    ) -> Result<CertificateDer<'static>, IssueError> {
+        let mut params = ca_params(other)?;
+        params.serial_number = Some(serial());
+        params.not_before = (now - EARLY).into();
+        params.not_after = (now + CA_LIFE).into();
+        params.use_authority_key_identifier_extension = true;
+        let spki = crate::peer::public_key_of(other).ok_or(IssueError::Key)?;
+        let bridge = params.signed_by(&p256(&spki)?, &self.issuer).map_err(IssueError::Rcgen)?;
+        Ok(bridge.der().clone())
     }
 
     /// A certificate for a machine or staff member, with its issuer behind it.
@@ -220,7 +241,7 @@ mod tests {
         let key = TlsKey::generate().expect("a key");
         let id = MachineId::from_bytes([5; 16]);
         let chain = ca.issue_member(Name::Machine(id), key.spki(), now).expect("issued");
-        let at = |door, now| identify(door, &chain, ca.certificate(), ms(now));
+        let at = |door, now| identify(door, &chain, std::slice::from_ref(ca.certificate()), ms(now));
         assert!(
             matches!(at(Door::Agent, now), Ok(Peer::Machine { id: i, tls_key, .. }) if i == id && tls_key == key.digest())
         );
@@ -228,8 +249,8 @@ mod tests {
         assert_eq!(at(Door::Enroll, now), Err(NotAdmitted::WrongDoor));
         assert_eq!(at(Door::Agent, now + MEMBER_LIFE + EARLY), Err(NotAdmitted::Expired));
         assert_eq!(at(Door::Agent, now - EARLY - EARLY), Err(NotAdmitted::Expired));
-        assert_eq!(identify(Door::Agent, &[], ca.certificate(), ms(now)), Err(NotAdmitted::NoCertificate));
-        assert_eq!(identify(Door::Enroll, &[], ca.certificate(), ms(now)), Ok(Peer::Newcomer));
+        assert_eq!(identify(Door::Agent, &[], &[], ms(now)), Err(NotAdmitted::NoCertificate));
+        assert_eq!(identify(Door::Enroll, &[], &[], ms(now)), Ok(Peer::Newcomer));
     }
 
     #[test]

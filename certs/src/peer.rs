@@ -142,6 +142,7 @@ fn subject_key<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
 
 /// Who stands behind a link, from its door and the certificates shown.
 ///
+/// `cas` are those in use: two while the hub's CA is replaced.
 /// Whether that somebody is still welcome (admitted, not retired, on the staff
 /// list, not suspended) is for the caller, who keeps those lists.
 ///
@@ -150,7 +151,7 @@ fn subject_key<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
 pub fn identify(
     door: Door,
     shown: &[CertificateDer<'_>],
-    ca: &CertificateDer<'_>,
+    cas: &[CertificateDer<'_>],
     now: UnixMs,
 ) -> Result<Peer, NotAdmitted> {
     let leaf = match (door, shown.first()) {
@@ -159,7 +160,8 @@ pub fn identify(
         (Door::Agent | Door::Staff, None) => return Err(NotAdmitted::NoCertificate),
         (Door::Agent | Door::Staff, Some(leaf)) => leaf,
     };
-    let Certified { name, tls_key, from, until } = read_certificate(leaf, ca)?;
+    let issued = cas.iter().find_map(|ca| read_certificate(leaf, ca).ok());
+    let Certified { name, tls_key, from, until } = issued.ok_or(NotAdmitted::Foreign)?;
     if now > until || now < from {
         return Err(NotAdmitted::Expired);
     }

@@ -8,13 +8,13 @@ use crate::identity::TlsKey;
 use crate::sha256;
 use fernwart_protocol::id::Digest;
 use fernwart_protocol::link::Door;
-pub use rustls::ClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+pub use rustls::{ClientConfig, ServerConfig};
 use std::sync::Arc;
 
 /// A TLS configuration cannot be built from these keys and certificates.
@@ -44,6 +44,10 @@ fn is_about_time(error: &CertificateError) -> bool {
     matches!(error, E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. })
 }
 
+/// Certificates of a hub's chain that are looked at beside its own and the
+/// pinned CA.
+const MOST_BETWEEN: usize = 2;
+
 /// A moment at which the certificate, and the CA that issued it, were valid.
 fn begin_of(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
@@ -57,17 +61,20 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// The hub's side: a client certificate is optional in TLS, and demanded by
-/// [`crate::peer::identify`]. No 0-RTT; resumption by stateless tickets.
+/// [`crate::peer::identify`]. Certificates of each of `cas` are known: there are
+/// two while the CA is replaced. No 0-RTT; resumption by stateless tickets.
 ///
 /// # Errors
 /// When the key and certificates do not fit each other.
 pub fn hub(
     chain: Vec<CertificateDer<'static>>,
     key: &TlsKey,
-    ca: CertificateDer<'static>,
+    cas: &[CertificateDer<'static>],
 ) -> Result<ServerConfig, TlsError> {
     let mut roots = RootCertStore::empty();
-    roots.add(ca).map_err(TlsError::Rustls)?;
+    for ca in cas {
+        roots.add(ca.clone()).map_err(TlsError::Rustls)?;
+    }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .allow_unauthenticated()
         .build()
@@ -124,7 +131,8 @@ fn pinned(
 }
 
 /// Finds the pinned CA in the chain the hub shows, then lets rustls' stock
-/// verifier judge with that CA as its only root.
+/// verifier judge with that CA as its only root. Between the two there may be the
+/// bridge to a newer CA.
 #[derive(Debug)]
 struct PinnedCa {
     pins: Vec<Digest>,
@@ -150,12 +158,13 @@ impl ServerCertVerifier for PinnedCa {
         let stock = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let judged = stock.verify_server_cert(end_entity, &[], server_name, ocsp_response, now);
+        let between: Vec<_> = intermediates.iter().filter(|one| *one != ca).take(MOST_BETWEEN).cloned().collect();
+        let judged = stock.verify_server_cert(end_entity, &between, server_name, ocsp_response, now);
         match (&judged, self.clock) {
             (Err(rustls::Error::InvalidCertificate(error)), Clock::MayBeWrong) if is_about_time(error) => {
                 let then =
                     begin_of(end_entity).ok_or(rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
-                stock.verify_server_cert(end_entity, &[], server_name, ocsp_response, then)
+                stock.verify_server_cert(end_entity, &between, server_name, ocsp_response, then)
             }
             _ => judged,
         }

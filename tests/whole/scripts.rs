@@ -351,7 +351,7 @@ fn every_script_that_is_shipped_repairs_what_it_says() {
     std::fs::create_dir(idle.join(".test")).expect("a folder");
     std::fs::write(idle.join(".test/break.sh"), "touch /run/broken\n").expect("written");
     std::fs::write(idle.join(".test/check.sh"), "[ ! -e /run/broken ]\n").expect("written");
-    let said = test(&[idle.clone()]).exits(1);
+    let said = test(std::slice::from_ref(&idle)).exits(1);
     assert!(said.err.contains("check.sh still fails"), "{}", said.err);
     std::fs::write(idle.join(".test/check.sh"), "true\n").expect("written");
     assert!(test(&[idle]).exits(1).err.contains("it could not tell"));

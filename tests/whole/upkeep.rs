@@ -4,8 +4,10 @@
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::issue::Authority;
 use fernwart_certs::peer::{Name, read_certificate};
+use fernwart_certs::sha256;
 use fernwart_tests::{World, run, wait_until};
 use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -67,6 +69,87 @@ fn a_technicians_certificate_is_renewed_on_the_way() {
     assert!(!said.err.contains("certificate"), "it is nobody's worry: {}", said.err);
     assert!(until() > before + 300 * 24 * 3_600_000);
     world.technician(&["ls"]).exits(0);
+}
+
+#[test]
+fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
+    let mut world = World::new();
+    let here = world.add_machine("kasse-1");
+    let mut away = world.add_machine("kasse-2");
+    away.agent.stop();
+    let home = world.shop().join("hub");
+    let folder = world.path().join("next");
+    let folder = folder.to_str().expect("text");
+    let pin = |file: &str| sha256(&std::fs::read(home.join(file)).expect("a certificate"));
+    let issuer = |machine: &fernwart_tests::Machine| {
+        let identity = TlsIdentity::read(&machine.home.join("tls.identity")).expect("an identity");
+        sha256(&identity.chain[1])
+    };
+    let look = |world: &World, name: &str| {
+        let said = world.technician(&["diagnose", name, "--section", "memory"]);
+        assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    };
+    let next_keys = |words: &[&str]| run(world.command(&["next-keys", "--to", folder]).args(words));
+    look(&world, "kasse-1");
+    assert_eq!(next_keys(&["--finish"]).exits(3).code, 3, "there is nothing to finish");
+
+    // Keys that nobody approved are not used, whatever lies in the hub's folder.
+    next_keys(&[]).exits(0);
+    let (old, new) = (pin("ca.der"), pin("ca.2.der"));
+    assert_eq!(std::fs::metadata(home.join("ca.2.key")).expect("a key").permissions().mode() & 0o777, 0o600);
+    world.hub.stop();
+    world.restart_hub();
+    wait_until("the machine is back", || world.is_online("kasse-1"));
+    assert_eq!(issuer(&here), old);
+
+    // Approved, they are: for who was told, and for who was away and was not.
+    world.technician(&["catalogue", "propose", folder]).exits(0);
+    let again = run(&mut world.command(&["next-keys", "--to", folder])).exits(3);
+    assert!(again.err.contains("FW-HUB-27"), "{}", again.err);
+    world.hub.stop();
+    world.restart_hub();
+    wait_until("the machine is back", || world.is_online("kasse-1"));
+    away.restart();
+    wait_until("who was away finds the bridge", || world.is_online("kasse-2"));
+    look(&world, "kasse-1");
+    look(&world, "kasse-2");
+    let staff = || TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
+    assert_eq!(sha256(&staff().chain[1]), new, "the technician's is renewed on the way");
+
+    // The old one goes, while one machine is away that still has its certificate.
+    away.agent.kill_9();
+    let left_behind = authority_of(&home).issue_member(machine_name(&away), tls_key(&away).spki(), SystemTime::now());
+    let mut identity = TlsIdentity::read(&away.home.join("tls.identity")).expect("an identity");
+    identity.chain = left_behind.expect("issued");
+    identity.write(&away.home.join("tls.identity")).expect("written");
+    run(world.command(&["next-keys", "--to", folder]).arg("--finish")).exits(0);
+    world.technician(&["catalogue", "propose", folder]).exits(0);
+    world.hub.stop();
+    world.restart_hub();
+    wait_until("the machine is back", || world.is_online("kasse-1"));
+    away.restart();
+    wait_until("who was left behind comes back by its evidence key", || world.is_online("kasse-2"));
+    assert_eq!(issuer(&away), new);
+    look(&world, "kasse-1");
+    look(&world, "kasse-2");
+    assert_eq!(issuer(&here), new);
+    // What the old evidence key signed can still be checked.
+    let journal = world.path().join("journal");
+    std::fs::write(&journal, world.technician(&["journal", "export", "kasse-1"]).exits(0).out).expect("written");
+    world.technician(&["journal", "verify", journal.to_str().expect("text")]).exits(0);
+}
+
+fn authority_of(home: &Path) -> Authority {
+    Authority::read(&home.join("ca.key"), &home.join("ca.der")).expect("the first CA")
+}
+
+fn tls_key(machine: &fernwart_tests::Machine) -> fernwart_certs::identity::TlsKey {
+    TlsIdentity::read(&machine.home.join("tls.identity")).expect("an identity").key
+}
+
+fn machine_name(machine: &fernwart_tests::Machine) -> Name {
+    let identity = TlsIdentity::read(&machine.home.join("tls.identity")).expect("an identity");
+    read_certificate(&identity.chain[0], &identity.chain[1]).expect("a certificate").name
 }
 
 fn copy(from: &Path, to: &Path) {

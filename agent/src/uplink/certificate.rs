@@ -115,10 +115,16 @@ impl Uplink {
     }
 
     /// How long until the certificate should be renewed, by the hub's clock;
-    /// zero if it is due. Whatever the clocks say, not twice within an hour.
-    pub(super) fn renewal_in(&self, hub_ahead_ms: i64) -> Duration {
+    /// zero if it is due, or from a CA that is about to go. Whatever the clocks
+    /// say, not twice within an hour.
+    pub(super) fn renewal_in(&self, told: &Told, hub_ahead_ms: i64) -> Duration {
         let rest = self.renewed_at.map_or(Duration::ZERO, |at| RENEW_AGAIN.saturating_sub(at.elapsed()));
         let Some((from, until)) = self.identity.lasts() else { return Duration::ZERO };
+        if self.identity.is_from_older_than(&told.dial.pins) {
+            // All machines learn of it at once; the hub need not hear all at once.
+            let [first, ..] = *self.machine.as_bytes();
+            return rest.max(Duration::from_millis(u64::from(first) * 200));
+        }
         let due = (from + RENEW_AFTER_MS).min(until - (until - from) / 4);
         let hub_now = crate::now().saturating_add(hub_ahead_ms);
         Duration::from_millis(u64::try_from(due.saturating_sub(hub_now)).unwrap_or_default()).max(rest)

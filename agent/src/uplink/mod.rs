@@ -182,13 +182,14 @@ impl Uplink {
     }
 }
 
-/// RFC 8446, 6.2: alert 45 is certificate_expired.
+/// RFC 8446, 6.2: alert 45 is certificate_expired, 48 is unknown_ca: the hub has
+/// parted with the CA that issued ours.
 fn is_about_certificate(error: &UplinkError) -> bool {
     let link = match error {
         UplinkError::Dial(DialError::Link { source, .. }) | UplinkError::Link(source) => source,
         _ => return false,
     };
-    matches!(link, LinkError::Handshake(45) | LinkError::Closed(Goodbye::CertificateExpired | Goodbye::Revoked))
+    matches!(link, LinkError::Handshake(45 | 48) | LinkError::Closed(Goodbye::CertificateExpired | Goodbye::Revoked))
 }
 
 /// Dials the hub's addresses in turn.

@@ -173,6 +173,11 @@ impl Session {
         self.link.rtt()
     }
 
+    /// Whether the approved list of CAs ends with another than ours is from.
+    pub fn hub_has_newer_ca(&self) -> bool {
+        self.home.identity.is_from_older_than(&self.catalogue.hub.ca)
+    }
+
     /// Says goodbye, so that the hub need not find out.
     pub async fn close(self) {
         self.link.close_aloud(Goodbye::Done).await;

@@ -3,6 +3,7 @@
 //! No approver's and no staff member's private key may lie in it; a hub that
 //! finds one does not start. A second hub on the same folder does not either.
 
+use crate::rotation::Rotating;
 use fernwart_certs::approve::{HubRoles, ProtectedKey};
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::identity::{SigningKey, TlsKey};
@@ -64,6 +65,15 @@ pub enum HomeError {
         #[source]
         source: io::Error,
     },
+    /// None of its keys of a kind is in the approved `hub.json`.
+    #[error("the approved hub.json names no {0} of this hub")]
+    NotApproved(&'static str),
+    /// Its keys are being replaced already.
+    #[error("a change of the hub's keys is under way already")]
+    UnderWay,
+    /// Its keys are not being replaced.
+    #[error("no change of the hub's keys is under way")]
+    NothingUnderWay,
     /// `hub.toml` is not right.
     #[error("{path} cannot be used")]
     Settings {
@@ -79,12 +89,10 @@ pub enum HomeError {
 pub struct HubKeys {
     /// Its settings.
     pub settings: Settings,
-    /// Its CA.
-    pub authority: Authority,
+    /// Its CA and what it countersigns receipts with.
+    pub rotating: Rotating,
     /// Its TLS key.
     pub tls: TlsKey,
-    /// What it countersigns receipts with.
-    pub evidence: SigningKey,
     /// What it signs snapshot and timestamp with.
     pub roles: HubRoles,
     /// What a restarted hub knows former links by.
@@ -223,7 +231,7 @@ impl HubHome {
         Ok(())
     }
 
-    fn keys(&self) -> Result<HubKeys, HomeError> {
+    pub(crate) fn keys(&self) -> Result<HubKeys, HomeError> {
         let path = self.settings_file();
         let text = std::fs::read_to_string(&path).map_err(|source| HomeError::Io {
             doing: "reading",
@@ -239,10 +247,8 @@ impl HubHome {
         let ids: [u8; 8] = ids.try_into().map_err(|_| HomeError::Key(KeyFileError::Content { path }))?;
         Ok(HubKeys {
             settings,
-            authority: Authority::read(&self.path.join(CA_KEY), &self.path.join(CA_CERTIFICATE))
-                .map_err(HomeError::Authority)?,
+            rotating: Rotating::read(self)?,
             tls: TlsKey::read(&self.path.join(TLS)).map_err(HomeError::Key)?,
-            evidence: signing(EVIDENCE)?,
             roles: HubRoles { snapshot: signing(SNAPSHOT)?, timestamp: signing(TIMESTAMP)? },
             restart: RestartKeys { connection_ids: u64::from_le_bytes(ids), reset: *reset },
         })

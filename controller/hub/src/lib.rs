@@ -16,6 +16,7 @@ pub mod catalogue;
 mod enroll_door;
 pub mod home;
 mod presence;
+pub mod rotation;
 mod seldom;
 mod staff_answers;
 mod staff_door;
@@ -24,6 +25,7 @@ mod staff_jobs;
 pub use home::{HomeError, HubHome};
 
 use catalogue::Published;
+use fernwart_certs::CertificateDer;
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::identity::SigningKey;
 use fernwart_certs::issue::Authority;
@@ -100,7 +102,10 @@ pub enum StartError {
 struct Shared {
     home: HubHome,
     store: Store,
+    /// Issues all certificates.
     authority: Authority,
+    /// Every CA whose certificates are known.
+    authorities: Vec<CertificateDer<'static>>,
     evidence: SigningKey,
     evidence_id: KeyId,
     listener: Listener,
@@ -136,20 +141,23 @@ impl Hub {
     pub async fn start(home: HubHome, listen: Option<SocketAddr>) -> Result<Self, StartError> {
         let keys = home.open().map_err(StartError::Home)?;
         let address = listen.unwrap_or(keys.settings.listen);
-        let chain = keys.authority.issue_hub(keys.tls.spki(), SystemTime::now()).map_err(StartError::Issue)?;
-        let tls = tls::hub(chain, &keys.tls, keys.authority.certificate().clone()).map_err(StartError::Tls)?;
         let store = Store::open(&home.store()).await.map_err(StartError::Store)?;
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
-        if let Some(catalogue) = published.catalogue() {
-            home.refuse_keys_of(&catalogue).map_err(StartError::Home)?;
+        let catalogue = published.catalogue();
+        if let Some(catalogue) = &catalogue {
+            home.refuse_keys_of(catalogue).map_err(StartError::Home)?;
         }
+        let in_use = keys.rotating.in_use(catalogue.as_deref().map(|catalogue| &catalogue.hub));
+        let in_use = in_use.map_err(StartError::Home)?;
+        let tls = in_use.tls(&keys.tls, SystemTime::now())?;
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
             Listener::bind(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
         let shared = Arc::new(Shared {
-            evidence_id: fernwart_certs::identity::key_id(&keys.evidence.public()),
-            evidence: keys.evidence,
-            authority: keys.authority,
+            evidence_id: fernwart_certs::identity::key_id(&in_use.evidence.public()),
+            evidence: in_use.evidence,
+            authority: in_use.authority,
+            authorities: in_use.authorities,
             home,
             store,
             listener,
@@ -273,7 +281,7 @@ async fn welcome(shared: Arc<Shared>, knock: Knock) {
             return;
         }
     };
-    let peer = identify(link.door(), &link.peer_certificates(), shared.authority.certificate(), now());
+    let peer = identify(link.door(), &link.peer_certificates(), &shared.authorities, now());
     match peer {
         Ok(Peer::Newcomer) => enroll_door::serve(&shared, link).await,
         Ok(Peer::Machine { id, tls_key, until }) => agent_door::serve(&shared, link, id, tls_key, until).await,

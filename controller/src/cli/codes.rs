@@ -92,6 +92,21 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-HUB-24", "the address cannot be listened on", "choose another with --listen"),
     ("FW-HUB-25", "the hub's store or catalogue cannot be used", "is there room on the disk (df -h)?"),
     (
+        "FW-HUB-26",
+        "the approved hub.json names none of the keys in the hub's folder: it came from another backup, or was changed by hand",
+        "restore the hub's keys, or have others approved: fernwart catalogue show --to DIR, then propose",
+    ),
+    (
+        "FW-HUB-27",
+        "the hub's keys are being replaced: hub.json names two CAs",
+        "fernwart next-keys --finish --to DIR, once every machine has been linked",
+    ),
+    (
+        "FW-HUB-28",
+        "hub.json names one CA, so there is nothing to finish",
+        "fernwart next-keys --to DIR begins a change",
+    ),
+    (
         "FW-JNL-01",
         "the journal does not hold together",
         "ask the machine's owner for it again; if it fails again, somebody altered it",

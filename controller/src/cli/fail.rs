@@ -195,6 +195,13 @@ impl From<StartError> for Failure {
             StartError::Home(HomeError::Key(_) | HomeError::Authority(_)) => {
                 Self::new(Exit::Refused, "FW-HUB-23", text).now("see what the file is, then: chmod 600")
             }
+            StartError::Home(HomeError::NotApproved(_)) => Self::new(Exit::Refused, "FW-HUB-26", text)
+                .now("restore the hub's keys, or have others approved: fernwart catalogue show --to DIR"),
+            StartError::Home(HomeError::UnderWay) => Self::new(Exit::Refused, "FW-HUB-27", text)
+                .now("fernwart next-keys --finish --to DIR, once every machine has been linked"),
+            StartError::Home(HomeError::NothingUnderWay) => {
+                Self::new(Exit::Refused, "FW-HUB-28", text).now("fernwart next-keys --to DIR begins one")
+            }
             StartError::Listen { .. } => {
                 Self::new(Exit::Failed, "FW-HUB-24", text).now("choose another address with --listen")
             }

@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Init(operate::init::Init),
     /// Run the hub
     Serve(operate::serve::Serve),
+    /// Replace the hub's CA and evidence key; on the hub's computer
+    NextKeys(operate::next_keys::NextKeys),
     /// Join a shop as technician or robot
     Join(join::Join),
     /// See whether all is well with this home and its hub
@@ -239,10 +241,11 @@ pub(crate) fn with_session_within<T>(
     })
 }
 
-/// A certificate that ends within sixty days is renewed on the way.
+/// A certificate that ends within sixty days, or was issued by a CA that is about
+/// to go, is renewed on the way.
 async fn renew_if_due(session: &mut Session) {
     let ends = session.home().identity.lasts().map_or(0, |(_, until)| until);
-    if ends - fernwart_client::now() < WARN_MS
+    if (ends - fernwart_client::now() < WARN_MS || session.hub_has_newer_ca())
         && let Err(error) = session.renew().await
     {
         eprintln!("warning: your certificate ends on {} and was not renewed: {}", output::day(ends), chain(&error));
@@ -273,6 +276,7 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Demo(demo) => operate::demo::run(&demo),
         Command::Init(init) => operate::init::run(&init, &place),
         Command::Serve(serve) => operate::serve::run(&serve, &place),
+        Command::NextKeys(next) => operate::next_keys::run(&next, &place),
         Command::Join(join) => join::run(&join, &place),
         Command::Doctor => doctor::run(&place),
         Command::Ls(command) => machines::ls(&command, &place),

@@ -509,7 +509,9 @@ impl Screen {
                 }
                 say(&in_a_line(row, answer)).map(drop)
             }
-            Shape::Jsonl | Shape::Json => say(&(json_text(&super::diagnose::result_line(row, answer)) + "\n")).map(drop),
+            Shape::Jsonl | Shape::Json => {
+                say(&(json_text(&super::diagnose::result_line(row, answer)) + "\n")).map(drop)
+            }
             Shape::Name => match answer {
                 Answer::Ran(report, _) if report.is_well() => Ok(()),
                 _ => say(&format!("{}\n", row.name)).map(drop),

@@ -93,7 +93,8 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     }
 
     let hub_home = HubHome::at(&hub_path);
-    let hub = hub_home.create(&Settings { listen: command.listen }).map_err(|error| failed(&error))?;
+    let hub_keys = hub_home.create(&Settings { listen: command.listen }).map_err(|error| failed(&error))?;
+    let hub = hub_keys.rotating.in_use(None).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());
     let own = if command.approvers.is_empty() {
         Some(ApproverHome::create(&place.path().join("approver"), place.new_passphrase()?.as_deref())?)
@@ -137,8 +138,8 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     let plan = FirstRoot {
         approvers,
         threshold: command.k,
-        snapshot: hub.roles.snapshot.public(),
-        timestamp: hub.roles.timestamp.public(),
+        snapshot: hub_keys.roles.snapshot.public(),
+        timestamp: hub_keys.roles.timestamp.public(),
     };
     let mut draft = Draft::first(&plan, &contents, now()).map_err(|error| failed(&error))?;
     let settings = StaffSettings { name: Text::clipped(&command.name), addresses, ca };

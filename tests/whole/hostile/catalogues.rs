@@ -221,7 +221,7 @@ fn each_named_attack_on_the_catalogue_is_refused_and_forgotten() {
         hub.offer(at, &files).await;
         wait_until("it is followed", || {
             let journal = machine.journal();
-            let followed = journal.iter().filter(|(kind, _)| kind == "catalogue_followed").next_back();
+            let followed = journal.iter().rfind(|(kind, _)| kind == "catalogue_followed");
             followed.is_some_and(|(_, body)| body["versions"]["targets"] == number)
         });
         hub.stop().await;

@@ -171,7 +171,7 @@ fn what_nobody_reads_stays_with_its_sender() {
     let chain = authority.issue_hub(key.spki(), SystemTime::now()).expect("issued");
     attack(async {
         let keys = RestartKeys { connection_ids: 7, reset: [7; 32] };
-        let tls = tls::hub(chain, &key, ca.clone()).expect("TLS");
+        let tls = tls::hub(chain, &key, std::slice::from_ref(&ca)).expect("TLS");
         let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), tls, &keys).expect("a port");
         let address = listener.local_addr().expect("an address");
         // A peer that takes the link and then reads nothing.

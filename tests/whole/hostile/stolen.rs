@@ -602,7 +602,7 @@ fn swapped_files(world: &mut World, machine: &Machine, effects: &Path) {
         catalogue.scripts.get(&"fresh".parse().expect("a name")).copied().expect("approved")
     };
     wait_until("the machine follows", || {
-        let followed = machine.journal().into_iter().filter(|(kind, _)| kind == "catalogue_followed").next_back();
+        let followed = machine.journal().into_iter().rfind(|(kind, _)| kind == "catalogue_followed");
         followed.is_some_and(|(_, body)| body["versions"]["targets"].as_u64().is_some_and(|v| v >= 9))
     });
     let before = std::fs::read_to_string(effects.join("effects")).expect("effects");

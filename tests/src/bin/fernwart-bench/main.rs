@@ -134,7 +134,7 @@ fn raw_client(folder: &Path) -> quinn::ClientConfig {
 fn raw_server(port: u16, folder: &Path) {
     runtime().block_on(async {
         let (chain, key) = raw_pair(folder, "server");
-        let tls = tls::hub(chain.clone(), &key, chain[1].clone()).expect("TLS");
+        let tls = tls::hub(chain.clone(), &key, &chain[1..2]).expect("TLS");
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("QUIC")));
         config.transport_config(raw_transport(false));
         let endpoint = quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], port))).expect("the port");

@@ -27,7 +27,8 @@ struct Ssh {
 
 impl Ssh {
     fn start() -> Option<Self> {
-        let made = quiet(Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", "--password", "*", ACCOUNT]));
+        let made =
+            quiet(Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", "--password", "*", ACCOUNT]));
         if !Path::new("/usr/sbin/sshd").exists() || !made {
             println!("no sshd to measure beside: apt-get install openssh-server, as root");
             return None;
