@@ -14,8 +14,7 @@ use fernwart_certs::identity::{KeyGeneration, SealingKey, SigningKey, TlsIdentit
 use fernwart_certs::invitation::{Guest, Invitation};
 use fernwart_certs::join::{four_words, prove_join, unsigned};
 use fernwart_certs::keyfile::KeyFileError;
-use fernwart_certs::peer::{Name, read_certificate};
-use fernwart_certs::sha256;
+use fernwart_certs::peer::{Name, may_issue, read_certificate};
 use fernwart_certs::tls::{self, Clock, TlsError};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::enroll::{Join, Reply, Request};
@@ -150,6 +149,7 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
     };
     let request = prove_join(request, &binding, &invitation.secret.proof_key(), &keys.evidence);
     let (reply, files) = ask(&link, &Request::Join(request)).await?;
+    let shown = link.peer_certificates();
     link.close(Goodbye::Done);
     let chain = match reply {
         Reply::Denied(denial) => return Err(EnrollError::Denied(denial)),
@@ -159,7 +159,7 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
             let [leaf, ca] = chain.as_slice() else { return Err(EnrollError::WrongCertificate) };
             let said = read_certificate(leaf, ca).map_err(|_| EnrollError::WrongCertificate)?;
             let ours = said.name == Name::Machine(machine) && said.tls_key == keys.identity.key.digest();
-            if !ours || sha256(ca) != invitation.ca {
+            if !ours || !may_issue(ca, &[invitation.ca], &shown) {
                 return Err(EnrollError::WrongCertificate);
             }
             chain

@@ -226,10 +226,11 @@ impl TlsIdentity {
         Some((ms(leaf.validity().not_before), ms(leaf.validity().not_after)))
     }
 
-    /// Whether it was issued by another CA than the newest of these pins, the
-    /// last one. A CA is replaced by putting the next one behind it.
-    pub fn is_from_older_than(&self, pins: &[Digest]) -> bool {
-        matches!((self.chain.get(1), pins.last()), (Some(ca), Some(newest)) if crate::sha256(ca) != *newest)
+    /// Whether the hub now issues from another pinned CA than ours is from.
+    /// `shown` is its chain on a link.
+    pub fn is_outdated_by(&self, shown: &[CertificateDer<'_>], pins: &[Digest]) -> bool {
+        let (Some(ours), Some(now)) = (self.chain.get(1), shown.get(1)) else { return false };
+        ours != now && pins.contains(&crate::sha256(now))
     }
 }
 

@@ -32,6 +32,9 @@ pub enum IssueError {
     /// The key is not a P-256 SubjectPublicKeyInfo.
     #[error("the public key is not of the kind certificates are issued for")]
     Key,
+    /// Key and certificate are of two CAs: a backup put back by half.
+    #[error("the CA's key and its certificate do not belong together")]
+    Apart,
     /// rcgen refuses.
     #[error("issuing a certificate")]
     Rcgen(#[source] rcgen::Error),
@@ -101,8 +104,11 @@ impl Authority {
     /// The CA of this key and certificate.
     ///
     /// # Errors
-    /// When they cannot be used.
+    /// When they cannot be used, or do not belong together.
     pub fn new(key: &TlsKey, certificate: CertificateDer<'static>) -> Result<Self, IssueError> {
+        if crate::peer::public_key_of(&certificate).as_deref() != Some(key.spki()) {
+            return Err(IssueError::Apart);
+        }
         let params = ca_params(&certificate)?;
         Ok(Self { certificate, issuer: Issuer::new(params, rcgen_pair(key)?) })
     }

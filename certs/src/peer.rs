@@ -140,6 +140,12 @@ fn subject_key<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
     })
 }
 
+/// Whether whoever holds these pins may take a certificate from this CA: it is
+/// pinned, or the hub has shown it on a link that TLS verified against a pin.
+pub fn may_issue(ca: &CertificateDer<'_>, pins: &[Digest], shown: &[CertificateDer<'_>]) -> bool {
+    pins.contains(&sha256(ca)) || shown.get(1) == Some(ca)
+}
+
 /// Who stands behind a link, from its door and the certificates shown.
 ///
 /// `cas` are those in use: two while the hub's CA is replaced.

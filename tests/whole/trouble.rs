@@ -99,7 +99,6 @@ fn each_key_file_that_is_not_as_it_must_be_is_refused_by_name() {
         (home.join("staff/staff.identity"), &staff),
         (home.join("approver/approver.key"), &approver),
         (home.join("hub/ca.key"), &hub),
-        (home.join("hub/tls.key"), &hub),
         (home.join("hub/evidence.key"), &hub),
         (home.join("hub/snapshot.key"), &hub),
         (home.join("hub/timestamp.key"), &hub),

@@ -77,6 +77,8 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     let here = world.add_machine("kasse-1");
     let mut away = world.add_machine("kasse-2");
     away.agent.stop();
+    let mut asleep = world.add_machine("kasse-3");
+    asleep.agent.stop();
     let home = world.shop().join("hub");
     let folder = world.path().join("next");
     let folder = folder.to_str().expect("text");
@@ -116,6 +118,9 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     let staff = || TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
     assert_eq!(sha256(&staff().chain[1]), new, "the technician's is renewed on the way");
 
+    let joined = world.add_machine("kasse-4");
+    assert_eq!(issuer(&joined), new, "whoever joins meanwhile can");
+
     // The old one goes, while one machine is away that still has its certificate.
     away.agent.kill_9();
     let left_behind = authority_of(&home).issue_member(machine_name(&away), tls_key(&away).spki(), SystemTime::now());
@@ -130,6 +135,14 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     away.restart();
     wait_until("who was left behind comes back by its evidence key", || world.is_online("kasse-2"));
     assert_eq!(issuer(&away), new);
+    // And who slept through it all, with a certificate and pins of old.
+    asleep.restart();
+    wait_until("who slept through it comes back", || world.is_online("kasse-3"));
+    assert_eq!(issuer(&asleep), new);
+    wait_until("it follows", || {
+        let said = world.technician(&["diagnose", "kasse-3", "--section", "memory"]);
+        matches!(said.code, 0 | 1)
+    });
     look(&world, "kasse-1");
     look(&world, "kasse-2");
     assert_eq!(issuer(&here), new);

@@ -4,9 +4,9 @@
 use super::{Told, Uplink, UplinkError, dial};
 use crate::message::{ToExecutor, ToUplink};
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
-use fernwart_certs::peer::{Name, read_certificate};
+use fernwart_certs::peer::{Name, may_issue, read_certificate};
+use fernwart_certs::tls::ClientConfig;
 use fernwart_certs::tls::{self, Clock};
-use fernwart_certs::{sha256, tls::ClientConfig};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::enroll::{Claim, Reply, Request};
 use fernwart_protocol::limits::COLLECT_WAIT;
@@ -90,7 +90,7 @@ impl Uplink {
             Reply::Pending => Ok(()),
             Reply::Denied(denial) => Err(UplinkError::Denied(denial)),
             Reply::Certificate(chain) => {
-                let chain = self.accept_chain(chain, told, &self.identity.key)?;
+                let chain = self.accept_chain(chain, told, link, &self.identity.key)?;
                 self.identity.chain = chain;
                 self.identity.write(&self.home.tls_identity()).map_err(UplinkError::Identity)?;
                 info!("this machine has a certificate");
@@ -100,27 +100,32 @@ impl Uplink {
     }
 
     /// A certificate must name this machine, hold this key and come from the
-    /// pinned CA; whatever else the hub hands out is refused.
+    /// pinned CA, or from one that it vouches for; whatever else the hub hands out is refused.
     fn accept_chain(
         &self,
         chain: List<Blob<4096>, 4>,
         told: &Told,
+        link: &Link,
         key: &TlsKey,
     ) -> Result<Vec<CertificateDer<'static>>, UplinkError> {
         let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
         let [leaf, ca] = chain.as_slice() else { return Err(UplinkError::WrongCertificate) };
         let said = read_certificate(leaf, ca).map_err(|_| UplinkError::WrongCertificate)?;
         let ours = said.name == Name::Machine(self.machine) && said.tls_key == key.digest();
-        if ours && told.dial.pins.contains(&sha256(ca)) { Ok(chain) } else { Err(UplinkError::WrongCertificate) }
+        if ours && may_issue(ca, &told.dial.pins, &link.peer_certificates()) {
+            Ok(chain)
+        } else {
+            Err(UplinkError::WrongCertificate)
+        }
     }
 
     /// How long until the certificate should be renewed, by the hub's clock;
     /// zero if it is due, or from a CA that is about to go. Whatever the clocks
     /// say, not twice within an hour.
-    pub(super) fn renewal_in(&self, told: &Told, hub_ahead_ms: i64) -> Duration {
+    pub(super) fn renewal_in(&self, told: &Told, link: &Link, hub_ahead_ms: i64) -> Duration {
         let rest = self.renewed_at.map_or(Duration::ZERO, |at| RENEW_AGAIN.saturating_sub(at.elapsed()));
         let Some((from, until)) = self.identity.lasts() else { return Duration::ZERO };
-        if self.identity.is_from_older_than(&told.dial.pins) {
+        if self.identity.is_outdated_by(&link.peer_certificates(), &told.dial.pins) {
             // All machines learn of it at once; the hub need not hear all at once.
             let [first, ..] = *self.machine.as_bytes();
             return rest.max(Duration::from_millis(u64::from(first) * 200));
@@ -141,7 +146,7 @@ impl Uplink {
         match receive.expect::<Renewed>().await.map_err(UplinkError::Frame)? {
             Renewed::Denied(denial) => Err(UplinkError::Denied(denial)),
             Renewed::Certificate(chain) => {
-                let chain = self.accept_chain(chain, told, &key)?;
+                let chain = self.accept_chain(chain, told, link, &key)?;
                 let identity = TlsIdentity { key, chain };
                 identity.write(&self.home.tls_identity()).map_err(UplinkError::Identity)?;
                 self.identity = identity;

@@ -90,7 +90,7 @@ impl Uplink {
         tasks.spawn(listen(receive, words, self.executor.clone()));
         let mut streams: HashMap<Ticket, mpsc::Sender<Delivered>> = HashMap::new();
         let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Delivered>)>(STREAM_QUEUE);
-        let renewal = tokio::time::sleep(self.renewal_in(told, hub_ahead_ms));
+        let renewal = tokio::time::sleep(self.renewal_in(told, link, hub_ahead_ms));
         tokio::pin!(renewal);
         let mut again = tokio::time::interval_at(tokio::time::Instant::now() + SETTLE_AGAIN, SETTLE_AGAIN);
         loop {

@@ -4,7 +4,7 @@ use crate::home::{ClientHomeError, StaffHome};
 use crate::now;
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::envelope::{EnvelopeError, seal};
-use fernwart_certs::peer::{Name, read_certificate};
+use fernwart_certs::peer::{Name, may_issue, read_certificate};
 use fernwart_certs::tls::{self, Clock, TlsError};
 use fernwart_certs::{CertificateDer, sealed, sha256};
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -84,6 +84,7 @@ impl ClientError {
                 source,
                 LinkError::Closed(Goodbye::Revoked | Goodbye::NotAdmitted | Goodbye::CertificateExpired)
                     | LinkError::Handshake(_)
+                    | LinkError::HandshakeHere(_)
             ),
             Self::NoAddress(_) | Self::Frame(FrameError::Cut) => true,
             _ => false,
@@ -173,9 +174,9 @@ impl Session {
         self.link.rtt()
     }
 
-    /// Whether the approved list of CAs ends with another than ours is from.
+    /// Whether the hub now issues from another CA than ours is from.
     pub fn hub_has_newer_ca(&self) -> bool {
-        self.home.identity.is_from_older_than(&self.catalogue.hub.ca)
+        self.home.identity.is_outdated_by(&self.link.peer_certificates(), &self.catalogue.hub.ca)
     }
 
     /// Says goodbye, so that the hub need not find out.
@@ -263,7 +264,7 @@ impl Session {
         let [leaf, ca] = chain.as_slice() else { return Err(ClientError::Unexpected) };
         let said = read_certificate(leaf, ca).map_err(|_| ClientError::Unexpected)?;
         let ours = said.name == Name::Staff(self.key_id()) && said.tls_key == self.home.identity.key.digest();
-        if !ours || !self.catalogue.hub.ca.contains(&sha256(ca)) {
+        if !ours || !may_issue(ca, &self.catalogue.hub.ca, &self.link.peer_certificates()) {
             return Err(ClientError::Unexpected);
         }
         self.home.identity.chain = chain;

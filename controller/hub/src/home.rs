@@ -91,8 +91,6 @@ pub struct HubKeys {
     pub settings: Settings,
     /// Its CA and what it countersigns receipts with.
     pub rotating: Rotating,
-    /// Its TLS key.
-    pub tls: TlsKey,
     /// What it signs snapshot and timestamp with.
     pub roles: HubRoles,
     /// What a restarted hub knows former links by.
@@ -101,7 +99,6 @@ pub struct HubKeys {
 
 const CA_KEY: &str = "ca.key";
 const CA_CERTIFICATE: &str = "ca.der";
-const TLS: &str = "tls.key";
 const EVIDENCE: &str = "evidence.key";
 const SNAPSHOT: &str = "snapshot.key";
 const TIMESTAMP: &str = "timestamp.key";
@@ -157,7 +154,6 @@ impl HubHome {
         let certificate = Authority::create(&ca, SystemTime::now()).map_err(HomeError::Authority)?;
         let path = self.path.join(CA_CERTIFICATE);
         std::fs::write(&path, &certificate).map_err(io(&path))?;
-        TlsKey::generate().map_err(no_randomness)?.create(&self.path.join(TLS)).map_err(HomeError::Key)?;
         for name in [EVIDENCE, SNAPSHOT, TIMESTAMP] {
             let key = SigningKey::generate().map_err(no_randomness)?;
             key.create(&self.path.join(name)).map_err(HomeError::Key)?;
@@ -248,7 +244,6 @@ impl HubHome {
         Ok(HubKeys {
             settings,
             rotating: Rotating::read(self)?,
-            tls: TlsKey::read(&self.path.join(TLS)).map_err(HomeError::Key)?,
             roles: HubRoles { snapshot: signing(SNAPSHOT)?, timestamp: signing(TIMESTAMP)? },
             restart: RestartKeys { connection_ids: u64::from_le_bytes(ids), reset: *reset },
         })

@@ -149,7 +149,7 @@ impl Hub {
         }
         let in_use = keys.rotating.in_use(catalogue.as_deref().map(|catalogue| &catalogue.hub));
         let in_use = in_use.map_err(StartError::Home)?;
-        let tls = in_use.tls(&keys.tls, SystemTime::now())?;
+        let tls = in_use.tls(SystemTime::now())?;
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
             Listener::bind(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;

@@ -8,24 +8,30 @@
 //! ```
 //! A key counts only once `hub.json` names it: a hub cannot move its machines to
 //! keys of its own making. Whoever knows only the old CA finds the new one by the
-//! bridge, a certificate for the new CA from the old; so nobody is cut off,
-//! however long a machine was away.
+//! bridge, a certificate for the new CA from the old; so no machine is cut off that
+//! sleeps through one change, however long.
 
 use crate::StartError;
 use crate::catalogue::Published;
 use crate::home::{HomeError, HubHome};
 use fernwart_certs::catalogue::Hub;
 use fernwart_certs::identity::{SigningKey, TlsKey};
-use fernwart_certs::issue::Authority;
+use fernwart_certs::issue::{Authority, IssueError};
 use fernwart_certs::keyfile::{self, KeyFileError};
 use fernwart_certs::tls::{self, ServerConfig};
 use fernwart_certs::{CertificateDer, sha256};
 use fernwart_protocol::id::{Digest, PublicKey};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 /// A home with more generations than this is no home of ours.
 const MOST: u32 = 99;
+
+/// Former CAs that are shown. More than one is there when a generation was made
+/// and never approved.
+const MOST_BEFORE: usize = 2;
 
 /// One generation of the CA.
 struct Generation {
@@ -45,7 +51,7 @@ pub struct InUse {
     /// The newest approved CA.
     pub authority: Authority,
     /// What a hub shows behind its own certificate: the CA, and the way to it
-    /// from an older one that is still approved.
+    /// from the one before, for whoever was away while it was replaced.
     pub behind: Vec<CertificateDer<'static>>,
     /// Every approved CA: certificates of each are known.
     pub authorities: Vec<CertificateDer<'static>>,
@@ -54,15 +60,18 @@ pub struct InUse {
 }
 
 impl InUse {
-    /// The hub's side of TLS, with a certificate made now.
+    /// The hub's side of TLS, with a key and a certificate made now. The key is
+    /// never written: what a stolen folder holds cannot pass for the hub once its
+    /// CA has been replaced.
     ///
     /// # Errors
-    /// When the key is not of the kind.
-    pub fn tls(&self, key: &TlsKey, now: SystemTime) -> Result<ServerConfig, StartError> {
+    /// When there is no randomness.
+    pub fn tls(&self, now: SystemTime) -> Result<ServerConfig, StartError> {
+        let key = TlsKey::generate().map_err(|_| StartError::Issue(IssueError::Key))?;
         let mut chain = self.authority.issue_hub(key.spki(), now).map_err(StartError::Issue)?;
         chain.truncate(1);
         chain.extend(self.behind.iter().cloned());
-        tls::hub(chain, key, &self.authorities).map_err(StartError::Tls)
+        tls::hub(chain, &key, &self.authorities).map_err(StartError::Tls)
     }
 }
 
@@ -102,6 +111,7 @@ impl Rotating {
         let knows =
             |authority: &Authority| approved.is_none_or(|hub| hub.ca.contains(&sha256(authority.certificate())));
         let signs = |key: &SigningKey| approved.is_none_or(|hub| hub.evidence_keys.contains(&key.public()));
+        let all: Vec<_> = self.authorities.iter().map(|one| one.authority.certificate().clone()).collect();
         let mut known: Vec<Generation> = self.authorities.into_iter().filter(|one| knows(&one.authority)).collect();
         let mut evidence: Vec<SigningKey> = self.evidence.into_iter().filter(signs).collect();
         if approved.is_none() {
@@ -112,8 +122,10 @@ impl Rotating {
         let newest = known.pop().ok_or(HomeError::NotApproved("CA"))?;
         let evidence = evidence.pop().ok_or(HomeError::NotApproved("evidence key"))?;
         let mut behind = vec![newest.authority.certificate().clone()];
-        if let (Some(older), Some(bridge)) = (known.last(), newest.bridge) {
-            behind.extend([bridge, older.authority.certificate().clone()]);
+        if let Some(bridge) = newest.bridge {
+            let before = all.into_iter().rev().skip_while(|one| one != newest.authority.certificate()).skip(1);
+            behind.push(bridge);
+            behind.extend(before.take(MOST_BEFORE));
         }
         Ok(InUse { authority: newest.authority, behind, authorities, evidence })
     }
@@ -161,6 +173,10 @@ async fn approved(home: &HubHome) -> Result<Hub, StartError> {
 }
 
 fn write_next(home: &HubHome, approved: &Hub) -> Result<(Digest, PublicKey), HomeError> {
+    let path = home.path().join("next-keys.lock");
+    let io = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
+    let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::UnderWay)?;
     let current = Rotating::read(home)?.in_use(Some(approved))?.authority;
     let next = (2..=MOST)
         .find(|generation| !file(home, "ca", *generation, "bridge.der").exists())

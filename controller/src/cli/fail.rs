@@ -122,12 +122,13 @@ impl From<ClientError> for Failure {
                 Self::new(Exit::Refused, "FW-CLI-06", "the hub no longer lets this key in")
                     .now("ask a lead: fernwart staff ls")
             }
-            ClientError::Dial { source: DialError::Link { source: LinkError::Handshake(_), .. }, .. } => Self::new(
+            ClientError::Dial { source: DialError::Link { source: LinkError::Handshake(_) | LinkError::HandshakeHere(_), .. }, .. }
+            | ClientError::Link(LinkError::Handshake(_) | LinkError::HandshakeHere(_)) => Self::new(
                 Exit::Refused,
                 "FW-CLI-07",
-                format!("{text}: the hub is not the one this home trusts, or your certificate has run out"),
+                format!("{text}: the hub is not the one this home trusts, or your certificate has run out or its CA has been replaced"),
             )
-            .now("fernwart doctor"),
+            .now("fernwart doctor; if a lead says that the hub's CA was replaced: move this staff home away and join again"),
             ClientError::Version(_) => {
                 Self::new(Exit::Failed, "FW-HUB-02", text).now("update the older of the two programs")
             }

@@ -3,12 +3,12 @@
 use super::fail::{chain, denied};
 use super::{Exit, Failure, Place, block_on, say};
 use clap::Args;
+use fernwart_certs::CertificateDer;
 use fernwart_certs::catalogue::{Files, Trusted, advance};
 use fernwart_certs::identity::{SigningKey, TlsIdentity, staff_key_id};
 use fernwart_certs::invitation::{Guest, Invitation, LONGEST};
 use fernwart_certs::join::{prove_join_staff, prove_staff_claim, unsigned};
 use fernwart_certs::tls::{self, Clock};
-use fernwart_certs::{CertificateDer, sha256};
 use fernwart_client::{ClientError, StaffHome, StaffSettings};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::enroll::{JoinStaff, Reply, Request, StaffClaim};
@@ -198,7 +198,7 @@ async fn collect(
                 let said = fernwart_certs::peer::read_certificate(leaf, ca).map_err(|_| wrong())?;
                 if said.name != fernwart_certs::peer::Name::Staff(key)
                     || said.tls_key != identity.key.digest()
-                    || sha256(ca) != settings.ca
+                    || !fernwart_certs::peer::may_issue(ca, &[settings.ca], &link.peer_certificates())
                 {
                     return Err(wrong());
                 }

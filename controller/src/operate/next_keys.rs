@@ -37,7 +37,7 @@ pub fn run(command: &NextKeys, place: &Place) -> Result<Exit, Failure> {
     std::fs::write(&path, text + "\n")?;
     let said = if command.finish {
         "Once this is approved, machines that were not linked since the change ask for a new certificate by themselves;\n\
-         technicians who were not must join again."
+         technicians who were not move their staff home away and join again."
     } else {
         "The new keys are in the hub's folder; nothing uses them yet. Put them into the hub's backup."
     };

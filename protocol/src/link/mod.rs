@@ -73,9 +73,13 @@ pub enum LinkError {
     /// The peer has restarted and forgotten the link.
     #[error("the peer has restarted")]
     Forgotten,
-    /// The TLS handshake failed: the alert's number.
+    /// The peer refused the TLS handshake: the alert's number.
     #[error("the handshake was refused (TLS alert {0})")]
     Handshake(u8),
+    /// This side refused the TLS handshake, what the peer showed being none of
+    /// what is known here: the alert's number.
+    #[error("the handshake was refused here (TLS alert {0})")]
+    HandshakeHere(u8),
     /// Anything else of the transport.
     #[error("the transport failed")]
     Transport,
@@ -96,7 +100,10 @@ impl From<quinn::ConnectionError> for LinkError {
                 Self::Closed(Goodbye::from_number(number))
             }
             E::ConnectionClosed(close) => Self::from_transport(u64::from(close.error_code)),
-            E::TransportError(error) => Self::from_transport(u64::from(error.code)),
+            E::TransportError(error) => match Self::from_transport(u64::from(error.code)) {
+                Self::Handshake(alert) => Self::HandshakeHere(alert),
+                other => other,
+            },
             E::TimedOut => Self::Silent,
             E::Reset => Self::Forgotten,
             E::LocallyClosed => Self::ClosedHere,
@@ -191,8 +198,11 @@ impl Link {
     /// [`LAST_WORD`]. Whether it arrived is not waited for: a peer that missed it
     /// finds out by its idle time-out.
     pub async fn close_aloud(&self, why: Goodbye) {
-        let before = self.connection.stats().udp_tx.datagrams;
+        if self.is_closed() {
+            return;
+        }
         self.close(why);
+        let before = self.connection.stats().udp_tx.datagrams;
         let left = async {
             while self.connection.stats().udp_tx.datagrams == before {
                 tokio::task::yield_now().await;

@@ -72,7 +72,7 @@ impl EvilHub {
         let home = HubHome::at(&world.shop().join("hub"));
         let keys = home.open().expect("the thief has the keys");
         let in_use = keys.rotating.in_use(None).expect("a first generation");
-        let config = in_use.tls(&keys.tls, SystemTime::now()).expect("TLS");
+        let config = in_use.tls(SystemTime::now()).expect("TLS");
         let listener = Arc::new(Listener::bind(world.address, config, &keys.restart).expect("the port"));
         let staff = Arc::new(StaffHome::open(&world.shop().join("staff")).expect("a home"));
         let trusted = staff.trusted().expect("readable").expect("a catalogue");
