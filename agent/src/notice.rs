@@ -33,7 +33,8 @@ pub(crate) fn show(shop: &str, asked: &Asked, accounts: &[String]) {
 fn notify(bus: &Path, (uid, gid): (u32, u32), head: &str, body: &str) {
     let place = "org.freedesktop.Notifications";
     let child = Command::new(BUSCTL)
-        .args(["--user", "--timeout=2", "call", place, "/org/freedesktop/Notifications", place, "Notify"])
+        // What follows is an order's words: nothing in them may be an option.
+        .args(["--user", "--timeout=2", "--", "call", place, "/org/freedesktop/Notifications", place, "Notify"])
         .args(["susssasa{sv}i", "Fernwart", "0", "dialog-question", head, body, "0", "0", "-1"])
         .env_clear()
         .env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", bus.display()))

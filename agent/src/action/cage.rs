@@ -388,7 +388,9 @@ fn read_only(spec: &Spec) -> Result<(), String> {
 
 /// What no script needs: with these a cage could be opened from inside, the
 /// kernel changed, or the computer stopped.
-const NEVER: [CapabilitySet; 13] = [
+const NEVER: [CapabilitySet; 14] = [
+    // open_by_handle_at would reach the whole file system around every mount.
+    CapabilitySet::DAC_READ_SEARCH,
     CapabilitySet::SYS_ADMIN,
     CapabilitySet::SYS_MODULE,
     CapabilitySet::SYS_RAWIO,
