@@ -135,6 +135,12 @@ async fn the_same_key_twice_counts_once() {
         let first = targets.keyids[0].clone();
         targets.keyids.push(first);
     }
+    // Whoever signs is shown one list of approvers, so two that differ are not signed.
+    assert!(matches!(doubled.sign(&shop.approvers[0], None, None), Err(SignError::NewRoot)));
+    if let Some(root) = &mut doubled.root {
+        let targets = root.signed.roles[&tough::schema::RoleType::Targets].clone();
+        root.signed.roles.insert(tough::schema::RoleType::Root, targets);
+    }
     doubled.sign(&shop.approvers[0], None, None).expect("signed");
     doubled.sign(&shop.approvers[1], None, None).expect("signed");
     let result = publish(&doubled, None, &shop.hub, NOW).await;

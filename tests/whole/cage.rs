@@ -239,6 +239,7 @@ fn a_script_reaches_only_what_its_manifest_names() {
          nsenter --target 1 --mount true 2>/dev/null && [ $FERNWART_PARAM_PID -gt 0 ] && ls /proc/$FERNWART_PARAM_PID 2>/dev/null && echo saw others\n\
          python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None, use_errno=True).reboot(0))' 2>/dev/null && echo may reboot\n\
          unshare --mount true 2>/dev/null && echo opened namespaces\n\
+         [ $(( 0x$(grep CapEff /proc/self/status | tr -d -c 0-9a-fA-F | tail -c 16) & 4 )) = 0 ] || echo may open files by handle\n\
          touch {inside}/y && echo wrote inside\n",
         out = outside.display(),
         inside = inside.display(),

@@ -404,8 +404,8 @@ impl Draft {
         before: Option<&Catalogue>,
     ) -> Result<(), SignError> {
         self.new_scripts(before)?;
-        if let (Some(root), Some(in_force)) = (&self.root, in_force)
-            && root.signed.version.get() != in_force.version.get() + 1
+        if let Some(root) = &self.root
+            && !is_next(&root.signed, in_force)
         {
             return Err(SignError::NewRoot);
         }
@@ -646,4 +646,19 @@ fn described(entry: &StaffEntry) -> String {
         .map(|at| at.strftime("%Y-%m-%d").to_string())
         .unwrap_or_default();
     format!("{}: {}, {reach}, until {until}, key {}", entry.name, entry.role.as_str(), entry.key)
+}
+
+/// Whether a root is what it is shown as to whoever signs: the next one, with the
+/// same approvers for root and targets, and all else as in the one in force.
+/// Without one in force only a first root is.
+fn is_next(root: &Root, in_force: Option<&Root>) -> bool {
+    let one_list = root.roles.get(&RoleType::Root) == root.roles.get(&RoleType::Targets);
+    let Some(before) = in_force else { return one_list && root.version.get() == 1 };
+    let kept =
+        [RoleType::Snapshot, RoleType::Timestamp].iter().all(|role| root.roles.get(role) == before.roles.get(role));
+    one_list
+        && kept
+        && root.roles.len() == before.roles.len()
+        && root.version.get() == before.version.get() + 1
+        && root.consistent_snapshot == before.consistent_snapshot
 }
