@@ -17,8 +17,10 @@ use fernwart_protocol::text::Text;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 /// Journal entries in one answer.
 pub const JOURNAL_PAGE: usize = 500;
@@ -28,6 +30,9 @@ const QUESTION: u64 = 4096;
 
 /// Longest answer, bytes: a page of entries with bodies of 64 KiB at most.
 const ANSWER: u64 = 64 * 1024 * 1024;
+
+/// Callers at once.
+const CALLERS: usize = 8;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -52,8 +57,17 @@ pub enum Question {
         word: Word,
         /// Who says so; set by the agent from the kernel's word on who calls.
         #[serde(default)]
-        by: Text<64>,
+        by: Speaker,
     },
+}
+
+/// Who calls, and whether as administrator.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Speaker {
+    /// The account.
+    pub account: Text<64>,
+    /// Whether it is the administrator, or the agent's own.
+    pub whole: bool,
 }
 
 /// What an owner can want. Times are milliseconds from now.
@@ -66,6 +80,8 @@ pub enum Word {
     Deny(u32),
     /// Yes to all repairs for a while, before anybody asks.
     AllowAll(u64),
+    /// No to all repairs: to what is asked, and to any yes before.
+    DenyAll,
     /// Stop answering: for a while, or until resumed.
     Pause(Option<u64>),
     /// Go on.
@@ -105,6 +121,10 @@ pub enum Answer {
     Done,
     /// Nobody asks that, or not any more.
     NoSuchQuestion,
+    /// Only the administrator may say that.
+    NotYours,
+    /// It holds now, and could not be kept for after a restart.
+    NotKept(String),
     /// It could not be answered.
     Failed(String),
 }
@@ -173,24 +193,35 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
     let accounts = || accounts().map(|policy| policy.asked().to_vec()).unwrap_or_default();
     open_to(home, &accounts())?;
     let me = rustix::process::geteuid().as_raw();
+    let callers = Arc::new(Semaphore::new(CALLERS));
     loop {
         let (stream, _) = listener.accept().await?;
-        let caller = stream.peer_cred()?;
+        let Ok(caller) = stream.peer_cred() else { continue };
         let whole = caller.uid() == me || caller.uid() == 0;
         if !whole && !accounts().contains(&name_of(caller.uid())) {
             continue;
         }
-        let by = Caller { account: account(caller.uid(), caller.pid()), whole };
+        // The administrator is let in even while others hold all the places.
+        let place = match callers.clone().try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) if whole => None,
+            Err(_) => continue,
+        };
+        let by = Speaker { account: account(caller.uid(), caller.pid()), whole };
         let executor = executor.clone();
-        // One question at a time is enough for one machine's owner.
-        let _ = tokio::time::timeout(PATIENCE, answer(stream, executor, by)).await;
+        tokio::spawn(async move {
+            // Whoever says nothing keeps nobody waiting.
+            let _ = tokio::time::timeout(PATIENCE, answer(stream, executor, by)).await;
+            drop(place);
+        });
     }
 }
 
-/// Who calls: the account that has logged in, which the kernel keeps however
-/// often somebody has become somebody else since (sudo); else the account.
+/// Who calls. An administrator is named as the account that has logged in,
+/// which the kernel keeps however often somebody has become somebody else since
+/// (sudo); all others as what they are.
 fn account(uid: u32, pid: Option<i32>) -> Text<64> {
-    let login = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
+    let login = pid.filter(|_| uid == 0).and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
     let login = login.and_then(|text| text.trim().parse::<u32>().ok()).filter(|login| *login != u32::MAX);
     Text::clipped(&name_of(login.unwrap_or(uid)))
 }
@@ -215,24 +246,26 @@ pub(crate) fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let (folder, socket) = if accounts.is_empty() { (0o700, 0o600) } else { (0o711, 0o666) };
     let mode = |path: &Path, bits| std::fs::set_permissions(path, PermissionsExt::from_mode(bits));
+    if !accounts.is_empty() {
+        // Whoever can pass through the folder still reads nothing in it.
+        for entry in std::fs::read_dir(home.path())?.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_dir()) {
+                mode(&entry.path(), if entry.path().is_dir() { 0o700 } else { 0o600 })?;
+            }
+        }
+    }
     mode(&home.socket(), socket)?;
     mode(home.path(), folder)
 }
 
-/// Who calls, and whether as administrator.
-struct Caller {
-    account: Text<64>,
-    whole: bool,
-}
-
-async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Caller) -> Option<()> {
+async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Speaker) -> Option<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(QUESTION)).read_line(&mut line).await.ok()?;
     let question = match serde_json::from_str(&line).ok()? {
         // An account that is asked says yes, no and stop; not what time it is.
         Question::Word { word: Word::TrustClock, .. } if !caller.whole => return None,
-        Question::Word { word, .. } => Question::Word { word, by: caller.account },
+        Question::Word { word, .. } => Question::Word { word, by: caller },
         other => other,
     };
     let answer = executor.ask(question).await?;

@@ -91,10 +91,10 @@ enum Command {
         #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
         span: Option<Duration>,
     },
-    /// Say no to a question
+    /// Say no to a question, or to all repairs: deny 3, deny repair
     Deny {
-        /// Its number
-        number: u32,
+        /// The question's number, or the word repair
+        what: String,
     },
     /// Let nobody do anything, for a while or until resume
     Pause {
@@ -129,9 +129,9 @@ enum Output {
 /// This program on its way to becoming a script: no command of anybody's.
 fn caged() -> Option<ExitCode> {
     let mut words = std::env::args().skip(1);
-    let code = match (words.next().as_deref(), words.next()) {
-        (Some(cage::OUTER), Some(spec)) => cage::outer(&spec),
-        (Some(cage::INNER), Some(spec)) => cage::inner(&spec),
+    let code = match (words.next().as_deref(), words.next(), words.next()) {
+        (Some(cage::OUTER), Some(spec), None) => cage::outer(&spec),
+        (Some(cage::INNER), Some(spec), Some(pulse)) => cage::inner(&spec, &pulse),
         _ => return None,
     };
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
@@ -141,6 +141,8 @@ fn main() -> ExitCode {
     if let Some(code) = caged() {
         return code;
     }
+    // Nothing this program makes is anybody else's to read.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -204,9 +206,9 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             reachable(home, enrollment)?;
             say(&owner::word(home, owner::allow(&what, span)?, words)?)
         }
-        Command::Deny { number } => {
+        Command::Deny { what } => {
             reachable(home, enrollment)?;
-            say(&owner::word(home, Word::Deny(number), words)?)
+            say(&owner::word(home, owner::deny(&what)?, words)?)
         }
         Command::Pause { span } => {
             reachable(home, enrollment)?;
@@ -372,8 +374,8 @@ fn journal_lines(home: &Home, enrollment: impl FnOnce() -> anyhow::Result<Enroll
     let ask = |question: &Question| match local::ask(&home.socket(), question)? {
         None => Ok(None),
         Some(Answer::Journal(lines)) => Ok(Some(lines)),
-        Some(Answer::Failed(why)) => bail!(why),
-        Some(Answer::Status(_) | Answer::Asked(_) | Answer::Done | Answer::NoSuchQuestion) => {
+        Some(Answer::Failed(why) | Answer::NotKept(why)) => bail!(why),
+        Some(Answer::Status(_) | Answer::Asked(_) | Answer::Done | Answer::NoSuchQuestion | Answer::NotYours) => {
             bail!("the agent answered something else")
         }
     };

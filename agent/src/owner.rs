@@ -1,11 +1,11 @@
 //! The owner at the terminal: what am I asked, yes, no, stop, go on.
 
 use crate::home::Home;
-use crate::local::{self, Answer, Asked, Question, Word};
+use crate::local::{self, Answer, Asked, Question, Speaker, Word};
 use crate::trouble::Trouble;
 use crate::words::Words;
 use fernwart_protocol::document::Action;
-use fernwart_protocol::text::{Text, escaped};
+use fernwart_protocol::text::escaped;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ fn ask(home: &Home, question: &Question) -> Result<Answer, Trouble> {
     let answer = local::ask(&home.socket(), question).map_err(|error| Trouble::unreadable(&home.socket(), &error))?;
     match answer.ok_or_else(Trouble::not_running)? {
         Answer::NoSuchQuestion => Err(Trouble::no_such_question()),
+        Answer::NotYours => Err(Trouble::not_yours()),
+        Answer::NotKept(why) => Err(Trouble::not_kept(why)),
         Answer::Failed(why) => Err(Trouble::not_written(why)),
         answer => Ok(answer),
     }
@@ -77,7 +79,7 @@ fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
 /// # Errors
 /// When it is not running, or nobody asks that.
 pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
-    ask(home, &Question::Word { word, by: Text::default() })?;
+    ask(home, &Question::Word { word, by: Speaker::default() })?;
     let until = |ms: u64| local_time(crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)));
     Ok(match word {
         Word::Allow(_, None) => words.say("said-allow"),
@@ -85,6 +87,7 @@ pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
             words.say_with("said-allow-all", &[("until", &until(span))])
         }
         Word::Deny(_) => words.say("said-deny"),
+        Word::DenyAll => words.say("said-deny-all"),
         Word::Pause(None) => words.say("said-pause"),
         Word::Pause(Some(span)) => words.say_with("said-pause-until", &[("until", &until(span))]),
         Word::Resume => words.say("said-resume"),
@@ -102,5 +105,16 @@ pub fn allow(what: &str, span: Option<Duration>) -> Result<Word, Trouble> {
         ("repair", Some(ms)) => Ok(Word::AllowAll(ms)),
         ("repair", None) => Err(Trouble::how_long()),
         (number, ms) => number.parse().map(|number| Word::Allow(number, ms)).map_err(|_| Trouble::no_such_question()),
+    }
+}
+
+/// What `deny` was told: the number of a question, or `repair` for all.
+///
+/// # Errors
+/// When it is neither.
+pub fn deny(what: &str) -> Result<Word, Trouble> {
+    match what {
+        "repair" => Ok(Word::DenyAll),
+        number => number.parse().map(Word::Deny).map_err(|_| Trouble::no_such_question()),
     }
 }

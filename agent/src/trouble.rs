@@ -75,6 +75,16 @@ impl Trouble {
         Self::new("not-written", "FW-OWN-15", FAILED, cause)
     }
 
+    /// It holds, but a restart forgets it.
+    pub const fn not_kept(cause: String) -> Self {
+        Self::new("not-kept", "FW-OWN-17", FAILED, cause)
+    }
+
+    /// Only the administrator may say that.
+    pub const fn not_yours() -> Self {
+        Self::new("not-yours", "FW-OWN-18", REFUSED, String::new())
+    }
+
     /// A file cannot be read.
     pub fn unreadable(path: &std::path::Path, cause: &std::io::Error) -> Self {
         Self::new("unreadable", "FW-CLI-10", USAGE, format!("{}: {cause}", path.display()))

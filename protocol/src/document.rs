@@ -157,14 +157,14 @@ pub enum ActionKind {
 }
 
 impl Action {
-    /// Look or act.
+    /// Look or act, as far as it says itself. What a script is, its manifest
+    /// says: [`Manifest::kind`](crate::script::Manifest::kind).
     pub const fn kind(&self) -> ActionKind {
         match self {
-            Self::Diagnose { .. } => ActionKind::Look,
-            // What is only shown changes nothing; what is claimed here is held
-            // against the manifest by the gate.
-            Self::Script { dry_run: true, .. } => ActionKind::Look,
-            Self::Script { privilege, .. } => privilege.kind(),
+            Self::Diagnose { .. }
+            | Self::Script { dry_run: true, .. }
+            | Self::Script { privilege: Privilege::Read, .. } => ActionKind::Look,
+            Self::Script { .. } => ActionKind::Act,
         }
     }
 

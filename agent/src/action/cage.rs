@@ -9,6 +9,7 @@
 //! it has done to get away. When the agent ends, so do the two.
 
 use fernwart_protocol::script::{Cage, Limits, Manifest, Privilege};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Resource, Rlimit, Signal, WaitOptions, WaitStatus};
@@ -34,6 +35,11 @@ const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 /// What the two are told. No secret is in it: it stands in their command line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
+    /// The agent's process; without it nothing begins.
+    pub(super) parent: u32,
+    /// Whether it only looks, and gets no right to change the network, the
+    /// clock and the like.
+    pub(super) looks: bool,
     /// What runs the script.
     pub(super) interpreter: String,
     /// The sealed file that is run.
@@ -93,6 +99,17 @@ pub fn for_script(manifest: &Manifest) -> Option<Cage> {
     (cage != Cage::Namespaces || manifest.limits.cpu_pct.is_none()).then_some(cage)
 }
 
+/// Ends what is left of a run that an agent before this one began.
+pub(crate) fn end(run: &str) {
+    if Path::new("/run/systemd/system").is_dir() {
+        end_unit(run);
+    }
+    let group = group::path(run);
+    if group.is_dir() {
+        group::remove(&group);
+    }
+}
+
 fn unit(run: &str) -> String {
     format!("fernwart-run-{run}.scope")
 }
@@ -134,6 +151,11 @@ pub(super) mod group {
         ["memory", "pids", "cpu"].iter().all(|wanted| controllers.split_whitespace().any(|one| one == *wanted))
     }
 
+    /// Where one for a run is.
+    pub(super) fn path(run: &str) -> PathBuf {
+        Path::new(OURS).join(run)
+    }
+
     /// Makes one for a run.
     pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<PathBuf> {
         let ours = Path::new(OURS);
@@ -141,7 +163,7 @@ pub(super) mod group {
         for folder in [Path::new(TREE), ours] {
             std::fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
         }
-        let path = ours.join(run);
+        let path = path(run);
         std::fs::create_dir(&path)?;
         std::fs::write(path.join("memory.max"), (u64::from(limits.memory_mib) << 20).to_string())?;
         // Not everywhere: without swap there is no such file.
@@ -170,10 +192,12 @@ pub(super) mod group {
 /// The outer program. Its exit code means nothing; the inner one tells.
 pub fn outer(text: &str) -> i32 {
     let Ok(spec) = serde_json::from_str::<Spec>(text) else { return 70 };
-    match open_namespaces(&spec).and_then(|()| {
-        Command::new("/proc/self/exe").arg(INNER).arg(text).spawn().map_err(|error| format!("starting: {error}"))
+    match open_namespaces(&spec).and_then(|pulse| {
+        let mut inner = Command::new("/proc/self/exe");
+        inner.arg(INNER).arg(text).arg(pulse.read.as_raw_fd().to_string());
+        inner.spawn().map_err(|error| format!("starting: {error}")).map(|inner| (inner, pulse))
     }) {
-        Ok(mut inner) => {
+        Ok((mut inner, _pulse)) => {
             // Its ends of the pipes must close with the script, not with us.
             let _ = inner.wait();
             0
@@ -182,9 +206,23 @@ pub fn outer(text: &str) -> i32 {
     }
 }
 
+/// A pipe that nothing is said on: it ends when the outer program does.
+struct Pulse {
+    read: OwnedFd,
+    _write: OwnedFd,
+}
+
 #[expect(deprecated, reason = "the flags share no file descriptors, so what makes the other unsafe is not so here")]
-fn open_namespaces(spec: &Spec) -> Result<(), String> {
+fn open_namespaces(spec: &Spec) -> Result<Pulse, String> {
     dies_with_parent()?;
+    // The parent may have ended before that was asked for.
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
+    if parent != Some(spec.parent) {
+        return Err("the agent has ended".into());
+    }
+    let said = |error: rustix::io::Errno| error.to_string();
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(said)?;
+    rustix::io::fcntl_setfd(&read, rustix::io::FdFlags::empty()).map_err(said)?;
     if let Some(group) = &spec.group {
         std::fs::write(group.join("cgroup.procs"), "0").map_err(|error| format!("joining the group: {error}"))?;
     }
@@ -195,11 +233,23 @@ fn open_namespaces(spec: &Spec) -> Result<(), String> {
     if !spec.network {
         apart |= UnshareFlags::NEWNET;
     }
-    rustix::thread::unshare(apart).map_err(|error| format!("own namespaces: {error}"))
+    rustix::thread::unshare(apart).map_err(|error| format!("own namespaces: {error}"))?;
+    Ok(Pulse { read, _write: write })
 }
 
 fn dies_with_parent() -> Result<(), String> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())
+}
+
+/// Whether the outer program, which holds the other end, is still there.
+fn beats(pulse: &File) -> Result<(), String> {
+    let mut wanted = [PollFd::new(pulse, PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    match rustix::event::poll(&mut wanted, Some(&now)) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err("the outer program has ended".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn unbuilt(told: RawFd, why: String) -> i32 {
@@ -217,11 +267,11 @@ fn tell(told: RawFd, what: &Told) {
 }
 
 /// The inner program: number one in there.
-pub fn inner(text: &str) -> i32 {
-    let Ok(spec) = serde_json::from_str::<Spec>(text) else { return 70 };
+pub fn inner(text: &str, pulse: &str) -> i32 {
+    let (Ok(spec), Ok(pulse)) = (serde_json::from_str::<Spec>(text), pulse.parse()) else { return 70 };
     // Held open, and closed for the script.
-    let Ok(mut told) = own(spec.told) else { return 70 };
-    let built = dies_with_parent().and_then(|()| build(&spec));
+    let (Ok(mut told), Ok(pulse)) = (own(spec.told), own(pulse)) else { return 70 };
+    let built = dies_with_parent().and_then(|()| beats(&pulse)).and_then(|()| build(&spec));
     let what = match built.and_then(|()| run(&spec)) {
         Ok(told) => told,
         Err(why) => Told::Unbuilt(why),
@@ -254,7 +304,7 @@ fn build(spec: &Spec) -> Result<(), String> {
     }
     read_only(spec)?;
     if !spec.services {
-        silence_sockets()?;
+        silence_sockets(spec)?;
     }
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     // Its own processes only; and no switch of the kernel can be turned there.
@@ -315,36 +365,72 @@ fn private_devices() -> Result<(), String> {
     rustix::mount::mount_remount("/dev", flags, c"").map_err(errno)
 }
 
-/// Sockets below `/run` that every program may speak to.
-const SOCKETS: [&str; 4] = ["/run/systemd/journal", "/run/systemd/resolve", "/run/systemd/userdb", "/run/nscd"];
+/// What of `/run` every script sees: where names are looked up and lines are
+/// logged, and what only tells about the system.
+const RUN: [&str; 14] = [
+    "/run/systemd/journal",
+    "/run/systemd/resolve",
+    "/run/systemd/userdb",
+    "/run/nscd",
+    "/run/resolvconf/resolv.conf",
+    "/run/NetworkManager/resolv.conf",
+    "/run/log",
+    "/run/lock",
+    "/run/mount",
+    "/run/udev/data",
+    "/run/utmp",
+    "/run/reboot-required",
+    "/run/reboot-required.pkgs",
+    "/run/motd.dynamic",
+];
 
-/// Lets nobody answer on the sockets of the system's services: whoever may
-/// speak to systemd can do what systemd can.
-fn silence_sockets() -> Result<(), String> {
-    fn look(folder: &Path, depth: u32, found: &mut Vec<PathBuf>) {
-        use std::os::unix::fs::FileTypeExt;
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
-        for entry in entries.flatten() {
-            let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
-            if SOCKETS.iter().any(|open| path.starts_with(open)) {
-                continue;
-            }
-            if kind.is_socket() {
-                found.push(path);
-            } else if kind.is_dir() && depth > 0 {
-                look(&path, depth - 1, found);
-            }
+/// Folders elsewhere with sockets through which a computer can be ruled.
+const SOCKETS: [&str; 3] = ["/var/lib/lxd", "/var/snap/lxd/common/lxd", "/var/lib/incus"];
+
+/// Takes the sockets of the system's services out of sight: whoever may speak
+/// to systemd can do what systemd can. What is not there cannot come back when
+/// a service is started again.
+fn silence_sockets(spec: &Spec) -> Result<(), String> {
+    let run = Path::new("/run");
+    let own = spec.writes.iter().map(String::as_str).filter(|path| Path::new(path).starts_with(run) && Path::new(path) != run);
+    // Taken in hand before they are covered.
+    let mut seen = Vec::new();
+    for path in RUN.into_iter().chain(own) {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        if let Ok(there) = rustix::fs::open(path, flags, Mode::empty()) {
+            seen.push((Path::new(path), there));
         }
     }
-    let mut found = Vec::new();
-    look(Path::new("/run"), 4, &mut found);
-    for path in found {
-        match rustix::mount::mount_bind("/dev/null", &path) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => return Err(format!("silencing {}: {error}", path.display())),
-        }
+    let empty = |place: &Path, size: &std::ffi::CStr| {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let mounted = rustix::mount::mount("tmpfs", place, "tmpfs", flags, size);
+        mounted.map_err(|error| format!("silencing {}: {error}", place.display()))
+    };
+    for folder in SOCKETS.iter().map(Path::new).filter(|folder| folder.is_dir()) {
+        empty(folder, c"mode=000,size=4k")?;
     }
-    Ok(())
+    if !run.is_dir() {
+        return Ok(());
+    }
+    empty(run, c"mode=755,size=1m")?;
+    for (path, there) in seen {
+        let said = |error: std::io::Error| format!("{}: {error}", path.display());
+        let stat = rustix::fs::fstat(&there).map_err(|error| said(error.into()))?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+            std::fs::create_dir_all(path).map_err(said)?;
+        } else if !path.exists() {
+            std::fs::create_dir_all(path.parent().unwrap_or(run)).map_err(said)?;
+            File::create(path).map_err(said)?;
+        }
+        let hand = format!("/proc/self/fd/{}", there.as_raw_fd());
+        rustix::mount::mount_bind_recursive(&*hand, path).map_err(|error| said(error.into()))?;
+    }
+    if spec.writes_all {
+        return Ok(());
+    }
+    let flags =
+        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount_remount(run, flags, c"").map_err(|error| format!("/run: {error}"))
 }
 
 /// Whether a mount stays as it is.
@@ -406,6 +492,20 @@ const NEVER: [CapabilitySet; 14] = [
     CapabilitySet::SETPCAP,
 ];
 
+/// What a script that only looks does not need besides.
+const LOOKING: [CapabilitySet; 10] = [
+    CapabilitySet::NET_ADMIN,
+    CapabilitySet::NET_RAW,
+    CapabilitySet::SYS_TIME,
+    CapabilitySet::SYS_NICE,
+    CapabilitySet::SYS_TTY_CONFIG,
+    CapabilitySet::SYS_PACCT,
+    CapabilitySet::AUDIT_CONTROL,
+    CapabilitySet::LINUX_IMMUTABLE,
+    CapabilitySet::WAKE_ALARM,
+    CapabilitySet::BLOCK_SUSPEND,
+];
+
 fn bounds(spec: &Spec) -> Result<(), String> {
     let both = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
     let memory = u64::from(spec.memory_mib) << 20;
@@ -414,7 +514,8 @@ fn bounds(spec: &Spec) -> Result<(), String> {
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| error.to_string())?;
     let clock = (!spec.clock).then_some(CapabilitySet::SYS_TIME);
-    for capability in clock.into_iter().chain(NEVER) {
+    let looks = LOOKING.into_iter().filter(|_| spec.looks);
+    for capability in clock.into_iter().chain(looks).chain(NEVER) {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // One that this kernel does not know, nobody has.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}

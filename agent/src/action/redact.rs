@@ -2,15 +2,17 @@
 //!
 //! Works on a stream: a secret that is cut by a chunk's border is held back
 //! until it is whole. Lines are the unit; a line that is too long is passed on
-//! in pieces that overlap. What is taken out is replaced by `[secret]`.
+//! in pieces that overlap, and nothing that makes a secret known is cut from it.
+//! What is taken out is replaced by `[secret]`.
 
 use regex::bytes::{Regex, RegexBuilder};
 
 /// A line longer than this is passed on in pieces.
 const LINE: usize = 64 * 1024;
 
-/// Pieces of a long line overlap by the longest secret that is looked for.
-const OVERLAP: usize = 4 * 1024;
+/// Pieces of a long line overlap by the longest secret that is looked for, with
+/// its name: a parameter has 8 KiB at most, a web token seldom more.
+const OVERLAP: usize = 16 * 1024;
 
 const INSTEAD: &[u8] = b"[secret]";
 
@@ -65,14 +67,20 @@ const NAMED: &[&str] = &[
     r"--?(?:password|passwd|pass|secret|token|api-key)[= ](?P<value7>[^\s-]\S*)",
 ];
 
-const BEGIN: &[u8] = b"-----BEGIN ";
-const END: &[u8] = b"-----END ";
+/// Where private key material begins and ends: PEM, OpenPGP, SSH2, PuTTY.
+const BEGIN: &str = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----|Private-Lines: [0-9]{1,6}";
+const END: &str = r"-----END [A-Z0-9 ]{1,60}-----|---- END SSH2 [A-Z ]{1,40} ----|Private-MAC: [0-9a-f]{40,128}";
+
+/// A mark of a block's end is no longer than this.
+const MARK: usize = 160;
 
 /// What is looked for; the streams of a script share it.
 #[derive(Clone)]
 pub(super) struct Patterns {
     keys: Regex,
     named: Regex,
+    begin: Regex,
+    end: Regex,
 }
 
 /// Redacts one stream.
@@ -80,10 +88,22 @@ pub(super) struct Redactor {
     patterns: Patterns,
     /// What has come and is not passed on yet.
     held: Vec<u8>,
-    /// Inside a block of private key material.
-    in_block: bool,
+    /// Inside something that has been replaced already.
+    inside: Inside,
     /// How many secrets were taken out.
     pub(super) count: u64,
+}
+
+/// What has been replaced and has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    /// A block of private key material.
+    Block,
+    /// A secret longer than is ever held: it ends with a word.
+    Word,
+    /// Likewise; it ends with the line.
+    Line,
 }
 
 /// Memory of one pattern's automaton, bytes: a script's output is read at the
@@ -92,124 +112,190 @@ const AUTOMATON: usize = 512 * 1024;
 
 impl Patterns {
     /// Patterns that also know `secrets`, whatever they look like.
-    pub(super) fn new(secrets: &[String]) -> Self {
-        let own: Vec<String> = secrets.iter().filter(|s| !s.is_empty()).map(|secret| regex::escape(secret)).collect();
-        let keys: Vec<String> = own.into_iter().chain(KEYS.iter().map(|key| format!("(?:{key})"))).collect();
-        let named = NAMED.join("|");
+    ///
+    /// # Errors
+    /// When one of them cannot be looked for; then nothing may be passed on.
+    pub(super) fn new(secrets: &[String]) -> Result<Self, regex::Error> {
+        let mut own: Vec<String> = secrets.iter().flat_map(|secret| shapes(secret)).collect();
+        // The longest first: where one begins with another, all of it goes.
+        own.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let own = own.iter().map(|secret| regex::escape(secret));
+        let keys: Vec<String> = own.chain(KEYS.iter().map(|key| format!("(?:{key})"))).collect();
         let build = |text: &str, any_case| {
             let mut builder = RegexBuilder::new(text);
             builder.unicode(false).case_insensitive(any_case).size_limit(8 * 1024 * 1024).dfa_size_limit(AUTOMATON);
             builder.build()
         };
-        let never = || Regex::new("$.^");
-        // The patterns are ours and are built in a test; own secrets are escaped.
-        #[expect(clippy::expect_used, reason = "these patterns are built in a test")]
-        let built = |text: &str, any_case| build(text, any_case).or_else(|_| never()).expect("a pattern");
-        Self { keys: built(&keys.join("|"), false), named: built(&named, true) }
+        Ok(Self {
+            keys: build(&keys.join("|"), false)?,
+            named: build(&NAMED.join("|"), true)?,
+            begin: build(BEGIN, false)?,
+            end: build(END, false)?,
+        })
     }
+}
+
+/// How a secret may stand in an output: as it is, within JSON, and each of its
+/// lines alone.
+fn shapes(secret: &str) -> Vec<String> {
+    let json = serde_json::to_string(secret).unwrap_or_default();
+    let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let lines = secret.lines().filter(|line| line.len() >= 4).map(str::to_owned);
+    let mut all: Vec<String> = lines.chain([secret.to_owned(), json]).filter(|shape| !shape.is_empty()).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// Where secrets lie in a text, in order and apart.
+struct Found {
+    /// With what makes them known, such as a name before: never cut apart.
+    whole: Vec<(usize, usize)>,
+    /// What is replaced.
+    secret: Vec<(usize, usize)>,
+}
+
+/// Joins what overlaps.
+fn apart(mut found: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+    found.sort_unstable();
+    let mut apart: Vec<(usize, usize)> = Vec::with_capacity(found.len());
+    for (start, end) in found {
+        match apart.last_mut() {
+            Some(last) if start < last.1 => last.1 = last.1.max(end),
+            _ => apart.push((start, end)),
+        }
+    }
+    apart
 }
 
 impl Redactor {
     /// A redactor for one stream.
     pub(super) fn new(patterns: Patterns) -> Self {
-        Self { patterns, held: Vec::new(), in_block: false, count: 0 }
+        Self { patterns, held: Vec::new(), inside: Inside::Nothing, count: 0 }
     }
 
     /// Takes a chunk in, and passes on what is certain.
     pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.held.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
-                self.pass_line(out);
-            } else {
-                while self.held.len() > LINE {
-                    self.pass_part(out);
+            // In steps, so that little is held, however much comes at once.
+            for piece in piece.chunks(OVERLAP) {
+                self.held.extend_from_slice(piece);
+                if self.held.len() > LINE && !piece.ends_with(b"\n") {
+                    self.pass(false, out);
                 }
+            }
+            if piece.ends_with(b"\n") {
+                self.pass(true, out);
             }
         }
     }
 
     /// The end of the stream.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
-        if !self.held.is_empty() {
-            self.pass_line(out);
+        self.pass(true, out);
+    }
+
+    /// Passes on what is held: all of it, or what no further bytes can change.
+    fn pass(&mut self, all: bool, out: &mut Vec<u8>) {
+        let held = std::mem::take(&mut self.held);
+        let mut rest = held.as_slice();
+        loop {
+            rest = match self.leave(rest) {
+                Some(rest) => rest,
+                None => {
+                    // The end's mark may have come in part.
+                    let kept = if all || self.inside != Inside::Block { 0 } else { rest.len().min(MARK) };
+                    self.held = rest.get(rest.len() - kept..).unwrap_or_default().to_vec();
+                    return;
+                }
+            };
+            let block = self.patterns.begin.find(rest).map(|mark| (mark.start(), mark.end()));
+            let text = rest.get(..block.map_or(rest.len(), |(start, _)| start)).unwrap_or_default();
+            let certain = all || block.is_some();
+            let passed = self.redacted(text, if certain { text.len() } else { text.len().saturating_sub(OVERLAP) }, out);
+            let Some((_, end)) = block else {
+                self.held = text.get(passed..).unwrap_or_default().to_vec();
+                return;
+            };
+            self.take_out(out);
+            self.inside = Inside::Block;
+            rest = rest.get(end..).unwrap_or_default();
         }
     }
 
-    fn pass_line(&mut self, out: &mut Vec<u8>) {
-        let line = std::mem::take(&mut self.held);
-        let opens = has(&line, BEGIN) && (has(&line, b"PRIVATE KEY") || has(&line, b"PGP PRIVATE"));
-        if self.in_block || opens {
-            if !self.in_block {
-                self.count += 1;
-                out.extend_from_slice(INSTEAD);
-                out.push(b'\n');
-            }
-            // A block on one line, with \n written out, ends where it begins.
-            self.in_block = !has(&line, END);
-            return;
-        }
-        let cut = line.len();
-        self.redacted(&line, cut, out);
+    /// What comes after that which has been replaced; nothing if it goes on.
+    fn leave<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        let from = match self.inside {
+            Inside::Nothing => Some(0),
+            Inside::Block => self.patterns.end.find(rest).map(|mark| mark.end()),
+            Inside::Word => rest.iter().position(|byte| byte.is_ascii_whitespace() || b"\"'&;,".contains(byte)),
+            Inside::Line => rest.iter().position(|byte| b"\r\n".contains(byte)),
+        }?;
+        self.inside = Inside::Nothing;
+        rest.get(from..)
     }
 
-    /// Passes on the first part of a line that is too long to hold.
-    fn pass_part(&mut self, out: &mut Vec<u8>) {
-        let line = std::mem::take(&mut self.held);
-        let mut cut = line.len() - OVERLAP;
-        // A secret that lies across the cut stays whole behind it.
-        for (start, end) in self.secrets(&line) {
-            if start < cut && cut < end {
-                cut = if start == 0 { end.min(line.len()) } else { start };
-            }
-        }
-        if !self.in_block {
-            self.redacted(&line, cut, out);
-        }
-        self.held = line.get(cut..).unwrap_or_default().to_vec();
+    fn take_out(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(INSTEAD);
+        self.count += 1;
     }
 
-    /// Where secrets lie, in order and apart.
-    fn secrets(&self, line: &[u8]) -> Vec<(usize, usize)> {
-        let mut found: Vec<(usize, usize)> = self.patterns.keys.find_iter(line).map(|m| (m.start(), m.end())).collect();
-        for captures in self.patterns.named.captures_iter(line) {
+    fn secrets(&self, text: &[u8]) -> Found {
+        let mut whole: Vec<(usize, usize)> =
+            self.patterns.keys.find_iter(text).map(|key| (key.start(), key.end())).collect();
+        let mut secret = whole.clone();
+        for captures in self.patterns.named.captures_iter(text) {
+            whole.extend(captures.get(0).map(|all| (all.start(), all.end())));
             let value = captures.iter().skip(1).flatten().next();
-            found.extend(value.map(|value| (value.start(), value.end())));
+            secret.extend(value.map(|value| (value.start(), value.end())));
         }
-        found.sort_unstable();
-        let mut apart: Vec<(usize, usize)> = Vec::with_capacity(found.len());
-        for (start, end) in found {
-            match apart.last_mut() {
-                Some(last) if start < last.1 => last.1 = last.1.max(end),
-                _ => apart.push((start, end)),
+        Found { whole: apart(whole), secret: apart(secret) }
+    }
+
+    /// Passes on about `until` bytes of a text; how many, comes back.
+    fn redacted(&mut self, text: &[u8], until: usize, out: &mut Vec<u8>) -> usize {
+        let found = self.secrets(text);
+        let mut cut = until;
+        if let Some((start, end)) = found.whole.iter().find(|(start, end)| *start < until && until < *end) {
+            // What lies across the cut stays whole behind it; what has no end
+            // in all that is held is taken out as far as it goes.
+            cut = if *start == 0 { *end } else { *start };
+        }
+        let mut at = 0;
+        for (start, end) in found.secret.into_iter().filter(|(_, end)| *end <= cut) {
+            out.extend_from_slice(text.get(at..start).unwrap_or_default());
+            self.take_out(out);
+            at = end;
+            if until < text.len() && end == text.len() {
+                let words = text.get(start..end).is_some_and(|secret| secret.contains(&b' '));
+                self.inside = if words { Inside::Line } else { Inside::Word };
             }
         }
-        apart
-    }
-
-    fn redacted(&mut self, line: &[u8], cut: usize, out: &mut Vec<u8>) {
-        let mut at = 0;
-        for (start, end) in self.secrets(line).into_iter().filter(|(_, end)| *end <= cut) {
-            out.extend_from_slice(line.get(at..start).unwrap_or_default());
-            out.extend_from_slice(INSTEAD);
-            self.count += 1;
-            at = end;
-        }
-        out.extend_from_slice(line.get(at..cut).unwrap_or_default());
+        out.extend_from_slice(text.get(at..cut).unwrap_or_default());
+        cut
     }
 }
 
-/// One line of text without its secrets.
-pub(crate) fn line(text: &str) -> String {
-    let mut redactor = Redactor::new(Patterns::new(&[]));
-    let mut out = Vec::with_capacity(text.len());
-    redactor.feed(text.as_bytes(), &mut out);
-    redactor.finish(&mut out);
-    String::from_utf8_lossy(&out).into_owned()
-}
+/// Takes secrets out of single lines.
+pub(crate) struct Lines(Patterns);
 
-fn has(line: &[u8], what: &[u8]) -> bool {
-    line.windows(what.len()).any(|window| window == what)
+impl Lines {
+    /// For lines that are no script's.
+    ///
+    /// # Errors
+    /// When the patterns cannot be built.
+    pub(crate) fn new() -> Result<Self, regex::Error> {
+        Patterns::new(&[]).map(Self)
+    }
+
+    /// A line without its secrets.
+    pub(crate) fn line(&self, text: &str) -> String {
+        let mut redactor = Redactor::new(self.0.clone());
+        let mut out = Vec::with_capacity(text.len());
+        redactor.feed(text.as_bytes(), &mut out);
+        redactor.finish(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
 }
 
 #[cfg(test)]
@@ -242,7 +328,7 @@ mod tests {
     }
 
     fn through(text: &[u8], chunk: usize, secrets: &[String]) -> String {
-        let mut redactor = Redactor::new(Patterns::new(secrets));
+        let mut redactor = Redactor::new(Patterns::new(secrets).expect("patterns"));
         let mut out = Vec::new();
         for piece in text.chunks(chunk) {
             redactor.feed(piece, &mut out);
@@ -275,22 +361,87 @@ mod tests {
         assert_eq!(through(public.as_bytes(), 9, &[]), public, "what is public stays");
     }
 
-    #[test]
-    fn a_secret_in_a_line_without_an_end_stays_too() {
-        let secret = format!("ghp_{}", "x1Y".repeat(12));
-        // At every place around the border of a piece.
-        for before in (LINE - OVERLAP - 60)..(LINE - OVERLAP + 60) {
-            let text = format!("{} {secret} {}", "-".repeat(before), "-".repeat(LINE));
-            let out = through(text.as_bytes(), 4096, &[]);
-            assert!(!out.contains(&secret), "at {before}");
-            assert_eq!(out.len(), text.len() - secret.len() + INSTEAD.len(), "nothing else is lost at {before}");
+    /// Where the first piece of a long line that comes in such chunks ends.
+    fn border(chunk: usize) -> usize {
+        let chunk = chunk.min(OVERLAP);
+        (LINE / chunk + 1) * chunk - OVERLAP
+    }
+
+    /// A long line with `planted` at every place around the border of a piece.
+    fn around_the_border(planted: &str, secret: &str) {
+        for chunk in [4096, 5000, 64 * LINE] {
+            for before in (border(chunk) - planted.len() - 20)..(border(chunk) + 20) {
+                let text = format!("{} {planted} {}\n", "-".repeat(before), "-".repeat(LINE));
+                let out = through(text.as_bytes(), chunk, &[]);
+                assert!(!out.contains(secret), "{planted} at {before}");
+                assert_eq!(out, text.replace(secret, "[secret]"), "nothing else is lost at {before}");
+            }
         }
+    }
+
+    #[test]
+    fn a_secret_in_a_long_line_stays_too() {
+        around_the_border(&format!("ghp_{}", "x1Y".repeat(12)), &format!("ghp_{}", "x1Y".repeat(12)));
+        around_the_border("password=hunter2hunter2", "hunter2hunter2");
+        around_the_border("postgres://kasse:geheim99@db/pos", "geheim99");
+        around_the_border(r#""client_secret" : "zzz999yyy""#, "zzz999yyy");
+    }
+
+    #[test]
+    fn every_kind_stays_in_a_long_line_and_at_its_pieces_borders() {
+        for (line, secret) in planted() {
+            for before in ((border(4096) - line.len() - 8)..(border(4096) + 8)).step_by(7) {
+                let text = format!("{} {line}\n{}", "-".repeat(before), "after");
+                let out = through(text.as_bytes(), 4096, &[]);
+                assert!(!out.contains(&secret) && out.ends_with("after"), "{line} at {before}");
+            }
+            // Nothing else in sight for a long while.
+            let text = format!("{} {line} {}\nafter", "-".repeat(3 * LINE), "-".repeat(3 * LINE));
+            let out = through(text.as_bytes(), 16 * 1024, &[]);
+            assert!(!out.contains(&secret) && out.ends_with("after"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_private_key_in_one_long_line_is_taken_out_as_a_block() {
+        let body = "q83vEjRWeJq83vEj".repeat(200);
+        for between in [r"\n", " ", "|"] {
+            let key = format!("-----BEGIN EC PRIVATE KEY-----{between}{body}{between}-----END EC PRIVATE KEY-----");
+            for before in (border(4096) - 4000..LINE + OVERLAP).step_by(331).chain([0, 10, 3 * LINE]) {
+                let text = format!("{}{key}{}\nafter\n", "-".repeat(before), "=".repeat(LINE));
+                let out = through(text.as_bytes(), 4096, &[]);
+                assert_eq!(out, text.replace(&key, "[secret]"), "at {before}");
+            }
+        }
+        let json = r#"{"key":"-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n","free":"12 GiB"}"#;
+        assert_eq!(through(json.as_bytes(), 5, &[]), r#"{"key":"[secret]\n","free":"12 GiB"}"#);
+    }
+
+    #[test]
+    fn a_secret_without_an_end_is_taken_out_as_far_as_it_goes() {
+        for (name, after) in [("password=", " and on\n"), ("cookie: a b ", "\nand on\n"), ("xoxb-", " and on\n")] {
+            let text = format!("{name}{}{after}", "S".repeat(5 * LINE));
+            for chunk in [1000, 16 * 1024, text.len()] {
+                let out = through(text.as_bytes(), chunk, &[]);
+                assert!(!out.contains("SS") && out.ends_with(after) && out.matches("[secret]").count() == 1, "{out}");
+            }
+        }
+        let key = format!("-----BEGIN RSA PRIVATE KEY-----\n{}", "MIIE\n".repeat(LINE));
+        assert_eq!(through(key.as_bytes(), 4096, &[]), "[secret]", "one that never ends");
     }
 
     #[test]
     fn secrets_that_were_given_as_parameters_are_known() {
         let out = through(b"the pin is 12.34!\n", 3, &["12.34!".to_owned()]);
         assert_eq!(out, "the pin is [secret]\n");
+        // Whatever they look like, and within JSON, and line by line.
+        for secret in ["(", "a\"b\\c", "two and\nthree", "ümläut", "\\", "[^"] {
+            let text = format!("a{secret}b {}\n", serde_json::to_string(secret).expect("JSON"));
+            let out = through(text.as_bytes(), 3, &[secret.to_owned()]);
+            let json = serde_json::to_string(secret).expect("JSON");
+            assert!(!out.contains(secret) && !out.contains(json.trim_matches('"')), "{secret}: {out}");
+            assert!(secret.lines().filter(|line| line.len() > 3).all(|line| !out.contains(line)), "{secret}: {out}");
+        }
     }
 
     #[test]

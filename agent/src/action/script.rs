@@ -4,22 +4,26 @@ use super::cage::{self, Spec, Told, group};
 use super::output::Keeper;
 use super::redact::Patterns;
 use super::watch;
-use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::document::{ActionKind, UnixMs};
 use fernwart_protocol::id::Digest;
 use fernwart_protocol::script::{Cage, Checked, FileName, Kept, Kind, Manifest, Privilege, RunReport, Stopped};
 use fernwart_protocol::to_hub::Stream;
+use rustix::event::{PollFd, PollFlags};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// After SIGTERM a script has this long to clean up.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long what has ended, or was killed, may take to let go of its streams.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// Bytes read from a pipe at once.
 const CHUNK: usize = 16 * 1024;
@@ -62,6 +66,12 @@ pub enum ScriptError {
     /// The cage could not be built.
     #[error("building the cage: {0}")]
     Cage(String),
+    /// It was taken back before it began.
+    #[error("it was taken back before it began")]
+    Cancelled,
+    /// What it writes could not be looked through for its secrets.
+    #[error("looking for secrets")]
+    Secrets(#[source] regex::Error),
     /// The system has no room for another process or file.
     #[error("starting the script")]
     Io(#[source] std::io::Error),
@@ -98,6 +108,7 @@ pub fn run(
     now: impl Fn() -> UnixMs,
     mut live: impl FnMut(Stream, Vec<u8>),
 ) -> Result<RunReport, ScriptError> {
+    let patterns = Patterns::new(&secrets(task)).map_err(ScriptError::Secrets)?;
     let mut sealed = BTreeMap::new();
     for (name, (wanted, content)) in &task.files {
         let file = cage::sealed(name.as_str(), content)?;
@@ -109,7 +120,7 @@ pub fn run(
     }
     let script = sealed.remove(&task.manifest.run).ok_or_else(|| ScriptError::Altered(task.manifest.run.clone()))?;
     let (started_at, begun) = (now(), Instant::now());
-    let ended = in_cage(task, &script, &sealed, cancelled, &mut live)?;
+    let ended = in_cage(task, &script, &sealed, patterns, cancelled, &mut live)?;
     let (exit, signal) = match ended.told {
         Some(Told::Exit(code)) => (Some(code), None),
         Some(Told::Signal(signal)) => (None, Some(signal)),
@@ -153,6 +164,7 @@ fn in_cage(
     task: &Task,
     script: &File,
     files: &BTreeMap<FileName, File>,
+    patterns: Patterns,
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
 ) -> Result<Ended, ScriptError> {
@@ -164,13 +176,17 @@ fn in_cage(
         Cage::Systemd | Cage::Namespaces => None,
     };
     let own_group = Group(own_group);
-    let (hear, tell) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from)?;
+    let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
+    let (hear, tell) = rustix::pipe::pipe_with(flags).map_err(std::io::Error::from)?;
     for file in files.values().chain([script]) {
         cage::inherited(file)?;
     }
     cage::inherited(&tell)?;
+    let looks = task.manifest.kind(task.dry_run) == ActionKind::Look;
     let writes = cage::may_write(task.manifest.privilege, task.dry_run);
     let spec = Spec {
+        parent: std::process::id(),
+        looks,
         interpreter: task.manifest.interpreter.path().to_owned(),
         script: script.as_raw_fd(),
         files: files.iter().map(|(name, file)| (name.to_string(), file.as_raw_fd())).collect(),
@@ -193,17 +209,58 @@ fn in_cage(
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").env("HOME", cage::FOLDER);
     command.env("FERNWART_RUN", &task.run).env("FERNWART_DRY_RUN", if task.dry_run { "1" } else { "0" });
     command.envs(task.parameters.environment());
+    // From here on there may be an effect; a word that came before this counts.
+    if cancelled.load(Ordering::SeqCst) {
+        return Err(ScriptError::Cancelled);
+    }
     let mut child = command.spawn()?;
     drop(tell);
     feed(&mut child, &task.parameters);
     let (send, pieces) = mpsc::sync_channel(CHUNKS);
-    if let Some(out) = child.stdout.take() {
-        read(out, Stream::Out, send.clone())?;
+    let over = Arc::new(AtomicBool::new(false));
+    let out = child.stdout.take().map(|out| read(out, Stream::Out, send.clone(), over.clone()));
+    let err = child.stderr.take().map(|err| read(err, Stream::Err, send, over.clone()));
+    if let Some(Err(error)) = [out, err].into_iter().flatten().find(Result::is_err) {
+        // Without a reader nobody would see what it does.
+        over.store(true, Ordering::SeqCst);
+        kill(task, &mut Outer::new(child));
+        return Err(error.into());
     }
-    if let Some(err) = child.stderr.take() {
-        read(err, Stream::Err, send)?;
+    let ended = follow(task, Outer::new(child), &pieces, patterns, cancelled, live, &hear);
+    over.store(true, Ordering::SeqCst);
+    Ok(ended)
+}
+
+/// The outer program, whose number is no longer ours once it was buried.
+struct Outer {
+    child: Child,
+    ended: bool,
+}
+
+impl Outer {
+    fn new(child: Child) -> Self {
+        Self { child, ended: false }
     }
-    Ok(follow(task, &mut child, &pieces, cancelled, live, File::from(hear)))
+
+    /// Whether it has ended, of which it is buried.
+    fn has_ended(&mut self) -> bool {
+        self.ended = self.ended || !matches!(self.child.try_wait(), Ok(None));
+        self.ended
+    }
+
+    /// Its number, as long as that is surely its own.
+    fn pid(&mut self) -> Option<u32> {
+        (!self.has_ended()).then(|| self.child.id())
+    }
+
+    /// Waits for its end, but not for ever: one that the kernel holds does not
+    /// hold up the agent.
+    fn bury(&mut self) {
+        let until = Instant::now() + LEAVE;
+        while !self.has_ended() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// Gives the parameters as JSON; a script need not read them.
@@ -214,10 +271,17 @@ fn feed(child: &mut Child, parameters: &Checked) {
     }
 }
 
-fn read(mut from: impl Read + Send + 'static, stream: Stream, to: mpsc::SyncSender<Piece>) -> std::io::Result<()> {
+/// Reads a stream until its end, or until the run is over: whoever took the
+/// other end elsewhere may hold it for ever.
+fn read(
+    mut from: impl Read + AsFd + Send + 'static,
+    stream: Stream,
+    to: mpsc::SyncSender<Piece>,
+    over: Arc<AtomicBool>,
+) -> std::io::Result<()> {
     let read = move || {
         let mut chunk = vec![0u8; CHUNK];
-        loop {
+        while is_there(&from, &over) {
             match from.read(&mut chunk) {
                 Ok(length) if length > 0 => {
                     let piece = chunk.get(..length).unwrap_or_default().to_vec();
@@ -225,51 +289,83 @@ fn read(mut from: impl Read + Send + 'static, stream: Stream, to: mpsc::SyncSend
                         return;
                     }
                 }
-                _ => {
-                    // Nobody may be listening any more.
-                    let _ = to.send(Piece::End);
-                    return;
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                _ => break,
             }
         }
+        // Nobody may be listening any more.
+        let _ = to.send(Piece::End);
     };
     std::thread::Builder::new().name("output".into()).stack_size(64 * 1024).spawn(read).map(drop)
 }
 
+/// Waits until there is something to read; false once the run is over.
+fn is_there(from: &impl AsFd, over: &AtomicBool) -> bool {
+    let patience = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+    while !over.load(Ordering::SeqCst) {
+        let mut wanted = [PollFd::new(from, PollFlags::IN)];
+        match rustix::event::poll(&mut wanted, Some(&patience)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(_) => return true,
+        }
+    }
+    false
+}
+
+/// Both streams, kept.
+struct Streams {
+    out: Keeper,
+    err: Keeper,
+    open: u8,
+}
+
+impl Streams {
+    fn new(patterns: Patterns) -> Self {
+        Self { out: Keeper::new(patterns.clone()), err: Keeper::new(patterns), open: 2 }
+    }
+
+    fn take(&mut self, piece: Piece, live: &mut impl FnMut(Stream, Vec<u8>)) {
+        let Piece::Some(stream, bytes) = piece else {
+            self.open -= 1;
+            return;
+        };
+        let told = match stream {
+            Stream::Out => self.out.feed(&bytes),
+            Stream::Err => self.err.feed(&bytes),
+        };
+        if !told.is_empty() {
+            live(stream, told);
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.out.bytes() + self.err.bytes()
+    }
+}
+
 fn follow(
     task: &Task,
-    child: &mut Child,
+    mut outer: Outer,
     pieces: &mpsc::Receiver<Piece>,
+    patterns: Patterns,
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
-    mut hear: File,
+    hear: &OwnedFd,
 ) -> Ended {
-    let patterns = Patterns::new(&secrets(task));
-    let (mut out, mut err) = (Keeper::new(patterns.clone()), Keeper::new(patterns));
-    let (begun, pid) = (Instant::now(), child.id());
+    let mut streams = Streams::new(patterns);
+    let begun = Instant::now();
     let helpers = if task.cage == Cage::Systemd { 3 } else { 2 };
     let raw = task.manifest.privilege == Privilege::Raw;
     let written = task.manifest.writes.iter().map(String::as_str).chain(raw.then_some("/"));
     let disks: Vec<watch::Disk> = written.filter_map(watch::Disk::at).collect();
     let most_output = u64::from(task.manifest.limits.output_mib) << 20;
-    let mut open = 2;
     let mut stopped = None;
     let mut next_look = begun + watch::EVERY;
     let mut kill_at: Option<Instant> = None;
-    while open > 0 {
-        let wait = next_look.saturating_duration_since(Instant::now());
-        match pieces.recv_timeout(wait) {
-            Ok(Piece::Some(stream, piece)) => {
-                let keeper = match stream {
-                    Stream::Out => &mut out,
-                    Stream::Err => &mut err,
-                };
-                let told = keeper.feed(&piece);
-                if !told.is_empty() {
-                    live(stream, told);
-                }
-            }
-            Ok(Piece::End) => open -= 1,
+    let mut leave_at: Option<Instant> = None;
+    while streams.open > 0 && leave_at.is_none_or(|at| Instant::now() < at) {
+        match pieces.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
+            Ok(piece) => streams.take(piece, live),
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
@@ -277,23 +373,32 @@ fn follow(
             continue;
         }
         next_look = Instant::now() + watch::EVERY;
-        if !task.own_processes() && matches!(child.try_wait(), Ok(Some(_))) {
-            // It has ended; whatever it left behind ends now.
-            cage::end_unit(&task.run);
-        }
+        let Some(pid) = outer.pid() else {
+            // It has ended; whatever it left behind ends now, and whoever took
+            // its streams out of here is not waited for.
+            if leave_at.is_none() {
+                end_the_rest(task);
+                leave_at = Some(Instant::now() + LEAVE);
+            }
+            continue;
+        };
         if kill_at.is_some_and(|at| Instant::now() >= at) {
-            kill(task, pid);
+            leave_at = leave_at.or(Some(Instant::now() + LEAVE));
+            kill(task, &mut outer);
             continue;
         }
         if stopped.is_none() {
-            stopped = match cancelled.load(Ordering::Relaxed) {
+            stopped = match cancelled.load(Ordering::SeqCst) {
                 true => Some(Stopped::Cancelled),
-                false if out.bytes() + err.bytes() > most_output => Some(Stopped::Output),
+                false if streams.bytes() > most_output => Some(Stopped::Output),
                 false => watch::verdict(pid, helpers, begun, &task.manifest.limits, &disks),
             };
             match stopped {
                 // What grows is not asked.
-                Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => kill(task, pid),
+                Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => {
+                    kill_at = Some(Instant::now());
+                    kill(task, &mut outer);
+                }
                 Some(Stopped::Time | Stopped::Cancelled) => {
                     ask_to_end(pid);
                     kill_at = Some(Instant::now() + GRACE);
@@ -302,15 +407,8 @@ fn follow(
             }
         }
     }
-    if !task.own_processes() {
-        cage::end_unit(&task.run);
-    }
-    let _ = child.wait();
-    let mut text = String::new();
-    let told = match hear.read_to_string(&mut text) {
-        Ok(_) => serde_json::from_str(&text).ok(),
-        Err(_) => None,
-    };
+    end_the_rest(task);
+    outer.bury();
     let mut finish = |keeper: Keeper, stream| {
         let (rest, kept, count) = keeper.finish();
         if !rest.is_empty() {
@@ -318,7 +416,27 @@ fn follow(
         }
         (kept, count)
     };
-    Ended { told, stopped, stdout: finish(out, Stream::Out), stderr: finish(err, Stream::Err) }
+    Ended {
+        told: told(hear),
+        stopped,
+        stdout: finish(streams.out, Stream::Out),
+        stderr: finish(streams.err, Stream::Err),
+    }
+}
+
+/// What the inner program has said. It is said before it ends, so nothing is
+/// waited for.
+fn told(hear: &OwnedFd) -> Option<Told> {
+    let mut said = [0; 4096];
+    let length = rustix::io::read(hear, &mut said).ok()?;
+    serde_json::from_slice(said.get(..length)?).ok()
+}
+
+/// Where a script shares the system's processes, its unit ends what it leaves.
+fn end_the_rest(task: &Task) {
+    if !task.own_processes() {
+        cage::end_unit(&task.run);
+    }
 }
 
 fn send(pid: u32, signal: rustix::process::Signal) {
@@ -330,11 +448,11 @@ fn send(pid: u32, signal: rustix::process::Signal) {
 
 /// Ends a script unasked: with the outer program the kernel ends all, or the
 /// unit does.
-fn kill(task: &Task, outer: u32) {
-    if !task.own_processes() {
-        cage::end_unit(&task.run);
+fn kill(task: &Task, outer: &mut Outer) {
+    end_the_rest(task);
+    if let Some(pid) = outer.pid() {
+        send(pid, rustix::process::Signal::KILL);
     }
-    send(outer, rustix::process::Signal::KILL);
 }
 
 /// Asks a script to end: all processes but our own two.

@@ -1,8 +1,10 @@
 //! Scripts under way: one at a time, on a thread of its own, told live.
 
 use super::gate::Ready;
+use super::books::BooksError;
 use super::policy::Rule;
 use super::proof::Proof;
+use super::waits::WRITE_AGAIN;
 use super::{Event, Executor};
 use crate::action::script::{self, ScriptError, Task};
 use crate::collect::{self, Surroundings};
@@ -12,8 +14,8 @@ use fernwart_protocol::diagnosis::{Answer, Finding, builtin_rules};
 use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::OUTPUT_BYTES;
-use fernwart_protocol::script::{Kind, RunReport, Value};
-use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::script::{Kind, RunReport, Stopped, Value};
+use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::{Delivered, Note, Stream};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -26,18 +28,54 @@ pub(super) struct Acting {
     pub(super) run: RunId,
     /// Set to end it.
     pub(super) cancelled: Arc<AtomicBool>,
-    /// Whether its outcome is written as taken back.
-    pub(super) taken_back: bool,
 }
 
 /// What a thread brings back: a report, or why nothing was run.
 pub(super) type Acted = Result<Box<RunReport>, ScriptError>;
 
+/// How an act ended, ready to be written down.
+#[derive(Debug)]
+pub(super) struct Ended {
+    outcome: Outcome,
+    refusal: Option<Refusal>,
+    told: serde_json::Map<String, Json>,
+    body: Option<Vec<u8>>,
+}
+
+impl From<Acted> for Ended {
+    fn from(acted: Acted) -> Self {
+        let not_run = |outcome, refusal| Self { outcome, refusal, told: serde_json::Map::new(), body: None };
+        let error = match acted {
+            Ok(report) => {
+                let outcome = match (report.stopped, report.is_well()) {
+                    (Some(Stopped::Cancelled), _) => Outcome::Cancelled,
+                    (_, true) => Outcome::Ok,
+                    (_, false) => Outcome::Failed,
+                };
+                let mut told = serde_json::Map::new();
+                told.insert("exit".into(), json!(report.exit));
+                told.insert("means".into(), json!(report.means));
+                told.insert("mended".into(), json!(report.is_well()));
+                return Self { outcome, refusal: None, told, body: report.pack_to_fit().ok() };
+            }
+            Err(ScriptError::Cancelled) => return not_run(Outcome::Cancelled, None),
+            Err(error) => error,
+        };
+        warn!(%error, "a script was not run");
+        let refusal = match error {
+            ScriptError::Altered(_) => Refusal::NotFetched,
+            ScriptError::Secrets(_) => Refusal::BadParameters,
+            ScriptError::Cage(_) | ScriptError::Io(_) | ScriptError::Cancelled => Refusal::NoCage,
+        };
+        not_run(Outcome::Refused, Some(refusal))
+    }
+}
+
 impl Executor {
     /// Sets a script off. The books say already that it has started.
     pub(super) fn act(&mut self, run: RunId, ready: Ready) {
         let cancelled = Arc::new(AtomicBool::new(false));
-        self.acting = Some(Acting { run, cancelled: cancelled.clone(), taken_back: false });
+        self.acting = Some(Acting { run, cancelled: cancelled.clone() });
         let task = Task {
             run: run.to_string(),
             manifest: ready.script.manifest,
@@ -73,53 +111,34 @@ impl Executor {
     }
 
     pub(super) fn handle_acted(&mut self, run: RunId, acted: Acted) {
-        let taken_back = self.acting.take_if(|acting| acting.run == run).is_some_and(|acting| acting.taken_back);
-        if let Err(error) = self.conclude(run, acted, taken_back) {
-            warn!(%run, %error, "an outcome could not be written; it will be told as interrupted");
-            self.under_way.remove(&run);
-            for ticket in self.waiting.remove(&run).unwrap_or_default() {
-                self.refuse_unrecorded(ticket, &error);
-            }
-        }
+        self.acting.take_if(|acting| acting.run == run);
+        self.conclude(run, Ended::from(acted));
         self.act_on();
     }
 
-    fn conclude(&mut self, run: RunId, acted: Acted, taken_back: bool) -> Result<(), super::books::BooksError> {
-        use super::books::BooksError;
+    /// Writes how an act ended. When the disk does not take it, it is tried
+    /// again and again: what was done is told, however late.
+    pub(super) fn conclude(&mut self, run: RunId, ended: Ended) {
+        if let Err(error) = self.write_end(run, &ended) {
+            warn!(%run, %error, "an outcome could not be written; it is tried again");
+            self.after(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
+        }
+    }
+
+    fn write_end(&mut self, run: RunId, ended: &Ended) -> Result<(), BooksError> {
         let record = self.books.run(&run)?.ok_or(BooksError::Damaged("runs"))?;
         let order = Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
         let permitted: Option<(Rule, Digest)> = self.under_way.get(&run).copied();
-        let proof = Proof { permitted, ..Proof::refused(order, record.order, record.received_at) };
-        let (proof, body) = match acted {
-            Ok(report) => {
-                let outcome = match (taken_back, report.is_well()) {
-                    (true, _) => Outcome::Cancelled,
-                    (false, true) => Outcome::Ok,
-                    (false, false) => Outcome::Failed,
-                };
-                let mut told = serde_json::Map::new();
-                told.insert("exit".into(), json!(report.exit));
-                told.insert("means".into(), json!(report.means));
-                told.insert("mended".into(), json!(report.is_well()));
-                (Proof { outcome, told, ..proof }, report.pack_to_fit().ok())
-            }
-            Err(error) => {
-                warn!(%run, %error, "a script was not run");
-                let refusal = match error {
-                    ScriptError::Altered(_) => Refusal::NotFetched,
-                    ScriptError::Cage(_) | ScriptError::Io(_) => Refusal::NoCage,
-                };
-                (Proof { outcome: Outcome::Refused, refusal: Some(refusal), ..proof }, None)
-            }
-        };
-        self.settle(proof, body)
+        let proof = Proof::refused(order, record.order, record.received_at);
+        let Ended { outcome, refusal, told, body } = ended;
+        let proof = Proof { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..proof };
+        self.settle(proof, body.clone())
     }
 
     /// Ends the act that is under way, if it is this one or none is named.
-    pub(super) fn cancel_acting(&mut self, run: Option<RunId>) {
-        if let Some(acting) = self.acting.as_mut().filter(|acting| run.is_none_or(|run| run == acting.run)) {
-            acting.taken_back = true;
-            acting.cancelled.store(true, Ordering::Relaxed);
+    pub(super) fn cancel_acting(&self, run: Option<RunId>) {
+        if let Some(acting) = self.acting.as_ref().filter(|acting| run.is_none_or(|run| run == acting.run)) {
+            acting.cancelled.store(true, Ordering::SeqCst);
         }
     }
 
@@ -130,36 +149,14 @@ impl Executor {
         let approved = self.catalogue.scripts.get(bundle)?;
         self.shelf.script(bundle, approved).ok().map(|script| script.manifest.title)
     }
-
-    /// A waiting run is refused.
-    pub(super) fn refuse_waiting(&mut self, run: RunId, refusal: Refusal) {
-        let Some(wait) = self.waits.remove(&run) else { return };
-        let proof = Proof {
-            refusal: Some(refusal),
-            staff: wait.staff,
-            ..Proof::refused(wait.order, wait.envelope, crate::now())
-        };
-        if let Err(error) = self.settle(proof, None) {
-            warn!(%run, %error, "a refusal could not be written");
-        }
-    }
-
-    /// A waiting run is taken back.
-    pub(super) fn cancel_waiting(&mut self, run: RunId) -> bool {
-        let Some(wait) = self.waits.remove(&run) else { return false };
-        let staff: Text<64> = wait.staff;
-        let proof =
-            Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(wait.order, wait.envelope, crate::now()) };
-        if let Err(error) = self.settle(proof, None) {
-            warn!(%run, %error, "a cancel could not be written");
-        }
-        true
-    }
 }
 
 /// On the act's own thread: the checks, the script, the checks again.
 fn act(task: &Task, surroundings: &Surroundings, cancelled: &AtomicBool, live: impl FnMut(Stream, Vec<u8>)) -> Acted {
     let before = checked(task, surroundings);
+    if cancelled.load(Ordering::SeqCst) {
+        return Err(ScriptError::Cancelled);
+    }
     let mut report = script::run(task, cancelled, crate::now, live)?;
     report.after = if task.dry_run { before.clone() } else { checked(task, surroundings) };
     report.before = before;

@@ -30,6 +30,11 @@ const FLOORS: &str = "floors";
 const TIME_FLOOR: &str = "time floor";
 const CHAIN: &str = "hub chain";
 const ORDERS_SINCE: &str = "orders since";
+const ACTS: &str = "acts";
+const TAKEN_BACK: &str = "taken back";
+
+/// Acts whose beginnings are kept at most, for the bound per day.
+const ACTS_KEPT: usize = 4096;
 
 /// Cached pages, bytes: the books are small and seldom read.
 const CACHE_BYTES: usize = 256 * 1024;
@@ -222,6 +227,23 @@ impl Books {
         Ok(self.mark(ORDERS_SINCE)?.unwrap_or_default())
     }
 
+    /// When the acts of the last day began, for as long as anybody asks; they
+    /// are kept apart from the runs, which are forgotten earlier.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn acts(&self) -> Result<Vec<UnixMs>, BooksError> {
+        Ok(self.mark(ACTS)?.unwrap_or_default())
+    }
+
+    /// Runs that were taken back before their orders came, the newest first.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn taken_back(&self) -> Result<Vec<RunId>, BooksError> {
+        Ok(self.mark(TAKEN_BACK)?.unwrap_or_default())
+    }
+
     /// Position and head of the hub's chain in the newest countersignature.
     ///
     /// # Errors
@@ -355,6 +377,12 @@ impl Page<'_> {
         Ok(())
     }
 
+    fn marked<T: serde::de::DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
+        let marks = self.transaction.open_table(MARKS).map_err(failed)?;
+        let Some(bytes) = marks.get(name).map_err(failed)? else { return Ok(None) };
+        codec::decode(bytes.value()).map(Some).map_err(|_| BooksError::Damaged(name))
+    }
+
     /// Follows a catalogue from now on.
     ///
     /// # Errors
@@ -396,6 +424,27 @@ impl Page<'_> {
         self.mark(ORDERS_SINCE, &now)
     }
 
+    /// Notes that an act begins now, and forgets those that began before `since`.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or the books are damaged.
+    pub fn act_begins(&mut self, since: UnixMs) -> Result<(), BooksError> {
+        let mut acts: Vec<UnixMs> = self.marked(ACTS)?.unwrap_or_default();
+        acts.retain(|at| *at >= since);
+        acts.push(self.moment.now);
+        let over = acts.len().saturating_sub(ACTS_KEPT);
+        acts.drain(..over);
+        self.mark(ACTS, &acts)
+    }
+
+    /// Keeps which runs were taken back before their orders came.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn take_back(&mut self, runs: &[RunId]) -> Result<(), BooksError> {
+        self.mark(TAKEN_BACK, &runs)
+    }
+
     /// Notes how far the hub's chain has come.
     ///
     /// # Errors
@@ -415,13 +464,14 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// Whether the ledger takes one more run.
+    /// Makes sure that the ledger has a place for this run: its own, or one more.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn has_room(&mut self) -> Result<bool, BooksError> {
+    /// When it is full, or the books are damaged.
+    pub fn place_for(&mut self, id: &RunId) -> Result<(), BooksError> {
         let runs = self.transaction.open_table(RUNS).map_err(failed)?;
-        Ok(runs.len().map_err(failed)? < LEDGER_RUNS as u64)
+        let known = runs.get(id.as_bytes()).map_err(failed)?.is_some();
+        if known || runs.len().map_err(failed)? < LEDGER_RUNS as u64 { Ok(()) } else { Err(BooksError::Full) }
     }
 
     /// Keeps a report until the hub has it. Where the spool is full, the
@@ -543,6 +593,26 @@ mod tests {
         let there: Vec<_> = ids.iter().map(|id| books.run(id).expect("read").is_some()).collect();
         assert_eq!(there, [false, true, true]);
         assert_eq!(books.time_floor().expect("read"), 30);
+    }
+
+    #[test]
+    fn the_acts_of_a_day_are_counted_whatever_the_ledger_forgets() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("books.redb");
+        let mut books = Books::open(&path).expect("opened");
+        for at in [5, 20, 30] {
+            books
+                .write(moment(at), |page| {
+                    page.run(&RunId::from_bytes([7; 16]), &record(at, Phase::Acknowledged))?;
+                    page.act_begins(10)?;
+                    page.raise_time_floor(1000)
+                })
+                .expect("written");
+        }
+        assert_eq!(books.run_count().expect("read"), 0);
+        assert_eq!(books.acts().expect("read"), [20, 30]);
+        drop(books);
+        assert_eq!(Books::open(&path).expect("opened").acts().expect("read"), [20, 30]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! one there is no effect, and the compiler holds it.
 
 use super::policy::{No, Owner, Policy, Rule};
-use fernwart_certs::catalogue::Catalogue;
+use fernwart_certs::catalogue::{Catalogue, Role};
 use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::sha256;
 use fernwart_protocol::code::Refusal;
@@ -45,7 +45,8 @@ pub struct Standing<'a> {
 pub enum Clock {
     /// It agrees with the hub's and with signed times seen.
     Plausible(UnixMs),
-    /// It does not; the hub's word may serve for looking, never for acting.
+    /// It does not; the hub's word may serve for looking, and for an act that
+    /// repairs the clock, as far as time decides nothing else.
     Implausible {
         /// The hub's time.
         hub: UnixMs,
@@ -53,10 +54,23 @@ pub enum Clock {
 }
 
 impl Clock {
-    fn for_looking(self) -> UnixMs {
+    /// The machine's own time, if it is worth anything. Only by this is a
+    /// window of the owner's open, or a yes still good.
+    pub fn own(self) -> Option<UnixMs> {
         match self {
-            Self::Plausible(now) => now,
-            Self::Implausible { hub } => hub,
+            Self::Plausible(now) => Some(now),
+            Self::Implausible { .. } => None,
+        }
+    }
+}
+
+impl Standing<'_> {
+    /// The best there is: without a clock of its own the hub's word, and no
+    /// earlier than what people have signed.
+    fn now(&self) -> UnixMs {
+        match self.clock {
+            Clock::Plausible(now) => now,
+            Clock::Implausible { hub } => hub.max(self.floor),
         }
     }
 }
@@ -89,6 +103,7 @@ pub struct Authentic {
     order: Order,
     hash: Digest,
     staff: Text<64>,
+    role: Role,
 }
 
 impl Authentic {
@@ -140,9 +155,10 @@ pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic,
         })
     })?;
     let kind = order.action.kind();
-    let authentic = Authentic { order, hash: sha256(envelope.bytes.as_bytes()), staff: entry.name.clone() };
+    let hash = sha256(envelope.bytes.as_bytes());
+    let authentic = Authentic { order, hash, staff: entry.name.clone(), role: entry.role };
     let order = &authentic.order;
-    let refusal = if entry.until < me.clock.for_looking() {
+    let refusal = if entry.until < me.now() {
         Some(Refusal::StaffExpired)
     } else if me.locks.keys.contains(&entry.key) {
         Some(Refusal::StaffLocked)
@@ -254,22 +270,24 @@ pub fn permit(
     owner: &Owner,
     at_hand: Option<AtHand>,
 ) -> Result<Permit, (No, Box<Authentic>)> {
-    match check(&authentic.order, me, policy, owner, at_hand) {
+    match check(&authentic, me, policy, owner, at_hand) {
         Ok((rule, ready)) => Ok(Permit { authentic, rule, ready }),
         Err(no) => Err((no, Box::new(authentic))),
     }
 }
 
 fn check(
-    order: &Order,
+    authentic: &Authentic,
     me: &Standing<'_>,
     policy: &Policy,
     owner: &Owner,
     at_hand: Option<AtHand>,
 ) -> Result<(Rule, Option<Ready>), No> {
-    let kind = order.action.kind();
+    let order = &authentic.order;
+    // What the order says of itself holds only until the manifest is at hand.
+    let kind = at_hand.as_ref().map_or(order.action.kind(), |at_hand| kind(order, &at_hand.script.manifest));
     let life = i64::try_from(ORDER_LIFE.as_millis()).unwrap_or(i64::MAX);
-    let now = me.clock.for_looking();
+    let now = me.now();
     let refused = |refusal| Err(No::Refused(refusal));
     // A look expires with the caller's patience, which may be shorter than two
     // good clocks differ; done a little late it does no harm.
@@ -286,6 +304,9 @@ fn check(
     }
     let repairs_clock = at_hand.as_ref().is_some_and(|at_hand| at_hand.script.manifest.repairs_clock);
     if kind == ActionKind::Act {
+        if !authentic.role.may(kind) {
+            return refused(Refusal::BeyondRole);
+        }
         if me.locks.machine {
             return refused(Refusal::MachineLocked);
         }
@@ -297,8 +318,16 @@ fn check(
         Action::Diagnose { .. } => (None, None),
         Action::Script { bundle, .. } => (Some(script(order, me, now, at_hand).map_err(No::Refused)?), Some(bundle)),
     };
-    let rule = policy.judge(kind, name, owner, now)?;
+    let rule = policy.judge(kind, name, owner, me.clock.own())?;
     Ok((rule, ready))
+}
+
+/// Whether an order looks or acts, by what its script is.
+pub(super) fn kind(order: &Order, manifest: &Manifest) -> ActionKind {
+    match order.action {
+        Action::Script { dry_run, .. } => manifest.kind(dry_run),
+        Action::Diagnose { .. } => ActionKind::Look,
+    }
 }
 
 /// Whether the order's script is approved, is for this machine, and takes

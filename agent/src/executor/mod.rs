@@ -24,7 +24,7 @@ use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::local;
 use crate::message::{Dial, Linked, QUEUE, Ticket, ToExecutor, ToUplink};
-use acts::{Acted, Acting};
+use acts::{Acted, Acting, Ended};
 use books::{Books, BooksError};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
@@ -90,7 +90,8 @@ enum Event {
     Asked(local::Question, oneshot::Sender<local::Answer>),
     Acted(RunId, Acted),
     Output(RunId, Stream, Vec<u8>),
-    Due(RunId),
+    Due(RunId, u64),
+    Unwritten(RunId, Box<Ended>),
 }
 
 /// How others reach the executor.
@@ -165,6 +166,8 @@ struct Executor {
     waits: BTreeMap<RunId, Wait>,
     /// The number of the last question to the owner.
     questions: u32,
+    /// The number of the last timer.
+    timers: u64,
     says: Says,
     /// For what must happen later.
     runtime: tokio::runtime::Handle,
@@ -196,6 +199,7 @@ impl Executor {
         let sealed_to = fernwart_certs::envelope::seal(&said, &evidence).map_err(ExecutorError::Sign)?;
         let books = Books::open(&home.books()).map_err(ExecutorError::Books)?;
         let trusted = books.trusted().map_err(ExecutorError::Books)?.ok_or(ExecutorError::NoCatalogue)?;
+        let taken_back = books.taken_back().map_err(ExecutorError::Books)?;
         let catalogue = trusted.view().map_err(ExecutorError::Catalogue)?;
         let mut locks = Locks::default();
         for envelope in books.locks().map_err(ExecutorError::Books)? {
@@ -220,13 +224,14 @@ impl Executor {
             to_look: VecDeque::new(),
             strangers: Strangers::default(),
             noted: VecDeque::new(),
-            taken_back: VecDeque::new(),
+            taken_back: taken_back.into(),
             sealing,
             sealed_to,
             shelf: Shelf::at(&home.blobs()),
             acting: None,
             waits: BTreeMap::new(),
             questions: 0,
+            timers: 0,
             says: Says::read(&home.says()),
             runtime: tokio::runtime::Handle::current(),
             doubted_at: None,
@@ -248,7 +253,8 @@ impl Executor {
                 Event::Looked(run, report, started_at) => self.handle_looked(run, *report, started_at),
                 Event::Acted(run, acted) => self.handle_acted(run, acted),
                 Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
-                Event::Due(run) => self.handle_due(run),
+                Event::Unwritten(run, ended) => self.conclude(run, *ended),
+                Event::Due(run, timer) => self.handle_due(run, timer),
                 Event::Asked(question, answer) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.answer(question));

@@ -8,6 +8,7 @@ use fernwart_certs::catalogue::{self, Files};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Cancel, Document, Envelope, Outcome};
 use fernwart_protocol::enroll::Claim;
+use fernwart_protocol::id::RunId;
 use fernwart_protocol::text::{Blob, chain};
 use fernwart_protocol::to_agent::CatalogueFile;
 use serde_json::json;
@@ -50,11 +51,8 @@ impl Executor {
             return;
         }
         let Ok(known) = self.books.run(&cancel.run) else { return };
-        let Some(record) = known else {
-            self.taken_back.truncate(TAKEN_BACK - 1);
-            return self.taken_back.push_front(cancel.run);
-        };
-        if self.cancel_waiting(cancel.run) {
+        let Some(record) = known else { return self.take_back(cancel.run) };
+        if self.end_waiting(cancel.run, Outcome::Cancelled, None) {
             return;
         }
         self.cancel_acting(Some(cancel.run));
@@ -65,6 +63,19 @@ impl Executor {
         let proof = Proof { outcome: Outcome::Cancelled, ..Proof::refused(order, record.order, crate::now()) };
         if let Err(error) = self.settle(proof, None) {
             warn!(run = %cancel.run, %error, "a cancel could not be written");
+        }
+    }
+
+    /// An order that has not come is taken back: when it comes, it is not done.
+    fn take_back(&mut self, run: RunId) {
+        if self.taken_back.contains(&run) {
+            return;
+        }
+        self.taken_back.truncate(TAKEN_BACK - 1);
+        self.taken_back.push_front(run);
+        let runs: Vec<RunId> = self.taken_back.iter().copied().collect();
+        if let Err(error) = self.books.write(clocks::moment(self.boot), |page| page.take_back(&runs)) {
+            warn!(%run, %error, "a cancel could not be written; it holds until a restart");
         }
     }
 

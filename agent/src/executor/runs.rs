@@ -4,12 +4,16 @@ use super::books::{Books, BooksError, Phase, RunRecord};
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::policy::Policy;
 use super::proof::Proof;
+use super::waits::DAY_MS;
 use super::{Event, Executor, ExecutorError, LOOKS, NOTED, clocks};
 use crate::collect::{self, Surroundings};
 use crate::message::{Ticket, ToUplink};
+use crate::notice::Done;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{Countersignature, Document, Envelope, Outcome, UnixMs};
+use fernwart_protocol::document::{
+    Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs,
+};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
 use fernwart_protocol::text::{Blob, chain};
@@ -26,7 +30,11 @@ impl Executor {
             }
             warn!(%run, "was under way when the agent stopped");
             let order = Document::from_bytes(record.order.bytes.as_bytes());
-            let Ok(order) = order else { continue };
+            let Ok(order): Result<Order, _> = order else { continue };
+            if matches!(order.action, Action::Script { .. }) {
+                // Whatever it left behind ends before anybody is told that it ended.
+                crate::action::cage::end(&run.to_string());
+            }
             let proof = Proof { outcome: Outcome::Interrupted, ..Proof::refused(order, record.order, crate::now()) };
             self.settle(proof, None).map_err(ExecutorError::Books)?;
         }
@@ -121,7 +129,13 @@ impl Executor {
     }
 
     /// Books first, then the effect.
-    pub(super) fn begin(&mut self, envelope: Envelope, permit: Permit, policy: Digest) -> Result<(), BooksError> {
+    pub(super) fn begin(
+        &mut self,
+        envelope: Envelope,
+        permit: Permit,
+        kind: ActionKind,
+        policy: Digest,
+    ) -> Result<(), BooksError> {
         let order = permit.authentic().order().clone();
         let mut body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
@@ -145,12 +159,14 @@ impl Executor {
         };
         self.books.write(clocks::moment(self.boot), |page| {
             page.raise_time_floor(floor)?;
-            if !page.has_room()? {
-                return Err(BooksError::Full);
-            }
+            page.place_for(&order.run)?;
             page.run(&order.run, &record)?;
+            if kind == ActionKind::Act {
+                page.act_begins(record.received_at - DAY_MS)?;
+            }
             page.line("run_started", &body).map(drop)
         })?;
+        self.waits.remove(&order.run);
         self.under_way.insert(order.run, (permit.rule(), policy));
         self.tell_watchers(order.run, Delivered::State(RunState::Started));
         match permit.spend() {
@@ -225,14 +241,18 @@ impl Executor {
     /// Writes a run's one outcome and its receipt, then tells who waits.
     pub(super) fn settle(&mut self, proof: Proof, report: Option<Vec<u8>>) -> Result<(), BooksError> {
         let run = proof.order.run;
+        let done = Done {
+            action: proof.order.action.clone(),
+            title: self.title_of(&proof.order.action),
+            staff: self.catalogue.staff.find(&proof.order.key).map(|entry| entry.name.clone()).unwrap_or_default(),
+            reason: proof.order.reason.clone(),
+            outcome: proof.outcome,
+        };
         let policy = self.policy();
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
         let moment = clocks::moment(self.boot);
-        let known = self.books.run(&run)?.is_some();
         let record = self.books.write(moment, |page| {
-            if !known && !page.has_room()? {
-                return Err(BooksError::Full);
-            }
+            page.place_for(&run)?;
             let record = proof.write(page, report.as_deref(), &policy, versions, evidence, moment)?;
             page.run(&run, &record)?;
             if let Some(report) = &report {
@@ -245,7 +265,10 @@ impl Executor {
             receipt,
             body: report.and_then(|report| Blob::try_from(report).ok()).unwrap_or_default(),
         });
-        self.under_way.remove(&run);
+        self.waits.remove(&run);
+        if self.under_way.remove(&run).is_some_and(|(rule, _)| rule.tells()) {
+            self.tell_owner(done);
+        }
         if let Some(settle) = settle {
             let tickets = self.waiting.remove(&run).unwrap_or_default();
             if tickets.is_empty() && self.linked.is_some() {

@@ -2,14 +2,18 @@
 
 use super::Executor;
 use super::waits::Why;
-use crate::local::{self, Asked};
+use crate::local::{self, Asked, Speaker};
+use crate::notice::{Done, Notice};
+use crate::words::Words;
+use fernwart_certs::keyfile::{self, KeyFileError};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::RunId;
-use fernwart_protocol::text::{Text, chain};
+use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{Delivered, Note};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::path::Path;
 use tracing::warn;
 
 /// The owner's standing word. Kept in a file: a pause outlives a restart.
@@ -22,25 +26,61 @@ pub(super) struct Says {
     /// Nothing is answered until then.
     #[serde(default)]
     pub(super) paused_until: UnixMs,
+    /// Only the administrator ends this pause.
+    #[serde(default)]
+    pub(super) paused_by_administrator: bool,
 }
 
+/// An account that is asked, and is no administrator, allows no longer than this.
+const ALLOWS_MS: UnixMs = 8 * 3600 * 1000;
+
 impl Says {
+    const STOPPED: Self = Self { allows_until: 0, paused_until: UnixMs::MAX, paused_by_administrator: true };
+
     pub(super) fn paused(&self, now: UnixMs) -> bool {
         self.paused_until > now
     }
 
-    /// Reads it. What cannot be read was meant to stop: paused.
-    pub(super) fn read(path: &std::path::Path) -> Self {
+    /// Reads it. What is there and cannot be read was meant to stop: paused.
+    pub(super) fn read(path: &Path) -> Self {
         match std::fs::read_to_string(path) {
-            Ok(text) => serde_json::from_str(&text).unwrap_or(Self { allows_until: 0, paused_until: UnixMs::MAX }),
-            Err(_) => Self::default(),
+            Ok(text) => serde_json::from_str(&text).unwrap_or(Self::STOPPED),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(_) => Self::STOPPED,
         }
     }
 
-    fn write(&self, path: &std::path::Path) -> std::io::Result<()> {
-        let beside = path.with_extension("new");
-        std::fs::write(&beside, serde_json::to_vec(self)?)?;
-        std::fs::rename(beside, path)
+    fn write(&self, path: &Path) -> Result<(), KeyFileError> {
+        keyfile::replace(path, serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
+
+    /// What it becomes by a word; nothing where whoever says it may not.
+    fn after(self, word: local::Word, whole: bool, now: UnixMs) -> Option<Self> {
+        let until = |span: Option<u64>| {
+            span.map_or(UnixMs::MAX, |ms| now.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
+        };
+        let allows = |span: u64| {
+            let until = until(Some(span));
+            if whole { until } else { until.min(now.saturating_add(ALLOWS_MS)).max(self.allows_until) }
+        };
+        Some(match word {
+            local::Word::Allow(_, Some(span)) | local::Word::AllowAll(span) => {
+                Self { allows_until: allows(span), ..self }
+            }
+            local::Word::Allow(_, None) | local::Word::Deny(_) | local::Word::TrustClock => self,
+            local::Word::DenyAll => Self { allows_until: 0, ..self },
+            local::Word::Pause(span) => Self {
+                allows_until: 0,
+                // Nobody shortens the administrator's.
+                paused_until: match self.paused(now) && self.paused_by_administrator && !whole {
+                    true => self.paused_until.max(until(span)),
+                    false => until(span),
+                },
+                paused_by_administrator: whole || (self.paused(now) && self.paused_by_administrator),
+            },
+            local::Word::Resume if self.paused(now) && self.paused_by_administrator && !whole => return None,
+            local::Word::Resume => Self { paused_until: 0, paused_by_administrator: false, ..self },
+        })
     }
 }
 
@@ -59,7 +99,7 @@ impl Executor {
                     action: wait.order.action.clone(),
                     title: self.title_of(&wait.order.action),
                 }),
-                Why::Content(_) | Why::Window(_) | Why::Turn => None,
+                Why::Content(..) | Why::Window(_) | Why::Turn | Why::Books(..) => None,
             })
             .collect();
         all.sort_by_key(|asked| asked.number);
@@ -71,67 +111,63 @@ impl Executor {
         self.waits.iter().find(|(_, wait)| asks(&wait.why)).map(|(run, _)| *run)
     }
 
-    /// What the owner wants, in the books first.
-    pub(super) fn handle_word(&mut self, word: local::Word, by: &Text<64>) -> local::Answer {
+    /// What the owner wants. A yes is in the books before it counts; a no
+    /// counts at once, whatever the disk says to it.
+    pub(super) fn handle_word(&mut self, word: local::Word, by: &Speaker) -> local::Answer {
+        use local::Word;
         let now = crate::now();
         let run = match word {
-            local::Word::Allow(number, _) | local::Word::Deny(number) => match self.question(number) {
+            Word::Allow(number, _) | Word::Deny(number) => match self.question(number) {
                 Some(run) => Some(run),
                 None => return local::Answer::NoSuchQuestion,
             },
-            local::Word::AllowAll(_) | local::Word::Pause(_) | local::Word::Resume | local::Word::TrustClock => None,
+            Word::AllowAll(_) | Word::DenyAll | Word::Pause(_) | Word::Resume | Word::TrustClock => None,
         };
-        let body = json!({"by": by, "word": word, "run": run});
-        if let Err(error) = self.note("owner_said", &body) {
-            return local::Answer::Failed(chain(&error));
-        }
-        let until = |span: Option<u64>| {
-            span.map_or(UnixMs::MAX, |ms| now.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
-        };
-        match word {
-            local::Word::Allow(_, span) => {
-                if span.is_some() {
-                    self.says.allows_until = until(span);
+        let Some(says) = self.says.after(word, by.whole, now) else { return local::Answer::NotYours };
+        let stops = matches!(word, Word::Deny(_) | Word::DenyAll | Word::Pause(_));
+        if stops {
+            self.says = says;
+            match (word, run) {
+                (Word::Deny(_), Some(run)) => self.refuse_waiting(run, Refusal::OwnerDeclined),
+                (Word::Pause(_), _) => {
+                    for run in self.waits.keys().copied().collect::<Vec<_>>() {
+                        self.refuse_waiting(run, Refusal::Paused);
+                    }
+                    self.cancel_acting(None);
                 }
-            }
-            local::Word::AllowAll(span) => self.says.allows_until = until(Some(span)),
-            local::Word::Deny(_) => {}
-            local::Word::TrustClock => {
-                let moment = super::clocks::moment(self.boot);
-                if let Err(error) = self.books.write(moment, |page| page.trust_clock(now)) {
-                    return local::Answer::Failed(chain(&error));
-                }
-            }
-            local::Word::Pause(span) => self.says.paused_until = until(span),
-            local::Word::Resume => self.says.paused_until = 0,
-        }
-        if let Err(error) = self.says.write(&self.home.says()) {
-            return local::Answer::Failed(error.to_string());
-        }
-        match (word, run) {
-            (local::Word::Allow(..), Some(run)) => {
-                if let Some(wait) = self.waits.get_mut(&run) {
-                    wait.yes = true;
-                }
-                self.tell_watchers(run, Delivered::Told(Note::Allowed(by.clone(), now)));
-                self.reconsider(run);
-            }
-            (local::Word::Deny(_), Some(run)) => self.refuse_waiting(run, Refusal::OwnerDeclined),
-            (local::Word::AllowAll(_), _) => {
-                for asked in self.asked() {
-                    if let Some(run) = self.question(asked.number) {
-                        self.tell_watchers(run, Delivered::Told(Note::Allowed(by.clone(), now)));
-                        self.reconsider(run);
+                _ => {
+                    for run in self.asked().iter().filter_map(|asked| self.question(asked.number)).collect::<Vec<_>>() {
+                        self.refuse_waiting(run, Refusal::OwnerDeclined);
                     }
                 }
             }
-            (local::Word::Pause(_), _) => {
-                for run in self.waits.keys().copied().collect::<Vec<_>>() {
-                    self.refuse_waiting(run, Refusal::Paused);
-                }
-                self.cancel_acting(None);
+        }
+        let body = json!({"by": by.account, "word": word, "run": run});
+        let kept = self.note("owner_said", &body).map_err(|error| chain(&error));
+        let kept = kept.and_then(|()| says.write(&self.home.says()).map_err(|error| chain(&error)));
+        if let Err(why) = kept {
+            return if stops { local::Answer::NotKept(why) } else { local::Answer::Failed(why) };
+        }
+        if word == Word::TrustClock {
+            let moment = super::clocks::moment(self.boot);
+            if let Err(error) = self.books.write(moment, |page| page.trust_clock(now)) {
+                return local::Answer::Failed(chain(&error));
             }
-            (local::Word::Resume | local::Word::Allow(..) | local::Word::Deny(_) | local::Word::TrustClock, _) => {}
+        }
+        self.says = says;
+        let allowed = match (word, run) {
+            (Word::Allow(..), Some(run)) => {
+                if let Some(wait) = self.waits.get_mut(&run) {
+                    wait.yes = true;
+                }
+                vec![run]
+            }
+            (Word::AllowAll(_), _) => self.asked().iter().filter_map(|asked| self.question(asked.number)).collect(),
+            _ => Vec::new(),
+        };
+        for run in allowed {
+            self.tell_watchers(run, Delivered::Told(Note::Allowed(by.account.clone(), now)));
+            self.reconsider(run);
         }
         local::Answer::Done
     }
@@ -139,11 +175,71 @@ impl Executor {
     /// Tells whoever sits at this computer that there is a question.
     pub(super) fn notify_owner(&self) {
         let Some(asked) = self.asked().into_iter().next_back() else { return };
+        self.notice(Notice::Asks(asked));
+    }
+
+    /// Tells whoever sits at this computer what was done there.
+    pub(super) fn tell_owner(&self, done: Done) {
+        self.notice(Notice::Did(done));
+    }
+
+    fn notice(&self, notice: Notice) {
         let shop = self.catalogue.shop.name.to_string();
         let accounts = self.policy().asked().to_vec();
         if let Err(error) = local::open_to(&self.home, &accounts) {
             warn!(%error, "those who are asked cannot reach the agent");
         }
-        self.runtime.spawn_blocking(move || crate::notice::show(&shop, &asked, &accounts));
+        let words = self.enrollment.language;
+        self.runtime.spawn_blocking(move || crate::notice::show(&shop, &notice, &accounts, &Words::new(words)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use local::Word;
+
+    const NOW: UnixMs = 1_795_442_400_000;
+    const HOUR: UnixMs = 3_600_000;
+
+    #[test]
+    fn a_pause_ends_every_yes_and_an_administrators_is_ended_by_no_other() {
+        let allows = Says::default().after(Word::AllowAll(7_200_000), true, NOW).expect("said");
+        assert_eq!(allows.allows_until, NOW + 2 * HOUR);
+        let paused = allows.after(Word::Pause(None), true, NOW).expect("said");
+        assert!(paused.paused(NOW + 1000 * HOUR) && paused.allows_until == 0);
+        assert_eq!(paused.after(Word::Resume, false, NOW), None);
+        // Nor is it shortened by another pause.
+        let again = paused.after(Word::Pause(Some(1)), false, NOW).expect("said");
+        assert!(again.paused(NOW + HOUR) && again.after(Word::Resume, false, NOW).is_none());
+        assert!(!paused.after(Word::Resume, true, NOW).expect("said").paused(NOW));
+        let own = Says::default().after(Word::Pause(Some(60_000)), false, NOW).expect("said");
+        assert!(!own.after(Word::Resume, false, NOW).expect("said").paused(NOW));
+    }
+
+    #[test]
+    fn who_is_only_asked_allows_for_hours_at_most() {
+        let allows = Says::default().after(Word::AllowAll(u64::MAX), false, NOW).expect("said");
+        assert_eq!(allows.allows_until, NOW + ALLOWS_MS);
+        let whole = Says::default().after(Word::AllowAll(u64::MAX), true, NOW).expect("said");
+        assert_eq!(whole.allows_until, UnixMs::MAX);
+        // The administrator's longer yes is not shortened by it.
+        assert_eq!(whole.after(Word::AllowAll(1), false, NOW).expect("said").allows_until, UnixMs::MAX);
+        assert_eq!(whole.after(Word::DenyAll, false, NOW).expect("said").allows_until, 0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_stops() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("says.json");
+        assert_eq!(Says::read(&path), Says::default());
+        std::fs::write(&path, "{").expect("written");
+        assert!(Says::read(&path).paused(NOW));
+        let folder_instead = folder.path().join("folder");
+        std::fs::create_dir(&folder_instead).expect("made");
+        assert!(Says::read(&folder_instead).paused(NOW), "neither is a file that is there and fails");
+        let said = Says { allows_until: 7, ..Says::default() };
+        said.write(&path).expect("written");
+        assert_eq!(Says::read(&path), said);
     }
 }

@@ -6,7 +6,9 @@
 //!                    ├▶ refused
 //!                    └▶ waiting ─▶ (content | owner | window | turn | time) ─▶ consider, the whole gate again
 //! ```
-//! A waiting run is in the books; after a restart it is considered anew.
+//! A waiting run is in the books; after a restart it is considered anew. It
+//! waits until its beginning or its outcome is written: when the disk takes
+//! neither, it is tried again.
 
 use super::books::{BooksError, Phase, RunRecord};
 use super::gate::{self, AtHand, Authentic};
@@ -17,7 +19,7 @@ use super::{Event, Executor, clocks};
 use crate::action::cage;
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order, Outcome, Receipt, UnixMs};
+use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::script::Parameters;
 use fernwart_protocol::text::Text;
@@ -30,21 +32,30 @@ use tracing::{info, warn};
 const WAITS: usize = 32;
 
 /// How long the content of a script may take to arrive.
-const CONTENT: Duration = Duration::from_secs(60);
+const CONTENT_MS: UnixMs = 60_000;
 
-const DAY_MS: UnixMs = 24 * 3600 * 1000;
+pub(super) const DAY_MS: UnixMs = 24 * 3600 * 1000;
+
+/// Time is looked at again at least this often: a computer sleeps, a clock is
+/// set, and a long sleep knows nothing of either.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// What could not be written is tried again after this.
+pub(super) const WRITE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Why {
-    /// These blobs.
-    Content(Vec<Digest>),
+    /// These blobs, until then.
+    Content(Vec<Digest>, UnixMs),
     /// The owner's answer to a question with this number, until then.
     Owner(u32, UnixMs),
     /// A window that opens then.
     Window(UnixMs),
     /// Another act to be over.
     Turn,
+    /// The books to take its outcome, which is certain.
+    Books(Outcome, Option<Refusal>),
 }
 
 /// A run that waits.
@@ -56,6 +67,10 @@ pub(super) struct Wait {
     pub(super) why: Why,
     /// The owner has said yes to it already.
     pub(super) yes: bool,
+    /// When it came: whoever came first is first.
+    pub(super) since: UnixMs,
+    /// The newest timer; older ones mean nothing.
+    pub(super) timer: u64,
 }
 
 impl Executor {
@@ -63,7 +78,11 @@ impl Executor {
     pub(super) fn consider(&mut self, envelope: Envelope, authentic: Authentic, yes: bool) -> Result<(), BooksError> {
         let order = authentic.order().clone();
         let (run, staff) = (order.run, authentic.staff().clone());
-        let wait = |why| Wait { envelope: envelope.clone(), order: order.clone(), staff: staff.clone(), why, yes };
+        let since = self.waits.get(&run).map_or_else(crate::now, |wait| wait.since);
+        let wait = |why| {
+            let (envelope, order, staff) = (envelope.clone(), order.clone(), staff.clone());
+            Wait { envelope, order, staff, why, yes, since, timer: 0 }
+        };
         if self.taken_back.contains(&run) {
             let proof = Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(order, envelope, crate::now()) };
             return self.settle(proof, None);
@@ -72,15 +91,16 @@ impl Executor {
             Ok(at_hand) => at_hand,
             Err(missing) => {
                 missing.iter().for_each(|hash| self.say(ToUplink::Want(*hash)));
-                return self.wait(wait(Why::Content(missing)));
+                return self.wait(wait(Why::Content(missing, crate::now() + CONTENT_MS)));
             }
         };
         let policy = self.policy();
-        let owner = self.owner(&order, yes);
+        let kind = at_hand.as_ref().map_or(ActionKind::Look, |at_hand| gate::kind(&order, &at_hand.script.manifest));
+        let owner = self.owner(kind, yes)?;
         let acts = matches!(order.action, Action::Script { .. });
         match gate::permit(authentic, &self.standing(), &policy, &owner, at_hand) {
             Ok(_) if acts && self.acting.is_some() => self.wait(wait(Why::Turn)),
-            Ok(permit) => self.begin(envelope, permit, policy.hash),
+            Ok(permit) => self.begin(envelope, permit, kind, policy.hash),
             Err((No::Refused(refusal), _)) => self.refuse(order, envelope, staff, refusal),
             Err((No::Ask, _)) => {
                 self.questions += 1;
@@ -128,32 +148,19 @@ impl Executor {
         text.ok().and_then(|text| serde_json::from_str(&text).ok())
     }
 
-    /// What the owner has said that matters to this order.
-    fn owner(&self, order: &Order, yes: bool) -> Owner {
+    /// What the owner has said that matters to an action of this kind.
+    fn owner(&self, kind: ActionKind, yes: bool) -> Result<Owner, BooksError> {
         let now = crate::now();
-        let changes = if order.action.kind() == ActionKind::Act { self.changes_since(now - DAY_MS) } else { 0 };
+        let changes = match kind {
+            ActionKind::Act => self.books.acts()?.iter().filter(|at| **at >= now - DAY_MS).count(),
+            ActionKind::Look => 0,
+        };
         let yes = match yes {
             true => Some(Yes::ToThis),
-            false => (self.says.allows_until > now).then_some(Yes::ToAll),
+            // For a while: by a clock that is worth something.
+            false => self.clock().own().filter(|now| self.says.allows_until > *now).map(|_| Yes::ToAll),
         };
-        Owner { paused: self.says.paused(now), yes, changes }
-    }
-
-    /// Acts that have begun since then.
-    fn changes_since(&self, since: UnixMs) -> u32 {
-        let mut changes = 0;
-        for phase in [Phase::Started, Phase::Finished, Phase::Acknowledged] {
-            for (_, record) in self.books.runs_in(phase).unwrap_or_default() {
-                let acts = Order::from_bytes(record.order.bytes.as_bytes())
-                    .is_ok_and(|order| order.action.kind() == ActionKind::Act);
-                let receipt = record.receipt.and_then(|receipt| Receipt::from_bytes(receipt.bytes.as_bytes()).ok());
-                let began = receipt.is_none_or(|receipt| {
-                    matches!(receipt.outcome, Outcome::Ok | Outcome::Failed | Outcome::Interrupted)
-                });
-                changes += u32::from(record.received_at >= since && acts && began);
-            }
-        }
-        changes
+        Ok(Owner { paused: self.says.paused(now), yes, changes: u32::try_from(changes).unwrap_or(u32::MAX) })
     }
 
     /// Lets a run wait, and says so where it is heard.
@@ -179,22 +186,13 @@ impl Executor {
         });
         self.books.write(clocks::moment(self.boot), |page| {
             if !in_books {
-                if !page.has_room()? {
-                    return Err(BooksError::Full);
-                }
+                page.place_for(&run)?;
                 page.run(&run, &record)?;
             }
             if asked { page.line("owner_asked", &body).map(drop) } else { Ok(()) }
         })?;
-        let due = match &wait.why {
-            Why::Content(_) => CONTENT,
-            Why::Owner(_, until) => until_then(*until),
-            Why::Window(at) => until_then(*at),
-            Why::Turn => until_then(order.not_after),
-        };
-        let due = due.min(until_then(order.not_after) + Duration::from_millis(1));
         let note = match &wait.why {
-            Why::Content(_) => None,
+            Why::Content(..) | Why::Books(..) => None,
             Why::Owner(_, until) => Some(Note::Asking(*until)),
             Why::Window(at) => Some(Note::Window(*at)),
             Why::Turn => Some(Note::Turn),
@@ -207,13 +205,34 @@ impl Executor {
         if asked {
             self.notify_owner();
         }
+        self.arm(run, LOOK_AGAIN);
+        Ok(())
+    }
+
+    /// Has this run looked at when its time comes, or after `most`.
+    fn arm(&mut self, run: RunId, most: Duration) {
+        self.timers += 1;
+        let timer = self.timers;
+        let Some(wait) = self.waits.get_mut(&run) else { return };
+        wait.timer = timer;
+        let due = match &wait.why {
+            Why::Content(_, until) | Why::Owner(_, until) => until_then(*until),
+            Why::Window(at) => until_then(*at),
+            Why::Turn => until_then(wait.order.not_after),
+            Why::Books(..) => most,
+        };
+        let due = due.min(until_then(wait.order.not_after)) + Duration::from_millis(1);
+        self.after(due.min(most), Event::Due(run, timer));
+    }
+
+    /// Has this happen later.
+    pub(super) fn after(&self, then: Duration, event: Event) {
         let events = self.events.clone();
         self.runtime.spawn(async move {
-            tokio::time::sleep(due).await;
+            tokio::time::sleep(then).await;
             // Fails only once the executor has stopped.
-            let _ = events.send(Event::Due(run)).await;
+            let _ = events.send(event).await;
         });
-        Ok(())
     }
 
     /// Tells everybody who waits for this run's outcome.
@@ -225,34 +244,52 @@ impl Executor {
 
     /// The whole gate again for a run that waited.
     pub(super) fn reconsider(&mut self, run: RunId) {
-        let Some(wait) = self.waits.remove(&run) else { return };
+        let Some(wait) = self.waits.get(&run).cloned() else { return };
         let result = match gate::authenticate(&wait.envelope, &self.standing()) {
             Ok(authentic) => self.consider(wait.envelope, authentic, wait.yes),
             Err(no) => self.refuse(wait.order, wait.envelope, wait.staff, no.refusal()),
         };
         if let Err(error) = result {
-            warn!(%run, %error, "a waiting run could not go on");
-            for ticket in self.waiting.remove(&run).unwrap_or_default() {
-                self.refuse_unrecorded(ticket, &error);
+            warn!(%run, %error, "a waiting run could not go on; it is tried again");
+            if let Some(wait) = self.waits.get_mut(&run) {
+                wait.why = Why::Turn;
             }
+            self.arm(run, WRITE_AGAIN);
         }
     }
 
-    /// Time has come for a run that waits, if it still does.
-    pub(super) fn handle_due(&mut self, run: RunId) {
-        let Some(wait) = self.waits.get(&run) else { return };
+    /// A waiting run ends with this outcome; it is told once that is written.
+    pub(super) fn end_waiting(&mut self, run: RunId, outcome: Outcome, refusal: Option<Refusal>) -> bool {
+        let Some(wait) = self.waits.get_mut(&run) else { return false };
+        // From here on it never begins, whatever the books say to it.
+        wait.why = Why::Books(outcome, refusal);
+        let wait = wait.clone();
+        let proof = Proof::refused(wait.order, wait.envelope, crate::now());
+        if let Err(error) = self.settle(Proof { outcome, refusal, staff: wait.staff, ..proof }, None) {
+            warn!(%run, %error, "how a run ended could not be written; it is tried again");
+            self.arm(run, WRITE_AGAIN);
+        }
+        true
+    }
+
+    /// A waiting run is refused.
+    pub(super) fn refuse_waiting(&mut self, run: RunId, refusal: Refusal) {
+        self.end_waiting(run, Outcome::Refused, Some(refusal));
+    }
+
+    /// A timer of this run has run out, or so it seems.
+    pub(super) fn handle_due(&mut self, run: RunId, timer: u64) {
+        let Some(wait) = self.waits.get(&run).filter(|wait| wait.timer == timer) else { return };
         let now = crate::now();
-        let refusal = match &wait.why {
-            Why::Owner(_, until) if *until <= now => Refusal::OwnerSilent,
-            Why::Content(_) => Refusal::NotFetched,
-            Why::Window(_) | Why::Turn if wait.order.not_after < now => Refusal::TooLate,
-            Why::Window(at) if *at <= now => return self.reconsider(run),
-            // An older timer, of what the run waited for before.
-            Why::Owner(..) | Why::Window(_) | Why::Turn => return,
-        };
-        let Some(wait) = self.waits.remove(&run) else { return };
-        if let Err(error) = self.refuse(wait.order, wait.envelope, wait.staff, refusal) {
-            warn!(%run, %error, "a refusal could not be written");
+        let too_late = wait.order.not_after < now;
+        match wait.why.clone() {
+            Why::Books(outcome, refusal) => drop(self.end_waiting(run, outcome, refusal)),
+            Why::Owner(_, until) if until <= now => self.refuse_waiting(run, Refusal::OwnerSilent),
+            Why::Content(_, until) if until <= now => self.refuse_waiting(run, Refusal::NotFetched),
+            _ if too_late => self.refuse_waiting(run, Refusal::TooLate),
+            Why::Window(at) if at <= now => self.reconsider(run),
+            Why::Turn if self.acting.is_none() => self.reconsider(run),
+            Why::Owner(..) | Why::Content(..) | Why::Window(_) | Why::Turn => self.arm(run, LOOK_AGAIN),
         }
     }
 
@@ -265,14 +302,14 @@ impl Executor {
             }),
             None => Err(std::io::Error::from(std::io::ErrorKind::InvalidData)),
         };
-        let for_this = |wait: &Wait| matches!(&wait.why, Why::Content(missing) if missing.contains(&hash));
+        let for_this = |wait: &Wait| matches!(&wait.why, Why::Content(missing, _) if missing.contains(&hash));
         let runs: Vec<RunId> = self.waits.iter().filter(|(_, wait)| for_this(wait)).map(|(run, _)| *run).collect();
         for run in runs {
             if kept.is_err() {
                 self.refuse_waiting(run, Refusal::NotFetched);
                 continue;
             }
-            let Some(Why::Content(missing)) = self.waits.get_mut(&run).map(|wait| &mut wait.why) else { continue };
+            let Some(Why::Content(missing, _)) = self.waits.get_mut(&run).map(|wait| &mut wait.why) else { continue };
             missing.retain(|wanted| *wanted != hash);
             if missing.is_empty() {
                 self.reconsider(run);
@@ -283,16 +320,21 @@ impl Executor {
     /// A link stands: what is missing can be asked for again.
     pub(super) fn want_again(&self) {
         for wait in self.waits.values() {
-            if let Why::Content(missing) = &wait.why {
+            if let Why::Content(missing, _) = &wait.why {
                 missing.iter().for_each(|hash| self.say(ToUplink::Want(*hash)));
             }
         }
     }
 
-    /// The next run in line for its turn.
+    /// The runs in line for their turn, the first first, until one acts.
     pub(super) fn act_on(&mut self) {
-        let next = self.waits.iter().find(|(_, wait)| wait.why == Why::Turn).map(|(run, _)| *run);
-        if let Some(run) = next {
+        let in_line = self.waits.iter().filter(|(_, wait)| wait.why == Why::Turn);
+        let mut in_line: Vec<(UnixMs, RunId)> = in_line.map(|(run, wait)| (wait.since, *run)).collect();
+        in_line.sort_unstable();
+        for (_, run) in in_line {
+            if self.acting.is_some() {
+                return;
+            }
             self.reconsider(run);
         }
     }
@@ -301,8 +343,9 @@ impl Executor {
     pub(super) fn resume_waiting(&mut self) -> Result<(), BooksError> {
         for (run, record) in self.books.runs_in(Phase::Waiting)? {
             let Ok(order) = Order::from_bytes(record.order.bytes.as_bytes()) else { continue };
-            let wait = Wait { envelope: record.order, order, staff: Text::default(), why: Why::Turn, yes: false };
-            self.waits.insert(run, wait);
+            let (envelope, since) = (record.order, record.received_at);
+            let staff = Text::default();
+            self.waits.insert(run, Wait { envelope, order, staff, why: Why::Turn, yes: false, since, timer: 0 });
             self.reconsider(run);
         }
         Ok(())

@@ -134,13 +134,20 @@ impl Uplink {
                             streams.insert(ticket, sender);
                         }
                         let Some(stream) = streams.get(&ticket) else { continue };
-                        // What is only told is left out where it is not taken at once.
-                        let gone = match delivered {
-                            told @ Delivered::Told(_) => stream.try_send(told).is_err_and(|error| matches!(error, TrySendError::Closed(_))),
-                            other => stream.send(other).await.is_err(),
-                        };
-                        if gone {
-                            streams.remove(&ticket);
+                        let told = matches!(delivered, Delivered::Told(_));
+                        let outcome = matches!(delivered, Delivered::Outcome(_));
+                        match stream.try_send(delivered) {
+                            Ok(()) => {}
+                            // What is only told is left out where it is not taken at once.
+                            Err(TrySendError::Full(_)) if told => {}
+                            // A stream that takes nothing holds up nobody: what it
+                            // missed is in the books, and is offered again.
+                            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
+                                streams.remove(&ticket);
+                                if outcome {
+                                    self.executor.hint(ToExecutor::Resettle);
+                                }
+                            }
                         }
                     }
                     Some(ToUplink::Settle(settle)) => {

@@ -114,6 +114,17 @@ trouble-how-long = wie lange darf repariert werden?
 trouble-how-long-now = fernwart-agent allow repair --for 2h
 trouble-not-written = Ihre Entscheidung konnte nicht aufgehoben werden, darum wurde nichts geändert
 trouble-not-written-now = Ist die Festplatte voll? Sagen Sie Ihrer IT-Betreuung Bescheid
+trouble-not-kept = es gilt jetzt, konnte aber nicht aufgeschrieben werden: nach einem Neustart wäre es vergessen
+trouble-not-kept-now = Ist die Platte voll? Sagen Sie es noch einmal, wenn Platz ist, oder fragen Sie Ihre IT-Betreuung
+trouble-not-yours = das darf nur, wer diesen Rechner verwaltet
+trouble-not-yours-now = Bitten Sie Ihren Administrator, oder sagen Sie es mit sudo
+said-deny-all = Keine Reparaturen: was gefragt war, ist abgelehnt, und kein früheres Ja gilt mehr. Ihre Regeln bleiben, wie sie sind.
+notice-asks = Fernwart – { $shop } fragt: { $title }
+notice-asks-how = Grund: { $reason }
+    Ja: fernwart-agent allow { $number }     Nein: fernwart-agent deny { $number }
+notice-did = Fernwart – { $shop }: { $title } – { $outcome }
+notice-did-how = Von { $staff }. Grund: { $reason }
+    Näheres: fernwart-agent history
 check-well = gut
 check-bad = NICHT GUT
 check-keys = die Schlüssel des Dienstes

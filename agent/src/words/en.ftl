@@ -114,6 +114,17 @@ trouble-how-long = how long may repairs be made?
 trouble-how-long-now = fernwart-agent allow repair --for 2h
 trouble-not-written = your decision could not be kept, so nothing was changed
 trouble-not-written-now = Is the disk full? Tell your IT support
+trouble-not-kept = it holds now, but could not be kept: a restart of this computer would forget it
+trouble-not-kept-now = Is the disk full? Say it again when there is room, or tell your IT support
+trouble-not-yours = only this computer's administrator may say that
+trouble-not-yours-now = Ask the administrator, or say it with sudo
+said-deny-all = No repairs: what was asked is refused, and no earlier yes holds any more. Your rules stay as they are.
+notice-asks = Fernwart – { $shop } asks: { $title }
+notice-asks-how = Reason: { $reason }
+    Yes: fernwart-agent allow { $number }     No: fernwart-agent deny { $number }
+notice-did = Fernwart – { $shop }: { $title } – { $outcome }
+notice-did-how = By { $staff }. Reason: { $reason }
+    Details: fernwart-agent history
 check-well = well
 check-bad = NOT WELL
 check-keys = the agent's keys

@@ -59,7 +59,7 @@ impl Platform {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Privilege {
-    /// Nothing: it counts as a look.
+    /// Nothing.
     Read,
     /// The paths it names, and services through their manager.
     Repair,
@@ -74,14 +74,6 @@ impl Privilege {
             Self::Read => "read",
             Self::Repair => "repair",
             Self::Raw => "raw",
-        }
-    }
-
-    /// Whether a script with it looks or acts.
-    pub const fn kind(self) -> ActionKind {
-        match self {
-            Self::Read => ActionKind::Look,
-            Self::Repair | Self::Raw => ActionKind::Act,
         }
     }
 }
@@ -185,6 +177,13 @@ impl Manifest {
         }
     }
 
+    /// Whether running it looks or acts. What is only shown changes nothing,
+    /// unless it may speak to services or set the clock while it looks.
+    pub fn kind(&self, dry_run: bool) -> ActionKind {
+        let reads = self.privilege == Privilege::Read || dry_run;
+        if reads && !self.services && !self.repairs_clock { ActionKind::Look } else { ActionKind::Act }
+    }
+
     /// What an exit code means: whether it is well, and its words if it has any.
     pub fn meaning(&self, code: i32) -> (bool, Option<&Both>) {
         let said = self.exits.iter().find(|meaning| i32::from(meaning.code) == code);
@@ -207,14 +206,14 @@ fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
         file.mistake(none.span(), "platforms is empty; it could run nowhere");
     }
     let privilege = file.required::<Privilege>("privilege");
-    let writes = file.optional::<Vec<Spanned<String>>>("writes");
-    let writes = paths(file, writes, privilege.as_ref());
     let network = flag(file, "network");
-    let services = flag(file, "services");
+    let services = power(file, "services", privilege.as_ref());
+    let writes = file.optional::<Vec<Spanned<String>>>("writes");
+    let writes = paths(file, writes, privilege.as_ref(), services);
     let dry_run = flag(file, "dry_run");
     let undo = file.optional::<BundleName>("undo");
     let retry_safe = flag(file, "retry_safe");
-    let repairs_clock = flag(file, "repairs_clock");
+    let repairs_clock = power(file, "repairs_clock", privilege.as_ref());
     let expires = file.optional::<String>("expires");
     let expires = expires.and_then(|day| end_of(file, &day));
     let checks = file.optional::<Vec<String>>("checks").map(Spanned::into_inner).unwrap_or_default();
@@ -248,6 +247,15 @@ fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
 
 fn flag(file: &mut Reader<'_, '_>, name: &'static str) -> bool {
     file.optional::<bool>(name).is_some_and(Spanned::into_inner)
+}
+
+/// A flag through which something can be changed: not for what only reads.
+fn power(file: &mut Reader<'_, '_>, name: &'static str, privilege: Option<&Spanned<Privilege>>) -> bool {
+    let Some(said) = file.optional::<bool>(name) else { return false };
+    if *said.get_ref() && privilege.is_some_and(|privilege| *privilege.get_ref() == Privilege::Read) {
+        file.mistake(said.span(), format!("a script with privilege \"read\" changes nothing; {name} needs \"repair\""));
+    }
+    said.into_inner()
 }
 
 fn both(file: &mut Reader<'_, '_>, name: &'static str, most: usize) -> Option<Both> {
@@ -285,6 +293,9 @@ fn end_of(file: &mut Reader<'_, '_>, day: &Spanned<String>) -> Option<UnixMs> {
     end.map(|end| end.timestamp().as_millisecond())
 }
 
+/// Folders whose sockets rule the computer.
+const SOCKETS: [&str; 4] = ["/run", "/var/run", "/run/systemd", "/run/dbus"];
+
 fn is_plain_path(path: &str) -> bool {
     path.starts_with('/')
         && path.len() > 1
@@ -296,6 +307,7 @@ fn paths(
     file: &mut Reader<'_, '_>,
     writes: Option<Spanned<Vec<Spanned<String>>>>,
     privilege: Option<&Spanned<Privilege>>,
+    services: bool,
 ) -> Vec<String> {
     let Some(writes) = writes else { return Vec::new() };
     let whole = writes.span();
@@ -316,7 +328,9 @@ fn paths(
     }
     let mut plain = Vec::new();
     for path in writes {
-        if is_plain_path(path.get_ref()) {
+        if !services && SOCKETS.contains(&path.get_ref().as_str()) {
+            file.mistake(path.span(), "there lie the sockets of the system's services; say services = true");
+        } else if is_plain_path(path.get_ref()) {
             plain.push(path.into_inner());
         } else {
             file.mistake(
@@ -535,7 +549,7 @@ de = "Diesen Dienst gibt es nicht."
             Limits { time_s: 90, memory_mib: 256, processes: 64, cpu_pct: None, output_mib: 64 }
         );
         assert_eq!(manifest.expires, Some(1_827_014_400_000));
-        assert_eq!(manifest.privilege.kind(), ActionKind::Act);
+        assert_eq!((manifest.kind(false), manifest.kind(true)), (ActionKind::Act, ActionKind::Look));
         assert!(!manifest.meaning(3).0 && manifest.meaning(0).0 && !manifest.meaning(1).0);
     }
 
@@ -597,5 +611,24 @@ de = "Diesen Dienst gibt es nicht."
         let told = mistakes(&text);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("writes nowhere") && told[1].contains("must be a path"), "{told:?}");
+    }
+
+    #[test]
+    fn what_may_rule_services_or_the_clock_never_counts_as_a_look() {
+        for power in ["services", "repairs_clock"] {
+            let text = GOOD.replace("retry_safe", &format!("{power} = true\nretry_safe"));
+            let manifest = Manifest::read(&text).expect("good");
+            assert_eq!((manifest.kind(false), manifest.kind(true)), (ActionKind::Act, ActionKind::Act), "{power}");
+            let told = mistakes(&text.replace("\"repair\"", "\"read\""));
+            assert!(told.len() == 1 && told[0].contains("changes nothing"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_services_sockets_lie_nobody_writes_without_saying_so() {
+        let text = GOOD.replace("retry_safe", "writes = [\"/run/systemd\", \"/run/lock\"]\nretry_safe");
+        let told = mistakes(&text);
+        assert!(told.len() == 1 && told[0].contains("services = true"), "{told:?}");
+        assert!(Manifest::read(&text.replace("retry_safe", "services = true\nretry_safe")).is_ok());
     }
 }

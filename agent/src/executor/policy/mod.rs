@@ -132,6 +132,13 @@ pub struct Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule(pub &'static str);
 
+impl Rule {
+    /// Whether the owner is told that it was done.
+    pub fn tells(self) -> bool {
+        self.0.ends_with("= notify")
+    }
+}
+
 impl Policy {
     /// Reads a policy.
     ///
@@ -178,10 +185,18 @@ impl Policy {
     pub const PATIENCE_MS: UnixMs = 15 * 60 * 1000;
 
     /// What permits an action of this kind now, or what stands before it.
+    /// `now` is the machine's own time, if that is worth anything: by nobody
+    /// else's is a window open.
     ///
     /// # Errors
     /// The owner's no, or that the owner or a window has to be waited for.
-    pub fn judge(&self, kind: ActionKind, script: Option<&BundleName>, owner: &Owner, now: UnixMs) -> Result<Rule, No> {
+    pub fn judge(
+        &self,
+        kind: ActionKind,
+        script: Option<&BundleName>,
+        owner: &Owner,
+        now: Option<UnixMs>,
+    ) -> Result<Rule, No> {
         let refused = |refusal| Err(No::Refused(refusal));
         if owner.paused {
             return refused(Refusal::Paused);
@@ -213,11 +228,14 @@ impl Policy {
             (Mode::Allow, _) => Ok(Rule(if own.is_some() { "script mode = allow" } else { "act.mode = allow" })),
             (Mode::Notify, _) => Ok(Rule(if own.is_some() { "script mode = notify" } else { "act.mode = notify" })),
             (Mode::Ask, None) => Err(No::Ask),
-            (Mode::Window, None) => match window::opens(&file.act.windows, now) {
-                Some(at) if at <= now => Ok(Rule("act.mode = window, and one is open")),
-                Some(at) => Err(No::Later(at)),
-                None => refused(Refusal::OwnerForbids),
-            },
+            (Mode::Window, None) => {
+                let Some(now) = now else { return refused(Refusal::ClockImplausible) };
+                match window::opens(&file.act.windows, now) {
+                    Some(at) if at <= now => Ok(Rule("act.mode = window, and one is open")),
+                    Some(at) => Err(No::Later(at)),
+                    None => refused(Refusal::OwnerForbids),
+                }
+            }
             (Mode::Never, _) => refused(Refusal::OwnerForbids),
         }
     }
@@ -231,7 +249,7 @@ mod tests {
     const NOW: UnixMs = 1_795_442_400_000;
 
     fn judge(policy: &Policy, kind: ActionKind, owner: Owner) -> Result<Rule, No> {
-        policy.judge(kind, None, &owner, NOW)
+        policy.judge(kind, None, &owner, Some(NOW))
     }
 
     #[test]
@@ -261,6 +279,8 @@ mod tests {
         assert_eq!(judge(&policy, ActionKind::Act, yes), forbidden);
         let paused = Owner { paused: true, ..Owner::default() };
         let trusted = Policy::from_toml(TRUSTED).expect("a policy");
+        assert!(judge(&trusted, ActionKind::Act, Owner::default()).expect("permitted").tells());
+        assert!(!judge(&trusted, ActionKind::Look, Owner::default()).expect("permitted").tells());
         for kind in [ActionKind::Look, ActionKind::Act] {
             assert_eq!(judge(&trusted, kind, paused), Err(No::Refused(Refusal::Paused)));
         }
@@ -273,12 +293,21 @@ mod tests {
     }
 
     #[test]
+    fn no_window_is_open_by_a_clock_that_is_worth_nothing() {
+        let text = "[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\nwindows = [{ from = \"00:00\", to = \"23:59\" }]\n";
+        let policy = Policy::from_toml(text).expect("a policy");
+        let at = |now| policy.judge(ActionKind::Act, None, &Owner::default(), now);
+        assert!(at(Some(NOW)).is_ok());
+        assert_eq!(at(None), Err(No::Refused(Refusal::ClockImplausible)));
+    }
+
+    #[test]
     fn a_question_is_asked_until_there_is_a_yes_and_no_yes_goes_beyond_its_bounds() {
         let text = "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nscripts = [\"disk-free\"]\nchanges_per_day = 2\n\
                     [script.time-sync]\nmode = \"allow\"\n";
         let policy = Policy::from_toml(text).expect("a policy");
         let at = |script: &str, owner: Owner| {
-            policy.judge(ActionKind::Act, Some(&script.parse().expect("a name")), &owner, NOW)
+            policy.judge(ActionKind::Act, Some(&script.parse().expect("a name")), &owner, Some(NOW))
         };
         assert_eq!(at("disk-free", Owner::default()), Err(No::Ask));
         let yes = Owner { yes: Some(Yes::ToThis), ..Owner::default() };
