@@ -275,6 +275,149 @@ fn a_script_reaches_only_what_its_manifest_names() {
     drop(listener);
 }
 
+/// A listener below `/run`, of the kind that rules a computer, which goes and
+/// comes again like that of a service that is restarted.
+struct Service {
+    process: fernwart_tests::Process,
+    folder: tempfile::TempDir,
+}
+
+impl Service {
+    /// Says `yes` to whoever calls; every tenth of a second it is a new socket.
+    const TEXT: &str = "import os, socket, sys, time
+path = sys.argv[1]
+while True:
+    if os.path.exists(path):
+        os.unlink(path)
+    one = socket.socket(socket.AF_UNIX)
+    one.bind(path)
+    one.listen(8)
+    one.settimeout(0.1)
+    until = time.time() + 0.1
+    while time.time() < until:
+        try:
+            other, _ = one.accept()
+            other.sendall(b'yes')
+            other.close()
+        except OSError:
+            pass
+    one.close()
+";
+
+    fn start() -> Self {
+        let folder = tempfile::tempdir_in("/run").expect("a folder");
+        let mut command = Command::new("python3");
+        command.args(["-c", Self::TEXT]).arg(folder.path().join("rules.sock"));
+        let log = folder.path().join("log");
+        Self { process: fernwart_tests::Process::start(&mut command, &log), folder }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("rules.sock")
+    }
+}
+
+/// Tries for two seconds to be let in, and tells whether it was.
+const CALLS: &str = "import os, socket, time
+until = time.time() + 2
+while time.time() < until:
+    one = socket.socket(socket.AF_UNIX)
+    one.settimeout(0.2)
+    try:
+        one.connect(os.environ['FERNWART_PARAM_SOCKET'])
+        if one.recv(3) == b'yes':
+            print('was let in')
+            break
+    except OSError:
+        pass
+    time.sleep(0.01)
+print('done')
+";
+
+#[test]
+fn no_service_is_spoken_to_by_a_script_that_does_not_say_so_however_often_it_restarts() {
+    let socket = |script: Script| script.parameter("socket", "path", "under = [\"/run\"]").shell("python3");
+    let scripts = [
+        honest(),
+        socket(Script::new("silent", CALLS)),
+        socket(Script::new("anything", CALLS)).privilege("raw"),
+        socket(Script::new("speaks", CALLS)).with("services = true"),
+        Script::new("lives", "[ -d /run ] && ! touch /run/x 2>/dev/null && getent hosts localhost >/dev/null && echo lives\n"),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    let mut service = Service::start();
+    let given = format!("socket={}", service.socket().display());
+    wait_until("it listens", || service.socket().exists());
+    for (name, told) in [("silent", "done\n"), ("anything", "done\n"), ("speaks", "was let in\ndone\n")] {
+        let report = stage.report(&[name, "-p", &given]);
+        assert_eq!(report["stdout"]["head"], told, "{name}: {report}");
+    }
+    assert!(service.process.is_running());
+    assert_eq!(stage.report(&["lives"])["stdout"]["head"], "lives\n");
+    stage.is_unharmed("sockets");
+}
+
+#[test]
+fn what_only_looks_has_no_right_to_change_the_network_or_the_clock() {
+    let tries = "ip link set lo down 2>/dev/null && echo took the network down\n\
+                 date -s @$(date +%s) >/dev/null 2>&1 && echo set the clock\n\
+                 for right in 12 13 25; do\n\
+                     [ $(( 0x$(grep CapEff /proc/self/status | tr -d -c 0-9a-fA-F | tail -c 16) >> right & 1 )) = 0 ] || echo has right $right\n\
+                 done\necho looked\n";
+    let scripts = [
+        honest(),
+        Script::new("reads", tries).privilege("read").with("network = true"),
+        Script::new("shows", tries).with("network = true\ndry_run = true"),
+        Script::new("asks", "echo asked\n").with("services = true\ndry_run = true"),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    assert_eq!(stage.report(&["reads"])["stdout"]["head"], "looked\n");
+    assert_eq!(stage.report(&["shows", "--dry-run"])["stdout"]["head"], "looked\n");
+    stage.is_unharmed("looks");
+    assert_eq!(stage.report(&["asks", "--dry-run"])["stdout"]["head"], "asked\n");
+    // What may speak to services while it is only shown is an act to the owner.
+    std::fs::write(stage.machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"never\"\n")
+        .expect("written");
+    assert_eq!(stage.report(&["shows", "--dry-run"])["stdout"]["head"], "looked\n");
+    let said = stage.run(&["asks", "kasse-1", "--dry-run"]).exits(3);
+    assert!(said.out.contains("FW-OWN-01"), "{}", said.out);
+}
+
+/// Takes the descriptor that is sent to it, and keeps it.
+const KEEPS: &str = "import array, os, socket, sys, time
+one = socket.socket(socket.AF_UNIX)
+one.bind(sys.argv[1])
+one.listen(1)
+other, _ = one.accept()
+other.recvmsg(1, socket.CMSG_SPACE(4))
+other.sendall(b'kept')
+time.sleep(120)
+";
+
+#[test]
+fn a_run_ends_though_somebody_outside_holds_its_output() {
+    let gives = "import array, os, socket\n\
+                 one = socket.socket(socket.AF_UNIX)\n\
+                 one.connect(os.environ['FERNWART_PARAM_SOCKET'])\n\
+                 print('given', flush=True)\n\
+                 one.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [1]))])\n\
+                 one.recv(4)\n";
+    let gives = Script::new("gives", gives).parameter("socket", "path", "under = [\"/run\"]");
+    let scripts = [honest(), gives.shell("python3").with("services = true")];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    let folder = tempfile::tempdir_in("/run").expect("a folder");
+    let socket = folder.path().join("keeps.sock");
+    let mut command = Command::new("python3");
+    command.args(["-c", KEEPS]).arg(&socket);
+    let mut keeps = fernwart_tests::Process::start(&mut command, &folder.path().join("log"));
+    wait_until("it listens", || socket.exists());
+    let begun = std::time::Instant::now();
+    let report = stage.report(&["gives", "-p", &format!("socket={}", socket.display())]);
+    assert_eq!((&report["exit"], &report["stdout"]["head"]), (&0.into(), &"given\n".into()), "{report}");
+    assert!(keeps.is_running() && begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    stage.is_unharmed("gives");
+}
+
 #[test]
 fn a_script_that_fills_the_disk_is_ended_while_there_is_room_left() {
     let folder = tempfile::tempdir_in("/srv").expect("a folder");

@@ -139,8 +139,22 @@ fn the_owner_is_asked_and_has_the_last_word() {
     assert!(said.out.contains("FW-OWN-05"), "{}", said.out);
     world.technician(&["ping", "kasse-1"]).exits(0);
     machine.owner(&["resume"]).exits(0);
+    // A pause has ended the yes for a while; the next repair is asked for.
+    let mut asking = ask();
+    question();
+    let said = machine.owner(&["--lang", "en", "deny", "repair"]).exits(0);
+    assert!(said.out.starts_with("No repairs"), "{}", said.out);
+    wait_until("it is over", || !asking.is_running());
+    assert_eq!(started(), 2);
+    // And the word against all repairs ends a yes for a while, too.
+    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
     run(&world, &["mend", "kasse-1"]).exits(0);
     assert_eq!(started(), 3);
+    machine.owner(&["deny", "repair"]).exits(0);
+    let mut asking = ask();
+    machine.owner(&["allow", &question()]).exits(0);
+    wait_until("it is over", || !asking.is_running());
+    assert_eq!(started(), 4);
 }
 
 #[test]
@@ -193,7 +207,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     };
     let stranger = as_account("nobody", &["questions"]);
     assert!(stranger.code != 0 && !stranger.out.contains("jana"), "{stranger:?}");
-    for file in ["evidence.key", "sealing.key", "tls.identity", "books.redb"] {
+    for file in ["evidence.key", "sealing.key", "tls.identity", "books.redb", "policy.toml", "agent.toml"] {
         let mut read = std::process::Command::new("setpriv");
         read.args(["--reuid", "games", "--clear-groups", "cat"]).arg(machine.home.join(file));
         let said = fernwart_tests::run(&mut read);
@@ -203,13 +217,25 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     let number = said.split_whitespace().next().expect("a number").to_owned();
     let clock = as_account("games", &["check", "--trust-clock"]);
     assert!(clock.code != 0, "{clock:?}");
+    // An administrator's pause is the administrator's to end.
+    machine.owner(&["pause"]).exits(0);
+    let said = as_account("games", &["resume"]).exits(3);
+    assert!(said.err.contains("FW-OWN-18"), "{}", said.err);
+    machine.owner(&["resume"]).exits(0);
+    wait_until("it is over", || !asking.is_running());
+    let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
+    let mut asking = fernwart_tests::Process::start(&mut command, &log);
+    wait_until("the owner is asked", || {
+        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana would like to")
+    });
+    let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
     as_account("games", &["allow", &number]).exits(0);
     wait_until("it is over", || !asking.is_running());
     assert!(asking.log().contains("allowed by \"games\""), "{}", asking.log());
     // The owner reads afterwards who did what, and who allowed it.
     let told = machine.owner(&["--lang", "de", "history"]).exits(0).out;
     assert!(told.contains("Probe mend  jana  „x“  erledigt  Sie haben zugestimmt (games)"), "{told}");
-    let whole = machine.owner(&["--lang", "en", "history", "1"]).exits(0).out;
+    let whole = machine.owner(&["--lang", "en", "history", "2"]).exits(0).out;
     for part in ["Test mend", "mend 1", "jana", "you said yes (games)", "done", "no"] {
         assert!(whole.contains(part), "{part}: {whole}");
     }
