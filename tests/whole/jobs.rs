@@ -1,5 +1,6 @@
 //! Jobs of many orders: a few at a time, and taken back.
 
+use fernwart_tests::shelf::Script;
 use fernwart_tests::{Frozen, Machine, Process, World, wait_until};
 use std::process::Command;
 
@@ -79,6 +80,33 @@ fn a_job_that_is_taken_back_does_not_begin_where_it_has_not_begun() {
     assert_eq!(runs(&one), usize::from(outcome == "ok"));
     assert_eq!(runs(&two), 0, "it never heard of it");
     world.technician(&["job", "cancel", "77"]).exits(2);
+}
+
+#[test]
+fn an_order_that_was_taken_back_while_its_machine_was_away_is_never_done() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    let mut run = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
+    // It is offered, and the agent dies before it hears of it, or of the cancel.
+    let frozen = Frozen::new(&machine.agent);
+    let mut watcher = in_background(&world, &mut run);
+    wait_until("it is offered", || {
+        let jobs = world.technician(&["job", "ls", "-o", "name"]).exits(0).out;
+        !jobs.is_empty() && states(&world, "1")[0].1 == "offered"
+    });
+    machine.agent.kill_9();
+    drop(frozen);
+    world.technician(&["job", "cancel", "1"]).exits(0);
+    machine.restart();
+    wait_until("the machine has heard of it", || states(&world, "1")[0].1 == "cancelled");
+    // What comes after it is done, and it is not.
+    world.technician(&["run", "mend", "kasse-1", "--reason", "x"]).exits(0);
+    assert_eq!(runs(&machine), 1);
+    assert_eq!(states(&world, "1")[0].1, "cancelled");
+    watcher.kill_9();
 }
 
 #[test]

@@ -417,7 +417,10 @@ fn no_secret_that_a_script_writes_leaves_the_machine() {
     let key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA75\nq83vEjRWeJq83vEj\n-----END RSA PRIVATE KEY-----\n";
     let folder = tempfile::tempdir_in("/srv").expect("a folder");
     let file = folder.path().join("log");
-    std::fs::write(&file, format!("{lines}{key}end\n")).expect("written");
+    // Each once more within one line of some megabytes, and the key in one line.
+    let long: String = planted.iter().map(|(line, _)| format!("{line} {}", "-".repeat(50_021))).collect();
+    let flat = key.replace('\n', "\\n");
+    std::fs::write(&file, format!("{lines}{key}{long}{flat}{}\nend\n", "-".repeat(70_000))).expect("written");
     let scripts = [
         Script::new("whole", "cat $FERNWART_PARAM_FILE\n").parameter("file", "path", "under = [\"/srv\"]"),
         // A byte at a time, and as errors.

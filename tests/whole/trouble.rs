@@ -1,5 +1,6 @@
 //! Bad luck: wrong words, a full disk on either side, a clock a year off.
 
+use fernwart_tests::shelf::Script;
 use fernwart_tests::{SmallDisk, World, run, staff_command, wait_until};
 use std::path::Path;
 use std::process::Command;
@@ -228,6 +229,33 @@ fn a_machine_with_a_full_disk_is_still_diagnosed() {
     let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
     assert!(matches!(said.code, 0 | 1), "{}", said.err);
     assert_eq!(machine.journal().len(), 1 + 2 * 11);
+    drop(machine);
+    drop(disk);
+}
+
+#[test]
+fn a_no_counts_even_where_nothing_can_be_written() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };
+    let machine = world.add_machine("kasse-1");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    // An owner's word needs a new block; the books have some to spare, until
+    // these are written full, too.
+    disk.fill();
+    let said = machine.owner(&["--lang", "de", "pause"]).exits(5);
+    assert!(said.err.contains("FW-OWN-17") && said.err.contains("es gilt jetzt"), "{}", said.err);
+    let said = world.technician(&["diagnose", "kasse-1"]).exits(3);
+    assert!(said.err.contains("FW-OWN-05"), "{}", said.err);
+    // What loosens counts only once it is written.
+    let said = machine.owner(&["resume"]).exits(5);
+    assert!(said.err.contains("FW-OWN-15"), "{}", said.err);
+    world.technician(&["diagnose", "kasse-1"]).exits(3);
+    let said = machine.owner(&["allow", "repair", "--for", "2h"]).exits(5);
+    assert!(said.err.contains("FW-OWN-15"), "{}", said.err);
+    disk.empty();
+    machine.owner(&["resume"]).exits(0);
+    let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+    assert!(matches!(said.code, 0 | 1), "{}", said.err);
     drop(machine);
     drop(disk);
 }

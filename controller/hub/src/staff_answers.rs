@@ -21,7 +21,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver};
 use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::{
-    AddCustomer, Admit, Draft as DraftWrite, Group, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
+    AddCustomer, Admit, Draft as DraftWrite, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -216,6 +216,9 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
                 if withdrawn.map_err(|error| shared.denial(&error))? {
                     continue;
                 }
+                // Kept first: a machine that is away hears it when it returns.
+                let kept = KeepCancel { run: cancel.run, machine: cancel.machine, envelope: envelope.clone() };
+                shared.store.write(kept).await.map_err(|error| shared.denial(&error))?;
                 if let Some(linked) = shared.presence.machine(&cancel.machine) {
                     linked.say(&Control::Cancel(envelope)).await;
                 }

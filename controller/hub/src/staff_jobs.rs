@@ -19,6 +19,7 @@ use fernwart_protocol::link::{FrameError, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
+use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::to_hub::RunState as MachineState;
 use fernwart_store::{NewJob, NewRun, Offer, SetState};
 use std::collections::{HashMap, HashSet};
@@ -44,6 +45,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A run that its machine took longer than this to settle is left to the
 /// machine's return.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Orders brought at once to a machine that has come back.
+const AT_ONCE: usize = 16;
 
 /// An owner who does not answer is waited for until the order ends; the machine
 /// says so a moment later.
@@ -141,6 +145,11 @@ pub(crate) async fn submit(
                 if let RunState::Away | RunState::Held = parcel.state {
                     let what = if parcel.state == RunState::Held { News::Held } else { News::Away };
                     tell(&news, &parcel.order, what).await;
+                    // It may have come back while the job was being stored.
+                    let machine = parcel.order.machine;
+                    if parcel.state == RunState::Held && shared.presence.machine(&machine).is_some() {
+                        shared.deliveries.spawn(catch_up(shared.clone(), machine));
+                    }
                     continue;
                 }
                 let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -186,24 +195,47 @@ async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> 
     Ok(parcels)
 }
 
-/// Brings a machine that has come back what it may not have got: what was held
-/// for it, and what was offered before and has no outcome. A second copy of an
-/// order does nothing there, but answers.
+/// Tells a machine that has come back which orders were taken back meanwhile;
+/// then brings it what it may not have got: what was held for it, and what was
+/// offered before and has no outcome. A second copy of an order does nothing
+/// there, but answers.
 pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
+    match shared.store.cancels(&machine, now()).await {
+        Ok(cancels) => {
+            for (run, envelope) in cancels {
+                let Some(linked) = shared.presence.machine(&machine) else { return };
+                linked.say(&Control::Cancel(envelope)).await;
+                // Its order is not offered any more. Had it begun, its outcome
+                // comes by itself, and counts.
+                let taken_back = SetState { run, state: RunState::Cancelled, refusal: None };
+                if let Err(error) = shared.store.write(taken_back).await {
+                    warn!(%machine, %run, %error, "that an order was taken back could not be stored");
+                }
+            }
+        }
+        Err(error) => return warn!(%machine, %error, "cancels cannot be read; nothing is offered"),
+    }
     let undelivered = match shared.store.undelivered(&machine, now()).await {
         Ok(undelivered) => undelivered,
         Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
     };
+    // Side by side: one that waits for the owner holds up no other.
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     for (envelope, state) in undelivered {
         let Ok(order) = Order::from_bytes(envelope.bytes.as_bytes()) else { continue };
         if !matches!(order.action, Action::Script { .. }) {
             continue;
         }
-        info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
-        // Whoever watches the job hears of it from the store.
-        let (news, _) = mpsc::channel(1);
-        let state = if state == RunState::Held { RunState::Queued } else { state };
-        carry_one(&shared, Parcel { order, envelope, state }, &news).await;
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let shared = shared.clone();
+        shared.clone().deliveries.spawn(async move {
+            info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
+            // Whoever watches the job hears of it from the store.
+            let (news, _) = mpsc::channel(1);
+            let state = if state == RunState::Held { RunState::Queued } else { state };
+            carry_one(&shared, Parcel { order, envelope, state }, &news).await;
+            drop(place);
+        });
     }
 }
 

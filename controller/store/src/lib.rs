@@ -10,7 +10,7 @@ mod runs;
 mod writer;
 mod writes;
 
-pub use runs::{Expire, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
+pub use runs::{Expire, KeepCancel, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
 pub use writer::Write;
 pub use writes::{
     AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label, NoteJournal,
@@ -270,7 +270,7 @@ impl Store {
     /// When the database fails.
     pub async fn undelivered(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<(Envelope, RunState)>, StoreError> {
         let sql = "SELECT order_envelope, state FROM runs WHERE machine = $1 \
-                   AND state IN ('held', 'offered', 'running') AND not_after > $2 ORDER BY job, id";
+                   AND state IN ('held', 'offered', 'running') AND cancel IS NULL AND not_after > $2 ORDER BY job, id";
         let rows = sqlx::query(sql).bind(machine.to_string()).bind(now).fetch_all(&self.pool).await?;
         rows.iter()
             .map(|row| {
@@ -278,6 +278,19 @@ impl Store {
                 let state = state.parse().map_err(|()| StoreError::Damaged("state"))?;
                 Ok((rows::decoded(row.try_get("order_envelope")?, "order")?, state))
             })
+            .collect()
+    }
+
+    /// Cancels that a machine may not have heard, with their runs.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cancels(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<(RunId, Envelope)>, StoreError> {
+        let sql = "SELECT id, cancel FROM runs WHERE machine = $1 AND cancel IS NOT NULL \
+                   AND (state = 'running' OR (state IN ('offered', 'cancelled') AND not_after > $2))";
+        let rows = sqlx::query(sql).bind(machine.to_string()).bind(now).fetch_all(&self.pool).await?;
+        rows.iter()
+            .map(|row| Ok((rows::parsed(row, "id")?, rows::decoded(row.try_get("cancel")?, "cancel")?)))
             .collect()
     }
 

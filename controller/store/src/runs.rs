@@ -144,6 +144,28 @@ impl Write for Withdraw {
     }
 }
 
+/// Keeps a signed cancel of a run that has been offered, for as long as its
+/// machine may not have heard it.
+#[derive(Debug)]
+pub struct KeepCancel {
+    /// The run.
+    pub run: RunId,
+    /// Its machine: a run of another one is not touched.
+    pub machine: MachineId,
+    /// The cancel.
+    pub envelope: Envelope,
+}
+
+impl Write for KeepCancel {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE runs SET cancel = $3 WHERE id = $1 AND machine = $2 AND state IN ('offered', 'running')";
+        let envelope = encoded(&self.envelope, "cancel")?;
+        sqlx::query(sql).bind(self.run.to_string()).bind(self.machine.to_string()).bind(envelope).execute(to).await?;
+        Ok(())
+    }
+}
+
 async fn leave_queue(
     to: &mut AnyConnection,
     run: &RunId,

@@ -7,10 +7,11 @@ use fernwart_certs::envelope::seal;
 use fernwart_certs::identity::SigningKey;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec;
-use fernwart_protocol::document::{Action, Envelope, Outcome};
+use fernwart_protocol::document::{Action, Cancel, Envelope, Outcome};
 use fernwart_protocol::id::{CustomerId, Digest, MachineId};
 use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_protocol::text::Blob;
+use fernwart_protocol::to_agent::Control;
 use fernwart_tests::World;
 
 const DAY: i64 = 24 * 3600 * 1000;
@@ -97,6 +98,30 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
         );
         hub.stop().await;
     });
+}
+
+#[test]
+fn an_order_that_was_taken_back_before_it_came_is_not_done_even_after_a_restart() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    attack(async {
+        let mut hub = EvilHub::take(&mut world, &machine).await;
+        let order = hub.order(|_| {});
+        let said = Cancel { run: order.run, machine: hub.machine, key: hub.staff.key_id(), at: fernwart_agent::now() };
+        let cancel = seal(&said, &hub.staff.order_key).expect("signed");
+        hub.control.send(&Control::Cancel(cancel)).await.expect("sent");
+        // Heard before this, which comes after it on the same machine's desk.
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
+        machine.agent.kill_9();
+        machine.restart();
+        hub.greet_again().await;
+        let answer = hub.deliver(&seal(&order, &hub.staff.order_key).expect("signed")).await;
+        assert!(matches!(&answer, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Cancelled), "{answer:?}");
+        hub.stop().await;
+    });
+    let began = machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
+    assert_eq!(began, 1);
 }
 
 #[test]
