@@ -286,11 +286,61 @@ fn a_job_is_given_anew_where_it_failed() {
     world.approve(&Script::new("mend", "echo mended\n"));
     run(&world, &["mend", "all", "--parallel", "50%"]).exits(3);
     trusting(&two);
-    let said = world.technician(&["job", "retry", "1", "--failed"]).exits(0);
+    // Nobody has typed what is sent: it is shown, and a person says yes.
+    let said = world.technician(&["job", "retry", "1", "--failed"]).exits(2);
+    assert!(said.err.contains("FW-CLI-14") && said.err.contains("as jana ordered it on"), "{}", said.err);
+    assert!(said.err.contains("on 1 machine(s): kasse-2"), "{}", said.err);
+    let said = world.technician(&["job", "retry", "1", "--failed", "--yes"]).exits(0);
     assert!(said.out.contains("kasse-2  done") && !said.out.contains("kasse-1"), "{}", said.out);
-    let said = world.technician(&["job", "retry", "2", "--failed"]).exits(2);
+    let said = world.technician(&["job", "retry", "2", "--failed", "--yes"]).exits(2);
     assert!(said.err.contains("FW-CLI-16"), "{}", said.err);
-    world.technician(&["job", "retry", "1"]).exits(0);
+    world.technician(&["job", "retry", "1", "--yes"]).exits(0);
+}
+
+#[test]
+fn nothing_is_given_anew_that_is_not_over_or_that_the_hub_has_mixed_up() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    world.approve_all(&[Script::new("mend", "echo mended\n"), Script::new("other", "echo other\n")]);
+    let log = world.path().join("job.log");
+    // Under way, as far as anybody knows.
+    let frozen = fernwart_tests::Frozen::new(&machine.agent);
+    let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
+    let mut asking = fernwart_tests::Process::start(&mut command, &log);
+    wait_until("it is offered", || world.technician(&["job", "ls", "-o", "name"]).exits(0).out.contains('1'));
+    let said = world.technician(&["job", "retry", "1", "--yes"]).exits(2);
+    assert!(said.err.contains("kasse-1  offered: not over, and not given anew"), "{}", said.err);
+    drop(frozen);
+    wait_until("it is over", || !asking.is_running());
+    run(&world, &["other", "kasse-1"]).exits(0);
+    // The hub puts the order of one job under the run of another.
+    world.hub.stop();
+    let swap = "UPDATE runs SET order_envelope = (SELECT order_envelope FROM runs WHERE job = 2) WHERE job = 1";
+    let store = world.shop().join("hub/store.sqlite");
+    fernwart_tests::run(std::process::Command::new("sqlite3").arg(&store).arg(swap)).exits(0);
+    world.restart_hub();
+    let said = world.technician(&["job", "retry", "1", "--yes"]).exits(2);
+    assert!(said.err.contains("FW-CLI-16") && said.err.contains("shows no order"), "{}", said.err);
+    let started = machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
+    assert_eq!(started, 2);
+}
+
+#[test]
+fn an_order_waits_for_seven_days_at_most() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    world.approve(&Script::new("mend", "echo mended\n"));
+    machine.agent.stop();
+    wait_until("it is away", || !world.is_online("kasse-1"));
+    let said = run(&world, &["mend", "kasse-1", "--queue", "8d"]).exits(2);
+    assert!(said.err.contains("seven days") && said.err.contains("FW-CLI-01"), "{}", said.err);
+    run(&world, &["mend", "kasse-1", "--queue", "7d"]).exits(0);
+    machine.restart();
+    wait_until("it is done", || {
+        world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines()[0]["outcome"] == "ok"
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Jobs: what was asked, how far it is, watching, taking back.
 
 use super::output::{Rows, Shape, moment};
-use super::run::{self, Whom};
+use super::run::{Retry, retry};
 use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::envelope::seal;
@@ -38,16 +38,7 @@ enum Command {
         job: u64,
     },
     /// Give a script's orders anew
-    Retry {
-        /// The job's number
-        job: u64,
-        /// Only where it did not end well
-        #[arg(long)]
-        failed: bool,
-        /// Also where nobody knows how it ended
-        #[arg(long)]
-        yes: bool,
-    },
+    Retry(Retry),
     /// Take back what has not begun; a script that is under way is ended
     Cancel {
         /// Its number
@@ -60,9 +51,7 @@ pub(crate) fn job(command: &Job, place: &Place) -> Result<Exit, Failure> {
         Command::Ls(shape) => ls(shape.output, place),
         Command::Show { job, shape } => show(JobId(*job), shape.output, place),
         Command::Watch { job } => watch(JobId(*job), place),
-        Command::Retry { job, failed, yes } => {
-            run::retry(JobId(*job), if *failed { Whom::Failed } else { Whom::All }, *yes, place)
-        }
+        Command::Retry(command) => retry(command, place),
         Command::Cancel { job } => cancel(JobId(*job), place),
     }
 }
@@ -97,6 +86,11 @@ pub(super) async fn job_and_runs(session: &mut Session, job: JobId) -> Result<(O
         }
     }
     Ok((head, runs))
+}
+
+/// Whether a run may still begin, or go on.
+pub(super) fn is_open(run: &RunRow) -> bool {
+    matches!(run.state.as_raw(), "queued" | "held" | "offered" | "running")
 }
 
 fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
@@ -172,8 +166,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
 fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
     let count = with_session(place, async |session| {
         let (_, runs) = job_and_runs(session, job).await?;
-        let open: Vec<_> =
-            runs.iter().filter(|run| matches!(run.state.as_raw(), "queued" | "held" | "offered" | "running")).collect();
+        let open: Vec<_> = runs.iter().filter(|run| is_open(run)).collect();
         let mut cancels = Vec::with_capacity(open.len());
         for run in &open {
             let cancel = Cancel { run: run.run, machine: run.machine, key: session.key_id(), at: now() };

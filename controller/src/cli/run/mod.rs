@@ -1,0 +1,345 @@
+//! Running approved scripts: what is typed, what is meant by it, and following
+//! it to its end.
+
+mod remedy;
+mod retry;
+mod screen;
+
+use super::output::{Shape, json_text};
+use super::parallel::Parallel;
+use super::script::{approved, in_words};
+use super::tally::{Require, Tally};
+use super::{Exit, Failure, Place, TargetArgs, say, with_session};
+use clap::Args;
+use fernwart_client::target::select;
+use fernwart_client::{Answer, Session, judge_news};
+use fernwart_protocol::diagnosis::Severity;
+use fernwart_protocol::document::{Action, Envelope};
+use fernwart_protocol::id::MachineId;
+use fernwart_protocol::limits::{ORDER_EARLY, ORDER_LIFE};
+use fernwart_protocol::script::{Bundle, BundleName, Declared, Manifest, Parameters, Privilege, Value};
+use fernwart_protocol::span;
+use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply};
+use fernwart_protocol::text::{Text, escaped};
+pub(crate) use retry::{Retry, retry};
+use screen::Screen;
+pub(crate) use screen::ran_in_words;
+use std::collections::{BTreeMap, HashMap};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// Past so many machines the number has to be typed.
+const WITHOUT_ASKING: usize = 10;
+
+/// Run an approved script.
+#[derive(Args)]
+#[command(
+    before_help = "Examples:\n  fernwart run disk-free kasse-2 --dry-run\n  fernwart run service-restart kasse-2 -p unit=cups.service --reason 'Drucker, Auftrag 4711'\n  fernwart run --remedy kasse-2/service.failed --reason 'Drucker'",
+    after_help = "Next: fernwart job show JOB, fernwart diagnose MACHINE"
+)]
+pub(crate) struct Run {
+    /// The script's name
+    #[arg(required_unless_present = "remedy")]
+    script: Option<BundleName>,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Run what repairs a finding, as diagnose prints it: MACHINE/FINDING or MACHINE/FINDING:2
+    #[arg(long, value_name = "MACHINE/FINDING", conflicts_with_all = ["script", "words", "parameters"])]
+    remedy: Option<String>,
+    /// A parameter: NAME=VALUE
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
+    parameters: Vec<String>,
+    /// A secret parameter, out of a file that others cannot read: NAME=FILE
+    #[arg(long = "secret", value_name = "NAME=FILE", conflicts_with = "remedy")]
+    secrets: Vec<String>,
+    /// Why; the customer reads it
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// So many machines at once, or such a share of them: 20, 10%
+    #[arg(long, default_value = "0", value_name = "N|N%", hide_default_value = true)]
+    parallel: Parallel,
+    /// It must have begun by then; a customer who is asked may take 15 minutes
+    #[arg(long, default_value = "15m", value_parser = span::parse)]
+    timeout: Duration,
+    /// Machines that are away get it when they return within this time: 8h
+    #[arg(long, value_name = "TIME", value_parser = span::parse, conflicts_with_all = ["timeout", "dry_run"])]
+    queue: Option<Duration>,
+    /// Whose absence counts: all, online, or a share as 95%
+    #[arg(long, default_value = "all", value_parser = Require::parse)]
+    require: Require,
+    /// Yes, to so many machines; or yes to a remedy
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+    yes: Option<usize>,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t = Shape::Table)]
+    output: Shape,
+}
+
+/// How it is sent, and how its news are written.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    dry_run: bool,
+    parallel: Parallel,
+    /// How long the orders are good.
+    life: Duration,
+    /// Held for machines that are away.
+    queued: bool,
+    require: Require,
+    output: Shape,
+}
+
+impl Run {
+    fn how(&self) -> Result<How, Failure> {
+        let life = self.queue.unwrap_or(self.timeout);
+        if life > ORDER_LIFE {
+            let what = "an order is good for seven days at most";
+            return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("--queue 7d"));
+        }
+        Ok(How {
+            dry_run: self.dry_run,
+            parallel: self.parallel,
+            // Its seven days begin a little before now.
+            life: life.min(ORDER_LIFE.saturating_sub(ORDER_EARLY)),
+            queued: self.queue.is_some(),
+            require: self.require,
+            output: self.output,
+        })
+    }
+}
+
+/// What is going to be run, and where.
+struct Plan {
+    bundle: Bundle,
+    sha256: fernwart_protocol::id::Digest,
+    manifest: Manifest,
+    parameters: Parameters,
+    /// Secret parameters as JSON, to be sealed for each machine.
+    secrets: Option<String>,
+    machines: Vec<MachineRow>,
+}
+
+pub(crate) fn run(command: &Run, place: &Place) -> Result<Exit, Failure> {
+    let begun = Instant::now();
+    with_session(place, async |session| {
+        let plan = match &command.remedy {
+            Some(remedy) => remedy::plan(session, remedy).await?,
+            None => plan(session, command).await?,
+        };
+        let reason = reason(command, &plan)?;
+        // What this program has put together itself is shown before it is sent.
+        confirm(&plan, command.remedy.is_some(), command.yes)?;
+        follow(session, &command.how()?, &plan, reason, begun).await
+    })
+}
+
+async fn plan(session: &mut Session, command: &Run) -> Result<Plan, Failure> {
+    let Some(name) = &command.script else {
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", "which script? all: fernwart script ls"));
+    };
+    let (bundle, manifest) = approved(session, name).await?;
+    let mut values = BTreeMap::new();
+    for typed in &command.parameters {
+        let usage =
+            |what: String| Failure::new(Exit::Usage, "FW-CLI-11", what).now(format!("fernwart script show {name}"));
+        let (key, value) = typed.split_once('=').ok_or_else(|| usage("a parameter is NAME=VALUE".to_owned()))?;
+        let declared = manifest.parameters.iter().find(|one| one.name == key);
+        let value = match declared {
+            Some(declared) => declared.read(value).map_err(|error| usage(error.to_string()))?,
+            // Named by the check below, with those there are.
+            None => Value::Text(value.to_owned()),
+        };
+        values.insert(key.to_owned(), value);
+    }
+    let parameters = checked(&manifest, values)?;
+    let secrets = secrets(&manifest, &command.secrets, &parameters)?;
+    let target = command.target.read()?;
+    let machines = select(&target, &session.machines().await?)?;
+    let sha256 = sha256_of(session, &bundle)?;
+    Ok(Plan { bundle, sha256, manifest, parameters, secrets, machines })
+}
+
+/// Secret parameters, out of files or typed where nobody sees them.
+fn secrets(manifest: &Manifest, named: &[String], open: &Parameters) -> Result<Option<String>, Failure> {
+    let usage = |what: String| {
+        Failure::new(Exit::Usage, "FW-CLI-11", what).now("--secret NAME=FILE; never -p, which others can read")
+    };
+    let mut values: BTreeMap<String, Value> = BTreeMap::new();
+    for one in named {
+        let (name, file) = one.split_once('=').ok_or_else(|| usage("a secret is NAME=FILE".to_owned()))?;
+        values.insert(name.to_owned(), Value::Text(super::place::read_secret(std::path::Path::new(file))?));
+    }
+    for declared in manifest.parameters.iter().filter(|one| one.is_secret() && one.default.is_none()) {
+        if values.contains_key(&declared.name) {
+            continue;
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(usage(format!("the secret parameter {} must be given", declared.name)));
+        }
+        let typed = rpassword::prompt_password(format!("{} ({}): ", declared.name, escaped(&declared.label.en)))?;
+        values.insert(declared.name.clone(), Value::Text(typed));
+    }
+    if values.is_empty() {
+        return Ok(None);
+    }
+    let secret = Parameters::try_from(values).map_err(|error| usage(error.to_string()))?;
+    Declared::check_both(&manifest.parameters, open, &secret).map_err(|error| usage(error.to_string()))?;
+    serde_json::to_string(&secret).map(Some).map_err(|error| usage(error.to_string()))
+}
+
+fn sha256_of(session: &Session, bundle: &Bundle) -> Result<fernwart_protocol::id::Digest, Failure> {
+    let known = session.catalogue.scripts.get(&bundle.name).map(|approved| approved.sha256);
+    known.ok_or_else(|| Failure::new(Exit::Refused, "FW-CAT-01", "the script was withdrawn just now"))
+}
+
+/// Parameters that fit what the script declares.
+fn checked(manifest: &Manifest, values: BTreeMap<String, Value>) -> Result<Parameters, Failure> {
+    let usage = |what: String| {
+        Failure::new(Exit::Usage, "FW-CLI-11", what).now(format!("fernwart script show {}", manifest.name))
+    };
+    let parameters = Parameters::try_from(values).map_err(|error| usage(error.to_string()))?;
+    Declared::check_open(&manifest.parameters, &parameters).map_err(|error| usage(error.to_string()))?;
+    Ok(parameters)
+}
+
+/// Each act has a reason, which the customer reads.
+fn reason(command: &Run, plan: &Plan) -> Result<Text<500>, Failure> {
+    let acts = plan.manifest.privilege != Privilege::Read && !command.dry_run;
+    if acts && command.reason.trim().is_empty() {
+        let what = "what is the reason? The customer reads it";
+        return Err(Failure::new(Exit::Usage, "FW-CLI-13", what).now("add --reason 'Drucker, Auftrag 4711'"));
+    }
+    command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))
+}
+
+/// Past some machines, and for what nobody has typed, a person says yes.
+fn confirm(plan: &Plan, shown: bool, yes: Option<usize>) -> Result<(), Failure> {
+    let count = plan.machines.len();
+    let many = count > WITHOUT_ASKING && plan.manifest.privilege != Privilege::Read;
+    if shown {
+        eprint!("{}", in_words(&plan.manifest));
+        for (name, value) in plan.parameters.iter() {
+            eprintln!("  {name} = {value}");
+        }
+    }
+    let stopped = |what: String, now: String| Err(Failure::new(Exit::Usage, "FW-CLI-14", what).now(now));
+    match (many, shown, yes) {
+        (false, false, _) | (false, true, Some(_)) => return Ok(()),
+        (true, _, Some(yes)) if yes == count => return Ok(()),
+        (true, _, Some(yes)) => {
+            return stopped(
+                format!("--yes={yes}, but {count} machines are meant; nothing was sent"),
+                format!("--yes={count}"),
+            );
+        }
+        (_, _, None) if !std::io::stdin().is_terminal() => {
+            let now = if many { format!("--yes={count}") } else { "--yes".to_owned() };
+            return stopped("without a terminal this must be confirmed; nothing was sent".to_owned(), now);
+        }
+        (_, _, None) => {}
+    }
+    let wanted = if many { count.to_string() } else { "yes".to_owned() };
+    eprint!("Type {wanted} to start: ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim() == wanted { Ok(()) } else { Err(Failure::new(Exit::Stopped, "FW-CLI-14", "nothing was sent")) }
+}
+
+async fn follow(
+    session: &mut Session,
+    how: &How,
+    plan: &Plan,
+    reason: Text<500>,
+    begun: Instant,
+) -> Result<Exit, Failure> {
+    if how.queued && plan.manifest.privilege == Privilege::Read {
+        let what = "a script that only reads is not queued: what it would find later is another matter";
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("leave out --queue"));
+    }
+    let life = how.life;
+    let action = Action::Script {
+        bundle: plan.bundle.name.clone(),
+        version: plan.bundle.version,
+        sha256: plan.sha256,
+        privilege: plan.manifest.privilege,
+        parameters: plan.parameters.clone(),
+        dry_run: how.dry_run,
+    };
+    let mut orders: HashMap<MachineId, Envelope> = HashMap::new();
+    let mut envelopes = Vec::new();
+    for row in &plan.machines {
+        let envelope = match &plan.secrets {
+            None => session.order(row, action.clone(), &reason, life)?,
+            Some(secrets) => session.sealed_order(row, action.clone(), &reason, life, secrets).await?,
+        };
+        orders.insert(row.id, envelope.clone());
+        envelopes.push(envelope);
+    }
+    let head = JobHead {
+        action: Text::clipped(&format!("script {}", plan.bundle.name)),
+        reason,
+        orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
+        parallel: how.parallel.of(plan.machines.len()),
+    };
+    if how.output == Shape::Table {
+        let undo = if plan.manifest.undo.is_some() { "yes" } else { "no" };
+        let dry = if how.dry_run { " · dry run: nothing is changed" } else { "" };
+        eprintln!(
+            "{} {} · privilege {} · undo: {undo}{dry}",
+            plan.bundle.name,
+            plan.bundle.version,
+            plan.manifest.privilege.as_str()
+        );
+    }
+    let mut stream = match how.queued {
+        true => session.queue(head, &envelopes).await?,
+        false => session.submit(head, &envelopes).await?,
+    };
+    let mut summary = Tally::of(plan.machines.len());
+    let mut screen = Screen::new(how.output, plan.machines.len() == 1);
+    let mut job = None;
+    let mut open: HashMap<MachineId, &MachineRow> = plan.machines.iter().map(|row| (row.id, row)).collect();
+    while let Some(reply) = stream.next().await? {
+        if let Reply::Job(id) = reply {
+            job = Some(id);
+            continue;
+        }
+        let Reply::Update(update) = reply else { continue };
+        let Some(row) = open.get(&update.machine).copied() else { continue };
+        if update.news == News::Held {
+            open.remove(&update.machine);
+            summary.queue();
+            screen.held(row, life)?;
+            continue;
+        }
+        if let News::Told(note) = &update.news {
+            screen.note(row, note)?;
+            continue;
+        }
+        let Some(answered) = judge_news(update.machine, orders.get(&update.machine), update.news) else { continue };
+        open.remove(&update.machine);
+        summary.add(&answered.answer);
+        screen.result(row, &answered.answer)?;
+    }
+    for row in plan.machines.iter().filter(|row| open.contains_key(&row.id)) {
+        summary.add(&Answer::Silent);
+        screen.result(row, &Answer::Silent)?;
+    }
+    let exit = summary.exit(how.require, Severity::Crit);
+    match how.output {
+        Shape::Jsonl | Shape::Json => {
+            say(&(json_text(&summary.summary(how.require, begun.elapsed(), exit)) + "\n"))?;
+        }
+        Shape::Table | Shape::Csv | Shape::Name => {
+            if plan.machines.len() > 1 {
+                eprintln!("{}", summary.in_words(how.require, begun.elapsed()));
+            }
+            if let Some(job) = job.filter(|_| how.output == Shape::Table) {
+                eprintln!("Later: fernwart job show {job}");
+            }
+        }
+    }
+    Ok(exit)
+}

@@ -1,0 +1,166 @@
+//! A job given anew. The hub tells which orders there were; what they say is
+//! believed from those who signed them, and shown before it is sent again.
+
+use super::super::jobs::{is_open, job_and_runs};
+use super::super::output::{Shape, moment};
+use super::super::parallel::Parallel;
+use super::super::script::approved;
+use super::super::tally::Require;
+use super::super::{Exit, Failure, Place, with_session};
+use super::{How, Plan, confirm, follow, secrets, sha256_of};
+use clap::Args;
+use fernwart_certs::envelope;
+use fernwart_client::Session;
+use fernwart_protocol::document::{Action, Order, Outcome};
+use fernwart_protocol::id::{JobId, RunId};
+use fernwart_protocol::script::Manifest;
+use fernwart_protocol::staff::{MachineRow, Reply, Request, RunRow};
+use fernwart_protocol::text::Text;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Give a script's orders anew.
+#[derive(Args)]
+pub(crate) struct Retry {
+    /// The job's number
+    job: u64,
+    /// Only where it did not end well
+    #[arg(long)]
+    failed: bool,
+    /// Also where nobody knows how it ended, though the script is not safe to repeat
+    #[arg(long)]
+    unknown: bool,
+    /// Yes, without being asked; past ten machines their number
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+    yes: Option<usize>,
+}
+
+/// An order of the job, and whose it was.
+struct Given {
+    order: Order,
+    staff: Text<64>,
+}
+
+/// Gives a job's orders anew: to all of its machines, or to those where it did
+/// not end well.
+///
+/// # Errors
+/// When it was no script's job, nothing is left to do, or nobody says yes.
+pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
+    let (begun, job) = (Instant::now(), JobId(command.job));
+    with_session(place, async |session| {
+        let (_, runs) = job_and_runs(session, job).await?;
+        session.sync().await?;
+        let given = orders(session, job).await?;
+        let (open, over): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_open);
+        for run in &open {
+            eprintln!("{}  {}: not over, and not given anew", run.name, run.state);
+        }
+        if !open.is_empty() {
+            eprintln!("To end them: fernwart job cancel {job}");
+        }
+        let wanted: Vec<RunRow> =
+            over.into_iter().filter(|run| !command.failed || run.outcome != Some(Outcome::Ok)).collect();
+        if wanted.is_empty() {
+            return Err(usage(format!("job {job} ended well everywhere else; there is nothing to do again")));
+        }
+        let first = one_action(job, &wanted, &given)?;
+        let Action::Script { bundle: name, version, parameters, dry_run, .. } = &first.order.action else {
+            return Err(usage(format!("job {job} ran no script")).now("fernwart diagnose TARGET asks again"));
+        };
+        let (bundle, manifest) = approved(session, name).await?;
+        unknown(&wanted, &manifest, command.unknown)?;
+        let machines = reached(session, &wanted, &given).await?;
+        if machines.is_empty() {
+            return Err(usage(format!("none of the machines of job {job} is admitted any more")));
+        }
+        let sha256 = sha256_of(session, &bundle)?;
+        let at = moment(first.order.not_before);
+        eprintln!("job {job}: {name} {version}, as {} ordered it on {at}: \"{}\"", first.staff, first.order.reason);
+        if *version != manifest.version {
+            eprintln!("approved now, and run, is version {}", manifest.version);
+        }
+        let names: Vec<&str> = machines.iter().map(|row| row.name.as_str()).collect();
+        eprintln!("on {} machine(s): {}", names.len(), names.join(" "));
+        let (parameters, reason) = (parameters.clone(), first.order.reason.clone());
+        let secrets = secrets(&manifest, &[], &parameters)?;
+        let plan = Plan { bundle, sha256, manifest, parameters, secrets, machines };
+        confirm(&plan, true, command.yes)?;
+        let how = How {
+            dry_run: *dry_run,
+            parallel: Parallel::Number(0),
+            life: Duration::from_secs(15 * 60),
+            queued: false,
+            require: Require::All,
+            output: Shape::Table,
+        };
+        follow(session, &how, &plan, reason, begun).await
+    })
+}
+
+fn usage(what: String) -> Failure {
+    Failure::new(Exit::Usage, "FW-CLI-16", what)
+}
+
+/// The job's orders, as far as somebody on the staff list has signed them.
+async fn orders(session: &mut Session, job: JobId) -> Result<HashMap<RunId, Given>, Failure> {
+    let mut given = HashMap::new();
+    for reply in session.collect(&Request::JobOrders(job)).await? {
+        let Reply::Orders(some) = reply else { continue };
+        for signed in some {
+            let Some(entry) = session.catalogue.staff.find(&signed.key) else { continue };
+            let Ok(order) = envelope::open::<Order>(&signed, &entry.order_key) else { continue };
+            given.insert(order.run, Given { order, staff: entry.name.clone() });
+        }
+    }
+    Ok(given)
+}
+
+/// What all of these runs were ordered to do. Each has its own order, for its
+/// own machine, and they say the same.
+fn one_action<'a>(job: JobId, wanted: &[RunRow], given: &'a HashMap<RunId, Given>) -> Result<&'a Given, Failure> {
+    let mut first: Option<&Given> = None;
+    for run in wanted {
+        let own = given.get(&run.run).filter(|own| own.order.machine == run.machine);
+        let own = own.ok_or_else(|| {
+            usage(format!("the hub shows no order of anybody on the staff list for {} in job {job}", run.name))
+                .now("give it anew yourself: fernwart run SCRIPT MACHINE")
+        })?;
+        match first {
+            None => first = Some(own),
+            Some(first) if (&first.order.action, first.order.key) == (&own.order.action, own.order.key) => {}
+            Some(_) => return Err(usage(format!("the orders of job {job} are not all the same"))),
+        }
+    }
+    first.ok_or_else(|| usage(format!("job {job} has no runs")))
+}
+
+/// Nobody repeats unasked what may have been done already.
+fn unknown(wanted: &[RunRow], manifest: &Manifest, allowed: bool) -> Result<(), Failure> {
+    let unclear = |run: &&RunRow| run.outcome == Some(Outcome::Interrupted) || run.state.as_raw() == "expired";
+    let names: Vec<&str> = wanted.iter().filter(unclear).map(|run| run.name.as_str()).collect();
+    if names.is_empty() || manifest.retry_safe || allowed {
+        return Ok(());
+    }
+    let (count, names) = (names.len(), names.join(" "));
+    let what = format!("on {count} machine(s) nobody knows how it ended, and {} is not safe to repeat: {names}", manifest.name);
+    Err(usage(what).now("look there first; then: add --unknown"))
+}
+
+/// The machines as the hub knows them now; named as when the order was given.
+async fn reached(
+    session: &mut Session,
+    wanted: &[RunRow],
+    given: &HashMap<RunId, Given>,
+) -> Result<Vec<MachineRow>, Failure> {
+    let mut machines = session.machines().await?;
+    machines.retain(|row| wanted.iter().any(|run| run.machine == row.id));
+    for row in &machines {
+        let run = wanted.iter().find(|run| run.machine == row.id);
+        let then = run.and_then(|run| given.get(&run.run)).map(|given| &given.order.machine_name);
+        if let Some(then) = then.filter(|then| **then != row.name) {
+            eprintln!("{} was called {then} when the order was given", row.name);
+        }
+    }
+    Ok(machines)
+}

@@ -1,0 +1,166 @@
+//! What a run's news look like while they come, and how a run ended in words.
+
+use super::super::output::{Shape, json_text, moment};
+use super::super::{Exit, Failure, say};
+use fernwart_client::Answer;
+use fernwart_protocol::document::Receipt;
+use fernwart_protocol::script::RunReport;
+use fernwart_protocol::staff::MachineRow;
+use fernwart_protocol::text::escaped;
+use fernwart_protocol::to_hub::{Note, Stream};
+use serde_json::json;
+use std::io::Write;
+use std::time::Duration;
+
+/// Where news are written as they come.
+pub(super) struct Screen {
+    shape: Shape,
+    one: bool,
+    at_line_start: bool,
+}
+
+impl Screen {
+    pub(super) fn new(shape: Shape, one: bool) -> Self {
+        Self { shape, one, at_line_start: true }
+    }
+
+    pub(super) fn note(&mut self, row: &MachineRow, note: &Note) -> Result<(), Failure> {
+        if self.shape != Shape::Table {
+            return Ok(());
+        }
+        let name = row.name.as_str();
+        match note {
+            Note::Output(stream, bytes) if self.one => self.output(*stream, bytes.as_bytes())?,
+            Note::Output(..) => {}
+            Note::Asking(until) => eprintln!("{name}  asking the customer (until {})", clock(*until)),
+            Note::Allowed(by, at) => eprintln!("{name}  allowed by \"{by}\" at {}", clock(*at)),
+            Note::Window(at) => eprintln!("{name}  waits for the customer's window at {}", clock(*at)),
+            Note::Turn => eprintln!("{name}  waits for its turn"),
+        }
+        Ok(())
+    }
+
+    /// A machine that is away: its order waits.
+    pub(super) fn held(&mut self, row: &MachineRow, life: Duration) -> Result<(), Failure> {
+        let until = fernwart_client::now().saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+        match self.shape {
+            Shape::Table => say(&format!(
+                "{}  queued: away; it gets the order when it returns, until {}\n",
+                row.name,
+                moment(until)
+            )),
+            Shape::Jsonl | Shape::Json => {
+                let line = json!({"v": 1, "type": "result", "machine": row.name, "id": row.id,
+                    "customer": row.customer_name.as_raw(), "status": "queued", "until": until});
+                say(&(json_text(&line) + "\n"))
+            }
+            Shape::Csv => say(&format!("{},queued,,\n", row.name)),
+            Shape::Name => Ok(Exit::Done),
+        }
+        .map(drop)
+    }
+
+    /// Live output of one machine, with whatever could move a cursor escaped.
+    fn output(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Failure> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut shown = String::new();
+        for piece in text.split_inclusive('\n') {
+            let line = piece.strip_suffix('\n');
+            shown += &escaped(line.unwrap_or(piece));
+            if line.is_some() {
+                shown.push('\n');
+            }
+        }
+        self.at_line_start = shown.ends_with('\n');
+        match stream {
+            Stream::Out => drop(say(&shown)?),
+            Stream::Err => std::io::stderr().write_all(shown.as_bytes())?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn result(&mut self, row: &MachineRow, answer: &Answer) -> Result<(), Failure> {
+        match self.shape {
+            Shape::Table => {
+                if !self.at_line_start {
+                    say("\n")?;
+                    self.at_line_start = true;
+                }
+                say(&in_a_line(row, answer)).map(drop)
+            }
+            Shape::Jsonl | Shape::Json => {
+                say(&(json_text(&super::super::diagnose::result_line(row, answer)) + "\n")).map(drop)
+            }
+            Shape::Name => match answer {
+                Answer::Ran(report, _) if report.is_well() => Ok(()),
+                _ => say(&format!("{}\n", row.name)).map(drop),
+            },
+            Shape::Csv => {
+                let (status, code, why) = super::super::diagnose::status(answer);
+                let why = why.unwrap_or_default().replace('"', "\"\"");
+                say(&format!("{},{status},{},\"{why}\"\n", row.name, code.unwrap_or_default())).map(drop)
+            }
+        }
+    }
+}
+
+fn clock(at: i64) -> String {
+    let at = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    at.strftime("%H:%M").to_string()
+}
+
+/// How a run ended, in half a sentence.
+pub(crate) fn ran_in_words(report: &RunReport) -> String {
+    use fernwart_protocol::script::Stopped;
+    let how = match (report.stopped, report.exit, report.signal) {
+        (Some(Stopped::Time), ..) => "stopped: its time was over".to_owned(),
+        (Some(Stopped::Memory), ..) => "stopped: it used too much memory".to_owned(),
+        (Some(Stopped::Processes), ..) => "stopped: it had too many processes".to_owned(),
+        (Some(Stopped::Disk), ..) => "stopped: it was filling the disk".to_owned(),
+        (Some(Stopped::Output), ..) => "stopped: it wrote too much".to_owned(),
+        (Some(Stopped::Cancelled), ..) => "stopped: taken back".to_owned(),
+        (None, Some(0), _) => "done".to_owned(),
+        (None, Some(code), _) => match &report.means {
+            Some(means) => format!("exit {code}: {}", escaped(&means.en)),
+            None => format!("exit {code}"),
+        },
+        (None, None, signal) => format!("ended by signal {}", signal.unwrap_or_default()),
+    };
+    let took = format!("{how} in {:.1} s", report.took_ms as f64 / 1000.0);
+    let checks = match (&report.before, &report.after) {
+        _ if report.dry_run => " · nothing was changed".to_owned(),
+        (_, Some(after)) if !after.is_empty() => {
+            let all: Vec<_> = after.iter().map(|finding| escaped(&finding.cause.en)).collect();
+            format!(" · still not well: {}", all.join("; "))
+        }
+        (Some(before), Some(_)) if !before.is_empty() => {
+            let mut ids: Vec<_> = before.iter().map(|finding| escaped(&finding.id)).collect();
+            ids.dedup();
+            format!(" · {} run again: ok", ids.join(", "))
+        }
+        _ => String::new(),
+    };
+    let redacted = match report.redacted {
+        0 => String::new(),
+        count => format!(" · {count} secret(s) taken out"),
+    };
+    took + &checks + &redacted
+}
+
+fn in_a_line(row: &MachineRow, answer: &Answer) -> String {
+    let name = row.name.as_str();
+    match answer {
+        Answer::Ran(report, receipt) => {
+            format!("{name}  {}\nReceipt {} signed by {name}.\n", ran_in_words(report), short(receipt))
+        }
+        _ => {
+            let (status, code, why) = super::super::diagnose::status(answer);
+            let code = code.map(|code| format!("     [{code}]")).unwrap_or_default();
+            format!("{name}  {}: {}{code}\n", status.replace('_', " "), why.unwrap_or_default())
+        }
+    }
+}
+
+fn short(receipt: &Receipt) -> String {
+    receipt.run.to_string().get(..8).unwrap_or_default().to_owned()
+}
