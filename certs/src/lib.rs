@@ -37,6 +37,11 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(out)
 }
 
+/// Bytes as small hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// SHA-256 of what comes in pieces.
 pub struct Sha256(Context);
 

@@ -54,7 +54,7 @@ impl Shopkeepers {
     async fn open(&self, k: usize) -> (Files, Trusted, Catalogue) {
         let mut draft = self.first_draft(k as u64);
         for approver in self.approvers.iter().take(k) {
-            draft.sign(approver, None, None).expect("signed");
+            draft.sign(approver, None, None, NOW).expect("signed");
         }
         publish(&draft, None, &self.hub, NOW).await.expect("published")
     }
@@ -70,7 +70,7 @@ impl Shopkeepers {
         let mut draft = Draft::next(&before, &contents(name), None, now).expect("a draft");
         let root = root_of(trusted);
         for signer in signers {
-            draft.sign(&self.approvers[*signer], Some(&root.signed), None).expect("signed");
+            draft.sign(&self.approvers[*signer], Some(&root.signed), None, now).expect("signed");
         }
         publish(&draft, Some(trusted), &self.hub, now).await
     }
@@ -122,8 +122,8 @@ async fn the_same_key_twice_counts_once() {
     let before = hub.view().expect("a catalogue");
     let root = root_of(&hub);
     let mut draft = Draft::next(&before, &contents("two"), None, NOW + DAY).expect("a draft");
-    draft.sign(&shop.approvers[0], Some(&root.signed), None).expect("signed");
-    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed), None), Err(SignError::AlreadySigned)));
+    draft.sign(&shop.approvers[0], Some(&root.signed), None, NOW).expect("signed");
+    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed), None, NOW), Err(SignError::AlreadySigned)));
     let again = draft.targets.signatures[0].clone();
     draft.targets.signatures.push(again);
     assert_eq!(draft.progress(Some(&root.signed)).have, 1);
@@ -136,15 +136,62 @@ async fn the_same_key_twice_counts_once() {
         targets.keyids.push(first);
     }
     // Whoever signs is shown one list of approvers, so two that differ are not signed.
-    assert!(matches!(doubled.sign(&shop.approvers[0], None, None), Err(SignError::NewRoot)));
+    assert!(matches!(doubled.sign(&shop.approvers[0], None, None, NOW), Err(SignError::NewRoot)));
     if let Some(root) = &mut doubled.root {
         let targets = root.signed.roles[&tough::schema::RoleType::Targets].clone();
         root.signed.roles.insert(tough::schema::RoleType::Root, targets);
     }
-    doubled.sign(&shop.approvers[0], None, None).expect("signed");
-    doubled.sign(&shop.approvers[1], None, None).expect("signed");
+    doubled.sign(&shop.approvers[0], None, None, NOW).expect("signed");
+    doubled.sign(&shop.approvers[1], None, None, NOW).expect("signed");
     let result = publish(&doubled, None, &shop.hub, NOW).await;
     assert!(matches!(&result, Err(PublishError::Refused(e)) if matches!(**e, CatalogueError::KeyTwice)), "{result:?}");
+}
+
+#[tokio::test]
+async fn nobody_signs_what_is_not_shown_or_lasts_for_ever() {
+    let shop = Shopkeepers::new(3);
+    let (_, hub, _) = shop.open(2).await;
+    let before = hub.view().expect("a catalogue");
+    let root = root_of(&hub).signed;
+    let approvers: Vec<_> = shop.approvers.iter().map(|key| key.public()).collect();
+    let next = NextRoot { approvers, threshold: 2 };
+    let draft = || {
+        let draft = Draft::next(&before, &contents("two"), None, NOW).expect("a draft");
+        draft.with_root(&root, &next, NOW).expect("a root")
+    };
+    let sign = |mut draft: Draft| draft.sign(&shop.approvers[0], Some(&root), None, NOW);
+    sign(draft()).expect("as it was made, it is signed");
+    let years = |years: i64| jiff::Timestamp::from_millisecond(NOW + years * 366 * DAY).expect("a time");
+    let crooked = |change: &dyn Fn(&mut Draft, &mut tough::schema::Root)| {
+        let mut draft = draft();
+        let mut root = draft.root.take().expect("a root");
+        change(&mut draft, &mut root.signed);
+        draft.root = Some(root);
+        sign(draft).expect_err("not signed")
+    };
+    assert!(matches!(crooked(&|draft, _| draft.targets.signed.expires = years(2)), SignError::Lasts { .. }));
+    assert!(matches!(crooked(&|_, root| root.expires = years(4)), SignError::Lasts { .. }));
+    let beside = || ("more".to_owned(), serde_json::json!("unseen"));
+    assert!(matches!(crooked(&|draft, _| drop(draft.targets.signed._extra.extend([beside()]))), SignError::Unread("targets")));
+    assert!(matches!(crooked(&|_, root| drop(root._extra.extend([beside()]))), SignError::Unread("root")));
+    let hidden = |_: &mut Draft, root: &mut tough::schema::Root| {
+        for role in root.roles.values_mut() {
+            role._extra.extend([beside()]);
+        }
+    };
+    assert!(matches!(crooked(&hidden), SignError::Unread("root")));
+    let idle = |_: &mut Draft, root: &mut tough::schema::Root| {
+        let (id, key) = root.keys.iter().next().map(|(id, key)| (id.clone(), key.clone())).expect("a key");
+        let mut other = id.to_vec();
+        other.reverse();
+        root.keys.insert(other.into(), key);
+    };
+    assert!(matches!(crooked(&idle), SignError::Unread("root")));
+    // Whoever signs reads who approves, and for how long.
+    let lines = draft().changes(Some(&before)).expect("readable");
+    assert!(lines[0].starts_with("root 2: 2 of 3 approvers must sign, good until 20"), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("approver fwa1-")).count(), 3, "{lines:?}");
+    assert!(lines.last().is_some_and(|line| line.starts_with("good until 20")), "{lines:?}");
 }
 
 #[tokio::test]
@@ -156,9 +203,9 @@ async fn nobody_approves_their_own_proposal_when_two_must_sign() {
     let root = root_of(&hub);
     let own = shop.approvers[0].public();
     let mut draft = Draft::next(&before, &contents("two"), Some(&own), NOW + DAY).expect("a draft");
-    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed), None), Err(SignError::OwnProposal)));
-    draft.sign(&shop.approvers[1], Some(&root.signed), None).expect("signed");
-    draft.sign(&shop.approvers[2], Some(&root.signed), None).expect("signed");
+    assert!(matches!(draft.sign(&shop.approvers[0], Some(&root.signed), None, NOW), Err(SignError::OwnProposal)));
+    draft.sign(&shop.approvers[1], Some(&root.signed), None, NOW).expect("signed");
+    draft.sign(&shop.approvers[2], Some(&root.signed), None, NOW).expect("signed");
     let (mut files, _, _) = publish(&draft, Some(&hub), &shop.hub, NOW + DAY).await.expect("published");
     advance(&machine, &files).await.expect("believed");
 
@@ -311,17 +358,17 @@ async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
     };
     // New ones alone do not suffice: the old root's approvers must agree.
     let mut alone = draft(None);
-    alone.sign(&newcomer, Some(&in_force), Some(&before)).expect("signed");
-    alone.sign(&shop.approvers[1], Some(&in_force), Some(&before)).expect("signed");
+    alone.sign(&newcomer, Some(&in_force), Some(&before), NOW).expect("signed");
+    alone.sign(&shop.approvers[1], Some(&in_force), Some(&before), NOW).expect("signed");
     assert_eq!((alone.progress(Some(&in_force)).have, alone.progress(Some(&in_force)).need), (1, 2));
     assert!(matches!(publish(&alone, Some(&hub), &shop.hub, NOW + DAY).await, Err(PublishError::Unsigned { .. })));
     // Whoever proposed it does not sign it, and strangers cannot.
     let mut own = draft(Some(&proposer));
-    let signed = own.sign(&shop.approvers[0], Some(&in_force), Some(&before));
+    let signed = own.sign(&shop.approvers[0], Some(&in_force), Some(&before), NOW);
     assert!(matches!(signed, Err(SignError::OwnProposal)), "{signed:?}");
-    assert!(matches!(own.sign(&key(), Some(&in_force), Some(&before)), Err(SignError::NotAnApprover)));
+    assert!(matches!(own.sign(&key(), Some(&in_force), Some(&before), NOW), Err(SignError::NotAnApprover)));
     for approver in [&shop.approvers[1], &shop.approvers[2]] {
-        own.sign(approver, Some(&in_force), Some(&before)).expect("signed");
+        own.sign(approver, Some(&in_force), Some(&before), NOW).expect("signed");
     }
     let (files, hub, after) = publish(&own, Some(&hub), &shop.hub, NOW + DAY).await.expect("published");
     assert_eq!((after.versions.root, after.approvers.len(), after.threshold), (2, 3, 2));
@@ -329,10 +376,10 @@ async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
     // From now on the one who went counts for nothing, and the newcomer counts.
     let mut third = Draft::next(&after, &contents("three"), None, NOW + 2 * DAY).expect("a draft");
     let in_force = root_of(&hub).signed;
-    let gone = third.sign(&shop.approvers[0], Some(&in_force), Some(&after));
+    let gone = third.sign(&shop.approvers[0], Some(&in_force), Some(&after), NOW);
     assert!(matches!(gone, Err(SignError::NotAnApprover)), "{gone:?}");
-    third.sign(&newcomer, Some(&in_force), Some(&after)).expect("signed");
-    third.sign(&shop.approvers[1], Some(&in_force), Some(&after)).expect("signed");
+    third.sign(&newcomer, Some(&in_force), Some(&after), NOW).expect("signed");
+    third.sign(&shop.approvers[1], Some(&in_force), Some(&after), NOW).expect("signed");
     let (files, _, _) = publish(&third, Some(&hub), &shop.hub, NOW + 2 * DAY).await.expect("published");
     let (_, catalogue) = advance(&machine, &files).await.expect("followed");
     assert_eq!(catalogue.shop.name.as_raw(), "three");

@@ -4,13 +4,12 @@
 //! read it on a computer that has no link to anything.
 
 use super::{
-    ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, hex, in_days, proposer_id, sign_role, tuf_key, tuf_key_id,
+    ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, in_days, proposer_id, tuf_key, tuf_key_id,
     unsigned, version,
 };
 use crate::catalogue::{
-    Approved, Catalogue, Contact, Hub, PROPOSER, Shop, StaffEntry, StaffList, VERSION, public_key, scripts, target,
+    Approved, Catalogue, Hub, PROPOSER, Shop, StaffList, VERSION, scripts, target,
 };
-use crate::identity::{SigningKey, verify};
 use crate::sha256;
 use fernwart_protocol::document::{Document, UnixMs};
 use fernwart_protocol::id::{Digest, PublicKey};
@@ -18,8 +17,8 @@ use fernwart_protocol::script::{Bundle, BundleName, FileName, Manifest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use tough::TargetName;
-use tough::schema::decoded::{Decoded, Hex};
-use tough::schema::{Hashes, Role, RoleKeys, RoleType, Root, Signature, Signed, Target, Targets};
+use tough::schema::decoded::Decoded;
+use tough::schema::{Hashes, Role, RoleKeys, RoleType, Root, Signed, Target, Targets};
 
 /// What a draft proposes: all targets.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,22 +84,6 @@ pub struct Proposed {
     pub files: BTreeMap<FileName, String>,
 }
 
-/// Signatures so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Valid signatures of different approvers.
-    pub have: u64,
-    /// How many it takes.
-    pub need: u64,
-}
-
-impl Progress {
-    /// Whether it can be published.
-    pub fn is_complete(&self) -> bool {
-        self.have >= self.need
-    }
-}
-
 /// A key may not sign a draft.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
@@ -124,6 +107,17 @@ pub enum SignError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// It is to last longer than such a thing does.
+    #[error("the draft is to last until {end}, and {days} days are the most")]
+    Lasts {
+        /// Until when.
+        end: jiff::Timestamp,
+        /// How long it may last.
+        days: i64,
+    },
+    /// Something would be signed that nobody is shown.
+    #[error("the draft's {0} hold something that is not shown")]
+    Unread(&'static str),
     /// It brings a root that does not follow the one in force.
     #[error("the draft brings a root that does not follow the one in force")]
     NewRoot,
@@ -387,278 +381,4 @@ impl Draft {
         }
         Ok(new)
     }
-
-    /// The root whose keys must sign: the draft's own, else the one in force.
-    fn ruling<'a>(&'a self, in_force: Option<&'a Root>) -> Option<&'a Root> {
-        self.root.as_ref().map(|root| &root.signed).or(in_force)
-    }
-
-    /// Adds one approver's signature.
-    ///
-    /// # Errors
-    /// When this key may not sign this draft.
-    pub fn sign(
-        &mut self,
-        key: &SigningKey,
-        in_force: Option<&Root>,
-        before: Option<&Catalogue>,
-    ) -> Result<(), SignError> {
-        self.new_scripts(before)?;
-        if let Some(root) = &self.root
-            && !is_next(&root.signed, in_force)
-        {
-            return Err(SignError::NewRoot);
-        }
-        let id = tuf_key_id(&key.public())?;
-        let counts = |asked: &Asked<'_>| asked.keys.contains(&id);
-        let asked = self.asked(in_force);
-        if !asked.iter().any(counts) {
-            return Err(SignError::NotAnApprover);
-        }
-        let proposer = self.targets.signed._extra.get(PROPOSER).and_then(serde_json::Value::as_str);
-        let alone = asked.iter().all(|asked| asked.need <= 1);
-        if !alone && proposer == Some(hex(id.as_ref()).as_str()) {
-            return Err(SignError::OwnProposal);
-        }
-        let (targets, root) = (
-            asked.iter().any(|asked| asked.of == Of::Targets && counts(asked)),
-            asked.iter().any(|asked| asked.of == Of::Root && counts(asked)),
-        );
-        if self.has_signed(&id) {
-            return Err(SignError::AlreadySigned);
-        }
-        if targets {
-            self.targets.signatures.push(sign_role(&self.targets.signed, key)?);
-        }
-        if let Some(new) = self.root.as_mut().filter(|_| root) {
-            new.signatures.push(sign_role(&new.signed, key)?);
-        }
-        Ok(())
-    }
-
-    fn has_signed(&self, id: &Decoded<Hex>) -> bool {
-        let root = self.root.iter().flat_map(|root| &root.signatures);
-        self.targets.signatures.iter().chain(root).any(|signature| signature.keyid == *id)
-    }
-
-    /// Whose signatures it takes, and how many: the targets' approvers by the
-    /// root that will rule, and of a next root both its own and the former
-    /// root's approvers (TUF 5.3.4).
-    fn asked<'a>(&'a self, in_force: Option<&'a Root>) -> Vec<Asked<'a>> {
-        let new = self.root.as_ref().map(|root| &root.signed);
-        let of = |of, root: Option<&'a Root>, role| {
-            let keys = root?.roles.get(&role)?;
-            Some(Asked { of, root: root?, keys: &keys.keyids, need: keys.threshold.get() })
-        };
-        let former = new.and(in_force);
-        [
-            of(Of::Targets, new.or(in_force), RoleType::Targets),
-            of(Of::Root, new, RoleType::Root),
-            of(Of::Root, former, RoleType::Root),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    /// Drops signatures that do not hold, so that none can stand in the way of
-    /// a good one.
-    pub fn keep_valid(&mut self, in_force: Option<&Root>) {
-        let Some(ruling) = self.ruling(in_force).cloned() else { return };
-        let form = self.targets.signed.canonical_form().unwrap_or_default();
-        self.targets.signatures.retain(|signature| holds(&ruling, signature, &form));
-        if let Some(own) = &mut self.root {
-            let form = own.signed.canonical_form().unwrap_or_default();
-            let by = |root: &Root, signature: &Signature| holds(root, signature, &form);
-            own.signatures
-                .retain(|signature| by(&ruling, signature) || in_force.is_some_and(|former| by(former, signature)));
-        }
-    }
-
-    /// Takes over signatures of the same draft that others have collected.
-    pub fn merge(&mut self, other: &Self) {
-        fn add(mine: &mut Vec<Signature>, theirs: &[Signature]) {
-            for signature in theirs {
-                if !mine.iter().any(|known| known.keyid == signature.keyid) {
-                    mine.push(signature.clone());
-                }
-            }
-        }
-        let root = |draft: &Self| draft.root.as_ref().map(|root| root.signed.clone());
-        if self.targets.signed != other.targets.signed || root(self) != root(other) {
-            return;
-        }
-        add(&mut self.targets.signatures, &other.targets.signatures);
-        if let (Some(mine), Some(theirs)) = (&mut self.root, &other.root) {
-            add(&mut mine.signatures, &theirs.signatures);
-        }
-    }
-
-    /// Valid signatures so far. Invalid ones count for nothing.
-    pub fn progress(&self, in_force: Option<&Root>) -> Progress {
-        let targets = self.targets.signed.canonical_form().unwrap_or_default();
-        let root = self.root.as_ref().map(|root| root.signed.canonical_form().unwrap_or_default());
-        let none: &[Signature] = &[];
-        let count = |asked: &Asked<'_>| {
-            let (signatures, form) = match asked.of {
-                Of::Targets => (self.targets.signatures.as_slice(), targets.as_slice()),
-                Of::Root => (
-                    self.root.as_ref().map_or(none, |root| root.signatures.as_slice()),
-                    root.as_deref().unwrap_or_default(),
-                ),
-            };
-            let valid = |id: &&Decoded<_>| {
-                let signature = signatures.iter().find(|signature| signature.keyid == **id);
-                signature.is_some_and(|signature| holds(asked.root, signature, form))
-            };
-            asked.keys.iter().filter(valid).count() as u64
-        };
-        let asked = self.asked(in_force);
-        let missing = asked.iter().map(|asked| asked.need.saturating_sub(count(asked))).max();
-        let need = asked.iter().map(|asked| asked.need).max();
-        match (missing, need) {
-            // More than needed is told as it is, where nothing else is asked.
-            (Some(0), Some(need)) => {
-                Progress { have: asked.first().map_or(need, |first| count(first).max(need)), need }
-            }
-            (Some(missing), Some(need)) => Progress { have: need - missing, need },
-            _ => Progress { have: 0, need: u64::MAX },
-        }
-    }
-
-    /// What a published catalogue's successor changes, line by line, for the
-    /// eyes of whoever is about to sign.
-    ///
-    /// # Errors
-    /// When the draft's files are not what its targets say.
-    pub fn changes(&self, before: Option<&Catalogue>) -> Result<Vec<String>, SignError> {
-        let new = self.contents()?;
-        let old = before.map(Contents::of);
-        let mut lines = Vec::new();
-        if let Some(root) = &self.root {
-            let role = root.signed.roles.get(&RoleType::Targets);
-            let (k, n) = role.map_or((0, 0), |role| (role.threshold.get(), role.keyids.len()));
-            lines.push(format!("root {}: {k} of {n} approvers must sign", root.signed.version));
-            if let Some(before) = before {
-                lines.extend(approvers_changed(&root.signed, before));
-            }
-        }
-        let entries = |contents: Option<&Contents>| contents.map(|c| c.staff.staff.clone()).unwrap_or_default();
-        let (old_staff, new_staff) = (entries(old.as_ref()), entries(Some(&new)));
-        for entry in &new_staff {
-            match old_staff.iter().find(|known| known.key == entry.key) {
-                None => lines.push(format!("+ staff {}", described(entry))),
-                Some(known) if known != entry => {
-                    lines.push(format!("~ staff {} (was {})", described(entry), described(known)));
-                }
-                Some(_) => {}
-            }
-        }
-        for entry in old_staff.iter().filter(|known| !new_staff.iter().any(|entry| entry.key == known.key)) {
-            lines.push(format!("- staff {}", described(entry)));
-        }
-        for script in self.new_scripts(before)? {
-            let known = old.as_ref().is_some_and(|contents| contents.scripts.contains_key(&script.bundle.name));
-            let sign = if known { '~' } else { '+' };
-            lines.push(format!("{sign} script {}", script_in_words(&script.manifest)));
-        }
-        for (name, approved) in old.iter().flat_map(|contents| &contents.scripts) {
-            if !new.scripts.contains_key(name) {
-                lines.push(format!("- script {name} {}", approved.version));
-            }
-        }
-        if old.as_ref().map(|c| &c.hub) != Some(&new.hub) {
-            let addresses: Vec<_> = new.hub.addresses.iter().map(ToString::to_string).collect();
-            lines.push(format!("~ hub at {}", addresses.join(", ")));
-            lines.extend(new.hub.ca.iter().map(|pin| format!("    CA {pin}")));
-            lines.extend(new.hub.evidence_keys.iter().map(|key| format!("    evidence key {key}")));
-        }
-        if old.as_ref().map(|c| &c.shop) != Some(&new.shop) {
-            let contact = |c: &Contact| format!("{} {} {}", c.name, c.phone, c.mail).trim().to_owned();
-            let contacts: Vec<_> = new.shop.contacts.iter().map(contact).collect();
-            let parts = [new.shop.name.to_string(), contacts.join(", "), new.shop.hours.to_string()];
-            let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-            lines.push(format!("~ shop {}", parts.join(" · ")));
-        }
-        Ok(lines)
-    }
-}
-
-/// Whether a key of this root has made a signature over these bytes.
-/// Which role somebody is asked to sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Of {
-    Targets,
-    Root,
-}
-
-/// Whose signatures a role of a draft takes.
-struct Asked<'a> {
-    of: Of,
-    /// The root that names them.
-    root: &'a Root,
-    keys: &'a [Decoded<Hex>],
-    need: u64,
-}
-
-fn holds(root: &Root, signature: &Signature, form: &[u8]) -> bool {
-    let public = root.keys.get(&signature.keyid).and_then(crate::catalogue::public_key);
-    let bytes = <[u8; 64]>::try_from(signature.sig.as_ref());
-    public
-        .zip(bytes.ok())
-        .is_some_and(|(public, bytes)| verify(&public, form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
-}
-
-/// Who may approve from this root on, and who may not any more.
-fn approvers_changed(root: &Root, before: &Catalogue) -> Vec<String> {
-    let ids = root.roles.get(&RoleType::Targets).map(|role| role.keyids.as_slice()).unwrap_or_default();
-    let new: Vec<PublicKey> = ids.iter().filter_map(|id| public_key(root.keys.get(id)?)).collect();
-    let old: Vec<PublicKey> = before.approvers.values().copied().collect();
-    let added = new.iter().filter(|key| !old.contains(key)).map(|key| format!("+ approver fwa1-{key}"));
-    let taken = old.iter().filter(|key| !new.contains(key)).map(|key| format!("- approver fwa1-{key}"));
-    added.chain(taken).collect()
-}
-
-fn script_in_words(manifest: &Manifest) -> String {
-    let mut parts = vec![format!("privilege {}", manifest.privilege.as_str())];
-    if !manifest.writes.is_empty() {
-        parts.push(format!("writes {}", manifest.writes.join(" ")));
-    }
-    if manifest.network {
-        parts.push("uses the network".to_owned());
-    }
-    if manifest.services {
-        parts.push("speaks to the system's services".to_owned());
-    }
-    format!("{} {}: {} ({})", manifest.name, manifest.version, manifest.title.en, parts.join(", "))
-}
-
-fn described(entry: &StaffEntry) -> String {
-    use crate::catalogue::Customers;
-    let reach = match &entry.customers {
-        Customers::All => "all customers".to_owned(),
-        Customers::Only(some) => {
-            let ids: Vec<_> = some.iter().map(ToString::to_string).collect();
-            format!("only customers {}", ids.join(" "))
-        }
-    };
-    let until = jiff::Timestamp::from_millisecond(entry.until)
-        .map(|at| at.strftime("%Y-%m-%d").to_string())
-        .unwrap_or_default();
-    format!("{}: {}, {reach}, until {until}, key {}", entry.name, entry.role.as_str(), entry.key)
-}
-
-/// Whether a root is what it is shown as to whoever signs: the next one, with the
-/// same approvers for root and targets, and all else as in the one in force.
-/// Without one in force only a first root is.
-fn is_next(root: &Root, in_force: Option<&Root>) -> bool {
-    let one_list = root.roles.get(&RoleType::Root) == root.roles.get(&RoleType::Targets);
-    let Some(before) = in_force else { return one_list && root.version.get() == 1 };
-    let kept =
-        [RoleType::Snapshot, RoleType::Timestamp].iter().all(|role| root.roles.get(role) == before.roles.get(role));
-    one_list
-        && kept
-        && root.roles.len() == before.roles.len()
-        && root.version.get() == before.version.get() + 1
-        && root.consistent_snapshot == before.consistent_snapshot
 }

@@ -6,16 +6,20 @@
 //! A draft is one JSON file that people can hand around. Signatures of several
 //! people are collected on the very roles that machines will verify.
 
+mod changes;
 mod draft;
 pub mod past;
 mod protected;
 mod publish;
+mod signatures;
 
-pub use draft::{Contents, Draft, FirstRoot, NextRoot, Progress, Proposed, SignError};
+pub use draft::{Contents, Draft, FirstRoot, NextRoot, Proposed, SignError};
 pub use protected::{ProtectError, ProtectedKey};
 pub use publish::{HubRoles, PublishError, freshen, publish};
+pub use signatures::Progress;
 
 use crate::catalogue::{CatalogueError, Trusted};
+use crate::hex;
 use crate::identity::SigningKey;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::PublicKey;
@@ -72,10 +76,6 @@ fn tuf_key_id(public: &PublicKey) -> Result<Decoded<Hex>, Unwritable> {
 /// When tough cannot write the key.
 pub fn proposer_id(public: &PublicKey) -> Result<String, Unwritable> {
     Ok(hex(tuf_key_id(public)?.as_ref()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn sign_role<T: Role>(role: &T, key: &SigningKey) -> Result<Signature, Unwritable> {

@@ -26,6 +26,7 @@ pub use view::{Approved, Catalogue, Expiries};
 #[cfg(feature = "approve")]
 pub(crate) use view::{VERSION, scripts};
 
+use crate::hex;
 use crate::sha256;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
@@ -255,9 +256,6 @@ fn refuse_own_approval(
 /// Where a draft's proposer stands in the targets: an approver's key id.
 pub const PROPOSER: &str = "proposer";
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// A folder that tough writes into while it verifies and that is then gone.
 ///

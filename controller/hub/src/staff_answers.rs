@@ -560,6 +560,10 @@ async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
     if !follows(&draft) {
         return Err(Denial::CatalogueRefused);
     }
+    let newest = shared.published.catalogue().map(|catalogue| catalogue.versions.targets);
+    if newest.is_some_and(|newest| draft.targets.signed.version.get() != newest + 1) {
+        return Err(Denial::CatalogueStale);
+    }
     draft.keep_valid(Some(&root));
     let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
     if let Some(known) = shared.store.draft(&id).await.map_err(|error| shared.denial(&error))?
@@ -588,10 +592,27 @@ async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
     shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await.map_err(|error| shared.denial(&error))?;
     info!(timestamp, "a new catalogue is published");
     let Some(catalogue) = shared.published.catalogue() else { return Err(Denial::NoCatalogue) };
+    drop_overtaken(shared, catalogue.versions.targets).await;
     shared.presence.cut_staff(|key| catalogue.staff.find(key).is_none());
     shared.admitted.notify_waiters();
     shared.presence.catalogue_changed(timestamp).await;
     Ok(())
+}
+
+/// Lets go of drafts that no longer follow what is published.
+async fn drop_overtaken(shared: &Shared, published: u64) {
+    let drafts = match shared.store.drafts().await {
+        Ok(drafts) => drafts,
+        Err(error) => return warn!(%error, "drafts cannot be read"),
+    };
+    let overtaken = |bytes: &[u8]| {
+        serde_json::from_slice::<Draft>(bytes).is_ok_and(|draft| draft.targets.signed.version.get() <= published)
+    };
+    for (id, _) in drafts.iter().filter(|(_, bytes)| overtaken(bytes)) {
+        if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await {
+            warn!(draft = %id, %error, "an overtaken draft could not be let go");
+        }
+    }
 }
 
 async fn health(shared: &Shared) -> Health {

@@ -247,7 +247,7 @@ fn sign_file(path: &Path, home: ApproverHome, yes: Option<&str>, place: &Place) 
         say_script(None, &script);
     }
     confirm(&draft, yes)?;
-    draft.sign(&place.unlock(home)?, None, None)?;
+    draft.sign(&place.unlock(home)?, None, None, now())?;
     write_draft_file(path, &draft)?;
     let progress = draft.progress(None);
     eprintln!("signed: {} of {} signatures", progress.have, progress.need);
@@ -336,7 +336,7 @@ async fn put(session: &Session, draft: &Draft) -> Result<(), Failure> {
 
 async fn sign_and_put(session: &Session, mut draft: Draft, key: &SigningKey) -> Result<Progress, Failure> {
     let root = root_in_force(session)?;
-    draft.sign(key, Some(&root), Some(&session.catalogue))?;
+    draft.sign(key, Some(&root), Some(&session.catalogue), now())?;
     put(session, &draft).await?;
     Ok(draft.progress(Some(&root)))
 }
@@ -561,6 +561,24 @@ fn say_difference(name: &str, old: &str, new: &str) {
     }
 }
 
+/// One draft that waits. One that was overtaken, or cannot be read, hides none
+/// of the others.
+fn waiting(draft: &Draft, catalogue: &Catalogue, root: &Root) -> Result<String, Failure> {
+    let id = draft.id().map_err(unwritable)?.to_string();
+    let short = id.get(..12).unwrap_or_default();
+    let version = draft.targets.signed.version.get();
+    if version != catalogue.versions.targets + 1 {
+        return Ok(format!("draft {short} · for version {version}: overtaken, it cannot be published any more\n"));
+    }
+    let progress = draft.progress(Some(root));
+    let mut out = format!("draft {short} · {} of {} signatures\n", progress.have, progress.need);
+    let lines = draft.changes(Some(catalogue)).unwrap_or_else(|error| vec![format!("! {}", chain(&error))]);
+    for line in lines {
+        out += &format!("  {}\n", fernwart_protocol::text::escaped(&line));
+    }
+    Ok(out)
+}
+
 fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         session.sync().await?;
@@ -591,17 +609,7 @@ fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {
         );
         let root = root_in_force(session)?;
         for draft in drafts(session).await? {
-            let id = draft.id().map_err(unwritable)?.to_string();
-            let progress = draft.progress(Some(&root));
-            out += &format!(
-                "draft {} · {} of {} signatures\n",
-                id.get(..12).unwrap_or_default(),
-                progress.have,
-                progress.need
-            );
-            for line in draft.changes(Some(&catalogue))? {
-                out += &format!("  {}\n", fernwart_protocol::text::escaped(&line));
-            }
+            out += &waiting(&draft, &catalogue, &root)?;
         }
         say(&out)
     })

@@ -176,8 +176,14 @@ impl From<BadTarget> for Failure {
 
 impl From<SignError> for Failure {
     fn from(error: SignError) -> Self {
-        Self::new(Exit::Refused, "FW-CAT-07", chain(&error))
-            .now("another approver must sign: fernwart catalogue sign --key DIR")
+        let now = match &error {
+            SignError::NotAnApprover | SignError::OwnProposal | SignError::AlreadySigned => {
+                "another approver must sign: fernwart catalogue sign --key DIR"
+            }
+            SignError::Lasts { .. } => "is this computer's clock right? If so: sign nothing, and propose it anew",
+            _ => "sign nothing; whoever proposed it proposes it anew",
+        };
+        Self::new(Exit::Refused, "FW-CAT-07", chain(&error)).now(now)
     }
 }
 

@@ -152,7 +152,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     match own {
         Some(home) => {
             println_err("  approver/   the key that approves; best kept on another computer or a stick");
-            draft.sign(&place.unlock(home)?, None, None)?;
+            draft.sign(&place.unlock(home)?, None, None, now())?;
             crate::cli::publish_first(&draft, place)?;
             println_err(
                 "One approver signs alone (1 of 1): whoever has that one key, and a link to the hub, can do everything.",

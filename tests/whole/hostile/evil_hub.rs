@@ -214,7 +214,7 @@ impl EvilHub {
         contents.staff.staff.push(entry);
         let mut draft = Draft::next(&before, &contents, None, fernwart_agent::now()).expect("a draft");
         let root = root_of(&self.trusted).expect("a root");
-        assert!(draft.sign(thief, Some(&root), None).is_err(), "the thief is no approver");
+        assert!(draft.sign(thief, Some(&root), None, fernwart_agent::now()).is_err(), "the thief is no approver");
         // What the hub's own program refuses to publish it puts together by hand:
         // an honest publication, with the targets put in the place of the approved.
         let honest = Draft::next(&before, &Contents::of(&before), None, fernwart_agent::now()).expect("a draft");

@@ -1,0 +1,110 @@
+//! What a draft changes, in words for whoever is about to sign it.
+
+use super::draft::{Contents, Draft, SignError};
+use crate::catalogue::{Catalogue, Contact, StaffEntry, public_key};
+use fernwart_protocol::id::PublicKey;
+use fernwart_protocol::script::Manifest;
+use tough::schema::{RoleType, Root};
+
+impl Draft {
+    /// What a published catalogue's successor changes, line by line, for the
+    /// eyes of whoever is about to sign.
+    ///
+    /// # Errors
+    /// When the draft's files are not what its targets say.
+    pub fn changes(&self, before: Option<&Catalogue>) -> Result<Vec<String>, SignError> {
+        let new = self.contents()?;
+        let old = before.map(Contents::of);
+        let mut lines = Vec::new();
+        if let Some(root) = &self.root {
+            let role = root.signed.roles.get(&RoleType::Targets);
+            let (k, n) = role.map_or((0, 0), |role| (role.threshold.get(), role.keyids.len()));
+            let until = day(root.signed.expires);
+            lines.push(format!("root {}: {k} of {n} approvers must sign, good until {until}", root.signed.version));
+            lines.extend(approvers(&root.signed, before));
+        }
+        let entries = |contents: Option<&Contents>| contents.map(|c| c.staff.staff.clone()).unwrap_or_default();
+        let (old_staff, new_staff) = (entries(old.as_ref()), entries(Some(&new)));
+        for entry in &new_staff {
+            match old_staff.iter().find(|known| known.key == entry.key) {
+                None => lines.push(format!("+ staff {}", described(entry))),
+                Some(known) if known != entry => {
+                    lines.push(format!("~ staff {} (was {})", described(entry), described(known)));
+                }
+                Some(_) => {}
+            }
+        }
+        for entry in old_staff.iter().filter(|known| !new_staff.iter().any(|entry| entry.key == known.key)) {
+            lines.push(format!("- staff {}", described(entry)));
+        }
+        for script in self.new_scripts(before)? {
+            let known = old.as_ref().is_some_and(|contents| contents.scripts.contains_key(&script.bundle.name));
+            let sign = if known { '~' } else { '+' };
+            lines.push(format!("{sign} script {}", script_in_words(&script.manifest)));
+        }
+        for (name, approved) in old.iter().flat_map(|contents| &contents.scripts) {
+            if !new.scripts.contains_key(name) {
+                lines.push(format!("- script {name} {}", approved.version));
+            }
+        }
+        if old.as_ref().map(|c| &c.hub) != Some(&new.hub) {
+            let addresses: Vec<_> = new.hub.addresses.iter().map(ToString::to_string).collect();
+            lines.push(format!("~ hub at {}", addresses.join(", ")));
+            lines.extend(new.hub.ca.iter().map(|pin| format!("    CA {pin}")));
+            lines.extend(new.hub.evidence_keys.iter().map(|key| format!("    evidence key {key}")));
+        }
+        if old.as_ref().map(|c| &c.shop) != Some(&new.shop) {
+            let contact = |c: &Contact| format!("{} {} {}", c.name, c.phone, c.mail).trim().to_owned();
+            let contacts: Vec<_> = new.shop.contacts.iter().map(contact).collect();
+            let parts = [new.shop.name.to_string(), contacts.join(", "), new.shop.hours.to_string()];
+            let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            lines.push(format!("~ shop {}", parts.join(" · ")));
+        }
+        lines.push(format!("good until {}", day(self.targets.signed.expires)));
+        Ok(lines)
+    }
+}
+
+/// Who may approve from this root on, each by key, and who may not any more.
+fn approvers(root: &Root, before: Option<&Catalogue>) -> Vec<String> {
+    let ids = root.roles.get(&RoleType::Targets).map(|role| role.keyids.as_slice()).unwrap_or_default();
+    let new: Vec<PublicKey> = ids.iter().filter_map(|id| public_key(root.keys.get(id)?)).collect();
+    let old: Vec<PublicKey> = before.map(|before| before.approvers.values().copied().collect()).unwrap_or_default();
+    let named = new.iter().map(|key| {
+        let sign = if before.is_some() && !old.contains(key) { '+' } else { ' ' };
+        format!("{sign} approver fwa1-{key}")
+    });
+    let taken = old.iter().filter(|key| !new.contains(key)).map(|key| format!("- approver fwa1-{key}"));
+    named.chain(taken).collect()
+}
+
+fn day(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
+fn script_in_words(manifest: &Manifest) -> String {
+    let mut parts = vec![format!("privilege {}", manifest.privilege.as_str())];
+    if !manifest.writes.is_empty() {
+        parts.push(format!("writes {}", manifest.writes.join(" ")));
+    }
+    if manifest.network {
+        parts.push("uses the network".to_owned());
+    }
+    if manifest.services {
+        parts.push("speaks to the system's services".to_owned());
+    }
+    format!("{} {}: {} ({})", manifest.name, manifest.version, manifest.title.en, parts.join(", "))
+}
+
+fn described(entry: &StaffEntry) -> String {
+    use crate::catalogue::Customers;
+    let reach = match &entry.customers {
+        Customers::All => "all customers".to_owned(),
+        Customers::Only(some) => {
+            let ids: Vec<_> = some.iter().map(ToString::to_string).collect();
+            format!("only customers {}", ids.join(" "))
+        }
+    };
+    let until = jiff::Timestamp::from_millisecond(entry.until).map(day).unwrap_or_default();
+    format!("{}: {}, {reach}, until {until}, key {}", entry.name, entry.role.as_str(), entry.key)
+}

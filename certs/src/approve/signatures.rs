@@ -1,0 +1,241 @@
+//! Signatures on a draft: who may give one, and when there are enough.
+
+use super::draft::{Draft, SignError};
+use super::{ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, in_days, sign_role, tuf_key, tuf_key_id};
+use crate::catalogue::{Catalogue, PROPOSER, public_key};
+use crate::hex;
+use crate::identity::{SigningKey, verify};
+use fernwart_protocol::document::UnixMs;
+use tough::schema::decoded::{Decoded, Hex};
+use tough::schema::{Role, RoleType, Root, Signature};
+
+/// Signatures so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Valid signatures of different approvers.
+    pub have: u64,
+    /// How many it takes.
+    pub need: u64,
+}
+
+impl Progress {
+    /// Whether it can be published.
+    pub fn is_complete(&self) -> bool {
+        self.have >= self.need
+    }
+}
+
+/// Which role somebody is asked to sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Targets,
+    Root,
+}
+
+/// Whose signatures a role of a draft takes.
+struct Asked<'a> {
+    of: Of,
+    /// The root that names them.
+    root: &'a Root,
+    keys: &'a [Decoded<Hex>],
+    need: u64,
+}
+
+impl Draft {
+    /// The root whose keys must sign: the draft's own, else the one in force.
+    fn ruling<'a>(&'a self, in_force: Option<&'a Root>) -> Option<&'a Root> {
+        self.root.as_ref().map(|root| &root.signed).or(in_force)
+    }
+
+    /// Adds one approver's signature.
+    ///
+    /// # Errors
+    /// When this key may not sign this draft.
+    pub fn sign(
+        &mut self,
+        key: &SigningKey,
+        in_force: Option<&Root>,
+        before: Option<&Catalogue>,
+        now: UnixMs,
+    ) -> Result<(), SignError> {
+        self.new_scripts(before)?;
+        self.shows_all(now)?;
+        if let Some(root) = &self.root
+            && !is_next(&root.signed, in_force)
+        {
+            return Err(SignError::NewRoot);
+        }
+        let id = tuf_key_id(&key.public())?;
+        let counts = |asked: &Asked<'_>| asked.keys.contains(&id);
+        let asked = self.asked(in_force);
+        if !asked.iter().any(counts) {
+            return Err(SignError::NotAnApprover);
+        }
+        let proposer = self.targets.signed._extra.get(PROPOSER).and_then(serde_json::Value::as_str);
+        let alone = asked.iter().all(|asked| asked.need <= 1);
+        if !alone && proposer == Some(hex(id.as_ref()).as_str()) {
+            return Err(SignError::OwnProposal);
+        }
+        let (targets, root) = (
+            asked.iter().any(|asked| asked.of == Of::Targets && counts(asked)),
+            asked.iter().any(|asked| asked.of == Of::Root && counts(asked)),
+        );
+        if self.has_signed(&id) {
+            return Err(SignError::AlreadySigned);
+        }
+        if targets {
+            self.targets.signatures.push(sign_role(&self.targets.signed, key)?);
+        }
+        if let Some(new) = self.root.as_mut().filter(|_| root) {
+            new.signatures.push(sign_role(&new.signed, key)?);
+        }
+        Ok(())
+    }
+
+    /// Whether all that would be signed is shown to whoever signs: nothing lasts
+    /// longer than it should, and nothing stands beside what is understood.
+    fn shows_all(&self, now: UnixMs) -> Result<(), SignError> {
+        let targets = &self.targets.signed;
+        lasts(targets.expires, TARGETS_LIFE_DAYS, now)?;
+        let proposer = targets._extra.get(PROPOSER);
+        let plain = targets.spec_version == SPEC
+            && targets.delegations.is_none()
+            && targets._extra.keys().all(|name| name == PROPOSER)
+            && proposer.is_none_or(serde_json::Value::is_string);
+        if !plain {
+            return Err(SignError::Unread("targets"));
+        }
+        let Some(root) = self.root.as_ref().map(|root| &root.signed) else { return Ok(()) };
+        lasts(root.expires, ROOT_LIFE_DAYS, now)?;
+        let used = |id: &Decoded<Hex>| root.roles.values().any(|role| role.keyids.contains(id));
+        let plain = root.spec_version == SPEC
+            && root._extra.keys().all(|name| name == PROPOSER)
+            && root._extra.get(PROPOSER) == proposer
+            && root.roles.values().all(|role| role._extra.is_empty())
+            && root.keys.iter().all(|(id, key)| used(id) && public_key(key).map(|public| tuf_key(&public)).as_ref() == Some(key));
+        if plain { Ok(()) } else { Err(SignError::Unread("root")) }
+    }
+
+    fn has_signed(&self, id: &Decoded<Hex>) -> bool {
+        let root = self.root.iter().flat_map(|root| &root.signatures);
+        self.targets.signatures.iter().chain(root).any(|signature| signature.keyid == *id)
+    }
+
+    /// Whose signatures it takes, and how many: the targets' approvers by the
+    /// root that will rule, and of a next root both its own and the former
+    /// root's approvers (TUF 5.3.4).
+    fn asked<'a>(&'a self, in_force: Option<&'a Root>) -> Vec<Asked<'a>> {
+        let new = self.root.as_ref().map(|root| &root.signed);
+        let of = |of, root: Option<&'a Root>, role| {
+            let keys = root?.roles.get(&role)?;
+            Some(Asked { of, root: root?, keys: &keys.keyids, need: keys.threshold.get() })
+        };
+        let former = new.and(in_force);
+        [
+            of(Of::Targets, new.or(in_force), RoleType::Targets),
+            of(Of::Root, new, RoleType::Root),
+            of(Of::Root, former, RoleType::Root),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Drops signatures that do not hold, so that none can stand in the way of
+    /// a good one.
+    pub fn keep_valid(&mut self, in_force: Option<&Root>) {
+        let Some(ruling) = self.ruling(in_force).cloned() else { return };
+        let form = self.targets.signed.canonical_form().unwrap_or_default();
+        self.targets.signatures.retain(|signature| holds(&ruling, signature, &form));
+        if let Some(own) = &mut self.root {
+            let form = own.signed.canonical_form().unwrap_or_default();
+            let by = |root: &Root, signature: &Signature| holds(root, signature, &form);
+            own.signatures
+                .retain(|signature| by(&ruling, signature) || in_force.is_some_and(|former| by(former, signature)));
+        }
+    }
+
+    /// Takes over signatures of the same draft that others have collected.
+    pub fn merge(&mut self, other: &Self) {
+        fn add(mine: &mut Vec<Signature>, theirs: &[Signature]) {
+            for signature in theirs {
+                if !mine.iter().any(|known| known.keyid == signature.keyid) {
+                    mine.push(signature.clone());
+                }
+            }
+        }
+        let root = |draft: &Self| draft.root.as_ref().map(|root| root.signed.clone());
+        if self.targets.signed != other.targets.signed || root(self) != root(other) {
+            return;
+        }
+        add(&mut self.targets.signatures, &other.targets.signatures);
+        if let (Some(mine), Some(theirs)) = (&mut self.root, &other.root) {
+            add(&mut mine.signatures, &theirs.signatures);
+        }
+    }
+
+    /// Valid signatures so far. Invalid ones count for nothing.
+    pub fn progress(&self, in_force: Option<&Root>) -> Progress {
+        let targets = self.targets.signed.canonical_form().unwrap_or_default();
+        let root = self.root.as_ref().map(|root| root.signed.canonical_form().unwrap_or_default());
+        let none: &[Signature] = &[];
+        let count = |asked: &Asked<'_>| {
+            let (signatures, form) = match asked.of {
+                Of::Targets => (self.targets.signatures.as_slice(), targets.as_slice()),
+                Of::Root => (
+                    self.root.as_ref().map_or(none, |root| root.signatures.as_slice()),
+                    root.as_deref().unwrap_or_default(),
+                ),
+            };
+            let valid = |id: &&Decoded<_>| {
+                let signature = signatures.iter().find(|signature| signature.keyid == **id);
+                signature.is_some_and(|signature| holds(asked.root, signature, form))
+            };
+            asked.keys.iter().filter(valid).count() as u64
+        };
+        let asked = self.asked(in_force);
+        let missing = asked.iter().map(|asked| asked.need.saturating_sub(count(asked))).max();
+        let need = asked.iter().map(|asked| asked.need).max();
+        match (missing, need) {
+            // More than needed is told as it is, where nothing else is asked.
+            (Some(0), Some(need)) => {
+                Progress { have: asked.first().map_or(need, |first| count(first).max(need)), need }
+            }
+            (Some(missing), Some(need)) => Progress { have: need - missing, need },
+            _ => Progress { have: 0, need: u64::MAX },
+        }
+    }
+}
+
+/// Two good clocks may differ by this much, days.
+const SKEW_DAYS: i64 = 1;
+
+/// Whether a role that ends then lasts no longer than such a role does.
+fn lasts(end: jiff::Timestamp, days: i64, now: UnixMs) -> Result<(), SignError> {
+    let most = in_days(now, days + SKEW_DAYS)?;
+    if end <= most { Ok(()) } else { Err(SignError::Lasts { end, days }) }
+}
+
+/// Whether a key of this root has made a signature over these bytes.
+fn holds(root: &Root, signature: &Signature, form: &[u8]) -> bool {
+    let public = root.keys.get(&signature.keyid).and_then(crate::catalogue::public_key);
+    let bytes = <[u8; 64]>::try_from(signature.sig.as_ref());
+    public
+        .zip(bytes.ok())
+        .is_some_and(|(public, bytes)| verify(&public, form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
+}
+
+/// Whether a root is what it is shown as to whoever signs: the next one, with the
+/// same approvers for root and targets, and all else as in the one in force.
+/// Without one in force only a first root is.
+fn is_next(root: &Root, in_force: Option<&Root>) -> bool {
+    let one_list = root.roles.get(&RoleType::Root) == root.roles.get(&RoleType::Targets);
+    let Some(before) = in_force else { return one_list && root.version.get() == 1 };
+    let kept =
+        [RoleType::Snapshot, RoleType::Timestamp].iter().all(|role| root.roles.get(role) == before.roles.get(role));
+    one_list
+        && kept
+        && root.roles.len() == before.roles.len()
+        && root.version.get() == before.version.get() + 1
+        && root.consistent_snapshot == before.consistent_snapshot
+}
