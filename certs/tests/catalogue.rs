@@ -376,10 +376,10 @@ async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
     // From now on the one who went counts for nothing, and the newcomer counts.
     let mut third = Draft::next(&after, &contents("three"), None, NOW + 2 * DAY).expect("a draft");
     let in_force = root_of(&hub).signed;
-    let gone = third.sign(&shop.approvers[0], Some(&in_force), Some(&after), NOW);
+    let gone = third.sign(&shop.approvers[0], Some(&in_force), Some(&after), NOW + 2 * DAY);
     assert!(matches!(gone, Err(SignError::NotAnApprover)), "{gone:?}");
-    third.sign(&newcomer, Some(&in_force), Some(&after), NOW).expect("signed");
-    third.sign(&shop.approvers[1], Some(&in_force), Some(&after), NOW).expect("signed");
+    third.sign(&newcomer, Some(&in_force), Some(&after), NOW + 2 * DAY).expect("signed");
+    third.sign(&shop.approvers[1], Some(&in_force), Some(&after), NOW + 2 * DAY).expect("signed");
     let (files, _, _) = publish(&third, Some(&hub), &shop.hub, NOW + 2 * DAY).await.expect("published");
     let (_, catalogue) = advance(&machine, &files).await.expect("followed");
     assert_eq!(catalogue.shop.name.as_raw(), "three");
