@@ -54,6 +54,8 @@ pub struct Linked {
     pub rtt_us: u32,
     /// How many receipts of this machine the hub has, and their chain's head.
     pub hub_chain: Option<(u64, Digest)>,
+    /// The newest entry of this machine's journal that the hub knows of.
+    pub hub_journal: Option<u64>,
 }
 
 /// From the executor.
@@ -73,6 +75,8 @@ pub enum ToUplink {
     About(About),
     /// An offered catalogue was not believed.
     CatalogueRefused(Refusal),
+    /// The hash of a journal entry that the hub knows of.
+    Journal(u64, Digest),
     /// The executor has stopped.
     Stopped,
 }

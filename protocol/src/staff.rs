@@ -84,6 +84,8 @@ pub enum Request {
     History,
     /// Which key opens what is sealed to a machine.
     SealedTo(MachineId),
+    /// Somebody has looked into what was wrong with a machine's records.
+    Acknowledge(MachineId),
 }
 
 /// Into or out of a group.

@@ -110,4 +110,6 @@ pub enum Control {
     Goodbye,
     /// Which key opens what is sealed to this machine, in its own signed word.
     SealedTo(Envelope),
+    /// An entry of this machine's journal that the hub knows of, and its hash.
+    Journal(u64, Digest),
 }

@@ -42,6 +42,9 @@ pub mod tag {
     pub const CHAIN_SEQ: u16 = 5;
     /// 32 bytes: the head of that chain.
     pub const CHAIN_HEAD: u16 = 6;
+    /// u64, little endian: the newest entry of this machine's journal that the
+    /// hub knows of.
+    pub const JOURNAL_SEQ: u16 = 7;
 }
 
 /// Two peers have no version in common.

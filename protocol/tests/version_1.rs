@@ -81,7 +81,11 @@ fn what_an_agent_says() {
     variants::<RunState>(3);
     variants::<to_hub::Note>(5);
     variants::<to_hub::Stream>(2);
-    variants::<to_hub::Control>(3);
+    golden(
+        &to_hub::Control::Journal(7, fernwart_protocol::id::Digest::from_bytes([9; 32])),
+        &format!("03000000 0700000000000000 {}", "09".repeat(32)),
+    );
+    variants::<to_hub::Control>(4);
 }
 
 #[test]
@@ -126,7 +130,7 @@ fn what_newcomers_and_technicians_say() {
     golden(&staff::Reply::Update(update), &format!("08000000 {} {} 00000000", "01".repeat(16), "02".repeat(16)));
     variants::<enroll::Request>(5);
     variants::<enroll::Reply>(3);
-    variants::<staff::Request>(32);
+    variants::<staff::Request>(33);
     variants::<staff::Reply>(22);
     variants::<staff::News>(10);
     variants::<staff::Presence>(2);

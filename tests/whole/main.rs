@@ -12,6 +12,7 @@ mod fleet;
 mod hostile;
 mod jobs;
 mod moving;
+mod notices;
 mod scripts;
 mod transcripts;
 mod trouble;

@@ -378,26 +378,93 @@ fn a_machines_receipts_are_exported_and_hold_until_somebody_touches_them() {
 
 #[test]
 fn a_machine_whose_records_went_back_is_noticed_and_named() {
-    let world = World::new();
+    let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    let look = || assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
-    look();
+    let look = |world: &World| {
+        assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+    };
+    look(&world);
     machine.agent.stop();
     let (books, backup) = (machine.home.join("books.redb"), world.path().join("books.backup"));
     std::fs::copy(&books, &backup).expect("copied");
     machine.restart();
     wait_until("it is back", || world.is_online("kasse-1"));
-    look();
-    machine.agent.stop();
-    wait_until("it is away", || !world.is_online("kasse-1"));
-    machine.restart();
-    wait_until("the hub has seen its journal", || world.is_online("kasse-1"));
+    look(&world);
     machine.agent.stop();
     std::fs::copy(&backup, &books).expect("put back");
     machine.restart();
     wait_until("the hub notices", || world.hub.log().contains("its journal went back from entry"));
     let listed = world.technician(&["ls"]).exits(0).out;
     assert!(listed.contains("crit: its journal went back"), "{listed}");
+    let said = world.technician(&["acknowledge", "kasse-1"]).exits(0);
+    assert!(said.err.contains("acknowledged: its journal went back"), "{}", said.err);
+    assert!(!world.technician(&["ls"]).exits(0).out.contains("journal"));
+    // One that has gone on since, further than the hub knows, is noticed, too.
+    look(&world);
+    machine.agent.stop();
+    world.hub.stop();
+    std::fs::copy(&backup, &books).expect("put back");
+    machine.restart();
+    wait_until("it can be asked", || machine.owner(&["questions"]).code == 0);
+    for _ in 0..4 {
+        machine.owner(&["pause"]).exits(0);
+        machine.owner(&["resume"]).exits(0);
+    }
+    world.restart_hub();
+    wait_until("the hub notices", || world.hub.log().contains("its journal was rewritten before entry"));
+    assert!(world.technician(&["ls"]).exits(0).out.contains("crit: its journal was rewritten"));
+}
+
+#[test]
+fn a_machine_that_comes_and_goes_raises_no_alarm() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    for turn in 0..4 {
+        assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+        match turn % 2 {
+            0 => {
+                machine.agent.kill_9();
+                machine.restart();
+            }
+            _ => {
+                world.hub.kill_9();
+                world.restart_hub();
+            }
+        }
+        wait_until("it is linked", || world.is_online("kasse-1"));
+    }
+    let listed = world.technician(&["ls"]).exits(0).out;
+    assert!(!listed.contains("journal") && !world.hub.log().contains("its journal"), "{listed}");
+    assert!(!machine.journal().iter().any(|(kind, _)| kind == "hub_fell_back"));
+}
+
+#[test]
+fn a_script_on_trial_reaches_nothing_of_this_computer() {
+    let folder = tempfile::tempdir_in("/srv").expect("a folder");
+    let tries = "echo 1 > /srv/repaired\n\
+                 touch /srv/fernwart-evil\n\
+                 for file in /proc/sys/kernel/core_pattern /proc/sysrq-trigger /sys/power/state; do\n\
+                     [ -w $file ] && (: >> $file) 2>/dev/null && echo $file >> /srv/reached\n\
+                 done\n\
+                 for disk in /dev/vda /dev/sda /dev/mem /dev/kmsg; do [ -e $disk ] && echo $disk >> /srv/reached; done\n\
+                 mount -t tmpfs none /mnt 2>/dev/null && echo mounts >> /srv/reached\n\
+                 mknod /srv/disk b 254 0 2>/dev/null && echo a device >> /srv/reached\n\
+                 [ -e /.below ] && echo below >> /srv/reached\n\
+                 date -s @1 2>/dev/null && echo the clock >> /srv/reached\n\
+                 exit 0\n";
+    let path = Script::new("tries", tries).with("writes = [\"/srv\"]").write(folder.path());
+    std::fs::create_dir(path.join(".test")).expect("made");
+    std::fs::write(path.join(".test/break.sh"), "rm -f /srv/repaired\n").expect("written");
+    std::fs::write(path.join(".test/check.sh"), "[ -e /srv/repaired ] && [ ! -e /srv/reached ]\n").expect("written");
+    let mut test = std::process::Command::new(fernwart_tests::program("fernwart"));
+    let said = fernwart_tests::run(test.args(["script", "test"]).arg(&path));
+    if said.code == 2 && said.err.contains("needs root") {
+        assert!(std::env::var_os("CI").is_none(), "{}", said.err);
+        println!("skipped: {}", said.err);
+        return;
+    }
+    assert!(said.code == 0 && said.out.contains("broken, repaired, checked"), "{said:?}");
+    assert!(!std::path::Path::new("/srv/fernwart-evil").exists() && !std::path::Path::new("/srv/repaired").exists());
 }
 
 #[test]

@@ -315,6 +315,16 @@ impl Books {
         Ok(locks)
     }
 
+    /// The hash of one entry of the journal, if there is one of this number.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn entry(&self, seq: u64) -> Result<Option<Digest>, BooksError> {
+        let read = self.opened()?.begin_read().map_err(failed)?;
+        let line = read.open_table(JOURNAL).map_err(failed)?.get(seq).map_err(failed)?;
+        Ok(line.map(|line| entry_hash(line.value())))
+    }
+
     /// The journal from an entry on, at most `count` entries, as exported.
     ///
     /// # Errors

@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_clock_is_believed_within_five_minutes_of_the_hubs() {
-        let linked = |hub_ahead_ms| Some(Linked { hub_ahead_ms, rtt_us: 1, hub_chain: None });
+        let linked = |hub_ahead_ms| Some(Linked { hub_ahead_ms, rtt_us: 1, hub_chain: None, hub_journal: None });
         assert_eq!(judge(BUILT, BUILT, None), Clock::Plausible(BUILT));
         assert_eq!(judge(BUILT, BUILT, linked(4 * MINUTE)), Clock::Plausible(BUILT));
         assert_eq!(judge(BUILT, BUILT, linked(6 * MINUTE)), Clock::Implausible { hub: BUILT + 6 * MINUTE });

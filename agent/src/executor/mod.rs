@@ -57,6 +57,10 @@ const TAKEN_BACK: usize = 256;
 /// An unbelievable catalogue is noted at most this often.
 const DOUBT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// That the hub knows less than before is noted at most this often: nobody
+/// fills the journal with it.
+const FELL_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
+
 /// Locks kept at most.
 const LOCKS: usize = 1024;
 
@@ -175,6 +179,11 @@ struct Executor {
     taken_back: VecDeque<RunId>,
     /// When an unbelievable catalogue was noted last.
     doubted_at: Option<std::time::Instant>,
+    /// When it was noted last that the hub knows less than before.
+    fell_at: Option<std::time::Instant>,
+    /// The hub on this link says that it knows less; its next signature sets
+    /// what it is held against.
+    fell_back: bool,
     events: mpsc::Sender<Event>,
     out: mpsc::Sender<ToUplink>,
 }
@@ -235,6 +244,8 @@ impl Executor {
             says: Says::read(&home.says()),
             runtime: tokio::runtime::Handle::current(),
             doubted_at: None,
+            fell_at: None,
+            fell_back: false,
             events,
             out,
         })
@@ -282,6 +293,7 @@ impl Executor {
             ToExecutor::Linked(linked) => {
                 self.linked = Some(linked);
                 self.hold_against(linked.hub_chain);
+                self.show_entry(linked.hub_journal);
                 self.resettle();
                 self.want_again();
             }

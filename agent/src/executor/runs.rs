@@ -5,7 +5,7 @@ use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::policy::Policy;
 use super::proof::Proof;
 use super::waits::DAY_MS;
-use super::{Event, Executor, ExecutorError, LOOKS, NOTED, clocks};
+use super::{Event, Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED, clocks};
 use crate::collect::{self, Surroundings};
 use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
@@ -320,18 +320,21 @@ impl Executor {
         let newest = self.books.hub_chain().map(|(seq, _)| seq).unwrap_or_default();
         // Words about several runs may overtake each other; a place in the hub's
         // chain that is taken already is another matter.
-        let taken = said.chain_seq <= newest && self.is_taken(said.chain_seq);
+        let taken = said.chain_seq <= newest && self.is_taken(said.chain_seq) && self.may_note_fall();
         let fell = json!({"run": run, "hub_had": newest, "hub_has": said.chain_seq});
+        // A hub that fell back is held against what it has signed since.
+        let follows = said.chain_seq > newest || self.fell_back;
         let written = self.books.write(clocks::moment(self.boot), |page| {
             page.run(&run, &record)?;
             page.drop_report(&run)?;
-            if said.chain_seq > newest {
+            if follows {
                 page.hub_chain(said.chain_seq, &said.chain_head)?;
             }
             if taken { page.line("hub_fell_back", &fell).map(drop) } else { Ok(()) }
         });
-        if let Err(error) = written {
-            warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again");
+        match written {
+            Ok(()) => self.fell_back = false,
+            Err(error) => warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again"),
         }
     }
 }
@@ -341,17 +344,18 @@ impl Executor {
     /// has less, or other receipts, was restored or altered: that is written
     /// down, and it gets what it lacks again.
     pub(super) fn hold_against(&mut self, hub: Option<(u64, Digest)>) {
+        self.fell_back = false;
         let (Some((seq, head)), Ok((known, known_head))) = (hub, self.books.hub_chain()) else { return };
         if seq > known || (seq == known && head == known_head) {
             return;
         }
         let fell = json!({"hub_had": known, "hub_has": seq});
-        let written = self.books.write(clocks::moment(self.boot), |page| {
-            page.line("hub_fell_back", &fell)?;
-            page.hub_chain(seq, &head)
-        });
-        if let Err(error) = written {
-            return warn!(%error, "that the hub fell back could not be written");
+        // Nobody has signed for what it says now: what it signed stays known.
+        self.fell_back = true;
+        if self.may_note_fall()
+            && let Err(error) = self.note("hub_fell_back", &fell)
+        {
+            warn!(%error, "that the hub fell back could not be written");
         }
         warn!(hub_had = known, hub_has = seq, "the hub knows less than it has signed for");
         for (run, record) in self.books.runs_in(Phase::Acknowledged).unwrap_or_default() {
@@ -361,6 +365,24 @@ impl Executor {
             if let Some(settle) = settlement(&self.books, run, record).filter(|_| lost) {
                 self.say(ToUplink::Settle(settle));
             }
+        }
+    }
+
+    /// Whether it is time to note once more that the hub fell back.
+    fn may_note_fall(&mut self) -> bool {
+        let due = self.fell_at.is_none_or(|at| at.elapsed() >= FELL_EVERY);
+        if due {
+            self.fell_at = Some(std::time::Instant::now());
+        }
+        due
+    }
+
+    /// Shows the hub the journal entry that it knows of: it may hold it against
+    /// what it was told then.
+    pub(super) fn show_entry(&self, seq: Option<u64>) {
+        let Some(seq) = seq else { return };
+        if let Ok(Some(hash)) = self.books.entry(seq) {
+            self.say(ToUplink::Journal(seq, hash));
         }
     }
 

@@ -61,7 +61,9 @@ impl Uplink {
         let hub_clock = hello.number(tag::CLOCK).and_then(|ms| i64::try_from(ms).ok());
         let rtt_us = u32::try_from(link.rtt().as_micros()).unwrap_or(u32::MAX);
         let hub_chain = hello.number(tag::CHAIN_SEQ).zip(hello.digest(tag::CHAIN_HEAD));
-        let linked = Linked { hub_ahead_ms: hub_clock.map_or(0, |hub| hub.saturating_sub(halfway)), rtt_us, hub_chain };
+        let hub_journal = hello.number(tag::JOURNAL_SEQ);
+        let hub_ahead_ms = hub_clock.map_or(0, |hub| hub.saturating_sub(halfway));
+        let linked = Linked { hub_ahead_ms, rtt_us, hub_chain, hub_journal };
         info!(address = %link.remote_address(), rtt_us, "linked");
         self.executor.tell(ToExecutor::Linked(linked)).await;
 
@@ -70,8 +72,31 @@ impl Uplink {
             tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
         }
         let result = self.serve(told, &link, bell, control, receive, &mut tasks, patience, linked.hub_ahead_ms).await;
-        self.executor.tell(ToExecutor::Unlinked).await;
+        self.part(told).await;
         result
+    }
+
+    /// Tells the executor that the link is gone, and hears what to say at the
+    /// next hello: an older word would sound as if this machine had lost records.
+    async fn part(&mut self, told: &mut Told) {
+        let executor = self.executor.clone();
+        let tell = executor.tell(ToExecutor::Unlinked);
+        tokio::pin!(tell);
+        let mut said = false;
+        loop {
+            tokio::select! {
+                () = &mut tell, if !said => said = true,
+                () = self.stop.cancelled() => return,
+                message = self.from_executor.recv() => match message {
+                    Some(ToUplink::About(about)) => {
+                        told.about = about;
+                        return;
+                    }
+                    Some(other) => drop(told.hear(other)),
+                    None => return,
+                },
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one link, made and used once")]
@@ -162,6 +187,9 @@ impl Uplink {
                         control.send(&following).await.map_err(UplinkError::Frame)?;
                     }
                     Some(ToUplink::About(about)) => told.about = about,
+                    Some(ToUplink::Journal(seq, hash)) => {
+                        control.send(&to_hub::Control::Journal(seq, hash)).await.map_err(UplinkError::Frame)?;
+                    }
                     Some(ToUplink::CatalogueRefused(_) | ToUplink::Claim(_)) => {}
                     Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
                 },

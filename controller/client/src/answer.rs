@@ -4,7 +4,7 @@ use fernwart_certs::identity::machine_id;
 use fernwart_certs::{envelope, sha256};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{Envelope, Outcome, Receipt};
+use fernwart_protocol::document::{Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::News;
@@ -39,6 +39,12 @@ pub enum Answer {
     Forged,
 }
 
+/// Whether a receipt is about this very order.
+fn is_about(receipt: &Receipt, order: &Envelope) -> bool {
+    receipt.order == sha256(order.bytes.as_bytes())
+        && Order::from_bytes(order.bytes.as_bytes()).is_ok_and(|order| order.run == receipt.run)
+}
+
 /// Judges the news of a run; nothing while it is under way.
 pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> Option<Answered> {
     let answer = match news {
@@ -54,7 +60,7 @@ pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> O
                 believed
                     && receipt.machine == machine
                     && (body.as_bytes().is_empty() || receipt.body == sha256(body.as_bytes()))
-                    && order.is_none_or(|order| receipt.order == sha256(order.bytes.as_bytes()))
+                    && order.is_none_or(|order| is_about(receipt, order))
             });
             match receipt {
                 None => Answer::Forged,

@@ -62,7 +62,8 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
             return Err(FrameError::Cut);
         }
     };
-    let Some(send) = greet(shared, send, id, &hello).await? else {
+    let known = shared.store.journal(&id).await.ok().flatten().filter(|(seq, _)| *seq > 0);
+    let Some(send) = greet(shared, send, id, &hello, known.as_ref()).await? else {
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
@@ -81,11 +82,11 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
         link.close(Goodbye::Revoked);
         return Ok(());
     }
-    note_arrival(shared, link, id, &hello, &about).await;
+    note_arrival(shared, link, id, &hello, &about, known.as_ref()).await;
     shared.deliveries.spawn(staff_jobs::catch_up(shared.clone(), id));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
 
-    let words = listen(shared, id, receive);
+    let words = listen(shared, id, receive, &about, known);
     tokio::pin!(words);
     loop {
         tokio::select! {
@@ -114,7 +115,13 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
 }
 
 /// Says hello back; nothing if the two cannot speak.
-async fn greet(shared: &Shared, mut send: Sender, id: MachineId, hello: &Hello) -> Result<Option<Sender>, FrameError> {
+async fn greet(
+    shared: &Shared,
+    mut send: Sender,
+    id: MachineId,
+    hello: &Hello,
+    journal: Option<&(u64, String)>,
+) -> Result<Option<Sender>, FrameError> {
     if hello.settle().is_err() {
         send.send(&Control::Denied(Denial::Incompatible)).await?;
         send.delivered().await;
@@ -124,8 +131,23 @@ async fn greet(shared: &Shared, mut send: Sender, id: MachineId, hello: &Hello) 
     if let Ok(Some((seq, head))) = shared.store.chain(&id).await {
         ours = ours.with(tag::CHAIN_SEQ, &seq.to_le_bytes()).with(tag::CHAIN_HEAD, head.as_bytes());
     }
+    if let Some((seq, _)) = journal {
+        ours = ours.with(tag::JOURNAL_SEQ, &seq.to_le_bytes());
+    }
     send.send(&Control::Hello(ours)).await?;
     Ok(Some(send))
+}
+
+/// Keeps where a machine's journal stands, and what is wrong with it.
+async fn note_journal(shared: &Shared, id: MachineId, about: &About, alarm: Option<String>) {
+    if let Some(alarm) = &alarm {
+        warn!(machine = %id, alarm, "this machine was restored from a backup, or its records were altered");
+    }
+    let alarm = alarm.map(|alarm| Text::clipped(&alarm));
+    let note = NoteJournal { machine: id, seq: about.journal_seq, head: about.journal_head, alarm };
+    if let Err(error) = shared.store.write(note).await {
+        warn!(machine = %id, %error, "a journal's head could not be stored");
+    }
 }
 
 /// The hub's hello, with its clock and what it has published.
@@ -138,27 +160,28 @@ pub(crate) fn our_hello(shared: &Shared) -> Hello {
     Hello::new(&numbers)
 }
 
-async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello, about: &About) {
+async fn note_arrival(
+    shared: &Shared,
+    link: &Link,
+    id: MachineId,
+    hello: &Hello,
+    about: &About,
+    journal: Option<&(u64, String)>,
+) {
     if let Ok(Some((seq, head))) = shared.store.chain(&id).await
         && (about.chain_seq > seq || (about.chain_seq == seq && about.chain_head != head))
     {
         warn!(machine = %id, machine_has = about.chain_seq, hub_has = seq,
             "this machine holds other receipts than this hub: the hub was restored from a backup, or one of them was altered");
     }
-    let (seq, head) = (about.journal_seq, about.journal_head);
-    let alarm = match shared.store.journal(&id).await {
-        Ok(Some((known, _))) if seq < known => Some(format!("its journal went back from entry {known} to {seq}")),
-        Ok(Some((known, at))) if seq == known && seq > 0 && at != head.to_string() => {
-            Some(format!("its journal was rewritten before entry {seq}"))
+    let seq = about.journal_seq;
+    match journal {
+        Some((known, _)) if seq < *known => {
+            note_journal(shared, id, about, Some(format!("its journal went back from entry {known} to {seq}"))).await;
         }
-        _ => None,
-    };
-    if let Some(alarm) = &alarm {
-        warn!(machine = %id, alarm, "this machine was restored from a backup, or its records were altered");
-    }
-    let alarm = alarm.map(|alarm| Text::clipped(&alarm));
-    if let Err(error) = shared.store.write(NoteJournal { machine: id, seq, head, alarm }).await {
-        warn!(machine = %id, %error, "a journal's head could not be stored");
+        // It shows the entry that is known; that decides.
+        Some(_) => {}
+        None => note_journal(shared, id, about, None).await,
     }
     let agent = Text::clipped(&hello.program().unwrap_or_default());
     let address = Text::clipped(&link.remote_address().to_string());
@@ -169,7 +192,13 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
 }
 
 /// Reads the control stream to its end.
-async fn listen(shared: &Shared, id: MachineId, mut receive: Receiver) -> Result<(), FrameError> {
+async fn listen(
+    shared: &Shared,
+    id: MachineId,
+    mut receive: Receiver,
+    about: &About,
+    mut journal: Option<(u64, String)>,
+) -> Result<(), FrameError> {
     while let Some(word) = receive.next::<to_hub::Control>().await? {
         match word {
             to_hub::Control::Following(versions) => debug!(?versions, "a machine follows"),
@@ -181,6 +210,13 @@ async fn listen(shared: &Shared, id: MachineId, mut receive: Receiver) -> Result
                 {
                     warn!(machine = %id, %error, "a sealing key could not be stored");
                 }
+            }
+            to_hub::Control::Journal(seq, hash) => {
+                // Held once against what the machine said before this link.
+                let Some((_, head)) = journal.take_if(|(known, _)| *known == seq) else { continue };
+                let rewritten = head != hash.to_string();
+                let alarm = rewritten.then(|| format!("its journal was rewritten before entry {seq}"));
+                note_journal(shared, id, about, alarm).await;
             }
             to_hub::Control::Goodbye => return Ok(()),
         }

@@ -176,6 +176,7 @@ pub(crate) async fn store(
             receipt_hash,
             report: settle.body.into_bytes(),
             verdict,
+            journal: (receipt.journal_seq, receipt.journal_head),
             now: now(),
             chain: fernwart_certs::chain::next_head,
         })

@@ -21,7 +21,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver};
 use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::{
-    AddCustomer, Admit, Draft as DraftWrite, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
+    Acknowledge, AddCustomer, Admit, Draft as DraftWrite, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
 };
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -185,6 +185,13 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             caller.must_be(Role::Lead)?;
             reachable(shared, caller, machine).await?;
             shared.store.write(Rename { machine, name }).await.map_err(|error| shared.denial(&error))?
+        }
+        Request::Acknowledge(machine) => {
+            caller.must_be(Role::Lead)?;
+            let known = reachable(shared, caller, machine).await?;
+            shared.store.write(Acknowledge(machine)).await.map_err(|error| shared.denial(&error))?;
+            info!(%machine, by = %caller.entry.name, alarm = %known.alarm, "an alarm is acknowledged");
+            Ok(())
         }
         Request::Label(machine, labels) => {
             caller.must_be(Role::Lead)?;

@@ -167,10 +167,15 @@ fn verify(file: &PathBuf, place: &Place) -> Result<Exit, Failure> {
             Some(false) => format!("a hub this home does not know, key {}", verified.hub_key),
             None => format!("the hub with the key {}", verified.hub_key),
         };
-        return say(&format!(
+        say(&format!(
             "whole: {} receipts, each signed by machine {}, counted by {hub}\n",
             verified.receipts, verified.machine
-        ));
+        ))?;
+        if known == Some(false) {
+            let what = "nobody here has approved the hub that counted them: some may be missing at the end";
+            return Err(Failure::new(Exit::Bad, "FW-JNL-03", what).now("export them anew from your own hub"));
+        }
+        return Ok(Exit::Done);
     }
     let verified = journal::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
     let erased = if verified.erased > 0 { format!(", {} of them erased", verified.erased) } else { String::new() };

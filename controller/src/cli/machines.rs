@@ -9,7 +9,7 @@ use fernwart_protocol::diagnosis::{Answer, Language, Report};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::id::{CustomerId, MachineId};
 use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
-use fernwart_protocol::text::{List, MachineName, Text};
+use fernwart_protocol::text::{List, MachineName, Text, escaped};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -278,6 +278,26 @@ pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure>
         Membership::Out => "out of",
     };
     eprintln!("{count} machine(s) {direction} @{name}");
+    Ok(Exit::Done)
+}
+
+/// Say that somebody has looked into an alarm about a machine's records.
+#[derive(Args)]
+pub(crate) struct Acknowledge {
+    /// The machine
+    machine: String,
+}
+
+pub(crate) fn acknowledge(command: &Acknowledge, place: &Place) -> Result<Exit, Failure> {
+    let health = with_session(place, async |session| {
+        let row = one(session, &command.machine).await?;
+        session.tell(&Request::Acknowledge(row.id)).await?;
+        Ok(row.health)
+    })?;
+    match health {
+        Verdict::Crit(alarm) => eprintln!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw())),
+        _ => eprintln!("{}: there was no alarm", command.machine),
+    }
     Ok(Exit::Done)
 }
 

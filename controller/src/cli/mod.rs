@@ -82,6 +82,7 @@ pub(crate) enum Command {
     Group(machines::GroupArgs),
     /// Give a machine another name
     Rename(machines::Rename),
+    Acknowledge(machines::Acknowledge),
     /// Customers
     Customer(machines::Customer),
     /// Make an invitation for machines of a customer, or for staff
@@ -286,6 +287,7 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Label(command) => machines::label(&command, &place),
         Command::Group(command) => machines::group(&command, &place),
         Command::Rename(command) => machines::rename(&command, &place),
+        Command::Acknowledge(command) => machines::acknowledge(&command, &place),
         Command::Customer(command) => machines::customer(&command, &place),
         Command::Invite(command) => admission::invite(&command, &place),
         Command::Pending(command) => admission::pending(&command, &place),

@@ -13,7 +13,7 @@ mod writes;
 pub use runs::{Expire, KeepCancel, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
 pub use writer::Write;
 pub use writes::{
-    AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label, NoteJournal,
+    Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label, NoteJournal,
     Rename, Seen, SetStanding, SetTlsKey, Suspend,
 };
 

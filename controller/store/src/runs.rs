@@ -197,6 +197,8 @@ pub struct Settle {
     pub report: Vec<u8>,
     /// What the report says, if there is one.
     pub verdict: Option<Verdict>,
+    /// The journal's entry that the receipt names, and its hash.
+    pub journal: (u64, Digest),
     /// When.
     pub now: UnixMs,
     /// The chain's next head from its last and the receipt's hash.
@@ -265,6 +267,10 @@ impl Write for Settle {
             .await?;
         let sql = "UPDATE machines SET chain_seq = $2, chain_head = $3 WHERE id = $1";
         sqlx::query(sql).bind(&machine).bind(number(seq)).bind(head.to_string()).execute(&mut *to).await?;
+        // So far the machine's journal has come, in its own signed word.
+        let sql = "UPDATE machines SET journal_seq = $2, journal_head = $3 WHERE id = $1 AND journal_seq < $2";
+        let query = sqlx::query(sql).bind(&machine).bind(number(self.journal.0)).bind(self.journal.1.to_string());
+        query.execute(&mut *to).await?;
         if let Some(verdict) = &self.verdict {
             let sql = "UPDATE machines SET verdict = $2, newest_run = $3 WHERE id = $1";
             sqlx::query(sql).bind(&machine).bind(json(verdict)?).bind(&run).execute(to).await?;

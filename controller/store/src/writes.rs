@@ -460,12 +460,25 @@ pub struct NoteJournal {
 
 impl Write for NoteJournal {
     type Reply = ();
+    /// It only goes on, unless something is wrong: receipts may know more.
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let sql = "UPDATE machines SET journal_seq = $2, journal_head = $3, \
-                   alarm = CASE WHEN $4 = '' THEN alarm ELSE $4 END WHERE id = $1";
+                   alarm = CASE WHEN $4 = '' THEN alarm ELSE $4 END WHERE id = $1 AND ($4 <> '' OR journal_seq < $2)";
         let alarm = self.alarm.as_ref().map(|alarm| alarm.as_raw().to_owned()).unwrap_or_default();
         let query = sqlx::query(sql).bind(self.machine.to_string()).bind(crate::rows::number(self.seq));
         query.bind(self.head.to_string()).bind(alarm).execute(to).await?;
+        Ok(())
+    }
+}
+
+/// Somebody has looked into what was wrong with a machine's records.
+#[derive(Debug)]
+pub struct Acknowledge(pub MachineId);
+
+impl Write for Acknowledge {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        sqlx::query("UPDATE machines SET alarm = '' WHERE id = $1").bind(self.0.to_string()).execute(to).await?;
         Ok(())
     }
 }

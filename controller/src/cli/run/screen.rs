@@ -17,11 +17,13 @@ pub(super) struct Screen {
     shape: Shape,
     one: bool,
     at_line_start: bool,
+    /// Bytes shown live, of standard output and of errors.
+    shown: [u64; 2],
 }
 
 impl Screen {
     pub(super) fn new(shape: Shape, one: bool) -> Self {
-        Self { shape, one, at_line_start: true }
+        Self { shape, one, at_line_start: true, shown: [0, 0] }
     }
 
     pub(super) fn note(&mut self, row: &MachineRow, note: &Note) -> Result<(), Failure> {
@@ -72,9 +74,38 @@ impl Screen {
             }
         }
         self.at_line_start = shown.ends_with('\n');
+        let [out, err] = &mut self.shown;
+        *match stream {
+            Stream::Out => out,
+            Stream::Err => err,
+        } += bytes.len() as u64;
         match stream {
             Stream::Out => drop(say(&shown)?),
             Stream::Err => std::io::stderr().write_all(shown.as_bytes())?,
+        }
+        Ok(())
+    }
+
+    /// What is told live may be left out where a link is slow; the report has it.
+    fn missed(&mut self, report: &RunReport) -> Result<(), Failure> {
+        for (kept, stream, shown) in [
+            (&report.stdout, Stream::Out, self.shown[0]),
+            (&report.stderr, Stream::Err, self.shown[1]),
+        ] {
+            if shown == kept.bytes {
+                continue;
+            }
+            eprintln!("({} of {} bytes were not shown live; here is what is kept)", kept.bytes.saturating_sub(shown), kept.bytes);
+            self.output(stream, kept.head.as_bytes())?;
+            if !kept.tail.is_empty() {
+                let between = kept.bytes.saturating_sub((kept.head.len() + kept.tail.len()) as u64);
+                self.output(stream, format!("\n… about {between} bytes …\n").as_bytes())?;
+                self.output(stream, kept.tail.as_bytes())?;
+            }
+            if !self.at_line_start {
+                say("\n")?;
+                self.at_line_start = true;
+            }
         }
         Ok(())
     }
@@ -85,6 +116,11 @@ impl Screen {
                 if !self.at_line_start {
                     say("\n")?;
                     self.at_line_start = true;
+                }
+                if let Answer::Ran(report, _) = answer
+                    && self.one
+                {
+                    self.missed(report)?;
                 }
                 say(&in_a_line(row, answer)).map(drop)
             }

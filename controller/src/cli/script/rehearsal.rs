@@ -13,7 +13,7 @@ use crate::cli::{Exit, say};
 use fernwart_protocol::script::{Checked, Declared, Manifest, Parameters, Value};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::Signal;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{CapabilitySet, UnshareFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -170,16 +170,58 @@ fn enter(place: &Path) -> std::io::Result<()> {
     let options = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
     let options = std::ffi::CString::new(options)?;
     rustix::mount::mount("overlay", &root, "overlay", none, options.as_c_str())?;
-    rustix::mount::mount("proc", root.join("proc"), "proc", none, c"")?;
-    for (name, mode) in [("tmp", c"mode=1777"), ("run", c"mode=0755")] {
+    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // The computer's own switches and devices are not in there.
+    rustix::mount::mount("proc", root.join("proc"), "proc", plain | MountFlags::RDONLY, c"")?;
+    rustix::mount::mount("sysfs", root.join("sys"), "sysfs", plain | MountFlags::RDONLY, c"")?;
+    for (name, mode) in [("tmp", c"mode=1777"), ("run", c"mode=0755"), ("dev", c"mode=0755,size=1m")] {
         rustix::mount::mount("tmpfs", root.join(name), "tmpfs", none, mode)?;
     }
-    for folder in ["/dev", "/sys"] {
-        rustix::mount::mount_bind_recursive(folder, root.join(folder.trim_start_matches('/')))?;
+    let devices = root.join("dev");
+    for name in DEVICES {
+        std::fs::write(devices.join(name), "")?;
+        rustix::mount::mount_bind(Path::new("/dev").join(name), devices.join(name))?;
     }
-    rustix::process::chroot(&root)?;
-    std::env::set_current_dir("/")
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        std::os::unix::fs::symlink(target, devices.join(name))?;
+    }
+    std::fs::create_dir(devices.join("shm"))?;
+    // What lay beneath is not only out of sight: it is not there any more.
+    let below = root.join(".below");
+    std::fs::create_dir(&below)?;
+    rustix::process::pivot_root(&root, &below)?;
+    std::env::set_current_dir("/")?;
+    rustix::mount::unmount("/.below", rustix::mount::UnmountFlags::DETACH)?;
+    std::fs::remove_dir("/.below")?;
+    rustix::thread::set_no_new_privs(true)?;
+    for capability in NEVER {
+        match rustix::thread::remove_capability_from_bounding_set(capability) {
+            // One that this kernel does not know, nobody has.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
+
+/// Devices that do nothing to the computer.
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+
+/// What neither a script nor its tests need.
+const NEVER: [CapabilitySet; 12] = [
+    CapabilitySet::DAC_READ_SEARCH,
+    CapabilitySet::SYS_ADMIN,
+    CapabilitySet::SYS_MODULE,
+    CapabilitySet::SYS_RAWIO,
+    CapabilitySet::SYS_BOOT,
+    CapabilitySet::SYS_PTRACE,
+    CapabilitySet::SYS_TIME,
+    CapabilitySet::MKNOD,
+    CapabilitySet::MAC_ADMIN,
+    CapabilitySet::MAC_OVERRIDE,
+    CapabilitySet::SYSLOG,
+    CapabilitySet::BPF,
+];
 
 /// What went wrong, if anything did.
 fn rehearse(spec: &Spec) -> std::io::Result<Option<String>> {
