@@ -172,7 +172,10 @@ async fn nobody_signs_what_is_not_shown_or_lasts_for_ever() {
     assert!(matches!(crooked(&|draft, _| draft.targets.signed.expires = years(2)), SignError::Lasts { .. }));
     assert!(matches!(crooked(&|_, root| root.expires = years(4)), SignError::Lasts { .. }));
     let beside = || ("more".to_owned(), serde_json::json!("unseen"));
-    assert!(matches!(crooked(&|draft, _| draft.targets.signed._extra.extend([beside()])), SignError::Unread("targets")));
+    assert!(matches!(
+        crooked(&|draft, _| draft.targets.signed._extra.extend([beside()])),
+        SignError::Unread("targets")
+    ));
     assert!(matches!(crooked(&|_, root| root._extra.extend([beside()])), SignError::Unread("root")));
     let hidden = |_: &mut Draft, root: &mut tough::schema::Root| {
         for role in root.roles.values_mut() {

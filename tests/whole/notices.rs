@@ -61,7 +61,12 @@ fn whoever_sits_there_is_asked_and_told_on_the_desktop() {
     let mut asking = Process::start(&mut command, &world.path().join("asking.log"));
     wait_until("a notice is shown", || desktop.heard.log().contains("fernwart-agent allow 1"));
     let log = desktop.heard.log();
-    for part in ["member=Notify", "Fernwart – Nordlicht IT fragt: Probe mend", "--help &lt;b&gt;Drucker&lt;/b&gt;", "fernwart-agent deny 1"] {
+    for part in [
+        "member=Notify",
+        "Fernwart – Nordlicht IT fragt: Probe mend",
+        "--help &lt;b&gt;Drucker&lt;/b&gt;",
+        "fernwart-agent deny 1",
+    ] {
         assert!(log.contains(part), "{part}: {log}");
     }
     assert!(!log.contains("\nJa: rm"), "{log}");

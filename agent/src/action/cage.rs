@@ -392,7 +392,11 @@ const SOCKETS: [&str; 3] = ["/var/lib/lxd", "/var/snap/lxd/common/lxd", "/var/li
 /// a service is started again.
 fn silence_sockets(spec: &Spec) -> Result<(), String> {
     let run = Path::new("/run");
-    let own = spec.writes.iter().map(String::as_str).filter(|path| Path::new(path).starts_with(run) && Path::new(path) != run);
+    let own = spec
+        .writes
+        .iter()
+        .map(String::as_str)
+        .filter(|path| Path::new(path).starts_with(run) && Path::new(path) != run);
     // Taken in hand before they are covered.
     let mut seen = Vec::new();
     for path in RUN.into_iter().chain(own) {
@@ -428,8 +432,7 @@ fn silence_sockets(spec: &Spec) -> Result<(), String> {
     if spec.writes_all {
         return Ok(());
     }
-    let flags =
-        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount_remount(run, flags, c"").map_err(|error| format!("/run: {error}"))
 }
 

@@ -212,7 +212,8 @@ impl Redactor {
             let block = self.patterns.begin.find(rest).map(|mark| (mark.start(), mark.end()));
             let text = rest.get(..block.map_or(rest.len(), |(start, _)| start)).unwrap_or_default();
             let certain = all || block.is_some();
-            let passed = self.redacted(text, if certain { text.len() } else { text.len().saturating_sub(OVERLAP) }, out);
+            let passed =
+                self.redacted(text, if certain { text.len() } else { text.len().saturating_sub(OVERLAP) }, out);
             let Some((_, end)) = block else {
                 self.held = text.get(passed..).unwrap_or_default().to_vec();
                 return;

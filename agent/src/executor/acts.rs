@@ -1,7 +1,7 @@
 //! Scripts under way: one at a time, on a thread of its own, told live.
 
-use super::gate::Ready;
 use super::books::BooksError;
+use super::gate::Ready;
 use super::policy::Rule;
 use super::proof::Proof;
 use super::waits::WRITE_AGAIN;
@@ -207,4 +207,54 @@ fn on_same_disk(one: &str, other: &str) -> bool {
         there.map(|stat| stat.f_fsid)
     };
     disk(one).is_some_and(|one| disk(other) == Some(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fernwart_protocol::script::{Cage, Declared, Manifest, Parameters};
+    use std::collections::BTreeMap;
+
+    const MANIFEST: &str = r#"
+name = "mend"
+version = 1
+title = { en = "Mend", de = "Reparieren" }
+explain = { en = "Mends.", de = "Repariert." }
+interpreter = "sh"
+run = "run.sh"
+platforms = ["linux"]
+privilege = "raw"
+checks = ["memory.low"]
+"#;
+
+    fn task(run: &str) -> Task {
+        let manifest = Manifest::read(MANIFEST).expect("a manifest");
+        let text = run.as_bytes().to_vec();
+        let file = (fernwart_certs::sha256(&text), text);
+        Task {
+            run: "cancelled-before".into(),
+            parameters: Declared::check(&manifest.parameters, &Parameters::default()).expect("none"),
+            files: BTreeMap::from([(manifest.run.clone(), file)]),
+            manifest,
+            dry_run: false,
+            cage: Cage::Namespaces,
+            hide: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_word_that_comes_before_the_start_counts_and_what_was_not_run_is_told_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let task = task(&format!("touch {}/done\n", folder.path().display()));
+        let surroundings = Surroundings::default();
+        let taken_back = AtomicBool::new(true);
+        let acted = act(&task, &surroundings, &taken_back, |_, _| {});
+        assert!(matches!(acted, Err(ScriptError::Cancelled)));
+        // And once more at the last moment before the start.
+        let ran = script::run(&task, &taken_back, crate::now, |_, _| {});
+        assert!(matches!(ran, Err(ScriptError::Cancelled)), "{ran:?}");
+        let ended = Ended::from(acted);
+        assert_eq!((ended.outcome, ended.refusal, ended.body), (Outcome::Cancelled, None, None));
+        assert!(!folder.path().join("done").exists());
+    }
 }

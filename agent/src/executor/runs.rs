@@ -11,9 +11,7 @@ use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{
-    Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs,
-};
+use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
 use fernwart_protocol::text::{Blob, chain};
@@ -334,7 +332,9 @@ impl Executor {
         });
         match written {
             Ok(()) => self.fell_back = false,
-            Err(error) => warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again"),
+            Err(error) => {
+                warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again")
+            }
         }
     }
 }

@@ -4,12 +4,9 @@
 //! read it on a computer that has no link to anything.
 
 use super::{
-    ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, in_days, proposer_id, tuf_key, tuf_key_id,
-    unsigned, version,
+    ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, in_days, proposer_id, tuf_key, tuf_key_id, unsigned, version,
 };
-use crate::catalogue::{
-    Approved, Catalogue, Hub, PROPOSER, Shop, StaffList, VERSION, scripts, target,
-};
+use crate::catalogue::{Approved, Catalogue, Hub, PROPOSER, Shop, StaffList, VERSION, scripts, target};
 use crate::sha256;
 use fernwart_protocol::document::{Document, UnixMs};
 use fernwart_protocol::id::{Digest, PublicKey};

@@ -112,7 +112,10 @@ impl Draft {
             && root._extra.keys().all(|name| name == PROPOSER)
             && root._extra.get(PROPOSER) == proposer
             && root.roles.values().all(|role| role._extra.is_empty())
-            && root.keys.iter().all(|(id, key)| used(id) && public_key(key).map(|public| tuf_key(&public)).as_ref() == Some(key));
+            && root
+                .keys
+                .iter()
+                .all(|(id, key)| used(id) && public_key(key).map(|public| tuf_key(&public)).as_ref() == Some(key));
         if plain { Ok(()) } else { Err(SignError::Unread("root")) }
     }
 

@@ -256,7 +256,6 @@ fn refuse_own_approval(
 /// Where a draft's proposer stands in the targets: an approver's key id.
 pub const PROPOSER: &str = "proposer";
 
-
 /// A folder that tough writes into while it verifies and that is then gone.
 ///
 /// It lies in memory where the system has such a place, so that a full disk

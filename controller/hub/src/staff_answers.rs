@@ -21,7 +21,8 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver};
 use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::{
-    Acknowledge, AddCustomer, Admit, Draft as DraftWrite, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
+    Acknowledge, AddCustomer, Admit, Draft as DraftWrite, Group, KeepCancel, KeepLock, Label, Rename, SetStanding,
+    Suspend, Withdraw,
 };
 use std::collections::HashSet;
 use std::sync::Arc;

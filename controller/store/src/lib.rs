@@ -13,8 +13,8 @@ mod writes;
 pub use runs::{Expire, KeepCancel, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
 pub use writer::Write;
 pub use writes::{
-    Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label, NoteJournal,
-    Rename, Seen, SetStanding, SetTlsKey, Suspend,
+    Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label,
+    NoteJournal, Rename, Seen, SetStanding, SetTlsKey, Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, RunState, StoredToken};

@@ -112,7 +112,9 @@ fn an_order_that_was_taken_back_before_it_came_is_not_done_even_after_a_restart(
         hub.control.send(&Control::Cancel(cancel)).await.expect("sent");
         // Heard before this, which comes after it on the same machine's desk.
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-        assert!(matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
+        assert!(
+            matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok)
+        );
         machine.agent.kill_9();
         machine.restart();
         hub.greet_again().await;

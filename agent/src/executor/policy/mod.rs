@@ -294,7 +294,8 @@ mod tests {
 
     #[test]
     fn no_window_is_open_by_a_clock_that_is_worth_nothing() {
-        let text = "[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\nwindows = [{ from = \"00:00\", to = \"23:59\" }]\n";
+        let text =
+            "[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\nwindows = [{ from = \"00:00\", to = \"23:59\" }]\n";
         let policy = Policy::from_toml(text).expect("a policy");
         let at = |now| policy.judge(ActionKind::Act, None, &Owner::default(), now);
         assert!(at(Some(NOW)).is_ok());

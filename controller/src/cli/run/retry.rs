@@ -143,7 +143,10 @@ fn unknown(wanted: &[RunRow], manifest: &Manifest, allowed: bool) -> Result<(), 
         return Ok(());
     }
     let (count, names) = (names.len(), names.join(" "));
-    let what = format!("on {count} machine(s) nobody knows how it ended, and {} is not safe to repeat: {names}", manifest.name);
+    let what = format!(
+        "on {count} machine(s) nobody knows how it ended, and {} is not safe to repeat: {names}",
+        manifest.name
+    );
     Err(usage(what).now("look there first; then: add --unknown"))
 }
 

@@ -88,14 +88,17 @@ impl Screen {
 
     /// What is told live may be left out where a link is slow; the report has it.
     fn missed(&mut self, report: &RunReport) -> Result<(), Failure> {
-        for (kept, stream, shown) in [
-            (&report.stdout, Stream::Out, self.shown[0]),
-            (&report.stderr, Stream::Err, self.shown[1]),
-        ] {
+        for (kept, stream, shown) in
+            [(&report.stdout, Stream::Out, self.shown[0]), (&report.stderr, Stream::Err, self.shown[1])]
+        {
             if shown == kept.bytes {
                 continue;
             }
-            eprintln!("({} of {} bytes were not shown live; here is what is kept)", kept.bytes.saturating_sub(shown), kept.bytes);
+            eprintln!(
+                "({} of {} bytes were not shown live; here is what is kept)",
+                kept.bytes.saturating_sub(shown),
+                kept.bytes
+            );
             self.output(stream, kept.head.as_bytes())?;
             if !kept.tail.is_empty() {
                 let between = kept.bytes.saturating_sub((kept.head.len() + kept.tail.len()) as u64);
