@@ -7,6 +7,7 @@
 //! ```
 
 mod bundle;
+mod lint;
 mod manifest;
 mod parameter;
 mod reader;

@@ -1,0 +1,76 @@
+//! Drafts of the catalogue: kept, put together, published.
+
+use super::Answer;
+use crate::{Shared, now};
+use fernwart_certs::approve::Draft;
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::id::Digest;
+use fernwart_store::Draft as DraftWrite;
+use std::sync::Arc;
+use tracing::{info, warn};
+
+/// Keeps a draft; signatures of the same draft that came before are kept too.
+pub(super) async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
+    let mut draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
+    draft.contents().map_err(|_| Denial::CatalogueRefused)?;
+    let trusted = shared.published.trusted().ok_or(Denial::NoCatalogue)?;
+    let root = fernwart_certs::approve::root_of(&trusted).map_err(|_| Denial::NoCatalogue)?;
+    let follows =
+        |draft: &Draft| draft.root.as_ref().is_none_or(|new| new.signed.version.get() == root.version.get() + 1);
+    if !follows(&draft) {
+        return Err(Denial::CatalogueRefused);
+    }
+    let newest = shared.published.catalogue().map(|catalogue| catalogue.versions.targets);
+    if newest.is_some_and(|newest| draft.targets.signed.version.get() != newest + 1) {
+        return Err(Denial::CatalogueStale);
+    }
+    draft.keep_valid(Some(&root));
+    let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
+    if let Some(known) = shared.store.draft(&id).await.map_err(|error| shared.denial(&error))?
+        && let Ok(known) = serde_json::from_slice::<Draft>(&known)
+    {
+        draft.merge(&known);
+    }
+    let bytes = serde_json::to_vec(&draft).map_err(|_| Denial::CatalogueRefused)?;
+    shared.store.write(DraftWrite { id, bytes: Some(bytes), at: now() }).await.map_err(|error| shared.denial(&error))
+}
+
+pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
+    use crate::catalogue::PublishedError;
+    use fernwart_certs::approve::PublishError;
+    let bytes = shared.store.draft(id).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchDraft)?;
+    let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
+    let timestamp = shared.published.publish(&draft, now()).await.map_err(|error| {
+        warn!(%error, "a draft was not published");
+        match error {
+            PublishedError::Publish(PublishError::Unsigned { .. }) => Denial::CatalogueUnsigned,
+            PublishedError::Publish(PublishError::Stale { .. }) => Denial::CatalogueStale,
+            PublishedError::Publish(_) | PublishedError::Catalogue(_) => Denial::CatalogueRefused,
+            PublishedError::Io(_) => Denial::StoreFull,
+        }
+    })?;
+    shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await.map_err(|error| shared.denial(&error))?;
+    info!(timestamp, "a new catalogue is published");
+    let Some(catalogue) = shared.published.catalogue() else { return Err(Denial::NoCatalogue) };
+    drop_overtaken(shared, catalogue.versions.targets).await;
+    shared.presence.cut_staff(|key| catalogue.staff.find(key).is_none());
+    shared.admitted.notify_waiters();
+    shared.presence.catalogue_changed(timestamp).await;
+    Ok(())
+}
+
+/// Lets go of drafts that no longer follow what is published.
+async fn drop_overtaken(shared: &Shared, published: u64) {
+    let drafts = match shared.store.drafts().await {
+        Ok(drafts) => drafts,
+        Err(error) => return warn!(%error, "drafts cannot be read"),
+    };
+    let overtaken = |bytes: &[u8]| {
+        serde_json::from_slice::<Draft>(bytes).is_ok_and(|draft| draft.targets.signed.version.get() <= published)
+    };
+    for (id, _) in drafts.iter().filter(|(_, bytes)| overtaken(bytes)) {
+        if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await {
+            warn!(draft = %id, %error, "an overtaken draft could not be let go");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What the hub answers technicians, request by request; submitting jobs apart.
+
+mod drafts;
+mod machines;
+mod records;
+
+use crate::agent_door::{catalogue_files, wire_chain};
+use crate::caller::Caller;
+use crate::{Shared, now};
+use fernwart_certs::catalogue::Role;
+use fernwart_certs::peer::Name;
+use fernwart_certs::sha256;
+use fernwart_fleet::Standing;
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::{Cancel, Versions};
+use fernwart_protocol::limits::ROWS_PER_FRAME;
+use fernwart_protocol::link::{FrameError, Sender};
+use fernwart_protocol::staff::{Health, Reply, Request, TokenKind};
+use fernwart_protocol::text::{Blob, List, Text};
+use fernwart_protocol::to_agent::Control;
+use fernwart_protocol::version::{Hello, tag};
+use fernwart_store::{
+    Acknowledge, AddCustomer, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
+};
+use machines::reachable;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tracing::info;
+
+/// Published versions in one list.
+const HISTORY: u64 = 64;
+
+type Answer = Result<(), Denial>;
+
+/// Sends rows in frames of a bounded number.
+pub(crate) async fn rows<T: Clone>(
+    send: &mut Sender,
+    items: &[T],
+    frame: impl Fn(List<T, ROWS_PER_FRAME>) -> Reply,
+) -> Result<(), FrameError> {
+    for chunk in items.chunks(ROWS_PER_FRAME) {
+        send.send(&frame(List::try_from(chunk.to_vec()).unwrap_or_default())).await?;
+    }
+    Ok(())
+}
+
+/// Answers one request. The outer error is the link's, the inner a denial.
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    spki: &[u8],
+    hello: &Hello,
+    request: Request,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    Ok(match request {
+        Request::Machines => return machines::machines(shared, caller, send).await,
+        Request::Customers => match shared.store.customers().await {
+            Ok(mut customers) => {
+                customers.retain(|customer| caller.entry.customers.include(&customer.id));
+                rows(send, &customers, Reply::Customers).await?;
+                Ok(())
+            }
+            Err(error) => Err(shared.denial(&error)),
+        },
+        Request::Pending => return machines::pending(shared, caller, send).await,
+        Request::Ping(machines, wait_ms) => {
+            return machines::ping(shared, caller, &machines.into_vec(), wait_ms, send).await;
+        }
+        Request::Jobs => return records::jobs(shared, caller, send).await,
+        Request::Job(id) => return records::job(shared, caller, id, send).await,
+        Request::Facts(machine) => return records::facts(shared, caller, machine, send).await,
+        Request::JobOrders(id) => return records::job_orders(shared, caller, id, send).await,
+        Request::SealedTo(machine) => return machines::sealed_to(shared, caller, machine, send).await,
+        Request::Chain(machine) => return records::chain(shared, caller, machine, send).await,
+        Request::History => {
+            for file in shared.published.history(HISTORY) {
+                send.send(&Reply::File(file)).await?;
+            }
+            Ok(())
+        }
+        Request::Catalogue => {
+            let known = |tag| hello.number(tag).unwrap_or_default();
+            // A technician's client says its targets; whoever lacks a root says none.
+            let versions = Versions { targets: known(tag::TARGETS), ..Versions::default() };
+            match catalogue_files(shared, &versions) {
+                Ok(files) => {
+                    for file in files {
+                        send.send(&Reply::File(file)).await?;
+                    }
+                    Ok(())
+                }
+                Err(denial) => Err(denial),
+            }
+        }
+        Request::Blob(hash) => match shared.published.blob(&hash).and_then(|bytes| Blob::try_from(bytes).ok()) {
+            Some(blob) => {
+                send.send(&Reply::Blob(blob)).await?;
+                Ok(())
+            }
+            None => Err(Denial::NoSuchBlob),
+        },
+        Request::Drafts => match shared.store.drafts().await {
+            Ok(drafts) => {
+                for (_, bytes) in drafts {
+                    if let Ok(bytes) = Blob::try_from(bytes) {
+                        send.send(&Reply::Draft(bytes)).await?;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => Err(shared.denial(&error)),
+        },
+        Request::Health => {
+            send.send(&Reply::Health(health(shared).await)).await?;
+            Ok(())
+        }
+        Request::Admit(machine, name) => match machines::admit(shared, caller, machine, name).await {
+            Ok(name) => {
+                send.send(&Reply::Named(name)).await?;
+                Ok(())
+            }
+            Err(denial) => Err(denial),
+        },
+        Request::Renew => {
+            let name = Name::Staff(caller.entry.key);
+            let chain = shared.authority.issue_member(name, spki, SystemTime::now()).map_err(|_| Denial::KeysRefused);
+            match chain.and_then(|chain| wire_chain(&chain)) {
+                Ok(chain) => {
+                    send.send(&Reply::Certificate(chain)).await?;
+                    Ok(())
+                }
+                Err(denial) => Err(denial),
+            }
+        }
+        Request::Submit(_) | Request::Queue(_) | Request::Watch(_) => Err(Denial::NotUnderstood),
+        change => apply(shared, caller, change).await,
+    })
+}
+
+/// Requests that only change something.
+async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answer {
+    match request {
+        Request::AddCustomer(customer) => {
+            caller.must_be(Role::Lead)?;
+            shared.store.write(AddCustomer(customer)).await.map_err(|error| shared.denial(&error))?
+        }
+        Request::Invite(token) => {
+            caller.must_be(Role::Lead)?;
+            if let TokenKind::Machine { customer, .. } = &token.admits
+                && (!caller.entry.customers.include(customer)
+                    || !shared.store.has_customer(customer).await.map_err(|error| shared.denial(&error))?)
+            {
+                return Err(Denial::NoSuchCustomer);
+            }
+            shared.store.write(token).await.map_err(|error| shared.denial(&error))
+        }
+        Request::Reject(machine) => {
+            caller.must_be(Role::Lead)?;
+            reachable(shared, caller, machine).await?;
+            let write = SetStanding { machine, from: Standing::Pending, to: Standing::Rejected };
+            shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
+            shared.admitted.notify_waiters();
+            Ok(())
+        }
+        Request::Retire(machine) => {
+            caller.must_be(Role::Lead)?;
+            reachable(shared, caller, machine).await?;
+            let write = SetStanding { machine, from: Standing::Admitted, to: Standing::Retired };
+            shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
+            shared.presence.part_with(&machine);
+            info!(%machine, by = %caller.entry.name, "a machine is retired");
+            Ok(())
+        }
+        Request::Rename(machine, name) => {
+            caller.must_be(Role::Lead)?;
+            reachable(shared, caller, machine).await?;
+            shared.store.write(Rename { machine, name }).await.map_err(|error| shared.denial(&error))?
+        }
+        Request::Acknowledge(machine) => {
+            caller.must_be(Role::Lead)?;
+            let known = reachable(shared, caller, machine).await?;
+            shared.store.write(Acknowledge(machine)).await.map_err(|error| shared.denial(&error))?;
+            info!(%machine, by = %caller.entry.name, alarm = %known.alarm, "an alarm is acknowledged");
+            Ok(())
+        }
+        Request::Label(machine, labels) => {
+            caller.must_be(Role::Lead)?;
+            reachable(shared, caller, machine).await?;
+            shared
+                .store
+                .write(Label { machine, labels: labels.into_vec() })
+                .await
+                .map_err(|error| shared.denial(&error))?
+        }
+        Request::Group(group, machines, membership) => {
+            caller.must_be(Role::Lead)?;
+            for machine in machines {
+                reachable(shared, caller, machine).await?;
+                shared
+                    .store
+                    .write(Group { machine, group: group.clone(), membership })
+                    .await
+                    .map_err(|error| shared.denial(&error))??;
+            }
+            Ok(())
+        }
+        Request::Cancel(envelopes) => {
+            for envelope in envelopes {
+                let cancel: Cancel = fernwart_certs::envelope::open(&envelope, &caller.entry.order_key)
+                    .map_err(|_| Denial::NotUnderstood)?;
+                reachable(shared, caller, cancel.machine).await?;
+                let withdrawn = shared.store.write(Withdraw { run: cancel.run, machine: cancel.machine }).await;
+                if withdrawn.map_err(|error| shared.denial(&error))? {
+                    continue;
+                }
+                // Kept first: a machine that is away hears it when it returns.
+                let kept = KeepCancel { run: cancel.run, machine: cancel.machine, envelope: envelope.clone() };
+                shared.store.write(kept).await.map_err(|error| shared.denial(&error))?;
+                if let Some(linked) = shared.presence.machine(&cancel.machine) {
+                    linked.say(&Control::Cancel(envelope)).await;
+                }
+            }
+            Ok(())
+        }
+        Request::PutDraft(bytes) => {
+            caller.must_be(Role::Lead)?;
+            drafts::put_draft(shared, bytes.as_bytes()).await
+        }
+        Request::Publish(id) => {
+            caller.must_be(Role::Lead)?;
+            drafts::publish(shared, &id).await
+        }
+        Request::Suspend(key) => {
+            caller.must_be(Role::Lead)?;
+            shared.store.write(Suspend { key, at: now() }).await.map_err(|error| shared.denial(&error))?;
+            shared.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key);
+            shared.presence.cut_staff(|known| *known == key);
+            info!(%key, by = %caller.entry.name, "a staff key is suspended");
+            Ok(())
+        }
+        Request::Lock(envelope) => {
+            let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
+            fernwart_certs::lock::believe(&envelope, &catalogue).map_err(|_| Denial::BeyondRole)?;
+            let id = sha256(envelope.bytes.as_bytes());
+            shared
+                .store
+                .write(KeepLock { id, envelope: envelope.clone() })
+                .await
+                .map_err(|error| shared.denial(&error))?;
+            shared.presence.lock(&envelope).await;
+            Ok(())
+        }
+        // Answered before, with more than a yes or no.
+        Request::Machines
+        | Request::Customers
+        | Request::Pending
+        | Request::Admit(..)
+        | Request::Ping(..)
+        | Request::Submit(_)
+        | Request::Queue(_)
+        | Request::JobOrders(_)
+        | Request::Chain(_)
+        | Request::SealedTo(_)
+        | Request::History
+        | Request::Watch(_)
+        | Request::Jobs
+        | Request::Job(_)
+        | Request::Facts(_)
+        | Request::Catalogue
+        | Request::Drafts
+        | Request::Health
+        | Request::Blob(_)
+        | Request::Renew => Err(Denial::NotUnderstood),
+    }
+}
+
+async fn health(shared: &Shared) -> Health {
+    let machines = shared.store.machines(Standing::Admitted).await.map(|machines| machines.len()).unwrap_or_default();
+    let free = rustix::fs::statvfs(shared.home.path()).map(|stat| stat.f_bavail * stat.f_frsize).unwrap_or_default();
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let expiries = shared.published.catalogue().map(|catalogue| catalogue.expiries);
+    Health {
+        program: Text::clipped(env!("CARGO_PKG_VERSION")),
+        now: now(),
+        online: count(shared.presence.machines_online()),
+        machines: count(machines),
+        free_bytes: free,
+        rss_bytes: pages.saturating_mul(rustix::param::page_size() as u64),
+        timestamp_until: expiries.map_or(0, |expiries| expiries.timestamp.min(expiries.snapshot)),
+    }
+}

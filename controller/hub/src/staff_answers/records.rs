@@ -1,0 +1,153 @@
+//! Jobs, and what machines have signed about them.
+
+use super::machines::reachable;
+use super::{Answer, rows};
+use crate::caller::Caller;
+use crate::{Shared, now};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::ChainEnd;
+use fernwart_protocol::id::{Digest, JobId, MachineId};
+use fernwart_protocol::link::{FrameError, Sender};
+use fernwart_protocol::staff::{JobRow, Reply, RunRow};
+use fernwart_protocol::text::{Blob, List, Text};
+
+/// Orders and receipts read and sent at once; each may have 64 KiB.
+const PAGE: usize = 8;
+
+/// Jobs in one list.
+const JOBS: i64 = 100;
+
+fn job_row(job: &fernwart_fleet::Job) -> JobRow {
+    JobRow {
+        id: job.id,
+        action: job.action.clone(),
+        staff: job.staff.clone(),
+        reason: job.reason.clone(),
+        at: job.at,
+        selected: job.selected,
+        settled: job.over,
+    }
+}
+
+pub(super) async fn jobs(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
+    match shared.store.jobs(JOBS).await {
+        Ok(jobs) => {
+            let list: Vec<_> = jobs.iter().filter(|job| caller.may_see(job)).map(job_row).collect();
+            rows(send, &list, Reply::Jobs).await?;
+            Ok(Ok(()))
+        }
+        Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+pub(super) async fn job(
+    shared: &Shared,
+    caller: &Caller,
+    id: fernwart_protocol::id::JobId,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let job = match shared.store.job(id).await {
+        Ok(Some(job)) if caller.may_see(&job) => job,
+        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
+        Err(error) => return Ok(Err(shared.denial(&error))),
+    };
+    rows(send, &[job_row(&job)], Reply::Jobs).await?;
+    match shared.store.runs(id).await {
+        Ok(runs) => {
+            let list: Vec<_> = runs
+                .into_iter()
+                .map(|run| RunRow {
+                    run: run.id,
+                    machine: run.machine,
+                    name: run.name,
+                    state: Text::clipped(run.state.as_str()),
+                    outcome: run.outcome,
+                    settled_at: run.settled_at,
+                })
+                .collect();
+            rows(send, &list, Reply::Runs).await?;
+            Ok(Ok(()))
+        }
+        Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+pub(super) async fn facts(
+    shared: &Shared,
+    caller: &Caller,
+    id: MachineId,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let machine = match reachable(shared, caller, id).await {
+        Ok(machine) => machine,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    match shared.store.newest(&id).await {
+        Ok(Some(evidence)) => {
+            if let (Some(receipt), Ok(report)) = (evidence.receipt, Blob::try_from(evidence.report)) {
+                send.send(&Reply::Report(evidence.settled_at, receipt, report)).await?;
+                send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
+            }
+            Ok(Ok(()))
+        }
+        Ok(None) => Ok(Ok(())),
+        Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+pub(super) async fn job_orders(
+    shared: &Shared,
+    caller: &Caller,
+    id: JobId,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    match shared.store.job(id).await {
+        Ok(Some(job)) if caller.may_see(&job) => {}
+        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
+        Err(error) => return Ok(Err(shared.denial(&error))),
+    }
+    match shared.store.orders(id).await {
+        Ok(orders) => {
+            for page in orders.chunks(PAGE) {
+                send.send(&Reply::Orders(List::try_from(page.to_vec()).unwrap_or_default())).await?;
+            }
+            Ok(Ok(()))
+        }
+        Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+/// A machine's receipts in the order in which this hub has signed for them, and
+/// its word on how far they go.
+pub(super) async fn chain(
+    shared: &Shared,
+    caller: &Caller,
+    id: MachineId,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let machine = match reachable(shared, caller, id).await {
+        Ok(machine) => machine,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
+    let mut last = (0, Digest::from_bytes([0; 32]));
+    loop {
+        let links = match shared.store.chain_links(&id, last.0, PAGE as i64).await {
+            Ok(links) => links,
+            Err(error) => return Ok(Err(shared.denial(&error))),
+        };
+        let Some(end) = links.last().map(|link| (link.seq, link.head)) else { break };
+        last = end;
+        for link in links {
+            send.send(&Reply::ChainLink(link)).await?;
+        }
+    }
+    let end = ChainEnd { machine: id, seq: last.0, head: last.1, key: shared.evidence_id, at: now() };
+    match fernwart_certs::envelope::seal(&end, &shared.evidence) {
+        Ok(envelope) => {
+            send.send(&Reply::ChainEnd(envelope)).await?;
+            Ok(Ok(()))
+        }
+        Err(_) => Ok(Err(Denial::StoreFailed)),
+    }
+}
