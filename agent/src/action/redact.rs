@@ -77,11 +77,16 @@ const MARK: usize = 160;
 /// What is looked for; the streams of a script share it.
 #[derive(Clone)]
 pub(super) struct Patterns {
+    own: Own,
     keys: Regex,
     named: Regex,
     begin: Regex,
     end: Regex,
 }
+
+/// Secrets that are known by themselves, whatever they look like.
+#[derive(Debug, Clone)]
+pub(super) struct Own(Option<Regex>);
 
 /// Redacts one stream.
 pub(super) struct Redactor {
@@ -110,8 +115,14 @@ enum Inside {
 /// speed of a disk with it, and the agent stays small.
 const AUTOMATON: usize = 512 * 1024;
 
-impl Patterns {
-    /// Patterns that also know `secrets`, whatever they look like.
+fn build(text: &str, any_case: bool) -> Result<Regex, regex::Error> {
+    let mut builder = RegexBuilder::new(text);
+    builder.unicode(false).case_insensitive(any_case).size_limit(8 * 1024 * 1024).dfa_size_limit(AUTOMATON);
+    builder.build()
+}
+
+impl Own {
+    /// These, as they may stand in an output.
     ///
     /// # Errors
     /// When one of them cannot be looked for; then nothing may be passed on.
@@ -119,19 +130,29 @@ impl Patterns {
         let mut own: Vec<String> = secrets.iter().flat_map(|secret| shapes(secret)).collect();
         // The longest first: where one begins with another, all of it goes.
         own.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        let own = own.iter().map(|secret| regex::escape(secret));
-        let keys: Vec<String> = own.chain(KEYS.iter().map(|key| format!("(?:{key})"))).collect();
-        let build = |text: &str, any_case| {
-            let mut builder = RegexBuilder::new(text);
-            builder.unicode(false).case_insensitive(any_case).size_limit(8 * 1024 * 1024).dfa_size_limit(AUTOMATON);
-            builder.build()
-        };
-        Ok(Self {
-            keys: build(&keys.join("|"), false)?,
-            named: build(&NAMED.join("|"), true)?,
-            begin: build(BEGIN, false)?,
-            end: build(END, false)?,
-        })
+        let own: Vec<String> = own.iter().map(|secret| regex::escape(secret)).collect();
+        if own.is_empty() { Ok(Self(None)) } else { build(&own.join("|"), false).map(|own| Self(Some(own))) }
+    }
+
+    fn places(&self, text: &[u8]) -> Vec<(usize, usize)> {
+        let found = self.0.iter().flat_map(|own| own.find_iter(text));
+        found.map(|own| (own.start(), own.end())).collect()
+    }
+}
+
+impl Patterns {
+    /// All that is known, and `own`. Takes some 2 ms.
+    #[expect(clippy::expect_used, reason = "these patterns are constants, and built in a test")]
+    pub(super) fn new(own: Own) -> Self {
+        let keys: Vec<String> = KEYS.iter().map(|key| format!("(?:{key})")).collect();
+        let build = |text: &str, any_case| build(text, any_case).expect("a pattern");
+        Self {
+            own,
+            keys: build(&keys.join("|"), false),
+            named: build(&NAMED.join("|"), true),
+            begin: build(BEGIN, false),
+            end: build(END, false),
+        }
     }
 }
 
@@ -242,8 +263,8 @@ impl Redactor {
     }
 
     fn secrets(&self, text: &[u8]) -> Found {
-        let mut whole: Vec<(usize, usize)> =
-            self.patterns.keys.find_iter(text).map(|key| (key.start(), key.end())).collect();
+        let mut whole = self.patterns.own.places(text);
+        whole.extend(self.patterns.keys.find_iter(text).map(|key| (key.start(), key.end())));
         let mut secret = whole.clone();
         for captures in self.patterns.named.captures_iter(text) {
             whole.extend(captures.get(0).map(|all| (all.start(), all.end())));
@@ -282,11 +303,8 @@ pub(crate) struct Lines(Patterns);
 
 impl Lines {
     /// For lines that are no script's.
-    ///
-    /// # Errors
-    /// When the patterns cannot be built.
-    pub(crate) fn new() -> Result<Self, regex::Error> {
-        Patterns::new(&[]).map(Self)
+    pub(crate) fn new() -> Self {
+        Self(Patterns::new(Own(None)))
     }
 
     /// A line without its secrets.
@@ -329,7 +347,7 @@ mod tests {
     }
 
     fn through(text: &[u8], chunk: usize, secrets: &[String]) -> String {
-        let mut redactor = Redactor::new(Patterns::new(secrets).expect("patterns"));
+        let mut redactor = Redactor::new(Patterns::new(Own::new(secrets).expect("patterns")));
         let mut out = Vec::new();
         for piece in text.chunks(chunk) {
             redactor.feed(piece, &mut out);

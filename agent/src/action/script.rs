@@ -2,7 +2,7 @@
 
 use super::cage::{self, Spec, Told, group};
 use super::output::Keeper;
-use super::redact::Patterns;
+use super::redact::{Own, Patterns};
 use super::watch;
 use fernwart_protocol::document::{ActionKind, UnixMs};
 use fernwart_protocol::id::Digest;
@@ -108,7 +108,7 @@ pub fn run(
     now: impl Fn() -> UnixMs,
     mut live: impl FnMut(Stream, Vec<u8>),
 ) -> Result<RunReport, ScriptError> {
-    let patterns = Patterns::new(&secrets(task)).map_err(ScriptError::Secrets)?;
+    let own = Own::new(&secrets(task)).map_err(ScriptError::Secrets)?;
     let mut sealed = BTreeMap::new();
     for (name, (wanted, content)) in &task.files {
         let file = cage::sealed(name.as_str(), content)?;
@@ -120,7 +120,7 @@ pub fn run(
     }
     let script = sealed.remove(&task.manifest.run).ok_or_else(|| ScriptError::Altered(task.manifest.run.clone()))?;
     let (started_at, begun) = (now(), Instant::now());
-    let ended = in_cage(task, &script, &sealed, patterns, cancelled, &mut live)?;
+    let ended = in_cage(task, &script, &sealed, own, cancelled, &mut live)?;
     let (exit, signal) = match ended.told {
         Some(Told::Exit(code)) => (Some(code), None),
         Some(Told::Signal(signal)) => (None, Some(signal)),
@@ -164,7 +164,7 @@ fn in_cage(
     task: &Task,
     script: &File,
     files: &BTreeMap<FileName, File>,
-    patterns: Patterns,
+    own: Own,
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
 ) -> Result<Ended, ScriptError> {
@@ -226,6 +226,8 @@ fn in_cage(
         kill(task, &mut Outer::new(child));
         return Err(error.into());
     }
+    // Built while the cage is: nothing is passed on before it is there.
+    let patterns = Patterns::new(own);
     let ended = follow(task, Outer::new(child), &pieces, patterns, cancelled, live, &hear);
     over.store(true, Ordering::SeqCst);
     Ok(ended)
