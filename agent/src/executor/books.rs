@@ -10,7 +10,7 @@ use fernwart_certs::journal::{Entry, Line, entry_hash};
 use fernwart_certs::sha256;
 use fernwart_protocol::codec;
 use fernwart_protocol::document::{Envelope, UnixMs};
-use fernwart_protocol::id::{BootId, Digest, RunId};
+use fernwart_protocol::id::{BootId, Digest, KeyId, RunId};
 use fernwart_protocol::limits::{LEDGER_RUNS, SPOOL_BYTES};
 use fernwart_protocol::text::Text;
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
@@ -29,6 +29,7 @@ const MARKS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("marks");
 const FLOORS: &str = "floors";
 const TIME_FLOOR: &str = "time floor";
 const CHAIN: &str = "hub chain";
+const HUB_KEY: &str = "hub key";
 const ORDERS_SINCE: &str = "orders since";
 const ACTS: &str = "acts";
 const TAKEN_BACK: &str = "taken back";
@@ -252,6 +253,14 @@ impl Books {
         Ok(self.mark(CHAIN)?.unwrap_or((0, Digest::from_bytes([0; 32]))))
     }
 
+    /// The hub's evidence key that signed for an outcome last; none yet.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn hub_key(&self) -> Result<Option<KeyId>, BooksError> {
+        self.mark(HUB_KEY)
+    }
+
     /// One run's record.
     ///
     /// # Errors
@@ -391,6 +400,14 @@ impl Page<'_> {
         let marks = self.transaction.open_table(MARKS).map_err(failed)?;
         let Some(bytes) = marks.get(name).map_err(failed)? else { return Ok(None) };
         codec::decode(bytes.value()).map(Some).map_err(|_| BooksError::Damaged(name))
+    }
+
+    /// Notes which of the hub's keys has signed for an outcome.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn hub_key(&mut self, key: &KeyId) -> Result<(), BooksError> {
+        self.mark(HUB_KEY, key)
     }
 
     /// Follows a catalogue from now on.
@@ -536,7 +553,7 @@ impl Page<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fernwart_protocol::id::{KeyId, Signature};
+    use fernwart_protocol::id::Signature;
     use fernwart_protocol::text::Blob;
 
     fn moment(now: UnixMs) -> Moment {

@@ -309,6 +309,12 @@ impl Executor {
         let Some(said) = said.filter(fits) else {
             return warn!(%run, "the hub's countersignature does not fit; the outcome is kept");
         };
+        let (key, hub) = (envelope.key, &self.catalogue.hub);
+        match self.books.hub_key() {
+            Ok(last) if last.is_none_or(|last| !hub.came_before(&key, &last)) => {}
+            Ok(_) => return warn!(%run, %key, "signed with a key that the hub has parted with; the outcome is kept"),
+            Err(error) => return warn!(%run, %error, "the hub's key cannot be compared; the outcome is kept"),
+        }
         let before = record.countersigned.as_ref();
         let before = before.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
         if before.is_some_and(|before| (before.chain_seq, before.chain_head) == (said.chain_seq, said.chain_head)) {
@@ -325,6 +331,7 @@ impl Executor {
         let written = self.books.write(clocks::moment(self.boot), |page| {
             page.run(&run, &record)?;
             page.drop_report(&run)?;
+            page.hub_key(&key)?;
             if follows {
                 page.hub_chain(said.chain_seq, &said.chain_head)?;
             }
