@@ -93,6 +93,8 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     };
     let next_keys = |words: &[&str]| run(world.command(&["next-keys", "--to", folder]).args(words));
     look(&world, "kasse-1");
+    let on_holiday = world.path().join("holiday");
+    copy(&world.shop().join("staff"), &on_holiday);
     assert_eq!(next_keys(&["--finish"]).exits(3).code, 3, "there is nothing to finish");
 
     // Keys that nobody approved are not used, whatever lies in the hub's folder.
@@ -146,6 +148,18 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     look(&world, "kasse-1");
     look(&world, "kasse-2");
     assert_eq!(issuer(&here), new);
+    // A technician who was on holiday finds the hub again by a new invitation,
+    // with the keys of before.
+    let back = world.path().join("back");
+    std::fs::create_dir(&back).expect("made");
+    copy(&on_holiday, &back.join("staff"));
+    let theirs = |words: &[&str]| run(&mut fernwart_tests::staff_command(&back, words));
+    let said = theirs(&["ls"]);
+    assert!(said.code != 0, "{said:?}");
+    let said = theirs(&["join"]).exits(0);
+    assert!(said.err.contains("--invitation"), "{}", said.err);
+    theirs(&["join", "--invitation", &world.invitation_for_staff()]).exits(0);
+    assert!(theirs(&["ls", "-o", "name"]).exits(0).out.contains("kasse-3"));
     // What the old evidence key signed can still be checked.
     let journal = world.path().join("journal");
     std::fs::write(&journal, world.technician(&["journal", "export", "kasse-1"]).exits(0).out).expect("written");

@@ -70,7 +70,12 @@ fn read_line(command: &Join) -> Result<Invitation, Failure> {
 pub(crate) fn run(command: &Join, place: &Place) -> Result<Exit, Failure> {
     let path = place.staff();
     if StaffHome::exists(&path) && !StaffHome::open(&path)?.identity.chain.is_empty() {
+        if command.file.is_some() {
+            let invitation = read_line(command)?;
+            return block_on(come_back(&path, &invitation));
+        }
         eprintln!("{} is a complete staff home already; nothing was changed", path.display());
+        eprintln!("If the hub has other keys by now: fernwart join --invitation FILE, with a new invitation.");
         return Ok(Exit::Done);
     }
     if StaffHome::exists(&path) {
@@ -115,12 +120,17 @@ async fn ask(link: &Link, request: &Request) -> Result<(Reply, Files), ClientErr
     Ok((reply, files))
 }
 
-async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: bool) -> Result<Exit, Failure> {
-    let (order, identity) = StaffHome::prepare(path)?;
-    let link = dial(invitation.addresses.as_slice(), invitation.ca).await?;
+/// Makes one's keys known at the hub, and takes what it offers.
+async fn introduce(
+    link: &Link,
+    invitation: &Invitation,
+    order: &SigningKey,
+    identity: &TlsIdentity,
+    name: &Text<64>,
+) -> Result<Files, Failure> {
     let binding = link.binding().map_err(ClientError::Link)?;
-    let failed = |what: &str| Failure::new(Exit::Failed, "FW-JOIN-23", what);
-    let tls_key = Blob::try_from(identity.key.spki().to_vec()).map_err(|_| failed("the TLS key is too long"))?;
+    let tls_key = Blob::try_from(identity.key.spki().to_vec())
+        .map_err(|_| Failure::new(Exit::Failed, "FW-JOIN-23", "the TLS key is too long"))?;
     let request = JoinStaff {
         token: invitation.token,
         proof: Digest::from_bytes([0; 32]),
@@ -129,11 +139,17 @@ async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: boo
         signature: unsigned(),
         name: name.clone(),
     };
-    let request = prove_join_staff(request, &binding, &invitation.secret.proof_key(), &order);
-    let (reply, files) = ask(&link, &Request::JoinStaff(request)).await?;
-    if let Reply::Denied(denial) = reply {
-        return Err(denied(denial));
+    let request = prove_join_staff(request, &binding, &invitation.secret.proof_key(), order);
+    match ask(link, &Request::JoinStaff(request)).await? {
+        (Reply::Denied(denial), _) => Err(denied(denial)),
+        (_, files) => Ok(files),
     }
+}
+
+async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: bool) -> Result<Exit, Failure> {
+    let (order, identity) = StaffHome::prepare(path)?;
+    let link = dial(invitation.addresses.as_slice(), invitation.ca).await?;
+    let files = introduce(&link, invitation, &order, &identity, &name).await?;
     let believe = |error: fernwart_certs::catalogue::CatalogueError| {
         Failure::new(Exit::Refused, "FW-CAT-06", format!("what the hub offers was not approved: {}", chain(&error)))
     };
@@ -161,6 +177,19 @@ async fn resume(path: &Path, no_wait: bool) -> Result<Exit, Failure> {
     let trusted = home.trusted()?.unwrap_or_default();
     let link = dial(&home.settings.addresses, home.settings.ca).await?;
     collect(path, &home.settings, home.order_key, home.identity, &trusted, &link, no_wait).await
+}
+
+/// Finds a hub again whose keys were all replaced meanwhile: an invitation says
+/// which they are now, the same order key takes a new certificate, and what it
+/// offers must follow the catalogue this home knows.
+async fn come_back(path: &Path, invitation: &Invitation) -> Result<Exit, Failure> {
+    let home = StaffHome::open(path)?;
+    let trusted = home.trusted()?.unwrap_or_default();
+    let (addresses, ca) = (invitation.addresses.as_slice().to_vec(), invitation.ca);
+    let settings = StaffSettings { name: home.settings.name.clone(), addresses, ca };
+    let link = dial(&settings.addresses, settings.ca).await?;
+    introduce(&link, invitation, &home.order_key, &home.identity, &settings.name).await?;
+    collect(path, &settings, home.order_key, home.identity, &trusted, &link, true).await
 }
 
 /// Waits to be put on the staff list, and takes the certificate.
