@@ -40,6 +40,9 @@ pub enum Deliver {
     Order(Envelope),
     /// To be sent back as it is: `fernwart ping`.
     Echo(u64),
+    /// An order that may have come before, and the cancel of it, in this order
+    /// of effect: cancel, order. Answered like an order.
+    TakenBack(Envelope, Envelope),
 }
 
 /// The hub's last word on a delivered or settled run: it is stored.

@@ -101,7 +101,8 @@ fn what_a_hub_says_to_agents() {
     golden(&Stored::Countersigned(envelope()), &format!("00000000 {sealed}"));
     let file = CatalogueFile { name: Text::clipped("a"), bytes: Blob::try_from(vec![1, 2]).expect("short") };
     golden(&Fetched::File(file), "00000000 0100000000000000 61 0200000000000000 0102");
-    variants::<Deliver>(2);
+    golden(&Deliver::TakenBack(envelope(), envelope()), &format!("02000000 {sealed} {sealed}"));
+    variants::<Deliver>(3);
     variants::<to_agent::Control>(6);
     variants::<Stored>(2);
     variants::<Fetched>(3);

@@ -158,6 +158,54 @@ fn the_owner_is_asked_and_has_the_last_word() {
 }
 
 #[test]
+fn a_no_takes_back_a_yes_that_waits_for_its_turn() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    world.approve_all(&[Script::new("slow", "sleep 3\n"), Script::new("second", "echo ran\n")]);
+    let begin = |script: &str| {
+        let words = ["run", script, "kasse-1", "--reason", "x", "--timeout", "60s"];
+        fernwart_tests::Process::start(&mut world.command(&words), &world.path().join("log"))
+    };
+    let asked = |title: &str| {
+        wait_until("the owner is asked", || machine.owner(&["--lang", "en", "questions"]).out.contains(title));
+        let said = machine.owner(&["--lang", "en", "questions"]).out;
+        said.split_whitespace().next().expect("a number").to_owned()
+    };
+    for word in ["number", "all"] {
+        let mut slow = begin("slow");
+        machine.owner(&["allow", &asked("Test slow")]).exits(0);
+        let mut second = begin("second");
+        let number = asked("Test second");
+        machine.owner(&["allow", &number]).exits(0);
+        machine.owner(&["deny", if word == "all" { "repair" } else { &number }]).exits(0);
+        wait_until("both are over", || !slow.is_running() && !second.is_running());
+    }
+    let ran = |(kind, body): &&(String, Value)| kind == "run_started" && body["action"]["script"]["bundle"] == "second";
+    assert_eq!(machine.journal().iter().filter(ran).count(), 0);
+}
+
+#[test]
+fn orders_that_waited_for_a_machine_come_in_their_order() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    world.approve(&Script::new("mend", "exit 0\n").parameter("step", "integer", "min = 1\nmax = 9"));
+    machine.agent.stop();
+    wait_until("it is away", || !world.is_online("kasse-1"));
+    for step in 1..=6 {
+        run(&world, &["mend", "kasse-1", "--queue", "1h", "-p", &format!("step={step}")]).exits(0);
+    }
+    machine.restart();
+    wait_until("it is back", || world.is_online("kasse-1"));
+    let steps = || -> Vec<Value> {
+        let begun = machine.journal().into_iter().filter(|(kind, _)| kind == "run_started");
+        begun.map(|(_, body)| body["action"]["script"]["parameters"]["step"].clone()).collect()
+    };
+    wait_until("all are done", || steps().len() == 6);
+    assert_eq!(steps(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
 fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
@@ -166,6 +214,7 @@ fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
     let asking = fernwart_tests::Process::start(&mut command, &world.path().join("asked.log"));
     let asked = |machine: &Machine| machine.owner(&["--lang", "en", "questions"]).out.contains("jana would like to");
     wait_until("the owner is asked", || asked(&machine));
+    let before = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
     let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
     assert!(matches!(said.code, 0 | 1), "{}", said.err);
     machine.agent.kill_9();
@@ -173,6 +222,9 @@ fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
     wait_until("the owner is asked again", || asked(&machine));
     wait_until("the machine is linked", || world.is_online("kasse-1"));
     let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
+    // A yes that was meant for another question reaches nobody.
+    assert_ne!(number, before);
+    machine.owner(&["allow", &before]).exits(2);
     machine.owner(&["allow", &number]).exits(0);
     wait_until("the outcome is told", || {
         let rows = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
@@ -290,11 +342,13 @@ fn a_job_is_given_anew_where_it_failed() {
     let said = world.technician(&["job", "retry", "1", "--failed"]).exits(2);
     assert!(said.err.contains("FW-CLI-14") && said.err.contains("as jana ordered it on"), "{}", said.err);
     assert!(said.err.contains("on 1 machine(s): kasse-2"), "{}", said.err);
-    let said = world.technician(&["job", "retry", "1", "--failed", "--yes"]).exits(0);
+    let said = world.technician(&["job", "retry", "1", "--failed", "--yes", "other"]).exits(2);
+    assert!(said.err.contains("FW-CLI-14") && said.err.contains("ran mend"), "{}", said.err);
+    let said = world.technician(&["job", "retry", "1", "--failed", "--yes", "mend"]).exits(0);
     assert!(said.out.contains("kasse-2  done") && !said.out.contains("kasse-1"), "{}", said.out);
-    let said = world.technician(&["job", "retry", "2", "--failed", "--yes"]).exits(2);
+    let said = world.technician(&["job", "retry", "2", "--failed", "--yes", "mend"]).exits(2);
     assert!(said.err.contains("FW-CLI-16"), "{}", said.err);
-    world.technician(&["job", "retry", "1", "--yes"]).exits(0);
+    world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(0);
 }
 
 #[test]
@@ -309,7 +363,7 @@ fn nothing_is_given_anew_that_is_not_over_or_that_the_hub_has_mixed_up() {
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = fernwart_tests::Process::start(&mut command, &log);
     wait_until("it is offered", || world.technician(&["job", "ls", "-o", "name"]).exits(0).out.contains('1'));
-    let said = world.technician(&["job", "retry", "1", "--yes"]).exits(2);
+    let said = world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(2);
     assert!(said.err.contains("kasse-1  offered: not over, and not given anew"), "{}", said.err);
     drop(frozen);
     wait_until("it is over", || !asking.is_running());
@@ -320,7 +374,7 @@ fn nothing_is_given_anew_that_is_not_over_or_that_the_hub_has_mixed_up() {
     let store = world.shop().join("hub/store.sqlite");
     fernwart_tests::run(std::process::Command::new("sqlite3").arg(&store).arg(swap)).exits(0);
     world.restart_hub();
-    let said = world.technician(&["job", "retry", "1", "--yes"]).exits(2);
+    let said = world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(2);
     assert!(said.err.contains("FW-CLI-16") && said.err.contains("shows no order"), "{}", said.err);
     let started = machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
     assert_eq!(started, 2);

@@ -296,6 +296,8 @@ fn build(spec: &Spec) -> Result<(), String> {
         let what = what.to_owned();
         move |error: rustix::io::Errno| format!("{what}: {error}")
     };
+    // What is made in here is for whoever the script becomes.
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(said("keeping mounts to itself"))?;
     // What may be written becomes a mount of its own, which stays writable.
@@ -331,7 +333,6 @@ fn build(spec: &Spec) -> Result<(), String> {
         copied.map_err(|error| format!("{name}: {error}"))?;
     }
     std::env::set_current_dir(FOLDER).map_err(|error| error.to_string())?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
     bounds(spec)
 }
 
@@ -387,6 +388,9 @@ const RUN: [&str; 14] = [
 /// Folders elsewhere with sockets through which a computer can be ruled.
 const SOCKETS: [&str; 3] = ["/var/lib/lxd", "/var/snap/lxd/common/lxd", "/var/lib/incus"];
 
+/// Sockets in folders that hold much else; these come back with a restart.
+const SOCKET_FILES: [&str; 1] = ["/var/lib/mysql/mysql.sock"];
+
 /// Takes the sockets of the system's services out of sight: whoever may speak
 /// to systemd can do what systemd can. What is not there cannot come back when
 /// a service is started again.
@@ -413,6 +417,9 @@ fn silence_sockets(spec: &Spec) -> Result<(), String> {
     for folder in SOCKETS.iter().map(Path::new).filter(|folder| folder.is_dir()) {
         empty(folder, c"mode=000,size=4k")?;
     }
+    for file in SOCKET_FILES.iter().filter(|file| Path::new(file).exists()) {
+        rustix::mount::mount_bind("/dev/null", *file).map_err(|error| format!("silencing {file}: {error}"))?;
+    }
     if !run.is_dir() {
         return Ok(());
     }
@@ -420,6 +427,9 @@ fn silence_sockets(spec: &Spec) -> Result<(), String> {
     for (path, there) in seen {
         let said = |error: std::io::Error| format!("{}: {error}", path.display());
         let stat = rustix::fs::fstat(&there).map_err(|error| said(error.into()))?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket() {
+            continue;
+        }
         if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
             std::fs::create_dir_all(path).map_err(said)?;
         } else if !path.exists() {

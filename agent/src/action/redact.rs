@@ -50,10 +50,13 @@ const KEYS: &[&str] = &[
     r"fw1-[A-Za-z0-9_-]{40,}",                                          // our own invitations
 ];
 
-/// What stands before a secret: a name and a sign, a scheme, an option.
-const NAMED: &[&str] = &[
-    // key=value, key: value, "key": "value"
-    r#"(?:pass(?:word|wd|wort|phrase)?|pwd|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|wpa[_-]?passphrase|connection[_-]?string)[A-Za-z0-9_-]{0,32}["']?\s*(?:=>|:=|[=:])\s*["']?(?P<value>[^\s"'&;,]{2,})"#,
+/// A name and a sign before a secret: key=value, key: value, "key": "value", and
+/// the last within another text's quotes. Looked for on its own: what it takes
+/// may begin with what another knows.
+const NAMED: &str = r#"(?:pass(?:word|wd|wort|phrase)?|pwd|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|wpa[_-]?passphrase|connection[_-]?string)[A-Za-z0-9_-]{0,32}\\{0,4}["']?\s*(?:=>|:=|[=:])\s*\\{0,4}["']?(?P<value>[^\s"'&;,]{2,})"#;
+
+/// What else stands before a secret: a scheme, an option, an element.
+const BESIDE: &[&str] = &[
     // Authorization: Bearer …
     r#"authorization["']?\s*[:=]\s*["']?(?:bearer|basic|token|digest|negotiate)\s+(?P<value2>[^\s"']{4,})"#,
     r#"\bbearer\s+(?P<value3>[A-Za-z0-9._~+/-]{16,}=*)"#,
@@ -64,7 +67,9 @@ const NAMED: &[&str] = &[
     // .netrc and the like
     r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+(?P<value6>\S+)",
     // --password secret
-    r"--?(?:password|passwd|pass|secret|token|api-key)[= ](?P<value7>[^\s-]\S*)",
+    r"--?(?:password|passwd|pass|secret|token|api-key)[= ]\s*(?P<value7>[^\s=:-]\S*)",
+    // <password>secret</password>
+    r"<(?:\w{1,32}:)?\w{0,32}(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]{0,80}>(?P<value8>[^<]{2,})<",
 ];
 
 /// Where private key material begins and ends: PEM, OpenPGP, SSH2, PuTTY.
@@ -79,7 +84,7 @@ const MARK: usize = 160;
 pub(super) struct Patterns {
     own: Own,
     keys: Regex,
-    named: Regex,
+    named: [Regex; 2],
     begin: Regex,
     end: Regex,
 }
@@ -149,20 +154,34 @@ impl Patterns {
         Self {
             own,
             keys: build(&keys.join("|"), false),
-            named: build(&NAMED.join("|"), true),
+            named: [build(NAMED, true), build(&BESIDE.join("|"), true)],
             begin: build(BEGIN, false),
             end: build(END, false),
         }
     }
 }
 
-/// How a secret may stand in an output: as it is, within JSON, and each of its
-/// lines alone.
+/// How a secret may stand in an output: as it is and line by line, within JSON,
+/// in a shell's quotes, in an address.
 fn shapes(secret: &str) -> Vec<String> {
     let json = serde_json::to_string(secret).unwrap_or_default();
     let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let mut ascii = String::new();
+    for c in json.chars() {
+        if c.is_ascii() {
+            ascii.push(c);
+        } else {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| ascii += &format!("\\u{unit:04x}"));
+        }
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let one = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    let address: String = secret.bytes().map(one).collect();
     let lines = secret.lines().filter(|line| line.len() >= 4).map(str::to_owned);
-    let mut all: Vec<String> = lines.chain([secret.to_owned(), json]).filter(|shape| !shape.is_empty()).collect();
+    let quoted = [secret.replace('\'', r"'\''"), secret.replace('\'', "'\"'\"'"), json.replace('/', r"\/")];
+    let shapes = [secret.to_owned(), json, ascii, address];
+    let mut all: Vec<String> = lines.chain(shapes).chain(quoted).filter(|shape| !shape.is_empty()).collect();
     all.sort_unstable();
     all.dedup();
     all
@@ -266,7 +285,7 @@ impl Redactor {
         let mut whole = self.patterns.own.places(text);
         whole.extend(self.patterns.keys.find_iter(text).map(|key| (key.start(), key.end())));
         let mut secret = whole.clone();
-        for captures in self.patterns.named.captures_iter(text) {
+        for captures in self.patterns.named.iter().flat_map(|named| named.captures_iter(text)) {
             whole.extend(captures.get(0).map(|all| (all.start(), all.end())));
             let value = captures.iter().skip(1).flatten().next();
             secret.extend(value.map(|value| (value.start(), value.end())));
@@ -453,6 +472,18 @@ mod tests {
     fn secrets_that_were_given_as_parameters_are_known() {
         let out = through(b"the pin is 12.34!\n", 3, &["12.34!".to_owned()]);
         assert_eq!(out, "the pin is [secret]\n");
+        for (secret, spelled) in [
+            ("Geheimü", r#"{"key": "Geheim\u00fc"}"#),
+            ("p@ss/w0rd", r#"{"key":"p@ss\/w0rd"}"#),
+            ("p@ss/w0rd", "https://host/?q=p%40ss%2Fw0rd&x=1"),
+            ("it's me", r"+ echo 'it'\''s me'"),
+        ] {
+            let out = through(spelled.as_bytes(), 3, &[secret.to_owned()]);
+            assert!(
+                out.contains("[secret]") && !out.contains("w0rd") && !out.contains("s me") && !out.contains("Geheim"),
+                "{out}"
+            );
+        }
         // Whatever they look like, and within JSON, and line by line.
         for secret in ["(", "a\"b\\c", "two and\nthree", "ümläut", "\\", "[^"] {
             let text = format!("a{secret}b {}\n", serde_json::to_string(secret).expect("JSON"));

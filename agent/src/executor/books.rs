@@ -33,6 +33,7 @@ const HUB_KEY: &str = "hub key";
 const ORDERS_SINCE: &str = "orders since";
 const ACTS: &str = "acts";
 const TAKEN_BACK: &str = "taken back";
+const QUESTIONS: &str = "questions";
 
 /// Acts whose beginnings are kept at most, for the bound per day.
 const ACTS_KEPT: usize = 4096;
@@ -118,6 +119,17 @@ pub struct Books {
     database: Option<Database>,
     path: PathBuf,
     head: JournalHead,
+    floors: TimeFloors,
+}
+
+/// What is known of time; held in memory, so that a disk that fails makes no
+/// old order new.
+#[derive(Debug, Clone, Copy, Default)]
+struct TimeFloors {
+    /// The newest time any believed order was made; 0 before the first.
+    time: UnixMs,
+    /// When the owner last vouched for the clock; 0 if never.
+    orders_since: UnixMs,
 }
 
 impl Books {
@@ -141,7 +153,19 @@ impl Books {
         };
         transaction.commit().map_err(failed)?;
         let head = head.unwrap_or(JournalHead { seq: 0, hash: Digest::from_bytes([0; 32]) });
-        Ok(Self { database: Some(database), path: path.to_owned(), head })
+        let floors = TimeFloors::default();
+        let mut books = Self { database: Some(database), path: path.to_owned(), head, floors };
+        books.floors.time = books.mark(TIME_FLOOR)?.unwrap_or_default();
+        books.floors.orders_since = books.mark(ORDERS_SINCE)?.unwrap_or_default();
+        Ok(books)
+    }
+
+    /// Opens them once more, if a failure of the disk has closed them: it may
+    /// be well by now.
+    pub fn mend(&mut self) {
+        if self.database.is_none() {
+            self.database = open_database(&self.path).ok();
+        }
     }
 
     /// Where the journal stands.
@@ -178,11 +202,11 @@ impl Books {
             self.database = Some(open_database(&self.path)?);
         }
         let transaction = self.opened()?.begin_write().map_err(failed)?;
-        let mut page = Page { transaction: &transaction, head: self.head, moment };
+        let mut page = Page { transaction: &transaction, head: self.head, floors: self.floors, moment };
         let value = fill(&mut page)?;
-        let head = page.head;
+        let (head, floors) = (page.head, page.floors);
         transaction.commit().map_err(failed)?;
-        self.head = head;
+        (self.head, self.floors) = (head, floors);
         Ok(value)
     }
 
@@ -213,19 +237,21 @@ impl Books {
     }
 
     /// The newest time any believed order was made; 0 before the first.
-    ///
-    /// # Errors
-    /// When the books are damaged.
-    pub fn time_floor(&self) -> Result<UnixMs, BooksError> {
-        Ok(self.mark(TIME_FLOOR)?.unwrap_or_default())
+    pub fn time_floor(&self) -> UnixMs {
+        self.floors.time
     }
 
     /// When the owner last vouched for the clock; 0 if never.
+    pub fn orders_since(&self) -> UnixMs {
+        self.floors.orders_since
+    }
+
+    /// The number of the last question to the owner.
     ///
     /// # Errors
     /// When the books are damaged.
-    pub fn orders_since(&self) -> Result<UnixMs, BooksError> {
-        Ok(self.mark(ORDERS_SINCE)?.unwrap_or_default())
+    pub fn questions(&self) -> Result<u32, BooksError> {
+        Ok(self.mark(QUESTIONS)?.unwrap_or_default())
     }
 
     /// When the acts of the last day began, for as long as anybody asks; they
@@ -362,6 +388,7 @@ fn open_database(path: &Path) -> Result<Database, BooksError> {
 pub struct Page<'a> {
     transaction: &'a WriteTransaction,
     head: JournalHead,
+    floors: TimeFloors,
     moment: Moment,
 }
 
@@ -430,7 +457,9 @@ impl Page<'_> {
     /// # Errors
     /// When the disk does not take it.
     pub fn raise_time_floor(&mut self, floor: UnixMs) -> Result<(), BooksError> {
+        let floor = floor.max(self.floors.time);
         self.mark(TIME_FLOOR, &floor)?;
+        self.floors.time = floor;
         let mut runs = self.transaction.open_table(RUNS).map_err(failed)?;
         runs.retain(|_, bytes| match codec::decode::<RunRecord>(bytes) {
             Ok(record) => record.phase != Phase::Acknowledged || record.not_after >= floor,
@@ -448,7 +477,28 @@ impl Page<'_> {
     /// When the disk does not take it.
     pub fn trust_clock(&mut self, now: UnixMs) -> Result<(), BooksError> {
         self.mark(TIME_FLOOR, &now)?;
-        self.mark(ORDERS_SINCE, &now)
+        self.mark(ORDERS_SINCE, &now)?;
+        self.floors = TimeFloors { time: now, orders_since: now };
+        Ok(())
+    }
+
+    /// Notes the number of a question to the owner: none is used twice, for a
+    /// yes that comes late must not reach another.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn question(&mut self, number: u32) -> Result<(), BooksError> {
+        self.mark(QUESTIONS, &number)
+    }
+
+    /// Acts that began in a future which the clock has left again began now.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn acts_until_now(&mut self) -> Result<(), BooksError> {
+        let mut acts: Vec<UnixMs> = self.marked(ACTS)?.unwrap_or_default();
+        acts.iter_mut().for_each(|at| *at = (*at).min(self.moment.now));
+        self.mark(ACTS, &acts)
     }
 
     /// Notes that an act begins now, and forgets those that began before `since`.
@@ -619,7 +669,31 @@ mod tests {
             .expect("written");
         let there: Vec<_> = ids.iter().map(|id| books.run(id).expect("read").is_some()).collect();
         assert_eq!(there, [false, true, true]);
-        assert_eq!(books.time_floor().expect("read"), 30);
+        assert_eq!(books.time_floor(), 30);
+        books.write(moment(6), |page| page.raise_time_floor(20)).expect("written");
+        drop(books);
+        let books = Books::open(&folder.path().join("books.redb")).expect("reopened");
+        assert_eq!(books.time_floor(), 30, "it only rises");
+    }
+
+    #[test]
+    fn books_that_a_failing_disk_has_closed_are_opened_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
+        let mut books = Books::open(&path).expect("opened");
+        books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        // As after a failed write on a disk that cannot be read either.
+        books.database = None;
+        std::fs::rename(&path, &aside).expect("moved");
+        std::fs::create_dir(&path).expect("made");
+        books.mend();
+        assert!(books.acts().is_err() && books.write(moment(6), |page| page.act_begins(0)).is_err());
+        assert_eq!(books.time_floor(), 30, "no old order is new meanwhile");
+        std::fs::remove_dir(&path).expect("removed");
+        std::fs::rename(&aside, &path).expect("moved back");
+        books.mend();
+        assert!(books.acts().expect("read").is_empty());
+        books.write(moment(7), |page| page.act_begins(0)).expect("written");
     }
 
     #[test]
@@ -639,7 +713,11 @@ mod tests {
         assert_eq!(books.run_count().expect("read"), 0);
         assert_eq!(books.acts().expect("read"), [20, 30]);
         drop(books);
-        assert_eq!(Books::open(&path).expect("opened").acts().expect("read"), [20, 30]);
+        let mut books = Books::open(&path).expect("opened");
+        assert_eq!(books.acts().expect("read"), [20, 30]);
+        // The clock was ahead, and is not any more.
+        books.write(moment(25), |page| page.acts_until_now()).expect("written");
+        assert_eq!(books.acts().expect("read"), [20, 25]);
     }
 
     #[test]

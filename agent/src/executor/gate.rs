@@ -67,7 +67,7 @@ impl Clock {
 impl Standing<'_> {
     /// The best there is: without a clock of its own the hub's word, and no
     /// earlier than what people have signed.
-    fn now(&self) -> UnixMs {
+    pub fn now(&self) -> UnixMs {
         match self.clock {
             Clock::Plausible(now) => now,
             Clock::Implausible { hub } => hub.max(self.floor),

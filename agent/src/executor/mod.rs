@@ -209,6 +209,7 @@ impl Executor {
         let books = Books::open(&home.books()).map_err(ExecutorError::Books)?;
         let trusted = books.trusted().map_err(ExecutorError::Books)?.ok_or(ExecutorError::NoCatalogue)?;
         let taken_back = books.taken_back().map_err(ExecutorError::Books)?;
+        let questions = books.questions().map_err(ExecutorError::Books)?;
         let catalogue = trusted.view().map_err(ExecutorError::Catalogue)?;
         let mut locks = Locks::default();
         for envelope in books.locks().map_err(ExecutorError::Books)? {
@@ -239,7 +240,7 @@ impl Executor {
             shelf: Shelf::at(&home.blobs()),
             acting: None,
             waits: BTreeMap::new(),
-            questions: 0,
+            questions,
             timers: 0,
             says: Says::read(&home.says()),
             runtime: tokio::runtime::Handle::current(),
@@ -258,6 +259,7 @@ impl Executor {
             warn!(%error, "runs that waited cannot be read");
         }
         while let Some(event) = inbox.blocking_recv() {
+            self.books.mend();
             match event {
                 Event::Uplink(ToExecutor::Stop) => break,
                 Event::Uplink(message) => self.handle(message),
@@ -335,7 +337,7 @@ impl Executor {
     }
 
     fn floor(&self) -> UnixMs {
-        self.books.time_floor().unwrap_or_default().max(clocks::BUILT)
+        self.books.time_floor().max(clocks::BUILT)
     }
 
     fn clock(&self) -> Clock {
@@ -350,7 +352,7 @@ impl Executor {
             locks: &self.locks,
             clock: self.clock(),
             floor: self.floor(),
-            orders_since: self.books.orders_since().unwrap_or_default(),
+            orders_since: self.books.orders_since(),
         }
     }
 

@@ -42,7 +42,7 @@ impl Executor {
     /// itself within seconds.
     pub(super) fn handle_cancel(&mut self, envelope: &Envelope) {
         let Some(entry) = self.catalogue.staff.find(&envelope.key) else { return };
-        let may = entry.until >= crate::now() && entry.customers.include(&self.enrollment.customer);
+        let may = entry.until >= self.standing().now() && entry.customers.include(&self.enrollment.customer);
         if !may || self.locks.holds(&envelope.key) {
             return;
         }
@@ -50,19 +50,29 @@ impl Executor {
         if cancel.machine != self.enrollment.machine {
             return;
         }
-        let Ok(known) = self.books.run(&cancel.run) else { return };
-        let Some(record) = known else { return self.take_back(cancel.run) };
+        // What needs no books comes first: they may be out of reach.
         if self.end_waiting(cancel.run, Outcome::Cancelled, None) {
             return;
         }
         self.cancel_acting(Some(cancel.run));
-        let Some(at) = self.to_look.iter().position(|(run, _)| *run == cancel.run) else { return };
-        self.to_look.remove(at);
-        let order = Document::from_bytes(record.order.bytes.as_bytes());
-        let Ok(order) = order else { return };
-        let proof = Proof { outcome: Outcome::Cancelled, ..Proof::refused(order, record.order, crate::now()) };
+        if let Some(at) = self.to_look.iter().position(|(run, _)| *run == cancel.run) {
+            self.to_look.remove(at);
+            return self.end_unbegun(cancel.run, Outcome::Cancelled, None);
+        }
+        if !matches!(self.books.run(&cancel.run), Ok(Some(_))) {
+            self.take_back(cancel.run);
+        }
+    }
+
+    /// A look that stands in line ends before it has begun.
+    pub(super) fn end_unbegun(&mut self, run: RunId, outcome: Outcome, refusal: Option<Refusal>) {
+        let record = self.books.run(&run).ok().flatten();
+        let order = record.as_ref().and_then(|record| Document::from_bytes(record.order.bytes.as_bytes()).ok());
+        let (Some(record), Some(order)) = (record, order) else { return };
+        let proof = Proof { outcome, refusal, ..Proof::refused(order, record.order, crate::now()) };
         if let Err(error) = self.settle(proof, None) {
-            warn!(run = %cancel.run, %error, "a cancel could not be written");
+            warn!(%run, %error, "how a look ended could not be written");
+            self.under_way.remove(&run);
         }
     }
 

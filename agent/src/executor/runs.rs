@@ -2,7 +2,7 @@
 
 use super::books::{Books, BooksError, Phase, RunRecord};
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
-use super::policy::Policy;
+use super::policy::{Mode, Policy};
 use super::proof::Proof;
 use super::waits::DAY_MS;
 use super::{Event, Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED, clocks};
@@ -238,7 +238,7 @@ impl Executor {
 
     /// Writes a run's one outcome and its receipt, then tells who waits.
     pub(super) fn settle(&mut self, proof: Proof, report: Option<Vec<u8>>) -> Result<(), BooksError> {
-        let run = proof.order.run;
+        let (run, outcome) = (proof.order.run, proof.outcome);
         let done = Done {
             action: proof.order.action.clone(),
             title: self.title_of(&proof.order.action),
@@ -264,7 +264,10 @@ impl Executor {
             body: report.and_then(|report| Blob::try_from(report).ok()).unwrap_or_default(),
         });
         self.waits.remove(&run);
-        if self.under_way.remove(&run).is_some_and(|(rule, _)| rule.tells()) {
+        let permitted = self.under_way.remove(&run);
+        // What was cut short has lost its rule with the agent that knew it.
+        let cut_short = outcome == Outcome::Interrupted && policy.act() == Mode::Notify;
+        if permitted.is_some_and(|(rule, _)| rule.tells()) || cut_short {
             self.tell_owner(done);
         }
         if let Some(settle) = settle {

@@ -1,13 +1,13 @@
 //! What the owner says at the terminal: yes, no, yes to all for a while, stop.
 
 use super::Executor;
-use super::waits::Why;
+use super::waits::{Wait, Why};
 use crate::local::{self, Asked, Speaker};
 use crate::notice::{Done, Notice};
 use crate::words::Words;
 use fernwart_certs::keyfile::{self, KeyFileError};
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::document::{Outcome, UnixMs};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{Delivered, Note};
@@ -106,6 +106,12 @@ impl Executor {
         all
     }
 
+    /// The run that a question of this number was about, if it has not begun:
+    /// also one that was answered yes and waits for something else since.
+    fn asked_about(&self, number: u32) -> Option<RunId> {
+        self.waits.iter().find(|(_, wait)| wait.number == Some(number)).map(|(run, _)| *run)
+    }
+
     fn question(&self, number: u32) -> Option<RunId> {
         let asks = |why: &Why| matches!(why, Why::Owner(asked, _) if *asked == number);
         self.waits.iter().find(|(_, wait)| asks(&wait.why)).map(|(run, _)| *run)
@@ -117,10 +123,13 @@ impl Executor {
         use local::Word;
         let now = crate::now();
         let run = match word {
-            Word::Allow(number, _) | Word::Deny(number) => match self.question(number) {
-                Some(run) => Some(run),
-                None => return local::Answer::NoSuchQuestion,
-            },
+            Word::Allow(number, _) | Word::Deny(number) => {
+                let run = if let Word::Deny(_) = word { self.asked_about(number) } else { self.question(number) };
+                if run.is_none() {
+                    return local::Answer::NoSuchQuestion;
+                }
+                run
+            }
             Word::AllowAll(_) | Word::DenyAll | Word::Pause(_) | Word::Resume | Word::TrustClock => None,
         };
         let Some(says) = self.says.after(word, by.whole, now) else { return local::Answer::NotYours };
@@ -134,18 +143,25 @@ impl Executor {
                         self.refuse_waiting(run, Refusal::Paused);
                     }
                     self.cancel_acting(None);
+                    while let Some((run, _)) = self.to_look.pop_front() {
+                        self.end_unbegun(run, Outcome::Refused, Some(Refusal::Paused));
+                    }
                 }
                 _ => {
-                    for run in self.asked().iter().filter_map(|asked| self.question(asked.number)).collect::<Vec<_>>() {
+                    let asks = |wait: &Wait| wait.yes || matches!(wait.why, Why::Owner(..));
+                    let asked: Vec<RunId> =
+                        self.waits.iter().filter(|(_, wait)| asks(wait)).map(|(run, _)| *run).collect();
+                    for run in asked {
                         self.refuse_waiting(run, Refusal::OwnerDeclined);
                     }
                 }
             }
         }
         let body = json!({"by": by.account, "word": word, "run": run});
-        let kept = self.note("owner_said", &body).map_err(|error| chain(&error));
-        let kept = kept.and_then(|()| says.write(&self.home.says()).map_err(|error| chain(&error)));
-        if let Err(why) = kept {
+        let noted = self.note("owner_said", &body).map_err(|error| chain(&error));
+        // A no is kept wherever it can be; a yes only where all of it can.
+        let kept = if noted.is_ok() || stops { says.write(&self.home.says()) } else { Ok(()) };
+        if let Err(why) = noted.and(kept.map_err(|error| chain(&error))) {
             return if stops { local::Answer::NotKept(why) } else { local::Answer::Failed(why) };
         }
         if word == Word::TrustClock {
@@ -155,14 +171,13 @@ impl Executor {
             }
         }
         self.says = says;
-        let allowed = match (word, run) {
-            (Word::Allow(..), Some(run)) => {
-                if let Some(wait) = self.waits.get_mut(&run) {
-                    wait.yes = true;
-                }
-                vec![run]
-            }
-            (Word::AllowAll(_), _) => self.asked().iter().filter_map(|asked| self.question(asked.number)).collect(),
+        if let (Word::Allow(..), Some(wait)) = (word, run.and_then(|run| self.waits.get_mut(&run))) {
+            wait.yes = true;
+        }
+        let all = || self.asked().iter().filter_map(|asked| self.question(asked.number)).collect::<Vec<_>>();
+        let allowed = match word {
+            Word::Allow(_, Some(_)) | Word::AllowAll(_) => all(),
+            Word::Allow(_, None) => run.into_iter().collect(),
             _ => Vec::new(),
         };
         for run in allowed {

@@ -67,6 +67,8 @@ pub(super) struct Wait {
     pub(super) why: Why,
     /// The owner has said yes to it already.
     pub(super) yes: bool,
+    /// The number of the question the owner was asked about it, if any.
+    pub(super) number: Option<u32>,
     /// When it came: whoever came first is first.
     pub(super) since: UnixMs,
     /// The newest timer; older ones mean nothing.
@@ -78,10 +80,13 @@ impl Executor {
     pub(super) fn consider(&mut self, envelope: Envelope, authentic: Authentic, yes: bool) -> Result<(), BooksError> {
         let order = authentic.order().clone();
         let (run, staff) = (order.run, authentic.staff().clone());
-        let since = self.waits.get(&run).map_or_else(crate::now, |wait| wait.since);
+        let before = self.waits.get(&run);
+        let since = before.map_or_else(crate::now, |wait| wait.since);
+        let number = before.and_then(|wait| wait.number);
         let wait = |why| {
             let (envelope, order, staff) = (envelope.clone(), order.clone(), staff.clone());
-            Wait { envelope, order, staff, why, yes, since, timer: 0 }
+            let number = if let Why::Owner(number, _) = &why { Some(*number) } else { number };
+            Wait { envelope, order, staff, why, yes, number, since, timer: 0 }
         };
         if self.taken_back.contains(&run) {
             let proof = Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(order, envelope, crate::now()) };
@@ -103,7 +108,7 @@ impl Executor {
             Ok(permit) => self.begin(envelope, permit, kind, policy.hash),
             Err((No::Refused(refusal), _)) => self.refuse(order, envelope, staff, refusal),
             Err((No::Ask, _)) => {
-                self.questions += 1;
+                self.questions = self.questions.wrapping_add(1);
                 let until = order.not_after.min(crate::now() + Policy::PATIENCE_MS);
                 self.wait(wait(Why::Owner(self.questions, until)))
             }
@@ -149,12 +154,17 @@ impl Executor {
     }
 
     /// What the owner has said that matters to an action of this kind.
-    fn owner(&self, kind: ActionKind, yes: bool) -> Result<Owner, BooksError> {
+    fn owner(&mut self, kind: ActionKind, yes: bool) -> Result<Owner, BooksError> {
         let now = crate::now();
-        let changes = match kind {
-            ActionKind::Act => self.books.acts()?.iter().filter(|at| **at >= now - DAY_MS).count(),
-            ActionKind::Look => 0,
-        };
+        let mut changes = 0;
+        if kind == ActionKind::Act {
+            let acts = self.books.acts()?;
+            if acts.iter().any(|at| *at > now) {
+                // Else they would count until that day comes again.
+                self.books.write(clocks::moment(self.boot), |page| page.acts_until_now())?;
+            }
+            changes = acts.iter().filter(|at| **at >= now - DAY_MS).count();
+        }
         let yes = match yes {
             true => Some(Yes::ToThis),
             // For a while: by a clock that is worth something.
@@ -182,14 +192,16 @@ impl Executor {
         let asked = matches!(wait.why, Why::Owner(..));
         let body = json!({
             "run": run, "staff": wait.staff, "key": order.key, "action": order.action, "reason": order.reason,
-            "title": self.title_of(&order.action),
+            "title": self.title_of(&order.action), "number": wait.number,
         });
         self.books.write(clocks::moment(self.boot), |page| {
             if !in_books {
                 page.place_for(&run)?;
                 page.run(&run, &record)?;
             }
-            if asked { page.line("owner_asked", &body).map(drop) } else { Ok(()) }
+            let Why::Owner(number, _) = &wait.why else { return Ok(()) };
+            page.question(*number)?;
+            page.line("owner_asked", &body).map(drop)
         })?;
         let note = match &wait.why {
             Why::Content(..) | Why::Books(..) => None,
@@ -219,7 +231,7 @@ impl Executor {
             Why::Content(_, until) | Why::Owner(_, until) => until_then(*until),
             Why::Window(at) => until_then(*at),
             Why::Turn => until_then(wait.order.not_after),
-            Why::Books(..) => most,
+            Why::Books(..) => return self.after(most, Event::Due(run, timer)),
         };
         let due = due.min(until_then(wait.order.not_after)) + Duration::from_millis(1);
         self.after(due.min(most), Event::Due(run, timer));
@@ -261,7 +273,12 @@ impl Executor {
     /// A waiting run ends with this outcome; it is told once that is written.
     pub(super) fn end_waiting(&mut self, run: RunId, outcome: Outcome, refusal: Option<Refusal>) -> bool {
         let Some(wait) = self.waits.get_mut(&run) else { return false };
-        // From here on it never begins, whatever the books say to it.
+        // From here on it never begins, whatever the books say to it; and what
+        // was decided first stays.
+        let (outcome, refusal) = match wait.why {
+            Why::Books(outcome, refusal) => (outcome, refusal),
+            _ => (outcome, refusal),
+        };
         wait.why = Why::Books(outcome, refusal);
         let wait = wait.clone();
         let proof = Proof::refused(wait.order, wait.envelope, crate::now());
@@ -345,7 +362,10 @@ impl Executor {
             let Ok(order) = Order::from_bytes(record.order.bytes.as_bytes()) else { continue };
             let (envelope, since) = (record.order, record.received_at);
             let staff = Text::default();
-            self.waits.insert(run, Wait { envelope, order, staff, why: Why::Turn, yes: false, since, timer: 0 });
+            self.waits.insert(
+                run,
+                Wait { envelope, order, staff, why: Why::Turn, yes: false, number: None, since, timer: 0 },
+            );
             self.reconsider(run);
         }
         Ok(())

@@ -26,9 +26,11 @@ const STORE_WAIT: Duration = Duration::from_secs(60);
 /// How often outcomes that no hub has acknowledged are offered again.
 const SETTLE_AGAIN: Duration = Duration::from_secs(300);
 
-/// Frames of one order's stream that may wait to be sent: two states and an
-/// outcome, with room.
+/// Frames of one order's stream that may wait to be sent.
 const STREAM_QUEUE: usize = 8;
+
+/// Of these, kept free of what is only told: three states and an outcome.
+const STREAM_ROOM: usize = 4;
 
 impl Uplink {
     /// Serves one link until it ends. `Ok` is an end that calls for no wait.
@@ -158,13 +160,20 @@ impl Uplink {
                             let Ok((ticket, sender)) = orders.try_recv() else { break };
                             streams.insert(ticket, sender);
                         }
-                        let Some(stream) = streams.get(&ticket) else { continue };
                         let told = matches!(delivered, Delivered::Told(_));
                         let outcome = matches!(delivered, Delivered::Outcome(_));
+                        let Some(stream) = streams.get(&ticket) else {
+                            if outcome {
+                                self.executor.hint(ToExecutor::Resettle);
+                            }
+                            continue;
+                        };
+                        // What is only told leaves room for what must be heard.
+                        if told && stream.capacity() <= STREAM_ROOM {
+                            continue;
+                        }
                         match stream.try_send(delivered) {
                             Ok(()) => {}
-                            // What is only told is left out where it is not taken at once.
-                            Err(TrySendError::Full(_)) if told => {}
                             // A stream that takes nothing holds up nobody: what it
                             // missed is in the books, and is offered again.
                             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
@@ -261,6 +270,11 @@ async fn serve_stream(
             return;
         }
         Ok(Ok(Deliver::Order(envelope))) => envelope,
+        Ok(Ok(Deliver::TakenBack(order, cancel))) => {
+            // Told first, by the same messenger: the order finds itself taken back.
+            executor.tell(ToExecutor::Cancel(cancel)).await;
+            order
+        }
         Ok(Err(error)) => return debug!(%error, "a stream began with no order"),
         Err(_) => return debug!("a stream stayed silent"),
     };

@@ -115,6 +115,9 @@ pub enum SignError {
     /// Something would be signed that nobody is shown.
     #[error("the draft's {0} hold something that is not shown")]
     Unread(&'static str),
+    /// Its targets do not follow those in force.
+    #[error("the draft does not follow the catalogue that is published")]
+    NotNext,
     /// It brings a root that does not follow the one in force.
     #[error("the draft brings a root that does not follow the one in force")]
     NewRoot,

@@ -3,8 +3,8 @@
 use super::draft::{Draft, SignError};
 use super::{ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, in_days, sign_role, tuf_key, tuf_key_id};
 use crate::catalogue::{Catalogue, PROPOSER, public_key};
-use crate::hex;
 use crate::identity::{SigningKey, verify};
+use crate::{hex, sha256};
 use fernwart_protocol::document::UnixMs;
 use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::{Role, RoleType, Root, Signature};
@@ -60,6 +60,15 @@ impl Draft {
     ) -> Result<(), SignError> {
         self.new_scripts(before)?;
         self.shows_all(now)?;
+        // One far ahead, once published, would leave no room for what follows.
+        let next = match (before, in_force) {
+            (Some(before), _) => Some(before.versions.targets + 1),
+            (None, None) => Some(1),
+            (None, Some(_)) => None,
+        };
+        if next.is_some_and(|next| self.targets.signed.version.get() != next) {
+            return Err(SignError::NotNext);
+        }
         if let Some(root) = &self.root
             && !is_next(&root.signed, in_force)
         {
@@ -172,6 +181,11 @@ impl Draft {
             return;
         }
         add(&mut self.targets.signatures, &other.targets.signatures);
+        for (hash, text) in &other.blobs {
+            if sha256(text.as_bytes()) == *hash {
+                self.blobs.entry(*hash).or_insert_with(|| text.clone());
+            }
+        }
         if let (Some(mine), Some(theirs)) = (&mut self.root, &other.root) {
             add(&mut mine.signatures, &theirs.signatures);
         }

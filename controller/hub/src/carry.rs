@@ -40,17 +40,17 @@ pub(crate) enum Heard {
     Note(Note),
 }
 
-/// Sends an order over a machine's link and follows it to its outcome.
-/// `told` hears whatever the machine reports on the way.
+/// Sends an order over a machine's link, with its cancel if it was taken back,
+/// and follows it to its outcome. `told` hears whatever the machine reports on the way.
 pub(crate) async fn deliver<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     machine: MachineId,
-    order: Envelope,
+    (order, cancel): (Envelope, Option<Envelope>),
     run: RunId,
     told: impl Fn(Heard) -> F,
 ) -> Carried {
     let Some(linked) = shared.presence.machine(&machine) else { return Carried::Lost };
-    match attempt(shared, &linked.link, machine, order, run, told).await {
+    match attempt(shared, &linked.link, machine, (order, cancel), run, told).await {
         Ok(carried) => carried,
         Err(error) => {
             if error.is_misbehaviour() {
@@ -66,13 +66,17 @@ async fn attempt<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     link: &fernwart_protocol::link::Link,
     machine: MachineId,
-    order: Envelope,
+    (order, cancel): (Envelope, Option<Envelope>),
     run: RunId,
     told: impl Fn(Heard) -> F,
 ) -> Result<Carried, FrameError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
     let sent = sha256(order.bytes.as_bytes());
-    send.send(&Deliver::Order(order)).await?;
+    let first = match cancel {
+        Some(cancel) => Deliver::TakenBack(order, cancel),
+        None => Deliver::Order(order),
+    };
+    send.send(&first).await?;
     loop {
         match receive.expect::<Delivered>().await? {
             Delivered::State(state) => told(Heard::State(state)).await,

@@ -19,13 +19,12 @@ use fernwart_protocol::link::{FrameError, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
-use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::to_hub::RunState as MachineState;
-use fernwart_store::{NewJob, NewRun, Offer, SetState};
+use fernwart_store::{NewJob, NewRun, Offer, SetState, Undelivered};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{info, warn};
 
 /// Orders under way at once unless the technician asks for fewer: measured on
@@ -49,6 +48,9 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Orders brought at once to a machine that has come back.
 const AT_ONCE: usize = 16;
 
+/// A machine that is back says something to each order within this time.
+const UNHEARD: Duration = Duration::from_secs(10);
+
 /// An owner who does not answer is waited for until the order ends; the machine
 /// says so a moment later.
 const LAST_WORD: Duration = Duration::from_secs(3);
@@ -57,6 +59,8 @@ struct Parcel {
     order: Order,
     envelope: Envelope,
     state: RunState,
+    /// Set where it was taken back after it had been offered.
+    cancel: Option<Envelope>,
 }
 
 /// What becomes of an act for a machine that is away. A look never waits.
@@ -155,7 +159,7 @@ pub(crate) async fn submit(
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 let (shared, news) = (shared.clone(), news.clone());
                 shared.clone().deliveries.spawn(async move {
-                    carry_one(&shared, parcel, &news).await;
+                    carry_one(&shared, parcel, &news, &Notify::new()).await;
                     drop(place);
                 });
             }
@@ -190,52 +194,44 @@ async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> 
         if !known.get(&order.machine).is_some_and(|machine| caller.reaches(machine)) {
             return Err(Denial::NoSuchMachine);
         }
-        parcels.push(Parcel { order, envelope, state: RunState::Queued });
+        parcels.push(Parcel { order, envelope, state: RunState::Queued, cancel: None });
     }
     Ok(parcels)
 }
 
-/// Tells a machine that has come back which orders were taken back meanwhile;
-/// then brings it what it may not have got: what was held for it, and what was
-/// offered before and has no outcome. A second copy of an order does nothing
-/// there, but answers.
+/// Brings a machine that has come back what it may not have got: what was held
+/// for it, and what was offered before and has no outcome; what was taken back
+/// meanwhile with its cancel. A second copy of an order does nothing there, but
+/// answers, and so does one that was taken back.
 pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
-    match shared.store.cancels(&machine, now()).await {
-        Ok(cancels) => {
-            for (run, envelope) in cancels {
-                let Some(linked) = shared.presence.machine(&machine) else { return };
-                linked.say(&Control::Cancel(envelope)).await;
-                // Its order is not offered any more. Had it begun, its outcome
-                // comes by itself, and counts.
-                let taken_back = SetState { run, state: RunState::Cancelled, refusal: None };
-                if let Err(error) = shared.store.write(taken_back).await {
-                    warn!(%machine, %run, %error, "that an order was taken back could not be stored");
-                }
-            }
-        }
-        Err(error) => return warn!(%machine, %error, "cancels cannot be read; nothing is offered"),
-    }
-    let undelivered = match shared.store.undelivered(&machine, now()).await {
+    let mut undelivered = match shared.store.undelivered(&machine, now()).await {
         Ok(undelivered) => undelivered,
         Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
     };
-    // Side by side: one that waits for the owner holds up no other.
+    undelivered.sort_by_key(|one| one.cancel.is_none());
+    // Side by side, so that one which waits for the owner holds up no other;
+    // but each is heard before the next is sent, so they come in their order.
     let places = Arc::new(Semaphore::new(AT_ONCE));
-    for (envelope, state) in undelivered {
+    for Undelivered { order: envelope, state, cancel } in undelivered {
         let Ok(order) = Order::from_bytes(envelope.bytes.as_bytes()) else { continue };
-        if !matches!(order.action, Action::Script { .. }) {
+        if !matches!(order.action, Action::Script { .. }) && cancel.is_none() {
             continue;
         }
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let shared = shared.clone();
-        shared.clone().deliveries.spawn(async move {
+        let seen = Arc::new(Notify::new());
+        let (carried, heard) = (shared.clone(), seen.clone());
+        shared.deliveries.spawn(async move {
             info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
             // Whoever watches the job hears of it from the store.
             let (news, _) = mpsc::channel(1);
             let state = if state == RunState::Held { RunState::Queued } else { state };
-            carry_one(&shared, Parcel { order, envelope, state }, &news).await;
+            carry_one(&carried, Parcel { order, envelope, state, cancel }, &news, &heard).await;
             drop(place);
         });
+        if tokio::time::timeout(UNHEARD, seen.notified()).await.is_err() && shared.presence.machine(&machine).is_none()
+        {
+            return;
+        }
     }
 }
 
@@ -263,9 +259,16 @@ async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
     let _ = news.send_timeout(update, UNREAD).await;
 }
 
-async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>) {
-    let Parcel { order, envelope, state } = parcel;
-    if order.not_after <= now() {
+/// Carries one order to its end; `seen` is told when the machine has answered
+/// first, or will not.
+async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) {
+    carry(shared, parcel, news, seen).await;
+    seen.notify_one();
+}
+
+async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) {
+    let Parcel { order, envelope, state, cancel } = parcel;
+    if order.not_after <= now() && cancel.is_none() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
         return tell(news, &order, News::NoAnswer).await;
     }
@@ -281,16 +284,20 @@ async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Upd
     }
     let left = u64::try_from(order.not_after.saturating_sub(now())).unwrap_or_default();
     let patience = Duration::from_millis(left).min(LONGEST);
+    let patience = if cancel.is_some() { patience.max(UNHEARD) } else { patience };
     tell(news, &order, News::Offered).await;
     let acts = matches!(order.action, Action::Script { .. });
     // What waited for the owner until the very end is told just after it.
     let patience = if acts { patience + LAST_WORD } else { patience };
     // A look must be done in time; an act must have begun by then.
-    let begun = tokio::sync::Notify::new();
+    let begun = Notify::new();
     let told = |heard: Heard| {
         let (shared, run) = (shared.clone(), order.run);
         let (news, order, begun) = (news, &order, &begun);
         async move {
+            if let Heard::State(_) = heard {
+                seen.notify_one();
+            }
             match heard {
                 Heard::State(MachineState::Started) => {
                     begun.notify_one();
@@ -305,7 +312,7 @@ async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Upd
             }
         }
     };
-    let delivery = carry::deliver(shared, order.machine, envelope, order.run, told);
+    let delivery = carry::deliver(shared, order.machine, (envelope, cancel), order.run, told);
     let over = async {
         tokio::select! {
             () = tokio::time::sleep(patience) => {}

@@ -1,3 +1,2 @@
--- Signed cancels, kept until the machine they are for has heard them.
+-- Signed cancels, kept until the machine they are for has answered.
 ALTER TABLE runs ADD COLUMN cancel BLOB;
-CREATE INDEX runs_cancelled ON runs (machine) WHERE cancel IS NOT NULL;

@@ -268,29 +268,18 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn undelivered(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<(Envelope, RunState)>, StoreError> {
-        let sql = "SELECT order_envelope, state FROM runs WHERE machine = $1 \
-                   AND state IN ('held', 'offered', 'running') AND cancel IS NULL AND not_after > $2 ORDER BY job, id";
+    pub async fn undelivered(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<Undelivered>, StoreError> {
+        let sql = "SELECT order_envelope, state, cancel FROM runs WHERE machine = $1 \
+                   AND state IN ('held', 'offered', 'running') AND (not_after > $2 OR cancel IS NOT NULL) ORDER BY job, id";
         let rows = sqlx::query(sql).bind(machine.to_string()).bind(now).fetch_all(&self.pool).await?;
         rows.iter()
             .map(|row| {
                 let state: String = row.try_get("state")?;
                 let state = state.parse().map_err(|()| StoreError::Damaged("state"))?;
-                Ok((rows::decoded(row.try_get("order_envelope")?, "order")?, state))
+                let cancel: Option<Vec<u8>> = row.try_get("cancel")?;
+                let cancel = cancel.map(|bytes| rows::decoded(bytes, "cancel")).transpose()?;
+                Ok(Undelivered { order: rows::decoded(row.try_get("order_envelope")?, "order")?, state, cancel })
             })
-            .collect()
-    }
-
-    /// Cancels that a machine may not have heard, with their runs.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn cancels(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<(RunId, Envelope)>, StoreError> {
-        let sql = "SELECT id, cancel FROM runs WHERE machine = $1 AND cancel IS NOT NULL \
-                   AND (state = 'running' OR (state IN ('offered', 'cancelled') AND not_after > $2))";
-        let rows = sqlx::query(sql).bind(machine.to_string()).bind(now).fetch_all(&self.pool).await?;
-        rows.iter()
-            .map(|row| Ok((rows::parsed(row, "id")?, rows::decoded(row.try_get("cancel")?, "cancel")?)))
             .collect()
     }
 
@@ -383,6 +372,17 @@ impl Store {
             .await?;
         row.map(|row| Ok((rows::unsigned(row.try_get("chain_seq")?), rows::parsed(&row, "chain_head")?))).transpose()
     }
+}
+
+/// An order that its machine may not have got.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Undelivered {
+    /// The order.
+    pub order: Envelope,
+    /// Where its run stands.
+    pub state: RunState,
+    /// The cancel, if it was taken back after it was offered.
+    pub cancel: Option<Envelope>,
 }
 
 /// What is kept of a run that has ended.

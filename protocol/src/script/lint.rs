@@ -124,8 +124,11 @@ fn end_of(file: &mut Reader<'_, '_>, day: &Spanned<String>) -> Option<UnixMs> {
     end.map(|end| end.timestamp().as_millisecond())
 }
 
-/// Folders whose sockets rule the computer.
-const SOCKETS: [&str; 4] = ["/run", "/var/run", "/run/systemd", "/run/dbus"];
+/// Whether a path lies among the sockets that rule the computer.
+fn is_among_sockets(path: &str) -> bool {
+    let below = |folder: &str| path == folder || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+    (below("/run") || below("/var/run")) && !below("/run/lock")
+}
 
 fn is_plain_path(path: &str) -> bool {
     path.starts_with('/')
@@ -159,8 +162,8 @@ fn paths(
     }
     let mut plain = Vec::new();
     for path in writes {
-        if !services && SOCKETS.contains(&path.get_ref().as_str()) {
-            file.mistake(path.span(), "there lie the sockets of the system's services; say services = true");
+        if !services && is_among_sockets(path.get_ref()) {
+            file.mistake(path.span(), "the sockets of services lie below /run; say services = true");
         } else if is_plain_path(path.get_ref()) {
             plain.push(path.into_inner());
         } else {

@@ -49,7 +49,9 @@ pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
             PublishedError::Io(_) => Denial::StoreFull,
         }
     })?;
-    shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await.map_err(|error| shared.denial(&error))?;
+    if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await {
+        warn!(draft = %id, %error, "a published draft could not be let go");
+    }
     info!(timestamp, "a new catalogue is published");
     let Some(catalogue) = shared.published.catalogue() else { return Err(Denial::NoCatalogue) };
     drop_overtaken(shared, catalogue.versions.targets).await;

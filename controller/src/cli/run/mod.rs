@@ -14,7 +14,7 @@ use clap::Args;
 use fernwart_client::target::select;
 use fernwart_client::{Answer, Session, judge_news};
 use fernwart_protocol::diagnosis::Severity;
-use fernwart_protocol::document::{Action, Envelope};
+use fernwart_protocol::document::{Action, ActionKind, Envelope};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::{ORDER_EARLY, ORDER_LIFE};
 use fernwart_protocol::script::{Bundle, BundleName, Declared, Manifest, Parameters, Privilege, Value};
@@ -206,7 +206,7 @@ fn checked(manifest: &Manifest, values: BTreeMap<String, Value>) -> Result<Param
 
 /// Each act has a reason, which the customer reads.
 fn reason(command: &Run, plan: &Plan) -> Result<Text<500>, Failure> {
-    let acts = plan.manifest.privilege != Privilege::Read && !command.dry_run;
+    let acts = plan.manifest.kind(command.dry_run) == ActionKind::Act;
     if acts && command.reason.trim().is_empty() {
         let what = "what is the reason? The customer reads it";
         return Err(Failure::new(Exit::Usage, "FW-CLI-13", what).now("add --reason 'Drucker, Auftrag 4711'"));

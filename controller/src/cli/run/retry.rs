@@ -4,7 +4,7 @@
 use super::super::jobs::{is_open, job_and_runs};
 use super::super::output::{Shape, moment};
 use super::super::parallel::Parallel;
-use super::super::script::approved;
+use super::super::script::{approved, in_words};
 use super::super::tally::Require;
 use super::super::{Exit, Failure, Place, with_session};
 use super::{How, Plan, confirm, follow, secrets, sha256_of};
@@ -13,10 +13,11 @@ use fernwart_certs::envelope;
 use fernwart_client::Session;
 use fernwart_protocol::document::{Action, Order, Outcome};
 use fernwart_protocol::id::{JobId, RunId};
-use fernwart_protocol::script::Manifest;
+use fernwart_protocol::script::{BundleName, Manifest};
 use fernwart_protocol::staff::{MachineRow, Reply, Request, RunRow};
 use fernwart_protocol::text::Text;
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Give a script's orders anew.
@@ -30,9 +31,9 @@ pub(crate) struct Retry {
     /// Also where nobody knows how it ended, though the script is not safe to repeat
     #[arg(long)]
     unknown: bool,
-    /// Yes, without being asked; past ten machines their number
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
-    yes: Option<usize>,
+    /// Yes, this script: without a terminal it must be named, for the hub could show another
+    #[arg(long, value_name = "SCRIPT")]
+    yes: Option<BundleName>,
 }
 
 /// An order of the job, and whose it was.
@@ -68,6 +69,10 @@ pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
         let Action::Script { bundle: name, version, parameters, dry_run, .. } = &first.order.action else {
             return Err(usage(format!("job {job} ran no script")).now("fernwart diagnose TARGET asks again"));
         };
+        if let Some(other) = command.yes.as_ref().filter(|yes| *yes != name) {
+            let what = format!("--yes names {other}, but job {job} ran {name}; nothing was sent");
+            return Err(Failure::new(Exit::Usage, "FW-CLI-14", what).now(format!("fernwart job show {job}")));
+        }
         let (bundle, manifest) = approved(session, name).await?;
         unknown(&wanted, &manifest, command.unknown)?;
         let machines = reached(session, &wanted, &given).await?;
@@ -82,10 +87,17 @@ pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
         }
         let names: Vec<&str> = machines.iter().map(|row| row.name.as_str()).collect();
         eprintln!("on {} machine(s): {}", names.len(), names.join(" "));
+        if command.yes.is_none() && !std::io::stdin().is_terminal() {
+            eprint!("{}", in_words(&manifest));
+            parameters.iter().for_each(|(name, value)| eprintln!("  {name} = {value}"));
+            let what = "without a terminal the script to run again must be named; nothing was sent";
+            return Err(Failure::new(Exit::Usage, "FW-CLI-14", what).now(format!("read it, then: --yes {name}")));
+        }
         let (parameters, reason) = (parameters.clone(), first.order.reason.clone());
         let secrets = secrets(&manifest, &[], &parameters)?;
         let plan = Plan { bundle, sha256, manifest, parameters, secrets, machines };
-        confirm(&plan, true, command.yes)?;
+        let named = command.yes.as_ref().map(|_| plan.machines.len());
+        confirm(&plan, true, named)?;
         let how = How {
             dry_run: *dry_run,
             parallel: Parallel::Number(0),
