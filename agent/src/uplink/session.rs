@@ -16,7 +16,6 @@ use fernwart_protocol::version::{Hello, tag};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -160,27 +159,14 @@ impl Uplink {
                             let Ok((ticket, sender)) = orders.try_recv() else { break };
                             streams.insert(ticket, sender);
                         }
-                        let told = matches!(delivered, Delivered::Told(_));
                         let outcome = matches!(delivered, Delivered::Outcome(_));
-                        let Some(stream) = streams.get(&ticket) else {
-                            if outcome {
-                                self.executor.hint(ToExecutor::Resettle);
-                            }
-                            continue;
-                        };
-                        // What is only told leaves room for what must be heard.
-                        if told && stream.capacity() <= STREAM_ROOM {
-                            continue;
-                        }
-                        match stream.try_send(delivered) {
-                            Ok(()) => {}
+                        let handed = streams.get(&ticket).is_some_and(|stream| hand_over(stream, delivered));
+                        if !handed {
                             // A stream that takes nothing holds up nobody: what it
                             // missed is in the books, and is offered again.
-                            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
-                                streams.remove(&ticket);
-                                if outcome {
-                                    self.executor.hint(ToExecutor::Resettle);
-                                }
+                            streams.remove(&ticket);
+                            if outcome {
+                                self.executor.hint(ToExecutor::Resettle);
                             }
                         }
                     }
@@ -225,6 +211,16 @@ impl Uplink {
             }
         }
     }
+}
+
+/// Hands something to an order's stream; never waits. False if the stream takes
+/// nothing any more. What is only told is left out where it would take the room
+/// of what must be heard.
+fn hand_over(stream: &mpsc::Sender<Delivered>, delivered: Delivered) -> bool {
+    if matches!(delivered, Delivered::Told(_)) && stream.capacity() <= STREAM_ROOM {
+        return !stream.is_closed();
+    }
+    stream.try_send(delivered).is_ok()
 }
 
 async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Receiver), UplinkError> {
@@ -368,5 +364,31 @@ async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
     };
     if let Some(bytes) = fetched.await {
         executor.tell(ToExecutor::Blob(hash, bytes)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fernwart_protocol::to_hub::{Note, RunState};
+
+    #[test]
+    fn however_much_is_told_the_states_and_the_outcome_find_room() {
+        let (stream, mut heard) = mpsc::channel(STREAM_QUEUE);
+        for _ in 0..100 {
+            assert!(hand_over(&stream, Delivered::Told(Note::Turn)));
+        }
+        for state in [RunState::Waiting, RunState::Started] {
+            assert!(hand_over(&stream, Delivered::State(state)));
+        }
+        // As good as an outcome: it must be heard.
+        assert!(hand_over(&stream, Delivered::Refused(fernwart_protocol::code::Refusal::Paused)));
+        let mut last = None;
+        while let Ok(delivered) = heard.try_recv() {
+            last = Some(delivered);
+        }
+        assert!(matches!(last, Some(Delivered::Refused(_))));
+        drop(heard);
+        assert!(!hand_over(&stream, Delivered::Told(Note::Turn)), "nobody hears it");
     }
 }
