@@ -198,7 +198,7 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         let (stream, _) = listener.accept().await?;
         let Ok(caller) = stream.peer_cred() else { continue };
         let whole = caller.uid() == me || caller.uid() == 0;
-        if !whole && !accounts().contains(&name_of(caller.uid())) {
+        if !is_at_home(caller.pid()) || !whole && !accounts().contains(&name_of(caller.uid())) {
             continue;
         }
         // The administrator is let in even while others hold all the places.
@@ -215,6 +215,14 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
             drop(place);
         });
     }
+}
+
+/// Whether a process lives among this one's: a script in its cage does not, and
+/// speaks for nobody.
+fn is_at_home(pid: Option<i32>) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace("self");
+    pid.is_some_and(|pid| own.is_some() && namespace(&pid.to_string()) == own)
 }
 
 /// Who calls. An administrator is named as the account that has logged in,

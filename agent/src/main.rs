@@ -141,6 +141,11 @@ fn main() -> ExitCode {
     if let Some(code) = caged() {
         return code;
     }
+    // Whatever was open where it was started is nothing to what it starts.
+    if let Err(error) = cage::keep_to_itself(None) {
+        eprintln!("/proc/self/fd: {error}");
+        return ExitCode::from(5);
+    }
     // Nothing this program makes is anybody else's to read.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let arguments = Arguments::parse();

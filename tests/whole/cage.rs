@@ -131,6 +131,9 @@ fn bombs_are_ended_in_time_and_nothing_of_them_is_left() {
             .and(&limits("processes = 32\ntime_s = 20")),
         Script::new("eats", "head -c 100G /dev/zero | tail -c 100G | wc -c\n")
             .and(&limits("memory_mib = 64\ntime_s = 20")),
+        Script::new("maps", "import mmap\nm = mmap.mmap(-1, 1 << 30)\nfor at in range(0, 1 << 30, 4096): m[at] = 1\n")
+            .shell("python3")
+            .and(&limits("memory_mib = 64\ntime_s = 20")),
         Script::new(
             "shares",
             "for n in 1 2 3 4 5 6; do head -c 48M /dev/zero | tail -c 48M | (sleep 15; wc -c) & done; wait\n",
@@ -163,6 +166,9 @@ fn bombs_are_ended_in_time_and_nothing_of_them_is_left() {
     let report = stage.report(&["shares"]);
     assert_eq!(ended(&report).as_deref(), Some("memory"), "together they are too large: {report}");
     stage.is_unharmed("shares");
+    let report = stage.report(&["maps"]);
+    assert_eq!(ended(&report).as_deref(), Some("memory"), "what is shared counts, too: {report}");
+    stage.is_unharmed("maps");
     let report = stage.report(&["stubborn"]);
     assert_eq!(ended(&report).as_deref(), Some("time"), "{report}");
     assert!(report["took_ms"].as_u64().is_some_and(|ms| (1000..5000).contains(&ms)), "{report}");
@@ -213,6 +219,49 @@ fn whatever_a_script_writes_is_bounded_and_harmless() {
     assert_eq!(report["stdout"]["head"], "a?[2J?]0;evil?b?c\u{fffd}d??[1A\n");
 }
 
+/// A folder mounted once more elsewhere; gone with its owner.
+struct Alias(tempfile::TempDir);
+
+impl Alias {
+    fn of(folder: &Path) -> Self {
+        let place = tempfile::tempdir_in("/srv").expect("a folder");
+        run(Command::new("mount").arg("--bind").arg(folder).arg(place.path())).exits(0);
+        Self(place)
+    }
+}
+
+impl Drop for Alias {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_signal_to_all_of_its_group_ends_no_more_than_the_script() {
+    let scripts = [
+        honest(),
+        Script::new("ends", "sleep 0.2; kill -KILL 0\n").privilege("read"),
+        Script::new("freezes", "python3 -c 'import os; os.kill(0, 19)'; sleep 60\n").privilege("read").and(&limits("time_s = 2")),
+        Script::new("slows", "python3 -c 'import os; os.setpriority(os.PRIO_PGRP, 0, 19)'\n"),
+        Script::new("above", "echo ran\n").with("writes = [\"/srv\"]"),
+    ];
+    let Some(mut stage) = Stage::new(&scripts) else { return };
+    let nice = |stage: &Stage| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", stage.machine.agent.pid())).expect("running");
+        stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(16).map(str::to_owned))
+    };
+    let before = nice(&stage);
+    for name in ["ends", "freezes", "slows"] {
+        let report = stage.report(&[name]);
+        assert!(name == "slows" || report["well"] == false, "{report}");
+        stage.is_unharmed(name);
+        assert_eq!(nice(&stage), before, "{name}");
+    }
+    // Whoever may write above the agent's folder could put another there.
+    let said = stage.run(&["above", "kasse-1"]).exits(3);
+    assert!(said.out.contains("FW-GATE-19"), "{}", said.out);
+}
+
 #[test]
 fn a_script_reaches_only_what_its_manifest_names() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -239,13 +288,18 @@ fn a_script_reaches_only_what_its_manifest_names() {
          nsenter --target 1 --mount true 2>/dev/null && [ $FERNWART_PARAM_PID -gt 0 ] && ls /proc/$FERNWART_PARAM_PID 2>/dev/null && echo saw others\n\
          python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None, use_errno=True).reboot(0))' 2>/dev/null && echo may reboot\n\
          unshare --mount true 2>/dev/null && echo opened namespaces\n\
+         [ -e /dev/tty ] && echo has a terminal\n\
+         cat $FERNWART_PARAM_ALIAS/evidence.key >/dev/null 2>&1 && echo read a key by another way\n\
+         for fd in /proc/$$/fd/*; do readlink $fd; done | grep -v -e '^pipe:' -e '^/memfd:run.sh' -e '^/dev/null$'\n\
+         python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).syscall(248, b\"user\", b\"fernwart-evil\", b\"x\", 1, -4) < 0)' && echo wrote into a keyring\n\
+         nice -n -5 true 2>&1 | grep -q . || echo may hurry\n\
          [ $(( 0x$(grep CapEff /proc/self/status | tr -d -c 0-9a-fA-F | tail -c 16) & 4 )) = 0 ] || echo may open files by handle\n\
          touch {inside}/y && echo wrote inside\n",
         out = outside.display(),
         inside = inside.display(),
     );
     let home =
-        |script: Script| script.parameter("home", "path", "under = [\"/\"]").parameter("pid", "integer", "min = 1");
+        |script: Script| script.parameter("home", "path", "under = [\"/\"]").parameter("alias", "path", "under = [\"/\"]").parameter("pid", "integer", "min = 1");
     let allowed = format!("writes = [\"{}\"]", inside.display());
     let scripts = [
         honest(),
@@ -255,6 +309,9 @@ fn a_script_reaches_only_what_its_manifest_names() {
         Script::new("phones", &connect).with("network = true").shell("bash"),
     ];
     let Some(mut stage) = Stage::new(&scripts) else { return };
+    // The same folder, seen in a second place, as with a file system that is mounted twice.
+    let alias = Alias::of(&stage.machine.home);
+    let other = format!("alias={}", alias.0.path().display());
     let home = format!("home={}", stage.machine.home.display());
     let pid = format!("pid={}", stage.machine.agent.pid());
     // Proof that the same words reach all that where nothing holds them: as root here.
@@ -262,9 +319,9 @@ fn a_script_reaches_only_what_its_manifest_names() {
     assert_eq!(free.out, "could\n");
     let key = std::fs::read(stage.machine.home.join("evidence.key"));
     assert!(key.is_ok(), "root may read the key");
-    let report = stage.report(&["reaches", "-p", &home, "-p", &pid]);
+    let report = stage.report(&["reaches", "-p", &home, "-p", &pid, "-p", &other]);
     assert_eq!(report["stdout"]["head"], "wrote inside\n", "{report}");
-    let report = stage.report(&["peeks", "-p", &home, "-p", &pid]);
+    let report = stage.report(&["peeks", "-p", &home, "-p", &pid, "-p", &other]);
     assert_eq!(report["stdout"]["head"], "", "one that reads writes nowhere: {report}");
     stage.is_unharmed("reaches");
     assert!(inside.join("y").exists() && !outside.join("x").exists() && !Path::new("/etc/fernwart-evil").exists());

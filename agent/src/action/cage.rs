@@ -15,9 +15,11 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{Resource, Rlimit, Signal, WaitOptions, WaitStatus};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -84,8 +86,12 @@ pub(super) enum Told {
 
 /// The cage this machine has for a script with these limits; nothing if what
 /// is demanded cannot be enforced here.
-pub fn for_script(manifest: &Manifest) -> Option<Cage> {
-    if !rustix::process::geteuid().is_root() {
+///
+/// `home` is the agent's folder: whoever may write above it could put another in
+/// its place.
+pub fn for_script(manifest: &Manifest, home: &Path) -> Option<Cage> {
+    let above_home = manifest.writes.iter().any(|path| home.starts_with(path) || Path::new(path).starts_with(home));
+    if !rustix::process::geteuid().is_root() || above_home {
         return None;
     }
     let cage = if Path::new("/run/systemd/system").is_dir() && Path::new("/usr/bin/systemd-run").is_file() {
@@ -214,6 +220,9 @@ struct Pulse {
 
 #[expect(deprecated, reason = "the flags share no file descriptors, so what makes the other unsafe is not so here")]
 fn open_namespaces(spec: &Spec) -> Result<Pulse, String> {
+    // A session and a process group of its own: no signal to a group, and no
+    // terminal, reaches what is outside.
+    rustix::process::setsid().map_err(|error| format!("own session: {error}"))?;
     dies_with_parent()?;
     // The parent may have ended before that was asked for.
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
@@ -300,6 +309,8 @@ fn build(spec: &Spec) -> Result<(), String> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(said("keeping mounts to itself"))?;
+    let mounts = mounts()?;
+    let hidden: Vec<PathBuf> = spec.hide.iter().flat_map(|folder| everywhere(folder, &mounts)).collect();
     // What may be written becomes a mount of its own, which stays writable.
     for path in spec.writes.iter().filter(|path| Path::new(path).exists()) {
         rustix::mount::mount_bind_recursive(path, path).map_err(said(path))?;
@@ -323,9 +334,15 @@ fn build(spec: &Spec) -> Result<(), String> {
         rustix::mount::mount("tmpfs", *folder, "tmpfs", flags, size.as_c_str()).map_err(said(folder))?;
     }
     // One that lay below a private folder is out of sight already.
-    for folder in spec.hide.iter().filter(|folder| folder.exists()) {
+    for place in hidden {
         let flags = plain | MountFlags::RDONLY;
-        rustix::mount::mount("tmpfs", folder, "tmpfs", flags, c"mode=000,size=4k").map_err(said("hiding"))?;
+        match place.symlink_metadata() {
+            Ok(there) if there.is_dir() => {
+                rustix::mount::mount("tmpfs", &place, "tmpfs", flags, c"mode=000,size=4k").map_err(said("hiding"))?;
+            }
+            Ok(_) => rustix::mount::mount_bind("/dev/null", &place).map_err(said("hiding"))?,
+            Err(_) => {}
+        }
     }
     std::fs::create_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
     for (name, fd) in &spec.files {
@@ -337,7 +354,7 @@ fn build(spec: &Spec) -> Result<(), String> {
 }
 
 /// Devices that do nothing to the computer.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// A `/dev` with nothing of the computer in it: a read-only mount keeps nobody
 /// from writing to a disk's device.
@@ -368,11 +385,12 @@ fn private_devices() -> Result<(), String> {
 
 /// What of `/run` every script sees: where names are looked up and lines are
 /// logged, and what only tells about the system.
-const RUN: [&str; 14] = [
-    "/run/systemd/journal",
+const RUN: [&str; 15] = [
+    "/run/systemd/journal/dev-log",
+    "/run/systemd/journal/socket",
+    "/run/systemd/journal/stdout",
     "/run/systemd/resolve",
     "/run/systemd/userdb",
-    "/run/nscd",
     "/run/resolvconf/resolv.conf",
     "/run/NetworkManager/resolv.conf",
     "/run/log",
@@ -428,7 +446,9 @@ fn silence_sockets(spec: &Spec) -> Result<(), String> {
         let said = |error: std::io::Error| format!("{}: {error}", path.display());
         let stat = rustix::fs::fstat(&there).map_err(|error| said(error.into()))?;
         if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket() {
-            continue;
+            if !RUN.iter().any(|open| Path::new(open) == path) {
+                continue;
+            }
         }
         if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
             std::fs::create_dir_all(path).map_err(said)?;
@@ -446,20 +466,79 @@ fn silence_sockets(spec: &Spec) -> Result<(), String> {
     rustix::mount::mount_remount(run, flags, c"").map_err(|error| format!("/run: {error}"))
 }
 
+/// A mount, as the kernel tells it.
+struct Mount {
+    /// The file system's device, `8:1`.
+    device: String,
+    /// What of the file system is mounted.
+    root: PathBuf,
+    /// Where.
+    place: PathBuf,
+    options: String,
+}
+
+/// All mounts of this process, in the order in which they were made.
+fn mounts() -> Result<Vec<Mount>, String> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    let mount = |line: &str| {
+        let mut fields = line.split(' ').skip(2);
+        let (device, root, place, options) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let path = |field: &str| PathBuf::from(OsString::from_vec(unescaped(field)));
+        Some(Mount { device: device.into(), root: path(root), place: path(place), options: options.into() })
+    };
+    text.lines().map(|line| mount(line).ok_or_else(|| format!("not understood: {line}"))).collect()
+}
+
+/// A path as in the kernel's lists: blanks and the like stand there as `\040`.
+fn unescaped(field: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    out
+}
+
+/// Every place where a folder, or a part of it, can be seen: a file system may
+/// be mounted more than once.
+fn everywhere(folder: &Path, mounts: &[Mount]) -> Vec<PathBuf> {
+    let mut places = vec![folder.to_owned()];
+    let above = mounts.iter().filter(|mount| folder.starts_with(&mount.place));
+    let Some(own) = above.max_by_key(|mount| mount.place.components().count()) else { return places };
+    let Ok(below) = folder.strip_prefix(&own.place) else { return places };
+    let inside = own.root.join(below);
+    for mount in mounts.iter().filter(|mount| mount.device == own.device) {
+        if let Ok(below) = inside.strip_prefix(&mount.root) {
+            places.push(mount.place.join(below));
+        } else if mount.root.starts_with(&inside) && !mount.place.starts_with(folder) {
+            places.push(mount.place.clone());
+        }
+    }
+    places.sort();
+    places.dedup();
+    places
+}
+
 /// Whether a mount stays as it is.
-fn stays_writable(spec: &Spec, place: &str) -> bool {
+fn stays_writable(spec: &Spec, place: &Path) -> bool {
     // The kernel's own switches are nobody's, whatever the script may write.
-    let switches = ["/sys", "/proc"].iter().any(|folder| Path::new(place).starts_with(folder));
-    !switches && (spec.writes_all || spec.writes.iter().any(|path| Path::new(place).starts_with(path)))
+    let switches = ["/sys", "/proc"].iter().any(|folder| place.starts_with(folder));
+    !switches && (spec.writes_all || spec.writes.iter().any(|path| place.starts_with(path)))
 }
 
 /// Everything that is mounted becomes read-only, but for what may be written.
 fn read_only(spec: &Spec) -> Result<(), String> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
-    for line in mounts.lines() {
-        let mut fields = line.split(' ').skip(4);
-        let (Some(place), Some(options)) = (fields.next(), fields.next()) else { continue };
-        let place = place.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\");
+    for Mount { place, options, .. } in mounts()? {
         if stays_writable(spec, &place) || options.split(',').any(|option| option == "ro") {
             continue;
         }
@@ -479,7 +558,7 @@ fn read_only(spec: &Spec) -> Result<(), String> {
         match rustix::mount::mount_remount(&place, flags, c"") {
             // Covered by another mount, or gone: it cannot be reached either.
             Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(format!("making {place} read-only: {error}")),
+            Err(error) => return Err(format!("making {} read-only: {error}", place.display())),
         }
     }
     Ok(())
@@ -487,7 +566,9 @@ fn read_only(spec: &Spec) -> Result<(), String> {
 
 /// What no script needs: with these a cage could be opened from inside, the
 /// kernel changed, or the computer stopped.
-const NEVER: [CapabilitySet; 14] = [
+const NEVER: [CapabilitySet; 15] = [
+    // Whoever runs before all others is not stopped in time.
+    CapabilitySet::SYS_NICE,
     // open_by_handle_at would reach the whole file system around every mount.
     CapabilitySet::DAC_READ_SEARCH,
     CapabilitySet::SYS_ADMIN,
@@ -506,11 +587,10 @@ const NEVER: [CapabilitySet; 14] = [
 ];
 
 /// What a script that only looks does not need besides.
-const LOOKING: [CapabilitySet; 10] = [
+const LOOKING: [CapabilitySet; 9] = [
     CapabilitySet::NET_ADMIN,
     CapabilitySet::NET_RAW,
     CapabilitySet::SYS_TIME,
-    CapabilitySet::SYS_NICE,
     CapabilitySet::SYS_TTY_CONFIG,
     CapabilitySet::SYS_PACCT,
     CapabilitySet::AUDIT_CONTROL,
@@ -542,6 +622,8 @@ fn run(spec: &Spec) -> Result<Told, String> {
     // Whoever loses its parent stays in the family.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| error.to_string())?;
     let script = format!("/proc/self/fd/{}", spec.script);
+    keep_to_itself(Some(spec.script)).map_err(|error| format!("closing what it does not need: {error}"))?;
+    refuse_calls()?;
     let child = Command::new(&spec.interpreter).arg(script).spawn();
     let child = child.map_err(|error| format!("{}: {error}", spec.interpreter))?;
     // Nobody else holds an end of these pipes for longer than the script does.
@@ -554,6 +636,74 @@ fn run(spec: &Spec) -> Result<Told, String> {
             Err(error) => return Err(format!("waiting: {error}")),
         }
     }
+}
+
+/// Nothing that is open here goes to the programs that are started from here,
+/// but the three standard streams and `but`.
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn keep_to_itself(but: Option<RawFd>) -> std::io::Result<()> {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2 && Some(*fd) != but)
+        .collect();
+    for fd in open {
+        close_for_others(fd);
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "only a flag is set, on whatever is open under this number, if anything is")]
+fn close_for_others(fd: RawFd) {
+    // SAFETY: the descriptor is not closed, read or kept; one that is gone gives an error.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
+}
+
+/// What the kernel answers nobody in there: its keyrings, which are shared by
+/// all of one account; memory that nobody counts; and ways around mounts and
+/// other processes, once more beside the rights that are given up.
+const CALLS: [libc::c_long; 25] = [
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_mount_setattr,
+    libc::SYS_setns,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+];
+
+/// Lets the kernel answer these calls with a no, here and in all that is
+/// started from here.
+fn refuse_calls() -> Result<(), String> {
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    let said = |error: &dyn std::fmt::Display| format!("refusing calls: {error}");
+    let rules = CALLS.into_iter().map(|call| (call, Vec::new())).collect();
+    let no = u32::try_from(libc::EPERM).unwrap_or(1);
+    let here = std::env::consts::ARCH.try_into().map_err(|error| format!("refusing calls: {error}"))?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(no), here);
+    let program: BpfProgram = filter.map_err(|error| said(&error))?.try_into().map_err(|error: seccompiler::BackendError| said(&error))?;
+    seccompiler::apply_filter(&program).map_err(|error| said(&error))
 }
 
 fn ended(status: WaitStatus) -> Told {

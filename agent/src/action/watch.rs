@@ -32,12 +32,15 @@ pub(super) fn family(first: u32) -> HashSet<u32> {
     all
 }
 
-/// Memory that is a process's own, KiB: resident less shared pages (statm).
+/// Memory that a process holds, KiB: its own, and what it shares with others in
+/// memory alone; not what it has mapped of files.
 fn own_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-    let mut pages = text.split_whitespace().skip(1).map(|pages| pages.parse::<u64>().unwrap_or_default());
-    let (resident, shared) = (pages.next().unwrap_or_default(), pages.next().unwrap_or_default());
-    resident.saturating_sub(shared) * (rustix::param::page_size() as u64) / 1024
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    field("RssAnon:").unwrap_or_default() + field("RssShmem:").unwrap_or_default()
 }
 
 /// A file system that a script may write to, and how far it may fill it.

@@ -138,7 +138,7 @@ impl Executor {
         };
         match self.shelf.script(bundle, approved) {
             Ok(script) => {
-                let cage = cage::for_script(&script.manifest);
+                let cage = cage::for_script(&script.manifest, self.home.path());
                 Ok(Some(AtHand { cage, script, secrets: self.unsealed(order) }))
             }
             Err(Lacks::Blobs(missing)) => Err(missing),

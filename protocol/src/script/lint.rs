@@ -130,6 +130,9 @@ fn is_among_sockets(path: &str) -> bool {
     (below("/run") || below("/var/run")) && !below("/run/lock")
 }
 
+/// Folders that hold the agent's own, and much else.
+const TOO_MUCH: [&str; 2] = ["/var", "/var/lib"];
+
 fn is_plain_path(path: &str) -> bool {
     path.starts_with('/')
         && path.len() > 1
@@ -164,6 +167,8 @@ fn paths(
     for path in writes {
         if !services && is_among_sockets(path.get_ref()) {
             file.mistake(path.span(), "the sockets of services lie below /run; say services = true");
+        } else if TOO_MUCH.contains(&path.get_ref().as_str()) {
+            file.mistake(path.span(), "that is most of the computer; name what lies below, or use privilege \"raw\"");
         } else if is_plain_path(path.get_ref()) {
             plain.push(path.into_inner());
         } else {

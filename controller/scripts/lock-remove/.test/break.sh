@@ -1,3 +1,3 @@
-mkdir -p /var/lib/till
-echo 4711 > /var/lib/till/till.lock
-touch -d '2 hours ago' /var/lib/till/till.lock
+mkdir -p /var/cache/till
+echo 4711 > /var/cache/till/till.lock
+touch -d '2 hours ago' /var/cache/till/till.lock

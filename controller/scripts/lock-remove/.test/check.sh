@@ -1,1 +1,1 @@
-[ ! -e /var/lib/till/till.lock ]
+[ ! -e /var/cache/till/till.lock ]
