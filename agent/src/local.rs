@@ -144,6 +144,12 @@ pub struct Status {
     pub look: Mode,
     /// How acting is handled.
     pub act: Mode,
+    /// Nothing is answered until then.
+    #[serde(default)]
+    pub paused_until: Option<UnixMs>,
+    /// Repairs are allowed until then, whatever the policy asks.
+    #[serde(default)]
+    pub allowed_until: Option<UnixMs>,
     /// Whether the policy could be read.
     pub policy_readable: bool,
     /// Whether the clock agrees with the hub's and with signed times.

@@ -88,7 +88,7 @@ enum Command {
         /// The question's number, or the word repair
         what: String,
         /// Allow all repairs for so long: 30m, 2h
-        #[arg(long = "for", value_name = "TIME", value_parser = span::parse)]
+        #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
         span: Option<Duration>,
     },
     /// Say no to a question, or to all repairs: deny 3, deny repair
@@ -99,7 +99,7 @@ enum Command {
     /// Let nobody do anything, for a while or until resume
     Pause {
         /// For so long: 2h
-        #[arg(value_name = "TIME", value_parser = span::parse)]
+        #[arg(value_name = "TIME", value_parser = some_time)]
         span: Option<Duration>,
     },
     /// Go on after a pause
@@ -124,6 +124,11 @@ enum PolicyCommand {
 enum Output {
     Text,
     Json,
+}
+
+/// A span of time that is not over at once.
+fn some_time(text: &str) -> Result<Duration, String> {
+    span::parse(text).and_then(|span| if span.is_zero() { Err("write 30m, 2h or 3d".into()) } else { Ok(span) })
 }
 
 /// This program on its way to becoming a script: no command of anybody's.

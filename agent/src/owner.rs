@@ -10,7 +10,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 fn ask(home: &Home, question: &Question) -> Result<Answer, Trouble> {
-    let answer = local::ask(&home.socket(), question).map_err(|error| Trouble::unreadable(&home.socket(), &error))?;
+    let silent =
+        |error: &std::io::Error| matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
+    let answer = local::ask(&home.socket(), question).map_err(|error| match silent(&error) {
+        true => Trouble::silent(),
+        false => Trouble::unreadable(&home.socket(), &error),
+    })?;
     match answer.ok_or_else(Trouble::not_running)? {
         Answer::NoSuchQuestion => Err(Trouble::no_such_question()),
         Answer::NotYours => Err(Trouble::not_yours()),
@@ -69,9 +74,11 @@ fn in_words(asked: &Asked, words: &Words) -> String {
     out
 }
 
-fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
-    let at = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
-    at.strftime("%H:%M").to_string()
+/// A moment as people say it: with its day, if that is not today.
+pub(crate) fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
+    let zoned = |at| jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    let (at, now) = (zoned(at), zoned(crate::now()));
+    at.strftime(if at.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
 /// Tells the agent what the owner wants; what to say about it.

@@ -70,6 +70,15 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         )
     });
     row("status-last", &last.unwrap_or_else(|| words.say("status-never")));
+    let until = |until: i64| match until {
+        i64::MAX => words.say("until-resumed"),
+        until => words.say_with("until", &[("at", &crate::owner::local_time(until))]),
+    };
+    if let Some(paused) = running.as_ref().and_then(|status| status.paused_until) {
+        row("status-paused", &until(paused));
+    } else if let Some(allowed) = running.as_ref().and_then(|status| status.allowed_until) {
+        row("status-allowed-all", &until(allowed));
+    }
     let policy = policy(home);
     match &policy {
         Ok(policy) => row(

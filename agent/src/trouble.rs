@@ -75,6 +75,11 @@ impl Trouble {
         Self::new("not-written", "FW-OWN-15", FAILED, cause)
     }
 
+    /// The agent is there and does not answer.
+    pub const fn silent() -> Self {
+        Self::new("silent", "FW-OWN-19", NO_ANSWER, String::new())
+    }
+
     /// It holds, but a restart forgets it.
     pub const fn not_kept(cause: String) -> Self {
         Self::new("not-kept", "FW-OWN-17", FAILED, cause)

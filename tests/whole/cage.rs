@@ -241,7 +241,9 @@ fn a_signal_to_all_of_its_group_ends_no_more_than_the_script() {
     let scripts = [
         honest(),
         Script::new("ends", "sleep 0.2; kill -KILL 0\n").privilege("read"),
-        Script::new("freezes", "python3 -c 'import os; os.kill(0, 19)'; sleep 60\n").privilege("read").and(&limits("time_s = 2")),
+        Script::new("freezes", "python3 -c 'import os; os.kill(0, 19)'; sleep 60\n")
+            .privilege("read")
+            .and(&limits("time_s = 2")),
         Script::new("slows", "python3 -c 'import os; os.setpriority(os.PRIO_PGRP, 0, 19)'\n"),
         Script::new("above", "echo ran\n").with("writes = [\"/srv\"]"),
     ];
@@ -298,8 +300,12 @@ fn a_script_reaches_only_what_its_manifest_names() {
         out = outside.display(),
         inside = inside.display(),
     );
-    let home =
-        |script: Script| script.parameter("home", "path", "under = [\"/\"]").parameter("alias", "path", "under = [\"/\"]").parameter("pid", "integer", "min = 1");
+    let home = |script: Script| {
+        script
+            .parameter("home", "path", "under = [\"/\"]")
+            .parameter("alias", "path", "under = [\"/\"]")
+            .parameter("pid", "integer", "min = 1")
+    };
     let allowed = format!("writes = [\"{}\"]", inside.display());
     let scripts = [
         honest(),

@@ -445,10 +445,9 @@ fn silence_sockets(spec: &Spec) -> Result<(), String> {
     for (path, there) in seen {
         let said = |error: std::io::Error| format!("{}: {error}", path.display());
         let stat = rustix::fs::fstat(&there).map_err(|error| said(error.into()))?;
-        if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket() {
-            if !RUN.iter().any(|open| Path::new(open) == path) {
-                continue;
-            }
+        let is_socket = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_socket();
+        if is_socket && !RUN.iter().any(|open| Path::new(open) == path) {
+            continue;
         }
         if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
             std::fs::create_dir_all(path).map_err(said)?;
@@ -702,7 +701,8 @@ fn refuse_calls() -> Result<(), String> {
     let no = u32::try_from(libc::EPERM).unwrap_or(1);
     let here = std::env::consts::ARCH.try_into().map_err(|error| format!("refusing calls: {error}"))?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(no), here);
-    let program: BpfProgram = filter.map_err(|error| said(&error))?.try_into().map_err(|error: seccompiler::BackendError| said(&error))?;
+    let program: BpfProgram =
+        filter.map_err(|error| said(&error))?.try_into().map_err(|error: seccompiler::BackendError| said(&error))?;
     seccompiler::apply_filter(&program).map_err(|error| said(&error))
 }
 

@@ -53,28 +53,38 @@ const KEYS: &[&str] = &[
 /// A name and a sign before a secret: key=value, key: value, "key": "value", and
 /// the last within another text's quotes. Looked for on its own: what it takes
 /// may begin with what another knows.
-const NAMED: &str = r#"(?:pass(?:word|wd|wort|phrase)?|pwd|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|wpa[_-]?passphrase|connection[_-]?string)[A-Za-z0-9_-]{0,32}\\{0,4}["']?\s*(?:=>|:=|[=:])\s*\\{0,4}["']?(?P<value>[^\s"'&;,]{2,})"#;
+const NAMED: &str = r#"(?:pass(?:word|wd|wort|phrase)?|pwd|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|wpa[_-]?passphrase|connection[_-]?string|sharedaccesssignature)[A-Za-z0-9_-]{0,32}(?:\x1b\[[0-9;]*m){0,3}\\{0,4}["']?\s*(?:=>|:=|[=:])\s*(?:\x1b\[[0-9;]*m){0,3}(?:\\{1,4}"(?P<value>.{2,512}?)\\{1,4}"|"(?P<value2>(?:[^"\\]|\\.){2,2048})"|'(?P<value3>[^']{2,2048})'|\\{0,4}["']?(?P<value4>\S{2,}))"#;
 
 /// What else stands before a secret: a scheme, an option, an element.
 const BESIDE: &[&str] = &[
-    // Authorization: Bearer …
-    r#"authorization["']?\s*[:=]\s*["']?(?:bearer|basic|token|digest|negotiate)\s+(?P<value2>[^\s"']{4,})"#,
-    r#"\bbearer\s+(?P<value3>[A-Za-z0-9._~+/-]{16,}=*)"#,
-    // scheme://user:password@host
-    r"[a-z][a-z0-9+.-]{1,20}://[^\s/:@]*:(?P<value4>[^\s@/]{1,256})@",
+    // Authorization: Bearer …, or any other scheme
+    r#"authorization["']?\s*[:=]\s*["']?(?:[a-z][a-z0-9-]{1,20}\s+)?(?P<value>[^\s"']{4,})"#,
+    r#"\bbearer\s+(?P<value2>[A-Za-z0-9._~+/-]{16,}=*)"#,
+    // scheme://user:password@host, scheme://token@host
+    r#"[a-z][a-z0-9+.-]{1,20}://[^\s/:@"']*:(?P<value3>[^\s/"']{1,256})@"#,
+    r#"[a-z][a-z0-9+.-]{1,20}://(?P<value4>[^\s/:@"']{16,256})@"#,
     // Set-Cookie and Cookie
     r"(?:set-)?cookie:\s*(?P<value5>[^\r\n]{4,})",
-    // .netrc and the like
+    // .netrc and the like, also over several lines
     r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+(?P<value6>\S+)",
-    // --password secret
-    r"--?(?:password|passwd|pass|secret|token|api-key)[= ]\s*(?P<value7>[^\s=:-]\S*)",
-    // <password>secret</password>
-    r"<(?:\w{1,32}:)?\w{0,32}(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]{0,80}>(?P<value8>[^<]{2,})<",
+    r"^\s*password\s+(?P<value7>\S+)\s*$",
+    // --password secret; what common programs take
+    r"--?(?:password|passwd|pass|secret|token|api-key)[= ]\s*(?P<value8>[^\s=:-]\S*)",
+    r"\b(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump)\b[^|;]{0,200}?\s-p(?P<value9>[^\s]{2,})",
+    r"\bsshpass\s+-p\s*(?P<value10>\S+)",
+    r"\bcurl\b[^|;]{0,400}?\s(?:-u|--user)[ =]?[^\s:]{1,128}:(?P<value11>\S+)",
+    // settings without a sign
+    r#"\b(?:requirepass|masterauth|bindpw|wpa_passphrase)\s+["']?(?P<value12>[^\s"']{2,})"#,
+    r#"(?:identified\s+by|\bpassword)\s+'(?P<value13>[^']{2,512})'"#,
+    r#"\b(?:pw|sig)=(?P<value14>[^\s"'&;]{4,})"#,
+    // <password>secret</password>, <add key="Password" value="secret"/>
+    r"<(?:\w{1,32}:)?\w{0,32}(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]{0,80}>(?P<value15>[^<]{2,})<",
+    r#"(?:key|name)=["'][^"']{0,64}(?:password|passwd|secret|token|apikey)[^"']{0,64}["']\s+value=["'](?P<value16>[^"']{2,1024})"#,
 ];
 
 /// Where private key material begins and ends: PEM, OpenPGP, SSH2, PuTTY.
-const BEGIN: &str = r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----|Private-Lines: [0-9]{1,6}";
-const END: &str = r"-----END [A-Z0-9 ]{1,60}-----|---- END SSH2 [A-Z ]{1,40} ----|Private-MAC: [0-9a-f]{40,128}";
+const BEGIN: &str = r"-----\s?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?\s?-----|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----|Private-Lines: [0-9]{1,6}";
+const END: &str = r"-----\s?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?\s?-----|---- END SSH2 [A-Z ]{1,40} ----|Private-MAC: [0-9a-f]{40,128}";
 
 /// A mark of a block's end is no longer than this.
 const MARK: usize = 160;
@@ -161,11 +171,10 @@ impl Patterns {
     }
 }
 
-/// How a secret may stand in an output: as it is and line by line, within JSON,
-/// in a shell's quotes, in an address.
+/// How a secret may stand in an output: as it is and line by line; within JSON,
+/// also twice; in a shell's quotes; in an address; in HTML; in base64.
 fn shapes(secret: &str) -> Vec<String> {
-    let json = serde_json::to_string(secret).unwrap_or_default();
-    let json = json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned();
+    let json = in_json(secret);
     let mut ascii = String::new();
     for c in json.chars() {
         if c.is_ascii() {
@@ -175,16 +184,63 @@ fn shapes(secret: &str) -> Vec<String> {
             c.encode_utf16(&mut units).iter().for_each(|unit| ascii += &format!("\\u{unit:04x}"));
         }
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let one = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    let address: String = secret.bytes().map(one).collect();
-    let lines = secret.lines().filter(|line| line.len() >= 4).map(str::to_owned);
-    let quoted = [secret.replace('\'', r"'\''"), secret.replace('\'', "'\"'\"'"), json.replace('/', r"\/")];
-    let shapes = [secret.to_owned(), json, ascii, address];
-    let mut all: Vec<String> = lines.chain(shapes).chain(quoted).filter(|shape| !shape.is_empty()).collect();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    let in_address = |small: bool, space: &str| -> String {
+        let one = |byte: u8| match char::from(byte) {
+            ' ' => space.to_owned(),
+            c if plain(c) => c.to_string(),
+            _ if small => format!("%{byte:02x}"),
+            _ => format!("%{byte:02X}"),
+        };
+        secret.bytes().map(one).collect()
+    };
+    let with = |before: &str, chars: &str| -> String {
+        secret.chars().flat_map(|c| [if chars.contains(c) { before } else { "" }.to_owned(), c.to_string()]).collect()
+    };
+    let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let shell: String = secret
+        .chars()
+        .map(|c| if plain(c) || "/@%+:,".contains(c) { c.to_string() } else { format!("\\{c}") })
+        .collect();
+    let mut all: Vec<String> = secret.lines().filter(|line| line.len() >= 4).map(str::to_owned).collect();
+    all.extend([in_address(false, "%20"), in_address(true, "%20"), in_address(false, "+"), in_address(true, "+")]);
+    all.extend([secret.replace('\'', r"'\''"), secret.replace('\'', "'\"'\"'"), secret.replace('"', "\"\"")]);
+    all.extend([shell, with("\\", "\"\\$`"), with("`", "\"`$")]);
+    all.extend([html.clone(), html.replace('"', "&quot;"), html.replace('"', "&quot;").replace('\'', "&#39;")]);
+    all.extend([in_json(&json), json.replace('/', r"\/"), ascii, json, secret.to_owned()]);
+    all.extend(in_base64(secret.as_bytes()));
+    all.retain(|shape| !shape.is_empty());
     all.sort_unstable();
     all.dedup();
     all
+}
+
+fn in_json(text: &str) -> String {
+    let json = serde_json::to_string(text).unwrap_or_default();
+    json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned()
+}
+
+/// What of a base64 text is sure to stand there wherever the secret lies in what
+/// was encoded: three ways, each without its ends. Short ones are left out, for
+/// they would be found by chance.
+fn in_base64(secret: &[u8]) -> Vec<String> {
+    const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let bits =
+        |at: usize| -> usize { usize::from(secret.get(at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1)) };
+    let from = |skip: usize| -> String {
+        let whole = (secret.len() * 8).saturating_sub(skip) / 6;
+        let sign = |n: usize| (0..6).fold(0, |sum, bit| sum << 1 | bits(skip + n * 6 + bit));
+        (0..whole).filter_map(|n| SIGNS.get(sign(n)).map(|sign| char::from(*sign))).collect()
+    };
+    [0, 4, 2]
+        .into_iter()
+        .map(from)
+        .filter(|text| text.len() >= 8)
+        .flat_map(|text| {
+            let address = text.replace('+', "-").replace('/', "_");
+            [text, address]
+        })
+        .collect()
 }
 
 /// Where secrets lie in a text, in order and apart.
@@ -269,7 +325,7 @@ impl Redactor {
         let from = match self.inside {
             Inside::Nothing => Some(0),
             Inside::Block => self.patterns.end.find(rest).map(|mark| mark.end()),
-            Inside::Word => rest.iter().position(|byte| byte.is_ascii_whitespace() || b"\"'&;,".contains(byte)),
+            Inside::Word => rest.iter().position(u8::is_ascii_whitespace),
             Inside::Line => rest.iter().position(|byte| b"\r\n".contains(byte)),
         }?;
         self.inside = Inside::Nothing;
@@ -427,7 +483,9 @@ mod tests {
 
     #[test]
     fn every_kind_stays_in_a_long_line_and_at_its_pieces_borders() {
-        for (line, secret) in planted() {
+        // One kind is known only by standing alone on its line.
+        let alone = |line: &str| line.trim_start().starts_with("password ");
+        for (line, secret) in planted().into_iter().filter(|(line, _)| !alone(line)) {
             for before in ((border(4096) - line.len() - 8)..(border(4096) + 8)).step_by(7) {
                 let text = format!("{} {line}\n{}", "-".repeat(before), "after");
                 let out = through(text.as_bytes(), 4096, &[]);
@@ -477,6 +535,14 @@ mod tests {
             ("p@ss/w0rd", r#"{"key":"p@ss\/w0rd"}"#),
             ("p@ss/w0rd", "https://host/?q=p%40ss%2Fw0rd&x=1"),
             ("it's me", r"+ echo 'it'\''s me'"),
+            ("a$b w0rd", r"a\$b\ w0rd"),
+            ("p@ss/w0rd", "https://host/?q=p%40ss%2fw0rd&x=1"),
+            ("<a&\"w0rd", "&lt;a&amp;&quot;w0rd"),
+            ("p@ss/w0rd", r#"{"log":"{\\\"p@ss/w0rd\\\"}"}"#),
+            // As it stands, after one and after two other bytes.
+            ("p@ss/w0rd", "cEBzcy93MHJk"),
+            ("p@ss/w0rd", "eHBAc3MvdzByZA=="),
+            ("p@ss/w0rd", "eHhwQHNzL3cwcmQ="),
         ] {
             let out = through(spelled.as_bytes(), 3, &[secret.to_owned()]);
             assert!(

@@ -387,6 +387,8 @@ impl Executor {
             shop: self.catalogue.shop.clone(),
             look: policy.look(),
             act: policy.act(),
+            paused_until: Some(self.says.paused_until).filter(|until| *until > crate::now()),
+            allowed_until: Some(self.says.allows_until).filter(|until| *until > crate::now()),
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),

@@ -125,6 +125,12 @@ notice-asks-how = Grund: { $reason }
 notice-did = Fernwart – { $shop }: { $title } – { $outcome }
 notice-did-how = Von { $staff }. Grund: { $reason }
     Näheres: fernwart-agent history
+trouble-silent = der Dienst läuft, antwortet aber nicht
+trouble-silent-now = Versuchen Sie es gleich noch einmal. Ein Nein oder eine Pause gilt vielleicht schon: fernwart-agent status
+status-paused = ANGEHALTEN
+status-allowed-all = Reparaturen erlaubt
+until = bis { $at }
+until-resumed = bis Sie sagen: fernwart-agent resume
 check-well = gut
 check-bad = NICHT GUT
 check-keys = die Schlüssel des Dienstes

@@ -125,6 +125,12 @@ notice-asks-how = Reason: { $reason }
 notice-did = Fernwart – { $shop }: { $title } – { $outcome }
 notice-did-how = By { $staff }. Reason: { $reason }
     Details: fernwart-agent history
+trouble-silent = the agent runs, but does not answer
+trouble-silent-now = Try it again in a moment. A no or a pause may count already: fernwart-agent status
+status-paused = PAUSED
+status-allowed-all = Repairs allowed
+until = until { $at }
+until-resumed = until you say: fernwart-agent resume
 check-well = well
 check-bad = NOT WELL
 check-keys = the agent's keys

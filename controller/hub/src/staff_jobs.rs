@@ -327,9 +327,34 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         Some(Carried::Settled(settle, key)) => News::Settled(settle.receipt, key, settle.body),
         Some(Carried::Refused(refusal)) => News::Refused(refusal),
         Some(Carried::NotStored(denial)) => News::Denied(denial),
+        // An act is brought again when its machine is back; whoever waits hears
+        // of it, as long as they wait.
+        Some(Carried::Lost) if acts => settled_later(shared, &order, left).await,
         Some(Carried::Lost) | None => News::NoAnswer,
     };
     tell(news, &order, what).await;
+}
+
+/// What became of a run whose machine was lost, once that is known; until the
+/// order ends, for one that has not begun by then is not done.
+async fn settled_later(shared: &Arc<Shared>, order: &Order, left_ms: u64) -> News {
+    let wait = Duration::from_millis(left_ms).min(LONGEST) + LAST_WORD;
+    let over = tokio::time::Instant::now() + wait;
+    while tokio::time::Instant::now() < over {
+        match shared.store.machine(&order.machine).await {
+            Ok(Some(machine)) => match settled_news(shared, order.run, &machine).await {
+                News::NoAnswer => {}
+                news => return news,
+            },
+            Ok(None) => return News::NoAnswer,
+            Err(error) => return News::Denied(shared.denial(&error)),
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return News::NoAnswer,
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+    News::NoAnswer
 }
 
 /// Sends a job's news from its beginning until all runs are over.

@@ -178,6 +178,10 @@ fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
         }
         Ok(open.len())
     })?;
+    if count == 0 {
+        eprintln!("job {job} is over; there is nothing to take back. See: fernwart job show {job}");
+        return Ok(Exit::Done);
+    }
     eprintln!(
         "asked {count} machine(s) to leave it; a look that has begun goes on to its end, a script is ended. See: fernwart job show {job}"
     );

@@ -301,7 +301,18 @@ async fn follow(
     let mut screen = Screen::new(how.output, plan.machines.len() == 1);
     let mut job = None;
     let mut open: HashMap<MachineId, &MachineRow> = plan.machines.iter().map(|row| (row.id, row)).collect();
-    while let Some(reply) = stream.next().await? {
+    loop {
+        let reply = match stream.next().await {
+            Ok(Some(reply)) => reply,
+            Ok(None) => break,
+            Err(error) => {
+                // What was begun goes on without us.
+                if let Some(job) = job {
+                    eprintln!("job {job} has begun and goes on. Later: fernwart job show {job}");
+                }
+                return Err(error.into());
+            }
+        };
         if let Reply::Job(id) = reply {
             job = Some(id);
             continue;

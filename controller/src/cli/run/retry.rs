@@ -13,6 +13,7 @@ use fernwart_certs::envelope;
 use fernwart_client::Session;
 use fernwart_protocol::document::{Action, Order, Outcome};
 use fernwart_protocol::id::{JobId, RunId};
+use fernwart_protocol::limits::ORDER_EARLY;
 use fernwart_protocol::script::{BundleName, Manifest};
 use fernwart_protocol::staff::{MachineRow, Reply, Request, RunRow};
 use fernwart_protocol::text::Text;
@@ -80,7 +81,9 @@ pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
             return Err(usage(format!("none of the machines of job {job} is admitted any more")));
         }
         let sha256 = sha256_of(session, &bundle)?;
-        let at = moment(first.order.not_before);
+        // Orders are good from a little before they are given.
+        let early = i64::try_from(ORDER_EARLY.as_millis()).unwrap_or_default();
+        let at = moment(first.order.not_before.saturating_add(early));
         eprintln!("job {job}: {name} {version}, as {} ordered it on {at}: \"{}\"", first.staff, first.order.reason);
         if *version != manifest.version {
             eprintln!("approved now, and run, is version {}", manifest.version);
