@@ -128,6 +128,11 @@ impl Home {
         self.0.join("policy.toml")
     }
 
+    /// The folder itself, whatever links lead to it.
+    pub fn real_path(&self) -> PathBuf {
+        std::fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone())
+    }
+
     /// Where the running agent can be asked.
     pub fn socket(&self) -> PathBuf {
         self.0.join("agent.sock")

@@ -224,11 +224,16 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
 }
 
 /// Whether a process lives among this one's: a script in its cage does not, and
-/// speaks for nobody.
+/// speaks for nobody. A script is seen from here, and lives below; whoever cannot
+/// be seen or looked at from here is none.
 fn is_at_home(pid: Option<i32>) -> bool {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let own = namespace("self");
-    pid.is_some_and(|pid| own.is_some() && namespace(&pid.to_string()) == own)
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let Some(pid) = pid.filter(|pid| *pid > 0) else { return true };
+    match (namespace("self"), namespace(&pid.to_string())) {
+        (Ok(own), Ok(theirs)) => own == theirs,
+        (_, Err(error)) => error.kind() == io::ErrorKind::PermissionDenied,
+        (Err(_), _) => true,
+    }
 }
 
 /// Who calls. An administrator is named as the account that has logged in,

@@ -596,7 +596,7 @@ fn no_secret_that_a_script_writes_leaves_the_machine() {
     let folder = tempfile::tempdir_in("/srv").expect("a folder");
     let file = folder.path().join("log");
     // Each once more within one line of some megabytes, and the key in one line.
-    let alone = |line: &str| line.trim_start().starts_with("password ");
+    let alone = |line: &str| ["password ", "mysql "].iter().any(|word| line.trim_start().starts_with(word));
     let long = planted.iter().filter(|(line, _)| !alone(line));
     let long: String = long.map(|(line, _)| format!("{line} {}", "-".repeat(50_021))).collect();
     let flat = key.replace('\n', "\\n");

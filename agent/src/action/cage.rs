@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -90,7 +91,10 @@ pub(super) enum Told {
 /// `home` is the agent's folder: whoever may write above it could put another in
 /// its place.
 pub fn for_script(manifest: &Manifest, home: &Path) -> Option<Cage> {
-    let above_home = manifest.writes.iter().any(|path| home.starts_with(path) || Path::new(path).starts_with(home));
+    let above_home = manifest.writes.iter().any(|path| {
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        home.starts_with(&path) || path.starts_with(home)
+    });
     if !rustix::process::geteuid().is_root() || above_home {
         return None;
     }
@@ -336,7 +340,7 @@ fn build(spec: &Spec) -> Result<(), String> {
     // One that lay below a private folder is out of sight already.
     for place in hidden {
         let flags = plain | MountFlags::RDONLY;
-        match place.symlink_metadata() {
+        match place.metadata() {
             Ok(there) if there.is_dir() => {
                 rustix::mount::mount("tmpfs", &place, "tmpfs", flags, c"mode=000,size=4k").map_err(said("hiding"))?;
             }
@@ -478,20 +482,22 @@ struct Mount {
 
 /// All mounts of this process, in the order in which they were made.
 fn mounts() -> Result<Vec<Mount>, String> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").map_err(|error| error.to_string())?;
-    let mount = |line: &str| {
-        let mut fields = line.split(' ').skip(2);
+    let text = std::fs::read("/proc/self/mountinfo").map_err(|error| error.to_string())?;
+    let mount = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ').skip(2);
         let (device, root, place, options) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let path = |field: &str| PathBuf::from(OsString::from_vec(unescaped(field)));
-        Some(Mount { device: device.into(), root: path(root), place: path(place), options: options.into() })
+        let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescaped(field)));
+        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+        Some(Mount { device: text(device), root: path(root), place: path(place), options: text(options) })
     };
-    text.lines().map(|line| mount(line).ok_or_else(|| format!("not understood: {line}"))).collect()
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| mount(line).ok_or_else(|| format!("not understood: {}", String::from_utf8_lossy(line)))).collect()
 }
 
 /// A path as in the kernel's lists: blanks and the like stand there as `\040`.
-fn unescaped(field: &str) -> Vec<u8> {
+fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
+    let mut rest = field;
     while let Some((first, after)) = rest.split_first() {
         let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
@@ -623,7 +629,8 @@ fn run(spec: &Spec) -> Result<Told, String> {
     let script = format!("/proc/self/fd/{}", spec.script);
     keep_to_itself(Some(spec.script)).map_err(|error| format!("closing what it does not need: {error}"))?;
     refuse_calls()?;
-    let child = Command::new(&spec.interpreter).arg(script).spawn();
+    // What it signals to its whole group is not meant for us.
+    let child = Command::new(&spec.interpreter).arg(script).process_group(0).spawn();
     let child = child.map_err(|error| format!("{}: {error}", spec.interpreter))?;
     // Nobody else holds an end of these pipes for longer than the script does.
     drop_standard_streams();
@@ -662,18 +669,15 @@ fn close_for_others(fd: RawFd) {
 }
 
 /// What the kernel answers nobody in there: its keyrings, which are shared by
-/// all of one account; memory that nobody counts; and ways around mounts and
-/// other processes, once more beside the rights that are given up.
-const CALLS: [libc::c_long; 25] = [
+/// all of one account; and ways around mounts and other processes, once more
+/// beside the rights that are given up.
+const FORBIDDEN: [libc::c_long; 22] = [
     libc::SYS_add_key,
     libc::SYS_keyctl,
     libc::SYS_request_key,
-    libc::SYS_memfd_create,
-    libc::SYS_memfd_secret,
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
-    libc::SYS_io_uring_setup,
     libc::SYS_open_by_handle_at,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -692,17 +696,24 @@ const CALLS: [libc::c_long; 25] = [
     libc::SYS_reboot,
 ];
 
+/// What is not there: memory that nobody counts, and a way past this filter.
+const ABSENT: [libc::c_long; 3] = [libc::SYS_memfd_create, libc::SYS_memfd_secret, libc::SYS_io_uring_setup];
+
 /// Lets the kernel answer these calls with a no, here and in all that is
 /// started from here.
 fn refuse_calls() -> Result<(), String> {
-    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+    refuse(&FORBIDDEN, libc::EPERM)?;
+    refuse(&ABSENT, libc::ENOSYS)
+}
+
+fn refuse(calls: &[libc::c_long], answer: libc::c_int) -> Result<(), String> {
+    use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter};
     let said = |error: &dyn std::fmt::Display| format!("refusing calls: {error}");
-    let rules = CALLS.into_iter().map(|call| (call, Vec::new())).collect();
-    let no = u32::try_from(libc::EPERM).unwrap_or(1);
-    let here = std::env::consts::ARCH.try_into().map_err(|error| format!("refusing calls: {error}"))?;
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(no), here);
-    let program: BpfProgram =
-        filter.map_err(|error| said(&error))?.try_into().map_err(|error: seccompiler::BackendError| said(&error))?;
+    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+    let answer = SeccompAction::Errno(answer.unsigned_abs());
+    let here = std::env::consts::ARCH.try_into().map_err(|error: BackendError| said(&error))?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, here).map_err(|error| said(&error))?;
+    let program: BpfProgram = filter.try_into().map_err(|error: BackendError| said(&error))?;
     seccompiler::apply_filter(&program).map_err(|error| said(&error))
 }
 

@@ -30,7 +30,7 @@ const KEYS: &[&str] = &[
     r"AIza[0-9A-Za-z_-]{35}",                                           // Google API
     r"ya29\.[0-9A-Za-z_-]{20,}",                                        // Google OAuth
     r"GOCSPX-[A-Za-z0-9_-]{20,}",                                       // Google client secret
-    r"sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}",                            // OpenAI, Anthropic
+    r"\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}",                          // OpenAI, Anthropic
     r"npm_[A-Za-z0-9]{36}",                                             // npm
     r"pypi-[A-Za-z0-9_-]{50,}",                                         // PyPI
     r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",                      // SendGrid
@@ -50,36 +50,63 @@ const KEYS: &[&str] = &[
     r"fw1-[A-Za-z0-9_-]{40,}",                                          // our own invitations
 ];
 
-/// A name and a sign before a secret: key=value, key: value, "key": "value", and
-/// the last within another text's quotes. Looked for on its own: what it takes
-/// may begin with what another knows.
-const NAMED: &str = r#"(?:pass(?:word|wd|wort|phrase)?|pwd|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|private[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|wpa[_-]?passphrase|connection[_-]?string|sharedaccesssignature)[A-Za-z0-9_-]{0,32}(?:\x1b\[[0-9;]*m){0,3}\\{0,4}["']?\s*(?:=>|:=|[=:])\s*(?:\x1b\[[0-9;]*m){0,3}(?:\\{1,4}"(?P<value>.{2,512}?)\\{1,4}"|"(?P<value2>(?:[^"\\]|\\.){2,2048})"|'(?P<value3>[^']{2,2048})'|\\{0,4}["']?(?P<value4>\S{2,}))"#;
+/// Names of secrets. What follows may still name them more closely.
+const NAMES: &str = "(?:pass(?:word|wort|phrase)|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|\
+    private[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|\
+    connection[_-]?string|sharedaccesssignature)\
+    (?:[_-]?(?:hash|enc|key|value|old|new|db|root|admin|user|prod|test|id|\\d{1,4})){0,2}";
+
+/// A secret in quotes: within another text's quotes, in double ones, in single
+/// ones; and two that are empty.
+const QUOTED: &str =
+    r#"\\{1,4}"(?P<within>.{2,512}?)\\{1,4}"|"(?P<double>(?:[^"\\]|\\.){2,2048})"|'(?P<single>[^']{2,2048})'|""|''"#;
+
+/// A name and a sign before a secret. Each is looked for on its own: what one
+/// takes may begin with what another knows.
+fn named() -> [String; 3] {
+    [
+        // "key": "value" and the like: what is no text ends with the element.
+        format!(
+            r#"{NAMES}\\{{0,4}}["']\s*(?:=>|:=|[=:])\s*(?:{QUOTED}|(?:null|true|false)\b|(?P<plain>[^\s,}}\]"']{{2,}}))"#
+        ),
+        // key=value, key: value; in an address it ends with the parameter.
+        format!(
+            r#"[?&]{NAMES}=(?P<parameter>[^\s&"'\#]{{2,}})|{NAMES}(?:\x1b\[[0-9;]*m){{0,3}}\s*(?:=>|:=|[=:])\s*(?:\x1b\[[0-9;]*m){{0,3}}(?:{QUOTED}|["']?(?P<plain>\S{{2,}}))"#
+        ),
+        BESIDE.join("|"),
+    ]
+}
 
 /// What else stands before a secret: a scheme, an option, an element.
 const BESIDE: &[&str] = &[
-    // Authorization: Bearer …, or any other scheme
-    r#"authorization["']?\s*[:=]\s*["']?(?:[a-z][a-z0-9-]{1,20}\s+)?(?P<value>[^\s"']{4,})"#,
+    // Authorization: Bearer …
+    r#"authorization["']?\s*[:=]\s*["']?(?:(?:bearer|basic|token|digest|negotiate|apikey|key)\s+(?P<value>[^\s"']{4,})|(?P<value1>[^\s"']*[0-9][^\s"']{3,}))"#,
     r#"\bbearer\s+(?P<value2>[A-Za-z0-9._~+/-]{16,}=*)"#,
     // scheme://user:password@host, scheme://token@host
     r#"[a-z][a-z0-9+.-]{1,20}://[^\s/:@"']*:(?P<value3>[^\s/"']{1,256})@"#,
-    r#"[a-z][a-z0-9+.-]{1,20}://(?P<value4>[^\s/:@"']{16,256})@"#,
+    r#"[a-z][a-z0-9+.-]{1,20}://(?P<value4>[A-Za-z0-9_-]{20,256})@"#,
     // Set-Cookie and Cookie
     r"(?:set-)?cookie:\s*(?P<value5>[^\r\n]{4,})",
     // .netrc and the like, also over several lines
     r"\bmachine\s+\S+\s+login\s+\S+\s+password\s+(?P<value6>\S+)",
-    r"^\s*password\s+(?P<value7>\S+)\s*$",
+    r"^\s+password\s+(?P<value7>\S*[0-9!-/:-@]\S*)\s*$",
     // --password secret; what common programs take
-    r"--?(?:password|passwd|pass|secret|token|api-key)[= ]\s*(?P<value8>[^\s=:-]\S*)",
-    r"\b(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump)\b[^|;]{0,200}?\s-p(?P<value9>[^\s]{2,})",
-    r"\bsshpass\s+-p\s*(?P<value10>\S+)",
-    r"\bcurl\b[^|;]{0,400}?\s(?:-u|--user)[ =]?[^\s:]{1,128}:(?P<value11>\S+)",
+    r#"(?:^|[\s"'=])--?(?:password|passwd|pass|secret|token|api-key)[= ]\s*(?P<value8>[^\s=:-]\S*)"#,
+    r"(?:^\s*(?:[+$#>]+\s*)?|[;&|(]\s*|\bsudo\s+|\bexec\s+)(?:/\S*/)?(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump)\s(?:[^|;\n]{0,200}?\s)?(?-i:-p)(?P<value9>\S{2,})",
+    r"\bsshpass\s+(?-i:-p)\s*(?P<value10>\S+)",
+    r"\bcurl\b[^|;]{0,400}?\s(?:(?-i:-u)|--user)[ =]?[^\s:]{1,128}:(?P<value11>\S+)",
+    // short names: only where they cannot well be something else
+    r#"(?:^|[^/\w])["']?[\w-]{0,32}passwd(?:["']\s*[:=]|\s*=)\s*["']?(?P<value12>[^\s"',}\]&]{2,})"#,
+    r#"(?:^|[^/\w])["']?[\w-]{0,32}pwd["']?\s*[:=]\s*["']?(?P<value13>[^\s/"'][^\s"',}\]&]+)"#,
+    r#"(?:^|[\s"'?&{,;(])(?:\w{1,32}[_-])?pass["']?\s*[:=]\s*["']?(?P<value14>[^\s"',}\]&]{2,})"#,
     // settings without a sign
-    r#"\b(?:requirepass|masterauth|bindpw|wpa_passphrase)\s+["']?(?P<value12>[^\s"']{2,})"#,
-    r#"(?:identified\s+by|\bpassword)\s+'(?P<value13>[^']{2,512})'"#,
-    r#"\b(?:pw|sig)=(?P<value14>[^\s"'&;]{4,})"#,
+    r#"\b(?:requirepass|masterauth|bindpw|wpa_passphrase)\s+["']?(?P<value15>[^\s"']{2,})"#,
+    r#"\bwpa[_-]?passphrase=["']?(?P<value16>[^\s"']{2,})"#,
+    r"(?:identified\s+by|\bpassword)\s+'(?P<value17>[^']{2,512})'",
+    r#"\b(?:pw|sig)=(?P<value18>[^\s"'&;]{4,})"#,
     // <password>secret</password>, <add key="Password" value="secret"/>
-    r"<(?:\w{1,32}:)?\w{0,32}(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]{0,80}>(?P<value15>[^<]{2,})<",
-    r#"(?:key|name)=["'][^"']{0,64}(?:password|passwd|secret|token|apikey)[^"']{0,64}["']\s+value=["'](?P<value16>[^"']{2,1024})"#,
+    r"<(?:\w{1,32}:)?\w{0,32}(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]{0,80}>(?P<value19>[^<]{2,})<",
+    r#"(?:key|name)=["'][^"']{0,64}(?:password|passwd|secret|token|apikey)[^"']{0,64}["']\s+value=["'](?P<value20>[^"']{2,1024})"#,
 ];
 
 /// Where private key material begins and ends: PEM, OpenPGP, SSH2, PuTTY.
@@ -94,14 +121,14 @@ const MARK: usize = 160;
 pub(super) struct Patterns {
     own: Own,
     keys: Regex,
-    named: [Regex; 2],
+    named: [Regex; 3],
     begin: Regex,
     end: Regex,
 }
 
 /// Secrets that are known by themselves, whatever they look like.
 #[derive(Debug, Clone)]
-pub(super) struct Own(Option<Regex>);
+pub(super) struct Own(Vec<Regex>);
 
 /// Redacts one stream.
 pub(super) struct Redactor {
@@ -118,8 +145,8 @@ pub(super) struct Redactor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Nothing,
-    /// A block of private key material.
-    Block,
+    /// A block of private key material; whether any of it has come.
+    Block(bool),
     /// A secret longer than is ever held: it ends with a word.
     Word,
     /// Likewise; it ends with the line.
@@ -142,11 +169,8 @@ impl Own {
     /// # Errors
     /// When one of them cannot be looked for; then nothing may be passed on.
     pub(super) fn new(secrets: &[String]) -> Result<Self, regex::Error> {
-        let mut own: Vec<String> = secrets.iter().flat_map(|secret| shapes(secret)).collect();
-        // The longest first: where one begins with another, all of it goes.
-        own.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        let own: Vec<String> = own.iter().map(|secret| regex::escape(secret)).collect();
-        if own.is_empty() { Ok(Self(None)) } else { build(&own.join("|"), false).map(|own| Self(Some(own))) }
+        let shapes = secrets.iter().flat_map(|secret| shapes(secret));
+        shapes.map(|shape| build(&regex::escape(&shape), false)).collect::<Result<_, _>>().map(Self)
     }
 
     fn places(&self, text: &[u8]) -> Vec<(usize, usize)> {
@@ -164,7 +188,7 @@ impl Patterns {
         Self {
             own,
             keys: build(&keys.join("|"), false),
-            named: [build(NAMED, true), build(&BESIDE.join("|"), true)],
+            named: named().map(|text| build(&text, true)),
             begin: build(BEGIN, false),
             end: build(END, false),
         }
@@ -300,7 +324,7 @@ impl Redactor {
                 Some(rest) => rest,
                 None => {
                     // The end's mark may have come in part.
-                    let kept = if all || self.inside != Inside::Block { 0 } else { rest.len().min(MARK) };
+                    let kept = if all || !matches!(self.inside, Inside::Block(_)) { 0 } else { rest.len().min(MARK) };
                     self.held = rest.get(rest.len() - kept..).unwrap_or_default().to_vec();
                     return;
                 }
@@ -315,7 +339,7 @@ impl Redactor {
                 return;
             };
             self.take_out(out);
-            self.inside = Inside::Block;
+            self.inside = Inside::Block(false);
             rest = rest.get(end..).unwrap_or_default();
         }
     }
@@ -324,7 +348,15 @@ impl Redactor {
     fn leave<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
         let from = match self.inside {
             Inside::Nothing => Some(0),
-            Inside::Block => self.patterns.end.find(rest).map(|mark| mark.end()),
+            Inside::Block(seen) => match self.patterns.end.find(rest) {
+                Some(mark) => Some(mark.end()),
+                // Somebody only spoke of a key: what follows is none.
+                None if !seen && is_ordinary(rest) => Some(0),
+                None => {
+                    self.inside = Inside::Block(seen || is_key_like(rest));
+                    None
+                }
+            },
             Inside::Word => rest.iter().position(u8::is_ascii_whitespace),
             Inside::Line => rest.iter().position(|byte| b"\r\n".contains(byte)),
         }?;
@@ -373,13 +405,30 @@ impl Redactor {
     }
 }
 
+/// Whether a line is words, and neither key material nor what stands above it:
+/// `Proc-Type: 4,ENCRYPTED`.
+fn is_ordinary(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    let header = line.split(|byte| *byte == b':').next().is_some_and(|name| {
+        name.len() < line.len() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-')
+    });
+    line.contains(&b' ') && !header && !is_key_like(line)
+}
+
+/// Whether there is a long run of base64, as in no word.
+fn is_key_like(line: &[u8]) -> bool {
+    let sign = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    line.split(|byte| !sign(byte)).any(|run| run.len() >= 40)
+        || (line.trim_ascii().len() >= 12 && line.trim_ascii().iter().all(sign))
+}
+
 /// Takes secrets out of single lines.
 pub(crate) struct Lines(Patterns);
 
 impl Lines {
     /// For lines that are no script's.
     pub(crate) fn new() -> Self {
-        Self(Patterns::new(Own(None)))
+        Self(Patterns::new(Own(Vec::new())))
     }
 
     /// A line without its secrets.
@@ -483,8 +532,8 @@ mod tests {
 
     #[test]
     fn every_kind_stays_in_a_long_line_and_at_its_pieces_borders() {
-        // One kind is known only by standing alone on its line.
-        let alone = |line: &str| line.trim_start().starts_with("password ");
+        // Two kinds are known only by how their line begins.
+        let alone = |line: &str| ["password ", "mysql "].iter().any(|word| line.trim_start().starts_with(word));
         for (line, secret) in planted().into_iter().filter(|(line, _)| !alone(line)) {
             for before in ((border(4096) - line.len() - 8)..(border(4096) + 8)).step_by(7) {
                 let text = format!("{} {line}\n{}", "-".repeat(before), "after");
@@ -564,5 +613,23 @@ mod tests {
     fn what_is_no_secret_stays_as_it_is() {
         let text = "passes: 3 of 4\nfree: 12 GiB\nToken ring adapter\nhttps://example.com/a:b\n\0\u{fffd}raw\n";
         assert_eq!(through(text.as_bytes(), 5, &[]), text);
+        for line in include_str!("../../tests/data/ordinary.txt").lines() {
+            assert_eq!(through(line.as_bytes(), 7, &[]), line);
+        }
+        // Of an element only its value goes, and what is empty hides nothing.
+        for (line, left) in [
+            (
+                r#"{"level":"info","session_id":42,"free_gib":12}"#,
+                r#"{"level":"info","session_id":[secret],"free_gib":12}"#,
+            ),
+            (r#"{"token":"","free":"12 GiB"}"#, r#"{"token":"","free":"12 GiB"}"#),
+            (r#"{"password":null,"disk":{"sda":"ok"}}"#, r#"{"password":null,"disk":{"sda":"ok"}}"#),
+            ("GET /index?token=abc123&page=2 HTTP/1.1", "GET /index?token=[secret]&page=2 HTTP/1.1"),
+        ] {
+            assert_eq!(through(line.as_bytes(), 7, &[]), left);
+        }
+        // A word about a key hides no more than itself.
+        let text = "error: expected -----BEGIN PRIVATE KEY-----\nthe disk is 90 % full\n";
+        assert_eq!(through(text.as_bytes(), 7, &[]), "error: expected [secret]the disk is 90 % full\n");
     }
 }

@@ -43,6 +43,24 @@ fn own_kib(pid: u32) -> u64 {
     field("RssAnon:").unwrap_or_default() + field("RssShmem:").unwrap_or_default()
 }
 
+/// What a family holds, KiB, each page shared among those who share it.
+fn fair_kib(family: &HashSet<u32>) -> Option<u64> {
+    let mut sum = 0;
+    for pid in family {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        for name in ["Pss_Anon:", "Pss_Shmem:"] {
+            // Kernels before 5.4 do not say.
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            if line.is_none() && !text.is_empty() {
+                return None;
+            }
+            let number = line.and_then(|line| line.split_whitespace().next()).and_then(|number| number.parse().ok());
+            sum += number.unwrap_or(0u64);
+        }
+    }
+    Some(sum)
+}
+
 /// A file system that a script may write to, and how far it may fill it.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -81,7 +99,9 @@ pub(super) fn verdict(first: u32, helpers: usize, begun: Instant, limits: &Limit
         return Some(Stopped::Processes);
     }
     let kib: u64 = family.iter().map(|pid| own_kib(*pid)).sum();
-    if kib > u64::from(limits.memory_mib) * 1024 {
+    let most = u64::from(limits.memory_mib) * 1024;
+    // What several share is counted more than once by the quick sum.
+    if kib > most && fair_kib(&family).is_none_or(|fair| fair > most) {
         return Some(Stopped::Memory);
     }
     disks.iter().any(Disk::is_filled).then_some(Stopped::Disk)

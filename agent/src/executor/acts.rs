@@ -83,7 +83,7 @@ impl Executor {
             parameters: ready.parameters,
             dry_run: ready.dry_run,
             cage: ready.cage,
-            hide: vec![self.home.path().to_owned()],
+            hide: vec![self.home.real_path()],
         };
         let (events, surroundings) = (self.events.clone(), self.surroundings());
         let act = move || {

@@ -138,7 +138,7 @@ impl Executor {
         };
         match self.shelf.script(bundle, approved) {
             Ok(script) => {
-                let cage = cage::for_script(&script.manifest, self.home.path());
+                let cage = cage::for_script(&script.manifest, &self.home.real_path());
                 Ok(Some(AtHand { cage, script, secrets: self.unsealed(order) }))
             }
             Err(Lacks::Blobs(missing)) => Err(missing),
@@ -320,8 +320,14 @@ impl Executor {
             None => Err(std::io::Error::from(std::io::ErrorKind::InvalidData)),
         };
         let for_this = |wait: &Wait| matches!(&wait.why, Why::Content(missing, _) if missing.contains(&hash));
-        let runs: Vec<RunId> = self.waits.iter().filter(|(_, wait)| for_this(wait)).map(|(run, _)| *run).collect();
-        for run in runs {
+        let mut runs: Vec<(UnixMs, u64, RunId)> = self
+            .waits
+            .iter()
+            .filter(|(_, wait)| for_this(wait))
+            .map(|(run, wait)| (wait.since, wait.timer, *run))
+            .collect();
+        runs.sort_unstable();
+        for (_, _, run) in runs {
             if kept.is_err() {
                 self.refuse_waiting(run, Refusal::NotFetched);
                 continue;

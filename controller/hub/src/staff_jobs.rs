@@ -11,7 +11,7 @@ use crate::caller::Caller;
 use crate::carry::{self, Carried, Heard};
 use crate::{Shared, now};
 use fernwart_fleet::{Machine, RunState, Standing};
-use fernwart_protocol::code::Denial;
+use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
 use fernwart_protocol::id::{JobId, MachineId, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, JOB_MACHINES};
@@ -23,6 +23,7 @@ use fernwart_protocol::to_hub::RunState as MachineState;
 use fernwart_store::{NewJob, NewRun, Offer, SetState, Undelivered};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{info, warn};
@@ -47,6 +48,10 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Orders brought at once to a machine that has come back.
 const AT_ONCE: usize = 16;
+
+/// How often it is looked after a run whose machine was lost: thousands may be
+/// lost at once.
+const LOST_AGAIN: Duration = Duration::from_secs(2);
 
 /// A machine that is back says something to each order within this time.
 const UNHEARD: Duration = Duration::from_secs(10);
@@ -159,8 +164,12 @@ pub(crate) async fn submit(
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 let (shared, news) = (shared.clone(), news.clone());
                 shared.clone().deliveries.spawn(async move {
-                    carry_one(&shared, parcel, &news, &Notify::new()).await;
+                    let lost = carry_one(&shared, parcel, &news, &Notify::new()).await;
+                    // A machine that was lost holds no place of others.
                     drop(place);
+                    if let Some(lost) = lost {
+                        shared.tasks.spawn(tell_later(shared.clone(), lost, news));
+                    }
                 });
             }
         });
@@ -261,24 +270,37 @@ async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
 
 /// Carries one order to its end; `seen` is told when the machine has answered
 /// first, or will not.
-async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) {
-    carry(shared, parcel, news, seen).await;
+async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
+    let lost = carry(shared, parcel, news, seen).await;
     seen.notify_one();
+    lost
 }
 
-async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) {
+/// An act whose machine was lost on the way.
+struct Lost {
+    order: Order,
+    /// How long to wait for what becomes of it.
+    patience: Duration,
+}
+
+async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
     let Parcel { order, envelope, state, cancel } = parcel;
     if order.not_after <= now() && cancel.is_none() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
-        return tell(news, &order, News::NoAnswer).await;
+        tell(news, &order, News::NoAnswer).await;
+        return None;
     }
     if state == RunState::Queued {
         match shared.store.write(Offer(order.run)).await {
             Ok(true) => {}
-            Ok(false) => return tell(news, &order, News::Cancelled).await,
+            Ok(false) => {
+                tell(news, &order, News::Cancelled).await;
+                return None;
+            }
             Err(error) => {
                 warn!(%error, "a queued order could not be offered");
-                return tell(news, &order, News::Denied(shared.denial(&error))).await;
+                tell(news, &order, News::Denied(shared.denial(&error))).await;
+                return None;
             }
         }
     }
@@ -290,16 +312,17 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
     // What waited for the owner until the very end is told just after it.
     let patience = if acts { patience + LAST_WORD } else { patience };
     // A look must be done in time; an act must have begun by then.
-    let begun = Notify::new();
+    let (begun, has_begun) = (Notify::new(), AtomicBool::new(false));
     let told = |heard: Heard| {
         let (shared, run) = (shared.clone(), order.run);
-        let (news, order, begun) = (news, &order, &begun);
+        let (news, order, begun, has_begun) = (news, &order, &begun, &has_begun);
         async move {
             if let Heard::State(_) = heard {
                 seen.notify_one();
             }
             match heard {
                 Heard::State(MachineState::Started) => {
+                    has_begun.store(true, Ordering::Relaxed);
                     begun.notify_one();
                     tell(news, order, News::Started).await;
                     // Not worth waiting for the disk: a restart would find "offered".
@@ -327,34 +350,45 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         Some(Carried::Settled(settle, key)) => News::Settled(settle.receipt, key, settle.body),
         Some(Carried::Refused(refusal)) => News::Refused(refusal),
         Some(Carried::NotStored(denial)) => News::Denied(denial),
-        // An act is brought again when its machine is back; whoever waits hears
-        // of it, as long as they wait.
-        Some(Carried::Lost) if acts => settled_later(shared, &order, left).await,
+        // An act is brought again when its machine is back.
+        Some(Carried::Lost) if acts => {
+            let patience = if has_begun.load(Ordering::Relaxed) { LONGEST } else { patience };
+            return Some(Lost { order, patience });
+        }
         Some(Carried::Lost) | None => News::NoAnswer,
     };
     tell(news, &order, what).await;
+    None
 }
 
-/// What became of a run whose machine was lost, once that is known; until the
-/// order ends, for one that has not begun by then is not done.
-async fn settled_later(shared: &Arc<Shared>, order: &Order, left_ms: u64) -> News {
-    let wait = Duration::from_millis(left_ms).min(LONGEST) + LAST_WORD;
-    let over = tokio::time::Instant::now() + wait;
-    while tokio::time::Instant::now() < over {
-        match shared.store.machine(&order.machine).await {
-            Ok(Some(machine)) => match settled_news(shared, order.run, &machine).await {
-                News::NoAnswer => {}
-                news => return news,
-            },
-            Ok(None) => return News::NoAnswer,
-            Err(error) => return News::Denied(shared.denial(&error)),
+/// Tells what became of a run whose machine was lost, once that is known, as
+/// long as somebody listens.
+async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lost, news: mpsc::Sender<Update>) {
+    let over = tokio::time::Instant::now() + patience + LAST_WORD;
+    let what = loop {
+        match shared.store.run_state(&order.run).await {
+            Ok(Some((state, refusal))) if state.is_final() => break final_news(&shared, &order, state, refusal).await,
+            Ok(Some(_)) => {}
+            Ok(None) => break News::NoAnswer,
+            Err(error) => break News::Denied(shared.denial(&error)),
         }
         tokio::select! {
-            () = shared.stop.cancelled() => return News::NoAnswer,
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = shared.draining.cancelled() => return,
+            () = news.closed() => return,
+            () = tokio::time::sleep_until(over) => break News::NoAnswer,
+            () = tokio::time::sleep(LOST_AGAIN) => {}
         }
+    };
+    tell(&news, &order, what).await;
+}
+
+async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Option<Refusal>) -> News {
+    match (state, shared.store.machine(&order.machine).await) {
+        (RunState::Refused, _) => refusal.map_or(News::NoAnswer, News::Refused),
+        (RunState::Cancelled, _) => News::Cancelled,
+        (RunState::Settled, Ok(Some(machine))) => settled_news(shared, order.run, &machine).await,
+        _ => News::NoAnswer,
     }
-    News::NoAnswer
 }
 
 /// Sends a job's news from its beginning until all runs are over.

@@ -18,6 +18,7 @@ pub use writes::{
 };
 
 use fernwart_fleet::{Job, Machine, Run, RunState, StoredToken};
+use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, TokenId};
@@ -326,6 +327,20 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         row.map(|row| Ok((rows::unsigned(row.try_get("journal_seq")?), row.try_get("journal_head")?))).transpose()
+    }
+
+    /// Where a run stands, and why its machine would not take it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn run_state(&self, run: &RunId) -> Result<Option<(RunState, Option<Refusal>)>, StoreError> {
+        let sql = "SELECT state, refusal FROM runs WHERE id = $1";
+        let row = sqlx::query(sql).bind(run.to_string()).fetch_optional(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
+        let state: String = row.try_get("state")?;
+        let refusal: Option<String> = row.try_get("refusal")?;
+        let refusal = refusal.and_then(|code| Refusal::ALL.iter().copied().find(|refusal| refusal.code() == code));
+        Ok(Some((state.parse().map_err(|()| StoreError::Damaged("state"))?, refusal)))
     }
 
     /// A run's order, receipt and report.

@@ -125,11 +125,13 @@ fn past_the_cap_handshakes_are_refused_and_links_that_are_open_stay() {
     let machine = world.add_machine("kasse-1");
     let teaser = Teaser::new(&world);
     let begun = Instant::now();
-    let mut taken = 0;
+    let (mut taken, mut lost) = (0, 0);
     loop {
         match teaser.tease(true) {
             Answer::Handshake => taken += 1,
             Answer::Refused => break,
+            // A datagram was lost on a busy computer; not again and again.
+            Answer::Nothing if lost < 3 => lost += 1,
             other => panic!("{other:?} after {taken}"),
         }
         assert!(taken <= HANDSHAKES && begun.elapsed() < 3 * HANDSHAKE_TIMEOUT, "{taken} were let in");
