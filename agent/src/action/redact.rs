@@ -19,8 +19,8 @@ const INSTEAD: &[u8] = b"[secret]";
 /// Keys that are known by how they begin (each as its maker documents it).
 const KEYS: &[&str] = &[
     r"A(?:KIA|SIA)[0-9A-Z]{16}",                                        // AWS access key id
-    r"gh[pousr]_[A-Za-z0-9]{36,255}",                                   // GitHub
-    r"github_pat_[A-Za-z0-9_]{22,255}",                                 // GitHub, fine-grained
+    r"gh[pousr]_[A-Za-z0-9]{36,}",                                      // GitHub
+    r"github_pat_[A-Za-z0-9_]{22,}",                                    // GitHub, fine-grained
     r"gl(?:pat|dt|rt|ft|soat|cbt|ptt)-[A-Za-z0-9_-]{20,}",              // GitLab
     r"xox[abeoprs]-[A-Za-z0-9-]{10,}",                                  // Slack
     r"xapp-[0-9]-[A-Za-z0-9-]{10,}",                                    // Slack, app level
@@ -59,7 +59,7 @@ const NAMES: &str = "(?:pass(?:word|wort|phrase)|kennwort|secret|token|api[_-]?k
 /// A secret in quotes: within another text's quotes, in double ones, in single
 /// ones; and two that are empty.
 const QUOTED: &str =
-    r#"\\{1,4}"(?P<within>.{2,512}?)\\{1,4}"|"(?P<double>(?:[^"\\]|\\.){2,2048})"|'(?P<single>[^']{2,2048})'|""|''"#;
+    r#"\\{1,4}"(?P<within>.{2,}?)\\{1,4}"|"(?P<double>(?:[^"\\]|\\.){2,})"|'(?P<single>[^']{2,})'|""|''"#;
 
 /// A name and a sign before a secret. Each is looked for on its own: what one
 /// takes may begin with what another knows.
@@ -83,8 +83,8 @@ const BESIDE: &[&str] = &[
     r#"authorization["']?\s*[:=]\s*["']?(?:(?:bearer|basic|token|digest|negotiate|apikey|key)\s+(?P<value>[^\s"']{4,})|(?P<value1>[^\s"']*[0-9][^\s"']{3,}))"#,
     r#"\bbearer\s+(?P<value2>[A-Za-z0-9._~+/-]{16,}=*)"#,
     // scheme://user:password@host, scheme://token@host
-    r#"[a-z][a-z0-9+.-]{1,20}://[^\s/:@"']*:(?P<value3>[^\s/"']{1,256})@"#,
-    r#"[a-z][a-z0-9+.-]{1,20}://(?P<value4>[A-Za-z0-9_-]{20,256})@"#,
+    r#"[a-z][a-z0-9+.-]*://[^\s/:@"']*:(?P<value3>[^\s/"']+)@"#,
+    r#"[a-z][a-z0-9+.-]*://(?P<value4>[A-Za-z0-9_-]{20,})@"#,
     // Set-Cookie and Cookie
     r"(?:set-)?cookie:\s*(?P<value5>[^\r\n]{4,})",
     // .netrc and the like, also over several lines
@@ -92,21 +92,21 @@ const BESIDE: &[&str] = &[
     r"^\s+password\s+(?P<value7>\S*[0-9!-/:-@]\S*)\s*$",
     // --password secret; what common programs take
     r#"(?:^|[\s"'=])--?(?:password|passwd|pass|secret|token|api-key)[= ]\s*(?P<value8>[^\s=:-]\S*)"#,
-    r"(?:^\s*(?:[+$#>]+\s*)?|[;&|(]\s*|\bsudo\s+|\bexec\s+)(?:/\S*/)?(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump)\s(?:[^|;\n]{0,200}?\s)?(?-i:-p)(?P<value9>\S{2,})",
+    r"(?:^\s*(?:[+$#>]+\s*)?|[;&|(]\s*|\bsudo\s+|\bexec\s+)(?:/\S*/)?(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump)\s(?:[^|;\n]*?\s)?(?-i:-p)(?P<value9>\S{2,})",
     r"\bsshpass\s+(?-i:-p)\s*(?P<value10>\S+)",
-    r"\bcurl\b[^|;]{0,400}?\s(?:(?-i:-u)|--user)[ =]?[^\s:]{1,128}:(?P<value11>\S+)",
+    r"\bcurl\b[^|;]*?\s(?:(?-i:-u)|--user)[ =]?[^\s:]+:(?P<value11>\S+)",
     // short names: only where they cannot well be something else
-    r#"(?:^|[^/\w])["']?[\w-]{0,32}passwd(?:["']\s*[:=]|\s*=)\s*["']?(?P<value12>[^\s"',}\]&]{2,})"#,
-    r#"(?:^|[^/\w])["']?[\w-]{0,32}pwd["']?\s*[:=]\s*["']?(?P<value13>[^\s/"'][^\s"',}\]&]+)"#,
-    r#"(?:^|[\s"'?&{,;(])(?:\w{1,32}[_-])?pass["']?\s*[:=]\s*["']?(?P<value14>[^\s"',}\]&]{2,})"#,
+    r#"(?:^|[^/\w])["']?[\w-]*passwd(?:["']\s*[:=]|\s*=)\s*["']?(?P<value12>[^\s"',}\]&]{2,})"#,
+    r#"(?:^|[^/\w])["']?[\w-]*pwd["']?\s*[:=]\s*["']?(?P<value13>[^\s/"'][^\s"',}\]&]+)"#,
+    r#"(?:^|[\s"'?&{,;(])(?:\w+[_-])?pass["']?\s*[:=]\s*["']?(?P<value14>[^\s"',}\]&]{2,})"#,
     // settings without a sign
     r#"\b(?:requirepass|masterauth|bindpw|wpa_passphrase)\s+["']?(?P<value15>[^\s"']{2,})"#,
     r#"\bwpa[_-]?passphrase=["']?(?P<value16>[^\s"']{2,})"#,
-    r"(?:identified\s+by|\bpassword)\s+'(?P<value17>[^']{2,512})'",
+    r"(?:identified\s+by|\bpassword)\s+'(?P<value17>[^']{2,})'",
     r#"\b(?:pw|sig)=(?P<value18>[^\s"'&;]{4,})"#,
     // <password>secret</password>, <add key="Password" value="secret"/>
-    r"<(?:\w{1,32}:)?\w{0,32}(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]{0,80}>(?P<value19>[^<]{2,})<",
-    r#"(?:key|name)=["'][^"']{0,64}(?:password|passwd|secret|token|apikey)[^"']{0,64}["']\s+value=["'](?P<value20>[^"']{2,1024})"#,
+    r"<(?:\w+:)?\w*(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]*>(?P<value19>[^<]{2,})<",
+    r#"(?:key|name)=["'][^"']*(?:password|passwd|secret|token|apikey)[^"']*["']\s+value=["'](?P<value20>[^"']{2,})"#,
 ];
 
 /// Where private key material begins and ends: PEM, OpenPGP, SSH2, PuTTY.
