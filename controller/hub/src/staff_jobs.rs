@@ -9,6 +9,7 @@
 
 use crate::caller::Caller;
 use crate::carry::{self, Carried, Heard};
+use crate::staff_answers::visible;
 use crate::{Shared, now};
 use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::{Denial, Refusal};
@@ -398,10 +399,8 @@ pub(crate) async fn watch(
     id: JobId,
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
-    match shared.store.job(id).await {
-        Ok(Some(job)) if caller.may_see(&job) => {}
-        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
-        Err(error) => return Ok(Err(shared.denial(&error))),
+    if let Err(denial) = visible(shared, caller, id).await {
+        return Ok(Err(denial));
     }
     let mut told = HashSet::new();
     let mut held = HashSet::new();

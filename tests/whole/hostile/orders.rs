@@ -12,7 +12,7 @@ use fernwart_protocol::id::{CustomerId, Digest, MachineId};
 use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::Control;
-use fernwart_tests::World;
+use fernwart_tests::{World, wait_until};
 
 const DAY: i64 = 24 * 3600 * 1000;
 
@@ -109,9 +109,11 @@ fn an_order_that_was_taken_back_before_it_came_is_not_done_even_after_a_restart(
         let order = hub.order(|_| {});
         let said = Cancel { run: order.run, machine: hub.machine, key: hub.staff.key_id(), at: fernwart_agent::now() };
         let cancel = seal(&said, &hub.staff.order_key).expect("signed");
+        let books = machine.home.join("books.redb");
+        let written = || std::fs::metadata(&books).and_then(|file| file.modified()).expect("books");
+        let before = written();
         hub.control.send(&Control::Cancel(cancel)).await.expect("sent");
-        // Heard before this, which comes after it on the same machine's desk.
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        wait_until("it is written down", || written() != before);
         assert!(
             matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok)
         );

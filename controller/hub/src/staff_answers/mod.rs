@@ -23,6 +23,7 @@ use fernwart_store::{
     Acknowledge, AddCustomer, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
 };
 use machines::reachable;
+pub(crate) use records::visible;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tracing::info;

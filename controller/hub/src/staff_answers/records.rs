@@ -4,6 +4,7 @@ use super::machines::reachable;
 use super::{Answer, rows};
 use crate::caller::Caller;
 use crate::{Shared, now};
+use fernwart_fleet::Job;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::ChainEnd;
 use fernwart_protocol::id::{Digest, JobId, MachineId};
@@ -17,7 +18,7 @@ const PAGE: usize = 8;
 /// Jobs in one list.
 const JOBS: i64 = 100;
 
-fn job_row(job: &fernwart_fleet::Job) -> JobRow {
+fn job_row(job: &Job) -> JobRow {
     JobRow {
         id: job.id,
         action: job.action.clone(),
@@ -27,6 +28,12 @@ fn job_row(job: &fernwart_fleet::Job) -> JobRow {
         selected: job.selected,
         settled: job.over,
     }
+}
+
+/// A job that the caller may see.
+pub(crate) async fn visible(shared: &Shared, caller: &Caller, id: JobId) -> Result<Job, Denial> {
+    let job = shared.store.job(id).await.map_err(|error| shared.denial(&error))?;
+    job.filter(|job| caller.may_see(job)).ok_or(Denial::NoSuchJob)
 }
 
 pub(super) async fn jobs(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
@@ -40,16 +47,10 @@ pub(super) async fn jobs(shared: &Shared, caller: &Caller, send: &mut Sender) ->
     }
 }
 
-pub(super) async fn job(
-    shared: &Shared,
-    caller: &Caller,
-    id: fernwart_protocol::id::JobId,
-    send: &mut Sender,
-) -> Result<Answer, FrameError> {
-    let job = match shared.store.job(id).await {
-        Ok(Some(job)) if caller.may_see(&job) => job,
-        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
-        Err(error) => return Ok(Err(shared.denial(&error))),
+pub(super) async fn job(shared: &Shared, caller: &Caller, id: JobId, send: &mut Sender) -> Result<Answer, FrameError> {
+    let job = match visible(shared, caller, id).await {
+        Ok(job) => job,
+        Err(denial) => return Ok(Err(denial)),
     };
     rows(send, &[job_row(&job)], Reply::Jobs).await?;
     match shared.store.runs(id).await {
@@ -101,10 +102,8 @@ pub(super) async fn job_orders(
     id: JobId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    match shared.store.job(id).await {
-        Ok(Some(job)) if caller.may_see(&job) => {}
-        Ok(_) => return Ok(Err(Denial::NoSuchJob)),
-        Err(error) => return Ok(Err(shared.denial(&error))),
+    if let Err(denial) = visible(shared, caller, id).await {
+        return Ok(Err(denial));
     }
     match shared.store.orders(id).await {
         Ok(orders) => {
