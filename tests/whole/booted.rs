@@ -151,8 +151,9 @@ fn updates_are_counted_without_a_network_by_apt_and_by_dnf() {
         let updates = report["sections"]["updates"]["facts"].clone();
         (updates["manager"].as_str().map(str::to_owned), updates["pending"].as_u64(), updates["security"].as_u64())
     };
-    // Images for containers keep apt from caching what it has read; computers do not.
-    guest.run(&["sh", "-c", "rm -f /etc/apt/apt.conf.d/docker-clean && apt-cache gencaches"]).exits(0);
+    // Images for containers keep apt from caching what it has read, and then it
+    // is slow; with the short lists alone the question is the same.
+    guest.run(&["find", "/var/lib/apt/lists", "-type", "f", "-size", "+2M", "-delete"]).exits(0);
     let apt = guest.run(&["apt-get", "-s", "-q", "-o", "Debug::NoLocking=true", "upgrade"]).exits(0).out;
     let pending = apt.lines().filter(|line| line.starts_with("Inst ")).count() as u64;
     let (manager, ours, security) = counted(&diagnosed(&world, &["updates"]));
