@@ -87,10 +87,39 @@ pub struct Joined {
     pub admitted: bool,
 }
 
-struct Keys {
-    evidence: SigningKey,
-    sealing: SealingKey,
-    identity: TlsIdentity,
+/// The keys of a machine.
+pub struct Keys {
+    /// Signs for what happens there.
+    pub evidence: SigningKey,
+    /// Opens what is sealed to it.
+    pub sealing: SealingKey,
+    /// Its TLS key.
+    pub identity: TlsIdentity,
+}
+
+impl Keys {
+    /// New ones.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    pub fn generate() -> Result<Self, EnrollError> {
+        Ok(Self {
+            evidence: SigningKey::generate().map_err(EnrollError::Generate)?,
+            sealing: SealingKey::generate().map_err(EnrollError::Generate)?,
+            identity: TlsIdentity::generate().map_err(EnrollError::Generate)?,
+        })
+    }
+}
+
+/// How the hub has taken a newcomer.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Who the machine is now.
+    pub enrollment: Enrollment,
+    /// Its certificate; none while it waits for a person.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// What the hub offered of its catalogue, not yet verified.
+    pub files: Files,
 }
 
 /// Reads keys an earlier try has made, or makes them.
@@ -123,20 +152,41 @@ fn keys(home: &Home) -> Result<Keys, EnrollError> {
 /// # Errors
 /// When it cannot be done; it may be tried again.
 pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Step<'_>)) -> Result<Joined, EnrollError> {
-    let Guest::Machine { customer, customer_name, language, .. } = &invitation.guest else {
-        return Err(EnrollError::NotForMachines);
-    };
+    let Guest::Machine { .. } = &invitation.guest else { return Err(EnrollError::NotForMachines) };
     if invitation.until < crate::now() {
         return Err(EnrollError::Expired);
     }
     home.create().map_err(EnrollError::Home)?;
     let mut keys = keys(home)?;
-    let machine = machine_id(&keys.evidence.public());
     said(Step::Keys);
 
+    let hostname = Text::clipped(&sysinfo::System::host_name().unwrap_or_default());
+    let Accepted { enrollment, chain, files } = knock(&keys, invitation, hostname).await?;
+    let (trusted, catalogue) = believe(invitation, &files).await?;
+    said(Step::Linked(&catalogue));
+
+    let admitted = !chain.is_empty();
+    if admitted {
+        keys.identity.chain = chain;
+        keys.identity.write(&home.tls_identity()).map_err(EnrollError::Keys)?;
+    }
+    let mut books = Books::open(&home.books()).map_err(EnrollError::Books)?;
+    begin(&mut books, &enrollment, &trusted).map_err(EnrollError::Books)?;
+    let words = words(&keys.evidence, &enrollment);
+    Ok(Joined { enrollment, catalogue, words, admitted })
+}
+
+/// Asks the hub to be taken in: keys and token proved, nothing kept.
+///
+/// # Errors
+/// When the hub cannot be reached, is not the invited one, or says no.
+pub async fn knock(keys: &Keys, invitation: &Invitation, hostname: Text<255>) -> Result<Accepted, EnrollError> {
+    let Guest::Machine { customer, customer_name, language, .. } = &invitation.guest else {
+        return Err(EnrollError::NotForMachines);
+    };
+    let machine = machine_id(&keys.evidence.public());
     let link = dial(invitation).await?;
     let binding = link.binding().map_err(EnrollError::Link)?;
-    let hostname = sysinfo::System::host_name().unwrap_or_default();
     let request = Join {
         token: invitation.token,
         proof: Digest::from_bytes([0; 32]),
@@ -144,7 +194,7 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
         evidence_key: keys.evidence.public(),
         sealing_key: keys.sealing.public(),
         signature: unsigned(),
-        hostname: Text::clipped(&hostname),
+        hostname,
         os: os_in_a_word(),
     };
     let request = prove_join(request, &binding, &invitation.secret.proof_key(), &keys.evidence);
@@ -165,15 +215,6 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
             chain
         }
     };
-    let begun = Trusted::begin(invitation.root_version, &invitation.root, &files).map_err(EnrollError::Catalogue)?;
-    let (trusted, catalogue) = advance(&begun, &files).await.map_err(EnrollError::Catalogue)?;
-    said(Step::Linked(&catalogue));
-
-    let admitted = !chain.is_empty();
-    if admitted {
-        keys.identity.chain = chain;
-        keys.identity.write(&home.tls_identity()).map_err(EnrollError::Keys)?;
-    }
     let enrollment = Enrollment {
         machine,
         customer: *customer,
@@ -186,18 +227,30 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
         joined_tls_key: keys.identity.key.digest(),
         joined_at: crate::now(),
     };
-    let mut books = Books::open(&home.books()).map_err(EnrollError::Books)?;
+    Ok(Accepted { enrollment, chain, files })
+}
+
+/// Verifies what the hub has offered, from the root that the invitation names.
+///
+/// # Errors
+/// When it was not approved.
+pub async fn believe(invitation: &Invitation, files: &Files) -> Result<(Trusted, Catalogue), EnrollError> {
+    let begun = Trusted::begin(invitation.root_version, &invitation.root, files).map_err(EnrollError::Catalogue)?;
+    advance(&begun, files).await.map_err(EnrollError::Catalogue)
+}
+
+/// Begins a machine's books: what it follows, and that it has joined.
+///
+/// # Errors
+/// When the disk does not take it.
+pub fn begin(books: &mut Books, enrollment: &Enrollment, trusted: &Trusted) -> Result<(), BooksError> {
     let moment = Moment { now: crate::now(), since_boot_ms: 0, boot: BootId::from_bytes([0; 16]) };
-    let body =
-        json!({"machine": machine, "customer": customer, "customer_name": customer_name, "root": invitation.root});
-    books
-        .write(moment, |page| {
-            page.follow(&trusted)?;
-            page.line("joined", &body).map(drop)
-        })
-        .map_err(EnrollError::Books)?;
-    let words = words(&keys.evidence, &enrollment);
-    Ok(Joined { enrollment, catalogue, words, admitted })
+    let Enrollment { machine, customer, customer_name, root, .. } = enrollment;
+    let body = json!({"machine": machine, "customer": customer, "customer_name": customer_name, "root": root});
+    books.write(moment, |page| {
+        page.follow(trusted)?;
+        page.line("joined", &body).map(drop)
+    })
 }
 
 /// The words of a machine that has joined.

@@ -3,7 +3,7 @@
 use crate::executor::{self, ExecutorError};
 use crate::home::{Home, HomeError};
 use crate::message::ToExecutor;
-use crate::uplink::Uplink;
+use crate::uplink::{Parts, Uplink};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::keyfile::KeyFileError;
 use std::time::Duration;
@@ -53,16 +53,15 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     let stop = CancellationToken::new();
     info!(%machine, version = env!("CARGO_PKG_VERSION"), "agent started");
 
-    let uplink = Uplink {
-        home: home.clone(),
+    let uplink = Uplink::new(Parts {
         machine,
         identity,
+        identity_file: Some(home.tls_identity()),
         executor: executor.clone(),
         from_executor,
+        dialer: None,
         stop: stop.clone(),
-        last_ticket: 0,
-        renewed_at: None,
-    };
+    });
     let mut uplink = tokio::spawn(uplink.run());
     let socket = home.socket();
     let local = crate::local::serve(home, executor.clone());

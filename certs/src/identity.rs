@@ -16,6 +16,7 @@ use fernwart_protocol::text::{Blob, List};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Keys could not be made; the system lacks randomness.
 #[derive(Debug, thiserror::Error)]
@@ -170,10 +171,10 @@ impl TlsKey {
 
 /// A TLS key with its certificate, in one file, so that the two are replaced
 /// together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TlsIdentity {
     /// The key.
-    pub key: TlsKey,
+    pub key: Arc<TlsKey>,
     /// The certificate and its issuer; empty before the first was issued.
     pub chain: Vec<CertificateDer<'static>>,
 }
@@ -190,7 +191,7 @@ impl TlsIdentity {
     /// # Errors
     /// When there is no randomness.
     pub fn generate() -> Result<Self, KeyGeneration> {
-        Ok(Self { key: TlsKey::generate()?, chain: Vec::new() })
+        Ok(Self { key: Arc::new(TlsKey::generate()?), chain: Vec::new() })
     }
 
     /// Reads the file.
@@ -200,7 +201,7 @@ impl TlsIdentity {
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let content = || KeyFileError::Content { path: path.to_owned() };
         let file: TlsIdentityFile = codec::decode(&keyfile::read(path)?).map_err(|_| content())?;
-        let key = TlsKey::from_pkcs8(file.pkcs8.into_bytes()).ok_or_else(content)?;
+        let key = TlsKey::from_pkcs8(file.pkcs8.into_bytes()).map(Arc::new).ok_or_else(content)?;
         let chain = file.chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
         Ok(Self { key, chain })
     }

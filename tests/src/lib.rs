@@ -8,6 +8,7 @@
 
 pub mod guest;
 pub mod shelf;
+pub mod swarm;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};

@@ -170,7 +170,7 @@ fn authority_of(home: &Path) -> Authority {
     Authority::read(&home.join("ca.key"), &home.join("ca.der")).expect("the first CA")
 }
 
-fn tls_key(machine: &fernwart_tests::Machine) -> fernwart_certs::identity::TlsKey {
+fn tls_key(machine: &fernwart_tests::Machine) -> std::sync::Arc<fernwart_certs::identity::TlsKey> {
     TlsIdentity::read(&machine.home.join("tls.identity")).expect("an identity").key
 }
 

@@ -2,6 +2,7 @@
 
 use super::books::BooksError;
 use super::gate::Ready;
+use super::machine::Act;
 use super::policy::Rule;
 use super::proof::Proof;
 use super::waits::WRITE_AGAIN;
@@ -20,6 +21,7 @@ use fernwart_protocol::to_hub::{Delivered, Note, Stream};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::mpsc;
 use tracing::warn;
 
 /// The act that is under way.
@@ -31,11 +33,11 @@ pub(super) struct Acting {
 }
 
 /// What a thread brings back: a report, or why nothing was run.
-pub(super) type Acted = Result<Box<RunReport>, ScriptError>;
+pub type Acted = Result<Box<RunReport>, ScriptError>;
 
 /// How an act ended, ready to be written down.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub struct Ended {
     outcome: Outcome,
     refusal: Option<Refusal>,
     told: serde_json::Map<String, Json>,
@@ -85,28 +87,14 @@ impl Executor {
             cage: ready.cage,
             hide: vec![self.home.real_path()],
         };
-        let (events, surroundings) = (self.events.clone(), self.surroundings());
-        let act = move || {
-            let acted = act(&task, &surroundings, &cancelled, |stream, bytes| {
-                for piece in bytes.chunks(OUTPUT_BYTES) {
-                    // Whoever watches too slowly misses some; the report has it.
-                    let _ = events.try_send(Event::Output(run, stream, piece.to_vec()));
-                }
-            });
-            // Fails only once the executor has stopped.
-            let _ = events.blocking_send(Event::Acted(run, acted));
-        };
-        if let Err(error) = std::thread::Builder::new().name("act".into()).stack_size(512 * 1024).spawn(act) {
-            self.handle_acted(run, Err(ScriptError::Io(error)));
-        }
+        self.machine.act(Act { run, task, surroundings: self.surroundings(), cancelled });
     }
 
-    pub(super) fn handle_output(&self, run: RunId, stream: Stream, bytes: Vec<u8>) {
+    pub(super) fn handle_output(&mut self, run: RunId, stream: Stream, bytes: Vec<u8>) {
         let Ok(bytes) = Blob::try_from(bytes) else { return };
         for ticket in self.waiting.get(&run).into_iter().flatten() {
             let told = Delivered::Told(Note::Output(stream, bytes.clone()));
-            // Never waits: an act is not held up by who watches it.
-            let _ = self.out.try_send(ToUplink::Delivered(*ticket, told));
+            self.out.say(ToUplink::Delivered(*ticket, told));
         }
     }
 
@@ -121,7 +109,7 @@ impl Executor {
     pub(super) fn conclude(&mut self, run: RunId, ended: Ended) {
         if let Err(error) = self.write_end(run, &ended) {
             warn!(%run, %error, "an outcome could not be written; it is tried again");
-            self.after(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
+            self.machine.later(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
         }
     }
 
@@ -151,7 +139,19 @@ impl Executor {
     }
 }
 
-/// On the act's own thread: the checks, the script, the checks again.
+/// On a thread of its own: the act, and word of it.
+pub(super) fn perform(Act { run, task, surroundings, cancelled }: &Act, events: &mpsc::Sender<Event>) {
+    let acted = act(task, surroundings, cancelled, |stream, bytes| {
+        for piece in bytes.chunks(OUTPUT_BYTES) {
+            // Whoever watches too slowly misses some; the report has it.
+            let _ = events.try_send(Event::Output(*run, stream, piece.to_vec()));
+        }
+    });
+    // Fails only once the executor has stopped.
+    let _ = events.blocking_send(Event::Acted(*run, acted));
+}
+
+/// The checks, the script, the checks again.
 fn act(task: &Task, surroundings: &Surroundings, cancelled: &AtomicBool, live: impl FnMut(Stream, Vec<u8>)) -> Acted {
     let before = checked(task, surroundings);
     if cancelled.load(Ordering::SeqCst) {

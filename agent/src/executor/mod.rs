@@ -4,17 +4,20 @@
 //! ```text
 //! order ─▶ gate ─▶ books (received, started) ─▶ action ─▶ books (finished, receipt) ─▶ outcome
 //! ```
-//! It runs on a thread of its own, takes one event at a time and waits for the
-//! disk; looking happens on further threads, so that nothing waits for it.
+//! It takes one event at a time, waits for the disk, and gives back words for the
+//! uplink; time, looking and acting belong to a [`Machine`]. The daemon drives it
+//! on a thread of its own ([`start`]).
 
 mod acts;
 pub mod books;
 mod clocks;
+mod drive;
 pub mod gate;
+mod machine;
 mod news;
+mod outbox;
 pub mod policy;
 mod proof;
-mod reserve;
 mod runs;
 mod says;
 mod shelf;
@@ -23,23 +26,29 @@ mod waits;
 use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::local;
-use crate::message::{Dial, Linked, QUEUE, Ticket, ToExecutor, ToUplink};
-use acts::{Acted, Acting, Ended};
+use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink};
+use acts::Acting;
+pub use acts::{Acted, Ended};
 use books::{Books, BooksError};
+pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_certs::identity::{SealingKey, SigningKey};
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::diagnosis::Report;
 use fernwart_protocol::document::{Envelope, SealedTo, SectionName, UnixMs};
-use fernwart_protocol::id::{BootId, Digest, MachineId, RunId};
+use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{About, Stream};
 use gate::{Clock, Locks, Standing};
+pub use machine::{Act, Look, Machine, Said};
+use outbox::{Outbox, Word};
 use policy::Rule;
 use says::Says;
 use shelf::Shelf;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use waits::Wait;
@@ -88,19 +97,41 @@ pub enum ExecutorError {
 }
 
 /// What the executor takes, one at a time.
-enum Event {
+#[derive(Debug)]
+pub enum Event {
+    /// Word from the uplink.
     Uplink(ToExecutor),
+    /// A look is over: what was seen, and when it began.
     Looked(RunId, Box<Report>, UnixMs),
+    /// A program on this machine asks.
     Asked(local::Question, oneshot::Sender<local::Answer>),
+    /// A script has ended.
     Acted(RunId, Acted),
+    /// Some of what a script writes.
     Output(RunId, Stream, Vec<u8>),
+    /// A timer of a waiting run has run out.
     Due(RunId, u64),
+    /// An outcome that the disk did not take is to be tried again.
     Unwritten(RunId, Box<Ended>),
 }
 
 /// How others reach the executor.
 #[derive(Clone)]
 pub struct Handle(mpsc::Sender<Event>);
+
+/// What an executor begins with.
+pub struct Parts {
+    /// The machine's folder: its policy and scripts.
+    pub home: Home,
+    /// Who this machine is.
+    pub enrollment: Enrollment,
+    /// Signs for what happens here.
+    pub evidence: Arc<SigningKey>,
+    /// Opens what is sealed to this machine.
+    pub sealing: Arc<SealingKey>,
+    /// Journal, ledger and catalogue.
+    pub books: Books,
+}
 
 impl Handle {
     /// Tells the executor something; waits while its queue is full.
@@ -122,32 +153,15 @@ impl Handle {
     }
 }
 
-/// Starts the executor on its thread.
-///
-/// # Errors
-/// When keys, books or catalogue cannot be used.
-pub fn start(home: &Home, enrollment: Enrollment) -> Result<(Handle, mpsc::Receiver<ToUplink>), ExecutorError> {
-    let (events, inbox) = mpsc::channel(QUEUE);
-    let (out, to_uplink) = mpsc::channel(QUEUE);
-    let mut executor = Executor::new(home.clone(), enrollment, events.clone(), out)?;
-    executor.wake()?;
-    std::thread::Builder::new()
-        .name("executor".into())
-        .stack_size(512 * 1024)
-        .spawn(move || executor.run(inbox))
-        .map_err(ExecutorError::Thread)?;
-    Ok((Handle(events), to_uplink))
-}
-
-struct Executor {
+/// The executor: events in by [`Executor::take`], words out by [`Executor::next_word`].
+pub struct Executor {
     home: Home,
     enrollment: Enrollment,
-    evidence: SigningKey,
+    evidence: Arc<SigningKey>,
     books: Books,
     trusted: Trusted,
     catalogue: Catalogue,
     locks: Locks,
-    boot: BootId,
     linked: Option<Linked>,
     /// Streams that wait for a run's outcome.
     waiting: HashMap<RunId, Vec<Ticket>>,
@@ -159,7 +173,7 @@ struct Executor {
     /// Orders whose refusal stands in the journal already; the newest first.
     noted: VecDeque<Digest>,
     /// Opens what is sealed to this machine.
-    sealing: SealingKey,
+    sealing: Arc<SealingKey>,
     /// The machine's word on that key.
     sealed_to: Envelope,
     /// Scripts' files.
@@ -173,40 +187,47 @@ struct Executor {
     /// The number of the last timer.
     timers: u64,
     says: Says,
-    /// For what must happen later.
-    runtime: tokio::runtime::Handle,
     /// Runs taken back before their orders came: a cancel may overtake.
     taken_back: VecDeque<RunId>,
     /// When an unbelievable catalogue was noted last.
-    doubted_at: Option<std::time::Instant>,
+    doubted_at: Option<Duration>,
     /// When it was noted last that the hub knows less than before.
-    fell_at: Option<std::time::Instant>,
+    fell_at: Option<Duration>,
     /// The hub on this link says that it knows less; its next signature sets
     /// what it is held against.
     fell_back: bool,
-    events: mpsc::Sender<Event>,
-    out: mpsc::Sender<ToUplink>,
+    machine: Box<dyn Machine>,
+    out: Outbox,
 }
 
 /// Orders that nobody we know has signed: counted, and noted now and then.
 #[derive(Default)]
 struct Strangers {
     count: u64,
-    noted_at: Option<std::time::Instant>,
+    noted_at: Option<Duration>,
 }
 
 impl Executor {
-    fn new(
-        home: Home,
-        enrollment: Enrollment,
-        events: mpsc::Sender<Event>,
-        out: mpsc::Sender<ToUplink>,
-    ) -> Result<Self, ExecutorError> {
-        let evidence = SigningKey::read(&home.evidence_key()).map_err(ExecutorError::Key)?;
-        let sealing = SealingKey::read(&home.sealing_key()).map_err(ExecutorError::Key)?;
+    /// An executor with what the books hold. What was cut short is settled, what
+    /// waited is taken up.
+    ///
+    /// # Errors
+    /// When books or catalogue cannot be used.
+    pub fn new(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
+        let mut executor = Self::asleep(parts, machine)?;
+        executor.wake()?;
+        executor.say(ToUplink::Dial(executor.dial()));
+        executor.say(ToUplink::About(executor.about()));
+        if let Err(error) = executor.resume_waiting() {
+            warn!(%error, "runs that waited cannot be read");
+        }
+        Ok(executor)
+    }
+
+    fn asleep(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
+        let Parts { home, enrollment, evidence, sealing, books } = parts;
         let said = SealedTo { machine: enrollment.machine, sealing_key: sealing.public() };
         let sealed_to = fernwart_certs::envelope::seal(&said, &evidence).map_err(ExecutorError::Sign)?;
-        let books = Books::open(&home.books()).map_err(ExecutorError::Books)?;
         let trusted = books.trusted().map_err(ExecutorError::Books)?.ok_or(ExecutorError::NoCatalogue)?;
         let taken_back = books.taken_back().map_err(ExecutorError::Books)?;
         let questions = books.questions().map_err(ExecutorError::Books)?;
@@ -225,8 +246,6 @@ impl Executor {
             trusted,
             catalogue,
             locks,
-            boot: clocks::boot_id(),
-            home: home.clone(),
             linked: None,
             waiting: HashMap::new(),
             under_way: HashMap::new(),
@@ -243,43 +262,73 @@ impl Executor {
             questions,
             timers: 0,
             says: Says::read(&home.says()),
-            runtime: tokio::runtime::Handle::current(),
+            home,
             doubted_at: None,
             fell_at: None,
             fell_back: false,
-            events,
-            out,
+            machine,
+            out: Outbox::default(),
         })
     }
 
-    fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
-        self.say(ToUplink::Dial(self.dial()));
-        self.say(ToUplink::About(self.about()));
-        if let Err(error) = self.resume_waiting() {
-            warn!(%error, "runs that waited cannot be read");
+    /// Takes one event in. False once it has been told to stop.
+    pub fn take(&mut self, event: Event) -> bool {
+        self.books.mend();
+        match event {
+            Event::Uplink(ToExecutor::Stop) => {
+                self.say(ToUplink::Stopped);
+                return false;
+            }
+            Event::Uplink(message) => self.handle(message),
+            Event::Looked(run, report, started_at) => self.handle_looked(run, *report, started_at),
+            Event::Acted(run, acted) => self.handle_acted(run, acted),
+            Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
+            Event::Unwritten(run, ended) => self.conclude(run, *ended),
+            Event::Due(run, timer) => self.handle_due(run, timer),
+            Event::Asked(question, answer) => {
+                let answered = self.answer(question);
+                // Whoever asked may have gone.
+                let _ = answer.send(answered);
+            }
         }
-        while let Some(event) = inbox.blocking_recv() {
-            self.books.mend();
-            match event {
-                Event::Uplink(ToExecutor::Stop) => break,
-                Event::Uplink(message) => self.handle(message),
-                Event::Looked(run, report, started_at) => self.handle_looked(run, *report, started_at),
-                Event::Acted(run, acted) => self.handle_acted(run, acted),
-                Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
-                Event::Unwritten(run, ended) => self.conclude(run, *ended),
-                Event::Due(run, timer) => self.handle_due(run, timer),
-                Event::Asked(question, answer) => {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(self.answer(question));
+        true
+    }
+
+    /// The next word for the uplink, until there is none.
+    pub fn next_word(&mut self) -> Option<ToUplink> {
+        loop {
+            match self.out.next()? {
+                Word::Say(message) => return Some(message),
+                Word::Settle(run) => {
+                    let record = self.books.run(&run).ok().flatten();
+                    if let Some(settle) = record.and_then(|record| runs::settlement(&self.books, run, record)) {
+                        return Some(ToUplink::Settle(settle));
+                    }
                 }
             }
         }
-        self.say(ToUplink::Stopped);
     }
 
-    fn say(&self, message: ToUplink) {
-        // Fails only once the uplink has stopped, which ends the daemon.
-        let _ = self.out.blocking_send(message);
+    /// Whether a link to the hub stands.
+    pub fn is_linked(&self) -> bool {
+        self.linked.is_some()
+    }
+
+    fn say(&mut self, message: ToUplink) {
+        self.out.say(message);
+    }
+
+    fn now(&self) -> UnixMs {
+        self.machine.now()
+    }
+
+    /// How long the computer has been running: a clock that nobody sets.
+    fn awake(&self) -> Duration {
+        Duration::from_millis(self.machine.moment().since_boot_ms)
+    }
+
+    fn is_due(&self, last: Option<Duration>, every: Duration) -> bool {
+        last.is_none_or(|last| self.awake().saturating_sub(last) >= every)
     }
 
     fn handle(&mut self, message: ToExecutor) {
@@ -327,7 +376,7 @@ impl Executor {
         let head = self.books.head();
         let (chain_seq, chain_head) = self.books.hub_chain().unwrap_or((0, fernwart_certs::sha256(b"")));
         About {
-            boot: self.boot,
+            boot: self.machine.moment().boot,
             os: collect::os_in_a_word(),
             journal_seq: head.seq,
             journal_head: head.hash,
@@ -341,7 +390,7 @@ impl Executor {
     }
 
     fn clock(&self) -> Clock {
-        clocks::judge(crate::now(), self.floor(), self.linked)
+        clocks::judge(self.now(), self.floor(), self.linked)
     }
 
     fn standing(&self) -> Standing<'_> {
@@ -357,7 +406,7 @@ impl Executor {
     }
 
     fn note(&mut self, kind: &str, body: &serde_json::Value) -> Result<(), BooksError> {
-        self.books.write(clocks::moment(self.boot), |page| page.line(kind, body).map(drop))
+        self.books.write(self.machine.moment(), |page| page.line(kind, body).map(drop))
     }
 
     fn answer(&mut self, question: local::Question) -> local::Answer {
@@ -370,7 +419,7 @@ impl Executor {
                 Err(error) => local::Answer::Failed(chain(&error)),
             },
             local::Question::JournalHead => {
-                match proof::journal_end(self.enrollment.machine, &self.books, &self.evidence, crate::now()) {
+                match proof::journal_end(self.enrollment.machine, &self.books, &self.evidence, self.now()) {
                     Ok(line) => local::Answer::Journal(vec![line]),
                     Err(error) => local::Answer::Failed(chain(&error)),
                 }
@@ -387,8 +436,8 @@ impl Executor {
             shop: self.catalogue.shop.clone(),
             look: policy.look(),
             act: policy.act(),
-            paused_until: Some(self.says.paused_until).filter(|until| *until > crate::now()),
-            allowed_until: Some(self.says.allows_until).filter(|until| *until > crate::now()),
+            paused_until: Some(self.says.paused_until).filter(|until| *until > self.now()),
+            allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),

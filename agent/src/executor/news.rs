@@ -2,7 +2,7 @@
 //! machine's word, for the uplink, that it is itself.
 
 use super::proof::Proof;
-use super::{DOUBT_EVERY, Executor, LOCKS, TAKEN_BACK, clocks};
+use super::{DOUBT_EVERY, Executor, LOCKS, TAKEN_BACK};
 use crate::message::ToUplink;
 use fernwart_certs::catalogue::{self, Files};
 use fernwart_protocol::code::Refusal;
@@ -23,7 +23,7 @@ impl Executor {
                 let kept = known
                     || self
                         .books
-                        .write(clocks::moment(self.boot), |page| {
+                        .write(self.machine.moment(), |page| {
                             page.lock(envelope)?;
                             page.line("locked", &body).map(drop)
                         })
@@ -69,7 +69,7 @@ impl Executor {
         let record = self.books.run(&run).ok().flatten();
         let order = record.as_ref().and_then(|record| Document::from_bytes(record.order.bytes.as_bytes()).ok());
         let (Some(record), Some(order)) = (record, order) else { return };
-        let proof = Proof { outcome, refusal, ..Proof::refused(order, record.order, crate::now()) };
+        let proof = Proof { outcome, refusal, ..Proof::refused(order, record.order, self.now()) };
         if let Err(error) = self.settle(proof, None) {
             warn!(%run, %error, "how a look ended could not be written");
             self.under_way.remove(&run);
@@ -84,7 +84,7 @@ impl Executor {
         self.taken_back.truncate(TAKEN_BACK - 1);
         self.taken_back.push_front(run);
         let runs: Vec<RunId> = self.taken_back.iter().copied().collect();
-        if let Err(error) = self.books.write(clocks::moment(self.boot), |page| page.take_back(&runs)) {
+        if let Err(error) = self.books.write(self.machine.moment(), |page| page.take_back(&runs)) {
             warn!(%run, %error, "a cancel could not be written; it holds until a restart");
         }
     }
@@ -107,7 +107,7 @@ impl Executor {
                 // signed is worth a line.
                 let news = catalogue.versions.targets != self.catalogue.versions.targets
                     || catalogue.versions.root != self.catalogue.versions.root;
-                let written = self.books.write(clocks::moment(self.boot), |page| {
+                let written = self.books.write(self.machine.moment(), |page| {
                     page.follow(&trusted)?;
                     if news { page.line("catalogue_followed", &body).map(drop) } else { Ok(()) }
                 });
@@ -123,8 +123,8 @@ impl Executor {
             Err(error) => {
                 let reason = chain(&error);
                 warn!(reason, "an offered catalogue was not believed");
-                if self.doubted_at.is_none_or(|at| at.elapsed() >= DOUBT_EVERY) {
-                    self.doubted_at = Some(std::time::Instant::now());
+                if self.is_due(self.doubted_at, DOUBT_EVERY) {
+                    self.doubted_at = Some(self.awake());
                     if let Err(error) = self.note("catalogue_refused", &json!({"reason": reason})) {
                         warn!(%error, "that could not be noted");
                     }
@@ -134,7 +134,7 @@ impl Executor {
         }
     }
 
-    pub(super) fn handle_claim(&self, binding: &[u8; 32], tls_key: Vec<u8>) {
+    pub(super) fn handle_claim(&mut self, binding: &[u8; 32], tls_key: Vec<u8>) {
         let Ok(tls_key) = Blob::try_from(tls_key) else { return };
         let claim = Claim { machine: self.enrollment.machine, tls_key, signature: fernwart_certs::join::unsigned() };
         let claim = fernwart_certs::join::prove_claim(claim, binding, &self.evidence);

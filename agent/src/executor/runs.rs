@@ -2,11 +2,12 @@
 
 use super::books::{Books, BooksError, Phase, RunRecord};
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
+use super::machine::Look;
 use super::policy::{Mode, Policy};
 use super::proof::Proof;
 use super::waits::DAY_MS;
-use super::{Event, Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED, clocks};
-use crate::collect::{self, Surroundings};
+use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED};
+use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
 use fernwart_protocol::code::Refusal;
@@ -31,9 +32,9 @@ impl Executor {
             let Ok(order): Result<Order, _> = order else { continue };
             if matches!(order.action, Action::Script { .. }) {
                 // Whatever it left behind ends before anybody is told that it ended.
-                crate::action::cage::end(&run.to_string());
+                self.machine.end(&run);
             }
-            let proof = Proof { outcome: Outcome::Interrupted, ..Proof::refused(order, record.order, crate::now()) };
+            let proof = Proof { outcome: Outcome::Interrupted, ..Proof::refused(order, record.order, self.now()) };
             self.settle(proof, None).map_err(ExecutorError::Books)?;
         }
         Ok(())
@@ -84,9 +85,8 @@ impl Executor {
             }
             NotAuthentic::Stranger(_) => {
                 self.strangers.count += 1;
-                let due = self.strangers.noted_at.is_none_or(|at| at.elapsed() >= STRANGER_NOTE_EVERY);
-                if due {
-                    self.strangers.noted_at = Some(std::time::Instant::now());
+                if self.is_due(self.strangers.noted_at, STRANGER_NOTE_EVERY) {
+                    self.strangers.noted_at = Some(self.awake());
                     let body = json!({"code": refusal.code(), "count": std::mem::take(&mut self.strangers.count)});
                     self.note("strangers_refused", &body)
                 } else {
@@ -101,7 +101,7 @@ impl Executor {
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
-    pub(super) fn refuse_unrecorded(&self, ticket: Ticket, error: &BooksError) {
+    pub(super) fn refuse_unrecorded(&mut self, ticket: Ticket, error: &BooksError) {
         let refusal = match error {
             BooksError::Full => Refusal::LedgerFull,
             BooksError::Open(..) | BooksError::Write(_) | BooksError::Damaged(_) => Refusal::NoJournal,
@@ -146,7 +146,7 @@ impl Executor {
         let record = RunRecord {
             order: envelope,
             phase: Phase::Started,
-            received_at: crate::now(),
+            received_at: self.now(),
             not_after: order.not_after,
             receipt: None,
             countersigned: None,
@@ -155,7 +155,7 @@ impl Executor {
             Clock::Plausible(now) => self.floor().max(order.not_before.min(now)),
             Clock::Implausible { .. } => self.floor(),
         };
-        self.books.write(clocks::moment(self.boot), |page| {
+        self.books.write(self.machine.moment(), |page| {
             page.raise_time_floor(floor)?;
             page.place_for(&order.run)?;
             page.run(&order.run, &record)?;
@@ -178,14 +178,14 @@ impl Executor {
                 Ok(())
             }
             Permitted::Nothing => {
-                let proof = Proof::refused(order, record.order, crate::now());
+                let proof = Proof::refused(order, record.order, self.now());
                 self.settle(proof, None)
             }
         }
     }
 
     pub(super) fn surroundings(&self) -> Surroundings {
-        let now = crate::now();
+        let now = self.now();
         let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
         let behind = self.floor().saturating_sub(now);
         Surroundings {
@@ -200,18 +200,8 @@ impl Executor {
         while self.looking < LOOKS {
             let Some((run, sections)) = self.to_look.pop_front() else { return };
             self.looking += 1;
-            let (events, surroundings, started_at) = (self.events.clone(), self.surroundings(), crate::now());
-            let look = move || {
-                let report = collect::look(&sections, &surroundings);
-                // Fails only once the executor has stopped.
-                let _ = events.blocking_send(Event::Looked(run, Box::new(report), started_at));
-            };
-            if let Err(error) = std::thread::Builder::new().name("look".into()).stack_size(512 * 1024).spawn(look) {
-                warn!(%error, "no thread to look with");
-                self.looking -= 1;
-                let report = collect::unable(&error.to_string());
-                self.handle_looked(run, report, started_at);
-            }
+            let (surroundings, started_at) = (self.surroundings(), self.now());
+            self.machine.look(Look { run, sections, surroundings, started_at });
         }
     }
 
@@ -248,7 +238,7 @@ impl Executor {
         };
         let policy = self.policy();
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
-        let moment = clocks::moment(self.boot);
+        let moment = self.machine.moment();
         let record = self.books.write(moment, |page| {
             page.place_for(&run)?;
             let record = proof.write(page, report.as_deref(), &policy, versions, evidence, moment)?;
@@ -292,10 +282,8 @@ impl Executor {
             Ok(finished) => finished,
             Err(error) => return warn!(%error, "unacknowledged outcomes cannot be read"),
         };
-        for (run, record) in finished {
-            if let Some(settle) = settlement(&self.books, run, record) {
-                self.say(ToUplink::Settle(settle));
-            }
+        for (run, _) in finished {
+            self.out.settle(run);
         }
     }
 
@@ -331,7 +319,7 @@ impl Executor {
         let fell = json!({"run": run, "hub_had": newest, "hub_has": said.chain_seq});
         // A hub that fell back is held against what it has signed since.
         let follows = said.chain_seq > newest || self.fell_back;
-        let written = self.books.write(clocks::moment(self.boot), |page| {
+        let written = self.books.write(self.machine.moment(), |page| {
             page.run(&run, &record)?;
             page.drop_report(&run)?;
             page.hub_key(&key)?;
@@ -372,24 +360,24 @@ impl Executor {
             let place = record.countersigned.as_ref();
             let place = place.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
             let lost = place.is_none_or(|place| place.chain_seq > seq || seq == known);
-            if let Some(settle) = settlement(&self.books, run, record).filter(|_| lost) {
-                self.say(ToUplink::Settle(settle));
+            if lost {
+                self.out.settle(run);
             }
         }
     }
 
     /// Whether it is time to note once more that the hub fell back.
     fn may_note_fall(&mut self) -> bool {
-        let due = self.fell_at.is_none_or(|at| at.elapsed() >= FELL_EVERY);
+        let due = self.is_due(self.fell_at, FELL_EVERY);
         if due {
-            self.fell_at = Some(std::time::Instant::now());
+            self.fell_at = Some(self.awake());
         }
         due
     }
 
     /// Shows the hub the journal entry that it knows of: it may hold it against
     /// what it was told then.
-    pub(super) fn show_entry(&self, seq: Option<u64>) {
+    pub(super) fn show_entry(&mut self, seq: Option<u64>) {
         let Some(seq) = seq else { return };
         if let Ok(Some(hash)) = self.books.entry(seq) {
             self.say(ToUplink::Journal(seq, hash));
@@ -405,7 +393,7 @@ impl Executor {
     }
 }
 
-fn settlement(books: &Books, run: RunId, record: RunRecord) -> Option<Settle> {
+pub(super) fn settlement(books: &Books, run: RunId, record: RunRecord) -> Option<Settle> {
     let body = books.report(&run).ok().flatten().unwrap_or_default();
     Some(Settle { order: record.order, receipt: record.receipt?, body: Blob::try_from(body).unwrap_or_default() })
 }

@@ -1,10 +1,10 @@
 //! What the owner says at the terminal: yes, no, yes to all for a while, stop.
 
 use super::Executor;
+use super::machine::Said;
 use super::waits::{Wait, Why};
 use crate::local::{self, Asked, Speaker};
 use crate::notice::{Done, Notice};
-use crate::words::Words;
 use fernwart_certs::keyfile::{self, KeyFileError};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Outcome, UnixMs};
@@ -121,7 +121,7 @@ impl Executor {
     /// counts at once, whatever the disk says to it.
     pub(super) fn handle_word(&mut self, word: local::Word, by: &Speaker) -> local::Answer {
         use local::Word;
-        let now = crate::now();
+        let now = self.now();
         let run = match word {
             Word::Allow(number, _) | Word::Deny(number) => {
                 let run = if let Word::Deny(_) = word { self.asked_about(number) } else { self.question(number) };
@@ -165,7 +165,7 @@ impl Executor {
             return if stops { local::Answer::NotKept(why) } else { local::Answer::Failed(why) };
         }
         if word == Word::TrustClock {
-            let moment = super::clocks::moment(self.boot);
+            let moment = self.machine.moment();
             if let Err(error) = self.books.write(moment, |page| page.trust_clock(now)) {
                 return local::Answer::Failed(chain(&error));
             }
@@ -204,8 +204,7 @@ impl Executor {
         if let Err(error) = local::open_to(&self.home, &accounts) {
             warn!(%error, "those who are asked cannot reach the agent");
         }
-        let words = self.enrollment.language;
-        self.runtime.spawn_blocking(move || crate::notice::show(&shop, &notice, &accounts, &Words::new(words)));
+        self.machine.show(Said { shop, notice, accounts, language: self.enrollment.language });
     }
 }
 

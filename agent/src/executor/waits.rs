@@ -15,8 +15,7 @@ use super::gate::{self, AtHand, Authentic};
 use super::policy::{No, Owner, Policy, Yes};
 use super::proof::Proof;
 use super::shelf::Lacks;
-use super::{Event, Executor, clocks};
-use crate::action::cage;
+use super::{Event, Executor};
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order, Outcome, UnixMs};
@@ -89,14 +88,14 @@ impl Executor {
             Wait { envelope, order, staff, why, yes, number, since, timer: 0 }
         };
         if self.taken_back.contains(&run) {
-            let proof = Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(order, envelope, crate::now()) };
+            let proof = Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(order, envelope, self.now()) };
             return self.settle(proof, None);
         }
         let at_hand = match self.at_hand(&order) {
             Ok(at_hand) => at_hand,
             Err(missing) => {
                 missing.iter().for_each(|hash| self.say(ToUplink::Want(*hash)));
-                return self.wait(wait(Why::Content(missing, crate::now() + CONTENT_MS)));
+                return self.wait(wait(Why::Content(missing, self.now() + CONTENT_MS)));
             }
         };
         let policy = self.policy();
@@ -109,7 +108,7 @@ impl Executor {
             Err((No::Refused(refusal), _)) => self.refuse(order, envelope, staff, refusal),
             Err((No::Ask, _)) => {
                 self.questions = self.questions.wrapping_add(1);
-                let until = order.not_after.min(crate::now() + Policy::PATIENCE_MS);
+                let until = order.not_after.min(self.now() + Policy::PATIENCE_MS);
                 self.wait(wait(Why::Owner(self.questions, until)))
             }
             Err((No::Later(at), _)) if at < order.not_after => self.wait(wait(Why::Window(at))),
@@ -125,7 +124,7 @@ impl Executor {
         refusal: Refusal,
     ) -> Result<(), BooksError> {
         info!(run = %order.run, code = refusal.code(), "order refused");
-        let proof = Proof { refusal: Some(refusal), staff, ..Proof::refused(order, envelope, crate::now()) };
+        let proof = Proof { refusal: Some(refusal), staff, ..Proof::refused(order, envelope, self.now()) };
         self.settle(proof, None)
     }
 
@@ -138,7 +137,7 @@ impl Executor {
         };
         match self.shelf.script(bundle, approved) {
             Ok(script) => {
-                let cage = cage::for_script(&script.manifest, &self.home.real_path());
+                let cage = self.machine.cage(&script.manifest);
                 Ok(Some(AtHand { cage, script, secrets: self.unsealed(order) }))
             }
             Err(Lacks::Blobs(missing)) => Err(missing),
@@ -155,13 +154,13 @@ impl Executor {
 
     /// What the owner has said that matters to an action of this kind.
     fn owner(&mut self, kind: ActionKind, yes: bool) -> Result<Owner, BooksError> {
-        let now = crate::now();
+        let now = self.now();
         let mut changes = 0;
         if kind == ActionKind::Act {
             let acts = self.books.acts()?;
             if acts.iter().any(|at| *at > now) {
                 // Else they would count until that day comes again.
-                self.books.write(clocks::moment(self.boot), |page| page.acts_until_now())?;
+                self.books.write(self.machine.moment(), |page| page.acts_until_now())?;
             }
             changes = acts.iter().filter(|at| **at >= now - DAY_MS).count();
         }
@@ -184,7 +183,7 @@ impl Executor {
         let record = RunRecord {
             order: wait.envelope.clone(),
             phase: Phase::Waiting,
-            received_at: crate::now(),
+            received_at: self.now(),
             not_after: order.not_after,
             receipt: None,
             countersigned: None,
@@ -194,7 +193,7 @@ impl Executor {
             "run": run, "staff": wait.staff, "key": order.key, "action": order.action, "reason": order.reason,
             "title": self.title_of(&order.action), "number": wait.number,
         });
-        self.books.write(clocks::moment(self.boot), |page| {
+        self.books.write(self.machine.moment(), |page| {
             if !in_books {
                 page.place_for(&run)?;
                 page.run(&run, &record)?;
@@ -224,33 +223,24 @@ impl Executor {
     /// Has this run looked at when its time comes, or after `most`.
     fn arm(&mut self, run: RunId, most: Duration) {
         self.timers += 1;
-        let timer = self.timers;
+        let (timer, now) = (self.timers, self.now());
+        let until_then = |at| until_then(at, now);
         let Some(wait) = self.waits.get_mut(&run) else { return };
         wait.timer = timer;
         let due = match &wait.why {
             Why::Content(_, until) | Why::Owner(_, until) => until_then(*until),
             Why::Window(at) => until_then(*at),
             Why::Turn => until_then(wait.order.not_after),
-            Why::Books(..) => return self.after(most, Event::Due(run, timer)),
+            Why::Books(..) => return self.machine.later(most, Event::Due(run, timer)),
         };
         let due = due.min(until_then(wait.order.not_after)) + Duration::from_millis(1);
-        self.after(due.min(most), Event::Due(run, timer));
-    }
-
-    /// Has this happen later.
-    pub(super) fn after(&self, then: Duration, event: Event) {
-        let events = self.events.clone();
-        self.runtime.spawn(async move {
-            tokio::time::sleep(then).await;
-            // Fails only once the executor has stopped.
-            let _ = events.send(event).await;
-        });
+        self.machine.later(due.min(most), Event::Due(run, timer));
     }
 
     /// Tells everybody who waits for this run's outcome.
-    pub(super) fn tell_watchers(&self, run: RunId, delivered: Delivered) {
+    pub(super) fn tell_watchers(&mut self, run: RunId, delivered: Delivered) {
         for ticket in self.waiting.get(&run).into_iter().flatten() {
-            self.say(ToUplink::Delivered(*ticket, delivered.clone()));
+            self.out.say(ToUplink::Delivered(*ticket, delivered.clone()));
         }
     }
 
@@ -281,7 +271,7 @@ impl Executor {
         };
         wait.why = Why::Books(outcome, refusal);
         let wait = wait.clone();
-        let proof = Proof::refused(wait.order, wait.envelope, crate::now());
+        let proof = Proof::refused(wait.order, wait.envelope, self.now());
         if let Err(error) = self.settle(Proof { outcome, refusal, staff: wait.staff, ..proof }, None) {
             warn!(%run, %error, "how a run ended could not be written; it is tried again");
             self.arm(run, WRITE_AGAIN);
@@ -297,7 +287,7 @@ impl Executor {
     /// A timer of this run has run out, or so it seems.
     pub(super) fn handle_due(&mut self, run: RunId, timer: u64) {
         let Some(wait) = self.waits.get(&run).filter(|wait| wait.timer == timer) else { return };
-        let now = crate::now();
+        let now = self.now();
         let too_late = wait.order.not_after < now;
         match wait.why.clone() {
             Why::Books(outcome, refusal) => drop(self.end_waiting(run, outcome, refusal)),
@@ -341,10 +331,10 @@ impl Executor {
     }
 
     /// A link stands: what is missing can be asked for again.
-    pub(super) fn want_again(&self) {
+    pub(super) fn want_again(&mut self) {
         for wait in self.waits.values() {
             if let Why::Content(missing, _) = &wait.why {
-                missing.iter().for_each(|hash| self.say(ToUplink::Want(*hash)));
+                missing.iter().for_each(|hash| self.out.say(ToUplink::Want(*hash)));
             }
         }
     }
@@ -378,6 +368,6 @@ impl Executor {
     }
 }
 
-fn until_then(at: UnixMs) -> Duration {
-    Duration::from_millis(u64::try_from(at.saturating_sub(crate::now())).unwrap_or_default())
+fn until_then(at: UnixMs, now: UnixMs) -> Duration {
+    Duration::from_millis(u64::try_from(at.saturating_sub(now)).unwrap_or_default())
 }

@@ -15,6 +15,7 @@ use fernwart_protocol::text::{Blob, List};
 use fernwart_protocol::to_agent::Renewed;
 use fernwart_protocol::to_hub::Ask;
 use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::info;
 
@@ -92,11 +93,17 @@ impl Uplink {
             Reply::Certificate(chain) => {
                 let chain = self.accept_chain(chain, told, link, &self.identity.key)?;
                 self.identity.chain = chain;
-                self.identity.write(&self.home.tls_identity()).map_err(UplinkError::Identity)?;
+                self.keep(&self.identity)?;
                 info!("this machine has a certificate");
                 Ok(())
             }
         }
+    }
+
+    /// Keeps an identity where this machine's is kept.
+    fn keep(&self, identity: &TlsIdentity) -> Result<(), UplinkError> {
+        let file = self.identity_file.as_ref();
+        file.map_or(Ok(()), |file| identity.write(file)).map_err(UplinkError::Identity)
     }
 
     /// A certificate must name this machine, hold this key and come from the
@@ -147,8 +154,8 @@ impl Uplink {
             Renewed::Denied(denial) => Err(UplinkError::Denied(denial)),
             Renewed::Certificate(chain) => {
                 let chain = self.accept_chain(chain, told, link, &key)?;
-                let identity = TlsIdentity { key, chain };
-                identity.write(&self.home.tls_identity()).map_err(UplinkError::Identity)?;
+                let identity = TlsIdentity { key: Arc::new(key), chain };
+                self.keep(&identity)?;
                 self.identity = identity;
                 self.renewed_at = Some(std::time::Instant::now());
                 info!("certificate renewed");

@@ -11,7 +11,6 @@ mod patience;
 mod session;
 
 use crate::executor::Handle;
-use crate::home::Home;
 use crate::message::{Dial, Ticket, ToUplink};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::keyfile::KeyFileError;
@@ -23,6 +22,7 @@ use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkErr
 use fernwart_protocol::to_hub::About;
 use patience::Patience;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -62,18 +62,37 @@ pub enum UplinkError {
     NoExecutor,
 }
 
+/// What an uplink begins with.
+pub struct Parts {
+    /// This machine.
+    pub machine: MachineId,
+    /// Its TLS key and certificate.
+    pub identity: TlsIdentity,
+    /// Where they are kept; nowhere for a machine that is only simulated.
+    pub identity_file: Option<PathBuf>,
+    /// The other half.
+    pub executor: Handle,
+    /// What it says.
+    pub from_executor: mpsc::Receiver<ToUplink>,
+    /// A socket to begin with; thousands of simulated machines share a few.
+    pub dialer: Option<Dialer>,
+    /// Ends the uplink.
+    pub stop: CancellationToken,
+}
+
 /// The uplink with all it needs.
 pub struct Uplink {
-    pub(crate) home: Home,
-    pub(crate) machine: MachineId,
-    pub(crate) identity: TlsIdentity,
-    pub(crate) executor: Handle,
-    pub(crate) from_executor: mpsc::Receiver<ToUplink>,
-    pub(crate) stop: CancellationToken,
+    machine: MachineId,
+    identity: TlsIdentity,
+    identity_file: Option<PathBuf>,
+    executor: Handle,
+    from_executor: mpsc::Receiver<ToUplink>,
+    dialer: Option<Dialer>,
+    stop: CancellationToken,
     /// The last ticket given out; never the same twice in a life.
-    pub(crate) last_ticket: Ticket,
+    last_ticket: Ticket,
     /// When the certificate was renewed last, in this life.
-    pub(crate) renewed_at: Option<std::time::Instant>,
+    renewed_at: Option<std::time::Instant>,
 }
 
 /// What the executor has told at the start, and since.
@@ -95,11 +114,18 @@ impl Told {
 }
 
 impl Uplink {
+    /// An uplink that has not dialled yet.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { machine, identity, identity_file, executor, from_executor, dialer, stop } = parts;
+        let (last_ticket, renewed_at) = (0, None);
+        Self { machine, identity, identity_file, executor, from_executor, dialer, stop, last_ticket, renewed_at }
+    }
+
     /// Keeps the machine linked until told to stop.
     pub async fn run(mut self) {
         let Some(mut told) = self.first_words().await else { return };
         let mut patience = Patience::default();
-        let mut dialer: Option<Dialer> = None;
+        let mut dialer = self.dialer.take();
         while !self.stop.is_cancelled() {
             let error = match self.try_once(&mut told, &mut dialer, &mut patience).await {
                 Ok(()) => {
@@ -117,7 +143,7 @@ impl Uplink {
             let wait = patience.next(&error);
             let reason = fernwart_protocol::text::chain(&error);
             info!(reason, wait_ms = wait.as_millis() as u64, "no link");
-            let bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
+            let mut bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = bell.rung() => {}

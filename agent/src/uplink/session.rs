@@ -105,7 +105,7 @@ impl Uplink {
         &mut self,
         told: &mut Told,
         link: &Link,
-        bell: Doorbell,
+        mut bell: Doorbell,
         mut control: Sender,
         receive: Receiver,
         tasks: &mut JoinSet<()>,

@@ -31,8 +31,16 @@ pub enum DialError {
     },
 }
 
-/// Makes links to hubs.
-#[derive(Debug)]
+/// Any address of the same family.
+fn any(towards: SocketAddr) -> SocketAddr {
+    match towards {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Makes links to hubs. Clones share one socket.
+#[derive(Debug, Clone)]
 pub struct Dialer {
     endpoint: Endpoint,
     bell: Doorbell,
@@ -44,13 +52,21 @@ impl Dialer {
     /// # Errors
     /// When no socket can be had.
     pub fn new(towards: SocketAddr) -> Result<Self, DialError> {
-        let any: SocketAddr = match towards {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = std::net::UdpSocket::bind(any).map_err(DialError::Socket)?;
+        Self::with(std::net::UdpSocket::bind(any(towards)).map_err(DialError::Socket)?)
+    }
+
+    /// The same with buffers for hundreds of links: for programs that stand for
+    /// many machines.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn for_many(towards: SocketAddr) -> Result<Self, DialError> {
+        Self::with(tuning::socket(any(towards)).map_err(DialError::Socket)?)
+    }
+
+    fn with(socket: std::net::UdpSocket) -> Result<Self, DialError> {
         let bell = Doorbell::default();
-        let runtime = Arc::new(ListeningRuntime(bell.clone()));
+        let runtime = Arc::new(ListeningRuntime(bell.ear()));
         let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(DialError::Socket)?;
         Ok(Self { endpoint, bell })
     }
@@ -62,7 +78,7 @@ impl Dialer {
 
     /// Rings when a restarted hub calls.
     pub fn doorbell(&self) -> Doorbell {
-        self.bell.clone()
+        self.bell.from_now()
     }
 
     /// Opens a link through one door of the hub, within `patience` and at most

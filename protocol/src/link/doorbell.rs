@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// What the datagram says. Its first byte has QUIC's fixed bit clear, so that
 /// a QUIC endpoint drops it.
@@ -24,20 +24,41 @@ pub(super) const RING: &[u8; 16] = b"\x00fernwart-ring-1";
 
 const RINGS_EVERY: Duration = Duration::from_secs(2);
 
-/// Hears the doorbell.
-#[derive(Debug, Clone, Default)]
-pub struct Doorbell(Arc<Notify>);
+/// Hears the doorbell; each clone hears every ring.
+#[derive(Debug, Clone)]
+pub struct Doorbell(watch::Receiver<u64>, Arc<watch::Sender<u64>>);
+
+impl Default for Doorbell {
+    fn default() -> Self {
+        let (ring, rings) = watch::channel(0);
+        Self(rings, Arc::new(ring))
+    }
+}
 
 impl Doorbell {
     /// Waits for the next ring. Cancel safe.
-    pub async fn rung(&self) {
-        self.0.notified().await;
+    pub async fn rung(&mut self) {
+        // Fails only when nobody can ring any more.
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The same bell, its former rings forgotten.
+    pub(super) fn from_now(&self) -> Self {
+        let mut bell = self.clone();
+        bell.0.mark_unchanged();
+        bell
+    }
+
+    pub(super) fn ear(&self) -> Arc<watch::Sender<u64>> {
+        self.1.clone()
     }
 }
 
 /// quinn's tokio runtime with an ear at each socket.
 #[derive(Debug)]
-pub(super) struct ListeningRuntime(pub(super) Doorbell);
+pub(super) struct ListeningRuntime(pub(super) Arc<watch::Sender<u64>>);
 
 impl Runtime for ListeningRuntime {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
@@ -57,7 +78,7 @@ impl Runtime for ListeningRuntime {
 
 struct Ear {
     inner: Arc<dyn AsyncUdpSocket>,
-    bell: Doorbell,
+    bell: Arc<watch::Sender<u64>>,
     last: std::sync::Mutex<Option<Instant>>,
 }
 
@@ -76,7 +97,7 @@ impl Ear {
         let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if last.is_none_or(|last| now.duration_since(last) >= RINGS_EVERY) {
             *last = Some(now);
-            self.bell.0.notify_one();
+            self.bell.send_modify(|rings| *rings += 1);
         }
     }
 }

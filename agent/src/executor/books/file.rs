@@ -1,0 +1,292 @@
+//! The books' tables in one durable file (redb).
+
+use super::reserve::ReservedFile;
+use super::tables::{Changes, Row, Table, Tables};
+use super::{BooksError, failed};
+use redb::{
+    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
+    WriteTransaction,
+};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+type ByRun = TableDefinition<'static, [u8; 16], &'static [u8]>;
+type ByNumber = TableDefinition<'static, u64, &'static str>;
+type ByName = TableDefinition<'static, &'static str, &'static [u8]>;
+type ByHash = TableDefinition<'static, [u8; 32], &'static [u8]>;
+
+const RUNS: ByRun = TableDefinition::new("runs");
+const REPORTS: ByRun = TableDefinition::new("reports");
+const JOURNAL: ByNumber = TableDefinition::new("journal");
+const BODIES: ByNumber = TableDefinition::new("bodies");
+const FILES: ByName = TableDefinition::new("catalogue");
+const LOCKS: ByHash = TableDefinition::new("locks");
+const MARKS: ByName = TableDefinition::new("marks");
+
+/// Cached pages, bytes: the books are small and seldom read.
+const CACHE_BYTES: usize = 256 * 1024;
+
+/// The file. redb takes nothing more after a failure of the disk, even once
+/// the disk is well again; a fresh start does.
+#[derive(Debug)]
+pub(super) struct BooksFile {
+    /// None only between a failure of the disk and the next try.
+    database: Option<Database>,
+    path: PathBuf,
+}
+
+impl BooksFile {
+    pub(super) fn open(path: &Path) -> Result<Self, BooksError> {
+        let file = Self { database: Some(open(path)?), path: path.to_owned() };
+        let transaction = file.opened()?.begin_write().map_err(failed)?;
+        for table in Table::ALL {
+            Shape::of(table).make(&transaction)?;
+        }
+        transaction.commit().map_err(failed)?;
+        Ok(file)
+    }
+
+    fn opened(&self) -> Result<&Database, BooksError> {
+        self.database.as_ref().ok_or(BooksError::Damaged("file"))
+    }
+
+    fn read(&self) -> Result<ReadTransaction, BooksError> {
+        self.opened()?.begin_read().map_err(failed)
+    }
+
+    fn try_commit(&self, changes: &Changes) -> Result<(), BooksError> {
+        let transaction = self.opened()?.begin_write().map_err(failed)?;
+        for ((table, key), value) in changes {
+            Shape::of(*table).change(&transaction, key, value.as_deref())?;
+        }
+        transaction.commit().map_err(failed)
+    }
+
+    /// As after a failure of the disk.
+    #[cfg(test)]
+    pub(super) fn closed(path: &Path) -> Self {
+        Self { database: None, path: path.to_owned() }
+    }
+}
+
+fn open(path: &Path) -> Result<Database, BooksError> {
+    let name = path.display().to_string();
+    let file = ReservedFile::open(path).map_err(|error| BooksError::Open(name.clone(), Box::new(error)))?;
+    let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file);
+    builder.map_err(|error| BooksError::Open(name, Box::new(error)))
+}
+
+impl Tables for BooksFile {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        Shape::of(table).get(&self.read()?, key)
+    }
+
+    fn each(
+        &self,
+        table: Table,
+        from: &[u8],
+        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BooksError> {
+        Shape::of(table).each(&self.read()?, from, show)
+    }
+
+    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+        Shape::of(table).last(&self.read()?)
+    }
+
+    fn count(&self, table: Table) -> Result<u64, BooksError> {
+        Shape::of(table).count(&self.read()?)
+    }
+
+    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+        if self.database.is_none() {
+            self.database = Some(open(&self.path)?);
+        }
+        let written = self.try_commit(changes);
+        if let Err(BooksError::Write(_)) = &written {
+            self.database = None;
+            self.mend();
+        }
+        written
+    }
+
+    fn mend(&mut self) {
+        if self.database.is_none() {
+            self.database = open(&self.path).ok();
+        }
+    }
+}
+
+/// What a table's keys are; each knows its own in bytes.
+enum Shape {
+    ByRun(ByRun),
+    ByNumber(ByNumber),
+    ByName(ByName),
+    ByHash(ByHash),
+}
+
+/// Does the same with a table of whatever shape.
+macro_rules! shaped {
+    ($shape:expr, $table:ident => $body:expr) => {
+        match $shape {
+            Shape::ByRun($table) => $body,
+            Shape::ByNumber($table) => $body,
+            Shape::ByName($table) => $body,
+            Shape::ByHash($table) => $body,
+        }
+    };
+}
+
+impl Shape {
+    const fn of(table: Table) -> Self {
+        match table {
+            Table::Runs => Self::ByRun(RUNS),
+            Table::Reports => Self::ByRun(REPORTS),
+            Table::Journal => Self::ByNumber(JOURNAL),
+            Table::Bodies => Self::ByNumber(BODIES),
+            Table::Files => Self::ByName(FILES),
+            Table::Locks => Self::ByHash(LOCKS),
+            Table::Marks => Self::ByName(MARKS),
+        }
+    }
+
+    fn make(self, transaction: &WriteTransaction) -> Result<(), BooksError> {
+        shaped!(self, table => transaction.open_table(table).map(drop).map_err(failed))
+    }
+
+    fn get(self, read: &ReadTransaction, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        shaped!(self, table => get(read, table, key))
+    }
+
+    fn each(
+        self,
+        read: &ReadTransaction,
+        from: &[u8],
+        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BooksError> {
+        shaped!(self, table => each(read, table, from, show))
+    }
+
+    fn last(self, read: &ReadTransaction) -> Result<Option<Row>, BooksError> {
+        shaped!(self, table => {
+            let table = read.open_table(table).map_err(failed)?;
+            let last = table.last().map_err(failed)?;
+            Ok(last.map(|(key, value)| (key.value().to_bytes(), value.value().to_bytes())))
+        })
+    }
+
+    fn count(self, read: &ReadTransaction) -> Result<u64, BooksError> {
+        shaped!(self, table => read.open_table(table).map_err(failed)?.len().map_err(failed))
+    }
+
+    fn change(self, transaction: &WriteTransaction, key: &[u8], value: Option<&[u8]>) -> Result<(), BooksError> {
+        shaped!(self, table => change(transaction, table, key, value))
+    }
+}
+
+fn get<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, BooksError>
+where
+    for<'a> K::SelfType<'a>: InBytes<'a>,
+    for<'a> V::SelfType<'a>: InBytes<'a>,
+{
+    let key: K::SelfType<'_> = typed(key)?;
+    let found = read.open_table(table).map_err(failed)?.get(key).map_err(failed)?;
+    Ok(found.map(|value| value.value().to_bytes()))
+}
+
+fn each<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+    from: &[u8],
+    show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+) -> Result<(), BooksError>
+where
+    for<'a> K::SelfType<'a>: InBytes<'a>,
+    for<'a> V::SelfType<'a>: InBytes<'a>,
+{
+    let table = read.open_table(table).map_err(failed)?;
+    let rows = if from.is_empty() {
+        table.iter()
+    } else {
+        let from: K::SelfType<'_> = typed(from)?;
+        table.range(from..)
+    };
+    for row in rows.map_err(failed)? {
+        let (key, value) = row.map_err(failed)?;
+        if show(&key.value().to_bytes(), &value.value().to_bytes()).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn change<K: Key + 'static, V: Value + 'static>(
+    transaction: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Result<(), BooksError>
+where
+    for<'a> K::SelfType<'a>: InBytes<'a>,
+    for<'a> V::SelfType<'a>: InBytes<'a>,
+{
+    let mut table = transaction.open_table(table).map_err(failed)?;
+    let key: K::SelfType<'_> = typed(key)?;
+    match value {
+        Some(value) => {
+            let value: V::SelfType<'_> = typed(value)?;
+            table.insert(key, value).map(drop).map_err(failed)
+        }
+        None => table.remove(key).map(drop).map_err(failed),
+    }
+}
+
+fn typed<'a, T: InBytes<'a>>(bytes: &'a [u8]) -> Result<T, BooksError> {
+    T::typed(bytes).ok_or(BooksError::Damaged("a key"))
+}
+
+/// What stands in redb's tables, as bytes and back.
+trait InBytes<'a>: Sized {
+    fn to_bytes(&self) -> Vec<u8>;
+    fn typed(bytes: &'a [u8]) -> Option<Self>;
+}
+
+impl<'a, const N: usize> InBytes<'a> for [u8; N] {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.to_vec()
+    }
+    fn typed(bytes: &'a [u8]) -> Option<Self> {
+        bytes.try_into().ok()
+    }
+}
+
+impl<'a> InBytes<'a> for u64 {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.to_be_bytes().to_vec()
+    }
+    fn typed(bytes: &'a [u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self::from_be_bytes)
+    }
+}
+
+impl<'a> InBytes<'a> for &'a str {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.as_bytes().to_vec()
+    }
+    fn typed(bytes: &'a [u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok()
+    }
+}
+
+impl<'a> InBytes<'a> for &'a [u8] {
+    fn to_bytes(&self) -> Vec<u8> {
+        self.to_vec()
+    }
+    fn typed(bytes: &'a [u8]) -> Option<Self> {
+        Some(bytes)
+    }
+}

@@ -1,0 +1,503 @@
+//! The books: journal, ledger, catalogue and floors in one durable file.
+//!
+//! One transaction carries a run's record and the journal line about it, so
+//! that neither can be there without the other. What returns from
+//! [`Books::write`] is on disk.
+
+mod file;
+mod page;
+mod reserve;
+mod tables;
+
+pub use page::Page;
+pub use tables::{Changes, Memory, Row, Table, Tables};
+
+use fernwart_certs::catalogue::{Floors, Trusted};
+use fernwart_certs::journal::{Line, entry_hash};
+use fernwart_protocol::codec;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{BootId, Digest, KeyId, RunId};
+use fernwart_protocol::limits::LEDGER_RUNS;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+const FLOORS: &str = "floors";
+const TIME_FLOOR: &str = "time floor";
+const CHAIN: &str = "hub chain";
+const HUB_KEY: &str = "hub key";
+const ORDERS_SINCE: &str = "orders since";
+const ACTS: &str = "acts";
+const TAKEN_BACK: &str = "taken back";
+const QUESTIONS: &str = "questions";
+
+/// The books cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BooksError {
+    /// The file cannot be opened; another agent may have it.
+    #[error("opening the books at {0}")]
+    Open(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The disk does not take or give what it should.
+    #[error("writing in the books")]
+    Write(#[source] Box<redb::Error>),
+    /// The ledger takes no further run.
+    #[error("the ledger holds {LEDGER_RUNS} runs already")]
+    Full,
+    /// What stands there cannot be read.
+    #[error("reading the books: {0} is damaged")]
+    Damaged(&'static str),
+}
+
+fn failed<E: Into<redb::Error>>(error: E) -> BooksError {
+    BooksError::Write(Box::new(error.into()))
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The effect may have begun.
+    Started,
+    /// There is an outcome.
+    Finished,
+    /// The hub has stored the outcome.
+    Acknowledged,
+    /// It has not begun: something has to come first.
+    Waiting,
+}
+
+/// What the ledger keeps of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The order as it came.
+    pub order: Envelope,
+    /// How far it has come.
+    pub phase: Phase,
+    /// When it came.
+    pub received_at: UnixMs,
+    /// Until when a copy of the order could be valid.
+    pub not_after: UnixMs,
+    /// The signed outcome.
+    pub receipt: Option<Envelope>,
+    /// The hub's signature for it.
+    pub countersigned: Option<Envelope>,
+}
+
+/// Where the journal stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalHead {
+    /// The newest entry.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: Digest,
+}
+
+/// When an entry is written: read by the caller, who owns the clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The machine's clock.
+    pub now: UnixMs,
+    /// Milliseconds since start.
+    pub since_boot_ms: u64,
+    /// The boot.
+    pub boot: BootId,
+}
+
+/// The books.
+#[derive(Debug)]
+pub struct Books {
+    tables: Box<dyn Tables>,
+    state: State,
+}
+
+/// What is known without reading; it changes only with what is written.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    head: JournalHead,
+    floors: TimeFloors,
+    /// No acknowledged run may be forgotten before the time floor is here.
+    forgets_at: UnixMs,
+    /// Bytes of all reports; none until they were counted.
+    spooled: Option<u64>,
+}
+
+/// What is known of time; held in memory, so that a disk that fails makes no
+/// old order new.
+#[derive(Debug, Clone, Copy, Default)]
+struct TimeFloors {
+    /// The newest time any believed order was made; 0 before the first.
+    time: UnixMs,
+    /// When the owner last vouched for the clock; 0 if never.
+    orders_since: UnixMs,
+}
+
+impl Books {
+    /// Opens the books, or begins them.
+    ///
+    /// # Errors
+    /// When the file cannot be had, or is in use by another agent.
+    pub fn open(path: &Path) -> Result<Self, BooksError> {
+        Self::over(Box::new(file::BooksFile::open(path)?))
+    }
+
+    /// The books that stand in these tables.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn over(tables: Box<dyn Tables>) -> Result<Self, BooksError> {
+        let head = newest_entry(tables.as_ref())?;
+        let state = State { head, floors: TimeFloors::default(), forgets_at: UnixMs::MIN, spooled: None };
+        let mut books = Self { tables, state };
+        books.state.floors.time = books.mark(TIME_FLOOR)?.unwrap_or_default();
+        books.state.floors.orders_since = books.mark(ORDERS_SINCE)?.unwrap_or_default();
+        Ok(books)
+    }
+
+    /// Opens them once more, if a failure of the disk has closed them: it may
+    /// be well by now.
+    pub fn mend(&mut self) {
+        self.tables.mend();
+    }
+
+    /// Where the journal stands.
+    pub fn head(&self) -> JournalHead {
+        self.state.head
+    }
+
+    /// Writes on one page, all or nothing; on disk when this returns.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or `fill` says so; then nothing of it
+    /// stands in the books.
+    pub fn write<T>(
+        &mut self,
+        moment: Moment,
+        fill: impl FnOnce(&mut Page<'_>) -> Result<T, BooksError>,
+    ) -> Result<T, BooksError> {
+        let mut page = Page::new(self.tables.as_ref(), self.state, moment);
+        let value = fill(&mut page)?;
+        let (changes, state) = page.done();
+        if let Err(error) = self.tables.commit(&changes) {
+            // Whether it was written nobody knows; what follows must not be
+            // written over it.
+            self.state.head = newest_entry(self.tables.as_ref()).unwrap_or(self.state.head);
+            self.state = State { forgets_at: UnixMs::MIN, spooled: None, ..self.state };
+            return Err(error);
+        }
+        self.state = state;
+        Ok(value)
+    }
+
+    fn mark<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
+        let bytes = self.tables.get(Table::Marks, name.as_bytes())?;
+        bytes.map(|bytes| codec::decode(&bytes).map_err(|_| BooksError::Damaged(name))).transpose()
+    }
+
+    /// The catalogue this machine trusts, if it has joined.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn trusted(&self) -> Result<Option<Trusted>, BooksError> {
+        let Some(floors) = self.mark::<Floors>(FLOORS)? else { return Ok(None) };
+        let mut files = BTreeMap::new();
+        self.tables.each(Table::Files, &[], &mut |name, bytes| {
+            files.insert(String::from_utf8_lossy(name).into_owned(), bytes.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        Ok(Some(Trusted { floors, files }))
+    }
+
+    /// The newest time any believed order was made; 0 before the first.
+    pub fn time_floor(&self) -> UnixMs {
+        self.state.floors.time
+    }
+
+    /// When the owner last vouched for the clock; 0 if never.
+    pub fn orders_since(&self) -> UnixMs {
+        self.state.floors.orders_since
+    }
+
+    /// The number of the last question to the owner.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn questions(&self) -> Result<u32, BooksError> {
+        Ok(self.mark(QUESTIONS)?.unwrap_or_default())
+    }
+
+    /// When the acts of the last day began, for as long as anybody asks; they
+    /// are kept apart from the runs, which are forgotten earlier.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn acts(&self) -> Result<Vec<UnixMs>, BooksError> {
+        Ok(self.mark(ACTS)?.unwrap_or_default())
+    }
+
+    /// Runs that were taken back before their orders came, the newest first.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn taken_back(&self) -> Result<Vec<RunId>, BooksError> {
+        Ok(self.mark(TAKEN_BACK)?.unwrap_or_default())
+    }
+
+    /// Position and head of the hub's chain in the newest countersignature.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn hub_chain(&self) -> Result<(u64, Digest), BooksError> {
+        Ok(self.mark(CHAIN)?.unwrap_or((0, Digest::from_bytes([0; 32]))))
+    }
+
+    /// The hub's evidence key that signed for an outcome last; none yet.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn hub_key(&self) -> Result<Option<KeyId>, BooksError> {
+        self.mark(HUB_KEY)
+    }
+
+    /// One run's record.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn run(&self, id: &RunId) -> Result<Option<RunRecord>, BooksError> {
+        let bytes = self.tables.get(Table::Runs, id.as_bytes())?;
+        bytes.map(|bytes| codec::decode(&bytes).map_err(|_| BooksError::Damaged("runs"))).transpose()
+    }
+
+    /// How many runs the ledger holds.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn run_count(&self) -> Result<u64, BooksError> {
+        self.tables.count(Table::Runs)
+    }
+
+    /// Runs in this phase, oldest first.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn runs_in(&self, phase: Phase) -> Result<Vec<(RunId, RunRecord)>, BooksError> {
+        let mut found = Vec::new();
+        let mut damaged = false;
+        self.tables.each(Table::Runs, &[], &mut |id, bytes| {
+            match (id.try_into(), codec::decode::<RunRecord>(bytes)) {
+                (Ok(id), Ok(record)) if record.phase == phase => found.push((RunId::from_bytes(id), record)),
+                (Ok(_), Ok(_)) => {}
+                (Err(_), _) | (_, Err(_)) => damaged = true,
+            }
+            if damaged { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if damaged {
+            return Err(BooksError::Damaged("runs"));
+        }
+        found.sort_by_key(|(_, record)| record.received_at);
+        Ok(found)
+    }
+
+    /// The report of a run that the hub has not stored yet.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn report(&self, id: &RunId) -> Result<Option<Vec<u8>>, BooksError> {
+        self.tables.get(Table::Reports, id.as_bytes())
+    }
+
+    /// All locks.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn locks(&self) -> Result<Vec<Envelope>, BooksError> {
+        let mut locks = Vec::new();
+        self.tables.each(Table::Locks, &[], &mut |_, bytes| {
+            locks.push(codec::decode(bytes).map_err(|_| BooksError::Damaged("locks")));
+            ControlFlow::Continue(())
+        })?;
+        locks.into_iter().collect()
+    }
+
+    /// The hash of one entry of the journal, if there is one of this number.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn entry(&self, seq: u64) -> Result<Option<Digest>, BooksError> {
+        let line = self.tables.get(Table::Journal, &seq.to_be_bytes())?;
+        Ok(line.map(|line| entry_hash(&String::from_utf8_lossy(&line))))
+    }
+
+    /// The journal from an entry on, at most `count` entries, as exported.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn journal(&self, from: u64, count: usize) -> Result<Vec<Line>, BooksError> {
+        let mut rows: Vec<Row> = Vec::new();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.tables.each(Table::Journal, &from.to_be_bytes(), &mut |seq, line| {
+            rows.push((seq.to_vec(), line.to_vec()));
+            if rows.len() >= count { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| BooksError::Damaged("journal"));
+        let line = |(seq, line): Row| {
+            let body = self.tables.get(Table::Bodies, &seq)?.map(text).transpose()?;
+            Ok(Line::Entry { v: 1, line: text(line)?, body })
+        };
+        rows.into_iter().map(line).collect()
+    }
+}
+
+/// Where the journal ends.
+fn newest_entry(tables: &dyn Tables) -> Result<JournalHead, BooksError> {
+    let Some((seq, line)) = tables.last(Table::Journal)? else {
+        return Ok(JournalHead { seq: 0, hash: Digest::from_bytes([0; 32]) });
+    };
+    let seq = seq.try_into().map(u64::from_be_bytes).map_err(|_| BooksError::Damaged("journal"))?;
+    let line = String::from_utf8(line).map_err(|_| BooksError::Damaged("journal"))?;
+    Ok(JournalHead { seq, hash: entry_hash(&line) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fernwart_protocol::id::Signature;
+    use fernwart_protocol::limits::SPOOL_BYTES;
+    use fernwart_protocol::text::Blob;
+
+    fn moment(now: UnixMs) -> Moment {
+        Moment { now, since_boot_ms: 1, boot: BootId::from_bytes([9; 16]) }
+    }
+
+    fn record(received_at: UnixMs, phase: Phase) -> RunRecord {
+        let order = Envelope {
+            key: KeyId::from_bytes([1; 16]),
+            signature: Signature::from_bytes([0; 64]),
+            bytes: Blob::default(),
+        };
+        RunRecord { order, phase, received_at, not_after: received_at + 10, receipt: None, countersigned: None }
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_reopening_and_the_chain_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("books.redb");
+        let id = RunId::from_bytes([3; 16]);
+        let head = {
+            let mut books = Books::open(&path).expect("opened");
+            books
+                .write(moment(5), |page| {
+                    page.run(&id, &record(5, Phase::Started))?;
+                    page.line("run_started", &"a")
+                })
+                .expect("written")
+        };
+        let mut books = Books::open(&path).expect("reopened");
+        assert_eq!(books.head(), head);
+        assert_eq!(books.run(&id).expect("read"), Some(record(5, Phase::Started)));
+        books.write(moment(6), |page| page.line("run_finished", &"b")).expect("written");
+        let lines = books.journal(1, 10).expect("read");
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn a_page_that_fails_leaves_no_trace() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut books = Books::open(&folder.path().join("books.redb")).expect("opened");
+        let result: Result<(), _> = books.write(moment(5), |page| {
+            page.line("run_started", &"a")?;
+            Err(BooksError::Damaged("a test"))
+        });
+        assert!(result.is_err());
+        assert_eq!(books.head().seq, 0);
+        assert!(books.journal(1, 10).expect("read").is_empty());
+    }
+
+    #[test]
+    fn runs_are_forgotten_only_when_acknowledged_and_below_the_floor() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut books = Books::open(&folder.path().join("books.redb")).expect("opened");
+        let ids: Vec<_> = (0..3).map(|n| RunId::from_bytes([n; 16])).collect();
+        books
+            .write(moment(5), |page| {
+                page.run(&ids[0], &record(5, Phase::Acknowledged))?;
+                page.run(&ids[1], &record(5, Phase::Finished))?;
+                page.run(&ids[2], &record(50, Phase::Acknowledged))?;
+                page.raise_time_floor(30)
+            })
+            .expect("written");
+        let there: Vec<_> = ids.iter().map(|id| books.run(id).expect("read").is_some()).collect();
+        assert_eq!(there, [false, true, true]);
+        assert_eq!(books.time_floor(), 30);
+        books.write(moment(6), |page| page.raise_time_floor(20)).expect("written");
+        drop(books);
+        let books = Books::open(&folder.path().join("books.redb")).expect("reopened");
+        assert_eq!(books.time_floor(), 30, "it only rises");
+    }
+
+    #[test]
+    fn books_that_a_failing_disk_has_closed_are_opened_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
+        let mut books = Books::open(&path).expect("opened");
+        books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        // As after a failed write on a disk that cannot be read either.
+        books.tables = Box::new(file::BooksFile::closed(&path));
+        std::fs::rename(&path, &aside).expect("moved");
+        std::fs::create_dir(&path).expect("made");
+        books.mend();
+        assert!(books.acts().is_err() && books.write(moment(6), |page| page.act_begins(0)).is_err());
+        assert_eq!(books.time_floor(), 30, "no old order is new meanwhile");
+        std::fs::remove_dir(&path).expect("removed");
+        std::fs::rename(&aside, &path).expect("moved back");
+        books.mend();
+        assert!(books.acts().expect("read").is_empty());
+        books.write(moment(7), |page| page.act_begins(0)).expect("written");
+    }
+
+    #[test]
+    fn the_acts_of_a_day_are_counted_whatever_the_ledger_forgets() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("books.redb");
+        let mut books = Books::open(&path).expect("opened");
+        for at in [5, 20, 30] {
+            books
+                .write(moment(at), |page| {
+                    page.run(&RunId::from_bytes([7; 16]), &record(at, Phase::Acknowledged))?;
+                    page.act_begins(10)?;
+                    page.raise_time_floor(1000)
+                })
+                .expect("written");
+        }
+        assert_eq!(books.run_count().expect("read"), 0);
+        assert_eq!(books.acts().expect("read"), [20, 30]);
+        drop(books);
+        let mut books = Books::open(&path).expect("opened");
+        assert_eq!(books.acts().expect("read"), [20, 30]);
+        // The clock was ahead, and is not any more.
+        books.write(moment(25), |page| page.acts_until_now()).expect("written");
+        assert_eq!(books.acts().expect("read"), [20, 25]);
+    }
+
+    #[test]
+    fn a_full_spool_drops_the_oldest_report_and_no_outcome() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut books = Books::open(&folder.path().join("books.redb")).expect("opened");
+        let big = vec![7u8; (SPOOL_BYTES / 4) as usize];
+        for n in 0..6u8 {
+            let id = RunId::from_bytes([n; 16]);
+            books
+                .write(moment(i64::from(n)), |page| {
+                    page.run(&id, &record(i64::from(n), Phase::Finished))?;
+                    page.report(&id, &big)
+                })
+                .expect("written");
+        }
+        let kept: Vec<_> =
+            (0..6u8).map(|n| books.report(&RunId::from_bytes([n; 16])).expect("read").is_some()).collect();
+        assert_eq!(kept, [false, false, true, true, true, true]);
+        assert_eq!(books.runs_in(Phase::Finished).expect("read").len(), 6);
+    }
+}

@@ -1,0 +1,305 @@
+//! One page being filled: what it will change, and reading through that.
+
+use super::tables::{Changes, Table, Tables};
+use super::{
+    ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, Phase, QUESTIONS, RunRecord, State,
+    TAKEN_BACK, TIME_FLOOR, TimeFloors,
+};
+use fernwart_certs::catalogue::Trusted;
+use fernwart_certs::journal::{Entry, entry_hash};
+use fernwart_certs::sha256;
+use fernwart_protocol::codec;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{Digest, KeyId, RunId};
+use fernwart_protocol::limits::{LEDGER_RUNS, SPOOL_BYTES};
+use fernwart_protocol::text::Text;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ops::ControlFlow;
+
+/// Acts whose beginnings are kept at most, for the bound per day.
+const ACTS_KEPT: usize = 4096;
+
+/// One transaction being filled.
+pub struct Page<'a> {
+    tables: &'a dyn Tables,
+    changes: Changes,
+    state: State,
+    moment: Moment,
+}
+
+impl<'a> Page<'a> {
+    pub(super) fn new(tables: &'a dyn Tables, state: State, moment: Moment) -> Self {
+        Self { tables, changes: Changes::new(), state, moment }
+    }
+
+    pub(super) fn done(self) -> (Changes, State) {
+        (self.changes, self.state)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        match self.changes.get(&(table, key.to_vec())) {
+            Some(changed) => Ok(changed.clone()),
+            None => self.tables.get(table, key),
+        }
+    }
+
+    /// Shows each row as it will be.
+    fn each(&self, table: Table, mut show: impl FnMut(&[u8], &[u8])) -> Result<(), BooksError> {
+        self.tables.each(table, &[], &mut |key, value| {
+            if !self.changes.contains_key(&(table, key.to_vec())) {
+                show(key, value);
+            }
+            ControlFlow::Continue(())
+        })?;
+        let changed = self.changes.iter().filter(|((changed, _), _)| *changed == table);
+        changed.filter_map(|((_, key), value)| Some((key, value.as_ref()?))).for_each(|(key, value)| show(key, value));
+        Ok(())
+    }
+
+    fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
+        self.changes.insert((table, key.to_vec()), Some(value));
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) {
+        self.changes.insert((table, key.to_vec()), None);
+    }
+}
+
+impl Page<'_> {
+    /// Writes the next line of the journal.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn line<T: Serialize>(&mut self, kind: &str, body: &T) -> Result<JournalHead, BooksError> {
+        let damaged = |_| BooksError::Damaged("journal");
+        let body = serde_json::to_string(body).map_err(damaged)?;
+        let seq = self.state.head.seq + 1;
+        let entry = Entry {
+            seq,
+            previous: self.state.head.hash,
+            kind: Text::clipped(kind),
+            at: self.moment.now,
+            since_boot_ms: self.moment.since_boot_ms,
+            boot: self.moment.boot,
+            body: sha256(body.as_bytes()),
+        };
+        let line = serde_json::to_string(&entry).map_err(damaged)?;
+        self.state.head = JournalHead { seq, hash: entry_hash(&line) };
+        self.put(Table::Journal, &seq.to_be_bytes(), line.into_bytes());
+        self.put(Table::Bodies, &seq.to_be_bytes(), body.into_bytes());
+        Ok(self.state.head)
+    }
+
+    fn mark<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), BooksError> {
+        let bytes = codec::encode(value).map_err(|_| BooksError::Damaged(name))?;
+        self.put(Table::Marks, name.as_bytes(), bytes);
+        Ok(())
+    }
+
+    fn marked<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
+        let bytes = self.get(Table::Marks, name.as_bytes())?;
+        bytes.map(|bytes| codec::decode(&bytes).map_err(|_| BooksError::Damaged(name))).transpose()
+    }
+
+    /// Notes which of the hub's keys has signed for an outcome.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn hub_key(&mut self, key: &KeyId) -> Result<(), BooksError> {
+        self.mark(HUB_KEY, key)
+    }
+
+    /// Follows a catalogue from now on.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn follow(&mut self, trusted: &Trusted) -> Result<(), BooksError> {
+        self.mark(FLOORS, &trusted.floors)?;
+        let mut old = Vec::new();
+        self.each(Table::Files, |name, _| old.push(name.to_vec()))?;
+        for name in old {
+            self.remove(Table::Files, &name);
+        }
+        for (name, bytes) in &trusted.files {
+            self.put(Table::Files, name.as_bytes(), bytes.clone());
+        }
+        Ok(())
+    }
+
+    /// Lifts the time floor; forgets acknowledged runs whose orders can no
+    /// longer be valid.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn raise_time_floor(&mut self, floor: UnixMs) -> Result<(), BooksError> {
+        let floor = floor.max(self.state.floors.time);
+        self.mark(TIME_FLOOR, &floor)?;
+        self.state.floors.time = floor;
+        if floor <= self.state.forgets_at {
+            return Ok(());
+        }
+        let (mut over, mut forgets_at) = (Vec::new(), UnixMs::MAX);
+        self.each(Table::Runs, |id, bytes| match codec::decode::<RunRecord>(bytes) {
+            Ok(record) if record.phase != Phase::Acknowledged => {}
+            Ok(record) if record.not_after < floor => over.push(id.to_vec()),
+            Ok(record) => forgets_at = forgets_at.min(record.not_after),
+            Err(_) => {}
+        })?;
+        for id in over {
+            self.remove(Table::Runs, &id);
+        }
+        self.state.forgets_at = forgets_at;
+        Ok(())
+    }
+
+    /// Takes the clock's word against a floor that was wrong. What the ledger
+    /// has forgotten under that floor must not come again, so older orders are
+    /// not followed any more.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn trust_clock(&mut self, now: UnixMs) -> Result<(), BooksError> {
+        self.mark(TIME_FLOOR, &now)?;
+        self.mark(ORDERS_SINCE, &now)?;
+        self.state.floors = TimeFloors { time: now, orders_since: now };
+        Ok(())
+    }
+
+    /// Notes the number of a question to the owner: none is used twice, for a
+    /// yes that comes late must not reach another.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn question(&mut self, number: u32) -> Result<(), BooksError> {
+        self.mark(QUESTIONS, &number)
+    }
+
+    /// Acts that began in a future which the clock has left again began now.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn acts_until_now(&mut self) -> Result<(), BooksError> {
+        let mut acts: Vec<UnixMs> = self.marked(ACTS)?.unwrap_or_default();
+        acts.iter_mut().for_each(|at| *at = (*at).min(self.moment.now));
+        self.mark(ACTS, &acts)
+    }
+
+    /// Notes that an act begins now, and forgets those that began before `since`.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or the books are damaged.
+    pub fn act_begins(&mut self, since: UnixMs) -> Result<(), BooksError> {
+        let mut acts: Vec<UnixMs> = self.marked(ACTS)?.unwrap_or_default();
+        acts.retain(|at| *at >= since);
+        acts.push(self.moment.now);
+        let over = acts.len().saturating_sub(ACTS_KEPT);
+        acts.drain(..over);
+        self.mark(ACTS, &acts)
+    }
+
+    /// Keeps which runs were taken back before their orders came.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn take_back(&mut self, runs: &[RunId]) -> Result<(), BooksError> {
+        self.mark(TAKEN_BACK, &runs)
+    }
+
+    /// Notes how far the hub's chain has come.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn hub_chain(&mut self, seq: u64, head: &Digest) -> Result<(), BooksError> {
+        self.mark(CHAIN, &(seq, head))
+    }
+
+    /// Writes a run's record. A new run needs room in the ledger.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn run(&mut self, id: &RunId, record: &RunRecord) -> Result<(), BooksError> {
+        let bytes = codec::encode(record).map_err(|_| BooksError::Damaged("runs"))?;
+        if record.phase == Phase::Acknowledged {
+            self.state.forgets_at = self.state.forgets_at.min(record.not_after);
+        }
+        self.put(Table::Runs, id.as_bytes(), bytes);
+        Ok(())
+    }
+
+    /// Makes sure that the ledger has a place for this run: its own, or one more.
+    ///
+    /// # Errors
+    /// When it is full, or the books are damaged.
+    pub fn place_for(&mut self, id: &RunId) -> Result<(), BooksError> {
+        let known = self.get(Table::Runs, id.as_bytes())?.is_some();
+        let forgotten = self.changes.iter().filter(|((table, _), value)| *table == Table::Runs && value.is_none());
+        let held = self.tables.count(Table::Runs)?.saturating_sub(forgotten.count() as u64);
+        if known || held < LEDGER_RUNS as u64 { Ok(()) } else { Err(BooksError::Full) }
+    }
+
+    /// Keeps a report until the hub has it. Where the spool is full, the
+    /// oldest reports go first; outcomes never do.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn report(&mut self, id: &RunId, report: &[u8]) -> Result<(), BooksError> {
+        let before = self.get(Table::Reports, id.as_bytes())?.map_or(0, |old| old.len() as u64);
+        let total = (self.spooled()? + report.len() as u64).saturating_sub(before);
+        self.put(Table::Reports, id.as_bytes(), report.to_vec());
+        self.state.spooled = Some(total);
+        if total > SPOOL_BYTES { self.drop_oldest(total) } else { Ok(()) }
+    }
+
+    /// Bytes of all reports.
+    fn spooled(&self) -> Result<u64, BooksError> {
+        if let Some(known) = self.state.spooled {
+            return Ok(known);
+        }
+        let mut total = 0;
+        self.each(Table::Reports, |_, bytes| total += bytes.len() as u64)?;
+        Ok(total)
+    }
+
+    fn drop_oldest(&mut self, mut total: u64) -> Result<(), BooksError> {
+        let mut sizes: Vec<(Vec<u8>, u64)> = Vec::new();
+        self.each(Table::Reports, |run, bytes| sizes.push((run.to_vec(), bytes.len() as u64)))?;
+        let mut kept = Vec::new();
+        for (run, bytes) in sizes {
+            let record = self.get(Table::Runs, &run)?.and_then(|bytes| codec::decode::<RunRecord>(&bytes).ok());
+            kept.push((record.map_or(0, |record| record.received_at), run, bytes));
+        }
+        kept.sort_unstable();
+        for (_, run, bytes) in kept {
+            if total <= SPOOL_BYTES {
+                break;
+            }
+            self.remove(Table::Reports, &run);
+            total -= bytes;
+        }
+        self.state.spooled = Some(total);
+        Ok(())
+    }
+
+    /// Lets a report go: the hub has it.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn drop_report(&mut self, id: &RunId) -> Result<(), BooksError> {
+        if let Some(report) = self.get(Table::Reports, id.as_bytes())? {
+            self.state.spooled = Some(self.spooled()?.saturating_sub(report.len() as u64));
+            self.remove(Table::Reports, id.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// Keeps a lock.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn lock(&mut self, envelope: &Envelope) -> Result<(), BooksError> {
+        let bytes = codec::encode(envelope).map_err(|_| BooksError::Damaged("locks"))?;
+        self.put(Table::Locks, sha256(envelope.bytes.as_bytes()).as_bytes(), bytes);
+        Ok(())
+    }
+}

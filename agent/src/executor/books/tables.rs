@@ -1,0 +1,148 @@
+//! What the books stand on: tables of bytes that change all or nothing.
+
+use super::BooksError;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+/// A table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Run id, 16 bytes: a run's record.
+    Runs,
+    /// Run id, 16 bytes: its report.
+    Reports,
+    /// Number, 8 bytes, big endian: a line of the journal, text.
+    Journal,
+    /// Number, 8 bytes, big endian: what that line is about, text.
+    Bodies,
+    /// Name, text: a file of the catalogue.
+    Files,
+    /// SHA-256, 32 bytes: a lock.
+    Locks,
+    /// Name, text: one value.
+    Marks,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Runs, Self::Reports, Self::Journal, Self::Bodies, Self::Files, Self::Locks, Self::Marks];
+}
+
+/// What becomes of rows: a value, or nothing.
+pub type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+
+/// One row: key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Tables of bytes. Keys are ordered as bytes.
+pub trait Tables: std::fmt::Debug + Send {
+    /// The value under a key.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError>;
+
+    /// Shows each row from this key on, in order, until told to stop.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn each(
+        &self,
+        table: Table,
+        from: &[u8],
+        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BooksError>;
+
+    /// The row with the greatest key.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn last(&self, table: Table) -> Result<Option<Row>, BooksError>;
+
+    /// How many rows there are.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    fn count(&self, table: Table) -> Result<u64, BooksError>;
+
+    /// Makes all changes or none; durable when this returns.
+    ///
+    /// # Errors
+    /// When they cannot be written. Then nobody knows whether they were.
+    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError>;
+
+    /// Tries to become usable again after a failure.
+    fn mend(&mut self) {}
+}
+
+/// Tables in memory: for machines that are only simulated.
+#[derive(Debug, Clone, Default)]
+pub struct Memory([BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()]);
+
+impl Memory {
+    fn rows(&self, table: Table) -> &BTreeMap<Vec<u8>, Vec<u8>> {
+        let [runs, reports, journal, bodies, files, locks, marks] = &self.0;
+        match table {
+            Table::Runs => runs,
+            Table::Reports => reports,
+            Table::Journal => journal,
+            Table::Bodies => bodies,
+            Table::Files => files,
+            Table::Locks => locks,
+            Table::Marks => marks,
+        }
+    }
+
+    fn rows_mut(&mut self, table: Table) -> &mut BTreeMap<Vec<u8>, Vec<u8>> {
+        let [runs, reports, journal, bodies, files, locks, marks] = &mut self.0;
+        match table {
+            Table::Runs => runs,
+            Table::Reports => reports,
+            Table::Journal => journal,
+            Table::Bodies => bodies,
+            Table::Files => files,
+            Table::Locks => locks,
+            Table::Marks => marks,
+        }
+    }
+}
+
+impl Tables for Memory {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        Ok(self.rows(table).get(key).cloned())
+    }
+
+    fn each(
+        &self,
+        table: Table,
+        from: &[u8],
+        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BooksError> {
+        for (key, value) in self.rows(table).range(from.to_vec()..) {
+            if show(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+        Ok(self.rows(table).last_key_value().map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn count(&self, table: Table) -> Result<u64, BooksError> {
+        Ok(self.rows(table).len() as u64)
+    }
+
+    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+        for ((table, key), value) in changes {
+            let rows = self.rows_mut(*table);
+            match value {
+                Some(value) => drop(rows.insert(key.clone(), value.clone())),
+                None => drop(rows.remove(key)),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! Who drives the executor: a thread in the daemon, a task in a simulation.
+
+use super::books::Books;
+use super::machine::{Machine, ThisMachine};
+use super::{Event, Executor, ExecutorError, Handle, Parts};
+use crate::home::{Enrollment, Home};
+use crate::message::{QUEUE, ToUplink};
+use fernwart_certs::identity::{SealingKey, SigningKey};
+use fernwart_protocol::to_hub::{Delivered, Note};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Starts the executor on its thread.
+///
+/// # Errors
+/// When keys, books or catalogue cannot be used.
+pub fn start(home: &Home, enrollment: Enrollment) -> Result<(Handle, mpsc::Receiver<ToUplink>), ExecutorError> {
+    let (events, inbox) = mpsc::channel(QUEUE);
+    let (out, to_uplink) = mpsc::channel(QUEUE);
+    let parts = Parts {
+        evidence: SigningKey::read(&home.evidence_key()).map(Arc::new).map_err(ExecutorError::Key)?,
+        sealing: SealingKey::read(&home.sealing_key()).map(Arc::new).map_err(ExecutorError::Key)?,
+        books: Books::open(&home.books()).map_err(ExecutorError::Books)?,
+        home: home.clone(),
+        enrollment,
+    };
+    let machine = ThisMachine::new(home.clone(), events.clone());
+    let executor = Executor::new(parts, Box::new(machine))?;
+    std::thread::Builder::new()
+        .name("executor".into())
+        .stack_size(512 * 1024)
+        .spawn(move || run(executor, inbox, &out))
+        .map_err(ExecutorError::Thread)?;
+    Ok((Handle(events), to_uplink))
+}
+
+fn run(mut executor: Executor, mut inbox: mpsc::Receiver<Event>, out: &mpsc::Sender<ToUplink>) {
+    loop {
+        while let Some(word) = executor.next_word() {
+            if is_live(&word) {
+                // Never waits: an act is not held up by who watches it.
+                let _ = out.try_send(word);
+            } else if out.blocking_send(word).is_err() {
+                // The uplink has stopped, which ends the daemon.
+                break;
+            }
+        }
+        let Some(event) = inbox.blocking_recv() else { return };
+        if !executor.take(event) {
+            while let Some(word) = executor.next_word() {
+                let _ = out.blocking_send(word);
+            }
+            return;
+        }
+    }
+}
+
+/// Whether it only matters to those who watch now.
+fn is_live(word: &ToUplink) -> bool {
+    matches!(word, ToUplink::Delivered(_, Delivered::Told(Note::Output(..))))
+}
+
+/// Starts an executor as a task, on a simulated machine. Nothing in it may wait
+/// for a disk: its books should be in memory. `watch` sees it after each event. Ending the task is this machine's
+/// power cut.
+///
+/// # Errors
+/// When its books or catalogue cannot be used.
+pub fn start_simulated(
+    parts: Parts,
+    machine: impl FnOnce(mpsc::Sender<Event>) -> Box<dyn Machine>,
+    watch: impl Fn(&Executor) + Send + 'static,
+) -> Result<(Handle, mpsc::Receiver<ToUplink>, JoinHandle<()>), ExecutorError> {
+    let (events, mut inbox) = mpsc::channel(QUEUE);
+    let (out, to_uplink) = mpsc::channel(QUEUE);
+    let mut executor = Executor::new(parts, machine(events.clone()))?;
+    let task = tokio::spawn(async move {
+        loop {
+            while let Some(word) = executor.next_word() {
+                if out.send(word).await.is_err() {
+                    return;
+                }
+            }
+            let Some(event) = inbox.recv().await else { return };
+            if !executor.take(event) {
+                return;
+            }
+            watch(&executor);
+        }
+    });
+    Ok((Handle(events), to_uplink, task))
+}

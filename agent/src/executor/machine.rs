@@ -1,0 +1,180 @@
+//! What the executor cannot do by itself: tell the time, wait, look, act, and
+//! speak to whoever sits at the computer.
+//!
+//! The executor decides; a [`Machine`] is where its decisions have effects. The
+//! daemon has [`ThisMachine`]; tests and benchmarks have simulated ones.
+
+use super::books::Moment;
+use super::{Event, clocks};
+use crate::action::cage;
+use crate::action::script::{ScriptError, Task};
+use crate::collect::{self, Surroundings};
+use crate::home::Home;
+use crate::notice::Notice;
+use crate::words::Words;
+use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::document::{SectionName, UnixMs};
+use fernwart_protocol::id::{BootId, RunId};
+use fernwart_protocol::script::{Cage, Kept, Manifest, RunReport};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+/// The computer, as the executor needs it. What takes time comes back as an
+/// [`Event`].
+pub trait Machine: Send {
+    /// What time it is, by all clocks.
+    fn moment(&self) -> Moment;
+
+    /// What time it is, by the wall clock.
+    fn now(&self) -> UnixMs;
+
+    /// What can hold a script within its limits here.
+    fn cage(&self, manifest: &Manifest) -> Option<Cage>;
+
+    /// Ends whatever a run has left behind when the agent stopped.
+    fn end(&self, run: &RunId);
+
+    /// Has this happen later.
+    fn later(&self, then: Duration, event: Event);
+
+    /// Looks, and says [`Event::Looked`].
+    fn look(&self, look: Look);
+
+    /// Runs a script, and says [`Event::Output`] and in the end [`Event::Acted`].
+    fn act(&self, act: Act);
+
+    /// Shows something to whoever sits there.
+    fn show(&self, notice: Said);
+}
+
+/// Something to look at now.
+#[derive(Debug)]
+pub struct Look {
+    /// The run.
+    pub run: RunId,
+    /// What to look at; all if none is named.
+    pub sections: Vec<SectionName>,
+    /// What the books and the link know.
+    pub surroundings: Surroundings,
+    /// When it begins.
+    pub started_at: UnixMs,
+}
+
+/// A script to be run now.
+#[derive(Debug)]
+pub struct Act {
+    /// The run.
+    pub run: RunId,
+    pub(super) task: Task,
+    pub(super) surroundings: Surroundings,
+    /// Set to end it.
+    pub(super) cancelled: Arc<AtomicBool>,
+}
+
+impl Act {
+    /// What there is to tell of a script that did its work and wrote nothing:
+    /// for machines that are only simulated.
+    pub fn ends_well(&self, now: UnixMs) -> RunReport {
+        RunReport {
+            v: 1,
+            bundle: self.task.manifest.name.clone(),
+            version: self.task.manifest.version,
+            dry_run: self.task.dry_run,
+            cage: self.task.cage,
+            exit: Some(0),
+            well: true,
+            means: None,
+            signal: None,
+            stopped: None,
+            started_at: now,
+            took_ms: 0,
+            stdout: Kept::default(),
+            stderr: Kept::default(),
+            redacted: 0,
+            before: Some(Vec::new()),
+            after: Some(Vec::new()),
+        }
+    }
+}
+
+/// A notice, and for whom.
+#[derive(Debug)]
+pub struct Said {
+    pub(super) shop: String,
+    pub(super) notice: Notice,
+    pub(super) accounts: Vec<String>,
+    pub(super) language: Language,
+}
+
+/// The computer on which this program runs.
+pub(super) struct ThisMachine {
+    boot: BootId,
+    home: Home,
+    events: mpsc::Sender<Event>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl ThisMachine {
+    /// Must be made on a tokio runtime.
+    pub(super) fn new(home: Home, events: mpsc::Sender<Event>) -> Self {
+        Self { boot: clocks::boot_id(), home, events, runtime: tokio::runtime::Handle::current() }
+    }
+}
+
+impl Machine for ThisMachine {
+    fn moment(&self) -> Moment {
+        clocks::moment(self.boot)
+    }
+
+    fn now(&self) -> UnixMs {
+        crate::now()
+    }
+
+    fn cage(&self, manifest: &Manifest) -> Option<Cage> {
+        cage::for_script(manifest, &self.home.real_path())
+    }
+
+    fn end(&self, run: &RunId) {
+        cage::end(&run.to_string());
+    }
+
+    fn later(&self, then: Duration, event: Event) {
+        let events = self.events.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(then).await;
+            // Fails only once the executor has stopped.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn look(&self, look: Look) {
+        let Look { run, sections, surroundings, started_at } = look;
+        let events = self.events.clone();
+        let looking = move || {
+            let report = collect::look(&sections, &surroundings);
+            // Fails only once the executor has stopped.
+            let _ = events.blocking_send(Event::Looked(run, Box::new(report), started_at));
+        };
+        if let Err(error) = std::thread::Builder::new().name("look".into()).stack_size(512 * 1024).spawn(looking) {
+            warn!(%error, "no thread to look with");
+            let report = Box::new(collect::unable(&error.to_string()));
+            self.later(Duration::ZERO, Event::Looked(run, report, started_at));
+        }
+    }
+
+    fn act(&self, act: Act) {
+        let (run, events) = (act.run, self.events.clone());
+        let acting = move || super::acts::perform(&act, &events);
+        if let Err(error) = std::thread::Builder::new().name("act".into()).stack_size(512 * 1024).spawn(acting) {
+            self.later(Duration::ZERO, Event::Acted(run, Err(ScriptError::Io(error))));
+        }
+    }
+
+    fn show(&self, said: Said) {
+        let Said { shop, notice, accounts, language } = said;
+        self.runtime.spawn_blocking(move || crate::notice::show(&shop, &notice, &accounts, &Words::new(language)));
+    }
+}

@@ -1,0 +1,32 @@
+//! What the executor has to tell the uplink, in order.
+
+use crate::message::ToUplink;
+use fernwart_protocol::id::RunId;
+use std::collections::VecDeque;
+
+/// One word.
+pub(super) enum Word {
+    /// This.
+    Say(ToUplink),
+    /// This run's outcome, read from the books only when its turn comes: a spool
+    /// of many megabytes is never in memory as a whole.
+    Settle(RunId),
+}
+
+/// The words, first in, first out.
+#[derive(Default)]
+pub(super) struct Outbox(VecDeque<Word>);
+
+impl Outbox {
+    pub(super) fn say(&mut self, message: ToUplink) {
+        self.0.push_back(Word::Say(message));
+    }
+
+    pub(super) fn settle(&mut self, run: RunId) {
+        self.0.push_back(Word::Settle(run));
+    }
+
+    pub(super) fn next(&mut self) -> Option<Word> {
+        self.0.pop_front()
+    }
+}

@@ -1,0 +1,163 @@
+//! A hub with thousands of machines beside raw quinn with as many links: memory,
+//! asking them all, and how they come back.
+//!
+//! The machines are a swarm: the agent's own code over real QUIC, what they see
+//! of a computer made up, their books in memory. Everything shares this
+//! computer, so times are of hub, machines and technician together.
+
+use crate::measure::{Paper, Takes, cpu, memory};
+use crate::raw::{self, Raw};
+use crate::runtime;
+use fernwart_certs::invitation::Invitation;
+use fernwart_tests::World;
+use fernwart_tests::swarm::Swarm;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// How long a process rests before it is measured, and how long it is watched.
+const SETTLE: Duration = Duration::from_secs(5);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Takes of each figure.
+const TAKES: usize = 5;
+
+/// Requests under way at once.
+const IN_FLIGHT: usize = 2_000;
+
+/// Handshakes under way at once.
+const AT_ONCE: usize = 32;
+
+/// How long all may take to be linked.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A hub and machines that are linked to it.
+struct Fleet {
+    world: World,
+    swarm: Swarm,
+    _folder: tempfile::TempDir,
+}
+
+impl Fleet {
+    /// Joined, the hub restarted, and nobody linked yet.
+    fn join(runtime: &tokio::runtime::Runtime, n: usize) -> Self {
+        let mut world = World::new();
+        let words = ["Swarm", "--machines", &n.to_string(), "--for", "8h", "--admit-automatically"];
+        let invitation: Invitation = world.invitation(&words).parse().expect("an invitation");
+        let folder = tempfile::tempdir().expect("a folder");
+        let swarm = runtime.block_on(Swarm::join(folder.path(), world.address, &invitation, n));
+        // What joining has cost is not what links cost.
+        world.hub.kill_9();
+        world.restart_hub();
+        std::thread::sleep(Duration::from_secs(2));
+        Self { world, swarm, _folder: folder }
+    }
+
+    /// A technician's command to its end; milliseconds.
+    fn timed(&self, words: &[&str]) -> f64 {
+        let mut command = self.world.command(words);
+        let begun = Instant::now();
+        let output = command.stdin(Stdio::null()).output().expect("started");
+        let took = begun.elapsed().as_secs_f64() * 1000.0;
+        let err = String::from_utf8_lossy(&output.stderr);
+        let summary = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
+        assert!(output.status.code().is_some_and(|code| code < 2), "{words:?}: {:?} {err} {summary}", output.status);
+        took
+    }
+}
+
+/// Prints the table of a fleet of `n`.
+pub(crate) fn fleet(n: usize, paper: &Paper) {
+    let runtime = runtime();
+    let takes = || -> [Takes; 3] { Default::default() };
+    let ([mut raw_memory, mut raw_link, mut raw_echo], [mut memory_each, mut link, mut ping]) = (takes(), takes());
+    let [mut raw_bytes, mut empty, mut full] = takes();
+
+    let mut raw = Raw::start();
+    let pid = raw.server.id();
+    std::thread::sleep(Duration::from_secs(1));
+    let base = memory(pid, "Pss:");
+    let begun = Instant::now();
+    let held = runtime.block_on(raw::swarm(&raw, n));
+    raw_link.0.push(begun.elapsed().as_secs_f64() * 1000.0);
+    std::thread::sleep(SETTLE);
+    raw_memory.0.push((memory(pid, "Pss:") - base) as f64 / n as f64);
+    for _ in 0..TAKES {
+        raw_echo.0.push(raw.fan(IN_FLIGHT, 64, 64));
+    }
+
+    let mut ours = Fleet::join(&runtime, n);
+    let pid = ours.world.hub.pid();
+    let base = memory(pid, "Pss:");
+    let on = runtime.block_on(ours.swarm.switch_on(AT_ONCE, PATIENCE));
+    link.0.push(on.as_secs_f64() * 1000.0);
+    std::thread::sleep(SETTLE);
+    memory_each.0.push((memory(pid, "Pss:") - base) as f64 / n as f64);
+    let before = cpu(pid);
+    std::thread::sleep(MINUTE);
+    let minute = Takes(vec![(cpu(pid) - before).as_secs_f64() * 1000.0]);
+
+    let mut hub_cpu = takes();
+    let many = |what: &[&str], into: &mut Takes, used: &mut Takes| {
+        for _ in 0..TAKES {
+            let before = cpu(pid);
+            into.0.push(ours.timed(what));
+            used.0.push((cpu(pid) - before).as_secs_f64() * 1e6 / n as f64);
+        }
+    };
+    many(&["ping", "all", "-o", "jsonl"], &mut ping, &mut hub_cpu[0]);
+    many(&["diagnose", "all", "--section", "power", "--timeout", "30s", "-o", "jsonl"], &mut empty, &mut hub_cpu[1]);
+    many(&["diagnose", "all", "--timeout", "60s", "-o", "jsonl"], &mut full, &mut hub_cpu[2]);
+    let reply = ours.swarm.report_bytes();
+    for _ in 0..TAKES {
+        raw_bytes.0.push(raw.fan(IN_FLIGHT, 700, reply));
+    }
+    drop(held);
+
+    paper.title(&format!("{n} machines; {} virtual cores for everything", cores()));
+    paper.beside("memory of the hub per link (PSS)", "KiB", &raw_memory, &memory_each, 1.5);
+    paper.beside("all linked, one after another", "ms", &raw_link, &link, 1.5);
+    paper.beside("an echo to each (fernwart ping all)", "ms", &raw_echo, &ping, 1.5);
+    paper.beside("an empty signed order each", "ms", &raw_echo, &empty, 4.0);
+    paper.beside(&format!("a report of {reply} bytes each (diagnose all)"), "ms", &raw_bytes, &full, 5.0);
+    paper.alone("hub without links (PSS)", "KiB", &Takes(vec![base as f64]));
+    paper.alone("hub after all that (PSS)", "KiB", &Takes(vec![memory(pid, "Pss:") as f64]));
+    paper.alone("hub, processor time of an idle minute", "ms", &minute);
+    for (what, used) in ["echo", "empty order", "report"].into_iter().zip(&hub_cpu) {
+        paper.alone(&format!("hub, processor time per {what}"), "us", used);
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Prints how `n` machines come back after the hub was killed.
+pub(crate) fn storm(n: usize, paper: &Paper) {
+    let runtime = runtime();
+    let mut fleet = Fleet::join(&runtime, n);
+    runtime.block_on(fleet.swarm.switch_on(AT_ONCE, PATIENCE));
+    std::thread::sleep(SETTLE);
+    let (mut most, mut all) = (Takes::default(), Takes::default());
+    for _ in 0..3 {
+        fleet.world.hub.kill_9();
+        fleet.swarm.begin_return();
+        let begun = Instant::now();
+        fleet.world.restart_hub();
+        runtime.block_on(async {
+            fleet.swarm.wait_back(n * 99 / 100, PATIENCE).await;
+            most.0.push(begun.elapsed().as_secs_f64() * 1000.0);
+            fleet.swarm.wait_back(n, PATIENCE).await;
+            all.0.push(begun.elapsed().as_secs_f64() * 1000.0);
+        });
+    }
+    paper.title(&format!("{n} machines linked, hub killed and started; {} virtual cores", cores()));
+    paper.alone("99 of 100 are back after", "ms", &most);
+    paper.alone("all are back after", "ms", &all);
+    paper.alone("hub, peak resident memory", "KiB", &Takes(vec![peak(fleet.world.hub.pid()) as f64]));
+}
+
+fn peak(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("readable");
+    let line = text.lines().find(|line| line.starts_with("VmHWM:")).expect("the field");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}

@@ -1,0 +1,100 @@
+//! Reading what processes cost, and writing it down.
+
+use std::time::Duration;
+
+/// A field of a process's memory, KiB.
+pub(crate) fn memory(pid: u32, field: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("readable");
+    let line = text.lines().find(|line| line.starts_with(field)).expect("the field");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// Processor time of all threads so far, from the scheduler's own count.
+pub(crate) fn cpu(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("tasks");
+    let nanos = tasks.flatten().filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// Several takes of one figure.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Takes(pub(crate) Vec<f64>);
+
+impl Takes {
+    fn sorted(&self) -> Vec<f64> {
+        let mut takes = self.0.clone();
+        takes.sort_by(f64::total_cmp);
+        takes
+    }
+
+    /// The one in the middle.
+    pub(crate) fn median(&self) -> f64 {
+        let takes = self.sorted();
+        takes.get(takes.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// The least and the most.
+    pub(crate) fn spread(&self) -> (f64, f64) {
+        let takes = self.sorted();
+        (takes.first().copied().unwrap_or_default(), takes.last().copied().unwrap_or_default())
+    }
+}
+
+/// Where results are written: a table, or JSON lines.
+pub(crate) struct Paper {
+    pub(crate) json: bool,
+}
+
+impl Paper {
+    /// What the rows that follow are about.
+    pub(crate) fn title(&self, text: &str) {
+        if !self.json {
+            println!("\n{text}");
+            println!("{:<46} {:>22} {:>22} {:>7} {:>6}", "", "raw quinn", "fernwart", "ratio", "aim");
+        }
+    }
+
+    /// Ours beside raw quinn's.
+    pub(crate) fn beside(&self, what: &str, unit: &str, raw: &Takes, ours: &Takes, aim: f64) {
+        let ratio = ours.median() / raw.median();
+        if self.json {
+            let (r, o) = (raw.spread(), ours.spread());
+            println!(
+                "{}",
+                serde_json::json!({"v": 1, "type": "ratio", "what": what, "unit": unit, "ratio": ratio, "aim": aim,
+                    "raw": {"median": raw.median(), "least": r.0, "most": r.1, "takes": raw.0.len()},
+                    "ours": {"median": ours.median(), "least": o.0, "most": o.1, "takes": ours.0.len()}})
+            );
+        } else {
+            let what = format!("{what}, {unit}");
+            println!("{what:<46} {:>22} {:>22} {ratio:>7.2} {aim:>6.1}", told(raw), told(ours));
+        }
+    }
+
+    /// A figure of ours alone.
+    pub(crate) fn alone(&self, what: &str, unit: &str, ours: &Takes) {
+        if self.json {
+            let (least, most) = ours.spread();
+            println!(
+                "{}",
+                serde_json::json!({"v": 1, "type": "figure", "what": what, "unit": unit, "median": ours.median(),
+                    "least": least, "most": most, "takes": ours.0.len()})
+            );
+        } else {
+            let what = format!("{what}, {unit}");
+            println!("{what:<46} {:>22} {:>22}", "", told(ours));
+        }
+    }
+}
+
+fn told(takes: &Takes) -> String {
+    let (least, most) = takes.spread();
+    if takes.0.len() < 2 {
+        format!("{:.1}", takes.median())
+    } else {
+        format!("{:.1} ({least:.1}-{most:.1})", takes.median())
+    }
+}

@@ -1,0 +1,42 @@
+//! A disk in memory, which outlives its machine's power.
+
+use fernwart_agent::executor::books::{BooksError, Changes, Memory, Row, Table, Tables};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// The disk. Clones are the same disk.
+#[derive(Debug, Clone, Default)]
+pub struct Disk(Arc<Mutex<Memory>>);
+
+impl Disk {
+    fn tables(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Tables for Disk {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        self.tables().get(table, key)
+    }
+
+    fn each(
+        &self,
+        table: Table,
+        from: &[u8],
+        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), BooksError> {
+        self.tables().each(table, from, show)
+    }
+
+    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+        self.tables().last(table)
+    }
+
+    fn count(&self, table: Table) -> Result<u64, BooksError> {
+        self.tables().count(table)
+    }
+
+    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+        self.tables().commit(changes)
+    }
+}

@@ -1,0 +1,82 @@
+//! What simulated machines see: this computer, looked at once, as it might look
+//! elsewhere. Reports are 8 to 30 KiB packed, as those of real machines with a
+//! few hundred processes and logs.
+
+use super::chance::Chance;
+use fernwart_agent::collect::{self, Surroundings};
+use fernwart_protocol::diagnosis::{Answer, Report};
+use fernwart_protocol::document::{SectionName, UnixMs};
+use serde_json::Value;
+
+/// Different computers.
+const KINDS: u64 = 64;
+
+/// Reports to choose from.
+pub struct Facts(Vec<Report>);
+
+impl Facts {
+    /// Looks at this computer once and varies what is seen.
+    pub fn record() -> Self {
+        let seen = collect::look(&[], &Surroundings::default());
+        Self((0..KINDS).map(|kind| varied(&seen, &mut Chance::new(kind))).collect())
+    }
+
+    /// Bytes of a report as it travels, on average.
+    pub fn packed_bytes(&self) -> usize {
+        let all = self.0.iter().map(|report| report.pack().map_or(0, |packed| packed.len()));
+        all.sum::<usize>() / self.0.len().max(1)
+    }
+
+    /// What a machine of this seed sees now of these sections.
+    pub fn report(&self, seed: u64, sections: &[SectionName], now: UnixMs) -> Report {
+        let kind = Chance::new(seed).below(KINDS);
+        let known = &self.0[kind as usize];
+        if sections.is_empty() {
+            return Report { taken_at: now, ..known.clone() };
+        }
+        let wanted = known.sections.iter().filter(|(name, _)| sections.contains(name));
+        let sections = wanted.map(|(name, section)| (*name, section.clone())).collect();
+        Report { v: known.v, taken_at: now, took_ms: known.took_ms, sections, checks: 0, findings: Vec::new() }
+    }
+}
+
+fn varied(seen: &Report, chance: &mut Chance) -> Report {
+    let mut report = seen.clone();
+    for section in report.sections.values_mut() {
+        if let Answer::Facts(facts) = &mut section.answer {
+            vary(facts, chance);
+        }
+    }
+    report
+}
+
+/// Numbers move by a tenth; lists grow to what a busy machine has.
+fn vary(value: &mut Value, chance: &mut Chance) {
+    match value {
+        Value::Number(number) => {
+            if let Some(whole) = number.as_u64().filter(|whole| *whole > 10) {
+                *value = (whole - whole / 20 + chance.below(whole / 10 + 1)).into();
+            }
+        }
+        Value::Array(items) => {
+            if items.len() > 2 && items.iter().all(Value::is_object) {
+                let more = chance.below(3 * items.len() as u64);
+                for index in 0..more as usize {
+                    items.push(items[index % items.len()].clone());
+                }
+            }
+            items.iter_mut().for_each(|item| vary(item, chance));
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                match field {
+                    Value::String(text) if name == "text" || name == "command" => {
+                        text.push_str(&format!(" {:016x}", chance.next()));
+                    }
+                    _ => vary(field, chance),
+                }
+            }
+        }
+        Value::String(_) | Value::Bool(_) | Value::Null => {}
+    }
+}

@@ -1,0 +1,74 @@
+//! A computer that is made up: its clocks are this one's, it sees recorded
+//! facts, and a script there ends at once.
+
+use super::facts::Facts;
+use fernwart_agent::executor::books::Moment;
+use fernwart_agent::executor::{Act, Event, Look, Machine, Said};
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::{BootId, RunId};
+use fernwart_protocol::script::{Cage, Manifest};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// The computer.
+pub struct Simulated {
+    events: mpsc::Sender<Event>,
+    facts: Arc<Facts>,
+    seed: u64,
+    looks: AtomicU64,
+}
+
+impl Simulated {
+    /// One that sees these facts, varied by its seed.
+    pub fn new(events: mpsc::Sender<Event>, facts: Arc<Facts>, seed: u64) -> Self {
+        Self { events, facts, seed, looks: AtomicU64::new(0) }
+    }
+
+    fn say(&self, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            // Fails only once the machine is switched off.
+            let _ = events.send(event).await;
+        });
+    }
+}
+
+impl Machine for Simulated {
+    fn moment(&self) -> Moment {
+        let now = self.now();
+        Moment { now, since_boot_ms: u64::try_from(now).unwrap_or_default(), boot: BootId::from_bytes([7; 16]) }
+    }
+
+    fn now(&self) -> UnixMs {
+        fernwart_agent::now()
+    }
+
+    fn cage(&self, _: &Manifest) -> Option<Cage> {
+        Some(Cage::Namespaces)
+    }
+
+    fn end(&self, _: &RunId) {}
+
+    fn later(&self, then: Duration, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(then).await;
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn look(&self, look: Look) {
+        let nth = self.looks.fetch_add(1, Ordering::Relaxed);
+        let report = self.facts.report(self.seed.wrapping_add(nth << 32), &look.sections, self.now());
+        self.say(Event::Looked(look.run, Box::new(report), look.started_at));
+    }
+
+    fn act(&self, act: Act) {
+        let report = act.ends_well(self.now());
+        self.say(Event::Acted(act.run, Ok(Box::new(report))));
+    }
+
+    fn show(&self, _: Said) {}
+}

@@ -1,0 +1,304 @@
+//! Thousands of machines in one process: the agent's own uplink, gate, journal
+//! and settling over real QUIC with real certificates. Only what they see of a
+//! computer is made up, and their books are in memory.
+//!
+//! They join by one invitation for many, share a few UDP sockets, and can be
+//! switched off and on. Needs a tokio runtime.
+
+mod chance;
+mod disk;
+mod facts;
+mod machine;
+
+pub use chance::Chance;
+pub use disk::Disk;
+pub use facts::Facts;
+pub use machine::Simulated;
+
+use fernwart_agent::enroll::{self, Accepted, Keys};
+use fernwart_agent::executor::books::{Books, Tables};
+use fernwart_agent::executor::{self, Executor};
+use fernwart_agent::home::{Enrollment, Home};
+use fernwart_agent::uplink::{self, Uplink};
+use fernwart_certs::catalogue::Trusted;
+use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
+use fernwart_certs::invitation::Invitation;
+use fernwart_protocol::id::MachineId;
+use fernwart_protocol::link::Dialer;
+use fernwart_protocol::text::Text;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// UDP sockets of a swarm: one carries a few hundred links.
+const SOCKETS: usize = 16;
+
+/// Machines that join at once.
+const JOINING: usize = 32;
+
+/// The owner's rules of every simulated machine: approved repairs at any time.
+const POLICY: &str = include_str!("policy.toml");
+
+/// Many machines.
+pub struct Swarm {
+    members: Vec<Member>,
+    sockets: Vec<Dialer>,
+    around: Around,
+}
+
+/// What all machines of a swarm have in common.
+#[derive(Clone)]
+struct Around {
+    /// A folder with the owner's rules and scripts; the same for all.
+    home: Home,
+    facts: Arc<Facts>,
+    links: Arc<Links>,
+    seed: u64,
+}
+
+/// Who is linked, and who has come back.
+#[derive(Default)]
+struct Links {
+    linked: AtomicUsize,
+    /// Counts what [`Swarm::begin_return`] has begun.
+    returns: AtomicU64,
+    back: AtomicUsize,
+}
+
+/// One machine: what it keeps when it is switched off.
+struct Member {
+    enrollment: Enrollment,
+    evidence: Arc<SigningKey>,
+    sealing: Arc<SealingKey>,
+    identity: TlsIdentity,
+    disk: Disk,
+    life: Option<Life>,
+}
+
+/// A machine that is switched on.
+struct Life {
+    stop: CancellationToken,
+    uplink: JoinHandle<()>,
+    executor: JoinHandle<()>,
+    presence: Arc<Presence>,
+}
+
+/// Whether one machine is linked, and whether it was counted as one that is back.
+#[derive(Default)]
+struct Presence {
+    linked: AtomicBool,
+    came_back: AtomicU64,
+    links: Arc<Links>,
+}
+
+impl Presence {
+    fn set(&self, linked: bool) {
+        if self.linked.swap(linked, Ordering::AcqRel) == linked {
+            return;
+        }
+        if !linked {
+            self.links.linked.fetch_sub(1, Ordering::AcqRel);
+            return;
+        }
+        self.links.linked.fetch_add(1, Ordering::AcqRel);
+        let returns = self.links.returns.load(Ordering::Acquire);
+        if self.came_back.swap(returns, Ordering::AcqRel) != returns {
+            self.links.back.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Swarm {
+    /// Joins `count` machines through the enrollment door. The folder is theirs
+    /// in common.
+    ///
+    /// # Panics
+    /// When the hub does not take one in.
+    pub async fn join(folder: &std::path::Path, hub: SocketAddr, invitation: &Invitation, count: usize) -> Self {
+        let home = Home::at(folder);
+        home.create().expect("a folder");
+        std::fs::write(home.policy(), POLICY).expect("written");
+        let around = Around { home, facts: Arc::new(Facts::record()), links: Arc::default(), seed: 1 };
+        let sockets = (0..SOCKETS).map(|_| Dialer::for_many(hub).expect("a socket")).collect();
+        let mut swarm = Self { members: Vec::with_capacity(count), sockets, around };
+        let invitation = Arc::new(invitation.clone());
+        let mut joining = JoinSet::new();
+        let mut trusted: Option<Trusted> = None;
+        let mut begun = 0;
+        while swarm.members.len() < count {
+            while joining.len() < JOINING && begun < count {
+                let invitation = invitation.clone();
+                begun += 1;
+                let name = Text::clipped(&format!("swarm-{begun}"));
+                joining.spawn(async move {
+                    let keys = Keys::generate().expect("keys");
+                    let accepted = enroll::knock(&keys, &invitation, name).await.expect("taken in");
+                    (keys, accepted)
+                });
+            }
+            let (keys, accepted) = joining.join_next().await.expect("one").expect("joined");
+            if trusted.is_none() {
+                // All are offered the same; one verifies it for all.
+                trusted = Some(enroll::believe(&invitation, &accepted.files).await.expect("approved").0);
+            }
+            swarm.members.push(Member::new(keys, accepted, trusted.as_ref().expect("just believed")));
+        }
+        swarm
+    }
+
+    /// How many machines there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// How many are linked now.
+    pub fn linked(&self) -> usize {
+        self.around.links.linked.load(Ordering::Acquire)
+    }
+
+    /// From here on it is counted who comes back.
+    pub fn begin_return(&self) {
+        self.around.links.returns.fetch_add(1, Ordering::AcqRel);
+        self.around.links.back.store(0, Ordering::Release);
+    }
+
+    /// Waits until so many have come back; how long it took.
+    ///
+    /// # Panics
+    /// When they have not within `patience`.
+    pub async fn wait_back(&self, count: usize, patience: Duration) -> Duration {
+        let begun = Instant::now();
+        let back = || self.around.links.back.load(Ordering::Acquire);
+        while back() < count {
+            assert!(begun.elapsed() < patience, "{} of {count} back within {patience:?}", back());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        begun.elapsed()
+    }
+
+    /// Bytes of a report as it travels, on average.
+    pub fn report_bytes(&self) -> usize {
+        self.around.facts.packed_bytes()
+    }
+
+    /// Who they are.
+    pub fn machines(&self) -> impl Iterator<Item = MachineId> + '_ {
+        self.members.iter().map(|member| member.enrollment.machine)
+    }
+
+    /// Switches on all that are off, at most so many handshakes at once; how long
+    /// until all are linked.
+    ///
+    /// # Panics
+    /// When they are not within `patience`.
+    pub async fn switch_on(&mut self, at_once: usize, patience: Duration) -> Duration {
+        let begun = Instant::now();
+        let mut on = self.members.iter().filter(|member| member.life.is_some()).count();
+        for (index, member) in self.members.iter_mut().enumerate() {
+            if member.life.is_some() {
+                continue;
+            }
+            let socket = self.sockets[index % self.sockets.len()].clone();
+            member.switch_on(index, &self.around, socket);
+            on += 1;
+            while on.saturating_sub(self.around.links.linked.load(Ordering::Acquire)) > at_once {
+                assert!(
+                    begun.elapsed() < patience,
+                    "{} of {on} linked",
+                    self.around.links.linked.load(Ordering::Acquire)
+                );
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        self.wait_linked(on, patience.saturating_sub(begun.elapsed())).await;
+        begun.elapsed()
+    }
+
+    /// Waits until so many are linked; how long it took.
+    ///
+    /// # Panics
+    /// When they are not within `patience`.
+    pub async fn wait_linked(&self, count: usize, patience: Duration) -> Duration {
+        let begun = Instant::now();
+        while self.linked() < count {
+            assert!(begun.elapsed() < patience, "{} of {count} linked within {patience:?}", self.linked());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        begun.elapsed()
+    }
+
+    /// Cuts the power of one machine. Its books stay.
+    pub fn switch_off(&mut self, index: usize) {
+        if let Some(life) = self.members[index].life.take() {
+            life.uplink.abort();
+            life.executor.abort();
+            life.presence.set(false);
+        }
+    }
+
+    /// Stops all machines in order.
+    pub async fn stop(&mut self) {
+        for member in &mut self.members {
+            if let Some(life) = member.life.take() {
+                life.stop.cancel();
+                let _ = life.uplink.await;
+                life.executor.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        for index in 0..self.members.len() {
+            self.switch_off(index);
+        }
+    }
+}
+
+impl Member {
+    fn new(keys: Keys, accepted: Accepted, trusted: &Trusted) -> Self {
+        let Keys { evidence, sealing, mut identity } = keys;
+        let Accepted { enrollment, chain, .. } = accepted;
+        identity.chain = chain;
+        let disk = Disk::default();
+        let mut books = Books::over(Box::new(disk.clone()) as Box<dyn Tables>).expect("empty books");
+        enroll::begin(&mut books, &enrollment, trusted).expect("begun");
+        Self { enrollment, evidence: Arc::new(evidence), sealing: Arc::new(sealing), identity, disk, life: None }
+    }
+
+    fn switch_on(&mut self, index: usize, around: &Around, socket: Dialer) {
+        let parts = executor::Parts {
+            home: around.home.clone(),
+            enrollment: self.enrollment.clone(),
+            evidence: self.evidence.clone(),
+            sealing: self.sealing.clone(),
+            books: Books::over(Box::new(self.disk.clone())).expect("books"),
+        };
+        let presence = Arc::new(Presence { links: around.links.clone(), ..Presence::default() });
+        let (facts, seed) = (around.facts.clone(), around.seed.wrapping_add(index as u64));
+        let seen = presence.clone();
+        let watch = move |executor: &Executor| seen.set(executor.is_linked());
+        let machine = |events| Box::new(Simulated::new(events, facts, seed)) as Box<dyn executor::Machine>;
+        let (handle, words, task) = executor::start_simulated(parts, machine, watch).expect("an executor");
+        let stop = CancellationToken::new();
+        let uplink = Uplink::new(uplink::Parts {
+            machine: self.enrollment.machine,
+            identity: self.identity.clone(),
+            identity_file: None,
+            executor: handle,
+            from_executor: words,
+            dialer: Some(socket),
+            stop: stop.clone(),
+        });
+        self.life = Some(Life { stop, uplink: tokio::spawn(uplink.run()), executor: task, presence });
+    }
+}
