@@ -36,7 +36,7 @@ impl Facts {
         }
         let wanted = known.sections.iter().filter(|(name, _)| sections.contains(name));
         let sections = wanted.map(|(name, section)| (*name, section.clone())).collect();
-        Report { v: known.v, taken_at: now, took_ms: known.took_ms, sections, checks: 0, findings: Vec::new() }
+        Report { v: known.v, taken_at: now, took_ms: known.took_ms, sections, checks: 1, findings: Vec::new() }
     }
 }
 

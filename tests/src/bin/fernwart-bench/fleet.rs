@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// How long a process rests before it is measured, and how long it is watched.
 const SETTLE: Duration = Duration::from_secs(5);
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_secs(10);
 
 /// Takes of each figure.
 const TAKES: usize = 5;
