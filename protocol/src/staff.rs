@@ -8,7 +8,7 @@ use crate::code::{Denial, Refusal};
 use crate::document::{Envelope, Outcome, UnixMs};
 use crate::enroll::Newcomer;
 use crate::id::{CustomerId, Digest, JobId, KeyId, MachineId, PublicKey, RunId, TokenId};
-use crate::limits::{BLOB_BYTES, METADATA_BYTES, ORDERS_PER_FRAME, REPORT_BYTES, ROWS_PER_FRAME};
+use crate::limits::{BLOB_BYTES, JOB_MACHINES, METADATA_BYTES, ORDERS_PER_FRAME, REPORT_BYTES, ROWS_PER_FRAME};
 use crate::text::{Blob, List, MachineName, Text};
 use crate::to_agent::CatalogueFile;
 use crate::to_hub::Note;
@@ -43,7 +43,7 @@ pub enum Request {
     /// Put machines into a group, or take them out.
     Group(Text<63>, List<MachineId, 4096>, Membership),
     /// Echo over the links of these machines: `Pong` replies.
-    Ping(List<MachineId, ROWS_PER_FRAME>, u32),
+    Ping(List<MachineId, JOB_MACHINES>, u32),
     /// A job: `Orders` frames follow until the client ends its side.
     Submit(JobHead),
     /// Watch a job from its beginning.

@@ -166,7 +166,10 @@ impl Executor {
         })?;
         self.waits.remove(&order.run);
         self.under_way.insert(order.run, (permit.rule(), policy));
-        self.tell_watchers(order.run, Delivered::State(RunState::Started));
+        // A look is over before anybody could do anything with that.
+        if matches!(order.action, Action::Script { .. }) {
+            self.tell_watchers(order.run, Delivered::State(RunState::Started));
+        }
         match permit.spend() {
             Permitted::Diagnose(sections) => {
                 self.to_look.push_back((order.run, sections));

@@ -13,19 +13,16 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{KeepSealedTo, NoteJournal, Seen, SetTlsKey};
+use fernwart_store::{KeepSealedTo, NoteJournal, Records, Seen, SetTlsKey};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tracing::{debug, info, warn};
 
 /// Serves a machine until its link ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_key: Digest, until: UnixMs) {
-    match welcome(shared, &link, id, tls_key).await {
-        Ok(()) => {}
-        Err(why) => {
-            info!(machine = %id, ?why, "a machine is not let in");
-            return link.close(why);
-        }
+    if !is_ours(shared, &id, tls_key) {
+        info!(machine = %id, address = %link.remote_address(), "a machine is not let in");
+        return link.close(Goodbye::Revoked);
     }
     let result = converse(shared, &link, id, until).await;
     shared.presence.machine_left(&id, &link);
@@ -41,15 +38,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
 }
 
 /// Whether this machine, with this key, is still one of ours.
-async fn welcome(shared: &Shared, link: &Link, id: MachineId, tls_key: Digest) -> Result<(), Goodbye> {
-    match shared.store.machine(&id).await {
-        Ok(Some(machine)) if machine.standing == Standing::Admitted && machine.tls_key == tls_key => Ok(()),
-        Ok(_) => Err(Goodbye::Revoked),
-        Err(error) => {
-            warn!(%error, address = %link.remote_address(), "the store cannot say who a machine is");
-            Err(Goodbye::Overloaded)
-        }
-    }
+fn is_ours(shared: &Shared, id: &MachineId, tls_key: Digest) -> bool {
+    let machine = shared.store.machine(id);
+    machine.is_some_and(|machine| machine.standing == Standing::Admitted && machine.tls_key == tls_key)
 }
 
 async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixMs) -> Result<(), FrameError> {
@@ -62,8 +53,8 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
             return Err(FrameError::Cut);
         }
     };
-    let known = shared.store.journal(&id).await.ok().flatten().filter(|(seq, _)| *seq > 0);
-    let Some(send) = greet(shared, send, id, &hello, known.as_ref()).await? else {
+    let Some(records) = shared.store.records(&id) else { return Err(FrameError::Cut) };
+    let Some(send) = greet(shared, send, &hello, &records).await? else {
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
@@ -76,17 +67,15 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
     if let Some(catalogue) = shared.published.catalogue() {
         linked.say(&Control::CatalogueChanged { timestamp: catalogue.versions.timestamp }).await;
     }
-    if let Ok(Some(machine)) = shared.store.machine(&id).await
-        && machine.standing != Standing::Admitted
-    {
+    if shared.store.machine(&id).is_none_or(|machine| machine.standing != Standing::Admitted) {
         link.close(Goodbye::Revoked);
         return Ok(());
     }
-    note_arrival(shared, link, id, &hello, &about, known.as_ref()).await;
+    note_arrival(shared, link, id, &hello, &about, &records).await;
     shared.deliveries.spawn(staff_jobs::catch_up(shared.clone(), id));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
 
-    let words = listen(shared, id, receive, &about, known);
+    let words = listen(shared, id, receive, &about, records);
     tokio::pin!(words);
     loop {
         tokio::select! {
@@ -118,21 +107,18 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
 async fn greet(
     shared: &Shared,
     mut send: Sender,
-    id: MachineId,
     hello: &Hello,
-    journal: Option<&(u64, String)>,
+    records: &Records,
 ) -> Result<Option<Sender>, FrameError> {
     if hello.settle().is_err() {
         send.send(&Control::Denied(Denial::Incompatible)).await?;
         send.delivered().await;
         return Ok(None);
     }
-    let mut ours = our_hello(shared);
-    if let Ok(Some((seq, head))) = shared.store.chain(&id).await {
-        ours = ours.with(tag::CHAIN_SEQ, &seq.to_le_bytes()).with(tag::CHAIN_HEAD, head.as_bytes());
-    }
-    if let Some((seq, _)) = journal {
-        ours = ours.with(tag::JOURNAL_SEQ, &seq.to_le_bytes());
+    let (seq, head) = (records.chain_seq, records.chain_head);
+    let mut ours = our_hello(shared).with(tag::CHAIN_SEQ, &seq.to_le_bytes()).with(tag::CHAIN_HEAD, head.as_bytes());
+    if records.journal_seq > 0 {
+        ours = ours.with(tag::JOURNAL_SEQ, &records.journal_seq.to_le_bytes());
     }
     send.send(&Control::Hello(ours)).await?;
     Ok(Some(send))
@@ -160,28 +146,20 @@ pub(crate) fn our_hello(shared: &Shared) -> Hello {
     Hello::new(&numbers)
 }
 
-async fn note_arrival(
-    shared: &Shared,
-    link: &Link,
-    id: MachineId,
-    hello: &Hello,
-    about: &About,
-    journal: Option<&(u64, String)>,
-) {
-    if let Ok(Some((seq, head))) = shared.store.chain(&id).await
-        && (about.chain_seq > seq || (about.chain_seq == seq && about.chain_head != head))
-    {
-        warn!(machine = %id, machine_has = about.chain_seq, hub_has = seq,
+async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello, about: &About, records: &Records) {
+    let hub_has = records.chain_seq;
+    if about.chain_seq > hub_has || (about.chain_seq == hub_has && about.chain_head != records.chain_head) {
+        warn!(machine = %id, machine_has = about.chain_seq, hub_has,
             "this machine holds other receipts than this hub: the hub was restored from a backup, or one of them was altered");
     }
     let seq = about.journal_seq;
-    match journal {
-        Some((known, _)) if seq < *known => {
+    match records.journal_seq {
+        0 => note_journal(shared, id, about, None).await,
+        known if seq < known => {
             note_journal(shared, id, about, Some(format!("its journal went back from entry {known} to {seq}"))).await;
         }
         // It shows the entry that is known; that decides.
-        Some(_) => {}
-        None => note_journal(shared, id, about, None).await,
+        _ => {}
     }
     let agent = Text::clipped(&hello.program().unwrap_or_default());
     let address = Text::clipped(&link.remote_address().to_string());
@@ -197,8 +175,9 @@ async fn listen(
     id: MachineId,
     mut receive: Receiver,
     about: &About,
-    mut journal: Option<(u64, String)>,
+    records: Records,
 ) -> Result<(), FrameError> {
+    let mut journal = records.journal_head.map(|head| (records.journal_seq, head));
     while let Some(word) = receive.next::<to_hub::Control>().await? {
         match word {
             to_hub::Control::Following(versions) => debug!(?versions, "a machine follows"),
@@ -214,7 +193,7 @@ async fn listen(
             to_hub::Control::Journal(seq, hash) => {
                 // Held once against what the machine said before this link.
                 let Some((_, head)) = journal.take_if(|(known, _)| *known == seq) else { continue };
-                let rewritten = head != hash.to_string();
+                let rewritten = head != hash;
                 let alarm = rewritten.then(|| format!("its journal was rewritten before entry {seq}"));
                 note_journal(shared, id, about, alarm).await;
             }

@@ -136,8 +136,7 @@ pub(crate) async fn store(
     settle: Settle,
     origin: Origin,
 ) -> Result<(Envelope, PublicKey), Denial> {
-    let known =
-        shared.store.machine(&machine).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchMachine)?;
+    let known = shared.store.machine(&machine).ok_or(Denial::NoSuchMachine)?;
     let receipt: Receipt = envelope::open(&settle.receipt, &known.evidence_key).map_err(|_| Denial::NotUnderstood)?;
     let order = Order::from_bytes(settle.order.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;
     // A technician who has left has given orders before: what is known is settled.
@@ -171,7 +170,7 @@ pub(crate) async fn store(
     };
     let settled = shared
         .store
-        .write(fernwart_store::Settle {
+        .settle(fernwart_store::Settle {
             run: receipt.run,
             machine,
             order: settle.order,

@@ -148,8 +148,8 @@ async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) 
 }
 
 /// The machine a claim is about, once it has shown to be itself.
-async fn claimant(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<fernwart_fleet::Machine, Denial> {
-    let machine = shared.store.machine(&claim.machine).await.map_err(|error| shared.denial(&error))?;
+fn claimant(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Arc<fernwart_fleet::Machine>, Denial> {
+    let machine = shared.store.machine(&claim.machine);
     let machine = machine.ok_or(Denial::MachineUnknown)?;
     if !check_claim(claim, binding, &machine.evidence_key) {
         return Err(Denial::KeysRefused);
@@ -168,7 +168,7 @@ async fn collect(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<O
     loop {
         // Listening before looking: an admission in between is not missed.
         let admitted = shared.admitted.notified();
-        let machine = claimant(shared, binding, claim).await?;
+        let machine = claimant(shared, binding, claim)?;
         if machine.standing == Standing::Admitted {
             if machine.tls_key != sha256(claim.tls_key.as_bytes()) {
                 warn!(machine = %machine.id, "a machine claims a certificate for another key than it joined with");
@@ -184,7 +184,7 @@ async fn collect(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<O
 
 /// A machine whose certificate has run out.
 async fn come_back(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
-    let machine = claimant(shared, binding, claim).await?;
+    let machine = claimant(shared, binding, claim)?;
     if machine.standing != Standing::Admitted {
         return Ok(None);
     }

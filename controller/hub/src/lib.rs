@@ -221,7 +221,7 @@ impl Shared {
     /// Rings at every place a machine was last linked from: those that are
     /// idle would notice a restarted hub late.
     async fn ring_all(&self) {
-        let machines = self.store.machines(Standing::Admitted).await.unwrap_or_default();
+        let machines = self.store.machines(Standing::Admitted);
         for (rung, machine) in machines.iter().enumerate() {
             if let Ok(address) = machine.address.as_raw().parse() {
                 self.listener.ring(address);

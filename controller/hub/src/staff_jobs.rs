@@ -22,7 +22,7 @@ use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
 use fernwart_store::{NewJob, NewRun, Offer, SetState, Undelivered};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -100,7 +100,7 @@ pub(crate) async fn submit(
     if envelopes.len() != head.orders as usize {
         return Ok(Err(Denial::NotUnderstood));
     }
-    let mut parcels = match parcels(shared, caller, envelopes).await {
+    let mut parcels = match parcels(shared, caller, envelopes) {
         Ok(parcels) => parcels,
         Err(denial) => return Ok(Err(denial)),
     };
@@ -182,9 +182,7 @@ pub(crate) async fn submit(
 }
 
 /// Orders of the caller's own key, each for a machine within reach.
-async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result<Vec<Parcel>, Denial> {
-    let machines = shared.store.machines(Standing::Admitted).await.map_err(|error| shared.denial(&error))?;
-    let known: HashMap<MachineId, Machine> = machines.into_iter().map(|machine| (machine.id, machine)).collect();
+fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result<Vec<Parcel>, Denial> {
     let mut parcels = Vec::with_capacity(envelopes.len());
     let mut seen = HashSet::new();
     let mut judged: Vec<Action> = Vec::new();
@@ -201,7 +199,8 @@ async fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> 
             fits_script(shared, &order)?;
             judged.push(order.action.clone());
         }
-        if !known.get(&order.machine).is_some_and(|machine| caller.reaches(machine)) {
+        let machine = shared.store.machine(&order.machine);
+        if !machine.is_some_and(|machine| machine.standing == Standing::Admitted && caller.reaches(&machine)) {
             return Err(Denial::NoSuchMachine);
         }
         parcels.push(Parcel { order, envelope, state: RunState::Queued, cancel: None });
@@ -326,6 +325,9 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
                     has_begun.store(true, Ordering::Relaxed);
                     begun.notify_one();
                     tell(news, order, News::Started).await;
+                    if !acts {
+                        return;
+                    }
                     // Not worth waiting for the disk: a restart would find "offered".
                     shared.clone().tasks.spawn(async move {
                         let _ = shared.store.write(SetState { run, state: RunState::Running, refusal: None }).await;
@@ -384,10 +386,10 @@ async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lost, news: m
 }
 
 async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Option<Refusal>) -> News {
-    match (state, shared.store.machine(&order.machine).await) {
+    match (state, shared.store.machine(&order.machine)) {
         (RunState::Refused, _) => refusal.map_or(News::NoAnswer, News::Refused),
         (RunState::Cancelled, _) => News::Cancelled,
-        (RunState::Settled, Ok(Some(machine))) => settled_news(shared, order.run, &machine).await,
+        (RunState::Settled, Some(machine)) => settled_news(shared, order.run, &machine).await,
         _ => News::NoAnswer,
     }
 }
@@ -418,7 +420,7 @@ pub(crate) async fn watch(
             if !told.insert(run.id) {
                 continue;
             }
-            let Ok(Some(machine)) = shared.store.machine(&run.machine).await else { continue };
+            let Some(machine) = shared.store.machine(&run.machine) else { continue };
             if !caller.reaches(&machine) {
                 continue;
             }

@@ -108,13 +108,14 @@ async fn ask(
     let submitted = tokio::time::timeout_at(deadline, session.submit(head, &envelopes)).await;
     let mut stream = submitted.map_err(|_| silent())??;
     let progress = progress(selected.len());
+    let by_id: HashMap<MachineId, &MachineRow> = selected.iter().map(|row| (row.id, row)).collect();
     let mut answers = Vec::with_capacity(selected.len());
     loop {
         // A machine that has not answered by then has not answered in time.
         let Ok(next) = tokio::time::timeout_at(deadline, news(&mut stream, &orders)).await else { break };
         let Some(answered) = next? else { break };
         progress.inc(1);
-        if let Some(row) = selected.iter().find(|row| row.id == answered.machine)
+        if let Some(row) = by_id.get(&answered.machine)
             && command.output == Shape::Jsonl
         {
             progress.suspend(|| say(&(json_text(&result_line(row, &answered.answer)) + "\n")))?;

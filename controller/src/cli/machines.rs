@@ -8,9 +8,11 @@ use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::{Answer, Language, Report};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::id::{CustomerId, MachineId};
+use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
 use fernwart_protocol::text::{List, MachineName, Text, escaped};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// List machines.
@@ -172,17 +174,18 @@ pub(crate) fn ping(command: &Ping, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         let machines = select(&target, &session.machines().await?)?;
         let wait_ms = u32::try_from(command.timeout.as_millis()).unwrap_or(u32::MAX);
-        let mut answers = Vec::new();
-        for chunk in machines.chunks(fernwart_protocol::limits::ROWS_PER_FRAME) {
+        let mut answers: HashMap<MachineId, Option<u32>> = HashMap::with_capacity(machines.len());
+        for chunk in machines.chunks(JOB_MACHINES) {
             let ids: Vec<_> = chunk.iter().map(|row| row.id).collect();
             let ids = List::try_from(ids).unwrap_or_default();
-            answers.extend(session.collect(&Request::Ping(ids, wait_ms)).await?);
+            for reply in session.collect(&Request::Ping(ids, wait_ms)).await? {
+                if let Reply::Pong(id, took) = reply {
+                    answers.insert(id, took);
+                }
+            }
         }
         for row in &machines {
-            let took = answers.iter().find_map(|reply| match reply {
-                Reply::Pong(id, took) if *id == row.id => *took,
-                _ => None,
-            });
+            let took = answers.get(&row.id).copied().flatten();
             silent += usize::from(took.is_none());
             let ms = took.map(|us| Value::from(f64::from(us) / 1000.0)).unwrap_or_default();
             rows.push(vec![row.name.as_str().into(), ms]);

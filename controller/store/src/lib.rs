@@ -5,28 +5,34 @@
 //! transaction; whoever asked waits for the commit. It imports `fleet` and the
 //! protocol's plain types, and knows no link and no key.
 
+mod bulk;
+mod roster;
 mod rows;
 mod runs;
+mod settle;
 mod writer;
 mod writes;
 
-pub use runs::{Expire, KeepCancel, NewJob, NewRun, Offer, SetState, Settle, Settled, Withdraw};
+pub use roster::{Change, Records};
+pub use runs::{Expire, KeepCancel, NewJob, NewRun, Offer, SetState, Withdraw};
+pub use settle::{Settle, Settled};
 pub use writer::Write;
 pub use writes::{
     Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label,
     NoteJournal, Rename, Seen, SetStanding, SetTlsKey, Suspend,
 };
 
-use fernwart_fleet::{Job, Machine, Run, RunState, StoredToken};
-use fernwart_protocol::code::Refusal;
+use fernwart_fleet::{Job, Machine, Run, RunState, Standing, StoredToken};
+use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::codec;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, TokenId};
 use fernwart_protocol::staff::{ChainLink, CustomerRow, PendingStaff};
+use roster::Roster;
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Row};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// The store cannot be used.
@@ -67,6 +73,7 @@ impl From<sqlx::Error> for StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: AnyPool,
+    roster: Arc<Roster>,
     writer: writer::Handle,
 }
 
@@ -102,8 +109,9 @@ impl Store {
             .connect(url)
             .await?;
         sqlx::migrate!("./migrations").run(&pool).await.map_err(StoreError::Migrate)?;
-        let writer = writer::start(pool.clone());
-        Ok(Self { pool, writer })
+        let roster = Arc::new(Roster::load(&mut *pool.acquire().await?).await?);
+        let writer = writer::start(pool.clone(), roster.clone());
+        Ok(Self { pool, roster, writer })
     }
 
     /// Writes; it is on disk when this returns. Cancel safe: a write that was
@@ -113,6 +121,15 @@ impl Store {
     /// When the database does not take it.
     pub async fn write<W: Write>(&self, write: W) -> Result<W::Reply, StoreError> {
         self.writer.write(write).await
+    }
+
+    /// Stores an outcome, its place in its machine's chain with it; on disk when
+    /// this returns. Cancel safe.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn settle(&self, settle: Settle) -> Result<Result<Settled, Denial>, StoreError> {
+        self.writer.settle(settle).await
     }
 
     /// Waits for all writes and closes.
@@ -133,24 +150,18 @@ impl Store {
     }
 
     /// Machines of this standing, by name.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn machines(&self, standing: fernwart_fleet::Standing) -> Result<Vec<Machine>, StoreError> {
-        let sql = "SELECT m.*, c.name AS customer_name FROM machines m JOIN customers c ON c.id = m.customer \
-                   WHERE m.standing = $1 ORDER BY m.name";
-        sqlx::query(sql).bind(standing.as_str()).fetch_all(&self.pool).await?.iter().map(rows::machine).collect()
+    pub fn machines(&self, standing: Standing) -> Vec<Arc<Machine>> {
+        self.roster.machines(standing)
     }
 
     /// One machine, whatever its standing.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn machine(&self, id: &MachineId) -> Result<Option<Machine>, StoreError> {
-        let sql =
-            "SELECT m.*, c.name AS customer_name FROM machines m JOIN customers c ON c.id = m.customer WHERE m.id = $1";
-        let row = sqlx::query(sql).bind(id.to_string()).fetch_optional(&self.pool).await?;
-        row.as_ref().map(rows::machine).transpose()
+    pub fn machine(&self, id: &MachineId) -> Option<Arc<Machine>> {
+        self.roster.machine(id)
+    }
+
+    /// How far a machine's records go.
+    pub fn records(&self, id: &MachineId) -> Option<Records> {
+        self.roster.records(id)
     }
 
     /// A token, and whether this key has used it.
@@ -317,18 +328,6 @@ impl Store {
         said.map(|bytes| rows::decoded(bytes, "sealed_to")).transpose()
     }
 
-    /// How far a machine's journal went when it came last.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn journal(&self, machine: &MachineId) -> Result<Option<(u64, String)>, StoreError> {
-        let row = sqlx::query("SELECT journal_seq, journal_head FROM machines WHERE id = $1")
-            .bind(machine.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| Ok((rows::unsigned(row.try_get("journal_seq")?), row.try_get("journal_head")?))).transpose()
-    }
-
     /// Where a run stands, and why its machine would not take it.
     ///
     /// # Errors
@@ -358,8 +357,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn newest(&self, machine: &MachineId) -> Result<Option<Evidence>, StoreError> {
-        let sql = "SELECT r.order_envelope, r.receipt, r.report, r.settled_at FROM machines m \
-                   JOIN runs r ON r.id = m.newest_run WHERE m.id = $1";
+        let sql = "SELECT r.order_envelope, r.receipt, r.report, r.settled_at FROM records m \
+                   JOIN runs r ON r.id = m.newest_run WHERE m.machine = $1";
         let row = sqlx::query(sql).bind(machine.to_string()).fetch_optional(&self.pool).await?;
         row.as_ref().map(rows::evidence).transpose()
     }
@@ -374,18 +373,6 @@ impl Store {
             .fetch_optional(&self.pool)
             .await?;
         Ok(row.is_some())
-    }
-
-    /// Position and head of a machine's chain of receipts.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn chain(&self, machine: &MachineId) -> Result<Option<(u64, Digest)>, StoreError> {
-        let row = sqlx::query("SELECT chain_seq, chain_head FROM machines WHERE id = $1")
-            .bind(machine.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| Ok((rows::unsigned(row.try_get("chain_seq")?), rows::parsed(&row, "chain_head")?))).transpose()
     }
 }
 

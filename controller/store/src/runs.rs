@@ -1,13 +1,12 @@
 //! Jobs and runs: stored before they are offered, settled once, ended in time.
 
+use crate::bulk::{rows_of, several};
 use crate::rows::{self, number};
-use crate::writes::json;
 use crate::{Write, encoded};
 use fernwart_fleet::RunState;
-use fernwart_protocol::code::{Denial, Refusal};
-use fernwart_protocol::document::{Envelope, Outcome, UnixMs};
-use fernwart_protocol::id::{Digest, JobId, KeyId, MachineId, RunId};
-use fernwart_protocol::staff::Verdict;
+use fernwart_protocol::code::Refusal;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{JobId, KeyId, MachineId, RunId};
 use fernwart_protocol::text::Text;
 use sqlx::{AnyConnection, Row};
 
@@ -80,17 +79,19 @@ impl Write for NewJob {
             .bind(number(self.runs.len() as u64))
             .execute(&mut *to)
             .await?;
-        for run in &self.runs {
-            let sql = "INSERT INTO runs (id, job, machine, state, order_envelope, not_after) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-            sqlx::query(sql)
-                .bind(run.id.to_string())
-                .bind(id)
-                .bind(run.machine.to_string())
-                .bind(run.state.as_str())
-                .bind(encoded(&run.order, "order")?)
-                .bind(run.not_after)
-                .execute(&mut *to)
-                .await?;
+        for runs in several(&self.runs) {
+            let sql = rows_of("INSERT INTO runs (id, job, machine, state, order_envelope, not_after)", 6, runs.len());
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql + " ON CONFLICT DO NOTHING"));
+            for run in runs {
+                query = query
+                    .bind(run.id.to_string())
+                    .bind(id)
+                    .bind(run.machine.to_string())
+                    .bind(run.state.as_str())
+                    .bind(encoded(&run.order, "order")?)
+                    .bind(run.not_after);
+            }
+            query.execute(&mut *to).await?;
         }
         Ok(JobId(rows::unsigned(id)))
     }
@@ -176,105 +177,4 @@ async fn leave_queue(
     let machine = machine.map(ToString::to_string).unwrap_or_default();
     let done = sqlx::query(sql).bind(run.to_string()).bind(state.as_str()).bind(machine).execute(to).await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// A run's outcome, with its place in the machine's chain of receipts.
-#[derive(Debug)]
-pub struct Settle {
-    /// The run.
-    pub run: RunId,
-    /// The machine.
-    pub machine: MachineId,
-    /// Its order, for a hub that was restored from before it.
-    pub order: Envelope,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The machine's signed word.
-    pub receipt: Envelope,
-    /// SHA-256 of the receipt.
-    pub receipt_hash: Digest,
-    /// The report.
-    pub report: Vec<u8>,
-    /// What the report says, if there is one.
-    pub verdict: Option<Verdict>,
-    /// The journal's entry that the receipt names, and its hash.
-    pub journal: (u64, Digest),
-    /// When.
-    pub now: UnixMs,
-    /// The chain's next head from its last and the receipt's hash.
-    pub chain: fn(&Digest, &Digest) -> Digest,
-}
-
-/// Where a receipt stands in its machine's chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
-    /// Its position.
-    pub seq: u64,
-    /// The chain's head with it.
-    pub head: Digest,
-    /// When it was stored first.
-    pub at: UnixMs,
-}
-
-impl Write for Settle {
-    /// Where it stands, or why it may not.
-    type Reply = Result<Settled, Denial>;
-    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
-        let (run, machine) = (self.run.to_string(), self.machine.to_string());
-        let damaged = |_| sqlx::Error::Decode("chain_head".into());
-        let receipt = encoded(&self.receipt, "receipt")?;
-        let known =
-            sqlx::query("SELECT state, machine, receipt, settled_at, chain_seq, chain_head FROM runs WHERE id = $1")
-                .bind(&run)
-                .fetch_optional(&mut *to)
-                .await?;
-        match &known {
-            Some(row) if row.try_get::<String, _>("machine")? != machine => return Ok(Err(Denial::NoSuchMachine)),
-            Some(row) if row.try_get::<String, _>("state")? == RunState::Settled.as_str() => {
-                // One outcome a run, for ever: another one is not signed for.
-                if row.try_get::<Option<Vec<u8>>, _>("receipt")?.as_ref() != Some(&receipt) {
-                    return Ok(Err(Denial::OtherOutcome));
-                }
-                let head: String = row.try_get("chain_head")?;
-                let seq = rows::unsigned(row.try_get("chain_seq")?);
-                return Ok(Ok(Settled { seq, head: head.parse().map_err(damaged)?, at: row.try_get("settled_at")? }));
-            }
-            Some(_) => {}
-            None => {
-                let sql = "INSERT INTO runs (id, job, machine, state, order_envelope, not_after) VALUES ($1, 0, $2, 'offered', $3, 0)";
-                let query = sqlx::query(sql).bind(&run).bind(&machine).bind(encoded(&self.order, "order")?);
-                query.execute(&mut *to).await?;
-            }
-        }
-        let row = sqlx::query("SELECT chain_seq, chain_head FROM machines WHERE id = $1")
-            .bind(&machine)
-            .fetch_one(&mut *to)
-            .await?;
-        let last: String = row.try_get("chain_head")?;
-        let seq = rows::unsigned(row.try_get("chain_seq")?) + 1;
-        let head = (self.chain)(&last.parse().map_err(damaged)?, &self.receipt_hash);
-        let sql = "UPDATE runs SET state = 'settled', outcome = $2, receipt = $3, report = $4, settled_at = $5, \
-                   chain_seq = $6, chain_head = $7 WHERE id = $1";
-        sqlx::query(sql)
-            .bind(&run)
-            .bind(self.outcome.as_str())
-            .bind(receipt)
-            .bind(self.report.as_slice())
-            .bind(self.now)
-            .bind(number(seq))
-            .bind(head.to_string())
-            .execute(&mut *to)
-            .await?;
-        let sql = "UPDATE machines SET chain_seq = $2, chain_head = $3 WHERE id = $1";
-        sqlx::query(sql).bind(&machine).bind(number(seq)).bind(head.to_string()).execute(&mut *to).await?;
-        // So far the machine's journal has come, in its own signed word.
-        let sql = "UPDATE machines SET journal_seq = $2, journal_head = $3 WHERE id = $1 AND journal_seq < $2";
-        let query = sqlx::query(sql).bind(&machine).bind(number(self.journal.0)).bind(self.journal.1.to_string());
-        query.execute(&mut *to).await?;
-        if let Some(verdict) = &self.verdict {
-            let sql = "UPDATE machines SET verdict = $2, newest_run = $3 WHERE id = $1";
-            sqlx::query(sql).bind(&machine).bind(json(verdict)?).bind(&run).execute(to).await?;
-        }
-        Ok(Ok(Settled { seq, head, at: self.now }))
-    }
 }

@@ -1,14 +1,19 @@
 //! The one writer: many writes, one transaction, one wait for the disk.
 //!
 //! ```text
-//! write ─▶ queue ─▶ take what is there (at most a batch) ─▶ apply all ─▶ commit ─▶ answer all
+//! write ─▶ queue ─▶ take what is there (at most a batch) ─▶ apply all ─▶ commit ─▶ roster ─▶ answer all
 //!                                     └─ one fails ─▶ roll back ─▶ each by itself
 //! ```
 
 use crate::StoreError;
+use crate::roster::{Change, Roster};
+use crate::settle::{self, Learned, Settle, Settled};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::id::MachineId;
 use futures::future::BoxFuture;
 use sqlx::{AnyConnection, AnyPool};
 use std::future::Future;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Writes in one transaction: with 1 KiB each half a megabyte of log.
@@ -28,10 +33,16 @@ pub trait Write: Send + Sync + 'static {
         &'c self,
         transaction: &'c mut AnyConnection,
     ) -> impl Future<Output = Result<Self::Reply, sqlx::Error>> + Send + 'c;
+
+    /// What becomes of the roster once it is on disk.
+    fn then(&self) -> Change {
+        Change::Nothing
+    }
 }
 
 trait Queued: Send {
     fn apply<'c>(&'c mut self, transaction: &'c mut AnyConnection) -> BoxFuture<'c, Result<(), sqlx::Error>>;
+    fn then(&self) -> Change;
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
 
@@ -49,6 +60,10 @@ impl<W: Write> Queued for Waiting<W> {
         })
     }
 
+    fn then(&self) -> Change {
+        self.write.then()
+    }
+
     fn answer(self: Box<Self>, result: Result<(), StoreError>) {
         let Self { reply, asker, .. } = *self;
         let reply = result.and_then(|()| reply.ok_or(StoreError::Closed));
@@ -57,9 +72,33 @@ impl<W: Write> Queued for Waiting<W> {
     }
 }
 
+/// An outcome that waits: written together with others.
+struct Outcome {
+    settle: Settle,
+    reply: Option<Result<Settled, Denial>>,
+    asker: oneshot::Sender<Result<Result<Settled, Denial>, StoreError>>,
+}
+
+enum Item {
+    Write(Box<dyn Queued>),
+    Outcome(Box<Outcome>),
+}
+
+impl Item {
+    fn answer(self, result: Result<(), StoreError>) {
+        match self {
+            Self::Write(queued) => queued.answer(result),
+            Self::Outcome(outcome) => {
+                let Outcome { reply, asker, .. } = *outcome;
+                let _ = asker.send(result.and_then(|()| reply.ok_or(StoreError::Closed)));
+            }
+        }
+    }
+}
+
 /// How the writer is reached.
 #[derive(Clone)]
-pub(crate) struct Handle(mpsc::Sender<Box<dyn Queued>>);
+pub(crate) struct Handle(mpsc::Sender<Item>);
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,8 +109,18 @@ impl std::fmt::Debug for Handle {
 impl Handle {
     pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Reply, StoreError> {
         let (asker, answer) = oneshot::channel();
-        self.0.send(Box::new(Waiting { write, reply: None, asker })).await.map_err(|_| StoreError::Closed)?;
+        self.send(Item::Write(Box::new(Waiting { write, reply: None, asker }))).await?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    pub(crate) async fn settle(&self, settle: Settle) -> Result<Result<Settled, Denial>, StoreError> {
+        let (asker, answer) = oneshot::channel();
+        self.send(Item::Outcome(Box::new(Outcome { settle, reply: None, asker }))).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn send(&self, item: Item) -> Result<(), StoreError> {
+        self.0.send(item).await.map_err(|_| StoreError::Closed)
     }
 
     /// Waits until all that was queued before is on disk.
@@ -90,44 +139,91 @@ impl Write for Nothing {
     }
 }
 
-pub(crate) fn start(pool: AnyPool) -> Handle {
+pub(crate) fn start(pool: AnyPool, roster: Arc<Roster>) -> Handle {
     let (sender, inbox) = mpsc::channel(QUEUE);
-    tokio::spawn(run(pool, inbox));
+    tokio::spawn(run(pool, roster, inbox));
     Handle(sender)
 }
 
-async fn run(pool: AnyPool, mut inbox: mpsc::Receiver<Box<dyn Queued>>) {
+async fn run(pool: AnyPool, roster: Arc<Roster>, mut inbox: mpsc::Receiver<Item>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut stale = Vec::new();
     while inbox.recv_many(&mut batch, BATCH).await > 0 {
-        if together(&pool, &mut batch).await.is_ok() {
-            for queued in batch.drain(..) {
-                queued.answer(Ok(()));
-            }
+        if together(&pool, &roster, &mut batch, &mut stale).await.is_ok() {
+            batch.drain(..).for_each(|item| item.answer(Ok(())));
             continue;
         }
-        for mut queued in batch.drain(..) {
-            let result = together(&pool, std::slice::from_mut(&mut queued)).await;
-            queued.answer(result.map_err(StoreError::Sql));
+        for mut item in batch.drain(..) {
+            let result = together(&pool, &roster, std::slice::from_mut(&mut item), &mut stale).await;
+            item.answer(result.map_err(StoreError::Sql));
         }
     }
 }
 
 /// All or nothing. A connection on which anything has failed is not used
 /// again: after a full disk nobody knows what it still holds.
-async fn together(pool: &AnyPool, batch: &mut [Box<dyn Queued>]) -> Result<(), sqlx::Error> {
+async fn together(
+    pool: &AnyPool,
+    roster: &Roster,
+    batch: &mut [Item],
+    stale: &mut Vec<MachineId>,
+) -> Result<(), sqlx::Error> {
     let mut connection = pool.acquire().await?;
-    let result = in_transaction(&mut connection, batch).await;
-    if result.is_err() {
-        connection.close_on_drop();
+    match in_transaction(&mut connection, roster, batch).await {
+        Ok(learned) => {
+            learned.teach(roster);
+            let changes = batch.iter().map(|item| match item {
+                Item::Write(queued) => queued.then(),
+                Item::Outcome(_) => Change::Nothing,
+            });
+            let changes: Vec<Change> = changes.collect();
+            follow(&mut connection, roster, changes, stale).await;
+            Ok(())
+        }
+        Err(error) => {
+            connection.close_on_drop();
+            Err(error)
+        }
     }
-    result
 }
 
-async fn in_transaction(connection: &mut AnyConnection, batch: &mut [Box<dyn Queued>]) -> Result<(), sqlx::Error> {
+async fn in_transaction(
+    connection: &mut AnyConnection,
+    roster: &Roster,
+    batch: &mut [Item],
+) -> Result<Learned, sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-    for queued in batch {
-        queued.apply(&mut *connection).await?;
+    let mut outcomes = Vec::new();
+    for item in batch {
+        match item {
+            Item::Write(queued) => queued.apply(&mut *connection).await?,
+            Item::Outcome(outcome) => outcomes.push(outcome),
+        }
+    }
+    let settles: Vec<&Settle> = outcomes.iter().map(|outcome| &outcome.settle).collect();
+    let (replies, learned) = settle::apply(&settles, roster, connection).await?;
+    for (outcome, reply) in outcomes.into_iter().zip(replies) {
+        outcome.reply = Some(reply);
     }
     sqlx::query("COMMIT").execute(connection).await?;
-    Ok(())
+    Ok(learned)
+}
+
+/// What is on disk now, the roster knows before anybody is answered. Machines
+/// that cannot be read again are nobody's until they can.
+async fn follow(connection: &mut AnyConnection, roster: &Roster, changes: Vec<Change>, stale: &mut Vec<MachineId>) {
+    for change in changes {
+        match change {
+            Change::Nothing => {}
+            Change::Reload(machine) => stale.push(machine),
+            Change::Edit(machine, edit) => roster.edit(&machine, edit),
+        }
+    }
+    stale.sort_unstable();
+    stale.dedup();
+    if roster.reload(connection, stale).await.is_ok() {
+        stale.clear();
+    } else {
+        roster.forget(stale);
+    }
 }

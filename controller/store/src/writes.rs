@@ -1,7 +1,7 @@
 //! What can be written.
 
 use crate::rows::{self};
-use crate::{Write, encoded};
+use crate::{Change, Write, encoded};
 use fernwart_fleet::{Newcomer, Standing, free_name, judge_token};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Envelope, UnixMs};
@@ -128,8 +128,8 @@ impl Write for JoinMachine {
         let wanted = MachineName::from_hostname(self.hostname.as_raw());
         let name = unused_name(to, &wanted).await?;
         let sql = "INSERT INTO machines (id, customer, name, standing, evidence_key, sealing_key, tls_key, hostname, os, \
-                   agent, address, joined_at, seen_at, certificate_until, labels, groups, verdict, chain_seq, chain_head) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', $10, $11, $11, 0, $12, '[]', $13, 0, $14)";
+                   agent, address, joined_at, seen_at, certificate_until, labels, groups) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', $10, $11, $11, 0, $12, '[]')";
         sqlx::query(sql)
             .bind(&id)
             .bind(customer.to_string())
@@ -143,11 +143,17 @@ impl Write for JoinMachine {
             .bind(self.from.to_string())
             .bind(self.now)
             .bind(json(&labels)?)
-            .bind(json(&Verdict::Unknown)?)
-            .bind(zeros().to_string())
-            .execute(to)
+            .execute(&mut *to)
             .await?;
+        let sql = "INSERT INTO records (machine, chain_seq, chain_head, journal_seq, journal_head, verdict, newest_run) \
+                   VALUES ($1, 0, $2, 0, '', $3, '')";
+        let query = sqlx::query(sql).bind(&id).bind(zeros().to_string()).bind(json(&Verdict::Unknown)?);
+        query.execute(to).await?;
         Ok(Ok(joined))
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
     }
 }
 
@@ -218,6 +224,10 @@ impl Write for Admit {
         sqlx::query(sql).bind(&id).bind(name.as_str()).execute(to).await?;
         Ok(Ok(name))
     }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
 }
 
 /// Turns a machine away, or parts with it.
@@ -243,6 +253,10 @@ impl Write for SetStanding {
             (0, _) => Err(Denial::NoSuchMachine),
         })
     }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
 }
 
 /// Gives an admitted machine another name.
@@ -264,6 +278,10 @@ impl Write for Rename {
         let query = sqlx::query("UPDATE machines SET name = $2 WHERE id = $1 AND standing = 'admitted'");
         let done = query.bind(self.machine.to_string()).bind(self.name.as_str()).execute(to).await?;
         Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(Denial::NoSuchMachine) })
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
     }
 }
 
@@ -299,6 +317,10 @@ impl Write for Label {
         sqlx::query("UPDATE machines SET labels = $2 WHERE id = $1").bind(&id).bind(json(&labels)?).execute(to).await?;
         Ok(Ok(()))
     }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
 }
 
 /// Puts a machine into a group, or takes it out.
@@ -329,6 +351,10 @@ impl Write for Group {
         sqlx::query("UPDATE machines SET groups = $2 WHERE id = $1").bind(&id).bind(json(&groups)?).execute(to).await?;
         Ok(Ok(()))
     }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
 }
 
 /// A machine has a new certificate, perhaps for a new key.
@@ -350,6 +376,10 @@ impl Write for SetTlsKey {
         let query = sqlx::query(sql).bind(self.machine.to_string()).bind(self.tls_key.to_string());
         let done = query.bind(self.until).execute(to).await?;
         Ok(done.rows_affected() == 1)
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
     }
 }
 
@@ -383,6 +413,19 @@ impl Write for Seen {
             }
         }
         Ok(())
+    }
+
+    fn then(&self) -> Change {
+        let (at, about) = (self.at, self.about.clone());
+        Change::Edit(
+            self.machine,
+            Box::new(move |machine| {
+                machine.seen_at = at;
+                if let Some((os, agent, address)) = about {
+                    (machine.os, machine.agent, machine.address) = (os, agent, address);
+                }
+            }),
+        )
     }
 }
 
@@ -462,12 +505,20 @@ impl Write for NoteJournal {
     type Reply = ();
     /// It only goes on, unless something is wrong: receipts may know more.
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE machines SET journal_seq = $2, journal_head = $3, \
-                   alarm = CASE WHEN $4 = '' THEN alarm ELSE $4 END WHERE id = $1 AND ($4 <> '' OR journal_seq < $2)";
         let alarm = self.alarm.as_ref().map(|alarm| alarm.as_raw().to_owned()).unwrap_or_default();
+        let sql = "UPDATE records SET journal_seq = $2, journal_head = $3 \
+                   WHERE machine = $1 AND ($4 <> '' OR journal_seq < $2)";
         let query = sqlx::query(sql).bind(self.machine.to_string()).bind(crate::rows::number(self.seq));
-        query.bind(self.head.to_string()).bind(alarm).execute(to).await?;
+        query.bind(self.head.to_string()).bind(&alarm).execute(&mut *to).await?;
+        if !alarm.is_empty() {
+            let query = sqlx::query("UPDATE machines SET alarm = $2 WHERE id = $1").bind(self.machine.to_string());
+            query.bind(alarm).execute(to).await?;
+        }
         Ok(())
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
     }
 }
 
@@ -480,6 +531,10 @@ impl Write for Acknowledge {
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
         sqlx::query("UPDATE machines SET alarm = '' WHERE id = $1").bind(self.0.to_string()).execute(to).await?;
         Ok(())
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.0)
     }
 }
 

@@ -24,8 +24,8 @@ use tracing::info;
 const ECHOES: usize = 2_000;
 
 /// A machine within the caller's reach.
-pub(super) async fn reachable(shared: &Shared, caller: &Caller, id: MachineId) -> Result<Machine, Denial> {
-    let machine = shared.store.machine(&id).await.map_err(|error| shared.denial(&error))?;
+pub(super) fn reachable(shared: &Shared, caller: &Caller, id: MachineId) -> Result<Arc<Machine>, Denial> {
+    let machine = shared.store.machine(&id);
     machine.filter(|machine| caller.reaches(machine)).ok_or(Denial::NoSuchMachine)
 }
 
@@ -36,7 +36,7 @@ pub(super) async fn admit(
     name: fernwart_protocol::text::MachineName,
 ) -> Result<fernwart_protocol::text::MachineName, Denial> {
     caller.must_be(Role::Lead)?;
-    reachable(shared, caller, machine).await?;
+    reachable(shared, caller, machine)?;
     let name = shared.store.write(Admit { machine, name }).await.map_err(|error| shared.denial(&error))??;
     shared.admitted.notify_waiters();
     info!(%machine, %name, by = %caller.entry.name, "a machine is admitted");
@@ -69,19 +69,17 @@ fn row(shared: &Shared, machine: &Machine) -> MachineRow {
 }
 
 pub(super) async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
-    let machines = match shared.store.machines(Standing::Admitted).await {
-        Ok(machines) => machines,
-        Err(error) => return Ok(Err(shared.denial(&error))),
-    };
+    let machines = shared.store.machines(Standing::Admitted);
     let list: Vec<_> = machines.iter().filter(|m| caller.reaches(m)).map(|m| row(shared, m)).collect();
     rows(send, &list, Reply::Machines).await?;
     Ok(Ok(()))
 }
 
 pub(super) async fn pending(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
-    let (machines, staff) = match (shared.store.machines(Standing::Pending).await, shared.store.staff_joins().await) {
-        (Ok(machines), Ok(staff)) => (machines, staff),
-        (Err(error), _) | (_, Err(error)) => return Ok(Err(shared.denial(&error))),
+    let machines = shared.store.machines(Standing::Pending);
+    let staff = match shared.store.staff_joins().await {
+        Ok(staff) => staff,
+        Err(error) => return Ok(Err(shared.denial(&error))),
     };
     let machines: Vec<_> = machines
         .iter()
@@ -126,7 +124,7 @@ pub(super) async fn ping(
     let wait = Duration::from_millis(u64::from(wait_ms.min(60_000)));
     let mut echoes = JoinSet::new();
     for &id in machines {
-        if let Err(denial) = reachable(shared, caller, id).await {
+        if let Err(denial) = reachable(shared, caller, id) {
             return Ok(Err(denial));
         }
         while echoes.len() >= ECHOES {
@@ -164,7 +162,7 @@ pub(super) async fn sealed_to(
     id: MachineId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let machine = match reachable(shared, caller, id).await {
+    let machine = match reachable(shared, caller, id) {
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };

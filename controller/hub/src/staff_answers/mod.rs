@@ -158,7 +158,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Reject(machine) => {
             caller.must_be(Role::Lead)?;
-            reachable(shared, caller, machine).await?;
+            reachable(shared, caller, machine)?;
             let write = SetStanding { machine, from: Standing::Pending, to: Standing::Rejected };
             shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
             shared.admitted.notify_waiters();
@@ -166,7 +166,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Retire(machine) => {
             caller.must_be(Role::Lead)?;
-            reachable(shared, caller, machine).await?;
+            reachable(shared, caller, machine)?;
             let write = SetStanding { machine, from: Standing::Admitted, to: Standing::Retired };
             shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
             shared.presence.part_with(&machine);
@@ -175,19 +175,19 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Rename(machine, name) => {
             caller.must_be(Role::Lead)?;
-            reachable(shared, caller, machine).await?;
+            reachable(shared, caller, machine)?;
             shared.store.write(Rename { machine, name }).await.map_err(|error| shared.denial(&error))?
         }
         Request::Acknowledge(machine) => {
             caller.must_be(Role::Lead)?;
-            let known = reachable(shared, caller, machine).await?;
+            let known = reachable(shared, caller, machine)?;
             shared.store.write(Acknowledge(machine)).await.map_err(|error| shared.denial(&error))?;
             info!(%machine, by = %caller.entry.name, alarm = %known.alarm, "an alarm is acknowledged");
             Ok(())
         }
         Request::Label(machine, labels) => {
             caller.must_be(Role::Lead)?;
-            reachable(shared, caller, machine).await?;
+            reachable(shared, caller, machine)?;
             shared
                 .store
                 .write(Label { machine, labels: labels.into_vec() })
@@ -197,7 +197,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         Request::Group(group, machines, membership) => {
             caller.must_be(Role::Lead)?;
             for machine in machines {
-                reachable(shared, caller, machine).await?;
+                reachable(shared, caller, machine)?;
                 shared
                     .store
                     .write(Group { machine, group: group.clone(), membership })
@@ -210,7 +210,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             for envelope in envelopes {
                 let cancel: Cancel = fernwart_certs::envelope::open(&envelope, &caller.entry.order_key)
                     .map_err(|_| Denial::NotUnderstood)?;
-                reachable(shared, caller, cancel.machine).await?;
+                reachable(shared, caller, cancel.machine)?;
                 let withdrawn = shared.store.write(Withdraw { run: cancel.run, machine: cancel.machine }).await;
                 if withdrawn.map_err(|error| shared.denial(&error))? {
                     continue;
@@ -277,7 +277,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
 }
 
 async fn health(shared: &Shared) -> Health {
-    let machines = shared.store.machines(Standing::Admitted).await.map(|machines| machines.len()).unwrap_or_default();
+    let machines = shared.store.machines(Standing::Admitted).len();
     let free = rustix::fs::statvfs(shared.home.path()).map(|stat| stat.f_bavail * stat.f_frsize).unwrap_or_default();
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();

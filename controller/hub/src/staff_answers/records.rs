@@ -79,7 +79,7 @@ pub(super) async fn facts(
     id: MachineId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let machine = match reachable(shared, caller, id).await {
+    let machine = match reachable(shared, caller, id) {
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };
@@ -124,7 +124,7 @@ pub(super) async fn chain(
     id: MachineId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let machine = match reachable(shared, caller, id).await {
+    let machine = match reachable(shared, caller, id) {
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };

@@ -1,0 +1,47 @@
+//! Many rows in one statement: going to the database and back costs more than a
+//! row.
+
+/// Rows in one statement: few sizes, so that few statements are prepared.
+const SIZES: [usize; 3] = [64, 8, 1];
+
+/// The rows in portions of these sizes.
+pub(crate) fn several<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = SIZES.into_iter().find(|size| *size <= all.len())?;
+        let (portion, rest) = all.split_at(size);
+        all = rest;
+        Some(portion)
+    })
+}
+
+/// `INSERT … VALUES ($1, $2), ($3, $4)`: so many rows of so many columns.
+pub(crate) fn rows_of(insert: &str, columns: usize, rows: usize) -> String {
+    let mut sql = format!("{insert} VALUES ");
+    for row in 0..rows {
+        sql += if row == 0 { "(" } else { ", (" };
+        sql += &places(row * columns, columns);
+        sql.push(')');
+    }
+    sql
+}
+
+/// `$4, $5, $6`: so many places after the first `before`.
+pub(crate) fn places(before: usize, count: usize) -> String {
+    let places: Vec<String> = (before + 1..=before + count).map(|place| format!("${place}")).collect();
+    places.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_in_one_portion() {
+        let all: Vec<usize> = (0..83).collect();
+        let portions: Vec<usize> = several(&all).map(<[usize]>::len).collect();
+        assert_eq!(portions, [64, 8, 8, 1, 1, 1]);
+        assert_eq!(several(&all).flatten().copied().collect::<Vec<_>>(), all);
+        assert_eq!(several::<u8>(&[]).count(), 0);
+        assert_eq!(rows_of("INSERT INTO a (b, c)", 2, 2), "INSERT INTO a (b, c) VALUES ($1, $2), ($3, $4)");
+    }
+}

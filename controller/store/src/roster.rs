@@ -1,0 +1,147 @@
+//! All machines in memory, so that nobody asks the database who a machine is.
+//!
+//! The database is the truth: the roster changes only after a transaction is
+//! on disk, and by the writer alone. One that shares its database with another
+//! hub would have to hear of the other's writes.
+
+use crate::StoreError;
+use crate::rows;
+use fernwart_fleet::{Machine, Standing};
+use fernwart_protocol::id::{Digest, MachineId};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// How far the records of one machine go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Records {
+    /// Receipts the hub has of it.
+    pub chain_seq: u64,
+    /// The head of their chain.
+    pub chain_head: Digest,
+    /// The newest entry of its journal that is known; 0 is none.
+    pub journal_seq: u64,
+    /// That entry's hash; none before the first.
+    pub journal_head: Option<Digest>,
+}
+
+/// One machine with its records. About 1 KiB each.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) records: Records,
+}
+
+/// What becomes of the roster once a write is on disk.
+pub enum Change {
+    /// Nothing.
+    Nothing,
+    /// This machine is read again.
+    Reload(MachineId),
+    /// This machine is changed as the database was.
+    Edit(MachineId, Box<dyn FnOnce(&mut Machine) + Send>),
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Change")
+    }
+}
+
+/// The machines by id.
+#[derive(Debug, Default)]
+pub(crate) struct Roster(RwLock<HashMap<MachineId, Entry>>);
+
+const SQL: &str = "SELECT m.*, c.name AS customer_name, r.chain_seq, r.chain_head, r.journal_seq, r.journal_head, r.verdict \
+     FROM machines m JOIN customers c ON c.id = m.customer JOIN records r ON r.machine = m.id";
+
+fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
+    let journal_head: String = row.try_get("journal_head")?;
+    Ok(Entry {
+        machine: Arc::new(rows::machine(row)?),
+        records: Records {
+            chain_seq: rows::unsigned(row.try_get("chain_seq")?),
+            chain_head: rows::parsed(row, "chain_head")?,
+            journal_seq: rows::unsigned(row.try_get("journal_seq")?),
+            journal_head: journal_head.parse().ok(),
+        },
+    })
+}
+
+impl Roster {
+    /// All there are.
+    pub(crate) async fn load(connection: &mut AnyConnection) -> Result<Self, StoreError> {
+        let rows = sqlx::query(SQL).fetch_all(connection).await?;
+        let entries = rows.iter().map(|row| entry(row).map(|entry| (entry.machine.id, entry)));
+        Ok(Self(RwLock::new(entries.collect::<Result<_, _>>()?)))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<MachineId, Entry>> {
+        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<MachineId, Entry>> {
+        self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn machine(&self, id: &MachineId) -> Option<Arc<Machine>> {
+        self.read().get(id).map(|entry| entry.machine.clone())
+    }
+
+    pub(crate) fn records(&self, id: &MachineId) -> Option<Records> {
+        self.read().get(id).map(|entry| entry.records)
+    }
+
+    /// Those of a standing, by name.
+    pub(crate) fn machines(&self, standing: Standing) -> Vec<Arc<Machine>> {
+        let entries = self.read();
+        let all = entries.values().filter(|entry| entry.machine.standing == standing);
+        let mut machines: Vec<_> = all.map(|entry| entry.machine.clone()).collect();
+        drop(entries);
+        machines.sort_by(|one, other| one.name.cmp(&other.name));
+        machines
+    }
+
+    /// Reads these machines again.
+    pub(crate) async fn reload(&self, connection: &mut AnyConnection, ids: &[MachineId]) -> Result<(), StoreError> {
+        for id in ids {
+            let sql = format!("{SQL} WHERE m.id = $1");
+            let row =
+                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut *connection).await?;
+            match row {
+                Some(row) => drop(self.write().insert(*id, entry(&row)?)),
+                None => drop(self.write().remove(id)),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn forget(&self, ids: &[MachineId]) {
+        let mut entries = self.write();
+        for id in ids {
+            entries.remove(id);
+        }
+    }
+
+    pub(crate) fn edit(&self, id: &MachineId, edit: impl FnOnce(&mut Machine)) {
+        if let Some(entry) = self.write().get_mut(id) {
+            edit(Arc::make_mut(&mut entry.machine));
+        }
+    }
+
+    /// Takes over what outcomes have changed.
+    pub(crate) fn settled(
+        &self,
+        changed: impl IntoIterator<Item = (MachineId, Records, Option<fernwart_protocol::staff::Verdict>)>,
+    ) {
+        let mut entries = self.write();
+        for (id, records, verdict) in changed {
+            let Some(entry) = entries.get_mut(&id) else { continue };
+            entry.records = records;
+            if let Some(verdict) = verdict.filter(|verdict| *verdict != entry.machine.verdict) {
+                Arc::make_mut(&mut entry.machine).verdict = verdict;
+            }
+        }
+    }
+}
