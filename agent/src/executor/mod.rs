@@ -43,9 +43,10 @@ use fernwart_protocol::to_hub::{About, Stream};
 use gate::{Clock, Locks, Standing};
 pub use machine::{Act, Look, Machine, Said};
 use outbox::{Outbox, Word};
-use policy::Rule;
+use policy::{Policy, Rule};
 use says::Says;
 use shelf::Shelf;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,6 +188,8 @@ pub struct Executor {
     /// The number of the last timer.
     timers: u64,
     says: Says,
+    /// The owner's rules as they were read last, and what was read.
+    last_policy: RefCell<Option<(String, Arc<Policy>)>>,
     /// Runs taken back before their orders came: a cancel may overtake.
     taken_back: VecDeque<RunId>,
     /// When an unbelievable catalogue was noted last.
@@ -262,6 +265,7 @@ impl Executor {
             questions,
             timers: 0,
             says: Says::read(&home.says()),
+            last_policy: RefCell::new(None),
             home,
             doubted_at: None,
             fell_at: None,

@@ -18,6 +18,7 @@ use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
 use fernwart_protocol::text::{Blob, chain};
 use fernwart_protocol::to_hub::{Delivered, RunState, Settle};
 use serde_json::json;
+use std::sync::Arc;
 use tracing::{info, warn};
 
 impl Executor {
@@ -41,12 +42,18 @@ impl Executor {
     }
 
     /// The owner's policy as it stands in the file now.
-    pub(super) fn policy(&self) -> Policy {
+    pub(super) fn policy(&self) -> Arc<Policy> {
         let text = std::fs::read_to_string(self.home.policy()).unwrap_or_default();
-        Policy::from_toml(&text).unwrap_or_else(|error| {
+        let mut last = self.last_policy.borrow_mut();
+        if let Some((_, policy)) = last.as_ref().filter(|(known, _)| *known == text) {
+            return policy.clone();
+        }
+        let policy = Arc::new(Policy::from_toml(&text).unwrap_or_else(|error| {
             warn!(%error, "the policy cannot be read; nothing but diagnosis is allowed");
             Policy::unreadable(text.as_bytes())
-        })
+        }));
+        *last = Some((text, policy.clone()));
+        policy
     }
 
     pub(super) fn handle_order(&mut self, ticket: Ticket, envelope: Envelope) {

@@ -77,8 +77,9 @@ pub struct Store {
     writer: writer::Handle,
 }
 
-/// Readers at once: more gain nothing on an embedded database.
-const READERS: u32 = 4;
+/// Connections: one writes, the others read; more gain nothing on an embedded
+/// database.
+const CONNECTIONS: u32 = 4;
 
 static DRIVERS: Once = Once::new();
 
@@ -94,7 +95,7 @@ impl Store {
     async fn connect(url: &str) -> Result<Self, StoreError> {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let pool = AnyPoolOptions::new()
-            .max_connections(READERS)
+            .max_connections(CONNECTIONS)
             .acquire_timeout(Duration::from_secs(5))
             .after_connect(|connection, _| {
                 Box::pin(async move {

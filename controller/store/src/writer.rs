@@ -11,7 +11,8 @@ use crate::settle::{self, Learned, Settle, Settled};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::id::MachineId;
 use futures::future::BoxFuture;
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyConnection, AnyPool};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -82,6 +83,8 @@ struct Outcome {
 enum Item {
     Write(Box<dyn Queued>),
     Outcome(Box<Outcome>),
+    /// The end: all before it is written, nothing after it.
+    Stop(oneshot::Sender<()>),
 }
 
 impl Item {
@@ -92,6 +95,7 @@ impl Item {
                 let Outcome { reply, asker, .. } = *outcome;
                 let _ = asker.send(result.and_then(|()| reply.ok_or(StoreError::Closed)));
             }
+            Self::Stop(asker) => drop(asker.send(())),
         }
     }
 }
@@ -123,19 +127,12 @@ impl Handle {
         self.0.send(item).await.map_err(|_| StoreError::Closed)
     }
 
-    /// Waits until all that was queued before is on disk.
+    /// Waits until all that was queued before is on disk, and ends the writer.
     pub(crate) async fn stop(&self) {
-        // An empty write comes after all others.
-        let _ = self.write(Nothing).await;
-    }
-}
-
-struct Nothing;
-
-impl Write for Nothing {
-    type Reply = ();
-    async fn apply(&self, _: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        Ok(())
+        let (asker, answer) = oneshot::channel();
+        if self.send(Item::Stop(asker)).await.is_ok() {
+            let _ = answer.await;
+        }
     }
 }
 
@@ -148,36 +145,48 @@ pub(crate) fn start(pool: AnyPool, roster: Arc<Roster>) -> Handle {
 async fn run(pool: AnyPool, roster: Arc<Roster>, mut inbox: mpsc::Receiver<Item>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut stale = Vec::new();
+    let mut own = None;
     while inbox.recv_many(&mut batch, BATCH).await > 0 {
-        if together(&pool, &roster, &mut batch, &mut stale).await.is_ok() {
+        let end = batch.iter().position(|item| matches!(item, Item::Stop(_))).map(|at| batch.split_off(at));
+        if together(&pool, &mut own, &roster, &mut batch, &mut stale).await.is_ok() {
             batch.drain(..).for_each(|item| item.answer(Ok(())));
-            continue;
         }
         for mut item in batch.drain(..) {
-            let result = together(&pool, &roster, std::slice::from_mut(&mut item), &mut stale).await;
+            let result = together(&pool, &mut own, &roster, std::slice::from_mut(&mut item), &mut stale).await;
             item.answer(result.map_err(StoreError::Sql));
+        }
+        if let Some(end) = end {
+            drop(own);
+            let mut end = end.into_iter();
+            end.by_ref().take(1).for_each(|stop| stop.answer(Ok(())));
+            return end.for_each(|item| item.answer(Err(StoreError::Closed)));
         }
     }
 }
 
-/// All or nothing. A connection on which anything has failed is not used
-/// again: after a full disk nobody knows what it still holds.
+/// All or nothing. The writer keeps its connection, whose cache knows what is
+/// written to; one on which anything has failed is not used again: after a full disk nobody knows what it still holds.
 async fn together(
     pool: &AnyPool,
+    own: &mut Option<PoolConnection<Any>>,
     roster: &Roster,
     batch: &mut [Item],
     stale: &mut Vec<MachineId>,
 ) -> Result<(), sqlx::Error> {
-    let mut connection = pool.acquire().await?;
+    let mut connection = match own.take() {
+        Some(connection) => connection,
+        None => pool.acquire().await?,
+    };
     match in_transaction(&mut connection, roster, batch).await {
         Ok(learned) => {
             learned.teach(roster);
             let changes = batch.iter().map(|item| match item {
                 Item::Write(queued) => queued.then(),
-                Item::Outcome(_) => Change::Nothing,
+                Item::Outcome(_) | Item::Stop(_) => Change::Nothing,
             });
             let changes: Vec<Change> = changes.collect();
             follow(&mut connection, roster, changes, stale).await;
+            *own = Some(connection);
             Ok(())
         }
         Err(error) => {
@@ -198,6 +207,7 @@ async fn in_transaction(
         match item {
             Item::Write(queued) => queued.apply(&mut *connection).await?,
             Item::Outcome(outcome) => outcomes.push(outcome),
+            Item::Stop(_) => {}
         }
     }
     let settles: Vec<&Settle> = outcomes.iter().map(|outcome| &outcome.settle).collect();

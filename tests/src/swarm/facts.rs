@@ -50,7 +50,8 @@ fn varied(seen: &Report, chance: &mut Chance) -> Report {
     report
 }
 
-/// Numbers move by a tenth; lists grow to what a busy machine has.
+/// Numbers move by a tenth, and each list of things grows to what a busy machine
+/// has of them, none quite like another.
 fn vary(value: &mut Value, chance: &mut Chance) {
     match value {
         Value::Number(number) => {
@@ -59,24 +60,27 @@ fn vary(value: &mut Value, chance: &mut Chance) {
             }
         }
         Value::Array(items) => {
-            if items.len() > 2 && items.iter().all(Value::is_object) {
-                let more = chance.below(3 * items.len() as u64);
-                for index in 0..more as usize {
-                    items.push(items[index % items.len()].clone());
+            let known = items.len();
+            if known > 0 && items.iter().all(Value::is_object) {
+                for index in known..known + 30 + chance.below(90) as usize {
+                    let mut one = items[index % known].clone();
+                    name_anew(&mut one, chance);
+                    items.push(one);
                 }
             }
             items.iter_mut().for_each(|item| vary(item, chance));
         }
-        Value::Object(fields) => {
-            for (name, field) in fields.iter_mut() {
-                match field {
-                    Value::String(text) if name == "text" || name == "command" => {
-                        text.push_str(&format!(" {:016x}", chance.next()));
-                    }
-                    _ => vary(field, chance),
-                }
-            }
-        }
+        Value::Object(fields) => fields.values_mut().for_each(|field| vary(field, chance)),
         Value::String(_) | Value::Bool(_) | Value::Null => {}
+    }
+}
+
+fn name_anew(thing: &mut Value, chance: &mut Chance) {
+    for field in thing.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
+        match field {
+            Value::String(text) => text.push_str(&format!("-{:012x}", chance.next() >> 16)),
+            Value::Number(_) => *field = (chance.next() >> 32).into(),
+            _ => {}
+        }
     }
 }
