@@ -20,4 +20,5 @@ pub mod staff;
 pub mod text;
 pub mod to_agent;
 pub mod to_hub;
+mod unpack;
 pub mod version;

@@ -154,13 +154,13 @@ impl Machine for ThisMachine {
         let Look { run, sections, surroundings, started_at } = look;
         let events = self.events.clone();
         let looking = move || {
-            let report = collect::look(&sections, &surroundings);
+            let report = collect::look(&sections, &surroundings).pack().ok();
             // Fails only once the executor has stopped.
-            let _ = events.blocking_send(Event::Looked(run, Box::new(report), started_at));
+            let _ = events.blocking_send(Event::Looked(run, report, started_at));
         };
         if let Err(error) = std::thread::Builder::new().name("look".into()).stack_size(512 * 1024).spawn(looking) {
             warn!(%error, "no thread to look with");
-            let report = Box::new(collect::unable(&error.to_string()));
+            let report = collect::unable(&error.to_string()).pack().ok();
             self.later(Duration::ZERO, Event::Looked(run, report, started_at));
         }
     }

@@ -35,7 +35,6 @@ use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_certs::identity::{SealingKey, SigningKey};
 use fernwart_certs::keyfile::KeyFileError;
-use fernwart_protocol::diagnosis::Report;
 use fernwart_protocol::document::{Envelope, SealedTo, SectionName, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
@@ -102,8 +101,8 @@ pub enum ExecutorError {
 pub enum Event {
     /// Word from the uplink.
     Uplink(ToExecutor),
-    /// A look is over: what was seen, and when it began.
-    Looked(RunId, Box<Report>, UnixMs),
+    /// A look is over: the packed report, if it could be packed, and when it began.
+    Looked(RunId, Option<Vec<u8>>, UnixMs),
     /// A program on this machine asks.
     Asked(local::Question, oneshot::Sender<local::Answer>),
     /// A script has ended.
@@ -284,7 +283,7 @@ impl Executor {
                 return false;
             }
             Event::Uplink(message) => self.handle(message),
-            Event::Looked(run, report, started_at) => self.handle_looked(run, *report, started_at),
+            Event::Looked(run, report, started_at) => self.handle_looked(run, report, started_at),
             Event::Acted(run, acted) => self.handle_acted(run, acted),
             Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),

@@ -11,7 +11,6 @@ use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::diagnosis::Report;
 use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
@@ -215,16 +214,15 @@ impl Executor {
         }
     }
 
-    pub(super) fn handle_looked(&mut self, run: RunId, report: Report, started_at: UnixMs) {
+    pub(super) fn handle_looked(&mut self, run: RunId, report: Option<Vec<u8>>, started_at: UnixMs) {
         self.looking = self.looking.saturating_sub(1);
         let finished = self.books.run(&run).and_then(|record| {
             let record = record.ok_or(BooksError::Damaged("runs"))?;
             let order = Document::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
-            let packed = report.pack();
-            let outcome = if packed.is_ok() { Outcome::Ok } else { Outcome::Failed };
+            let outcome = if report.is_some() { Outcome::Ok } else { Outcome::Failed };
             let permitted = self.under_way.get(&run).copied();
             let proof = Proof { outcome, permitted, ..Proof::refused(order, record.order, started_at) };
-            self.settle(proof, packed.ok())
+            self.settle(proof, report)
         });
         if let Err(error) = finished {
             warn!(%run, %error, "an outcome could not be written; it will be told as interrupted");

@@ -3,7 +3,7 @@
 use fernwart_certs::identity::machine_id;
 use fernwart_certs::{envelope, sha256};
 use fernwart_protocol::code::{Denial, Refusal};
-use fernwart_protocol::diagnosis::Report;
+use fernwart_protocol::diagnosis::{Report, Summary};
 use fernwart_protocol::document::{Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::script::RunReport;
@@ -22,7 +22,7 @@ pub struct Answered {
 #[derive(Debug, Clone)]
 pub enum Answer {
     /// A report, with the machine's signed word on it.
-    Report(Box<Report>, Box<Receipt>),
+    Report(Box<Seen>, Box<Receipt>),
     /// A script's report, with the machine's signed word on it.
     Ran(Box<RunReport>, Box<Receipt>),
     /// It refused.
@@ -37,6 +37,26 @@ pub enum Answer {
     Denied(Denial),
     /// What came is not signed by this machine for this order.
     Forged,
+}
+
+/// A report as it came: what it says is read, its facts only when they are
+/// wanted.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// What it says.
+    pub summary: Summary,
+    /// All of it, JSON on one line; empty once it is let go.
+    pub json: String,
+}
+
+impl Seen {
+    /// All of it.
+    ///
+    /// # Errors
+    /// When it is no report of this version's shape, or was let go.
+    pub fn whole(&self) -> Result<Report, serde_json::Error> {
+        serde_json::from_str(&self.json)
+    }
 }
 
 /// Whether a receipt is about this very order.
@@ -64,8 +84,10 @@ pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> O
             });
             match receipt {
                 None => Answer::Forged,
-                Some(receipt) => match (receipt.outcome, receipt.refusal, Report::unpack(body.as_bytes())) {
-                    (Outcome::Ok, _, Ok(report)) => Answer::Report(Box::new(report), Box::new(receipt)),
+                Some(receipt) => match (receipt.outcome, receipt.refusal, Summary::unpack(body.as_bytes())) {
+                    (Outcome::Ok, _, Ok((summary, json))) => {
+                        Answer::Report(Box::new(Seen { summary, json }), Box::new(receipt))
+                    }
                     (Outcome::Refused, Some(refusal), _) => Answer::Refused(refusal),
                     (Outcome::Ok | Outcome::Failed, _, Err(_)) => match RunReport::unpack(body.as_bytes()) {
                         Ok(report) => Answer::Ran(Box::new(report), Box::new(receipt)),

@@ -9,7 +9,7 @@ mod home;
 mod session;
 pub mod target;
 
-pub use answer::{Answer, Answered, judge_news};
+pub use answer::{Answer, Answered, Seen, judge_news};
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
 pub use session::{ClientError, Session, Stream};
 

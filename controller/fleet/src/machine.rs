@@ -1,6 +1,6 @@
 //! A machine as its hub knows it.
 
-use fernwart_protocol::diagnosis::{Report, Severity};
+use fernwart_protocol::diagnosis::{Severity, Summary};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{CustomerId, Digest, MachineId, PublicKey};
 use fernwart_protocol::staff::{Label, Verdict};
@@ -99,7 +99,7 @@ pub fn free_name(wanted: &MachineName, taken: impl Fn(&MachineName) -> bool) -> 
 }
 
 /// What a report says in a word.
-pub fn verdict(report: &Report) -> Verdict {
+pub fn verdict(report: &Summary) -> Verdict {
     let first = |severity| report.findings.iter().find(|finding| finding.severity == severity);
     let named = |finding: &fernwart_protocol::diagnosis::Finding| {
         let instance = finding.instance.as_ref().map(|instance| format!(" {instance}")).unwrap_or_default();

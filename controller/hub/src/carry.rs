@@ -7,8 +7,8 @@ use crate::{Shared, now};
 use fernwart_certs::{envelope, sha256};
 use fernwart_fleet::{RunState, verdict};
 use fernwart_protocol::code::{Denial, Refusal};
-use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt, SectionName};
+use fernwart_protocol::diagnosis::Summary;
+use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::link::FrameError;
 use fernwart_protocol::to_agent::{Deliver, Stored};
@@ -157,10 +157,10 @@ pub(crate) async fn store(
     // A look at one section says nothing about the others.
     let looked = matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty());
     let verdict = match receipt.outcome {
-        Outcome::Ok if looked => Report::unpack(settle.body.as_bytes())
+        Outcome::Ok if looked => Summary::unpack(settle.body.as_bytes())
             .ok()
-            .filter(|report| report.sections.len() == SectionName::ALL.len())
-            .map(|report| verdict(&report)),
+            .filter(|(report, _)| report.is_whole())
+            .map(|(report, _)| verdict(&report)),
         Outcome::Ok
         | Outcome::Failed
         | Outcome::Refused

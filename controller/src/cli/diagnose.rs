@@ -1,6 +1,6 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
-use super::output::{Rows, is_watched, json_text, moment};
+use super::output::{Rows, harmless, is_watched, json_text, moment};
 use super::parallel::Parallel;
 use super::tally::{Require, Tally};
 use super::{Exit, Failure, Place, Shape, TargetArgs, say, span, with_session_within};
@@ -113,12 +113,19 @@ async fn ask(
     loop {
         // A machine that has not answered by then has not answered in time.
         let Ok(next) = tokio::time::timeout_at(deadline, news(&mut stream, &orders)).await else { break };
-        let Some(answered) = next? else { break };
+        let Some(mut answered) = next? else { break };
         progress.inc(1);
         if let Some(row) = by_id.get(&answered.machine)
             && command.output == Shape::Jsonl
         {
-            progress.suspend(|| say(&(json_text(&result_line(row, &answered.answer)) + "\n")))?;
+            progress.suspend(|| say(&result_text(row, &answered.answer)))?;
+        }
+        // Thousands of whole reports need not be held for a line each.
+        if let Answer::Report(report, _) = &mut answered.answer
+            && (selected.len() > 1 || command.output == Shape::Jsonl)
+            && command.output != Shape::Json
+        {
+            report.json = String::new();
         }
         answers.push(answered);
     }
@@ -151,10 +158,10 @@ fn progress(machines: usize) -> ProgressBar {
 /// Status, and the code where there is one.
 pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Option<String>) {
     match answer {
-        Answer::Report(report, _) => match report.worst() {
+        Answer::Report(report, _) => match report.summary.worst() {
             Some(Severity::Crit) => ("crit", None, None),
             Some(Severity::Warn) => ("warn", None, None),
-            None if report.checks == 0 => ("failed", None, Some("nothing could be looked at".into())),
+            None if report.summary.checks == 0 => ("failed", None, Some("nothing could be looked at".into())),
             None => ("ok", None, None),
         },
         Answer::Ran(report, _) if report.is_well() => ("ok", None, None),
@@ -168,8 +175,40 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Op
     }
 }
 
-/// One machine's answer as a line for programs.
+/// A report of another shape than this program knows.
+pub(super) fn unreadable(error: serde_json::Error) -> Failure {
+    Failure::new(Exit::Failed, "FW-CLI-08", format!("the report cannot be read: {error}"))
+}
+
+/// One machine's answer as a line of text for programs. A report is passed on as
+/// it came: it was read as JSON already.
+pub(super) fn result_text(row: &MachineRow, answer: &Answer) -> String {
+    let Answer::Report(report, receipt) = answer else { return json_text(&result_line(row, answer)) + "\n" };
+    let mut line = line_of(row, answer);
+    if let Some(fields) = line.as_object_mut() {
+        fields.insert("run".into(), receipt.run.to_string().into());
+    }
+    let mut text = json_text(&line);
+    text.truncate(text.len().saturating_sub(1));
+    text + ",\"report\":" + &harmless(&report.json) + "}\n"
+}
+
+/// One machine's answer as an object for programs.
 pub(super) fn result_line(row: &MachineRow, answer: &Answer) -> Value {
+    let mut line = line_of(row, answer);
+    let signed = match answer {
+        Answer::Report(report, receipt) => Some((receipt, serde_json::from_str(&report.json))),
+        Answer::Ran(report, receipt) => Some((receipt, serde_json::to_value(report))),
+        _ => None,
+    };
+    if let (Some((receipt, report)), Some(fields)) = (signed, line.as_object_mut()) {
+        fields.insert("run".into(), receipt.run.to_string().into());
+        fields.insert("report".into(), report.unwrap_or_default());
+    }
+    line
+}
+
+fn line_of(row: &MachineRow, answer: &Answer) -> Value {
     let (status, code, why) = status(answer);
     let mut line = json!({
         "v": 1, "type": "result", "machine": row.name, "id": row.id, "customer": row.customer_name.as_raw(), "status": status,
@@ -180,15 +219,6 @@ pub(super) fn result_line(row: &MachineRow, answer: &Answer) -> Value {
         }
         if let Some(why) = why {
             fields.insert("why".into(), why.into());
-        }
-        let signed = match answer {
-            Answer::Report(report, receipt) => Some((receipt, serde_json::to_value(report))),
-            Answer::Ran(report, receipt) => Some((receipt, serde_json::to_value(report))),
-            _ => None,
-        };
-        if let Some((receipt, report)) = signed {
-            fields.insert("run".into(), receipt.run.to_string().into());
-            fields.insert("report".into(), report.unwrap_or_default());
         }
     }
     line
@@ -225,14 +255,17 @@ fn conclude(
             for (row, answer) in &all {
                 if command.output == Shape::Csv {
                     push_findings(&mut table, row, answer);
-                } else if matches!(answer, Answer::Report(report, _) if !report.findings.is_empty()) {
+                } else if matches!(answer, Answer::Report(report, _) if !report.summary.findings.is_empty()) {
                     table.push(vec![row.name.as_str().into()]);
                 }
             }
             table.print(command.output)?;
         }
         Shape::Table => match all.as_slice() {
-            [(row, Answer::Report(report, _))] => drop(say(&one_in_words(row, report, command.all, scripts))?),
+            [(row, Answer::Report(report, _))] => {
+                let report = report.whole().map_err(unreadable)?;
+                say(&one_in_words(row, &report, command.all, scripts))?;
+            }
             several => drop(say(&several.iter().map(|(row, answer)| line_in_words(row, answer)).collect::<String>())?),
         },
     }
@@ -258,8 +291,8 @@ fn push_findings(table: &mut Rows, row: &MachineRow, answer: &Answer) {
             .collect::<Vec<_>>()
     };
     match answer {
-        Answer::Report(report, _) if !report.findings.is_empty() => {
-            for finding in &report.findings {
+        Answer::Report(report, _) if !report.summary.findings.is_empty() => {
+            for finding in &report.summary.findings {
                 let instance = finding.instance.as_deref().unwrap_or_default();
                 table.push(cells(finding.severity.as_str(), &finding.id, instance, &finding.cause.en));
             }
@@ -271,7 +304,7 @@ fn push_findings(table: &mut Rows, row: &MachineRow, answer: &Answer) {
 fn line_in_words(row: &MachineRow, answer: &Answer) -> String {
     let (status, code, why) = status(answer);
     let text = match answer {
-        Answer::Report(report, _) => match report.findings.as_slice() {
+        Answer::Report(report, _) => match report.summary.findings.as_slice() {
             [] => String::new(),
             [only] => escaped(&only.cause.en),
             [first, rest @ ..] => format!("{} (and {} more)", escaped(&first.cause.en), rest.len()),

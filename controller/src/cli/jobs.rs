@@ -136,7 +136,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
             let name =
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
             let this = match &answered.answer {
-                Answer::Report(report, _) if report.worst() == Some(Severity::Crit) => Exit::Bad,
+                Answer::Report(report, _) if report.summary.worst() == Some(Severity::Crit) => Exit::Bad,
                 Answer::Ran(report, _) if !report.is_well() => Exit::Bad,
                 Answer::Report(..) | Answer::Ran(..) => Exit::Done,
                 Answer::Refused(_) => Exit::Refused,
@@ -145,7 +145,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
             };
             exit = exit.or(this);
             let word = match &answered.answer {
-                Answer::Report(report, _) => match report.worst() {
+                Answer::Report(report, _) => match report.summary.worst() {
                     Some(severity) => severity.as_str().to_owned(),
                     None => "ok".into(),
                 },

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use fernwart_protocol::document::UnixMs;
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::io::IsTerminal;
 
 /// The shape of a list.
@@ -93,10 +94,14 @@ impl Rows {
 /// JSON in which no character can act on a terminal: serde_json itself escapes
 /// only those below U+0020.
 pub(crate) fn json_text(value: &Value) -> String {
-    let text = value.to_string();
+    harmless(&value.to_string()).into_owned()
+}
+
+/// JSON text with the same taken care of.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     let acts = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !text.contains(acts) {
-        return text;
+        return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 64);
     for c in text.chars() {
@@ -106,7 +111,7 @@ pub(crate) fn json_text(value: &Value) -> String {
             out.push(c);
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 fn plain(value: &Value) -> String {

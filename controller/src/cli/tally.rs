@@ -62,10 +62,10 @@ impl Tally {
     /// One answer.
     pub(crate) fn add(&mut self, answer: &Answer) {
         let place = match answer {
-            Answer::Report(report, _) => match report.worst() {
+            Answer::Report(report, _) => match report.summary.worst() {
                 Some(Severity::Crit) => &mut self.crit,
                 Some(Severity::Warn) => &mut self.warn,
-                None if report.checks == 0 => &mut self.failed,
+                None if report.summary.checks == 0 => &mut self.failed,
                 None => &mut self.ok,
             },
             Answer::Ran(report, _) if report.is_well() => &mut self.ok,

@@ -15,6 +15,6 @@ mod wording;
 pub use builtin::builtin_rules;
 pub use finding::{Finding, Severity};
 pub use judge::{Judgement, judge};
-pub use report::{Answer, PackError, Report, Section};
+pub use report::{Answer, PackError, Report, Section, Summary};
 pub use rule::{BadRule, Both, Level, Rule, RuleSet, Test};
 pub use wording::{Language, bytes_in_words, fill, pct_in_words};

@@ -164,7 +164,7 @@ impl RunReport {
     /// # Errors
     /// When it is none.
     pub fn unpack(bytes: &[u8]) -> Result<Self, BadRunReport> {
-        let json = zstd::bulk::decompress(bytes, REPORT_PLAIN_BYTES).map_err(|_| BadRunReport)?;
+        let json = crate::unpack::unpack(bytes).map_err(|_| BadRunReport)?;
         serde_json::from_slice(&json).map_err(|_| BadRunReport)
     }
 }

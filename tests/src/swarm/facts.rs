@@ -5,38 +5,45 @@
 use super::chance::Chance;
 use fernwart_agent::collect::{self, Surroundings};
 use fernwart_protocol::diagnosis::{Answer, Report};
-use fernwart_protocol::document::{SectionName, UnixMs};
+use fernwart_protocol::document::SectionName;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Different computers.
 const KINDS: u64 = 64;
 
-/// Reports to choose from.
-pub struct Facts(Vec<Report>);
+/// Reports to choose from, packed: all sections, and each by itself.
+pub struct Facts(Vec<(Vec<u8>, BTreeMap<SectionName, Vec<u8>>)>);
 
 impl Facts {
     /// Looks at this computer once and varies what is seen.
+    ///
+    /// # Panics
+    /// When a report cannot be packed.
     pub fn record() -> Self {
         let seen = collect::look(&[], &Surroundings::default());
-        Self((0..KINDS).map(|kind| varied(&seen, &mut Chance::new(kind))).collect())
+        let kind = |kind| {
+            let report = varied(&seen, &mut Chance::new(kind));
+            let alone = report.sections.iter().map(|(name, section)| {
+                let sections = BTreeMap::from([(*name, section.clone())]);
+                let report = Report { sections, checks: 1, findings: Vec::new(), ..report.clone() };
+                (*name, report.pack().expect("packed"))
+            });
+            (report.pack().expect("packed"), alone.collect())
+        };
+        Self((0..KINDS).map(kind).collect())
     }
 
-    /// Bytes of a report as it travels, on average.
+    /// Bytes of a whole report as it travels, on average.
     pub fn packed_bytes(&self) -> usize {
-        let all = self.0.iter().map(|report| report.pack().map_or(0, |packed| packed.len()));
-        all.sum::<usize>() / self.0.len().max(1)
+        self.0.iter().map(|(whole, _)| whole.len()).sum::<usize>() / self.0.len().max(1)
     }
 
-    /// What a machine of this seed sees now of these sections.
-    pub fn report(&self, seed: u64, sections: &[SectionName], now: UnixMs) -> Report {
-        let kind = Chance::new(seed).below(KINDS);
-        let known = &self.0[kind as usize];
-        if sections.is_empty() {
-            return Report { taken_at: now, ..known.clone() };
-        }
-        let wanted = known.sections.iter().filter(|(name, _)| sections.contains(name));
-        let sections = wanted.map(|(name, section)| (*name, section.clone())).collect();
-        Report { v: known.v, taken_at: now, took_ms: known.took_ms, sections, checks: 1, findings: Vec::new() }
+    /// What a machine of this seed sees of these sections: the first, or all if
+    /// none is named.
+    pub fn report(&self, seed: u64, sections: &[SectionName]) -> Vec<u8> {
+        let (whole, alone) = &self.0[Chance::new(seed).below(KINDS) as usize];
+        sections.first().and_then(|section| alone.get(section)).unwrap_or(whole).clone()
     }
 }
 

@@ -64,7 +64,7 @@ async fn newest_report(session: &mut Session, row: &MachineRow) -> Result<Report
         // Believed only if this machine has signed for it.
         let judged = judge_news(row.id, None, News::Settled(receipt, key, body));
         return match judged.map(|answered| answered.answer) {
-            Some(Answer::Report(report, _)) => Ok(*report),
+            Some(Answer::Report(report, _)) => report.whole().map_err(super::super::diagnose::unreadable),
             _ => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
         };
     }
