@@ -45,6 +45,9 @@ pub mod tag {
     /// u64, little endian: the newest entry of this machine's journal that the
     /// hub knows of.
     pub const JOURNAL_SEQ: u16 = 7;
+    /// u64, little endian: machines that lose the hub should come back spread
+    /// over this many milliseconds.
+    pub const RETURN_SPREAD: u16 = 8;
 }
 
 /// Two peers have no version in common.

@@ -51,8 +51,9 @@ impl Proof {
         moment: Moment,
     ) -> Result<RunRecord, BooksError> {
         let body = report.unwrap_or_default();
+        let hash = sha256(body);
         let mut about = json!({
-            "run": self.order.run, "outcome": self.outcome, "body": sha256(body), "body_bytes": body.len(),
+            "run": self.order.run, "outcome": self.outcome, "body": hash, "body_bytes": body.len(),
         });
         if let Some(fields) = about.as_object_mut() {
             fields.extend(self.told.clone());
@@ -70,7 +71,7 @@ impl Proof {
             order: sha256(self.envelope.bytes.as_bytes()),
             outcome: self.outcome,
             refusal: self.refusal,
-            body: sha256(body),
+            body: hash,
             body_bytes: body.len() as u64,
             permitted_by: self.permitted.map(|(rule, _)| Text::clipped(rule.0)),
             policy: self.permitted.map_or(policy.hash, |(_, hash)| hash),

@@ -146,7 +146,8 @@ impl Uplink {
             let mut bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = bell.rung() => {}
+                // It is back: for a hub of many machines not all at once.
+                () = bell.rung() => tokio::time::sleep(patience.scatter()).await,
                 () = self.stop.cancelled() => {}
             }
         }

@@ -5,7 +5,9 @@
 //! after that it is rare, and the hub's doorbell shortens it.
 
 use super::UplinkError;
-use fernwart_protocol::code::Denial;
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::limits::RETURN_SPREAD;
+use fernwart_protocol::link::{DialError, LinkError};
 use std::time::{Duration, Instant};
 
 const FIRST: Duration = Duration::from_millis(250);
@@ -16,12 +18,20 @@ const SLOW: Duration = Duration::from_secs(30);
 /// After a no that a person must undo.
 const AFTER_NO: Duration = Duration::from_secs(60);
 
+/// A random part of it.
+fn some_of(most: Duration) -> Duration {
+    let part = u32::from_be_bytes(fernwart_certs::random::<4>());
+    most.mul_f64(f64::from(part) / f64::from(u32::MAX))
+}
+
 /// Counts failures.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     failures: u32,
     since: Option<Instant>,
     told: Option<Duration>,
+    /// Over how long the hub wants its machines to come back.
+    spread: Duration,
 }
 
 impl Patience {
@@ -29,6 +39,11 @@ impl Patience {
     pub(super) fn rest(&mut self) {
         self.failures = 0;
         self.since = None;
+    }
+
+    /// The hub has said over how long those who lose it should come back.
+    pub(super) fn spread(&mut self, spread: Duration) {
+        self.spread = spread.min(RETURN_SPREAD);
     }
 
     /// The hub has said how long to stay away.
@@ -43,10 +58,18 @@ impl Patience {
         let most = match error {
             UplinkError::Denied(Denial::MachineRetired | Denial::MachineRejected | Denial::MachineUnknown) => AFTER_NO,
             _ if since.elapsed() > QUICK_FOR => SLOW,
+            // All have lost it in the same moment, or it has no time for more now.
+            UplinkError::Link(_) if self.failures == 1 => self.spread.max(FIRST),
+            UplinkError::Dial(DialError::Link { source: LinkError::Closed(Goodbye::Overloaded), .. }) => {
+                (self.spread / 2).max(QUICK)
+            }
             _ => FIRST.saturating_mul(1 << self.failures.min(3)).min(QUICK),
         };
-        let most = self.told.take().unwrap_or(most);
-        let part = u32::from_be_bytes(fernwart_certs::random::<4>());
-        most.mul_f64(f64::from(part) / f64::from(u32::MAX))
+        some_of(self.told.take().unwrap_or(most))
+    }
+
+    /// How long to wait where others do the same in this moment.
+    pub(super) fn scatter(&self) -> Duration {
+        some_of(self.spread)
     }
 }

@@ -58,6 +58,7 @@ impl Uplink {
         hello.settle().map_err(|_| UplinkError::Denied(fernwart_protocol::code::Denial::Incompatible))?;
         control.send(&to_hub::Control::SealedTo(told.dial.sealed_to.clone())).await.map_err(UplinkError::Frame)?;
         patience.rest();
+        patience.spread(Duration::from_millis(hello.number(tag::RETURN_SPREAD).unwrap_or_default()));
         let halfway = (asked_at + crate::now()) / 2;
         let hub_clock = hello.number(tag::CLOCK).and_then(|ms| i64::try_from(ms).ok());
         let rtt_us = u32::try_from(link.rtt().as_micros()).unwrap_or(u32::MAX);

@@ -33,7 +33,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         link.close(Goodbye::Misbehaved);
     }
     // A hub whose disk is full still knows who is linked.
-    let _ = shared.store.write(Seen { machine: id, at: now(), about: None }).await;
+    shared.store.note(Seen { machine: id, at: now(), about: None }).await;
     debug!(machine = %id, "a machine has left");
 }
 
@@ -61,7 +61,7 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
     let linked = Linked::new(link.clone(), send, until);
     shared.presence.machine_came(id, linked.clone());
     // Only now: whatever comes from here on is told to those who are present.
-    for envelope in shared.store.locks().await.unwrap_or_default() {
+    for envelope in shared.locks() {
         linked.say(&Control::Lock(envelope)).await;
     }
     if let Some(catalogue) = shared.published.catalogue() {
@@ -116,7 +116,9 @@ async fn greet(
         return Ok(None);
     }
     let (seq, head) = (records.chain_seq, records.chain_head);
-    let mut ours = our_hello(shared).with(tag::CHAIN_SEQ, &seq.to_le_bytes()).with(tag::CHAIN_HEAD, head.as_bytes());
+    let spread = u64::try_from(shared.return_spread().as_millis()).unwrap_or_default();
+    let ours = our_hello(shared).with(tag::RETURN_SPREAD, &spread.to_le_bytes());
+    let mut ours = ours.with(tag::CHAIN_SEQ, &seq.to_le_bytes()).with(tag::CHAIN_HEAD, head.as_bytes());
     if records.journal_seq > 0 {
         ours = ours.with(tag::JOURNAL_SEQ, &records.journal_seq.to_le_bytes());
     }
@@ -163,10 +165,7 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
     }
     let agent = Text::clipped(&hello.program().unwrap_or_default());
     let address = Text::clipped(&link.remote_address().to_string());
-    let seen = Seen { machine: id, at: now(), about: Some((about.os.clone(), agent, address)) };
-    if let Err(error) = shared.store.write(seen).await {
-        warn!(machine = %id, %error, "an arrival could not be stored");
-    }
+    shared.store.note(Seen { machine: id, at: now(), about: Some((about.os.clone(), agent, address)) }).await;
 }
 
 /// Reads the control stream to its end.
@@ -183,8 +182,7 @@ async fn listen(
             to_hub::Control::Following(versions) => debug!(?versions, "a machine follows"),
             to_hub::Control::SealedTo(said) => {
                 // Whoever seals to it checks the machine's signature; it is only kept here.
-                let known = shared.store.sealed_to(&id).await;
-                if !matches!(known, Ok(Some(known)) if known == said)
+                if !shared.store.is_sealed_to(&id, &said)
                     && let Err(error) = shared.store.write(KeepSealedTo { machine: id, said }).await
                 {
                     warn!(machine = %id, %error, "a sealing key could not be stored");

@@ -33,15 +33,15 @@ use fernwart_certs::peer::{NotAdmitted, Peer, identify};
 use fernwart_certs::tls;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
-use fernwart_protocol::document::UnixMs;
-use fernwart_protocol::id::KeyId;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::limits;
 use fernwart_protocol::link::{Knock, Link, Listener};
 use fernwart_store::{Expire, Store, StoreError};
 use presence::Presence;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -51,11 +51,11 @@ use tracing::{error, info, warn};
 /// How long work under way may take at the end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A hub that is stopped in order is back after this long, if it is only restarted.
+const RESTART: Duration = Duration::from_secs(2);
+
 /// How often links are held against expiry.
 const SWEEP: Duration = Duration::from_secs(30);
-
-/// Agents told to stay away come back spread over this long.
-const RETURN_SPREAD_MS: u32 = 2_000;
 
 /// With less than this the disk counts as full: one batch of writes.
 const FULL_BYTES: u64 = 1024 * 1024;
@@ -113,6 +113,10 @@ struct Shared {
     published: Published,
     /// Staff keys cut off at this hub: few, read at each request.
     suspended: RwLock<HashSet<KeyId>>,
+    /// All locks: few, and each machine hears them when it comes.
+    locks: RwLock<Vec<Envelope>>,
+    /// Machines that may not have got all their orders; perhaps some that have.
+    owed: Mutex<HashSet<MachineId>>,
     /// Links at the enrollment door.
     newcomers: Arc<Semaphore>,
     /// Woken when somebody was admitted or the staff list has changed.
@@ -151,6 +155,8 @@ impl Hub {
         let in_use = in_use.map_err(StartError::Home)?;
         let tls = in_use.tls(SystemTime::now())?;
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
+        let locks = store.locks().await.map_err(StartError::Store)?;
+        let owed = store.owed().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
             Listener::bind(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
         let shared = Arc::new(Shared {
@@ -164,6 +170,8 @@ impl Hub {
             presence: Presence::default(),
             published,
             suspended: RwLock::new(suspended),
+            locks: RwLock::new(locks),
+            owed: Mutex::new(owed),
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),
             knocks: seldom::Seldom::default(),
@@ -207,7 +215,9 @@ impl Hub {
         // when its machine is back.
         shared.deliveries.close();
         let _ = tokio::time::timeout(GRACE, shared.deliveries.wait()).await;
-        shared.presence.goodbye(RETURN_SPREAD_MS).await;
+        // A restart takes a moment; nobody need try before.
+        let spread = shared.return_spread().max(RESTART);
+        shared.presence.goodbye(u32::try_from(spread.as_millis()).unwrap_or(u32::MAX)).await;
         shared.stop.cancel();
         shared.tasks.close();
         let clean = tokio::time::timeout(GRACE, shared.tasks.wait()).await.is_ok();
@@ -222,10 +232,10 @@ impl Shared {
     /// idle would notice a restarted hub late.
     async fn ring_all(&self) {
         let machines = self.store.machines(Standing::Admitted);
-        for (rung, machine) in machines.iter().enumerate() {
-            if let Ok(address) = machine.address.as_raw().parse() {
-                self.listener.ring(address);
-            }
+        let addresses: BTreeSet<SocketAddr> =
+            machines.iter().filter_map(|machine| machine.address.as_raw().parse().ok()).collect();
+        for (rung, address) in addresses.into_iter().enumerate() {
+            self.listener.ring(address);
             // A few thousand datagrams at once would only be dropped.
             if rung % 256 == 255 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -243,6 +253,27 @@ impl Shared {
         } else {
             Denial::StoreFailed
         }
+    }
+
+    /// Over how long machines should come back that all lose this hub at once.
+    fn return_spread(&self) -> Duration {
+        let machines = self.store.known() as u64;
+        Duration::from_millis(machines * 1000 / limits::ARRIVALS_PER_SECOND).min(limits::RETURN_SPREAD)
+    }
+
+    fn locks(&self) -> Vec<Envelope> {
+        self.locks.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    fn keep_lock(&self, envelope: &Envelope) {
+        let mut locks = self.locks.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !locks.contains(envelope) {
+            locks.push(envelope.clone());
+        }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, HashSet<MachineId>> {
+        self.owed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn is_suspended(&self, key: &KeyId) -> bool {

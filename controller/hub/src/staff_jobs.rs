@@ -143,6 +143,10 @@ pub(crate) async fn submit(
             return Ok(Err(shared.denial(&error)));
         }
     };
+    // Stored first, marked then, and only then looked who has come back: whoever
+    // comes between finds the one or is found by the other.
+    let acts = parcels.iter().filter(|parcel| is_script(&parcel.order));
+    shared.owed().extend(acts.map(|parcel| parcel.order.machine));
     info!(job = %id, by = %caller.entry.name, machines = parcels.len(), away, "a job begins");
     send.send(&Reply::Job(id)).await?;
 
@@ -213,7 +217,14 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
 /// meanwhile with its cancel. A second copy of an order does nothing there, but
 /// answers, and so does one that was taken back.
 pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
-    let mut undelivered = match shared.store.undelivered(&machine, now()).await {
+    if !shared.owed().remove(&machine) {
+        return;
+    }
+    let undelivered = shared.store.undelivered(&machine, now()).await;
+    if !matches!(&undelivered, Ok(undelivered) if undelivered.is_empty()) {
+        shared.owed().insert(machine);
+    }
+    let mut undelivered = match undelivered {
         Ok(undelivered) => undelivered,
         Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
     };
@@ -223,7 +234,7 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     for Undelivered { order: envelope, state, cancel } in undelivered {
         let Ok(order) = Order::from_bytes(envelope.bytes.as_bytes()) else { continue };
-        if !matches!(order.action, Action::Script { .. }) && cancel.is_none() {
+        if !is_script(&order) && cancel.is_none() {
             continue;
         }
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -242,6 +253,11 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
             return;
         }
     }
+}
+
+/// Whether an order is brought again: a look is not worth it.
+fn is_script(order: &Order) -> bool {
+    matches!(order.action, Action::Script { .. })
 }
 
 /// Whether an order's script is approved and takes its parameters. The machine

@@ -100,7 +100,9 @@ pub(crate) fn json_text(value: &Value) -> String {
 /// JSON text with the same taken care of.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     let acts = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if !text.contains(acts) {
+    // Nearly all of it is ASCII, which is seen at once.
+    let plain = text.bytes().all(|byte| byte < 0x7f);
+    if plain || !text.contains(acts) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 64);

@@ -155,9 +155,36 @@ impl Store {
         self.roster.machines(standing)
     }
 
+    /// How many machines there are, of every standing.
+    pub fn known(&self) -> usize {
+        self.roster.len()
+    }
+
     /// One machine, whatever its standing.
     pub fn machine(&self, id: &MachineId) -> Option<Arc<Machine>> {
         self.roster.machine(id)
+    }
+
+    /// Whether this is the word on its sealing key that a machine has said before.
+    pub fn is_sealed_to(&self, id: &MachineId, said: &Envelope) -> bool {
+        let known = self.roster.records(id).and_then(|records| records.sealed_to);
+        known.is_some() && codec::encode(said).ok().map(|said| roster::mark_of(&said)) == known
+    }
+
+    /// Writes without waiting for the disk: for what may be lost. Waits only for
+    /// room in the queue.
+    pub async fn note<W: Write>(&self, write: W) {
+        self.writer.note(write).await;
+    }
+
+    /// Machines that may not have got all their orders.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn owed(&self) -> Result<Vec<MachineId>, StoreError> {
+        let sql = "SELECT DISTINCT machine FROM runs WHERE state IN ('held', 'offered', 'running')";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| rows::parsed(row, "machine")).collect()
     }
 
     /// How far a machine's records go.

@@ -11,6 +11,7 @@ use fernwart_protocol::id::{Digest, MachineId};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How far the records of one machine go.
@@ -24,6 +25,15 @@ pub struct Records {
     pub journal_seq: u64,
     /// That entry's hash; none before the first.
     pub journal_head: Option<Digest>,
+    /// Tells its word on its sealing key from another; none before it came.
+    pub sealed_to: Option<u64>,
+}
+
+/// Tells one envelope from another. Whoever can make two alike has made both.
+pub(crate) fn mark_of(envelope: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    envelope.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// One machine with its records. About 1 KiB each.
@@ -65,6 +75,7 @@ fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
             chain_head: rows::parsed(row, "chain_head")?,
             journal_seq: rows::unsigned(row.try_get("journal_seq")?),
             journal_head: journal_head.parse().ok(),
+            sealed_to: row.try_get::<Option<Vec<u8>>, _>("sealed_to")?.map(|said| mark_of(&said)),
         },
     })
 }
@@ -83,6 +94,10 @@ impl Roster {
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<MachineId, Entry>> {
         self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.read().len()
     }
 
     pub(crate) fn machine(&self, id: &MachineId) -> Option<Arc<Machine>> {

@@ -117,6 +117,12 @@ impl Handle {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    pub(crate) async fn note<W: Write>(&self, write: W) {
+        let (asker, _) = oneshot::channel();
+        // Fails only once the store is closed.
+        let _ = self.send(Item::Write(Box::new(Waiting { write, reply: None, asker }))).await;
+    }
+
     pub(crate) async fn settle(&self, settle: Settle) -> Result<Result<Settled, Denial>, StoreError> {
         let (asker, answer) = oneshot::channel();
         self.send(Item::Outcome(Box::new(Outcome { settle, reply: None, asker }))).await?;

@@ -554,4 +554,8 @@ impl Write for KeepSealedTo {
         query.bind(encoded(&self.said, "sealing key")?).execute(to).await?;
         Ok(())
     }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
 }

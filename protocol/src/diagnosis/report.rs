@@ -136,7 +136,7 @@ impl Summary {
             .map_err(|error| PackError::Json(<serde_json::Error as serde::de::Error>::custom(error)))?;
         let summary = serde_json::from_str(&json).map_err(PackError::Json)?;
         // Inside a string JSON has no such characters; outside they mean nothing.
-        if json.contains(['\n', '\r', '\t']) {
+        if json.bytes().any(|byte| byte < b' ') {
             json = json.replace(['\n', '\r', '\t'], " ");
         }
         Ok((summary, json))

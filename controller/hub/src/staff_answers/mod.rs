@@ -249,6 +249,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
                 .write(KeepLock { id, envelope: envelope.clone() })
                 .await
                 .map_err(|error| shared.denial(&error))?;
+            shared.keep_lock(&envelope);
             shared.presence.lock(&envelope).await;
             Ok(())
         }

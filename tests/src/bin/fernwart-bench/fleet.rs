@@ -5,7 +5,7 @@
 //! of a computer made up, their books in memory. Everything shares this
 //! computer, so times are of hub, machines and technician together.
 
-use crate::measure::{Paper, Takes, cpu, memory};
+use crate::measure::{Paper, Takes, children, cpu, memory};
 use crate::raw::{self, Raw};
 use crate::runtime;
 use fernwart_certs::invitation::Invitation;
@@ -79,6 +79,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     let begun = Instant::now();
     let held = runtime.block_on(raw::swarm(&raw, n));
     raw_link.0.push(begun.elapsed().as_secs_f64() * 1000.0);
+    let raw_linking = Takes(vec![cpu(pid).as_secs_f64() * 1e6 / n as f64]);
     std::thread::sleep(SETTLE);
     raw_memory.0.push((memory(pid, "Pss:") - base) as f64 / n as f64);
     for _ in 0..TAKES {
@@ -88,25 +89,32 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     let mut ours = Fleet::join(&runtime, n);
     let pid = ours.world.hub.pid();
     let base = memory(pid, "Pss:");
+    let now = || [cpu(pid), cpu(std::process::id())];
+    let before = now();
     let on = runtime.block_on(ours.swarm.switch_on(AT_ONCE, PATIENCE));
     link.0.push(on.as_secs_f64() * 1000.0);
+    let linking = now().into_iter().zip(before).map(|(now, before)| (now - before).as_secs_f64() * 1e6 / n as f64);
+    let linking: Vec<Takes> = linking.map(|used| Takes(vec![used])).collect();
     std::thread::sleep(SETTLE);
     memory_each.0.push((memory(pid, "Pss:") - base) as f64 / n as f64);
     let before = cpu(pid);
     std::thread::sleep(MINUTE);
     let minute = Takes(vec![(cpu(pid) - before).as_secs_f64() * 1000.0]);
 
-    let mut hub_cpu = takes();
-    let many = |what: &[&str], into: &mut Takes, used: &mut Takes| {
+    let mut used: [[Takes; 3]; 3] = Default::default();
+    let many = |what: &[&str], into: &mut Takes, used: &mut [Takes; 3]| {
         for _ in 0..TAKES {
-            let before = cpu(pid);
+            let now = || [cpu(pid), cpu(std::process::id()), children()];
+            let before = now();
             into.0.push(ours.timed(what));
-            used.0.push((cpu(pid) - before).as_secs_f64() * 1e6 / n as f64);
+            for ((used, now), before) in used.iter_mut().zip(now()).zip(before) {
+                used.0.push((now - before).as_secs_f64() * 1e6 / n as f64);
+            }
         }
     };
-    many(&["ping", "all", "-o", "jsonl"], &mut ping, &mut hub_cpu[0]);
-    many(&["diagnose", "all", "--section", "power", "--timeout", "30s", "-o", "jsonl"], &mut empty, &mut hub_cpu[1]);
-    many(&["diagnose", "all", "--timeout", "60s", "-o", "jsonl"], &mut full, &mut hub_cpu[2]);
+    many(&["ping", "all"], &mut ping, &mut used[0]);
+    many(&["diagnose", "all", "--section", "power", "--timeout", "60s"], &mut empty, &mut used[1]);
+    many(&["diagnose", "all", "--timeout", "60s"], &mut full, &mut used[2]);
     let reply = ours.swarm.report_bytes();
     for _ in 0..TAKES {
         raw_bytes.0.push(raw.fan(IN_FLIGHT, 700, reply));
@@ -119,11 +127,17 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     paper.beside("an echo to each (fernwart ping all)", "ms", &raw_echo, &ping, 1.5);
     paper.beside("an empty signed order each", "ms", &raw_echo, &empty, 4.0);
     paper.beside(&format!("a report of {reply} bytes each (diagnose all)"), "ms", &raw_bytes, &full, 5.0);
+    paper.alone("raw server, processor time per link", "us", &raw_linking);
     paper.alone("hub without links (PSS)", "KiB", &Takes(vec![base as f64]));
     paper.alone("hub after all that (PSS)", "KiB", &Takes(vec![memory(pid, "Pss:") as f64]));
     paper.alone("hub, processor time of an idle minute", "ms", &minute);
-    for (what, used) in ["echo", "empty order", "report"].into_iter().zip(&hub_cpu) {
-        paper.alone(&format!("hub, processor time per {what}"), "us", used);
+    for (who, used) in ["hub", "machine"].into_iter().zip(&linking) {
+        paper.alone(&format!("{who}, processor time per link"), "us", used);
+    }
+    for (what, used) in ["echo", "empty order", "report"].into_iter().zip(&used) {
+        for (who, used) in ["hub", "machine", "technician"].into_iter().zip(used) {
+            paper.alone(&format!("{who}, processor time per {what}"), "us", used);
+        }
     }
 }
 
