@@ -36,6 +36,21 @@ pub const DRAFT_BYTES: usize = METADATA_BYTES;
 /// A piece of a script's output as it is told live, bytes.
 pub const OUTPUT_BYTES: usize = 32 * 1024;
 
+/// Largest question to the fleet, bytes.
+pub const QUESTION_BYTES: usize = 16 * 1024;
+
+/// Rows in one answer to it: a million would fill a technician's memory.
+pub const QUESTION_ROWS: usize = 200_000;
+
+/// A question is answered within this time, or not at all.
+pub const QUESTION_TIME: Duration = Duration::from_secs(10);
+
+/// Questions that are answered at once, each in a process of its own.
+pub const QUESTIONS: usize = 2;
+
+/// Memory of one such process, bytes.
+pub const QUESTION_MEMORY: u64 = 1024 * 1024 * 1024;
+
 /// Files in one offer of the catalogue: roots, timestamp, snapshot, targets
 /// and the three named targets, with room for 24 root rotations at once.
 pub const OFFER_FILES: usize = 32;
@@ -166,6 +181,9 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "keep-alive", value: KEEP_ALIVE.as_secs(), unit: "seconds" },
     Limit { name: "away after", value: IDLE_TIMEOUT.as_secs(), unit: "seconds" },
     Limit { name: "machines in one job", value: JOB_MACHINES as u64, unit: "machines" },
+    Limit { name: "rows of a query's answer", value: QUESTION_ROWS as u64, unit: "rows" },
+    Limit { name: "time of a query", value: QUESTION_TIME.as_secs(), unit: "seconds" },
+    Limit { name: "queries at once", value: QUESTIONS as u64, unit: "queries" },
     Limit { name: "life of an order", value: ORDER_LIFE.as_secs(), unit: "seconds" },
     Limit { name: "diagnosis", value: DIAGNOSE_BUDGET.as_secs(), unit: "seconds" },
 ];

@@ -8,7 +8,10 @@ use crate::code::{Denial, Refusal};
 use crate::document::{Envelope, Outcome, UnixMs};
 use crate::enroll::Newcomer;
 use crate::id::{CustomerId, Digest, JobId, KeyId, MachineId, PublicKey, RunId, TokenId};
-use crate::limits::{BLOB_BYTES, JOB_MACHINES, METADATA_BYTES, ORDERS_PER_FRAME, REPORT_BYTES, ROWS_PER_FRAME};
+use crate::limits::{
+    BLOB_BYTES, JOB_MACHINES, METADATA_BYTES, ORDERS_PER_FRAME, OUTPUT_BYTES, QUESTION_BYTES, REPORT_BYTES,
+    ROWS_PER_FRAME,
+};
 use crate::text::{Blob, List, MachineName, Text};
 use crate::to_agent::CatalogueFile;
 use crate::to_hub::Note;
@@ -86,6 +89,10 @@ pub enum Request {
     SealedTo(MachineId),
     /// Somebody has looked into what was wrong with a machine's records.
     Acknowledge(MachineId),
+    /// One SELECT over what machines have told: `Lines` replies.
+    Query(Text<QUESTION_BYTES>),
+    /// The newest whole report of a machine that was stored at this time.
+    FactsAt(MachineId, UnixMs),
 }
 
 /// Into or out of a group.
@@ -144,6 +151,8 @@ pub enum Reply {
     ChainEnd(Envelope),
     /// A machine's signed word on its sealing key; its evidence key goes before.
     SealedTo(Envelope),
+    /// Some of an answer, lines of JSON; they may be cut anywhere.
+    Lines(Blob<OUTPUT_BYTES>),
 }
 
 /// One receipt in a machine's chain at its hub.

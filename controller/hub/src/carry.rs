@@ -188,6 +188,9 @@ pub(crate) async fn store(
             warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
             shared.denial(&error)
         })??;
+    if looked {
+        shared.asking.told(machine, receipt.run);
+    }
     let said = Countersignature {
         run: receipt.run,
         machine,

@@ -129,6 +129,11 @@ impl HubHome {
         self.path.join("store.sqlite")
     }
 
+    /// What machines have told, to be asked; made anew when it is lost.
+    pub fn facts(&self) -> PathBuf {
+        self.path.join("facts.sqlite")
+    }
+
     /// The published catalogue's folder.
     pub fn catalogue(&self) -> PathBuf {
         self.path.join("catalogue")

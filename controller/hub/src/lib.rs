@@ -10,6 +10,7 @@
 //! ```
 
 mod agent_door;
+mod asking;
 mod caller;
 mod carry;
 pub mod catalogue;
@@ -22,8 +23,10 @@ mod staff_answers;
 mod staff_door;
 mod staff_jobs;
 
+pub use asking::ANSWER;
 pub use home::{HomeError, HubHome};
 
+use asking::Asking;
 use catalogue::Published;
 use fernwart_certs::CertificateDer;
 use fernwart_certs::catalogue::Catalogue;
@@ -115,6 +118,7 @@ struct Shared {
     suspended: RwLock<HashSet<KeyId>>,
     /// All locks: few, and each machine hears them when it comes.
     locks: RwLock<Vec<Envelope>>,
+    asking: Asking,
     /// Machines that may not have got all their orders; perhaps some that have.
     owed: Mutex<HashSet<MachineId>>,
     /// Links at the enrollment door.
@@ -156,6 +160,8 @@ impl Hub {
         let tls = in_use.tls(SystemTime::now())?;
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
         let locks = store.locks().await.map_err(StartError::Store)?;
+        let newest = store.newest_runs().await.map_err(StartError::Store)?;
+        let asking = Asking::open(home.facts(), newest).await;
         let owed = store.owed().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
             Listener::bind(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
@@ -172,6 +178,7 @@ impl Hub {
             suspended: RwLock::new(suspended),
             locks: RwLock::new(locks),
             owed: Mutex::new(owed),
+            asking,
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),
             knocks: seldom::Seldom::default(),
@@ -182,6 +189,7 @@ impl Hub {
         });
         shared.ring_all().await;
         shared.tasks.spawn(accept(shared.clone()));
+        shared.tasks.spawn(asking::keep_up(shared.clone()));
         shared.tasks.spawn(sweep(shared.clone()));
         shared.tasks.spawn(keep_fresh(shared.clone()));
         Ok(Self { shared })
@@ -221,6 +229,7 @@ impl Hub {
         shared.stop.cancel();
         shared.tasks.close();
         let clean = tokio::time::timeout(GRACE, shared.tasks.wait()).await.is_ok();
+        shared.asking.close().await;
         shared.store.close().await;
         let closed = tokio::time::timeout(Duration::from_secs(2), shared.listener.close()).await.is_ok();
         clean && closed

@@ -30,6 +30,12 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-14", "it was not confirmed, so nothing was sent", "type the number, or --yes=NUMBER"),
     ("FW-CLI-15", "it was stopped from outside", "start it again"),
     ("FW-CLI-16", "the job cannot be given anew", "fernwart job show JOB tells how it ended where"),
+    (
+        "FW-QRY-01",
+        "the question is not one SELECT that the tables can answer",
+        "fernwart query --tables lists tables and columns",
+    ),
+    ("FW-QRY-02", "the hub could not answer the question", "look into the hub's log"),
     ("FW-JNL-03", "these records were counted by a hub that nobody here knows", "export them anew from your own hub"),
     ("FW-JNL-02", "the hub's records of a machine are not whole", "fernwart doctor; is the hub the one you know?"),
     ("FW-CAT-16", "these approvers cannot rule", "fernwart catalogue show lists the present ones"),

@@ -9,10 +9,10 @@ use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Answered, Session, Stream, judge_news, now};
 use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, builtin_rules, facts};
-use fernwart_protocol::document::{Action, Envelope, SectionName};
+use fernwart_protocol::document::{Action, Envelope, SectionName, UnixMs};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::script::BundleName;
-use fernwart_protocol::staff::{JobHead, MachineRow, Reply};
+use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request};
 use fernwart_protocol::text::{List, Text, escaped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -173,6 +173,48 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Op
         Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denial.to_string())),
         Answer::Forged => ("failed", Some("FW-CLI-08"), Some("the answer is not signed by this machine".into())),
     }
+}
+
+/// A stored report and when it was stored, believed only if this machine has
+/// signed for it.
+pub(super) async fn stored(
+    session: &mut Session,
+    row: &MachineRow,
+    request: &Request,
+) -> Result<Option<(UnixMs, Report)>, Failure> {
+    let mut replies = session.collect(request).await?.into_iter();
+    let (Some(Reply::Report(at, receipt, body)), Some(Reply::EvidenceKey(key))) = (replies.next(), replies.next())
+    else {
+        return Ok(None);
+    };
+    let judged = judge_news(row.id, None, News::Settled(receipt, key, body));
+    match judged.map(|answered| answered.answer) {
+        Some(Answer::Report(report, _)) => Ok(Some((at, report.whole().map_err(unreadable)?))),
+        _ => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
+    }
+}
+
+/// Has these machines looked at now: how many were asked, and how many answered.
+pub(super) async fn refresh(
+    session: &mut Session,
+    target: TargetArgs,
+    timeout: Duration,
+) -> Result<(usize, usize), Failure> {
+    let command = Diagnose {
+        target,
+        output: Shape::Table,
+        fail_on: Severity::Crit,
+        require: Require::All,
+        section: Vec::new(),
+        timeout,
+        parallel: Parallel::Number(0),
+        reason: String::new(),
+        all: false,
+    };
+    let target = command.target.read()?;
+    let (rows, answers) = ask(&command, &target, Instant::now(), session).await?;
+    let told = answers.iter().filter(|answered| matches!(answered.answer, Answer::Report(..)));
+    Ok((rows.len(), told.count()))
 }
 
 /// A report of another shape than this program knows.

@@ -5,8 +5,7 @@ use super::{Exit, Failure, Place, ShapeArgs, TargetArgs, say, span, with_session
 use clap::{Args, Subcommand};
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Session, now};
-use fernwart_protocol::diagnosis::{Answer, Language, Report};
-use fernwart_protocol::document::SectionName;
+use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{CustomerId, MachineId};
 use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
@@ -117,42 +116,6 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
         out += &format!("  {name:<12} {}\n", fernwart_protocol::text::escaped(value));
     }
     say(&out)
-}
-
-/// The newest stored facts of a machine.
-#[derive(Args)]
-pub(crate) struct Facts {
-    /// Its name
-    machine: String,
-    /// Only these sections
-    #[arg(long, value_name = "SECTION")]
-    section: Vec<SectionName>,
-}
-
-pub(crate) fn facts(command: &Facts, place: &Place) -> Result<Exit, Failure> {
-    let (row, replies) = with_session(place, async |session| {
-        let row = one(session, &command.machine).await?;
-        let replies = session.collect(&Request::Facts(row.id)).await?;
-        Ok((row, replies))
-    })?;
-    let Some(Reply::Report(at, _, body)) = replies.into_iter().next() else {
-        eprintln!("{} has no report yet; take one: fernwart diagnose {}", row.name, row.name);
-        return Ok(Exit::Bad);
-    };
-    let report = Report::unpack(body.as_bytes())
-        .map_err(|error| Failure::new(Exit::Failed, "FW-CLI-08", super::chain(&error)))?;
-    let mut facts = serde_json::Map::new();
-    for (section, answer) in &report.sections {
-        if command.section.is_empty() || command.section.contains(section) {
-            let value = match &answer.answer {
-                Answer::Facts(value) => value.clone(),
-                Answer::Unanswered(why) => serde_json::json!({ "unanswered": why }),
-            };
-            facts.insert(section.to_string(), value);
-        }
-    }
-    let object = serde_json::json!({"v": 1, "type": "facts", "machine": row.name, "at": at, "facts": facts});
-    say(&(super::output::json_text(&object) + "\n"))
 }
 
 /// Measure the way to machines and back.

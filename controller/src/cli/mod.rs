@@ -5,6 +5,7 @@ mod approve;
 mod codes;
 mod diagnose;
 mod doctor;
+mod facts;
 mod fail;
 mod jobs;
 mod join;
@@ -13,6 +14,7 @@ mod machines;
 mod output;
 mod parallel;
 mod place;
+mod query;
 mod run;
 mod script;
 pub(crate) use fernwart_protocol::span;
@@ -62,6 +64,8 @@ pub(crate) enum Command {
     Init(operate::init::Init),
     /// Run the hub
     Serve(operate::serve::Serve),
+    #[command(hide = true, name = fernwart_hub::ANSWER)]
+    AnswerQuery(operate::answer::AnswerQuery),
     /// Replace the hub's CA and evidence key; on the hub's computer
     NextKeys(operate::next_keys::NextKeys),
     /// Join a shop as technician or robot
@@ -72,8 +76,8 @@ pub(crate) enum Command {
     Ls(machines::Ls),
     /// Show one machine
     Show(machines::Show),
-    /// The newest stored facts of a machine
-    Facts(machines::Facts),
+    Facts(facts::Facts),
+    Query(query::Query),
     /// Measure the way to machines and back
     Ping(machines::Ping),
     /// Label machines: site=kiel, or site- to take it away
@@ -282,7 +286,9 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Doctor => doctor::run(&place),
         Command::Ls(command) => machines::ls(&command, &place),
         Command::Show(command) => machines::show(&command, &place),
-        Command::Facts(command) => machines::facts(&command, &place),
+        Command::Facts(command) => facts::run(&command, &place),
+        Command::Query(command) => query::run(&command, &place),
+        Command::AnswerQuery(command) => operate::answer::run(&command),
         Command::Ping(command) => machines::ping(&command, &place),
         Command::Label(command) => machines::label(&command, &place),
         Command::Group(command) => machines::group(&command, &place),

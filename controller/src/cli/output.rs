@@ -27,14 +27,14 @@ pub(crate) enum Shape {
 /// Rows with the same columns, the first of which is the name.
 pub(crate) struct Rows {
     kind: &'static str,
-    columns: Vec<&'static str>,
+    columns: Vec<String>,
     rows: Vec<Vec<Value>>,
 }
 
 impl Rows {
     /// No rows yet.
-    pub(crate) fn new(kind: &'static str, columns: &[&'static str]) -> Self {
-        Self { kind, columns: columns.to_vec(), rows: Vec::new() }
+    pub(crate) fn new(kind: &'static str, columns: &[&str]) -> Self {
+        Self { kind, columns: columns.iter().map(|column| (*column).to_owned()).collect(), rows: Vec::new() }
     }
 
     /// One more.

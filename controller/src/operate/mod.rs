@@ -1,5 +1,6 @@
 //! Starting things: a shop's homes, the hub, the demonstration.
 
+pub mod answer;
 pub mod demo;
 pub mod init;
 pub mod next_keys;

@@ -380,6 +380,32 @@ impl Store {
         row.as_ref().map(rows::evidence).transpose()
     }
 
+    /// Outcomes of a machine that were stored at this time or before, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn outcomes_until(
+        &self,
+        machine: &MachineId,
+        at: UnixMs,
+        count: i64,
+    ) -> Result<Vec<Evidence>, StoreError> {
+        let sql = "SELECT order_envelope, receipt, report, settled_at FROM runs \
+                   WHERE machine = $1 AND settled_at <= $2 ORDER BY settled_at DESC LIMIT $3";
+        let query = sqlx::query(sql).bind(machine.to_string()).bind(at).bind(count);
+        query.fetch_all(&self.pool).await?.iter().map(rows::evidence).collect()
+    }
+
+    /// Which run brought the newest whole report of each machine.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_runs(&self) -> Result<Vec<(MachineId, RunId)>, StoreError> {
+        let sql = "SELECT machine, newest_run FROM records WHERE newest_run <> ''";
+        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((rows::parsed(row, "machine")?, rows::parsed(row, "newest_run")?))).collect()
+    }
+
     /// The newest report of a machine.
     ///
     /// # Errors

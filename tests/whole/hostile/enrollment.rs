@@ -215,7 +215,7 @@ fn an_altered_or_old_line_leads_nowhere() {
 
 #[test]
 fn a_hub_that_swaps_a_machines_keys_shows_other_words() {
-    let world = World::new();
+    let mut world = World::new();
     let line = world.invitation(&["Bäckerei Meyer"]);
     let said =
         world.owner_in("kasse-1", &["enroll", &line, "--policy", "ask", "--no-service", "--lang", "de"]).exits(0);
@@ -239,7 +239,9 @@ fn a_hub_that_swaps_a_machines_keys_shows_other_words() {
         let evil = SigningKey::generate().expect("a key").public();
         let store = world.shop().join("hub/store.sqlite");
         let sql = format!("UPDATE machines SET {column} = '{evil}'");
+        world.hub.stop();
         run(std::process::Command::new("sqlite3").arg(&store).arg(&sql)).exits(0);
+        world.restart_hub();
         let swapped = shown(&world);
         assert_ne!(swapped, told, "{column}");
         let name = world.technician(&["pending", "-o", "name"]).exits(0).out.trim().to_owned();

@@ -71,6 +71,8 @@ pub(crate) async fn answer(
         Request::Jobs => return records::jobs(shared, caller, send).await,
         Request::Job(id) => return records::job(shared, caller, id, send).await,
         Request::Facts(machine) => return records::facts(shared, caller, machine, send).await,
+        Request::FactsAt(machine, at) => return records::facts_at(shared, caller, machine, at, send).await,
+        Request::Query(sql) => return crate::asking::query(shared, caller, sql.as_raw(), send).await,
         Request::JobOrders(id) => return records::job_orders(shared, caller, id, send).await,
         Request::SealedTo(machine) => return machines::sealed_to(shared, caller, machine, send).await,
         Request::Chain(machine) => return records::chain(shared, caller, machine, send).await,
@@ -269,6 +271,8 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::Jobs
         | Request::Job(_)
         | Request::Facts(_)
+        | Request::FactsAt(..)
+        | Request::Query(_)
         | Request::Catalogue
         | Request::Drafts
         | Request::Health

@@ -6,11 +6,12 @@ use crate::caller::Caller;
 use crate::{Shared, now};
 use fernwart_fleet::Job;
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::ChainEnd;
+use fernwart_protocol::document::{Action, ChainEnd, Document, Order, UnixMs};
 use fernwart_protocol::id::{Digest, JobId, MachineId};
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::staff::{JobRow, Reply, RunRow};
 use fernwart_protocol::text::{Blob, List, Text};
+use fernwart_store::Evidence;
 
 /// Orders and receipts read and sent at once; each may have 64 KiB.
 const PAGE: usize = 8;
@@ -71,6 +72,40 @@ pub(super) async fn job(shared: &Shared, caller: &Caller, id: JobId, send: &mut 
         }
         Err(error) => Ok(Err(shared.denial(&error))),
     }
+}
+
+/// How many outcomes are looked through for a whole report.
+const LOOKED_THROUGH: i64 = 64;
+
+/// The newest whole report that was stored by then.
+pub(super) async fn facts_at(
+    shared: &Shared,
+    caller: &Caller,
+    id: MachineId,
+    at: UnixMs,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let machine = match reachable(shared, caller, id) {
+        Ok(machine) => machine,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    let outcomes = match shared.store.outcomes_until(&id, at, LOOKED_THROUGH).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => return Ok(Err(shared.denial(&error))),
+    };
+    let whole = |evidence: &Evidence| {
+        let order = Order::from_bytes(evidence.order.bytes.as_bytes());
+        let looked = order.is_ok_and(
+            |order| matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty()),
+        );
+        looked && !evidence.report.is_empty()
+    };
+    let Some(evidence) = outcomes.into_iter().find(whole) else { return Ok(Ok(())) };
+    if let (Some(receipt), Ok(report)) = (evidence.receipt, Blob::try_from(evidence.report)) {
+        send.send(&Reply::Report(evidence.settled_at, receipt, report)).await?;
+        send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
+    }
+    Ok(Ok(()))
 }
 
 pub(super) async fn facts(

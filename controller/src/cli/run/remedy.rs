@@ -3,11 +3,12 @@
 use super::super::script::approved;
 use super::super::{Exit, Failure};
 use super::{Plan, checked, secrets, sha256_of};
+use crate::cli::diagnose::stored;
+use fernwart_client::Session;
 use fernwart_client::target::{Target, select};
-use fernwart_client::{Answer, Session, judge_news};
 use fernwart_protocol::diagnosis::{Finding, Report, builtin_rules};
 use fernwart_protocol::script::{BundleName, Declared, Manifest, Value};
-use fernwart_protocol::staff::{MachineRow, News, Reply, Request};
+use fernwart_protocol::staff::{MachineRow, Request};
 use std::collections::BTreeMap;
 
 /// A remedy rebuilt from typed facts: nothing a machine says becomes a command.
@@ -59,14 +60,8 @@ fn from_finding(manifest: &Manifest, finding: &Finding) -> BTreeMap<String, Valu
 }
 
 async fn newest_report(session: &mut Session, row: &MachineRow) -> Result<Report, Failure> {
-    let mut replies = session.collect(&Request::Facts(row.id)).await?.into_iter();
-    if let (Some(Reply::Report(_, receipt, body)), Some(Reply::EvidenceKey(key))) = (replies.next(), replies.next()) {
-        // Believed only if this machine has signed for it.
-        let judged = judge_news(row.id, None, News::Settled(receipt, key, body));
-        return match judged.map(|answered| answered.answer) {
-            Some(Answer::Report(report, _)) => report.whole().map_err(super::super::diagnose::unreadable),
-            _ => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
-        };
+    if let Some((_, report)) = stored(session, row, &Request::Facts(row.id)).await? {
+        return Ok(report);
     }
     let what = format!("{} has not been diagnosed yet", row.name);
     Err(Failure::new(Exit::Usage, "FW-CLI-12", what).now(format!("fernwart diagnose {}", row.name)))

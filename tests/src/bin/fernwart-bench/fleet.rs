@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// How long a process rests before it is measured, and how long it is watched.
 const SETTLE: Duration = Duration::from_secs(5);
-const MINUTE: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Takes of each figure.
 const TAKES: usize = 5;
@@ -26,6 +26,10 @@ const IN_FLIGHT: usize = 2_000;
 
 /// Handshakes under way at once.
 const AT_ONCE: usize = 32;
+
+/// Which machines have little room and wait for a restart.
+const QUESTION: &str = "SELECT f.machine, mount, free_pct FROM filesystems f JOIN system s USING (machine) \
+                        WHERE free_pct < 10 AND restart_required";
 
 /// How long all may take to be linked.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -115,6 +119,12 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     many(&["ping", "all"], &mut ping, &mut used[0]);
     many(&["diagnose", "all", "--section", "power", "--timeout", "60s"], &mut empty, &mut used[1]);
     many(&["diagnose", "all", "--timeout", "60s"], &mut full, &mut used[2]);
+    let mut question = Takes::default();
+    // The first one waits until all reports are indexed.
+    let indexing = Takes(vec![ours.timed(&["query", QUESTION])]);
+    for _ in 0..TAKES {
+        question.0.push(ours.timed(&["query", QUESTION]));
+    }
     let reply = ours.swarm.report_bytes();
     for _ in 0..TAKES {
         raw_bytes.0.push(raw.fan(IN_FLIGHT, 700, reply));
@@ -127,6 +137,8 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     paper.beside("an echo to each (fernwart ping all)", "ms", &raw_echo, &ping, 1.5);
     paper.beside("an empty signed order each", "ms", &raw_echo, &empty, 4.0);
     paper.beside(&format!("a report of {reply} bytes each (diagnose all)"), "ms", &raw_bytes, &full, 5.0);
+    paper.alone("a question to all (fernwart query)", "ms", &question);
+    paper.alone("the same right after all have told anew", "ms", &indexing);
     paper.alone("raw server, processor time per link", "us", &raw_linking);
     paper.alone("hub without links (PSS)", "KiB", &Takes(vec![base as f64]));
     paper.alone("hub after all that (PSS)", "KiB", &Takes(vec![memory(pid, "Pss:") as f64]));

@@ -1,0 +1,230 @@
+//! What machines have told, kept so that it can be asked in SQL, and the asking.
+//!
+//! ```text
+//! outcome stored ─▶ due ─▶ (report from the store) ─▶ index
+//! query ─▶ wait until nothing is due ─▶ a process of its own, which can only read ─▶ lines
+//! ```
+//! Indexing happens behind the fleet's back: a machine waits for nobody here.
+
+use crate::Shared;
+use crate::caller::Caller;
+use fernwart_certs::catalogue::Customers;
+use fernwart_fleet::{Machine, Standing};
+use fernwart_index::{About, Index, Question, Scope, Told};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::diagnosis::Summary;
+use fernwart_protocol::id::{MachineId, RunId};
+use fernwart_protocol::limits::{OUTPUT_BYTES, QUESTION_ROWS, QUESTION_TIME, QUESTIONS};
+use fernwart_protocol::link::{FrameError, Sender};
+use fernwart_protocol::staff::{Reply, Verdict};
+use fernwart_protocol::text::Blob;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, Semaphore};
+use tracing::warn;
+
+/// Reports that are indexed in one transaction.
+const AT_ONCE: usize = 64;
+
+/// The hidden command that answers: it reads a [`Question`] on its standard input.
+pub const ANSWER: &str = "answer-query";
+
+/// This very program, also where it has been replaced since it began.
+const ITSELF: &str = "/proc/self/exe";
+
+/// What is due to be indexed, and the index.
+pub(crate) struct Asking {
+    path: PathBuf,
+    /// None where the file cannot be had; then nothing can be asked.
+    index: Option<Index>,
+    due: Mutex<Due>,
+    bell: Notify,
+    places: Semaphore,
+}
+
+/// Each machine's newest report is enough.
+#[derive(Default)]
+struct Due {
+    runs: HashMap<MachineId, RunId>,
+    under_way: bool,
+}
+
+impl Asking {
+    /// Opens the index; what it has missed is due.
+    pub(crate) async fn open(path: PathBuf, newest: Vec<(MachineId, RunId)>) -> Self {
+        let index = Index::open(&path).await.inspect_err(|error| warn!(%error, "the fleet cannot be asked in SQL"));
+        let index = index.ok();
+        let taken = match &index {
+            Some(index) => index.taken().await.unwrap_or_default(),
+            None => HashMap::new(),
+        };
+        let missed = |(machine, run): &(MachineId, RunId)| taken.get(&machine.to_string()) != Some(&run.to_string());
+        let runs = newest.into_iter().filter(missed).collect();
+        let due = Mutex::new(Due { runs, under_way: false });
+        Self { path, index, due, bell: Notify::new(), places: Semaphore::new(QUESTIONS) }
+    }
+
+    fn due(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A whole report of a machine is stored.
+    pub(crate) fn told(&self, machine: MachineId, run: RunId) {
+        if self.index.is_some() {
+            self.due().runs.insert(machine, run);
+            self.bell.notify_one();
+        }
+    }
+
+    fn some(&self) -> Vec<(MachineId, RunId)> {
+        let mut due = self.due();
+        let some: Vec<_> = due.runs.iter().take(AT_ONCE).map(|(machine, run)| (*machine, *run)).collect();
+        for (machine, _) in &some {
+            due.runs.remove(machine);
+        }
+        due.under_way = !some.is_empty();
+        some
+    }
+
+    /// Waits until all that was told before is indexed; false if it takes too long.
+    async fn caught_up(&self) -> bool {
+        let settled = async {
+            while {
+                let due = self.due();
+                due.under_way || !due.runs.is_empty()
+            } {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(QUESTION_TIME, settled).await.is_ok()
+    }
+
+    pub(crate) async fn close(&self) {
+        if let Some(index) = &self.index {
+            index.close().await;
+        }
+    }
+}
+
+/// Indexes what is due, until the hub stops.
+pub(crate) async fn keep_up(shared: Arc<Shared>) {
+    let asking = &shared.asking;
+    let Some(index) = &asking.index else { return };
+    loop {
+        let some = asking.some();
+        if some.is_empty() {
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = asking.bell.notified() => continue,
+            }
+        }
+        let mut told = Vec::with_capacity(some.len());
+        for (machine, run) in some {
+            let Ok(Some(evidence)) = shared.store.evidence(&run).await else { continue };
+            let Ok((_, json)) = Summary::unpack(&evidence.report) else { continue };
+            if let Ok(read) = Told::read(machine.to_string(), run.to_string(), &json) {
+                told.push(read);
+            }
+        }
+        if index.keep(&told).await.is_err() {
+            // One that SQLite does not take must not keep out the others.
+            for one in &told {
+                if let Err(error) = index.keep(std::slice::from_ref(one)).await {
+                    warn!(machine = one.id, %error, "a report cannot be indexed");
+                }
+            }
+        }
+    }
+}
+
+fn about(shared: &Shared, machine: &Machine) -> About {
+    let online = shared.presence.machine(&machine.id).is_some();
+    About {
+        id: machine.id.to_string(),
+        name: machine.name.to_string(),
+        customer: (machine.customer.to_string(), machine.customer_name.as_raw().to_owned()),
+        os: machine.os.as_raw().to_owned(),
+        agent: machine.agent.as_raw().to_owned(),
+        state: if online { "online" } else { "away" },
+        seen_at: machine.seen_at,
+        health: match &machine.verdict {
+            Verdict::Unknown => "",
+            Verdict::Well => "ok",
+            Verdict::Warn(_) => "warn",
+            Verdict::Crit(_) => "crit",
+        },
+        labels: serde_json::to_string(&machine.labels).unwrap_or_default(),
+        groups: serde_json::to_string(&machine.groups).unwrap_or_default(),
+    }
+}
+
+/// Answers one question.
+pub(crate) async fn query(
+    shared: &Shared,
+    caller: &Caller,
+    sql: &str,
+    send: &mut Sender,
+) -> Result<Result<(), Denial>, FrameError> {
+    let asking = &shared.asking;
+    let Some(index) = &asking.index else { return Ok(Err(Denial::StoreFailed)) };
+    let place = tokio::time::timeout(QUESTION_TIME, asking.places.acquire()).await;
+    let (Ok(Ok(_place)), true) = (place, asking.caught_up().await) else { return Ok(Err(Denial::TooMany)) };
+    let machines = shared.store.machines(Standing::Admitted);
+    let all: Vec<About> = machines.iter().map(|machine| about(shared, machine)).collect();
+    if let Err(error) = index.machines(&all).await {
+        warn!(%error, "what is known of machines cannot be indexed");
+        return Ok(Err(Denial::StoreFailed));
+    }
+    let scope = match &caller.entry.customers {
+        Customers::All => Scope::All,
+        Customers::Only(ids) => Scope::Customers(ids.iter().map(ToString::to_string).collect()),
+    };
+    let within_ms = u64::try_from(QUESTION_TIME.as_millis()).unwrap_or_default();
+    let question = Question { sql: sql.to_owned(), scope, rows: QUESTION_ROWS, within_ms };
+    match ask(shared, &question, send).await? {
+        Ok(()) => Ok(Ok(())),
+        Err(error) => {
+            warn!(%error, "a question could not be asked");
+            Ok(Err(Denial::StoreFailed))
+        }
+    }
+}
+
+async fn ask(
+    shared: &Shared,
+    question: &Question,
+    send: &mut Sender,
+) -> Result<Result<(), std::io::Error>, FrameError> {
+    let started = async {
+        let mut command = tokio::process::Command::new(ITSELF);
+        command.arg(ANSWER).arg(&shared.asking.path).env_clear().kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let missing = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let (mut input, output) = (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);
+        input.write_all(&serde_json::to_vec(question)?).await?;
+        drop(input);
+        Ok((child, output))
+    };
+    let (mut child, mut output) = match started.await {
+        Ok(started) => started,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut piece = vec![0; OUTPUT_BYTES];
+    loop {
+        let filled = match output.read(&mut piece).await {
+            Ok(0) => break,
+            Ok(filled) => filled,
+            Err(error) => return Ok(Err(error)),
+        };
+        let lines = piece.get(..filled).unwrap_or_default().to_vec();
+        send.send(&Reply::Lines(Blob::try_from(lines).unwrap_or_default())).await?;
+    }
+    // It has closed its output; it ends by itself or is killed on the way out.
+    let _ = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
+    Ok(Ok(()))
+}

@@ -1,0 +1,227 @@
+//! Writing what machines have told. What fails here loses nothing: the store
+//! has it all.
+
+use crate::tables::{BASE, views};
+use fernwart_protocol::document::UnixMs;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, SqlitePool};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::Mutex;
+
+/// The file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The database refuses.
+    #[error("keeping what machines have told")]
+    Sql(#[from] sqlx::Error),
+    /// A report is none.
+    #[error("reading a report")]
+    Report(#[source] serde_json::Error),
+}
+
+/// Changes with the shape of the tables; a file of another shape is made anew.
+const SHAPE: i64 = 1;
+
+/// What is said of a machine beside its facts.
+#[derive(Debug, Clone, Hash)]
+pub struct About {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whose it is: id and name.
+    pub customer: (String, String),
+    /// Its operating system.
+    pub os: String,
+    /// Its program's version.
+    pub agent: String,
+    /// `online` or `away`.
+    pub state: &'static str,
+    /// When it was last linked.
+    pub seen_at: UnixMs,
+    /// `ok`, `warn`, `crit` or nothing.
+    pub health: &'static str,
+    /// Labels: JSON, a list of pairs.
+    pub labels: String,
+    /// Groups: JSON, a list of names.
+    pub groups: String,
+}
+
+/// What one report tells.
+#[derive(Debug)]
+pub struct Told {
+    /// The machine.
+    pub id: String,
+    /// The run that brought it.
+    pub run: String,
+    at: UnixMs,
+    sections: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+struct Report<'a> {
+    taken_at: UnixMs,
+    #[serde(borrow)]
+    sections: BTreeMap<&'a str, Section<'a>>,
+    #[serde(borrow)]
+    findings: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Section<'a> {
+    #[serde(borrow, default)]
+    facts: Option<&'a RawValue>,
+}
+
+impl Told {
+    /// Reads a whole report, its facts unread.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(id: String, run: String, json: &str) -> Result<Self, IndexError> {
+        let report: Report<'_> = serde_json::from_str(json).map_err(IndexError::Report)?;
+        let facts = |section: &Section<'_>| section.facts.map_or("null", RawValue::get).to_owned();
+        let mut sections: Vec<_> = report.sections.iter().map(|(name, one)| ((*name).to_owned(), facts(one))).collect();
+        sections.push(("findings".to_owned(), report.findings.get().to_owned()));
+        Ok(Self { id, run, at: report.taken_at, sections })
+    }
+}
+
+/// The file, for the one who writes it.
+#[derive(Debug)]
+pub struct Index {
+    pool: SqlitePool,
+    /// What was written last of each machine.
+    written: Mutex<HashMap<String, u64>>,
+}
+
+impl Index {
+    /// Opens the file, or begins it anew where it is missing, damaged or of
+    /// another shape.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub async fn open(path: &Path) -> Result<Self, IndexError> {
+        match Self::try_open(path).await {
+            Ok(index) => Ok(index),
+            Err(_) => {
+                for end in ["", "-wal", "-shm"] {
+                    // What is not there need not be removed.
+                    let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+                }
+                Self::try_open(path).await
+            }
+        }
+    }
+
+    async fn try_open(path: &Path) -> Result<Self, IndexError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // After a power cut it is made anew.
+            .synchronous(SqliteSynchronous::Off);
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        let shape: i64 = sqlx::query("PRAGMA user_version").fetch_one(&pool).await?.try_get(0)?;
+        match shape {
+            SHAPE => {}
+            0 => {
+                let mut transaction = pool.begin().await?;
+                sqlx::raw_sql(BASE).execute(&mut *transaction).await?;
+                for view in views() {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(view)).execute(&mut *transaction).await?;
+                }
+                let shape = format!("PRAGMA user_version = {SHAPE}");
+                sqlx::raw_sql(sqlx::AssertSqlSafe(shape)).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+            }
+            _ => return Err(IndexError::Sql(sqlx::Error::Protocol("another shape".into()))),
+        }
+        Ok(Self { pool, written: Mutex::default() })
+    }
+
+    /// Which run's report is kept of each machine.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn taken(&self) -> Result<HashMap<String, String>, IndexError> {
+        let rows = sqlx::query("SELECT id, run FROM taken").fetch_all(&self.pool).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    }
+
+    /// Keeps what reports tell, in the place of what was told before.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn keep(&self, all: &[Told]) -> Result<(), IndexError> {
+        let mut transaction = self.pool.begin().await?;
+        for told in all {
+            // jsonb() does not take what SQLite cannot read as JSON.
+            let place = |at: usize| format!("(?1, ?{}, jsonb(?{}))", 2 * at + 2, 2 * at + 3);
+            let places: Vec<String> = (0..told.sections.len()).map(place).collect();
+            let sql = format!("INSERT OR REPLACE INTO told (id, section, facts) VALUES {}", places.join(", "));
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&told.id);
+            for (section, facts) in &told.sections {
+                query = query.bind(section).bind(facts);
+            }
+            query.execute(&mut *transaction).await?;
+            let sql = "INSERT OR REPLACE INTO taken (id, run, at) VALUES (?1, ?2, ?3)";
+            sqlx::query(sql).bind(&told.id).bind(&told.run).bind(told.at).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Keeps what is said of machines; those that are not named are forgotten.
+    /// Only what has changed since is written.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn machines(&self, all: &[About]) -> Result<(), IndexError> {
+        let mark = |about: &About| {
+            let mut hasher = DefaultHasher::new();
+            about.hash(&mut hasher);
+            hasher.finish()
+        };
+        let marks: HashMap<String, u64> = all.iter().map(|about| (about.id.clone(), mark(about))).collect();
+        let written = self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let changed = all.iter().filter(|about| written.get(&about.id) != marks.get(&about.id));
+        let gone = written.keys().filter(|id| !marks.contains_key(*id));
+        let mut transaction = self.pool.begin().await?;
+        if written.is_empty() {
+            sqlx::query("DELETE FROM known").execute(&mut *transaction).await?;
+        }
+        for id in gone {
+            sqlx::query("DELETE FROM known WHERE id = ?1").bind(id).execute(&mut *transaction).await?;
+        }
+        for about in changed {
+            let sql = "INSERT OR REPLACE INTO known VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+            sqlx::query(sql)
+                .bind(&about.id)
+                .bind(&about.name)
+                .bind(&about.customer.0)
+                .bind(&about.customer.1)
+                .bind(&about.os)
+                .bind(&about.agent)
+                .bind(about.state)
+                .bind(about.seen_at)
+                .bind(about.health)
+                .bind(&about.labels)
+                .bind(&about.groups)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = marks;
+        Ok(())
+    }
+
+    /// Closes the file.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,295 @@
+//! The tables that can be asked, with what stands in them.
+//!
+//! Underneath are two: `known` (machines) and `told` (machine, section, JSON).
+//! All others are views over the JSON, so that facts a newer agent tells are
+//! there at once, in `facts`.
+
+/// A column.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Its name, which is the fact's.
+    pub name: &'static str,
+    /// What it says.
+    pub about: &'static str,
+}
+
+/// A table.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// What one row is.
+    pub about: &'static str,
+    /// Where its rows come from; nothing for those that are made by hand.
+    pub(crate) from: Option<(&'static str, Option<&'static str>)>,
+    /// Its columns beside `machine` and `customer`, which all tables have.
+    pub columns: &'static [Column],
+}
+
+macro_rules! columns {
+    ($($name:literal: $about:literal),* $(,)?) => {
+        &[$(Column { name: $name, about: $about }),*]
+    };
+}
+
+/// One row a machine, from a section.
+const fn one(name: &'static str, about: &'static str, section: &'static str, columns: &'static [Column]) -> Table {
+    Table { name, about, from: Some((section, None)), columns }
+}
+
+/// One row for each thing in a section's list.
+const fn each(
+    name: &'static str,
+    about: &'static str,
+    (section, list): (&'static str, &'static str),
+    columns: &'static [Column],
+) -> Table {
+    Table { name, about, from: Some((section, Some(list))), columns }
+}
+
+/// All tables.
+pub const TABLES: &[Table] = &[
+    Table {
+        name: "machines",
+        about: "a machine that is admitted",
+        from: None,
+        columns: columns! {
+            "id": "its id", "os": "its operating system in a word", "agent": "its program's version",
+            "state": "online or away", "seen_at": "when it was last linked, Unix milliseconds",
+            "health": "ok, warn, crit, or nothing before the first diagnosis",
+            "diagnosed_at": "when its facts were taken, by its own clock, Unix milliseconds",
+        },
+    },
+    Table {
+        name: "labels",
+        about: "a label of a machine",
+        from: None,
+        columns: columns! { "name": "its name", "value": "its value" },
+    },
+    Table {
+        name: "groups",
+        about: "a group that a machine is in",
+        from: None,
+        columns: columns! { "name": "its name" },
+    },
+    Table {
+        name: "facts",
+        about: "a section as the machine told it",
+        from: None,
+        columns: columns! { "section": "its name", "facts": "all of it, JSON: facts ->> '$.kernel'" },
+    },
+    each(
+        "findings",
+        "what is not well on a machine",
+        ("findings", "$"),
+        columns! {
+            "id": "the rule that found it", "severity": "warn or crit", "instance": "which one, for instance the mount",
+            "cause": "why, in English", "remedy": "the script that repairs it",
+        },
+    ),
+    one(
+        "system",
+        "the computer and its operating system",
+        "system",
+        columns! {
+            "hostname": "what it calls itself", "os": "in a word", "os_name": "in full", "kernel": "its version",
+            "arch": "the processor's kind", "uptime_s": "seconds since its start",
+            "restart_required": "1 where an update waits for a restart", "agent": "its program's version",
+        },
+    ),
+    one(
+        "cpu",
+        "the processor",
+        "cpu",
+        columns! {
+            "model": "its name", "cores": "how many", "busy_pct": "share of time", "stolen_pct": "share taken by the host",
+            "pressure_pct": "share of time in which something waited for it", "io_pressure_pct": "the same for disks",
+        },
+    ),
+    one(
+        "memory",
+        "memory and swap",
+        "memory",
+        columns! {
+            "total_bytes": "all", "available_bytes": "what programs can still have", "available_pct": "its share",
+            "swap_total_bytes": "all", "swap_used_bytes": "in use", "swap_used_pct": "its share",
+            "pressure_pct": "share of time in which something waited for it", "killed": "processes ended for want of it",
+        },
+    ),
+    each(
+        "filesystems",
+        "a mounted file system",
+        ("disks", "$.filesystems"),
+        columns! {
+            "mount": "where", "device": "what", "kind": "ext4, ntfs …", "size_bytes": "all", "free_bytes": "free",
+            "free_pct": "its share", "inodes": "how many files fit", "inodes_free_pct": "share that is free",
+            "read_only": "1 where it can only be read",
+        },
+    ),
+    each(
+        "drives",
+        "a drive",
+        ("disks", "$.drives"),
+        columns! {
+            "device": "what", "model": "its name", "size_bytes": "all", "rotating": "1 for a hard disk",
+            "healthy": "what it says of itself (SMART)", "media_errors": "errors", "worn_pct": "share of its life",
+            "temperature_c": "degrees Celsius",
+        },
+    ),
+    one(
+        "network",
+        "how it reaches the world",
+        "network",
+        columns! {
+            "gateway_reachable": "1 where it is", "hub_reachable": "1 where it is", "hub_rtt_ms": "round-trip time",
+        },
+    ),
+    each(
+        "interfaces",
+        "a network interface",
+        ("network", "$.interfaces"),
+        columns! {
+            "name": "its name", "up": "1 where it is up", "mtu_bytes": "largest packet", "received_bytes": "since the start",
+            "sent_bytes": "since the start", "errors": "since the start", "errors_pct": "their share",
+        },
+    ),
+    one(
+        "processes",
+        "all processes",
+        "processes",
+        columns! { "count": "how many", "zombies": "of these ended and not collected" },
+    ),
+    each(
+        "top_memory",
+        "a process that uses much memory",
+        ("processes", "$.top_memory"),
+        columns! {
+            "pid": "its number", "name": "its name", "cpu_pct": "share of one core", "memory_bytes": "resident",
+            "memory_pct": "its share",
+        },
+    ),
+    one("services", "the service manager", "services", columns! { "manager": "systemd …", "running": "how many" }),
+    each(
+        "failed_services",
+        "a service that has failed",
+        ("services", "$.failed"),
+        columns! {
+            "unit": "its name", "description": "what it is", "state": "how it failed",
+        },
+    ),
+    one(
+        "logs",
+        "errors in the logs",
+        "logs",
+        columns! {
+            "source": "which log", "hours": "how far back", "errors": "how many",
+        },
+    ),
+    each(
+        "log_errors",
+        "a kind of error in the logs",
+        ("logs", "$.groups"),
+        columns! {
+            "message": "what it says", "source": "who says it", "count": "how often",
+        },
+    ),
+    one(
+        "updates",
+        "updates that wait",
+        "updates",
+        columns! {
+            "manager": "apt, dnf …", "pending": "how many", "security": "of these closing security holes",
+            "lists_age_days": "how old the lists are",
+        },
+    ),
+    one(
+        "clock",
+        "the clock",
+        "time",
+        columns! {
+            "zone": "its time zone", "synchronised": "1 where it is", "ahead_of_hub_s": "seconds before the hub's",
+            "off_s": "seconds by which it is wrong",
+        },
+    ),
+    one("power", "mains", "power", columns! { "mains": "1 on mains" }),
+    each(
+        "batteries",
+        "a battery",
+        ("power", "$.batteries"),
+        columns! {
+            "name": "its name", "state": "charging …", "charge_pct": "how full", "health_pct": "how much it still holds",
+        },
+    ),
+    one(
+        "security",
+        "how open it is",
+        "security",
+        columns! {
+            "open_ports": "how many", "firewall": "1 where there is one", "ssh_root_login": "what sshd allows root",
+            "sudo_without_password_count": "accounts", "second_roots_count": "accounts beside root with its number",
+        },
+    ),
+    each(
+        "listening",
+        "a port that listens",
+        ("security", "$.listening"),
+        columns! {
+            "protocol": "tcp or udp", "address": "where", "port": "which", "process": "who, where that can be seen",
+        },
+    ),
+];
+
+/// What must stand underneath.
+pub(crate) const BASE: &str = "
+CREATE TABLE known (
+    id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, customer_id TEXT NOT NULL, customer TEXT NOT NULL,
+    os TEXT NOT NULL, agent TEXT NOT NULL, state TEXT NOT NULL, seen_at INTEGER NOT NULL, health TEXT NOT NULL,
+    labels TEXT NOT NULL, groups TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE told (
+    id TEXT NOT NULL, section TEXT NOT NULL, facts BLOB NOT NULL, PRIMARY KEY (section, id)
+);
+CREATE TABLE taken (id TEXT NOT NULL PRIMARY KEY, run TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// The views, one statement each.
+pub(crate) fn views() -> Vec<String> {
+    let whose = "k.name AS machine, k.customer";
+    let mut views = vec![
+        format!(
+            "CREATE VIEW machines AS SELECT {whose}, k.id, k.os, k.agent, k.state, k.seen_at, k.health, \
+             t.at AS diagnosed_at FROM known k LEFT JOIN taken t ON t.id = k.id"
+        ),
+        format!(
+            "CREATE VIEW labels AS SELECT {whose}, e.value ->> 0 AS name, e.value ->> 1 AS value \
+             FROM known k, json_each(k.labels) e"
+        ),
+        format!("CREATE VIEW groups AS SELECT {whose}, e.value AS name FROM known k, json_each(k.groups) e"),
+        format!(
+            "CREATE VIEW facts AS SELECT {whose}, t.section, json(t.facts) AS facts FROM told t JOIN known k ON k.id = t.id"
+        ),
+    ];
+    for table in TABLES {
+        let Some((section, list)) = table.from else { continue };
+        let (row, source) = match list {
+            Some(list) => ("e.value", format!(", json_each(t.facts, '{list}') e")),
+            None => ("t.facts", String::new()),
+        };
+        // What could not be answered is no row.
+        let told = if list.is_none() { " AND json_type(t.facts) = 'object'" } else { "" };
+        let columns: Vec<String> = table
+            .columns
+            .iter()
+            .map(|column| match column.name {
+                "cause" => format!("{row} ->> '$.cause.en' AS cause"),
+                name => format!("{row} ->> '$.{name}' AS \"{name}\""),
+            })
+            .collect();
+        views.push(format!(
+            "CREATE VIEW {} AS SELECT {whose}, {} FROM told t JOIN known k ON k.id = t.id{source} WHERE t.section = '{section}'{told}",
+            table.name,
+            columns.join(", ")
+        ));
+    }
+    views
+}

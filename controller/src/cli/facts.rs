@@ -1,0 +1,160 @@
+//! `fernwart facts`: what a machine has told, now or earlier, and what has changed.
+
+use super::diagnose::stored;
+use super::machines::one;
+use super::output::{Rows, Shape, json_text, moment};
+use super::{Exit, Failure, Place, say, span, with_session};
+use clap::Args;
+use fernwart_client::now;
+use fernwart_protocol::diagnosis::{Answer, Report};
+use fernwart_protocol::document::SectionName;
+use fernwart_protocol::staff::Request;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The stored facts of a machine
+#[derive(Args)]
+#[command(
+    before_help = "Examples:\n  fernwart facts kasse-1 --section disks\n  fernwart facts kasse-1 --since 24h --changed"
+)]
+pub(crate) struct Facts {
+    /// Its name
+    machine: String,
+    /// Only these sections
+    #[arg(long, value_name = "SECTION")]
+    section: Vec<SectionName>,
+    /// Those of so long ago
+    #[arg(long, value_name = "SPAN", value_parser = span::parse)]
+    since: Option<Duration>,
+    /// Only what has changed since then
+    #[arg(long, requires = "since")]
+    changed: bool,
+    /// How to write changes
+    #[arg(short, long, value_enum, default_value_t = Shape::Table, requires = "changed")]
+    output: Shape,
+}
+
+pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
+    let then = command.since.map(|since| now().saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
+    let (row, newest, earlier) = with_session(place, async |session| {
+        let row = one(session, &command.machine).await?;
+        let newest = stored(session, &row, &Request::Facts(row.id)).await?;
+        let earlier = match then {
+            Some(then) => stored(session, &row, &Request::FactsAt(row.id, then)).await?,
+            None => None,
+        };
+        Ok((row, newest, earlier))
+    })?;
+    let Some(newest) = newest else {
+        eprintln!("{} has no report yet; take one: fernwart diagnose {}", row.name, row.name);
+        return Ok(Exit::Bad);
+    };
+    let shown = match then {
+        None => newest,
+        Some(then) => {
+            let Some(earlier) = earlier else {
+                eprintln!(
+                    "{} has no report from before {}; its newest is of {}",
+                    row.name,
+                    moment(then),
+                    moment(newest.0)
+                );
+                return Ok(Exit::Bad);
+            };
+            if command.changed {
+                let before = facts(&earlier.1, &command.section);
+                return changes(command.output, &before, &facts(&newest.1, &command.section), (earlier.0, newest.0));
+            }
+            earlier
+        }
+    };
+    let facts = facts(&shown.1, &command.section);
+    let object = json!({"v": 1, "type": "facts", "machine": row.name, "at": shown.0, "facts": facts});
+    say(&(json_text(&object) + "\n"))
+}
+
+fn facts(report: &Report, wanted: &[SectionName]) -> Map<String, Value> {
+    let sections = report.sections.iter().filter(|(section, _)| wanted.is_empty() || wanted.contains(section));
+    sections
+        .map(|(section, answer)| match &answer.answer {
+            Answer::Facts(value) => (section.to_string(), value.clone()),
+            Answer::Unanswered(why) => (section.to_string(), json!({ "unanswered": why })),
+        })
+        .collect()
+}
+
+fn changes(
+    shape: Shape,
+    before: &Map<String, Value>,
+    after: &Map<String, Value>,
+    (from, to): (i64, i64),
+) -> Result<Exit, Failure> {
+    let (before, after) = (leaves(before), leaves(after));
+    let mut rows = Rows::new("change", &["fact", "before", "now"]);
+    let mut facts: Vec<&String> = before.keys().chain(after.keys()).collect();
+    facts.sort_unstable();
+    facts.dedup();
+    for fact in facts {
+        let (one, other) = (before.get(fact), after.get(fact));
+        if one != other {
+            let cell = |value: Option<&Value>| value.cloned().unwrap_or_default();
+            rows.push(vec![fact.as_str().into(), cell(one), cell(other)]);
+        }
+    }
+    eprintln!("{} → {}", moment(from), moment(to));
+    rows.print(shape)
+}
+
+/// What tells one thing in a list from another.
+const NAMES: [&str; 7] = ["mount", "name", "unit", "device", "message", "port", "id"];
+
+/// All single facts by their path: `disks.filesystems[/var].free_pct`.
+fn leaves(facts: &Map<String, Value>) -> BTreeMap<String, Value> {
+    fn walk(path: String, value: &Value, into: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    walk(format!("{path}.{name}"), field, into);
+                }
+            }
+            Value::Array(items) if items.iter().any(Value::is_object) => {
+                for (index, item) in items.iter().enumerate() {
+                    let name = NAMES.iter().find_map(|name| item.get(name)).map(|name| match name {
+                        Value::String(text) => text.clone(),
+                        other => other.to_string(),
+                    });
+                    walk(format!("{path}[{}]", name.unwrap_or_else(|| index.to_string())), item, into);
+                }
+            }
+            leaf => drop(into.insert(path, leaf.clone())),
+        }
+    }
+    let mut into = BTreeMap::new();
+    for (section, value) in facts {
+        walk(section.clone(), value, &mut into);
+    }
+    into
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_in_a_list_keep_their_name_wherever_they_stand() {
+        let facts =
+            json!({"disks": {"filesystems": [{"mount": "/", "free_pct": 4.0}, {"mount": "/var"}], "ok": ["a"]}});
+        let leaves = leaves(facts.as_object().expect("an object"));
+        let names: Vec<&str> = leaves.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "disks.filesystems[/].free_pct",
+                "disks.filesystems[/].mount",
+                "disks.filesystems[/var].mount",
+                "disks.ok"
+            ]
+        );
+    }
+}

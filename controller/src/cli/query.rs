@@ -1,0 +1,132 @@
+//! `fernwart query`: one question to all that machines have told, in SQL.
+
+use super::diagnose::refresh;
+use super::output::{Rows, Shape, harmless};
+use super::{Exit, Failure, Place, TargetArgs, say, span, with_session};
+use clap::Args;
+use fernwart_client::Session;
+use fernwart_protocol::limits::QUESTION_BYTES;
+use fernwart_protocol::staff::{Reply, Request};
+use fernwart_protocol::text::Text;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// Ask what machines have told last, in SQL
+#[derive(Args)]
+#[command(
+    before_help = "Examples:\n  fernwart query \"SELECT machine, mount, free_pct FROM filesystems WHERE free_pct < 10\"\n  fernwart query --finding disk.free -o name\n  fernwart query --tables",
+    after_help = "Exit: 0 answered · 2 not understood · 4 the hub did not answer in time\nThe answer is as old as each machine's newest whole diagnosis: machines.diagnosed_at; --live takes new ones first."
+)]
+pub(crate) struct Query {
+    /// One SELECT, or - to read it from standard input
+    #[arg(required_unless_present_any = ["tables", "finding"], conflicts_with = "finding")]
+    sql: Option<String>,
+    /// Which machines have this finding now
+    #[arg(long, value_name = "ID")]
+    finding: Option<String>,
+    /// What can be asked: all tables and their columns
+    #[arg(long)]
+    tables: bool,
+    /// Look at all machines first, or at these
+    #[arg(long, value_name = "TARGET", num_args = 0..=1, default_missing_value = "all")]
+    live: Option<String>,
+    /// How long --live waits for machines
+    #[arg(long, default_value = "15s", value_parser = span::parse, requires = "live")]
+    timeout: Duration,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t = Shape::Table)]
+    output: Shape,
+}
+
+pub(crate) fn run(command: &Query, place: &Place) -> Result<Exit, Failure> {
+    if command.tables {
+        return tables(command.output);
+    }
+    let sql = match (&command.sql, &command.finding) {
+        (Some(sql), _) if sql == "-" => std::io::read_to_string(std::io::stdin())?,
+        (Some(sql), _) => sql.clone(),
+        (None, finding) => {
+            let finding = finding.as_deref().unwrap_or_default().replace('\'', "''");
+            format!(
+                "SELECT machine, customer, severity, instance, cause FROM findings WHERE id = '{finding}' ORDER BY machine, instance"
+            )
+        }
+    };
+    let question: Text<QUESTION_BYTES> = sql.parse().map_err(|_| {
+        Failure::new(Exit::Usage, "FW-QRY-01", format!("a question has at most {QUESTION_BYTES} bytes"))
+    })?;
+    let begun = Instant::now();
+    let (looked, lines) = with_session(place, async |session| {
+        let looked = match &command.live {
+            Some(target) => {
+                let target = TargetArgs { words: vec![target.clone()], ..TargetArgs::default() };
+                Some(refresh(session, target, command.timeout).await?)
+            }
+            None => None,
+        };
+        Ok((looked, answer(session, question).await?))
+    })?;
+    if let Some((asked, told)) = looked
+        && told < asked
+    {
+        eprintln!("{} of {asked} machines did not tell anything new; what they told before is asked", asked - told);
+    }
+    print(command.output, &lines, begun.elapsed())
+}
+
+async fn answer(session: &mut Session, question: Text<QUESTION_BYTES>) -> Result<Vec<Value>, Failure> {
+    let mut text = Vec::new();
+    for reply in session.collect(&Request::Query(question)).await? {
+        if let Reply::Lines(piece) = reply {
+            text.extend_from_slice(piece.as_bytes());
+        }
+    }
+    let broken = || Failure::new(Exit::Failed, "FW-QRY-02", "the hub could not answer; its log says why");
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines: Result<Vec<Value>, _> = lines.map(serde_json::from_slice).collect();
+    let lines = lines.map_err(|_| broken())?;
+    match lines.last() {
+        Some(Value::Object(end)) => match end.get("error").and_then(Value::as_str) {
+            Some(error) => Err(Failure::new(Exit::Usage, "FW-QRY-01", fernwart_protocol::text::escaped(error))
+                .now("fernwart query --tables lists what can be asked")),
+            None => Ok(lines),
+        },
+        _ => Err(broken()),
+    }
+}
+
+fn print(shape: Shape, lines: &[Value], took: Duration) -> Result<Exit, Failure> {
+    let Some((Value::Array(columns), [rows @ .., end])) = lines.split_first() else { return Ok(Exit::Done) };
+    let columns: Vec<&str> = columns.iter().map(|column| column.as_str().unwrap_or_default()).collect();
+    let mut table = Rows::new("row", &columns);
+    for row in rows {
+        table.push(row.as_array().cloned().unwrap_or_default());
+    }
+    table.print(shape)?;
+    let more = end.get("more") == Some(&Value::Bool(true));
+    if shape == Shape::Jsonl {
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let summary = json!({"v": 1, "type": "summary", "rows": rows.len(), "more": more, "took_ms": took_ms});
+        say(&(harmless(&summary.to_string()).into_owned() + "\n"))?;
+    }
+    if more {
+        eprintln!("these are the first {} rows; there are more", rows.len());
+    } else if shape == Shape::Table {
+        eprintln!("{} rows · {:.2} s", rows.len(), took.as_secs_f64());
+    }
+    Ok(Exit::Done)
+}
+
+fn tables(shape: Shape) -> Result<Exit, Failure> {
+    let mut rows = Rows::new("column", &["table", "column", "what it says"]);
+    for table in fernwart_index::TABLES {
+        rows.push(vec![table.name.into(), "".into(), format!("one row is {}", table.about).into()]);
+        for (name, about) in [("machine", "its name"), ("customer", "whose it is")]
+            .into_iter()
+            .chain(table.columns.iter().map(|column| (column.name, column.about)))
+        {
+            rows.push(vec![table.name.into(), name.into(), about.into()]);
+        }
+    }
+    rows.print(shape)
+}

@@ -1,0 +1,131 @@
+//! Questions to all that machines have told, in SQL, and what has changed on one.
+
+use fernwart_tests::{Process, World, run, staff_command, wait_until};
+use serde_json::Value;
+
+fn rows(said: &fernwart_tests::Said) -> Vec<Value> {
+    said.json_lines().into_iter().filter(|line| line["type"] == "row").collect()
+}
+
+fn ask(world: &World, sql: &str) -> Vec<Value> {
+    let said = world.technician(&["query", sql, "-o", "jsonl"]).exits(0);
+    let lines = said.json_lines();
+    let summary = lines.last().expect("a summary");
+    assert_eq!(summary["type"], "summary");
+    let rows = rows(&said);
+    assert_eq!(summary["rows"], rows.len());
+    rows
+}
+
+#[test]
+fn a_question_is_answered_from_what_machines_have_signed_for() {
+    let mut world = World::new();
+    let _kept = [world.add_machine("kasse-1"), world.add_machine("kasse-2")];
+    assert!(ask(&world, "SELECT * FROM filesystems").is_empty(), "nobody has told anything yet");
+    let said = world.technician(&["diagnose", "all", "-o", "jsonl"]);
+    let reports = said.json_lines();
+    for report in reports.iter().filter(|line| line["type"] == "result") {
+        let told = &report["report"];
+        let sql = format!(
+            "SELECT mount, free_pct FROM filesystems WHERE machine = '{}'",
+            report["machine"].as_str().expect("a name")
+        );
+        let asked: Vec<(Value, Value)> =
+            ask(&world, &sql).iter().map(|row| (row["mount"].clone(), row["free_pct"].clone())).collect();
+        let disks = told["sections"]["disks"]["facts"]["filesystems"].as_array().expect("disks").iter();
+        assert_eq!(asked, disks.map(|disk| (disk["mount"].clone(), disk["free_pct"].clone())).collect::<Vec<_>>());
+        let findings = told["findings"].as_array().expect("findings");
+        for finding in findings {
+            let id = finding["id"].as_str().expect("an id");
+            let there = world.technician(&["query", "--finding", id, "-o", "name"]).exits(0).out;
+            assert!(there.lines().any(|name| report["machine"] == name), "{id}: {there}");
+        }
+    }
+    let kernel = ask(&world, "SELECT DISTINCT facts ->> '$.kernel' AS kernel FROM facts WHERE section = 'system'");
+    assert_eq!(kernel[0]["kernel"], run(std::process::Command::new("uname").arg("-r")).out.trim());
+
+    // The answer does not hang on the file it comes from.
+    let all = "SELECT machine, state, health, os FROM machines ORDER BY machine";
+    let before = ask(&world, all);
+    world.hub.kill_9();
+    std::fs::remove_file(world.shop().join("hub/facts.sqlite")).expect("removed");
+    world.restart_hub();
+    wait_until("both are back", || world.is_online("kasse-1") && world.is_online("kasse-2"));
+    assert_eq!(ask(&world, all), before);
+    assert_eq!(ask(&world, "SELECT machine FROM cpu").len(), 2, "made anew from the store");
+
+    for (sql, says) in [
+        ("SELECT fre_pct FROM filesystems", "no such column: fre_pct"),
+        ("DELETE FROM told", "one SELECT"),
+        ("SELECT 1; SELECT 2", "one SELECT"),
+        ("ATTACH '/etc/passwd' AS x", "one SELECT"),
+        ("WITH a AS (SELECT 1) DELETE FROM told", "readonly"),
+    ] {
+        let said = world.technician(&["query", sql]).exits(2);
+        assert!(said.err.contains(says) && said.err.contains("FW-QRY-01"), "{sql}: {}", said.err);
+    }
+    // One that wants more memory than it may have hurts nobody but itself.
+    let said = world.technician(&["query", "SELECT hex(zeroblob(450000000)) || hex(zeroblob(450000000))"]);
+    assert!(matches!(said.code, 2 | 5), "{} {}", said.code, said.err);
+    assert_eq!(ask(&world, all), before);
+    assert!(world.technician(&["query", "--tables"]).exits(0).out.contains("free_pct"));
+}
+
+#[test]
+fn a_live_question_looks_first_and_says_who_did_not_answer() {
+    let world = World::new();
+    let first = world.add_machine("kasse-1");
+    let mut away = world.add_machine("kasse-2");
+    away.agent.stop();
+    let said = world.technician(&["query", "SELECT machine FROM memory", "--live", "-o", "jsonl"]).exits(0);
+    assert_eq!(rows(&said).iter().map(|row| row["machine"].clone()).collect::<Vec<_>>(), [first.name.as_str()]);
+    assert!(said.err.contains("1 of 2 machines did not tell anything new"), "{}", said.err);
+}
+
+#[test]
+fn who_sees_one_customer_asks_about_no_other() {
+    let world = World::new();
+    let _meyer = world.add_machine("kasse-1");
+    let line = world.invitation(&["Praxis Petersen", "--admit-automatically"]);
+    let invitation = world.path().join("invitation");
+    std::fs::write(&invitation, line).expect("written");
+    let invitation = invitation.to_str().expect("text");
+    world.owner_in("praxis-1", &["enroll", "--invitation", invitation, "--policy", "ask", "--no-service"]).exits(0);
+    let log = world.path().join("praxis-1.log");
+    let mut command = std::process::Command::new(fernwart_tests::program("fernwart-agent"));
+    let _praxis = Process::start(command.arg("--home").arg(world.path().join("praxis-1")).arg("run"), &log);
+    let both = || world.technician(&["query", "SELECT machine FROM memory", "--live", "-o", "name"]).out;
+    wait_until("both have told", || both().lines().count() == 2);
+
+    let robot = world.path().join("robot");
+    let invitation = world.invitation_for_staff();
+    let theirs = |words: &[&str]| run(&mut staff_command(&robot, words));
+    let joined = theirs(&["join", "--invitation", &invitation, "--name", "robot", "--no-wait"]).exits(0).out;
+    let key = joined.split_whitespace().last().expect("a key id");
+    let add = ["staff", "add", "robot", "--key-id", key, "--role", "diagnose", "--customer", "Praxis Petersen"];
+    world.technician(&add).exits(0);
+    theirs(&["join"]).exits(0);
+    let asked = |sql: &str| rows(&theirs(&["query", sql, "-o", "jsonl"]).exits(0)).len();
+    assert_eq!(asked("SELECT machine FROM memory"), 1);
+    assert_eq!(asked("SELECT * FROM known"), 1);
+    assert_eq!(asked("SELECT * FROM told WHERE section = 'memory'"), 1);
+    assert_eq!(asked("SELECT * FROM sqlite_schema WHERE name = 'whole'"), 0);
+}
+
+#[test]
+fn what_has_changed_on_a_machine_is_told_fact_by_fact() {
+    let world = World::new();
+    let _machine = world.add_machine("kasse-1");
+    let said = world.technician(&["facts", "kasse-1", "--since", "1h"]).exits(1);
+    assert!(said.err.contains("has no report yet"), "{}", said.err);
+    world.technician(&["diagnose", "kasse-1"]);
+    let said = world.technician(&["facts", "kasse-1", "--since", "1h", "--changed"]).exits(1);
+    assert!(said.err.contains("no report from before"), "{}", said.err);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    world.technician(&["diagnose", "kasse-1"]);
+    let said = world.technician(&["facts", "kasse-1", "--since", "1s", "--changed", "-o", "jsonl"]).exits(0);
+    let changed = said.json_lines();
+    let uptime = changed.iter().find(|line| line["fact"] == "system.uptime_s").expect("it has been up longer");
+    assert!(uptime["before"].as_u64() < uptime["now"].as_u64(), "{uptime}");
+    assert!(!changed.iter().any(|line| line["fact"] == "system.kernel"), "that has not changed");
+}
