@@ -131,6 +131,8 @@ pub enum Goodbye {
     Overloaded,
     /// No protocol version in common.
     Incompatible,
+    /// Two computers use this identity; a person has to look into it.
+    Quarantined,
     /// A code this build does not know.
     Unknown(u32),
 }
@@ -147,6 +149,7 @@ impl Goodbye {
             Self::Replaced => 5,
             Self::Overloaded => 6,
             Self::Incompatible => 7,
+            Self::Quarantined => 8,
             Self::Unknown(number) => number,
         }
     }
@@ -162,6 +165,7 @@ impl Goodbye {
             5 => Self::Replaced,
             6 => Self::Overloaded,
             7 => Self::Incompatible,
+            8 => Self::Quarantined,
             other => Self::Unknown(other),
         }
     }
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_goodbye_keeps_its_number() {
-        for number in 0..9 {
+        for number in 0..10 {
             assert_eq!(Goodbye::from_number(number).number(), number);
         }
     }

@@ -7,7 +7,7 @@ use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::sha256;
 use fernwart_tests::{World, run, wait_until};
 use serde_json::Value;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -192,15 +192,30 @@ fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() 
         assert!(matches!(said.code, 0 | 1), "{}", said.err);
     };
     look(&world);
-    world.hub.stop();
-    copy(&world.shop().join("hub"), &world.path().join("backup"));
-    world.restart_hub();
-    wait_until("the machine is back", || world.is_online("kasse-1"));
+    // Taken while the hub runs, for its owner alone.
+    let backup = world.path().join("backup");
+    let backup = backup.to_str().expect("text");
+    world.technician(&["backup", backup]).exits(0);
+    let said = world.technician(&["backup", backup]).exits(2);
+    assert!(said.err.contains("FW-HUB-26"), "{}", said.err);
+    for file in ["", "ca.key", "store.sqlite", "catalogue"] {
+        let mode = std::fs::metadata(world.path().join("backup").join(file)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file}");
+    }
     look(&world);
     look(&world);
+    // What is there is not written over; what is damaged is not put back.
+    let said = world.technician(&["restore", backup]).exits(2);
+    assert!(said.err.contains("FW-HUB-26"), "{}", said.err);
     world.hub.stop();
     std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
-    copy(&world.path().join("backup"), &world.shop().join("hub"));
+    let damaged = world.path().join("damaged");
+    copy(&world.path().join("backup"), &damaged);
+    let store = std::fs::File::options().write(true).open(damaged.join("store.sqlite")).expect("opened");
+    store.write_all_at(&[0xff; 4096], 8192).expect("damaged");
+    let said = world.technician(&["restore", damaged.to_str().expect("text")]).exits(2);
+    assert!(said.err.contains("FW-HUB-27") && !world.shop().join("hub").exists(), "{}", said.err);
+    world.technician(&["restore", backup]).exits(0);
     world.restart_hub();
     wait_until("the machine is back", || world.is_online("kasse-1"));
     wait_until("the hub notices", || world.hub.log().contains("hub_has=1"));

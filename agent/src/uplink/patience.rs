@@ -24,6 +24,9 @@ fn some_of(most: Duration) -> Duration {
     most.mul_f64(f64::from(part) / f64::from(u32::MAX))
 }
 
+/// While somebody looks into why two computers use one identity.
+const KEPT_OUT: Duration = Duration::from_secs(15);
+
 /// Counts failures.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
@@ -57,6 +60,7 @@ impl Patience {
         self.failures = self.failures.saturating_add(1);
         let most = match error {
             UplinkError::Denied(Denial::MachineRetired | Denial::MachineRejected | Denial::MachineUnknown) => AFTER_NO,
+            UplinkError::Link(LinkError::Closed(Goodbye::Quarantined)) => KEPT_OUT,
             _ if since.elapsed() > QUICK_FOR => SLOW,
             // All have lost it in the same moment, or it has no time for more now.
             UplinkError::Link(_) if self.failures == 1 => self.spread.max(FIRST),

@@ -67,6 +67,9 @@ pub struct Machine {
     pub agent: Text<32>,
     /// Where it was last linked from.
     pub address: Text<64>,
+    /// Since when it is kept out because two computers use its identity; 0 if it
+    /// is not.
+    pub quarantined_at: UnixMs,
     /// When it joined.
     pub joined_at: UnixMs,
     /// When it was last linked.

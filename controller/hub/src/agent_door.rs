@@ -10,19 +10,22 @@ use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
 use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
 use fernwart_protocol::text::{Blob, List, Text};
-use fernwart_protocol::to_agent::{CatalogueFile, Control, Fetched, Renewed, Stored};
+use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{KeepSealedTo, NoteJournal, Records, Seen, SetTlsKey};
+use fernwart_store::{KeepSealedTo, NoteJournal, Quarantine, Records, Seen, SetTlsKey};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tracing::{debug, info, warn};
+
+/// An agent that is still there answers an echo within this time.
+const STILL_THERE: Duration = Duration::from_secs(3);
 
 /// Serves a machine until its link ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_key: Digest, until: UnixMs) {
-    if !is_ours(shared, &id, tls_key) {
-        info!(machine = %id, address = %link.remote_address(), "a machine is not let in");
-        return link.close(Goodbye::Revoked);
+    if let Err(why) = may_come(shared, &id, tls_key) {
+        info!(machine = %id, address = %link.remote_address(), ?why, "a machine is not let in");
+        return link.close(why);
     }
     let result = converse(shared, &link, id, until).await;
     shared.presence.machine_left(&id, &link);
@@ -37,10 +40,36 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
     debug!(machine = %id, "a machine has left");
 }
 
-/// Whether this machine, with this key, is still one of ours.
-fn is_ours(shared: &Shared, id: &MachineId, tls_key: Digest) -> bool {
-    let machine = shared.store.machine(id);
-    machine.is_some_and(|machine| machine.standing == Standing::Admitted && machine.tls_key == tls_key)
+/// Whether this machine, with this key, is still one of ours, and not kept out.
+fn may_come(shared: &Shared, id: &MachineId, tls_key: Digest) -> Result<(), Goodbye> {
+    match shared.store.machine(id) {
+        Some(machine) if machine.standing == Standing::Admitted && machine.tls_key == tls_key => {
+            if machine.quarantined_at > 0 { Err(Goodbye::Quarantined) } else { Ok(()) }
+        }
+        _ => Err(Goodbye::Revoked),
+    }
+}
+
+/// Two links of one machine. An agent that has restarted, or moved, has left the
+/// older one; if that still answers, two computers live with one identity.
+async fn tell_apart(shared: Arc<Shared>, id: MachineId, older: Link) {
+    let echo = async {
+        let (mut send, mut receive) = older.open().await.ok()?;
+        send.send(&Deliver::Echo(0)).await.ok()?;
+        send.finish();
+        receive.expect::<Deliver>().await.ok()
+    };
+    let lives = matches!(tokio::time::timeout(STILL_THERE, echo).await, Ok(Some(_)));
+    if !lives {
+        return older.close(Goodbye::Replaced);
+    }
+    warn!(machine = %id, one = %older.remote_address(), "two computers use one identity; it is kept out");
+    older.close(Goodbye::Quarantined);
+    let alarm = Text::clipped("two computers use its identity: it was copied, and is kept out");
+    if let Err(error) = shared.store.write(Quarantine { machine: id, at: now(), alarm }).await {
+        warn!(machine = %id, %error, "that could not be stored");
+    }
+    shared.presence.part_with(&id, Goodbye::Quarantined);
 }
 
 async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixMs) -> Result<(), FrameError> {
@@ -59,7 +88,9 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
         return Ok(());
     };
     let linked = Linked::new(link.clone(), send, until);
-    shared.presence.machine_came(id, linked.clone());
+    if let Some(older) = shared.presence.machine_came(id, linked.clone()) {
+        shared.tasks.spawn(tell_apart(shared.clone(), id, older));
+    }
     // Only now: whatever comes from here on is told to those who are present.
     for envelope in shared.locks() {
         linked.say(&Control::Lock(envelope)).await;

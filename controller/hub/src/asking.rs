@@ -30,6 +30,10 @@ use tracing::warn;
 /// Reports that are indexed in one transaction.
 const AT_ONCE: usize = 64;
 
+/// How long a question waits for reports that came before it: ten thousand at
+/// once take half a minute of one core.
+const CATCHING_UP: Duration = Duration::from_secs(60);
+
 /// The hidden command that answers: it reads a [`Question`] on its standard input.
 pub const ANSWER: &str = "answer-query";
 
@@ -100,7 +104,7 @@ impl Asking {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(QUESTION_TIME, settled).await.is_ok()
+        tokio::time::timeout(CATCHING_UP, settled).await.is_ok()
     }
 
     pub(crate) async fn close(&self) {

@@ -139,6 +139,11 @@ impl HubHome {
         self.path.join("catalogue")
     }
 
+    /// Whether there is a hub.
+    pub fn is_one(&self) -> bool {
+        self.settings_file().exists() && self.store().exists()
+    }
+
     fn settings_file(&self) -> PathBuf {
         self.path.join("hub.toml")
     }

@@ -11,6 +11,7 @@
 
 mod agent_door;
 mod asking;
+pub mod backup;
 mod caller;
 mod carry;
 pub mod catalogue;

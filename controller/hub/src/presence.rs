@@ -57,10 +57,11 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Presence {
-    pub(crate) fn machine_came(&self, id: MachineId, linked: Linked) {
-        if let Some(older) = write(&self.machines).insert(id, linked) {
-            older.link.close(Goodbye::Replaced);
-        }
+    /// A machine is there. Also its older link, if that seems to stand: it is the
+    /// caller's to close.
+    pub(crate) fn machine_came(&self, id: MachineId, linked: Linked) -> Option<Link> {
+        let older = write(&self.machines).insert(id, linked);
+        older.map(|older| older.link).filter(|link| !link.is_closed())
     }
 
     pub(crate) fn machine_left(&self, id: &MachineId, link: &Link) {
@@ -78,9 +79,9 @@ impl Presence {
         read(&self.machines).len()
     }
 
-    pub(crate) fn part_with(&self, id: &MachineId) {
+    pub(crate) fn part_with(&self, id: &MachineId, why: Goodbye) {
         if let Some(linked) = write(&self.machines).remove(id) {
-            linked.link.close(Goodbye::Revoked);
+            linked.link.close(why);
         }
     }
 

@@ -123,6 +123,9 @@ impl Index {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
+            // Sections have kilobytes.
+            .page_size(16 * 1024)
+            .pragma("wal_autocheckpoint", "4096")
             // After a power cut it is made anew.
             .synchronous(SqliteSynchronous::Off);
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;

@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Serve(operate::serve::Serve),
     #[command(hide = true, name = fernwart_hub::ANSWER)]
     AnswerQuery(operate::answer::AnswerQuery),
+    Backup(operate::backup::Backup),
+    Restore(operate::backup::Restore),
     /// Replace the hub's CA and evidence key; on the hub's computer
     NextKeys(operate::next_keys::NextKeys),
     /// Join a shop as technician or robot
@@ -281,6 +283,8 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Demo(demo) => operate::demo::run(&demo),
         Command::Init(init) => operate::init::run(&init, &place),
         Command::Serve(serve) => operate::serve::run(&serve, &place),
+        Command::Backup(backup) => operate::backup::back_up_hub(&backup, &place),
+        Command::Restore(restore) => operate::backup::restore_hub(&restore, &place),
         Command::NextKeys(next) => operate::next_keys::run(&next, &place),
         Command::Join(join) => join::run(&join, &place),
         Command::Doctor => doctor::run(&place),

@@ -112,7 +112,8 @@ fn print(shape: Shape, lines: &[Value], took: Duration) -> Result<Exit, Failure>
     if more {
         eprintln!("these are the first {} rows; there are more", rows.len());
     } else if shape == Shape::Table {
-        eprintln!("{} rows · {:.2} s", rows.len(), took.as_secs_f64());
+        let what = if rows.len() == 1 { "row" } else { "rows" };
+        eprintln!("{} {what} · {:.2} s", rows.len(), took.as_secs_f64());
     }
     Ok(Exit::Done)
 }

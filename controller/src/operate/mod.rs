@@ -1,6 +1,7 @@
 //! Starting things: a shop's homes, the hub, the demonstration.
 
 pub mod answer;
+pub mod backup;
 pub mod demo;
 pub mod init;
 pub mod next_keys;

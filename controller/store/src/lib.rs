@@ -19,7 +19,7 @@ pub use settle::{Settle, Settled};
 pub use writer::Write;
 pub use writes::{
     Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label,
-    NoteJournal, Rename, Seen, SetStanding, SetTlsKey, Suspend,
+    NoteJournal, Quarantine, Rename, Seen, SetStanding, SetTlsKey, Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, RunState, Standing, StoredToken};
@@ -30,7 +30,7 @@ use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, 
 use fernwart_protocol::staff::{ChainLink, CustomerRow, PendingStaff};
 use roster::Roster;
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyPool, Row};
+use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -90,6 +90,33 @@ impl Store {
     /// When it cannot be opened or brought up to date.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
         Self::connect(&format!("sqlite://{}?mode=rwc", path.display())).await
+    }
+
+    /// Copies the embedded database in a file, which may be in use, into a new one.
+    ///
+    /// # Errors
+    /// When it cannot be read or the disk does not take the copy.
+    pub async fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+        let mut connection = Self::reader(from).await?;
+        sqlx::query("VACUUM INTO $1").bind(to.display().to_string()).execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Whether the database in a file is undamaged.
+    ///
+    /// # Errors
+    /// When it cannot be read at all.
+    pub async fn is_whole(path: &Path) -> Result<bool, StoreError> {
+        let mut connection = Self::reader(path).await?;
+        let row = sqlx::query("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
+        let whole = row.try_get::<String, _>(0)? == "ok";
+        connection.close().await?;
+        Ok(whole)
+    }
+
+    async fn reader(path: &Path) -> Result<AnyConnection, StoreError> {
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        Ok(AnyConnection::connect(&format!("sqlite://{}?mode=rw", path.display())).await?)
     }
 
     async fn connect(url: &str) -> Result<Self, StoreError> {

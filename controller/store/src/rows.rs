@@ -71,6 +71,7 @@ pub(crate) fn machine(row: &AnyRow) -> Result<Machine, StoreError> {
         os: clipped(row, "os")?,
         agent: clipped(row, "agent")?,
         address: clipped(row, "address")?,
+        quarantined_at: row.try_get("quarantined_at")?,
         joined_at: row.try_get("joined_at")?,
         seen_at: row.try_get("seen_at")?,
         certificate_until: row.try_get("certificate_until")?,

@@ -522,6 +522,30 @@ impl Write for NoteJournal {
     }
 }
 
+/// Keeps a machine out until somebody has looked into it.
+#[derive(Debug)]
+pub struct Quarantine {
+    /// The machine.
+    pub machine: MachineId,
+    /// When.
+    pub at: UnixMs,
+    /// Why.
+    pub alarm: Text<128>,
+}
+
+impl Write for Quarantine {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let query = sqlx::query("UPDATE machines SET quarantined_at = $2, alarm = $3 WHERE id = $1");
+        query.bind(self.machine.to_string()).bind(self.at).bind(self.alarm.as_raw()).execute(to).await?;
+        Ok(())
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
 /// Somebody has looked into what was wrong with a machine's records.
 #[derive(Debug)]
 pub struct Acknowledge(pub MachineId);
@@ -529,7 +553,8 @@ pub struct Acknowledge(pub MachineId);
 impl Write for Acknowledge {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE machines SET alarm = '' WHERE id = $1").bind(self.0.to_string()).execute(to).await?;
+        let sql = "UPDATE machines SET alarm = '', quarantined_at = 0 WHERE id = $1";
+        sqlx::query(sql).bind(self.0.to_string()).execute(to).await?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 //! that it was refused and nothing else has changed.
 
 mod catalogues;
+mod clones;
 mod doors;
 mod enrollment;
 mod evil_hub;

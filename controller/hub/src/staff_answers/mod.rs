@@ -11,7 +11,7 @@ use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
 use fernwart_fleet::Standing;
-use fernwart_protocol::code::Denial;
+use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Cancel, Versions};
 use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
@@ -171,7 +171,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             reachable(shared, caller, machine)?;
             let write = SetStanding { machine, from: Standing::Admitted, to: Standing::Retired };
             shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
-            shared.presence.part_with(&machine);
+            shared.presence.part_with(&machine, Goodbye::Revoked);
             info!(%machine, by = %caller.entry.name, "a machine is retired");
             Ok(())
         }

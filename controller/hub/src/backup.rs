@@ -1,0 +1,135 @@
+//! A copy of all that makes a hub itself, taken while it runs, and put back.
+//!
+//! It holds the hub's keys: whoever has it can do what a thief of the hub can,
+//! which is to read and delay, not to run anything. A hub that was put back
+//! knows less than its machines: they notice at their next hello, and give it
+//! what it lacks.
+
+use crate::HubHome;
+use fernwart_store::{Store, StoreError};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A backup could not be taken or put back; what was there before is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// There is something at the place already.
+    #[error("{0} is there already")]
+    Exists(PathBuf),
+    /// What should be copied is no hub.
+    #[error("{0} holds no hub")]
+    NotAHub(PathBuf),
+    /// The store cannot be copied.
+    #[error("copying the hub's store")]
+    Store(#[source] StoreError),
+    /// The copy of the store is damaged.
+    #[error("the store in {0} is damaged")]
+    Damaged(PathBuf),
+    /// A file cannot be copied.
+    #[error("copying {path}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Folders below the home at most.
+const DEEPEST: u32 = 8;
+
+/// What a backup leaves out: the store, which is copied as a whole and not while
+/// it is written; what is made anew; what is only good while the hub runs.
+fn is_left_out(name: &str) -> bool {
+    name.starts_with("store.sqlite") || name.starts_with("facts.sqlite") || name == "lock"
+}
+
+/// Copies a hub into a new folder, for its owner alone. The hub may be running.
+///
+/// # Errors
+/// When the place is taken, or the disk does not take all of it; then nothing is
+/// left there.
+pub async fn back_up(home: &HubHome, to: &Path) -> Result<(), BackupError> {
+    if !home.is_one() {
+        return Err(BackupError::NotAHub(home.path().to_owned()));
+    }
+    copy(home.path(), &home.store(), to).await
+}
+
+/// Makes a hub's folder from a backup.
+///
+/// # Errors
+/// When there is a hub already, or the backup is not whole; then nothing is left
+/// there.
+pub async fn put_back(from: &Path, home: &HubHome) -> Result<(), BackupError> {
+    let backup = HubHome::at(from);
+    if !backup.is_one() {
+        return Err(BackupError::NotAHub(from.to_owned()));
+    }
+    if !Store::is_whole(&backup.store()).await.map_err(BackupError::Store)? {
+        return Err(BackupError::Damaged(from.to_owned()));
+    }
+    copy(from, &backup.store(), home.path()).await
+}
+
+/// All or nothing: the folder gets its name once all of it is on disk.
+async fn copy(from: &Path, store: &Path, to: &Path) -> Result<(), BackupError> {
+    if to.symlink_metadata().is_ok() {
+        return Err(BackupError::Exists(to.to_owned()));
+    }
+    let mut beside = to.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let copied = async {
+        folder(&beside)?;
+        files(from, &beside, 0)?;
+        let copy = beside.join("store.sqlite");
+        Store::copy(store, &copy).await.map_err(BackupError::Store)?;
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| BackupError::Io { path, source }
+        };
+        let file = File::open(&copy).map_err(failed(&copy))?;
+        file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(failed(&copy))?;
+        file.sync_all().map_err(failed(&copy))?;
+        File::open(&beside).and_then(|folder| folder.sync_all()).map_err(failed(&beside))?;
+        std::fs::rename(&beside, to).map_err(failed(to))
+    };
+    let copied = copied.await;
+    if copied.is_err() {
+        // What a failed copy leaves is nothing to anybody.
+        let _ = std::fs::remove_dir_all(&beside);
+    }
+    copied
+}
+
+fn folder(path: &Path) -> Result<(), BackupError> {
+    let failed = |source| BackupError::Io { path: path.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
+}
+
+fn files(from: &Path, to: &Path, depth: u32) -> Result<(), BackupError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BackupError::Io { path, source }
+    };
+    for entry in std::fs::read_dir(from).map_err(failed(from))? {
+        let entry = entry.map_err(failed(from))?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let kind = entry.file_type().map_err(failed(&path))?;
+        let there = to.join(&name);
+        if kind.is_dir() && depth < DEEPEST {
+            folder(&there)?;
+            files(&path, &there, depth + 1)?;
+        } else if kind.is_file() && !(depth == 0 && name.to_str().is_some_and(is_left_out)) {
+            let mut source = File::open(&path).map_err(failed(&path))?;
+            let mut options = OpenOptions::new();
+            let mut copy = options.write(true).create_new(true).mode(0o600).open(&there).map_err(failed(&there))?;
+            io::copy(&mut source, &mut copy).and_then(|_| copy.sync_all()).map_err(failed(&there))?;
+        }
+    }
+    Ok(())
+}

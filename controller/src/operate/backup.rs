@@ -1,0 +1,67 @@
+//! `fernwart backup` and `fernwart restore`: all that makes a hub itself.
+
+use crate::cli::{Exit, Failure, Place, block_on, chain};
+use clap::Args;
+use fernwart_hub::HubHome;
+use fernwart_hub::backup::{BackupError, back_up, put_back};
+use std::path::PathBuf;
+
+/// Copy the hub, as it runs, into a new folder
+#[derive(Args)]
+#[command(
+    after_help = "The copy holds the hub's keys: keep it as you keep the hub.\nNext: fernwart --home HUB restore DIR, where the hub was lost"
+)]
+pub struct Backup {
+    /// The folder to make
+    #[arg(value_name = "DIR")]
+    to: PathBuf,
+}
+
+/// Make a hub's folder from a backup
+#[derive(Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "DIR")]
+    from: PathBuf,
+}
+
+fn failure(error: &BackupError) -> Failure {
+    let text = chain(error);
+    match error {
+        BackupError::Exists(_) => Failure::new(Exit::Usage, "FW-HUB-26", text)
+            .now("name a folder that is not there yet, or move that one away"),
+        BackupError::NotAHub(_) | BackupError::Damaged(_) => {
+            Failure::new(Exit::Usage, "FW-HUB-27", text).now("name the hub's folder, or another backup")
+        }
+        BackupError::Store(_) | BackupError::Io { .. } => {
+            Failure::new(Exit::Failed, "FW-HUB-28", text).now("is there room on the disk, and may you write there?")
+        }
+    }
+}
+
+/// Takes a backup.
+///
+/// # Errors
+/// When it cannot be taken whole.
+pub fn back_up_hub(command: &Backup, place: &Place) -> Result<Exit, Failure> {
+    let home = HubHome::at(&place.hub());
+    block_on(async { back_up(&home, &command.to).await.map_err(|error| failure(&error)) })?;
+    eprintln!("The hub is in {}. It holds the hub's keys: keep it as you keep the hub.", command.to.display());
+    Ok(Exit::Done)
+}
+
+/// Puts one back.
+///
+/// # Errors
+/// When there is a hub already, or the backup is not whole.
+pub fn restore_hub(command: &Restore, place: &Place) -> Result<Exit, Failure> {
+    let home = HubHome::at(&place.hub());
+    block_on(async { put_back(&command.from, &home).await.map_err(|error| failure(&error)) })?;
+    eprintln!(
+        "The hub is back in {}. Its machines notice that it knows less than before, and give it what it lacks;\n\
+         nothing runs twice.\nNext: fernwart serve --home {}",
+        home.path().display(),
+        home.path().display()
+    );
+    Ok(Exit::Done)
+}
