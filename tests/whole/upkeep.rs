@@ -197,7 +197,7 @@ fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() 
     let backup = backup.to_str().expect("text");
     world.technician(&["backup", backup]).exits(0);
     let said = world.technician(&["backup", backup]).exits(2);
-    assert!(said.err.contains("FW-HUB-26"), "{}", said.err);
+    assert!(said.err.contains("FW-BAK-01"), "{}", said.err);
     for file in ["", "ca.key", "store.sqlite", "catalogue"] {
         let mode = std::fs::metadata(world.path().join("backup").join(file)).expect("there").permissions().mode();
         assert_eq!(mode & 0o077, 0, "{file}");
@@ -206,7 +206,7 @@ fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() 
     look(&world);
     // What is there is not written over; what is damaged is not put back.
     let said = world.technician(&["restore", backup]).exits(2);
-    assert!(said.err.contains("FW-HUB-26"), "{}", said.err);
+    assert!(said.err.contains("FW-BAK-01"), "{}", said.err);
     world.hub.stop();
     std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
     let damaged = world.path().join("damaged");
@@ -214,7 +214,7 @@ fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() 
     let store = std::fs::File::options().write(true).open(damaged.join("store.sqlite")).expect("opened");
     store.write_all_at(&[0xff; 4096], 8192).expect("damaged");
     let said = world.technician(&["restore", damaged.to_str().expect("text")]).exits(2);
-    assert!(said.err.contains("FW-HUB-27") && !world.shop().join("hub").exists(), "{}", said.err);
+    assert!(said.err.contains("FW-BAK-02") && !world.shop().join("hub").exists(), "{}", said.err);
     world.technician(&["restore", backup]).exits(0);
     world.restart_hub();
     wait_until("the machine is back", || world.is_online("kasse-1"));

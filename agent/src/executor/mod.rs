@@ -301,7 +301,7 @@ impl Executor {
     pub fn next_word(&mut self) -> Option<ToUplink> {
         loop {
             match self.out.next()? {
-                Word::Say(message) => return Some(message),
+                Word::Say(message) => return Some(*message),
                 Word::Settle(run) => {
                     let record = self.books.run(&run).ok().flatten();
                     if let Some(settle) = record.and_then(|record| runs::settlement(&self.books, run, record)) {

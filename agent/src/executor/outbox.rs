@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 /// One word.
 pub(super) enum Word {
     /// This.
-    Say(ToUplink),
+    Say(Box<ToUplink>),
     /// This run's outcome, read from the books only when its turn comes: a spool
     /// of many megabytes is never in memory as a whole.
     Settle(RunId),
@@ -19,7 +19,7 @@ pub(super) struct Outbox(VecDeque<Word>);
 
 impl Outbox {
     pub(super) fn say(&mut self, message: ToUplink) {
-        self.0.push_back(Word::Say(message));
+        self.0.push_back(Word::Say(Box::new(message)));
     }
 
     pub(super) fn settle(&mut self, run: RunId) {

@@ -144,10 +144,20 @@ impl Uplink {
             let reason = fernwart_protocol::text::chain(&error);
             info!(reason, wait_ms = wait.as_millis() as u64, "no link");
             let mut bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
+            let over = tokio::time::Instant::now() + wait;
+            let waited = async {
+                tokio::select! {
+                    () = tokio::time::sleep_until(over) => {}
+                    // It is back: for a hub of many machines not all at once, and
+                    // nobody waits longer for having heard it.
+                    () = bell.rung() => {
+                        let soon = tokio::time::Instant::now() + patience.scatter();
+                        tokio::time::sleep_until(over.min(soon)).await;
+                    }
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                // It is back: for a hub of many machines not all at once.
-                () = bell.rung() => tokio::time::sleep(patience.scatter()).await,
+                () = waited => {}
                 () = self.stop.cancelled() => {}
             }
         }

@@ -27,7 +27,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         info!(machine = %id, address = %link.remote_address(), ?why, "a machine is not let in");
         return link.close(why);
     }
-    let result = converse(shared, &link, id, until).await;
+    let result = converse(shared, &link, id, tls_key, until).await;
     shared.presence.machine_left(&id, &link);
     if let Err(error) = result
         && error.is_misbehaviour()
@@ -72,7 +72,13 @@ async fn tell_apart(shared: Arc<Shared>, id: MachineId, older: Link) {
     shared.presence.part_with(&id, Goodbye::Quarantined);
 }
 
-async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixMs) -> Result<(), FrameError> {
+async fn converse(
+    shared: &Arc<Shared>,
+    link: &Link,
+    id: MachineId,
+    tls_key: Digest,
+    until: UnixMs,
+) -> Result<(), FrameError> {
     let Ok((send, mut receive)) = link.accept().await else { return Err(FrameError::Cut) };
     let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Ask>()).await;
     let (hello, about) = match first.map_err(|_| FrameError::Cut)?? {
@@ -98,8 +104,10 @@ async fn converse(shared: &Arc<Shared>, link: &Link, id: MachineId, until: UnixM
     if let Some(catalogue) = shared.published.catalogue() {
         linked.say(&Control::CatalogueChanged { timestamp: catalogue.versions.timestamp }).await;
     }
-    if shared.store.machine(&id).is_none_or(|machine| machine.standing != Standing::Admitted) {
-        link.close(Goodbye::Revoked);
+    // Once more, now that whoever parts with it finds this link: much may have
+    // happened since the knock.
+    if let Err(why) = may_come(shared, &id, tls_key) {
+        link.close(why);
         return Ok(());
     }
     note_arrival(shared, link, id, &hello, &about, &records).await;

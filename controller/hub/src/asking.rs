@@ -34,6 +34,12 @@ const AT_ONCE: usize = 64;
 /// once take half a minute of one core.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 
+/// What failed for want of a disk is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// An answer that its asker does not read in this time is over.
+const READING: Duration = Duration::from_secs(60);
+
 /// The hidden command that answers: it reads a [`Question`] on its standard input.
 pub const ANSWER: &str = "answer-query";
 
@@ -50,11 +56,25 @@ pub(crate) struct Asking {
     places: Semaphore,
 }
 
-/// Each machine's newest report is enough.
+/// Machines whose newest report is to be indexed, each with a number: the lower,
+/// the longer it waits.
 #[derive(Default)]
 struct Due {
-    runs: HashMap<MachineId, RunId>,
-    under_way: bool,
+    waiting: HashMap<MachineId, u64>,
+    under_way: HashMap<MachineId, u64>,
+    last: u64,
+}
+
+impl Due {
+    fn add(&mut self, machine: MachineId) {
+        self.last += 1;
+        self.waiting.entry(machine).or_insert(self.last);
+    }
+
+    /// Whether all is indexed that was due at this number.
+    fn is_past(&self, number: u64) -> bool {
+        self.waiting.values().chain(self.under_way.values()).all(|waits| *waits > number)
+    }
 }
 
 impl Asking {
@@ -66,10 +86,13 @@ impl Asking {
             Some(index) => index.taken().await.unwrap_or_default(),
             None => HashMap::new(),
         };
-        let missed = |(machine, run): &(MachineId, RunId)| taken.get(&machine.to_string()) != Some(&run.to_string());
-        let runs = newest.into_iter().filter(missed).collect();
-        let due = Mutex::new(Due { runs, under_way: false });
-        Self { path, index, due, bell: Notify::new(), places: Semaphore::new(QUESTIONS) }
+        let mut due = Due::default();
+        for (machine, run) in newest {
+            if taken.get(&machine.to_string()) != Some(&run.to_string()) {
+                due.add(machine);
+            }
+        }
+        Self { path, index, due: Mutex::new(due), bell: Notify::new(), places: Semaphore::new(QUESTIONS) }
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {
@@ -77,30 +100,26 @@ impl Asking {
     }
 
     /// A whole report of a machine is stored.
-    pub(crate) fn told(&self, machine: MachineId, run: RunId) {
+    pub(crate) fn told(&self, machine: MachineId) {
         if self.index.is_some() {
-            self.due().runs.insert(machine, run);
+            self.due().add(machine);
             self.bell.notify_one();
         }
     }
 
-    fn some(&self) -> Vec<(MachineId, RunId)> {
+    fn some(&self) -> Vec<MachineId> {
         let mut due = self.due();
-        let some: Vec<_> = due.runs.iter().take(AT_ONCE).map(|(machine, run)| (*machine, *run)).collect();
-        for (machine, _) in &some {
-            due.runs.remove(machine);
-        }
-        due.under_way = !some.is_empty();
-        some
+        let some: HashMap<_, _> = due.waiting.iter().take(AT_ONCE).map(|(machine, at)| (*machine, *at)).collect();
+        due.waiting.retain(|machine, _| !some.contains_key(machine));
+        due.under_way = some;
+        due.under_way.keys().copied().collect()
     }
 
     /// Waits until all that was told before is indexed; false if it takes too long.
     async fn caught_up(&self) -> bool {
+        let asked = self.due().last;
         let settled = async {
-            while {
-                let due = self.due();
-                due.under_way || !due.runs.is_empty()
-            } {
+            while !self.due().is_past(asked) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -127,19 +146,37 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
             }
         }
         let mut told = Vec::with_capacity(some.len());
-        for (machine, run) in some {
-            let Ok(Some(evidence)) = shared.store.evidence(&run).await else { continue };
-            let Ok((_, json)) = Summary::unpack(&evidence.report) else { continue };
-            if let Ok(read) = Told::read(machine.to_string(), run.to_string(), &json) {
-                told.push(read);
+        let mut again = Vec::new();
+        for machine in some {
+            // Its newest, whatever has come since.
+            match shared.store.newest_report(&machine).await {
+                Ok(Some((run, report))) => {
+                    let Ok((_, json)) = Summary::unpack(&report) else { continue };
+                    told.extend(
+                        Told::read(machine.to_string(), run.to_string(), &json).ok().map(|read| (machine, read)),
+                    );
+                }
+                Ok(None) => {}
+                Err(_) => again.push(machine),
             }
         }
+        let (machines, told): (Vec<MachineId>, Vec<Told>) = told.into_iter().unzip();
         if index.keep(&told).await.is_err() {
             // One that SQLite does not take must not keep out the others.
-            for one in &told {
+            for (machine, one) in machines.into_iter().zip(&told) {
                 if let Err(error) = index.keep(std::slice::from_ref(one)).await {
-                    warn!(machine = one.id, %error, "a report cannot be indexed");
+                    warn!(%machine, %error, "a report cannot be indexed");
+                    if error.may_pass() {
+                        again.push(machine);
+                    }
                 }
+            }
+        }
+        if !again.is_empty() {
+            again.into_iter().for_each(|machine| asking.due().add(machine));
+            tokio::select! {
+                () = shared.stop.cancelled() => return,
+                () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }
@@ -189,7 +226,11 @@ pub(crate) async fn query(
     };
     let within_ms = u64::try_from(QUESTION_TIME.as_millis()).unwrap_or_default();
     let question = Question { sql: sql.to_owned(), scope, rows: QUESTION_ROWS, within_ms };
-    match ask(shared, &question, send).await? {
+    // Whoever does not read holds a place no longer; the process ends with it.
+    let Ok(answered) = tokio::time::timeout(READING, ask(shared, &question, send)).await else {
+        return Ok(Err(Denial::TooMany));
+    };
+    match answered? {
         Ok(()) => Ok(Ok(())),
         Err(error) => {
             warn!(%error, "a question could not be asked");

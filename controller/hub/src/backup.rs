@@ -18,6 +18,9 @@ pub enum BackupError {
     /// There is something at the place already.
     #[error("{0} is there already")]
     Exists(PathBuf),
+    /// It lies in what is to be copied.
+    #[error("{0} lies in the hub's own folder")]
+    Inside(PathBuf),
     /// What should be copied is no hub.
     #[error("{0} holds no hub")]
     NotAHub(PathBuf),
@@ -75,30 +78,31 @@ pub async fn put_back(from: &Path, home: &HubHome) -> Result<(), BackupError> {
     copy(from, &backup.store(), home.path()).await
 }
 
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::Io { path, source }
+}
+
 /// All or nothing: the folder gets its name once all of it is on disk.
 async fn copy(from: &Path, store: &Path, to: &Path) -> Result<(), BackupError> {
     if to.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
     }
-    let mut beside = to.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let copied = async {
-        folder(&beside)?;
-        files(from, &beside, 0)?;
-        let copy = beside.join("store.sqlite");
-        Store::copy(store, &copy).await.map_err(BackupError::Store)?;
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| BackupError::Io { path, source }
-        };
-        let file = File::open(&copy).map_err(failed(&copy))?;
-        file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(failed(&copy))?;
-        file.sync_all().map_err(failed(&copy))?;
-        File::open(&beside).and_then(|folder| folder.sync_all()).map_err(failed(&beside))?;
-        std::fs::rename(&beside, to).map_err(failed(to))
-    };
-    let copied = copied.await;
+    let to = std::path::absolute(to).map_err(failed(to))?;
+    let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else { return Err(BackupError::Exists(to)) };
+    let (parent, inside) =
+        (std::fs::canonicalize(parent).map_err(failed(parent))?, std::fs::canonicalize(from).map_err(failed(from))?);
+    if parent.starts_with(&inside) {
+        return Err(BackupError::Inside(to));
+    }
+    // Nobody's but ours, whatever stands there.
+    let beside = fernwart_certs::random::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let beside = parent.join(format!(".{}.{beside}", name.to_string_lossy()));
+    folder(&beside)?;
+    let copied = fill(from, store, &beside).await.and_then(|()| {
+        std::fs::rename(&beside, &to).map_err(failed(&to))?;
+        File::open(&parent).and_then(|folder| folder.sync_all()).map_err(failed(&parent))
+    });
     if copied.is_err() {
         // What a failed copy leaves is nothing to anybody.
         let _ = std::fs::remove_dir_all(&beside);
@@ -106,16 +110,22 @@ async fn copy(from: &Path, store: &Path, to: &Path) -> Result<(), BackupError> {
     copied
 }
 
+async fn fill(from: &Path, store: &Path, to: &Path) -> Result<(), BackupError> {
+    files(from, to, 0)?;
+    let copy = to.join("store.sqlite");
+    Store::copy(store, &copy).await.map_err(BackupError::Store)?;
+    let file = File::open(&copy).map_err(failed(&copy))?;
+    file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(failed(&copy))?;
+    file.sync_all().map_err(failed(&copy))?;
+    File::open(to).and_then(|folder| folder.sync_all()).map_err(failed(to))
+}
+
+/// A new folder, for its owner alone.
 fn folder(path: &Path) -> Result<(), BackupError> {
-    let failed = |source| BackupError::Io { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)
+    DirBuilder::new().mode(0o700).create(path).map_err(failed(path))
 }
 
 fn files(from: &Path, to: &Path, depth: u32) -> Result<(), BackupError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| BackupError::Io { path, source }
-    };
     for entry in std::fs::read_dir(from).map_err(failed(from))? {
         let entry = entry.map_err(failed(from))?;
         let (path, name) = (entry.path(), entry.file_name());
@@ -124,6 +134,7 @@ fn files(from: &Path, to: &Path, depth: u32) -> Result<(), BackupError> {
         if kind.is_dir() && depth < DEEPEST {
             folder(&there)?;
             files(&path, &there, depth + 1)?;
+            File::open(&there).and_then(|folder| folder.sync_all()).map_err(failed(&there))?;
         } else if kind.is_file() && !(depth == 0 && name.to_str().is_some_and(is_left_out)) {
             let mut source = File::open(&path).map_err(failed(&path))?;
             let mut options = OpenOptions::new();

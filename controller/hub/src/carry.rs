@@ -168,6 +168,7 @@ pub(crate) async fn store(
         | Outcome::Cancelled
         | Outcome::Interrupted => None,
     };
+    let verdict_came = verdict.is_some();
     let settled = shared
         .store
         .settle(fernwart_store::Settle {
@@ -188,8 +189,8 @@ pub(crate) async fn store(
             warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
             shared.denial(&error)
         })??;
-    if looked {
-        shared.asking.told(machine, receipt.run);
+    if verdict_came {
+        shared.asking.told(machine);
     }
     let said = Countersignature {
         run: receipt.run,

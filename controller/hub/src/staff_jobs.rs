@@ -308,7 +308,9 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
     }
     if state == RunState::Queued {
         match shared.store.write(Offer(order.run)).await {
-            Ok(true) => {}
+            // Only now can it be owed: a machine that came while it stood in line
+            // owed nothing.
+            Ok(true) => drop(is_script(&order).then(|| shared.owed().insert(order.machine))),
             Ok(false) => {
                 tell(news, &order, News::Cancelled).await;
                 return None;

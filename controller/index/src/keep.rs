@@ -23,6 +23,18 @@ pub enum IndexError {
     Report(#[source] serde_json::Error),
 }
 
+impl IndexError {
+    /// Whether it may be well later: a disk, and not what was to be kept.
+    pub fn may_pass(&self) -> bool {
+        // SQLITE_IOERR is 10 and SQLITE_FULL 13, with more in the higher bits.
+        let code = match self {
+            Self::Sql(sqlx::Error::Database(error)) => error.code().and_then(|code| code.parse::<i32>().ok()),
+            _ => None,
+        };
+        code.is_some_and(|code| matches!(code & 0xff, 10 | 13))
+    }
+}
+
 /// Changes with the shape of the tables; a file of another shape is made anew.
 const SHAPE: i64 = 1;
 
@@ -91,6 +103,14 @@ impl Told {
     }
 }
 
+/// Says in which boot the file is written; in none, once it is closed.
+async fn live(pool: &SqlitePool, boot: &str) -> Result<(), IndexError> {
+    let mut transaction = pool.begin().await?;
+    sqlx::query("DELETE FROM life").execute(&mut *transaction).await?;
+    sqlx::query("INSERT INTO life (boot) VALUES (?1)").bind(boot).execute(&mut *transaction).await?;
+    Ok(transaction.commit().await?)
+}
+
 /// The file, for the one who writes it.
 #[derive(Debug)]
 pub struct Index {
@@ -144,6 +164,15 @@ impl Index {
             }
             _ => return Err(IndexError::Sql(sqlx::Error::Protocol("another shape".into()))),
         }
+        // Nothing of it is sure after a power cut.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let row = sqlx::query("SELECT boot FROM life").fetch_optional(&pool).await?;
+        let last: String = row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
+        if !last.is_empty() && last != boot {
+            pool.close().await;
+            return Err(IndexError::Sql(sqlx::Error::Protocol("written when the power was cut".into())));
+        }
+        live(&pool, &boot).await?;
         Ok(Self { pool, written: Mutex::default() })
     }
 
@@ -225,6 +254,8 @@ impl Index {
 
     /// Closes the file.
     pub async fn close(&self) {
+        // What cannot be said now makes it begin anew after the next boot.
+        let _ = live(&self.pool, "").await;
         self.pool.close().await;
     }
 }

@@ -246,9 +246,11 @@ CREATE TABLE known (
     os TEXT NOT NULL, agent TEXT NOT NULL, state TEXT NOT NULL, seen_at INTEGER NOT NULL, health TEXT NOT NULL,
     labels TEXT NOT NULL, groups TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX known_by_name ON known (name);
 CREATE TABLE told (
     id TEXT NOT NULL, section TEXT NOT NULL, facts BLOB NOT NULL, PRIMARY KEY (section, id)
 );
+CREATE TABLE life (boot TEXT NOT NULL);
 CREATE TABLE taken (id TEXT NOT NULL PRIMARY KEY, run TEXT NOT NULL, at INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
@@ -281,8 +283,13 @@ pub(crate) fn views() -> Vec<String> {
             .columns
             .iter()
             .map(|column| match column.name {
-                "cause" => format!("{row} ->> '$.cause.en' AS cause"),
-                name => format!("{row} ->> '$.{name}' AS \"{name}\""),
+                "cause" => ("$.cause.en".to_owned(), "cause"),
+                name => (format!("$.{name}"), name),
+            })
+            .map(|(path, name)| match list {
+                // A machine may put into a list what is no thing.
+                Some(_) => format!("CASE WHEN e.type = 'object' THEN {row} ->> '{path}' END AS \"{name}\""),
+                None => format!("{row} ->> '{path}' AS \"{name}\""),
             })
             .collect();
         views.push(format!(

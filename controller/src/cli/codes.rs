@@ -30,9 +30,9 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-14", "it was not confirmed, so nothing was sent", "type the number, or --yes=NUMBER"),
     ("FW-CLI-15", "it was stopped from outside", "start it again"),
     ("FW-CLI-16", "the job cannot be given anew", "fernwart job show JOB tells how it ended where"),
-    ("FW-HUB-26", "there is something at that place already", "name a folder that is not there, or move that one away"),
-    ("FW-HUB-27", "that folder holds no hub, or a damaged one", "name the hub's folder, or another backup"),
-    ("FW-HUB-28", "the hub could not be copied whole; nothing was left", "is there room, and may you write there?"),
+    ("FW-BAK-01", "there is something at that place already", "name a folder that is not there, or move that one away"),
+    ("FW-BAK-02", "that folder holds no hub, or a damaged one", "name the hub's folder, or another backup"),
+    ("FW-BAK-03", "the hub could not be copied whole; nothing was left", "is there room, and may you write there?"),
     (
         "FW-QRY-01",
         "the question is not one SELECT that the tables can answer",

@@ -10,7 +10,7 @@ use fernwart_protocol::diagnosis::{Answer, Report};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::staff::Request;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// The stored facts of a machine
@@ -119,12 +119,17 @@ fn leaves(facts: &Map<String, Value>) -> BTreeMap<String, Value> {
                 }
             }
             Value::Array(items) if items.iter().any(Value::is_object) => {
+                let mut known = HashMap::<String, u32>::new();
                 for (index, item) in items.iter().enumerate() {
                     let name = NAMES.iter().find_map(|name| item.get(name)).map(|name| match name {
                         Value::String(text) => text.clone(),
                         other => other.to_string(),
                     });
-                    walk(format!("{path}[{}]", name.unwrap_or_else(|| index.to_string())), item, into);
+                    let name = name.unwrap_or_else(|| index.to_string());
+                    let alike = known.entry(name.clone()).or_default();
+                    *alike += 1;
+                    let name = if *alike > 1 { format!("{name}#{alike}") } else { name };
+                    walk(format!("{path}[{name}]"), item, into);
                 }
             }
             leaf => drop(into.insert(path, leaf.clone())),

@@ -34,7 +34,13 @@ pub(crate) struct Rows {
 impl Rows {
     /// No rows yet.
     pub(crate) fn new(kind: &'static str, columns: &[&str]) -> Self {
-        Self { kind, columns: columns.iter().map(|column| (*column).to_owned()).collect(), rows: Vec::new() }
+        let mut known: Vec<String> = Vec::with_capacity(columns.len());
+        for column in columns {
+            let name = fernwart_protocol::text::escaped(column);
+            let alike = known.iter().filter(|other| **other == name).count();
+            known.push(if alike == 0 { name } else { format!("{name}_{}", alike + 1) });
+        }
+        Self { kind, columns: known, rows: Vec::new() }
     }
 
     /// One more.
@@ -44,11 +50,11 @@ impl Rows {
 
     fn object(&self, row: &[Value]) -> Value {
         let mut object = Map::new();
-        object.insert("v".into(), 1.into());
-        object.insert("type".into(), self.kind.into());
         for (column, value) in self.columns.iter().zip(row) {
             object.insert(column.to_lowercase().replace(' ', "_"), value.clone());
         }
+        object.insert("v".into(), 1.into());
+        object.insert("type".into(), self.kind.into());
         Value::Object(object)
     }
 

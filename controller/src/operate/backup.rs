@@ -28,13 +28,13 @@ pub struct Restore {
 fn failure(error: &BackupError) -> Failure {
     let text = chain(error);
     match error {
-        BackupError::Exists(_) => Failure::new(Exit::Usage, "FW-HUB-26", text)
+        BackupError::Exists(_) | BackupError::Inside(_) => Failure::new(Exit::Usage, "FW-BAK-01", text)
             .now("name a folder that is not there yet, or move that one away"),
         BackupError::NotAHub(_) | BackupError::Damaged(_) => {
-            Failure::new(Exit::Usage, "FW-HUB-27", text).now("name the hub's folder, or another backup")
+            Failure::new(Exit::Usage, "FW-BAK-02", text).now("name the hub's folder, or another backup")
         }
         BackupError::Store(_) | BackupError::Io { .. } => {
-            Failure::new(Exit::Failed, "FW-HUB-28", text).now("is there room on the disk, and may you write there?")
+            Failure::new(Exit::Failed, "FW-BAK-03", text).now("is there room on the disk, and may you write there?")
         }
     }
 }

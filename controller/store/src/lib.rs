@@ -433,6 +433,17 @@ impl Store {
         rows.iter().map(|row| Ok((rows::parsed(row, "machine")?, rows::parsed(row, "newest_run")?))).collect()
     }
 
+    /// The newest whole report of a machine, and the run that brought it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_report(&self, machine: &MachineId) -> Result<Option<(RunId, Vec<u8>)>, StoreError> {
+        let sql = "SELECT r.id, r.report FROM records m JOIN runs r ON r.id = m.newest_run WHERE m.machine = $1";
+        let row = sqlx::query(sql).bind(machine.to_string()).fetch_optional(&self.pool).await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((rows::parsed(&row, "id")?, row.try_get::<Option<Vec<u8>>, _>("report")?.unwrap_or_default())))
+    }
+
     /// The newest report of a machine.
     ///
     /// # Errors

@@ -118,9 +118,21 @@ impl Roster {
         machines
     }
 
-    /// Reads these machines again.
-    pub(crate) async fn reload(&self, connection: &mut AnyConnection, ids: &[MachineId]) -> Result<(), StoreError> {
-        for id in ids {
+    /// Reads these machines again; those that cannot be read are forgotten, and
+    /// stay in the list.
+    pub(crate) async fn reload(&self, connection: &mut AnyConnection, ids: &mut Vec<MachineId>) {
+        let mut failed = Vec::new();
+        for id in ids.drain(..) {
+            if self.reload_one(connection, &id).await.is_err() {
+                self.write().remove(&id);
+                failed.push(id);
+            }
+        }
+        *ids = failed;
+    }
+
+    async fn reload_one(&self, connection: &mut AnyConnection, id: &MachineId) -> Result<(), StoreError> {
+        {
             let sql = format!("{SQL} WHERE m.id = $1");
             let row =
                 sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut *connection).await?;
@@ -130,13 +142,6 @@ impl Roster {
             }
         }
         Ok(())
-    }
-
-    pub(crate) fn forget(&self, ids: &[MachineId]) {
-        let mut entries = self.write();
-        for id in ids {
-            entries.remove(id);
-        }
     }
 
     pub(crate) fn edit(&self, id: &MachineId, edit: impl FnOnce(&mut Machine)) {

@@ -191,8 +191,11 @@ async fn write_records(learned: &Learned, to: &mut AnyConnection) -> Result<(), 
     const INTO: &str =
         "INSERT INTO records (machine, chain_seq, chain_head, journal_seq, journal_head, verdict, newest_run)";
     const ELSE: &str = " ON CONFLICT (machine) DO UPDATE SET chain_seq = excluded.chain_seq, \
-                        chain_head = excluded.chain_head, journal_seq = excluded.journal_seq, \
-                        journal_head = excluded.journal_head, \
+                        chain_head = excluded.chain_head, \
+                        journal_head = CASE WHEN excluded.journal_seq > records.journal_seq \
+                        THEN excluded.journal_head ELSE records.journal_head END, \
+                        journal_seq = CASE WHEN excluded.journal_seq > records.journal_seq \
+                        THEN excluded.journal_seq ELSE records.journal_seq END, \
                         verdict = CASE WHEN excluded.newest_run = '' THEN records.verdict ELSE excluded.verdict END, \
                         newest_run = CASE WHEN excluded.newest_run = '' THEN records.newest_run ELSE excluded.newest_run END";
     let all: Vec<_> = learned.0.iter().collect();

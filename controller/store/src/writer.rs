@@ -237,9 +237,5 @@ async fn follow(connection: &mut AnyConnection, roster: &Roster, changes: Vec<Ch
     }
     stale.sort_unstable();
     stale.dedup();
-    if roster.reload(connection, stale).await.is_ok() {
-        stale.clear();
-    } else {
-        roster.forget(stale);
-    }
+    roster.reload(connection, stale).await;
 }

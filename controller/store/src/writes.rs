@@ -536,7 +536,10 @@ pub struct Quarantine {
 impl Write for Quarantine {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let query = sqlx::query("UPDATE machines SET quarantined_at = $2, alarm = $3 WHERE id = $1");
+        // What else was wrong stays to be read.
+        let sql = "UPDATE machines SET quarantined_at = $2, \
+                   alarm = $3 || CASE WHEN alarm = '' THEN '' ELSE '; ' || alarm END WHERE id = $1";
+        let query = sqlx::query(sql);
         query.bind(self.machine.to_string()).bind(self.at).bind(self.alarm.as_raw()).execute(to).await?;
         Ok(())
     }

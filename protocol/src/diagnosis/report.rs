@@ -111,6 +111,26 @@ fn plain(packed: &[u8]) -> Result<Vec<u8>, PackError> {
     })
 }
 
+/// Objects and lists in each other, at most: what common readers of JSON take.
+const DEPTH: u32 = 100;
+
+/// Whether other programs can read it: what is passed over is not held against
+/// any depth.
+fn is_shallow(json: &str) -> bool {
+    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
+    json.bytes().all(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'{' | b'[' if !quoted => depth += 1,
+            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth <= DEPTH
+    })
+}
+
 /// What a report says, without its facts: a tenth of the work of reading all.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Summary {
@@ -134,6 +154,9 @@ impl Summary {
     pub fn unpack(packed: &[u8]) -> Result<(Self, String), PackError> {
         let mut json = String::from_utf8(plain(packed)?)
             .map_err(|error| PackError::Json(<serde_json::Error as serde::de::Error>::custom(error)))?;
+        if !is_shallow(&json) {
+            return Err(PackError::Json(<serde_json::Error as serde::de::Error>::custom("nested too deeply")));
+        }
         let summary = serde_json::from_str(&json).map_err(PackError::Json)?;
         // Inside a string JSON has no such characters; outside they mean nothing.
         if json.bytes().any(|byte| byte < b' ') {
@@ -186,6 +209,9 @@ mod tests {
             let packed = zstd::bulk::compress(bad.as_bytes(), 1).unwrap_or_default();
             assert!(Summary::unpack(&packed).is_err(), "{bad}");
         }
+        let deep = json.replace("\"os\":", &format!("\"deep\":{}{},\"os\":", "[".repeat(200), "]".repeat(200)));
+        let packed = zstd::bulk::compress(deep.as_bytes(), 1).unwrap_or_default();
+        assert!(deep != json && Summary::unpack(&packed).is_err(), "nobody could read it on");
         let spread = json.replace(':', "\n:\t");
         let packed = zstd::bulk::compress(spread.as_bytes(), 1).unwrap_or_default();
         assert!(!Summary::unpack(&packed).expect("a report").1.contains(['\n', '\t']));

@@ -78,7 +78,7 @@ impl Dialer {
 
     /// Rings when a restarted hub calls.
     pub fn doorbell(&self) -> Doorbell {
-        self.bell.from_now()
+        self.bell.fresh()
     }
 
     /// Opens a link through one door of the hub, within `patience` and at most

@@ -45,7 +45,7 @@ impl Doorbell {
     }
 
     /// The same bell, its former rings forgotten.
-    pub(super) fn from_now(&self) -> Self {
+    pub(super) fn fresh(&self) -> Self {
         let mut bell = self.clone();
         bell.0.mark_unchanged();
         bell

@@ -1,7 +1,6 @@
 //! A disk in memory, which outlives its machine's power.
 
-use fernwart_agent::executor::books::{BooksError, Changes, Memory, Row, Table, Tables};
-use std::ops::ControlFlow;
+use fernwart_agent::executor::books::{BooksError, Changes, Memory, Row, Show, Table, Tables};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The disk. Clones are the same disk.
@@ -19,12 +18,7 @@ impl Tables for Disk {
         self.tables().get(table, key)
     }
 
-    fn each(
-        &self,
-        table: Table,
-        from: &[u8],
-        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BooksError> {
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
         self.tables().each(table, from, show)
     }
 

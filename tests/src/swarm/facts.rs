@@ -12,8 +12,14 @@ use std::collections::BTreeMap;
 /// Different computers.
 const KINDS: u64 = 64;
 
-/// Reports to choose from, packed: all sections, and each by itself.
-pub struct Facts(Vec<(Vec<u8>, BTreeMap<SectionName, Vec<u8>>)>);
+/// Reports to choose from, packed.
+pub struct Facts(Vec<Kind>);
+
+/// One computer: all sections, and each by itself.
+struct Kind {
+    whole: Vec<u8>,
+    alone: BTreeMap<SectionName, Vec<u8>>,
+}
 
 impl Facts {
     /// Looks at this computer once and varies what is seen.
@@ -29,32 +35,44 @@ impl Facts {
                 let report = Report { sections, checks: 1, findings: Vec::new(), ..report.clone() };
                 (*name, report.pack().expect("packed"))
             });
-            (report.pack().expect("packed"), alone.collect())
+            Kind { whole: report.pack().expect("packed"), alone: alone.collect() }
         };
         Self((0..KINDS).map(kind).collect())
     }
 
     /// Bytes of a whole report as it travels, on average.
     pub fn packed_bytes(&self) -> usize {
-        self.0.iter().map(|(whole, _)| whole.len()).sum::<usize>() / self.0.len().max(1)
+        self.0.iter().map(|kind| kind.whole.len()).sum::<usize>() / self.0.len().max(1)
     }
 
     /// What a machine of this seed sees of these sections: the first, or all if
     /// none is named.
     pub fn report(&self, seed: u64, sections: &[SectionName]) -> Vec<u8> {
-        let (whole, alone) = &self.0[Chance::new(seed).below(KINDS) as usize];
+        let Kind { whole, alone } = &self.0[Chance::new(seed).below(KINDS) as usize];
         sections.first().and_then(|section| alone.get(section)).unwrap_or(whole).clone()
     }
 }
 
 fn varied(seen: &Report, chance: &mut Chance) -> Report {
     let mut report = seen.clone();
+    if let Some(Answer::Facts(logs)) = report.sections.get_mut(&SectionName::Logs).map(|section| &mut section.answer) {
+        logs["groups"] = (0..LOG_ERRORS / 2 + chance.below(LOG_ERRORS)).map(|_| log_error(chance)).collect();
+    }
     for section in report.sections.values_mut() {
         if let Answer::Facts(facts) = &mut section.answer {
             vary(facts, chance);
         }
     }
     report
+}
+
+/// Kinds of errors in a machine's logs, about.
+const LOG_ERRORS: u64 = 160;
+
+fn log_error(chance: &mut Chance) -> Value {
+    let mut word = || format!("{:016x}", chance.number());
+    let message = format!("service {} could not reach {}: reset by {} after {}", word(), word(), word(), word());
+    serde_json::json!({"message": message, "source": word(), "count": chance.below(100)})
 }
 
 /// Numbers move by a tenth, and each list of things grows to what a busy machine
@@ -69,7 +87,7 @@ fn vary(value: &mut Value, chance: &mut Chance) {
         Value::Array(items) => {
             let known = items.len();
             if known > 0 && items.iter().all(Value::is_object) {
-                for index in known..known + 30 + chance.below(90) as usize {
+                for index in known..known + 2 + chance.below(10) as usize {
                     let mut one = items[index % known].clone();
                     name_anew(&mut one, chance);
                     items.push(one);
@@ -85,8 +103,8 @@ fn vary(value: &mut Value, chance: &mut Chance) {
 fn name_anew(thing: &mut Value, chance: &mut Chance) {
     for field in thing.as_object_mut().into_iter().flat_map(serde_json::Map::values_mut) {
         match field {
-            Value::String(text) => text.push_str(&format!("-{:012x}", chance.next() >> 16)),
-            Value::Number(_) => *field = (chance.next() >> 32).into(),
+            Value::String(text) => text.push_str(&format!("-{:012x}", chance.number() >> 16)),
+            Value::Number(_) => *field = (chance.number() >> 32).into(),
             _ => {}
         }
     }

@@ -1,27 +1,26 @@
 //! The books' tables in one durable file (redb).
 
 use super::reserve::ReservedFile;
-use super::tables::{Changes, Row, Table, Tables};
+use super::tables::{Changes, Row, Show, Table, Tables};
 use super::{BooksError, failed};
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
     WriteTransaction,
 };
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-type ByRun = TableDefinition<'static, [u8; 16], &'static [u8]>;
-type ByNumber = TableDefinition<'static, u64, &'static str>;
-type ByName = TableDefinition<'static, &'static str, &'static [u8]>;
-type ByHash = TableDefinition<'static, [u8; 32], &'static [u8]>;
+type RunTable = TableDefinition<'static, [u8; 16], &'static [u8]>;
+type NumberTable = TableDefinition<'static, u64, &'static str>;
+type NameTable = TableDefinition<'static, &'static str, &'static [u8]>;
+type HashTable = TableDefinition<'static, [u8; 32], &'static [u8]>;
 
-const RUNS: ByRun = TableDefinition::new("runs");
-const REPORTS: ByRun = TableDefinition::new("reports");
-const JOURNAL: ByNumber = TableDefinition::new("journal");
-const BODIES: ByNumber = TableDefinition::new("bodies");
-const FILES: ByName = TableDefinition::new("catalogue");
-const LOCKS: ByHash = TableDefinition::new("locks");
-const MARKS: ByName = TableDefinition::new("marks");
+const RUNS: RunTable = TableDefinition::new("runs");
+const REPORTS: RunTable = TableDefinition::new("reports");
+const JOURNAL: NumberTable = TableDefinition::new("journal");
+const BODIES: NumberTable = TableDefinition::new("bodies");
+const FILES: NameTable = TableDefinition::new("catalogue");
+const LOCKS: HashTable = TableDefinition::new("locks");
+const MARKS: NameTable = TableDefinition::new("marks");
 
 /// Cached pages, bytes: the books are small and seldom read.
 const CACHE_BYTES: usize = 256 * 1024;
@@ -81,12 +80,7 @@ impl Tables for BooksFile {
         Shape::of(table).get(&self.read()?, key)
     }
 
-    fn each(
-        &self,
-        table: Table,
-        from: &[u8],
-        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BooksError> {
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
         Shape::of(table).each(&self.read()?, from, show)
     }
 
@@ -104,10 +98,14 @@ impl Tables for BooksFile {
         }
         let written = self.try_commit(changes);
         if let Err(BooksError::Write(_)) = &written {
-            self.database = None;
-            self.mend();
+            self.distrust();
         }
         written
+    }
+
+    fn distrust(&mut self) {
+        self.database = None;
+        self.mend();
     }
 
     fn mend(&mut self) {
@@ -119,20 +117,20 @@ impl Tables for BooksFile {
 
 /// What a table's keys are; each knows its own in bytes.
 enum Shape {
-    ByRun(ByRun),
-    ByNumber(ByNumber),
-    ByName(ByName),
-    ByHash(ByHash),
+    Run(RunTable),
+    Number(NumberTable),
+    Name(NameTable),
+    Hash(HashTable),
 }
 
 /// Does the same with a table of whatever shape.
 macro_rules! shaped {
     ($shape:expr, $table:ident => $body:expr) => {
         match $shape {
-            Shape::ByRun($table) => $body,
-            Shape::ByNumber($table) => $body,
-            Shape::ByName($table) => $body,
-            Shape::ByHash($table) => $body,
+            Shape::Run($table) => $body,
+            Shape::Number($table) => $body,
+            Shape::Name($table) => $body,
+            Shape::Hash($table) => $body,
         }
     };
 }
@@ -140,13 +138,13 @@ macro_rules! shaped {
 impl Shape {
     const fn of(table: Table) -> Self {
         match table {
-            Table::Runs => Self::ByRun(RUNS),
-            Table::Reports => Self::ByRun(REPORTS),
-            Table::Journal => Self::ByNumber(JOURNAL),
-            Table::Bodies => Self::ByNumber(BODIES),
-            Table::Files => Self::ByName(FILES),
-            Table::Locks => Self::ByHash(LOCKS),
-            Table::Marks => Self::ByName(MARKS),
+            Table::Runs => Self::Run(RUNS),
+            Table::Reports => Self::Run(REPORTS),
+            Table::Journal => Self::Number(JOURNAL),
+            Table::Bodies => Self::Number(BODIES),
+            Table::Files => Self::Name(FILES),
+            Table::Locks => Self::Hash(LOCKS),
+            Table::Marks => Self::Name(MARKS),
         }
     }
 
@@ -158,12 +156,7 @@ impl Shape {
         shaped!(self, table => get(read, table, key))
     }
 
-    fn each(
-        self,
-        read: &ReadTransaction,
-        from: &[u8],
-        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BooksError> {
+    fn each(self, read: &ReadTransaction, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
         shaped!(self, table => each(read, table, from, show))
     }
 
@@ -202,7 +195,7 @@ fn each<K: Key + 'static, V: Value + 'static>(
     read: &ReadTransaction,
     table: TableDefinition<'_, K, V>,
     from: &[u8],
-    show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    show: Show<'_>,
 ) -> Result<(), BooksError>
 where
     for<'a> K::SelfType<'a>: InBytes<'a>,

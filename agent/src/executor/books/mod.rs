@@ -10,7 +10,7 @@ mod reserve;
 mod tables;
 
 pub use page::Page;
-pub use tables::{Changes, Memory, Row, Table, Tables};
+pub use tables::{Changes, Memory, Row, Show, Table, Tables};
 
 use fernwart_certs::catalogue::{Floors, Trusted};
 use fernwart_certs::journal::{Line, entry_hash};
@@ -120,6 +120,8 @@ struct State {
     forgets_at: UnixMs,
     /// Bytes of all reports; none until they were counted.
     spooled: Option<u64>,
+    /// Something failed, and nobody knows what stands in the books since.
+    is_doubtful: bool,
 }
 
 /// What is known of time; held in memory, so that a disk that fails makes no
@@ -147,7 +149,8 @@ impl Books {
     /// When they are damaged.
     pub fn over(tables: Box<dyn Tables>) -> Result<Self, BooksError> {
         let head = newest_entry(tables.as_ref())?;
-        let state = State { head, floors: TimeFloors::default(), forgets_at: UnixMs::MIN, spooled: None };
+        let state =
+            State { head, floors: TimeFloors::default(), forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false };
         let mut books = Self { tables, state };
         books.state.floors.time = books.mark(TIME_FLOOR)?.unwrap_or_default();
         books.state.floors.orders_since = books.mark(ORDERS_SINCE)?.unwrap_or_default();
@@ -175,18 +178,37 @@ impl Books {
         moment: Moment,
         fill: impl FnOnce(&mut Page<'_>) -> Result<T, BooksError>,
     ) -> Result<T, BooksError> {
-        let mut page = Page::new(self.tables.as_ref(), self.state, moment);
-        let value = fill(&mut page)?;
-        let (changes, state) = page.done();
-        if let Err(error) = self.tables.commit(&changes) {
-            // Whether it was written nobody knows; what follows must not be
-            // written over it.
-            self.state.head = newest_entry(self.tables.as_ref()).unwrap_or(self.state.head);
-            self.state = State { forgets_at: UnixMs::MIN, spooled: None, ..self.state };
-            return Err(error);
+        if self.state.is_doubtful {
+            self.look_again()?;
         }
-        self.state = state;
-        Ok(value)
+        let mut page = Page::new(self.tables.as_ref(), self.state, moment);
+        let filled = fill(&mut page);
+        let (changes, state) = page.done();
+        let written = filled.and_then(|value| self.tables.commit(&changes).map(|()| value));
+        match &written {
+            Ok(_) => self.state = state,
+            Err(BooksError::Write(_) | BooksError::Open(..)) => {
+                // Whether it was written nobody knows.
+                self.state.is_doubtful = true;
+                self.tables.distrust();
+            }
+            Err(BooksError::Full | BooksError::Damaged(_)) => {}
+        }
+        written
+    }
+
+    /// Reads once more what is known without reading: what follows must not be
+    /// written over what a failed write has left, nor below its floors.
+    fn look_again(&mut self) -> Result<(), BooksError> {
+        let head = newest_entry(self.tables.as_ref())?;
+        let time: UnixMs = self.mark(TIME_FLOOR)?.unwrap_or_default();
+        let orders_since: UnixMs = self.mark(ORDERS_SINCE)?.unwrap_or_default();
+        let floors = TimeFloors {
+            time: time.max(self.state.floors.time),
+            orders_since: orders_since.max(self.state.floors.orders_since),
+        };
+        self.state = State { head, floors, forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false };
+        Ok(())
     }
 
     fn mark<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
@@ -455,6 +477,54 @@ mod tests {
         books.mend();
         assert!(books.acts().expect("read").is_empty());
         books.write(moment(7), |page| page.act_begins(0)).expect("written");
+    }
+
+    /// Tables of which one commit is said to have failed, and had been done.
+    #[derive(Debug, Default)]
+    struct Unsure {
+        memory: Memory,
+        fails: bool,
+    }
+
+    impl Tables for Unsure {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+            self.memory.get(table, key)
+        }
+        fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+            self.memory.each(table, from, show)
+        }
+        fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+            self.memory.last(table)
+        }
+        fn count(&self, table: Table) -> Result<u64, BooksError> {
+            self.memory.count(table)
+        }
+        fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+            self.memory.commit(changes)?;
+            match std::mem::take(&mut self.fails) {
+                true => Err(failed(redb::Error::Io(std::io::Error::other("a test")))),
+                false => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_failed_write_has_left_is_neither_written_over_nor_undercut() {
+        let mut books = Books::over(Box::new(Unsure { fails: true, ..Unsure::default() })).expect("books");
+        let failed = books.write(moment(5), |page| {
+            page.raise_time_floor(50)?;
+            page.line("one", &"a")
+        });
+        assert!(failed.is_err());
+        let head = books
+            .write(moment(6), |page| {
+                page.raise_time_floor(20)?;
+                page.line("two", &"b")
+            })
+            .expect("written");
+        assert_eq!((head.seq, books.time_floor()), (2, 50));
+        let kinds: Vec<String> = books.journal(1, 9).expect("read").iter().map(|line| format!("{line:?}")).collect();
+        assert!(kinds[0].contains("one") && kinds[1].contains("two"), "{kinds:?}");
     }
 
     #[test]

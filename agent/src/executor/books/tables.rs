@@ -35,6 +35,9 @@ pub type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 /// One row: key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
+/// Is shown rows, key and value, until it says stop.
+pub type Show<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// Tables of bytes. Keys are ordered as bytes.
 pub trait Tables: std::fmt::Debug + Send {
     /// The value under a key.
@@ -47,12 +50,7 @@ pub trait Tables: std::fmt::Debug + Send {
     ///
     /// # Errors
     /// When they cannot be read.
-    fn each(
-        &self,
-        table: Table,
-        from: &[u8],
-        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BooksError>;
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError>;
 
     /// The row with the greatest key.
     ///
@@ -71,6 +69,9 @@ pub trait Tables: std::fmt::Debug + Send {
     /// # Errors
     /// When they cannot be written. Then nobody knows whether they were.
     fn commit(&mut self, changes: &Changes) -> Result<(), BooksError>;
+
+    /// Something could not be read: what stands below may have given up for good.
+    fn distrust(&mut self) {}
 
     /// Tries to become usable again after a failure.
     fn mend(&mut self) {}
@@ -113,12 +114,7 @@ impl Tables for Memory {
         Ok(self.rows(table).get(key).cloned())
     }
 
-    fn each(
-        &self,
-        table: Table,
-        from: &[u8],
-        show: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), BooksError> {
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
         for (key, value) in self.rows(table).range(from.to_vec()..) {
             if show(key, value).is_break() {
                 break;
