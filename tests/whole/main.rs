@@ -15,6 +15,7 @@ mod jobs;
 mod moving;
 mod notices;
 mod scripts;
+mod swarm;
 mod transcripts;
 mod trouble;
 mod upkeep;

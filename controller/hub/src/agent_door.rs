@@ -16,7 +16,11 @@ use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::{KeepSealedTo, NoteJournal, Quarantine, Records, Seen, SetTlsKey};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::Notify;
 use tracing::{debug, info, warn};
+
+/// A machine follows a newer catalogue within this time, or is not waited for.
+const FOLLOWS: Duration = Duration::from_secs(10);
 
 /// An agent that is still there answers an echo within this time.
 const STILL_THERE: Duration = Duration::from_secs(3);
@@ -111,10 +115,12 @@ async fn converse(
         return Ok(());
     }
     note_arrival(shared, link, id, &hello, &about, &records).await;
-    shared.deliveries.spawn(staff_jobs::catch_up(shared.clone(), id));
+    let following = Arc::new(Notify::new());
+    let knows = hello.number(tag::TARGETS).unwrap_or_default();
+    shared.deliveries.spawn(bring(shared.clone(), id, knows, following.clone()));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
 
-    let words = listen(shared, id, receive, &about, records);
+    let words = listen(shared, id, receive, &about, records, &following);
     tokio::pin!(words);
     loop {
         tokio::select! {
@@ -140,6 +146,23 @@ async fn converse(
             }
         }
     }
+}
+
+fn newest_targets(shared: &Shared) -> u64 {
+    shared.published.catalogue().map_or(0, |catalogue| catalogue.versions.targets)
+}
+
+/// Brings a machine what it is owed, once it follows what is published: before
+/// that it would refuse what it does not know yet.
+async fn bring(shared: Arc<Shared>, id: MachineId, knows: u64, following: Arc<Notify>) {
+    if knows < newest_targets(&shared) {
+        tokio::select! {
+            () = following.notified() => {}
+            () = tokio::time::sleep(FOLLOWS) => {}
+            () = shared.draining.cancelled() => return,
+        }
+    }
+    staff_jobs::catch_up(shared, id).await;
 }
 
 /// Says hello back; nothing if the two cannot speak.
@@ -214,11 +237,17 @@ async fn listen(
     mut receive: Receiver,
     about: &About,
     records: Records,
+    following: &Notify,
 ) -> Result<(), FrameError> {
     let mut journal = records.journal_head.map(|head| (records.journal_seq, head));
     while let Some(word) = receive.next::<to_hub::Control>().await? {
         match word {
-            to_hub::Control::Following(versions) => debug!(?versions, "a machine follows"),
+            to_hub::Control::Following(versions) => {
+                debug!(?versions, "a machine follows");
+                if versions.targets >= newest_targets(shared) {
+                    following.notify_one();
+                }
+            }
             to_hub::Control::SealedTo(said) => {
                 // Whoever seals to it checks the machine's signature; it is only kept here.
                 if !shared.store.is_sealed_to(&id, &said)

@@ -31,7 +31,7 @@ use tracing::warn;
 const AT_ONCE: usize = 64;
 
 /// How long a question waits for reports that came before it: ten thousand at
-/// once take half a minute of one core.
+/// once took six seconds.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 
 /// What failed for want of a disk is tried again after this.
