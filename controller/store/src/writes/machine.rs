@@ -1,0 +1,311 @@
+//! What is changed about a machine: its name and standing, keys, records, alarms.
+
+use super::join::unused_name;
+use super::json;
+use crate::{Change, Write, encoded};
+use fernwart_fleet::Standing;
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{Digest, MachineId};
+use fernwart_protocol::staff::{Label as LabelPair, Membership};
+use fernwart_protocol::text::{MachineName, Text};
+use sqlx::{AnyConnection, Row};
+
+/// Turns a machine away, or parts with it.
+#[derive(Debug)]
+pub struct SetStanding {
+    /// The machine.
+    pub machine: MachineId,
+    /// What it must be now.
+    pub from: Standing,
+    /// What it becomes.
+    pub to: Standing,
+}
+
+impl Write for SetStanding {
+    type Reply = Result<(), Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
+        let query = sqlx::query("UPDATE machines SET standing = $3 WHERE id = $1 AND standing = $2")
+            .bind(self.machine.to_string());
+        let done = query.bind(self.from.as_str()).bind(self.to.as_str()).execute(to).await?;
+        Ok(match (done.rows_affected(), self.from) {
+            (1.., _) => Ok(()),
+            (0, Standing::Pending) => Err(Denial::NotPending),
+            (0, _) => Err(Denial::NoSuchMachine),
+        })
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// Gives an admitted machine another name.
+#[derive(Debug)]
+pub struct Rename {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its new name.
+    pub name: MachineName,
+}
+
+impl Write for Rename {
+    type Reply = Result<(), Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
+        let free = unused_name(to, &self.name).await?;
+        if free != self.name {
+            return Ok(Err(Denial::NameTaken));
+        }
+        let query = sqlx::query("UPDATE machines SET name = $2 WHERE id = $1 AND standing = 'admitted'");
+        let done = query.bind(self.machine.to_string()).bind(self.name.as_str()).execute(to).await?;
+        Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(Denial::NoSuchMachine) })
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// Sets labels; an empty value takes one away.
+#[derive(Debug)]
+pub struct Label {
+    /// The machine.
+    pub machine: MachineId,
+    /// The labels.
+    pub labels: Vec<LabelPair>,
+}
+
+/// Labels or groups of one machine at most.
+const TAGS: usize = 32;
+
+impl Write for Label {
+    type Reply = Result<(), Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
+        let id = self.machine.to_string();
+        let row = sqlx::query("SELECT labels FROM machines WHERE id = $1").bind(&id).fetch_optional(&mut *to).await?;
+        let Some(row) = row else { return Ok(Err(Denial::NoSuchMachine)) };
+        let mut labels: Vec<LabelPair> = serde_json::from_str(&row.try_get::<String, _>("labels")?).unwrap_or_default();
+        for (name, value) in &self.labels {
+            labels.retain(|(known, _)| known != name);
+            if !value.is_empty() {
+                labels.push((name.clone(), value.clone()));
+            }
+        }
+        if labels.len() > TAGS {
+            return Ok(Err(Denial::TooMany));
+        }
+        labels.sort();
+        sqlx::query("UPDATE machines SET labels = $2 WHERE id = $1").bind(&id).bind(json(&labels)?).execute(to).await?;
+        Ok(Ok(()))
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// Puts a machine into a group, or takes it out.
+#[derive(Debug)]
+pub struct Group {
+    /// The machine.
+    pub machine: MachineId,
+    /// The group.
+    pub group: Text<63>,
+    /// In or out.
+    pub membership: Membership,
+}
+
+impl Write for Group {
+    type Reply = Result<(), Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
+        let id = self.machine.to_string();
+        let row = sqlx::query("SELECT groups FROM machines WHERE id = $1").bind(&id).fetch_optional(&mut *to).await?;
+        let Some(row) = row else { return Ok(Err(Denial::NoSuchMachine)) };
+        let mut groups: Vec<Text<63>> = serde_json::from_str(&row.try_get::<String, _>("groups")?).unwrap_or_default();
+        groups.retain(|known| *known != self.group);
+        match self.membership {
+            Membership::In if groups.len() >= TAGS => return Ok(Err(Denial::TooMany)),
+            Membership::In => groups.push(self.group.clone()),
+            Membership::Out => {}
+        }
+        groups.sort();
+        sqlx::query("UPDATE machines SET groups = $2 WHERE id = $1").bind(&id).bind(json(&groups)?).execute(to).await?;
+        Ok(Ok(()))
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// A machine has a new certificate, perhaps for a new key.
+#[derive(Debug)]
+pub struct SetTlsKey {
+    /// The machine.
+    pub machine: MachineId,
+    /// SHA-256 of its TLS public key.
+    pub tls_key: Digest,
+    /// When the certificate ends.
+    pub until: UnixMs,
+}
+
+impl Write for SetTlsKey {
+    /// Whether the machine is one of ours.
+    type Reply = bool;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        let sql = "UPDATE machines SET tls_key = $2, certificate_until = $3 WHERE id = $1 AND standing = 'admitted'";
+        let query = sqlx::query(sql).bind(self.machine.to_string()).bind(self.tls_key.to_string());
+        let done = query.bind(self.until).execute(to).await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// A machine was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// The machine.
+    pub machine: MachineId,
+    /// When.
+    pub at: UnixMs,
+    /// What it says about itself, where it has just come.
+    pub about: Option<(Text<64>, Text<32>, Text<64>)>,
+}
+
+impl Write for Seen {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let id = self.machine.to_string();
+        match &self.about {
+            Some((os, agent, address)) => {
+                let sql = "UPDATE machines SET seen_at = $2, os = $3, agent = $4, address = $5 WHERE id = $1";
+                let query = sqlx::query(sql).bind(id).bind(self.at).bind(os.as_raw()).bind(agent.as_raw());
+                query.bind(address.as_raw()).execute(to).await?;
+            }
+            None => {
+                sqlx::query("UPDATE machines SET seen_at = $2 WHERE id = $1")
+                    .bind(id)
+                    .bind(self.at)
+                    .execute(to)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn then(&self) -> Change {
+        let (at, about) = (self.at, self.about.clone());
+        Change::Edit(
+            self.machine,
+            Box::new(move |machine| {
+                machine.seen_at = at;
+                if let Some((os, agent, address)) = about {
+                    (machine.os, machine.agent, machine.address) = (os, agent, address);
+                }
+            }),
+        )
+    }
+}
+
+/// How far a machine's journal goes, and what is wrong with that.
+#[derive(Debug)]
+pub struct NoteJournal {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its newest entry.
+    pub seq: u64,
+    /// That entry's hash.
+    pub head: Digest,
+    /// What is wrong; nothing leaves an older alarm as it is.
+    pub alarm: Option<Text<128>>,
+}
+
+impl Write for NoteJournal {
+    type Reply = ();
+    /// It only goes on, unless something is wrong: receipts may know more.
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let alarm = self.alarm.as_ref().map(|alarm| alarm.as_raw().to_owned()).unwrap_or_default();
+        let sql = "UPDATE records SET journal_seq = $2, journal_head = $3 \
+                   WHERE machine = $1 AND ($4 <> '' OR journal_seq < $2)";
+        let query = sqlx::query(sql).bind(self.machine.to_string()).bind(crate::rows::number(self.seq));
+        query.bind(self.head.to_string()).bind(&alarm).execute(&mut *to).await?;
+        if !alarm.is_empty() {
+            let query = sqlx::query("UPDATE machines SET alarm = $2 WHERE id = $1").bind(self.machine.to_string());
+            query.bind(alarm).execute(to).await?;
+        }
+        Ok(())
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// Keeps a machine out until somebody has looked into it.
+#[derive(Debug)]
+pub struct Quarantine {
+    /// The machine.
+    pub machine: MachineId,
+    /// When.
+    pub at: UnixMs,
+    /// Why.
+    pub alarm: Text<128>,
+}
+
+impl Write for Quarantine {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        // What else was wrong stays to be read.
+        let sql = "UPDATE machines SET quarantined_at = $2, \
+                   alarm = $3 || CASE WHEN alarm = '' THEN '' ELSE '; ' || alarm END WHERE id = $1";
+        let query = sqlx::query(sql);
+        query.bind(self.machine.to_string()).bind(self.at).bind(self.alarm.as_raw()).execute(to).await?;
+        Ok(())
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// Somebody has looked into what was wrong with a machine's records.
+#[derive(Debug)]
+pub struct Acknowledge(pub MachineId);
+
+impl Write for Acknowledge {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let sql = "UPDATE machines SET alarm = '', quarantined_at = 0 WHERE id = $1";
+        sqlx::query(sql).bind(self.0.to_string()).execute(to).await?;
+        Ok(())
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.0)
+    }
+}
+
+/// Keeps a machine's signed word on its sealing key.
+#[derive(Debug)]
+pub struct KeepSealedTo {
+    /// The machine.
+    pub machine: MachineId,
+    /// Its word.
+    pub said: Envelope,
+}
+
+impl Write for KeepSealedTo {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let query = sqlx::query("UPDATE machines SET sealed_to = $2 WHERE id = $1").bind(self.machine.to_string());
+        query.bind(encoded(&self.said, "sealing key")?).execute(to).await?;
+        Ok(())
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}

@@ -1,0 +1,81 @@
+//! What is the shop's own: customers, locks, drafts, keys that are cut off.
+
+use crate::{Write, encoded};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::id::{Digest, KeyId};
+use fernwart_protocol::staff::CustomerRow;
+use sqlx::AnyConnection;
+
+/// Enters a customer; a name that is taken is a no.
+#[derive(Debug)]
+pub struct AddCustomer(pub CustomerRow);
+
+impl Write for AddCustomer {
+    type Reply = Result<(), Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
+        let sql = "INSERT INTO customers (id, name, language) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+        let query = sqlx::query(sql).bind(self.0.id.to_string());
+        let done = query.bind(self.0.name.as_raw()).bind(self.0.language.as_raw()).execute(to).await?;
+        Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(Denial::NameTaken) })
+    }
+}
+
+/// Cuts a staff key off at this hub.
+#[derive(Debug)]
+pub struct Suspend {
+    /// The key.
+    pub key: KeyId,
+    /// When.
+    pub at: UnixMs,
+}
+
+impl Write for Suspend {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO suspensions (staff_key, suspended_at) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        sqlx::query(sql).bind(self.key.to_string()).bind(self.at).execute(to).await?;
+        Ok(())
+    }
+}
+
+/// Keeps a lock, to be handed to every machine.
+#[derive(Debug)]
+pub struct KeepLock {
+    /// SHA-256 of its bytes.
+    pub id: Digest,
+    /// The lock.
+    pub envelope: Envelope,
+}
+
+impl Write for KeepLock {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let sql = "INSERT INTO locks (id, envelope) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        sqlx::query(sql).bind(self.id.to_string()).bind(encoded(&self.envelope, "lock")?).execute(to).await?;
+        Ok(())
+    }
+}
+
+/// Keeps a draft of a catalogue in the place of an older state of it.
+#[derive(Debug)]
+pub struct Draft {
+    /// Its id.
+    pub id: Digest,
+    /// Its text; nothing takes it away.
+    pub bytes: Option<Vec<u8>>,
+    /// When.
+    pub at: UnixMs,
+}
+
+impl Write for Draft {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        sqlx::query("DELETE FROM drafts WHERE id = $1").bind(self.id.to_string()).execute(&mut *to).await?;
+        if let Some(bytes) = &self.bytes {
+            let sql = "INSERT INTO drafts (id, draft, made_at) VALUES ($1, $2, $3)";
+            sqlx::query(sql).bind(self.id.to_string()).bind(bytes.as_slice()).bind(self.at).execute(to).await?;
+        }
+        Ok(())
+    }
+}
