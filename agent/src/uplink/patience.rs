@@ -77,3 +77,24 @@ impl Patience {
         some_of(self.spread)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_of_a_large_hub_come_back_spread_as_it_wishes_and_those_of_a_small_one_at_once() {
+        let lost = UplinkError::Link(LinkError::Forgotten);
+        let first = |spread: u64| {
+            let mut patience = Patience::default();
+            patience.spread(Duration::from_secs(spread));
+            patience.next(&lost)
+        };
+        assert!((0..64).all(|_| first(0) <= FIRST));
+        let large: Vec<Duration> = (0..64).map(|_| first(10)).collect();
+        assert!(large.iter().all(|wait| *wait <= Duration::from_secs(10)));
+        // All of 64 in the same fifth: less likely than a hit by lightning.
+        assert!(large.iter().any(|wait| *wait > Duration::from_secs(2)), "{large:?}");
+        assert!((0..64).all(|_| first(u64::MAX / 1000) <= RETURN_SPREAD), "whatever a hub wishes");
+    }
+}

@@ -10,7 +10,7 @@ use crate::Shared;
 use crate::caller::Caller;
 use fernwart_certs::catalogue::Customers;
 use fernwart_fleet::{Machine, Standing};
-use fernwart_index::{About, Index, Question, Scope, Told};
+use fernwart_index::{About, Index, IndexError, Question, Scope, Told};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::diagnosis::Summary;
 use fernwart_protocol::id::{MachineId, RunId};
@@ -54,6 +54,9 @@ pub(crate) struct Asking {
     due: Mutex<Due>,
     bell: Notify,
     places: Semaphore,
+    /// Held from looking who there is until that is written: an older look must
+    /// not be written over a newer one.
+    roll_call: tokio::sync::Mutex<()>,
 }
 
 /// Machines whose newest report is to be indexed, each with a number: the lower,
@@ -92,7 +95,14 @@ impl Asking {
                 due.add(machine);
             }
         }
-        Self { path, index, due: Mutex::new(due), bell: Notify::new(), places: Semaphore::new(QUESTIONS) }
+        Self {
+            path,
+            index,
+            due: Mutex::new(due),
+            bell: Notify::new(),
+            places: Semaphore::new(QUESTIONS),
+            roll_call: tokio::sync::Mutex::default(),
+        }
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {
@@ -203,6 +213,13 @@ fn about(shared: &Shared, machine: &Machine) -> About {
     }
 }
 
+async fn call_the_roll(shared: &Shared, index: &Index) -> Result<(), IndexError> {
+    let _held = shared.asking.roll_call.lock().await;
+    let machines = shared.store.machines(Standing::Admitted);
+    let all: Vec<About> = machines.iter().map(|machine| about(shared, machine)).collect();
+    index.machines(&all).await
+}
+
 /// Answers one question.
 pub(crate) async fn query(
     shared: &Shared,
@@ -214,9 +231,7 @@ pub(crate) async fn query(
     let Some(index) = &asking.index else { return Ok(Err(Denial::StoreFailed)) };
     let place = tokio::time::timeout(QUESTION_TIME, asking.places.acquire()).await;
     let (Ok(Ok(_place)), true) = (place, asking.caught_up().await) else { return Ok(Err(Denial::TooMany)) };
-    let machines = shared.store.machines(Standing::Admitted);
-    let all: Vec<About> = machines.iter().map(|machine| about(shared, machine)).collect();
-    if let Err(error) = index.machines(&all).await {
+    if let Err(error) = call_the_roll(shared, index).await {
         warn!(%error, "what is known of machines cannot be indexed");
         return Ok(Err(Denial::StoreFailed));
     }

@@ -407,20 +407,22 @@ impl Store {
         row.as_ref().map(rows::evidence).transpose()
     }
 
-    /// Outcomes of a machine that were stored at this time or before, newest first.
+    /// Orders of a machine whose outcomes, with a report, were stored at this time or
+    /// before, newest first.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn outcomes_until(
+    pub async fn reported_until(
         &self,
         machine: &MachineId,
         at: UnixMs,
         count: i64,
-    ) -> Result<Vec<Evidence>, StoreError> {
-        let sql = "SELECT order_envelope, receipt, report, settled_at FROM runs \
-                   WHERE machine = $1 AND settled_at <= $2 ORDER BY settled_at DESC LIMIT $3";
+    ) -> Result<Vec<Envelope>, StoreError> {
+        let sql = "SELECT order_envelope FROM runs WHERE machine = $1 AND settled_at <= $2 AND LENGTH(report) > 0 \
+                   ORDER BY settled_at DESC LIMIT $3";
         let query = sqlx::query(sql).bind(machine.to_string()).bind(at).bind(count);
-        query.fetch_all(&self.pool).await?.iter().map(rows::evidence).collect()
+        let rows = query.fetch_all(&self.pool).await?;
+        rows.iter().map(|row| rows::decoded(row.try_get("order_envelope")?, "order")).collect()
     }
 
     /// Which run brought the newest whole report of each machine.

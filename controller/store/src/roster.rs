@@ -8,6 +8,7 @@ use crate::StoreError;
 use crate::rows;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::id::{Digest, MachineId};
+use fernwart_protocol::staff::Verdict;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use std::collections::HashMap;
@@ -132,14 +133,11 @@ impl Roster {
     }
 
     async fn reload_one(&self, connection: &mut AnyConnection, id: &MachineId) -> Result<(), StoreError> {
-        {
-            let sql = format!("{SQL} WHERE m.id = $1");
-            let row =
-                sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(&mut *connection).await?;
-            match row {
-                Some(row) => drop(self.write().insert(*id, entry(&row)?)),
-                None => drop(self.write().remove(id)),
-            }
+        let sql = format!("{SQL} WHERE m.id = $1");
+        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.to_string()).fetch_optional(connection).await?;
+        match row {
+            Some(row) => drop(self.write().insert(*id, entry(&row)?)),
+            None => drop(self.write().remove(id)),
         }
         Ok(())
     }
@@ -151,10 +149,7 @@ impl Roster {
     }
 
     /// Takes over what outcomes have changed.
-    pub(crate) fn settled(
-        &self,
-        changed: impl IntoIterator<Item = (MachineId, Records, Option<fernwart_protocol::staff::Verdict>)>,
-    ) {
+    pub(crate) fn settled(&self, changed: impl IntoIterator<Item = (MachineId, Records, Option<Verdict>)>) {
         let mut entries = self.write();
         for (id, records, verdict) in changed {
             let Some(entry) = entries.get_mut(&id) else { continue };

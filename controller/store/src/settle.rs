@@ -220,3 +220,132 @@ async fn write_records(learned: &Learned, to: &mut AnyConnection) -> Result<(), 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{JoinMachine, NewJob, NewRun, NoteJournal, Seen, Store};
+    use fernwart_fleet::Machine;
+    use fernwart_protocol::id::{CustomerId, KeyId, PublicKey, Signature, TokenId};
+    use fernwart_protocol::staff::{Admission, CustomerRow, Token, TokenKind};
+    use fernwart_protocol::text::{Blob, Text};
+    use futures::future::join_all;
+    use std::sync::Arc;
+
+    const MACHINES: [MachineId; 2] = [MachineId::from_bytes([1; 16]), MachineId::from_bytes([2; 16])];
+
+    fn envelope(number: u8) -> Envelope {
+        let bytes = Blob::try_from(vec![number]).expect("short");
+        Envelope { key: KeyId::from_bytes([0; 16]), signature: Signature::from_bytes([0; 64]), bytes }
+    }
+
+    fn run(number: u8) -> RunId {
+        RunId::from_bytes([number; 16])
+    }
+
+    /// An outcome of a run, of the first machine for even numbers.
+    fn settle(number: u8) -> Settle {
+        Settle {
+            run: run(number),
+            machine: MACHINES[usize::from(number % 2)],
+            order: envelope(number),
+            outcome: Outcome::Ok,
+            receipt: envelope(number),
+            receipt_hash: Digest::from_bytes([number; 32]),
+            report: vec![number],
+            verdict: Some(Verdict::Warn(Text::clipped(&number.to_string()))),
+            journal: (u64::from(number), Digest::from_bytes([number; 32])),
+            now: i64::from(number),
+            chain: |last, next| {
+                let mut head = *last.as_bytes();
+                head.iter_mut().zip(next.as_bytes()).for_each(|(head, next)| *head = head.rotate_left(1) ^ next);
+                Digest::from_bytes(head)
+            },
+        }
+    }
+
+    async fn fleet(path: &std::path::Path) -> Store {
+        let store = Store::open(path).await.expect("opened");
+        let (id, customer) = (TokenId::from_bytes([7; 16]), CustomerId::from_bytes([8; 16]));
+        let row =
+            CustomerRow { id: customer, name: Text::clipped("Meyer"), language: Text::clipped("de"), machines: 0 };
+        store.write(crate::AddCustomer(row)).await.expect("written").expect("new");
+        let admits = TokenKind::Machine { customer, labels: Default::default(), admission: Admission::Automatic };
+        let proof_key = Digest::from_bytes([0; 32]);
+        store.write(Token { id, proof_key, admits, uses: 9, until: 1000, from_net: None }).await.expect("written");
+        for (number, machine) in MACHINES.into_iter().enumerate() {
+            let key = PublicKey::from_bytes([u8::try_from(number).expect("small"); 32]);
+            let join = JoinMachine {
+                token: id,
+                machine,
+                evidence_key: key,
+                sealing_key: key,
+                tls_key: Digest::from_bytes([1; 32]),
+                hostname: Text::clipped("kasse"),
+                os: Text::clipped("debian-12"),
+                from: std::net::Ipv4Addr::LOCALHOST.into(),
+                now: 5,
+            };
+            store.write(join).await.expect("written").expect("joined");
+        }
+        store
+    }
+
+    fn known(store: &Store) -> Vec<(Arc<Machine>, Records)> {
+        let both = |id| Some((store.machine(id)?, store.records(id)?));
+        MACHINES.iter().filter_map(both).collect()
+    }
+
+    #[tokio::test]
+    async fn many_outcomes_at_once_have_each_one_place_and_the_roster_knows_what_the_database_knows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.sqlite");
+        let store = fleet(&path).await;
+        let runs = (0..40).map(|number| NewRun {
+            id: run(number),
+            machine: MACHINES[usize::from(number % 2)],
+            state: RunState::Offered,
+            order: envelope(number),
+            not_after: 900,
+        });
+        let key = KeyId::from_bytes([0; 16]);
+        let (action, staff, reason) = (Text::clipped("diagnose"), Text::clipped("jana"), Text::default());
+        let job =
+            store.write(NewJob { action, key, staff, reason, at: 5, runs: runs.collect() }).await.expect("written");
+        assert_eq!(store.runs(job).await.expect("read").len(), 40);
+
+        // All in the same moment: each twice, some of no job, and one of another machine's.
+        let numbers: Vec<u8> = (0..44).chain(0..44).collect();
+        let settled = join_all(numbers.iter().map(|number| store.settle(settle(*number)))).await;
+        let settled: Vec<Settled> = settled.into_iter().map(|one| one.expect("written").expect("stored")).collect();
+        for (first, again) in settled.iter().zip(&settled[44..]) {
+            assert_eq!(first, again, "the same place, however often it is said");
+        }
+        for machine in 0..2 {
+            let mut places: Vec<u64> = settled[..44].iter().skip(machine).step_by(2).map(|one| one.seq).collect();
+            places.sort_unstable();
+            assert_eq!(places, (1..=22).collect::<Vec<_>>(), "a chain without a gap");
+        }
+        let theirs = Settle { machine: MACHINES[0], ..settle(1) };
+        assert_eq!(store.settle(theirs).await.expect("written"), Err(Denial::NoSuchMachine));
+        let other = Settle { receipt: envelope(99), ..settle(1) };
+        assert_eq!(store.settle(other).await.expect("written"), Err(Denial::OtherOutcome));
+
+        // A journal that is told further in the same moment is not set back.
+        let head = Digest::from_bytes([9; 32]);
+        let note = NoteJournal { machine: MACHINES[0], seq: 500, head, alarm: None };
+        let seen = Seen { machine: MACHINES[0], at: 77, about: None };
+        let (noted, late, seen) = tokio::join!(store.write(note), store.settle(settle(44)), store.write(seen));
+        assert!(noted.is_ok() && late.is_ok() && seen.is_ok());
+        let records = store.records(&MACHINES[0]).expect("there");
+        assert_eq!((records.journal_seq, records.journal_head, records.chain_seq), (500, Some(head), 23));
+
+        let before = known(&store);
+        assert_eq!(before.len(), 2);
+        store.close().await;
+        let store = Store::open(&path).await.expect("opened");
+        assert_eq!(known(&store), before, "what was in memory is what is on disk");
+        assert_eq!(store.newest_runs().await.expect("read").len(), 2);
+        store.close().await;
+    }
+}

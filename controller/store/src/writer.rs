@@ -163,15 +163,15 @@ async fn run(pool: AnyPool, roster: Arc<Roster>, mut inbox: mpsc::Receiver<Item>
         }
         if let Some(end) = end {
             drop(own);
-            let mut end = end.into_iter();
-            end.by_ref().take(1).for_each(|stop| stop.answer(Ok(())));
-            return end.for_each(|item| item.answer(Err(StoreError::Closed)));
+            // What was asked after the end is not written.
+            return end.into_iter().for_each(|item| item.answer(Err(StoreError::Closed)));
         }
     }
 }
 
 /// All or nothing. The writer keeps its connection, whose cache knows what is
-/// written to; one on which anything has failed is not used again: after a full disk nobody knows what it still holds.
+/// written to; one on which anything has failed is not used again, for after a
+/// full disk nobody knows what it still holds.
 async fn together(
     pool: &AnyPool,
     own: &mut Option<PoolConnection<Any>>,

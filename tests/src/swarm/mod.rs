@@ -17,6 +17,7 @@ pub use machine::Simulated;
 
 use fernwart_agent::enroll::{self, Accepted, Keys};
 use fernwart_agent::executor::books::{Books, Tables};
+use fernwart_agent::executor::policy::TRUSTED;
 use fernwart_agent::executor::{self, Executor};
 use fernwart_agent::home::{Enrollment, Home};
 use fernwart_agent::uplink::{self, Uplink};
@@ -38,9 +39,6 @@ const SOCKETS: usize = 16;
 
 /// Machines that join at once.
 const JOINING: usize = 32;
-
-/// The owner's rules of every simulated machine: approved repairs at any time.
-const POLICY: &str = include_str!("policy.toml");
 
 /// Many machines.
 pub struct Swarm {
@@ -120,7 +118,7 @@ impl Swarm {
     pub async fn join(folder: &std::path::Path, hub: SocketAddr, invitation: &Invitation, count: usize) -> Self {
         let home = Home::at(folder);
         home.create().expect("a folder");
-        std::fs::write(home.policy(), POLICY).expect("written");
+        std::fs::write(home.policy(), TRUSTED).expect("written");
         let around = Around { home, facts: Arc::new(Facts::record()), links: Arc::default(), seed: 1 };
         let sockets = (0..SOCKETS).map(|_| Dialer::for_many(hub).expect("a socket")).collect();
         let mut swarm = Self { members: Vec::with_capacity(count), sockets, around };

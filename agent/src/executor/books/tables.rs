@@ -79,64 +79,39 @@ pub trait Tables: std::fmt::Debug + Send {
 
 /// Tables in memory: for machines that are only simulated.
 #[derive(Debug, Clone, Default)]
-pub struct Memory([BTreeMap<Vec<u8>, Vec<u8>>; Table::ALL.len()]);
+pub struct Memory(BTreeMap<(Table, Vec<u8>), Vec<u8>>);
 
 impl Memory {
-    fn rows(&self, table: Table) -> &BTreeMap<Vec<u8>, Vec<u8>> {
-        let [runs, reports, journal, bodies, files, locks, marks] = &self.0;
-        match table {
-            Table::Runs => runs,
-            Table::Reports => reports,
-            Table::Journal => journal,
-            Table::Bodies => bodies,
-            Table::Files => files,
-            Table::Locks => locks,
-            Table::Marks => marks,
-        }
-    }
-
-    fn rows_mut(&mut self, table: Table) -> &mut BTreeMap<Vec<u8>, Vec<u8>> {
-        let [runs, reports, journal, bodies, files, locks, marks] = &mut self.0;
-        match table {
-            Table::Runs => runs,
-            Table::Reports => reports,
-            Table::Journal => journal,
-            Table::Bodies => bodies,
-            Table::Files => files,
-            Table::Locks => locks,
-            Table::Marks => marks,
-        }
+    fn rows(&self, table: Table, from: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let rows = self.0.range((table, from.to_vec())..).take_while(move |((of, _), _)| *of == table);
+        rows.map(|((_, key), value)| (key.as_slice(), value.as_slice()))
     }
 }
 
 impl Tables for Memory {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
-        Ok(self.rows(table).get(key).cloned())
+        Ok(self.0.get(&(table, key.to_vec())).cloned())
     }
 
     fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
-        for (key, value) in self.rows(table).range(from.to_vec()..) {
-            if show(key, value).is_break() {
-                break;
-            }
-        }
+        // Whoever is shown may have seen enough.
+        let _ = self.rows(table, from).try_for_each(|(key, value)| show(key, value));
         Ok(())
     }
 
     fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
-        Ok(self.rows(table).last_key_value().map(|(key, value)| (key.clone(), value.clone())))
+        Ok(self.rows(table, &[]).last().map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
     fn count(&self, table: Table) -> Result<u64, BooksError> {
-        Ok(self.rows(table).len() as u64)
+        Ok(self.rows(table, &[]).count() as u64)
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
-        for ((table, key), value) in changes {
-            let rows = self.rows_mut(*table);
+        for (row, value) in changes {
             match value {
-                Some(value) => drop(rows.insert(key.clone(), value.clone())),
-                None => drop(rows.remove(key)),
+                Some(value) => drop(self.0.insert(row.clone(), value.clone())),
+                None => drop(self.0.remove(row)),
             }
         }
         Ok(())

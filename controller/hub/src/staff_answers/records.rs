@@ -4,7 +4,7 @@ use super::machines::reachable;
 use super::{Answer, rows};
 use crate::caller::Caller;
 use crate::{Shared, now};
-use fernwart_fleet::Job;
+use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Action, ChainEnd, Document, Order, UnixMs};
 use fernwart_protocol::id::{Digest, JobId, MachineId};
@@ -74,8 +74,8 @@ pub(super) async fn job(shared: &Shared, caller: &Caller, id: JobId, send: &mut 
     }
 }
 
-/// How many outcomes are looked through for a whole report.
-const LOOKED_THROUGH: i64 = 64;
+/// How many reports are looked through for one of the whole machine.
+const LOOKED_THROUGH: i64 = 512;
 
 /// The newest whole report that was stored by then.
 pub(super) async fn facts_at(
@@ -89,23 +89,34 @@ pub(super) async fn facts_at(
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };
-    let outcomes = match shared.store.outcomes_until(&id, at, LOOKED_THROUGH).await {
-        Ok(outcomes) => outcomes,
-        Err(error) => return Ok(Err(shared.denial(&error))),
+    let whole = async {
+        let orders = shared.store.reported_until(&id, at, LOOKED_THROUGH).await?;
+        let of_all = orders
+            .iter()
+            .filter_map(|order| Order::from_bytes(order.bytes.as_bytes()).ok())
+            .find(|order| matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty()));
+        match of_all {
+            Some(order) => shared.store.evidence(&order.run).await,
+            None => Ok(None),
+        }
     };
-    let whole = |evidence: &Evidence| {
-        let order = Order::from_bytes(evidence.order.bytes.as_bytes());
-        let looked = order.is_ok_and(
-            |order| matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty()),
-        );
-        looked && !evidence.report.is_empty()
-    };
-    let Some(evidence) = outcomes.into_iter().find(whole) else { return Ok(Ok(())) };
-    if let (Some(receipt), Ok(report)) = (evidence.receipt, Blob::try_from(evidence.report)) {
-        send.send(&Reply::Report(evidence.settled_at, receipt, report)).await?;
+    match whole.await {
+        Ok(evidence) => {
+            show_report(evidence, &machine, send).await?;
+            Ok(Ok(()))
+        }
+        Err(error) => Ok(Err(shared.denial(&error))),
+    }
+}
+
+/// A stored report, if there is one, and the key its machine has signed with.
+async fn show_report(evidence: Option<Evidence>, machine: &Machine, send: &mut Sender) -> Result<(), FrameError> {
+    let Some(Evidence { receipt: Some(receipt), report, settled_at, .. }) = evidence else { return Ok(()) };
+    if let Ok(report) = Blob::try_from(report) {
+        send.send(&Reply::Report(settled_at, receipt, report)).await?;
         send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 pub(super) async fn facts(
@@ -119,14 +130,10 @@ pub(super) async fn facts(
         Err(denial) => return Ok(Err(denial)),
     };
     match shared.store.newest(&id).await {
-        Ok(Some(evidence)) => {
-            if let (Some(receipt), Ok(report)) = (evidence.receipt, Blob::try_from(evidence.report)) {
-                send.send(&Reply::Report(evidence.settled_at, receipt, report)).await?;
-                send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
-            }
+        Ok(evidence) => {
+            show_report(evidence, &machine, send).await?;
             Ok(Ok(()))
         }
-        Ok(None) => Ok(Ok(())),
         Err(error) => Ok(Err(shared.denial(&error))),
     }
 }
