@@ -121,7 +121,7 @@ fn what_has_changed_on_a_machine_is_told_fact_by_fact() {
     world.technician(&["diagnose", "kasse-1"]);
     let said = world.technician(&["facts", "kasse-1", "--since", "1h", "--changed"]).exits(1);
     assert!(said.err.contains("no report from before"), "{}", said.err);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    wait_until("that was a second ago", || world.technician(&["facts", "kasse-1", "--since", "1s"]).code == 0);
     world.technician(&["diagnose", "kasse-1"]);
     let said = world.technician(&["facts", "kasse-1", "--since", "1s", "--changed", "-o", "jsonl"]).exits(0);
     let changed = said.json_lines();

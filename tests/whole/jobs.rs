@@ -112,6 +112,40 @@ fn an_order_that_was_taken_back_while_its_machine_was_away_is_never_done() {
 }
 
 #[test]
+fn an_order_that_stood_in_line_is_brought_to_a_machine_that_was_lost_since() {
+    let world = World::new();
+    let (one, mut two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
+    for machine in [&one, &two] {
+        let allowed = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
+        std::fs::write(machine.home.join("policy.toml"), allowed).expect("written");
+    }
+    world.approve(&Script::new("mend", "echo mended\n"));
+    let state_of_two = || states(&world, "1")[1].1.clone();
+    let frozen = Frozen::new(&one.agent);
+    let words = ["run", "mend", "kasse-1", "kasse-2", "--parallel", "1", "--reason", "x", "--timeout", "120s"];
+    let mut watcher = in_background(&world, &mut world.command(&words));
+    wait_until("the second stands in line", || {
+        let jobs = world.technician(&["job", "ls", "-o", "name"]).exits(0).out;
+        !jobs.is_empty() && state_of_two() == "queued"
+    });
+    // It comes back, and is owed nothing: its order has not left the line.
+    two.agent.kill_9();
+    two.restart();
+    wait_until("it is back", || world.technician(&["ping", "kasse-2", "--timeout", "1s"]).code == 0);
+    let frozen_two = Frozen::new(&two.agent);
+    drop(frozen);
+    wait_until("its turn has come", || state_of_two() == "offered");
+    // It dies before it has heard of it.
+    two.agent.kill_9();
+    drop(frozen_two);
+    assert_eq!(runs(&two), 0);
+    two.restart();
+    wait_until("it is done", || states(&world, "1")[1] == ("kasse-2".into(), "settled".into(), Some("ok".into())));
+    assert_eq!(runs(&two), 1);
+    watcher.kill_9();
+}
+
+#[test]
 fn looks_that_wait_their_turn_on_the_machine_are_cancelled_there() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");

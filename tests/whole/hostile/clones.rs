@@ -1,5 +1,9 @@
 //! A machine whose disk was copied: two computers with one identity.
 
+use super::{attack, closed, end_of, identity, knock, say_hello, speak};
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::link::{Door, Link};
+use fernwart_protocol::to_agent::Deliver;
 use fernwart_tests::{Machine, Process, World, program, wait_until, wait_within};
 use std::path::Path;
 use std::process::Command;
@@ -51,4 +55,39 @@ fn two_computers_with_one_identity_are_both_kept_out_until_somebody_has_looked()
     world.technician(&["acknowledge", "kasse-1"]).exits(0);
     wait_within(Duration::from_secs(20), "the first is back", || world.is_online("kasse-1"));
     assert!(!health(&world).contains("two computers"), "{}", health(&world));
+}
+
+/// Answers echoes, as an agent does.
+async fn answers(link: Link) {
+    while let Ok((mut send, mut receive)) = link.accept().await {
+        if let Ok(echo @ Deliver::Echo(_)) = receive.expect::<Deliver>().await {
+            send.send(&echo).await.expect("sent");
+            send.finish();
+        }
+    }
+}
+
+#[test]
+fn a_link_that_knocked_before_the_quarantine_does_not_slip_in_after_it() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    let stolen = identity(&machine.home.join("tls.identity"));
+    attack(async {
+        let knock = || async { knock(&world, Door::Agent, stolen.chain.clone(), &stolen.key).await.expect("let in") };
+        let one = knock().await;
+        let _words = speak(&one).await;
+        tokio::spawn(answers(one.clone()));
+        // Evil: it stands in the door and says nothing yet.
+        let lurks = knock().await;
+        let other = knock().await;
+        let _others = speak(&other).await;
+        for link in [one, other] {
+            assert_eq!(end_of(Ok(link)).await, closed(Goodbye::Quarantined));
+        }
+        assert!(!lurks.is_closed(), "nobody knows of it yet");
+        let _late = say_hello(&lurks).await;
+        assert_eq!(end_of(Ok(lurks)).await, closed(Goodbye::Quarantined));
+    });
+    assert!(health(&world).contains("two computers"), "{}", health(&world));
 }

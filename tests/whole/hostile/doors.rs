@@ -1,6 +1,6 @@
 //! Certificates at doors they are not for.
 
-use super::{attack, end_of, knock, knock_with, others_are_undisturbed, pin, stolen_ca};
+use super::{attack, closed, end_of, identity, knock, knock_with, others_are_undisturbed, pin, speak, stolen_ca};
 use fernwart_certs::CertificateDer;
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;
@@ -8,19 +8,11 @@ use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::tls::{self, Clock};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::id::MachineId;
-use fernwart_protocol::link::{Door, Link, LinkError};
+use fernwart_protocol::link::{Door, LinkError};
 use fernwart_tests::{World, wait_until};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
-
-fn closed(why: Goodbye) -> LinkError {
-    LinkError::Closed(why)
-}
-
-fn identity(path: &std::path::Path) -> TlsIdentity {
-    TlsIdentity::read(path).expect("an identity")
-}
 
 fn id_of(identity: &TlsIdentity) -> MachineId {
     match read_certificate(&identity.chain[0], &identity.chain[1]).expect("a certificate").name {
@@ -213,23 +205,6 @@ fn a_retired_machine_is_cut_off_and_a_ticket_from_before_helps_it_nothing() {
         let store = Arc::new(CountingStore(rustls::client::ClientSessionMemoryCache::new(8), used.clone()));
         let mut resuming = tls();
         resuming.resumption = rustls::client::Resumption::store(store);
-        let speak = async |link: &Link| {
-            // One word each way, so that the ticket has arrived.
-            let (mut send, mut receive) = link.open().await.expect("a stream");
-            let hello = fernwart_protocol::version::Hello::new(&[]);
-            let about = fernwart_protocol::to_hub::About {
-                boot: fernwart_protocol::id::BootId::from_bytes([0; 16]),
-                os: fernwart_protocol::text::Text::clipped("test"),
-                journal_seq: 0,
-                journal_head: fernwart_protocol::id::Digest::from_bytes([0; 32]),
-                chain_seq: 0,
-                chain_head: fernwart_protocol::id::Digest::from_bytes([0; 32]),
-            };
-            send.send(&fernwart_protocol::to_hub::Ask::Control(hello, about)).await.expect("sent");
-            let word: fernwart_protocol::to_agent::Control = receive.expect().await.expect("hello");
-            assert!(matches!(word, fernwart_protocol::to_agent::Control::Hello(_)));
-            (send, receive)
-        };
         let first = knock_with(&world, Door::Agent, resuming.clone()).await.expect("let in");
         drop(speak(&first).await);
         first.close(Goodbye::Done);

@@ -11,12 +11,17 @@ mod frames;
 mod orders;
 mod stolen;
 
-use fernwart_certs::identity::TlsKey;
+use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;
 use fernwart_certs::tls::{self, Clock};
 use fernwart_certs::{CertificateDer, sha256};
-use fernwart_protocol::id::Digest;
-use fernwart_protocol::link::{DialError, Dialer, Door, Link, LinkError};
+use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::id::{BootId, Digest};
+use fernwart_protocol::link::{DialError, Dialer, Door, Link, LinkError, Receiver, Sender};
+use fernwart_protocol::text::Text;
+use fernwart_protocol::to_agent::Control;
+use fernwart_protocol::to_hub::{About, Ask};
+use fernwart_protocol::version::Hello;
 use fernwart_tests::World;
 use std::time::Duration;
 
@@ -62,6 +67,38 @@ async fn knock_with(world: &World, door: Door, tls: tls::ClientConfig) -> Result
         Err(DialError::Link { source, .. }) => Err(source),
         Err(error) => panic!("{error}"),
     }
+}
+
+fn closed(why: Goodbye) -> LinkError {
+    LinkError::Closed(why)
+}
+
+fn identity(path: &std::path::Path) -> TlsIdentity {
+    TlsIdentity::read(path).expect("an identity")
+}
+
+/// The first words of an agent.
+async fn say_hello(link: &Link) -> (Sender, Receiver) {
+    let (mut send, receive) = link.open().await.expect("a stream");
+    let nothing = Digest::from_bytes([0; 32]);
+    let about = About {
+        boot: BootId::from_bytes([0; 16]),
+        os: Text::clipped("test"),
+        journal_seq: 0,
+        journal_head: nothing,
+        chain_seq: 0,
+        chain_head: nothing,
+    };
+    send.send(&Ask::Control(Hello::new(&[]), about)).await.expect("sent");
+    (send, receive)
+}
+
+/// The same, and the hub's.
+async fn speak(link: &Link) -> (Sender, Receiver) {
+    let (send, mut receive) = say_hello(link).await;
+    let word: Control = receive.expect().await.expect("hello");
+    assert!(matches!(word, Control::Hello(_)));
+    (send, receive)
 }
 
 /// How a link that was let through TLS ends.
