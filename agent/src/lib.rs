@@ -24,10 +24,10 @@ pub mod trouble;
 pub mod uplink;
 pub mod words;
 
+use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;
 
 /// The machine's clock, Unix milliseconds. Only edges call it.
 pub fn now() -> UnixMs {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    Clock::System.now()
 }

@@ -6,6 +6,7 @@ use crate::message::ToExecutor;
 use crate::uplink::{Parts, Uplink};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::keyfile::KeyFileError;
+use fernwart_protocol::clock::Clock;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,8 @@ async fn serve(home: &Home) -> Result<(), RunError> {
         executor: executor.clone(),
         from_executor,
         dialer: None,
+        clock: Clock::System,
+        seed: None,
         stop: stop.clone(),
     });
     let mut uplink = tokio::spawn(uplink.run());
@@ -67,6 +70,7 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     let local = crate::local::serve(home, executor.clone());
     tokio::pin!(local);
     tokio::select! {
+        biased;
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         _ = &mut uplink => return Err(RunError::Essential("the uplink")),

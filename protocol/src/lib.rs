@@ -5,6 +5,7 @@
 //! what follows from it is the agent's and the hub's. It may import nothing of
 //! the other Fernwart crates.
 
+pub mod clock;
 pub mod code;
 pub mod codec;
 pub mod diagnosis;

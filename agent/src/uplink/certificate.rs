@@ -52,6 +52,7 @@ impl Uplink {
     async fn claim(&mut self, told: &mut Told, dialer: &mut Option<Dialer>, wanted: Wanted) -> Result<(), UplinkError> {
         let tls = tls::newcomer(told.dial.pins.clone(), Clock::MayBeWrong).map_err(UplinkError::Tls)?;
         let (link, _) = tokio::select! {
+            biased;
             dialled = dial(told, dialer, Door::Enroll, &tls) => dialled?,
             () = self.stop.cancelled() => return Ok(()),
         };
@@ -82,6 +83,7 @@ impl Uplink {
         send.finish();
         let wait = COLLECT_WAIT + Duration::from_secs(10);
         let reply = tokio::select! {
+            biased;
             reply = tokio::time::timeout(wait, receive.expect::<Reply>()) => {
                 reply.map_err(|_| UplinkError::Link(link_silent()))?.map_err(UplinkError::Frame)?
             }
@@ -138,7 +140,7 @@ impl Uplink {
             return rest.max(Duration::from_millis(u64::from(first) * 200));
         }
         let due = (from + RENEW_AFTER_MS).min(until - (until - from) / 4);
-        let hub_now = crate::now().saturating_add(hub_ahead_ms);
+        let hub_now = self.clock.now().saturating_add(hub_ahead_ms);
         Duration::from_millis(u64::try_from(due.saturating_sub(hub_now)).unwrap_or_default()).max(rest)
     }
 
@@ -157,7 +159,7 @@ impl Uplink {
                 let identity = TlsIdentity { key: Arc::new(key), chain };
                 self.keep(&identity)?;
                 self.identity = identity;
-                self.renewed_at = Some(std::time::Instant::now());
+                self.renewed_at = Some(tokio::time::Instant::now());
                 info!("certificate renewed");
                 Ok(())
             }

@@ -15,6 +15,7 @@ use crate::message::{Dial, Ticket, ToUplink};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_certs::tls::TlsError;
+use fernwart_protocol::clock::Clock;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::HANDSHAKE_TIMEOUT;
@@ -78,6 +79,10 @@ pub struct Parts {
     pub dialer: Option<Dialer>,
     /// Ends the uplink.
     pub stop: CancellationToken,
+    /// What tells it the time.
+    pub clock: Clock,
+    /// What scatters its tries; this computer's chance where nothing is given.
+    pub seed: Option<u64>,
 }
 
 /// The uplink with all it needs.
@@ -89,10 +94,12 @@ pub struct Uplink {
     from_executor: mpsc::Receiver<ToUplink>,
     dialer: Option<Dialer>,
     stop: CancellationToken,
+    clock: Clock,
+    seed: Option<u64>,
     /// The last ticket given out; never the same twice in a life.
     last_ticket: Ticket,
     /// When the certificate was renewed last, in this life.
-    renewed_at: Option<std::time::Instant>,
+    renewed_at: Option<tokio::time::Instant>,
 }
 
 /// What the executor has told at the start, and since.
@@ -116,15 +123,26 @@ impl Told {
 impl Uplink {
     /// An uplink that has not dialled yet.
     pub fn new(parts: Parts) -> Self {
-        let Parts { machine, identity, identity_file, executor, from_executor, dialer, stop } = parts;
-        let (last_ticket, renewed_at) = (0, None);
-        Self { machine, identity, identity_file, executor, from_executor, dialer, stop, last_ticket, renewed_at }
+        let Parts { machine, identity, identity_file, executor, from_executor, dialer, stop, clock, seed } = parts;
+        Self {
+            machine,
+            identity,
+            identity_file,
+            executor,
+            from_executor,
+            dialer,
+            stop,
+            clock,
+            seed,
+            last_ticket: 0,
+            renewed_at: None,
+        }
     }
 
     /// Keeps the machine linked until told to stop.
     pub async fn run(mut self) {
         let Some(mut told) = self.first_words().await else { return };
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(self.seed);
         let mut dialer = self.dialer.take();
         while !self.stop.is_cancelled() {
             let error = match self.try_once(&mut told, &mut dialer, &mut patience).await {
@@ -147,6 +165,7 @@ impl Uplink {
             let over = tokio::time::Instant::now() + wait;
             let waited = async {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(over) => {}
                     // It is back: for a hub of many machines not all at once, and
                     // nobody waits longer for having heard it.
@@ -157,6 +176,7 @@ impl Uplink {
                 }
             };
             tokio::select! {
+                biased;
                 () = waited => {}
                 () = self.stop.cancelled() => {}
             }
@@ -190,6 +210,7 @@ impl Uplink {
         }
         let tls = self.member_tls(told)?;
         let dialled = tokio::select! {
+            biased;
             dialled = dial(told, dialer, Door::Agent, &tls) => dialled,
             () = self.stop.cancelled() => return Ok(()),
         };

@@ -8,7 +8,8 @@ use super::UplinkError;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::limits::RETURN_SPREAD;
 use fernwart_protocol::link::{DialError, LinkError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_millis(250);
 const QUICK: Duration = Duration::from_secs(2);
@@ -17,12 +18,6 @@ const SLOW: Duration = Duration::from_secs(30);
 
 /// After a no that a person must undo.
 const AFTER_NO: Duration = Duration::from_secs(60);
-
-/// A random part of it.
-fn some_of(most: Duration) -> Duration {
-    let part = u32::from_be_bytes(fernwart_certs::random::<4>());
-    most.mul_f64(f64::from(part) / f64::from(u32::MAX))
-}
 
 /// While somebody looks into why two computers use one identity.
 const KEPT_OUT: Duration = Duration::from_secs(15);
@@ -35,9 +30,29 @@ pub(super) struct Patience {
     told: Option<Duration>,
     /// Over how long the hub wants its machines to come back.
     spread: Duration,
+    /// Where the next part comes from, if it must be had again.
+    seed: Option<u64>,
 }
 
 impl Patience {
+    /// Patience whose jitter comes from this seed, or from this computer's chance.
+    pub(super) fn new(seed: Option<u64>) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// A random part of it.
+    fn some_of(&mut self, most: Duration) -> Duration {
+        let part = match &mut self.seed {
+            None => u32::from_be_bytes(fernwart_certs::random()),
+            Some(seed) => {
+                // Knuth's multiplier, Lehmer's sequence; the upper half is well mixed.
+                *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (*seed >> 32) as u32
+            }
+        };
+        most.mul_f64(f64::from(part) / f64::from(u32::MAX))
+    }
+
     /// A try has worked.
     pub(super) fn rest(&mut self) {
         self.failures = 0;
@@ -69,12 +84,13 @@ impl Patience {
             }
             _ => FIRST.saturating_mul(1 << self.failures.min(3)).min(QUICK),
         };
-        some_of(self.told.take().unwrap_or(most))
+        let most = self.told.take().unwrap_or(most);
+        self.some_of(most)
     }
 
     /// How long to wait where others do the same in this moment.
-    pub(super) fn scatter(&self) -> Duration {
-        some_of(self.spread)
+    pub(super) fn scatter(&mut self) -> Duration {
+        self.some_of(self.spread)
     }
 }
 

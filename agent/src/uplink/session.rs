@@ -45,7 +45,7 @@ impl Uplink {
             drop(told.hear(news));
         }
         let (mut control, receive) = link.open().await.map_err(UplinkError::Link)?;
-        let asked_at = crate::now();
+        let asked_at = self.clock.now();
         let hello =
             Hello::new(&[(tag::TARGETS, told.dial.versions.targets), (tag::TIMESTAMP, told.dial.versions.timestamp)]);
         control.send(&Ask::Control(hello, told.about.clone())).await.map_err(UplinkError::Frame)?;
@@ -59,7 +59,7 @@ impl Uplink {
         control.send(&to_hub::Control::SealedTo(told.dial.sealed_to.clone())).await.map_err(UplinkError::Frame)?;
         patience.rest();
         patience.spread(Duration::from_millis(hello.number(tag::RETURN_SPREAD).unwrap_or_default()));
-        let halfway = (asked_at + crate::now()) / 2;
+        let halfway = (asked_at + self.clock.now()) / 2;
         let hub_clock = hello.number(tag::CLOCK).and_then(|ms| i64::try_from(ms).ok());
         let rtt_us = u32::try_from(link.rtt().as_micros()).unwrap_or(u32::MAX);
         let hub_chain = hello.number(tag::CHAIN_SEQ).zip(hello.digest(tag::CHAIN_HEAD));
@@ -87,6 +87,7 @@ impl Uplink {
         let mut said = false;
         loop {
             tokio::select! {
+                biased;
                 () = &mut tell, if !said => said = true,
                 () = self.stop.cancelled() => return,
                 message = self.from_executor.recv() => match message {
@@ -122,6 +123,7 @@ impl Uplink {
         let mut again = tokio::time::interval_at(tokio::time::Instant::now() + SETTLE_AGAIN, SETTLE_AGAIN);
         loop {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => {
                     // The hub may be gone already.
                     let _ = control.send(&to_hub::Control::Goodbye).await;
@@ -226,6 +228,7 @@ fn hand_over(stream: &mpsc::Sender<Delivered>, delivered: Delivered) -> bool {
 
 async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Receiver), UplinkError> {
     tokio::select! {
+        biased;
         error = link.closed() => Err(UplinkError::Link(error)),
         word = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Control>()) => {
             let word = word.map_err(|_| UplinkError::Link(LinkError::Silent))?.map_err(UplinkError::Frame)?;

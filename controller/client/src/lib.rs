@@ -13,11 +13,10 @@ pub use answer::{Answer, Answered, Seen, judge_news};
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
 pub use session::{ClientError, Session, Stream};
 
+use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;
-use std::time::SystemTime;
 
 /// Clock of this computer, Unix milliseconds.
 pub fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    Clock::System.now()
 }

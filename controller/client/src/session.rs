@@ -15,6 +15,7 @@ use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkErr
 use fernwart_protocol::staff::{CustomerRow, JobHead, MachineRow, Orders, Reply, Request};
 use fernwart_protocol::text::{List, MachineName, Text};
 use fernwart_protocol::version::{Hello, NoCommonVersion, tag};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A request could not be made or answered.
@@ -133,6 +134,18 @@ impl Session {
     /// # Errors
     /// When it does not answer, or is not the one it must be.
     pub async fn open(home: StaffHome, patience: Duration) -> Result<Self, ClientError> {
+        Self::open_over(home, patience, Dialer::new).await
+    }
+
+    /// The same with sockets of one's own.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn open_over(
+        home: StaffHome,
+        patience: Duration,
+        socket: impl Fn(SocketAddr) -> Result<Dialer, DialError>,
+    ) -> Result<Self, ClientError> {
         if home.identity.chain.is_empty() {
             return Err(ClientError::NotAdmitted);
         }
@@ -149,7 +162,7 @@ impl Session {
             };
             for address in addresses {
                 let failed = |source| ClientError::Dial { address: name.to_string(), source };
-                let dialer = Dialer::new(address).map_err(failed)?;
+                let dialer = socket(address).map_err(failed)?;
                 match dialer.dial(address, Door::Staff, tls.clone(), patience).await {
                     Ok(link) => return Ok(Self { home, link, trusted, catalogue }),
                     Err(source) => last = failed(source),

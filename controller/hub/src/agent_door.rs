@@ -1,7 +1,7 @@
 //! The door of admitted machines: one task a link.
 
 use crate::presence::Linked;
-use crate::{Shared, carry, now, staff_jobs};
+use crate::{Shared, carry, staff_jobs};
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -40,7 +40,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         link.close(Goodbye::Misbehaved);
     }
     // A hub whose disk is full still knows who is linked.
-    shared.store.note(Seen { machine: id, at: now(), about: None }).await;
+    shared.store.note(Seen { machine: id, at: shared.now(), about: None }).await;
     debug!(machine = %id, "a machine has left");
 }
 
@@ -70,7 +70,7 @@ async fn tell_apart(shared: Arc<Shared>, id: MachineId, older: Link) {
     warn!(machine = %id, one = %older.remote_address(), "two computers use one identity; it is kept out");
     older.close(Goodbye::Quarantined);
     let alarm = Text::clipped("two computers use its identity: it was copied, and is kept out");
-    if let Err(error) = shared.store.write(Quarantine { machine: id, at: now(), alarm }).await {
+    if let Err(error) = shared.store.write(Quarantine { machine: id, at: shared.now(), alarm }).await {
         warn!(machine = %id, %error, "that could not be stored");
     }
     shared.presence.part_with(&id, Goodbye::Quarantined);
@@ -124,6 +124,7 @@ async fn converse(
     tokio::pin!(words);
     loop {
         tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return Ok(()),
             result = &mut words => {
                 // The control stream is the link's heart: without it, no link.
@@ -157,6 +158,7 @@ fn newest_targets(shared: &Shared) -> u64 {
 async fn bring(shared: Arc<Shared>, id: MachineId, knows: u64, following: Arc<Notify>) {
     if knows < newest_targets(&shared) {
         tokio::select! {
+            biased;
             () = following.notified() => {}
             () = tokio::time::sleep(FOLLOWS) => {}
             () = shared.draining.cancelled() => return,
@@ -202,7 +204,7 @@ async fn note_journal(shared: &Shared, id: MachineId, about: &About, alarm: Opti
 
 /// The hub's hello, with its clock and what it has published.
 pub(crate) fn our_hello(shared: &Shared) -> Hello {
-    let mut numbers = vec![(tag::CLOCK, u64::try_from(now()).unwrap_or_default())];
+    let mut numbers = vec![(tag::CLOCK, u64::try_from(shared.now()).unwrap_or_default())];
     if let Some(catalogue) = shared.published.catalogue() {
         numbers.push((tag::TARGETS, catalogue.versions.targets));
         numbers.push((tag::TIMESTAMP, catalogue.versions.timestamp));
@@ -227,7 +229,7 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
     }
     let agent = Text::clipped(&hello.program().unwrap_or_default());
     let address = Text::clipped(&link.remote_address().to_string());
-    shared.store.note(Seen { machine: id, at: now(), about: Some((about.os.clone(), agent, address)) }).await;
+    shared.store.note(Seen { machine: id, at: shared.now(), about: Some((about.os.clone(), agent, address)) }).await;
 }
 
 /// Reads the control stream to its end.

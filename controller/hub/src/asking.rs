@@ -151,6 +151,7 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
         let some = asking.some();
         if some.is_empty() {
             tokio::select! {
+                biased;
                 () = shared.stop.cancelled() => return,
                 () = asking.bell.notified() => continue,
             }
@@ -185,6 +186,7 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
         if !again.is_empty() {
             again.into_iter().for_each(|machine| asking.due().add(machine));
             tokio::select! {
+                biased;
                 () = shared.stop.cancelled() => return,
                 () = tokio::time::sleep(AGAIN) => {}
             }

@@ -18,7 +18,7 @@ impl Caller {
             return Err(Denial::Suspended);
         }
         let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
-        let entry = catalogue.staff.find(&key).filter(|entry| entry.tls_key == tls_key && entry.until >= crate::now());
+        let entry = catalogue.staff.find(&key).filter(|entry| entry.tls_key == tls_key && entry.until >= shared.now());
         entry.cloned().map(|entry| Self { entry }).ok_or(Denial::NotInStaffList)
     }
 

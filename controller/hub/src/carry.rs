@@ -3,7 +3,7 @@
 //! An order is in the store before it is sent. An outcome is in the store, and
 //! signed for, before the machine may forget it.
 
-use crate::{Shared, now};
+use crate::Shared;
 use fernwart_certs::{envelope, sha256};
 use fernwart_fleet::{RunState, verdict};
 use fernwart_protocol::code::{Denial, Refusal};
@@ -181,7 +181,7 @@ pub(crate) async fn store(
             report: settle.body.into_bytes(),
             verdict,
             journal: (receipt.journal_seq, receipt.journal_head),
-            now: now(),
+            now: shared.now(),
             chain: fernwart_certs::chain::next_head,
         })
         .await

@@ -3,8 +3,8 @@
 //! Small requests, few at a time, each proved on this very link. What is
 //! certified is a bare public key under a name that this door computes.
 
+use crate::Shared;
 use crate::agent_door::{catalogue_files, certify, wire_chain};
-use crate::{Shared, now};
 use fernwart_certs::identity::{machine_id, staff_key_id};
 use fernwart_certs::join::{JoinProof, ProofKey, check_claim, check_join, check_join_staff, check_staff_claim};
 use fernwart_certs::peer::Name;
@@ -34,12 +34,14 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link) {
     let Ok(binding) = link.binding() else { return link.close(Goodbye::Misbehaved) };
     loop {
         let stream = tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return,
             () = tokio::time::sleep(FIRST_FRAME_TIMEOUT) => return link.close(Goodbye::Done),
             stream = link.accept() => stream,
         };
         let Ok((send, receive)) = stream else { return };
         let answered = tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return,
             _ = link.closed() => return,
             answered = answer(shared, &link, &binding, send, receive) => answered,
@@ -134,7 +136,7 @@ async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) 
             hostname: request.hostname.clone(),
             os: request.os.clone(),
             from: link.remote_address().ip().to_canonical(),
-            now: now(),
+            now: shared.now(),
         })
         .await
         .map_err(|error| shared.denial(&error))?;
@@ -202,7 +204,7 @@ async fn join_staff(shared: &Shared, link: &Link, binding: &[u8; 32], request: &
         order_key: request.order_key,
         tls_key,
         name: request.name.clone(),
-        at: now(),
+        at: shared.now(),
     };
     info!(key = %staff.key, "somebody waits for the staff list");
     let join = fernwart_store::JoinStaff {

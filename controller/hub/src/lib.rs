@@ -16,6 +16,7 @@ mod caller;
 mod carry;
 pub mod catalogue;
 mod enroll_door;
+mod ground;
 pub mod home;
 mod presence;
 pub mod rotation;
@@ -25,6 +26,7 @@ mod staff_door;
 mod staff_jobs;
 
 pub use asking::ANSWER;
+pub use ground::Ground;
 pub use home::{HomeError, HubHome};
 
 use asking::Asking;
@@ -36,6 +38,7 @@ use fernwart_certs::issue::Authority;
 use fernwart_certs::peer::{NotAdmitted, Peer, identify};
 use fernwart_certs::tls;
 use fernwart_fleet::Standing;
+use fernwart_protocol::clock::Clock;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{KeyId, MachineId};
@@ -66,12 +69,6 @@ const FULL_BYTES: u64 = 1024 * 1024;
 
 /// An outcome may come so much later than its order ends.
 const LATE_MS: i64 = 60_000;
-
-/// Clock of the hub, Unix milliseconds.
-pub fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
 
 /// The hub cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +102,7 @@ pub enum StartError {
 /// What all doors share.
 struct Shared {
     home: HubHome,
+    clock: Clock,
     store: Store,
     /// Issues all certificates.
     authority: Authority,
@@ -148,9 +146,17 @@ impl Hub {
     /// When any of them cannot be had, or the folder holds a key that must not
     /// be there.
     pub async fn start(home: HubHome, listen: Option<SocketAddr>) -> Result<Self, StartError> {
+        Self::start_on(Ground::default(), home, listen).await
+    }
+
+    /// The same on another ground than this computer.
+    ///
+    /// # Errors
+    /// As [`Hub::start`].
+    pub async fn start_on(ground: Ground, home: HubHome, listen: Option<SocketAddr>) -> Result<Self, StartError> {
         let keys = home.open().map_err(StartError::Home)?;
         let address = listen.unwrap_or(keys.settings.listen);
-        let store = Store::open(&home.store()).await.map_err(StartError::Store)?;
+        let store = Store::open_on(ground.disk.clone(), &home.store()).await.map_err(StartError::Store)?;
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
         let catalogue = published.catalogue();
         if let Some(catalogue) = &catalogue {
@@ -162,16 +168,17 @@ impl Hub {
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
         let locks = store.locks().await.map_err(StartError::Store)?;
         let newest = store.newest_runs().await.map_err(StartError::Store)?;
-        let asking = Asking::open(home.facts(), newest).await;
+        let asking = fernwart_store::on_disk(&ground.disk, Asking::open(home.facts(), newest)).await;
         let owed = store.owed().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
-            Listener::bind(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
+            ground.listen(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
         let shared = Arc::new(Shared {
             evidence_id: fernwart_certs::identity::key_id(&in_use.evidence.public()),
             evidence: in_use.evidence,
             authority: in_use.authority,
             authorities: in_use.authorities,
             home,
+            clock: ground.clock,
             store,
             listener,
             presence: Presence::default(),
@@ -238,6 +245,11 @@ impl Hub {
 }
 
 impl Shared {
+    /// Clock of the hub, Unix milliseconds.
+    fn now(&self) -> UnixMs {
+        self.clock.now()
+    }
+
     /// Rings at every place a machine was last linked from: those that are
     /// idle would notice a restarted hub late.
     async fn ring_all(&self) {
@@ -294,6 +306,7 @@ impl Shared {
 async fn accept(shared: Arc<Shared>) {
     loop {
         tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return,
             knock = shared.listener.accept() => match knock {
                 Some(knock) => {
@@ -316,13 +329,13 @@ async fn welcome(shared: Arc<Shared>, knock: Knock) {
     let link = match knock.finish().await {
         Ok(link) => link,
         Err(reason) => {
-            if let Some(passed_over) = shared.knocks.now(now()) {
+            if let Some(passed_over) = shared.knocks.now(shared.now()) {
                 info!(%reason, passed_over, "a handshake failed");
             }
             return;
         }
     };
-    let peer = identify(link.door(), &link.peer_certificates(), &shared.authorities, now());
+    let peer = identify(link.door(), &link.peer_certificates(), &shared.authorities, shared.now());
     match peer {
         Ok(Peer::Newcomer) => enroll_door::serve(&shared, link).await,
         Ok(Peer::Machine { id, tls_key, until }) => agent_door::serve(&shared, link, id, tls_key, until).await,
@@ -344,10 +357,11 @@ async fn sweep(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return,
             _ = tick.tick() => {
-                shared.presence.cut_expired(now());
-                let over = Expire { before: now() - LATE_MS };
+                shared.presence.cut_expired(shared.now());
+                let over = Expire { before: shared.now() - LATE_MS };
                 if let Err(error) = shared.store.write(over).await {
                     warn!(%error, "runs whose time has passed could not be ended");
                 }
@@ -361,8 +375,9 @@ async fn keep_fresh(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(Duration::from_secs(3600));
     loop {
         tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return,
-            _ = tick.tick() => match shared.published.freshen_if_due(now()).await {
+            _ = tick.tick() => match shared.published.freshen_if_due(shared.now()).await {
                 Ok(Some(timestamp)) => {
                     info!(timestamp, "a new timestamp is published");
                     shared.presence.catalogue_changed(timestamp).await;

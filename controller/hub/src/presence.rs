@@ -8,7 +8,7 @@ use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::link::{Link, Sender};
 use fernwart_protocol::to_agent::Control;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -44,7 +44,7 @@ impl Linked {
 /// All who are linked.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
-    machines: RwLock<HashMap<MachineId, Linked>>,
+    machines: RwLock<BTreeMap<MachineId, Linked>>,
     staff: RwLock<Vec<(KeyId, Link)>>,
 }
 

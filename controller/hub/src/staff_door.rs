@@ -24,6 +24,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
     debug!(%key, address = %link.remote_address(), "a technician is linked");
     loop {
         let stream = tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return,
             stream = link.accept() => stream,
         };

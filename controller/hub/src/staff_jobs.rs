@@ -7,10 +7,10 @@
 //! be taken back, until a place is free.
 //! The technician may leave at any moment: the stream is only for watching.
 
+use crate::Shared;
 use crate::caller::Caller;
 use crate::carry::{self, Carried, Heard};
 use crate::staff_answers::visible;
-use crate::{Shared, now};
 use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
@@ -133,7 +133,7 @@ pub(crate) async fn submit(
         key: caller.entry.key,
         staff: caller.entry.name.clone(),
         reason: head.reason,
-        at: now(),
+        at: shared.now(),
         runs,
     };
     let id = match shared.store.write(job).await {
@@ -220,7 +220,7 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
     if !shared.owed().remove(&machine) {
         return;
     }
-    let undelivered = shared.store.undelivered(&machine, now()).await;
+    let undelivered = shared.store.undelivered(&machine, shared.now()).await;
     if !matches!(&undelivered, Ok(undelivered) if undelivered.is_empty()) {
         shared.owed().insert(machine);
     }
@@ -301,7 +301,7 @@ struct Lost {
 
 async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
     let Parcel { order, envelope, state, cancel } = parcel;
-    if order.not_after <= now() && cancel.is_none() {
+    if order.not_after <= shared.now() && cancel.is_none() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
         tell(news, &order, News::NoAnswer).await;
         return None;
@@ -322,7 +322,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
             }
         }
     }
-    let left = u64::try_from(order.not_after.saturating_sub(now())).unwrap_or_default();
+    let left = u64::try_from(order.not_after.saturating_sub(shared.now())).unwrap_or_default();
     let patience = Duration::from_millis(left).min(LONGEST);
     let patience = if cancel.is_some() { patience.max(UNHEARD) } else { patience };
     tell(news, &order, News::Offered).await;
@@ -359,11 +359,13 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
     let delivery = carry::deliver(shared, order.machine, (envelope, cancel), order.run, told);
     let over = async {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(patience) => {}
             () = begun.notified(), if acts => tokio::time::sleep(LONGEST).await,
         }
     };
     let ended = tokio::select! {
+        biased;
         carried = delivery => Some(carried),
         () = over => None,
     };
@@ -394,6 +396,7 @@ async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lost, news: m
             Err(error) => break News::Denied(shared.denial(&error)),
         }
         tokio::select! {
+            biased;
             () = shared.draining.cancelled() => return,
             () = news.closed() => return,
             () = tokio::time::sleep_until(over) => break News::NoAnswer,
@@ -457,6 +460,7 @@ pub(crate) async fn watch(
             return Ok(Ok(()));
         }
         tokio::select! {
+            biased;
             () = shared.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }

@@ -6,6 +6,7 @@
 //! protocol's plain types, and knows no link and no key.
 
 mod bulk;
+mod disk;
 mod roster;
 mod rows;
 mod runs;
@@ -13,6 +14,7 @@ mod settle;
 mod writer;
 mod writes;
 
+pub use disk::{Disk, Piece, on_disk};
 pub use roster::{Change, Records};
 pub use runs::{Expire, KeepCancel, NewJob, NewRun, Offer, SetState, Withdraw};
 pub use settle::{Settle, Settled};
@@ -29,11 +31,13 @@ use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, TokenId};
 use fernwart_protocol::staff::{ChainLink, CustomerRow, PendingStaff};
 use roster::Roster;
-use sqlx::any::AnyPoolOptions;
+use sqlx::any::{AnyArguments, AnyPoolOptions, AnyRow};
 use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Any, AnyArguments>;
 
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +76,7 @@ impl From<sqlx::Error> for StoreError {
 /// The store. Clones are the same store.
 #[derive(Debug, Clone)]
 pub struct Store {
+    disk: Option<Arc<dyn Disk>>,
     pool: AnyPool,
     roster: Arc<Roster>,
     writer: writer::Handle,
@@ -89,7 +94,18 @@ impl Store {
     /// # Errors
     /// When it cannot be opened or brought up to date.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::connect(&format!("sqlite://{}?mode=rwc", path.display())).await
+        Self::open_on(None, path).await
+    }
+
+    /// The same, its work carried out by a disk of one's own.
+    ///
+    /// # Errors
+    /// When it cannot be opened or brought up to date.
+    pub async fn open_on(disk: Option<Arc<dyn Disk>>, path: &Path) -> Result<Self, StoreError> {
+        let url = format!("sqlite://{}?mode=rwc", path.display());
+        let (pool, roster) = disk::ask(&disk, Self::connect(&url)).await?;
+        let writer = writer::start(disk.clone(), pool.clone(), roster.clone());
+        Ok(Self { disk, pool, roster, writer })
     }
 
     /// Copies the embedded database in a file, which may be in use, into a new one.
@@ -119,7 +135,7 @@ impl Store {
         Ok(AnyConnection::connect(&format!("sqlite://{}?mode=rw", path.display())).await?)
     }
 
-    async fn connect(url: &str) -> Result<Self, StoreError> {
+    async fn connect(url: &str) -> Result<(AnyPool, Arc<Roster>), StoreError> {
         DRIVERS.call_once(sqlx::any::install_default_drivers);
         let pool = AnyPoolOptions::new()
             .max_connections(CONNECTIONS)
@@ -138,8 +154,7 @@ impl Store {
             .await?;
         sqlx::migrate!("./migrations").run(&pool).await.map_err(StoreError::Migrate)?;
         let roster = Arc::new(Roster::load(&mut *pool.acquire().await?).await?);
-        let writer = writer::start(pool.clone(), roster.clone());
-        Ok(Self { pool, roster, writer })
+        Ok((pool, roster))
     }
 
     /// Writes; it is on disk when this returns. Cancel safe: a write that was
@@ -166,6 +181,14 @@ impl Store {
         self.pool.close().await;
     }
 
+    async fn fetch_all<'q>(&self, query: Query<'q>) -> Result<Vec<AnyRow>, sqlx::Error> {
+        disk::ask(&self.disk, query.fetch_all(&self.pool)).await
+    }
+
+    async fn fetch_optional<'q>(&self, query: Query<'q>) -> Result<Option<AnyRow>, sqlx::Error> {
+        disk::ask(&self.disk, query.fetch_optional(&self.pool)).await
+    }
+
     /// All customers with how many machines each has.
     ///
     /// # Errors
@@ -174,7 +197,7 @@ impl Store {
         let sql = "SELECT c.id, c.name, c.language, \
                    (SELECT COUNT(*) FROM machines m WHERE m.customer = c.id AND m.standing = 'admitted') AS machines \
                    FROM customers c ORDER BY c.name";
-        sqlx::query(sql).fetch_all(&self.pool).await?.iter().map(rows::customer).collect()
+        self.fetch_all(sqlx::query(sql)).await?.iter().map(rows::customer).collect()
     }
 
     /// Machines of this standing, by name.
@@ -210,7 +233,7 @@ impl Store {
     /// When the database fails.
     pub async fn owed(&self) -> Result<Vec<MachineId>, StoreError> {
         let sql = "SELECT DISTINCT machine FROM runs WHERE state IN ('held', 'offered', 'running')";
-        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query(sql)).await?;
         rows.iter().map(|row| rows::parsed(row, "machine")).collect()
     }
 
@@ -224,8 +247,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn token(&self, id: &TokenId, used_by: &str) -> Result<Option<StoredToken>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        Ok(rows::token(&mut connection, id, used_by).await?)
+        let found = async { rows::token(&mut *self.pool.acquire().await?, id, used_by).await };
+        Ok(disk::ask(&self.disk, found).await?)
     }
 
     /// A staff member who has joined: name and keys, and the TLS key itself.
@@ -234,7 +257,7 @@ impl Store {
     /// When the database fails.
     pub async fn staff_join(&self, key: &KeyId) -> Result<Option<(PendingStaff, Vec<u8>)>, StoreError> {
         let sql = "SELECT * FROM staff_joins WHERE staff_key = $1";
-        let row = sqlx::query(sql).bind(key.to_string()).fetch_optional(&self.pool).await?;
+        let row = self.fetch_optional(sqlx::query(sql).bind(key.to_string())).await?;
         row.as_ref().map(rows::staff_join).transpose()
     }
 
@@ -244,7 +267,7 @@ impl Store {
     /// When the database fails.
     pub async fn staff_joins(&self) -> Result<Vec<PendingStaff>, StoreError> {
         let sql = "SELECT * FROM staff_joins ORDER BY joined_at";
-        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query(sql)).await?;
         rows.iter().map(|row| rows::staff_join(row).map(|(staff, _)| staff)).collect()
     }
 
@@ -253,7 +276,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn suspensions(&self) -> Result<Vec<KeyId>, StoreError> {
-        let rows = sqlx::query("SELECT staff_key FROM suspensions").fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query("SELECT staff_key FROM suspensions")).await?;
         rows.iter().map(|row| rows::parsed(row, "staff_key")).collect()
     }
 
@@ -262,7 +285,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn locks(&self) -> Result<Vec<Envelope>, StoreError> {
-        let rows = sqlx::query("SELECT envelope FROM locks").fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query("SELECT envelope FROM locks")).await?;
         rows.iter().map(|row| rows::decoded(row.try_get("envelope")?, "locks")).collect()
     }
 
@@ -271,8 +294,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn drafts(&self) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
-        let rows =
-            sqlx::query("SELECT id, draft FROM drafts ORDER BY made_at DESC LIMIT 64").fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query("SELECT id, draft FROM drafts ORDER BY made_at DESC LIMIT 64")).await?;
         rows.iter().map(|row| Ok((rows::parsed(row, "id")?, row.try_get("draft")?))).collect()
     }
 
@@ -281,10 +303,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn draft(&self, id: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT draft FROM drafts WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row =
+            self.fetch_optional(sqlx::query("SELECT draft FROM drafts WHERE id = $1").bind(id.to_string())).await?;
         Ok(row.map(|row| row.try_get("draft")).transpose()?)
     }
 
@@ -294,7 +314,7 @@ impl Store {
     /// When the database fails.
     pub async fn jobs(&self, count: i64) -> Result<Vec<Job>, StoreError> {
         let sql = format!("{} ORDER BY j.id DESC LIMIT $1", rows::JOBS);
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(count).fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(count)).await?;
         rows.iter().map(rows::job).collect()
     }
 
@@ -304,7 +324,7 @@ impl Store {
     /// When the database fails.
     pub async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         let sql = format!("{} WHERE j.id = $1", rows::JOBS);
-        let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(rows::number(id.0)).fetch_optional(&self.pool).await?;
+        let row = self.fetch_optional(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(rows::number(id.0))).await?;
         row.as_ref().map(rows::job).transpose()
     }
 
@@ -315,7 +335,7 @@ impl Store {
     pub async fn runs(&self, job: JobId) -> Result<Vec<Run>, StoreError> {
         let sql = "SELECT r.id, r.job, r.machine, r.state, r.outcome, r.refusal, r.receipt, r.settled_at, m.name FROM runs r \
                    JOIN machines m ON m.id = r.machine WHERE r.job = $1 ORDER BY m.name";
-        sqlx::query(sql).bind(rows::number(job.0)).fetch_all(&self.pool).await?.iter().map(rows::run).collect()
+        self.fetch_all(sqlx::query(sql).bind(rows::number(job.0))).await?.iter().map(rows::run).collect()
     }
 
     /// A job's orders.
@@ -323,9 +343,10 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn orders(&self, job: JobId) -> Result<Vec<Envelope>, StoreError> {
-        let rows = sqlx::query("SELECT order_envelope FROM runs WHERE job = $1 ORDER BY id")
-            .bind(rows::number(job.0))
-            .fetch_all(&self.pool)
+        let rows = self
+            .fetch_all(
+                sqlx::query("SELECT order_envelope FROM runs WHERE job = $1 ORDER BY id").bind(rows::number(job.0)),
+            )
             .await?;
         rows.iter().map(|row| rows::decoded(row.try_get("order_envelope")?, "order")).collect()
     }
@@ -338,7 +359,7 @@ impl Store {
     pub async fn undelivered(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<Undelivered>, StoreError> {
         let sql = "SELECT order_envelope, state, cancel FROM runs WHERE machine = $1 \
                    AND state IN ('held', 'offered', 'running') AND (not_after > $2 OR cancel IS NOT NULL) ORDER BY job, id";
-        let rows = sqlx::query(sql).bind(machine.to_string()).bind(now).fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query(sql).bind(machine.to_string()).bind(now)).await?;
         rows.iter()
             .map(|row| {
                 let state: String = row.try_get("state")?;
@@ -367,7 +388,7 @@ impl Store {
                 at: row.try_get("settled_at")?,
             })
         };
-        query.fetch_all(&self.pool).await?.iter().map(link).collect()
+        self.fetch_all(query).await?.iter().map(link).collect()
     }
 
     /// A machine's signed word on its sealing key, if it has said it.
@@ -375,9 +396,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn sealed_to(&self, machine: &MachineId) -> Result<Option<Envelope>, StoreError> {
-        let row = sqlx::query("SELECT sealed_to FROM machines WHERE id = $1")
-            .bind(machine.to_string())
-            .fetch_optional(&self.pool)
+        let row = self
+            .fetch_optional(sqlx::query("SELECT sealed_to FROM machines WHERE id = $1").bind(machine.to_string()))
             .await?;
         let said = row.map(|row| row.try_get::<Option<Vec<u8>>, _>("sealed_to")).transpose()?.flatten();
         said.map(|bytes| rows::decoded(bytes, "sealed_to")).transpose()
@@ -389,7 +409,7 @@ impl Store {
     /// When the database fails.
     pub async fn run_state(&self, run: &RunId) -> Result<Option<(RunState, Option<Refusal>)>, StoreError> {
         let sql = "SELECT state, refusal FROM runs WHERE id = $1";
-        let row = sqlx::query(sql).bind(run.to_string()).fetch_optional(&self.pool).await?;
+        let row = self.fetch_optional(sqlx::query(sql).bind(run.to_string())).await?;
         let Some(row) = row else { return Ok(None) };
         let state: String = row.try_get("state")?;
         let refusal: Option<String> = row.try_get("refusal")?;
@@ -403,7 +423,7 @@ impl Store {
     /// When the database fails.
     pub async fn evidence(&self, run: &RunId) -> Result<Option<Evidence>, StoreError> {
         let sql = "SELECT order_envelope, receipt, report, settled_at FROM runs WHERE id = $1";
-        let row = sqlx::query(sql).bind(run.to_string()).fetch_optional(&self.pool).await?;
+        let row = self.fetch_optional(sqlx::query(sql).bind(run.to_string())).await?;
         row.as_ref().map(rows::evidence).transpose()
     }
 
@@ -421,7 +441,7 @@ impl Store {
         let sql = "SELECT order_envelope FROM runs WHERE machine = $1 AND settled_at <= $2 AND LENGTH(report) > 0 \
                    ORDER BY settled_at DESC LIMIT $3";
         let query = sqlx::query(sql).bind(machine.to_string()).bind(at).bind(count);
-        let rows = query.fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(query).await?;
         rows.iter().map(|row| rows::decoded(row.try_get("order_envelope")?, "order")).collect()
     }
 
@@ -431,7 +451,7 @@ impl Store {
     /// When the database fails.
     pub async fn newest_runs(&self) -> Result<Vec<(MachineId, RunId)>, StoreError> {
         let sql = "SELECT machine, newest_run FROM records WHERE newest_run <> ''";
-        let rows = sqlx::query(sql).fetch_all(&self.pool).await?;
+        let rows = self.fetch_all(sqlx::query(sql)).await?;
         rows.iter().map(|row| Ok((rows::parsed(row, "machine")?, rows::parsed(row, "newest_run")?))).collect()
     }
 
@@ -441,7 +461,7 @@ impl Store {
     /// When the database fails.
     pub async fn newest_report(&self, machine: &MachineId) -> Result<Option<(RunId, Vec<u8>)>, StoreError> {
         let sql = "SELECT r.id, r.report FROM records m JOIN runs r ON r.id = m.newest_run WHERE m.machine = $1";
-        let row = sqlx::query(sql).bind(machine.to_string()).fetch_optional(&self.pool).await?;
+        let row = self.fetch_optional(sqlx::query(sql).bind(machine.to_string())).await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some((rows::parsed(&row, "id")?, row.try_get::<Option<Vec<u8>>, _>("report")?.unwrap_or_default())))
     }
@@ -453,7 +473,7 @@ impl Store {
     pub async fn newest(&self, machine: &MachineId) -> Result<Option<Evidence>, StoreError> {
         let sql = "SELECT r.order_envelope, r.receipt, r.report, r.settled_at FROM records m \
                    JOIN runs r ON r.id = m.newest_run WHERE m.machine = $1";
-        let row = sqlx::query(sql).bind(machine.to_string()).fetch_optional(&self.pool).await?;
+        let row = self.fetch_optional(sqlx::query(sql).bind(machine.to_string())).await?;
         row.as_ref().map(rows::evidence).transpose()
     }
 
@@ -462,10 +482,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn has_customer(&self, id: &CustomerId) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT id FROM customers WHERE id = $1")
-            .bind(id.to_string())
-            .fetch_optional(&self.pool)
-            .await?;
+        let row =
+            self.fetch_optional(sqlx::query("SELECT id FROM customers WHERE id = $1").bind(id.to_string())).await?;
         Ok(row.is_some())
     }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use crate::StoreError;
+use crate::disk::{self, Disk};
 use crate::roster::{Change, Roster};
 use crate::settle::{self, Learned, Settle, Settled};
 use fernwart_protocol::code::Denial;
@@ -142,23 +143,25 @@ impl Handle {
     }
 }
 
-pub(crate) fn start(pool: AnyPool, roster: Arc<Roster>) -> Handle {
+pub(crate) fn start(disk: Option<Arc<dyn Disk>>, pool: AnyPool, roster: Arc<Roster>) -> Handle {
     let (sender, inbox) = mpsc::channel(QUEUE);
-    tokio::spawn(run(pool, roster, inbox));
+    tokio::spawn(run(disk, pool, roster, inbox));
     Handle(sender)
 }
 
-async fn run(pool: AnyPool, roster: Arc<Roster>, mut inbox: mpsc::Receiver<Item>) {
+async fn run(disk: Option<Arc<dyn Disk>>, pool: AnyPool, roster: Arc<Roster>, mut inbox: mpsc::Receiver<Item>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut stale = Vec::new();
     let mut own = None;
     while inbox.recv_many(&mut batch, BATCH).await > 0 {
         let end = batch.iter().position(|item| matches!(item, Item::Stop(_))).map(|at| batch.split_off(at));
-        if together(&pool, &mut own, &roster, &mut batch, &mut stale).await.is_ok() {
+        let all = together(&pool, &mut own, &roster, &mut batch, &mut stale);
+        if disk::ask(&disk, all).await.is_ok() {
             batch.drain(..).for_each(|item| item.answer(Ok(())));
         }
         for mut item in batch.drain(..) {
-            let result = together(&pool, &mut own, &roster, std::slice::from_mut(&mut item), &mut stale).await;
+            let alone = together(&pool, &mut own, &roster, std::slice::from_mut(&mut item), &mut stale);
+            let result = disk::ask(&disk, alone).await;
             item.answer(result.map_err(StoreError::Sql));
         }
         if let Some(end) = end {

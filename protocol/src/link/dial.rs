@@ -1,11 +1,12 @@
 //! The dialling side: agents, technicians, newcomers.
 
-use super::doorbell::{Doorbell, ListeningRuntime};
+use super::datagrams::{Carries, Datagrams, System};
+use super::doorbell::{Doorbell, with_ear};
 use super::tuning::{self, Side};
 use super::{Door, HUB_SERVER_NAME, Link, LinkError};
 use crate::limits::HANDSHAKE_TIMEOUT;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Endpoint, EndpointConfig};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -44,6 +45,7 @@ fn any(towards: SocketAddr) -> SocketAddr {
 pub struct Dialer {
     endpoint: Endpoint,
     bell: Doorbell,
+    datagrams: Arc<dyn Datagrams>,
 }
 
 impl Dialer {
@@ -52,7 +54,7 @@ impl Dialer {
     /// # Errors
     /// When no socket can be had.
     pub fn new(towards: SocketAddr) -> Result<Self, DialError> {
-        Self::with(std::net::UdpSocket::bind(any(towards)).map_err(DialError::Socket)?)
+        Self::over(Arc::new(System), any(towards), Carries::Few)
     }
 
     /// The same with buffers for hundreds of links: for programs that stand for
@@ -61,14 +63,21 @@ impl Dialer {
     /// # Errors
     /// When no socket can be had.
     pub fn for_many(towards: SocketAddr) -> Result<Self, DialError> {
-        Self::with(tuning::socket(any(towards)).map_err(DialError::Socket)?)
+        Self::over(Arc::new(System), any(towards), Carries::Many)
     }
 
-    fn with(socket: std::net::UdpSocket) -> Result<Self, DialError> {
+    /// The same over datagrams of one's own, from this address.
+    ///
+    /// # Errors
+    /// When no socket can be had.
+    pub fn over(datagrams: Arc<dyn Datagrams>, local: SocketAddr, carries: Carries) -> Result<Self, DialError> {
         let bell = Doorbell::default();
-        let runtime = Arc::new(ListeningRuntime(bell.ear()));
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(DialError::Socket)?;
-        Ok(Self { endpoint, bell })
+        let socket = datagrams.bind(local, carries).map_err(DialError::Socket)?;
+        let mut config = EndpointConfig::default();
+        config.rng_seed(datagrams.seed());
+        let socket = with_ear(socket, &bell);
+        let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime));
+        Ok(Self { endpoint: endpoint.map_err(DialError::Socket)?, bell, datagrams })
     }
 
     /// Whether its socket is of the address's family.
@@ -120,8 +129,8 @@ impl Dialer {
     /// When no socket can be had.
     pub fn rebind(&self) -> Result<(), DialError> {
         let local = self.endpoint.local_addr().map_err(DialError::Socket)?;
-        let socket = std::net::UdpSocket::bind((local.ip(), 0)).map_err(DialError::Socket)?;
-        self.endpoint.rebind(socket).map_err(DialError::Socket)
+        let socket = self.datagrams.bind((local.ip(), 0).into(), Carries::Few).map_err(DialError::Socket)?;
+        self.endpoint.rebind_abstract(with_ear(socket, &self.bell)).map_err(DialError::Socket)
     }
 
     /// Waits until the peers know that all links are closed.

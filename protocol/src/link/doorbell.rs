@@ -7,16 +7,16 @@
 //! link answers with QUIC's stateless reset. A forged one costs one packet.
 
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use std::fmt;
-use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// What the datagram says. Its first byte has QUIC's fixed bit clear, so that
 /// a QUIC endpoint drops it.
@@ -50,30 +50,11 @@ impl Doorbell {
         bell.0.mark_unchanged();
         bell
     }
-
-    pub(super) fn ear(&self) -> Arc<watch::Sender<u64>> {
-        self.1.clone()
-    }
 }
 
-/// quinn's tokio runtime with an ear at each socket.
-#[derive(Debug)]
-pub(super) struct ListeningRuntime(pub(super) Arc<watch::Sender<u64>>);
-
-impl Runtime for ListeningRuntime {
-    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        TokioRuntime.new_timer(at)
-    }
-    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        TokioRuntime.spawn(future);
-    }
-    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let inner = TokioRuntime.wrap_udp_socket(socket)?;
-        Ok(Arc::new(Ear { inner, bell: self.0.clone(), last: std::sync::Mutex::new(None) }))
-    }
-    fn now(&self) -> Instant {
-        TokioRuntime.now()
-    }
+/// A socket with an ear at it.
+pub(super) fn with_ear(inner: Arc<dyn AsyncUdpSocket>, bell: &Doorbell) -> Arc<dyn AsyncUdpSocket> {
+    Arc::new(Ear { inner, bell: bell.1.clone(), last: std::sync::Mutex::new(None) })
 }
 
 struct Ear {

@@ -1,14 +1,16 @@
 //! The listening side: the hub's one UDP port.
 
+use super::datagrams::{Carries, Datagrams, System};
 use super::doorbell::RING;
 use super::tuning::{self, Side};
 use super::{Link, LinkError};
 use crate::code::Goodbye;
 use crate::limits;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, EndpointConfig, ServerConfig, TokioRuntime, VarInt};
+use quinn::udp::Transmit;
+use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, VarInt};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,7 +28,7 @@ pub struct RestartKeys {
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: UdpSocket,
+    socket: Arc<dyn AsyncUdpSocket>,
     handshakes: Arc<Semaphore>,
 }
 
@@ -36,6 +38,19 @@ impl Listener {
     /// # Errors
     /// When the port cannot be had or the TLS configuration does not serve QUIC.
     pub fn bind(address: SocketAddr, tls: rustls::ServerConfig, keys: &RestartKeys) -> io::Result<Self> {
+        Self::over(&System, address, tls, keys)
+    }
+
+    /// The same over datagrams of one's own.
+    ///
+    /// # Errors
+    /// When the port cannot be had or the TLS configuration does not serve QUIC.
+    pub fn over(
+        datagrams: &dyn Datagrams,
+        address: SocketAddr,
+        tls: rustls::ServerConfig,
+        keys: &RestartKeys,
+    ) -> io::Result<Self> {
         let quic = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = ServerConfig::with_crypto(Arc::new(quic));
         config.transport_config(tuning::transport(Side::Hub).map_err(io::Error::other)?);
@@ -46,11 +61,12 @@ impl Listener {
         endpoint
             .cid_generator(move || Box::new(quinn_cid(cid_key)))
             // A reset is shorter than what provoked it, so none need be held back.
-            .min_reset_interval(std::time::Duration::ZERO);
-        let socket = tuning::socket(address)?;
-        let bell = socket.try_clone()?;
-        let endpoint = Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))?;
-        Ok(Self { endpoint, socket: bell, handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)) })
+            .min_reset_interval(std::time::Duration::ZERO)
+            .rng_seed(datagrams.seed());
+        let socket = datagrams.bind(address, Carries::Many)?;
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(config), socket.clone(), runtime)?;
+        Ok(Self { endpoint, socket, handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)) })
     }
 
     /// Where it listens.
@@ -90,7 +106,8 @@ impl Listener {
     /// Rings at an address where a peer was linked before a restart.
     pub fn ring(&self, address: SocketAddr) {
         // A peer that cannot be rung notices by itself, later.
-        let _ = self.socket.send_to(RING, address);
+        let ring = Transmit { destination: address, ecn: None, contents: RING, segment_size: None, src_ip: None };
+        let _ = self.socket.try_send(&ring);
     }
 
     /// Links open now, of all doors, with those still shaking hands.

@@ -5,12 +5,14 @@
 //! configurations come from `certs`; here they are only carried. 0-RTT is off
 //! on both sides, datagrams too.
 
+mod datagrams;
 mod dial;
 mod doorbell;
 mod frame;
 mod listen;
 mod tuning;
 
+pub use datagrams::{Carries, Datagrams};
 pub use dial::{DialError, Dialer};
 pub use doorbell::Doorbell;
 pub use frame::{FrameError, Receiver, Sender};

@@ -24,6 +24,7 @@ use fernwart_agent::uplink::{self, Uplink};
 use fernwart_certs::catalogue::Trusted;
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
 use fernwart_certs::invitation::Invitation;
+use fernwart_protocol::clock::Clock;
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::link::Dialer;
 use fernwart_protocol::text::Text;
@@ -296,6 +297,8 @@ impl Member {
             from_executor: words,
             dialer: Some(socket),
             stop: stop.clone(),
+            clock: Clock::System,
+            seed: None,
         });
         self.life = Some(Life { stop, uplink: tokio::spawn(uplink.run()), executor: task, presence });
     }

@@ -1,7 +1,7 @@
 //! Drafts of the catalogue: kept, put together, published.
 
 use super::Answer;
-use crate::{Shared, now};
+use crate::Shared;
 use fernwart_certs::approve::Draft;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::id::Digest;
@@ -32,7 +32,11 @@ pub(super) async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
         draft.merge(&known);
     }
     let bytes = serde_json::to_vec(&draft).map_err(|_| Denial::CatalogueRefused)?;
-    shared.store.write(DraftWrite { id, bytes: Some(bytes), at: now() }).await.map_err(|error| shared.denial(&error))
+    shared
+        .store
+        .write(DraftWrite { id, bytes: Some(bytes), at: shared.now() })
+        .await
+        .map_err(|error| shared.denial(&error))
 }
 
 pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
@@ -40,7 +44,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
     use fernwart_certs::approve::PublishError;
     let bytes = shared.store.draft(id).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchDraft)?;
     let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
-    let timestamp = shared.published.publish(&draft, now()).await.map_err(|error| {
+    let timestamp = shared.published.publish(&draft, shared.now()).await.map_err(|error| {
         warn!(%error, "a draft was not published");
         match error {
             PublishedError::Publish(PublishError::Unsigned { .. }) => Denial::CatalogueUnsigned,
@@ -49,7 +53,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
             PublishedError::Io(_) => Denial::StoreFull,
         }
     })?;
-    if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await {
+    if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: shared.now() }).await {
         warn!(draft = %id, %error, "a published draft could not be let go");
     }
     info!(timestamp, "a new catalogue is published");
@@ -71,7 +75,7 @@ async fn drop_overtaken(shared: &Shared, published: u64) {
         serde_json::from_slice::<Draft>(bytes).is_ok_and(|draft| draft.targets.signed.version.get() <= published)
     };
     for (id, _) in drafts.iter().filter(|(_, bytes)| overtaken(bytes)) {
-        if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: now() }).await {
+        if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: shared.now() }).await {
             warn!(draft = %id, %error, "an overtaken draft could not be let go");
         }
     }

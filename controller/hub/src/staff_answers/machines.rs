@@ -1,8 +1,8 @@
 //! Machines: which there are, who waits to be one, who answers.
 
 use super::{Answer, rows};
+use crate::Shared;
 use crate::caller::Caller;
-use crate::{Shared, now};
 use fernwart_certs::catalogue::Role;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::Denial;
@@ -60,7 +60,7 @@ fn row(shared: &Shared, machine: &Machine) -> MachineRow {
             alarm if alarm.is_empty() => machine.verdict.clone(),
             alarm => Verdict::Crit(alarm.clone()),
         },
-        seen_at: if linked.is_some() { now() } else { machine.seen_at },
+        seen_at: if linked.is_some() { shared.now() } else { machine.seen_at },
         labels: List::try_from(machine.labels.clone()).unwrap_or_default(),
         groups: List::try_from(machine.groups.clone()).unwrap_or_default(),
         certificate_until: machine.certificate_until,

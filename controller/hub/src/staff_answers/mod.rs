@@ -4,9 +4,9 @@ mod drafts;
 mod machines;
 mod records;
 
+use crate::Shared;
 use crate::agent_door::{catalogue_files, wire_chain};
 use crate::caller::Caller;
-use crate::{Shared, now};
 use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
@@ -237,7 +237,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Suspend(key) => {
             caller.must_be(Role::Lead)?;
-            shared.store.write(Suspend { key, at: now() }).await.map_err(|error| shared.denial(&error))?;
+            shared.store.write(Suspend { key, at: shared.now() }).await.map_err(|error| shared.denial(&error))?;
             shared.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key);
             shared.presence.cut_staff(|known| *known == key);
             info!(%key, by = %caller.entry.name, "a staff key is suspended");
@@ -291,7 +291,7 @@ async fn health(shared: &Shared) -> Health {
     let expiries = shared.published.catalogue().map(|catalogue| catalogue.expiries);
     Health {
         program: Text::clipped(env!("CARGO_PKG_VERSION")),
-        now: now(),
+        now: shared.now(),
         online: count(shared.presence.machines_online()),
         machines: count(machines),
         free_bytes: free,

@@ -2,8 +2,8 @@
 
 use super::machines::reachable;
 use super::{Answer, rows};
+use crate::Shared;
 use crate::caller::Caller;
-use crate::{Shared, now};
 use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Action, ChainEnd, Document, Order, UnixMs};
@@ -183,7 +183,7 @@ pub(super) async fn chain(
             send.send(&Reply::ChainLink(link)).await?;
         }
     }
-    let end = ChainEnd { machine: id, seq: last.0, head: last.1, key: shared.evidence_id, at: now() };
+    let end = ChainEnd { machine: id, seq: last.0, head: last.1, key: shared.evidence_id, at: shared.now() };
     match fernwart_certs::envelope::seal(&end, &shared.evidence) {
         Ok(envelope) => {
             send.send(&Reply::ChainEnd(envelope)).await?;

@@ -1,0 +1,45 @@
+//! Who carries out the database's work.
+
+use futures::future::BoxFuture;
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+/// A piece of work.
+pub type Piece<'a> = BoxFuture<'a, ()>;
+
+/// Carries out pieces of a database's work in the place of tokio. A simulation
+/// has each done before anything else happens, and lets some fail.
+pub trait Disk: Debug + Send + Sync {
+    /// Carries one out to its end, or not at all.
+    fn carry_out<'a>(&'a self, piece: Piece<'a>) -> BoxFuture<'a, io::Result<()>>;
+}
+
+/// Does a piece of work by this disk. What the disk refuses never ends.
+pub async fn on_disk<T: Send>(disk: &Option<Arc<dyn Disk>>, work: impl Future<Output = T> + Send) -> T {
+    match disk {
+        None => work.await,
+        Some(disk) => match try_on(disk.as_ref(), work).await {
+            Ok(done) => done,
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// The same; the disk may fail.
+pub(crate) async fn ask<T: Send, E: From<sqlx::Error> + Send>(
+    disk: &Option<Arc<dyn Disk>>,
+    work: impl Future<Output = Result<T, E>> + Send,
+) -> Result<T, E> {
+    match disk {
+        None => work.await,
+        Some(disk) => try_on(disk.as_ref(), work).await.unwrap_or_else(|error| Err(sqlx::Error::Io(error).into())),
+    }
+}
+
+async fn try_on<T: Send>(disk: &dyn Disk, work: impl Future<Output = T> + Send) -> io::Result<T> {
+    let mut done = None;
+    disk.carry_out(Box::pin(async { done = Some(work.await) })).await?;
+    done.ok_or_else(|| io::ErrorKind::Interrupted.into())
+}
