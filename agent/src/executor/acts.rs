@@ -12,7 +12,7 @@ use crate::collect::{self, Surroundings};
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::{Answer, Finding, builtin_rules};
-use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName};
+use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::OUTPUT_BYTES;
 use fernwart_protocol::script::{Kind, RunReport, Stopped, Value};
@@ -42,11 +42,22 @@ pub struct Ended {
     refusal: Option<Refusal>,
     told: serde_json::Map<String, Json>,
     body: Option<Vec<u8>>,
+    /// When it began; when its order came, where nothing is said.
+    began: Option<UnixMs>,
+}
+
+impl Ended {
+    /// A look, with its report if there is one.
+    pub(super) fn looked(report: Option<Vec<u8>>, began: UnixMs) -> Self {
+        let outcome = if report.is_some() { Outcome::Ok } else { Outcome::Failed };
+        Self { outcome, refusal: None, told: serde_json::Map::new(), body: report, began: Some(began) }
+    }
 }
 
 impl From<Acted> for Ended {
     fn from(acted: Acted) -> Self {
-        let not_run = |outcome, refusal| Self { outcome, refusal, told: serde_json::Map::new(), body: None };
+        let told = serde_json::Map::new();
+        let not_run = |outcome, refusal| Self { outcome, refusal, told, body: None, began: None };
         let error = match acted {
             Ok(report) => {
                 let outcome = match (report.stopped, report.is_well()) {
@@ -58,7 +69,7 @@ impl From<Acted> for Ended {
                 told.insert("exit".into(), json!(report.exit));
                 told.insert("means".into(), json!(report.means));
                 told.insert("mended".into(), json!(report.is_well()));
-                return Self { outcome, refusal: None, told, body: report.pack_to_fit().ok() };
+                return Self { outcome, refusal: None, told, body: report.pack_to_fit().ok(), began: None };
             }
             Err(ScriptError::Cancelled) => return not_run(Outcome::Cancelled, None),
             Err(error) => error,
@@ -104,7 +115,7 @@ impl Executor {
         self.act_on();
     }
 
-    /// Writes how an act ended. When the disk does not take it, it is tried
+    /// Writes how a run ended. When the disk does not take it, it is tried
     /// again and again: what was done is told, however late.
     pub(super) fn conclude(&mut self, run: RunId, ended: Ended) {
         if let Err(error) = self.write_end(run, &ended) {
@@ -123,8 +134,8 @@ impl Executor {
         }
         let order = Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
         let permitted: Option<(Rule, Digest)> = self.under_way.get(&run).copied();
-        let proof = Proof::refused(order, record.order, record.received_at);
-        let Ended { outcome, refusal, told, body } = ended;
+        let Ended { outcome, refusal, told, body, began } = ended;
+        let proof = Proof::refused(order, record.order, began.unwrap_or(record.received_at));
         let proof = Proof { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..proof };
         self.settle(proof, body.clone())
     }

@@ -15,9 +15,9 @@ use crate::words::Words;
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::{SectionName, UnixMs};
 use fernwart_protocol::id::{BootId, RunId};
-use fernwart_protocol::script::{Cage, Kept, Manifest, RunReport};
+use fernwart_protocol::script::{Cage, Kept, Manifest, RunReport, Stopped};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -75,9 +75,15 @@ pub struct Act {
 }
 
 impl Act {
-    /// What there is to tell of a script that did its work and wrote nothing:
-    /// for machines that are only simulated.
+    /// Whether it is to be ended.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// What there is to tell of a script that did its work, or was taken back at
+    /// it, and wrote nothing: for machines that are only simulated.
     pub fn ends_well(&self, now: UnixMs) -> RunReport {
+        let stopped = self.is_cancelled().then_some(Stopped::Cancelled);
         RunReport {
             v: 1,
             bundle: self.task.manifest.name.clone(),
@@ -88,7 +94,7 @@ impl Act {
             well: true,
             means: None,
             signal: None,
-            stopped: None,
+            stopped,
             started_at: now,
             took_ms: 0,
             stdout: Kept::default(),

@@ -1,5 +1,6 @@
 //! Orders: through the gate into the books, looked after to their one outcome.
 
+use super::acts::Ended;
 use super::books::{Books, BooksError, Phase, RunRecord};
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::machine::Look;
@@ -62,12 +63,22 @@ impl Executor {
         };
         let run = authentic.order().run;
         match self.books.run(&run) {
+            // How it ends is decided, and is told once it is written.
+            Ok(None) if self.is_being_written(&run) => return self.waiting.entry(run).or_default().push(ticket),
             Ok(None) => {}
             Ok(Some(record)) => return self.answer_again(ticket, run, &authentic, record),
             Err(error) => return self.refuse_unrecorded(ticket, &error),
         }
         self.waiting.entry(run).or_default().push(ticket);
-        if let Err(error) = self.consider(envelope, authentic, false) {
+        let order = authentic.order().clone();
+        if let Err(error) = self.consider(envelope.clone(), authentic, false) {
+            // A write that failed may have been done. What may stand in the books
+            // is not refused here: it would begin after a restart.
+            self.books.mend();
+            let is_recorded = !matches!(self.books.run(&run), Ok(None));
+            if is_recorded && self.end_unsure(order, envelope) {
+                return warn!(%run, %error, "an order is refused, once that can be written");
+            }
             self.waiting.remove(&run);
             self.refuse_unrecorded(ticket, &error);
         }
@@ -216,21 +227,7 @@ impl Executor {
 
     pub(super) fn handle_looked(&mut self, run: RunId, report: Option<Vec<u8>>, started_at: UnixMs) {
         self.looking = self.looking.saturating_sub(1);
-        let finished = self.books.run(&run).and_then(|record| {
-            let record = record.ok_or(BooksError::Damaged("runs"))?;
-            let order = Document::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
-            let outcome = if report.is_some() { Outcome::Ok } else { Outcome::Failed };
-            let permitted = self.under_way.get(&run).copied();
-            let proof = Proof { outcome, permitted, ..Proof::refused(order, record.order, started_at) };
-            self.settle(proof, report)
-        });
-        if let Err(error) = finished {
-            warn!(%run, %error, "an outcome could not be written; it will be told as interrupted");
-            self.under_way.remove(&run);
-            for ticket in self.waiting.remove(&run).unwrap_or_default() {
-                self.refuse_unrecorded(ticket, &error);
-            }
-        }
+        self.conclude(run, Ended::looked(report, started_at));
         self.look_on();
     }
 

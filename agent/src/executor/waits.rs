@@ -80,7 +80,7 @@ impl Executor {
         let order = authentic.order().clone();
         let (run, staff) = (order.run, authentic.staff().clone());
         let before = self.waits.get(&run);
-        let since = before.map_or_else(crate::now, |wait| wait.since);
+        let since = before.map_or_else(|| self.now(), |wait| wait.since);
         let number = before.and_then(|wait| wait.number);
         let wait = |why| {
             let (envelope, order, staff) = (envelope.clone(), order.clone(), staff.clone());
@@ -276,6 +276,24 @@ impl Executor {
             warn!(%run, %error, "how a run ended could not be written; it is tried again");
             self.arm(run, WRITE_AGAIN);
         }
+        true
+    }
+
+    /// Whether it waits only for the books to take its outcome.
+    pub(super) fn is_being_written(&self, run: &RunId) -> bool {
+        self.waits.get(run).is_some_and(|wait| matches!(wait.why, Why::Books(..)))
+    }
+
+    /// An order of which nobody knows whether it stands in the books is refused
+    /// there, as soon as they take it. False where too many are already.
+    pub(super) fn end_unsure(&mut self, order: Order, envelope: Envelope) -> bool {
+        if self.waits.len() >= 2 * WAITS {
+            return false;
+        }
+        let (run, since, staff) = (order.run, self.now(), Text::default());
+        let why = Why::Books(Outcome::Refused, Some(Refusal::NoJournal));
+        self.waits.insert(run, Wait { envelope, order, staff, why, yes: false, number: None, since, timer: 0 });
+        self.arm(run, WRITE_AGAIN);
         true
     }
 

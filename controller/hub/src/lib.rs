@@ -169,6 +169,7 @@ impl Hub {
         let locks = store.locks().await.map_err(StartError::Store)?;
         let newest = store.newest_runs().await.map_err(StartError::Store)?;
         let asking = fernwart_store::on_disk(&ground.disk, Asking::open(home.facts(), newest)).await;
+        let asking = asking.map_err(|error| StartError::Store(StoreError::Sql(error.into())))?;
         let owed = store.owed().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
             ground.listen(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;

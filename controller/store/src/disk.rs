@@ -16,14 +16,14 @@ pub trait Disk: Debug + Send + Sync {
     fn carry_out<'a>(&'a self, piece: Piece<'a>) -> BoxFuture<'a, io::Result<()>>;
 }
 
-/// Does a piece of work by this disk. What the disk refuses never ends.
-pub async fn on_disk<T: Send>(disk: &Option<Arc<dyn Disk>>, work: impl Future<Output = T> + Send) -> T {
+/// Does a piece of work by this disk.
+///
+/// # Errors
+/// When the disk refuses it.
+pub async fn on_disk<T: Send>(disk: &Option<Arc<dyn Disk>>, work: impl Future<Output = T> + Send) -> io::Result<T> {
     match disk {
-        None => work.await,
-        Some(disk) => match try_on(disk.as_ref(), work).await {
-            Ok(done) => done,
-            Err(_) => std::future::pending().await,
-        },
+        None => Ok(work.await),
+        Some(disk) => try_on(disk.as_ref(), work).await,
     }
 }
 
@@ -32,10 +32,7 @@ pub(crate) async fn ask<T: Send, E: From<sqlx::Error> + Send>(
     disk: &Option<Arc<dyn Disk>>,
     work: impl Future<Output = Result<T, E>> + Send,
 ) -> Result<T, E> {
-    match disk {
-        None => work.await,
-        Some(disk) => try_on(disk.as_ref(), work).await.unwrap_or_else(|error| Err(sqlx::Error::Io(error).into())),
-    }
+    on_disk(disk, work).await.unwrap_or_else(|error| Err(sqlx::Error::Io(error).into()))
 }
 
 async fn try_on<T: Send>(disk: &dyn Disk, work: impl Future<Output = T> + Send) -> io::Result<T> {

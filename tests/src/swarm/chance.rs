@@ -24,4 +24,25 @@ impl Chance {
     pub fn below(&mut self, end: u64) -> u64 {
         self.number() % end.max(1)
     }
+
+    /// True so many times in a thousand.
+    pub fn per_mille(&mut self, times: u64) -> bool {
+        self.below(1000) < times
+    }
+
+    /// A number from the first to the last, both among them.
+    pub fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last.saturating_sub(first) + 1)
+    }
+
+    /// Bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.number() as u8)
+    }
+
+    /// Chance of its own for a part of what is played.
+    #[must_use]
+    pub fn branch(&mut self) -> Self {
+        Self(self.number())
+    }
 }

@@ -8,6 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 pub struct Disk(Arc<Mutex<Memory>>);
 
 impl Disk {
+    /// Another disk with the same content.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.tables().clone())))
+    }
+
     fn tables(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }

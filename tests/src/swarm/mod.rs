@@ -25,7 +25,7 @@ use fernwart_certs::catalogue::Trusted;
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
 use fernwart_certs::invitation::Invitation;
 use fernwart_protocol::clock::Clock;
-use fernwart_protocol::id::MachineId;
+use fernwart_protocol::id::{MachineId, PublicKey};
 use fernwart_protocol::link::Dialer;
 use fernwart_protocol::text::Text;
 use std::net::SocketAddr;
@@ -68,7 +68,8 @@ struct Links {
 }
 
 /// One machine: what it keeps when it is switched off.
-struct Member {
+pub struct Member {
+    name: Text<255>,
     enrollment: Enrollment,
     evidence: Arc<SigningKey>,
     sealing: Arc<SealingKey>,
@@ -134,18 +135,24 @@ impl Swarm {
                 let name = Text::clipped(&format!("swarm-{begun}"));
                 joining.spawn(async move {
                     let keys = Keys::generate().expect("keys");
-                    let accepted = enroll::knock(&keys, &invitation, name).await.expect("taken in");
-                    (keys, accepted)
+                    let accepted = enroll::knock(&keys, &invitation, name.clone()).await.expect("taken in");
+                    (name, keys, accepted)
                 });
             }
-            let (keys, accepted) = joining.join_next().await.expect("one").expect("joined");
+            let (name, keys, accepted) = joining.join_next().await.expect("one").expect("joined");
             if trusted.is_none() {
                 // All are offered the same; one verifies it for all.
                 trusted = Some(enroll::believe(&invitation, &accepted.files).await.expect("approved").0);
             }
-            swarm.members.push(Member::new(keys, accepted, trusted.as_ref().expect("just believed")));
+            swarm.members.push(Member::new(name, keys, accepted, trusted.as_ref().expect("just believed")));
         }
         swarm
+    }
+
+    /// The machines by themselves, switched off.
+    pub fn into_members(mut self) -> Vec<Member> {
+        (0..self.members.len()).for_each(|index| self.switch_off(index));
+        std::mem::take(&mut self.members)
     }
 
     /// How many machines there are.
@@ -264,24 +271,57 @@ impl Drop for Swarm {
 }
 
 impl Member {
-    fn new(keys: Keys, accepted: Accepted, trusted: &Trusted) -> Self {
+    fn new(name: Text<255>, keys: Keys, accepted: Accepted, trusted: &Trusted) -> Self {
         let Keys { evidence, sealing, mut identity } = keys;
         let Accepted { enrollment, chain, .. } = accepted;
         identity.chain = chain;
         let disk = Disk::default();
         let mut books = Books::over(Box::new(disk.clone()) as Box<dyn Tables>).expect("empty books");
         enroll::begin(&mut books, &enrollment, trusted).expect("begun");
-        Self { enrollment, evidence: Arc::new(evidence), sealing: Arc::new(sealing), identity, disk, life: None }
+        Self { name, enrollment, evidence: Arc::new(evidence), sealing: Arc::new(sealing), identity, disk, life: None }
     }
 
-    fn switch_on(&mut self, index: usize, around: &Around, socket: Dialer) {
-        let parts = executor::Parts {
-            home: around.home.clone(),
+    /// The name it joined under.
+    pub fn name(&self) -> &str {
+        self.name.as_raw()
+    }
+
+    /// Which machine it is.
+    pub fn machine(&self) -> MachineId {
+        self.enrollment.machine
+    }
+
+    /// Its TLS key and certificate.
+    pub fn identity(&self) -> &TlsIdentity {
+        &self.identity
+    }
+
+    /// The public half of what it signs with.
+    pub fn evidence(&self) -> PublicKey {
+        self.evidence.public()
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// What its executor begins with, on this folder and these tables.
+    ///
+    /// # Panics
+    /// When the books there cannot be read.
+    pub fn parts(&self, home: Home, tables: Box<dyn Tables>) -> executor::Parts {
+        executor::Parts {
+            home,
             enrollment: self.enrollment.clone(),
             evidence: self.evidence.clone(),
             sealing: self.sealing.clone(),
-            books: Books::over(Box::new(self.disk.clone())).expect("books"),
-        };
+            books: Books::over(tables).expect("books"),
+        }
+    }
+
+    fn switch_on(&mut self, index: usize, around: &Around, socket: Dialer) {
+        let parts = self.parts(around.home.clone(), Box::new(self.disk.clone()));
         let presence = Arc::new(Presence { links: around.links.clone(), ..Presence::default() });
         let (facts, seed) = (around.facts.clone(), around.seed.wrapping_add(index as u64));
         let seen = presence.clone();

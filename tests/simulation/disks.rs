@@ -1,0 +1,161 @@
+//! Disks that fail, and lives that end in the middle of a write.
+
+use fernwart_agent::executor::books::{BooksError, Changes, Row, Show, Table, Tables};
+use fernwart_store::{Disk, Piece};
+use fernwart_tests::swarm::{Chance, Disk as Memory};
+use futures::future::BoxFuture;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::runtime::{Handle, Runtime};
+
+/// Where database threads are waited for, in real time.
+fn real_time() -> &'static Handle {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+    });
+    runtime.handle()
+}
+
+/// Does something that waits for other threads before anything else happens here.
+pub(crate) fn at_once<T>(work: impl Future<Output = T>) -> T {
+    let _entered = real_time().enter();
+    // Nothing else runs meanwhile that it could be fair to.
+    futures::executor::block_on(tokio::task::unconstrained(work))
+}
+
+/// Whether somebody still lives. Clones are of the same life.
+#[derive(Debug, Clone)]
+pub(crate) struct Life(Arc<AtomicBool>);
+
+impl Life {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    pub(crate) fn end(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn goes_on(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Writes that fail, of a thousand. Clones are the same trouble.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Trouble(Arc<AtomicU64>);
+
+impl Trouble {
+    pub(crate) fn set(&self, per_mille: u64) {
+        self.0.store(per_mille, Ordering::SeqCst);
+    }
+
+    fn per_mille(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// The hub's: each piece of work is whole or not done, takes a moment before and
+/// after, and in that moment the hub may die.
+#[derive(Debug)]
+pub(crate) struct HubDisk {
+    pub(crate) chance: Mutex<Chance>,
+    pub(crate) life: Life,
+    pub(crate) trouble: Trouble,
+}
+
+impl HubDisk {
+    async fn moment(&self, most: u64) {
+        let wait = self.chance.lock().expect("nobody panics here").below(most);
+        if wait > 0 {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        if !self.life.goes_on() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Disk for HubDisk {
+    fn carry_out<'a>(&'a self, piece: Piece<'a>) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async move {
+            self.moment(6).await;
+            let fails = self.chance.lock().expect("nobody panics here").per_mille(self.trouble.per_mille());
+            if fails {
+                return Err(io::Error::other("the disk fails, as was wanted"));
+            }
+            at_once(piece);
+            self.moment(6).await;
+            Ok(())
+        })
+    }
+}
+
+/// What becomes of a machine that dies in the middle of a write.
+pub(crate) type Death = Box<dyn Fn() + Send>;
+
+/// A machine's: commits fail before or after they are done, or the machine dies
+/// at one.
+pub(crate) struct MachineDisk {
+    pub(crate) disk: Memory,
+    pub(crate) chance: Chance,
+    pub(crate) life: Life,
+    pub(crate) trouble: Trouble,
+    /// Commits at which it dies, of a thousand.
+    pub(crate) deadly: Trouble,
+    pub(crate) death: Death,
+}
+
+impl fmt::Debug for MachineDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MachineDisk")
+    }
+}
+
+fn failed() -> BooksError {
+    BooksError::Write(Box::new(redb::Error::Io(io::Error::other("the disk fails, as was wanted"))))
+}
+
+impl Tables for MachineDisk {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        self.disk.get(table, key)
+    }
+
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+        self.disk.each(table, from, show)
+    }
+
+    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+        self.disk.last(table)
+    }
+
+    fn count(&self, table: Table) -> Result<u64, BooksError> {
+        self.disk.count(table)
+    }
+
+    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+        if !self.life.goes_on() {
+            return Err(failed());
+        }
+        let (dies, fails, done) = (
+            self.chance.per_mille(self.deadly.per_mille()),
+            self.chance.per_mille(self.trouble.per_mille()),
+            self.chance.per_mille(500),
+        );
+        if !dies && !fails {
+            return self.disk.commit(changes);
+        }
+        if done {
+            self.disk.commit(changes)?;
+        }
+        if dies {
+            self.life.end();
+            (self.death)();
+        }
+        Err(failed())
+    }
+}

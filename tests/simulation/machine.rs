@@ -1,0 +1,92 @@
+//! A computer whose clock is turned, on which scripts take their time.
+
+use crate::disks::Life;
+use crate::story::Story;
+use fernwart_agent::executor::books::Moment;
+use fernwart_agent::executor::{Act, Event, Look, Machine, Said};
+use fernwart_protocol::clock::Clock;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::{BootId, RunId};
+use fernwart_protocol::script::{Cage, Manifest};
+use fernwart_tests::swarm::Chance;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// Since when a computer runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Boot {
+    pub(crate) id: BootId,
+    pub(crate) at: Instant,
+}
+
+/// The computer.
+pub(crate) struct Computer {
+    pub(crate) index: usize,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) clock: Clock,
+    pub(crate) boot: Boot,
+    pub(crate) life: Life,
+    pub(crate) story: Story,
+    pub(crate) chance: Mutex<Chance>,
+}
+
+impl Computer {
+    fn below(&self, end: u64) -> u64 {
+        self.chance.lock().expect("nobody panics here").below(end)
+    }
+}
+
+impl Machine for Computer {
+    fn moment(&self) -> Moment {
+        let since_boot_ms = u64::try_from(self.boot.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Moment { now: self.now(), since_boot_ms, boot: self.boot.id }
+    }
+
+    fn now(&self) -> UnixMs {
+        self.clock.now()
+    }
+
+    fn cage(&self, _: &Manifest) -> Option<Cage> {
+        Some(Cage::Namespaces)
+    }
+
+    fn end(&self, _: &RunId) {}
+
+    fn later(&self, then: Duration, event: Event) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(then).await;
+            let _ = events.send(event).await;
+        });
+    }
+
+    /// Nobody asks these machines to look.
+    fn look(&self, _: Look) {}
+
+    fn act(&self, act: Act) {
+        if !self.life.goes_on() {
+            return;
+        }
+        self.story.effect(act.run, self.index);
+        let steps = if self.below(4) == 0 { self.below(60) } else { self.below(4) };
+        let (events, life, story) = (self.events.clone(), self.life.clone(), self.story.clone());
+        tokio::spawn(async move {
+            for _ in 0..steps {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if !life.goes_on() || act.is_cancelled() {
+                    break;
+                }
+            }
+            if life.goes_on() {
+                story.tell(&format!("{} ends, cancelled: {}", act.run, act.is_cancelled()));
+                // A report is packed: were the day in it, its length would tell the day,
+                // and the same seed would be another story tomorrow.
+                let _ = events.send(Event::Acted(act.run, Ok(Box::new(act.ends_well(0))))).await;
+            }
+        });
+    }
+
+    fn show(&self, _: Said) {}
+}
