@@ -126,12 +126,6 @@ impl Executor {
 
     fn write_end(&mut self, run: RunId, ended: &Ended) -> Result<(), BooksError> {
         let record = self.books.run(&run)?.ok_or(BooksError::Damaged("runs"))?;
-        if record.receipt.is_some() {
-            // A write that seemed to fail had been done: one outcome is enough.
-            self.under_way.remove(&run);
-            self.out.settle(run);
-            return Ok(());
-        }
         let order = Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
         let permitted: Option<(Rule, Digest)> = self.under_way.get(&run).copied();
         let Ended { outcome, refusal, told, body, began } = ended;

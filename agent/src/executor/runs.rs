@@ -231,7 +231,8 @@ impl Executor {
         self.look_on();
     }
 
-    /// Writes a run's one outcome and its receipt, then tells who waits.
+    /// Writes a run's one outcome and its receipt, unless they stand there already,
+    /// then tells who waits.
     pub(super) fn settle(&mut self, proof: Proof, report: Option<Vec<u8>>) -> Result<(), BooksError> {
         let (run, outcome) = (proof.order.run, proof.outcome);
         let done = Done {
@@ -242,22 +243,11 @@ impl Executor {
             outcome: proof.outcome,
         };
         let policy = self.policy();
-        let (versions, evidence) = (self.catalogue.versions, &self.evidence);
-        let moment = self.machine.moment();
-        let record = self.books.write(moment, |page| {
-            page.place_for(&run)?;
-            let record = proof.write(page, report.as_deref(), &policy, versions, evidence, moment)?;
-            page.run(&run, &record)?;
-            if let Some(report) = &report {
-                page.report(&run, report)?;
-            }
-            Ok(record)
-        })?;
-        let settle = record.receipt.map(|receipt| Settle {
-            order: record.order,
-            receipt,
-            body: report.and_then(|report| Blob::try_from(report).ok()).unwrap_or_default(),
-        });
+        let settle = match self.books.run(&run)?.filter(|record| record.receipt.is_some()) {
+            // A write that seemed to fail had been done; perhaps it was told already.
+            Some(record) => settlement(&self.books, run, record),
+            None => self.write_outcome(proof, report, &policy)?,
+        };
         self.waits.remove(&run);
         let permitted = self.under_way.remove(&run);
         // What was cut short has lost its rule with the agent that knew it.
@@ -276,6 +266,31 @@ impl Executor {
             }
         }
         Ok(())
+    }
+
+    fn write_outcome(
+        &mut self,
+        proof: Proof,
+        report: Option<Vec<u8>>,
+        policy: &Policy,
+    ) -> Result<Option<Settle>, BooksError> {
+        let run = proof.order.run;
+        let (versions, evidence) = (self.catalogue.versions, &self.evidence);
+        let moment = self.machine.moment();
+        let record = self.books.write(moment, |page| {
+            page.place_for(&run)?;
+            let record = proof.write(page, report.as_deref(), policy, versions, evidence, moment)?;
+            page.run(&run, &record)?;
+            if let Some(report) = &report {
+                page.report(&run, report)?;
+            }
+            Ok(record)
+        })?;
+        Ok(record.receipt.map(|receipt| Settle {
+            order: record.order,
+            receipt,
+            body: report.and_then(|report| Blob::try_from(report).ok()).unwrap_or_default(),
+        }))
     }
 
     /// Every outcome that no hub has acknowledged, oldest first.

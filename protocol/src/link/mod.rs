@@ -31,6 +31,9 @@ pub const HUB_SERVER_NAME: &str = "hub.fernwart.internal";
 /// How long a program that ends waits for its last packet to leave.
 pub const LAST_WORD: Duration = Duration::from_millis(5);
 
+/// How often others get a turn before it sleeps meanwhile.
+const TURNS: u32 = 64;
+
 /// Which door a link came through; its ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
@@ -206,8 +209,16 @@ impl Link {
         self.close(why);
         let before = self.connection.stats().udp_tx.datagrams;
         let left = async {
-            while self.connection.stats().udp_tx.datagrams == before {
-                tokio::task::yield_now().await;
+            // It leaves as soon as others get a turn, as a rule the first; then time
+            // must pass for it to leave at all.
+            for turn in 0.. {
+                if self.connection.stats().udp_tx.datagrams != before {
+                    return;
+                }
+                match turn {
+                    0..TURNS => tokio::task::yield_now().await,
+                    _ => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
             }
         };
         let _ = tokio::time::timeout(LAST_WORD, left).await;
