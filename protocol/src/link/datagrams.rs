@@ -1,7 +1,7 @@
 //! Where datagrams travel.
 
 use super::tuning;
-use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
+use quinn::{AsyncUdpSocket, EndpointConfig, Runtime, TokioRuntime, TransportConfig};
 use std::fmt::Debug;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -25,10 +25,11 @@ pub trait Datagrams: Debug + Send + Sync {
     /// When it cannot be had.
     fn bind(&self, address: SocketAddr, carries: Carries) -> io::Result<Arc<dyn AsyncUdpSocket>>;
 
-    /// What QUIC leaves to chance begins with this, where it must be had again.
-    fn seed(&self) -> Option<[u8; 32]> {
-        None
-    }
+    /// What must be otherwise in an endpoint above it: a simulation seeds its chance.
+    fn tune_endpoint(&self, _: &mut EndpointConfig) {}
+
+    /// What must be otherwise in its links.
+    fn tune_link(&self, _: &mut TransportConfig) {}
 }
 
 /// The system's sockets.

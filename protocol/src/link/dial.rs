@@ -74,7 +74,7 @@ impl Dialer {
         let bell = Doorbell::default();
         let socket = datagrams.bind(local, carries).map_err(DialError::Socket)?;
         let mut config = EndpointConfig::default();
-        config.rng_seed(datagrams.seed());
+        datagrams.tune_endpoint(&mut config);
         let socket = with_ear(socket, &bell);
         let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime));
         Ok(Self { endpoint: endpoint.map_err(DialError::Socket)?, bell, datagrams })
@@ -112,7 +112,9 @@ impl Dialer {
         let failed = |source| DialError::Link { address, source };
         let quic = QuicClientConfig::try_from(tls).map_err(|_| DialError::Configure)?;
         let mut config = ClientConfig::new(Arc::new(quic));
-        config.transport_config(tuning::transport(side).map_err(failed)?);
+        let mut transport = tuning::transport(side).map_err(failed)?;
+        self.datagrams.tune_link(&mut transport);
+        config.transport_config(Arc::new(transport));
         let connecting =
             self.endpoint.connect_with(config, address, HUB_SERVER_NAME).map_err(|_| DialError::Configure)?;
         let connection = tokio::time::timeout(patience.min(HANDSHAKE_TIMEOUT), connecting)

@@ -53,7 +53,7 @@ impl Listener {
     ) -> io::Result<Self> {
         let quic = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut config = ServerConfig::with_crypto(Arc::new(quic));
-        config.transport_config(tuning::transport(Side::Hub).map_err(io::Error::other)?);
+        let mut transport = tuning::transport(Side::Hub).map_err(io::Error::other)?;
         config.max_incoming(limits::HANDSHAKES);
         let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &keys.reset);
         let mut endpoint = EndpointConfig::new(Arc::new(reset));
@@ -61,8 +61,10 @@ impl Listener {
         endpoint
             .cid_generator(move || Box::new(quinn_cid(cid_key)))
             // A reset is shorter than what provoked it, so none need be held back.
-            .min_reset_interval(std::time::Duration::ZERO)
-            .rng_seed(datagrams.seed());
+            .min_reset_interval(std::time::Duration::ZERO);
+        datagrams.tune_endpoint(&mut endpoint);
+        datagrams.tune_link(&mut transport);
+        config.transport_config(Arc::new(transport));
         let socket = datagrams.bind(address, Carries::Many)?;
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(config), socket.clone(), runtime)?;

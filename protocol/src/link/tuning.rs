@@ -8,7 +8,6 @@ use crate::limits;
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Whose side the parameters are for.
@@ -23,7 +22,7 @@ pub(super) enum Side {
 }
 
 /// The transport parameters of one side.
-pub(super) fn transport(side: Side) -> Result<Arc<TransportConfig>, LinkError> {
+pub(super) fn transport(side: Side) -> Result<TransportConfig, LinkError> {
     let idle = IdleTimeout::try_from(limits::IDLE_TIMEOUT).map_err(|_| LinkError::Transport)?;
     let (streams, window) = match side {
         Side::Hub => (limits::AGENT_STREAMS, limits::LINK_WINDOW_BYTES),
@@ -53,7 +52,7 @@ pub(super) fn transport(side: Side) -> Result<Arc<TransportConfig>, LinkError> {
         .mtu_discovery_config(None)
         .initial_rtt(Duration::from_millis(100))
         .crypto_buffer_size(16 * 1024);
-    Ok(Arc::new(transport))
+    Ok(transport)
 }
 
 /// A bound UDP socket with large buffers. The kernel may grant less.
