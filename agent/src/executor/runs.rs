@@ -152,6 +152,11 @@ impl Executor {
         policy: Digest,
     ) -> Result<(), BooksError> {
         let order = permit.authentic().order().clone();
+        if self.books.run(&order.run)?.is_some_and(|record| record.receipt.is_some()) {
+            // It waited here while its end was written by a write that seemed to fail.
+            let proof = Proof::refused(order, envelope, self.now());
+            return self.settle(proof, None);
+        }
         let mut body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
             "reason": order.reason, "permitted_by": permit.rule().0,
