@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test may fail loudly")]
 
+pub mod endure;
 pub mod guest;
 pub mod shelf;
 pub mod swarm;
@@ -378,6 +379,11 @@ impl World {
     /// Starts the hub again on the same home and port.
     pub fn restart_hub(&mut self) {
         self.hub = start_hub(self.path());
+    }
+
+    /// Starts the hub's process again and waits for nothing.
+    pub fn start_hub_again(&mut self) {
+        self.hub = Process::start(&mut staff_command(&self.shop(), &["serve"]), &self.path().join("hub.log"));
     }
 
     /// Starts the hub again at another time.

@@ -1,6 +1,7 @@
 //! Power cuts at any moment: agents and the hub are killed again and again
 //! while runs are given. No run takes effect twice, none is lost.
 
+use fernwart_tests::endure::{Plan, endure};
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, World, wait_within};
 use serde_json::Value;
@@ -125,4 +126,14 @@ fn five_hundred_runs_under_power_cuts_take_effect_once_or_not_at_all() {
     let unbegun = told.keys().filter(|run| !started.contains_key(*run)).count();
     assert_eq!(unbegun, 0, "whatever has such an outcome has begun");
     assert!(outcomes.get("ok").is_some_and(|ok| *ok > RUNS / 2), "{outcomes:?}");
+}
+
+#[test]
+fn a_hub_that_is_killed_again_and_again_loses_nothing_it_has_acknowledged() {
+    let second = Duration::from_secs(1);
+    let plan = Plan { machines: 40, runs_per_second: 50, time: 20 * second, lives: (second, 4 * second) };
+    let came = endure(plan, 1, |word| println!("{word}"));
+    println!("{came:?}");
+    assert!(came.deaths > 4 && came.acknowledged > 300, "{came:?}");
+    assert_eq!((came.lost, came.twice, came.only_said, came.damaged), (0, 0, 0, 0), "{came:?}");
 }

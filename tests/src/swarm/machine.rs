@@ -7,8 +7,9 @@ use fernwart_agent::executor::{Act, Event, Look, Machine, Said};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};
 use fernwart_protocol::script::{Cage, Manifest};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -18,12 +19,28 @@ pub struct Simulated {
     facts: Arc<Facts>,
     seed: u64,
     looks: AtomicU64,
+    effects: Effects,
+}
+
+/// How often each script has begun. Clones are the same count.
+#[derive(Debug, Clone, Default)]
+pub struct Effects(Arc<Mutex<HashMap<RunId, u32>>>);
+
+impl Effects {
+    fn add(&self, run: RunId) {
+        *self.0.lock().expect("nobody panics here").entry(run).or_default() += 1;
+    }
+
+    /// All of them.
+    pub fn counted(&self) -> HashMap<RunId, u32> {
+        self.0.lock().expect("nobody panics here").clone()
+    }
 }
 
 impl Simulated {
     /// One that sees these facts, varied by its seed.
-    pub fn new(events: mpsc::Sender<Event>, facts: Arc<Facts>, seed: u64) -> Self {
-        Self { events, facts, seed, looks: AtomicU64::new(0) }
+    pub fn new(events: mpsc::Sender<Event>, facts: Arc<Facts>, seed: u64, effects: Effects) -> Self {
+        Self { events, facts, seed, looks: AtomicU64::new(0), effects }
     }
 
     fn say(&self, event: Event) {
@@ -66,6 +83,7 @@ impl Machine for Simulated {
     }
 
     fn act(&self, act: Act) {
+        self.effects.add(act.run);
         let report = act.ends_well(self.now());
         self.say(Event::Acted(act.run, Ok(Box::new(report))));
     }

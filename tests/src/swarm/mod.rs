@@ -13,7 +13,7 @@ mod machine;
 pub use chance::Chance;
 pub use disk::Disk;
 pub use facts::Facts;
-pub use machine::Simulated;
+pub use machine::{Effects, Simulated};
 
 use fernwart_agent::enroll::{self, Accepted, Keys};
 use fernwart_agent::executor::books::{Books, Tables};
@@ -55,6 +55,7 @@ struct Around {
     home: Home,
     facts: Arc<Facts>,
     links: Arc<Links>,
+    effects: Effects,
     seed: u64,
 }
 
@@ -121,7 +122,13 @@ impl Swarm {
         let home = Home::at(folder);
         home.create().expect("a folder");
         std::fs::write(home.policy(), TRUSTED).expect("written");
-        let around = Around { home, facts: Arc::new(Facts::record()), links: Arc::default(), seed: 1 };
+        let around = Around {
+            home,
+            facts: Arc::new(Facts::record()),
+            links: Arc::default(),
+            effects: Effects::default(),
+            seed: 1,
+        };
         let sockets = (0..SOCKETS).map(|_| Dialer::for_many(hub).expect("a socket")).collect();
         let mut swarm = Self { members: Vec::with_capacity(count), sockets, around };
         let invitation = Arc::new(invitation.clone());
@@ -193,6 +200,11 @@ impl Swarm {
     /// Bytes of a report as it travels, on average.
     pub fn report_bytes(&self) -> usize {
         self.around.facts.packed_bytes()
+    }
+
+    /// How often each script has begun on any of them.
+    pub fn effects(&self) -> Effects {
+        self.around.effects.clone()
     }
 
     /// Who they are.
@@ -323,10 +335,11 @@ impl Member {
     fn switch_on(&mut self, index: usize, around: &Around, socket: Dialer) {
         let parts = self.parts(around.home.clone(), Box::new(self.disk.clone()));
         let presence = Arc::new(Presence { links: around.links.clone(), ..Presence::default() });
+        let effects = around.effects.clone();
         let (facts, seed) = (around.facts.clone(), around.seed.wrapping_add(index as u64));
         let seen = presence.clone();
         let watch = move |executor: &Executor| seen.set(executor.is_linked());
-        let machine = |events| Box::new(Simulated::new(events, facts, seed)) as Box<dyn executor::Machine>;
+        let machine = |events| Box::new(Simulated::new(events, facts, seed, effects)) as Box<dyn executor::Machine>;
         let (handle, words, task) = executor::start_simulated(parts, machine, watch).expect("an executor");
         let stop = CancellationToken::new();
         let uplink = Uplink::new(uplink::Parts {

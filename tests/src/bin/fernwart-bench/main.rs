@@ -3,11 +3,13 @@
 //! `idle` measures one agent at rest for a minute; `fleet [N]` a hub with N
 //! machines: memory, and what it takes to ask them all; `storm [N]` how they
 //! come back after the hub was killed; `run [N]` N runs of a script that does
-//! nothing, beside ssh. Each starts its own processes on loopback and prints a
+//! nothing, beside ssh; `endure [MINUTES]` a hub that is killed every 5 to 30 s under
+//! 50 runs a second on 500 machines. Each starts its own processes on loopback and prints a
 //! table, or JSON lines with `--json`. Build with `--release` first.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
 
+mod endure;
 mod fleet;
 mod idle;
 mod measure;
@@ -17,7 +19,7 @@ mod run;
 use measure::Paper;
 use std::path::Path;
 
-const HELP: &str = "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N]";
+const HELP: &str = "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES]";
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +36,8 @@ fn main() {
         ["fleet", n] => fleet::fleet(number(n), &paper),
         ["storm"] => fleet::storm(10_000, &paper),
         ["storm", n] => fleet::storm(number(n), &paper),
+        ["endure"] => endure::endure(20, &paper),
+        ["endure", minutes] => endure::endure(minutes.parse().expect("a number"), &paper),
         ["raw-server", port, folder] => raw::server(port.parse().expect("a port"), Path::new(folder)),
         ["raw-idle", port, folder] => raw::idle(port.parse().expect("a port"), Path::new(folder)),
         _ => println!("{HELP}"),
