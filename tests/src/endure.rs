@@ -7,7 +7,7 @@ use crate::swarm::{Chance, Effects, Swarm};
 use crate::{World, wait_within};
 use fernwart_client::{ClientError, Session, StaffHome};
 use fernwart_fleet::RunState;
-use fernwart_protocol::document::Action;
+use fernwart_protocol::document::{Action, Document, Order, Outcome, Receipt};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_protocol::staff::{JobHead, MachineRow, Reply, Request};
@@ -46,8 +46,10 @@ pub struct Endured {
     pub lost: usize,
     /// Runs that were done twice, of all.
     pub twice: usize,
-    /// Runs with the outcome "done" that were not done.
+    /// Runs whose outcome says that they were done, and that were not.
     pub only_said: usize,
+    /// Why others of these were not done, as their outcomes say.
+    pub not_done: Vec<String>,
 }
 
 /// Runs of one job.
@@ -115,9 +117,7 @@ impl Giver {
             let row = &machines[*next % machines.len()];
             *next += 1;
             let order = session.order(row, action.clone(), &reason, LIFE)?;
-            let read: fernwart_protocol::document::Order =
-                fernwart_protocol::document::Document::from_bytes(order.bytes.as_bytes()).expect("just made");
-            runs.push(read.run);
+            runs.push(Order::from_bytes(order.bytes.as_bytes()).expect("just made").run);
             orders.push(order);
         }
         let count = u32::try_from(TOGETHER).expect("few");
@@ -210,6 +210,7 @@ pub fn endure(plan: Plan, seed: u64, mut told: impl FnMut(&str)) -> Endured {
             lost: 0,
             twice: 0,
             only_said: 0,
+            not_done: Vec::new(),
         },
         &acknowledged,
     )
@@ -245,8 +246,19 @@ fn judge(
         let done = effects.contains_key(run);
         match state {
             Some(RunState::Settled) if done => {}
-            Some(RunState::Settled) => endured.only_said += 1,
-            _ => endured.lost += 1,
+            Some(RunState::Settled) => {
+                let evidence = runtime.block_on(store.evidence(run)).expect("readable").expect("kept");
+                let receipt = evidence.receipt.expect("a receipt");
+                let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
+                match receipt.outcome {
+                    Outcome::Ok | Outcome::Failed => endured.only_said += 1,
+                    other => endured.not_done.push(format!("{} {:?}", other.as_str(), receipt.refusal)),
+                }
+            }
+            other => {
+                println!("run {run}: {other:?}, done: {done}");
+                endured.lost += 1;
+            }
         }
     }
     endured

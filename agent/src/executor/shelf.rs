@@ -47,7 +47,8 @@ impl Shelf {
     pub(super) fn put(&self, bytes: &[u8]) -> io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let name = sha256(bytes).to_string();
-        let beside = self.0.join(format!("{name}.new"));
+        // A name of its own: whoever else writes the same file does not take it away.
+        let beside = self.0.join(format!("{name}.{:08x}", u32::from_ne_bytes(fernwart_certs::random())));
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         io::Write::write_all(&mut file, bytes)?;
