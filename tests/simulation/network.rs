@@ -66,10 +66,17 @@ struct Sea {
 }
 
 #[derive(Debug, Default)]
-struct Inbox(Mutex<(VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>)>);
+struct Inbox(Mutex<Letters>);
+
+/// What has come, from where, and who waits for it.
+#[derive(Debug, Default)]
+struct Letters {
+    come: VecDeque<(SocketAddr, Vec<u8>)>,
+    waits: Option<Waker>,
+}
 
 impl Inbox {
-    fn open(&self) -> MutexGuard<'_, (VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>)> {
+    fn open(&self) -> MutexGuard<'_, Letters> {
         self.0.lock().expect("nobody panics here")
     }
 }
@@ -236,8 +243,8 @@ impl Socket {
                 };
                 let Some(inbox) = inbox else { return };
                 let mut inbox = inbox.open();
-                inbox.0.push_back((from, datagram));
-                if let Some(waker) = inbox.1.take() {
+                inbox.come.push_back((from, datagram));
+                if let Some(waker) = inbox.waits.take() {
                     waker.wake();
                 }
             });
@@ -267,13 +274,13 @@ impl AsyncUdpSocket for Socket {
         let mut inbox = self.inbox.open();
         let mut count = 0;
         for (buffer, meta) in buffers.iter_mut().zip(meta.iter_mut()) {
-            let Some((from, datagram)) = inbox.0.pop_front() else { break };
+            let Some((from, datagram)) = inbox.come.pop_front() else { break };
             buffer[..datagram.len()].copy_from_slice(&datagram);
             *meta = RecvMeta { addr: from, len: datagram.len(), stride: datagram.len(), ecn: None, dst_ip: None };
             count += 1;
         }
         if count == 0 {
-            inbox.1 = Some(context.waker().clone());
+            inbox.waits = Some(context.waker().clone());
             return Poll::Pending;
         }
         Poll::Ready(Ok(count))
