@@ -133,11 +133,30 @@ pub enum Goodbye {
     Incompatible,
     /// Two computers use this identity; a person has to look into it.
     Quarantined,
+    /// The peer sends or reads slower than is waited for.
+    TooSlow,
     /// A code this build does not know.
     Unknown(u32),
 }
 
 impl Goodbye {
+    /// One word, for counting.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Misbehaved => "misbehaved",
+            Self::NotAdmitted => "not_admitted",
+            Self::CertificateExpired => "certificate_expired",
+            Self::Revoked => "revoked",
+            Self::Replaced => "replaced",
+            Self::Overloaded => "overloaded",
+            Self::Incompatible => "incompatible",
+            Self::Quarantined => "quarantined",
+            Self::TooSlow => "too_slow",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
     /// The number on the wire.
     pub const fn number(self) -> u32 {
         match self {
@@ -150,6 +169,7 @@ impl Goodbye {
             Self::Overloaded => 6,
             Self::Incompatible => 7,
             Self::Quarantined => 8,
+            Self::TooSlow => 9,
             Self::Unknown(number) => number,
         }
     }
@@ -166,6 +186,7 @@ impl Goodbye {
             6 => Self::Overloaded,
             7 => Self::Incompatible,
             8 => Self::Quarantined,
+            9 => Self::TooSlow,
             other => Self::Unknown(other),
         }
     }
@@ -187,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_goodbye_keeps_its_number() {
-        for number in 0..10 {
+        for number in 0..12 {
             assert_eq!(Goodbye::from_number(number).number(), number);
         }
     }

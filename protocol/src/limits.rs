@@ -107,8 +107,42 @@ pub const HANDSHAKES_BEFORE_RETRY: usize = 200;
 /// Links one hub holds. At 40 KiB each, 50,000 are 2 GiB.
 pub const LINKS: usize = 50_000;
 
-/// How long a first frame may take once its stream is open.
+/// How long a first frame may take to begin once its stream is open.
 pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whoever sends or reads a frame slower than this is not waited for, bytes per
+/// second: the worst line that a machine was ever seen behind, half of ISDN,
+/// carries it. The largest frame then takes four minutes.
+pub const SLOWEST_BYTES_PER_SECOND: u64 = 4 * 1024;
+
+/// What one link of a machine may ask of the hub at once, and per second after
+/// that, in asks; each 16 KiB of an answer count as one more. A machine that
+/// comes back with 1,000 outcomes is served without a pause; one that asks
+/// without end gets 4 MiB a second, or 3 % of a core.
+pub const AGENT_ASKS: u32 = 1_024;
+/// See [`AGENT_ASKS`].
+pub const AGENT_ASKS_PER_SECOND: u32 = 256;
+
+/// The same for a technician's link: a script that asks 500 times a second
+/// takes a tenth of a core.
+pub const STAFF_ASKS: u32 = 2_048;
+/// See [`STAFF_ASKS`].
+pub const STAFF_ASKS_PER_SECOND: u32 = 512;
+
+/// The same for a newcomer's link, which needs two in its life.
+pub const ENROLL_ASKS: u32 = 8;
+/// See [`ENROLL_ASKS`].
+pub const ENROLL_ASKS_PER_SECOND: u32 = 1;
+
+/// Streams that a link may open and drop without a word, and per second after
+/// that; then it is closed. An honest program does so when it is stopped.
+pub const EMPTY_STREAMS: u32 = 64;
+/// See [`EMPTY_STREAMS`].
+pub const EMPTY_STREAMS_PER_SECOND: u32 = 1;
+
+/// Links one staff key may hold: a script that begins 50 commands a second,
+/// each of which waits five seconds.
+pub const STAFF_LINKS: usize = 256;
 
 /// How long a *Collect* request waits for a person before it says "not yet".
 pub const COLLECT_WAIT: Duration = Duration::from_secs(50);
@@ -153,6 +187,10 @@ pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 /// journal only once per this time.
 pub const STRANGER_NOTE_EVERY: Duration = Duration::from_secs(3600);
 
+/// Events a hub remembers for those who come late, and keeps for those who read
+/// slowly: at 300 B each they are 300 KiB.
+pub const EVENTS_KEPT: usize = 1_024;
+
 /// One row of the table that `fernwart limits` prints.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
@@ -174,6 +212,16 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "streams of a machine", value: AGENT_STREAMS as u64, unit: "streams" },
     Limit { name: "orders under way on a machine", value: DELIVER_STREAMS as u64, unit: "streams" },
     Limit { name: "streams of a technician", value: STAFF_STREAMS as u64, unit: "streams" },
+    Limit { name: "links of a staff key", value: STAFF_LINKS as u64, unit: "links" },
+    Limit { name: "asks of a machine at once", value: AGENT_ASKS as u64, unit: "asks" },
+    Limit { name: "asks of a machine after that", value: AGENT_ASKS_PER_SECOND as u64, unit: "asks/s" },
+    Limit { name: "asks of a technician at once", value: STAFF_ASKS as u64, unit: "asks" },
+    Limit { name: "asks of a technician after that", value: STAFF_ASKS_PER_SECOND as u64, unit: "asks/s" },
+    Limit { name: "asks of a newcomer at once", value: ENROLL_ASKS as u64, unit: "asks" },
+    Limit { name: "asks of a newcomer after that", value: ENROLL_ASKS_PER_SECOND as u64, unit: "asks/s" },
+    Limit { name: "empty streams of a link", value: EMPTY_STREAMS as u64, unit: "streams" },
+    Limit { name: "slowest sender or reader", value: SLOWEST_BYTES_PER_SECOND, unit: "bytes/s" },
+    Limit { name: "first frame begins within", value: FIRST_FRAME_TIMEOUT.as_secs(), unit: "seconds" },
     Limit { name: "handshakes at once", value: HANDSHAKES as u64, unit: "links" },
     Limit { name: "handshakes before address proof", value: HANDSHAKES_BEFORE_RETRY as u64, unit: "links" },
     Limit { name: "machines that come back in a second", value: ARRIVALS_PER_SECOND, unit: "machines" },
@@ -184,6 +232,7 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "rows of a query's answer", value: QUESTION_ROWS as u64, unit: "rows" },
     Limit { name: "time of a query", value: QUESTION_TIME.as_secs(), unit: "seconds" },
     Limit { name: "queries at once", value: QUESTIONS as u64, unit: "queries" },
+    Limit { name: "events remembered", value: EVENTS_KEPT as u64, unit: "events" },
     Limit { name: "life of an order", value: ORDER_LIFE.as_secs(), unit: "seconds" },
     Limit { name: "diagnosis", value: DIAGNOSE_BUDGET.as_secs(), unit: "seconds" },
 ];

@@ -131,8 +131,8 @@ fn what_newcomers_and_technicians_say() {
     golden(&staff::Reply::Update(update), &format!("08000000 {} {} 00000000", "01".repeat(16), "02".repeat(16)));
     variants::<enroll::Request>(5);
     variants::<enroll::Reply>(3);
-    variants::<staff::Request>(35);
-    variants::<staff::Reply>(23);
+    variants::<staff::Request>(36);
+    variants::<staff::Reply>(24);
     variants::<staff::News>(10);
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);

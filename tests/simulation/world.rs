@@ -13,7 +13,7 @@ use fernwart_agent::uplink::{self, Uplink};
 use fernwart_certs::envelope;
 use fernwart_client::StaffHome;
 use fernwart_fleet::RunState;
-use fernwart_hub::{Ground, Hub, HubHome};
+use fernwart_hub::{Ground, Hub, HubHome, Ports};
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::{Action, Outcome, Receipt, UnixMs};
 use fernwart_protocol::id::{BootId, MachineId, RunId};
@@ -259,7 +259,8 @@ impl<'a> Stage<'a> {
                 datagrams: Some(self.network.at(self.hub_address().ip(), self.chance.bytes())),
                 disk: Some(Arc::new(disk)),
             };
-            let started = Hub::start_on(ground, HubHome::at(&self.hub_folder), Some(self.hub_address())).await;
+            let ports = Ports { listen: Some(self.hub_address()), metrics: None };
+            let started = Hub::start_on(ground, HubHome::at(&self.hub_folder), ports).await;
             match started {
                 Ok(hub) => {
                     self.story.tell("the hub is up");

@@ -358,12 +358,12 @@ async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
                 Some(None)
             }
             Ok(Some(Fetched::File(_)) | None) => Some(None),
-            Err(error) if error.is_misbehaviour() => {
+            Err(error) => {
+                let why = error.reproach()?;
                 warn!(%hash, %error, "a script's file cannot be read");
-                link.close(Goodbye::Misbehaved);
+                link.close(why);
                 Some(None)
             }
-            Err(_) => None,
         }
     };
     if let Some(bytes) = fetched.await {

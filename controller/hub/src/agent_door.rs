@@ -1,5 +1,6 @@
 //! The door of admitted machines: one task a link.
 
+use crate::pace::Pace;
 use crate::presence::Linked;
 use crate::{Shared, carry, staff_jobs};
 use fernwart_certs::peer::Name;
@@ -8,7 +9,8 @@ use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{UnixMs, Versions};
 use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
-use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
+use fernwart_protocol::link::{Door, FrameError, Link, LinkError, Receiver, Sender};
+use fernwart_protocol::staff::Happened;
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
@@ -32,16 +34,20 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         return link.close(why);
     }
     let result = converse(shared, &link, id, tls_key, until).await;
-    shared.presence.machine_left(&id, &link);
+    let has_left = shared.presence.machine_left(&id, &link);
     if let Err(error) = result
-        && error.is_misbehaviour()
+        && let Some(why) = error.reproach()
     {
         warn!(machine = %id, %error, "a machine misbehaved");
-        link.close(Goodbye::Misbehaved);
+        link.close(why);
     }
     // A hub whose disk is full still knows who is linked.
     shared.store.note(Seen { machine: id, at: shared.now(), about: None }).await;
-    debug!(machine = %id, "a machine has left");
+    if has_left {
+        let why = link.end().unwrap_or(LinkError::ClosedHere(Goodbye::Done));
+        debug!(machine = %id, %why, "a machine has left");
+        shared.happened_on(&id, |machine| Happened::Left(machine, Text::clipped(why.as_str())));
+    }
 }
 
 /// Whether this machine, with this key, is still one of ours, and not kept out.
@@ -70,6 +76,7 @@ async fn tell_apart(shared: Arc<Shared>, id: MachineId, older: Link) {
     warn!(machine = %id, one = %older.remote_address(), "two computers use one identity; it is kept out");
     older.close(Goodbye::Quarantined);
     let alarm = Text::clipped("two computers use its identity: it was copied, and is kept out");
+    shared.happened_on(&id, |machine| Happened::Alarm(machine, alarm.clone()));
     if let Err(error) = shared.store.write(Quarantine { machine: id, at: shared.now(), alarm }).await {
         warn!(machine = %id, %error, "that could not be stored");
     }
@@ -83,9 +90,11 @@ async fn converse(
     tls_key: Digest,
     until: UnixMs,
 ) -> Result<(), FrameError> {
-    let Ok((send, mut receive)) = link.accept().await else { return Err(FrameError::Cut) };
-    let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Ask>()).await;
-    let (hello, about) = match first.map_err(|_| FrameError::Cut)?? {
+    let Ok(Ok((mut send, mut receive))) = tokio::time::timeout(FIRST_FRAME_TIMEOUT, link.accept()).await else {
+        return Err(if link.is_closed() { FrameError::Cut } else { FrameError::TooSlow });
+    };
+    send.demand_pace();
+    let (hello, about) = match receive.first::<Ask>().await? {
         Ask::Control(hello, about) => (hello, about),
         Ask::Fetch(_) | Ask::Settle(_) | Ask::Renew(_) | Ask::Blob(_) => {
             link.close(Goodbye::Misbehaved);
@@ -119,8 +128,10 @@ async fn converse(
     let knows = hello.number(tag::TARGETS).unwrap_or_default();
     shared.deliveries.spawn(bring(shared.clone(), id, knows, following.clone()));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
+    shared.happened_on(&id, Happened::Linked);
 
-    let words = listen(shared, id, receive, &about, records, &following);
+    let pace = Arc::new(Pace::of(Door::Agent));
+    let words = listen((shared, &pace), id, receive, &about, records, &following);
     tokio::pin!(words);
     loop {
         tokio::select! {
@@ -133,13 +144,10 @@ async fn converse(
             }
             stream = link.accept() => match stream {
                 Ok((send, receive)) => {
-                    let (shared, link) = (shared.clone(), link.clone());
+                    let (shared, link, pace) = (shared.clone(), link.clone(), pace.clone());
                     shared.clone().tasks.spawn(async move {
-                        if let Err(error) = answer(&shared, id, send, receive).await
-                            && error.is_misbehaviour()
-                        {
-                            warn!(machine = %id, %error, "a machine misbehaved");
-                            link.close(Goodbye::Misbehaved);
+                        if let Some(why) = one_stream(&shared, id, &pace, send, receive).await {
+                            link.close(why);
                         }
                     });
                 }
@@ -176,7 +184,7 @@ async fn greet(
 ) -> Result<Option<Sender>, FrameError> {
     if hello.settle().is_err() {
         send.send(&Control::Denied(Denial::Incompatible)).await?;
-        send.delivered().await;
+        send.delivered().await?;
         return Ok(None);
     }
     let (seq, head) = (records.chain_seq, records.chain_head);
@@ -196,6 +204,9 @@ async fn note_journal(shared: &Shared, id: MachineId, about: &About, alarm: Opti
         warn!(machine = %id, alarm, "this machine was restored from a backup, or its records were altered");
     }
     let alarm = alarm.map(|alarm| Text::clipped(&alarm));
+    if let Some(alarm) = &alarm {
+        shared.happened_on(&id, |machine| Happened::Alarm(machine, alarm.clone()));
+    }
     let note = NoteJournal { machine: id, seq: about.journal_seq, head: about.journal_head, alarm };
     if let Err(error) = shared.store.write(note).await {
         warn!(machine = %id, %error, "a journal's head could not be stored");
@@ -234,7 +245,7 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
 
 /// Reads the control stream to its end.
 async fn listen(
-    shared: &Shared,
+    (shared, pace): (&Shared, &Pace),
     id: MachineId,
     mut receive: Receiver,
     about: &About,
@@ -243,6 +254,7 @@ async fn listen(
 ) -> Result<(), FrameError> {
     let mut journal = records.journal_head.map(|head| (records.journal_seq, head));
     while let Some(word) = receive.next::<to_hub::Control>().await? {
+        pace.turn(shared).await;
         match word {
             to_hub::Control::Following(versions) => {
                 debug!(?versions, "a machine follows");
@@ -271,16 +283,38 @@ async fn listen(
     Ok(())
 }
 
-/// One stream that a machine has opened.
+/// One stream that a machine has opened, in its turn; what the link is to be
+/// closed with, if it is.
+async fn one_stream(
+    shared: &Arc<Shared>,
+    id: MachineId,
+    pace: &Pace,
+    mut send: Sender,
+    mut receive: Receiver,
+) -> Option<Goodbye> {
+    pace.turn(shared).await;
+    let answered = answer(shared, id, &mut send, &mut receive).await;
+    pace.answered(send.sent_bytes());
+    let error = answered.err()?;
+    let why = match error.reproach() {
+        None if pace.is_one_too_many() => Goodbye::Misbehaved,
+        None => return None,
+        Some(why) => why,
+    };
+    warn!(machine = %id, %error, "a machine misbehaved");
+    Some(why)
+}
+
 async fn answer(
     shared: &Arc<Shared>,
     id: MachineId,
-    mut send: Sender,
-    mut receive: Receiver,
+    send: &mut Sender,
+    receive: &mut Receiver,
 ) -> Result<(), FrameError> {
-    let ask = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Ask>()).await;
-    match ask.map_err(|_| FrameError::Cut)?? {
-        Ask::Fetch(known) => send_files(shared, &mut send, &known).await?,
+    let ask = receive.first::<Ask>().await?;
+    send.demand_pace();
+    match ask {
+        Ask::Fetch(known) => send_files(shared, send, &known).await?,
         Ask::Settle(settle) => {
             let stored = match carry::store(shared, id, settle, carry::Origin::Claimed).await {
                 Ok((countersignature, _)) => Stored::Countersigned(countersignature),
@@ -295,8 +329,7 @@ async fn answer(
         Ask::Renew(spki) => send.send(&renew(shared, id, &spki).await).await?,
         Ask::Control(..) => return Err(FrameError::Cut),
     }
-    send.delivered().await;
-    Ok(())
+    send.delivered().await
 }
 
 async fn send_files(shared: &Shared, send: &mut Sender, known: &Versions) -> Result<(), FrameError> {

@@ -117,6 +117,12 @@ impl Asking {
         }
     }
 
+    /// Reports that are not indexed yet.
+    pub(crate) fn due_count(&self) -> usize {
+        let due = self.due();
+        due.waiting.len() + due.under_way.len()
+    }
+
     fn some(&self) -> Vec<MachineId> {
         let mut due = self.due();
         let some: HashMap<_, _> = due.waiting.iter().take(AT_ONCE).map(|(machine, at)| (*machine, *at)).collect();

@@ -11,6 +11,7 @@ use fernwart_protocol::diagnosis::Summary;
 use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::link::FrameError;
+use fernwart_protocol::staff::Happened;
 use fernwart_protocol::to_agent::{Deliver, Stored};
 use fernwart_protocol::to_hub::{Delivered, Note, RunState as MachineState, Settle};
 use fernwart_store::SetState;
@@ -53,9 +54,9 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
     match attempt(shared, &linked.link, machine, (order, cancel), run, told).await {
         Ok(carried) => carried,
         Err(error) => {
-            if error.is_misbehaviour() {
+            if let Some(why) = error.reproach() {
                 warn!(%machine, %error, "a machine misbehaved");
-                linked.link.close(fernwart_protocol::code::Goodbye::Misbehaved);
+                linked.link.close(why);
             }
             Carried::Lost
         }
@@ -76,7 +77,10 @@ async fn attempt<F: Future<Output = ()>>(
         Some(cancel) => Deliver::TakenBack(order, cancel),
         None => Deliver::Order(order),
     };
+    send.demand_pace();
     send.send(&first).await?;
+    shared.metrics.order_sent();
+    let begun = tokio::time::Instant::now();
     loop {
         match receive.expect::<Delivered>().await? {
             Delivered::State(state) => told(Heard::State(state)).await,
@@ -87,12 +91,15 @@ async fn attempt<F: Future<Output = ()>>(
                 if let Err(error) = shared.store.write(state).await {
                     warn!(%run, %error, "a refusal could not be stored");
                 }
+                shared.metrics.order_refused(refusal);
+                shared.happened_on(&machine, |machine| Happened::RunRefused(machine, run, refusal));
                 return Ok(Carried::Refused(refusal));
             }
             Delivered::Outcome(settle) => {
                 let origin = Origin::Delivered(sent);
                 let (word, carried) = match store(shared, machine, *settle.clone(), origin).await {
                     Ok((countersignature, key)) => {
+                        shared.metrics.delivered(begun.elapsed());
                         (Stored::Countersigned(countersignature), Carried::Settled(settle, key))
                     }
                     Err(denial) => (Stored::NotNow(denial), Carried::NotStored(denial)),
@@ -168,7 +175,6 @@ pub(crate) async fn store(
         | Outcome::Cancelled
         | Outcome::Interrupted => None,
     };
-    let verdict_came = verdict.is_some();
     let settled = shared
         .store
         .settle(fernwart_store::Settle {
@@ -179,7 +185,7 @@ pub(crate) async fn store(
             receipt: settle.receipt,
             receipt_hash,
             report: settle.body.into_bytes(),
-            verdict,
+            verdict: verdict.clone(),
             journal: (receipt.journal_seq, receipt.journal_head),
             now: shared.now(),
             chain: fernwart_certs::chain::next_head,
@@ -189,8 +195,15 @@ pub(crate) async fn store(
             warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
             shared.denial(&error)
         })??;
-    if verdict_came {
+    if settled.is_new {
+        shared.metrics.outcome_stored(receipt.outcome);
+        shared.happened_on(&machine, |machine| Happened::RunSettled(machine, receipt.run, receipt.outcome));
+    }
+    if let Some(verdict) = verdict {
         shared.asking.told(machine);
+        if settled.is_new && verdict != known.verdict {
+            shared.happened_on(&machine, |machine| Happened::Health(machine, verdict));
+        }
     }
     let said = Countersignature {
         run: receipt.run,

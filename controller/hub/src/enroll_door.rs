@@ -5,6 +5,7 @@
 
 use crate::Shared;
 use crate::agent_door::{catalogue_files, certify, wire_chain};
+use crate::pace::Pace;
 use fernwart_certs::identity::{machine_id, staff_key_id};
 use fernwart_certs::join::{JoinProof, ProofKey, check_claim, check_join, check_join_staff, check_staff_claim};
 use fernwart_certs::peer::Name;
@@ -15,14 +16,17 @@ use fernwart_protocol::document::Versions;
 use fernwart_protocol::enroll::{Claim, Join, JoinStaff, Reply, Request, StaffClaim};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::{COLLECT_WAIT, ENROLL_FRAME_BYTES, FIRST_FRAME_TIMEOUT};
-use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
-use fernwart_protocol::staff::PendingStaff;
-use fernwart_protocol::text::{Blob, List};
+use fernwart_protocol::link::{Door, FrameError, Link, Receiver, Sender};
+use fernwart_protocol::staff::{Happened, PendingStaff};
+use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_store::{JoinMachine, Joined};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::time::Instant;
 use tracing::{info, warn};
+
+/// Who admits where no person need look.
+const BY_INVITATION: &str = "the invitation";
 
 type Chain = List<Blob<4096>, 4>;
 
@@ -32,7 +36,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link) {
         return link.close(Goodbye::Overloaded);
     };
     let Ok(binding) = link.binding() else { return link.close(Goodbye::Misbehaved) };
+    let pace = Pace::of(Door::Enroll);
     loop {
+        pace.turn(shared).await;
         let stream = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
@@ -47,9 +53,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link) {
             answered = answer(shared, &link, &binding, send, receive) => answered,
         };
         if let Err(error) = answered {
-            if error.is_misbehaviour() {
+            if let Some(why) = error.reproach() {
                 info!(address = %link.remote_address(), %error, "a newcomer misbehaved");
-                link.close(Goodbye::Misbehaved);
+                link.close(why);
             }
             return;
         }
@@ -64,9 +70,10 @@ async fn answer(
     mut receive: Receiver,
 ) -> Result<(), FrameError> {
     receive.limit(ENROLL_FRAME_BYTES);
-    let request = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Request>()).await;
     let wants_catalogue;
-    let result = match request.map_err(|_| FrameError::Cut)?? {
+    let request = receive.first::<Request>().await?;
+    send.demand_pace();
+    let result = match request {
         Request::Join(request) => {
             wants_catalogue = true;
             join(shared, link, binding, &request).await
@@ -92,7 +99,9 @@ async fn answer(
         Ok(Some(chain)) => Reply::Certificate(chain),
         Ok(None) => Reply::Pending,
         Err(denial) => {
-            info!(address = %link.remote_address(), code = denial.code(), "a newcomer was denied");
+            if let Some(passed_over) = shared.newcomers_denied.now(shared.now()) {
+                info!(address = %link.remote_address(), code = denial.code(), passed_over, "a newcomer was denied");
+            }
             Reply::Denied(denial)
         }
     };
@@ -103,8 +112,7 @@ async fn answer(
             send.send(&file).await?;
         }
     }
-    send.delivered().await;
-    Ok(())
+    send.delivered().await
 }
 
 /// The invitation's key, if the invitation is known here.
@@ -143,9 +151,13 @@ async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) 
     match joined? {
         Joined::Pending => {
             info!(%machine, "a machine waits to be admitted");
+            shared.happened_on(&machine, Happened::Waits);
             Ok(None)
         }
-        Joined::Admitted => certify(shared, machine, request.tls_key.as_bytes()).await.map(Some),
+        Joined::Admitted => {
+            shared.happened_on(&machine, |machine| Happened::Admitted(machine, Text::clipped(BY_INVITATION)));
+            certify(shared, machine, request.tls_key.as_bytes()).await.map(Some)
+        }
     }
 }
 
@@ -213,7 +225,10 @@ async fn join_staff(shared: &Shared, link: &Link, binding: &[u8; 32], request: &
         tls_spki: request.tls_key.as_bytes().to_vec(),
         from: link.remote_address().ip().to_canonical(),
     };
-    shared.store.write(join).await.map_err(|error| shared.denial(&error))?
+    let (key, name) = (join.staff.key, join.staff.name.clone());
+    shared.store.write(join).await.map_err(|error| shared.denial(&error))??;
+    shared.happened(Happened::StaffWaits(key, name));
+    Ok(())
 }
 
 /// Waits for the key to stand on the published staff list.

@@ -27,6 +27,10 @@ use std::time::SystemTime;
 pub struct Settings {
     /// The UDP address to listen on.
     pub listen: SocketAddr,
+    /// The TCP address of this computer alone at which metrics are told; none if
+    /// they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The hub's folder. Clones hold the same lock.

@@ -16,10 +16,14 @@ mod caller;
 mod carry;
 pub mod catalogue;
 mod enroll_door;
+mod events;
 mod ground;
 pub mod home;
+mod metrics;
+mod pace;
 mod presence;
 pub mod rotation;
+mod scrape;
 mod seldom;
 mod staff_answers;
 mod staff_door;
@@ -43,7 +47,8 @@ use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::limits;
-use fernwart_protocol::link::{Knock, Link, Listener};
+use fernwart_protocol::link::{Knock, Link, LinkError, Listener};
+use fernwart_protocol::staff::Happened;
 use fernwart_store::{Expire, Store, StoreError};
 use presence::Presence;
 use std::collections::{BTreeSet, HashSet};
@@ -88,6 +93,18 @@ pub enum StartError {
     /// Its certificate cannot be issued.
     #[error("issuing the hub's certificate")]
     Issue(#[source] fernwart_certs::issue::IssueError),
+    /// Metrics would be told to others.
+    #[error("metrics are told on this computer only, and {0} is not an address of it alone: take 127.0.0.1 or [::1]")]
+    MetricsOpen(SocketAddr),
+    /// The port of the metrics cannot be had.
+    #[error("listening on TCP {address} for metrics")]
+    ListenMetrics {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The port cannot be had.
     #[error("listening on UDP {address}")]
     Listen {
@@ -126,6 +143,12 @@ struct Shared {
     admitted: tokio::sync::Notify,
     /// Handshakes that failed.
     knocks: seldom::Seldom,
+    /// Newcomers that were denied.
+    newcomers_denied: seldom::Seldom,
+    /// Times the store has failed.
+    store_trouble: seldom::Seldom,
+    metrics: metrics::Metrics,
+    events: events::Events,
     /// Set when no new job is taken in any more.
     draining: CancellationToken,
     /// Orders under way to machines.
@@ -134,9 +157,19 @@ struct Shared {
     tasks: TaskTracker,
 }
 
+/// Ports other than those in `hub.toml`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ports {
+    /// UDP, for all doors.
+    pub listen: Option<SocketAddr>,
+    /// TCP on this computer alone, for metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
 /// A hub that listens.
 pub struct Hub {
     shared: Arc<Shared>,
+    metrics: Option<SocketAddr>,
 }
 
 impl Hub {
@@ -145,17 +178,21 @@ impl Hub {
     /// # Errors
     /// When any of them cannot be had, or the folder holds a key that must not
     /// be there.
-    pub async fn start(home: HubHome, listen: Option<SocketAddr>) -> Result<Self, StartError> {
-        Self::start_on(Ground::default(), home, listen).await
+    pub async fn start(home: HubHome, ports: Ports) -> Result<Self, StartError> {
+        Self::start_on(Ground::default(), home, ports).await
     }
 
     /// The same on another ground than this computer.
     ///
     /// # Errors
     /// As [`Hub::start`].
-    pub async fn start_on(ground: Ground, home: HubHome, listen: Option<SocketAddr>) -> Result<Self, StartError> {
+    pub async fn start_on(ground: Ground, home: HubHome, ports: Ports) -> Result<Self, StartError> {
         let keys = home.open().map_err(StartError::Home)?;
-        let address = listen.unwrap_or(keys.settings.listen);
+        let address = ports.listen.unwrap_or(keys.settings.listen);
+        let metrics = match ports.metrics.or(keys.settings.metrics) {
+            Some(address) => Some(scrape::bind(address).await?),
+            None => None,
+        };
         let store = Store::open_on(ground.disk.clone(), &home.store()).await.map_err(StartError::Store)?;
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
         let catalogue = published.catalogue();
@@ -191,6 +228,10 @@ impl Hub {
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),
             knocks: seldom::Seldom::default(),
+            newcomers_denied: seldom::Seldom::default(),
+            store_trouble: seldom::Seldom::default(),
+            metrics: metrics::Metrics::default(),
+            events: events::Events::default(),
             draining: CancellationToken::new(),
             deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -201,7 +242,12 @@ impl Hub {
         shared.tasks.spawn(asking::keep_up(shared.clone()));
         shared.tasks.spawn(sweep(shared.clone()));
         shared.tasks.spawn(keep_fresh(shared.clone()));
-        Ok(Self { shared })
+        let mut told_at = None;
+        if let Some(listener) = metrics {
+            told_at = listener.local_addr().ok();
+            shared.tasks.spawn(scrape::serve(shared.clone(), listener));
+        }
+        Ok(Self { shared, metrics: told_at })
     }
 
     /// Where it listens.
@@ -210,6 +256,11 @@ impl Hub {
     /// When the socket is gone.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.shared.listener.local_addr()
+    }
+
+    /// Where it tells its metrics, if it does.
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics
     }
 
     /// What it has published, if anything.
@@ -258,7 +309,7 @@ impl Shared {
         let addresses: BTreeSet<SocketAddr> =
             machines.iter().filter_map(|machine| machine.address.as_raw().parse().ok()).collect();
         for (rung, address) in addresses.into_iter().enumerate() {
-            self.listener.ring(address);
+            self.listener.ring(address).await;
             // A few thousand datagrams at once would only be dropped.
             if rung % 256 == 255 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -270,18 +321,33 @@ impl Shared {
     /// for a disk without room, so the disk itself is asked.
     fn denial(&self, error: &StoreError) -> Denial {
         warn!(%error, "the store has failed");
-        let free = rustix::fs::statvfs(self.home.path()).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        if error.is_full() || free.is_ok_and(|free| free < FULL_BYTES) {
-            Denial::StoreFull
-        } else {
-            Denial::StoreFailed
+        self.metrics.store_failed();
+        let denial =
+            if error.is_full() || self.free_bytes() < FULL_BYTES { Denial::StoreFull } else { Denial::StoreFailed };
+        if self.store_trouble.now(self.now()).is_some() {
+            self.happened(Happened::StoreFailed(denial));
         }
+        denial
+    }
+
+    /// Room where the store lies, bytes; plenty where the system does not say.
+    fn free_bytes(&self) -> u64 {
+        let free = rustix::fs::statvfs(self.home.path()).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        free.unwrap_or(u64::MAX)
     }
 
     /// Over how long machines should come back that all lose this hub at once.
     fn return_spread(&self) -> Duration {
         let machines = self.store.known() as u64;
         Duration::from_millis(machines * 1000 / limits::ARRIVALS_PER_SECOND).min(limits::RETURN_SPREAD)
+    }
+
+    /// Tells those who follow what is published now.
+    fn tell_published(&self) {
+        if let Some(catalogue) = self.published.catalogue() {
+            let versions = catalogue.versions;
+            self.happened(Happened::Published { targets: versions.targets, timestamp: versions.timestamp });
+        }
     }
 
     fn locks(&self) -> Vec<Envelope> {
@@ -330,17 +396,27 @@ async fn welcome(shared: Arc<Shared>, knock: Knock) {
     let link = match knock.finish().await {
         Ok(link) => link,
         Err(reason) => {
+            shared.metrics.handshake_failed(&reason);
             if let Some(passed_over) = shared.knocks.now(shared.now()) {
                 info!(%reason, passed_over, "a handshake failed");
             }
             return;
         }
     };
+    let (door, seen) = (link.door(), link.clone());
+    shared.metrics.link_came(door);
+    enter(&shared, link).await;
+    // Whoever was served until the hub stops is parted with at the port.
+    let end = seen.end().unwrap_or(LinkError::ClosedHere(Goodbye::Done));
+    shared.metrics.link_ended(door, &end);
+}
+
+async fn enter(shared: &Arc<Shared>, link: Link) {
     let peer = identify(link.door(), &link.peer_certificates(), &shared.authorities, shared.now());
     match peer {
-        Ok(Peer::Newcomer) => enroll_door::serve(&shared, link).await,
-        Ok(Peer::Machine { id, tls_key, until }) => agent_door::serve(&shared, link, id, tls_key, until).await,
-        Ok(Peer::Staff { key, tls_key, .. }) => staff_door::serve(&shared, link, key, tls_key).await,
+        Ok(Peer::Newcomer) => enroll_door::serve(shared, link).await,
+        Ok(Peer::Machine { id, tls_key, until }) => agent_door::serve(shared, link, id, tls_key, until).await,
+        Ok(Peer::Staff { key, tls_key, .. }) => staff_door::serve(shared, link, key, tls_key).await,
         Err(reason) => turn_away(&link, reason),
     }
 }
@@ -381,6 +457,7 @@ async fn keep_fresh(shared: Arc<Shared>) {
             _ = tick.tick() => match shared.published.freshen_if_due(shared.now()).await {
                 Ok(Some(timestamp)) => {
                     info!(timestamp, "a new timestamp is published");
+                    shared.tell_published();
                     shared.presence.catalogue_changed(timestamp).await;
                 }
                 Ok(None) => {}

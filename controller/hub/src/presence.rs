@@ -6,6 +6,7 @@
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{KeyId, MachineId};
+use fernwart_protocol::limits::STAFF_LINKS;
 use fernwart_protocol::link::{Link, Sender};
 use fernwart_protocol::to_agent::Control;
 use std::collections::BTreeMap;
@@ -64,11 +65,14 @@ impl Presence {
         older.map(|older| older.link).filter(|link| !link.is_closed())
     }
 
-    pub(crate) fn machine_left(&self, id: &MachineId, link: &Link) {
+    /// A link of a machine has ended: whether it was the one that counts.
+    pub(crate) fn machine_left(&self, id: &MachineId, link: &Link) -> bool {
         let mut machines = write(&self.machines);
-        if machines.get(id).is_some_and(|linked| linked.link.serial() == link.serial()) {
+        let counts = machines.get(id).is_some_and(|linked| linked.link.serial() == link.serial());
+        if counts {
             machines.remove(id);
         }
+        counts
     }
 
     pub(crate) fn machine(&self, id: &MachineId) -> Option<Linked> {
@@ -85,10 +89,15 @@ impl Presence {
         }
     }
 
-    pub(crate) fn staff_came(&self, key: KeyId, link: &Link) {
+    /// A technician is there; false if there are too many links of that key.
+    pub(crate) fn staff_came(&self, key: KeyId, link: &Link) -> bool {
         let mut staff = write(&self.staff);
         staff.retain(|(_, link)| !link.is_closed());
-        staff.push((key, link.clone()));
+        let has_room = staff.iter().filter(|(other, _)| *other == key).count() < STAFF_LINKS;
+        if has_room {
+            staff.push((key, link.clone()));
+        }
+        has_room
     }
 
     /// Cuts all links of a staff key.

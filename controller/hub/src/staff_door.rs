@@ -2,12 +2,12 @@
 
 use crate::agent_door::our_hello;
 use crate::caller::Caller;
+use crate::pace::Pace;
 use crate::staff_jobs::WhenAway;
-use crate::{Shared, staff_answers, staff_jobs};
+use crate::{Shared, events, staff_answers, staff_jobs};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, KeyId};
-use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
-use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
+use fernwart_protocol::link::{Door, FrameError, Link, Receiver, Sender};
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::version::Hello;
 use std::sync::Arc;
@@ -19,8 +19,12 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
         info!(%key, code = denial.code(), "a technician is not let in");
         return link.close(Goodbye::Revoked);
     }
+    if !shared.presence.staff_came(key, &link) {
+        info!(%key, address = %link.remote_address(), "a technician has too many links");
+        return link.close(Goodbye::Overloaded);
+    }
     link.widen_for_staff();
-    shared.presence.staff_came(key, &link);
+    let pace = Arc::new(Pace::of(Door::Staff));
     debug!(%key, address = %link.remote_address(), "a technician is linked");
     loop {
         let stream = tokio::select! {
@@ -29,14 +33,17 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
             stream = link.accept() => stream,
         };
         let Ok((send, receive)) = stream else { return };
-        let (shared, link) = (shared.clone(), link.clone());
+        let (shared, link, pace) = (shared.clone(), link.clone(), pace.clone());
         shared.clone().tasks.spawn(async move {
-            if let Err(error) = request(&shared, &link, key, tls_key, send, receive).await
-                && error.is_misbehaviour()
-            {
-                warn!(%key, %error, "a technician's program misbehaved");
-                link.close(Goodbye::Misbehaved);
-            }
+            pace.turn(&shared).await;
+            let Err(error) = request(&shared, &link, key, tls_key, send, receive).await else { return };
+            let why = match error.reproach() {
+                // Leaving a stream is allowed; doing nothing else is not.
+                None if !pace.is_one_too_many() => return,
+                why => why.unwrap_or(Goodbye::Misbehaved),
+            };
+            warn!(%key, %error, "a technician's program misbehaved");
+            link.close(why);
         });
     }
 }
@@ -49,17 +56,15 @@ async fn request(
     mut send: Sender,
     mut receive: Receiver,
 ) -> Result<(), FrameError> {
-    let hello = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Hello>()).await;
-    let hello = hello.map_err(|_| FrameError::Cut)??;
+    let hello = receive.first::<Hello>().await?;
     send.send(&our_hello(shared)).await?;
     if hello.settle().is_err() {
         return last_word(&mut send, Err(Denial::Incompatible)).await;
     }
-    let asked = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Request>()).await;
-    let asked = match asked.map_err(|_| FrameError::Cut)? {
+    let asked = match receive.first::<Request>().await {
         Ok(asked) => asked,
         // A newer program may ask what this hub does not know.
-        Err(error) if error.is_misbehaviour() && hello.current > fernwart_protocol::version::CURRENT => {
+        Err(FrameError::Length { .. } | FrameError::Body(_)) if hello.current > fernwart_protocol::version::CURRENT => {
             return last_word(&mut send, Err(Denial::Incompatible)).await;
         }
         Err(error) => return Err(error),
@@ -76,6 +81,7 @@ async fn request(
             staff_jobs::submit(shared, &caller, (head, WhenAway::Held), &mut send, &mut receive).await?
         }
         Request::Watch(job) => staff_jobs::watch(shared, &caller, job, &mut send).await?,
+        Request::Events(until) => events::follow(shared, (&caller, link), until, &mut send).await?,
         other => {
             // The key that TLS has seen, whatever anybody says.
             let spki =
@@ -83,6 +89,9 @@ async fn request(
             staff_answers::answer(shared, &caller, &spki, &hello, other, &mut send).await?
         }
     };
+    if let Err(denial) = result {
+        shared.metrics.denied(denial);
+    }
     last_word(&mut send, result).await
 }
 
@@ -92,6 +101,5 @@ async fn last_word(send: &mut Sender, result: Result<(), Denial>) -> Result<(), 
         Err(denial) => Reply::Denied(denial),
     };
     send.send(&reply).await?;
-    send.delivered().await;
-    Ok(())
+    send.delivered().await
 }

@@ -15,10 +15,10 @@ use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
 use fernwart_protocol::id::{JobId, MachineId, RunId};
-use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, JOB_MACHINES};
+use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::link::{FrameError, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
-use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
+use fernwart_protocol::staff::{Happened, JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
 use fernwart_store::{NewJob, NewRun, Offer, SetState, Undelivered};
@@ -94,8 +94,7 @@ pub(crate) async fn submit(
     }
     let mut envelopes = Vec::new();
     while envelopes.len() < head.orders as usize {
-        let orders = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Orders>()).await;
-        envelopes.extend(orders.map_err(|_| FrameError::Cut)??.0);
+        envelopes.extend(receive.first::<Orders>().await?.0);
     }
     if envelopes.len() != head.orders as usize {
         return Ok(Err(Denial::NotUnderstood));
@@ -129,10 +128,10 @@ pub(crate) async fn submit(
         .collect();
     let away = runs.iter().filter(|run| run.state == RunState::Away).count();
     let job = NewJob {
-        action: head.action,
+        action: head.action.clone(),
         key: caller.entry.key,
         staff: caller.entry.name.clone(),
-        reason: head.reason,
+        reason: head.reason.clone(),
         at: shared.now(),
         runs,
     };
@@ -148,6 +147,9 @@ pub(crate) async fn submit(
     let acts = parcels.iter().filter(|parcel| is_script(&parcel.order));
     shared.owed().extend(acts.map(|parcel| parcel.order.machine));
     info!(job = %id, by = %caller.entry.name, machines = parcels.len(), away, "a job begins");
+    let machines = u32::try_from(parcels.len()).unwrap_or(u32::MAX);
+    let (action, by, reason) = (head.action, caller.entry.name.clone(), head.reason);
+    shared.happened_to(caller.entry.key, Happened::JobBegan { job: id, action, by, reason, machines });
     send.send(&Reply::Job(id)).await?;
 
     let places = Arc::new(Semaphore::new(parallel));

@@ -102,6 +102,12 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-HUB-24", "the address cannot be listened on", "choose another with --listen"),
     ("FW-HUB-25", "the hub's store or catalogue cannot be used", "is there room on the disk (df -h)?"),
     (
+        "FW-HUB-29",
+        "metrics are told without a password, so only on the hub's own computer",
+        "take 127.0.0.1 or [::1], and have a collector on this computer ask for them",
+    ),
+    ("FW-HUB-30", "the address for metrics cannot be listened on", "choose another with --metrics"),
+    (
         "FW-HUB-26",
         "the approved hub.json names none of the keys in the hub's folder: it came from another backup, or was changed by hand",
         "restore the hub's keys, or have others approved: fernwart catalogue show --to DIR, then propose",

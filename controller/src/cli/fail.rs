@@ -81,6 +81,11 @@ impl Failure {
         self
     }
 
+    /// Whether it may work in a moment: the hub is away, or about to be.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.exit == Exit::NoAnswer || self.code == Denial::ShuttingDown.code()
+    }
+
     /// Writes it to standard error.
     pub fn print(&self) {
         eprintln!("error: {}     [{}]", self.what, self.code);
@@ -211,6 +216,12 @@ impl From<StartError> for Failure {
             }
             StartError::Listen { .. } => {
                 Self::new(Exit::Failed, "FW-HUB-24", text).now("choose another address with --listen")
+            }
+            StartError::MetricsOpen(_) => {
+                Self::new(Exit::Usage, "FW-HUB-29", text).now("have a collector on this computer ask for them")
+            }
+            StartError::ListenMetrics { .. } => {
+                Self::new(Exit::Failed, "FW-HUB-30", text).now("choose another address with --metrics")
             }
             _ => Self::new(Exit::Failed, "FW-HUB-25", text).now("is there room on the disk (df -h)?"),
         }

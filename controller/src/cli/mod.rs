@@ -5,6 +5,7 @@ mod approve;
 mod codes;
 mod diagnose;
 mod doctor;
+mod events;
 mod facts;
 mod fail;
 mod jobs;
@@ -109,6 +110,7 @@ pub(crate) enum Command {
     Script(script::Script),
     /// Jobs
     Job(jobs::Job),
+    Events(events::Events),
     /// Approvers
     Approver(approve::Approver),
     /// What is approved: propose, sign, publish
@@ -308,6 +310,7 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Run(command) => run::run(&command, &place),
         Command::Script(command) => script::run(&command, &place),
         Command::Job(command) => jobs::job(&command, &place),
+        Command::Events(command) => events::run(&command, &place),
         Command::Approver(command) => approve::approver(&command, &place),
         Command::Catalogue(command) => approve::catalogue(&command, &place),
         Command::Staff(command) => staff::staff(&command, &place),

@@ -2,7 +2,7 @@
 
 use crate::cli::{Exit, Failure, Place};
 use clap::Args;
-use fernwart_hub::{Hub, HubHome};
+use fernwart_hub::{Hub, HubHome, Ports};
 use std::net::SocketAddr;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -13,6 +13,9 @@ pub struct Serve {
     /// The UDP address to listen on, instead of the one in hub.toml
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// Tell metrics at this TCP address of this computer, as 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<SocketAddr>,
     /// Say more
     #[arg(short, long)]
     verbose: bool,
@@ -29,10 +32,13 @@ pub fn run(command: &Serve, place: &Place) -> Result<Exit, Failure> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let hub = Hub::start(HubHome::at(&place.hub()), command.listen).await?;
+        let hub = Hub::start(HubHome::at(&place.hub()), Ports { listen: command.listen, metrics: command.metrics }).await?;
         let catalogue = hub.catalogue();
         let shop = catalogue.as_ref().map(|catalogue| catalogue.shop.name.to_string());
         info!(address = %hub.address()?, shop = shop.as_deref().unwrap_or("(nothing published yet)"), "hub is listening");
+        if let Some(address) = hub.metrics() {
+            info!(page = %format_args!("http://{address}/metrics"), "metrics are told");
+        }
         let failed = tokio::select! {
             _ = terminate.recv() => false,
             _ = interrupt.recv() => false,

@@ -50,6 +50,8 @@ pub struct Settled {
     pub head: Digest,
     /// When it was stored first.
     pub at: UnixMs,
+    /// Whether that is now.
+    pub is_new: bool,
 }
 
 /// What comes back for each: where it stands, or why it may not.
@@ -109,10 +111,11 @@ pub(crate) async fn apply(
         if let Some(new) = &settle.verdict {
             *verdict = Some((new.clone(), settle.run));
         }
-        let settled = Settled { seq: records.chain_seq, head: records.chain_head, at: settle.now };
+        let settled = Settled { seq: records.chain_seq, head: records.chain_head, at: settle.now, is_new: true };
         let job = run.map_or(0, |run| run.job);
         let machine = settle.machine.to_string();
-        known.insert(settle.run, Known { job, machine, settled: Some((receipt.clone(), settled)) });
+        let stored = Settled { is_new: false, ..settled };
+        known.insert(settle.run, Known { job, machine, settled: Some((receipt.clone(), stored)) });
         fresh.push(Fresh { settle, job, receipt, settled });
         replies.push(Ok(settled));
     }
@@ -141,7 +144,7 @@ async fn known(settles: &[&Settle], to: &mut AnyConnection) -> Result<HashMap<Ru
                 Some(receipt) => {
                     let head = row.try_get::<String, _>("chain_head")?.parse().map_err(|_| damaged("chain_head"))?;
                     let seq = rows::unsigned(row.try_get("chain_seq")?);
-                    Some((receipt, Settled { seq, head, at: row.try_get("settled_at")? }))
+                    Some((receipt, Settled { seq, head, at: row.try_get("settled_at")?, is_new: false }))
                 }
                 None => None,
             };

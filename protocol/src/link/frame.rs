@@ -2,11 +2,13 @@
 //!
 //! The length is checked before a byte is allocated. Length 0 is no frame.
 
+use crate::code::Goodbye;
 use crate::codec::{self, CodecError};
-use crate::limits::FRAME_BYTES;
+use crate::limits::{FIRST_FRAME_TIMEOUT, FRAME_BYTES, LINK_WINDOW_BYTES, SLOWEST_BYTES_PER_SECOND};
 use quinn::{ReadExactError, RecvStream, SendStream, VarInt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
 
 /// A frame could not be sent or read.
 #[derive(Debug, thiserror::Error)]
@@ -22,19 +24,29 @@ pub enum FrameError {
         /// The bound here.
         max: usize,
     },
+    /// The peer sends or reads slower than is waited for.
+    #[error("a peer that is slower than is waited for")]
+    TooSlow,
     /// The body is no message of the type.
     #[error("a frame that is no such message")]
     Body(#[source] CodecError),
 }
 
 impl FrameError {
-    /// Whether the peer broke the rules, rather than the network.
-    pub fn is_misbehaviour(&self) -> bool {
+    /// What the link is closed with where the peer, rather than the network, is
+    /// at fault.
+    pub fn reproach(&self) -> Option<Goodbye> {
         match self {
-            Self::Cut => false,
-            Self::Length { .. } | Self::Body(_) => true,
+            Self::Cut => None,
+            Self::TooSlow => Some(Goodbye::TooSlow),
+            Self::Length { .. } | Self::Body(_) => Some(Goodbye::Misbehaved),
         }
     }
+}
+
+/// How long a frame of this length is waited for.
+fn patience(bytes: usize) -> Duration {
+    FIRST_FRAME_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND)
 }
 
 /// The sending half of a stream. Dropping it without [`Sender::finish`]
@@ -43,17 +55,32 @@ impl FrameError {
 pub struct Sender {
     stream: SendStream,
     finished: bool,
+    sent: usize,
+    /// Whether a slow reader is not waited for.
+    paced: bool,
 }
 
 impl Sender {
     pub(super) fn new(stream: SendStream) -> Self {
-        Self { stream, finished: false }
+        Self { stream, finished: false, sent: 0, paced: false }
+    }
+
+    /// What was sent so far, bytes.
+    pub fn sent_bytes(&self) -> usize {
+        self.sent
+    }
+
+    /// From here on waits for no peer that reads slower than
+    /// [`SLOWEST_BYTES_PER_SECOND`].
+    pub fn demand_pace(&mut self) {
+        self.paced = true;
     }
 
     /// Sends one message. Not cancel safe: a cancelled send cuts a frame.
     ///
     /// # Errors
-    /// When the message is too large or the stream is gone.
+    /// When the message is too large, the stream is gone or, on demand, the peer
+    /// too slow.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), FrameError> {
         let body = codec::encode(message).map_err(FrameError::Body)?;
         self.send_body(&body).await
@@ -71,7 +98,14 @@ impl Sender {
         let mut frame = Vec::with_capacity(4 + body.len());
         frame.extend_from_slice(&length.to_be_bytes());
         frame.extend_from_slice(body);
-        self.stream.write_all(&frame).await.map_err(|_| FrameError::Cut)
+        let written = self.stream.write_all(&frame);
+        let written = match self.paced {
+            true => tokio::time::timeout(patience(body.len()), written).await.map_err(|_| FrameError::TooSlow)?,
+            false => written.await,
+        };
+        written.map_err(|_| FrameError::Cut)?;
+        self.sent += frame.len();
+        Ok(())
     }
 
     /// Says that nothing more comes.
@@ -82,9 +116,20 @@ impl Sender {
     }
 
     /// Waits until the peer has all of it, or the stream or link is gone.
-    pub async fn delivered(&mut self) {
+    ///
+    /// # Errors
+    /// [`FrameError::TooSlow`] on demand.
+    pub async fn delivered(&mut self) -> Result<(), FrameError> {
         self.finish();
-        let _ = self.stream.stopped().await;
+        let stopped = self.stream.stopped();
+        if self.paced {
+            // What waits is at most what the link may have under way.
+            let most = patience(LINK_WINDOW_BYTES as usize);
+            let _ = tokio::time::timeout(most, stopped).await.map_err(|_| FrameError::TooSlow)?;
+        } else {
+            let _ = stopped.await;
+        }
+        Ok(())
     }
 }
 
@@ -133,7 +178,27 @@ impl Receiver {
         self.next().await?.ok_or(FrameError::Cut)
     }
 
+    /// The first message of a stream, which must begin within
+    /// [`FIRST_FRAME_TIMEOUT`] and come no slower than
+    /// [`SLOWEST_BYTES_PER_SECOND`].
+    ///
+    /// # Errors
+    /// As [`Receiver::expect`], and [`FrameError::TooSlow`].
+    pub async fn first<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
+        let length = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.next_length()).await;
+        let bytes = length.map_err(|_| FrameError::TooSlow)??.ok_or(FrameError::Cut)?;
+        let body = tokio::time::timeout(patience(bytes), self.body(bytes)).await;
+        codec::decode(&body.map_err(|_| FrameError::TooSlow)??).map_err(FrameError::Body)
+    }
+
     async fn next_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
+        match self.next_length().await? {
+            Some(bytes) => self.body(bytes).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn next_length(&mut self) -> Result<Option<usize>, FrameError> {
         let mut length = [0u8; 4];
         match self.stream.read_exact(&mut length).await {
             Ok(()) => {}
@@ -144,8 +209,12 @@ impl Receiver {
         if bytes == 0 || bytes > self.max {
             return Err(FrameError::Length { bytes, max: self.max });
         }
+        Ok(Some(bytes))
+    }
+
+    async fn body(&mut self, bytes: usize) -> Result<Vec<u8>, FrameError> {
         let mut body = vec![0u8; bytes];
         self.stream.read_exact(&mut body).await.map_err(|_| FrameError::Cut)?;
-        Ok(Some(body))
+        Ok(body)
     }
 }

@@ -9,9 +9,11 @@ use crate::limits;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::udp::Transmit;
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, VarInt};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Secrets that let a restarted hub recognise, and reset, links of its former
@@ -30,6 +32,17 @@ pub struct Listener {
     endpoint: Endpoint,
     socket: Arc<dyn AsyncUdpSocket>,
     handshakes: Arc<Semaphore>,
+    sent_back: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// Who came no further than the first word, since the port was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turned {
+    /// First had to show that their address is theirs.
+    pub sent_back: u64,
+    /// Came when there was no more room.
+    pub refused: u64,
 }
 
 impl Listener {
@@ -68,7 +81,13 @@ impl Listener {
         let socket = datagrams.bind(address, Carries::Many)?;
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(config), socket.clone(), runtime)?;
-        Ok(Self { endpoint, socket, handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)) })
+        Ok(Self {
+            endpoint,
+            socket,
+            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
+            sent_back: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        })
     }
 
     /// Where it listens.
@@ -91,6 +110,7 @@ impl Listener {
                 && incoming.may_retry()
                 && !incoming.remote_address_validated()
             {
+                self.sent_back.fetch_add(1, Ordering::Relaxed);
                 let _ = incoming.retry();
                 continue;
             }
@@ -100,16 +120,31 @@ impl Listener {
                     Ok(connecting) => return Some(Knock { connecting, _permit: permit }),
                     Err(_) => continue,
                 },
-                _ => incoming.refuse(),
+                _ => {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    incoming.refuse();
+                }
             }
         }
     }
 
-    /// Rings at an address where a peer was linked before a restart.
-    pub fn ring(&self, address: SocketAddr) {
-        // A peer that cannot be rung notices by itself, later.
+    /// Who was turned back at the first word.
+    pub fn turned(&self) -> Turned {
+        Turned { sent_back: self.sent_back.load(Ordering::Relaxed), refused: self.refused.load(Ordering::Relaxed) }
+    }
+
+    /// Rings at an address where a peer was linked before a restart; one that
+    /// cannot be rung notices by itself, later. Cancel safe.
+    pub async fn ring(&self, address: SocketAddr) {
         let ring = Transmit { destination: address, ecn: None, contents: RING, segment_size: None, src_ip: None };
-        let _ = self.socket.try_send(&ring);
+        let mut socket = self.socket.clone().create_io_poller();
+        // A socket that was just made does not know yet that it can be written to.
+        while poll_fn(|context| socket.as_mut().poll_writable(context)).await.is_ok() {
+            match self.socket.try_send(&ring) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
     }
 
     /// Links open now, of all doors, with those still shaking hands.

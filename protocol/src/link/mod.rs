@@ -16,13 +16,14 @@ pub use datagrams::{Carries, Datagrams};
 pub use dial::{DialError, Dialer};
 pub use doorbell::Doorbell;
 pub use frame::{FrameError, Receiver, Sender};
-pub use listen::{Knock, Listener, RestartKeys};
+pub use listen::{Knock, Listener, RestartKeys, Turned};
 
 use crate::code::Goodbye;
 use crate::limits;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The name under which every hub presents itself.
@@ -69,9 +70,9 @@ pub enum LinkError {
     /// The peer closed it and said why.
     #[error("the peer closed the link: {0:?}")]
     Closed(Goodbye),
-    /// We closed it.
-    #[error("the link was closed on this side")]
-    ClosedHere,
+    /// We closed it, and said why.
+    #[error("the link was closed on this side: {0:?}")]
+    ClosedHere(Goodbye),
     /// The peer fell silent.
     #[error("the peer has fallen silent")]
     Silent,
@@ -111,13 +112,27 @@ impl From<quinn::ConnectionError> for LinkError {
             },
             E::TimedOut => Self::Silent,
             E::Reset => Self::Forgotten,
-            E::LocallyClosed => Self::ClosedHere,
+            // As a link says it that knows no better; see [`Link::end`].
+            E::LocallyClosed => Self::ClosedHere(Goodbye::Done),
             E::VersionMismatch | E::CidsExhausted => Self::Transport,
         }
     }
 }
 
 impl LinkError {
+    /// A few words, for counting; no two links make a new one.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Closed(why) | Self::ClosedHere(why) => why.as_str(),
+            Self::Silent => "silent",
+            Self::Forgotten => "forgotten",
+            Self::Handshake(_) | Self::HandshakeHere(_) => "tls_refused",
+            Self::Transport => "transport",
+            Self::TooSlow => "too_slow",
+            Self::NoDoor => "no_door",
+        }
+    }
+
     /// RFC 9000, 20.1: codes 0x100 to 0x1ff carry a TLS alert; 0x2 refuses.
     fn from_transport(code: u64) -> Self {
         match code {
@@ -133,6 +148,8 @@ impl LinkError {
 pub struct Link {
     connection: quinn::Connection,
     door: Door,
+    /// What this side has closed it with; quinn does not remember.
+    said: Arc<OnceLock<Goodbye>>,
 }
 
 impl Link {
@@ -141,7 +158,7 @@ impl Link {
             connection.handshake_data().and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
         let alpn = data.and_then(|data| data.protocol);
         match alpn.as_deref().and_then(Door::from_alpn) {
-            Some(door) => Ok(Self { connection, door }),
+            Some(door) => Ok(Self { connection, door, said: Arc::default() }),
             None => {
                 connection.close(VarInt::from_u32(Goodbye::NotAdmitted.number()), b"");
                 Err(LinkError::NoDoor)
@@ -196,6 +213,9 @@ impl Link {
 
     /// Closes the link and says why.
     pub fn close(&self, why: Goodbye) {
+        if !self.is_closed() {
+            let _ = self.said.set(why);
+        }
         self.connection.close(VarInt::from_u32(why.number()), b"");
     }
 
@@ -226,7 +246,20 @@ impl Link {
 
     /// Waits for the link's end. Cancel safe.
     pub async fn closed(&self) -> LinkError {
-        self.connection.closed().await.into()
+        let end = self.connection.closed().await;
+        self.ended_by(end)
+    }
+
+    /// How the link has ended, if it has.
+    pub fn end(&self) -> Option<LinkError> {
+        self.connection.close_reason().map(|end| self.ended_by(end))
+    }
+
+    fn ended_by(&self, end: quinn::ConnectionError) -> LinkError {
+        match (LinkError::from(end), self.said.get()) {
+            (LinkError::ClosedHere(_), Some(said)) => LinkError::ClosedHere(*said),
+            (end, _) => end,
+        }
     }
 
     /// Whether the link has ended.

@@ -199,7 +199,7 @@ impl EvilHub {
                 return;
             }
         }
-        send.delivered().await;
+        let _ = send.delivered().await;
     }
 
     /// A catalogue with an invented technician: all that the thief can sign is
@@ -382,7 +382,7 @@ fn an_agent_refuses_a_certificate_that_names_another_machine() {
         let chain = super::stolen_ca(&world).issue_member(other, spki.as_bytes(), SystemTime::now()).expect("issued");
         let chain: Vec<_> = chain.iter().map(|der| Blob::try_from(der.to_vec()).expect("short")).collect();
         send.send(&Renewed::Certificate(List::try_from(chain).expect("two"))).await.expect("sent");
-        send.delivered().await;
+        let _ = send.delivered().await;
         drop((send, receive));
         fernwart_tests::wait_until("it is refused", || machine.agent.log().contains("not for this machine and key"));
         assert_eq!(std::fs::read(&path).expect("read"), before, "key and certificate are as before");

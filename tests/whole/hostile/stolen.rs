@@ -569,7 +569,7 @@ async fn deny_renewal(hub: &EvilHub) {
         }
     };
     send.send(&Renewed::Denied(Denial::KeysRefused)).await.expect("sent");
-    send.delivered().await;
+    let _ = send.delivered().await;
 }
 
 /// The approved targets with one more script, signed with all that the hub has.
@@ -626,7 +626,7 @@ fn swapped_files(world: &mut World, machine: &Machine, effects: &Path) {
                     None => Fetched::Denied(Denial::NoSuchBlob),
                 };
                 send.send(&answer).await.expect("sent");
-                send.delivered().await;
+                let _ = send.delivered().await;
                 std::future::pending::<()>().await;
             };
             tokio::select! {

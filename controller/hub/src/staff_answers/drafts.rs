@@ -57,6 +57,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
         warn!(draft = %id, %error, "a published draft could not be let go");
     }
     info!(timestamp, "a new catalogue is published");
+    shared.tell_published();
     let Some(catalogue) = shared.published.catalogue() else { return Err(Denial::NoCatalogue) };
     drop_overtaken(shared, catalogue.versions.targets).await;
     shared.presence.cut_staff(|key| catalogue.staff.find(key).is_none());

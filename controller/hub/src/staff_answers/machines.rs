@@ -10,7 +10,7 @@ use fernwart_protocol::enroll::Newcomer;
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
-use fernwart_protocol::staff::{MachineRow, PendingMachine, PendingStaff, Presence, Reply, Verdict};
+use fernwart_protocol::staff::{Happened, MachineRow, PendingMachine, PendingStaff, Presence, Reply, Verdict};
 use fernwart_protocol::text::{List, Text};
 use fernwart_protocol::to_agent::Deliver;
 use fernwart_store::Admit;
@@ -40,6 +40,7 @@ pub(super) async fn admit(
     let name = shared.store.write(Admit { machine, name }).await.map_err(|error| shared.denial(&error))??;
     shared.admitted.notify_waiters();
     info!(%machine, %name, by = %caller.entry.name, "a machine is admitted");
+    shared.happened_on(&machine, |machine| Happened::Admitted(machine, caller.entry.name.clone()));
     Ok(name)
 }
 

@@ -15,7 +15,7 @@ use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Cancel, Versions};
 use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
-use fernwart_protocol::staff::{Health, Reply, Request, TokenKind};
+use fernwart_protocol::staff::{Happened, Health, Reply, Request, TokenKind};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::version::{Hello, tag};
@@ -136,7 +136,7 @@ pub(crate) async fn answer(
                 Err(denial) => Err(denial),
             }
         }
-        Request::Submit(_) | Request::Queue(_) | Request::Watch(_) => Err(Denial::NotUnderstood),
+        Request::Submit(_) | Request::Queue(_) | Request::Watch(_) | Request::Events(_) => Err(Denial::NotUnderstood),
         change => apply(shared, caller, change).await,
     })
 }
@@ -164,6 +164,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             let write = SetStanding { machine, from: Standing::Pending, to: Standing::Rejected };
             shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
             shared.admitted.notify_waiters();
+            shared.happened_on(&machine, |machine| Happened::Rejected(machine, caller.entry.name.clone()));
             Ok(())
         }
         Request::Retire(machine) => {
@@ -173,6 +174,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
             shared.presence.part_with(&machine, Goodbye::Revoked);
             info!(%machine, by = %caller.entry.name, "a machine is retired");
+            shared.happened_on(&machine, |machine| Happened::Retired(machine, caller.entry.name.clone()));
             Ok(())
         }
         Request::Rename(machine, name) => {
@@ -185,6 +187,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             let known = reachable(shared, caller, machine)?;
             shared.store.write(Acknowledge(machine)).await.map_err(|error| shared.denial(&error))?;
             info!(%machine, by = %caller.entry.name, alarm = %known.alarm, "an alarm is acknowledged");
+            shared.happened_on(&machine, |machine| Happened::Acknowledged(machine, caller.entry.name.clone()));
             Ok(())
         }
         Request::Label(machine, labels) => {
@@ -241,6 +244,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             shared.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key);
             shared.presence.cut_staff(|known| *known == key);
             info!(%key, by = %caller.entry.name, "a staff key is suspended");
+            shared.happened(Happened::Suspended(key, caller.entry.name.clone()));
             Ok(())
         }
         Request::Lock(envelope) => {
@@ -253,6 +257,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
                 .await
                 .map_err(|error| shared.denial(&error))?;
             shared.keep_lock(&envelope);
+            shared.happened(Happened::Locked);
             shared.presence.lock(&envelope).await;
             Ok(())
         }
@@ -269,6 +274,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::SealedTo(_)
         | Request::History
         | Request::Watch(_)
+        | Request::Events(_)
         | Request::Jobs
         | Request::Job(_)
         | Request::Facts(_)
@@ -284,9 +290,6 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
 
 async fn health(shared: &Shared) -> Health {
     let machines = shared.store.machines(Standing::Admitted).len();
-    let free = rustix::fs::statvfs(shared.home.path()).map(|stat| stat.f_bavail * stat.f_frsize).unwrap_or_default();
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let expiries = shared.published.catalogue().map(|catalogue| catalogue.expiries);
     Health {
@@ -294,8 +297,8 @@ async fn health(shared: &Shared) -> Health {
         now: shared.now(),
         online: count(shared.presence.machines_online()),
         machines: count(machines),
-        free_bytes: free,
-        rss_bytes: pages.saturating_mul(rustix::param::page_size() as u64),
+        free_bytes: shared.free_bytes(),
+        rss_bytes: crate::metrics::resident_bytes(),
         timestamp_until: expiries.map_or(0, |expiries| expiries.timestamp.min(expiries.snapshot)),
     }
 }

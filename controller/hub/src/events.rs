@@ -1,0 +1,178 @@
+//! What has happened of late, for those who want to follow it.
+//!
+//! In memory alone: the truth is in the store. Who comes late hears what is
+//! remembered; who reads slowly is told how much they missed.
+
+use crate::Shared;
+use crate::caller::Caller;
+use fernwart_certs::catalogue::Customers;
+use fernwart_fleet::Machine;
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::{CustomerId, KeyId, MachineId};
+use fernwart_protocol::limits::EVENTS_KEPT;
+use fernwart_protocol::link::{FrameError, Link, Sender};
+use fernwart_protocol::staff::{Event, Happened, Named, Reply, Until};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+/// Who may hear of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Those who reach this customer.
+    Customer(CustomerId),
+    /// The one with this key, and those who reach all customers.
+    Giver(KeyId),
+    /// All.
+    Everybody,
+}
+
+impl Whose {
+    fn includes(self, caller: &Caller) -> bool {
+        match self {
+            Self::Customer(customer) => caller.entry.customers.include(&customer),
+            Self::Giver(key) => key == caller.entry.key || caller.entry.customers == Customers::All,
+            Self::Everybody => true,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Told {
+    event: Event,
+    whose: Whose,
+}
+
+/// The events that are remembered, and those who listen.
+#[derive(Debug)]
+pub(crate) struct Events {
+    kept: Mutex<VecDeque<Arc<Told>>>,
+    listeners: broadcast::Sender<Arc<Told>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), listeners: broadcast::Sender::new(EVENTS_KEPT) }
+    }
+}
+
+impl Events {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Arc<Told>>> {
+        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn tell(&self, at: UnixMs, whose: Whose, what: Happened) {
+        let mut kept = self.kept();
+        let seq = kept.back().map_or(1, |newest| newest.event.seq + 1);
+        let told = Arc::new(Told { event: Event { seq, at, what }, whose });
+        if kept.len() == EVENTS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(told.clone());
+        // Under the lock, so that all hear them in their order; nobody may listen.
+        let _ = self.listeners.send(told);
+    }
+
+    /// What is remembered, and what comes after it, without a gap.
+    fn listen(&self) -> (Vec<Arc<Told>>, broadcast::Receiver<Arc<Told>>) {
+        let kept = self.kept();
+        (kept.iter().cloned().collect(), self.listeners.subscribe())
+    }
+}
+
+impl Shared {
+    /// Something has happened that all may hear of.
+    pub(crate) fn happened(&self, what: Happened) {
+        self.events.tell(self.now(), Whose::Everybody, what);
+    }
+
+    /// Something that is a technician's own.
+    pub(crate) fn happened_to(&self, giver: KeyId, what: Happened) {
+        self.events.tell(self.now(), Whose::Giver(giver), what);
+    }
+
+    /// Something that is about one machine, if it is known.
+    pub(crate) fn happened_on(&self, machine: &MachineId, what: impl FnOnce(Named) -> Happened) {
+        if let Some(machine) = self.store.machine(machine) {
+            self.events.tell(self.now(), Whose::Customer(machine.customer), what(named(&machine)));
+        }
+    }
+}
+
+fn named(machine: &Machine) -> Named {
+    Named { id: machine.id, name: machine.name.clone(), customer: machine.customer_name.clone() }
+}
+
+/// Tells a technician what is remembered and, if they stay, what comes.
+pub(crate) async fn follow(
+    shared: &Shared,
+    (caller, link): (&Caller, &Link),
+    until: Until,
+    send: &mut Sender,
+) -> Result<Result<(), Denial>, FrameError> {
+    let (kept, mut news) = shared.events.listen();
+    for told in kept.iter().filter(|told| told.whose.includes(caller)) {
+        send.send(&Reply::Event(told.event.clone())).await?;
+    }
+    let mut heard = kept.last().map_or(0, |told| told.event.seq);
+    drop(kept);
+    if until == Until::Now {
+        return Ok(Ok(()));
+    }
+    loop {
+        let told = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
+            _ = link.closed() => return Err(FrameError::Cut),
+            told = news.recv() => told,
+        };
+        let event = match told {
+            Ok(told) => {
+                heard = told.event.seq;
+                if !told.whose.includes(caller) {
+                    continue;
+                }
+                told.event.clone()
+            }
+            Err(RecvError::Lagged(missed)) => {
+                heard += missed;
+                Event { seq: heard, at: shared.now(), what: Happened::Missed(missed) }
+            }
+            Err(RecvError::Closed) => return Ok(Err(Denial::ShuttingDown)),
+        };
+        send.send(&Reply::Event(event)).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tell(events: &Events, count: u64) {
+        (0..count).for_each(|targets| {
+            events.tell(7, Whose::Everybody, Happened::Published { targets, timestamp: 0 });
+        });
+    }
+
+    #[tokio::test]
+    async fn only_the_newest_are_remembered_and_none_is_told_twice_or_left_out() {
+        let events = Events::default();
+        tell(&events, EVENTS_KEPT as u64 + 5);
+        let (kept, mut news) = events.listen();
+        tell(&events, 1);
+        assert_eq!((kept.len(), kept[0].event.seq), (EVENTS_KEPT, 6));
+        let next = news.recv().await.expect("told");
+        assert_eq!(next.event.seq, kept[EVENTS_KEPT - 1].event.seq + 1);
+    }
+
+    #[tokio::test]
+    async fn who_reads_too_slowly_learns_how_much_was_missed() {
+        let events = Events::default();
+        let (_, mut news) = events.listen();
+        tell(&events, EVENTS_KEPT as u64 * 2);
+        assert_eq!(news.recv().await.err(), Some(RecvError::Lagged(EVENTS_KEPT as u64)));
+        assert_eq!(news.recv().await.expect("told").event.seq, EVENTS_KEPT as u64 + 1);
+    }
+}

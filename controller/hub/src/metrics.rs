@@ -1,0 +1,217 @@
+//! What is counted, in the words of Prometheus
+//! (<https://prometheus.io/docs/practices/naming/>).
+//!
+//! Labels come from closed lists: no machine, customer or person is one, or the
+//! page would grow with the fleet and tell of it.
+
+use crate::Shared;
+use fernwart_fleet::Standing;
+use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::document::Outcome;
+use fernwart_protocol::link::{Door, LinkError};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry, Unit};
+use std::time::Duration;
+
+/// Shortest delivery that is told from a shorter one, seconds; ten steps of four
+/// reach four minutes.
+const FIRST_STEP: f64 = 0.001;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct At {
+    door: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    door: &'static str,
+    by: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Went {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: &'static str,
+}
+
+/// All that is counted at a hub.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    links: Family<At, Gauge>,
+    handshakes: Family<Went, Counter>,
+    ended: Family<Ended, Counter>,
+    paced: Family<At, Counter>,
+    orders: Counter,
+    outcomes: Family<Went, Counter>,
+    refusals: Family<Code, Counter>,
+    denials: Family<Code, Counter>,
+    store_failures: Counter,
+    deliveries: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            links: Family::default(),
+            handshakes: Family::default(),
+            ended: Family::default(),
+            paced: Family::default(),
+            orders: Counter::default(),
+            outcomes: Family::default(),
+            refusals: Family::default(),
+            denials: Family::default(),
+            store_failures: Counter::default(),
+            deliveries: Histogram::new(exponential_buckets(FIRST_STEP, 4.0, 10)),
+        }
+    }
+}
+
+const fn at(door: Door) -> At {
+    let door = match door {
+        Door::Agent => "agent",
+        Door::Staff => "staff",
+        Door::Enroll => "enroll",
+    };
+    At { door }
+}
+
+impl Metrics {
+    /// A handshake has failed.
+    pub(crate) fn handshake_failed(&self, reason: &LinkError) {
+        self.handshakes.get_or_create(&Went { result: reason.as_str() }).inc();
+    }
+
+    /// A link is open.
+    pub(crate) fn link_came(&self, door: Door) {
+        self.handshakes.get_or_create(&Went { result: "linked" }).inc();
+        self.links.get_or_create(&at(door)).inc();
+    }
+
+    /// A link has ended.
+    pub(crate) fn link_ended(&self, door: Door, end: &LinkError) {
+        self.links.get_or_create(&at(door)).dec();
+        let by = match end {
+            LinkError::ClosedHere(_) | LinkError::HandshakeHere(_) => "hub",
+            LinkError::Closed(_) | LinkError::Handshake(_) => "peer",
+            LinkError::Silent
+            | LinkError::Forgotten
+            | LinkError::Transport
+            | LinkError::TooSlow
+            | LinkError::NoDoor => "network",
+        };
+        self.ended.get_or_create(&Ended { door: at(door).door, by, reason: end.as_str() }).inc();
+    }
+
+    /// An ask had to wait.
+    pub(crate) fn paced(&self, door: Door) {
+        self.paced.get_or_create(&at(door)).inc();
+    }
+
+    /// An order was sent to a machine.
+    pub(crate) fn order_sent(&self) {
+        self.orders.inc();
+    }
+
+    /// Its outcome is stored, so long after.
+    pub(crate) fn delivered(&self, took: Duration) {
+        self.deliveries.observe(took.as_secs_f64());
+    }
+
+    /// An outcome is stored, however it came.
+    pub(crate) fn outcome_stored(&self, outcome: Outcome) {
+        self.outcomes.get_or_create(&Went { result: outcome.as_str() }).inc();
+    }
+
+    /// A machine did not take an order into its books.
+    pub(crate) fn order_refused(&self, refusal: Refusal) {
+        self.refusals.get_or_create(&Code { code: refusal.code() }).inc();
+    }
+
+    /// A technician heard "no".
+    pub(crate) fn denied(&self, denial: Denial) {
+        self.denials.get_or_create(&Code { code: denial.code() }).inc();
+    }
+
+    /// The store could not do something.
+    pub(crate) fn store_failed(&self) {
+        self.store_failures.inc();
+    }
+
+    /// The page, with what is looked up now.
+    pub(crate) fn page(&self, shared: &Shared) -> String {
+        let mut all = Registry::default();
+        let hub = all.sub_registry_with_prefix("fernwart");
+        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+        hub.register("build", "This program", version);
+        hub.register("links", "Links open now", self.links.clone());
+        hub.register("links_ended", "Links that have ended, by whom and why", self.ended.clone());
+        hub.register("handshakes", "Handshakes, by how they went", self.handshakes.clone());
+        let turned = shared.listener.turned();
+        let sent_back = ConstCounter::new(turned.sent_back);
+        hub.register("handshakes_sent_back", "Peers that first had to show their address", sent_back);
+        let refused = ConstCounter::new(turned.refused);
+        hub.register("handshakes_refused", "Peers for which there was no room", refused);
+        hub.register("asks_paced", "Asks that waited, because a link asks too fast", self.paced.clone());
+        hub.register("orders_sent", "Orders sent to machines, counting each time", self.orders.clone());
+        let help = "From sending an order to its stored outcome";
+        hub.register_with_unit("delivery", help, Unit::Seconds, self.deliveries.clone());
+        hub.register("outcomes_stored", "Outcomes of runs that were stored", self.outcomes.clone());
+        hub.register("orders_refused", "Orders a machine did not take into its books", self.refusals.clone());
+        hub.register("requests_denied", "Requests of technicians that were denied", self.denials.clone());
+        hub.register("store_failures", "What the store could not read or write", self.store_failures.clone());
+        gauge(hub, "machines_online", "Machines that are linked", shared.presence.machines_online() as u64);
+        let admitted = shared.store.machines(Standing::Admitted).len() as u64;
+        gauge(hub, "machines_admitted", "Machines that are admitted", admitted);
+        gauge(hub, "reports_due", "Reports that questions do not see yet", shared.asking.due_count() as u64);
+        let free = ConstGauge::new(shared.free_bytes());
+        hub.register_with_unit("disk_free", "Room where the store lies", Unit::Bytes, free);
+        let until = shared.published.catalogue().map_or(0, |catalogue| catalogue.expiries.timestamp / 1000);
+        let until = ConstGauge::new(until);
+        let help = "When the published timestamp runs out, Unix time";
+        hub.register_with_unit("catalogue_expiry_timestamp", help, Unit::Seconds, until);
+
+        let process = all.sub_registry_with_prefix("process");
+        let cpu = ConstCounter::new(cpu().as_secs_f64());
+        process.register_with_unit("cpu", "Time on processors, user and system", Unit::Seconds, cpu);
+        let memory = ConstGauge::new(resident_bytes());
+        process.register_with_unit("resident_memory", "Memory in use", Unit::Bytes, memory);
+        gauge(process, "open_fds", "File descriptors in use", open_files());
+        let mut page = String::new();
+        // Writing to a string does not fail.
+        let _ = text::encode(&mut page, &all);
+        page
+    }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64)
+where
+    ConstGauge<u64>: Metric,
+{
+    registry.register(name, help, ConstGauge::new(value));
+}
+
+/// Memory of this process, bytes; 0 where the system does not say.
+pub(crate) fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages.saturating_mul(rustix::param::page_size() as u64)
+}
+
+fn cpu() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(spent.tv_sec).unwrap_or_default(), u32::try_from(spent.tv_nsec).unwrap_or_default())
+}
+
+fn open_files() -> u64 {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64)
+}

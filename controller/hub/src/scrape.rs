@@ -1,0 +1,103 @@
+//! The page of metrics, for whoever asks on this computer.
+//!
+//! HTTP is hyper's. Few are served at once, each briefly; whoever is one too
+//! many is hung up on.
+
+use crate::{Shared, StartError};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+/// Askers at once.
+const ASKERS: usize = 8;
+
+/// How long each may take.
+const TIME: Duration = Duration::from_secs(10);
+
+/// The longest request, bytes; hyper takes no less.
+const REQUEST_BYTES: usize = 8 * 1024;
+
+const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Takes the port.
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    if !address.ip().is_loopback() {
+        return Err(StartError::MetricsOpen(address));
+    }
+    TcpListener::bind(address).await.map_err(|source| StartError::ListenMetrics { address, source })
+}
+
+/// Answers until the hub stops.
+pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(ASKERS));
+    loop {
+        let asker = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            asker = listener.accept() => asker,
+        };
+        match (asker, places.clone().try_acquire_owned()) {
+            (Ok((stream, _)), Ok(place)) => {
+                let shared = shared.clone();
+                shared.clone().tasks.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = shared.stop.cancelled() => {}
+                        _ = tokio::time::timeout(TIME, converse(&shared, stream)) => {}
+                    }
+                    drop(place);
+                });
+            }
+            (Ok(_), Err(_)) => {}
+            // No file descriptors: they come back.
+            (Err(error), _) => {
+                debug!(%error, "somebody who asks for metrics could not be heard");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(shared: &Arc<Shared>, stream: TcpStream) {
+    let answer = service_fn(|request| {
+        let response = respond(shared, &request);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(TIME)
+        .keep_alive(false)
+        .max_buf_size(REQUEST_BYTES)
+        .serve_connection(TokioIo::new(stream), answer)
+        .await;
+    if let Err(error) = served {
+        debug!(%error, "somebody who asked for metrics was not understood");
+    }
+}
+
+fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match (request.uri().path(), request.method()) {
+        ("/metrics", &Method::GET | &Method::HEAD) => (StatusCode::OK, OPENMETRICS, shared.metrics.page(shared)),
+        ("/metrics", _) => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "Only GET.\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, PLAIN, "The metrics are at /metrics.\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    response
+}

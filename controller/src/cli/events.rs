@@ -1,0 +1,238 @@
+//! `fernwart events`: what happens at the hub, one line each.
+
+use super::output::json_text;
+use super::{Exit, Failure, Place, with_session};
+use clap::{Args, ValueEnum};
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::staff::{Event, Happened, Named, Reply, Request, Until, Verdict};
+use serde_json::{Map, Value, json};
+use std::io::{ErrorKind, Write};
+use std::time::Duration;
+
+/// How long a hub that has gone is left alone before it is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What has happened of late, or happens now
+#[derive(Args)]
+#[command(
+    before_help = "Examples:\n  fernwart events -o table                       what the hub remembers\n  fernwart events -f | jq -r 'select(.type == \"left\") | .machine'",
+    after_help = "The hub remembers the last thousand since it was started; what counts for good is in: fernwart job ls\nExit: 0 told · 4 the hub did not answer · 130 stopped"
+)]
+pub(crate) struct Events {
+    /// Go on with what happens now, until stopped; a hub that is restarted is waited for
+    #[arg(short, long)]
+    follow: bool,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t = Form::Jsonl)]
+    output: Form,
+}
+
+/// The shape of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// One JSON object a line.
+    Jsonl,
+    /// A line for eyes.
+    Table,
+}
+
+/// What was written, and whether anybody reads on.
+struct Written {
+    form: Form,
+    /// The last event's time and number.
+    last: Option<(UnixMs, u64)>,
+    count: u64,
+    is_read: bool,
+}
+
+pub(crate) fn run(command: &Events, place: &Place) -> Result<Exit, Failure> {
+    let until = if command.follow { Until::Left } else { Until::Now };
+    let mut written = Written { form: command.output, last: None, count: 0, is_read: true };
+    let (mut was_linked, mut is_waiting) = (false, false);
+    loop {
+        let told = with_session(place, async |session| {
+            let mut stream = session.ask(&Request::Events(until)).await?;
+            was_linked = true;
+            if std::mem::take(&mut is_waiting) {
+                eprintln!("the hub is back");
+                written.gap()?;
+            }
+            while let Some(reply) = stream.next().await? {
+                if let Reply::Event(event) = reply {
+                    written.event(&event)?;
+                }
+                if !written.is_read {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        match told {
+            Ok(()) => {
+                if command.output == Form::Jsonl {
+                    written.line(&json!({"v": 1, "type": "summary", "events": written.count}).to_string())?;
+                }
+                return Ok(Exit::Done);
+            }
+            Err(failure) if command.follow && was_linked && failure.may_pass() => {
+                if !std::mem::replace(&mut is_waiting, true) {
+                    eprintln!("the hub has gone; waiting for it. What happens meanwhile may be missed");
+                }
+                wait_for_it()?;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+/// Sleeps, unless stopped.
+fn wait_for_it() -> Result<(), Failure> {
+    super::block_on(async {
+        tokio::time::sleep(AGAIN).await;
+        Ok(())
+    })
+}
+
+impl Written {
+    fn line(&mut self, line: &str) -> Result<(), Failure> {
+        match std::io::stdout().write_all(format!("{line}\n").as_bytes()) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.is_read = false,
+            written => written?,
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), Failure> {
+        // What a hub remembers comes again on another link.
+        if self.last.is_some_and(|last| (event.at, event.seq) <= last) {
+            return Ok(());
+        }
+        self.last = Some((event.at, event.seq));
+        self.count += 1;
+        let line = match self.form {
+            Form::Jsonl => json_text(&object(event)),
+            Form::Table => for_eyes(event),
+        };
+        self.line(&line)
+    }
+
+    /// Says that some may be missing, nobody knows how many.
+    fn gap(&mut self) -> Result<(), Failure> {
+        match self.form {
+            Form::Jsonl => self.line(&json_text(&json!({"v": 1, "type": "missed", "count": null}))),
+            Form::Table => Ok(()),
+        }
+    }
+}
+
+/// The word for an event, and what belongs to it.
+fn parts(what: &Happened) -> (&'static str, Option<&Named>, Vec<(&'static str, Value)>) {
+    let text = |text: &str| Value::from(text);
+    match what {
+        Happened::Missed(count) => ("missed", None, vec![("count", (*count).into())]),
+        Happened::Linked(machine) => ("linked", Some(machine), vec![]),
+        Happened::Left(machine, why) => ("left", Some(machine), vec![("why", text(why.as_raw()))]),
+        Happened::Waits(machine) => ("waits", Some(machine), vec![]),
+        Happened::Admitted(machine, by) => ("admitted", Some(machine), vec![("by", text(by.as_raw()))]),
+        Happened::Rejected(machine, by) => ("rejected", Some(machine), vec![("by", text(by.as_raw()))]),
+        Happened::Retired(machine, by) => ("retired", Some(machine), vec![("by", text(by.as_raw()))]),
+        Happened::Alarm(machine, what) => ("alarm", Some(machine), vec![("what", text(what.as_raw()))]),
+        Happened::Acknowledged(machine, by) => ("acknowledged", Some(machine), vec![("by", text(by.as_raw()))]),
+        Happened::Health(machine, verdict) => {
+            let (health, finding) = match verdict {
+                Verdict::Unknown => ("unknown", Value::Null),
+                Verdict::Well => ("ok", Value::Null),
+                Verdict::Warn(finding) => ("warn", text(finding.as_raw())),
+                Verdict::Crit(finding) => ("crit", text(finding.as_raw())),
+            };
+            ("health", Some(machine), vec![("health", health.into()), ("finding", finding)])
+        }
+        Happened::JobBegan { job, action, by, reason, machines } => {
+            let parts = vec![
+                ("job", job.0.into()),
+                ("action", text(action.as_raw())),
+                ("machines", (*machines).into()),
+                ("by", text(by.as_raw())),
+                ("reason", text(reason.as_raw())),
+            ];
+            ("job", None, parts)
+        }
+        Happened::RunSettled(machine, run, outcome) => {
+            let parts = vec![("outcome", outcome.as_str().into()), ("run", run.to_string().into())];
+            ("settled", Some(machine), parts)
+        }
+        Happened::RunRefused(machine, run, refusal) => {
+            let parts = vec![("code", refusal.code().into()), ("run", run.to_string().into())];
+            ("refused", Some(machine), parts)
+        }
+        Happened::Published { targets, timestamp } => {
+            ("published", None, vec![("targets", (*targets).into()), ("timestamp", (*timestamp).into())])
+        }
+        Happened::StaffWaits(key, name) => {
+            ("staff_waits", None, vec![("name", text(name.as_raw())), ("key", key.to_string().into())])
+        }
+        Happened::Suspended(key, by) => {
+            ("suspended", None, vec![("key", key.to_string().into()), ("by", text(by.as_raw()))])
+        }
+        Happened::Locked => ("locked", None, vec![]),
+        Happened::StoreFailed(denial) => ("store_failed", None, vec![("code", denial.code().into())]),
+    }
+}
+
+fn object(event: &Event) -> Value {
+    let (kind, machine, parts) = parts(&event.what);
+    let mut object = Map::new();
+    object.insert("v".into(), 1.into());
+    object.insert("type".into(), kind.into());
+    object.insert("seq".into(), event.seq.into());
+    object.insert("at".into(), event.at.into());
+    if let Some(machine) = machine {
+        object.insert("machine".into(), machine.name.as_str().into());
+        object.insert("machine_id".into(), machine.id.to_string().into());
+        object.insert("customer".into(), machine.customer.as_raw().into());
+    }
+    object.extend(parts.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Value::Object(object)
+}
+
+fn for_eyes(event: &Event) -> String {
+    let (kind, machine, parts) = parts(&event.what);
+    let at = jiff::Timestamp::from_millisecond(event.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    let mut line = format!("{}  ", at.strftime("%-d %b %H:%M:%S"));
+    let who = machine.map(|machine| machine.name.to_string()).unwrap_or_else(|| "–".into());
+    line.push_str(&format!("{who:<16} {:<12}", kind.replace('_', " ")));
+    for (_, value) in parts.iter().filter(|(_, value)| !value.is_null() && *value != "") {
+        let value = value.as_str().map_or_else(|| value.to_string(), fernwart_protocol::text::escaped);
+        line.push_str(&format!(" {value}"));
+    }
+    line.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fernwart_protocol::id::MachineId;
+    use fernwart_protocol::text::Text;
+
+    fn left() -> Event {
+        let name = "kasse-1".parse().expect("a name");
+        let machine =
+            Named { id: MachineId::from_bytes([1; 16]), name, customer: Text::clipped("B\u{e4}ckerei\u{9b}") };
+        Event { seq: 7, at: 1_795_600_000_000, what: Happened::Left(machine, Text::clipped("silent")) }
+    }
+
+    #[test]
+    fn an_event_is_an_object_with_its_number_time_and_machine() {
+        let line = json_text(&object(&left()));
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!((&value["v"], &value["type"], &value["seq"]), (&json!(1), &json!("left"), &json!(7)));
+        assert_eq!((&value["machine"], &value["why"]), (&json!("kasse-1"), &json!("silent")));
+        assert!(!line.contains('\u{9b}'), "{line}");
+    }
+
+    #[test]
+    fn a_line_for_eyes_names_the_machine_and_what_it_did() {
+        let line = for_eyes(&left());
+        assert!(line.contains("kasse-1") && line.ends_with("left         silent"), "{line}");
+    }
+}
