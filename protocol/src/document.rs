@@ -337,6 +337,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All there are.
+    pub const ALL: [Self; 6] =
+        [Self::Ok, Self::Failed, Self::Refused, Self::Expired, Self::Cancelled, Self::Interrupted];
+
     /// The word, as in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {

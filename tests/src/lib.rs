@@ -8,9 +8,11 @@
 
 pub mod endure;
 pub mod guest;
+pub mod rogues;
 pub mod shelf;
 pub mod swarm;
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -307,6 +309,9 @@ fn agent_command(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// How a hub is run.
+const SERVE: &[&str] = &["serve", "--metrics", "127.0.0.1:0"];
+
 /// A shop with a hub, and machines.
 pub struct World {
     folder: tempfile::TempDir,
@@ -376,6 +381,29 @@ impl World {
         run(&mut self.command(arguments))
     }
 
+    /// The page at one path of the hub's metrics server: status line, headers and body.
+    ///
+    /// # Panics
+    /// When the hub tells none.
+    pub fn metrics_page(&self, request: &str) -> String {
+        let log = self.hub.log();
+        let (_, told) = log.rsplit_once("page=http://").expect("the hub tells where");
+        let address = told.split('/').next().expect("an address");
+        let mut stream = std::net::TcpStream::connect(address).expect("connected");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("read");
+        page
+    }
+
+    /// What the hub counts now under a name with its labels, as
+    /// `fernwart_links{door="agent"}`; 0 where it is not on the page.
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = self.metrics_page("GET /metrics HTTP/1.1\r\nHost: hub\r\n\r\n");
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
     /// Starts the hub again on the same home and port.
     pub fn restart_hub(&mut self) {
         self.hub = start_hub(self.path());
@@ -383,12 +411,12 @@ impl World {
 
     /// Starts the hub's process again and waits for nothing.
     pub fn start_hub_again(&mut self) {
-        self.hub = Process::start(&mut staff_command(&self.shop(), &["serve"]), &self.path().join("hub.log"));
+        self.hub = Process::start(&mut staff_command(&self.shop(), SERVE), &self.path().join("hub.log"));
     }
 
     /// Starts the hub again at another time.
     pub fn restart_hub_at(&mut self, offset: &str) -> bool {
-        let mut command = staff_command(&self.shop(), &["serve"]);
+        let mut command = staff_command(&self.shop(), SERVE);
         let possible = at_another_time(&mut command, offset);
         self.hub = start_hub_with(self.path(), &mut command);
         possible
@@ -480,7 +508,7 @@ pub fn staff_command(home: &Path, arguments: &[&str]) -> Command {
 }
 
 fn start_hub(folder: &Path) -> Process {
-    start_hub_with(folder, &mut staff_command(&folder.join("shop"), &["serve"]))
+    start_hub_with(folder, &mut staff_command(&folder.join("shop"), SERVE))
 }
 
 fn start_hub_with(folder: &Path, command: &mut Command) -> Process {

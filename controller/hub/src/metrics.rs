@@ -22,6 +22,9 @@ use std::time::Duration;
 /// reach four minutes.
 const FIRST_STEP: f64 = 0.001;
 
+/// A handshake that went well.
+const LINKED: &str = "linked";
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct At {
     door: &'static str,
@@ -61,7 +64,7 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             links: Family::default(),
             handshakes: Family::default(),
             ended: Family::default(),
@@ -72,7 +75,17 @@ impl Default for Metrics {
             denials: Family::default(),
             store_failures: Counter::default(),
             deliveries: Histogram::new(exponential_buckets(FIRST_STEP, 4.0, 10)),
+        };
+        // What has not happened yet is 0, not absent: rates need a beginning.
+        for door in Door::ALL {
+            drop(metrics.links.get_or_create(&at(door)));
+            drop(metrics.paced.get_or_create(&at(door)));
         }
+        for outcome in Outcome::ALL {
+            drop(metrics.outcomes.get_or_create(&Went { result: outcome.as_str() }));
+        }
+        drop(metrics.handshakes.get_or_create(&Went { result: LINKED }));
+        metrics
     }
 }
 
@@ -93,7 +106,7 @@ impl Metrics {
 
     /// A link is open.
     pub(crate) fn link_came(&self, door: Door) {
-        self.handshakes.get_or_create(&Went { result: "linked" }).inc();
+        self.handshakes.get_or_create(&Went { result: LINKED }).inc();
         self.links.get_or_create(&at(door)).inc();
     }
 

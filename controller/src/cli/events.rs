@@ -68,12 +68,9 @@ pub(crate) fn run(command: &Events, place: &Place) -> Result<Exit, Failure> {
             Ok(())
         });
         match told {
-            Ok(()) => {
-                if command.output == Form::Jsonl {
-                    written.line(&json!({"v": 1, "type": "summary", "events": written.count}).to_string())?;
-                }
-                return Ok(Exit::Done);
-            }
+            Ok(()) => return written.end(Exit::Done),
+            // To be stopped is how following ends.
+            Err(failure) if failure.exit == Exit::Stopped && was_linked => return written.end(Exit::Stopped),
             Err(failure) if command.follow && was_linked && failure.may_pass() => {
                 if !std::mem::replace(&mut is_waiting, true) {
                     eprintln!("the hub has gone; waiting for it. What happens meanwhile may be missed");
@@ -114,6 +111,14 @@ impl Written {
             Form::Table => for_eyes(event),
         };
         self.line(&line)
+    }
+
+    /// The last line, which says that nothing was cut off.
+    fn end(&mut self, exit: Exit) -> Result<Exit, Failure> {
+        if self.form == Form::Jsonl {
+            self.line(&json!({"v": 1, "type": "summary", "events": self.count}).to_string())?;
+        }
+        Ok(exit)
     }
 
     /// Says that some may be missing, nobody knows how many.

@@ -1,102 +1,29 @@
 //! Too much of everything: half handshakes by the thousand, more streams than
 //! allowed, bytes that nobody asked for.
 
-use super::{attack, knock, others_are_undisturbed, pin};
-use bytes::BytesMut;
+use super::{attack, knock, memory_kib, others_are_undisturbed, target};
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;
 use fernwart_certs::tls::{self, Clock};
 use fernwart_protocol::limits::{
     AGENT_STREAMS, HANDSHAKE_TIMEOUT, HANDSHAKES, HANDSHAKES_BEFORE_RETRY, LINK_WINDOW_BYTES, STREAM_WINDOW_BYTES,
 };
-use fernwart_protocol::link::{Dialer, Door, HUB_SERVER_NAME, Listener, RestartKeys};
+use fernwart_protocol::link::{Dialer, Door, Listener, RestartKeys};
+use fernwart_tests::rogues::{Answer, Honesty, Teaser};
 use fernwart_tests::{World, wait_within};
-use quinn_proto::{ClientConfig, DatagramEvent, Endpoint, EndpointConfig};
-use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-/// What a datagram from the hub is, by its first byte (RFC 9000, 17.2).
-#[derive(Debug, PartialEq)]
-enum Answer {
-    /// The hub has begun a handshake: this cost it a key exchange.
-    Handshake,
-    /// The hub wants to see that the address is real; it keeps nothing.
-    Retry,
-    /// The hub will have no more.
-    Refused,
-    Nothing,
-}
-
-/// Somebody who begins handshakes and never ends one.
-struct Teaser {
-    hub: SocketAddr,
-    config: ClientConfig,
-}
-
-impl Teaser {
-    fn new(world: &World) -> Self {
-        let mut tls = tls::newcomer(vec![pin(world)], Clock::MustBeRight).expect("TLS");
-        tls.alpn_protocols = vec![Door::Enroll.alpn().to_vec()];
-        let quic = quinn::crypto::rustls::QuicClientConfig::try_from(tls).expect("QUIC");
-        Self { hub: world.address, config: ClientConfig::new(Arc::new(quic)) }
-    }
-
-    /// First words of a handshake. With `honest`, a wish to see the address is
-    /// granted, and only then does the teaser fall silent.
-    fn tease(&self, honest: bool) -> Answer {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        socket.set_read_timeout(Some(Duration::from_secs(2))).expect("set");
-        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
-        let (_, mut connection) =
-            endpoint.connect(Instant::now(), self.config.clone(), self.hub, HUB_SERVER_NAME).expect("a connection");
-        let mut first = Answer::Nothing;
-        for _ in 0..=usize::from(honest) {
-            let mut sent = Vec::new();
-            let _ = connection.poll_transmit(Instant::now(), 1, &mut sent).expect("a first word");
-            socket.send_to(&sent, self.hub).expect("sent");
-            let mut heard = vec![0u8; 2048];
-            // The rest of an earlier answer carries another connection's id.
-            let (datagram, event) = loop {
-                let Ok((length, _)) = socket.recv_from(&mut heard) else { return Answer::Nothing };
-                let datagram = heard[..length].to_vec();
-                let (now, mut reply) = (Instant::now(), Vec::new());
-                let event = endpoint.handle(now, self.hub, None, None, BytesMut::from(&datagram[..]), &mut reply);
-                if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
-                    break (datagram, event);
-                }
-            };
-            connection.handle_event(event);
-            let refused = connection.is_closed() || connection.is_drained();
-            first = match datagram[0] & 0xf0 {
-                _ if refused => Answer::Refused,
-                0xf0 => Answer::Retry,
-                _ => Answer::Handshake,
-            };
-            if first != Answer::Retry {
-                return first;
-            }
-        }
-        first
-    }
-}
-
-fn memory_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
-}
 
 #[test]
 fn past_two_hundred_half_handshakes_strangers_must_show_their_address_and_honest_machines_get_in() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    let teaser = Teaser::new(&world);
+    let teaser = Teaser::new(target(&world));
     let before = memory_kib(world.hub.pid());
     let begun = Instant::now();
     let (mut taken, mut retried) = (0, 0);
     while retried < 2_000 {
-        match teaser.tease(false) {
+        match teaser.tease(Honesty::None) {
             Answer::Handshake => taken += 1,
             Answer::Retry => retried += 1,
             other => panic!("{other:?} after {taken} handshakes and {retried} retries"),
@@ -123,11 +50,11 @@ fn past_two_hundred_half_handshakes_strangers_must_show_their_address_and_honest
 fn past_the_cap_handshakes_are_refused_and_links_that_are_open_stay() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
-    let teaser = Teaser::new(&world);
+    let teaser = Teaser::new(target(&world));
     let begun = Instant::now();
     let (mut taken, mut lost) = (0, 0);
     loop {
-        match teaser.tease(true) {
+        match teaser.tease(Honesty::ShowsItsAddress) {
             Answer::Handshake => taken += 1,
             Answer::Refused => break,
             // A datagram was lost on a busy computer; not again and again.

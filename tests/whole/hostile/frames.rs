@@ -2,37 +2,17 @@
 
 use super::others_are_undisturbed;
 use fernwart_certs::identity::TlsIdentity;
-use fernwart_certs::tls::{self, Clock};
 use fernwart_protocol::codec;
 use fernwart_protocol::limits::FRAME_BYTES;
-use fernwart_protocol::link::{Door, HUB_SERVER_NAME};
+use fernwart_protocol::link::Door;
 use fernwart_protocol::staff::Request;
 use fernwart_protocol::version::Hello;
 use fernwart_tests::World;
-use quinn::crypto::rustls::QuicClientConfig;
-use std::sync::Arc;
+use fernwart_tests::rogues::{dial, frame};
 use std::time::Duration;
 
-/// A link below the frames: quinn itself.
 async fn raw(world: &World, identity: Option<&TlsIdentity>, door: Door) -> (quinn::Endpoint, quinn::Connection) {
-    let pins = vec![super::pin(world)];
-    let mut tls = match identity {
-        Some(identity) => tls::member(pins, Clock::MustBeRight, identity.chain.clone(), &identity.key),
-        None => tls::newcomer(pins, Clock::MustBeRight),
-    }
-    .expect("TLS");
-    tls.alpn_protocols = vec![door.alpn().to_vec()];
-    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("QUIC")));
-    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
-    let connection =
-        endpoint.connect_with(config, world.address, HUB_SERVER_NAME).expect("dialled").await.expect("linked");
-    (endpoint, connection)
-}
-
-fn frame(body: &[u8]) -> Vec<u8> {
-    let mut frame = (body.len() as u32).to_be_bytes().to_vec();
-    frame.extend_from_slice(body);
-    frame
+    dial(super::target(world), identity, door, 64 * 1024).await
 }
 
 /// The application's close code, once the hub has closed.

@@ -9,6 +9,7 @@ mod evil_hub;
 mod flood;
 mod frames;
 mod orders;
+mod rogues;
 mod stolen;
 
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
@@ -23,6 +24,7 @@ use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::to_hub::{About, Ask};
 use fernwart_protocol::version::Hello;
 use fernwart_tests::World;
+use fernwart_tests::rogues::Target;
 use std::time::Duration;
 
 /// A runtime for the attacker.
@@ -43,6 +45,10 @@ fn stolen_ca(world: &World) -> Authority {
 
 fn pin(world: &World) -> Digest {
     sha256(&std::fs::read(world.shop().join("hub/ca.der")).expect("the CA"))
+}
+
+fn target(world: &World) -> Target {
+    Target { address: world.address, pin: pin(world) }
 }
 
 /// Dials a door with a certificate of one's choice.
@@ -99,6 +105,12 @@ async fn speak(link: &Link) -> (Sender, Receiver) {
     let word: Control = receive.expect().await.expect("hello");
     assert!(matches!(word, Control::Hello(_)));
     (send, receive)
+}
+
+fn memory_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
 
 /// How a link that was let through TLS ends.

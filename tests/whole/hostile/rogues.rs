@@ -1,0 +1,69 @@
+//! The rogues' gallery: each is closed with its reason and counted, or slowed
+//! down; all at once they disturb nobody.
+
+use super::{attack, identity, memory_kib, others_are_undisturbed, target};
+use fernwart_protocol::code::Goodbye;
+use fernwart_tests::World;
+use fernwart_tests::rogues::Rogue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longer than the hub waits for a frame.
+const PATIENCE: Duration = Duration::from_secs(16);
+
+/// What each is closed with; nothing where it is only slowed down.
+fn deserved(rogue: Rogue) -> Option<Goodbye> {
+    match rogue {
+        Rogue::Silent | Rogue::SlowSender | Rogue::SlowReader | Rogue::NeverReads => Some(Goodbye::TooSlow),
+        Rogue::Resets | Rogue::GiantFrame => Some(Goodbye::Misbehaved),
+        Rogue::Flood | Rogue::Chatter => None,
+    }
+}
+
+#[test]
+fn each_rogue_is_closed_with_its_reason_or_slowed_down_and_all_together_disturb_nobody() {
+    let world = World::new();
+    let honest = world.add_machine("kasse-1");
+    let rogues: Vec<_> = Rogue::ALL
+        .iter()
+        .map(|rogue| {
+            let mut machine = world.add_machine(rogue.name());
+            machine.agent.stop();
+            (*rogue, identity(&machine.home.join("tls.identity")))
+        })
+        .collect();
+    let before = memory_kib(world.hub.pid());
+    let begun = Instant::now();
+    let (ends, most) = attack(async {
+        let hub = target(&world);
+        let mut attacks = tokio::task::JoinSet::new();
+        for (rogue, identity) in rogues {
+            attacks.spawn(async move {
+                let times = Arc::new(AtomicU64::new(0));
+                let code = rogue.attack(hub, &identity, PATIENCE, &times).await;
+                (rogue, code, times.load(Ordering::Relaxed))
+            });
+        }
+        let mut most = before;
+        while attacks.len() > 2 && begun.elapsed() < PATIENCE {
+            others_are_undisturbed(&world, &honest.name);
+            most = most.max(memory_kib(world.hub.pid()));
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        (attacks.join_all().await, most)
+    });
+    for (rogue, code, times) in ends {
+        println!("{}: {times} times, closed with {code:?}", rogue.name());
+        assert!(times > 0, "{} has not even begun", rogue.name());
+        assert_eq!(code, deserved(rogue).map(|why| u64::from(why.number())), "{}", rogue.name());
+    }
+    let closed = |reason: &str| {
+        world.metric(&format!("fernwart_links_ended_total{{door=\"agent\",by=\"hub\",reason=\"{reason}\"}}"))
+    };
+    assert_eq!((closed("too_slow"), closed("misbehaved")), (4.0, 2.0));
+    assert!(world.metric("fernwart_asks_paced_total{door=\"agent\"}") > 0.0, "floods are slowed down");
+    println!("the hub grew by {} KiB", most - before);
+    assert!(most - before < 32 * 1024, "{} KiB more", most - before);
+    others_are_undisturbed(&world, &honest.name);
+}
