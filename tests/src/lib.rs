@@ -467,6 +467,37 @@ impl World {
         path.to_str().expect("text").to_owned()
     }
 
+    /// Lets a robot in that may look at the machines of one customer: its home.
+    ///
+    /// # Panics
+    /// When it is not let in.
+    pub fn add_robot(&self, customer: &str) -> PathBuf {
+        let home = self.path().join("robot");
+        let invitation = self.invitation_for_staff();
+        let join = ["join", "--invitation", &invitation, "--name", "robot", "--no-wait"];
+        let joined = run(&mut staff_command(&home, &join)).exits(0).out;
+        let key = joined.split_whitespace().last().expect("a key id");
+        let add = ["staff", "add", "robot", "--key-id", key, "--role", "diagnose", "--customer", customer];
+        self.technician(&add).exits(0);
+        run(&mut staff_command(&home, &["join"])).exits(0);
+        home
+    }
+
+    /// Joins a machine of another customer that is admitted at once.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn add_machine_of(&self, customer: &str, name: &str) -> Machine {
+        let home = self.path().join(name);
+        let invitation = self.path().join("invitation");
+        std::fs::write(&invitation, self.invitation(&[customer, "--admit-automatically"])).expect("written");
+        let invitation = invitation.to_str().expect("text");
+        let words = ["enroll", "--invitation", invitation, "--policy", "ask", "--no-service"];
+        run(&mut agent_command(&home, &words)).exits(0);
+        let agent = Process::start(&mut agent_command(&home, &["run"]), &home.with_extension("log"));
+        Machine { home, name: name.to_owned(), agent }
+    }
+
     /// Joins a machine by invitation under a name, admits it, and waits until
     /// it is linked.
     pub fn add_machine(&self, name: &str) -> Machine {

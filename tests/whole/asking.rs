@@ -1,6 +1,6 @@
 //! Questions to all that machines have told, in SQL, and what has changed on one.
 
-use fernwart_tests::{Process, World, run, staff_command, wait_until};
+use fernwart_tests::{World, run, staff_command, wait_until};
 use serde_json::Value;
 
 fn rows(said: &fernwart_tests::Said) -> Vec<Value> {
@@ -86,26 +86,12 @@ fn a_live_question_looks_first_and_says_who_did_not_answer() {
 fn who_sees_one_customer_asks_about_no_other() {
     let world = World::new();
     let _meyer = world.add_machine("kasse-1");
-    let line = world.invitation(&["Praxis Petersen", "--admit-automatically"]);
-    let invitation = world.path().join("invitation");
-    std::fs::write(&invitation, line).expect("written");
-    let invitation = invitation.to_str().expect("text");
-    world.owner_in("praxis-1", &["enroll", "--invitation", invitation, "--policy", "ask", "--no-service"]).exits(0);
-    let log = world.path().join("praxis-1.log");
-    let mut command = std::process::Command::new(fernwart_tests::program("fernwart-agent"));
-    let _praxis = Process::start(command.arg("--home").arg(world.path().join("praxis-1")).arg("run"), &log);
+    let _praxis = world.add_machine_of("Praxis Petersen", "praxis-1");
     let both = || world.technician(&["query", "SELECT machine FROM memory", "--live", "-o", "name"]).out;
     wait_until("both have told", || both().lines().count() == 2);
 
-    let robot = world.path().join("robot");
-    let invitation = world.invitation_for_staff();
-    let theirs = |words: &[&str]| run(&mut staff_command(&robot, words));
-    let joined = theirs(&["join", "--invitation", &invitation, "--name", "robot", "--no-wait"]).exits(0).out;
-    let key = joined.split_whitespace().last().expect("a key id");
-    let add = ["staff", "add", "robot", "--key-id", key, "--role", "diagnose", "--customer", "Praxis Petersen"];
-    world.technician(&add).exits(0);
-    theirs(&["join"]).exits(0);
-    let asked = |sql: &str| rows(&theirs(&["query", sql, "-o", "jsonl"]).exits(0)).len();
+    let robot = world.add_robot("Praxis Petersen");
+    let asked = |sql: &str| rows(&run(&mut staff_command(&robot, &["query", sql, "-o", "jsonl"])).exits(0)).len();
     assert_eq!(asked("SELECT machine FROM memory"), 1);
     assert_eq!(asked("SELECT * FROM known"), 1);
     assert_eq!(asked("SELECT * FROM told WHERE section = 'memory'"), 1);

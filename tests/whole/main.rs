@@ -19,3 +19,4 @@ mod swarm;
 mod transcripts;
 mod trouble;
 mod upkeep;
+mod watching;

@@ -14,7 +14,6 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use std::time::Duration;
 
@@ -40,6 +39,11 @@ struct Ended {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Went {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -164,8 +168,9 @@ impl Metrics {
     pub(crate) fn page(&self, shared: &Shared) -> String {
         let mut all = Registry::default();
         let hub = all.sub_registry_with_prefix("fernwart");
-        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        hub.register("build", "This program", version);
+        let build = Family::<Build, Gauge>::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        hub.register("build_info", "This program; always 1", build);
         hub.register("links", "Links open now", self.links.clone());
         hub.register("links_ended", "Links that have ended, by whom and why", self.ended.clone());
         hub.register("handshakes", "Handshakes, by how they went", self.handshakes.clone());

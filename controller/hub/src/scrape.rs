@@ -6,7 +6,7 @@
 use crate::{Shared, StartError};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -29,6 +29,8 @@ const TIME: Duration = Duration::from_secs(10);
 const REQUEST_BYTES: usize = 8 * 1024;
 
 const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+/// What older readers take; the page is written so that it is this as well.
+const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Takes the port.
@@ -88,8 +90,10 @@ async fn converse(shared: &Arc<Shared>, stream: TcpStream) {
 }
 
 fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let accepts = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let page = if accepts.contains("application/openmetrics-text") { OPENMETRICS } else { PROMETHEUS };
     let (status, kind, body) = match (request.uri().path(), request.method()) {
-        ("/metrics", &Method::GET | &Method::HEAD) => (StatusCode::OK, OPENMETRICS, shared.metrics.page(shared)),
+        ("/metrics", &Method::GET | &Method::HEAD) => (StatusCode::OK, page, shared.metrics.page(shared)),
         ("/metrics", _) => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "Only GET.\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, PLAIN, "The metrics are at /metrics.\n".to_owned()),
     };
