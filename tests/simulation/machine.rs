@@ -62,8 +62,19 @@ impl Machine for Computer {
         });
     }
 
-    /// Nobody asks these machines to look.
-    fn look(&self, _: Look) {}
+    /// What it finds is always the same: what is packed has a length, and that would
+    /// be another tomorrow.
+    fn look(&self, look: Look) {
+        let wait = Duration::from_millis(self.below(3_000));
+        let report = (self.below(8) > 0).then(|| b"a report".to_vec());
+        let (events, life) = (self.events.clone(), self.life.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            if life.goes_on() {
+                let _ = events.send(Event::Looked(look.run, report, look.started_at)).await;
+            }
+        });
+    }
 
     fn act(&self, act: Act) {
         if !self.life.goes_on() {

@@ -4,15 +4,16 @@
 use crate::network::Network;
 use crate::story::Story;
 use fernwart_certs::envelope::seal;
-use fernwart_client::{ClientError, Session, StaffHome};
+use fernwart_client::{ClientError, Session, StaffHome, Stream};
 use fernwart_protocol::clock::Clock;
-use fernwart_protocol::document::{Action, Cancel, Envelope, Order};
+use fernwart_protocol::document::{Action, Cancel, Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{JobId, MachineId, RunId};
 use fernwart_protocol::limits::ORDER_EARLY;
 use fernwart_protocol::link::{Carries, Dialer};
-use fernwart_protocol::staff::{JobHead, MachineRow, Reply, Request};
+use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request, Update};
 use fernwart_protocol::text::{List, Text};
 use fernwart_tests::swarm::Chance;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,20 @@ pub(crate) struct Given {
     /// Those of jobs that the hub has acknowledged.
     pub(crate) acknowledged: Vec<(RunId, MachineId)>,
     pub(crate) jobs: Vec<JobId>,
+    /// Those that only look.
+    pub(crate) looks: HashSet<RunId>,
+    /// What the technician was told for good.
+    pub(crate) heard: Vec<(RunId, Heard)>,
     pub(crate) cancels: u64,
+}
+
+/// What is for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It was not done and never will be.
+    NotDone,
+    /// It ended like this.
+    Ended(Outcome),
 }
 
 /// The technician.
@@ -93,7 +107,25 @@ impl Technician {
         Some(())
     }
 
-    fn order(&mut self, session: &Session, row: &MachineRow, life: i64) -> (RunId, Envelope) {
+    fn hear(&self, reply: Option<Reply>) -> bool {
+        let Some(reply) = reply else { return false };
+        if let Reply::Update(Update { run, news, .. }) = reply {
+            let heard = match news {
+                News::Refused(_) | News::Cancelled | News::Away => Some(Heard::NotDone),
+                News::Settled(receipt, ..) => {
+                    let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
+                    Some(Heard::Ended(receipt.outcome))
+                }
+                News::Offered | News::Started | News::Told(_) | News::Held | News::NoAnswer | News::Denied(_) => None,
+            };
+            if let Some(heard) = heard {
+                self.given.lock().expect("nobody panics here").heard.push((run, heard));
+            }
+        }
+        true
+    }
+
+    fn order(&mut self, session: &Session, row: &MachineRow, action: &Action, life: i64) -> (RunId, Envelope) {
         let (run, now) = (RunId::from_bytes(self.chance.bytes()), self.clock.now());
         let early = i64::try_from(ORDER_EARLY.as_millis()).expect("short");
         let order = Order {
@@ -101,7 +133,7 @@ impl Technician {
             machine: row.id,
             machine_name: row.name.clone(),
             customer: row.customer,
-            action: self.script.clone(),
+            action: action.clone(),
             key: session.key_id(),
             reason: Text::clipped("a simulation"),
             targets_version: session.catalogue.versions.targets,
@@ -117,15 +149,21 @@ impl Technician {
         let count = self.chance.between(1, 4).min(machines.len() as u64);
         let first = self.chance.below(machines.len() as u64);
         let life = if self.chance.per_mille(300) { self.chance.between(5, 40) } else { self.chance.between(60, 600) };
+        let looks = self.chance.per_mille(150);
+        let action = if looks { Action::Diagnose { sections: List::default() } } else { self.script.clone() };
         let mut runs = Vec::new();
         let mut orders = Vec::new();
         for nth in 0..count {
             let row = machines[((first + nth) % machines.len() as u64) as usize].clone();
-            let (run, envelope) = self.order(session, &row, i64::try_from(life * 1000).expect("short"));
+            let (run, envelope) = self.order(session, &row, &action, i64::try_from(life * 1000).expect("short"));
             runs.push((run, row.id));
             orders.push(envelope);
         }
-        self.given.lock().expect("nobody panics here").signed.extend(&runs);
+        {
+            let mut given = self.given.lock().expect("nobody panics here");
+            given.signed.extend(&runs);
+            given.looks.extend(runs.iter().filter(|_| looks).map(|(run, _)| run));
+        }
         let head = JobHead {
             action: Text::clipped("script"),
             reason: Text::clipped("a simulation"),
@@ -148,8 +186,7 @@ impl Technician {
             1 => self.chance.between(10, 5_000),
             _ => self.chance.between(10, 120_000),
         };
-        let listen = async { while let Some(Some(_)) = within(PATIENCE, stream.next()).await {} };
-        let _ = tokio::time::timeout(Duration::from_millis(listens), listen).await;
+        self.listen(&mut stream, listens).await;
         Some(())
     }
 
@@ -179,8 +216,13 @@ impl Technician {
         let jobs = self.given.lock().expect("nobody panics here").jobs.clone();
         let Some(job) = jobs.get(self.chance.below(jobs.len() as u64) as usize) else { return Some(()) };
         let mut stream = within(PATIENCE, session.ask(&Request::Watch(*job))).await?;
-        let listen = async { while let Some(Some(_)) = within(PATIENCE, stream.next()).await {} };
-        let _ = tokio::time::timeout(Duration::from_millis(self.chance.between(10, 20_000)), listen).await;
+        let listens = self.chance.between(10, 20_000);
+        self.listen(&mut stream, listens).await;
         Some(())
+    }
+
+    async fn listen(&self, stream: &mut Stream, most_ms: u64) {
+        let listen = async { while within(PATIENCE, stream.next()).await.is_some_and(|reply| self.hear(reply)) {} };
+        let _ = tokio::time::timeout(Duration::from_millis(most_ms), listen).await;
     }
 }

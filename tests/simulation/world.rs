@@ -1,25 +1,23 @@
 //! The world that is played: one hub, a few machines, a technician, and all that
-//! goes wrong; and the judgement at the end.
+//! goes wrong.
 
-use crate::disks::{HubDisk, Life, MachineDisk, Trouble, at_once};
+mod judge;
+
+use crate::disks::{HubDisk, Life, MachineDisk, Trouble};
 use crate::machine::{Boot, Computer};
 use crate::network::{Network, Traffic, Weather};
 use crate::story::Story;
 use crate::technician::{Given, Technician};
-use fernwart_agent::executor::books::{Books, Phase};
 use fernwart_agent::executor::{self, Machine};
 use fernwart_agent::home::Home;
 use fernwart_agent::uplink::{self, Uplink};
-use fernwart_certs::envelope;
 use fernwart_client::StaffHome;
-use fernwart_fleet::RunState;
 use fernwart_hub::{Ground, Hub, HubHome, Ports};
 use fernwart_protocol::clock::Clock;
-use fernwart_protocol::document::{Action, Outcome, Receipt, UnixMs};
-use fernwart_protocol::id::{BootId, MachineId, RunId};
+use fernwart_protocol::document::{Action, UnixMs};
+use fernwart_protocol::id::BootId;
 use fernwart_protocol::link::{Carries, Dialer};
 use fernwart_protocol::script::{Parameters, Privilege};
-use fernwart_store::Store;
 use fernwart_tests::World;
 use fernwart_tests::shelf::Script;
 use fernwart_tests::swarm::{Chance, Disk, Member, Swarm};
@@ -427,98 +425,5 @@ impl<'a> Stage<'a> {
                 self.switch_on(index);
             }
         }
-    }
-
-    /// What became of everything.
-    async fn judge(mut self, seed: u64, given: &Mutex<Given>) -> Played {
-        let mut wrongs = Vec::new();
-        let hash = self.story.hash();
-        let took = self.story.at();
-        let ledgers: Vec<_> = (0..MACHINES).map(|index| self.ledger(index, &mut wrongs)).collect();
-        if let Some((life, hub)) = self.hub_life.take() {
-            life.end();
-            drop(hub);
-        }
-        let given = given.lock().expect("nobody panics here");
-        let effects = self.story.effects();
-        let copy = self.folder.path().join("judged");
-        copy_folder(&self.hub_folder, &copy);
-        let path = copy.join("store.sqlite");
-        if !at_once(Store::is_whole(&path)).unwrap_or(false) {
-            wrongs.push("the hub's database is damaged".to_owned());
-        }
-        let store = at_once(Store::open(&path)).expect("a store");
-        let mut settled = 0;
-        for (run, machine) in &given.signed {
-            let begun = effects.get(run).copied().unwrap_or_default();
-            if begun > 1 {
-                wrongs.push(format!("run {run} was done {begun} times"));
-            }
-            let acknowledged = given.acknowledged.contains(&(*run, *machine));
-            let (state, outcome) = at_once(self.fate(&store, run, machine));
-            settled += usize::from(outcome.is_some());
-            let word = state.map_or("unknown", |state| state.as_str());
-            let fits = match (state.map(|state| state.is_final()), outcome) {
-                // Never acknowledged, and not there: as if it had not been given.
-                (None, _) => !acknowledged && begun == 0,
-                (Some(false), _) => false,
-                (Some(true), Some(Outcome::Ok | Outcome::Failed)) => begun == 1,
-                (Some(true), Some(Outcome::Refused | Outcome::Expired)) => begun == 0,
-                // Begun or not: the machine died in between, or it was taken back.
-                (Some(true), Some(Outcome::Interrupted | Outcome::Cancelled)) => true,
-                (Some(true), None) => begun == 0,
-            };
-            if !fits {
-                wrongs
-                    .push(format!("run {run}: {word}, {outcome:?}, acknowledged {acknowledged}, begun {begun} times"));
-            }
-        }
-        for (index, (seq, head)) in ledgers.into_iter().enumerate() {
-            let records = store.records(&self.beginning.members[index].machine());
-            if records.as_ref().is_none_or(|records| (records.chain_seq, records.chain_head) != (seq, head)) {
-                let hub = records.map(|records| records.chain_seq);
-                wrongs.push(format!("machine {index} holds receipt {seq}, the hub {hub:?}"));
-            }
-        }
-        at_once(store.close());
-        Played {
-            seed,
-            hash,
-            orders: given.signed.len(),
-            acknowledged: given.acknowledged.len(),
-            effects: effects.values().map(|count| *count as usize).sum(),
-            settled,
-            cancels: given.cancels,
-            hub_deaths: self.hub_deaths,
-            machine_deaths: self.machine_deaths,
-            traffic: self.network.traffic(),
-            took,
-            lines: if wrongs.is_empty() { Vec::new() } else { self.story.lines() },
-            wrongs,
-        }
-    }
-
-    /// A machine's books: nothing may be open in them. Its newest receipt.
-    fn ledger(&self, index: usize, wrongs: &mut Vec<String>) -> (u64, fernwart_protocol::id::Digest) {
-        let books = Books::over(Box::new(self.places[index].disk.clone())).expect("books");
-        for phase in [Phase::Waiting, Phase::Started, Phase::Finished] {
-            for (run, _) in books.runs_in(phase).expect("readable") {
-                wrongs.push(format!("run {run} is still {phase:?} on machine {index}"));
-            }
-        }
-        books.hub_chain().expect("readable")
-    }
-
-    /// Where a run stands at the hub, and its outcome by the machine's own
-    /// signature.
-    async fn fate(&self, store: &Store, run: &RunId, machine: &MachineId) -> (Option<RunState>, Option<Outcome>) {
-        let state = store.run_state(run).await.expect("readable").map(|(state, _)| state);
-        let evidence = store.evidence(run).await.expect("readable");
-        let receipt = evidence.and_then(|evidence| evidence.receipt);
-        let outcome = receipt.map(|receipt| {
-            let member = self.beginning.members.iter().find(|member| member.machine() == *machine).expect("known");
-            envelope::open::<Receipt>(&receipt, &member.evidence()).expect("signed by its machine").outcome
-        });
-        (state, outcome)
     }
 }

@@ -48,6 +48,8 @@ pub struct Endured {
     pub twice: usize,
     /// Runs whose outcome says that they were done, and that were not.
     pub only_said: usize,
+    /// Runs that were done, and whose outcome says something else.
+    pub denied: usize,
     /// Why others of these were not done, as their outcomes say.
     pub not_done: Vec<String>,
 }
@@ -210,6 +212,7 @@ pub fn endure(plan: Plan, seed: u64, mut told: impl FnMut(&str)) -> Endured {
             lost: 0,
             twice: 0,
             only_said: 0,
+            denied: 0,
             not_done: Vec::new(),
         },
         &acknowledged,
@@ -245,14 +248,15 @@ fn judge(
         let state = runtime.block_on(store.run_state(run)).expect("readable").map(|(state, _)| state);
         let done = effects.contains_key(run);
         match state {
-            Some(RunState::Settled) if done => {}
             Some(RunState::Settled) => {
                 let evidence = runtime.block_on(store.evidence(run)).expect("readable").expect("kept");
                 let receipt = evidence.receipt.expect("a receipt");
                 let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
-                match receipt.outcome {
-                    Outcome::Ok | Outcome::Failed => endured.only_said += 1,
-                    other => endured.not_done.push(format!("{} {:?}", other.as_str(), receipt.refusal)),
+                match (receipt.outcome, done) {
+                    (Outcome::Ok, true) => {}
+                    (Outcome::Ok | Outcome::Failed, false) => endured.only_said += 1,
+                    (_, true) => endured.denied += 1,
+                    (other, false) => endured.not_done.push(format!("{} {:?}", other.as_str(), receipt.refusal)),
                 }
             }
             other => {

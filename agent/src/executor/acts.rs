@@ -35,7 +35,7 @@ pub(super) struct Acting {
 /// What a thread brings back: a report, or why nothing was run.
 pub type Acted = Result<Box<RunReport>, ScriptError>;
 
-/// How an act ended, ready to be written down.
+/// How a look or an act ended, ready to be written down.
 #[derive(Debug)]
 pub struct Ended {
     outcome: Outcome,
@@ -125,7 +125,11 @@ impl Executor {
     }
 
     fn write_end(&mut self, run: RunId, ended: &Ended) -> Result<(), BooksError> {
-        let record = self.books.run(&run)?.ok_or(BooksError::Damaged("runs"))?;
+        let Some(record) = self.books.run(&run)? else {
+            // It had been written, told, signed for and forgotten meanwhile.
+            self.under_way.remove(&run);
+            return Ok(());
+        };
         let order = Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
         let permitted: Option<(Rule, Digest)> = self.under_way.get(&run).copied();
         let Ended { outcome, refusal, told, body, began } = ended;

@@ -25,7 +25,8 @@ impl Executor {
     /// What was begun and is not under way has an outcome now: nobody knows.
     pub(super) fn wake(&mut self) -> Result<(), ExecutorError> {
         for (run, record) in self.books.runs_in(Phase::Started).map_err(ExecutorError::Books)? {
-            if self.under_way.contains_key(&run) {
+            // Its end may be decided, and only not be written yet.
+            if self.under_way.contains_key(&run) || self.waits.contains_key(&run) {
                 continue;
             }
             warn!(%run, "was under way when the agent stopped");
@@ -62,12 +63,12 @@ impl Executor {
             Err(no) => return self.turn_away(ticket, &no),
         };
         let run = authentic.order().run;
-        match self.books.run(&run) {
-            // How it ends is decided, and is told once it is written.
-            Ok(None) if self.is_being_written(&run) => return self.waiting.entry(run).or_default().push(ticket),
-            Ok(None) => {}
-            Ok(Some(record)) => return self.answer_again(ticket, run, &authentic, record),
-            Err(error) => return self.refuse_unrecorded(ticket, &error),
+        match (self.books.run(&run), self.in_hand(&run)) {
+            (Ok(Some(record)), _) => return self.answer_again(ticket, run, &authentic, record),
+            // What became of it is known here, whatever the books say to it now.
+            (Ok(None) | Err(_), Some((known, state))) => return self.go_on(ticket, &authentic, known, state),
+            (Ok(None), None) => {}
+            (Err(error), None) => return self.refuse_unrecorded(ticket, &error),
         }
         self.waiting.entry(run).or_default().push(ticket);
         let order = authentic.order().clone();
@@ -76,12 +77,35 @@ impl Executor {
             // is not refused here: it would begin after a restart.
             self.books.mend();
             let is_recorded = !matches!(self.books.run(&run), Ok(None));
-            if is_recorded && self.end_unsure(order, envelope) {
+            if is_recorded {
+                self.end_unsure(order, envelope);
                 return warn!(%run, %error, "an order is refused, once that can be written");
             }
             self.waiting.remove(&run);
             self.refuse_unrecorded(ticket, &error);
         }
+    }
+
+    /// The hash and the state of an order that waits here, or is under way.
+    fn in_hand(&self, run: &RunId) -> Option<(Option<Digest>, RunState)> {
+        let waits = self.waits.get(run);
+        let hash = waits.map(|wait| fernwart_certs::sha256(wait.envelope.bytes.as_bytes()));
+        match (hash, self.under_way.contains_key(run)) {
+            (Some(hash), _) => Some((Some(hash), RunState::Waiting)),
+            (None, true) => Some((None, RunState::Started)),
+            (None, false) => None,
+        }
+    }
+
+    /// Another copy of an order that waits or is under way: it is answered
+    /// when that is over.
+    fn go_on(&mut self, ticket: Ticket, authentic: &Authentic, known: Option<Digest>, state: RunState) {
+        if known.is_some_and(|known| known != authentic.hash()) {
+            let no = NotAuthentic::Staff(Refusal::Replayed, Box::new(authentic.clone()));
+            return self.turn_away(ticket, &no);
+        }
+        self.waiting.entry(authentic.order().run).or_default().push(ticket);
+        self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
     }
 
     /// Refuses before the ledger: nothing was done and nothing is kept but,
@@ -152,7 +176,8 @@ impl Executor {
         policy: Digest,
     ) -> Result<(), BooksError> {
         let order = permit.authentic().order().clone();
-        if self.books.run(&order.run)?.is_some_and(|record| record.receipt.is_some()) {
+        let known = self.books.run(&order.run)?;
+        if known.as_ref().is_some_and(|record| record.receipt.is_some()) {
             // It waited here while its end was written by a write that seemed to fail.
             let proof = Proof::refused(order, envelope, self.now());
             return self.settle(proof, None);
@@ -177,15 +202,19 @@ impl Executor {
             Clock::Plausible(now) => self.floor().max(order.not_before.min(now)),
             Clock::Implausible { .. } => self.floor(),
         };
-        self.books.write(self.machine.moment(), |page| {
-            page.raise_time_floor(floor)?;
-            page.place_for(&order.run)?;
-            page.run(&order.run, &record)?;
-            if kind == ActionKind::Act {
-                page.act_begins(record.received_at - DAY_MS)?;
-            }
-            page.line("run_started", &body).map(drop)
-        })?;
+        // A beginning that stands there already is of a write that seemed to fail:
+        // nothing came of it, or this life would know.
+        if known.is_none_or(|known| known.phase != Phase::Started) {
+            self.books.write(self.machine.moment(), |page| {
+                page.raise_time_floor(floor)?;
+                page.place_for(&order.run)?;
+                page.run(&order.run, &record)?;
+                if kind == ActionKind::Act {
+                    page.act_begins(record.received_at - DAY_MS)?;
+                }
+                page.line("run_started", &body).map(drop)
+            })?;
+        }
         self.waits.remove(&order.run);
         self.under_way.insert(order.run, (permit.rule(), policy));
         // A look is over before anybody could do anything with that.

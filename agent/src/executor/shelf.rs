@@ -50,9 +50,13 @@ impl Shelf {
         // A name of its own: whoever else writes the same file does not take it away.
         let beside = self.0.join(format!("{name}.{:08x}", u32::from_ne_bytes(fernwart_certs::random())));
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        io::Write::write_all(&mut file, bytes)?;
-        std::fs::rename(beside, self.0.join(name))
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
+        let kept = io::Write::write_all(&mut file, bytes).and_then(|()| std::fs::rename(&beside, self.0.join(name)));
+        if kept.is_err() {
+            // A disk without room is not filled with beginnings.
+            let _ = std::fs::remove_file(&beside);
+        }
+        kept
     }
 
     /// A whole script, if all of it is there.

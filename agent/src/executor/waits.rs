@@ -279,22 +279,17 @@ impl Executor {
         true
     }
 
-    /// Whether it waits only for the books to take its outcome.
-    pub(super) fn is_being_written(&self, run: &RunId) -> bool {
-        self.waits.get(run).is_some_and(|wait| matches!(wait.why, Why::Books(..)))
-    }
-
     /// An order of which nobody knows whether it stands in the books is refused
-    /// there, as soon as they take it. False where too many are already.
-    pub(super) fn end_unsure(&mut self, order: Order, envelope: Envelope) -> bool {
+    /// there, as soon as they take it. Where too many are already, nothing is
+    /// said: it is brought again, or expires.
+    pub(super) fn end_unsure(&mut self, order: Order, envelope: Envelope) {
         if self.waits.len() >= 2 * WAITS {
-            return false;
+            return;
         }
         let (run, since, staff) = (order.run, self.now(), Text::default());
         let why = Why::Books(Outcome::Refused, Some(Refusal::NoJournal));
         self.waits.insert(run, Wait { envelope, order, staff, why, yes: false, number: None, since, timer: 0 });
         self.arm(run, WRITE_AGAIN);
-        true
     }
 
     /// A waiting run is refused.

@@ -41,17 +41,34 @@ pub(crate) enum Heard {
     Note(Note),
 }
 
+/// Whether a machine may have got an order before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// It has not.
+    First,
+    /// It may have.
+    Again,
+}
+
+impl Sending {
+    /// Whether a refusal says what becomes of the run. A machine that cannot use
+    /// its books does not know whether it stands in them.
+    fn is_settled_by(self, refusal: Refusal) -> bool {
+        self == Self::First || !matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull)
+    }
+}
+
 /// Sends an order over a machine's link, with its cancel if it was taken back,
 /// and follows it to its outcome. `told` hears whatever the machine reports on the way.
 pub(crate) async fn deliver<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     machine: MachineId,
-    (order, cancel): (Envelope, Option<Envelope>),
+    (order, cancel, sending): (Envelope, Option<Envelope>, Sending),
     run: RunId,
     told: impl Fn(Heard) -> F,
 ) -> Carried {
     let Some(linked) = shared.presence.machine(&machine) else { return Carried::Lost };
-    match attempt(shared, &linked.link, machine, (order, cancel), run, told).await {
+    match attempt(shared, &linked.link, machine, (order, cancel, sending), run, told).await {
         Ok(carried) => carried,
         Err(error) => {
             if let Some(why) = error.reproach() {
@@ -67,7 +84,7 @@ async fn attempt<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     link: &fernwart_protocol::link::Link,
     machine: MachineId,
-    (order, cancel): (Envelope, Option<Envelope>),
+    (order, cancel, sending): (Envelope, Option<Envelope>, Sending),
     run: RunId,
     told: impl Fn(Heard) -> F,
 ) -> Result<Carried, FrameError> {
@@ -85,6 +102,11 @@ async fn attempt<F: Future<Output = ()>>(
         match receive.expect::<Delivered>().await? {
             Delivered::State(state) => told(Heard::State(state)).await,
             Delivered::Told(note) => told(Heard::Note(note)).await,
+            Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
+                send.finish();
+                warn!(%machine, %run, code = refusal.code(), "a machine cannot use its books; the order is brought again");
+                return Ok(Carried::Lost);
+            }
             Delivered::Refused(refusal) => {
                 send.finish();
                 let state = SetState { run, state: RunState::Refused, refusal: Some(refusal) };

@@ -9,7 +9,7 @@
 
 use crate::Shared;
 use crate::caller::Caller;
-use crate::carry::{self, Carried, Heard};
+use crate::carry::{self, Carried, Heard, Sending};
 use crate::staff_answers::visible;
 use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::{Denial, Refusal};
@@ -67,6 +67,7 @@ struct Parcel {
     state: RunState,
     /// Set where it was taken back after it had been offered.
     cancel: Option<Envelope>,
+    sending: Sending,
 }
 
 /// What becomes of an act for a machine that is away. A look never waits.
@@ -209,7 +210,7 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
         if !machine.is_some_and(|machine| machine.standing == Standing::Admitted && caller.reaches(&machine)) {
             return Err(Denial::NoSuchMachine);
         }
-        parcels.push(Parcel { order, envelope, state: RunState::Queued, cancel: None });
+        parcels.push(Parcel { order, envelope, state: RunState::Queued, cancel: None, sending: Sending::First });
     }
     Ok(parcels)
 }
@@ -246,8 +247,11 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
             info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
             // Whoever watches the job hears of it from the store.
             let (news, _) = mpsc::channel(1);
-            let state = if state == RunState::Held { RunState::Queued } else { state };
-            carry_one(&carried, Parcel { order, envelope, state, cancel }, &news, &heard).await;
+            let (state, sending) = match state {
+                RunState::Held => (RunState::Queued, Sending::First),
+                state => (state, Sending::Again),
+            };
+            carry_one(&carried, Parcel { order, envelope, state, cancel, sending }, &news, &heard).await;
             drop(place);
         });
         if tokio::time::timeout(UNHEARD, seen.notified()).await.is_err() && shared.presence.machine(&machine).is_none()
@@ -302,7 +306,7 @@ struct Lost {
 }
 
 async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
-    let Parcel { order, envelope, state, cancel } = parcel;
+    let Parcel { order, envelope, state, cancel, sending } = parcel;
     if order.not_after <= shared.now() && cancel.is_none() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
         tell(news, &order, News::NoAnswer).await;
@@ -358,7 +362,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
             }
         }
     };
-    let delivery = carry::deliver(shared, order.machine, (envelope, cancel), order.run, told);
+    let delivery = carry::deliver(shared, order.machine, (envelope, cancel, sending), order.run, told);
     let over = async {
         tokio::select! {
             biased;

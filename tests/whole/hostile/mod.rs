@@ -11,6 +11,7 @@ mod frames;
 mod orders;
 mod rogues;
 mod stolen;
+mod stranger;
 
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;

@@ -22,10 +22,11 @@ pub(crate) fn endure(minutes: u64, paper: &Paper) {
     paper.alone("lost", "", &count(came.lost));
     paper.alone("done twice", "", &count(came.twice));
     paper.alone("told and not done", "", &count(came.only_said));
+    paper.alone("done and told otherwise", "", &count(came.denied));
     paper.alone("not done, and told so", "", &count(came.not_done.len()));
     came.not_done.iter().for_each(|why| eprintln!("{why}"));
     paper.alone("databases damaged", "", &count(came.damaged));
-    if came.lost + came.twice + came.only_said + came.damaged > 0 {
+    if came.lost + came.twice + came.only_said + came.denied + came.damaged > 0 {
         std::process::exit(1);
     }
 }
