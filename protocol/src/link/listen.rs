@@ -72,6 +72,8 @@ impl Listener {
         let mut endpoint = EndpointConfig::new(Arc::new(reset));
         let cid_key = keys.connection_ids;
         endpoint
+            // QUIC version 1 (RFC 9000), and none of its drafts.
+            .supported_versions(vec![1])
             .cid_generator(move || Box::new(quinn_cid(cid_key)))
             // A reset is shorter than what provoked it, so none need be held back.
             .min_reset_interval(std::time::Duration::ZERO);

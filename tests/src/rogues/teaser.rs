@@ -49,6 +49,19 @@ impl Teaser {
         Self { hub: hub.address, config: ClientConfig::new(Arc::new(quic)) }
     }
 
+    /// The first datagram of a handshake that will never go on.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn first_word(&self) -> Vec<u8> {
+        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
+        let (_, mut connection) =
+            endpoint.connect(Instant::now(), self.config.clone(), self.hub, HUB_SERVER_NAME).expect("a connection");
+        let mut word = Vec::new();
+        let _ = connection.poll_transmit(Instant::now(), 1, &mut word).expect("a first word");
+        word
+    }
+
     /// First words of a handshake, and what comes back.
     ///
     /// # Panics

@@ -207,6 +207,11 @@ impl Swarm {
         self.around.effects.clone()
     }
 
+    /// What one of them shows on its links.
+    pub fn identity(&self, index: usize) -> &TlsIdentity {
+        self.members[index].identity()
+    }
+
     /// Who they are.
     pub fn machines(&self) -> impl Iterator<Item = MachineId> + '_ {
         self.members.iter().map(|member| member.enrollment.machine)

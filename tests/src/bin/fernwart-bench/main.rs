@@ -4,7 +4,8 @@
 //! machines: memory, and what it takes to ask them all; `storm [N]` how they
 //! come back after the hub was killed; `run [N]` N runs of a script that does
 //! nothing, beside ssh; `endure [MINUTES]` a hub that is killed every 5 to 30 s under
-//! 50 runs a second on 500 machines. Each starts its own processes on loopback and prints a
+//! 50 runs a second on 500 machines; `rogues [SECONDS]` what honest machines notice
+//! of each way to misbehave. Each starts its own processes on loopback and prints a
 //! table, or JSON lines with `--json`. Build with `--release` first.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
@@ -14,12 +15,14 @@ mod fleet;
 mod idle;
 mod measure;
 mod raw;
+mod rogues;
 mod run;
 
 use measure::Paper;
 use std::path::Path;
 
-const HELP: &str = "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES]";
+const HELP: &str =
+    "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES] | rogues [SECONDS]";
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -38,6 +41,9 @@ fn main() {
         ["storm", n] => fleet::storm(number(n), &paper),
         ["endure"] => endure::endure(20, &paper),
         ["endure", minutes] => endure::endure(minutes.parse().expect("a number"), &paper),
+        ["rogues"] => rogues::rogues(10, &paper),
+        ["rogues", seconds] => rogues::rogues(seconds.parse().expect("a number"), &paper),
+        ["rogue", name, hub, identity] => rogues::misbehave(name, hub, Path::new(identity)),
         ["raw-server", port, folder] => raw::server(port.parse().expect("a port"), Path::new(folder)),
         ["raw-idle", port, folder] => raw::idle(port.parse().expect("a port"), Path::new(folder)),
         _ => println!("{HELP}"),

@@ -83,6 +83,42 @@ impl Paper {
         }
     }
 
+    /// What the rows of [`Paper::rogue`] are about.
+    pub(crate) fn rogues(&self, text: &str) {
+        if !self.json {
+            println!("\n{text}; milliseconds");
+            println!(
+                "{:<18} {:>10} {:>22} {:>22} {:>26} {:>26} {:>7} {:>12}",
+                "", "times", "p50 quiet", "p50 attacked", "p99 quiet", "p99 attacked", "ratio", "hub grew KiB"
+            );
+        }
+    }
+
+    /// Pings of others in quiet and under an attack.
+    pub(crate) fn rogue(&self, what: &str, times: u64, [q50, l50]: [&Takes; 2], [q99, l99]: [&Takes; 2], grew: u64) {
+        let ratio = l99.median() / q99.median();
+        if self.json {
+            let of = |takes: &Takes| {
+                let (least, most) = takes.spread();
+                serde_json::json!({"median": takes.median(), "least": least, "most": most, "takes": takes.0.len()})
+            };
+            println!(
+                "{}",
+                serde_json::json!({"v": 1, "type": "rogue", "what": what, "times": times, "unit": "ms", "ratio": ratio,
+                    "p50": {"quiet": of(q50), "attacked": of(l50)}, "p99": {"quiet": of(q99), "attacked": of(l99)},
+                    "hub_grew_kib": grew})
+            );
+        } else {
+            println!(
+                "{what:<18} {times:>10} {:>22} {:>22} {:>26} {:>26} {ratio:>7.2} {grew:>12}",
+                fine(q50),
+                fine(l50),
+                fine(q99),
+                fine(l99)
+            );
+        }
+    }
+
     /// A figure of ours alone.
     pub(crate) fn alone(&self, what: &str, unit: &str, ours: &Takes) {
         if self.json {
@@ -97,6 +133,11 @@ impl Paper {
             println!("{what:<46} {:>22} {:>22}", "", told(ours));
         }
     }
+}
+
+fn fine(takes: &Takes) -> String {
+    let (least, most) = takes.spread();
+    format!("{:.2} ({least:.2}-{most:.2})", takes.median())
 }
 
 fn told(takes: &Takes) -> String {
