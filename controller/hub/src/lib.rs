@@ -403,12 +403,15 @@ async fn welcome(shared: Arc<Shared>, knock: Knock) {
             return;
         }
     };
-    let (door, seen) = (link.door(), link.clone());
+    let (door, address, seen) = (link.door(), link.remote_address(), link.clone());
     shared.metrics.link_came(door);
     enter(&shared, link).await;
     // Whoever was served until the hub stops is parted with at the port.
     let end = seen.end().unwrap_or(LinkError::ClosedHere(Goodbye::Done));
     shared.metrics.link_ended(door, &end);
+    if matches!(end, LinkError::ClosedHere(Goodbye::Misbehaved | Goodbye::TooSlow)) {
+        shared.listener.shun(address);
+    }
 }
 
 async fn enter(shared: &Arc<Shared>, link: Link) {

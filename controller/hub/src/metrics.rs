@@ -179,6 +179,8 @@ impl Metrics {
         hub.register("handshakes_sent_back", "Peers that first had to show their address", sent_back);
         let refused = ConstCounter::new(turned.refused);
         hub.register("handshakes_refused", "Peers for which there was no room", refused);
+        let dropped = ConstCounter::new(turned.dropped);
+        hub.register("first_datagrams_dropped", "First datagrams that came too fast to be looked at", dropped);
         hub.register("asks_paced", "Asks that waited, because a link asks too fast", self.paced.clone());
         hub.register("orders_sent", "Orders sent to machines, counting each time", self.orders.clone());
         let help = "From sending an order to its stored outcome";

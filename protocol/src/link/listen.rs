@@ -2,6 +2,7 @@
 
 use super::datagrams::{Carries, Datagrams, System};
 use super::doorbell::RING;
+use super::sieve::Sieve;
 use super::tuning::{self, Side};
 use super::{Link, LinkError};
 use crate::code::Goodbye;
@@ -30,7 +31,7 @@ pub struct RestartKeys {
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: Arc<dyn AsyncUdpSocket>,
+    socket: Arc<Sieve>,
     handshakes: Arc<Semaphore>,
     sent_back: AtomicU64,
     refused: AtomicU64,
@@ -43,6 +44,8 @@ pub struct Turned {
     pub sent_back: u64,
     /// Came when there was no more room.
     pub refused: u64,
+    /// Came too fast to be looked at: datagrams.
+    pub dropped: u64,
 }
 
 impl Listener {
@@ -80,7 +83,7 @@ impl Listener {
         datagrams.tune_endpoint(&mut endpoint);
         datagrams.tune_link(&mut transport);
         config.transport_config(Arc::new(transport));
-        let socket = datagrams.bind(address, Carries::Many)?;
+        let socket = Sieve::before(datagrams.bind(address, Carries::Many)?);
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(config), socket.clone(), runtime)?;
         Ok(Self {
@@ -132,7 +135,14 @@ impl Listener {
 
     /// Who was turned back at the first word.
     pub fn turned(&self) -> Turned {
-        Turned { sent_back: self.sent_back.load(Ordering::Relaxed), refused: self.refused.load(Ordering::Relaxed) }
+        let (sent_back, refused) = (self.sent_back.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
+        Turned { sent_back, refused, dropped: self.socket.dropped() }
+    }
+
+    /// Somebody at this address has misbehaved: for [`limits::SHUN_TIME`] few begin
+    /// a handshake from there. Who is linked stays linked.
+    pub fn shun(&self, address: SocketAddr) {
+        self.socket.shun(address.ip().to_canonical());
     }
 
     /// Rings at an address where a peer was linked before a restart; one that

@@ -5,13 +5,16 @@
 //! configurations come from `certs`; here they are only carried. 0-RTT is off
 //! on both sides, datagrams too.
 
+mod bucket;
 mod datagrams;
 mod dial;
 mod doorbell;
 mod frame;
 mod listen;
+mod sieve;
 mod tuning;
 
+pub use bucket::Bucket;
 pub use datagrams::{Carries, Datagrams};
 pub use dial::{DialError, Dialer};
 pub use doorbell::Doorbell;

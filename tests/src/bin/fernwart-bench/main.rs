@@ -22,7 +22,7 @@ use measure::Paper;
 use std::path::Path;
 
 const HELP: &str =
-    "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES] | rogues [SECONDS]";
+    "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES] | rogues [SECONDS [KIND]]";
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -41,8 +41,9 @@ fn main() {
         ["storm", n] => fleet::storm(number(n), &paper),
         ["endure"] => endure::endure(20, &paper),
         ["endure", minutes] => endure::endure(minutes.parse().expect("a number"), &paper),
-        ["rogues"] => rogues::rogues(10, &paper),
-        ["rogues", seconds] => rogues::rogues(seconds.parse().expect("a number"), &paper),
+        ["rogues"] => rogues::rogues(20, None, &paper),
+        ["rogues", seconds] => rogues::rogues(seconds.parse().expect("a number"), None, &paper),
+        ["rogues", seconds, name] => rogues::rogues(seconds.parse().expect("a number"), Some(name), &paper),
         ["rogue", name, hub, identity] => rogues::misbehave(name, hub, Path::new(identity)),
         ["raw-server", port, folder] => raw::server(port.parse().expect("a port"), Path::new(folder)),
         ["raw-idle", port, folder] => raw::idle(port.parse().expect("a port"), Path::new(folder)),

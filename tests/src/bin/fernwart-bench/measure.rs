@@ -88,34 +88,26 @@ impl Paper {
         if !self.json {
             println!("\n{text}; milliseconds");
             println!(
-                "{:<18} {:>10} {:>22} {:>22} {:>26} {:>26} {:>7} {:>12}",
-                "", "times", "p50 quiet", "p50 attacked", "p99 quiet", "p99 attacked", "ratio", "hub grew KiB"
+                "{:<18} {:>10} {:>10} {:>10} {:>10} {:>10} {:>7} {:>13}",
+                "", "times", "p50 quiet", "attacked", "p99 quiet", "attacked", "ratio", "hub grew, KiB"
             );
         }
     }
 
-    /// Pings of others in quiet and under an attack.
-    pub(crate) fn rogue(&self, what: &str, times: u64, [q50, l50]: [&Takes; 2], [q99, l99]: [&Takes; 2], grew: u64) {
-        let ratio = l99.median() / q99.median();
+    /// Pings of others, half of them and 99 of 100 within, in quiet and under an
+    /// attack.
+    pub(crate) fn rogue(&self, what: &str, times: u64, quiet: [f64; 2], attacked: [f64; 2], grew: u64) {
+        let ([q50, q99], [a50, a99]) = (quiet, attacked);
+        let ratio = a99 / q99;
         if self.json {
-            let of = |takes: &Takes| {
-                let (least, most) = takes.spread();
-                serde_json::json!({"median": takes.median(), "least": least, "most": most, "takes": takes.0.len()})
-            };
             println!(
                 "{}",
                 serde_json::json!({"v": 1, "type": "rogue", "what": what, "times": times, "unit": "ms", "ratio": ratio,
-                    "p50": {"quiet": of(q50), "attacked": of(l50)}, "p99": {"quiet": of(q99), "attacked": of(l99)},
+                    "p50": {"quiet": q50, "attacked": a50}, "p99": {"quiet": q99, "attacked": a99},
                     "hub_grew_kib": grew})
             );
         } else {
-            println!(
-                "{what:<18} {times:>10} {:>22} {:>22} {:>26} {:>26} {ratio:>7.2} {grew:>12}",
-                fine(q50),
-                fine(l50),
-                fine(q99),
-                fine(l99)
-            );
+            println!("{what:<18} {times:>10} {q50:>10.2} {a50:>10.2} {q99:>10.2} {a99:>10.2} {ratio:>7.2} {grew:>13}");
         }
     }
 
@@ -133,11 +125,6 @@ impl Paper {
             println!("{what:<46} {:>22} {:>22}", "", told(ours));
         }
     }
-}
-
-fn fine(takes: &Takes) -> String {
-    let (least, most) = takes.spread();
-    format!("{:.2} ({least:.2}-{most:.2})", takes.median())
 }
 
 fn told(takes: &Takes) -> String {

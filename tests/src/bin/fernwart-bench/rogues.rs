@@ -2,8 +2,9 @@
 //!
 //! A technician pings one machine after another, without a pause longer than a
 //! few milliseconds, through a hub with two hundred linked; quiet times and
-//! attacks take turns. The attackers are a process of their own at the lowest
-//! priority: on another computer they would take nothing of this one's.
+//! attacks take turns, second by second. The attackers are a process of their own
+//! at the lowest priority, stopped in quiet times: on another computer they would
+//! take nothing of this one's. One row is of nobody: what differs there is noise.
 
 use crate::measure::{Paper, Takes, memory};
 use crate::runtime;
@@ -12,9 +13,11 @@ use fernwart_certs::invitation::Invitation;
 use fernwart_client::{Session, StaffHome};
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::text::List;
-use fernwart_tests::World;
 use fernwart_tests::rogues::{Rogue, Target, Teaser};
 use fernwart_tests::swarm::Swarm;
+use fernwart_tests::{World, wait_within};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -25,8 +28,8 @@ use std::time::{Duration, Instant};
 /// Honest machines.
 const MACHINES: usize = 200;
 
-/// Attacks of each kind, each beside a quiet time.
-const TAKES: usize = 5;
+/// How long each turn is.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Between two pings.
 const PAUSE: Duration = Duration::from_millis(4);
@@ -38,8 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 const SPOOFED: usize = 20_000;
 
 /// Half handshakes a second, of those who show their address.
-const HALF: u64 = 500;
+const HALF: usize = 500;
 
+/// Does nothing.
+const NOBODY: &str = "nobody";
 const SPOOFER: &str = "spoofed-initials";
 const TEASER: &str = "half-handshakes";
 
@@ -48,19 +53,23 @@ fn target(hub: &str) -> Target {
     Target { address: address.parse().expect("an address"), pin: pin.parse().expect("a pin") }
 }
 
-/// The attacker's own process: it misbehaves until it is ended, and says once a
-/// second how often.
+/// The attacker's own process: it misbehaves until it is ended, and says again and
+/// again how often.
 pub(crate) fn misbehave(name: &str, hub: &str, identity: &Path) {
     let hub = target(hub);
     let times = Arc::new(AtomicU64::new(0));
     let told = times.clone();
     std::thread::spawn(move || {
         loop {
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(100));
             println!("{}", told.load(Ordering::Relaxed));
         }
     });
     match name {
+        NOBODY => loop {
+            times.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(PATIENCE);
+        },
         SPOOFER => spoof(hub, &times),
         TEASER => tease(hub, &times),
         name => {
@@ -75,6 +84,27 @@ pub(crate) fn misbehave(name: &str, hub: &str, identity: &Path) {
     }
 }
 
+/// So many times a second; what was missed while it was stopped is not made up for.
+struct Beat {
+    each: Duration,
+    next: Instant,
+}
+
+impl Beat {
+    fn new(per_second: usize) -> Self {
+        Self { each: Duration::from_secs_f64(1.0 / per_second as f64), next: Instant::now() }
+    }
+
+    fn wait(&mut self) {
+        let now = Instant::now();
+        if now > self.next + Duration::from_millis(100) {
+            self.next = now;
+        }
+        std::thread::sleep(self.next.saturating_duration_since(now));
+        self.next += self.each;
+    }
+}
+
 fn spoof(hub: Target, times: &AtomicU64) {
     let teaser = Teaser::new(hub);
     let words: Vec<Vec<u8>> = (0..SPOOFED).map(|_| teaser.first_word()).collect();
@@ -84,11 +114,10 @@ fn spoof(hub: Target, times: &AtomicU64) {
             UdpSocket::bind((Ipv4Addr::new(127, 7, high, low), 0)).expect("a loopback address")
         })
         .collect();
-    let begun = Instant::now();
+    let mut beat = Beat::new(SPOOFED / 20);
     for nth in 0.. {
-        let due = Duration::from_secs_f64(nth as f64 / SPOOFED as f64);
         if nth % 20 == 0 {
-            std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            beat.wait();
         }
         let _ = places[nth % places.len()].send_to(&words[nth % words.len()], hub.address);
         times.fetch_add(1, Ordering::Relaxed);
@@ -98,27 +127,22 @@ fn spoof(hub: Target, times: &AtomicU64) {
 fn tease(hub: Target, times: &AtomicU64) {
     let teaser = Teaser::new(hub);
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    let begun = Instant::now();
-    for nth in 0u64.. {
-        std::thread::sleep(Duration::from_secs_f64(nth as f64 / HALF as f64).saturating_sub(begun.elapsed()));
+    let mut beat = Beat::new(HALF);
+    loop {
+        beat.wait();
         let _ = socket.send_to(&teaser.first_word(), hub.address);
         times.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// Times of pings, milliseconds.
-struct Pings(Vec<f64>);
-
-impl Pings {
-    fn quantile(&self, part: f64) -> f64 {
-        let mut times = self.0.clone();
-        times.sort_by(f64::total_cmp);
-        let place = (times.len() as f64 * part) as usize;
-        times.get(place.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
-    }
+/// The time in this place of all, milliseconds.
+fn quantile(times: &mut [f64], part: f64) -> f64 {
+    times.sort_by(f64::total_cmp);
+    let place = (times.len() as f64 * part) as usize;
+    times.get(place.min(times.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
-async fn ping_for(session: &mut Session, machines: &[fernwart_protocol::id::MachineId], time: Duration) -> Pings {
+async fn ping_for(session: &mut Session, machines: &[fernwart_protocol::id::MachineId], time: Duration) -> Vec<f64> {
     let mut times = Vec::new();
     let begun = Instant::now();
     for nth in 0.. {
@@ -132,30 +156,49 @@ async fn ping_for(session: &mut Session, machines: &[fernwart_protocol::id::Mach
         times.push(asked.elapsed().as_secs_f64() * 1000.0);
         tokio::time::sleep(PAUSE).await;
     }
-    Pings(times)
+    times
 }
 
-struct Attack(Child);
+struct Attack {
+    child: Child,
+    /// How often it has done what it does.
+    times: Arc<AtomicU64>,
+}
 
 impl Attack {
+    /// Begins it, and holds it once it is under way.
     fn begin(name: &str, hub: &str, identity: &Path) -> Self {
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(std::env::current_exe().expect("this program"));
         command.args(["rogue", name, hub]).arg(identity).stdin(Stdio::null()).stdout(Stdio::piped());
-        Self(command.spawn().expect("started"))
+        let mut child = command.spawn().expect("started");
+        let times = Arc::new(AtomicU64::new(0));
+        let (told, out) = (times.clone(), child.stdout.take().expect("piped"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                told.store(line.parse().expect("a number"), Ordering::Relaxed);
+            }
+        });
+        let attack = Self { child, times };
+        wait_within(Duration::from_secs(60), "the attack is under way", || attack.times.load(Ordering::Relaxed) > 0);
+        attack.signal(Signal::STOP);
+        attack
     }
 
-    /// How often it has done what it does.
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("signalled");
+    }
+
     fn end(mut self) -> u64 {
-        let _ = self.0.kill();
-        let output = self.0.wait_with_output().expect("ended").stdout;
-        let text = String::from_utf8_lossy(&output);
-        text.lines().last().and_then(|line| line.parse().ok()).unwrap_or_default()
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.times.load(Ordering::Relaxed)
     }
 }
 
-/// Prints what each kind of rogue costs others; each time takes `seconds`.
-pub(crate) fn rogues(seconds: u64, paper: &Paper) {
+/// Prints what each kind of rogue costs others, or one kind alone; each for
+/// `seconds` in quiet and under attack.
+pub(crate) fn rogues(seconds: u64, only: Option<&str>, paper: &Paper) {
     let runtime = runtime();
     let world = World::new();
     let count = MACHINES + Rogue::ALL.len();
@@ -178,35 +221,29 @@ pub(crate) fn rogues(seconds: u64, paper: &Paper) {
         let home = StaffHome::open(&world.shop().join("staff")).expect("a home");
         Session::open(home, Duration::from_secs(5)).await.expect("linked")
     });
-    let time = Duration::from_secs(seconds);
-    runtime.block_on(ping_for(&mut session, &machines, time));
+    runtime.block_on(ping_for(&mut session, &machines, Duration::from_secs(5)));
 
-    paper.rogues(&format!("{MACHINES} honest machines, {TAKES} times {seconds} s each"));
+    paper.rogues(&format!("{MACHINES} honest machines, {seconds} s in quiet and under attack"));
     let kinds = Rogue::ALL.iter().map(|rogue| rogue.name()).zip(identities.iter().map(|path| path.as_path()));
-    let nobody = Path::new("/dev/null");
-    for (name, identity) in kinds.chain([(TEASER, nobody), (SPOOFER, nobody)]) {
-        let takes = || -> [Takes; 2] { Default::default() };
-        let ([mut quiet50, mut quiet99], [mut loud50, mut loud99]) = (takes(), takes());
-        let (mut times, pid) = (0, world.hub.pid());
-        let (before, mut most) = (memory(pid, "Pss:"), 0);
-        for _ in 0..TAKES {
-            let quiet = runtime.block_on(ping_for(&mut session, &machines, time));
-            let attack = Attack::begin(name, &hub, identity);
-            // Until it is under way: one has to prepare its datagrams first.
-            std::thread::sleep(if name == SPOOFER { Duration::from_secs(8) } else { Duration::from_secs(1) });
-            let loud = runtime.block_on(ping_for(&mut session, &machines, time));
-            most = most.max(memory(pid, "Pss:"));
-            times += attack.end();
-            for (takes, value) in [
-                (&mut quiet50, quiet.quantile(0.5)),
-                (&mut quiet99, quiet.quantile(0.99)),
-                (&mut loud50, loud.quantile(0.5)),
-                (&mut loud99, loud.quantile(0.99)),
-            ] {
-                takes.0.push(value);
-            }
+    let nothing = Path::new("/dev/null");
+    for (name, identity) in kinds.chain([TEASER, SPOOFER, NOBODY].map(|name| (name, nothing))) {
+        if only.is_some_and(|only| only != name) {
+            continue;
         }
-        paper.rogue(name, times / TAKES as u64, [&quiet50, &loud50], [&quiet99, &loud99], most.saturating_sub(before));
+        let pid = world.hub.pid();
+        let (before, mut most) = (memory(pid, "Pss:"), 0);
+        let attack = Attack::begin(name, &hub, identity);
+        let (mut quiet, mut loud) = (Vec::new(), Vec::new());
+        for _ in 0..seconds {
+            quiet.extend(runtime.block_on(ping_for(&mut session, &machines, TURN)));
+            attack.signal(Signal::CONT);
+            loud.extend(runtime.block_on(ping_for(&mut session, &machines, TURN)));
+            most = most.max(memory(pid, "Pss:"));
+            attack.signal(Signal::STOP);
+        }
+        let times = attack.end();
+        let quantiles = |times: &mut Vec<f64>| [quantile(times, 0.5), quantile(times, 0.99)];
+        paper.rogue(name, times, quantiles(&mut quiet), quantiles(&mut loud), most.saturating_sub(before));
     }
     for reason in ["too_slow", "misbehaved"] {
         let name = format!("fernwart_links_ended_total{{door=\"agent\",by=\"hub\",reason=\"{reason}\"}}");

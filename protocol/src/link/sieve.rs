@@ -1,0 +1,255 @@
+//! Beginnings of handshakes, held back before they cost anything.
+//!
+//! QUIC must take the first word of a handshake apart, with keys made for it,
+//! before it can say anything to it: 30 us each. Whoever sends them by the ten
+//! thousand, from addresses that are not theirs, would hold up all others. Here
+//! a look at a few bytes decides: past a number in each second they are dropped,
+//! as a full network would, and an honest peer says its word again.
+
+use super::bucket::Bucket;
+use crate::limits;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use std::collections::HashMap;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use tokio::time::Instant;
+
+/// A first word, by what shows from outside (RFC 9000, 17.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// Of somebody who may be anybody.
+    Stranger,
+    /// With a token: the address is theirs, if the token holds.
+    Shown,
+}
+
+/// What a datagram begins with, if it begins a handshake of version 1.
+fn first_word(datagram: &[u8]) -> Option<Word> {
+    let (&[form, v1, v2, v3, v4, to], rest) = datagram.split_first_chunk::<6>()?;
+    // Long header, fixed bit, type Initial.
+    if form & 0xf0 != 0xc0 || [v1, v2, v3, v4] != [0, 0, 0, 1] {
+        return None;
+    }
+    let (from, rest) = rest.get(usize::from(to)..)?.split_first()?;
+    let token = rest.get(usize::from(*from)..)?.first()?;
+    Some(if *token == 0 { Word::Stranger } else { Word::Shown })
+}
+
+#[derive(Debug)]
+struct Shunned {
+    until: Instant,
+    bucket: Bucket,
+}
+
+#[derive(Debug)]
+struct Rules {
+    strangers: Bucket,
+    shunned: HashMap<IpAddr, Shunned>,
+}
+
+impl Rules {
+    fn new(now: Instant) -> Self {
+        let strangers = Bucket::new(limits::FIRST_WORDS, limits::FIRST_WORDS_PER_SECOND, now);
+        Self { strangers, shunned: HashMap::new() }
+    }
+
+    fn lets(&mut self, from: IpAddr, datagram: &[u8], now: Instant) -> bool {
+        let Some(word) = first_word(datagram) else { return true };
+        if let Some(shunned) = self.shunned.get_mut(&from) {
+            if shunned.until <= now {
+                self.shunned.remove(&from);
+            } else if !shunned.bucket.take(now) {
+                return false;
+            }
+        }
+        word == Word::Shown || self.strangers.take(now)
+    }
+
+    fn shun(&mut self, from: IpAddr, now: Instant) {
+        if self.shunned.len() >= limits::SHUNNED {
+            self.shunned.retain(|_, shunned| shunned.until > now);
+        }
+        if self.shunned.len() >= limits::SHUNNED
+            && let Some(oldest) = self.shunned.iter().min_by_key(|(_, shunned)| shunned.until).map(|(ip, _)| *ip)
+        {
+            self.shunned.remove(&oldest);
+        }
+        let until = now + limits::SHUN_TIME;
+        let bucket = || Bucket::new(limits::SHUNNED_FIRST_WORDS, limits::SHUNNED_FIRST_WORDS_PER_SECOND, now);
+        self.shunned.entry(from).or_insert_with(|| Shunned { until, bucket: bucket() }).until = until;
+    }
+}
+
+/// A socket with a sieve before it.
+#[derive(Debug)]
+pub(super) struct Sieve {
+    inner: Arc<dyn AsyncUdpSocket>,
+    rules: Mutex<Rules>,
+    dropped: AtomicU64,
+}
+
+impl Sieve {
+    pub(super) fn before(inner: Arc<dyn AsyncUdpSocket>) -> Arc<Self> {
+        Arc::new(Self { inner, rules: Mutex::new(Rules::new(Instant::now())), dropped: AtomicU64::new(0) })
+    }
+
+    fn rules(&self) -> MutexGuard<'_, Rules> {
+        self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Few first words from this address are let through for a while.
+    pub(super) fn shun(&self, from: IpAddr) {
+        self.rules().shun(from, Instant::now());
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Leaves of what was received what is let through. The system hands over
+    /// several datagrams of one sender as one, all of one length but the last.
+    fn sift(&self, buffer: &mut [u8], meta: &mut RecvMeta, now: Instant) {
+        let Some(received) = buffer.get_mut(..meta.len) else { return };
+        let stride = meta.stride.max(1);
+        // As a rule none begins a handshake, and nothing is to be decided.
+        if received.chunks(stride).all(|datagram| first_word(datagram).is_none()) {
+            return;
+        }
+        let from = meta.addr.ip().to_canonical();
+        let (mut kept, mut at) = (0, 0);
+        let mut rules = self.rules();
+        while let Some(datagram) = received.get(at..(at + stride).min(received.len())).filter(|one| !one.is_empty()) {
+            let length = datagram.len();
+            if rules.lets(from, datagram, now) {
+                received.copy_within(at..at + length, kept);
+                kept += length;
+            } else {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            at += length;
+        }
+        meta.len = kept;
+    }
+}
+
+impl AsyncUdpSocket for Sieve {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.inner.poll_recv(cx, bufs, meta);
+        if let Poll::Ready(Ok(count)) = &polled {
+            let now = Instant::now();
+            for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(*count) {
+                self.sift(buffer, meta, now);
+            }
+        }
+        polled
+    }
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn initial(token: &[u8]) -> Vec<u8> {
+        let mut datagram = vec![0xc3, 0, 0, 0, 1, 8];
+        datagram.extend([7; 8]);
+        datagram.push(4);
+        datagram.extend([9; 4]);
+        datagram.push(u8::try_from(token.len()).expect("short"));
+        datagram.extend(token);
+        datagram.resize(1200, 0x55);
+        datagram
+    }
+
+    const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+
+    #[test]
+    fn first_words_are_told_from_all_else_by_their_header() {
+        assert_eq!(first_word(&initial(b"")), Some(Word::Stranger));
+        assert_eq!(first_word(&initial(b"token")), Some(Word::Shown));
+        for (at, byte) in [(0, 0x43), (0, 0xe3), (4, 2)] {
+            let mut other = initial(b"");
+            other[at] = byte;
+            assert_eq!(first_word(&other), None, "byte {at} is {byte:#x}");
+        }
+        for length in 0..20 {
+            assert_eq!(first_word(&initial(b"")[..length.min(19)]), None, "{length} bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_are_held_back_past_their_number_and_whoever_has_shown_an_address_is_not() {
+        let mut rules = Rules::new(Instant::now());
+        let many = |rules: &mut Rules, token: &[u8], times: u32| {
+            let datagram = initial(token);
+            (0..times).filter(|_| rules.lets(FROM, &datagram, Instant::now())).count()
+        };
+        let burst = limits::FIRST_WORDS as usize;
+        assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), burst);
+        assert_eq!(many(&mut rules, b"t", 100), 100);
+        assert!(rules.lets(FROM, &[0x43; 60], Instant::now()), "links that are open notice nothing");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), limits::FIRST_WORDS_PER_SECOND as usize);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_shunned_comes_seldom_and_only_for_a_while() {
+        let mut rules = Rules::new(Instant::now());
+        rules.shun(FROM, Instant::now());
+        let other = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 8));
+        let datagram = initial(b"token");
+        let many = |rules: &mut Rules, from| (0..500).filter(|_| rules.lets(from, &datagram, Instant::now())).count();
+        assert_eq!(many(&mut rules, FROM), limits::SHUNNED_FIRST_WORDS as usize);
+        assert_eq!(many(&mut rules, other), 500);
+        tokio::time::sleep(limits::SHUN_TIME).await;
+        assert_eq!(many(&mut rules, FROM), 500);
+        for number in 0..3 * u32::try_from(limits::SHUNNED).expect("few") {
+            rules.shun(IpAddr::from(number.to_be_bytes()), Instant::now());
+        }
+        assert_eq!(rules.shunned.len(), limits::SHUNNED);
+    }
+
+    #[test]
+    fn of_datagrams_that_come_as_one_only_those_are_taken_out() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _entered = runtime.enter();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let sieve = Sieve::before(quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket).expect("wrapped"));
+        let now = Instant::now();
+        sieve.rules().strangers.spend(f64::from(limits::FIRST_WORDS), now);
+        let data = |byte: u8| vec![0x40 | byte; 1200];
+        let mut buffer: Vec<u8> = [data(1), initial(b""), data(2), initial(b""), data(3)[..70].to_vec()].concat();
+        let mut meta = RecvMeta { addr: (FROM, 7).into(), len: buffer.len(), stride: 1200, ecn: None, dst_ip: None };
+        sieve.sift(&mut buffer, &mut meta, now);
+        assert_eq!(buffer[..meta.len], [data(1), data(2), data(3)[..70].to_vec()].concat());
+        assert_eq!(sieve.dropped(), 2);
+    }
+}
