@@ -106,6 +106,7 @@ impl Stage {
             (r"fw1-[A-Za-z0-9_…-]+", "LINE"),
             (r"Receipt [0-9a-f]{8}\b", "Receipt ID"),
             (r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun) \d+ [A-Z][a-z]{2} \d\d:\d\d [A-Z]+", "WHEN"),
+            (r"\d+ [A-Z][a-z]{2} \d\d:\d\d:\d\d", "MOMENT"),
             (r"\d{4}-\d\d-\d\d( \d\d:\d\d)?", "DAY"),
             (r"[0-9a-f]{32,64}|[0-9a-f]{4}…", "HEX"),
             (r"\b[0-9a-f]{12}\b", "DRAFT"),

@@ -7,8 +7,8 @@ use fernwart_store::Disk;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Clock, network and disk; by default this computer's. A simulation puts its
-/// own in their place; everything above them is the same.
+/// Clock, network and the store's disk; by default this computer's. A simulation
+/// puts its own in their place; keys, catalogue and index stay where they are.
 #[derive(Debug, Clone, Default)]
 pub struct Ground {
     /// What tells it the time.

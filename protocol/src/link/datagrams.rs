@@ -17,7 +17,8 @@ pub enum Carries {
 }
 
 /// Makes sockets: the system's, or those of a network that is only simulated.
-/// QUIC and TLS above them are the same.
+/// QUIC and TLS above them are the same, but for what [`Datagrams::tune_endpoint`]
+/// and [`Datagrams::tune_link`] change.
 pub trait Datagrams: Debug + Send + Sync {
     /// A socket at this address, whose port may be 0. Called on a tokio runtime.
     ///

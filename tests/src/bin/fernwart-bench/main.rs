@@ -5,7 +5,8 @@
 //! come back after the hub was killed; `run [N]` N runs of a script that does
 //! nothing, beside ssh; `endure [MINUTES]` a hub that is killed every 5 to 30 s under
 //! 50 runs a second on 500 machines; `rogues [SECONDS]` what honest machines notice
-//! of each way to misbehave. Each starts its own processes on loopback and prints a
+//! of each way to misbehave; `peers [N]` the same questions to N machines of ours, of
+//! Salt's and of Ansible's. Each starts its own processes on loopback and prints a
 //! table, or JSON lines with `--json`. Build with `--release` first.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
@@ -14,6 +15,7 @@ mod endure;
 mod fleet;
 mod idle;
 mod measure;
+mod peers;
 mod raw;
 mod rogues;
 mod run;
@@ -21,8 +23,7 @@ mod run;
 use measure::Paper;
 use std::path::Path;
 
-const HELP: &str =
-    "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES] | rogues [SECONDS [KIND]]";
+const HELP: &str = "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES] | rogues [SECONDS [KIND]] | peers [N]";
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -44,6 +45,8 @@ fn main() {
         ["rogues"] => rogues::rogues(20, None, &paper),
         ["rogues", seconds] => rogues::rogues(seconds.parse().expect("a number"), None, &paper),
         ["rogues", seconds, name] => rogues::rogues(seconds.parse().expect("a number"), Some(name), &paper),
+        ["peers"] => peers::peers(50, &paper),
+        ["peers", n] => peers::peers(number(n), &paper),
         ["rogue", name, hub, identity] => rogues::misbehave(name, hub, Path::new(identity)),
         ["raw-server", port, folder] => raw::server(port.parse().expect("a port"), Path::new(folder)),
         ["raw-idle", port, folder] => raw::idle(port.parse().expect("a port"), Path::new(folder)),

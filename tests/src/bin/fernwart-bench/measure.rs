@@ -111,6 +111,37 @@ impl Paper {
         }
     }
 
+    /// What the rows of [`Paper::peer`] are about.
+    pub(crate) fn peers(&self, text: &str) {
+        if !self.json {
+            println!("\n{text}");
+            println!(
+                "{:<18} {:>26} {:>26} {:>16} {:>16}",
+                "", "wall, ms", "processors, ms", "server PSS, MiB", "agent PSS, MiB"
+            );
+        }
+    }
+
+    /// A question of one of several programs: wall time, processor time of all its
+    /// processes, memory of its server, if it has one, and of one agent.
+    pub(crate) fn peer(&self, (name, what): (&str, &str), wall: &Takes, cpu: &Takes, server: Option<f64>, agent: f64) {
+        if self.json {
+            let of = |takes: &Takes| {
+                let (least, most) = takes.spread();
+                serde_json::json!({"median": takes.median(), "least": least, "most": most, "takes": takes.0.len()})
+            };
+            println!(
+                "{}",
+                serde_json::json!({"v": 1, "type": "peer", "name": name, "what": what, "wall_ms": of(wall),
+                    "cpu_ms": of(cpu), "server_pss_mib": server, "agent_pss_mib": agent})
+            );
+        } else {
+            let server = server.map_or("–".into(), |server| format!("{server:.1}"));
+            let name = format!("{name} {what}");
+            println!("{name:<18} {:>26} {:>26} {server:>16} {agent:>16.2}", told(wall), told(cpu));
+        }
+    }
+
     /// A figure of ours alone.
     pub(crate) fn alone(&self, what: &str, unit: &str, ours: &Takes) {
         if self.json {
