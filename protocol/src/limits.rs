@@ -105,25 +105,17 @@ pub const RETURN_SPREAD: Duration = Duration::from_secs(30);
 pub const HANDSHAKES_BEFORE_RETRY: usize = 200;
 
 /// First datagrams of handshakes that are looked at, of those who have not shown
-/// their address: at once, and per second after that. An arrival is two or three,
+/// their address, and as many of those with a token: at once, and per second after that. An arrival is two or three,
 /// so these are three times the machines that should come in a second; 12,000 at
 /// 30 us each are a third of a core, once.
 pub const FIRST_WORDS: u32 = 12_000;
 /// See [`FIRST_WORDS`].
 pub const FIRST_WORDS_PER_SECOND: u32 = 3_000;
 
-/// An address from which somebody has misbehaved is shunned for this time: an
-/// office whose other machines lose the hub in that minute comes back slowly.
-pub const SHUN_TIME: Duration = Duration::from_secs(60);
-
-/// First datagrams from there that are looked at: at once, and per second after
-/// that; three handshakes a second.
-pub const SHUNNED_FIRST_WORDS: u32 = 40;
-/// See [`SHUNNED_FIRST_WORDS`].
-pub const SHUNNED_FIRST_WORDS_PER_SECOND: u32 = 10;
-
-/// Addresses that are shunned at once, the newest: at 100 B each they are 100 KiB.
-pub const SHUNNED: usize = 1_024;
+/// A machine whose link was closed because it misbehaves is served again after
+/// this; until then its links are held and said no to. Nobody else is kept out
+/// with it, whatever address they share.
+pub const PENANCE: Duration = Duration::from_secs(10);
 
 /// Links one hub holds. At 40 KiB each, 50,000 are 2 GiB.
 pub const LINKS: usize = 50_000;
@@ -247,7 +239,7 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "handshakes before address proof", value: HANDSHAKES_BEFORE_RETRY as u64, unit: "links" },
     Limit { name: "strangers' first datagrams at once", value: FIRST_WORDS as u64, unit: "datagrams" },
     Limit { name: "strangers' first datagrams after that", value: FIRST_WORDS_PER_SECOND as u64, unit: "datagrams/s" },
-    Limit { name: "an address is shunned", value: SHUN_TIME.as_secs(), unit: "seconds" },
+    Limit { name: "a machine that misbehaves waits", value: PENANCE.as_secs(), unit: "seconds" },
     Limit { name: "machines that come back in a second", value: ARRIVALS_PER_SECOND, unit: "machines" },
     Limit { name: "links", value: LINKS as u64, unit: "links" },
     Limit { name: "keep-alive", value: KEEP_ALIVE.as_secs(), unit: "seconds" },

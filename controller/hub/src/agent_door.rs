@@ -8,7 +8,7 @@ use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{UnixMs, Versions};
 use fernwart_protocol::id::{Digest, MachineId};
-use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
+use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, PENANCE};
 use fernwart_protocol::link::{Door, FrameError, Link, LinkError, Receiver, Sender};
 use fernwart_protocol::staff::Happened;
 use fernwart_protocol::text::{Blob, List, Text};
@@ -19,6 +19,7 @@ use fernwart_store::{KeepSealedTo, NoteJournal, Quarantine, Records, Seen, SetTl
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 /// A machine follows a newer catalogue within this time, or is not waited for.
@@ -33,6 +34,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         info!(machine = %id, address = %link.remote_address(), ?why, "a machine is not let in");
         return link.close(why);
     }
+    if do_penance(shared, &link, &id).await {
+        return link.close(Goodbye::Overloaded);
+    }
     let result = converse(shared, &link, id, tls_key, until).await;
     let has_left = shared.presence.machine_left(&id, &link);
     if let Err(error) = result
@@ -41,6 +45,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         warn!(machine = %id, %error, "a machine misbehaved");
         link.close(why);
     }
+    if let Some(LinkError::ClosedHere(Goodbye::Misbehaved | Goodbye::TooSlow)) = link.end() {
+        shared.penance().insert(id, Instant::now() + PENANCE);
+    }
     // A hub whose disk is full still knows who is linked.
     shared.store.note(Seen { machine: id, at: shared.now(), about: None }).await;
     if has_left {
@@ -48,6 +55,23 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         debug!(machine = %id, %why, "a machine has left");
         shared.happened_on(&id, |machine| Happened::Left(machine, Text::clipped(why.as_str())));
     }
+}
+
+/// Holds the link of a machine that has misbehaved until its time is over: whoever
+/// comes again at once waits, and costs no more than that. False where it need not.
+async fn do_penance(shared: &Shared, link: &Link, id: &MachineId) -> bool {
+    let Some(until) = shared.penance().get(id).copied() else { return false };
+    if until <= Instant::now() {
+        shared.penance().remove(id);
+        return false;
+    }
+    tokio::select! {
+        biased;
+        () = shared.stop.cancelled() => {}
+        _ = link.closed() => {}
+        () = tokio::time::sleep_until(until) => {}
+    }
+    true
 }
 
 /// Whether this machine, with this key, is still one of ours, and not kept out.
@@ -296,10 +320,10 @@ async fn one_stream(
     let answered = answer(shared, id, &mut send, &mut receive).await;
     pace.answered(send.sent_bytes());
     let error = answered.err()?;
-    let why = match error.reproach() {
-        None if pace.is_one_too_many() => Goodbye::Misbehaved,
-        None => return None,
-        Some(why) => why,
+    let why = match (error.reproach(), &error) {
+        (None, FrameError::Empty) if pace.is_one_too_many() => Goodbye::Misbehaved,
+        (None, _) => return None,
+        (Some(why), _) => why,
     };
     warn!(machine = %id, %error, "a machine misbehaved");
     Some(why)

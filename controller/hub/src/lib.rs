@@ -51,7 +51,7 @@ use fernwart_protocol::link::{Knock, Link, LinkError, Listener};
 use fernwart_protocol::staff::Happened;
 use fernwart_store::{Expire, Store, StoreError};
 use presence::Presence;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, SystemTime};
@@ -147,6 +147,8 @@ struct Shared {
     newcomers_denied: seldom::Seldom,
     /// Times the store has failed.
     store_trouble: seldom::Seldom,
+    /// Machines that have misbehaved, and until when they wait.
+    penance: Mutex<HashMap<MachineId, tokio::time::Instant>>,
     metrics: metrics::Metrics,
     events: events::Events,
     /// Set when no new job is taken in any more.
@@ -230,6 +232,7 @@ impl Hub {
             knocks: seldom::Seldom::default(),
             newcomers_denied: seldom::Seldom::default(),
             store_trouble: seldom::Seldom::default(),
+            penance: Mutex::default(),
             metrics: metrics::Metrics::default(),
             events: events::Events::default(),
             draining: CancellationToken::new(),
@@ -365,6 +368,10 @@ impl Shared {
         self.owed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    fn penance(&self) -> MutexGuard<'_, HashMap<MachineId, tokio::time::Instant>> {
+        self.penance.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn is_suspended(&self, key: &KeyId) -> bool {
         self.suspended.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(key)
     }
@@ -403,15 +410,12 @@ async fn welcome(shared: Arc<Shared>, knock: Knock) {
             return;
         }
     };
-    let (door, address, seen) = (link.door(), link.remote_address(), link.clone());
+    let (door, seen) = (link.door(), link.clone());
     shared.metrics.link_came(door);
     enter(&shared, link).await;
     // Whoever was served until the hub stops is parted with at the port.
     let end = seen.end().unwrap_or(LinkError::ClosedHere(Goodbye::Done));
     shared.metrics.link_ended(door, &end);
-    if matches!(end, LinkError::ClosedHere(Goodbye::Misbehaved | Goodbye::TooSlow)) {
-        shared.listener.shun(address);
-    }
 }
 
 async fn enter(shared: &Arc<Shared>, link: Link) {

@@ -16,6 +16,9 @@ pub enum FrameError {
     /// The stream or link ended where a frame should have been.
     #[error("the stream was cut")]
     Cut,
+    /// The peer left the stream before it had said anything.
+    #[error("a stream on which nothing was said")]
+    Empty,
     /// The length is zero or more than allowed.
     #[error("a frame of {bytes} bytes, where 1 to {max} are allowed")]
     Length {
@@ -37,7 +40,7 @@ impl FrameError {
     /// at fault.
     pub fn reproach(&self) -> Option<Goodbye> {
         match self {
-            Self::Cut => None,
+            Self::Cut | Self::Empty => None,
             Self::TooSlow => Some(Goodbye::TooSlow),
             Self::Length { .. } | Self::Body(_) => Some(Goodbye::Misbehaved),
         }
@@ -183,12 +186,16 @@ impl Receiver {
     /// [`SLOWEST_BYTES_PER_SECOND`].
     ///
     /// # Errors
-    /// As [`Receiver::expect`], and [`FrameError::TooSlow`].
+    /// [`FrameError::Empty`] where it does not come, else as [`Receiver::expect`], and
+    /// [`FrameError::TooSlow`].
     pub async fn first<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
-        let length = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.next_length()).await;
-        let bytes = length.map_err(|_| FrameError::TooSlow)??.ok_or(FrameError::Cut)?;
-        let body = tokio::time::timeout(patience(bytes), self.body(bytes)).await;
-        codec::decode(&body.map_err(|_| FrameError::TooSlow)??).map_err(FrameError::Body)
+        let body = async {
+            let length = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.next_length()).await;
+            let bytes = length.map_err(|_| FrameError::TooSlow)??.ok_or(FrameError::Cut)?;
+            tokio::time::timeout(patience(bytes), self.body(bytes)).await.map_err(|_| FrameError::TooSlow)?
+        };
+        let body = body.await.map_err(|error| if let FrameError::Cut = error { FrameError::Empty } else { error })?;
+        codec::decode(&body).map_err(FrameError::Body)
     }
 
     async fn next_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {

@@ -139,12 +139,6 @@ impl Listener {
         Turned { sent_back, refused, dropped: self.socket.dropped() }
     }
 
-    /// Somebody at this address has misbehaved: for [`limits::SHUN_TIME`] few begin
-    /// a handshake from there. Who is linked stays linked.
-    pub fn shun(&self, address: SocketAddr) {
-        self.socket.shun(address.ip().to_canonical());
-    }
-
     /// Rings at an address where a peer was linked before a restart; one that
     /// cannot be rung notices by itself, later. Cancel safe.
     pub async fn ring(&self, address: SocketAddr) {

@@ -4,15 +4,16 @@
 //! before it can say anything to it: 30 us each. Whoever sends them by the ten
 //! thousand, from addresses that are not theirs, would hold up all others. Here
 //! a look at a few bytes decides: past a number in each second they are dropped,
-//! as a full network would, and an honest peer says its word again.
+//! as a full network would, and an honest peer says its word again. Those with a
+//! token have a number of their own: whoever has answered a Retry is not crowded
+//! out by those who have not, and a token that is none opens nothing more.
 
 use super::bucket::Bucket;
 use crate::limits;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,7 +25,8 @@ use tokio::time::Instant;
 enum Word {
     /// Of somebody who may be anybody.
     Stranger,
-    /// With a token: the address is theirs, if the token holds.
+    /// With a token: the address is theirs, if the token holds, which only QUIC
+    /// can see.
     Shown,
 }
 
@@ -41,47 +43,23 @@ fn first_word(datagram: &[u8]) -> Option<Word> {
 }
 
 #[derive(Debug)]
-struct Shunned {
-    until: Instant,
-    bucket: Bucket,
-}
-
-#[derive(Debug)]
 struct Rules {
     strangers: Bucket,
-    shunned: HashMap<IpAddr, Shunned>,
+    shown: Bucket,
 }
 
 impl Rules {
     fn new(now: Instant) -> Self {
-        let strangers = Bucket::new(limits::FIRST_WORDS, limits::FIRST_WORDS_PER_SECOND, now);
-        Self { strangers, shunned: HashMap::new() }
+        let bucket = Bucket::new(limits::FIRST_WORDS, limits::FIRST_WORDS_PER_SECOND, now);
+        Self { strangers: bucket.clone(), shown: bucket }
     }
 
-    fn lets(&mut self, from: IpAddr, datagram: &[u8], now: Instant) -> bool {
-        let Some(word) = first_word(datagram) else { return true };
-        if let Some(shunned) = self.shunned.get_mut(&from) {
-            if shunned.until <= now {
-                self.shunned.remove(&from);
-            } else if !shunned.bucket.take(now) {
-                return false;
-            }
+    fn lets(&mut self, datagram: &[u8], now: Instant) -> bool {
+        match first_word(datagram) {
+            Some(Word::Stranger) => self.strangers.take(now),
+            Some(Word::Shown) => self.shown.take(now),
+            None => true,
         }
-        word == Word::Shown || self.strangers.take(now)
-    }
-
-    fn shun(&mut self, from: IpAddr, now: Instant) {
-        if self.shunned.len() >= limits::SHUNNED {
-            self.shunned.retain(|_, shunned| shunned.until > now);
-        }
-        if self.shunned.len() >= limits::SHUNNED
-            && let Some(oldest) = self.shunned.iter().min_by_key(|(_, shunned)| shunned.until).map(|(ip, _)| *ip)
-        {
-            self.shunned.remove(&oldest);
-        }
-        let until = now + limits::SHUN_TIME;
-        let bucket = || Bucket::new(limits::SHUNNED_FIRST_WORDS, limits::SHUNNED_FIRST_WORDS_PER_SECOND, now);
-        self.shunned.entry(from).or_insert_with(|| Shunned { until, bucket: bucket() }).until = until;
     }
 }
 
@@ -102,11 +80,6 @@ impl Sieve {
         self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Few first words from this address are let through for a while.
-    pub(super) fn shun(&self, from: IpAddr) {
-        self.rules().shun(from, Instant::now());
-    }
-
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -120,12 +93,11 @@ impl Sieve {
         if received.chunks(stride).all(|datagram| first_word(datagram).is_none()) {
             return;
         }
-        let from = meta.addr.ip().to_canonical();
         let (mut kept, mut at) = (0, 0);
         let mut rules = self.rules();
         while let Some(datagram) = received.get(at..(at + stride).min(received.len())).filter(|one| !one.is_empty()) {
             let length = datagram.len();
-            if rules.lets(from, datagram, now) {
+            if rules.lets(datagram, now) {
                 received.copy_within(at..at + length, kept);
                 kept += length;
             } else {
@@ -189,8 +161,6 @@ mod tests {
         datagram
     }
 
-    const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
-
     #[test]
     fn first_words_are_told_from_all_else_by_their_header() {
         assert_eq!(first_word(&initial(b"")), Some(Word::Stranger));
@@ -206,35 +176,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn strangers_are_held_back_past_their_number_and_whoever_has_shown_an_address_is_not() {
+    async fn strangers_are_held_back_past_their_number_and_crowd_nobody_out_who_has_shown_an_address() {
         let mut rules = Rules::new(Instant::now());
         let many = |rules: &mut Rules, token: &[u8], times: u32| {
             let datagram = initial(token);
-            (0..times).filter(|_| rules.lets(FROM, &datagram, Instant::now())).count()
+            (0..times).filter(|_| rules.lets(&datagram, Instant::now())).count()
         };
         let burst = limits::FIRST_WORDS as usize;
         assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), burst);
-        assert_eq!(many(&mut rules, b"t", 100), 100);
-        assert!(rules.lets(FROM, &[0x43; 60], Instant::now()), "links that are open notice nothing");
+        assert_eq!(many(&mut rules, b"t", 10 * limits::FIRST_WORDS), burst, "a token that may be none is no key");
+        assert!(rules.lets(&[0x43; 60], Instant::now()), "links that are open notice nothing");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), limits::FIRST_WORDS_PER_SECOND as usize);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn whoever_is_shunned_comes_seldom_and_only_for_a_while() {
-        let mut rules = Rules::new(Instant::now());
-        rules.shun(FROM, Instant::now());
-        let other = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 8));
-        let datagram = initial(b"token");
-        let many = |rules: &mut Rules, from| (0..500).filter(|_| rules.lets(from, &datagram, Instant::now())).count();
-        assert_eq!(many(&mut rules, FROM), limits::SHUNNED_FIRST_WORDS as usize);
-        assert_eq!(many(&mut rules, other), 500);
-        tokio::time::sleep(limits::SHUN_TIME).await;
-        assert_eq!(many(&mut rules, FROM), 500);
-        for number in 0..3 * u32::try_from(limits::SHUNNED).expect("few") {
-            rules.shun(IpAddr::from(number.to_be_bytes()), Instant::now());
-        }
-        assert_eq!(rules.shunned.len(), limits::SHUNNED);
     }
 
     #[test]
@@ -247,7 +200,8 @@ mod tests {
         sieve.rules().strangers.spend(f64::from(limits::FIRST_WORDS), now);
         let data = |byte: u8| vec![0x40 | byte; 1200];
         let mut buffer: Vec<u8> = [data(1), initial(b""), data(2), initial(b""), data(3)[..70].to_vec()].concat();
-        let mut meta = RecvMeta { addr: (FROM, 7).into(), len: buffer.len(), stride: 1200, ecn: None, dst_ip: None };
+        let mut meta =
+            RecvMeta { addr: ([192, 0, 2, 7], 7).into(), len: buffer.len(), stride: 1200, ecn: None, dst_ip: None };
         sieve.sift(&mut buffer, &mut meta, now);
         assert_eq!(buffer[..meta.len], [data(1), data(2), data(3)[..70].to_vec()].concat());
         assert_eq!(sieve.dropped(), 2);

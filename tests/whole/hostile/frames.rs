@@ -31,12 +31,14 @@ fn lengths_that_lie_close_the_link_of_the_liar_only() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
-    let liar = world.add_machine("kasse-2");
-    let agent = TlsIdentity::read(&liar.home.join("tls.identity")).expect("an identity");
-    drop(liar);
+    // One that has lied waits before it is heard again, so each lie has its own.
+    let lies = [("kasse-2", 0), ("kasse-3", FRAME_BYTES as u32 + 1), ("kasse-4", u32::MAX)].map(|(name, length)| {
+        let liar = world.add_machine(name);
+        (length, TlsIdentity::read(&liar.home.join("tls.identity")).expect("an identity"))
+    });
     super::attack(async {
-        for length in [0, FRAME_BYTES as u32 + 1, u32::MAX] {
-            for (identity, door) in [(Some(&staff), Door::Staff), (Some(&agent), Door::Agent), (None, Door::Enroll)] {
+        for (length, agent) in &lies {
+            for (identity, door) in [(Some(&staff), Door::Staff), (Some(agent), Door::Agent), (None, Door::Enroll)] {
                 let (_endpoint, connection) = raw(&world, identity, door).await;
                 let (mut send, _receive) = connection.open_bi().await.expect("a stream");
                 send.write_all(&length.to_be_bytes()).await.expect("sent");

@@ -3,8 +3,13 @@
 
 use super::{attack, identity, memory_kib, others_are_undisturbed, target};
 use fernwart_protocol::code::Goodbye;
-use fernwart_tests::World;
-use fernwart_tests::rogues::Rogue;
+use fernwart_protocol::codec;
+use fernwart_protocol::limits::{EMPTY_STREAMS, PENANCE};
+use fernwart_protocol::link::Door;
+use fernwart_protocol::staff::{Request, Until};
+use fernwart_protocol::version::Hello;
+use fernwart_tests::rogues::{Rogue, dial, frame};
+use fernwart_tests::{World, wait_within};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -66,4 +71,50 @@ fn each_rogue_is_closed_with_its_reason_or_slowed_down_and_all_together_disturb_
     println!("the hub grew by {} KiB", most - before);
     assert!(most - before < 32 * 1024, "{} KiB more", most - before);
     others_are_undisturbed(&world, &honest.name);
+}
+
+#[test]
+fn a_machine_that_has_misbehaved_waits_before_it_is_served_again_and_nobody_waits_with_it() {
+    let world = World::new();
+    let honest = world.add_machine("kasse-1");
+    let mut machine = world.add_machine("kasse-2");
+    machine.agent.stop();
+    let rogue = identity(&machine.home.join("tls.identity"));
+    let again = || async {
+        let times = Arc::new(AtomicU64::new(0));
+        let begun = Instant::now();
+        (Rogue::GiantFrame.attack(target(&world), &rogue, PATIENCE, &times).await, begun.elapsed())
+    };
+    let code = |why: Goodbye| Some(u64::from(why.number()));
+    attack(async {
+        assert_eq!(again().await.0, code(Goodbye::Misbehaved));
+        let (said, took) = again().await;
+        assert_eq!(said, code(Goodbye::Overloaded));
+        assert!(took > PENANCE / 2, "{took:?}");
+        others_are_undisturbed(&world, &honest.name);
+    });
+    // It mends its ways.
+    machine.restart();
+    wait_within(PENANCE + Duration::from_secs(10), "it is served", || world.is_online("kasse-2"));
+}
+
+#[test]
+fn a_technician_who_asks_and_does_not_wait_for_the_answer_is_no_rogue() {
+    let world = World::new();
+    let staff = identity(&world.shop().join("staff/staff.identity"));
+    let hello = frame(&codec::encode(&Hello::new(&[])).expect("encoded"));
+    let ask = frame(&codec::encode(&Request::Events(Until::Now)).expect("encoded"));
+    attack(async {
+        let (_endpoint, link) = dial(target(&world), Some(&staff), Door::Staff, 64 * 1024).await;
+        for _ in 0..3 * EMPTY_STREAMS {
+            let (mut send, mut receive) = link.open_bi().await.expect("a stream");
+            send.write_all(&[&hello[..], &ask[..]].concat()).await.expect("sent");
+            send.finish().expect("ended");
+            let mut some = [0; 4];
+            receive.read_exact(&mut some).await.expect("an answer begins");
+            receive.stop(7u32.into()).expect("left");
+        }
+        let closed = tokio::time::timeout(Duration::from_millis(300), link.closed()).await;
+        assert!(closed.is_err(), "{closed:?}");
+    });
 }
