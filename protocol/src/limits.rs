@@ -124,9 +124,9 @@ pub const LINKS: usize = 50_000;
 pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whoever sends or reads a frame slower than this is not waited for, bytes per
-/// second: the worst line that a machine was ever seen behind, half of ISDN,
-/// carries it. The largest frame then takes four minutes.
-pub const SLOWEST_BYTES_PER_SECOND: u64 = 4 * 1024;
+/// second: half of ISDN, shared by three streams. The largest frame then takes
+/// nine minutes.
+pub const SLOWEST_BYTES_PER_SECOND: u64 = 2 * 1024;
 
 /// What one link of a machine may ask of the hub at once, and per second after
 /// that, in asks; each 16 KiB of an answer count as one more. A machine that

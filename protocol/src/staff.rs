@@ -430,7 +430,9 @@ pub struct Health {
 /// Something that has happened at a hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its number; 1 is the first since the hub was started.
+    /// Which life of the hub: another number each time it is started.
+    pub life: u64,
+    /// Its number; 1 is the first of that life.
     pub seq: u64,
     /// When.
     pub at: UnixMs,

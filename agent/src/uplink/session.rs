@@ -13,9 +13,10 @@ use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, S
 use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
 use fernwart_protocol::to_hub::{self, Ask, Delivered, Settle};
 use fernwart_protocol::version::{Hello, tag};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -118,6 +119,7 @@ impl Uplink {
         tasks.spawn(listen(receive, words, self.executor.clone()));
         let mut streams: HashMap<Ticket, mpsc::Sender<Delivered>> = HashMap::new();
         let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Delivered>)>(STREAM_QUEUE);
+        let settling = Arc::new(Settling::default());
         let renewal = tokio::time::sleep(self.renewal_in(told, link, hub_ahead_ms));
         tokio::pin!(renewal);
         let mut again = tokio::time::interval_at(tokio::time::Instant::now() + SETTLE_AGAIN, SETTLE_AGAIN);
@@ -174,7 +176,7 @@ impl Uplink {
                         }
                     }
                     Some(ToUplink::Settle(settle)) => {
-                        tasks.spawn(settle_outcome(link.clone(), settle, self.executor.clone()));
+                        tasks.spawn(settle_outcome(link.clone(), settle, self.executor.clone(), settling.clone()));
                     }
                     Some(ToUplink::Want(hash)) => {
                         tasks.spawn(fetch_blob(link.clone(), hash, self.executor.clone()));
@@ -312,13 +314,35 @@ async fn await_stored(receive: &mut Receiver, settle: &Settle, executor: &Handle
     }
 }
 
-/// Hands over an outcome that no hub has acknowledged.
-async fn settle_outcome(link: Link, settle: Settle, executor: Handle) {
+/// Outcomes that are being handed over on a link.
+#[derive(Debug, Default)]
+struct Settling {
+    runs: std::sync::Mutex<HashSet<RunId>>,
+    turn: Mutex<()>,
+}
+
+impl Settling {
+    fn runs(&self) -> std::sync::MutexGuard<'_, HashSet<RunId>> {
+        self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Hands over an outcome that no hub has acknowledged, one after another: many
+/// at once would each be too slow on a slow line.
+async fn settle_outcome(link: Link, settle: Settle, executor: Handle, settling: Arc<Settling>) {
+    let Ok(order) = Order::from_bytes(settle.order.bytes.as_bytes()) else { return };
+    if !settling.runs().insert(order.run) {
+        // It stands in line already.
+        return;
+    }
+    let turn = settling.turn.lock().await;
     let Ok((mut send, mut receive)) = link.open().await else { return };
     if send.send(&Ask::Settle(settle.clone())).await.is_ok() {
         send.finish();
         await_stored(&mut receive, &settle, &executor).await;
     }
+    drop(turn);
+    settling.runs().remove(&order.run);
 }
 
 /// Fetches what the catalogue has newer than these versions.

@@ -248,7 +248,7 @@ impl Session {
     }
 
     /// A stream that was cut because the link was says why the link was.
-    fn why(&self, error: ClientError) -> ClientError {
+    pub fn why(&self, error: ClientError) -> ClientError {
         match error {
             ClientError::Frame(FrameError::Cut) if self.link.is_closed() => ClientError::Link(self.link_end()),
             other => other,

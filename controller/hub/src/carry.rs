@@ -104,7 +104,7 @@ async fn attempt<F: Future<Output = ()>>(
             Delivered::Told(note) => told(Heard::Note(note)).await,
             Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
                 send.finish();
-                warn!(%machine, %run, code = refusal.code(), "a machine cannot use its books; the order is brought again");
+                warn!(%machine, %run, code = refusal.code(), "a machine cannot use its books; the order is brought again on its next link");
                 return Ok(Carried::Lost);
             }
             Delivered::Refused(refusal) => {

@@ -6,10 +6,11 @@
 use crate::Shared;
 use crate::caller::Caller;
 use fernwart_certs::catalogue::Customers;
+use fernwart_certs::random;
 use fernwart_fleet::Machine;
+use fernwart_protocol::clock::Clock;
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::UnixMs;
-use fernwart_protocol::id::{CustomerId, KeyId, MachineId};
+use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId};
 use fernwart_protocol::limits::EVENTS_KEPT;
 use fernwart_protocol::link::{FrameError, Link, Sender};
 use fernwart_protocol::staff::{Event, Happened, Named, Reply, Until};
@@ -48,13 +49,19 @@ struct Told {
 /// The events that are remembered, and those who listen.
 #[derive(Debug)]
 pub(crate) struct Events {
+    /// Told with each: numbers begin anew with every start.
+    life: u64,
     kept: Mutex<VecDeque<Arc<Told>>>,
     listeners: broadcast::Sender<Arc<Told>>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { kept: Mutex::default(), listeners: broadcast::Sender::new(EVENTS_KEPT) }
+        Self {
+            life: u64::from_be_bytes(random()),
+            kept: Mutex::default(),
+            listeners: broadcast::Sender::new(EVENTS_KEPT),
+        }
     }
 }
 
@@ -63,10 +70,11 @@ impl Events {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn tell(&self, at: UnixMs, whose: Whose, what: Happened) {
+    fn tell(&self, clock: Clock, whose: Whose, what: Happened) {
         let mut kept = self.kept();
+        let (life, at) = (self.life, clock.now());
         let seq = kept.back().map_or(1, |newest| newest.event.seq + 1);
-        let told = Arc::new(Told { event: Event { seq, at, what }, whose });
+        let told = Arc::new(Told { event: Event { life, seq, at, what }, whose });
         if kept.len() == EVENTS_KEPT {
             kept.pop_front();
         }
@@ -85,18 +93,18 @@ impl Events {
 impl Shared {
     /// Something has happened that all may hear of.
     pub(crate) fn happened(&self, what: Happened) {
-        self.events.tell(self.now(), Whose::Everybody, what);
+        self.events.tell(self.clock, Whose::Everybody, what);
     }
 
     /// Something that is a technician's own.
     pub(crate) fn happened_to(&self, giver: KeyId, what: Happened) {
-        self.events.tell(self.now(), Whose::Giver(giver), what);
+        self.events.tell(self.clock, Whose::Giver(giver), what);
     }
 
     /// Something that is about one machine, if it is known.
     pub(crate) fn happened_on(&self, machine: &MachineId, what: impl FnOnce(Named) -> Happened) {
         if let Some(machine) = self.store.machine(machine) {
-            self.events.tell(self.now(), Whose::Customer(machine.customer), what(named(&machine)));
+            self.events.tell(self.clock, Whose::Customer(machine.customer), what(named(&machine)));
         }
     }
 }
@@ -108,12 +116,17 @@ fn named(machine: &Machine) -> Named {
 /// Tells a technician what is remembered and, if they stay, what comes.
 pub(crate) async fn follow(
     shared: &Shared,
-    (caller, link): (&Caller, &Link),
+    (key, tls_key): (KeyId, Digest),
+    link: &Link,
     until: Until,
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
     let (kept, mut news) = shared.events.listen();
-    for told in kept.iter().filter(|told| told.whose.includes(caller)) {
+    let caller = match Caller::current(shared, key, tls_key) {
+        Ok(caller) => caller,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    for told in kept.iter().filter(|told| told.whose.includes(&caller)) {
         send.send(&Reply::Event(told.event.clone())).await?;
     }
     let mut heard = kept.last().map_or(0, |told| told.event.seq);
@@ -128,17 +141,22 @@ pub(crate) async fn follow(
             _ = link.closed() => return Err(FrameError::Cut),
             told = news.recv() => told,
         };
+        // Whom they may hear of, or whether they may at all, may have changed.
+        let caller = match Caller::current(shared, key, tls_key) {
+            Ok(caller) => caller,
+            Err(denial) => return Ok(Err(denial)),
+        };
         let event = match told {
             Ok(told) => {
                 heard = told.event.seq;
-                if !told.whose.includes(caller) {
+                if !told.whose.includes(&caller) {
                     continue;
                 }
                 told.event.clone()
             }
             Err(RecvError::Lagged(missed)) => {
                 heard += missed;
-                Event { seq: heard, at: shared.now(), what: Happened::Missed(missed) }
+                Event { life: shared.events.life, seq: heard, at: shared.now(), what: Happened::Missed(missed) }
             }
             Err(RecvError::Closed) => return Ok(Err(Denial::ShuttingDown)),
         };
@@ -152,7 +170,7 @@ mod tests {
 
     fn tell(events: &Events, count: u64) {
         (0..count).for_each(|targets| {
-            events.tell(7, Whose::Everybody, Happened::Published { targets, timestamp: 0 });
+            events.tell(Clock::System, Whose::Everybody, Happened::Published { targets, timestamp: 0 });
         });
     }
 

@@ -3,7 +3,6 @@
 use super::output::json_text;
 use super::{Exit, Failure, Place, with_session};
 use clap::{Args, ValueEnum};
-use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::staff::{Event, Happened, Named, Reply, Request, Until, Verdict};
 use serde_json::{Map, Value, json};
 use std::io::{ErrorKind, Write};
@@ -39,8 +38,8 @@ enum Form {
 /// What was written, and whether anybody reads on.
 struct Written {
     form: Form,
-    /// The last event's time and number.
-    last: Option<(UnixMs, u64)>,
+    /// The last event's life of the hub and number.
+    last: Option<(u64, u64)>,
     count: u64,
     is_read: bool,
 }
@@ -51,13 +50,13 @@ pub(crate) fn run(command: &Events, place: &Place) -> Result<Exit, Failure> {
     let (mut was_linked, mut is_waiting) = (false, false);
     loop {
         let told = with_session(place, async |session| {
-            let mut stream = session.ask(&Request::Events(until)).await?;
+            let mut stream = session.ask(&Request::Events(until)).await.map_err(|error| session.why(error))?;
             was_linked = true;
             if std::mem::take(&mut is_waiting) {
                 eprintln!("the hub is back");
                 written.gap()?;
             }
-            while let Some(reply) = stream.next().await? {
+            while let Some(reply) = stream.next().await.map_err(|error| session.why(error))? {
                 if let Reply::Event(event) = reply {
                     written.event(&event)?;
                 }
@@ -75,7 +74,9 @@ pub(crate) fn run(command: &Events, place: &Place) -> Result<Exit, Failure> {
                 if !std::mem::replace(&mut is_waiting, true) {
                     eprintln!("the hub has gone; waiting for it. What happens meanwhile may be missed");
                 }
-                wait_for_it()?;
+                if wait_for_it().is_err() {
+                    return written.end(Exit::Stopped);
+                }
             }
             Err(failure) => return Err(failure),
         }
@@ -101,10 +102,10 @@ impl Written {
 
     fn event(&mut self, event: &Event) -> Result<(), Failure> {
         // What a hub remembers comes again on another link.
-        if self.last.is_some_and(|last| (event.at, event.seq) <= last) {
+        if self.last.is_some_and(|(life, seq)| life == event.life && event.seq <= seq) {
             return Ok(());
         }
-        self.last = Some((event.at, event.seq));
+        self.last = Some((event.life, event.seq));
         self.count += 1;
         let line = match self.form {
             Form::Jsonl => json_text(&object(event)),
@@ -223,7 +224,7 @@ mod tests {
         let name = "kasse-1".parse().expect("a name");
         let machine =
             Named { id: MachineId::from_bytes([1; 16]), name, customer: Text::clipped("B\u{e4}ckerei\u{9b}") };
-        Event { seq: 7, at: 1_795_600_000_000, what: Happened::Left(machine, Text::clipped("silent")) }
+        Event { life: 1, seq: 7, at: 1_795_600_000_000, what: Happened::Left(machine, Text::clipped("silent")) }
     }
 
     #[test]

@@ -217,6 +217,9 @@ impl From<StartError> for Failure {
             StartError::Listen { .. } => {
                 Self::new(Exit::Failed, "FW-HUB-24", text).now("choose another address with --listen")
             }
+            StartError::Home(HomeError::Settings { .. }) => {
+                Self::new(Exit::Usage, "FW-HUB-31", text).now("correct the line it names in hub.toml")
+            }
             StartError::MetricsOpen(_) => {
                 Self::new(Exit::Usage, "FW-HUB-29", text).now("have a collector on this computer ask for them")
             }

@@ -20,6 +20,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
+/// Least length of a datagram with an Initial (RFC 9000, 14.1).
+const INITIAL_BYTES: usize = 1200;
+
 /// A first word, by what shows from outside (RFC 9000, 17.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Word {
@@ -33,13 +36,17 @@ enum Word {
 /// What a datagram begins with, if it begins a handshake of version 1.
 fn first_word(datagram: &[u8]) -> Option<Word> {
     let (&[form, v1, v2, v3, v4, to], rest) = datagram.split_first_chunk::<6>()?;
-    // Long header, fixed bit, type Initial.
-    if form & 0xf0 != 0xc0 || [v1, v2, v3, v4] != [0, 0, 0, 1] {
+    // Long header, type Initial; QUIC does not insist on the fixed bit (RFC 9287).
+    if form & 0xb0 != 0x80 || [v1, v2, v3, v4] != [0, 0, 0, 1] {
         return None;
     }
     let (from, rest) = rest.get(usize::from(to)..)?.split_first()?;
-    let token = rest.get(usize::from(*from)..)?.first()?;
-    Some(if *token == 0 { Word::Stranger } else { Word::Shown })
+    let (length, rest) = rest.get(usize::from(*from)..)?.split_first()?;
+    // A number of one, two, four or eight bytes (RFC 9000, 16), of which the first
+    // two bits say how many.
+    let more = rest.get(..(1 << (length >> 6)) - 1)?;
+    let is_zero = length & 0x3f == 0 && more.iter().all(|byte| *byte == 0);
+    Some(if is_zero { Word::Stranger } else { Word::Shown })
 }
 
 #[derive(Debug)]
@@ -56,6 +63,8 @@ impl Rules {
 
     fn lets(&mut self, datagram: &[u8], now: Instant) -> bool {
         match first_word(datagram) {
+            // QUIC takes none that is shorter; it is not worth a place of others.
+            Some(_) if datagram.len() < INITIAL_BYTES => false,
             Some(Word::Stranger) => self.strangers.take(now),
             Some(Word::Shown) => self.shown.take(now),
             None => true,
@@ -165,6 +174,13 @@ mod tests {
     fn first_words_are_told_from_all_else_by_their_header() {
         assert_eq!(first_word(&initial(b"")), Some(Word::Stranger));
         assert_eq!(first_word(&initial(b"token")), Some(Word::Shown));
+        let mut other = initial(b"");
+        other[0] = 0x83;
+        assert_eq!(first_word(&other), Some(Word::Stranger), "without the fixed bit");
+        let mut other = initial(b"");
+        other[19] = 0x40;
+        other[20] = 0;
+        assert_eq!(first_word(&other), Some(Word::Stranger), "no token, told in two bytes");
         for (at, byte) in [(0, 0x43), (0, 0xe3), (4, 2)] {
             let mut other = initial(b"");
             other[at] = byte;
@@ -185,6 +201,7 @@ mod tests {
         let burst = limits::FIRST_WORDS as usize;
         assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), burst);
         assert_eq!(many(&mut rules, b"t", 10 * limits::FIRST_WORDS), burst, "a token that may be none is no key");
+        assert!(!rules.lets(&initial(b"")[..1199], Instant::now()), "too short to be one");
         assert!(rules.lets(&[0x43; 60], Instant::now()), "links that are open notice nothing");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), limits::FIRST_WORDS_PER_SECOND as usize);

@@ -294,6 +294,7 @@ fn ansible(n: usize) -> (Peer, Vec<Tree>, Account) {
     write(&place.join("ansible.cfg"), &[settings]);
     let mut sshd = Command::new(SSHD);
     let mut trees = vec![Tree::start(sshd.args(["-D", "-f", &path("sshd_config")]), &place.join("sshd.log"))];
+    wait_within(PATIENCE, "sshd listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     for name in &names {
         let mut open = Command::new("ssh");
         trees.push(Tree::start(open.args(["-F", &path("ssh_config"), "-N", name]), &place.join("ssh.log")));
