@@ -85,20 +85,12 @@ fn processes() -> HashMap<u32, (u32, Duration)> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         // After the name in brackets: state, parent, and from the 12th on four times in
-        // hundredths of a second.
-        let fields: Vec<u64> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .skip(1)
-            .map_while(|f| f.parse().ok())
-            .collect();
+        // hundredths of a second. Some of the others may be negative.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(1);
+        let fields: Vec<i64> = fields.map_while(|field| field.parse().ok()).collect();
         let (Some(parent), Some(times)) = (fields.first(), fields.get(10..14)) else { continue };
-        all.insert(
-            pid,
-            (u32::try_from(*parent).unwrap_or_default(), Duration::from_millis(10 * times.iter().sum::<u64>())),
-        );
+        let ticks = u64::try_from(times.iter().sum::<i64>()).unwrap_or_default();
+        all.insert(pid, (u32::try_from(*parent).unwrap_or_default(), Duration::from_millis(10 * ticks)));
     }
     all
 }
@@ -123,7 +115,9 @@ fn spent(roots: &[u32]) -> Duration {
 /// Proportional memory, MiB.
 fn held(roots: &[u32]) -> f64 {
     let some = below(roots);
-    let there = some.iter().filter(|pid| Path::new(&format!("/proc/{pid}/smaps_rollup")).exists());
+    // One that has ended meanwhile, or waits to be buried, holds nothing.
+    let there =
+        some.iter().filter(|pid| std::fs::read(format!("/proc/{pid}/smaps_rollup")).is_ok_and(|text| !text.is_empty()));
     there.map(|pid| memory(*pid, "Pss:") as f64 / 1024.0).sum()
 }
 
