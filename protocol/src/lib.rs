@@ -11,6 +11,7 @@ pub mod codec;
 pub mod diagnosis;
 pub mod document;
 pub mod enroll;
+pub mod event;
 pub mod id;
 pub mod limits;
 pub mod link;

@@ -8,6 +8,7 @@ use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::codec::{decode, encode};
 use fernwart_protocol::document::{Document, Envelope, Order, Versions};
 use fernwart_protocol::enroll;
+use fernwart_protocol::event::{Event, Happened, Named, Until};
 use fernwart_protocol::id::{BootId, Digest, JobId, KeyId, MachineId, RunId, Signature};
 use fernwart_protocol::staff;
 use fernwart_protocol::text::{Blob, List, Text};
@@ -123,12 +124,27 @@ fn what_newcomers_and_technicians_say() {
     golden(&staff::Request::Machines, "00000000");
     golden(&staff::Request::Watch(JobId(3)), "0d000000 0300000000000000");
     golden(&staff::Request::Renew, "19000000");
+    golden(&staff::Request::Events(Until::Left), "23000000 01000000");
     let update = staff::Update {
         run: RunId::from_bytes([1; 16]),
         machine: MachineId::from_bytes([2; 16]),
         news: staff::News::Away,
     };
     golden(&staff::Reply::Update(update), &format!("08000000 {} {} 00000000", "01".repeat(16), "02".repeat(16)));
+    let named = Named {
+        id: MachineId::from_bytes([2; 16]),
+        name: "kasse-1".parse().expect("a name"),
+        customer: Text::clipped("m"),
+    };
+    let event = Event { life: 5, seq: 6, at: 7, what: Happened::Left(named, Text::clipped("silent")) };
+    let literal = format!(
+        "17000000 0500000000000000 0600000000000000 0700000000000000 02000000 {} 0700000000000000 6b617373652d31 \
+         0100000000000000 6d 0600000000000000 73696c656e74",
+        "02".repeat(16)
+    );
+    golden(&staff::Reply::Event(event), &literal);
+    variants::<Happened>(18);
+    variants::<Until>(2);
     variants::<enroll::Request>(5);
     variants::<enroll::Reply>(3);
     variants::<staff::Request>(36);

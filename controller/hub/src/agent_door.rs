@@ -7,10 +7,10 @@ use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{UnixMs, Versions};
+use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, PENANCE};
 use fernwart_protocol::link::{Door, FrameError, Link, LinkError, Receiver, Sender};
-use fernwart_protocol::staff::Happened;
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
@@ -27,6 +27,15 @@ const FOLLOWS: Duration = Duration::from_secs(10);
 
 /// An agent that is still there answers an echo within this time.
 const STILL_THERE: Duration = Duration::from_secs(3);
+
+/// A machine that has misbehaved.
+#[derive(Debug)]
+pub(crate) struct Penitent {
+    /// When it is served again.
+    until: Instant,
+    /// Whether a link of it is held until then.
+    is_held: bool,
+}
 
 /// Serves a machine until its link ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_key: Digest, until: UnixMs) {
@@ -46,7 +55,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         link.close(why);
     }
     if let Some(LinkError::ClosedHere(Goodbye::Misbehaved | Goodbye::TooSlow)) = link.end() {
-        shared.penance().insert(id, Instant::now() + PENANCE);
+        shared.penance().insert(id, Penitent { until: Instant::now() + PENANCE, is_held: false });
     }
     // A hub whose disk is full still knows who is linked.
     shared.store.note(Seen { machine: id, at: shared.now(), about: None }).await;
@@ -60,16 +69,27 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
 /// Holds the link of a machine that has misbehaved until its time is over: whoever
 /// comes again at once waits, and costs no more than that. False where it need not.
 async fn do_penance(shared: &Shared, link: &Link, id: &MachineId) -> bool {
-    let Some(until) = shared.penance().get(id).copied() else { return false };
-    if until <= Instant::now() {
-        shared.penance().remove(id);
-        return false;
-    }
+    let until = {
+        let mut penance = shared.penance();
+        let Some(penitent) = penance.get_mut(id) else { return false };
+        if penitent.until <= Instant::now() {
+            penance.remove(id);
+            return false;
+        }
+        if std::mem::replace(&mut penitent.is_held, true) {
+            // One link of it waits; more would only fill this hub.
+            return true;
+        }
+        penitent.until
+    };
     tokio::select! {
         biased;
         () = shared.stop.cancelled() => {}
         _ = link.closed() => {}
         () = tokio::time::sleep_until(until) => {}
+    }
+    if let Some(penitent) = shared.penance().get_mut(id) {
+        penitent.is_held = false;
     }
     true
 }
@@ -320,11 +340,7 @@ async fn one_stream(
     let answered = answer(shared, id, &mut send, &mut receive).await;
     pace.answered(send.sent_bytes());
     let error = answered.err()?;
-    let why = match (error.reproach(), &error) {
-        (None, FrameError::Empty) if pace.is_one_too_many() => Goodbye::Misbehaved,
-        (None, _) => return None,
-        (Some(why), _) => why,
-    };
+    let why = pace.reproach(&error)?;
     warn!(machine = %id, %error, "a machine misbehaved");
     Some(why)
 }

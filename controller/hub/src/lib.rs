@@ -45,10 +45,10 @@ use fernwart_fleet::Standing;
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Envelope, UnixMs};
+use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::limits;
 use fernwart_protocol::link::{Knock, Link, LinkError, Listener};
-use fernwart_protocol::staff::Happened;
 use fernwart_store::{Expire, Store, StoreError};
 use presence::Presence;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -147,8 +147,8 @@ struct Shared {
     newcomers_denied: seldom::Seldom,
     /// Times the store has failed.
     store_trouble: seldom::Seldom,
-    /// Machines that have misbehaved, and until when they wait.
-    penance: Mutex<HashMap<MachineId, tokio::time::Instant>>,
+    /// Machines that have misbehaved of late.
+    penance: Mutex<HashMap<MachineId, agent_door::Penitent>>,
     metrics: metrics::Metrics,
     events: events::Events,
     /// Set when no new job is taken in any more.
@@ -368,7 +368,7 @@ impl Shared {
         self.owed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn penance(&self) -> MutexGuard<'_, HashMap<MachineId, tokio::time::Instant>> {
+    fn penance(&self) -> MutexGuard<'_, HashMap<MachineId, agent_door::Penitent>> {
         self.penance.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Metric, Registry, Unit};
+use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
 
 /// Shortest delivery that is told from a shorter one, seconds; ten steps of four
@@ -213,10 +213,7 @@ impl Metrics {
     }
 }
 
-fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64)
-where
-    ConstGauge<u64>: Metric,
-{
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     registry.register(name, help, ConstGauge::new(value));
 }
 

@@ -4,8 +4,9 @@
 //! opens streams without a word, again and again, is sent away.
 
 use crate::Shared;
+use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::limits;
-use fernwart_protocol::link::{Bucket, Door};
+use fernwart_protocol::link::{Bucket, Door, FrameError};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -67,8 +68,18 @@ impl Pace {
         }
     }
 
+    /// What the link is to be closed with after a stream has ended like this, if it
+    /// is. Leaving a stream on which something was asked is no offence; opening
+    /// many on which nothing is said is.
+    pub(crate) fn reproach(&self, error: &FrameError) -> Option<Goodbye> {
+        match error {
+            FrameError::Empty => self.is_one_too_many().then_some(Goodbye::Misbehaved),
+            FrameError::Cut | FrameError::TooSlow | FrameError::Length { .. } | FrameError::Body(_) => error.reproach(),
+        }
+    }
+
     /// Counts a stream that brought nothing: whether there were too many.
-    pub(crate) fn is_one_too_many(&self) -> bool {
+    fn is_one_too_many(&self) -> bool {
         let mut buckets = self.buckets();
         buckets.empty.spend(1.0, Instant::now());
         buckets.empty.debt() > Duration::ZERO

@@ -37,12 +37,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
         shared.clone().tasks.spawn(async move {
             pace.turn(&shared).await;
             let Err(error) = request(&shared, &link, key, tls_key, send, receive).await else { return };
-            let why = match (error.reproach(), &error) {
-                (None, FrameError::Empty) if pace.is_one_too_many() => Goodbye::Misbehaved,
-                // Leaving a stream on which something was asked only stops the watching.
-                (None, _) => return,
-                (Some(why), _) => why,
-            };
+            let Some(why) = pace.reproach(&error) else { return };
             warn!(%key, %error, "a technician's program misbehaved");
             link.close(why);
         });

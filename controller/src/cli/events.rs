@@ -3,7 +3,8 @@
 use super::output::json_text;
 use super::{Exit, Failure, Place, with_session};
 use clap::{Args, ValueEnum};
-use fernwart_protocol::staff::{Event, Happened, Named, Reply, Request, Until, Verdict};
+use fernwart_protocol::event::{Event, Happened, Named, Until};
+use fernwart_protocol::staff::{Reply, Request, Verdict};
 use serde_json::{Map, Value, json};
 use std::io::{ErrorKind, Write};
 use std::time::Duration;

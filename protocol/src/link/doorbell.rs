@@ -6,14 +6,10 @@
 //! on its link, at most every two seconds, and a hub that does not know the
 //! link answers with QUIC's stateless reset. A forged one costs one packet.
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
-use std::fmt;
-use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
-use std::pin::Pin;
+use super::inspected::{Inspect, Inspected};
+use quinn::AsyncUdpSocket;
+use quinn::udp::RecvMeta;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -54,19 +50,13 @@ impl Doorbell {
 
 /// A socket with an ear at it.
 pub(super) fn with_ear(inner: Arc<dyn AsyncUdpSocket>, bell: &Doorbell) -> Arc<dyn AsyncUdpSocket> {
-    Arc::new(Ear { inner, bell: bell.1.clone(), last: std::sync::Mutex::new(None) })
+    Inspected::new(inner, Ear { bell: bell.1.clone(), last: std::sync::Mutex::new(None) })
 }
 
+#[derive(Debug)]
 struct Ear {
-    inner: Arc<dyn AsyncUdpSocket>,
     bell: Arc<watch::Sender<u64>>,
     last: std::sync::Mutex<Option<Instant>>,
-}
-
-impl fmt::Debug for Ear {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ear")
-    }
 }
 
 impl Ear {
@@ -83,37 +73,8 @@ impl Ear {
     }
 }
 
-impl AsyncUdpSocket for Ear {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
-    }
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let polled = self.inner.poll_recv(cx, bufs, meta);
-        if let Poll::Ready(Ok(count)) = &polled {
-            for (buffer, meta) in bufs.iter().zip(meta.iter()).take(*count) {
-                self.hear(buffer.get(..meta.len).unwrap_or_default());
-            }
-        }
-        polled
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
+impl Inspect for Ear {
+    fn inspect(&self, received: &mut [u8], _: &mut RecvMeta) {
+        self.hear(received);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::datagrams::{Carries, Datagrams, System};
 use super::doorbell::RING;
+use super::inspected::Inspected;
 use super::sieve::Sieve;
 use super::tuning::{self, Side};
 use super::{Link, LinkError};
@@ -31,7 +32,7 @@ pub struct RestartKeys {
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: Arc<Sieve>,
+    socket: Arc<Inspected<Sieve>>,
     handshakes: Arc<Semaphore>,
     sent_back: AtomicU64,
     refused: AtomicU64,
@@ -83,7 +84,7 @@ impl Listener {
         datagrams.tune_endpoint(&mut endpoint);
         datagrams.tune_link(&mut transport);
         config.transport_config(Arc::new(transport));
-        let socket = Sieve::before(datagrams.bind(address, Carries::Many)?);
+        let socket = Inspected::new(datagrams.bind(address, Carries::Many)?, Sieve::new());
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(config), socket.clone(), runtime)?;
         Ok(Self {
@@ -136,7 +137,7 @@ impl Listener {
     /// Who was turned back at the first word.
     pub fn turned(&self) -> Turned {
         let (sent_back, refused) = (self.sent_back.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
-        Turned { sent_back, refused, dropped: self.socket.dropped() }
+        Turned { sent_back, refused, dropped: self.socket.by.dropped() }
     }
 
     /// Rings at an address where a peer was linked before a restart; one that

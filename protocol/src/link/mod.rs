@@ -10,6 +10,7 @@ mod datagrams;
 mod dial;
 mod doorbell;
 mod frame;
+mod inspected;
 mod listen;
 mod sieve;
 mod tuning;
@@ -123,7 +124,7 @@ impl From<quinn::ConnectionError> for LinkError {
 }
 
 impl LinkError {
-    /// A few words, for counting; no two links make a new one.
+    /// One word, for counting: from a closed list.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Closed(why) | Self::ClosedHere(why) => why.as_str(),

@@ -9,15 +9,11 @@
 //! out by those who have not, and a token that is none opens nothing more.
 
 use super::bucket::Bucket;
+use super::inspected::Inspect;
 use crate::limits;
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
-use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
-use std::pin::Pin;
+use quinn::udp::RecvMeta;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
+use std::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 /// Least length of a datagram with an Initial (RFC 9000, 14.1).
@@ -72,85 +68,44 @@ impl Rules {
     }
 }
 
-/// A socket with a sieve before it.
+/// The sieve before a socket.
 #[derive(Debug)]
 pub(super) struct Sieve {
-    inner: Arc<dyn AsyncUdpSocket>,
     rules: Mutex<Rules>,
     dropped: AtomicU64,
 }
 
 impl Sieve {
-    pub(super) fn before(inner: Arc<dyn AsyncUdpSocket>) -> Arc<Self> {
-        Arc::new(Self { inner, rules: Mutex::new(Rules::new(Instant::now())), dropped: AtomicU64::new(0) })
+    pub(super) fn new() -> Self {
+        Self { rules: Mutex::new(Rules::new(Instant::now())), dropped: AtomicU64::new(0) }
     }
 
     fn rules(&self) -> MutexGuard<'_, Rules> {
         self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Datagrams that were not let through.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
+}
 
-    /// Leaves of what was received what is let through. The system hands over
-    /// several datagrams of one sender as one, all of one length but the last.
-    fn sift(&self, buffer: &mut [u8], meta: &mut RecvMeta, now: Instant) {
-        let Some(received) = buffer.get_mut(..meta.len) else { return };
-        let stride = meta.stride.max(1);
-        // As a rule none begins a handshake, and nothing is to be decided.
-        if received.chunks(stride).all(|datagram| first_word(datagram).is_none()) {
-            return;
-        }
-        let (mut kept, mut at) = (0, 0);
+impl Inspect for Sieve {
+    fn inspect(&self, received: &mut [u8], meta: &mut RecvMeta) {
+        let (now, stride) = (Instant::now(), meta.stride.max(1));
         let mut rules = self.rules();
-        while let Some(datagram) = received.get(at..(at + stride).min(received.len())).filter(|one| !one.is_empty()) {
-            let length = datagram.len();
-            if rules.lets(datagram, now) {
-                received.copy_within(at..at + length, kept);
-                kept += length;
+        let (mut kept, mut at) = (0, 0);
+        while at < received.len() {
+            let end = received.len().min(at + stride);
+            if received.get(at..end).is_some_and(|datagram| rules.lets(datagram, now)) {
+                received.copy_within(at..end, kept);
+                kept += end - at;
             } else {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
-            at += length;
+            at = end;
         }
         meta.len = kept;
-    }
-}
-
-impl AsyncUdpSocket for Sieve {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.inner.try_send(transmit)
-    }
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let polled = self.inner.poll_recv(cx, bufs, meta);
-        if let Poll::Ready(Ok(count)) = &polled {
-            let now = Instant::now();
-            for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(*count) {
-                self.sift(buffer, meta, now);
-            }
-        }
-        polled
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-    fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
-    }
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
     }
 }
 
@@ -209,17 +164,13 @@ mod tests {
 
     #[test]
     fn of_datagrams_that_come_as_one_only_those_are_taken_out() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let _entered = runtime.enter();
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        let sieve = Sieve::before(quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket).expect("wrapped"));
-        let now = Instant::now();
+        let (sieve, now) = (Sieve::new(), Instant::now());
         sieve.rules().strangers.spend(f64::from(limits::FIRST_WORDS), now);
         let data = |byte: u8| vec![0x40 | byte; 1200];
         let mut buffer: Vec<u8> = [data(1), initial(b""), data(2), initial(b""), data(3)[..70].to_vec()].concat();
         let mut meta =
             RecvMeta { addr: ([192, 0, 2, 7], 7).into(), len: buffer.len(), stride: 1200, ecn: None, dst_ip: None };
-        sieve.sift(&mut buffer, &mut meta, now);
+        sieve.inspect(&mut buffer, &mut meta);
         assert_eq!(buffer[..meta.len], [data(1), data(2), data(3)[..70].to_vec()].concat());
         assert_eq!(sieve.dropped(), 2);
     }

@@ -4,9 +4,10 @@
 use super::{attack, identity, memory_kib, others_are_undisturbed, target};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::codec;
+use fernwart_protocol::event::Until;
 use fernwart_protocol::limits::{EMPTY_STREAMS, PENANCE};
 use fernwart_protocol::link::Door;
-use fernwart_protocol::staff::{Request, Until};
+use fernwart_protocol::staff::Request;
 use fernwart_protocol::version::Hello;
 use fernwart_tests::rogues::{Rogue, dial, frame};
 use fernwart_tests::{World, wait_within};

@@ -1,0 +1,100 @@
+//! What happens at a hub, as those hear it who follow.
+//!
+//! A view, not a record: what counts is in the store and in the journals.
+
+use crate::code::{Denial, Refusal};
+use crate::document::{Outcome, UnixMs};
+use crate::id::{JobId, KeyId, MachineId, RunId};
+use crate::staff::Verdict;
+use crate::text::{MachineName, Text};
+use serde::{Deserialize, Serialize};
+
+/// How long events are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Until {
+    /// What is remembered, up to now.
+    Now,
+    /// And all that comes, until nobody listens.
+    Left,
+}
+
+/// Something that has happened at a hub.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Which life of the hub: another number each time it is started.
+    pub life: u64,
+    /// Its number; 1 is the first of that life.
+    pub seq: u64,
+    /// When.
+    pub at: UnixMs,
+    /// What.
+    pub what: Happened,
+}
+
+/// A machine as an event names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its id.
+    pub id: MachineId,
+    /// Its name at that time.
+    pub name: MachineName,
+    /// Whose it is.
+    pub customer: Text<120>,
+}
+
+/// What can happen. Variants are appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Happened {
+    /// So many events were not told: they came faster than they were read.
+    Missed(u64),
+    /// A machine is linked.
+    Linked(Named),
+    /// Its link has ended, for this reason.
+    Left(Named, Text<32>),
+    /// A machine waits to be admitted.
+    Waits(Named),
+    /// Somebody has admitted it.
+    Admitted(Named, Text<64>),
+    /// Somebody has turned it away.
+    Rejected(Named, Text<64>),
+    /// Somebody has parted with it.
+    Retired(Named, Text<64>),
+    /// Something is wrong with its records or its identity.
+    Alarm(Named, Text<128>),
+    /// Somebody has looked into that.
+    Acknowledged(Named, Text<64>),
+    /// A newest report says something else than the one before.
+    Health(Named, Verdict),
+    /// Somebody has given a job to so many machines.
+    JobBegan {
+        /// Its number.
+        job: JobId,
+        /// What is asked.
+        action: Text<64>,
+        /// Who asks.
+        by: Text<64>,
+        /// Why.
+        reason: Text<500>,
+        /// How many machines.
+        machines: u32,
+    },
+    /// A run is over: its outcome.
+    RunSettled(Named, RunId, Outcome),
+    /// A machine did not take a run into its books.
+    RunRefused(Named, RunId, Refusal),
+    /// Another catalogue is published: the versions of its targets and timestamp.
+    Published {
+        /// The targets'.
+        targets: u64,
+        /// The timestamp's.
+        timestamp: u64,
+    },
+    /// Somebody waits for the staff list.
+    StaffWaits(KeyId, Text<64>),
+    /// Somebody has cut a staff key off at this hub.
+    Suspended(KeyId, Text<64>),
+    /// A lock was handed to every machine.
+    Locked,
+    /// The hub's store could not be written.
+    StoreFailed(Denial),
+}
