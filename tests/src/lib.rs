@@ -121,21 +121,6 @@ impl Drop for SmallDisk {
     }
 }
 
-/// The Python that has aioquic, made by `tests/run`; nothing where there is none,
-/// and that is told.
-///
-/// # Panics
-/// With `CI=true`, where nothing may be left out.
-pub fn foreign_python() -> Option<PathBuf> {
-    let here = std::env::current_exe().expect("this program has a path");
-    let found = here.ancestors().map(|folder| folder.join("python/bin/python")).find(|python| python.is_file());
-    if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "aioquic is not here: tests/run installs it");
-        println!("left out: aioquic is not here; tests/run installs it");
-    }
-    found
-}
-
 /// A UDP port nobody uses.
 pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
@@ -412,11 +397,11 @@ impl World {
     }
 
     /// What the hub counts now under a name with its labels, as
-    /// `fernwart_links{door="agent"}`; 0 where it is not on the page.
-    pub fn metric(&self, name: &str) -> f64 {
+    /// `fernwart_links{door="agent"}`; nothing where that is not on the page.
+    pub fn metric(&self, name: &str) -> Option<f64> {
         let page = self.metrics_page("GET /metrics HTTP/1.1\r\nHost: hub\r\n\r\n");
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().expect("a number"))
+        value.map(|value| value.parse().expect("a number"))
     }
 
     /// Starts the hub again on the same home and port.

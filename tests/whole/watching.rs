@@ -39,6 +39,16 @@ impl Follower {
         wait_within(Duration::from_secs(30), what, || self.told().iter().any(|told| told == what));
     }
 
+    /// Waits for it to end by itself.
+    fn end(mut self) -> (Option<i32>, Vec<Value>) {
+        let mut code = None;
+        wait_within(Duration::from_secs(20), "it ends", || {
+            code = self.child.try_wait().expect("asked").map(|status| status.code());
+            code.is_some()
+        });
+        (code.flatten(), self.lines())
+    }
+
     /// Ctrl-C.
     fn stop(mut self) -> (Option<i32>, Vec<Value>) {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -96,6 +106,39 @@ fn what_happens_is_told_at_once_to_those_it_concerns_and_to_nobody_else() {
 }
 
 #[test]
+fn whoever_may_hear_less_from_now_on_hears_less_and_whoever_is_suspended_nothing() {
+    let world = World::new();
+    let _praxis = world.add_machine_of("Praxis Petersen", "praxis-1");
+    let robot = world.add_robot("Praxis Petersen");
+    let _till = world.add_machine("kasse-1");
+    let key = run(&mut staff_command(&world.shop(), &["staff", "ls", "-o", "jsonl"])).exits(0).json_lines();
+    let key = key.iter().find(|row| row["name"] == "robot").expect("listed")["key"].as_str().expect("a key").to_owned();
+    let theirs = Follower::of(&robot, world.path().join("theirs.jsonl"));
+    let looked = |name: &str| world.technician(&["diagnose", name, "--section", "power"]).exits(0);
+    let settled = |who: &str| {
+        let lines = theirs.lines();
+        lines.iter().filter(|line| line["type"] == "settled" && line["customer"] == who).count()
+    };
+    let praxis = "customer:Praxis Petersen";
+    looked(praxis);
+    wait_until("it hears of its own", || settled("Praxis Petersen") == 1);
+
+    // Another customer from now on, on the link that stands.
+    let add = ["staff", "add", "robot", "--key-id", &key, "--role", "diagnose", "--customer", "B\u{e4}ckerei Meyer"];
+    world.technician(&add).exits(0);
+    looked(praxis);
+    looked("kasse-1");
+    wait_until("it hears of the other", || settled("B\u{e4}ckerei Meyer") == 1);
+    assert_eq!(settled("Praxis Petersen"), 1, "{:?}", theirs.lines());
+
+    // Cut off, it ends and says why, and does not come again and again.
+    world.technician(&["staff", "suspend", "robot"]).exits(0);
+    let (code, lines) = theirs.end();
+    assert_eq!(code, Some(3), "{lines:?}");
+    assert!(lines.iter().filter(|line| line["type"] == "missed").count() <= 1, "{lines:?}");
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_the_following() {
     let world = World::new();
     let _till = world.add_machine("kasse-1");
@@ -134,9 +177,12 @@ fn what_is_counted_can_be_read_on_the_hubs_computer_and_names_nobody() {
         ("fernwart_delivery_seconds_count", 1.0),
         ("fernwart_requests_denied_total{code=\"FW-HUB-05\"}", 1.0),
     ] {
-        assert_eq!(world.metric(name), value, "{name} in {page}");
+        assert_eq!(world.metric(name), Some(value), "{name} in {page}");
     }
-    assert!(world.metric("process_resident_memory_bytes") > 1e6 && world.metric("process_cpu_seconds_total") > 0.0);
+    assert!(
+        world.metric("process_resident_memory_bytes") > Some(1e6)
+            && world.metric("process_cpu_seconds_total") > Some(0.0)
+    );
     let events = world.technician(&["events"]).exits(0).json_lines();
     let id = events.iter().find_map(|line| line["machine_id"].as_str()).expect("an id");
     for name in ["kasse-1", id, "Meyer", "jana"] {

@@ -237,19 +237,24 @@ pub fn frame(body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The first words of a machine on its control stream.
-async fn greet(link: &Connection) -> Option<(SendStream, RecvStream)> {
+/// What a machine says first, one that knows nothing yet.
+pub fn introduction() -> Ask {
     let nothing = Digest::from_bytes([0; 32]);
     let about = About {
         boot: BootId::from_bytes([0; 16]),
-        os: Text::clipped("rogue"),
+        os: Text::clipped("test"),
         journal_seq: 0,
         journal_head: nothing,
         chain_seq: 0,
         chain_head: nothing,
     };
+    Ask::Control(Hello::new(&[]), about)
+}
+
+/// The first words of a machine on its control stream.
+async fn greet(link: &Connection) -> Option<(SendStream, RecvStream)> {
     let (mut send, receive) = link.open_bi().await.ok()?;
-    let hello = codec::encode(&Ask::Control(Hello::new(&[]), about)).ok()?;
+    let hello = codec::encode(&introduction()).ok()?;
     send.write_all(&frame(&hello)).await.ok()?;
     Some((send, receive))
 }

@@ -359,6 +359,36 @@ fn a_stolen_hub_cannot_invent_a_technician_or_hand_out_another_name() {
 }
 
 #[test]
+fn outcomes_that_waited_are_handed_over_one_after_another() {
+    use fernwart_protocol::code::Denial;
+    use fernwart_protocol::to_agent::Stored;
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    attack(async {
+        let mut hub = EvilHub::take(&mut world, &machine).await;
+        for _ in 0..4 {
+            // Heard, and never signed for.
+            let order = hub.signed(|_| {});
+            assert!(matches!(hub.deliver(&order).await, Answer::Outcome(..)));
+        }
+        hub.greet_again().await;
+        let mut settled = std::collections::HashSet::new();
+        while settled.len() < 4 {
+            let asked = tokio::time::timeout(Duration::from_secs(5), hub.link.accept()).await.expect("in its turn");
+            let (mut send, mut receive) = asked.expect("a stream");
+            let Ask::Settle(settle) = receive.expect::<Ask>().await.expect("a question") else { continue };
+            // Together they would each be too slow on a slow line.
+            let next = tokio::time::timeout(Duration::from_millis(300), hub.link.accept()).await;
+            assert!(next.is_err(), "another one before the first is over");
+            settled.insert(settle.receipt.signature);
+            send.send(&Stored::NotNow(Denial::StoreFull)).await.expect("sent");
+            let _ = send.delivered().await;
+        }
+        hub.stop().await;
+    });
+}
+
+#[test]
 fn an_agent_refuses_a_certificate_that_names_another_machine() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");

@@ -18,14 +18,11 @@ use fernwart_certs::issue::Authority;
 use fernwart_certs::tls::{self, Clock};
 use fernwart_certs::{CertificateDer, sha256};
 use fernwart_protocol::code::Goodbye;
-use fernwart_protocol::id::{BootId, Digest};
+use fernwart_protocol::id::Digest;
 use fernwart_protocol::link::{DialError, Dialer, Door, Link, LinkError, Receiver, Sender};
-use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::Control;
-use fernwart_protocol::to_hub::{About, Ask};
-use fernwart_protocol::version::Hello;
 use fernwart_tests::World;
-use fernwart_tests::rogues::Target;
+use fernwart_tests::rogues::{Target, introduction};
 use std::time::Duration;
 
 /// A runtime for the attacker.
@@ -87,16 +84,7 @@ fn identity(path: &std::path::Path) -> TlsIdentity {
 /// The first words of an agent.
 async fn say_hello(link: &Link) -> (Sender, Receiver) {
     let (mut send, receive) = link.open().await.expect("a stream");
-    let nothing = Digest::from_bytes([0; 32]);
-    let about = About {
-        boot: BootId::from_bytes([0; 16]),
-        os: Text::clipped("test"),
-        journal_seq: 0,
-        journal_head: nothing,
-        chain_seq: 0,
-        chain_head: nothing,
-    };
-    send.send(&Ask::Control(Hello::new(&[]), about)).await.expect("sent");
+    send.send(&introduction()).await.expect("sent");
     (send, receive)
 }
 

@@ -247,11 +247,11 @@ pub(crate) fn rogues(seconds: u64, only: Option<&str>, paper: &Paper) {
     }
     for reason in ["too_slow", "misbehaved"] {
         let name = format!("fernwart_links_ended_total{{door=\"agent\",by=\"hub\",reason=\"{reason}\"}}");
-        paper.alone(&format!("links closed: {reason}"), "", &Takes(vec![world.metric(&name)]));
+        paper.alone(&format!("links closed: {reason}"), "", &Takes(vec![world.metric(&name).unwrap_or_default()]));
     }
-    let paced = world.metric("fernwart_asks_paced_total{door=\"agent\"}");
+    let paced = world.metric("fernwart_asks_paced_total{door=\"agent\"}").expect("counted");
     paper.alone("asks that had to wait", "", &Takes(vec![paced]));
-    let sent_back = world.metric("fernwart_handshakes_sent_back_total");
+    let sent_back = world.metric("fernwart_handshakes_sent_back_total").expect("counted");
     paper.alone("handshakes that had to show their address", "", &Takes(vec![sent_back]));
     runtime.block_on(swarm.stop());
 }
