@@ -98,11 +98,12 @@ impl Disk for HubDisk {
 /// What becomes of a machine that dies in the middle of a write.
 pub(crate) type Death = Box<dyn Fn() + Send>;
 
-/// A machine's: commits fail before or after they are done, or the machine dies
-/// at one.
+/// A machine's: reads fail, commits fail before or after they are done, or the
+/// machine dies at one.
 pub(crate) struct MachineDisk {
     pub(crate) disk: Memory,
     pub(crate) chance: Chance,
+    pub(crate) reads: Mutex<Chance>,
     pub(crate) life: Life,
     pub(crate) trouble: Trouble,
     /// Commits at which it dies, of a thousand.
@@ -120,20 +121,32 @@ fn failed() -> BooksError {
     BooksError::Write(Box::new(redb::Error::Io(io::Error::other("the disk fails, as was wanted"))))
 }
 
+impl MachineDisk {
+    /// Reading fails as often as writing, while there is trouble.
+    fn read(&self) -> Result<(), BooksError> {
+        let fails = self.reads.lock().expect("nobody panics here").per_mille(self.trouble.per_mille());
+        if fails { Err(BooksError::Damaged("disk")) } else { Ok(()) }
+    }
+}
+
 impl Tables for MachineDisk {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        self.read()?;
         self.disk.get(table, key)
     }
 
     fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+        self.read()?;
         self.disk.each(table, from, show)
     }
 
     fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+        self.read()?;
         self.disk.last(table)
     }
 
     fn count(&self, table: Table) -> Result<u64, BooksError> {
+        self.read()?;
         self.disk.count(table)
     }
 

@@ -317,6 +317,7 @@ impl<'a> Stage<'a> {
         let tables = MachineDisk {
             disk: place.disk.clone(),
             chance: self.chance.branch(),
+            reads: Mutex::new(self.chance.branch()),
             life: life.clone(),
             trouble: place.trouble.clone(),
             deadly: place.deadly.clone(),
@@ -327,8 +328,9 @@ impl<'a> Stage<'a> {
         let machine = move |events| {
             Box::new(Computer { index, events, clock, boot, life: alive, story, chance }) as Box<dyn Machine>
         };
-        let parts = member.parts(place.home.clone(), Box::new(tables));
-        let Ok((handle, words, executor)) = executor::start_simulated(parts, machine, |_| {}) else {
+        let parts = member.parts(place.home.clone(), Box::new(tables)).ok();
+        let started = parts.and_then(|parts| executor::start_simulated(parts, machine, |_| {}).ok());
+        let Some((handle, words, executor)) = started else {
             // The disk fails at the start; whoever looks after it starts it again.
             self.story.tell(&format!("machine {index} does not start"));
             life.end();

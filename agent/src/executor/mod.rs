@@ -50,7 +50,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
 use waits::Wait;
 
 /// Looks under way at once; further ones wait their turn. Each takes some
@@ -113,6 +112,8 @@ pub enum Event {
     Due(RunId, u64),
     /// An outcome that the disk did not take is to be tried again.
     Unwritten(RunId, Box<Ended>),
+    /// What waits in the books, and could not be read, is to be taken up.
+    Unread,
 }
 
 /// How others reach the executor.
@@ -220,9 +221,7 @@ impl Executor {
         executor.wake()?;
         executor.say(ToUplink::Dial(executor.dial()));
         executor.say(ToUplink::About(executor.about()));
-        if let Err(error) = executor.resume_waiting() {
-            warn!(%error, "runs that waited cannot be read");
-        }
+        executor.resume_waiting();
         Ok(executor)
     }
 
@@ -287,6 +286,7 @@ impl Executor {
             Event::Acted(run, acted) => self.handle_acted(run, acted),
             Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),
+            Event::Unread => self.resume_waiting(),
             Event::Due(run, timer) => self.handle_due(run, timer),
             Event::Asked(question, answer) => {
                 let answered = self.answer(question);

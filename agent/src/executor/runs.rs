@@ -157,13 +157,17 @@ impl Executor {
             let no = NotAuthentic::Staff(Refusal::Replayed, Box::new(authentic.clone()));
             return self.turn_away(ticket, &no);
         }
-        match settlement(&self.books, run, record) {
-            Some(settle) => self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle)))),
-            None => {
-                self.waiting.entry(run).or_default().push(ticket);
-                let state = if self.waits.contains_key(&run) { RunState::Waiting } else { RunState::Started };
-                self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
+        if record.receipt.is_none() {
+            self.waiting.entry(run).or_default().push(ticket);
+            let waits = record.phase == Phase::Waiting || self.waits.contains_key(&run);
+            let state = if waits { RunState::Waiting } else { RunState::Started };
+            self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
+            if record.phase == Phase::Waiting {
+                // This life may not know of it yet: its books were not readable.
+                self.take_up(run, record);
             }
+        } else if let Some(settle) = settlement(&self.books, run, record) {
+            self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle))));
         }
     }
 

@@ -365,19 +365,28 @@ impl Executor {
         }
     }
 
-    /// Takes up what waited when the agent stopped.
-    pub(super) fn resume_waiting(&mut self) -> Result<(), BooksError> {
-        for (run, record) in self.books.runs_in(Phase::Waiting)? {
-            let Ok(order) = Order::from_bytes(record.order.bytes.as_bytes()) else { continue };
-            let (envelope, since) = (record.order, record.received_at);
-            let staff = Text::default();
-            self.waits.insert(
-                run,
-                Wait { envelope, order, staff, why: Why::Turn, yes: false, number: None, since, timer: 0 },
-            );
-            self.reconsider(run);
+    /// Takes up what waited when the agent stopped; until that can be read, it is
+    /// tried again.
+    pub(super) fn resume_waiting(&mut self) {
+        match self.books.runs_in(Phase::Waiting) {
+            Ok(waiting) => waiting.into_iter().for_each(|(run, record)| self.take_up(run, record)),
+            Err(error) => {
+                warn!(%error, "runs that waited cannot be read; it is tried again");
+                self.machine.later(WRITE_AGAIN, Event::Unread);
+            }
         }
-        Ok(())
+    }
+
+    /// Considers a run that waits in the books, unless it is in hand.
+    pub(super) fn take_up(&mut self, run: RunId, record: RunRecord) {
+        if self.waits.contains_key(&run) {
+            return;
+        }
+        let Ok(order) = Order::from_bytes(record.order.bytes.as_bytes()) else { return };
+        let (envelope, since, staff) = (record.order, record.received_at, Text::default());
+        let wait = Wait { envelope, order, staff, why: Why::Turn, yes: false, number: None, since, timer: 0 };
+        self.waits.insert(run, wait);
+        self.reconsider(run);
     }
 }
 

@@ -26,7 +26,8 @@ pub(crate) enum Carried {
     Settled(Box<Settle>, PublicKey),
     /// The machine did not take it into its books.
     Refused(Refusal),
-    /// The outcome could not be stored now; the machine keeps it.
+    /// How it ended could not be stored now; the machine keeps its outcome, or gets
+    /// the order again.
     NotStored(Denial),
     /// The link was lost; the outcome comes when the machine is back.
     Lost,
@@ -111,7 +112,9 @@ async fn attempt<F: Future<Output = ()>>(
                 send.finish();
                 let state = SetState { run, state: RunState::Refused, refusal: Some(refusal) };
                 if let Err(error) = shared.store.write(state).await {
+                    // The order will be brought again, and may then be taken.
                     warn!(%run, %error, "a refusal could not be stored");
+                    return Ok(Carried::NotStored(shared.denial(&error)));
                 }
                 shared.metrics.order_refused(refusal);
                 shared.happened_on(&machine, |machine| Happened::RunRefused(machine, run, refusal));

@@ -16,7 +16,7 @@ pub use facts::Facts;
 pub use machine::{Effects, Simulated};
 
 use fernwart_agent::enroll::{self, Accepted, Keys};
-use fernwart_agent::executor::books::{Books, Tables};
+use fernwart_agent::executor::books::{Books, BooksError, Tables};
 use fernwart_agent::executor::policy::TRUSTED;
 use fernwart_agent::executor::{self, Executor};
 use fernwart_agent::home::{Enrollment, Home};
@@ -325,20 +325,20 @@ impl Member {
 
     /// What its executor begins with, on this folder and these tables.
     ///
-    /// # Panics
+    /// # Errors
     /// When the books there cannot be read.
-    pub fn parts(&self, home: Home, tables: Box<dyn Tables>) -> executor::Parts {
-        executor::Parts {
+    pub fn parts(&self, home: Home, tables: Box<dyn Tables>) -> Result<executor::Parts, BooksError> {
+        Ok(executor::Parts {
             home,
             enrollment: self.enrollment.clone(),
             evidence: self.evidence.clone(),
             sealing: self.sealing.clone(),
-            books: Books::over(tables).expect("books"),
-        }
+            books: Books::over(tables)?,
+        })
     }
 
     fn switch_on(&mut self, index: usize, around: &Around, socket: Dialer) {
-        let parts = self.parts(around.home.clone(), Box::new(self.disk.clone()));
+        let parts = self.parts(around.home.clone(), Box::new(self.disk.clone())).expect("books");
         let presence = Arc::new(Presence { links: around.links.clone(), ..Presence::default() });
         let effects = around.effects.clone();
         let (facts, seed) = (around.facts.clone(), around.seed.wrapping_add(index as u64));
