@@ -19,6 +19,7 @@ mod peers;
 mod raw;
 mod rogues;
 mod run;
+mod ssh;
 
 use measure::Paper;
 use std::path::Path;

@@ -7,7 +7,8 @@
 //! python3-venv and openssh-server.
 
 use crate::measure::{Paper, Takes, children, memory};
-use fernwart_tests::{Process, World, free_port, program, run as run_to_end, wait_within};
+use crate::ssh::{ACCOUNT, Sshd, quiet};
+use fernwart_tests::{Process, World, program, run as run_to_end, wait_within};
 use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -22,15 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 const SALT: &str = "salt==3008.3";
 const ANSIBLE: &str = "ansible-core==2.19.14";
-const ACCOUNT: &str = "fernwart-peers";
 /// Where they are installed and live. Short: Salt's sockets lie in it.
 const FOLDER: &str = "/tmp/fernwart-peers";
-const SSHD: &str = "/usr/sbin/sshd";
-
-fn quiet(command: &mut Command) -> bool {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
 
 fn write(path: &Path, lines: &[String]) {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
@@ -235,45 +229,20 @@ fn salt(n: usize) -> (Peer, Vec<Tree>) {
     (peer, trees)
 }
 
-/// An account for ssh, gone with it.
-struct Account;
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        quiet(Command::new("userdel").args(["--remove", ACCOUNT]));
-    }
-}
-
 /// Ansible over connections that are open.
-fn ansible(n: usize) -> (Peer, Vec<Tree>, Account) {
+fn ansible(n: usize) -> (Peer, Vec<Tree>, Sshd) {
     let programs = install("ansible-venv", ANSIBLE);
     let place = Path::new(FOLDER).join("a");
     let _ = std::fs::remove_dir_all(&place);
     std::fs::create_dir_all(place.join("cm")).expect("made");
     let path = |name: &str| place.join(name).display().to_string();
-    let account = Account;
-    quiet(Command::new("userdel").args(["--remove", ACCOUNT]));
-    let made = ["--create-home", "--shell", "/bin/dash", "--password", "*", ACCOUNT];
-    assert!(quiet(Command::new("useradd").args(made)), "an account");
-    for key in ["host", "user"] {
-        assert!(quiet(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)])), "a key");
-    }
-    let authorized = format!("/home/{ACCOUNT}/authorized_keys");
-    std::fs::copy(path("user.pub"), &authorized).expect("copied");
-    assert!(quiet(Command::new("chown").args([ACCOUNT, &authorized])), "its owner");
-    std::fs::create_dir_all("/run/sshd").expect("a folder");
-    let port = free_port();
-    let config = format!(
-        "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nUsePAM no\nStrictModes no\nPidFile none\n\
-         AuthorizedKeysFile {authorized}\nMaxStartups 500\nMaxSessions 20\nPermitTTY no\nUseDNS no",
-        path("host")
-    );
-    write(&place.join("sshd_config"), &[config]);
+    let sshd = Sshd::start().expect("an sshd");
+    let (port, key) = (sshd.port, sshd.key().display().to_string());
     let client = format!(
         "Host peer*\n HostName 127.0.0.1\n Port {port}\n User {ACCOUNT}\n IdentityFile {}\n IdentitiesOnly yes\n \
          StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n ControlMaster auto\n \
          ControlPersist 3600\n ControlPath {}/%n",
-        path("user"),
+        key,
         path("cm")
     );
     write(&place.join("ssh_config"), &[client]);
@@ -286,9 +255,7 @@ fn ansible(n: usize) -> (Peer, Vec<Tree>, Account) {
         path("ssh_config")
     );
     write(&place.join("ansible.cfg"), &[settings]);
-    let mut sshd = Command::new(SSHD);
-    let mut trees = vec![Tree::start(sshd.args(["-D", "-f", &path("sshd_config")]), &place.join("sshd.log"))];
-    wait_within(PATIENCE, "sshd listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let mut trees = Vec::new();
     for name in &names {
         let mut open = Command::new("ssh");
         trees.push(Tree::start(open.args(["-F", &path("ssh_config"), "-N", name]), &place.join("ssh.log")));
@@ -307,20 +274,19 @@ fn ansible(n: usize) -> (Peer, Vec<Tree>, Account) {
         name: "Ansible",
         ways: vec![("ping", ask("ping")), ("facts", ask("setup"))],
         server: Vec::new(),
-        agents: trees.iter().map(|tree| tree.0.id()).collect(),
+        agents: trees.iter().map(|tree| tree.0.id()).chain([sshd.pid()]).collect(),
         wall: Vec::new(),
         cpu: Vec::new(),
     };
-    (peer, trees, account)
+    (peer, trees, sshd)
 }
 
 /// Prints the table for `n` machines of each.
 pub(crate) fn peers(n: usize, paper: &Paper) {
-    assert!(Path::new(SSHD).exists(), "apt-get install openssh-server");
     std::fs::create_dir_all(FOLDER).expect("made");
     let (ours, _world, _agents) = fernwart(n);
     let (salt, _trees) = salt(n);
-    let (ansible, _ssh, _account) = ansible(n);
+    let (ansible, _masters, _sshd) = ansible(n);
     let mut peers = [ours, salt, ansible];
     for peer in &mut peers {
         peer.wall = vec![Takes::default(); peer.ways.len()];

@@ -4,68 +4,33 @@
 //! All ways take turns in one loop, so that whatever else the computer does
 //! falls on all of them alike. Needs root and the package `openssh-server`.
 
+use crate::ssh::{ACCOUNT, Sshd, quiet};
 use fernwart_tests::shelf::Script;
-use fernwart_tests::{World, free_port, program, wait_until};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use fernwart_tests::{World, program};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// An account with a plain shell, gone again afterwards.
-const ACCOUNT: &str = "fernwart-bench";
-
-fn quiet(command: &mut Command) -> bool {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
-
-/// An own sshd on loopback, with one master connection open.
-struct Ssh {
-    folder: tempfile::TempDir,
-    port: u16,
-    daemon: std::process::Child,
-}
+/// An own sshd, with one master connection open.
+struct Ssh(Sshd);
 
 impl Ssh {
     fn start() -> Option<Self> {
-        let made =
-            quiet(Command::new("useradd").args(["--create-home", "--shell", "/bin/sh", "--password", "*", ACCOUNT]));
-        if !Path::new("/usr/sbin/sshd").exists() || !made {
-            println!("no sshd to measure beside: apt-get install openssh-server, as root");
-            return None;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
-        let place = folder.path().to_owned();
-        let path = |name: &str| place.join(name).to_str().expect("text").to_owned();
-        for key in ["host", "user"] {
-            assert!(quiet(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)])));
-        }
-        std::fs::create_dir_all("/run/sshd").expect("a folder");
-        let home = format!("/home/{ACCOUNT}/.ssh");
-        std::fs::create_dir_all(&home).expect("a folder");
-        std::fs::copy(path("user.pub"), format!("{home}/authorized_keys")).expect("copied");
-        assert!(quiet(Command::new("chown").args(["-R", ACCOUNT, &home])));
-        let port = free_port();
-        let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nUsePAM no\nStrictModes no\nPidFile none\n\
-             AuthorizedKeysFile {home}/authorized_keys\n",
-            path("host")
-        );
-        std::fs::write(path("config"), config).expect("written");
-        let mut daemon = Command::new("/usr/sbin/sshd");
-        daemon.args(["-D", "-f", &path("config")]).stderr(Stdio::null());
-        let ssh = Self { port, daemon: daemon.spawn().expect("started"), folder };
-        wait_until("sshd answers", || quiet(&mut ssh.fresh()));
+        let ssh = Self(Sshd::start()?);
         let mut master = ssh.plain();
-        master.args(["-M", "-N", "-f", "-S", &path("master"), &format!("{ACCOUNT}@127.0.0.1")]);
+        master.args(["-M", "-N", "-f", "-S"]).arg(ssh.master()).arg(format!("{ACCOUNT}@127.0.0.1"));
         assert!(quiet(&mut master), "a master connection");
         Some(ssh)
     }
 
+    fn master(&self) -> PathBuf {
+        self.0.file("master")
+    }
+
     fn plain(&self) -> Command {
-        let key = self.folder.path().join("user");
         let mut command = Command::new("ssh");
         command.args(["-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-        command.args(["-o", "BatchMode=yes", "-p", &self.port.to_string(), "-i"]).arg(key);
+        command.args(["-o", "BatchMode=yes", "-p", &self.0.port.to_string(), "-i"]).arg(self.0.key());
         command
     }
 
@@ -77,7 +42,7 @@ impl Ssh {
 
     fn warm(&self) -> Command {
         let mut command = self.plain();
-        command.arg("-S").arg(self.folder.path().join("master")).args([&format!("{ACCOUNT}@127.0.0.1"), "true"]);
+        command.arg("-S").arg(self.master()).args([&format!("{ACCOUNT}@127.0.0.1"), "true"]);
         command
     }
 }
@@ -85,11 +50,8 @@ impl Ssh {
 impl Drop for Ssh {
     fn drop(&mut self) {
         let mut end = self.plain();
-        end.arg("-S").arg(self.folder.path().join("master")).args(["-O", "exit", "127.0.0.1"]);
+        end.arg("-S").arg(self.master()).args(["-O", "exit", "127.0.0.1"]);
         quiet(&mut end);
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
-        quiet(Command::new("userdel").args(["--remove", ACCOUNT]));
     }
 }
 
