@@ -25,6 +25,10 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
+const fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
+}
+
 fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], BadId> {
     let bad = BadId { expected: N * 2 };
     let digits = text.as_bytes();
@@ -57,7 +61,8 @@ macro_rules! id {
         }
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                let digits = self.0.map(|byte| [byte >> 4, byte & 15].map(digit));
+                f.write_str(std::str::from_utf8(digits.as_flattened()).unwrap_or_default())
             }
         }
         impl fmt::Debug for $name {

@@ -1,10 +1,11 @@
 //! What machines have told, kept so that it can be asked in SQL, and the asking.
 //!
 //! ```text
-//! outcome stored ─▶ due ─▶ (report from the store) ─▶ index
+//! outcome stored ─▶ due ─▶ a lull, or a question ─▶ (report from the store) ─▶ index
 //! query ─▶ wait until nothing is due ─▶ a process of its own, which can only read ─▶ lines
 //! ```
-//! Indexing happens behind the fleet's back: a machine waits for nobody here.
+//! Indexing happens behind the fleet's back: a machine waits for nobody here, and
+//! while thousands tell, their outcomes come first.
 
 use crate::Shared;
 use crate::caller::Caller;
@@ -25,10 +26,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tracing::warn;
 
 /// Reports that are indexed in one transaction.
 const AT_ONCE: usize = 64;
+
+/// Reports are indexed when none has come for this long.
+const LULL: Duration = Duration::from_millis(250);
+
+/// Nothing waits longer for a lull.
+const BEHIND: Duration = Duration::from_secs(30);
 
 /// How long a question waits for reports that came before it: ten thousand at
 /// once took six seconds.
@@ -66,12 +74,38 @@ struct Due {
     waiting: HashMap<MachineId, u64>,
     under_way: HashMap<MachineId, u64>,
     last: u64,
+    /// When the longest waiting one, and the last one, came.
+    came: Option<(Instant, Instant)>,
+    /// Questions that wait for all this.
+    asked: usize,
 }
 
 impl Due {
-    fn add(&mut self, machine: MachineId) {
+    /// True for the first that waits.
+    fn add(&mut self, machine: MachineId) -> bool {
+        let now = Instant::now();
+        let first = self.came.map_or(now, |(first, _)| first);
+        self.came = Some((first, now));
         self.last += 1;
         self.waiting.entry(machine).or_insert(self.last);
+        self.waiting.len() == 1
+    }
+
+    /// How long indexing can wait; nothing where nothing is due.
+    fn patience(&self) -> Option<Duration> {
+        let (first, last) = self.came.filter(|_| !self.waiting.is_empty())?;
+        let until = if self.asked > 0 { first } else { (last + LULL).min(first + BEHIND) };
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
+    fn take(&mut self) -> Vec<MachineId> {
+        let some: HashMap<_, _> = self.waiting.iter().take(AT_ONCE).map(|(machine, at)| (*machine, *at)).collect();
+        self.waiting.retain(|machine, _| !some.contains_key(machine));
+        if self.waiting.is_empty() {
+            self.came = None;
+        }
+        self.under_way = some;
+        self.under_way.keys().copied().collect()
     }
 
     /// Whether all is indexed that was due at this number.
@@ -111,8 +145,7 @@ impl Asking {
 
     /// A whole report of a machine is stored.
     pub(crate) fn told(&self, machine: MachineId) {
-        if self.index.is_some() {
-            self.due().add(machine);
+        if self.index.is_some() && self.due().add(machine) {
             self.bell.notify_one();
         }
     }
@@ -123,17 +156,31 @@ impl Asking {
         due.waiting.len() + due.under_way.len()
     }
 
-    fn some(&self) -> Vec<MachineId> {
-        let mut due = self.due();
-        let some: HashMap<_, _> = due.waiting.iter().take(AT_ONCE).map(|(machine, at)| (*machine, *at)).collect();
-        due.waiting.retain(|machine, _| !some.contains_key(machine));
-        due.under_way = some;
-        due.under_way.keys().copied().collect()
+    /// What is to be indexed now, once there is something.
+    async fn some(&self) -> Vec<MachineId> {
+        // Nothing is under way any more.
+        self.due().under_way.clear();
+        loop {
+            let patience = self.due().patience();
+            match patience {
+                Some(Duration::ZERO) => return self.due().take(),
+                Some(patience) => {
+                    let _ = tokio::time::timeout(patience, self.bell.notified()).await;
+                }
+                None => self.bell.notified().await,
+            }
+        }
     }
 
     /// Waits until all that was told before is indexed; false if it takes too long.
     async fn caught_up(&self) -> bool {
-        let asked = self.due().last;
+        let asked = {
+            let mut due = self.due();
+            due.asked += 1;
+            due.last
+        };
+        let _asks = Asks(self);
+        self.bell.notify_one();
         let settled = async {
             while !self.due().is_past(asked) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -149,19 +196,25 @@ impl Asking {
     }
 }
 
+/// A question that waits, also when its asker leaves.
+struct Asks<'a>(&'a Asking);
+
+impl Drop for Asks<'_> {
+    fn drop(&mut self) {
+        self.0.due().asked -= 1;
+    }
+}
+
 /// Indexes what is due, until the hub stops.
 pub(crate) async fn keep_up(shared: Arc<Shared>) {
     let asking = &shared.asking;
     let Some(index) = &asking.index else { return };
     loop {
-        let some = asking.some();
-        if some.is_empty() {
-            tokio::select! {
-                biased;
-                () = shared.stop.cancelled() => return,
-                () = asking.bell.notified() => continue,
-            }
-        }
+        let some = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            some = asking.some() => some,
+        };
         let mut told = Vec::with_capacity(some.len());
         let mut again = Vec::new();
         for machine in some {
@@ -190,7 +243,9 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
             }
         }
         if !again.is_empty() {
-            again.into_iter().for_each(|machine| asking.due().add(machine));
+            for machine in again {
+                asking.due().add(machine);
+            }
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return,

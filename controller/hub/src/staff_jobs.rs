@@ -22,7 +22,7 @@ use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
-use fernwart_store::{NewJob, NewRun, Offer, SetState, Undelivered};
+use fernwart_store::{NewJob, NewRun, SetState, Undelivered};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -314,7 +314,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         return None;
     }
     if state == RunState::Queued {
-        match shared.store.write(Offer(order.run)).await {
+        match shared.store.offer(order.run).await {
             // Only now can it be owed: a machine that came while it stood in line
             // owed nothing.
             Ok(true) => drop(is_script(&order).then(|| shared.owed().insert(order.machine))),

@@ -16,7 +16,7 @@ mod writes;
 
 pub use disk::{Disk, Piece, on_disk};
 pub use roster::{Change, Records};
-pub use runs::{Expire, KeepCancel, NewJob, NewRun, Offer, SetState, Withdraw};
+pub use runs::{Expire, KeepCancel, NewJob, NewRun, SetState, Withdraw};
 pub use settle::{Settle, Settled};
 pub use writer::Write;
 pub use writes::{
@@ -164,6 +164,14 @@ impl Store {
     /// When the database does not take it.
     pub async fn write<W: Write>(&self, write: W) -> Result<W::Reply, StoreError> {
         self.writer.write(write).await
+    }
+
+    /// A queued run is about to be sent: false if it is not queued any more.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn offer(&self, run: RunId) -> Result<bool, StoreError> {
+        self.writer.offer(run).await
     }
 
     /// Stores an outcome, its place in its machine's chain with it; on disk when

@@ -1,6 +1,6 @@
 //! Jobs and runs: stored before they are offered, settled once, ended in time.
 
-use crate::bulk::{rows_of, several};
+use crate::bulk::{places, rows_of, several};
 use crate::rows::{self, number};
 use crate::{Write, encoded};
 use fernwart_fleet::RunState;
@@ -9,6 +9,7 @@ use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{JobId, KeyId, MachineId, RunId};
 use fernwart_protocol::text::Text;
 use sqlx::{AnyConnection, Row};
+use std::collections::HashSet;
 
 /// Stores a job with its runs, before any is offered.
 #[derive(Debug)]
@@ -118,9 +119,8 @@ impl Write for SetState {
     }
 }
 
-/// A queued run is about to be sent. False if it is not queued any more.
-#[derive(Debug)]
-pub struct Offer(pub RunId);
+/// What has not been sent yet.
+const QUEUED: &str = "state IN ('queued', 'held')";
 
 /// A queued run is taken back. False if it has been offered already.
 #[derive(Debug)]
@@ -131,17 +131,34 @@ pub struct Withdraw {
     pub machine: MachineId,
 }
 
-impl Write for Offer {
-    type Reply = bool;
-    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-        leave_queue(to, &self.0, None, RunState::Offered).await
+/// Queued runs are about to be sent: those that were still queued.
+pub(crate) async fn offer(runs: &[RunId], to: &mut AnyConnection) -> Result<HashSet<RunId>, sqlx::Error> {
+    let mut offered = HashSet::with_capacity(runs.len());
+    for portion in several(runs) {
+        let sql = format!(
+            "UPDATE runs SET state = '{}' WHERE id IN ({}) AND {QUEUED} RETURNING id",
+            RunState::Offered.as_str(),
+            places(0, portion.len())
+        );
+        let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
+        for run in portion {
+            query = query.bind(run.to_string());
+        }
+        for row in query.fetch_all(&mut *to).await? {
+            let id = row.try_get::<String, _>("id")?;
+            offered.insert(id.parse().map_err(|_| sqlx::Error::Decode("id".into()))?);
+        }
     }
+    Ok(offered)
 }
 
 impl Write for Withdraw {
     type Reply = bool;
     async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-        leave_queue(to, &self.run, Some(&self.machine), RunState::Cancelled).await
+        let state = RunState::Cancelled.as_str();
+        let sql = format!("UPDATE runs SET state = '{state}' WHERE id = $1 AND machine = $2 AND {QUEUED}");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.run.to_string()).bind(self.machine.to_string());
+        Ok(query.execute(to).await?.rows_affected() == 1)
     }
 }
 
@@ -165,16 +182,4 @@ impl Write for KeepCancel {
         sqlx::query(sql).bind(self.run.to_string()).bind(self.machine.to_string()).bind(envelope).execute(to).await?;
         Ok(())
     }
-}
-
-async fn leave_queue(
-    to: &mut AnyConnection,
-    run: &RunId,
-    machine: Option<&MachineId>,
-    state: RunState,
-) -> Result<bool, sqlx::Error> {
-    let sql = "UPDATE runs SET state = $2 WHERE id = $1 AND state IN ('queued', 'held') AND ($3 = '' OR machine = $3)";
-    let machine = machine.map(ToString::to_string).unwrap_or_default();
-    let done = sqlx::query(sql).bind(run.to_string()).bind(state.as_str()).bind(machine).execute(to).await?;
-    Ok(done.rows_affected() == 1)
 }

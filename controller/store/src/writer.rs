@@ -8,9 +8,9 @@
 use crate::StoreError;
 use crate::disk::{self, Disk};
 use crate::roster::{Change, Roster};
-use crate::settle::{self, Learned, Settle, Settled};
-use fernwart_protocol::code::Denial;
-use fernwart_protocol::id::MachineId;
+use crate::runs;
+use crate::settle::{self, Learned, Settle};
+use fernwart_protocol::id::{MachineId, RunId};
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool};
@@ -20,6 +20,11 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Writes in one transaction: with 1 KiB each half a megabyte of log.
 const BATCH: usize = 512;
+
+/// What the writer's connection has more than the readers': a batch of reports fits
+/// into its 16 MiB of pages, and is not written twice for want of room; the log is
+/// carried over every 16 MiB.
+const ROOM: [&str; 2] = ["PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 4096"];
 
 /// Writes that wait: eight batches, then askers wait.
 const QUEUE: usize = 4096;
@@ -48,42 +53,50 @@ trait Queued: Send {
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
 
-struct Waiting<W: Write> {
-    write: W,
-    reply: Option<W::Reply>,
-    asker: oneshot::Sender<Result<W::Reply, StoreError>>,
+/// What was asked, and who waits for the answer.
+struct Asked<T, R> {
+    what: T,
+    reply: Option<R>,
+    asker: oneshot::Sender<Result<R, StoreError>>,
 }
 
-impl<W: Write> Queued for Waiting<W> {
-    fn apply<'c>(&'c mut self, transaction: &'c mut AnyConnection) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-        Box::pin(async move {
-            self.reply = Some(self.write.apply(transaction).await?);
-            Ok(())
-        })
+impl<T, R> Asked<T, R> {
+    fn new(what: T) -> (Box<Self>, oneshot::Receiver<Result<R, StoreError>>) {
+        let (asker, answer) = oneshot::channel();
+        (Box::new(Self { what, reply: None, asker }), answer)
     }
 
-    fn then(&self) -> Change {
-        self.write.then()
-    }
-
-    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { reply, asker, .. } = *self;
+    fn answer(self, result: Result<(), StoreError>) {
+        let Self { reply, asker, .. } = self;
         let reply = result.and_then(|()| reply.ok_or(StoreError::Closed));
         // Whoever asked may have gone; what was written stays.
         let _ = asker.send(reply);
     }
 }
 
-/// An outcome that waits: written together with others.
-struct Outcome {
-    settle: Settle,
-    reply: Option<Result<Settled, Denial>>,
-    asker: oneshot::Sender<Result<Result<Settled, Denial>, StoreError>>,
+impl<W: Write> Queued for Asked<W, W::Reply> {
+    fn apply<'c>(&'c mut self, transaction: &'c mut AnyConnection) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+        Box::pin(async move {
+            self.reply = Some(self.what.apply(transaction).await?);
+            Ok(())
+        })
+    }
+
+    fn then(&self) -> Change {
+        self.what.then()
+    }
+
+    fn answer(self: Box<Self>, result: Result<(), StoreError>) {
+        Self::answer(*self, result);
+    }
 }
 
 enum Item {
     Write(Box<dyn Queued>),
-    Outcome(Box<Outcome>),
+    /// Written together with others, in few statements.
+    Offer(Box<Asked<RunId, bool>>),
+    /// The same.
+    Outcome(Box<Asked<Settle, settle::Reply>>),
     /// The end: all before it is written, nothing after it.
     Stop(oneshot::Sender<()>),
 }
@@ -92,10 +105,8 @@ impl Item {
     fn answer(self, result: Result<(), StoreError>) {
         match self {
             Self::Write(queued) => queued.answer(result),
-            Self::Outcome(outcome) => {
-                let Outcome { reply, asker, .. } = *outcome;
-                let _ = asker.send(result.and_then(|()| reply.ok_or(StoreError::Closed)));
-            }
+            Self::Offer(asked) => asked.answer(result),
+            Self::Outcome(asked) => asked.answer(result),
             Self::Stop(asker) => drop(asker.send(())),
         }
     }
@@ -113,20 +124,28 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Reply, StoreError> {
-        let (asker, answer) = oneshot::channel();
-        self.send(Item::Write(Box::new(Waiting { write, reply: None, asker }))).await?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        let (asked, answer) = Asked::new(write);
+        self.ask(Item::Write(asked), answer).await
     }
 
     pub(crate) async fn note<W: Write>(&self, write: W) {
-        let (asker, _) = oneshot::channel();
+        let (asked, _) = Asked::new(write);
         // Fails only once the store is closed.
-        let _ = self.send(Item::Write(Box::new(Waiting { write, reply: None, asker }))).await;
+        let _ = self.send(Item::Write(asked)).await;
     }
 
-    pub(crate) async fn settle(&self, settle: Settle) -> Result<Result<Settled, Denial>, StoreError> {
-        let (asker, answer) = oneshot::channel();
-        self.send(Item::Outcome(Box::new(Outcome { settle, reply: None, asker }))).await?;
+    pub(crate) async fn offer(&self, run: RunId) -> Result<bool, StoreError> {
+        let (asked, answer) = Asked::new(run);
+        self.ask(Item::Offer(asked), answer).await
+    }
+
+    pub(crate) async fn settle(&self, settle: Settle) -> Result<settle::Reply, StoreError> {
+        let (asked, answer) = Asked::new(settle);
+        self.ask(Item::Outcome(asked), answer).await
+    }
+
+    async fn ask<R>(&self, item: Item, answer: oneshot::Receiver<Result<R, StoreError>>) -> Result<R, StoreError> {
+        self.send(item).await?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -184,14 +203,20 @@ async fn together(
 ) -> Result<(), sqlx::Error> {
     let mut connection = match own.take() {
         Some(connection) => connection,
-        None => pool.acquire().await?,
+        None => {
+            let mut connection = pool.acquire().await?;
+            for pragma in ROOM {
+                sqlx::query(pragma).execute(&mut *connection).await?;
+            }
+            connection
+        }
     };
     match in_transaction(&mut connection, roster, batch).await {
         Ok(learned) => {
             learned.teach(roster);
             let changes = batch.iter().map(|item| match item {
                 Item::Write(queued) => queued.then(),
-                Item::Outcome(_) | Item::Stop(_) => Change::Nothing,
+                Item::Offer(_) | Item::Outcome(_) | Item::Stop(_) => Change::Nothing,
             });
             let changes: Vec<Change> = changes.collect();
             follow(&mut connection, roster, changes, stale).await;
@@ -211,18 +236,25 @@ async fn in_transaction(
     batch: &mut [Item],
 ) -> Result<Learned, sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-    let mut outcomes = Vec::new();
+    let (mut offers, mut outcomes) = (Vec::new(), Vec::new());
     for item in batch {
         match item {
             Item::Write(queued) => queued.apply(&mut *connection).await?,
-            Item::Outcome(outcome) => outcomes.push(outcome),
+            Item::Offer(asked) => offers.push(asked),
+            Item::Outcome(asked) => outcomes.push(asked),
             Item::Stop(_) => {}
         }
     }
-    let settles: Vec<&Settle> = outcomes.iter().map(|outcome| &outcome.settle).collect();
+    // Nobody offers a run before it is stored, or settles it before it is offered.
+    let runs: Vec<RunId> = offers.iter().map(|asked| asked.what).collect();
+    let mut offered = runs::offer(&runs, connection).await?;
+    for asked in offers {
+        asked.reply = Some(offered.remove(&asked.what));
+    }
+    let settles: Vec<&Settle> = outcomes.iter().map(|asked| &asked.what).collect();
     let (replies, learned) = settle::apply(&settles, roster, connection).await?;
-    for (outcome, reply) in outcomes.into_iter().zip(replies) {
-        outcome.reply = Some(reply);
+    for (asked, reply) in outcomes.into_iter().zip(replies) {
+        asked.reply = Some(reply);
     }
     sqlx::query("COMMIT").execute(connection).await?;
     Ok(learned)

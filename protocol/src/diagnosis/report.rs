@@ -6,6 +6,7 @@
 use super::finding::{Finding, Severity};
 use crate::document::{SectionName, UnixMs};
 use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};
+use memchr::{memchr, memchr2, memchr3};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -115,20 +116,37 @@ fn plain(packed: &[u8]) -> Result<Vec<u8>, PackError> {
 const DEPTH: u32 = 100;
 
 /// Whether other programs can read it: what is passed over is not held against
-/// any depth.
-fn is_shallow(json: &str) -> bool {
-    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
-    json.bytes().all(|byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            b'{' | b'[' if !quoted => depth += 1,
-            b'}' | b']' if !quoted => depth = depth.saturating_sub(1),
-            _ => {}
+/// any depth. It leaps from quote to quote, for most of a report is text.
+fn is_shallow(json: &[u8]) -> bool {
+    let mut depth = 0_u32;
+    let mut rest = json;
+    loop {
+        let (outside, quoted) = rest.split_at(memchr(b'"', rest).unwrap_or(rest.len()));
+        for byte in outside {
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth > DEPTH {
+                return false;
+            }
         }
-        depth <= DEPTH
-    })
+        // What never ends is no JSON; whoever reads it on says so.
+        let Some(after) = quoted.get(1..).and_then(after_text) else { return true };
+        rest = after;
+    }
+}
+
+/// What follows a text's closing quote.
+fn after_text(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        let at = memchr2(b'"', b'\\', text)?;
+        match text.get(at) {
+            Some(b'"') => return text.get(at + 1..),
+            _ => text = text.get(at + 2..)?,
+        }
+    }
 }
 
 /// What a report says, without its facts: a tenth of the work of reading all.
@@ -154,12 +172,12 @@ impl Summary {
     pub fn unpack(packed: &[u8]) -> Result<(Self, String), PackError> {
         let mut json = String::from_utf8(plain(packed)?)
             .map_err(|error| PackError::Json(<serde_json::Error as serde::de::Error>::custom(error)))?;
-        if !is_shallow(&json) {
+        if !is_shallow(json.as_bytes()) {
             return Err(PackError::Json(<serde_json::Error as serde::de::Error>::custom("nested too deeply")));
         }
         let summary = serde_json::from_str(&json).map_err(PackError::Json)?;
         // Inside a string JSON has no such characters; outside they mean nothing.
-        if json.bytes().any(|byte| byte < b' ') {
+        if memchr3(b'\n', b'\r', b'\t', json.as_bytes()).is_some() {
             json = json.replace(['\n', '\r', '\t'], " ");
         }
         Ok((summary, json))
@@ -215,6 +233,21 @@ mod tests {
         let spread = json.replace(':', "\n:\t");
         let packed = zstd::bulk::compress(spread.as_bytes(), 1).unwrap_or_default();
         assert!(!Summary::unpack(&packed).expect("a report").1.contains(['\n', '\t']));
+    }
+
+    #[test]
+    fn brackets_inside_a_text_are_no_depth() {
+        let (open, close) = ("[".repeat(101), "]".repeat(101));
+        for text in [open.clone(), format!("\\\"{open}"), format!("\\\\\\\"{open}")] {
+            assert!(is_shallow(format!("[\"{text}\"]").as_bytes()), "{text}");
+            assert!(!is_shallow(format!("[\"{close}\",{open}").as_bytes()), "a text takes nothing back");
+        }
+        assert!(!is_shallow(format!("[\"\\\\\",{open}{close}]").as_bytes()), "the text ends after its backslash");
+        let (open, close) = ("[".repeat(100), "]".repeat(100));
+        assert!(is_shallow(format!("{open}\"{open}\"{close}").as_bytes()));
+        for unfinished in ["\"", "[\"\\", "", "[\"a\\\""] {
+            assert!(is_shallow(unfinished.as_bytes()), "{unfinished}");
+        }
     }
 
     #[test]
