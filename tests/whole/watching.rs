@@ -1,6 +1,6 @@
 //! Watching the hub: events as they happen, and what is counted.
 
-use fernwart_tests::{Process, World, program, run, staff_command, wait_until, wait_within};
+use fernwart_tests::{Frozen, Process, World, program, run, staff_command, wait_until, wait_within};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -105,14 +105,50 @@ fn what_happens_is_told_at_once_to_those_it_concerns_and_to_nobody_else() {
     assert_eq!((code, &lines.last().expect("a summary")["type"]), (Some(130), &Value::from("summary")));
 }
 
+fn key_of_robot(world: &World) -> String {
+    let rows = world.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
+    rows.iter().find(|row| row["name"] == "robot").expect("listed")["key"].as_str().expect("a key").to_owned()
+}
+
+#[test]
+fn whoever_may_see_less_from_now_on_watches_no_job_of_others_any_more() {
+    let world = World::new();
+    let till = world.add_machine("kasse-1");
+    let robot = world.add_robot("B\u{e4}ckerei Meyer");
+    let key = key_of_robot(&world);
+    let add = ["staff", "add", "robot", "--key-id", &key, "--role", "diagnose"];
+    world.technician(&add).exits(0);
+    let frozen = Frozen::new(&till.agent);
+    let mut asking = world.command(&["diagnose", "kasse-1", "--timeout", "60s"]);
+    let mut asking = Process::start(&mut asking, &world.path().join("asking.log"));
+    let mut command = staff_command(&robot, &["job", "watch", "1"]);
+    let log = world.path().join("watch.log");
+    let mut watching = None;
+    wait_until("it can be watched", || {
+        let mut started = Process::start(&mut command, &log);
+        std::thread::sleep(Duration::from_millis(500));
+        let watches = started.is_running();
+        watching = watches.then_some(started);
+        watches
+    });
+    let mut watching = watching.expect("started");
+
+    world.technician(&[&add[..], &["--customer", "B\u{e4}ckerei Meyer"]].concat()).exits(0);
+    wait_within(Duration::from_secs(5), "it is over", || !watching.is_running());
+    let said = std::fs::read_to_string(&log).expect("a log");
+    assert!(said.contains("FW-") && !said.contains("kasse-1"), "{said}");
+    assert!(asking.is_running(), "whose job it is goes on");
+    drop(frozen);
+    wait_until("it has its answer", || !asking.is_running());
+}
+
 #[test]
 fn whoever_may_hear_less_from_now_on_hears_less_and_whoever_is_suspended_nothing() {
     let world = World::new();
     let _praxis = world.add_machine_of("Praxis Petersen", "praxis-1");
     let robot = world.add_robot("Praxis Petersen");
     let _till = world.add_machine("kasse-1");
-    let key = run(&mut staff_command(&world.shop(), &["staff", "ls", "-o", "jsonl"])).exits(0).json_lines();
-    let key = key.iter().find(|row| row["name"] == "robot").expect("listed")["key"].as_str().expect("a key").to_owned();
+    let key = key_of_robot(&world);
     let theirs = Follower::of(&robot, world.path().join("theirs.jsonl"));
     let looked = |name: &str| world.technician(&["diagnose", name, "--section", "power"]).exits(0);
     let settled = |who: &str| {

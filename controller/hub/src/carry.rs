@@ -17,6 +17,7 @@ use fernwart_protocol::to_hub::{Delivered, Note, RunState as MachineState, Settl
 use fernwart_store::SetState;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::{debug, warn};
 
 /// How a delivery ended.
@@ -40,7 +41,12 @@ pub(crate) enum Heard {
     State(MachineState),
     /// Something for those who watch.
     Note(Note),
+    /// The machine cannot use its books now; it gets the order again in a while.
+    NotYet,
 }
+
+/// How long a machine that cannot use its books is left in peace.
+const BOOKS_AGAIN: Duration = Duration::from_secs(60);
 
 /// Whether a machine may have got an order before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,26 +75,37 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
     told: impl Fn(Heard) -> F,
 ) -> Carried {
     let Some(linked) = shared.presence.machine(&machine) else { return Carried::Lost };
-    match attempt(shared, &linked.link, machine, (order, cancel, sending), run, told).await {
-        Ok(carried) => carried,
-        Err(error) => {
-            if let Some(why) = error.reproach() {
-                warn!(%machine, %error, "a machine misbehaved");
-                linked.link.close(why);
+    loop {
+        let parcel = (order.clone(), cancel.clone(), sending);
+        match attempt(shared, &linked.link, machine, parcel, run, &told).await {
+            Ok(Some(carried)) => return carried,
+            Ok(None) => told(Heard::NotYet).await,
+            Err(error) => {
+                if let Some(why) = error.reproach() {
+                    warn!(%machine, %error, "a machine misbehaved");
+                    linked.link.close(why);
+                }
+                return Carried::Lost;
             }
-            Carried::Lost
+        }
+        tokio::select! {
+            biased;
+            // On its next link it gets what it is owed.
+            _ = linked.link.closed() => return Carried::Lost,
+            () = tokio::time::sleep(BOOKS_AGAIN) => {}
         }
     }
 }
 
+/// One sending; nothing where the machine cannot say what becomes of the run.
 async fn attempt<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     link: &fernwart_protocol::link::Link,
     machine: MachineId,
     (order, cancel, sending): (Envelope, Option<Envelope>, Sending),
     run: RunId,
-    told: impl Fn(Heard) -> F,
-) -> Result<Carried, FrameError> {
+    told: &impl Fn(Heard) -> F,
+) -> Result<Option<Carried>, FrameError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
     let sent = sha256(order.bytes.as_bytes());
     let first = match cancel {
@@ -105,8 +122,8 @@ async fn attempt<F: Future<Output = ()>>(
             Delivered::Told(note) => told(Heard::Note(note)).await,
             Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
                 send.finish();
-                warn!(%machine, %run, code = refusal.code(), "a machine cannot use its books; the order is brought again on its next link");
-                return Ok(Carried::Lost);
+                warn!(%machine, %run, code = refusal.code(), "a machine cannot use its books; the order is brought again");
+                return Ok(None);
             }
             Delivered::Refused(refusal) => {
                 send.finish();
@@ -114,11 +131,11 @@ async fn attempt<F: Future<Output = ()>>(
                 if let Err(error) = shared.store.write(state).await {
                     // The order will be brought again, and may then be taken.
                     warn!(%run, %error, "a refusal could not be stored");
-                    return Ok(Carried::NotStored(shared.denial(&error)));
+                    return Ok(Some(Carried::NotStored(shared.denial(&error))));
                 }
                 shared.metrics.order_refused(refusal);
                 shared.happened_on(&machine, |machine| Happened::RunRefused(machine, run, refusal));
-                return Ok(Carried::Refused(refusal));
+                return Ok(Some(Carried::Refused(refusal)));
             }
             Delivered::Outcome(settle) => {
                 let origin = Origin::Delivered(sent);
@@ -131,7 +148,7 @@ async fn attempt<F: Future<Output = ()>>(
                 };
                 send.send(&word).await?;
                 send.finish();
-                return Ok(carried);
+                return Ok(Some(carried));
             }
         }
     }

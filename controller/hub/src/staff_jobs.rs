@@ -15,7 +15,7 @@ use fernwart_fleet::{Machine, RunState, Standing};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
 use fernwart_protocol::event::Happened;
-use fernwart_protocol::id::{JobId, MachineId, RunId};
+use fernwart_protocol::id::{Digest, JobId, KeyId, MachineId, RunId};
 use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::link::{FrameError, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
@@ -342,7 +342,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         let (shared, run) = (shared.clone(), order.run);
         let (news, order, begun, has_begun) = (news, &order, &begun, &has_begun);
         async move {
-            if let Heard::State(_) = heard {
+            if let Heard::State(_) | Heard::NotYet = heard {
                 seen.notify_one();
             }
             match heard {
@@ -358,7 +358,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
                         let _ = shared.store.write(SetState { run, state: RunState::Running, refusal: None }).await;
                     });
                 }
-                Heard::State(MachineState::Received | MachineState::Waiting) => {}
+                Heard::State(MachineState::Received | MachineState::Waiting) | Heard::NotYet => {}
                 Heard::Note(note) => tell(news, order, News::Told(note)).await,
             }
         }
@@ -422,19 +422,24 @@ async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Op
     }
 }
 
-/// Sends a job's news from its beginning until all runs are over.
+/// Sends a job's news from its beginning until all runs are over, as far as the
+/// staff list of the moment lets whoever watches reach.
 pub(crate) async fn watch(
     shared: &Arc<Shared>,
-    caller: &Caller,
+    (key, tls_key): (KeyId, Digest),
     id: JobId,
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
-    if let Err(denial) = visible(shared, caller, id).await {
-        return Ok(Err(denial));
-    }
     let mut told = HashSet::new();
     let mut held = HashSet::new();
     loop {
+        let caller = match Caller::current(shared, key, tls_key) {
+            Ok(caller) => caller,
+            Err(denial) => return Ok(Err(denial)),
+        };
+        if let Err(denial) = visible(shared, &caller, id).await {
+            return Ok(Err(denial));
+        }
         let runs = match shared.store.runs(id).await {
             Ok(runs) => runs,
             Err(error) => return Ok(Err(shared.denial(&error))),
