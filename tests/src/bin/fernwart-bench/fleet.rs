@@ -106,23 +106,26 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     let minute = Takes(vec![(cpu(pid) - before).as_secs_f64() * 1000.0]);
 
     let mut used: [[Takes; 3]; 3] = Default::default();
-    let many = |what: &[&str], into: &mut Takes, used: &mut [Takes; 3]| {
-        for _ in 0..TAKES {
-            let now = || [cpu(pid), cpu(std::process::id()), children()];
-            let before = now();
-            into.0.push(ours.timed(what));
-            for ((used, now), before) in used.iter_mut().zip(now()).zip(before) {
-                used.0.push((now - before).as_secs_f64() * 1e6 / n as f64);
-            }
+    let take = |what: &[&str], into: &mut Takes, used: &mut [Takes; 3]| {
+        let now = || [cpu(pid), cpu(std::process::id()), children()];
+        let before = now();
+        into.0.push(ours.timed(what));
+        for ((used, now), before) in used.iter_mut().zip(now()).zip(before) {
+            used.0.push((now - before).as_secs_f64() * 1e6 / n as f64);
         }
     };
-    many(&["ping", "all"], &mut ping, &mut used[0]);
-    many(&["diagnose", "all", "--section", "power", "--timeout", "60s"], &mut empty, &mut used[1]);
-    many(&["diagnose", "all", "--timeout", "60s"], &mut full, &mut used[2]);
-    let mut question = Takes::default();
-    // The first one waits until all reports are indexed.
-    let indexing = Takes(vec![ours.timed(&["query", QUESTION])]);
+    let (mut question, mut indexing, mut indexed) = (Takes::default(), Takes::default(), takes());
     for _ in 0..TAKES {
+        take(&["ping", "all"], &mut ping, &mut used[0]);
+    }
+    for _ in 0..TAKES {
+        take(&["diagnose", "all", "--section", "power", "--timeout", "60s"], &mut empty, &mut used[1]);
+    }
+    for _ in 0..TAKES {
+        take(&["diagnose", "all", "--timeout", "60s"], &mut full, &mut used[2]);
+        // The first question waits until all reports are indexed, which is not done
+        // while they come in.
+        take(&["query", QUESTION], &mut indexing, &mut indexed);
         question.0.push(ours.timed(&["query", QUESTION]));
     }
     let reply = ours.swarm.report_bytes();
@@ -139,6 +142,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     paper.beside(&format!("a report of {reply} bytes each (diagnose all)"), "ms", &raw_bytes, &full, 5.0);
     paper.alone("a question to all (fernwart query)", "ms", &question);
     paper.alone("the same right after all have told anew", "ms", &indexing);
+    paper.alone("hub, processor time per report indexed", "us", &indexed[0]);
     paper.alone("raw server, processor time per link", "us", &raw_linking);
     paper.alone("hub without links (PSS)", "KiB", &Takes(vec![base as f64]));
     paper.alone("hub after all that (PSS)", "KiB", &Takes(vec![memory(pid, "Pss:") as f64]));
