@@ -121,22 +121,18 @@ fn whoever_may_see_less_from_now_on_watches_no_job_of_others_any_more() {
     let frozen = Frozen::new(&till.agent);
     let mut asking = world.command(&["diagnose", "kasse-1", "--timeout", "60s"]);
     let mut asking = Process::start(&mut asking, &world.path().join("asking.log"));
-    let mut command = staff_command(&robot, &["job", "watch", "1"]);
+    wait_until("the job is there", || world.technician(&["job", "show", "1"]).code == 0);
     let log = world.path().join("watch.log");
-    let mut watching = None;
-    wait_until("it can be watched", || {
-        let mut started = Process::start(&mut command, &log);
-        std::thread::sleep(Duration::from_millis(500));
-        let watches = started.is_running();
-        watching = watches.then_some(started);
-        watches
-    });
-    let mut watching = watching.expect("started");
+    let mut watching = Process::start(&mut staff_command(&robot, &["job", "watch", "1"]), &log);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(watching.is_running(), "it may watch: {:?}", std::fs::read_to_string(&log));
 
     world.technician(&[&add[..], &["--customer", "B\u{e4}ckerei Meyer"]].concat()).exits(0);
     wait_within(Duration::from_secs(5), "it is over", || !watching.is_running());
     let said = std::fs::read_to_string(&log).expect("a log");
-    assert!(said.contains("FW-") && !said.contains("kasse-1"), "{said}");
+    let again = run(&mut staff_command(&robot, &["job", "watch", "1"]));
+    assert!(again.code != 0 && !again.err.is_empty(), "{again:?}");
+    assert_eq!(said.trim(), again.err.trim(), "it ends as it would not begin now");
     assert!(asking.is_running(), "whose job it is goes on");
     drop(frozen);
     wait_until("it has its answer", || !asking.is_running());

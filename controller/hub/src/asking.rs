@@ -39,7 +39,7 @@ const LULL: Duration = Duration::from_millis(250);
 const BEHIND: Duration = Duration::from_secs(30);
 
 /// How long a question waits for reports that came before it: ten thousand at
-/// once took six seconds.
+/// once took seven seconds.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 
 /// What failed for want of a disk is tried again after this.
@@ -98,14 +98,30 @@ impl Due {
         Some(until.saturating_duration_since(Instant::now()))
     }
 
+    /// Those that have waited longest.
     fn take(&mut self) -> Vec<MachineId> {
-        let some: HashMap<_, _> = self.waiting.iter().take(AT_ONCE).map(|(machine, at)| (*machine, *at)).collect();
-        self.waiting.retain(|machine, _| !some.contains_key(machine));
+        let mut all: Vec<(u64, MachineId)> = self.waiting.iter().map(|(machine, at)| (*at, *machine)).collect();
+        if all.len() > AT_ONCE {
+            all.select_nth_unstable(AT_ONCE);
+            all.truncate(AT_ONCE);
+        }
+        for (_, machine) in &all {
+            self.waiting.remove(machine);
+        }
         if self.waiting.is_empty() {
             self.came = None;
         }
-        self.under_way = some;
-        self.under_way.keys().copied().collect()
+        self.under_way = all.iter().map(|(at, machine)| (*machine, *at)).collect();
+        all.into_iter().map(|(_, machine)| machine).collect()
+    }
+
+    /// What could not be indexed waits on, in its old place.
+    fn put_back(&mut self, machine: MachineId) {
+        let Some(number) = self.under_way.remove(&machine) else { return };
+        let waits = self.waiting.entry(machine).or_insert(number);
+        *waits = number.min(*waits);
+        let now = Instant::now();
+        self.came = Some(self.came.unwrap_or((now, now)));
     }
 
     /// Whether all is indexed that was due at this number.
@@ -244,7 +260,7 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
         }
         if !again.is_empty() {
             for machine in again {
-                asking.due().add(machine);
+                asking.due().put_back(machine);
             }
             tokio::select! {
                 biased;
@@ -350,4 +366,55 @@ async fn ask(
     // It has closed its output; it ends by itself or is killed on the way out.
     let _ = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
     Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(number: u8) -> MachineId {
+        MachineId::from_bytes([number; 16])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_are_indexed_in_a_lull_for_a_question_or_when_they_have_waited_long() {
+        let mut due = Due::default();
+        assert_eq!(due.patience(), None);
+        assert!(due.add(machine(1)) && !due.add(machine(2)));
+        assert_eq!(due.patience(), Some(LULL));
+        tokio::time::advance(LULL).await;
+        assert_eq!(due.patience(), Some(Duration::ZERO), "nobody has told for a while");
+        // Somebody always tells.
+        while due.came.is_some_and(|(first, _)| first.elapsed() < BEHIND) {
+            due.add(machine(2));
+            assert_eq!(due.patience().filter(|patience| *patience > LULL), None);
+            tokio::time::advance(LULL / 2).await;
+        }
+        assert_eq!(due.patience(), Some(Duration::ZERO), "long enough");
+        assert_eq!(due.take().len(), 2);
+        due.add(machine(3));
+        assert_eq!(due.patience(), Some(LULL), "that begins anew");
+        due.asked += 1;
+        assert_eq!(due.patience(), Some(Duration::ZERO), "somebody asks");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_waiting_come_first_and_what_fails_keeps_its_place() {
+        let mut due = Due::default();
+        let all = u8::try_from(AT_ONCE).expect("few") + 6;
+        for number in 0..all {
+            due.add(machine(number));
+        }
+        let asked = due.last;
+        let mut first = due.take();
+        first.sort_unstable();
+        assert_eq!(first, (0..all - 6).map(machine).collect::<Vec<_>>());
+        due.put_back(machine(0));
+        due.add(machine(0));
+        due.under_way.clear();
+        assert_eq!(due.take().len(), 7);
+        assert!(!due.is_past(asked), "a question waits for what has failed, too");
+        due.under_way.clear();
+        assert!(due.is_past(asked) && due.patience().is_none());
+    }
 }

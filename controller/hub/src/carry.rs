@@ -92,6 +92,7 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
             biased;
             // On its next link it gets what it is owed.
             _ = linked.link.closed() => return Carried::Lost,
+            () = shared.draining.cancelled() => return Carried::Lost,
             () = tokio::time::sleep(BOOKS_AGAIN) => {}
         }
     }

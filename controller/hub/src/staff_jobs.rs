@@ -10,8 +10,9 @@
 use crate::Shared;
 use crate::caller::Caller;
 use crate::carry::{self, Carried, Heard, Sending};
+use crate::presence::Linked;
 use crate::staff_answers::visible;
-use fernwart_fleet::{Machine, RunState, Standing};
+use fernwart_fleet::{Machine, Run, RunState, Standing};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
 use fernwart_protocol::event::Happened;
@@ -221,8 +222,20 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
 /// meanwhile with its cancel. A second copy of an order does nothing there, but
 /// answers, and so does one that was taken back.
 pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
+    // What is owed on one link is owed on the next, and looked up again for it.
+    while let Some(linked) = shared.presence.machine(&machine) {
+        if bring_owed(&shared, &linked, machine).await {
+            return;
+        }
+        // The new link has its own turn, and the machine follows what is published first.
+        tokio::time::sleep(UNHEARD).await;
+    }
+}
+
+/// Brings it over this link; false if that has ended before all was brought.
+async fn bring_owed(shared: &Arc<Shared>, linked: &Linked, machine: MachineId) -> bool {
     if !shared.owed().remove(&machine) {
-        return;
+        return true;
     }
     let undelivered = shared.store.undelivered(&machine, shared.now()).await;
     if !matches!(&undelivered, Ok(undelivered) if undelivered.is_empty()) {
@@ -230,7 +243,10 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
     }
     let mut undelivered = match undelivered {
         Ok(undelivered) => undelivered,
-        Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
+        Err(error) => {
+            warn!(%machine, %error, "held orders cannot be read");
+            return true;
+        }
     };
     undelivered.sort_by_key(|one| one.cancel.is_none());
     // Side by side, so that one which waits for the owner holds up no other;
@@ -241,7 +257,10 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
         if !is_script(&order) && cancel.is_none() {
             continue;
         }
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else { return true };
+        if !shared.presence.machine(&machine).is_some_and(|now| now.link.serial() == linked.link.serial()) {
+            return false;
+        }
         let seen = Arc::new(Notify::new());
         let (carried, heard) = (shared.clone(), seen.clone());
         shared.deliveries.spawn(async move {
@@ -255,11 +274,10 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
             carry_one(&carried, Parcel { order, envelope, state, cancel, sending }, &news, &heard).await;
             drop(place);
         });
-        if tokio::time::timeout(UNHEARD, seen.notified()).await.is_err() && shared.presence.machine(&machine).is_none()
-        {
-            return;
-        }
+        // Heard or not, the next one comes, while the link stands.
+        let _ = tokio::time::timeout(UNHEARD, seen.notified()).await;
     }
+    true
 }
 
 /// Whether an order is brought again: a look is not worth it.
@@ -444,17 +462,15 @@ pub(crate) async fn watch(
             Ok(runs) => runs,
             Err(error) => return Ok(Err(shared.denial(&error))),
         };
+        let reached = |run: &Run| shared.store.machine(&run.machine).filter(|machine| caller.reaches(machine));
         for run in runs.iter().filter(|run| run.state == RunState::Held) {
-            if held.insert(run.id) {
+            if reached(run).is_some() && held.insert(run.id) {
                 send.send(&Reply::Update(Update { run: run.id, machine: run.machine, news: News::Held })).await?;
             }
         }
         for run in runs.iter().filter(|run| run.state.is_final()) {
+            let Some(machine) = reached(run) else { continue };
             if !told.insert(run.id) {
-                continue;
-            }
-            let Some(machine) = shared.store.machine(&run.machine) else { continue };
-            if !caller.reaches(&machine) {
                 continue;
             }
             let news = match run.state {

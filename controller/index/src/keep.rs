@@ -195,7 +195,12 @@ impl Index {
             // jsonb() does not take what SQLite cannot read as JSON.
             let place = |at: usize| format!("(?1, ?{}, jsonb(?{}))", 2 * at + 2, 2 * at + 3);
             let places: Vec<String> = (0..told.sections.len()).map(place).collect();
-            let sql = format!("INSERT OR REPLACE INTO told (id, section, facts) VALUES {}", places.join(", "));
+            // What is as it was is not written again.
+            let sql = format!(
+                "INSERT INTO told (id, section, facts) VALUES {} ON CONFLICT (section, id) \
+                 DO UPDATE SET facts = excluded.facts WHERE facts <> excluded.facts",
+                places.join(", ")
+            );
             let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&told.id);
             for (section, facts) in &told.sections {
                 query = query.bind(section).bind(facts);

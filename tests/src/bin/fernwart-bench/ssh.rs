@@ -27,7 +27,7 @@ impl Sshd {
     /// Starts it and waits until it listens; nothing, and that is told, where there
     /// is none or nobody may make an account.
     pub(crate) fn start() -> Option<Self> {
-        quiet(Command::new("userdel").args(["--remove", ACCOUNT]));
+        quiet(Command::new("userdel").args(["--remove", "--force", ACCOUNT]));
         let account = ["--create-home", "--shell", "/bin/sh", "--password", "*", ACCOUNT];
         if !Path::new(SSHD).exists() || !quiet(Command::new("useradd").args(account)) {
             println!("no sshd to measure beside: apt-get install openssh-server, as root");
