@@ -258,7 +258,7 @@ async fn bring_owed(shared: &Arc<Shared>, linked: &Linked, machine: MachineId) -
             continue;
         }
         let Ok(place) = places.clone().acquire_owned().await else { return true };
-        if !shared.presence.machine(&machine).is_some_and(|now| now.link.serial() == linked.link.serial()) {
+        if shared.presence.machine(&machine).is_none_or(|now| now.link.serial() != linked.link.serial()) {
             return false;
         }
         let seen = Arc::new(Notify::new());

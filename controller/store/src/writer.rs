@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 /// Writes in one transaction: with 1 KiB each half a megabyte of log.
 const BATCH: usize = 512;
 
-/// What the writer's connection has more than the readers': a batch of reports fits
-/// into its 16 MiB of pages, and is not written twice for want of room; the log is
+/// What the writer's connection has more than the readers': a batch of
+/// reports of usual size fits into its 16 MiB of pages, and is not written twice for want of room; the log is
 /// carried over every 16 MiB.
 const ROOM: [&str; 2] = ["PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 4096"];
 
