@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Writes in one transaction: with 1 KiB each half a megabyte of log.
 const BATCH: usize = 512;
 
-/// What the writer's connection has more than the readers': a batch of
-/// reports of usual size fits into its 16 MiB of pages, and is not written twice for want of room; the log is
-/// carried over every 16 MiB.
+/// What the writer's connection has more than the readers': a batch of reports of
+/// usual size fits into its 16 MiB of pages, and is not written twice for want of
+/// room; the log is carried over every 16 MiB.
 const ROOM: [&str; 2] = ["PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 4096"];
 
 /// Writes that wait: eight batches, then askers wait.
