@@ -370,7 +370,10 @@ impl Executor {
             return;
         }
         let record = RunRecord { phase: Phase::Acknowledged, countersigned: Some(envelope), ..record };
-        let newest = self.books.hub_chain().map(|(seq, _)| seq).unwrap_or_default();
+        let newest = match self.books.hub_chain() {
+            Ok((seq, _)) => seq,
+            Err(error) => return warn!(%run, %error, "the hub's chain cannot be compared; the outcome is kept"),
+        };
         // Words about several runs may overtake each other; a place in the hub's
         // chain that is taken already is another matter.
         let taken = said.chain_seq <= newest && self.is_taken(said.chain_seq) && self.may_note_fall();
