@@ -2,7 +2,7 @@
 
 use crate::pace::Pace;
 use crate::presence::Linked;
-use crate::{Shared, carry, staff_jobs};
+use crate::{Shared, carry, owed};
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -216,7 +216,7 @@ async fn bring(shared: Arc<Shared>, id: MachineId, knows: u64, following: Arc<No
             () = shared.draining.cancelled() => return,
         }
     }
-    staff_jobs::catch_up(shared, id).await;
+    owed::catch_up(shared, id).await;
 }
 
 /// Says hello back; nothing if the two cannot speak.

@@ -78,6 +78,8 @@ struct Due {
     came: Option<(Instant, Instant)>,
     /// Questions that wait for all this.
     asked: usize,
+    /// Whether the last try has failed for some.
+    fails: bool,
 }
 
 impl Due {
@@ -120,6 +122,7 @@ impl Due {
         let Some(number) = self.under_way.remove(&machine) else { return };
         let waits = self.waiting.entry(machine).or_insert(number);
         *waits = number.min(*waits);
+        self.fails = true;
         let now = Instant::now();
         self.came = Some(self.came.unwrap_or((now, now)));
     }
@@ -188,8 +191,11 @@ impl Asking {
         }
     }
 
-    /// Waits until all that was told before is indexed; false if it takes too long.
-    async fn caught_up(&self) -> bool {
+    /// Waits until all that was told before is indexed.
+    ///
+    /// # Errors
+    /// When it cannot be, or takes too long: older facts are no answer.
+    async fn caught_up(&self) -> Result<(), Denial> {
         let asked = {
             let mut due = self.due();
             due.asked += 1;
@@ -198,11 +204,19 @@ impl Asking {
         let _asks = Asks(self);
         self.bell.notify_one();
         let settled = async {
-            while !self.due().is_past(asked) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            loop {
+                let (is_past, fails) = {
+                    let due = self.due();
+                    (due.is_past(asked), due.fails)
+                };
+                match (is_past, fails) {
+                    (true, _) => return Ok(()),
+                    (false, true) => return Err(Denial::StoreFailed),
+                    (false, false) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
             }
         };
-        tokio::time::timeout(CATCHING_UP, settled).await.is_ok()
+        tokio::time::timeout(CATCHING_UP, settled).await.unwrap_or(Err(Denial::TooMany))
     }
 
     pub(crate) async fn close(&self) {
@@ -258,6 +272,7 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
                 }
             }
         }
+        asking.due().fails = false;
         if !again.is_empty() {
             for machine in again {
                 asking.due().put_back(machine);
@@ -309,7 +324,10 @@ pub(crate) async fn query(
     let asking = &shared.asking;
     let Some(index) = &asking.index else { return Ok(Err(Denial::StoreFailed)) };
     let place = tokio::time::timeout(QUESTION_TIME, asking.places.acquire()).await;
-    let (Ok(Ok(_place)), true) = (place, asking.caught_up().await) else { return Ok(Err(Denial::TooMany)) };
+    let Ok(Ok(_place)) = place else { return Ok(Err(Denial::TooMany)) };
+    if let Err(denial) = asking.caught_up().await {
+        return Ok(Err(denial));
+    }
     if let Err(error) = call_the_roll(shared, index).await {
         warn!(%error, "what is known of machines cannot be indexed");
         return Ok(Err(Denial::StoreFailed));

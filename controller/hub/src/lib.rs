@@ -20,6 +20,7 @@ mod events;
 mod ground;
 pub mod home;
 mod metrics;
+mod owed;
 mod pace;
 mod presence;
 pub mod rotation;
@@ -136,7 +137,7 @@ struct Shared {
     locks: RwLock<Vec<Envelope>>,
     asking: Asking,
     /// Machines that may not have got all their orders; perhaps some that have.
-    owed: Mutex<HashSet<MachineId>>,
+    owed: Mutex<owed::Owed>,
     /// Links at the enrollment door.
     newcomers: Arc<Semaphore>,
     /// Woken when somebody was admitted or the staff list has changed.
@@ -364,7 +365,7 @@ impl Shared {
         }
     }
 
-    fn owed(&self) -> MutexGuard<'_, HashSet<MachineId>> {
+    fn owed(&self) -> MutexGuard<'_, owed::Owed> {
         self.owed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

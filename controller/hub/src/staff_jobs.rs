@@ -10,20 +10,20 @@
 use crate::Shared;
 use crate::caller::Caller;
 use crate::carry::{self, Carried, Heard, Sending};
-use crate::presence::Linked;
+use crate::owed::{UNHEARD, catch_up};
 use crate::staff_answers::visible;
 use fernwart_fleet::{Machine, Run, RunState, Standing};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
 use fernwart_protocol::event::Happened;
-use fernwart_protocol::id::{Digest, JobId, KeyId, MachineId, RunId};
+use fernwart_protocol::id::{Digest, JobId, KeyId, RunId};
 use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::link::{FrameError, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
-use fernwart_store::{NewJob, NewRun, SetState, Undelivered};
+use fernwart_store::{NewJob, NewRun, SetState};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,27 +49,21 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// machine's return.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Orders brought at once to a machine that has come back.
-const AT_ONCE: usize = 16;
-
 /// How often it is looked after a run whose machine was lost: thousands may be
 /// lost at once.
 const LOST_AGAIN: Duration = Duration::from_secs(2);
-
-/// A machine that is back says something to each order within this time.
-const UNHEARD: Duration = Duration::from_secs(10);
 
 /// An owner who does not answer is waited for until the order ends; the machine
 /// says so a moment later.
 const LAST_WORD: Duration = Duration::from_secs(3);
 
-struct Parcel {
-    order: Order,
-    envelope: Envelope,
-    state: RunState,
+pub(crate) struct Parcel {
+    pub(crate) order: Order,
+    pub(crate) envelope: Envelope,
+    pub(crate) state: RunState,
     /// Set where it was taken back after it had been offered.
-    cancel: Option<Envelope>,
-    sending: Sending,
+    pub(crate) cancel: Option<Envelope>,
+    pub(crate) sending: Sending,
 }
 
 /// What becomes of an act for a machine that is away. A look never waits.
@@ -148,7 +142,7 @@ pub(crate) async fn submit(
     // Stored first, marked then, and only then looked who has come back: whoever
     // comes between finds the one or is found by the other.
     let acts = parcels.iter().filter(|parcel| is_script(&parcel.order));
-    shared.owed().extend(acts.map(|parcel| parcel.order.machine));
+    acts.for_each(|parcel| shared.owed().mark(parcel.order.machine));
     info!(job = %id, by = %caller.entry.name, machines = parcels.len(), away, "a job begins");
     let machines = u32::try_from(parcels.len()).unwrap_or(u32::MAX);
     let (action, by, reason) = (head.action, caller.entry.name.clone(), head.reason);
@@ -217,71 +211,8 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
     Ok(parcels)
 }
 
-/// Brings a machine that has come back what it may not have got: what was held
-/// for it, and what was offered before and has no outcome; what was taken back
-/// meanwhile with its cancel. A second copy of an order does nothing there, but
-/// answers, and so does one that was taken back.
-pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
-    // What is owed on one link is owed on the next, and looked up again for it.
-    while let Some(linked) = shared.presence.machine(&machine) {
-        if bring_owed(&shared, &linked, machine).await {
-            return;
-        }
-        // The new link has its own turn, and the machine follows what is published first.
-        tokio::time::sleep(UNHEARD).await;
-    }
-}
-
-/// Brings it over this link; false if that has ended before all was brought.
-async fn bring_owed(shared: &Arc<Shared>, linked: &Linked, machine: MachineId) -> bool {
-    if !shared.owed().remove(&machine) {
-        return true;
-    }
-    let undelivered = shared.store.undelivered(&machine, shared.now()).await;
-    if !matches!(&undelivered, Ok(undelivered) if undelivered.is_empty()) {
-        shared.owed().insert(machine);
-    }
-    let mut undelivered = match undelivered {
-        Ok(undelivered) => undelivered,
-        Err(error) => {
-            warn!(%machine, %error, "held orders cannot be read");
-            return true;
-        }
-    };
-    undelivered.sort_by_key(|one| one.cancel.is_none());
-    // Side by side, so that one which waits for the owner holds up no other;
-    // but each is heard before the next is sent, so they come in their order.
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    for Undelivered { order: envelope, state, cancel } in undelivered {
-        let Ok(order) = Order::from_bytes(envelope.bytes.as_bytes()) else { continue };
-        if !is_script(&order) && cancel.is_none() {
-            continue;
-        }
-        let Ok(place) = places.clone().acquire_owned().await else { return true };
-        if shared.presence.machine(&machine).is_none_or(|now| now.link.serial() != linked.link.serial()) {
-            return false;
-        }
-        let seen = Arc::new(Notify::new());
-        let (carried, heard) = (shared.clone(), seen.clone());
-        shared.deliveries.spawn(async move {
-            info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
-            // Whoever watches the job hears of it from the store.
-            let (news, _) = mpsc::channel(1);
-            let (state, sending) = match state {
-                RunState::Held => (RunState::Queued, Sending::First),
-                state => (state, Sending::Again),
-            };
-            carry_one(&carried, Parcel { order, envelope, state, cancel, sending }, &news, &heard).await;
-            drop(place);
-        });
-        // Heard or not, the next one comes, while the link stands.
-        let _ = tokio::time::timeout(UNHEARD, seen.notified()).await;
-    }
-    true
-}
-
 /// Whether an order is brought again: a look is not worth it.
-fn is_script(order: &Order) -> bool {
+pub(crate) fn is_script(order: &Order) -> bool {
     matches!(order.action, Action::Script { .. })
 }
 
@@ -311,14 +242,19 @@ async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
 
 /// Carries one order to its end; `seen` is told when the machine has answered
 /// first, or will not.
-async fn carry_one(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
+pub(crate) async fn carry_one(
+    shared: &Arc<Shared>,
+    parcel: Parcel,
+    news: &mpsc::Sender<Update>,
+    seen: &Notify,
+) -> Option<Lost> {
     let lost = carry(shared, parcel, news, seen).await;
     seen.notify_one();
     lost
 }
 
 /// An act whose machine was lost on the way.
-struct Lost {
+pub(crate) struct Lost {
     order: Order,
     /// How long to wait for what becomes of it.
     patience: Duration,
@@ -335,7 +271,8 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         match shared.store.offer(order.run).await {
             // Only now can it be owed: a machine that came while it stood in line
             // owed nothing.
-            Ok(true) => drop(is_script(&order).then(|| shared.owed().insert(order.machine))),
+            Ok(true) if is_script(&order) => shared.owed().mark(order.machine),
+            Ok(true) => {}
             Ok(false) => {
                 tell(news, &order, News::Cancelled).await;
                 return None;

@@ -224,7 +224,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
                 // Kept first: a machine that is away hears it when it returns.
                 let kept = KeepCancel { run: cancel.run, machine: cancel.machine, envelope: envelope.clone() };
                 shared.store.write(kept).await.map_err(|error| shared.denial(&error))?;
-                shared.owed().insert(cancel.machine);
+                shared.owed().mark(cancel.machine);
                 if let Some(linked) = shared.presence.machine(&cancel.machine) {
                     linked.say(&Control::Cancel(envelope)).await;
                 }

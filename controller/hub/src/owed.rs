@@ -1,0 +1,118 @@
+//! What machines may not have got, and bringing it when they are back.
+
+use crate::Shared;
+use crate::carry::Sending;
+use crate::staff_jobs::{Parcel, carry_one, is_script};
+use fernwart_fleet::RunState;
+use fernwart_protocol::document::{Document, Order};
+use fernwart_protocol::id::MachineId;
+use fernwart_store::Undelivered;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tracing::{info, warn};
+
+/// Orders brought at once to a machine that has come back.
+const AT_ONCE: usize = 16;
+
+/// A machine that is back says something to each order within this time.
+pub(crate) const UNHEARD: Duration = Duration::from_secs(10);
+
+/// Machines for which something may lie in the store, each with the number of its
+/// last mark: whoever finds nothing there takes back no mark that came meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Owed {
+    marks: HashMap<MachineId, u64>,
+    last: u64,
+}
+
+impl Owed {
+    /// Something for this machine was stored.
+    pub(crate) fn mark(&mut self, machine: MachineId) {
+        self.last += 1;
+        self.marks.insert(machine, self.last);
+    }
+
+    fn mark_of(&self, machine: &MachineId) -> Option<u64> {
+        self.marks.get(machine).copied()
+    }
+
+    /// Nothing was there after this mark.
+    fn clear(&mut self, machine: &MachineId, mark: u64) {
+        if self.mark_of(machine) == Some(mark) {
+            self.marks.remove(machine);
+        }
+    }
+}
+
+impl FromIterator<MachineId> for Owed {
+    fn from_iter<I: IntoIterator<Item = MachineId>>(machines: I) -> Self {
+        let mut owed = Self::default();
+        machines.into_iter().for_each(|machine| owed.mark(machine));
+        owed
+    }
+}
+
+/// Brings a machine that has come back what it may not have got: what was held
+/// for it, and what was offered before and has no outcome; what was taken back
+/// meanwhile with its cancel. A second copy of an order does nothing there, but
+/// answers, and so does one that was taken back.
+pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
+    let Some(linked) = shared.presence.machine(&machine) else { return };
+    let Some(mark) = shared.owed().mark_of(&machine) else { return };
+    let mut undelivered = match shared.store.undelivered(&machine, shared.now()).await {
+        Ok(undelivered) => undelivered,
+        Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
+    };
+    if undelivered.is_empty() {
+        return shared.owed().clear(&machine, mark);
+    }
+    undelivered.sort_by_key(|one| one.cancel.is_none());
+    // Side by side, so that one which waits for the owner holds up no other;
+    // but each is heard before the next is sent, so they come in their order.
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    for Undelivered { order: envelope, state, cancel } in undelivered {
+        let Ok(order) = Order::from_bytes(envelope.bytes.as_bytes()) else { continue };
+        if !is_script(&order) && cancel.is_none() {
+            continue;
+        }
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        if shared.presence.machine(&machine).is_none_or(|now| now.link.serial() != linked.link.serial()) {
+            // The next link looks for itself: a cancel may have come meanwhile.
+            return;
+        }
+        let seen = Arc::new(Notify::new());
+        let (carried, heard) = (shared.clone(), seen.clone());
+        shared.deliveries.spawn(async move {
+            info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
+            // Whoever watches the job hears of it from the store.
+            let (news, _) = mpsc::channel(1);
+            let (state, sending) = match state {
+                RunState::Held => (RunState::Queued, Sending::First),
+                state => (state, Sending::Again),
+            };
+            carry_one(&carried, Parcel { order, envelope, state, cancel, sending }, &news, &heard).await;
+            drop(place);
+        });
+        // Heard or not, the next one comes, while the link stands.
+        let _ = tokio::time::timeout(UNHEARD, seen.notified()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_came_while_nothing_was_found_stays() {
+        let machine = MachineId::from_bytes([1; 16]);
+        let mut owed = Owed::from_iter([machine]);
+        let looked = owed.mark_of(&machine).expect("marked");
+        owed.mark(machine);
+        owed.clear(&machine, looked);
+        let looked = owed.mark_of(&machine).expect("still marked");
+        owed.clear(&machine, looked);
+        assert_eq!(owed.mark_of(&machine), None);
+    }
+}
