@@ -166,6 +166,27 @@ fn updates_are_counted_without_a_network_by_apt_and_by_dnf() {
     assert_eq!(dnf, (Some("dnf".to_owned()), Some(2), Some(1)), "the repository is gone, what was fetched is there");
 }
 
+/// An apt on a slow computer.
+const SLOW: &str = "#!/bin/sh
+sleep 5
+echo 'Inst kasse [1] (2 Debian-Security:12/stable-security [amd64])'
+";
+
+#[test]
+fn an_apt_that_takes_longer_than_a_look_is_left_to_end_and_has_answered_by_the_next() {
+    let world = World::new();
+    let Some(guest) = Guest::boot(world.path()) else { return };
+    join(&world, &guest);
+    guest.put_program("/usr/bin/apt-get", SLOW);
+    let report = diagnosed(&world, &["updates", "system"]);
+    assert!(report["took_ms"].as_u64().is_some_and(|ms| ms <= 3000), "{report}");
+    assert!(report["sections"]["updates"]["unanswered"].is_string(), "{report}");
+    wait_until("a look has apt's answer", || {
+        let updates = diagnosed(&world, &["updates", "system"])["sections"]["updates"]["facts"].clone();
+        (updates["pending"].as_u64(), updates["security"].as_u64()) == (Some(1), Some(1))
+    });
+}
+
 /// A service that fails until it is started anew with what it lacks.
 const UNIT: &str = "[Unit]\nDescription=Bondruck\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '[ -e /run/paper ]'\n";
 

@@ -108,10 +108,12 @@ fn grouped(source: &str, lines: impl Iterator<Item = (String, String)>) -> Logs 
     let mut groups: Vec<LogGroup> = groups.into_values().collect();
     groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.message.cmp(&b.message)));
     groups.truncate(GROUPS);
-    // What programs write into logs is not meant for others' eyes.
-    let redact = Lines::new();
-    for group in &mut groups {
-        group.message = clipped(&redact.line(&group.message));
+    if !groups.is_empty() {
+        // What programs write into logs is not meant for others' eyes.
+        let redact = Lines::new();
+        for group in &mut groups {
+            group.message = clipped(&redact.line(&group.message));
+        }
     }
     Logs { source: source.to_owned(), hours: HOURS, errors, groups }
 }

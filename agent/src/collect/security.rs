@@ -2,7 +2,10 @@
 
 use super::{child, clipped, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Listening, Security};
-use std::collections::HashMap;
+use rustix::fs::Dir;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
@@ -25,20 +28,27 @@ pub(super) fn facts(deadline: Instant) -> Result<Security, String> {
 
 /// Sockets that hear more than this machine, one per protocol and port.
 fn listening() -> Vec<Listening> {
-    let owners = socket_owners();
-    let mut found: Vec<Listening> = Vec::new();
+    let mut found: Vec<(Listening, u64)> = Vec::new();
     for (protocol, file) in
         [("tcp", "/proc/net/tcp"), ("tcp", "/proc/net/tcp6"), ("udp", "/proc/net/udp"), ("udp", "/proc/net/udp6")]
     {
-        for line in read(file).unwrap_or_default().lines().skip(1) {
-            let Some((address, port, inode)) = parse_socket(line, protocol) else { continue };
-            let known = found.iter().any(|socket| socket.protocol == protocol && socket.port == port);
+        let Ok(table) = File::open(file) else { continue };
+        for line in BufReader::new(table).lines().skip(1).map_while(Result::ok) {
+            let Some((address, port, inode)) = parse_socket(&line, protocol) else {
+                // What listens comes first (the kernel's tcp_ipv4.c); thousands of
+                // connections may follow.
+                if protocol == "tcp" { break } else { continue }
+            };
+            let known = found.iter().any(|(socket, _)| socket.protocol == protocol && socket.port == port);
             if !address.is_loopback() && !known {
-                let process = owners.get(&inode).cloned();
-                found.push(Listening { protocol: protocol.into(), address: address.to_string(), port, process });
+                let address = address.to_string();
+                found.push((Listening { protocol: protocol.into(), address, port, process: None }, inode));
             }
         }
     }
+    let mut owners = socket_owners(found.iter().map(|(_, inode)| *inode).collect());
+    let mut found: Vec<Listening> =
+        found.into_iter().map(|(socket, inode)| Listening { process: owners.remove(&inode), ..socket }).collect();
     found.sort_by(|a, b| (&a.protocol, a.port).cmp(&(&b.protocol, b.port)));
     found
 }
@@ -71,18 +81,22 @@ fn parse_socket(line: &str, protocol: &str) -> Option<(IpAddr, u16, u64)> {
     hears.then_some((address.to_canonical(), u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?))
 }
 
-/// Which program holds which socket, as far as we may look.
-fn socket_owners() -> HashMap<u64, String> {
+/// Which program holds which of these sockets, as far as we may look.
+fn socket_owners(mut wanted: HashSet<u64>) -> HashMap<u64, String> {
     let mut owners = HashMap::new();
     let Ok(processes) = std::fs::read_dir("/proc") else { return owners };
     for process in processes.flatten() {
+        if wanted.is_empty() {
+            break;
+        }
         let name = process.file_name();
         let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else { continue };
-        let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let Ok(folder) = File::open(format!("/proc/{pid}/fd")) else { continue };
+        let Ok(descriptors) = Dir::read_from(&folder) else { continue };
         for descriptor in descriptors.flatten() {
-            let Ok(target) = std::fs::read_link(descriptor.path()) else { continue };
-            let inode = target.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-            if let Some(inode) = inode {
+            let Ok(target) = rustix::fs::readlinkat(&folder, descriptor.file_name(), Vec::new()) else { continue };
+            let inode = |text: &str| text.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+            if let Some(inode) = target.to_str().ok().and_then(inode).filter(|inode| wanted.remove(inode)) {
                 let program = read(&format!("/proc/{pid}/comm")).unwrap_or_default();
                 owners.insert(inode, clipped(&program));
             }

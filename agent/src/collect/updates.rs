@@ -4,11 +4,11 @@ use super::child;
 use fernwart_protocol::diagnosis::facts::Updates;
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub(super) fn facts(deadline: Instant) -> Result<Updates, String> {
     if child::find("apt-get").is_some() {
-        let (pending, security) = apt(deadline)?;
+        let (pending, security) = apt()?;
         let lists_age_days = age_days("/var/lib/apt/lists/partial").or_else(|| age_days("/var/lib/apt/lists"));
         return Ok(Updates { manager: "apt".into(), pending, security, lists_age_days });
     }
@@ -25,6 +25,11 @@ pub(super) fn facts(deadline: Instant) -> Result<Updates, String> {
     Err("no package manager that is known here".into())
 }
 
+/// How long apt may take. Where that is longer than a look, it goes on when the
+/// look is over: ended with it, apt would be begun anew by each look and answer
+/// none on a slow computer. The next look has its answer.
+const APT_PATIENCE: Duration = Duration::from_secs(120);
+
 /// What apt has on its disk: lists and installed packages. While neither
 /// changes, neither does its answer, which takes it more than a second.
 const APT_STATE: [&str; 2] = ["/var/lib/apt/lists", "/var/lib/dpkg/status"];
@@ -33,7 +38,7 @@ type AptState = [Option<SystemTime>; 2];
 
 static APT_SAID: Mutex<Option<(AptState, (u32, u32))>> = Mutex::new(None);
 
-fn apt(deadline: Instant) -> Result<(u32, u32), String> {
+fn apt() -> Result<(u32, u32), String> {
     let state = APT_STATE.map(|path| Path::new(path).metadata().and_then(|data| data.modified()).ok());
     let said = *APT_SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if let Some((then, counts)) = said
@@ -42,7 +47,8 @@ fn apt(deadline: Instant) -> Result<(u32, u32), String> {
         return Ok(counts);
     }
     // -s simulates: it takes no lock and changes nothing
-    let text = child::run("apt-get", &["-s", "-q", "-o", "Debug::NoLocking=true", "upgrade"], deadline)?;
+    let text =
+        child::run("apt-get", &["-s", "-q", "-o", "Debug::NoLocking=true", "upgrade"], Instant::now() + APT_PATIENCE)?;
     let counts = parse_apt(&text);
     *APT_SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some((state, counts));
     Ok(counts)
