@@ -483,6 +483,19 @@ impl World {
         home
     }
 
+    /// Gives the robot another reach: one customer, or all.
+    ///
+    /// # Panics
+    /// When that is not put in force.
+    pub fn aim_robot(&self, customer: Option<&str>) {
+        let rows = self.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
+        let robot = rows.iter().find(|row| row["name"] == "robot").expect("listed");
+        let key = robot["key"].as_str().expect("a key");
+        let mut add = vec!["staff", "add", "robot", "--key-id", key, "--role", "diagnose"];
+        add.extend(customer.into_iter().flat_map(|customer| ["--customer", customer]));
+        self.technician(&add).exits(0);
+    }
+
     /// Joins a machine of another customer that is admitted at once.
     ///
     /// # Panics

@@ -2,6 +2,8 @@
 
 use fernwart_tests::{World, run, staff_command, wait_until};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 
 fn rows(said: &fernwart_tests::Said) -> Vec<Value> {
     said.json_lines().into_iter().filter(|line| line["type"] == "row").collect()
@@ -96,6 +98,64 @@ fn who_sees_one_customer_asks_about_no_other() {
     assert_eq!(asked("SELECT * FROM known"), 1);
     assert_eq!(asked("SELECT * FROM told WHERE section = 'memory'"), 1);
     assert_eq!(asked("SELECT * FROM sqlite_schema WHERE name = 'whole'"), 0);
+}
+
+/// Somebody who writes in the index, so that nobody else can.
+struct Hold(Child);
+
+impl Hold {
+    fn of(world: &World) -> Self {
+        let mut command = Command::new("sqlite3");
+        command.arg(world.shop().join("hub/facts.sqlite")).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("started");
+        let input = child.stdin.as_mut().expect("piped");
+        input.write_all(b".timeout 5000\nBEGIN IMMEDIATE;\n.print held\n").expect("written");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("read");
+        assert_eq!(line.trim(), "held");
+        Self(child)
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().expect("ended");
+    }
+}
+
+#[test]
+fn a_question_that_had_to_wait_reaches_as_far_as_its_asker_does_by_then() {
+    let world = World::new();
+    let _praxis = world.add_machine_of("Praxis Petersen", "praxis-1");
+    let _till = world.add_machine("kasse-1");
+    let robot = world.add_robot("Praxis Petersen");
+    let question = ["query", "SELECT customer FROM memory", "-o", "csv"];
+    let look = || world.technician(&["diagnose", "all", "-o", "name"]);
+    look();
+    assert_eq!(run(&mut staff_command(&robot, &question)).exits(0).out, "customer\nPraxis Petersen\n");
+
+    let hold = Hold::of(&world);
+    look();
+    let mut command = staff_command(&robot, &question);
+    let asking = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("started");
+    wait_until("it waits", || world.metric("fernwart_links{door=\"staff\"}") == Some(1.0));
+    world.aim_robot(Some("B\u{e4}ckerei Meyer"));
+    hold.end();
+    let said = asking.wait_with_output().expect("ended");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "customer\nBäckerei Meyer\n", "{said:?}");
+}
+
+#[test]
+fn what_the_index_could_not_take_in_for_a_while_is_taken_in_later() {
+    let world = World::new();
+    let _till = world.add_machine("kasse-1");
+    let hold = Hold::of(&world);
+    world.technician(&["diagnose", "kasse-1"]);
+    let said = world.technician(&["query", "SELECT machine FROM memory"]);
+    assert!(said.code != 0 && said.err.contains("store failed"), "older facts are no answer: {said:?}");
+    hold.end();
+    wait_until("it is there", || {
+        world.technician(&["query", "SELECT machine FROM memory", "-o", "name"]).out == "kasse-1\n"
+    });
 }
 
 #[test]

@@ -105,19 +105,12 @@ fn what_happens_is_told_at_once_to_those_it_concerns_and_to_nobody_else() {
     assert_eq!((code, &lines.last().expect("a summary")["type"]), (Some(130), &Value::from("summary")));
 }
 
-fn key_of_robot(world: &World) -> String {
-    let rows = world.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
-    rows.iter().find(|row| row["name"] == "robot").expect("listed")["key"].as_str().expect("a key").to_owned()
-}
-
 #[test]
 fn whoever_may_see_less_from_now_on_watches_no_job_of_others_any_more() {
     let world = World::new();
     let (till, _other) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
     let robot = world.add_robot("B\u{e4}ckerei Meyer");
-    let key = key_of_robot(&world);
-    let add = ["staff", "add", "robot", "--key-id", &key, "--role", "diagnose"];
-    world.technician(&add).exits(0);
+    world.aim_robot(None);
     let frozen = Frozen::new(&till.agent);
     let mut asking = world.command(&["diagnose", "kasse-1", "kasse-2", "--section", "power", "--timeout", "60s"]);
     let mut asking = Process::start(&mut asking, &world.path().join("asking.log"));
@@ -132,7 +125,7 @@ fn whoever_may_see_less_from_now_on_watches_no_job_of_others_any_more() {
     let told = || std::fs::read_to_string(&out).expect("a file");
     wait_until("it hears of the one that answers", || told().contains("kasse-2"));
 
-    world.technician(&[&add[..], &["--customer", "B\u{e4}ckerei Meyer"]].concat()).exits(0);
+    world.aim_robot(Some("B\u{e4}ckerei Meyer"));
     wait_within(Duration::from_secs(5), "it is over", || watching.try_wait().expect("asked").is_some());
     let mut said = String::new();
     watching.stderr.take().expect("piped").read_to_string(&mut said).expect("read");
@@ -151,7 +144,6 @@ fn whoever_may_hear_less_from_now_on_hears_less_and_whoever_is_suspended_nothing
     let _praxis = world.add_machine_of("Praxis Petersen", "praxis-1");
     let robot = world.add_robot("Praxis Petersen");
     let _till = world.add_machine("kasse-1");
-    let key = key_of_robot(&world);
     let theirs = Follower::of(&robot, world.path().join("theirs.jsonl"));
     let looked = |name: &str| world.technician(&["diagnose", name, "--section", "power"]).exits(0);
     let settled = |who: &str| {
@@ -163,8 +155,7 @@ fn whoever_may_hear_less_from_now_on_hears_less_and_whoever_is_suspended_nothing
     wait_until("it hears of its own", || settled("Praxis Petersen") == 1);
 
     // Another customer from now on, on the link that stands.
-    let add = ["staff", "add", "robot", "--key-id", &key, "--role", "diagnose", "--customer", "B\u{e4}ckerei Meyer"];
-    world.technician(&add).exits(0);
+    world.aim_robot(Some("B\u{e4}ckerei Meyer"));
     looked(praxis);
     looked("kasse-1");
     wait_until("it hears of the other", || settled("B\u{e4}ckerei Meyer") == 1);

@@ -1,7 +1,7 @@
 //! Receipts: the machine's signed word on how a run ended.
 
 use super::books::{Books, BooksError, Moment, Page, Phase, RunRecord};
-use super::policy::{Policy, Rule};
+use super::policy::Rule;
 use fernwart_certs::identity::SigningKey;
 use fernwart_certs::journal::{Head, Line};
 use fernwart_certs::{envelope, sha256};
@@ -40,12 +40,13 @@ impl Proof {
         }
     }
 
-    /// Writes the journal line, and signs a receipt that names it.
+    /// Writes the journal line, and signs a receipt that names it and the owner's
+    /// policy.
     pub(super) fn write(
         &self,
         page: &mut Page<'_>,
         report: Option<&[u8]>,
-        policy: &Policy,
+        policy: Digest,
         catalogue: Versions,
         evidence: &SigningKey,
         moment: Moment,
@@ -74,7 +75,7 @@ impl Proof {
             body: hash,
             body_bytes: body.len() as u64,
             permitted_by: self.permitted.map(|(rule, _)| Text::clipped(rule.0)),
-            policy: self.permitted.map_or(policy.hash, |(_, hash)| hash),
+            policy,
             catalogue,
             journal_seq: line.seq,
             journal_head: line.hash,

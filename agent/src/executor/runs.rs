@@ -280,16 +280,15 @@ impl Executor {
             reason: proof.order.reason.clone(),
             outcome: proof.outcome,
         };
-        let policy = self.policy();
         let settle = match self.books.run(&run)?.filter(|record| record.receipt.is_some()) {
             // A write that seemed to fail had been done; perhaps it was told already.
             Some(record) => settlement(&self.books, run, record),
-            None => self.write_outcome(proof, report, &policy)?,
+            None => self.write_outcome(proof, report)?,
         };
         self.waits.remove(&run);
         let permitted = self.under_way.remove(&run);
         // What was cut short has lost its rule with the agent that knew it.
-        let cut_short = outcome == Outcome::Interrupted && policy.act() == Mode::Notify;
+        let cut_short = outcome == Outcome::Interrupted && self.policy().act() == Mode::Notify;
         if permitted.is_some_and(|(rule, _)| rule.tells()) || cut_short {
             self.tell_owner(done);
         }
@@ -306,13 +305,9 @@ impl Executor {
         Ok(())
     }
 
-    fn write_outcome(
-        &mut self,
-        proof: Proof,
-        report: Option<Vec<u8>>,
-        policy: &Policy,
-    ) -> Result<Option<Settle>, BooksError> {
+    fn write_outcome(&mut self, proof: Proof, report: Option<Vec<u8>>) -> Result<Option<Settle>, BooksError> {
         let run = proof.order.run;
+        let policy = proof.permitted.map_or_else(|| self.policy().hash, |(_, policy)| policy);
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
         let moment = self.machine.moment();
         let record = self.books.write(moment, |page| {

@@ -332,6 +332,11 @@ pub(crate) async fn query(
         warn!(%error, "what is known of machines cannot be indexed");
         return Ok(Err(Denial::StoreFailed));
     }
+    // The wait may have been long, and the reach may be another now.
+    let caller = match Caller::current(shared, caller.entry.key, caller.entry.tls_key) {
+        Ok(caller) => caller,
+        Err(denial) => return Ok(Err(denial)),
+    };
     let scope = match &caller.entry.customers {
         Customers::All => Scope::All,
         Customers::Only(ids) => Scope::Customers(ids.iter().map(ToString::to_string).collect()),

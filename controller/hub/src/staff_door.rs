@@ -76,7 +76,7 @@ async fn request(
         Request::Queue(head) => {
             staff_jobs::submit(shared, &caller, (head, WhenAway::Held), &mut send, &mut receive).await?
         }
-        Request::Watch(job) => staff_jobs::watch(shared, (key, tls_key), job, &mut send).await?,
+        Request::Watch(job) => staff_jobs::watch(shared, (key, tls_key), link, job, &mut send).await?,
         Request::Events(until) => events::follow(shared, (key, tls_key), link, until, &mut send).await?,
         other => {
             // The key that TLS has seen, whatever anybody says.

@@ -18,7 +18,7 @@ use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order}
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, JobId, KeyId, RunId};
 use fernwart_protocol::limits::JOB_MACHINES;
-use fernwart_protocol::link::{FrameError, Receiver, Sender};
+use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
 use fernwart_protocol::text::Blob;
@@ -42,8 +42,10 @@ const NEWS: usize = 64;
 /// How long a delivery waits for a technician who does not read.
 const UNREAD: Duration = Duration::from_secs(20);
 
-/// How often a watched job's runs are looked up.
+/// How often a watched job's runs are looked up; less often where a look takes
+/// more than a tenth of that, as with ten thousand runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOK_SELDOM: Duration = Duration::from_secs(5);
 
 /// A run that its machine took longer than this to settle is left to the
 /// machine's return.
@@ -382,12 +384,14 @@ async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Op
 pub(crate) async fn watch(
     shared: &Arc<Shared>,
     (key, tls_key): (KeyId, Digest),
+    link: &Link,
     id: JobId,
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
     let mut told = HashSet::new();
     let mut held = HashSet::new();
     loop {
+        let begun = tokio::time::Instant::now();
         let caller = match Caller::current(shared, key, tls_key) {
             Ok(caller) => caller,
             Err(denial) => return Ok(Err(denial)),
@@ -427,7 +431,9 @@ pub(crate) async fn watch(
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            // Nobody watches any more.
+            _ = link.closed() => return Err(FrameError::Cut),
+            () = tokio::time::sleep(LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_SELDOM)) => {}
         }
     }
 }

@@ -24,14 +24,15 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// Whether it may be well later: a disk, and not what was to be kept.
+    /// Whether it may be well later: a disk, somebody else who writes, or memory,
+    /// and not what was to be kept.
     pub fn may_pass(&self) -> bool {
-        // SQLITE_IOERR is 10 and SQLITE_FULL 13, with more in the higher bits.
+        // SQLITE_BUSY, LOCKED, NOMEM, IOERR and FULL, with more in the higher bits.
         let code = match self {
             Self::Sql(sqlx::Error::Database(error)) => error.code().and_then(|code| code.parse::<i32>().ok()),
             _ => None,
         };
-        code.is_some_and(|code| matches!(code & 0xff, 10 | 13))
+        code.is_some_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 10 | 13))
     }
 }
 

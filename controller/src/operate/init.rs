@@ -14,7 +14,7 @@ use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::text::Text;
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::SystemTime;
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -28,9 +28,9 @@ pub struct Init {
     /// Where machines reach the hub: host:port (several may be given)
     #[arg(long = "address", value_name = "HOST:PORT", required = true)]
     addresses: Vec<String>,
-    /// The UDP address the hub listens on
-    #[arg(long, default_value = "0.0.0.0:443")]
-    listen: SocketAddr,
+    /// The UDP address the hub listens on [default: 0.0.0.0, with the port of the first --address]
+    #[arg(long)]
+    listen: Option<SocketAddr>,
     /// A contact person: "Name, phone, mail"
     #[arg(long = "contact", value_name = "NAME[, PHONE[, MAIL]]")]
     contacts: Vec<String>,
@@ -84,17 +84,23 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
         return Err(usage(format!("{} of {n} approvers cannot sign", command.k))
             .now("-k between 1 and the number of --approver"));
     }
+    let mut ports = Vec::new();
     for address in &command.addresses {
-        if !address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        let Some(Ok(port)) = port else {
             return Err(
                 usage(format!("{address:?} is no address")).now("write host:port, for instance hub.example.de:443")
             );
-        }
+        };
+        ports.push(port);
     }
+    // Where no router maps one port to another, machines call the one that is listened on.
+    let port = ports.first().copied().unwrap_or(443);
+    let listen = command.listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, port).into());
 
     let hub_home = HubHome::at(&hub_path);
     let hub_keys =
-        hub_home.create(&Settings { listen: command.listen, metrics: None }).map_err(|error| failed(&error))?;
+        hub_home.create(&Settings { listen, metrics: None }).map_err(|error| failed(&error))?;
     let hub = hub_keys.rotating.in_use(None).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());
     let own = if command.approvers.is_empty() {
