@@ -163,7 +163,7 @@ pub fn endure(plan: Plan, seed: u64, mut told: impl FnMut(&str)) -> Endured {
     let runtime = runtime.expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let mut swarm = runtime.block_on(Swarm::join(folder.path(), world.address, &invitation, plan.machines));
-    runtime.block_on(swarm.switch_on(16, Duration::from_secs(60)));
+    runtime.block_on(swarm.switch_on(16, Duration::from_secs(180)));
     let staff = world.shop().join("staff");
     let (over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
     let giver = Giver { home: staff.clone(), plan, over: over.clone(), acknowledged: acknowledged.clone() };

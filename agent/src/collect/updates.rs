@@ -36,22 +36,31 @@ const APT_STATE: [&str; 2] = ["/var/lib/apt/lists", "/var/lib/dpkg/status"];
 
 type AptState = [Option<SystemTime>; 2];
 
-static APT_SAID: Mutex<Option<(AptState, (u32, u32))>> = Mutex::new(None);
+/// What it failed at is not tried anew by each look; something may be wrong that
+/// no file shows.
+const APT_AGAIN: Duration = Duration::from_secs(600);
+
+/// What apt has said, of what, and when.
+struct AptSaid {
+    state: AptState,
+    at: Instant,
+    counts: Result<(u32, u32), String>,
+}
+
+static APT_SAID: Mutex<Option<AptSaid>> = Mutex::new(None);
 
 fn apt() -> Result<(u32, u32), String> {
     let state = APT_STATE.map(|path| Path::new(path).metadata().and_then(|data| data.modified()).ok());
-    let said = *APT_SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some((then, counts)) = said
-        && then == state
-    {
-        return Ok(counts);
+    let said = || APT_SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let is_good = |said: &&AptSaid| said.state == state && (said.counts.is_ok() || said.at.elapsed() < APT_AGAIN);
+    if let Some(known) = said().as_ref().filter(is_good) {
+        return known.counts.clone();
     }
     // -s simulates: it takes no lock and changes nothing
-    let text =
-        child::run("apt-get", &["-s", "-q", "-o", "Debug::NoLocking=true", "upgrade"], Instant::now() + APT_PATIENCE)?;
-    let counts = parse_apt(&text);
-    *APT_SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some((state, counts));
-    Ok(counts)
+    let arguments = ["-s", "-q", "-o", "Debug::NoLocking=true", "upgrade"];
+    let counts = child::run("apt-get", &arguments, Instant::now() + APT_PATIENCE).map(|text| parse_apt(&text));
+    *said() = Some(AptSaid { state, at: Instant::now(), counts: counts.clone() });
+    counts
 }
 
 fn age_days(path: &str) -> Option<f64> {

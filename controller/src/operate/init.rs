@@ -99,8 +99,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     let listen = command.listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, port).into());
 
     let hub_home = HubHome::at(&hub_path);
-    let hub_keys =
-        hub_home.create(&Settings { listen, metrics: None }).map_err(|error| failed(&error))?;
+    let hub_keys = hub_home.create(&Settings { listen, metrics: None }).map_err(|error| failed(&error))?;
     let hub = hub_keys.rotating.in_use(None).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());
     let own = if command.approvers.is_empty() {

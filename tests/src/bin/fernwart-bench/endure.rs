@@ -5,17 +5,17 @@ use fernwart_tests::endure::{Plan, endure as endured};
 use std::time::Duration;
 
 /// Prints what came of `minutes` of it; ends with 1 where anything was lost.
-pub(crate) fn endure(minutes: u64, paper: &Paper) {
+pub(crate) fn endure(minutes: usize, (machines, runs_per_second): (usize, usize), paper: &Paper) {
     let plan = Plan {
-        machines: 500,
-        runs_per_second: 50,
-        time: Duration::from_secs(minutes * 60),
+        machines,
+        runs_per_second,
+        time: Duration::from_secs(60) * u32::try_from(minutes).expect("few"),
         lives: (Duration::from_secs(5), Duration::from_secs(30)),
     };
     let came = endured(plan, 1, |word| eprintln!("{word}"));
     let serving = came.serving_after.iter().map(|took| took.as_secs_f64() * 1000.0).collect();
     let count = |number: usize| Takes(vec![number as f64]);
-    paper.title(&format!("{} machines, {} runs a second, {minutes} minutes", plan.machines, plan.runs_per_second));
+    paper.title(&format!("{machines} machines, {runs_per_second} runs a second, {minutes} minutes"));
     paper.alone("times the hub was killed", "", &count(came.deaths));
     paper.alone("serving again after", "ms", &Takes(serving));
     paper.alone("runs acknowledged", "", &count(came.acknowledged));

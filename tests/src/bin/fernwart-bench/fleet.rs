@@ -5,9 +5,10 @@
 //! of a computer made up, their books in memory. Everything shares this
 //! computer, so times are of hub, machines and technician together.
 
-use crate::measure::{Paper, Takes, children, cpu, memory};
+use crate::measure::{Paper, Takes, children, cpu, memory, own_cpu};
 use crate::raw::{self, Raw};
 use crate::runtime;
+use fernwart_certs::identity::{SigningKey, verify};
 use fernwart_certs::invitation::Invitation;
 use fernwart_tests::World;
 use fernwart_tests::swarm::Swarm;
@@ -69,6 +70,34 @@ impl Fleet {
     }
 }
 
+/// Processor time of the seven things that are done with Ed25519 for each order, on
+/// all cores at once: signed by technician, machine and hub, and verified by
+/// machine, hub, technician and machine. Microseconds.
+fn signatures() -> Takes {
+    const ROUNDS: u32 = 500;
+    let key = SigningKey::generate().expect("a key");
+    // As long as an order or a receipt.
+    let document = [7u8; 600];
+    let round = || {
+        let signatures = [(); 3].map(|()| key.sign(&document));
+        let all = signatures.iter().cycle().take(4);
+        assert!(all.fold(true, |well, signature| verify(&key.public(), &document, signature) && well));
+    };
+    let rounds = || {
+        let before = own_cpu();
+        (0..ROUNDS).for_each(|_| round());
+        (own_cpu() - before).as_secs_f64() * 1e6 / f64::from(ROUNDS)
+    };
+    let take = || {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(rounds)).collect();
+            let used = threads.into_iter().map(|thread| thread.join().expect("measured"));
+            used.sum::<f64>() / cores() as f64
+        })
+    };
+    Takes((0..TAKES).map(|_| take()).collect())
+}
+
 /// Prints the table of a fleet of `n`.
 pub(crate) fn fleet(n: usize, paper: &Paper) {
     let runtime = runtime();
@@ -76,6 +105,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     let ([mut raw_memory, mut raw_link, mut raw_echo], [mut memory_each, mut link, mut ping]) = (takes(), takes());
     let [mut raw_bytes, mut empty, mut full] = takes();
 
+    let signatures = signatures();
     let mut raw = Raw::start();
     let pid = raw.server.id();
     std::thread::sleep(Duration::from_secs(1));
@@ -139,10 +169,15 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     paper.beside("all linked, one after another", "ms", &raw_link, &link, 1.5);
     paper.beside("an echo to each (fernwart ping all)", "ms", &raw_echo, &ping, 1.5);
     paper.beside("an empty signed order each", "ms", &raw_echo, &empty, 4.0);
+    // What is left when nothing but the echo and the signatures is done.
+    let signed = signatures.median() * n as f64 / 1000.0 / cores() as f64;
+    let least = Takes(raw_echo.0.iter().map(|echo| echo + signed).collect());
+    paper.beside("an echo and the signatures of an order", "ms", &raw_echo, &least, 4.0);
     paper.beside(&format!("a report of {reply} bytes each (diagnose all)"), "ms", &raw_bytes, &full, 5.0);
     paper.alone("a question to all (fernwart query)", "ms", &question);
     paper.alone("the same right after all have told anew", "ms", &indexing);
     paper.alone("hub, processor time per report indexed", "us", &indexed[0]);
+    paper.alone("the signatures of an order, processor time", "us", &signatures);
     paper.alone("raw server, processor time per link", "us", &raw_linking);
     paper.alone("hub without links (PSS)", "KiB", &Takes(vec![base as f64]));
     paper.alone("hub after all that (PSS)", "KiB", &Takes(vec![memory(pid, "Pss:") as f64]));

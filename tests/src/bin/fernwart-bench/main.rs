@@ -3,9 +3,9 @@
 //! `idle` measures one agent at rest for a minute; `fleet [N]` a hub with N
 //! machines: memory, and what it takes to ask them all; `storm [N]` how they
 //! come back after the hub was killed; `run [N]` N runs of a script that does
-//! nothing, beside ssh; `endure [MINUTES]` a hub that is killed every 5 to 30 s under
-//! 50 runs a second on 500 machines; `rogues [SECONDS]` what honest machines notice
-//! of each way to misbehave; `peers [N]` the same questions to N machines of ours, of
+//! nothing, beside ssh; `endure [MINUTES [N [RUNS]]]` a hub that is killed every 5 to
+//! 30 s under so many runs a second on N machines, 50 on 500 unless told otherwise;
+//! `rogues [SECONDS]` what honest machines notice of each way to misbehave; `peers [N]` the same questions to N machines of ours, of
 //! Salt's and of Ansible's. Each starts its own processes on loopback and prints a
 //! table, or JSON lines with `--json`. Build with `--release` first.
 
@@ -24,7 +24,8 @@ mod ssh;
 use measure::Paper;
 use std::path::Path;
 
-const HELP: &str = "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES] | rogues [SECONDS [KIND]] | peers [N]";
+const HELP: &str = "fernwart-bench [--json] idle | fleet [N] | storm [N] | run [N] | endure [MINUTES [N [RUNS]]] \
+    | rogues [SECONDS [KIND]] | peers [N]";
 
 fn main() {
     let mut words: Vec<String> = std::env::args().skip(1).collect();
@@ -41,8 +42,10 @@ fn main() {
         ["fleet", n] => fleet::fleet(number(n), &paper),
         ["storm"] => fleet::storm(10_000, &paper),
         ["storm", n] => fleet::storm(number(n), &paper),
-        ["endure"] => endure::endure(20, &paper),
-        ["endure", minutes] => endure::endure(minutes.parse().expect("a number"), &paper),
+        ["endure"] => endure::endure(20, (500, 50), &paper),
+        ["endure", minutes] => endure::endure(number(minutes), (500, 50), &paper),
+        ["endure", minutes, n] => endure::endure(number(minutes), (number(n), 50), &paper),
+        ["endure", minutes, n, runs] => endure::endure(number(minutes), (number(n), number(runs)), &paper),
         ["rogues"] => rogues::rogues(20, None, &paper),
         ["rogues", seconds] => rogues::rogues(seconds.parse().expect("a number"), None, &paper),
         ["rogues", seconds, name] => rogues::rogues(seconds.parse().expect("a number"), Some(name), &paper),

@@ -19,6 +19,12 @@ pub(crate) fn cpu(pid: u32) -> Duration {
     Duration::from_nanos(nanos.sum())
 }
 
+/// Processor time of this thread so far.
+pub(crate) fn own_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("readable");
+    Duration::from_nanos(text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).expect("a number"))
+}
+
 /// Processor time of all programs that this one has started and waited for.
 pub(crate) fn children() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("readable");
