@@ -155,6 +155,24 @@ fn a_protected_key_signs_with_its_passphrase_and_never_lies_on_a_hub() {
 }
 
 #[test]
+fn a_hub_listens_on_the_port_that_machines_call_unless_it_is_told_another() {
+    let shop = Shop { folder: tempfile::tempdir().expect("a folder") };
+    let settings = |home: &str| {
+        let text = std::fs::read_to_string(shop.folder.path().join(home).join("hub/hub.toml")).expect("settings");
+        text.trim().to_owned()
+    };
+    shop.at("own", &["init", "--address", "hub.example:7443", "--address", "hub.example:443"]).exits(0);
+    assert_eq!(settings("own"), r#"listen = "0.0.0.0:7443""#);
+    // As behind a router that maps one port to another.
+    shop.at("mapped", &["init", "--address", "hub.example:443", "--listen", "10.0.0.2:7443"]).exits(0);
+    assert_eq!(settings("mapped"), r#"listen = "10.0.0.2:7443""#);
+    for address in ["hub.example", "hub.example:", ":443", "hub.example:70000"] {
+        let said = shop.at("none", &["init", "--address", address]).exits(2);
+        assert!(said.err.contains("is no address") && said.err.contains("host:port"), "{}", said.err);
+    }
+}
+
+#[test]
 fn approvers_come_and_go_and_every_machine_follows() {
     let world = fernwart_tests::World::new();
     let machine = world.add_machine("kasse-1");

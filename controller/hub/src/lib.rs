@@ -16,6 +16,7 @@ mod caller;
 mod carry;
 pub mod catalogue;
 mod enroll_door;
+mod errand;
 mod events;
 mod ground;
 pub mod home;

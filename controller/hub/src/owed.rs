@@ -2,22 +2,18 @@
 
 use crate::Shared;
 use crate::carry::Sending;
-use crate::staff_jobs::{Parcel, carry_one, is_script};
+use crate::errand::{Parcel, UNHEARD, carry_one, is_script};
 use fernwart_fleet::RunState;
 use fernwart_protocol::document::{Document, Order};
 use fernwart_protocol::id::MachineId;
 use fernwart_store::Undelivered;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{info, warn};
 
 /// Orders brought at once to a machine that has come back.
 const AT_ONCE: usize = 16;
-
-/// A machine that is back says something to each order within this time.
-pub(crate) const UNHEARD: Duration = Duration::from_secs(10);
 
 /// Machines for which something may lie in the store, each with the number of its
 /// last mark: whoever finds nothing there takes back no mark that came meanwhile.

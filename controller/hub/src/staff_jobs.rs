@@ -9,24 +9,22 @@
 
 use crate::Shared;
 use crate::caller::Caller;
-use crate::carry::{self, Carried, Heard, Sending};
-use crate::owed::{UNHEARD, catch_up};
+use crate::carry::Sending;
+use crate::errand::{Parcel, carry_one, is_script, settled_news, tell, tell_later};
+use crate::owed::catch_up;
 use crate::staff_answers::visible;
-use fernwart_fleet::{Machine, Run, RunState, Standing};
-use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_fleet::{Run, RunState, Standing};
+use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
 use fernwart_protocol::event::Happened;
-use fernwart_protocol::id::{Digest, JobId, KeyId, RunId};
+use fernwart_protocol::id::{Digest, JobId, KeyId};
 use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
-use fernwart_protocol::text::Blob;
-use fernwart_protocol::to_hub::RunState as MachineState;
-use fernwart_store::{NewJob, NewRun, SetState};
+use fernwart_store::{NewJob, NewRun};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{info, warn};
@@ -39,34 +37,10 @@ const PARALLEL: usize = 2_000;
 /// little and then go on without being watched.
 const NEWS: usize = 64;
 
-/// How long a delivery waits for a technician who does not read.
-const UNREAD: Duration = Duration::from_secs(20);
-
 /// How often a watched job's runs are looked up; less often where a look takes
 /// more than a tenth of that, as with ten thousand runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const LOOK_SELDOM: Duration = Duration::from_secs(5);
-
-/// A run that its machine took longer than this to settle is left to the
-/// machine's return.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
-
-/// How often it is looked after a run whose machine was lost: thousands may be
-/// lost at once.
-const LOST_AGAIN: Duration = Duration::from_secs(2);
-
-/// An owner who does not answer is waited for until the order ends; the machine
-/// says so a moment later.
-const LAST_WORD: Duration = Duration::from_secs(3);
-
-pub(crate) struct Parcel {
-    pub(crate) order: Order,
-    pub(crate) envelope: Envelope,
-    pub(crate) state: RunState,
-    /// Set where it was taken back after it had been offered.
-    pub(crate) cancel: Option<Envelope>,
-    pub(crate) sending: Sending,
-}
 
 /// What becomes of an act for a machine that is away. A look never waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,11 +187,6 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
     Ok(parcels)
 }
 
-/// Whether an order is brought again: a look is not worth it.
-pub(crate) fn is_script(order: &Order) -> bool {
-    matches!(order.action, Action::Script { .. })
-}
-
 /// Whether an order's script is approved and takes its parameters. The machine
 /// decides; what it would refuse need not travel.
 fn fits_script(shared: &Shared, order: &Order) -> Result<(), Denial> {
@@ -234,149 +203,6 @@ fn fits_script(shared: &Shared, order: &Order) -> Result<(), Denial> {
         return Err(Denial::UnknownScript);
     }
     Declared::check_open(&manifest.parameters, parameters).map(drop).map_err(|_| Denial::UnfitParameters)
-}
-
-async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
-    let update = Update { run: order.run, machine: order.machine, news: what };
-    // A technician who has left, or does not read, does not hold up the job.
-    let _ = news.send_timeout(update, UNREAD).await;
-}
-
-/// Carries one order to its end; `seen` is told when the machine has answered
-/// first, or will not.
-pub(crate) async fn carry_one(
-    shared: &Arc<Shared>,
-    parcel: Parcel,
-    news: &mpsc::Sender<Update>,
-    seen: &Notify,
-) -> Option<Lost> {
-    let lost = carry(shared, parcel, news, seen).await;
-    seen.notify_one();
-    lost
-}
-
-/// An act whose machine was lost on the way.
-pub(crate) struct Lost {
-    order: Order,
-    /// How long to wait for what becomes of it.
-    patience: Duration,
-}
-
-async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
-    let Parcel { order, envelope, state, cancel, sending } = parcel;
-    if order.not_after <= shared.now() && cancel.is_none() {
-        // Its turn has not come in time; nothing is sent that nobody waits for.
-        tell(news, &order, News::NoAnswer).await;
-        return None;
-    }
-    if state == RunState::Queued {
-        match shared.store.offer(order.run).await {
-            // Only now can it be owed: a machine that came while it stood in line
-            // owed nothing.
-            Ok(true) if is_script(&order) => shared.owed().mark(order.machine),
-            Ok(true) => {}
-            Ok(false) => {
-                tell(news, &order, News::Cancelled).await;
-                return None;
-            }
-            Err(error) => {
-                warn!(%error, "a queued order could not be offered");
-                tell(news, &order, News::Denied(shared.denial(&error))).await;
-                return None;
-            }
-        }
-    }
-    let left = u64::try_from(order.not_after.saturating_sub(shared.now())).unwrap_or_default();
-    let patience = Duration::from_millis(left).min(LONGEST);
-    let patience = if cancel.is_some() { patience.max(UNHEARD) } else { patience };
-    tell(news, &order, News::Offered).await;
-    let acts = matches!(order.action, Action::Script { .. });
-    // What waited for the owner until the very end is told just after it.
-    let patience = if acts { patience + LAST_WORD } else { patience };
-    // A look must be done in time; an act must have begun by then.
-    let (begun, has_begun) = (Notify::new(), AtomicBool::new(false));
-    let told = |heard: Heard| {
-        let (shared, run) = (shared.clone(), order.run);
-        let (news, order, begun, has_begun) = (news, &order, &begun, &has_begun);
-        async move {
-            if let Heard::State(_) | Heard::NotYet = heard {
-                seen.notify_one();
-            }
-            match heard {
-                Heard::State(MachineState::Started) => {
-                    has_begun.store(true, Ordering::Relaxed);
-                    begun.notify_one();
-                    tell(news, order, News::Started).await;
-                    if !acts {
-                        return;
-                    }
-                    // Not worth waiting for the disk: a restart would find "offered".
-                    shared.clone().tasks.spawn(async move {
-                        let _ = shared.store.write(SetState { run, state: RunState::Running, refusal: None }).await;
-                    });
-                }
-                Heard::State(MachineState::Received | MachineState::Waiting) | Heard::NotYet => {}
-                Heard::Note(note) => tell(news, order, News::Told(note)).await,
-            }
-        }
-    };
-    let delivery = carry::deliver(shared, order.machine, (envelope, cancel, sending), order.run, told);
-    let over = async {
-        tokio::select! {
-            biased;
-            () = tokio::time::sleep(patience) => {}
-            () = begun.notified(), if acts => tokio::time::sleep(LONGEST).await,
-        }
-    };
-    let ended = tokio::select! {
-        biased;
-        carried = delivery => Some(carried),
-        () = over => None,
-    };
-    let what = match ended {
-        Some(Carried::Settled(settle, key)) => News::Settled(settle.receipt, key, settle.body),
-        Some(Carried::Refused(refusal)) => News::Refused(refusal),
-        Some(Carried::NotStored(denial)) => News::Denied(denial),
-        // An act is brought again when its machine is back.
-        Some(Carried::Lost) if acts => {
-            let patience = if has_begun.load(Ordering::Relaxed) { LONGEST } else { patience };
-            return Some(Lost { order, patience });
-        }
-        Some(Carried::Lost) | None => News::NoAnswer,
-    };
-    tell(news, &order, what).await;
-    None
-}
-
-/// Tells what became of a run whose machine was lost, once that is known, as
-/// long as somebody listens.
-async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lost, news: mpsc::Sender<Update>) {
-    let over = tokio::time::Instant::now() + patience + LAST_WORD;
-    let what = loop {
-        match shared.store.run_state(&order.run).await {
-            Ok(Some((state, refusal))) if state.is_final() => break final_news(&shared, &order, state, refusal).await,
-            Ok(Some(_)) => {}
-            Ok(None) => break News::NoAnswer,
-            Err(error) => break News::Denied(shared.denial(&error)),
-        }
-        tokio::select! {
-            biased;
-            () = shared.draining.cancelled() => return,
-            () = news.closed() => return,
-            () = tokio::time::sleep_until(over) => break News::NoAnswer,
-            () = tokio::time::sleep(LOST_AGAIN) => {}
-        }
-    };
-    tell(&news, &order, what).await;
-}
-
-async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Option<Refusal>) -> News {
-    match (state, shared.store.machine(&order.machine)) {
-        (RunState::Refused, _) => refusal.map_or(News::NoAnswer, News::Refused),
-        (RunState::Cancelled, _) => News::Cancelled,
-        (RunState::Settled, Some(machine)) => settled_news(shared, order.run, &machine).await,
-        _ => News::NoAnswer,
-    }
 }
 
 /// Sends a job's news from its beginning until all runs are over, as far as the
@@ -435,16 +261,5 @@ pub(crate) async fn watch(
             _ = link.closed() => return Err(FrameError::Cut),
             () = tokio::time::sleep(LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_SELDOM)) => {}
         }
-    }
-}
-
-async fn settled_news(shared: &Shared, run: RunId, machine: &Machine) -> News {
-    match shared.store.evidence(&run).await {
-        Ok(Some(evidence)) => match (evidence.receipt, Blob::try_from(evidence.report)) {
-            (Some(receipt), Ok(report)) => News::Settled(receipt, machine.evidence_key, report),
-            _ => News::NoAnswer,
-        },
-        Ok(None) => News::NoAnswer,
-        Err(error) => News::Denied(shared.denial(&error)),
     }
 }
