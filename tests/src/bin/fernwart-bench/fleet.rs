@@ -22,8 +22,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Takes of each figure.
 const TAKES: usize = 5;
 
-/// Requests under way at once.
+/// Requests under way at once, and for comparison fewer.
 const IN_FLIGHT: usize = 2_000;
+const FEW: usize = 500;
 
 /// Handshakes under way at once.
 const AT_ONCE: usize = 32;
@@ -116,8 +117,11 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     let raw_linking = Takes(vec![cpu(pid).as_secs_f64() * 1e6 / n as f64]);
     std::thread::sleep(SETTLE);
     raw_memory.0.push((memory(pid, "Pss:") - base) as f64 / n as f64);
+    let [mut raw_few, mut raw_all, mut few] = takes();
     for _ in 0..TAKES {
         raw_echo.0.push(raw.fan(IN_FLIGHT, 64, 64));
+        raw_few.0.push(raw.fan(FEW, 64, 64));
+        raw_all.0.push(raw.fan(n, 64, 64));
     }
 
     let mut ours = Fleet::join(&runtime, n);
@@ -149,7 +153,9 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
         take(&["ping", "all"], &mut ping, &mut used[0]);
     }
     for _ in 0..TAKES {
-        take(&["diagnose", "all", "--section", "power", "--timeout", "60s"], &mut empty, &mut used[1]);
+        let order = ["diagnose", "all", "--section", "power", "--timeout", "60s"];
+        take(&order, &mut empty, &mut used[1]);
+        few.0.push(ours.timed(&[&order[..], &["--parallel", &FEW.to_string()]].concat()));
     }
     for _ in 0..TAKES {
         take(&["diagnose", "all", "--timeout", "60s"], &mut full, &mut used[2]);
@@ -169,6 +175,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     paper.beside("all linked, one after another", "ms", &raw_link, &link, 1.5);
     paper.beside("an echo to each (fernwart ping all)", "ms", &raw_echo, &ping, 1.5);
     paper.beside("an empty signed order each", "ms", &raw_echo, &empty, 4.0);
+    paper.beside(&format!("the same, {FEW} at once instead of {IN_FLIGHT}"), "ms", &raw_few, &few, 4.0);
     // What is left when nothing but the echo and the signatures is done.
     let signed = signatures.median() * n as f64 / 1000.0 / cores() as f64;
     let least = Takes(raw_echo.0.iter().map(|echo| echo + signed).collect());
@@ -177,6 +184,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     paper.alone("a question to all (fernwart query)", "ms", &question);
     paper.alone("the same right after all have told anew", "ms", &indexing);
     paper.alone("hub, processor time per report indexed", "us", &indexed[0]);
+    paper.alone("raw quinn, an echo to each, all at once", "ms", &raw_all);
     paper.alone("the signatures of an order, processor time", "us", &signatures);
     paper.alone("raw server, processor time per link", "us", &raw_linking);
     paper.alone("hub without links (PSS)", "KiB", &Takes(vec![base as f64]));
