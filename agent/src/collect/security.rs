@@ -34,11 +34,12 @@ fn listening() -> Vec<Listening> {
     {
         let Ok(table) = File::open(file) else { continue };
         for line in BufReader::new(table).lines().skip(1).map_while(Result::ok) {
-            let Some((address, port, inode)) = parse_socket(&line, protocol) else {
-                // What listens comes first (the kernel's tcp_ipv4.c); thousands of
-                // connections may follow.
-                if protocol == "tcp" { break } else { continue }
-            };
+            // What listens comes first, in old kernels with what knocks there (03); a
+            // hundred thousand connections may follow (tcp_ipv4.c).
+            if protocol == "tcp" && !matches!(line.split_whitespace().nth(3), Some("0A" | "03")) {
+                break;
+            }
+            let Some((address, port, inode)) = parse_socket(&line, protocol) else { continue };
             let known = found.iter().any(|(socket, _)| socket.protocol == protocol && socket.port == port);
             if !address.is_loopback() && !known {
                 let address = address.to_string();
