@@ -129,8 +129,8 @@ impl Paper {
     }
 
     /// A question of one of several programs: wall time, processor time of all its
-    /// processes, memory of its server, if it has one, and of one agent.
-    pub(crate) fn peer(&self, (name, what): (&str, &str), wall: &Takes, cpu: &Takes, server: Option<f64>, agent: f64) {
+    /// processes, memory of its server and of one agent.
+    pub(crate) fn peer(&self, (name, what): (&str, &str), wall: &Takes, cpu: &Takes, server: f64, agent: f64) {
         if self.json {
             let of = |takes: &Takes| {
                 let (least, most) = takes.spread();
@@ -142,9 +142,8 @@ impl Paper {
                     "cpu_ms": of(cpu), "server_pss_mib": server, "agent_pss_mib": agent})
             );
         } else {
-            let server = server.map_or("–".into(), |server| format!("{server:.1}"));
             let name = format!("{name} {what}");
-            println!("{name:<18} {:>26} {:>26} {server:>16} {agent:>16.2}", told(wall), told(cpu));
+            println!("{name:<18} {:>26} {:>26} {server:>16.1} {agent:>16.2}", told(wall), told(cpu));
         }
     }
 

@@ -123,7 +123,7 @@ struct Peer {
     name: &'static str,
     /// What it asks, in a word, and how.
     ways: Vec<(&'static str, Ask)>,
-    /// Its server's processes, if it has one.
+    /// Processes of its server.
     server: Vec<u32>,
     /// Those of its agents.
     agents: Vec<u32>,
@@ -240,7 +240,7 @@ fn ansible(n: usize, sshd: &Sshd) -> (Peer, Vec<Tree>) {
     let client = format!(
         "Host peer*\n HostName 127.0.0.1\n Port {port}\n User {ACCOUNT}\n IdentityFile {}\n IdentitiesOnly yes\n \
          StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n ControlMaster auto\n \
-         ControlPersist 3600\n ControlPath {}/%n",
+         ControlPersist no\n ControlPath {}/%n",
         key,
         path("cm")
     );
@@ -272,8 +272,9 @@ fn ansible(n: usize, sshd: &Sshd) -> (Peer, Vec<Tree>) {
     let peer = Peer {
         name: "Ansible",
         ways: vec![("ping", ask("ping")), ("facts", ask("setup"))],
-        server: Vec::new(),
-        agents: trees.iter().map(|tree| tree.0.id()).chain([sshd.pid()]).collect(),
+        // What stays at the technician's are the open connections.
+        server: trees.iter().map(|tree| tree.0.id()).collect(),
+        agents: vec![sshd.pid()],
         wall: Vec::new(),
         cpu: Vec::new(),
     };
@@ -314,7 +315,7 @@ pub(crate) fn peers(n: usize, paper: &Paper) {
     }
     paper.peers(&format!("{n} machines each, {ROUNDS} rounds; ping: fernwart ping, test.ping, -m ping; facts: fernwart diagnose, grains.items, -m setup"));
     for peer in &peers {
-        let server = (!peer.server.is_empty()).then(|| held(&peer.server));
+        let server = held(&peer.server);
         let agent = held(&peer.agents) / n as f64;
         for (way, (what, _)) in peer.ways.iter().enumerate() {
             paper.peer((peer.name, what), &peer.wall[way], &peer.cpu[way], server, agent);
