@@ -163,10 +163,12 @@ fn a_hub_listens_on_the_port_that_machines_call_unless_it_is_told_another() {
     };
     shop.at("own", &["init", "--address", "hub.example:7443", "--address", "hub.example:443"]).exits(0);
     assert_eq!(settings("own"), r#"listen = "0.0.0.0:7443""#);
+    shop.at("six", &["init", "--address", "[2001:db8::1]:7443"]).exits(0);
+    assert_eq!(settings("six"), r#"listen = "[::]:7443""#);
     // As behind a router that maps one port to another.
     shop.at("mapped", &["init", "--address", "hub.example:443", "--listen", "10.0.0.2:7443"]).exits(0);
     assert_eq!(settings("mapped"), r#"listen = "10.0.0.2:7443""#);
-    for address in ["hub.example", "hub.example:", ":443", "hub.example:70000"] {
+    for address in ["hub.example", "hub.example:", ":443", "hub:70000", "hub:0", "::1:443", "[hub]:443", "a hub:443"] {
         let said = shop.at("none", &["init", "--address", address]).exits(2);
         assert!(said.err.contains("is no address") && said.err.contains("host:port"), "{}", said.err);
     }

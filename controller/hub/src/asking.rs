@@ -377,17 +377,23 @@ async fn ask(
         Err(error) => return Ok(Err(error)),
     };
     let mut piece = vec![0; OUTPUT_BYTES];
+    let mut is_silent = true;
     loop {
         let filled = match output.read(&mut piece).await {
             Ok(0) => break,
             Ok(filled) => filled,
             Err(error) => return Ok(Err(error)),
         };
+        is_silent = false;
         let lines = piece.get(..filled).unwrap_or_default().to_vec();
         send.send(&Reply::Lines(Blob::try_from(lines).unwrap_or_default())).await?;
     }
     // It has closed its output; it ends by itself or is killed on the way out.
-    let _ = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
+    let end = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
+    let failed = end.is_ok_and(|end| end.is_ok_and(|status| !status.success()));
+    if is_silent && failed {
+        return Ok(Err(std::io::Error::other("the index cannot be read; a restart of the hub makes it anew")));
+    }
     Ok(Ok(()))
 }
 

@@ -45,6 +45,9 @@ pub struct Question {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
+    /// What machines have told cannot be read: no fault of the question.
+    #[error("opening what machines have told")]
+    Open(#[source] sqlx::Error),
     /// It is not one SELECT.
     #[error("a question is one SELECT")]
     NotASelect,
@@ -72,7 +75,7 @@ pub async fn answer(path: &Path, question: &Question, out: &mut impl Write) -> R
     }
     let within = Duration::from_millis(question.within_ms);
     let failed = |error: sqlx::Error| AskError::Sql(in_words(&error));
-    let mut connection = open(path, &question.scope).await.map_err(failed)?;
+    let mut connection = open(path, &question.scope).await.map_err(AskError::Open)?;
     let end = Instant::now() + within;
     connection.lock_handle().await.map_err(failed)?.set_progress_handler(STEPS, move || Instant::now() < end);
     let told = tell(&mut connection, question, out).await;

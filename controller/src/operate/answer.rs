@@ -3,7 +3,7 @@
 
 use crate::cli::{Exit, Failure, block_on};
 use clap::Args;
-use fernwart_index::{Question, answer};
+use fernwart_index::{AskError, Question, answer};
 use fernwart_protocol::limits::{QUESTION_MEMORY, QUESTION_TIME};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{BufWriter, Write};
@@ -28,8 +28,11 @@ pub fn run(command: &AnswerQuery) -> Result<Exit, Failure> {
     let question: Question = serde_json::from_reader(std::io::stdin().lock()).map_err(std::io::Error::from)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     block_on(async {
-        if let Err(error) = answer(&command.path, &question, &mut out).await {
-            writeln!(out, "{}", serde_json::json!({"error": error.to_string()}))?;
+        match answer(&command.path, &question, &mut out).await {
+            Ok(()) => {}
+            // Said by its end: the hub tells whoever asked.
+            Err(error @ AskError::Open(_)) => return Err(std::io::Error::other(error).into()),
+            Err(error) => writeln!(out, "{}", serde_json::json!({"error": error.to_string()}))?,
         }
         Ok(())
     })?;

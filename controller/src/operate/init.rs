@@ -14,7 +14,7 @@ use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::text::Text;
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -28,7 +28,7 @@ pub struct Init {
     /// Where machines reach the hub: host:port (several may be given)
     #[arg(long = "address", value_name = "HOST:PORT", required = true)]
     addresses: Vec<String>,
-    /// The UDP address the hub listens on [default: 0.0.0.0, with the port of the first --address]
+    /// The UDP address the hub listens on [default: everywhere, on the port of the first --address]
     #[arg(long)]
     listen: Option<SocketAddr>,
     /// A contact person: "Name, phone, mail"
@@ -60,6 +60,19 @@ fn contact(text: &str) -> Contact {
     }
 }
 
+/// The port of `host:port`, and the address to listen on for those who call there.
+fn place_of(address: &str) -> Option<(IpAddr, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let any = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        None => {
+            let odd = |c: char| c == ':' || c.is_whitespace() || c.is_control();
+            (!host.is_empty() && !host.contains(odd)).then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+        }
+    };
+    any.zip(port.parse().ok().filter(|port| *port > 0))
+}
+
 fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Failed, "FW-CLI-09", chain(error))
 }
@@ -84,19 +97,18 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
         return Err(usage(format!("{} of {n} approvers cannot sign", command.k))
             .now("-k between 1 and the number of --approver"));
     }
-    let mut ports = Vec::new();
+    let mut places = Vec::new();
     for address in &command.addresses {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-        let Some(Ok(port)) = port else {
+        let Some(place) = place_of(address) else {
             return Err(
                 usage(format!("{address:?} is no address")).now("write host:port, for instance hub.example.de:443")
             );
         };
-        ports.push(port);
+        places.push(place);
     }
     // Where no router maps one port to another, machines call the one that is listened on.
-    let port = ports.first().copied().unwrap_or(443);
-    let listen = command.listen.unwrap_or_else(|| (Ipv4Addr::UNSPECIFIED, port).into());
+    let (any, port) = places.first().copied().unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443));
+    let listen = command.listen.unwrap_or_else(|| (any, port).into());
 
     let hub_home = HubHome::at(&hub_path);
     let hub_keys = hub_home.create(&Settings { listen, metrics: None }).map_err(|error| failed(&error))?;
