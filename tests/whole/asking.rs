@@ -133,15 +133,21 @@ fn a_question_that_had_to_wait_reaches_as_far_as_its_asker_does_by_then() {
     look();
     assert_eq!(run(&mut staff_command(&robot, &question)).exits(0).out, "customer\nPraxis Petersen\n");
 
-    let hold = Hold::of(&world);
-    look();
-    let mut command = staff_command(&robot, &question);
-    let asking = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("started");
-    wait_until("it waits", || world.metric("fernwart_links{door=\"staff\"}") == Some(1.0));
-    world.aim_robot(Some("B\u{e4}ckerei Meyer"));
-    hold.end();
-    let said = asking.wait_with_output().expect("ended");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "customer\nBäckerei Meyer\n", "{said:?}");
+    // A question waits only so long for an index that is held; on a busy computer
+    // the new reach may come too late for it.
+    let answered = (0..5).find_map(|_| {
+        world.aim_robot(Some("Praxis Petersen"));
+        let hold = Hold::of(&world);
+        look();
+        let mut command = staff_command(&robot, &question);
+        let asking = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("started");
+        wait_until("it waits", || world.metric("fernwart_links{door=\"staff\"}") == Some(1.0));
+        world.aim_robot(Some("B\u{e4}ckerei Meyer"));
+        hold.end();
+        let said = asking.wait_with_output().expect("ended");
+        (said.status.code() == Some(0)).then(|| String::from_utf8_lossy(&said.stdout).into_owned())
+    });
+    assert_eq!(answered.as_deref(), Some("customer\nB\u{e4}ckerei Meyer\n"));
 }
 
 #[test]

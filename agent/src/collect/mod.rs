@@ -26,7 +26,7 @@ use fernwart_protocol::text::Text;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 pub use system::os_in_a_word;
@@ -45,6 +45,8 @@ pub struct Surroundings {
     pub ahead_of_hub_ms: Option<i64>,
     /// How far this clock lies behind the newest signed time, milliseconds.
     pub behind_floor_ms: i64,
+    /// Whether whoever looks is still there for the next look.
+    pub stays: bool,
 }
 
 /// Facts, or why there are none.
@@ -57,17 +59,31 @@ fn facts<T: Serialize>(facts: T) -> Gathered {
 /// How many looks at each section were given up and have not come back.
 static STUCK: [AtomicUsize; SectionName::ALL.len()] = [const { AtomicUsize::new(0) }; SectionName::ALL.len()];
 
+/// How far one look at one section has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    UnderWay,
+    GivenUp,
+    Back,
+}
+
 /// One look at one section: whoever is later, the end of the look or its
 /// deadline, finds what the other has left. Also when the look panics.
 struct Errand {
     section: SectionName,
-    given_up: Arc<Mutex<bool>>,
+    stage: Arc<Mutex<Stage>>,
+}
+
+fn locked(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
+    stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Drop for Errand {
     fn drop(&mut self) {
-        let given_up = self.given_up.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *given_up && let Some(stuck) = STUCK.get(self.section as usize) {
+        let before = std::mem::replace(&mut *locked(&self.stage), Stage::Back);
+        if before == Stage::GivenUp
+            && let Some(stuck) = STUCK.get(self.section as usize)
+        {
             stuck.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -83,7 +99,7 @@ fn gather(section: SectionName, around: &Surroundings, deadline: Instant) -> Gat
         SectionName::Processes => facts(processes::facts()?),
         SectionName::Services => facts(services::facts(deadline)?),
         SectionName::Logs => facts(logs::facts(deadline)?),
-        SectionName::Updates => facts(updates::facts(deadline)?),
+        SectionName::Updates => facts(updates::facts(around, deadline)?),
         SectionName::Time => facts(time::facts(around, deadline)),
         SectionName::Power => facts(power::facts()),
         SectionName::Security => facts(security::facts(deadline)?),
@@ -97,7 +113,7 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
     let wanted = if sections.is_empty() { SectionName::ALL.as_slice() } else { sections };
     let (done, results) = mpsc::sync_channel::<(SectionName, Section)>(SectionName::ALL.len());
     let mut report = BTreeMap::new();
-    let mut awaited: BTreeMap<SectionName, Arc<Mutex<bool>>> = BTreeMap::new();
+    let mut awaited: BTreeMap<SectionName, Arc<Mutex<Stage>>> = BTreeMap::new();
     for &section in wanted {
         if report.contains_key(&section) {
             continue;
@@ -110,8 +126,8 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
             continue;
         }
         let (done, around) = (done.clone(), *around);
-        let given_up = Arc::new(Mutex::new(false));
-        let errand = Errand { section, given_up: given_up.clone() };
+        let stage = Arc::new(Mutex::new(Stage::UnderWay));
+        let errand = Errand { section, stage: stage.clone() };
         let job = move || {
             let _errand = errand;
             let begun = Instant::now();
@@ -125,7 +141,7 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
         };
         match std::thread::Builder::new().name(section.as_str().into()).stack_size(256 * 1024).spawn(job) {
             Ok(_) => {
-                awaited.insert(section, given_up);
+                awaited.insert(section, stage);
             }
             Err(error) => {
                 report.insert(section, unanswered(&error.to_string()));
@@ -142,13 +158,13 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
             Err(_) => break,
         }
     }
-    for (section, given_up) in awaited {
-        // The look may have ended meanwhile; then nobody else holds the mark.
-        let mut mark = given_up.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if Arc::strong_count(&given_up) > 1
+    for (section, stage) in awaited {
+        // It may have come back meanwhile.
+        let mut stage = locked(&stage);
+        if *stage == Stage::UnderWay
             && let Some(stuck) = STUCK.get(section as usize)
         {
-            *mark = true;
+            *stage = Stage::GivenUp;
             stuck.fetch_add(1, Ordering::AcqRel);
         }
     }

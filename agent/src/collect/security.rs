@@ -86,12 +86,13 @@ fn parse_socket(line: &str, protocol: &str) -> Option<(IpAddr, u16, u64)> {
 fn socket_owners(mut wanted: HashSet<u64>) -> HashMap<u64, String> {
     let mut owners = HashMap::new();
     let Ok(processes) = std::fs::read_dir("/proc") else { return owners };
-    for process in processes.flatten() {
+    let mut pids: Vec<u32> = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    // systemd holds what it has opened for others; theirs is the better name.
+    pids.sort_by_key(|pid| (*pid == 1, *pid));
+    for pid in pids {
         if wanted.is_empty() {
             break;
         }
-        let name = process.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else { continue };
         let Ok(folder) = File::open(format!("/proc/{pid}/fd")) else { continue };
         let Ok(descriptors) = Dir::read_from(&folder) else { continue };
         for descriptor in descriptors.flatten() {

@@ -251,6 +251,7 @@ impl Executor {
             hub_rtt_us: self.linked.map(|linked| linked.rtt_us),
             ahead_of_hub_ms: self.linked.map(|linked| linked.hub_ahead_ms.saturating_neg()),
             behind_floor_ms: if behind > skew { behind } else { 0 },
+            stays: true,
         }
     }
 

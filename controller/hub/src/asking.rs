@@ -42,7 +42,7 @@ const BEHIND: Duration = Duration::from_secs(30);
 /// once took seven seconds.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 
-/// What failed for want of a disk is tried again after this.
+/// What failed and may pass is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// An answer that its asker does not read in this time is over.
@@ -261,13 +261,20 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
             }
         }
         let (machines, told): (Vec<MachineId>, Vec<Told>) = told.into_iter().unzip();
-        if index.keep(&told).await.is_err() {
+        match index.keep(&told).await {
+            Ok(()) => {}
+            Err(error) if error.may_pass() => {
+                warn!(%error, reports = told.len(), "reports cannot be indexed now");
+                again.extend(machines);
+            }
             // One that SQLite does not take must not keep out the others.
-            for (machine, one) in machines.into_iter().zip(&told) {
-                if let Err(error) = index.keep(std::slice::from_ref(one)).await {
-                    warn!(%machine, %error, "a report cannot be indexed");
-                    if error.may_pass() {
-                        again.push(machine);
+            Err(_) => {
+                for (machine, one) in machines.into_iter().zip(&told) {
+                    if let Err(error) = index.keep(std::slice::from_ref(one)).await {
+                        warn!(%machine, %error, "a report cannot be indexed");
+                        if error.may_pass() {
+                            again.push(machine);
+                        }
                     }
                 }
             }

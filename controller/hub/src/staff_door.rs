@@ -71,10 +71,10 @@ async fn request(
     };
     let result = match asked {
         Request::Submit(head) => {
-            staff_jobs::submit(shared, &caller, (head, WhenAway::Over), &mut send, &mut receive).await?
+            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Over), &mut send, &mut receive).await?
         }
         Request::Queue(head) => {
-            staff_jobs::submit(shared, &caller, (head, WhenAway::Held), &mut send, &mut receive).await?
+            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Held), &mut send, &mut receive).await?
         }
         Request::Watch(job) => staff_jobs::watch(shared, (key, tls_key), link, job, &mut send).await?,
         Request::Events(until) => events::follow(shared, (key, tls_key), link, until, &mut send).await?,

@@ -54,7 +54,7 @@ pub(crate) enum WhenAway {
 /// Takes a job in, carries its orders, and sends news until all are over.
 pub(crate) async fn submit(
     shared: &Arc<Shared>,
-    caller: &Caller,
+    (caller, link): (&Caller, &Link),
     (head, when_away): (JobHead, WhenAway),
     send: &mut Sender,
     receive: &mut Receiver,
@@ -154,10 +154,16 @@ pub(crate) async fn submit(
             }
         });
     }
-    while let Some(update) = heard.recv().await {
+    loop {
+        let update = tokio::select! {
+            biased;
+            // Whoever has left is told nothing more; the job goes on.
+            _ = link.closed() => return Err(FrameError::Cut),
+            update = heard.recv() => update,
+        };
+        let Some(update) = update else { return Ok(Ok(())) };
         send.send(&Reply::Update(update)).await?;
     }
-    Ok(Ok(()))
 }
 
 /// Orders of the caller's own key, each for a machine within reach.
@@ -217,7 +223,6 @@ pub(crate) async fn watch(
     let mut told = HashSet::new();
     let mut held = HashSet::new();
     loop {
-        let begun = tokio::time::Instant::now();
         let caller = match Caller::current(shared, key, tls_key) {
             Ok(caller) => caller,
             Err(denial) => return Ok(Err(denial)),
@@ -225,10 +230,12 @@ pub(crate) async fn watch(
         if let Err(denial) = visible(shared, &caller, id).await {
             return Ok(Err(denial));
         }
+        let begun = tokio::time::Instant::now();
         let runs = match shared.store.runs(id).await {
             Ok(runs) => runs,
             Err(error) => return Ok(Err(shared.denial(&error))),
         };
+        let again = LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_SELDOM);
         let reached = |run: &Run| shared.store.machine(&run.machine).filter(|machine| caller.reaches(machine));
         for run in runs.iter().filter(|run| run.state == RunState::Held) {
             if reached(run).is_some() && held.insert(run.id) {
@@ -259,7 +266,7 @@ pub(crate) async fn watch(
             () = shared.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
             // Nobody watches any more.
             _ = link.closed() => return Err(FrameError::Cut),
-            () = tokio::time::sleep(LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_SELDOM)) => {}
+            () = tokio::time::sleep(again) => {}
         }
     }
 }

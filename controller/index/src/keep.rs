@@ -29,6 +29,7 @@ impl IndexError {
     pub fn may_pass(&self) -> bool {
         // SQLITE_BUSY, LOCKED, NOMEM, IOERR and FULL, with more in the higher bits.
         let code = match self {
+            Self::Sql(sqlx::Error::PoolTimedOut) => return true,
             Self::Sql(sqlx::Error::Database(error)) => error.code().and_then(|code| code.parse::<i32>().ok()),
             _ => None,
         };

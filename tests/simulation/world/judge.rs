@@ -41,7 +41,7 @@ impl Stage<'_> {
             if begun > 1 {
                 wrongs.push(format!("run {run} was done {begun} times"));
             }
-            if begun > 0 && !told.contains(&run.to_string()) {
+            if begun > 0 && !told.contains(&(*machine, run.to_string())) {
                 wrongs.push(format!("run {run} has begun, and its machine's journal does not tell of it"));
             }
             let acknowledged = given.acknowledged.contains(&(*run, *machine));
@@ -107,7 +107,7 @@ impl Stage<'_> {
 
     /// A machine's books: nothing may be open in them. Its newest receipt, and to
     /// `told` the runs whose beginning its journal tells of.
-    fn ledger(&self, index: usize, told: &mut HashSet<String>, wrongs: &mut Vec<String>) -> (u64, Digest) {
+    fn ledger(&self, index: usize, told: &mut HashSet<(MachineId, String)>, wrongs: &mut Vec<String>) -> (u64, Digest) {
         let books = Books::over(Box::new(self.places[index].disk.clone())).expect("books");
         for phase in [Phase::Waiting, Phase::Started, Phase::Finished] {
             for (run, _) in books.runs_in(phase).expect("readable") {
@@ -126,7 +126,7 @@ impl Stage<'_> {
                 wrongs.push(format!("run {run}: {kind} stands twice in the journal of machine {index}"));
             }
             if kind == "run_started" {
-                told.insert(run);
+                told.insert((self.beginning.members[index].machine(), run));
             }
         }
         books.hub_chain().expect("readable")
