@@ -51,17 +51,22 @@ const BOOKS_AGAIN: Duration = Duration::from_secs(60);
 /// Whether a machine may have got an order before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sending {
-    /// It has not.
-    First,
+    /// It has not, if it gets it over the link with this number.
+    First(usize),
     /// It may have.
     Again,
 }
 
 impl Sending {
+    /// The same over the link with this number.
+    fn over(self, link: usize) -> Self {
+        if self == Self::First(link) { self } else { Self::Again }
+    }
+
     /// Whether a refusal says what becomes of the run. A machine that cannot use
     /// its books does not know whether it stands in them.
     fn is_settled_by(self, refusal: Refusal) -> bool {
-        self == Self::First || !matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull)
+        self != Self::Again || !matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull)
     }
 }
 
@@ -75,6 +80,7 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
     told: impl Fn(Heard) -> F,
 ) -> Carried {
     let Some(linked) = shared.presence.machine(&machine) else { return Carried::Lost };
+    let sending = sending.over(linked.link.serial());
     loop {
         let parcel = (order.clone(), cancel.clone(), sending);
         match attempt(shared, &linked.link, machine, parcel, run, &told).await {

@@ -11,8 +11,10 @@ use fernwart_protocol::staff::{News, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
 use fernwart_store::SetState;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
@@ -42,7 +44,49 @@ pub(crate) struct Parcel {
     pub(crate) state: RunState,
     /// Set where it was taken back after it had been offered.
     pub(crate) cancel: Option<Envelope>,
-    pub(crate) sending: Sending,
+    /// Set where it is sent for the first time.
+    pub(crate) way: Option<FirstWay>,
+}
+
+/// Orders that are sent for the first time, each over one link: whoever brings a
+/// machine what it may not have got does not send them a second time over the same.
+/// Two copies under way at once would answer for each other.
+#[derive(Debug, Default)]
+pub(crate) struct FirstWays(Mutex<HashMap<(RunId, usize), u32>>);
+
+impl FirstWays {
+    fn ways(&self) -> MutexGuard<'_, HashMap<(RunId, usize), u32>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Before the store says that this order is offered.
+    pub(crate) fn begin(self: &Arc<Self>, run: RunId, link: usize) -> FirstWay {
+        *self.ways().entry((run, link)).or_default() += 1;
+        FirstWay { ways: self.clone(), run, link }
+    }
+
+    /// Whether an order is on its first way over this link.
+    pub(crate) fn holds(&self, run: RunId, link: usize) -> bool {
+        self.ways().contains_key(&(run, link))
+    }
+}
+
+/// An order's first way, until it is over.
+pub(crate) struct FirstWay {
+    ways: Arc<FirstWays>,
+    run: RunId,
+    link: usize,
+}
+
+impl Drop for FirstWay {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = self.ways.ways().entry((self.run, self.link)) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 /// Whether an order is brought again: a look is not worth it.
@@ -78,13 +122,15 @@ pub(crate) struct Lost {
 }
 
 async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
-    let Parcel { order, envelope, state, cancel, sending } = parcel;
+    let Parcel { order, envelope, state, cancel, mut way } = parcel;
     if order.not_after <= shared.now() && cancel.is_none() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
         tell(news, &order, News::NoAnswer).await;
         return None;
     }
     if state == RunState::Queued {
+        let linked = shared.presence.machine(&order.machine);
+        way = linked.map(|linked| shared.first_ways.begin(order.run, linked.link.serial()));
         match shared.store.offer(order.run).await {
             // Only now can it be owed: a machine that came while it stood in line
             // owed nothing.
@@ -101,6 +147,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
             }
         }
     }
+    let sending = way.as_ref().map_or(Sending::Again, |way| Sending::First(way.link));
     let left = u64::try_from(order.not_after.saturating_sub(shared.now())).unwrap_or_default();
     let patience = Duration::from_millis(left).min(LONGEST);
     let patience = if cancel.is_some() { patience.max(UNHEARD) } else { patience };
@@ -203,5 +250,22 @@ pub(crate) async fn settled_news(shared: &Shared, run: RunId, machine: &Machine)
         },
         Ok(None) => News::NoAnswer,
         Err(error) => News::Denied(shared.denial(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_way_is_over_when_nobody_goes_it_any_more() {
+        let ways = Arc::new(FirstWays::default());
+        let run = RunId::from_bytes([1; 16]);
+        let (one, other) = (ways.begin(run, 7), ways.begin(run, 7));
+        assert!(ways.holds(run, 7) && !ways.holds(run, 8));
+        drop(one);
+        assert!(ways.holds(run, 7), "the other goes it still");
+        drop(other);
+        assert!(!ways.holds(run, 7) && ways.ways().is_empty());
     }
 }

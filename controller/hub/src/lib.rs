@@ -139,6 +139,7 @@ struct Shared {
     asking: Asking,
     /// Machines that may not have got all their orders; perhaps some that have.
     owed: Mutex<owed::Owed>,
+    first_ways: Arc<errand::FirstWays>,
     /// Links at the enrollment door.
     newcomers: Arc<Semaphore>,
     /// Woken when somebody was admitted or the staff list has changed.
@@ -228,6 +229,7 @@ impl Hub {
             suspended: RwLock::new(suspended),
             locks: RwLock::new(locks),
             owed: Mutex::new(owed),
+            first_ways: Arc::default(),
             asking,
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),

@@ -1,7 +1,6 @@
 //! What machines may not have got, and bringing it when they are back.
 
 use crate::Shared;
-use crate::carry::Sending;
 use crate::errand::{Parcel, UNHEARD, carry_one, is_script};
 use fernwart_fleet::RunState;
 use fernwart_protocol::document::{Document, Order};
@@ -78,21 +77,36 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
             // The next link looks for itself: a cancel may have come meanwhile.
             return;
         }
+        if cancel.is_none() && is_over_or_first(&shared, &order, linked.link.serial()).await {
+            continue;
+        }
         let seen = Arc::new(Notify::new());
         let (carried, heard) = (shared.clone(), seen.clone());
         shared.deliveries.spawn(async move {
             info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
             // Whoever watches the job hears of it from the store.
             let (news, _) = mpsc::channel(1);
-            let (state, sending) = match state {
-                RunState::Held => (RunState::Queued, Sending::First),
-                state => (state, Sending::Again),
-            };
-            carry_one(&carried, Parcel { order, envelope, state, cancel, sending }, &news, &heard).await;
+            let state = if state == RunState::Held { RunState::Queued } else { state };
+            carry_one(&carried, Parcel { order, envelope, state, cancel, way: None }, &news, &heard).await;
             drop(place);
         });
         // Heard or not, the next one comes, while the link stands.
         let _ = tokio::time::timeout(UNHEARD, seen.notified()).await;
+    }
+}
+
+/// Whether an order is sent by somebody else over this link, or has been since it
+/// was looked up, and is over.
+async fn is_over_or_first(shared: &Shared, order: &Order, link: usize) -> bool {
+    if shared.first_ways.holds(order.run, link) {
+        return true;
+    }
+    match shared.store.run_state(&order.run).await {
+        Ok(state) => state.is_none_or(|(state, _)| state.is_final()),
+        Err(error) => {
+            warn!(run = %order.run, %error, "an order cannot be looked up; it is brought on the next link");
+            true
+        }
     }
 }
 

@@ -9,7 +9,6 @@
 
 use crate::Shared;
 use crate::caller::Caller;
-use crate::carry::Sending;
 use crate::errand::{Parcel, carry_one, is_script, settled_news, tell, tell_later};
 use crate::owed::catch_up;
 use crate::staff_answers::visible;
@@ -83,8 +82,9 @@ pub(crate) async fn submit(
             None if when_away == WhenAway::Held && parcel.order.action.kind() == ActionKind::Act => RunState::Held,
             None => RunState::Away,
             Some(_) if free == 0 => RunState::Queued,
-            Some(_) => {
+            Some(linked) => {
                 free -= 1;
+                parcel.way = Some(shared.first_ways.begin(parcel.order.run, linked.link.serial()));
                 RunState::Offered
             }
         };
@@ -188,7 +188,7 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
         if !machine.is_some_and(|machine| machine.standing == Standing::Admitted && caller.reaches(&machine)) {
             return Err(Denial::NoSuchMachine);
         }
-        parcels.push(Parcel { order, envelope, state: RunState::Queued, cancel: None, sending: Sending::First });
+        parcels.push(Parcel { order, envelope, state: RunState::Queued, cancel: None, way: None });
     }
     Ok(parcels)
 }
