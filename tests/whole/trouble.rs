@@ -194,6 +194,22 @@ fn a_hub_with_an_approvers_key_in_its_home_does_not_start() {
 }
 
 #[test]
+fn a_question_asked_after_the_hubs_disk_was_full_is_answered_from_all_that_was_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(disk) = SmallDisk::mount(&folder.path().join("shop"), 24) else { return };
+    let world = World::in_folder(folder);
+    let _till = world.add_machine("kasse-1");
+    world.technician(&["diagnose", "kasse-1"]);
+    let question = ["query", "SELECT machine FROM memory", "-o", "name"];
+    disk.fill();
+    // The first question brings what was told into the index, and finds no room.
+    world.technician(&question).exits(5);
+    disk.empty();
+    wait_until("it is answered", || world.technician(&question).code == 0);
+    assert_eq!(world.technician(&question).out, "kasse-1\n");
+}
+
+#[test]
 fn a_hub_with_a_full_disk_refuses_new_work_and_recovers_by_itself() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(disk) = SmallDisk::mount(&folder.path().join("shop"), 24) else { return };

@@ -6,7 +6,7 @@ use fernwart_protocol::document::UnixMs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqlitePool};
+use sqlx::{Connection, Row, SqliteConnection, SqlitePool};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -113,7 +113,9 @@ async fn live(pool: &SqlitePool, boot: &str) -> Result<(), IndexError> {
     Ok(transaction.commit().await?)
 }
 
-/// The file, for the one who writes it.
+/// The file, for the one who writes it. A connection on which a write has failed is
+/// parted with: it may be left in its transaction, in which all that follows seems
+/// to be kept and is seen by nobody else.
 #[derive(Debug)]
 pub struct Index {
     pool: SqlitePool,
@@ -192,7 +194,16 @@ impl Index {
     /// # Errors
     /// When the file cannot be written.
     pub async fn keep(&self, all: &[Told]) -> Result<(), IndexError> {
-        let mut transaction = self.pool.begin().await?;
+        let mut connection = self.pool.acquire().await?;
+        let kept = Self::keep_over(&mut connection, all).await;
+        if kept.is_err() {
+            connection.close_on_drop();
+        }
+        kept
+    }
+
+    async fn keep_over(connection: &mut SqliteConnection, all: &[Told]) -> Result<(), IndexError> {
+        let mut transaction = connection.begin().await?;
         for told in all {
             // jsonb() does not take what SQLite cannot read as JSON.
             let place = |at: usize| format!("(?1, ?{}, jsonb(?{}))", 2 * at + 2, 2 * at + 3);
@@ -230,8 +241,24 @@ impl Index {
         let written = self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let changed = all.iter().filter(|about| written.get(&about.id) != marks.get(&about.id));
         let gone = written.keys().filter(|id| !marks.contains_key(*id));
-        let mut transaction = self.pool.begin().await?;
-        if written.is_empty() {
+        let mut connection = self.pool.acquire().await?;
+        let kept = Self::roll_over(&mut connection, written.is_empty(), gone, changed).await;
+        if kept.is_err() {
+            connection.close_on_drop();
+        }
+        kept?;
+        *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = marks;
+        Ok(())
+    }
+
+    async fn roll_over<'a>(
+        connection: &mut SqliteConnection,
+        anew: bool,
+        gone: impl Iterator<Item = &'a String>,
+        changed: impl Iterator<Item = &'a About>,
+    ) -> Result<(), IndexError> {
+        let mut transaction = connection.begin().await?;
+        if anew {
             sqlx::query("DELETE FROM known").execute(&mut *transaction).await?;
         }
         for id in gone {
@@ -255,7 +282,6 @@ impl Index {
                 .await?;
         }
         transaction.commit().await?;
-        *self.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = marks;
         Ok(())
     }
 
