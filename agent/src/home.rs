@@ -1,5 +1,6 @@
 //! The agent's folder: what lies where, and what `enroll` has left there.
 
+use fernwart_certs::keyfile::{self, KeyFileError};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{CustomerId, Digest, MachineId};
@@ -11,6 +12,10 @@ use std::path::{Path, PathBuf};
 
 /// Where the agent lives unless told otherwise.
 pub const DEFAULT: &str = "/var/lib/fernwart-agent";
+
+/// With less room than this, in bytes, a disk is full: neither keys nor books
+/// can be relied on to find a place.
+const FULL_BYTES: u64 = 1024 * 1024;
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -65,6 +70,9 @@ pub enum HomeError {
         #[source]
         source: toml::de::Error,
     },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(KeyFileError),
     /// This machine has not joined yet.
     #[error("this machine has not joined: {0} is not there")]
     NotEnrolled(PathBuf),
@@ -166,10 +174,24 @@ impl Home {
     /// When it cannot be written.
     pub fn write_enrollment(&self, enrollment: &Enrollment) -> Result<(), HomeError> {
         let path = self.enrollment_file();
-        let failed = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
-        let text = toml::to_string(enrollment).map_err(|error| failed(io::Error::other(error)))?;
-        let beside = path.with_extension("new");
-        std::fs::write(&beside, text).map_err(failed)?;
-        std::fs::rename(&beside, &path).map_err(failed)
+        let text = toml::to_string(enrollment).map_err(|error| HomeError::Io {
+            doing: "writing",
+            path: path.clone(),
+            source: io::Error::other(error),
+        })?;
+        keyfile::replace(&path, text.as_bytes()).map_err(HomeError::Write)
+    }
+
+    /// Leaves the owner's rules.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_policy(&self, text: &str) -> Result<(), HomeError> {
+        keyfile::replace(&self.policy(), text.as_bytes()).map_err(HomeError::Write)
+    }
+
+    /// Whether the disk it lies on is as good as full; no where nobody knows.
+    pub fn is_disk_full(&self) -> bool {
+        rustix::fs::statvfs(&self.0).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FULL_BYTES)
     }
 }

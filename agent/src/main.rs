@@ -301,7 +301,7 @@ fn enroll(
         // A reader that has gone away does not stop the joining.
         let _ = say(&(line + "\n"));
     }));
-    let joined = joined.map_err(Trouble::from)?;
+    let joined = joined.map_err(|error| Trouble::from(error).or_full(home))?;
     let shop = joined.catalogue.shop.name.to_string();
     let contact = status::contact_in_brackets(&joined.catalogue.shop);
     let customer = joined.enrollment.customer_name.to_string();
@@ -311,9 +311,9 @@ fn enroll(
         Some(text) => text,
         None => ask_policy(&words, &shop)?,
     };
-    std::fs::write(home.policy(), &text).context("writing the policy")?;
     let mode = policy::Policy::from_toml(&text)?.act();
-    home.write_enrollment(&joined.enrollment)?;
+    let kept = home.write_policy(&text).and_then(|()| home.write_enrollment(&joined.enrollment));
+    kept.map_err(|error| Trouble::from(error).or_full(home))?;
     let act = words.say(match mode {
         policy::Mode::Ask => "act-ask",
         policy::Mode::Window => "act-nightly",

@@ -3,7 +3,7 @@
 //! helps them.
 
 use crate::enroll::EnrollError;
-use crate::home::HomeError;
+use crate::home::{Home, HomeError};
 use crate::words::Words;
 use fernwart_certs::invitation::BadInvitation;
 use fernwart_protocol::code::Denial;
@@ -95,6 +95,16 @@ impl Trouble {
         Self::new("unreadable", "FW-CLI-10", USAGE, format!("{}: {cause}", path.display()))
     }
 
+    /// The same, or that the disk is full, where that keeps the folder from
+    /// being used.
+    #[must_use]
+    pub fn or_full(self, home: &Home) -> Self {
+        if self.id == "folder" && home.is_disk_full() {
+            return Self { id: "full", ..self };
+        }
+        self
+    }
+
     /// In the customer's words.
     pub fn in_words(&self, words: &Words) -> String {
         let what = words.say(&format!("trouble-{}", self.id));
@@ -119,7 +129,7 @@ impl From<HomeError> for Trouble {
     fn from(error: HomeError) -> Self {
         match &error {
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
-            HomeError::Io { .. } | HomeError::Enrollment { .. } => {
+            HomeError::Io { .. } | HomeError::Write(_) | HomeError::Enrollment { .. } => {
                 Self::new("folder", "FW-CLI-10", FAILED, chain(&error))
             }
         }

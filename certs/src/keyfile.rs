@@ -1,9 +1,10 @@
-//! Secret files: made with mode 0600, refused if they are anything else.
+//! Files of one's own, keys above all: made with mode 0600, there whole or not
+//! at all, refused if they are anything else.
 //!
 //! A key file must be a plain file of the one who reads it, with no rights for
 //! others, and reached through no link.
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ const LONGEST: u64 = 8 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It cannot be read or written.
-    #[error("{doing} the key file {path}")]
+    #[error("{doing} {path}")]
     Io {
         /// Reading or writing.
         doing: &'static str,
@@ -58,43 +59,69 @@ pub enum KeyFileError {
 }
 
 impl KeyFileError {
+    /// Writing there has failed.
+    pub fn writing(path: &Path, source: io::Error) -> Self {
+        Self::Io { doing: "writing", path: path.to_owned(), source }
+    }
+
+    /// What the system says, where it did not read or write the file.
+    pub fn system(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io { source, .. } => Some(source.kind()),
+            _ => None,
+        }
+    }
+
     /// Whether the file is simply not there.
     pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        self.system() == Some(io::ErrorKind::NotFound)
     }
 }
 
-/// Writes a new secret file; one that exists is left alone and is an error.
-/// It is on disk when this returns.
+/// Writes a new file, all or nothing; one that exists is left alone and is an
+/// error. It is on disk when this returns.
 ///
 /// # Errors
 /// When it exists or cannot be written.
 pub fn create(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
-    let failed = |source| KeyFileError::Io { doing: "writing", path: path.to_owned(), source };
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let descriptor = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|e| failed(e.into()))?;
-    let mut file = File::from(descriptor);
-    file.write_all(secret).map_err(failed)?;
-    file.sync_all().map_err(failed)
+    put(path, secret, |beside| match rustix::fs::renameat_with(CWD, beside, CWD, path, RenameFlags::NOREPLACE) {
+        // A file system that cannot say "only if it is new" in one breath.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if path.symlink_metadata().is_err() => {
+            std::fs::rename(beside, path)
+        }
+        renamed => renamed.map_err(io::Error::from),
+    })
 }
 
-/// Writes a secret file in the place of an older one, all or nothing.
+/// Writes a file, in the place of an older one if there is one, all or nothing.
+/// It is on disk when this returns.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn replace(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
-    let failed = |source| KeyFileError::Io { doing: "writing", path: path.to_owned(), source };
-    // A name of its own: two programs may replace the same file at once.
+    put(path, secret, |beside| std::fs::rename(beside, path))
+}
+
+/// Writes a file beside its place and moves it there; nothing is left where
+/// that fails.
+fn put(path: &Path, secret: &[u8], into_place: impl Fn(&Path) -> io::Result<()>) -> Result<(), KeyFileError> {
+    // A name of its own: two programs may write the same file at once.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{:016x}", u64::from_ne_bytes(crate::random())));
     let beside = PathBuf::from(beside);
-    create(&beside, secret)?;
-    if let Err(error) = std::fs::rename(&beside, path) {
-        let _ = std::fs::remove_file(&beside);
-        return Err(failed(error));
-    }
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    let done = || {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::open(&beside, flags, Mode::RUSR | Mode::WUSR)?);
+        file.write_all(secret)?;
+        file.sync_all()?;
+        into_place(&beside)?;
+        File::open(folder)?.sync_all()
+    };
+    done().map_err(|source| {
+        let _ = std::fs::remove_file(&beside);
+        KeyFileError::writing(path, source)
+    })
 }
 
 /// Reads a secret file after looking at the very file that is read.

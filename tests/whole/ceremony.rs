@@ -168,9 +168,15 @@ fn a_hub_listens_on_the_port_that_machines_call_unless_it_is_told_another() {
     // As behind a router that maps one port to another.
     shop.at("mapped", &["init", "--address", "hub.example:443", "--listen", "10.0.0.2:7443"]).exits(0);
     assert_eq!(settings("mapped"), r#"listen = "10.0.0.2:7443""#);
-    for address in ["hub.example", "hub.example:", ":443", "hub:70000", "hub:0", "::1:443", "[hub]:443", "a hub:443"] {
+    let nobodys = ["hub.example", "hub.example:", ":443", "hub:70000", "hub:0", "::1:443", "[hub]:443", "a hub:443"];
+    let neither = ["http://x:443", "256.1.1.1:443", "a..b:443", "h-:443", "x:+7443"];
+    for address in nobodys.into_iter().chain(neither) {
         let said = shop.at("none", &["init", "--address", address]).exits(2);
         assert!(said.err.contains("is no address") && said.err.contains("host:port"), "{}", said.err);
+    }
+    for nameless in ["--shop", "--name"] {
+        let said = shop.at("none", &["init", "--address", "hub.example:443", nameless, " "]).exits(2);
+        assert!(said.err.contains(&format!("{nameless} is empty")), "{}", said.err);
     }
 }
 

@@ -253,6 +253,54 @@ fn a_hub_with_a_full_disk_refuses_new_work_and_recovers_by_itself() {
 }
 
 #[test]
+fn a_shop_that_could_not_be_begun_leaves_nothing_and_can_be_begun_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(disk) = SmallDisk::mount(folder.path(), 8) else { return };
+    let shop = folder.path().join("shop");
+    std::fs::create_dir(&shop).expect("made");
+    // An earlier try that was killed.
+    std::fs::create_dir_all(shop.join(".init/hub")).expect("made");
+    std::fs::write(shop.join(".init/hub/ca.key"), "half").expect("written");
+    let init = || run(&mut staff_command(&shop, &["init", "--address", "127.0.0.1:7443", "--name", "jana"]));
+    // On a full disk, and on ones that fill up at this place or that.
+    let said = [0, 8, 16, 32, 64, 128, 8192].into_iter().find_map(|room| {
+        disk.fill();
+        let filler = std::fs::File::options().write(true).open(folder.path().join("filler")).expect("opened");
+        let full = filler.metadata().expect("its size").len();
+        filler.set_len(full.saturating_sub(room << 10)).expect("some room");
+        let said = init();
+        disk.empty();
+        if said.code == 0 {
+            return Some((room, said));
+        }
+        assert!(said.code == 5 && !said.err.contains("homes are in"), "{room}: {}", said.err);
+        if room == 0 {
+            assert!(said.err.contains("FW-CLI-10") && said.err.contains("free some space"), "{}", said.err);
+        }
+        assert_eq!(std::fs::read_dir(&shop).expect("read").count(), 0, "nothing is left, room for {room} KiB");
+        None
+    });
+    let (room, said) = said.expect("a shop, with all the room there is");
+    assert!(room > 8 && said.err.contains("Three homes are in"), "{room}: {}", said.err);
+    assert_eq!(std::fs::read_dir(&shop).expect("read").count(), 3);
+}
+
+#[test]
+fn a_computer_that_could_not_join_for_want_of_room_joins_when_there_is_some() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    let enroll = || world.owner_in("kasse-1", &["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"]);
+    disk.fill();
+    let said = enroll().exits(5);
+    assert!(said.err.contains("FW-JOIN-23") && said.err.contains("Schaffen Sie etwas Platz"), "{}", said.err);
+    disk.empty();
+    assert_eq!(std::fs::read_dir(disk.path()).expect("read").count(), 0, "no half key is left");
+    let said = enroll().exits(0);
+    assert!(said.out.contains("Nordlicht IT"), "{}", said.out);
+}
+
+#[test]
 fn a_machine_with_a_full_disk_is_still_diagnosed() {
     let world = World::new();
     let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };

@@ -26,8 +26,8 @@ pub enum ClientHomeError {
         file: &'static str,
     },
     /// A key file cannot be used.
-    #[error("using a key file")]
-    Key(#[source] KeyFileError),
+    #[error(transparent)]
+    Key(KeyFileError),
     /// A file cannot be read or written.
     #[error("{doing} {path}")]
     Io {
@@ -133,7 +133,7 @@ impl StaffHome {
         let file = path.join(STAFF_FILE);
         let failed = |source| ClientHomeError::Io { doing: "writing", path: file.clone(), source };
         let text = toml::to_string(settings).map_err(|error| failed(io::Error::other(error)))?;
-        std::fs::write(&file, text).map_err(failed)
+        keyfile::replace(&file, text.as_bytes()).map_err(ClientHomeError::Key)
     }
 
     /// Opens a home.

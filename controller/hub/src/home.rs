@@ -53,8 +53,8 @@ pub enum HomeError {
     #[error("{0} is a private key of an approver or of staff; it must not lie on a hub")]
     ForeignKey(PathBuf),
     /// A key file cannot be used.
-    #[error("reading the hub's keys")]
-    Key(#[source] KeyFileError),
+    #[error(transparent)]
+    Key(KeyFileError),
     /// The CA cannot be used.
     #[error("reading the hub's CA")]
     Authority(#[source] IssueError),
@@ -166,8 +166,7 @@ impl HubHome {
         let ca = TlsKey::generate().map_err(no_randomness)?;
         ca.create(&self.path.join(CA_KEY)).map_err(HomeError::Key)?;
         let certificate = Authority::create(&ca, SystemTime::now()).map_err(HomeError::Authority)?;
-        let path = self.path.join(CA_CERTIFICATE);
-        std::fs::write(&path, &certificate).map_err(io(&path))?;
+        keyfile::replace(&self.path.join(CA_CERTIFICATE), &certificate).map_err(HomeError::Key)?;
         for name in [EVIDENCE, SNAPSHOT, TIMESTAMP] {
             let key = SigningKey::generate().map_err(no_randomness)?;
             key.create(&self.path.join(name)).map_err(HomeError::Key)?;
@@ -175,7 +174,7 @@ impl HubHome {
         keyfile::create(&self.path.join(RESTART), &fernwart_certs::random::<40>()).map_err(HomeError::Key)?;
         let path = self.settings_file();
         let text = toml::to_string(settings).map_err(|error| io(&path)(io::Error::other(error)))?;
-        std::fs::write(&path, text).map_err(io(&path))?;
+        keyfile::replace(&path, text.as_bytes()).map_err(HomeError::Key)?;
         self.keys()
     }
 
@@ -185,8 +184,11 @@ impl HubHome {
     /// When another hub has it, it holds a foreign key, or a key file is not
     /// as it must be.
     pub fn open(&self) -> Result<HubKeys, HomeError> {
-        if !self.settings_file().exists() {
-            return Err(HomeError::NotAHub(self.path.clone()));
+        let path = self.settings_file();
+        match path.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HomeError::NotAHub(self.path.clone())),
+            Err(source) => return Err(HomeError::Io { doing: "reading", path, source }),
+            Ok(_) => {}
         }
         self.refuse_foreign_keys()?;
         let path = self.path.join("lock");

@@ -1,12 +1,14 @@
 //! How a command says that it did not work: what, why, what now, and a code.
 
 use fernwart_certs::approve::SignError;
+use fernwart_certs::keyfile::KeyFileError;
 use fernwart_client::target::BadTarget;
 use fernwart_client::{ClientError, ClientHomeError};
 use fernwart_hub::{HomeError, StartError};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::link::{DialError, LinkError};
 pub use fernwart_protocol::text::chain;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// Exit codes, as scripts know them.
@@ -152,10 +154,24 @@ impl Failure {
             ClientHomeError::Missing { .. } => Self::new(Exit::Usage, "FW-CLI-03", text).now(
                 "fernwart init (to begin a shop) or fernwart join INVITATION (to join one); or name it with --home",
             ),
-            ClientHomeError::Key(_) => {
-                Self::new(Exit::Failed, "FW-CLI-04", text).now("see what the file is, then: chmod 600")
-            }
+            ClientHomeError::Key(error) => Self::from_file(error),
             _ => Self::new(Exit::Failed, "FW-CLI-09", text),
+        }
+    }
+}
+
+impl Failure {
+    /// A file of one's own that cannot be read, written or relied on.
+    pub(crate) fn from_file(error: &KeyFileError) -> Self {
+        let text = chain(error);
+        match error.system() {
+            None => Self::new(Exit::Failed, "FW-CLI-04", text).now("see what the file is, then: chmod 600"),
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Self::new(Exit::Failed, "FW-CLI-10", text)
+                .now("free some space (df -h), then give the same command again"),
+            Some(ErrorKind::PermissionDenied) => {
+                Self::new(Exit::Failed, "FW-CLI-10", text).now("run it as the user whose file it is, or see ls -l")
+            }
+            Some(_) => Self::new(Exit::Failed, "FW-CLI-10", text).now("look at the path in the message"),
         }
     }
 }
@@ -204,8 +220,18 @@ impl From<StartError> for Failure {
             }
             StartError::Home(HomeError::ForeignKey(_)) => Self::new(Exit::Refused, "FW-HUB-22", text)
                 .now("move it to the computer of the person it belongs to, and delete it here"),
-            StartError::Home(HomeError::Key(_) | HomeError::Authority(_)) => {
-                Self::new(Exit::Refused, "FW-HUB-23", text).now("see what the file is, then: chmod 600")
+            StartError::Home(HomeError::Key(error)) => match error.system() {
+                None => Self::new(Exit::Refused, "FW-HUB-23", text).now("see what the file is, then: chmod 600"),
+                Some(ErrorKind::NotFound) => {
+                    Self::new(Exit::Failed, "FW-HUB-23", text).now("bring it back out of a backup: fernwart restore")
+                }
+                Some(_) => Self::from_file(error),
+            },
+            StartError::Home(HomeError::Authority(_)) => {
+                Self::new(Exit::Refused, "FW-HUB-23", text).now("bring it back out of a backup: fernwart restore")
+            }
+            StartError::Home(HomeError::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                Self::new(Exit::Failed, "FW-HUB-25", text).now("run it as the user whose folder it is")
             }
             StartError::Home(HomeError::NotApproved(_)) => Self::new(Exit::Refused, "FW-HUB-26", text)
                 .now("restore the hub's keys, or have others approved: fernwart catalogue show --to DIR"),

@@ -5,16 +5,20 @@ use clap::Args;
 use fernwart_certs::approve::{Contents, Draft, FirstRoot};
 use fernwart_certs::catalogue::{Contact, Customers, Hub, Role, Shop, StaffEntry, StaffList};
 use fernwart_certs::identity::staff_key_id;
+use fernwart_certs::keyfile::{self, KeyFileError};
 use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
 use fernwart_client::{ApproverHome, StaffHome, StaffSettings, now};
-use fernwart_hub::HubHome;
 use fernwart_hub::home::Settings;
+use fernwart_hub::{HubHome, StartError};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::text::Text;
+use rustls_pki_types::DnsName;
 use std::collections::HashSet;
+use std::fs::DirBuilder;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::time::SystemTime;
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -66,27 +70,83 @@ fn place_of(address: &str) -> Option<(IpAddr, u16)> {
     let any = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         None => {
-            let odd = |c: char| c == ':' || c.is_whitespace() || c.is_control();
-            (!host.is_empty() && !host.contains(odd)).then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+            let can_be_called = host.parse::<Ipv4Addr>().is_ok() || DnsName::try_from(host).is_ok();
+            can_be_called.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
         }
     };
-    any.zip(port.parse().ok().filter(|port| *port > 0))
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    any.zip(port.parse().ok().filter(|port| digits && *port > 0))
 }
 
 fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Failed, "FW-CLI-09", chain(error))
 }
 
-/// Writes the homes; with a single approver also the first catalogue.
-///
-/// # Errors
-/// When a shop is there already, or nothing can be written.
-pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
+/// Homes in the making, in a folder of their own; it is gone when this is.
+struct Staging {
+    place: Place,
+    /// Where they go: names in the shop's folder.
+    made: Vec<&'static str>,
+}
+
+impl Staging {
+    /// Begins one; what an earlier try has left is cleared away.
+    fn begin(place: &Place, made: Vec<&'static str>) -> std::io::Result<Self> {
+        let path = place.path().join(".init");
+        match std::fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        Ok(Self { place: place.elsewhere(path), made })
+    }
+
+    /// Moves everything to its place, the hub's home last: with it there is a shop.
+    fn settle(self, place: &Place) -> std::io::Result<()> {
+        for name in &self.made {
+            std::fs::rename(self.place.path().join(name), place.path().join(name))?;
+        }
+        std::fs::File::open(place.path())?.sync_all()
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.place.path());
+    }
+}
+
+const STAFF: &str = "staff";
+const APPROVER: &str = "approver";
+const DRAFT: &str = "first-draft.json";
+const HUB: &str = "hub";
+
+/// What can be seen of the command before anything is made.
+struct Plan {
+    addresses: Vec<Text<255>>,
+    listen: SocketAddr,
+    made: Vec<&'static str>,
+}
+
+fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
     let usage = |what: String| Failure::new(Exit::Usage, "FW-CLI-01", what);
-    let (hub_path, staff_path) = (place.path().join("hub"), place.path().join("staff"));
-    if hub_path.join("hub.toml").exists() || StaffHome::exists(&staff_path) {
+    if place.path().join(HUB).join("hub.toml").exists() || StaffHome::exists(&place.path().join(STAFF)) {
         return Err(usage(format!("{} holds a shop already; nothing was changed", place.path().display()))
             .now("choose another folder with --home"));
+    }
+    let made = vec![STAFF, if command.approvers.is_empty() { APPROVER } else { DRAFT }, HUB];
+    for name in &made {
+        let path = place.path().join(name);
+        // An empty folder is in nobody's way.
+        if path.symlink_metadata().is_ok() && path.read_dir().is_ok_and(|mut inside| inside.next().is_some()) {
+            return Err(usage(format!("{} holds something already; nothing was changed", path.display()))
+                .now("choose another folder with --home, or move that one away"));
+        }
+    }
+    for (flag, text) in [("--shop", &command.shop), ("--name", &command.name)] {
+        if text.trim().is_empty() {
+            return Err(usage(format!("{flag} is empty; nothing was made")).now(format!("{flag} as people know it")));
+        }
     }
     let distinct: HashSet<_> = command.approvers.iter().collect();
     if distinct.len() != command.approvers.len() {
@@ -109,19 +169,21 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     // Where no router maps one port to another, machines call the one that is listened on.
     let (any, port) = places.first().copied().unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443));
     let listen = command.listen.unwrap_or_else(|| (any, port).into());
+    let addresses = command.addresses.iter().map(|address| Text::clipped(address)).collect();
+    Ok(Plan { addresses, listen, made })
+}
 
-    let hub_home = HubHome::at(&hub_path);
-    let hub_keys = hub_home.create(&Settings { listen, metrics: None }).map_err(|error| failed(&error))?;
+/// Makes the homes; with a single approver also the first catalogue.
+fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
+    let staff_path = place.path().join(STAFF);
+    let hub_home = HubHome::at(&place.path().join(HUB));
+    let settings = Settings { listen: plan.listen, metrics: None };
+    let hub_keys = hub_home.create(&settings).map_err(|error| Failure::from(StartError::Home(error)))?;
     let hub = hub_keys.rotating.in_use(None).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());
-    let own = if command.approvers.is_empty() {
-        Some(ApproverHome::create(&place.path().join("approver"), place.new_passphrase()?.as_deref())?)
-    } else {
-        None
-    };
-    let approvers = match &own {
-        Some(home) => vec![home.public()],
-        None => command.approvers.clone(),
+    let own = match command.approvers.is_empty() {
+        true => Some(ApproverHome::create(&place.path().join(APPROVER), place.new_passphrase()?.as_deref())?),
+        false => None,
     };
 
     let (order, mut identity) = StaffHome::prepare(&staff_path)?;
@@ -129,7 +191,6 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     let issued = hub.authority.issue_member(Name::Staff(key), identity.key.spki(), SystemTime::now());
     identity.chain = issued.map_err(|error| failed(&error))?;
 
-    let addresses: Vec<Text<255>> = command.addresses.iter().map(|address| Text::clipped(address)).collect();
     let contents = Contents {
         staff: StaffList {
             v: 1,
@@ -143,7 +204,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
                 until: now() + YEAR_MS,
             }],
         },
-        hub: Hub { v: 1, addresses: addresses.clone(), ca: vec![ca], evidence_keys: vec![hub.evidence.public()] },
+        hub: Hub { v: 1, addresses: plan.addresses.clone(), ca: vec![ca], evidence_keys: vec![hub.evidence.public()] },
         shop: Shop {
             v: 1,
             name: Text::clipped(&command.shop),
@@ -153,43 +214,59 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
         },
         scripts: std::collections::BTreeMap::new(),
     };
-    let plan = FirstRoot {
-        approvers,
+    let first = FirstRoot {
+        approvers: own.as_ref().map_or_else(|| command.approvers.clone(), |home| vec![home.public()]),
         threshold: command.k,
         snapshot: hub_keys.roles.snapshot.public(),
         timestamp: hub_keys.roles.timestamp.public(),
     };
-    let mut draft = Draft::first(&plan, &contents, now()).map_err(|error| failed(&error))?;
-    let settings = StaffSettings { name: Text::clipped(&command.name), addresses, ca };
-    StaffHome::settle(&staff_path, &settings, &identity)?;
+    let mut draft = Draft::first(&first, &contents, now()).map_err(|error| failed(&error))?;
+    let name = Text::clipped(&command.name);
+    StaffHome::settle(&staff_path, &StaffSettings { name, addresses: plan.addresses.clone(), ca }, &identity)?;
     drop(hub);
-
-    println_err(&format!("Three homes are in {}:", place.path().display()));
-    println_err("  hub/        for the computer that runs the hub; no key here can run anything on a machine");
-    println_err("  staff/      yours: your order key and certificate");
     match own {
         Some(home) => {
-            println_err("  approver/   the key that approves; best kept on another computer or a stick");
             draft.sign(&place.unlock(home)?, None, None, now())?;
-            crate::cli::publish_first(&draft, place)?;
-            println_err(
-                "One approver signs alone (1 of 1): whoever has that one key, and a link to the hub, can do everything.",
-            );
-            println_err("From two people on, begin with: fernwart init --approver KEY --approver KEY -k 2");
-            println_err(&format!("Next: fernwart serve --home {}", hub_path.display()));
+            crate::cli::publish_first(&draft, place)
         }
         None => {
-            let path = place.path().join("first-draft.json");
             let text = serde_json::to_vec_pretty(&draft).map_err(|error| failed(&error))?;
-            std::fs::write(&path, text)?;
-            println_err(&format!("{} of {n} approvers must sign; nothing is in force before.", command.k));
-            println_err(&format!("Next: each runs fernwart catalogue sign --file {} --key THEIR-HOME", path.display()));
-            println_err(&format!(
-                "      then: fernwart catalogue publish --file {} --home {}",
-                path.display(),
-                place.path().display()
-            ));
+            keyfile::replace(&place.path().join(DRAFT), &text).map_err(|error| Failure::from_file(&error))
         }
+    }
+}
+
+/// Writes the homes, all or none.
+///
+/// # Errors
+/// When a shop is there already, or nothing can be written; then nothing is left.
+pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
+    let plan = plan(command, place)?;
+    let unwritable = |error: std::io::Error| Failure::from_file(&KeyFileError::writing(place.path(), error));
+    let staging = Staging::begin(place, plan.made.clone()).map_err(unwritable)?;
+    make(command, &plan, &staging.place)?;
+    staging.settle(place).map_err(unwritable)?;
+
+    let home = place.path();
+    println_err(&format!("Three homes are in {}:", home.display()));
+    println_err("  hub/        for the computer that runs the hub; no key here can run anything on a machine");
+    println_err("  staff/      yours: your order key and certificate");
+    if command.approvers.is_empty() {
+        println_err("  approver/   the key that approves; best kept on another computer or a stick");
+        println_err(
+            "One approver signs alone (1 of 1): whoever has that one key, and a link to the hub, can do everything.",
+        );
+        println_err("From two people on, begin with: fernwart init --approver KEY --approver KEY -k 2");
+        println_err(&format!("Next: fernwart serve --home {}", home.join(HUB).display()));
+    } else {
+        let (path, n) = (home.join(DRAFT), command.approvers.len());
+        println_err(&format!("{} of {n} approvers must sign; nothing is in force before.", command.k));
+        println_err(&format!("Next: each runs fernwart catalogue sign --file {} --key THEIR-HOME", path.display()));
+        println_err(&format!(
+            "      then: fernwart catalogue publish --file {} --home {}",
+            path.display(),
+            home.display()
+        ));
     }
     Ok(Exit::Done)
 }
