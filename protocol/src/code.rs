@@ -109,6 +109,8 @@ codes! {
         NoSuchBlob = "FW-HUB-15", "the hub does not hold this file";
         UnfitParameters = "FW-HUB-16", "the parameters do not fit what the script declares";
         UnknownScript = "FW-HUB-17", "the catalogue holds no such script in this version";
+        TooManyTags = "FW-HUB-32", "the machine takes no more labels or groups";
+        QuestionsBusy = "FW-HUB-33", "the hub is busy with other questions, or still takes in what machines have told";
     }
 }
 

@@ -14,18 +14,19 @@ use fernwart_fleet::{Machine, Standing};
 use fernwart_index::{About, Index, IndexError, Question, Scope, Told};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::diagnosis::Summary;
-use fernwart_protocol::id::{MachineId, RunId};
+use fernwart_protocol::id::{KeyId, MachineId, RunId};
 use fernwart_protocol::limits::{OUTPUT_BYTES, QUESTION_ROWS, QUESTION_TIME, QUESTIONS};
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::staff::{Reply, Verdict};
-use fernwart_protocol::text::Blob;
+use fernwart_protocol::text::{Blob, chain};
+use fernwart_store::Store;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -42,7 +43,7 @@ const BEHIND: Duration = Duration::from_secs(30);
 /// once took seven seconds.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 
-/// What failed and may pass is tried again after this.
+/// What failed and may pass is tried again after this, or when somebody asks.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// An answer that its asker does not read in this time is over.
@@ -51,17 +52,19 @@ const READING: Duration = Duration::from_secs(60);
 /// The hidden command that answers: it reads a [`Question`] on its standard input.
 pub const ANSWER: &str = "answer-query";
 
+const CANNOT_BE_ASKED: &str = "the fleet cannot be asked in SQL";
+
 /// This very program, also where it has been replaced since it began.
 const ITSELF: &str = "/proc/self/exe";
 
 /// What is due to be indexed, and the index.
 pub(crate) struct Asking {
     path: PathBuf,
-    /// None where the file cannot be had; then nothing can be asked.
-    index: Option<Index>,
+    /// None where the file could not be had yet, or has gone.
+    index: tokio::sync::Mutex<Option<Arc<Index>>>,
     due: Mutex<Due>,
     bell: Notify,
-    places: Semaphore,
+    places: Places,
     /// Held from looking who there is until that is written: an older look must
     /// not be written over a newer one.
     roll_call: tokio::sync::Mutex<()>,
@@ -78,8 +81,34 @@ struct Due {
     came: Option<(Instant, Instant)>,
     /// Questions that wait for all this.
     asked: usize,
-    /// Whether the last try has failed for some.
+    /// Tries that have failed for some.
+    failed: u64,
+    /// Whether the last one did.
     fails: bool,
+}
+
+/// Where questions are answered: so many at once, and one of each asker.
+struct Places {
+    all: Semaphore,
+    askers: Mutex<HashMap<KeyId, Arc<Semaphore>>>,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self { all: Semaphore::new(QUESTIONS), askers: Mutex::default() }
+    }
+
+    /// A place for this asker, once one is free.
+    async fn one(&self, asker: KeyId) -> Option<(OwnedSemaphorePermit, SemaphorePermit<'_>)> {
+        let own = {
+            let mut askers = self.askers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            askers.retain(|_, own| Arc::strong_count(own) > 1);
+            askers.entry(asker).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
+        };
+        // One's own first: who waits for it is in nobody else's way.
+        let own = own.acquire_owned().await.ok()?;
+        Some((own, self.all.acquire().await.ok()?))
+    }
 }
 
 impl Due {
@@ -122,7 +151,6 @@ impl Due {
         let Some(number) = self.under_way.remove(&machine) else { return };
         let waits = self.waiting.entry(machine).or_insert(number);
         *waits = number.min(*waits);
-        self.fails = true;
         let now = Instant::now();
         self.came = Some(self.came.unwrap_or((now, now)));
     }
@@ -136,26 +164,52 @@ impl Due {
 impl Asking {
     /// Opens the index; what it has missed is due.
     pub(crate) async fn open(path: PathBuf, newest: Vec<(MachineId, RunId)>) -> Self {
-        let index = Index::open(&path).await.inspect_err(|error| warn!(%error, "the fleet cannot be asked in SQL"));
-        let index = index.ok();
-        let taken = match &index {
-            Some(index) => index.taken().await.unwrap_or_default(),
-            None => HashMap::new(),
+        let asking = Self {
+            path,
+            index: tokio::sync::Mutex::default(),
+            due: Mutex::default(),
+            bell: Notify::new(),
+            places: Places::new(),
+            roll_call: tokio::sync::Mutex::default(),
         };
-        let mut due = Due::default();
+        let index = asking.begin(newest).await.inspect_err(|error| warn!(error = chain(error), "{CANNOT_BE_ASKED}"));
+        *asking.index.lock().await = index.ok();
+        asking
+    }
+
+    /// Opens the file; what it lacks of the newest reports is due.
+    async fn begin(&self, newest: Vec<(MachineId, RunId)>) -> Result<Arc<Index>, IndexError> {
+        let index = Index::open(&self.path).await;
+        let taken = match &index {
+            Ok(index) => index.taken().await.unwrap_or_default(),
+            Err(_) => HashMap::new(),
+        };
+        let mut due = self.due();
         for (machine, run) in newest {
             if taken.get(&machine.to_string()) != Some(&run.to_string()) {
                 due.add(machine);
             }
         }
-        Self {
-            path,
-            index,
-            due: Mutex::new(due),
-            bell: Notify::new(),
-            places: Semaphore::new(QUESTIONS),
-            roll_call: tokio::sync::Mutex::default(),
+        index.map(Arc::new)
+    }
+
+    /// The index; one that has gone, or could not be had, is begun anew.
+    async fn at_hand(&self, store: &Store) -> Option<Arc<Index>> {
+        let mut held = self.index.lock().await;
+        if let Some(index) = held.as_ref().filter(|index| index.is_there()) {
+            return Some(index.clone());
         }
+        *held = None;
+        let newest = store.newest_runs().await.ok()?;
+        let says = !self.due().fails;
+        let index = self.begin(newest).await;
+        let index = index.inspect_err(|error| {
+            if says {
+                warn!(error = chain(error), "{CANNOT_BE_ASKED}");
+            }
+        });
+        *held = index.ok();
+        held.clone()
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {
@@ -164,7 +218,7 @@ impl Asking {
 
     /// A whole report of a machine is stored.
     pub(crate) fn told(&self, machine: MachineId) {
-        if self.index.is_some() && self.due().add(machine) {
+        if self.due().add(machine) {
             self.bell.notify_one();
         }
     }
@@ -196,10 +250,10 @@ impl Asking {
     /// # Errors
     /// When it cannot be, or takes too long: older facts are no answer.
     async fn caught_up(&self) -> Result<(), Denial> {
-        let asked = {
+        let (asked, failed) = {
             let mut due = self.due();
             due.asked += 1;
-            due.last
+            (due.last, due.failed)
         };
         let _asks = Asks(self);
         self.bell.notify_one();
@@ -207,20 +261,26 @@ impl Asking {
             loop {
                 let (is_past, fails) = {
                     let due = self.due();
-                    (due.is_past(asked), due.fails)
+                    (due.is_past(asked), due.failed > failed)
                 };
                 match (is_past, fails) {
                     (true, _) => return Ok(()),
+                    // A try that began before the question may be the one; the next question has its own.
                     (false, true) => return Err(Denial::StoreFailed),
                     (false, false) => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
             }
         };
-        tokio::time::timeout(CATCHING_UP, settled).await.unwrap_or(Err(Denial::TooMany))
+        tokio::time::timeout(CATCHING_UP, settled).await.unwrap_or(Err(Denial::QuestionsBusy))
+    }
+
+    /// The file cannot be read any more; whoever needs it next begins it anew.
+    async fn give_up(&self) {
+        *self.index.lock().await = None;
     }
 
     pub(crate) async fn close(&self) {
-        if let Some(index) = &self.index {
+        if let Some(index) = self.index.lock().await.as_ref() {
             index.close().await;
         }
     }
@@ -238,59 +298,69 @@ impl Drop for Asks<'_> {
 /// Indexes what is due, until the hub stops.
 pub(crate) async fn keep_up(shared: Arc<Shared>) {
     let asking = &shared.asking;
-    let Some(index) = &asking.index else { return };
     loop {
         let some = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
             some = asking.some() => some,
         };
-        let mut told = Vec::with_capacity(some.len());
-        let mut again = Vec::new();
-        for machine in some {
-            // Its newest, whatever has come since.
-            match shared.store.newest_report(&machine).await {
-                Ok(Some((run, report))) => {
-                    let Ok((_, json)) = Summary::unpack(&report) else { continue };
-                    told.extend(
-                        Told::read(machine.to_string(), run.to_string(), &json).ok().map(|read| (machine, read)),
-                    );
-                }
-                Ok(None) => {}
-                Err(_) => again.push(machine),
-            }
+        let again = match asking.at_hand(&shared.store).await {
+            Some(index) => take_in(&shared, &index, some).await,
+            None => some,
+        };
+        let fails = !again.is_empty();
+        {
+            let mut due = asking.due();
+            again.into_iter().for_each(|machine| due.put_back(machine));
+            due.fails = fails;
+            due.failed += u64::from(fails);
         }
-        let (machines, told): (Vec<MachineId>, Vec<Told>) = told.into_iter().unzip();
-        match index.keep(&told).await {
-            Ok(()) => {}
-            Err(error) if error.may_pass() => {
-                warn!(%error, reports = told.len(), "reports cannot be indexed now");
-                again.extend(machines);
-            }
-            // One that SQLite does not take must not keep out the others.
-            Err(_) => {
-                for (machine, one) in machines.into_iter().zip(&told) {
-                    if let Err(error) = index.keep(std::slice::from_ref(one)).await {
-                        warn!(%machine, %error, "a report cannot be indexed");
-                        if error.may_pass() {
-                            again.push(machine);
-                        }
-                    }
-                }
-            }
-        }
-        asking.due().fails = false;
-        if !again.is_empty() {
-            for machine in again {
-                asking.due().put_back(machine);
-            }
+        if fails {
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return,
+                () = asking.bell.notified() => {}
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
     }
+}
+
+/// Indexes the newest report of each of these; which are to be tried again.
+async fn take_in(shared: &Shared, index: &Index, some: Vec<MachineId>) -> Vec<MachineId> {
+    let mut told = Vec::with_capacity(some.len());
+    let mut again = Vec::new();
+    for machine in some {
+        // Its newest, whatever has come since.
+        match shared.store.newest_report(&machine).await {
+            Ok(Some((run, report))) => {
+                let Ok((_, json)) = Summary::unpack(&report) else { continue };
+                told.extend(Told::read(machine.to_string(), run.to_string(), &json).ok().map(|read| (machine, read)));
+            }
+            Ok(None) => {}
+            Err(_) => again.push(machine),
+        }
+    }
+    let (machines, told): (Vec<MachineId>, Vec<Told>) = told.into_iter().unzip();
+    match index.keep(&told).await {
+        Ok(()) => {}
+        Err(error) if error.may_pass() => {
+            warn!(error = chain(&error), reports = told.len(), "reports cannot be indexed now");
+            again.extend(machines);
+        }
+        // One that SQLite does not take must not keep out the others.
+        Err(_) => {
+            for (machine, one) in machines.into_iter().zip(&told) {
+                if let Err(error) = index.keep(std::slice::from_ref(one)).await {
+                    warn!(%machine, error = chain(&error), "a report cannot be indexed");
+                    if error.may_pass() {
+                        again.push(machine);
+                    }
+                }
+            }
+        }
+    }
+    again
 }
 
 fn about(shared: &Shared, machine: &Machine) -> About {
@@ -329,15 +399,15 @@ pub(crate) async fn query(
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
     let asking = &shared.asking;
-    let Some(index) = &asking.index else { return Ok(Err(Denial::StoreFailed)) };
-    let place = tokio::time::timeout(QUESTION_TIME, asking.places.acquire()).await;
-    let Ok(Ok(_place)) = place else { return Ok(Err(Denial::TooMany)) };
+    let place = tokio::time::timeout(QUESTION_TIME, asking.places.one(caller.entry.key)).await;
+    let Ok(Some(_place)) = place else { return Ok(Err(Denial::QuestionsBusy)) };
+    let Some(index) = asking.at_hand(&shared.store).await else { return Ok(Err(shared.failed_now())) };
     if let Err(denial) = asking.caught_up().await {
-        return Ok(Err(denial));
+        return Ok(Err(if denial == Denial::StoreFailed { shared.failed_now() } else { denial }));
     }
-    if let Err(error) = call_the_roll(shared, index).await {
-        warn!(%error, "what is known of machines cannot be indexed");
-        return Ok(Err(Denial::StoreFailed));
+    if let Err(error) = call_the_roll(shared, &index).await {
+        warn!(error = chain(&error), "what is known of machines cannot be indexed");
+        return Ok(Err(shared.failed_now()));
     }
     // The wait may have been long, and the reach may be another now.
     let caller = match Caller::current(shared, caller.entry.key, caller.entry.tls_key) {
@@ -352,12 +422,13 @@ pub(crate) async fn query(
     let question = Question { sql: sql.to_owned(), scope, rows: QUESTION_ROWS, within_ms };
     // Whoever does not read holds a place no longer; the process ends with it.
     let Ok(answered) = tokio::time::timeout(READING, ask(shared, &question, send)).await else {
-        return Ok(Err(Denial::TooMany));
+        return Ok(Err(Denial::QuestionsBusy));
     };
     match answered? {
         Ok(()) => Ok(Ok(())),
         Err(error) => {
             warn!(%error, "a question could not be asked");
+            asking.give_up().await;
             Ok(Err(Denial::StoreFailed))
         }
     }
@@ -399,7 +470,7 @@ async fn ask(
     let end = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
     let failed = end.is_ok_and(|end| end.is_ok_and(|status| !status.success()));
     if is_silent && failed {
-        return Ok(Err(std::io::Error::other("the index cannot be read; a restart of the hub makes it anew")));
+        return Ok(Err(std::io::Error::other("the index cannot be read; the next question begins it anew")));
     }
     Ok(Ok(()))
 }

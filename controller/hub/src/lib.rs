@@ -329,12 +329,16 @@ impl Shared {
     fn denial(&self, error: &StoreError) -> Denial {
         warn!(%error, "the store has failed");
         self.metrics.store_failed();
-        let denial =
-            if error.is_full() || self.free_bytes() < FULL_BYTES { Denial::StoreFull } else { Denial::StoreFailed };
+        let denial = if error.is_full() { Denial::StoreFull } else { self.failed_now() };
         if self.store_trouble.now(self.now()).is_some() {
             self.happened(Happened::StoreFailed(denial));
         }
         denial
+    }
+
+    /// Why something could not be kept or read just now, as far as the disk tells.
+    fn failed_now(&self) -> Denial {
+        if self.free_bytes() < FULL_BYTES { Denial::StoreFull } else { Denial::StoreFailed }
     }
 
     /// Room where the store lies, bytes; plenty where the system does not say.

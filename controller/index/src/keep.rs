@@ -6,10 +6,11 @@ use fernwart_protocol::document::UnixMs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection, Row, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 /// The file cannot be used.
@@ -105,6 +106,11 @@ impl Told {
     }
 }
 
+/// Which file this is: device and number.
+fn which(path: &Path) -> Option<(u64, u64)> {
+    path.metadata().ok().map(|data| (data.dev(), data.ino()))
+}
+
 /// Says in which boot the file is written; in none, once it is closed.
 async fn live(pool: &SqlitePool, boot: &str) -> Result<(), IndexError> {
     let mut transaction = pool.begin().await?;
@@ -119,6 +125,9 @@ async fn live(pool: &SqlitePool, boot: &str) -> Result<(), IndexError> {
 #[derive(Debug)]
 pub struct Index {
     pool: SqlitePool,
+    path: PathBuf,
+    /// Which file it was when it was opened: device and number.
+    file: Option<(u64, u64)>,
     /// What was written last of each machine.
     written: Mutex<HashMap<String, u64>>,
 }
@@ -130,16 +139,22 @@ impl Index {
     /// # Errors
     /// When it cannot be had.
     pub async fn open(path: &Path) -> Result<Self, IndexError> {
-        match Self::try_open(path).await {
-            Ok(index) => Ok(index),
-            Err(_) => {
-                for end in ["", "-wal", "-shm"] {
-                    // What is not there need not be removed.
-                    let _ = std::fs::remove_file(format!("{}{end}", path.display()));
-                }
-                Self::try_open(path).await
-            }
+        // Without it, what lies beside it is of one that has gone.
+        if which(path).is_some()
+            && let Ok(index) = Self::try_open(path).await
+        {
+            return Ok(index);
         }
+        for end in ["", "-wal", "-shm"] {
+            // What is not there need not be removed.
+            let _ = std::fs::remove_file(format!("{}{end}", path.display()));
+        }
+        Self::try_open(path).await
+    }
+
+    /// Whether the file is still the one that was opened.
+    pub fn is_there(&self) -> bool {
+        self.file.is_some() && self.file == which(&self.path)
     }
 
     async fn try_open(path: &Path) -> Result<Self, IndexError> {
@@ -151,7 +166,9 @@ impl Index {
             .page_size(16 * 1024)
             .pragma("wal_autocheckpoint", "4096")
             // After a power cut it is made anew.
-            .synchronous(SqliteSynchronous::Off);
+            .synchronous(SqliteSynchronous::Off)
+            // A batch of many reports takes its time; its statement is a page long.
+            .disable_statement_logging();
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         let shape: i64 = sqlx::query("PRAGMA user_version").fetch_one(&pool).await?.try_get(0)?;
         match shape {
@@ -177,7 +194,7 @@ impl Index {
             return Err(IndexError::Sql(sqlx::Error::Protocol("written when the power was cut".into())));
         }
         live(&pool, &boot).await?;
-        Ok(Self { pool, written: Mutex::default() })
+        Ok(Self { pool, path: path.to_owned(), file: which(path), written: Mutex::default() })
     }
 
     /// Which run's report is kept of each machine.

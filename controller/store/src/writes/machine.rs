@@ -92,7 +92,7 @@ impl Write for Label {
             }
         }
         if labels.len() > TAGS {
-            return Ok(Err(Denial::TooMany));
+            return Ok(Err(Denial::TooManyTags));
         }
         labels.sort();
         sqlx::query("UPDATE machines SET labels = $2 WHERE id = $1").bind(&id).bind(json(&labels)?).execute(to).await?;
@@ -124,7 +124,7 @@ impl Write for Group {
         let mut groups: Vec<Text<63>> = serde_json::from_str(&row.try_get::<String, _>("groups")?).unwrap_or_default();
         groups.retain(|known| *known != self.group);
         match self.membership {
-            Membership::In if groups.len() >= TAGS => return Ok(Err(Denial::TooMany)),
+            Membership::In if groups.len() >= TAGS => return Ok(Err(Denial::TooManyTags)),
             Membership::In => groups.push(self.group.clone()),
             Membership::Out => {}
         }
