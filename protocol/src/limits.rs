@@ -82,6 +82,10 @@ pub const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 /// The agent says something at least this often.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// The same for technicians, who are few and wait before a screen: a hub that was
+/// started anew answers with a reset, so this is how long it takes to notice.
+pub const STAFF_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
 /// A peer that was silent this long is away: three keep-alives and 5 s.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(65);
 
@@ -243,6 +247,7 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "machines that come back in a second", value: ARRIVALS_PER_SECOND, unit: "machines" },
     Limit { name: "links", value: LINKS as u64, unit: "links" },
     Limit { name: "keep-alive", value: KEEP_ALIVE.as_secs(), unit: "seconds" },
+    Limit { name: "keep-alive of technicians", value: STAFF_KEEP_ALIVE.as_secs(), unit: "seconds" },
     Limit { name: "away after", value: IDLE_TIMEOUT.as_secs(), unit: "seconds" },
     Limit { name: "machines in one job", value: JOB_MACHINES as u64, unit: "machines" },
     Limit { name: "rows of a query's answer", value: QUESTION_ROWS as u64, unit: "rows" },

@@ -1,6 +1,9 @@
 //! A machine that is away, and a hub that is killed.
 
+use fernwart_tests::shelf::Script;
 use fernwart_tests::{Frozen, World, wait_until, wait_within};
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 use std::time::Duration;
 
 #[test]
@@ -101,7 +104,7 @@ fn look_in_background(world: &World, machine: &fernwart_tests::Machine) -> fernw
 fn a_hub_killed_while_a_machine_looks_has_the_outcome_afterwards() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
-    let watcher = look_in_background(&world, &machine);
+    let mut watcher = look_in_background(&world, &machine);
     world.hub.kill_9();
     world.restart_hub();
     wait_until("the outcome is stored", || {
@@ -109,7 +112,48 @@ fn a_hub_killed_while_a_machine_looks_has_the_outcome_afterwards() {
         runs[0]["outcome"] == "ok"
     });
     assert_eq!(started(&machine), 1, "nothing was repeated");
-    drop(watcher);
+    // Whoever waited for it need not ask again.
+    wait_until("the technician has the answer", || !watcher.is_running());
+    let log = watcher.log();
+    assert!(log.contains("the hub is back") && !log.contains("no answer"), "{log}");
+}
+
+#[test]
+fn who_follows_a_job_hears_its_end_past_a_hub_that_is_killed() {
+    let mut world = World::new();
+    let (one, mut two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
+    for machine in [&one, &two] {
+        let allowed = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
+        std::fs::write(machine.home.join("policy.toml"), allowed).expect("written");
+    }
+    world.approve(&Script::new("slow", "sleep 4\necho mended\n"));
+    two.agent.stop();
+    wait_until("the second is away", || !world.is_online("kasse-2"));
+    let in_background = |words: &[&str]| {
+        let mut command = world.command(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
+    };
+    let run = ["run", "slow", "kasse-1", "kasse-2", "--queue", "1h", "--reason", "x", "-o", "jsonl"];
+    let running = in_background(&run);
+    wait_until("it has begun", || started(&one) == 1);
+    let mut watching = in_background(&["job", "watch", "1"]);
+    let mut watched = BufReader::new(watching.stdout.take().expect("piped"));
+    let mut heard = String::new();
+    watched.read_line(&mut heard).expect("a line");
+    assert!(heard.contains("kasse-2") && heard.contains("queued"), "{heard}");
+    world.hub.kill_9();
+    world.restart_hub();
+    let ended = running.wait_with_output().expect("ended");
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(0), "{out}{err}");
+    assert!(err.contains("the hub has gone") && err.contains("the hub is back"), "{err}");
+    assert!(out.contains(r#""machine":"kasse-1""#) && out.contains(r#""job":1"#), "{out}");
+    // What was told before is not told twice.
+    two.restart();
+    watched.read_to_string(&mut heard).expect("read");
+    assert_eq!(watching.wait().expect("ended").code(), Some(0));
+    assert_eq!((heard.matches("queued").count(), heard.matches("done").count()), (1, 2), "{heard}");
+    assert_eq!((started(&one), started(&two)), (1, 1), "nothing was repeated");
 }
 
 #[test]
@@ -128,7 +172,6 @@ fn a_hub_that_stops_hears_out_what_is_under_way() {
 
 #[test]
 fn answers_come_as_they_arrive_and_a_job_can_be_left_and_watched_again() {
-    use std::io::BufRead;
     let world = World::new();
     let (one, _two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
     let frozen = Frozen::new(&one.agent);
@@ -140,7 +183,7 @@ fn answers_come_as_they_arrive_and_a_job_can_be_left_and_watched_again() {
         .spawn()
         .expect("started");
     let mut line = String::new();
-    std::io::BufReader::new(asking.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+    BufReader::new(asking.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
     assert!(line.contains("kasse-2") && !line.contains("summary"), "before the other has answered: {line}");
     // The laptop is closed; the job goes on.
     asking.kill().expect("killed");

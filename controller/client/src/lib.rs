@@ -5,11 +5,13 @@
 //! has answered. It imports `certs` and `protocol`, never the hub.
 
 mod answer;
+mod following;
 mod home;
 mod session;
 pub mod target;
 
 pub use answer::{Answer, Answered, Seen, judge_news};
+pub use following::{Following, Heard};
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
 pub use session::{ClientError, Session, Stream};
 

@@ -151,25 +151,17 @@ impl Session {
         }
         let trusted = home.trusted().map_err(ClientError::Home)?.ok_or(ClientError::NothingPublished)?;
         let catalogue = trusted.view().map_err(ClientError::Catalogue)?;
-        let pins = catalogue.hub.ca.clone();
-        let tls = tls::member(pins, Clock::MustBeRight, home.identity.chain.clone(), &home.identity.key);
-        let tls = tls.map_err(ClientError::Tls)?;
-        let mut last = ClientError::NoAddress(String::new());
-        for name in &catalogue.hub.addresses {
-            let Ok(addresses) = tokio::net::lookup_host(name.as_raw().to_owned()).await else {
-                last = ClientError::NoAddress(name.to_string());
-                continue;
-            };
-            for address in addresses {
-                let failed = |source| ClientError::Dial { address: name.to_string(), source };
-                let dialer = socket(address).map_err(failed)?;
-                match dialer.dial(address, Door::Staff, tls.clone(), patience).await {
-                    Ok(link) => return Ok(Self { home, link, trusted, catalogue }),
-                    Err(source) => last = failed(source),
-                }
-            }
-        }
-        Err(last)
+        let link = dial(&home, &catalogue, patience, socket).await?;
+        Ok(Self { home, link, trusted, catalogue })
+    }
+
+    /// Dials anew, in the place of a link that has ended.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub async fn dial_again(&mut self, patience: Duration) -> Result<(), ClientError> {
+        self.link = dial(&self.home, &self.catalogue, patience, Dialer::new).await?;
+        Ok(())
     }
 
     /// The id of this home's pair of keys.
@@ -449,6 +441,33 @@ impl Session {
         stream.send.finish();
         Ok(stream)
     }
+}
+
+async fn dial(
+    home: &StaffHome,
+    catalogue: &Catalogue,
+    patience: Duration,
+    socket: impl Fn(SocketAddr) -> Result<Dialer, DialError>,
+) -> Result<Link, ClientError> {
+    let pins = catalogue.hub.ca.clone();
+    let tls = tls::member(pins, Clock::MustBeRight, home.identity.chain.clone(), &home.identity.key);
+    let tls = tls.map_err(ClientError::Tls)?;
+    let mut last = ClientError::NoAddress(String::new());
+    for name in &catalogue.hub.addresses {
+        let Ok(addresses) = tokio::net::lookup_host(name.as_raw().to_owned()).await else {
+            last = ClientError::NoAddress(name.to_string());
+            continue;
+        };
+        for address in addresses {
+            let failed = |source| ClientError::Dial { address: name.to_string(), source };
+            let dialer = socket(address).map_err(failed)?;
+            match dialer.dial(address, Door::Staff, tls.clone(), patience).await {
+                Ok(link) => return Ok(link),
+                Err(source) => last = failed(source),
+            }
+        }
+    }
+    Err(last)
 }
 
 async fn send_batch(stream: &mut Stream, batch: Vec<Envelope>) -> Result<(), ClientError> {

@@ -1,5 +1,6 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
+use super::jobs::reply_of;
 use super::output::{Rows, harmless, is_watched, json_text, moment};
 use super::parallel::Parallel;
 use super::tally::{Require, Tally};
@@ -7,10 +8,10 @@ use super::{Exit, Failure, Place, Shape, TargetArgs, say, span, with_session_wit
 use clap::Args;
 use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
-use fernwart_client::{Answer, Answered, Session, Stream, judge_news, now};
+use fernwart_client::{Answer, Answered, Following, Session, judge_news, now};
 use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, builtin_rules, facts};
 use fernwart_protocol::document::{Action, Envelope, SectionName, UnixMs};
-use fernwart_protocol::id::MachineId;
+use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::script::BundleName;
 use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request};
 use fernwart_protocol::text::{List, Text, escaped};
@@ -64,24 +65,23 @@ fn patience(text: &str) -> Result<Duration, String> {
 pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
     let target = command.target.read()?;
     let begun = Instant::now();
-    let (rows, answers, scripts) = with_session_within(place, command.timeout, async |session| {
-        let (rows, answers) = ask(command, &target, begun, session).await?;
-        Ok((rows, answers, session.catalogue.scripts.clone()))
+    let (asked, scripts) = with_session_within(place, command.timeout, async |session| {
+        Ok((ask(command, &target, begun, session).await?, session.catalogue.scripts.clone()))
     })?;
-    conclude(command, &rows, &answers, &scripts, begun.elapsed())
+    conclude(command, &asked, &scripts, begun.elapsed())
 }
 
 /// The scripts that are approved.
 pub(crate) type Scripts = BTreeMap<BundleName, Approved>;
 
-type Answers = Vec<Answered>;
+/// Who was asked, in which job, and what they have answered.
+struct Asked {
+    rows: Vec<MachineRow>,
+    job: Option<JobId>,
+    answers: Vec<Answered>,
+}
 
-async fn ask(
-    command: &Diagnose,
-    target: &Target,
-    begun: Instant,
-    session: &mut Session,
-) -> Result<(Vec<MachineRow>, Answers), Failure> {
+async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut Session) -> Result<Asked, Failure> {
     let deadline = tokio::time::Instant::from_std(begun) + command.timeout;
     let in_time = tokio::time::timeout_at(deadline, session.machines()).await;
     let silent = || Failure::new(Exit::NoAnswer, "FW-CLI-05", "the hub did not answer in time");
@@ -106,13 +106,15 @@ async fn ask(
         parallel: command.parallel.of(envelopes.len()),
     };
     let submitted = tokio::time::timeout_at(deadline, session.submit(head, &envelopes)).await;
-    let mut stream = submitted.map_err(|_| silent())??;
+    let mut following = Following::submitted(session, submitted.map_err(|_| silent())??);
     let progress = progress(selected.len());
     let by_id: HashMap<MachineId, &MachineRow> = selected.iter().map(|row| (row.id, row)).collect();
     let mut answers = Vec::with_capacity(selected.len());
     loop {
         // A machine that has not answered by then has not answered in time.
-        let Ok(next) = tokio::time::timeout_at(deadline, news(&mut stream, &orders)).await else { break };
+        let Ok(next) = tokio::time::timeout_at(deadline, news(&mut following, &mut orders, &progress)).await else {
+            break;
+        };
         let Some(mut answered) = next? else { break };
         progress.inc(1);
         if let Some(row) = by_id.get(&answered.machine)
@@ -130,15 +132,22 @@ async fn ask(
         answers.push(answered);
     }
     progress.finish_and_clear();
-    Ok((selected, answers))
+    let job = following.job();
+    Ok(Asked { rows: selected, job, answers })
 }
 
-async fn news(stream: &mut Stream, orders: &HashMap<MachineId, Envelope>) -> Result<Option<Answered>, Failure> {
-    while let Some(reply) = stream.next().await? {
-        if let Reply::Update(update) = reply
-            && let Some(order) = orders.get(&update.machine)
+/// The next answer of a machine that has not answered yet.
+async fn news(
+    following: &mut Following<'_>,
+    open: &mut HashMap<MachineId, Envelope>,
+    progress: &ProgressBar,
+) -> Result<Option<Answered>, Failure> {
+    while let Some(heard) = following.next().await? {
+        if let Some(Reply::Update(update)) = progress.suspend(|| reply_of(heard))
+            && let Some(order) = open.get(&update.machine)
             && let Some(answered) = judge_news(update.machine, Some(order), update.news)
         {
+            open.remove(&answered.machine);
             return Ok(Some(answered));
         }
     }
@@ -212,7 +221,7 @@ pub(super) async fn refresh(
         all: false,
     };
     let target = command.target.read()?;
-    let (rows, answers) = ask(&command, &target, Instant::now(), session).await?;
+    let Asked { rows, answers, .. } = ask(&command, &target, Instant::now(), session).await?;
     let told = answers.iter().filter(|answered| matches!(answered.answer, Answer::Report(..)));
     Ok((rows.len(), told.count()))
 }
@@ -268,8 +277,7 @@ fn line_of(row: &MachineRow, answer: &Answer) -> Value {
 
 fn conclude(
     command: &Diagnose,
-    rows: &[MachineRow],
-    answers: &[Answered],
+    Asked { rows, job, answers }: &Asked,
     scripts: &Scripts,
     took: Duration,
 ) -> Result<Exit, Failure> {
@@ -279,7 +287,7 @@ fn conclude(
         rows.iter().map(|row| (row, by_machine.get(&row.id).copied().unwrap_or(&Answer::Silent))).collect();
     all.iter().for_each(|(_, answer)| tally.add(answer));
     let exit = tally.exit(command.require, command.fail_on);
-    let summary = tally.summary(command.require, took, exit);
+    let summary = tally.summary(command.require, *job, took, exit);
     match command.output {
         Shape::Jsonl => {
             for (row, _) in all.iter().filter(|(row, _)| !by_machine.contains_key(&row.id)) {
@@ -320,6 +328,9 @@ fn conclude(
     {
         let code = code.map(|code| format!("     [{code}]")).unwrap_or_default();
         eprintln!("{}: {why}{code}", row.name);
+    }
+    if let Some(job) = job.filter(|_| tally.is_anybody_silent()) {
+        eprintln!("What comes later: fernwart job show {job}");
     }
     Ok(exit)
 }

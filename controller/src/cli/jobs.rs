@@ -5,14 +5,14 @@ use super::run::{Retry, retry};
 use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::envelope::seal;
-use fernwart_client::{Answer, Session, judge_news, now};
+use fernwart_client::{Answer, Following, Heard, Session, judge_news, now};
 use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::Cancel;
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::staff::{JobRow, News, Reply, Request, RunRow};
 use fernwart_protocol::text::List;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Jobs.
 #[derive(Args)]
@@ -123,10 +123,14 @@ fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
 fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         let names: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row.name)).collect();
-        let mut stream = session.ask(&Request::Watch(job)).await?;
-        let mut exit = Exit::Done;
-        while let Some(reply) = stream.next().await? {
-            let Reply::Update(update) = reply else { continue };
+        let mut following = Following::known(session, job).await?;
+        let (mut exit, mut held, mut told) = (Exit::Done, HashSet::new(), HashSet::new());
+        while let Some(heard) = following.next().await? {
+            let Some(Reply::Update(update)) = reply_of(heard) else { continue };
+            let known = if update.news == News::Held { &mut held } else { &mut told };
+            if !known.insert(update.run) {
+                continue;
+            }
             if update.news == News::Held {
                 let name = names.get(&update.machine).map(ToString::to_string).unwrap_or_default();
                 say(&format!("{name:<16} queued: away; it gets the order when it returns\n"))?;
@@ -161,6 +165,16 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
         }
         Ok(exit)
     })
+}
+
+/// What the hub says, if it is not about the hub itself.
+pub(super) fn reply_of(heard: Heard) -> Option<Reply> {
+    match heard {
+        Heard::Reply(reply) => return Some(reply),
+        Heard::Gone => eprintln!("the hub has gone; waiting for it. What has begun goes on"),
+        Heard::Back => eprintln!("the hub is back"),
+    }
+    None
 }
 
 fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {

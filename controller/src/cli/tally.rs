@@ -3,6 +3,7 @@
 use super::Exit;
 use fernwart_client::Answer;
 use fernwart_protocol::diagnosis::Severity;
+use fernwart_protocol::id::JobId;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -78,6 +79,11 @@ impl Tally {
         *place += 1;
     }
 
+    /// Whether somebody has the order and has not answered in time.
+    pub(crate) fn is_anybody_silent(&self) -> bool {
+        self.silent > 0
+    }
+
     fn answered(&self) -> usize {
         self.ok + self.warn + self.crit
     }
@@ -112,7 +118,7 @@ impl Tally {
     }
 
     /// The last line of JSON lines.
-    pub(crate) fn summary(&self, require: Require, took: Duration, exit: Exit) -> Value {
+    pub(crate) fn summary(&self, require: Require, job: Option<JobId>, took: Duration, exit: Exit) -> Value {
         let (no_answer, away) = self.absences(require);
         let mut summary = json!({
             "v": 1, "type": "summary", "selected": self.selected, "answered": self.answered(), "ok": self.ok,
@@ -120,8 +126,9 @@ impl Tally {
             "no_answer": no_answer, "away": away,
             "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "exit": exit.number(),
         });
-        if let Some(fields) = summary.as_object_mut().filter(|_| self.queued > 0) {
-            fields.insert("queued".into(), self.queued.into());
+        if let Some(fields) = summary.as_object_mut() {
+            fields.extend(job.map(|job| ("job".to_owned(), job.0.into())));
+            fields.extend((self.queued > 0).then(|| ("queued".to_owned(), self.queued.into())));
         }
         summary
     }

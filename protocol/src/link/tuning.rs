@@ -35,7 +35,8 @@ pub(super) fn transport(side: Side) -> Result<TransportConfig, LinkError> {
     };
     let keep_alive = match side {
         Side::Hub => None,
-        Side::Agent | Side::Staff => Some(limits::KEEP_ALIVE),
+        Side::Agent => Some(limits::KEEP_ALIVE),
+        Side::Staff => Some(limits::STAFF_KEEP_ALIVE),
     };
     let mut transport = TransportConfig::default();
     transport

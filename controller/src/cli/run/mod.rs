@@ -5,6 +5,7 @@ mod remedy;
 mod retry;
 mod screen;
 
+use super::jobs::reply_of;
 use super::output::{Shape, json_text};
 use super::parallel::Parallel;
 use super::script::{approved, in_words};
@@ -12,7 +13,7 @@ use super::tally::{Require, Tally};
 use super::{Exit, Failure, Place, TargetArgs, say, with_session};
 use clap::Args;
 use fernwart_client::target::select;
-use fernwart_client::{Answer, Session, judge_news};
+use fernwart_client::{Answer, Following, Session, judge_news};
 use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::{Action, ActionKind, Envelope};
 use fernwart_protocol::id::MachineId;
@@ -293,31 +294,30 @@ async fn follow(
             plan.manifest.privilege.as_str()
         );
     }
-    let mut stream = match how.queued {
+    let stream = match how.queued {
         true => session.queue(head, &envelopes).await?,
         false => session.submit(head, &envelopes).await?,
     };
+    let mut following = Following::submitted(session, stream);
     let mut summary = Tally::of(plan.machines.len());
     let mut screen = Screen::new(how.output, plan.machines.len() == 1);
-    let mut job = None;
     let mut open: HashMap<MachineId, &MachineRow> = plan.machines.iter().map(|row| (row.id, row)).collect();
-    loop {
-        let reply = match stream.next().await {
-            Ok(Some(reply)) => reply,
+    // What is held for later is nobody's to wait for here.
+    while !open.is_empty() {
+        let heard = match following.next().await {
+            Ok(Some(heard)) => heard,
             Ok(None) => break,
             Err(error) => {
-                // What was begun goes on without us.
-                if let Some(job) = job {
-                    eprintln!("job {job} has begun and goes on. Later: fernwart job show {job}");
+                match following.job() {
+                    // What was begun goes on without us.
+                    Some(job) => eprintln!("job {job} has begun and goes on. Later: fernwart job show {job}"),
+                    None if error.is_no_answer() => eprintln!("whether it has begun is not known: fernwart job ls"),
+                    None => {}
                 }
                 return Err(error.into());
             }
         };
-        if let Reply::Job(id) = reply {
-            job = Some(id);
-            continue;
-        }
-        let Reply::Update(update) = reply else { continue };
+        let Some(Reply::Update(update)) = reply_of(heard) else { continue };
         let Some(row) = open.get(&update.machine).copied() else { continue };
         if update.news == News::Held {
             open.remove(&update.machine);
@@ -341,13 +341,14 @@ async fn follow(
     let exit = summary.exit(how.require, Severity::Crit);
     match how.output {
         Shape::Jsonl | Shape::Json => {
-            say(&(json_text(&summary.summary(how.require, begun.elapsed(), exit)) + "\n"))?;
+            let summary = summary.summary(how.require, following.job(), begun.elapsed(), exit);
+            say(&(json_text(&summary) + "\n"))?;
         }
         Shape::Table | Shape::Csv | Shape::Name => {
             if plan.machines.len() > 1 {
                 eprintln!("{}", summary.in_words(how.require, begun.elapsed()));
             }
-            if let Some(job) = job.filter(|_| how.output == Shape::Table) {
+            if let Some(job) = following.job().filter(|_| how.output == Shape::Table) {
                 eprintln!("Later: fernwart job show {job}");
             }
         }
