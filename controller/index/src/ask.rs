@@ -8,6 +8,7 @@
 //! ```
 
 use crate::tables::{BASE, views};
+use fernwart_protocol::limits::QUESTION_MEMORY;
 use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -62,6 +63,10 @@ pub enum AskError {
     Write(#[source] io::Error),
 }
 
+/// What the database may take of an answer's memory: enough for a copy of ten
+/// thousand reports of 30 KB, and the largest value fits into the rest once more.
+const HEAP_BYTES: u64 = QUESTION_MEMORY / 3;
+
 /// The instructions between two looks at the clock.
 const STEPS: i32 = 100_000;
 
@@ -115,10 +120,8 @@ fn cell(row: &SqliteRow, at: usize) -> Value {
     match raw.type_info().name() {
         "INTEGER" => row.try_get::<i64, _>(at).map(Value::from).unwrap_or_default(),
         "REAL" => row.try_get::<f64, _>(at).map(Value::from).unwrap_or_default(),
-        "BLOB" => {
-            row.try_get::<Vec<u8>, _>(at).map(|bytes| format!("{} bytes", bytes.len()).into()).unwrap_or_default()
-        }
-        _ => row.try_get::<String, _>(at).map(Value::from).unwrap_or_default(),
+        "BLOB" => row.try_get::<&[u8], _>(at).map(|bytes| format!("{} bytes", bytes.len()).into()).unwrap_or_default(),
+        _ => row.try_get::<&str, _>(at).map(Value::from).unwrap_or_default(),
     }
 }
 
@@ -157,6 +160,8 @@ async fn open(path: &Path, scope: &Scope) -> Result<SqliteConnection, sqlx::Erro
         }
     };
     sqlx::raw_sql("PRAGMA query_only = 1").execute(&mut connection).await?;
+    let heap = format!("PRAGMA hard_heap_limit = {HEAP_BYTES}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(heap)).execute(&mut connection).await?;
     Ok(connection)
 }
 
@@ -334,6 +339,10 @@ mod tests {
         assert!(said.ends_with("\"rows\":3}\n"), "{said}");
         let slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
         assert!(asked(&path, slow, Scope::All).await.contains("takes longer"));
+        for large in ["SELECT zeroblob(900000000)", "SELECT hex(zeroblob(400000000))"] {
+            let said = asked(&path, large, Scope::All).await;
+            assert!(said.contains("memory"), "{large}: {said}");
+        }
         assert!(asked(&path, "DELETE FROM told", Scope::All).await.contains("one SELECT"));
         assert!(asked(&path, "WITH a AS (SELECT 1) DELETE FROM told", Scope::All).await.contains("readonly"));
         let said = asked(&path, "SELECT fre_pct FROM machines", Scope::All).await;

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::io::IsTerminal;
 
+/// The longest cell of a table, characters.
+const CELL: usize = 400;
+
 /// The shape of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shape {
@@ -88,7 +91,7 @@ impl Rows {
         table.set_header(self.columns.iter().map(|column| column.to_uppercase()));
         for row in &self.rows {
             table.add_row(row.iter().map(|cell| {
-                let text = plain(cell);
+                let text = cut(plain(cell));
                 if text.is_empty() { "–".to_owned() } else { text }
             }));
         }
@@ -130,9 +133,18 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// Quoted where needed; a cell never begins a spreadsheet's formula.
+/// As much of a cell as eyes can take in; the other shapes have it whole.
+fn cut(text: String) -> String {
+    match text.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len()),
+        None => text,
+    }
+}
+
+/// Quoted where needed; a cell never begins a spreadsheet's formula. A number is none.
 fn csv_cell(text: &str) -> String {
-    let safe = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
+    let acts = text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err();
+    let safe = if acts { format!("'{text}") } else { text.to_owned() };
     if safe.contains([',', '"', '\n']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
 }
 
@@ -168,6 +180,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_table_shows_the_beginning_of_a_very_long_cell() {
+        let mut rows = Rows::new("row", &["a"]);
+        rows.push(vec!["x".repeat(1_000_000).into()]);
+        let text = rows.table();
+        assert!(text.len() < 1000 && text.contains("x… (1000000 bytes)"), "{text}");
+    }
+
+    #[test]
     fn json_carries_hostile_text_whole_and_harmless() {
         let hostile = "a\u{9b}2J\u{202e}b";
         let text = json_text(&Value::from(hostile));
@@ -180,6 +200,8 @@ mod tests {
     fn a_cell_is_quoted_and_begins_no_formula() {
         assert_eq!(csv_cell("a,b"), "\"a,b\"");
         assert_eq!(csv_cell("=1+1"), "'=1+1");
+        assert_eq!(csv_cell("-1+cmd|' /C calc'!A0"), "'-1+cmd|' /C calc'!A0");
+        assert_eq!((csv_cell("-5"), csv_cell("-1.5e3")), ("-5".to_owned(), "-1.5e3".to_owned()));
         assert_eq!(csv_cell("say \"hi\""), "\"say \"\"hi\"\"\"");
     }
 }
