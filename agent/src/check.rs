@@ -28,7 +28,7 @@ impl Checked {
     }
 }
 
-/// Looks at keys, rules, the running agent, its link and its clock.
+/// Looks at keys, rules, the disk, the running agent, its link and its clock.
 ///
 /// # Errors
 /// When the running agent does not answer.
@@ -40,6 +40,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
     let known = fernwart_certs::identity::machine_id;
     let own = SigningKey::read(&home.evidence_key()).is_ok_and(|key| known(&key.public()) == enrollment.machine);
     checked.line(words, "check-name", (!own).then(|| home.evidence_key().display().to_string()));
+    checked.line(words, "check-disk", home.is_disk_full().then(|| words.say("check-disk-now")));
     match local::ask(&home.socket(), &Question::Status)? {
         Some(Answer::Status(status)) => {
             checked.line(words, "check-running", None);

@@ -101,6 +101,9 @@ enum Command {
         /// For so long: 2h
         #[arg(value_name = "TIME", value_parser = some_time)]
         span: Option<Duration>,
+        /// The same
+        #[arg(long = "for", value_name = "TIME", value_parser = some_time, conflicts_with = "span")]
+        same: Option<Duration>,
     },
     /// Go on after a pause
     Resume,
@@ -186,6 +189,9 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         }
         Command::Run => {
             enrollment?;
+            if let Ok(Some(_)) = local::ask(&home.socket(), &Question::Status) {
+                return Err(Trouble::running_already().into());
+            }
             run::run(home)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -220,9 +226,9 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             reachable(home, enrollment)?;
             say(&owner::word(home, owner::deny(&what)?, words)?)
         }
-        Command::Pause { span } => {
+        Command::Pause { span, same } => {
             reachable(home, enrollment)?;
-            let span = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
+            let span = span.or(same).map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
             say(&owner::word(home, Word::Pause(span), words)?)
         }
         Command::Resume => {
@@ -327,7 +333,8 @@ fn enroll(
         out += &format!("  {}\n", words.say_with("enroll-step-3", &[("words", &joined.words.join(" · "))]));
         out += &(words.say_with("enroll-waiting", &[("shop", &shop)]) + " ");
     }
-    out += &(words.say_with("enroll-rights", &[("shop", &shop), ("act", &act)]) + "\n");
+    let rights = if joined.admitted { "enroll-rights-now" } else { "enroll-rights" };
+    out += &(words.say_with(rights, &[("shop", &shop), ("act", &act)]) + "\n");
     out += &format!("  {}\n", words.say("enroll-commands"));
     let started = !no_service && service::install(home)?;
     out += &(words.say(if started { "enroll-service" } else { "enroll-no-service" }) + "\n");
@@ -339,7 +346,11 @@ fn policy_text(choice: &str) -> Result<String, Trouble> {
         "ask" => policy::ASK.to_owned(),
         "nightly" => policy::NIGHTLY.to_owned(),
         "trusted" => policy::TRUSTED.to_owned(),
-        file => std::fs::read_to_string(file).map_err(|error| Trouble::unreadable(Path::new(file), &error))?,
+        // A word that is none of the three, and no file either.
+        file => std::fs::read_to_string(file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Trouble::no_such_policy(file),
+            _ => Trouble::unreadable(Path::new(file), &error),
+        })?,
     };
     policy::Policy::from_toml(&text).map_err(|error| Trouble::bad_policy(&error))?;
     Ok(text)

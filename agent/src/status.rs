@@ -3,7 +3,7 @@
 use crate::collect::{self, Surroundings};
 use crate::enroll;
 use crate::executor::books::Books;
-use crate::executor::policy::{BadPolicy, Policy};
+use crate::executor::policy::{BadPolicy, Mode, Policy};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question, Status};
 use crate::words::Words;
@@ -74,18 +74,23 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         i64::MAX => words.say("until-resumed"),
         until => words.say_with("until", &[("at", &crate::owner::local_time(until))]),
     };
-    if let Some(paused) = running.as_ref().and_then(|status| status.paused_until) {
+    let paused = running.as_ref().and_then(|status| status.paused_until);
+    if let Some(paused) = paused {
         row("status-paused", &until(paused));
-    } else if let Some(allowed) = running.as_ref().and_then(|status| status.allowed_until) {
-        row("status-allowed-all", &until(allowed));
     }
     let policy = policy(home);
     match &policy {
-        Ok(policy) => row(
-            "status-allowed",
-            &words
-                .say_with("status-policy", &[("look", &words.mode(policy.look())), ("act", &words.mode(policy.act()))]),
-        ),
+        Ok(policy) => {
+            let allowed = running.as_ref().and_then(|status| status.allowed_until).filter(|_| paused.is_none());
+            let act = match allowed {
+                Some(allowed) => format!("{}, {}", words.mode(Mode::Allow), until(allowed)),
+                None => words.mode(policy.act()),
+            };
+            row(
+                "status-allowed",
+                &words.say_with("status-policy", &[("look", &words.mode(policy.look())), ("act", &act)]),
+            );
+        }
         Err(_) => {
             let path = home.policy().display().to_string();
             row("status-allowed", &words.say_with("status-policy-unreadable", &[("path", &path)]));

@@ -50,9 +50,19 @@ impl Trouble {
         Self::new("bad-policy", "FW-OWN-11", USAGE, chain(cause))
     }
 
+    /// That is neither a policy's word nor a file.
+    pub fn no_such_policy(word: &str) -> Self {
+        Self::new("bad-policy", "FW-OWN-11", USAGE, format!("{word}: there is no such file"))
+    }
+
     /// The agent is not running, so nobody answers.
     pub const fn not_running() -> Self {
         Self::new("not-running", "FW-OWN-12", NO_ANSWER, String::new())
+    }
+
+    /// An agent is running here already.
+    pub const fn running_already() -> Self {
+        Self::new("running-already", "FW-OWN-20", USAGE, String::new())
     }
 
     /// There is no such question, or not any more.

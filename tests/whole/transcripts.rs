@@ -2,7 +2,8 @@
 //!
 //! Blocks run in the order of their `<!-- step N -->`, in one folder with one
 //! shop. What differs from one day and machine to another is made alike on both
-//! sides: times, ids, words, measures. So that it can run here, each hub's name
+//! sides: times, ids, words, measures, and which sections this computer, perhaps
+//! without systemd, has no answer for. So that it can run here, each hub's name
 //! stands for a free port on loopback, this computer plays `kasse-1`, the key id
 //! and the draft are those that were just told, and `sudo` is dropped. A line of three dots stands for any lines.
 
@@ -116,8 +117,10 @@ impl Stage {
             (r"\d+(\.\d+)? ?(ms|s|d|h|min)\b", "N"),
             (r"\b\d+(\.\d+)? (KiB|MiB|GiB)\b", "SIZE"),
             (r"\(\d+(\.\d+)? %\)", "(SHARE)"),
-            (r"(until|bis) \d\d:\d\d", "$1 TIME"),
+            // Two hours from now may be tomorrow.
+            (r"(until|bis) (\d\d:\d\d|DAY)", "$1 TIME"),
             (r"job show \d+", "job show N"),
+            (r" · not all sections \d+| – not answered: .*$", ""),
             (r"\b\d+\.\d+$", "N"),
             (r"\s+", " "),
         ];

@@ -369,3 +369,34 @@ fn a_machine_whose_clock_is_a_year_off_is_still_diagnosed_and_told_so() {
         assert!((ahead.abs() - 366.0 * 86_400.0).abs() < 3600.0, "{ahead}");
     }
 }
+
+#[test]
+fn every_code_that_an_owner_may_read_can_be_explained() {
+    let source = include_str!("../../agent/src/trouble.rs");
+    let codes: std::collections::BTreeSet<&str> =
+        source.split('"').filter(|word| word.starts_with("FW-") && word.len() > 8).collect();
+    assert!(codes.len() > 10, "{codes:?}");
+    for code in codes {
+        let said = run(&mut staff_command(std::path::Path::new("/nonexistent"), &["help", code])).exits(0);
+        assert!(said.out.contains(code) && said.out.contains("now:"), "{}", said.out);
+    }
+}
+
+#[test]
+fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let said = machine.owner(&["--lang", "de", "run"]).exits(2);
+    assert!(said.err.contains("FW-OWN-20") && said.err.contains("läuft hier schon"), "{}", said.err);
+    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
+    let said = machine.owner(&["--lang", "de", "status"]).exits(0);
+    assert!(said.out.contains("reparieren: ja, bis "), "{}", said.out);
+    machine.owner(&["pause", "--for", "2h"]).exits(0);
+    let said = machine.owner(&["--lang", "de", "status"]).exits(0);
+    assert!(said.out.contains("reparieren: nur mit Ihrer Zustimmung"), "{}", said.out);
+    let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", "fw1-x", "--policy", "nosuch"]).exits(2);
+    assert!(said.err.contains("FW-JOIN-21"), "{}", said.err);
+    let line = world.invitation(&["Praxis Petersen"]);
+    let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", &line, "--policy", "nosuch"]).exits(2);
+    assert!(said.err.contains("FW-OWN-11") && said.err.contains("nosuch"), "{}", said.err);
+}

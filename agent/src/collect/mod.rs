@@ -122,7 +122,7 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
         // Replaced when the section answers.
         report.insert(section, unanswered("it took longer than the diagnosis may take"));
         if STUCK.get(section as usize).is_some_and(|stuck| stuck.load(Ordering::Acquire) > 0) {
-            report.insert(section, unanswered("an earlier look at it has not come back"));
+            report.insert(section, unanswered("the last look at it still hangs; a restart of the computer may help"));
             continue;
         }
         let (done, around) = (done.clone(), *around);

@@ -208,11 +208,11 @@ fn is_one_select(sql: &str) -> bool {
                 began |= !word.is_empty();
                 continue;
             }
-            _ if ended => return false,
             ';' => {
                 ended = true;
                 continue;
             }
+            _ if ended => return false,
             '\'' | '"' | '`' => Some(c),
             '[' => Some(']'),
             _ => None,
@@ -242,6 +242,7 @@ mod tests {
         for good in [
             "SELECT 1",
             " select ';' ; ",
+            "SELECT 1;;",
             "-- why\nWITH a AS (SELECT 1) SELECT * FROM a",
             "/* a;b */ values (1)",
             "SELECT/**/1",

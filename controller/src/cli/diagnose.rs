@@ -357,11 +357,18 @@ fn push_findings(table: &mut Rows, row: &MachineRow, answer: &Answer) {
 fn line_in_words(row: &MachineRow, answer: &Answer) -> String {
     let (status, code, why) = status(answer);
     let text = match answer {
-        Answer::Report(report, _) => match report.summary.findings.as_slice() {
-            [] => String::new(),
-            [only] => escaped(&only.cause.en),
-            [first, rest @ ..] => format!("{} (and {} more)", escaped(&first.cause.en), rest.len()),
-        },
+        Answer::Report(report, _) => {
+            let found = match report.summary.findings.as_slice() {
+                [] => String::new(),
+                [only] => escaped(&only.cause.en),
+                [first, rest @ ..] => format!("{} (and {} more)", escaped(&first.cause.en), rest.len()),
+            };
+            let silent: Vec<_> = report.summary.unanswered().map(|section| section.to_string()).collect();
+            match silent.is_empty() {
+                true => found,
+                false => format!("{found} – not answered: {}", silent.join(", ")),
+            }
+        }
         _ => format!("{} {}", why.unwrap_or_default(), code.map(|code| format!("[{code}]")).unwrap_or_default()),
     };
     format!("{:<16} {:<9} {}\n", row.name, status.replace('_', " "), text.trim())
@@ -414,7 +421,9 @@ pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool, scripts
     }
     let found: std::collections::HashSet<_> = report.findings.iter().map(|finding| finding.id.as_str()).collect();
     let well = usize::try_from(report.checks).unwrap_or_default().saturating_sub(found.len());
-    out += &format!("ok    {well} others{}\n", if all || well == 0 { "" } else { "     --all shows them" });
+    if well > 0 {
+        out += &format!("ok    {well} others{}\n", if all { "" } else { "     --all shows them" });
+    }
     for (section, answer) in &report.sections {
         if let Facts::Unanswered(why) = &answer.answer {
             out += &format!("–     {section} not answered: {}\n", escaped(why));

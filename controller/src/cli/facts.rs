@@ -30,12 +30,16 @@ pub(crate) struct Facts {
     /// Only what has changed since then
     #[arg(long, requires = "since")]
     changed: bool,
-    /// How to write changes
-    #[arg(short, long, value_enum, default_value_t = Shape::Table, requires = "changed")]
-    output: Shape,
+    /// How to write it: facts are json; changes may be anything
+    #[arg(short, long, value_enum)]
+    output: Option<Shape>,
 }
 
 pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
+    if !command.changed && !matches!(command.output, None | Some(Shape::Json | Shape::Jsonl)) {
+        let what = "facts are written as json; other shapes are for --changed";
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("leave out -o, or ask: fernwart query --tables"));
+    }
     let then = command.since.map(|since| now().saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let (row, newest, earlier) = with_session(place, async |session| {
         let row = one(session, &command.machine).await?;
@@ -64,7 +68,12 @@ pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
             };
             if command.changed {
                 let before = facts(&earlier.1, &command.section);
-                return changes(command.output, &before, &facts(&newest.1, &command.section), (earlier.0, newest.0));
+                return changes(
+                    command.output.unwrap_or(Shape::Table),
+                    &before,
+                    &facts(&newest.1, &command.section),
+                    (earlier.0, newest.0),
+                );
             }
             earlier
         }

@@ -11,7 +11,7 @@ use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
 use fernwart_protocol::text::{List, MachineName, Text, escaped};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// List machines.
@@ -92,6 +92,8 @@ pub(super) async fn one(session: &mut Session, name: &str) -> Result<MachineRow,
 pub(crate) struct Show {
     /// Its name
     machine: String,
+    #[command(flatten)]
+    shape: ShapeArgs,
 }
 
 pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
@@ -99,6 +101,36 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
     let (state, link) = presence(&row);
     let labels: Vec<_> = row.labels.as_slice().iter().map(|(name, value)| format!("{name}={value}")).collect();
     let groups: Vec<_> = row.groups.as_slice().iter().map(|group| format!("@{group}")).collect();
+    if command.shape.output != Shape::Table {
+        let columns = [
+            "name",
+            "customer",
+            "os",
+            "state",
+            "seen_at",
+            "health",
+            "labels",
+            "groups",
+            "agent",
+            "certificate_until",
+            "id",
+        ];
+        let mut rows = Rows::new("machine", &columns);
+        rows.push(vec![
+            row.name.as_str().into(),
+            row.customer_name.as_raw().into(),
+            row.os.as_raw().into(),
+            state.into(),
+            row.seen_at.into(),
+            health(&row.health).into(),
+            labels.join(" ").into(),
+            groups.join(" ").into(),
+            row.agent.as_raw().into(),
+            row.certificate_until.into(),
+            row.id.to_string().into(),
+        ]);
+        return rows.print(command.shape.output);
+    }
     let mut out = format!("{} · {}\n", row.name, row.customer_name);
     let facts = [
         ("system", row.os.to_string()),
@@ -206,6 +238,8 @@ pub(crate) struct GroupArgs {
 
 #[derive(Subcommand)]
 enum GroupCommand {
+    /// All groups, and how many machines are in each
+    Ls(ShapeArgs),
     /// Put machines into a group
     Add {
         /// The group
@@ -224,6 +258,7 @@ enum GroupCommand {
 
 pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure> {
     let (group, target, membership) = match &command.command {
+        GroupCommand::Ls(shape) => return groups(*shape, place),
         GroupCommand::Add { group, target } => (group, target.read()?, Membership::In),
         GroupCommand::Rm { group, target } => (group, target.read()?, Membership::Out),
     };
@@ -245,6 +280,18 @@ pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure>
     };
     eprintln!("{count} machine(s) {direction} @{name}");
     Ok(Exit::Done)
+}
+
+fn groups(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
+    let mut count = BTreeMap::new();
+    for row in with_session(place, async |session| Ok(session.machines().await?))? {
+        for group in row.groups {
+            *count.entry(group).or_insert(0) += 1;
+        }
+    }
+    let mut rows = Rows::new("group", &["group", "machines"]);
+    count.into_iter().for_each(|(group, machines)| rows.push(vec![format!("@{group}").into(), machines.into()]));
+    rows.print(shape.output)
 }
 
 /// Say that somebody has looked into an alarm about a machine's records.

@@ -28,7 +28,7 @@ pub(crate) struct Query {
     #[arg(long)]
     tables: bool,
     /// Look at all machines first, or at these
-    #[arg(long, value_name = "TARGET", num_args = 0..=1, default_missing_value = "all")]
+    #[arg(long, value_name = "TARGET", num_args = 0..=1, default_missing_value = "all", require_equals = true)]
     live: Option<String>,
     /// How long --live waits for machines
     #[arg(long, default_value = "15s", value_parser = span::parse, requires = "live")]

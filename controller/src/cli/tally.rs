@@ -47,6 +47,8 @@ pub(crate) struct Tally {
     away: usize,
     silent: usize,
     queued: usize,
+    /// Of those that answered, those that could not look at everything.
+    incomplete: usize,
 }
 
 impl Tally {
@@ -77,6 +79,9 @@ impl Tally {
             Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => &mut self.failed,
         };
         *place += 1;
+        if let Answer::Report(report, _) = answer {
+            self.incomplete += usize::from(report.summary.unanswered().next().is_some());
+        }
     }
 
     /// Whether somebody has the order and has not answered in time.
@@ -123,7 +128,7 @@ impl Tally {
         let mut summary = json!({
             "v": 1, "type": "summary", "selected": self.selected, "answered": self.answered(), "ok": self.ok,
             "warn": self.warn, "crit": self.crit, "refused": self.refused, "failed": self.failed,
-            "no_answer": no_answer, "away": away,
+            "no_answer": no_answer, "away": away, "incomplete": self.incomplete,
             "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "exit": exit.number(),
         });
         if let Some(fields) = summary.as_object_mut() {
@@ -138,9 +143,10 @@ impl Tally {
         let (no_answer, away) = self.absences(require);
         let part = |count: usize, what: &str| if count > 0 { format!(" · {what} {count}") } else { String::new() };
         format!(
-            "selected {} · answered {}{}{}{}{}{} · {:.1} s",
+            "selected {} · answered {}{}{}{}{}{}{} · {:.1} s",
             self.selected,
             self.answered(),
+            part(self.incomplete, "not all sections"),
             part(self.refused, "refused"),
             part(self.failed, "failed"),
             part(no_answer, "no answer"),

@@ -160,8 +160,14 @@ pub struct Summary {
     pub checks: u32,
     /// What is not well, worst first.
     pub findings: Vec<Finding>,
-    /// Passed over, but JSON.
-    sections: BTreeMap<SectionName, IgnoredAny>,
+    sections: BTreeMap<SectionName, Head>,
+}
+
+/// Whether a section was answered; its facts are passed over, but JSON.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Head {
+    #[serde(default)]
+    unanswered: Option<IgnoredAny>,
 }
 
 impl Summary {
@@ -181,6 +187,11 @@ impl Summary {
             json = json.replace(['\n', '\r', '\t'], " ");
         }
         Ok((summary, json))
+    }
+
+    /// Sections that could not be looked at.
+    pub fn unanswered(&self) -> impl Iterator<Item = SectionName> {
+        self.sections.iter().filter(|(_, head)| head.unanswered.is_some()).map(|(name, _)| *name)
     }
 
     /// Whether the whole machine was looked at.
@@ -222,6 +233,12 @@ mod tests {
         let packed = report(10).pack().unwrap_or_default();
         let (summary, json) = Summary::unpack(&packed).expect("a report");
         assert_eq!((summary.taken_at, summary.checks, summary.is_whole()), (5, 0, false));
+        assert_eq!(summary.unanswered().count(), 0);
+        let mut silent = report(10);
+        let silence = Section { took_ms: 1, answer: Answer::Unanswered("no".into()) };
+        silent.sections.insert(SectionName::Updates, silence);
+        let (summary, _) = Summary::unpack(&silent.pack().unwrap_or_default()).expect("a report");
+        assert_eq!(summary.unanswered().collect::<Vec<_>>(), [SectionName::Updates]);
         assert_eq!(serde_json::from_str::<Report>(&json).ok(), Some(report(10)));
         for bad in ["{}", "{\"v\":1", "null"] {
             let packed = zstd::bulk::compress(bad.as_bytes(), 1).unwrap_or_default();

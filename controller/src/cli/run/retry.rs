@@ -64,7 +64,8 @@ pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
         let wanted: Vec<RunRow> =
             over.into_iter().filter(|run| !command.failed || run.outcome != Some(Outcome::Ok)).collect();
         if wanted.is_empty() {
-            return Err(usage(format!("job {job} ended well everywhere else; there is nothing to do again")));
+            let where_over = if open.is_empty() { "everywhere" } else { "everywhere else" };
+            return Err(usage(format!("job {job} ended well {where_over}; there is nothing to do again")));
         }
         let first = one_action(job, &wanted, &given)?;
         let Action::Script { bundle: name, version, parameters, dry_run, .. } = &first.order.action else {
