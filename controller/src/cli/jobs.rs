@@ -170,7 +170,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
 /// What the hub says, if it is not about the hub itself.
 pub(super) fn reply_of(heard: Heard) -> Option<Reply> {
     match heard {
-        Heard::Reply(reply) => return Some(reply),
+        Heard::Reply(reply) => return Some(*reply),
         Heard::Gone => eprintln!("the hub has gone; waiting for it. What has begun goes on"),
         Heard::Back => eprintln!("the hub is back"),
     }
