@@ -1,0 +1,113 @@
+//! A job that is followed to its end, also past a hub that goes and comes back.
+//!
+//! ```text
+//! submit ─▶ Job(id) ─▶ news … link lost ─▶ dial again ─▶ Watch(id) ─▶ news from the beginning …
+//! ```
+//! What has been heard may be heard again after that; it is for the listener to
+//! know what is known.
+
+use crate::session::{ClientError, Session, Stream};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::id::JobId;
+use fernwart_protocol::staff::{Reply, Request};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long a hub that has gone is waited for: it may be started anew.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two tries to reach it.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// How long one try may take.
+const KNOCK: Duration = Duration::from_secs(2);
+
+/// What is heard of a job.
+#[derive(Debug)]
+pub enum Heard {
+    /// News, or the job's number.
+    Reply(Box<Reply>),
+    /// The hub has gone; it is waited for.
+    Gone,
+    /// It is there again.
+    Back,
+}
+
+/// A job's news.
+pub struct Following<'a> {
+    session: &'a mut Session,
+    stream: Stream,
+    job: Option<JobId>,
+    lost: Option<ClientError>,
+}
+
+impl<'a> Following<'a> {
+    /// Of a job that has been handed in.
+    pub fn submitted(session: &'a mut Session, stream: Stream) -> Self {
+        Self { session, stream, job: None, lost: None }
+    }
+
+    /// Of a job that is known by its number.
+    ///
+    /// # Errors
+    /// When the link breaks.
+    pub async fn known(session: &'a mut Session, job: JobId) -> Result<Self, ClientError> {
+        let stream = session.ask(&Request::Watch(job)).await?;
+        Ok(Self { session, stream, job: Some(job), lost: None })
+    }
+
+    /// The job's number, once the hub has told it: from then on it is stored.
+    pub fn job(&self) -> Option<JobId> {
+        self.job
+    }
+
+    /// What comes next; nothing once all is said.
+    ///
+    /// # Errors
+    /// When the hub says no, or has gone and does not come back within a minute.
+    pub async fn next(&mut self) -> Result<Option<Heard>, ClientError> {
+        if let Some(lost) = self.lost.take() {
+            self.return_to_it(lost).await?;
+            return Ok(Some(Heard::Back));
+        }
+        match self.stream.next().await.map_err(|error| self.session.why(error)) {
+            Ok(None) => Ok(None),
+            Ok(Some(reply)) => {
+                if let Reply::Job(job) = reply {
+                    self.job = Some(job);
+                }
+                Ok(Some(Heard::Reply(Box::new(reply))))
+            }
+            Err(error) if self.job.is_some() && may_come_back(&error) => {
+                self.lost = Some(error);
+                Ok(Some(Heard::Gone))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn return_to_it(&mut self, lost: ClientError) -> Result<(), ClientError> {
+        let Some(job) = self.job else { return Err(lost) };
+        let until = Instant::now() + PATIENCE;
+        loop {
+            sleep(AGAIN).await;
+            let watched = match self.session.dial_again(KNOCK).await {
+                Ok(()) => self.session.ask(&Request::Watch(job)).await,
+                Err(error) => Err(error),
+            };
+            match watched {
+                Ok(stream) => {
+                    self.stream = stream;
+                    return Ok(());
+                }
+                Err(error) if may_come_back(&error) && Instant::now() < until => {}
+                Err(error) if may_come_back(&error) => return Err(lost),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+fn may_come_back(error: &ClientError) -> bool {
+    error.is_no_answer() || matches!(error, ClientError::Denied(Denial::ShuttingDown))
+}
