@@ -82,6 +82,8 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     match &policy {
         Ok(policy) => {
             let allowed = running.as_ref().and_then(|status| status.allowed_until).filter(|_| paused.is_none());
+            // Where the rules say never, or need no yes, it changes nothing.
+            let allowed = allowed.filter(|_| matches!(policy.act(), Mode::Ask | Mode::Window));
             let act = match allowed {
                 Some(allowed) => format!("{}, {}", words.mode(Mode::Allow), until(allowed)),
                 None => words.mode(policy.act()),

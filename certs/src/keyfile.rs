@@ -4,6 +4,7 @@
 //! A key file must be a plain file of the one who reads it, with no rights for
 //! others, and reached through no link.
 
+use rustix::io::Errno;
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -85,9 +86,10 @@ impl KeyFileError {
 /// When it exists or cannot be written.
 pub fn create(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
     put(path, secret, |beside| match rustix::fs::renameat_with(CWD, beside, CWD, path, RenameFlags::NOREPLACE) {
-        // A file system that cannot say "only if it is new" in one breath.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) if path.symlink_metadata().is_err() => {
-            std::fs::rename(beside, path)
+        // A file system that cannot say "only if it is new" of a move can of a second name.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            std::fs::hard_link(beside, path)?;
+            std::fs::remove_file(beside)
         }
         renamed => renamed.map_err(io::Error::from),
     })
@@ -102,21 +104,29 @@ pub fn replace(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
     put(path, secret, |beside| std::fs::rename(beside, path))
 }
 
-/// Writes a file beside its place and moves it there; nothing is left where
-/// that fails.
+/// Ends the name of a file that is being written; what has such a name was left by a
+/// program that was killed.
+pub const UNFINISHED: &str = ".new";
+
+/// Writes a file beside its place and moves it there.
 fn put(path: &Path, secret: &[u8], into_place: impl Fn(&Path) -> io::Result<()>) -> Result<(), KeyFileError> {
     // A name of its own: two programs may write the same file at once.
     let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{:016x}", u64::from_ne_bytes(crate::random())));
+    beside.push(format!(".{:016x}{UNFINISHED}", u64::from_ne_bytes(crate::random())));
     let beside = PathBuf::from(beside);
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let done = || {
+        let folder = File::open(folder)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::open(&beside, flags, Mode::RUSR | Mode::WUSR)?);
         file.write_all(secret)?;
         file.sync_all()?;
         into_place(&beside)?;
-        File::open(folder)?.sync_all()
+        match folder.sync_all() {
+            // Not every file system writes its folders when told.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+            synced => synced,
+        }
     };
     done().map_err(|source| {
         let _ = std::fs::remove_file(&beside);
@@ -133,7 +143,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, KeyFileError> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(descriptor) => descriptor,
-        Err(rustix::io::Errno::LOOP) => return Err(KeyFileError::NotPlain { path: path.to_owned() }),
+        Err(Errno::LOOP) => return Err(KeyFileError::NotPlain { path: path.to_owned() }),
         Err(error) => return Err(failed(error.into())),
     };
     let stat = rustix::fs::fstat(&descriptor).map_err(|e| failed(e.into()))?;

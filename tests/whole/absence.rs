@@ -157,6 +157,26 @@ fn who_follows_a_job_hears_its_end_past_a_hub_that_is_killed() {
 }
 
 #[test]
+fn who_follows_a_job_hears_its_end_past_a_hub_that_is_restarted() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    // Longer than a hub that stops hears out.
+    world.approve(&Script::new("slow", "sleep 12\necho mended\n"));
+    let mut command = world.command(&["run", "slow", "kasse-1", "--reason", "x", "-o", "jsonl"]);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    wait_until("it has begun", || started(&machine) == 1);
+    assert_eq!(world.hub.stop(), Some(0));
+    world.restart_hub();
+    let ended = running.wait_with_output().expect("ended");
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(0), "{out}{err}");
+    assert!(err.contains("the hub is back") && out.contains("mended"), "{out}{err}");
+    assert_eq!(started(&machine), 1, "nothing was repeated");
+}
+
+#[test]
 fn a_hub_that_stops_hears_out_what_is_under_way() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");

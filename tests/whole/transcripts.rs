@@ -120,7 +120,7 @@ impl Stage {
             // Two hours from now may be tomorrow.
             (r"(until|bis) (\d\d:\d\d|DAY)", "$1 TIME"),
             (r"job show \d+", "job show N"),
-            (r" · not all sections \d+| – not answered: .*$", ""),
+            (r" · incomplete \d+| – not answered: .*$", ""),
             (r"\b\d+\.\d+$", "N"),
             (r"\s+", " "),
         ];

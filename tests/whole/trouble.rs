@@ -283,6 +283,22 @@ fn a_shop_that_could_not_be_begun_leaves_nothing_and_can_be_begun_again() {
     let (room, said) = said.expect("a shop, with all the room there is");
     assert!(room > 8 && said.err.contains("Three homes are in"), "{room}: {}", said.err);
     assert_eq!(std::fs::read_dir(&shop).expect("read").count(), 3);
+
+    // One that was killed while it moved them to their place.
+    std::fs::create_dir(shop.join(".init.made")).expect("made");
+    for name in ["approver", "hub"] {
+        std::fs::rename(shop.join(name), shop.join(".init.made").join(name)).expect("moved back");
+    }
+    let said = init().exits(2);
+    assert!(said.err.contains("it is finished now") && said.err.contains("holds a shop already"), "{}", said.err);
+    assert_eq!(std::fs::read_dir(&shop).expect("read").count(), 3);
+    // Nobody's file is overwritten.
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).expect("made");
+    std::fs::write(other.join("hub"), "mine").expect("written");
+    let said = run(&mut staff_command(&other, &["init", "--address", "127.0.0.1:7443"])).exits(2);
+    assert!(said.err.contains("is there already"), "{}", said.err);
+    assert_eq!(std::fs::read_to_string(other.join("hub")).expect("read"), "mine");
 }
 
 #[test]
@@ -391,6 +407,13 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
     let said = machine.owner(&["--lang", "de", "status"]).exits(0);
     assert!(said.out.contains("reparieren: ja, bis "), "{}", said.out);
+    // Where the rules say never, no yes changes that.
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"never\"\n")
+        .expect("written");
+    let said = machine.owner(&["--lang", "de", "status"]).exits(0);
+    assert!(said.out.contains("reparieren: nie"), "{}", said.out);
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\n")
+        .expect("written");
     machine.owner(&["pause", "--for", "2h"]).exits(0);
     let said = machine.owner(&["--lang", "de", "status"]).exits(0);
     assert!(said.out.contains("reparieren: nur mit Ihrer Zustimmung"), "{}", said.out);

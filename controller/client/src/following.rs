@@ -7,17 +7,19 @@
 //! know what is known.
 
 use crate::session::{ClientError, Session, Stream};
-use fernwart_protocol::code::Denial;
+use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::JobId;
+use fernwart_protocol::link::{FrameError, LinkError};
 use fernwart_protocol::staff::{Reply, Request};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a hub that has gone is waited for: it may be started anew.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two tries to reach it.
+/// Between two tries to reach it, at first and at most.
 const AGAIN: Duration = Duration::from_millis(500);
+const SELDOM: Duration = Duration::from_secs(5);
 
 /// How long one try may take.
 const KNOCK: Duration = Duration::from_secs(2);
@@ -39,12 +41,14 @@ pub struct Following<'a> {
     stream: Stream,
     job: Option<JobId>,
     lost: Option<ClientError>,
+    /// Until when it is waited for; none once it has told something.
+    until: Option<Instant>,
 }
 
 impl<'a> Following<'a> {
     /// Of a job that has been handed in.
     pub fn submitted(session: &'a mut Session, stream: Stream) -> Self {
-        Self { session, stream, job: None, lost: None }
+        Self { session, stream, job: None, lost: None, until: None }
     }
 
     /// Of a job that is known by its number.
@@ -53,7 +57,7 @@ impl<'a> Following<'a> {
     /// When the link breaks.
     pub async fn known(session: &'a mut Session, job: JobId) -> Result<Self, ClientError> {
         let stream = session.ask(&Request::Watch(job)).await?;
-        Ok(Self { session, stream, job: Some(job), lost: None })
+        Ok(Self { session, stream, job: Some(job), lost: None, until: None })
     }
 
     /// The job's number, once the hub has told it: from then on it is stored.
@@ -73,6 +77,7 @@ impl<'a> Following<'a> {
         match self.stream.next().await.map_err(|error| self.session.why(error)) {
             Ok(None) => Ok(None),
             Ok(Some(reply)) => {
+                self.until = None;
                 if let Reply::Job(job) = reply {
                     self.job = Some(job);
                 }
@@ -86,16 +91,25 @@ impl<'a> Following<'a> {
         }
     }
 
+    /// Asks for the job's news over a new link, and waits for the hub's first word.
+    async fn watch(&mut self, job: JobId) -> Result<Stream, ClientError> {
+        self.session.dial_again(KNOCK).await?;
+        let mut stream = self.session.ask(&Request::Watch(job)).await?;
+        match timeout(KNOCK, stream.greeted()).await {
+            Ok(greeted) => greeted.map_err(|error| self.session.why(error)).map(|()| stream),
+            Err(_) => Err(ClientError::Frame(FrameError::Cut)),
+        }
+    }
+
     async fn return_to_it(&mut self, lost: ClientError) -> Result<(), ClientError> {
         let Some(job) = self.job else { return Err(lost) };
-        let until = Instant::now() + PATIENCE;
+        // A hub that takes it in and sends it away again is no hub that is back.
+        let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let mut pause = AGAIN;
         loop {
-            sleep(AGAIN).await;
-            let watched = match self.session.dial_again(KNOCK).await {
-                Ok(()) => self.session.ask(&Request::Watch(job)).await,
-                Err(error) => Err(error),
-            };
-            match watched {
+            sleep(pause).await;
+            pause = (pause * 2).min(SELDOM);
+            match self.watch(job).await {
                 Ok(stream) => {
                     self.stream = stream;
                     return Ok(());
@@ -108,6 +122,12 @@ impl<'a> Following<'a> {
     }
 }
 
+/// Whether it is worth waiting: the hub, or the way to it, has gone, and it has
+/// nothing against whoever asks.
 fn may_come_back(error: &ClientError) -> bool {
-    error.is_no_answer() || matches!(error, ClientError::Denied(Denial::ShuttingDown))
+    match error {
+        ClientError::Denied(denial) => *denial == Denial::ShuttingDown,
+        ClientError::Link(LinkError::Closed(Goodbye::Misbehaved | Goodbye::Incompatible | Goodbye::TooSlow)) => false,
+        _ => error.is_no_answer(),
+    }
 }

@@ -101,16 +101,25 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The next reply; nothing once all is said.
+    /// Waits for the hub's greeting, with which every answer begins.
     ///
     /// # Errors
-    /// When the hub says no, or the link breaks.
-    pub async fn next(&mut self) -> Result<Option<Reply>, ClientError> {
+    /// When the link breaks, or the hub speaks another version.
+    pub async fn greeted(&mut self) -> Result<(), ClientError> {
         if self.hello.is_none() {
             let hello: Hello = self.receive.expect().await.map_err(ClientError::Frame)?;
             hello.settle().map_err(ClientError::Version)?;
             self.hello = Some(hello);
         }
+        Ok(())
+    }
+
+    /// The next reply; nothing once all is said.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn next(&mut self) -> Result<Option<Reply>, ClientError> {
+        self.greeted().await?;
         match self.receive.expect::<Reply>().await.map_err(ClientError::Frame)? {
             Reply::Done => Ok(None),
             Reply::Denied(denial) => Err(ClientError::Denied(denial)),

@@ -19,10 +19,10 @@ use fernwart_protocol::limits::{OUTPUT_BYTES, QUESTION_ROWS, QUESTION_TIME, QUES
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::staff::{Reply, Verdict};
 use fernwart_protocol::text::{Blob, chain};
-use fernwart_store::Store;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,7 +52,11 @@ const READING: Duration = Duration::from_secs(60);
 /// The hidden command that answers: it reads a [`Question`] on its standard input.
 pub const ANSWER: &str = "answer-query";
 
-const CANNOT_BE_ASKED: &str = "the fleet cannot be asked in SQL";
+/// How that command ends where the file cannot be read.
+pub const UNREADABLE: i32 = 9;
+
+/// An index that gives way to another under a question is tried again.
+const TRIES: u32 = 3;
 
 /// This very program, also where it has been replaced since it began.
 const ITSELF: &str = "/proc/self/exe";
@@ -62,6 +66,8 @@ pub(crate) struct Asking {
     path: PathBuf,
     /// None where the file could not be had yet, or has gone.
     index: tokio::sync::Mutex<Option<Arc<Index>>>,
+    /// Whether it was said that the file cannot be had.
+    has_warned: AtomicBool,
     due: Mutex<Due>,
     bell: Notify,
     places: Places,
@@ -167,19 +173,26 @@ impl Asking {
         let asking = Self {
             path,
             index: tokio::sync::Mutex::default(),
+            has_warned: AtomicBool::new(false),
             due: Mutex::default(),
             bell: Notify::new(),
             places: Places::new(),
             roll_call: tokio::sync::Mutex::default(),
         };
-        let index = asking.begin(newest).await.inspect_err(|error| warn!(error = chain(error), "{CANNOT_BE_ASKED}"));
-        *asking.index.lock().await = index.ok();
+        *asking.index.lock().await = asking.begin(newest).await;
         asking
     }
 
     /// Opens the file; what it lacks of the newest reports is due.
-    async fn begin(&self, newest: Vec<(MachineId, RunId)>) -> Result<Arc<Index>, IndexError> {
+    async fn begin(&self, newest: Vec<(MachineId, RunId)>) -> Option<Arc<Index>> {
         let index = Index::open(&self.path).await;
+        match &index {
+            Ok(_) => self.has_warned.store(false, Ordering::Relaxed),
+            Err(error) if !self.has_warned.swap(true, Ordering::Relaxed) => {
+                warn!(error = chain(error), "the fleet cannot be asked in SQL");
+            }
+            Err(_) => {}
+        }
         let taken = match &index {
             Ok(index) => index.taken().await.unwrap_or_default(),
             Err(_) => HashMap::new(),
@@ -190,26 +203,35 @@ impl Asking {
                 due.add(machine);
             }
         }
-        index.map(Arc::new)
+        drop(due);
+        self.bell.notify_one();
+        index.ok().map(Arc::new)
     }
 
     /// The index; one that has gone, or could not be had, is begun anew.
-    async fn at_hand(&self, store: &Store) -> Option<Arc<Index>> {
+    ///
+    /// # Errors
+    /// When it cannot be had now.
+    async fn at_hand(&self, shared: &Shared) -> Result<Arc<Index>, Denial> {
         let mut held = self.index.lock().await;
         if let Some(index) = held.as_ref().filter(|index| index.is_there()) {
-            return Some(index.clone());
+            return Ok(index.clone());
         }
         *held = None;
-        let newest = store.newest_runs().await.ok()?;
-        let says = !self.due().fails;
-        let index = self.begin(newest).await;
-        let index = index.inspect_err(|error| {
-            if says {
-                warn!(error = chain(error), "{CANNOT_BE_ASKED}");
-            }
-        });
-        *held = index.ok();
-        held.clone()
+        let newest = shared.store.newest_runs().await.map_err(|error| shared.denial(&error))?;
+        *held = self.begin(newest).await;
+        held.clone().ok_or_else(|| shared.failed_now())
+    }
+
+    /// Parts with a file that is damaged; whoever needs it next begins it anew.
+    async fn part_with(&self, index: &Arc<Index>) {
+        let mut held = self.index.lock().await;
+        // Somebody else may have been first.
+        if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, index)) {
+            warn!("what machines have told cannot be read any more; it is begun anew");
+            *held = None;
+            Index::remove(&self.path);
+        }
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {
@@ -274,11 +296,6 @@ impl Asking {
         tokio::time::timeout(CATCHING_UP, settled).await.unwrap_or(Err(Denial::QuestionsBusy))
     }
 
-    /// The file cannot be read any more; whoever needs it next begins it anew.
-    async fn give_up(&self) {
-        *self.index.lock().await = None;
-    }
-
     pub(crate) async fn close(&self) {
         if let Some(index) = self.index.lock().await.as_ref() {
             index.close().await;
@@ -304,9 +321,9 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             some = asking.some() => some,
         };
-        let again = match asking.at_hand(&shared.store).await {
-            Some(index) => take_in(&shared, &index, some).await,
-            None => some,
+        let again = match asking.at_hand(&shared).await {
+            Ok(index) => take_in(&shared, &index, some).await,
+            Err(_) => some,
         };
         let fails = !again.is_empty();
         {
@@ -327,7 +344,7 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
 }
 
 /// Indexes the newest report of each of these; which are to be tried again.
-async fn take_in(shared: &Shared, index: &Index, some: Vec<MachineId>) -> Vec<MachineId> {
+async fn take_in(shared: &Shared, index: &Arc<Index>, some: Vec<MachineId>) -> Vec<MachineId> {
     let mut told = Vec::with_capacity(some.len());
     let mut again = Vec::new();
     for machine in some {
@@ -344,6 +361,10 @@ async fn take_in(shared: &Shared, index: &Index, some: Vec<MachineId>) -> Vec<Ma
     let (machines, told): (Vec<MachineId>, Vec<Told>) = told.into_iter().unzip();
     match index.keep(&told).await {
         Ok(()) => {}
+        Err(error) if error.is_damage() => {
+            shared.asking.part_with(index).await;
+            again.extend(machines);
+        }
         Err(error) if error.may_pass() => {
             warn!(error = chain(&error), reports = told.len(), "reports cannot be indexed now");
             again.extend(machines);
@@ -401,14 +422,10 @@ pub(crate) async fn query(
     let asking = &shared.asking;
     let place = tokio::time::timeout(QUESTION_TIME, asking.places.one(caller.entry.key)).await;
     let Ok(Some(_place)) = place else { return Ok(Err(Denial::QuestionsBusy)) };
-    let Some(index) = asking.at_hand(&shared.store).await else { return Ok(Err(shared.failed_now())) };
-    if let Err(denial) = asking.caught_up().await {
-        return Ok(Err(if denial == Denial::StoreFailed { shared.failed_now() } else { denial }));
-    }
-    if let Err(error) = call_the_roll(shared, &index).await {
-        warn!(error = chain(&error), "what is known of machines cannot be indexed");
-        return Ok(Err(shared.failed_now()));
-    }
+    let index = match ready(shared).await {
+        Ok(index) => index,
+        Err(denial) => return Ok(Err(denial)),
+    };
     // The wait may have been long, and the reach may be another now.
     let caller = match Caller::current(shared, caller.entry.key, caller.entry.tls_key) {
         Ok(caller) => caller,
@@ -422,23 +439,58 @@ pub(crate) async fn query(
     let question = Question { sql: sql.to_owned(), scope, rows: QUESTION_ROWS, within_ms };
     // Whoever does not read holds a place no longer; the process ends with it.
     let Ok(answered) = tokio::time::timeout(READING, ask(shared, &question, send)).await else {
-        return Ok(Err(Denial::QuestionsBusy));
+        return Err(FrameError::TooSlow);
     };
     match answered? {
-        Ok(()) => Ok(Ok(())),
+        Ok(Answered::Whole) => Ok(Ok(())),
+        Ok(Answered::Unreadable) => {
+            asking.part_with(&index).await;
+            Ok(Err(shared.failed_now()))
+        }
         Err(error) => {
             warn!(%error, "a question could not be asked");
-            asking.give_up().await;
-            Ok(Err(Denial::StoreFailed))
+            Ok(Err(shared.failed_now()))
         }
     }
+}
+
+/// The index with all that was told before now, and with whoever is there.
+async fn ready(shared: &Shared) -> Result<Arc<Index>, Denial> {
+    let asking = &shared.asking;
+    for _ in 0..TRIES {
+        asking.at_hand(shared).await?;
+        asking.caught_up().await.map_err(|denial| match denial {
+            Denial::StoreFailed => shared.failed_now(),
+            other => other,
+        })?;
+        // That took a while: it may be another file by now.
+        let index = asking.at_hand(shared).await?;
+        match call_the_roll(shared, &index).await {
+            Ok(()) if index.is_there() => return Ok(index),
+            Ok(()) => {}
+            Err(error) if error.is_damage() => asking.part_with(&index).await,
+            Err(error) => {
+                warn!(error = chain(&error), "what is known of machines cannot be indexed");
+                return Err(shared.failed_now());
+            }
+        }
+    }
+    Err(shared.failed_now())
+}
+
+/// How a question's process has ended.
+enum Answered {
+    /// With an answer, or with why there is none.
+    Whole,
+    /// It could not read the file.
+    Unreadable,
 }
 
 async fn ask(
     shared: &Shared,
     question: &Question,
     send: &mut Sender,
-) -> Result<Result<(), std::io::Error>, FrameError> {
+) -> Result<Result<Answered, std::io::Error>, FrameError> {
     let started = async {
         let mut command = tokio::process::Command::new(ITSELF);
         command.arg(ANSWER).arg(&shared.asking.path).env_clear().kill_on_drop(true);
@@ -468,11 +520,11 @@ async fn ask(
     }
     // It has closed its output; it ends by itself or is killed on the way out.
     let end = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
-    let failed = end.is_ok_and(|end| end.is_ok_and(|status| !status.success()));
-    if is_silent && failed {
-        return Ok(Err(std::io::Error::other("the index cannot be read; the next question begins it anew")));
-    }
-    Ok(Ok(()))
+    Ok(match end.ok().and_then(Result::ok) {
+        Some(status) if status.code() == Some(UNREADABLE) => Ok(Answered::Unreadable),
+        Some(status) if is_silent && !status.success() => Err(std::io::Error::other(format!("its process: {status}"))),
+        _ => Ok(Answered::Whole),
+    })
 }
 
 #[cfg(test)]

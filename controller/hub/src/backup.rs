@@ -6,6 +6,7 @@
 //! what it lacks.
 
 use crate::HubHome;
+use fernwart_certs::keyfile;
 use fernwart_store::{Store, StoreError};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -45,9 +46,10 @@ pub enum BackupError {
 const DEEPEST: u32 = 8;
 
 /// What a backup leaves out: the store, which is copied as a whole and not while
-/// it is written; what is made anew; what is only good while the hub runs.
+/// it is written; what is made anew or was never finished; what is only good while the hub runs.
 fn is_left_out(name: &str) -> bool {
-    name.starts_with("store.sqlite") || name.starts_with("facts.sqlite") || name == "lock"
+    let is_database = name.starts_with("store.sqlite") || name.starts_with("facts.sqlite");
+    is_database || name == "lock" || name.ends_with(keyfile::UNFINISHED)
 }
 
 /// Copies a hub into a new folder, for its owner alone. The hub may be running.

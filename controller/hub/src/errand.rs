@@ -204,6 +204,8 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
             let patience = if has_begun.load(Ordering::Relaxed) { LONGEST } else { patience };
             return Some(Lost { order, patience });
         }
+        // It was the hub that has left; what the machine has seen is told to the next one.
+        Some(Carried::Lost) if shared.draining.is_cancelled() => return None,
         Some(Carried::Lost) | None => News::NoAnswer,
     };
     tell(news, &order, what).await;

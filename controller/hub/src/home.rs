@@ -233,10 +233,12 @@ impl HubHome {
 
     fn refuse_foreign_keys(&self) -> Result<(), HomeError> {
         for folder in [self.path.clone(), self.path.join("approver"), self.path.join("staff")] {
-            for name in FOREIGN {
-                let path = folder.join(name);
-                if path.symlink_metadata().is_ok() {
-                    return Err(HomeError::ForeignKey(path));
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                // Also one that was never finished.
+                let name = name.to_string_lossy();
+                if FOREIGN.iter().any(|foreign| name.strip_prefix(foreign).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))) {
+                    return Err(HomeError::ForeignKey(entry.path()));
                 }
             }
         }

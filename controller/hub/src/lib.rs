@@ -31,7 +31,7 @@ mod staff_answers;
 mod staff_door;
 mod staff_jobs;
 
-pub use asking::ANSWER;
+pub use asking::{ANSWER, UNREADABLE};
 pub use ground::Ground;
 pub use home::{HomeError, HubHome};
 

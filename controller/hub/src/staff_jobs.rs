@@ -161,8 +161,12 @@ pub(crate) async fn submit(
             _ = link.closed() => return Err(FrameError::Cut),
             update = heard.recv() => update,
         };
-        let Some(update) = update else { return Ok(Ok(())) };
-        send.send(&Reply::Update(update)).await?;
+        match update {
+            Some(update) => send.send(&Reply::Update(update)).await?,
+            // Not all may be over: whoever listens asks again when the hub is back.
+            None if shared.draining.is_cancelled() => return Ok(Err(Denial::ShuttingDown)),
+            None => return Ok(Ok(())),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! {"rows":1,"more":false}     the end; or {"error":"…"}
 //! ```
 
+use crate::keep::{code, is_damage};
 use crate::tables::{BASE, views};
 use fernwart_protocol::limits::QUESTION_MEMORY;
 use futures::TryStreamExt;
@@ -49,12 +50,18 @@ pub enum AskError {
     /// What machines have told cannot be read: no fault of the question.
     #[error("opening what machines have told")]
     Open(#[source] sqlx::Error),
+    /// That is damaged, or no longer there.
+    #[error("what machines have told cannot be read any more")]
+    Damaged(#[source] sqlx::Error),
     /// It is not one SELECT.
     #[error("a question is one SELECT")]
     NotASelect,
     /// It took longer than it may.
     #[error("it takes longer than {} s; ask for less, or fewer machines", .0.as_secs())]
     TooLong(Duration),
+    /// It wants more memory than it may have.
+    #[error("it needs more memory than a question may take; ask for fewer columns or machines")]
+    TooLarge,
     /// The database does not understand it.
     #[error("{0}")]
     Sql(String),
@@ -63,8 +70,9 @@ pub enum AskError {
     Write(#[source] io::Error),
 }
 
-/// What the database may take of an answer's memory: enough for a copy of ten
-/// thousand reports of 30 KB, and the largest value fits into the rest once more.
+/// What the database may take of an answer's memory, a copy for who may see some
+/// customers included: ten thousand reports of 30 KB. The largest value fits into
+/// the rest once more.
 const HEAP_BYTES: u64 = QUESTION_MEMORY / 3;
 
 /// The instructions between two looks at the clock.
@@ -79,8 +87,13 @@ pub async fn answer(path: &Path, question: &Question, out: &mut impl Write) -> R
         return Err(AskError::NotASelect);
     }
     let within = Duration::from_millis(question.within_ms);
-    let failed = |error: sqlx::Error| AskError::Sql(in_words(&error));
-    let mut connection = open(path, &question.scope).await.map_err(AskError::Open)?;
+    let mut connection = open(path, &question.scope).await.map_err(|error| match code(&error) {
+        // SQLITE_ERROR (a table is missing) and CANTOPEN.
+        Some(1 | 14) => AskError::Damaged(error),
+        Some(7 | 18) => AskError::TooLarge,
+        _ if is_damage(&error) => AskError::Damaged(error),
+        _ => AskError::Open(error),
+    })?;
     let end = Instant::now() + within;
     connection.lock_handle().await.map_err(failed)?.set_progress_handler(STEPS, move || Instant::now() < end);
     let told = tell(&mut connection, question, out).await;
@@ -90,8 +103,17 @@ pub async fn answer(path: &Path, question: &Question, out: &mut impl Write) -> R
     }
 }
 
+/// Whose fault it is.
+fn failed(error: sqlx::Error) -> AskError {
+    // SQLITE_NOMEM and TOOBIG.
+    match code(&error) {
+        Some(7 | 18) => AskError::TooLarge,
+        _ if is_damage(&error) => AskError::Damaged(error),
+        _ => AskError::Sql(in_words(&error)),
+    }
+}
+
 async fn tell(connection: &mut SqliteConnection, question: &Question, out: &mut impl Write) -> Result<(), AskError> {
-    let failed = |error: sqlx::Error| AskError::Sql(in_words(&error));
     let prepared = connection.prepare(sqlx::AssertSqlSafe(question.sql.clone()).into_sql_str()).await;
     let columns: Vec<String> =
         prepared.map_err(failed)?.columns().iter().map(|column| column.name().to_owned()).collect();
@@ -137,9 +159,14 @@ fn in_words(error: &sqlx::Error) -> String {
 /// theirs, in memory, so that no question reaches beyond it.
 async fn open(path: &Path, scope: &Scope) -> Result<SqliteConnection, sqlx::Error> {
     let mut connection = match scope {
-        Scope::All => SqliteConnectOptions::new().filename(path).read_only(true).connect().await?,
+        Scope::All => {
+            let mut connection = SqliteConnectOptions::new().filename(path).read_only(true).connect().await?;
+            limit(&mut connection).await?;
+            connection
+        }
         Scope::Customers(customers) => {
             let mut connection = SqliteConnection::connect("sqlite::memory:").await?;
+            limit(&mut connection).await?;
             sqlx::raw_sql(BASE).execute(&mut connection).await?;
             sqlx::query("ATTACH ?1 AS whole").bind(to_be_read(path)).execute(&mut connection).await?;
             let customers = serde_json::to_string(customers).unwrap_or_default();
@@ -160,9 +187,12 @@ async fn open(path: &Path, scope: &Scope) -> Result<SqliteConnection, sqlx::Erro
         }
     };
     sqlx::raw_sql("PRAGMA query_only = 1").execute(&mut connection).await?;
-    let heap = format!("PRAGMA hard_heap_limit = {HEAP_BYTES}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(heap)).execute(&mut connection).await?;
     Ok(connection)
+}
+
+async fn limit(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let heap = format!("PRAGMA hard_heap_limit = {HEAP_BYTES}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(heap)).execute(connection).await.map(drop)
 }
 
 /// A file's address for SQLite: a connection in memory would take a plain path

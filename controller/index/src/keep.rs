@@ -28,14 +28,29 @@ impl IndexError {
     /// Whether it may be well later: a disk, somebody else who writes, or memory,
     /// and not what was to be kept.
     pub fn may_pass(&self) -> bool {
-        // SQLITE_BUSY, LOCKED, NOMEM, IOERR and FULL, with more in the higher bits.
-        let code = match self {
-            Self::Sql(sqlx::Error::PoolTimedOut) => return true,
-            Self::Sql(sqlx::Error::Database(error)) => error.code().and_then(|code| code.parse::<i32>().ok()),
-            _ => None,
-        };
-        code.is_some_and(|code| matches!(code & 0xff, 5 | 6 | 7 | 10 | 13))
+        match self {
+            Self::Sql(sqlx::Error::PoolTimedOut) => true,
+            // SQLITE_BUSY, LOCKED, NOMEM, IOERR and FULL.
+            Self::Sql(error) => matches!(code(error), Some(5 | 6 | 7 | 10 | 13)),
+            Self::Report(_) => false,
+        }
     }
+
+    /// Whether the file holds no database any more.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Sql(error) if is_damage(error))
+    }
+}
+
+/// SQLite's number for an error; what it has in the higher bits is left out.
+pub(crate) fn code(error: &sqlx::Error) -> Option<i32> {
+    let sqlx::Error::Database(error) = error else { return None };
+    error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
+}
+
+/// SQLITE_CORRUPT and NOTADB.
+pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(11 | 26))
 }
 
 /// Changes with the shape of the tables; a file of another shape is made anew.
@@ -145,11 +160,16 @@ impl Index {
         {
             return Ok(index);
         }
+        Self::remove(path);
+        Self::try_open(path).await
+    }
+
+    /// Removes the file, for it to be begun anew.
+    pub fn remove(path: &Path) {
         for end in ["", "-wal", "-shm"] {
             // What is not there need not be removed.
             let _ = std::fs::remove_file(format!("{}{end}", path.display()));
         }
-        Self::try_open(path).await
     }
 
     /// Whether the file is still the one that was opened.

@@ -168,8 +168,8 @@ const ADVICE: &[(&str, &str)] = &[
     ("FW-HUB-05", "fernwart job ls lists the newest jobs"),
     ("FW-HUB-06", "fernwart customer ls lists all customers"),
     ("FW-HUB-07", "choose another name"),
-    ("FW-HUB-08", "free space on the hub; nothing was lost and nothing was done"),
-    ("FW-HUB-09", "look at the hub's log; nothing was done"),
+    ("FW-HUB-08", "free space on the hub; nothing was lost, and what a machine has begun goes on: fernwart job ls"),
+    ("FW-HUB-09", "look at the hub's log; what a machine has begun goes on: fernwart job ls"),
     ("FW-HUB-10", "try again in a minute"),
     ("FW-HUB-11", "fernwart limits lists them; ask for less at once"),
     ("FW-HUB-12", "ask a lead: fernwart staff ls"),
@@ -214,7 +214,10 @@ pub(crate) fn explain(code: &str) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, "FW-CLI-01", format!("there is no code {code}")));
     };
     let who = match code.split('-').nth(1) {
-        Some("GATE" | "OWN") => "The machine itself said no; no hub can overrule it.",
+        _ if Refusal::ALL.iter().any(|refusal| refusal.code() == code) => {
+            "The machine itself said no; no hub can overrule it."
+        }
+        Some("OWN") => "It is about the agent on the machine, and its owner.",
         Some("HUB") => "The hub said no.",
         Some("JOIN") => "Somebody wanted to join.",
         Some("CAT") => "It is about what is approved.",

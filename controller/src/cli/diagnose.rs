@@ -1,10 +1,9 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
-use super::jobs::reply_of;
 use super::output::{Rows, harmless, is_watched, json_text, moment};
 use super::parallel::Parallel;
 use super::tally::{Require, Tally};
-use super::{Exit, Failure, Place, Shape, TargetArgs, say, span, with_session_within};
+use super::{Exit, Failure, Place, Shape, TargetArgs, reply_of, say, span, with_session_within};
 use clap::Args;
 use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
@@ -110,7 +109,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     let progress = progress(selected.len());
     let by_id: HashMap<MachineId, &MachineRow> = selected.iter().map(|row| (row.id, row)).collect();
     let mut answers = Vec::with_capacity(selected.len());
-    loop {
+    while !orders.is_empty() {
         // A machine that has not answered by then has not answered in time.
         let Ok(next) = tokio::time::timeout_at(deadline, news(&mut following, &mut orders, &progress)).await else {
             break;
@@ -143,7 +142,7 @@ async fn news(
     progress: &ProgressBar,
 ) -> Result<Option<Answered>, Failure> {
     while let Some(heard) = following.next().await? {
-        if let Some(Reply::Update(update)) = progress.suspend(|| reply_of(heard))
+        if let Some(Reply::Update(update)) = reply_of(heard, |line| progress.suspend(|| eprintln!("{line}")))
             && let Some(order) = open.get(&update.machine)
             && let Some(answered) = judge_news(update.machine, Some(order), update.news)
         {

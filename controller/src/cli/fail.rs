@@ -102,6 +102,7 @@ impl Failure {
 pub(crate) fn denied(denial: Denial) -> Failure {
     let exit = match denial {
         Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown => Exit::Failed,
+        Denial::QuestionsBusy => Exit::NoAnswer,
         Denial::NoSuchMachine | Denial::NoSuchJob | Denial::NoSuchCustomer | Denial::NoSuchDraft => Exit::Usage,
         _ => Exit::Refused,
     };

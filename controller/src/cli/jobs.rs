@@ -2,10 +2,10 @@
 
 use super::output::{Rows, Shape, moment};
 use super::run::{Retry, retry};
-use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
+use super::{Exit, Failure, Place, ShapeArgs, reply_of, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::envelope::seal;
-use fernwart_client::{Answer, Following, Heard, Session, judge_news, now};
+use fernwart_client::{Answer, Following, Session, judge_news, now};
 use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::Cancel;
 use fernwart_protocol::id::JobId;
@@ -126,17 +126,21 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
         let mut following = Following::known(session, job).await?;
         let (mut exit, mut held, mut told) = (Exit::Done, HashSet::new(), HashSet::new());
         while let Some(heard) = following.next().await? {
-            let Some(Reply::Update(update)) = reply_of(heard) else { continue };
-            let known = if update.news == News::Held { &mut held } else { &mut told };
-            if !known.insert(update.run) {
-                continue;
-            }
+            let Some(Reply::Update(update)) = reply_of(heard, |line| eprintln!("{line}")) else { continue };
             if update.news == News::Held {
+                // A hub that came back tells everything from the beginning.
+                if !held.insert(update.run) {
+                    continue;
+                }
                 let name = names.get(&update.machine).map(ToString::to_string).unwrap_or_default();
                 say(&format!("{name:<16} queued: away; it gets the order when it returns\n"))?;
                 continue;
             }
+            let run = update.run;
             let Some(answered) = judge_news(update.machine, None, update.news) else { continue };
+            if !told.insert(run) {
+                continue;
+            }
             let name =
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
             let this = match &answered.answer {
@@ -165,16 +169,6 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
         }
         Ok(exit)
     })
-}
-
-/// What the hub says, if it is not about the hub itself.
-pub(super) fn reply_of(heard: Heard) -> Option<Reply> {
-    match heard {
-        Heard::Reply(reply) => return Some(*reply),
-        Heard::Gone => eprintln!("the hub has gone; waiting for it. What has begun goes on"),
-        Heard::Back => eprintln!("the hub is back"),
-    }
-    None
 }
 
 fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {

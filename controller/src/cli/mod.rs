@@ -28,7 +28,7 @@ pub use place::Place;
 
 use crate::operate;
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use fernwart_client::{Session, StaffHome};
+use fernwart_client::{Heard, Session, StaffHome};
 use output::Shape;
 use std::io::Write;
 use std::path::PathBuf;
@@ -248,6 +248,16 @@ pub(crate) fn with_session_within<T>(
         session.close().await;
         result
     })
+}
+
+/// What a followed job tells; what is about the hub itself is said.
+pub(crate) fn reply_of(heard: Heard, says: impl FnOnce(&str)) -> Option<Reply> {
+    match heard {
+        Heard::Reply(reply) => return Some(*reply),
+        Heard::Gone => says("the hub has gone; waiting for it. What has begun goes on"),
+        Heard::Back => says("the hub is back"),
+    }
+    None
 }
 
 /// A certificate that ends within sixty days, or was issued by a CA that is about

@@ -74,11 +74,9 @@ impl Rows {
             }
             Shape::Jsonl => self.rows.iter().map(|row| json_text(&self.object(row)) + "\n").collect(),
             Shape::Csv => {
-                let line =
-                    |cells: Vec<String>| cells.iter().map(|cell| csv_cell(cell)).collect::<Vec<_>>().join(",") + "\n";
-                let head = line(self.columns.iter().map(|column| column.to_lowercase()).collect());
-                let body: String = self.rows.iter().map(|row| line(row.iter().map(plain).collect())).collect();
-                head + &body
+                let head = self.columns.iter().map(|column| csv_cell(&column.to_lowercase().into()));
+                let body = self.rows.iter().map(|row| row.iter().map(csv_cell).collect::<Vec<_>>().join(",") + "\n");
+                head.collect::<Vec<_>>().join(",") + "\n" + &body.collect::<String>()
             }
             Shape::Name => self.rows.iter().filter_map(|row| row.first()).map(|name| plain(name) + "\n").collect(),
         };
@@ -141,10 +139,11 @@ fn cut(text: String) -> String {
     }
 }
 
-/// Quoted where needed; a cell never begins a spreadsheet's formula. A number is none.
-fn csv_cell(text: &str) -> String {
-    let acts = text.starts_with(['=', '+', '-', '@']) && text.parse::<f64>().is_err();
-    let safe = if acts { format!("'{text}") } else { text.to_owned() };
+/// Quoted where needed; a text never begins a spreadsheet's formula. A number is none.
+fn csv_cell(value: &Value) -> String {
+    let text = plain(value);
+    let acts = !value.is_number() && text.starts_with(['=', '+', '-', '@']);
+    let safe = if acts { format!("'{text}") } else { text };
     if safe.contains([',', '"', '\n']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
 }
 
@@ -198,10 +197,12 @@ mod tests {
 
     #[test]
     fn a_cell_is_quoted_and_begins_no_formula() {
-        assert_eq!(csv_cell("a,b"), "\"a,b\"");
-        assert_eq!(csv_cell("=1+1"), "'=1+1");
-        assert_eq!(csv_cell("-1+cmd|' /C calc'!A0"), "'-1+cmd|' /C calc'!A0");
-        assert_eq!((csv_cell("-5"), csv_cell("-1.5e3")), ("-5".to_owned(), "-1.5e3".to_owned()));
-        assert_eq!(csv_cell("say \"hi\""), "\"say \"\"hi\"\"\"");
+        let text = |text: &str| csv_cell(&Value::from(text));
+        assert_eq!(text("a,b"), "\"a,b\"");
+        assert_eq!(text("=1+1"), "'=1+1");
+        assert_eq!(text("-1+cmd|' /C calc'!A0"), "'-1+cmd|' /C calc'!A0");
+        assert_eq!((text("-inf"), text("-5")), ("'-inf".to_owned(), "'-5".to_owned()));
+        assert_eq!((csv_cell(&Value::from(-5)), csv_cell(&Value::from(-1.5))), ("-5".to_owned(), "-1.5".to_owned()));
+        assert_eq!(text("say \"hi\""), "\"say \"\"hi\"\"\"");
     }
 }

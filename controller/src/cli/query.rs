@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 #[command(
     before_help = "Examples:\n  fernwart query \"SELECT machine, mount, free_pct FROM filesystems WHERE free_pct < 10\"\n  fernwart query --finding disk.free -o name\n  fernwart query --tables",
-    after_help = "Exit: 0 answered · 2 not understood · 4 the hub did not answer in time\nThe answer is as old as each machine's newest whole diagnosis: machines.diagnosed_at; --live takes new ones first."
+    after_help = "Exit: 0 answered · 2 not understood · 4 the hub did not answer in time, or is busy with other questions · 5 it could not\nThe answer is as old as each machine's newest whole diagnosis: machines.diagnosed_at; --live takes new ones first."
 )]
 pub(crate) struct Query {
     /// One SELECT, or - to read it from standard input

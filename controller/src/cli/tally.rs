@@ -146,7 +146,7 @@ impl Tally {
             "selected {} · answered {}{}{}{}{}{}{} · {:.1} s",
             self.selected,
             self.answered(),
-            part(self.incomplete, "not all sections"),
+            part(self.incomplete, "incomplete"),
             part(self.refused, "refused"),
             part(self.failed, "failed"),
             part(no_answer, "no answer"),

@@ -31,6 +31,7 @@ pub fn run(command: &AnswerQuery) -> Result<Exit, Failure> {
         match answer(&command.path, &question, &mut out).await {
             Ok(()) => {}
             // Said by its end: the hub tells whoever asked.
+            Err(AskError::Damaged(_)) => std::process::exit(fernwart_hub::UNREADABLE),
             Err(error @ AskError::Open(_)) => return Err(std::io::Error::other(error).into()),
             Err(error) => writeln!(out, "{}", serde_json::json!({"error": error.to_string()}))?,
         }

@@ -16,9 +16,12 @@ use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::text::Text;
 use rustls_pki_types::DnsName;
 use std::collections::HashSet;
-use std::fs::DirBuilder;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -82,37 +85,73 @@ fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Failed, "FW-CLI-09", chain(error))
 }
 
-/// Homes in the making, in a folder of their own; it is gone when this is.
-struct Staging {
-    place: Place,
-    /// Where they go: names in the shop's folder.
-    made: Vec<&'static str>,
+/// The shop's folder, while nobody else makes a shop in it.
+struct Site<'a> {
+    place: &'a Place,
+    _held: File,
 }
 
-impl Staging {
-    /// Begins one; what an earlier try has left is cleared away.
-    fn begin(place: &Place, made: Vec<&'static str>) -> std::io::Result<Self> {
-        let path = place.path().join(".init");
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
-        Ok(Self { place: place.elsewhere(path), made })
+impl<'a> Site<'a> {
+    fn enter(place: &'a Place) -> Result<Self, Failure> {
+        let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(place.path(), error));
+        DirBuilder::new().recursive(true).mode(0o700).create(place.path()).map_err(unwritable)?;
+        let held = File::open(place.path()).map_err(unwritable)?;
+        flock(&held, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            Failure::new(Exit::Usage, "FW-CLI-01", format!("a shop is being made in {} already", place.path().display()))
+        })?;
+        Ok(Self { place, _held: held })
     }
 
-    /// Moves everything to its place, the hub's home last: with it there is a shop.
-    fn settle(self, place: &Place) -> std::io::Result<()> {
-        for name in &self.made {
-            std::fs::rename(self.place.path().join(name), place.path().join(name))?;
+    /// Where homes are made: what an earlier try has left is cleared away.
+    fn begin(&self) -> io::Result<Staging> {
+        let path = self.place.path().join(".init");
+        absent(fs::remove_dir_all(&path))?;
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Staging(self.place.elsewhere(path)))
+    }
+
+    fn made(&self) -> PathBuf {
+        self.place.path().join(".init.made")
+    }
+
+    /// From here on there is a shop: what was made goes to its place, now or, if
+    /// that is cut off, with the next try.
+    fn settle(&self, staging: &Staging) -> io::Result<()> {
+        fs::rename(staging.0.path(), self.made())?;
+        File::open(self.place.path())?.sync_all()?;
+        self.finish().map(drop)
+    }
+
+    /// Moves what was made to its place; no where nothing was.
+    fn finish(&self) -> io::Result<bool> {
+        let made = match fs::read_dir(self.made()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            made => made?,
+        };
+        for one in made {
+            let one = one?;
+            fs::rename(one.path(), self.place.path().join(one.file_name()))?;
         }
-        std::fs::File::open(place.path())?.sync_all()
+        fs::remove_dir(self.made())?;
+        File::open(self.place.path())?.sync_all()?;
+        Ok(true)
     }
 }
+
+/// What is not there need not be removed.
+fn absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Homes in the making; gone with this, unless they were moved.
+struct Staging(Place);
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(self.place.path());
+        let _ = fs::remove_dir_all(self.0.path());
     }
 }
 
@@ -125,7 +164,8 @@ const HUB: &str = "hub";
 struct Plan {
     addresses: Vec<Text<255>>,
     listen: SocketAddr,
-    made: Vec<&'static str>,
+    /// Of the approver's key that is made; none for an open one.
+    passphrase: Option<String>,
 }
 
 fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
@@ -134,12 +174,12 @@ fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
         return Err(usage(format!("{} holds a shop already; nothing was changed", place.path().display()))
             .now("choose another folder with --home"));
     }
-    let made = vec![STAFF, if command.approvers.is_empty() { APPROVER } else { DRAFT }, HUB];
-    for name in &made {
+    for name in [STAFF, if command.approvers.is_empty() { APPROVER } else { DRAFT }, HUB] {
         let path = place.path().join(name);
         // An empty folder is in nobody's way.
-        if path.symlink_metadata().is_ok() && path.read_dir().is_ok_and(|mut inside| inside.next().is_some()) {
-            return Err(usage(format!("{} holds something already; nothing was changed", path.display()))
+        let _ = fs::remove_dir(&path);
+        if path.symlink_metadata().is_ok() {
+            return Err(usage(format!("{} is there already; nothing was changed", path.display()))
                 .now("choose another folder with --home, or move that one away"));
         }
     }
@@ -170,7 +210,9 @@ fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
     let (any, port) = places.first().copied().unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443));
     let listen = command.listen.unwrap_or_else(|| (any, port).into());
     let addresses = command.addresses.iter().map(|address| Text::clipped(address)).collect();
-    Ok(Plan { addresses, listen, made })
+    // Asked before there is anything that Ctrl-C could leave lying about.
+    let passphrase = if command.approvers.is_empty() { place.new_passphrase()? } else { None };
+    Ok(Plan { addresses, listen, passphrase })
 }
 
 /// Makes the homes; with a single approver also the first catalogue.
@@ -182,7 +224,7 @@ fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
     let hub = hub_keys.rotating.in_use(None).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());
     let own = match command.approvers.is_empty() {
-        true => Some(ApproverHome::create(&place.path().join(APPROVER), place.new_passphrase()?.as_deref())?),
+        true => Some(ApproverHome::create(&place.path().join(APPROVER), plan.passphrase.as_deref())?),
         false => None,
     };
 
@@ -241,11 +283,15 @@ fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
 /// # Errors
 /// When a shop is there already, or nothing can be written; then nothing is left.
 pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
+    let site = Site::enter(place)?;
+    let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(place.path(), error));
+    if site.finish().map_err(unwritable)? {
+        eprintln!("An earlier init was cut off at its very end; it is finished now.");
+    }
     let plan = plan(command, place)?;
-    let unwritable = |error: std::io::Error| Failure::from_file(&KeyFileError::writing(place.path(), error));
-    let staging = Staging::begin(place, plan.made.clone()).map_err(unwritable)?;
-    make(command, &plan, &staging.place)?;
-    staging.settle(place).map_err(unwritable)?;
+    let staging = site.begin().map_err(unwritable)?;
+    make(command, &plan, &staging.0)?;
+    site.settle(&staging).map_err(unwritable)?;
 
     let home = place.path();
     println_err(&format!("Three homes are in {}:", home.display()));

@@ -5,12 +5,11 @@ mod remedy;
 mod retry;
 mod screen;
 
-use super::jobs::reply_of;
 use super::output::{Shape, json_text};
 use super::parallel::Parallel;
 use super::script::{approved, in_words};
 use super::tally::{Require, Tally};
-use super::{Exit, Failure, Place, TargetArgs, say, with_session};
+use super::{Exit, Failure, Place, TargetArgs, reply_of, say, with_session};
 use clap::Args;
 use fernwart_client::target::select;
 use fernwart_client::{Answer, Following, Session, judge_news};
@@ -317,7 +316,7 @@ async fn follow(
                 return Err(error.into());
             }
         };
-        let Some(Reply::Update(update)) = reply_of(heard) else { continue };
+        let Some(Reply::Update(update)) = reply_of(heard, |line| eprintln!("{line}")) else { continue };
         let Some(row) = open.get(&update.machine).copied() else { continue };
         if update.news == News::Held {
             open.remove(&update.machine);
