@@ -4,8 +4,8 @@
 //! A key file must be a plain file of the one who reads it, with no rights for
 //! others, and reached through no link.
 
-use rustix::io::Errno;
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};

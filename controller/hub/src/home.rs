@@ -237,7 +237,9 @@ impl HubHome {
                 let name = entry.file_name();
                 // Also one that was never finished.
                 let name = name.to_string_lossy();
-                if FOREIGN.iter().any(|foreign| name.strip_prefix(foreign).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))) {
+                if FOREIGN.iter().any(|foreign| {
+                    name.strip_prefix(foreign).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                }) {
                     return Err(HomeError::ForeignKey(entry.path()));
                 }
             }

@@ -29,6 +29,7 @@ pub use place::Place;
 use crate::operate;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use fernwart_client::{Heard, Session, StaffHome};
+use fernwart_protocol::staff::Reply;
 use output::Shape;
 use std::io::Write;
 use std::path::PathBuf;

@@ -14,9 +14,9 @@ use fernwart_hub::{HubHome, StartError};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::text::Text;
+use rustix::fs::{FlockOperation, flock};
 use rustls_pki_types::DnsName;
 use std::collections::HashSet;
-use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -97,7 +97,11 @@ impl<'a> Site<'a> {
         DirBuilder::new().recursive(true).mode(0o700).create(place.path()).map_err(unwritable)?;
         let held = File::open(place.path()).map_err(unwritable)?;
         flock(&held, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            Failure::new(Exit::Usage, "FW-CLI-01", format!("a shop is being made in {} already", place.path().display()))
+            Failure::new(
+                Exit::Usage,
+                "FW-CLI-01",
+                format!("a shop is being made in {} already", place.path().display()),
+            )
         })?;
         Ok(Self { place, _held: held })
     }
