@@ -166,11 +166,16 @@ fn what_the_index_could_not_take_in_for_a_while_is_taken_in_later() {
     let index = world.shop().join("hub/facts.sqlite");
     std::fs::remove_file(&index).expect("removed");
     assert_eq!(world.technician(&question).exits(0).out, "kasse-1\n");
-    std::fs::write(&index, [7; 200_000]).expect("written");
+    let damage = || {
+        let whole = ["PRAGMA wal_checkpoint(TRUNCATE);"];
+        run(Command::new("sqlite3").arg(&index).args(whole)).exits(0);
+        std::fs::write(&index, [7; 200_000]).expect("written");
+    };
+    damage();
     wait_until("it is begun anew", || world.technician(&question).code == 0);
     assert_eq!(world.technician(&question).exits(0).out, "kasse-1\n");
     assert!(world.hub.log().contains("it is begun anew"), "{}", world.hub.log());
-    std::fs::write(&index, [7; 200_000]).expect("written");
+    damage();
     world.technician(&["diagnose", "kasse-1"]);
     wait_until("it is begun anew", || world.technician(&question).code == 0);
     assert_eq!(world.technician(&question).exits(0).out, "kasse-1\n");
