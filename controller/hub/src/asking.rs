@@ -9,6 +9,7 @@
 
 use crate::Shared;
 use crate::caller::Caller;
+use crate::due::Due;
 use fernwart_certs::catalogue::Customers;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_index::{About, Index, IndexError, Question, Scope, Told};
@@ -27,17 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
-use tokio::time::Instant;
 use tracing::warn;
-
-/// Reports that are indexed in one transaction.
-const AT_ONCE: usize = 64;
-
-/// Reports are indexed when none has come for this long.
-const LULL: Duration = Duration::from_millis(250);
-
-/// Nothing waits longer for a lull.
-const BEHIND: Duration = Duration::from_secs(30);
 
 /// How long a question waits for reports that came before it: ten thousand at
 /// once took seven seconds.
@@ -76,23 +67,6 @@ pub(crate) struct Asking {
     roll_call: tokio::sync::Mutex<()>,
 }
 
-/// Machines whose newest report is to be indexed, each with a number: the lower,
-/// the longer it waits.
-#[derive(Default)]
-struct Due {
-    waiting: HashMap<MachineId, u64>,
-    under_way: HashMap<MachineId, u64>,
-    last: u64,
-    /// When the longest waiting one, and the last one, came.
-    came: Option<(Instant, Instant)>,
-    /// Questions that wait for all this.
-    asked: usize,
-    /// Tries that have failed for some.
-    failed: u64,
-    /// Whether the last one did.
-    fails: bool,
-}
-
 /// Where questions are answered: so many at once, and one of each asker.
 struct Places {
     all: Semaphore,
@@ -114,56 +88,6 @@ impl Places {
         // One's own first: who waits for it is in nobody else's way.
         let own = own.acquire_owned().await.ok()?;
         Some((own, self.all.acquire().await.ok()?))
-    }
-}
-
-impl Due {
-    /// True for the first that waits.
-    fn add(&mut self, machine: MachineId) -> bool {
-        let now = Instant::now();
-        let first = self.came.map_or(now, |(first, _)| first);
-        self.came = Some((first, now));
-        self.last += 1;
-        self.waiting.entry(machine).or_insert(self.last);
-        self.waiting.len() == 1
-    }
-
-    /// How long indexing can wait; nothing where nothing is due.
-    fn patience(&self) -> Option<Duration> {
-        let (first, last) = self.came.filter(|_| !self.waiting.is_empty())?;
-        let until = if self.asked > 0 { first } else { (last + LULL).min(first + BEHIND) };
-        Some(until.saturating_duration_since(Instant::now()))
-    }
-
-    /// Those that have waited longest.
-    fn take(&mut self) -> Vec<MachineId> {
-        let mut all: Vec<(u64, MachineId)> = self.waiting.iter().map(|(machine, at)| (*at, *machine)).collect();
-        if all.len() > AT_ONCE {
-            all.select_nth_unstable(AT_ONCE);
-            all.truncate(AT_ONCE);
-        }
-        for (_, machine) in &all {
-            self.waiting.remove(machine);
-        }
-        if self.waiting.is_empty() {
-            self.came = None;
-        }
-        self.under_way = all.iter().map(|(at, machine)| (*machine, *at)).collect();
-        all.into_iter().map(|(_, machine)| machine).collect()
-    }
-
-    /// What could not be indexed waits on, in its old place.
-    fn put_back(&mut self, machine: MachineId) {
-        let Some(number) = self.under_way.remove(&machine) else { return };
-        let waits = self.waiting.entry(machine).or_insert(number);
-        *waits = number.min(*waits);
-        let now = Instant::now();
-        self.came = Some(self.came.unwrap_or((now, now)));
-    }
-
-    /// Whether all is indexed that was due at this number.
-    fn is_past(&self, number: u64) -> bool {
-        self.waiting.values().chain(self.under_way.values()).all(|waits| *waits > number)
     }
 }
 
@@ -247,14 +171,12 @@ impl Asking {
 
     /// Reports that are not indexed yet.
     pub(crate) fn due_count(&self) -> usize {
-        let due = self.due();
-        due.waiting.len() + due.under_way.len()
+        self.due().len()
     }
 
     /// What is to be indexed now, once there is something.
     async fn some(&self) -> Vec<MachineId> {
-        // Nothing is under way any more.
-        self.due().under_way.clear();
+        self.due().settle();
         loop {
             let patience = self.due().patience();
             match patience {
@@ -272,22 +194,17 @@ impl Asking {
     /// # Errors
     /// When it cannot be, or takes too long: older facts are no answer.
     async fn caught_up(&self) -> Result<(), Denial> {
-        let (asked, failed) = {
-            let mut due = self.due();
-            due.asked += 1;
-            (due.last, due.failed)
-        };
+        let asked = self.due().ask();
         let _asks = Asks(self);
         self.bell.notify_one();
         let settled = async {
             loop {
-                let (is_past, fails) = {
+                let (is_past, has_failed) = {
                     let due = self.due();
-                    (due.is_past(asked), due.failed > failed)
+                    (due.is_past(asked), due.has_failed(asked))
                 };
-                match (is_past, fails) {
+                match (is_past, has_failed) {
                     (true, _) => return Ok(()),
-                    // A try that began before the question may be the one; the next question has its own.
                     (false, true) => return Err(Denial::StoreFailed),
                     (false, false) => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
@@ -308,7 +225,7 @@ struct Asks<'a>(&'a Asking);
 
 impl Drop for Asks<'_> {
     fn drop(&mut self) {
-        self.0.due().asked -= 1;
+        self.0.due().leave();
     }
 }
 
@@ -326,12 +243,7 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
             Err(_) => some,
         };
         let fails = !again.is_empty();
-        {
-            let mut due = asking.due();
-            again.into_iter().for_each(|machine| due.put_back(machine));
-            due.fails = fails;
-            due.failed += u64::from(fails);
-        }
+        asking.due().put_back(again);
         if fails {
             tokio::select! {
                 biased;
@@ -525,55 +437,4 @@ async fn ask(
         Some(status) if is_silent && !status.success() => Err(std::io::Error::other(format!("its process: {status}"))),
         _ => Ok(Answered::Whole),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn machine(number: u8) -> MachineId {
-        MachineId::from_bytes([number; 16])
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn reports_are_indexed_in_a_lull_for_a_question_or_when_they_have_waited_long() {
-        let mut due = Due::default();
-        assert_eq!(due.patience(), None);
-        assert!(due.add(machine(1)) && !due.add(machine(2)));
-        assert_eq!(due.patience(), Some(LULL));
-        tokio::time::advance(LULL).await;
-        assert_eq!(due.patience(), Some(Duration::ZERO), "nobody has told for a while");
-        // Somebody always tells.
-        while due.came.is_some_and(|(first, _)| first.elapsed() < BEHIND) {
-            due.add(machine(2));
-            assert_eq!(due.patience().filter(|patience| *patience > LULL), None);
-            tokio::time::advance(LULL / 2).await;
-        }
-        assert_eq!(due.patience(), Some(Duration::ZERO), "long enough");
-        assert_eq!(due.take().len(), 2);
-        due.add(machine(3));
-        assert_eq!(due.patience(), Some(LULL), "that begins anew");
-        due.asked += 1;
-        assert_eq!(due.patience(), Some(Duration::ZERO), "somebody asks");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_longest_waiting_come_first_and_what_fails_keeps_its_place() {
-        let mut due = Due::default();
-        let all = u8::try_from(AT_ONCE).expect("few") + 6;
-        for number in 0..all {
-            due.add(machine(number));
-        }
-        let asked = due.last;
-        let mut first = due.take();
-        first.sort_unstable();
-        assert_eq!(first, (0..all - 6).map(machine).collect::<Vec<_>>());
-        due.put_back(machine(0));
-        due.add(machine(0));
-        due.under_way.clear();
-        assert_eq!(due.take().len(), 7);
-        assert!(!due.is_past(asked), "a question waits for what has failed, too");
-        due.under_way.clear();
-        assert!(due.is_past(asked) && due.patience().is_none());
-    }
 }

@@ -15,6 +15,7 @@ pub mod backup;
 mod caller;
 mod carry;
 pub mod catalogue;
+mod due;
 mod enroll_door;
 mod errand;
 mod events;
