@@ -104,17 +104,22 @@ fn may_come(shared: &Shared, id: &MachineId, tls_key: Digest) -> Result<(), Good
     }
 }
 
-/// Two links of one machine. An agent that has restarted, or moved, has left the
-/// older one; if that still answers, two computers live with one identity.
-async fn tell_apart(shared: Arc<Shared>, id: MachineId, older: Link) {
+/// Whether somebody is there, now.
+async fn answers(link: &Link) -> bool {
     let echo = async {
-        let (mut send, mut receive) = older.open().await.ok()?;
+        let (mut send, mut receive) = link.open().await.ok()?;
         send.send(&Deliver::Echo(0)).await.ok()?;
         send.finish();
         receive.expect::<Deliver>().await.ok()
     };
-    let lives = matches!(tokio::time::timeout(STILL_THERE, echo).await, Ok(Some(_)));
-    if !lives {
+    matches!(tokio::time::timeout(STILL_THERE, echo).await, Ok(Some(_)))
+}
+
+/// Two links of one machine, and somebody was there on the newer one. An agent that
+/// has restarted, or moved, has left the older one; if that still answers, two
+/// computers live with one identity.
+async fn tell_apart(shared: Arc<Shared>, id: MachineId, older: Link) {
+    if !answers(&older).await {
         return older.close(Goodbye::Replaced);
     }
     warn!(machine = %id, one = %older.remote_address(), "two computers use one identity; it is kept out");
@@ -150,6 +155,13 @@ async fn converse(
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
+    // A network can keep the first words of a dial that was given up long ago, and
+    // nobody is there any more who could answer for them.
+    if shared.presence.machine(&id).is_some() && !answers(link).await {
+        info!(machine = %id, address = %link.remote_address(), "a link on which nobody answers is not taken for the machine's");
+        link.close(Goodbye::Overloaded);
+        return Ok(());
+    }
     let linked = Linked::new(link.clone(), send, until);
     if let Some(older) = shared.presence.machine_came(id, linked.clone()) {
         shared.tasks.spawn(tell_apart(shared.clone(), id, older));

@@ -57,6 +57,22 @@ fn two_computers_with_one_identity_are_both_kept_out_until_somebody_has_looked()
     assert!(!health(&world).contains("two computers"), "{}", health(&world));
 }
 
+#[test]
+fn a_link_on_which_nobody_answers_keeps_no_machine_out() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let own = identity(&machine.home.join("tls.identity"));
+    attack(async {
+        // As when a network has kept the first words of a dial that was given up.
+        let late = knock(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
+        let _words = speak(&late).await;
+        assert_eq!(end_of(Ok(late)).await, closed(Goodbye::Overloaded));
+    });
+    assert!(!health(&world).contains("two computers"), "{}", health(&world));
+    world.technician(&["ping", "kasse-1", "--timeout", "1s"]).exits(0);
+    assert_eq!(machine.agent.log().matches("INFO linked").count(), 1, "its own link was left alone");
+}
+
 /// Answers echoes, as an agent does.
 async fn answers(link: Link) {
     while let Ok((mut send, mut receive)) = link.accept().await {
@@ -82,6 +98,7 @@ fn a_link_that_knocked_before_the_quarantine_does_not_slip_in_after_it() {
         let lurks = knock().await;
         let other = knock().await;
         let _others = speak(&other).await;
+        tokio::spawn(answers(other.clone()));
         for link in [one, other] {
             assert_eq!(end_of(Ok(link)).await, closed(Goodbye::Quarantined));
         }
