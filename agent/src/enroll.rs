@@ -170,7 +170,7 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
         keys.identity.chain = chain;
         keys.identity.write(&home.tls_identity()).map_err(EnrollError::Keys)?;
     }
-    let mut books = Books::open(&home.books()).map_err(EnrollError::Books)?;
+    let mut books = Books::begin(&home.books()).map_err(EnrollError::Books)?;
     begin(&mut books, &enrollment, &trusted).map_err(EnrollError::Books)?;
     let words = words(&keys.evidence, &enrollment);
     Ok(Joined { enrollment, catalogue, words, admitted })

@@ -8,6 +8,7 @@ use crate::executor::Handle;
 use crate::executor::books::{Books, Phase, RunRecord};
 use crate::executor::policy::{Mode, Policy};
 use crate::home::Home;
+use crate::message::Turned;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Both;
@@ -136,6 +137,9 @@ pub struct Status {
     pub machine: MachineId,
     /// Whether a link stands.
     pub linked: bool,
+    /// Why the hub does not want this machine, where it has said so.
+    #[serde(default)]
+    pub turned: Option<Turned>,
     /// Its round-trip time, microseconds.
     pub rtt_us: Option<u32>,
     /// Who looks after this machine.

@@ -131,6 +131,10 @@ enum Output {
 
 /// A span of time that is not over at once.
 fn some_time(text: &str) -> Result<Duration, String> {
+    // Whoever types 2 hardly means two seconds.
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("write 30m, 2h or 3d".into());
+    }
     span::parse(text).and_then(|span| if span.is_zero() { Err("write 30m, 2h or 3d".into()) } else { Ok(span) })
 }
 
@@ -174,8 +178,9 @@ fn main() -> ExitCode {
                 ExitCode::from(trouble.exit)
             }
             None => {
-                eprintln!("{}: {}\n  ({error:#})", words.say("error"), words.say("trouble-other"));
-                ExitCode::from(5)
+                let trouble = Trouble::other(format!("{error:#}"));
+                eprint!("{}", trouble.in_words(&words));
+                ExitCode::from(trouble.exit)
             }
         },
     }
@@ -373,6 +378,7 @@ fn ask_policy(words: &Words, shop: &str) -> anyhow::Result<String> {
 }
 
 fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
+    home.enrollment().map_err(Trouble::from)?;
     match status::policy(home) {
         Ok(policy) => {
             let (look, act) = (words.mode(policy.look()), words.mode(policy.act()));

@@ -36,6 +36,8 @@ pub enum ToExecutor {
     Linked(Linked),
     /// The link is gone.
     Unlinked,
+    /// The hub does not want this machine.
+    Turned(Turned),
     /// Offer again what no hub has acknowledged.
     Resettle,
     /// Sign for this link that the machine is itself: the link's binding and
@@ -43,6 +45,19 @@ pub enum ToExecutor {
     Claim([u8; 32], Vec<u8>),
     /// Stop, after what is under way is in the books.
     Stop,
+}
+
+/// Why a hub does not want a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Turned {
+    /// It was never admitted.
+    Rejected,
+    /// It was parted with.
+    Retired,
+    /// It is not known, or not any more.
+    Unknown,
+    /// A second computer has its identity.
+    KeptOut,
 }
 
 /// What the uplink knows of a standing link.

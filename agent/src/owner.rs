@@ -1,5 +1,6 @@
 //! The owner at the terminal: what am I asked, yes, no, stop, go on.
 
+use crate::executor::policy::Mode;
 use crate::home::Home;
 use crate::local::{self, Answer, Asked, Question, Speaker, Word};
 use crate::trouble::Trouble;
@@ -87,6 +88,14 @@ pub(crate) fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
 /// When it is not running, or nobody asks that.
 pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
     ask(home, &Question::Word { word, by: Speaker::default() })?;
+    let but = match (word, local::ask(&home.socket(), &Question::Status)) {
+        (Word::AllowAll(_), Ok(Some(Answer::Status(status)))) => match (status.paused_until, status.act) {
+            (Some(_), _) => format!("\n{}", words.say("said-but-paused")),
+            (None, Mode::Never) => format!("\n{}", words.say("said-but-never")),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
     let until = |ms: u64| local_time(crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)));
     Ok(match word {
         Word::Allow(_, None) => words.say("said-allow"),
@@ -99,7 +108,8 @@ pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
         Word::Pause(Some(span)) => words.say_with("said-pause-until", &[("until", &until(span))]),
         Word::Resume => words.say("said-resume"),
         Word::TrustClock => words.say("said-trust-clock"),
-    } + "\n")
+    } + &but
+        + "\n")
 }
 
 /// What `allow` was told: the number of a question, or `repair` for a while.

@@ -6,6 +6,7 @@ use crate::executor::books::Books;
 use crate::executor::policy::{BadPolicy, Mode, Policy};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question, Status};
+use crate::message::Turned;
 use crate::words::Words;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
@@ -74,7 +75,11 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         i64::MAX => words.say("until-resumed"),
         until => words.say_with("until", &[("at", &crate::owner::local_time(until))]),
     };
-    let paused = running.as_ref().and_then(|status| status.paused_until);
+    // A pause outlives the agent that was told of it.
+    let paused = match &running {
+        Some(status) => status.paused_until,
+        None => crate::executor::paused_until(&home.says()).filter(|until| *until > crate::now()),
+    };
     if let Some(paused) = paused {
         row("status-paused", &until(paused));
     }
@@ -104,6 +109,15 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
 
 fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: Option<&Status>, shop: &str) -> String {
     let admitted = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| !identity.chain.is_empty());
+    if let Some(turned) = running.and_then(|status| status.turned) {
+        let id = match turned {
+            Turned::Rejected => "status-rejected",
+            Turned::Retired => "status-retired",
+            Turned::Unknown => "status-unknown",
+            Turned::KeptOut => "status-kept-out",
+        };
+        return words.say_with(id, &[("shop", shop)]);
+    }
     match (admitted, running) {
         (false, _) => {
             let four = SigningKey::read(&home.evidence_key()).map(|key| enroll::words(&key, enrollment).join(" · "));

@@ -65,6 +65,11 @@ impl Trouble {
         Self::new("running-already", "FW-OWN-20", USAGE, String::new())
     }
 
+    /// Something that no owner can mend.
+    pub const fn other(cause: String) -> Self {
+        Self::new("other", "FW-OWN-21", FAILED, cause)
+    }
+
     /// There is no such question, or not any more.
     pub const fn no_such_question() -> Self {
         Self::new("no-such-question", "FW-OWN-13", USAGE, String::new())

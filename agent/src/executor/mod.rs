@@ -26,7 +26,7 @@ mod waits;
 use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::local;
-use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink};
+use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
 use acts::Acting;
 pub use acts::{Acted, Ended};
 use books::{Books, BooksError};
@@ -164,6 +164,8 @@ pub struct Executor {
     catalogue: Catalogue,
     locks: Locks,
     linked: Option<Linked>,
+    /// Why the hub does not want this machine, where it has said so.
+    turned: Option<Turned>,
     /// Streams that wait for a run's outcome.
     waiting: HashMap<RunId, Vec<Ticket>>,
     /// What permitted the runs that this life has begun, and the policy then.
@@ -248,6 +250,7 @@ impl Executor {
             catalogue,
             locks,
             linked: None,
+            turned: None,
             waiting: HashMap::new(),
             under_way: HashMap::new(),
             looking: 0,
@@ -344,7 +347,9 @@ impl Executor {
             ToExecutor::Lock(envelope) => self.handle_lock(&envelope),
             ToExecutor::Cancel(envelope) => self.handle_cancel(&envelope),
             ToExecutor::Stored(run, envelope) => self.handle_stored(run, envelope),
+            ToExecutor::Turned(turned) => self.turned = Some(turned),
             ToExecutor::Linked(linked) => {
+                self.turned = None;
                 self.linked = Some(linked);
                 self.hold_against(linked.hub_chain);
                 self.show_entry(linked.hub_journal);
@@ -435,6 +440,7 @@ impl Executor {
         local::Status {
             machine: self.enrollment.machine,
             linked: self.linked.is_some(),
+            turned: self.turned,
             rtt_us: self.linked.map(|linked| linked.rtt_us),
             shop: self.catalogue.shop.clone(),
             look: policy.look(),
@@ -447,6 +453,11 @@ impl Executor {
             last: local::last_run(&self.books),
         }
     }
+}
+
+/// Until when an agent that is not running was paused.
+pub fn paused_until(says: &std::path::Path) -> Option<UnixMs> {
+    Some(says::Says::read(says).paused_until).filter(|until| *until > 0)
 }
 
 /// The journal of an agent that is not running, and its signed end.

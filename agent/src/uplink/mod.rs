@@ -11,7 +11,7 @@ mod patience;
 mod session;
 
 use crate::executor::Handle;
-use crate::message::{Dial, Ticket, ToUplink};
+use crate::message::{Dial, Ticket, ToExecutor, ToUplink, Turned};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_certs::tls::TlsError;
@@ -158,6 +158,9 @@ impl Uplink {
             if matches!(error, UplinkError::Dial(DialError::Socket(_))) {
                 dialer = None;
             }
+            if let Some(turned) = turned(&error) {
+                self.executor.hint(ToExecutor::Turned(turned));
+            }
             let wait = patience.next(&error);
             let reason = fernwart_protocol::text::chain(&error);
             info!(reason, wait_ms = wait.as_millis() as u64, "no link");
@@ -237,6 +240,20 @@ impl Uplink {
             }
             other => other,
         }
+    }
+}
+
+/// Whether it is this machine that the hub does not want.
+fn turned(error: &UplinkError) -> Option<Turned> {
+    match error {
+        UplinkError::Denied(Denial::MachineRejected) => Some(Turned::Rejected),
+        UplinkError::Denied(Denial::MachineRetired) => Some(Turned::Retired),
+        UplinkError::Denied(Denial::MachineUnknown) => Some(Turned::Unknown),
+        UplinkError::Link(LinkError::Closed(Goodbye::Quarantined))
+        | UplinkError::Dial(DialError::Link { source: LinkError::Closed(Goodbye::Quarantined), .. }) => {
+            Some(Turned::KeptOut)
+        }
+        _ => None,
     }
 }
 

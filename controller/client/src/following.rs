@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a hub that has gone is waited for: it may be started anew.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two tries to reach it, at first and at most.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ impl<'a> Following<'a> {
     /// What comes next; nothing once all is said.
     ///
     /// # Errors
-    /// When the hub says no, or has gone and does not come back within a minute.
+    /// When the hub says no, or has gone and does not come back within two minutes.
     pub async fn next(&mut self) -> Result<Option<Heard>, ClientError> {
         if let Some(lost) = self.lost.take() {
             self.return_to_it(lost).await?;
@@ -115,7 +115,13 @@ impl<'a> Following<'a> {
                     return Ok(());
                 }
                 Err(error) if may_come_back(&error) && Instant::now() < until => {}
-                Err(error) if may_come_back(&error) => return Err(lost),
+                Err(error) if may_come_back(&error) => {
+                    return Err(match lost {
+                        // That was two minutes ago.
+                        ClientError::Denied(_) => ClientError::Link(LinkError::Closed(Goodbye::Done)),
+                        lost => lost,
+                    });
+                }
                 Err(error) => return Err(error),
             }
         }

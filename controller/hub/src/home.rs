@@ -108,6 +108,9 @@ const SNAPSHOT: &str = "snapshot.key";
 const TIMESTAMP: &str = "timestamp.key";
 const RESTART: &str = "restart.key";
 
+/// With less than this the disk counts as full: one batch of writes.
+const FULL_BYTES: u64 = 1024 * 1024;
+
 /// Folders below the home that are looked through for keys.
 const DEEPEST: u32 = 3;
 
@@ -146,6 +149,17 @@ impl HubHome {
     /// Whether there is a hub.
     pub fn is_one(&self) -> bool {
         self.settings_file().exists() && self.store().exists()
+    }
+
+    /// Room where it lies, bytes; plenty where the system does not say.
+    pub fn free_bytes(&self) -> u64 {
+        let free = rustix::fs::statvfs(&self.path).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        free.unwrap_or(u64::MAX)
+    }
+
+    /// Whether that is as good as none.
+    pub fn is_disk_full(&self) -> bool {
+        self.free_bytes() < FULL_BYTES
     }
 
     fn settings_file(&self) -> PathBuf {

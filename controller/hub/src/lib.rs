@@ -72,9 +72,6 @@ const RESTART: Duration = Duration::from_secs(2);
 /// How often links are held against expiry.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// With less than this the disk counts as full: one batch of writes.
-const FULL_BYTES: u64 = 1024 * 1024;
-
 /// An outcome may come so much later than its order ends.
 const LATE_MS: i64 = 60_000;
 
@@ -339,13 +336,12 @@ impl Shared {
 
     /// Why something could not be kept or read just now, as far as the disk tells.
     fn failed_now(&self) -> Denial {
-        if self.free_bytes() < FULL_BYTES { Denial::StoreFull } else { Denial::StoreFailed }
+        if self.home.is_disk_full() { Denial::StoreFull } else { Denial::StoreFailed }
     }
 
     /// Room where the store lies, bytes; plenty where the system does not say.
     fn free_bytes(&self) -> u64 {
-        let free = rustix::fs::statvfs(self.home.path()).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        free.unwrap_or(u64::MAX)
+        self.home.free_bytes()
     }
 
     /// Over how long machines should come back that all lose this hub at once.

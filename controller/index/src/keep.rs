@@ -1,7 +1,7 @@
 //! Writing what machines have told. What fails here loses nothing: the store
 //! has it all.
 
-use crate::tables::{BASE, views};
+use crate::tables::{BASE, TABLES, views};
 use fernwart_protocol::document::UnixMs;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -48,10 +48,20 @@ pub(crate) fn code(error: &sqlx::Error) -> Option<i32> {
     error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
-/// SQLITE_CORRUPT and NOTADB.
+/// SQLITE_CORRUPT and NOTADB; or one of our own tables is not there.
 pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
-    matches!(code(error), Some(11 | 26))
+    let lacks = |text: &str| {
+        let name = text.strip_prefix("no such table: ").map(|name| name.trim_start_matches("main."));
+        name.is_some_and(|name| BASE_TABLES.contains(&name) || TABLES.iter().any(|table| table.name == name))
+    };
+    match (code(error), error) {
+        (Some(11 | 26), _) => true,
+        (Some(1), sqlx::Error::Database(error)) => lacks(error.message()),
+        _ => false,
+    }
 }
+
+const BASE_TABLES: [&str; 4] = ["known", "told", "taken", "life"];
 
 /// Changes with the shape of the tables; a file of another shape is made anew.
 const SHAPE: i64 = 1;

@@ -67,7 +67,8 @@ pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
     let (asked, scripts) = with_session_within(place, command.timeout, async |session| {
         Ok((ask(command, &target, begun, session).await?, session.catalogue.scripts.clone()))
     })?;
-    conclude(command, &asked, &scripts, begun.elapsed())
+    let exit = conclude(command, &asked, &scripts, begun.elapsed())?;
+    asked.failure.map_or(Ok(exit), Err)
 }
 
 /// The scripts that are approved.
@@ -78,6 +79,8 @@ struct Asked {
     rows: Vec<MachineRow>,
     job: Option<JobId>,
     answers: Vec<Answered>,
+    /// The hub has gone before all had answered.
+    failure: Option<Failure>,
 }
 
 async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut Session) -> Result<Asked, Failure> {
@@ -109,12 +112,21 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     let progress = progress(selected.len());
     let by_id: HashMap<MachineId, &MachineRow> = selected.iter().map(|row| (row.id, row)).collect();
     let mut answers = Vec::with_capacity(selected.len());
+    let mut failure = None;
     while !orders.is_empty() {
         // A machine that has not answered by then has not answered in time.
         let Ok(next) = tokio::time::timeout_at(deadline, news(&mut following, &mut orders, &progress)).await else {
             break;
         };
-        let Some(mut answered) = next? else { break };
+        let mut answered = match next {
+            Ok(Some(answered)) => answered,
+            Ok(None) => break,
+            Err(error) if following.job().is_none() => return Err(error),
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        };
         progress.inc(1);
         if let Some(row) = by_id.get(&answered.machine)
             && command.output == Shape::Jsonl
@@ -132,7 +144,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     }
     progress.finish_and_clear();
     let job = following.job();
-    Ok(Asked { rows: selected, job, answers })
+    Ok(Asked { rows: selected, job, answers, failure })
 }
 
 /// The next answer of a machine that has not answered yet.
@@ -276,7 +288,7 @@ fn line_of(row: &MachineRow, answer: &Answer) -> Value {
 
 fn conclude(
     command: &Diagnose,
-    Asked { rows, job, answers }: &Asked,
+    Asked { rows, job, answers, .. }: &Asked,
     scripts: &Scripts,
     took: Duration,
 ) -> Result<Exit, Failure> {

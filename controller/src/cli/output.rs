@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::io::IsTerminal;
 
+/// What each row says of itself: the version of its shape, and its kind.
+const RESERVED: [&str; 2] = ["v", "type"];
+
 /// The longest cell of a table, characters.
 const CELL: usize = 400;
 
@@ -40,7 +43,9 @@ impl Rows {
         let mut known: Vec<String> = Vec::with_capacity(columns.len());
         for column in columns {
             let name = fernwart_protocol::text::escaped(column);
-            let alike = known.iter().filter(|other| **other == name).count();
+            // Two names belong to every row.
+            let taken = usize::from(RESERVED.contains(&name.to_lowercase().as_str()));
+            let alike = known.iter().filter(|other| **other == name).count() + taken;
             known.push(if alike == 0 { name } else { format!("{name}_{}", alike + 1) });
         }
         Self { kind, columns: known, rows: Vec::new() }
@@ -177,6 +182,16 @@ pub(crate) fn is_watched() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_column_takes_no_name_that_every_row_has() {
+        let mut rows = Rows::new("row", &["type", "V", "a"]);
+        rows.push(vec!["x".into(), 7.into(), 1.into()]);
+        let object = rows.object(&rows.rows[0]);
+        assert_eq!((&object["type"], &object["type_2"]), (&json!("row"), &json!("x")));
+        assert_eq!((&object["v"], &object["v_2"]), (&json!(1), &json!(7)));
+    }
 
     #[test]
     fn a_table_shows_the_beginning_of_a_very_long_cell() {

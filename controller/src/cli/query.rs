@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 #[command(
     before_help = "Examples:\n  fernwart query \"SELECT machine, mount, free_pct FROM filesystems WHERE free_pct < 10\"\n  fernwart query --finding disk.free -o name\n  fernwart query --tables",
-    after_help = "Exit: 0 answered · 2 not understood · 4 the hub did not answer in time, or is busy with other questions · 5 it could not\nThe answer is as old as each machine's newest whole diagnosis: machines.diagnosed_at; --live takes new ones first."
+    after_help = "Exit: 0 answered · 2 not understood · 4 the hub did not answer in time, or is busy with other questions · 5 it could not, or it would take too much\nThe answer is as old as each machine's newest whole diagnosis: machines.diagnosed_at; --live takes new ones first."
 )]
 pub(crate) struct Query {
     /// One SELECT, or - to read it from standard input
@@ -71,7 +71,7 @@ pub(crate) fn run(command: &Query, place: &Place) -> Result<Exit, Failure> {
     {
         eprintln!("{} of {asked} machines did not tell anything new; what they told before is asked", asked - told);
     }
-    print(command.output, &lines, begun.elapsed())
+    print(command.output, &lines, looked, begun.elapsed())
 }
 
 async fn answer(session: &mut Session, question: Text<QUESTION_BYTES>) -> Result<Vec<Value>, Failure> {
@@ -87,6 +87,10 @@ async fn answer(session: &mut Session, question: Text<QUESTION_BYTES>) -> Result
     let lines = lines.map_err(|_| broken())?;
     match lines.last() {
         Some(Value::Object(end)) => match end.get("error").and_then(Value::as_str) {
+            Some(error) if end.contains_key("limit") => {
+                Err(Failure::new(Exit::Failed, "FW-QRY-03", fernwart_protocol::text::escaped(error))
+                    .now("fernwart limits lists what a question may take"))
+            }
             Some(error) => Err(Failure::new(Exit::Usage, "FW-QRY-01", fernwart_protocol::text::escaped(error))
                 .now("fernwart query --tables lists what can be asked")),
             None => Ok(lines),
@@ -95,7 +99,7 @@ async fn answer(session: &mut Session, question: Text<QUESTION_BYTES>) -> Result
     }
 }
 
-fn print(shape: Shape, lines: &[Value], took: Duration) -> Result<Exit, Failure> {
+fn print(shape: Shape, lines: &[Value], looked: Option<(usize, usize)>, took: Duration) -> Result<Exit, Failure> {
     let Some((Value::Array(columns), [rows @ .., end])) = lines.split_first() else { return Ok(Exit::Done) };
     let columns: Vec<&str> = columns.iter().map(|column| column.as_str().unwrap_or_default()).collect();
     let mut table = Rows::new("row", &columns);
@@ -106,7 +110,10 @@ fn print(shape: Shape, lines: &[Value], took: Duration) -> Result<Exit, Failure>
     let more = end.get("more") == Some(&Value::Bool(true));
     if shape == Shape::Jsonl {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let summary = json!({"v": 1, "type": "summary", "rows": rows.len(), "more": more, "took_ms": took_ms});
+        let mut summary = json!({"v": 1, "type": "summary", "rows": rows.len(), "more": more, "took_ms": took_ms});
+        if let (Some(fields), Some((asked, told))) = (summary.as_object_mut(), looked) {
+            fields.insert("live".into(), json!({"asked": asked, "told": told}));
+        }
         say(&(harmless(&summary.to_string()).into_owned() + "\n"))?;
     }
     if more {

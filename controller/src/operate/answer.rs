@@ -33,6 +33,9 @@ pub fn run(command: &AnswerQuery) -> Result<Exit, Failure> {
             // Said by its end: the hub tells whoever asked.
             Err(AskError::Damaged(_)) => std::process::exit(fernwart_hub::UNREADABLE),
             Err(error @ AskError::Open(_)) => return Err(std::io::Error::other(error).into()),
+            Err(error @ (AskError::TooLong(_) | AskError::TooLarge)) => {
+                writeln!(out, "{}", serde_json::json!({"error": error.to_string(), "limit": true}))?;
+            }
             Err(error) => writeln!(out, "{}", serde_json::json!({"error": error.to_string()}))?,
         }
         Ok(())

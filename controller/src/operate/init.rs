@@ -97,25 +97,22 @@ impl<'a> Site<'a> {
         DirBuilder::new().recursive(true).mode(0o700).create(place.path()).map_err(unwritable)?;
         let held = File::open(place.path()).map_err(unwritable)?;
         flock(&held, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            Failure::new(
-                Exit::Usage,
-                "FW-CLI-01",
-                format!("a shop is being made in {} already", place.path().display()),
-            )
+            let what = format!("a shop is being made in {} already", place.path().display());
+            Failure::new(Exit::Usage, "FW-CLI-01", what).now("wait for it, or choose another folder with --home")
         })?;
         Ok(Self { place, _held: held })
     }
 
     /// Where homes are made: what an earlier try has left is cleared away.
     fn begin(&self) -> io::Result<Staging> {
-        let path = self.place.path().join(".init");
+        let path = self.place.path().join(MAKING);
         absent(fs::remove_dir_all(&path))?;
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Staging(self.place.elsewhere(path)))
     }
 
     fn made(&self) -> PathBuf {
-        self.place.path().join(".init.made")
+        self.place.path().join(MADE)
     }
 
     /// From here on there is a shop: what was made goes to its place, now or, if
@@ -128,13 +125,14 @@ impl<'a> Site<'a> {
 
     /// Moves what was made to its place; no where nothing was.
     fn finish(&self) -> io::Result<bool> {
-        let made = match fs::read_dir(self.made()) {
+        match self.made().symlink_metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            made => made?,
-        };
-        for one in made {
-            let one = one?;
-            fs::rename(one.path(), self.place.path().join(one.file_name()))?;
+            Err(error) => return Err(error),
+            Ok(data) if !data.is_dir() => return Err(ErrorKind::NotADirectory.into()),
+            Ok(_) => {}
+        }
+        for name in [STAFF, APPROVER, DRAFT, HUB] {
+            absent(fs::rename(self.made().join(name), self.place.path().join(name)))?;
         }
         fs::remove_dir(self.made())?;
         File::open(self.place.path())?.sync_all()?;
@@ -158,6 +156,10 @@ impl Drop for Staging {
         let _ = fs::remove_dir_all(self.0.path());
     }
 }
+
+/// Where homes are made, and where they wait to be moved: names that are nobody else's.
+const MAKING: &str = ".fernwart-init";
+const MADE: &str = ".fernwart-init.made";
 
 const STAFF: &str = "staff";
 const APPROVER: &str = "approver";
@@ -187,10 +189,14 @@ fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
                 .now("choose another folder with --home, or move that one away"));
         }
     }
-    for (flag, text) in [("--shop", &command.shop), ("--name", &command.name)] {
-        if text.trim().is_empty() {
-            return Err(usage(format!("{flag} is empty; nothing was made")).now(format!("{flag} as people know it")));
-        }
+    for (flag, text, most) in [("--shop", &command.shop, 120), ("--name", &command.name, 64)] {
+        let what = match text.trim() {
+            "" => "is empty",
+            _ if text.len() > most => "is too long",
+            _ if text.contains(char::is_control) => "holds what is no text",
+            _ => continue,
+        };
+        return Err(usage(format!("{flag} {what}; nothing was made")).now(format!("{flag} as people know it")));
     }
     let distinct: HashSet<_> = command.approvers.iter().collect();
     if distinct.len() != command.approvers.len() {

@@ -7,6 +7,7 @@ use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
     WriteTransaction,
 };
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 type RunTable = TableDefinition<'static, [u8; 16], &'static [u8]>;
@@ -66,6 +67,14 @@ impl BooksFile {
     pub(super) fn closed(path: &Path) -> Self {
         Self { database: None, path: path.to_owned() }
     }
+}
+
+/// Whether a file was cut off while it was made: redb writes the mark at its
+/// beginning last.
+pub(super) fn was_never_finished(path: &Path) -> bool {
+    let mut mark = [0; 9];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut mark));
+    read.is_ok() && mark == [0; 9]
 }
 
 fn open(path: &Path) -> Result<Database, BooksError> {

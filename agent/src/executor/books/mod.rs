@@ -143,6 +143,19 @@ impl Books {
         Self::over(Box::new(file::BooksFile::open(path)?))
     }
 
+    /// The same for a machine that joins. Books whose making was cut off, so that
+    /// nothing ever stood in them, are begun once more.
+    ///
+    /// # Errors
+    /// As [`Books::open`].
+    pub fn begin(path: &Path) -> Result<Self, BooksError> {
+        if file::was_never_finished(path) {
+            std::fs::remove_file(path)
+                .map_err(|error| BooksError::Open(path.display().to_string(), Box::new(error)))?;
+        }
+        Self::open(path)
+    }
+
     /// The books that stand in these tables.
     ///
     /// # Errors

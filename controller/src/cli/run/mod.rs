@@ -301,19 +301,23 @@ async fn follow(
     let mut summary = Tally::of(plan.machines.len());
     let mut screen = Screen::new(how.output, plan.machines.len() == 1);
     let mut open: HashMap<MachineId, &MachineRow> = plan.machines.iter().map(|row| (row.id, row)).collect();
+    let mut failure = None;
     // What is held for later is nobody's to wait for here.
     while !open.is_empty() {
         let heard = match following.next().await {
             Ok(Some(heard)) => heard,
             Ok(None) => break,
             Err(error) => {
-                match following.job() {
-                    // What was begun goes on without us.
-                    Some(job) => eprintln!("job {job} has begun and goes on. Later: fernwart job show {job}"),
-                    None if error.is_no_answer() => eprintln!("whether it has begun is not known: fernwart job ls"),
-                    None => {}
-                }
-                return Err(error.into());
+                let Some(job) = following.job() else {
+                    if error.is_no_answer() {
+                        eprintln!("whether it has begun is not known: fernwart job ls");
+                    }
+                    return Err(error.into());
+                };
+                // What was begun goes on without us.
+                eprintln!("job {job} was taken in and goes on. Later: fernwart job show {job}");
+                failure = Some(Failure::from(error));
+                break;
             }
         };
         let Some(Reply::Update(update)) = reply_of(heard, |line| eprintln!("{line}")) else { continue };
@@ -352,5 +356,5 @@ async fn follow(
             }
         }
     }
-    Ok(exit)
+    failure.map_or(Ok(exit), Err)
 }
