@@ -1,5 +1,6 @@
 //! Is all well with the agent itself? For the customer, and for whoever helps.
 
+use crate::executor::books::Books;
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question};
 use crate::status;
@@ -49,9 +50,21 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
             let late = status.catalogue_until < crate::now();
             checked.line(words, "check-approvals", late.then(|| words.say("check-approvals-now")));
         }
-        _ => checked.line(words, "check-running", Some(words.say("status-stopped"))),
+        _ => {
+            // A running agent has them open; nobody else may look then.
+            checked.line(words, "check-books", books(home).err());
+            checked.line(words, "check-running", Some(words.say("status-stopped")));
+        }
     }
     Ok(checked)
+}
+
+fn books(home: &Home) -> Result<(), String> {
+    if !home.books().exists() {
+        return Err(home.books().display().to_string());
+    }
+    let books = Books::open(&home.books()).map_err(|error| chain(&error))?;
+    books.trusted().map_err(|error| chain(&error)).map(drop)
 }
 
 fn keys(home: &Home) -> Result<(), KeyFileError> {

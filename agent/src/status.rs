@@ -42,6 +42,9 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     let (shop, last) = match &running {
         Some(status) => (status.shop.clone(), status.last.clone()),
         None => {
+            if !home.books().exists() {
+                anyhow::bail!("{} is not there", home.books().display());
+            }
             let books = Books::open(&home.books())?;
             let catalogue = books.trusted()?.map(|trusted| trusted.view()).transpose()?;
             (catalogue.map(|catalogue| catalogue.shop).unwrap_or_default(), local::last_run(&books))
@@ -202,12 +205,19 @@ pub fn journal_in_words(lines: &[Line], words: &Words) -> String {
         let why = if text("reason").is_empty() { String::new() } else { format!(": {}", text("reason")) };
         let version = body.pointer("/versions/targets").map(Value::to_string);
         let outcome = words.say(&format!("outcome-{}", text("outcome")));
+        let decided = match body.get("word") {
+            Some(Value::Object(word)) => word.keys().next().cloned(),
+            Some(Value::String(word)) => Some(word.clone()),
+            _ => None,
+        };
+        let decided = decided.map(|word| words.say(&format!("word-{word}"))).unwrap_or_default();
         let with = [
             ("who", who.as_str()),
             ("why", &why),
             ("action", &words.say(&format!("action-{action}"))),
             ("outcome", &outcome),
             ("by", &text("by")),
+            ("word", &decided),
             ("code", &version.unwrap_or_else(|| text("code"))),
         ];
         let at = jiff::Timestamp::from_millisecond(entry.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());

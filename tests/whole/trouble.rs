@@ -403,7 +403,7 @@ fn every_code_that_an_owner_may_read_can_be_explained() {
 #[test]
 fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     let world = World::new();
-    let machine = world.add_machine("kasse-1");
+    let mut machine = world.add_machine("kasse-1");
     let said = machine.owner(&["--lang", "de", "run"]).exits(2);
     assert!(said.err.contains("FW-OWN-20") && said.err.contains("läuft hier schon"), "{}", said.err);
     machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
@@ -428,7 +428,18 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", &line, "--policy", "nosuch"]).exits(2);
     assert!(said.err.contains("FW-OWN-11") && said.err.contains("nosuch"), "{}", said.err);
 
+    let said = machine.owner(&["--lang", "de", "journal"]).exits(0);
+    assert!(said.out.contains("Sie haben entschieden: alles angehalten"), "{}", said.out);
     world.technician(&["retire", "kasse-1"]).exits(0);
     let says = || machine.owner(&["--lang", "de", "status"]).exits(0).out;
     wait_until("it is told", || says().contains("Nordlicht IT betreut diesen Rechner nicht mehr"));
+
+    // Records that are gone are told of, not begun anew.
+    machine.agent.stop();
+    std::fs::remove_file(machine.home.join("books.redb")).expect("removed");
+    let said = machine.owner(&["--lang", "de", "status"]).exits(5);
+    assert!(said.err.contains("FW-OWN-21") && said.err.contains("books.redb"), "{}", said.err);
+    let said = machine.owner(&["--lang", "de", "check"]).exits(1);
+    assert!(said.out.contains("NICHT GUT die Aufzeichnungen"), "{}", said.out);
+    assert!(!machine.home.join("books.redb").exists(), "looking makes nothing");
 }
