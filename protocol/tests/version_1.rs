@@ -153,7 +153,9 @@ fn what_newcomers_and_technicians_say() {
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);
     variants::<Refusal>(32);
-    variants::<Denial>(33);
+    variants::<Denial>(35);
+    golden(&Denial::TooManyTags, "21000000");
+    golden(&Denial::QuestionsBusy, "22000000");
 }
 
 #[test]
