@@ -9,6 +9,7 @@ use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
 use fernwart_agent::{action::cage, check, enroll, history, owner, run, service, status};
+use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::invitation::{Invitation, LONGEST};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
@@ -296,8 +297,14 @@ fn enroll(
     });
     let words = Words::new(language);
     if let Ok(known) = home.enrollment() {
-        say(&(words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n"))?;
-        return Ok(ExitCode::SUCCESS);
+        let mut out = words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n";
+        // Somebody on the phone may still wait for the words.
+        let waits = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| identity.chain.is_empty());
+        if let (true, Ok(key)) = (waits, SigningKey::read(&home.evidence_key())) {
+            let four = enroll::words(&key, &known).join(" · ");
+            out += &format!("  {}\n", words.say_with("enroll-step-3", &[("words", &four)]));
+        }
+        return say(&out);
     }
     let prepared = policy.as_deref().map(policy_text).transpose()?;
     if prepared.is_none() && !std::io::stdin().is_terminal() {

@@ -427,6 +427,15 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     let line = world.invitation(&["Praxis Petersen"]);
     let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", &line, "--policy", "nosuch"]).exits(2);
     assert!(said.err.contains("FW-OWN-11") && said.err.contains("nosuch"), "{}", said.err);
+    // Who waits to be admitted can have the words once more.
+    let enroll = || {
+        let words = ["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"];
+        world.owner_in("kasse-9", &words).exits(0).out
+    };
+    let (first, again) = (enroll(), enroll());
+    let words = |said: &str| said.lines().find(|line| line.contains("diese Wörter")).map(str::to_owned);
+    assert!(words(&first).is_some() && words(&first) == words(&again), "{first}{again}");
+    assert!(again.contains("schon angemeldet"), "{again}");
 
     let said = machine.owner(&["--lang", "de", "journal"]).exits(0);
     assert!(said.out.contains("Sie haben entschieden: alles angehalten"), "{}", said.out);
