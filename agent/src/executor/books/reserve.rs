@@ -8,10 +8,26 @@ use fernwart_protocol::limits::RESERVE_BYTES;
 use redb::StorageBackend;
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a file that somebody else has is waited for: a program that an agent had
+/// just started when it was killed holds what was open for a moment.
+const HELD: Duration = Duration::from_secs(2);
+
+fn take(file: &File) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < HELD => std::thread::sleep(Duration::from_millis(20)),
+            taken => return taken.map_err(io::Error::from),
+        }
+    }
+}
 
 /// A file that owns more blocks than it shows.
 #[derive(Debug)]
@@ -21,7 +37,7 @@ impl ReservedFile {
     /// Opens or makes the file, mode 0600, for this process alone.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        take(&file)?;
         let reserved = Self(file);
         reserved.reserve(reserved.0.metadata()?.len());
         Ok(reserved)
@@ -64,5 +80,22 @@ impl StorageBackend for ReservedFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
         self.0.write_all_at(data, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_holds_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("books");
+        let held = ReservedFile::open(&path).expect("opened");
+        let other = std::thread::spawn(move || ReservedFile::open(&path).map(drop));
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!other.is_finished(), "it waits");
+        drop(held);
+        other.join().expect("joined").expect("opened");
     }
 }
