@@ -232,7 +232,10 @@ pub(super) async fn refresh(
         all: false,
     };
     let target = command.target.read()?;
-    let Asked { rows, answers, .. } = ask(&command, &target, Instant::now(), session).await?;
+    let Asked { rows, answers, failure, .. } = ask(&command, &target, Instant::now(), session).await?;
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     let told = answers.iter().filter(|answered| matches!(answered.answer, Answer::Report(..)));
     Ok((rows.len(), told.count()))
 }
