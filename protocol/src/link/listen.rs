@@ -1,5 +1,6 @@
 //! The listening side: the hub's one UDP port.
 
+use super::connection_ids::ConnectionIds;
 use super::datagrams::{Carries, Datagrams, System};
 use super::doorbell::RING;
 use super::inspected::Inspected;
@@ -74,11 +75,11 @@ impl Listener {
         config.max_incoming(limits::HANDSHAKES);
         let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &keys.reset);
         let mut endpoint = EndpointConfig::new(Arc::new(reset));
-        let cid_key = keys.connection_ids;
+        let ids = keys.connection_ids;
         endpoint
             // QUIC version 1 (RFC 9000), and none of its drafts.
             .supported_versions(vec![1])
-            .cid_generator(move || Box::new(quinn_cid(cid_key)))
+            .cid_generator(move || Box::new(ConnectionIds::of(ids)))
             // A reset is shorter than what provoked it, so none need be held back.
             .min_reset_interval(std::time::Duration::ZERO);
         datagrams.tune_endpoint(&mut endpoint);
@@ -169,10 +170,6 @@ impl Listener {
         self.endpoint.close(VarInt::from_u32(Goodbye::Done.number()), b"");
         self.endpoint.wait_idle().await;
     }
-}
-
-fn quinn_cid(key: u64) -> quinn_proto::HashedConnectionIdGenerator {
-    quinn_proto::HashedConnectionIdGenerator::from_key(key)
 }
 
 /// A handshake under way.

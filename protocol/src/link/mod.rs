@@ -6,6 +6,7 @@
 //! on both sides, datagrams too.
 
 mod bucket;
+mod connection_ids;
 mod datagrams;
 mod dial;
 mod doorbell;
