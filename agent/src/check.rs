@@ -1,5 +1,6 @@
 //! Is all well with the agent itself? For the customer, and for whoever helps.
 
+use crate::executor::ExecutorError;
 use crate::executor::books::Books;
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question};
@@ -60,11 +61,8 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
 }
 
 fn books(home: &Home) -> Result<(), String> {
-    if !home.books().exists() {
-        return Err(home.books().display().to_string());
-    }
-    let books = Books::open(&home.books()).map_err(|error| chain(&error))?;
-    books.trusted().map_err(|error| chain(&error)).map(drop)
+    let trusted = Books::open(&home.books()).and_then(|books| books.trusted()).map_err(|error| chain(&error))?;
+    trusted.map(drop).ok_or_else(|| ExecutorError::NoCatalogue.to_string())
 }
 
 fn keys(home: &Home) -> Result<(), KeyFileError> {

@@ -8,7 +8,7 @@
 
 use crate::collect::os_in_a_word;
 use crate::executor::books::{Books, BooksError, Moment};
-use crate::home::{Enrollment, Home, HomeError};
+use crate::home::{Enrollment, Home};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::identity::{KeyGeneration, SealingKey, SigningKey, TlsIdentity, machine_id};
 use fernwart_certs::invitation::{Guest, Invitation};
@@ -36,9 +36,6 @@ pub enum EnrollError {
     /// The invitation has run out.
     #[error("this invitation has expired; ask for a new one")]
     Expired,
-    /// The agent's folder cannot be used.
-    #[error("using the agent's folder")]
-    Home(#[source] HomeError),
     /// Keys cannot be made or kept.
     #[error("keeping this machine's keys")]
     Keys(#[source] KeyFileError),
@@ -147,7 +144,7 @@ fn keys(home: &Home) -> Result<Keys, EnrollError> {
     })
 }
 
-/// Joins a hub. `said` is told of each step.
+/// Joins a hub. `said` is told of each step. The caller holds the folder.
 ///
 /// # Errors
 /// When it cannot be done; it may be tried again.
@@ -156,7 +153,6 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
     if invitation.until < crate::now() {
         return Err(EnrollError::Expired);
     }
-    home.create().map_err(EnrollError::Home)?;
     let mut keys = keys(home)?;
     said(Step::Keys);
 

@@ -5,17 +5,16 @@ use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{CustomerId, Digest, MachineId};
 use fernwart_protocol::text::Text;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Where the agent lives unless told otherwise.
 pub const DEFAULT: &str = "/var/lib/fernwart-agent";
-
-/// With less room than this, in bytes, a disk is full: neither keys nor books
-/// can be relied on to find a place.
-const FULL_BYTES: u64 = 1024 * 1024;
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -47,6 +46,12 @@ pub struct Enrollment {
     pub joined_at: UnixMs,
 }
 
+/// A folder that is being set up by this program and no other.
+#[derive(Debug)]
+pub struct Held {
+    _folder: File,
+}
+
 /// The agent's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
@@ -73,6 +78,9 @@ pub enum HomeError {
     /// A file cannot be written.
     #[error(transparent)]
     Write(KeyFileError),
+    /// Somebody else is setting it up.
+    #[error("{0} is being set up already")]
+    Held(PathBuf),
     /// This machine has not joined yet.
     #[error("this machine has not joined: {0} is not there")]
     NotEnrolled(PathBuf),
@@ -99,6 +107,21 @@ impl Home {
             path: self.0.clone(),
             source,
         })
+    }
+
+    /// Makes the folder and holds it: nobody else sets it up while this lives.
+    ///
+    /// # Errors
+    /// When it cannot be made, or somebody is setting it up now.
+    pub fn hold(&self) -> Result<Held, HomeError> {
+        self.create()?;
+        let failed = |source| HomeError::Io { doing: "holding", path: self.0.clone(), source };
+        let folder = File::open(&self.0).map_err(failed)?;
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Held { _folder: folder }),
+            Err(Errno::WOULDBLOCK) => Err(HomeError::Held(self.0.clone())),
+            Err(error) => Err(failed(error.into())),
+        }
     }
 
     /// The evidence key.
@@ -192,6 +215,6 @@ impl Home {
 
     /// Whether the disk it lies on is as good as full; no where nobody knows.
     pub fn is_disk_full(&self) -> bool {
-        rustix::fs::statvfs(&self.0).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < FULL_BYTES)
+        keyfile::is_disk_full(&self.0)
     }
 }

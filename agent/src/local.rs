@@ -154,6 +154,9 @@ pub struct Status {
     /// Repairs are allowed until then, whatever the policy asks.
     #[serde(default)]
     pub allowed_until: Option<UnixMs>,
+    /// How many questions wait for the owner.
+    #[serde(default)]
+    pub questions: usize,
     /// Whether the policy could be read.
     pub policy_readable: bool,
     /// Whether the clock agrees with the hub's and with signed times.

@@ -296,7 +296,12 @@ fn enroll(
         fernwart_certs::invitation::Guest::Staff => Language::En,
     });
     let words = Words::new(language);
+    let _held = home.hold().map_err(|error| Trouble::from(error).or_full(home))?;
     if let Ok(known) = home.enrollment() {
+        // Of another version of its approvers' root nobody can tell whose it is.
+        if known.root_version == invitation.root_version && known.root != invitation.root {
+            return Err(Trouble::belongs_elsewhere(known.customer_name.as_raw()).into());
+        }
         let mut out = words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n";
         // Somebody on the phone may still wait for the words.
         let waits = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| identity.chain.is_empty());

@@ -42,9 +42,6 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     let (shop, last) = match &running {
         Some(status) => (status.shop.clone(), status.last.clone()),
         None => {
-            if !home.books().exists() {
-                anyhow::bail!("{} is not there", home.books().display());
-            }
             let books = Books::open(&home.books())?;
             let catalogue = books.trusted()?.map(|trusted| trusted.view()).transpose()?;
             (catalogue.map(|catalogue| catalogue.shop).unwrap_or_default(), local::last_run(&books))
@@ -64,6 +61,10 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         row("status-hours", &shop.hours.to_string());
     }
     row("status-link", &link_in_words(home, enrollment, words, running.as_ref(), &name));
+    let questions = running.as_ref().map_or(0, |status| status.questions);
+    if questions > 0 {
+        row("status-questions", &words.say_with("status-questions-now", &[("count", &questions.to_string())]));
+    }
     let last = last.map(|last| {
         let at = jiff::Timestamp::from_millisecond(last.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
         format!(

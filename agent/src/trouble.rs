@@ -40,6 +40,11 @@ impl Trouble {
         Self::new("invitation-in-argv", "FW-JOIN-22", USAGE, String::new())
     }
 
+    /// It has joined another shop.
+    pub fn belongs_elsewhere(customer: &str) -> Self {
+        Self::new("belongs-elsewhere", "FW-JOIN-27", USAGE, customer.to_owned())
+    }
+
     /// Nobody can be asked for the policy.
     pub const fn no_policy() -> Self {
         Self::new("no-policy", "FW-OWN-10", USAGE, String::new())
@@ -143,6 +148,7 @@ impl From<BadInvitation> for Trouble {
 impl From<HomeError> for Trouble {
     fn from(error: HomeError) -> Self {
         match &error {
+            HomeError::Held(_) => Self::new("being-set-up", "FW-JOIN-28", USAGE, String::new()),
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
             HomeError::Io { .. } | HomeError::Write(_) | HomeError::Enrollment { .. } => {
                 Self::new("folder", "FW-CLI-10", FAILED, chain(&error))
@@ -171,11 +177,9 @@ impl From<EnrollError> for Trouble {
             EnrollError::Catalogue(_) | EnrollError::WrongCertificate => {
                 Self::new("not-believed", "FW-JOIN-26", REFUSED, cause)
             }
-            EnrollError::Home(_)
-            | EnrollError::Keys(_)
-            | EnrollError::Generate(_)
-            | EnrollError::Books(_)
-            | EnrollError::Tls(_) => Self::new("folder", "FW-JOIN-23", FAILED, cause),
+            EnrollError::Keys(_) | EnrollError::Generate(_) | EnrollError::Books(_) | EnrollError::Tls(_) => {
+                Self::new("folder", "FW-JOIN-23", FAILED, cause)
+            }
         }
     }
 }

@@ -57,6 +57,13 @@ fn an_approved_script_runs_and_tells_what_it_did() {
     assert!(jobs.contains("script hello"), "{jobs}");
     let watched = world.technician(&["job", "watch", "1"]).exits(0).out;
     assert!(watched.contains("greeted"), "{watched}");
+    // One document, as of a diagnosis; and a table with its head.
+    let said = run(&world, &["hello", "kasse-1", "-o", "json"]).exits(0);
+    let all: serde_json::Value = serde_json::from_str(&said.out).expect("one JSON document");
+    assert_eq!((all["type"].as_str(), all["results"].as_array().map(Vec::len)), (Some("run"), Some(1)), "{all}");
+    assert_eq!((&all["results"][0]["report"]["exit"], &all["summary"]["ok"]), (&3.into(), &1.into()), "{all}");
+    let said = run(&world, &["hello", "kasse-1", "-o", "csv"]).exits(0);
+    assert_eq!(said.out, "machine,customer,status,code,why\nkasse-1,Bäckerei Meyer,ok,,\n");
 }
 
 #[test]
@@ -110,6 +117,8 @@ fn the_owner_is_asked_and_has_the_last_word() {
         });
         let said = machine.owner(&["--lang", "de", "questions"]).exits(0).out;
         assert!(said.contains("jana möchte: Probe mend") && said.contains("Grund: Auftrag 4711"), "{said}");
+        let status = machine.owner(&["--lang", "de", "status"]).exits(0).out;
+        assert!(status.contains("Fragen an Sie     1; lesen und antworten"), "{status}");
         said.split_whitespace().next().expect("a number").to_owned()
     };
     // No.

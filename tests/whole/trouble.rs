@@ -401,6 +401,32 @@ fn every_code_that_an_owner_may_read_can_be_explained() {
 }
 
 #[test]
+fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    let (books, aside) = (machine.home.join("books.redb"), machine.home.join("aside"));
+    std::fs::rename(&books, &aside).expect("moved");
+    // With an empty ledger, what it has done could be done once more.
+    for words in [&["run"][..], &["status"], &["journal"]] {
+        let said = machine.owner(words).exits(5);
+        assert!(said.err.contains("FW-OWN-21") && said.err.contains("books.redb"), "{words:?}: {}", said.err);
+    }
+    let said = machine.owner(&["--lang", "en", "check"]).exits(1);
+    assert!(said.out.contains("books.redb"), "{}", said.out);
+    let said = machine.owner(&["--lang", "de", "check"]).exits(1);
+    assert!(said.out.contains("NICHT GUT die Aufzeichnungen"), "{}", said.out);
+    assert!(!books.exists());
+    // Nor are books in which nothing stands those of a machine that has joined.
+    std::fs::write(&books, []).expect("written");
+    let said = machine.owner(&["--lang", "en", "check"]).exits(1);
+    assert!(said.out.contains("the books hold no catalogue"), "{}", said.out);
+    std::fs::rename(&aside, &books).expect("moved back");
+    machine.restart();
+    wait_until("it is linked again", || world.is_online("kasse-1"));
+}
+
+#[test]
 fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
@@ -436,19 +462,19 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     let words = |said: &str| said.lines().find(|line| line.contains("diese Wörter")).map(str::to_owned);
     assert!(words(&first).is_some() && words(&first) == words(&again), "{first}{again}");
     assert!(again.contains("schon angemeldet"), "{again}");
+    // Another shop's invitation, and a second window.
+    let elsewhere = World::new().invitation(&["Praxis Petersen"]);
+    let words = ["--lang", "de", "enroll", &elsewhere, "--policy", "ask", "--no-service"];
+    let said = world.owner_in("kasse-9", &words).exits(2);
+    assert!(said.err.contains("FW-JOIN-27") && said.err.contains("bei einem anderen Betrieb"), "{}", said.err);
+    let held = std::fs::File::open(world.path().join("kasse-9")).expect("opened");
+    held.lock().expect("held");
+    let said = world.owner_in("kasse-9", &words).exits(2);
+    assert!(said.err.contains("FW-JOIN-28") && said.err.contains("in einem anderen Fenster"), "{}", said.err);
 
     let said = machine.owner(&["--lang", "de", "journal"]).exits(0);
     assert!(said.out.contains("Sie haben entschieden: alles angehalten"), "{}", said.out);
     world.technician(&["retire", "kasse-1"]).exits(0);
     let says = || machine.owner(&["--lang", "de", "status"]).exits(0).out;
     wait_until("it is told", || says().contains("Nordlicht IT betreut diesen Rechner nicht mehr"));
-
-    // Records that are gone are told of, not begun anew.
-    machine.agent.stop();
-    std::fs::remove_file(machine.home.join("books.redb")).expect("removed");
-    let said = machine.owner(&["--lang", "de", "status"]).exits(5);
-    assert!(said.err.contains("FW-OWN-21") && said.err.contains("books.redb"), "{}", said.err);
-    let said = machine.owner(&["--lang", "de", "check"]).exits(1);
-    assert!(said.out.contains("NICHT GUT die Aufzeichnungen"), "{}", said.out);
-    assert!(!machine.home.join("books.redb").exists(), "looking makes nothing");
 }

@@ -447,6 +447,7 @@ impl Executor {
             act: policy.act(),
             paused_until: Some(self.says.paused_until).filter(|until| *until > self.now()),
             allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
+            questions: self.waits.values().filter(|wait| matches!(wait.why, waits::Why::Owner(..))).count(),
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),

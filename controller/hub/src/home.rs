@@ -108,9 +108,6 @@ const SNAPSHOT: &str = "snapshot.key";
 const TIMESTAMP: &str = "timestamp.key";
 const RESTART: &str = "restart.key";
 
-/// With less than this the disk counts as full: one batch of writes.
-const FULL_BYTES: u64 = 1024 * 1024;
-
 /// Folders below the home that are looked through for keys.
 const DEEPEST: u32 = 3;
 
@@ -153,13 +150,12 @@ impl HubHome {
 
     /// Room where it lies, bytes; plenty where the system does not say.
     pub fn free_bytes(&self) -> u64 {
-        let free = rustix::fs::statvfs(&self.path).map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        free.unwrap_or(u64::MAX)
+        keyfile::free_bytes(&self.path)
     }
 
     /// Whether that is as good as none.
     pub fn is_disk_full(&self) -> bool {
-        self.free_bytes() < FULL_BYTES
+        keyfile::is_disk_full(&self.path)
     }
 
     fn settings_file(&self) -> PathBuf {

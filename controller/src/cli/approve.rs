@@ -282,8 +282,7 @@ pub(crate) fn publish_first(draft: &Draft, place: &Place) -> Result<(), Failure>
                         .now("another approver signs: fernwart catalogue sign --file FILE --key DIR")
                 }
                 PublishedError::Publish(PublishError::Stale { .. }) => Failure::new(Exit::Refused, "FW-CAT-04", text),
-                _ if home.is_disk_full() => Failure::new(Exit::Failed, "FW-CLI-10", text)
-                    .now("free some space (df -h), then give the same command again"),
+                _ if home.is_disk_full() => Failure::disk_full(text),
                 _ => Failure::new(Exit::Failed, "FW-CAT-02", text),
             }
         })

@@ -81,6 +81,8 @@ const HERE: &[(&str, &str, &str)] = &[
         "what answered could not show what approvers have signed",
         "do not go on; invite anew and compare the hub's CA",
     ),
+    ("FW-JOIN-27", "the machine has joined another shop", "retire it there first, then give it an empty folder"),
+    ("FW-JOIN-28", "the machine is being set up in another window", "finish there, or close that window"),
     ("FW-OWN-12", "the agent is not running, so nobody can answer", "fernwart-agent run"),
     ("FW-OWN-13", "there is no such question, or not any more", "fernwart-agent questions"),
     ("FW-OWN-14", "all repairs are allowed only for a while", "fernwart-agent allow repair --for 2h"),

@@ -162,13 +162,17 @@ impl Failure {
 }
 
 impl Failure {
+    /// There was no room for it.
+    pub(crate) fn disk_full(text: String) -> Self {
+        Self::new(Exit::Failed, "FW-CLI-10", text).now("free some space (df -h), then give the same command again")
+    }
+
     /// A file of one's own that cannot be read, written or relied on.
     pub(crate) fn from_file(error: &KeyFileError) -> Self {
         let text = chain(error);
         match error.system() {
             None => Self::new(Exit::Failed, "FW-CLI-04", text).now("see what the file is, then: chmod 600"),
-            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Self::new(Exit::Failed, "FW-CLI-10", text)
-                .now("free some space (df -h), then give the same command again"),
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Self::disk_full(text),
             Some(ErrorKind::PermissionDenied) => {
                 Self::new(Exit::Failed, "FW-CLI-10", text).now("run it as the user whose file it is, or see ls -l")
             }

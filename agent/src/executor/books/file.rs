@@ -7,7 +7,7 @@ use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
     WriteTransaction,
 };
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 type RunTable = TableDefinition<'static, [u8; 16], &'static [u8]>;
@@ -36,8 +36,22 @@ pub(super) struct BooksFile {
 }
 
 impl BooksFile {
+    /// Opens what is there.
     pub(super) fn open(path: &Path) -> Result<Self, BooksError> {
-        let file = Self { database: Some(open(path)?), path: path.to_owned() };
+        Self::over(path, ReservedFile::open(path))
+    }
+
+    /// The same, or makes it. A file whose making was cut off, so that nothing ever
+    /// stood in it, is made once more.
+    pub(super) fn begin(path: &Path) -> Result<Self, BooksError> {
+        if was_never_finished(path) {
+            std::fs::remove_file(path).map_err(|error| cannot_open(path, error))?;
+        }
+        Self::over(path, ReservedFile::open_or_make(path))
+    }
+
+    fn over(path: &Path, file: io::Result<ReservedFile>) -> Result<Self, BooksError> {
+        let file = Self { database: Some(database(path, file)?), path: path.to_owned() };
         let transaction = file.opened()?.begin_write().map_err(failed)?;
         for table in Table::ALL {
             Shape::of(table).make(&transaction)?;
@@ -71,17 +85,20 @@ impl BooksFile {
 
 /// Whether a file was cut off while it was made: redb writes the mark at its
 /// beginning last.
-pub(super) fn was_never_finished(path: &Path) -> bool {
+fn was_never_finished(path: &Path) -> bool {
     let mut mark = [0; 9];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut mark));
     read.is_ok() && mark == [0; 9]
 }
 
-fn open(path: &Path) -> Result<Database, BooksError> {
-    let name = path.display().to_string();
-    let file = ReservedFile::open(path).map_err(|error| BooksError::Open(name.clone(), Box::new(error)))?;
+fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> BooksError {
+    BooksError::Open(path.display().to_string(), Box::new(error))
+}
+
+fn database(path: &Path, file: io::Result<ReservedFile>) -> Result<Database, BooksError> {
+    let file = file.map_err(|error| cannot_open(path, error))?;
     let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file);
-    builder.map_err(|error| BooksError::Open(name, Box::new(error)))
+    builder.map_err(|error| cannot_open(path, error))
 }
 
 impl Tables for BooksFile {
@@ -103,7 +120,7 @@ impl Tables for BooksFile {
 
     fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
         if self.database.is_none() {
-            self.database = Some(open(&self.path)?);
+            self.database = Some(database(&self.path, ReservedFile::open(&self.path))?);
         }
         let written = self.try_commit(changes);
         if let Err(BooksError::Write(_)) = &written {
@@ -119,7 +136,7 @@ impl Tables for BooksFile {
 
     fn mend(&mut self) {
         if self.database.is_none() {
-            self.database = open(&self.path).ok();
+            self.database = database(&self.path, ReservedFile::open(&self.path)).ok();
         }
     }
 }

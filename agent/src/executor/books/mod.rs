@@ -135,25 +135,21 @@ struct TimeFloors {
 }
 
 impl Books {
-    /// Opens the books, or begins them.
+    /// Opens the books of a machine that has joined.
     ///
     /// # Errors
-    /// When the file cannot be had, or is in use by another agent.
+    /// When the file is not there, cannot be had, or is in use by another agent.
     pub fn open(path: &Path) -> Result<Self, BooksError> {
         Self::over(Box::new(file::BooksFile::open(path)?))
     }
 
-    /// The same for a machine that joins. Books whose making was cut off, so that
-    /// nothing ever stood in them, are begun once more.
+    /// The books of a machine that joins: made, or opened where an earlier try has
+    /// made them. The caller sees to it that nobody else does the same meanwhile.
     ///
     /// # Errors
     /// As [`Books::open`].
     pub fn begin(path: &Path) -> Result<Self, BooksError> {
-        if file::was_never_finished(path) {
-            std::fs::remove_file(path)
-                .map_err(|error| BooksError::Open(path.display().to_string(), Box::new(error)))?;
-        }
-        Self::open(path)
+        Self::over(Box::new(file::BooksFile::begin(path)?))
     }
 
     /// The books that stand in these tables.
@@ -421,7 +417,7 @@ mod tests {
         let path = folder.path().join("books.redb");
         let id = RunId::from_bytes([3; 16]);
         let head = {
-            let mut books = Books::open(&path).expect("opened");
+            let mut books = Books::begin(&path).expect("begun");
             books
                 .write(moment(5), |page| {
                     page.run(&id, &record(5, Phase::Started))?;
@@ -440,7 +436,7 @@ mod tests {
     #[test]
     fn a_page_that_fails_leaves_no_trace() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut books = Books::open(&folder.path().join("books.redb")).expect("opened");
+        let mut books = Books::begin(&folder.path().join("books.redb")).expect("begun");
         let result: Result<(), _> = books.write(moment(5), |page| {
             page.line("run_started", &"a")?;
             Err(BooksError::Damaged("a test"))
@@ -453,7 +449,7 @@ mod tests {
     #[test]
     fn runs_are_forgotten_only_when_acknowledged_and_below_the_floor() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut books = Books::open(&folder.path().join("books.redb")).expect("opened");
+        let mut books = Books::begin(&folder.path().join("books.redb")).expect("begun");
         let ids: Vec<_> = (0..3).map(|n| RunId::from_bytes([n; 16])).collect();
         books
             .write(moment(5), |page| {
@@ -476,7 +472,7 @@ mod tests {
     fn books_that_a_failing_disk_has_closed_are_opened_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
-        let mut books = Books::open(&path).expect("opened");
+        let mut books = Books::begin(&path).expect("begun");
         books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
         // As after a failed write on a disk that cannot be read either.
         books.tables = Box::new(file::BooksFile::closed(&path));
@@ -490,6 +486,21 @@ mod tests {
         books.mend();
         assert!(books.acts().expect("read").is_empty());
         books.write(moment(7), |page| page.act_begins(0)).expect("written");
+    }
+
+    #[test]
+    fn books_that_have_gone_are_never_begun_anew_by_who_only_opens_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("books.redb");
+        assert!(Books::open(&path).is_err());
+        let mut books = Books::begin(&path).expect("begun");
+        books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        // As after a failed write on a disk that was exchanged meanwhile.
+        books.tables = Box::new(file::BooksFile::closed(&path));
+        std::fs::remove_file(&path).expect("removed");
+        books.mend();
+        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err(), "an empty ledger would let runs run twice");
+        assert!(!path.exists());
     }
 
     /// Tables of which one commit is said to have failed, and had been done.
@@ -544,7 +555,7 @@ mod tests {
     fn the_acts_of_a_day_are_counted_whatever_the_ledger_forgets() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
-        let mut books = Books::open(&path).expect("opened");
+        let mut books = Books::begin(&path).expect("begun");
         for at in [5, 20, 30] {
             books
                 .write(moment(at), |page| {
@@ -557,7 +568,7 @@ mod tests {
         assert_eq!(books.run_count().expect("read"), 0);
         assert_eq!(books.acts().expect("read"), [20, 30]);
         drop(books);
-        let mut books = Books::open(&path).expect("opened");
+        let mut books = Books::open(&path).expect("reopened");
         assert_eq!(books.acts().expect("read"), [20, 30]);
         // The clock was ahead, and is not any more.
         books.write(moment(25), |page| page.acts_until_now()).expect("written");
@@ -567,7 +578,7 @@ mod tests {
     #[test]
     fn a_full_spool_drops_the_oldest_report_and_no_outcome() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut books = Books::open(&folder.path().join("books.redb")).expect("opened");
+        let mut books = Books::begin(&folder.path().join("books.redb")).expect("begun");
         let big = vec![7u8; (SPOOL_BYTES / 4) as usize];
         for n in 0..6u8 {
             let id = RunId::from_bytes([n; 16]);

@@ -6,7 +6,6 @@
 
 use fernwart_protocol::limits::RESERVE_BYTES;
 use redb::StorageBackend;
-
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -34,9 +33,17 @@ fn take(file: &File) -> io::Result<()> {
 pub(super) struct ReservedFile(File);
 
 impl ReservedFile {
-    /// Opens or makes the file, mode 0600, for this process alone.
+    /// Opens the file for this process alone.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        Self::taken(OpenOptions::new().read(true).write(true).open(path)?)
+    }
+
+    /// The same, and makes it, mode 0600, where it is not there.
+    pub(super) fn open_or_make(path: &Path) -> io::Result<Self> {
+        Self::taken(OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?)
+    }
+
+    fn taken(file: File) -> io::Result<Self> {
         take(&file)?;
         let reserved = Self(file);
         reserved.reserve(reserved.0.metadata()?.len());
@@ -91,7 +98,7 @@ mod tests {
     fn a_file_that_somebody_holds_for_a_moment_is_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books");
-        let held = ReservedFile::open(&path).expect("opened");
+        let held = ReservedFile::open_or_make(&path).expect("opened");
         let other = std::thread::spawn(move || ReservedFile::open(&path).map(drop));
         std::thread::sleep(Duration::from_millis(200));
         assert!(!other.is_finished(), "it waits");

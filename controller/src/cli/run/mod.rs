@@ -5,11 +5,11 @@ mod remedy;
 mod retry;
 mod screen;
 
-use super::output::{Shape, json_text};
+use super::output::Shape;
 use super::parallel::Parallel;
 use super::script::{approved, in_words};
 use super::tally::{Require, Tally};
-use super::{Exit, Failure, Place, TargetArgs, reply_of, say, with_session};
+use super::{Exit, Failure, Place, TargetArgs, reply_of, with_session};
 use clap::Args;
 use fernwart_client::target::select;
 use fernwart_client::{Answer, Following, Session, judge_news};
@@ -342,19 +342,12 @@ async fn follow(
         screen.result(row, &Answer::Silent)?;
     }
     let exit = summary.exit(how.require, Severity::Crit);
-    match how.output {
-        Shape::Jsonl | Shape::Json => {
-            let summary = summary.summary(how.require, following.job(), begun.elapsed(), exit);
-            say(&(json_text(&summary) + "\n"))?;
-        }
-        Shape::Table | Shape::Csv | Shape::Name => {
-            if plan.machines.len() > 1 {
-                eprintln!("{}", summary.in_words(how.require, begun.elapsed()));
-            }
-            if let Some(job) = following.job().filter(|_| how.output == Shape::Table) {
-                eprintln!("Later: fernwart job show {job}");
-            }
-        }
+    screen.end(&summary.summary(how.require, following.job(), begun.elapsed(), exit))?;
+    if !matches!(how.output, Shape::Jsonl | Shape::Json) && plan.machines.len() > 1 {
+        eprintln!("{}", summary.in_words(how.require, begun.elapsed()));
+    }
+    if let Some(job) = following.job().filter(|_| how.output == Shape::Table) {
+        eprintln!("Later: fernwart job show {job}");
     }
     failure.map_or(Ok(exit), Err)
 }

@@ -1,29 +1,34 @@
 //! What a run's news look like while they come, and how a run ended in words.
 
-use super::super::output::{Shape, json_text, moment};
-use super::super::{Exit, Failure, say};
+use super::super::diagnose::{result_line, status};
+use super::super::output::{Rows, Shape, json_text, moment};
+use super::super::{Failure, say};
 use fernwart_client::Answer;
 use fernwart_protocol::document::Receipt;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::escaped;
 use fernwart_protocol::to_hub::{Note, Stream};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
 
-/// Where news are written as they come.
+/// Where news are written as they come, or all of them at the end.
 pub(super) struct Screen {
     shape: Shape,
     one: bool,
     at_line_start: bool,
+    /// What is one document in the end: a table, or JSON.
+    rows: Rows,
+    results: Vec<Value>,
     /// Bytes shown live, of standard output and of errors.
     shown: [u64; 2],
 }
 
 impl Screen {
     pub(super) fn new(shape: Shape, one: bool) -> Self {
-        Self { shape, one, at_line_start: true, shown: [0, 0] }
+        let rows = Rows::new("result", &["machine", "customer", "status", "code", "why"]);
+        Self { shape, one, at_line_start: true, rows, results: Vec::new(), shown: [0, 0] }
     }
 
     pub(super) fn note(&mut self, row: &MachineRow, note: &Note) -> Result<(), Failure> {
@@ -50,16 +55,44 @@ impl Screen {
                 "{}  queued: away; it gets the order when it returns, until {}\n",
                 row.name,
                 moment(until)
-            )),
-            Shape::Jsonl | Shape::Json => {
-                let line = json!({"v": 1, "type": "result", "machine": row.name, "id": row.id,
-                    "customer": row.customer_name.as_raw(), "status": "queued", "until": until});
-                say(&(json_text(&line) + "\n"))
+            ))
+            .map(drop),
+            Shape::Jsonl | Shape::Json => self
+                .line(json!({"v": 1, "type": "result", "machine": row.name, "id": row.id,
+                    "customer": row.customer_name.as_raw(), "status": "queued", "until": until})),
+            Shape::Csv => {
+                self.push(row, "queued", None, None);
+                Ok(())
             }
-            Shape::Csv => say(&format!("{},queued,,\n", row.name)),
-            Shape::Name => Ok(Exit::Done),
+            Shape::Name => Ok(()),
         }
-        .map(drop)
+    }
+
+    /// One machine's end for programs: at once, or with all others.
+    fn line(&mut self, line: Value) -> Result<(), Failure> {
+        if self.shape == Shape::Jsonl {
+            return say(&(json_text(&line) + "\n")).map(drop);
+        }
+        self.results.push(line);
+        Ok(())
+    }
+
+    fn push(&mut self, row: &MachineRow, status: &str, code: Option<&str>, why: Option<String>) {
+        let cells = [row.name.as_str().into(), row.customer_name.as_raw().into(), status.into()];
+        self.rows.push(cells.into_iter().chain([code.into(), why.into()]).collect());
+    }
+
+    /// What stands at the end.
+    pub(super) fn end(self, summary: &Value) -> Result<(), Failure> {
+        match self.shape {
+            Shape::Jsonl => say(&(json_text(summary) + "\n")).map(drop),
+            Shape::Json => {
+                let all = json!({"v": 1, "type": "run", "results": self.results, "summary": summary});
+                say(&(json_text(&all) + "\n")).map(drop)
+            }
+            Shape::Csv => self.rows.print(self.shape).map(drop),
+            Shape::Table | Shape::Name => Ok(()),
+        }
     }
 
     /// Live output of one machine, with whatever could move a cursor escaped.
@@ -127,17 +160,15 @@ impl Screen {
                 }
                 say(&in_a_line(row, answer)).map(drop)
             }
-            Shape::Jsonl | Shape::Json => {
-                say(&(json_text(&super::super::diagnose::result_line(row, answer)) + "\n")).map(drop)
-            }
+            Shape::Jsonl | Shape::Json => self.line(result_line(row, answer)),
             Shape::Name => match answer {
                 Answer::Ran(report, _) if report.is_well() => Ok(()),
                 _ => say(&format!("{}\n", row.name)).map(drop),
             },
             Shape::Csv => {
-                let (status, code, why) = super::super::diagnose::status(answer);
-                let why = why.unwrap_or_default().replace('"', "\"\"");
-                say(&format!("{},{status},{},\"{why}\"\n", row.name, code.unwrap_or_default())).map(drop)
+                let (status, code, why) = status(answer);
+                self.push(row, status, code, why);
+                Ok(())
             }
         }
     }
@@ -193,7 +224,7 @@ fn in_a_line(row: &MachineRow, answer: &Answer) -> String {
             format!("{name}  {}\nReceipt {} signed by {name}.\n", ran_in_words(report), short(receipt))
         }
         _ => {
-            let (status, code, why) = super::super::diagnose::status(answer);
+            let (status, code, why) = status(answer);
             let code = code.map(|code| format!("     [{code}]")).unwrap_or_default();
             format!("{name}  {}: {}{code}\n", status.replace('_', " "), why.unwrap_or_default())
         }
