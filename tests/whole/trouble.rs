@@ -429,7 +429,7 @@ fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
 #[test]
 fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     let world = World::new();
-    let mut machine = world.add_machine("kasse-1");
+    let machine = world.add_machine("kasse-1");
     let said = machine.owner(&["--lang", "de", "run"]).exits(2);
     assert!(said.err.contains("FW-OWN-20") && said.err.contains("läuft hier schon"), "{}", said.err);
     machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
