@@ -1,7 +1,9 @@
-//! The agent's command line.
+//! What the agent's program does when it is called.
+
+mod command_line;
 
 use anyhow::{Context, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use command_line::{Arguments, Command, Output, PolicyCommand};
 use fernwart_agent::executor::journal_at_rest;
 use fernwart_agent::executor::policy;
 use fernwart_agent::home::{self, Enrollment, Home};
@@ -13,131 +15,11 @@ use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::invitation::{Invitation, LONGEST};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Language;
-use fernwart_protocol::span;
 use fernwart_protocol::text::chain;
+use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
-
-/// Lets your IT support look after this computer, as far as you allow.
-#[derive(Parser)]
-#[command(
-    name = "fernwart-agent",
-    version,
-    before_help = "Examples:\n  fernwart-agent status            who looks after this computer, and what they may do\n  fernwart-agent diagnose          check this computer now, without any connection",
-    after_help = "Next: fernwart-agent status"
-)]
-struct Arguments {
-    /// The agent's folder
-    #[arg(long, global = true, value_name = "DIR")]
-    home: Option<PathBuf>,
-    /// The language of what you read: de or en
-    #[arg(long, global = true, value_name = "LANGUAGE")]
-    lang: Option<Language>,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Join with an invitation of your IT support
-    Enroll {
-        /// The invitation: fw1-…
-        #[arg(conflicts_with = "file")]
-        line: Option<String>,
-        /// Read the invitation from a file, or from standard input with -
-        #[arg(long = "invitation", value_name = "FILE")]
-        file: Option<PathBuf>,
-        /// What may be repaired: ask, nightly, trusted, or a file of your own rules
-        #[arg(long, value_name = "ask|nightly|trusted|FILE")]
-        policy: Option<String>,
-        /// Do not register the system service
-        #[arg(long)]
-        no_service: bool,
-    },
-    /// Run the agent (the system service does this)
-    Run,
-    /// Who looks after this computer, and what they may do
-    Status,
-    /// Check this computer now, without any connection
-    Diagnose {
-        /// In words, or all facts as JSON
-        #[arg(short, long, value_enum, default_value_t = Output::Text)]
-        output: Output,
-    },
-    /// Your rules
-    Policy {
-        #[command(subcommand)]
-        command: PolicyCommand,
-    },
-    /// What has happened on this computer
-    Journal {
-        /// As JSON lines that `fernwart journal verify` can check
-        #[arg(long)]
-        export: bool,
-    },
-    /// What was done here, by whom, why, and with what result
-    History {
-        /// One of them, whole
-        number: Option<usize>,
-    },
-    /// What you are asked
-    Questions,
-    /// Say yes to a question, or to all repairs for a while: allow 3, allow repair --for 2h
-    Allow {
-        /// The question's number, or the word repair
-        what: String,
-        /// Allow all repairs for so long: 30m, 2h
-        #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
-        span: Option<Duration>,
-    },
-    /// Say no to a question, or to all repairs: deny 3, deny repair
-    Deny {
-        /// The question's number, or the word repair
-        what: String,
-    },
-    /// Let nobody do anything, for a while or until resume
-    Pause {
-        /// For so long: 2h
-        #[arg(value_name = "TIME", value_parser = some_time)]
-        span: Option<Duration>,
-        /// The same
-        #[arg(long = "for", value_name = "TIME", value_parser = some_time, conflicts_with = "span")]
-        same: Option<Duration>,
-    },
-    /// Go on after a pause
-    Resume,
-    /// Is all well with the agent itself?
-    Check {
-        /// This computer's clock is right: believe it from now on
-        #[arg(long)]
-        trust_clock: bool,
-    },
-    /// The version of this program
-    Version,
-}
-
-#[derive(Subcommand)]
-enum PolicyCommand {
-    /// Whether your rules can be read, and what they say
-    Check,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
-/// A span of time that is not over at once.
-fn some_time(text: &str) -> Result<Duration, String> {
-    // Whoever types 2 hardly means two seconds.
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("write 30m, 2h or 3d".into());
-    }
-    span::parse(text).and_then(|span| if span.is_zero() { Err("write 30m, 2h or 3d".into()) } else { Ok(span) })
-}
 
 /// This program on its way to becoming a script: no command of anybody's.
 fn caged() -> Option<ExitCode> {
@@ -161,30 +43,33 @@ fn main() -> ExitCode {
     }
     // Nothing this program makes is anybody else's to read.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let arguments = Arguments::parse();
+    let begun: Vec<OsString> = std::env::args_os().collect();
+    let folder = command_line::value_of("home", &begun).or_else(|| std::env::var_os("FERNWART_AGENT_HOME"));
+    let home = Home::at(folder.as_deref().map_or(Path::new(home::DEFAULT), Path::new));
+    let asked = command_line::value_of("lang", &begun).and_then(|word| word.to_str()?.parse().ok());
+    let known = || home.enrollment().ok().map(|enrollment| enrollment.language);
+    let words = Words::new(asked.or_else(known).unwrap_or_else(language_of_user));
+    let arguments = match command_line::read(begun, &words) {
+        Ok(arguments) => arguments,
+        Err(trouble) => return complain(&trouble, &words),
+    };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::INFO)
         .with_target(false)
         .init();
-    let folder = arguments.home.clone().or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
-    let home = Home::at(&folder.unwrap_or_else(|| PathBuf::from(home::DEFAULT)));
-    let known = home.enrollment().ok().map(|enrollment| enrollment.language);
-    let words = Words::new(arguments.lang.or(known).unwrap_or_else(language_of_user));
     match act(arguments, &home, &words) {
         Ok(code) => code,
         Err(error) => match error.downcast_ref::<Trouble>() {
-            Some(trouble) => {
-                eprint!("{}", trouble.in_words(&words));
-                ExitCode::from(trouble.exit)
-            }
-            None => {
-                let trouble = Trouble::other(format!("{error:#}"));
-                eprint!("{}", trouble.in_words(&words));
-                ExitCode::from(trouble.exit)
-            }
+            Some(trouble) => complain(trouble, &words),
+            None => complain(&Trouble::other(format!("{error:#}")), &words),
         },
     }
+}
+
+fn complain(trouble: &Trouble, words: &Words) -> ExitCode {
+    eprint!("{}", trouble.in_words(words));
+    ExitCode::from(trouble.exit)
 }
 
 fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitCode> {

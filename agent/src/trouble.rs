@@ -45,6 +45,11 @@ impl Trouble {
         Self::new("belongs-elsewhere", "FW-JOIN-27", USAGE, customer.to_owned())
     }
 
+    /// What was typed is no command.
+    pub fn not_understood(cause: &str) -> Self {
+        Self::new("not-understood", "FW-CLI-01", USAGE, cause.trim_start_matches("error: ").to_owned())
+    }
+
     /// Nobody can be asked for the policy.
     pub const fn no_policy() -> Self {
         Self::new("no-policy", "FW-OWN-10", USAGE, String::new())

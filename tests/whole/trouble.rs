@@ -1,7 +1,7 @@
 //! Bad luck: wrong words, a full disk on either side, a clock a year off.
 
 use fernwart_tests::shelf::Script;
-use fernwart_tests::{SmallDisk, World, run, staff_command, wait_until};
+use fernwart_tests::{SmallDisk, World, program, run, staff_command, wait_until};
 use std::path::Path;
 use std::process::Command;
 
@@ -13,6 +13,19 @@ fn help_opens_with_examples_and_closes_with_the_next_step() {
         let last = said.out.trim_end().lines().last().expect("a line");
         assert!(last.starts_with("Next:"), "{last}");
     }
+}
+
+#[test]
+fn an_owner_is_helped_in_german() {
+    let agent = |words: &[&str]| run(Command::new(program("fernwart-agent")).args(words).env("LC_ALL", "de_DE.UTF-8"));
+    let said = agent(&["--help"]).exits(0);
+    assert!(said.out.starts_with("Zum Beispiel:\n  fernwart-agent status"), "{}", said.out);
+    assert!(said.out.contains("\nBefehle:\n") && said.out.contains("Was Sie gefragt werden"), "{}", said.out);
+    let said = agent(&["stauts"]).exits(2);
+    assert!(said.err.starts_with("Fehler: diesen Befehl gibt es so nicht     [FW-CLI-01]"), "{}", said.err);
+    assert!(said.err.contains("'status'"), "what may have been meant: {}", said.err);
+    let said = agent(&["--lang", "en", "--help"]).exits(0);
+    assert!(said.out.starts_with("Examples:") && said.out.contains("What you are asked"), "{}", said.out);
 }
 
 #[test]

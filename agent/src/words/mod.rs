@@ -8,6 +8,8 @@ use unic_langid::LanguageIdentifier;
 
 const EN: &str = include_str!("en.ftl");
 const DE: &str = include_str!("de.ftl");
+/// The command line explained; in English it explains itself.
+const HELP_DE: &str = include_str!("help.de.ftl");
 
 /// The words of one language.
 pub struct Words {
@@ -19,16 +21,18 @@ pub struct Words {
 impl Words {
     /// The words of this language.
     pub fn new(language: Language) -> Self {
-        let (text, name) = match language {
-            Language::En => (EN, "en"),
-            Language::De => (DE, "de"),
+        let (texts, name): (&[&str], _) = match language {
+            Language::En => (&[EN], "en"),
+            Language::De => (&[DE, HELP_DE], "de"),
         };
-        // What Fluent cannot read it leaves out; a test reads all of it.
-        let resource = FluentResource::try_new(text.to_owned()).unwrap_or_else(|(partial, _)| partial);
         let id: LanguageIdentifier = name.parse().unwrap_or_default();
         let mut bundle = FluentBundle::new(vec![id]);
         bundle.set_use_isolating(false);
-        let _ = bundle.add_resource(resource);
+        for text in texts {
+            // What Fluent cannot read it leaves out; a test reads all of it.
+            let resource = FluentResource::try_new((*text).to_owned()).unwrap_or_else(|(partial, _)| partial);
+            let _ = bundle.add_resource(resource);
+        }
         Self { bundle, language }
     }
 
@@ -86,7 +90,7 @@ mod tests {
     #[test]
     fn both_languages_say_the_same_things() {
         assert_eq!(ids(EN), ids(DE));
-        for text in [EN, DE] {
+        for text in [EN, DE, HELP_DE] {
             assert!(FluentResource::try_new(text.to_owned()).is_ok());
         }
     }

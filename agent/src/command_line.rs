@@ -1,0 +1,234 @@
+//! What may be typed, in the language of who types it.
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use fernwart_agent::trouble::Trouble;
+use fernwart_agent::words::Words;
+use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::span;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Lets your IT support look after this computer, as far as you allow.
+#[derive(Parser)]
+#[command(
+    name = "fernwart-agent",
+    version,
+    before_help = "Examples:\n  fernwart-agent status            who looks after this computer, and what they may do\n  fernwart-agent diagnose          check this computer now, without any connection",
+    after_help = "Next: fernwart-agent status"
+)]
+pub(crate) struct Arguments {
+    /// The agent's folder
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+    /// The language of what you read: de or en
+    #[arg(long, global = true, value_name = "LANGUAGE")]
+    pub(crate) lang: Option<Language>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Join with an invitation of your IT support
+    Enroll {
+        /// The invitation: fw1-…
+        #[arg(conflicts_with = "file")]
+        line: Option<String>,
+        /// Read the invitation from a file, or from standard input with -
+        #[arg(long = "invitation", value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// What may be repaired: ask, nightly, trusted, or a file of your own rules
+        #[arg(long, value_name = "ask|nightly|trusted|FILE")]
+        policy: Option<String>,
+        /// Do not register the system service
+        #[arg(long)]
+        no_service: bool,
+    },
+    /// Run the agent (the system service does this)
+    Run,
+    /// Who looks after this computer, and what they may do
+    Status,
+    /// Check this computer now, without any connection
+    Diagnose {
+        /// In words, or all facts as JSON
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Your rules
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// What has happened on this computer
+    Journal {
+        /// As JSON lines that `fernwart journal verify` can check
+        #[arg(long)]
+        export: bool,
+    },
+    /// What was done here, by whom, why, and with what result
+    History {
+        /// One of them, whole
+        number: Option<usize>,
+    },
+    /// What you are asked
+    Questions,
+    /// Say yes to a question, or to all repairs for a while: allow 3, allow repair --for 2h
+    Allow {
+        /// The question's number, or the word repair
+        what: String,
+        /// Allow all repairs for so long: 30m, 2h
+        #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
+        span: Option<Duration>,
+    },
+    /// Say no to a question, or to all repairs: deny 3, deny repair
+    Deny {
+        /// The question's number, or the word repair
+        what: String,
+    },
+    /// Let nobody do anything, for a while or until resume
+    Pause {
+        /// For so long: 2h
+        #[arg(value_name = "TIME", value_parser = some_time)]
+        span: Option<Duration>,
+        /// The same
+        #[arg(long = "for", value_name = "TIME", value_parser = some_time, conflicts_with = "span")]
+        same: Option<Duration>,
+    },
+    /// Go on after a pause
+    Resume,
+    /// Is all well with the agent itself?
+    Check {
+        /// This computer's clock is right: believe it from now on
+        #[arg(long)]
+        trust_clock: bool,
+    },
+    /// The version of this program
+    Version,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Whether your rules can be read, and what they say
+    Check,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+/// A span of time that is not over at once.
+fn some_time(text: &str) -> Result<Duration, String> {
+    // Whoever types 2 hardly means two seconds.
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("write 30m, 2h or 3d".into());
+    }
+    span::parse(text).and_then(|span| if span.is_zero() { Err("write 30m, 2h or 3d".into()) } else { Ok(span) })
+}
+
+/// What was typed, or what is wrong with it. Help and version end the program here.
+pub(crate) fn read(typed: Vec<OsString>, words: &Words) -> Result<Arguments, Trouble> {
+    let mut command = Arguments::command();
+    command.build();
+    let command = match words.language {
+        Language::En => command,
+        Language::De => in_german(command, "help", words),
+    };
+    let read = command.try_get_matches_from(typed).and_then(|matches| Arguments::from_arg_matches(&matches));
+    read.map_err(|error| match (error.kind(), words.language) {
+        // Only German words are missing there.
+        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, _) | (_, Language::En) => error.exit(),
+        (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => error.exit(),
+        _ => {
+            let said = error.to_string();
+            // What is wrong and what may have been meant; the rest is in --help.
+            let lines = said.lines().map(str::trim).take_while(|line| !line.starts_with("Usage"));
+            let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+            Trouble::not_understood(&lines.join("; "))
+        }
+    })
+}
+
+/// The value of an option wherever it stands, before anything is known of the rest.
+pub(crate) fn value_of(name: &str, typed: &[OsString]) -> Option<OsString> {
+    let mut words = typed.iter().skip(1);
+    while let Some(word) = words.next() {
+        let Some(word) = word.to_str().and_then(|word| word.strip_prefix("--")) else { continue };
+        match word.strip_prefix(name) {
+            Some("") => return words.next().cloned(),
+            Some(rest) if rest.starts_with('=') => return rest.get(1..).map(OsString::from),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The same command line with German texts, each named by the way to it.
+fn in_german(command: clap::Command, id: &str, words: &Words) -> clap::Command {
+    let text = |part: &str| words.say(&format!("{id}{part}"));
+    let mut command = command
+        .about(text(""))
+        .subcommand_help_heading("Befehle")
+        .subcommand_value_name("BEFEHL")
+        .help_template(words.say("help-template"))
+        .mut_args(|arg| in_german_argument(arg, id, words));
+    if command.get_before_help().is_some() {
+        command = command.before_help(text("-before")).after_help(text("-after"));
+    }
+    command.mut_subcommands(|sub| {
+        let id = format!("{id}-{}", sub.get_name());
+        // It lists the same commands once more.
+        if sub.get_name() == "help" { sub.about(words.say(&id)) } else { in_german(sub, &id, words) }
+    })
+}
+
+fn in_german_argument(arg: clap::Arg, id: &str, words: &Words) -> clap::Arg {
+    let name = arg.get_id().as_str().to_owned();
+    let heading = if arg.is_positional() { "Angaben" } else { "Optionen" };
+    let everywhere = matches!(name.as_str(), "help" | "version" | "home" | "lang");
+    let text = words.say(&if everywhere { format!("help-any-{name}") } else { format!("{id}-of-{name}") });
+    arg.help(text).help_heading(heading).hide_possible_values(true).hide_default_value(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_text(command: &clap::Command, seen: &mut Vec<String>) {
+        let texts = [command.get_about(), command.get_before_help(), command.get_after_help()];
+        seen.extend(texts.into_iter().flatten().map(ToString::to_string));
+        seen.extend(command.get_arguments().map(|arg| arg.get_help().map(ToString::to_string).unwrap_or_default()));
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            every_text(sub, seen);
+        }
+    }
+
+    #[test]
+    fn whatever_may_be_typed_is_explained_in_german() {
+        let (mut english, mut german) = (Vec::new(), Vec::new());
+        let mut command = Arguments::command();
+        command.build();
+        every_text(&command, &mut english);
+        let mut command = in_german(command, "help", &Words::new(Language::De));
+        every_text(&command, &mut german);
+        assert_eq!(english.len(), german.len());
+        for (english, german) in english.iter().zip(&german) {
+            assert!(!german.is_empty() && !german.starts_with("help") && german != english, "{english}: {german}");
+        }
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("Befehle:") && !help.contains("Options:") && !help.contains("Usage"), "{help}");
+    }
+
+    #[test]
+    fn an_option_is_found_wherever_it_stands() {
+        let typed = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let found = |words: &[&str]| value_of("lang", &typed(words));
+        assert_eq!(found(&["fernwart-agent", "--lang", "de", "status"]), Some("de".into()));
+        assert_eq!(found(&["fernwart-agent", "status", "--lang=de"]), Some("de".into()));
+        assert_eq!(found(&["fernwart-agent", "status", "--language", "de"]), None);
+        assert_eq!(found(&["fernwart-agent", "status", "--lang"]), None);
+    }
+}
