@@ -21,7 +21,7 @@ use std::time::Duration;
 pub(crate) struct Arguments {
     /// The agent's folder
     #[arg(long, global = true, value_name = "DIR")]
-    home: Option<PathBuf>,
+    pub(crate) home: Option<PathBuf>,
     /// The language of what you read: de or en
     #[arg(long, global = true, value_name = "LANGUAGE")]
     pub(crate) lang: Option<Language>,
@@ -129,7 +129,8 @@ fn some_time(text: &str) -> Result<Duration, String> {
     span::parse(text).and_then(|span| if span.is_zero() { Err("write 30m, 2h or 3d".into()) } else { Ok(span) })
 }
 
-/// What was typed, or what is wrong with it. Help and version end the program here.
+/// What was typed, or what is wrong with it. Where help or the version is wanted,
+/// the program ends here.
 pub(crate) fn read(typed: Vec<OsString>, words: &Words) -> Result<Arguments, Trouble> {
     let mut command = Arguments::command();
     command.build();
@@ -138,23 +139,35 @@ pub(crate) fn read(typed: Vec<OsString>, words: &Words) -> Result<Arguments, Tro
         Language::De => in_german(command, "help", words),
     };
     let read = command.try_get_matches_from(typed).and_then(|matches| Arguments::from_arg_matches(&matches));
-    read.map_err(|error| match (error.kind(), words.language) {
-        // Only German words are missing there.
-        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, _) | (_, Language::En) => error.exit(),
-        (ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand, _) => error.exit(),
-        _ => {
-            let said = error.to_string();
-            // What is wrong and what may have been meant; the rest is in --help.
-            let lines = said.lines().map(str::trim).take_while(|line| !line.starts_with("Usage"));
-            let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-            Trouble::not_understood(&lines.join("; "))
-        }
+    read.map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument => Trouble::no_such_command(in_short(&error)),
+        _ => Trouble::not_understood(in_short(&error)),
     })
 }
 
-/// The value of an option wherever it stands, before anything is known of the rest.
+/// What is wrong and what may have been meant; the rest is in the help.
+fn in_short(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let rest = |line: &&str| !line.starts_with("Usage") && !line.starts_with("For more information");
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).take_while(rest);
+    let mut short = String::new();
+    for line in lines {
+        short += match short.chars().last() {
+            None => "",
+            Some(':') => " ",
+            Some(_) => "; ",
+        };
+        short += line.trim_start_matches("error: ");
+    }
+    short
+}
+
+/// The value of an option wherever it stands, before anything is known of the
+/// rest. It decides on nothing but the words in which that is told.
 pub(crate) fn value_of(name: &str, typed: &[OsString]) -> Option<OsString> {
-    let mut words = typed.iter().skip(1);
+    let mut words = typed.iter().skip(1).take_while(|word| *word != "--");
     while let Some(word) = words.next() {
         let Some(word) = word.to_str().and_then(|word| word.strip_prefix("--")) else { continue };
         match word.strip_prefix(name) {
@@ -178,10 +191,15 @@ fn in_german(command: clap::Command, id: &str, words: &Words) -> clap::Command {
     if command.get_before_help().is_some() {
         command = command.before_help(text("-before")).after_help(text("-after"));
     }
-    command.mut_subcommands(|sub| {
-        let id = format!("{id}-{}", sub.get_name());
+    let usage = command.render_usage().to_string().replace("[OPTIONS]", "[OPTIONEN]");
+    let usage = usage.trim_start_matches("Usage: ").to_owned();
+    command.override_usage(usage).mut_subcommands(|sub| {
         // It lists the same commands once more.
-        if sub.get_name() == "help" { sub.about(words.say(&id)) } else { in_german(sub, &id, words) }
+        if sub.get_name() == "help" {
+            return sub.about(words.say("help-help"));
+        }
+        let id = format!("{id}-{}", sub.get_name());
+        in_german(sub, &id, words)
     })
 }
 
@@ -190,36 +208,76 @@ fn in_german_argument(arg: clap::Arg, id: &str, words: &Words) -> clap::Arg {
     let heading = if arg.is_positional() { "Angaben" } else { "Optionen" };
     let everywhere = matches!(name.as_str(), "help" | "version" | "home" | "lang");
     let text = words.say(&if everywhere { format!("help-any-{name}") } else { format!("{id}-of-{name}") });
-    arg.help(text).help_heading(heading).hide_possible_values(true).hide_default_value(true)
+    let arg = arg.help(text).help_heading(heading).hide_possible_values(true).hide_default_value(true);
+    let value = match name.as_str() {
+        "home" => "ORDNER",
+        "lang" => "SPRACHE",
+        "line" => "EINLADUNG",
+        "file" => "DATEI",
+        "policy" => "ask|nightly|trusted|DATEI",
+        "output" => "text|json",
+        "number" => "NUMMER",
+        "what" => "NUMMER|repair",
+        "span" | "same" => "DAUER",
+        _ => return arg,
+    };
+    arg.value_name(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn every_text(command: &clap::Command, seen: &mut Vec<String>) {
+    fn every_text(command: &mut clap::Command, seen: &mut Vec<String>, whole: &mut String) {
         let texts = [command.get_about(), command.get_before_help(), command.get_after_help()];
         seen.extend(texts.into_iter().flatten().map(ToString::to_string));
         seen.extend(command.get_arguments().map(|arg| arg.get_help().map(ToString::to_string).unwrap_or_default()));
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-            every_text(sub, seen);
+        *whole += &command.render_long_help().to_string();
+        for sub in command.get_subcommands_mut() {
+            match sub.get_name() {
+                "help" => seen.push(sub.get_about().map(ToString::to_string).unwrap_or_default()),
+                _ => every_text(sub, seen, whole),
+            }
         }
     }
 
     #[test]
     fn whatever_may_be_typed_is_explained_in_german() {
-        let (mut english, mut german) = (Vec::new(), Vec::new());
+        let (mut english, mut german, mut help) = (Vec::new(), Vec::new(), String::new());
         let mut command = Arguments::command();
         command.build();
-        every_text(&command, &mut english);
-        let mut command = in_german(command, "help", &Words::new(Language::De));
-        every_text(&command, &mut german);
+        every_text(&mut command, &mut english, &mut help);
+        help.clear();
+        every_text(&mut in_german(command, "help", &Words::new(Language::De)), &mut german, &mut help);
         assert_eq!(english.len(), german.len());
         for (english, german) in english.iter().zip(&german) {
-            assert!(!german.is_empty() && !german.starts_with("help") && german != english, "{english}: {german}");
+            assert!(!german.is_empty() && german != english, "{english}: {german}");
         }
-        let help = command.render_long_help().to_string();
-        assert!(help.contains("Befehle:") && !help.contains("Options:") && !help.contains("Usage"), "{help}");
+        assert!(help.contains("Befehle:") && help.contains("Aufruf: fernwart-agent allow [OPTIONEN] <NUMMER|repair>"));
+        for left in ["help-", "Usage", "OPTIONS", "Options:", "Commands:", "Arguments:", "<TIME", "<DIR", "default:"] {
+            assert!(!help.contains(left), "{left}: {help}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_short() {
+        let said = |words: &[&str]| {
+            let typed = [&["fernwart-agent"], words].concat().iter().map(OsString::from).collect();
+            match read(typed, &Words::new(Language::De)) {
+                Err(trouble) => trouble.in_words(&Words::new(Language::De)),
+                Ok(_) => panic!("{words:?} was understood"),
+            }
+        };
+        for (words, heading, cause) in [
+            (&["stauts"][..], "diesen Befehl gibt es so nicht", "'status'"),
+            (&["status", "--nosuch"], "diesen Befehl gibt es so nicht", "'--nosuch'"),
+            (&["allow"], "fehlt eine Angabe, oder sie passt nicht", "provided: <NUMMER|repair>)"),
+            (&["pause", "--for", "2"], "fehlt eine Angabe, oder sie passt nicht", "write 30m, 2h or 3d)"),
+            (&["--lang", "fr", "status"], "fehlt eine Angabe, oder sie passt nicht", "'fr'"),
+        ] {
+            let said = said(words);
+            assert!(said.contains(heading) && said.contains(cause), "{words:?}: {said}");
+        }
     }
 
     #[test]
@@ -230,5 +288,6 @@ mod tests {
         assert_eq!(found(&["fernwart-agent", "status", "--lang=de"]), Some("de".into()));
         assert_eq!(found(&["fernwart-agent", "status", "--language", "de"]), None);
         assert_eq!(found(&["fernwart-agent", "status", "--lang"]), None);
+        assert_eq!(found(&["fernwart-agent", "enroll", "--", "--lang", "de"]), None);
     }
 }

@@ -144,15 +144,24 @@ fn keys(home: &Home) -> Result<Keys, EnrollError> {
     })
 }
 
+/// Whether an invitation is for a machine, and still good.
+///
+/// # Errors
+/// When it is not.
+pub fn check(invitation: &Invitation) -> Result<(), EnrollError> {
+    match invitation.guest {
+        Guest::Staff => Err(EnrollError::NotForMachines),
+        Guest::Machine { .. } if invitation.until < crate::now() => Err(EnrollError::Expired),
+        Guest::Machine { .. } => Ok(()),
+    }
+}
+
 /// Joins a hub. `said` is told of each step. The caller holds the folder.
 ///
 /// # Errors
 /// When it cannot be done; it may be tried again.
 pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Step<'_>)) -> Result<Joined, EnrollError> {
-    let Guest::Machine { .. } = &invitation.guest else { return Err(EnrollError::NotForMachines) };
-    if invitation.until < crate::now() {
-        return Err(EnrollError::Expired);
-    }
+    check(invitation)?;
     let mut keys = keys(home)?;
     said(Step::Keys);
 

@@ -215,6 +215,6 @@ impl Home {
 
     /// Whether the disk it lies on is as good as full; no where nobody knows.
     pub fn is_disk_full(&self) -> bool {
-        keyfile::is_disk_full(&self.0)
+        fernwart_certs::disk::is_full(&self.0)
     }
 }

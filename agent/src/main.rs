@@ -1,32 +1,30 @@
 //! What the agent's program does when it is called.
 
 mod command_line;
+mod joining;
 
 use anyhow::{Context, bail};
 use command_line::{Arguments, Command, Output, PolicyCommand};
 use fernwart_agent::executor::journal_at_rest;
-use fernwart_agent::executor::policy;
 use fernwart_agent::home::{self, Enrollment, Home};
 use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
-use fernwart_agent::{action::cage, check, enroll, history, owner, run, service, status};
-use fernwart_certs::identity::{SigningKey, TlsIdentity};
-use fernwart_certs::invitation::{Invitation, LONGEST};
+use fernwart_agent::{action::cage, check, history, owner, run, status};
 use fernwart_certs::journal::Line;
-use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::text::chain;
 use std::ffi::OsString;
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// This program on its way to becoming a script: no command of anybody's.
 fn caged() -> Option<ExitCode> {
-    let mut words = std::env::args().skip(1);
-    let code = match (words.next().as_deref(), words.next(), words.next()) {
-        (Some(cage::OUTER), Some(spec), None) => cage::outer(&spec),
-        (Some(cage::INNER), Some(spec), Some(pulse)) => cage::inner(&spec, &pulse),
+    let words: Vec<OsString> = std::env::args_os().skip(1).take(4).collect();
+    let words: Vec<&str> = words.iter().map(|word| word.to_str()).collect::<Option<_>>()?;
+    let code = match words.as_slice() {
+        [cage::OUTER, spec] => cage::outer(spec),
+        [cage::INNER, spec, pulse] => cage::inner(spec, pulse),
         _ => return None,
     };
     Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
@@ -43,13 +41,19 @@ fn main() -> ExitCode {
     }
     // Nothing this program makes is anybody else's to read.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let begun: Vec<OsString> = std::env::args_os().collect();
-    let folder = command_line::value_of("home", &begun).or_else(|| std::env::var_os("FERNWART_AGENT_HOME"));
-    let home = Home::at(folder.as_deref().map_or(Path::new(home::DEFAULT), Path::new));
-    let asked = command_line::value_of("lang", &begun).and_then(|word| word.to_str()?.parse().ok());
-    let known = || home.enrollment().ok().map(|enrollment| enrollment.language);
-    let words = Words::new(asked.or_else(known).unwrap_or_else(language_of_user));
-    let arguments = match command_line::read(begun, &words) {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let at = |said: Option<PathBuf>| {
+        let folder = said.or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
+        Home::at(folder.as_deref().unwrap_or(Path::new(home::DEFAULT)))
+    };
+    // What is wrong with what was typed must be said in some language, too.
+    let words = {
+        let asked = command_line::value_of("lang", &typed).and_then(|word| word.to_str()?.parse().ok());
+        let home = at(command_line::value_of("home", &typed).map(PathBuf::from));
+        let known = || home.enrollment().ok().map(|enrollment| enrollment.language);
+        Words::new(asked.or_else(known).unwrap_or_else(language_of_user))
+    };
+    let arguments = match command_line::read(typed, &words) {
         Ok(arguments) => arguments,
         Err(trouble) => return complain(&trouble, &words),
     };
@@ -58,13 +62,8 @@ fn main() -> ExitCode {
         .with_max_level(tracing::Level::INFO)
         .with_target(false)
         .init();
-    match act(arguments, &home, &words) {
-        Ok(code) => code,
-        Err(error) => match error.downcast_ref::<Trouble>() {
-            Some(trouble) => complain(trouble, &words),
-            None => complain(&Trouble::other(format!("{error:#}")), &words),
-        },
-    }
+    let home = at(arguments.home.clone());
+    act(arguments, &home, &words).unwrap_or_else(|error| complain(&Trouble::of(&error), &words))
 }
 
 fn complain(trouble: &Trouble, words: &Words) -> ExitCode {
@@ -76,7 +75,10 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
     let enrollment = home.enrollment().map_err(Trouble::from);
     match arguments.command {
         Command::Enroll { line, file, policy, no_service } => {
-            enroll(home, read_invitation(line, file)?, policy, no_service, arguments.lang)
+            let invitation = joining::read_invitation(line, file)?;
+            let words = Words::new(arguments.lang.unwrap_or(joining::language_of(&invitation)));
+            let joined = joining::enroll(home, &invitation, policy, no_service, &words);
+            Ok(joined.unwrap_or_else(|error| complain(&Trouble::of(&error), &words)))
         }
         Command::Run => {
             enrollment?;
@@ -145,133 +147,6 @@ fn say(text: &str) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("writing"),
         _ => Ok(ExitCode::SUCCESS),
     }
-}
-
-fn read_invitation(line: Option<String>, file: Option<PathBuf>) -> Result<Invitation, Trouble> {
-    let longest = LONGEST as u64 * 2;
-    let mut text = String::new();
-    match (&line, file) {
-        (Some(line), _) => text.clone_from(line),
-        (None, Some(path)) => {
-            let read = if path.as_os_str() == "-" {
-                std::io::stdin().take(longest).read_to_string(&mut text)
-            } else {
-                std::fs::File::open(&path).and_then(|file| file.take(longest).read_to_string(&mut text))
-            };
-            read.map_err(|error| Trouble::unreadable(&path, &error))?;
-        }
-        (None, None) => return Err(Trouble::no_invitation()),
-    }
-    let invitation: Invitation = text.parse()?;
-    if line.is_some() && !invitation.may_stand_in_argv() {
-        return Err(Trouble::invitation_in_argv());
-    }
-    Ok(invitation)
-}
-
-fn enroll(
-    home: &Home,
-    invitation: Invitation,
-    policy: Option<String>,
-    no_service: bool,
-    lang: Option<Language>,
-) -> anyhow::Result<ExitCode> {
-    let language = lang.unwrap_or(match &invitation.guest {
-        fernwart_certs::invitation::Guest::Machine { language, .. } => *language,
-        fernwart_certs::invitation::Guest::Staff => Language::En,
-    });
-    let words = Words::new(language);
-    let _held = home.hold().map_err(|error| Trouble::from(error).or_full(home))?;
-    if let Ok(known) = home.enrollment() {
-        // Of another version of its approvers' root nobody can tell whose it is.
-        if known.root_version == invitation.root_version && known.root != invitation.root {
-            return Err(Trouble::belongs_elsewhere(known.customer_name.as_raw()).into());
-        }
-        let mut out = words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n";
-        // Somebody on the phone may still wait for the words.
-        let waits = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| identity.chain.is_empty());
-        if let (true, Ok(key)) = (waits, SigningKey::read(&home.evidence_key())) {
-            let four = enroll::words(&key, &known).join(" · ");
-            out += &format!("  {}\n", words.say_with("enroll-step-3", &[("words", &four)]));
-        }
-        return say(&out);
-    }
-    let prepared = policy.as_deref().map(policy_text).transpose()?;
-    if prepared.is_none() && !std::io::stdin().is_terminal() {
-        return Err(Trouble::no_policy().into());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let joined = runtime.block_on(enroll::join(home, &invitation, |step| {
-        let line = match step {
-            enroll::Step::Keys => format!("  {}", words.say("enroll-step-1")),
-            enroll::Step::Linked(_) => format!("  {}", words.say("enroll-step-2")),
-        };
-        // A reader that has gone away does not stop the joining.
-        let _ = say(&(line + "\n"));
-    }));
-    let joined = joined.map_err(|error| Trouble::from(error).or_full(home))?;
-    let shop = joined.catalogue.shop.name.to_string();
-    let contact = status::contact_in_brackets(&joined.catalogue.shop);
-    let customer = joined.enrollment.customer_name.to_string();
-    let head = words.say_with("enroll-for", &[("customer", &customer), ("shop", &shop), ("contact", &contact)]);
-    say(&format!("{head}\n"))?;
-    let text = match prepared {
-        Some(text) => text,
-        None => ask_policy(&words, &shop)?,
-    };
-    let mode = policy::Policy::from_toml(&text)?.act();
-    let kept = home.write_policy(&text).and_then(|()| home.write_enrollment(&joined.enrollment));
-    kept.map_err(|error| Trouble::from(error).or_full(home))?;
-    let act = words.say(match mode {
-        policy::Mode::Ask => "act-ask",
-        policy::Mode::Window => "act-nightly",
-        policy::Mode::Notify | policy::Mode::Allow => "act-trusted",
-        policy::Mode::Never => "act-never",
-    });
-    let mut out = String::new();
-    if joined.admitted {
-        out += &(words.say_with("enroll-admitted", &[("shop", &shop)]) + "\n");
-    } else {
-        out += &format!("  {}\n", words.say_with("enroll-step-3", &[("words", &joined.words.join(" · "))]));
-        out += &(words.say_with("enroll-waiting", &[("shop", &shop)]) + " ");
-    }
-    let rights = if joined.admitted { "enroll-rights-now" } else { "enroll-rights" };
-    out += &(words.say_with(rights, &[("shop", &shop), ("act", &act)]) + "\n");
-    out += &format!("  {}\n", words.say("enroll-commands"));
-    let started = !no_service && service::install(home)?;
-    out += &(words.say(if started { "enroll-service" } else { "enroll-no-service" }) + "\n");
-    say(&out)
-}
-
-fn policy_text(choice: &str) -> Result<String, Trouble> {
-    let text = match choice {
-        "ask" => policy::ASK.to_owned(),
-        "nightly" => policy::NIGHTLY.to_owned(),
-        "trusted" => policy::TRUSTED.to_owned(),
-        // A word that is none of the three, and no file either.
-        file => std::fs::read_to_string(file).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Trouble::no_such_policy(file),
-            _ => Trouble::unreadable(Path::new(file), &error),
-        })?,
-    };
-    policy::Policy::from_toml(&text).map_err(|error| Trouble::bad_policy(&error))?;
-    Ok(text)
-}
-
-fn ask_policy(words: &Words, shop: &str) -> anyhow::Result<String> {
-    let mut out = words.say_with("policy-question", &[("shop", shop)]) + "\n";
-    for id in ["policy-ask", "policy-nightly", "policy-trusted"] {
-        out += &format!("  {}\n", words.say(id));
-    }
-    say(&format!("{out}{} ", words.say("policy-prompt")))?;
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(policy_text(match answer.trim() {
-        "2" => "nightly",
-        "3" => "trusted",
-        _ => "ask",
-    })?)
 }
 
 fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {

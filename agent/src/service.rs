@@ -5,6 +5,7 @@ use anyhow::Context;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+const SERVICE: &str = "fernwart-agent.service";
 const UNIT: &str = "/etc/systemd/system/fernwart-agent.service";
 
 fn unit(program: &Path, home: &Home) -> String {
@@ -40,7 +41,8 @@ pub fn install(home: &Home) -> anyhow::Result<bool> {
     let program = std::env::current_exe().context("finding this program")?;
     let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
     std::fs::write(UNIT, unit(&program, &Home::at(&path))).with_context(|| format!("writing {UNIT}"))?;
-    for arguments in [&["daemon-reload"][..], &["enable", "--now", "fernwart-agent.service"][..]] {
+    // One that runs already, for a folder of before, goes on otherwise.
+    for arguments in [&["daemon-reload"][..], &["enable", SERVICE], &["restart", SERVICE]] {
         let ended = Command::new("/usr/bin/systemctl").args(arguments).stdin(Stdio::null()).status();
         let ended = ended.context("asking systemd to start the service")?;
         anyhow::ensure!(ended.success(), "systemd did not start the service; see: journalctl -u fernwart-agent");

@@ -3,6 +3,7 @@
 //! helps them.
 
 use crate::enroll::EnrollError;
+use crate::executor::books::BooksError;
 use crate::home::{Home, HomeError};
 use crate::words::Words;
 use fernwart_certs::invitation::BadInvitation;
@@ -40,14 +41,31 @@ impl Trouble {
         Self::new("invitation-in-argv", "FW-JOIN-22", USAGE, String::new())
     }
 
-    /// It has joined another shop.
-    pub fn belongs_elsewhere(customer: &str) -> Self {
-        Self::new("belongs-elsewhere", "FW-JOIN-27", USAGE, customer.to_owned())
+    /// What went wrong, as its owner reads it.
+    pub fn of(error: &anyhow::Error) -> Self {
+        if let Some(trouble) = error.downcast_ref::<Self>() {
+            return trouble.clone();
+        }
+        let cause = format!("{error:#}");
+        match error.chain().find_map(|cause| cause.downcast_ref()) {
+            Some(BooksError::Open(..) | BooksError::Damaged(_)) => Self::new("books", "FW-OWN-22", FAILED, cause),
+            _ => Self::new("other", "FW-OWN-21", FAILED, cause),
+        }
+    }
+
+    /// It has joined for somebody else than an invitation names.
+    pub const fn joined_for_another(customer: String) -> Self {
+        Self::new("joined-for-another", "FW-JOIN-27", USAGE, customer)
     }
 
     /// What was typed is no command.
-    pub fn not_understood(cause: &str) -> Self {
-        Self::new("not-understood", "FW-CLI-01", USAGE, cause.trim_start_matches("error: ").to_owned())
+    pub const fn no_such_command(cause: String) -> Self {
+        Self::new("no-such-command", "FW-CLI-01", USAGE, cause)
+    }
+
+    /// Something is missing in what was typed, or does not fit.
+    pub const fn not_understood(cause: String) -> Self {
+        Self::new("not-understood", "FW-CLI-01", USAGE, cause)
     }
 
     /// Nobody can be asked for the policy.
@@ -73,11 +91,6 @@ impl Trouble {
     /// An agent is running here already.
     pub const fn running_already() -> Self {
         Self::new("running-already", "FW-OWN-20", USAGE, String::new())
-    }
-
-    /// Something that no owner can mend.
-    pub const fn other(cause: String) -> Self {
-        Self::new("other", "FW-OWN-21", FAILED, cause)
     }
 
     /// There is no such question, or not any more.
@@ -153,7 +166,7 @@ impl From<BadInvitation> for Trouble {
 impl From<HomeError> for Trouble {
     fn from(error: HomeError) -> Self {
         match &error {
-            HomeError::Held(_) => Self::new("being-set-up", "FW-JOIN-28", USAGE, String::new()),
+            HomeError::Held(_) => Self::new("being-set-up", "FW-JOIN-28", USAGE, chain(&error)),
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
             HomeError::Io { .. } | HomeError::Write(_) | HomeError::Enrollment { .. } => {
                 Self::new("folder", "FW-CLI-10", FAILED, chain(&error))

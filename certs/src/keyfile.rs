@@ -13,10 +13,6 @@ use std::path::{Path, PathBuf};
 /// Longest key file, bytes.
 const LONGEST: u64 = 8 * 1024;
 
-/// With less room than this, bytes, a disk is full: neither keys nor books nor a
-/// batch of a store's writes can be relied on to find a place.
-const FULL_BYTES: u64 = 1024 * 1024;
-
 /// A secret file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
@@ -81,16 +77,6 @@ impl KeyFileError {
     pub fn is_missing(&self) -> bool {
         self.system() == Some(io::ErrorKind::NotFound)
     }
-}
-
-/// Room on the disk where a folder lies, bytes; plenty where the system does not say.
-pub fn free_bytes(folder: &Path) -> u64 {
-    rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// Whether that is as good as none.
-pub fn is_disk_full(folder: &Path) -> bool {
-    free_bytes(folder) < FULL_BYTES
 }
 
 /// Writes a new file, all or nothing; one that exists is left alone and is an

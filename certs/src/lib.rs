@@ -11,6 +11,7 @@
 pub mod approve;
 pub mod catalogue;
 pub mod chain;
+pub mod disk;
 pub mod envelope;
 pub mod identity;
 pub mod invitation;

@@ -67,8 +67,10 @@ fn a_question_is_answered_from_what_machines_have_signed_for() {
         assert!(said.err.contains(says) && said.err.contains("FW-QRY-01"), "{sql}: {}", said.err);
     }
     // One that wants more memory than it may have hurts nobody but itself.
-    let said = world.technician(&["query", "SELECT hex(zeroblob(450000000)) || hex(zeroblob(450000000))"]);
-    assert!(matches!(said.code, 2 | 5), "{} {}", said.code, said.err);
+    for greedy in ["SELECT zeroblob(900000000)", "SELECT hex(zeroblob(450000000)) || hex(zeroblob(450000000))"] {
+        let said = world.technician(&["query", greedy]).exits(5);
+        assert!(said.err.contains("FW-QRY-03") && said.err.contains("fernwart limits"), "{greedy}: {}", said.err);
+    }
     assert_eq!(ask(&world, all), before);
     assert!(world.technician(&["query", "--tables"]).exits(0).out.contains("free_pct"));
 }
@@ -204,15 +206,23 @@ fn who_asks_without_end_keeps_nobody_else_from_asking() {
     let robot = world.add_robot("B\u{e4}ckerei Meyer");
     let mut endless: Vec<Child> = (0..4)
         .map(|_| {
-            world.command(&["query", ENDLESS]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started")
+            world.command(&["query", ENDLESS]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started")
         })
         .collect();
     wait_until("all ask", || world.metric("fernwart_links{door=\"staff\"}") == Some(4.0));
     run(&mut staff_command(&robot, &["query", "SELECT machine FROM machines", "-o", "name"])).exits(0);
     assert!(endless.iter_mut().any(|one| matches!(one.try_wait(), Ok(None))), "they still ask");
-    let ends: Vec<Option<i32>> = endless.into_iter().map(|mut one| one.wait().expect("ended").code()).collect();
     // Some were told that it takes too long, some that others are before them.
-    assert!(ends.iter().all(|end| matches!(end, Some(4 | 5))), "{ends:?}");
+    for one in endless {
+        let ended = one.wait_with_output().expect("ended");
+        let why = match ended.status.code() {
+            Some(4) => "FW-HUB-33",
+            Some(5) => "FW-QRY-03",
+            code => panic!("{code:?}"),
+        };
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(said.contains(why), "{said}");
+    }
 }
 
 #[test]

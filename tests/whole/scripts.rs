@@ -58,12 +58,21 @@ fn an_approved_script_runs_and_tells_what_it_did() {
     let watched = world.technician(&["job", "watch", "1"]).exits(0).out;
     assert!(watched.contains("greeted"), "{watched}");
     // One document, as of a diagnosis; and a table with its head.
-    let said = run(&world, &["hello", "kasse-1", "-o", "json"]).exits(0);
+    world.add_machine("kasse-2").agent.stop();
+    let said = run(&world, &["hello", "kasse-1", "kasse-2", "-o", "json"]).exits(4);
     let all: serde_json::Value = serde_json::from_str(&said.out).expect("one JSON document");
-    assert_eq!((all["type"].as_str(), all["results"].as_array().map(Vec::len)), (Some("run"), Some(1)), "{all}");
-    assert_eq!((&all["results"][0]["report"]["exit"], &all["summary"]["ok"]), (&3.into(), &1.into()), "{all}");
-    let said = run(&world, &["hello", "kasse-1", "-o", "csv"]).exits(0);
-    assert_eq!(said.out, "machine,customer,status,code,why\nkasse-1,Bäckerei Meyer,ok,,\n");
+    let status = |of: &str| {
+        let results = all["results"].as_array().expect("results");
+        results.iter().find(|one| one["machine"] == of).map(|one| one["status"].clone())
+    };
+    assert_eq!((all["type"].as_str(), status("kasse-1")), (Some("run"), Some("ok".into())), "{all}");
+    assert_eq!((&all["summary"]["ok"], status("kasse-2")), (&1.into(), Some("no_answer".into())), "{all}");
+    assert_eq!(all["summary"]["selected"], 2, "{all}");
+    let said = run(&world, &["hello", "kasse-1", "kasse-2", "-o", "csv"]).exits(4);
+    let mut lines: Vec<&str> = said.out.lines().skip(1).collect();
+    lines.sort_unstable();
+    assert!(said.out.starts_with("machine,customer,status,code,why\n"), "{}", said.out);
+    assert_eq!(lines, ["kasse-1,Bäckerei Meyer,ok,,", "kasse-2,Bäckerei Meyer,no_answer,,the machine is away"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Bad luck: wrong words, a full disk on either side, a clock a year off.
 
 use fernwart_tests::shelf::Script;
-use fernwart_tests::{SmallDisk, World, program, run, staff_command, wait_until};
+use fernwart_tests::{Machine, SmallDisk, World, program, run, staff_command, wait_until};
 use std::path::Path;
 use std::process::Command;
 
@@ -17,13 +17,19 @@ fn help_opens_with_examples_and_closes_with_the_next_step() {
 
 #[test]
 fn an_owner_is_helped_in_german() {
-    let agent = |words: &[&str]| run(Command::new(program("fernwart-agent")).args(words).env("LC_ALL", "de_DE.UTF-8"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let agent = |words: &[&str]| {
+        let mut command = Command::new(program("fernwart-agent"));
+        run(command.arg("--home").arg(folder.path()).args(words).env("LC_ALL", "de_DE.UTF-8"))
+    };
     let said = agent(&["--help"]).exits(0);
     assert!(said.out.starts_with("Zum Beispiel:\n  fernwart-agent status"), "{}", said.out);
     assert!(said.out.contains("\nBefehle:\n") && said.out.contains("Was Sie gefragt werden"), "{}", said.out);
     let said = agent(&["stauts"]).exits(2);
     assert!(said.err.starts_with("Fehler: diesen Befehl gibt es so nicht     [FW-CLI-01]"), "{}", said.err);
     assert!(said.err.contains("'status'"), "what may have been meant: {}", said.err);
+    let said = agent(&["--lang", "en", "stauts"]).exits(2);
+    assert!(said.err.starts_with("Error: there is no such command     [FW-CLI-01]"), "{}", said.err);
     let said = agent(&["--lang", "en", "--help"]).exits(0);
     assert!(said.out.starts_with("Examples:") && said.out.contains("What you are asked"), "{}", said.out);
 }
@@ -421,19 +427,21 @@ fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
     let (books, aside) = (machine.home.join("books.redb"), machine.home.join("aside"));
     std::fs::rename(&books, &aside).expect("moved");
     // With an empty ledger, what it has done could be done once more.
-    for words in [&["run"][..], &["status"], &["journal"]] {
-        let said = machine.owner(words).exits(5);
-        assert!(said.err.contains("FW-OWN-21") && said.err.contains("books.redb"), "{words:?}: {}", said.err);
-    }
-    let said = machine.owner(&["--lang", "en", "check"]).exits(1);
-    assert!(said.out.contains("books.redb"), "{}", said.out);
-    let said = machine.owner(&["--lang", "de", "check"]).exits(1);
-    assert!(said.out.contains("NICHT GUT die Aufzeichnungen"), "{}", said.out);
+    let refuses = |machine: &Machine| {
+        for words in [&["run"][..], &["status"], &["journal"]] {
+            let said = machine.owner(&[&["--lang", "de"], words].concat()).exits(5);
+            assert!(said.err.contains("FW-OWN-22") && said.err.contains("books.redb"), "{words:?}: {}", said.err);
+        }
+        let said = machine.owner(&["--lang", "de", "check"]).exits(1);
+        assert!(said.out.contains("NICHT GUT die Aufzeichnungen"), "{}", said.out);
+        assert!(said.out.contains("books.redb"), "{}", said.out);
+    };
+    refuses(&machine);
     assert!(!books.exists());
-    // Nor are books in which nothing stands those of a machine that has joined.
+    // Nor do books in which nothing stands belong to a machine that has joined.
     std::fs::write(&books, []).expect("written");
-    let said = machine.owner(&["--lang", "en", "check"]).exits(1);
-    assert!(said.out.contains("the books hold no catalogue"), "{}", said.out);
+    refuses(&machine);
+    assert_eq!(std::fs::read(&books).expect("read"), b"");
     std::fs::rename(&aside, &books).expect("moved back");
     machine.restart();
     wait_until("it is linked again", || world.is_online("kasse-1"));
@@ -475,15 +483,22 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     let words = |said: &str| said.lines().find(|line| line.contains("diese Wörter")).map(str::to_owned);
     assert!(words(&first).is_some() && words(&first) == words(&again), "{first}{again}");
     assert!(again.contains("schon angemeldet"), "{again}");
-    // Another shop's invitation, and a second window.
-    let elsewhere = World::new().invitation(&["Praxis Petersen"]);
-    let words = ["--lang", "de", "enroll", &elsewhere, "--policy", "ask", "--no-service"];
-    let said = world.owner_in("kasse-9", &words).exits(2);
-    assert!(said.err.contains("FW-JOIN-27") && said.err.contains("bei einem anderen Betrieb"), "{}", said.err);
-    let held = std::fs::File::open(world.path().join("kasse-9")).expect("opened");
+    // Another customer's invitation, another shop's, and a second window.
+    for other in [world.invitation(&["Bäckerei Meyer"]), World::new().invitation(&["Praxis Petersen"])] {
+        let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", &other, "--policy", "ask"]).exits(2);
+        assert!(said.err.contains("FW-JOIN-27") && said.err.contains("für jemand anderen"), "{}", said.err);
+        assert!(said.err.contains("(Praxis Petersen)"), "{}", said.err);
+    }
+    let folder = world.path().join("kasse-10");
+    std::fs::create_dir(&folder).expect("made");
+    let held = std::fs::File::open(&folder).expect("opened");
     held.lock().expect("held");
-    let said = world.owner_in("kasse-9", &words).exits(2);
+    let said = world.owner_in("kasse-10", &["--lang", "de", "enroll", &line, "--policy", "ask"]).exits(2);
     assert!(said.err.contains("FW-JOIN-28") && said.err.contains("in einem anderen Fenster"), "{}", said.err);
+    // What it has left may be anybody's, where it cannot be read.
+    std::fs::write(world.path().join("kasse-9/agent.toml"), "customer = ").expect("written");
+    let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", &line, "--policy", "ask"]).exits(5);
+    assert!(said.err.contains("FW-CLI-10") && said.err.contains("agent.toml"), "{}", said.err);
 
     let said = machine.owner(&["--lang", "de", "journal"]).exits(0);
     assert!(said.out.contains("Sie haben entschieden: alles angehalten"), "{}", said.out);

@@ -88,7 +88,7 @@ pub enum ExecutorError {
     #[error("reading the catalogue this machine follows")]
     Catalogue(#[source] CatalogueError),
     /// There is no catalogue in the books.
-    #[error("the books hold no catalogue; this machine has not joined")]
+    #[error("the books hold no catalogue")]
     NoCatalogue,
     /// The thread cannot be started.
     #[error("starting the executor")]

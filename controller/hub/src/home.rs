@@ -150,12 +150,12 @@ impl HubHome {
 
     /// Room where it lies, bytes; plenty where the system does not say.
     pub fn free_bytes(&self) -> u64 {
-        keyfile::free_bytes(&self.path)
+        fernwart_certs::disk::free_bytes(&self.path)
     }
 
     /// Whether that is as good as none.
     pub fn is_disk_full(&self) -> bool {
-        keyfile::is_disk_full(&self.path)
+        fernwart_certs::disk::is_full(&self.path)
     }
 
     fn settings_file(&self) -> PathBuf {

@@ -20,9 +20,9 @@ const CELL: usize = 400;
 pub(crate) enum Shape {
     /// Columns for eyes.
     Table,
-    /// One JSON array.
+    /// One JSON document, at the end.
     Json,
-    /// One JSON object a line.
+    /// One JSON object a line, as they come.
     Jsonl,
     /// Comma-separated values.
     Csv,

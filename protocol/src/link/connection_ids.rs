@@ -37,8 +37,11 @@ impl ConnectionIds {
 
     fn marked(&self, random: &[u8]) -> ConnectionId {
         let tag = hmac::sign(&self.key, random);
-        let mark = tag.as_ref().iter().take(MARK);
-        ConnectionId::new(&random.iter().chain(mark).copied().collect::<Vec<u8>>())
+        let mut id = [0; RANDOM + MARK];
+        for (byte, made) in id.iter_mut().zip(random.iter().take(RANDOM).chain(tag.as_ref())) {
+            *byte = *made;
+        }
+        ConnectionId::new(&id)
     }
 }
 

@@ -501,6 +501,10 @@ mod tests {
         books.mend();
         assert!(books.write(moment(6), |page| page.act_begins(0)).is_err(), "an empty ledger would let runs run twice");
         assert!(!path.exists());
+        std::fs::write(&path, []).expect("written");
+        books.mend();
+        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err() && Books::open(&path).is_err());
+        assert_eq!(std::fs::read(&path).expect("read"), b"", "emptied is as good as gone");
     }
 
     /// Tables of which one commit is said to have failed, and had been done.

@@ -33,21 +33,28 @@ fn take(file: &File) -> io::Result<()> {
 pub(super) struct ReservedFile(File);
 
 impl ReservedFile {
-    /// Opens the file for this process alone.
+    /// Opens the file for this process alone. One in which nothing stands is none.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Self::taken(OpenOptions::new().read(true).write(true).open(path)?)
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        take(&file)?;
+        match file.metadata()?.len() {
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty")),
+            length => Ok(Self::reserved(file, length)),
+        }
     }
 
     /// The same, and makes it, mode 0600, where it is not there.
     pub(super) fn open_or_make(path: &Path) -> io::Result<Self> {
-        Self::taken(OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?)
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        take(&file)?;
+        let length = file.metadata()?.len();
+        Ok(Self::reserved(file, length))
     }
 
-    fn taken(file: File) -> io::Result<Self> {
-        take(&file)?;
+    fn reserved(file: File, length: u64) -> Self {
         let reserved = Self(file);
-        reserved.reserve(reserved.0.metadata()?.len());
-        Ok(reserved)
+        reserved.reserve(length);
+        reserved
     }
 
     /// Takes blocks ahead of `length`. Where that cannot be had, or the file
@@ -99,7 +106,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books");
         let held = ReservedFile::open_or_make(&path).expect("opened");
-        let other = std::thread::spawn(move || ReservedFile::open(&path).map(drop));
+        let other = std::thread::spawn(move || ReservedFile::open_or_make(&path).map(drop));
         std::thread::sleep(Duration::from_millis(200));
         assert!(!other.is_finished(), "it waits");
         drop(held);

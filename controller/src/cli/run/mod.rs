@@ -5,7 +5,7 @@ mod remedy;
 mod retry;
 mod screen;
 
-use super::output::Shape;
+use super::output::{Shape, is_watched};
 use super::parallel::Parallel;
 use super::script::{approved, in_words};
 use super::tally::{Require, Tally};
@@ -320,7 +320,14 @@ async fn follow(
                 break;
             }
         };
-        let Some(Reply::Update(update)) = reply_of(heard, |line| eprintln!("{line}")) else { continue };
+        let update = match reply_of(heard, |line| eprintln!("{line}")) {
+            Some(Reply::Update(update)) => update,
+            Some(Reply::Job(job)) if is_watched() && matches!(how.output, Shape::Json | Shape::Csv) => {
+                eprintln!("job {job} has begun; what comes of it is written at its end");
+                continue;
+            }
+            _ => continue,
+        };
         let Some(row) = open.get(&update.machine).copied() else { continue };
         if update.news == News::Held {
             open.remove(&update.machine);

@@ -1,0 +1,162 @@
+//! Setting a computer up: what is asked, said and left behind.
+
+use crate::say;
+use fernwart_agent::executor::policy;
+use fernwart_agent::home::{Home, HomeError};
+use fernwart_agent::trouble::Trouble;
+use fernwart_agent::words::Words;
+use fernwart_agent::{enroll, service, status};
+use fernwart_certs::identity::{SigningKey, TlsIdentity};
+use fernwart_certs::invitation::{Guest, Invitation, LONGEST};
+use fernwart_protocol::diagnosis::Language;
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The invitation that was typed, or stands in a file.
+pub(crate) fn read_invitation(line: Option<String>, file: Option<PathBuf>) -> Result<Invitation, Trouble> {
+    let longest = LONGEST as u64 * 2;
+    let mut text = String::new();
+    match (&line, file) {
+        (Some(line), _) => text.clone_from(line),
+        (None, Some(path)) => {
+            let read = if path.as_os_str() == "-" {
+                std::io::stdin().take(longest).read_to_string(&mut text)
+            } else {
+                std::fs::File::open(&path).and_then(|file| file.take(longest).read_to_string(&mut text))
+            };
+            read.map_err(|error| Trouble::unreadable(&path, &error))?;
+        }
+        (None, None) => return Err(Trouble::no_invitation()),
+    }
+    let invitation: Invitation = text.parse()?;
+    if line.is_some() && !invitation.may_stand_in_argv() {
+        return Err(Trouble::invitation_in_argv());
+    }
+    Ok(invitation)
+}
+
+/// The language of whom it invites.
+pub(crate) fn language_of(invitation: &Invitation) -> Language {
+    match &invitation.guest {
+        Guest::Machine { language, .. } => *language,
+        Guest::Staff => Language::En,
+    }
+}
+
+/// Joins, unless that was done already, and starts the service.
+pub(crate) fn enroll(
+    home: &Home,
+    invitation: &Invitation,
+    policy: Option<String>,
+    no_service: bool,
+    words: &Words,
+) -> anyhow::Result<ExitCode> {
+    if let Some(said) = joined_already(home, invitation, words)? {
+        return say(&said);
+    }
+    enroll::check(invitation).map_err(Trouble::from)?;
+    let prepared = policy.as_deref().map(policy_text).transpose()?;
+    if prepared.is_none() && !std::io::stdin().is_terminal() {
+        return Err(Trouble::no_policy().into());
+    }
+    let _held = home.hold().map_err(|error| Trouble::from(error).or_full(home))?;
+    // Somebody else may have finished just now.
+    if let Some(said) = joined_already(home, invitation, words)? {
+        return say(&said);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let joined = runtime.block_on(enroll::join(home, invitation, |step| {
+        let line = match step {
+            enroll::Step::Keys => format!("  {}", words.say("enroll-step-1")),
+            enroll::Step::Linked(_) => format!("  {}", words.say("enroll-step-2")),
+        };
+        // A reader that has gone away does not stop the joining.
+        let _ = say(&(line + "\n"));
+    }));
+    let joined = joined.map_err(|error| Trouble::from(error).or_full(home))?;
+    let shop = joined.catalogue.shop.name.to_string();
+    let contact = status::contact_in_brackets(&joined.catalogue.shop);
+    let customer = joined.enrollment.customer_name.to_string();
+    let head = words.say_with("enroll-for", &[("customer", &customer), ("shop", &shop), ("contact", &contact)]);
+    say(&format!("{head}\n"))?;
+    let text = match prepared {
+        Some(text) => text,
+        None => ask_policy(words, &shop)?,
+    };
+    let mode = policy::Policy::from_toml(&text)?.act();
+    let kept = home.write_policy(&text).and_then(|()| home.write_enrollment(&joined.enrollment));
+    kept.map_err(|error| Trouble::from(error).or_full(home))?;
+    let act = words.say(match mode {
+        policy::Mode::Ask => "act-ask",
+        policy::Mode::Window => "act-nightly",
+        policy::Mode::Notify | policy::Mode::Allow => "act-trusted",
+        policy::Mode::Never => "act-never",
+    });
+    let mut out = String::new();
+    if joined.admitted {
+        out += &(words.say_with("enroll-admitted", &[("shop", &shop)]) + "\n");
+    } else {
+        out += &format!("  {}\n", words.say_with("enroll-step-3", &[("words", &joined.words.join(" · "))]));
+        out += &(words.say_with("enroll-waiting", &[("shop", &shop)]) + " ");
+    }
+    let rights = if joined.admitted { "enroll-rights-now" } else { "enroll-rights" };
+    out += &(words.say_with(rights, &[("shop", &shop), ("act", &act)]) + "\n");
+    out += &format!("  {}\n", words.say("enroll-commands"));
+    let started = !no_service && service::install(home)?;
+    out += &(words.say(if started { "enroll-service" } else { "enroll-no-service" }) + "\n");
+    say(&out)
+}
+
+/// What is said to one who has joined already; nothing to a newcomer.
+fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result<Option<String>, Trouble> {
+    let known = match home.enrollment() {
+        Ok(known) => known,
+        Err(HomeError::NotEnrolled(_)) => return Ok(None),
+        // Whose it is nobody can tell: it is not given away.
+        Err(error) => return Err(error.into()),
+    };
+    // Customers have numbers that no two shops give.
+    if matches!(&invitation.guest, Guest::Machine { customer, .. } if *customer != known.customer) {
+        return Err(Trouble::joined_for_another(known.customer_name.to_string()));
+    }
+    let mut out = words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n";
+    // Somebody on the phone may still wait for the words.
+    let waits = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| identity.chain.is_empty());
+    if let (true, Ok(key)) = (waits, SigningKey::read(&home.evidence_key())) {
+        let four = enroll::words(&key, &known).join(" · ");
+        out += &format!("  {}\n", words.say_with("enroll-step-3", &[("words", &four)]));
+    }
+    Ok(Some(out))
+}
+
+fn policy_text(choice: &str) -> Result<String, Trouble> {
+    let text = match choice {
+        "ask" => policy::ASK.to_owned(),
+        "nightly" => policy::NIGHTLY.to_owned(),
+        "trusted" => policy::TRUSTED.to_owned(),
+        // A word that is none of the three, and no file either.
+        file => std::fs::read_to_string(file).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Trouble::no_such_policy(file),
+            _ => Trouble::unreadable(Path::new(file), &error),
+        })?,
+    };
+    policy::Policy::from_toml(&text).map_err(|error| Trouble::bad_policy(&error))?;
+    Ok(text)
+}
+
+fn ask_policy(words: &Words, shop: &str) -> anyhow::Result<String> {
+    let mut out = words.say_with("policy-question", &[("shop", shop)]) + "\n";
+    for id in ["policy-ask", "policy-nightly", "policy-trusted"] {
+        out += &format!("  {}\n", words.say(id));
+    }
+    say(&format!("{out}{} ", words.say("policy-prompt")))?;
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(policy_text(match answer.trim() {
+        "2" => "nightly",
+        "3" => "trusted",
+        _ => "ask",
+    })?)
+}
