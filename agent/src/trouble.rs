@@ -181,6 +181,10 @@ impl From<EnrollError> for Trouble {
         match error {
             EnrollError::NotForMachines => Self::new("for-staff", "FW-JOIN-06", USAGE, cause),
             EnrollError::Expired => Self::new("expired", "FW-JOIN-02", REFUSED, cause),
+            // No word about this computer.
+            EnrollError::Denied(denial @ (Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown)) => {
+                Self::new("not-now", denial.code(), NO_ANSWER, cause)
+            }
             EnrollError::Denied(denial) => {
                 let id = match denial {
                     Denial::TokenExpired => "expired",

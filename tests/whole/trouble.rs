@@ -258,15 +258,20 @@ fn a_hub_with_a_full_disk_refuses_new_work_and_recovers_by_itself() {
     let Some(disk) = SmallDisk::mount(&folder.path().join("shop"), 24) else { return };
     let world = World::in_folder(folder);
     let machine = world.add_machine("kasse-1");
+    let line = world.invitation(&["Praxis Petersen"]);
+    let enroll = || world.owner_in("praxis-1", &["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"]);
     disk.fill();
     let said = world.technician(&["diagnose", "kasse-1"]).exits(5);
     assert!(said.err.contains("FW-HUB-08") && said.err.contains("free space"), "{}", said.err);
+    let said = enroll().exits(4);
+    assert!(said.err.contains("FW-HUB-08") && said.err.contains("klappt das gerade nicht"), "{}", said.err);
     assert!(world.is_online("kasse-1"), "reading goes on");
     let before = machine.journal().len();
     disk.empty();
     let said = world.technician(&["diagnose", "kasse-1"]);
     assert!(matches!(said.code, 0 | 1), "{}", said.err);
     assert_eq!(machine.journal().len(), before + 2, "only the second was sent");
+    enroll().exits(0);
     drop(world);
     drop(disk);
 }
