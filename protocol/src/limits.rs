@@ -89,6 +89,10 @@ pub const STAFF_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A peer that was silent this long is away: three keep-alives and 5 s.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(65);
 
+/// The same on technicians' links: ten of their keep-alives. So long it takes them
+/// to notice that the hub's computer has gone.
+pub const STAFF_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// A handshake must be done within this time.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -249,6 +253,7 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "keep-alive", value: KEEP_ALIVE.as_secs(), unit: "seconds" },
     Limit { name: "keep-alive of technicians", value: STAFF_KEEP_ALIVE.as_secs(), unit: "seconds" },
     Limit { name: "away after", value: IDLE_TIMEOUT.as_secs(), unit: "seconds" },
+    Limit { name: "technicians away after", value: STAFF_IDLE_TIMEOUT.as_secs(), unit: "seconds" },
     Limit { name: "machines in one job", value: JOB_MACHINES as u64, unit: "machines" },
     Limit { name: "rows of a query's answer", value: QUESTION_ROWS as u64, unit: "rows" },
     Limit { name: "time of a query", value: QUESTION_TIME.as_secs(), unit: "seconds" },

@@ -1,7 +1,8 @@
 //! A machine that is away, and a hub that is killed.
 
+use fernwart_protocol::limits::{IDLE_TIMEOUT, KEEP_ALIVE, STAFF_IDLE_TIMEOUT};
 use fernwart_tests::shelf::Script;
-use fernwart_tests::{Frozen, World, wait_until, wait_within};
+use fernwart_tests::{Frozen, Process, World, wait_until, wait_within};
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 use std::time::Duration;
@@ -42,7 +43,6 @@ fn a_frozen_machine_is_given_up_at_the_timeout() {
 
 #[test]
 fn a_machine_that_falls_silent_counts_as_away_within_the_idle_time() {
-    use fernwart_protocol::limits::{IDLE_TIMEOUT, KEEP_ALIVE};
     let world = World::new();
     let one = world.add_machine("kasse-1");
     let frozen = Frozen::new(&one.agent);
@@ -93,9 +93,9 @@ fn started(machine: &fernwart_tests::Machine) -> usize {
 }
 
 /// A whole look, begun and not over yet.
-fn look_in_background(world: &World, machine: &fernwart_tests::Machine) -> fernwart_tests::Process {
+fn look_in_background(world: &World, machine: &fernwart_tests::Machine) -> Process {
     let mut look = world.command(&["diagnose", &machine.name, "--timeout", "15s"]);
-    let watcher = fernwart_tests::Process::start(&mut look, &world.path().join("look.log"));
+    let watcher = Process::start(&mut look, &world.path().join("look.log"));
     wait_until("the look has begun", || started(machine) == 1);
     watcher
 }
@@ -177,6 +177,20 @@ fn who_follows_a_job_hears_its_end_past_a_hub_that_is_restarted() {
 }
 
 #[test]
+fn who_waits_for_a_hub_whose_computer_has_gone_notices_before_an_agent_would() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let _frozen = Frozen::new(&machine.agent);
+    let mut look = world.command(&["diagnose", "kasse-1", "--timeout", "5m"]);
+    let look = Process::start(&mut look, &world.path().join("look.log"));
+    wait_until("the job is taken in", || world.technician(&["job", "show", "1"]).code == 0);
+    world.hub.kill_9();
+    let notices = STAFF_IDLE_TIMEOUT + Duration::from_secs(20);
+    assert!(notices < IDLE_TIMEOUT);
+    wait_within(notices, "it is told", || look.log().contains("the hub has gone; waiting for it"));
+}
+
+#[test]
 fn a_hub_that_stops_hears_out_what_is_under_way() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
@@ -223,7 +237,7 @@ fn ctrl_c_ends_the_asking_within_a_second_and_says_that_the_job_goes_on() {
     let one = world.add_machine("kasse-1");
     let frozen = Frozen::new(&one.agent);
     let mut look = world.command(&["diagnose", "kasse-1", "--timeout", "60s"]);
-    let mut asking = fernwart_tests::Process::start(&mut look, &world.path().join("look.log"));
+    let mut asking = Process::start(&mut look, &world.path().join("look.log"));
     wait_until("it is asked", || !world.technician(&["job", "ls", "-o", "name"]).exits(0).out.is_empty());
     kill_process(Pid::from_raw(asking.pid().cast_signed()).expect("a pid"), Signal::INT).expect("interrupted");
     wait_within(Duration::from_secs(2), "it ends", || !asking.is_running());

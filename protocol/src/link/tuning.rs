@@ -23,7 +23,12 @@ pub(super) enum Side {
 
 /// The transport parameters of one side.
 pub(super) fn transport(side: Side) -> Result<TransportConfig, LinkError> {
-    let idle = IdleTimeout::try_from(limits::IDLE_TIMEOUT).map_err(|_| LinkError::Transport)?;
+    let idle = match side {
+        // What holds is the shorter of both sides'.
+        Side::Hub | Side::Agent => limits::IDLE_TIMEOUT,
+        Side::Staff => limits::STAFF_IDLE_TIMEOUT,
+    };
+    let idle = IdleTimeout::try_from(idle).map_err(|_| LinkError::Transport)?;
     let (streams, window) = match side {
         Side::Hub => (limits::AGENT_STREAMS, limits::LINK_WINDOW_BYTES),
         Side::Agent => (limits::DELIVER_STREAMS, limits::LINK_WINDOW_BYTES),
