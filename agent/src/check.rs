@@ -45,6 +45,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
     checked.line(words, "check-disk", home.is_disk_full().then(|| words.say("check-disk-now")));
     match local::ask(&home.socket(), &Question::Status)? {
         Some(Answer::Status(status)) => {
+            checked.line(words, "check-books", status.books);
             checked.line(words, "check-running", None);
             checked.line(words, "check-link", (!status.linked).then(|| words.say("status-unlinked")));
             checked.line(words, "check-clock", (!status.clock_plausible).then(|| words.say("check-clock-now")));

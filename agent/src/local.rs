@@ -157,6 +157,9 @@ pub struct Status {
     /// How many questions wait for the owner.
     #[serde(default)]
     pub questions: usize,
+    /// What is wrong with its books, if they cannot be written.
+    #[serde(default)]
+    pub books: Option<String>,
     /// Whether the policy could be read.
     pub policy_readable: bool,
     /// Whether the clock agrees with the hub's and with signed times.

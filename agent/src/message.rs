@@ -20,6 +20,8 @@ pub type Ticket = u64;
 pub enum ToExecutor {
     /// An order came on a stream.
     Order(Ticket, Envelope),
+    /// The same, and the hub knows that this machine has begun it.
+    Begun(Ticket, Envelope),
     /// The stream is gone; nobody waits for its answer.
     Gone(Ticket),
     /// Files of a catalogue.

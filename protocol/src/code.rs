@@ -70,6 +70,7 @@ codes! {
         TooManyChanges = "FW-OWN-06", "the owner allows no more changes today";
         NotListed = "FW-OWN-07", "the owner's policy does not list this script";
         OutsideWindow = "FW-OWN-08", "no window of the owner's opens in time";
+        RecordsWentBack = "FW-GATE-20", "the machine's records do not know a run that had begun there: they went back";
     }
 }
 

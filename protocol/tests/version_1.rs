@@ -103,7 +103,8 @@ fn what_a_hub_says_to_agents() {
     let file = CatalogueFile { name: Text::clipped("a"), bytes: Blob::try_from(vec![1, 2]).expect("short") };
     golden(&Fetched::File(file), "00000000 0100000000000000 61 0200000000000000 0102");
     golden(&Deliver::TakenBack(envelope(), envelope()), &format!("02000000 {sealed} {sealed}"));
-    variants::<Deliver>(3);
+    golden(&Deliver::Begun(envelope()), &format!("03000000 {sealed}"));
+    variants::<Deliver>(4);
     variants::<to_agent::Control>(6);
     variants::<Stored>(2);
     variants::<Fetched>(3);
@@ -152,7 +153,7 @@ fn what_newcomers_and_technicians_say() {
     variants::<staff::News>(10);
     variants::<staff::Presence>(2);
     variants::<staff::Verdict>(4);
-    variants::<Refusal>(32);
+    variants::<Refusal>(33);
     variants::<Denial>(35);
     golden(&Denial::TooManyTags, "21000000");
     golden(&Denial::QuestionsBusy, "22000000");

@@ -3,6 +3,7 @@
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, Said, World, wait_until};
 use serde_json::Value;
+use std::process::Stdio;
 
 fn policy(machine: &Machine, text: &str) {
     std::fs::write(machine.home.join("policy.toml"), text).expect("written");
@@ -492,6 +493,37 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
     world.restart_hub();
     wait_until("the hub notices", || world.hub.log().contains("its journal was rewritten before entry"));
     assert!(world.technician(&["ls"]).exits(0).out.contains("crit: its journal was rewritten"));
+}
+
+#[test]
+fn a_run_that_had_begun_does_not_begin_again_on_a_machine_whose_books_went_back() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    trusting(&machine);
+    world.approve(&Script::new("slow", "sleep 3\n"));
+    wait_until("it follows what was published", || machine.agent.log().contains("following a newer catalogue"));
+    machine.agent.stop();
+    let (books, older) = (machine.home.join("books.redb"), machine.home.join("older"));
+    std::fs::copy(&books, &older).expect("copied");
+    machine.restart();
+    wait_until("it is linked", || world.is_online("kasse-1"));
+    let mut command = world.command(&["run", "slow", "kasse-1", "--reason", "x", "-o", "jsonl"]);
+    let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
+    let state = || world.technician(&["job", "show", "1", "-o", "jsonl"]).json_lines().first().cloned();
+    wait_until("the hub knows that it has begun", || state().is_some_and(|run| run["state"] == "running"));
+    machine.agent.kill_9();
+    std::fs::rename(&older, &books).expect("restored");
+    machine.restart();
+    let ended = running.wait_with_output().expect("ended");
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(5), "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    let kinds: Vec<String> = machine.journal().into_iter().map(|(kind, _)| kind).collect();
+    assert!(!kinds.contains(&"run_started".to_owned()), "{kinds:?}");
+    let last = machine.journal().pop().expect("an entry");
+    assert_eq!((last.0.as_str(), &last.1["code"]), ("run_finished", &"FW-GATE-20".into()), "{last:?}");
+    let listed = world.technician(&["ls"]).exits(0).out;
+    assert!(listed.contains("crit: its records went back"), "{listed}");
 }
 
 #[test]

@@ -428,9 +428,15 @@ fn every_code_that_an_owner_may_read_can_be_explained() {
 fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    machine.agent.stop();
     let (books, aside) = (machine.home.join("books.redb"), machine.home.join("aside"));
+    machine.owner(&["check"]).exits(0);
     std::fs::rename(&books, &aside).expect("moved");
+    // Under its hands: what it writes from now on nobody would find again.
+    let said = machine.owner(&["--lang", "de", "check"]).exits(1);
+    assert!(said.out.contains("NICHT GUT die Aufzeichnungen") && said.out.contains("books.redb"), "{}", said.out);
+    let said = world.technician(&["diagnose", "kasse-1"]).exits(3);
+    assert!(said.err.contains("FW-GATE-15"), "{}", said.err);
+    machine.agent.stop();
     // With an empty ledger, what it has done could be done once more.
     let refuses = |machine: &Machine| {
         for words in [&["run"][..], &["status"], &["journal"]] {

@@ -339,7 +339,8 @@ impl Executor {
 
     fn handle(&mut self, message: ToExecutor) {
         match message {
-            ToExecutor::Order(ticket, envelope) => self.handle_order(ticket, envelope),
+            ToExecutor::Order(ticket, envelope) => self.handle_order(ticket, envelope, false),
+            ToExecutor::Begun(ticket, envelope) => self.handle_order(ticket, envelope, true),
             ToExecutor::Gone(ticket) => {
                 self.waiting.values_mut().for_each(|tickets| tickets.retain(|t| *t != ticket));
             }
@@ -448,6 +449,7 @@ impl Executor {
             paused_until: Some(self.says.paused_until).filter(|until| *until > self.now()),
             allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
             questions: self.waits.values().filter(|wait| matches!(wait.why, waits::Why::Owner(..))).count(),
+            books: self.books.look().err().map(|error| fernwart_protocol::text::chain(&error)),
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),

@@ -57,7 +57,8 @@ impl Executor {
         policy
     }
 
-    pub(super) fn handle_order(&mut self, ticket: Ticket, envelope: Envelope) {
+    /// An order on a stream; `had_begun` where the hub has heard so from this machine.
+    pub(super) fn handle_order(&mut self, ticket: Ticket, envelope: Envelope, had_begun: bool) {
         let authentic = match gate::authenticate(&envelope, &self.standing()) {
             Ok(authentic) => authentic,
             Err(no) => return self.turn_away(ticket, &no),
@@ -70,19 +71,45 @@ impl Executor {
             (Ok(None), None) => {}
             (Err(error), None) => return self.refuse_unrecorded(ticket, &error),
         }
-        self.waiting.entry(run).or_default().push(ticket);
         let order = authentic.order().clone();
+        if had_begun && order.not_after <= self.floor() {
+            // Its end may have been acknowledged, and forgotten since.
+            return self.turn_away(ticket, &NotAuthentic::Staff(Refusal::TooLate, Box::new(authentic)));
+        }
+        self.waiting.entry(run).or_default().push(ticket);
+        if had_begun {
+            return self.end_forgotten(order, envelope);
+        }
         if let Err(error) = self.consider(envelope.clone(), authentic, false) {
             // A write that failed may have been done. What may stand in the books
-            // is not refused here: it would begin after a restart.
+            // is not refused here: it would begin after a restart. Into books that
+            // cannot be opened nothing was written.
             self.books.mend();
-            let is_recorded = !matches!(self.books.run(&run), Ok(None));
+            let tried = !matches!(error, BooksError::Open(..));
+            let is_recorded = tried && !matches!(self.books.run(&run), Ok(None));
             if is_recorded {
                 self.end_unsure(order, envelope);
                 return warn!(%run, %error, "an order is refused, once that can be written");
             }
             self.waiting.remove(&run);
             self.refuse_unrecorded(ticket, &error);
+        }
+    }
+
+    /// A run that had begun here, says the hub, and that these books do not know: they
+    /// are older than it. What became of it nobody knows, and it must not begin again.
+    fn end_forgotten(&mut self, order: Order, envelope: Envelope) {
+        let run = order.run;
+        warn!(%run, "had begun here, and the books do not know it: they went back");
+        let staff = self.catalogue.staff.find(&order.key).map(|entry| entry.name.clone()).unwrap_or_default();
+        let refusal = Some(Refusal::RecordsWentBack);
+        let refused = Proof::refused(order, envelope, self.now());
+        let proof = Proof { outcome: Outcome::Interrupted, refusal, staff, ..refused };
+        if let Err(error) = self.settle(proof, None) {
+            self.books.mend();
+            for ticket in self.waiting.remove(&run).unwrap_or_default() {
+                self.refuse_unrecorded(ticket, &error);
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use super::{Told, Uplink, UplinkError};
 use crate::executor::Handle;
 use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
 use fernwart_protocol::code::Goodbye;
-use fernwart_protocol::document::{Document, Order};
+use fernwart_protocol::document::{Document, Envelope, Order};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
@@ -264,6 +264,10 @@ async fn serve_stream(
     opened: mpsc::Sender<(Ticket, mpsc::Sender<Delivered>)>,
 ) {
     let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
+    let word: fn(Ticket, Envelope) -> ToExecutor = match &first {
+        Ok(Ok(Deliver::Begun(_))) => ToExecutor::Begun,
+        _ => ToExecutor::Order,
+    };
     let envelope = match first {
         Ok(Ok(Deliver::Echo(number))) => {
             if send.send(&Deliver::Echo(number)).await.is_ok() {
@@ -271,7 +275,7 @@ async fn serve_stream(
             }
             return;
         }
-        Ok(Ok(Deliver::Order(envelope))) => envelope,
+        Ok(Ok(Deliver::Order(envelope) | Deliver::Begun(envelope))) => envelope,
         Ok(Ok(Deliver::TakenBack(order, cancel))) => {
             // Told first, by the same messenger: the order finds itself taken back.
             executor.tell(ToExecutor::Cancel(cancel)).await;
@@ -284,7 +288,7 @@ async fn serve_stream(
     if opened.send((ticket, answers)).await.is_err() {
         return;
     }
-    executor.tell(ToExecutor::Order(ticket, envelope)).await;
+    executor.tell(word(ticket, envelope)).await;
     while let Some(delivered) = answered.recv().await {
         if send.send(&delivered).await.is_err() {
             break;

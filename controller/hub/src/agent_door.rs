@@ -15,7 +15,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{KeepSealedTo, NoteJournal, Quarantine, Records, Seen, SetTlsKey};
+use fernwart_store::{KeepSealedTo, Quarantine, Records, Seen, SetTlsKey};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
@@ -254,21 +254,6 @@ async fn greet(
     Ok(Some(send))
 }
 
-/// Keeps where a machine's journal stands, and what is wrong with it.
-async fn note_journal(shared: &Shared, id: MachineId, about: &About, alarm: Option<String>) {
-    if let Some(alarm) = &alarm {
-        warn!(machine = %id, alarm, "this machine was restored from a backup, or its records were altered");
-    }
-    let alarm = alarm.map(|alarm| Text::clipped(&alarm));
-    if let Some(alarm) = &alarm {
-        shared.happened_on(&id, |machine| Happened::Alarm(machine, alarm.clone()));
-    }
-    let note = NoteJournal { machine: id, seq: about.journal_seq, head: about.journal_head, alarm };
-    if let Err(error) = shared.store.write(note).await {
-        warn!(machine = %id, %error, "a journal's head could not be stored");
-    }
-}
-
 /// The hub's hello, with its clock and what it has published.
 pub(crate) fn our_hello(shared: &Shared) -> Hello {
     let mut numbers = vec![(tag::CLOCK, u64::try_from(shared.now()).unwrap_or_default())];
@@ -285,11 +270,12 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
         warn!(machine = %id, machine_has = about.chain_seq, hub_has,
             "this machine holds other receipts than this hub: the hub was restored from a backup, or one of them was altered");
     }
-    let seq = about.journal_seq;
+    let at @ (seq, _) = (about.journal_seq, about.journal_head);
     match records.journal_seq {
-        0 => note_journal(shared, id, about, None).await,
+        0 => carry::note_journal(shared, id, at, None).await,
         known if seq < known => {
-            note_journal(shared, id, about, Some(format!("its journal went back from entry {known} to {seq}"))).await;
+            carry::note_journal(shared, id, at, Some(format!("its journal went back from entry {known} to {seq}")))
+                .await;
         }
         // It shows the entry that is known; that decides.
         _ => {}
@@ -331,7 +317,7 @@ async fn listen(
                 let Some((_, head)) = journal.take_if(|(known, _)| *known == seq) else { continue };
                 let rewritten = head != hash;
                 let alarm = rewritten.then(|| format!("its journal was rewritten before entry {seq}"));
-                note_journal(shared, id, about, alarm).await;
+                carry::note_journal(shared, id, (about.journal_seq, about.journal_head), alarm).await;
             }
             to_hub::Control::Goodbye => return Ok(()),
         }

@@ -12,9 +12,10 @@ use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, 
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::link::FrameError;
+use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::{Deliver, Stored};
 use fernwart_protocol::to_hub::{Delivered, Note, RunState as MachineState, Settle};
-use fernwart_store::SetState;
+use fernwart_store::{NoteJournal, SetState};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,18 +56,23 @@ pub(crate) enum Sending {
     First(usize),
     /// It may have.
     Again,
+    /// It has said that it had begun it.
+    Begun,
 }
 
 impl Sending {
     /// The same over the link with this number.
     fn over(self, link: usize) -> Self {
-        if self == Self::First(link) { self } else { Self::Again }
+        match self {
+            Self::First(first) if first != link => Self::Again,
+            known => known,
+        }
     }
 
     /// Whether a refusal says what becomes of the run. A machine that cannot use
     /// its books does not know whether it stands in them.
     fn is_settled_by(self, refusal: Refusal) -> bool {
-        self != Self::Again || !matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull)
+        matches!(self, Self::First(_)) || !matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull)
     }
 }
 
@@ -115,9 +121,10 @@ async fn attempt<F: Future<Output = ()>>(
 ) -> Result<Option<Carried>, FrameError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
     let sent = sha256(order.bytes.as_bytes());
-    let first = match cancel {
-        Some(cancel) => Deliver::TakenBack(order, cancel),
-        None => Deliver::Order(order),
+    let first = match (cancel, sending) {
+        (Some(cancel), _) => Deliver::TakenBack(order, cancel),
+        (None, Sending::Begun) => Deliver::Begun(order),
+        (None, Sending::First(_) | Sending::Again) => Deliver::Order(order),
     };
     send.demand_pace();
     send.send(&first).await?;
@@ -179,6 +186,25 @@ fn is_genuine(shared: &Shared, order: &Envelope, origin: Origin) -> bool {
             let entry = catalogue.staff.find(&order.key);
             entry.is_some_and(|entry| envelope::open::<Order>(order, &entry.order_key).is_ok())
         }),
+    }
+}
+
+/// Keeps where a machine's journal stands, and what is wrong with it.
+pub(crate) async fn note_journal(
+    shared: &Shared,
+    machine: MachineId,
+    (seq, head): (u64, Digest),
+    alarm: Option<String>,
+) {
+    if let Some(alarm) = &alarm {
+        warn!(%machine, alarm, "this machine was restored from a backup, or its records were altered");
+    }
+    let alarm = alarm.map(|alarm| Text::clipped(&alarm));
+    if let Some(alarm) = &alarm {
+        shared.happened_on(&machine, |machine| Happened::Alarm(machine, alarm.clone()));
+    }
+    if let Err(error) = shared.store.write(NoteJournal { machine, seq, head, alarm }).await {
+        warn!(%machine, %error, "a journal's head could not be stored");
     }
 }
 
@@ -244,6 +270,10 @@ pub(crate) async fn store(
             warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
             shared.denial(&error)
         })??;
+    if settled.is_new && receipt.refusal == Some(Refusal::RecordsWentBack) {
+        let alarm = "its records went back: they did not know a run that had begun there".to_owned();
+        note_journal(shared, machine, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
+    }
     if settled.is_new {
         shared.metrics.outcome_stored(receipt.outcome);
         shared.happened_on(&machine, |machine| Happened::RunSettled(machine, receipt.run, receipt.outcome));

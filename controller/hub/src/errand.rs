@@ -147,7 +147,11 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
             }
         }
     }
-    let sending = way.as_ref().map_or(Sending::Again, |way| Sending::First(way.link));
+    let sending = match (&way, state) {
+        (Some(way), _) => Sending::First(way.link),
+        (None, RunState::Running) => Sending::Begun,
+        (None, _) => Sending::Again,
+    };
     let left = u64::try_from(order.not_after.saturating_sub(shared.now())).unwrap_or_default();
     let patience = Duration::from_millis(left).min(LONGEST);
     let patience = if cancel.is_some() { patience.max(UNHEARD) } else { patience };

@@ -167,6 +167,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("FW-CAT-12", "its manifest names the platforms it is for"),
     ("FW-CAT-13", "run it without --dry-run, or choose another"),
     ("FW-GATE-18", "fernwart script show NAME"),
+    ("FW-GATE-20", "see with its owner which backup it was restored from, then: fernwart acknowledge MACHINE"),
     ("FW-GATE-19", "the agent must run as root, under systemd or with control groups for processor shares"),
     ("FW-OWN-05", "ask the customer; they go on with: fernwart-agent resume"),
     ("FW-OWN-06", "try again tomorrow, or ask the customer"),

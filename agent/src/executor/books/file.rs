@@ -8,6 +8,7 @@ use redb::{
     WriteTransaction,
 };
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 type RunTable = TableDefinition<'static, [u8; 16], &'static [u8]>;
@@ -31,8 +32,15 @@ const CACHE_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct BooksFile {
     /// None only between a failure of the disk and the next try.
-    database: Option<Database>,
+    database: Option<Opened>,
     path: PathBuf,
+}
+
+#[derive(Debug)]
+struct Opened {
+    database: Database,
+    /// Which file it is, by device and inode.
+    file: (u64, u64),
 }
 
 impl BooksFile {
@@ -61,7 +69,7 @@ impl BooksFile {
     }
 
     fn opened(&self) -> Result<&Database, BooksError> {
-        self.database.as_ref().ok_or(BooksError::Damaged("file"))
+        self.database.as_ref().map(|opened| &opened.database).ok_or(BooksError::Damaged("file"))
     }
 
     fn read(&self) -> Result<ReadTransaction, BooksError> {
@@ -95,10 +103,12 @@ fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'stati
     BooksError::Open(path.display().to_string(), Box::new(error))
 }
 
-fn database(path: &Path, file: io::Result<ReservedFile>) -> Result<Database, BooksError> {
-    let file = file.map_err(|error| cannot_open(path, error))?;
+fn database(path: &Path, file: io::Result<ReservedFile>) -> Result<Opened, BooksError> {
+    let opened = file.and_then(|file| Ok((file.identity()?, file)));
+    let (identity, file) = opened.map_err(|error| cannot_open(path, error))?;
     let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file);
-    builder.map_err(|error| cannot_open(path, error))
+    let database = builder.map_err(|error| cannot_open(path, error))?;
+    Ok(Opened { database, file: identity })
 }
 
 impl Tables for BooksFile {
@@ -122,11 +132,24 @@ impl Tables for BooksFile {
         if self.database.is_none() {
             self.database = Some(database(&self.path, ReservedFile::open(&self.path))?);
         }
+        self.in_place()?;
         let written = self.try_commit(changes);
         if let Err(BooksError::Write(_)) = &written {
             self.distrust();
         }
         written
+    }
+
+    /// Who has deleted the file, or put another in its place, has taken away what
+    /// is written into it from now on.
+    fn in_place(&self) -> Result<(), BooksError> {
+        let there = std::fs::metadata(&self.path).map_err(|error| cannot_open(&self.path, error))?;
+        match &self.database {
+            Some(opened) if opened.file != (there.dev(), there.ino()) => {
+                Err(cannot_open(&self.path, io::Error::other("another file was put in its place")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn distrust(&mut self) {

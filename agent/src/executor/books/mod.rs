@@ -172,6 +172,15 @@ impl Books {
         self.tables.mend();
     }
 
+    /// Whether they can be read, and are where they should be.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn look(&self) -> Result<(), BooksError> {
+        self.tables.in_place()?;
+        newest_entry(self.tables.as_ref()).map(drop)
+    }
+
     /// Where the journal stands.
     pub fn head(&self) -> JournalHead {
         self.state.head
@@ -505,6 +514,24 @@ mod tests {
         books.mend();
         assert!(books.write(moment(6), |page| page.act_begins(0)).is_err() && Books::open(&path).is_err());
         assert_eq!(std::fs::read(&path).expect("read"), b"", "emptied is as good as gone");
+    }
+
+    #[test]
+    fn nothing_is_written_into_books_that_were_taken_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
+        let mut books = Books::begin(&path).expect("begun");
+        books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        std::fs::copy(&path, &aside).expect("copied");
+        std::fs::remove_file(&path).expect("removed");
+        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err());
+        std::fs::rename(&aside, &path).expect("put there");
+        books.mend();
+        books.write(moment(7), |page| page.act_begins(0)).expect("written into what is there now");
+        // Another in its place.
+        std::fs::copy(&path, &aside).expect("copied");
+        std::fs::rename(&aside, &path).expect("put there");
+        assert!(books.write(moment(8), |page| page.act_begins(0)).is_err());
     }
 
     /// Tables of which one commit is said to have failed, and had been done.

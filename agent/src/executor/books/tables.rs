@@ -70,6 +70,14 @@ pub trait Tables: std::fmt::Debug + Send {
     /// When they cannot be written. Then nobody knows whether they were.
     fn commit(&mut self, changes: &Changes) -> Result<(), BooksError>;
 
+    /// Whether what is written will be found again: nobody has taken it away.
+    ///
+    /// # Errors
+    /// When it is not where it should be.
+    fn in_place(&self) -> Result<(), BooksError> {
+        Ok(())
+    }
+
     /// Something could not be read: what stands below may have given up for good.
     fn distrust(&mut self) {}
 
