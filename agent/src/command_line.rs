@@ -33,9 +33,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Join with an invitation of your IT support
     Enroll {
-        /// The invitation: fw1-…
-        #[arg(conflicts_with = "file")]
-        line: Option<String>,
+        /// The invitation: fw1-…, also where a mail has broken it into pieces
+        #[arg(conflicts_with = "file", value_name = "LINE")]
+        line: Vec<String>,
         /// Read the invitation from a file, or from standard input with -
         #[arg(long = "invitation", value_name = "FILE")]
         file: Option<PathBuf>,

@@ -13,6 +13,7 @@ use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advan
 use fernwart_certs::identity::{KeyGeneration, SealingKey, SigningKey, TlsIdentity, machine_id};
 use fernwart_certs::invitation::{Guest, Invitation};
 use fernwart_certs::join::{four_words, prove_join, unsigned};
+use fernwart_certs::journal::Line;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_certs::peer::{Name, may_issue, read_certificate};
 use fernwart_certs::tls::{self, Clock, TlsError};
@@ -36,6 +37,9 @@ pub enum EnrollError {
     /// The invitation has run out.
     #[error("this invitation has expired; ask for a new one")]
     Expired,
+    /// The books in this folder are of a machine that has joined for somebody else.
+    #[error("what lies in the folder is of a machine that has joined for somebody else")]
+    JoinedForAnother,
     /// Keys cannot be made or kept.
     #[error("keeping this machine's keys")]
     Keys(#[source] KeyFileError),
@@ -156,12 +160,27 @@ pub fn check(invitation: &Invitation) -> Result<(), EnrollError> {
     }
 }
 
+/// What an earlier try has left is gone on with, but not where it has joined for
+/// somebody else and its enrollment was lost.
+fn must_not_be_anothers(home: &Home, invitation: &Invitation) -> Result<(), EnrollError> {
+    let Ok(books) = Books::open(&home.books()) else { return Ok(()) };
+    let first = books.journal(1, 1).map_err(EnrollError::Books)?;
+    let Some(Line::Entry { body: Some(body), .. }) = first.first() else { return Ok(()) };
+    let joined: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    match &invitation.guest {
+        Guest::Machine { customer, .. } if joined["customer"] == json!(customer) => Ok(()),
+        _ => Err(EnrollError::JoinedForAnother),
+    }
+}
+
 /// Joins a hub. `said` is told of each step. The caller holds the folder.
 ///
 /// # Errors
 /// When it cannot be done; it may be tried again.
 pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Step<'_>)) -> Result<Joined, EnrollError> {
     check(invitation)?;
+    must_not_be_anothers(home, invitation)?;
+    home.sweep();
     let mut keys = keys(home)?;
     said(Step::Keys);
 

@@ -124,6 +124,17 @@ impl Home {
         }
     }
 
+    /// Clears away what programs that were killed have left half written. Only while
+    /// the folder is held.
+    pub fn sweep(&self) {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let unfinished = |name: &std::ffi::OsStr| name.as_encoded_bytes().ends_with(keyfile::UNFINISHED.as_bytes());
+        for entry in entries.filter(|entry| unfinished(&entry.file_name())) {
+            // Whatever cannot be removed does no harm.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+
     /// The evidence key.
     pub fn evidence_key(&self) -> PathBuf {
         self.0.join("evidence.key")

@@ -1,8 +1,11 @@
 //! Setting a computer up: what is asked, said and left behind.
 
 use crate::say;
+use fernwart_agent::executor::books::Books;
 use fernwart_agent::executor::policy;
 use fernwart_agent::home::{Home, HomeError};
+use fernwart_agent::local::{self, Answer, Question};
+use fernwart_agent::message::Turned;
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::Words;
 use fernwart_agent::{enroll, service, status};
@@ -14,12 +17,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The invitation that was typed, or stands in a file.
-pub(crate) fn read_invitation(line: Option<String>, file: Option<PathBuf>) -> Result<Invitation, Trouble> {
+pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Result<Invitation, Trouble> {
     let longest = LONGEST as u64 * 2;
-    let mut text = String::new();
-    match (&line, file) {
-        (Some(line), _) => text.clone_from(line),
-        (None, Some(path)) => {
+    let mut text = pieces.concat();
+    match file {
+        _ if !pieces.is_empty() => {}
+        Some(path) => {
             let read = if path.as_os_str() == "-" {
                 std::io::stdin().take(longest).read_to_string(&mut text)
             } else {
@@ -27,10 +30,10 @@ pub(crate) fn read_invitation(line: Option<String>, file: Option<PathBuf>) -> Re
             };
             read.map_err(|error| Trouble::unreadable(&path, &error))?;
         }
-        (None, None) => return Err(Trouble::no_invitation()),
+        None => return Err(Trouble::no_invitation()),
     }
     let invitation: Invitation = text.parse()?;
-    if line.is_some() && !invitation.may_stand_in_argv() {
+    if !pieces.is_empty() && !invitation.may_stand_in_argv() {
         return Err(Trouble::invitation_in_argv());
     }
     Ok(invitation)
@@ -119,6 +122,15 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
     // Customers have numbers that no two shops give.
     if matches!(&invitation.guest, Guest::Machine { customer, .. } if *customer != known.customer) {
         return Err(Trouble::joined_for_another(known.customer_name.to_string()));
+    }
+    match local::ask(&home.socket(), &Question::Status) {
+        Ok(Some(Answer::Status(status))) => match status.turned {
+            Some(Turned::Rejected | Turned::Retired | Turned::Unknown) => return Err(Trouble::turned_away(home)),
+            Some(Turned::KeptOut) | None => {}
+        },
+        Ok(Some(_)) | Err(_) => {}
+        // Nobody has them open.
+        Ok(None) => drop(Books::open(&home.books()).map_err(|error| Trouble::of(&error.into()))?),
     }
     let mut out = words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n";
     // Somebody on the phone may still wait for the words.

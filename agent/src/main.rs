@@ -75,7 +75,7 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
     let enrollment = home.enrollment().map_err(Trouble::from);
     match arguments.command {
         Command::Enroll { line, file, policy, no_service } => {
-            let invitation = joining::read_invitation(line, file)?;
+            let invitation = joining::read_invitation(&line, file)?;
             let words = Words::new(arguments.lang.unwrap_or(joining::language_of(&invitation)));
             let joined = joining::enroll(home, &invitation, policy, no_service, &words);
             Ok(joined.unwrap_or_else(|error| complain(&Trouble::of(&error), &words)))

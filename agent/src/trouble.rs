@@ -47,6 +47,10 @@ impl Trouble {
             return trouble.clone();
         }
         let cause = format!("{error:#}");
+        let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
+        if error.chain().filter_map(|cause| cause.downcast_ref()).any(denied) {
+            return Self::new("folder", "FW-CLI-10", FAILED, cause);
+        }
         match error.chain().find_map(|cause| cause.downcast_ref()) {
             Some(BooksError::Open(..) | BooksError::Damaged(_)) => Self::new("books", "FW-OWN-22", FAILED, cause),
             _ => Self::new("other", "FW-OWN-21", FAILED, cause),
@@ -56,6 +60,11 @@ impl Trouble {
     /// It has joined for somebody else than an invitation names.
     pub const fn joined_for_another(customer: String) -> Self {
         Self::new("joined-for-another", "FW-JOIN-27", USAGE, customer)
+    }
+
+    /// Its IT support has parted with it, and it keeps what it has of that time.
+    pub fn turned_away(home: &Home) -> Self {
+        Self::new("turned-away", "FW-JOIN-29", REFUSED, home.path().display().to_string())
     }
 
     /// What was typed is no command.
@@ -168,9 +177,8 @@ impl From<HomeError> for Trouble {
         match &error {
             HomeError::Held(_) => Self::new("being-set-up", "FW-JOIN-28", USAGE, chain(&error)),
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
-            HomeError::Io { .. } | HomeError::Write(_) | HomeError::Enrollment { .. } => {
-                Self::new("folder", "FW-CLI-10", FAILED, chain(&error))
-            }
+            HomeError::Enrollment { .. } => Self::new("books", "FW-OWN-22", FAILED, chain(&error)),
+            HomeError::Io { .. } | HomeError::Write(_) => Self::new("folder", "FW-CLI-10", FAILED, chain(&error)),
         }
     }
 }
@@ -180,6 +188,7 @@ impl From<EnrollError> for Trouble {
         let cause = chain(&error);
         match error {
             EnrollError::NotForMachines => Self::new("for-staff", "FW-JOIN-06", USAGE, cause),
+            EnrollError::JoinedForAnother => Self::joined_for_another(String::new()),
             EnrollError::Expired => Self::new("expired", "FW-JOIN-02", REFUSED, cause),
             // No word about this computer.
             EnrollError::Denied(denial @ (Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown)) => {

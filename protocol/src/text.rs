@@ -248,6 +248,9 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
 #[error("a machine's name has 1 to 63 of a-z, 0-9 and -, and begins and ends with a letter or digit")]
 pub struct BadName;
 
+/// The word for every machine, which no machine is named.
+pub const ALL: &str = "all";
+
 /// A machine's name: a DNS label, unique per hub.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -267,7 +270,8 @@ impl MachineName {
             .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
             .take(63)
             .collect();
-        Self::try_from(kept.trim_matches('-').to_owned()).unwrap_or_else(|_| Self("machine".into()))
+        let name = Self::try_from(kept.trim_matches('-').to_owned());
+        name.ok().filter(|name| name.0 != ALL).unwrap_or_else(|| Self("machine".into()))
     }
 
     /// This name with a number behind it, shortened where it must be.
@@ -346,6 +350,7 @@ mod tests {
         assert_eq!(MachineName::from_hostname("Kasse_1.shop.local").as_str(), "kasse-1");
         assert_eq!(MachineName::from_hostname("\u{1b}[31m").as_str(), "31m");
         assert_eq!(MachineName::from_hostname("日本").as_str(), "machine");
+        assert_eq!(MachineName::from_hostname("ALL.local").as_str(), "machine", "that word means every one of them");
         assert_eq!(MachineName::from_hostname("kasse-1").numbered(2).as_str(), "kasse-1-2");
     }
 }

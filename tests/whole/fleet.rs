@@ -141,6 +141,8 @@ fn targets_are_words_labels_and_groups_and_never_an_implicit_all() {
     assert!(misspelt.err.contains("did you mean kasse-1?"), "{}", misspelt.err);
     world.technician(&["rename", "kasse-2", "lager-1"]).exits(0);
     assert_eq!(names(&["@tills"]), ["kasse-1", "lager-1"]);
+    let all = world.technician(&["rename", "lager-1", "all"]).exits(2);
+    assert!(all.err.contains("means every one of them"), "{}", all.err);
     let taken = world.technician(&["rename", "lager-1", "kasse-1"]).exits(3);
     assert!(taken.err.contains("FW-HUB-07"), "{}", taken.err);
     let pong = world.technician(&["ping", "all", "-o", "jsonl"]).exits(0).json_lines();
@@ -205,6 +207,27 @@ fn a_rejected_machine_stays_out_and_says_so() {
     let agent = fernwart_tests::Process::start(&mut command, &world.path().join("rejected.log"));
     fernwart_tests::wait_until("it is told", || agent.log().contains("this machine was rejected"));
     assert!(!world.technician(&["ls", "-o", "csv"]).exits(0).out.contains("online"));
+    let said = world.owner_in("kasse-1", &["--lang", "de", "status"]).exits(0).out;
+    assert!(said.contains("hat diesen Rechner abgelehnt"), "{said}");
+    // A new invitation does not make it a newcomer: what it has is of that time.
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    let words = ["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"];
+    let said = world.owner_in("kasse-1", &words).exits(3);
+    assert!(said.err.contains("FW-JOIN-29") && said.err.contains("den unten genannten Ordner"), "{}", said.err);
+    drop(agent);
+    std::fs::rename(world.path().join("kasse-1"), world.path().join("kasse-1.old")).expect("moved aside");
+    // As some mail programs hand it on.
+    let (one, other) = line.split_at(line.len() / 2);
+    let words = ["--lang", "de", "enroll", one, other, "--policy", "ask", "--no-service"];
+    world.owner_in("kasse-1", &words).exits(0);
+}
+
+#[test]
+fn invitations_that_let_nobody_in_are_not_made() {
+    let world = World::new();
+    for words in [["--for", "0s"], ["--machines", "0"], ["--machines", "100000000"]] {
+        world.technician(&[&["invite", "Bäckerei Meyer"][..], &words].concat()).exits(2);
+    }
 }
 
 #[test]

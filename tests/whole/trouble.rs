@@ -453,6 +453,9 @@ fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
     std::fs::write(&books, []).expect("written");
     refuses(&machine);
     assert_eq!(std::fs::read(&books).expect("read"), b"");
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    let said = machine.owner(&["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"]).exits(5);
+    assert!(said.err.contains("FW-OWN-22"), "{}", said.err);
     std::fs::rename(&aside, &books).expect("moved back");
     machine.restart();
     wait_until("it is linked again", || world.is_online("kasse-1"));
@@ -509,7 +512,17 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     // What it has left may be anybody's, where it cannot be read.
     std::fs::write(world.path().join("kasse-9/agent.toml"), "customer = ").expect("written");
     let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", &line, "--policy", "ask"]).exits(5);
-    assert!(said.err.contains("FW-CLI-10") && said.err.contains("agent.toml"), "{}", said.err);
+    assert!(said.err.contains("FW-OWN-22") && said.err.contains("agent.toml"), "{}", said.err);
+    // And where it is gone, the records still know for whom it has joined.
+    std::fs::remove_file(world.path().join("kasse-9/agent.toml")).expect("removed");
+    std::fs::write(world.path().join("kasse-9/evidence.key.0123456789abcdef.new"), "half").expect("written");
+    let other = world.invitation(&["Bäckerei Meyer"]);
+    let words =
+        |line: &str| world.owner_in("kasse-9", &["--lang", "de", "enroll", line, "--policy", "ask", "--no-service"]);
+    let said = words(&other).exits(2);
+    assert!(said.err.contains("FW-JOIN-27"), "{}", said.err);
+    words(&line).exits(0);
+    assert!(!world.path().join("kasse-9/evidence.key.0123456789abcdef.new").exists(), "half a key is cleared away");
 
     let said = machine.owner(&["--lang", "de", "journal"]).exits(0);
     assert!(said.out.contains("Sie haben entschieden: alles angehalten"), "{}", said.out);

@@ -3,6 +3,7 @@
 //! Words are a union; `-l` narrows; nothing ever means "all" but `all`.
 
 use fernwart_protocol::staff::MachineRow;
+use fernwart_protocol::text::ALL;
 
 /// What was typed.
 #[derive(Debug, Clone, Default)]
@@ -115,7 +116,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 fn fits(word: &str, row: &MachineRow) -> bool {
-    if word == "all" {
+    if word == ALL {
         return true;
     }
     if let Some(group) = word.strip_prefix('@') {
@@ -140,7 +141,7 @@ pub fn select(target: &Target, machines: &[MachineRow]) -> Result<Vec<MachineRow
         return Err(BadTarget::Nothing);
     }
     for word in &target.words {
-        if word != "all" && !machines.iter().any(|row| fits(word, row)) {
+        if word != ALL && !machines.iter().any(|row| fits(word, row)) {
             return Err(BadTarget::NoMatch { word: word.clone(), meant: nearest(word, machines) });
         }
     }

@@ -18,6 +18,11 @@ use fernwart_protocol::text::{List, MachineName, Text};
 use serde_json::Value;
 use std::time::Duration;
 
+/// A span in which somebody can come.
+fn some_time(text: &str) -> Result<Duration, String> {
+    span::parse(text).and_then(|span| if span.is_zero() { Err("at least 1s".into()) } else { Ok(span) })
+}
+
 /// Make an invitation.
 #[derive(Args)]
 pub(crate) struct Invite {
@@ -28,10 +33,10 @@ pub(crate) struct Invite {
     #[arg(long, conflicts_with_all = ["customer", "machines", "admit_automatically", "labels"])]
     staff: bool,
     /// For so many machines
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     machines: u32,
     /// Valid for so long
-    #[arg(long = "for", default_value = "48h", value_parser = span::parse)]
+    #[arg(long = "for", default_value = "48h", value_parser = some_time)]
     valid: Duration,
     /// Only from this network, as 192.0.2.0/24
     #[arg(long, value_name = "CIDR")]

@@ -86,6 +86,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "the machine has joined for another customer, or another shop",
         "have it retired there, stop its service, move its folder aside, invite it anew",
     ),
+    (
+        "FW-JOIN-29",
+        "the machine was rejected or retired, and its folder is of that time",
+        "stop its service, move its folder aside, then enroll with a new invitation",
+    ),
     ("FW-JOIN-28", "the machine is being set up in another window", "finish there, or close that window"),
     ("FW-OWN-12", "the agent is not running, so nobody can answer", "fernwart-agent run"),
     ("FW-OWN-13", "there is no such question, or not any more", "fernwart-agent questions"),

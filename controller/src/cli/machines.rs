@@ -9,7 +9,7 @@ use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{CustomerId, MachineId};
 use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
-use fernwart_protocol::text::{List, MachineName, Text, escaped};
+use fernwart_protocol::text::{ALL, List, MachineName, Text, escaped};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -324,6 +324,10 @@ pub(crate) struct Rename {
 }
 
 pub(crate) fn rename(command: &Rename, place: &Place) -> Result<Exit, Failure> {
+    if command.name.as_str() == ALL {
+        let what = "no machine is named all: that word means every one of them";
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what));
+    }
     with_session(place, async |session| {
         let row = one(session, &command.machine).await?;
         Ok(session.tell(&Request::Rename(row.id, command.name.clone())).await?)
