@@ -168,7 +168,7 @@ fn must_not_be_anothers(home: &Home, invitation: &Invitation) -> Result<(), Enro
     let Some(Line::Entry { body: Some(body), .. }) = first.first() else { return Ok(()) };
     let joined: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     match &invitation.guest {
-        Guest::Machine { customer, .. } if joined["customer"] == json!(customer) => Ok(()),
+        Guest::Machine { customer, .. } if joined.get("customer") == Some(&json!(customer)) => Ok(()),
         _ => Err(EnrollError::JoinedForAnother),
     }
 }
