@@ -38,8 +38,8 @@ pub enum EnrollError {
     #[error("this invitation has expired; ask for a new one")]
     Expired,
     /// The books in this folder are of a machine that has joined for somebody else.
-    #[error("what lies in the folder is of a machine that has joined for somebody else")]
-    JoinedForAnother,
+    #[error("what lies in the folder is of a machine that has joined for {0}")]
+    JoinedForAnother(String),
     /// Keys cannot be made or kept.
     #[error("keeping this machine's keys")]
     Keys(#[source] KeyFileError),
@@ -169,7 +169,10 @@ fn must_not_be_anothers(home: &Home, invitation: &Invitation) -> Result<(), Enro
     let joined: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     match &invitation.guest {
         Guest::Machine { customer, .. } if joined.get("customer") == Some(&json!(customer)) => Ok(()),
-        _ => Err(EnrollError::JoinedForAnother),
+        _ => {
+            let name = joined.get("customer_name").and_then(serde_json::Value::as_str).unwrap_or_default();
+            Err(EnrollError::JoinedForAnother(fernwart_protocol::text::escaped(name)))
+        }
     }
 }
 

@@ -127,9 +127,14 @@ impl Home {
     /// Clears away what programs that were killed have left half written. Only while
     /// the folder is held.
     pub fn sweep(&self) {
+        let ours =
+            [self.evidence_key(), self.sealing_key(), self.tls_identity(), self.policy(), self.enrollment_file()];
+        let unfinished = |path: &Path| {
+            let name = path.to_str().and_then(|name| name.strip_suffix(keyfile::UNFINISHED)?.rsplit_once('.'));
+            name.is_some_and(|(of, number)| ours.iter().any(|own| own == Path::new(of)) && number.len() == 16)
+        };
         let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let unfinished = |name: &std::ffi::OsStr| name.as_encoded_bytes().ends_with(keyfile::UNFINISHED.as_bytes());
-        for entry in entries.filter(|entry| unfinished(&entry.file_name())) {
+        for entry in entries.filter(|entry| unfinished(&entry.path())) {
             // Whatever cannot be removed does no harm.
             let _ = std::fs::remove_file(entry.path());
         }

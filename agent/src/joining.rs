@@ -1,7 +1,6 @@
 //! Setting a computer up: what is asked, said and left behind.
 
 use crate::say;
-use fernwart_agent::executor::books::Books;
 use fernwart_agent::executor::policy;
 use fernwart_agent::home::{Home, HomeError};
 use fernwart_agent::local::{self, Answer, Question};
@@ -125,12 +124,13 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
     }
     match local::ask(&home.socket(), &Question::Status) {
         Ok(Some(Answer::Status(status))) => match status.turned {
-            Some(Turned::Rejected | Turned::Retired | Turned::Unknown) => return Err(Trouble::turned_away(home)),
-            Some(Turned::KeptOut) | None => {}
+            Some(Turned::Rejected | Turned::Retired) => return Err(Trouble::turned_away(home)),
+            Some(Turned::Unknown | Turned::KeptOut) | None => {}
         },
         Ok(Some(_)) | Err(_) => {}
-        // Nobody has them open.
-        Ok(None) => drop(Books::open(&home.books()).map_err(|error| Trouble::of(&error.into()))?),
+        // Not opened: an agent that starts or stops just now has them.
+        Ok(None) if std::fs::metadata(home.books()).is_ok_and(|books| books.len() > 0) => {}
+        Ok(None) => return Err(Trouble::no_books(home)),
     }
     let mut out = words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n";
     // Somebody on the phone may still wait for the words.

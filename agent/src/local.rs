@@ -157,7 +157,8 @@ pub struct Status {
     /// How many questions wait for the owner.
     #[serde(default)]
     pub questions: usize,
-    /// What is wrong with its books, if they cannot be written.
+    /// What is wrong with its books, if they cannot be read or are not where they
+    /// should be.
     #[serde(default)]
     pub books: Option<String>,
     /// Whether the policy could be read.

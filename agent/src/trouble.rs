@@ -62,6 +62,11 @@ impl Trouble {
         Self::new("joined-for-another", "FW-JOIN-27", USAGE, customer)
     }
 
+    /// Its records have gone.
+    pub fn no_books(home: &Home) -> Self {
+        Self::new("books", "FW-OWN-22", FAILED, home.books().display().to_string())
+    }
+
     /// Its IT support has parted with it, and it keeps what it has of that time.
     pub fn turned_away(home: &Home) -> Self {
         Self::new("turned-away", "FW-JOIN-29", REFUSED, home.path().display().to_string())
@@ -188,7 +193,7 @@ impl From<EnrollError> for Trouble {
         let cause = chain(&error);
         match error {
             EnrollError::NotForMachines => Self::new("for-staff", "FW-JOIN-06", USAGE, cause),
-            EnrollError::JoinedForAnother => Self::joined_for_another(String::new()),
+            EnrollError::JoinedForAnother(customer) => Self::joined_for_another(customer),
             EnrollError::Expired => Self::new("expired", "FW-JOIN-02", REFUSED, cause),
             // No word about this computer.
             EnrollError::Denied(denial @ (Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown)) => {

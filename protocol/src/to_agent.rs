@@ -43,10 +43,10 @@ pub enum Deliver {
     /// An order that may have come before, and the cancel of it, in this order
     /// of effect: cancel, order. Answered like an order.
     TakenBack(Envelope, Envelope),
-    /// An order of which this machine has said that it had begun. Answered like an
-    /// order; where its books do not know it, they went back, and it never begins
-    /// again.
-    Begun(Envelope),
+    /// An order of which this machine has said that it had begun, and its cancel if
+    /// it was taken back. Answered like an order; where its books do not know it,
+    /// they went back, and it never begins again.
+    Begun(Envelope, Option<Envelope>),
 }
 
 /// The hub's last word on a delivered or settled run: it is stored.

@@ -103,7 +103,8 @@ fn what_a_hub_says_to_agents() {
     let file = CatalogueFile { name: Text::clipped("a"), bytes: Blob::try_from(vec![1, 2]).expect("short") };
     golden(&Fetched::File(file), "00000000 0100000000000000 61 0200000000000000 0102");
     golden(&Deliver::TakenBack(envelope(), envelope()), &format!("02000000 {sealed} {sealed}"));
-    golden(&Deliver::Begun(envelope()), &format!("03000000 {sealed}"));
+    golden(&Deliver::Begun(envelope(), None), &format!("03000000 {sealed} 00"));
+    golden(&Deliver::Begun(envelope(), Some(envelope())), &format!("03000000 {sealed} 01 {sealed}"));
     variants::<Deliver>(4);
     variants::<to_agent::Control>(6);
     variants::<Stored>(2);

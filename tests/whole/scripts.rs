@@ -497,6 +497,15 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
 
 #[test]
 fn a_run_that_had_begun_does_not_begin_again_on_a_machine_whose_books_went_back() {
+    books_go_back(false);
+}
+
+#[test]
+fn nor_is_it_told_as_cancelled_where_somebody_has_taken_it_back_meanwhile() {
+    books_go_back(true);
+}
+
+fn books_go_back(taken_back: bool) {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     trusting(&machine);
@@ -513,6 +522,9 @@ fn a_run_that_had_begun_does_not_begin_again_on_a_machine_whose_books_went_back(
     wait_until("the hub knows that it has begun", || state().is_some_and(|run| run["state"] == "running"));
     machine.agent.kill_9();
     std::fs::rename(&older, &books).expect("restored");
+    if taken_back {
+        world.technician(&["job", "cancel", "1"]).exits(0);
+    }
     machine.restart();
     let ended = running.wait_with_output().expect("ended");
     let said = String::from_utf8_lossy(&ended.stdout).into_owned();

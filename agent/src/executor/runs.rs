@@ -72,7 +72,8 @@ impl Executor {
             (Err(error), None) => return self.refuse_unrecorded(ticket, &error),
         }
         let order = authentic.order().clone();
-        if had_begun && order.not_after <= self.floor() {
+        let forgets = order.not_after <= self.floor() || order.not_before < self.books.orders_since();
+        if had_begun && forgets {
             // Its end may have been acknowledged, and forgotten since.
             return self.turn_away(ticket, &NotAuthentic::Staff(Refusal::TooLate, Box::new(authentic)));
         }
@@ -101,6 +102,10 @@ impl Executor {
     fn end_forgotten(&mut self, order: Order, envelope: Envelope) {
         let run = order.run;
         warn!(%run, "had begun here, and the books do not know it: they went back");
+        if matches!(order.action, Action::Script { .. }) {
+            // Whatever it left behind ends before anybody is told that it ended.
+            self.machine.end(&run);
+        }
         let staff = self.catalogue.staff.find(&order.key).map(|entry| entry.name.clone()).unwrap_or_default();
         let refusal = Some(Refusal::RecordsWentBack);
         let refused = Proof::refused(order, envelope, self.now());

@@ -265,7 +265,7 @@ async fn serve_stream(
 ) {
     let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
     let word: fn(Ticket, Envelope) -> ToExecutor = match &first {
-        Ok(Ok(Deliver::Begun(_))) => ToExecutor::Begun,
+        Ok(Ok(Deliver::Begun(..))) => ToExecutor::Begun,
         _ => ToExecutor::Order,
     };
     let envelope = match first {
@@ -275,8 +275,8 @@ async fn serve_stream(
             }
             return;
         }
-        Ok(Ok(Deliver::Order(envelope) | Deliver::Begun(envelope))) => envelope,
-        Ok(Ok(Deliver::TakenBack(order, cancel))) => {
+        Ok(Ok(Deliver::Order(envelope) | Deliver::Begun(envelope, None))) => envelope,
+        Ok(Ok(Deliver::TakenBack(order, cancel) | Deliver::Begun(order, Some(cancel)))) => {
             // Told first, by the same messenger: the order finds itself taken back.
             executor.tell(ToExecutor::Cancel(cancel)).await;
             order

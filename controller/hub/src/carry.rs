@@ -122,8 +122,8 @@ async fn attempt<F: Future<Output = ()>>(
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
     let sent = sha256(order.bytes.as_bytes());
     let first = match (cancel, sending) {
-        (Some(cancel), _) => Deliver::TakenBack(order, cancel),
-        (None, Sending::Begun) => Deliver::Begun(order),
+        (cancel, Sending::Begun) => Deliver::Begun(order, cancel),
+        (Some(cancel), Sending::First(_) | Sending::Again) => Deliver::TakenBack(order, cancel),
         (None, Sending::First(_) | Sending::Again) => Deliver::Order(order),
     };
     send.demand_pace();
@@ -138,6 +138,12 @@ async fn attempt<F: Future<Output = ()>>(
                 send.finish();
                 warn!(%machine, %run, code = refusal.code(), "a machine cannot use its books; the order is brought again");
                 return Ok(None);
+            }
+            // That it had begun is known; this says nothing of its end.
+            Delivered::Refused(refusal) if sending == Sending::Begun => {
+                send.finish();
+                warn!(%machine, %run, code = refusal.code(), "a machine does not say what became of a run that had begun");
+                return Ok(Some(Carried::Lost));
             }
             Delivered::Refused(refusal) => {
                 send.finish();
@@ -250,6 +256,11 @@ pub(crate) async fn store(
         | Outcome::Cancelled
         | Outcome::Interrupted => None,
     };
+    if receipt.refusal == Some(Refusal::RecordsWentBack) {
+        // First: an outcome that is stored does not come a second time.
+        let alarm = "its records went back: they did not know a run that had begun there".to_owned();
+        note_journal(shared, machine, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
+    }
     let settled = shared
         .store
         .settle(fernwart_store::Settle {
@@ -270,10 +281,6 @@ pub(crate) async fn store(
             warn!(%machine, run = %receipt.run, %error, "an outcome could not be stored");
             shared.denial(&error)
         })??;
-    if settled.is_new && receipt.refusal == Some(Refusal::RecordsWentBack) {
-        let alarm = "its records went back: they did not know a run that had begun there".to_owned();
-        note_journal(shared, machine, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
-    }
     if settled.is_new {
         shared.metrics.outcome_stored(receipt.outcome);
         shared.happened_on(&machine, |machine| Happened::RunSettled(machine, receipt.run, receipt.outcome));

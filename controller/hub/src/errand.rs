@@ -176,9 +176,13 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
                     if !acts {
                         return;
                     }
-                    // Not worth waiting for the disk: a restart would find "offered".
+                    // Not worth waiting for the disk: a restart would find "offered", and
+                    // bring it as an order, which a machine's books are there for.
                     shared.clone().tasks.spawn(async move {
-                        let _ = shared.store.write(SetState { run, state: RunState::Running, refusal: None }).await;
+                        let state = SetState { run, state: RunState::Running, refusal: None };
+                        if let Err(error) = shared.store.write(state).await {
+                            warn!(%run, %error, "that a run has begun could not be stored");
+                        }
                     });
                 }
                 Heard::State(MachineState::Received | MachineState::Waiting) | Heard::NotYet => {}

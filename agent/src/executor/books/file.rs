@@ -32,14 +32,9 @@ const CACHE_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct BooksFile {
     /// None only between a failure of the disk and the next try.
-    database: Option<Opened>,
+    database: Option<Database>,
     path: PathBuf,
-}
-
-#[derive(Debug)]
-struct Opened {
-    database: Database,
-    /// Which file it is, by device and inode.
+    /// Which file it is, by device and inode: this life knows no other.
     file: (u64, u64),
 }
 
@@ -59,7 +54,8 @@ impl BooksFile {
     }
 
     fn over(path: &Path, file: io::Result<ReservedFile>) -> Result<Self, BooksError> {
-        let file = Self { database: Some(database(path, file)?), path: path.to_owned() };
+        let database = Some(database(path, file)?);
+        let file = Self { database, path: path.to_owned(), file: identity(path)? };
         let transaction = file.opened()?.begin_write().map_err(failed)?;
         for table in Table::ALL {
             Shape::of(table).make(&transaction)?;
@@ -69,7 +65,7 @@ impl BooksFile {
     }
 
     fn opened(&self) -> Result<&Database, BooksError> {
-        self.database.as_ref().map(|opened| &opened.database).ok_or(BooksError::Damaged("file"))
+        self.database.as_ref().ok_or(BooksError::Damaged("file"))
     }
 
     fn read(&self) -> Result<ReadTransaction, BooksError> {
@@ -87,7 +83,7 @@ impl BooksFile {
     /// As after a failure of the disk.
     #[cfg(test)]
     pub(super) fn closed(path: &Path) -> Self {
-        Self { database: None, path: path.to_owned() }
+        Self { database: None, path: path.to_owned(), file: identity(path).expect("a file") }
     }
 }
 
@@ -103,12 +99,14 @@ fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'stati
     BooksError::Open(path.display().to_string(), Box::new(error))
 }
 
-fn database(path: &Path, file: io::Result<ReservedFile>) -> Result<Opened, BooksError> {
-    let opened = file.and_then(|file| Ok((file.identity()?, file)));
-    let (identity, file) = opened.map_err(|error| cannot_open(path, error))?;
+fn identity(path: &Path) -> Result<(u64, u64), BooksError> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino())).map_err(|error| cannot_open(path, error))
+}
+
+fn database(path: &Path, file: io::Result<ReservedFile>) -> Result<Database, BooksError> {
+    let file = file.map_err(|error| cannot_open(path, error))?;
     let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file);
-    let database = builder.map_err(|error| cannot_open(path, error))?;
-    Ok(Opened { database, file: identity })
+    builder.map_err(|error| cannot_open(path, error))
 }
 
 impl Tables for BooksFile {
@@ -129,10 +127,10 @@ impl Tables for BooksFile {
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+        self.in_place()?;
         if self.database.is_none() {
             self.database = Some(database(&self.path, ReservedFile::open(&self.path))?);
         }
-        self.in_place()?;
         let written = self.try_commit(changes);
         if let Err(BooksError::Write(_)) = &written {
             self.distrust();
@@ -141,15 +139,12 @@ impl Tables for BooksFile {
     }
 
     /// Who has deleted the file, or put another in its place, has taken away what
-    /// is written into it from now on.
+    /// is written into it from now on. One that is put back goes on.
     fn in_place(&self) -> Result<(), BooksError> {
-        let there = std::fs::metadata(&self.path).map_err(|error| cannot_open(&self.path, error))?;
-        match &self.database {
-            Some(opened) if opened.file != (there.dev(), there.ino()) => {
-                Err(cannot_open(&self.path, io::Error::other("another file was put in its place")))
-            }
-            _ => Ok(()),
+        if identity(&self.path)? == self.file {
+            return Ok(());
         }
+        Err(cannot_open(&self.path, io::Error::other("another file was put in its place")))
     }
 
     fn distrust(&mut self) {
@@ -158,7 +153,7 @@ impl Tables for BooksFile {
     }
 
     fn mend(&mut self) {
-        if self.database.is_none() {
+        if self.database.is_none() && self.in_place().is_ok() {
             self.database = database(&self.path, ReservedFile::open(&self.path)).ok();
         }
     }

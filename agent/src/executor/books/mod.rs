@@ -205,12 +205,13 @@ impl Books {
         let written = filled.and_then(|value| self.tables.commit(&changes).map(|()| value));
         match &written {
             Ok(_) => self.state = state,
-            Err(BooksError::Write(_) | BooksError::Open(..)) => {
+            Err(BooksError::Write(_)) => {
                 // Whether it was written nobody knows.
                 self.state.is_doubtful = true;
                 self.tables.distrust();
             }
-            Err(BooksError::Full | BooksError::Damaged(_)) => {}
+            // Into books that could not be opened nothing was.
+            Err(BooksError::Open(..) | BooksError::Full | BooksError::Damaged(_)) => {}
         }
         written
     }
@@ -522,16 +523,20 @@ mod tests {
         let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
         let mut books = Books::begin(&path).expect("begun");
         books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        std::fs::rename(&path, &aside).expect("moved");
+        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err() && books.look().is_err());
+        assert!(books.acts().expect("what is known is known").is_empty());
+        std::fs::rename(&aside, &path).expect("put back");
+        books.write(moment(7), |page| page.act_begins(0)).expect("written");
+        // An older one in its place is never taken for it, not in this life.
         std::fs::copy(&path, &aside).expect("copied");
-        std::fs::remove_file(&path).expect("removed");
-        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err());
         std::fs::rename(&aside, &path).expect("put there");
-        books.mend();
-        books.write(moment(7), |page| page.act_begins(0)).expect("written into what is there now");
-        // Another in its place.
-        std::fs::copy(&path, &aside).expect("copied");
-        std::fs::rename(&aside, &path).expect("put there");
-        assert!(books.write(moment(8), |page| page.act_begins(0)).is_err());
+        for _ in 0..3 {
+            assert!(books.write(moment(8), |page| page.act_begins(0)).is_err());
+            books.mend();
+        }
+        books.tables.distrust();
+        assert!(books.acts().is_err());
     }
 
     /// Tables of which one commit is said to have failed, and had been done.

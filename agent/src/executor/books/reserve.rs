@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -49,11 +49,6 @@ impl ReservedFile {
         take(&file)?;
         let length = file.metadata()?.len();
         Ok(Self::reserved(file, length))
-    }
-
-    /// Which file it is, by device and inode.
-    pub(super) fn identity(&self) -> io::Result<(u64, u64)> {
-        self.0.metadata().map(|file| (file.dev(), file.ino()))
     }
 
     fn reserved(file: File, length: u64) -> Self {

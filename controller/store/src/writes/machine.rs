@@ -233,8 +233,10 @@ impl Write for NoteJournal {
         let query = sqlx::query(sql).bind(self.machine.to_string()).bind(crate::rows::number(self.seq));
         query.bind(self.head.to_string()).bind(&alarm).execute(&mut *to).await?;
         if !alarm.is_empty() {
-            let query = sqlx::query("UPDATE machines SET alarm = $2 WHERE id = $1").bind(self.machine.to_string());
-            query.bind(alarm).execute(to).await?;
+            // What else was wrong stays to be read.
+            let sql = "UPDATE machines SET alarm = $2 || CASE WHEN alarm = '' THEN '' ELSE '; ' || alarm END \
+                       WHERE id = $1 AND alarm NOT LIKE '%' || $2 || '%'";
+            sqlx::query(sql).bind(self.machine.to_string()).bind(alarm).execute(to).await?;
         }
         Ok(())
     }
