@@ -344,6 +344,13 @@ mod tests {
         let records = store.records(&MACHINES[0]).expect("there");
         assert_eq!((records.journal_seq, records.journal_head, records.chain_seq), (500, Some(head), 23));
 
+        // What is wrong with it stands beside what was wrong before, once.
+        for (seq, alarm) in [(501, "one"), (502, "two"), (503, "one")] {
+            let note = NoteJournal { machine: MACHINES[0], seq, head, alarm: Some(Text::clipped(alarm)) };
+            store.write(note).await.expect("written");
+        }
+        assert_eq!(store.machine(&MACHINES[0]).expect("there").alarm.to_string(), "two; one");
+
         let before = known(&store);
         assert_eq!(before.len(), 2);
         store.close().await;
