@@ -5,7 +5,7 @@ use fernwart_protocol::document::{Envelope, Versions};
 use fernwart_protocol::id::{Digest, PublicKey, RunId, Signature};
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::CatalogueFile;
-use fernwart_protocol::to_hub::{About, Delivered, Settle};
+use fernwart_protocol::to_hub::{About, Delivered, SignedOutcome};
 use serde::{Deserialize, Serialize};
 
 /// Messages waiting on either way: sixteen orders under way, their answers,
@@ -83,7 +83,7 @@ pub enum ToUplink {
     /// An answer to an order's stream.
     Delivered(Ticket, Delivered),
     /// Outcomes no hub has acknowledged, one by one.
-    Settle(Settle),
+    Settle(SignedOutcome),
     /// Fetch this blob.
     Want(Digest),
     /// A signed claim.

@@ -9,13 +9,14 @@ use crate::words::Words;
 use fernwart_certs::invitation::BadInvitation;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::text::chain;
+use std::borrow::Cow;
 
 /// Something did not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {cause}")]
 pub struct Trouble {
     id: &'static str,
-    code: &'static str,
+    code: Cow<'static, str>,
     /// How the program ends.
     pub exit: u8,
     cause: String,
@@ -28,7 +29,12 @@ const FAILED: u8 = 5;
 
 impl Trouble {
     const fn new(id: &'static str, code: &'static str, exit: u8, cause: String) -> Self {
-        Self { id, code, exit, cause }
+        Self { id, code: Cow::Borrowed(code), exit, cause }
+    }
+
+    /// What the hub says.
+    fn denied(id: &'static str, denial: Denial, exit: u8, cause: String) -> Self {
+        Self { id, code: denial.code(), exit, cause }
     }
 
     /// No invitation was given.
@@ -197,7 +203,7 @@ impl From<EnrollError> for Trouble {
             EnrollError::Expired => Self::new("expired", "FW-JOIN-02", REFUSED, cause),
             // No word about this computer.
             EnrollError::Denied(denial @ (Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown)) => {
-                Self::new("not-now", denial.code(), NO_ANSWER, cause)
+                Self::denied("not-now", denial, NO_ANSWER, cause)
             }
             EnrollError::Denied(denial) => {
                 let id = match denial {
@@ -205,7 +211,7 @@ impl From<EnrollError> for Trouble {
                     Denial::TokenSpent => "spent",
                     _ => "denied",
                 };
-                Self::new(id, denial.code(), REFUSED, cause)
+                Self::denied(id, denial, REFUSED, cause)
             }
             EnrollError::Dial(_) | EnrollError::NoAddress(_) | EnrollError::Link(_) | EnrollError::Frame(_) => {
                 Self::new("unreachable", "FW-JOIN-25", NO_ANSWER, cause)

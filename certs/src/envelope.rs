@@ -7,6 +7,7 @@ use crate::identity::{SigningKey, verify};
 use fernwart_protocol::document::{BadDocument, Document, Envelope};
 use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::text::Blob;
+use fernwart_protocol::version::Version;
 
 /// A signed document is not to be believed.
 #[derive(Debug, thiserror::Error)]
@@ -16,17 +17,32 @@ pub enum EnvelopeError {
     Signature,
     /// The bytes are no such document.
     #[error("reading a signed document")]
-    Document(#[source] BadDocument),
+    Document(#[from] BadDocument),
+    /// Who is to read the document does not know what stands in it.
+    #[error("{what} needs protocol version {needs}, and its reader knows {reads}")]
+    Newer {
+        /// What stands in it.
+        what: &'static str,
+        /// The version it needs.
+        needs: Version,
+        /// What the reader knows.
+        reads: Version,
+    },
     /// The envelope names another key than the document.
     #[error("the envelope and its document name different keys")]
     Signer,
 }
 
-/// Signs a document. The key must be the one the document names.
+/// Signs a document for readers of this version. The key must be the one the
+/// document names.
 ///
 /// # Errors
-/// When the document is too long.
-pub fn seal<D: Document>(document: &D, key: &SigningKey) -> Result<Envelope, EnvelopeError> {
+/// When the document is too long, or needs a newer version than its readers know.
+pub fn seal<D: Document>(document: &D, key: &SigningKey, reads: Version) -> Result<Envelope, EnvelopeError> {
+    let needs = document.needs();
+    if needs.version > reads {
+        return Err(EnvelopeError::Newer { what: needs.what, needs: needs.version, reads });
+    }
     let bytes = document.to_bytes().map_err(EnvelopeError::Document)?;
     let signature = key.sign(&bytes);
     let bytes = Blob::try_from(bytes).map_err(|_| EnvelopeError::Document(BadDocument::TooLong))?;
@@ -60,7 +76,7 @@ mod tests {
     #[test]
     fn each_bit_of_an_envelope_matters() {
         let key = SigningKey::generate().expect("a key");
-        let sealed = seal(&cancel(key_id(&key.public())), &key).expect("sealed");
+        let sealed = seal(&cancel(key_id(&key.public())), &key, Version::OLDEST).expect("sealed");
         assert!(open::<Cancel>(&sealed, &key.public()).is_ok());
         let wire = fernwart_protocol::codec::encode(&sealed).expect("encoded");
         for bit in 0..wire.len() * 8 {
@@ -74,9 +90,16 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_signed_for_a_reader_who_does_not_know_what_stands_in_it() {
+        let key = SigningKey::generate().expect("a key");
+        let nobody = seal(&cancel(key_id(&key.public())), &key, Version::of_peer(0));
+        assert!(matches!(nobody, Err(EnvelopeError::Newer { .. })));
+    }
+
+    #[test]
     fn a_document_that_names_another_key_is_not_believed() {
         let (mine, other) = (SigningKey::generate().expect("a key"), SigningKey::generate().expect("a key"));
-        let sealed = seal(&cancel(key_id(&other.public())), &mine).expect("sealed");
+        let sealed = seal(&cancel(key_id(&other.public())), &mine, Version::OLDEST).expect("sealed");
         assert!(open::<Cancel>(&sealed, &other.public()).is_err());
         let renamed = Envelope { key: key_id(&mine.public()), ..sealed };
         assert!(matches!(open::<Cancel>(&renamed, &mine.public()), Err(EnvelopeError::Signer)));

@@ -58,7 +58,7 @@ pub struct Head {
 }
 
 impl Document for Head {
-    const DOMAIN: &'static str = "fernwart journal head 1";
+    const KIND: &'static str = "journal head";
     fn signer(&self) -> KeyId {
         self.machine.key_id()
     }

@@ -85,6 +85,7 @@ pub fn believe(said: &Envelope, evidence: &PublicKey, machine: &MachineId) -> Re
 mod tests {
     use super::*;
     use crate::identity::SigningKey;
+    use fernwart_protocol::version::Version;
 
     #[test]
     fn only_this_machine_opens_it_and_only_for_this_run() {
@@ -112,9 +113,9 @@ mod tests {
         let (evidence, evil) = (SigningKey::generate().expect("a key"), SigningKey::generate().expect("a key"));
         let machine = machine_id(&evidence.public());
         let sealing_key = SealingKey::generate().expect("a key").public();
-        let said = envelope::seal(&SealedTo { machine, sealing_key }, &evidence).expect("signed");
+        let said = envelope::seal(&SealedTo { machine, sealing_key }, &evidence, Version::OLDEST).expect("signed");
         assert_eq!(believe(&said, &evidence.public(), &machine), Ok(sealing_key));
-        let swapped = envelope::seal(&SealedTo { machine, sealing_key }, &evil).expect("signed");
+        let swapped = envelope::seal(&SealedTo { machine, sealing_key }, &evil, Version::OLDEST).expect("signed");
         assert_eq!(believe(&swapped, &evil.public(), &machine), Err(SealError::NotItsOwn));
         assert_eq!(believe(&swapped, &evidence.public(), &machine), Err(SealError::NotItsOwn));
     }

@@ -1,29 +1,174 @@
-//! The closed table of what a peer is told when it hears "no".
+//! The table of what a peer is told when it hears "no".
 //!
 //! A code travels, never our own text or paths; each side words it for its
-//! reader. Codes are appended, never changed.
+//! reader. Codes are appended, never changed. A code that came later than this
+//! program is read as [`OtherCode`], shown as such and acknowledged like any
+//! other; to a peer that does not know a code yet, an older one is told that
+//! says the same less exactly.
 
-use serde::{Deserialize, Serialize};
+use crate::version::{Version, variants};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
+
+/// A code that this program does not know: a newer one has sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OtherCode {
+    /// As it came in a frame.
+    Number(u32),
+    /// As it came in a document.
+    Named(CodeName),
+}
+
+/// A code as documents name it: at most 15 of A-Z, 0-9 and -.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CodeName {
+    /// ASCII, padded with zeros.
+    bytes: [u8; 15],
+}
+
+impl CodeName {
+    fn as_str(&self) -> &str {
+        let text = std::str::from_utf8(&self.bytes).unwrap_or_default();
+        text.trim_end_matches('\0')
+    }
+}
+
+impl fmt::Debug for CodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text is no code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a code has 1 to 15 of A-Z, 0-9 and -")]
+pub struct BadCode;
+
+impl fmt::Display for OtherCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "other({number})"),
+            Self::Named(name) => f.write_str(name.as_str()),
+        }
+    }
+}
+
+impl FromStr for OtherCode {
+    type Err = BadCode;
+    fn from_str(text: &str) -> Result<Self, BadCode> {
+        if let Some(number) = text.strip_prefix("other(").and_then(|rest| rest.strip_suffix(')')) {
+            return number.parse().map(Self::Number).map_err(|_| BadCode);
+        }
+        let is_of_code = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-';
+        if text.is_empty() || !text.bytes().all(is_of_code) {
+            return Err(BadCode);
+        }
+        let mut bytes = [0; 15];
+        bytes.get_mut(..text.len()).ok_or(BadCode)?.copy_from_slice(text.as_bytes());
+        Ok(Self::Named(CodeName { bytes }))
+    }
+}
+
+/// What stands on the wire for a code that is known by its name alone.
+const NAMED: u32 = u32::MAX;
 
 macro_rules! codes {
-    ($(#[$enum_doc:meta])* $name:ident { $($variant:ident = $code:literal, $what:literal;)* }) => {
+    (
+        $(#[$enum_doc:meta])* $name:ident, $unknown:literal, in general $general:ident {
+            $($variant:ident = $code:literal, $what:literal $(, before it $older:ident)?;)*
+        }
+    ) => {
         $(#[$enum_doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-        pub enum $name { $(#[doc = $what] #[serde(rename = $code)] $variant,)* }
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $(#[doc = $what] $variant,)*
+            /// A code of a newer program.
+            Other(OtherCode),
+        }
 
         impl $name {
-            /// Every code, in the order of the wire.
+            /// How encoders know it.
+            pub(crate) const NAME: &'static str = stringify!($name);
+
+            /// Every code that this program knows, in the order of the wire.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The stable code.
-            pub const fn code(self) -> &'static str {
-                match self { $(Self::$variant => $code,)* }
+            /// The code that says the same to a peer who does not know this one.
+            const fn before(self) -> Option<Self> {
+                match self {
+                    $($(Self::$variant => Some(Self::$older),)?)*
+                    Self::Other(_) => Some(Self::$general),
+                    _ => None,
+                }
+            }
+
+            /// The code that a peer of this version is told.
+            pub fn known_to(self, peer: Version) -> Self {
+                let mut told = self;
+                while let (false, Some(older)) = (told.is_known_to(peer), told.before()) {
+                    told = older;
+                }
+                told
+            }
+
+            /// Whether a peer of this version knows it.
+            pub fn is_known_to(self, peer: Version) -> bool {
+                self.number().is_some_and(|number| {
+                    variants::known(Self::NAME, peer).is_some_and(|count| number < count)
+                })
+            }
+
+            /// The first version that knows it; none of a code that this program does
+            /// not know either.
+            pub fn since(self) -> Option<Version> {
+                self.number().and_then(|number| variants::since(Self::NAME, number))
+            }
+
+            /// Under which number a peer of this version is told the code with this one.
+            pub(crate) fn number_for(number: u32, peer: Version) -> u32 {
+                Self::from_number(number).known_to(peer).number().unwrap_or(number)
+            }
+
+            /// Its number on the wire; none for one that is known by its name alone.
+            fn number(self) -> Option<u32> {
+                match self {
+                    Self::Other(OtherCode::Number(number)) => Some(number),
+                    Self::Other(OtherCode::Named(_)) => None,
+                    known => Self::ALL.iter().position(|code| *code == known).and_then(|at| u32::try_from(at).ok()),
+                }
+            }
+
+            fn from_number(number: u32) -> Self {
+                let known = usize::try_from(number).ok().and_then(|at| Self::ALL.get(at));
+                known.copied().unwrap_or(Self::Other(OtherCode::Number(number)))
+            }
+
+            /// The stable code, or how one is shown that this program does not know.
+            pub fn code(&self) -> Cow<'static, str> {
+                match self {
+                    $(Self::$variant => Cow::Borrowed($code),)*
+                    Self::Other(other) => Cow::Owned(other.to_string()),
+                }
+            }
+
+            /// The stable code for counting, from a closed list: "other" for all that
+            /// this program does not know.
+            pub const fn label(&self) -> &'static str {
+                match self {
+                    $(Self::$variant => $code,)*
+                    Self::Other(_) => "other",
+                }
             }
 
             /// What it says, as half a sentence.
-            pub const fn what(self) -> &'static str {
-                match self { $(Self::$variant => $what,)* }
+            pub const fn what(&self) -> &'static str {
+                match self {
+                    $(Self::$variant => $what,)*
+                    Self::Other(_) => $unknown,
+                }
             }
         }
 
@@ -32,12 +177,46 @@ macro_rules! codes {
                 f.write_str(self.what())
             }
         }
+
+        impl FromStr for $name {
+            type Err = BadCode;
+            /// From [`Self::code`].
+            fn from_str(text: &str) -> Result<Self, BadCode> {
+                match text {
+                    $($code => Ok(Self::$variant),)*
+                    other => other.parse().map(|other| match other {
+                        OtherCode::Number(number) => Self::from_number(number),
+                        named => Self::Other(named),
+                    }),
+                }
+            }
+        }
+
+        /// A number in frames, the code in JSON.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                if to.is_human_readable() {
+                    return to.serialize_str(&self.code());
+                }
+                to.serialize_unit_variant(Self::NAME, self.number().unwrap_or(NAMED), self.label())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                if from.is_human_readable() {
+                    let text = Cow::<'de, str>::deserialize(from)?;
+                    return text.parse().map_err(D::Error::custom);
+                }
+                u32::deserialize(from).map(Self::from_number)
+            }
+        }
     };
 }
 
 codes! {
     /// Why a machine refused an order. The machine alone decides.
-    Refusal {
+    Refusal, "a reason that this program does not know: update it to read more", in general NotAnOrder {
         NotAnOrder = "FW-GATE-01", "the bytes are not an order";
         BadSignature = "FW-GATE-02", "the signature does not fit the order";
         UnknownStaff = "FW-GATE-03", "the key that signed is not on the staff list";
@@ -71,12 +250,13 @@ codes! {
         NotListed = "FW-OWN-07", "the owner's policy does not list this script";
         OutsideWindow = "FW-OWN-08", "no window of the owner's opens in time";
         RecordsWentBack = "FW-GATE-20", "the machine's records do not know a run that had begun there: they went back";
+        NewerOrder = "FW-GATE-21", "the order needs a newer agent than this machine has", before it NotAnOrder;
     }
 }
 
 codes! {
     /// Why the hub said no to a technician, a machine or a newcomer.
-    Denial {
+    Denial, "a reason that this program does not know: update it to read more", in general Incompatible {
         NotUnderstood = "FW-HUB-01", "the request was not understood";
         Incompatible = "FW-HUB-02", "the two programs have no protocol version in common";
         BeyondRole = "FW-HUB-03", "the role does not allow this";
@@ -112,6 +292,16 @@ codes! {
         UnknownScript = "FW-HUB-17", "the catalogue holds no such script in this version";
         TooManyTags = "FW-HUB-32", "the machine takes no more labels or groups";
         QuestionsBusy = "FW-HUB-33", "the hub is busy with other questions, or still takes in what machines have told";
+        NewerDocument = "FW-HUB-34", "what was signed needs a newer hub", before it Incompatible;
+    }
+}
+
+impl fmt::Display for Goodbye {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(number) => write!(f, "other({number})"),
+            known => f.write_str(known.as_str()),
+        }
     }
 }
 
@@ -138,8 +328,8 @@ pub enum Goodbye {
     Quarantined,
     /// The peer sends or reads slower than is waited for.
     TooSlow,
-    /// A code this build does not know.
-    Unknown(u32),
+    /// A code of a newer program.
+    Other(u32),
 }
 
 impl Goodbye {
@@ -156,7 +346,7 @@ impl Goodbye {
             Self::Incompatible => "incompatible",
             Self::Quarantined => "quarantined",
             Self::TooSlow => "too_slow",
-            Self::Unknown(_) => "unknown",
+            Self::Other(_) => "other",
         }
     }
 
@@ -173,7 +363,7 @@ impl Goodbye {
             Self::Incompatible => 7,
             Self::Quarantined => 8,
             Self::TooSlow => 9,
-            Self::Unknown(number) => number,
+            Self::Other(number) => number,
         }
     }
 
@@ -190,7 +380,7 @@ impl Goodbye {
             7 => Self::Incompatible,
             8 => Self::Quarantined,
             9 => Self::TooSlow,
-            other => Self::Unknown(other),
+            other => Self::Other(other),
         }
     }
 }
@@ -198,6 +388,7 @@ impl Goodbye {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{decode, encode};
     use std::collections::HashSet;
 
     #[test]
@@ -205,7 +396,41 @@ mod tests {
         let all = Refusal::ALL.iter().map(|r| r.code()).chain(Denial::ALL.iter().map(|d| d.code()));
         let mut seen = HashSet::new();
         for code in all {
-            assert!(seen.insert(code), "{code} stands twice");
+            assert!(seen.insert(code.clone()), "{code} stands twice");
+            let other: OtherCode = code.parse().expect("as short as codes are");
+            assert_eq!(other.to_string(), code);
+        }
+    }
+
+    #[test]
+    fn a_code_of_a_newer_program_is_read_shown_and_given_on_as_it_came() {
+        let number = 57u32.to_le_bytes();
+        let refusal: Refusal = decode(&number).expect("read");
+        assert_eq!((refusal.code().as_ref(), refusal.label()), ("other(57)", "other"));
+        assert_eq!(refusal.code().parse(), Ok(refusal), "as the store keeps it");
+        assert_eq!(encode(&refusal).expect("written"), number);
+        let named: Denial = serde_json::from_str(r#""FW-HUB-99""#).expect("read");
+        assert_eq!(named.code(), "FW-HUB-99");
+        assert_eq!(serde_json::to_string(&named).expect("written"), r#""FW-HUB-99""#);
+        for bad in ["", "fw-hub-1", "FW-HUB-1234567890", "other(x)", "FW HUB"] {
+            assert_eq!(bad.parse::<Denial>(), Err(BadCode), "{bad}");
+        }
+        assert_eq!("other(3)".parse(), Ok(Refusal::StaffExpired), "known since");
+    }
+
+    #[test]
+    fn a_peer_is_told_an_older_code_that_it_knows() {
+        let old = Version::OLDEST;
+        assert_eq!(Refusal::NewerOrder.known_to(old), Refusal::NotAnOrder);
+        assert_eq!(Refusal::NewerOrder.known_to(Version::NEWEST), Refusal::NewerOrder);
+        assert_eq!(Denial::NewerDocument.known_to(old), Denial::Incompatible);
+        assert_eq!(Denial::Other(OtherCode::Number(99)).known_to(old), Denial::Incompatible);
+        // Each has one to fall back on, whatever the peer's version.
+        for refusal in Refusal::ALL {
+            assert!(refusal.known_to(old).is_known_to(old), "{refusal:?}");
+        }
+        for denial in Denial::ALL {
+            assert!(denial.known_to(old).is_known_to(old), "{denial:?}");
         }
     }
 
@@ -213,6 +438,10 @@ mod tests {
     fn a_goodbye_keeps_its_number() {
         for number in 0..12 {
             assert_eq!(Goodbye::from_number(number).number(), number);
+        }
+        assert_eq!(Goodbye::from_number(57).to_string(), "other(57)");
+        for number in 0..10 {
+            assert_ne!(Goodbye::from_number(number).as_str(), "other");
         }
     }
 }

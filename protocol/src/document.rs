@@ -4,12 +4,18 @@
 //! exact bytes are kept, sent, verified and exported; nothing is re-encoded.
 //! They travel in an [`Envelope`]. Making and checking signatures is `certs`'
 //! business; here is only their shape.
+//!
+//! The version in the domain line is the lowest protocol version that can
+//! express the content ([`Document::needs`]), so that a new program's documents
+//! are read by old ones as long as nothing new stands in them. A reader that
+//! does not know the version says so ([`BadDocument::Newer`]).
 
 use crate::code::Refusal;
 use crate::id::{BootId, CustomerId, Digest, KeyId, MachineId, PublicKey, RunId, Signature};
 use crate::limits::DOCUMENT_BYTES;
 use crate::script::{BundleName, Parameters, Privilege};
 use crate::text::{Blob, List, MachineName, Text};
+use crate::version::{CURRENT, MIN, Version};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,11 +37,29 @@ pub struct Envelope {
 /// Bytes are no document of the kind that was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum BadDocument {
-    /// Another kind or version.
-    #[error("the first line is not {expected:?}")]
-    Domain {
-        /// The line that should have stood there.
+    /// Another kind.
+    #[error("the first line is not \"fernwart {expected}\" with a version")]
+    Kind {
+        /// The kind that was expected.
         expected: &'static str,
+    },
+    /// A newer program has signed it.
+    #[error("{kind} of version {version}, and this program reads them up to version {CURRENT}")]
+    Newer {
+        /// The kind.
+        kind: &'static str,
+        /// Its version.
+        version: u16,
+    },
+    /// What stands in it needs a newer version than it names.
+    #[error("{kind} of version {version} with {what}, which came with a later version")]
+    TooOld {
+        /// The kind.
+        kind: &'static str,
+        /// Its version.
+        version: u16,
+        /// What stands in it.
+        what: &'static str,
     },
     /// Longer than a document may be.
     #[error("longer than {DOCUMENT_BYTES} bytes")]
@@ -45,24 +69,41 @@ pub enum BadDocument {
     Json(#[source] serde_json::Error),
 }
 
+/// What a document's readers must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needs {
+    /// The first version that can express it.
+    pub version: Version,
+    /// What needs that version, as a person reads it: `fixes`.
+    pub what: &'static str,
+}
+
+impl Needs {
+    /// What every program knows.
+    pub const NOTHING: Self = Self { version: Version::OLDEST, what: "" };
+}
+
 /// A kind of document.
 pub trait Document: Serialize + DeserializeOwned {
-    /// The first line, without its line end: `fernwart <kind> <version>`.
-    const DOMAIN: &'static str;
+    /// The first line without its version: `order` in `fernwart order 1`.
+    const KIND: &'static str;
 
     /// The key that must have signed it.
     fn signer(&self) -> KeyId;
+
+    /// What its readers must know. Fields, variants and codes that came after
+    /// version 1 are named here.
+    fn needs(&self) -> Needs {
+        Needs::NOTHING
+    }
 
     /// The bytes to sign.
     ///
     /// # Errors
     /// When they would be longer than [`DOCUMENT_BYTES`].
     fn to_bytes(&self) -> Result<Vec<u8>, BadDocument> {
-        let json = serde_json::to_vec(self).map_err(BadDocument::Json)?;
-        let mut bytes = Vec::with_capacity(Self::DOMAIN.len() + json.len() + 2);
-        bytes.extend_from_slice(Self::DOMAIN.as_bytes());
-        bytes.push(b'\n');
-        bytes.extend_from_slice(&json);
+        let mut bytes = format!("fernwart {} {}\n", Self::KIND, self.needs().version).into_bytes();
+        serde_json::to_writer(&mut bytes, self).map_err(BadDocument::Json)?;
         bytes.push(b'\n');
         if bytes.len() > DOCUMENT_BYTES { Err(BadDocument::TooLong) } else { Ok(bytes) }
     }
@@ -70,20 +111,40 @@ pub trait Document: Serialize + DeserializeOwned {
     /// Reads what was signed.
     ///
     /// # Errors
-    /// When the domain line differs or the JSON does not fit.
+    /// When the kind differs, the version is newer than this program's, or the
+    /// JSON does not fit.
     fn from_bytes(bytes: &[u8]) -> Result<Self, BadDocument> {
         if bytes.len() > DOCUMENT_BYTES {
             return Err(BadDocument::TooLong);
         }
-        let json = bytes
-            .strip_prefix(Self::DOMAIN.as_bytes())
-            .and_then(|rest| rest.strip_prefix(b"\n"))
-            .and_then(|rest| rest.strip_suffix(b"\n"))
-            // One line and nothing around it: no second text means the same.
-            .filter(|json| json.starts_with(b"{") && json.ends_with(b"}") && !json.contains(&b'\n'))
-            .ok_or(BadDocument::Domain { expected: Self::DOMAIN })?;
-        serde_json::from_slice(json).map_err(BadDocument::Json)
+        let other = || BadDocument::Kind { expected: Self::KIND };
+        let (version, json) = version_and_json(bytes, Self::KIND).ok_or_else(other)?;
+        if version > CURRENT {
+            return Err(BadDocument::Newer { kind: Self::KIND, version });
+        }
+        // One line and nothing around it: no second text means the same.
+        if !(json.starts_with(b"{") && json.ends_with(b"}")) || json.contains(&b'\n') {
+            return Err(other());
+        }
+        let document: Self = serde_json::from_slice(json).map_err(BadDocument::Json)?;
+        match document.needs() {
+            Needs { version: needed, what } if needed.number() > version => {
+                Err(BadDocument::TooOld { kind: Self::KIND, version, what })
+            }
+            _ => Ok(document),
+        }
     }
+}
+
+/// The version that the first line names, and the line after it.
+fn version_and_json<'a>(bytes: &'a [u8], kind: &str) -> Option<(u16, &'a [u8])> {
+    let rest = bytes.strip_prefix(b"fernwart ")?.strip_prefix(kind.as_bytes())?.strip_prefix(b" ")?;
+    let end = rest.iter().take(6).position(|byte| *byte == b'\n')?;
+    let (number, json) = rest.split_at_checked(end)?;
+    // Only as a signer writes it: no sign, no leading zero.
+    let number = std::str::from_utf8(number).ok().filter(|number| number.starts_with(|c| ('1'..='9').contains(&c)))?;
+    let version = number.parse().ok().filter(|version| *version >= MIN)?;
+    Some((version, json.strip_prefix(b"\n")?.strip_suffix(b"\n")?))
 }
 
 /// The signed part of a job for one machine.
@@ -260,7 +321,7 @@ impl std::str::FromStr for SectionName {
 }
 
 impl Document for Order {
-    const DOMAIN: &'static str = "fernwart order 1";
+    const KIND: &'static str = "order";
     fn signer(&self) -> KeyId {
         self.key
     }
@@ -281,7 +342,7 @@ pub struct Cancel {
 }
 
 impl Document for Cancel {
-    const DOMAIN: &'static str = "fernwart cancel 1";
+    const KIND: &'static str = "cancel";
     fn signer(&self) -> KeyId {
         self.key
     }
@@ -312,7 +373,7 @@ pub enum Locked {
 }
 
 impl Document for Lock {
-    const DOMAIN: &'static str = "fernwart lock 1";
+    const KIND: &'static str = "lock";
     fn signer(&self) -> KeyId {
         self.key
     }
@@ -407,9 +468,14 @@ pub struct Receipt {
 }
 
 impl Document for Receipt {
-    const DOMAIN: &'static str = "fernwart receipt 1";
+    const KIND: &'static str = "receipt";
     fn signer(&self) -> KeyId {
         self.machine.key_id()
+    }
+    fn needs(&self) -> Needs {
+        // A reason that this program does not know either says nothing of versions.
+        let since = self.refusal.and_then(|refusal| refusal.since()).filter(|since| *since > Version::OLDEST);
+        since.map_or(Needs::NOTHING, |version| Needs { version, what: "a new reason to refuse" })
     }
 }
 
@@ -444,7 +510,7 @@ pub struct SealedTo {
 }
 
 impl Document for SealedTo {
-    const DOMAIN: &'static str = "fernwart sealing key 1";
+    const KIND: &'static str = "sealing key";
     fn signer(&self) -> KeyId {
         self.machine.key_id()
     }
@@ -467,14 +533,14 @@ pub struct ChainEnd {
 }
 
 impl Document for ChainEnd {
-    const DOMAIN: &'static str = "fernwart chain end 1";
+    const KIND: &'static str = "chain end";
     fn signer(&self) -> KeyId {
         self.key
     }
 }
 
 impl Document for Countersignature {
-    const DOMAIN: &'static str = "fernwart countersignature 1";
+    const KIND: &'static str = "countersignature";
     fn signer(&self) -> KeyId {
         self.key
     }
@@ -515,6 +581,54 @@ mod tests {
         let mut twice = bytes.clone();
         twice.extend_from_slice(&bytes);
         assert!(Cancel::from_bytes(&twice).is_err());
+    }
+
+    #[test]
+    fn a_document_of_a_newer_program_is_told_from_one_that_is_damaged() {
+        let text = String::from_utf8(cancel().to_bytes().unwrap_or_default()).unwrap_or_default();
+        let of = |version: &str| Cancel::from_bytes(text.replace("cancel 1", version).as_bytes());
+        assert!(of("cancel 1").is_ok());
+        assert!(matches!(of("cancel 9"), Err(BadDocument::Newer { kind: "cancel", version: 9 })));
+        for damaged in ["cancel 0", "cancel 01", "cancel +1", "cancel 99999", "cancel", "cancel  1", "cancel -1"] {
+            assert!(matches!(of(damaged), Err(BadDocument::Kind { .. })), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn a_document_names_the_version_of_what_stands_in_it() {
+        let receipt = |refusal| Receipt {
+            run: RunId::from_bytes([1; 16]),
+            machine: MachineId::from_bytes([2; 16]),
+            order: Digest::from_bytes([3; 32]),
+            outcome: Outcome::Refused,
+            refusal,
+            body: Digest::from_bytes([4; 32]),
+            body_bytes: 0,
+            permitted_by: None,
+            policy: Digest::from_bytes([5; 32]),
+            catalogue: Versions::default(),
+            journal_seq: 1,
+            journal_head: Digest::from_bytes([6; 32]),
+            started_at: 1,
+            finished_at: 2,
+            boot: BootId::from_bytes([7; 16]),
+        };
+        let first_line = |receipt: &Receipt| {
+            let bytes = receipt.to_bytes().unwrap_or_default();
+            String::from_utf8_lossy(&bytes).lines().next().map(str::to_owned)
+        };
+        assert_eq!(first_line(&receipt(Some(Refusal::Paused))).as_deref(), Some("fernwart receipt 1"));
+        let newer = receipt(Some(Refusal::NewerOrder));
+        assert_eq!(first_line(&newer).as_deref(), Some("fernwart receipt 2"));
+        let bytes = newer.to_bytes().unwrap_or_default();
+        assert_eq!(Receipt::from_bytes(&bytes).ok(), Some(newer));
+        // As if its signer had known the older version only.
+        let aged = String::from_utf8_lossy(&bytes).replace("receipt 2", "receipt 1");
+        assert!(matches!(Receipt::from_bytes(aged.as_bytes()), Err(BadDocument::TooOld { version: 1, .. })));
+        // A reason of a program that is newer still is read as such.
+        let unknown = aged.replace("FW-GATE-21", "FW-GATE-99");
+        let read = Receipt::from_bytes(unknown.as_bytes()).ok().and_then(|receipt| receipt.refusal);
+        assert_eq!(read.map(|refusal| refusal.code().into_owned()).as_deref(), Some("FW-GATE-99"));
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! What is said on the enrollment door, where nobody has a certificate yet.
 //!
+//! There is no hello: newcomers have nothing to be asked by version. A request
+//! that came after this program is known by its number, and answered
+//! *incompatible*; more than that is read of no stranger.
+//!
 //! Every request fits into 8 KiB. Proofs are bound to the TLS link, so that
 //! nothing said here is of use on another.
 
@@ -8,8 +12,12 @@ use crate::id::{CustomerId, Digest, KeyId, MachineId, PublicKey, Signature, Toke
 use crate::text::{Blob, List, Text};
 use serde::{Deserialize, Serialize};
 
+/// How decoders know requests.
+pub const REQUEST: &str = "enroll.Request";
+
 /// Requests; each is answered with one [`Reply`], after which the stream ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "enroll.Request")]
 pub enum Request {
     /// A machine comes with an invitation.
     Join(Join),
@@ -83,6 +91,7 @@ pub struct StaffClaim {
 
 /// Answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "enroll.Reply")]
 pub enum Reply {
     /// The join is noted; a person must admit it.
     Pending,

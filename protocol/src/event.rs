@@ -45,7 +45,8 @@ pub struct Named {
 /// What can happen. Variants are appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Happened {
-    /// So many events were not told: they came faster than they were read.
+    /// So many events were not told: they came faster than they were read, or are
+    /// of a kind that the listener's version has no word for.
     Missed(u64),
     /// A machine is linked.
     Linked(Named),

@@ -16,6 +16,7 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod network;
+pub mod row;
 pub mod script;
 pub mod span;
 pub mod staff;

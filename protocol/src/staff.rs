@@ -13,6 +13,7 @@ use crate::limits::{
     BLOB_BYTES, JOB_MACHINES, METADATA_BYTES, ORDERS_PER_FRAME, OUTPUT_BYTES, QUESTION_BYTES, REPORT_BYTES,
     ROWS_PER_FRAME,
 };
+pub use crate::row::{More, Row};
 use crate::text::{Blob, List, MachineName, Text};
 use crate::to_agent::CatalogueFile;
 use crate::to_hub::Note;
@@ -23,6 +24,7 @@ pub type Label = (Text<63>, Text<63>);
 
 /// What a technician may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "staff.Request")]
 pub enum Request {
     /// All machines that are admitted: `Machines` replies.
     Machines,
@@ -109,6 +111,7 @@ pub enum Membership {
 
 /// What the hub answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "staff.Reply")]
 pub enum Reply {
     /// The last reply: all is done.
     Done,
@@ -158,6 +161,18 @@ pub enum Reply {
     Lines(Blob<OUTPUT_BYTES>),
     /// Something has happened.
     Event(Event),
+    /// Some machines. Since version 2, in the place of `Machines`.
+    MachineRows(List<Row<MachineRow>, ROWS_PER_FRAME>),
+    /// Some customers. Since version 2, in the place of `Customers`.
+    CustomerRows(List<Row<CustomerRow>, ROWS_PER_FRAME>),
+    /// Some who wait. Since version 2, in the place of `Pending`.
+    PendingRows(List<Row<PendingMachine>, ROWS_PER_FRAME>, List<Row<PendingStaff>, ROWS_PER_FRAME>),
+    /// Some jobs. Since version 2, in the place of `Jobs`.
+    JobRows(List<Row<JobRow>, ROWS_PER_FRAME>),
+    /// Some runs of a job. Since version 2, in the place of `Runs`.
+    RunRows(List<Row<RunRow>, ROWS_PER_FRAME>),
+    /// How the hub is. Since version 2, in the place of `Health`.
+    HubHealth(Row<Health>),
 }
 
 /// One receipt in a machine's chain at its hub.
@@ -213,7 +228,7 @@ pub enum News {
     /// Under way there.
     Started,
     /// Settled: the receipt, the machine's evidence key, and the report.
-    Settled(Envelope, PublicKey, Blob<REPORT_BYTES>),
+    Outcome(Envelope, PublicKey, Blob<REPORT_BYTES>),
     /// The machine would not take it into its books.
     Refused(Refusal),
     /// The hub would not pass it on.
@@ -237,7 +252,8 @@ pub enum Presence {
     Away,
 }
 
-/// The worst that the newest report of a machine says.
+/// The worst that the newest report of a machine says. Its words are frozen;
+/// rows carry others under a tag ([`crate::row::tag::HEALTH`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// No report yet.
@@ -250,7 +266,8 @@ pub enum Verdict {
     Crit(Text<128>),
 }
 
-/// One machine in a list.
+/// One machine in a list, as version 1 knew it; what came later stands in its
+/// [`Row`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineRow {
     /// Its id.
@@ -265,8 +282,8 @@ pub struct MachineRow {
     pub os: Text<64>,
     /// Whether it is linked.
     pub presence: Presence,
-    /// What its newest report says.
-    pub health: Verdict,
+    /// What its newest report says, in a word that version 1 knows.
+    pub health_in_version_1: Verdict,
     /// When it was last linked.
     pub seen_at: UnixMs,
     /// Its labels.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// Down the control stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "to_agent.Control")]
 pub enum Control {
     /// The first frame.
     Hello(Hello),
@@ -29,7 +30,8 @@ pub enum Control {
         /// How long to wait before dialling again, milliseconds.
         retry_after_ms: u32,
     },
-    /// The two have no version in common, or a frame was of a newer one.
+    /// The two have no version in common, and the link ends; or, later on it, a
+    /// frame was of a newer version and was passed over.
     Denied(Denial),
 }
 

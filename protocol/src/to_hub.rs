@@ -3,6 +3,7 @@
 //! On the control stream, as the first frame of a stream the agent opens, and
 //! back on a stream the hub opened to deliver an order.
 
+use crate::code::Denial;
 use crate::document::{Envelope, UnixMs, Versions};
 use crate::id::{BootId, Digest};
 use crate::limits::{OUTPUT_BYTES, REPORT_BYTES};
@@ -18,7 +19,7 @@ pub enum Ask {
     /// Catalogue files newer than these versions.
     Fetch(Versions),
     /// An outcome that no hub has acknowledged yet.
-    Settle(Settle),
+    Outcome(SignedOutcome),
     /// A new certificate for a new TLS key: SubjectPublicKeyInfo, DER.
     Renew(Blob<256>),
     /// A bundle or one of its files, by SHA-256.
@@ -48,7 +49,7 @@ pub enum Delivered {
     /// The order's state has changed.
     State(RunState),
     /// The end: what happened, signed, with the report.
-    Outcome(Box<Settle>),
+    Outcome(Box<SignedOutcome>),
     /// Not an order this machine can keep a record of: nothing was done.
     Refused(crate::code::Refusal),
     /// Something to tell whoever watches; not kept.
@@ -92,7 +93,7 @@ pub enum RunState {
 
 /// A run's end: enough for a hub restored from a backup to rebuild it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settle {
+pub struct SignedOutcome {
     /// The order as it came.
     pub order: Envelope,
     /// The agent's statement.
@@ -103,6 +104,7 @@ pub struct Settle {
 
 /// Up the control stream after the hello.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "to_hub.Control")]
 pub enum Control {
     /// The catalogue this machine has verified and now follows.
     Following(Versions),
@@ -112,4 +114,7 @@ pub enum Control {
     SealedTo(Envelope),
     /// An entry of this machine's journal that the hub knows of, and its hash.
     Journal(u64, Digest),
+    /// A frame of the hub's was of a newer version; it was passed over. Since
+    /// version 2.
+    Denied(Denial),
 }

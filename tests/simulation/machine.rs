@@ -94,7 +94,7 @@ impl Machine for Computer {
                 story.tell(&format!("{} ends, cancelled: {}", act.run, act.is_cancelled()));
                 // A report is packed: were the day in it, its length would tell the day,
                 // and the same seed would be another story tomorrow.
-                let _ = events.send(Event::Acted(act.run, Ok(Box::new(act.ends_well(0))))).await;
+                let _ = events.send(Event::ScriptEnded(act.run, Ok(Box::new(act.ends_well(0))))).await;
             }
         });
     }

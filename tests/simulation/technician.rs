@@ -10,8 +10,10 @@ use fernwart_protocol::document::{Action, Cancel, Document, Envelope, Order, Out
 use fernwart_protocol::id::{JobId, MachineId, RunId};
 use fernwart_protocol::limits::ORDER_EARLY;
 use fernwart_protocol::link::{Carries, Dialer};
+use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request, Update};
 use fernwart_protocol::text::{List, Text};
+use fernwart_protocol::version::Version;
 use fernwart_tests::swarm::Chance;
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -112,7 +114,7 @@ impl Technician {
         if let Reply::Update(Update { run, news, .. }) = reply {
             let heard = match news {
                 News::Refused(_) | News::Cancelled | News::Away => Some(Heard::NotDone),
-                News::Settled(receipt, ..) => {
+                News::Outcome(receipt, ..) => {
                     let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
                     Some(Heard::Ended(receipt.outcome))
                 }
@@ -125,7 +127,7 @@ impl Technician {
         true
     }
 
-    fn order(&mut self, session: &Session, row: &MachineRow, action: &Action, life: i64) -> (RunId, Envelope) {
+    fn order(&mut self, session: &Session, row: &Row<MachineRow>, action: &Action, life: i64) -> (RunId, Envelope) {
         let (run, now) = (RunId::from_bytes(self.chance.bytes()), self.clock.now());
         let early = i64::try_from(ORDER_EARLY.as_millis()).expect("short");
         let order = Order {
@@ -142,10 +144,10 @@ impl Technician {
             sealed: None,
             session_key: None,
         };
-        (run, seal(&order, &session.home().order_key).expect("signed"))
+        (run, seal(&order, &session.home().order_key, Version::OLDEST).expect("signed"))
     }
 
-    async fn submit(&mut self, session: &Session, machines: &[MachineRow]) -> Option<()> {
+    async fn submit(&mut self, session: &Session, machines: &[Row<MachineRow>]) -> Option<()> {
         let count = self.chance.between(1, 4).min(machines.len() as u64);
         let first = self.chance.below(machines.len() as u64);
         let life = if self.chance.per_mille(300) { self.chance.between(5, 40) } else { self.chance.between(60, 600) };
@@ -204,7 +206,7 @@ impl Technician {
         self.given.lock().expect("nobody panics here").cancels += cancels.len() as u64;
         let sealed = cancels.into_iter().map(|(run, machine)| {
             let cancel = Cancel { run, machine, key: session.key_id(), at: self.clock.now() };
-            seal(&cancel, &session.home().order_key).expect("signed")
+            seal(&cancel, &session.home().order_key, Version::OLDEST).expect("signed")
         });
         let list = List::try_from(sealed.collect::<Vec<_>>()).expect("few");
         // A no is an answer: some are over already.

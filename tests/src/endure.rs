@@ -7,8 +7,9 @@ use crate::swarm::{Chance, Effects, Swarm};
 use crate::{World, wait_within};
 use fernwart_client::{ClientError, Session, StaffHome};
 use fernwart_fleet::RunState;
-use fernwart_protocol::document::{Action, Document, Order, Outcome, Receipt};
+use fernwart_protocol::document::{Action, Document, Outcome, Receipt};
 use fernwart_protocol::id::RunId;
+use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_protocol::staff::{JobHead, MachineRow, Reply, Request};
 use fernwart_protocol::text::Text;
@@ -110,7 +111,7 @@ impl Giver {
         Session::open(StaffHome::open(&self.home).map_err(ClientError::Home)?, Duration::from_secs(1)).await
     }
 
-    async fn one(&self, session: &Session, machines: &[MachineRow], next: &mut usize) -> Result<(), ClientError> {
+    async fn one(&self, session: &Session, machines: &[Row<MachineRow>], next: &mut usize) -> Result<(), ClientError> {
         let reason = Text::clipped("endurance");
         let action = script(session.home());
         let mut runs = Vec::with_capacity(TOGETHER);
@@ -119,8 +120,8 @@ impl Giver {
             let row = &machines[*next % machines.len()];
             *next += 1;
             let order = session.order(row, action.clone(), &reason, LIFE)?;
-            runs.push(Order::from_bytes(order.bytes.as_bytes()).expect("just made").run);
-            orders.push(order);
+            runs.push(order.run);
+            orders.push(order.envelope);
         }
         let count = u32::try_from(TOGETHER).expect("few");
         let head = JobHead { action: Text::clipped("script"), reason, orders: count, parallel: 0 };

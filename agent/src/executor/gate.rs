@@ -13,7 +13,9 @@ use fernwart_certs::catalogue::{Catalogue, Role};
 use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::sha256;
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::document::{Action, ActionKind, Envelope, Lock, Locked, Order, SectionName, UnixMs};
+use fernwart_protocol::document::{
+    Action, ActionKind, BadDocument, Envelope, Lock, Locked, Order, SectionName, UnixMs,
+};
 use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId};
 use fernwart_protocol::limits::{CLOCK_SKEW, ORDER_LIFE};
 use fernwart_protocol::script::{Cage, Checked, Declared, FileName, Manifest, Parameters, Platform};
@@ -151,7 +153,8 @@ pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic,
     let order: Order = envelope::open(envelope, &entry.order_key).map_err(|error| {
         stranger(match error {
             EnvelopeError::Signature | EnvelopeError::Signer => Refusal::BadSignature,
-            EnvelopeError::Document(_) => Refusal::NotAnOrder,
+            EnvelopeError::Document(BadDocument::Newer { .. }) => Refusal::NewerOrder,
+            EnvelopeError::Document(_) | EnvelopeError::Newer { .. } => Refusal::NotAnOrder,
         })
     })?;
     let kind = order.action.kind();

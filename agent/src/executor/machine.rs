@@ -43,7 +43,7 @@ pub trait Machine: Send {
     /// Looks, and says [`Event::Looked`].
     fn look(&self, look: Look);
 
-    /// Runs a script, and says [`Event::Output`] and in the end [`Event::Acted`].
+    /// Runs a script, and says [`Event::Output`] and in the end [`Event::ScriptEnded`].
     fn act(&self, act: Act);
 
     /// Shows something to whoever sits there.
@@ -173,9 +173,9 @@ impl Machine for ThisMachine {
 
     fn act(&self, act: Act) {
         let (run, events) = (act.run, self.events.clone());
-        let acting = move || super::acts::perform(&act, &events);
+        let acting = move || super::script_runs::perform(&act, &events);
         if let Err(error) = std::thread::Builder::new().name("act".into()).stack_size(512 * 1024).spawn(acting) {
-            self.later(Duration::ZERO, Event::Acted(run, Err(ScriptError::Io(error))));
+            self.later(Duration::ZERO, Event::ScriptEnded(run, Err(ScriptError::Io(error))));
         }
     }
 

@@ -8,7 +8,6 @@
 //! uplink; time, looking and acting belong to a [`Machine`]. The daemon drives it
 //! on a thread of its own ([`start`]).
 
-mod acts;
 pub mod books;
 mod clocks;
 mod drive;
@@ -17,9 +16,10 @@ mod machine;
 mod news;
 mod outbox;
 pub mod policy;
-mod proof;
+mod receipt;
 mod runs;
 mod says;
+mod script_runs;
 mod shelf;
 mod waits;
 
@@ -27,8 +27,6 @@ use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::local;
 use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
-use acts::Acting;
-pub use acts::{Acted, Ended};
 use books::{Books, BooksError};
 pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
@@ -39,11 +37,14 @@ use fernwart_protocol::document::{Envelope, SealedTo, SectionName, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{About, Stream};
+use fernwart_protocol::version::Version;
 use gate::{Clock, Locks, Standing};
 pub use machine::{Act, Look, Machine, Said};
 use outbox::{Outbox, Word};
 use policy::{Policy, Rule};
 use says::Says;
+use script_runs::Acting;
+pub use script_runs::{RunEnd, ScriptResult};
 use shelf::Shelf;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -105,13 +106,13 @@ pub enum Event {
     /// A program on this machine asks.
     Asked(local::Question, oneshot::Sender<local::Answer>),
     /// A script has ended.
-    Acted(RunId, Acted),
+    ScriptEnded(RunId, ScriptResult),
     /// Some of what a script writes.
     Output(RunId, Stream, Vec<u8>),
     /// A timer of a waiting run has run out.
     Due(RunId, u64),
     /// An outcome that the disk did not take is to be tried again.
-    Unwritten(RunId, Box<Ended>),
+    Unwritten(RunId, Box<RunEnd>),
     /// What waits in the books, and could not be read, is to be taken up.
     Unread,
 }
@@ -230,7 +231,8 @@ impl Executor {
     fn asleep(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
         let Parts { home, enrollment, evidence, sealing, books } = parts;
         let said = SealedTo { machine: enrollment.machine, sealing_key: sealing.public() };
-        let sealed_to = fernwart_certs::envelope::seal(&said, &evidence).map_err(ExecutorError::Sign)?;
+        let sealed_to =
+            fernwart_certs::envelope::seal(&said, &evidence, Version::OLDEST).map_err(ExecutorError::Sign)?;
         let trusted = books.trusted().map_err(ExecutorError::Books)?.ok_or(ExecutorError::NoCatalogue)?;
         let taken_back = books.taken_back().map_err(ExecutorError::Books)?;
         let questions = books.questions().map_err(ExecutorError::Books)?;
@@ -286,7 +288,7 @@ impl Executor {
             }
             Event::Uplink(message) => self.handle(message),
             Event::Looked(run, report, started_at) => self.handle_looked(run, report, started_at),
-            Event::Acted(run, acted) => self.handle_acted(run, acted),
+            Event::ScriptEnded(run, acted) => self.handle_script_ended(run, acted),
             Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),
             Event::Unread => self.resume_waiting(),
@@ -428,7 +430,7 @@ impl Executor {
                 Err(error) => local::Answer::Failed(chain(&error)),
             },
             local::Question::JournalHead => {
-                match proof::journal_end(self.enrollment.machine, &self.books, &self.evidence, self.now()) {
+                match receipt::journal_end(self.enrollment.machine, &self.books, &self.evidence, self.now()) {
                     Ok(line) => local::Answer::Journal(vec![line]),
                     Err(error) => local::Answer::Failed(chain(&error)),
                 }
@@ -471,6 +473,6 @@ pub fn journal_at_rest(home: &Home, machine: MachineId) -> Result<Vec<fernwart_c
     let evidence = SigningKey::read(&home.evidence_key()).map_err(ExecutorError::Key)?;
     let books = Books::open(&home.books()).map_err(ExecutorError::Books)?;
     let mut lines = books.journal(1, usize::MAX).map_err(ExecutorError::Books)?;
-    lines.push(proof::journal_end(machine, &books, &evidence, crate::now()).map_err(ExecutorError::Books)?);
+    lines.push(receipt::journal_end(machine, &books, &evidence, crate::now()).map_err(ExecutorError::Books)?);
     Ok(lines)
 }

@@ -1,7 +1,7 @@
 //! What the hub hands down besides orders: catalogues, locks, cancels. And the
 //! machine's word, for the uplink, that it is itself.
 
-use super::proof::Proof;
+use super::receipt::ReceiptBuilder;
 use super::{DOUBT_EVERY, Executor, LOCKS, TAKEN_BACK};
 use crate::message::ToUplink;
 use fernwart_certs::catalogue::{self, Files};
@@ -34,7 +34,7 @@ impl Executor {
                 }
                 self.locks.add(&lock, self.enrollment.machine);
             }
-            Err(refusal) => warn!(code = refusal.code(), "a lock was not believed"),
+            Err(refusal) => warn!(code = %refusal.code(), "a lock was not believed"),
         }
     }
 
@@ -69,7 +69,7 @@ impl Executor {
         let record = self.books.run(&run).ok().flatten();
         let order = record.as_ref().and_then(|record| Document::from_bytes(record.order.bytes.as_bytes()).ok());
         let (Some(record), Some(order)) = (record, order) else { return };
-        let proof = Proof { outcome, refusal, ..Proof::refused(order, record.order, self.now()) };
+        let proof = ReceiptBuilder { outcome, refusal, ..ReceiptBuilder::refused(order, record.order, self.now()) };
         if let Err(error) = self.settle(proof, None) {
             warn!(%run, %error, "how a look ended could not be written");
             self.under_way.remove(&run);

@@ -1,11 +1,11 @@
 //! Orders: through the gate into the books, looked after to their one outcome.
 
-use super::acts::Ended;
 use super::books::{Books, BooksError, Phase, RunRecord};
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::machine::Look;
 use super::policy::{Mode, Policy};
-use super::proof::Proof;
+use super::receipt::ReceiptBuilder;
+use super::script_runs::RunEnd;
 use super::waits::DAY_MS;
 use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED};
 use crate::collect::Surroundings;
@@ -16,7 +16,7 @@ use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
 use fernwart_protocol::text::{Blob, chain};
-use fernwart_protocol::to_hub::{Delivered, RunState, Settle};
+use fernwart_protocol::to_hub::{Delivered, RunState, SignedOutcome};
 use serde_json::json;
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -36,7 +36,10 @@ impl Executor {
                 // Whatever it left behind ends before anybody is told that it ended.
                 self.machine.end(&run);
             }
-            let proof = Proof { outcome: Outcome::Interrupted, ..Proof::refused(order, record.order, self.now()) };
+            let proof = ReceiptBuilder {
+                outcome: Outcome::Interrupted,
+                ..ReceiptBuilder::refused(order, record.order, self.now())
+            };
             self.settle(proof, None).map_err(ExecutorError::Books)?;
         }
         Ok(())
@@ -108,8 +111,8 @@ impl Executor {
         }
         let staff = self.catalogue.staff.find(&order.key).map(|entry| entry.name.clone()).unwrap_or_default();
         let refusal = Some(Refusal::RecordsWentBack);
-        let refused = Proof::refused(order, envelope, self.now());
-        let proof = Proof { outcome: Outcome::Interrupted, refusal, staff, ..refused };
+        let refused = ReceiptBuilder::refused(order, envelope, self.now());
+        let proof = ReceiptBuilder { outcome: Outcome::Interrupted, refusal, staff, ..refused };
         if let Err(error) = self.settle(proof, None) {
             self.books.mend();
             for ticket in self.waiting.remove(&run).unwrap_or_default() {
@@ -170,7 +173,7 @@ impl Executor {
         if let Err(error) = noted {
             warn!(%error, "a refusal could not be noted");
         }
-        info!(code = refusal.code(), "order turned away");
+        info!(code = %refusal.code(), "order turned away");
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
@@ -179,7 +182,7 @@ impl Executor {
             BooksError::Full => Refusal::LedgerFull,
             BooksError::Open(..) | BooksError::Write(_) | BooksError::Damaged(_) => Refusal::NoJournal,
         };
-        warn!(%error, code = refusal.code(), "order refused: the books cannot be kept");
+        warn!(%error, code = %refusal.code(), "order refused: the books cannot be kept");
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
@@ -215,7 +218,7 @@ impl Executor {
         let known = self.books.run(&order.run)?;
         if known.as_ref().is_some_and(|record| record.receipt.is_some()) {
             // It waited here while its end was written by a write that seemed to fail.
-            let proof = Proof::refused(order, envelope, self.now());
+            let proof = ReceiptBuilder::refused(order, envelope, self.now());
             return self.settle(proof, None);
         }
         let mut body = json!({
@@ -268,7 +271,7 @@ impl Executor {
                 Ok(())
             }
             Permitted::Nothing => {
-                let proof = Proof::refused(order, record.order, self.now());
+                let proof = ReceiptBuilder::refused(order, record.order, self.now());
                 self.settle(proof, None)
             }
         }
@@ -298,13 +301,13 @@ impl Executor {
 
     pub(super) fn handle_looked(&mut self, run: RunId, report: Option<Vec<u8>>, started_at: UnixMs) {
         self.looking = self.looking.saturating_sub(1);
-        self.conclude(run, Ended::looked(report, started_at));
+        self.conclude(run, RunEnd::looked(report, started_at));
         self.look_on();
     }
 
     /// Writes a run's one outcome and its receipt, unless they stand there already,
     /// then tells who waits.
-    pub(super) fn settle(&mut self, proof: Proof, report: Option<Vec<u8>>) -> Result<(), BooksError> {
+    pub(super) fn settle(&mut self, proof: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), BooksError> {
         let (run, outcome) = (proof.order.run, proof.outcome);
         let done = Done {
             action: proof.order.action.clone(),
@@ -338,7 +341,11 @@ impl Executor {
         Ok(())
     }
 
-    fn write_outcome(&mut self, proof: Proof, report: Option<Vec<u8>>) -> Result<Option<Settle>, BooksError> {
+    fn write_outcome(
+        &mut self,
+        proof: ReceiptBuilder,
+        report: Option<Vec<u8>>,
+    ) -> Result<Option<SignedOutcome>, BooksError> {
         let run = proof.order.run;
         let policy = proof.permitted.map_or_else(|| self.policy().hash, |(_, policy)| policy);
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
@@ -352,7 +359,7 @@ impl Executor {
             }
             Ok(record)
         })?;
-        Ok(record.receipt.map(|receipt| Settle {
+        Ok(record.receipt.map(|receipt| SignedOutcome {
             order: record.order,
             receipt,
             body: report.and_then(|report| Blob::try_from(report).ok()).unwrap_or_default(),
@@ -482,7 +489,11 @@ impl Executor {
     }
 }
 
-pub(super) fn settlement(books: &Books, run: RunId, record: RunRecord) -> Option<Settle> {
+pub(super) fn settlement(books: &Books, run: RunId, record: RunRecord) -> Option<SignedOutcome> {
     let body = books.report(&run).ok().flatten().unwrap_or_default();
-    Some(Settle { order: record.order, receipt: record.receipt?, body: Blob::try_from(body).unwrap_or_default() })
+    Some(SignedOutcome {
+        order: record.order,
+        receipt: record.receipt?,
+        body: Blob::try_from(body).unwrap_or_default(),
+    })
 }

@@ -13,7 +13,7 @@
 use super::books::{BooksError, Phase, RunRecord};
 use super::gate::{self, AtHand, Authentic};
 use super::policy::{No, Owner, Policy, Yes};
-use super::proof::Proof;
+use super::receipt::ReceiptBuilder;
 use super::shelf::Lacks;
 use super::{Event, Executor};
 use crate::message::ToUplink;
@@ -88,7 +88,11 @@ impl Executor {
             Wait { envelope, order, staff, why, yes, number, since, timer: 0 }
         };
         if self.taken_back.contains(&run) {
-            let proof = Proof { outcome: Outcome::Cancelled, staff, ..Proof::refused(order, envelope, self.now()) };
+            let proof = ReceiptBuilder {
+                outcome: Outcome::Cancelled,
+                staff,
+                ..ReceiptBuilder::refused(order, envelope, self.now())
+            };
             return self.settle(proof, None);
         }
         let at_hand = match self.at_hand(&order) {
@@ -123,8 +127,9 @@ impl Executor {
         staff: Text<64>,
         refusal: Refusal,
     ) -> Result<(), BooksError> {
-        info!(run = %order.run, code = refusal.code(), "order refused");
-        let proof = Proof { refusal: Some(refusal), staff, ..Proof::refused(order, envelope, self.now()) };
+        info!(run = %order.run, code = %refusal.code(), "order refused");
+        let proof =
+            ReceiptBuilder { refusal: Some(refusal), staff, ..ReceiptBuilder::refused(order, envelope, self.now()) };
         self.settle(proof, None)
     }
 
@@ -271,8 +276,8 @@ impl Executor {
         };
         wait.why = Why::Books(outcome, refusal);
         let wait = wait.clone();
-        let proof = Proof::refused(wait.order, wait.envelope, self.now());
-        if let Err(error) = self.settle(Proof { outcome, refusal, staff: wait.staff, ..proof }, None) {
+        let proof = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
+        if let Err(error) = self.settle(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..proof }, None) {
             warn!(%run, %error, "how a run ended could not be written; it is tried again");
             self.arm(run, WRITE_AGAIN);
         }

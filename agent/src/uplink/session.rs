@@ -5,16 +5,17 @@ use super::patience::Patience;
 use super::{Told, Uplink, UplinkError};
 use crate::executor::Handle;
 use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
-use fernwart_protocol::code::Goodbye;
+use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Document, Envelope, Order};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
 use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
-use fernwart_protocol::to_hub::{self, Ask, Delivered, Settle};
+use fernwart_protocol::to_hub::{self, Ask, Delivered, SignedOutcome};
 use fernwart_protocol::version::{Hello, tag};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -56,7 +57,7 @@ impl Uplink {
             Control::Denied(denial) => return Err(UplinkError::Denied(denial)),
             _ => return Err(UplinkError::Frame(FrameError::Cut)),
         };
-        hello.settle().map_err(|_| UplinkError::Denied(fernwart_protocol::code::Denial::Incompatible))?;
+        link.settle(&hello).map_err(|_| UplinkError::Denied(Denial::Incompatible))?;
         control.send(&to_hub::Control::SealedTo(told.dial.sealed_to.clone())).await.map_err(UplinkError::Frame)?;
         patience.rest();
         patience.spread(Duration::from_millis(hello.number(tag::RETURN_SPREAD).unwrap_or_default()));
@@ -120,6 +121,7 @@ impl Uplink {
         let mut streams: HashMap<Ticket, mpsc::Sender<Delivered>> = HashMap::new();
         let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Delivered>)>(STREAM_QUEUE);
         let settling = Arc::new(Settling::default());
+        let newer = Arc::new(NewerHub::default());
         let renewal = tokio::time::sleep(self.renewal_in(told, link, hub_ahead_ms));
         tokio::pin!(renewal);
         let mut again = tokio::time::interval_at(tokio::time::Instant::now() + SETTLE_AGAIN, SETTLE_AGAIN);
@@ -134,24 +136,38 @@ impl Uplink {
                 }
                 error = link.closed() => return Err(UplinkError::Link(error)),
                 word = hub_words.recv() => match word {
-                    Some(Control::CatalogueChanged { timestamp }) => {
+                    Some(Err(FrameError::Newer)) => {
+                        newer.warn();
+                        let denied = to_hub::Control::Denied(Denial::Incompatible);
+                        control.send(&denied).await.map_err(UplinkError::Frame)?;
+                    }
+                    Some(Err(error)) => {
+                        if let Some(why) = error.reproach() {
+                            link.close(why);
+                        }
+                        return Err(UplinkError::Frame(error));
+                    }
+                    Some(Ok(Control::CatalogueChanged { timestamp })) => {
                         if timestamp != told.dial.versions.timestamp {
                             tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
                         }
                     }
-                    Some(Control::Goodbye { retry_after_ms }) => {
+                    Some(Ok(Control::Goodbye { retry_after_ms })) => {
                         patience.told(Duration::from_millis(u64::from(retry_after_ms)));
                         return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
                     }
-                    Some(Control::Denied(denial)) => return Err(UplinkError::Denied(denial)),
-                    Some(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_)) | None => {
+                    Some(Ok(Control::Denied(denial))) => {
+                        warn!(code = %denial.code(), "the hub does not know what it was told");
+                    }
+                    Some(Ok(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_))) | None => {
                         return Err(UplinkError::Frame(FrameError::Cut));
                     }
                 },
                 stream = link.accept() => {
                     let (send, receive) = stream.map_err(UplinkError::Link)?;
                     self.last_ticket += 1;
-                    tasks.spawn(serve_stream(self.last_ticket, send, receive, self.executor.clone(), opened.clone()));
+                    let (stream, to) = ((send, receive), (self.executor.clone(), opened.clone()));
+                    tasks.spawn(serve_stream(self.last_ticket, (link.clone(), newer.clone()), stream, to));
                 }
                 Some((ticket, sender)) = orders.recv() => {
                     streams.retain(|_, sender| !sender.is_closed());
@@ -218,6 +234,18 @@ impl Uplink {
     }
 }
 
+/// A hub that speaks a newer version: said once a link, whatever it sends.
+#[derive(Debug, Default)]
+struct NewerHub(AtomicBool);
+
+impl NewerHub {
+    fn warn(&self) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            warn!("the hub speaks a newer version than this agent: update the agent");
+        }
+    }
+}
+
 /// Hands something to an order's stream; never waits. False if the stream takes
 /// nothing any more. What is only told is left out where it would take the room
 /// of what must be heard.
@@ -240,17 +268,26 @@ async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Rece
 }
 
 /// Reads the control stream; its end ends the channel. What is for the executor
-/// goes there at once: the link's own loop must never wait for it.
-async fn listen(mut receive: Receiver, words: mpsc::Sender<Control>, executor: Handle) {
-    while let Ok(Some(word)) = receive.next::<Control>().await {
-        match word {
-            Control::Lock(envelope) => executor.tell(ToExecutor::Lock(envelope)).await,
-            Control::Cancel(envelope) => executor.tell(ToExecutor::Cancel(envelope)).await,
-            word => {
-                if words.send(word).await.is_err() {
-                    return;
-                }
+/// goes there at once: the link's own loop must never wait for it. A frame of a
+/// newer version is passed over; any other error is the last that is heard.
+async fn listen(mut receive: Receiver, words: mpsc::Sender<Result<Control, FrameError>>, executor: Handle) {
+    loop {
+        let word = match receive.next::<Control>().await {
+            Ok(Some(Control::Lock(envelope))) => {
+                executor.tell(ToExecutor::Lock(envelope)).await;
+                continue;
             }
+            Ok(Some(Control::Cancel(envelope))) => {
+                executor.tell(ToExecutor::Cancel(envelope)).await;
+                continue;
+            }
+            Ok(Some(word)) => Ok(word),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        let goes_on = matches!(word, Ok(_) | Err(FrameError::Newer));
+        if words.send(word).await.is_err() || !goes_on {
+            return;
         }
     }
 }
@@ -258,10 +295,9 @@ async fn listen(mut receive: Receiver, words: mpsc::Sender<Control>, executor: H
 /// A stream the hub has opened: an echo, or an order to its outcome.
 async fn serve_stream(
     ticket: Ticket,
-    mut send: Sender,
-    mut receive: Receiver,
-    executor: Handle,
-    opened: mpsc::Sender<(Ticket, mpsc::Sender<Delivered>)>,
+    (link, newer): (Link, Arc<NewerHub>),
+    (mut send, mut receive): (Sender, Receiver),
+    (executor, opened): (Handle, mpsc::Sender<(Ticket, mpsc::Sender<Delivered>)>),
 ) {
     let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
     let word: fn(Ticket, Envelope) -> ToExecutor = match &first {
@@ -281,7 +317,18 @@ async fn serve_stream(
             executor.tell(ToExecutor::Cancel(cancel)).await;
             order
         }
-        Ok(Err(error)) => return debug!(%error, "a stream began with no order"),
+        Ok(Err(FrameError::Newer)) => {
+            newer.warn();
+            receive.turn_away();
+            return send.turn_away();
+        }
+        Ok(Err(error)) => {
+            if let Some(why) = error.reproach() {
+                warn!(%error, "the hub misbehaved");
+                link.close(why);
+            }
+            return debug!(%error, "a stream began with no order");
+        }
         Err(_) => return debug!("a stream stayed silent"),
     };
     let (answers, mut answered) = mpsc::channel(STREAM_QUEUE);
@@ -290,8 +337,11 @@ async fn serve_stream(
     }
     executor.tell(word(ticket, envelope)).await;
     while let Some(delivered) = answered.recv().await {
-        if send.send(&delivered).await.is_err() {
-            break;
+        match send.send(&delivered).await {
+            Ok(()) => {}
+            // The hub does without what it does not know.
+            Err(error @ FrameError::PeerIsOlder(_)) => debug!(%error, "the hub is not told"),
+            Err(_) => break,
         }
         match delivered {
             Delivered::State(_) | Delivered::Told(_) => {}
@@ -305,15 +355,15 @@ async fn serve_stream(
     executor.tell(ToExecutor::Gone(ticket)).await;
 }
 
-fn run_of(settle: &Settle) -> Option<RunId> {
+fn run_of(settle: &SignedOutcome) -> Option<RunId> {
     Order::from_bytes(settle.order.bytes.as_bytes()).ok().map(|order| order.run)
 }
 
-async fn await_stored(receive: &mut Receiver, settle: &Settle, executor: &Handle) {
+async fn await_stored(receive: &mut Receiver, settle: &SignedOutcome, executor: &Handle) {
     let Some(run) = run_of(settle) else { return };
     match tokio::time::timeout(STORE_WAIT, receive.expect::<Stored>()).await {
         Ok(Ok(Stored::Countersigned(envelope))) => executor.tell(ToExecutor::Stored(run, envelope)).await,
-        Ok(Ok(Stored::NotNow(denial))) => warn!(%run, code = denial.code(), "the hub cannot store an outcome now"),
+        Ok(Ok(Stored::NotNow(denial))) => warn!(%run, code = %denial.code(), "the hub cannot store an outcome now"),
         Ok(Err(_)) | Err(_) => debug!(%run, "an outcome was not acknowledged; it is kept"),
     }
 }
@@ -333,7 +383,7 @@ impl Settling {
 
 /// Hands over an outcome that no hub has acknowledged, one after another: many
 /// at once would each be too slow on a slow line.
-async fn settle_outcome(link: Link, settle: Settle, executor: Handle, settling: Arc<Settling>) {
+async fn settle_outcome(link: Link, settle: SignedOutcome, executor: Handle, settling: Arc<Settling>) {
     let Ok(order) = Order::from_bytes(settle.order.bytes.as_bytes()) else { return };
     if !settling.runs().insert(order.run) {
         // It stands in line already.
@@ -341,7 +391,7 @@ async fn settle_outcome(link: Link, settle: Settle, executor: Handle, settling: 
     }
     let turn = settling.turn.lock().await;
     let Ok((mut send, mut receive)) = link.open().await else { return };
-    if send.send(&Ask::Settle(settle.clone())).await.is_ok() {
+    if send.send(&Ask::Outcome(settle.clone())).await.is_ok() {
         send.finish();
         await_stored(&mut receive, &settle, &executor).await;
     }
@@ -362,7 +412,7 @@ async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executo
             Ok(Some(Fetched::File(file))) if files.len() < OFFER_FILES => files.push(file),
             Ok(Some(Fetched::Blob(_))) => return warn!("the hub answers what was not asked"),
             Ok(Some(Fetched::File(_))) => return warn!("the hub offers too many files"),
-            Ok(Some(Fetched::Denied(denial))) => return debug!(code = denial.code(), "no catalogue to fetch"),
+            Ok(Some(Fetched::Denied(denial))) => return debug!(code = %denial.code(), "no catalogue to fetch"),
             Ok(None) => break,
             Err(error) => return debug!(%error, "fetching the catalogue was cut"),
         }
@@ -382,7 +432,7 @@ async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
         match receive.next::<Fetched>().await {
             Ok(Some(Fetched::Blob(bytes))) => Some(Some(bytes.into_bytes())),
             Ok(Some(Fetched::Denied(denial))) => {
-                warn!(%hash, code = denial.code(), "a script's file is not to be had");
+                warn!(%hash, code = %denial.code(), "a script's file is not to be had");
                 Some(None)
             }
             Ok(Some(Fetched::File(_)) | None) => Some(None),

@@ -1,13 +1,15 @@
 //! What came back from one machine, once it is certain that it came from it.
 
+use crate::order::SignedOrder;
 use fernwart_certs::identity::machine_id;
 use fernwart_certs::{envelope, sha256};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::{Report, Summary};
-use fernwart_protocol::document::{Document, Envelope, Order, Outcome, Receipt};
+use fernwart_protocol::document::{Outcome, Receipt};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::News;
+use fernwart_protocol::text::Text;
 
 /// One machine's answer.
 #[derive(Debug, Clone)]
@@ -35,8 +37,25 @@ pub enum Answer {
     Silent,
     /// The hub could not pass it on.
     Denied(Denial),
+    /// Its agent is too old for what would have been ordered; nothing was sent.
+    OlderAgent(OlderAgent),
     /// What came is not signed by this machine for this order.
     Forged,
+}
+
+/// Why nothing was ordered of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OlderAgent {
+    /// The version of its program.
+    pub agent: Text<32>,
+    /// What that program does not know.
+    pub what: &'static str,
+}
+
+impl std::fmt::Display for OlderAgent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "its agent {} knows no {}: update it there", self.agent, self.what)
+    }
 }
 
 /// A report as it came: what it says is read, its facts only when they are
@@ -59,14 +78,8 @@ impl Seen {
     }
 }
 
-/// Whether a receipt is about this very order.
-fn is_about(receipt: &Receipt, order: &Envelope) -> bool {
-    receipt.order == sha256(order.bytes.as_bytes())
-        && Order::from_bytes(order.bytes.as_bytes()).is_ok_and(|order| order.run == receipt.run)
-}
-
 /// Judges the news of a run; nothing while it is under way.
-pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> Option<Answered> {
+pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -> Option<Answered> {
     let answer = match news {
         News::Offered | News::Started | News::Told(_) | News::Held => return None,
         News::Away => Answer::Away,
@@ -74,13 +87,13 @@ pub fn judge_news(machine: MachineId, order: Option<&Envelope>, news: News) -> O
         News::Cancelled => Answer::Ended(Outcome::Cancelled),
         News::Refused(refusal) => Answer::Refused(refusal),
         News::Denied(denial) => Answer::Denied(denial),
-        News::Settled(receipt, key, body) => {
+        News::Outcome(receipt, key, body) => {
             let believed = machine_id(&key) == machine;
             let receipt = envelope::open::<Receipt>(&receipt, &key).ok().filter(|receipt| {
                 believed
                     && receipt.machine == machine
                     && (body.as_bytes().is_empty() || receipt.body == sha256(body.as_bytes()))
-                    && order.is_none_or(|order| is_about(receipt, order))
+                    && order.is_none_or(|order| order.is_meant_by(receipt))
             });
             match receipt {
                 None => Answer::Forged,

@@ -2,17 +2,21 @@
 //! here, orders signed here, answers checked here.
 //!
 //! It believes nothing the hub says about what is approved or what a machine
-//! has answered. It imports `certs` and `protocol`, never the hub.
+//! has answered. It imports `certs`, `fleet` (states of runs) and `protocol`,
+//! never the hub.
 
 mod answer;
 mod following;
 mod home;
+mod order;
 mod session;
 pub mod target;
 
-pub use answer::{Answer, Answered, Seen, judge_news};
+pub use answer::{Answer, Answered, OlderAgent, Seen, judge_news};
+pub use fernwart_fleet::RunState;
 pub use following::{Following, Heard};
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
+pub use order::{Batch, SignedOrder};
 pub use session::{ClientError, Session, Stream};
 
 use fernwart_protocol::clock::Clock;

@@ -1,7 +1,9 @@
 //! One link to the hub, and requests over it.
 
+use crate::answer::OlderAgent;
 use crate::home::{ClientHomeError, StaffHome};
 use crate::now;
+use crate::order::SignedOrder;
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::envelope::{EnvelopeError, seal};
 use fernwart_certs::peer::{Name, may_issue, read_certificate};
@@ -9,12 +11,15 @@ use fernwart_certs::tls::{self, Clock, TlsError};
 use fernwart_certs::{CertificateDer, sealed, sha256};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Action, Document, Envelope, Order};
-use fernwart_protocol::id::{Digest, KeyId, RunId};
+use fernwart_protocol::id::{Digest, JobId, KeyId, RunId};
 use fernwart_protocol::limits::{OFFER_FILES, ORDER_EARLY, ORDERS_PER_FRAME};
 use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, Receiver, Sender};
-use fernwart_protocol::staff::{CustomerRow, JobHead, MachineRow, Orders, Reply, Request};
+use fernwart_protocol::row::Row;
+use fernwart_protocol::staff::{
+    CustomerRow, Health, JobHead, JobRow, MachineRow, Orders, PendingMachine, PendingStaff, Reply, Request, RunRow,
+};
 use fernwart_protocol::text::{List, MachineName, Text};
-use fernwart_protocol::version::{Hello, NoCommonVersion, tag};
+use fernwart_protocol::version::{Hello, NoCommonVersion, Version, tag};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -63,6 +68,17 @@ pub enum ClientError {
     /// The hub speaks another version.
     #[error("the hub speaks another version")]
     Version(#[source] NoCommonVersion),
+    /// The hub does not know what it would be asked.
+    #[error("the hub runs an older version, which does not know this request")]
+    OlderHub(#[source] FrameError),
+    /// A machine's program does not know what would be ordered; nothing was signed.
+    #[error("{machine}: {why}")]
+    OlderAgent {
+        /// The machine.
+        machine: MachineName,
+        /// Its program, and what that does not know.
+        why: OlderAgent,
+    },
     /// The hub's catalogue is not to be believed.
     #[error("verifying the hub's catalogue")]
     Catalogue(#[source] CatalogueError),
@@ -95,6 +111,7 @@ impl ClientError {
 
 /// One request under way.
 pub struct Stream {
+    link: Link,
     send: Sender,
     receive: Receiver,
     hello: Option<Hello>,
@@ -108,7 +125,7 @@ impl Stream {
     pub async fn greeted(&mut self) -> Result<(), ClientError> {
         if self.hello.is_none() {
             let hello: Hello = self.receive.expect().await.map_err(ClientError::Frame)?;
-            hello.settle().map_err(ClientError::Version)?;
+            self.link.settle(&hello).map_err(ClientError::Version)?;
             self.hello = Some(hello);
         }
         Ok(())
@@ -198,10 +215,11 @@ impl Session {
         self.link.close_aloud(Goodbye::Done).await;
     }
 
-    /// Begins a request. Hello and request go up together.
+    /// Begins a request. Hello and request go up together, unless the request needs
+    /// a version that the hub has not shown yet to speak.
     ///
     /// # Errors
-    /// When the link is gone.
+    /// When the link is gone, or the hub is too old for it.
     pub async fn ask(&self, request: &Request) -> Result<Stream, ClientError> {
         let (mut send, receive) = match self.link.open().await {
             Ok(stream) => stream,
@@ -210,11 +228,22 @@ impl Session {
         let versions = self.catalogue.versions;
         let hello = Hello::new(&[(tag::TARGETS, versions.targets), (tag::TIMESTAMP, versions.timestamp)]);
         send.send(&hello).await.map_err(ClientError::Frame)?;
-        send.send(request).await.map_err(ClientError::Frame)?;
-        if !matches!(request, Request::Submit(_) | Request::Queue(_)) {
-            send.finish();
+        let mut stream = Stream { link: self.link.clone(), send, receive, hello: None };
+        match stream.send.send(request).await {
+            Err(FrameError::PeerIsOlder(_)) if self.link.version().is_none() => {
+                stream.greeted().await?;
+                stream.send.send(request).await
+            }
+            sent => sent,
         }
-        Ok(Stream { send, receive, hello: None })
+        .map_err(|error| match error {
+            FrameError::PeerIsOlder(_) => ClientError::OlderHub(error),
+            error => ClientError::Frame(error),
+        })?;
+        if !matches!(request, Request::Submit(_) | Request::Queue(_)) {
+            stream.send.finish();
+        }
+        Ok(stream)
     }
 
     /// A request that is answered with yes or no.
@@ -329,12 +358,16 @@ impl Session {
     ///
     /// # Errors
     /// When the hub says no, or the link breaks.
-    pub async fn machines(&mut self) -> Result<Vec<MachineRow>, ClientError> {
-        let replies = self.collect(&Request::Machines).await?;
-        Ok(replies
-            .into_iter()
-            .flat_map(|reply| if let Reply::Machines(rows) = reply { rows.into_vec() } else { Vec::new() })
-            .collect())
+    pub async fn machines(&mut self) -> Result<Vec<Row<MachineRow>>, ClientError> {
+        let mut machines = Vec::new();
+        for reply in self.collect(&Request::Machines).await? {
+            match reply {
+                Reply::MachineRows(rows) => machines.extend(rows),
+                Reply::Machines(rows) => machines.extend(rows.into_iter().map(Row::from)),
+                _ => return Err(ClientError::Unexpected),
+            }
+        }
+        Ok(machines)
     }
 
     /// All customers.
@@ -342,11 +375,80 @@ impl Session {
     /// # Errors
     /// When the hub says no, or the link breaks.
     pub async fn customers(&mut self) -> Result<Vec<CustomerRow>, ClientError> {
-        let replies = self.collect(&Request::Customers).await?;
-        Ok(replies
-            .into_iter()
-            .flat_map(|reply| if let Reply::Customers(rows) = reply { rows.into_vec() } else { Vec::new() })
-            .collect())
+        let mut customers = Vec::new();
+        for reply in self.collect(&Request::Customers).await? {
+            match reply {
+                Reply::CustomerRows(rows) => customers.extend(rows.into_iter().map(Row::into_base)),
+                Reply::Customers(rows) => customers.extend(rows),
+                _ => return Err(ClientError::Unexpected),
+            }
+        }
+        Ok(customers)
+    }
+
+    /// Machines and people who wait to be let in.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn pending(&mut self) -> Result<(Vec<PendingMachine>, Vec<PendingStaff>), ClientError> {
+        let (mut machines, mut staff) = (Vec::new(), Vec::new());
+        for reply in self.collect(&Request::Pending).await? {
+            match reply {
+                Reply::PendingRows(some_machines, some_staff) => {
+                    machines.extend(some_machines.into_iter().map(Row::into_base));
+                    staff.extend(some_staff.into_iter().map(Row::into_base));
+                }
+                Reply::Pending(some_machines, some_staff) => {
+                    machines.extend(some_machines);
+                    staff.extend(some_staff);
+                }
+                _ => return Err(ClientError::Unexpected),
+            }
+        }
+        Ok((machines, staff))
+    }
+
+    /// The newest jobs.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn jobs(&mut self) -> Result<Vec<JobRow>, ClientError> {
+        Ok(self.jobs_and_runs(&Request::Jobs).await?.0)
+    }
+
+    /// One job with its runs.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn job(&mut self, job: JobId) -> Result<(Option<JobRow>, Vec<RunRow>), ClientError> {
+        let (jobs, runs) = self.jobs_and_runs(&Request::Job(job)).await?;
+        Ok((jobs.into_iter().next(), runs))
+    }
+
+    async fn jobs_and_runs(&mut self, request: &Request) -> Result<(Vec<JobRow>, Vec<RunRow>), ClientError> {
+        let (mut jobs, mut runs) = (Vec::new(), Vec::new());
+        for reply in self.collect(request).await? {
+            match reply {
+                Reply::JobRows(rows) => jobs.extend(rows.into_iter().map(Row::into_base)),
+                Reply::Jobs(rows) => jobs.extend(rows),
+                Reply::RunRows(rows) => runs.extend(rows.into_iter().map(Row::into_base)),
+                Reply::Runs(rows) => runs.extend(rows),
+                _ => return Err(ClientError::Unexpected),
+            }
+        }
+        Ok((jobs, runs))
+    }
+
+    /// How the hub is.
+    ///
+    /// # Errors
+    /// When the hub says no, or the link breaks.
+    pub async fn health(&mut self) -> Result<Health, ClientError> {
+        match self.collect(&Request::Health).await?.into_iter().next() {
+            Some(Reply::HubHealth(health)) => Ok(health.into_base()),
+            Some(Reply::Health(health)) => Ok(health),
+            _ => Err(ClientError::Unexpected),
+        }
     }
 
     /// Signs an order for one machine.
@@ -355,11 +457,11 @@ impl Session {
     /// When it would be too long.
     pub fn order(
         &self,
-        machine: &MachineRow,
+        machine: &Row<MachineRow>,
         action: Action,
         reason: &Text<500>,
         life: Duration,
-    ) -> Result<Envelope, ClientError> {
+    ) -> Result<SignedOrder, ClientError> {
         let run = RunId::from_bytes(fernwart_certs::random());
         self.order_with(run, machine, action, reason, life, None)
     }
@@ -370,12 +472,12 @@ impl Session {
     /// When the machine has not said which key opens them, or it cannot be signed.
     pub async fn sealed_order(
         &mut self,
-        machine: &MachineRow,
+        machine: &Row<MachineRow>,
         action: Action,
         reason: &Text<500>,
         life: Duration,
         secrets: &str,
-    ) -> Result<Envelope, ClientError> {
+    ) -> Result<SignedOrder, ClientError> {
         let mut replies = self.collect(&Request::SealedTo(machine.id)).await?.into_iter();
         let (Some(Reply::EvidenceKey(evidence)), Some(Reply::SealedTo(said))) = (replies.next(), replies.next()) else {
             return Err(ClientError::NoSealingKey(machine.name.clone()));
@@ -390,12 +492,12 @@ impl Session {
     fn order_with(
         &self,
         run: RunId,
-        machine: &MachineRow,
+        machine: &Row<MachineRow>,
         action: Action,
         reason: &Text<500>,
         life: Duration,
         sealed: Option<Text<16384>>,
-    ) -> Result<Envelope, ClientError> {
+    ) -> Result<SignedOrder, ClientError> {
         let (now, ms) = (now(), |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
         let order = Order {
             run,
@@ -411,7 +513,29 @@ impl Session {
             sealed,
             session_key: None,
         };
-        seal(&order, &self.home.order_key).map_err(ClientError::Sign)
+        let envelope = self.sign_for(machine, &order)?;
+        Ok(SignedOrder { run, envelope })
+    }
+
+    /// Signs a document that a machine and the hub on the way to it must read.
+    ///
+    /// # Errors
+    /// When one of them does not know what stands in it.
+    pub fn sign_for<D: Document>(&self, machine: &Row<MachineRow>, document: &D) -> Result<Envelope, ClientError> {
+        let needs = document.needs();
+        if self.link.version().is_some_and(|hub| hub < needs.version) {
+            return Err(ClientError::Denied(Denial::NewerDocument));
+        }
+        seal(document, &self.home.order_key, Version::of_peer(machine.protocol())).map_err(|error| match error {
+            EnvelopeError::Newer { what, .. } => ClientError::OlderAgent {
+                machine: machine.name.clone(),
+                why: OlderAgent {
+                    agent: machine.agent.clone(),
+                    what: if what.is_empty() { "orders of this version" } else { what },
+                },
+            },
+            error => ClientError::Sign(error),
+        })
     }
 
     /// Hands a job in; its news come on the stream.

@@ -2,6 +2,7 @@
 //!
 //! Words are a union; `-l` narrows; nothing ever means "all" but `all`.
 
+use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::ALL;
 
@@ -85,7 +86,7 @@ pub fn conditions(text: &str) -> Result<Vec<Condition>, BadTarget> {
 }
 
 /// A label's value; `os` and `distro` are there without being set.
-fn label<'a>(row: &'a MachineRow, name: &str) -> Option<&'a str> {
+fn label<'a>(row: &'a Row<MachineRow>, name: &str) -> Option<&'a str> {
     match name {
         "os" if row.os.as_raw().starts_with("windows") => Some("windows"),
         "os" => Some("linux"),
@@ -95,7 +96,7 @@ fn label<'a>(row: &'a MachineRow, name: &str) -> Option<&'a str> {
 }
 
 impl Condition {
-    fn holds(&self, row: &MachineRow) -> bool {
+    fn holds(&self, row: &Row<MachineRow>) -> bool {
         match self {
             Self::Is(name, value) => label(row, name) == Some(value),
             Self::IsNot(name, value) => label(row, name) != Some(value),
@@ -115,7 +116,7 @@ fn glob(pattern: &str, text: &str) -> bool {
     }
 }
 
-fn fits(word: &str, row: &MachineRow) -> bool {
+fn fits(word: &str, row: &Row<MachineRow>) -> bool {
     if word == ALL {
         return true;
     }
@@ -136,7 +137,7 @@ fn fits(word: &str, row: &MachineRow) -> bool {
 ///
 /// # Errors
 /// When a word fits nothing, or nothing is left.
-pub fn select(target: &Target, machines: &[MachineRow]) -> Result<Vec<MachineRow>, BadTarget> {
+pub fn select(target: &Target, machines: &[Row<MachineRow>]) -> Result<Vec<Row<MachineRow>>, BadTarget> {
     if target.words.is_empty() && target.labels.is_empty() {
         return Err(BadTarget::Nothing);
     }
@@ -145,11 +146,11 @@ pub fn select(target: &Target, machines: &[MachineRow]) -> Result<Vec<MachineRow
             return Err(BadTarget::NoMatch { word: word.clone(), meant: nearest(word, machines) });
         }
     }
-    let worded = |row: &&MachineRow| target.words.is_empty() || target.words.iter().any(|word| fits(word, row));
-    let kept = |row: &&MachineRow| {
+    let worded = |row: &&Row<MachineRow>| target.words.is_empty() || target.words.iter().any(|word| fits(word, row));
+    let kept = |row: &&Row<MachineRow>| {
         target.labels.iter().all(|condition| condition.holds(row)) && !target.except.iter().any(|word| fits(word, row))
     };
-    let mut selected: Vec<MachineRow> = machines.iter().filter(worded).filter(kept).cloned().collect();
+    let mut selected: Vec<Row<MachineRow>> = machines.iter().filter(worded).filter(kept).cloned().collect();
     if selected.is_empty() && !target.labels.is_empty() {
         return Err(BadTarget::NoLabels);
     }
@@ -162,7 +163,7 @@ pub fn select(target: &Target, machines: &[MachineRow]) -> Result<Vec<MachineRow
 }
 
 /// The name nearest to a misspelt one.
-fn nearest(word: &str, machines: &[MachineRow]) -> Option<String> {
+fn nearest(word: &str, machines: &[Row<MachineRow>]) -> Option<String> {
     nearest_of(word, machines.iter().map(|row| row.name.as_str()))
 }
 
@@ -179,21 +180,21 @@ mod tests {
     use fernwart_protocol::staff::{Presence, Verdict};
     use fernwart_protocol::text::{List, Text};
 
-    fn row(name: &str, site: &str, group: &str) -> MachineRow {
-        MachineRow {
+    fn row(name: &str, site: &str, group: &str) -> Row<MachineRow> {
+        Row::from(MachineRow {
             id: MachineId::from_bytes([name.len() as u8; 16]),
             name: name.parse().expect("a name"),
             customer: CustomerId::from_bytes([1; 16]),
             customer_name: Text::clipped("Bäckerei Meyer"),
             os: Text::clipped("debian-12"),
             presence: Presence::Away,
-            health: Verdict::Unknown,
+            health_in_version_1: Verdict::Unknown,
             seen_at: 0,
             labels: List::try_from(vec![(Text::clipped("site"), Text::clipped(site))]).expect("one"),
             groups: List::try_from(vec![Text::clipped(group)]).expect("one"),
             certificate_until: 0,
             agent: Text::default(),
-        }
+        })
     }
 
     fn names(words: &[&str], labels: &str, except: &[&str]) -> Result<Vec<String>, BadTarget> {

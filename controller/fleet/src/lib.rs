@@ -6,5 +6,5 @@ mod run;
 mod token;
 
 pub use machine::{Machine, Standing, free_name, verdict};
-pub use run::{Job, Run, RunState};
+pub use run::{Job, Run, RunEvent, RunState, Speaker};
 pub use token::{Newcomer, StoredToken, judge_token};

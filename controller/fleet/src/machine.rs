@@ -65,6 +65,9 @@ pub struct Machine {
     pub os: Text<64>,
     /// Its program's version.
     pub agent: Text<32>,
+    /// The newest protocol version that its program speaks, as it said last: no
+    /// document of a newer one is signed for it.
+    pub protocol: u16,
     /// Where it was last linked from.
     pub address: Text<64>,
     /// Since when it is kept out because two computers use its identity; 0 if it

@@ -1,8 +1,9 @@
 //! The door of admitted machines: one task a link.
 
+use crate::outcome::{self, Origin};
 use crate::pace::Pace;
 use crate::presence::Linked;
-use crate::{Shared, carry, owed};
+use crate::{Shared, journal, owed};
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -15,7 +16,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{KeepSealedTo, Quarantine, Records, Seen, SetTlsKey};
+use fernwart_store::{KeepSealedTo, Quarantine, Records, Seen, SeenAs, SetTlsKey};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
@@ -145,13 +146,13 @@ async fn converse(
     send.demand_pace();
     let (hello, about) = match receive.first::<Ask>().await? {
         Ask::Control(hello, about) => (hello, about),
-        Ask::Fetch(_) | Ask::Settle(_) | Ask::Renew(_) | Ask::Blob(_) => {
+        Ask::Fetch(_) | Ask::Outcome(_) | Ask::Renew(_) | Ask::Blob(_) => {
             link.close(Goodbye::Misbehaved);
             return Err(FrameError::Cut);
         }
     };
     let Some(records) = shared.store.records(&id) else { return Err(FrameError::Cut) };
-    let Some(send) = greet(shared, send, &hello, &records).await? else {
+    let Some(send) = greet(shared, link, send, &hello, &records).await? else {
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
@@ -163,6 +164,7 @@ async fn converse(
         return Ok(());
     }
     let linked = Linked::new(link.clone(), send, until);
+    let to_it = linked.clone();
     if let Some(older) = shared.presence.machine_came(id, linked.clone()) {
         shared.tasks.spawn(tell_apart(shared.clone(), id, older));
     }
@@ -187,7 +189,7 @@ async fn converse(
     shared.happened_on(&id, Happened::Linked);
 
     let pace = Arc::new(Pace::of(Door::Agent));
-    let words = listen((shared, &pace), id, receive, &about, records, &following);
+    let words = listen((shared, &pace), (id, &to_it), receive, &about, records, &following);
     tokio::pin!(words);
     loop {
         tokio::select! {
@@ -234,11 +236,12 @@ async fn bring(shared: Arc<Shared>, id: MachineId, knows: u64, following: Arc<No
 /// Says hello back; nothing if the two cannot speak.
 async fn greet(
     shared: &Shared,
+    link: &Link,
     mut send: Sender,
     hello: &Hello,
     records: &Records,
 ) -> Result<Option<Sender>, FrameError> {
-    if hello.settle().is_err() {
+    if link.settle(hello).is_err() {
         send.send(&Control::Denied(Denial::Incompatible)).await?;
         send.delivered().await?;
         return Ok(None);
@@ -272,30 +275,45 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
     }
     let at @ (seq, _) = (about.journal_seq, about.journal_head);
     match records.journal_seq {
-        0 => carry::note_journal(shared, id, at, None).await,
+        0 => journal::note(shared, id, at, None).await,
         known if seq < known => {
-            carry::note_journal(shared, id, at, Some(format!("its journal went back from entry {known} to {seq}")))
-                .await;
+            journal::note(shared, id, at, Some(format!("its journal went back from entry {known} to {seq}"))).await;
         }
         // It shows the entry that is known; that decides.
         _ => {}
     }
-    let agent = Text::clipped(&hello.program().unwrap_or_default());
-    let address = Text::clipped(&link.remote_address().to_string());
-    shared.store.note(Seen { machine: id, at: shared.now(), about: Some((about.os.clone(), agent, address)) }).await;
+    let about = SeenAs {
+        os: about.os.clone(),
+        agent: Text::clipped(&hello.program().unwrap_or_default()),
+        protocol: hello.current,
+        address: Text::clipped(&link.remote_address().to_string()),
+    };
+    shared.store.note(Seen { machine: id, at: shared.now(), about: Some(about) }).await;
 }
 
 /// Reads the control stream to its end.
 async fn listen(
     (shared, pace): (&Shared, &Pace),
-    id: MachineId,
+    (id, linked): (MachineId, &Linked),
     mut receive: Receiver,
     about: &About,
     records: Records,
     following: &Notify,
 ) -> Result<(), FrameError> {
     let mut journal = records.journal_head.map(|head| (records.journal_seq, head));
-    while let Some(word) = receive.next::<to_hub::Control>().await? {
+    loop {
+        let word = match receive.next::<to_hub::Control>().await {
+            Ok(Some(word)) => word,
+            Ok(None) => return Ok(()),
+            // At the pace of any other ask, and answered like one.
+            Err(FrameError::Newer) => {
+                pace.turn(shared).await;
+                shared.passed_over(&id);
+                linked.say(&Control::Denied(Denial::Incompatible)).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         pace.turn(shared).await;
         match word {
             to_hub::Control::Following(versions) => {
@@ -317,12 +335,14 @@ async fn listen(
                 let Some((_, head)) = journal.take_if(|(known, _)| *known == seq) else { continue };
                 let rewritten = head != hash;
                 let alarm = rewritten.then(|| format!("its journal was rewritten before entry {seq}"));
-                carry::note_journal(shared, id, (about.journal_seq, about.journal_head), alarm).await;
+                journal::note(shared, id, (about.journal_seq, about.journal_head), alarm).await;
+            }
+            to_hub::Control::Denied(denial) => {
+                debug!(machine = %id, code = %denial.code(), "a machine does not know what it was told");
             }
             to_hub::Control::Goodbye => return Ok(()),
         }
     }
-    Ok(())
 }
 
 /// One stream that a machine has opened, in its turn; what the link is to be
@@ -338,6 +358,12 @@ async fn one_stream(
     let answered = answer(shared, id, &mut send, &mut receive).await;
     pace.answered(send.sent_bytes());
     let error = answered.err()?;
+    if let FrameError::Newer = error {
+        shared.passed_over(&id);
+        receive.turn_away();
+        send.turn_away();
+        return None;
+    }
     let why = pace.reproach(&error)?;
     warn!(machine = %id, %error, "a machine misbehaved");
     Some(why)
@@ -353,8 +379,8 @@ async fn answer(
     send.demand_pace();
     match ask {
         Ask::Fetch(known) => send_files(shared, send, &known).await?,
-        Ask::Settle(settle) => {
-            let stored = match carry::store(shared, id, settle, carry::Origin::Claimed).await {
+        Ask::Outcome(signed) => {
+            let stored = match outcome::take_in(shared, id, signed, Origin::Claimed).await {
                 Ok((countersignature, _)) => Stored::Countersigned(countersignature),
                 Err(denial) => Stored::NotNow(denial),
             };

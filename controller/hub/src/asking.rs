@@ -10,6 +10,7 @@
 use crate::Shared;
 use crate::caller::Caller;
 use crate::due::Due;
+use crate::outcome::{End, RunEnded};
 use fernwart_certs::catalogue::Customers;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_index::{About, Index, IndexError, Question, Scope, Told};
@@ -162,9 +163,11 @@ impl Asking {
         self.due.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A whole report of a machine is stored.
-    pub(crate) fn told(&self, machine: MachineId) {
-        if self.due().add(machine) {
+    /// A run has ended: a whole report of its machine is to be indexed.
+    pub(crate) fn run_ended(&self, ended: &RunEnded) {
+        if let End::Outcome { health: Some(_), .. } = &ended.end
+            && self.due().add(ended.machine)
+        {
             self.bell.notify_one();
         }
     }

@@ -13,7 +13,7 @@ use fernwart_certs::sha256;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::Versions;
-use fernwart_protocol::enroll::{Claim, Join, JoinStaff, Reply, Request, StaffClaim};
+use fernwart_protocol::enroll::{Claim, Join, JoinStaff, REQUEST, Reply, Request, StaffClaim};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::{COLLECT_WAIT, ENROLL_FRAME_BYTES, FIRST_FRAME_TIMEOUT};
@@ -72,7 +72,14 @@ async fn answer(
 ) -> Result<(), FrameError> {
     receive.limit(ENROLL_FRAME_BYTES);
     let wants_catalogue;
-    let request = receive.first::<Request>().await?;
+    let request = match receive.first::<Request>().await {
+        Ok(request) => request,
+        Err(FrameError::Body(error)) if error.is_later_variant_of(REQUEST) => {
+            send.send(&Reply::Denied(Denial::Incompatible)).await?;
+            return send.delivered().await;
+        }
+        Err(error) => return Err(error),
+    };
     send.demand_pace();
     let result = match request {
         Request::Join(request) => {
@@ -101,7 +108,7 @@ async fn answer(
         Ok(None) => Reply::Pending,
         Err(denial) => {
             if let Some(passed_over) = shared.newcomers_denied.now(shared.now()) {
-                info!(address = %link.remote_address(), code = denial.code(), passed_over, "a newcomer was denied");
+                info!(address = %link.remote_address(), code = %denial.code(), passed_over, "a newcomer was denied");
             }
             Reply::Denied(denial)
         }

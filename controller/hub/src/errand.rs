@@ -2,7 +2,7 @@
 //! to whoever watches.
 
 use crate::Shared;
-use crate::carry::{self, Carried, Heard, Sending};
+use crate::delivery::{self, Delivery, Heard, Sending, Sent};
 use fernwart_fleet::{Machine, RunState};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, Envelope, Order};
@@ -10,7 +10,7 @@ use fernwart_protocol::id::RunId;
 use fernwart_protocol::staff::{News, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
-use fernwart_store::SetState;
+use fernwart_store::Began;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +26,9 @@ const UNREAD: Duration = Duration::from_secs(20);
 /// machine's return.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// How often it is looked after a run whose machine was lost: thousands may be
-/// lost at once.
-const LOST_AGAIN: Duration = Duration::from_secs(2);
+/// How often it is looked after a run whose machine was lost, beside the call at
+/// its end: its time may pass, and thousands may be lost at once.
+const LOST_AGAIN: Duration = Duration::from_secs(10);
 
 /// An owner who does not answer is waited for until the order ends; the machine
 /// says so a moment later.
@@ -179,8 +179,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
                     // Not worth waiting for the disk: a restart would find "offered", and
                     // bring it as an order, which a machine's books are there for.
                     shared.clone().tasks.spawn(async move {
-                        let state = SetState { run, state: RunState::Running, refusal: None };
-                        if let Err(error) = shared.store.write(state).await {
+                        if let Err(error) = shared.store.write(Began(run)).await {
                             warn!(%run, %error, "that a run has begun could not be stored");
                         }
                     });
@@ -190,7 +189,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
             }
         }
     };
-    let delivery = carry::deliver(shared, order.machine, (envelope, cancel, sending), order.run, told);
+    let delivery = delivery::deliver(shared, Sent { order: &order, envelope, cancel, sending }, told);
     let over = async {
         tokio::select! {
             biased;
@@ -204,17 +203,17 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         () = over => None,
     };
     let what = match ended {
-        Some(Carried::Settled(settle, key)) => News::Settled(settle.receipt, key, settle.body),
-        Some(Carried::Refused(refusal)) => News::Refused(refusal),
-        Some(Carried::NotStored(denial)) => News::Denied(denial),
+        Some(Delivery::Stored(outcome, key)) => News::Outcome(outcome.receipt, key, outcome.body),
+        Some(Delivery::Refused(refusal)) => News::Refused(refusal),
+        Some(Delivery::NotStored(denial)) => News::Denied(denial),
         // An act is brought again when its machine is back.
-        Some(Carried::Lost) if acts => {
+        Some(Delivery::Lost) if acts => {
             let patience = if has_begun.load(Ordering::Relaxed) { LONGEST } else { patience };
             return Some(Lost { order, patience });
         }
         // It was the hub that has left; what the machine has seen is told to the next one.
-        Some(Carried::Lost) if shared.draining.is_cancelled() => return None,
-        Some(Carried::Lost) | None => News::NoAnswer,
+        Some(Delivery::Lost) if shared.draining.is_cancelled() => return None,
+        Some(Delivery::Lost) | None => News::NoAnswer,
     };
     tell(news, &order, what).await;
     None
@@ -224,6 +223,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
 /// long as somebody listens.
 pub(crate) async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lost, news: mpsc::Sender<Update>) {
     let over = tokio::time::Instant::now() + patience + LAST_WORD;
+    let watcher = shared.watchers.watch(order.run);
     let what = loop {
         match shared.store.run_state(&order.run).await {
             Ok(Some((state, refusal))) if state.is_final() => break final_news(&shared, &order, state, refusal).await,
@@ -236,6 +236,7 @@ pub(crate) async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lo
             () = shared.draining.cancelled() => return,
             () = news.closed() => return,
             () = tokio::time::sleep_until(over) => break News::NoAnswer,
+            () = watcher.called() => {}
             () = tokio::time::sleep(LOST_AGAIN) => {}
         }
     };
@@ -255,7 +256,7 @@ async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Op
 pub(crate) async fn settled_news(shared: &Shared, run: RunId, machine: &Machine) -> News {
     match shared.store.evidence(&run).await {
         Ok(Some(evidence)) => match (evidence.receipt, Blob::try_from(evidence.report)) {
-            (Some(receipt), Ok(report)) => News::Settled(receipt, machine.evidence_key, report),
+            (Some(receipt), Ok(report)) => News::Outcome(receipt, machine.evidence_key, report),
             _ => News::NoAnswer,
         },
         Ok(None) => News::NoAnswer,

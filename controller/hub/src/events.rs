@@ -5,6 +5,7 @@
 
 use crate::Shared;
 use crate::caller::Caller;
+use crate::outcome::{End, Health, RunEnded};
 use fernwart_certs::catalogue::Customers;
 use fernwart_certs::random;
 use fernwart_fleet::Machine;
@@ -110,6 +111,25 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// A run has ended: that, and what its report says where that is new.
+    pub(crate) fn tell_run_ended(&self, ended: &RunEnded) {
+        let (machine, run) = (&ended.machine, ended.run);
+        match &ended.end {
+            End::NotTaken(refusal) => {
+                self.happened_on(machine, |machine| Happened::RunRefused(machine, run, *refusal));
+            }
+            End::Outcome { is_new: false, .. } => {}
+            End::Outcome { outcome, is_new: true, health } => {
+                self.happened_on(machine, |machine| Happened::RunSettled(machine, run, *outcome));
+                if let Some(Health { verdict, has_changed: true }) = health {
+                    self.happened_on(machine, |machine| Happened::Health(machine, verdict.clone()));
+                }
+            }
+        }
+    }
+}
+
 fn named(machine: &Machine) -> Named {
     Named { id: machine.id, name: machine.name.clone(), customer: machine.customer_name.clone() }
 }
@@ -128,7 +148,7 @@ pub(crate) async fn follow(
         Err(denial) => return Ok(Err(denial)),
     };
     for told in kept.iter().filter(|told| told.whose.includes(&caller)) {
-        send.send(&Reply::Event(told.event.clone())).await?;
+        tell(send, told.event.clone()).await?;
     }
     let mut heard = kept.last().map_or(0, |told| told.event.seq);
     drop(kept);
@@ -161,7 +181,19 @@ pub(crate) async fn follow(
             }
             Err(RecvError::Closed) => return Ok(Err(Denial::ShuttingDown)),
         };
-        send.send(&Reply::Event(event)).await?;
+        tell(send, event).await?;
+    }
+}
+
+/// Tells of one event. A program that has no word for it is told that it missed
+/// one.
+async fn tell(send: &mut Sender, event: Event) -> Result<(), FrameError> {
+    let Event { life, seq, at, .. } = event;
+    match send.send(&Reply::Event(event)).await {
+        Err(FrameError::PeerIsOlder(_)) => {
+            send.send(&Reply::Event(Event { life, seq, at, what: Happened::Missed(1) })).await
+        }
+        told => told,
     }
 }
 
@@ -169,7 +201,7 @@ pub(crate) async fn follow(
 mod tests {
     use super::*;
 
-    fn tell(events: &Events, count: u64) {
+    fn publish(events: &Events, count: u64) {
         (0..count).for_each(|targets| {
             events.tell(Clock::System, Whose::Everybody, Happened::Published { targets, timestamp: 0 });
         });
@@ -178,9 +210,9 @@ mod tests {
     #[tokio::test]
     async fn only_the_newest_are_remembered_and_none_is_told_twice_or_left_out() {
         let events = Events::default();
-        tell(&events, EVENTS_KEPT as u64 + 5);
+        publish(&events, EVENTS_KEPT as u64 + 5);
         let (kept, mut news) = events.listen();
-        tell(&events, 1);
+        publish(&events, 1);
         assert_eq!((kept.len(), kept[0].event.seq), (EVENTS_KEPT, 6));
         let next = news.recv().await.expect("told");
         assert_eq!(next.event.seq, kept[EVENTS_KEPT - 1].event.seq + 1);
@@ -190,7 +222,7 @@ mod tests {
     async fn who_reads_too_slowly_learns_how_much_was_missed() {
         let events = Events::default();
         let (_, mut news) = events.listen();
-        tell(&events, EVENTS_KEPT as u64 * 2);
+        publish(&events, EVENTS_KEPT as u64 * 2);
         assert_eq!(news.recv().await.err(), Some(RecvError::Lagged(EVENTS_KEPT as u64)));
         assert_eq!(news.recv().await.expect("told").event.seq, EVENTS_KEPT as u64 + 1);
     }

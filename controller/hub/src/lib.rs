@@ -13,15 +13,17 @@ mod agent_door;
 mod asking;
 pub mod backup;
 mod caller;
-mod carry;
 pub mod catalogue;
+mod delivery;
 mod due;
 mod enroll_door;
 mod errand;
 mod events;
 mod ground;
 pub mod home;
+mod journal;
 mod metrics;
+mod outcome;
 mod owed;
 mod pace;
 mod presence;
@@ -31,6 +33,7 @@ mod seldom;
 mod staff_answers;
 mod staff_door;
 mod staff_jobs;
+mod watchers;
 
 pub use asking::{ANSWER, UNREADABLE};
 pub use ground::Ground;
@@ -138,6 +141,7 @@ struct Shared {
     /// Machines that may not have got all their orders; perhaps some that have.
     owed: Mutex<owed::Owed>,
     first_ways: Arc<errand::FirstWays>,
+    watchers: watchers::Watchers,
     /// Links at the enrollment door.
     newcomers: Arc<Semaphore>,
     /// Woken when somebody was admitted or the staff list has changed.
@@ -148,6 +152,8 @@ struct Shared {
     newcomers_denied: seldom::Seldom,
     /// Times the store has failed.
     store_trouble: seldom::Seldom,
+    /// Frames of newer versions than this hub's.
+    newer_frames: seldom::Seldom,
     /// Machines that have misbehaved of late.
     penance: Mutex<HashMap<MachineId, agent_door::Penitent>>,
     metrics: metrics::Metrics,
@@ -228,12 +234,14 @@ impl Hub {
             locks: RwLock::new(locks),
             owed: Mutex::new(owed),
             first_ways: Arc::default(),
+            watchers: watchers::Watchers::default(),
             asking,
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),
             knocks: seldom::Seldom::default(),
             newcomers_denied: seldom::Seldom::default(),
             store_trouble: seldom::Seldom::default(),
+            newer_frames: seldom::Seldom::default(),
             penance: Mutex::default(),
             metrics: metrics::Metrics::default(),
             events: events::Events::default(),
@@ -375,6 +383,14 @@ impl Shared {
 
     fn penance(&self) -> MutexGuard<'_, HashMap<MachineId, agent_door::Penitent>> {
         self.penance.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A machine has sent what only a newer hub would know.
+    fn passed_over(&self, machine: &MachineId) {
+        self.metrics.frame_passed_over();
+        if let Some(passed_over) = self.newer_frames.now(self.now()) {
+            warn!(%machine, passed_over, "a machine speaks a newer version than this hub: update the hub");
+        }
     }
 
     fn is_suspended(&self, key: &KeyId) -> bool {

@@ -5,8 +5,9 @@
 //! page would grow with the fleet and tell of it.
 
 use crate::Shared;
+use crate::outcome::{End, RunEnded};
 use fernwart_fleet::Standing;
-use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::Outcome;
 use fernwart_protocol::link::{Door, LinkError};
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -63,6 +64,7 @@ pub(crate) struct Metrics {
     refusals: Family<Code, Counter>,
     denials: Family<Code, Counter>,
     store_failures: Counter,
+    newer_frames: Counter,
     deliveries: Histogram,
 }
 
@@ -78,6 +80,7 @@ impl Default for Metrics {
             refusals: Family::default(),
             denials: Family::default(),
             store_failures: Counter::default(),
+            newer_frames: Counter::default(),
             deliveries: Histogram::new(exponential_buckets(FIRST_STEP, 4.0, 10)),
         };
         // What has not happened yet is 0, not absent: rates need a beginning.
@@ -144,24 +147,32 @@ impl Metrics {
         self.deliveries.observe(took.as_secs_f64());
     }
 
-    /// An outcome is stored, however it came.
-    pub(crate) fn outcome_stored(&self, outcome: Outcome) {
-        self.outcomes.get_or_create(&Went { result: outcome.as_str() }).inc();
-    }
-
-    /// A machine did not take an order into its books.
-    pub(crate) fn order_refused(&self, refusal: Refusal) {
-        self.refusals.get_or_create(&Code { code: refusal.code() }).inc();
+    /// A run has ended, however that was heard.
+    pub(crate) fn run_ended(&self, ended: &RunEnded) {
+        match &ended.end {
+            End::Outcome { outcome, is_new: true, .. } => {
+                self.outcomes.get_or_create(&Went { result: outcome.as_str() }).inc();
+            }
+            End::Outcome { is_new: false, .. } => {}
+            End::NotTaken(refusal) => {
+                self.refusals.get_or_create(&Code { code: refusal.label() }).inc();
+            }
+        }
     }
 
     /// A technician heard "no".
     pub(crate) fn denied(&self, denial: Denial) {
-        self.denials.get_or_create(&Code { code: denial.code() }).inc();
+        self.denials.get_or_create(&Code { code: denial.label() }).inc();
     }
 
     /// The store could not do something.
     pub(crate) fn store_failed(&self) {
         self.store_failures.inc();
+    }
+
+    /// A frame was of a newer version than this hub's.
+    pub(crate) fn frame_passed_over(&self) {
+        self.newer_frames.inc();
     }
 
     /// The page, with what is looked up now.
@@ -189,6 +200,8 @@ impl Metrics {
         hub.register("orders_refused", "Orders a machine did not take into its books", self.refusals.clone());
         hub.register("requests_denied", "Requests of technicians that were denied", self.denials.clone());
         hub.register("store_failures", "What the store could not read or write", self.store_failures.clone());
+        let help = "Frames of machines whose version is newer than this hub's";
+        hub.register("newer_frames", help, self.newer_frames.clone());
         gauge(hub, "machines_online", "Machines that are linked", shared.presence.machines_online() as u64);
         let admitted = shared.store.machines(Standing::Admitted).len() as u64;
         gauge(hub, "machines_admitted", "Machines that are admitted", admitted);

@@ -74,7 +74,13 @@ impl Pace {
     pub(crate) fn reproach(&self, error: &FrameError) -> Option<Goodbye> {
         match error {
             FrameError::Empty => self.is_one_too_many().then_some(Goodbye::Misbehaved),
-            FrameError::Cut | FrameError::TooSlow | FrameError::Length { .. } | FrameError::Body(_) => error.reproach(),
+            FrameError::Cut
+            | FrameError::TooSlow
+            | FrameError::Length { .. }
+            | FrameError::Body(_)
+            | FrameError::Newer
+            | FrameError::PeerIsOlder(_)
+            | FrameError::TurnedAway => error.reproach(),
         }
     }
 

@@ -7,13 +7,14 @@ use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::limits::STAFF_LINKS;
-use fernwart_protocol::link::{Link, Sender};
+use fernwart_protocol::link::{FrameError, Link, Sender};
 use fernwart_protocol::to_agent::Control;
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tracing::debug;
 
 /// How long a machine may take to hear one word.
 const SAY_WAIT: Duration = Duration::from_secs(2);
@@ -36,8 +37,11 @@ impl Linked {
     /// it hears what matters when it comes back.
     pub(crate) async fn say(&self, word: &Control) {
         let said = async { self.control.lock().await.send(word).await };
-        if !matches!(tokio::time::timeout(SAY_WAIT, said).await, Ok(Ok(()))) {
-            self.link.close(Goodbye::Overloaded);
+        match tokio::time::timeout(SAY_WAIT, said).await {
+            Ok(Ok(())) => {}
+            // It does without what its program does not know.
+            Ok(Err(error @ FrameError::PeerIsOlder(_))) => debug!(%error, "a machine is not told"),
+            Ok(Err(_)) | Err(_) => self.link.close(Goodbye::Overloaded),
         }
     }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 /// Serves a technician until the link ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key: Digest) {
     if let Err(denial) = Caller::current(shared, key, tls_key) {
-        info!(%key, code = denial.code(), "a technician is not let in");
+        info!(%key, code = %denial.code(), "a technician is not let in");
         return link.close(Goodbye::Revoked);
     }
     if !shared.presence.staff_came(key, &link) {
@@ -53,42 +53,54 @@ async fn request(
     mut receive: Receiver,
 ) -> Result<(), FrameError> {
     let hello = receive.first::<Hello>().await?;
+    let settled = link.settle(&hello);
     send.send(&our_hello(shared)).await?;
-    if hello.settle().is_err() {
-        return last_word(&mut send, Err(Denial::Incompatible)).await;
-    }
-    let asked = match receive.first::<Request>().await {
-        Ok(asked) => asked,
-        // A newer program may ask what this hub does not know.
-        Err(FrameError::Length { .. } | FrameError::Body(_)) if hello.current > fernwart_protocol::version::CURRENT => {
-            return last_word(&mut send, Err(Denial::Incompatible)).await;
-        }
-        Err(error) => return Err(error),
-    };
-    let caller = match Caller::current(shared, key, tls_key) {
-        Ok(caller) => caller,
-        Err(denial) => return last_word(&mut send, Err(denial)).await,
-    };
-    let result = match asked {
-        Request::Submit(head) => {
-            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Over), &mut send, &mut receive).await?
-        }
-        Request::Queue(head) => {
-            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Held), &mut send, &mut receive).await?
-        }
-        Request::Watch(job) => staff_jobs::watch(shared, (key, tls_key), link, job, &mut send).await?,
-        Request::Events(until) => events::follow(shared, (key, tls_key), link, until, &mut send).await?,
-        other => {
-            // The key that TLS has seen, whatever anybody says.
-            let spki =
-                link.peer_certificates().first().and_then(fernwart_certs::peer::public_key_of).unwrap_or_default();
-            staff_answers::answer(shared, &caller, &spki, &hello, other, &mut send).await?
-        }
+    let result = match settled {
+        Ok(_) => match served(shared, link, (key, tls_key), &hello, &mut send, &mut receive).await {
+            Ok(result) => result,
+            // Either asks or is told what the other does not know.
+            Err(FrameError::Newer | FrameError::PeerIsOlder(_)) => Err(Denial::Incompatible),
+            Err(error) => return Err(error),
+        },
+        Err(_) => Err(Denial::Incompatible),
     };
     if let Err(denial) = result {
         shared.metrics.denied(denial);
     }
     last_word(&mut send, result).await
+}
+
+/// One request, served to its end. The outer error is the link's, the inner a
+/// denial.
+async fn served(
+    shared: &Arc<Shared>,
+    link: &Link,
+    (key, tls_key): (KeyId, Digest),
+    hello: &Hello,
+    send: &mut Sender,
+    receive: &mut Receiver,
+) -> Result<Result<(), Denial>, FrameError> {
+    let asked = receive.first::<Request>().await?;
+    let caller = match Caller::current(shared, key, tls_key) {
+        Ok(caller) => caller,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    match asked {
+        Request::Submit(head) => {
+            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Over), send, receive).await
+        }
+        Request::Queue(head) => {
+            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Held), send, receive).await
+        }
+        Request::Watch(job) => staff_jobs::watch(shared, (key, tls_key), link, job, send).await,
+        Request::Events(until) => events::follow(shared, (key, tls_key), link, until, send).await,
+        other => {
+            // The key that TLS has seen, whatever anybody says.
+            let spki =
+                link.peer_certificates().first().and_then(fernwart_certs::peer::public_key_of).unwrap_or_default();
+            staff_answers::answer(shared, &caller, &spki, hello, other, send).await
+        }
+    }
 }
 
 async fn last_word(send: &mut Sender, result: Result<(), Denial>) -> Result<(), FrameError> {

@@ -10,6 +10,7 @@
 use crate::Shared;
 use crate::caller::Caller;
 use crate::errand::{Parcel, carry_one, is_script, settled_news, tell, tell_later};
+use crate::outcome::unread;
 use crate::owed::catch_up;
 use crate::staff_answers::visible;
 use fernwart_fleet::{Run, RunState, Standing};
@@ -176,7 +177,7 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
     let mut seen = HashSet::new();
     let mut judged: Vec<Action> = Vec::new();
     for envelope in envelopes {
-        let order = Order::from_bytes(envelope.bytes.as_bytes()).map_err(|_| Denial::NotUnderstood)?;
+        let order = Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&error.into()))?;
         if envelope.key != caller.entry.key || order.key != caller.entry.key || !seen.insert(order.run) {
             return Err(Denial::NotUnderstood);
         }

@@ -11,9 +11,7 @@ use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, TokenId};
 use fernwart_protocol::network::Network;
-use fernwart_protocol::staff::{
-    Admission, CustomerRow, Label, PendingMachine, PendingStaff, Reply, Request, Token, TokenKind,
-};
+use fernwart_protocol::staff::{Admission, CustomerRow, Label, PendingMachine, Reply, Request, Token, TokenKind};
 use fernwart_protocol::text::{List, MachineName, Text};
 use serde_json::Value;
 use std::time::Duration;
@@ -154,17 +152,6 @@ pub(crate) struct PendingArgs {
     shape: ShapeArgs,
 }
 
-async fn waiting(session: &mut Session) -> Result<(Vec<PendingMachine>, Vec<PendingStaff>), Failure> {
-    let (mut machines, mut staff) = (Vec::new(), Vec::new());
-    for reply in session.collect(&Request::Pending).await? {
-        if let Reply::Pending(some_machines, some_staff) = reply {
-            machines.extend(some_machines);
-            staff.extend(some_staff);
-        }
-    }
-    Ok((machines, staff))
-}
-
 /// The four words, computed here from what the hub claims: they match the
 /// machine's only if the hub has swapped nothing.
 fn words_of(session: &Session, machine: &PendingMachine, language: Language) -> String {
@@ -180,7 +167,7 @@ pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Fail
     with_session(place, async |session| {
         session.sync().await?;
         let customers = session.customers().await?;
-        let (machines, staff) = waiting(session).await?;
+        let (machines, staff) = session.pending().await?;
         for machine in &machines {
             any_machine = true;
             let customer = customers.iter().find(|row| row.id == machine.newcomer.customer);
@@ -233,7 +220,7 @@ pub(crate) struct Admit {
 }
 
 async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMachine, Failure> {
-    let (machines, _) = waiting(session).await?;
+    let (machines, _) = session.pending().await?;
     let found = machines.into_iter().find(|m| m.hostname.as_raw() == name || m.newcomer.machine.to_string() == name);
     found.ok_or_else(|| {
         Failure::new(Exit::Usage, "FW-JOIN-11", format!("no machine {name:?} waits to be admitted"))

@@ -29,6 +29,11 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-13", "each act needs a reason, which the customer reads", "add --reason 'Drucker, Auftrag 4711'"),
     ("FW-CLI-14", "it was not confirmed, so nothing was sent", "type the number, or --yes=NUMBER"),
     ("FW-CLI-15", "it was stopped from outside", "start it again"),
+    (
+        "FW-CLI-17",
+        "a machine's agent is too old for what would be ordered; nothing was sent to it",
+        "update the agent on that machine",
+    ),
     ("FW-CLI-16", "the job cannot be given anew", "fernwart job show JOB tells how it ended where"),
     ("FW-BAK-01", "there is something at that place already", "name a folder that is not there, or move that one away"),
     ("FW-BAK-02", "that folder holds no hub, or a damaged one", "name the hub's folder, or another backup"),
@@ -154,6 +159,8 @@ const HERE: &[(&str, &str, &str)] = &[
 
 /// What to do about codes of the protocol's tables.
 const ADVICE: &[(&str, &str)] = &[
+    ("FW-HUB-34", "update the hub"),
+    ("FW-GATE-21", "update the agent on that machine"),
     ("FW-GATE-03", "put the key on the staff list: fernwart staff add"),
     ("FW-GATE-04", "a lead renews the entry: fernwart staff add NAME --key-id … --until …"),
     ("FW-GATE-05", "only a new catalogue lifts a lock"),
@@ -252,9 +259,9 @@ mod tests {
 
     #[test]
     fn every_code_can_be_explained_and_stands_once() {
-        let mut all: Vec<&str> =
-            Refusal::ALL.iter().map(|r| r.code()).chain(Denial::ALL.iter().map(|d| d.code())).collect();
-        all.extend(HERE.iter().map(|(code, ..)| *code));
+        let mut all: Vec<_> =
+            Refusal::ALL.iter().map(Refusal::code).chain(Denial::ALL.iter().map(Denial::code)).collect();
+        all.extend(HERE.iter().map(|(code, ..)| (*code).into()));
         let count = all.len();
         all.sort_unstable();
         all.dedup();

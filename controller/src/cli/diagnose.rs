@@ -7,15 +7,17 @@ use super::{Exit, Failure, Place, Shape, TargetArgs, reply_of, say, span, with_s
 use clap::Args;
 use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
-use fernwart_client::{Answer, Answered, Following, Session, judge_news, now};
+use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news, now};
 use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, builtin_rules, facts};
-use fernwart_protocol::document::{Action, Envelope, SectionName, UnixMs};
+use fernwart_protocol::document::{Action, SectionName, UnixMs};
 use fernwart_protocol::id::{JobId, MachineId};
+use fernwart_protocol::row::Row;
 use fernwart_protocol::script::BundleName;
 use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request};
 use fernwart_protocol::text::{List, Text, escaped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -76,7 +78,7 @@ pub(crate) type Scripts = BTreeMap<BundleName, Approved>;
 
 /// Who was asked, in which job, and what they have answered.
 struct Asked {
-    rows: Vec<MachineRow>,
+    rows: Vec<Row<MachineRow>>,
     job: Option<JobId>,
     answers: Vec<Answered>,
     /// The hub has gone before all had answered.
@@ -93,13 +95,20 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))?;
     let sections = List::try_from(command.section.clone())
         .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "at most 16 sections"))?;
-    let mut orders: HashMap<MachineId, Envelope> = HashMap::with_capacity(selected.len());
-    let mut envelopes = Vec::with_capacity(selected.len());
+    let mut batch = Batch::default();
     for row in &selected {
         let action = Action::Diagnose { sections: sections.clone() };
-        let envelope = session.order(row, action, &reason, command.timeout)?;
-        orders.insert(row.id, envelope.clone());
-        envelopes.push(envelope);
+        batch.add(row, session.order(row, action, &reason, command.timeout))?;
+    }
+    let Batch { mut orders, envelopes, too_old: mut answers } = batch;
+    let by_id: HashMap<MachineId, &Row<MachineRow>> = selected.iter().map(|row| (row.id, row)).collect();
+    if command.output == Shape::Jsonl {
+        for (row, answered) in answers.iter().filter_map(|one: &Answered| Some((by_id.get(&one.machine)?, one))) {
+            say(&result_text(row, &answered.answer))?;
+        }
+    }
+    if envelopes.is_empty() {
+        return Ok(Asked { rows: selected, job: None, answers, failure: None });
     }
     let head = JobHead {
         action: Text::clipped("diagnose"),
@@ -110,8 +119,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     let submitted = tokio::time::timeout_at(deadline, session.submit(head, &envelopes)).await;
     let mut following = Following::submitted(session, submitted.map_err(|_| silent())??);
     let progress = progress(selected.len());
-    let by_id: HashMap<MachineId, &MachineRow> = selected.iter().map(|row| (row.id, row)).collect();
-    let mut answers = Vec::with_capacity(selected.len());
+    progress.inc(answers.len() as u64);
     let mut failure = None;
     while !orders.is_empty() {
         // A machine that has not answered by then has not answered in time.
@@ -150,7 +158,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
 /// The next answer of a machine that has not answered yet.
 async fn news(
     following: &mut Following<'_>,
-    open: &mut HashMap<MachineId, Envelope>,
+    open: &mut HashMap<MachineId, SignedOrder>,
     progress: &ProgressBar,
 ) -> Result<Option<Answered>, Failure> {
     while let Some(heard) = following.next().await? {
@@ -176,7 +184,7 @@ fn progress(machines: usize) -> ProgressBar {
 }
 
 /// Status, and the code where there is one.
-pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Option<String>) {
+pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>>, Option<String>) {
     match answer {
         Answer::Report(report, _) => match report.summary.worst() {
             Some(Severity::Crit) => ("crit", None, None),
@@ -191,7 +199,8 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Op
         Answer::Silent => ("no_answer", None, Some("no answer in time".into())),
         Answer::Ended(outcome) => ("failed", None, Some(outcome.as_str().into())),
         Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denial.to_string())),
-        Answer::Forged => ("failed", Some("FW-CLI-08"), Some("the answer is not signed by this machine".into())),
+        Answer::OlderAgent(why) => ("refused", Some("FW-CLI-17".into()), Some(why.to_string())),
+        Answer::Forged => ("failed", Some("FW-CLI-08".into()), Some("the answer is not signed by this machine".into())),
     }
 }
 
@@ -199,7 +208,7 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<&'static str>, Op
 /// signed for it.
 pub(super) async fn stored(
     session: &mut Session,
-    row: &MachineRow,
+    row: &Row<MachineRow>,
     request: &Request,
 ) -> Result<Option<(UnixMs, Report)>, Failure> {
     let mut replies = session.collect(request).await?.into_iter();
@@ -207,7 +216,7 @@ pub(super) async fn stored(
     else {
         return Ok(None);
     };
-    let judged = judge_news(row.id, None, News::Settled(receipt, key, body));
+    let judged = judge_news(row.id, None, News::Outcome(receipt, key, body));
     match judged.map(|answered| answered.answer) {
         Some(Answer::Report(report, _)) => Ok(Some((at, report.whole().map_err(unreadable)?))),
         _ => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
@@ -247,7 +256,7 @@ pub(super) fn unreadable(error: serde_json::Error) -> Failure {
 
 /// One machine's answer as a line of text for programs. A report is passed on as
 /// it came: it was read as JSON already.
-pub(super) fn result_text(row: &MachineRow, answer: &Answer) -> String {
+pub(super) fn result_text(row: &Row<MachineRow>, answer: &Answer) -> String {
     let Answer::Report(report, receipt) = answer else { return json_text(&result_line(row, answer)) + "\n" };
     let mut line = line_of(row, answer);
     if let Some(fields) = line.as_object_mut() {
@@ -259,7 +268,7 @@ pub(super) fn result_text(row: &MachineRow, answer: &Answer) -> String {
 }
 
 /// One machine's answer as an object for programs.
-pub(super) fn result_line(row: &MachineRow, answer: &Answer) -> Value {
+pub(super) fn result_line(row: &Row<MachineRow>, answer: &Answer) -> Value {
     let mut line = line_of(row, answer);
     let signed = match answer {
         Answer::Report(report, receipt) => Some((receipt, serde_json::from_str(&report.json))),
@@ -273,7 +282,7 @@ pub(super) fn result_line(row: &MachineRow, answer: &Answer) -> Value {
     line
 }
 
-fn line_of(row: &MachineRow, answer: &Answer) -> Value {
+fn line_of(row: &Row<MachineRow>, answer: &Answer) -> Value {
     let (status, code, why) = status(answer);
     let mut line = json!({
         "v": 1, "type": "result", "machine": row.name, "id": row.id, "customer": row.customer_name.as_raw(), "status": status,
@@ -297,7 +306,7 @@ fn conclude(
 ) -> Result<Exit, Failure> {
     let by_machine: HashMap<_, _> = answers.iter().map(|answered| (answered.machine, &answered.answer)).collect();
     let mut tally = Tally::of(rows.len());
-    let all: Vec<(&MachineRow, &Answer)> =
+    let all: Vec<(&Row<MachineRow>, &Answer)> =
         rows.iter().map(|row| (row, by_machine.get(&row.id).copied().unwrap_or(&Answer::Silent))).collect();
     all.iter().for_each(|(_, answer)| tally.add(answer));
     let exit = tally.exit(command.require, command.fail_on);
@@ -349,7 +358,7 @@ fn conclude(
     Ok(exit)
 }
 
-fn push_findings(table: &mut Rows, row: &MachineRow, answer: &Answer) {
+fn push_findings(table: &mut Rows, row: &Row<MachineRow>, answer: &Answer) {
     let (status, code, why) = status(answer);
     let cells = |severity: &str, finding: &str, instance: &str, cause: &str| {
         [row.name.as_str(), row.customer_name.as_raw(), status, severity, finding, instance, cause]
@@ -364,11 +373,11 @@ fn push_findings(table: &mut Rows, row: &MachineRow, answer: &Answer) {
                 table.push(cells(finding.severity.as_str(), &finding.id, instance, &finding.cause.en));
             }
         }
-        _ => table.push(cells("", code.unwrap_or_default(), "", &why.unwrap_or_default())),
+        _ => table.push(cells("", &code.unwrap_or_default(), "", &why.unwrap_or_default())),
     }
 }
 
-fn line_in_words(row: &MachineRow, answer: &Answer) -> String {
+fn line_in_words(row: &Row<MachineRow>, answer: &Answer) -> String {
     let (status, code, why) = status(answer);
     let text = match answer {
         Answer::Report(report, _) => {
@@ -389,7 +398,7 @@ fn line_in_words(row: &MachineRow, answer: &Answer) -> String {
 }
 
 /// One machine's report, as a technician wants to read it.
-pub(crate) fn one_in_words(row: &MachineRow, report: &Report, all: bool, scripts: &Scripts) -> String {
+pub(crate) fn one_in_words(row: &Row<MachineRow>, report: &Report, all: bool, scripts: &Scripts) -> String {
     let system: Option<facts::System> = report.facts(SectionName::System);
     let up = match system.as_ref().map(|system| system.uptime_s) {
         None => String::new(),

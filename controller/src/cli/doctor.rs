@@ -3,7 +3,6 @@
 use super::output::{day, moment};
 use super::{Exit, Failure, Place, block_on, say};
 use fernwart_client::{Session, StaffHome, now};
-use fernwart_protocol::staff::{Reply, Request};
 
 const SOON_MS: i64 = 60 * 24 * 3600 * 1000;
 
@@ -41,13 +40,13 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
     }
     let reached = block_on(async {
         let mut session = Session::open(home, super::PATIENCE).await?;
-        let health = session.collect(&Request::Health).await?;
+        let health = session.health().await?;
         let parts = (session.catalogue.clone(), session.key_id(), session.rtt());
         session.close().await;
         Ok((parts, health))
     });
     match reached {
-        Ok(((catalogue, key, rtt), replies)) => {
+        Ok(((catalogue, key, rtt), health)) => {
             findings.runs_out(
                 "the catalogue's root",
                 catalogue.expiries.root,
@@ -67,29 +66,27 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
             }
             let approvers = format!("{} of {} approvers must sign", catalogue.threshold, catalogue.approvers.len());
             findings.well(&approvers);
-            if let Some(Reply::Health(health)) = replies.into_iter().next() {
-                let ms = rtt.as_secs_f64() * 1000.0;
-                findings.well(&format!(
-                    "hub {} answers in {ms:.1} ms · {} of {} machines online",
-                    health.program, health.online, health.machines
-                ));
-                let off = (health.now - now()).abs() / 1000;
-                if off > 300 {
-                    findings.bad(&format!("your clock and the hub's differ by {off} s"), "set the clock that is wrong");
-                } else {
-                    findings.well("the clocks agree");
-                }
-                let free = health.free_bytes >> 20;
-                if free < 1024 {
-                    findings.bad(&format!("the hub has {free} MiB of disk left"), "free space on the hub");
-                } else {
-                    findings.well(&format!("the hub has {} GiB of disk left", free >> 10));
-                }
-                findings.well(&format!(
-                    "the catalogue's timestamp is renewed by the hub; the present one lasts until {}",
-                    moment(health.timestamp_until)
-                ));
+            let ms = rtt.as_secs_f64() * 1000.0;
+            findings.well(&format!(
+                "hub {} answers in {ms:.1} ms · {} of {} machines online",
+                health.program, health.online, health.machines
+            ));
+            let off = (health.now - now()).abs() / 1000;
+            if off > 300 {
+                findings.bad(&format!("your clock and the hub's differ by {off} s"), "set the clock that is wrong");
+            } else {
+                findings.well("the clocks agree");
             }
+            let free = health.free_bytes >> 20;
+            if free < 1024 {
+                findings.bad(&format!("the hub has {free} MiB of disk left"), "free space on the hub");
+            } else {
+                findings.well(&format!("the hub has {} GiB of disk left", free >> 10));
+            }
+            findings.well(&format!(
+                "the catalogue's timestamp is renewed by the hub; the present one lasts until {}",
+                moment(health.timestamp_until)
+            ));
         }
         Err(failure) => {
             say(&findings.text)?;

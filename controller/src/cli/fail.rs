@@ -6,8 +6,9 @@ use fernwart_client::target::BadTarget;
 use fernwart_client::{ClientError, ClientHomeError};
 use fernwart_hub::{HomeError, StartError};
 use fernwart_protocol::code::{Denial, Goodbye};
-use fernwart_protocol::link::{DialError, LinkError};
+use fernwart_protocol::link::{DialError, FrameError, LinkError};
 pub use fernwart_protocol::text::chain;
+use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -65,15 +66,15 @@ impl From<Exit> for ExitCode {
 pub struct Failure {
     what: String,
     now: Option<String>,
-    code: &'static str,
+    code: Cow<'static, str>,
     /// How the program ends.
     pub exit: Exit,
 }
 
 impl Failure {
     /// A failure with its code.
-    pub fn new(exit: Exit, code: &'static str, what: impl Into<String>) -> Self {
-        Self { what: what.into(), now: None, code, exit }
+    pub fn new(exit: Exit, code: impl Into<Cow<'static, str>>, what: impl Into<String>) -> Self {
+        Self { what: what.into(), now: None, code: code.into(), exit }
     }
 
     /// Says what to do now.
@@ -107,7 +108,7 @@ pub(crate) fn denied(denial: Denial) -> Failure {
         _ => Exit::Refused,
     };
     let failure = Failure::new(exit, denial.code(), format!("the hub says: {denial}"));
-    match super::codes::advice(denial.code()) {
+    match super::codes::advice(&denial.code()) {
         Some(now) => failure.now(now),
         None => failure,
     }
@@ -139,6 +140,15 @@ impl From<ClientError> for Failure {
             .now("fernwart doctor; if a lead says that the hub's CA was replaced: move this staff home away and join again"),
             ClientError::Version(_) => {
                 Self::new(Exit::Failed, "FW-HUB-02", text).now("update the older of the two programs")
+            }
+            ClientError::OlderHub(_) => {
+                Self::new(Exit::Refused, Denial::NewerDocument.code(), text).now("update the hub")
+            }
+            ClientError::OlderAgent { .. } => {
+                Self::new(Exit::Refused, "FW-CLI-17", text).now("update the agent on that machine")
+            }
+            ClientError::Frame(FrameError::Newer) => {
+                Self::new(Exit::Failed, Denial::Incompatible.code(), text).now("update this program")
             }
             ClientError::Catalogue(_) => Self::new(Exit::Refused, "FW-CAT-06", text)
                 .now("do not go on with this hub before somebody has found out why"),

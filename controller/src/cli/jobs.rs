@@ -4,12 +4,11 @@ use super::output::{Rows, Shape, moment};
 use super::run::{Retry, retry};
 use super::{Exit, Failure, Place, ShapeArgs, reply_of, say, with_session};
 use clap::{Args, Subcommand};
-use fernwart_certs::envelope::seal;
-use fernwart_client::{Answer, Following, Session, judge_news, now};
+use fernwart_client::{Answer, Following, RunState, judge_news, now};
 use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::Cancel;
 use fernwart_protocol::id::JobId;
-use fernwart_protocol::staff::{JobRow, News, Reply, Request, RunRow};
+use fernwart_protocol::staff::{News, Reply, Request, RunRow};
 use fernwart_protocol::text::List;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -57,11 +56,9 @@ pub(crate) fn job(command: &Job, place: &Place) -> Result<Exit, Failure> {
 }
 
 fn ls(shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    let replies = with_session(place, async |session| Ok(session.collect(&Request::Jobs).await?))?;
+    let jobs = with_session(place, async |session| Ok(session.jobs().await?))?;
     let mut rows = Rows::new("job", &["job", "action", "by", "when", "machines", "over", "reason"]);
-    for job in
-        replies.into_iter().flat_map(|reply| if let Reply::Jobs(rows) = reply { rows.into_vec() } else { Vec::new() })
-    {
+    for job in jobs {
         let when = if shape == Shape::Table { moment(job.at).into() } else { Value::from(job.at) };
         rows.push(vec![
             job.id.0.into(),
@@ -76,25 +73,20 @@ fn ls(shape: Shape, place: &Place) -> Result<Exit, Failure> {
     rows.print(shape)
 }
 
-pub(super) async fn job_and_runs(session: &mut Session, job: JobId) -> Result<(Option<JobRow>, Vec<RunRow>), Failure> {
-    let (mut head, mut runs) = (None, Vec::new());
-    for reply in session.collect(&Request::Job(job)).await? {
-        match reply {
-            Reply::Jobs(rows) => head = rows.into_iter().next(),
-            Reply::Runs(rows) => runs.extend(rows),
-            _ => {}
-        }
-    }
-    Ok((head, runs))
+/// Where a run stands; nothing where a newer hub has a word for it that this
+/// program does not know.
+pub(super) fn state_of(run: &RunRow) -> Option<RunState> {
+    run.state.as_raw().parse().ok()
 }
 
-/// Whether a run may still begin, or go on.
+/// Whether a run may still begin, or go on. So may one in a state that this
+/// program does not know.
 pub(super) fn is_open(run: &RunRow) -> bool {
-    matches!(run.state.as_raw(), "queued" | "held" | "offered" | "running")
+    state_of(run).is_none_or(|state| !state.is_final())
 }
 
 fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    let (head, runs) = with_session(place, async |session| job_and_runs(session, job).await)?;
+    let (head, runs) = with_session(place, async |session| Ok(session.job(job).await?))?;
     if let Some(head) = head
         && shape == Shape::Table
     {
@@ -122,7 +114,8 @@ fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
 
 fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
-        let names: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row.name)).collect();
+        let names: HashMap<_, _> =
+            session.machines().await?.into_iter().map(|row| (row.id, row.into_base().name)).collect();
         let mut following = Following::known(session, job).await?;
         let (mut exit, mut held, mut told) = (Exit::Done, HashSet::new(), HashSet::new());
         while let Some(heard) = following.next().await? {
@@ -147,7 +140,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                 Answer::Report(report, _) if report.summary.worst() == Some(Severity::Crit) => Exit::Bad,
                 Answer::Ran(report, _) if !report.is_well() => Exit::Bad,
                 Answer::Report(..) | Answer::Ran(..) => Exit::Done,
-                Answer::Refused(_) => Exit::Refused,
+                Answer::Refused(_) | Answer::OlderAgent(_) => Exit::Refused,
                 Answer::Away | Answer::Silent => Exit::NoAnswer,
                 Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => Exit::Failed,
             };
@@ -159,6 +152,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                 },
                 Answer::Ran(report, _) => super::run::ran_in_words(report),
                 Answer::Refused(refusal) => format!("refused: {refusal} [{}]", refusal.code()),
+                Answer::OlderAgent(why) => format!("refused: {why} [FW-CLI-17]"),
                 Answer::Ended(outcome) => outcome.as_str().to_owned(),
                 Answer::Away => "away".into(),
                 Answer::Silent => "no answer".into(),
@@ -173,12 +167,15 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
 
 fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
     let count = with_session(place, async |session| {
-        let (_, runs) = job_and_runs(session, job).await?;
+        let (_, runs) = session.job(job).await?;
+        let machines: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row)).collect();
         let open: Vec<_> = runs.iter().filter(|run| is_open(run)).collect();
         let mut cancels = Vec::with_capacity(open.len());
         for run in &open {
             let cancel = Cancel { run: run.run, machine: run.machine, key: session.key_id(), at: now() };
-            cancels.push(seal(&cancel, &session.home().order_key).map_err(fernwart_client::ClientError::Sign)?);
+            // One that is not admitted any more gets no word either.
+            let Some(machine) = machines.get(&run.machine) else { continue };
+            cancels.push(session.sign_for(machine, &cancel)?);
         }
         for chunk in cancels.chunks(fernwart_protocol::limits::ORDERS_PER_FRAME) {
             let list = List::try_from(chunk.to_vec()).unwrap_or_default();

@@ -8,6 +8,7 @@ use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{CustomerId, MachineId};
 use fernwart_protocol::limits::JOB_MACHINES;
+use fernwart_protocol::row::{Health, OtherHealth, Row};
 use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
 use fernwart_protocol::text::{ALL, List, MachineName, Text, escaped};
 use serde_json::Value;
@@ -23,19 +24,20 @@ pub(crate) struct Ls {
     shape: ShapeArgs,
 }
 
-fn presence(row: &MachineRow) -> (&'static str, String) {
+fn presence(row: &Row<MachineRow>) -> (&'static str, String) {
     match row.presence {
         Presence::Online(rtt_us) => ("online", format!("quic {:.0}ms", f64::from(rtt_us) / 1000.0)),
         Presence::Away => ("away", String::new()),
     }
 }
 
-fn health(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Unknown => String::new(),
-        Verdict::Well => "ok".into(),
-        Verdict::Warn(what) => format!("warn: {what}"),
-        Verdict::Crit(what) => format!("crit: {what}"),
+fn health(row: &Row<MachineRow>) -> String {
+    match row.health() {
+        Health::Known(Verdict::Unknown) => String::new(),
+        Health::Known(Verdict::Well) => "ok".into(),
+        Health::Known(Verdict::Warn(what)) => format!("warn: {what}"),
+        Health::Known(Verdict::Crit(what)) => format!("crit: {what}"),
+        Health::Other(OtherHealth { word, about }) => format!("other({word}): {about}"),
     }
 }
 
@@ -61,7 +63,7 @@ pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
             row.customer_name.as_raw().into(),
             row.os.as_raw().into(),
             state.into(),
-            health(&row.health).into(),
+            health(row).into(),
             link.into(),
             seen,
         ]);
@@ -73,7 +75,7 @@ pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
 }
 
 /// One machine by its name, told when it is misspelt.
-pub(super) async fn one(session: &mut Session, name: &str) -> Result<MachineRow, Failure> {
+pub(super) async fn one(session: &mut Session, name: &str) -> Result<Row<MachineRow>, Failure> {
     let machines = session.machines().await?;
     let target = Target { words: vec![name.to_owned()], ..Target::default() };
     let selected = select(&target, &machines)?;
@@ -122,7 +124,7 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
             row.os.as_raw().into(),
             state.into(),
             row.seen_at.into(),
-            health(&row.health).into(),
+            health(&row).into(),
             labels.join(" ").into(),
             groups.join(" ").into(),
             row.agent.as_raw().into(),
@@ -136,7 +138,7 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
         ("system", row.os.to_string()),
         ("state", format!("{state} {link}").trim().to_owned()),
         ("seen", moment(row.seen_at)),
-        ("health", health(&row.health)),
+        ("health", health(&row)),
         ("labels", labels.join(" ")),
         ("groups", groups.join(" ")),
         ("agent", row.agent.to_string()),
@@ -285,7 +287,7 @@ pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure>
 fn groups(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
     let mut count = BTreeMap::new();
     for row in with_session(place, async |session| Ok(session.machines().await?))? {
-        for group in row.groups {
+        for group in row.into_base().groups {
             *count.entry(group).or_insert(0) += 1;
         }
     }
@@ -305,10 +307,12 @@ pub(crate) fn acknowledge(command: &Acknowledge, place: &Place) -> Result<Exit, 
     let health = with_session(place, async |session| {
         let row = one(session, &command.machine).await?;
         session.tell(&Request::Acknowledge(row.id)).await?;
-        Ok(row.health)
+        Ok(row.health())
     })?;
     match health {
-        Verdict::Crit(alarm) => eprintln!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw())),
+        Health::Known(Verdict::Crit(alarm)) => {
+            eprintln!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw()))
+        }
         _ => eprintln!("{}: there was no alarm", command.machine),
     }
     Ok(Exit::Done)

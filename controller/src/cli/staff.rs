@@ -11,8 +11,9 @@ use fernwart_certs::identity::{key_id, staff_key_id};
 use fernwart_client::{ApproverHome, Session, now};
 use fernwart_protocol::document::{Lock, Locked};
 use fernwart_protocol::id::KeyId;
-use fernwart_protocol::staff::{PendingStaff, Reply, Request};
+use fernwart_protocol::staff::Request;
 use fernwart_protocol::text::{List, Text};
+use fernwart_protocol::version::Version;
 use std::time::Duration;
 
 /// Longest a staff entry lasts.
@@ -147,12 +148,7 @@ async fn entry(
     if let Some(known) = session.catalogue.staff.find(&key) {
         return Ok(StaffEntry { name, role, customers, until, ..known.clone() });
     }
-    let mut waiting: Vec<PendingStaff> = Vec::new();
-    for reply in session.collect(&Request::Pending).await? {
-        if let Reply::Pending(_, staff) = reply {
-            waiting.extend(staff);
-        }
-    }
+    let (_, waiting) = session.pending().await?;
     let joined = waiting.into_iter().find(|joined| joined.key == key);
     // The id commits to both keys: a hub that hands out others is found out.
     match joined.filter(|joined| staff_key_id(&joined.order_key, &joined.tls_key) == key) {
@@ -192,7 +188,8 @@ fn suspend(name: &str, place: &Place) -> Result<Exit, Failure> {
                 let locked = Locked::Keys(List::try_from(vec![entry.key]).unwrap_or_default());
                 let key = key_id(&approver.public());
                 let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
-                let envelope = seal(&lock, &approver).map_err(fernwart_client::ClientError::Sign)?;
+                // All machines are told, whatever version they run.
+                let envelope = seal(&lock, &approver, Version::OLDEST).map_err(fernwart_client::ClientError::Sign)?;
                 session.tell(&Request::Lock(envelope)).await?;
                 eprintln!(
                     "Every machine has been told to refuse this key; machines that are away hear it when they return."

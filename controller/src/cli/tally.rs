@@ -73,7 +73,7 @@ impl Tally {
             },
             Answer::Ran(report, _) if report.is_well() => &mut self.ok,
             Answer::Ran(..) => &mut self.crit,
-            Answer::Refused(_) => &mut self.refused,
+            Answer::Refused(_) | Answer::OlderAgent(_) => &mut self.refused,
             Answer::Away => &mut self.away,
             Answer::Silent => &mut self.silent,
             Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => &mut self.failed,

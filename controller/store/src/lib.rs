@@ -7,21 +7,22 @@
 
 mod bulk;
 mod disk;
+mod outcomes;
 mod roster;
 mod rows;
 mod runs;
-mod settle;
+mod states;
 mod writer;
 mod writes;
 
 pub use disk::{Disk, Piece, on_disk};
+pub use outcomes::{NewOutcome, StoredOutcome};
 pub use roster::{Change, Records};
-pub use runs::{Expire, KeepCancel, NewJob, NewRun, SetState, Withdraw};
-pub use settle::{Settle, Settled};
+pub use runs::{Began, Expire, KeepCancel, NewJob, NewRun, NotTaken, Withdraw};
 pub use writer::Write;
 pub use writes::{
     Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label,
-    NoteJournal, Quarantine, Rename, Seen, SetStanding, SetTlsKey, Suspend,
+    NoteJournal, Quarantine, Rename, Seen, SeenAs, SetStanding, SetTlsKey, Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, RunState, Standing, StoredToken};
@@ -179,8 +180,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not take it.
-    pub async fn settle(&self, settle: Settle) -> Result<Result<Settled, Denial>, StoreError> {
-        self.writer.settle(settle).await
+    pub async fn store_outcome(&self, outcome: NewOutcome) -> Result<Result<StoredOutcome, Denial>, StoreError> {
+        self.writer.store_outcome(outcome).await
     }
 
     /// Waits for all writes and closes.
@@ -240,8 +241,8 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn owed(&self) -> Result<Vec<MachineId>, StoreError> {
-        let sql = "SELECT DISTINCT machine FROM runs WHERE state IN ('held', 'offered', 'running')";
-        let rows = self.fetch_all(sqlx::query(sql)).await?;
+        let sql = format!("SELECT DISTINCT machine FROM runs WHERE {}", states::is_brought_again());
+        let rows = self.fetch_all(sqlx::query(sqlx::AssertSqlSafe(sql))).await?;
         rows.iter().map(|row| rows::parsed(row, "machine")).collect()
     }
 
@@ -321,7 +322,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn jobs(&self, count: i64) -> Result<Vec<Job>, StoreError> {
-        let sql = format!("{} ORDER BY j.id DESC LIMIT $1", rows::JOBS);
+        let sql = format!("{} ORDER BY j.id DESC LIMIT $1", rows::jobs());
         let rows = self.fetch_all(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(count)).await?;
         rows.iter().map(rows::job).collect()
     }
@@ -331,7 +332,7 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        let sql = format!("{} WHERE j.id = $1", rows::JOBS);
+        let sql = format!("{} WHERE j.id = $1", rows::jobs());
         let row = self.fetch_optional(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(rows::number(id.0))).await?;
         row.as_ref().map(rows::job).transpose()
     }
@@ -365,9 +366,12 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn undelivered(&self, machine: &MachineId, now: UnixMs) -> Result<Vec<Undelivered>, StoreError> {
-        let sql = "SELECT order_envelope, state, cancel FROM runs WHERE machine = $1 \
-                   AND state IN ('held', 'offered', 'running') AND (not_after > $2 OR cancel IS NOT NULL) ORDER BY job, id";
-        let rows = self.fetch_all(sqlx::query(sql).bind(machine.to_string()).bind(now)).await?;
+        let sql = format!(
+            "SELECT order_envelope, state, cancel FROM runs WHERE machine = $1 AND {} \
+             AND (not_after > $2 OR cancel IS NOT NULL) ORDER BY job, id",
+            states::is_brought_again()
+        );
+        let rows = self.fetch_all(sqlx::query(sqlx::AssertSqlSafe(sql)).bind(machine.to_string()).bind(now)).await?;
         rows.iter()
             .map(|row| {
                 let state: String = row.try_get("state")?;
@@ -421,7 +425,7 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let state: String = row.try_get("state")?;
         let refusal: Option<String> = row.try_get("refusal")?;
-        let refusal = refusal.and_then(|code| Refusal::ALL.iter().copied().find(|refusal| refusal.code() == code));
+        let refusal = refusal.and_then(|code| code.parse().ok());
         Ok(Some((state.parse().map_err(|()| StoreError::Damaged("state"))?, refusal)))
     }
 

@@ -1,8 +1,7 @@
 //! Rows to nouns.
 
-use crate::{Evidence, StoreError};
-use fernwart_fleet::{Job, Machine, Run, StoredToken};
-use fernwart_protocol::code::Refusal;
+use crate::{Evidence, StoreError, states};
+use fernwart_fleet::{Job, Machine, Run, RunState, StoredToken};
 use fernwart_protocol::codec;
 use fernwart_protocol::document::Outcome;
 use fernwart_protocol::id::{JobId, TokenId};
@@ -14,8 +13,10 @@ use sqlx::{AnyConnection, Row};
 use std::str::FromStr;
 
 /// Jobs with how many of their runs are over.
-pub(crate) const JOBS: &str = "SELECT j.*, (SELECT COUNT(*) FROM runs r WHERE r.job = j.id \
-    AND r.state IN ('away', 'refused', 'cancelled', 'expired', 'settled')) AS over_count FROM jobs j";
+pub(crate) fn jobs() -> String {
+    let over = states::is_one_of("r.state", RunState::ALL.into_iter().filter(|state| state.is_final()));
+    format!("SELECT j.*, (SELECT COUNT(*) FROM runs r WHERE r.job = j.id AND {over}) AS over_count FROM jobs j")
+}
 
 pub(crate) fn parsed<T: FromStr>(row: &AnyRow, column: &'static str) -> Result<T, StoreError> {
     let text: String = row.try_get(column)?;
@@ -70,6 +71,7 @@ pub(crate) fn machine(row: &AnyRow) -> Result<Machine, StoreError> {
         hostname: clipped(row, "hostname")?,
         os: clipped(row, "os")?,
         agent: clipped(row, "agent")?,
+        protocol: u16::try_from(row.try_get::<i64, _>("protocol")?).unwrap_or_default(),
         address: clipped(row, "address")?,
         quarantined_at: row.try_get("quarantined_at")?,
         joined_at: row.try_get("joined_at")?,
@@ -140,7 +142,7 @@ pub(crate) fn run(row: &AnyRow) -> Result<Run, StoreError> {
         name: parsed(row, "name")?,
         state: row.try_get::<String, _>("state")?.parse().map_err(|()| StoreError::Damaged("state"))?,
         outcome,
-        refusal: refusal.and_then(|code| Refusal::ALL.iter().copied().find(|refusal| refusal.code() == code)),
+        refusal: refusal.and_then(|code| code.parse().ok()),
         receipt: receipt.map(|bytes| decoded(bytes, "receipt")).transpose()?,
         settled_at: row.try_get("settled_at")?,
     })

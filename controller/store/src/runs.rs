@@ -2,8 +2,8 @@
 
 use crate::bulk::{places, rows_of, several};
 use crate::rows::{self, number};
-use crate::{Write, encoded};
-use fernwart_fleet::RunState;
+use crate::{Write, encoded, states};
+use fernwart_fleet::{RunEvent, RunState};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{JobId, KeyId, MachineId, RunId};
@@ -58,9 +58,12 @@ impl Write for Expire {
     /// How many there were.
     type Reply = u64;
     async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
-        let sql = "UPDATE runs SET state = 'expired' WHERE (state IN ('queued', 'held', 'offered') AND not_after < $1) \
-             OR (state = 'running' AND not_after < $2)";
-        Ok(sqlx::query(sql).bind(self.before).bind(self.before - LONGEST_MS).execute(to).await?.rows_affected())
+        // The first condition is that of the index runs_open, word for word.
+        let (set, changed) = (states::set(RunEvent::Expired), states::is_changed_by(RunEvent::Expired));
+        let begun = states::is_one_of("state", std::iter::once(RunState::Running));
+        let sql = format!("UPDATE runs {set} WHERE {changed} AND not_after < $1 AND (not_after < $2 OR NOT ({begun}))");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.before).bind(self.before - LONGEST_MS);
+        Ok(query.execute(to).await?.rows_affected())
     }
 }
 
@@ -98,29 +101,39 @@ impl Write for NewJob {
     }
 }
 
-/// A run has come further, short of its outcome.
+/// A machine says that a run is under way.
 #[derive(Debug)]
-pub struct SetState {
-    /// The run.
-    pub run: RunId,
-    /// Where it stands.
-    pub state: RunState,
-    /// Why the machine would not take it.
-    pub refusal: Option<Refusal>,
-}
+pub struct Began(pub RunId);
 
-impl Write for SetState {
+impl Write for Began {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE runs SET state = $2, refusal = $3 WHERE id = $1 AND state = 'offered'";
-        let refusal = self.refusal.map(Refusal::code);
-        sqlx::query(sql).bind(self.run.to_string()).bind(self.state.as_str()).bind(refusal).execute(to).await?;
+        let (set, changed) = (states::set(RunEvent::Began), states::is_changed_by(RunEvent::Began));
+        let sql = format!("UPDATE runs {set} WHERE id = $1 AND {changed}");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.0.to_string()).execute(to).await?;
         Ok(())
     }
 }
 
-/// What has not been sent yet.
-const QUEUED: &str = "state IN ('queued', 'held')";
+/// A machine has not taken an order in.
+#[derive(Debug)]
+pub struct NotTaken {
+    /// The run.
+    pub run: RunId,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+impl Write for NotTaken {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        let (set, changed) = (states::set(RunEvent::Refused), states::is_changed_by(RunEvent::Refused));
+        let sql = format!("UPDATE runs {set}, refusal = $2 WHERE id = $1 AND {changed}");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.run.to_string());
+        query.bind(self.refusal.code().into_owned()).execute(to).await?;
+        Ok(())
+    }
+}
 
 /// A queued run is taken back. False if it has been offered already.
 #[derive(Debug)]
@@ -136,9 +149,10 @@ pub(crate) async fn offer(runs: &[RunId], to: &mut AnyConnection) -> Result<Hash
     let mut offered = HashSet::with_capacity(runs.len());
     for portion in several(runs) {
         let sql = format!(
-            "UPDATE runs SET state = '{}' WHERE id IN ({}) AND {QUEUED} RETURNING id",
-            RunState::Offered.as_str(),
-            places(0, portion.len())
+            "UPDATE runs {} WHERE id IN ({}) AND {} RETURNING id",
+            states::set(RunEvent::Offered),
+            places(0, portion.len()),
+            states::is_changed_by(RunEvent::Offered)
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
         for run in portion {
@@ -155,8 +169,8 @@ pub(crate) async fn offer(runs: &[RunId], to: &mut AnyConnection) -> Result<Hash
 impl Write for Withdraw {
     type Reply = bool;
     async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
-        let state = RunState::Cancelled.as_str();
-        let sql = format!("UPDATE runs SET state = '{state}' WHERE id = $1 AND machine = $2 AND {QUEUED}");
+        let (set, changed) = (states::set(RunEvent::Withdrawn), states::is_changed_by(RunEvent::Withdrawn));
+        let sql = format!("UPDATE runs {set} WHERE id = $1 AND machine = $2 AND {changed}");
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.run.to_string()).bind(self.machine.to_string());
         Ok(query.execute(to).await?.rows_affected() == 1)
     }
@@ -177,9 +191,11 @@ pub struct KeepCancel {
 impl Write for KeepCancel {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        let sql = "UPDATE runs SET cancel = $3 WHERE id = $1 AND machine = $2 AND state IN ('offered', 'running')";
-        let envelope = encoded(&self.envelope, "cancel")?;
-        sqlx::query(sql).bind(self.run.to_string()).bind(self.machine.to_string()).bind(envelope).execute(to).await?;
+        let known = RunState::ALL.into_iter().filter(|state| state.may_be_known_there());
+        let known = states::is_one_of("state", known);
+        let sql = format!("UPDATE runs SET cancel = $3 WHERE id = $1 AND machine = $2 AND {known}");
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.run.to_string()).bind(self.machine.to_string());
+        query.bind(encoded(&self.envelope, "cancel")?).execute(to).await?;
         Ok(())
     }
 }

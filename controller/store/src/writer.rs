@@ -7,9 +7,9 @@
 
 use crate::StoreError;
 use crate::disk::{self, Disk};
+use crate::outcomes::{self, Learned, NewOutcome};
 use crate::roster::{Change, Roster};
 use crate::runs;
-use crate::settle::{self, Learned, Settle};
 use fernwart_protocol::id::{MachineId, RunId};
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
@@ -96,7 +96,7 @@ enum Item {
     /// Written together with others, in few statements.
     Offer(Box<Asked<RunId, bool>>),
     /// The same.
-    Outcome(Box<Asked<Settle, settle::Reply>>),
+    Outcome(Box<Asked<NewOutcome, outcomes::Reply>>),
     /// The end: all before it is written, nothing after it.
     Stop(oneshot::Sender<()>),
 }
@@ -139,8 +139,8 @@ impl Handle {
         self.ask(Item::Offer(asked), answer).await
     }
 
-    pub(crate) async fn settle(&self, settle: Settle) -> Result<settle::Reply, StoreError> {
-        let (asked, answer) = Asked::new(settle);
+    pub(crate) async fn store_outcome(&self, outcome: NewOutcome) -> Result<outcomes::Reply, StoreError> {
+        let (asked, answer) = Asked::new(outcome);
         self.ask(Item::Outcome(asked), answer).await
     }
 
@@ -251,8 +251,8 @@ async fn in_transaction(
     for asked in offers {
         asked.reply = Some(offered.remove(&asked.what));
     }
-    let settles: Vec<&Settle> = outcomes.iter().map(|asked| &asked.what).collect();
-    let (replies, learned) = settle::apply(&settles, roster, connection).await?;
+    let settles: Vec<&NewOutcome> = outcomes.iter().map(|asked| &asked.what).collect();
+    let (replies, learned) = outcomes::apply(&settles, roster, connection).await?;
     for (asked, reply) in outcomes.into_iter().zip(replies) {
         asked.reply = Some(reply);
     }

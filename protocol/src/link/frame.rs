@@ -2,12 +2,15 @@
 //!
 //! The length is checked before a byte is allocated. Length 0 is no frame.
 
+use super::settled::Settled;
 use crate::code::Goodbye;
 use crate::codec::{self, CodecError};
 use crate::limits::{FIRST_FRAME_TIMEOUT, FRAME_BYTES, LINK_WINDOW_BYTES, SLOWEST_BYTES_PER_SECOND};
-use quinn::{ReadExactError, RecvStream, SendStream, VarInt};
+use crate::version::Version;
+use quinn::{ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A frame could not be sent or read.
@@ -30,9 +33,20 @@ pub enum FrameError {
     /// The peer sends or reads slower than is waited for.
     #[error("a peer that is slower than is waited for")]
     TooSlow,
-    /// The body is no message of the type.
+    /// The body is no message of the type, from a peer whose version this program
+    /// knows.
     #[error("a frame that is no such message")]
     Body(#[source] CodecError),
+    /// The peer is newer than this program, and has sent what it does not know.
+    #[error("a frame of a newer version than this program's")]
+    Newer,
+    /// This program is newer than the peer, which does not know what it would be
+    /// told; nothing was sent.
+    #[error("a message that the peer's version does not know")]
+    PeerIsOlder(#[source] CodecError),
+    /// The peer does not know what it was sent: it has turned the stream away.
+    #[error("the peer's version does not know what it was sent")]
+    TurnedAway,
 }
 
 impl FrameError {
@@ -40,7 +54,7 @@ impl FrameError {
     /// at fault.
     pub fn reproach(&self) -> Option<Goodbye> {
         match self {
-            Self::Cut | Self::Empty => None,
+            Self::Cut | Self::Empty | Self::Newer | Self::PeerIsOlder(_) | Self::TurnedAway => None,
             Self::TooSlow => Some(Goodbye::TooSlow),
             Self::Length { .. } | Self::Body(_) => Some(Goodbye::Misbehaved),
         }
@@ -61,11 +75,20 @@ pub struct Sender {
     sent: usize,
     /// Whether a slow reader is not waited for.
     paced: bool,
+    settled: Arc<Settled>,
 }
 
+/// The number with which a stream ends whose frames the other end does not know.
+const INCOMPATIBLE: VarInt = VarInt::from_u32(Goodbye::Incompatible.number());
+
 impl Sender {
-    pub(super) fn new(stream: SendStream) -> Self {
-        Self { stream, finished: false, sent: 0, paced: false }
+    pub(super) fn new(stream: SendStream, settled: Arc<Settled>) -> Self {
+        Self { stream, finished: false, sent: 0, paced: false, settled }
+    }
+
+    /// The version in which this link speaks.
+    pub fn version(&self) -> Version {
+        self.settled.version()
     }
 
     /// What was sent so far, bytes.
@@ -82,10 +105,13 @@ impl Sender {
     /// Sends one message. Not cancel safe: a cancelled send cuts a frame.
     ///
     /// # Errors
-    /// When the message is too large, the stream is gone or, on demand, the peer
-    /// too slow.
+    /// When the message is too large, needs a newer version than the link's, the
+    /// stream is gone or, on demand, the peer too slow.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), FrameError> {
-        let body = codec::encode(message).map_err(FrameError::Body)?;
+        let body = codec::encode_for(message, self.version()).map_err(|error| match error {
+            CodecError::Newer { .. } => FrameError::PeerIsOlder(error),
+            CodecError::Encode(_) | CodecError::Decode { .. } => FrameError::Body(error),
+        })?;
         self.send_body(&body).await
     }
 
@@ -106,7 +132,10 @@ impl Sender {
             true => tokio::time::timeout(patience(body.len()), written).await.map_err(|_| FrameError::TooSlow)?,
             false => written.await,
         };
-        written.map_err(|_| FrameError::Cut)?;
+        written.map_err(|error| match error {
+            WriteError::Stopped(INCOMPATIBLE) => FrameError::TurnedAway,
+            _ => FrameError::Cut,
+        })?;
         self.sent += frame.len();
         Ok(())
     }
@@ -116,6 +145,13 @@ impl Sender {
         self.finished = true;
         // Fails only on a stream that the peer has already stopped.
         let _ = self.stream.finish();
+    }
+
+    /// Says that the peer's frames are of a version that this program does not know;
+    /// the link stays.
+    pub fn turn_away(mut self) {
+        self.finished = true;
+        let _ = self.stream.reset(INCOMPATIBLE);
     }
 
     /// Waits until the peer has all of it, or the stream or link is gone.
@@ -149,11 +185,22 @@ impl Drop for Sender {
 pub struct Receiver {
     stream: RecvStream,
     max: usize,
+    settled: Arc<Settled>,
 }
 
 impl Receiver {
-    pub(super) fn new(stream: RecvStream) -> Self {
-        Self { stream, max: FRAME_BYTES }
+    pub(super) fn new(stream: RecvStream, settled: Arc<Settled>) -> Self {
+        Self { stream, max: FRAME_BYTES, settled }
+    }
+
+    /// The rest of the stream is of a version that this program does not know.
+    pub fn turn_away(mut self) {
+        let _ = self.stream.stop(INCOMPATIBLE);
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, FrameError> {
+        codec::decode(body)
+            .map_err(|error| if self.settled.is_peer_newer() { FrameError::Newer } else { FrameError::Body(error) })
     }
 
     /// Allows only shorter frames from here on.
@@ -168,7 +215,7 @@ impl Receiver {
     /// When the stream is cut, or the frame breaks the rules.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         match self.next_body().await? {
-            Some(body) => codec::decode(&body).map(Some).map_err(FrameError::Body),
+            Some(body) => self.read(&body).map(Some),
             None => Ok(None),
         }
     }
@@ -195,7 +242,7 @@ impl Receiver {
             tokio::time::timeout(patience(bytes), self.body(bytes)).await.map_err(|_| FrameError::TooSlow)?
         };
         let body = body.await.map_err(|error| if let FrameError::Cut = error { FrameError::Empty } else { error })?;
-        codec::decode(&body).map_err(FrameError::Body)
+        self.read(&body)
     }
 
     async fn next_body(&mut self) -> Result<Option<Vec<u8>>, FrameError> {
@@ -210,6 +257,7 @@ impl Receiver {
         match self.stream.read_exact(&mut length).await {
             Ok(()) => {}
             Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(ReadExactError::ReadError(ReadError::Reset(INCOMPATIBLE))) => return Err(FrameError::TurnedAway),
             Err(_) => return Err(FrameError::Cut),
         }
         let bytes = u32::from_be_bytes(length) as usize;

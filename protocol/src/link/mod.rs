@@ -13,6 +13,7 @@ mod doorbell;
 mod frame;
 mod inspected;
 mod listen;
+mod settled;
 mod sieve;
 mod tuning;
 
@@ -25,8 +26,10 @@ pub use listen::{Knock, Listener, RestartKeys, Turned};
 
 use crate::code::Goodbye;
 use crate::limits;
+use crate::version::{Hello, NoCommonVersion, Version};
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
+use settled::Settled;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -73,10 +76,10 @@ impl Door {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// The peer closed it and said why.
-    #[error("the peer closed the link: {0:?}")]
+    #[error("the peer closed the link: {0}")]
     Closed(Goodbye),
     /// We closed it, and said why.
-    #[error("the link was closed on this side: {0:?}")]
+    #[error("the link was closed on this side: {0}")]
     ClosedHere(Goodbye),
     /// The peer fell silent.
     #[error("the peer has fallen silent")]
@@ -155,6 +158,7 @@ pub struct Link {
     door: Door,
     /// What this side has closed it with; quinn does not remember.
     said: Arc<OnceLock<Goodbye>>,
+    settled: Arc<Settled>,
 }
 
 impl Link {
@@ -163,7 +167,7 @@ impl Link {
             connection.handshake_data().and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
         let alpn = data.and_then(|data| data.protocol);
         match alpn.as_deref().and_then(Door::from_alpn) {
-            Some(door) => Ok(Self { connection, door, said: Arc::default() }),
+            Some(door) => Ok(Self { connection, door, said: Arc::default(), settled: Arc::default() }),
             None => {
                 connection.close(VarInt::from_u32(Goodbye::NotAdmitted.number()), b"");
                 Err(LinkError::NoDoor)
@@ -174,6 +178,22 @@ impl Link {
     /// The door it came through.
     pub fn door(&self) -> Door {
         self.door
+    }
+
+    /// Settles on a version with the peer that has said this hello: from here on the
+    /// link, and every stream of it, speaks that version.
+    ///
+    /// # Errors
+    /// When the two have none in common.
+    pub fn settle(&self, hello: &Hello) -> Result<Version, NoCommonVersion> {
+        let version = hello.settle()?;
+        self.settled.agree(version, hello.current);
+        Ok(version)
+    }
+
+    /// The version the two have settled on; none before the peer's hello.
+    pub fn version(&self) -> Option<Version> {
+        self.settled.agreed()
     }
 
     /// The certificates the peer showed, leaf first; empty if none. Also on a
@@ -204,7 +224,7 @@ impl Link {
     /// When the link is gone.
     pub async fn open(&self) -> Result<(Sender, Receiver), LinkError> {
         let (send, recv) = self.connection.open_bi().await?;
-        Ok((Sender::new(send), Receiver::new(recv)))
+        Ok((Sender::new(send, self.settled.clone()), Receiver::new(recv, self.settled.clone())))
     }
 
     /// The next stream the peer opens. Cancel safe.
@@ -213,7 +233,7 @@ impl Link {
     /// When the link is gone.
     pub async fn accept(&self) -> Result<(Sender, Receiver), LinkError> {
         let (send, recv) = self.connection.accept_bi().await?;
-        Ok((Sender::new(send), Receiver::new(recv)))
+        Ok((Sender::new(send, self.settled.clone()), Receiver::new(recv, self.settled.clone())))
     }
 
     /// Closes the link and says why.

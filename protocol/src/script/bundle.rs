@@ -101,7 +101,7 @@ pub struct Bundle {
 }
 
 impl Document for Bundle {
-    const DOMAIN: &'static str = "fernwart bundle 1";
+    const KIND: &'static str = "bundle";
     /// A bundle is signed for by the catalogue that names it.
     fn signer(&self) -> KeyId {
         KeyId::from_bytes([0; 16])

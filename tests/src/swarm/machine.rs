@@ -85,7 +85,7 @@ impl Machine for Simulated {
     fn act(&self, act: Act) {
         self.effects.add(act.run);
         let report = act.ends_well(self.now());
-        self.say(Event::Acted(act.run, Ok(Box::new(report))));
+        self.say(Event::ScriptEnded(act.run, Ok(Box::new(report))));
     }
 
     fn show(&self, _: Said) {}

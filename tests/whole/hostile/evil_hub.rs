@@ -18,7 +18,7 @@ use fernwart_protocol::link::{Link, Listener, Receiver, Sender};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed};
 use fernwart_protocol::to_hub::{Ask, Delivered};
-use fernwart_protocol::version::{Hello, tag};
+use fernwart_protocol::version::{Hello, Version, tag};
 use fernwart_tests::{Machine, World};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -158,7 +158,7 @@ impl EvilHub {
     }
 
     pub(super) fn signed(&self, change: impl Fn(&mut Order)) -> Envelope {
-        seal(&self.order(change), &self.staff.order_key).expect("signed")
+        seal(&self.order(change), &self.staff.order_key, Version::OLDEST).expect("signed")
     }
 
     /// Delivers and hears the end of it.
@@ -343,7 +343,7 @@ fn a_stolen_hub_cannot_invent_a_technician_or_hand_out_another_name() {
         });
         let forged = {
             let order = hub.order(|order| order.key = entry.key);
-            seal(&order, &thief).expect("signed")
+            seal(&order, &thief, Version::OLDEST).expect("signed")
         };
         assert_eq!(hub.deliver(&forged).await, Answer::Refused(fernwart_protocol::code::Refusal::UnknownStaff));
         // Everything else goes on.
@@ -376,7 +376,7 @@ fn outcomes_that_waited_are_handed_over_one_after_another() {
         while settled.len() < 4 {
             let asked = tokio::time::timeout(Duration::from_secs(5), hub.link.accept()).await.expect("in its turn");
             let (mut send, mut receive) = asked.expect("a stream");
-            let Ask::Settle(settle) = receive.expect::<Ask>().await.expect("a question") else { continue };
+            let Ask::Outcome(settle) = receive.expect::<Ask>().await.expect("a question") else { continue };
             // Together they would each be too slow on a slow line.
             let next = tokio::time::timeout(Duration::from_millis(300), hub.link.accept()).await;
             assert!(next.is_err(), "another one before the first is over");

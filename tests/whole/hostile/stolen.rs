@@ -16,6 +16,7 @@ use fernwart_protocol::script::{Parameters, Privilege, Value};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver, Stored};
 use fernwart_protocol::to_hub::{Ask, Delivered};
+use fernwart_protocol::version::Version;
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, Process, World, run, staff_command, wait_until};
 use std::collections::BTreeMap;
@@ -167,14 +168,16 @@ fn forged(hub: &EvilHub, loot: &Loot) -> Vec<Attempt> {
         })
     };
     // Signed by the technician, never delivered; the thief may alter it.
-    let kept = seal(&own(&|_| {}), &hub.staff.order_key).expect("sealed");
-    let under = |key: &SigningKey| seal(&own(&|_| {}), key).expect("sealed");
+    let kept = seal(&own(&|_| {}), &hub.staff.order_key, Version::OLDEST).expect("sealed");
+    let under = |key: &SigningKey| seal(&own(&|_| {}), key, Version::OLDEST).expect("sealed");
     let named = |key: &SigningKey| {
         let order = own(&|order| order.key = key_id(&key.public()));
-        seal(&order, key).expect("sealed")
+        seal(&order, key, Version::OLDEST).expect("sealed")
     };
-    let by = |home: &StaffHome| seal(&own(&|order| order.key = home.key_id()), &home.order_key).expect("sealed");
-    let jana = |change: &dyn Fn(&mut Order)| seal(&own(change), &hub.staff.order_key).expect("sealed");
+    let by = |home: &StaffHome| {
+        seal(&own(&|order| order.key = home.key_id()), &home.order_key, Version::OLDEST).expect("sealed")
+    };
+    let jana = |change: &dyn Fn(&mut Order)| seal(&own(change), &hub.staff.order_key, Version::OLDEST).expect("sealed");
     let approver = *hub.trusted.view().expect("a catalogue").approvers.keys().next().expect("an approver");
     let bytes = kept.bytes.as_bytes();
     let cut =
@@ -202,7 +205,7 @@ fn forged(hub: &EvilHub, loot: &Loot) -> Vec<Attempt> {
         ("the snapshot key under its own name", named(&loot.snapshot), Refusal::UnknownStaff),
         (
             "an approver's name, who is no technician",
-            seal(&own(&|order| order.key = approver), &loot.thief).expect("sealed"),
+            seal(&own(&|order| order.key = approver), &loot.thief, Version::OLDEST).expect("sealed"),
             Refusal::UnknownStaff,
         ),
         ("a technician who was removed", by(&loot.ex), Refusal::UnknownStaff),
@@ -340,13 +343,15 @@ fn false_words(hub: &EvilHub, loot: &Loot, run: RunId) -> Vec<(&'static str, Con
     let now = fernwart_agent::now();
     let lock = |key: &SigningKey, signer, locked: Locked| {
         let lock = Lock { locked, key: signer, reason: Text::clipped("x"), at: now };
-        Control::Lock(seal(&lock, key).expect("sealed"))
+        Control::Lock(seal(&lock, key, Version::OLDEST).expect("sealed"))
     };
     let jana = || Locked::Keys(List::try_from(vec![hub.staff.key_id()]).expect("one"));
     let machine = || Locked::Machine(hub.machine);
     let approver = *hub.trusted.view().expect("a catalogue").approvers.keys().next().expect("an approver");
     let cancel = |key: &SigningKey, signer| {
-        Control::Cancel(seal(&Cancel { run, machine: hub.machine, key: signer, at: now }, key).expect("sealed"))
+        Control::Cancel(
+            seal(&Cancel { run, machine: hub.machine, key: signer, at: now }, key, Version::OLDEST).expect("sealed"),
+        )
     };
     vec![
         ("a lock by the hub's key", lock(&loot.evidence, key_id(&loot.evidence.public()), jana())),
@@ -380,7 +385,7 @@ async fn lie_about_settling(hub: &EvilHub, loot: &Loot) {
         at: 0,
     };
     // The thief has the hub's evidence key; but not in the thief's own name.
-    let word = Stored::Countersigned(seal(&said, &loot.thief).expect("sealed"));
+    let word = Stored::Countersigned(seal(&said, &loot.thief, Version::OLDEST).expect("sealed"));
     send.send(&word).await.expect("sent");
     send.finish();
 }
@@ -478,7 +483,7 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
             hub.offer(number, &files).await;
             let invented =
                 hub.order(|order| (order.key, order.action) = (hub.entry_of(&loot.thief, Role::Lead).key, loot.act()));
-            let invented = seal(&invented, &loot.thief).expect("sealed");
+            let invented = seal(&invented, &loot.thief, Version::OLDEST).expect("sealed");
             assert_eq!(code(&hub.deliver(&invented).await), Some(Refusal::UnknownStaff));
             attempts += 4;
         }

@@ -1,6 +1,6 @@
 //! Machines: which there are, who waits to be one, who answers.
 
-use super::{Answer, rows};
+use super::{Answer, growing_rows};
 use crate::Shared;
 use crate::caller::Caller;
 use fernwart_certs::catalogue::Role;
@@ -9,9 +9,9 @@ use fernwart_protocol::code::Denial;
 use fernwart_protocol::enroll::Newcomer;
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::MachineId;
-use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
-use fernwart_protocol::staff::{MachineRow, PendingMachine, PendingStaff, Presence, Reply, Verdict};
+use fernwart_protocol::row::{Row, tag};
+use fernwart_protocol::staff::{MachineRow, PendingMachine, Presence, Reply, Verdict};
 use fernwart_protocol::text::{List, Text};
 use fernwart_protocol::to_agent::Deliver;
 use fernwart_store::Admit;
@@ -45,20 +45,20 @@ pub(super) async fn admit(
     Ok(name)
 }
 
-fn row(shared: &Shared, machine: &Machine) -> MachineRow {
+fn row(shared: &Shared, machine: &Machine) -> Row<MachineRow> {
     let linked = shared.presence.machine(&machine.id);
     let presence = match &linked {
         Some(linked) => Presence::Online(u32::try_from(linked.link.rtt().as_micros()).unwrap_or(u32::MAX)),
         None => Presence::Away,
     };
-    MachineRow {
+    let row = MachineRow {
         id: machine.id,
         name: machine.name.clone(),
         customer: machine.customer,
         customer_name: machine.customer_name.clone(),
         os: machine.os.clone(),
         presence,
-        health: match &machine.alarm {
+        health_in_version_1: match &machine.alarm {
             alarm if alarm.is_empty() => machine.verdict.clone(),
             alarm => Verdict::Crit(alarm.clone()),
         },
@@ -67,13 +67,14 @@ fn row(shared: &Shared, machine: &Machine) -> MachineRow {
         groups: List::try_from(machine.groups.clone()).unwrap_or_default(),
         certificate_until: machine.certificate_until,
         agent: machine.agent.clone(),
-    }
+    };
+    Row::from(row).with(tag::PROTOCOL, &machine.protocol)
 }
 
 pub(super) async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
     let machines = shared.store.machines(Standing::Admitted);
-    let list: Vec<_> = machines.iter().filter(|m| caller.reaches(m)).map(|m| row(shared, m)).collect();
-    rows(send, &list, Reply::Machines).await?;
+    let reached = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| row(shared, machine));
+    growing_rows(send, reached.collect(), Reply::MachineRows, Reply::Machines).await?;
     Ok(Ok(()))
 }
 
@@ -83,36 +84,31 @@ pub(super) async fn pending(shared: &Shared, caller: &Caller, send: &mut Sender)
         Ok(staff) => staff,
         Err(error) => return Ok(Err(shared.denial(&error))),
     };
-    let machines: Vec<_> = machines
-        .iter()
-        .filter(|machine| caller.reaches(machine))
-        .map(|machine| PendingMachine {
-            newcomer: Newcomer {
-                machine: machine.id,
-                customer: machine.customer,
-                tls_key: machine.tls_key,
-                evidence_key: machine.evidence_key,
-            },
+    let machines = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| {
+        let newcomer = Newcomer {
+            machine: machine.id,
+            customer: machine.customer,
+            tls_key: machine.tls_key,
+            evidence_key: machine.evidence_key,
+        };
+        Row::from(PendingMachine {
+            newcomer,
             hostname: Text::clipped(machine.name.as_str()),
             os: machine.os.clone(),
             address: machine.address.clone(),
             at: machine.joined_at,
         })
-        .collect();
+    });
     let listed: HashSet<_> = shared
         .published
         .catalogue()
         .map(|catalogue| catalogue.staff.staff.iter().map(|entry| entry.key).collect())
         .unwrap_or_default();
-    let staff: Vec<PendingStaff> = staff.into_iter().filter(|staff| !listed.contains(&staff.key)).collect();
-    for chunk in machines.chunks(ROWS_PER_FRAME) {
-        let list = List::try_from(chunk.to_vec()).unwrap_or_default();
-        send.send(&Reply::Pending(list, List::default())).await?;
-    }
-    for chunk in staff.chunks(ROWS_PER_FRAME) {
-        let list = List::try_from(chunk.to_vec()).unwrap_or_default();
-        send.send(&Reply::Pending(List::default(), list)).await?;
-    }
+    let rows = |list| Reply::PendingRows(list, List::default());
+    growing_rows(send, machines.collect(), rows, |list| Reply::Pending(list, List::default())).await?;
+    let staff = staff.into_iter().filter(|staff| !listed.contains(&staff.key)).map(Row::from);
+    let rows = |list| Reply::PendingRows(List::default(), list);
+    growing_rows(send, staff.collect(), rows, |list| Reply::Pending(List::default(), list)).await?;
     Ok(Ok(()))
 }
 

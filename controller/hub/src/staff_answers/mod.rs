@@ -7,6 +7,7 @@ mod records;
 use crate::Shared;
 use crate::agent_door::{catalogue_files, wire_chain};
 use crate::caller::Caller;
+use crate::outcome::unread;
 use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
@@ -16,10 +17,10 @@ use fernwart_protocol::document::{Cancel, Versions};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
-use fernwart_protocol::staff::{Health, Reply, Request, TokenKind};
+use fernwart_protocol::staff::{Health, Reply, Request, Row, TokenKind};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::Control;
-use fernwart_protocol::version::{Hello, tag};
+use fernwart_protocol::version::{Hello, Version, tag};
 use fernwart_store::{
     Acknowledge, AddCustomer, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
 };
@@ -35,15 +36,31 @@ const HISTORY: u64 = 64;
 type Answer = Result<(), Denial>;
 
 /// Sends rows in frames of a bounded number.
-pub(crate) async fn rows<T: Clone>(
+async fn rows<T>(
     send: &mut Sender,
-    items: &[T],
+    rows: Vec<T>,
     frame: impl Fn(List<T, ROWS_PER_FRAME>) -> Reply,
 ) -> Result<(), FrameError> {
-    for chunk in items.chunks(ROWS_PER_FRAME) {
-        send.send(&frame(List::try_from(chunk.to_vec()).unwrap_or_default())).await?;
+    let mut rows = rows.into_iter();
+    while rows.len() > 0 {
+        let chunk: Vec<T> = rows.by_ref().take(ROWS_PER_FRAME).collect();
+        send.send(&frame(List::try_from(chunk).unwrap_or_default())).await?;
     }
     Ok(())
+}
+
+/// Rows that grow with the versions; a program of version 1 gets those it knew.
+pub(crate) async fn growing_rows<T>(
+    send: &mut Sender,
+    all: Vec<Row<T>>,
+    frame: impl Fn(List<Row<T>, ROWS_PER_FRAME>) -> Reply,
+    in_version_1: impl Fn(List<T, ROWS_PER_FRAME>) -> Reply,
+) -> Result<(), FrameError> {
+    if send.version() > Version::OLDEST {
+        rows(send, all, frame).await
+    } else {
+        rows(send, all.into_iter().map(Row::into_base).collect(), in_version_1).await
+    }
 }
 
 /// Answers one request. The outer error is the link's, the inner a denial.
@@ -60,7 +77,8 @@ pub(crate) async fn answer(
         Request::Customers => match shared.store.customers().await {
             Ok(mut customers) => {
                 customers.retain(|customer| caller.entry.customers.include(&customer.id));
-                rows(send, &customers, Reply::Customers).await?;
+                let customers = customers.into_iter().map(Row::from).collect();
+                growing_rows(send, customers, Reply::CustomerRows, Reply::Customers).await?;
                 Ok(())
             }
             Err(error) => Err(shared.denial(&error)),
@@ -116,7 +134,9 @@ pub(crate) async fn answer(
             Err(error) => Err(shared.denial(&error)),
         },
         Request::Health => {
-            send.send(&Reply::Health(health(shared).await)).await?;
+            let health = health(shared).await;
+            let in_version_1 = send.version() == Version::OLDEST;
+            send.send(&if in_version_1 { Reply::Health(health) } else { Reply::HubHealth(health.into()) }).await?;
             Ok(())
         }
         Request::Admit(machine, name) => match machines::admit(shared, caller, machine, name).await {
@@ -215,7 +235,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         Request::Cancel(envelopes) => {
             for envelope in envelopes {
                 let cancel: Cancel = fernwart_certs::envelope::open(&envelope, &caller.entry.order_key)
-                    .map_err(|_| Denial::NotUnderstood)?;
+                    .map_err(|error| unread(&error))?;
                 reachable(shared, caller, cancel.machine)?;
                 let withdrawn = shared.store.write(Withdraw { run: cancel.run, machine: cancel.machine }).await;
                 if withdrawn.map_err(|error| shared.denial(&error))? {

@@ -1,7 +1,7 @@
 //! Jobs, and what machines have signed about them.
 
 use super::machines::reachable;
-use super::{Answer, rows};
+use super::{Answer, growing_rows};
 use crate::Shared;
 use crate::caller::Caller;
 use fernwart_fleet::{Job, Machine};
@@ -9,6 +9,7 @@ use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Action, ChainEnd, Document, Order, UnixMs};
 use fernwart_protocol::id::{Digest, JobId, MachineId};
 use fernwart_protocol::link::{FrameError, Sender};
+use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{JobRow, Reply, RunRow};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_store::Evidence;
@@ -19,8 +20,8 @@ const PAGE: usize = 8;
 /// Jobs in one list.
 const JOBS: i64 = 100;
 
-fn job_row(job: &Job) -> JobRow {
-    JobRow {
+fn job_row(job: &Job) -> Row<JobRow> {
+    Row::from(JobRow {
         id: job.id,
         action: job.action.clone(),
         staff: job.staff.clone(),
@@ -28,7 +29,7 @@ fn job_row(job: &Job) -> JobRow {
         at: job.at,
         selected: job.selected,
         settled: job.over,
-    }
+    })
 }
 
 /// A job that the caller may see.
@@ -40,8 +41,8 @@ pub(crate) async fn visible(shared: &Shared, caller: &Caller, id: JobId) -> Resu
 pub(super) async fn jobs(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
     match shared.store.jobs(JOBS).await {
         Ok(jobs) => {
-            let list: Vec<_> = jobs.iter().filter(|job| caller.may_see(job)).map(job_row).collect();
-            rows(send, &list, Reply::Jobs).await?;
+            let seen = jobs.iter().filter(|job| caller.may_see(job)).map(job_row);
+            growing_rows(send, seen.collect(), Reply::JobRows, Reply::Jobs).await?;
             Ok(Ok(()))
         }
         Err(error) => Ok(Err(shared.denial(&error))),
@@ -53,12 +54,11 @@ pub(super) async fn job(shared: &Shared, caller: &Caller, id: JobId, send: &mut 
         Ok(job) => job,
         Err(denial) => return Ok(Err(denial)),
     };
-    rows(send, &[job_row(&job)], Reply::Jobs).await?;
+    growing_rows(send, vec![job_row(&job)], Reply::JobRows, Reply::Jobs).await?;
     match shared.store.runs(id).await {
         Ok(runs) => {
-            let list: Vec<_> = runs
-                .into_iter()
-                .map(|run| RunRow {
+            let runs = runs.into_iter().map(|run| {
+                Row::from(RunRow {
                     run: run.id,
                     machine: run.machine,
                     name: run.name,
@@ -66,8 +66,8 @@ pub(super) async fn job(shared: &Shared, caller: &Caller, id: JobId, send: &mut 
                     outcome: run.outcome,
                     settled_at: run.settled_at,
                 })
-                .collect();
-            rows(send, &list, Reply::Runs).await?;
+            });
+            growing_rows(send, runs.collect(), Reply::RunRows, Reply::Runs).await?;
             Ok(Ok(()))
         }
         Err(error) => Ok(Err(shared.denial(&error))),
@@ -184,7 +184,7 @@ pub(super) async fn chain(
         }
     }
     let end = ChainEnd { machine: id, seq: last.0, head: last.1, key: shared.evidence_id, at: shared.now() };
-    match fernwart_certs::envelope::seal(&end, &shared.evidence) {
+    match fernwart_certs::envelope::seal(&end, &shared.evidence, send.version()) {
         Ok(envelope) => {
             send.send(&Reply::ChainEnd(envelope)).await?;
             Ok(Ok(()))

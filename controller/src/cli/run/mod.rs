@@ -12,11 +12,12 @@ use super::tally::{Require, Tally};
 use super::{Exit, Failure, Place, TargetArgs, reply_of, with_session};
 use clap::Args;
 use fernwart_client::target::select;
-use fernwart_client::{Answer, Following, Session, judge_news};
+use fernwart_client::{Answer, Answered, Batch, Following, Session, judge_news};
 use fernwart_protocol::diagnosis::Severity;
-use fernwart_protocol::document::{Action, ActionKind, Envelope};
+use fernwart_protocol::document::{Action, ActionKind};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::{ORDER_EARLY, ORDER_LIFE};
+use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{Bundle, BundleName, Declared, Manifest, Parameters, Privilege, Value};
 use fernwart_protocol::span;
 use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply};
@@ -118,7 +119,7 @@ struct Plan {
     parameters: Parameters,
     /// Secret parameters as JSON, to be sealed for each machine.
     secrets: Option<String>,
-    machines: Vec<MachineRow>,
+    machines: Vec<Row<MachineRow>>,
 }
 
 pub(crate) fn run(command: &Run, place: &Place) -> Result<Exit, Failure> {
@@ -267,16 +268,15 @@ async fn follow(
         parameters: plan.parameters.clone(),
         dry_run: how.dry_run,
     };
-    let mut orders: HashMap<MachineId, Envelope> = HashMap::new();
-    let mut envelopes = Vec::new();
+    let mut batch = Batch::default();
     for row in &plan.machines {
-        let envelope = match &plan.secrets {
-            None => session.order(row, action.clone(), &reason, life)?,
-            Some(secrets) => session.sealed_order(row, action.clone(), &reason, life, secrets).await?,
+        let signed = match &plan.secrets {
+            None => session.order(row, action.clone(), &reason, life),
+            Some(secrets) => session.sealed_order(row, action.clone(), &reason, life, secrets).await,
         };
-        orders.insert(row.id, envelope.clone());
-        envelopes.push(envelope);
+        batch.add(row, signed)?;
     }
+    let Batch { orders, envelopes, too_old } = batch;
     let head = JobHead {
         action: Text::clipped(&format!("script {}", plan.bundle.name)),
         reason,
@@ -293,17 +293,24 @@ async fn follow(
             plan.manifest.privilege.as_str()
         );
     }
-    let stream = match how.queued {
-        true => session.queue(head, &envelopes).await?,
-        false => session.submit(head, &envelopes).await?,
-    };
-    let mut following = Following::submitted(session, stream);
     let mut summary = Tally::of(plan.machines.len());
     let mut screen = Screen::new(how.output, plan.machines.len() == 1);
-    let mut open: HashMap<MachineId, &MachineRow> = plan.machines.iter().map(|row| (row.id, row)).collect();
+    let mut open: HashMap<MachineId, &Row<MachineRow>> = plan.machines.iter().map(|row| (row.id, row)).collect();
+    for Answered { machine, answer } in &too_old {
+        let Some(row) = open.remove(machine) else { continue };
+        summary.add(answer);
+        screen.result(row, answer)?;
+    }
+    let mut following = match (envelopes.is_empty(), how.queued) {
+        // Nothing could be ordered of anybody.
+        (true, _) => None,
+        (false, true) => Some(session.queue(head, &envelopes).await?),
+        (false, false) => Some(session.submit(head, &envelopes).await?),
+    }
+    .map(|stream| Following::submitted(session, stream));
     let mut failure = None;
     // What is held for later is nobody's to wait for here.
-    while !open.is_empty() {
+    while let (false, Some(following)) = (open.is_empty(), &mut following) {
         let heard = match following.next().await {
             Ok(Some(heard)) => heard,
             Ok(None) => break,
@@ -349,11 +356,12 @@ async fn follow(
         screen.result(row, &Answer::Silent)?;
     }
     let exit = summary.exit(how.require, Severity::Crit);
-    screen.end(&summary.summary(how.require, following.job(), begun.elapsed(), exit))?;
+    let job = following.as_ref().and_then(Following::job);
+    screen.end(&summary.summary(how.require, job, begun.elapsed(), exit))?;
     if !matches!(how.output, Shape::Jsonl | Shape::Json) && plan.machines.len() > 1 {
         eprintln!("{}", summary.in_words(how.require, begun.elapsed()));
     }
-    if let Some(job) = following.job().filter(|_| how.output == Shape::Table) {
+    if let Some(job) = job.filter(|_| how.output == Shape::Table) {
         eprintln!("Later: fernwart job show {job}");
     }
     failure.map_or(Ok(exit), Err)

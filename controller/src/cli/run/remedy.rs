@@ -7,6 +7,7 @@ use crate::cli::diagnose::stored;
 use fernwart_client::Session;
 use fernwart_client::target::{Target, select};
 use fernwart_protocol::diagnosis::{Finding, Report, builtin_rules};
+use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{BundleName, Declared, Manifest, Value};
 use fernwart_protocol::staff::{MachineRow, Request};
 use std::collections::BTreeMap;
@@ -59,7 +60,7 @@ fn from_finding(manifest: &Manifest, finding: &Finding) -> BTreeMap<String, Valu
     manifest.parameters.iter().filter_map(|one| Some((one.name.clone(), value(one)?))).collect()
 }
 
-async fn newest_report(session: &mut Session, row: &MachineRow) -> Result<Report, Failure> {
+async fn newest_report(session: &mut Session, row: &Row<MachineRow>) -> Result<Report, Failure> {
     if let Some((_, report)) = stored(session, row, &Request::Facts(row.id)).await? {
         return Ok(report);
     }

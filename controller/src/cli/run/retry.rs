@@ -1,7 +1,7 @@
 //! A job given anew. The hub tells which orders there were; what they say is
 //! believed from those who signed them, and shown before it is sent again.
 
-use super::super::jobs::{is_open, job_and_runs};
+use super::super::jobs::{is_open, state_of};
 use super::super::output::{Shape, moment};
 use super::super::parallel::Parallel;
 use super::super::script::{approved, in_words};
@@ -10,10 +10,11 @@ use super::super::{Exit, Failure, Place, with_session};
 use super::{How, Plan, confirm, follow, secrets, sha256_of};
 use clap::Args;
 use fernwart_certs::envelope;
-use fernwart_client::Session;
+use fernwart_client::{RunState, Session};
 use fernwart_protocol::document::{Action, Order, Outcome};
 use fernwart_protocol::id::{JobId, RunId};
 use fernwart_protocol::limits::ORDER_EARLY;
+use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{BundleName, Manifest};
 use fernwart_protocol::staff::{MachineRow, Reply, Request, RunRow};
 use fernwart_protocol::text::Text;
@@ -51,7 +52,7 @@ struct Given {
 pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
     let (begun, job) = (Instant::now(), JobId(command.job));
     with_session(place, async |session| {
-        let (_, runs) = job_and_runs(session, job).await?;
+        let (_, runs) = session.job(job).await?;
         session.sync().await?;
         let given = orders(session, job).await?;
         let (open, over): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_open);
@@ -153,7 +154,7 @@ fn one_action<'a>(job: JobId, wanted: &[RunRow], given: &'a HashMap<RunId, Given
 
 /// Nobody repeats unasked what may have been done already.
 fn unknown(wanted: &[RunRow], manifest: &Manifest, allowed: bool) -> Result<(), Failure> {
-    let unclear = |run: &&RunRow| run.outcome == Some(Outcome::Interrupted) || run.state.as_raw() == "expired";
+    let unclear = |run: &&RunRow| run.outcome == Some(Outcome::Interrupted) || state_of(run) == Some(RunState::Expired);
     let names: Vec<&str> = wanted.iter().filter(unclear).map(|run| run.name.as_str()).collect();
     if names.is_empty() || manifest.retry_safe || allowed {
         return Ok(());
@@ -171,7 +172,7 @@ async fn reached(
     session: &mut Session,
     wanted: &[RunRow],
     given: &HashMap<RunId, Given>,
-) -> Result<Vec<MachineRow>, Failure> {
+) -> Result<Vec<Row<MachineRow>>, Failure> {
     let mut machines = session.machines().await?;
     machines.retain(|row| wanted.iter().any(|run| run.machine == row.id));
     for row in &machines {

@@ -5,6 +5,7 @@ use super::super::output::{Rows, Shape, json_text, moment};
 use super::super::{Failure, say};
 use fernwart_client::Answer;
 use fernwart_protocol::document::Receipt;
+use fernwart_protocol::row::Row;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::escaped;
@@ -31,7 +32,7 @@ impl Screen {
         Self { shape, one, at_line_start: true, rows, results: Vec::new(), shown: [0, 0] }
     }
 
-    pub(super) fn note(&mut self, row: &MachineRow, note: &Note) -> Result<(), Failure> {
+    pub(super) fn note(&mut self, row: &Row<MachineRow>, note: &Note) -> Result<(), Failure> {
         if self.shape != Shape::Table {
             return Ok(());
         }
@@ -48,7 +49,7 @@ impl Screen {
     }
 
     /// A machine that is away: its order waits.
-    pub(super) fn held(&mut self, row: &MachineRow, life: Duration) -> Result<(), Failure> {
+    pub(super) fn held(&mut self, row: &Row<MachineRow>, life: Duration) -> Result<(), Failure> {
         let until = fernwart_client::now().saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         match self.shape {
             Shape::Table => say(&format!(
@@ -77,7 +78,7 @@ impl Screen {
         Ok(())
     }
 
-    fn push(&mut self, row: &MachineRow, status: &str, code: Option<&str>, why: Option<String>) {
+    fn push(&mut self, row: &Row<MachineRow>, status: &str, code: Option<&str>, why: Option<String>) {
         let cells = [row.name.as_str().into(), row.customer_name.as_raw().into(), status.into()];
         self.rows.push(cells.into_iter().chain([code.into(), why.into()]).collect());
     }
@@ -146,7 +147,7 @@ impl Screen {
         Ok(())
     }
 
-    pub(super) fn result(&mut self, row: &MachineRow, answer: &Answer) -> Result<(), Failure> {
+    pub(super) fn result(&mut self, row: &Row<MachineRow>, answer: &Answer) -> Result<(), Failure> {
         match self.shape {
             Shape::Table => {
                 if !self.at_line_start {
@@ -167,7 +168,7 @@ impl Screen {
             },
             Shape::Csv => {
                 let (status, code, why) = status(answer);
-                self.push(row, status, code, why);
+                self.push(row, status, code.as_deref(), why);
                 Ok(())
             }
         }
@@ -217,7 +218,7 @@ pub(crate) fn ran_in_words(report: &RunReport) -> String {
     took + &checks + &redacted
 }
 
-fn in_a_line(row: &MachineRow, answer: &Answer) -> String {
+fn in_a_line(row: &Row<MachineRow>, answer: &Answer) -> String {
     let name = row.name.as_str();
     match answer {
         Answer::Ran(report, receipt) => {

@@ -172,7 +172,20 @@ pub struct Seen {
     /// When.
     pub at: UnixMs,
     /// What it says about itself, where it has just come.
-    pub about: Option<(Text<64>, Text<32>, Text<64>)>,
+    pub about: Option<SeenAs>,
+}
+
+/// What a machine says about itself when it comes.
+#[derive(Debug, Clone)]
+pub struct SeenAs {
+    /// Its operating system.
+    pub os: Text<64>,
+    /// Its program's version.
+    pub agent: Text<32>,
+    /// The newest protocol version that its program speaks.
+    pub protocol: u16,
+    /// Where it comes from.
+    pub address: Text<64>,
 }
 
 impl Write for Seen {
@@ -180,10 +193,11 @@ impl Write for Seen {
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let id = self.machine.to_string();
         match &self.about {
-            Some((os, agent, address)) => {
-                let sql = "UPDATE machines SET seen_at = $2, os = $3, agent = $4, address = $5 WHERE id = $1";
+            Some(SeenAs { os, agent, protocol, address }) => {
+                let sql = "UPDATE machines SET seen_at = $2, os = $3, agent = $4, protocol = $5, address = $6 \
+                           WHERE id = $1";
                 let query = sqlx::query(sql).bind(id).bind(self.at).bind(os.as_raw()).bind(agent.as_raw());
-                query.bind(address.as_raw()).execute(to).await?;
+                query.bind(i64::from(*protocol)).bind(address.as_raw()).execute(to).await?;
             }
             None => {
                 sqlx::query("UPDATE machines SET seen_at = $2 WHERE id = $1")
@@ -202,8 +216,9 @@ impl Write for Seen {
             self.machine,
             Box::new(move |machine| {
                 machine.seen_at = at;
-                if let Some((os, agent, address)) = about {
+                if let Some(SeenAs { os, agent, protocol, address }) = about {
                     (machine.os, machine.agent, machine.address) = (os, agent, address);
+                    machine.protocol = protocol;
                 }
             }),
         )

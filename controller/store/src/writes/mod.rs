@@ -6,7 +6,7 @@ mod shop;
 
 pub use join::{Admit, JoinMachine, JoinStaff, Joined};
 pub use machine::{
-    Acknowledge, Group, KeepSealedTo, Label, NoteJournal, Quarantine, Rename, Seen, SetStanding, SetTlsKey,
+    Acknowledge, Group, KeepSealedTo, Label, NoteJournal, Quarantine, Rename, Seen, SeenAs, SetStanding, SetTlsKey,
 };
 pub use shop::{AddCustomer, Draft, KeepLock, Suspend};
 

@@ -9,10 +9,11 @@ use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Order, Outcome, Receipt, UnixMs, Versions};
 use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::text::Text;
+use fernwart_protocol::version::Version;
 use serde_json::json;
 
 /// What is known of a run that has ended.
-pub(super) struct Proof {
+pub(super) struct ReceiptBuilder {
     pub(super) order: Order,
     pub(super) envelope: Envelope,
     pub(super) outcome: Outcome,
@@ -25,7 +26,7 @@ pub(super) struct Proof {
     pub(super) told: serde_json::Map<String, serde_json::Value>,
 }
 
-impl Proof {
+impl ReceiptBuilder {
     /// A run that was not done, for others to fill in why.
     pub(super) fn refused(order: Order, envelope: Envelope, started_at: UnixMs) -> Self {
         Self {
@@ -60,7 +61,7 @@ impl Proof {
             fields.extend(self.told.clone());
         }
         if let (Some(refusal), Some(fields)) = (self.refusal, about.as_object_mut()) {
-            fields.insert("code".into(), refusal.code().into());
+            fields.insert("code".into(), refusal.code().into_owned().into());
             fields.insert("staff".into(), self.staff.as_raw().into());
             fields.insert("action".into(), self.order.action.word().into());
         }
@@ -83,7 +84,9 @@ impl Proof {
             finished_at: moment.now,
             boot: moment.boot,
         };
-        let receipt = envelope::seal(&receipt, evidence).map_err(|_| BooksError::Damaged("receipt"))?;
+        // Kept until a hub that can read it has stored it.
+        let receipt =
+            envelope::seal(&receipt, evidence, Version::NEWEST).map_err(|_| BooksError::Damaged("receipt"))?;
         Ok(RunRecord {
             order: self.envelope.clone(),
             phase: Phase::Finished,
@@ -104,6 +107,6 @@ pub(super) fn journal_end(
 ) -> Result<Line, BooksError> {
     let head = books.head();
     let head = Head { machine, seq: head.seq, head: head.hash, at: now };
-    let head = envelope::seal(&head, evidence).map_err(|_| BooksError::Damaged("journal"))?;
+    let head = envelope::seal(&head, evidence, Version::OLDEST).map_err(|_| BooksError::Damaged("journal"))?;
     Ok(Line::Head { v: 1, evidence_key: evidence.public(), head })
 }

@@ -6,7 +6,7 @@ use crate::encoded;
 use crate::roster::{Records, Roster};
 use crate::rows::{self, number};
 use crate::writes::json;
-use fernwart_fleet::RunState;
+use fernwart_fleet::RunEvent;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Envelope, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 /// A run's outcome.
 #[derive(Debug)]
-pub struct Settle {
+pub struct NewOutcome {
     /// The run.
     pub run: RunId,
     /// The machine.
@@ -43,7 +43,7 @@ pub struct Settle {
 
 /// Where a receipt stands in its machine's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
+pub struct StoredOutcome {
     /// Its position.
     pub seq: u64,
     /// The chain's head with it.
@@ -55,7 +55,7 @@ pub struct Settled {
 }
 
 /// What comes back for each: where it stands, or why it may not.
-pub(crate) type Reply = Result<Settled, Denial>;
+pub(crate) type Reply = Result<StoredOutcome, Denial>;
 
 /// What the roster learns once all is on disk.
 #[derive(Debug, Default)]
@@ -73,13 +73,13 @@ impl Learned {
 struct Known {
     job: i64,
     machine: String,
-    settled: Option<(Vec<u8>, Settled)>,
+    settled: Option<(Vec<u8>, StoredOutcome)>,
 }
 
 /// Writes outcomes inside a transaction, in their order. May be called again
 /// after it was rolled back.
 pub(crate) async fn apply(
-    settles: &[&Settle],
+    settles: &[&NewOutcome],
     roster: &Roster,
     to: &mut AnyConnection,
 ) -> Result<(Vec<Reply>, Learned), sqlx::Error> {
@@ -111,10 +111,10 @@ pub(crate) async fn apply(
         if let Some(new) = &settle.verdict {
             *verdict = Some((new.clone(), settle.run));
         }
-        let settled = Settled { seq: records.chain_seq, head: records.chain_head, at: settle.now, is_new: true };
+        let settled = StoredOutcome { seq: records.chain_seq, head: records.chain_head, at: settle.now, is_new: true };
         let job = run.map_or(0, |run| run.job);
         let machine = settle.machine.to_string();
-        let stored = Settled { is_new: false, ..settled };
+        let stored = StoredOutcome { is_new: false, ..settled };
         known.insert(settle.run, Known { job, machine, settled: Some((receipt.clone(), stored)) });
         fresh.push(Fresh { settle, job, receipt, settled });
         replies.push(Ok(settled));
@@ -124,14 +124,14 @@ pub(crate) async fn apply(
     Ok((replies, learned))
 }
 
-async fn known(settles: &[&Settle], to: &mut AnyConnection) -> Result<HashMap<RunId, Known>, sqlx::Error> {
+async fn known(settles: &[&NewOutcome], to: &mut AnyConnection) -> Result<HashMap<RunId, Known>, sqlx::Error> {
     let mut known = HashMap::with_capacity(settles.len());
     let damaged = |what: &'static str| sqlx::Error::Decode(what.into());
     for portion in several(settles) {
         let sql = format!(
             "SELECT id, job, machine, CASE WHEN state = '{}' THEN receipt END AS receipt, settled_at, chain_seq, chain_head \
              FROM runs WHERE id IN ({})",
-            RunState::Settled.as_str(),
+            RunEvent::OutcomeStored.leads_to().as_str(),
             places(0, portion.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
@@ -144,7 +144,7 @@ async fn known(settles: &[&Settle], to: &mut AnyConnection) -> Result<HashMap<Ru
                 Some(receipt) => {
                     let head = row.try_get::<String, _>("chain_head")?.parse().map_err(|_| damaged("chain_head"))?;
                     let seq = rows::unsigned(row.try_get("chain_seq")?);
-                    Some((receipt, Settled { seq, head, at: row.try_get("settled_at")?, is_new: false }))
+                    Some((receipt, StoredOutcome { seq, head, at: row.try_get("settled_at")?, is_new: false }))
                 }
                 None => None,
             };
@@ -156,10 +156,10 @@ async fn known(settles: &[&Settle], to: &mut AnyConnection) -> Result<HashMap<Ru
 
 /// An outcome that is not stored yet.
 struct Fresh<'a> {
-    settle: &'a Settle,
+    settle: &'a NewOutcome,
     job: i64,
     receipt: Vec<u8>,
-    settled: Settled,
+    settled: StoredOutcome,
 }
 
 async fn write_runs(fresh: &[Fresh<'_>], to: &mut AnyConnection) -> Result<(), sqlx::Error> {
@@ -175,7 +175,7 @@ async fn write_runs(fresh: &[Fresh<'_>], to: &mut AnyConnection) -> Result<(), s
                 .bind(settle.run.to_string())
                 .bind(*job)
                 .bind(settle.machine.to_string())
-                .bind(RunState::Settled.as_str())
+                .bind(RunEvent::OutcomeStored.leads_to().as_str())
                 .bind(encoded(&settle.order, "order")?)
                 .bind(0_i64)
                 .bind(settle.outcome.as_str())
@@ -228,7 +228,7 @@ async fn write_records(learned: &Learned, to: &mut AnyConnection) -> Result<(), 
 mod tests {
     use super::*;
     use crate::{JoinMachine, NewJob, NewRun, NoteJournal, Seen, Store};
-    use fernwart_fleet::Machine;
+    use fernwart_fleet::{Machine, RunState};
     use fernwart_protocol::id::{CustomerId, KeyId, PublicKey, Signature, TokenId};
     use fernwart_protocol::staff::{Admission, CustomerRow, Token, TokenKind};
     use fernwart_protocol::text::{Blob, Text};
@@ -247,8 +247,8 @@ mod tests {
     }
 
     /// An outcome of a run, of the first machine for even numbers.
-    fn settle(number: u8) -> Settle {
-        Settle {
+    fn settle(number: u8) -> NewOutcome {
+        NewOutcome {
             run: run(number),
             machine: MACHINES[usize::from(number % 2)],
             order: envelope(number),
@@ -319,27 +319,32 @@ mod tests {
 
         // All in the same moment: each twice, some of no job, and one of another machine's.
         let numbers: Vec<u8> = (0..44).chain(0..44).collect();
-        let settled = join_all(numbers.iter().map(|number| store.settle(settle(*number)))).await;
-        let settled: Vec<Settled> = settled.into_iter().map(|one| one.expect("written").expect("stored")).collect();
+        let settled = join_all(numbers.iter().map(|number| store.store_outcome(settle(*number)))).await;
+        let settled: Vec<StoredOutcome> =
+            settled.into_iter().map(|one| one.expect("written").expect("stored")).collect();
         for (first, again) in settled.iter().zip(&settled[44..]) {
             assert!(first.is_new != again.is_new, "one of the two is the first");
-            assert_eq!(Settled { is_new: again.is_new, ..*first }, *again, "the same place, however often it is said");
+            assert_eq!(
+                StoredOutcome { is_new: again.is_new, ..*first },
+                *again,
+                "the same place, however often it is said"
+            );
         }
         for machine in 0..2 {
             let mut places: Vec<u64> = settled[..44].iter().skip(machine).step_by(2).map(|one| one.seq).collect();
             places.sort_unstable();
             assert_eq!(places, (1..=22).collect::<Vec<_>>(), "a chain without a gap");
         }
-        let theirs = Settle { machine: MACHINES[0], ..settle(1) };
-        assert_eq!(store.settle(theirs).await.expect("written"), Err(Denial::NoSuchMachine));
-        let other = Settle { receipt: envelope(99), ..settle(1) };
-        assert_eq!(store.settle(other).await.expect("written"), Err(Denial::OtherOutcome));
+        let theirs = NewOutcome { machine: MACHINES[0], ..settle(1) };
+        assert_eq!(store.store_outcome(theirs).await.expect("written"), Err(Denial::NoSuchMachine));
+        let other = NewOutcome { receipt: envelope(99), ..settle(1) };
+        assert_eq!(store.store_outcome(other).await.expect("written"), Err(Denial::OtherOutcome));
 
         // A journal that is told further in the same moment is not set back.
         let head = Digest::from_bytes([9; 32]);
         let note = NoteJournal { machine: MACHINES[0], seq: 500, head, alarm: None };
         let seen = Seen { machine: MACHINES[0], at: 77, about: None };
-        let (noted, late, seen) = tokio::join!(store.write(note), store.settle(settle(44)), store.write(seen));
+        let (noted, late, seen) = tokio::join!(store.write(note), store.store_outcome(settle(44)), store.write(seen));
         assert!(noted.is_ok() && late.is_ok() && seen.is_ok());
         let records = store.records(&MACHINES[0]).expect("there");
         assert_eq!((records.journal_seq, records.journal_head, records.chain_seq), (500, Some(head), 23));

@@ -1,11 +1,21 @@
 //! Protocol versions.
 //!
-//! Doctrine: variants and tags are appended, never changed, never removed.
-//! `Hello` is frozen for ever. Two peers settle on the lower `current` of both
-//! and refuse when that lies below either's `min`. A sender looks at the
-//! settled version before it uses a variant that came later. What cannot be
-//! decoded from a peer whose `current` is newer than ours is *incompatible*
-//! (typed answer, the link stays); from any other peer it is *misbehaviour*.
+//! One number covers messages, codes and signed documents. Variants and tags
+//! are appended, never changed, never removed; each is listed beside the
+//! version that brought it ([`variants`], and the table in this crate's
+//! README). [`Hello`] is frozen. Two peers settle on the lower `current` of
+//! both and refuse when that lies below either's `min`.
+//!
+//! What keeps this: a link carries the settled [`Version`], and its sender
+//! writes nothing that the version does not know ([`crate::codec::encode_for`]).
+//! A document is signed at the lowest version that can express it, and only for
+//! readers of that version ([`crate::document::Document::needs`]).
+//!
+//! What cannot be decoded from a peer whose `current` is newer than ours is
+//! *incompatible*: a typed answer, and the link stays. From any other peer it is
+//! *misbehaviour*: the link is closed and the peer is counted.
+
+pub mod variants;
 
 use crate::id::Digest;
 use crate::text::{Blob, List};
@@ -14,8 +24,39 @@ use serde::{Deserialize, Serialize};
 /// The oldest version this build still speaks.
 pub const MIN: u16 = 1;
 
-/// The version this build speaks best.
-pub const CURRENT: u16 = 1;
+/// The version this build speaks best. 1 is what the programs 0.2.0 speak.
+pub const CURRENT: u16 = 2;
+
+/// A version that both ends of a link speak, or that the readers of a document
+/// know. Never above [`CURRENT`]: this program cannot write what it does not
+/// know itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(u16);
+
+impl Version {
+    /// What every program reads, and all that may be sent before a hello.
+    pub const OLDEST: Self = Self(MIN);
+
+    /// The best that this build speaks.
+    pub const NEWEST: Self = Self(CURRENT);
+
+    /// The newest version that both this build and a peer know, whose own newest
+    /// is `current`.
+    pub const fn of_peer(current: u16) -> Self {
+        Self(if current < CURRENT { current } else { CURRENT })
+    }
+
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The first frame of every control and request stream, both ways.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,9 +118,9 @@ impl Hello {
     ///
     /// # Errors
     /// When there is none.
-    pub fn settle(&self) -> Result<u16, NoCommonVersion> {
-        let settled = self.current.min(CURRENT);
-        if settled >= MIN && settled >= self.min {
+    pub fn settle(&self) -> Result<Version, NoCommonVersion> {
+        let settled = Version::of_peer(self.current);
+        if settled >= Version::OLDEST && settled.number() >= self.min {
             Ok(settled)
         } else {
             Err(NoCommonVersion { their_min: self.min, their_current: self.current })
@@ -122,9 +163,9 @@ mod tests {
     #[test]
     fn two_peers_settle_on_the_lower_version_or_not_at_all() {
         let peer = |min, current| Hello { min, current, tags: List::default() };
-        assert_eq!(peer(1, 1).settle(), Ok(1));
-        assert_eq!(peer(1, 9).settle(), Ok(1));
-        assert!(peer(2, 9).settle().is_err());
+        assert_eq!(peer(1, 1).settle(), Ok(Version::OLDEST));
+        assert_eq!(peer(1, 9).settle(), Ok(Version::NEWEST));
+        assert!(peer(CURRENT + 1, 9).settle().is_err());
         assert!(peer(0, 0).settle().is_err());
     }
 

@@ -4,7 +4,7 @@ use super::books::BooksError;
 use super::gate::Ready;
 use super::machine::Act;
 use super::policy::Rule;
-use super::proof::Proof;
+use super::receipt::ReceiptBuilder;
 use super::waits::WRITE_AGAIN;
 use super::{Event, Executor};
 use crate::action::script::{self, ScriptError, Task};
@@ -33,11 +33,11 @@ pub(super) struct Acting {
 }
 
 /// What a thread brings back: a report, or why nothing was run.
-pub type Acted = Result<Box<RunReport>, ScriptError>;
+pub type ScriptResult = Result<Box<RunReport>, ScriptError>;
 
 /// How a look or an act ended, ready to be written down.
 #[derive(Debug)]
-pub struct Ended {
+pub struct RunEnd {
     outcome: Outcome,
     refusal: Option<Refusal>,
     told: serde_json::Map<String, Json>,
@@ -46,7 +46,7 @@ pub struct Ended {
     began: Option<UnixMs>,
 }
 
-impl Ended {
+impl RunEnd {
     /// A look, with its report if there is one.
     pub(super) fn looked(report: Option<Vec<u8>>, began: UnixMs) -> Self {
         let outcome = if report.is_some() { Outcome::Ok } else { Outcome::Failed };
@@ -54,8 +54,8 @@ impl Ended {
     }
 }
 
-impl From<Acted> for Ended {
-    fn from(acted: Acted) -> Self {
+impl From<ScriptResult> for RunEnd {
+    fn from(acted: ScriptResult) -> Self {
         let told = serde_json::Map::new();
         let not_run = |outcome, refusal| Self { outcome, refusal, told, body: None, began: None };
         let error = match acted {
@@ -109,22 +109,22 @@ impl Executor {
         }
     }
 
-    pub(super) fn handle_acted(&mut self, run: RunId, acted: Acted) {
+    pub(super) fn handle_script_ended(&mut self, run: RunId, acted: ScriptResult) {
         self.acting.take_if(|acting| acting.run == run);
-        self.conclude(run, Ended::from(acted));
+        self.conclude(run, RunEnd::from(acted));
         self.act_on();
     }
 
     /// Writes how a run ended. When the disk does not take it, it is tried
     /// again and again: what was done is told, however late.
-    pub(super) fn conclude(&mut self, run: RunId, ended: Ended) {
+    pub(super) fn conclude(&mut self, run: RunId, ended: RunEnd) {
         if let Err(error) = self.write_end(run, &ended) {
             warn!(%run, %error, "an outcome could not be written; it is tried again");
             self.machine.later(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
         }
     }
 
-    fn write_end(&mut self, run: RunId, ended: &Ended) -> Result<(), BooksError> {
+    fn write_end(&mut self, run: RunId, ended: &RunEnd) -> Result<(), BooksError> {
         let Some(record) = self.books.run(&run)? else {
             // It had been written, told, signed for and forgotten meanwhile.
             self.under_way.remove(&run);
@@ -132,9 +132,9 @@ impl Executor {
         };
         let order = Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
         let permitted: Option<(Rule, Digest)> = self.under_way.get(&run).copied();
-        let Ended { outcome, refusal, told, body, began } = ended;
-        let proof = Proof::refused(order, record.order, began.unwrap_or(record.received_at));
-        let proof = Proof { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..proof };
+        let RunEnd { outcome, refusal, told, body, began } = ended;
+        let proof = ReceiptBuilder::refused(order, record.order, began.unwrap_or(record.received_at));
+        let proof = ReceiptBuilder { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..proof };
         self.settle(proof, body.clone())
     }
 
@@ -163,11 +163,16 @@ pub(super) fn perform(Act { run, task, surroundings, cancelled }: &Act, events: 
         }
     });
     // Fails only once the executor has stopped.
-    let _ = events.blocking_send(Event::Acted(*run, acted));
+    let _ = events.blocking_send(Event::ScriptEnded(*run, acted));
 }
 
 /// The checks, the script, the checks again.
-fn act(task: &Task, surroundings: &Surroundings, cancelled: &AtomicBool, live: impl FnMut(Stream, Vec<u8>)) -> Acted {
+fn act(
+    task: &Task,
+    surroundings: &Surroundings,
+    cancelled: &AtomicBool,
+    live: impl FnMut(Stream, Vec<u8>),
+) -> ScriptResult {
     let before = checked(task, surroundings);
     if cancelled.load(Ordering::SeqCst) {
         return Err(ScriptError::Cancelled);
@@ -268,7 +273,7 @@ checks = ["memory.low"]
         // And once more at the last moment before the start.
         let ran = script::run(&task, &taken_back, crate::now, |_, _| {});
         assert!(matches!(ran, Err(ScriptError::Cancelled)), "{ran:?}");
-        let ended = Ended::from(acted);
+        let ended = RunEnd::from(acted);
         assert_eq!((ended.outcome, ended.refusal, ended.body), (Outcome::Cancelled, None, None));
         assert!(!folder.path().join("done").exists());
     }

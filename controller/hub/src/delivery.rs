@@ -1,0 +1,199 @@
+//! Delivering orders to machines, and hearing their outcomes on the way back.
+//!
+//! An order is in the store before it is sent. What becomes of an outcome is
+//! [`crate::outcome`]'s business.
+
+use crate::Shared;
+use crate::outcome::{self, End, Origin, RunEnded};
+use fernwart_certs::sha256;
+use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::document::{Envelope, Order};
+use fernwart_protocol::id::PublicKey;
+use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
+use fernwart_protocol::to_agent::{Deliver, Stored};
+use fernwart_protocol::to_hub::{Delivered, Note, RunState as MachineState, SignedOutcome};
+use fernwart_store::NotTaken;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
+
+/// How a delivery ended.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// The outcome is stored; with the key that its receipt is signed with.
+    Stored(Box<SignedOutcome>, PublicKey),
+    /// The machine did not take it into its books.
+    Refused(Refusal),
+    /// How it ended could not be stored now; the machine keeps its outcome, or gets
+    /// the order again.
+    NotStored(Denial),
+    /// The link was lost; the outcome comes when the machine is back.
+    Lost,
+}
+
+/// What is heard of a run on its way.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Where it stands.
+    State(MachineState),
+    /// Something for those who watch.
+    Note(Note),
+    /// The machine cannot use its books now; it gets the order again in a while.
+    NotYet,
+}
+
+/// How long a machine that cannot use its books is left in peace.
+const BOOKS_AGAIN: Duration = Duration::from_secs(60);
+
+/// Whether a machine may have got an order before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// It has not, if it gets it over the link with this number.
+    First(usize),
+    /// It may have.
+    Again,
+    /// It has said that it had begun it.
+    Begun,
+}
+
+impl Sending {
+    /// The same over the link with this number.
+    fn over(self, link: usize) -> Self {
+        match self {
+            Self::First(first) if first != link => Self::Again,
+            known => known,
+        }
+    }
+
+    /// Whether a refusal says what becomes of the run. A machine that cannot use
+    /// its books does not know whether it stands in them.
+    fn is_settled_by(self, refusal: Refusal) -> bool {
+        matches!(self, Self::First(_)) || !matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull)
+    }
+}
+
+/// What is sent to a machine.
+#[derive(Debug)]
+pub(crate) struct Sent<'a> {
+    /// The order, and the bytes it was read from.
+    pub(crate) order: &'a Order,
+    pub(crate) envelope: Envelope,
+    /// Its cancel, if it was taken back.
+    pub(crate) cancel: Option<Envelope>,
+    pub(crate) sending: Sending,
+}
+
+/// Sends an order over its machine's link, with its cancel if it was taken back,
+/// and follows it to its outcome. `told` hears whatever the machine reports on the way.
+pub(crate) async fn deliver<F: Future<Output = ()>>(
+    shared: &Arc<Shared>,
+    mut sent: Sent<'_>,
+    told: impl Fn(Heard) -> F,
+) -> Delivery {
+    let (machine, run) = (sent.order.machine, sent.order.run);
+    let Some(linked) = shared.presence.machine(&machine) else { return Delivery::Lost };
+    sent.sending = sent.sending.over(linked.link.serial());
+    loop {
+        match attempt(shared, &linked.link, &sent, &told).await {
+            Ok(Some(delivery)) => return delivery,
+            Ok(None) => told(Heard::NotYet).await,
+            // One of the two is newer. The link stays; the machine keeps the outcome, and
+            // gives it by itself.
+            Err(error @ (FrameError::Newer | FrameError::PeerIsOlder(_) | FrameError::TurnedAway)) => {
+                shared.passed_over(&machine);
+                warn!(%machine, %run, %error, "a delivery was given up");
+                return Delivery::NotStored(Denial::Incompatible);
+            }
+            Err(error) => {
+                if let Some(why) = error.reproach() {
+                    warn!(%machine, %error, "a machine misbehaved");
+                    linked.link.close(why);
+                }
+                return Delivery::Lost;
+            }
+        }
+        tokio::select! {
+            biased;
+            // On its next link it gets what it is owed.
+            _ = linked.link.closed() => return Delivery::Lost,
+            () = shared.draining.cancelled() => return Delivery::Lost,
+            () = tokio::time::sleep(BOOKS_AGAIN) => {}
+        }
+    }
+}
+
+/// One sending; nothing where the machine cannot say what becomes of the run.
+async fn attempt<F: Future<Output = ()>>(
+    shared: &Arc<Shared>,
+    link: &Link,
+    sent: &Sent<'_>,
+    told: &impl Fn(Heard) -> F,
+) -> Result<Option<Delivery>, FrameError> {
+    let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
+    let delivery = on_stream(shared, (&mut send, &mut receive), sent, told).await;
+    if let Err(FrameError::Newer) = delivery {
+        send.turn_away();
+        receive.turn_away();
+    }
+    delivery
+}
+
+async fn on_stream<F: Future<Output = ()>>(
+    shared: &Arc<Shared>,
+    (send, receive): (&mut Sender, &mut Receiver),
+    sent: &Sent<'_>,
+    told: &impl Fn(Heard) -> F,
+) -> Result<Option<Delivery>, FrameError> {
+    let (machine, run, sending) = (sent.order.machine, sent.order.run, sent.sending);
+    let hash = sha256(sent.envelope.bytes.as_bytes());
+    let first = match (sent.envelope.clone(), sent.cancel.clone(), sending) {
+        (order, cancel, Sending::Begun) => Deliver::Begun(order, cancel),
+        (order, Some(cancel), Sending::First(_) | Sending::Again) => Deliver::TakenBack(order, cancel),
+        (order, None, Sending::First(_) | Sending::Again) => Deliver::Order(order),
+    };
+    send.demand_pace();
+    send.send(&first).await?;
+    shared.metrics.order_sent();
+    let begun = tokio::time::Instant::now();
+    loop {
+        match receive.expect::<Delivered>().await? {
+            Delivered::State(state) => told(Heard::State(state)).await,
+            Delivered::Told(note) => told(Heard::Note(note)).await,
+            Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
+                send.finish();
+                warn!(%machine, %run, code = %refusal.code(), "a machine cannot use its books; the order is brought again");
+                return Ok(None);
+            }
+            // That it had begun is known; this says nothing of its end.
+            Delivered::Refused(refusal) if sending == Sending::Begun => {
+                send.finish();
+                warn!(%machine, %run, code = %refusal.code(), "a machine does not say what became of a run that had begun");
+                return Ok(Some(Delivery::Lost));
+            }
+            Delivered::Refused(refusal) => {
+                send.finish();
+                if let Err(error) = shared.store.write(NotTaken { run, refusal }).await {
+                    // The order will be brought again, and may then be taken.
+                    warn!(%run, %error, "a refusal could not be stored");
+                    return Ok(Some(Delivery::NotStored(shared.denial(&error))));
+                }
+                outcome::publish(shared, &RunEnded { machine, run, end: End::NotTaken(refusal) });
+                return Ok(Some(Delivery::Refused(refusal)));
+            }
+            Delivered::Outcome(signed) => {
+                let origin = Origin::Delivered(sent.order, hash);
+                let (word, delivery) = match outcome::take_in(shared, machine, *signed.clone(), origin).await {
+                    Ok((countersignature, key)) => {
+                        shared.metrics.delivered(begun.elapsed());
+                        (Stored::Countersigned(countersignature), Delivery::Stored(signed, key))
+                    }
+                    Err(denial) => (Stored::NotNow(denial), Delivery::NotStored(denial)),
+                };
+                send.send(&word).await?;
+                send.finish();
+                return Ok(Some(delivery));
+            }
+        }
+    }
+}

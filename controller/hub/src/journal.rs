@@ -1,0 +1,22 @@
+//! How far machines' journals go, as they have said in their own signed word.
+
+use crate::Shared;
+use fernwart_protocol::event::Happened;
+use fernwart_protocol::id::{Digest, MachineId};
+use fernwart_protocol::text::Text;
+use fernwart_store::NoteJournal;
+use tracing::warn;
+
+/// Keeps where a machine's journal stands, and what is wrong with it.
+pub(crate) async fn note(shared: &Shared, machine: MachineId, (seq, head): (u64, Digest), alarm: Option<String>) {
+    if let Some(alarm) = &alarm {
+        warn!(%machine, alarm, "this machine was restored from a backup, or its records were altered");
+    }
+    let alarm = alarm.map(|alarm| Text::clipped(&alarm));
+    if let Some(alarm) = &alarm {
+        shared.happened_on(&machine, |machine| Happened::Alarm(machine, alarm.clone()));
+    }
+    if let Err(error) = shared.store.write(NoteJournal { machine, seq, head, alarm }).await {
+        warn!(%machine, %error, "a journal's head could not be stored");
+    }
+}

@@ -1,0 +1,219 @@
+//! Taking outcomes in.
+//!
+//! ```text
+//! SignedOutcome (wire) ─▶ verify ─▶ VerifiedOutcome ─▶ store ─▶ RunEnded ─▶ publish ─▶ metrics, index, events, watchers
+//! ```
+//! An outcome is in the store, and signed for, before its machine may forget it.
+
+use crate::{Shared, journal};
+use fernwart_certs::envelope::{self, EnvelopeError};
+use fernwart_certs::sha256;
+use fernwart_fleet::{Machine, verdict};
+use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::diagnosis::Summary;
+use fernwart_protocol::document::{Action, BadDocument, Countersignature, Document, Envelope, Order, Outcome, Receipt};
+use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
+use fernwart_protocol::staff::Verdict;
+use fernwart_protocol::text::chain;
+use fernwart_protocol::to_hub::SignedOutcome;
+use fernwart_protocol::version::Version;
+use fernwart_store::{NewOutcome, StoredOutcome};
+use std::sync::Arc;
+use tracing::{debug, warn};
+
+/// How an outcome has come.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    /// On the stream on which this order was sent; with the hash of what was sent.
+    Delivered(&'a Order, Digest),
+    /// By itself, later: the order must be staff's.
+    Claimed,
+}
+
+/// An outcome that this machine has signed, of an order that staff has signed or
+/// this hub has delivered.
+#[derive(Debug)]
+struct VerifiedOutcome {
+    machine: Arc<Machine>,
+    signed: SignedOutcome,
+    receipt: Receipt,
+    receipt_hash: Digest,
+    /// What its report says, where it is one of the whole machine.
+    health: Option<Verdict>,
+}
+
+/// A run has ended, and that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunEnded {
+    /// On which machine.
+    pub(crate) machine: MachineId,
+    /// Which run.
+    pub(crate) run: RunId,
+    /// How.
+    pub(crate) end: End,
+}
+
+/// How a run has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The machine did not take its order in.
+    NotTaken(Refusal),
+    /// With an outcome.
+    Outcome {
+        /// Which.
+        outcome: Outcome,
+        /// Whether it was not known before.
+        is_new: bool,
+        /// What its report says, where it is one of the whole machine.
+        health: Option<Health>,
+    },
+}
+
+/// What a newest report says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// In a word.
+    pub(crate) verdict: Verdict,
+    /// Whether the one before said something else.
+    pub(crate) has_changed: bool,
+}
+
+/// Verifies, stores and publishes an outcome. What the hub signs for it, and the
+/// key of its receipt.
+///
+/// # Errors
+/// When it is not this machine's word, or cannot be stored.
+pub(crate) async fn take_in(
+    shared: &Shared,
+    machine: MachineId,
+    signed: SignedOutcome,
+    origin: Origin<'_>,
+) -> Result<(Envelope, PublicKey), Denial> {
+    let verified = verify(shared, machine, signed, origin).await?;
+    let key = verified.machine.evidence_key;
+    let (ended, countersignature) = store(shared, verified).await?;
+    publish(shared, &ended);
+    Ok((countersignature, key))
+}
+
+/// What is said of a document that cannot be read.
+pub(crate) fn unread(error: &EnvelopeError) -> Denial {
+    match error {
+        EnvelopeError::Document(BadDocument::Newer { .. }) => Denial::NewerDocument,
+        EnvelopeError::Document(_) | EnvelopeError::Signature | EnvelopeError::Signer | EnvelopeError::Newer { .. } => {
+            Denial::NotUnderstood
+        }
+    }
+}
+
+async fn verify(
+    shared: &Shared,
+    machine: MachineId,
+    signed: SignedOutcome,
+    origin: Origin<'_>,
+) -> Result<VerifiedOutcome, Denial> {
+    let machine = shared.store.machine(&machine).ok_or(Denial::NoSuchMachine)?;
+    let receipt: Receipt = envelope::open(&signed.receipt, &machine.evidence_key).map_err(|error| unread(&error))?;
+    let order_hash = sha256(signed.order.bytes.as_bytes());
+    let claimed;
+    let order = match origin {
+        Origin::Delivered(order, sent) => Some(order).filter(|_| sent == order_hash),
+        Origin::Claimed => {
+            claimed = claimed_order(shared, &signed.order).await?;
+            claimed.as_ref()
+        }
+    };
+    let fits = |order: &&Order| {
+        receipt.machine == machine.id
+            && order.machine == machine.id
+            && receipt.run == order.run
+            && receipt.order == order_hash
+            && (signed.body.as_bytes().is_empty() || receipt.body == sha256(signed.body.as_bytes()))
+    };
+    let Some(order) = order.filter(fits) else {
+        warn!(machine = %machine.id, run = %receipt.run, "a receipt does not fit what came with it");
+        return Err(Denial::NotUnderstood);
+    };
+    // A look at one section says nothing about the others.
+    let is_whole = matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty());
+    let summary = || Summary::unpack(signed.body.as_bytes()).ok().filter(|(report, _)| report.is_whole());
+    let health = match receipt.outcome {
+        Outcome::Ok if is_whole => summary().map(|(report, _)| verdict(&report)),
+        Outcome::Ok
+        | Outcome::Failed
+        | Outcome::Refused
+        | Outcome::Expired
+        | Outcome::Cancelled
+        | Outcome::Interrupted => None,
+    };
+    let receipt_hash = sha256(signed.receipt.bytes.as_bytes());
+    Ok(VerifiedOutcome { machine, signed, receipt, receipt_hash, health })
+}
+
+/// The order of an outcome that comes by itself, if staff has signed it. A
+/// technician who has left has given orders before: one that is known here counts.
+async fn claimed_order(shared: &Shared, envelope: &Envelope) -> Result<Option<Order>, Denial> {
+    let catalogue = shared.published.catalogue();
+    let entry = catalogue.as_ref().and_then(|catalogue| catalogue.staff.find(&envelope.key));
+    if let Some(order) = entry.and_then(|entry| envelope::open::<Order>(envelope, &entry.order_key).ok()) {
+        return Ok(Some(order));
+    }
+    let order = Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&error.into()))?;
+    let known = shared.store.evidence(&order.run).await;
+    Ok(Some(order).filter(|_| matches!(known, Ok(Some(known)) if known.order == *envelope)))
+}
+
+/// Stores an outcome and signs for it.
+async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, Envelope), Denial> {
+    let VerifiedOutcome { machine, signed, receipt, receipt_hash, health } = verified;
+    let (id, run) = (machine.id, receipt.run);
+    if receipt.refusal == Some(Refusal::RecordsWentBack) {
+        // First: an outcome that is stored does not come a second time.
+        let alarm = "its records went back: they did not know a run that had begun there".to_owned();
+        journal::note(shared, id, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
+    }
+    let outcome = NewOutcome {
+        run,
+        machine: id,
+        order: signed.order,
+        outcome: receipt.outcome,
+        receipt: signed.receipt,
+        receipt_hash,
+        report: signed.body.into_bytes(),
+        verdict: health.clone(),
+        journal: (receipt.journal_seq, receipt.journal_head),
+        now: shared.now(),
+        chain: fernwart_certs::chain::next_head,
+    };
+    let stored = shared.store.store_outcome(outcome).await.map_err(|error| {
+        warn!(machine = %id, %run, %error, "an outcome could not be stored");
+        shared.denial(&error)
+    })??;
+    let StoredOutcome { seq, head, at, is_new } = stored;
+    debug!(machine = %id, %run, outcome = receipt.outcome.as_str(), "an outcome is stored");
+    let said = Countersignature {
+        run,
+        machine: id,
+        receipt: receipt_hash,
+        chain_seq: seq,
+        chain_head: head,
+        key: shared.evidence_id,
+        at,
+    };
+    let reads = Version::of_peer(machine.protocol);
+    let countersignature = envelope::seal(&said, &shared.evidence, reads).map_err(|error| {
+        warn!(machine = %id, %run, error = chain(&error), "an outcome cannot be signed for");
+        Denial::Incompatible
+    })?;
+    let health = health.map(|verdict| Health { has_changed: verdict != machine.verdict, verdict });
+    let end = End::Outcome { outcome: receipt.outcome, is_new, health };
+    Ok((RunEnded { machine: id, run, end }, countersignature))
+}
+
+/// Tells all who take note of it that a run has ended.
+pub(crate) fn publish(shared: &Shared, ended: &RunEnded) {
+    shared.metrics.run_ended(ended);
+    shared.asking.run_ended(ended);
+    shared.tell_run_ended(ended);
+    shared.watchers.run_ended(ended);
+}

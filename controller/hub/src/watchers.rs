@@ -1,0 +1,82 @@
+//! Those who wait for the end of one run.
+
+use crate::outcome::RunEnded;
+use fernwart_protocol::id::RunId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+/// Who waits, by run.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers(Mutex<HashMap<RunId, Vec<Arc<Notify>>>>);
+
+/// One who waits, until it is dropped.
+pub(crate) struct Watcher<'a> {
+    all: &'a Watchers,
+    run: RunId,
+    /// Remembers one call: an end between two looks is not missed.
+    call: Arc<Notify>,
+}
+
+impl Watchers {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<RunId, Vec<Arc<Notify>>>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Waits for this run from now on.
+    pub(crate) fn watch(&self, run: RunId) -> Watcher<'_> {
+        let call = Arc::new(Notify::new());
+        self.waiting().entry(run).or_default().push(call.clone());
+        Watcher { all: self, run, call }
+    }
+
+    /// Calls those who wait for it.
+    pub(crate) fn run_ended(&self, ended: &RunEnded) {
+        if let Some(waiting) = self.waiting().get(&ended.run) {
+            waiting.iter().for_each(|call| call.notify_one());
+        }
+    }
+}
+
+impl Watcher<'_> {
+    /// Waits until the run has ended, or has since the last time. Cancel safe.
+    pub(crate) async fn called(&self) {
+        self.call.notified().await;
+    }
+}
+
+impl Drop for Watcher<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.all.waiting();
+        if let Some(calls) = waiting.get_mut(&self.run) {
+            calls.retain(|call| !Arc::ptr_eq(call, &self.call));
+            if calls.is_empty() {
+                waiting.remove(&self.run);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::End;
+    use fernwart_protocol::code::Refusal;
+    use fernwart_protocol::id::MachineId;
+
+    #[tokio::test]
+    async fn who_waits_is_called_also_for_an_end_that_came_before_and_leaves_nothing_behind() {
+        let watchers = Watchers::default();
+        let (run, other) = (RunId::from_bytes([1; 16]), RunId::from_bytes([2; 16]));
+        let ended =
+            |run| RunEnded { machine: MachineId::from_bytes([3; 16]), run, end: End::NotTaken(Refusal::Paused) };
+        let (one, two, three) = (watchers.watch(run), watchers.watch(run), watchers.watch(other));
+        watchers.run_ended(&ended(run));
+        one.called().await;
+        two.called().await;
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(20), three.called()).await;
+        assert!(waits.is_err(), "another run has ended");
+        drop((one, two, three));
+        assert!(watchers.waiting().is_empty());
+    }
+}

@@ -1,0 +1,62 @@
+//! States of runs in SQL: written by the type that knows them.
+
+use fernwart_fleet::{RunEvent, RunState};
+
+/// A condition on a column that names the state: true for these states.
+pub(crate) fn is_one_of(column: &str, states: impl Iterator<Item = RunState>) -> String {
+    let words: Vec<String> = states.map(|state| format!("'{}'", state.as_str())).collect();
+    // No state at all is true for no row.
+    if words.is_empty() { "FALSE".to_owned() } else { format!("{column} IN ({})", words.join(", ")) }
+}
+
+/// True for the states that an event changes.
+pub(crate) fn is_changed_by(event: RunEvent) -> String {
+    is_one_of("state", event.changes())
+}
+
+/// `SET` of what a run becomes by an event.
+pub(crate) fn set(event: RunEvent) -> String {
+    format!("SET state = '{}'", event.leads_to().as_str())
+}
+
+/// True for runs whose orders are brought to a machine that has come back.
+pub(crate) fn is_brought_again() -> String {
+    is_one_of("state", RunState::ALL.into_iter().filter(|state| state.is_brought_again()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The states that an index of the newest migrations is about.
+    fn indexed(name: &str) -> BTreeSet<RunState> {
+        let all: String = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
+            .expect("there")
+            .map(|file| file.expect("a file").path())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .map(|path| std::fs::read_to_string(path).expect("text"))
+            .collect();
+        let made = all.rsplit(&format!("CREATE INDEX {name} ")).next().expect("made");
+        let statement = made.split(';').next().expect("a statement");
+        let words = statement.split('\'').skip(1).step_by(2);
+        words.map(|word| word.parse().unwrap_or_else(|()| panic!("{word} is no state"))).collect()
+    }
+
+    #[test]
+    fn indexes_are_about_the_states_that_are_asked_for() {
+        let all = RunState::ALL.into_iter();
+        let open: BTreeSet<_> = all.clone().filter(|state| !state.is_final()).collect();
+        assert_eq!(indexed("runs_open"), open);
+        let brought: BTreeSet<_> = all.filter(|state| state.is_brought_again()).collect();
+        assert_eq!(indexed("runs_undelivered"), brought);
+    }
+
+    #[test]
+    fn a_condition_names_each_state_once() {
+        assert_eq!(is_changed_by(RunEvent::Withdrawn), "state IN ('queued', 'held')");
+        assert_eq!(is_one_of("state", std::iter::empty()), "FALSE");
+        assert_eq!(set(RunEvent::Began), "SET state = 'running'");
+    }
+}

@@ -1,0 +1,72 @@
+//! How many variants of each enum of the wire every version knows.
+//!
+//! Names are those that serde gives an encoder. An enum that is not listed
+//! cannot be sent to a peer of an older version, so that none is forgotten.
+
+use super::{CURRENT, Version};
+
+/// The enums by name, in order; for each version from 1 on how many of their
+/// variants it knows. A number only grows.
+const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
+    ("Admission", [2, 2]),
+    ("Ask", [5, 5]),
+    ("Deliver", [4, 4]),
+    ("Delivered", [4, 4]),
+    ("Denial", [35, 36]),
+    ("Fetched", [3, 3]),
+    ("Happened", [18, 18]),
+    ("Membership", [2, 2]),
+    ("News", [10, 10]),
+    ("Note", [5, 5]),
+    ("Outcome", [6, 6]),
+    ("Presence", [2, 2]),
+    ("Refusal", [33, 34]),
+    ("Renewed", [2, 2]),
+    ("RunState", [3, 3]),
+    ("Stored", [2, 2]),
+    ("Stream", [2, 2]),
+    ("TokenKind", [2, 2]),
+    ("Until", [2, 2]),
+    ("Verdict", [4, 4]),
+    ("enroll.Reply", [3, 3]),
+    ("enroll.Request", [5, 5]),
+    ("staff.Reply", [24, 30]),
+    ("staff.Request", [36, 36]),
+    ("to_agent.Control", [6, 6]),
+    ("to_hub.Control", [4, 5]),
+];
+
+/// How many variants of an enum a version knows; none if the enum is not listed.
+pub fn known(name: &str, version: Version) -> Option<u32> {
+    let at = VARIANTS.binary_search_by_key(&name, |(name, _)| name).ok()?;
+    let (_, counts) = VARIANTS.get(at)?;
+    // A version newer than this program's knows at least what this one does.
+    let row = usize::from(version.number().min(CURRENT)).checked_sub(1)?;
+    counts.get(row).copied()
+}
+
+/// The first version that knows a variant; none if no version does.
+pub fn since(name: &str, index: u32) -> Option<Version> {
+    (1..=CURRENT).map(Version::of_peer).find(|version| known(name, *version).is_some_and(|count| index < count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enums_stand_in_their_order_and_none_forgets_a_variant() {
+        assert!(VARIANTS.is_sorted_by_key(|(name, _)| name));
+        for (name, counts) in VARIANTS {
+            assert!(counts.is_sorted(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_variant_is_known_since_the_version_that_brought_it() {
+        assert_eq!(since("to_hub.Control", 3), Some(Version::OLDEST));
+        assert_eq!(since("to_hub.Control", 4), Some(Version::of_peer(2)));
+        assert_eq!(since("to_hub.Control", 5), None);
+        assert_eq!(known("Answer", Version::NEWEST), None);
+    }
+}
