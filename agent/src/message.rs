@@ -80,10 +80,10 @@ pub struct Linked {
 pub enum ToUplink {
     /// Whom to dial, whenever that has changed.
     Dial(Dial),
-    /// An answer to an order's stream.
+    /// What is said on an order's stream, short of its outcome.
     Delivered(Ticket, Delivered),
-    /// Outcomes no hub has acknowledged, one by one.
-    Settle(SignedOutcome),
+    /// A run's outcome, on its order's stream where that is still there.
+    Outcome(Option<Ticket>, RunId, Box<SignedOutcome>),
     /// Fetch this blob.
     Want(Digest),
     /// A signed claim.

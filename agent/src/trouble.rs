@@ -58,6 +58,7 @@ impl Trouble {
             return Self::new("folder", "FW-CLI-10", FAILED, cause);
         }
         match error.chain().find_map(|cause| cause.downcast_ref()) {
+            Some(BooksError::Newer { .. }) => Self::new("newer-books", "FW-OWN-23", FAILED, cause),
             Some(BooksError::Open(..) | BooksError::Damaged(_)) => Self::new("books", "FW-OWN-22", FAILED, cause),
             _ => Self::new("other", "FW-OWN-21", FAILED, cause),
         }

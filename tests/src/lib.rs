@@ -283,6 +283,11 @@ impl Machine {
         possible
     }
 
+    /// Where an agent with this folder keeps its records.
+    pub fn store(home: &Path) -> PathBuf {
+        fernwart_agent::home::Home::at(home).books()
+    }
+
     /// Starts the agent again.
     pub fn restart(&mut self) {
         self.agent = Process::start(&mut self.command(&["run"]), &self.home.with_extension("log"));
@@ -303,11 +308,15 @@ impl Machine {
     }
 }
 
-fn agent_command(home: &Path, arguments: &[&str]) -> Command {
+/// A command of the owner of a machine with this folder.
+pub fn agent_command(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("fernwart-agent"));
     command.arg("--home").arg(home).args(arguments).env("LANG", "C.UTF-8").env_remove("LC_ALL");
     command
 }
+
+/// When the shop of 0.2.0 was left as it is unpacked, Unix seconds.
+const PACKED_AT: i64 = 1_795_990_528;
 
 /// How a hub is run.
 const SERVE: &[&str] = &["serve", "--metrics", "127.0.0.1:0"];
@@ -359,6 +368,42 @@ impl World {
         run(&mut staff_command(&folder.path().join("shop"), &arguments)).exits(0);
         let hub = start_hub(folder.path());
         Self { folder, address, hub }
+    }
+
+    /// A shop as the programs 0.2.0 have left it: two machines, `kasse-1` whose agent
+    /// died in the middle of a script, and `kasse-2` whose owner was being asked. Its
+    /// hub is not started: it lives at [`World::offset`]. Nothing where that cannot
+    /// be had.
+    ///
+    /// # Panics
+    /// When it cannot be unpacked.
+    pub fn unpacked() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/data/shop-0.2.0.tar.gz");
+        let mut tar = Command::new("tar");
+        tar.args(["--no-same-owner", "-xzf", archive, "-C"]).arg(folder.path());
+        run(&mut tar).exits(0);
+        let log = folder.path().join("nobody.log");
+        let hub = Process::start(&mut Command::new("true"), &log);
+        let world = Self { folder, address: "127.83.0.1:47102".parse().expect("an address"), hub };
+        at_another_time(&mut Command::new("true"), "+0").then_some(world)
+    }
+
+    /// How far the time of [`World::unpacked`] lies behind, for
+    /// [`at_another_time`].
+    pub fn offset(&self) -> String {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+        let behind = i64::try_from(now).expect("not so far") - PACKED_AT;
+        format!("{:+}s", -behind)
+    }
+
+    /// Starts the agent of a machine that was unpacked, at another time.
+    pub fn machine_in(&self, name: &str, offset: &str) -> Machine {
+        let home = self.path().join(name);
+        let mut command = agent_command(&home, &["run"]);
+        at_another_time(&mut command, offset);
+        let agent = Process::start(&mut command, &home.with_extension("log"));
+        Machine { home, name: name.to_owned(), agent }
     }
 
     /// The world's folder.

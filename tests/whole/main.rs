@@ -19,4 +19,5 @@ mod swarm;
 mod transcripts;
 mod trouble;
 mod upkeep;
+mod versions;
 mod watching;

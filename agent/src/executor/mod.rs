@@ -27,13 +27,13 @@ use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::local;
 use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
-use books::{Books, BooksError};
+use books::{Books, BooksError, Format};
 pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_certs::identity::{SealingKey, SigningKey};
 use fernwart_certs::keyfile::KeyFileError;
-use fernwart_protocol::document::{Envelope, SealedTo, SectionName, UnixMs};
+use fernwart_protocol::document::{Envelope, Order, SealedTo, SectionName, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{About, Stream};
@@ -51,6 +51,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
 use waits::Wait;
 
 /// Looks under way at once; further ones wait their turn. Each takes some
@@ -69,6 +70,13 @@ const DOUBT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 /// That the hub knows less than before is noted at most this often: nobody
 /// fills the journal with it.
 const FELL_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// A new program is confirmed when it was linked first so long ago and still is:
+/// whoever updates a machine sees within minutes whether it comes back.
+const CONFIRM_AFTER: Duration = Duration::from_secs(3600);
+
+/// What could not be confirmed is tried again after this.
+const CONFIRM_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Locks kept at most.
 const LOCKS: usize = 1024;
@@ -115,6 +123,8 @@ pub enum Event {
     Unwritten(RunId, Box<RunEnd>),
     /// What waits in the books, and could not be read, is to be taken up.
     Unread,
+    /// This program may have shown by now that it stays.
+    Confirm,
 }
 
 /// How others reach the executor.
@@ -169,8 +179,8 @@ pub struct Executor {
     turned: Option<Turned>,
     /// Streams that wait for a run's outcome.
     waiting: HashMap<RunId, Vec<Ticket>>,
-    /// What permitted the runs that this life has begun, and the policy then.
-    under_way: HashMap<RunId, (Rule, Digest)>,
+    /// The runs that this life has begun.
+    under_way: HashMap<RunId, UnderWay>,
     looking: usize,
     to_look: VecDeque<(RunId, Vec<SectionName>)>,
     strangers: Strangers,
@@ -202,8 +212,20 @@ pub struct Executor {
     /// The hub on this link says that it knows less; its next signature sets
     /// what it is held against.
     fell_back: bool,
+    /// When this life was linked first.
+    first_linked_at: Option<Duration>,
     machine: Box<dyn Machine>,
     out: Outbox,
+}
+
+/// A run that this life has begun.
+#[derive(Debug)]
+struct UnderWay {
+    order: Order,
+    /// What permitted it.
+    rule: Rule,
+    /// SHA-256 of the policy then.
+    policy: Digest,
 }
 
 /// Orders that nobody we know has signed: counted, and noted now and then.
@@ -273,6 +295,7 @@ impl Executor {
             doubted_at: None,
             fell_at: None,
             fell_back: false,
+            first_linked_at: None,
             machine,
             out: Outbox::default(),
         })
@@ -292,6 +315,7 @@ impl Executor {
             Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),
             Event::Unread => self.resume_waiting(),
+            Event::Confirm => self.confirm(),
             Event::Due(run, timer) => self.handle_due(run, timer),
             Event::Asked(question, answer) => {
                 let answered = self.answer(question);
@@ -310,7 +334,7 @@ impl Executor {
                 Word::Settle(run) => {
                     let record = self.books.run(&run).ok().flatten();
                     if let Some(settle) = record.and_then(|record| runs::settlement(&self.books, run, record)) {
-                        return Some(ToUplink::Settle(settle));
+                        return Some(ToUplink::Outcome(None, run, Box::new(settle)));
                     }
                 }
             }
@@ -328,6 +352,27 @@ impl Executor {
 
     fn now(&self) -> UnixMs {
         self.machine.now()
+    }
+
+    /// A program that was linked for long enough, and still is, stays: from then on
+    /// the books are written in its own format. Until then the program before it can
+    /// be put back.
+    fn confirm(&mut self) {
+        if self.linked.is_none() || self.books.format() >= Format::NEWEST {
+            return;
+        }
+        let now = self.awake();
+        let left = CONFIRM_AFTER.saturating_sub(now.saturating_sub(*self.first_linked_at.get_or_insert(now)));
+        if !left.is_zero() {
+            return self.machine.later(left, Event::Confirm);
+        }
+        match self.books.confirm(self.machine.moment()) {
+            Ok(()) => info!(format = self.books.format().number(), "this version is confirmed"),
+            Err(error) => {
+                warn!(error = chain(&error), "the records could not be written anew; it is tried again");
+                self.machine.later(CONFIRM_AGAIN, Event::Confirm);
+            }
+        }
     }
 
     /// How long the computer has been running: a clock that nobody sets.
@@ -354,6 +399,7 @@ impl Executor {
             ToExecutor::Linked(linked) => {
                 self.turned = None;
                 self.linked = Some(linked);
+                self.confirm();
                 self.hold_against(linked.hub_chain);
                 self.show_entry(linked.hub_journal);
                 self.resettle();

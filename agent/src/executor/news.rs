@@ -69,8 +69,8 @@ impl Executor {
         let record = self.books.run(&run).ok().flatten();
         let order = record.as_ref().and_then(|record| Document::from_bytes(record.order.bytes.as_bytes()).ok());
         let (Some(record), Some(order)) = (record, order) else { return };
-        let proof = ReceiptBuilder { outcome, refusal, ..ReceiptBuilder::refused(order, record.order, self.now()) };
-        if let Err(error) = self.settle(proof, None) {
+        let builder = ReceiptBuilder { outcome, refusal, ..ReceiptBuilder::refused(order, record.order, self.now()) };
+        if let Err(error) = self.settle(builder, None) {
             warn!(%run, %error, "how a look ended could not be written");
             self.under_way.remove(&run);
         }

@@ -7,7 +7,7 @@ use super::policy::{Mode, Policy};
 use super::receipt::ReceiptBuilder;
 use super::script_runs::RunEnd;
 use super::waits::DAY_MS;
-use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED};
+use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED, UnderWay};
 use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
@@ -36,11 +36,11 @@ impl Executor {
                 // Whatever it left behind ends before anybody is told that it ended.
                 self.machine.end(&run);
             }
-            let proof = ReceiptBuilder {
+            let builder = ReceiptBuilder {
                 outcome: Outcome::Interrupted,
                 ..ReceiptBuilder::refused(order, record.order, self.now())
             };
-            self.settle(proof, None).map_err(ExecutorError::Books)?;
+            self.settle(builder, None).map_err(ExecutorError::Books)?;
         }
         Ok(())
     }
@@ -112,8 +112,8 @@ impl Executor {
         let staff = self.catalogue.staff.find(&order.key).map(|entry| entry.name.clone()).unwrap_or_default();
         let refusal = Some(Refusal::RecordsWentBack);
         let refused = ReceiptBuilder::refused(order, envelope, self.now());
-        let proof = ReceiptBuilder { outcome: Outcome::Interrupted, refusal, staff, ..refused };
-        if let Err(error) = self.settle(proof, None) {
+        let builder = ReceiptBuilder { outcome: Outcome::Interrupted, refusal, staff, ..refused };
+        if let Err(error) = self.settle(builder, None) {
             self.books.mend();
             for ticket in self.waiting.remove(&run).unwrap_or_default() {
                 self.refuse_unrecorded(ticket, &error);
@@ -180,7 +180,9 @@ impl Executor {
     pub(super) fn refuse_unrecorded(&mut self, ticket: Ticket, error: &BooksError) {
         let refusal = match error {
             BooksError::Full => Refusal::LedgerFull,
-            BooksError::Open(..) | BooksError::Write(_) | BooksError::Damaged(_) => Refusal::NoJournal,
+            BooksError::Open(..) | BooksError::Write(_) | BooksError::Damaged(_) | BooksError::Newer { .. } => {
+                Refusal::NoJournal
+            }
         };
         warn!(%error, code = %refusal.code(), "order refused: the books cannot be kept");
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
@@ -202,7 +204,7 @@ impl Executor {
                 self.take_up(run, record);
             }
         } else if let Some(settle) = settlement(&self.books, run, record) {
-            self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle))));
+            self.say(ToUplink::Outcome(Some(ticket), run, Box::new(settle)));
         }
     }
 
@@ -218,8 +220,8 @@ impl Executor {
         let known = self.books.run(&order.run)?;
         if known.as_ref().is_some_and(|record| record.receipt.is_some()) {
             // It waited here while its end was written by a write that seemed to fail.
-            let proof = ReceiptBuilder::refused(order, envelope, self.now());
-            return self.settle(proof, None);
+            let builder = ReceiptBuilder::refused(order, envelope, self.now());
+            return self.settle(builder, None);
         }
         let mut body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
@@ -255,7 +257,7 @@ impl Executor {
             })?;
         }
         self.waits.remove(&order.run);
-        self.under_way.insert(order.run, (permit.rule(), policy));
+        self.under_way.insert(order.run, UnderWay { order: order.clone(), rule: permit.rule(), policy });
         // A look is over before anybody could do anything with that.
         if matches!(order.action, Action::Script { .. }) {
             self.tell_watchers(order.run, Delivered::State(RunState::Started));
@@ -271,8 +273,8 @@ impl Executor {
                 Ok(())
             }
             Permitted::Nothing => {
-                let proof = ReceiptBuilder::refused(order, record.order, self.now());
-                self.settle(proof, None)
+                let builder = ReceiptBuilder::refused(order, record.order, self.now());
+                self.settle(builder, None)
             }
         }
     }
@@ -307,35 +309,35 @@ impl Executor {
 
     /// Writes a run's one outcome and its receipt, unless they stand there already,
     /// then tells who waits.
-    pub(super) fn settle(&mut self, proof: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), BooksError> {
-        let (run, outcome) = (proof.order.run, proof.outcome);
+    pub(super) fn settle(&mut self, builder: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), BooksError> {
+        let (run, outcome) = (builder.order.run, builder.outcome);
         let done = Done {
-            action: proof.order.action.clone(),
-            title: self.title_of(&proof.order.action),
-            staff: self.catalogue.staff.find(&proof.order.key).map(|entry| entry.name.clone()).unwrap_or_default(),
-            reason: proof.order.reason.clone(),
-            outcome: proof.outcome,
+            action: builder.order.action.clone(),
+            title: self.title_of(&builder.order.action),
+            staff: self.catalogue.staff.find(&builder.order.key).map(|entry| entry.name.clone()).unwrap_or_default(),
+            reason: builder.order.reason.clone(),
+            outcome: builder.outcome,
         };
         let settle = match self.books.run(&run)?.filter(|record| record.receipt.is_some()) {
             // A write that seemed to fail had been done; perhaps it was told already.
             Some(record) => settlement(&self.books, run, record),
-            None => self.write_outcome(proof, report)?,
+            None => self.write_outcome(builder, report)?,
         };
         self.waits.remove(&run);
         let permitted = self.under_way.remove(&run);
         // What was cut short has lost its rule with the agent that knew it.
         let cut_short = outcome == Outcome::Interrupted && self.policy().act() == Mode::Notify;
-        if permitted.is_some_and(|(rule, _)| rule.tells()) || cut_short {
+        if permitted.is_some_and(|permitted| permitted.rule.tells()) || cut_short {
             self.tell_owner(done);
         }
         if let Some(settle) = settle {
             let tickets = self.waiting.remove(&run).unwrap_or_default();
             if tickets.is_empty() && self.linked.is_some() {
-                self.say(ToUplink::Settle(settle));
+                self.say(ToUplink::Outcome(None, run, Box::new(settle)));
                 return Ok(());
             }
             for ticket in tickets {
-                self.say(ToUplink::Delivered(ticket, Delivered::Outcome(Box::new(settle.clone()))));
+                self.say(ToUplink::Outcome(Some(ticket), run, Box::new(settle.clone())));
             }
         }
         Ok(())
@@ -343,16 +345,16 @@ impl Executor {
 
     fn write_outcome(
         &mut self,
-        proof: ReceiptBuilder,
+        builder: ReceiptBuilder,
         report: Option<Vec<u8>>,
     ) -> Result<Option<SignedOutcome>, BooksError> {
-        let run = proof.order.run;
-        let policy = proof.permitted.map_or_else(|| self.policy().hash, |(_, policy)| policy);
+        let run = builder.order.run;
+        let policy = builder.permitted.map_or_else(|| self.policy().hash, |(_, policy)| policy);
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
         let moment = self.machine.moment();
         let record = self.books.write(moment, |page| {
             page.place_for(&run)?;
-            let record = proof.write(page, report.as_deref(), policy, versions, evidence, moment)?;
+            let record = builder.write(page, report.as_deref(), policy, versions, evidence, moment)?;
             page.run(&run, &record)?;
             if let Some(report) = &report {
                 page.report(&run, report)?;

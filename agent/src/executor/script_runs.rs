@@ -3,7 +3,6 @@
 use super::books::BooksError;
 use super::gate::Ready;
 use super::machine::Act;
-use super::policy::Rule;
 use super::receipt::ReceiptBuilder;
 use super::waits::WRITE_AGAIN;
 use super::{Event, Executor};
@@ -13,7 +12,7 @@ use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::{Answer, Finding, builtin_rules};
 use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName, UnixMs};
-use fernwart_protocol::id::{Digest, RunId};
+use fernwart_protocol::id::RunId;
 use fernwart_protocol::limits::OUTPUT_BYTES;
 use fernwart_protocol::script::{Kind, RunReport, Stopped, Value};
 use fernwart_protocol::text::Blob;
@@ -130,12 +129,16 @@ impl Executor {
             self.under_way.remove(&run);
             return Ok(());
         };
-        let order = Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?;
-        let permitted: Option<(Rule, Digest)> = self.under_way.get(&run).copied();
+        let under_way = self.under_way.get(&run);
+        let permitted = under_way.map(|known| (known.rule, known.policy));
+        let order = match under_way {
+            Some(known) => known.order.clone(),
+            None => Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?,
+        };
         let RunEnd { outcome, refusal, told, body, began } = ended;
-        let proof = ReceiptBuilder::refused(order, record.order, began.unwrap_or(record.received_at));
-        let proof = ReceiptBuilder { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..proof };
-        self.settle(proof, body.clone())
+        let builder = ReceiptBuilder::refused(order, record.order, began.unwrap_or(record.received_at));
+        let builder = ReceiptBuilder { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..builder };
+        self.settle(builder, body.clone())
     }
 
     /// Ends the act that is under way, if it is this one or none is named.

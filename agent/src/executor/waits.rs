@@ -88,12 +88,12 @@ impl Executor {
             Wait { envelope, order, staff, why, yes, number, since, timer: 0 }
         };
         if self.taken_back.contains(&run) {
-            let proof = ReceiptBuilder {
+            let builder = ReceiptBuilder {
                 outcome: Outcome::Cancelled,
                 staff,
                 ..ReceiptBuilder::refused(order, envelope, self.now())
             };
-            return self.settle(proof, None);
+            return self.settle(builder, None);
         }
         let at_hand = match self.at_hand(&order) {
             Ok(at_hand) => at_hand,
@@ -128,9 +128,9 @@ impl Executor {
         refusal: Refusal,
     ) -> Result<(), BooksError> {
         info!(run = %order.run, code = %refusal.code(), "order refused");
-        let proof =
+        let builder =
             ReceiptBuilder { refusal: Some(refusal), staff, ..ReceiptBuilder::refused(order, envelope, self.now()) };
-        self.settle(proof, None)
+        self.settle(builder, None)
     }
 
     /// The order's script as it lies here; nothing for a look, or where the
@@ -276,8 +276,8 @@ impl Executor {
         };
         wait.why = Why::Books(outcome, refusal);
         let wait = wait.clone();
-        let proof = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
-        if let Err(error) = self.settle(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..proof }, None) {
+        let builder = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
+        if let Err(error) = self.settle(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..builder }, None) {
             warn!(%run, %error, "how a run ended could not be written; it is tried again");
             self.arm(run, WRITE_AGAIN);
         }

@@ -6,7 +6,7 @@ use super::{Told, Uplink, UplinkError};
 use crate::executor::Handle;
 use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
 use fernwart_protocol::code::{Denial, Goodbye};
-use fernwart_protocol::document::{Document, Envelope, Order};
+use fernwart_protocol::document::Envelope;
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
@@ -26,6 +26,15 @@ const STORE_WAIT: Duration = Duration::from_secs(60);
 
 /// How often outcomes that no hub has acknowledged are offered again.
 const SETTLE_AGAIN: Duration = Duration::from_secs(300);
+
+/// What goes up an order's stream.
+#[derive(Debug)]
+enum Frame {
+    /// Something on the way.
+    Delivered(Delivered),
+    /// The end.
+    Outcome(RunId, Box<SignedOutcome>),
+}
 
 /// Frames of one order's stream that may wait to be sent.
 const STREAM_QUEUE: usize = 8;
@@ -118,8 +127,8 @@ impl Uplink {
     ) -> Result<(), UplinkError> {
         let (words, mut hub_words) = mpsc::channel(STREAM_QUEUE);
         tasks.spawn(listen(receive, words, self.executor.clone()));
-        let mut streams: HashMap<Ticket, mpsc::Sender<Delivered>> = HashMap::new();
-        let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Delivered>)>(STREAM_QUEUE);
+        let mut streams: HashMap<Ticket, mpsc::Sender<Frame>> = HashMap::new();
+        let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Frame>)>(STREAM_QUEUE);
         let settling = Arc::new(Settling::default());
         let newer = Arc::new(NewerHub::default());
         let renewal = tokio::time::sleep(self.renewal_in(told, link, hub_ahead_ms));
@@ -175,24 +184,15 @@ impl Uplink {
                 }
                 message = self.from_executor.recv() => match message {
                     Some(ToUplink::Delivered(ticket, delivered)) => {
-                        // The order's own announcement may still be on its way.
-                        while !streams.contains_key(&ticket) {
-                            let Ok((ticket, sender)) = orders.try_recv() else { break };
-                            streams.insert(ticket, sender);
-                        }
-                        let outcome = matches!(delivered, Delivered::Outcome(_));
-                        let handed = streams.get(&ticket).is_some_and(|stream| hand_over(stream, delivered));
-                        if !handed {
-                            // A stream that takes nothing holds up nobody: what it
-                            // missed is in the books, and is offered again.
-                            streams.remove(&ticket);
-                            if outcome {
-                                self.executor.hint(ToExecutor::Resettle);
-                            }
+                        let _ = to_stream(&mut streams, &mut orders, ticket, Frame::Delivered(delivered));
+                    }
+                    Some(ToUplink::Outcome(Some(ticket), run, outcome)) => {
+                        if !to_stream(&mut streams, &mut orders, ticket, Frame::Outcome(run, outcome)) {
+                            self.executor.hint(ToExecutor::Resettle);
                         }
                     }
-                    Some(ToUplink::Settle(settle)) => {
-                        tasks.spawn(settle_outcome(link.clone(), settle, self.executor.clone(), settling.clone()));
+                    Some(ToUplink::Outcome(None, run, outcome)) => {
+                        tasks.spawn(offer(link.clone(), (run, *outcome), self.executor.clone(), settling.clone()));
                     }
                     Some(ToUplink::Want(hash)) => {
                         tasks.spawn(fetch_blob(link.clone(), hash, self.executor.clone()));
@@ -249,11 +249,31 @@ impl NewerHub {
 /// Hands something to an order's stream; never waits. False if the stream takes
 /// nothing any more. What is only told is left out where it would take the room
 /// of what must be heard.
-fn hand_over(stream: &mpsc::Sender<Delivered>, delivered: Delivered) -> bool {
-    if matches!(delivered, Delivered::Told(_)) && stream.capacity() <= STREAM_ROOM {
+fn hand_over(stream: &mpsc::Sender<Frame>, frame: Frame) -> bool {
+    if matches!(frame, Frame::Delivered(Delivered::Told(_))) && stream.capacity() <= STREAM_ROOM {
         return !stream.is_closed();
     }
-    stream.try_send(delivered).is_ok()
+    stream.try_send(frame).is_ok()
+}
+
+/// Hands something to the stream of an order. A stream that takes nothing holds up
+/// nobody: what it missed is in the books, and is offered again.
+fn to_stream(
+    streams: &mut HashMap<Ticket, mpsc::Sender<Frame>>,
+    opened: &mut mpsc::Receiver<(Ticket, mpsc::Sender<Frame>)>,
+    ticket: Ticket,
+    frame: Frame,
+) -> bool {
+    // The order's own announcement may still be on its way.
+    while !streams.contains_key(&ticket) {
+        let Ok((ticket, sender)) = opened.try_recv() else { break };
+        streams.insert(ticket, sender);
+    }
+    let handed = streams.get(&ticket).is_some_and(|stream| hand_over(stream, frame));
+    if !handed {
+        streams.remove(&ticket);
+    }
+    handed
 }
 
 async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Receiver), UplinkError> {
@@ -297,7 +317,7 @@ async fn serve_stream(
     ticket: Ticket,
     (link, newer): (Link, Arc<NewerHub>),
     (mut send, mut receive): (Sender, Receiver),
-    (executor, opened): (Handle, mpsc::Sender<(Ticket, mpsc::Sender<Delivered>)>),
+    (executor, opened): (Handle, mpsc::Sender<(Ticket, mpsc::Sender<Frame>)>),
 ) {
     let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
     let word: fn(Ticket, Envelope) -> ToExecutor = match &first {
@@ -336,31 +356,34 @@ async fn serve_stream(
         return;
     }
     executor.tell(word(ticket, envelope)).await;
-    while let Some(delivered) = answered.recv().await {
-        match send.send(&delivered).await {
+    while let Some(frame) = answered.recv().await {
+        let sent = match frame {
+            Frame::Outcome(run, outcome) => {
+                if send.send(&Delivered::Outcome(outcome)).await.is_err() {
+                    break;
+                }
+                send.finish();
+                return await_stored(&mut receive, run, &executor).await;
+            }
+            Frame::Delivered(delivered) => {
+                let sent = send.send(&delivered).await;
+                if let (Ok(()), Delivered::Refused(_)) = (&sent, delivered) {
+                    return send.finish();
+                }
+                sent
+            }
+        };
+        match sent {
             Ok(()) => {}
             // The hub does without what it does not know.
             Err(error @ FrameError::PeerIsOlder(_)) => debug!(%error, "the hub is not told"),
             Err(_) => break,
         }
-        match delivered {
-            Delivered::State(_) | Delivered::Told(_) => {}
-            Delivered::Refused(_) => return send.finish(),
-            Delivered::Outcome(settle) => {
-                send.finish();
-                return await_stored(&mut receive, &settle, &executor).await;
-            }
-        }
     }
     executor.tell(ToExecutor::Gone(ticket)).await;
 }
 
-fn run_of(settle: &SignedOutcome) -> Option<RunId> {
-    Order::from_bytes(settle.order.bytes.as_bytes()).ok().map(|order| order.run)
-}
-
-async fn await_stored(receive: &mut Receiver, settle: &SignedOutcome, executor: &Handle) {
-    let Some(run) = run_of(settle) else { return };
+async fn await_stored(receive: &mut Receiver, run: RunId, executor: &Handle) {
     match tokio::time::timeout(STORE_WAIT, receive.expect::<Stored>()).await {
         Ok(Ok(Stored::Countersigned(envelope))) => executor.tell(ToExecutor::Stored(run, envelope)).await,
         Ok(Ok(Stored::NotNow(denial))) => warn!(%run, code = %denial.code(), "the hub cannot store an outcome now"),
@@ -381,22 +404,21 @@ impl Settling {
     }
 }
 
-/// Hands over an outcome that no hub has acknowledged, one after another: many
-/// at once would each be too slow on a slow line.
-async fn settle_outcome(link: Link, settle: SignedOutcome, executor: Handle, settling: Arc<Settling>) {
-    let Ok(order) = Order::from_bytes(settle.order.bytes.as_bytes()) else { return };
-    if !settling.runs().insert(order.run) {
+/// Offers an outcome that no hub has acknowledged, one after another: many at once
+/// would each be too slow on a slow line.
+async fn offer(link: Link, (run, outcome): (RunId, SignedOutcome), executor: Handle, settling: Arc<Settling>) {
+    if !settling.runs().insert(run) {
         // It stands in line already.
         return;
     }
     let turn = settling.turn.lock().await;
     let Ok((mut send, mut receive)) = link.open().await else { return };
-    if send.send(&Ask::Outcome(settle.clone())).await.is_ok() {
+    if send.send(&Ask::Outcome(outcome)).await.is_ok() {
         send.finish();
-        await_stored(&mut receive, &settle, &executor).await;
+        await_stored(&mut receive, run, &executor).await;
     }
     drop(turn);
-    settling.runs().remove(&order.run);
+    settling.runs().remove(&run);
 }
 
 /// Fetches what the catalogue has newer than these versions.
@@ -458,19 +480,19 @@ mod tests {
     fn however_much_is_told_the_states_and_the_outcome_find_room() {
         let (stream, mut heard) = mpsc::channel(STREAM_QUEUE);
         for _ in 0..100 {
-            assert!(hand_over(&stream, Delivered::Told(Note::Turn)));
+            assert!(hand_over(&stream, Frame::Delivered(Delivered::Told(Note::Turn))));
         }
         for state in [RunState::Waiting, RunState::Started] {
-            assert!(hand_over(&stream, Delivered::State(state)));
+            assert!(hand_over(&stream, Frame::Delivered(Delivered::State(state))));
         }
         // As good as an outcome: it must be heard.
-        assert!(hand_over(&stream, Delivered::Refused(fernwart_protocol::code::Refusal::Paused)));
+        assert!(hand_over(&stream, Frame::Delivered(Delivered::Refused(fernwart_protocol::code::Refusal::Paused))));
         let mut last = None;
         while let Ok(delivered) = heard.try_recv() {
             last = Some(delivered);
         }
-        assert!(matches!(last, Some(Delivered::Refused(_))));
+        assert!(matches!(last, Some(Frame::Delivered(Delivered::Refused(_)))));
         drop(heard);
-        assert!(!hand_over(&stream, Delivered::Told(Note::Turn)), "nobody hears it");
+        assert!(!hand_over(&stream, Frame::Delivered(Delivered::Told(Note::Turn))), "nobody hears it");
     }
 }

@@ -197,7 +197,8 @@ async fn converse(
             () = shared.stop.cancelled() => return Ok(()),
             result = &mut words => {
                 // The control stream is the link's heart: without it, no link.
-                link.close(Goodbye::Done);
+                let why = result.as_ref().err().and_then(FrameError::reproach);
+                link.close(why.unwrap_or(Goodbye::Done));
                 return result;
             }
             stream = link.accept() => match stream {

@@ -109,6 +109,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "the machine's records are gone or damaged, so it does nothing",
         "stop its service, move its folder aside, retire the machine and invite it anew",
     ),
+    (
+        "FW-OWN-23",
+        "a newer agent has written the records of this machine, and this one cannot read them",
+        "install the newer agent again",
+    ),
     ("FW-OWN-20", "the agent is running on this folder already", "fernwart-agent status"),
     ("FW-OWN-16", "nothing of this number was done on the machine", "fernwart-agent history"),
     ("FW-OWN-15", "the owner's decision could not be kept", "free some space on the machine"),

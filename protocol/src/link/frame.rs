@@ -241,7 +241,9 @@ impl Receiver {
             let bytes = length.map_err(|_| FrameError::TooSlow)??.ok_or(FrameError::Cut)?;
             tokio::time::timeout(patience(bytes), self.body(bytes)).await.map_err(|_| FrameError::TooSlow)?
         };
-        let body = body.await.map_err(|error| if let FrameError::Cut = error { FrameError::Empty } else { error })?;
+        // Whoever opens a stream has nothing to turn away on it.
+        let nothing = |error: &FrameError| matches!(error, FrameError::Cut | FrameError::TurnedAway);
+        let body = body.await.map_err(|error| if nothing(&error) { FrameError::Empty } else { error })?;
         self.read(&body)
     }
 

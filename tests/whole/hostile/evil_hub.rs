@@ -17,28 +17,41 @@ use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId, RunId};
 use fernwart_protocol::link::{Link, Listener, Receiver, Sender};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed};
-use fernwart_protocol::to_hub::{Ask, Delivered};
-use fernwart_protocol::version::{Hello, Version, tag};
+use fernwart_protocol::to_hub::{self, Ask, Delivered};
+use fernwart_protocol::version::{CURRENT, Hello, Version, tag};
 use fernwart_tests::{Machine, World};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// The stolen hub with one agent on the line; several share one port.
-pub(super) struct EvilHub {
+pub(crate) struct EvilHub {
     listener: Arc<Listener>,
-    pub(super) link: Link,
-    pub(super) control: Sender,
+    pub(crate) link: Link,
+    pub(crate) control: Sender,
     /// Kept open; what the agent says on it is not read.
     heard: Receiver,
     pub(super) trusted: Trusted,
     pub(super) roles: Arc<HubRoles>,
-    pub(super) staff: Arc<StaffHome>,
+    pub(crate) staff: Arc<StaffHome>,
     pub(super) machine: MachineId,
     pub(super) customer: CustomerId,
     /// The newest targets and timestamp that the agent says it follows.
     pub(super) follows: (Option<u64>, Option<u64>),
-    /// How far the thief sets the clock in the hello, milliseconds.
-    lie_ms: i64,
+    /// What the thief says in the hello.
+    lie: Lie,
+}
+
+/// What a hub says of itself in its hello.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lie {
+    /// How far its clock is ahead, milliseconds.
+    ahead_ms: i64,
+    /// The newest version it speaks.
+    current: u16,
+}
+
+impl Lie {
+    const NONE: Self = Self { ahead_ms: 0, current: CURRENT };
 }
 
 /// An agent that has said hello.
@@ -52,7 +65,7 @@ struct Greeted {
 
 /// How a machine answered an order.
 #[derive(Debug, PartialEq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// Refused before its books.
     Refused(fernwart_protocol::code::Refusal),
     /// An outcome with its receipt.
@@ -61,19 +74,45 @@ pub(super) enum Answer {
 
 impl EvilHub {
     /// Takes the real hub's place.
-    pub(super) async fn take(world: &mut World, machine: &Machine) -> Self {
-        let mut hubs = Self::take_all(world, &[machine], 0).await;
+    pub(crate) async fn take(world: &mut World, machine: &Machine) -> Self {
+        Self::take_as(world, machine, CURRENT).await
+    }
+
+    /// The same, as a hub that speaks this version.
+    pub(crate) async fn take_as(world: &mut World, machine: &Machine, current: u16) -> Self {
+        let mut hubs = Self::take_with(world, &[machine], Lie { current, ..Lie::NONE }).await;
         hubs.pop().expect("one")
     }
 
-    /// The same with several agents, and a lie about the time.
-    pub(super) async fn take_all(world: &mut World, machines: &[&Machine], lie_ms: i64) -> Vec<Self> {
+    /// Only the port, where nobody is greeted.
+    pub(crate) fn listen(world: &mut World) -> Listener {
         world.hub.kill_9();
         let home = HubHome::at(&world.shop().join("hub"));
         let keys = home.open().expect("the thief has the keys");
         let in_use = keys.rotating.in_use(None).expect("a first generation");
         let config = in_use.tls(SystemTime::now()).expect("TLS");
-        let listener = Arc::new(Listener::bind(world.address, config, &keys.restart).expect("the port"));
+        Listener::bind(world.address, config, &keys.restart).expect("the port")
+    }
+
+    /// The next word of the agent's control stream that is one of these.
+    pub(crate) async fn next_word(&mut self, is_it: impl Fn(&to_hub::Control) -> bool) -> to_hub::Control {
+        loop {
+            let word = tokio::time::timeout(Duration::from_secs(8), self.heard.expect::<to_hub::Control>());
+            let word = word.await.expect("a word").expect("understood");
+            if is_it(&word) {
+                return word;
+            }
+        }
+    }
+
+    /// The same with several agents, and a lie about the time.
+    pub(super) async fn take_all(world: &mut World, machines: &[&Machine], ahead_ms: i64) -> Vec<Self> {
+        Self::take_with(world, machines, Lie { ahead_ms, ..Lie::NONE }).await
+    }
+
+    async fn take_with(world: &mut World, machines: &[&Machine], lie: Lie) -> Vec<Self> {
+        let listener = Arc::new(Self::listen(world));
+        let keys = HubHome::at(&world.shop().join("hub")).open().expect("the thief has the keys");
         let staff = Arc::new(StaffHome::open(&world.shop().join("staff")).expect("a home"));
         let trusted = staff.trusted().expect("readable").expect("a catalogue");
         let roles = Arc::new(keys.roles);
@@ -81,7 +120,7 @@ impl EvilHub {
         let enrolled = |machine: &&Machine| Home::at(&machine.home).enrollment().expect("enrolled");
         let wanted: Vec<_> = machines.iter().map(enrolled).collect();
         while hubs.len() < wanted.len() {
-            let greeted = Self::greet(&listener, &trusted, lie_ms).await;
+            let greeted = Self::greet(&listener, &trusted, lie).await;
             let Some(known) = wanted.iter().find(|known| known.machine == greeted.machine) else { continue };
             hubs.retain(|hub| hub.machine != greeted.machine);
             hubs.push(Self {
@@ -95,7 +134,7 @@ impl EvilHub {
                 machine: known.machine,
                 customer: known.customer,
                 follows: greeted.follows,
-                lie_ms,
+                lie,
             });
         }
         // In the order in which they were named.
@@ -106,12 +145,12 @@ impl EvilHub {
     /// Waits for the agent to come again, after it was started anew.
     pub(super) async fn greet_again(&mut self) {
         self.link.close(Goodbye::Done);
-        let greeted = Self::greet(&self.listener, &self.trusted, self.lie_ms).await;
+        let greeted = Self::greet(&self.listener, &self.trusted, self.lie).await;
         (self.link, self.control, self.heard) = (greeted.link, greeted.control, greeted.heard);
         self.follows = greeted.follows;
     }
 
-    async fn greet(listener: &Listener, trusted: &Trusted, lie_ms: i64) -> Greeted {
+    async fn greet(listener: &Listener, trusted: &Trusted, lie: Lie) -> Greeted {
         loop {
             let knock =
                 tokio::time::timeout(Duration::from_secs(40), listener.accept()).await.expect("the agent comes back");
@@ -123,12 +162,10 @@ impl EvilHub {
             let Ok(Name::Machine(machine)) = read_certificate(leaf, ca).map(|said| said.name) else { continue };
             let follows = (theirs.number(tag::TARGETS), theirs.number(tag::TIMESTAMP));
             let versions = trusted.floors.versions();
-            let clock = u64::try_from(fernwart_agent::now() + lie_ms).expect("after 1970");
-            let hello = Hello::new(&[
-                (tag::CLOCK, clock),
-                (tag::TARGETS, versions.targets),
-                (tag::TIMESTAMP, versions.timestamp),
-            ]);
+            let clock = u64::try_from(fernwart_agent::now() + lie.ahead_ms).expect("after 1970");
+            let tags = [(tag::CLOCK, clock), (tag::TARGETS, versions.targets), (tag::TIMESTAMP, versions.timestamp)];
+            let hello = Hello { current: lie.current, ..Hello::new(&tags) };
+            link.settle(&theirs).expect("a version in common");
             send.send(&Control::Hello(hello)).await.expect("sent");
             return Greeted { machine, link, control: send, heard: receive, follows };
         }
@@ -157,12 +194,12 @@ impl EvilHub {
         order
     }
 
-    pub(super) fn signed(&self, change: impl Fn(&mut Order)) -> Envelope {
+    pub(crate) fn signed(&self, change: impl Fn(&mut Order)) -> Envelope {
         seal(&self.order(change), &self.staff.order_key, Version::OLDEST).expect("signed")
     }
 
     /// Delivers and hears the end of it.
-    pub(super) async fn deliver(&self, envelope: &Envelope) -> Answer {
+    pub(crate) async fn deliver(&self, envelope: &Envelope) -> Answer {
         let (mut send, mut receive) = self.link.open().await.expect("a stream");
         send.send(&Deliver::Order(envelope.clone())).await.expect("sent");
         loop {

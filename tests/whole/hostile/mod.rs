@@ -5,7 +5,7 @@ mod catalogues;
 mod clones;
 mod doors;
 mod enrollment;
-mod evil_hub;
+pub(crate) mod evil_hub;
 mod flood;
 mod frames;
 mod orders;

@@ -101,7 +101,7 @@ fn a_quic_that_is_not_ours_is_served_by_the_rules_and_gains_nothing_by_breaking_
     // Honest, it is served like any other, before and after a change of keys.
     for turn in ["asks, turn 0", "asks, turn 1"] {
         let replies = replies(&bytes(&told(turn)["heard"]));
-        let [Reply::Machines(rows), Reply::Done] = replies.as_slice() else { panic!("{replies:?}") };
+        let [Reply::MachineRows(rows), Reply::Done] = replies.as_slice() else { panic!("{replies:?}") };
         assert_eq!(rows.as_slice().iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["kasse-1"]);
     }
     assert_eq!(lines.iter().filter(|line| line["what"] == "asks, turn 1").count(), 2, "at the end as at the beginning");

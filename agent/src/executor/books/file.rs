@@ -1,5 +1,6 @@
 //! The books' tables in one durable file (redb).
 
+use super::format::{FORMAT, Format};
 use super::reserve::ReservedFile;
 use super::tables::{Changes, Row, Show, Table, Tables};
 use super::{BooksError, failed};
@@ -56,6 +57,10 @@ impl BooksFile {
     fn over(path: &Path, file: io::Result<ReservedFile>) -> Result<Self, BooksError> {
         let database = Some(database(path, file)?);
         let file = Self { database, path: path.to_owned(), file: identity(path)? };
+        // Before anything is written: what a newer program has left stays as it is.
+        if let Ok(mark) = file.get(Table::Marks, FORMAT.as_bytes()) {
+            Format::read(mark.as_deref())?;
+        }
         let transaction = file.opened()?.begin_write().map_err(failed)?;
         for table in Table::ALL {
             Shape::of(table).make(&transaction)?;

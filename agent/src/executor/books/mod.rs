@@ -5,10 +5,12 @@
 //! [`Books::write`] is on disk.
 
 mod file;
+mod format;
 mod page;
 mod reserve;
 mod tables;
 
+pub use format::Format;
 pub use page::Page;
 pub use tables::{Changes, Memory, Row, Show, Table, Tables};
 
@@ -45,6 +47,12 @@ pub enum BooksError {
     /// The ledger takes no further run.
     #[error("the ledger holds {LEDGER_RUNS} runs already")]
     Full,
+    /// A newer program has written them.
+    #[error("reading the books: they are of format {format}, and this program reads formats up to {}", Format::NEWEST.number())]
+    Newer {
+        /// Their format.
+        format: u16,
+    },
     /// What stands there cannot be read.
     #[error("reading the books: {0} is damaged")]
     Damaged(&'static str),
@@ -122,6 +130,8 @@ struct State {
     spooled: Option<u64>,
     /// Something failed, and nobody knows what stands in the books since.
     is_doubtful: bool,
+    /// How records are written in them.
+    format: Format,
 }
 
 /// What is known of time; held in memory, so that a disk that fails makes no
@@ -157,9 +167,11 @@ impl Books {
     /// # Errors
     /// When they are damaged.
     pub fn over(tables: Box<dyn Tables>) -> Result<Self, BooksError> {
+        // Before anything else is read: nothing else may be what it seems.
+        let format = format_of(tables.as_ref())?;
         let head = newest_entry(tables.as_ref())?;
-        let state =
-            State { head, floors: TimeFloors::default(), forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false };
+        let floors = TimeFloors::default();
+        let state = State { head, floors, forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false, format };
         let mut books = Self { tables, state };
         books.state.floors.time = books.mark(TIME_FLOOR)?.unwrap_or_default();
         books.state.floors.orders_since = books.mark(ORDERS_SINCE)?.unwrap_or_default();
@@ -179,6 +191,24 @@ impl Books {
     pub fn look(&self) -> Result<(), BooksError> {
         self.tables.in_place()?;
         newest_entry(self.tables.as_ref()).map(drop)
+    }
+
+    /// How records are written in them.
+    pub fn format(&self) -> Format {
+        self.state.format
+    }
+
+    /// This program stays: from now on the best format is written that it knows,
+    /// and the program before it can no longer read the books. All records are
+    /// written anew, or none.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or the books are damaged.
+    pub fn confirm(&mut self, moment: Moment) -> Result<(), BooksError> {
+        if self.state.format >= Format::NEWEST {
+            return Ok(());
+        }
+        self.write(moment, |page| page.rewrite(Format::NEWEST))
     }
 
     /// Where the journal stands.
@@ -211,7 +241,7 @@ impl Books {
                 self.tables.distrust();
             }
             // Into books that could not be opened nothing was.
-            Err(BooksError::Open(..) | BooksError::Full | BooksError::Damaged(_)) => {}
+            Err(BooksError::Open(..) | BooksError::Full | BooksError::Damaged(_) | BooksError::Newer { .. }) => {}
         }
         written
     }
@@ -219,6 +249,7 @@ impl Books {
     /// Reads once more what is known without reading: what follows must not be
     /// written over what a failed write has left, nor below its floors.
     fn look_again(&mut self) -> Result<(), BooksError> {
+        self.state.format = format_of(self.tables.as_ref())?;
         let head = newest_entry(self.tables.as_ref())?;
         let time: UnixMs = self.mark(TIME_FLOOR)?.unwrap_or_default();
         let orders_since: UnixMs = self.mark(ORDERS_SINCE)?.unwrap_or_default();
@@ -226,13 +257,14 @@ impl Books {
             time: time.max(self.state.floors.time),
             orders_since: orders_since.max(self.state.floors.orders_since),
         };
-        self.state = State { head, floors, forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false };
+        let format = self.state.format;
+        self.state = State { head, floors, forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false, format };
         Ok(())
     }
 
     fn mark<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
         let bytes = self.tables.get(Table::Marks, name.as_bytes())?;
-        bytes.map(|bytes| codec::decode(&bytes).map_err(|_| BooksError::Damaged(name))).transpose()
+        bytes.map(|bytes| self.state.format.decode(&bytes, name)).transpose()
     }
 
     /// The catalogue this machine trusts, if it has joined.
@@ -306,7 +338,7 @@ impl Books {
     /// When the books are damaged.
     pub fn run(&self, id: &RunId) -> Result<Option<RunRecord>, BooksError> {
         let bytes = self.tables.get(Table::Runs, id.as_bytes())?;
-        bytes.map(|bytes| codec::decode(&bytes).map_err(|_| BooksError::Damaged("runs"))).transpose()
+        bytes.map(|bytes| self.state.format.decode(&bytes, "runs")).transpose()
     }
 
     /// How many runs the ledger holds.
@@ -325,7 +357,7 @@ impl Books {
         let mut found = Vec::new();
         let mut damaged = false;
         self.tables.each(Table::Runs, &[], &mut |id, bytes| {
-            match (id.try_into(), codec::decode::<RunRecord>(bytes)) {
+            match (id.try_into(), self.state.format.decode::<RunRecord>(bytes, "runs")) {
                 (Ok(id), Ok(record)) if record.phase == phase => found.push((RunId::from_bytes(id), record)),
                 (Ok(_), Ok(_)) => {}
                 (Err(_), _) | (_, Err(_)) => damaged = true,
@@ -389,6 +421,11 @@ impl Books {
         };
         rows.into_iter().map(line).collect()
     }
+}
+
+/// How records are written in these tables.
+fn format_of(tables: &dyn Tables) -> Result<Format, BooksError> {
+    Format::read(tables.get(Table::Marks, format::FORMAT.as_bytes())?.as_deref())
 }
 
 /// Where the journal ends.

@@ -1,5 +1,6 @@
 //! One page being filled: what it will change, and reading through that.
 
+use super::format::{FORMAT, Format};
 use super::tables::{Changes, Table, Tables};
 use super::{
     ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, Phase, QUESTIONS, RunRecord, State,
@@ -92,14 +93,33 @@ impl Page<'_> {
     }
 
     fn mark<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), BooksError> {
-        let bytes = codec::encode(value).map_err(|_| BooksError::Damaged(name))?;
+        let bytes = self.state.format.encode(value, name)?;
         self.put(Table::Marks, name.as_bytes(), bytes);
         Ok(())
     }
 
     fn marked<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
         let bytes = self.get(Table::Marks, name.as_bytes())?;
-        bytes.map(|bytes| codec::decode(&bytes).map_err(|_| BooksError::Damaged(name))).transpose()
+        bytes.map(|bytes| self.state.format.decode(&bytes, name)).transpose()
+    }
+
+    /// Writes all records anew in another format.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub(super) fn rewrite(&mut self, to: Format) -> Result<(), BooksError> {
+        let from = self.state.format;
+        for (table, what) in [(Table::Runs, "runs"), (Table::Marks, "marks")] {
+            let mut rows = Vec::new();
+            self.each(table, |key, bytes| rows.push((key.to_vec(), from.rewrite(bytes, to, what))))?;
+            for (key, bytes) in rows.into_iter().filter(|(key, _)| key != FORMAT.as_bytes()) {
+                self.put(table, &key, bytes?);
+            }
+        }
+        let number = codec::encode(&to.number()).map_err(|_| BooksError::Damaged(FORMAT))?;
+        self.put(Table::Marks, FORMAT.as_bytes(), number);
+        self.state.format = to;
+        Ok(())
     }
 
     /// Notes which of the hub's keys has signed for an outcome.
@@ -140,7 +160,8 @@ impl Page<'_> {
             return Ok(());
         }
         let (mut over, mut forgets_at) = (Vec::new(), UnixMs::MAX);
-        self.each(Table::Runs, |id, bytes| match codec::decode::<RunRecord>(bytes) {
+        let format = self.state.format;
+        self.each(Table::Runs, |id, bytes| match format.decode::<RunRecord>(bytes, "runs") {
             Ok(record) if record.phase != Phase::Acknowledged => {}
             Ok(record) if record.not_after < floor => over.push(id.to_vec()),
             Ok(record) => forgets_at = forgets_at.min(record.not_after),
@@ -219,7 +240,7 @@ impl Page<'_> {
     /// # Errors
     /// When the disk does not take it.
     pub fn run(&mut self, id: &RunId, record: &RunRecord) -> Result<(), BooksError> {
-        let bytes = codec::encode(record).map_err(|_| BooksError::Damaged("runs"))?;
+        let bytes = self.state.format.encode(record, "runs")?;
         if record.phase == Phase::Acknowledged {
             self.state.forgets_at = self.state.forgets_at.min(record.not_after);
         }
@@ -266,7 +287,8 @@ impl Page<'_> {
         self.each(Table::Reports, |run, bytes| sizes.push((run.to_vec(), bytes.len() as u64)))?;
         let mut kept = Vec::new();
         for (run, bytes) in sizes {
-            let record = self.get(Table::Runs, &run)?.and_then(|bytes| codec::decode::<RunRecord>(&bytes).ok());
+            let record = self.get(Table::Runs, &run)?;
+            let record = record.and_then(|bytes| self.state.format.decode::<RunRecord>(&bytes, "runs").ok());
             kept.push((record.map_or(0, |record| record.received_at), run, bytes));
         }
         kept.sort_unstable();

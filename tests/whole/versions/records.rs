@@ -1,0 +1,160 @@
+//! What programs of another version have left on disks: older records are read and
+//! taken up, newer ones are refused with words, and going back one version works.
+
+use fernwart_agent::executor::books::{Books, Format, Moment, Phase};
+use fernwart_protocol::id::BootId;
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{Machine, World, agent_command, run, wait_until};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::path::Path;
+
+const MARKS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("marks");
+
+/// The mark that names the format of an agent's store, as it stands there.
+fn mark(store: &Path) -> Option<Vec<u8>> {
+    let database = Database::open(store).expect("opened");
+    let read = database.begin_read().expect("read");
+    let table = read.open_table(MARKS).expect("marks");
+    table.get("format").expect("read").map(|mark| mark.value().to_vec())
+}
+
+/// All that stands in the store's tables of runs and marks.
+fn rows(store: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
+    const RUNS: TableDefinition<'static, [u8; 16], &'static [u8]> = TableDefinition::new("runs");
+    let database = Database::open(store).expect("opened");
+    let read = database.begin_read().expect("read");
+    let runs = read.open_table(RUNS).expect("runs");
+    let runs = runs.iter().expect("read").map(|row| row.expect("read"));
+    let runs: Vec<_> = runs.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).collect();
+    let marks = read.open_table(MARKS).expect("marks");
+    let marks = marks.iter().expect("read").map(|row| row.expect("read"));
+    let marks = marks.map(|(key, value)| (key.value().as_bytes().to_vec(), value.value().to_vec()));
+    runs.into_iter().chain(marks).collect()
+}
+
+fn set_mark(store: &Path, mark: &[u8]) {
+    let database = Database::open(store).expect("opened");
+    let write = database.begin_write().expect("written");
+    write.open_table(MARKS).expect("marks").insert("format", mark).expect("written");
+    write.commit().expect("committed");
+}
+
+fn moment() -> Moment {
+    Moment { now: fernwart_agent::now(), since_boot_ms: 1, boot: BootId::from_bytes([1; 16]) }
+}
+
+/// Has a machine's program show that it stays, as an hour on the line would.
+fn confirm(machine: &mut Machine) {
+    machine.agent.kill_9();
+    let mut books = Books::open(&Machine::store(&machine.home)).expect("opened");
+    books.confirm(moment()).expect("written");
+    assert_eq!(books.format(), Format::NEWEST);
+}
+
+#[test]
+fn until_it_is_confirmed_a_new_program_writes_what_the_one_before_it_reads() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    let mend = || world.technician(&["run", "mend", "kasse-1", "--reason", "a test"]).exits(0);
+    mend();
+    let store = Machine::store(&machine.home);
+    assert_eq!(machine.agent.stop(), Some(0));
+    assert_eq!(mark(&store), None, "format 1");
+    let before = Books::open(&store).expect("opened").runs_in(Phase::Acknowledged).expect("read");
+    assert_eq!(before.len(), 1);
+
+    // Confirmed: another format, the same records, and the agent works on.
+    confirm(&mut machine);
+    assert_eq!(mark(&store), Some(vec![2, 0]));
+    let books = Books::open(&store).expect("opened");
+    assert_eq!(books.runs_in(Phase::Acknowledged).expect("read"), before);
+    assert!(books.trusted().expect("read").is_some() && books.time_floor() > 0);
+    drop(books);
+    machine.restart();
+    wait_until("it is back", || world.is_online("kasse-1"));
+    mend();
+    assert_eq!(machine.agent.stop(), Some(0));
+    let books = Books::open(&store).expect("opened");
+    assert_eq!(books.runs_in(Phase::Acknowledged).expect("read").len(), 2);
+    assert_eq!(books.format(), Format::NEWEST);
+}
+
+#[test]
+fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    confirm(&mut machine);
+    let store = Machine::store(&machine.home);
+    set_mark(&store, &[3, 0]);
+    let before = rows(&store);
+    let refused = machine.owner(&["--lang", "en", "run"]).exits(5);
+    assert!(refused.err.contains("FW-OWN-23") && refused.err.contains("newer version"), "{}", refused.err);
+    assert!(refused.err.contains("install the newer version again"), "{}", refused.err);
+    let refused = machine.owner(&["--lang", "de", "run"]).exits(5);
+    assert!(refused.err.contains("neuere Version"), "{}", refused.err);
+    for words in [["--lang", "en", "journal"], ["--lang", "en", "check"]] {
+        let said = machine.owner(&words);
+        assert!((said.out + &said.err).contains("format 3"), "{words:?}");
+    }
+    assert_eq!(rows(&store), before, "nothing was changed");
+    // The newer program is put back.
+    set_mark(&store, &[2, 0]);
+    machine.restart();
+    wait_until("it is back", || world.is_online("kasse-1"));
+}
+
+#[test]
+fn a_shop_that_programs_0_2_0_have_left_goes_on_under_new_ones() {
+    let Some(mut old) = World::unpacked() else { return };
+    let at = old.offset();
+    let at = at.as_str();
+    let technician = |world: &World, words: &[&str]| world.technician_at(at, words);
+    if !old.restart_hub_at(at) {
+        return;
+    }
+    let rows = technician(&old, &["ls", "-o", "jsonl"]).exits(0).json_lines();
+    assert_eq!(rows.iter().map(|row| row["state"].as_str().expect("a state")).collect::<Vec<_>>(), ["away", "away"]);
+    let jobs = technician(&old, &["job", "ls", "-o", "jsonl"]).exits(0).json_lines();
+    let job = |reason: &str| {
+        let of = jobs.iter().find(|job| job["reason"] == reason).unwrap_or_else(|| panic!("{reason}: {jobs:?}"));
+        of["job"].to_string()
+    };
+    let (cut_short, waiting) = (job("abgebrochen"), job("wartet"));
+    let run_of = |world: &World, job: &str| {
+        technician(world, &["job", "show", job, "-o", "jsonl"]).exits(0).json_lines().remove(0)
+    };
+
+    // One agent died while a script ran there, the other while its owner was asked.
+    let one = old.machine_in("kasse-1", at);
+    let two = old.machine_in("kasse-2", at);
+    wait_until("both are back", || {
+        let rows = technician(&old, &["ls", "-o", "jsonl"]).json_lines();
+        rows.len() == 2 && rows.iter().all(|row| row["state"] == "online")
+    });
+    wait_until("what was cut short is told as such", || run_of(&old, &cut_short)["outcome"] == "interrupted");
+    let owner = |words: &[&str]| {
+        let mut command = agent_command(&two.home, words);
+        fernwart_tests::at_another_time(&mut command, at);
+        run(&mut command)
+    };
+    let asked = || {
+        let text = owner(&["--lang", "en", "questions"]).out;
+        text.split_whitespace().find_map(|word| word.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().ok())
+    };
+    wait_until("the owner is asked again", || asked().is_some());
+    owner(&["allow", &asked().expect("asked").to_string()]).exits(0);
+    wait_until("what had waited is done", || run_of(&old, &waiting)["outcome"] == "ok");
+
+    let said = technician(&old, &["diagnose", "all", "--section", "memory", "-o", "jsonl"]);
+    let lines = said.json_lines();
+    assert_eq!(lines.last().expect("a summary")["answered"], 2, "{lines:?}");
+    assert!(technician(&old, &["journal", "verify", "kasse-1"]).code <= 2);
+    // Neither has shown yet that it stays: the old programs could be put back.
+    drop((one, two));
+    for name in ["kasse-1", "kasse-2"] {
+        assert_eq!(mark(&Machine::store(&old.path().join(name))), None);
+    }
+}
