@@ -2,6 +2,7 @@
 
 mod command_line;
 mod joining;
+mod pieces;
 
 use anyhow::{Context, bail};
 use command_line::{Arguments, Command, Output, PolicyCommand};
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
     }
     // Nothing this program makes is anybody else's to read.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let typed: Vec<OsString> = std::env::args_os().collect();
+    let typed = pieces::put_together(std::env::args_os().collect());
     let at = |said: Option<PathBuf>| {
         let folder = said.or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
         Home::at(folder.as_deref().unwrap_or(Path::new(home::DEFAULT)))

@@ -216,9 +216,10 @@ fn a_rejected_machine_stays_out_and_says_so() {
     assert!(said.err.contains("FW-JOIN-29") && said.err.contains("den unten genannten Ordner"), "{}", said.err);
     drop(agent);
     std::fs::rename(world.path().join("kasse-1"), world.path().join("kasse-1.old")).expect("moved aside");
-    // As some mail programs hand it on.
-    let (one, other) = line.split_at(line.len() / 2);
-    let words = ["--lang", "de", "enroll", one, other, "--policy", "ask", "--no-service"];
+    // As some mail programs hand it on, here in pieces that begin with a hyphen.
+    let broken = line.replace('-', "\n-");
+    let pieces: Vec<&str> = broken.split('\n').collect();
+    let words = [&["--lang", "de", "enroll"][..], &pieces, &["--policy", "ask", "--no-service"]].concat();
     world.owner_in("kasse-1", &words).exits(0);
 }
 
