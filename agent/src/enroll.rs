@@ -163,7 +163,11 @@ pub fn check(invitation: &Invitation) -> Result<(), EnrollError> {
 /// What an earlier try has left is gone on with, but not where it has joined for
 /// somebody else and its enrollment was lost.
 fn must_not_be_anothers(home: &Home, invitation: &Invitation) -> Result<(), EnrollError> {
-    let Ok(books) = Books::open(&home.books()) else { return Ok(()) };
+    let books = match Books::open(&home.books()) {
+        Ok(books) => books,
+        Err(error @ BooksError::Newer { .. }) => return Err(EnrollError::Books(error)),
+        Err(_) => return Ok(()),
+    };
     let first = books.journal(1, 1).map_err(EnrollError::Books)?;
     let Some(Line::Entry { body: Some(body), .. }) = first.first() else { return Ok(()) };
     let joined: serde_json::Value = serde_json::from_str(body).unwrap_or_default();

@@ -41,7 +41,7 @@ pub enum ToExecutor {
     /// The hub does not want this machine.
     Turned(Turned),
     /// Offer again what no hub has acknowledged.
-    Resettle,
+    OfferOutcomes,
     /// Sign for this link that the machine is itself: the link's binding and
     /// the TLS key, SubjectPublicKeyInfo.
     Claim([u8; 32], Vec<u8>),
@@ -111,4 +111,6 @@ pub struct Dial {
     pub evidence_key: PublicKey,
     /// Its signed word on its sealing key.
     pub sealed_to: Envelope,
+    /// The newest protocol version of which documents may be signed for it.
+    pub reads: u16,
 }

@@ -6,7 +6,7 @@
 //! missing, one has a typing error), all words from the first one on that are no
 //! option of ours are taken for pieces, and the error is told as one of the line.
 
-use fernwart_certs::invitation::{Invitation, LONGEST};
+use fernwart_certs::invitation::{Invitation, LONGEST, PREFIX};
 use std::ffi::OsString;
 
 /// Words that are looked through: one for each character of the longest line, and
@@ -51,8 +51,8 @@ pub(crate) fn put_together(typed: Vec<OsString>) -> Vec<OsString> {
 fn pieces(words: &[&str]) -> Option<(usize, usize)> {
     let enroll = 1 + words.iter().skip(1).take(WORDS).position(|word| *word == "enroll")?;
     let end = words.len().min(enroll + WORDS);
-    let mut starts = (enroll + 1..end).filter(|at| words.get(*at).is_some_and(|word| word.starts_with('f')));
-    for from in starts.clone().take(BEGINNINGS) {
+    let starts = (enroll + 1..end).filter(|at| words.get(*at).is_some_and(|word| word.starts_with('f')));
+    for from in starts.take(BEGINNINGS) {
         let mut line = String::new();
         for to in from + 1..=end {
             line += words.get(to - 1).copied().unwrap_or_default();
@@ -64,9 +64,14 @@ fn pieces(words: &[&str]) -> Option<(usize, usize)> {
             }
         }
     }
-    let from = starts.next()?;
-    let is_own = |at: &usize| option(words.get(*at..).unwrap_or_default()).is_some();
-    Some((from, (from + 1..end).find(is_own).unwrap_or(end)))
+    let mut from = enroll + 1;
+    while let Some(taken) = option(words.get(from..end)?) {
+        from += taken;
+    }
+    // Any other word is no line, and is told as that.
+    let first = words.get(from..end)?.first().filter(|word| word.starts_with(PREFIX) || PREFIX.starts_with(**word))?;
+    let is_own = |at: &usize| option(words.get(*at..end).unwrap_or_default()).is_some();
+    (!first.is_empty()).then(|| (from, (from + 1..end).find(is_own).unwrap_or(end)))
 }
 
 #[cfg(test)]
@@ -113,7 +118,8 @@ mod tests {
             // Into two at every place, and into many at random ones.
             let mut ways: Vec<Vec<usize>> = (1..line.len()).map(|at| vec![at]).collect();
             ways.extend((0..40).map(|_| {
-                let mut cuts: Vec<usize> = (0..1 + chance.below(12)).map(|_| 1 + chance.below(line.len() - 1)).collect();
+                let mut cuts: Vec<usize> =
+                    (0..1 + chance.below(12)).map(|_| 1 + chance.below(line.len() - 1)).collect();
                 cuts.sort_unstable();
                 cuts.dedup();
                 cuts
@@ -139,7 +145,8 @@ mod tests {
         let (mut chance, mut found) = (Chance(seed), 0);
         while found < 20 {
             let line = line(&mut chance);
-            let Some(at) = line.find("-h").or_else(|| line.find("--")).filter(|at| *at > 4 && at + 2 < line.len()) else {
+            let Some(at) = line.find("-h").or_else(|| line.find("--")).filter(|at| *at > 4 && at + 2 < line.len())
+            else {
                 continue;
             };
             found += 1;
@@ -155,8 +162,14 @@ mod tests {
             together(&["a", "enroll", "fw1-AB", "-CD", "--", "-xh", "--policy", "ask"]),
             typed(&["a", "enroll", "fw1-AB-CD---xh", "--policy", "ask"])
         );
+        assert_eq!(
+            together(&["a", "enroll", "--policy", "forst.toml", "fw1", "-AB", "-CD", "--no-service"]),
+            typed(&["a", "enroll", "--policy", "forst.toml", "fw1-AB-CD", "--no-service"])
+        );
         for words in [
             &["a", "enroll", "--invitation", "-"][..],
+            &["a", "enroll", "--policy", "forst.toml"],
+            &["a", "enroll", "forst", "--nosuch"],
             &["a", "enroll", "--help"],
             &["a", "status", "fw1-AB", "-CD"],
             &["a", "--lang", "de"],

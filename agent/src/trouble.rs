@@ -220,6 +220,7 @@ impl From<EnrollError> for Trouble {
             EnrollError::Catalogue(_) | EnrollError::WrongCertificate => {
                 Self::new("not-believed", "FW-JOIN-26", REFUSED, cause)
             }
+            EnrollError::Books(BooksError::Newer { .. }) => Self::new("newer-books", "FW-OWN-23", FAILED, cause),
             EnrollError::Keys(_) | EnrollError::Generate(_) | EnrollError::Books(_) | EnrollError::Tls(_) => {
                 Self::new("folder", "FW-JOIN-23", FAILED, cause)
             }

@@ -3,7 +3,7 @@
 //! Each receipt raises the chain's head; the machine keeps the heads that the
 //! hub has signed for. Whichever side rewrites its part, the other one knows.
 
-use crate::envelope;
+use crate::envelope::{self, EnvelopeError};
 use crate::identity::{key_id, machine_id};
 use crate::sha256;
 use fernwart_protocol::document::{ChainEnd, Document, Envelope, Order, Receipt, UnixMs};
@@ -78,6 +78,9 @@ pub enum BadChain {
     /// A receipt is not signed by the machine, or is about something else.
     #[error("receipt {0} is not what the machine has signed for this order")]
     Receipt(u64),
+    /// A receipt is of a newer version than this program reads.
+    #[error("receipt {0} is of a newer version than this program reads: update it")]
+    Newer(u64),
     /// The end is missing, signed by somebody else, or does not fit.
     #[error("the chain has no end that its hub has signed: it was cut or altered")]
     End,
@@ -114,8 +117,10 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                     return Err(BadChain::Gap { expected: seq + 1, found });
                 }
                 let bad = || BadChain::Receipt(found);
-                let said: Receipt = envelope::open(&receipt, &key).map_err(|_| bad())?;
-                let asked = Order::from_bytes(order.bytes.as_bytes()).map_err(|_| bad())?;
+                let newer_or_bad = |error: EnvelopeError| if error.is_newer() { BadChain::Newer(found) } else { bad() };
+                let said: Receipt = envelope::open(&receipt, &key).map_err(newer_or_bad)?;
+                let asked = Order::from_bytes(order.bytes.as_bytes());
+                let asked = asked.map_err(|error| newer_or_bad(EnvelopeError::Document(error)))?;
                 let machine = machine_id(&key);
                 let fits = (said.machine, asked.machine) == (machine, machine)
                     && said.run == asked.run

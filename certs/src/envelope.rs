@@ -17,7 +17,7 @@ pub enum EnvelopeError {
     Signature,
     /// The bytes are no such document.
     #[error("reading a signed document")]
-    Document(#[from] BadDocument),
+    Document(#[source] BadDocument),
     /// Who is to read the document does not know what stands in it.
     #[error("{what} needs protocol version {needs}, and its reader knows {reads}")]
     Newer {
@@ -31,6 +31,14 @@ pub enum EnvelopeError {
     /// The envelope names another key than the document.
     #[error("the envelope and its document name different keys")]
     Signer,
+}
+
+impl EnvelopeError {
+    /// Whether it is well signed, as far as anybody knows, and only of a newer
+    /// version than this program reads.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Document(BadDocument::Newer { .. }))
+    }
 }
 
 /// Signs a document for readers of this version. The key must be the one the

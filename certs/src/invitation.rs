@@ -19,7 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How a line begins: format version 1.
-const PREFIX: &str = "fw1-";
+pub const PREFIX: &str = "fw1-";
 
 /// Longest line, characters.
 pub const LONGEST: usize = 2048;

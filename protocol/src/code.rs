@@ -72,9 +72,6 @@ impl FromStr for OtherCode {
     }
 }
 
-/// What stands on the wire for a code that is known by its name alone.
-const NAMED: u32 = u32::MAX;
-
 macro_rules! codes {
     (
         $(#[$enum_doc:meta])* $name:ident, $unknown:literal, in general $general:ident {
@@ -198,7 +195,9 @@ macro_rules! codes {
                 if to.is_human_readable() {
                     return to.serialize_str(&self.code());
                 }
-                to.serialize_unit_variant(Self::NAME, self.number().unwrap_or(NAMED), self.label())
+                // One that is known by its name alone has no number to be told by.
+                let number = self.number().or(Self::$general.number()).unwrap_or_default();
+                to.serialize_unit_variant(Self::NAME, number, self.label())
             }
         }
 

@@ -31,7 +31,8 @@ pub struct More(List<(u16, Blob<TAG_BYTES>), TAGS>);
 
 /// Tags of rows. A number means one thing in every kind of row.
 pub mod tag {
-    /// u16: the newest protocol version that the machine's program speaks.
+    /// u16: the newest protocol version of which documents may be signed for the
+    /// machine.
     pub const PROTOCOL: u16 = 1;
     /// [`OtherHealth`](super::OtherHealth): what a machine's newest report says,
     /// where the row's own field cannot.
@@ -52,8 +53,8 @@ pub struct OtherHealth {
 pub enum Health {
     /// In a word that this program knows.
     Known(Verdict),
-    /// In a word of a newer hub's.
-    Other(OtherHealth),
+    /// In a word of a newer hub's; nothing where not even that can be read.
+    Other(Option<OtherHealth>),
 }
 
 impl<T> From<T> for Row<T> {
@@ -85,6 +86,11 @@ impl<T> Row<T> {
         Self { more: List::try_from(tags).map_or(self.more, More), ..self }
     }
 
+    /// Whether anything stands under a tag.
+    pub fn has(&self, tag: u16) -> bool {
+        self.more.0.as_slice().iter().any(|(known, _)| *known == tag)
+    }
+
     /// What stands under a tag; nothing where it is absent or cannot be read.
     pub fn get<V: DeserializeOwned>(&self, tag: u16) -> Option<V> {
         let (_, bytes) = self.more.0.as_slice().iter().find(|(known, _)| *known == tag)?;
@@ -93,18 +99,18 @@ impl<T> Row<T> {
 }
 
 impl Row<MachineRow> {
-    /// The newest protocol version that the machine's program speaks, as its hub
-    /// has heard it last.
+    /// The newest protocol version of which documents may be signed for the machine,
+    /// as its hub has heard it last.
     pub fn protocol(&self) -> u16 {
         self.get(tag::PROTOCOL).unwrap_or(MIN)
     }
 
     /// What its newest report says.
     pub fn health(&self) -> Health {
-        match self.get(tag::HEALTH) {
-            Some(other) => Health::Other(other),
-            None => Health::Known(self.base.health_in_version_1.clone()),
+        if self.has(tag::HEALTH) {
+            return Health::Other(self.get(tag::HEALTH));
         }
+        Health::Known(self.base.health_in_version_1.clone())
     }
 }
 

@@ -26,7 +26,8 @@ pub type Label = (Text<63>, Text<63>);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "staff.Request")]
 pub enum Request {
-    /// All machines that are admitted: `Machines` replies.
+    /// All machines that are admitted: `MachineRows` replies, to a program of version
+    /// 1 `Machines`.
     Machines,
     /// All customers.
     Customers,

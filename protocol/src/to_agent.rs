@@ -4,7 +4,6 @@
 
 use crate::code::Denial;
 use crate::document::Envelope;
-use crate::id::RunId;
 use crate::limits::{BLOB_BYTES, METADATA_BYTES};
 use crate::text::{Blob, List, Text};
 use crate::version::Hello;
@@ -88,7 +87,3 @@ pub enum Renewed {
     /// The hub will not.
     Denied(Denial),
 }
-
-/// Runs the hub knows to be open, told after hello: none is repeated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpenRuns(pub List<RunId, 1024>);

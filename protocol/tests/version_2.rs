@@ -34,14 +34,10 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message
     assert!(matches!(older, Err(CodecError::Newer { .. })), "{older:?}");
 }
 
-/// How many variants version 2 knows; whether they can be read is asked of the
-/// decoder, which names the number when it meets one beyond them.
+/// How many variants version 2 knows.
 #[track_caller]
-fn variants<T: DeserializeOwned + std::fmt::Debug>(name: &str, count: u32) {
+fn variants(name: &str, count: u32) {
     assert_eq!(known(name, VERSION), Some(count), "{name}");
-    let error = decode::<T>(&u32::MAX.to_le_bytes()).expect_err("no such variant");
-    let source = std::error::Error::source(&error).expect("a cause").to_string();
-    assert!(source.contains(&format!("0 <= i < {}", known(name, Version::NEWEST).expect("listed"))), "{source}");
 }
 
 fn machine_row() -> MachineRow {
@@ -158,10 +154,10 @@ fn a_peer_of_version_1_is_told_an_older_code() {
 
 #[test]
 fn nothing_is_lost_from_what_version_1_knew() {
-    variants::<staff::Reply>("staff.Reply", 30);
-    variants::<to_hub::Control>("to_hub.Control", 5);
-    assert_eq!(known("Refusal", VERSION), Some(34));
-    assert_eq!(known("Denial", VERSION), Some(36));
+    variants("staff.Reply", 30);
+    variants("to_hub.Control", 5);
+    variants("Refusal", 34);
+    variants("Denial", 36);
     // What did not grow is as long as it was; see version_1.rs.
     let key = PublicKey::from_bytes([5; 32]);
     let envelope = Envelope {

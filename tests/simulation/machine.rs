@@ -100,4 +100,9 @@ impl Machine for Computer {
     }
 
     fn show(&self, _: Said) {}
+
+    /// Within the hour of a world, in the middle of all that goes wrong.
+    fn confirm_after(&self) -> Duration {
+        Duration::from_secs(60)
+    }
 }

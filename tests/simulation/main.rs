@@ -49,7 +49,7 @@ fn nothing_is_done_twice_lost_or_stuck_whatever_dies() {
     let beginning = Beginning::make();
     let seeds = seeds();
     let next = AtomicU64::new(seeds.start);
-    let total = Mutex::new((0u64, [0u64; 10]));
+    let total = Mutex::new((0u64, [0u64; 11]));
     let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -71,6 +71,7 @@ fn nothing_is_done_twice_lost_or_stuck_whatever_dies() {
                         played.traffic.sent,
                         played.traffic.lost,
                         played.took / 1000,
+                        played.confirmed as u64,
                     ];
                     let mut total = total.lock().expect("nobody panics here");
                     total.0 += 1;
@@ -104,15 +105,17 @@ fn nothing_is_done_twice_lost_or_stuck_whatever_dies() {
         "datagrams",
         "lost",
         "seconds of virtual time",
+        "stores written anew in the new format",
     ];
     println!("seeds {seeds:?}: {worlds} worlds");
     for (word, count) in words.iter().zip(counts) {
         println!("{count:>12} {word}");
     }
     // A world in which nothing ever works is at peace, too.
-    let [signed, acknowledged, begun, kept, taken_back, hubs, machines, sent, lost, _] = counts;
+    let [signed, acknowledged, begun, kept, taken_back, hubs, machines, sent, lost, _, confirmed] = counts;
     if worlds >= 20 {
         assert!(acknowledged > signed * 8 / 10 && begun > acknowledged / 2 && kept > acknowledged * 6 / 10);
+        assert!(confirmed > worlds, "in the middle of all that");
         assert!(hubs > 3 * worlds && machines > 10 * worlds && taken_back > 10 * worlds && lost > sent / 50);
     }
     let wrong = wrong.into_inner().expect("nobody panics here");

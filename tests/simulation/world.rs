@@ -111,6 +111,8 @@ pub(crate) struct Played {
     pub(crate) acknowledged: usize,
     pub(crate) effects: usize,
     pub(crate) settled: usize,
+    /// Machines whose records were written anew in this program's format.
+    pub(crate) confirmed: usize,
     pub(crate) cancels: u64,
     pub(crate) hub_deaths: u64,
     pub(crate) machine_deaths: u64,

@@ -48,6 +48,12 @@ pub trait Machine: Send {
 
     /// Shows something to whoever sits there.
     fn show(&self, notice: Said);
+
+    /// How long after its first link a new program is confirmed, if it is linked
+    /// then: whoever updates a machine sees within minutes whether it comes back.
+    fn confirm_after(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
 }
 
 /// Something to look at now.

@@ -71,10 +71,6 @@ const DOUBT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 /// fills the journal with it.
 const FELL_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// A new program is confirmed when it was linked first so long ago and still is:
-/// whoever updates a machine sees within minutes whether it comes back.
-const CONFIRM_AFTER: Duration = Duration::from_secs(3600);
-
 /// What could not be confirmed is tried again after this.
 const CONFIRM_AGAIN: Duration = Duration::from_secs(3600);
 
@@ -212,10 +208,35 @@ pub struct Executor {
     /// The hub on this link says that it knows less; its next signature sets
     /// what it is held against.
     fell_back: bool,
-    /// When this life was linked first.
-    first_linked_at: Option<Duration>,
+    /// How long this life has been linked.
+    linked_time: LinkedTime,
+    /// Whether a timer for confirming this program runs.
+    confirm_is_due: bool,
     machine: Box<dyn Machine>,
     out: Outbox,
+}
+
+/// How long a link stood, by a clock that nobody sets.
+#[derive(Debug, Clone, Copy, Default)]
+struct LinkedTime {
+    before: Duration,
+    since: Option<Duration>,
+}
+
+impl LinkedTime {
+    fn begins(&mut self, now: Duration) {
+        self.ends(now);
+        self.since = Some(now);
+    }
+
+    fn ends(&mut self, now: Duration) {
+        self.before = self.so_far(now);
+        self.since = None;
+    }
+
+    fn so_far(&self, now: Duration) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+    }
 }
 
 /// A run that this life has begun.
@@ -295,7 +316,8 @@ impl Executor {
             doubted_at: None,
             fell_at: None,
             fell_back: false,
-            first_linked_at: None,
+            linked_time: LinkedTime::default(),
+            confirm_is_due: false,
             machine,
             out: Outbox::default(),
         })
@@ -315,7 +337,10 @@ impl Executor {
             Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),
             Event::Unread => self.resume_waiting(),
-            Event::Confirm => self.confirm(),
+            Event::Confirm => {
+                self.confirm_is_due = false;
+                self.confirm();
+            }
             Event::Due(run, timer) => self.handle_due(run, timer),
             Event::Asked(question, answer) => {
                 let answered = self.answer(question);
@@ -331,9 +356,9 @@ impl Executor {
         loop {
             match self.out.next()? {
                 Word::Say(message) => return Some(*message),
-                Word::Settle(run) => {
+                Word::Outcome(run) => {
                     let record = self.books.run(&run).ok().flatten();
-                    if let Some(settle) = record.and_then(|record| runs::settlement(&self.books, run, record)) {
+                    if let Some(settle) = record.and_then(|record| runs::signed_outcome(&self.books, run, record)) {
                         return Some(ToUplink::Outcome(None, run, Box::new(settle)));
                     }
                 }
@@ -354,24 +379,34 @@ impl Executor {
         self.machine.now()
     }
 
-    /// A program that was linked for long enough, and still is, stays: from then on
-    /// the books are written in its own format. Until then the program before it can
-    /// be put back.
+    /// A program that has been linked for long enough in this life, and is, stays:
+    /// from then on the books are written in its own format. Until then the program
+    /// before it can be put back.
     fn confirm(&mut self) {
         if self.linked.is_none() || self.books.format() >= Format::NEWEST {
             return;
         }
-        let now = self.awake();
-        let left = CONFIRM_AFTER.saturating_sub(now.saturating_sub(*self.first_linked_at.get_or_insert(now)));
+        let left = self.machine.confirm_after().saturating_sub(self.linked_time.so_far(self.awake()));
         if !left.is_zero() {
-            return self.machine.later(left, Event::Confirm);
+            return self.look_at_confirming_in(left);
         }
         match self.books.confirm(self.machine.moment()) {
-            Ok(()) => info!(format = self.books.format().number(), "this version is confirmed"),
+            Ok(()) => {
+                info!(format = self.books.format().number(), "this version is confirmed");
+                // The hub hears at the next hello what may be signed from now on.
+                self.say(ToUplink::Dial(self.dial()));
+            }
             Err(error) => {
                 warn!(error = chain(&error), "the records could not be written anew; it is tried again");
-                self.machine.later(CONFIRM_AGAIN, Event::Confirm);
+                self.look_at_confirming_in(CONFIRM_AGAIN);
             }
+        }
+    }
+
+    /// One timer at a time, however often the link comes and goes.
+    fn look_at_confirming_in(&mut self, then: Duration) {
+        if !std::mem::replace(&mut self.confirm_is_due, true) {
+            self.machine.later(then, Event::Confirm);
         }
     }
 
@@ -399,15 +434,17 @@ impl Executor {
             ToExecutor::Linked(linked) => {
                 self.turned = None;
                 self.linked = Some(linked);
+                self.linked_time.begins(self.awake());
                 self.confirm();
                 self.hold_against(linked.hub_chain);
                 self.show_entry(linked.hub_journal);
-                self.resettle();
+                self.offer_outcomes();
                 self.want_again();
             }
-            ToExecutor::Resettle => self.resettle(),
+            ToExecutor::OfferOutcomes => self.offer_outcomes(),
             ToExecutor::Unlinked => {
                 self.linked = None;
+                self.linked_time.ends(self.awake());
                 // Their streams are gone; outcomes are settled on the next link.
                 self.waiting.clear();
                 self.say(ToUplink::About(self.about()));
@@ -426,6 +463,7 @@ impl Executor {
             versions: self.catalogue.versions,
             evidence_key: self.evidence.public(),
             sealed_to: self.sealed_to.clone(),
+            reads: self.books.format().reads().number(),
         }
     }
 
@@ -521,4 +559,26 @@ pub fn journal_at_rest(home: &Home, machine: MachineId) -> Result<Vec<fernwart_c
     let mut lines = books.journal(1, usize::MAX).map_err(ExecutorError::Books)?;
     lines.push(receipt::journal_end(machine, &books, &evidence, crate::now()).map_err(ExecutorError::Books)?);
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_time_on_the_line_counts() {
+        let at = Duration::from_secs;
+        let mut linked = LinkedTime::default();
+        assert_eq!(linked.so_far(at(100)), Duration::ZERO);
+        linked.begins(at(100));
+        linked.ends(at(102));
+        // Two seconds on the line and an hour without it are two seconds.
+        assert_eq!(linked.so_far(at(3700)), at(2));
+        linked.begins(at(3700));
+        assert_eq!(linked.so_far(at(3710)), at(12));
+        // A link in the place of another.
+        linked.begins(at(3710));
+        linked.ends(at(3720));
+        assert_eq!(linked.so_far(at(9999)), at(22));
+    }
 }

@@ -70,7 +70,7 @@ impl Executor {
         let order = record.as_ref().and_then(|record| Document::from_bytes(record.order.bytes.as_bytes()).ok());
         let (Some(record), Some(order)) = (record, order) else { return };
         let builder = ReceiptBuilder { outcome, refusal, ..ReceiptBuilder::refused(order, record.order, self.now()) };
-        if let Err(error) = self.settle(builder, None) {
+        if let Err(error) = self.finish(builder, None) {
             warn!(%run, %error, "how a look ended could not be written");
             self.under_way.remove(&run);
         }

@@ -10,7 +10,7 @@ pub(super) enum Word {
     Say(Box<ToUplink>),
     /// This run's outcome, read from the books only when its turn comes: a spool
     /// of many megabytes is never in memory as a whole.
-    Settle(RunId),
+    Outcome(RunId),
 }
 
 /// The words, first in, first out.
@@ -22,8 +22,8 @@ impl Outbox {
         self.0.push_back(Word::Say(Box::new(message)));
     }
 
-    pub(super) fn settle(&mut self, run: RunId) {
-        self.0.push_back(Word::Settle(run));
+    pub(super) fn offer(&mut self, run: RunId) {
+        self.0.push_back(Word::Outcome(run));
     }
 
     pub(super) fn next(&mut self) -> Option<Word> {

@@ -40,7 +40,7 @@ impl Executor {
                 outcome: Outcome::Interrupted,
                 ..ReceiptBuilder::refused(order, record.order, self.now())
             };
-            self.settle(builder, None).map_err(ExecutorError::Books)?;
+            self.finish(builder, None).map_err(ExecutorError::Books)?;
         }
         Ok(())
     }
@@ -113,7 +113,7 @@ impl Executor {
         let refusal = Some(Refusal::RecordsWentBack);
         let refused = ReceiptBuilder::refused(order, envelope, self.now());
         let builder = ReceiptBuilder { outcome: Outcome::Interrupted, refusal, staff, ..refused };
-        if let Err(error) = self.settle(builder, None) {
+        if let Err(error) = self.finish(builder, None) {
             self.books.mend();
             for ticket in self.waiting.remove(&run).unwrap_or_default() {
                 self.refuse_unrecorded(ticket, &error);
@@ -203,7 +203,7 @@ impl Executor {
                 // This life may not know of it yet: its books were not readable.
                 self.take_up(run, record);
             }
-        } else if let Some(settle) = settlement(&self.books, run, record) {
+        } else if let Some(settle) = signed_outcome(&self.books, run, record) {
             self.say(ToUplink::Outcome(Some(ticket), run, Box::new(settle)));
         }
     }
@@ -221,7 +221,7 @@ impl Executor {
         if known.as_ref().is_some_and(|record| record.receipt.is_some()) {
             // It waited here while its end was written by a write that seemed to fail.
             let builder = ReceiptBuilder::refused(order, envelope, self.now());
-            return self.settle(builder, None);
+            return self.finish(builder, None);
         }
         let mut body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
@@ -274,7 +274,7 @@ impl Executor {
             }
             Permitted::Nothing => {
                 let builder = ReceiptBuilder::refused(order, record.order, self.now());
-                self.settle(builder, None)
+                self.finish(builder, None)
             }
         }
     }
@@ -309,7 +309,7 @@ impl Executor {
 
     /// Writes a run's one outcome and its receipt, unless they stand there already,
     /// then tells who waits.
-    pub(super) fn settle(&mut self, builder: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), BooksError> {
+    pub(super) fn finish(&mut self, builder: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), BooksError> {
         let (run, outcome) = (builder.order.run, builder.outcome);
         let done = Done {
             action: builder.order.action.clone(),
@@ -318,9 +318,9 @@ impl Executor {
             reason: builder.order.reason.clone(),
             outcome: builder.outcome,
         };
-        let settle = match self.books.run(&run)?.filter(|record| record.receipt.is_some()) {
+        let signed = match self.books.run(&run)?.filter(|record| record.receipt.is_some()) {
             // A write that seemed to fail had been done; perhaps it was told already.
-            Some(record) => settlement(&self.books, run, record),
+            Some(record) => signed_outcome(&self.books, run, record),
             None => self.write_outcome(builder, report)?,
         };
         self.waits.remove(&run);
@@ -330,14 +330,14 @@ impl Executor {
         if permitted.is_some_and(|permitted| permitted.rule.tells()) || cut_short {
             self.tell_owner(done);
         }
-        if let Some(settle) = settle {
+        if let Some(signed) = signed {
             let tickets = self.waiting.remove(&run).unwrap_or_default();
             if tickets.is_empty() && self.linked.is_some() {
-                self.say(ToUplink::Outcome(None, run, Box::new(settle)));
+                self.say(ToUplink::Outcome(None, run, Box::new(signed)));
                 return Ok(());
             }
             for ticket in tickets {
-                self.say(ToUplink::Outcome(Some(ticket), run, Box::new(settle.clone())));
+                self.say(ToUplink::Outcome(Some(ticket), run, Box::new(signed.clone())));
             }
         }
         Ok(())
@@ -369,7 +369,7 @@ impl Executor {
     }
 
     /// Every outcome that no hub has acknowledged, oldest first.
-    pub(super) fn resettle(&mut self) {
+    pub(super) fn offer_outcomes(&mut self) {
         if let Err(error) = self.wake() {
             return warn!(reason = chain(&error), "runs that were cut short cannot be settled yet");
         }
@@ -378,7 +378,7 @@ impl Executor {
             Err(error) => return warn!(%error, "unacknowledged outcomes cannot be read"),
         };
         for (run, _) in finished {
-            self.out.settle(run);
+            self.out.offer(run);
         }
     }
 
@@ -459,7 +459,7 @@ impl Executor {
             let place = place.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
             let lost = place.is_none_or(|place| place.chain_seq > seq || seq == known);
             if lost {
-                self.out.settle(run);
+                self.out.offer(run);
             }
         }
     }
@@ -491,7 +491,7 @@ impl Executor {
     }
 }
 
-pub(super) fn settlement(books: &Books, run: RunId, record: RunRecord) -> Option<SignedOutcome> {
+pub(super) fn signed_outcome(books: &Books, run: RunId, record: RunRecord) -> Option<SignedOutcome> {
     let body = books.report(&run).ok().flatten().unwrap_or_default();
     Some(SignedOutcome {
         order: record.order,

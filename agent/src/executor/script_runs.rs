@@ -138,7 +138,7 @@ impl Executor {
         let RunEnd { outcome, refusal, told, body, began } = ended;
         let builder = ReceiptBuilder::refused(order, record.order, began.unwrap_or(record.received_at));
         let builder = ReceiptBuilder { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..builder };
-        self.settle(builder, body.clone())
+        self.finish(builder, body.clone())
     }
 
     /// Ends the act that is under way, if it is this one or none is named.

@@ -93,7 +93,7 @@ impl Executor {
                 staff,
                 ..ReceiptBuilder::refused(order, envelope, self.now())
             };
-            return self.settle(builder, None);
+            return self.finish(builder, None);
         }
         let at_hand = match self.at_hand(&order) {
             Ok(at_hand) => at_hand,
@@ -130,7 +130,7 @@ impl Executor {
         info!(run = %order.run, code = %refusal.code(), "order refused");
         let builder =
             ReceiptBuilder { refusal: Some(refusal), staff, ..ReceiptBuilder::refused(order, envelope, self.now()) };
-        self.settle(builder, None)
+        self.finish(builder, None)
     }
 
     /// The order's script as it lies here; nothing for a look, or where the
@@ -277,7 +277,7 @@ impl Executor {
         wait.why = Why::Books(outcome, refusal);
         let wait = wait.clone();
         let builder = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
-        if let Err(error) = self.settle(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..builder }, None) {
+        if let Err(error) = self.finish(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..builder }, None) {
             warn!(%run, %error, "how a run ended could not be written; it is tried again");
             self.arm(run, WRITE_AGAIN);
         }

@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 const STORE_WAIT: Duration = Duration::from_secs(60);
 
 /// How often outcomes that no hub has acknowledged are offered again.
-const SETTLE_AGAIN: Duration = Duration::from_secs(300);
+const OFFER_AGAIN: Duration = Duration::from_secs(300);
 
 /// What goes up an order's stream.
 #[derive(Debug)]
@@ -57,8 +57,11 @@ impl Uplink {
         }
         let (mut control, receive) = link.open().await.map_err(UplinkError::Link)?;
         let asked_at = self.clock.now();
-        let hello =
-            Hello::new(&[(tag::TARGETS, told.dial.versions.targets), (tag::TIMESTAMP, told.dial.versions.timestamp)]);
+        let hello = Hello::new(&[
+            (tag::TARGETS, told.dial.versions.targets),
+            (tag::TIMESTAMP, told.dial.versions.timestamp),
+            (tag::READS, u64::from(told.dial.reads)),
+        ]);
         control.send(&Ask::Control(hello, told.about.clone())).await.map_err(UplinkError::Frame)?;
         let (first, receive) = first_word(&link, receive).await?;
         let hello = match first {
@@ -129,11 +132,11 @@ impl Uplink {
         tasks.spawn(listen(receive, words, self.executor.clone()));
         let mut streams: HashMap<Ticket, mpsc::Sender<Frame>> = HashMap::new();
         let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Frame>)>(STREAM_QUEUE);
-        let settling = Arc::new(Settling::default());
+        let offering = Arc::new(Offering::default());
         let newer = Arc::new(NewerHub::default());
         let renewal = tokio::time::sleep(self.renewal_in(told, link, hub_ahead_ms));
         tokio::pin!(renewal);
-        let mut again = tokio::time::interval_at(tokio::time::Instant::now() + SETTLE_AGAIN, SETTLE_AGAIN);
+        let mut again = tokio::time::interval_at(tokio::time::Instant::now() + OFFER_AGAIN, OFFER_AGAIN);
         loop {
             tokio::select! {
                 biased;
@@ -166,7 +169,7 @@ impl Uplink {
                         return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
                     }
                     Some(Ok(Control::Denied(denial))) => {
-                        warn!(code = %denial.code(), "the hub does not know what it was told");
+                        debug!(code = %denial.code(), "the hub does not know what it was told");
                     }
                     Some(Ok(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_))) | None => {
                         return Err(UplinkError::Frame(FrameError::Cut));
@@ -188,11 +191,11 @@ impl Uplink {
                     }
                     Some(ToUplink::Outcome(Some(ticket), run, outcome)) => {
                         if !to_stream(&mut streams, &mut orders, ticket, Frame::Outcome(run, outcome)) {
-                            self.executor.hint(ToExecutor::Resettle);
+                            self.executor.hint(ToExecutor::OfferOutcomes);
                         }
                     }
                     Some(ToUplink::Outcome(None, run, outcome)) => {
-                        tasks.spawn(offer(link.clone(), (run, *outcome), self.executor.clone(), settling.clone()));
+                        tasks.spawn(offer(link.clone(), (run, *outcome), self.executor.clone(), offering.clone()));
                     }
                     Some(ToUplink::Want(hash)) => {
                         tasks.spawn(fetch_blob(link.clone(), hash, self.executor.clone()));
@@ -226,7 +229,7 @@ impl Uplink {
                 },
                 _ = again.tick() => {
                     // Never waits: a full queue means that much is under way already.
-                    self.executor.hint(ToExecutor::Resettle);
+                    self.executor.hint(ToExecutor::OfferOutcomes);
                 }
                 Some(_) = tasks.join_next() => {}
             }
@@ -393,12 +396,12 @@ async fn await_stored(receive: &mut Receiver, run: RunId, executor: &Handle) {
 
 /// Outcomes that are being handed over on a link.
 #[derive(Debug, Default)]
-struct Settling {
+struct Offering {
     runs: std::sync::Mutex<HashSet<RunId>>,
     turn: Mutex<()>,
 }
 
-impl Settling {
+impl Offering {
     fn runs(&self) -> std::sync::MutexGuard<'_, HashSet<RunId>> {
         self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -406,19 +409,19 @@ impl Settling {
 
 /// Offers an outcome that no hub has acknowledged, one after another: many at once
 /// would each be too slow on a slow line.
-async fn offer(link: Link, (run, outcome): (RunId, SignedOutcome), executor: Handle, settling: Arc<Settling>) {
-    if !settling.runs().insert(run) {
+async fn offer(link: Link, (run, outcome): (RunId, SignedOutcome), executor: Handle, offering: Arc<Offering>) {
+    if !offering.runs().insert(run) {
         // It stands in line already.
         return;
     }
-    let turn = settling.turn.lock().await;
+    let turn = offering.turn.lock().await;
     let Ok((mut send, mut receive)) = link.open().await else { return };
     if send.send(&Ask::Outcome(outcome)).await.is_ok() {
         send.finish();
         await_stored(&mut receive, run, &executor).await;
     }
     drop(turn);
-    settling.runs().remove(&run);
+    offering.runs().remove(&run);
 }
 
 /// Fetches what the catalogue has newer than these versions.
@@ -457,7 +460,7 @@ async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
                 warn!(%hash, code = %denial.code(), "a script's file is not to be had");
                 Some(None)
             }
-            Ok(Some(Fetched::File(_)) | None) => Some(None),
+            Ok(Some(Fetched::File(_)) | None) | Err(FrameError::Newer | FrameError::TurnedAway) => Some(None),
             Err(error) => {
                 let why = error.reproach()?;
                 warn!(%hash, %error, "a script's file cannot be read");

@@ -1,8 +1,9 @@
 //! What came back from one machine, once it is certain that it came from it.
 
 use crate::order::SignedOrder;
+use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::identity::machine_id;
-use fernwart_certs::{envelope, sha256};
+use fernwart_certs::sha256;
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::{Report, Summary};
 use fernwart_protocol::document::{Outcome, Receipt};
@@ -39,6 +40,9 @@ pub enum Answer {
     Denied(Denial),
     /// Its agent is too old for what would have been ordered; nothing was sent.
     OlderAgent(OlderAgent),
+    /// What came is signed by this machine, in a version that this program does not
+    /// read.
+    Newer,
     /// What came is not signed by this machine for this order.
     Forged,
 }
@@ -89,7 +93,11 @@ pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -
         News::Denied(denial) => Answer::Denied(denial),
         News::Outcome(receipt, key, body) => {
             let believed = machine_id(&key) == machine;
-            let receipt = envelope::open::<Receipt>(&receipt, &key).ok().filter(|receipt| {
+            let receipt = envelope::open::<Receipt>(&receipt, &key);
+            if believed && receipt.as_ref().is_err_and(EnvelopeError::is_newer) {
+                return Some(Answered { machine, answer: Answer::Newer });
+            }
+            let receipt = receipt.ok().filter(|receipt| {
                 believed
                     && receipt.machine == machine
                     && (body.as_bytes().is_empty() || receipt.body == sha256(body.as_bytes()))
@@ -112,4 +120,28 @@ pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -
         }
     };
     Some(Answered { machine, answer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fernwart_certs::identity::SigningKey;
+    use fernwart_protocol::document::Envelope;
+    use fernwart_protocol::text::Blob;
+
+    #[test]
+    fn an_answer_of_a_newer_version_is_no_forgery() {
+        let key = SigningKey::generate().expect("a key");
+        let machine = machine_id(&key.public());
+        let answered = |text: &str, by: &SigningKey| {
+            let bytes = text.as_bytes().to_vec();
+            let (signature, key_id) = (by.sign(&bytes), machine.key_id());
+            let receipt = Envelope { key: key_id, signature, bytes: Blob::try_from(bytes).expect("short") };
+            judge_news(machine, None, News::Outcome(receipt, key.public(), Blob::default())).expect("an end").answer
+        };
+        assert!(matches!(answered("fernwart receipt 9\n{\"new\":1}\n", &key), Answer::Newer));
+        assert!(matches!(answered("fernwart receipt 1\n{\"new\":1}\n", &key), Answer::Forged));
+        let other = SigningKey::generate().expect("a key");
+        assert!(matches!(answered("fernwart receipt 9\n{\"new\":1}\n", &other), Answer::Forged), "not its word");
+    }
 }

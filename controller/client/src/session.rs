@@ -68,9 +68,12 @@ pub enum ClientError {
     /// The hub speaks another version.
     #[error("the hub speaks another version")]
     Version(#[source] NoCommonVersion),
-    /// The hub does not know what it would be asked.
-    #[error("the hub runs an older version, which does not know this request")]
-    OlderHub(#[source] FrameError),
+    /// The hub does not know what it would be asked; nothing was sent.
+    #[error("the hub runs an older version, which knows no {what}")]
+    OlderHub {
+        /// What it does not know.
+        what: &'static str,
+    },
     /// A machine's program does not know what would be ordered; nothing was signed.
     #[error("{machine}: {why}")]
     OlderAgent {
@@ -237,7 +240,7 @@ impl Session {
             sent => sent,
         }
         .map_err(|error| match error {
-            FrameError::PeerIsOlder(_) => ClientError::OlderHub(error),
+            FrameError::PeerIsOlder(_) => ClientError::OlderHub { what: "such request" },
             error => ClientError::Frame(error),
         })?;
         if !matches!(request, Request::Submit(_) | Request::Queue(_)) {
@@ -524,7 +527,7 @@ impl Session {
     pub fn sign_for<D: Document>(&self, machine: &Row<MachineRow>, document: &D) -> Result<Envelope, ClientError> {
         let needs = document.needs();
         if self.link.version().is_some_and(|hub| hub < needs.version) {
-            return Err(ClientError::Denied(Denial::NewerDocument));
+            return Err(ClientError::OlderHub { what: needs.what });
         }
         seal(document, &self.home.order_key, Version::of_peer(machine.protocol())).map_err(|error| match error {
             EnvelopeError::Newer { what, .. } => ClientError::OlderAgent {

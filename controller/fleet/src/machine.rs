@@ -65,8 +65,8 @@ pub struct Machine {
     pub os: Text<64>,
     /// Its program's version.
     pub agent: Text<32>,
-    /// The newest protocol version that its program speaks, as it said last: no
-    /// document of a newer one is signed for it.
+    /// The newest protocol version of which documents may be signed for it, as its
+    /// program said last.
     pub protocol: u16,
     /// Where it was last linked from.
     pub address: Text<64>,

@@ -297,10 +297,29 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_who_says_what() {
+        for event in RunEvent::ALL {
+            let whose = match event.said_by() {
+                Speaker::Hub => "the hub's",
+                Speaker::Machine => "the machine's, on its own link",
+                Speaker::Receipt => "the machine's, in a signed receipt",
+                Speaker::Staff => "staff's, in a signed cancel",
+            };
+            let named = |line: &&str| {
+                line.split('|').nth(1).is_some_and(|cell| cell.split(", ").any(|word| word.trim() == event.as_str()))
+            };
+            let row = DRAWING.lines().filter(named).find(|line| line.ends_with(&format!("| {whose} |")));
+            assert!(row.is_some(), "{event:?}: {whose}");
+        }
+    }
+
+    #[test]
     fn only_its_machine_says_that_a_run_has_begun_and_only_a_receipt_settles_it() {
         for event in RunEvent::ALL {
             let by_receipt = event.said_by() == Speaker::Receipt;
             assert_eq!(by_receipt, event.leads_to() == RunState::Settled, "{event:?}");
+            let has_begun = event.leads_to() == RunState::Running;
+            assert!(!has_begun || event.said_by() == Speaker::Machine, "{event:?}");
         }
         assert!(!RunState::Offered.is_final() && RunState::Offered.may_be_known_there());
         // What may be known there cannot be taken back by the hub alone.

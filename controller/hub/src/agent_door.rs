@@ -286,7 +286,7 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
     let about = SeenAs {
         os: about.os.clone(),
         agent: Text::clipped(&hello.program().unwrap_or_default()),
-        protocol: hello.current,
+        protocol: hello.reads(),
         address: Text::clipped(&link.remote_address().to_string()),
     };
     shared.store.note(Seen { machine: id, at: shared.now(), about: Some(about) }).await;

@@ -25,6 +25,8 @@ pub(crate) enum Delivery {
     Stored(Box<SignedOutcome>, PublicKey),
     /// The machine did not take it into its books.
     Refused(Refusal),
+    /// What became of it is stored already, and this changes nothing about it.
+    Known,
     /// How it ended could not be stored now; the machine keeps its outcome, or gets
     /// the order again.
     NotStored(Denial),
@@ -67,9 +69,12 @@ impl Sending {
     }
 
     /// Whether a refusal says what becomes of the run. A machine that cannot use
-    /// its books does not know whether it stands in them.
+    /// its books, or was taken back to an older program, does not know whether it
+    /// stands in them; nor is it known what a reason means that this hub does not know.
     fn is_settled_by(self, refusal: Refusal) -> bool {
-        matches!(self, Self::First(_)) || !matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull)
+        let says_nothing =
+            matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull | Refusal::NewerOrder | Refusal::Other(_));
+        matches!(self, Self::First(_)) || !says_nothing
     }
 }
 
@@ -98,11 +103,13 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
         match attempt(shared, &linked.link, &sent, &told).await {
             Ok(Some(delivery)) => return delivery,
             Ok(None) => told(Heard::NotYet).await,
-            // One of the two is newer. The link stays; the machine keeps the outcome, and
-            // gives it by itself.
-            Err(error @ (FrameError::Newer | FrameError::PeerIsOlder(_) | FrameError::TurnedAway)) => {
+            // The link stays; an outcome is kept there, and comes by itself.
+            Err(FrameError::Newer) => {
                 shared.passed_over(&machine);
-                warn!(%machine, %run, %error, "a delivery was given up");
+                return Delivery::NotStored(Denial::Incompatible);
+            }
+            Err(error @ (FrameError::PeerIsOlder(_) | FrameError::TurnedAway)) => {
+                warn!(%machine, %run, %error, "an order needs a newer agent: update it there");
                 return Delivery::NotStored(Denial::Incompatible);
             }
             Err(error) => {
@@ -173,13 +180,18 @@ async fn on_stream<F: Future<Output = ()>>(
             }
             Delivered::Refused(refusal) => {
                 send.finish();
-                if let Err(error) = shared.store.write(NotTaken { run, refusal }).await {
-                    // The order will be brought again, and may then be taken.
-                    warn!(%run, %error, "a refusal could not be stored");
-                    return Ok(Some(Delivery::NotStored(shared.denial(&error))));
-                }
-                outcome::publish(shared, &RunEnded { machine, run, end: End::NotTaken(refusal) });
-                return Ok(Some(Delivery::Refused(refusal)));
+                return Ok(Some(match shared.store.write(NotTaken { run, refusal }).await {
+                    Ok(true) => {
+                        outcome::publish(shared, &RunEnded { machine, run, end: End::NotTaken(refusal) });
+                        Delivery::Refused(refusal)
+                    }
+                    Ok(false) => Delivery::Known,
+                    Err(error) => {
+                        // The order will be brought again, and may then be taken.
+                        warn!(%run, %error, "a refusal could not be stored");
+                        Delivery::NotStored(shared.denial(&error))
+                    }
+                }));
             }
             Delivered::Outcome(signed) => {
                 let origin = Origin::Delivered(sent.order, hash);

@@ -71,6 +71,8 @@ async fn answer(
     mut receive: Receiver,
 ) -> Result<(), FrameError> {
     receive.limit(ENROLL_FRAME_BYTES);
+    // Before the first answer: a stranger who does not read holds no place for ever.
+    send.demand_pace();
     let wants_catalogue;
     let request = match receive.first::<Request>().await {
         Ok(request) => request,
@@ -80,7 +82,6 @@ async fn answer(
         }
         Err(error) => return Err(error),
     };
-    send.demand_pace();
     let result = match request {
         Request::Join(request) => {
             wants_catalogue = true;

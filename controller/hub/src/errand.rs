@@ -205,6 +205,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
     let what = match ended {
         Some(Delivery::Stored(outcome, key)) => News::Outcome(outcome.receipt, key, outcome.body),
         Some(Delivery::Refused(refusal)) => News::Refused(refusal),
+        Some(Delivery::Known) => stored_news(shared, &order).await,
         Some(Delivery::NotStored(denial)) => News::Denied(denial),
         // An act is brought again when its machine is back.
         Some(Delivery::Lost) if acts => {
@@ -241,6 +242,15 @@ pub(crate) async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lo
         }
     };
     tell(&news, &order, what).await;
+}
+
+/// What is stored of a run that has ended.
+async fn stored_news(shared: &Shared, order: &Order) -> News {
+    match shared.store.run_state(&order.run).await {
+        Ok(Some((state, refusal))) => final_news(shared, order, state, refusal).await,
+        Ok(None) => News::NoAnswer,
+        Err(error) => News::Denied(shared.denial(&error)),
+    }
 }
 
 async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Option<Refusal>) -> News {

@@ -87,6 +87,9 @@ pub enum StartError {
     /// Its store cannot be opened.
     #[error("opening the hub's store")]
     Store(#[source] StoreError),
+    /// A newer program has written its store.
+    #[error("opening the hub's store")]
+    NewerStore(#[source] StoreError),
     /// Its catalogue cannot be used.
     #[error("reading the published catalogue")]
     Catalogue(#[source] catalogue::PublishedError),
@@ -202,7 +205,10 @@ impl Hub {
             Some(address) => Some(scrape::bind(address).await?),
             None => None,
         };
-        let store = Store::open_on(ground.disk.clone(), &home.store()).await.map_err(StartError::Store)?;
+        let store = Store::open_on(ground.disk.clone(), &home.store()).await.map_err(|error| match error {
+            StoreError::Newer(_) => StartError::NewerStore(error),
+            error => StartError::Store(error),
+        })?;
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
         let catalogue = published.catalogue();
         if let Some(catalogue) = &catalogue {

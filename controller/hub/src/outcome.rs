@@ -11,7 +11,7 @@ use fernwart_certs::sha256;
 use fernwart_fleet::{Machine, verdict};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Summary;
-use fernwart_protocol::document::{Action, BadDocument, Countersignature, Document, Envelope, Order, Outcome, Receipt};
+use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::staff::Verdict;
 use fernwart_protocol::text::chain;
@@ -98,12 +98,7 @@ pub(crate) async fn take_in(
 
 /// What is said of a document that cannot be read.
 pub(crate) fn unread(error: &EnvelopeError) -> Denial {
-    match error {
-        EnvelopeError::Document(BadDocument::Newer { .. }) => Denial::NewerDocument,
-        EnvelopeError::Document(_) | EnvelopeError::Signature | EnvelopeError::Signer | EnvelopeError::Newer { .. } => {
-            Denial::NotUnderstood
-        }
-    }
+    if error.is_newer() { Denial::NewerDocument } else { Denial::NotUnderstood }
 }
 
 async fn verify(
@@ -158,7 +153,8 @@ async fn claimed_order(shared: &Shared, envelope: &Envelope) -> Result<Option<Or
     if let Some(order) = entry.and_then(|entry| envelope::open::<Order>(envelope, &entry.order_key).ok()) {
         return Ok(Some(order));
     }
-    let order = Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&error.into()))?;
+    let order =
+        Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&EnvelopeError::Document(error)))?;
     let known = shared.store.evidence(&order.run).await;
     Ok(Some(order).filter(|_| matches!(known, Ok(Some(known)) if known.order == *envelope)))
 }
@@ -200,7 +196,8 @@ async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, 
         key: shared.evidence_id,
         at,
     };
-    let reads = Version::of_peer(machine.protocol);
+    // What it was told to read may be less than what every program does.
+    let reads = Version::of_peer(machine.protocol).max(Version::OLDEST);
     let countersignature = envelope::seal(&said, &shared.evidence, reads).map_err(|error| {
         warn!(machine = %id, %run, error = chain(&error), "an outcome cannot be signed for");
         Denial::Incompatible

@@ -68,7 +68,13 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
     // but each is heard before the next is sent, so they come in their order.
     let places = Arc::new(Semaphore::new(AT_ONCE));
     for Undelivered { order: envelope, state, cancel } in undelivered {
-        let Ok(order) = Order::from_bytes(envelope.bytes.as_bytes()) else { continue };
+        let order = match Order::from_bytes(envelope.bytes.as_bytes()) {
+            Ok(order) => order,
+            Err(error) => {
+                warn!(%machine, %error, "an order cannot be read by this hub; it is not brought");
+                continue;
+            }
+        };
         if !is_script(&order) && cancel.is_none() {
             continue;
         }

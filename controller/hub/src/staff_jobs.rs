@@ -13,9 +13,10 @@ use crate::errand::{Parcel, carry_one, is_script, settled_news, tell, tell_later
 use crate::outcome::unread;
 use crate::owed::catch_up;
 use crate::staff_answers::visible;
+use fernwart_certs::envelope::EnvelopeError;
 use fernwart_fleet::{Run, RunState, Standing};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order};
+use fernwart_protocol::document::{Action, ActionKind, BadDocument, Document, Envelope, Order};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, JobId, KeyId};
 use fernwart_protocol::limits::JOB_MACHINES;
@@ -163,11 +164,26 @@ pub(crate) async fn submit(
             update = heard.recv() => update,
         };
         match update {
-            Some(update) => send.send(&Reply::Update(update)).await?,
+            Some(update) => tell_update(send, update).await?,
             // Not all may be over: whoever listens asks again when the hub is back.
             None if shared.draining.is_cancelled() => return Ok(Err(Denial::ShuttingDown)),
             None => return Ok(Ok(())),
         }
+    }
+}
+
+/// Tells of one run. What a program has no word for on the way is left out; an end
+/// that it has no word for is none that it can be told.
+async fn tell_update(send: &mut Sender, update: Update) -> Result<(), FrameError> {
+    let Update { run, machine, ref news } = update;
+    let is_end = !matches!(news, News::Offered | News::Started | News::Told(_));
+    match send.send(&Reply::Update(update)).await {
+        Err(FrameError::PeerIsOlder(_)) if is_end => {
+            let news = News::Denied(Denial::Incompatible);
+            send.send(&Reply::Update(Update { run, machine, news })).await
+        }
+        Err(FrameError::PeerIsOlder(_)) => Ok(()),
+        sent => sent,
     }
 }
 
@@ -177,7 +193,8 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
     let mut seen = HashSet::new();
     let mut judged: Vec<Action> = Vec::new();
     for envelope in envelopes {
-        let order = Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&error.into()))?;
+        let order =
+            Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&EnvelopeError::Document(error)))?;
         if envelope.key != caller.entry.key || order.key != caller.entry.key || !seen.insert(order.run) {
             return Err(Denial::NotUnderstood);
         }
@@ -208,7 +225,10 @@ fn fits_script(shared: &Shared, order: &Order) -> Result<(), Denial> {
         return Err(Denial::UnknownScript);
     }
     let document = shared.published.blob(sha256).ok_or(Denial::NoSuchBlob)?;
-    let bundle = Bundle::from_bytes(&document).map_err(|_| Denial::UnknownScript)?;
+    let bundle = Bundle::from_bytes(&document).map_err(|error| match error {
+        BadDocument::Newer { .. } => Denial::NewerDocument,
+        _ => Denial::UnknownScript,
+    })?;
     let manifest = Manifest::read(bundle.manifest.as_raw()).map_err(|_| Denial::UnknownScript)?;
     if manifest.privilege != *privilege {
         return Err(Denial::UnknownScript);
@@ -244,7 +264,7 @@ pub(crate) async fn watch(
         let reached = |run: &Run| shared.store.machine(&run.machine).filter(|machine| caller.reaches(machine));
         for run in runs.iter().filter(|run| run.state == RunState::Held) {
             if reached(run).is_some() && held.insert(run.id) {
-                send.send(&Reply::Update(Update { run: run.id, machine: run.machine, news: News::Held })).await?;
+                tell_update(send, Update { run: run.id, machine: run.machine, news: News::Held }).await?;
             }
         }
         for run in runs.iter().filter(|run| run.state.is_final()) {
@@ -261,7 +281,7 @@ pub(crate) async fn watch(
                     News::NoAnswer
                 }
             };
-            send.send(&Reply::Update(Update { run: run.id, machine: run.machine, news })).await?;
+            tell_update(send, Update { run: run.id, machine: run.machine, news }).await?;
         }
         if runs.iter().all(|run| run.state.is_final()) {
             return Ok(Ok(()));

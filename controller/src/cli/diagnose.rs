@@ -183,6 +183,9 @@ fn progress(machines: usize) -> ProgressBar {
     bar
 }
 
+/// What is said of an answer in a version that this program does not read.
+pub(super) const NEWER_ANSWER: &str = "the answer is of a newer version than this program reads: update it";
+
 /// Status, and the code where there is one.
 pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>>, Option<String>) {
     match answer {
@@ -200,6 +203,7 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>
         Answer::Ended(outcome) => ("failed", None, Some(outcome.as_str().into())),
         Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denial.to_string())),
         Answer::OlderAgent(why) => ("refused", Some("FW-CLI-17".into()), Some(why.to_string())),
+        Answer::Newer => ("failed", Some("FW-CLI-18".into()), Some(NEWER_ANSWER.into())),
         Answer::Forged => ("failed", Some("FW-CLI-08".into()), Some("the answer is not signed by this machine".into())),
     }
 }
@@ -219,6 +223,7 @@ pub(super) async fn stored(
     let judged = judge_news(row.id, None, News::Outcome(receipt, key, body));
     match judged.map(|answered| answered.answer) {
         Some(Answer::Report(report, _)) => Ok(Some((at, report.whole().map_err(unreadable)?))),
+        Some(Answer::Newer) => Err(Failure::new(Exit::Failed, "FW-CLI-18", NEWER_ANSWER).now("update this program")),
         _ => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
     }
 }

@@ -141,9 +141,7 @@ impl From<ClientError> for Failure {
             ClientError::Version(_) => {
                 Self::new(Exit::Failed, "FW-HUB-02", text).now("update the older of the two programs")
             }
-            ClientError::OlderHub(_) => {
-                Self::new(Exit::Refused, Denial::NewerDocument.code(), text).now("update the hub")
-            }
+            ClientError::OlderHub { .. } => Self::new(Exit::Refused, "FW-CLI-19", text).now("update the hub"),
             ClientError::OlderAgent { .. } => {
                 Self::new(Exit::Refused, "FW-CLI-17", text).now("update the agent on that machine")
             }
@@ -255,6 +253,8 @@ impl From<StartError> for Failure {
             StartError::Home(HomeError::NothingUnderWay) => {
                 Self::new(Exit::Refused, "FW-HUB-28", text).now("fernwart next-keys --to DIR begins one")
             }
+            StartError::NewerStore(_) => Self::new(Exit::Refused, "FW-HUB-35", text)
+                .now("start the newer version again; or bring back a backup from before: fernwart restore"),
             StartError::Listen { .. } => {
                 Self::new(Exit::Failed, "FW-HUB-24", text).now("choose another address with --listen")
             }

@@ -142,7 +142,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                 Answer::Report(..) | Answer::Ran(..) => Exit::Done,
                 Answer::Refused(_) | Answer::OlderAgent(_) => Exit::Refused,
                 Answer::Away | Answer::Silent => Exit::NoAnswer,
-                Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => Exit::Failed,
+                Answer::Ended(_) | Answer::Denied(_) | Answer::Newer | Answer::Forged => Exit::Failed,
             };
             exit = exit.or(this);
             let word = match &answered.answer {
@@ -157,6 +157,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                 Answer::Away => "away".into(),
                 Answer::Silent => "no answer".into(),
                 Answer::Denied(denial) => format!("{denial} [{}]", denial.code()),
+                Answer::Newer => format!("{} [FW-CLI-18]", super::diagnose::NEWER_ANSWER),
                 Answer::Forged => "the answer is not signed by this machine [FW-CLI-08]".into(),
             };
             say(&format!("{name:<16} {word}\n"))?;
@@ -166,23 +167,31 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
 }
 
 fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
-    let count = with_session(place, async |session| {
+    let (count, out_of_reach) = with_session(place, async |session| {
         let (_, runs) = session.job(job).await?;
         let machines: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row)).collect();
         let open: Vec<_> = runs.iter().filter(|run| is_open(run)).collect();
-        let mut cancels = Vec::with_capacity(open.len());
+        let (mut cancels, mut out_of_reach) = (Vec::with_capacity(open.len()), Vec::new());
         for run in &open {
             let cancel = Cancel { run: run.run, machine: run.machine, key: session.key_id(), at: now() };
-            // One that is not admitted any more gets no word either.
-            let Some(machine) = machines.get(&run.machine) else { continue };
+            let Some(machine) = machines.get(&run.machine) else {
+                out_of_reach.push(run.name.to_string());
+                continue;
+            };
             cancels.push(session.sign_for(machine, &cancel)?);
         }
         for chunk in cancels.chunks(fernwart_protocol::limits::ORDERS_PER_FRAME) {
             let list = List::try_from(chunk.to_vec()).unwrap_or_default();
             session.tell(&Request::Cancel(list)).await?;
         }
-        Ok(open.len())
+        Ok((cancels.len(), out_of_reach))
     })?;
+    if !out_of_reach.is_empty() {
+        eprintln!("not admitted any more, or out of your reach: {}", out_of_reach.join(" "));
+    }
+    if count == 0 && !out_of_reach.is_empty() {
+        return Err(Failure::new(Exit::Refused, "FW-HUB-04", "nothing was taken back"));
+    }
     if count == 0 {
         eprintln!("job {job} is over; there is nothing to take back. See: fernwart job show {job}");
         return Ok(Exit::Done);

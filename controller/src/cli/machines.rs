@@ -37,7 +37,8 @@ fn health(row: &Row<MachineRow>) -> String {
         Health::Known(Verdict::Well) => "ok".into(),
         Health::Known(Verdict::Warn(what)) => format!("warn: {what}"),
         Health::Known(Verdict::Crit(what)) => format!("crit: {what}"),
-        Health::Other(OtherHealth { word, about }) => format!("other({word}): {about}"),
+        Health::Other(Some(OtherHealth { word, about })) => format!("other({word}): {about}"),
+        Health::Other(None) => "other(?): update this program".into(),
     }
 }
 
@@ -313,7 +314,8 @@ pub(crate) fn acknowledge(command: &Acknowledge, place: &Place) -> Result<Exit, 
         Health::Known(Verdict::Crit(alarm)) => {
             eprintln!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw()))
         }
-        _ => eprintln!("{}: there was no alarm", command.machine),
+        Health::Known(_) => eprintln!("{}: there was no alarm", command.machine),
+        Health::Other(_) => eprintln!("{}: acknowledged, whatever it was: update this program", command.machine),
     }
     Ok(Exit::Done)
 }

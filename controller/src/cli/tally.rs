@@ -76,7 +76,7 @@ impl Tally {
             Answer::Refused(_) | Answer::OlderAgent(_) => &mut self.refused,
             Answer::Away => &mut self.away,
             Answer::Silent => &mut self.silent,
-            Answer::Ended(_) | Answer::Denied(_) | Answer::Forged => &mut self.failed,
+            Answer::Ended(_) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
         };
         *place += 1;
         if let Answer::Report(report, _) = answer {

@@ -46,6 +46,9 @@ pub enum StoreError {
     /// The database refuses.
     #[error("the store's database failed")]
     Sql(#[source] sqlx::Error),
+    /// A newer program has written it.
+    #[error("a newer version of this program has written the store: it has step {0} of the tables' shape")]
+    Newer(i64),
     /// Its shape cannot be brought up to date.
     #[error("bringing the store's tables up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
@@ -153,7 +156,10 @@ impl Store {
             })
             .connect(url)
             .await?;
-        sqlx::migrate!("./migrations").run(&pool).await.map_err(StoreError::Migrate)?;
+        sqlx::migrate!("./migrations").run(&pool).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::VersionMissing(step) => StoreError::Newer(step),
+            error => StoreError::Migrate(error),
+        })?;
         let roster = Arc::new(Roster::load(&mut *pool.acquire().await?).await?);
         Ok((pool, roster))
     }

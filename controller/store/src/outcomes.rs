@@ -79,16 +79,16 @@ struct Known {
 /// Writes outcomes inside a transaction, in their order. May be called again
 /// after it was rolled back.
 pub(crate) async fn apply(
-    settles: &[&NewOutcome],
+    new: &[&NewOutcome],
     roster: &Roster,
     to: &mut AnyConnection,
 ) -> Result<(Vec<Reply>, Learned), sqlx::Error> {
-    let mut known = known(settles, to).await?;
-    let (mut replies, mut fresh, mut learned) = (Vec::with_capacity(settles.len()), Vec::new(), Learned::default());
-    for settle in settles {
-        let receipt = encoded(&settle.receipt, "receipt")?;
-        let run = known.get(&settle.run);
-        if run.is_some_and(|run| run.machine != settle.machine.to_string()) {
+    let mut known = known(new, to).await?;
+    let (mut replies, mut fresh, mut learned) = (Vec::with_capacity(new.len()), Vec::new(), Learned::default());
+    for outcome in new {
+        let receipt = encoded(&outcome.receipt, "receipt")?;
+        let run = known.get(&outcome.run);
+        if run.is_some_and(|run| run.machine != outcome.machine.to_string()) {
             replies.push(Err(Denial::NoSuchMachine));
             continue;
         }
@@ -97,26 +97,26 @@ pub(crate) async fn apply(
             replies.push(if *stored == receipt { Ok(*settled) } else { Err(Denial::OtherOutcome) });
             continue;
         }
-        let Some(before) = roster.records(&settle.machine) else {
+        let Some(before) = roster.records(&outcome.machine) else {
             replies.push(Err(Denial::NoSuchMachine));
             continue;
         };
-        let (records, verdict) = learned.0.entry(settle.machine).or_insert((before, None));
+        let (records, verdict) = learned.0.entry(outcome.machine).or_insert((before, None));
         records.chain_seq += 1;
-        records.chain_head = (settle.chain)(&records.chain_head, &settle.receipt_hash);
+        records.chain_head = (outcome.chain)(&records.chain_head, &outcome.receipt_hash);
         // So far the machine's journal has come, in its own signed word.
-        if settle.journal.0 > records.journal_seq {
-            (records.journal_seq, records.journal_head) = (settle.journal.0, Some(settle.journal.1));
+        if outcome.journal.0 > records.journal_seq {
+            (records.journal_seq, records.journal_head) = (outcome.journal.0, Some(outcome.journal.1));
         }
-        if let Some(new) = &settle.verdict {
-            *verdict = Some((new.clone(), settle.run));
+        if let Some(new) = &outcome.verdict {
+            *verdict = Some((new.clone(), outcome.run));
         }
-        let settled = StoredOutcome { seq: records.chain_seq, head: records.chain_head, at: settle.now, is_new: true };
+        let settled = StoredOutcome { seq: records.chain_seq, head: records.chain_head, at: outcome.now, is_new: true };
         let job = run.map_or(0, |run| run.job);
-        let machine = settle.machine.to_string();
+        let machine = outcome.machine.to_string();
         let stored = StoredOutcome { is_new: false, ..settled };
-        known.insert(settle.run, Known { job, machine, settled: Some((receipt.clone(), stored)) });
-        fresh.push(Fresh { settle, job, receipt, settled });
+        known.insert(outcome.run, Known { job, machine, settled: Some((receipt.clone(), stored)) });
+        fresh.push(Fresh { outcome, job, receipt, settled });
         replies.push(Ok(settled));
     }
     write_runs(&fresh, to).await?;
@@ -124,10 +124,10 @@ pub(crate) async fn apply(
     Ok((replies, learned))
 }
 
-async fn known(settles: &[&NewOutcome], to: &mut AnyConnection) -> Result<HashMap<RunId, Known>, sqlx::Error> {
-    let mut known = HashMap::with_capacity(settles.len());
+async fn known(new: &[&NewOutcome], to: &mut AnyConnection) -> Result<HashMap<RunId, Known>, sqlx::Error> {
+    let mut known = HashMap::with_capacity(new.len());
     let damaged = |what: &'static str| sqlx::Error::Decode(what.into());
-    for portion in several(settles) {
+    for portion in several(new) {
         let sql = format!(
             "SELECT id, job, machine, CASE WHEN state = '{}' THEN receipt END AS receipt, settled_at, chain_seq, chain_head \
              FROM runs WHERE id IN ({})",
@@ -135,8 +135,8 @@ async fn known(settles: &[&NewOutcome], to: &mut AnyConnection) -> Result<HashMa
             places(0, portion.len())
         );
         let mut query = sqlx::query(sqlx::AssertSqlSafe(sql));
-        for settle in portion {
-            query = query.bind(settle.run.to_string());
+        for outcome in portion {
+            query = query.bind(outcome.run.to_string());
         }
         for row in query.fetch_all(&mut *to).await? {
             let id: RunId = row.try_get::<String, _>("id")?.parse().map_err(|_| damaged("id"))?;
@@ -156,7 +156,7 @@ async fn known(settles: &[&NewOutcome], to: &mut AnyConnection) -> Result<HashMa
 
 /// An outcome that is not stored yet.
 struct Fresh<'a> {
-    settle: &'a NewOutcome,
+    outcome: &'a NewOutcome,
     job: i64,
     receipt: Vec<u8>,
     settled: StoredOutcome,
@@ -170,18 +170,18 @@ async fn write_runs(fresh: &[Fresh<'_>], to: &mut AnyConnection) -> Result<(), s
                         chain_seq = excluded.chain_seq, chain_head = excluded.chain_head";
     for portion in several(fresh) {
         let mut query = sqlx::query(sqlx::AssertSqlSafe(rows_of(INTO, 12, portion.len()) + ELSE));
-        for Fresh { settle, job, receipt, settled } in portion {
+        for Fresh { outcome, job, receipt, settled } in portion {
             query = query
-                .bind(settle.run.to_string())
+                .bind(outcome.run.to_string())
                 .bind(*job)
-                .bind(settle.machine.to_string())
+                .bind(outcome.machine.to_string())
                 .bind(RunEvent::OutcomeStored.leads_to().as_str())
-                .bind(encoded(&settle.order, "order")?)
+                .bind(encoded(&outcome.order, "order")?)
                 .bind(0_i64)
-                .bind(settle.outcome.as_str())
+                .bind(outcome.outcome.as_str())
                 .bind(receipt.as_slice())
-                .bind(settle.report.as_slice())
-                .bind(settle.now)
+                .bind(outcome.report.as_slice())
+                .bind(outcome.now)
                 .bind(number(settled.seq))
                 .bind(settled.head.to_string());
         }
@@ -225,7 +225,7 @@ async fn write_records(learned: &Learned, to: &mut AnyConnection) -> Result<(), 
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{JoinMachine, NewJob, NewRun, NoteJournal, Seen, Store};
     use fernwart_fleet::{Machine, RunState};
@@ -235,9 +235,9 @@ mod tests {
     use futures::future::join_all;
     use std::sync::Arc;
 
-    const MACHINES: [MachineId; 2] = [MachineId::from_bytes([1; 16]), MachineId::from_bytes([2; 16])];
+    pub(crate) const MACHINES: [MachineId; 2] = [MachineId::from_bytes([1; 16]), MachineId::from_bytes([2; 16])];
 
-    fn envelope(number: u8) -> Envelope {
+    pub(crate) fn envelope(number: u8) -> Envelope {
         let bytes = Blob::try_from(vec![number]).expect("short");
         Envelope { key: KeyId::from_bytes([0; 16]), signature: Signature::from_bytes([0; 64]), bytes }
     }
@@ -247,7 +247,7 @@ mod tests {
     }
 
     /// An outcome of a run, of the first machine for even numbers.
-    fn settle(number: u8) -> NewOutcome {
+    pub(crate) fn outcome_of(number: u8) -> NewOutcome {
         NewOutcome {
             run: run(number),
             machine: MACHINES[usize::from(number % 2)],
@@ -267,7 +267,7 @@ mod tests {
         }
     }
 
-    async fn fleet(path: &std::path::Path) -> Store {
+    pub(crate) async fn fleet(path: &std::path::Path) -> Store {
         let store = Store::open(path).await.expect("opened");
         let (id, customer) = (TokenId::from_bytes([7; 16]), CustomerId::from_bytes([8; 16]));
         let row =
@@ -319,7 +319,7 @@ mod tests {
 
         // All in the same moment: each twice, some of no job, and one of another machine's.
         let numbers: Vec<u8> = (0..44).chain(0..44).collect();
-        let settled = join_all(numbers.iter().map(|number| store.store_outcome(settle(*number)))).await;
+        let settled = join_all(numbers.iter().map(|number| store.store_outcome(outcome_of(*number)))).await;
         let settled: Vec<StoredOutcome> =
             settled.into_iter().map(|one| one.expect("written").expect("stored")).collect();
         for (first, again) in settled.iter().zip(&settled[44..]) {
@@ -335,16 +335,17 @@ mod tests {
             places.sort_unstable();
             assert_eq!(places, (1..=22).collect::<Vec<_>>(), "a chain without a gap");
         }
-        let theirs = NewOutcome { machine: MACHINES[0], ..settle(1) };
+        let theirs = NewOutcome { machine: MACHINES[0], ..outcome_of(1) };
         assert_eq!(store.store_outcome(theirs).await.expect("written"), Err(Denial::NoSuchMachine));
-        let other = NewOutcome { receipt: envelope(99), ..settle(1) };
+        let other = NewOutcome { receipt: envelope(99), ..outcome_of(1) };
         assert_eq!(store.store_outcome(other).await.expect("written"), Err(Denial::OtherOutcome));
 
         // A journal that is told further in the same moment is not set back.
         let head = Digest::from_bytes([9; 32]);
         let note = NoteJournal { machine: MACHINES[0], seq: 500, head, alarm: None };
         let seen = Seen { machine: MACHINES[0], at: 77, about: None };
-        let (noted, late, seen) = tokio::join!(store.write(note), store.store_outcome(settle(44)), store.write(seen));
+        let (noted, late, seen) =
+            tokio::join!(store.write(note), store.store_outcome(outcome_of(44)), store.write(seen));
         assert!(noted.is_ok() && late.is_ok() && seen.is_ok());
         let records = store.records(&MACHINES[0]).expect("there");
         assert_eq!((records.journal_seq, records.journal_head, records.chain_seq), (500, Some(head), 23));

@@ -7,6 +7,7 @@ use fernwart_protocol::document::Outcome;
 use fernwart_protocol::id::{JobId, TokenId};
 use fernwart_protocol::staff::{CustomerRow, PendingStaff};
 use fernwart_protocol::text::Text;
+use fernwart_protocol::version::MIN;
 use serde::de::DeserializeOwned;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
@@ -71,7 +72,7 @@ pub(crate) fn machine(row: &AnyRow) -> Result<Machine, StoreError> {
         hostname: clipped(row, "hostname")?,
         os: clipped(row, "os")?,
         agent: clipped(row, "agent")?,
-        protocol: u16::try_from(row.try_get::<i64, _>("protocol")?).unwrap_or_default(),
+        protocol: u16::try_from(row.try_get::<i64, _>("protocol")?).unwrap_or(MIN),
         address: clipped(row, "address")?,
         quarantined_at: row.try_get("quarantined_at")?,
         joined_at: row.try_get("joined_at")?,

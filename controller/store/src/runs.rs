@@ -35,7 +35,7 @@ pub struct NewRun {
     pub id: RunId,
     /// Its machine.
     pub machine: MachineId,
-    /// Where it begins: offered, or away.
+    /// Where it begins: queued, held, away or offered.
     pub state: RunState,
     /// Its order.
     pub order: Envelope,
@@ -125,13 +125,13 @@ pub struct NotTaken {
 }
 
 impl Write for NotTaken {
-    type Reply = ();
-    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    /// Whether that changed anything: an outcome may have come before.
+    type Reply = bool;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
         let (set, changed) = (states::set(RunEvent::Refused), states::is_changed_by(RunEvent::Refused));
         let sql = format!("UPDATE runs {set}, refusal = $2 WHERE id = $1 AND {changed}");
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.run.to_string());
-        query.bind(self.refusal.code().into_owned()).execute(to).await?;
-        Ok(())
+        Ok(query.bind(self.refusal.code().into_owned()).execute(to).await?.rows_affected() == 1)
     }
 }
 
@@ -197,5 +197,183 @@ impl Write for KeepCancel {
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(self.run.to_string()).bind(self.machine.to_string());
         query.bind(encoded(&self.envelope, "cancel")?).execute(to).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcomes::tests::{MACHINES, envelope, fleet, outcome_of};
+    use crate::{NewOutcome, Store};
+    use fernwart_protocol::id::Digest;
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+    use std::collections::BTreeMap;
+
+    const RUNS: u8 = 4;
+
+    /// What may happen, in whatever order.
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        /// To a run, by whoever may say so.
+        Event(u8, RunEvent),
+        /// An outcome of a run, the first or another one.
+        Outcome(u8, u8),
+        /// The hub is restored from its last backup.
+        Restore,
+        /// It is backed up.
+        Backup,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let event = (0..RUNS, proptest::sample::select(RunEvent::ALL.as_slice()));
+        let step = prop_oneof![
+            8 => event.prop_map(|(run, event)| match event {
+                RunEvent::OutcomeStored => Step::Outcome(run, 0),
+                event => Step::Event(run, event),
+            }),
+            2 => (0..RUNS, 0u8..2).prop_map(|(run, which)| Step::Outcome(run, which)),
+            1 => Just(Step::Restore),
+            1 => Just(Step::Backup),
+        ];
+        proptest::collection::vec(step, 1..40)
+    }
+
+    fn id(number: u8) -> RunId {
+        RunId::from_bytes([number; 16])
+    }
+
+    /// The store as the type says it must be.
+    type Model = BTreeMap<u8, (RunState, Option<u8>)>;
+
+    async fn apply(store: &Store, model: &mut Model, step: Step) {
+        let (run, event) = match step {
+            Step::Event(run, event) => (run, event),
+            Step::Outcome(run, _) => (run, RunEvent::OutcomeStored),
+            Step::Restore | Step::Backup => return,
+        };
+        let (machine, (state, kept)) = (MACHINES[usize::from(run % 2)], model.get_mut(&run).expect("known"));
+        match (step, event) {
+            (Step::Outcome(_, which), _) => {
+                let receipt = envelope(run + 100 * which);
+                let hash = Digest::from_bytes([run + 100 * which; 32]);
+                let outcome = NewOutcome { receipt, receipt_hash: hash, ..outcome_of(run) };
+                let stored = store.store_outcome(outcome).await.expect("written");
+                // The first one counts, for ever, and is acknowledged each time it is told.
+                assert_eq!(stored.is_ok(), kept.is_none_or(|first| first == which), "{stored:?}");
+                kept.get_or_insert(which);
+            }
+            (_, RunEvent::Offered) => {
+                let offered = store.offer(id(run)).await.expect("written");
+                assert_eq!(offered, state.after(event).is_some());
+            }
+            (_, RunEvent::Began) => store.write(Began(id(run))).await.expect("written"),
+            (_, RunEvent::Refused) => {
+                let taken = store.write(NotTaken { run: id(run), refusal: Refusal::Paused }).await.expect("written");
+                assert_eq!(taken, state.after(event).is_some());
+            }
+            (_, RunEvent::Withdrawn) => {
+                let withdrawn = store.write(Withdraw { run: id(run), machine }).await.expect("written");
+                assert_eq!(withdrawn, state.after(event).is_some());
+            }
+            (_, RunEvent::Expired) => {
+                // All whose time is over: so long after that it is over for those under way, too.
+                let before = UnixMs::from(900) + 2 * LONGEST_MS;
+                let ended = store.write(Expire { before }).await.expect("written");
+                let expected = model.values().filter(|(state, _)| state.after(event).is_some()).count();
+                assert_eq!(ended, expected as u64);
+                for (state, _) in model.values_mut() {
+                    *state = state.after(event).unwrap_or(*state);
+                }
+                return;
+            }
+            (_, RunEvent::OutcomeStored) => {}
+        }
+        *state = state.after(event).unwrap_or(*state);
+    }
+
+    async fn play(steps: &[Step]) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let mut store = fleet(&path("0.sqlite")).await;
+        let first = [RunState::Queued, RunState::Held, RunState::Away, RunState::Offered];
+        let runs = (0..RUNS).map(|number| NewRun {
+            id: id(number),
+            machine: MACHINES[usize::from(number % 2)],
+            state: first[usize::from(number)],
+            order: envelope(number),
+            not_after: 900,
+        });
+        let (action, staff, reason) = (Text::clipped("script"), Text::clipped("jana"), Text::default());
+        let key = KeyId::from_bytes([0; 16]);
+        let job = NewJob { action, key, staff, reason, at: 5, runs: runs.collect() };
+        let job = store.write(job).await.expect("written");
+        let mut model: Model = (0..RUNS).map(|run| (run, (first[usize::from(run)], None))).collect();
+        let mut backup = None;
+        for (number, step) in steps.iter().enumerate() {
+            match step {
+                Step::Backup => {
+                    let copy = path(&format!("{number}.backup"));
+                    // The writer has answered: what it has written is in the file.
+                    Store::copy(&path("0.sqlite"), &copy).await.expect("copied");
+                    backup = Some((copy, model.clone()));
+                }
+                Step::Restore => {
+                    let Some((copy, then)) = &backup else { continue };
+                    store.close().await;
+                    for name in ["0.sqlite", "0.sqlite-wal", "0.sqlite-shm"] {
+                        let _ = std::fs::remove_file(path(name));
+                    }
+                    std::fs::copy(copy, path("0.sqlite")).expect("restored");
+                    store = Store::open(&path("0.sqlite")).await.expect("opened");
+                    model = then.clone();
+                }
+                step => apply(&store, &mut model, *step).await,
+            }
+            let known = store.runs(job).await.expect("read");
+            for (run, (state, kept)) in &model {
+                let row = known.iter().find(|row| row.id == id(*run)).expect("there");
+                assert_eq!(row.state, *state, "run {run} after {step:?}");
+                assert_eq!(row.outcome.is_some(), kept.is_some());
+                assert_eq!(row.receipt.as_ref(), kept.map(|which| envelope(run + 100 * which)).as_ref());
+            }
+        }
+        store.close().await;
+    }
+
+    /// Duplicates, what comes late, and what a restored hub hears again: the database
+    /// stands where the type says, and each run has one outcome at most.
+    #[test]
+    fn the_database_goes_where_the_type_says_whatever_comes_in_whatever_order() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
+        // What fails is printed with its steps, shrunk.
+        let mut runner = TestRunner::new_with_rng(
+            config,
+            proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        );
+        let played = runner.run(&steps(), |steps| {
+            runtime.block_on(play(&steps));
+            Ok(())
+        });
+        if let Err(error) = played {
+            panic!("{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn runs_whose_time_has_passed_are_found_by_their_index() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.sqlite");
+        fleet(&path).await.close().await;
+        let sql = format!(
+            "EXPLAIN QUERY PLAN UPDATE runs {} WHERE {} AND not_after < 5",
+            states::set(RunEvent::Expired),
+            states::is_changed_by(RunEvent::Expired)
+        );
+        let mut connection = Store::reader(&path).await.expect("opened");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.expect("explained");
+        let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").expect("text")).collect();
+        assert!(plan.iter().any(|step| step.contains("runs_open")), "{plan:?}");
     }
 }

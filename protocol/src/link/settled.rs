@@ -13,7 +13,7 @@ pub(super) struct Settled(AtomicU32);
 impl Settled {
     /// The peer has said which versions it speaks.
     pub(super) fn agree(&self, version: Version, theirs: u16) {
-        // Later hellos of one link say the same: each request of a technician has one.
+        // Each request of a technician has a hello; an honest one always says the same.
         self.0.store(u32::from(version.number()) << 16 | u32::from(theirs), Ordering::Relaxed);
     }
 

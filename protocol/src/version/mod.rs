@@ -89,6 +89,10 @@ pub mod tag {
     /// u64, little endian: machines that lose the hub should come back spread
     /// over this many milliseconds.
     pub const RETURN_SPREAD: u16 = 8;
+    /// u64, little endian: the newest version of which documents may be signed for
+    /// the sender, where that is older than what it speaks: an agent that may still
+    /// be replaced by the one before it.
+    pub const READS: u16 = 9;
 }
 
 /// Two peers have no version in common.
@@ -133,6 +137,12 @@ impl Hello {
         Some(u64::from_le_bytes(bytes.as_bytes().try_into().ok()?))
     }
 
+    /// The newest version of which documents may be signed for the sender.
+    pub fn reads(&self) -> u16 {
+        let said = self.number(tag::READS).and_then(|version| u16::try_from(version).ok());
+        said.unwrap_or(self.current).min(self.current)
+    }
+
     /// The same hello with one more tag; left out where there is no room.
     #[must_use]
     pub fn with(self, tag: u16, bytes: &[u8]) -> Self {
@@ -174,6 +184,9 @@ mod tests {
         let hello = Hello::new(&[(tag::CLOCK, 77)]);
         assert_eq!(hello.number(tag::CLOCK), Some(77));
         assert_eq!(hello.number(tag::TARGETS), None);
+        assert_eq!(hello.reads(), CURRENT, "what it speaks");
+        assert_eq!(Hello::new(&[(tag::READS, 1)]).reads(), 1);
+        assert_eq!(Hello::new(&[(tag::READS, 99)]).reads(), CURRENT, "never more than it speaks");
         assert_eq!(hello.program().as_deref(), Some(env!("CARGO_PKG_VERSION")));
     }
 }

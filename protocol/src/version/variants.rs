@@ -40,9 +40,13 @@ const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
 pub fn known(name: &str, version: Version) -> Option<u32> {
     let at = VARIANTS.binary_search_by_key(&name, |(name, _)| name).ok()?;
     let (_, counts) = VARIANTS.get(at)?;
-    // A version newer than this program's knows at least what this one does.
-    let row = usize::from(version.number().min(CURRENT)).checked_sub(1)?;
+    let row = usize::from(version.number()).checked_sub(1)?;
     counts.get(row).copied()
+}
+
+/// All enums that are listed.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    VARIANTS.iter().map(|(name, _)| *name)
 }
 
 /// The first version that knows a variant; none if no version does.
@@ -59,6 +63,26 @@ mod tests {
         assert!(VARIANTS.is_sorted_by_key(|(name, _)| name));
         for (name, counts) in VARIANTS {
             assert!(counts.is_sorted(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_readme_tells_of_each_enum_that_has_grown() {
+        let readme = include_str!("../../README.md");
+        for version in 2..=CURRENT {
+            let row = readme.lines().find(|line| line.starts_with(&format!("| {version} |")));
+            let row = row.unwrap_or_else(|| panic!("version {version} has no row"));
+            let grown: Vec<String> = VARIANTS
+                .iter()
+                .filter_map(|(name, counts)| {
+                    let (before, now) = (counts.get(usize::from(version) - 2)?, counts.get(usize::from(version) - 1)?);
+                    (before != now).then(|| format!("`{name}` {before} → {now}"))
+                })
+                .collect();
+            for what in &grown {
+                assert!(row.contains(what), "version {version}: {what}");
+            }
+            assert_eq!(row.matches(" → ").count(), grown.len(), "version {version} tells of more than has grown");
         }
     }
 

@@ -4,7 +4,7 @@
 use super::{MACHINES, Played, Stage, copy_folder};
 use crate::disks::at_once;
 use crate::technician::{Given, Heard};
-use fernwart_agent::executor::books::{Books, Phase};
+use fernwart_agent::executor::books::{Books, Format, Phase};
 use fernwart_certs::envelope;
 use fernwart_certs::journal::Line;
 use fernwart_fleet::RunState;
@@ -22,6 +22,11 @@ impl Stage<'_> {
         let took = self.story.at();
         let mut told = HashSet::new();
         let ledgers: Vec<_> = (0..MACHINES).map(|index| self.ledger(index, &mut told, &mut wrongs)).collect();
+        let confirmed = |place: &&super::Place| {
+            let books = Books::over(Box::new(place.disk.clone())).expect("books");
+            books.format() == Format::NEWEST
+        };
+        let confirmed = self.places.iter().filter(confirmed).count();
         if let Some((life, hub)) = self.hub_life.take() {
             life.end();
             drop(hub);
@@ -95,6 +100,7 @@ impl Stage<'_> {
             acknowledged: given.acknowledged.len(),
             effects: effects.values().map(|count| *count as usize).sum(),
             settled,
+            confirmed,
             cancels: given.cancels,
             hub_deaths: self.hub_deaths,
             machine_deaths: self.machine_deaths,

@@ -1,5 +1,5 @@
 //! Thousands of machines in one process: the agent's own uplink, gate, journal
-//! and settling over real QUIC with real certificates. Only what they see of a
+//! and offering over real QUIC with real certificates. Only what they see of a
 //! computer is made up, and their books are in memory.
 //!
 //! They join by one invitation for many, share a few UDP sockets, and can be

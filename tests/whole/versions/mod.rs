@@ -1,6 +1,7 @@
 //! Programs of other versions: older ones are told nothing that they do not
 //! know, newer ones are answered and kept.
 
+mod matrix;
 mod newer;
 mod older;
 mod records;

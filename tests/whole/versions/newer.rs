@@ -10,6 +10,7 @@ use fernwart_client::StaffHome;
 use fernwart_protocol::code::{Denial, Goodbye, Refusal};
 use fernwart_protocol::codec::{decode, encode};
 use fernwart_protocol::document::{Document, Envelope, Order, Outcome};
+use fernwart_protocol::enroll;
 use fernwart_protocol::link::{Door, FrameError};
 use fernwart_protocol::row::{self, OtherHealth, Row};
 use fernwart_protocol::staff::{JobHead, MachineRow, Orders, Presence, Reply, Request, Verdict};
@@ -17,7 +18,6 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver, Stored};
 use fernwart_protocol::to_hub::{self, Ask, Delivered};
 use fernwart_protocol::version::{CURRENT, Hello};
-use fernwart_protocol::{enroll, to_agent};
 use fernwart_tests::rogues::{Target, dial, introduction};
 use fernwart_tests::{World, wait_until};
 
@@ -322,7 +322,6 @@ fn a_technician_reads_what_a_hub_of_the_next_version_can_say_to_it_and_is_told_o
         assert!(text.contains("other(57)"), "{text}");
         assert_ne!(code, 0);
     });
-    let _ = to_agent::OpenRuns::clone;
     drop(world);
 }
 

@@ -4,9 +4,12 @@
 use super::{Next, Scripted, Stream, command, play, recorded, said};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::sha256;
+use fernwart_protocol::codec::encode;
 use fernwart_protocol::document::Outcome;
+use fernwart_protocol::event::Until;
+use fernwart_protocol::id::JobId;
 use fernwart_protocol::link::Door;
-use fernwart_protocol::staff::Reply;
+use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::to_agent::{Control, Deliver, Stored};
 use fernwart_protocol::to_hub::{Delivered, RunState};
 use fernwart_protocol::version::{Hello, tag};
@@ -47,6 +50,9 @@ fn a_machine_of_version_1_is_told_nothing_that_it_does_not_know() {
 fn a_technician_of_version_1_is_answered_in_the_words_of_version_1() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");
+    assert!(world.technician(&["diagnose", "kasse-1", "--section", "time"]).code <= 1);
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    world.owner_in("kasse-2", &["enroll", &line, "--policy", "ask", "--no-service"]).exits(0);
     let identity = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
     let pin = sha256(&std::fs::read(world.shop().join("hub/ca.der")).expect("the CA"));
     play(async {
@@ -54,9 +60,11 @@ fn a_technician_of_version_1_is_answered_in_the_words_of_version_1() {
         let (_endpoint, link) = dial(hub, Some(&identity), Door::Staff, 64 * 1024).await;
         let hello = recorded("fernwart", "version::Hello").remove(0);
         // All it ever asked that needs no id of this world: lists and their like.
-        let asks: Vec<Vec<u8>> =
-            recorded("fernwart", "staff::Request").into_iter().filter(|ask| ask.len() == 4).collect();
-        assert!(asks.len() >= 8, "{}", asks.len());
+        let asks = recorded("fernwart", "staff::Request").into_iter().filter(|ask| ask.len() == 4);
+        // And of the first job: show, watch; what has happened.
+        let of_job = [Request::Job(JobId(1)), Request::Watch(JobId(1)), Request::Events(Until::Now)];
+        let asks: Vec<Vec<u8>> = asks.chain(of_job.iter().map(|ask| encode(ask).expect("encoded"))).collect();
+        assert!(asks.len() >= 11, "{}", asks.len());
         let mut kinds = std::collections::BTreeSet::new();
         for ask in asks {
             let mut stream = Stream::open(&link).await;
@@ -75,11 +83,16 @@ fn a_technician_of_version_1_is_answered_in_the_words_of_version_1() {
                     }
                     Reply::Customers(_) => drop(kinds.insert("customers")),
                     Reply::Health(_) => drop(kinds.insert("health")),
+                    Reply::Pending(..) => drop(kinds.insert("pending")),
+                    Reply::Jobs(_) => drop(kinds.insert("jobs")),
+                    Reply::Runs(_) => drop(kinds.insert("runs")),
+                    Reply::Update(_) => drop(kinds.insert("update")),
+                    Reply::Event(_) => drop(kinds.insert("event")),
                     _ => {}
                 }
             }
             assert_eq!(stream.next().await, Next::Ended);
         }
-        assert_eq!(kinds.len(), 3, "{kinds:?}");
+        assert_eq!(kinds.len(), 8, "{kinds:?}");
     });
 }

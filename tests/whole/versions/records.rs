@@ -107,6 +107,24 @@ fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
 }
 
 #[test]
+fn a_store_of_a_newer_hub_is_refused_with_words_and_goes_on_under_that_hub() {
+    let mut world = World::new();
+    world.hub.stop();
+    let store = world.shop().join("hub/store.sqlite");
+    let sql = |text: &str| {
+        let done = std::process::Command::new("sqlite3").arg(&store).arg(text).status();
+        assert!(done.expect("sqlite3").success());
+    };
+    sql("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'of tomorrow', 1, x'00', 0)");
+    let refused = world.technician(&["serve"]).exits(3);
+    assert!(refused.err.contains("[FW-HUB-35]") && refused.err.contains("newer version"), "{}", refused.err);
+    assert!(refused.err.contains("fernwart restore"), "{}", refused.err);
+    sql("DELETE FROM _sqlx_migrations WHERE version = 9999");
+    world.restart_hub();
+}
+
+#[test]
 fn a_shop_that_programs_0_2_0_have_left_goes_on_under_new_ones() {
     let Some(mut old) = World::unpacked() else { return };
     let at = old.offset();

@@ -10,7 +10,8 @@
 //! with words, before it has changed anything. It goes on writing the format it
 //! found until its own version is confirmed ([`Books::confirm`]
 //! (super::Books::confirm)): until then the program before it can be put back and
-//! reads all that was written meanwhile. A program of format 1 knows no such mark;
+//! reads all that was written meanwhile; until then the hub is told, too, that
+//! nothing of a newer version may be signed for this machine. A program of format 1 knows no such mark;
 //! it refuses a store of format 2 because it cannot read the floors in it.
 //!
 //! From format 2 on each record carries its own number, so that the next format
@@ -19,6 +20,7 @@
 
 use super::BooksError;
 use fernwart_protocol::codec;
+use fernwart_protocol::version::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,6 +37,16 @@ impl Format {
 
     /// The best that this program writes.
     pub const NEWEST: Self = Self(2);
+
+    /// The newest protocol version of which documents may be signed for a machine
+    /// whose store is of this format: the program of an older format, which may be put
+    /// back, must be able to read all that was begun.
+    pub const fn reads(self) -> Version {
+        match self.0 {
+            ..=1 => Version::OLDEST,
+            _ => Version::NEWEST,
+        }
+    }
 
     /// The number.
     pub const fn number(self) -> u16 {

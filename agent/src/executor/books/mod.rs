@@ -182,6 +182,10 @@ impl Books {
     /// be well by now.
     pub fn mend(&mut self) {
         self.tables.mend();
+        if self.state.is_doubtful {
+            // What fails now is tried again before the next write.
+            let _ = self.look_again();
+        }
     }
 
     /// Whether they can be read, and are where they should be.

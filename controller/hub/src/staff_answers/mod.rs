@@ -12,7 +12,7 @@ use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
 use fernwart_fleet::Standing;
-use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::code::{Denial, Goodbye, Refusal};
 use fernwart_protocol::document::{Cancel, Versions};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::limits::ROWS_PER_FRAME;
@@ -270,7 +270,10 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         }
         Request::Lock(envelope) => {
             let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
-            fernwart_certs::lock::believe(&envelope, &catalogue).map_err(|_| Denial::BeyondRole)?;
+            fernwart_certs::lock::believe(&envelope, &catalogue).map_err(|refusal| match refusal {
+                Refusal::NewerOrder => Denial::NewerDocument,
+                _ => Denial::BeyondRole,
+            })?;
             let id = sha256(envelope.bytes.as_bytes());
             shared
                 .store

@@ -182,7 +182,7 @@ pub struct SeenAs {
     pub os: Text<64>,
     /// Its program's version.
     pub agent: Text<32>,
-    /// The newest protocol version that its program speaks.
+    /// The newest protocol version of which documents may be signed for it.
     pub protocol: u16,
     /// Where it comes from.
     pub address: Text<64>,
