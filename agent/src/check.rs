@@ -1,7 +1,7 @@
 //! Is all well with the agent itself? For the customer, and for whoever helps.
 
 use crate::executor::ExecutorError;
-use crate::executor::books::Books;
+use crate::executor::books::{Books, BooksError};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question};
 use crate::status;
@@ -54,16 +54,25 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
         }
         _ => {
             // A running agent has them open; nobody else may look then.
-            checked.line(words, "check-books", books(home).err());
+            checked.line(words, "check-books", books(home, words).err());
             checked.line(words, "check-running", Some(words.say("status-stopped")));
         }
     }
     Ok(checked)
 }
 
-fn books(home: &Home) -> Result<(), String> {
-    let trusted = Books::open(&home.books()).and_then(|books| books.trusted()).map_err(|error| chain(&error))?;
-    trusted.map(drop).ok_or_else(|| ExecutorError::NoCatalogue.to_string())
+fn books(home: &Home, words: &Words) -> Result<(), String> {
+    let trusted = Books::open(&home.books()).and_then(|books| {
+        books.read_all()?;
+        books.trusted()
+    });
+    match trusted {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(ExecutorError::NoCatalogue.to_string()),
+        // Nothing is wrong with them.
+        Err(BooksError::Newer { .. }) => Err(words.say("trouble-newer-books")),
+        Err(error) => Err(chain(&error)),
+    }
 }
 
 fn keys(home: &Home) -> Result<(), KeyFileError> {

@@ -17,21 +17,22 @@ use std::process::ExitCode;
 
 /// The invitation that was typed, or stands in a file.
 pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Result<Invitation, Trouble> {
-    let longest = LONGEST as u64 * 2;
-    let mut text = pieces.concat();
+    // A text of two bytes for each letter, and as many line ends and quotes.
+    let longest = LONGEST as u64 * 4;
+    let mut bytes = pieces.concat().into_bytes();
     match file {
         _ if !pieces.is_empty() => {}
         Some(path) => {
             let read = if path.as_os_str() == "-" {
-                std::io::stdin().take(longest).read_to_string(&mut text)
+                std::io::stdin().take(longest).read_to_end(&mut bytes)
             } else {
-                std::fs::File::open(&path).and_then(|file| file.take(longest).read_to_string(&mut text))
+                std::fs::File::open(&path).and_then(|file| file.take(longest).read_to_end(&mut bytes))
             };
             read.map_err(|error| Trouble::unreadable(&path, &error))?;
         }
         None => return Err(Trouble::no_invitation()),
     }
-    let invitation: Invitation = text.parse()?;
+    let invitation: Invitation = String::from_utf8_lossy(&bytes).parse()?;
     if !pieces.is_empty() && !invitation.may_stand_in_argv() {
         return Err(Trouble::invitation_in_argv());
     }

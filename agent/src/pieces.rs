@@ -1,77 +1,159 @@
 //! An invitation that a mail program has broken into pieces.
 //!
-//! Pieces may begin with `-`, or look like an option altogether: a customer's line
-//! is never taken for one, whatever it was broken into. Where the pieces make a
-//! whole invitation, its sum says which words they are. Where they do not (one is
-//! missing, one has a typing error), all words from the first one on that are no
-//! option of ours are taken for pieces, and the error is told as one of the line.
+//! A customer's line is never taken for an option, whatever it was broken into:
+//! pieces may begin with `-`, or look like an option altogether. The line's own sum
+//! tells which words are its pieces. Where no choice of words has the right sum (a
+//! piece is missing, there is a typing error), all words that are no option of
+//! `enroll` are taken for pieces, and the error is told as one of the line.
+//!
+//! The whole line is then handed on behind `--`, where nothing is an option.
 
-use fernwart_certs::invitation::{Invitation, LONGEST, PREFIX};
+use fernwart_certs::invitation::{Invitation, LONGEST};
 use std::ffi::OsString;
 
-/// Words that are looked through: one for each character of the longest line, and
-/// as many options as there are.
-const WORDS: usize = LONGEST + 16;
+/// Bytes of pieces among which a line is sought: twice the longest, as quotes and
+/// the like may stand around each.
+const SOUGHT: usize = LONGEST * 2;
 
-/// Words with which a line may seem to begin; more are of no line of ours.
-const BEGINNINGS: usize = 8;
+/// Words beginning with `-` of which every choice is tried: 2¹⁰ sums.
+const DOUBTFUL: usize = 10;
 
-/// Options that may stand beside a line, and whether a value follows.
-const OPTIONS: [(&str, bool); 7] = [
-    ("--home", true),
-    ("--lang", true),
-    ("--invitation", true),
-    ("--policy", true),
-    ("--no-service", false),
-    ("--help", false),
-    ("-h", false),
-];
+/// Options of `enroll` that take a value.
+const VALUED: [&str; 4] = ["--home", "--lang", "--invitation", "--policy"];
 
-/// How many words an option takes that begins here; none if none begins.
-fn option(words: &[&str]) -> Option<usize> {
-    let (first, _) = words.split_first()?;
-    OPTIONS.iter().find_map(|(name, has_value)| match first.strip_prefix(name) {
-        Some("") => Some(if *has_value { 2.min(words.len()) } else { 1 }),
-        Some(rest) if *has_value && rest.starts_with('=') => Some(1),
-        _ => None,
-    })
+/// Options of `enroll` that take none.
+const FLAGS: [&str; 2] = ["--no-service", "--help"];
+
+/// What one or two words of the command line seem to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Of the line: it begins like no option.
+    Piece,
+    /// An option of `enroll`, with its value.
+    Option,
+    /// What stands before the first piece to say that no option follows.
+    Separator,
+    /// It begins with `-` and is no option: a piece, most likely.
+    Doubtful,
+}
+
+/// One or two words of the command line.
+struct Part<'a> {
+    kind: Kind,
+    words: &'a [OsString],
+}
+
+impl Part<'_> {
+    fn text(&self) -> String {
+        self.words.iter().map(|word| word.to_string_lossy()).collect()
+    }
 }
 
 /// What was typed, the pieces of an invitation put together to one word.
 pub(crate) fn put_together(typed: Vec<OsString>) -> Vec<OsString> {
-    let Some(texts) = typed.iter().map(|word| word.to_str()).collect::<Option<Vec<&str>>>() else { return typed };
-    let Some((from, to)) = pieces(&texts) else { return typed };
-    let line: OsString = texts.get(from..to).unwrap_or_default().concat().into();
-    let mut whole = typed;
-    whole.splice(from..to, [line]);
-    whole
-}
-
-/// Where the pieces stand, if there are any.
-fn pieces(words: &[&str]) -> Option<(usize, usize)> {
-    let enroll = 1 + words.iter().skip(1).take(WORDS).position(|word| *word == "enroll")?;
-    let end = words.len().min(enroll + WORDS);
-    let starts = (enroll + 1..end).filter(|at| words.get(*at).is_some_and(|word| word.starts_with('f')));
-    for from in starts.take(BEGINNINGS) {
-        let mut line = String::new();
-        for to in from + 1..=end {
-            line += words.get(to - 1).copied().unwrap_or_default();
-            if line.len() > LONGEST {
-                break;
-            }
-            if line.parse::<Invitation>().is_ok() {
-                return Some((from, to));
-            }
+    let Some((before, after)) = split_at_enroll(&typed) else { return typed };
+    let parts = parts(after);
+    if parts.iter().all(|part| part.kind != Kind::Piece) {
+        return typed;
+    }
+    let is_piece = whole(&parts).unwrap_or_else(|| likely(&parts));
+    let mut line = OsString::new();
+    let mut together = before.to_vec();
+    for (part, is_piece) in parts.iter().zip(is_piece) {
+        match (is_piece, part.kind) {
+            (true, _) => line.push(part.text()),
+            (false, Kind::Separator) => {}
+            (false, _) => together.extend_from_slice(part.words),
         }
     }
-    let mut from = enroll + 1;
-    while let Some(taken) = option(words.get(from..end)?) {
-        from += taken;
+    together.extend(["--".into(), line]);
+    together
+}
+
+/// The words up to `enroll`, and those after it; none for another command.
+fn split_at_enroll(typed: &[OsString]) -> Option<(&[OsString], &[OsString])> {
+    let mut at = 1;
+    loop {
+        let word = typed.get(at)?.to_str()?;
+        at += match word {
+            "enroll" => return typed.split_at_checked(at + 1),
+            word if VALUED.contains(&word) => 2,
+            word if word.starts_with('-') => 1,
+            _ => return None,
+        };
     }
-    // Any other word is no line, and is told as that.
-    let first = words.get(from..end)?.first().filter(|word| word.starts_with(PREFIX) || PREFIX.starts_with(**word))?;
-    let is_own = |at: &usize| option(words.get(*at..end).unwrap_or_default()).is_some();
-    (!first.is_empty()).then(|| (from, (from + 1..end).find(is_own).unwrap_or(end)))
+}
+
+fn parts(mut words: &[OsString]) -> Vec<Part<'_>> {
+    let (mut parts, mut is_begun) = (Vec::new(), false);
+    while let Some(first) = words.first() {
+        let text = first.to_string_lossy();
+        let (name, value_in_it) = text.split_once('=').map_or((&*text, false), |(name, _)| (name, true));
+        let is_value = |word: &OsString| word == "-" || !word.as_encoded_bytes().starts_with(b"-");
+        let (kind, length) = match name {
+            name if VALUED.contains(&name) && value_in_it => (Kind::Option, 1),
+            name if VALUED.contains(&name) && words.get(1).is_some_and(is_value) => (Kind::Option, 2),
+            name if FLAGS.contains(&name) => (Kind::Option, 1),
+            "-h" if !is_begun => (Kind::Option, 1),
+            "--" if !is_begun => (Kind::Separator, 1),
+            name if name.starts_with('-') => (Kind::Doubtful, 1),
+            _ => (Kind::Piece, 1),
+        };
+        is_begun |= kind == Kind::Piece;
+        let (own, rest) = words.split_at_checked(length).unwrap_or((words, &[]));
+        parts.push(Part { kind, words: own });
+        words = rest;
+    }
+    parts
+}
+
+/// Which parts have the right sum together, if any do.
+fn whole(parts: &[Part<'_>]) -> Option<Vec<bool>> {
+    let texts: Vec<String> = parts.iter().map(Part::text).collect();
+    if texts.iter().map(String::len).sum::<usize>() > SOUGHT {
+        return None;
+    }
+    one_after_the_other(parts, &texts).or_else(|| any_choice(parts, &texts))
+}
+
+/// The pieces stand together, as they do nearly always; so all around them is left
+/// for what it is.
+fn one_after_the_other(parts: &[Part<'_>], texts: &[String]) -> Option<Vec<bool>> {
+    let from = parts.iter().position(|part| part.kind == Kind::Piece)?;
+    let mut line = String::new();
+    let to = texts.iter().enumerate().skip(from).find_map(|(at, text)| {
+        line += text;
+        line.parse::<Invitation>().is_ok().then_some(at)
+    })?;
+    Some((0..parts.len()).map(|at| (from..=to).contains(&at)).collect())
+}
+
+/// Options stand between the pieces, or are pieces.
+fn any_choice(parts: &[Part<'_>], texts: &[String]) -> Option<Vec<bool>> {
+    let open: Vec<usize> =
+        parts.iter().enumerate().filter(|(_, part)| part.kind != Kind::Piece).map(|(at, _)| at).collect();
+    let likely = likely(parts);
+    let turned = |turn: &dyn Fn(usize) -> bool| -> Option<Vec<bool>> {
+        let mut chosen = likely.clone();
+        for (_, at) in open.iter().enumerate().filter(|(number, _)| turn(*number)) {
+            if let Some(is_piece) = chosen.get_mut(*at) {
+                *is_piece = !*is_piece;
+            }
+        }
+        let pieces = texts.iter().zip(&chosen).filter(|(_, is_piece)| **is_piece);
+        let line: String = pieces.map(|(text, _)| text.as_str()).collect();
+        line.parse::<Invitation>().is_ok().then_some(chosen)
+    };
+    if open.len() <= DOUBTFUL {
+        return (0..1_u32 << open.len()).find_map(|choice| turned(&|number| choice & (1 << number) != 0));
+    }
+    let one = (0..open.len()).find_map(|only| turned(&|number| number == only));
+    turned(&|_| false).or(one)
+}
+
+/// What is taken for a piece where no sum tells.
+fn likely(parts: &[Part<'_>]) -> Vec<bool> {
+    parts.iter().map(|part| matches!(part.kind, Kind::Piece | Kind::Doubtful)).collect()
 }
 
 #[cfg(test)]
@@ -108,6 +190,13 @@ mod tests {
         words.iter().map(OsString::from).collect()
     }
 
+    /// What comes of pieces typed among other words: the line alone, last, behind `--`.
+    fn assert_whole(before: &[&str], pieces: &[&str], after: &[&str], line: &str) {
+        let all = typed(&[&["a", "--home", "enroll", "enroll"], before, pieces, after].concat());
+        let whole = typed(&[&["a", "--home", "enroll", "enroll"], before, after, &["--", line]].concat());
+        assert_eq!(put_together(all), whole, "{pieces:?}");
+    }
+
     #[test]
     fn whatever_a_line_is_broken_into_it_is_one_word_again_and_no_option() {
         let seed = 4711;
@@ -125,16 +214,16 @@ mod tests {
                 cuts
             }));
             for cuts in ways {
-                let ends: Vec<usize> = cuts.iter().copied().chain([line.len()]).collect();
-                let starts = std::iter::once(0).chain(cuts.iter().copied());
-                let pieces: Vec<&str> = starts.zip(ends).map(|(from, to)| &line[from..to]).collect();
-                let before = ["fernwart-agent", "--home", "/x", "enroll", "--policy=ask"];
-                let after = ["--no-service", "--lang", "de"];
-                let all = typed(&[&before[..], &pieces, &after].concat());
-                let whole = typed(&[&before[..], &[line.as_str()], &after].concat());
-                assert_eq!(put_together(all), whole, "seed {seed}, {pieces:?}");
+                let pieces = cut(&line, &cuts);
+                assert_whole(&["--policy=ask"], &pieces, &["--no-service", "--lang", "de"], &line);
             }
         }
+    }
+
+    /// The line, cut at these places.
+    fn cut<'a>(line: &'a str, cuts: &[usize]) -> Vec<&'a str> {
+        let ends = cuts.iter().copied().chain([line.len()]);
+        std::iter::once(0).chain(cuts.iter().copied()).zip(ends).map(|(from, to)| &line[from..to]).collect()
     }
 
     #[test]
@@ -150,8 +239,38 @@ mod tests {
                 continue;
             };
             found += 1;
-            let pieces = ["fernwart-agent", "enroll", &line[..at], &line[at..at + 2], &line[at + 2..]];
-            assert_eq!(put_together(typed(&pieces)), typed(&["fernwart-agent", "enroll", &line]), "seed {seed}");
+            assert_whole(&[], &cut(&line, &[at, at + 2]), &[], &line);
+            assert_whole(&["--no-service"], &cut(&line, &[4, at, at + 2]), &["--policy", "ask"], &line);
+        }
+    }
+
+    #[test]
+    fn options_may_stand_between_the_pieces_and_anything_around_them() {
+        let mut chance = Chance(77);
+        for _ in 0..40 {
+            let line = line(&mut chance);
+            let at = 5 + chance.below(line.len() - 6);
+            let pieces = cut(&line, &[at]);
+            let all = ["a", "enroll", pieces[0], "--policy", "ask", pieces[1], "--no-service"];
+            let whole = ["a", "enroll", "--policy", "ask", "--no-service", "--", &line];
+            assert_eq!(put_together(typed(&all)), typed(&whole), "{pieces:?}");
+            // Who means it well puts `--` before it.
+            assert_eq!(
+                put_together(typed(&["a", "enroll", "--no-service", "--", pieces[0], pieces[1]])),
+                typed(&["a", "enroll", "--no-service", "--", &line])
+            );
+            // A mistyped option is told as that, and not as an error of the line.
+            assert_eq!(
+                put_together(typed(&["a", "enroll", pieces[0], pieces[1], "--polcy", "ask"])),
+                typed(&["a", "enroll", "--polcy", "ask", "--", &line])
+            );
+            // Every character by itself, and between quotes.
+            let letters: Vec<String> = line.chars().map(|letter| format!("„{letter}“")).collect();
+            let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
+            let together = put_together(typed(&[&["a", "enroll"], &letters[..], &["--no-service"]].concat()));
+            let last = together.last().and_then(|line| line.to_str()).expect("a line");
+            assert_eq!(last.parse::<Invitation>().expect("whole").to_line().expect("a line"), line);
+            assert_eq!(together[..4], typed(&["a", "enroll", "--no-service", "--"]));
         }
     }
 
@@ -159,27 +278,44 @@ mod tests {
     fn pieces_that_make_no_whole_are_told_as_a_line_and_all_else_stays() {
         let together = |words: &[&str]| put_together(typed(words));
         assert_eq!(
-            together(&["a", "enroll", "fw1-AB", "-CD", "--", "-xh", "--policy", "ask"]),
-            typed(&["a", "enroll", "fw1-AB-CD---xh", "--policy", "ask"])
+            together(&["a", "enroll", "fw1-AB", "-CD", "--", "-h", "--policy", "ask"]),
+            typed(&["a", "enroll", "--policy", "ask", "--", "fw1-AB-CD---h"])
         );
         assert_eq!(
             together(&["a", "enroll", "--policy", "forst.toml", "fw1", "-AB", "-CD", "--no-service"]),
-            typed(&["a", "enroll", "--policy", "forst.toml", "fw1-AB-CD", "--no-service"])
+            typed(&["a", "enroll", "--policy", "forst.toml", "--no-service", "--", "fw1-AB-CD"])
         );
         for words in [
             &["a", "enroll", "--invitation", "-"][..],
             &["a", "enroll", "--policy", "forst.toml"],
-            &["a", "enroll", "forst", "--nosuch"],
+            &["a", "enroll", "--nosuch"],
             &["a", "enroll", "--help"],
+            &["a", "enroll", "-h"],
+            &["a", "help", "enroll", "-h"],
             &["a", "status", "fw1-AB", "-CD"],
+            &["a", "--home", "enroll", "status", "enroll", "-CD"],
             &["a", "--lang", "de"],
+            &["a", "--home"],
             &["a"],
             &["a", "enroll"],
         ] {
             assert_eq!(together(words), typed(words), "{words:?}");
         }
-        let long: Vec<String> = (0..5_000).map(|_| "fw1-".to_owned()).collect();
-        let long: Vec<&str> = ["a", "enroll"].into_iter().chain(long.iter().map(String::as_str)).collect();
-        assert!(together(&long).len() < long.len(), "bounded, and nothing is lost");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_any_number_of_words_are_told_as_a_line() {
+        use std::os::unix::ffi::OsStringExt;
+        let latin_1 = OsString::from_vec(b"fw1-M\xfcller".to_vec());
+        let home = OsString::from_vec(b"/f\xf6rde".to_vec());
+        let mut words = typed(&["a", "enroll", "--home"]);
+        words.extend([home.clone(), latin_1, "-h".into()]);
+        let together = put_together(words);
+        assert_eq!(together[..5], [typed(&["a", "enroll", "--home"]), vec![home, "--".into()]].concat());
+        assert_eq!(together[5].to_str(), Some("fw1-M\u{fffd}ller-h"));
+        let many: Vec<&str> = ["a", "enroll"].into_iter().chain(std::iter::repeat_n("-fw1-", 50_000)).collect();
+        assert_eq!(put_together(typed(&many)), typed(&many), "no piece among them");
+        let many: Vec<&str> = ["a", "enroll"].into_iter().chain(std::iter::repeat_n("fw1-", 50_000)).collect();
+        assert_eq!(put_together(typed(&many)), typed(&["a", "enroll", "--", &"fw1-".repeat(50_000)]));
     }
 }

@@ -123,9 +123,20 @@ impl Invitation {
 
 impl FromStr for Invitation {
     type Err = BadInvitation;
+    /// Blanks, line ends, quotes, marks that nobody sees, and whatever else no
+    /// line has may stand anywhere in it: the sum tells whether it is whole.
     fn from_str(text: &str) -> Result<Self, BadInvitation> {
-        let line: String = text.chars().filter(|c| !c.is_whitespace()).take(LONGEST + 1).collect();
-        let encoded = line.strip_prefix(PREFIX).ok_or(BadInvitation::Prefix)?;
+        let letter = |c: char| match c {
+            // Hyphens that a word processor makes of one.
+            '\u{2010}' | '\u{2011}' => Some('-'),
+            c if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') => Some(c),
+            _ => None,
+        };
+        let line: String = text.chars().filter_map(letter).take(LONGEST + 1).collect();
+        let (prefix, encoded) = line.split_at_checked(PREFIX.len()).ok_or(BadInvitation::Prefix)?;
+        if !prefix.eq_ignore_ascii_case(PREFIX) {
+            return Err(BadInvitation::Prefix);
+        }
         if line.len() > LONGEST {
             return Err(BadInvitation::Damaged);
         }
@@ -162,6 +173,8 @@ mod tests {
         let folded = format!(" {}\n  {}\n", &line[..40], &line[40..]);
         let read: Invitation = folded.parse().expect("read");
         assert_eq!(read.to_line().expect("a line"), line);
+        let soft = format!("\u{feff}„F{}\u{2011}{}\u{ad}\u{200b}{}“.", &line[1..3], &line[4..30], &line[30..]);
+        assert_eq!(soft.parse::<Invitation>().expect("read").to_line().expect("a line"), line);
         for at in PREFIX.len()..line.len() {
             let mut typo = line.clone().into_bytes();
             typo[at] = if typo[at] == b'A' { b'B' } else { b'A' };

@@ -216,10 +216,12 @@ fn a_rejected_machine_stays_out_and_says_so() {
     assert!(said.err.contains("FW-JOIN-29") && said.err.contains("den unten genannten Ordner"), "{}", said.err);
     drop(agent);
     std::fs::rename(world.path().join("kasse-1"), world.path().join("kasse-1.old")).expect("moved aside");
-    // As some mail programs hand it on, here in pieces that begin with a hyphen.
-    let broken = line.replace('-', "\n-");
-    let pieces: Vec<&str> = broken.split('\n').collect();
-    let words = [&["--lang", "de", "enroll"][..], &pieces, &["--policy", "ask", "--no-service"]].concat();
+    // As some mail programs hand it on, here in pieces that begin with a hyphen; and
+    // what else was to be said was typed amid them.
+    let broken = format!("„{}“", line.replace('-', "\n-"));
+    let (first, pieces) = broken.split_once('\n').expect("two pieces");
+    let pieces: Vec<&str> = pieces.split('\n').collect();
+    let words = [&["--lang", "de", "enroll", first, "--policy", "ask"][..], &pieces, &["--no-service"]].concat();
     world.owner_in("kasse-1", &words).exits(0);
 }
 

@@ -8,6 +8,7 @@ use fernwart_tests::{Machine, World, agent_command, run, wait_until};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;
 
+const RUNS: TableDefinition<'static, [u8; 16], &'static [u8]> = TableDefinition::new("runs");
 const MARKS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("marks");
 
 /// The mark that names the format of an agent's store, as it stands there.
@@ -20,7 +21,6 @@ fn mark(store: &Path) -> Option<Vec<u8>> {
 
 /// All that stands in the store's tables of runs and marks.
 fn rows(store: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    const RUNS: TableDefinition<'static, [u8; 16], &'static [u8]> = TableDefinition::new("runs");
     let database = Database::open(store).expect("opened");
     let read = database.begin_read().expect("read");
     let runs = read.open_table(RUNS).expect("runs");
@@ -36,6 +36,19 @@ fn set_mark(store: &Path, mark: &[u8]) {
     let database = Database::open(store).expect("opened");
     let write = database.begin_write().expect("written");
     write.open_table(MARKS).expect("marks").insert("format", mark).expect("written");
+    write.commit().expect("committed");
+}
+
+/// Puts a run of a fixed name into the store, or takes it out again.
+fn set_run(store: &Path, record: Option<&[u8]>) {
+    let database = Database::open(store).expect("opened");
+    let write = database.begin_write().expect("written");
+    let mut runs = write.open_table(RUNS).expect("runs");
+    match record {
+        Some(record) => runs.insert([7; 16], record).map(drop).expect("written"),
+        None => runs.remove([7; 16]).map(drop).expect("written"),
+    }
+    drop(runs);
     write.commit().expect("committed");
 }
 
@@ -97,11 +110,18 @@ fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
     assert!(refused.err.contains("neuere Version"), "{}", refused.err);
     for words in [["--lang", "en", "journal"], ["--lang", "en", "check"]] {
         let said = machine.owner(&words);
-        assert!((said.out + &said.err).contains("format 3"), "{words:?}");
+        let said = said.out + &said.err;
+        assert!(said.contains("format 3") || said.contains("NOT WELL  the agent's records"), "{words:?}: {said}");
     }
-    assert_eq!(rows(&store), before, "nothing was changed");
-    // The newer program is put back.
+    assert_eq!(rows(&store), before, "no record was changed");
+    // One record of a newer format in a store whose mark this program knows.
     set_mark(&store, &[2, 0]);
+    set_run(&store, Some(&[3, 0, 1]));
+    assert!(machine.owner(&["--lang", "en", "run"]).exits(5).err.contains("FW-OWN-23"));
+    let said = machine.owner(&["--lang", "en", "check"]).exits(1).out;
+    assert!(said.contains("NOT WELL  the agent's records\n          a newer version"), "{said}");
+    set_run(&store, None);
+    // The newer program is put back.
     machine.restart();
     wait_until("it is back", || world.is_online("kasse-1"));
 }

@@ -57,7 +57,7 @@ impl BooksFile {
     fn over(path: &Path, file: io::Result<ReservedFile>) -> Result<Self, BooksError> {
         let database = Some(database(path, file)?);
         let file = Self { database, path: path.to_owned(), file: identity(path)? };
-        // Before anything is written: what a newer program has left stays as it is.
+        // Before any record is written: what a newer program has left stays as it is.
         if let Ok(mark) = file.get(Table::Marks, FORMAT.as_bytes()) {
             Format::read(mark.as_deref())?;
         }

@@ -7,7 +7,7 @@
 //!
 //! The store names its format under the mark [`FORMAT`]; where nothing stands
 //! there it is 1. A program reads every older format, and refuses a newer one
-//! with words, before it has changed anything. It goes on writing the format it
+//! with words, before any record is changed. It goes on writing the format it
 //! found until its own version is confirmed ([`Books::confirm`]
 //! (super::Books::confirm)): until then the program before it can be put back and
 //! reads all that was written meanwhile; until then the hub is told, too, that

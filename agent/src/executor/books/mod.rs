@@ -359,20 +359,40 @@ impl Books {
     /// When the books are damaged.
     pub fn runs_in(&self, phase: Phase) -> Result<Vec<(RunId, RunRecord)>, BooksError> {
         let mut found = Vec::new();
-        let mut damaged = false;
-        self.tables.each(Table::Runs, &[], &mut |id, bytes| {
-            match (id.try_into(), self.state.format.decode::<RunRecord>(bytes, "runs")) {
-                (Ok(id), Ok(record)) if record.phase == phase => found.push((RunId::from_bytes(id), record)),
-                (Ok(_), Ok(_)) => {}
-                (Err(_), _) | (_, Err(_)) => damaged = true,
+        self.each_run(&mut |id, record| {
+            if record.phase == phase {
+                found.push((id, record));
             }
-            if damaged { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        if damaged {
-            return Err(BooksError::Damaged("runs"));
-        }
         found.sort_by_key(|(_, record)| record.received_at);
         Ok(found)
+    }
+
+    /// Reads all that a start will read, so that nobody calls well what it refuses.
+    ///
+    /// # Errors
+    /// When the books are damaged, or a newer program's.
+    pub fn read_all(&self) -> Result<(), BooksError> {
+        self.look()?;
+        self.each_run(&mut |_, _| {})?;
+        self.locks()?;
+        self.acts()?;
+        self.taken_back()?;
+        self.questions()?;
+        self.hub_chain()?;
+        self.hub_key()?;
+        self.trusted().map(drop)
+    }
+
+    fn each_run(&self, show: &mut dyn FnMut(RunId, RunRecord)) -> Result<(), BooksError> {
+        let mut read = Ok(());
+        self.tables.each(Table::Runs, &[], &mut |id, bytes| {
+            let id = id.try_into().map_err(|_| BooksError::Damaged("runs"));
+            let run = id.and_then(|id| Ok((RunId::from_bytes(id), self.state.format.decode(bytes, "runs")?)));
+            read = run.map(|(id, record)| show(id, record));
+            if read.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        read
     }
 
     /// The report of a run that the hub has not stored yet.
