@@ -5,9 +5,7 @@
 //! that it does not know, so that no newer hub breaks an older program.
 
 use crate::codec;
-use crate::staff::{MachineRow, Verdict};
-use crate::text::{Blob, List, Text};
-use crate::version::MIN;
+use crate::text::{Blob, List};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
@@ -34,27 +32,9 @@ pub mod tag {
     /// u16: the newest protocol version of which documents may be signed for the
     /// machine.
     pub const PROTOCOL: u16 = 1;
-    /// [`OtherHealth`](super::OtherHealth): what a machine's newest report says,
+    /// [`OtherHealth`](crate::staff::OtherHealth): what a machine's newest report says,
     /// where the row's own field cannot.
     pub const HEALTH: u16 = 2;
-}
-
-/// What a report says that a program of version 1 has no word for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherHealth {
-    /// Which word it is; none has been given out yet.
-    pub word: u16,
-    /// What it is about.
-    pub about: Text<128>,
-}
-
-/// What a machine's newest report says, as far as this program can read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// In a word that this program knows.
-    Known(Verdict),
-    /// In a word of a newer hub's; nothing where not even that can be read.
-    Other(Option<OtherHealth>),
 }
 
 impl<T> From<T> for Row<T> {
@@ -98,33 +78,18 @@ impl<T> Row<T> {
     }
 }
 
-impl Row<MachineRow> {
-    /// The newest protocol version of which documents may be signed for the machine,
-    /// as its hub has heard it last.
-    pub fn protocol(&self) -> u16 {
-        self.get(tag::PROTOCOL).unwrap_or(MIN)
-    }
-
-    /// What its newest report says.
-    pub fn health(&self) -> Health {
-        if self.has(tag::HEALTH) {
-            return Health::Other(self.get(tag::HEALTH));
-        }
-        Health::Known(self.base.health_in_version_1.clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::Text;
 
     #[test]
     fn what_a_newer_version_adds_is_passed_over_and_what_is_known_is_read() {
         let row = Row::from(Text::<8>::clipped("kasse-1")).with(900, &"new").with(tag::PROTOCOL, &3u16);
         let read: Row<Text<8>> = codec::decode(&codec::encode(&row).expect("written")).expect("read");
         assert_eq!((read.as_raw(), read.get(tag::PROTOCOL)), ("kasse-1", Some(3u16)));
-        assert_eq!(read.get::<OtherHealth>(tag::HEALTH), None);
-        assert_eq!(read.get::<OtherHealth>(tag::PROTOCOL), None, "not of this shape");
+        assert_eq!((read.get::<u8>(tag::HEALTH), read.has(tag::HEALTH)), (None, false));
+        assert_eq!((read.get::<Text<8>>(tag::PROTOCOL), read.has(tag::PROTOCOL)), (None, true), "not of this shape");
         let full = (0..99).fold(Row::from(0u8), |row, tag| row.with(tag, &0u8));
         assert_eq!(full.get(0), Some(0u8));
         assert_eq!(full.get::<u8>(98), None, "a row has so many tags and no more");

@@ -13,10 +13,11 @@ use crate::limits::{
     BLOB_BYTES, JOB_MACHINES, METADATA_BYTES, ORDERS_PER_FRAME, OUTPUT_BYTES, QUESTION_BYTES, REPORT_BYTES,
     ROWS_PER_FRAME,
 };
-pub use crate::row::{More, Row};
+use crate::row::{Row, tag};
 use crate::text::{Blob, List, MachineName, Text};
 use crate::to_agent::CatalogueFile;
 use crate::to_hub::Note;
+use crate::version::MIN;
 use serde::{Deserialize, Serialize};
 
 /// A label: `site=kiel`.
@@ -295,6 +296,40 @@ pub struct MachineRow {
     pub certificate_until: UnixMs,
     /// Its program's version.
     pub agent: Text<32>,
+}
+
+/// What a report says that a program of version 1 has no word for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherHealth {
+    /// Which word it is; none has been given out yet.
+    pub word: u16,
+    /// What it is about.
+    pub about: Text<128>,
+}
+
+/// What a machine's newest report says, as far as this program can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MachineHealth {
+    /// In a word that this program knows.
+    Known(Verdict),
+    /// In a word of a newer hub's; nothing where not even that can be read.
+    Other(Option<OtherHealth>),
+}
+
+impl Row<MachineRow> {
+    /// The newest protocol version of which documents may be signed for the machine,
+    /// as its hub has heard it last.
+    pub fn protocol(&self) -> u16 {
+        self.get(tag::PROTOCOL).unwrap_or(MIN)
+    }
+
+    /// What its newest report says.
+    pub fn health(&self) -> MachineHealth {
+        if self.has(tag::HEALTH) {
+            return MachineHealth::Other(self.get(tag::HEALTH));
+        }
+        MachineHealth::Known(self.health_in_version_1.clone())
+    }
 }
 
 /// One customer.

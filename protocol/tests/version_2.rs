@@ -8,8 +8,10 @@ use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::codec::{CodecError, decode, encode, encode_for};
 use fernwart_protocol::document::Envelope;
 use fernwart_protocol::id::{CustomerId, JobId, KeyId, MachineId, PublicKey, RunId};
-use fernwart_protocol::row::{self, OtherHealth};
-use fernwart_protocol::staff::{self, CustomerRow, Health, JobRow, MachineRow, Presence, Reply, Row, RunRow, Verdict};
+use fernwart_protocol::row::{self, Row};
+use fernwart_protocol::staff::{
+    self, CustomerRow, Health, JobRow, MachineRow, OtherHealth, Presence, Reply, RunRow, Verdict,
+};
 use fernwart_protocol::text::{List, Text};
 use fernwart_protocol::to_agent::Stored;
 use fernwart_protocol::to_hub::{self, Delivered};

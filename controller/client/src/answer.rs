@@ -1,6 +1,6 @@
 //! What came back from one machine, once it is certain that it came from it.
 
-use crate::order::SignedOrder;
+use crate::order::{OlderAgent, SignedOrder};
 use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::identity::machine_id;
 use fernwart_certs::sha256;
@@ -10,7 +10,6 @@ use fernwart_protocol::document::{Outcome, Receipt};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::News;
-use fernwart_protocol::text::Text;
 
 /// One machine's answer.
 #[derive(Debug, Clone)]
@@ -45,21 +44,6 @@ pub enum Answer {
     Newer,
     /// What came is not signed by this machine for this order.
     Forged,
-}
-
-/// Why nothing was ordered of a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OlderAgent {
-    /// The version of its program.
-    pub agent: Text<32>,
-    /// What that program does not know.
-    pub what: &'static str,
-}
-
-impl std::fmt::Display for OlderAgent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "its agent {} knows no {}: update it there", self.agent, self.what)
-    }
 }
 
 /// A report as it came: what it says is read, its facts only when they are

@@ -6,17 +6,19 @@
 //! never the hub.
 
 mod answer;
+mod batch;
 mod following;
 mod home;
 mod order;
 mod session;
 pub mod target;
 
-pub use answer::{Answer, Answered, OlderAgent, Seen, judge_news};
+pub use answer::{Answer, Answered, Seen, judge_news};
+pub use batch::Batch;
 pub use fernwart_fleet::RunState;
 pub use following::{Following, Heard};
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
-pub use order::{Batch, SignedOrder};
+pub use order::{OlderAgent, SignedOrder};
 pub use session::{ClientError, Session, Stream};
 
 use fernwart_protocol::clock::Clock;

@@ -1,13 +1,9 @@
-//! Orders as they are signed here.
+//! Orders as they are signed here, and why one is not.
 
-use crate::answer::{Answer, Answered};
-use crate::session::ClientError;
 use fernwart_certs::sha256;
 use fernwart_protocol::document::{Envelope, Receipt};
-use fernwart_protocol::id::{MachineId, RunId};
-use fernwart_protocol::row::Row;
-use fernwart_protocol::staff::MachineRow;
-use std::collections::HashMap;
+use fernwart_protocol::id::RunId;
+use fernwart_protocol::text::Text;
 
 /// An order that this program has signed.
 #[derive(Debug, Clone)]
@@ -25,38 +21,17 @@ impl SignedOrder {
     }
 }
 
-/// The orders of one job, and the machines for which none could be signed.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// By machine.
-    pub orders: HashMap<MachineId, SignedOrder>,
-    /// As they are sent, in the order in which they were signed.
-    pub envelopes: Vec<Envelope>,
-    /// Machines whose agents are too old for it.
-    pub too_old: Vec<Answered>,
+/// Why nothing was ordered of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OlderAgent {
+    /// The version of its program.
+    pub agent: Text<32>,
+    /// What that program does not know.
+    pub what: &'static str,
 }
 
-impl Batch {
-    /// Adds what came of signing for one machine.
-    ///
-    /// # Errors
-    /// When it could be signed for no machine at all.
-    pub fn add(
-        &mut self,
-        machine: &Row<MachineRow>,
-        signed: Result<SignedOrder, ClientError>,
-    ) -> Result<(), ClientError> {
-        match signed {
-            Ok(order) => {
-                self.envelopes.push(order.envelope.clone());
-                self.orders.insert(machine.id, order);
-                Ok(())
-            }
-            Err(ClientError::OlderAgent { why, .. }) => {
-                self.too_old.push(Answered { machine: machine.id, answer: Answer::OlderAgent(why) });
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+impl std::fmt::Display for OlderAgent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "its agent {} knows no {}: update it there", self.agent, self.what)
     }
 }

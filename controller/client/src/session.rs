@@ -1,9 +1,8 @@
 //! One link to the hub, and requests over it.
 
-use crate::answer::OlderAgent;
 use crate::home::{ClientHomeError, StaffHome};
 use crate::now;
-use crate::order::SignedOrder;
+use crate::order::{OlderAgent, SignedOrder};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::envelope::{EnvelopeError, seal};
 use fernwart_certs::peer::{Name, may_issue, read_certificate};

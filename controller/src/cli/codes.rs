@@ -2,7 +2,7 @@
 
 use super::fail::{Exit, Failure};
 use super::say;
-use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::code::{Denial, OtherCode, Refusal};
 
 /// What to do, by code; what it means stands in the protocol's table, or here.
 const HERE: &[(&str, &str, &str)] = &[
@@ -247,9 +247,15 @@ pub(crate) fn meaning(code: &str) -> Option<&'static str> {
 /// # Errors
 /// When there is no such code.
 pub(crate) fn explain(code: &str) -> Result<Exit, Failure> {
+    if let Ok(other @ OtherCode::Number(_)) = code.to_lowercase().parse() {
+        return say(&format!(
+            "{other}  a newer program gave a reason that this one cannot name\n  now: update this program\n"
+        ));
+    }
     let code = code.to_uppercase();
     let Some(what) = meaning(&code) else {
-        return Err(Failure::new(Exit::Usage, "FW-CLI-01", format!("there is no code {code}")));
+        let what = format!("this version knows no code {code}; a newer one may");
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what));
     };
     let who = match code.split('-').nth(1) {
         _ if Refusal::ALL.iter().any(|refusal| refusal.code() == code) => {
@@ -280,5 +286,12 @@ mod tests {
         assert_eq!(all.len(), count);
         assert!(all.iter().all(|code| meaning(code).is_some()));
         assert!(ADVICE.iter().all(|(code, _)| meaning(code).is_some()));
+    }
+
+    #[test]
+    fn a_code_of_a_newer_program_is_explained_as_that() {
+        assert!(matches!(explain("other(57)"), Ok(Exit::Done)));
+        let unknown = explain("fw-hub-999").expect_err("no such code");
+        assert!(format!("{unknown:?}").contains("a newer one may"), "{unknown:?}");
     }
 }

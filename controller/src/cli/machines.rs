@@ -8,8 +8,10 @@ use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{CustomerId, MachineId};
 use fernwart_protocol::limits::JOB_MACHINES;
-use fernwart_protocol::row::{Health, OtherHealth, Row};
-use fernwart_protocol::staff::{CustomerRow, Label, MachineRow, Membership, Presence, Reply, Request, Verdict};
+use fernwart_protocol::row::Row;
+use fernwart_protocol::staff::{
+    CustomerRow, Label, MachineHealth, MachineRow, Membership, OtherHealth, Presence, Reply, Request, Verdict,
+};
 use fernwart_protocol::text::{ALL, List, MachineName, Text, escaped};
 use serde_json::Value;
 use std::collections::{BTreeMap, HashMap};
@@ -33,12 +35,12 @@ fn presence(row: &Row<MachineRow>) -> (&'static str, String) {
 
 fn health(row: &Row<MachineRow>) -> String {
     match row.health() {
-        Health::Known(Verdict::Unknown) => String::new(),
-        Health::Known(Verdict::Well) => "ok".into(),
-        Health::Known(Verdict::Warn(what)) => format!("warn: {what}"),
-        Health::Known(Verdict::Crit(what)) => format!("crit: {what}"),
-        Health::Other(Some(OtherHealth { word, about })) => format!("other({word}): {about}"),
-        Health::Other(None) => "other(?): update this program".into(),
+        MachineHealth::Known(Verdict::Unknown) => String::new(),
+        MachineHealth::Known(Verdict::Well) => "ok".into(),
+        MachineHealth::Known(Verdict::Warn(what)) => format!("warn: {what}"),
+        MachineHealth::Known(Verdict::Crit(what)) => format!("crit: {what}"),
+        MachineHealth::Other(Some(OtherHealth { word, about })) => format!("other({word}): {about}"),
+        MachineHealth::Other(None) => "other(?): update this program".into(),
     }
 }
 
@@ -115,6 +117,7 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
             "labels",
             "groups",
             "agent",
+            "protocol",
             "certificate_until",
             "id",
         ];
@@ -129,6 +132,7 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
             labels.join(" ").into(),
             groups.join(" ").into(),
             row.agent.as_raw().into(),
+            row.protocol().into(),
             row.certificate_until.into(),
             row.id.to_string().into(),
         ]);
@@ -142,7 +146,7 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
         ("health", health(&row)),
         ("labels", labels.join(" ")),
         ("groups", groups.join(" ")),
-        ("agent", row.agent.to_string()),
+        ("agent", format!("{} · takes orders up to protocol version {}", row.agent, row.protocol())),
         ("certificate", format!("until {}", day(row.certificate_until))),
         ("id", row.id.to_string()),
     ];
@@ -311,11 +315,11 @@ pub(crate) fn acknowledge(command: &Acknowledge, place: &Place) -> Result<Exit, 
         Ok(row.health())
     })?;
     match health {
-        Health::Known(Verdict::Crit(alarm)) => {
+        MachineHealth::Known(Verdict::Crit(alarm)) => {
             eprintln!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw()))
         }
-        Health::Known(_) => eprintln!("{}: there was no alarm", command.machine),
-        Health::Other(_) => eprintln!("{}: acknowledged, whatever it was: update this program", command.machine),
+        MachineHealth::Known(_) => eprintln!("{}: there was no alarm", command.machine),
+        MachineHealth::Other(_) => eprintln!("{}: acknowledged, whatever it was: update this program", command.machine),
     }
     Ok(Exit::Done)
 }
