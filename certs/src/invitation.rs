@@ -19,7 +19,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How a line begins: format version 1.
-pub const PREFIX: &str = "fw1-";
+const PREFIX: &str = "fw1-";
 
 /// Longest line, characters.
 pub const LONGEST: usize = 2048;
@@ -175,6 +175,10 @@ mod tests {
         assert_eq!(read.to_line().expect("a line"), line);
         let soft = format!("\u{feff}„F{}\u{2011}{}\u{ad}\u{200b}{}“.", &line[1..3], &line[4..30], &line[30..]);
         assert_eq!(soft.parse::<Invitation>().expect("read").to_line().expect("a line"), line);
+        // A file that an editor has saved as UTF-16, read as if it were UTF-8.
+        let utf_16: Vec<u8> = format!("\u{feff}{line}\r\n").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let read: Invitation = String::from_utf8_lossy(&utf_16).parse().expect("read");
+        assert_eq!(read.to_line().expect("a line"), line);
         for at in PREFIX.len()..line.len() {
             let mut typo = line.clone().into_bytes();
             typo[at] = if typo[at] == b'A' { b'B' } else { b'A' };

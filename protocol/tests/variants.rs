@@ -1,5 +1,5 @@
-//! The table of variants is held against the enums themselves: whoever appends one
-//! and forgets the table sees it here.
+//! Compares the table of variants with the enums themselves, so that a variant that is
+//! appended without its row in the table fails here.
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 

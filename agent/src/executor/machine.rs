@@ -49,8 +49,8 @@ pub trait Machine: Send {
     /// Shows something to whoever sits there.
     fn show(&self, notice: Said);
 
-    /// How long after its first link a new program is confirmed, if it is linked
-    /// then: whoever updates a machine sees within minutes whether it comes back.
+    /// How long a new program must have been linked before it is confirmed. A
+    /// technician who updates a machine sees within minutes whether it reconnects.
     fn confirm_after(&self) -> Duration {
         Duration::from_secs(3600)
     }

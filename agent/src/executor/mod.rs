@@ -379,9 +379,8 @@ impl Executor {
         self.machine.now()
     }
 
-    /// A program that has been linked for long enough in this life, and is, stays:
-    /// from then on the books are written in its own format. Until then the program
-    /// before it can be put back.
+    /// Confirms this program once it has been linked for long enough: the store is
+    /// rewritten in its own format. Until then the previous version can be put back.
     fn confirm(&mut self) {
         if self.linked.is_none() || self.books.format() >= Format::NEWEST {
             return;

@@ -260,7 +260,7 @@ fn hand_over(stream: &mpsc::Sender<Frame>, frame: Frame) -> bool {
 }
 
 /// Hands something to the stream of an order. A stream that takes nothing holds up
-/// nobody: what it missed is in the books, and is offered again.
+/// nobody: what it missed is in the agent's store, and is offered again.
 fn to_stream(
     streams: &mut HashMap<Ticket, mpsc::Sender<Frame>>,
     opened: &mut mpsc::Receiver<(Ticket, mpsc::Sender<Frame>)>,

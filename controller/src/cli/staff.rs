@@ -188,7 +188,7 @@ fn suspend(name: &str, place: &Place) -> Result<Exit, Failure> {
                 let locked = Locked::Keys(List::try_from(vec![entry.key]).unwrap_or_default());
                 let key = key_id(&approver.public());
                 let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
-                // All machines are told, whatever version they run.
+                // A lock goes to all machines, whatever version they run.
                 let envelope = seal(&lock, &approver, Version::OLDEST).map_err(fernwart_client::ClientError::Sign)?;
                 session.tell(&Request::Lock(envelope)).await?;
                 eprintln!(

@@ -215,7 +215,7 @@ mod tests {
     /// What may happen, in whatever order.
     #[derive(Debug, Clone, Copy)]
     enum Step {
-        /// To a run, by whoever may say so.
+        /// An event of a run, from the party that may report it.
         Event(u8, RunEvent),
         /// An outcome of a run, the first or another one.
         Outcome(u8, u8),

@@ -54,6 +54,26 @@ mod tests {
     }
 
     #[test]
+    fn no_statement_names_a_state_by_itself() {
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let folders = [sources.join("writes"), sources].map(|folder| std::fs::read_dir(folder).expect("there"));
+        let mut read = 0;
+        for file in folders.into_iter().flatten() {
+            let path = file.expect("a file").path();
+            if path.extension().is_none_or(|extension| extension != "rs") || path.ends_with("states.rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("text");
+            read += 1;
+            for state in RunState::ALL {
+                let word = format!("'{}'", state.as_str());
+                assert!(!text.contains(&word), "{}: {word}", path.display());
+            }
+        }
+        assert!(read > 5, "{read} files");
+    }
+
+    #[test]
     fn a_condition_names_each_state_once() {
         assert_eq!(is_changed_by(RunEvent::Withdrawn), "state IN ('queued', 'held')");
         assert_eq!(is_one_of("state", std::iter::empty()), "FALSE");

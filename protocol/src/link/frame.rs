@@ -241,7 +241,7 @@ impl Receiver {
             let bytes = length.map_err(|_| FrameError::TooSlow)??.ok_or(FrameError::Cut)?;
             tokio::time::timeout(patience(bytes), self.body(bytes)).await.map_err(|_| FrameError::TooSlow)?
         };
-        // Whoever opens a stream has nothing to turn away on it.
+        // The peer that opens a stream has received nothing on it that it could reject.
         let nothing = |error: &FrameError| matches!(error, FrameError::Cut | FrameError::TurnedAway);
         let body = body.await.map_err(|error| if nothing(&error) { FrameError::Empty } else { error })?;
         self.read(&body)

@@ -1,5 +1,5 @@
-//! Programs of other versions: older ones are told nothing that they do not
-//! know, newer ones are answered and kept.
+//! Programs of other versions: an older peer is sent nothing that it does not know;
+//! a newer peer is answered, and its link stays.
 
 mod matrix;
 mod newer;

@@ -47,10 +47,10 @@ pub enum BooksError {
     /// The ledger takes no further run.
     #[error("the ledger holds {LEDGER_RUNS} runs already")]
     Full,
-    /// A newer program has written them.
-    #[error("reading the books: they are of format {format}, and this program reads formats up to {}", Format::NEWEST.number())]
+    /// A newer program has written the records.
+    #[error("the records are of format {format}, and this program reads formats up to {}", Format::NEWEST.number())]
     Newer {
-        /// Their format.
+        /// The records' format.
         format: u16,
     },
     /// What stands there cannot be read.
@@ -202,12 +202,11 @@ impl Books {
         self.state.format
     }
 
-    /// This program stays: from now on the best format is written that it knows,
-    /// and the program before it can no longer read the books. All records are
-    /// written anew, or none.
+    /// Rewrites all records in the newest format, in one transaction. After that the
+    /// previous version of the program can no longer read the store.
     ///
     /// # Errors
-    /// When the disk does not take it, or the books are damaged.
+    /// When the disk does not take it, or a record is damaged.
     pub fn confirm(&mut self, moment: Moment) -> Result<(), BooksError> {
         if self.state.format >= Format::NEWEST {
             return Ok(());
@@ -368,11 +367,12 @@ impl Books {
         Ok(found)
     }
 
-    /// Reads all that a start will read, so that nobody calls well what it refuses.
+    /// Reads every record that a start reads, and returns the catalogue as
+    /// [`Books::trusted`] does.
     ///
     /// # Errors
-    /// When the books are damaged, or a newer program's.
-    pub fn read_all(&self) -> Result<(), BooksError> {
+    /// When a record is damaged, or a newer program has written it.
+    pub fn read_all(&self) -> Result<Option<Trusted>, BooksError> {
         self.look()?;
         self.each_run(&mut |_, _| {})?;
         self.locks()?;
@@ -381,7 +381,7 @@ impl Books {
         self.questions()?;
         self.hub_chain()?;
         self.hub_key()?;
-        self.trusted().map(drop)
+        self.trusted()
     }
 
     fn each_run(&self, show: &mut dyn FnMut(RunId, RunRecord)) -> Result<(), BooksError> {

@@ -103,10 +103,10 @@ impl Page<'_> {
         bytes.map(|bytes| self.state.format.decode(&bytes, name)).transpose()
     }
 
-    /// Writes all records anew in another format.
+    /// Rewrites all records in another format.
     ///
     /// # Errors
-    /// When the books are damaged.
+    /// When a record is damaged.
     pub(super) fn rewrite(&mut self, to: Format) -> Result<(), BooksError> {
         let from = self.state.format;
         for (table, what) in [(Table::Runs, "runs"), (Table::Marks, "marks")] {
