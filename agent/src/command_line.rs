@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Status,
     /// Check this computer now, without any connection
     Diagnose {
-        /// In words, or all facts as JSON
+        /// In words, all facts as JSON, or for the monitoring you have
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
     },
@@ -118,6 +118,8 @@ pub(crate) enum PolicyCommand {
 pub(crate) enum Output {
     Text,
     Json,
+    Nagios,
+    Checkmk,
 }
 
 /// A span of time that is not over at once.

@@ -191,7 +191,7 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
     let mut keys = keys(home)?;
     said(Step::Keys);
 
-    let hostname = Text::clipped(&sysinfo::System::host_name().unwrap_or_default());
+    let hostname = Text::clipped(&crate::collect::hostname());
     let Accepted { enrollment, chain, files } = knock(&keys, invitation, hostname).await?;
     let (trusted, catalogue) = believe(invitation, &files).await?;
     said(Step::Linked(&catalogue));

@@ -17,6 +17,7 @@ pub mod local;
 pub mod message;
 mod notice;
 pub mod owner;
+pub mod report;
 pub mod run;
 pub mod service;
 pub mod status;

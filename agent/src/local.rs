@@ -14,7 +14,7 @@ use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Both;
 use fernwart_protocol::document::{Action, Document, Order, Outcome, Receipt, UnixMs};
 use fernwart_protocol::id::MachineId;
-use fernwart_protocol::text::Text;
+use fernwart_protocol::text::{MachineName, Text};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -180,6 +180,9 @@ pub struct LastRun {
     pub action: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// What the technician who wanted it calls this machine.
+    #[serde(default)]
+    pub machine_name: Option<MachineName>,
 }
 
 /// The newest run in the books that has an outcome.
@@ -190,7 +193,7 @@ pub(crate) fn last_run(books: &Books) -> Option<LastRun> {
         let order = Order::from_bytes(record.order.bytes.as_bytes()).ok()?;
         let receipt = Receipt::from_bytes(record.receipt.as_ref()?.bytes.as_bytes()).ok()?;
         let (action, outcome) = (order.action.word().to_owned(), receipt.outcome);
-        Some(LastRun { at: receipt.finished_at, action, outcome })
+        Some(LastRun { at: receipt.finished_at, action, outcome, machine_name: Some(order.machine_name) })
     };
     finished.iter().chain(&acknowledged).filter_map(|(_, record)| told(record)).max_by_key(|last| last.at)
 }
@@ -206,7 +209,7 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         _ => {}
     }
     let listener = tokio::net::UnixListener::bind(&socket)?;
-    let accounts = || Policy::from_toml(&std::fs::read_to_string(home.policy()).unwrap_or_default());
+    let accounts = || Policy::from_toml(&crate::collect::read(home.policy()).unwrap_or_default());
     let accounts = || accounts().map(|policy| policy.asked().to_vec()).unwrap_or_default();
     open_to(home, &accounts())?;
     let me = rustix::process::geteuid().as_raw();
@@ -258,7 +261,8 @@ fn account(uid: u32, pid: Option<i32>) -> Text<64> {
 
 /// An account's name; its number where it has none.
 pub(crate) fn name_of(uid: u32) -> String {
-    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // One byte of another encoding, in anybody's full name, costs nobody else.
+    let accounts = crate::collect::read("/etc/passwd").unwrap_or_default();
     let name = accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, id) = (fields.next()?, fields.nth(1)?);

@@ -11,7 +11,7 @@ use fernwart_agent::home::{self, Enrollment, Home};
 use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
-use fernwart_agent::{action::cage, check, history, owner, run, status};
+use fernwart_agent::{action::cage, check, history, owner, report, run, status};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::text::chain;
 use std::ffi::OsString;
@@ -94,13 +94,19 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             say(&status::status(home, &enrollment, words)?)
         }
         Command::Diagnose { output } => {
-            let report = status::diagnose();
+            let report = report::diagnose();
             match output {
-                Output::Text => say(&status::report_in_words(&report, words))?,
+                Output::Text => say(&report::in_words(&report, words))?,
                 Output::Json => say(&(serde_json::to_string(&report)? + "\n"))?,
+                // Their own exit codes: 0 ok, 1 warning, 2 critical, 3 unknown.
+                Output::Nagios => {
+                    say(&report.as_plugin())?;
+                    return Ok(ExitCode::from(report.state().plugin_code()));
+                }
+                Output::Checkmk => return say(&report.as_local_checks()),
             };
-            let critical = report.worst() == Some(fernwart_protocol::diagnosis::Severity::Crit);
-            Ok(if critical { ExitCode::from(1) } else { ExitCode::SUCCESS })
+            // What could be critical and is not known is not called well.
+            Ok(if report.could_be_critical() { ExitCode::from(1) } else { ExitCode::SUCCESS })
         }
         Command::Policy { command: PolicyCommand::Check } => check_policy(home, words),
         Command::Journal { export } => journal(home, &enrollment?, export, words),

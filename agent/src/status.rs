@@ -1,6 +1,5 @@
 //! What a customer sees of the agent: status, a diagnosis, the policy.
 
-use crate::collect::{self, Surroundings};
 use crate::enroll;
 use crate::executor::books::Books;
 use crate::executor::policy::{BadPolicy, Mode, Policy};
@@ -11,8 +10,6 @@ use crate::words::Words;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::journal::{Entry, Line};
-use fernwart_protocol::diagnosis::{Answer as Facts, Language, Report, Severity, facts};
-use fernwart_protocol::document::SectionName;
 use fernwart_protocol::text::escaped;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -48,7 +45,7 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         }
     };
     let name = shop.name.to_string();
-    let hostname = sysinfo::System::host_name().unwrap_or_default();
+    let hostname = escaped(&crate::collect::hostname());
     let mut out = String::new();
     let mut row = |label: &str, text: &str| {
         // Writing into a String does not fail.
@@ -65,6 +62,7 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     if questions > 0 {
         row("status-questions", &words.say_with("status-questions-now", &[("count", &questions.to_string())]));
     }
+    let called = last.as_ref().and_then(|last| last.machine_name.clone());
     let last = last.map(|last| {
         let at = jiff::Timestamp::from_millisecond(last.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
         format!(
@@ -107,7 +105,14 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
             row("status-allowed", &words.say_with("status-policy-unreadable", &[("path", &path)]));
         }
     }
-    let head = words.say_with("status-head", &[("machine", &hostname), ("shop", &name)]);
+    // A technician on the phone may call it otherwise than it calls itself.
+    let machine = match &called {
+        Some(called) if !called.as_str().eq_ignore_ascii_case(&hostname) => {
+            words.say_with("status-names", &[("own", &hostname), ("theirs", called.as_str())])
+        }
+        _ => hostname,
+    };
+    let head = words.say_with("status-head", &[("machine", &machine), ("shop", &name)]);
     Ok(format!("{head}\n{out}"))
 }
 
@@ -138,50 +143,8 @@ fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: O
 /// # Errors
 /// When it cannot be read.
 pub fn policy(home: &Home) -> Result<Policy, BadPolicy> {
-    let text = std::fs::read_to_string(home.policy()).unwrap_or_default();
+    let text = crate::collect::read(home.policy()).unwrap_or_default();
     Policy::from_toml(&text)
-}
-
-/// A diagnosis without a hub.
-pub fn diagnose() -> Report {
-    collect::look(&[], &Surroundings::default())
-}
-
-/// A report in the customer's words.
-pub fn report_in_words(report: &Report, words: &Words) -> String {
-    let system: facts::System = report.facts(SectionName::System).unwrap_or_default();
-    let seconds = format!("{:.1}", f64::from(report.took_ms) / 1000.0);
-    let seconds = if words.language == Language::De { seconds.replace('.', ",") } else { seconds };
-    let checks = report.checks.to_string();
-    let head = [("host", system.hostname.as_str()), ("os", &system.os), ("seconds", &seconds), ("checks", &checks)];
-    let mut out = words.say_with("diagnose-head", &head) + "\n";
-    if report.findings.is_empty() {
-        out += &(words.say("diagnose-well") + "\n");
-    }
-    for finding in &report.findings {
-        let severity = match finding.severity {
-            Severity::Crit => words.say("crit"),
-            Severity::Warn => words.say("warn"),
-        };
-        let (cause, advice) = match words.language {
-            Language::En => (&finding.cause.en, &finding.advice.en),
-            Language::De => (&finding.cause.de, &finding.advice.de),
-        };
-        // Writing into a String does not fail.
-        let _ = writeln!(
-            out,
-            "{severity:<9} {}\n          {}: {}",
-            escaped(cause),
-            words.say("diagnose-advice"),
-            escaped(advice)
-        );
-    }
-    for (section, answer) in &report.sections {
-        if let Facts::Unanswered(why) = &answer.answer {
-            out += &(words.say_with("diagnose-unanswered", &[("section", section.as_str()), ("why", why)]) + "\n");
-        }
-    }
-    out
 }
 
 /// The journal as its owner reads it, the newest last.

@@ -35,6 +35,8 @@ pub mod tag {
     /// [`OtherHealth`](crate::staff::OtherHealth): what a machine's newest report says,
     /// where the row's own field cannot.
     pub const HEALTH: u16 = 2;
+    /// i64: when a machine's newest whole diagnosis was taken, Unix milliseconds.
+    pub const LOOKED_AT: u16 = 3;
 }
 
 impl<T> From<T> for Row<T> {

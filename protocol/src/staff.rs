@@ -301,10 +301,15 @@ pub struct MachineRow {
 /// What a report says that a program of version 1 has no word for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherHealth {
-    /// Which word it is; none has been given out yet.
+    /// Which word it is: [`Self::LOST`].
     pub word: u16,
     /// What it is about.
     pub about: Text<128>,
+}
+
+impl OtherHealth {
+    /// Something that should be known is not.
+    pub const LOST: u16 = 1;
 }
 
 /// What a machine's newest report says, as far as this program can read it.
@@ -321,6 +326,11 @@ impl Row<MachineRow> {
     /// as its hub has heard it last.
     pub fn protocol(&self) -> u16 {
         self.get(tag::PROTOCOL).unwrap_or(MIN)
+    }
+
+    /// When its newest whole diagnosis was taken; nothing where its hub does not say.
+    pub fn looked_at(&self) -> Option<UnixMs> {
+        self.get(tag::LOOKED_AT)
     }
 
     /// What its newest report says.

@@ -71,7 +71,7 @@ impl Machine for Computer {
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             if life.goes_on() {
-                let _ = events.send(Event::Looked(look.run, report, look.started_at)).await;
+                let _ = events.send(Event::Looked(look.run, report, look.started_at, None)).await;
             }
         });
     }

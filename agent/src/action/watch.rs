@@ -35,7 +35,7 @@ pub(super) fn family(first: u32) -> HashSet<u32> {
 /// Memory that a process holds, KiB: its own, and what it shares with others in
 /// memory alone; not what it has mapped of files.
 fn own_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let text = crate::collect::read(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
@@ -47,7 +47,7 @@ fn own_kib(pid: u32) -> u64 {
 fn fair_kib(family: &HashSet<u32>) -> Option<u64> {
     let mut sum = 0;
     for pid in family {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let text = crate::collect::read(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         for name in ["Pss_Anon:", "Pss_Shmem:"] {
             // Kernels before 5.4 do not say.
             let line = text.lines().find_map(|line| line.strip_prefix(name));

@@ -1,42 +1,143 @@
-//! Bounded child processes: a fixed program, no shell, an empty environment,
-//! an end in time, and no more output than wanted.
+//! Bounded child processes: a fixed program, no shell, an empty environment, an
+//! end in time. Of what is written too much the rest is counted and passed over;
+//! what came before the time was over is kept.
 
+use super::bytes::{clipped, shown};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Pid, Signal};
 use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
-/// Most output read from a child, bytes.
-const OUTPUT: u64 = 2 * 1024 * 1024;
+/// Most output kept of a child, bytes.
+const OUTPUT: usize = 2 * 1024 * 1024;
 
-/// Whether a program is installed in a system folder, and where.
+/// Most of its complaints kept.
+const COMPLAINTS: usize = 8 * 1024;
+
+/// How long a child may take to be gone once it was killed. Longer takes only one
+/// that waits for a device; it is left behind.
+const BURIAL: Duration = Duration::from_millis(100);
+
+/// Where a program is installed in a system folder, if it is.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     PLACES.iter().map(|place| PathBuf::from(place).join(program)).find(|path| path.is_file())
+}
+
+/// What a child said.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// What it wrote, bytes; nothing where it was followed line by line.
+    pub(super) out: Vec<u8>,
+    /// What it complained of.
+    pub(super) complaints: String,
+    /// Its exit code; none where a signal ended it, ours among them.
+    pub(super) code: Option<i32>,
+    /// Whether it wrote more than was kept.
+    pub(super) is_cut: bool,
+    /// Whether its time was over before it was.
+    pub(super) is_late: bool,
+}
+
+impl Ended {
+    /// What it wrote, if it ended well, in time, and all of it was kept.
+    ///
+    /// # Errors
+    /// Why that is no answer, in its own words where it had some.
+    pub(super) fn whole(self, program: &str) -> Result<String, Why> {
+        match self {
+            Self { is_late: true, .. } => Err(Why::new(Reason::TimedOut, program)),
+            Self { is_cut: true, .. } => Err(Why::new(Reason::Unreadable, format!("{program}: too much output"))),
+            Self { code: Some(0), out, .. } => Ok(shown(&out)),
+            ended => Err(ended.failed(program)),
+        }
+    }
+
+    /// Why it failed.
+    pub(super) fn failed(&self, program: &str) -> Why {
+        let code = self.code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"));
+        let said = self.complaints.lines().rev().find(|line| !line.trim().is_empty());
+        let about = clipped(&format!("{program}: {}", said.map_or(code, str::to_owned)));
+        let is_right = ["permission denied", "not permitted", "must be root", "are you root", "access denied"];
+        let complaints = self.complaints.to_lowercase();
+        match is_right.iter().any(|words| complaints.contains(words)) {
+            true => Why::new(Reason::NotPermitted, program),
+            false => Why::new(Reason::Unreadable, about),
+        }
+    }
 }
 
 /// Runs a system program and returns what it wrote.
 ///
 /// # Errors
-/// In words, when it is not there, fails to start, is not done in time, or ends
-/// with a code that says so: what it wrote then is no answer.
-pub(super) fn run(program: &str, arguments: &[&str], deadline: Instant) -> Result<String, String> {
-    match run_status(program, arguments, deadline)? {
-        (output, Some(0)) => Ok(output),
-        (_, Some(code)) => Err(format!("{program} failed with exit code {code}")),
-        (_, None) => Err(format!("{program} was ended by a signal")),
-    }
+/// When it is not there, does not start, or waits for a device even when killed.
+pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<Ended, Why> {
+    let mut out = Vec::new();
+    let mut is_cut = false;
+    let ended = follow(program, arguments, until, |piece| {
+        let room = OUTPUT.saturating_sub(out.len());
+        is_cut |= piece.len() > room;
+        out.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
+    })?;
+    Ok(Ended { out, is_cut, ..ended })
 }
 
-/// The same, whatever the exit code; it is none where a signal ended it.
-pub(super) fn run_status(
+/// The same, with what it wrote only where it ended well.
+///
+/// # Errors
+/// See [`run`] and [`Ended::whole`].
+pub(super) fn ask(program: &str, arguments: &[&str], until: Instant) -> Result<String, Why> {
+    run(program, arguments, until)?.whole(program)
+}
+
+/// Longest line that is kept whole, bytes.
+const LINE: usize = 256 * 1024;
+
+/// Runs a system program and hands out each line as it comes, however many.
+///
+/// # Errors
+/// See [`run`].
+pub(super) fn lines(
     program: &str,
     arguments: &[&str],
-    deadline: Instant,
-) -> Result<(String, Option<i32>), String> {
-    let path = find(program).ok_or_else(|| format!("{program} is not installed"))?;
-    let mut child = Command::new(path)
+    until: Instant,
+    mut each: impl FnMut(&[u8]),
+) -> Result<Ended, Why> {
+    let mut rest: Vec<u8> = Vec::new();
+    let mut is_cut = false;
+    let ended = follow(program, arguments, until, |piece| {
+        let mut piece = piece;
+        while let Some(at) = memchr::memchr(b'\n', piece) {
+            let (line, after) = piece.split_at(at);
+            if rest.is_empty() {
+                each(line);
+            } else {
+                rest.extend_from_slice(line);
+                each(&rest);
+                rest.clear();
+            }
+            piece = after.get(1..).unwrap_or_default();
+        }
+        let room = LINE.saturating_sub(rest.len());
+        is_cut |= piece.len() > room;
+        rest.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
+    })?;
+    // What it was still writing when its time was over is no line.
+    if !rest.is_empty() && !ended.is_late {
+        each(&rest);
+    }
+    Ok(Ended { is_cut, ..ended })
+}
+
+fn follow(program: &str, arguments: &[&str], until: Instant, mut take: impl FnMut(&[u8])) -> Result<Ended, Why> {
+    let path = find(program).ok_or_else(|| Why::new(Reason::NotInstalled, program))?;
+    let started = Command::new(path)
         .args(arguments)
         .env_clear()
         .env("LC_ALL", "C.UTF-8")
@@ -44,30 +145,137 @@ pub(super) fn run_status(
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("{program} does not start: {error}"))?;
-    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-    if let Some(output) = child.stdout.take() {
-        let read = move || {
-            let mut bytes = Vec::new();
-            let _ = output.take(OUTPUT).read_to_end(&mut bytes);
-            // Fails only when nobody waits any more.
-            let _ = sender.send(bytes);
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn();
+    let mut child = started.map_err(|error| Why::new(Reason::Unreadable, clipped(&format!("{program}: {error}"))))?;
+    let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
+    let mut ended = Ended::default();
+    let mut complaints = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while stdout.is_some() || stderr.is_some() {
+        let (is_out, is_err) = wait(stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd), until);
+        if !is_out && !is_err {
+            ended.is_late = true;
+            break;
+        }
+        if is_out && let Some(from) = &mut stdout {
+            match from.read(&mut buffer) {
+                Ok(0) | Err(_) => stdout = None,
+                Ok(length) => take(buffer.get(..length).unwrap_or_default()),
+            }
+        }
+        if is_err && let Some(from) = &mut stderr {
+            match from.read(&mut buffer) {
+                Ok(0) | Err(_) => stderr = None,
+                Ok(length) => {
+                    let room = COMPLAINTS.saturating_sub(complaints.len()).min(length);
+                    complaints.extend_from_slice(buffer.get(..room).unwrap_or_default());
+                }
+            }
+        }
+    }
+    ended.complaints = shown(&complaints);
+    let status = match ended.is_late {
+        false => gone(&mut child, until),
+        true => None,
+    };
+    match status.or_else(|| {
+        ended.is_late = true;
+        if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        gone(&mut child, Instant::now() + BURIAL)
+    }) {
+        Some(status) => {
+            ended.code = status.code();
+            Ok(ended)
+        }
+        None => {
+            // It waits for a device, and nobody waits for it.
+            let bury = move || drop(child.wait());
+            let _ = std::thread::Builder::new().name("bury".into()).stack_size(64 * 1024).spawn(bury);
+            Err(Why::new(Reason::Hangs, program))
+        }
+    }
+}
+
+/// Which of two pipes has something to read, or has ended; neither when it is late.
+fn wait(out: Option<BorrowedFd<'_>>, err: Option<BorrowedFd<'_>>, until: Instant) -> (bool, bool) {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return (false, false);
+        }
+        let timeout = rustix::event::Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
         };
-        let reader = std::thread::Builder::new().name("child".into()).stack_size(64 * 1024).spawn(read);
-        reader.map_err(|error| error.to_string())?;
+        let mut wanted: Vec<PollFd<'_>> =
+            [out, err].into_iter().flatten().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut wanted, Some(&timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => {
+                let mut ready = wanted.iter().map(|fd| !fd.revents().is_empty());
+                let is_out = out.is_some() && ready.next().unwrap_or_default();
+                return (is_out, err.is_some() && ready.next().unwrap_or_default());
+            }
+            Err(_) => return (false, false),
+        }
     }
-    // Ends a moment before the section must.
-    let wait = deadline.saturating_duration_since(Instant::now()).saturating_sub(Duration::from_millis(100));
-    let output = receiver.recv_timeout(wait);
-    if output.is_err() {
-        let _ = child.kill();
+}
+
+/// How a child ended, if it does in time.
+fn gone(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status),
+            Ok(None) if Instant::now() < until => std::thread::sleep(pause),
+            Ok(None) | Err(_) => return None,
+        }
+        pause = (pause * 2).min(Duration::from_millis(10));
     }
-    let ended = child.wait();
-    match (output, ended) {
-        (Ok(bytes), Ok(status)) => Ok((String::from_utf8_lossy(&bytes).into_owned(), status.code())),
-        (Err(_), _) => Err(format!("{program} was not done in time")),
-        (_, Err(error)) => Err(format!("{program}: {error}")),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon(ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn what_is_too_much_is_cut_and_said_so_and_lines_are_counted_to_the_end() {
+        let ended = run("seq", &["1", "700000"], soon(20_000)).expect("runs");
+        assert_eq!((ended.out.len(), ended.is_cut, ended.code), (OUTPUT, true, Some(0)));
+        assert!(ended.whole("seq").is_err(), "a part is no answer where all is wanted");
+        let mut count = 0u64;
+        let ended = lines("seq", &["1", "700000"], soon(20_000), |_| count += 1).expect("runs");
+        assert_eq!((count, ended.is_cut, ended.code), (700_000, false, Some(0)));
+    }
+
+    #[test]
+    fn what_came_before_the_time_was_over_is_kept() {
+        let ended = run("sh", &["-c", "echo here; sleep 30"], soon(500)).expect("runs");
+        assert_eq!((ended.out.as_slice(), ended.is_late, ended.code), (&b"here\n"[..], true, None));
+        assert_eq!(ended.whole("sh").unwrap_err(), Why::new(Reason::TimedOut, "sh"));
+    }
+
+    #[test]
+    fn a_failure_keeps_the_programs_own_words() {
+        let ended = run("sh", &["-c", "echo 'E: Unmet dependencies.' >&2; exit 100"], soon(5000)).expect("runs");
+        assert_eq!(
+            ended.whole("apt-get").unwrap_err(),
+            Why::new(Reason::Unreadable, "apt-get: E: Unmet dependencies.")
+        );
+        let ended = run("sh", &["-c", "echo 'nft: Operation not permitted' >&2; exit 1"], soon(5000)).expect("runs");
+        assert_eq!(ended.whole("nft").unwrap_err(), Why::new(Reason::NotPermitted, "nft"));
+        assert_eq!(
+            run("no-such-program", &[], soon(10)).unwrap_err(),
+            Why::new(Reason::NotInstalled, "no-such-program")
+        );
     }
 }

@@ -1,51 +1,61 @@
 //! Cores, load, pressure; busy time over a short look.
 
-use super::{clipped, pct, pressure, read};
+use super::bytes::clipped;
+use super::counting::Counting;
+use super::{pct, pressure, read, system};
 use fernwart_protocol::diagnosis::facts::Cpu;
+use fernwart_protocol::diagnosis::{Reason, Why};
 use std::time::Duration;
 
 /// How long busy time is watched.
 const WATCH: Duration = Duration::from_millis(250);
 
 /// Clock ticks since boot: all, idle, stolen (proc_stat(5)).
-fn ticks() -> Option<(f64, f64, f64)> {
+fn ticks() -> Option<(u64, u64, u64)> {
     let stat = read("/proc/stat")?;
-    let fields: Vec<f64> =
+    let fields: Vec<u64> =
         stat.lines().next()?.split_whitespace().skip(1).filter_map(|number| number.parse().ok()).collect();
     let at = |index: usize| fields.get(index).copied().unwrap_or_default();
     // guest time is part of user time already
     Some((fields.iter().take(8).sum(), at(3) + at(4), at(7)))
 }
 
-pub(super) fn facts() -> Result<Cpu, String> {
-    let load = read("/proc/loadavg").ok_or("the kernel gives no load")?;
+pub(super) fn facts(counting: &Counting) -> Result<Cpu, Why> {
+    let unreadable = || Why::new(Reason::Unreadable, "/proc/loadavg");
+    let load = read("/proc/loadavg").ok_or_else(unreadable)?;
     let mut loads = load.split_whitespace().filter_map(|number| number.parse::<f64>().ok());
-    let (load_1, load_5, load_15) = match (loads.next(), loads.next(), loads.next()) {
-        (Some(one), Some(five), Some(fifteen)) => (one, five, fifteen),
-        _ => return Err("the kernel's load cannot be read".into()),
+    let (Some(load_1), Some(load_5), Some(load_15)) = (loads.next(), loads.next(), loads.next()) else {
+        return Err(unreadable());
     };
     let info = read("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1)).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let mut cpu = Cpu { model: clipped(model), cores, load_1, load_5, load_15, ..Cpu::default() };
+    // A container shows its host's load, unless lxcfs stands in between.
+    let is_own =
+        system::container().is_empty() || read("/proc/self/mounts").is_some_and(|t| t.contains("lxcfs /proc/loadavg"));
+    match is_own {
+        true => cpu.load_15_per_core = Some((load_15 / f64::from(cores) * 100.0).round() / 100.0),
+        false => drop(cpu.why.insert("load_15_per_core".into(), Why::new(Reason::NotSupported, "container"))),
+    }
     let before = ticks();
     std::thread::sleep(WATCH);
-    let (busy_pct, stolen_pct) = match before.zip(ticks()) {
-        Some(((all, idle, stolen), (all_now, idle_now, stolen_now))) => {
-            let passed = all_now - all;
-            (pct(passed - (idle_now - idle), passed), pct(stolen_now - stolen, passed))
+    if let (Some((all, idle, stolen)), Some((all_now, idle_now, stolen_now))) = (before, ticks()) {
+        let passed = all_now.saturating_sub(all) as f64;
+        cpu.busy_pct = Some(pct(passed - idle_now.saturating_sub(idle) as f64, passed));
+        cpu.stolen_pct = Some(pct(stolen_now.saturating_sub(stolen) as f64, passed));
+        match (counting.since("cpu.all", all_now), counting.since("cpu.stolen", stolen_now)) {
+            (Ok(all), Ok(stolen)) => cpu.stolen_since_pct = Some(pct(stolen as f64, all as f64)),
+            (Err(why), _) | (_, Err(why)) => drop(cpu.why.insert("stolen_since_pct".into(), why)),
         }
-        None => (0.0, 0.0),
-    };
-    Ok(Cpu {
-        model: clipped(model),
-        cores,
-        load_1,
-        load_5,
-        load_15,
-        load_15_per_core: (load_15 / f64::from(cores) * 100.0).round() / 100.0,
-        pressure_pct: pressure("/proc/pressure/cpu", "some"),
-        io_pressure_pct: pressure("/proc/pressure/io", "full"),
-        busy_pct,
-        stolen_pct,
-    })
+    } else {
+        for name in ["busy_pct", "stolen_pct", "stolen_since_pct"] {
+            cpu.why.insert(name.into(), Why::new(Reason::Unreadable, "/proc/stat"));
+        }
+    }
+    let why = &mut cpu.why;
+    (cpu.pressure_pct, cpu.pressure_5m_pct) = pressure("cpu", "some", ("pressure_pct", "pressure_5m_pct"), why);
+    (cpu.io_pressure_pct, cpu.io_pressure_5m_pct) =
+        pressure("io", "full", ("io_pressure_pct", "io_pressure_5m_pct"), why);
+    Ok(cpu)
 }

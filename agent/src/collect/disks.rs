@@ -1,125 +1,271 @@
-//! File systems, and drives with their own word on their health.
+//! File systems, drives, RAIDs: each with its own figures, or with why there are none.
 
-use super::{child, clipped, pct, read};
-use fernwart_protocol::diagnosis::facts::{Disks, Drive, Filesystem, LIST};
-use serde_json::Value;
-use std::collections::HashSet;
-use std::time::Instant;
+use super::bytes::{clipped, read_bytes, shown};
+use super::counting::Counting;
+use super::mounts::{self, Mount};
+use super::{budget, pct, read, smart};
+use fernwart_protocol::diagnosis::facts::{Array, Disks, Filesystem, LIST, MissingMount, Pool};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use rustix::fs::{AtFlags, CWD, OFlags, StatVfs, StatxFlags};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
-/// File systems that hold people's data on this machine. Others (network,
-/// kernel, images) are passed over: asking a dead server would hang.
-const KINDS: [&str; 15] = [
-    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "jfs", "reiserfs", "vfat", "exfat", "ntfs",
-    "ntfs3", "overlay",
-];
+/// How long one file system may take to tell its size. Local ones take microseconds,
+/// a server next door milliseconds.
+const BUDGET: Duration = Duration::from_millis(1000);
 
-pub(super) fn facts(deadline: Instant) -> Result<Disks, String> {
-    let mounts = read("/proc/self/mounts").ok_or("the kernel lists no mounts")?;
-    let mut filesystems = Vec::new();
-    let mut seen = HashSet::new();
-    for line in mounts.lines() {
-        let mut fields = line.split(' ');
-        let (Some(device), Some(mount), Some(kind), Some(options)) =
-            (fields.next(), fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
-        // A disk in memory counts only where it is the data's only place.
-        let wanted = KINDS.contains(&kind) || (kind == "tmpfs" && mount == "/tmp");
-        if !wanted || !seen.insert((device.to_owned(), kind == "overlay", kind == "tmpfs")) {
-            continue;
+/// File systems asked at once, so that several that hang cost the time of one.
+const AT_ONCE: usize = 4;
+
+pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
+    let table = mounts::of("self").map_err(|error| Why::new(Reason::Unreadable, format!("mountinfo: {error}")))?;
+    // What hardens the agent's own view is no property of the machine.
+    let machine = mounts::of("1").unwrap_or_default();
+    let mut disks = Disks { filesystems: filesystems(&table, &machine, until), ..Disks::default() };
+    disks.drives = smart::drives(counting, until);
+    disks.arrays = Some(arrays(Path::new("/sys/block")));
+    disks.pools = Some(pools(Path::new("/proc/spl/kstat/zfs")));
+    match read_bytes("/etc/fstab") {
+        Ok(fstab) => {
+            let seen = if machine.is_empty() { &table } else { &machine };
+            disks.missing_mounts = Some(missing(&fstab, seen));
         }
-        if let Some(filesystem) = filesystem(device, &unescape(mount), kind, options) {
-            filesystems.push(filesystem);
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => disks.missing_mounts = Some(Vec::new()),
+        Err(error) => {
+            let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/fstab: {error}")));
+            disks.why.insert("missing_mounts".into(), why);
         }
     }
-    filesystems.sort_by(|a, b| a.free_pct.total_cmp(&b.free_pct));
-    filesystems.truncate(LIST);
-    let (drives, smart_unanswered) = drives(deadline);
-    Ok(Disks { filesystems, drives, smart_unanswered })
+    Ok(disks)
 }
 
-/// Mount points write spaces as \040 (fstab(5)).
-fn unescape(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-}
-
-fn filesystem(device: &str, mount: &str, kind: &str, options: &str) -> Option<Filesystem> {
-    let stat = rustix::fs::statvfs(mount).ok()?;
-    if stat.f_blocks == 0 {
-        return None;
+/// Whom to ask for a file system, best first: its own root rather than a folder of
+/// it that is mounted elsewhere, and the shortest path.
+fn by_device(table: &[Mount]) -> BTreeMap<String, Vec<&Mount>> {
+    let mut devices: BTreeMap<String, Vec<&Mount>> = BTreeMap::new();
+    for mount in table.iter().filter(|mount| mount.is_storage()) {
+        devices.entry(mount.number.clone()).or_default().push(mount);
     }
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let used = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
-    // btrfs and vfat count no inodes.
-    let inodes = (stat.f_files > 0).then_some(stat.f_files);
-    Some(Filesystem {
-        mount: clipped(mount),
-        device: clipped(device),
-        kind: kind.to_owned(),
-        size_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
-        free_bytes: free,
-        // As df: reserved blocks count as neither used nor free.
-        free_pct: pct(free as f64, (free + used) as f64),
-        inodes,
-        inodes_free_pct: inodes.map(|all| pct(stat.f_favail as f64, all as f64)),
-        read_only: options.split(',').any(|option| option == "ro") && device.starts_with("/dev/"),
-    })
+    for mounts in devices.values_mut() {
+        mounts.sort_by_key(|mount| (mount.root != b"/", mount.path.as_os_str().len(), mount.path.clone()));
+    }
+    devices
 }
 
-fn drives(deadline: Instant) -> (Vec<Drive>, Option<String>) {
-    let Ok(blocks) = std::fs::read_dir("/sys/block") else { return (Vec::new(), Some("no drives are listed".into())) };
-    let mut names: Vec<String> = blocks.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.retain(|name| ["sd", "nvme", "vd", "hd", "xvd", "mmcblk"].iter().any(|prefix| name.starts_with(prefix)));
-    names.sort();
-    names.truncate(16);
-    let smartctl = child::find("smartctl").is_some();
-    let mut unanswered = (!smartctl).then(|| "smartctl is not installed".to_owned());
-    let mut drives = Vec::new();
-    for name in names {
-        let sys = |file: &str| read(&format!("/sys/block/{name}/{file}")).unwrap_or_default().trim().to_owned();
-        let mut drive = Drive {
-            device: format!("/dev/{name}"),
-            model: clipped(&sys("device/model")),
-            size_bytes: sys("size").parse::<u64>().unwrap_or_default().saturating_mul(512),
-            rotating: sys("queue/rotational") == "1" && !name.starts_with("vd"),
-            ..Drive::default()
+/// Places of one file system that are tried at most.
+const TRIES: usize = 4;
+
+fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesystem> {
+    let unasked: HashSet<&str> =
+        machine.iter().filter(|mount| mount.is_read_only_unasked()).map(|mount| mount.number.as_str()).collect();
+    let devices = by_device(table);
+    let things = devices.iter().map(|(number, mounts)| {
+        let places: Vec<(PathBuf, u64)> =
+            mounts.iter().take(TRIES).map(|mount| (mount.path.clone(), mount.id)).collect();
+        (format!("mount {number}"), places)
+    });
+    let answers = budget::each(things.collect(), AT_ONCE, BUDGET, until, figures);
+    let mut all = Vec::new();
+    for (mounts, answer) in devices.values().zip(answers) {
+        let answered = match &answer {
+            Ok(Ok((index, _))) => *index,
+            _ => 0,
         };
-        if smartctl {
-            // Its exit code is a set of bits about the drive (smartctl(8)).
-            match child::run_status("smartctl", &["-n", "standby", "-a", "-j", &drive.device], deadline) {
-                Ok((text, _)) => unanswered = read_smart(&mut drive, &text).err().or(unanswered),
-                Err(why) => unanswered = Some(why),
+        let Some(mount) = mounts.get(answered).or(mounts.first()) else { continue };
+        let mut filesystem = Filesystem {
+            mount: clipped(&shown(mount.path.as_os_str().as_encoded_bytes())),
+            device: clipped(&mount.device),
+            kind: clipped(&mount.kind),
+            read_only: mount.is_read_only(),
+            read_only_unasked: mounts.iter().any(|mount| mount.is_read_only_unasked())
+                || unasked.contains(mount.number.as_str()),
+            ..Filesystem::default()
+        };
+        let lost = match answer {
+            Ok(Ok((_, stat))) if stat.f_blocks == 0 => continue,
+            Ok(Ok((_, stat))) => {
+                fill(&mut filesystem, &stat);
+                None
+            }
+            // Another mount lies over it: nobody can see it, so nobody can use it.
+            Ok(Err(None)) => continue,
+            Ok(Err(Some(error))) if error == rustix::io::Errno::ACCESS || error == rustix::io::Errno::PERM => {
+                Some(Why::new(Reason::NotPermitted, ""))
+            }
+            Ok(Err(Some(error))) => Some(Why::new(Reason::Unreadable, clipped(&error.to_string()))),
+            Err(reason) => Some(Why::new(reason, "")),
+        };
+        filesystem.hangs = matches!(&lost, Some(why) if why.reason == Reason::Hangs);
+        if let Some(why) = lost {
+            for name in ["size_bytes", "free_bytes", "free_pct", "inodes", "inodes_free_pct"] {
+                filesystem.why.insert(name.into(), why.clone());
             }
         }
-        drives.push(drive);
+        recorded_errors(&mut filesystem, mount);
+        all.push(filesystem);
     }
-    (drives, unanswered)
+    all.sort_by(|a, b| {
+        let first = |fs: &Filesystem| (!fs.hangs, !fs.read_only_unasked);
+        first(a).cmp(&first(b)).then(a.free_pct.unwrap_or_default().total_cmp(&b.free_pct.unwrap_or_default()))
+    });
+    all.truncate(LIST);
+    all
 }
 
-/// Takes what is worth knowing out of smartctl's JSON.
-///
-/// # Errors
-/// In smartctl's words, when the drive told it nothing.
-fn read_smart(drive: &mut Drive, text: &str) -> Result<(), String> {
-    let json: Value = serde_json::from_str(text).map_err(|_| "smartctl's answer cannot be read".to_owned())?;
-    let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_f64);
-    drive.healthy = json.pointer("/smart_status/passed").and_then(Value::as_bool);
-    drive.temperature_c = number("/temperature/current");
-    drive.worn_pct = number("/nvme_smart_health_information_log/percentage_used");
-    let attributes = json.pointer("/ata_smart_attributes/table").and_then(Value::as_array);
-    // 5 reallocated, 197 pending, 198 uncorrectable sectors
-    let sectors = attributes.map(|table| {
-        let wanted = |row: &&Value| row.get("id").and_then(Value::as_u64).is_some_and(|id| [5, 197, 198].contains(&id));
-        table.iter().filter(wanted).filter_map(|row| row.pointer("/raw/value").and_then(Value::as_u64)).sum()
-    });
-    let nvme = json.pointer("/nvme_smart_health_information_log/media_errors").and_then(Value::as_u64);
-    drive.media_errors = nvme.or(sectors);
-    if drive.healthy.is_none() && drive.media_errors.is_none() {
-        let said = json.pointer("/smartctl/messages/0/string").and_then(Value::as_str);
-        return Err(clipped(said.unwrap_or("the drive tells nothing about its health")));
+/// The first of these places that is really this mount, and its figures; nothing
+/// where all are covered by others.
+type Figures = Result<(usize, StatVfs), Option<rustix::io::Errno>>;
+
+fn figures(places: Vec<(PathBuf, u64)>) -> Figures {
+    let mut last = None;
+    for (index, (path, id)) in places.iter().enumerate() {
+        match figures_at(path, *id) {
+            Ok(Some(stat)) => return Ok((index, stat)),
+            Ok(None) => {}
+            Err(error) => last = Some(error),
+        }
     }
-    Ok(())
+    Err(last)
+}
+
+fn figures_at(path: &Path, id: u64) -> rustix::io::Result<Option<StatVfs>> {
+    let place =
+        rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, rustix::fs::Mode::empty())?;
+    // Bit 0x1000 is STATX_MNT_ID; kernels before 5.8 do not answer it.
+    let wanted = StatxFlags::from_bits_retain(0x1000);
+    if let Ok(stat) = rustix::fs::statx(&place, "", AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT, wanted)
+        && stat.stx_mask & 0x1000 != 0
+        && stat.stx_mnt_id != id
+    {
+        return Ok(None);
+    }
+    rustix::fs::fstatvfs(&place).map(Some)
+}
+
+fn fill(filesystem: &mut Filesystem, stat: &StatVfs) {
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let used = stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize);
+    filesystem.size_bytes = Some(stat.f_blocks.saturating_mul(stat.f_frsize));
+    filesystem.free_bytes = Some(free);
+    // As df: reserved blocks count as neither used nor free.
+    filesystem.free_pct = Some(pct(free as f64, (free + used) as f64));
+    if stat.f_files > 0 {
+        filesystem.inodes = Some(stat.f_files);
+        filesystem.inodes_free_pct = Some(pct(stat.f_favail as f64, stat.f_files as f64));
+    } else {
+        // btrfs and vfat count none.
+        for name in ["inodes", "inodes_free_pct"] {
+            filesystem.why.insert(name.into(), Why::new(Reason::NotSupported, clipped(&filesystem.kind)));
+        }
+    }
+}
+
+/// What ext4 has written into itself about errors; only a check of the file system
+/// clears it.
+fn recorded_errors(filesystem: &mut Filesystem, mount: &Mount) {
+    let known = (mount.kind == "ext4").then(|| {
+        let device = std::fs::read_link(format!("/sys/dev/block/{}", mount.number)).ok()?;
+        let folder = Path::new("/sys/fs/ext4").join(device.file_name()?);
+        let number = |file: &str| read(folder.join(file))?.trim().parse::<u64>().ok();
+        Some((number("errors_count")?, number("last_error_time").unwrap_or_default()))
+    });
+    match known {
+        Some(Some((errors, last))) => {
+            filesystem.errors = Some(errors);
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            match errors {
+                0 => drop(filesystem.why.insert("error_days".into(), Reason::Absent.into())),
+                _ => filesystem.error_days = Some((now.saturating_sub(last) as f64 / 8640.0).round() / 10.0),
+            }
+        }
+        Some(None) | None => {
+            for name in ["errors", "error_days"] {
+                filesystem.why.insert(name.into(), Why::new(Reason::NotSupported, clipped(&filesystem.kind)));
+            }
+        }
+    }
+}
+
+/// What fstab wants mounted at boot and is not.
+fn missing(fstab: &[u8], table: &[Mount]) -> Vec<MissingMount> {
+    let mounted: HashMap<&Path, &Mount> = table.iter().map(|mount| (mount.path.as_path(), mount)).collect();
+    let is_there = |path: &Path| {
+        // It may be reached over a link: /var/run for /run.
+        mounted.contains_key(path) || std::fs::canonicalize(path).is_ok_and(|path| mounted.contains_key(path.as_path()))
+    };
+    let wanted = mounts::wanted(fstab).into_iter().filter(|wanted| wanted.is_mounted_at_boot());
+    // What hangs is told elsewhere; asking for it again would hang here.
+    let asked = wanted.filter(|wanted| {
+        let below_remote = table.iter().any(|mount| mount.is_remote() && wanted.path.starts_with(&mount.path));
+        if below_remote { !mounted.contains_key(wanted.path.as_path()) } else { !is_there(&wanted.path) }
+    });
+    asked
+        .take(LIST)
+        .map(|wanted| MissingMount {
+            mount: clipped(&shown(wanted.path.as_os_str().as_encoded_bytes())),
+            may_be_absent: wanted.may_be_absent(),
+            device: clipped(&wanted.device),
+        })
+        .collect()
+}
+
+/// Software RAIDs, as sysfs tells of them (Documentation/admin-guide/md.rst).
+fn arrays(block: &Path) -> Vec<Array> {
+    let devices = names(block, |name| name.starts_with("md"));
+    let array = |name: String| {
+        let folder = block.join(&name).join("md");
+        let text = |file: &str| read(folder.join(file)).map(|text| text.trim().to_owned());
+        let state = text("array_state")?;
+        // An array that was stopped leaves its device behind.
+        if state == "clear" {
+            return None;
+        }
+        let disks = text("raid_disks").and_then(|number| number.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+        let members = names(&folder, |name| name.starts_with("dev-"));
+        let states = members.iter().map(|member| read(folder.join(member).join("state")).unwrap_or_default());
+        let (mut working, mut faulty) = (0u32, 0);
+        for state in states {
+            let has = |word: &str| state.trim().split(',').any(|one| one == word);
+            working += u32::from(has("in_sync"));
+            faulty += u32::from(has("faulty"));
+        }
+        let mut array = Array {
+            device: format!("/dev/{name}"),
+            level: clipped(&text("level").unwrap_or_default()),
+            disks,
+            faulty,
+            rebuilding: text("sync_action").is_some_and(|action| action == "recover" || action == "reshape"),
+            state: clipped(&state),
+            ..Array::default()
+        };
+        match text("degraded").and_then(|number| number.parse::<u32>().ok()) {
+            // A disk that was taken out counts nowhere: what is left is compared, too.
+            Some(degraded) => array.missing = Some(degraded.max(disks.saturating_sub(working))),
+            None => drop(array.why.insert("missing".into(), Why::new(Reason::NotSupported, array.level.clone()))),
+        }
+        Some(array)
+    };
+    devices.into_iter().filter_map(array).take(LIST).collect()
+}
+
+/// ZFS pools. Asking `zpool` would hang where a pool does.
+fn pools(kstat: &Path) -> Vec<Pool> {
+    let found = names(kstat, |_| true);
+    let pool = |name: String| {
+        let state = read(kstat.join(&name).join("state"))?;
+        Some(Pool { name: clipped(&name), state: clipped(&state) })
+    };
+    found.into_iter().filter_map(pool).take(LIST).collect()
+}
+
+/// Names in a folder, in order.
+pub(super) fn names(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| shown(entry.file_name().as_encoded_bytes()));
+    let mut names: Vec<String> = names.filter(|name| wanted(name)).collect();
+    names.sort();
+    names
 }
 
 #[cfg(test)]
@@ -127,32 +273,99 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smart_is_read_for_both_kinds_of_drive() {
-        let mut drive = Drive::default();
-        let answered = read_smart(
-            &mut drive,
-            r#"{"smart_status":{"passed":false},"temperature":{"current":41},
-               "nvme_smart_health_information_log":{"media_errors":7,"percentage_used":93}}"#,
+    fn a_file_system_is_asked_at_its_own_root_however_late_that_stands() {
+        let table = mounts::parse(
+            b"30 1 8:1 /srv/shop /mnt/bind rw - ext4 /dev/sda1 rw\n\
+              31 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+              32 1 0:5 / /proc rw - proc proc rw\n\
+              33 1 8:2 / /data rw - fuseblk /dev/sdb1 rw\n",
         );
-        assert_eq!(answered, Ok(()));
-        assert_eq!((drive.healthy, drive.media_errors, drive.worn_pct), (Some(false), Some(7), Some(93.0)));
-        let mut drive = Drive::default();
-        let answered = read_smart(
-            &mut drive,
-            r#"{"smart_status":{"passed":true},"ata_smart_attributes":{"table":[
-               {"id":5,"raw":{"value":3}},{"id":9,"raw":{"value":900}},{"id":197,"raw":{"value":4}}]}}"#,
-        );
-        assert_eq!(answered, Ok(()));
-        assert_eq!((drive.healthy, drive.media_errors), (Some(true), Some(7)));
-        let silent =
-            r#"{"smartctl":{"messages":[{"string":"/dev/vda: Unable to detect device type","severity":"error"}]}}"#;
-        let mut drive = Drive::default();
-        assert_eq!(read_smart(&mut drive, silent), Err("/dev/vda: Unable to detect device type".to_owned()));
-        assert!(read_smart(&mut drive, "garbage").is_err());
+        let devices = by_device(&table);
+        let first: Vec<_> = devices.values().map(|mounts| mounts[0].path.clone()).collect();
+        assert_eq!(first, [PathBuf::from("/"), PathBuf::from("/data")]);
+    }
+
+    /// Files of a degraded mirror as Linux 6.1 shows them.
+    fn array_files(folder: &Path, files: &[(&str, &str)]) {
+        for (file, text) in files {
+            let path = folder.join(file);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, format!("{text}\n")).expect("written");
+        }
     }
 
     #[test]
-    fn a_mount_point_with_a_space_is_found() {
-        assert_eq!(unescape("/mnt/my\\040disk"), "/mnt/my disk");
+    fn a_disk_that_was_removed_is_missing_though_nothing_counts_as_failed() {
+        let place = tempfile::tempdir().expect("a folder");
+        let of = |name: &str| place.path().join(name).join("md");
+        array_files(
+            &of("md0"),
+            &[
+                ("array_state", "clean"),
+                ("raid_disks", "2"),
+                ("degraded", "1"),
+                ("level", "raid1"),
+                ("sync_action", "idle"),
+                ("dev-sda1/state", "in_sync"),
+            ],
+        );
+        array_files(
+            &of("md1"),
+            &[
+                ("array_state", "active"),
+                ("raid_disks", "3"),
+                ("degraded", "0"),
+                ("level", "raid5"),
+                ("sync_action", "check"),
+                ("dev-sda2/state", "in_sync"),
+                ("dev-sdb2/state", "in_sync"),
+                ("dev-sdc2/state", "in_sync"),
+            ],
+        );
+        array_files(&of("md2"), &[("array_state", "clear"), ("raid_disks", "0")]);
+        array_files(
+            &of("md3"),
+            &[
+                ("array_state", "clean"),
+                ("raid_disks", "2"),
+                ("level", "raid0"),
+                ("dev-sda3/state", "in_sync"),
+                ("dev-sdb3/state", "in_sync"),
+            ],
+        );
+        array_files(
+            &of("md4"),
+            &[
+                ("array_state", "clean"),
+                ("raid_disks", "2"),
+                ("degraded", "1"),
+                ("level", "raid1"),
+                ("sync_action", "recover"),
+                ("dev-sda4/state", "in_sync"),
+                ("dev-sdb4/state", "spare"),
+                ("dev-sdc4/state", "faulty"),
+            ],
+        );
+        let found = arrays(place.path());
+        let short: Vec<_> = found.iter().map(|a| (a.device.as_str(), a.missing, a.faulty, a.rebuilding)).collect();
+        assert_eq!(
+            short,
+            [
+                ("/dev/md0", Some(1), 0, false),
+                ("/dev/md1", Some(0), 0, false),
+                ("/dev/md3", None, 0, false),
+                ("/dev/md4", Some(1), 1, true)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_fstab_wants_and_is_not_mounted_is_named() {
+        let fstab =
+            b"UUID=1 / ext4 defaults\n/dev/sdb1 /no/such/place ext4 nofail\n/dev/sdc1 /no/backup xfs defaults\n";
+        let table = mounts::parse(b"31 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
+        let missing = missing(fstab, &table);
+        let short: Vec<_> = missing.iter().map(|m| (m.mount.as_str(), m.may_be_absent)).collect();
+        assert_eq!(short, [("/no/such/place", true), ("/no/backup", false)]);
     }
 }

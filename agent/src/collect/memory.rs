@@ -1,26 +1,138 @@
 //! Memory and swap.
 
-use super::{pct, pressure, read};
+use super::counting::Counting;
+use super::{disks, pct, pressure, read};
 use fernwart_protocol::diagnosis::facts::Memory;
+use fernwart_protocol::diagnosis::{Reason, Why};
+use std::path::Path;
 
-pub(super) fn facts() -> Result<Memory, String> {
-    let mut system = sysinfo::System::new().map_err(|error| error.to_string())?;
+/// A field of /proc/meminfo, bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
+}
+
+pub(super) fn facts(counting: &Counting) -> Result<Memory, Why> {
+    let mut system = sysinfo::System::new().map_err(|error| Why::new(Reason::Unreadable, error.to_string()))?;
     system.refresh_memory();
-    let (total, available) = (system.total_memory(), system.available_memory());
+    let total = system.total_memory();
     if total == 0 {
-        return Err("the kernel tells nothing about memory".into());
+        return Err(Why::new(Reason::Unreadable, "/proc/meminfo"));
     }
-    let (swap, used) = (system.total_swap(), system.used_swap());
-    let vmstat = read("/proc/vmstat").unwrap_or_default();
-    let killed = vmstat.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
-    Ok(Memory {
+    let available = system.available_memory().saturating_add(given_back_by_zfs()).min(total);
+    let (swap, used) = swap(&read("/proc/swaps").unwrap_or_default());
+    let mut memory = Memory {
         total_bytes: total,
         available_bytes: available,
         available_pct: pct(available as f64, total as f64),
         swap_total_bytes: swap,
         swap_used_bytes: used,
-        swap_used_pct: (swap > 0).then(|| pct(used as f64, swap as f64)),
-        pressure_pct: pressure("/proc/pressure/memory", "full"),
-        killed,
+        since_s: counting.over_s(),
+        ..Memory::default()
+    };
+    match swap {
+        0 => drop(memory.why.insert("swap_used_pct".into(), Reason::Absent.into())),
+        swap => memory.swap_used_pct = Some(pct(used as f64, swap as f64)),
+    }
+    if memory.since_s.is_none() {
+        memory.why.insert("since_s".into(), Reason::FirstLook.into());
+    }
+    let why = &mut memory.why;
+    (memory.pressure_pct, memory.pressure_5m_pct) =
+        pressure("memory", "full", ("pressure_pct", "pressure_5m_pct"), why);
+    (_, memory.some_pressure_5m_pct) = pressure("memory", "some", ("", "some_pressure_5m_pct"), why);
+    let vmstat = read("/proc/vmstat").unwrap_or_default();
+    let killed = vmstat.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
+    memory.killed = killed;
+    match killed.map(|killed| counting.since("oom_kill", killed)) {
+        Some(Ok(since)) => memory.killed_since = Some(since),
+        Some(Err(reason)) => drop(why.insert("killed_since".into(), reason)),
+        None => {
+            for name in ["killed", "killed_since"] {
+                why.insert(name.into(), Why::new(Reason::NotSupported, "oom_kill"));
+            }
+        }
+    }
+    hardware(&mut memory, counting, Path::new("/sys/devices/system/edac/mc"));
+    let meminfo = read("/proc/meminfo").unwrap_or_default();
+    match field(&meminfo, "HardwareCorrupted") {
+        Some(bytes) => memory.broken_bytes = Some(bytes),
+        None => drop(memory.why.insert("broken_bytes".into(), Reason::NotSupported.into())),
+    }
+    Ok(memory)
+}
+
+/// What ZFS holds in its cache and gives back when programs want it.
+fn given_back_by_zfs() -> u64 {
+    let text = read("/proc/spl/kstat/zfs/arcstats").unwrap_or_default();
+    let field = |name: &str| -> Option<u64> {
+        let mut words = text.lines().map(str::split_whitespace).find(|words| words.clone().next() == Some(name))?;
+        words.nth(2)?.parse().ok()
+    };
+    field("size").zip(field("c_min")).map_or(0, |(size, least)| size.saturating_sub(least))
+}
+
+/// Swap on disks, all and in use, bytes. In compressed memory it is meant to be full.
+fn swap(table: &str) -> (u64, u64) {
+    let lines = table.lines().skip(1).filter(|line| !line.starts_with("/dev/zram"));
+    lines.fold((0, 0), |(all, used), line| {
+        // Sizes stand behind the name, which may have blanks (as \040) in it.
+        let mut numbers = line.split_whitespace().skip(2).map(|word| word.parse::<u64>().unwrap_or_default() * 1024);
+        (all + numbers.next().unwrap_or_default(), used + numbers.next().unwrap_or_default())
     })
+}
+
+/// Errors of memory modules (Documentation/driver-api/edac.rst).
+fn hardware(memory: &mut Memory, counting: &Counting, folder: &Path) {
+    let controllers = disks::names(folder, |name| name.strip_prefix("mc").is_some_and(|n| n.parse::<u32>().is_ok()));
+    if controllers.is_empty() {
+        for name in ["ecc_corrected_since", "ecc_uncorrected"] {
+            memory.why.insert(name.into(), Reason::NotSupported.into());
+        }
+        return;
+    }
+    let sum = |file: &str| -> u64 {
+        let counts =
+            controllers.iter().filter_map(|name| read(folder.join(name).join(file))?.trim().parse::<u64>().ok());
+        counts.sum()
+    };
+    memory.ecc_uncorrected = Some(sum("ue_count"));
+    match counting.since("ecc_corrected", sum("ce_count")) {
+        Ok(since) => memory.ecc_corrected_since = Some(since),
+        Err(why) => drop(memory.why.insert("ecc_corrected_since".into(), why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_in_compressed_memory_is_no_swap() {
+        let table = "Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n\
+                     /dev/zram0 partition 8388604 8000000 100\n/swap\\040file file 2097148 1024 -2\n";
+        assert_eq!(swap(table), (2_097_148 * 1024, 1024 * 1024));
+        assert_eq!(swap("Filename Type Size Used Priority\n"), (0, 0));
+    }
+
+    /// A sample as the kernel's documentation describes it: no such machine is here.
+    #[test]
+    fn errors_of_memory_modules_are_added_up_over_controllers() {
+        let place = tempfile::tempdir().expect("a folder");
+        for (controller, corrected, not) in [("mc0", "12", "0"), ("mc1", "3", "1")] {
+            let folder = place.path().join(controller);
+            std::fs::create_dir(&folder).expect("made");
+            std::fs::write(folder.join("ce_count"), format!("{corrected}\n")).expect("written");
+            std::fs::write(folder.join("ue_count"), format!("{not}\n")).expect("written");
+        }
+        std::fs::create_dir(place.path().join("power")).expect("made");
+        let mut memory = Memory::default();
+        let counting = Counting::default();
+        hardware(&mut memory, &counting, place.path());
+        assert_eq!(
+            (memory.ecc_uncorrected, memory.ecc_corrected_since),
+            (Some(1), Some(15)),
+            "in a young boot all is new"
+        );
+    }
 }

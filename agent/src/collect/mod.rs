@@ -2,40 +2,56 @@
 //!
 //! Each section runs on its own short-lived thread and has until the common
 //! deadline; one that does not answer in time says so in the report and is not
-//! asked again before it has come back. Nothing here needs a network or more
-//! rights than the agent has.
+//! asked again before it has come back. Things within a section have budgets of
+//! their own ([`budget`]). Nothing here needs more rights than the agent has, and
+//! nothing a network but name servers and the gateway.
 
+mod backups;
+mod budget;
+mod bytes;
 mod child;
+mod counting;
 mod cpu;
 mod disks;
+mod dns;
 mod logs;
+mod memo;
 mod memory;
+mod mounts;
+mod netlink;
 mod network;
 mod power;
+mod printers;
 mod processes;
 mod security;
 mod services;
+mod smart;
 mod system;
 mod time;
 mod updates;
 
-use fernwart_protocol::diagnosis::{Answer, Report, Section, builtin_rules, judge};
+use counting::Counting;
+use fernwart_protocol::diagnosis::{Answer, Past, Reason, Reasons, Report, Section, Why, builtin_rules, judge};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::limits::DIAGNOSE_BUDGET;
-use fernwart_protocol::text::Text;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
+pub(crate) use bytes::read;
+pub(crate) use system::hostname;
 pub use system::os_in_a_word;
 
 /// Kept back of the whole budget for judging and packing.
 const JUDGING: Duration = Duration::from_millis(200);
 
-/// What the uplink and the books know, and no section can see by itself.
-#[derive(Debug, Clone, Copy, Default)]
+/// Kept back of a section's time, so that what it asks others is over before it is.
+const ANSWERING: Duration = Duration::from_millis(100);
+
+/// What the uplink and the state store know, and no section can see by itself.
+#[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     /// Whether a link to the hub stands; none when nobody tried.
     pub hub_reachable: Option<bool>,
@@ -43,17 +59,31 @@ pub struct Surroundings {
     pub hub_rtt_us: Option<u32>,
     /// How far this clock lies before the hub's, milliseconds.
     pub ahead_of_hub_ms: Option<i64>,
-    /// How far this clock lies behind the newest signed time, milliseconds.
-    pub behind_floor_ms: i64,
+    /// How far this clock lies behind the newest signed time, milliseconds; none
+    /// where no such time is known.
+    pub behind_floor_ms: Option<i64>,
+    /// A name of the hub, where it is reached by a name.
+    pub hub_name: Option<String>,
     /// Whether whoever looks is still there for the next look.
     pub stays: bool,
+    /// What is remembered of the last whole diagnosis.
+    pub past: Arc<Past>,
+}
+
+/// A report, and what the next diagnosis is to remember of it.
+#[derive(Debug)]
+pub struct Looked {
+    /// The report.
+    pub report: Report,
+    /// What to remember, where all was looked at.
+    pub past: Option<Past>,
 }
 
 /// Facts, or why there are none.
-type Gathered = Result<serde_json::Value, String>;
+type Gathered = Result<serde_json::Value, Why>;
 
 fn facts<T: Serialize>(facts: T) -> Gathered {
-    serde_json::to_value(facts).map_err(|error| error.to_string())
+    serde_json::to_value(facts).map_err(|error| Why::new(Reason::Unreadable, error.to_string()))
 }
 
 /// How many looks at each section were given up and have not come back.
@@ -69,7 +99,7 @@ enum Stage {
 
 /// One look at one section: whoever is later, the end of the look or its
 /// deadline, finds what the other has left. Also when the look panics.
-struct Errand {
+struct SectionProbe {
     section: SectionName,
     stage: Arc<Mutex<Stage>>,
 }
@@ -78,7 +108,7 @@ fn locked(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
     stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-impl Drop for Errand {
+impl Drop for SectionProbe {
     fn drop(&mut self) {
         let before = std::mem::replace(&mut *locked(&self.stage), Stage::Back);
         if before == Stage::GivenUp
@@ -89,62 +119,91 @@ impl Drop for Errand {
     }
 }
 
-fn gather(section: SectionName, around: &Surroundings, deadline: Instant) -> Gathered {
+fn gather(section: SectionName, around: &Surroundings, counting: &Counting, until: Instant) -> Gathered {
     match section {
-        SectionName::System => facts(system::facts()),
-        SectionName::Cpu => facts(cpu::facts()?),
-        SectionName::Memory => facts(memory::facts()?),
-        SectionName::Disks => facts(disks::facts(deadline)?),
-        SectionName::Network => facts(network::facts(around, deadline)),
-        SectionName::Processes => facts(processes::facts()?),
-        SectionName::Services => facts(services::facts(deadline)?),
-        SectionName::Logs => facts(logs::facts(deadline)?),
-        SectionName::Updates => facts(updates::facts(around, deadline)?),
-        SectionName::Time => facts(time::facts(around, deadline)),
+        SectionName::System => facts(system::facts(until)),
+        SectionName::Cpu => facts(cpu::facts(counting)?),
+        SectionName::Memory => facts(memory::facts(counting)?),
+        SectionName::Disks => facts(disks::facts(counting, until)?),
+        SectionName::Network => facts(network::facts(around, counting, until)),
+        SectionName::Processes => facts(processes::facts(until)?),
+        SectionName::Services => facts(services::facts(counting, until)),
+        SectionName::Logs => facts(logs::facts(until)?),
+        SectionName::Updates => facts(updates::facts(around, until)),
+        SectionName::Time => facts(time::facts(around)),
         SectionName::Power => facts(power::facts()),
-        SectionName::Security => facts(security::facts(deadline)?),
+        SectionName::Security => facts(security::facts(until)),
     }
 }
 
+fn unanswered(why: Why) -> Section {
+    Section { took_ms: 0, answer: Answer::Unanswered(why.in_words()), why: Some(why) }
+}
+
 /// Looks at these sections, or at all if none is named, and judges them.
-pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
+pub fn look(sections: &[SectionName], around: &Surroundings) -> Looked {
     let begun = Instant::now();
-    let deadline = begun + DIAGNOSE_BUDGET - JUDGING;
-    let wanted = if sections.is_empty() { SectionName::ALL.as_slice() } else { sections };
+    let now = crate::now();
+    let rules = builtin_rules();
+    let all = SectionName::ALL.iter().copied();
+    let wanted: BTreeSet<SectionName> =
+        if sections.is_empty() { all.collect() } else { sections.iter().copied().collect() };
+    let counting = Arc::new(Counting::begin(&around.past, now));
+    let gathered = gather_all(&rules.needed(&wanted), around, &counting, begun + DIAGNOSE_BUDGET - JUDGING);
+    let mut judged = judge(rules, &gathered, &wanted, &around.past, now);
+    let is_whole = wanted.len() == SectionName::ALL.len();
+    let past = is_whole.then(|| {
+        let mut past = std::mem::take(&mut judged.past);
+        // A section that has not come back still holds it; its counters come next time.
+        if let Ok(counting) = Arc::try_unwrap(counting) {
+            counting.remember(&mut past);
+        }
+        past
+    });
+    // What was only needed to judge was not asked for.
+    let sections = gathered.into_iter().filter(|(section, _)| wanted.contains(section)).collect();
+    let took_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
+    Looked { report: Report::new(now, took_ms, sections, judged), past }
+}
+
+fn gather_all(
+    sections: &BTreeSet<SectionName>,
+    around: &Surroundings,
+    counting: &Arc<Counting>,
+    deadline: Instant,
+) -> BTreeMap<SectionName, Section> {
     let (done, results) = mpsc::sync_channel::<(SectionName, Section)>(SectionName::ALL.len());
     let mut report = BTreeMap::new();
     let mut awaited: BTreeMap<SectionName, Arc<Mutex<Stage>>> = BTreeMap::new();
-    for &section in wanted {
-        if report.contains_key(&section) {
-            continue;
-        }
-        let unanswered = |why: &str| Section { took_ms: 0, answer: Answer::Unanswered(why.to_owned()) };
+    for &section in sections {
         // Replaced when the section answers.
-        report.insert(section, unanswered("it took longer than the diagnosis may take"));
+        report.insert(section, unanswered(Reason::TimedOut.into()));
         if STUCK.get(section as usize).is_some_and(|stuck| stuck.load(Ordering::Acquire) > 0) {
-            report.insert(section, unanswered("the last look at it still hangs; a restart of the computer may help"));
+            report.insert(section, unanswered(Why::new(Reason::Hangs, "since an earlier diagnosis")));
             continue;
         }
-        let (done, around) = (done.clone(), *around);
+        let (done, around, counting) = (done.clone(), around.clone(), counting.clone());
         let stage = Arc::new(Mutex::new(Stage::UnderWay));
-        let errand = Errand { section, stage: stage.clone() };
+        let probe = SectionProbe { section, stage: stage.clone() };
         let job = move || {
-            let _errand = errand;
+            let _probe = probe;
             let begun = Instant::now();
-            let answer = match gather(section, &around, deadline) {
-                Ok(facts) => Answer::Facts(facts),
-                Err(why) => Answer::Unanswered(why),
-            };
+            let gathered = gather(section, &around, &counting, deadline - ANSWERING);
+            drop(counting);
             let took_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
+            let section_facts = match gathered {
+                Ok(facts) => Section { took_ms, why: None, answer: Answer::Facts(facts) },
+                Err(why) => Section { took_ms, ..unanswered(why) },
+            };
             // Fails only when the look has given this section up.
-            let _ = done.send((section, Section { took_ms, answer }));
+            let _ = done.send((section, section_facts));
         };
         match std::thread::Builder::new().name(section.as_str().into()).stack_size(256 * 1024).spawn(job) {
             Ok(_) => {
                 awaited.insert(section, stage);
             }
             Err(error) => {
-                report.insert(section, unanswered(&error.to_string()));
+                report.insert(section, unanswered(Why::new(Reason::Unreadable, error.to_string())));
             }
         }
     }
@@ -168,36 +227,16 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Report {
             stuck.fetch_add(1, Ordering::AcqRel);
         }
     }
-    let judgement = judge(&builtin_rules(), &report);
-    Report {
-        v: 1,
-        taken_at: crate::now(),
-        took_ms: u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX),
-        sections: report,
-        checks: judgement.checks,
-        findings: judgement.findings,
-    }
+    report
 }
 
 /// A report for a machine that cannot even look.
 pub fn unable(why: &str) -> Report {
-    let unanswered = |section| (section, Section { took_ms: 0, answer: Answer::Unanswered(why.to_owned()) });
-    Report {
-        v: 1,
-        taken_at: crate::now(),
-        took_ms: 0,
-        sections: SectionName::ALL.into_iter().map(unanswered).collect(),
-        checks: 0,
-        findings: Vec::new(),
-    }
-}
-
-fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok()
-}
-
-fn clipped(text: &str) -> String {
-    Text::<200>::clipped(text.trim()).as_raw().to_owned()
+    let why = Why::new(Reason::Unreadable, bytes::clipped(why));
+    let sections: BTreeMap<_, _> = SectionName::ALL.into_iter().map(|name| (name, unanswered(why.clone()))).collect();
+    let wanted = SectionName::ALL.into_iter().collect();
+    let judged = judge(builtin_rules(), &sections, &wanted, &Past::default(), crate::now());
+    Report::new(crate::now(), 0, sections, judged)
 }
 
 /// Per cent with one decimal: more would only make reports larger.
@@ -205,21 +244,33 @@ fn pct(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { (part / whole * 1000.0).round() / 10.0 } else { 0.0 }
 }
 
-/// `avg60` of the `kind` line of a pressure file (kernel: PSI).
-fn pressure(file: &str, kind: &str) -> Option<f64> {
-    let text = read(file)?;
-    let line = text.lines().find(|line| line.starts_with(kind))?;
-    line.split_whitespace().find_map(|word| word.strip_prefix("avg60=")).and_then(|number| number.parse().ok())
+/// `avg60` and `avg300` of the `kind` line of a pressure file (kernel: PSI), which
+/// are the facts of these names. Some kernels are built without it.
+fn pressure(what: &str, kind: &str, names: (&str, &str), why: &mut Reasons) -> (Option<f64>, Option<f64>) {
+    let text = read(format!("/proc/pressure/{what}")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(kind)).unwrap_or_default();
+    let average = |name: &str| {
+        let number = line.split_whitespace().find_map(|word| word.strip_prefix(name))?;
+        number.strip_prefix('=')?.parse().ok()
+    };
+    let found = (average("avg60"), average("avg300"));
+    for (name, known) in [(names.0, found.0), (names.1, found.1)] {
+        if known.is_none() && !name.is_empty() {
+            why.insert(name.to_owned(), Why::new(Reason::NotSupported, "pressure stall information"));
+        }
+    }
+    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     #[test]
     fn a_look_answers_every_section_in_time() {
         let begun = Instant::now();
-        let report = look(&[], &Surroundings::default());
+        let Looked { report, past } = look(&[], &Surroundings::default());
         assert!(begun.elapsed() <= DIAGNOSE_BUDGET + Duration::from_millis(500), "{:?}", begun.elapsed());
         assert_eq!(report.sections.len(), SectionName::ALL.len());
         for section in [SectionName::System, SectionName::Cpu, SectionName::Memory, SectionName::Disks] {
@@ -228,11 +279,48 @@ mod tests {
         }
         assert!(report.checks >= 20, "{} checks", report.checks);
         assert!(report.pack().is_ok());
+        assert_ne!(past, Some(Past::default()));
     }
 
     #[test]
     fn only_the_sections_asked_for_are_looked_at() {
-        let report = look(&[SectionName::Power, SectionName::Power], &Surroundings::default());
+        let Looked { report, past } = look(&[SectionName::Power, SectionName::Power], &Surroundings::default());
         assert_eq!(report.sections.keys().collect::<Vec<_>>(), [&SectionName::Power]);
+        assert_eq!(past, None, "a part says nothing of the whole");
+        let Looked { report, .. } = look(&[SectionName::Processes], &Surroundings::default());
+        assert_eq!(report.sections.len(), 1, "what is needed to judge is not told");
+    }
+
+    /// Every fact that is missing, as `section.field`, and whether a reason stands
+    /// beside it.
+    fn missing(path: &str, value: &Value, found: &mut Vec<(String, bool)>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    if field.is_null() {
+                        let why = fields.get("why").and_then(|why| why.get(name));
+                        found.push((format!("{path}.{name}"), why.is_some()));
+                    }
+                    missing(&format!("{path}.{name}"), field, found);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| missing(path, item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_missing_fact_says_why() {
+        let Looked { report, .. } = look(&[], &Surroundings::default());
+        let mut found = Vec::new();
+        for (name, section) in &report.sections {
+            if let Answer::Facts(facts) = &section.answer {
+                missing(name.as_str(), facts, &mut found);
+            }
+        }
+        assert!(!found.is_empty(), "no machine tells everything");
+        // Whose a socket is, is no check's fact.
+        found.retain(|(path, has_reason)| !has_reason && !path.ends_with(".listening.process"));
+        assert_eq!(found, []);
     }
 }

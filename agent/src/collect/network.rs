@@ -1,46 +1,96 @@
-//! Interfaces, routes, name servers, reachability.
+//! Interfaces, ways out, name servers, reachability.
 
-use super::{Surroundings, child, pct, read};
-use fernwart_protocol::diagnosis::facts::{Interface, LIST, Network};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use super::bytes::{clipped, shown};
+use super::counting::Counting;
+use super::netlink::{self, DefaultRoute, Neighbour};
+use super::{Surroundings, budget, child, dns, pct, read};
+use fernwart_protocol::diagnosis::facts::{Interface, LIST, Network, Resolver, Route};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-pub(super) fn facts(around: &Surroundings, deadline: Instant) -> Network {
-    let gateways = gateways();
-    let gateway_reachable = gateways.first().and_then(|gateway| reachable(gateway, deadline));
-    Network {
-        interfaces: interfaces(),
-        gateways,
-        gateway_reachable,
-        dns_servers: dns_servers(),
-        hub_reachable: around.hub_reachable,
-        hub_rtt_ms: around.hub_rtt_us.map(|us| f64::from(us) / 1000.0),
+/// Name servers asked at most: the C library reads three.
+const SERVERS: usize = 8;
+
+pub(super) fn facts(around: &Surroundings, counting: &Counting, until: Instant) -> Network {
+    let mut network = Network { interfaces: interfaces(counting), ..Network::default() };
+    match netlink::default_routes() {
+        Ok(routes) => ways_out(&mut network, &routes, until),
+        Err(error) => {
+            let why = Why::new(Reason::Unreadable, clipped(&error.to_string()));
+            network.why.insert("default_routes".into(), why.clone());
+            network.why.insert("gateway_reachable".into(), why);
+        }
     }
+    names(&mut network, around, until);
+    network.hub_reachable = around.hub_reachable;
+    network.hub_rtt_ms = around.hub_rtt_us.map(|us| f64::from(us) / 1000.0);
+    for (name, is_known) in
+        [("hub_reachable", network.hub_reachable.is_some()), ("hub_rtt_ms", network.hub_rtt_ms.is_some())]
+    {
+        if !is_known {
+            // Looked at without a hub, or there is no link to measure.
+            network.why.insert(name.into(), Reason::Absent.into());
+        }
+    }
+    network
 }
 
-fn interfaces() -> Vec<Interface> {
+fn interfaces(counting: &Counting) -> Vec<Interface> {
     let Ok(networks) = sysinfo::Networks::new_with_refreshed_list() else { return Vec::new() };
     let mut interfaces: Vec<Interface> = networks
         .iter()
-        .map(|(name, network)| (name.to_string_lossy().into_owned(), network))
+        .map(|(name, network)| (shown(name.as_encoded_bytes()), network))
         .filter(|(name, _)| name != "lo")
         .map(|(name, network)| {
             let errors = network.total_errors_on_received() + network.total_errors_on_transmitted();
             let packets = network.total_packets_received() + network.total_packets_transmitted();
-            let state = read(&format!("/sys/class/net/{name}/operstate")).unwrap_or_default();
-            let mut addresses: Vec<String> = network.ip_networks().iter().map(ToString::to_string).collect();
+            let sys = |file: &str| read(format!("/sys/class/net/{name}/{file}")).unwrap_or_default().trim().to_owned();
+            let state = sys("operstate");
+            let networks = network.ip_networks();
+            let mut addresses: Vec<String> = networks.iter().map(ToString::to_string).collect();
             addresses.sort();
-            Interface {
-                name,
+            let v4 = || {
+                networks.iter().filter_map(|network| match network.addr {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                })
+            };
+            // A cable to a camera may be meant so; a card with a carrier and no other
+            // address at all is not.
+            let global_v6 =
+                networks.iter().any(|network| matches!(network.addr, IpAddr::V6(v6) if !v6.is_unicast_link_local()));
+            let is_card = std::path::Path::new(&format!("/sys/class/net/{name}/device")).exists();
+            let self_assigned = is_card && v4().count() > 0 && v4().all(|v4| v4.is_link_local()) && !global_v6;
+            let mut interface = Interface {
                 // Tunnels and the like have no state but carry.
-                up: matches!(state.trim(), "up" | "unknown"),
+                up: matches!(state.as_str(), "up" | "unknown"),
                 addresses,
                 mtu_bytes: network.mtu(),
                 received_bytes: network.total_received(),
                 sent_bytes: network.total_transmitted(),
                 errors,
                 errors_pct: pct(errors as f64, (packets + errors) as f64),
+                self_assigned: self_assigned && state == "up",
+                ..Interface::default()
+            };
+            let since = (
+                counting.since(&format!("{name}.errors"), errors),
+                counting.since(&format!("{name}.packets"), packets),
+            );
+            match since {
+                (Ok(errors), Ok(packets)) => {
+                    interface.errors_since = Some(errors);
+                    interface.errors_since_pct = Some(pct(errors as f64, (packets + errors) as f64));
+                }
+                (Err(why), _) | (_, Err(why)) => {
+                    interface.why.insert("errors_since".into(), why.clone());
+                    interface.why.insert("errors_since_pct".into(), why);
+                }
             }
+            interface.name = clipped(&name);
+            interface
         })
         .collect();
     interfaces.sort_by(|a, b| a.name.cmp(&b.name));
@@ -48,63 +98,163 @@ fn interfaces() -> Vec<Interface> {
     interfaces
 }
 
-fn gateways() -> Vec<String> {
-    let mut gateways = Vec::new();
-    for line in read("/proc/net/route").unwrap_or_default().lines().skip(1) {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        // destination and mask 0: the default route; the address is in host order
-        if let [_, "00000000", gateway, _, _, _, _, "00000000", ..] = fields.as_slice()
-            && let Ok(address) = u32::from_str_radix(gateway, 16)
-            && address != 0
-        {
-            gateways.push(Ipv4Addr::from(address.to_ne_bytes()).to_string());
-        }
-    }
-    for line in read("/proc/net/ipv6_route").unwrap_or_default().lines() {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        if let [destination, "00", _, _, gateway, _, _, _, _, device] = fields.as_slice()
-            && destination.bytes().all(|digit| digit == b'0')
-            && *device != "lo"
-            && let Ok(address) = u128::from_str_radix(gateway, 16)
-            && address != 0
-        {
-            gateways.push(format!("{}%{device}", Ipv6Addr::from(address)));
-        }
-    }
-    gateways.dedup();
-    gateways.truncate(8);
-    gateways
+/// An interface's name by its number.
+fn interface_name(number: u32) -> String {
+    let folder = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    let is_it = |entry: &std::fs::DirEntry| {
+        read(entry.path().join("ifindex")).and_then(|text| text.trim().parse().ok()) == Some(number)
+    };
+    folder
+        .into_iter()
+        .find(is_it)
+        .map_or_else(|| number.to_string(), |entry| shown(entry.file_name().as_encoded_bytes()))
 }
 
-/// Whether a gateway answers: by the neighbour table, else by one ping. Both
-/// may be silent about a gateway that is well, so a "no" needs both.
-fn reachable(gateway: &str, deadline: Instant) -> Option<bool> {
-    // flag 2: the neighbour's hardware address is known (arp(7))
-    let known = read("/proc/net/arp").unwrap_or_default().lines().any(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        matches!(fields.as_slice(), [address, _, "0x2", ..] if *address == gateway)
-    });
-    if known {
+fn ways_out(network: &mut Network, routes: &[DefaultRoute], until: Instant) {
+    let mut ways = Vec::new();
+    for route in routes {
+        let device = clipped(&interface_name(route.interface));
+        if device == "lo" {
+            continue;
+        }
+        let gateway = route.gateway.map(|gateway| match gateway {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => format!("{gateway}%{device}"),
+            _ => gateway.to_string(),
+        });
+        network.gateways.extend(gateway.clone());
+        ways.push((Route { device, gateway }, route));
+    }
+    network.gateways.truncate(8);
+    // One that answers is enough: the others may be there for when it does not.
+    let asked = ways.iter().filter_map(|(way, route)| Some((way.gateway.clone()?, route))).take(2);
+    let answers: Vec<Option<bool>> = asked.map(|(gateway, route)| reachable(&gateway, route, until)).collect();
+    network.gateway_reachable = match answers.iter().flatten().max() {
+        Some(answers) => Some(*answers),
+        None => {
+            let why = if answers.is_empty() { Reason::Absent.into() } else { Why::new(Reason::NotInstalled, "ping") };
+            network.why.insert("gateway_reachable".into(), why);
+            None
+        }
+    };
+    network.default_routes = Some(ways.into_iter().map(|(way, _)| way).take(LIST).collect());
+}
+
+/// Whether a gateway answers: by the kernel's table of neighbours, else by one
+/// ping. Both may be silent about a gateway that is well, so a "no" needs both.
+fn reachable(gateway: &str, route: &DefaultRoute, until: Instant) -> Option<bool> {
+    let known = || netlink::neighbour(route.interface, route.gateway?);
+    if known() == Some(Neighbour::Answers) {
         return Some(true);
     }
-    let until = deadline.min(Instant::now() + Duration::from_millis(1300));
-    let answer = child::run_status("ping", &["-n", "-q", "-c", "1", "-W", "1", gateway], until);
-    answer.ok().map(|(_, code)| code == Some(0))
+    let until = until.min(Instant::now() + Duration::from_millis(1300));
+    let answered = child::run("ping", &["-n", "-q", "-c", "1", "-W", "1", gateway], until);
+    match (answered, known()) {
+        // Asking it has shown whether it is there, though it does not answer pings.
+        (_, Some(Neighbour::Answers)) | (Ok(child::Ended { code: Some(0), .. }), _) => Some(true),
+        (Ok(child::Ended { code: Some(1), .. }), _) => Some(false),
+        // Not permitted, or no such program: only the kernel's word is left.
+        (_, Some(Neighbour::Silent)) => Some(false),
+        _ => None,
+    }
 }
 
-fn dns_servers() -> Vec<String> {
-    let from = |file: &str| -> Vec<String> {
-        let text = read(file).unwrap_or_default();
-        text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")).map(|s| s.trim().to_owned()).collect()
+/// Lines `nameserver ADDRESS`.
+fn name_servers(text: &str) -> Vec<String> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|word| *word == "nameserver")?;
+        words.next().map(str::to_owned)
     };
-    let mut servers = from("/etc/resolv.conf");
-    // systemd-resolved stands in between; the real ones are in its own file
-    if servers == ["127.0.0.53"] {
-        let upstream = from("/run/systemd/resolve/resolv.conf");
+    text.lines().filter_map(server).take(SERVERS).collect()
+}
+
+fn names(network: &mut Network, around: &Surroundings, until: Instant) {
+    let resolv = match super::bytes::read_bytes("/etc/resolv.conf") {
+        Ok(bytes) => shown(&bytes),
+        // No file, or a link to one that is not there: no server is set.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => {
+            let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/resolv.conf: {error}")));
+            for name in ["dns_servers", "resolvers", "resolvers_answering"] {
+                network.why.insert(name.into(), why.clone());
+            }
+            return;
+        }
+    };
+    let mut servers = name_servers(&resolv);
+    // systemd-resolved stands in between; the real ones are in its own file.
+    if servers.iter().all(|server| server == "127.0.0.53" || server == "127.0.0.54") && !servers.is_empty() {
+        let upstream = name_servers(&read("/run/systemd/resolve/resolv.conf").unwrap_or_default());
         if !upstream.is_empty() {
             servers = upstream;
         }
     }
-    servers.truncate(8);
-    servers
+    // Asked for anything else it would be told to strangers where this machine is.
+    match around.hub_name.clone().filter(|_| !servers.is_empty()) {
+        Some(name) => ask_resolvers(network, &servers, &name, until),
+        None => {
+            for field in ["resolvers", "resolvers_answering"] {
+                network.why.insert(field.into(), Reason::Absent.into());
+            }
+        }
+    }
+    network.dns_servers = Some(servers.into_iter().map(|server| clipped(&server)).collect());
+}
+
+fn ask_resolvers(network: &mut Network, servers: &[String], name: &str, until: Instant) {
+    let ask = |(server, name): (String, String)| -> io::Result<dns::Said> {
+        let address = dns::server(&server).ok_or(io::ErrorKind::InvalidInput)?;
+        dns::ask(address, &name)
+    };
+    let things = servers.iter().map(|server| (format!("name server {server}"), (server.clone(), name.to_owned())));
+    let answers = budget::each(things.collect(), SERVERS, dns::PATIENCE * 3 / 2, until, ask);
+    let resolver = |(server, answer): (&String, Result<io::Result<dns::Said>, Reason>)| {
+        let mut resolver = Resolver { address: clipped(server), ..Resolver::default() };
+        match answer {
+            Ok(Ok(said)) => {
+                resolver.said = said.word();
+                resolver.took_ms = Some((said.took.as_secs_f64() * 10_000.0).round() / 10.0);
+                resolver.answers = match said.code {
+                    0 | 3 => Some(true),
+                    // It may serve other names only.
+                    5 => None,
+                    _ => Some(false),
+                };
+                if resolver.answers.is_none() {
+                    resolver.why.insert("answers".into(), Why::new(Reason::NotSupported, "REFUSED"));
+                }
+            }
+            Ok(Err(error)) => {
+                resolver.answers = Some(false);
+                resolver.said = match error.kind() {
+                    io::ErrorKind::TimedOut => "no answer".to_owned(),
+                    io::ErrorKind::InvalidInput => "no address".to_owned(),
+                    _ => clipped(&error.to_string()),
+                };
+                resolver.why.insert("took_ms".into(), Reason::Absent.into());
+            }
+            Err(reason) => {
+                for field in ["answers", "took_ms"] {
+                    resolver.why.insert(field.into(), Why::new(reason, ""));
+                }
+            }
+        }
+        resolver
+    };
+    let resolvers: Vec<Resolver> = servers.iter().zip(answers).map(resolver).collect();
+    // One that was not asked in time, or refuses strangers' names, may well work.
+    let answering = resolvers.iter().filter(|resolver| resolver.answers != Some(false)).count();
+    network.resolvers_answering = u32::try_from(answering).ok();
+    network.resolvers = Some(resolvers);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_read_whatever_else_stands_there() {
+        let text = "# nameserver 192.0.2.9\nsearch shop.example\n nameserver\t192.0.2.1  # router\nnameserver fe80::1%eth0\noptions rotate\n;nameserver 1\nnameservers x\n";
+        assert_eq!(name_servers(text), ["192.0.2.1", "fe80::1%eth0"]);
+    }
 }

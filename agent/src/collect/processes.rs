@@ -1,9 +1,12 @@
 //! Who uses processor and memory, over a short look.
 
+use super::bytes::{clipped, read_bytes, shown};
 use super::{pct, read};
-use fernwart_protocol::diagnosis::facts::{Process, Processes};
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use fernwart_protocol::diagnosis::facts::{LIST, Process, Processes};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime};
 
 const WATCH: Duration = Duration::from_millis(250);
 const TOP: usize = 8;
@@ -16,31 +19,38 @@ struct Sample {
     state: char,
     ticks: u64,
     pages: u64,
+    started: u64,
+    is_kernels: bool,
 }
 
 fn sample() -> HashMap<u32, Sample> {
     let Ok(entries) = std::fs::read_dir("/proc") else { return HashMap::new() };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| Some((pid, parse(&read(&format!("/proc/{pid}/stat"))?)?))).collect()
+    pids.filter_map(|pid| Some((pid, parse(&read_bytes(format!("/proc/{pid}/stat")).ok()?)?))).collect()
 }
 
-/// A line of /proc/PID/stat; the name stands in brackets and may hold any.
-fn parse(stat: &str) -> Option<Sample> {
-    let (head, tail) = stat.rsplit_once(')')?;
-    let name = head.split_once('(')?.1.to_owned();
+/// A line of /proc/PID/stat; the name stands in brackets and may hold any bytes.
+fn parse(stat: &[u8]) -> Option<Sample> {
+    let begins = memchr::memchr(b'(', stat)?;
+    let ends = memchr::memrchr(b')', stat)?;
+    let name = shown(stat.get(begins + 1..ends)?);
+    let tail = std::str::from_utf8(stat.get(ends + 1..)?).ok()?;
     let fields: Vec<&str> = tail.split_whitespace().collect();
     let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
-    Some(Sample { name, state: fields.first()?.chars().next()?, ticks: number(11) + number(12), pages: number(21) })
+    // PF_KTHREAD
+    let is_kernels = number(6) & 0x0020_0000 != 0;
+    let state = fields.first()?.chars().next()?;
+    Some(Sample { name, state, ticks: number(11) + number(12), pages: number(21), started: number(19), is_kernels })
 }
 
-pub(super) fn facts() -> Result<Processes, String> {
+pub(super) fn facts(until: Instant) -> Result<Processes, Why> {
     let begun = Instant::now();
     let before = sample();
     std::thread::sleep(WATCH);
     let now = sample();
     let passed = begun.elapsed().as_secs_f64();
     if now.is_empty() {
-        return Err("the kernel lists no processes".into());
+        return Err(Why::new(Reason::Unreadable, "/proc"));
     }
     let page = rustix::param::page_size() as u64;
     let total = read("/proc/meminfo")
@@ -50,11 +60,13 @@ pub(super) fn facts() -> Result<Processes, String> {
     let mut all: Vec<Process> = now
         .iter()
         .map(|(pid, sample)| {
-            let used = before.get(pid).map_or(0, |earlier| sample.ticks.saturating_sub(earlier.ticks));
+            // A number that was given out anew is another process.
+            let earlier = before.get(pid).filter(|earlier| earlier.started == sample.started);
+            let used = earlier.map_or(0, |earlier| sample.ticks.saturating_sub(earlier.ticks));
             let memory = sample.pages.saturating_mul(page);
             Process {
                 pid: *pid,
-                name: super::clipped(&sample.name),
+                name: clipped(&sample.name),
                 cpu_pct: pct(used as f64 / TICKS, passed),
                 memory_bytes: memory,
                 memory_pct: pct(memory as f64, total),
@@ -66,12 +78,107 @@ pub(super) fn facts() -> Result<Processes, String> {
     let mut top_cpu = top(&all);
     top_cpu.retain(|process| process.cpu_pct > 0.0);
     all.sort_by_key(|process| std::cmp::Reverse(process.memory_bytes));
-    Ok(Processes {
-        count: u32::try_from(now.len()).unwrap_or(u32::MAX),
-        zombies: u32::try_from(now.values().filter(|sample| sample.state == 'Z').count()).unwrap_or(u32::MAX),
-        top_cpu,
-        top_memory: top(&all),
-    })
+    let in_state = |state: char| u32::try_from(now.values().filter(|sample| sample.state == state).count()).ok();
+    let mut processes = Processes { top_cpu, ..Processes::default() };
+    if hides_others() {
+        // What is not seen is not counted as nothing.
+        for name in ["count", "zombies", "waiting_for_device", "top_memory"] {
+            processes.why.insert(name.into(), Why::new(Reason::NotPermitted, ""));
+        }
+    } else {
+        processes.count = u32::try_from(now.len()).ok();
+        (processes.zombies, processes.waiting_for_device) = (in_state('Z'), in_state('D'));
+        processes.top_memory = Some(top(&all));
+    }
+    outdated(&mut processes, &now, until);
+    Ok(processes)
+}
+
+/// Whether /proc shows only the own processes (`hidepid`, proc(5)).
+fn hides_others() -> bool {
+    !rustix::process::geteuid().is_root() && !std::path::Path::new("/proc/1/stat").exists()
+}
+
+/// What is known of a process since packages last changed: by its number and start.
+type Known = BTreeMap<(u32, u64), bool>;
+
+/// When packages last changed, and what is known since then.
+static KNOWN: Mutex<Option<(SystemTime, Known)>> = Mutex::new(None);
+
+/// Where package managers note what is installed.
+const PACKAGES: [&str; 4] = [
+    "/var/lib/dpkg/status",
+    "/var/lib/rpm/rpmdb.sqlite",
+    "/usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "/var/lib/rpm/Packages",
+];
+
+/// Programs that still run what an update has replaced. Each is looked at once after
+/// packages have changed.
+fn outdated(processes: &mut Processes, now: &HashMap<u32, Sample>, until: Instant) {
+    let unknown = |processes: &mut Processes, why: Why| {
+        for name in ["outdated", "outdated_count"] {
+            processes.why.insert(name.into(), why.clone());
+        }
+    };
+    if !rustix::process::geteuid().is_root() {
+        return unknown(processes, Why::new(Reason::NotPermitted, ""));
+    }
+    let changed = PACKAGES.iter().filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max();
+    let Some(changed) = changed else { return unknown(processes, Reason::NotSupported.into()) };
+    let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    known.take_if(|(at, _)| *at != changed);
+    let (_, known) = known.get_or_insert_with(|| (changed, Known::new()));
+    known.retain(|(pid, started), _| now.get(pid).is_some_and(|sample| sample.started == *started));
+    let changed_at = changed_since_boot(changed);
+    let mut names = Vec::new();
+    for (pid, sample) in now.iter().filter(|(_, sample)| !sample.is_kernels) {
+        let is_old = *known.entry((*pid, sample.started)).or_insert_with(|| {
+            // What was started after the change runs what is installed.
+            let is_older = changed_at.is_none_or(|at| (sample.started as f64 / TICKS) < at);
+            is_older && Instant::now() < until && runs_replaced(*pid)
+        });
+        if is_old {
+            names.push(clipped(&sample.name));
+        }
+    }
+    names.sort();
+    names.dedup();
+    processes.outdated_count = u32::try_from(names.len()).ok();
+    names.truncate(LIST);
+    processes.outdated = Some(names);
+}
+
+/// Seconds since boot at a moment.
+fn changed_since_boot(at: SystemTime) -> Option<f64> {
+    let uptime: f64 = read("/proc/uptime")?.split_whitespace().next()?.parse().ok()?;
+    let ago = SystemTime::now().duration_since(at).unwrap_or_default().as_secs_f64();
+    // The margin covers an update that goes on after its list is written.
+    Some((uptime - ago + 60.0).max(0.0))
+}
+
+/// Whether a process runs a program or library whose file was replaced. Files that
+/// programs make and delete themselves are none (needrestart's settings know these).
+fn runs_replaced(pid: u32) -> bool {
+    // One in another view of the files, a container's, runs that one's.
+    let root = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
+    if root(&pid.to_string()) != root("self") {
+        return false;
+    }
+    let Ok(maps) = read_bytes(format!("/proc/{pid}/maps")) else { return false };
+    maps.split(|byte| *byte == b'\n').any(is_replaced)
+}
+
+/// Whether a line of /proc/PID/maps is of an installed file that was replaced.
+fn is_replaced(line: &[u8]) -> bool {
+    let Some(path) = line.strip_suffix(b" (deleted)") else { return false };
+    let Some(begins) = memchr::memchr(b'/', path) else { return false };
+    let (head, path) = path.split_at(begins);
+    let is_program = head.split(|byte| *byte == b' ').nth(1).is_some_and(|rights| rights.get(2) == Some(&b'x'));
+    let installed: [&[u8]; 5] = [b"/usr/lib", b"/usr/bin/", b"/usr/sbin/", b"/lib", b"/bin/"];
+    let is_installed = installed.iter().any(|folder| path.starts_with(folder)) || path.starts_with(b"/sbin/");
+    // dpkg's own name for a file on its way.
+    is_program && is_installed && !path.ends_with(b".dpkg-new")
 }
 
 #[cfg(test)]
@@ -79,11 +186,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_with_brackets_in_its_name_is_read() {
+    fn a_process_with_any_bytes_in_its_name_is_read() {
         let tail: Vec<String> = (4..=52).map(|n| n.to_string()).collect();
-        let stat = format!("77 (evil) R (x) S {}", tail.join(" "));
+        let stat = [b"77 (evil) R (M\xfcller) S ".as_slice(), tail.join(" ").as_bytes()].concat();
         let sample = parse(&stat).expect("read");
-        assert_eq!((sample.name.as_str(), sample.state), ("evil) R (x", 'S'));
-        assert_eq!((sample.ticks, sample.pages), (14 + 15, 24));
+        assert_eq!((sample.name.as_str(), sample.state), ("evil) R (M\\xfcller", 'S'));
+        assert_eq!((sample.ticks, sample.pages, sample.started), (14 + 15, 24, 22));
+        assert!(parse(b"garbage").is_none() && parse(b"7 )x( S").is_none());
+    }
+
+    #[test]
+    fn only_installed_programs_that_were_replaced_are_outdated() {
+        let line = |path: &str| format!("7f00-7f01 r-xp 00000000 08:01 77   {path}");
+        assert!(is_replaced(line("/usr/lib/x86_64-linux-gnu/libssl.so.3 (deleted)").as_bytes()));
+        assert!(is_replaced(line("/usr/sbin/sshd (deleted)").as_bytes()));
+        for fine in [
+            "/usr/lib/x86_64-linux-gnu/libssl.so.3",
+            "/memfd:doublemapper (deleted)",
+            "/dev/zero (deleted)",
+            "/tmp/x (deleted)",
+            "/SYSV00000000 (deleted)",
+        ] {
+            assert!(!is_replaced(line(fine).as_bytes()), "{fine}");
+        }
+        let data = line("/usr/lib/locale/locale-archive (deleted)").replace("r-xp", "r--p");
+        assert!(!is_replaced(data.as_bytes()), "data is no program");
     }
 }

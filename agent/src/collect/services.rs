@@ -3,52 +3,145 @@
 //! A D-Bus library would cost the agent more bytes than all sections together;
 //! where systemd is, busctl is.
 
-use super::{child, clipped};
-use fernwart_protocol::diagnosis::facts::{FailedService, LIST, Services};
+use super::bytes::clipped;
+use super::counting::Counting;
+use super::{backups, child, netlink, printers};
+use fernwart_protocol::diagnosis::facts::{FailedService, LIST, RestartingService, Services};
+use fernwart_protocol::diagnosis::{Reason, Why};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
 
-const ASK: [&str; 9] = [
-    "--system",
-    "--json=short",
-    "--timeout=2",
-    "--no-pager",
-    "call",
-    "org.freedesktop.systemd1",
-    "/org/freedesktop/systemd1",
-    "org.freedesktop.systemd1.Manager",
-    "ListUnits",
-];
+const MANAGER: &str = "org.freedesktop.systemd1";
 
-pub(super) fn facts(deadline: Instant) -> Result<Services, String> {
-    if !Path::new("/run/systemd/system").exists() {
-        return Err("no service manager that can be asked is running here".into());
+/// Units that are asked for more than the list says.
+const ASKED: usize = 16;
+
+pub(super) fn facts(counting: &Counting, until: Instant) -> Services {
+    let mut services = Services::default();
+    let fields = ["running", "failed", "restarting"];
+    if Path::new("/run/systemd/system").exists() {
+        services.manager = "systemd".into();
+        match list(until) {
+            Ok(units) => {
+                fill(&mut services, &units, counting, until);
+                services.backups = backups::of(&units, until, &mut services.why);
+            }
+            Err(why) => {
+                for name in fields.into_iter().chain(["backups"]) {
+                    services.why.insert(name.into(), why.clone());
+                }
+            }
+        }
+    } else {
+        for name in fields.into_iter().chain(["backups"]) {
+            services.why.insert(name.into(), Why::new(Reason::Absent, "service manager"));
+        }
     }
-    let text = child::run("busctl", &ASK, deadline)?;
-    parse(&text).ok_or_else(|| "systemd's answer cannot be read".to_owned())
+    match printers::all(until) {
+        Ok(printers) => services.printers = Some(printers),
+        Err(why) => drop(services.why.insert("printers".into(), why)),
+    }
+    services
 }
 
-/// `ListUnits` answers a list of (name, description, load, active, sub, …).
-fn parse(text: &str) -> Option<Services> {
+/// One unit, as `ListUnits` tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unit {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) active: String,
+    pub(super) sub: String,
+    /// Its D-Bus object.
+    pub(super) object: String,
+}
+
+fn list(until: Instant) -> Result<Vec<Unit>, Why> {
+    let arguments = [
+        "--system",
+        "--json=short",
+        "--timeout=2",
+        "--no-pager",
+        "call",
+        MANAGER,
+        "/org/freedesktop/systemd1",
+        "org.freedesktop.systemd1.Manager",
+        "ListUnits",
+    ];
+    let text = child::ask("busctl", &arguments, until)?;
+    parse(&text).ok_or_else(|| Why::new(Reason::Unreadable, "systemd's answer"))
+}
+
+/// `ListUnits` answers a list of (name, description, load, active, sub, followed,
+/// object, …).
+fn parse(text: &str) -> Option<Vec<Unit>> {
     let json: Value = serde_json::from_str(text).ok()?;
     let units = json.pointer("/data/0")?.as_array()?;
-    let mut services = Services { manager: "systemd".into(), ..Services::default() };
-    for unit in units {
-        let field = |index: usize| unit.get(index).and_then(Value::as_str).unwrap_or_default();
-        let (name, description, active, sub) = (field(0), field(1), field(3), field(4));
-        if name.ends_with(".service") && sub == "running" {
-            services.running += 1;
+    let unit = |unit: &Value| {
+        let field = |index: usize| unit.get(index).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Unit { name: field(0), description: field(1), active: field(3), sub: field(4), object: field(6) }
+    };
+    Some(units.iter().map(unit).collect())
+}
+
+/// Properties of a service, in the order they are asked for.
+pub(super) fn properties(unit: &Unit, names: &[&str], until: Instant) -> Option<Vec<Value>> {
+    let mut arguments = vec!["--system", "--json=short", "--timeout=1", "get-property", MANAGER, &unit.object];
+    arguments.push("org.freedesktop.systemd1.Service");
+    arguments.extend(names);
+    let text = child::ask("busctl", &arguments, until).ok()?;
+    let values = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?.get("data").cloned());
+    Some(values.collect::<Vec<_>>()).filter(|values| values.len() == names.len())
+}
+
+fn fill(services: &mut Services, units: &[Unit], counting: &Counting, until: Instant) {
+    let is_service = |unit: &&Unit| unit.name.ends_with(".service");
+    let running = units.iter().filter(is_service).filter(|unit| unit.sub == "running").count();
+    services.running = u32::try_from(running).ok();
+    let is_online = netlink::default_routes().is_ok_and(|routes| !routes.is_empty());
+    let failed = units.iter().filter(|unit| unit.active == "failed");
+    // It only waits; when the network is up now, what it waited for has come.
+    let failed = failed.filter(|unit| !(is_online && unit.name.ends_with("-wait-online.service")));
+    let failed = failed.enumerate().take(LIST).map(|(index, unit)| {
+        let kind = unit.name.rsplit('.').next().unwrap_or_default();
+        let kind_of_service = || properties(unit, &["Type"], until)?.first()?.as_str().map(|kind| kind == "oneshot");
+        let runs_once = kind == "service" && index < ASKED && kind_of_service().unwrap_or_default();
+        FailedService {
+            unit: clipped(&unit.name),
+            kind: clipped(kind),
+            description: clipped(&unit.description),
+            state: format!("failed ({})", clipped(&unit.sub)),
+            runs_once,
         }
-        if active == "failed" && services.failed.len() < LIST {
-            services.failed.push(FailedService {
-                unit: clipped(name),
-                description: clipped(description),
-                state: format!("failed ({sub})"),
-            });
+    });
+    services.failed = Some(failed.collect());
+    // A service that is started again for ever never fails.
+    let down = units.iter().filter(is_service).filter(|unit| unit.sub.starts_with("auto-restart"));
+    services.restarting = Some(down.take(ASKED).map(|unit| restarting(unit, counting, until)).collect());
+}
+
+fn restarting(unit: &Unit, counting: &Counting, until: Instant) -> RestartingService {
+    let restarts =
+        properties(unit, &["NRestarts"], until).and_then(|values| values.first()?.as_u64()).unwrap_or_default();
+    let mut found = RestartingService {
+        unit: clipped(&unit.name),
+        description: clipped(&unit.description),
+        down: true,
+        restarts,
+        ..RestartingService::default()
+    };
+    match (counting.since(&format!("{}.restarts", found.unit), restarts), counting.over_s()) {
+        (Ok(since), Some(over)) => {
+            found.restarts_since = Some(since);
+            found.restarts_per_h = Some((since as f64 * 3600.0 / over.max(60) as f64 * 10.0).round() / 10.0);
+        }
+        _ => {
+            for name in ["restarts_since", "restarts_per_h"] {
+                found.why.insert(name.into(), Reason::FirstLook.into());
+            }
         }
     }
-    Some(services)
+    found
 }
 
 #[cfg(test)]
@@ -56,15 +149,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_units_are_found_in_systemds_answer() {
+    fn units_are_read_out_of_systemds_answer() {
         let answer = r#"{"type":"a(ssssssouso)","data":[[
             ["cups.service","Printing","loaded","failed","failed","","/a",0,"","/"],
-            ["ssh.service","Secure shell","loaded","active","running","","/b",0,"","/"],
+            ["till.service","Till","loaded","activating","auto-restart","","/b",0,"","/"],
             ["a.mount","A disk","loaded","active","mounted","","/c",0,"","/"]]]}"#;
-        let services = parse(answer).expect("read");
-        assert_eq!(services.running, 1);
-        assert_eq!(services.failed.len(), 1);
-        assert_eq!(services.failed[0].unit, "cups.service");
+        let units = parse(answer).expect("read");
+        assert_eq!(units.len(), 3);
+        assert_eq!((units[1].sub.as_str(), units[1].object.as_str()), ("auto-restart", "/b"));
         assert!(parse("garbage").is_none());
     }
 }

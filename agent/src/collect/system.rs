@@ -1,31 +1,45 @@
-//! Name, operating system, uptime.
+//! Name, operating system, kind of machine, starts.
 
-use super::{clipped, read};
+use super::bytes::{clipped, shown};
+use super::{child, disks, read};
 use fernwart_protocol::diagnosis::facts::System;
+use fernwart_protocol::diagnosis::{Reason, Why};
 use fernwart_protocol::text::Text;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Files by which distributions say that a restart is due.
 const RESTART: [&str; 2] = ["/run/reboot-required", "/var/run/reboot-required"];
 
-pub(super) fn facts() -> System {
-    System {
-        hostname: clipped(&sysinfo::System::host_name().unwrap_or_default()),
+pub(super) fn facts(until: Instant) -> System {
+    let mut system = System {
+        hostname: clipped(&hostname()),
         os: os_in_a_word().as_raw().to_owned(),
         os_name: clipped(&release("PRETTY_NAME")),
-        kernel: clipped(&sysinfo::System::kernel_version().unwrap_or_default()),
-        arch: sysinfo::System::cpu_arch(),
+        kernel: clipped(&shown(rustix::system::uname().release().to_bytes())),
+        arch: clipped(&shown(rustix::system::uname().machine().to_bytes())),
         uptime_s: sysinfo::System::uptime().unwrap_or_default(),
-        restart_required: RESTART.iter().any(|file| Path::new(file).exists()),
+        container: container(),
+        virtual_machine: virtual_machine(),
         agent: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+        ..System::default()
+    };
+    restart(&mut system);
+    support(&mut system);
+    boots(&mut system, until);
+    system
+}
+
+/// What the machine calls itself, in full.
+pub(crate) fn hostname() -> String {
+    shown(rustix::system::uname().nodename().to_bytes())
 }
 
 /// A field of os-release(5).
 fn release(field: &str) -> String {
-    let text = read("/etc/os-release").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix('='));
-    line.unwrap_or_default().trim_matches('"').to_owned()
+    let text = read("/etc/os-release").or_else(|| read("/usr/lib/os-release")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(field)?.strip_prefix('='));
+    line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 
 /// The operating system in a word: `debian-12`.
@@ -35,5 +49,264 @@ pub fn os_in_a_word() -> Text<64> {
         (true, _) => Text::clipped(std::env::consts::OS),
         (false, true) => Text::clipped(&id),
         (false, false) => Text::clipped(&format!("{id}-{version}")),
+    }
+}
+
+/// The kind of container this is; empty outside of any.
+pub(super) fn container() -> String {
+    if let Some(kind) = read("/run/systemd/container").filter(|kind| !kind.trim().is_empty()) {
+        return clipped(&kind);
+    }
+    if Path::new("/.dockerenv").exists() {
+        return "docker".to_owned();
+    }
+    if Path::new("/run/.containerenv").exists() {
+        return "podman".to_owned();
+    }
+    // Only root may read it; whoever starts a container sets it.
+    let environment = super::bytes::read_bytes("/proc/1/environ").unwrap_or_default();
+    let set = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"container="));
+    set.map(|kind| clipped(&shown(kind))).unwrap_or_default()
+}
+
+/// The kind of virtual machine this is; empty on real hardware.
+fn virtual_machine() -> String {
+    let dmi = ["sys_vendor", "product_name", "bios_vendor"]
+        .map(|file| read(format!("/sys/class/dmi/id/{file}")).unwrap_or_default());
+    let known = [
+        ("QEMU", "qemu"),
+        ("KVM", "kvm"),
+        ("VMware", "vmware"),
+        ("VirtualBox", "virtualbox"),
+        ("innotek", "virtualbox"),
+        ("Xen", "xen"),
+        ("Bochs", "qemu"),
+        ("Parallels", "parallels"),
+        ("Amazon EC2", "amazon"),
+        ("Google", "google"),
+        ("Virtual Machine", "hyper-v"),
+        ("OpenStack", "openstack"),
+        ("BHYVE", "bhyve"),
+        ("Hetzner", "kvm"),
+        ("Apple Virtualization", "apple"),
+    ];
+    let by_dmi = known.iter().find(|(word, _)| dmi.iter().any(|text| text.contains(word))).map(|(_, kind)| *kind);
+    let by_processor = || {
+        let flags = read("/proc/cpuinfo")?;
+        flags
+            .lines()
+            .find(|line| line.starts_with("flags"))?
+            .split_whitespace()
+            .any(|f| f == "hypervisor")
+            .then_some("unknown kind")
+    };
+    by_dmi.or_else(by_processor).unwrap_or_default().to_owned()
+}
+
+/// Whether updates wait for a restart: by the distribution's own word, or because a
+/// newer kernel of the running one's kind is installed.
+fn restart(system: &mut System) {
+    if !system.container.is_empty() {
+        // A container runs its host's kernel.
+        for name in ["restart_required", "kernel_installed"] {
+            system.why.insert(name.into(), Why::new(Reason::NotSupported, "container"));
+        }
+        return;
+    }
+    let installed = disks::names(Path::new("/lib/modules"), |name| {
+        Path::new("/lib/modules").join(name).join("modules.dep").exists()
+    });
+    let newest = newest_kernel(&system.kernel, &installed).unwrap_or_else(|| system.kernel.clone());
+    // An own build has no modules folder of its name; its fellows say nothing of it.
+    let is_newer = installed.contains(&system.kernel) && newest != system.kernel;
+    system.restart_required = Some(is_newer || RESTART.iter().any(|file| Path::new(file).exists()));
+    system.kernel_installed = Some(clipped(&newest));
+}
+
+/// The newest installed kernel of a running one's kind: equal but for numbers, so
+/// that neither another flavour nor an own build is taken for an update.
+fn newest_kernel(running: &str, installed: &[String]) -> Option<String> {
+    let kind = |name: &str| {
+        name.chars().filter(|c| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '~' | '+')).collect::<String>()
+    };
+    let numbers = |name: &str| -> Vec<u64> {
+        name.split(|c: char| !c.is_ascii_digit())
+            .filter(|n| !n.is_empty())
+            .map(|n| n.parse().unwrap_or(u64::MAX))
+            .collect()
+    };
+    installed.iter().filter(|name| kind(name) == kind(running)).max_by_key(|name| numbers(name)).cloned()
+}
+
+/// Days since 1970 of a date like `2028-06-30`.
+fn day(text: &str) -> Option<f64> {
+    let date: jiff::civil::Date = text.trim().parse().ok()?;
+    let at = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+    Some(at.as_second() as f64 / 86_400.0)
+}
+
+/// Where distributions keep the ends of their releases (distro-info-data).
+const RELEASES: &str = "/usr/share/distro-info";
+
+/// Ends of releases that do not say so themselves, as their makers have published
+/// them: the end of free security updates, long-term support of Debian included
+/// (wiki.debian.org/LTS, ubuntu.com/about/release-cycle, both read in 2026).
+const ENDS: [(&str, &str); 10] = [
+    ("debian-9", "2022-06-30"),
+    ("debian-10", "2024-06-30"),
+    ("debian-11", "2026-08-31"),
+    ("debian-12", "2028-06-30"),
+    ("debian-13", "2030-06-30"),
+    ("ubuntu-18.04", "2023-05-31"),
+    ("ubuntu-20.04", "2025-05-31"),
+    ("ubuntu-22.04", "2027-04-30"),
+    ("ubuntu-24.04", "2029-04-30"),
+    ("centos-7", "2024-06-30"),
+];
+
+fn support(system: &mut System) {
+    let own = release("SUPPORT_END");
+    let attached = || {
+        // Ubuntu Pro and the like go on for years.
+        read("/var/lib/ubuntu-advantage/status.json").is_some_and(|text| text.contains("\"attached\": true"))
+    };
+    let listed = || distro_info(&read(format!("{RELEASES}/{}.csv", release("ID")))?, &release("VERSION_ID"));
+    let known = || ENDS.iter().find(|(os, _)| *os == system.os).map(|(_, end)| (*end).to_owned());
+    let end = Some(own).filter(|end| !end.is_empty()).or_else(listed).or_else(known);
+    match end.and_then(|end| Some((day(&end)?, end))).filter(|_| !attached()) {
+        Some((last, end)) => {
+            let today = crate::now() as f64 / 86_400_000.0;
+            // The last day still counts.
+            system.support_days = Some((last + 1.0 - today).floor());
+            system.support_ends = Some(clipped(&end));
+        }
+        None => {
+            for name in ["support_days", "support_ends"] {
+                system.why.insert(name.into(), Reason::NotSupported.into());
+            }
+        }
+    }
+}
+
+/// The last day of free updates in a table of releases, by its columns' names.
+fn distro_info(table: &str, version: &str) -> Option<String> {
+    let mut lines = table.lines();
+    let head: Vec<&str> = lines.next()?.split(',').collect();
+    let at = |name: &str| head.iter().position(|column| *column == name);
+    let row: Vec<&str> = lines
+        .map(|line| line.split(',').collect::<Vec<_>>())
+        .find(|row| at("version").and_then(|at| row.get(at)).is_some_and(|v| v.trim_end_matches(" LTS") == version))?;
+    let field =
+        |name: &str| at(name).and_then(|at| row.get(at)).filter(|text| !text.is_empty()).map(|text| (*text).to_owned());
+    field("eol-lts").or_else(|| field("eol"))
+}
+
+/// How many starts were in the last week, and whether the boot before this one ended
+/// as it should.
+fn boots(system: &mut System, until: Instant) {
+    let unknown = |system: &mut System, why: Why| {
+        for name in ["boot_unclean", "boots_7d"] {
+            system.why.insert(name.into(), why.clone());
+        }
+    };
+    if !system.container.is_empty() {
+        return unknown(system, Why::new(Reason::NotSupported, "container"));
+    }
+    if !Path::new("/var/log/journal").is_dir() {
+        // Nothing of an earlier boot is kept.
+        return unknown(system, Why::new(Reason::NotSupported, "journal in memory"));
+    }
+    let until = until.min(Instant::now() + Duration::from_millis(1500));
+    let list = child::ask("journalctl", &["--no-pager", "-q", "--list-boots", "-o", "json"], until);
+    let boots = match list.map(|text| serde_json::from_str::<Vec<Boot>>(&text)) {
+        Ok(Ok(boots)) => boots,
+        // Before systemd 254 there is no JSON here.
+        Ok(Err(_)) => Vec::new(),
+        Err(why) => return unknown(system, why),
+    };
+    let week = i64::try_from(7 * 86_400_000_000u64).unwrap_or(i64::MAX);
+    let since = crate::now().saturating_mul(1000).saturating_sub(week);
+    if !boots.is_empty() {
+        let recent = boots.iter().filter(|boot| boot.first_entry >= since).count();
+        system.boots_7d = u32::try_from(recent).ok();
+        if boots.len() < 2 {
+            system.why.insert("boot_unclean".into(), Reason::Absent.into());
+            return;
+        }
+    }
+    // The end of the boot before: the journal says goodbye where it was shut down.
+    let last = child::ask("journalctl", &["--no-pager", "-q", "-b", "-1", "-n", "40", "-o", "cat"], until);
+    match last {
+        Ok(text) if text.trim().is_empty() => drop(system.why.insert("boot_unclean".into(), Reason::Absent.into())),
+        Ok(text) => system.boot_unclean = Some(!is_goodbye(&text)),
+        Err(why) if why.about.contains("-1") || why.about.contains("boot") => {
+            system.why.insert("boot_unclean".into(), Reason::Absent.into());
+        }
+        Err(why) => drop(system.why.insert("boot_unclean".into(), why)),
+    }
+    if system.boots_7d.is_none() {
+        system.why.insert("boots_7d".into(), Why::new(Reason::NotSupported, "journalctl"));
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Boot {
+    /// Microseconds since 1970.
+    first_entry: i64,
+}
+
+/// Whether these are the last words of a boot that was shut down.
+fn is_goodbye(text: &str) -> bool {
+    let words = [
+        "Journal stopped",
+        "Reached target Power-Off",
+        "Reached target Reboot",
+        "Reached target System Power Off",
+        "Reached target System Reboot",
+        "Reached target Halt",
+        "Reached target poweroff.target",
+        "Reached target reboot.target",
+        "Reached target kexec",
+        "systemd-shutdown",
+        "System is powering down",
+        "System is rebooting",
+        "Reached target Late Shutdown Services",
+        "Reached target final.target",
+        "Reached target shutdown.target",
+        "Reached target System Shutdown",
+    ];
+    words.iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_of_the_same_kind_is_an_update() {
+        let installed: Vec<String> =
+            ["6.1.0-30-amd64", "6.1.0-9-amd64", "6.1.0-31-cloud-amd64", "6.12.3-own+"].map(String::from).into();
+        assert_eq!(newest_kernel("6.1.0-9-amd64", &installed).as_deref(), Some("6.1.0-30-amd64"));
+        assert_eq!(newest_kernel("6.12.3-own+", &installed).as_deref(), Some("6.12.3-own+"));
+        assert_eq!(newest_kernel("6.1.0-9-rpi", &installed), None);
+    }
+
+    #[test]
+    fn the_end_of_a_release_is_read_from_its_makers_table() {
+        let table = "version,codename,series,created,release,eol,eol-lts,eol-elts\n\
+                     12,Bookworm,bookworm,2021-08-14,2023-06-10,2026-06-10,2028-06-30,2033-06-30\n\
+                     13,Trixie,trixie,2023-06-10,2025-08-09,2028-08-09\n";
+        assert_eq!(distro_info(table, "12").as_deref(), Some("2028-06-30"));
+        assert_eq!(distro_info(table, "13").as_deref(), Some("2028-08-09"));
+        assert_eq!(distro_info(table, "11"), None);
+        let ubuntu = "version,codename,series,created,release,eol,eol-server,eol-esm\n22.04 LTS,Jammy Jellyfish,jammy,2021-10-14,2022-04-21,2027-06-01,2027-06-01,2032-04-09\n";
+        assert_eq!(distro_info(ubuntu, "22.04").as_deref(), Some("2027-06-01"));
+        assert_eq!(day("1970-01-11"), Some(10.0));
+    }
+
+    #[test]
+    fn a_boot_that_was_shut_down_says_goodbye() {
+        assert!(is_goodbye("Reached target Power-Off.\nShutting down.\nJournal stopped\n"));
+        assert!(!is_goodbye("usb 1-1: new device\nCRON[7]: (root) CMD (run-parts)\n"));
     }
 }

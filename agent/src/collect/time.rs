@@ -1,44 +1,75 @@
 //! The clock, and whether something keeps it right.
 
-use super::{Surroundings, child, read};
+use super::Surroundings;
+use super::bytes::{clipped, read, shown};
 use fernwart_protocol::diagnosis::facts::Time;
-use std::path::Path;
-use std::time::Instant;
+use fernwart_protocol::diagnosis::{Reason, Why};
+use std::os::unix::ffi::OsStrExt;
 
-pub(super) fn facts(around: &Surroundings, deadline: Instant) -> Time {
+/// Beyond this bound of error the kernel's clock counts as free, as timedatectl
+/// takes it (NTP_PHASE_LIMIT of adjtimex(2), 16 s).
+const FREE_S: f64 = 16.0;
+
+pub(super) fn facts(around: &Surroundings) -> Time {
     let ahead = around.ahead_of_hub_ms.map(|ms| ms as f64 / 1000.0);
-    let behind = around.behind_floor_ms as f64 / 1000.0;
-    Time {
+    let behind = around.behind_floor_ms.map(|ms| ms as f64 / 1000.0);
+    let mut time = Time {
         now_ms: crate::now(),
         zone: zone(),
-        synchronised: synchronised(deadline),
+        error_bound_s: error_bound_s(),
         ahead_of_hub_s: ahead.map(|s| (s * 10.0).round() / 10.0),
-        off_s: ahead.map_or(0.0, f64::abs).max(behind).round(),
+        ..Time::default()
+    };
+    match time.error_bound_s {
+        Some(bound) => time.synchronised = Some(bound < FREE_S),
+        None => {
+            for name in ["error_bound_s", "synchronised"] {
+                time.why.insert(name.into(), Why::new(Reason::NotSupported, "adjtimex"));
+            }
+        }
     }
+    if ahead.is_none() {
+        time.why.insert("ahead_of_hub_s".into(), Reason::Absent.into());
+    }
+    time.off_s = match (ahead, behind) {
+        // There is nothing to hold it against.
+        (None, None) => {
+            time.why.insert("off_s".into(), Reason::Absent.into());
+            None
+        }
+        (ahead, behind) => Some(ahead.map_or(0.0, f64::abs).max(behind.unwrap_or_default()).round()),
+    };
+    time
 }
 
 fn zone() -> String {
-    let link = std::fs::read_link("/etc/localtime").ok();
-    let from_link = link.as_deref().and_then(Path::to_str).and_then(|path| path.split_once("zoneinfo/"));
-    match from_link {
-        Some((_, zone)) => zone.to_owned(),
-        None => read("/etc/timezone").map_or_else(|| "UTC".to_owned(), |zone| zone.trim().to_owned()),
+    let link = std::fs::read_link("/etc/localtime").ok().map(|path| shown(path.as_os_str().as_bytes()));
+    match link.as_deref().and_then(|path| path.split_once("zoneinfo/")) {
+        Some((_, zone)) => clipped(zone),
+        None => read("/etc/timezone").map_or_else(|| "UTC".to_owned(), |zone| clipped(&zone)),
     }
 }
 
-/// Asks whoever may know; nobody knowing is no answer.
-fn synchronised(deadline: Instant) -> Option<bool> {
-    if Path::new("/run/systemd/timesync/synchronized").exists() {
-        return Some(true);
+/// The kernel's bound on the clock's error, seconds: any program that keeps the clock
+/// right tells the kernel so, and the bound grows while none does.
+#[expect(unsafe_code, reason = "the C library has the only way to ask; nothing is changed with modes = 0")]
+fn error_bound_s() -> Option<f64> {
+    // SAFETY: all fields are numbers, and zero is one.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: it is given a structure of its own size.
+    let answer = unsafe { libc::adjtimex(&raw mut timex) };
+    (answer >= 0).then_some(timex.maxerror as f64 / 1_000_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_nothing_is_held_against_is_not_called_right() {
+        let time = facts(&Surroundings::default());
+        assert_eq!((time.off_s, time.why.get("off_s")), (None, Some(&Reason::Absent.into())));
+        let around = Surroundings { ahead_of_hub_ms: Some(-61_000), ..Surroundings::default() };
+        assert_eq!(facts(&around).off_s, Some(61.0));
     }
-    if Path::new("/run/systemd/system").exists() {
-        let told = child::run("timedatectl", &["show", "-p", "NTPSynchronized", "--value"], deadline).ok()?;
-        return match told.trim() {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => None,
-        };
-    }
-    let told = child::run("chronyc", &["-n", "tracking"], deadline).ok()?;
-    told.lines().find_map(|line| line.strip_prefix("Leap status")).map(|status| !status.contains("Not synchronised"))
 }

@@ -1,23 +1,101 @@
-//! Pending updates, from what the machine has already fetched: no network.
+//! Pending updates, from what the machine has already fetched: no network; and what
+//! keeps its package manager from working.
 
-use super::{Surroundings, child};
-use fernwart_protocol::diagnosis::facts::Updates;
-use std::path::Path;
-use std::sync::{Mutex, TryLockError};
+use super::bytes::{clipped, read_bytes, shown};
+use super::{Surroundings, child, disks, read};
+use fernwart_protocol::diagnosis::facts::{LIST, Updates};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-pub(super) fn facts(around: &Surroundings, deadline: Instant) -> Result<Updates, String> {
-    let until = if around.stays { Instant::now() + PATIENCE } else { deadline };
-    if child::find("apt-get").is_some() {
-        let (pending, security) = remembered("apt", &APT_STATE, || apt(until))?;
-        let lists_age_days = age_days("/var/lib/apt/lists/partial").or_else(|| age_days("/var/lib/apt/lists"));
-        return Ok(Updates { manager: "apt".into(), pending, security, lists_age_days });
+pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
+    let (manager, places, ask): (&'static str, &'static [&'static str], fn(Instant) -> Said) =
+        if child::find("apt-get").is_some() {
+            ("apt", &APT_STATE, apt)
+        } else if child::find("dnf").is_some() {
+            ("dnf", &DNF_STATE, dnf)
+        } else {
+            let names = [
+                "pending",
+                "security",
+                "kept_back",
+                "lists_age_days",
+                "broken",
+                "broken_count",
+                "bad_sources",
+                "bad_sources_count",
+            ];
+            let why = names.into_iter().map(|name| (name.to_owned(), Why::new(Reason::Absent, "package manager")));
+            return Updates { why: why.collect(), ..Updates::default() };
+        };
+    let mut updates = Updates { manager: manager.into(), ..Updates::default() };
+    let said = remembered(manager, places, ask, around.stays, until);
+    let mut broken = Vec::new();
+    match said {
+        Ok(counts) => {
+            updates.pending = Some(counts.pending);
+            updates.security = counts.security;
+            updates.kept_back = Some(counts.kept_back);
+            if updates.security.is_none() {
+                updates.why.insert("security".into(), Why::new(Reason::NotSupported, manager));
+            }
+        }
+        Err(why) => {
+            // What the manager itself complains of is a finding, not a riddle.
+            if why.reason == Reason::Unreadable {
+                broken.push(why.about.clone());
+            }
+            for name in ["pending", "security", "kept_back"] {
+                updates.why.insert(name.into(), why.clone());
+            }
+        }
     }
-    if child::find("dnf").is_some() {
-        let (pending, security) = remembered("dnf", &DNF_STATE, || dnf(until))?;
-        return Ok(Updates { manager: "dnf".into(), pending, security, lists_age_days: age_days("/var/cache/dnf") });
+    match manager {
+        "apt" => {
+            updates.lists_age_days = age_days("/var/lib/apt/lists/partial").or_else(|| age_days("/var/lib/apt/lists"));
+            let status = read_bytes("/var/lib/dpkg/status");
+            match status.map(|status| half_installed(&shown(&status))) {
+                Ok(_) if is_being_updated() => {
+                    for name in ["broken", "broken_count"] {
+                        updates.why.insert(name.into(), Why::new(Reason::StillAsked, "dpkg"));
+                    }
+                }
+                Ok(packages) => {
+                    broken.extend(packages);
+                    if !disks::names(Path::new("/var/lib/dpkg/updates"), |name| name.parse::<u32>().is_ok()).is_empty()
+                    {
+                        broken.push("dpkg was interrupted".to_owned());
+                    }
+                    updates.broken_count = u32::try_from(broken.len()).ok();
+                    broken.truncate(LIST);
+                    updates.broken = Some(broken);
+                }
+                Err(error) => {
+                    let why = Why::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
+                    for name in ["broken", "broken_count"] {
+                        updates.why.insert(name.into(), why.clone());
+                    }
+                }
+            }
+            let bad = bad_sources(Path::new("/var/lib/apt/lists"), updates.lists_age_days);
+            updates.bad_sources_count = u32::try_from(bad.len()).ok();
+            updates.bad_sources = Some(bad.into_iter().take(LIST).collect());
+        }
+        _ => {
+            updates.lists_age_days = age_days("/var/cache/dnf");
+            updates.broken_count = u32::try_from(broken.len()).ok();
+            updates.broken = Some(broken);
+            for name in ["bad_sources", "bad_sources_count"] {
+                updates.why.insert(name.into(), Why::new(Reason::NotSupported, manager));
+            }
+        }
     }
-    Err("no package manager that is known here".into())
+    if updates.lists_age_days.is_none() {
+        updates.why.insert("lists_age_days".into(), Why::new(Reason::Absent, "package lists"));
+    }
+    updates
 }
 
 /// How long a package manager may take, where whoever looks stays to hear it. It
@@ -35,43 +113,87 @@ const APT_STATE: [&str; 3] = ["/etc/apt", "/var/lib/apt/lists", "/var/lib/dpkg/s
 const DNF_STATE: [&str; 5] =
     ["/etc/dnf", "/etc/yum.repos.d", "/var/cache/dnf", "/var/lib/rpm", "/usr/lib/sysimage/rpm"];
 
-/// Pending updates, and those of them that close security holes.
-type Counts = (u32, u32);
+/// What a manager has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    pending: u32,
+    security: Option<u32>,
+    kept_back: u32,
+}
 
-/// What a manager has said, of what, and when.
-struct Said {
+/// What a manager has said.
+type Said = Result<Counts, Why>;
+
+/// What one has said, of what, and when; nothing yet while it is asked.
+struct Asked {
     manager: &'static str,
     state: Vec<Option<SystemTime>>,
     at: Instant,
-    counts: Result<Counts, String>,
+    said: Option<Said>,
 }
 
-static SAID: Mutex<Option<Said>> = Mutex::new(None);
+/// What is known, and word of what becomes known.
+struct Memory {
+    asked: Mutex<Option<Asked>>,
+    news: Condvar,
+}
 
-/// Held by the look that asks.
-static ASKING: Mutex<()> = Mutex::new(());
+static MEMORY: Mutex<Option<Arc<Memory>>> = Mutex::new(None);
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// What a manager says of this state of its files: as it was said already, or asked
+/// now. Where whoever looks stays, asking goes on after this look.
 fn remembered(
     manager: &'static str,
-    places: &[&str],
-    ask: impl FnOnce() -> Result<Counts, String>,
-) -> Result<Counts, String> {
-    let _asking = match ASKING.try_lock() {
-        Ok(asking) => asking,
-        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        Err(TryLockError::WouldBlock) => return Err(format!("{manager} is still counting; ask again in a moment")),
-    };
-    let said = || SAID.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    places: &'static [&'static str],
+    ask: fn(Instant) -> Said,
+    stays: bool,
+    until: Instant,
+) -> Said {
+    let memory = locked(&MEMORY)
+        .get_or_insert_with(|| Arc::new(Memory { asked: Mutex::new(None), news: Condvar::new() }))
+        .clone();
     let state: Vec<_> = places.iter().map(|place| newest(Path::new(place), 2)).collect();
-    let is_good = |said: &&Said| {
-        (said.manager, &said.state) == (manager, &state) && (said.counts.is_ok() || said.at.elapsed() < AGAIN)
-    };
-    if let Some(known) = said().as_ref().filter(is_good) {
-        return known.counts.clone().map_err(|why| format!("{why}; it is asked again ten minutes later"));
+    let mut asked = locked(&memory.asked);
+    let is_known = asked.as_ref().is_some_and(|asked| match &asked.said {
+        // One that is asked now answers for what it has read.
+        None => true,
+        Some(said) => {
+            (asked.manager, &asked.state) == (manager, &state) && (said.is_ok() || asked.at.elapsed() < AGAIN)
+        }
+    });
+    if !is_known {
+        *asked = Some(Asked { manager, state, at: Instant::now(), said: None });
+        let limit = if stays { Instant::now() + PATIENCE } else { until };
+        let answered = memory.clone();
+        let job = move || {
+            let said = ask(limit);
+            if let Some(asked) = locked(&answered.asked).as_mut() {
+                (asked.said, asked.at) = (Some(said), Instant::now());
+            }
+            answered.news.notify_all();
+        };
+        if let Err(error) = std::thread::Builder::new().name(manager.into()).stack_size(128 * 1024).spawn(job) {
+            *asked = None;
+            return Err(Why::new(Reason::Unreadable, error.to_string()));
+        }
     }
-    let counts = ask();
-    *said() = Some(Said { manager, state, at: Instant::now(), counts: counts.clone() });
-    counts
+    loop {
+        match asked.as_ref().and_then(|asked| asked.said.clone()) {
+            Some(said) => return said,
+            None => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    let reason = if stays { Reason::StillAsked } else { Reason::TimedOut };
+                    return Err(Why::new(reason, manager));
+                }
+                asked = memory.news.wait_timeout(asked, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            }
+        }
+    }
 }
 
 /// When anything last changed at a place, so many folders deep.
@@ -82,20 +204,45 @@ fn newest(place: &Path, depth: usize) -> Option<SystemTime> {
     within.chain(own).max()
 }
 
-fn apt(until: Instant) -> Result<Counts, String> {
-    // -s simulates: it takes no lock and changes nothing
-    let text = child::run("apt-get", &["-s", "-q", "-o", "Debug::NoLocking=true", "upgrade"], until)?;
-    Ok(parse_apt(&text))
+fn apt(until: Instant) -> Said {
+    // -s simulates: it takes no lock and changes nothing. A kernel comes as a new
+    // package, which a plain upgrade would never install.
+    let arguments = ["-s", "-q", "-o", "Debug::NoLocking=true", "dist-upgrade"];
+    let ended = child::run("apt-get", &arguments, until)?;
+    if !ended.is_late && ended.code == Some(100) {
+        return Err(Why::new(Reason::Unreadable, complaint(&shown(&ended.out), &ended.complaints)));
+    }
+    Ok(parse_apt(&ended.whole("apt-get")?))
 }
 
-fn dnf(until: Instant) -> Result<Counts, String> {
-    let pending = match child::run_status("dnf", &["-C", "-q", "check-update"], until)? {
+/// What apt complains of: the packages it names, else its own last words.
+fn complaint(out: &str, complaints: &str) -> String {
+    let unmet: Vec<&str> = out
+        .lines()
+        .skip_while(|line| !line.starts_with("The following packages have unmet dependencies"))
+        .skip(1)
+        .filter_map(|line| line.strip_prefix(' ')?.split(" :").next())
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    if !unmet.is_empty() {
+        return clipped(&format!("unmet dependencies: {}", unmet.join(", ")));
+    }
+    let last = complaints.lines().rev().find_map(|line| line.strip_prefix("E: "));
+    clipped(&format!("apt-get: {}", last.unwrap_or("exit code 100")))
+}
+
+fn dnf(until: Instant) -> Said {
+    let ended = child::run("dnf", &["-C", "-q", "check-update"], until)?;
+    let pending = match &ended {
+        child::Ended { is_late: true, .. } => return Err(Why::new(Reason::TimedOut, "dnf")),
         // 100 says that there are updates (dnf(8)).
-        (text, Some(0 | 100)) => count_dnf(&text),
-        _ => return Err("dnf has no usable list of packages on this computer".into()),
+        child::Ended { code: Some(0 | 100), out, .. } => count_dnf(&shown(out)),
+        // It has never fetched any list.
+        _ => return Err(Why::new(Reason::Absent, "package lists")),
     };
-    let advisories = child::run("dnf", &["-C", "-q", "updateinfo", "list", "--updates"], until)?;
-    Ok((pending, count_dnf_security(&advisories)))
+    let advisories = child::ask("dnf", &["-C", "-q", "updateinfo", "list", "--updates"], until)?;
+    Ok(Counts { pending, security: Some(count_dnf_security(&advisories)), kept_back: 0 })
 }
 
 fn age_days(path: &str) -> Option<f64> {
@@ -104,10 +251,21 @@ fn age_days(path: &str) -> Option<f64> {
     Some((age.as_secs_f64() / 86_400.0 * 10.0).round() / 10.0)
 }
 
-/// Lines `Inst name [old] (new Debian-Security:12/stable-security [amd64])`.
-fn parse_apt(text: &str) -> (u32, u32) {
-    let lines = || text.lines().filter(|line| line.starts_with("Inst "));
-    (counted(lines()), counted(lines().filter(|line| line.to_lowercase().contains("-security"))))
+/// Lines `Inst name [old] (new Debian-Security:12/stable-security [amd64])`. Where a
+/// package comes from stands in the brackets; its own name says nothing.
+fn parse_apt(text: &str) -> Counts {
+    let updates = || text.lines().filter(|line| line.starts_with("Inst "));
+    let is_security = |line: &&str| {
+        let origins = line.split_once('(').map(|(_, rest)| rest.to_lowercase()).unwrap_or_default();
+        origins.contains("-security") || origins.contains("esm")
+    };
+    let kept = text.lines().skip_while(|line| !line.starts_with("The following packages have been kept back")).skip(1);
+    let kept = kept.take_while(|line| line.starts_with(' ')).flat_map(str::split_whitespace);
+    Counts {
+        pending: counted(updates()),
+        security: Some(counted(updates().filter(is_security))),
+        kept_back: counted(kept),
+    }
 }
 
 /// Lines `name.arch version repository`; what is obsoleted follows and counts no more.
@@ -125,18 +283,155 @@ fn counted<'a>(lines: impl Iterator<Item = &'a str>) -> u32 {
     u32::try_from(lines.count()).unwrap_or(u32::MAX)
 }
 
+/// Packages that dpkg has begun and not ended.
+fn half_installed(status: &str) -> Vec<String> {
+    let mut name = "";
+    let mut found = Vec::new();
+    for line in status.lines() {
+        if let Some(package) = line.strip_prefix("Package: ") {
+            name = package;
+        } else if let Some(words) = line.strip_prefix("Status: ") {
+            let state = words.rsplit(' ').next().unwrap_or_default();
+            if ["half-configured", "half-installed", "unpacked", "triggers-awaited", "triggers-pending"]
+                .contains(&state)
+                || words.contains(" reinstreq ")
+            {
+                found.push(clipped(&format!("{name} ({state})")));
+            }
+        }
+    }
+    found
+}
+
+/// Whether dpkg is at work right now: then half of it is no fault. One that has held
+/// its lock for an hour without writing anything is stuck, and that is one.
+fn is_being_updated() -> bool {
+    let wrote = age_days("/var/lib/dpkg/status").is_some_and(|days| days < 1.0 / 24.0);
+    let is_held = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"].iter().any(|lock| is_locked(Path::new(lock)));
+    is_held && wrote
+}
+
+/// Whether somebody holds a lock on a file (/proc/locks: `MAJOR:MINOR:INODE`).
+fn is_locked(path: &Path) -> bool {
+    let Ok(data) = path.metadata() else { return false };
+    let inode = data.ino();
+    let locks = read("/proc/locks").unwrap_or_default();
+    locks
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next()?.parse::<u64>().ok())
+        .any(|i| i == inode)
+}
+
+/// Repositories whose lists the manager would not take: they were not signed by a key
+/// that it knows, or have ended.
+fn bad_sources(lists: &Path, age_days: Option<f64>) -> Vec<String> {
+    let mut bad = Vec::new();
+    for name in disks::names(&lists.join("partial"), |name| name.ends_with("Release.FAILED")) {
+        bad.push(clipped(&format!("{} (its signature cannot be verified)", source_name(&name))));
+    }
+    // Lists that are old by themselves are told as such.
+    if age_days.is_some_and(|days| days < 2.0) {
+        let now = crate::now() / 1000;
+        for name in disks::names(lists, |name| name.ends_with("Release")) {
+            let file: PathBuf = lists.join(&name);
+            let text = read(&file).unwrap_or_default();
+            let until = text.lines().take(40).find_map(|line| line.strip_prefix("Valid-Until: "));
+            let until = until.and_then(|until| jiff::fmt::rfc2822::parse(&until.replace("UTC", "+0000")).ok());
+            if until.is_some_and(|until| until.timestamp().as_second() < now) {
+                bad.push(clipped(&format!("{} (it has ended)", source_name(&name))));
+            }
+        }
+    }
+    bad.sort();
+    bad.dedup();
+    bad
+}
+
+/// `deb.debian.org_debian_dists_bookworm_InRelease` is of deb.debian.org, bookworm.
+fn source_name(file: &str) -> String {
+    let name = file.trim_end_matches(".FAILED").trim_end_matches("_InRelease").trim_end_matches("_Release");
+    match name.split_once("_dists_") {
+        Some((place, release)) => format!("{} {}", place.replace('_', "/"), release.replace('_', "/")),
+        None => name.replace('_', "/"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn pending_updates_are_counted_and_security_among_them() {
-        let text = "Reading package lists...\nInst libc6 [1] (2 Debian:12.11/stable [amd64])\n\
-                    Inst openssl [1] (2 Debian-Security:12/stable-security [amd64])\nConf libc6 (2)\n";
-        assert_eq!(parse_apt(text), (2, 1));
+    fn a_kernel_and_what_comes_from_security_are_counted_and_names_say_nothing() {
+        let text = "Reading package lists...\n\
+            The following packages have been kept back:\n  docker-ce libfoo\n  libbar\n\
+            The following NEW packages will be installed:\n  linux-image-6.1.0-31-amd64\n\
+            Inst libc6 [1] (2 Debian:12.11/stable [amd64])\n\
+            Inst linux-image-6.1.0-31-amd64 (6.1.128-1 Debian-Security:12/stable-security [amd64])\n\
+            Inst harden-security-tools [1] (2 Debian:12.11/stable [all])\n\
+            Inst openssl [1] (2 Ubuntu:22.04/jammy-updates, Ubuntu:22.04/jammy-security [amd64]) []\n\
+            Inst bash [1] (2 UbuntuESM:20.04/focal-infra [amd64])\nConf libc6 (2)\n";
+        assert_eq!(parse_apt(text), Counts { pending: 5, security: Some(3), kept_back: 3 });
         let updates =
             "\nbash.x86_64  5.2-1  updates\nopenssl.x86_64  3.1-1  updates\nObsoleting Packages\na.noarch 1 x\n";
         assert_eq!(count_dnf(updates), 2);
         assert_eq!(count_dnf_security("FEDORA-2026-1 Important/Sec. openssl\nFEDORA-2026-2 bugfix bash-5\n"), 1);
+    }
+
+    #[test]
+    fn unmet_dependencies_are_named() {
+        let out = "Building dependency tree...\nYou might want to run 'apt --fix-broken install' to correct these.\n\
+            The following packages have unmet dependencies:\n till-app : Depends: libtill1 (>= 2) but it is not installed\n";
+        let complaints =
+            "E: Unmet dependencies. Try 'apt --fix-broken install' with no packages (or specify a solution).\n";
+        assert_eq!(complaint(out, complaints), "unmet dependencies: till-app");
+        assert_eq!(
+            complaint("", "W: x\nE: The list of sources could not be read.\n"),
+            "apt-get: The list of sources could not be read."
+        );
+    }
+
+    #[test]
+    fn half_installed_packages_are_named() {
+        let status = "Package: bash\nStatus: install ok installed\n\nPackage: cups\nStatus: install ok half-configured\nVersion: 1\n\n\
+            Package: gone\nStatus: deinstall ok config-files\n\nPackage: bad\nStatus: install reinstreq half-installed\n";
+        assert_eq!(half_installed(status), ["cups (half-configured)", "bad (half-installed)"]);
+    }
+
+    #[test]
+    fn a_source_without_a_good_signature_and_one_that_has_ended_are_named() {
+        let place = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(place.path().join("partial")).expect("made");
+        let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).expect("written");
+        write("partial/apt.till.example_debian_dists_stable_InRelease.FAILED", "x");
+        write(
+            "deb.debian.org_debian_dists_bookworm_InRelease",
+            "Origin: Debian\nValid-Until: Sat, 01 Jan 2099 00:00:00 UTC\n",
+        );
+        write("old.example_dists_etch_main_Release", "Valid-Until: Sat, 01 Jan 2011 00:00:00 UTC\n");
+        let bad = bad_sources(place.path(), Some(0.5));
+        assert_eq!(
+            bad,
+            [
+                "apt.till.example/debian stable (its signature cannot be verified)",
+                "old.example etch/main (it has ended)"
+            ]
+        );
+        assert_eq!(bad_sources(place.path(), Some(30.0)).len(), 1, "all lists are old then");
+    }
+
+    #[test]
+    fn a_manager_that_is_slow_is_still_asked_and_answers_a_later_look() {
+        static PLACES: [&str; 1] = ["/no/such/place"];
+        fn slow(_: Instant) -> Said {
+            std::thread::sleep(Duration::from_millis(400));
+            Ok(Counts { pending: 7, security: Some(1), kept_back: 0 })
+        }
+        let soon = || Instant::now() + Duration::from_millis(50);
+        let first = remembered("slow", &PLACES, slow, true, soon());
+        assert_eq!(first, Err(Why::new(Reason::StillAsked, "slow")));
+        let later = remembered("slow", &PLACES, slow, true, Instant::now() + Duration::from_secs(10));
+        assert_eq!(later.map(|counts| counts.pending), Ok(7));
+        let begun = Instant::now();
+        assert!(remembered("slow", &PLACES, slow, true, soon()).is_ok() && begun.elapsed() < Duration::from_millis(40));
     }
 }

@@ -8,7 +8,7 @@ use super::books::Moment;
 use super::{Event, clocks};
 use crate::action::cage;
 use crate::action::script::{ScriptError, Task};
-use crate::collect::{self, Surroundings};
+use crate::collect::{self, Looked, Surroundings};
 use crate::home::Home;
 use crate::notice::Notice;
 use crate::words::Words;
@@ -166,14 +166,15 @@ impl Machine for ThisMachine {
         let Look { run, sections, surroundings, started_at } = look;
         let events = self.events.clone();
         let looking = move || {
-            let report = collect::look(&sections, &surroundings).pack().ok();
+            let Looked { report, past } = collect::look(&sections, &surroundings);
+            let looked = Event::Looked(run, report.pack().ok(), started_at, past.map(Box::new));
             // Fails only once the executor has stopped.
-            let _ = events.blocking_send(Event::Looked(run, report, started_at));
+            let _ = events.blocking_send(looked);
         };
         if let Err(error) = std::thread::Builder::new().name("look".into()).stack_size(512 * 1024).spawn(looking) {
             warn!(%error, "no thread to look with");
             let report = collect::unable(&error.to_string()).pack().ok();
-            self.later(Duration::ZERO, Event::Looked(run, report, started_at));
+            self.later(Duration::ZERO, Event::Looked(run, report, started_at, None));
         }
     }
 

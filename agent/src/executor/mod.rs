@@ -33,6 +33,7 @@ use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_certs::identity::{SealingKey, SigningKey};
 use fernwart_certs::keyfile::KeyFileError;
+use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Envelope, Order, SealedTo, SectionName, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
@@ -105,8 +106,9 @@ pub enum ExecutorError {
 pub enum Event {
     /// Word from the uplink.
     Uplink(ToExecutor),
-    /// A look is over: the packed report, if it could be packed, and when it began.
-    Looked(RunId, Option<Vec<u8>>, UnixMs),
+    /// A look is over: the packed report, if it could be packed, when it began, and
+    /// what the next one is to remember.
+    Looked(RunId, Option<Vec<u8>>, UnixMs, Option<Box<Past>>),
     /// A program on this machine asks.
     Asked(local::Question, oneshot::Sender<local::Answer>),
     /// A script has ended.
@@ -177,6 +179,10 @@ pub struct Executor {
     waiting: HashMap<RunId, Vec<Ticket>>,
     /// The runs that this life has begun.
     under_way: HashMap<RunId, UnderWay>,
+    /// What is remembered of the last whole diagnosis.
+    past: Arc<Past>,
+    /// Whether the state store has an older one.
+    is_past_unwritten: bool,
     looking: usize,
     to_look: VecDeque<(RunId, Vec<SectionName>)>,
     strangers: Strangers,
@@ -280,6 +286,7 @@ impl Executor {
         let taken_back = books.taken_back().map_err(ExecutorError::Books)?;
         let questions = books.questions().map_err(ExecutorError::Books)?;
         let catalogue = trusted.view().map_err(ExecutorError::Catalogue)?;
+        let past = Arc::new(books.past());
         let mut locks = Locks::default();
         for envelope in books.locks().map_err(ExecutorError::Books)? {
             // A lock whose signer has left the catalogue stays: it only takes away.
@@ -298,6 +305,8 @@ impl Executor {
             turned: None,
             waiting: HashMap::new(),
             under_way: HashMap::new(),
+            past,
+            is_past_unwritten: false,
             looking: 0,
             to_look: VecDeque::new(),
             strangers: Strangers::default(),
@@ -332,7 +341,7 @@ impl Executor {
                 return false;
             }
             Event::Uplink(message) => self.handle(message),
-            Event::Looked(run, report, started_at) => self.handle_looked(run, report, started_at),
+            Event::Looked(run, report, started_at, past) => self.handle_looked(run, report, started_at, past),
             Event::ScriptEnded(run, acted) => self.handle_script_ended(run, acted),
             Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),

@@ -12,6 +12,7 @@ use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
 use fernwart_protocol::code::Refusal;
+use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
@@ -47,7 +48,7 @@ impl Executor {
 
     /// The owner's policy as it stands in the file now.
     pub(super) fn policy(&self) -> Arc<Policy> {
-        let text = std::fs::read_to_string(self.home.policy()).unwrap_or_default();
+        let text = crate::collect::read(self.home.policy()).unwrap_or_default();
         let mut last = self.last_policy.borrow_mut();
         if let Some((_, policy)) = last.as_ref().filter(|(known, _)| *known == text) {
             return policy.clone();
@@ -283,11 +284,16 @@ impl Executor {
         let now = self.now();
         let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
         let behind = self.floor().saturating_sub(now);
+        let is_name = |host: &&str| host.parse::<std::net::IpAddr>().is_err() && *host != "localhost";
+        let mut addresses = self.catalogue.hub.addresses.as_slice().iter().map(|address| address.as_raw());
+        let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.trim_matches(['[', ']']).to_owned());
         Surroundings {
             hub_reachable: Some(self.linked.is_some()),
             hub_rtt_us: self.linked.map(|linked| linked.rtt_us),
             ahead_of_hub_ms: self.linked.map(|linked| linked.hub_ahead_ms.saturating_neg()),
-            behind_floor_ms: if behind > skew { behind } else { 0 },
+            behind_floor_ms: Some(if behind > skew { behind } else { 0 }),
+            hub_name: addresses.find_map(|address| host(address).filter(|host| is_name(&host.as_str()))),
+            past: self.past.clone(),
             stays: true,
         }
     }
@@ -301,8 +307,18 @@ impl Executor {
         }
     }
 
-    pub(super) fn handle_looked(&mut self, run: RunId, report: Option<Vec<u8>>, started_at: UnixMs) {
+    pub(super) fn handle_looked(
+        &mut self,
+        run: RunId,
+        report: Option<Vec<u8>>,
+        started_at: UnixMs,
+        past: Option<Box<Past>>,
+    ) {
         self.looking = self.looking.saturating_sub(1);
+        if let Some(past) = past {
+            self.past = Arc::new(*past);
+            self.is_past_unwritten = true;
+        }
         self.conclude(run, RunEnd::looked(report, started_at));
         self.look_on();
     }
@@ -352,6 +368,7 @@ impl Executor {
         let policy = builder.permitted.map_or_else(|| self.policy().hash, |(_, policy)| policy);
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
         let moment = self.machine.moment();
+        let past = Some(self.past.clone()).filter(|_| self.is_past_unwritten);
         let record = self.books.write(moment, |page| {
             page.place_for(&run)?;
             let record = builder.write(page, report.as_deref(), policy, versions, evidence, moment)?;
@@ -359,8 +376,12 @@ impl Executor {
             if let Some(report) = &report {
                 page.report(&run, report)?;
             }
+            if let Some(past) = &past {
+                page.past(past)?;
+            }
             Ok(record)
         })?;
+        self.is_past_unwritten = false;
         Ok(record.receipt.map(|receipt| SignedOutcome {
             order: record.order,
             receipt,

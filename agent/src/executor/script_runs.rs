@@ -7,10 +7,10 @@ use super::receipt::ReceiptBuilder;
 use super::waits::WRITE_AGAIN;
 use super::{Event, Executor};
 use crate::action::script::{self, ScriptError, Task};
-use crate::collect::{self, Surroundings};
+use crate::collect::{self, Looked, Surroundings};
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::diagnosis::{Answer, Finding, builtin_rules};
+use fernwart_protocol::diagnosis::{Finding, builtin_rules};
 use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName, UnixMs};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::limits::OUTPUT_BYTES;
@@ -192,14 +192,15 @@ fn checked(task: &Task, surroundings: &Surroundings) -> Option<Vec<Finding>> {
     let checks = &task.manifest.checks;
     let rules = builtin_rules();
     let mut sections: Vec<SectionName> =
-        rules.iter().filter(|rule| checks.contains(&rule.id)).map(|rule| rule.section).collect();
+        rules.rules.iter().filter(|rule| checks.contains(&rule.id)).map(|rule| rule.section).collect();
     sections.sort();
     sections.dedup();
     if sections.is_empty() {
         return None;
     }
-    let report = collect::look(&sections, surroundings);
-    if report.sections.values().any(|section| matches!(section.answer, Answer::Unanswered(_))) {
+    let Looked { report, .. } = collect::look(&sections, surroundings);
+    // What is not known is not called well.
+    if checks.iter().any(|check| !report.is_known(check)) {
         return None;
     }
     let mut findings = report.findings;

@@ -1,8 +1,9 @@
 //! What customers read, in German and English: Fluent texts in `*.ftl`.
 
 use crate::executor::policy::Mode;
-use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::diagnosis::{Language, Why};
 use fernwart_protocol::document::Outcome;
+use fernwart_protocol::text::escaped;
 use fluent_bundle::{FluentArgs, FluentBundle, FluentResource};
 use unic_langid::LanguageIdentifier;
 
@@ -34,6 +35,15 @@ impl Words {
             let _ = bundle.add_resource(resource);
         }
         Self { bundle, language }
+    }
+
+    /// Why something is not known.
+    pub fn reason(&self, why: &Why) -> String {
+        let reason = self.say(&format!("reason-{}", why.reason.as_str()));
+        match why.about.as_str() {
+            "" => reason,
+            about => format!("{} ({reason})", escaped(about)),
+        }
     }
 
     /// A text with nothing to put in.

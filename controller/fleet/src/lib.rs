@@ -5,6 +5,6 @@ mod machine;
 mod run;
 mod token;
 
-pub use machine::{Machine, Standing, free_name, verdict};
+pub use machine::{Diagnosed, Health, Machine, Standing, free_name};
 pub use run::{Job, Run, RunEvent, RunState, Speaker};
 pub use token::{Newcomer, StoredToken, judge_token};

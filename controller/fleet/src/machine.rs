@@ -1,10 +1,11 @@
 //! A machine as its hub knows it.
 
-use fernwart_protocol::diagnosis::{Severity, Summary};
+use fernwart_protocol::diagnosis::{Finding, Severity, State, Summary};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{CustomerId, Digest, MachineId, PublicKey};
-use fernwart_protocol::staff::{Label, Verdict};
+use fernwart_protocol::staff::{Label, OtherHealth, Verdict};
 use fernwart_protocol::text::{MachineName, Text};
+use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
 /// Whether a machine is let in.
@@ -83,8 +84,8 @@ pub struct Machine {
     pub labels: Vec<Label>,
     /// Its groups.
     pub groups: Vec<Text<63>>,
-    /// What its newest report says.
-    pub verdict: Verdict,
+    /// What its newest whole diagnosis says.
+    pub diagnosed: Diagnosed,
     /// What is wrong with its records; empty if nothing.
     pub alarm: Text<128>,
 }
@@ -104,18 +105,91 @@ pub fn free_name(wanted: &MachineName, taken: impl Fn(&MachineName) -> bool) -> 
     }
 }
 
-/// What a report says in a word.
-pub fn verdict(report: &Summary) -> Verdict {
-    let first = |severity| report.findings.iter().find(|finding| finding.severity == severity);
-    let named = |finding: &fernwart_protocol::diagnosis::Finding| {
-        let instance = finding.instance.as_ref().map(|instance| format!(" {instance}")).unwrap_or_default();
-        Text::clipped(&format!("{}{instance}", finding.id))
-    };
-    match (first(Severity::Crit), first(Severity::Warn)) {
-        (Some(finding), _) => Verdict::Crit(named(finding)),
-        (None, Some(finding)) => Verdict::Warn(named(finding)),
-        (None, None) if report.checks == 0 => Verdict::Unknown,
-        (None, None) => Verdict::Well,
+/// What a diagnosis says in a word. Worst last.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Health {
+    /// There was none yet.
+    #[default]
+    Unknown,
+    /// All that was looked at is well, and all was looked at.
+    Well,
+    /// The first warning.
+    Warn(Text<128>),
+    /// Something that should be known is not: the first thing.
+    Lost(Text<128>),
+    /// The first critical finding.
+    Crit(Text<128>),
+}
+
+/// What the newest whole diagnosis of a machine says, and when it was taken. It
+/// stays until another one says something else.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Stored")]
+pub struct Diagnosed {
+    /// What it says.
+    pub health: Health,
+    /// When it was taken, but not after it was stored; 0 where that is not known.
+    pub at: UnixMs,
+}
+
+/// As it stands in the store; before 0.3.0 without its time.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Dated { health: Health, at: UnixMs },
+    Undated(Health),
+}
+
+impl From<Stored> for Diagnosed {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Dated { health, at } => Self { health, at },
+            Stored::Undated(health) => Self { health, at: 0 },
+        }
+    }
+}
+
+impl Health {
+    /// What a report says.
+    pub fn of(report: &Summary) -> Self {
+        let first = |severity| report.findings.iter().find(|finding| finding.severity == severity);
+        let named = |finding: Option<&Finding>| Text::clipped(&finding.map(Finding::name).unwrap_or_default());
+        match report.state() {
+            State::Crit => Self::Crit(named(first(Severity::Crit))),
+            State::Unknown => Self::Lost(Text::clipped(&report.lost_in_words().unwrap_or_default())),
+            State::Warn => Self::Warn(named(first(Severity::Warn))),
+            State::Ok => Self::Well,
+        }
+    }
+
+    /// The word for it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::Well => "ok",
+            Self::Warn(_) => "warn",
+            Self::Lost(_) => "unknown",
+            Self::Crit(_) => "crit",
+        }
+    }
+
+    /// In the words that version 1 of the protocol has. It has none for what is lost,
+    /// which it must not take for well.
+    pub fn in_version_1(&self) -> Verdict {
+        match self {
+            Self::Unknown | Self::Lost(_) => Verdict::Unknown,
+            Self::Well => Verdict::Well,
+            Self::Warn(what) => Verdict::Warn(what.clone()),
+            Self::Crit(what) => Verdict::Crit(what.clone()),
+        }
+    }
+
+    /// What version 1 has no word for.
+    pub fn other(&self) -> Option<OtherHealth> {
+        match self {
+            Self::Lost(about) => Some(OtherHealth { word: OtherHealth::LOST, about: about.clone() }),
+            Self::Unknown | Self::Well | Self::Warn(_) | Self::Crit(_) => None,
+        }
     }
 }
 
@@ -129,5 +203,15 @@ mod tests {
         let taken = ["kasse-1", "kasse-1-2"];
         assert_eq!(free_name(&name, |n| taken.contains(&n.as_str())).as_str(), "kasse-1-3");
         assert_eq!(free_name(&name, |_| false), name);
+    }
+
+    #[test]
+    fn what_an_older_hub_has_stored_is_read() {
+        let read = |text: &str| serde_json::from_str::<Diagnosed>(text).expect("read");
+        assert_eq!(read("\"Unknown\""), Diagnosed::default());
+        let disk = Text::clipped("disk.free /");
+        assert_eq!(read("{\"Crit\":\"disk.free /\"}"), Diagnosed { health: Health::Crit(disk), at: 0 });
+        let lost = Diagnosed { health: Health::Lost(Text::clipped("disks: not answered")), at: 7 };
+        assert_eq!(read(&serde_json::to_string(&lost).expect("written")), lost);
     }
 }

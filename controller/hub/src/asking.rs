@@ -19,7 +19,7 @@ use fernwart_protocol::diagnosis::Summary;
 use fernwart_protocol::id::{KeyId, MachineId, RunId};
 use fernwart_protocol::limits::{OUTPUT_BYTES, QUESTION_ROWS, QUESTION_TIME, QUESTIONS};
 use fernwart_protocol::link::{FrameError, Sender};
-use fernwart_protocol::staff::{Reply, Verdict};
+use fernwart_protocol::staff::Reply;
 use fernwart_protocol::text::{Blob, chain};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -309,12 +309,7 @@ fn about(shared: &Shared, machine: &Machine) -> About {
         agent: machine.agent.as_raw().to_owned(),
         state: if online { "online" } else { "away" },
         seen_at: machine.seen_at,
-        health: match &machine.verdict {
-            Verdict::Unknown => "",
-            Verdict::Well => "ok",
-            Verdict::Warn(_) => "warn",
-            Verdict::Crit(_) => "crit",
-        },
+        health: machine.diagnosed.health.as_str(),
         labels: serde_json::to_string(&machine.labels).unwrap_or_default(),
         groups: serde_json::to_string(&machine.groups).unwrap_or_default(),
     }

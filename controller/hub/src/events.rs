@@ -5,7 +5,7 @@
 
 use crate::Shared;
 use crate::caller::Caller;
-use crate::outcome::{End, Health, RunEnded};
+use crate::outcome::{End, NewHealth, RunEnded};
 use fernwart_certs::catalogue::Customers;
 use fernwart_certs::random;
 use fernwart_fleet::Machine;
@@ -122,8 +122,8 @@ impl Shared {
             End::Outcome { is_new: false, .. } => {}
             End::Outcome { outcome, is_new: true, health } => {
                 self.happened_on(machine, |machine| Happened::RunSettled(machine, run, *outcome));
-                if let Some(Health { verdict, has_changed: true }) = health {
-                    self.happened_on(machine, |machine| Happened::Health(machine, verdict.clone()));
+                if let Some(NewHealth { health, has_changed: true }) = health {
+                    self.happened_on(machine, |machine| Happened::Health(machine, health.in_version_1()));
                 }
             }
         }

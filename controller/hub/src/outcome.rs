@@ -8,12 +8,11 @@
 use crate::{Shared, journal};
 use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::sha256;
-use fernwart_fleet::{Machine, verdict};
+use fernwart_fleet::{Diagnosed, Health, Machine};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Summary;
 use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
-use fernwart_protocol::staff::Verdict;
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::SignedOutcome;
 use fernwart_protocol::version::Version;
@@ -39,7 +38,7 @@ struct VerifiedOutcome {
     receipt: Receipt,
     receipt_hash: Digest,
     /// What its report says, where it is one of the whole machine.
-    health: Option<Verdict>,
+    diagnosed: Option<Diagnosed>,
 }
 
 /// A run has ended, and that is stored.
@@ -65,15 +64,15 @@ pub(crate) enum End {
         /// Whether it was not known before.
         is_new: bool,
         /// What its report says, where it is one of the whole machine.
-        health: Option<Health>,
+        health: Option<NewHealth>,
     },
 }
 
 /// What a newest report says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Health {
+pub(crate) struct NewHealth {
     /// In a word.
-    pub(crate) verdict: Verdict,
+    pub(crate) health: Health,
     /// Whether the one before said something else.
     pub(crate) has_changed: bool,
 }
@@ -132,8 +131,10 @@ async fn verify(
     // A look at one section says nothing about the others.
     let is_whole = matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty());
     let summary = || Summary::unpack(signed.body.as_bytes()).ok().filter(|(report, _)| report.is_whole());
-    let health = match receipt.outcome {
-        Outcome::Ok if is_whole => summary().map(|(report, _)| verdict(&report)),
+    let diagnosed = match receipt.outcome {
+        // A clock that runs ahead does not keep a report fresh for ever.
+        Outcome::Ok if is_whole => summary()
+            .map(|(report, _)| Diagnosed { health: Health::of(&report), at: report.taken_at.min(shared.now()) }),
         Outcome::Ok
         | Outcome::Failed
         | Outcome::Refused
@@ -142,7 +143,7 @@ async fn verify(
         | Outcome::Interrupted => None,
     };
     let receipt_hash = sha256(signed.receipt.bytes.as_bytes());
-    Ok(VerifiedOutcome { machine, signed, receipt, receipt_hash, health })
+    Ok(VerifiedOutcome { machine, signed, receipt, receipt_hash, diagnosed })
 }
 
 /// The order of an outcome that comes by itself, if staff has signed it. A
@@ -161,7 +162,7 @@ async fn claimed_order(shared: &Shared, envelope: &Envelope) -> Result<Option<Or
 
 /// Stores an outcome and signs for it.
 async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, Envelope), Denial> {
-    let VerifiedOutcome { machine, signed, receipt, receipt_hash, health } = verified;
+    let VerifiedOutcome { machine, signed, receipt, receipt_hash, diagnosed } = verified;
     let (id, run) = (machine.id, receipt.run);
     if receipt.refusal == Some(Refusal::RecordsWentBack) {
         // First: an outcome that is stored does not come a second time.
@@ -176,7 +177,7 @@ async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, 
         receipt: signed.receipt,
         receipt_hash,
         report: signed.body.into_bytes(),
-        verdict: health.clone(),
+        diagnosed: diagnosed.clone(),
         journal: (receipt.journal_seq, receipt.journal_head),
         now: shared.now(),
         chain: fernwart_certs::chain::next_head,
@@ -202,7 +203,8 @@ async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, 
         warn!(machine = %id, %run, error = chain(&error), "an outcome cannot be signed for");
         Denial::Incompatible
     })?;
-    let health = health.map(|verdict| Health { has_changed: verdict != machine.verdict, verdict });
+    let health =
+        diagnosed.map(|Diagnosed { health, .. }| NewHealth { has_changed: health != machine.diagnosed.health, health });
     let end = End::Outcome { outcome: receipt.outcome, is_new, health };
     Ok((RunEnded { machine: id, run, end }, countersignature))
 }

@@ -109,6 +109,10 @@ struct Report<'a> {
     sections: BTreeMap<&'a str, Section<'a>>,
     #[serde(borrow)]
     findings: &'a RawValue,
+    #[serde(borrow, default)]
+    notes: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    unknown: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +131,10 @@ impl Told {
         let facts = |section: &Section<'_>| section.facts.map_or("null", RawValue::get).to_owned();
         let mut sections: Vec<_> = report.sections.iter().map(|(name, one)| ((*name).to_owned(), facts(one))).collect();
         sections.push(("findings".to_owned(), report.findings.get().to_owned()));
+        for (name, list) in [("notes", report.notes), ("unknown", report.unknown)] {
+            let list = list.map_or("[]", RawValue::get);
+            sections.push((name.to_owned(), list.to_owned()));
+        }
         Ok(Self { id, run, at: report.taken_at, sections })
     }
 }

@@ -56,8 +56,9 @@ pub const TABLES: &[Table] = &[
         columns: columns! {
             "id": "its id", "os": "its operating system in a word", "agent": "its program's version",
             "state": "online or away", "seen_at": "when it was last linked, Unix milliseconds",
-            "health": "ok, warn, crit, or nothing before the first diagnosis",
+            "health": "ok, warn, unknown, crit, or nothing before the first diagnosis",
             "diagnosed_at": "when its facts were taken, by its own clock, Unix milliseconds",
+            "age_s": "seconds since then",
         },
     },
     Table {
@@ -87,6 +88,23 @@ pub const TABLES: &[Table] = &[
             "cause": "why, in English", "remedy": "the script that repairs it",
         },
     ),
+    each(
+        "notes",
+        "what is worth knowing of a machine and no fault, blind spots among it",
+        ("notes", "$"),
+        columns! {
+            "id": "its name", "instance": "which one, for instance the program that is missing", "cause": "why, in English",
+        },
+    ),
+    each(
+        "unknown",
+        "a check that should have an answer and has none",
+        ("unknown", "$"),
+        columns! {
+            "id": "the rule", "instance": "which one, for instance the mount", "reason": "why it has no answer",
+            "could_be": "the worst it could be: warn or crit", "since": "since when, by its own clock, Unix milliseconds",
+        },
+    ),
     one(
         "system",
         "the computer and its operating system",
@@ -94,7 +112,11 @@ pub const TABLES: &[Table] = &[
         columns! {
             "hostname": "what it calls itself", "os": "in a word", "os_name": "in full", "kernel": "its version",
             "arch": "the processor's kind", "uptime_s": "seconds since its start",
-            "restart_required": "1 where an update waits for a restart", "agent": "its program's version",
+            "restart_required": "1 where an update waits for a restart", "kernel_installed": "the newest one installed",
+            "container": "the kind of container, if it is one", "virtual_machine": "the kind, if it is one",
+            "support_ends": "when its release gets no more security updates", "support_days": "days until then",
+            "boot_unclean": "1 where the boot before ended without a shutdown", "boots_7d": "starts in seven days",
+            "agent": "its program's version",
         },
     ),
     one(
@@ -103,6 +125,8 @@ pub const TABLES: &[Table] = &[
         "cpu",
         columns! {
             "model": "its name", "cores": "how many", "busy_pct": "share of time", "stolen_pct": "share taken by the host",
+            "load_15_per_core": "load of 15 minutes for each core", "pressure_5m_pct": "share of five minutes in which something waited for it",
+            "io_pressure_5m_pct": "the same for disks",
             "pressure_pct": "share of time in which something waited for it", "io_pressure_pct": "the same for disks",
         },
     ),
@@ -114,6 +138,7 @@ pub const TABLES: &[Table] = &[
             "total_bytes": "all", "available_bytes": "what programs can still have", "available_pct": "its share",
             "swap_total_bytes": "all", "swap_used_bytes": "in use", "swap_used_pct": "its share",
             "pressure_pct": "share of time in which something waited for it", "killed": "processes ended for want of it",
+            "killed_since": "of these since an earlier diagnosis", "ecc_uncorrected": "errors of memory modules",
         },
     ),
     each(
@@ -123,8 +148,24 @@ pub const TABLES: &[Table] = &[
         columns! {
             "mount": "where", "device": "what", "kind": "ext4, ntfs …", "size_bytes": "all", "free_bytes": "free",
             "free_pct": "its share", "inodes": "how many files fit", "inodes_free_pct": "share that is free",
-            "read_only": "1 where it can only be read",
+            "read_only": "1 where it can only be read", "read_only_unasked": "1 where nobody mounted it so",
+            "hangs": "1 where it does not answer", "errors": "errors it has recorded about itself",
         },
+    ),
+    each(
+        "raids",
+        "a software RAID",
+        ("disks", "$.arrays"),
+        columns! {
+            "device": "what", "level": "raid1 …", "state": "the kernel's word", "disks": "how many it wants",
+            "missing": "how many it lacks", "faulty": "how many are marked faulty", "rebuilding": "1 while it is",
+        },
+    ),
+    each(
+        "missing_mounts",
+        "what should be mounted and is not",
+        ("disks", "$.missing_mounts"),
+        columns! { "mount": "where", "device": "what", "may_be_absent": "1 where the machine starts without it" },
     ),
     each(
         "drives",
@@ -132,8 +173,8 @@ pub const TABLES: &[Table] = &[
         ("disks", "$.drives"),
         columns! {
             "device": "what", "model": "its name", "size_bytes": "all", "rotating": "1 for a hard disk",
-            "healthy": "what it says of itself (SMART)", "media_errors": "errors", "worn_pct": "share of its life",
-            "temperature_c": "degrees Celsius",
+            "healthy": "what it says of itself (SMART)", "media_errors": "errors", "reallocated": "sectors replaced",
+            "worn_pct": "share of its life", "temperature_c": "degrees Celsius",
         },
     ),
     one(
@@ -174,15 +215,43 @@ pub const TABLES: &[Table] = &[
         "a service that has failed",
         ("services", "$.failed"),
         columns! {
-            "unit": "its name", "description": "what it is", "state": "how it failed",
+            "unit": "its name", "description": "what it is", "state": "how it failed", "kind": "service, mount …",
         },
+    ),
+    each(
+        "restarting_services",
+        "a service that does not stay up",
+        ("services", "$.restarting"),
+        columns! { "unit": "its name", "description": "what it is", "restarts": "how often it was started again" },
+    ),
+    each(
+        "printers",
+        "a printer",
+        ("services", "$.printers"),
+        columns! { "name": "its name", "stopped": "1 where it is", "jobs": "how many wait", "oldest_job_h": "hours" },
+    ),
+    each(
+        "backups",
+        "a backup",
+        ("services", "$.backups"),
+        columns! { "name": "its unit or folder", "program": "what makes it", "age_days": "of the last good one", "failed": "1 where the last failed" },
     ),
     one(
         "logs",
         "errors in the logs",
         "logs",
         columns! {
-            "source": "which log", "hours": "how far back", "errors": "how many",
+            "source": "which log", "hours": "how far back", "errors": "how many", "failed_logins": "how many",
+            "cut": "1 where not all could be read",
+        },
+    ),
+    each(
+        "log_hits",
+        "a known pattern in the logs",
+        ("logs", "$.hits"),
+        columns! {
+            "pattern": "which", "about": "what it is about", "message": "the newest", "count": "how often",
+            "hours_ago": "since the newest",
         },
     ),
     each(
@@ -199,7 +268,8 @@ pub const TABLES: &[Table] = &[
         "updates",
         columns! {
             "manager": "apt, dnf …", "pending": "how many", "security": "of these closing security holes",
-            "lists_age_days": "how old the lists are",
+            "kept_back": "how many the manager would not update", "broken_count": "packages half installed",
+            "bad_sources_count": "sources that cannot be used", "lists_age_days": "how old the lists are",
         },
     ),
     one(
@@ -226,8 +296,21 @@ pub const TABLES: &[Table] = &[
         "security",
         columns! {
             "open_ports": "how many", "firewall": "1 where there is one", "ssh_root_login": "what sshd allows root",
+            "ssh_root_password": "1 where root may come in with a password",
             "sudo_without_password_count": "accounts", "second_roots_count": "accounts beside root with its number",
         },
+    ),
+    each(
+        "certificates",
+        "a certificate that a service uses",
+        ("security", "$.certificates"),
+        columns! { "file": "where", "used_by": "whose settings name it", "days_left": "until it ends" },
+    ),
+    each(
+        "name_servers",
+        "a name server",
+        ("network", "$.resolvers"),
+        columns! { "address": "where", "answers": "1 where it does", "took_ms": "how long", "said": "its answer's code" },
     ),
     each(
         "listening",
@@ -260,7 +343,7 @@ pub(crate) fn views() -> Vec<String> {
     let mut views = vec![
         format!(
             "CREATE VIEW machines AS SELECT {whose}, k.id, k.os, k.agent, k.state, k.seen_at, k.health, \
-             t.at AS diagnosed_at FROM known k LEFT JOIN taken t ON t.id = k.id"
+             t.at AS diagnosed_at, CASE WHEN t.at IS NOT NULL THEN CAST(strftime('%s', 'now') AS INTEGER) - t.at / 1000 END AS age_s FROM known k LEFT JOIN taken t ON t.id = k.id"
         ),
         format!(
             "CREATE VIEW labels AS SELECT {whose}, e.value ->> 0 AS name, e.value ->> 1 AS value \

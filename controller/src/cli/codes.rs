@@ -40,6 +40,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "update the agent on that machine",
     ),
     ("FW-CLI-18", "an answer is of a newer version than this program reads", "update this program"),
+    (
+        "FW-CLI-20",
+        "the finding is no longer there, so its remedy was not sent",
+        "fernwart diagnose MACHINE tells how it is now",
+    ),
     ("FW-CLI-19", "the hub is too old for what would be asked", "update the hub"),
     ("FW-CLI-16", "the job cannot be given anew", "fernwart job show JOB tells how it ended where"),
     ("FW-BAK-01", "there is something at that place already", "name a folder that is not there, or move that one away"),

@@ -6,6 +6,7 @@ use fernwart_client::target::BadTarget;
 use fernwart_client::{ClientError, ClientHomeError};
 use fernwart_hub::{HomeError, StartError};
 use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::diagnosis::State;
 use fernwart_protocol::link::{DialError, FrameError, LinkError};
 pub use fernwart_protocol::text::chain;
 use std::borrow::Cow;
@@ -29,6 +30,8 @@ pub enum Exit {
     Failed,
     /// Stopped with Ctrl-C.
     Stopped,
+    /// As a plugin of Nagios ends.
+    Plugin(State),
 }
 
 impl Exit {
@@ -42,6 +45,7 @@ impl Exit {
             Self::NoAnswer => 4,
             Self::Failed => 5,
             Self::Stopped => 130,
+            Self::Plugin(state) => state.plugin_code(),
         }
     }
 }
@@ -87,6 +91,11 @@ impl Failure {
     /// Whether it may work in a moment: the hub is away, or about to be.
     pub(crate) fn may_pass(&self) -> bool {
         self.exit == Exit::NoAnswer || self.code == Denial::ShuttingDown.code()
+    }
+
+    /// On one line.
+    pub(crate) fn in_short(&self) -> String {
+        format!("{} [{}]", self.what, self.code)
     }
 
     /// Writes it to standard error.

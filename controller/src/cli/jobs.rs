@@ -5,11 +5,10 @@ use super::run::{Retry, retry};
 use super::{Exit, Failure, Place, ShapeArgs, reply_of, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_client::{Answer, Following, RunState, judge_news, now};
-use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::Cancel;
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::staff::{News, Reply, Request, RunRow};
-use fernwart_protocol::text::List;
+use fernwart_protocol::text::{List, escaped};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 
@@ -137,7 +136,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
             let name =
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
             let this = match &answered.answer {
-                Answer::Report(report, _) if report.summary.worst() == Some(Severity::Crit) => Exit::Bad,
+                Answer::Report(report, _) if report.summary.could_be_critical() => Exit::Bad,
                 Answer::Ran(report, _) if !report.is_well() => Exit::Bad,
                 Answer::Report(..) | Answer::Ran(..) => Exit::Done,
                 Answer::Refused(_) | Answer::OlderAgent(_) => Exit::Refused,
@@ -146,9 +145,9 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
             };
             exit = exit.or(this);
             let word = match &answered.answer {
-                Answer::Report(report, _) => match report.summary.worst() {
-                    Some(severity) => severity.as_str().to_owned(),
-                    None => "ok".into(),
+                Answer::Report(report, _) => match report.summary.lost_in_words() {
+                    Some(lost) => format!("{} – unknown: {}", report.summary.state().as_str(), escaped(&lost)),
+                    None => report.summary.state().as_str().to_owned(),
                 },
                 Answer::Ran(report, _) => super::run::ran_in_words(report),
                 Answer::Refused(refusal) => format!("refused: {refusal} [{}]", refusal.code()),

@@ -33,12 +33,25 @@ fn presence(row: &Row<MachineRow>) -> (&'static str, String) {
     }
 }
 
+/// From this age on a diagnosis says so in lists, seconds.
+const STALE_S: i64 = 24 * 3600;
+
+/// How old a machine's newest whole diagnosis is, seconds.
+fn age_s(row: &Row<MachineRow>) -> Option<i64> {
+    row.looked_at().map(|at| now().saturating_sub(at).max(0) / 1000)
+}
+
+fn days_or_hours(seconds: i64) -> String {
+    if seconds < 2 * 86_400 { format!("{} h", seconds / 3600) } else { format!("{} d", seconds / 86_400) }
+}
+
 fn health(row: &Row<MachineRow>) -> String {
     match row.health() {
         MachineHealth::Known(Verdict::Unknown) => String::new(),
         MachineHealth::Known(Verdict::Well) => "ok".into(),
         MachineHealth::Known(Verdict::Warn(what)) => format!("warn: {what}"),
         MachineHealth::Known(Verdict::Crit(what)) => format!("crit: {what}"),
+        MachineHealth::Other(Some(OtherHealth { word: OtherHealth::LOST, about })) => format!("unknown: {about}"),
         MachineHealth::Other(Some(OtherHealth { word, about })) => format!("other({word}): {about}"),
         MachineHealth::Other(None) => "other(?): update this program".into(),
     }
@@ -54,22 +67,37 @@ pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
         let machines = session.machines().await?;
         if machines.is_empty() { Ok(machines) } else { Ok(select(&target, &machines)?) }
     })?;
-    let mut rows = Rows::new("machine", &["name", "customer", "os", "state", "health", "link", "seen"]);
+    let columns = ["name", "customer", "os", "state", "health", "link", "seen"];
+    let more = ["health_age_s", "stale"];
+    let is_table = command.shape.output == Shape::Table;
+    let columns: Vec<&str> = columns.into_iter().chain(more.into_iter().filter(|_| !is_table)).collect();
+    let mut rows = Rows::new("machine", &columns);
     for row in &machines {
         let (state, link) = presence(row);
         let seen = match command.shape.output {
             Shape::Table => ago(row.seen_at, now()).into(),
             _ => Value::from(row.seen_at),
         };
-        rows.push(vec![
+        let age = age_s(row);
+        let is_stale = age.is_some_and(|age| age > STALE_S);
+        // A state stays until somebody looks again; how old it is, is said.
+        let health = match age.filter(|_| is_stale && is_table) {
+            Some(age) => format!("{} ({} ago)", health(row), days_or_hours(age)),
+            None => health(row),
+        };
+        let mut cells = vec![
             row.name.as_str().into(),
             row.customer_name.as_raw().into(),
             row.os.as_raw().into(),
             state.into(),
-            health(row).into(),
+            health.into(),
             link.into(),
             seen,
-        ]);
+        ];
+        if !is_table {
+            cells.extend([age.map_or(Value::Null, Value::from), is_stale.into()]);
+        }
+        rows.push(cells);
     }
     if machines.is_empty() {
         eprintln!("no machines yet; invite one: fernwart invite CUSTOMER");

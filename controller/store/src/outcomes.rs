@@ -6,11 +6,10 @@ use crate::encoded;
 use crate::roster::{Records, Roster};
 use crate::rows::{self, number};
 use crate::writes::json;
-use fernwart_fleet::RunEvent;
+use fernwart_fleet::{Diagnosed, RunEvent};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Envelope, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
-use fernwart_protocol::staff::Verdict;
 use sqlx::{AnyConnection, Row};
 use std::collections::HashMap;
 
@@ -31,8 +30,8 @@ pub struct NewOutcome {
     pub receipt_hash: Digest,
     /// The report.
     pub report: Vec<u8>,
-    /// What the report says, if there is one.
-    pub verdict: Option<Verdict>,
+    /// What its report says, if it is one of the whole machine.
+    pub diagnosed: Option<Diagnosed>,
     /// The journal's entry that the receipt names, and its hash.
     pub journal: (u64, Digest),
     /// When.
@@ -59,7 +58,7 @@ pub(crate) type Reply = Result<StoredOutcome, Denial>;
 
 /// What the roster learns once all is on disk.
 #[derive(Debug, Default)]
-pub(crate) struct Learned(HashMap<MachineId, (Records, Option<(Verdict, RunId)>)>);
+pub(crate) struct Learned(HashMap<MachineId, (Records, Option<(Diagnosed, RunId)>)>);
 
 impl Learned {
     pub(crate) fn teach(self, roster: &Roster) {
@@ -108,7 +107,7 @@ pub(crate) async fn apply(
         if outcome.journal.0 > records.journal_seq {
             (records.journal_seq, records.journal_head) = (outcome.journal.0, Some(outcome.journal.1));
         }
-        if let Some(new) = &outcome.verdict {
+        if let Some(new) = &outcome.diagnosed {
             *verdict = Some((new.clone(), outcome.run));
         }
         let settled = StoredOutcome { seq: records.chain_seq, head: records.chain_head, at: outcome.now, is_new: true };
@@ -228,7 +227,7 @@ async fn write_records(learned: &Learned, to: &mut AnyConnection) -> Result<(), 
 pub(crate) mod tests {
     use super::*;
     use crate::{JoinMachine, NewJob, NewRun, NoteJournal, Seen, Store};
-    use fernwart_fleet::{Machine, RunState};
+    use fernwart_fleet::{Health, Machine, RunState};
     use fernwart_protocol::id::{CustomerId, KeyId, PublicKey, Signature, TokenId};
     use fernwart_protocol::staff::{Admission, CustomerRow, Token, TokenKind};
     use fernwart_protocol::text::{Blob, Text};
@@ -256,7 +255,7 @@ pub(crate) mod tests {
             receipt: envelope(number),
             receipt_hash: Digest::from_bytes([number; 32]),
             report: vec![number],
-            verdict: Some(Verdict::Warn(Text::clipped(&number.to_string()))),
+            diagnosed: Some(Diagnosed { health: Health::Warn(Text::clipped(&number.to_string())), at: 1 }),
             journal: (u64::from(number), Digest::from_bytes([number; 32])),
             now: i64::from(number),
             chain: |last, next| {

@@ -6,9 +6,8 @@
 
 use crate::StoreError;
 use crate::rows;
-use fernwart_fleet::{Machine, Standing};
+use fernwart_fleet::{Diagnosed, Machine, Standing};
 use fernwart_protocol::id::{Digest, MachineId};
-use fernwart_protocol::staff::Verdict;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use std::collections::HashMap;
@@ -149,13 +148,13 @@ impl Roster {
     }
 
     /// Takes over what outcomes have changed.
-    pub(crate) fn settled(&self, changed: impl IntoIterator<Item = (MachineId, Records, Option<Verdict>)>) {
+    pub(crate) fn settled(&self, changed: impl IntoIterator<Item = (MachineId, Records, Option<Diagnosed>)>) {
         let mut entries = self.write();
-        for (id, records, verdict) in changed {
+        for (id, records, diagnosed) in changed {
             let Some(entry) = entries.get_mut(&id) else { continue };
             entry.records = records;
-            if let Some(verdict) = verdict.filter(|verdict| *verdict != entry.machine.verdict) {
-                Arc::make_mut(&mut entry.machine).verdict = verdict;
+            if let Some(diagnosed) = diagnosed.filter(|diagnosed| *diagnosed != entry.machine.diagnosed) {
+                Arc::make_mut(&mut entry.machine).diagnosed = diagnosed;
             }
         }
     }

@@ -80,7 +80,7 @@ pub(crate) fn machine(row: &AnyRow) -> Result<Machine, StoreError> {
         certificate_until: row.try_get("certificate_until")?,
         labels: json(row, "labels")?,
         groups: json(row, "groups")?,
-        verdict: json(row, "verdict")?,
+        diagnosed: json(row, "verdict")?,
         alarm: clipped(row, "alarm")?,
     })
 }

@@ -1,19 +1,29 @@
 //! The rules that ship in the binary.
 
-use super::rule::{Rule, RuleSet};
+use super::rule::Rules;
+use std::sync::LazyLock;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     include_str!("rules/capacity.toml"),
     include_str!("rules/disks.toml"),
     include_str!("rules/network.toml"),
     include_str!("rules/upkeep.toml"),
     include_str!("rules/logs.toml"),
     include_str!("rules/security.toml"),
+    include_str!("rules/gaps.toml"),
 ];
 
-/// All of them, read anew.
+/// All of them, read once.
 #[expect(clippy::expect_used, reason = "a test reads the same files, which are part of this program")]
-pub fn builtin_rules() -> Vec<Rule> {
-    let read = |file: &str| RuleSet::from_toml(file).expect("the rules in the binary are well-formed");
-    FILES.into_iter().flat_map(|file| read(file).rules).collect()
+pub fn builtin_rules() -> &'static Rules {
+    static RULES: LazyLock<Rules> = LazyLock::new(|| {
+        let mut all = Rules::default();
+        for file in FILES {
+            let read = Rules::from_toml(file).expect("the rules in the binary are well-formed");
+            all.rules.extend(read.rules);
+            all.gaps.extend(read.gaps);
+        }
+        all
+    });
+    &RULES
 }

@@ -1,8 +1,11 @@
 //! What is measured, by section, with units in the names.
 //!
-//! A field that could not be measured is `None`, never a guess. Lists are cut
-//! at [`LIST`] entries, worst first.
+//! A field that could not be measured is `None`, never a guess, and `why` says
+//! the reason under the field's name. An empty list was looked at and is empty;
+//! a list that could not be read is `None`. Lists are cut at [`LIST`] entries,
+//! worst first. Bytes that are no UTF-8 are escaped: `\xfc`.
 
+use super::reason::Reasons;
 use serde::{Deserialize, Serialize};
 
 /// Entries of any list in a report.
@@ -25,9 +28,26 @@ pub struct System {
     /// Seconds since boot.
     pub uptime_s: u64,
     /// Whether installed updates wait for a restart.
-    pub restart_required: bool,
+    pub restart_required: Option<bool>,
+    /// Of the installed kernels of the running one's kind, the newest.
+    pub kernel_installed: Option<String>,
+    /// The kind of container this is; empty outside of any.
+    pub container: String,
+    /// The kind of virtual machine this is; empty on real hardware.
+    pub virtual_machine: String,
+    /// Days until the release gets no more security updates; negative since.
+    pub support_days: Option<f64>,
+    /// When that is or was: `2028-06-30`.
+    pub support_ends: Option<String>,
+    /// Whether the boot before this one ended without a shutdown.
+    pub boot_unclean: Option<bool>,
+    /// How often it was started in the last seven days.
+    pub boots_7d: Option<u32>,
     /// Version of the agent.
     pub agent: String,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Cores, load, pressure.
@@ -44,16 +64,25 @@ pub struct Cpu {
     pub load_5: f64,
     /// See `load_1`.
     pub load_15: f64,
-    /// `load_15` divided by the cores.
-    pub load_15_per_core: f64,
+    /// `load_15` divided by the cores; none in a container that shows its host's.
+    pub load_15_per_core: Option<f64>,
     /// Time with work waiting for a processor, last minute, per cent.
     pub pressure_pct: Option<f64>,
+    /// The same over the last five minutes.
+    pub pressure_5m_pct: Option<f64>,
     /// Time all tasks waited for a disk, last minute, per cent.
     pub io_pressure_pct: Option<f64>,
+    /// The same over the last five minutes.
+    pub io_pressure_5m_pct: Option<f64>,
     /// Busy time while looking, per cent of all cores.
-    pub busy_pct: f64,
+    pub busy_pct: Option<f64>,
     /// Time the host took away while looking, per cent.
-    pub stolen_pct: f64,
+    pub stolen_pct: Option<f64>,
+    /// Time the host took away since a diagnosis earlier in this boot, per cent.
+    pub stolen_since_pct: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Memory and swap.
@@ -62,11 +91,11 @@ pub struct Cpu {
 pub struct Memory {
     /// All memory.
     pub total_bytes: u64,
-    /// What programs can still have.
+    /// What programs can still have, the cache of ZFS included.
     pub available_bytes: u64,
     /// The same, per cent.
     pub available_pct: f64,
-    /// All swap.
+    /// All swap but that in compressed memory.
     pub swap_total_bytes: u64,
     /// Swap in use.
     pub swap_used_bytes: u64,
@@ -74,20 +103,44 @@ pub struct Memory {
     pub swap_used_pct: Option<f64>,
     /// Time all tasks waited for memory, last minute, per cent.
     pub pressure_pct: Option<f64>,
+    /// The same over the last five minutes.
+    pub pressure_5m_pct: Option<f64>,
+    /// Time some tasks waited for memory over the last five minutes, per cent.
+    pub some_pressure_5m_pct: Option<f64>,
     /// Processes the kernel killed for lack of memory since boot.
     pub killed: Option<u64>,
+    /// Of these, those since a diagnosis earlier in this boot.
+    pub killed_since: Option<u64>,
+    /// Errors that memory modules have corrected, since an earlier diagnosis.
+    pub ecc_corrected_since: Option<u64>,
+    /// Errors that could not be corrected, since boot.
+    pub ecc_uncorrected: Option<u64>,
+    /// Memory that the kernel has given up as broken.
+    pub broken_bytes: Option<u64>,
+    /// How long ago that earlier diagnosis was, seconds.
+    pub since_s: Option<u64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// File systems and drives.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Disks {
-    /// Local file systems that hold data.
+    /// File systems with a size of their own, each once.
     pub filesystems: Vec<Filesystem>,
     /// Whole drives.
     pub drives: Vec<Drive>,
-    /// Why drives could not be asked for their health.
-    pub smart_unanswered: Option<String>,
+    /// Software RAIDs.
+    pub arrays: Option<Vec<Array>>,
+    /// ZFS pools.
+    pub pools: Option<Vec<Pool>>,
+    /// What fstab wants mounted and is not.
+    pub missing_mounts: Option<Vec<MissingMount>>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One mounted file system.
@@ -101,17 +154,28 @@ pub struct Filesystem {
     /// Its type.
     pub kind: String,
     /// Its size.
-    pub size_bytes: u64,
+    pub size_bytes: Option<u64>,
     /// What ordinary programs can still write.
-    pub free_bytes: u64,
+    pub free_bytes: Option<u64>,
     /// The same, per cent of what ordinary programs can have.
-    pub free_pct: f64,
+    pub free_pct: Option<f64>,
     /// Files it can hold; none where that is not counted.
     pub inodes: Option<u64>,
     /// Files it can still take, per cent.
     pub inodes_free_pct: Option<f64>,
-    /// Mounted read-only although it is no image or disc.
+    /// Whether it can only be read.
     pub read_only: bool,
+    /// Whether it can only be read although nobody mounted it so.
+    pub read_only_unasked: bool,
+    /// Whether whoever asks it waits for ever.
+    pub hangs: bool,
+    /// Errors that the file system has recorded about itself (ext4).
+    pub errors: Option<u64>,
+    /// Days since the last of them.
+    pub error_days: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One drive.
@@ -128,12 +192,72 @@ pub struct Drive {
     pub rotating: bool,
     /// Whether it says it is well.
     pub healthy: Option<bool>,
-    /// Errors of the medium or sectors given up.
+    /// Errors of the medium, or sectors that could not be read.
     pub media_errors: Option<u64>,
+    /// Sectors that were replaced by spare ones.
+    pub reallocated: Option<u64>,
+    /// How many of both have come since a diagnosis earlier in this boot.
+    pub media_errors_since: Option<u64>,
     /// Wear, per cent of its rated life.
     pub worn_pct: Option<f64>,
+    /// Whether it has fewer spare blocks left than its maker's bound.
+    pub spare_low: Option<bool>,
+    /// Whether its last test of itself failed.
+    pub self_test_failed: Option<bool>,
     /// Its temperature.
     pub temperature_c: Option<f64>,
+    /// How many degrees that is above what it is made for; negative below.
+    pub too_hot_c: Option<f64>,
+    /// Whether it runs: not given up by the kernel.
+    pub running: Option<bool>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
+}
+
+/// One software RAID.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Array {
+    /// Its device.
+    pub device: String,
+    /// Its level: `raid1`.
+    pub level: String,
+    /// Its state, in the kernel's word: `clean`, `inactive`.
+    pub state: String,
+    /// Disks it wants.
+    pub disks: u32,
+    /// Disks it lacks; none where its level knows no such thing.
+    pub missing: Option<u32>,
+    /// Disks in it that are marked faulty.
+    pub faulty: u32,
+    /// Whether it is being rebuilt.
+    pub rebuilding: bool,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
+}
+
+/// One ZFS pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// Its state, in ZFS's word: `ONLINE`.
+    pub state: String,
+}
+
+/// One file system that fstab wants mounted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MissingMount {
+    /// Where.
+    pub mount: String,
+    /// What.
+    pub device: String,
+    /// Whether the machine is to start without it (`nofail`).
+    pub may_be_absent: bool,
 }
 
 /// Interfaces, routes, name servers, reachability.
@@ -142,16 +266,53 @@ pub struct Drive {
 pub struct Network {
     /// Interfaces but for loopback.
     pub interfaces: Vec<Interface>,
+    /// Ways out of this network: default routes.
+    pub default_routes: Option<Vec<Route>>,
     /// Default gateways.
     pub gateways: Vec<String>,
     /// Whether the first gateway answers; none if it cannot be told.
     pub gateway_reachable: Option<bool>,
     /// Name servers.
-    pub dns_servers: Vec<String>,
+    pub dns_servers: Option<Vec<String>>,
+    /// Each of them, asked for the hub's name.
+    pub resolvers: Option<Vec<Resolver>>,
+    /// How many of these answered.
+    pub resolvers_answering: Option<u32>,
     /// Whether the hub can be reached; none while off line on purpose.
     pub hub_reachable: Option<bool>,
     /// Round-trip time to the hub.
     pub hub_rtt_ms: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
+}
+
+/// One default route.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Route {
+    /// Over which interface.
+    pub device: String,
+    /// Over which gateway; none where the interface itself leads out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+}
+
+/// One name server.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resolver {
+    /// Its address.
+    pub address: String,
+    /// Whether it answers.
+    pub answers: Option<bool>,
+    /// How long its answer took.
+    pub took_ms: Option<f64>,
+    /// What it said: `NOERROR`, `SERVFAIL`; or why nothing came.
+    pub said: String,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One network interface.
@@ -174,6 +335,15 @@ pub struct Interface {
     pub errors: u64,
     /// The same, per cent of all packets.
     pub errors_pct: f64,
+    /// Packets lost to errors since a diagnosis earlier in this boot.
+    pub errors_since: Option<u64>,
+    /// The same, per cent of all packets since then.
+    pub errors_since_pct: Option<f64>,
+    /// Whether it is up, but has only an address that it gave itself.
+    pub self_assigned: bool,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Who uses processor and memory.
@@ -181,13 +351,22 @@ pub struct Interface {
 #[serde(default)]
 pub struct Processes {
     /// How many there are.
-    pub count: u32,
+    pub count: Option<u32>,
     /// Ended, but not collected by their parents.
-    pub zombies: u32,
+    pub zombies: Option<u32>,
     /// Those that used the processor most while looking.
     pub top_cpu: Vec<Process>,
     /// Those that hold most memory.
-    pub top_memory: Vec<Process>,
+    pub top_memory: Option<Vec<Process>>,
+    /// How many wait for a disk or another device right now.
+    pub waiting_for_device: Option<u32>,
+    /// Programs that still run what an update has replaced.
+    pub outdated: Option<Vec<String>>,
+    /// How many there are.
+    pub outdated_count: Option<u32>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One process.
@@ -210,24 +389,89 @@ pub struct Process {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Services {
-    /// Who looks after them.
+    /// Who looks after them; empty where nobody does.
     pub manager: String,
     /// How many are running.
-    pub running: u32,
+    pub running: Option<u32>,
     /// Those that failed.
-    pub failed: Vec<FailedService>,
+    pub failed: Option<Vec<FailedService>>,
+    /// Those that do not stay up.
+    pub restarting: Option<Vec<RestartingService>>,
+    /// Printers.
+    pub printers: Option<Vec<Printer>>,
+    /// Backups.
+    pub backups: Option<Vec<Backup>>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
-/// One failed service.
+/// One unit that failed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FailedService {
     /// Its unit.
     pub unit: String,
+    /// What kind of unit it is: `service`, `mount`, `timer`.
+    pub kind: String,
     /// What it is.
     pub description: String,
     /// How it failed.
     pub state: String,
+    /// Whether it runs once and ends, as started by a timer or at boot.
+    pub runs_once: bool,
+}
+
+/// One service that is started again and again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RestartingService {
+    /// Its unit.
+    pub unit: String,
+    /// What it is.
+    pub description: String,
+    /// Whether it is down right now, between two starts.
+    pub down: bool,
+    /// How often it was started again by itself since boot.
+    pub restarts: u64,
+    /// The same since a diagnosis earlier in this boot.
+    pub restarts_since: Option<u64>,
+    /// The same an hour.
+    pub restarts_per_h: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
+}
+
+/// One printer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Printer {
+    /// Its name.
+    pub name: String,
+    /// Whether it was stopped.
+    pub stopped: bool,
+    /// Jobs that wait.
+    pub jobs: u32,
+    /// Hours since the oldest of them came.
+    pub oldest_job_h: f64,
+}
+
+/// One backup.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Backup {
+    /// Its unit or folder.
+    pub name: String,
+    /// What makes it: `borg`, `restic`.
+    pub program: String,
+    /// Days since the last that went well; none where none did.
+    pub age_days: Option<f64>,
+    /// Whether the last one failed.
+    pub failed: bool,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Recent errors, grouped.
@@ -236,12 +480,30 @@ pub struct FailedService {
 pub struct Logs {
     /// Where they were read.
     pub source: String,
-    /// How far back.
+    /// How far back was asked.
     pub hours: u32,
+    /// Hours that were really read; less where the log begins later, or reading was
+    /// cut.
+    pub hours_read: Option<f64>,
     /// Errors in that time.
-    pub errors: u64,
+    pub errors: Option<u64>,
     /// The same by shape of message, most frequent first.
     pub groups: Vec<LogGroup>,
+    /// Known patterns that were found; a hit is kept however rare it is.
+    pub hits: Option<Vec<LogHit>>,
+    /// Failed logins.
+    pub failed_logins: Option<u64>,
+    /// Where most of them came from.
+    pub failed_logins_from: Vec<String>,
+    /// Logins that succeeded from where 20 or more had failed.
+    pub guessed_logins: Option<Vec<String>>,
+    /// How many there are.
+    pub guessed_logins_count: Option<u32>,
+    /// Whether reading was cut, by time or size; the newest was read.
+    pub cut: Option<bool>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Messages of one shape: equal but for numbers and names.
@@ -256,18 +518,48 @@ pub struct LogGroup {
     pub count: u64,
 }
 
+/// One known pattern that was found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogHit {
+    /// Which pattern.
+    pub pattern: String,
+    /// What it is about: a device, a unit, a program.
+    pub about: String,
+    /// The newest message.
+    pub message: String,
+    /// How many.
+    pub count: u64,
+    /// Hours since the newest of them.
+    pub hours_ago: f64,
+}
+
 /// Pending updates.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Updates {
-    /// The package manager.
+    /// The package manager; empty where none is known.
     pub manager: String,
     /// Packages with a newer version.
-    pub pending: u32,
+    pub pending: Option<u32>,
     /// Those of them that close security holes.
-    pub security: u32,
+    pub security: Option<u32>,
+    /// Packages that the manager would not update.
+    pub kept_back: Option<u32>,
     /// Days since the lists were fetched.
     pub lists_age_days: Option<f64>,
+    /// Packages that are half installed, and whatever else keeps the manager from
+    /// working.
+    pub broken: Option<Vec<String>>,
+    /// How many there are.
+    pub broken_count: Option<u32>,
+    /// Repositories that cannot be used any more, and why.
+    pub bad_sources: Option<Vec<String>>,
+    /// How many there are.
+    pub bad_sources_count: Option<u32>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Clock and its synchronisation.
@@ -280,11 +572,16 @@ pub struct Time {
     pub zone: String,
     /// Whether something keeps it right; none if that cannot be told.
     pub synchronised: Option<bool>,
+    /// The kernel's bound on how far the clock may be wrong, seconds.
+    pub error_bound_s: Option<f64>,
     /// How far it lies before (+) or behind (−) the hub's clock.
     pub ahead_of_hub_s: Option<f64>,
     /// The same without its sign, or how far it lies behind the newest signed
     /// time seen, whichever is more.
-    pub off_s: f64,
+    pub off_s: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Batteries and mains.
@@ -295,6 +592,9 @@ pub struct Power {
     pub mains: Option<bool>,
     /// Batteries.
     pub batteries: Vec<Battery>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One battery.
@@ -305,10 +605,17 @@ pub struct Battery {
     pub name: String,
     /// Charging, discharging, full.
     pub state: String,
+    /// Whether it is what the machine runs on now.
+    pub discharging: bool,
+    /// Whether it belongs to an uninterruptible power supply.
+    pub of_ups: bool,
     /// Charge, per cent.
     pub charge_pct: Option<f64>,
     /// What it can still hold, per cent of new.
     pub health_pct: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// Listening sockets, logins, firewall.
@@ -318,19 +625,45 @@ pub struct Security {
     /// Sockets that hear more than this machine, by port.
     pub listening: Vec<Listening>,
     /// How many of them there are.
-    pub open_ports: u32,
-    /// Whether a firewall filters; none if that cannot be told.
+    pub open_ports: Option<u32>,
+    /// Whether a firewall keeps out what was not let in.
     pub firewall: Option<bool>,
-    /// Lines that allow root's rights without a password.
-    pub sudo_without_password: Vec<String>,
-    /// How many such lines there are.
-    pub sudo_without_password_count: u32,
-    /// The ssh server's word on root logins; none without a server.
+    /// Who filters: `nftables inet filter input`.
+    pub firewall_by: Vec<String>,
+    /// Who may have root's rights without a password: user, what, and where it stands.
+    pub sudo_without_password: Option<Vec<String>>,
+    /// How many such grants there are.
+    pub sudo_without_password_count: Option<u32>,
+    /// The ssh server's word on root logins from outside: `prohibit-password`.
     pub ssh_root_login: Option<String>,
+    /// Whether root can log in over ssh with a password.
+    pub ssh_root_password: Option<bool>,
+    /// Whether anybody can log in over ssh with a password.
+    pub ssh_passwords: Option<bool>,
     /// Accounts besides root that are root.
-    pub second_roots: Vec<String>,
+    pub second_roots: Option<Vec<String>>,
     /// How many there are.
-    pub second_roots_count: u32,
+    pub second_roots_count: Option<u32>,
+    /// Certificates that services here use.
+    pub certificates: Option<Vec<Certificate>>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
+}
+
+/// One certificate that a service uses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Certificate {
+    /// Its file.
+    pub file: String,
+    /// Who uses it: the settings that name it.
+    pub used_by: String,
+    /// Days until it ends; negative since.
+    pub days_left: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One listening socket.

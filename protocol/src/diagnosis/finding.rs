@@ -1,14 +1,19 @@
 //! A fact judged.
 
+use super::reason::Why;
 use super::rule::Both;
+use crate::document::UnixMs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// How bad.
+/// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
+    /// Worth knowing; no fault, and never an exit code. Notes travel apart from
+    /// findings, so that programs before 0.3.0 read a report that has some.
+    Note,
     /// Someone should look.
     Warn,
     /// Someone must act.
@@ -19,19 +24,44 @@ impl Severity {
     /// The word, as in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Note => "note",
             Self::Warn => "warn",
             Self::Crit => "crit",
         }
     }
 }
 
-impl std::str::FromStr for Severity {
-    type Err = String;
-    fn from_str(word: &str) -> Result<Self, String> {
-        match word {
-            "warn" => Ok(Self::Warn),
-            "crit" => Ok(Self::Crit),
-            _ => Err("severities are warn and crit".into()),
+/// The one word for a machine, better first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// All that was looked at is well.
+    Ok,
+    /// Someone should look.
+    Warn,
+    /// Something that should be known is not.
+    Unknown,
+    /// Someone must act.
+    Crit,
+}
+
+impl State {
+    /// The word, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Unknown => "unknown",
+            Self::Crit => "crit",
+        }
+    }
+
+    /// What findings and lost checks come to.
+    pub(super) fn of(worst: Option<Severity>, is_anything_lost: bool) -> Self {
+        match worst {
+            Some(Severity::Crit) => Self::Crit,
+            _ if is_anything_lost => Self::Unknown,
+            Some(Severity::Warn) => Self::Warn,
+            Some(Severity::Note) | None => Self::Ok,
         }
     }
 }
@@ -55,4 +85,42 @@ pub struct Finding {
     /// The script that would repair it, once approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+    /// It may be worse than this: what would tell is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub worse_unknown: bool,
+}
+
+impl Finding {
+    /// How it is named: `disk.free:/var`.
+    pub fn name(&self) -> String {
+        named(&self.id, self.instance.as_deref())
+    }
+}
+
+/// A check that should have an answer and has none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unknown {
+    /// The rule.
+    pub id: String,
+    /// Which of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// Why there is no answer.
+    #[serde(rename = "reason")]
+    pub why: Why,
+    /// The worst it could be.
+    pub could_be: Severity,
+    /// Since when, by the machine's clock.
+    pub since: UnixMs,
+}
+
+impl Unknown {
+    /// How it is named: `smart.health:/dev/sda`.
+    pub fn name(&self) -> String {
+        named(&self.id, self.instance.as_deref())
+    }
+}
+
+fn named(id: &str, instance: Option<&str>) -> String {
+    instance.map_or_else(|| id.to_owned(), |instance| format!("{id}:{instance}"))
 }

@@ -1,63 +1,331 @@
 //! Facts and rules to findings. Pure.
+//!
+//! A condition on a fact that is there is yes or no; on a missing one it is open.
+//! A level holds when all its conditions are yes, and is out when one is no. The
+//! first level that holds makes a finding. Where none holds and one is open, the
+//! fact's reason decides: lost is unknown, a gap is a blind spot, anything else
+//! does not apply. Silence is never ok.
 
-use super::finding::Finding;
+use super::finding::{Finding, Severity, Unknown};
+use super::past::Past;
+use super::reason::{Class, Reason, Reasons, Why};
 use super::report::{Answer, Section};
-use super::rule::{Both, Rule};
+use super::rule::{Both, Condition, Gap, Level, Rule, Rules};
 use super::wording::{Language, fill};
-use crate::document::SectionName;
-use serde_json::Value;
-use std::collections::BTreeMap;
+use crate::document::{SectionName, UnixMs};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Findings of one rule at most: a machine with 500 failed units is told once
-/// it has many.
-const FINDINGS_PER_RULE: usize = 8;
+/// Findings of one rule at most; how many more there are is told.
+const FINDINGS_PER_RULE: usize = 16;
 
 /// What judging yields.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Judgement {
-    /// Rules whose section was answered.
+    /// Rules that were decided: ok, or with a finding.
     pub checks: u32,
+    /// Of these, rules that found nothing, by name.
+    pub well: Vec<String>,
     /// What is not well, worst first, then by rule.
     pub findings: Vec<Finding>,
+    /// What is worth knowing and no fault: blind spots among it.
+    pub notes: Vec<Finding>,
+    /// Checks that should have an answer and have none.
+    pub unknown: Vec<Unknown>,
+    /// Rules that have nothing to judge here.
+    pub not_applicable: u32,
+    /// How many findings of a rule were left out, by rule.
+    pub left_out: BTreeMap<String, u32>,
+    /// What the next diagnosis is to remember of this one.
+    pub past: Past,
 }
 
-/// Holds every rule against the sections that were answered.
-pub fn judge(rules: &[Rule], sections: &BTreeMap<SectionName, Section>) -> Judgement {
-    let mut judgement = Judgement::default();
-    for rule in rules {
-        let Some(Section { answer: Answer::Facts(facts), .. }) = sections.get(&rule.section) else { continue };
-        judgement.checks += 1;
-        match &rule.each {
-            None => judgement.findings.extend(look(rule, facts)),
-            Some(list) => {
-                let entries = facts.get(list).and_then(Value::as_array).into_iter().flatten();
-                judgement.findings.extend(entries.filter_map(|entry| look(rule, entry)).take(FINDINGS_PER_RULE));
-            }
-        }
-    }
+/// Holds every rule of the wanted sections against what was gathered, which may
+/// be more ([`Rules::needed`]).
+///
+/// `past` is what was remembered of the last whole diagnosis; `now` is the
+/// machine's clock.
+pub fn judge(
+    rules: &Rules,
+    sections: &BTreeMap<SectionName, Section>,
+    wanted: &BTreeSet<SectionName>,
+    past: &Past,
+    now: UnixMs,
+) -> Judgement {
+    let mut judge = Judge { sections, past, now, judgement: Judgement::default(), gaps: BTreeMap::new() };
+    judge.judgement.past = past.clone();
+    rules.rules.iter().filter(|rule| wanted.contains(&rule.section)).for_each(|rule| judge.rule(rule));
+    let Judge { mut judgement, gaps, .. } = judge;
+    judgement.notes.extend(gaps.into_iter().map(|(why, ids)| blind_spot(&rules.gaps, &why, ids)));
     judgement.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    judgement.unknown.sort_by_key(|unknown| std::cmp::Reverse(unknown.could_be));
+    judgement.past.forget(|id| rules.rules.iter().any(|rule| rule.id == id), now);
     judgement
 }
 
-fn look(rule: &Rule, facts: &Value) -> Option<Finding> {
-    let level = rule.levels.iter().find(|level| level.when.iter().all(|c| c.test.holds(facts.get(&c.fact))))?;
+/// What one check says of one thing.
+enum Outcome {
+    Ok,
+    Found(Finding),
+    Unknown(Why, Severity),
+    Gap(Why),
+    NotApplicable,
+}
+
+struct Judge<'a> {
+    sections: &'a BTreeMap<SectionName, Section>,
+    past: &'a Past,
+    now: UnixMs,
+    judgement: Judgement,
+    /// Rules that are blind, by why.
+    gaps: BTreeMap<Why, BTreeSet<String>>,
+}
+
+/// Where a condition finds its fact.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    section: SectionName,
+    /// The section's facts, and what is looked at among them: the same, or an
+    /// entry of a list.
+    facts: &'a Value,
+    item: &'a Value,
+}
+
+impl<'a> Judge<'a> {
+    fn facts(&self, section: SectionName) -> Result<&'a Value, Why> {
+        match self.sections.get(&section) {
+            Some(Section { answer: Answer::Facts(facts), .. }) => Ok(facts),
+            Some(Section { answer: Answer::Unanswered(text), why, .. }) => {
+                Err(why.clone().unwrap_or_else(|| Why::new(Reason::Unreadable, clipped(text))))
+            }
+            None => Err(Reason::Absent.into()),
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule) {
+        let facts = match self.facts(rule.section) {
+            Ok(facts) => facts,
+            Err(why) => return self.end(rule, vec![(None, self.open(rule, None, why, rule.worst()))]),
+        };
+        let whole = Place { section: rule.section, facts, item: facts };
+        let applies = rule.applies.iter().all(|condition| !matches!(self.answer(condition, whole, false), Ok(false)));
+        if !applies {
+            return self.end(rule, Vec::new());
+        }
+        let Some(list) = &rule.each else {
+            let outcome = self.item(rule, None, whole);
+            return self.end(rule, vec![(None, outcome)]);
+        };
+        match facts.get(list).and_then(Value::as_array) {
+            Some(entries) => {
+                let is_looked_at = |item: &&Value| {
+                    let place = Place { item, ..whole };
+                    rule.which.iter().all(|condition| !matches!(self.answer(condition, place, false), Ok(false)))
+                };
+                let outcomes = entries.iter().filter(is_looked_at).map(|item| {
+                    let instance = rule.name.as_ref().and_then(|name| item.get(name)).map(text_of);
+                    let outcome = self.item(rule, instance.as_deref(), Place { item, ..whole });
+                    (instance, outcome)
+                });
+                let mut outcomes: Vec<_> = outcomes.collect();
+                if outcomes.is_empty() && rule.lists_faults {
+                    outcomes.push((Some(String::new()), Outcome::Ok));
+                }
+                self.end(rule, outcomes);
+            }
+            None => {
+                let why = reason_for(facts, list);
+                self.end(rule, vec![(None, self.open(rule, None, why, rule.worst()))]);
+            }
+        }
+    }
+
+    /// What a rule says of one thing.
+    fn item(&self, rule: &Rule, instance: Option<&str>, place: Place<'a>) -> Outcome {
+        let was = self.past.severity(&rule.id, instance);
+        let mut open: Option<(Why, Severity)> = None;
+        let mut is_decided = false;
+        for level in &rule.levels {
+            // A bound that was passed is passed until the value has clearly come back.
+            let clears = was.is_some_and(|was| was >= level.severity);
+            match self.level(level, place, clears) {
+                Ok(true) => {
+                    let worse_unknown = open.is_some_and(|(why, _)| why.reason.class() == Class::Lost);
+                    return Outcome::Found(Finding { worse_unknown, ..found(rule, level, instance, place.item) });
+                }
+                Ok(false) => is_decided = true,
+                Err(why) => {
+                    let worse = open.as_ref().is_none_or(|(known, _)| why.reason.class() > known.reason.class());
+                    if worse {
+                        open = Some((why, level.severity));
+                    }
+                }
+            }
+        }
+        match open {
+            None => Outcome::Ok,
+            // One level was decided; the other has nothing to decide here.
+            Some((why, _)) if is_decided && why.reason.class() == Class::NotApplicable => Outcome::Ok,
+            Some((why, severity)) => self.open(rule, instance, why, severity),
+        }
+    }
+
+    /// A level's conditions: all yes, one no, or open for the gravest reason.
+    fn level(&self, level: &Level, place: Place<'a>, clears: bool) -> Result<bool, Why> {
+        let mut open: Option<Why> = None;
+        for condition in &level.when {
+            match self.answer(condition, place, clears) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(why) => {
+                    if open.as_ref().is_none_or(|known| why.reason.class() > known.reason.class()) {
+                        open = Some(why);
+                    }
+                }
+            }
+        }
+        open.map_or(Ok(true), Err)
+    }
+
+    fn answer(&self, condition: &Condition, place: Place<'a>, clears: bool) -> Result<bool, Why> {
+        let (facts, name) = match condition.section {
+            Some(section) if section != place.section => (self.facts(section)?, condition.fact.as_str()),
+            Some(_) => (place.facts, condition.fact.as_str()),
+            None => (place.item, condition.fact.as_str()),
+        };
+        match facts.get(name) {
+            None | Some(Value::Null) => Err(reason_for(facts, name)),
+            Some(fact) => Ok(condition.test(clears).holds(fact)),
+        }
+    }
+
+    /// What an open check is: known before and a gap now is lost, and lost stays
+    /// lost until it is answered.
+    fn open(&self, rule: &Rule, instance: Option<&str>, why: Why, severity: Severity) -> Outcome {
+        let class = match why.reason.class() {
+            Class::Gap if self.past.was_known(&rule.id, instance) => Class::Lost,
+            Class::Gap | Class::NotApplicable
+                if self.past.lost_since(&rule.id, instance).is_some() && why.reason != Reason::Absent =>
+            {
+                Class::Lost
+            }
+            class => class,
+        };
+        match class {
+            Class::Lost => Outcome::Unknown(why, severity),
+            Class::Gap => Outcome::Gap(why),
+            Class::NotApplicable => Outcome::NotApplicable,
+        }
+    }
+
+    /// Counts what a rule has said.
+    fn end(&mut self, rule: &Rule, outcomes: Vec<(Option<String>, Outcome)>) {
+        let all: BTreeSet<Option<&str>> = outcomes.iter().map(|(instance, _)| instance.as_deref()).collect();
+        self.judgement.past.keep_only(&rule.id, &all);
+        let (mut decided, mut bad, mut open) = (false, false, false);
+        let mut told = 0;
+        for (instance, outcome) in outcomes {
+            let past = &mut self.judgement.past;
+            match outcome {
+                Outcome::Ok => {
+                    decided = true;
+                    past.ok(&rule.id, instance.as_deref());
+                }
+                Outcome::Found(finding) => {
+                    past.found(&rule.id, instance.as_deref(), finding.severity);
+                    if finding.severity == Severity::Note {
+                        decided = true;
+                        self.judgement.notes.push(finding);
+                        continue;
+                    }
+                    (decided, bad) = (true, true);
+                    told += 1;
+                    if told <= FINDINGS_PER_RULE {
+                        self.judgement.findings.push(finding);
+                    } else {
+                        *self.judgement.left_out.entry(rule.id.clone()).or_default() += 1;
+                    }
+                }
+                Outcome::Unknown(why, could_be) => {
+                    open = true;
+                    let since = past.lost(&rule.id, instance.as_deref(), self.now);
+                    let id = rule.id.clone();
+                    self.judgement.unknown.push(Unknown { id, instance, why, could_be, since });
+                }
+                Outcome::Gap(why) => {
+                    open = true;
+                    self.gaps.entry(why).or_default().insert(rule.id.clone());
+                }
+                Outcome::NotApplicable => {}
+            }
+        }
+        match (bad, open, decided) {
+            (true, ..) => self.judgement.checks += 1,
+            (false, true, _) => {}
+            (false, false, true) => {
+                self.judgement.checks += 1;
+                self.judgement.well.push(rule.id.clone());
+            }
+            (false, false, false) => self.judgement.not_applicable += 1,
+        }
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn clipped(text: &str) -> String {
+    crate::text::Text::<200>::clipped(text).as_raw().to_owned()
+}
+
+/// Why a fact is missing; a fact that is missing without a reason cannot be read.
+fn reason_for(facts: &Value, name: &str) -> Why {
+    let reasons: Option<Reasons> = facts.get("why").and_then(|why| serde::Deserialize::deserialize(why).ok());
+    reasons.and_then(|mut reasons| reasons.remove(name)).unwrap_or_else(|| Why::new(Reason::Unreadable, name))
+}
+
+fn found(rule: &Rule, level: &Level, instance: Option<&str>, facts: &Value) -> Finding {
     let filled =
         |text: &Both| Both { en: fill(&text.en, facts, Language::En), de: fill(&text.de, facts, Language::De) };
     let mut evidence = BTreeMap::new();
     // What it is about is evidence, too: a remedy takes its parameters from here.
-    for fact in level.when.iter().map(|condition| &condition.fact).chain(&rule.name) {
+    let facts_named = level.when.iter().filter(|condition| condition.section.is_none()).map(|c| &c.fact);
+    for fact in facts_named.chain(&rule.name).chain(&rule.evidence) {
         if let Some(value) = facts.get(fact) {
             evidence.insert(fact.clone(), value.clone());
         }
     }
-    let instance = rule.name.as_ref().and_then(|name| facts.get(name)).and_then(Value::as_str).map(str::to_owned);
-    Some(Finding {
+    Finding {
         id: rule.id.clone(),
-        instance,
+        instance: instance.map(str::to_owned),
         severity: level.severity,
-        cause: filled(&rule.cause),
-        advice: filled(&rule.advice),
+        cause: filled(level.cause.as_ref().unwrap_or(&rule.cause)),
+        advice: filled(level.advice.as_ref().unwrap_or(&rule.advice)),
         evidence,
         remedy: rule.remedy.clone(),
-    })
+        worse_unknown: false,
+    }
+}
+
+/// One note for all rules that are blind for the same reason.
+fn blind_spot(gaps: &[Gap], why: &Why, ids: BTreeSet<String>) -> Finding {
+    let facts = json!({"about": why.about, "checks": ids});
+    let known = gaps.iter().find(|gap| gap.reason == why.reason && gap.about.as_ref().is_none_or(|a| *a == why.about));
+    let filled =
+        |text: &Both| Both { en: fill(&text.en, &facts, Language::En), de: fill(&text.de, &facts, Language::De) };
+    let empty = Both { en: String::new(), de: String::new() };
+    Finding {
+        id: known.map_or_else(|| format!("blind.{}", why.reason.as_str()), |gap| gap.id.clone()),
+        instance: Some(why.about.clone()).filter(|about| !about.is_empty()),
+        severity: Severity::Note,
+        cause: known.map_or_else(|| empty.clone(), |gap| filled(&gap.cause)),
+        advice: known.map_or(empty, |gap| filled(&gap.advice)),
+        evidence: BTreeMap::from([
+            ("reason".to_owned(), Value::from(why.to_string())),
+            ("checks".to_owned(), json!(ids)),
+        ]),
+        remedy: None,
+        worse_unknown: false,
+    }
 }

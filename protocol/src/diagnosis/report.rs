@@ -3,14 +3,16 @@
 //! It travels and is stored as zstd'd JSON, and its receipt hashes exactly
 //! those bytes.
 
-use super::finding::{Finding, Severity};
+use super::finding::{Finding, Severity, State, Unknown};
+use super::judge::Judgement;
+use super::reason::Why;
 use crate::document::{SectionName, UnixMs};
 use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};
 use memchr::{memchr, memchr2, memchr3};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// zstd level: 3 packs a report of 40 KiB in a third of a millisecond.
 const LEVEL: i32 = 3;
@@ -26,10 +28,25 @@ pub struct Report {
     pub took_ms: u32,
     /// What was found, by section.
     pub sections: BTreeMap<SectionName, Section>,
-    /// How many rules were held against it.
+    /// How many checks were decided; before 0.3.0, how many rules were held against it.
     pub checks: u32,
+    /// Those of them that found nothing, by name; nothing before 0.3.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub well: Option<Vec<String>>,
     /// What is not well, worst first.
     pub findings: Vec<Finding>,
+    /// What is worth knowing and no fault: blind spots among it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Finding>,
+    /// Checks that should have an answer and have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<Unknown>,
+    /// Rules that have nothing to judge here.
+    #[serde(default)]
+    pub not_applicable: u32,
+    /// How many findings of a rule were left out, by rule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, u32>,
 }
 
 /// One section.
@@ -37,9 +54,34 @@ pub struct Report {
 pub struct Section {
     /// How long it took.
     pub took_ms: u32,
+    /// Why it is unanswered, from the closed list; nothing before 0.3.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Why>,
     /// What it says.
     #[serde(flatten)]
     pub answer: Answer,
+}
+
+/// How many checks said what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Found nothing.
+    pub ok: usize,
+    /// Found something critical.
+    pub crit: usize,
+    /// Found something that somebody should look at.
+    pub warn: usize,
+    /// Should have an answer and have none.
+    pub unknown: usize,
+    /// Notes, which are no checks.
+    pub notes: usize,
+}
+
+impl Counts {
+    /// All checks that apply.
+    pub fn all(&self) -> usize {
+        self.ok + self.crit + self.warn + self.unknown
+    }
 }
 
 /// Facts, or why there are none.
@@ -67,6 +109,13 @@ pub enum PackError {
 }
 
 impl Report {
+    /// A report of what was gathered and judged.
+    pub fn new(taken_at: UnixMs, took_ms: u32, sections: BTreeMap<SectionName, Section>, judged: Judgement) -> Self {
+        let Judgement { checks, well, findings, notes, unknown, not_applicable, left_out, past: _ } = judged;
+        let well = Some(well);
+        Self { v: 1, taken_at, took_ms, sections, checks, well, findings, notes, unknown, not_applicable, left_out }
+    }
+
     /// As it travels.
     ///
     /// # Errors
@@ -98,8 +147,56 @@ impl Report {
 
     /// The worst finding's severity.
     pub fn worst(&self) -> Option<Severity> {
-        self.findings.iter().map(|finding| finding.severity).max()
+        worst(&self.findings)
     }
+
+    /// All in one word. A section without an answer is something lost.
+    pub fn state(&self) -> State {
+        let silent = self.sections.values().any(|section| matches!(section.answer, Answer::Unanswered(_)));
+        State::of(self.worst(), silent || !self.unknown.is_empty() || self.checks == 0)
+    }
+
+    /// Whether something is critical, or could be and is not known.
+    pub fn could_be_critical(&self) -> bool {
+        could_be_critical(&self.findings, &self.unknown)
+    }
+
+    /// How many checks were decided, with how many of them each word; before 0.3.0
+    /// it is not known which rules had nothing to judge.
+    pub fn counts(&self) -> Counts {
+        let rules = |of: &mut dyn Iterator<Item = &str>| of.collect::<BTreeSet<_>>().len();
+        let with =
+            |severity| rules(&mut self.findings.iter().filter(|f| f.severity == severity).map(|f| f.id.as_str()));
+        let crit = with(Severity::Crit);
+        let found = rules(&mut self.findings.iter().map(|f| f.id.as_str()));
+        let ok = match &self.well {
+            Some(well) => well.len(),
+            None => usize::try_from(self.checks).unwrap_or_default().saturating_sub(found),
+        };
+        let is_found = |id: &str| self.findings.iter().any(|finding| finding.id == id);
+        let unknown = rules(&mut self.unknown.iter().map(|u| u.id.as_str()).filter(|id| !is_found(id)));
+        // A rule that found both counts as the worse.
+        Counts { ok, crit, warn: found - crit.min(found), unknown, notes: self.notes.len() }
+    }
+
+    /// Whether a check has an answer, or nothing to judge here.
+    pub fn is_known(&self, id: &str) -> bool {
+        let is_blind = |note: &Finding| {
+            let checks = note.evidence.get("checks").and_then(Value::as_array);
+            checks.is_some_and(|checks| checks.iter().any(|check| check == id))
+        };
+        !self.unknown.iter().any(|unknown| unknown.id == id) && !self.notes.iter().any(is_blind)
+    }
+}
+
+fn worst(findings: &[Finding]) -> Option<Severity> {
+    findings.iter().map(|finding| finding.severity).max()
+}
+
+fn could_be_critical(findings: &[Finding], unknown: &[Unknown]) -> bool {
+    worst(findings) == Some(Severity::Crit)
+        || findings.iter().any(|finding| finding.worse_unknown)
+        || unknown.iter().any(|unknown| unknown.could_be == Severity::Crit)
 }
 
 fn plain(packed: &[u8]) -> Result<Vec<u8>, PackError> {
@@ -156,10 +253,19 @@ pub struct Summary {
     pub taken_at: UnixMs,
     /// How long it took.
     pub took_ms: u32,
-    /// How many rules were held against it.
+    /// How many checks were decided.
     pub checks: u32,
+    /// Those of them that found nothing; nothing before 0.3.0.
+    #[serde(default)]
+    pub well: Option<Vec<IgnoredAny>>,
     /// What is not well, worst first.
     pub findings: Vec<Finding>,
+    /// What is worth knowing and no fault.
+    #[serde(default)]
+    pub notes: Vec<Finding>,
+    /// Checks that should have an answer and have none.
+    #[serde(default)]
+    pub unknown: Vec<Unknown>,
     sections: BTreeMap<SectionName, Head>,
 }
 
@@ -194,14 +300,40 @@ impl Summary {
         self.sections.iter().filter(|(_, head)| head.unanswered.is_some()).map(|(name, _)| *name)
     }
 
-    /// Whether the whole machine was looked at.
+    /// Whether the whole machine was looked at; some of it may have been silent.
     pub fn is_whole(&self) -> bool {
         self.sections.len() == SectionName::ALL.len()
     }
 
     /// The worst finding's severity.
     pub fn worst(&self) -> Option<Severity> {
-        self.findings.iter().map(|finding| finding.severity).max()
+        worst(&self.findings)
+    }
+
+    /// All in one word. A section without an answer is something lost.
+    pub fn state(&self) -> State {
+        State::of(self.worst(), !self.is_complete() || self.checks == 0)
+    }
+
+    /// Whether all that was asked has an answer.
+    pub fn is_complete(&self) -> bool {
+        self.unanswered().next().is_none() && self.unknown.is_empty()
+    }
+
+    /// Whether something is critical, or could be and is not known.
+    pub fn could_be_critical(&self) -> bool {
+        // Of a report before 0.3.0 only the section is known.
+        could_be_critical(&self.findings, &self.unknown) || (self.well.is_none() && self.unanswered().next().is_some())
+    }
+
+    /// What is lost, in a few words; nothing where nothing is.
+    pub fn lost_in_words(&self) -> Option<String> {
+        let section = self.unanswered().next().map(|section| format!("{section}: not answered"));
+        let check = || {
+            let unknown = self.unknown.first()?;
+            Some(format!("{}: {}", unknown.name(), unknown.why.reason.in_words()))
+        };
+        section.or_else(check).or_else(|| (self.checks == 0).then(|| "nothing could be looked at".to_owned()))
     }
 }
 
@@ -211,15 +343,8 @@ mod tests {
 
     fn report(filler: usize) -> Report {
         let facts = serde_json::json!({"os": "debian-12", "filler": "x".repeat(filler)});
-        let section = Section { took_ms: 1, answer: Answer::Facts(facts) };
-        Report {
-            v: 1,
-            taken_at: 5,
-            took_ms: 6,
-            sections: BTreeMap::from([(SectionName::System, section)]),
-            checks: 0,
-            findings: Vec::new(),
-        }
+        let section = Section { took_ms: 1, why: None, answer: Answer::Facts(facts) };
+        Report::new(5, 6, BTreeMap::from([(SectionName::System, section)]), Judgement::default())
     }
 
     #[test]
@@ -235,7 +360,7 @@ mod tests {
         assert_eq!((summary.taken_at, summary.checks, summary.is_whole()), (5, 0, false));
         assert_eq!(summary.unanswered().count(), 0);
         let mut silent = report(10);
-        let silence = Section { took_ms: 1, answer: Answer::Unanswered("no".into()) };
+        let silence = Section { took_ms: 1, why: None, answer: Answer::Unanswered("no".into()) };
         silent.sections.insert(SectionName::Updates, silence);
         let (summary, _) = Summary::unpack(&silent.pack().unwrap_or_default()).expect("a report");
         assert_eq!(summary.unanswered().collect::<Vec<_>>(), [SectionName::Updates]);

@@ -4,9 +4,11 @@
 //! are tried in turn; the first whose conditions all hold makes the finding.
 
 use super::finding::Severity;
+use super::reason::{Reason, Why};
 use crate::document::SectionName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// A text in both languages of our customers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,13 +20,42 @@ pub struct Both {
     pub de: String,
 }
 
-/// A rule file.
+/// Rules, and words for what they cannot see. Also the shape of a rule file.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// The rules.
+    #[serde(default, rename = "rule")]
+    pub rules: Vec<Rule>,
+    /// Words for blind spots, the more exact ones first.
+    #[serde(default, rename = "gap")]
+    pub gaps: Vec<Gap>,
+}
+
+/// Words for a reason for which checks are blind.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RuleSet {
-    /// Its rules.
-    #[serde(rename = "rule")]
-    pub rules: Vec<Rule>,
+pub struct Gap {
+    /// The note's name: `smart.blind`.
+    pub id: String,
+    /// For which reason.
+    #[serde(deserialize_with = "reason")]
+    pub reason: Reason,
+    /// About what; about anything where nothing is said.
+    #[serde(default)]
+    pub about: Option<String>,
+    /// The cause, with `{about}` and `{checks}` in it.
+    pub cause: Both,
+    /// What to do.
+    pub advice: Both,
+}
+
+fn reason<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Reason, D::Error> {
+    let word = String::deserialize(from)?;
+    match Why::from(word.as_str()) {
+        Why { reason: Reason::Other, .. } => Err(serde::de::Error::custom(format!("{word:?} is no reason"))),
+        why => Ok(why.reason),
+    }
 }
 
 /// One check.
@@ -41,6 +72,19 @@ pub struct Rule {
     /// The field that names an entry.
     #[serde(default)]
     pub name: Option<String>,
+    /// Which entries it looks at: conditions on their facts; all where none is said.
+    #[serde(default, rename = "where")]
+    pub which: Vec<Condition>,
+    /// Whether the list holds what is wrong, so that an empty one is well. A list of
+    /// things that is empty has nothing to judge.
+    #[serde(default)]
+    pub lists_faults: bool,
+    /// Where it applies at all: conditions on the section's facts, or on another's.
+    #[serde(default)]
+    pub applies: Vec<Condition>,
+    /// Facts that are evidence beside those of the conditions.
+    #[serde(default)]
+    pub evidence: Vec<String>,
     /// From worst to mildest.
     #[serde(rename = "level")]
     pub levels: Vec<Level>,
@@ -61,19 +105,40 @@ pub struct Level {
     pub severity: Severity,
     /// All must hold.
     pub when: Vec<Condition>,
+    /// This level's own cause.
+    #[serde(default)]
+    pub cause: Option<Both>,
+    /// This level's own advice.
+    #[serde(default)]
+    pub advice: Option<Both>,
 }
 
-/// One condition on one fact.
+/// One condition on one fact: `fact = "free_pct"` of the thing that is looked at,
+/// or `fact = "memory.available_pct"` of a section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "RawCondition")]
 pub struct Condition {
+    /// The section, where it is named.
+    pub section: Option<SectionName>,
     /// The fact's field.
     pub fact: String,
-    /// What must be so.
-    pub test: Test,
+    test: Test,
+    clear: Option<f64>,
 }
 
-/// What can be asked of a fact. A fact that was not measured meets no test.
+impl Condition {
+    /// What must be so. What was found before is found until its value has passed
+    /// the bound at which it clears, which lies on the well side of the first.
+    pub fn test(&self, was_found: bool) -> Test {
+        match (&self.test, self.clear.filter(|_| was_found)) {
+            (Test::Below(_), Some(clear)) => Test::Below(clear),
+            (Test::Above(_), Some(clear)) => Test::Above(clear),
+            (test, _) => test.clone(),
+        }
+    }
+}
+
+/// What can be asked of a fact that is there.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Test {
     /// A number less than this.
@@ -82,8 +147,14 @@ pub enum Test {
     Above(f64),
     /// Exactly this.
     Is(Value),
+    /// Anything but this.
+    Not(Value),
+    /// One of these.
+    OneOf(Vec<Value>),
     /// A text that has one of these in it, letter case aside.
     Contains(Vec<String>),
+    /// A text that has none of these in it, letter case aside.
+    Lacks(Vec<String>),
     /// A list with nothing in it.
     Empty,
 }
@@ -95,8 +166,12 @@ struct RawCondition {
     below: Option<f64>,
     above: Option<f64>,
     is: Option<Value>,
+    not: Option<Value>,
+    one_of: Option<Vec<Value>>,
     contains: Option<Vec<String>>,
+    lacks: Option<Vec<String>>,
     empty: Option<bool>,
+    clear: Option<f64>,
 }
 
 /// A rule that cannot be used.
@@ -106,8 +181,16 @@ pub enum BadRule {
     #[error("reading a rule file")]
     Toml(#[source] toml::de::Error),
     /// Not exactly one test in a condition.
-    #[error("a condition on {fact:?} needs exactly one of below, above, is, contains, empty = true")]
+    #[error(
+        "a condition on {fact:?} needs exactly one of below, above, is, not, one_of, contains, lacks, empty = true"
+    )]
     Condition {
+        /// The fact's field.
+        fact: String,
+    },
+    /// A bound at which it clears, on the wrong side or without a bound.
+    #[error("a condition on {fact:?} must clear on the well side of its bound")]
+    Clear {
         /// The fact's field.
         fact: String,
     },
@@ -116,23 +199,54 @@ pub enum BadRule {
 impl TryFrom<RawCondition> for Condition {
     type Error = BadRule;
     fn try_from(raw: RawCondition) -> Result<Self, BadRule> {
+        let lower = |words: Vec<String>| words.iter().map(|w| w.to_lowercase()).collect();
         let mut tests = [
             raw.below.map(Test::Below),
             raw.above.map(Test::Above),
             raw.is.map(Test::Is),
-            raw.contains.map(|words| Test::Contains(words.iter().map(|w| w.to_lowercase()).collect())),
+            raw.not.map(Test::Not),
+            raw.one_of.map(Test::OneOf),
+            raw.contains.map(|words| Test::Contains(lower(words))),
+            raw.lacks.map(|words| Test::Lacks(lower(words))),
             raw.empty.filter(|empty| *empty).map(|_| Test::Empty),
         ]
         .into_iter()
         .flatten();
-        match (tests.next(), tests.next()) {
-            (Some(test), None) => Ok(Self { fact: raw.fact, test }),
-            _ => Err(BadRule::Condition { fact: raw.fact }),
+        let (Some(test), None) = (tests.next(), tests.next()) else {
+            return Err(BadRule::Condition { fact: raw.fact });
+        };
+        let clears_well = match (&test, raw.clear) {
+            (_, None) => true,
+            (Test::Below(bound), Some(clear)) => clear >= *bound,
+            (Test::Above(bound), Some(clear)) => clear <= *bound,
+            (_, Some(_)) => false,
+        };
+        if !clears_well {
+            return Err(BadRule::Clear { fact: raw.fact });
         }
+        let named = raw.fact.split_once('.').and_then(|(section, fact)| Some((section.parse().ok()?, fact.to_owned())));
+        let (section, fact) = match named {
+            Some((section, fact)) => (Some(section), fact),
+            None => (None, raw.fact),
+        };
+        Ok(Self { section, fact, test, clear: raw.clear })
     }
 }
 
-impl RuleSet {
+impl Rule {
+    /// The worst it can find.
+    pub fn worst(&self) -> Severity {
+        self.levels.iter().map(|level| level.severity).max().unwrap_or(Severity::Warn)
+    }
+
+    /// The sections it looks at, its own first.
+    pub fn sections(&self) -> impl Iterator<Item = SectionName> {
+        let conditions = self.levels.iter().flat_map(|level| &level.when).chain(&self.applies);
+        std::iter::once(self.section).chain(conditions.filter_map(|condition| condition.section))
+    }
+}
+
+impl Rules {
     /// Reads a rule file.
     ///
     /// # Errors
@@ -140,21 +254,59 @@ impl RuleSet {
     pub fn from_toml(text: &str) -> Result<Self, BadRule> {
         toml::from_str(text).map_err(BadRule::Toml)
     }
+
+    /// A rule by its name.
+    pub fn find(&self, id: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.id == id)
+    }
+
+    /// The sections that must be looked at to judge these.
+    pub fn needed(&self, wanted: &BTreeSet<SectionName>) -> BTreeSet<SectionName> {
+        let rules = self.rules.iter().filter(|rule| wanted.contains(&rule.section));
+        rules.flat_map(Rule::sections).chain(wanted.iter().copied()).collect()
+    }
 }
 
 impl Test {
     /// Whether the fact is so.
-    pub fn holds(&self, fact: Option<&Value>) -> bool {
-        let Some(fact) = fact else { return false };
+    pub fn holds(&self, fact: &Value) -> bool {
+        let has = |words: &[String]| {
+            fact.as_str().map(|text| {
+                let text = text.to_lowercase();
+                words.iter().any(|word| text.contains(word.as_str()))
+            })
+        };
         match self {
             Self::Below(bound) => fact.as_f64().is_some_and(|n| n < *bound),
             Self::Above(bound) => fact.as_f64().is_some_and(|n| n > *bound),
             Self::Is(value) => fact == value,
-            Self::Contains(words) => fact.as_str().is_some_and(|text| {
-                let text = text.to_lowercase();
-                words.iter().any(|word| text.contains(word.as_str()))
-            }),
+            Self::Not(value) => fact != value,
+            Self::OneOf(values) => values.contains(fact),
+            Self::Contains(words) => has(words) == Some(true),
+            Self::Lacks(words) => has(words) == Some(false),
             Self::Empty => fact.as_array().is_some_and(Vec::is_empty),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_has_one_test_and_clears_on_the_well_side() {
+        let read = |text: &str| toml::from_str::<Condition>(text).map_err(|error| error.to_string());
+        let condition = read("fact = \"memory.available_pct\"\nbelow = 10\nclear = 12").expect("read");
+        assert_eq!((condition.section, condition.fact.as_str()), (Some(SectionName::Memory), "available_pct"));
+        assert_eq!((condition.test(false), condition.test(true)), (Test::Below(10.0), Test::Below(12.0)));
+        assert_eq!(read("fact = \"a.b\"\nabove = 1").expect("no section is named a").fact, "a.b");
+        for bad in [
+            "fact = \"a\"",
+            "fact = \"a\"\nabove = 1\nbelow = 2",
+            "fact = \"a\"\nabove = 1\nclear = 2",
+            "fact = \"a\"\nis = 1\nclear = 1",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 }

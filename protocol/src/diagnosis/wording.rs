@@ -86,6 +86,9 @@ fn duration_in_words(seconds: f64, language: Language) -> String {
     format!("{} {unit}", decimal(value, language))
 }
 
+/// Items of a list that a text names; the others are counted.
+const SHOWN: usize = 5;
+
 /// Puts facts into a text: `{field}` as it is, `{field:bytes}`,
 /// `{field:pct}`, `{field:seconds}` in words. A missing fact reads `?`.
 pub fn fill(text: &str, facts: &Value, language: Language) -> String {
@@ -108,8 +111,14 @@ pub fn fill(text: &str, facts: &Value, language: Language) -> String {
             ("", Some(n), _) => out.push_str(&decimal(n, language)),
             (_, _, Some(Value::String(text))) => out.push_str(text),
             (_, _, Some(Value::Array(items))) => {
-                let words: Vec<_> = items.iter().take(5).filter_map(Value::as_str).collect();
+                let words: Vec<_> = items.iter().take(SHOWN).filter_map(Value::as_str).collect();
                 out.push_str(&words.join(", "));
+                let more = items.len().saturating_sub(SHOWN);
+                match language {
+                    _ if more == 0 => {}
+                    Language::En => out.push_str(&format!(" and {more} more")),
+                    Language::De => out.push_str(&format!(" und {more} weitere")),
+                }
             }
             _ => out.push('?'),
         }

@@ -218,6 +218,7 @@ mod tests {
                 advice: Both { en: "x".into(), de: "x".into() },
                 evidence: std::collections::BTreeMap::new(),
                 remedy: None,
+                worse_unknown: false,
             }]
         };
         let with = |before, after| RunReport { before, after, ..report(Kept::default()) };

@@ -27,7 +27,7 @@ impl Facts {
     /// # Panics
     /// When a report cannot be packed.
     pub fn record() -> Self {
-        let seen = collect::look(&[], &Surroundings::default());
+        let seen = collect::look(&[], &Surroundings::default()).report;
         let kind = |kind| {
             let report = varied(&seen, &mut Chance::new(kind));
             let alone = report.sections.iter().map(|(name, section)| {

@@ -79,7 +79,7 @@ impl Machine for Simulated {
     fn look(&self, look: Look) {
         let nth = self.looks.fetch_add(1, Ordering::Relaxed);
         let report = self.facts.report(self.seed.wrapping_add(nth << 32), &look.sections);
-        self.say(Event::Looked(look.run, Some(report), look.started_at));
+        self.say(Event::Looked(look.run, Some(report), look.started_at, None));
     }
 
     fn act(&self, act: Act) {

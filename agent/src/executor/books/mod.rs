@@ -17,6 +17,7 @@ pub use tables::{Changes, Memory, Row, Show, Table, Tables};
 use fernwart_certs::catalogue::{Floors, Trusted};
 use fernwart_certs::journal::{Line, entry_hash};
 use fernwart_protocol::codec;
+use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{BootId, Digest, KeyId, RunId};
 use fernwart_protocol::limits::LEDGER_RUNS;
@@ -30,6 +31,7 @@ const FLOORS: &str = "floors";
 const TIME_FLOOR: &str = "time floor";
 const CHAIN: &str = "hub chain";
 const HUB_KEY: &str = "hub key";
+const PAST: &str = "past";
 const ORDERS_SINCE: &str = "orders since";
 const ACTS: &str = "acts";
 const TAKEN_BACK: &str = "taken back";
@@ -282,6 +284,13 @@ impl Books {
             ControlFlow::Continue(())
         })?;
         Ok(Some(Trusted { floors, files }))
+    }
+
+    /// What is remembered of the last whole diagnosis. It decides nothing but what the
+    /// next one compares with, so what cannot be read is forgotten.
+    pub fn past(&self) -> Past {
+        let text = self.mark::<String>(PAST).ok().flatten();
+        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
     /// The newest time any believed order was made; 0 before the first.

@@ -3,13 +3,14 @@
 use super::format::{FORMAT, Format};
 use super::tables::{Changes, Table, Tables};
 use super::{
-    ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, Phase, QUESTIONS, RunRecord, State,
-    TAKEN_BACK, TIME_FLOOR, TimeFloors,
+    ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, PAST, Phase, QUESTIONS, RunRecord,
+    State, TAKEN_BACK, TIME_FLOOR, TimeFloors,
 };
 use fernwart_certs::catalogue::Trusted;
 use fernwart_certs::journal::{Entry, entry_hash};
 use fernwart_certs::sha256;
 use fernwart_protocol::codec;
+use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{Digest, KeyId, RunId};
 use fernwart_protocol::limits::{LEDGER_RUNS, SPOOL_BYTES};
@@ -120,6 +121,15 @@ impl Page<'_> {
         self.put(Table::Marks, FORMAT.as_bytes(), number);
         self.state.format = to;
         Ok(())
+    }
+
+    /// Remembers a whole diagnosis for the next one.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn past(&mut self, past: &Past) -> Result<(), BooksError> {
+        let text = serde_json::to_string(past).map_err(|_| BooksError::Damaged(PAST))?;
+        self.mark(PAST, &text)
     }
 
     /// Notes which of the hub's keys has signed for an outcome.

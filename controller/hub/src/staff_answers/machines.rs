@@ -59,7 +59,7 @@ fn row(shared: &Shared, machine: &Machine) -> Row<MachineRow> {
         os: machine.os.clone(),
         presence,
         health_in_version_1: match &machine.alarm {
-            alarm if alarm.is_empty() => machine.verdict.clone(),
+            alarm if alarm.is_empty() => machine.diagnosed.health.in_version_1(),
             alarm => Verdict::Crit(alarm.clone()),
         },
         seen_at: if linked.is_some() { shared.now() } else { machine.seen_at },
@@ -68,7 +68,14 @@ fn row(shared: &Shared, machine: &Machine) -> Row<MachineRow> {
         certificate_until: machine.certificate_until,
         agent: machine.agent.clone(),
     };
-    Row::from(row).with(tag::PROTOCOL, &machine.protocol)
+    let mut row = Row::from(row).with(tag::PROTOCOL, &machine.protocol);
+    if let Some(other) = machine.diagnosed.health.other().filter(|_| machine.alarm.is_empty()) {
+        row = row.with(tag::HEALTH, &other);
+    }
+    if machine.diagnosed.at > 0 {
+        row = row.with(tag::LOOKED_AT, &machine.diagnosed.at);
+    }
+    row
 }
 
 pub(super) async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {

@@ -8,12 +8,11 @@ mod screen;
 use super::output::{Shape, is_watched};
 use super::parallel::Parallel;
 use super::script::{approved, in_words};
-use super::tally::{Require, Tally};
+use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, Place, TargetArgs, reply_of, with_session};
 use clap::Args;
 use fernwart_client::target::select;
 use fernwart_client::{Answer, Answered, Batch, Following, Session, judge_news};
-use fernwart_protocol::diagnosis::Severity;
 use fernwart_protocol::document::{Action, ActionKind};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::{ORDER_EARLY, ORDER_LIFE};
@@ -355,7 +354,7 @@ async fn follow(
         summary.add(&Answer::Silent);
         screen.result(row, &Answer::Silent)?;
     }
-    let exit = summary.exit(how.require, Severity::Crit);
+    let exit = summary.exit(how.require, FailOn::Crit);
     let job = following.as_ref().and_then(Following::job);
     screen.end(&summary.summary(how.require, job, begun.elapsed(), exit))?;
     if !matches!(how.output, Shape::Jsonl | Shape::Json) && plan.machines.len() > 1 {

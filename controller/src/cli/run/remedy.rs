@@ -1,54 +1,128 @@
 //! Remedies: what repairs a finding, with parameters out of the finding's facts.
+//!
+//! `MACHINE/JOB/RULE:INSTANCE` names one finding of one report, never a place in a
+//! list. Before anything is sent the machine is asked again: what is no longer so is
+//! not repaired.
 
 use super::super::script::approved;
 use super::super::{Exit, Failure};
 use super::{Plan, checked, secrets, sha256_of};
-use crate::cli::diagnose::stored;
-use fernwart_client::Session;
+use crate::cli::diagnose::{look_again, status, stored, unreadable};
 use fernwart_client::target::{Target, select};
-use fernwart_protocol::diagnosis::{Finding, Report, builtin_rules};
+use fernwart_client::{Answer, Following, Session, judge_news};
+use fernwart_protocol::diagnosis::{Finding, Report, Rule, builtin_rules};
+use fernwart_protocol::id::JobId;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{BundleName, Declared, Manifest, Value};
-use fernwart_protocol::staff::{MachineRow, Request};
+use fernwart_protocol::staff::{MachineRow, Reply, Request};
+use fernwart_protocol::text::escaped;
 use std::collections::BTreeMap;
+
+/// What is typed for a remedy.
+#[derive(Debug, PartialEq, Eq)]
+struct Named<'a> {
+    machine: &'a str,
+    /// The job whose report it is; the newest whole report where none is named.
+    job: Option<JobId>,
+    rule: &'a str,
+    instance: Option<&'a str>,
+}
+
+fn named(remedy: &str) -> Option<Named<'_>> {
+    let (machine, rest) = remedy.split_once('/')?;
+    // An instance may have any character in it; a rule has no slash and no colon.
+    let job = rest.split_once('/').and_then(|(job, rest)| Some((JobId(job.parse().ok()?), rest)));
+    let (job, finding) = job.map_or((None, rest), |(job, rest)| (Some(job), rest));
+    let (rule, instance) = finding.split_once(':').map_or((finding, None), |(rule, one)| (rule, Some(one)));
+    (!machine.is_empty() && !rule.is_empty()).then_some(Named { machine, job, rule, instance })
+}
+
+fn usage(what: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, "FW-CLI-12", what.into())
+}
 
 /// A remedy rebuilt from typed facts: nothing a machine says becomes a command.
 pub(super) async fn plan(session: &mut Session, remedy: &str) -> Result<Plan, Failure> {
-    let usage = |what: String| Failure::new(Exit::Usage, "FW-CLI-12", what);
-    let parts = remedy.split_once('/').and_then(|(machine, finding)| match finding.split_once(':') {
-        None => Some((machine, finding, None)),
-        Some((id, number)) => Some((machine, id, Some(number.parse::<usize>().ok()?.checked_sub(1)?))),
-    });
-    let Some((machine, id, number)) = parts else {
-        return Err(usage("a remedy is MACHINE/FINDING or MACHINE/FINDING:2, as diagnose prints it".to_owned()));
-    };
-    let target = Target { words: vec![machine.to_owned()], ..Target::default() };
+    let form = "a remedy is MACHINE/JOB/FINDING, as diagnose prints it: kasse-2/218/disk.free:/var";
+    let named = named(remedy).ok_or_else(|| usage(form))?;
+    let target = Target { words: vec![named.machine.to_owned()], ..Target::default() };
     let machines = select(&target, &session.machines().await?)?;
     let [row] = machines.as_slice() else {
-        return Err(usage("a remedy is for one machine".to_owned()));
-    };
-    let report = newest_report(session, row).await?;
-    let mut found = report.findings.iter().filter(|finding| finding.id == id).skip(number.unwrap_or_default());
-    let finding = match (found.next(), found.next().filter(|_| number.is_none())) {
-        (Some(finding), None) => finding.clone(),
-        (None, _) => {
-            return Err(usage(format!("{machine} has no finding {id:?} in its newest report"))
-                .now(format!("fernwart diagnose {machine}")));
-        }
-        (Some(_), Some(_)) => {
-            return Err(usage(format!("{machine} has several findings {id:?}; name one: {machine}/{id}:2"))
-                .now(format!("fernwart diagnose {machine}")));
-        }
+        return Err(usage("a remedy is for one machine"));
     };
     // What repairs it is our own word, not the machine's.
-    let rule = builtin_rules().into_iter().find(|rule| rule.id == finding.id);
-    let name: Option<BundleName> = rule.and_then(|rule| rule.remedy?.parse().ok());
-    let name = name.ok_or_else(|| usage(format!("nothing is known that repairs {id:?}")))?;
-    let (bundle, manifest) = approved(session, &name).await?;
+    let rule = builtin_rules().find(named.rule).ok_or_else(|| usage(format!("there is no check {:?}", named.rule)))?;
+    let script: Option<BundleName> = rule.remedy.as_ref().and_then(|name| name.parse().ok());
+    let script = script.ok_or_else(|| usage(format!("nothing is known that repairs {:?}", named.rule)))?;
+    let shown = match named.job {
+        Some(job) => report_of(session, row, job).await?,
+        None => newest_report(session, row).await?,
+    };
+    let finding = still_so(session, row, rule, find(&shown, &named)?).await?;
+    let (bundle, manifest) = approved(session, &script).await?;
     let parameters = checked(&manifest, from_finding(&manifest, &finding))?;
     let secrets = secrets(&manifest, &[], &parameters)?;
     let sha256 = sha256_of(session, &bundle)?;
     Ok(Plan { bundle, sha256, manifest, parameters, secrets, machines })
+}
+
+/// The finding that is named, in the report that was shown.
+fn find<'a>(report: &'a Report, named: &Named<'_>) -> Result<&'a Finding, Failure> {
+    let again = || format!("fernwart diagnose {}", named.machine);
+    let mut found = report.findings.iter().filter(|finding| {
+        finding.id == named.rule && (named.instance.is_none() || finding.instance.as_deref() == named.instance)
+    });
+    match (found.next(), found.next()) {
+        (Some(finding), None) => Ok(finding),
+        (Some(first), Some(second)) => {
+            let (first, second) = (escaped(&first.name()), escaped(&second.name()));
+            let what = format!("{} has several findings {:?}: {first}, {second} …", named.machine, named.rule);
+            Err(usage(what).now(format!("name one of them: fernwart run --remedy {}/…/{first}", named.machine)))
+        }
+        (None, _) => {
+            let which = named.instance.map_or_else(|| named.rule.to_owned(), |one| format!("{}:{one}", named.rule));
+            let of = named.job.map_or_else(|| "its newest report".to_owned(), |job| format!("the report of job {job}"));
+            Err(usage(format!("{} has no finding {which:?} in {of}", named.machine)).now(again()))
+        }
+    }
+}
+
+/// The finding as the machine tells it now.
+///
+/// # Errors
+/// When it is gone, or the machine does not say.
+async fn still_so(
+    session: &mut Session,
+    row: &Row<MachineRow>,
+    rule: &Rule,
+    shown: &Finding,
+) -> Result<Finding, Failure> {
+    let name = escaped(&shown.name());
+    let gone = |why: String| {
+        Failure::new(Exit::Refused, "FW-CLI-20", format!("{name} on {}: {why}; nothing was sent", row.name))
+            .now(format!("fernwart diagnose {}", row.name))
+    };
+    eprintln!("{}: is {name} still so?", row.name);
+    let answer = look_again(session, row, rule.section, &format!("before a remedy: {name}")).await?;
+    let report = match &answer {
+        Answer::Report(report, _) => report.whole().map_err(unreadable)?,
+        Answer::Away | Answer::Silent => {
+            let what = format!("{} does not answer, so nobody knows whether {name} is still so", row.name);
+            return Err(Failure::new(Exit::NoAnswer, "FW-CLI-05", what).now("try again when it is online"));
+        }
+        other => {
+            let (_, _, why) = status(other);
+            return Err(gone(why.unwrap_or_else(|| "the machine did not say whether it is still so".to_owned())));
+        }
+    };
+    let is_it = |finding: &&Finding| finding.id == shown.id && finding.instance == shown.instance;
+    if let Some(finding) = report.findings.iter().find(is_it) {
+        return Ok(finding.clone());
+    }
+    match report.unknown.iter().find(|unknown| unknown.id == shown.id) {
+        Some(unknown) => Err(gone(format!("it cannot be told whether it is still so ({})", unknown.why.in_words()))),
+        None => Err(gone("it is no longer so".to_owned())),
+    }
 }
 
 /// Parameters that a manifest takes from a finding's evidence.
@@ -60,10 +134,44 @@ fn from_finding(manifest: &Manifest, finding: &Finding) -> BTreeMap<String, Valu
     manifest.parameters.iter().filter_map(|one| Some((one.name.clone(), value(one)?))).collect()
 }
 
+/// What a machine told in a job.
+async fn report_of(session: &mut Session, row: &Row<MachineRow>, job: JobId) -> Result<Report, Failure> {
+    let mut following = Following::known(session, job).await?;
+    while let Some(heard) = following.next().await? {
+        let Some(Reply::Update(update)) = crate::cli::reply_of(heard, |line| eprintln!("{line}")) else { continue };
+        if update.machine != row.id {
+            continue;
+        }
+        match judge_news(update.machine, None, update.news).map(|answered| answered.answer) {
+            Some(Answer::Report(report, _)) => return report.whole().map_err(unreadable),
+            Some(_) => break,
+            None => {}
+        }
+    }
+    Err(usage(format!("job {job} has no report of {}", row.name)).now(format!("fernwart diagnose {}", row.name)))
+}
+
 async fn newest_report(session: &mut Session, row: &Row<MachineRow>) -> Result<Report, Failure> {
     if let Some((_, report)) = stored(session, row, &Request::Facts(row.id)).await? {
         return Ok(report);
     }
     let what = format!("{} has not been diagnosed yet", row.name);
-    Err(Failure::new(Exit::Usage, "FW-CLI-12", what).now(format!("fernwart diagnose {}", row.name)))
+    Err(usage(what).now(format!("fernwart diagnose {}", row.name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_names_its_report_its_rule_and_its_thing() {
+        let of = |text| named(text).map(|n| (n.machine, n.job.map(|job| job.0), n.rule, n.instance));
+        assert_eq!(of("kasse-2/218/disk.free:/var"), Some(("kasse-2", Some(218), "disk.free", Some("/var"))));
+        assert_eq!(of("kasse-2/disk.free:/mnt/a:b c"), Some(("kasse-2", None, "disk.free", Some("/mnt/a:b c"))));
+        assert_eq!(of("kasse-2/7/time.off"), Some(("kasse-2", Some(7), "time.off", None)));
+        assert_eq!(of("kasse-2/time.off"), Some(("kasse-2", None, "time.off", None)));
+        for bad in ["kasse-2", "/time.off", "kasse-2/", ""] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
 }

@@ -108,7 +108,7 @@ pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
             parallel: Parallel::Number(0),
             life: Duration::from_secs(15 * 60),
             queued: false,
-            require: Require::All,
+            require: Require::ALL,
             output: Shape::Table,
         };
         follow(session, &how, &plan, reason, begun).await

@@ -109,8 +109,8 @@ fn read(folder: &Path) -> (Option<Folder>, Vec<Told>) {
         told.push(at(&path, &text, place_of(manifest.run.as_str()), &what));
     }
     let rules = builtin_rules();
-    for check in manifest.checks.iter().filter(|check| !rules.iter().any(|rule| rule.id == **check)) {
-        let meant = nearest_of(check, rules.iter().map(|rule| rule.id.as_str()));
+    for check in manifest.checks.iter().filter(|check| !rules.rules.iter().any(|rule| rule.id == **check)) {
+        let meant = nearest_of(check, rules.rules.iter().map(|rule| rule.id.as_str()));
         let meant = meant.map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
         told.push(at(&path, &text, place_of(check), &format!("there is no check {check:?}{meant}")));
     }

@@ -3,11 +3,11 @@
 use super::json;
 use crate::rows;
 use crate::{Change, Write};
-use fernwart_fleet::{Newcomer, Standing, free_name, judge_token};
+use fernwart_fleet::{Diagnosed, Newcomer, Standing, free_name, judge_token};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, TokenId};
-use fernwart_protocol::staff::{Admission, PendingStaff, Token, TokenKind, Verdict};
+use fernwart_protocol::staff::{Admission, PendingStaff, Token, TokenKind};
 use fernwart_protocol::text::{MachineName, Text};
 use sqlx::{AnyConnection, Row};
 use std::collections::HashSet;
@@ -125,7 +125,7 @@ impl Write for JoinMachine {
         let sql = "INSERT INTO records (machine, chain_seq, chain_head, journal_seq, journal_head, verdict, newest_run) \
                    VALUES ($1, 0, $2, 0, '', $3, '')";
         let query =
-            sqlx::query(sql).bind(&id).bind(Digest::from_bytes([0; 32]).to_string()).bind(json(&Verdict::Unknown)?);
+            sqlx::query(sql).bind(&id).bind(Digest::from_bytes([0; 32]).to_string()).bind(json(&Diagnosed::default())?);
         query.execute(to).await?;
         Ok(Ok(joined))
     }

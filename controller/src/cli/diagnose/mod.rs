@@ -1,14 +1,16 @@
 //! `fernwart diagnose`: one signed order a machine, answers as they come.
 
-use super::output::{Rows, harmless, is_watched, json_text, moment};
+mod screen;
+
+use super::output::{Rows, harmless, is_watched, json_text};
 use super::parallel::Parallel;
-use super::tally::{Require, Tally};
+use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, Place, Shape, TargetArgs, reply_of, say, span, with_session_within};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
-use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news, now};
-use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, builtin_rules, facts};
+use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news};
+use fernwart_protocol::diagnosis::{Report, State};
 use fernwart_protocol::document::{Action, SectionName, UnixMs};
 use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::row::Row;
@@ -25,18 +27,18 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 #[command(
     before_help = "Examples:\n  fernwart diagnose kasse-2\n  fernwart diagnose -l site=kiel --section disks -o jsonl > disks.jsonl",
-    after_help = "Exit: 0 well · 1 findings at or above --fail-on · 3 refused · 4 no answer in time · 5 fernwart failed\nNext: fernwart facts MACHINE shows every number"
+    after_help = "Exit: 0 well · 1 findings at or above --fail-on · 3 refused · 4 no answer in time · 5 fernwart failed\n      -o nagios ends as a plugin does: 0 ok · 1 warning · 2 critical · 3 unknown\nNext: fernwart facts MACHINE shows every number"
 )]
 pub(crate) struct Diagnose {
     #[command(flatten)]
     target: TargetArgs,
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t = Shape::Table)]
-    output: Shape,
-    /// From which severity on the exit code is 1
-    #[arg(long, default_value = "crit", value_name = "warn|crit")]
-    fail_on: Severity,
-    /// Whose absence counts: all, online, or a share like 95%
+    /// How to write it; nagios and checkmk are for one machine
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// From what on the exit code is 1; crit counts what could be critical and is not known
+    #[arg(long, value_enum, default_value_t = FailOn::Crit)]
+    fail_on: FailOn,
+    /// Whose absence counts: all, online, or a share like 95%; with complete (all,complete) an answer that lacks something counts as none
     #[arg(long, default_value = "all", value_parser = Require::parse)]
     require: Require,
     /// Only these sections
@@ -56,6 +58,25 @@ pub(crate) struct Diagnose {
     all: bool,
 }
 
+/// How a diagnosis is written: as any list, or for a monitoring system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For eyes.
+    Table,
+    /// One JSON document, at the end.
+    Json,
+    /// One JSON object a line, as they come.
+    Jsonl,
+    /// Comma-separated values.
+    Csv,
+    /// Names alone, one a line.
+    Name,
+    /// As a plugin of Nagios and Icinga.
+    Nagios,
+    /// As local checks of Checkmk.
+    Checkmk,
+}
+
 /// A sensible time to wait: an order lasts at most seven days.
 fn patience(text: &str) -> Result<Duration, String> {
     let span = span::parse(text)?;
@@ -65,12 +86,51 @@ fn patience(text: &str) -> Result<Duration, String> {
 
 pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
     let target = command.target.read()?;
+    if matches!(command.output, Output::Nagios | Output::Checkmk) {
+        return as_plugin(command, &target, place);
+    }
     let begun = Instant::now();
     let (asked, scripts) = with_session_within(place, command.timeout, async |session| {
         Ok((ask(command, &target, begun, session).await?, session.catalogue.scripts.clone()))
     })?;
     let exit = conclude(command, &asked, &scripts, begun.elapsed())?;
     asked.failure.map_or(Ok(exit), Err)
+}
+
+/// For the monitoring that a customer has: whatever hinders it is unknown there, and
+/// said on the one line that is read.
+fn as_plugin(command: &Diagnose, target: &Target, place: &Place) -> Result<Exit, Failure> {
+    let begun = Instant::now();
+    let is_plugin = command.output == Output::Nagios;
+    let unknown = |why: &str| {
+        let (line, exit) = match is_plugin {
+            true => (format!("FERNWART UNKNOWN - {}\n", escaped(why).replace('|', "/")), Exit::Plugin(State::Unknown)),
+            false => (format!("3 \"Fernwart\" - {}\n", escaped(why)), Exit::Done),
+        };
+        say(&line).map(|_| exit)
+    };
+    let asked = with_session_within(place, command.timeout, async |session| ask(command, target, begun, session).await);
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(failure) => return unknown(&failure.in_short()),
+    };
+    if asked.rows.len() != 1 {
+        let what = "nagios and checkmk are for one machine";
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("name one machine, or take -o jsonl"));
+    }
+    match asked.answers.first().map(|answered| &answered.answer) {
+        Some(Answer::Report(report, _)) => {
+            let report = report.whole().map_err(unreadable)?;
+            match is_plugin {
+                true => say(&report.as_plugin()).map(|_| Exit::Plugin(report.state())),
+                false => say(&report.as_local_checks()),
+            }
+        }
+        other => {
+            let (_, code, why) = status(other.unwrap_or(&Answer::Silent));
+            unknown(&format!("{} {}", why.unwrap_or_default(), code.unwrap_or_default()))
+        }
+    }
 }
 
 /// The scripts that are approved.
@@ -102,7 +162,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     }
     let Batch { mut orders, envelopes, too_old: mut answers } = batch;
     let by_id: HashMap<MachineId, &Row<MachineRow>> = selected.iter().map(|row| (row.id, row)).collect();
-    if command.output == Shape::Jsonl {
+    if command.output == Output::Jsonl {
         for (row, answered) in answers.iter().filter_map(|one: &Answered| Some((by_id.get(&one.machine)?, one))) {
             say(&result_text(row, &answered.answer))?;
         }
@@ -137,14 +197,14 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         };
         progress.inc(1);
         if let Some(row) = by_id.get(&answered.machine)
-            && command.output == Shape::Jsonl
+            && command.output == Output::Jsonl
         {
             progress.suspend(|| say(&result_text(row, &answered.answer)))?;
         }
         // Thousands of whole reports need not be held for a line each.
         if let Answer::Report(report, _) = &mut answered.answer
-            && (selected.len() > 1 || command.output == Shape::Jsonl)
-            && command.output != Shape::Json
+            && (selected.len() > 1 || command.output == Output::Jsonl)
+            && command.output != Output::Json
         {
             report.json = String::new();
         }
@@ -189,11 +249,12 @@ pub(super) const NEWER_ANSWER: &str = "the answer is of a newer version than thi
 /// Status, and the code where there is one.
 pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>>, Option<String>) {
     match answer {
-        Answer::Report(report, _) => match report.summary.worst() {
-            Some(Severity::Crit) => ("crit", None, None),
-            Some(Severity::Warn) => ("warn", None, None),
-            None if report.summary.checks == 0 => ("failed", None, Some("nothing could be looked at".into())),
-            None => ("ok", None, None),
+        Answer::Report(report, _) if report.summary.checks == 0 => {
+            ("failed", None, Some("nothing could be looked at".into()))
+        }
+        Answer::Report(report, _) => match report.summary.state() {
+            State::Unknown => ("unknown", None, report.summary.lost_in_words()),
+            state => (state.as_str(), None, None),
         },
         Answer::Ran(report, _) if report.is_well() => ("ok", None, None),
         Answer::Ran(report, _) => ("crit", None, Some(super::run::ran_in_words(report))),
@@ -236,9 +297,9 @@ pub(super) async fn refresh(
 ) -> Result<(usize, usize), Failure> {
     let command = Diagnose {
         target,
-        output: Shape::Table,
-        fail_on: Severity::Crit,
-        require: Require::All,
+        output: Output::Table,
+        fail_on: FailOn::Crit,
+        require: Require::ALL,
         section: Vec::new(),
         timeout,
         parallel: Parallel::Number(0),
@@ -252,6 +313,32 @@ pub(super) async fn refresh(
     }
     let told = answers.iter().filter(|answered| matches!(answered.answer, Answer::Report(..)));
     Ok((rows.len(), told.count()))
+}
+
+/// What one machine says now of one section.
+pub(super) async fn look_again(
+    session: &mut Session,
+    row: &Row<MachineRow>,
+    section: SectionName,
+    reason: &str,
+) -> Result<Answer, Failure> {
+    let command = Diagnose {
+        target: TargetArgs::default(),
+        output: Output::Table,
+        fail_on: FailOn::Crit,
+        require: Require::ALL,
+        section: vec![section],
+        timeout: Duration::from_secs(15),
+        parallel: Parallel::Number(0),
+        reason: Text::<500>::clipped(reason).as_raw().to_owned(),
+        all: false,
+    };
+    let target = Target { words: vec![row.name.to_string()], ..Target::default() };
+    let Asked { answers, failure, .. } = ask(&command, &target, Instant::now(), session).await?;
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(answers.into_iter().next().map_or(Answer::Silent, |answered| answered.answer)),
+    }
 }
 
 /// A report of another shape than this program knows.
@@ -317,41 +404,45 @@ fn conclude(
     let exit = tally.exit(command.require, command.fail_on);
     let summary = tally.summary(command.require, *job, took, exit);
     match command.output {
-        Shape::Jsonl => {
+        Output::Jsonl => {
             for (row, _) in all.iter().filter(|(row, _)| !by_machine.contains_key(&row.id)) {
                 say(&(json_text(&result_line(row, &Answer::Silent)) + "\n"))?;
             }
             say(&(json_text(&summary) + "\n"))?;
         }
-        Shape::Json => {
+        Output::Json => {
             let results: Vec<_> = all.iter().map(|(row, answer)| result_line(row, answer)).collect();
             say(&(json_text(&json!({"v": 1, "type": "diagnosis", "results": results, "summary": summary})) + "\n"))?;
         }
-        Shape::Csv | Shape::Name => {
+        Output::Csv | Output::Name => {
             let mut table =
                 Rows::new("result", &["machine", "customer", "status", "severity", "finding", "instance", "cause"]);
             for (row, answer) in &all {
-                if command.output == Shape::Csv {
+                if command.output == Output::Csv {
                     push_findings(&mut table, row, answer);
-                } else if matches!(answer, Answer::Report(report, _) if !report.summary.findings.is_empty()) {
+                } else if matches!(answer, Answer::Report(report, _) if report.summary.state() != State::Ok) {
                     table.push(vec![row.name.as_str().into()]);
                 }
             }
-            table.print(command.output)?;
+            table.print(if command.output == Output::Csv { Shape::Csv } else { Shape::Name })?;
         }
-        Shape::Table => match all.as_slice() {
+        Output::Table | Output::Nagios | Output::Checkmk => match all.as_slice() {
             [(row, Answer::Report(report, _))] => {
                 let report = report.whole().map_err(unreadable)?;
-                say(&one_in_words(row, &report, command.all, scripts))?;
+                say(&screen::one_in_words(row, *job, &report, command.all, scripts))?;
             }
-            several => drop(say(&several.iter().map(|(row, answer)| line_in_words(row, answer)).collect::<String>())?),
+            several => {
+                let lines: String = several.iter().map(|(row, answer)| screen::line_in_words(row, answer)).collect();
+                say(&lines)?;
+            }
         },
     }
-    if command.output != Shape::Table || rows.len() > 1 {
+    if command.output != Output::Table || rows.len() > 1 {
         eprintln!("{}", tally.in_words(command.require, took));
     }
     if let [(row, answer)] = all.as_slice()
-        && command.output == Shape::Table
+        && command.output == Output::Table
+        && !matches!(answer, Answer::Report(report, _) if report.summary.checks > 0)
         && let (_, code, Some(why)) = status(answer)
     {
         let code = code.map(|code| format!("     [{code}]")).unwrap_or_default();
@@ -372,99 +463,20 @@ fn push_findings(table: &mut Rows, row: &Row<MachineRow>, answer: &Answer) {
             .collect::<Vec<_>>()
     };
     match answer {
-        Answer::Report(report, _) if !report.summary.findings.is_empty() => {
-            for finding in &report.summary.findings {
+        Answer::Report(report, _) if report.summary.checks > 0 => {
+            let summary = &report.summary;
+            for finding in summary.findings.iter().chain(&summary.notes) {
                 let instance = finding.instance.as_deref().unwrap_or_default();
                 table.push(cells(finding.severity.as_str(), &finding.id, instance, &finding.cause.en));
+            }
+            for unknown in &summary.unknown {
+                let instance = unknown.instance.as_deref().unwrap_or_default();
+                table.push(cells("unknown", &unknown.id, instance, &unknown.why.in_words()));
+            }
+            if summary.findings.is_empty() && summary.notes.is_empty() && summary.unknown.is_empty() {
+                table.push(cells("", "", "", ""));
             }
         }
         _ => table.push(cells("", &code.unwrap_or_default(), "", &why.unwrap_or_default())),
     }
-}
-
-fn line_in_words(row: &Row<MachineRow>, answer: &Answer) -> String {
-    let (status, code, why) = status(answer);
-    let text = match answer {
-        Answer::Report(report, _) => {
-            let found = match report.summary.findings.as_slice() {
-                [] => String::new(),
-                [only] => escaped(&only.cause.en),
-                [first, rest @ ..] => format!("{} (and {} more)", escaped(&first.cause.en), rest.len()),
-            };
-            let silent: Vec<_> = report.summary.unanswered().map(|section| section.to_string()).collect();
-            match silent.is_empty() {
-                true => found,
-                false => format!("{found} – not answered: {}", silent.join(", ")),
-            }
-        }
-        _ => format!("{} {}", why.unwrap_or_default(), code.map(|code| format!("[{code}]")).unwrap_or_default()),
-    };
-    format!("{:<16} {:<9} {}\n", row.name, status.replace('_', " "), text.trim())
-}
-
-/// One machine's report, as a technician wants to read it.
-pub(crate) fn one_in_words(row: &Row<MachineRow>, report: &Report, all: bool, scripts: &Scripts) -> String {
-    let system: Option<facts::System> = report.facts(SectionName::System);
-    let up = match system.as_ref().map(|system| system.uptime_s) {
-        None => String::new(),
-        Some(s) if s < 7200 => format!(" · up {} min", s / 60),
-        Some(s) if s < 172_800 => format!(" · up {} h", s / 3600),
-        Some(s) => format!(" · up {} d", s / 86_400),
-    };
-    let name = system.map_or_else(|| row.os.to_string(), |system| escaped(&system.os_name));
-    let mut out = format!(
-        "{} · {} · {name}{up} · checked {} in {:.1} s · {} checks\n",
-        row.name,
-        row.customer_name,
-        moment(now()),
-        f64::from(report.took_ms) / 1000.0,
-        report.checks
-    );
-    let rules = builtin_rules();
-    for (place, finding) in report.findings.iter().enumerate() {
-        let severity = match finding.severity {
-            Severity::Crit => "CRIT",
-            Severity::Warn => "WARN",
-        };
-        let instance =
-            finding.instance.as_deref().map(|instance| format!(" {}", escaped(instance))).unwrap_or_default();
-        out += &format!("{severity}  {}{instance}\n", escaped(&finding.id));
-        out += &format!("      why       {}\n", escaped(&finding.cause.en));
-        out += &format!("      what now  {}\n", escaped(&finding.advice.en));
-        // Of what the machine says only the place in its list is used.
-        let remedy = rules.iter().find(|rule| rule.id == finding.id).and_then(|rule| {
-            let name: BundleName = rule.remedy.as_ref()?.parse().ok()?;
-            Some((&rule.id, scripts.get(&name)?.version, name))
-        });
-        if let Some((id, version, name)) = remedy {
-            let same = |finding: &&Finding| finding.id == *id;
-            let several = report.findings.iter().filter(same).count() > 1;
-            let number = report.findings.iter().take(place + 1).filter(same).count();
-            let number = if several { format!(":{number}") } else { String::new() };
-            out += &format!(
-                "                fernwart run --remedy {}/{id}{number}     ({name} {version}, approved)\n",
-                row.name
-            );
-        }
-    }
-    let found: std::collections::HashSet<_> = report.findings.iter().map(|finding| finding.id.as_str()).collect();
-    let well = usize::try_from(report.checks).unwrap_or_default().saturating_sub(found.len());
-    if well > 0 {
-        out += &format!("ok    {well} others{}\n", if all { "" } else { "     --all shows them" });
-    }
-    for (section, answer) in &report.sections {
-        if let Facts::Unanswered(why) = &answer.answer {
-            out += &format!("–     {section} not answered: {}\n", escaped(why));
-        }
-    }
-    if all {
-        for rule in rules {
-            let judged =
-                report.sections.get(&rule.section).is_some_and(|section| matches!(section.answer, Facts::Facts(_)));
-            if judged && !found.contains(rule.id.as_str()) {
-                out += &format!("ok    {}\n", rule.id);
-            }
-        }
-    }
-    out
 }

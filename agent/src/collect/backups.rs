@@ -1,0 +1,111 @@
+//! How old the last good backup is. A backup that fails in silence for months is
+//! what costs small firms their data.
+
+use super::bytes::clipped;
+use super::services::{Unit, properties};
+use fernwart_protocol::diagnosis::facts::{Backup, LIST};
+use fernwart_protocol::diagnosis::{Reason, Reasons, Why};
+use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+/// Words in a unit's name by which a backup is known, and what makes it.
+const PROGRAMS: [(&str, &str); 17] = [
+    ("borgmatic", "borg"),
+    ("borg", "borg"),
+    ("restic", "restic"),
+    ("duplicity", "duplicity"),
+    ("duply", "duplicity"),
+    ("duplicati", "duplicati"),
+    ("kopia", "kopia"),
+    ("rsnapshot", "rsnapshot"),
+    ("bacula", "bacula"),
+    ("bareos", "bareos"),
+    ("urbackup", "urbackup"),
+    ("veeam", "veeam"),
+    ("proxmox-backup", "proxmox"),
+    ("timeshift", "timeshift"),
+    ("deja-dup", "deja-dup"),
+    ("rclone", "rclone"),
+    ("backup", "backup"),
+];
+
+/// Units of the system's own that only sound so.
+const NONE: [&str; 3] = ["dpkg-db-backup", "systemd-backup", "snapd"];
+
+/// Folders that grow with each good backup.
+const FOLDERS: [(&str, &str); 3] = [
+    ("/timeshift/snapshots", "timeshift"),
+    ("/var/cache/rsnapshot", "rsnapshot"),
+    ("/run/timeshift/backup/timeshift/snapshots", "timeshift"),
+];
+
+pub(super) fn of(units: &[Unit], until: Instant, why: &mut Reasons) -> Option<Vec<Backup>> {
+    let mut backups = Vec::new();
+    for unit in units.iter().filter(|unit| unit.name.ends_with(".service")) {
+        let name = unit.name.to_lowercase();
+        if NONE.iter().any(|none| name.contains(none)) {
+            continue;
+        }
+        if let Some((_, program)) = PROGRAMS.iter().find(|(word, _)| name.contains(word))
+            && let Some(backup) = by_unit(unit, program, until)
+        {
+            backups.push(backup);
+        }
+    }
+    for (folder, program) in FOLDERS {
+        if let Some(age) = newest_age_days(Path::new(folder)) {
+            backups.push(Backup {
+                name: folder.into(),
+                program: program.into(),
+                age_days: Some(age),
+                ..Backup::default()
+            });
+        }
+    }
+    backups.truncate(LIST);
+    if backups.is_empty() {
+        // None that can be seen is not the same as none; it is said once.
+        why.insert("backups".into(), Why::new(Reason::NotConfigured, "backup"));
+        return None;
+    }
+    Some(backups)
+}
+
+/// A service that runs and ends, as a timer starts it. A daemon says nothing of when
+/// it was last done.
+fn by_unit(unit: &Unit, program: &str, until: Instant) -> Option<Backup> {
+    let values = properties(unit, &["Type", "Result", "ExecMainExitTimestamp", "ExecMainStatus"], until)?;
+    let [kind, result, ended, _] = values.as_slice() else { return None };
+    let is_once = kind.as_str() == Some("oneshot") || ended.as_u64().unwrap_or_default() > 0;
+    if !is_once {
+        return None;
+    }
+    let failed = result.as_str() != Some("success");
+    let mut backup = Backup { name: clipped(&unit.name), program: program.to_owned(), failed, ..Backup::default() };
+    let ended = ended.as_u64().filter(|at| *at > 0);
+    // After a restart systemd has forgotten; the stamp of a timer that makes up for
+    // missed runs outlives it.
+    let stamp = || {
+        let timer = unit.name.strip_suffix(".service")?;
+        let stamp = Path::new("/var/lib/systemd/timers").join(format!("stamp-{timer}.timer"));
+        let at = std::fs::metadata(stamp).ok()?.modified().ok()?;
+        Some(SystemTime::now().duration_since(at).unwrap_or_default().as_secs_f64() / 86_400.0)
+    };
+    let days = match ended {
+        Some(at) => Some((crate::now() as f64 - at as f64 / 1000.0).max(0.0) / 86_400_000.0),
+        None => stamp(),
+    };
+    match days.filter(|_| !failed) {
+        Some(days) => backup.age_days = Some((days * 10.0).round() / 10.0),
+        None => drop(backup.why.insert("age_days".into(), Reason::FirstLook.into())),
+    }
+    Some(backup)
+}
+
+/// Days since anything was last put into a folder.
+fn newest_age_days(folder: &Path) -> Option<f64> {
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let newest = entries.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()?;
+    let age = SystemTime::now().duration_since(newest).unwrap_or_default();
+    Some((age.as_secs_f64() / 8640.0).round() / 10.0)
+}

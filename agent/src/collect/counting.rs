@@ -1,0 +1,81 @@
+//! Counters since boot say nothing by themselves: what is judged is their
+//! difference to an earlier diagnosis in the same boot.
+
+use fernwart_protocol::diagnosis::{Counters, Past, Reason, Why};
+use fernwart_protocol::document::UnixMs;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+
+/// A counter's whole value counts as new in a boot so young, seconds.
+const YOUNG_S: u64 = 24 * 3600;
+
+/// The counters of one diagnosis, and those it compares them with.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    before: Option<Counters>,
+    boot: String,
+    now: UnixMs,
+    uptime_s: u64,
+    values: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Counting {
+    /// Counting in this boot. Without a boot id nothing can be compared.
+    pub(super) fn begin(past: &Past, now: UnixMs) -> Self {
+        let boot = super::read("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let uptime = super::read("/proc/uptime").unwrap_or_default();
+        let uptime_s = uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(u64::MAX);
+        let before = past.counters(&boot, now).filter(|_| !boot.is_empty()).cloned();
+        Self { before, boot, now, uptime_s, values: Mutex::default() }
+    }
+
+    fn values(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.values.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// How much a counter has grown since [`Self::over_s`].
+    ///
+    /// # Errors
+    /// [`Reason::FirstLook`] where nothing is known of before, and the boot is no
+    /// longer young.
+    pub(super) fn since(&self, name: &str, value: u64) -> Result<u64, Why> {
+        self.values().insert(name.to_owned(), value);
+        match &self.before {
+            // What was not there then began at nothing; what is less was begun anew.
+            Some(before) => match before.values.get(name) {
+                Some(earlier) if *earlier <= value => Ok(value - earlier),
+                _ => Ok(value),
+            },
+            None if self.uptime_s < YOUNG_S => Ok(value),
+            None => Err(Reason::FirstLook.into()),
+        }
+    }
+
+    /// The same for what outlives a boot: only growth that was seen counts.
+    ///
+    /// # Errors
+    /// [`Reason::FirstLook`] where nothing is known of before.
+    pub(super) fn since_known(&self, name: &str, value: u64) -> Result<u64, Why> {
+        let known = self.before.as_ref().is_some_and(|before| before.values.contains_key(name));
+        match (self.since(name, value), known) {
+            (Ok(since), true) => Ok(since),
+            _ => Err(Reason::FirstLook.into()),
+        }
+    }
+
+    /// The seconds that differences are over.
+    pub(super) fn over_s(&self) -> Option<u64> {
+        match &self.before {
+            Some(before) => u64::try_from(self.now.saturating_sub(before.at) / 1000).ok(),
+            None => Some(self.uptime_s).filter(|uptime| *uptime < YOUNG_S),
+        }
+    }
+
+    /// Has the next diagnoses remember these counters.
+    pub(super) fn remember(self, past: &mut Past) {
+        let values = self.values.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !self.boot.is_empty() && !values.is_empty() {
+            past.count(Counters { boot: self.boot, at: self.now, uptime_s: self.uptime_s, values });
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! Errors of the last day: known patterns, and all others by shape.
+//!
+//! ```text
+//! journalctl, or log files and the kernel's own buffer ─▶ lines ─▶ patterns · logins · shapes ─▶ facts
+//! ```
+//! Every line is matched as it comes, the newest first where that can be had. What
+//! is kept is bounded by kinds of lines, not by lines; each is counted.
+
+mod journal;
+mod lines;
+mod logins;
+mod syslog;
+
+use super::bytes::clipped;
+use super::read;
+use crate::action::redact::Lines;
+use aho_corasick::AhoCorasick;
+use fernwart_protocol::diagnosis::facts::{LIST, LogGroup, LogHit, Logs};
+use fernwart_protocol::diagnosis::{Class, From, Pattern, Reason, Why, builtin_patterns};
+use lines::Line;
+use logins::Logins;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+const HOURS: u32 = 24;
+const GROUPS: usize = 20;
+
+/// Characters of a message that are kept until it is looked through for secrets.
+const MESSAGE: usize = 1024;
+
+/// Distinct shapes kept while counting.
+const SHAPES: usize = 2000;
+
+/// Distinct things one pattern is about, kept while counting.
+const ABOUT: usize = 64;
+
+/// Numbers up to this one are errors (syslog(3): 3 is LOG_ERR).
+const ERROR: u8 = 3;
+
+const SECOND: i64 = 1_000_000;
+
+pub(super) fn facts(until: Instant) -> Result<Logs, Why> {
+    let now = crate::now().saturating_mul(1000);
+    let mut reader = Reader::new(now);
+    let source = match journal::is_there() {
+        true => journal::read(&mut reader, until).map(|()| "journald".to_owned()),
+        false => syslog::read(&mut reader),
+    };
+    match source {
+        Ok(source) => Ok(reader.end(&source)),
+        Err(why) if why.reason.class() == Class::Lost => Err(why),
+        // There is none, or it is not for us: that is known.
+        Err(why) => {
+            let fields =
+                ["hours_read", "errors", "hits", "failed_logins", "guessed_logins", "guessed_logins_count", "cut"];
+            let why = fields.into_iter().map(|field| (field.to_owned(), why.clone())).collect();
+            Ok(Logs { hours: HOURS, why, ..Logs::default() })
+        }
+    }
+}
+
+/// The patterns with one machine that finds all their words at once.
+struct Known {
+    patterns: Vec<Pattern>,
+    words: AhoCorasick,
+    /// For each word, its pattern and whether it is a word that takes a line back.
+    of: Vec<(usize, bool)>,
+}
+
+#[expect(clippy::expect_used, reason = "a test builds the same machine from the same words")]
+static KNOWN: LazyLock<Known> = LazyLock::new(|| {
+    let patterns = builtin_patterns();
+    let (mut words, mut of) = (Vec::new(), Vec::new());
+    for (index, pattern) in patterns.iter().enumerate() {
+        for (list, heals) in [(&pattern.words, false), (&pattern.healed_by, true)] {
+            words.extend(list.iter().cloned());
+            of.extend(list.iter().map(|_| (index, heals)));
+        }
+    }
+    let machine = AhoCorasick::builder().ascii_case_insensitive(true).build(&words);
+    Known { patterns, words: machine.expect("words are few and short"), of }
+});
+
+/// What was found of one pattern about one thing.
+#[derive(Debug, Default)]
+struct Found {
+    count: u64,
+    newest: i64,
+    message: String,
+}
+
+/// Takes lines in and counts.
+struct Reader {
+    now: i64,
+    errors: u64,
+    groups: HashMap<(String, String), LogGroup>,
+    newest: HashMap<(String, String), i64>,
+    found: HashMap<(usize, String), Found>,
+    healed: HashMap<(usize, String), i64>,
+    logins: Logins,
+    oldest: i64,
+    is_cut: bool,
+}
+
+impl Reader {
+    fn new(now: i64) -> Self {
+        Self {
+            now,
+            errors: 0,
+            groups: HashMap::new(),
+            newest: HashMap::new(),
+            found: HashMap::new(),
+            healed: HashMap::new(),
+            logins: Logins::default(),
+            oldest: now,
+            is_cut: false,
+        }
+    }
+
+    /// When the day begins that is looked at, microseconds since 1970.
+    fn since(&self) -> i64 {
+        self.now.saturating_sub(i64::from(HOURS) * 3600 * SECOND)
+    }
+
+    fn take(&mut self, line: &Line<'_>) {
+        if line.at < self.since() {
+            return;
+        }
+        self.oldest = self.oldest.min(line.at);
+        self.match_patterns(line);
+        self.logins.take(line);
+        if line.priority <= ERROR {
+            self.group(line);
+        }
+    }
+
+    fn match_patterns(&mut self, line: &Line<'_>) {
+        let known = &*KNOWN;
+        let mut seen: Vec<(usize, bool)> = Vec::new();
+        let mut add = |index: usize, heals: bool| {
+            if !seen.contains(&(index, heals)) {
+                seen.push((index, heals));
+            }
+        };
+        for found in known.words.find_overlapping_iter(line.message) {
+            if let Some((index, heals)) = known.of.get(found.pattern().as_usize()) {
+                add(*index, *heals);
+            }
+        }
+        if !line.message_id.is_empty() {
+            let wanted = |pattern: &Pattern| pattern.message_ids.iter().any(|id| id == line.message_id);
+            known.patterns.iter().enumerate().filter(|(_, pattern)| wanted(pattern)).for_each(|(i, _)| add(i, false));
+        }
+        for (index, heals) in seen {
+            let Some(pattern) = known.patterns.get(index) else { continue };
+            if !fits(pattern, line, heals) {
+                continue;
+            }
+            let about = clipped(pattern.about(line.message, line.about()));
+            if pattern.not_about.iter().any(|begin| about.starts_with(begin.as_str())) {
+                continue;
+            }
+            if heals {
+                let at = self.healed.entry((index, about)).or_default();
+                *at = (*at).max(line.at);
+                continue;
+            }
+            let things = self.found.keys().filter(|(of, _)| *of == index).count();
+            if things >= ABOUT && !self.found.contains_key(&(index, about.clone())) {
+                continue;
+            }
+            let found = self.found.entry((index, about)).or_default();
+            found.count += line.times;
+            if line.at >= found.newest {
+                found.newest = line.at;
+                found.message = line.message.chars().take(MESSAGE).collect();
+            }
+        }
+    }
+
+    fn group(&mut self, line: &Line<'_>) {
+        self.errors += line.times;
+        let key = (clipped(line.program), shape(line.message));
+        if !self.groups.contains_key(&key) && self.groups.len() >= SHAPES {
+            return;
+        }
+        let newest = self.newest.entry(key.clone()).or_default();
+        let program = key.0.clone();
+        let group = self.groups.entry(key).or_insert_with(|| LogGroup { source: program, ..LogGroup::default() });
+        group.count += line.times;
+        if line.at >= *newest {
+            *newest = line.at;
+            group.message = line.message.chars().take(MESSAGE).collect();
+        }
+    }
+
+    fn end(self, source: &str) -> Logs {
+        let mut groups: Vec<LogGroup> = self.groups.into_values().collect();
+        groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.message.cmp(&b.message)));
+        groups.truncate(GROUPS);
+        let hours = |from: i64| (self.now.saturating_sub(from) as f64 / (3600.0 * SECOND as f64) * 10.0).round() / 10.0;
+        let mut hits: Vec<LogHit> = Vec::new();
+        for ((index, about), found) in self.found {
+            let healed = self.healed.get(&(index, about.clone())).is_some_and(|at| *at >= found.newest);
+            let Some(pattern) = KNOWN.patterns.get(index).filter(|_| !healed) else { continue };
+            let removable = pattern.id.starts_with("disk.") && is_removable(&about);
+            let id = if removable { "disk.removable".to_owned() } else { pattern.id.clone() };
+            let hit = LogHit {
+                pattern: id,
+                about,
+                message: found.message,
+                count: found.count,
+                hours_ago: hours(found.newest),
+            };
+            // Two ways to write one pattern are one pattern.
+            match hits.iter_mut().find(|known| (&known.pattern, &known.about) == (&hit.pattern, &hit.about)) {
+                Some(known) => known.count += hit.count,
+                None => hits.push(hit),
+            }
+        }
+        hits.sort_by(|a, b| (&a.pattern, &a.about).cmp(&(&b.pattern, &b.about)));
+        hits.truncate(LIST);
+        if !groups.is_empty() || !hits.is_empty() {
+            // What programs write into logs is not meant for others' eyes.
+            let redact = Lines::new();
+            for message in groups.iter_mut().map(|g| &mut g.message).chain(hits.iter_mut().map(|h| &mut h.message)) {
+                *message = clipped(&redact.line(message));
+            }
+        }
+        let (failed, from, guessed) = self.logins.end();
+        Logs {
+            source: source.to_owned(),
+            hours: HOURS,
+            hours_read: Some(if self.is_cut { hours(self.oldest) } else { f64::from(HOURS) }),
+            errors: Some(self.errors),
+            groups,
+            hits: Some(hits),
+            failed_logins: Some(failed),
+            failed_logins_from: from,
+            guessed_logins_count: u32::try_from(guessed.len()).ok(),
+            guessed_logins: Some(guessed),
+            cut: Some(self.is_cut),
+            ..Logs::default()
+        }
+    }
+}
+
+/// Whether a line that has a pattern's word is really meant by it.
+fn fits(pattern: &Pattern, line: &Line<'_>, heals: bool) -> bool {
+    let lower = line.message.to_ascii_lowercase();
+    let has = |word: &String| lower.contains(&word.to_ascii_lowercase());
+    let is_from = match pattern.from {
+        From::Kernel => line.is_kernels,
+        From::Program => !line.is_kernels,
+    };
+    is_from
+        && (pattern.programs.is_empty() || pattern.programs.iter().any(|program| program == line.program))
+        && (heals || pattern.and.is_empty() || pattern.and.iter().any(has))
+        && !pattern.unless.iter().any(has)
+}
+
+/// Whether a device, or the one it is a part of, can be pulled out.
+fn is_removable(about: &str) -> bool {
+    let disk = about.trim_end_matches(|c: char| c.is_ascii_digit());
+    [about, disk, disk.trim_end_matches('p')].iter().any(|name| {
+        let folder = Path::new("/sys/block").join(name);
+        !name.is_empty()
+            && (read(folder.join("removable")).is_some_and(|text| text.trim() == "1")
+                || std::fs::canonicalize(folder).is_ok_and(|path| path.to_string_lossy().contains("/usb")))
+    })
+}
+
+/// What is left of a message when numbers, hex and quoted names are alike.
+fn shape(message: &str) -> String {
+    let mut out = String::with_capacity(message.len().min(200));
+    for word in message.split_whitespace().take(24) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        if word.chars().any(|c| c.is_ascii_digit()) || word.starts_with(['"', '\'', '/']) {
+            out.push('#');
+        } else {
+            out.push_str(word);
+        }
+    }
+    out
+}
+
+/// What a machine without any log says.
+fn no_log() -> Why {
+    match super::system::container().is_empty() {
+        true => Why::new(Reason::NotInstalled, "a system log"),
+        // Its host keeps the log.
+        false => Why::new(Reason::NotSupported, "container"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 2_000_000 * SECOND;
+
+    fn read_all(lines: &[(&str, bool, u8, &str)]) -> Logs {
+        let mut reader = Reader::new(NOW);
+        for (index, (program, is_kernels, priority, message)) in lines.iter().enumerate() {
+            let at = NOW - 3600 * SECOND + i64::try_from(index).unwrap_or_default() * SECOND;
+            let line = Line { at, program, is_kernels: *is_kernels, priority: *priority, message, ..Line::default() };
+            reader.take(&line);
+        }
+        reader.end("test")
+    }
+
+    fn hits(lines: &[(&str, bool, u8, &str)]) -> Vec<(String, String, u64)> {
+        let hits = read_all(lines).hits.unwrap_or_default();
+        hits.into_iter().map(|hit| (hit.pattern, hit.about, hit.count)).collect()
+    }
+
+    #[test]
+    fn messages_that_differ_only_in_numbers_are_one_group() {
+        let lines = ["disk sda1: I/O error, sector 5", "disk sda1: I/O error, sector 99", "fan failed"];
+        let logs = read_all(&lines.map(|line| ("kernel", true, 3, line)));
+        assert_eq!(logs.errors, Some(3));
+        assert_eq!(logs.groups.len(), 2);
+        assert_eq!((logs.groups[0].count, logs.groups[0].message.as_str()), (2, "disk sda1: I/O error, sector 99"));
+    }
+
+    #[test]
+    fn a_password_in_a_log_stays_on_the_machine() {
+        let logs = read_all(&[("pos", false, 3, "login failed: user=kasse password=backstube24")]);
+        assert_eq!(logs.groups[0].message, "login failed: user=kasse password=[secret]");
+    }
+
+    #[test]
+    fn one_rare_line_is_found_beside_any_flood() {
+        let noise: Vec<String> =
+            (0..30).flat_map(|kind| (0..300).map(move |n| format!("noise {} {n}", (b'a' + kind) as char))).collect();
+        let mut lines: Vec<_> = noise.iter().map(|line| ("pos", false, 3, line.as_str())).collect();
+        lines.insert(
+            77,
+            ("kernel", true, 2, "EXT4-fs error (device sda1): ext4_lookup:1785: inode #2: comm ls: bad entry"),
+        );
+        let logs = read_all(&lines);
+        assert_eq!(logs.errors, Some(9001));
+        assert!(logs.groups.iter().all(|group| !group.message.contains("EXT4")), "it is too rare to be among them");
+        assert_eq!(hits(&lines), [("fs.ext4".to_owned(), "sda1".to_owned(), 1)]);
+    }
+
+    /// Who wrote a line, whether that is the kernel, its priority and its message; and
+    /// the pattern and the thing that it must be taken for.
+    type Case = (&'static str, bool, u8, &'static str, Option<(&'static str, &'static str)>);
+
+    /// Lines as kernels and programs have written them, each with what it must be
+    /// taken for; nothing where it must be passed over.
+    #[test]
+    fn real_lines_are_taken_for_what_they_are() {
+        let cases: &[Case] = &[
+            (
+                "kernel",
+                true,
+                3,
+                "I/O error, dev sdz, sector 2048 op 0x0:(READ) flags 0x80700 phys_seg 1 prio class 2",
+                Some(("disk.io", "sdz")),
+            ),
+            (
+                "kernel",
+                true,
+                3,
+                "blk_update_request: I/O error, dev nvme0n1, sector 0 op 0x0:(READ)",
+                Some(("disk.io", "nvme0n1")),
+            ),
+            (
+                "kernel",
+                true,
+                3,
+                "Buffer I/O error on dev dm-0, logical block 1, lost async page write",
+                Some(("disk.io", "dm-0")),
+            ),
+            ("kernel", true, 3, "I/O error, dev loop3, sector 8", None),
+            ("kernel", true, 3, "I/O error, dev sr0, sector 0 op 0x0:(READ)", None),
+            ("kernel", true, 3, "I/O error, dev fd0, sector 0", None),
+            ("mallory", false, 3, "I/O error, dev sda, sector 2048", None),
+            ("kernel", false, 3, "I/O error, dev sda, sector 2048", None),
+            (
+                "kernel",
+                true,
+                3,
+                "critical medium error, dev sdz, sector 1234 op 0x0:(READ)",
+                Some(("disk.sector", "sdz")),
+            ),
+            ("kernel", true, 3, "ata3: hard resetting link", Some(("disk.cable", "ata3"))),
+            ("kernel", true, 4, "ata3: limiting SATA link speed to 1.5 Gbps", Some(("disk.cable", "ata3"))),
+            (
+                "kernel",
+                true,
+                4,
+                "nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10",
+                Some(("disk.nvme", "nvme0")),
+            ),
+            ("kernel", true, 4, "nvme nvme1: I/O 100 QID 3 timeout, aborting", Some(("disk.nvme", "nvme1"))),
+            (
+                "kernel",
+                true,
+                1,
+                "XFS (dm-2): Corruption detected. Unmount and run xfs_repair",
+                Some(("fs.xfs", "dm-2")),
+            ),
+            (
+                "kernel",
+                true,
+                2,
+                "BTRFS error (device sdb): parent transid verify failed on logical 1 mirror 1 wanted 5 found 3",
+                Some(("fs.btrfs", "sdb")),
+            ),
+            ("kernel", true, 1, "md/raid1:md0: Disk failure on sdb1, disabling device.", Some(("raid.md", "md0"))),
+            (
+                "kernel",
+                true,
+                4,
+                "device-mapper: thin: 253:2: reached low water mark for data device: sending event.",
+                Some(("lvm.thin", "253")),
+            ),
+            ("kernel", true, 3, "usb 1-4: device descriptor read/64, error -71", Some(("usb.broken", "1-4"))),
+            ("kernel", true, 0, "mce: [Hardware Error]: Machine check events logged", Some(("hardware.mce", "kernel"))),
+            ("kernel", true, 4, "{1}[Hardware Error]: Corrected error, no action required.", None),
+            (
+                "kernel",
+                true,
+                4,
+                "EDAC MC0: 1 CE memory read error on CPU_SrcID#0_Ha#0_Chan#1_DIMM#0",
+                Some(("hardware.ecc", "MC0")),
+            ),
+            (
+                "kernel",
+                true,
+                3,
+                "Out of memory: Killed process 812 (mysqld) total-vm:2097152kB, anon-rss:1048576kB",
+                Some(("memory.oom", "mysqld")),
+            ),
+            (
+                "kernel",
+                true,
+                3,
+                "Memory cgroup out of memory: Killed process 99 (java) total-vm:1kB",
+                Some(("memory.limit", "java")),
+            ),
+            (
+                "kernel",
+                true,
+                6,
+                "till[7]: segfault at 0 ip 0000 sp 0000 error 4 in till[400000+1000]",
+                Some(("program.crash", "till")),
+            ),
+            (
+                "kernel",
+                true,
+                6,
+                "traps: chrome[99] trap invalid opcode ip:1 sp:2 error:0",
+                Some(("program.crash", "chrome")),
+            ),
+            (
+                "kernel",
+                true,
+                1,
+                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+                Some(("kernel.bug", "kernel")),
+            ),
+            (
+                "kernel",
+                true,
+                0,
+                "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker:7]",
+                Some(("kernel.lockup", "kernel")),
+            ),
+            (
+                "kernel",
+                true,
+                3,
+                "INFO: task jbd2/sda1-8:312 blocked for more than 120 seconds.",
+                Some(("kernel.hung", "jbd2/sda1-8")),
+            ),
+            (
+                "kernel",
+                true,
+                6,
+                "NETDEV WATCHDOG: eth0 (r8169): transmit queue 0 timed out",
+                Some(("net.card", "eth0")),
+            ),
+            ("kernel", true, 3, "e1000e 0000:00:1f.6 eno1: Detected Hardware Unit Hang:", Some(("net.card", "eno1"))),
+            ("kernel", true, 6, "r8169 0000:02:00.0 enp2s0: Link is Down", Some(("net.link", "enp2s0"))),
+            ("kernel", true, 6, "ata2: SATA link down (SStatus 0 SControl 300)", None),
+            ("kernel", true, 5, "nfs: server nas.shop not responding, still trying", Some(("net.share", "nas.shop"))),
+            (
+                "kernel",
+                true,
+                4,
+                "nf_conntrack: nf_conntrack: table full, dropping packet",
+                Some(("net.conntrack", "kernel")),
+            ),
+            ("pos", false, 3, "write: No space left on device", Some(("disk.full", "pos"))),
+            (
+                "systemd",
+                false,
+                4,
+                "till.service: Start request repeated too quickly.",
+                Some(("service.start", "till.service")),
+            ),
+            (
+                "mysqld",
+                false,
+                3,
+                "[ERROR] Table './shop/orders' is marked as crashed and should be repaired",
+                Some(("service.database", "mysqld")),
+            ),
+            (
+                "CRON",
+                false,
+                3,
+                "(root) error (grandchild #77 failed with exit status 1)",
+                Some(("service.cron", "CRON")),
+            ),
+            (
+                "borg",
+                false,
+                4,
+                "Failed to create/acquire the lock /backup/lock.exclusive (timeout).",
+                Some(("service.backup", "borg")),
+            ),
+            ("kernel", true, 6, "usb 1-4: new high-speed USB device number 9 using xhci_hcd", None),
+            ("kernel", true, 6, "EXT4-fs (sda1): mounted filesystem with ordered data mode", None),
+        ];
+        for (program, is_kernels, priority, message, wanted) in cases {
+            let found = hits(&[(program, *is_kernels, *priority, message)]);
+            let found: Vec<_> = found.iter().map(|(id, about, _)| (id.as_str(), about.as_str())).collect();
+            assert_eq!(found, wanted.iter().copied().collect::<Vec<_>>(), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_came_back_is_no_fault() {
+        let gone = ("kernel", true, 5, "nfs: server nas not responding, still trying");
+        let back = ("kernel", true, 5, "nfs: server nas OK");
+        let other = ("kernel", true, 5, "nfs: server old OK");
+        assert_eq!(hits(&[gone, back]), []);
+        assert_eq!(hits(&[gone, other]).len(), 1);
+        assert_eq!(hits(&[gone, back, gone]).len(), 1, "and gone again");
+    }
+
+    #[test]
+    fn lines_of_another_day_are_passed_over() {
+        let mut reader = Reader::new(NOW);
+        let old = NOW - 40 * 24 * 3600 * SECOND;
+        reader.take(&Line {
+            at: old,
+            program: "kernel",
+            is_kernels: true,
+            message: "I/O error, dev sda, sector 1",
+            ..Line::default()
+        });
+        let logs = reader.end("test");
+        assert_eq!((logs.errors, logs.hits), (Some(0), Some(Vec::new())));
+    }
+}

@@ -1,0 +1,246 @@
+//! Log files, where no journal is: lines of the last day by their own time, and the
+//! kernel's lines out of its own buffer where that may be read.
+
+use super::lines::Line;
+use super::{Reader, SECOND, no_log};
+use crate::collect::bytes::{clipped, shown};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use rustix::fs::{Mode, OFlags};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// How much of a log file's end is read, bytes.
+const TAIL: u64 = 16 * 1024 * 1024;
+
+/// One of each: a system's log, and the one of logins.
+const FILES: [[&str; 2]; 2] = [["/var/log/syslog", "/var/log/messages"], ["/var/log/auth.log", "/var/log/secure"]];
+
+/// Words by which a line sounds like an error; files of this kind keep no priority.
+const BAD: [&str; 8] = ["error", "fail", "panic", "segfault", "critical", "out of memory", "corrupt", "no space left"];
+
+/// Reads the last day into a reader; which file it was.
+///
+/// # Errors
+/// Why there is nothing to read.
+pub(super) fn read(reader: &mut Reader) -> Result<String, Why> {
+    let is_kernel_read = kernel(reader).is_ok();
+    let mut source = None;
+    let mut failed = None;
+    for names in FILES {
+        let Some(path) = names.into_iter().find(|path| Path::new(path).is_file()) else { continue };
+        match file(Path::new(path), reader, is_kernel_read) {
+            Ok(()) => source = source.or(Some(path.to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                failed = Some(Why::new(Reason::NotPermitted, ""));
+            }
+            Err(error) => failed = Some(Why::new(Reason::Unreadable, clipped(&format!("{path}: {error}")))),
+        }
+    }
+    source.ok_or_else(|| failed.unwrap_or_else(no_log))
+}
+
+/// A file, and the one before it where it was begun anew within the day.
+fn file(path: &Path, reader: &mut Reader, is_kernel_read: bool) -> std::io::Result<()> {
+    let mut oldest = tail(path, reader, is_kernel_read)?;
+    let before = path.with_added_extension("1");
+    if oldest.is_none_or(|oldest| oldest > reader.since()) && before.is_file() {
+        oldest = tail(&before, reader, is_kernel_read)?.or(oldest);
+    }
+    let _ = oldest;
+    Ok(())
+}
+
+/// The end of a file; the time of the oldest line that was read.
+fn tail(path: &Path, reader: &mut Reader, is_kernel_read: bool) -> std::io::Result<Option<i64>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes)?;
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    if length > TAIL {
+        // The first one is the end of a line.
+        lines.next();
+    }
+    let zone = TimeZone::system();
+    let mut oldest = None;
+    for line in lines {
+        let line = shown(line);
+        let Some((at, rest)) = time(&line, reader.now, &zone) else { continue };
+        oldest = oldest.or(Some(at));
+        take(reader, at, rest, is_kernel_read);
+    }
+    reader.is_cut |= length > TAIL && oldest.is_some_and(|oldest| oldest > reader.since());
+    Ok(oldest)
+}
+
+/// A line's time, microseconds since 1970, and what follows it: `Nov 23 14:00:00`
+/// (RFC 3164, no year), or `2026-11-23T14:00:00.5+01:00` (RFC 5424).
+fn time<'a>(line: &'a str, now: i64, zone: &TimeZone) -> Option<(i64, &'a str)> {
+    if line.as_bytes().first()?.is_ascii_digit() {
+        let (stamp, rest) = line.split_once(' ')?;
+        let at: Timestamp = stamp.parse().ok()?;
+        return Some((at.as_microsecond(), rest));
+    }
+    let (stamp, rest) = (line.get(..15)?, line.get(15..)?);
+    let year = Timestamp::from_microsecond(now).ok()?.to_zoned(zone.clone()).year();
+    let at = |year: i16| -> Option<i64> {
+        let at = DateTime::strptime("%Y %b %e %H:%M:%S", format!("{year} {stamp}")).ok()?;
+        Some(at.to_zoned(zone.clone()).ok()?.timestamp().as_microsecond())
+    };
+    // A line from tomorrow is of last year.
+    let day = 24 * 3600 * SECOND;
+    let found = at(year).filter(|at| *at <= now.saturating_add(day)).or_else(|| at(year - 1))?;
+    Some((found, rest.trim_start()))
+}
+
+/// `host program[7]: message`.
+fn take(reader: &mut Reader, at: i64, rest: &str, is_kernel_read: bool) {
+    let Some((head, message)) = rest.split_once(": ") else { return };
+    let program = head.rsplit(' ').next().unwrap_or_default();
+    let program = program.split('[').next().unwrap_or_default();
+    let claims_kernel = program == "kernel";
+    if claims_kernel && is_kernel_read {
+        // The kernel's own buffer cannot be forged; this file can.
+        return;
+    }
+    // Its own clock stands before the message: `[ 12.345678] `.
+    let message = match claims_kernel {
+        true => message.strip_prefix('[').and_then(|m| m.split_once("] ")).map_or(message, |(_, message)| message),
+        false => message,
+    };
+    let (times, message) = repeated(message);
+    let lower = message.to_lowercase();
+    let is_bad = BAD.iter().any(|word| lower.contains(word));
+    reader.take(&Line {
+        at,
+        program,
+        is_kernels: claims_kernel,
+        is_sshds: program == "sshd" || program == "sshd-session",
+        priority: if is_bad { 3 } else { 6 },
+        message,
+        times,
+        ..Line::default()
+    });
+}
+
+/// `message repeated 2 times: [ what it says]`, as rsyslog writes it.
+fn repeated(message: &str) -> (u64, &str) {
+    let inner = || {
+        let rest = message.strip_prefix("message repeated ")?;
+        let (times, rest) = rest.split_once(" times: [ ")?;
+        Some((times.parse().ok()?, rest.strip_suffix(']').unwrap_or(rest)))
+    };
+    inner().unwrap_or((1, message))
+}
+
+/// The kernel's own buffer (Documentation/ABI/testing/dev-kmsg): one record a read,
+/// `priority,number,microseconds since boot,flags;message`.
+fn kernel(reader: &mut Reader) -> std::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let buffer = rustix::fs::open("/dev/kmsg", flags, Mode::empty())?;
+    let uptime = crate::collect::read("/proc/uptime").unwrap_or_default();
+    let uptime: f64 = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
+    let boot = reader.now.saturating_sub((uptime * SECOND as f64) as i64);
+    let mut record = vec![0; 8192];
+    loop {
+        let length = match rustix::io::read(&buffer, record.as_mut_slice()) {
+            Ok(length) => length,
+            // A record was overwritten while it was read; the next one is there.
+            Err(rustix::io::Errno::PIPE) => continue,
+            Err(rustix::io::Errno::AGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let text = shown(record.get(..length).unwrap_or_default());
+        kernel_record(reader, &text, boot);
+    }
+}
+
+fn kernel_record(reader: &mut Reader, text: &str, boot: i64) {
+    let Some((head, message)) = text.split_once(';') else { return };
+    let mut fields = head.split(',');
+    let priority: Option<u32> = fields.next().and_then(|number| number.parse().ok());
+    let at: Option<i64> = fields.nth(1).and_then(|number| number.parse().ok());
+    let (Some(priority), Some(at)) = (priority, at) else { return };
+    // Facility 0 is the kernel's; what programs write into the buffer has others.
+    reader.take(&Line {
+        at: boot.saturating_add(at),
+        program: "kernel",
+        is_kernels: priority >> 3 == 0,
+        priority: u8::try_from(priority & 7).unwrap_or(7),
+        message: message.lines().next().unwrap_or_default(),
+        ..Line::default()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> i64 {
+        text.parse::<Timestamp>().expect("a time").as_microsecond()
+    }
+
+    #[test]
+    fn a_line_is_of_the_day_that_it_says() {
+        let now = at("2026-01-02T10:00:00Z");
+        let time = |line: &str| time(line, now, &TimeZone::UTC).map(|(at, rest)| (at, rest.to_owned()));
+        assert_eq!(time("Jan  2 09:00:00 kasse-1 x: y"), Some((at("2026-01-02T09:00:00Z"), "kasse-1 x: y".into())));
+        assert_eq!(time("Dec 31 23:59:59 kasse-1 x: y").map(|(at, _)| at), Some(at("2025-12-31T23:59:59Z")));
+        assert_eq!(time("2026-01-02T10:00:00.5+01:00 k x: y").map(|(at, _)| at), Some(at("2026-01-02T09:00:00.5Z")));
+        assert_eq!(time("nonsense"), None);
+        assert_eq!(time("Jän  2 09:00:00 x"), None);
+    }
+
+    #[test]
+    fn only_lines_of_the_last_day_are_errors_of_the_last_day() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("syslog");
+        let mut reader = Reader::new(crate::now() * 1000);
+        let stamp = |hours: i64| {
+            let then = Timestamp::from_microsecond(reader.now - hours * 3600 * SECOND).expect("a time");
+            then.to_zoned(TimeZone::system()).strftime("%b %e %H:%M:%S").to_string()
+        };
+        let lines = [
+            (40 * 24, "cupsd[7]: old error"),
+            (30, "cupsd[7]: error of yesterday"),
+            (3, "cupsd[7]: Printer error: out of paper"),
+            (2, "cupsd[7]: all is well"),
+            (1, "sshd[9]: message repeated 4 times: [ Failed password for root from 192.0.2.7 port 1 ssh2]"),
+        ];
+        let text: Vec<u8> =
+            lines.iter().flat_map(|(ago, line)| format!("{} kasse-1 {line}\n", stamp(*ago)).into_bytes()).collect();
+        std::fs::write(&path, [text.as_slice(), b"M\xfcller\n"].concat()).expect("written");
+        // Begun anew an hour ago: the file before it belongs to the day, too.
+        let before = format!("{} kasse-1 pos[1]: write: No space left on device\n", stamp(20));
+        std::fs::write(place.path().join("syslog.1"), before).expect("written");
+        file(&path, &mut reader, true).expect("read");
+        let logs = reader.end("syslog");
+        assert_eq!((logs.errors, logs.failed_logins), (Some(5), Some(4)), "{logs:?}");
+        let mut reader = Reader::new(crate::now() * 1000);
+        std::fs::write(&path, format!("{} kasse-1 cupsd[7]: error now\n", stamp_of(&reader, 1))).expect("written");
+        file(&path, &mut reader, true).expect("read");
+        let logs = reader.end("syslog");
+        assert_eq!((logs.errors, logs.hits.map(|hits| hits.len())), (Some(2), Some(1)));
+    }
+
+    fn stamp_of(reader: &Reader, hours: i64) -> String {
+        let then = Timestamp::from_microsecond(reader.now - hours * 3600 * SECOND).expect("a time");
+        then.to_zoned(TimeZone::system()).strftime("%b %e %H:%M:%S").to_string()
+    }
+
+    #[test]
+    fn the_kernels_lines_are_told_from_those_of_programs() {
+        let mut reader = Reader::new(1_000_000 * SECOND);
+        let boot = 999_990 * SECOND;
+        kernel_record(&mut reader, "3,77,1000,-;I/O error, dev sdq, sector 5\n SUBSYSTEM=block\n", boot);
+        kernel_record(&mut reader, "11,78,1000,-;I/O error, dev sdr, sector 5\n", boot);
+        kernel_record(&mut reader, "garbage", boot);
+        let hits = reader.end("kmsg").hits.unwrap_or_default();
+        assert_eq!(hits.iter().map(|hit| hit.about.as_str()).collect::<Vec<_>>(), ["sdq"]);
+    }
+}

@@ -1,0 +1,73 @@
+//! Printers, as CUPS tells of them.
+
+use super::bytes::clipped;
+use super::child;
+use fernwart_protocol::diagnosis::facts::{LIST, Printer};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+const SPOOL: &str = "/var/spool/cups";
+
+/// How long CUPS may take: it asks no printer.
+const BUDGET: Duration = Duration::from_millis(1500);
+
+pub(super) fn all(until: Instant) -> Result<Vec<Printer>, Why> {
+    let sockets = ["/run/cups/cups.sock", "/var/run/cups/cups.sock"];
+    if !sockets.iter().any(|socket| Path::new(socket).exists()) {
+        return Err(Why::new(Reason::Absent, "printing"));
+    }
+    let until = until.min(Instant::now() + BUDGET);
+    let ended = child::run("lpstat", &["-p", "-o"], until)?;
+    // Without any printer it fails, and says so.
+    if ended.code == Some(1) && ended.complaints.contains("No destinations added") {
+        return Ok(Vec::new());
+    }
+    let text = ended.whole("lpstat")?;
+    Ok(parse(&text, |job| {
+        let modified = std::fs::metadata(format!("{SPOOL}/c{job:05}")).ok()?.modified().ok()?;
+        SystemTime::now().duration_since(modified).ok()
+    }))
+}
+
+/// Lines `printer NAME is idle.`, `printer NAME disabled since …`, `NAME-12  user
+/// 1024  date`; the job's own age is asked for by its number.
+fn parse(text: &str, age: impl Fn(u32) -> Option<Duration>) -> Vec<Printer> {
+    let mut printers: BTreeMap<String, Printer> = BTreeMap::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let Some(first) = words.next().filter(|_| !line.starts_with(char::is_whitespace)) else { continue };
+        if first == "printer" {
+            let Some(name) = words.next() else { continue };
+            let stopped = words.next() == Some("disabled");
+            let printer = printers.entry(name.to_owned()).or_default();
+            (printer.name, printer.stopped) = (clipped(name), stopped);
+        } else if let Some((name, job)) = first.rsplit_once('-')
+            && let Ok(job) = job.parse::<u32>()
+        {
+            let printer = printers.entry(name.to_owned()).or_default();
+            printer.name = clipped(name);
+            printer.jobs += 1;
+            let hours = age(job).map_or(0.0, |age| (age.as_secs_f64() / 360.0).round() / 10.0);
+            printer.oldest_job_h = printer.oldest_job_h.max(hours);
+        }
+    }
+    printers.into_values().take(LIST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_printer_and_waiting_jobs_are_seen() {
+        let text = "printer kasse is idle.  enabled since Mon 30 Nov 2026 03:00:00 AM UTC\n\
+                    printer buero-2 disabled since Mon 30 Nov 2026 03:00:00 AM UTC -\n\tUnable to locate printer\n\
+                    buero-2-12   meyer   1024   Mon 30 Nov 2026 03:00:00 AM UTC\n\
+                    buero-2-13   meyer   1024   Mon 30 Nov 2026 03:00:00 AM UTC\n";
+        let printers = parse(text, |job| Some(Duration::from_secs(u64::from(job) * 600)));
+        let short: Vec<_> = printers.iter().map(|p| (p.name.as_str(), p.stopped, p.jobs, p.oldest_job_h)).collect();
+        assert_eq!(short, [("buero-2", true, 2, 2.2), ("kasse", false, 0, 0.0)]);
+    }
+}

@@ -1,0 +1,87 @@
+//! Doors left open: listening sockets, logins, firewall; certificates about to end.
+
+mod certificates;
+mod firewall;
+mod sockets;
+mod sshd;
+mod sudo;
+
+use super::bytes::{clipped, read_bytes, shown};
+use fernwart_protocol::diagnosis::facts::{LIST, Security};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use std::time::Instant;
+
+pub(super) fn facts(until: Instant) -> Security {
+    let mut security = Security::default();
+    let count = |n: usize| u32::try_from(n).ok();
+    match sockets::listening() {
+        Ok(listening) => {
+            security.open_ports = count(listening.len());
+            security.listening = listening.into_iter().take(LIST).collect();
+        }
+        Err(why) => drop(security.why.insert("open_ports".into(), why)),
+    }
+    match firewall::filters(until) {
+        Ok((filters, by)) => (security.firewall, security.firewall_by) = (Some(filters), by),
+        Err(why) => drop(security.why.insert("firewall".into(), why)),
+    }
+    match sudo::without_password(until) {
+        Ok(grants) => {
+            security.sudo_without_password_count = count(grants.len());
+            security.sudo_without_password = Some(grants.into_iter().take(LIST).collect());
+        }
+        Err(why) => {
+            for name in ["sudo_without_password", "sudo_without_password_count"] {
+                security.why.insert(name.into(), why.clone());
+            }
+        }
+    }
+    match sshd::settings(until) {
+        Ok(settings) => {
+            security.ssh_root_login = Some(settings.root_login);
+            security.ssh_root_password = Some(settings.root_password);
+            security.ssh_passwords = Some(settings.passwords);
+        }
+        Err(why) => {
+            for name in ["ssh_root_login", "ssh_root_password", "ssh_passwords"] {
+                security.why.insert(name.into(), why.clone());
+            }
+        }
+    }
+    match read_bytes("/etc/passwd") {
+        Ok(accounts) => {
+            let roots = second_roots(&shown(&accounts));
+            security.second_roots_count = count(roots.len());
+            security.second_roots = Some(roots.into_iter().take(LIST).collect());
+        }
+        Err(error) => {
+            let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/passwd: {error}")));
+            for name in ["second_roots", "second_roots_count"] {
+                security.why.insert(name.into(), why.clone());
+            }
+        }
+    }
+    security.certificates = Some(certificates::used(std::path::Path::new("/etc")));
+    security
+}
+
+/// Accounts beside root with its number (passwd(5)).
+fn second_roots(accounts: &str) -> Vec<String> {
+    let root = |line: &str| {
+        let mut fields = line.split(':');
+        let (name, _, number) = (fields.next()?, fields.next()?, fields.next()?);
+        (number.trim().parse() == Ok(0u32) && name != "root" && !name.starts_with(['+', '-'])).then(|| clipped(name))
+    };
+    accounts.lines().filter_map(root).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_account_with_roots_number_is_found() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/root:/bin/sh\nzero:x:00:0::/:/bin/sh\nm\\xfcller:x:0:0::/:/bin/sh\nmeyer:x:1000:1000::/home/meyer:/bin/sh\n+::0:0:::\nbroken\n";
+        assert_eq!(second_roots(accounts), ["toor", "zero", "m\\xfcller"]);
+    }
+}

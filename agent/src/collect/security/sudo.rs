@@ -1,0 +1,102 @@
+//! Who has root's rights without a password: sudo's own `cvtsudoers` reads its rules,
+//! with every include, continued line and alias.
+
+use crate::collect::bytes::clipped;
+use crate::collect::{child, memo};
+use fernwart_protocol::diagnosis::{Reason, Why};
+use serde_json::Value;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long reading the rules may take.
+const BUDGET: Duration = Duration::from_millis(1500);
+
+/// Grants as `meyer: ALL`.
+///
+/// # Errors
+/// Why nobody says.
+pub(super) fn without_password(until: Instant) -> Result<Vec<String>, Why> {
+    if child::find("sudo").is_none() && !Path::new("/etc/sudoers").exists() {
+        return Err(Why::new(Reason::Absent, "sudo"));
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Why::new(Reason::NotPermitted, ""));
+    }
+    let until = until.min(Instant::now() + BUDGET);
+    let places = ["/etc/sudoers", "/etc/sudoers.d", "/etc/sudo.conf"];
+    let text = memo::holds("sudo", &places, || child::ask("cvtsudoers", &["-e", "-f", "json", "/etc/sudoers"], until))?;
+    parse(&text).ok_or_else(|| Why::new(Reason::Unreadable, "cvtsudoers"))
+}
+
+fn parse(text: &str) -> Option<Vec<String>> {
+    let json: Value = serde_json::from_str(text).ok()?;
+    let json = json.as_object()?;
+    let asks_nobody = json.get("Defaults").and_then(Value::as_array).into_iter().flatten().any(|defaults| {
+        defaults.get("Binding").is_none() && option(defaults.get("Options"), "authenticate") == Some(false)
+    });
+    let mut grants = Vec::new();
+    for spec in json.get("User_Specs").and_then(Value::as_array).into_iter().flatten() {
+        let users = names(spec.get("User_List"));
+        for commands in spec.get("Cmnd_Specs").and_then(Value::as_array).into_iter().flatten() {
+            let asks = option(commands.get("Options"), "authenticate").unwrap_or(!asks_nobody);
+            // As another user than root it is no right of root's.
+            let as_root = commands.get("runasusers").is_none_or(|users| {
+                names(Some(users)).iter().any(|user| matches!(user.as_str(), "ALL" | "root" | "#0"))
+            });
+            if asks || !as_root {
+                continue;
+            }
+            let what = names(commands.get("Commands")).join(", ");
+            // Root needs nobody's password.
+            grants.extend(users.iter().filter(|user| *user != "root").map(|user| clipped(&format!("{user}: {what}"))));
+        }
+    }
+    Some(grants)
+}
+
+/// An option's value, where it is set.
+fn option(options: Option<&Value>, name: &str) -> Option<bool> {
+    options?.as_array()?.iter().rev().find_map(|option| option.get(name)?.as_bool())
+}
+
+/// Names in a list of `{"username": "meyer"}`, `{"usergroup": "sudo"}`,
+/// `{"command": "ALL"}`, as sudo's rules write them.
+fn names(list: Option<&Value>) -> Vec<String> {
+    let name = |entry: &Value| {
+        let negated = if entry.get("negated").and_then(Value::as_bool) == Some(true) { "!" } else { "" };
+        let (kind, value) = entry.as_object()?.iter().find(|(key, _)| *key != "negated" && !key.starts_with("sha"))?;
+        let sign = match kind.as_str() {
+            "usergroup" => "%",
+            "userid" => "#",
+            "usergid" => "%#",
+            "netgroup" => "+",
+            _ => "",
+        };
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Some(format!("{negated}{sign}{value}"))
+    };
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As cvtsudoers 1.9.13 of Debian 12 wrote it.
+    #[test]
+    fn grants_without_a_password_are_found_however_they_are_written() {
+        let text = r#"{"Defaults":[{"Options":[{"env_reset":true}]},{"Binding":[{"username":"ole"}],"Options":[{"authenticate":false}]}],
+          "User_Specs":[
+            {"User_List":[{"username":"root"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[{"runasusers":[{"username":"ALL"}],"Options":[{"authenticate":false}],"Commands":[{"command":"ALL"}]}]},
+            {"User_List":[{"usergroup":"sudo"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[{"runasusers":[{"username":"ALL"}],"Commands":[{"command":"ALL"}]}]},
+            {"User_List":[{"username":"meyer"},{"usergroup":"till"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[
+               {"Options":[{"authenticate":false}],"Commands":[{"command":"/usr/bin/systemctl restart till"}]}]},
+            {"User_List":[{"username":"www"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[{"runasusers":[{"username":"till"}],"Options":[{"authenticate":false}],"Commands":[{"command":"ALL"}]}]}]}"#;
+        let grants = parse(text).expect("read");
+        assert_eq!(grants, ["meyer: /usr/bin/systemctl restart till", "%till: /usr/bin/systemctl restart till"]);
+        let all = r#"{"Defaults":[{"Options":[{"authenticate":false}]}],"User_Specs":[{"User_List":[{"username":"a"}],"Cmnd_Specs":[{"Commands":[{"command":"ALL"}]}]}]}"#;
+        assert_eq!(parse(all).expect("read"), ["a: ALL"]);
+        assert_eq!(parse("{}").expect("read"), Vec::<String>::new());
+        assert!(parse("garbage").is_none() && parse("[]").is_none());
+    }
+}

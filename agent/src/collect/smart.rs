@@ -1,0 +1,284 @@
+//! Drives, with their own word on their health (smartctl).
+
+use super::bytes::{clipped, shown};
+use super::counting::Counting;
+use super::{budget, child, disks, read};
+use fernwart_protocol::diagnosis::facts::Drive;
+use fernwart_protocol::diagnosis::{Reason, Why};
+use serde_json::Value;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long one drive may take. A drive that wakes from sleep takes longer, but none
+/// is woken.
+const BUDGET: Duration = Duration::from_millis(2000);
+
+/// Drives asked at once.
+const AT_ONCE: usize = 4;
+
+/// Most drives that are asked.
+const DRIVES: usize = 32;
+
+/// Facts that only the drive itself knows.
+const OWN_WORD: [&str; 9] = [
+    "healthy",
+    "media_errors",
+    "media_errors_since",
+    "reallocated",
+    "worn_pct",
+    "spare_low",
+    "self_test_failed",
+    "temperature_c",
+    "too_hot_c",
+];
+
+/// What an SSD and a drive with platters are made for, where they do not say, °C.
+const WARM_SSD: f64 = 70.0;
+const WARM_ROTATING: f64 = 55.0;
+
+pub(super) fn drives(counting: &Counting, until: Instant) -> Vec<Drive> {
+    let is_drive =
+        |name: &str| ["sd", "nvme", "vd", "hd", "xvd", "mmcblk"].iter().any(|prefix| name.starts_with(prefix));
+    let mut names = disks::names(Path::new("/sys/block"), |name| is_drive(name) && !name.contains("boot"));
+    names.truncate(DRIVES);
+    let can_tell = |name: &str| ["sd", "nvme", "hd"].iter().any(|prefix| name.starts_with(prefix));
+    let has_smartctl = child::find("smartctl").is_some();
+    let asked: Vec<(String, (String, Instant))> = match has_smartctl {
+        true => {
+            names.iter().filter(|name| can_tell(name)).map(|n| (format!("drive {n}"), (n.clone(), until))).collect()
+        }
+        false => Vec::new(),
+    };
+    let mut answers = budget::each(asked, AT_ONCE, BUDGET + Duration::from_millis(200), until, ask).into_iter();
+    let drive = |name: &String| {
+        let mut drive = described(name);
+        let answer = match (can_tell(name), has_smartctl) {
+            // A virtual disk has no health of its own, a card tells none.
+            (false, _) => Err(Why::new(Reason::NotSupported, "")),
+            (true, false) => Err(Why::new(Reason::NotInstalled, "smartctl")),
+            (true, true) => match answers.next() {
+                Some(Ok(answer)) => answer,
+                Some(Err(reason)) => Err(Why::new(reason, "smartctl")),
+                None => Err(Why::new(Reason::TimedOut, "smartctl")),
+            },
+        };
+        match answer.and_then(|text| read_smart(&mut drive, &text)) {
+            Ok(()) => grown(&mut drive, name, counting),
+            Err(why) => {
+                for field in OWN_WORD {
+                    drive.why.insert(field.into(), why.clone());
+                }
+            }
+        }
+        drive
+    };
+    names.iter().map(drive).collect()
+}
+
+/// What the kernel knows of a drive.
+fn described(name: &str) -> Drive {
+    let sys = |file: &str| read(format!("/sys/block/{name}/{file}")).unwrap_or_default().trim().to_owned();
+    let state = sys("device/state");
+    let mut drive = Drive {
+        device: format!("/dev/{name}"),
+        model: clipped(&sys("device/model")),
+        size_bytes: sys("size").parse::<u64>().unwrap_or_default().saturating_mul(512),
+        rotating: sys("queue/rotational") == "1" && (name.starts_with("sd") || name.starts_with("hd")),
+        // SCSI says running or offline, NVMe live, resetting or dead.
+        running: (!state.is_empty())
+            .then(|| !["offline", "dead", "deleting", "transport-offline"].contains(&state.as_str())),
+        ..Drive::default()
+    };
+    if drive.running.is_none() {
+        drive.why.insert("running".into(), Reason::NotSupported.into());
+    }
+    drive
+}
+
+/// Asks a drive, unless it sleeps.
+fn ask((name, until): (String, Instant)) -> Result<String, Why> {
+    let until = until.min(Instant::now() + BUDGET);
+    let device = format!("/dev/{name}");
+    let ended = child::run("smartctl", &["-n", "standby,3", "-a", "-j", &device], until)?;
+    match ended {
+        // Its exit code is a set of bits about the drive (smartctl(8)); 3 was wished for.
+        child::Ended { code: Some(3), .. } => Err(Why::new(Reason::Asleep, "")),
+        child::Ended { is_late: true, .. } => Err(Why::new(Reason::TimedOut, "smartctl")),
+        ended => Ok(shown(&ended.out)),
+    }
+}
+
+/// A row of an ATA drive's table.
+fn attribute(json: &Value, wanted: impl Fn(u64, &str) -> bool) -> Option<&Value> {
+    let table = json.pointer("/ata_smart_attributes/table")?.as_array()?;
+    table.iter().find(|row| {
+        let id = row.get("id").and_then(Value::as_u64).unwrap_or_default();
+        wanted(id, row.get("name").and_then(Value::as_str).unwrap_or_default())
+    })
+}
+
+/// Takes what is worth knowing out of smartctl's JSON.
+///
+/// # Errors
+/// In smartctl's words, when the drive told it nothing.
+fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Why> {
+    let unreadable = |about: &str| Why::new(Reason::Unreadable, clipped(about));
+    let json: Value = serde_json::from_str(text).map_err(|_| unreadable("smartctl's answer"))?;
+    let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_f64);
+    let whole = |pointer: &str| json.pointer(pointer).and_then(Value::as_u64);
+    drive.healthy = json.pointer("/smart_status/passed").and_then(Value::as_bool);
+    drive.temperature_c = number("/temperature/current");
+    let raw = |row: Option<&Value>| row.and_then(|row| row.pointer("/raw/value")).and_then(Value::as_u64);
+    // 197 pending and 198 uncorrectable sectors; under a name that says so they
+    // never fall again, however long ago it was (drivedb.h).
+    let sector = |id: u64| raw(attribute(&json, |this, name| this == id && !name.starts_with("Total_")));
+    let sectors =
+        json.pointer("/ata_smart_attributes/table").map(|_| sector(197).unwrap_or(0) + sector(198).unwrap_or(0));
+    drive.media_errors = whole("/nvme_smart_health_information_log/media_errors").or(sectors);
+    drive.reallocated = raw(attribute(&json, |id, _| id == 5));
+    drive.worn_pct = number("/endurance_used/current_percent")
+        .or_else(|| number("/nvme_smart_health_information_log/percentage_used"))
+        .or_else(|| worn_by_attribute(drive, &json));
+    let spare = number("/spare_available/current_percent")
+        .or_else(|| number("/nvme_smart_health_information_log/available_spare"));
+    let bound = number("/spare_available/threshold_percent")
+        .or_else(|| number("/nvme_smart_health_information_log/available_spare_threshold"));
+    drive.spare_low = spare.zip(bound).map(|(spare, bound)| spare < bound);
+    if let Some(warning) = whole("/nvme_smart_health_information_log/critical_warning") {
+        // Bit 0 spare, 2 reliability, 3 read-only; 1 is heat, judged by itself (NVMe base specification).
+        drive.spare_low = Some(drive.spare_low.unwrap_or_default() || warning & 1 != 0);
+        if warning & 0b1100 != 0 {
+            drive.healthy = Some(false);
+        }
+    }
+    let tests = json.pointer("/ata_smart_self_test_log/standard/table/0/status/passed").and_then(Value::as_bool);
+    let nvme_test = whole("/nvme_self_test_log/table/0/self_test_result/value").map(|result| !matches!(result, 5..=7));
+    drive.self_test_failed = tests.or(nvme_test).map(|passed| !passed);
+    let limit = number("/temperature/op_limit_max").or_else(|| number("/nvme_composite_temperature_threshold/warning"));
+    let limit = limit.unwrap_or(if drive.rotating { WARM_ROTATING } else { WARM_SSD });
+    drive.too_hot_c = drive.temperature_c.map(|now| now - limit);
+    if drive.healthy.is_none() && drive.media_errors.is_none() {
+        let said = json.pointer("/smartctl/messages/0/string").and_then(Value::as_str);
+        let said = said.unwrap_or("the drive tells nothing about its health");
+        // A RAID controller or a USB bridge may stand before it.
+        return Err(match said.to_lowercase() {
+            text if text.contains("permission denied") => Why::new(Reason::NotPermitted, ""),
+            text if text.contains("unknown usb bridge") || text.contains("unable to detect device type") => {
+                Why::new(Reason::NotSupported, "")
+            }
+            _ => unreadable(said),
+        });
+    }
+    let missing = |field: &str| match field {
+        "healthy" => drive.healthy.is_none(),
+        "media_errors" => drive.media_errors.is_none(),
+        "reallocated" => drive.reallocated.is_none(),
+        "worn_pct" => drive.worn_pct.is_none(),
+        "spare_low" => drive.spare_low.is_none(),
+        "self_test_failed" => drive.self_test_failed.is_none(),
+        "temperature_c" | "too_hot_c" => drive.temperature_c.is_none(),
+        _ => false,
+    };
+    let silent: Vec<&str> = OWN_WORD.into_iter().filter(|field| missing(field)).collect();
+    for field in silent {
+        // Asked, and it has no such word: not every drive has each.
+        drive.why.insert(field.into(), Reason::NotSupported.into());
+    }
+    Ok(())
+}
+
+/// Wear of a SATA SSD without a word of its own for it: what is left, by name.
+fn worn_by_attribute(drive: &Drive, json: &Value) -> Option<f64> {
+    if drive.rotating {
+        return None;
+    }
+    let names = [
+        "SSD_Life_Left",
+        "Media_Wearout_Indicator",
+        "Wear_Leveling_Count",
+        "Percent_Lifetime_Remain",
+        "Remaining_Lifetime_Perc",
+    ];
+    let row = attribute(json, |_, name| names.contains(&name))?;
+    row.get("value").and_then(Value::as_f64).map(|left| (100.0 - left).clamp(0.0, 100.0))
+}
+
+/// How much worse it has become since an earlier diagnosis.
+fn grown(drive: &mut Drive, name: &str, counting: &Counting) {
+    let Some(errors) = drive.media_errors else {
+        drive.why.insert("media_errors_since".into(), Reason::NotSupported.into());
+        return;
+    };
+    let errors = errors + drive.reallocated.unwrap_or_default();
+    // What the drive has counted in its whole life is no news in a young boot.
+    match counting.since_known(&format!("{name}.media"), errors) {
+        Ok(since) => drive.media_errors_since = Some(since),
+        Err(why) => drop(drive.why.insert("media_errors_since".into(), why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_as(text: &str) -> Result<Drive, Why> {
+        let mut drive = Drive::default();
+        read_smart(&mut drive, text).map(|()| drive)
+    }
+
+    #[test]
+    fn smart_is_read_for_both_kinds_of_drive() {
+        let drive = read_as(
+            r#"{"smart_status":{"passed":false},"temperature":{"current":41},
+               "nvme_smart_health_information_log":{"critical_warning":0,"media_errors":7,"percentage_used":93,
+               "available_spare":9,"available_spare_threshold":10}}"#,
+        )
+        .expect("read");
+        assert_eq!((drive.healthy, drive.media_errors, drive.worn_pct), (Some(false), Some(7), Some(93.0)));
+        assert_eq!((drive.spare_low, drive.too_hot_c), (Some(true), Some(-29.0)));
+        let drive = read_as(
+            r#"{"smart_status":{"passed":true},"ata_smart_attributes":{"table":[
+               {"id":5,"name":"Reallocated_Sector_Ct","raw":{"value":3}},{"id":9,"raw":{"value":900}},
+               {"id":197,"name":"Current_Pending_Sector","raw":{"value":4}}]}}"#,
+        )
+        .expect("read");
+        assert_eq!((drive.healthy, drive.media_errors, drive.reallocated), (Some(true), Some(4), Some(3)));
+        assert_eq!(drive.why.get("worn_pct").map(|why| why.reason), Some(Reason::NotSupported));
+    }
+
+    #[test]
+    fn counts_that_never_fall_again_are_no_fault_of_today() {
+        let drive = read_as(
+            r#"{"smart_status":{"passed":true},"ata_smart_attributes":{"table":[
+               {"id":197,"name":"Total_Pending_Sectors","raw":{"value":9}},
+               {"id":198,"name":"Total_Offl_Uncorrectabl","raw":{"value":9}}]}}"#,
+        )
+        .expect("read");
+        assert_eq!(drive.media_errors, Some(0));
+    }
+
+    #[test]
+    fn a_silent_drive_says_why() {
+        let bridge =
+            r#"{"smartctl":{"messages":[{"string":"/dev/sdb: Unknown USB bridge [0x1]","severity":"error"}]}}"#;
+        assert_eq!(read_as(bridge).unwrap_err().reason, Reason::NotSupported);
+        let dead = r#"{"smartctl":{"messages":[{"string":"Read Device Identity failed: Input/output error"}]}}"#;
+        assert_eq!(
+            read_as(dead).unwrap_err(),
+            Why::new(Reason::Unreadable, "Read Device Identity failed: Input/output error")
+        );
+        assert_eq!(read_as("garbage").unwrap_err().reason, Reason::Unreadable);
+        let denied =
+            r#"{"smartctl":{"messages":[{"string":"Smartctl open device: /dev/sda failed: Permission denied"}]}}"#;
+        assert_eq!(read_as(denied).unwrap_err().reason, Reason::NotPermitted);
+    }
+
+    #[test]
+    fn a_worn_sata_ssd_and_one_that_warns_are_seen() {
+        let worn = r#"{"smart_status":{"passed":true},"ata_smart_attributes":{"table":[
+            {"id":177,"name":"Wear_Leveling_Count","value":4,"raw":{"value":3000}}]}}"#;
+        assert_eq!(read_as(worn).expect("read").worn_pct, Some(96.0));
+        let readonly = r#"{"smart_status":{"passed":true},"nvme_smart_health_information_log":{"critical_warning":8,"media_errors":0}}"#;
+        assert_eq!(read_as(readonly).expect("read").healthy, Some(false));
+    }
+}

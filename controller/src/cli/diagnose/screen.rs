@@ -1,0 +1,170 @@
+//! A diagnosis as a technician wants to read it.
+
+use super::{Scripts, status};
+use crate::cli::output::moment;
+use fernwart_client::Answer;
+use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, Unknown, builtin_rules, facts};
+use fernwart_protocol::document::SectionName;
+use fernwart_protocol::id::JobId;
+use fernwart_protocol::row::Row;
+use fernwart_protocol::script::BundleName;
+use fernwart_protocol::staff::MachineRow;
+use fernwart_protocol::text::escaped;
+use std::collections::BTreeMap;
+
+/// Checks of one kind that are named on a line; the others are counted.
+const NAMED: usize = 3;
+
+/// One machine among several, on one line.
+pub(super) fn line_in_words(row: &Row<MachineRow>, answer: &Answer) -> String {
+    let (status, code, why) = status(answer);
+    let text = match answer {
+        Answer::Report(report, _) if report.summary.checks > 0 => {
+            let found = match report.summary.findings.as_slice() {
+                [] => String::new(),
+                [only] => escaped(&only.cause.en),
+                [first, rest @ ..] => format!("{} (and {} more)", escaped(&first.cause.en), rest.len()),
+            };
+            match (report.summary.lost_in_words(), found.is_empty()) {
+                (None, _) => found,
+                (Some(lost), true) => format!("unknown: {}", escaped(&lost)),
+                (Some(lost), false) => format!("{found} – unknown: {}", escaped(&lost)),
+            }
+        }
+        _ => format!("{} {}", why.unwrap_or_default(), code.map(|code| format!("[{code}]")).unwrap_or_default()),
+    };
+    format!("{:<16} {:<9} {}\n", row.name, status.replace('_', " "), text.trim())
+}
+
+/// One machine's report. `job` is the one it belongs to, by which its remedies are
+/// named.
+pub(super) fn one_in_words(
+    row: &Row<MachineRow>,
+    job: Option<JobId>,
+    report: &Report,
+    all: bool,
+    scripts: &Scripts,
+) -> String {
+    let system: Option<facts::System> = report.facts(SectionName::System);
+    let up = match system.as_ref().map(|system| system.uptime_s) {
+        None => String::new(),
+        Some(s) if s < 7200 => format!(" · up {} min", s / 60),
+        Some(s) if s < 172_800 => format!(" · up {} h", s / 3600),
+        Some(s) => format!(" · up {} d", s / 86_400),
+    };
+    let name = system.map_or_else(|| row.os.to_string(), |system| escaped(&system.os_name));
+    let mut out = format!(
+        "{} · {} · {name}{up} · checked {} in {:.1} s\n",
+        row.name,
+        row.customer_name,
+        moment(report.taken_at),
+        f64::from(report.took_ms) / 1000.0,
+    );
+    for finding in &report.findings {
+        out += &finding_in_words(row, job, finding, scripts);
+    }
+    for (id, count) in &report.left_out {
+        out += &format!("         and {count} more of {}\n", escaped(id));
+    }
+    for (why, checks) in lost(report) {
+        out += &format!("UNKNOWN  {}\n         why       {}\n", listed(&checks), escaped(&why));
+    }
+    for note in &report.notes {
+        out += &finding_in_words(row, job, note, scripts);
+    }
+    if all {
+        for id in report.well.iter().flatten() {
+            out += &format!("ok       {}\n", escaped(id));
+        }
+        if report.not_applicable > 0 {
+            out += &format!("n/a      {} checks have nothing to judge here\n", report.not_applicable);
+        }
+    }
+    out + &counts_in_words(report, all) + "\n"
+}
+
+fn finding_in_words(row: &Row<MachineRow>, job: Option<JobId>, finding: &Finding, scripts: &Scripts) -> String {
+    let severity = match finding.severity {
+        Severity::Crit => "CRIT",
+        Severity::Warn => "WARN",
+        Severity::Note => "NOTE",
+    };
+    let worse = if finding.worse_unknown { "     (it may be worse: what would tell is not known)" } else { "" };
+    let mut out = format!("{severity:<8} {}{worse}\n", escaped(&finding.name()));
+    out += &format!("         why       {}\n", escaped(&finding.cause.en));
+    out += &format!("         what now  {}\n", escaped(&finding.advice.en));
+    // What repairs it is our own word, not the machine's.
+    let remedy = builtin_rules().find(&finding.id).and_then(|rule| {
+        let name: BundleName = rule.remedy.as_ref()?.parse().ok()?;
+        Some((scripts.get(&name)?.version, name))
+    });
+    if let (Some((version, name)), Some(job)) = (remedy, job) {
+        let named = quoted(&format!("{}/{job}/{}", row.name, finding.name()));
+        out += &format!("                   fernwart run --remedy {named}     ({name} {version}, approved)\n");
+    }
+    out
+}
+
+/// A word as it can be pasted into a shell, whatever a machine has put into it.
+fn quoted(word: &str) -> String {
+    let word = escaped(word);
+    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/:._-@%+,=".contains(c));
+    if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+/// Lost checks by why they are. Where a whole section is silent, it is named instead
+/// of its checks.
+fn lost(report: &Report) -> Vec<(String, Vec<String>)> {
+    let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut silent = Vec::new();
+    for (name, section) in &report.sections {
+        if let Facts::Unanswered(text) = &section.answer {
+            silent.push(*name);
+            let why = section.why.as_ref().map_or_else(|| text.clone(), |why| why.in_words());
+            lost.entry(why).or_default().push(format!("{name} (all of it)"));
+        }
+    }
+    let is_told =
+        |unknown: &&Unknown| builtin_rules().find(&unknown.id).is_some_and(|rule| silent.contains(&rule.section));
+    for unknown in report.unknown.iter().filter(|unknown| !is_told(unknown)) {
+        lost.entry(unknown.why.in_words()).or_default().push(unknown.name());
+    }
+    lost.into_iter().collect()
+}
+
+fn listed(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(NAMED).map(|name| escaped(name)).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// `56 checks: 53 ok · 1 crit · 1 unknown · 1 note`
+fn counts_in_words(report: &Report, all: bool) -> String {
+    let counts = report.counts();
+    let parts = [
+        (counts.ok, "ok"),
+        (counts.crit, "crit"),
+        (counts.warn, "warn"),
+        (counts.unknown, "unknown"),
+        (counts.notes, if counts.notes == 1 { "note" } else { "notes" }),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    let more = if all || counts.ok == 0 { "" } else { "          --all shows them" };
+    format!("{} checks: {}{more}", counts.all(), parts.join(" · "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_can_be_pasted_whatever_it_is_about() {
+        assert_eq!(quoted("kasse-2/218/disk.free:/var"), "kasse-2/218/disk.free:/var");
+        assert_eq!(quoted("k/1/disk.free:/mnt/my disk"), "'k/1/disk.free:/mnt/my disk'");
+        assert_eq!(quoted("k/1/x:$(reboot)'"), r"'k/1/x:$(reboot)'\'''");
+        assert_eq!(quoted("k/1/x:a\nb"), "'k/1/x:a\\u{a}b'");
+    }
+}
