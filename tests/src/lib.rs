@@ -8,6 +8,7 @@
 
 pub mod endure;
 pub mod guest;
+pub mod place;
 pub mod rogues;
 pub mod shelf;
 pub mod swarm;

@@ -24,7 +24,7 @@ fn once_it_ends_in_a_real_report_and_leaves_nothing() {
     let place = tempfile::tempdir().expect("a folder");
     let said = run(&mut demo(place.path(), &["--once"])).exits(0);
     assert!(said.out.contains("this-computer-3") && said.out.contains("online"), "{}", said.out);
-    assert!(said.out.contains("checks") && said.out.contains(" others"), "a report: {}", said.out);
+    assert!(said.out.contains(" checks: ") && said.out.contains(" ok"), "a report: {}", said.out);
     assert!(is_clean(place.path()));
 }
 

@@ -14,6 +14,7 @@ mod hostile;
 mod jobs;
 mod moving;
 mod notices;
+mod oddities;
 mod scripts;
 mod swarm;
 mod transcripts;

@@ -1,9 +1,10 @@
 //! One run of a script, from its sealed files to its report.
 
-use super::cage::{self, Spec, Told, group};
+use super::cage::{self, Spec, Told, Word, group};
 use super::output::Keeper;
 use super::redact::{Own, Patterns};
 use super::watch;
+use fernwart_protocol::diagnosis::Why;
 use fernwart_protocol::document::{ActionKind, UnixMs};
 use fernwart_protocol::id::Digest;
 use fernwart_protocol::script::{Cage, Checked, FileName, Kept, Kind, Manifest, Privilege, RunReport, Stopped};
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -86,7 +87,7 @@ impl From<std::io::Error> for ScriptError {
 /// How a script ended.
 #[derive(Debug)]
 struct Ended {
-    told: Option<Told>,
+    told: Option<Word>,
     stopped: Option<Stopped>,
     stdout: (Kept, u64),
     stderr: (Kept, u64),
@@ -121,11 +122,11 @@ pub fn run(
     let script = sealed.remove(&task.manifest.run).ok_or_else(|| ScriptError::Altered(task.manifest.run.clone()))?;
     let (started_at, begun) = (now(), Instant::now());
     let ended = in_cage(task, &script, &sealed, own, cancelled, &mut live)?;
-    let (exit, signal) = match ended.told {
-        Some(Told::Exit(code)) => (Some(code), None),
-        Some(Told::Signal(signal)) => (None, Some(signal)),
-        Some(Told::Unbuilt(why)) => return Err(ScriptError::Cage(why)),
-        None => (None, None),
+    let (exit, signal, unseen) = match ended.told {
+        Some(Word { told: Told::Exit(code), unseen }) => (Some(code), None, unseen),
+        Some(Word { told: Told::Signal(signal), unseen }) => (None, Some(signal), unseen),
+        Some(Word { told: Told::Unbuilt(why), .. }) => return Err(ScriptError::Cage(why)),
+        None => (None, None, Vec::new()),
     };
     let means = exit.and_then(|code| task.manifest.meaning(code).1.cloned());
     Ok(RunReport {
@@ -144,6 +145,7 @@ pub fn run(
         stdout: ended.stdout.0,
         stderr: ended.stderr.0,
         redacted: ended.stdout.1 + ended.stderr.1,
+        unseen,
         before: None,
         after: None,
     })
@@ -160,6 +162,25 @@ impl Drop for Group {
     }
 }
 
+/// Refuses a script that needs what does not answer: it would wait until its time
+/// was over, and nobody would know for what.
+fn needs_none(task: &Task, deaf: &[(PathBuf, Why)]) -> Result<(), ScriptError> {
+    let is_path = |name: &str| {
+        task.manifest.parameters.iter().any(|one| one.name == name && matches!(one.kind, Kind::Path { .. }))
+    };
+    let given = task.parameters.iter().filter(|(name, _)| is_path(name)).map(|(_, value)| value.to_string());
+    for path in task.manifest.writes.iter().cloned().chain(given) {
+        if let Some((place, why)) = deaf.iter().find(|(place, _)| Path::new(&path).starts_with(place)) {
+            let place = crate::collect::shown(place.as_os_str().as_encoded_bytes());
+            return Err(ScriptError::Cage(format!(
+                "it needs {path}, and {place} does not answer ({})",
+                why.in_words()
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn in_cage(
     task: &Task,
     script: &File,
@@ -169,6 +190,8 @@ fn in_cage(
     live: &mut impl FnMut(Stream, Vec<u8>),
 ) -> Result<Ended, ScriptError> {
     let limits = &task.manifest.limits;
+    let deaf = crate::collect::deaf_mounts();
+    needs_none(task, &deaf)?;
     let own_group = match task.cage {
         Cage::ControlGroup => {
             Some(group::make(&task.run, limits).map_err(|error| ScriptError::Cage(error.to_string()))?)
@@ -199,6 +222,7 @@ fn in_cage(
         services: task.manifest.services,
         own_processes: task.own_processes(),
         hide: task.hide.clone(),
+        detach: deaf.into_iter().map(|(path, _)| path).collect(),
         memory_mib: limits.memory_mib,
     };
     let before = match task.cage {
@@ -428,8 +452,8 @@ fn follow(
 
 /// What the inner program has said. It is said before it ends, so nothing is
 /// waited for.
-fn told(hear: &OwnedFd) -> Option<Told> {
-    let mut said = [0; 4096];
+fn told(hear: &OwnedFd) -> Option<Word> {
+    let mut said = [0; 16 * 1024];
     let length = rustix::io::read(hear, &mut said).ok()?;
     serde_json::from_slice(said.get(..length)?).ok()
 }

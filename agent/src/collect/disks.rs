@@ -5,7 +5,7 @@ use super::counting::Counting;
 use super::mounts::{self, Mount};
 use super::{budget, pct, read, smart};
 use fernwart_protocol::diagnosis::facts::{Array, Disks, Filesystem, LIST, MissingMount, Pool};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Class, Reason, Why};
 use rustix::fs::{AtFlags, CWD, OFlags, StatVfs, StatxFlags};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,12 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
     let machine = mounts::of("1").unwrap_or_default();
     let mut disks = Disks { filesystems: filesystems(&table, &machine, until), ..Disks::default() };
     disks.drives = smart::drives(counting, until);
+    let silent = disks.drives.iter().filter_map(|drive| drive.why.get("healthy"));
+    let silent = silent.filter(|why| why.reason.class() != Class::NotApplicable).map(Why::in_words).next();
+    match silent {
+        Some(why) => disks.smart_unanswered = Some(why),
+        None => drop(disks.why.insert("smart_unanswered".into(), Reason::Absent.into())),
+    }
     disks.arrays = Some(arrays(Path::new("/sys/block")));
     disks.pools = Some(pools(Path::new("/proc/spl/kstat/zfs")));
     match read_bytes("/etc/fstab") {

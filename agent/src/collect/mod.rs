@@ -17,7 +17,7 @@ mod dns;
 mod logs;
 mod memo;
 mod memory;
-mod mounts;
+pub(crate) mod mounts;
 mod netlink;
 mod network;
 mod power;
@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
-pub(crate) use bytes::read;
+pub(crate) use bytes::{read, shown};
 pub(crate) use system::hostname;
 pub use system::os_in_a_word;
 
@@ -228,6 +228,30 @@ fn gather_all(
         }
     }
     report
+}
+
+/// How long a mount may take to answer before a script is run without it.
+const MOUNT_BUDGET: Duration = Duration::from_millis(800);
+
+/// Mounts behind a program or a server that do not answer, or keep root out, with
+/// why: a script that came upon one would wait for ever.
+pub(crate) fn deaf_mounts() -> Vec<(std::path::PathBuf, Why)> {
+    let table = mounts::of("self").unwrap_or_default();
+    let is_below = |place: &std::path::Path, other: &mounts::Mount| other.is_remote() && place.starts_with(&other.path);
+    // What lies in another one goes with it.
+    let outer = table.iter().filter(|mount| {
+        mount.is_remote() && !table.iter().any(|other| other.id != mount.id && is_below(&mount.path, other))
+    });
+    let asked: Vec<std::path::PathBuf> = outer.map(|mount| mount.path.clone()).collect();
+    let things = asked.iter().map(|path| (format!("mount for a script {}", path.display()), path.clone()));
+    let until = Instant::now() + 2 * MOUNT_BUDGET;
+    let answers = budget::each(things.collect(), 8, MOUNT_BUDGET, until, |path| std::fs::metadata(path).map(drop));
+    let deaf = |(path, answer): (std::path::PathBuf, Result<std::io::Result<()>, Reason>)| match answer {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some((path, Why::new(Reason::NotPermitted, error.to_string()))),
+        Err(reason) => Some((path, Why::new(reason, ""))),
+    };
+    asked.into_iter().zip(answers).filter_map(deaf).collect()
 }
 
 /// A report for a machine that cannot even look.

@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Its number in this namespace.
-    pub(super) id: u64,
+    pub(crate) id: u64,
     /// The number of the mount it lies in.
-    pub(super) parent: u64,
+    pub(crate) parent: u64,
     /// The device's number, `8:1`.
-    pub(super) number: String,
+    pub(crate) number: String,
     /// Which folder of the file system is mounted.
-    pub(super) root: Vec<u8>,
+    pub(crate) root: Vec<u8>,
     /// Where.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Options of this mount.
-    pub(super) options: String,
+    pub(crate) options: String,
     /// The file system's type.
-    pub(super) kind: String,
+    pub(crate) kind: String,
     /// What is mounted.
-    pub(super) device: String,
+    pub(crate) device: String,
     /// Options of the file system itself.
-    pub(super) super_options: String,
+    pub(crate) super_options: String,
 }
 
 /// Kinds that are no file system on anything: the kernel's own.
@@ -70,23 +70,28 @@ fn has(options: &str, wanted: &str) -> bool {
 }
 
 impl Mount {
+    /// Which folder of the file system is mounted.
+    pub(crate) fn root(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.root))
+    }
+
     /// Whether it is a file system on something. Disks in memory hold nobody's data,
     /// but for the one that programs put their files into.
-    pub(super) fn is_storage(&self) -> bool {
+    pub(crate) fn is_storage(&self) -> bool {
         !PSEUDO.contains(&self.kind.as_str())
             && !IMAGES.contains(&self.kind.as_str())
             && (self.kind != "tmpfs" || self.path == Path::new("/tmp"))
     }
 
     /// Whether it can only be read.
-    pub(super) fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         has(&self.options, "ro") || has(&self.super_options, "ro") || self.is_shut_down()
     }
 
     /// Whether the file system can only be read although whoever mounted it wanted to
     /// write. The mount's own option is what was asked for; an error changes the file
     /// system's. Newer kernels leave even that and say `emergency_ro` or `shutdown`.
-    pub(super) fn is_read_only_unasked(&self) -> bool {
+    pub(crate) fn is_read_only_unasked(&self) -> bool {
         let is_image = self.kind == "overlay" && !self.super_options.contains("upperdir=");
         self.is_shut_down() || (has(&self.super_options, "ro") && !has(&self.options, "ro") && !is_image)
     }
@@ -96,7 +101,7 @@ impl Mount {
     }
 
     /// Whether a program or a server far away answers for it.
-    pub(super) fn is_remote(&self) -> bool {
+    pub(crate) fn is_remote(&self) -> bool {
         self.kind.starts_with("fuse")
             || ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "virtiofs", "ncpfs", "coda"]
                 .contains(&self.kind.as_str())
@@ -107,12 +112,12 @@ impl Mount {
 ///
 /// # Errors
 /// When the kernel does not say.
-pub(super) fn of(process: &str) -> std::io::Result<Vec<Mount>> {
+pub(crate) fn of(process: &str) -> std::io::Result<Vec<Mount>> {
     Ok(parse(&read_bytes(format!("/proc/{process}/mountinfo"))?))
 }
 
 /// Lines that are no mounts are passed over.
-pub(super) fn parse(table: &[u8]) -> Vec<Mount> {
+pub(crate) fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(mount).collect()
 }
 
@@ -133,7 +138,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
 }
 
 /// Blank, tab, newline, backslash and hash are written as `\040` (octal).
-pub(super) fn unescaped(field: &[u8]) -> Vec<u8> {
+pub(crate) fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, after)) = rest.split_first() {
@@ -158,28 +163,28 @@ pub(super) fn unescaped(field: &[u8]) -> Vec<u8> {
 
 /// One line of fstab(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub(super) device: String,
-    pub(super) path: PathBuf,
-    pub(super) kind: String,
-    pub(super) options: String,
+pub(crate) struct Wanted {
+    pub(crate) device: String,
+    pub(crate) path: PathBuf,
+    pub(crate) kind: String,
+    pub(crate) options: String,
 }
 
 impl Wanted {
     /// Whether the machine should have mounted it by itself.
-    pub(super) fn is_mounted_at_boot(&self) -> bool {
+    pub(crate) fn is_mounted_at_boot(&self) -> bool {
         let later = ["noauto", "x-systemd.automount", "user", "users"];
         self.path.is_absolute() && self.kind != "swap" && !later.iter().any(|option| has(&self.options, option))
     }
 
     /// Whether the machine is to start without it.
-    pub(super) fn may_be_absent(&self) -> bool {
+    pub(crate) fn may_be_absent(&self) -> bool {
         has(&self.options, "nofail")
     }
 }
 
 /// The lines of a file like fstab.
-pub(super) fn wanted(table: &[u8]) -> Vec<Wanted> {
+pub(crate) fn wanted(table: &[u8]) -> Vec<Wanted> {
     let lines = table.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
     let wanted = |line: &[u8]| {

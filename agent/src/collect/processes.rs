@@ -1,7 +1,7 @@
 //! Who uses processor and memory, over a short look.
 
 use super::bytes::{clipped, read_bytes, shown};
-use super::{pct, read};
+use super::{mounts, pct, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Process, Processes};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::collections::{BTreeMap, HashMap};
@@ -96,7 +96,21 @@ pub(super) fn facts(until: Instant) -> Result<Processes, Why> {
 
 /// Whether /proc shows only the own processes (`hidepid`, proc(5)).
 fn hides_others() -> bool {
-    !rustix::process::geteuid().is_root() && !std::path::Path::new("/proc/1/stat").exists()
+    if rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let table = mounts::of("self").unwrap_or_default();
+    let proc = table.iter().rev().find(|mount| mount.path == std::path::Path::new("/proc"));
+    let options = proc.map(|mount| mount.super_options.clone()).unwrap_or_default();
+    let option = |name: &str| options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+    let hides = option("hidepid").is_some_and(|how| !matches!(how, "0" | "off"));
+    // The members of one group see all.
+    let groups = rustix::process::getgroups().unwrap_or_default();
+    let gid = option("gid").and_then(|gid| gid.parse::<u32>().ok()).filter(|gid| *gid != 0);
+    let is_member = gid.is_some_and(|gid| {
+        rustix::process::getegid().as_raw() == gid || groups.iter().any(|group| group.as_raw() == gid)
+    });
+    hides && !is_member
 }
 
 /// What is known of a process since packages last changed: by its number and start.

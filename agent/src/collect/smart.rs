@@ -99,12 +99,15 @@ fn described(name: &str) -> Drive {
 fn ask((name, until): (String, Instant)) -> Result<String, Why> {
     let until = until.min(Instant::now() + BUDGET);
     let device = format!("/dev/{name}");
-    let ended = child::run("smartctl", &["-n", "standby,3", "-a", "-j", &device], until)?;
+    let ended = child::run("smartctl", &["-n", "standby", "-a", "-j", &device], until)?;
     match ended {
-        // Its exit code is a set of bits about the drive (smartctl(8)); 3 was wished for.
-        child::Ended { code: Some(3), .. } => Err(Why::new(Reason::Asleep, "")),
         child::Ended { is_late: true, .. } => Err(Why::new(Reason::TimedOut, "smartctl")),
-        ended => Ok(shown(&ended.out)),
+        // Its exit code is a set of bits about the drive (smartctl(8)), and 2 also means
+        // that it sleeps; its message tells which ("Device is in STANDBY mode").
+        ended => match shown(&ended.out) {
+            text if text.contains("mode, exit(") => Err(Why::new(Reason::Asleep, "")),
+            text => Ok(text),
+        },
     }
 }
 

@@ -20,7 +20,12 @@ pub(super) fn facts(around: &Surroundings) -> Time {
         ahead_of_hub_s: ahead.map(|s| (s * 10.0).round() / 10.0),
         ..Time::default()
     };
+    let is_hosts = !super::system::container().is_empty();
     match time.error_bound_s {
+        // The kernel's clock is the host's, and the host's to keep.
+        Some(_) if is_hosts => {
+            drop(time.why.insert("synchronised".into(), Why::new(Reason::NotSupported, "container")))
+        }
         Some(bound) => time.synchronised = Some(bound < FREE_S),
         None => {
             for name in ["error_bound_s", "synchronised"] {

@@ -106,6 +106,7 @@ impl Act {
             stdout: Kept::default(),
             stderr: Kept::default(),
             redacted: 0,
+            unseen: Vec::new(),
             before: Some(Vec::new()),
             after: Some(Vec::new()),
         }

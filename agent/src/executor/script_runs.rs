@@ -14,8 +14,8 @@ use fernwart_protocol::diagnosis::{Finding, builtin_rules};
 use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName, UnixMs};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::limits::OUTPUT_BYTES;
-use fernwart_protocol::script::{Kind, RunReport, Stopped, Value};
-use fernwart_protocol::text::Blob;
+use fernwart_protocol::script::{Kind, NotRun, RunReport, Stopped, Value};
+use fernwart_protocol::text::{Blob, chain};
 use fernwart_protocol::to_hub::{Delivered, Note, Stream};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -55,8 +55,14 @@ impl RunEnd {
 
 impl From<ScriptResult> for RunEnd {
     fn from(acted: ScriptResult) -> Self {
-        let told = serde_json::Map::new();
-        let not_run = |outcome, refusal| Self { outcome, refusal, told, body: None, began: None };
+        let not_run = |outcome, refusal, why: Option<String>| {
+            let mut told = serde_json::Map::new();
+            let body = why.map(|why| {
+                told.insert("why".into(), json!(why));
+                NotRun::because(&why).pack()
+            });
+            Self { outcome, refusal, told, body, began: None }
+        };
         let error = match acted {
             Ok(report) => {
                 let outcome = match (report.stopped, report.is_well()) {
@@ -70,7 +76,7 @@ impl From<ScriptResult> for RunEnd {
                 told.insert("mended".into(), json!(report.is_well()));
                 return Self { outcome, refusal: None, told, body: report.pack_to_fit().ok(), began: None };
             }
-            Err(ScriptError::Cancelled) => return not_run(Outcome::Cancelled, None),
+            Err(ScriptError::Cancelled) => return not_run(Outcome::Cancelled, None, None),
             Err(error) => error,
         };
         warn!(%error, "a script was not run");
@@ -79,7 +85,8 @@ impl From<ScriptResult> for RunEnd {
             ScriptError::Secrets(_) => Refusal::BadParameters,
             ScriptError::Cage(_) | ScriptError::Io(_) | ScriptError::Cancelled => Refusal::NoCage,
         };
-        not_run(Outcome::Refused, Some(refusal))
+        // The code says what kind of thing it was; only this says which.
+        not_run(Outcome::Refused, Some(refusal), Some(chain(&error)))
     }
 }
 

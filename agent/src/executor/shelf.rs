@@ -10,10 +10,11 @@ use fernwart_protocol::document::Document;
 use fernwart_protocol::id::Digest;
 use fernwart_protocol::limits::BLOB_BYTES;
 use fernwart_protocol::script::{Bundle, BundleName, Manifest};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What is missing to run a script, or why it never can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,34 +25,73 @@ pub(super) enum Lacks {
     Unreadable,
 }
 
+/// Bytes kept in memory where the disk takes none: a script that frees a full disk
+/// is a few kilobytes.
+const IN_MEMORY: usize = 1024 * 1024;
+
 /// The shelf.
 #[derive(Debug, Clone)]
-pub(super) struct Shelf(PathBuf);
+pub(super) struct Shelf {
+    folder: PathBuf,
+    /// What the disk did not take.
+    memory: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
+}
 
 impl Shelf {
     pub(super) fn at(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self { folder: path.to_owned(), memory: Arc::default() }
+    }
+
+    fn in_memory(&self) -> MutexGuard<'_, HashMap<Digest, Vec<u8>>> {
+        self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn get(&self, hash: &Digest) -> Option<Vec<u8>> {
-        let file = std::fs::File::open(self.0.join(hash.to_string())).ok()?;
+        if let Some(bytes) = self.in_memory().get(hash) {
+            return Some(bytes.clone());
+        }
+        let file = std::fs::File::open(self.folder.join(hash.to_string())).ok()?;
         let mut bytes = Vec::new();
         file.take(BLOB_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
         (sha256(&bytes) == *hash).then_some(bytes)
     }
 
-    /// Puts a file there, under its own hash.
+    /// Puts a file there, under its own hash; into memory where the disk is full and
+    /// it is small.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be kept.
     pub(super) fn put(&self, bytes: &[u8]) -> io::Result<()> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let kept = self.put_on_disk(bytes);
+        let is_full = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+            )
+        };
+        match kept {
+            Err(error) if is_full(&error) => {
+                let mut memory = self.in_memory();
+                let used: usize = memory.values().map(Vec::len).sum();
+                if used + bytes.len() > IN_MEMORY {
+                    return Err(error);
+                }
+                memory.insert(sha256(bytes), bytes.to_vec());
+                Ok(())
+            }
+            kept => kept,
+        }
+    }
+
+    fn put_on_disk(&self, bytes: &[u8]) -> io::Result<()> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let name = sha256(bytes).to_string();
         // A name of its own: whoever else writes the same file does not take it away.
-        let beside = self.0.join(format!("{name}.{:08x}", u32::from_ne_bytes(fernwart_certs::random())));
+        let beside = self.folder.join(format!("{name}.{:08x}", u32::from_ne_bytes(fernwart_certs::random())));
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
-        let kept = io::Write::write_all(&mut file, bytes).and_then(|()| std::fs::rename(&beside, self.0.join(name)));
+        let kept =
+            io::Write::write_all(&mut file, bytes).and_then(|()| std::fs::rename(&beside, self.folder.join(name)));
         if kept.is_err() {
             // A disk without room is not filled with beginnings.
             let _ = std::fs::remove_file(&beside);
@@ -96,7 +136,8 @@ impl Shelf {
                 needed.extend(script.files.values().map(|(hash, _)| hash.to_string()));
             }
         }
-        let Ok(entries) = std::fs::read_dir(&self.0) else { return };
+        self.in_memory().retain(|hash, _| needed.contains(&hash.to_string()));
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             if !entry.file_name().to_str().is_some_and(|name| needed.contains(name)) {
                 // Whatever cannot be removed now is removed next time.

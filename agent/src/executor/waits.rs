@@ -20,7 +20,7 @@ use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, ActionKind, Document, Envelope, Order, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
-use fernwart_protocol::script::Parameters;
+use fernwart_protocol::script::{NotRun, Parameters};
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_hub::{Delivered, Note, RunState};
 use serde_json::json;
@@ -267,6 +267,17 @@ impl Executor {
 
     /// A waiting run ends with this outcome; it is told once that is written.
     pub(super) fn end_waiting(&mut self, run: RunId, outcome: Outcome, refusal: Option<Refusal>) -> bool {
+        self.end_waiting_because(run, outcome, refusal, None)
+    }
+
+    /// The same, with more to say about it than a code.
+    fn end_waiting_because(
+        &mut self,
+        run: RunId,
+        outcome: Outcome,
+        refusal: Option<Refusal>,
+        because: Option<&str>,
+    ) -> bool {
         let Some(wait) = self.waits.get_mut(&run) else { return false };
         // From here on it never begins, whatever the books say to it; and what
         // was decided first stays.
@@ -277,7 +288,8 @@ impl Executor {
         wait.why = Why::Books(outcome, refusal);
         let wait = wait.clone();
         let builder = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
-        if let Err(error) = self.finish(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..builder }, None) {
+        let body = because.map(|why| NotRun::because(why).pack());
+        if let Err(error) = self.finish(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..builder }, body) {
             warn!(%run, %error, "how a run ended could not be written; it is tried again");
             self.arm(run, WRITE_AGAIN);
         }
@@ -320,6 +332,7 @@ impl Executor {
 
     /// A blob has come, or cannot come.
     pub(super) fn handle_blob(&mut self, hash: Digest, bytes: Option<Vec<u8>>) {
+        let has_come = bytes.is_some();
         // Another file than the approved one is none.
         let kept = match bytes.filter(|bytes| fernwart_certs::sha256(bytes) == hash) {
             Some(bytes) => self.shelf.put(&bytes).inspect_err(|error| {
@@ -336,8 +349,10 @@ impl Executor {
             .collect();
         runs.sort_unstable();
         for (_, _, run) in runs {
-            if kept.is_err() {
-                self.refuse_waiting(run, Refusal::NotFetched);
+            if let Err(error) = &kept {
+                let why = format!("this machine could not keep it: {error}");
+                let why = Some(why.as_str()).filter(|_| has_come);
+                self.end_waiting_because(run, Outcome::Refused, Some(Refusal::NotFetched), why);
                 continue;
             }
             let Some(Why::Content(missing, _)) = self.waits.get_mut(&run).map(|wait| &mut wait.why) else { continue };

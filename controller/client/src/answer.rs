@@ -8,7 +8,7 @@ use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::{Report, Summary};
 use fernwart_protocol::document::{Outcome, Receipt};
 use fernwart_protocol::id::MachineId;
-use fernwart_protocol::script::RunReport;
+use fernwart_protocol::script::{NotRun, RunReport};
 use fernwart_protocol::staff::News;
 
 /// One machine's answer.
@@ -27,8 +27,8 @@ pub enum Answer {
     Report(Box<Seen>, Box<Receipt>),
     /// A script's report, with the machine's signed word on it.
     Ran(Box<RunReport>, Box<Receipt>),
-    /// It refused.
-    Refused(Refusal),
+    /// It refused, with what it has to say about that.
+    Refused(Refusal, Option<String>),
     /// It ended otherwise.
     Ended(Outcome),
     /// It is not linked.
@@ -73,7 +73,7 @@ pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -
         News::Away => Answer::Away,
         News::NoAnswer => Answer::Silent,
         News::Cancelled => Answer::Ended(Outcome::Cancelled),
-        News::Refused(refusal) => Answer::Refused(refusal),
+        News::Refused(refusal) => Answer::Refused(refusal, None),
         News::Denied(denial) => Answer::Denied(denial),
         News::Outcome(receipt, key, body) => {
             let believed = machine_id(&key) == machine;
@@ -93,7 +93,10 @@ pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -
                     (Outcome::Ok, _, Ok((summary, json))) => {
                         Answer::Report(Box::new(Seen { summary, json }), Box::new(receipt))
                     }
-                    (Outcome::Refused, Some(refusal), _) => Answer::Refused(refusal),
+                    (Outcome::Refused, Some(refusal), _) => {
+                        let why = NotRun::unpack(body.as_bytes()).map(|not_run| not_run.why.as_raw().to_owned());
+                        Answer::Refused(refusal, why)
+                    }
                     (Outcome::Ok | Outcome::Failed, _, Err(_)) => match RunReport::unpack(body.as_bytes()) {
                         Ok(report) => Answer::Ran(Box::new(report), Box::new(receipt)),
                         Err(_) => Answer::Ended(receipt.outcome),

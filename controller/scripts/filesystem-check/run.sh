@@ -9,6 +9,21 @@ case $type in
     ext2 | ext3 | ext4) ;;
     *) echo "$device is ${type:-unknown}"; exit 3 ;;
 esac
+# While it is written to, what is on the disk is never whole: looking at it would
+# find damage that is none. The file system's own record tells then.
+busy=
+for options in $(findmnt --noheadings --output=FS-OPTIONS --source "$device"); do
+    case ,$options, in *,ro,*) ;; *) busy=1 ;; esac
+done
+if [ -n "$busy" ]; then
+    record=/sys/fs/ext4/$(basename "$(readlink -f "$device")")/errors_count
+    if [ -r "$record" ] && [ "$(cat "$record")" -gt 0 ]; then
+        echo "$device is in use and has recorded $(cat "$record") errors"
+        exit 4
+    fi
+    echo "$device is in use; it has recorded no errors"
+    exit 6
+fi
 e2fsck -f -n -- "$device"
 found=$?
 if [ "$found" -lt 4 ]; then
@@ -19,7 +34,7 @@ if [ "$FERNWART_PARAM_REPAIR" != true ] || [ "$FERNWART_DRY_RUN" = 1 ]; then
     exit 4
 fi
 if findmnt --noheadings --source "$device" >/dev/null; then
-    exit 6
+    exit 7
 fi
 e2fsck -f -y -- "$device"
 e2fsck -f -n -- "$device" >/dev/null || exit 4

@@ -139,7 +139,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                 Answer::Report(report, _) if report.summary.could_be_critical() => Exit::Bad,
                 Answer::Ran(report, _) if !report.is_well() => Exit::Bad,
                 Answer::Report(..) | Answer::Ran(..) => Exit::Done,
-                Answer::Refused(_) | Answer::OlderAgent(_) => Exit::Refused,
+                Answer::Refused(..) | Answer::OlderAgent(_) => Exit::Refused,
                 Answer::Away | Answer::Silent => Exit::NoAnswer,
                 Answer::Ended(_) | Answer::Denied(_) | Answer::Newer | Answer::Forged => Exit::Failed,
             };
@@ -150,7 +150,13 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                     None => report.summary.state().as_str().to_owned(),
                 },
                 Answer::Ran(report, _) => super::run::ran_in_words(report),
-                Answer::Refused(refusal) => format!("refused: {refusal} [{}]", refusal.code()),
+                Answer::Refused(refusal, why) => {
+                    format!(
+                        "refused: {} [{}]",
+                        super::diagnose::refused_in_words(*refusal, why.as_deref()),
+                        refusal.code()
+                    )
+                }
                 Answer::OlderAgent(why) => format!("refused: {why} [FW-CLI-17]"),
                 Answer::Ended(outcome) => outcome.as_str().to_owned(),
                 Answer::Away => "away".into(),

@@ -101,7 +101,7 @@ impl Tally {
     /// One answer.
     pub(crate) fn add(&mut self, answer: &Answer) {
         let place = match answer {
-            Answer::Report(report, _) if report.summary.checks == 0 => &mut self.failed,
+            Answer::Report(report, _) if report.summary.is_nothing_known() => &mut self.failed,
             Answer::Report(report, _) => match report.summary.state() {
                 State::Crit => &mut self.crit,
                 State::Unknown => &mut self.unknown,
@@ -110,14 +110,14 @@ impl Tally {
             },
             Answer::Ran(report, _) if report.is_well() => &mut self.ok,
             Answer::Ran(..) => &mut self.crit,
-            Answer::Refused(_) | Answer::OlderAgent(_) => &mut self.refused,
+            Answer::Refused(..) | Answer::OlderAgent(_) => &mut self.refused,
             Answer::Away => &mut self.away,
             Answer::Silent => &mut self.silent,
             Answer::Ended(_) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
         };
         *place += 1;
         if let Answer::Report(report, _) = answer
-            && report.summary.checks > 0
+            && !report.summary.is_nothing_known()
         {
             let summary = &report.summary;
             self.incomplete += usize::from(!summary.is_complete());
@@ -355,7 +355,7 @@ mod tests {
             assert_eq!(exit_of(&answers, "all,complete", FailOn::Crit), *complete, "{says:?} complete");
             // Whatever stands beside it, the first that applies of 3, 4, 5, 1 decides.
             let beside = |other: Answer, require: &str| exit_of(&[report(says), other], require, FailOn::Crit);
-            assert_eq!(beside(Answer::Refused(Refusal::UnknownStaff), "all"), 3, "{says:?} refused");
+            assert_eq!(beside(Answer::Refused(Refusal::UnknownStaff, None), "all"), 3, "{says:?} refused");
             assert_eq!(beside(Answer::Away, "all"), 4, "{says:?} away");
             assert_eq!(beside(Answer::Away, "online"), *crit, "{says:?} away, which does not count");
             assert_eq!(beside(Answer::Silent, "online"), 4, "{says:?} silent");

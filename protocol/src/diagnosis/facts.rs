@@ -136,6 +136,8 @@ pub struct Disks {
     pub arrays: Option<Vec<Array>>,
     /// ZFS pools.
     pub pools: Option<Vec<Pool>>,
+    /// Why a drive could not be asked for its health: the first reason there is.
+    pub smart_unanswered: Option<String>,
     /// What fstab wants mounted and is not.
     pub missing_mounts: Option<Vec<MissingMount>>,
     /// Why facts are missing.

@@ -153,7 +153,7 @@ impl Report {
     /// All in one word. A section without an answer is something lost.
     pub fn state(&self) -> State {
         let silent = self.sections.values().any(|section| matches!(section.answer, Answer::Unanswered(_)));
-        State::of(self.worst(), silent || !self.unknown.is_empty() || self.checks == 0)
+        State::of(self.worst(), silent || !self.unknown.is_empty())
     }
 
     /// Whether something is critical, or could be and is not known.
@@ -312,7 +312,13 @@ impl Summary {
 
     /// All in one word. A section without an answer is something lost.
     pub fn state(&self) -> State {
-        State::of(self.worst(), !self.is_complete() || self.checks == 0)
+        State::of(self.worst(), !self.is_complete())
+    }
+
+    /// Whether nothing at all is known. What has nothing to judge on this machine is no
+    /// such thing.
+    pub fn is_nothing_known(&self) -> bool {
+        self.checks == 0 && !self.is_complete()
     }
 
     /// Whether all that was asked has an answer.
@@ -333,7 +339,7 @@ impl Summary {
             let unknown = self.unknown.first()?;
             Some(format!("{}: {}", unknown.name(), unknown.why.reason.in_words()))
         };
-        section.or_else(check).or_else(|| (self.checks == 0).then(|| "nothing could be looked at".to_owned()))
+        section.or_else(check)
     }
 }
 

@@ -12,9 +12,11 @@ mod manifest;
 mod parameter;
 mod reader;
 mod report;
+mod rights;
 
 pub use bundle::{BadName, Bundle, BundleFile, BundleName, FileName};
 pub use manifest::{ExitMeaning, Interpreter, Limits, Manifest, Platform, Privilege};
 pub use parameter::{BadValue, Checked, Declared, Kind, PARAMETERS, Parameters, TooMuch, VALUES_BYTES, Value};
 pub use reader::Mistake;
-pub use report::{Cage, Kept, RunReport, Stopped};
+pub use report::{Cage, Kept, NotRun, RunReport, Stopped};
+pub use rights::{ClockRight, Reach, Right, given_up};

@@ -6,6 +6,7 @@ use crate::diagnosis::{Both, Finding};
 use crate::document::UnixMs;
 use crate::id::Digest;
 use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};
+use crate::text::Text;
 use serde::{Deserialize, Serialize};
 
 /// What held a script in its bounds.
@@ -102,6 +103,9 @@ pub struct RunReport {
     pub stderr: Kept,
     /// Secrets that were taken out of what it wrote.
     pub redacted: u64,
+    /// Mounts that it did not see, since they do not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
     /// What the checks its manifest names found before; nothing where they
     /// could not be made.
     pub before: Option<Vec<Finding>>,
@@ -169,6 +173,34 @@ impl RunReport {
     }
 }
 
+/// Why a machine did not run a script: the body of a refusal's receipt, where there
+/// is more to say than its code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotRun {
+    /// Version of this shape; it only grows.
+    pub v: u32,
+    /// The cause, in the machine's words; at most 500 bytes.
+    pub why: Text<500>,
+}
+
+impl NotRun {
+    /// A cause, cut where it is too long.
+    pub fn because(why: &str) -> Self {
+        Self { v: 1, why: Text::clipped(why) }
+    }
+
+    /// As it travels: JSON.
+    pub fn pack(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// From what travelled; nothing where it is no such thing.
+    pub fn unpack(bytes: &[u8]) -> Option<Self> {
+        // A text of 500 bytes, each of them escaped.
+        serde_json::from_slice(bytes.get(..bytes.len().min(4096))?).ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,6 +222,7 @@ mod tests {
             stdout,
             stderr: Kept::default(),
             redacted: 0,
+            unseen: Vec::new(),
             before: None,
             after: None,
         }

@@ -4,7 +4,7 @@
 
 use super::chance::Chance;
 use fernwart_agent::collect::{self, Surroundings};
-use fernwart_protocol::diagnosis::{Answer, Report};
+use fernwart_protocol::diagnosis::{Answer, Past, Report, builtin_rules, judge};
 use fernwart_protocol::document::SectionName;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -27,12 +27,14 @@ impl Facts {
     /// # Panics
     /// When a report cannot be packed.
     pub fn record() -> Self {
-        let seen = collect::look(&[], &Surroundings::default()).report;
+        let around = Surroundings { stays: true, ..Surroundings::default() };
+        let seen = collect::look(&[], &around).report;
         let kind = |kind| {
             let report = varied(&seen, &mut Chance::new(kind));
             let alone = report.sections.iter().map(|(name, section)| {
                 let sections = BTreeMap::from([(*name, section.clone())]);
-                let report = Report { sections, checks: 1, findings: Vec::new(), ..report.clone() };
+                let judged = judge(builtin_rules(), &sections, &[*name].into(), &Past::default(), report.taken_at);
+                let report = Report::new(report.taken_at, report.took_ms, sections, judged);
                 (*name, report.pack().expect("packed"))
             });
             Kind { whole: report.pack().expect("packed"), alone: alone.collect() }

@@ -66,11 +66,23 @@ pub(super) struct Spec {
     pub(super) own_processes: bool,
     /// Folders that are empty in there.
     pub(super) hide: Vec<PathBuf>,
+    /// Mounts that are not there: what answers for them hangs, or keeps root out.
+    pub(super) detach: Vec<PathBuf>,
     /// Memory of one process, and of its folder in memory, MiB.
     pub(super) memory_mib: u32,
 }
 
-/// How the inner program ended, as it tells the agent.
+/// What the inner program tells the agent.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Word {
+    /// How it ended.
+    pub(super) told: Told,
+    /// Mounts that the script does not see.
+    #[serde(default)]
+    pub(super) unseen: Vec<String>,
+}
+
+/// How the inner program ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Told {
@@ -211,11 +223,11 @@ fn beats(pulse: &File) -> Result<(), String> {
 }
 
 fn unbuilt(told: RawFd, why: String) -> i32 {
-    tell(told, &Told::Unbuilt(why));
+    tell(told, &Word { told: Told::Unbuilt(why), unseen: Vec::new() });
     71
 }
 
-fn tell(told: RawFd, what: &Told) {
+fn tell(told: RawFd, what: &Word) {
     if let Ok(text) = serde_json::to_vec(what)
         && let Ok(mut pipe) = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{told}"))
     {
@@ -232,10 +244,10 @@ pub fn inner(text: &str, pulse: &str) -> i32 {
     let built = dies_with_parent()
         .and_then(|()| beats(&pulse))
         .and_then(|()| view::make(&spec))
-        .and_then(|()| rights::give_up(&spec));
-    let what = match built.and_then(|()| run(&spec)) {
-        Ok(told) => told,
-        Err(why) => Told::Unbuilt(why),
+        .and_then(|unseen| rights::give_up(&spec).map(|()| unseen));
+    let what = match built.and_then(|unseen| Ok(Word { told: run(&spec)?, unseen })) {
+        Ok(word) => word,
+        Err(why) => Word { told: Told::Unbuilt(why), unseen: Vec::new() },
     };
     if let Ok(text) = serde_json::to_vec(&what) {
         let _ = told.write_all(&text);

@@ -1,43 +1,9 @@
 //! What a script may ask of the kernel: bounds, rights, calls.
 
 use super::Spec;
+use fernwart_protocol::script::{ClockRight, Reach, given_up};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
-
-/// What no script needs: with these a cage could be opened from inside, the
-/// kernel changed, or the computer stopped.
-const NEVER: [CapabilitySet; 15] = [
-    // Whoever runs before all others is not stopped in time.
-    CapabilitySet::SYS_NICE,
-    // open_by_handle_at would reach the whole file system around every mount.
-    CapabilitySet::DAC_READ_SEARCH,
-    CapabilitySet::SYS_ADMIN,
-    CapabilitySet::SYS_MODULE,
-    CapabilitySet::SYS_RAWIO,
-    CapabilitySet::SYS_BOOT,
-    CapabilitySet::SYS_PTRACE,
-    CapabilitySet::SYS_RESOURCE,
-    CapabilitySet::MKNOD,
-    CapabilitySet::MAC_ADMIN,
-    CapabilitySet::MAC_OVERRIDE,
-    CapabilitySet::SYSLOG,
-    CapabilitySet::BPF,
-    CapabilitySet::PERFMON,
-    CapabilitySet::SETPCAP,
-];
-
-/// What a script that only looks does not need besides.
-const LOOKING: [CapabilitySet; 9] = [
-    CapabilitySet::NET_ADMIN,
-    CapabilitySet::NET_RAW,
-    CapabilitySet::SYS_TIME,
-    CapabilitySet::SYS_TTY_CONFIG,
-    CapabilitySet::SYS_PACCT,
-    CapabilitySet::AUDIT_CONTROL,
-    CapabilitySet::LINUX_IMMUTABLE,
-    CapabilitySet::WAKE_ALARM,
-    CapabilitySet::BLOCK_SUSPEND,
-];
 
 /// Gives up what is not needed, for good.
 pub(super) fn give_up(spec: &Spec) -> Result<(), String> {
@@ -47,10 +13,10 @@ pub(super) fn give_up(spec: &Spec) -> Result<(), String> {
         rustix::process::setrlimit(resource, both(most)).map_err(|error| format!("limits: {error}"))?;
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| error.to_string())?;
-    let clock = (!spec.clock).then_some(CapabilitySet::SYS_TIME);
-    let looks = LOOKING.into_iter().filter(|_| spec.looks);
-    for capability in clock.into_iter().chain(looks).chain(NEVER) {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
+    let reach = if spec.looks { Reach::Looks } else { Reach::Acts };
+    let clock = if spec.clock { ClockRight::May } else { ClockRight::MayNot };
+    for right in given_up(reach, clock) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(right.bit())) {
             // One that this kernel does not know, nobody has.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(format!("giving up rights: {error}")),

@@ -3,19 +3,18 @@
 //! of services that it does not say it speaks to.
 
 use super::{FOLDER, Spec};
+use crate::collect::mounts::{self, Mount};
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, MountPropagationFlags};
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Its own folder for passing things, in memory.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Makes it, and goes to the script's folder.
-pub(super) fn make(spec: &Spec) -> Result<(), String> {
+/// Makes it, and goes to the script's folder. The mounts that it does not have.
+pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
     let said = |what: &str| {
         let what = what.to_owned();
         move |error: rustix::io::Errno| format!("{what}: {error}")
@@ -24,13 +23,19 @@ pub(super) fn make(spec: &Spec) -> Result<(), String> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(said("keeping mounts to itself"))?;
+    // First of all: whoever looks at a path below one of these may wait for ever.
+    let mut unseen = Vec::new();
+    for place in &spec.detach {
+        detach(place).map_err(|error| format!("leaving out {}: {error}", place.display()))?;
+        unseen.push(text_of(place));
+    }
     let mounts = mounts()?;
     let hidden: Vec<PathBuf> = spec.hide.iter().flat_map(|folder| everywhere(folder, &mounts)).collect();
     // What may be written becomes a mount of its own, which stays writable.
     for path in spec.writes.iter().filter(|path| Path::new(path).exists()) {
         rustix::mount::mount_bind_recursive(path, path).map_err(said(path))?;
     }
-    read_only(spec)?;
+    read_only(spec, &mut unseen)?;
     if !spec.services {
         silence_sockets(spec)?;
     }
@@ -64,7 +69,23 @@ pub(super) fn make(spec: &Spec) -> Result<(), String> {
         let copied = std::fs::copy(format!("/proc/self/fd/{fd}"), Path::new(FOLDER).join(name));
         copied.map_err(|error| format!("{name}: {error}"))?;
     }
-    std::env::set_current_dir(FOLDER).map_err(|error| error.to_string())
+    std::env::set_current_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
+    Ok(unseen)
+}
+
+fn text_of(place: &Path) -> String {
+    crate::collect::shown(place.as_os_str().as_encoded_bytes())
+}
+
+/// Takes a mount, and what is mounted in it, out of this view. The kernel goes to
+/// where it is mounted and asks nobody behind it.
+fn detach(place: &Path) -> rustix::io::Result<()> {
+    let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+    match rustix::mount::unmount(place, flags) {
+        // Gone meanwhile, or covered: it cannot be reached.
+        Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Devices that do nothing to the computer.
@@ -179,64 +200,29 @@ fn silence_sockets(spec: &Spec) -> Result<(), String> {
     rustix::mount::mount_remount(run, flags, c"").map_err(|error| format!("/run: {error}"))
 }
 
-/// A mount, as the kernel tells it.
-struct Mount {
-    /// The file system's device, `8:1`.
-    device: String,
-    /// What of the file system is mounted.
-    root: PathBuf,
-    /// Where.
-    place: PathBuf,
-    options: String,
-}
-
 /// All mounts of this process, in the order in which they were made.
 fn mounts() -> Result<Vec<Mount>, String> {
-    let text = std::fs::read("/proc/self/mountinfo").map_err(|error| error.to_string())?;
-    let mount = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let (device, root, place, options) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescaped(field)));
-        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-        Some(Mount { device: text(device), root: path(root), place: path(place), options: text(options) })
-    };
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(|line| mount(line).ok_or_else(|| format!("not understood: {}", String::from_utf8_lossy(line)))).collect()
-}
-
-/// A path as in the kernel's lists: blanks and the like stand there as `\040`.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    out
+    let said = |error: std::io::Error| format!("the kernel's list of mounts: {error}");
+    let table = std::fs::read("/proc/self/mountinfo").map_err(said)?;
+    let mounts = mounts::parse(&table);
+    // One that is not understood would stay writable.
+    let lines = table.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+    if lines == mounts.len() { Ok(mounts) } else { Err("the kernel's list of mounts is not understood".to_owned()) }
 }
 
 /// Every place where a folder, or a part of it, can be seen: a file system may
 /// be mounted more than once.
 fn everywhere(folder: &Path, mounts: &[Mount]) -> Vec<PathBuf> {
     let mut places = vec![folder.to_owned()];
-    let above = mounts.iter().filter(|mount| folder.starts_with(&mount.place));
-    let Some(own) = above.max_by_key(|mount| mount.place.components().count()) else { return places };
-    let Ok(below) = folder.strip_prefix(&own.place) else { return places };
-    let inside = own.root.join(below);
-    for mount in mounts.iter().filter(|mount| mount.device == own.device) {
-        if let Ok(below) = inside.strip_prefix(&mount.root) {
-            places.push(mount.place.join(below));
-        } else if mount.root.starts_with(&inside) && !mount.place.starts_with(folder) {
-            places.push(mount.place.clone());
+    let above = mounts.iter().filter(|mount| folder.starts_with(&mount.path));
+    let Some(own) = above.max_by_key(|mount| mount.path.components().count()) else { return places };
+    let Ok(below) = folder.strip_prefix(&own.path) else { return places };
+    let inside = own.root().join(below);
+    for mount in mounts.iter().filter(|mount| mount.number == own.number) {
+        if let Ok(below) = inside.strip_prefix(mount.root()) {
+            places.push(mount.path.join(below));
+        } else if mount.root().starts_with(&inside) && !mount.path.starts_with(folder) {
+            places.push(mount.path.clone());
         }
     }
     places.sort();
@@ -251,10 +237,13 @@ fn stays_writable(spec: &Spec, place: &Path) -> bool {
     !switches && (spec.writes_all || spec.writes.iter().any(|path| place.starts_with(path)))
 }
 
-/// Everything that is mounted becomes read-only, but for what may be written.
-fn read_only(spec: &Spec) -> Result<(), String> {
-    for Mount { place, options, .. } in mounts()? {
-        if stays_writable(spec, &place) || options.split(',').any(|option| option == "ro") {
+/// Everything that is mounted becomes read-only, but for what may be written. What
+/// cannot be made so is taken out of the view, and named.
+fn read_only(spec: &Spec, unseen: &mut Vec<String>) -> Result<(), String> {
+    let mut gone: Vec<PathBuf> = Vec::new();
+    for Mount { path, options, .. } in mounts()? {
+        let is_gone = gone.iter().any(|place| path.starts_with(place));
+        if is_gone || stays_writable(spec, &path) || options.split(',').any(|option| option == "ro") {
             continue;
         }
         let mut flags = MountFlags::BIND | MountFlags::RDONLY;
@@ -270,10 +259,23 @@ fn read_only(spec: &Spec) -> Result<(), String> {
                 flags |= flag;
             }
         }
-        match rustix::mount::mount_remount(&place, flags, c"") {
+        match rustix::mount::mount_remount(&path, flags, c"") {
             // Covered by another mount, or gone: it cannot be reached either.
             Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(format!("making {} read-only: {error}", place.display())),
+            Err(error) => {
+                let why = |what: rustix::io::Errno| {
+                    format!("making {} read-only: {error}; leaving it out: {what}", path.display())
+                };
+                // What may be written lies in it, or it is the world itself.
+                let is_needed =
+                    path == Path::new("/") || spec.writes.iter().any(|one| Path::new(one).starts_with(&path));
+                if is_needed {
+                    return Err(format!("making {} read-only: {error}", path.display()));
+                }
+                detach(&path).map_err(why)?;
+                unseen.push(text_of(&path));
+                gone.push(path);
+            }
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news};
+use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::{Report, State};
 use fernwart_protocol::document::{Action, SectionName, UnixMs};
 use fernwart_protocol::id::{JobId, MachineId};
@@ -243,13 +244,18 @@ fn progress(machines: usize) -> ProgressBar {
     bar
 }
 
+/// A refusal with what the machine has to say about it.
+pub(crate) fn refused_in_words(refusal: Refusal, why: Option<&str>) -> String {
+    why.map_or_else(|| refusal.to_string(), |why| format!("{refusal}: {}", escaped(why)))
+}
+
 /// What is said of an answer in a version that this program does not read.
 pub(super) const NEWER_ANSWER: &str = "the answer is of a newer version than this program reads: update it";
 
 /// Status, and the code where there is one.
 pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>>, Option<String>) {
     match answer {
-        Answer::Report(report, _) if report.summary.checks == 0 => {
+        Answer::Report(report, _) if report.summary.is_nothing_known() => {
             ("failed", None, Some("nothing could be looked at".into()))
         }
         Answer::Report(report, _) => match report.summary.state() {
@@ -258,7 +264,9 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>
         },
         Answer::Ran(report, _) if report.is_well() => ("ok", None, None),
         Answer::Ran(report, _) => ("crit", None, Some(super::run::ran_in_words(report))),
-        Answer::Refused(refusal) => ("refused", Some(refusal.code()), Some(refusal.to_string())),
+        Answer::Refused(refusal, why) => {
+            ("refused", Some(refusal.code()), Some(refused_in_words(*refusal, why.as_deref())))
+        }
         Answer::Away => ("no_answer", None, Some("the machine is away".into())),
         Answer::Silent => ("no_answer", None, Some("no answer in time".into())),
         Answer::Ended(outcome) => ("failed", None, Some(outcome.as_str().into())),
@@ -442,7 +450,7 @@ fn conclude(
     }
     if let [(row, answer)] = all.as_slice()
         && command.output == Output::Table
-        && !matches!(answer, Answer::Report(report, _) if report.summary.checks > 0)
+        && !matches!(answer, Answer::Report(report, _) if !report.summary.is_nothing_known())
         && let (_, code, Some(why)) = status(answer)
     {
         let code = code.map(|code| format!("     [{code}]")).unwrap_or_default();
@@ -463,7 +471,7 @@ fn push_findings(table: &mut Rows, row: &Row<MachineRow>, answer: &Answer) {
             .collect::<Vec<_>>()
     };
     match answer {
-        Answer::Report(report, _) if report.summary.checks > 0 => {
+        Answer::Report(report, _) if !report.summary.is_nothing_known() => {
             let summary = &report.summary;
             for finding in summary.findings.iter().chain(&summary.notes) {
                 let instance = finding.instance.as_deref().unwrap_or_default();

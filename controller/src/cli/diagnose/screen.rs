@@ -3,7 +3,7 @@
 use super::{Scripts, status};
 use crate::cli::output::moment;
 use fernwart_client::Answer;
-use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, Unknown, builtin_rules, facts};
+use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, State, Unknown, builtin_rules, facts};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::row::Row;
@@ -19,7 +19,7 @@ const NAMED: usize = 3;
 pub(super) fn line_in_words(row: &Row<MachineRow>, answer: &Answer) -> String {
     let (status, code, why) = status(answer);
     let text = match answer {
-        Answer::Report(report, _) if report.summary.checks > 0 => {
+        Answer::Report(report, _) if !report.summary.is_nothing_known() => {
             let found = match report.summary.findings.as_slice() {
                 [] => String::new(),
                 [only] => escaped(&only.cause.en),
@@ -143,6 +143,9 @@ fn listed(names: &[String]) -> String {
 /// `56 checks: 53 ok · 1 crit · 1 unknown · 1 note`
 fn counts_in_words(report: &Report, all: bool) -> String {
     let counts = report.counts();
+    if counts.all() == 0 && report.state() == State::Ok {
+        return "There is nothing of that to judge on this machine.".to_owned();
+    }
     let parts = [
         (counts.ok, "ok"),
         (counts.crit, "crit"),

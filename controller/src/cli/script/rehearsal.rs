@@ -10,7 +10,8 @@
 
 use super::{Failure, Folder};
 use crate::cli::{Exit, say};
-use fernwart_protocol::script::{Checked, Declared, Manifest, Parameters, Value};
+use fernwart_protocol::document::ActionKind;
+use fernwart_protocol::script::{Checked, ClockRight, Declared, Manifest, Parameters, Reach, Value, given_up};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, UnshareFlags};
@@ -44,6 +45,14 @@ pub(super) struct Spec {
     time_s: u32,
     /// Exit codes that are well.
     well: Vec<i32>,
+    /// Whether the script only looks.
+    looks: bool,
+}
+
+impl Spec {
+    fn reach(&self) -> Reach {
+        if self.looks { Reach::Looks } else { Reach::Acts }
+    }
 }
 
 fn usage(what: impl Into<String>) -> Failure {
@@ -108,6 +117,7 @@ fn spec(path: &Path, folder: &Folder, place: &Path) -> Result<Spec, Failure> {
         dry_run: manifest.dry_run,
         time_s: manifest.limits.time_s,
         well,
+        looks: manifest.kind(false) == ActionKind::Look,
     })
 }
 
@@ -142,7 +152,7 @@ pub(super) fn outside() -> Result<Exit, Failure> {
 pub(super) fn inside() -> Result<Exit, Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
     let spec: Spec = serde_json::from_reader(std::io::stdin()).map_err(|error| usage(error.to_string()))?;
-    enter(&spec.place)?;
+    enter(&spec)?;
     std::fs::create_dir_all(FOLDER)?;
     for (name, text) in &spec.files {
         std::fs::write(Path::new(FOLDER).join(name), text)?;
@@ -158,7 +168,8 @@ pub(super) fn inside() -> Result<Exit, Failure> {
 }
 
 /// A layer over this computer's files, entered for good.
-fn enter(place: &Path) -> std::io::Result<()> {
+fn enter(spec: &Spec) -> std::io::Result<()> {
+    let place = &spec.place;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
     let none = MountFlags::empty();
@@ -194,8 +205,10 @@ fn enter(place: &Path) -> std::io::Result<()> {
     rustix::mount::unmount("/.below", rustix::mount::UnmountFlags::DETACH)?;
     std::fs::remove_dir("/.below")?;
     rustix::thread::set_no_new_privs(true)?;
-    for capability in NEVER {
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
+    // The same that a machine takes away; what a script could set the clock with is
+    // taken away in any case: this computer's clock is no copy.
+    for right in given_up(spec.reach(), ClockRight::MayNot) {
+        match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(right.bit())) {
             // One that this kernel does not know, nobody has.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
@@ -206,22 +219,6 @@ fn enter(place: &Path) -> std::io::Result<()> {
 
 /// Devices that do nothing to the computer.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
-
-/// What neither a script nor its tests need.
-const NEVER: [CapabilitySet; 12] = [
-    CapabilitySet::DAC_READ_SEARCH,
-    CapabilitySet::SYS_ADMIN,
-    CapabilitySet::SYS_MODULE,
-    CapabilitySet::SYS_RAWIO,
-    CapabilitySet::SYS_BOOT,
-    CapabilitySet::SYS_PTRACE,
-    CapabilitySet::SYS_TIME,
-    CapabilitySet::MKNOD,
-    CapabilitySet::MAC_ADMIN,
-    CapabilitySet::MAC_OVERRIDE,
-    CapabilitySet::SYSLOG,
-    CapabilitySet::BPF,
-];
 
 /// What went wrong, if anything did.
 fn rehearse(spec: &Spec) -> std::io::Result<Option<String>> {

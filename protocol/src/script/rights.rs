@@ -1,0 +1,98 @@
+//! What a script may never do, whoever holds it: the machine's cage and the rehearsal
+//! on a technician's computer take the same rights away.
+
+/// A capability by its number (capabilities(7), linux/capability.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Right(pub u8);
+
+impl Right {
+    /// Its bit in a set.
+    pub const fn bit(self) -> u64 {
+        1 << self.0
+    }
+}
+
+const DAC_READ_SEARCH: Right = Right(2);
+const SETPCAP: Right = Right(8);
+const LINUX_IMMUTABLE: Right = Right(9);
+const NET_ADMIN: Right = Right(12);
+const NET_RAW: Right = Right(13);
+const SYS_MODULE: Right = Right(16);
+const SYS_RAWIO: Right = Right(17);
+const SYS_PTRACE: Right = Right(19);
+const SYS_PACCT: Right = Right(20);
+const SYS_ADMIN: Right = Right(21);
+const SYS_BOOT: Right = Right(22);
+const SYS_NICE: Right = Right(23);
+const SYS_RESOURCE: Right = Right(24);
+const SYS_TIME: Right = Right(25);
+const SYS_TTY_CONFIG: Right = Right(26);
+const MKNOD: Right = Right(27);
+const AUDIT_CONTROL: Right = Right(30);
+const MAC_OVERRIDE: Right = Right(32);
+const MAC_ADMIN: Right = Right(33);
+const SYSLOG: Right = Right(34);
+const WAKE_ALARM: Right = Right(35);
+const BLOCK_SUSPEND: Right = Right(36);
+const PERFMON: Right = Right(38);
+const BPF: Right = Right(39);
+
+/// What no script needs: with these a cage could be opened from inside, the
+/// kernel changed, or the computer stopped.
+const NEVER: [Right; 15] = [
+    // Whoever runs before all others is not stopped in time.
+    SYS_NICE,
+    // open_by_handle_at would reach the whole file system around every mount.
+    DAC_READ_SEARCH,
+    SYS_ADMIN,
+    SYS_MODULE,
+    SYS_RAWIO,
+    SYS_BOOT,
+    SYS_PTRACE,
+    SYS_RESOURCE,
+    MKNOD,
+    MAC_ADMIN,
+    MAC_OVERRIDE,
+    SYSLOG,
+    BPF,
+    PERFMON,
+    SETPCAP,
+];
+
+/// What a script that only looks does not need besides.
+const LOOKING: [Right; 9] = [
+    NET_ADMIN,
+    NET_RAW,
+    SYS_TIME,
+    SYS_TTY_CONFIG,
+    SYS_PACCT,
+    AUDIT_CONTROL,
+    LINUX_IMMUTABLE,
+    WAKE_ALARM,
+    BLOCK_SUSPEND,
+];
+
+/// Whether a script changes anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It only looks: by its privilege, or because it is a dry run.
+    Looks,
+    /// It changes something.
+    Acts,
+}
+
+/// Whether a script may set the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockRight {
+    /// Its manifest says that it repairs it.
+    May,
+    /// It does not.
+    MayNot,
+}
+
+/// The rights that a script is given up, for good.
+pub fn given_up(reach: Reach, clock: ClockRight) -> impl Iterator<Item = Right> {
+    let looks = LOOKING.into_iter().filter(move |_| reach == Reach::Looks);
+    let clock = (clock == ClockRight::MayNot).then_some(SYS_TIME);
+    NEVER.into_iter().chain(looks).chain(clock)
+}

@@ -1,0 +1,545 @@
+//! Machines as they really are: odd mounts, bytes that are no UTF-8, programs that
+//! hang, settings written by others. Each oddity is made for real, in a place of its
+//! own on this computer, and the shipped program looks at it.
+
+use fernwart_tests::place::{Diagnosed, Place};
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// A file system in memory behind FUSE that never answers, as one whose program or
+/// server hangs. Everything that looks at it waits.
+const HANG: &str = r#"
+hang() { # PLACE USER
+    mkdir -p "$1"
+    python3 - "$1" "$2" <<'END' &
+import ctypes, os, sys, time
+device = os.open('/dev/fuse', os.O_RDWR)
+libc = ctypes.CDLL(None, use_errno=True)
+options = f'fd={device},rootmode=40000,user_id={sys.argv[2]},group_id=0'
+if libc.mount(b'nas', sys.argv[1].encode(), b'fuse.hangs', 0, options.encode()):
+    sys.exit(os.strerror(ctypes.get_errno()))
+time.sleep(60)
+END
+    hanging=$!
+    for try in $(seq 100); do grep -q " $1 " /proc/self/mountinfo && break; sleep 0.05; done
+    grep -q " $1 " /proc/self/mountinfo
+}
+"#;
+
+/// A small ext4 file system in a file, mounted.
+const IMAGE: &str = r#"
+image() { # FILE PLACE OPTIONS
+    dd if=/dev/zero of="$1" bs=1M count=16 2>/dev/null
+    mkfs.ext4 -q -F "$1"
+    mkdir -p "$2"
+    mount -o "loop${3:+,$3}" "$1" "$2"
+}
+mount -t tmpfs none /mnt
+"#;
+
+fn mounts(diagnosed: &Diagnosed) -> Vec<String> {
+    let all = diagnosed.facts("disks")["filesystems"].as_array().expect("a list");
+    all.iter().map(|one| one["mount"].as_str().expect("a path").to_owned()).collect()
+}
+
+#[test]
+fn a_path_may_have_any_bytes_in_it_and_each_file_system_is_told_once() {
+    let Some(place) = Place::new() else { return };
+    let script = format!(
+        "{IMAGE}
+        odd=$(printf '/mnt/a b\\nc\\\\d\\374')
+        image /mnt/one.img \"$odd\"
+        mkdir -p /mnt/early /mnt/late && mkdir \"$odd/shop\"
+        mount --bind \"$odd/shop\" /mnt/early && mount --bind \"$odd\" /mnt/late"
+    );
+    let diagnosed = place.prepared(&script).diagnose();
+    let ours: Vec<String> = mounts(&diagnosed).into_iter().filter(|mount| mount.starts_with("/mnt/")).collect();
+    // Of three places the shortest that shows its root.
+    assert_eq!(ours, ["/mnt/late"]);
+    let Some(place) = Place::new() else { return };
+    let script = format!("{IMAGE}\n image /mnt/one.img \"$(printf '/mnt/a b\\nc\\\\d\\374')\"");
+    let diagnosed = place.prepared(&script).diagnose();
+    let ours = diagnosed.entry("disks", "filesystems", "mount", "/mnt/a b\nc\\d\\xfc").expect("it is told");
+    assert!(ours["size_bytes"].as_u64().is_some_and(|size| size > 10_000_000), "{ours}");
+}
+
+#[test]
+fn read_only_is_a_fault_only_where_nobody_asked_for_it() {
+    let Some(place) = Place::new() else { return };
+    let script = format!(
+        "{IMAGE}
+        image /mnt/asked.img /mnt/asked ro
+        image /mnt/broken.img /mnt/broken errors=remount-ro
+        image /mnt/shared.img /mnt/shared
+        mkdir /mnt/view && mount --bind /mnt/shared /mnt/view && mount -o remount,bind,ro /mnt/view
+        echo 1 > /sys/fs/ext4/$(basename $(findmnt -no SOURCE /mnt/broken))/trigger_fs_error"
+    );
+    let diagnosed = place.prepared(&script).diagnose();
+    let found: Vec<String> = diagnosed.found("disk.readonly").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(found, ["disk.readonly:/mnt/broken"], "{}", diagnosed.report["findings"]);
+    // It has written the error into itself, with its time.
+    assert_eq!(diagnosed.found("fs.damage"), [("fs.damage:/mnt/broken".to_owned(), "crit".to_owned())]);
+    let broken = diagnosed.entry("disks", "filesystems", "mount", "/mnt/broken").expect("it is told");
+    assert!(broken["errors"].as_u64().is_some_and(|errors| errors > 0), "{broken}");
+    assert_eq!(diagnosed.code, 1);
+}
+
+#[test]
+fn images_that_can_only_be_read_are_no_disks() {
+    let Some(place) = Place::new() else { return };
+    let script = "mount -t tmpfs none /mnt && mkdir /mnt/files /mnt/snap && echo x > /mnt/files/x
+        mkfs.erofs /mnt/snap.img /mnt/files >/dev/null 2>&1
+        mount -o loop /mnt/snap.img /mnt/snap";
+    let diagnosed = place.prepared(script).diagnose();
+    assert!(!mounts(&diagnosed).iter().any(|mount| mount.starts_with("/mnt/")), "{:?}", mounts(&diagnosed));
+    assert_eq!(diagnosed.found("disk.readonly"), []);
+}
+
+#[test]
+fn a_mount_that_hangs_and_one_inside_it_cost_only_themselves() {
+    let Some(place) = Place::new() else { return };
+    let script = format!(
+        "{IMAGE}{HANG}
+        image /mnt/good.img /mnt/good
+        mkdir -p /mnt/nas/in && image /mnt/in.img /mnt/in
+        hang /mnt/nas 0"
+    );
+    let begun = Instant::now();
+    let diagnosed = place.prepared(&script).diagnose();
+    assert!(diagnosed.report["took_ms"].as_u64().is_some_and(|ms| ms <= 3000), "{}", begun.elapsed().as_secs_f32());
+    assert_eq!(diagnosed.found("disk.hangs"), [("disk.hangs:/mnt/nas".to_owned(), "crit".to_owned())]);
+    let nas = diagnosed.entry("disks", "filesystems", "mount", "/mnt/nas").expect("it is told");
+    assert_eq!((&nas["free_pct"], &nas["why"]["free_pct"]), (&Value::Null, &json!("hangs")));
+    for well in ["/mnt/good", "/mnt/in"] {
+        let good = diagnosed.entry("disks", "filesystems", "mount", well).expect("it is told");
+        assert!(good["free_pct"].is_number(), "{good}");
+    }
+    assert_eq!(diagnosed.unknown("disk.free:/mnt/nas").len(), 1, "what hangs is not called well");
+    assert_eq!(diagnosed.code, 1);
+}
+
+#[test]
+fn what_fstab_wants_and_is_not_there_is_missed() {
+    let Some(place) = Place::new() else { return };
+    let script = "mount -t tmpfs none /mnt
+        printf 'UUID=1 / ext4 defaults\\n# remark\\n/dev/sdz1 /mnt/my\\\\040data ext4 defaults 0 2\\n/dev/sdy1 /mnt/usb vfat nofail\\n//nas/x /mnt/x cifs noauto\\n' > /mnt/fstab
+        mount --bind /mnt/fstab /etc/fstab 2>/dev/null || { touch /etc/fstab; mount --bind /mnt/fstab /etc/fstab; }";
+    let diagnosed = place.prepared(script).diagnose();
+    let found: Vec<_> = diagnosed.found("mount.missing");
+    assert_eq!(
+        found,
+        [
+            ("mount.missing:/mnt/my data".to_owned(), "warn".to_owned()),
+            ("mount.missing:/mnt/usb".to_owned(), "note".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn one_byte_of_another_encoding_costs_only_itself() {
+    let Some(place) = Place::new() else { return };
+    let script = "mount -t tmpfs none /mnt
+        printf 'root:x:0:0:root:/root:/bin/sh\\nm\\374ller:x:0:0:M\\374ller:/:/bin/sh\\nmeyer:x:1000:1000:J\\366rg Meyer:/:/bin/sh\\n' > /mnt/passwd
+        printf '# f\\374r den Router\\nnameserver 192.0.2.1\\n' > /mnt/resolv
+        mount --bind /mnt/passwd /etc/passwd && mount --bind /mnt/resolv /etc/resolv.conf
+        python3 -c 'import socket; socket.sethostname(b\"kasse-m\\xfcller\")'
+        python3 -c 'open(\"/proc/self/comm\", \"wb\").write(b\"M\\xfcller\"); x = bytearray(300 << 20); x[::4096] = b\"x\" * len(x[::4096]); import time; time.sleep(30)' &
+        sleep 1";
+    let diagnosed = place.with_name().prepared(script).diagnose();
+    let security = diagnosed.facts("security");
+    assert_eq!(security["second_roots"], json!(["m\\xfcller"]));
+    assert_eq!(diagnosed.facts("network")["dns_servers"], json!(["192.0.2.1"]));
+    assert_eq!(diagnosed.facts("system")["hostname"], "kasse-m\\xfcller");
+    assert!(
+        diagnosed.entry("processes", "top_memory", "name", "M\\xfcller").is_some(),
+        "{}",
+        diagnosed.facts("processes")
+    );
+}
+
+#[test]
+fn a_way_out_needs_no_gateway_and_a_dead_one_is_none() {
+    let Some(place) = Place::new() else { return };
+    let ppp = "ip link add ppp0 type veth peer name peer0 && ip link set peer0 up && ip addr add 192.0.2.7/32 dev ppp0 && ip link set ppp0 up && ip route add default dev ppp0";
+    let diagnosed = place.with_network().prepared(ppp).diagnose();
+    assert_eq!(diagnosed.facts("network")["default_routes"], json!([{"device": "ppp0"}]));
+    assert!(diagnosed.is_well("network.route") && !diagnosed.is_well("network.gateway"));
+    let Some(place) = Place::new() else { return };
+    let none = "ip link add eth7 type veth peer name peer0 && ip link set peer0 up && ip addr add 192.0.2.7/24 dev eth7 && ip link set eth7 up && ip route add unreachable default metric 5";
+    let diagnosed = place.with_network().prepared(none).diagnose();
+    assert_eq!(diagnosed.found("network.route").len(), 1, "{}", diagnosed.facts("network"));
+    let Some(place) = Place::new() else { return };
+    let silent = "ip link add eth7 type veth peer name peer0 && ip link set peer0 up && ip addr add 192.0.2.7/24 dev eth7 && ip link set eth7 up && ip route add default via 192.0.2.1";
+    let diagnosed = place.with_network().prepared(silent).diagnose();
+    assert_eq!(diagnosed.facts("network")["gateway_reachable"], false, "{}", diagnosed.facts("network"));
+    assert_eq!(diagnosed.found("network.gateway").len(), 1);
+}
+
+/// Listens on every address, so that a firewall has something to keep out.
+const OPEN: &str = "python3 -c 'import socket, time
+s = socket.socket(); s.bind((\"0.0.0.0\", 4711)); s.listen(); time.sleep(30)' &\n sleep 0.5\n";
+
+#[test]
+fn a_firewall_is_what_keeps_out_the_rest_and_nothing_else() {
+    let cases = [
+        (
+            "an empty chain that lets all in",
+            "table inet f { chain in { type filter hook input priority 0; policy accept; } }",
+            Some(false),
+        ),
+        ("a bridge's", "table bridge f { chain in { type filter hook input priority 0; policy drop; } }", Some(false)),
+        (
+            "fail2ban's kind",
+            "table inet f { set bad { type ipv4_addr; elements = { 192.0.2.9 } } chain in { type filter hook input priority 0; policy accept; ip saddr @bad drop; } }",
+            Some(false),
+        ),
+        (
+            "what passes through",
+            "table inet f { chain fw { type filter hook forward priority 0; policy drop; } }",
+            Some(false),
+        ),
+        (
+            "by its policy",
+            "table inet f { chain in { type filter hook input priority 0; policy drop; iif lo accept; } }",
+            Some(true),
+        ),
+        (
+            "by its last rule",
+            "table inet f { chain in { type filter hook input priority 0; policy accept; iif lo accept; counter reject; } }",
+            Some(true),
+        ),
+        (
+            "through another chain",
+            "table inet f { chain rest { drop; } chain in { type filter hook input priority 0; policy accept; ct state established accept; jump rest; } }",
+            Some(true),
+        ),
+    ];
+    for (what, rules, filters) in cases {
+        let Some(place) = Place::new() else { return };
+        let script = format!("{OPEN}echo '{rules}' | nft -f -");
+        let diagnosed = place.with_network().prepared(&script).diagnose();
+        let security = diagnosed.facts("security");
+        assert_eq!(security["firewall"], json!(filters), "{what}: {security}");
+        assert_eq!(diagnosed.found("security.firewall").is_empty(), filters == Some(true), "{what}");
+    }
+    // A set of a hundred thousand addresses is not listed.
+    let Some(place) = Place::new() else { return };
+    let script = format!(
+        "{OPEN}{{ echo 'table inet f {{ set bad {{ type ipv4_addr; elements = {{'; python3 -c 'print(\",\".join(f\"10.{{i>>16&255}}.{{i>>8&255}}.{{i&255}}\" for i in range(100000)))'
+        echo '}} }} chain in {{ type filter hook input priority 0; policy drop; ip saddr @bad drop; }} }}'; }} > /mnt/rules && nft -f /mnt/rules"
+    );
+    let diagnosed = place.with_network().prepared("mount -t tmpfs none /mnt").prepared(&script).diagnose();
+    assert_eq!(diagnosed.facts("security")["firewall"], true, "{}", diagnosed.facts("security"));
+    // Who may not ask does not guess.
+    let Some(place) = Place::new() else { return };
+    let diagnosed = place.with_network().prepared(OPEN).seen_by(65534).diagnose();
+    assert_eq!(diagnosed.facts("security")["firewall"], Value::Null);
+    assert!(!diagnosed.is_well("security.firewall") && diagnosed.found("security.firewall").is_empty());
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_is_not_seen() {
+    let Some(place) = Place::new() else { return };
+    let script = "mount -o remount,hidepid=2 /proc 2>/dev/null || mount -t proc -o hidepid=2 proc /proc";
+    let diagnosed = place.with_processes().prepared(script).seen_by(65534).diagnose();
+    let (security, processes) = (diagnosed.facts("security"), diagnosed.facts("processes"));
+    assert_eq!(security["sudo_without_password_count"], Value::Null, "{security}");
+    assert_eq!(processes["count"], Value::Null, "{processes}");
+    assert_eq!(diagnosed.found("rights.blind").len(), 1, "{}", diagnosed.report["notes"]);
+    for blind in ["security.sudo", "process.zombies", "process.memory", "security.ssh-root", "restart.needed"] {
+        assert!(!diagnosed.is_well(blind), "{blind}");
+    }
+    assert_eq!(diagnosed.report["unknown"], Value::Null, "blind spots are no alarm: {}", diagnosed.report["unknown"]);
+}
+
+/// What sshd itself says of its settings decides, however they are written.
+#[test]
+fn ssh_settings_are_read_as_the_server_reads_them() {
+    let write = |main: &str, part: &str| {
+        format!(
+            "mount -t tmpfs none /mnt && mkdir -p /mnt/run/sshd /mnt/d && mount --bind /mnt/run /run
+            printf '%b' '{main}' > /mnt/sshd_config && printf '%b' '{part}' > /mnt/d/10-own.conf
+            printf 'PermitRootLogin yes\\n' > /mnt/d/20-old.conf.bak
+            mount --bind /mnt/sshd_config /etc/ssh/sshd_config && mkdir -p /etc/ssh/sshd_config.d && mount --bind /mnt/d /etc/ssh/sshd_config.d"
+        )
+    };
+    let include = "Include /etc/ssh/sshd_config.d/*.conf\\n";
+    let cases = [
+        ("plainly", "PermitRootLogin yes\\nPasswordAuthentication yes\\n".to_owned(), "", true),
+        ("with =", "PermitRootLogin=yes\\nPasswordAuthentication=yes\\n".to_owned(), "", true),
+        ("in quotes and any case", "permitrootlogin \"yes\"\\nPasswordAuthentication yes\\n".to_owned(), "", true),
+        (
+            "for others only",
+            "PermitRootLogin no\\nMatch Address 192.168.0.0/16\\n PermitRootLogin yes\\n".to_owned(),
+            "",
+            false,
+        ),
+        (
+            "for root from anywhere",
+            "PermitRootLogin no\\nMatch User root\\n PermitRootLogin yes\\n".to_owned(),
+            "",
+            true,
+        ),
+        ("in a part that comes first", format!("{include}PermitRootLogin no\\n"), "PermitRootLogin yes\\n", true),
+        ("in a part that nobody includes", "PermitRootLogin no\\n".to_owned(), "PermitRootLogin yes\\n", false),
+        ("after the first word has counted", "PermitRootLogin no\\nPermitRootLogin yes\\n".to_owned(), "", false),
+        (
+            "with keys only",
+            "PermitRootLogin yes\\nPasswordAuthentication no\\nKbdInteractiveAuthentication no\\n".to_owned(),
+            "",
+            false,
+        ),
+        (
+            "with a remark in Latin-1",
+            "# f\\0374r M\\0374ller\\nPermitRootLogin yes\\nPasswordAuthentication yes\\n".to_owned(),
+            "",
+            true,
+        ),
+    ];
+    for (how, main, part, root) in cases {
+        let Some(place) = Place::new() else { return };
+        let diagnosed = place.prepared(&write(&main, part)).diagnose();
+        let security = diagnosed.facts("security");
+        assert_eq!(security["ssh_root_password"], root, "{how}: {security}");
+    }
+    let Some(place) = Place::new() else { return };
+    let diagnosed = place.prepared(&write("PermitRootLogin perhaps\\n", "")).diagnose();
+    assert_eq!(diagnosed.unknown("security.ssh-root").len(), 1, "what sshd itself cannot read is unknown");
+}
+
+#[test]
+fn sudo_rules_are_read_as_sudo_reads_them() {
+    let write = |main: &str| {
+        format!(
+            "mount -t tmpfs -o mode=755 none /mnt && mkdir -m 750 /mnt/other /mnt/d && printf '%b' '{main}' > /mnt/sudoers
+            printf 'www ALL=(ALL) NOPASSWD: ALL\\n' > /mnt/other/www && printf 'bak ALL=(ALL) NOPASSWD: ALL\\n' > /mnt/d/old.bak
+            chmod 440 /mnt/sudoers /mnt/other/www /mnt/d/old.bak
+            mount --bind /mnt/sudoers /etc/sudoers && mount --bind /mnt/d /etc/sudoers.d"
+        )
+    };
+    let cases = [
+        ("nobody", "root ALL=(ALL) ALL\\n%sudo ALL=(ALL) ALL\\n", vec![]),
+        ("another folder", "root ALL=(ALL) ALL\\n@includedir /mnt/other\\n", vec!["www: ALL"]),
+        ("a file that sudo passes over", "root ALL=(ALL) ALL\\n@includedir /etc/sudoers.d\\n", vec![]),
+        (
+            "a line that goes on",
+            "root ALL=(ALL) ALL\\nmeyer ALL=(ALL) \\\\\\n    NOPASSWD: /usr/bin/apt\\n",
+            vec!["meyer: /usr/bin/apt"],
+        ),
+        (
+            "a remark",
+            "root ALL=(ALL) ALL\\n# meyer ALL=(ALL) NOPASSWD: ALL\\nole ALL=(ALL) ALL # not NOPASSWD\\n",
+            vec![],
+        ),
+        ("for all by default", "Defaults !authenticate\\nmeyer ALL=(ALL) ALL\\n", vec!["meyer: ALL"]),
+        ("as another user than root", "www ALL=(till) NOPASSWD: ALL\\n", vec![]),
+        ("a remark in Latin-1", "# f\\0374r M\\0374ller\\nmeyer ALL=(ALL) NOPASSWD: ALL\\n", vec!["meyer: ALL"]),
+    ];
+    for (what, main, grants) in cases {
+        let Some(place) = Place::new() else { return };
+        let diagnosed = place.prepared(&write(main)).diagnose();
+        let security = diagnosed.facts("security");
+        assert_eq!(security["sudo_without_password"], json!(grants), "{what}: {security}");
+    }
+    let Some(place) = Place::new() else { return };
+    let diagnosed = place.prepared(&write("this is no rule\\n")).diagnose();
+    assert_eq!(diagnosed.unknown("security.sudo").len(), 1, "{}", diagnosed.facts("security"));
+}
+
+/// A repository on the own disk, with a newer kernel that comes as a new package, and
+/// a package whose name only sounds like security.
+const REPOSITORY: &str = r#"
+mount -t tmpfs none /mnt && mkdir -p /mnt/repo /mnt/apt/apt.conf.d /mnt/apt/preferences.d /mnt/apt/sources.list.d /mnt/lists/partial
+cp -a /etc/apt/trusted.gpg.d /mnt/apt/ 2>/dev/null || true
+package() { # NAME VERSION DEPENDS
+    printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: x\n%sFilename: ./%s.deb\nSize: 1\nSHA256: 0000000000000000000000000000000000000000000000000000000000000000\nDescription: x\n\n' \
+        "$1" "$2" "${3:+Depends: $3
+}" "$1"
+}
+repo() { # FOLDER SUITE LABEL
+    mkdir -p "$1" && cat > "$1/Packages"
+    ( cd "$1" && printf 'Origin: Debian\nLabel: %s\nSuite: %s\nCodename: x\nArchitectures: all\nDate: %s\nSHA256:\n %s %s Packages\n' "$3" "$2" "$(LC_ALL=C date -Ru)" "$(sha256sum < Packages | cut -d' ' -f1)" "$(stat -c %s Packages)" > Release )
+}
+{ package kasse-image-all 2 kasse-image-9; package kasse-image-9 9; } | repo /mnt/repo/security stable-security Debian-Security
+package harden-security-tools 2 | repo /mnt/repo/stable stable Debian
+printf 'deb [trusted=yes] file:/mnt/repo/security ./\ndeb [trusted=yes] file:/mnt/repo/stable ./\n' > /mnt/apt/sources.list
+cp /var/lib/dpkg/status /mnt/status
+installed() { printf 'Package: %s\nStatus: install ok %s\nArchitecture: all\nVersion: %s\nMaintainer: x\n%sDescription: x\n\n' "$1" "$2" "$3" "${4:+Depends: $4
+}" >> /mnt/status; }
+installed kasse-image-8 installed 8
+installed kasse-image-all installed 1 kasse-image-8
+installed harden-security-tools installed 1
+"#;
+
+const TAKEN: &str = "
+mount --bind /mnt/apt /etc/apt && mount --bind /mnt/lists /var/lib/apt/lists && mount --bind /mnt/status /var/lib/dpkg/status
+mount -t tmpfs none /var/cache/apt && mkdir -p /var/cache/apt/archives/partial
+apt-get update -qq >/dev/null 2>&1
+";
+
+#[test]
+fn a_kernel_that_comes_as_a_new_package_is_a_security_update_and_a_name_is_none() {
+    let Some(place) = Place::new() else { return };
+    let diagnosed = place.prepared(REPOSITORY).prepared(TAKEN).diagnose();
+    let updates = diagnosed.facts("updates");
+    assert_eq!((&updates["pending"], &updates["security"]), (&json!(3), &json!(2)), "{updates}");
+    assert_eq!((&updates["broken"], &updates["lists_age_days"]), (&json!([]), &json!(0.0)));
+}
+
+#[test]
+fn a_package_manager_that_cannot_work_says_what_is_in_its_way() {
+    let Some(place) = Place::new() else { return };
+    let broken = "installed till-app installed 1 'libtill1 (>= 2)'\n";
+    let diagnosed = place.prepared(REPOSITORY).prepared(broken).prepared(TAKEN).diagnose();
+    let updates = diagnosed.facts("updates");
+    assert_eq!(updates["broken"], json!(["unmet dependencies: till-app"]), "{updates}");
+    assert_eq!(diagnosed.found("update.broken"), [("update.broken".to_owned(), "crit".to_owned())]);
+    assert!(!diagnosed.is_well("update.security"), "nobody has counted");
+    let Some(place) = Place::new() else { return };
+    let half = "installed cups half-configured 1\n";
+    let diagnosed = place.prepared(REPOSITORY).prepared(half).prepared(TAKEN).diagnose();
+    let broken = diagnosed.facts("updates")["broken"].to_string();
+    assert!(broken.contains("cups (half-configured)"), "{broken}");
+}
+
+#[test]
+fn a_source_that_is_not_signed_by_a_known_key_is_named() {
+    let Some(place) = Place::new() else { return };
+    let foreign = r#"
+        export GNUPGHOME=/mnt/gpg && mkdir -m 700 /mnt/gpg
+        gpg --batch --quiet --passphrase '' --quick-gen-key till@till.example default default never 2>/dev/null
+        mkdir -p /mnt/repo/dists/stable/main/binary-all && cd /mnt/repo/dists/stable && touch main/binary-all/Packages
+        printf 'Origin: Till\nSuite: stable\nCodename: stable\nComponents: main\nArchitectures: all\nDate: %s\nSHA256:\n %s 0 main/binary-all/Packages\n' \
+            "$(LC_ALL=C date -Ru)" "$(sha256sum < main/binary-all/Packages | cut -d' ' -f1)" > Release
+        gpg --batch --quiet --clearsign --output InRelease Release
+        python3 -m http.server 8471 --bind 127.0.0.1 --directory /mnt/repo >/dev/null 2>&1 &
+        sleep 1
+        echo 'deb http://127.0.0.1:8471 stable main' >> /mnt/apt/sources.list
+        cd /
+    "#;
+    let place =
+        place.with_network().prepared(REPOSITORY).prepared(foreign).prepared(&TAKEN.replace("2>&1", "2>&1 || :"));
+    let diagnosed = place.diagnose();
+    let updates = diagnosed.facts("updates");
+    assert!(updates["bad_sources"].to_string().contains("127.0.0.1"), "{updates}");
+    assert_eq!(diagnosed.found("update.sources"), [("update.sources".to_owned(), "warn".to_owned())]);
+}
+
+#[test]
+fn a_certificate_in_use_is_seen_to_end() {
+    let Some(place) = Place::new() else { return };
+    let script = "mount -t tmpfs none /mnt
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /mnt/key -out /mnt/shop.pem -days 5 -subj /CN=shop 2>/dev/null
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /mnt/key -out /mnt/mail.pem -days 400 -subj /CN=mail 2>/dev/null
+        mkdir -p /etc/nginx/sites-enabled /etc/postfix && mount -t tmpfs none /etc/nginx && mount -t tmpfs none /etc/postfix && mkdir /etc/nginx/sites-enabled
+        printf 'server {\\n  # f\\374r\\n  ssl_certificate /mnt/shop.pem;\\n}\\n' > /etc/nginx/sites-enabled/shop
+        printf 'smtpd_tls_cert_file=/mnt/mail.pem\\n' > /etc/postfix/main.cf";
+    let diagnosed = place.prepared(script).diagnose();
+    assert_eq!(diagnosed.found("cert.expiry"), [("cert.expiry:/mnt/shop.pem".to_owned(), "crit".to_owned())]);
+    assert_eq!(diagnosed.facts("security")["certificates"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_program_that_runs_what_was_replaced_is_named() {
+    let Some(place) = Place::new() else { return };
+    // A program under /usr that is replaced while it runs, and the list of packages
+    // that is written when that happens.
+    let script = "mount -t tmpfs none /mnt && mkdir /mnt/up /mnt/work
+        mount -t overlay overlay -o lowerdir=/usr/bin,upperdir=/mnt/up,workdir=/mnt/work /usr/bin
+        cp /usr/bin/sleep /usr/bin/kassendienst && kassendienst 30 &
+        sleep 0.5; cp /usr/bin/sleep /usr/bin/kassendienst.new && mv /usr/bin/kassendienst.new /usr/bin/kassendienst
+        cp /var/lib/dpkg/status /mnt/status && touch -d '+5 seconds' /mnt/status && mount --bind /mnt/status /var/lib/dpkg/status";
+    let diagnosed = place.prepared(script).diagnose();
+    let processes = diagnosed.facts("processes");
+    assert!(processes["outdated"].to_string().contains("kassendienst"), "{}", processes["outdated"]);
+}
+
+/// A journal as journald writes it: systemd's own tool makes the file, the kernel's
+/// trusted field among the others.
+const JOURNAL: &str = r#"
+mount -t tmpfs none /mnt && mount -t tmpfs none /var/log && mkdir -p /var/log/journal/$(cat /etc/machine-id 2>/dev/null || echo 0123456789abcdef0123456789abcdef)
+remote=/lib/systemd/systemd-journal-remote
+write() { $remote -o "$(echo /var/log/journal/*)/system.journal" - >/dev/null 2>&1; }
+"#;
+
+/// One entry of a journal in its export format.
+fn entry(minutes_ago: i64, transport: &str, program: &str, priority: u8, message: &[u8]) -> Vec<u8> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let at = i64::try_from(now.as_micros()).expect("before 294247") - minutes_ago * 60_000_000;
+    let mut entry = format!(
+        "__REALTIME_TIMESTAMP={at}\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=0123456789abcdef0123456789abcdef\n_TRANSPORT={transport}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={program}\n_UID=0\n_COMM={program}\n"
+    )
+    .into_bytes();
+    // Binary: the name, the length, the bytes.
+    entry.extend(b"MESSAGE\n");
+    entry.extend((message.len() as u64).to_le_bytes());
+    entry.extend(message);
+    entry.extend(b"\n\n");
+    entry
+}
+
+fn with_journal(entries: &[Vec<u8>]) -> Option<Diagnosed> {
+    let place = Place::new()?;
+    if !std::path::Path::new("/lib/systemd/systemd-journal-remote").exists() {
+        assert!(std::env::var_os("CI").is_none(), "systemd-journal-remote is missing");
+        println!("skipped: systemd-journal-remote is missing");
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("entries");
+    std::fs::write(&path, entries.concat()).expect("written");
+    let copied = format!("cat {} > /dev/null\n", path.display());
+    let script = format!("{copied}{JOURNAL}\nwrite < {}\n", path.display());
+    Some(place.prepared(&script).diagnose())
+}
+
+#[test]
+fn a_journal_is_read_whatever_shape_its_messages_have() {
+    let long = [b"I/O error, dev sdr, sector 7 ".as_slice(), &b"x".repeat(6000)].concat();
+    let latin = b"I/O error, dev sdq, sector 5 M\xfcller";
+    let entries = [
+        entry(60 * 30, "kernel", "kernel", 3, b"I/O error, dev sdold, sector 5"),
+        entry(5, "kernel", "kernel", 3, latin),
+        entry(4, "kernel", "kernel", 3, &long),
+        entry(3, "kernel", "kernel", 6, b"till[7]: segfault at 0 ip 0 sp 0 error 4"),
+        entry(2, "journal", "mallory", 3, b"I/O error, dev sds, sector 5"),
+    ];
+    let Some(diagnosed) = with_journal(&entries) else { return };
+    let logs = diagnosed.facts("logs");
+    let found: Vec<String> = diagnosed.found("log.").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(found, ["log.disk:sdq", "log.disk:sdr", "log.crash:till"], "{logs}");
+    assert_eq!(logs["errors"], 3, "{logs}");
+}
+
+#[test]
+fn one_error_of_a_disk_is_found_beside_twenty_thousand_of_a_program() {
+    let noise = (0..20_000)
+        .map(|n| entry(60 + n / 100, "journal", "pos", 3, format!("error {n}: printer {} is away", n * 7).as_bytes()));
+    let mut entries: Vec<Vec<u8>> = noise.collect();
+    entries.insert(
+        0,
+        entry(
+            600,
+            "kernel",
+            "kernel",
+            2,
+            b"EXT4-fs error (device sdq1): ext4_find_entry:1455: inode #2: comm ls: reading directory lblock 0",
+        ),
+    );
+    let Some(diagnosed) = with_journal(&entries) else { return };
+    let logs = diagnosed.facts("logs");
+    assert_eq!(diagnosed.found("log.filesystem"), [("log.filesystem:sdq1".to_owned(), "crit".to_owned())], "{logs}");
+    assert_eq!((&logs["errors"], &logs["cut"]), (&json!(20_001), &json!(false)), "{logs}");
+    assert_eq!(diagnosed.found("log.flood").len(), 1);
+}
+
+#[test]
+fn logins_that_were_guessed_are_told() {
+    let failed = (0..30)
+        .map(|n| entry(100 - n, "syslog", "sshd", 6, b"Failed password for root from 192.0.2.7 port 40000 ssh2"));
+    let mut entries: Vec<Vec<u8>> = failed.collect();
+    entries.push(entry(2, "syslog", "sshd", 6, b"Accepted password for root from 192.0.2.7 port 40001 ssh2"));
+    let Some(diagnosed) = with_journal(&entries) else { return };
+    assert_eq!(diagnosed.facts("logs")["failed_logins"], 30);
+    assert_eq!(diagnosed.found("login.guessed"), [("login.guessed".to_owned(), "crit".to_owned())]);
+}
