@@ -5,6 +5,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::Words;
 use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::document::SectionName;
 use fernwart_protocol::span;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
         /// In words, all facts as JSON, or for the monitoring you have
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
+        /// Only these parts: disks, logs, updates …
+        #[arg(long, value_name = "PART")]
+        section: Vec<SectionName>,
     },
     /// Your rules
     Policy {

@@ -93,8 +93,8 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             let enrollment = enrollment?;
             say(&status::status(home, &enrollment, words)?)
         }
-        Command::Diagnose { output } => {
-            let report = report::diagnose();
+        Command::Diagnose { output, section } => {
+            let report = report::diagnose(&section);
             match output {
                 Output::Text => say(&report::in_words(&report, words))?,
                 Output::Json => say(&(serde_json::to_string(&report)? + "\n"))?,

@@ -8,9 +8,9 @@ use fernwart_protocol::text::escaped;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// A diagnosis without a hub.
-pub fn diagnose() -> Report {
-    collect::look(&[], &Surroundings::default()).report
+/// A diagnosis without a hub, of these sections or of all where none is named.
+pub fn diagnose(sections: &[SectionName]) -> Report {
+    collect::look(sections, &Surroundings::default()).report
 }
 
 /// A report in the customer's words.

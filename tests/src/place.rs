@@ -89,9 +89,18 @@ impl Place {
     /// # Panics
     /// When it says nothing.
     pub fn diagnose(&self) -> Diagnosed {
+        self.diagnose_only("")
+    }
+
+    /// The same of one section.
+    ///
+    /// # Panics
+    /// When it says nothing.
+    pub fn diagnose_only(&self, section: &str) -> Diagnosed {
         let agent = program("fernwart-agent");
         let agent = agent.to_str().expect("text");
-        let said = self.run(&format!("{agent} diagnose -o json"));
+        let section = if section.is_empty() { String::new() } else { format!(" --section {section}") };
+        let said = self.run(&format!("{agent} diagnose -o json{section}"));
         let report =
             serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {} {}", said.out, said.err));
         Diagnosed { report, code: said.code }

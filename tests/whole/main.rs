@@ -12,6 +12,7 @@ mod demonstration;
 mod fleet;
 mod hostile;
 mod jobs;
+mod mounts;
 mod moving;
 mod notices;
 mod oddities;

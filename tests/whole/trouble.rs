@@ -364,6 +364,23 @@ fn a_machine_with_a_full_disk_is_still_diagnosed() {
 }
 
 #[test]
+fn a_full_disk_does_not_keep_out_the_small_script_that_would_free_it() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };
+    let machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    world.approve_all(&[Script::new("frees", "echo freed\n")]);
+    wait_until("it follows what was published", || machine.agent.log().contains("following a newer catalogue"));
+    // Its file has not been fetched yet.
+    disk.fill();
+    let said = world.technician(&["run", "frees", "kasse-1", "--reason", "Platte voll"]).exits(0);
+    assert!(said.out.contains("freed"), "{}", said.out);
+    drop(machine);
+    drop(disk);
+}
+
+#[test]
 fn a_no_counts_even_where_nothing_can_be_written() {
     let world = World::new();
     let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };

@@ -245,7 +245,10 @@ pub(crate) fn deaf_mounts() -> Vec<(std::path::PathBuf, Why)> {
     let asked: Vec<std::path::PathBuf> = outer.map(|mount| mount.path.clone()).collect();
     let things = asked.iter().map(|path| (format!("mount for a script {}", path.display()), path.clone()));
     let until = Instant::now() + 2 * MOUNT_BUDGET;
-    let answers = budget::each(things.collect(), 8, MOUNT_BUDGET, until, |path| std::fs::metadata(path).map(drop));
+    // What is known of its root may be remembered; its size is asked of whoever has it.
+    let ask =
+        |path: std::path::PathBuf| std::fs::metadata(&path).and_then(|_| Ok(rustix::fs::statvfs(&path).map(drop)?));
+    let answers = budget::each(things.collect(), 8, MOUNT_BUDGET, until, ask);
     let deaf = |(path, answer): (std::path::PathBuf, Result<std::io::Result<()>, Reason>)| match answer {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some((path, Why::new(Reason::NotPermitted, error.to_string()))),

@@ -79,9 +79,17 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                     }
                 }
             }
-            let bad = bad_sources(Path::new("/var/lib/apt/lists"), updates.lists_age_days);
-            updates.bad_sources_count = u32::try_from(bad.len()).ok();
-            updates.bad_sources = Some(bad.into_iter().take(LIST).collect());
+            match bad_sources(Path::new("/var/lib/apt/lists"), updates.lists_age_days) {
+                Ok(bad) => {
+                    updates.bad_sources_count = u32::try_from(bad.len()).ok();
+                    updates.bad_sources = Some(bad.into_iter().take(LIST).collect());
+                }
+                Err(why) => {
+                    for name in ["bad_sources", "bad_sources_count"] {
+                        updates.why.insert(name.into(), why.clone());
+                    }
+                }
+            }
         }
         _ => {
             updates.lists_age_days = age_days("/var/cache/dnf");
@@ -324,10 +332,22 @@ fn is_locked(path: &Path) -> bool {
 
 /// Repositories whose lists the manager would not take: they were not signed by a key
 /// that it knows, or have ended.
-fn bad_sources(lists: &Path, age_days: Option<f64>) -> Vec<String> {
+fn bad_sources(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Why> {
+    if is_locked(&lists.join("lock")) {
+        return Err(Why::new(Reason::StillAsked, "apt"));
+    }
+    let partial = lists.join("partial");
+    match std::fs::read_dir(&partial) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(Why::new(Reason::NotPermitted, ""));
+        }
+        // Without it nothing was ever fetched.
+        Ok(_) | Err(_) => {}
+    }
     let mut bad = Vec::new();
-    for name in disks::names(&lists.join("partial"), |name| name.ends_with("Release.FAILED")) {
-        bad.push(clipped(&format!("{} (its signature cannot be verified)", source_name(&name))));
+    // A list that was verified is moved away from here; one that was not stays.
+    for name in disks::names(&partial, |name| name.ends_with("Release") || name.ends_with("Release.FAILED")) {
+        bad.push(clipped(&format!("{} (its signature could not be verified)", source_name(&name))));
     }
     // Lists that are old by themselves are told as such.
     if age_days.is_some_and(|days| days < 2.0) {
@@ -344,7 +364,7 @@ fn bad_sources(lists: &Path, age_days: Option<f64>) -> Vec<String> {
     }
     bad.sort();
     bad.dedup();
-    bad
+    Ok(bad)
 }
 
 /// `deb.debian.org_debian_dists_bookworm_InRelease` is of deb.debian.org, bookworm.
@@ -402,21 +422,21 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(place.path().join("partial")).expect("made");
         let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).expect("written");
-        write("partial/apt.till.example_debian_dists_stable_InRelease.FAILED", "x");
+        write("partial/apt.till.example_debian_dists_stable_InRelease", "x");
         write(
             "deb.debian.org_debian_dists_bookworm_InRelease",
             "Origin: Debian\nValid-Until: Sat, 01 Jan 2099 00:00:00 UTC\n",
         );
         write("old.example_dists_etch_main_Release", "Valid-Until: Sat, 01 Jan 2011 00:00:00 UTC\n");
-        let bad = bad_sources(place.path(), Some(0.5));
+        let bad = bad_sources(place.path(), Some(0.5)).expect("read");
         assert_eq!(
             bad,
             [
-                "apt.till.example/debian stable (its signature cannot be verified)",
+                "apt.till.example/debian stable (its signature could not be verified)",
                 "old.example etch/main (it has ended)"
             ]
         );
-        assert_eq!(bad_sources(place.path(), Some(30.0)).len(), 1, "all lists are old then");
+        assert_eq!(bad_sources(place.path(), Some(30.0)).map(|bad| bad.len()), Ok(1), "all lists are old then");
     }
 
     #[test]

@@ -209,13 +209,18 @@ pub(crate) fn ran_in_words(report: &RunReport) -> String {
             ids.dedup();
             format!(" · {} run again: ok", ids.join(", "))
         }
+        (Some(_), None) => " · nobody can tell whether it is well now".to_owned(),
         _ => String::new(),
+    };
+    let unseen = match report.unseen.as_slice() {
+        [] => String::new(),
+        places => format!(" · not seen by it, since they do not answer: {}", escaped(&places.join(", "))),
     };
     let redacted = match report.redacted {
         0 => String::new(),
         count => format!(" · {count} secret(s) taken out"),
     };
-    took + &checks + &redacted
+    took + &checks + &unseen + &redacted
 }
 
 fn in_a_line(row: &Row<MachineRow>, answer: &Answer) -> String {

@@ -1,0 +1,126 @@
+//! Scripts on machines with mounts that answer nobody: they run all the same, do not
+//! see these, and are refused only where they need one.
+
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{Machine, Process, World, run, wait_until};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A FUSE mount of somebody's; unmounted with its owner.
+struct Bind {
+    place: PathBuf,
+    daemon: Process,
+}
+
+impl Bind {
+    /// Shows a folder at another place, by the program of a user. Nothing, and a word
+    /// why, where that cannot be.
+    fn mount(from: &Path, to: &Path, user: u32) -> Option<Self> {
+        std::fs::create_dir_all(from).expect("made");
+        std::fs::create_dir_all(to).expect("made");
+        for folder in [from, to] {
+            std::os::unix::fs::chown(folder, Some(user), Some(user)).expect("given away");
+        }
+        let user = user.to_string();
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "bindfs", "-f"]).arg(from).arg(to);
+        let daemon = Process::start(&mut command, &to.with_extension("log"));
+        let is_there = || {
+            std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|t| t.contains(&format!(" {} ", to.display())))
+        };
+        for _ in 0..100 {
+            if is_there() {
+                return Some(Self { place: to.to_owned(), daemon });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(std::env::var_os("CI").is_none(), "no FUSE mount: {}", daemon.log());
+        println!("skipped: no FUSE mount: {}", daemon.log());
+        None
+    }
+
+    /// From here on whoever looks at it waits.
+    fn stand_still(&self) {
+        run(Command::new("kill").args(["-STOP", &self.daemon.pid().to_string()])).exits(0);
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        self.daemon.kill_9();
+        let _ = Command::new("umount").arg("-l").arg(&self.place).status();
+    }
+}
+
+fn trusting(world: &World) -> Machine {
+    let machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    machine
+}
+
+fn folder() -> Option<(World, PathBuf)> {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "mounts need root");
+        println!("skipped: mounts need root");
+        return None;
+    }
+    let folder = tempfile::tempdir_in("/srv").expect("a folder");
+    // Whose programs mount here must be able to come here.
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    let place = folder.path().join("mounts");
+    std::fs::create_dir(&place).expect("made");
+    Some((World::in_folder(folder), place))
+}
+
+const LISTS: &str = "grep -c fuse /proc/self/mountinfo || :; echo fine\n";
+
+#[test]
+fn a_users_mount_inside_another_one_keeps_nobody_from_repairing() {
+    let Some((world, place)) = folder() else { return };
+    let _machine = trusting(&world);
+    world.approve_all(&[Script::new("honest", LISTS)]);
+    let Some(outer) = Bind::mount(&place.join("files"), &place.join("shown"), 65534) else { return };
+    let inner = place.join("shown/in");
+    let Some(_inner) = Bind::mount(&place.join("other"), &inner, 65534) else { return };
+    let said = world.technician(&["run", "honest", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    let report =
+        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
+    assert_eq!(report["stdout"]["head"], "0\nfine\n", "{report}");
+    assert_eq!(report["unseen"], serde_json::json!([outer.place.to_str()]), "what it did not see is named");
+}
+
+#[test]
+fn a_mount_that_hangs_costs_a_script_nothing_and_whoever_needs_it_is_refused_at_once() {
+    let Some((world, place)) = folder() else { return };
+    let _machine = trusting(&world);
+    let needs = format!("writes = [\"{}/shown/till\"]", place.display());
+    let given = format!(
+        "[[parameter]]\nname = \"place\"\nkind = \"path\"\nunder = [\"{}\"]\nen = \"x\"\nde = \"y\"",
+        place.display()
+    );
+    world.approve_all(&[
+        Script::new("honest", LISTS),
+        Script::new("needs", "echo fine\n").with(&needs),
+        Script::new("given", "echo fine\n").and(&given),
+    ]);
+    let Some(nas) = Bind::mount(&place.join("files"), &place.join("shown"), 0) else { return };
+    std::fs::create_dir(place.join("files/till")).expect("made");
+    world.technician(&["run", "needs", "kasse-1", "--reason", "x"]).exits(0);
+    nas.stand_still();
+    let begun = Instant::now();
+    let said = world.technician(&["run", "honest", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(said.out.contains("fine") && said.out.contains("not seen") && said.out.contains("/shown"), "{}", said.out);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let parameter = format!("place={}/shown/till", place.display());
+    for words in [&["run", "needs", "kasse-1"][..], &["run", "given", "kasse-1", "-p", &parameter]] {
+        let said = world.technician(&[words, &["--reason", "x"]].concat()).exits(3);
+        let all = said.out + &said.err;
+        assert!(all.contains("FW-GATE-19") && all.contains("does not answer") && all.contains("/shown"), "{all}");
+    }
+    drop(nas);
+    wait_until("it is asked again once it is gone", || {
+        world.technician(&["run", "honest", "kasse-1", "--reason", "x"]).code == 0
+    });
+}
