@@ -2,8 +2,8 @@
 //!
 //! Blocks run in the order of their `<!-- step N -->`, in one folder with one
 //! shop. What differs from one day and machine to another is made alike on both
-//! sides: times, ids, words, measures, and which sections this computer, perhaps
-//! without systemd, has no answer for. So that it can run here, each hub's name
+//! sides: times, ids, words, measures, and which checks this computer, perhaps
+//! without systemd, has an answer for. So that it can run here, each hub's name
 //! stands for a free port on loopback, this computer plays `kasse-1`, the key id
 //! and the draft are those that were just told, and `sudo` is dropped. A line of three dots stands for any lines.
 
@@ -113,14 +113,15 @@ impl Stage {
             (r"\b[0-9a-f]{12}\b", "DRAFT"),
             (r"[a-zäöüß]+ · [a-zäöüß]+ · [a-zäöüß]+ · [a-zäöüß]+", "WORDS"),
             (r#"":\d+"#, "\":N"),
-            (r"\d+ (others|checks)", "N $1"),
+            (r"^\d+ checks: .*$", "N checks"),
+            (r"( · (ok|warn|crit|unknown|incomplete) \d+)+", ""),
             (r"\d+(\.\d+)? ?(ms|s|d|h|min)\b", "N"),
             (r"\b\d+(\.\d+)? (KiB|MiB|GiB)\b", "SIZE"),
             (r"\(\d+(\.\d+)? %\)", "(SHARE)"),
             // Two hours from now may be tomorrow.
             (r"(until|bis) (\d\d:\d\d|DAY)", "$1 TIME"),
             (r"job show \d+", "job show N"),
-            (r" · incomplete \d+| – not answered: .*$", ""),
+            (r" – unknown: .*$", ""),
             (r"\b\d+\.\d+$", "N"),
             (r"\s+", " "),
         ];
