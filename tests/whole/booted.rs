@@ -7,7 +7,7 @@ use fernwart_tests::{World, program, wait_until};
 use serde_json::Value;
 
 /// Joins the guest as a customer does: the service is registered by `enroll`.
-fn join(world: &World, guest: &Guest) {
+pub(crate) fn join(world: &World, guest: &Guest) {
     let agent = program("fernwart-agent");
     let line = world.invitation(&["Bäckerei Meyer"]);
     let said = guest.run(&[agent.to_str().expect("text"), "--lang", "de", "enroll", &line, "--policy", "ask"]).exits(0);
@@ -17,7 +17,7 @@ fn join(world: &World, guest: &Guest) {
     wait_until("the machine is linked", || world.is_online("kasse-1"));
 }
 
-fn diagnosed(world: &World, sections: &[&str]) -> Value {
+pub(crate) fn diagnosed(world: &World, sections: &[&str]) -> Value {
     let mut words = vec!["diagnose", "kasse-1", "-o", "jsonl"];
     sections.iter().for_each(|section| words.extend(["--section", section]));
     let said = world.technician(&words);
@@ -26,7 +26,7 @@ fn diagnosed(world: &World, sections: &[&str]) -> Value {
     result["report"].clone()
 }
 
-fn finding<'a>(report: &'a Value, id: &str) -> Option<&'a Value> {
+pub(crate) fn finding<'a>(report: &'a Value, id: &str) -> Option<&'a Value> {
     report["findings"].as_array().expect("findings").iter().find(|finding| finding["id"] == id)
 }
 

@@ -9,6 +9,7 @@ mod cage;
 mod ceremony;
 mod crashes;
 mod demonstration;
+mod findings;
 mod fleet;
 mod hostile;
 mod jobs;

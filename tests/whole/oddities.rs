@@ -184,6 +184,16 @@ fn one_byte_of_another_encoding_costs_only_itself() {
 }
 
 #[test]
+fn a_name_as_long_as_the_kernel_allows_is_a_name() {
+    let Some(place) = Place::new() else { return };
+    let script = "python3 -c 'import socket; socket.sethostname(b\"k\" * 64)'";
+    let diagnosed = place.with_name().prepared(script).diagnose_only("system");
+    assert_eq!(diagnosed.facts("system")["hostname"], "k".repeat(64));
+    let name = fernwart_protocol::text::MachineName::from_hostname(&"k".repeat(64));
+    assert_eq!(name.as_str(), "k".repeat(63));
+}
+
+#[test]
 fn a_way_out_needs_no_gateway_and_a_dead_one_is_none() {
     let Some(place) = Place::new() else { return };
     let ppp = "ip link add ppp0 type veth peer name peer0 && ip link set peer0 up && ip addr add 192.0.2.7/32 dev ppp0 && ip link set ppp0 up && ip route add default dev ppp0";

@@ -122,6 +122,8 @@ impl Stage {
             (r"(until|bis) (\d\d:\d\d|DAY)", "$1 TIME"),
             (r"job show \d+", "job show N"),
             (r" – unknown: .*$", ""),
+            // This computer's own name stands for the machine's.
+            (r"\(kasse-1, dort: kasse-1\)", "(kasse-1)"),
             (r"\b\d+\.\d+$", "N"),
             (r"\s+", " "),
         ];

@@ -79,3 +79,49 @@ impl Counting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMs = 1_800_000_000_000;
+    const HOUR: UnixMs = 3_600_000;
+
+    fn counting(before: Option<(u64, UnixMs)>, uptime_s: u64) -> Counting {
+        let before = before.map(|(kills, at)| Counters {
+            boot: "a".into(),
+            at,
+            uptime_s: 1,
+            values: BTreeMap::from([("kills".to_owned(), kills)]),
+        });
+        Counting { before, boot: "a".into(), now: NOW, uptime_s, values: Mutex::default() }
+    }
+
+    #[test]
+    fn only_what_has_come_since_an_earlier_diagnosis_counts() {
+        let old_boot = 200 * YOUNG_S;
+        let first = counting(None, old_boot);
+        assert_eq!((first.since("kills", 7), first.over_s()), (Err(Reason::FirstLook.into()), None));
+        let later = counting(Some((7, NOW - 20 * HOUR)), old_boot);
+        assert_eq!((later.since("kills", 7), later.over_s()), (Ok(0), Some(72_000)));
+        assert_eq!(later.since("kills", 9), Ok(2));
+        assert_eq!(later.since("kills", 3), Ok(3), "it was begun anew");
+        assert_eq!(later.since("eth7.errors", 4), Ok(4), "what came meanwhile began at nothing");
+        let young = counting(None, 600);
+        assert_eq!((young.since("kills", 7), young.over_s()), (Ok(7), Some(600)), "all of a young boot is new");
+        assert_eq!(young.since_known("sda.media", 7), Err(Reason::FirstLook.into()), "a drive is older than its boot");
+    }
+
+    #[test]
+    fn counters_are_remembered_for_this_boot() {
+        let mut past = Past::default();
+        let now = crate::now();
+        let first = Counting::begin(&past, now);
+        let _ = first.since("kills", 7);
+        first.remember(&mut past);
+        let soon = Counting::begin(&past, now + HOUR / 60);
+        assert!(soon.before.is_none(), "a minute is too short for a difference");
+        let later = Counting::begin(&past, now + HOUR);
+        assert_eq!(later.since("kills", 9), Ok(2));
+    }
+}

@@ -257,4 +257,45 @@ mod tests {
         let text = "# nameserver 192.0.2.9\nsearch shop.example\n nameserver\t192.0.2.1  # router\nnameserver fe80::1%eth0\noptions rotate\n;nameserver 1\nnameservers x\n";
         assert_eq!(name_servers(text), ["192.0.2.1", "fe80::1%eth0"]);
     }
+
+    /// A name server at an address of loopback that answers with this code, or not at
+    /// all; nothing where nobody may listen there.
+    fn serve(address: &str, code: Option<u8>) -> Option<std::thread::JoinHandle<()>> {
+        let socket = match std::net::UdpSocket::bind((address, 53)) {
+            Ok(socket) => socket,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "{address}: {error}");
+                println!("skipped: {address}: {error}");
+                return None;
+            }
+        };
+        socket.set_read_timeout(Some(Duration::from_secs(3))).expect("set");
+        Some(std::thread::spawn(move || {
+            let mut packet = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut packet) {
+                if let Some(code) = code {
+                    packet[2] |= 0x80;
+                    packet[3] = code;
+                    socket.send_to(&packet[..length], from).expect("sent");
+                }
+            }
+        }))
+    }
+
+    #[test]
+    fn each_name_server_is_asked_and_one_that_is_dead_is_named() {
+        let servers = ["127.0.0.91", "127.0.0.92", "127.0.0.93"].map(str::to_owned);
+        let codes = [Some(0), None, Some(5)];
+        let serving: Option<Vec<_>> = servers.iter().zip(codes).map(|(server, code)| serve(server, code)).collect();
+        let Some(_serving) = serving else { return };
+        let mut network = Network::default();
+        ask_resolvers(&mut network, &servers, "hub.example", Instant::now() + Duration::from_secs(3));
+        let said = network.resolvers.expect("asked");
+        let short: Vec<_> = said.iter().map(|one| (one.answers, one.said.as_str())).collect();
+        assert_eq!(short, [(Some(true), "NOERROR"), (Some(false), "no answer"), (None, "REFUSED")]);
+        assert_eq!(network.resolvers_answering, Some(2), "one that serves other names only may well work");
+        let mut dead = Network::default();
+        ask_resolvers(&mut dead, &servers[1..2], "hub.example", Instant::now() + Duration::from_secs(3));
+        assert_eq!(dead.resolvers_answering, Some(0));
+    }
 }
