@@ -196,6 +196,7 @@ fn ills() -> Vec<(&'static str, Value, &'static str, Severity)> {
         ("/power/batteries/0/health_pct", json!(30), "power.battery", Warn),
         ("/logs/errors", json!(9000), "log.flood", Warn),
         ("/logs/cut", json!(true), "log.cut", Note),
+        ("/logs/hours_read", json!(3.5), "log.short", Note),
         ("/logs/failed_logins", json!(60), "log.logins", Warn),
         ("/logs/guessed_logins_count", json!(1), "login.guessed", Crit),
         ("/security/ssh_root_password", json!(true), "security.ssh-root", Warn),
@@ -354,6 +355,40 @@ fn a_missing_fact_is_what_its_reason_says() {
         assert_eq!((judgement.unknown.len(), judgement.notes.len(), judgement.not_applicable), (0, 0, 1), "{none}");
         assert!(!judgement.well.contains(&"security.firewall".to_owned()), "{none} is not ok");
     }
+}
+
+#[test]
+fn what_was_bad_is_not_well_because_it_cannot_be_asked_for_a_while() {
+    let disk = |healthy: Value, why: &str| {
+        let mut facts = well();
+        facts["disks"]["drives"][0]["healthy"] = healthy;
+        facts["disks"]["drives"][0]["why"] = json!({"healthy": why});
+        facts
+    };
+    let bad = judged(disk(json!(false), "absent"));
+    assert_eq!(bad.findings.len(), 1);
+    for (why, unknown) in [("asleep", 1), ("still_asked", 1), ("first_look", 1), ("not_supported", 0), ("absent", 0)] {
+        let asleep = judged_with(builtin_rules(), disk(Value::Null, why), &bad.past, NOW + 1);
+        assert_eq!(asleep.unknown.len(), unknown, "{why}");
+        let never = judged(disk(Value::Null, why));
+        assert_eq!(never.unknown, [], "{why}");
+    }
+}
+
+#[test]
+fn a_level_without_an_answer_counts_only_where_it_is_the_worse_one() {
+    let mut facts = well();
+    facts["logs"]["failed_logins"] = json!(60);
+    facts["security"]["ssh_passwords"] = Value::Null;
+    facts["security"]["why"] = json!({"ssh_passwords": "timed_out:sshd"});
+    let judgement = judged(facts);
+    let unknown: Vec<&str> = judgement.unknown.iter().map(|unknown| unknown.id.as_str()).collect();
+    assert!(unknown.contains(&"log.logins") && judgement.notes == [], "what may be a fault is no note: {unknown:?}");
+    let mut facts = well();
+    let printer = json!({"name": "kasse", "stopped": null, "jobs": 3, "oldest_job_h": 9.0, "why": {"stopped": "timed_out:lpstat"}});
+    facts["services"]["printers"] = json!([printer]);
+    let judgement = judged(facts);
+    assert_eq!((judgement.findings.len(), judgement.findings[0].worse_unknown), (1, false), "both only warn");
 }
 
 fn report_of(judgement: Judgement) -> Report {

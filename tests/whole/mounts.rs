@@ -3,6 +3,8 @@
 
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, Process, World, run, wait_until};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -22,15 +24,18 @@ impl Bind {
         for folder in [from, to] {
             std::os::unix::fs::chown(folder, Some(user), Some(user)).expect("given away");
         }
+        let shown = [b" ", to.as_os_str().as_bytes(), b" "].concat();
+        let layers = || {
+            let table = std::fs::read("/proc/self/mountinfo").expect("readable");
+            table.windows(shown.len()).filter(|window| *window == shown).count()
+        };
+        let before = layers();
         let user = user.to_string();
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "bindfs", "-f"]).arg(from).arg(to);
         let daemon = Process::start(&mut command, &to.with_extension("log"));
-        let is_there = || {
-            std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|t| t.contains(&format!(" {} ", to.display())))
-        };
         for _ in 0..100 {
-            if is_there() {
+            if layers() > before {
                 return Some(Self { place: to.to_owned(), daemon });
             }
             std::thread::sleep(Duration::from_millis(50));
@@ -89,6 +94,45 @@ fn a_users_mount_inside_another_one_keeps_nobody_from_repairing() {
         said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
     assert_eq!(report["stdout"]["head"], "0\nfine\n", "{report}");
     assert_eq!(report["unseen"], serde_json::json!([outer.place.to_str()]), "what it did not see is named");
+}
+
+#[test]
+fn whatever_a_user_calls_his_mounts_and_however_many_he_has_scripts_run() {
+    let Some((world, place)) = folder() else { return };
+    let _machine = trusting(&world);
+    world.approve_all(&[Script::new("honest", LISTS)]);
+    // Each name is as long as the kernel takes; together they are longer than what one
+    // program may be given as an argument.
+    let mut mounts = Vec::new();
+    for number in 0..40u8 {
+        let deep: PathBuf = (0..14).map(|_| "n".repeat(250)).collect();
+        let name = [b"M\xfcller-".as_slice(), number.to_string().as_bytes()].concat();
+        let below = place.join(OsStr::from_bytes(&name)).join(deep);
+        let Some(mount) = Bind::mount(&place.join("files"), &below, 65534) else { return };
+        mounts.push(mount);
+    }
+    let said = world.technician(&["run", "honest", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    let report =
+        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
+    assert_eq!(report["stdout"]["head"], "0\nfine\n", "{report}");
+    let unseen = report["unseen"].as_array().expect("named");
+    assert_eq!((unseen.len(), unseen.last().and_then(|last| last.as_str())), (17, Some("24 more")), "{unseen:?}");
+    assert!(unseen[0].as_str().is_some_and(|name| name.contains("M\\xfcller")), "{unseen:?}");
+}
+
+#[test]
+fn two_mounts_on_one_place_that_both_hang_keep_nobody_from_repairing() {
+    let Some((world, place)) = folder() else { return };
+    let _machine = trusting(&world);
+    world.approve_all(&[Script::new("looks", &format!("ls {0}/shown && echo fine\n", place.display()))]);
+    let Some(lower) = Bind::mount(&place.join("files"), &place.join("shown"), 0) else { return };
+    let Some(upper) = Bind::mount(&place.join("other"), &place.join("shown"), 0) else { return };
+    lower.stand_still();
+    upper.stand_still();
+    let begun = Instant::now();
+    let said = world.technician(&["run", "looks", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(said.out.contains("fine") && said.out.contains("not seen"), "{}", said.out);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 #[test]

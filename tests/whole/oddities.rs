@@ -501,12 +501,19 @@ remote=/lib/systemd/systemd-journal-remote
 write() { $remote -o "$(echo /var/log/journal/*)/system.journal" - >/dev/null 2>&1; }
 "#;
 
-/// One entry of a journal in its export format.
+/// One entry of a journal in its export format, of the kernel or of root.
 fn entry(minutes_ago: i64, transport: &str, program: &str, priority: u8, message: &[u8]) -> Vec<u8> {
+    let facility = if transport == "kernel" { "SYSLOG_FACILITY=0\n" } else { "" };
+    let fields = format!("_UID=0\n_COMM={program}\n{facility}");
+    entry_with(&fields, minutes_ago, transport, program, priority, message)
+}
+
+/// The same with the fields that journald itself writes of whoever said it.
+fn entry_with(fields: &str, minutes_ago: i64, transport: &str, program: &str, priority: u8, message: &[u8]) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let at = i64::try_from(now.as_micros()).expect("before 294247") - minutes_ago * 60_000_000;
     let mut entry = format!(
-        "__REALTIME_TIMESTAMP={at}\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=0123456789abcdef0123456789abcdef\n_TRANSPORT={transport}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={program}\n_UID=0\n_COMM={program}\n"
+        "__REALTIME_TIMESTAMP={at}\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID=0123456789abcdef0123456789abcdef\n_TRANSPORT={transport}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={program}\n{fields}"
     )
     .into_bytes();
     // Binary: the name, the length, the bytes.
@@ -548,6 +555,39 @@ fn a_journal_is_read_whatever_shape_its_messages_have() {
     let found: Vec<String> = diagnosed.found("log.").into_iter().map(|(name, _)| name).collect();
     assert_eq!(found, ["log.disk:sdq", "log.disk:sdr", "log.crash:till"], "{logs}");
     assert_eq!(logs["errors"], 3, "{logs}");
+}
+
+/// What a service prints has the priority of news; what a user's program calls itself
+/// is that user's choice.
+#[test]
+fn services_are_heard_at_any_priority_and_users_do_not_speak_for_them() {
+    let damaged = b"[ERROR] Table './shop/orders' is marked as crashed and should be repaired";
+    let database = "_UID=104\n_COMM=mariadbd\n_SYSTEMD_UNIT=mariadb.service\n";
+    let user = "_UID=1000\n_COMM=logger\n_SYSTEMD_UNIT=session-3.scope\n";
+    let till = "_UID=1000\n_COMM=till\n_SYSTEMD_UNIT=user@1000.service\n";
+    let entries = [
+        entry_with(database, 9, "stdout", "mariadbd", 6, damaged),
+        entry_with(user, 8, "syslog", "postgres", 3, b"PANIC: forged"),
+        entry_with(till, 7, "stdout", "till", 6, b"write failed: No space left on device"),
+        entry(6, "syslog", "CRON", 6, b"(root) error (grandchild #77 failed with exit status 1)"),
+        entry_with("_UID=0\nSYSLOG_FACILITY=3\n", 5, "kernel", "kernel", 3, b"I/O error, dev sdq, sector 5"),
+        entry(5, "stdout", "pos", 6, b"nothing to see"),
+    ];
+    let Some(diagnosed) = with_journal(&entries) else { return };
+    let mut found: Vec<String> = diagnosed.found("log.").into_iter().map(|(name, _)| name).collect();
+    found.sort();
+    let facts = diagnosed.facts("logs");
+    assert_eq!(found, ["log.cron:CRON", "log.database:mariadbd", "log.full:till", "log.short"], "{facts}");
+    assert!(facts["hours_read"].as_f64().is_some_and(|hours| hours < 1.0), "the journal begins now: {facts}");
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_is_not_a_journal_without_errors() {
+    let Some(place) = Place::new() else { return };
+    let script = format!("{JOURNAL}\nhead -c 65536 /dev/urandom > \"$(echo /var/log/journal/*)/system.journal\"\n");
+    let diagnosed = place.prepared(&script).diagnose_only("logs");
+    assert_eq!(diagnosed.unknown("log.disk").len(), 2, "{:?}", diagnosed.unknown(""));
+    assert_eq!(diagnosed.found("log."), []);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,6 +147,7 @@ pub fn run(
         stderr: ended.stderr.0,
         redacted: ended.stdout.1 + ended.stderr.1,
         unseen,
+        checked: !task.manifest.checks.is_empty(),
         before: None,
         after: None,
     })
@@ -222,14 +224,14 @@ fn in_cage(
         services: task.manifest.services,
         own_processes: task.own_processes(),
         hide: task.hide.clone(),
-        detach: deaf.into_iter().map(|(path, _)| path).collect(),
+        detach: deaf.into_iter().map(|(path, _)| path.into_os_string().into_vec()).collect(),
         memory_mib: limits.memory_mib,
     };
     let before = match task.cage {
         Cage::Systemd => cage::systemd(&task.run, limits),
         Cage::ControlGroup | Cage::Namespaces => Vec::new(),
     };
-    let mut command = cage::command(&spec, before)?;
+    let (mut command, _spec) = cage::command(&spec, before)?;
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").env("HOME", cage::FOLDER);
     command.env("FERNWART_RUN", &task.run).env("FERNWART_DRY_RUN", if task.dry_run { "1" } else { "0" });
     command.envs(task.parameters.environment());
@@ -453,9 +455,17 @@ fn follow(
 /// What the inner program has said. It is said before it ends, so nothing is
 /// waited for.
 fn told(hear: &OwnedFd) -> Option<Word> {
-    let mut said = [0; 16 * 1024];
-    let length = rustix::io::read(hear, &mut said).ok()?;
-    serde_json::from_slice(said.get(..length)?).ok()
+    let mut said = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        match rustix::io::read(hear, &mut piece) {
+            Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
+            Ok(length) => said.extend_from_slice(piece.get(..length)?),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    serde_json::from_slice(&said).ok()
 }
 
 /// Where a script shares the system's processes, its unit ends what it leaves.

@@ -2,6 +2,7 @@
 //! what costs small firms their data.
 
 use super::bytes::clipped;
+use super::counting::Counting;
 use super::services::{Unit, properties};
 use fernwart_protocol::diagnosis::facts::{Backup, LIST};
 use fernwart_protocol::diagnosis::{Reason, Reasons, Why};
@@ -39,7 +40,7 @@ const FOLDERS: [(&str, &str); 3] = [
     ("/run/timeshift/backup/timeshift/snapshots", "timeshift"),
 ];
 
-pub(super) fn of(units: &[Unit], until: Instant, why: &mut Reasons) -> Option<Vec<Backup>> {
+pub(super) fn of(units: &[Unit], counting: &Counting, until: Instant, why: &mut Reasons) -> Option<Vec<Backup>> {
     let mut backups = Vec::new();
     for unit in units.iter().filter(|unit| unit.name.ends_with(".service")) {
         let name = unit.name.to_lowercase();
@@ -47,7 +48,7 @@ pub(super) fn of(units: &[Unit], until: Instant, why: &mut Reasons) -> Option<Ve
             continue;
         }
         if let Some((_, program)) = PROGRAMS.iter().find(|(word, _)| name.contains(word))
-            && let Some(backup) = by_unit(unit, program, until)
+            && let Some(backup) = by_unit(unit, program, counting, until)
         {
             backups.push(backup);
         }
@@ -73,7 +74,7 @@ pub(super) fn of(units: &[Unit], until: Instant, why: &mut Reasons) -> Option<Ve
 
 /// A service that runs and ends, as a timer starts it. A daemon says nothing of when
 /// it was last done.
-fn by_unit(unit: &Unit, program: &str, until: Instant) -> Option<Backup> {
+fn by_unit(unit: &Unit, program: &str, counting: &Counting, until: Instant) -> Option<Backup> {
     let values = properties(unit, &["Type", "Result", "ExecMainExitTimestamp", "ExecMainStatus"], until)?;
     let [kind, result, ended, _] = values.as_slice() else { return None };
     let is_once = kind.as_str() == Some("oneshot") || ended.as_u64().unwrap_or_default() > 0;
@@ -83,21 +84,15 @@ fn by_unit(unit: &Unit, program: &str, until: Instant) -> Option<Backup> {
     let failed = result.as_str() != Some("success");
     let mut backup = Backup { name: clipped(&unit.name), program: program.to_owned(), failed, ..Backup::default() };
     let ended = ended.as_u64().filter(|at| *at > 0);
-    // After a restart systemd has forgotten; the stamp of a timer that makes up for
-    // missed runs outlives it.
-    let stamp = || {
-        let timer = unit.name.strip_suffix(".service")?;
-        let stamp = Path::new("/var/lib/systemd/timers").join(format!("stamp-{timer}.timer"));
-        let at = std::fs::metadata(stamp).ok()?.modified().ok()?;
-        Some(SystemTime::now().duration_since(at).unwrap_or_default().as_secs_f64() / 86_400.0)
-    };
-    let days = match ended {
-        Some(at) => Some((crate::now() as f64 - at as f64 / 1000.0).max(0.0) / 86_400_000.0),
-        None => stamp(),
-    };
-    match days.filter(|_| !failed) {
-        Some(days) => backup.age_days = Some((days * 10.0).round() / 10.0),
-        None => drop(backup.why.insert("age_days".into(), Reason::FirstLook.into())),
+    // After a restart systemd has forgotten, and of a failed run it says nothing of the
+    // good one before: an earlier diagnosis may have seen that.
+    let ended = ended.filter(|_| !failed).and_then(|at| i64::try_from(at / 1000).ok());
+    match counting.latest(&format!("{}.succeeded", backup.name), ended) {
+        Some(at) => {
+            let days = crate::now().saturating_sub(at).max(0) as f64 / 86_400_000.0;
+            backup.age_days = Some((days * 10.0).round() / 10.0);
+        }
+        None => drop(backup.why.insert("age_days".into(), Why::new(Reason::NotConfigured, "last backup"))),
     }
     Some(backup)
 }

@@ -70,16 +70,38 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
                 }
             }
             Err(_) => {
+                // Nobody comes back while this is held: who has come back has said so.
+                let mut hangs = locked(&HANGS);
+                for news in told.try_iter() {
+                    match news {
+                        News::Begun(index) => drop(begun.insert(index, Instant::now())),
+                        News::Done(index, answer) => {
+                            if begun.remove(&index).is_some()
+                                && let Some(place) = answers.get_mut(index)
+                            {
+                                *place = Some(Ok(answer));
+                                open -= 1;
+                            }
+                        }
+                    }
+                }
                 let now = Instant::now();
                 let is_over = now >= deadline;
-                let late: Vec<usize> =
-                    begun.iter().filter(|(_, at)| is_over || now >= **at + budget).map(|(index, _)| *index).collect();
-                for index in late {
+                let late: Vec<(usize, bool)> = begun
+                    .iter()
+                    .map(|(index, at)| (*index, now >= *at + budget))
+                    .filter(|(_, is_late)| is_over || *is_late)
+                    .collect();
+                for (index, is_late) in late {
                     begun.remove(&index);
                     open -= 1;
+                    // What was begun a moment ago may well answer.
+                    let reason = if is_late { Reason::Hangs } else { Reason::TimedOut };
                     if let (Some(place), Some(name)) = (answers.get_mut(index), names.get(index)) {
-                        *place = Some(Err(Reason::Hangs));
-                        locked(&HANGS).get_or_insert_default().insert(name.clone());
+                        *place = Some(Err(reason));
+                        if is_late {
+                            hangs.get_or_insert_default().insert(name.clone());
+                        }
                     }
                     if !is_over {
                         work(&queue, &tell, ask);
@@ -106,8 +128,11 @@ fn work<T: Send + 'static, R: Send + 'static>(queue: &Arc<Queue<T>>, tell: &mpsc
                 return;
             }
             let answer = ask(thing);
-            let was_given_up = locked(&HANGS).as_mut().is_some_and(|names| names.remove(&name));
-            if tell.send(News::Done(index, answer)).is_err() || was_given_up {
+            let mut hangs = locked(&HANGS);
+            let was_given_up = hangs.as_mut().is_some_and(|names| names.remove(&name));
+            let answer = tell.send(News::Done(index, answer));
+            drop(hangs);
+            if answer.is_err() || was_given_up {
                 return;
             }
         }
@@ -148,8 +173,9 @@ mod tests {
 
     #[test]
     fn what_nobody_came_to_is_told_apart_from_what_hangs() {
-        let deadline = Instant::now() + Duration::from_millis(100);
-        let answers = each(things("b", &[1000, 0]), 1, Duration::from_secs(1), deadline, wait);
-        assert_eq!(answers, [Err(Reason::Hangs), Err(Reason::TimedOut)]);
+        let deadline = Instant::now() + Duration::from_millis(150);
+        let answers = each(things("b", &[2000, 2000, 0]), 1, Duration::from_millis(100), deadline, wait);
+        assert_eq!(answers, [Err(Reason::Hangs), Err(Reason::TimedOut), Err(Reason::TimedOut)]);
+        assert!(hangs("b0") && !hangs("b1"), "what was begun a moment ago is asked again");
     }
 }

@@ -2,8 +2,10 @@
 //! UTF-8: what is not is shown escaped, and nothing else is lost.
 
 use fernwart_protocol::text::Text;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// Bytes read of one file at most: system files are small, and none may fill memory.
@@ -29,6 +31,22 @@ pub(crate) fn read_bytes(path: impl AsRef<Path>) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+/// The bytes of a file that somebody else names: of a regular file only, and without
+/// opening anything else even for a moment.
+///
+/// # Errors
+/// See [`read_bytes`]; [`std::io::ErrorKind::IsADirectory`] for a folder and
+/// [`std::io::ErrorKind::InvalidInput`] for a device, pipe or socket.
+pub(super) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let place = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    match FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) {
+        FileType::RegularFile => read_bytes(format!("/proc/self/fd/{}", place.as_raw_fd())),
+        FileType::Directory => Err(std::io::ErrorKind::IsADirectory.into()),
+        _ => Err(std::io::ErrorKind::InvalidInput.into()),
+    }
 }
 
 /// A file as text, for whoever does not care why it is not there.

@@ -17,6 +17,8 @@ pub(super) struct Counting {
     now: UnixMs,
     uptime_s: u64,
     values: Mutex<BTreeMap<String, u64>>,
+    /// When things were last seen to have happened.
+    moments: Mutex<BTreeMap<String, UnixMs>>,
 }
 
 impl Counting {
@@ -26,7 +28,8 @@ impl Counting {
         let uptime = super::read("/proc/uptime").unwrap_or_default();
         let uptime_s = uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(u64::MAX);
         let before = past.counters(&boot, now).filter(|_| !boot.is_empty()).cloned();
-        Self { before, boot, now, uptime_s, values: Mutex::default() }
+        let moments = Mutex::new(past.moments().clone());
+        Self { before, boot, now, uptime_s, values: Mutex::default(), moments }
     }
 
     fn values(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
@@ -63,6 +66,17 @@ impl Counting {
         }
     }
 
+    /// When something last happened: now seen, or by an earlier diagnosis, also of an
+    /// earlier boot.
+    pub(super) fn latest(&self, name: &str, seen: Option<UnixMs>) -> Option<UnixMs> {
+        let mut moments = self.moments.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // A clock that was put back has seen the future.
+        let known = moments.get(name).copied().filter(|at| *at <= self.now);
+        let latest = known.max(seen)?;
+        moments.insert(name.to_owned(), latest);
+        Some(latest)
+    }
+
     /// The seconds that differences are over.
     pub(super) fn over_s(&self) -> Option<u64> {
         match &self.before {
@@ -73,6 +87,7 @@ impl Counting {
 
     /// Has the next diagnoses remember these counters.
     pub(super) fn remember(self, past: &mut Past) {
+        past.note(self.moments.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()), self.now);
         let values = self.values.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !self.boot.is_empty() && !values.is_empty() {
             past.count(Counters { boot: self.boot, at: self.now, uptime_s: self.uptime_s, values });
@@ -94,7 +109,7 @@ mod tests {
             uptime_s: 1,
             values: BTreeMap::from([("kills".to_owned(), kills)]),
         });
-        Counting { before, boot: "a".into(), now: NOW, uptime_s, values: Mutex::default() }
+        Counting { before, boot: "a".into(), now: NOW, uptime_s, values: Mutex::default(), moments: Mutex::default() }
     }
 
     #[test]

@@ -97,7 +97,9 @@ fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesy
             // Another mount lies over it: nobody can see it, so nobody can use it.
             Ok(Err(None)) => continue,
             Ok(Err(Some(error))) if error == rustix::io::Errno::ACCESS || error == rustix::io::Errno::PERM => {
-                Some(Why::new(Reason::NotPermitted, ""))
+                // A user's own mount keeps root out; others are kept out for want of rights.
+                let is_root = rustix::process::geteuid().is_root();
+                Some(Why::new(Reason::NotPermitted, if is_root { filesystem.mount.as_str() } else { "" }))
             }
             Ok(Err(Some(error))) => Some(Why::new(Reason::Unreadable, clipped(&error.to_string()))),
             Err(reason) => Some(Why::new(reason, "")),
@@ -112,8 +114,9 @@ fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesy
         all.push(filesystem);
     }
     all.sort_by(|a, b| {
-        let first = |fs: &Filesystem| (!fs.hangs, !fs.read_only_unasked);
-        first(a).cmp(&first(b)).then(a.free_pct.unwrap_or_default().total_cmp(&b.free_pct.unwrap_or_default()))
+        let first = |fs: &Filesystem| (!fs.hangs, !fs.read_only_unasked, fs.errors.unwrap_or_default() == 0);
+        let room = |fs: &Filesystem| fs.free_pct.unwrap_or_default().min(fs.inodes_free_pct.unwrap_or(100.0));
+        first(a).cmp(&first(b)).then(room(a).total_cmp(&room(b)))
     });
     all.truncate(LIST);
     all
@@ -198,7 +201,7 @@ fn missing(fstab: &[u8], table: &[Mount]) -> Vec<MissingMount> {
     let mounted: HashMap<&Path, &Mount> = table.iter().map(|mount| (mount.path.as_path(), mount)).collect();
     let is_there = |path: &Path| {
         // It may be reached over a link: /var/run for /run.
-        mounted.contains_key(path) || std::fs::canonicalize(path).is_ok_and(|path| mounted.contains_key(path.as_path()))
+        mounted.contains_key(path) || super::real_path(path).is_some_and(|path| mounted.contains_key(path.as_path()))
     };
     let wanted = mounts::wanted(fstab).into_iter().filter(|wanted| wanted.is_mounted_at_boot());
     // What hangs is told elsewhere; asking for it again would hang here.

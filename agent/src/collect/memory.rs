@@ -19,7 +19,9 @@ pub(super) fn facts(counting: &Counting) -> Result<Memory, Why> {
     if total == 0 {
         return Err(Why::new(Reason::Unreadable, "/proc/meminfo"));
     }
-    let available = system.available_memory().saturating_add(given_back_by_zfs()).min(total);
+    // What is read there is the host's, also in a container.
+    let cached = if super::system::container().is_empty() { given_back_by_zfs() } else { 0 };
+    let available = system.available_memory().saturating_add(cached).min(total);
     let (swap, used) = swap(&read("/proc/swaps").unwrap_or_default());
     let mut memory = Memory {
         total_bytes: total,

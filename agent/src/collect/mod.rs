@@ -36,6 +36,7 @@ use fernwart_protocol::document::SectionName;
 use fernwart_protocol::limits::DIAGNOSE_BUDGET;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
@@ -235,26 +236,49 @@ const MOUNT_BUDGET: Duration = Duration::from_millis(800);
 
 /// Mounts behind a program or a server that do not answer, or keep root out, with
 /// why: a script that came upon one would wait for ever.
-pub(crate) fn deaf_mounts() -> Vec<(std::path::PathBuf, Why)> {
+pub(crate) fn deaf_mounts() -> Vec<(PathBuf, Why)> {
     let table = mounts::of("self").unwrap_or_default();
-    let is_below = |place: &std::path::Path, other: &mounts::Mount| other.is_remote() && place.starts_with(&other.path);
+    let is_below = |place: &Path, other: &mounts::Mount| other.is_remote() && place.starts_with(&other.path);
     // What lies in another one goes with it.
     let outer = table.iter().filter(|mount| {
-        mount.is_remote() && !table.iter().any(|other| other.id != mount.id && is_below(&mount.path, other))
+        // Of two on one place the later one is seen.
+        let covers = |other: &mounts::Mount| other.path != mount.path || other.id > mount.id;
+        mount.is_remote() && !table.iter().any(|other| covers(other) && is_below(&mount.path, other))
     });
-    let asked: Vec<std::path::PathBuf> = outer.map(|mount| mount.path.clone()).collect();
-    let things = asked.iter().map(|path| (format!("mount for a script {}", path.display()), path.clone()));
+    let (numbers, asked): (Vec<&str>, Vec<PathBuf>) =
+        outer.map(|mount| (mount.number.as_str(), mount.path.clone())).unzip();
+    let things = numbers.iter().zip(&asked);
+    let things = things.map(|(number, path)| (format!("mount {number} for a script"), path.clone()));
     let until = Instant::now() + 2 * MOUNT_BUDGET;
     // What is known of its root may be remembered; its size is asked of whoever has it.
-    let ask =
-        |path: std::path::PathBuf| std::fs::metadata(&path).and_then(|_| Ok(rustix::fs::statvfs(&path).map(drop)?));
+    let ask = |path: PathBuf| std::fs::metadata(&path).and_then(|_| Ok(rustix::fs::statvfs(&path).map(drop)?));
     let answers = budget::each(things.collect(), 8, MOUNT_BUDGET, until, ask);
-    let deaf = |(path, answer): (std::path::PathBuf, Result<std::io::Result<()>, Reason>)| match answer {
+    let deaf = |(path, answer): (PathBuf, Result<std::io::Result<()>, Reason>)| match answer {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some((path, Why::new(Reason::NotPermitted, error.to_string()))),
         Err(reason) => Some((path, Why::new(reason, ""))),
     };
     asked.into_iter().zip(answers).filter_map(deaf).collect()
+}
+
+/// What a question about a path says; nothing where it does not answer: a path may
+/// lead into a mount that hangs.
+fn of_path<R: Send + 'static>(what: &str, path: &Path, ask: fn(PathBuf) -> R) -> Option<R> {
+    let things = vec![(format!("{what} {}", path.display()), path.to_owned())];
+    budget::each(things, 1, MOUNT_BUDGET, Instant::now() + MOUNT_BUDGET, ask).pop()?.ok()
+}
+
+/// Where a path leads, links followed; nothing where it leads nowhere, or does not
+/// answer.
+pub(crate) fn real_path(path: &Path) -> Option<PathBuf> {
+    of_path("path", path, |path| std::fs::canonicalize(path).ok()).flatten()
+}
+
+/// The file system that a path lies on; of what is not there, the one of its folder.
+/// Nothing where it does not answer.
+pub(crate) fn disk_of(path: &Path) -> Option<u64> {
+    let ask = |path: PathBuf| path.ancestors().find_map(|path| Some(rustix::fs::statvfs(path).ok()?.f_fsid));
+    of_path("disk of", path, ask).flatten()
 }
 
 /// A report for a machine that cannot even look.

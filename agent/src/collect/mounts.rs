@@ -63,7 +63,19 @@ const PSEUDO: [&str; 30] = [
 ];
 
 /// Kinds that can only ever be read.
-const IMAGES: [&str; 7] = ["squashfs", "iso9660", "udf", "erofs", "cramfs", "romfs", "cd9660"];
+const IMAGES: [&str; 11] = [
+    "squashfs",
+    "iso9660",
+    "udf",
+    "erofs",
+    "cramfs",
+    "romfs",
+    "cd9660",
+    "fuse.snapfuse",
+    "fuse.squashfuse",
+    "fuse.squashfuse_ll",
+    "fuse.archivemount",
+];
 
 fn has(options: &str, wanted: &str) -> bool {
     options.split(',').any(|option| option == wanted)
@@ -76,11 +88,13 @@ impl Mount {
     }
 
     /// Whether it is a file system on something. Disks in memory hold nobody's data,
-    /// but for the one that programs put their files into.
+    /// but for the one that programs put their files into. An overlay is another view
+    /// of a file system that is told by itself, but where it is all there is.
     pub(crate) fn is_storage(&self) -> bool {
         !PSEUDO.contains(&self.kind.as_str())
             && !IMAGES.contains(&self.kind.as_str())
             && (self.kind != "tmpfs" || self.path == Path::new("/tmp"))
+            && (self.kind != "overlay" || self.path == Path::new("/"))
     }
 
     /// Whether it can only be read.
@@ -173,7 +187,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// Whether the machine should have mounted it by itself.
     pub(crate) fn is_mounted_at_boot(&self) -> bool {
-        let later = ["noauto", "x-systemd.automount", "user", "users"];
+        let later = ["noauto", "x-systemd.automount"];
         self.path.is_absolute() && self.kind != "swap" && !later.iter().any(|option| has(&self.options, option))
     }
 

@@ -5,7 +5,7 @@ use super::counting::Counting;
 use super::netlink::{self, DefaultRoute, Neighbour};
 use super::{Surroundings, budget, child, dns, pct, read};
 use fernwart_protocol::diagnosis::facts::{Interface, LIST, Network, Resolver, Route};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Class, Reason, Why};
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -242,9 +242,15 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: &str, until: I
         resolver
     };
     let resolvers: Vec<Resolver> = servers.iter().zip(answers).map(resolver).collect();
-    // One that was not asked in time, or refuses strangers' names, may well work.
-    let answering = resolvers.iter().filter(|resolver| resolver.answers != Some(false)).count();
-    network.resolvers_answering = u32::try_from(answering).ok();
+    let lost =
+        |resolver: &Resolver| resolver.why.get("answers").filter(|why| why.reason.class() == Class::Lost).cloned();
+    // One that refuses strangers' names may well work.
+    let works = |resolver: &&Resolver| resolver.answers != Some(false) && lost(resolver).is_none();
+    match (resolvers.iter().filter(works).count(), resolvers.iter().find_map(lost)) {
+        // Whether one works that was not asked in time is not known.
+        (0, Some(why)) => drop(network.why.insert("resolvers_answering".into(), why)),
+        (answering, _) => network.resolvers_answering = u32::try_from(answering).ok(),
+    }
     network.resolvers = Some(resolvers);
 }
 
@@ -280,6 +286,14 @@ mod tests {
                 }
             }
         }))
+    }
+
+    #[test]
+    fn a_name_server_that_nobody_had_the_time_to_ask_is_not_one_that_works() {
+        let mut network = Network::default();
+        ask_resolvers(&mut network, &["192.0.2.53".to_owned()], "hub.example", Instant::now());
+        assert_eq!(network.resolvers_answering, None);
+        assert_eq!(network.why["resolvers_answering"].reason, Reason::TimedOut);
     }
 
     #[test]

@@ -49,11 +49,27 @@ fn parse(text: &str, age: impl Fn(u32) -> Option<Duration>) -> Vec<Printer> {
             let printer = printers.entry(name.to_owned()).or_default();
             printer.name = clipped(name);
             printer.jobs += 1;
-            let hours = age(job).map_or(0.0, |age| (age.as_secs_f64() / 360.0).round() / 10.0);
-            printer.oldest_job_h = printer.oldest_job_h.max(hours);
+            match age(job) {
+                Some(age) => {
+                    let hours = (age.as_secs_f64() / 360.0).round() / 10.0;
+                    printer.oldest_job_h = Some(printer.oldest_job_h.unwrap_or_default().max(hours));
+                }
+                None => drop(printer.why.insert("oldest_job_h".into(), Why::new(Reason::NotPermitted, SPOOL))),
+            }
         }
     }
-    printers.into_values().take(LIST).collect()
+    for printer in printers.values_mut() {
+        match printer.why.is_empty() {
+            // One whose age is not known may be the oldest.
+            false => printer.oldest_job_h = None,
+            true if printer.jobs == 0 => drop(printer.why.insert("oldest_job_h".into(), Reason::Absent.into())),
+            true => {}
+        }
+    }
+    let mut printers: Vec<Printer> = printers.into_values().collect();
+    printers.sort_by_key(|printer| (!printer.stopped, std::cmp::Reverse(printer.jobs)));
+    printers.truncate(LIST);
+    printers
 }
 
 #[cfg(test)]
@@ -68,6 +84,8 @@ mod tests {
                     buero-2-13   meyer   1024   Mon 30 Nov 2026 03:00:00 AM UTC\n";
         let printers = parse(text, |job| Some(Duration::from_secs(u64::from(job) * 600)));
         let short: Vec<_> = printers.iter().map(|p| (p.name.as_str(), p.stopped, p.jobs, p.oldest_job_h)).collect();
-        assert_eq!(short, [("buero-2", true, 2, 2.2), ("kasse", false, 0, 0.0)]);
+        assert_eq!(short, [("buero-2", true, 2, Some(2.2)), ("kasse", false, 0, None)]);
+        let unseen = parse(text, |_| None);
+        assert!(unseen[0].oldest_job_h.is_none() && unseen[0].why["oldest_job_h"].reason == Reason::NotPermitted);
     }
 }

@@ -1,10 +1,11 @@
 //! Who uses processor and memory, over a short look.
 
 use super::bytes::{clipped, read_bytes, shown};
-use super::{mounts, pct, read};
+use super::{budget, mounts, pct, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Process, Processes};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -90,7 +91,7 @@ pub(super) fn facts(until: Instant) -> Result<Processes, Why> {
         (processes.zombies, processes.waiting_for_device) = (in_state('Z'), in_state('D'));
         processes.top_memory = Some(top(&all));
     }
-    outdated(&mut processes, &now, until);
+    outdated(&mut processes, now, until);
     Ok(processes)
 }
 
@@ -127,9 +128,13 @@ const PACKAGES: [&str; 4] = [
     "/var/lib/rpm/Packages",
 ];
 
+/// How long looking for outdated programs may take. The kernel lets whoever looks at a
+/// process's memory wait while that process waits for a device.
+const OUTDATED: Duration = Duration::from_millis(1500);
+
 /// Programs that still run what an update has replaced. Each is looked at once after
 /// packages have changed.
-fn outdated(processes: &mut Processes, now: &HashMap<u32, Sample>, until: Instant) {
+fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant) {
     let unknown = |processes: &mut Processes, why: Why| {
         for name in ["outdated", "outdated_count"] {
             processes.why.insert(name.into(), why.clone());
@@ -140,27 +145,57 @@ fn outdated(processes: &mut Processes, now: &HashMap<u32, Sample>, until: Instan
     }
     let changed = PACKAGES.iter().filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max();
     let Some(changed) = changed else { return unknown(processes, Reason::NotSupported.into()) };
+    let until = until.min(Instant::now() + OUTDATED);
+    let things = vec![(
+        "outdated programs".to_owned(),
+        (now, changed, until.checked_sub(Duration::from_millis(200)).unwrap_or(until)),
+    )];
+    match budget::each(things, 1, OUTDATED, until, find_outdated).pop() {
+        Some(Ok((names, true))) => {
+            processes.outdated_count = u32::try_from(names.len()).ok();
+            processes.outdated = Some(names.into_iter().take(LIST).collect());
+        }
+        // Not all were looked at; the next diagnosis goes on.
+        Some(Ok((names, false))) if !names.is_empty() => {
+            processes.outdated_count = u32::try_from(names.len()).ok();
+            processes.outdated = Some(names.into_iter().take(LIST).collect());
+        }
+        Some(Ok(_)) => unknown(processes, Why::new(Reason::StillAsked, "/proc")),
+        Some(Err(reason)) => unknown(processes, Why::new(reason, "/proc")),
+        None => unknown(processes, Why::new(Reason::TimedOut, "/proc")),
+    }
+}
+
+/// The names of outdated programs, and whether all were looked at.
+fn find_outdated((now, changed, until): (HashMap<u32, Sample>, SystemTime, Instant)) -> (Vec<String>, bool) {
     let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     known.take_if(|(at, _)| *at != changed);
     let (_, known) = known.get_or_insert_with(|| (changed, Known::new()));
     known.retain(|(pid, started), _| now.get(pid).is_some_and(|sample| sample.started == *started));
     let changed_at = changed_since_boot(changed);
     let mut names = Vec::new();
+    let mut is_whole = true;
     for (pid, sample) in now.iter().filter(|(_, sample)| !sample.is_kernels) {
-        let is_old = *known.entry((*pid, sample.started)).or_insert_with(|| {
-            // What was started after the change runs what is installed.
-            let is_older = changed_at.is_none_or(|at| (sample.started as f64 / TICKS) < at);
-            is_older && Instant::now() < until && runs_replaced(*pid)
-        });
+        let key = (*pid, sample.started);
+        // What was started after the change runs what is installed.
+        let is_newer = || changed_at.is_some_and(|at| (sample.started as f64 / TICKS) >= at);
+        let is_old = match known.get(&key) {
+            Some(is_old) => *is_old,
+            // It waits for a device, and so would we.
+            None if sample.state == 'D' => continue,
+            None if Instant::now() >= until => {
+                is_whole = false;
+                continue;
+            }
+            None => *known.entry(key).or_insert(!is_newer() && runs_replaced(*pid)),
+        };
         if is_old {
             names.push(clipped(&sample.name));
         }
     }
     names.sort();
     names.dedup();
-    processes.outdated_count = u32::try_from(names.len()).ok();
-    names.truncate(LIST);
-    processes.outdated = Some(names);
+    (names, is_whole)
 }
 
 /// Seconds since boot at a moment.
@@ -174,8 +209,9 @@ fn changed_since_boot(at: SystemTime) -> Option<f64> {
 /// Whether a process runs a program or library whose file was replaced. Files that
 /// programs make and delete themselves are none (needrestart's settings know these).
 fn runs_replaced(pid: u32) -> bool {
-    // One in another view of the files, a container's, runs that one's.
-    let root = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
+    // One with another root, a container's, runs what is there. A service may have
+    // another view of the same root.
+    let root = |of: &str| std::fs::metadata(format!("/proc/{of}/root/")).ok().map(|data| (data.dev(), data.ino()));
     if root(&pid.to_string()) != root("self") {
         return false;
     }

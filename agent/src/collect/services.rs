@@ -25,7 +25,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Services {
         match list(until) {
             Ok(units) => {
                 fill(&mut services, &units, counting, until);
-                services.backups = backups::of(&units, until, &mut services.why);
+                services.backups = backups::of(&units, counting, until, &mut services.why);
             }
             Err(why) => {
                 for name in fields.into_iter().chain(["backups"]) {
@@ -104,25 +104,35 @@ fn fill(services: &mut Services, units: &[Unit], counting: &Counting, until: Ins
     let failed = failed.filter(|unit| !(is_online && unit.name.ends_with("-wait-online.service")));
     let failed = failed.enumerate().take(LIST).map(|(index, unit)| {
         let kind = unit.name.rsplit('.').next().unwrap_or_default();
-        let kind_of_service = || properties(unit, &["Type"], until)?.first()?.as_str().map(|kind| kind == "oneshot");
-        let runs_once = kind == "service" && index < ASKED && kind_of_service().unwrap_or_default();
-        FailedService {
+        let ask = || properties(unit, &["Type"], until)?.first()?.as_str().map(|kind| kind == "oneshot");
+        let runs_once = match kind {
+            "service" if index < ASKED => ask(),
+            "service" => None,
+            _ => Some(false),
+        };
+        let mut failed = FailedService {
             unit: clipped(&unit.name),
             kind: clipped(kind),
             description: clipped(&unit.description),
             state: format!("failed ({})", clipped(&unit.sub)),
             runs_once,
+            ..FailedService::default()
+        };
+        if runs_once.is_none() {
+            failed.why.insert("runs_once".into(), Why::new(Reason::TimedOut, "systemd"));
         }
+        failed
     });
     services.failed = Some(failed.collect());
     // A service that is started again for ever never fails.
     let down = units.iter().filter(is_service).filter(|unit| unit.sub.starts_with("auto-restart"));
-    services.restarting = Some(down.take(ASKED).map(|unit| restarting(unit, counting, until)).collect());
+    let down = down.enumerate().take(LIST);
+    services.restarting = Some(down.map(|(index, unit)| restarting(unit, index < ASKED, counting, until)).collect());
 }
 
-fn restarting(unit: &Unit, counting: &Counting, until: Instant) -> RestartingService {
-    let restarts =
-        properties(unit, &["NRestarts"], until).and_then(|values| values.first()?.as_u64()).unwrap_or_default();
+fn restarting(unit: &Unit, is_asked: bool, counting: &Counting, until: Instant) -> RestartingService {
+    let ask = || properties(unit, &["NRestarts"], until)?.first()?.as_u64();
+    let restarts = is_asked.then(ask).flatten();
     let mut found = RestartingService {
         unit: clipped(&unit.name),
         description: clipped(&unit.description),
@@ -130,7 +140,15 @@ fn restarting(unit: &Unit, counting: &Counting, until: Instant) -> RestartingSer
         restarts,
         ..RestartingService::default()
     };
-    match (counting.since(&format!("{}.restarts", found.unit), restarts), counting.over_s()) {
+    let Some(restarts) = restarts else {
+        for name in ["restarts", "restarts_since", "restarts_per_h"] {
+            found.why.insert(name.into(), Why::new(Reason::TimedOut, "systemd"));
+        }
+        return found;
+    };
+    // It is counted only while it is down: what it did before that was seen first may
+    // be of any day.
+    match (counting.since_known(&format!("{}.restarts", found.unit), restarts), counting.over_s()) {
         (Ok(since), Some(over)) => {
             found.restarts_since = Some(since);
             found.restarts_per_h = Some((since as f64 * 3600.0 / over.max(60) as f64 * 10.0).round() / 10.0);

@@ -17,7 +17,7 @@ const BUDGET: Duration = Duration::from_millis(2000);
 const AT_ONCE: usize = 4;
 
 /// Most drives that are asked.
-const DRIVES: usize = 32;
+const DRIVES: usize = 256;
 
 /// Facts that only the drive itself knows.
 const OWN_WORD: [&str; 9] = [
@@ -39,7 +39,8 @@ const WARM_ROTATING: f64 = 55.0;
 pub(super) fn drives(counting: &Counting, until: Instant) -> Vec<Drive> {
     let is_drive =
         |name: &str| ["sd", "nvme", "vd", "hd", "xvd", "mmcblk"].iter().any(|prefix| name.starts_with(prefix));
-    let mut names = disks::names(Path::new("/sys/block"), |name| is_drive(name) && !name.contains("boot"));
+    let mut names =
+        disks::names(Path::new("/sys/block"), |name| is_drive(name) && !name.contains("boot") && has_medium(name));
     names.truncate(DRIVES);
     let can_tell = |name: &str| ["sd", "nvme", "hd"].iter().any(|prefix| name.starts_with(prefix));
     let has_smartctl = child::find("smartctl").is_some();
@@ -73,6 +74,11 @@ pub(super) fn drives(counting: &Counting, until: Instant) -> Vec<Drive> {
         drive
     };
     names.iter().map(drive).collect()
+}
+
+/// Whether there is anything in it: a card reader without a card has no size.
+fn has_medium(name: &str) -> bool {
+    read(format!("/sys/block/{name}/size")).is_none_or(|size| size.trim() != "0")
 }
 
 /// What the kernel knows of a drive.
@@ -132,11 +138,11 @@ fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Why> {
     drive.healthy = json.pointer("/smart_status/passed").and_then(Value::as_bool);
     drive.temperature_c = number("/temperature/current");
     let raw = |row: Option<&Value>| row.and_then(|row| row.pointer("/raw/value")).and_then(Value::as_u64);
-    // 197 pending and 198 uncorrectable sectors; under a name that says so they
+    // 197 pending and 198 uncorrectable sectors, mostly the same ones; under a name that says so they
     // never fall again, however long ago it was (drivedb.h).
     let sector = |id: u64| raw(attribute(&json, |this, name| this == id && !name.starts_with("Total_")));
     let sectors =
-        json.pointer("/ata_smart_attributes/table").map(|_| sector(197).unwrap_or(0) + sector(198).unwrap_or(0));
+        json.pointer("/ata_smart_attributes/table").map(|_| sector(197).unwrap_or(0).max(sector(198).unwrap_or(0)));
     drive.media_errors = whole("/nvme_smart_health_information_log/media_errors").or(sectors);
     drive.reallocated = raw(attribute(&json, |id, _| id == 5));
     drive.worn_pct = number("/endurance_used/current_percent")
@@ -163,10 +169,16 @@ fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Why> {
     if drive.healthy.is_none() && drive.media_errors.is_none() {
         let said = json.pointer("/smartctl/messages/0/string").and_then(Value::as_str);
         let said = said.unwrap_or("the drive tells nothing about its health");
-        // A RAID controller or a USB bridge may stand before it.
+        // A virtual disk has no health; that it is switched off is another matter.
+        let has_none = json.pointer("/smart_support/available").and_then(Value::as_bool) == Some(false);
+        let says = |words: &[&str]| words.iter().any(|word| said.to_lowercase().contains(word));
         return Err(match said.to_lowercase() {
-            text if text.contains("permission denied") => Why::new(Reason::NotPermitted, ""),
-            text if text.contains("unknown usb bridge") || text.contains("unable to detect device type") => {
+            _ if says(&["permission denied"]) => Why::new(Reason::NotPermitted, ""),
+            _ if says(&["-d megaraid", "-d cciss", "-d 3ware", "-d areca", "-d aacraid", "megaraid controller"]) => {
+                Why::new(Reason::NotConfigured, "RAID controller")
+            }
+            // A USB bridge may stand before it.
+            _ if has_none || says(&["unknown usb bridge", "unable to detect device type", "no medium present"]) => {
                 Why::new(Reason::NotSupported, "")
             }
             _ => unreadable(said),

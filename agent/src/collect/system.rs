@@ -126,8 +126,16 @@ fn restart(system: &mut System) {
 /// The newest installed kernel of a running one's kind: equal but for numbers, so
 /// that neither another flavour nor an own build is taken for an update.
 fn newest_kernel(running: &str, installed: &[String]) -> Option<String> {
-    let kind = |name: &str| {
-        name.chars().filter(|c| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '~' | '+')).collect::<String>()
+    // Of releases of distributions only the number changes: fc39, el8, deb12.
+    const RELEASES: [&str; 7] = ["fc", "el", "deb", "rc", "bpo", "lp", "amzn"];
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let kind = |name: &str| -> Vec<String> {
+        let words = name.split(['.', '-', '~', '+', '_']).filter(|word| !word.is_empty() && !is_number(word));
+        let word = |word: &str| {
+            let release = RELEASES.iter().find(|begin| word.strip_prefix(**begin).is_some_and(is_number));
+            release.map_or_else(|| word.to_owned(), |begin| (*begin).to_owned())
+        };
+        words.map(word).collect()
     };
     let numbers = |name: &str| -> Vec<u64> {
         name.split(|c: char| !c.is_ascii_digit())
@@ -217,25 +225,8 @@ fn boots(system: &mut System, until: Instant) {
         return unknown(system, Why::new(Reason::NotSupported, "journal in memory"));
     }
     let until = until.min(Instant::now() + Duration::from_millis(1500));
-    let list = child::ask("journalctl", &["--no-pager", "-q", "--list-boots", "-o", "json"], until);
-    let boots = match list.map(|text| serde_json::from_str::<Vec<Boot>>(&text)) {
-        Ok(Ok(boots)) => boots,
-        // Before systemd 254 there is no JSON here.
-        Ok(Err(_)) => Vec::new(),
-        Err(why) => return unknown(system, why),
-    };
-    let week = i64::try_from(7 * 86_400_000_000u64).unwrap_or(i64::MAX);
-    let since = crate::now().saturating_mul(1000).saturating_sub(week);
-    if !boots.is_empty() {
-        let recent = boots.iter().filter(|boot| boot.first_entry >= since).count();
-        system.boots_7d = u32::try_from(recent).ok();
-        if boots.len() < 2 {
-            system.why.insert("boot_unclean".into(), Reason::Absent.into());
-            return;
-        }
-    }
     // The end of the boot before: the journal says goodbye where it was shut down.
-    let last = child::ask("journalctl", &["--no-pager", "-q", "-b", "-1", "-n", "40", "-o", "cat"], until);
+    let last = child::ask("journalctl", &["--no-pager", "-q", "-b", "-1", "-n", "300", "-o", "cat"], until);
     match last {
         Ok(text) if text.trim().is_empty() => drop(system.why.insert("boot_unclean".into(), Reason::Absent.into())),
         Ok(text) => system.boot_unclean = Some(!is_goodbye(&text)),
@@ -244,8 +235,17 @@ fn boots(system: &mut System, until: Instant) {
         }
         Err(why) => drop(system.why.insert("boot_unclean".into(), why)),
     }
-    if system.boots_7d.is_none() {
-        system.why.insert("boots_7d".into(), Why::new(Reason::NotSupported, "journalctl"));
+    // Slow on a large journal, and only a number in a text needs it.
+    let list = child::ask("journalctl", &["--no-pager", "-q", "--list-boots", "-o", "json"], until);
+    match list.map(|text| serde_json::from_str::<Vec<Boot>>(&text)) {
+        Ok(Ok(boots)) => {
+            let week = 7 * 86_400_000_000;
+            let since = crate::now().saturating_mul(1000).saturating_sub(week);
+            system.boots_7d = u32::try_from(boots.iter().filter(|boot| boot.first_entry >= since).count()).ok();
+        }
+        // Before systemd 254 there is no JSON here.
+        Ok(Err(_)) => drop(system.why.insert("boots_7d".into(), Why::new(Reason::NotSupported, "journalctl"))),
+        Err(why) => drop(system.why.insert("boots_7d".into(), why)),
     }
 }
 
@@ -268,6 +268,14 @@ fn is_goodbye(text: &str) -> bool {
         "Reached target reboot.target",
         "Reached target kexec",
         "systemd-shutdown",
+        // Where /var is a file system of its own, the journal leaves it before the end.
+        "Stopped target Multi-User",
+        "Stopped target multi-user.target",
+        "Stopped target graphical.target",
+        "Stopped target Local File Systems",
+        "Stopped target local-fs.target",
+        "Stopped target System Initialization",
+        "Stopped target sysinit.target",
         "System is powering down",
         "System is rebooting",
         "Reached target Late Shutdown Services",
@@ -289,6 +297,17 @@ mod tests {
         assert_eq!(newest_kernel("6.1.0-9-amd64", &installed).as_deref(), Some("6.1.0-30-amd64"));
         assert_eq!(newest_kernel("6.12.3-own+", &installed).as_deref(), Some("6.12.3-own+"));
         assert_eq!(newest_kernel("6.1.0-9-rpi", &installed), None);
+        let pairs = [
+            ("6.6.20+rpt-rpi-v7", "6.6.31+rpt-rpi-v8", false),
+            ("6.6.20+rpt-rpi-v8", "6.6.31+rpt-rpi-v8", true),
+            ("6.5.6-200.fc39.x86_64", "6.8.1-300.fc40.x86_64", true),
+            ("6.1.0-28+deb12-amd64", "6.12.41+deb13-amd64", true),
+            ("5.15.0-91-generic", "5.15.0-91-lowlatency", false),
+        ];
+        for (running, installed, is_update) in pairs {
+            let newest = newest_kernel(running, &[installed.to_owned()]);
+            assert_eq!(newest.is_some(), is_update, "{running} {installed}");
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
     let mut updates = Updates { manager: manager.into(), ..Updates::default() };
     let said = remembered(manager, places, ask, around.stays, until);
     let mut broken = Vec::new();
+    let mut silent = None;
     match said {
         Ok(counts) => {
             updates.pending = Some(counts.pending);
@@ -42,11 +43,15 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 updates.why.insert("security".into(), Why::new(Reason::NotSupported, manager));
             }
         }
-        Err(why) => {
+        Err(No::Complains(what)) => {
             // What the manager itself complains of is a finding, not a riddle.
-            if why.reason == Reason::Unreadable {
-                broken.push(why.about.clone());
+            for name in ["pending", "security", "kept_back"] {
+                updates.why.insert(name.into(), Why::new(Reason::Unreadable, what.clone()));
             }
+            broken.push(what);
+        }
+        Err(No::Silent(why)) => {
+            silent = Some(why.clone());
             for name in ["pending", "security", "kept_back"] {
                 updates.why.insert(name.into(), why.clone());
             }
@@ -68,9 +73,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                     {
                         broken.push("dpkg was interrupted".to_owned());
                     }
-                    updates.broken_count = u32::try_from(broken.len()).ok();
-                    broken.truncate(LIST);
-                    updates.broken = Some(broken);
+                    tell_broken(&mut updates, broken, silent);
                 }
                 Err(error) => {
                     let why = Why::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
@@ -93,8 +96,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         }
         _ => {
             updates.lists_age_days = age_days("/var/cache/dnf");
-            updates.broken_count = u32::try_from(broken.len()).ok();
-            updates.broken = Some(broken);
+            tell_broken(&mut updates, broken, silent);
             for name in ["bad_sources", "bad_sources_count"] {
                 updates.why.insert(name.into(), Why::new(Reason::NotSupported, manager));
             }
@@ -104,6 +106,23 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         updates.why.insert("lists_age_days".into(), Why::new(Reason::Absent, "package lists"));
     }
     updates
+}
+
+/// What keeps the manager from working. Where it has not said, only what was found
+/// without it is known.
+fn tell_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Why>) {
+    match silent.filter(|_| broken.is_empty()) {
+        Some(why) => {
+            for name in ["broken", "broken_count"] {
+                updates.why.insert(name.into(), why.clone());
+            }
+        }
+        None => {
+            updates.broken_count = u32::try_from(broken.len()).ok();
+            broken.truncate(LIST);
+            updates.broken = Some(broken);
+        }
+    }
 }
 
 /// How long a package manager may take, where whoever looks stays to hear it. It
@@ -130,7 +149,22 @@ struct Counts {
 }
 
 /// What a manager has said.
-type Said = Result<Counts, Why>;
+type Said = Result<Counts, No>;
+
+/// Why a manager has counted nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum No {
+    /// It has looked, and something is broken: its own words.
+    Complains(String),
+    /// It has not said.
+    Silent(Why),
+}
+
+impl std::convert::From<Why> for No {
+    fn from(why: Why) -> Self {
+        Self::Silent(why)
+    }
+}
 
 /// What one has said, of what, and when; nothing yet while it is asked.
 struct Asked {
@@ -186,7 +220,7 @@ fn remembered(
         };
         if let Err(error) = std::thread::Builder::new().name(manager.into()).stack_size(128 * 1024).spawn(job) {
             *asked = None;
-            return Err(Why::new(Reason::Unreadable, error.to_string()));
+            return Err(Why::new(Reason::Unreadable, error.to_string()).into());
         }
     }
     loop {
@@ -196,7 +230,7 @@ fn remembered(
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     let reason = if stays { Reason::StillAsked } else { Reason::TimedOut };
-                    return Err(Why::new(reason, manager));
+                    return Err(Why::new(reason, manager).into());
                 }
                 asked = memory.news.wait_timeout(asked, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             }
@@ -218,7 +252,7 @@ fn apt(until: Instant) -> Said {
     let arguments = ["-s", "-q", "-o", "Debug::NoLocking=true", "dist-upgrade"];
     let ended = child::run("apt-get", &arguments, until)?;
     if !ended.is_late && ended.code == Some(100) {
-        return Err(Why::new(Reason::Unreadable, complaint(&shown(&ended.out), &ended.complaints)));
+        return Err(No::Complains(complaint(&shown(&ended.out), &ended.complaints)));
     }
     Ok(parse_apt(&ended.whole("apt-get")?))
 }
@@ -243,11 +277,14 @@ fn complaint(out: &str, complaints: &str) -> String {
 fn dnf(until: Instant) -> Said {
     let ended = child::run("dnf", &["-C", "-q", "check-update"], until)?;
     let pending = match &ended {
-        child::Ended { is_late: true, .. } => return Err(Why::new(Reason::TimedOut, "dnf")),
+        child::Ended { is_late: true, .. } => return Err(Why::new(Reason::TimedOut, "dnf").into()),
         // 100 says that there are updates (dnf(8)).
         child::Ended { code: Some(0 | 100), out, .. } => count_dnf(&shown(out)),
-        // It has never fetched any list.
-        _ => return Err(Why::new(Reason::Absent, "package lists")),
+        // It has never fetched any list, and may fetch none now (-C).
+        ended if ["Cache-only enabled", "no cache"].iter().any(|words| ended.complaints.contains(words)) => {
+            return Err(Why::new(Reason::Absent, "package lists").into());
+        }
+        ended => return Err(ended.failed("dnf").into()),
     };
     let advisories = child::ask("dnf", &["-C", "-q", "updateinfo", "list", "--updates"], until)?;
     Ok(Counts { pending, security: Some(count_dnf_security(&advisories)), kept_back: 0 })
@@ -448,7 +485,7 @@ mod tests {
         }
         let soon = || Instant::now() + Duration::from_millis(50);
         let first = remembered("slow", &PLACES, slow, true, soon());
-        assert_eq!(first, Err(Why::new(Reason::StillAsked, "slow")));
+        assert_eq!(first, Err(Why::new(Reason::StillAsked, "slow").into()));
         let later = remembered("slow", &PLACES, slow, true, Instant::now() + Duration::from_secs(10));
         assert_eq!(later.map(|counts| counts.pending), Ok(7));
         let begun = Instant::now();

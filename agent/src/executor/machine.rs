@@ -107,6 +107,7 @@ impl Act {
             stderr: Kept::default(),
             redacted: 0,
             unseen: Vec::new(),
+            checked: !self.task.manifest.checks.is_empty(),
             before: Some(Vec::new()),
             after: Some(Vec::new()),
         }

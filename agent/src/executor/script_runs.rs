@@ -10,7 +10,7 @@ use crate::action::script::{self, ScriptError, Task};
 use crate::collect::{self, Looked, Surroundings};
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::diagnosis::{Finding, builtin_rules};
+use fernwart_protocol::diagnosis::{Finding, Rules, Unknown, builtin_rules};
 use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName, UnixMs};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::limits::OUTPUT_BYTES;
@@ -20,6 +20,7 @@ use fernwart_protocol::to_hub::{Delivered, Note, Stream};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -183,19 +184,22 @@ fn act(
     cancelled: &AtomicBool,
     live: impl FnMut(Stream, Vec<u8>),
 ) -> ScriptResult {
-    let before = checked(task, surroundings);
+    let before = checked(task, surroundings, Duration::ZERO);
     if cancelled.load(Ordering::SeqCst) {
         return Err(ScriptError::Cancelled);
     }
     let mut report = script::run(task, cancelled, crate::now, live)?;
-    report.after = if task.dry_run { before.clone() } else { checked(task, surroundings) };
+    report.after = if task.dry_run { before.clone() } else { checked(task, surroundings, STILL_ASKED) };
     report.before = before;
     Ok(Box::new(report))
 }
 
+/// How long a slow program may take to say whether a script has helped.
+const STILL_ASKED: Duration = Duration::from_secs(90);
+
 /// What the checks that a manifest names find, as far as they are about what
 /// the script was given; nothing where a section cannot be answered.
-fn checked(task: &Task, surroundings: &Surroundings) -> Option<Vec<Finding>> {
+fn checked(task: &Task, surroundings: &Surroundings, patience: Duration) -> Option<Vec<Finding>> {
     let checks = &task.manifest.checks;
     let rules = builtin_rules();
     let mut sections: Vec<SectionName> =
@@ -205,9 +209,20 @@ fn checked(task: &Task, surroundings: &Surroundings) -> Option<Vec<Finding>> {
     if sections.is_empty() {
         return None;
     }
-    let Looked { report, .. } = collect::look(&sections, surroundings);
-    // What is not known is not called well.
-    if checks.iter().any(|check| !report.is_known(check)) {
+    let deadline = Instant::now() + patience;
+    let report = loop {
+        let Looked { report, .. } = collect::look(&sections, surroundings);
+        match (report.still_asks(), Instant::now() < deadline) {
+            (false, _) => break report,
+            // A slow package manager answers the next look.
+            (true, true) => std::thread::sleep(Duration::from_secs(1)),
+            (true, false) => return None,
+        }
+    };
+    // What is not known is not called well; of what the script was not given, nothing
+    // is asked.
+    let is_open = |unknown: &Unknown| checks.contains(&unknown.id) && may_be_about(unknown, rules, task);
+    if report.unknown.iter().any(is_open) || checks.iter().any(|check| report.is_blind(check)) {
         return None;
     }
     let mut findings = report.findings;
@@ -230,13 +245,24 @@ fn is_about(finding: &Finding, task: &Task) -> bool {
     })
 }
 
+/// Whether a check without an answer may be about what the script was given.
+fn may_be_about(unknown: &Unknown, rules: &Rules, task: &Task) -> bool {
+    let named_by = rules.find(&unknown.id).and_then(|rule| rule.name.as_deref());
+    let (Some(thing), Some(named_by)) = (&unknown.instance, named_by) else { return true };
+    task.manifest.parameters.iter().filter(|declared| declared.from.as_deref() == Some(named_by)).all(|declared| {
+        let given = task.parameters.iter().find(|(name, _)| *name == declared.name);
+        match given {
+            Some((_, Value::Text(path))) if matches!(declared.kind, Kind::Path { .. }) => on_same_disk(thing, path),
+            Some((_, given)) => serde_json::to_value(given).is_ok_and(|given| given == Json::String(thing.clone())),
+            None => true,
+        }
+    })
+}
+
 /// Whether two paths lie on the same file system; what is not there lies where
-/// its folder does.
+/// its folder does. One that does not answer lies nowhere.
 fn on_same_disk(one: &str, other: &str) -> bool {
-    let disk = |path: &str| {
-        let there = std::path::Path::new(path).ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
-        there.map(|stat| stat.f_fsid)
-    };
+    let disk = |path: &str| collect::disk_of(std::path::Path::new(path));
     disk(one).is_some_and(|one| disk(other) == Some(one))
 }
 

@@ -211,7 +211,10 @@ count-ok = { $count } in Ordnung
 count-crit = { $count } dringend
 count-warn = { $count } mit Warnung
 count-unknown = { $count } unbekannt
-count-note = { $count } Hinweise
+count-note = { $count ->
+    [one] ein Hinweis
+   *[other] { $count } Hinweise
+}
 reason-not_installed = nicht installiert
 reason-not_permitted = nicht erlaubt
 reason-not_configured = nicht eingerichtet

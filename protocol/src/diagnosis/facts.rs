@@ -421,7 +421,10 @@ pub struct FailedService {
     /// How it failed.
     pub state: String,
     /// Whether it runs once and ends, as started by a timer or at boot.
-    pub runs_once: bool,
+    pub runs_once: Option<bool>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One service that is started again and again.
@@ -435,7 +438,7 @@ pub struct RestartingService {
     /// Whether it is down right now, between two starts.
     pub down: bool,
     /// How often it was started again by itself since boot.
-    pub restarts: u64,
+    pub restarts: Option<u64>,
     /// The same since a diagnosis earlier in this boot.
     pub restarts_since: Option<u64>,
     /// The same an hour.
@@ -456,7 +459,10 @@ pub struct Printer {
     /// Jobs that wait.
     pub jobs: u32,
     /// Hours since the oldest of them came.
-    pub oldest_job_h: f64,
+    pub oldest_job_h: Option<f64>,
+    /// Why facts are missing.
+    #[serde(skip_serializing_if = "Reasons::is_empty")]
+    pub why: Reasons,
 }
 
 /// One backup.

@@ -150,7 +150,14 @@ impl<'a> Judge<'a> {
             let clears = was.is_some_and(|was| was >= level.severity);
             match self.level(level, place, clears) {
                 Ok(true) => {
-                    let worse_unknown = open.is_some_and(|(why, _)| why.reason.class() == Class::Lost);
+                    let is_worse = |(why, severity): &(Why, Severity)| {
+                        why.reason.class() == Class::Lost && *severity > level.severity
+                    };
+                    let worse_unknown = open.as_ref().is_some_and(is_worse);
+                    if let Some((why, severity)) = open.filter(|_| worse_unknown && level.severity == Severity::Note) {
+                        // What may be a fault is more than worth knowing.
+                        return self.open(rule, instance, why, severity);
+                    }
                     return Outcome::Found(Finding { worse_unknown, ..found(rule, level, instance, place.item) });
                 }
                 Ok(false) => is_decided = true,
@@ -165,8 +172,10 @@ impl<'a> Judge<'a> {
         match open {
             None => Outcome::Ok,
             // One level was decided; the other has nothing to decide here.
-            Some((why, _)) if is_decided && why.reason.class() == Class::NotApplicable => Outcome::Ok,
-            Some((why, severity)) => self.open(rule, instance, why, severity),
+            Some((why, severity)) => match self.open(rule, instance, why, severity) {
+                Outcome::NotApplicable if is_decided => Outcome::Ok,
+                outcome => outcome,
+            },
         }
     }
 
@@ -200,10 +209,12 @@ impl<'a> Judge<'a> {
     }
 
     /// What an open check is: known before and a gap now is lost, and lost stays
-    /// lost until it is answered.
+    /// lost until it is answered. What was bad has not become well because it cannot
+    /// be asked for a while.
     fn open(&self, rule: &Rule, instance: Option<&str>, why: Why, severity: Severity) -> Outcome {
         let class = match why.reason.class() {
             Class::Gap if self.past.was_known(&rule.id, instance) => Class::Lost,
+            Class::NotApplicable if why.reason.is_for_a_while() && self.past.was_bad(&rule.id, instance) => Class::Lost,
             Class::Gap | Class::NotApplicable
                 if self.past.lost_since(&rule.id, instance).is_some() && why.reason != Reason::Absent =>
             {

@@ -16,6 +16,9 @@ const COUNTERS_APART: UnixMs = 10 * 60 * 1000;
 /// differences cover between half a day and a day.
 const COUNTERS_KEPT: UnixMs = 12 * 3600 * 1000;
 
+/// How long a moment is remembered.
+const YEAR: UnixMs = 366 * 24 * 3600 * 1000;
+
 /// Things of one rule that are remembered at most.
 const INSTANCES: usize = 256;
 
@@ -28,6 +31,8 @@ pub struct Past {
     checks: BTreeMap<String, BTreeMap<String, Known>>,
     /// Counters of one boot, older first; at most two.
     counters: Vec<Counters>,
+    /// When things were last seen to have happened, whatever boot that was in.
+    moments: BTreeMap<String, UnixMs>,
 }
 
 /// What a check said when it last said something.
@@ -69,6 +74,11 @@ impl Past {
     /// How bad a check was.
     pub(super) fn severity(&self, id: &str, instance: Option<&str>) -> Option<Severity> {
         self.of(id, instance)?.bad
+    }
+
+    /// Whether a check has found something that is more than worth knowing.
+    pub(super) fn was_bad(&self, id: &str, instance: Option<&str>) -> bool {
+        self.severity(id, instance).is_some_and(|bad| bad > Severity::Note)
     }
 
     /// Whether a check has had an answer.
@@ -129,6 +139,20 @@ impl Past {
         let old_enough =
             |counters: &&Counters| counters.boot == boot && now.saturating_sub(counters.at) >= COUNTERS_APART;
         self.counters.iter().find(old_enough)
+    }
+
+    /// When things were last seen to have happened, by name.
+    pub const fn moments(&self) -> &BTreeMap<String, UnixMs> {
+        &self.moments
+    }
+
+    /// Remembers when things happened, for a year.
+    pub fn note(&mut self, mut moments: BTreeMap<String, UnixMs>, now: UnixMs) {
+        moments.retain(|_, at| now.saturating_sub(*at) < YEAR);
+        while moments.len() > INSTANCES {
+            moments.pop_first();
+        }
+        self.moments = moments;
     }
 
     /// Remembers counters, where it is time for it.

@@ -39,12 +39,12 @@ pub struct Pattern {
     /// Only lines of these programs; of any where none is named.
     #[serde(default)]
     pub programs: Vec<String>,
-    /// What it is about: the word behind one of these,
-    #[serde(default)]
-    pub after: Vec<String>,
-    /// or the word before one of these,
+    /// What it is about: the word before one of these,
     #[serde(default)]
     pub before: Vec<String>,
+    /// or the word behind one of these,
+    #[serde(default)]
+    pub after: Vec<String>,
     /// or the text in brackets behind one of these,
     #[serde(default)]
     pub inside: Vec<String>,
@@ -78,7 +78,15 @@ impl Pattern {
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@');
         let after = |marker: &String| {
             let (_, rest) = line.split_once(marker.as_str())?;
-            let end = rest.find(|c: char| !is_word(c)).unwrap_or(rest.len());
+            // Numbers of devices have colons in them: `253:2`, `6:0:0:0`.
+            let is_number = |at: usize| {
+                let digit = |c: Option<&u8>| c.is_some_and(u8::is_ascii_digit);
+                rest.bytes().take(at).all(|b| b.is_ascii_digit() || b == b':')
+                    && digit(at.checked_sub(1).and_then(|at| rest.as_bytes().get(at)))
+                    && digit(rest.as_bytes().get(at + 1))
+            };
+            let ends = |(at, c): &(usize, char)| !(is_word(*c) || *c == ':' && is_number(*at));
+            let end = rest.char_indices().find(ends).map_or(rest.len(), |(at, _)| at);
             rest.get(..end).map(|word| word.trim_end_matches('.')).filter(|word| !word.is_empty())
         };
         let before = |marker: &String| {
@@ -95,10 +103,10 @@ impl Pattern {
             let end = line.find(|c: char| !is_word(c))?;
             line.get(..end).filter(|word| !word.is_empty())
         };
-        self.after
+        self.before
             .iter()
-            .find_map(after)
-            .or_else(|| self.before.iter().find_map(before))
+            .find_map(before)
+            .or_else(|| self.after.iter().find_map(after))
             .or_else(|| self.inside.iter().find_map(inside))
             .or_else(|| if self.first { first() } else { None })
             .unwrap_or(otherwise)

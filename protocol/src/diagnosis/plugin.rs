@@ -96,8 +96,13 @@ impl Report {
             add(&note.id, State::Ok, plain(&note.cause.en));
         }
         lines.sort();
+        // One line for all of it, whatever the machine could tell.
+        let counts = self.counts();
+        let all = format!("{} ok, {} warn, {} crit, {} unknown", counts.ok, counts.warn, counts.crit, counts.unknown);
+        lines.insert(0, (String::new(), self.state().plugin_code(), all));
         let line = |(id, code, text): &(String, u8, String)| {
-            format!("{code} \"Fernwart {}\" - {text}\n", plain(id).replace('"', "'"))
+            let name = format!("Fernwart {}", plain(id).replace('"', "'"));
+            format!("{code} \"{}\" - {text}\n", name.trim_end())
         };
         lines.iter().map(line).collect()
     }

@@ -78,6 +78,11 @@ impl Reason {
         }
     }
 
+    /// Whether a later diagnosis will know.
+    pub const fn is_for_a_while(self) -> bool {
+        matches!(self, Self::Asleep | Self::FirstLook | Self::StillAsked)
+    }
+
     /// For people.
     pub const fn in_words(self) -> &'static str {
         match self {

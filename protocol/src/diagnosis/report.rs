@@ -5,7 +5,7 @@
 
 use super::finding::{Finding, Severity, State, Unknown};
 use super::judge::Judgement;
-use super::reason::Why;
+use super::reason::{Reason, Why};
 use crate::document::{SectionName, UnixMs};
 use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};
 use memchr::{memchr, memchr2, memchr3};
@@ -179,13 +179,23 @@ impl Report {
         Counts { ok, crit, warn: found - crit.min(found), unknown, notes: self.notes.len() }
     }
 
-    /// Whether a check has an answer, or nothing to judge here.
-    pub fn is_known(&self, id: &str) -> bool {
+    /// Whether something was still being asked when the look was over.
+    pub fn still_asks(&self) -> bool {
+        let facts = self.sections.values().filter_map(|section| match &section.answer {
+            Answer::Facts(facts) => facts.get("why")?.as_object(),
+            Answer::Unanswered(_) => None,
+        });
+        let word = Reason::StillAsked.as_str();
+        facts.flat_map(|why| why.values()).filter_map(Value::as_str).any(|why| why.starts_with(word))
+    }
+
+    /// Whether a check is blind here: a note says so.
+    pub fn is_blind(&self, id: &str) -> bool {
         let is_blind = |note: &Finding| {
             let checks = note.evidence.get("checks").and_then(Value::as_array);
             checks.is_some_and(|checks| checks.iter().any(|check| check == id))
         };
-        !self.unknown.iter().any(|unknown| unknown.id == id) && !self.notes.iter().any(is_blind)
+        self.notes.iter().any(is_blind)
     }
 }
 

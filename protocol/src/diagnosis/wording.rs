@@ -77,7 +77,8 @@ fn duration_in_words(seconds: f64, language: Language) -> String {
         s if s < 120.0 => (s, "s", "s"),
         s if s < 7200.0 => (s / 60.0, "min", "Min."),
         s if s < 172_800.0 => (s / 3600.0, "h", "Std."),
-        s => (s / 86_400.0, "d", "Tage"),
+        // After "in den letzten", "seit" and "vor" it is the dative.
+        s => (s / 86_400.0, "d", "Tagen"),
     };
     let unit = match language {
         Language::En => en,

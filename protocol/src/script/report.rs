@@ -106,6 +106,9 @@ pub struct RunReport {
     /// Mounts that it did not see, since they do not answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
+    /// Whether its manifest names checks.
+    #[serde(default)]
+    pub checked: bool,
     /// What the checks its manifest names found before; nothing where they
     /// could not be made.
     pub before: Option<Vec<Finding>>,
@@ -118,9 +121,9 @@ impl RunReport {
     /// what it should mend is well.
     pub fn is_well(&self) -> bool {
         let mended = match (&self.before, &self.after) {
-            // What was only shown, or never checked, speaks for itself.
+            // What was only shown speaks for itself, and so does what no check is about.
             _ if self.dry_run => true,
-            (None, None) => true,
+            (None, None) if !self.checked => true,
             (_, after) => after.as_ref().is_some_and(Vec::is_empty),
         };
         self.well && self.stopped.is_none() && mended
@@ -223,6 +226,7 @@ mod tests {
             stderr: Kept::default(),
             redacted: 0,
             unseen: Vec::new(),
+            checked: false,
             before: None,
             after: None,
         }
@@ -256,6 +260,7 @@ mod tests {
         };
         let with = |before, after| RunReport { before, after, ..report(Kept::default()) };
         assert!(with(None, None).is_well());
+        assert!(!RunReport { checked: true, ..with(None, None) }.is_well(), "what nobody could check is not proved");
         assert!(with(Some(finding()), Some(Vec::new())).is_well());
         assert!(!with(Some(finding()), Some(finding())).is_well());
         assert!(!with(Some(finding()), None).is_well(), "what cannot be checked again is not proved");

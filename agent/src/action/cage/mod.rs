@@ -67,7 +67,7 @@ pub(super) struct Spec {
     /// Folders that are empty in there.
     pub(super) hide: Vec<PathBuf>,
     /// Mounts that are not there: what answers for them hangs, or keeps root out.
-    pub(super) detach: Vec<PathBuf>,
+    pub(super) detach: Vec<Vec<u8>>,
     /// Memory of one process, and of its folder in memory, MiB.
     pub(super) memory_mib: u32,
 }
@@ -101,7 +101,7 @@ pub(super) enum Told {
 /// its place.
 pub fn for_script(manifest: &Manifest, home: &Path) -> Option<Cage> {
     let above_home = manifest.writes.iter().any(|path| {
-        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+        let path = crate::collect::real_path(Path::new(path)).unwrap_or_else(|| path.into());
         home.starts_with(&path) || path.starts_with(home)
     });
     if !rustix::process::geteuid().is_root() || above_home {
@@ -156,9 +156,16 @@ pub(super) fn systemd(run: &str, limits: &Limits) -> Vec<String> {
     words
 }
 
+/// What is to be run, out of the file with this number. It is no argument: paths of
+/// mounts may be longer than the kernel lets one be, and need be no text.
+fn spec(number: &str) -> Option<Spec> {
+    let number: RawFd = number.parse().ok()?;
+    serde_json::from_slice(&std::fs::read(format!("/proc/self/fd/{number}")).ok()?).ok()
+}
+
 /// The outer program. Its exit code means nothing; the inner one tells.
 pub fn outer(text: &str) -> i32 {
-    let Ok(spec) = serde_json::from_str::<Spec>(text) else { return 70 };
+    let Some(spec) = spec(text) else { return 70 };
     match open_namespaces(&spec).and_then(|pulse| {
         let mut inner = Command::new("/proc/self/exe");
         inner.arg(INNER).arg(text).arg(pulse.read.as_raw_fd().to_string());
@@ -238,7 +245,7 @@ fn tell(told: RawFd, what: &Word) {
 
 /// The inner program: number one in there.
 pub fn inner(text: &str, pulse: &str) -> i32 {
-    let (Ok(spec), Ok(pulse)) = (serde_json::from_str::<Spec>(text), pulse.parse()) else { return 70 };
+    let (Some(spec), Ok(pulse)) = (spec(text), pulse.parse()) else { return 70 };
     // Held open, and closed for the script.
     let (Ok(mut told), Ok(pulse)) = (own(spec.told), own(pulse)) else { return 70 };
     let built = dies_with_parent()
@@ -352,16 +359,19 @@ pub(super) fn hash(file: &File) -> std::io::Result<fernwart_protocol::id::Digest
     Ok(fernwart_certs::sha256(&bytes))
 }
 
-/// The command that starts the outer program with `spec`.
-pub(super) fn command(spec: &Spec, before: Vec<String>) -> std::io::Result<Command> {
-    let text = serde_json::to_string(spec)?;
+/// The command that starts the outer program with `spec`, and the file that it is in,
+/// which must be open until then.
+pub(super) fn command(spec: &Spec, before: Vec<String>) -> std::io::Result<(Command, File)> {
+    let file = sealed("spec", &serde_json::to_vec(spec)?)?;
+    inherited(&file)?;
+    let text = file.as_raw_fd().to_string();
     let program = std::env::current_exe()?;
     let mut words = before.into_iter().map(std::ffi::OsString::from).chain([program.into()]);
     let first = words.next().unwrap_or_default();
     let mut command = Command::new(first);
     command.args(words).arg(OUTER).arg(text).env_clear().current_dir("/").stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    Ok(command)
+    Ok((command, file))
 }
 
 /// Lets children have a descriptor.

@@ -4,10 +4,13 @@
 
 use super::{FOLDER, Spec};
 use crate::collect::mounts::{self, Mount};
+use fernwart_protocol::text::Text;
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, MountPropagationFlags};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Its own folder for passing things, in memory.
@@ -25,8 +28,14 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
     rustix::mount::mount_change("/", private).map_err(said("keeping mounts to itself"))?;
     // First of all: whoever looks at a path below one of these may wait for ever.
     let mut unseen = Vec::new();
+    let before = if spec.detach.is_empty() { Vec::new() } else { mounts()? };
     for place in &spec.detach {
-        detach(place).map_err(|error| format!("leaving out {}: {error}", place.display()))?;
+        let place = Path::new(OsStr::from_bytes(place));
+        // One may lie on another that is as deaf.
+        let layers = before.iter().filter(|mount| mount.path == place && mount.is_remote()).count().max(1);
+        for _ in 0..layers {
+            detach(place).map_err(|error| format!("leaving out {}: {error}", place.display()))?;
+        }
         unseen.push(text_of(place));
     }
     let mounts = mounts()?;
@@ -70,11 +79,20 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
         copied.map_err(|error| format!("{name}: {error}"))?;
     }
     std::env::set_current_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
+    let more = unseen.len().saturating_sub(NAMED);
+    if more > 0 {
+        unseen.truncate(NAMED);
+        unseen.push(format!("{more} more"));
+    }
     Ok(unseen)
 }
 
+/// Mounts that are named at most: any user may make many.
+const NAMED: usize = 16;
+
 fn text_of(place: &Path) -> String {
-    crate::collect::shown(place.as_os_str().as_encoded_bytes())
+    let text = crate::collect::shown(place.as_os_str().as_encoded_bytes());
+    Text::<200>::clipped(&text).as_raw().to_owned()
 }
 
 /// Takes a mount, and what is mounted in it, out of this view. The kernel goes to

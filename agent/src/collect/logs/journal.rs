@@ -5,10 +5,12 @@ use super::lines::Line;
 use super::{Reader, no_log};
 use crate::collect::bytes::shown;
 use crate::collect::child;
-use fernwart_protocol::diagnosis::{Reason, Why, builtin_patterns};
+use fernwart_protocol::diagnosis::{From, Reason, Why, builtin_patterns};
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
@@ -20,12 +22,37 @@ pub(super) fn is_there() -> bool {
 
 /// Whether this user may read the machine's journal, and not only the own one.
 fn may_read() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
     let folders = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok());
     folders.flatten().flatten().any(|entry| File::open(entry.path().join("system.journal")).is_ok())
 }
 
-const FIELDS: &str =
-    "--output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,_TRANSPORT,_COMM,_UID,MESSAGE_ID,UNIT,_SYSTEMD_UNIT";
+const FIELDS: &str = "--output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,SYSLOG_FACILITY,_TRANSPORT,_COMM,_UID,_PID,MESSAGE_ID,UNIT,_SYSTEMD_UNIT";
+
+/// Where a journal file keeps the time of its first entry, and how it begins
+/// (systemd.io/JOURNAL_FILE_FORMAT).
+const HEAD_AT: usize = 184;
+const SIGNATURE: &[u8] = b"LPKSHHRH";
+
+/// When the journal of the whole machine begins, microseconds since 1970; none where
+/// no file says so.
+fn begins() -> Option<i64> {
+    let folders = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten();
+    let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten().flatten();
+    let systems = files.filter(|file| {
+        let name = file.file_name();
+        name.as_encoded_bytes().starts_with(b"system") && name.as_encoded_bytes().ends_with(b".journal")
+    });
+    let begin = |file: std::fs::DirEntry| {
+        let mut head = [0; HEAD_AT + 8];
+        File::open(file.path()).ok()?.read_exact(&mut head).ok()?;
+        let at = head.get(HEAD_AT..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes)?;
+        i64::try_from(at).ok().filter(|at| *at > 0 && head.starts_with(SIGNATURE))
+    };
+    systems.filter_map(begin).min()
+}
 
 /// Reads the last day into a reader.
 ///
@@ -38,9 +65,16 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<(), Why> {
     if !may_read() {
         return Err(Why::new(Reason::NotPermitted, ""));
     }
-    let ids: Vec<String> =
-        builtin_patterns().into_iter().flat_map(|p| p.message_ids).map(|id| format!("MESSAGE_ID={id}")).collect();
-    let mut arguments = vec!["--no-pager", "-q", "-r", "-a", "-S", "-24h", "-o", "json", FIELDS];
+    let patterns = builtin_patterns();
+    let ids: Vec<String> = patterns.iter().flat_map(|p| &p.message_ids).map(|id| format!("MESSAGE_ID={id}")).collect();
+    // What a service prints has the priority of news, whatever it says. systemd
+    // itself gives what matters here its own, and says a lot more.
+    let programs: BTreeSet<&str> =
+        patterns.iter().flat_map(|p| &p.programs).map(String::as_str).filter(|name| *name != "systemd").collect();
+    let named: Vec<String> = programs.iter().map(|name| format!("SYSLOG_IDENTIFIER={name}")).collect();
+    let running: Vec<String> = programs.iter().map(|name| format!("_COMM={name}")).collect();
+    let base = ["--no-pager", "-q", "-r", "-a", "-S", "-24h", "-o", "json", FIELDS];
+    let mut arguments = base.to_vec();
     // The kernel at every priority; the ssh server, which tells of failed logins as
     // of news; of all others what is a warning or worse.
     arguments.extend(["_TRANSPORT=kernel", "+", "_COMM=sshd", "+", "_COMM=sshd-session"]);
@@ -50,20 +84,41 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<(), Why> {
     for id in &ids {
         arguments.extend(["+", id]);
     }
+    for of_a_field in [&named, &running] {
+        arguments.push("+");
+        arguments.extend(of_a_field.iter().map(String::as_str));
+    }
     // What was read is kept when the time is over.
     let until = until.checked_sub(Duration::from_millis(150)).unwrap_or(until);
-    let mut unread = 0u64;
-    let ended = child::lines("journalctl", &arguments, until, |line| {
-        if !line.is_empty() && !take(reader, line) {
-            unread += 1;
-        }
-    })?;
-    reader.is_cut |= ended.is_late || ended.is_cut;
-    match ended.code {
-        Some(0) | None => Ok(()),
-        // Damaged files beside good ones: what could be read was read.
-        Some(_) if reader.errors > 0 || !reader.found.is_empty() => Ok(()),
-        Some(_) => Err(ended.failed("journalctl")),
+    let half = Instant::now() + until.saturating_duration_since(Instant::now()) * 2 / 3;
+    let ended = child::lines("journalctl", &arguments, half, |line| read_line(reader, line, &BTreeSet::new()))?;
+    // It passes over damaged files, tells so, and ends well.
+    let is_whole = ended.code == Some(0) && !ended.is_late && !ended.is_cut && ended.complaints.trim().is_empty();
+    if !is_whole && reader.lines == 0 {
+        // Silence is no answer, whatever ended it.
+        return Err(if ended.is_late { Why::new(Reason::TimedOut, "journalctl") } else { ended.failed("journalctl") });
+    }
+    // Beside damaged files there may be good ones: what could be read was read.
+    reader.is_cut |= !is_whole;
+    // The few words that any program may say at any priority are sought by journalctl.
+    let words = patterns.iter().filter(|p| p.from == From::Program && p.programs.is_empty()).flat_map(|p| &p.words);
+    let sought = format!("--grep={}", words.map(|word| word.to_lowercase()).collect::<Vec<_>>().join("|"));
+    let mut arguments = base.to_vec();
+    arguments.extend([sought.as_str(), "PRIORITY=5", "PRIORITY=6", "PRIORITY=7"]);
+    let ended = child::lines("journalctl", &arguments, until, |line| read_line(reader, line, &programs))?;
+    // Having found nothing, it ends with a code, too, but has nothing to complain of.
+    let is_whole = !ended.is_late && !ended.is_cut && (ended.code == Some(0) || ended.complaints.trim().is_empty());
+    reader.is_cut |= !is_whole || reader.unread > 0;
+    if let Some(begin) = begins() {
+        reader.begins = begin;
+    }
+    Ok(())
+}
+
+/// Takes a line, but of these programs: theirs were read.
+fn read_line(reader: &mut Reader, line: &[u8], but: &BTreeSet<&str>) {
+    if !line.is_empty() && !take(reader, line, but) {
+        reader.unread += 1;
     }
 }
 
@@ -77,12 +132,16 @@ struct Entry {
     priority: Value,
     #[serde(default, rename = "SYSLOG_IDENTIFIER")]
     program: Value,
+    #[serde(default, rename = "SYSLOG_FACILITY")]
+    facility: Value,
     #[serde(default, rename = "_TRANSPORT")]
     transport: Value,
     #[serde(default, rename = "_COMM")]
     command: Value,
     #[serde(default, rename = "_UID")]
     user: Value,
+    #[serde(default, rename = "_PID")]
+    process: Value,
     #[serde(default, rename = "MESSAGE_ID")]
     message_id: Value,
     #[serde(default, rename = "UNIT")]
@@ -107,18 +166,30 @@ fn text(field: &Value) -> String {
     }
 }
 
-fn take(reader: &mut Reader, line: &[u8]) -> bool {
+fn take(reader: &mut Reader, line: &[u8], but: &BTreeSet<&str>) -> bool {
     let Ok(entry) = serde_json::from_slice::<Entry>(line) else { return false };
     let Ok(at) = entry.at.parse() else { return false };
     let (message, program, unit) = (text(&entry.message), text(&entry.program), text(&entry.unit));
     let (own_unit, message_id, command) = (text(&entry.own_unit), text(&entry.message_id), text(&entry.command));
     // Fields with an underline before them are journald's own word.
-    let is_kernels = entry.transport == "kernel";
+    // What programs write into the kernel's buffer has another facility.
+    let is_kernels = entry.transport == "kernel" && text(&entry.facility) == "0";
     let is_sshds = (command == "sshd" || command == "sshd-session") && entry.user == "0";
     let program = if program.is_empty() { &command } else { &program };
+    if but.contains(program.as_str()) || but.contains(command.as_str()) {
+        return true;
+    }
+    // No user's program is in a service of the system's. systemd itself is process 1.
+    let is_services = own_unit.ends_with(".service") && !own_unit.starts_with("user@");
+    let is_trusted = match program.as_str() {
+        "systemd" => entry.process == "1",
+        _ => is_services || entry.user == "0",
+    };
     reader.take(&Line {
         at,
         program,
+        command: &command,
+        is_trusted,
         // The service that systemd speaks of, else the one that speaks.
         unit: if unit.is_empty() && !message_id.is_empty() { &own_unit } else { &unit },
         is_kernels,
@@ -139,10 +210,10 @@ mod tests {
         let now = crate::now() * 1000;
         let mut reader = Reader::new(now);
         let line = format!(
-            "{{\"__REALTIME_TIMESTAMP\":\"{}\",\"_TRANSPORT\":\"kernel\",\"PRIORITY\":\"3\",\"SYSLOG_IDENTIFIER\":\"kernel\",\"MESSAGE\":{message}}}",
+            "{{\"__REALTIME_TIMESTAMP\":\"{}\",\"_TRANSPORT\":\"kernel\",\"PRIORITY\":\"3\",\"SYSLOG_IDENTIFIER\":\"kernel\",\"SYSLOG_FACILITY\":\"0\",\"MESSAGE\":{message}}}",
             now - 1000
         );
-        assert!(take(&mut reader, line.as_bytes()));
+        assert!(take(&mut reader, line.as_bytes(), &BTreeSet::new()));
         reader
     }
 
@@ -164,7 +235,7 @@ mod tests {
     fn garbage_is_no_entry() {
         let mut reader = Reader::new(0);
         for line in [&b"garbage"[..], b"{}", b"{\"__REALTIME_TIMESTAMP\":\"soon\"}", b"\xff\xfe"] {
-            assert!(!take(&mut reader, line));
+            assert!(!take(&mut reader, line, &BTreeSet::new()));
         }
     }
 }

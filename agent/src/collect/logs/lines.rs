@@ -7,10 +7,14 @@ pub(super) struct Line<'a> {
     pub(super) at: i64,
     /// Who says that they wrote it.
     pub(super) program: &'a str,
+    /// The program that wrote it, by the kernel's word; empty where that is not known.
+    pub(super) command: &'a str,
     /// The service it came from; empty where that is not known.
     pub(super) unit: &'a str,
     /// Whether the kernel wrote it. Nobody else can make it so.
     pub(super) is_kernels: bool,
+    /// Whether a service or root wrote it, and no user with any name that they like.
+    pub(super) is_trusted: bool,
     /// Whether an ssh server wrote it that runs as root.
     pub(super) is_sshds: bool,
     /// syslog(3): 0 is worst, 3 an error, 6 information.
@@ -28,8 +32,10 @@ impl Default for Line<'_> {
         Self {
             at: 0,
             program: "",
+            command: "",
             unit: "",
             is_kernels: false,
+            is_trusted: true,
             is_sshds: false,
             priority: 3,
             message_id: "",

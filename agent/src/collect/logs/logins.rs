@@ -30,9 +30,13 @@ impl Logins {
         if !line.is_sshds {
             return;
         }
-        let is_failed = line.message.starts_with("Failed ") && !line.message.starts_with("Failed none")
-            || line.message.contains("maximum authentication attempts exceeded");
-        let is_accepted = line.message.starts_with("Accepted ");
+        // A client offers one key after the other; those that do not fit say nothing.
+        let is_guess = ["password", "keyboard-interactive"];
+        let by = |what: &str| {
+            let method = line.message.strip_prefix(what)?.split(' ').next()?;
+            is_guess.iter().any(|guess| method.starts_with(guess)).then_some(())
+        };
+        let (is_failed, is_accepted) = (by("Failed ").is_some(), by("Accepted ").is_some());
         if !is_failed && !is_accepted {
             return;
         }
@@ -96,6 +100,12 @@ mod tests {
         assert_eq!(count(&[bad, good, other]), (30, vec!["192.0.2.7".into()], vec!["root from 192.0.2.7".into()]));
         assert_eq!(count(&[good, bad]).2, Vec::<String>::new(), "first the right password, then the wrong ones");
         assert_eq!(count(&[(bad.0, 5), good]).2, Vec::<String>::new());
+        let keys = ("Failed publickey for jana from 192.0.2.8 port 40001 ssh2: RSA SHA256:y", 40);
+        assert_eq!(count(&[keys, other]), (0, Vec::new(), Vec::new()), "a client with many keys guesses nothing");
+        assert_eq!(
+            count(&[("Failed password for jana from 192.0.2.8 port 1 ssh2", 30), other]).2,
+            Vec::<String>::new()
+        );
     }
 
     #[test]

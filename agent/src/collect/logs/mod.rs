@@ -20,6 +20,7 @@ use fernwart_protocol::diagnosis::{Class, From, Pattern, Reason, Why, builtin_pa
 use lines::Line;
 use logins::Logins;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -46,7 +47,7 @@ pub(super) fn facts(until: Instant) -> Result<Logs, Why> {
     let mut reader = Reader::new(now);
     let source = match journal::is_there() {
         true => journal::read(&mut reader, until).map(|()| "journald".to_owned()),
-        false => syslog::read(&mut reader),
+        false => syslog::read(&mut reader, until),
     };
     match source {
         Ok(source) => Ok(reader.end(&source)),
@@ -87,6 +88,7 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
 #[derive(Debug, Default)]
 struct Found {
     count: u64,
+    oldest: i64,
     newest: i64,
     message: String,
 }
@@ -100,7 +102,14 @@ struct Reader {
     found: HashMap<(usize, String), Found>,
     healed: HashMap<(usize, String), i64>,
     logins: Logins,
+    /// When USB devices were pulled out, microseconds since 1970.
+    pulled: Vec<i64>,
+    lines: u64,
+    /// Lines that are none.
+    unread: u64,
     oldest: i64,
+    /// When the log begins; 0 where that is not known.
+    begins: i64,
     is_cut: bool,
 }
 
@@ -114,7 +123,11 @@ impl Reader {
             found: HashMap::new(),
             healed: HashMap::new(),
             logins: Logins::default(),
+            pulled: Vec::new(),
+            lines: 0,
+            unread: 0,
             oldest: now,
+            begins: 0,
             is_cut: false,
         }
     }
@@ -128,7 +141,11 @@ impl Reader {
         if line.at < self.since() {
             return;
         }
+        self.lines += 1;
         self.oldest = self.oldest.min(line.at);
+        if line.is_kernels && line.message.contains(": USB disconnect") && self.pulled.len() < ABOUT {
+            self.pulled.push(line.at);
+        }
         self.match_patterns(line);
         self.logins.take(line);
         if line.priority <= ERROR {
@@ -144,7 +161,9 @@ impl Reader {
                 seen.push((index, heals));
             }
         };
-        for found in known.words.find_overlapping_iter(line.message) {
+        let own = if line.is_kernels { kernels_words(line.message) } else { 0..line.message.len() };
+        let found = known.words.find_overlapping_iter(line.message);
+        for found in found.filter(|found| own.start <= found.start() && found.end() <= own.end) {
             if let Some((index, heals)) = known.of.get(found.pattern().as_usize()) {
                 add(*index, *heals);
             }
@@ -173,6 +192,7 @@ impl Reader {
             }
             let found = self.found.entry((index, about)).or_default();
             found.count += line.times;
+            found.oldest = if found.oldest == 0 { line.at } else { found.oldest.min(line.at) };
             if line.at >= found.newest {
                 found.newest = line.at;
                 found.message = line.message.chars().take(MESSAGE).collect();
@@ -197,6 +217,7 @@ impl Reader {
     }
 
     fn end(self, source: &str) -> Logs {
+        let since = self.since();
         let mut groups: Vec<LogGroup> = self.groups.into_values().collect();
         groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.message.cmp(&b.message)));
         groups.truncate(GROUPS);
@@ -205,7 +226,10 @@ impl Reader {
         for ((index, about), found) in self.found {
             let healed = self.healed.get(&(index, about.clone())).is_some_and(|at| *at >= found.newest);
             let Some(pattern) = KNOWN.patterns.get(index).filter(|_| !healed) else { continue };
-            let removable = pattern.id.starts_with("disk.") && is_removable(&about);
+            let is_disks =
+                pattern.from == From::Kernel && (pattern.id.starts_with("disk.") || pattern.id.starts_with("fs."));
+            let was_pulled = || is_gone(&about) && self.pulled.iter().any(|at| is_soon_after(found.oldest, *at));
+            let removable = is_disks && (is_removable(&about) || was_pulled());
             let id = if removable { "disk.removable".to_owned() } else { pattern.id.clone() };
             let hit = LogHit {
                 pattern: id,
@@ -214,9 +238,9 @@ impl Reader {
                 count: found.count,
                 hours_ago: hours(found.newest),
             };
-            // Two ways to write one pattern are one pattern.
+            // Two ways to write one pattern are one pattern; both may tell of the same.
             match hits.iter_mut().find(|known| (&known.pattern, &known.about) == (&hit.pattern, &hit.about)) {
-                Some(known) => known.count += hit.count,
+                Some(known) => known.count = known.count.max(hit.count),
                 None => hits.push(hit),
             }
         }
@@ -233,7 +257,7 @@ impl Reader {
         Logs {
             source: source.to_owned(),
             hours: HOURS,
-            hours_read: Some(if self.is_cut { hours(self.oldest) } else { f64::from(HOURS) }),
+            hours_read: Some(hours(if self.is_cut { self.oldest } else { self.begins.max(since) })),
             errors: Some(self.errors),
             groups,
             hits: Some(hits),
@@ -256,9 +280,35 @@ fn fits(pattern: &Pattern, line: &Line<'_>, heals: bool) -> bool {
         From::Program => !line.is_kernels,
     };
     is_from
-        && (pattern.programs.is_empty() || pattern.programs.iter().any(|program| program == line.program))
+        && (pattern.programs.is_empty() || pattern.programs.iter().any(|p| p == line.program || p == line.command))
+        // A word that anybody can say is taken from anybody; who says it, is not.
+        && (pattern.programs.is_empty() && pattern.message_ids.is_empty() || line.is_trusted || line.is_kernels)
         && (heals || pattern.and.is_empty() || pattern.and.iter().any(has))
         && !pattern.unless.iter().any(has)
+}
+
+/// The part of a kernel line that the kernel has worded. What a program calls itself
+/// stands in some of them, and anybody can start one with any name.
+fn kernels_words(message: &str) -> Range<usize> {
+    if let Some(at) = message.rfind("]: segfault at ") {
+        return at..message.len();
+    }
+    const NAMES: [&str; 8] =
+        ["traps: ", "Killed process ", "Kill process ", "INFO: task ", "Comm: ", "comm=", "comm ", "! ["];
+    let ends = NAMES.iter().filter_map(|name| message.find(name).map(|at| at + name.len()));
+    0..ends.min().unwrap_or(message.len())
+}
+
+/// Whether a disk has gone: no such device is there.
+fn is_gone(about: &str) -> bool {
+    !about.is_empty()
+        && ["block", "scsi_device"].iter().all(|class| !Path::new("/sys/class").join(class).join(about).exists())
+}
+
+/// Whether errors began when something was pulled out: writes that waited fail within
+/// two minutes.
+fn is_soon_after(begun: i64, pulled: i64) -> bool {
+    (pulled - 5 * SECOND..=pulled + 120 * SECOND).contains(&begun)
 }
 
 /// Whether a device, or the one it is a part of, can be pulled out.
@@ -266,9 +316,12 @@ fn is_removable(about: &str) -> bool {
     let disk = about.trim_end_matches(|c: char| c.is_ascii_digit());
     [about, disk, disk.trim_end_matches('p')].iter().any(|name| {
         let folder = Path::new("/sys/block").join(name);
+        let bus = Path::new("/sys/class/scsi_device").join(name);
         !name.is_empty()
             && (read(folder.join("removable")).is_some_and(|text| text.trim() == "1")
-                || std::fs::canonicalize(folder).is_ok_and(|path| path.to_string_lossy().contains("/usb")))
+                || [folder, bus].iter().any(|place| {
+                    std::fs::canonicalize(place).is_ok_and(|path| path.to_string_lossy().contains("/usb"))
+                }))
     })
 }
 
@@ -419,11 +472,66 @@ mod tests {
                 "kernel",
                 true,
                 4,
+                "device-mapper: thin: 253:2: switching pool to out-of-data-space (queue IO) mode",
+                Some(("lvm.thin", "253:2")),
+            ),
+            (
+                "kernel",
+                true,
+                4,
                 "device-mapper: thin: 253:2: reached low water mark for data device: sending event.",
-                Some(("lvm.thin", "253")),
+                None,
+            ),
+            ("kernel", true, 3, "sd 93:0:0:0: rejecting I/O to offline device", Some(("disk.scsi", "93:0:0:0"))),
+            (
+                "kernel",
+                true,
+                3,
+                "sd 93:0:0:0: [sdzz] Device offlined - not ready after error recovery",
+                Some(("disk.scsi", "sdzz")),
             ),
             ("kernel", true, 3, "usb 1-4: device descriptor read/64, error -71", Some(("usb.broken", "1-4"))),
-            ("kernel", true, 0, "mce: [Hardware Error]: Machine check events logged", Some(("hardware.mce", "kernel"))),
+            (
+                "kernel",
+                true,
+                0,
+                "mce: [Hardware Error]: Machine check events logged",
+                Some(("hardware.logged", "kernel")),
+            ),
+            ("kernel", true, 3, "mce: Uncorrected error, action required", Some(("hardware.mce", "kernel"))),
+            ("kernel", true, 4, "EDAC MC0: 20 CE memory read error on DIMM0", Some(("hardware.ecc", "MC0"))),
+            ("kernel", true, 4, "EDAC MC0: 0 CE memory read error on DIMM0", None),
+            ("kernel", true, 6, "usb 1-4: reset high-speed USB device number 9 using xhci_hcd", None),
+            ("kernel", true, 4, "neighbour: arp_cache: neighbor table overflow!", None),
+            (
+                "kernel",
+                true,
+                3,
+                "r8169 0000:02:00.0 eth0: NETDEV WATCHDOG: CPU: 3: transmit queue 0 timed out 5376 ms",
+                Some(("net.card", "eth0")),
+            ),
+            // Names that a user has given to a program.
+            (
+                "kernel",
+                true,
+                6,
+                "Kernel panic[7]: segfault at 0 ip 0000 sp 0000 error 4 in x[400000+1000]",
+                Some(("program.crash", "Kernel")),
+            ),
+            (
+                "kernel",
+                true,
+                6,
+                "traps: kernel BUG at[99] trap invalid opcode ip:1 sp:2 error:0",
+                Some(("program.crash", "kernel")),
+            ),
+            (
+                "kernel",
+                true,
+                3,
+                "Out of memory: Killed process 812 (I/O error, dev ) total-vm:2097152kB",
+                Some(("memory.oom", "I/O error, dev")),
+            ),
             ("kernel", true, 4, "{1}[Hardware Error]: Corrected error, no action required.", None),
             (
                 "kernel",
@@ -546,6 +654,31 @@ mod tests {
         assert_eq!(hits(&[gone, back]), []);
         assert_eq!(hits(&[gone, other]).len(), 1);
         assert_eq!(hits(&[gone, back, gone]).len(), 1, "and gone again");
+    }
+
+    #[test]
+    fn a_disk_that_was_pulled_out_is_no_broken_disk() {
+        let pulled = ("kernel", true, 6, "usb 1-4: USB disconnect, device number 9");
+        let read = ("kernel", true, 3, "I/O error, dev sdzz, sector 8");
+        let damaged = ("kernel", true, 2, "EXT4-fs error (device sdzz1): ext4_lookup:1: inode #2: comm ls: bad entry");
+        let removable = |about: &str| ("disk.removable".to_owned(), about.to_owned(), 1);
+        assert_eq!(hits(&[pulled, read, damaged]), [removable("sdzz"), removable("sdzz1")]);
+        let idle = ("kernel", true, 6, "nothing");
+        let late = [[pulled].as_slice(), &[idle; 300], &[read]].concat();
+        assert_eq!(hits(&late)[0].0, "disk.io", "a disk that dies later was not pulled out");
+        assert_eq!(hits(&[read])[0].0, "disk.io");
+    }
+
+    #[test]
+    fn a_user_cannot_speak_for_a_service() {
+        let line =
+            Line { at: NOW - SECOND, program: "postgres", command: "logger", message: "PANIC: ", ..Line::default() };
+        let found = |is_trusted: bool| {
+            let mut reader = Reader::new(NOW);
+            reader.take(&Line { is_trusted, ..line });
+            reader.end("test").hits.unwrap_or_default().len()
+        };
+        assert_eq!((found(true), found(false)), (1, 0));
     }
 
     #[test]

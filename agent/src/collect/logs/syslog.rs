@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::time::Instant;
 
 /// How much of a log file's end is read, bytes.
 const TAIL: u64 = 16 * 1024 * 1024;
@@ -26,13 +27,15 @@ const BAD: [&str; 8] = ["error", "fail", "panic", "segfault", "critical", "out o
 ///
 /// # Errors
 /// Why there is nothing to read.
-pub(super) fn read(reader: &mut Reader) -> Result<String, Why> {
-    let is_kernel_read = kernel(reader).is_ok();
+pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
+    // The kernel's own buffer cannot be forged; a file can. Only what is older than
+    // the buffer is taken from files.
+    let kernels_from = kernel(reader).ok().flatten().unwrap_or(i64::MAX);
     let mut source = None;
     let mut failed = None;
     for names in FILES {
         let Some(path) = names.into_iter().find(|path| Path::new(path).is_file()) else { continue };
-        match file(Path::new(path), reader, is_kernel_read) {
+        match file(Path::new(path), reader, kernels_from, until) {
             Ok(()) => source = source.or(Some(path.to_owned())),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 failed = Some(Why::new(Reason::NotPermitted, ""));
@@ -44,18 +47,19 @@ pub(super) fn read(reader: &mut Reader) -> Result<String, Why> {
 }
 
 /// A file, and the one before it where it was begun anew within the day.
-fn file(path: &Path, reader: &mut Reader, is_kernel_read: bool) -> std::io::Result<()> {
-    let mut oldest = tail(path, reader, is_kernel_read)?;
+fn file(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> std::io::Result<()> {
+    let mut oldest = tail(path, reader, kernels_from, until)?;
     let before = path.with_added_extension("1");
     if oldest.is_none_or(|oldest| oldest > reader.since()) && before.is_file() {
-        oldest = tail(&before, reader, is_kernel_read)?.or(oldest);
+        oldest = tail(&before, reader, kernels_from, until)?.or(oldest);
     }
-    let _ = oldest;
+    // Where two logs begin at different times, the shorter one is what is not known.
+    reader.begins = reader.begins.max(oldest.unwrap_or(reader.now));
     Ok(())
 }
 
 /// The end of a file; the time of the oldest line that was read.
-fn tail(path: &Path, reader: &mut Reader, is_kernel_read: bool) -> std::io::Result<Option<i64>> {
+fn tail(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> std::io::Result<Option<i64>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
@@ -68,11 +72,15 @@ fn tail(path: &Path, reader: &mut Reader, is_kernel_read: bool) -> std::io::Resu
     }
     let zone = TimeZone::system();
     let mut oldest = None;
-    for line in lines {
+    for (number, line) in lines.enumerate() {
+        if number % 1024 == 0 && Instant::now() >= until {
+            reader.is_cut = true;
+            break;
+        }
         let line = shown(line);
         let Some((at, rest)) = time(&line, reader.now, &zone) else { continue };
         oldest = oldest.or(Some(at));
-        take(reader, at, rest, is_kernel_read);
+        take(reader, at, rest, kernels_from);
     }
     reader.is_cut |= length > TAIL && oldest.is_some_and(|oldest| oldest > reader.since());
     Ok(oldest)
@@ -99,13 +107,12 @@ fn time<'a>(line: &'a str, now: i64, zone: &TimeZone) -> Option<(i64, &'a str)> 
 }
 
 /// `host program[7]: message`.
-fn take(reader: &mut Reader, at: i64, rest: &str, is_kernel_read: bool) {
+fn take(reader: &mut Reader, at: i64, rest: &str, kernels_from: i64) {
     let Some((head, message)) = rest.split_once(": ") else { return };
     let program = head.rsplit(' ').next().unwrap_or_default();
     let program = program.split('[').next().unwrap_or_default();
     let claims_kernel = program == "kernel";
-    if claims_kernel && is_kernel_read {
-        // The kernel's own buffer cannot be forged; this file can.
+    if claims_kernel && at >= kernels_from {
         return;
     }
     // Its own clock stands before the message: `[ 12.345678] `.
@@ -139,42 +146,46 @@ fn repeated(message: &str) -> (u64, &str) {
 }
 
 /// The kernel's own buffer (Documentation/ABI/testing/dev-kmsg): one record a read,
-/// `priority,number,microseconds since boot,flags;message`.
-fn kernel(reader: &mut Reader) -> std::io::Result<()> {
+/// `priority,number,microseconds since boot,flags;message`. When the oldest was
+/// written, where there is any.
+fn kernel(reader: &mut Reader) -> std::io::Result<Option<i64>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let buffer = rustix::fs::open("/dev/kmsg", flags, Mode::empty())?;
     let uptime = crate::collect::read("/proc/uptime").unwrap_or_default();
     let uptime: f64 = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
     let boot = reader.now.saturating_sub((uptime * SECOND as f64) as i64);
     let mut record = vec![0; 8192];
+    let mut oldest = None;
     loop {
         let length = match rustix::io::read(&buffer, record.as_mut_slice()) {
             Ok(length) => length,
             // A record was overwritten while it was read; the next one is there.
             Err(rustix::io::Errno::PIPE) => continue,
-            Err(rustix::io::Errno::AGAIN) => return Ok(()),
+            Err(rustix::io::Errno::AGAIN) => return Ok(oldest),
             Err(error) => return Err(error.into()),
         };
         let text = shown(record.get(..length).unwrap_or_default());
-        kernel_record(reader, &text, boot);
+        let at = kernel_record(reader, &text, boot);
+        oldest = oldest.or(at);
     }
 }
 
-fn kernel_record(reader: &mut Reader, text: &str, boot: i64) {
-    let Some((head, message)) = text.split_once(';') else { return };
+fn kernel_record(reader: &mut Reader, text: &str, boot: i64) -> Option<i64> {
+    let (head, message) = text.split_once(';')?;
     let mut fields = head.split(',');
     let priority: Option<u32> = fields.next().and_then(|number| number.parse().ok());
     let at: Option<i64> = fields.nth(1).and_then(|number| number.parse().ok());
-    let (Some(priority), Some(at)) = (priority, at) else { return };
+    let (priority, at) = (priority?, boot.saturating_add(at?));
     // Facility 0 is the kernel's; what programs write into the buffer has others.
     reader.take(&Line {
-        at: boot.saturating_add(at),
+        at,
         program: "kernel",
         is_kernels: priority >> 3 == 0,
         priority: u8::try_from(priority & 7).unwrap_or(7),
         message: message.lines().next().unwrap_or_default(),
         ..Line::default()
     });
+    Some(at)
 }
 
 #[cfg(test)]
@@ -218,12 +229,12 @@ mod tests {
         // Begun anew an hour ago: the file before it belongs to the day, too.
         let before = format!("{} kasse-1 pos[1]: write: No space left on device\n", stamp(20));
         std::fs::write(place.path().join("syslog.1"), before).expect("written");
-        file(&path, &mut reader, true).expect("read");
+        file(&path, &mut reader, i64::MAX, Instant::now() + std::time::Duration::from_secs(9)).expect("read");
         let logs = reader.end("syslog");
         assert_eq!((logs.errors, logs.failed_logins), (Some(5), Some(4)), "{logs:?}");
         let mut reader = Reader::new(crate::now() * 1000);
         std::fs::write(&path, format!("{} kasse-1 cupsd[7]: error now\n", stamp_of(&reader, 1))).expect("written");
-        file(&path, &mut reader, true).expect("read");
+        file(&path, &mut reader, i64::MAX, Instant::now() + std::time::Duration::from_secs(9)).expect("read");
         let logs = reader.end("syslog");
         assert_eq!((logs.errors, logs.hits.map(|hits| hits.len())), (Some(2), Some(1)));
     }

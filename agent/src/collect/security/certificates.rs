@@ -1,10 +1,12 @@
 //! Certificates that the settings of services here name, and when they end.
 
-use crate::collect::bytes::{clipped, read_bytes, shown};
+use crate::collect::budget;
+use crate::collect::bytes::{clipped, read_regular, shown};
 use fernwart_protocol::diagnosis::facts::{Certificate, LIST};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Reason, Reasons, Why};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Where services keep their settings, below /etc; folders with what lies in them.
 const SETTINGS: [&str; 22] = [
@@ -51,7 +53,7 @@ const WORDS: [&str; 14] = [
 ];
 
 /// Certificates in use, each once, the one that ends first first.
-pub(super) fn used(etc: &Path) -> Vec<Certificate> {
+pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
     let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
     for place in SETTINGS {
         let place = etc.join(place);
@@ -60,8 +62,8 @@ pub(super) fn used(etc: &Path) -> Vec<Certificate> {
             Err(_) => vec![place],
         };
         for settings in within.iter().filter(|path| path.is_file()) {
-            let Ok(text) = read_bytes(settings) else { continue };
-            for file in shown(&text).lines().filter_map(named) {
+            let Ok(text) = read_regular(settings) else { continue };
+            for file in shown(&text).lines().flat_map(named) {
                 files.entry(PathBuf::from(file)).or_insert_with(|| shown(settings.as_os_str().as_encoded_bytes()));
             }
         }
@@ -70,17 +72,45 @@ pub(super) fn used(etc: &Path) -> Vec<Certificate> {
     if own.is_file() {
         files.insert(own, "Proxmox".to_owned());
     }
-    let mut found: Vec<Certificate> = files.into_iter().filter_map(|(file, by)| certificate(&file, &by)).collect();
+    let files: Vec<(PathBuf, String)> = files.into_iter().flat_map(expanded).take(FILES).collect();
+    // One may lie where nothing answers.
+    let things = files.iter().map(|thing| (format!("certificate {}", thing.0.display()), thing.clone()));
+    let answers = budget::each(things.collect(), 4, BUDGET, until, |(file, by)| certificate(&file, &by));
+    let found = files.iter().zip(answers).filter_map(|((file, by), answer)| match answer {
+        Ok(found) => found,
+        Err(reason) => Some(without_days(file, by, reason.into())),
+    });
+    let mut found: Vec<Certificate> = found.collect();
     found.sort_by(|a, b| a.days_left.unwrap_or_default().total_cmp(&b.days_left.unwrap_or_default()));
     found.truncate(LIST);
     found
 }
 
-/// The file that a line names, if it names a certificate.
-fn named(line: &str) -> Option<&str> {
+/// How long reading one may take.
+const BUDGET: Duration = Duration::from_millis(500);
+
+/// Files that are read at most.
+const FILES: usize = 256;
+
+/// A file, or those with certificates in a folder: HAProxy is given folders.
+fn expanded((place, by): (PathBuf, String)) -> Vec<(PathBuf, String)> {
+    let is_certificates = |path: &PathBuf| path.extension().is_some_and(|e| e == "pem" || e == "crt");
+    // Only what is named with a slash at its end is looked into: others may hang.
+    let is_folder = place.as_os_str().as_encoded_bytes().ends_with(b"/");
+    match is_folder.then(|| std::fs::read_dir(&place)) {
+        Some(Ok(entries)) => {
+            let within = entries.take(FILES).flatten().map(|entry| entry.path()).filter(is_certificates);
+            within.map(|path| (path, by.clone())).collect()
+        }
+        _ => vec![(place, by)],
+    }
+}
+
+/// The files that a line names, if it names certificates.
+fn named(line: &str) -> Vec<&str> {
     let line = line.trim();
     if line.starts_with(['#', ';', '!']) {
-        return None;
+        return Vec::new();
     }
     let lower = line.to_lowercase();
     let rest = WORDS.iter().find_map(|word| {
@@ -88,40 +118,62 @@ fn named(line: &str) -> Option<&str> {
         rest.starts_with([' ', '\t', '=']).then_some(rest)
     });
     // HAProxy: `bind :443 ssl crt /etc/haproxy/shop.pem`
-    let rest = rest.or_else(|| line.split_once(" crt ").map(|(_, rest)| rest))?;
+    let Some(rest) = rest.or_else(|| line.split_once(" crt ").map(|(_, rest)| rest)) else { return Vec::new() };
     let rest = rest.trim_start_matches([' ', '\t', '=', '<']).trim_start();
-    let file = match rest.strip_prefix(['"', '\'']) {
-        Some(quoted) => quoted.split(['"', '\'']).next()?,
-        None => rest.split([' ', '\t', ';', ',']).next()?,
+    let files: Vec<&str> = match rest.strip_prefix(['"', '\'']) {
+        Some(quoted) => quoted.split(['"', '\'']).take(1).collect(),
+        // Postfix takes lists; what follows blanks are options.
+        None => {
+            let list = rest.split([';']).next().unwrap_or_default();
+            let is_list = lower.starts_with("smtpd_tls_chain_files");
+            list.split([' ', '\t', ',']).filter(|file| !file.is_empty()).take(if is_list { 16 } else { 1 }).collect()
+        }
     };
     // What a program puts together itself is nothing to look up.
-    (file.starts_with('/') && !file.contains('$')).then_some(file)
+    files.into_iter().filter(|file| file.starts_with('/') && !file.contains('$')).collect()
 }
 
-fn certificate(file: &Path, by: &str) -> Option<Certificate> {
+fn without_days(file: &Path, by: &str, why: Why) -> Certificate {
     let mut found = Certificate {
         file: clipped(&shown(file.as_os_str().as_encoded_bytes())),
         used_by: clipped(by),
         ..Certificate::default()
     };
-    let days = match read_bytes(file) {
+    found.why.insert("days_left".into(), why);
+    found
+}
+
+fn certificate(file: &Path, by: &str) -> Option<Certificate> {
+    let days = match read_regular(file) {
+        // A key, or a folder's other file.
+        Ok(bytes) if has_other(&bytes) => return None,
         Ok(bytes) => days_left(&bytes).ok_or_else(|| Why::new(Reason::Unreadable, "certificate")),
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => return None,
         // A template may name one that nobody has made.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Why::new(Reason::NotPermitted, "")),
         Err(error) => Err(Why::new(Reason::Unreadable, clipped(&error.to_string()))),
     };
-    match days {
-        Ok(days) => found.days_left = Some(days),
-        Err(why) => drop(found.why.insert("days_left".into(), why)),
-    }
-    Some(found)
+    Some(match days {
+        Ok(days) => {
+            let found = without_days(file, by, Reason::Absent.into());
+            Certificate { days_left: Some(days), why: Reasons::new(), ..found }
+        }
+        Err(why) => without_days(file, by, why),
+    })
+}
+
+/// Whether a PEM file has something in it, and no certificate.
+fn has_other(pem: &[u8]) -> bool {
+    let mut all = x509_parser::pem::Pem::iter_from_buffer(pem).flatten().peekable();
+    all.peek().is_some() && !all.any(|pem| pem.label == "CERTIFICATE")
 }
 
 /// Days until the first certificate in a PEM file ends: the service's own stands
 /// before those of its issuers, whose roots may long have ended.
 fn days_left(pem: &[u8]) -> Option<f64> {
-    let pem = x509_parser::pem::Pem::iter_from_buffer(pem).flatten().find(|pem| pem.label == "CERTIFICATE")?;
+    let is_one = |pem: &x509_parser::pem::Pem| pem.label == "CERTIFICATE";
+    let pem = x509_parser::pem::Pem::iter_from_buffer(pem).flatten().find(is_one)?;
     let certificate = pem.parse_x509().ok()?;
     let ends = certificate.validity().not_after.timestamp();
     let days = (ends as f64 - crate::now() as f64 / 1000.0) / 86_400.0;
@@ -146,7 +198,31 @@ mod tests {
             ("ssl_certificate /etc/ssl/$host.pem;", None),
             ("ssl_protocols TLSv1.3;", None),
         ] {
-            assert_eq!(named(line), file, "{line}");
+            assert_eq!(named(line), file.into_iter().collect::<Vec<_>>(), "{line}");
         }
+        let chain = "smtpd_tls_chain_files = /etc/ssl/mail.key, /etc/ssl/mail.pem";
+        assert_eq!(named(chain), ["/etc/ssl/mail.key", "/etc/ssl/mail.pem"]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let place = tempfile::tempdir().expect("a folder");
+        let pipe = place.path().join("pipe.pem");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &pipe,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("made");
+        let asked = certificate(&pipe, "x").expect("named");
+        assert_eq!(asked.why["days_left"].reason, Reason::Unreadable);
+        std::fs::write(place.path().join("k.pem"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+            .expect("written");
+        let folder = format!("{}/", place.path().display());
+        let within = expanded((PathBuf::from(folder), "x".into()));
+        assert_eq!(within.len(), 2);
+        assert!(certificate(&place.path().join("k.pem"), "x").is_none(), "a key has no end");
     }
 }

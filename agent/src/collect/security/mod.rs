@@ -61,7 +61,7 @@ pub(super) fn facts(until: Instant) -> Security {
             }
         }
     }
-    security.certificates = Some(certificates::used(std::path::Path::new("/etc")));
+    security.certificates = Some(certificates::used(std::path::Path::new("/etc"), until));
     security
 }
 

@@ -10,7 +10,7 @@ use super::{Plan, checked, secrets, sha256_of};
 use crate::cli::diagnose::{look_again, status, stored, unreadable};
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Following, Session, judge_news};
-use fernwart_protocol::diagnosis::{Finding, Report, Rule, builtin_rules};
+use fernwart_protocol::diagnosis::{Finding, Report, Rule, Unknown, builtin_rules};
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{BundleName, Declared, Manifest, Value};
@@ -119,7 +119,14 @@ async fn still_so(
     if let Some(finding) = report.findings.iter().find(is_it) {
         return Ok(finding.clone());
     }
-    match report.unknown.iter().find(|unknown| unknown.id == shown.id) {
+    let may_be_it = |unknown: &&Unknown| {
+        unknown.id == shown.id && (unknown.instance.is_none() || unknown.instance == shown.instance)
+    };
+    let left_out = report.left_out.get(&shown.id).copied().unwrap_or_default();
+    match report.unknown.iter().find(may_be_it) {
+        None if left_out > 0 => {
+            Err(gone(format!("the machine found {left_out} more of {} than it names, so nobody can tell", shown.id)))
+        }
         Some(unknown) => Err(gone(format!("it cannot be told whether it is still so ({})", unknown.why.in_words()))),
         None => Err(gone("it is no longer so".to_owned())),
     }

@@ -209,7 +209,7 @@ pub(crate) fn ran_in_words(report: &RunReport) -> String {
             ids.dedup();
             format!(" · {} run again: ok", ids.join(", "))
         }
-        (Some(_), None) => " · nobody can tell whether it is well now".to_owned(),
+        (before, None) if before.is_some() || report.checked => " · nobody can tell whether it is well now".to_owned(),
         _ => String::new(),
     };
     let unseen = match report.unseen.as_slice() {
