@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     // Whatever was open where it was started is nothing to what it starts.
     if let Err(error) = cage::keep_to_itself(None) {
         eprintln!("/proc/self/fd: {error}");
-        return ExitCode::from(5);
+        return ExitCode::from(if is_plugin() { UNKNOWN } else { 5 });
     }
     // Nothing this program makes is anybody else's to read.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -67,8 +67,28 @@ fn main() -> ExitCode {
     act(arguments, &home, &words).unwrap_or_else(|error| complain(&Trouble::of(&error), &words))
 }
 
+/// A plugin's word for what it could not find out.
+const UNKNOWN: u8 = 3;
+
+/// Whether a monitoring reads what is said, by what was typed: it may not even be read.
+fn is_plugin() -> bool {
+    let typed: Vec<OsString> = std::env::args_os().collect();
+    let joined = ["-onagios", "-o=nagios", "--output=nagios"];
+    typed
+        .windows(2)
+        .any(|two| matches!(two, [option, how] if (option == "-o" || option == "--output") && how == "nagios"))
+        || typed.iter().any(|word| joined.iter().any(|one| word == one))
+}
+
 fn complain(trouble: &Trouble, words: &Words) -> ExitCode {
-    eprint!("{}", trouble.in_words(words));
+    let said = trouble.in_words(words);
+    eprint!("{said}");
+    if is_plugin() {
+        // The first line is what is read; nobody may be there to hear it.
+        let line = said.lines().next().unwrap_or_default().replace('|', "/");
+        let _ = writeln!(std::io::stdout(), "FERNWART UNKNOWN - {line}");
+        return ExitCode::from(UNKNOWN);
+    }
     ExitCode::from(trouble.exit)
 }
 

@@ -18,11 +18,25 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     let system: facts::System = report.facts(SectionName::System).unwrap_or_default();
     let seconds = format!("{:.1}", f64::from(report.took_ms) / 1000.0);
     let seconds = if words.language == Language::De { seconds.replace('.', ",") } else { seconds };
-    let host = escaped(&system.hostname);
-    let mut out = words.say_with("diagnose-head", &[("host", &host), ("os", &system.os), ("seconds", &seconds)]) + "\n";
+    // The section may not have been asked for, or not have answered.
+    let host = match system.hostname.as_str() {
+        "" => escaped(&collect::hostname()),
+        host => escaped(host),
+    };
+    let os = match system.os.as_str() {
+        "" => collect::os_in_a_word().as_raw().to_owned(),
+        os => os.to_owned(),
+    };
+    let counts = report.counts();
+    let mut out = words.say_with("diagnose-head", &[("host", &host), ("os", &os), ("seconds", &seconds)]) + "\n";
     if report.findings.is_empty() {
-        let is_complete = report.state() == State::Ok;
-        out += &(words.say(if is_complete { "diagnose-well" } else { "diagnose-incomplete" }) + "\n");
+        let how = match report.state() {
+            // Nothing was checked, so nothing is well.
+            State::Ok if counts.ok == 0 => "diagnose-nothing",
+            State::Ok => "diagnose-well",
+            _ => "diagnose-incomplete",
+        };
+        out += &(words.say(how) + "\n");
     }
     for finding in &report.findings {
         finding_in_words(finding, words, &mut out);
@@ -41,7 +55,6 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     for note in &report.notes {
         finding_in_words(note, words, &mut out);
     }
-    let counts = report.counts();
     let parts = [
         ("ok", counts.ok),
         ("crit", counts.crit),
@@ -55,6 +68,9 @@ pub fn in_words(report: &Report, words: &Words) -> String {
         .map(|(word, count)| words.say_with(&format!("count-{word}"), &[("count", &count.to_string())]))
         .collect();
     let all = counts.all().to_string();
+    if counts.all() == 0 {
+        return out;
+    }
     out += &format!("{}: {}\n", words.say_with("diagnose-checks", &[("count", &all)]), parts.join(" · "));
     out
 }

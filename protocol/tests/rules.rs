@@ -67,7 +67,7 @@ fn well() -> Value {
                       "top_memory": [{"name": "shop", "memory_pct": 9.0, "memory_bytes": 1e8}]},
         "services": {"failed": [], "restarting": [], "printers": [{"name": "kasse", "stopped": false, "jobs": 0, "oldest_job_h": 0.0}],
                      "backups": [{"name": "borg.service", "program": "borg", "age_days": 0.9, "failed": false}]},
-        "logs": {"errors": 3, "hours": 24, "hours_read": 24.0, "cut": false, "hits": [], "failed_logins": 4, "failed_logins_from": [],
+        "logs": {"errors": 3, "hours": 24, "hours_read": 24.0, "cut": false, "programs_read": true, "hits": [], "failed_logins": 4, "failed_logins_from": [],
                  "guessed_logins": [], "guessed_logins_count": 0},
         "updates": {"pending": 4, "security": 0, "lists_age_days": 1.0, "broken": [], "broken_count": 0, "bad_sources": [],
                     "bad_sources_count": 0},
@@ -383,7 +383,10 @@ fn a_level_without_an_answer_counts_only_where_it_is_the_worse_one() {
     facts["security"]["why"] = json!({"ssh_passwords": "timed_out:sshd"});
     let judgement = judged(facts);
     let unknown: Vec<&str> = judgement.unknown.iter().map(|unknown| unknown.id.as_str()).collect();
-    assert!(unknown.contains(&"log.logins") && judgement.notes == [], "what may be a fault is no note: {unknown:?}");
+    assert!(
+        unknown.contains(&"log.logins") && judgement.notes.is_empty(),
+        "what may be a fault is no note: {unknown:?}"
+    );
     let mut facts = well();
     let printer = json!({"name": "kasse", "stopped": null, "jobs": 3, "oldest_job_h": 9.0, "why": {"stopped": "timed_out:lpstat"}});
     facts["services"]["printers"] = json!([printer]);

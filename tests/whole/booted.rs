@@ -48,6 +48,17 @@ fn enrolling_registers_the_service_and_it_comes_back_by_itself() {
 }
 
 #[test]
+fn a_machine_that_is_as_it_should_be_has_nothing_unknown() {
+    let world = World::new();
+    let Some(guest) = Guest::boot(world.path()) else { return };
+    join(&world, &guest);
+    let report = diagnosed(&world, &[]);
+    assert!(report["unknown"].as_array().is_none_or(Vec::is_empty), "{}", report["unknown"]);
+    let well = report["well"].as_array().expect("checks").len();
+    assert!(well > 50, "{well} checks are well: {}", report["well"]);
+}
+
+#[test]
 fn failed_units_and_errors_in_the_journal_are_found() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };

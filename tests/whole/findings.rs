@@ -144,7 +144,7 @@ fn the_monitoring_a_customer_has_is_told_in_its_own_words() {
     assert!(said.out.lines().next().is_some_and(|line| line.contains(" | ok=")), "{}", said.out);
     let said = world.technician(&["diagnose", "kasse-1", "-o", "checkmk", "--section", "memory"]).exits(0);
     assert!(
-        said.out.lines().all(|line| line.starts_with(['0', '1', '2', '3']) && line.contains(" \"Fernwart ")),
+        said.out.lines().all(|line| line.starts_with(['0', '1', '2', '3']) && line.contains(" \"Fernwart")),
         "{}",
         said.out
     );

@@ -29,7 +29,10 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
 /// The system's own; [`std::io::ErrorKind::FileTooLarge`] beyond [`FILE`].
 pub(crate) fn read_bytes(path: impl AsRef<Path>) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE + 1).read_to_end(&mut bytes)?;
+    // A pipe in a file's place must keep nobody waiting.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::openat(CWD, path.as_ref(), flags, Mode::empty())?);
+    file.take(FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 

@@ -62,7 +62,7 @@ impl Ended {
     /// Why it failed.
     pub(super) fn failed(&self, program: &str) -> Why {
         let code = self.code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"));
-        let said = self.complaints.lines().rev().find(|line| !line.trim().is_empty());
+        let said = self.complaints.lines().rev().find(|line| line.contains(char::is_alphanumeric));
         let about = clipped(&format!("{program}: {}", said.map_or(code, str::to_owned)));
         let is_right = ["permission denied", "not permitted", "must be root", "are you root", "access denied"];
         let complaints = self.complaints.to_lowercase();

@@ -22,7 +22,15 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
     let table = mounts::of("self").map_err(|error| Why::new(Reason::Unreadable, format!("mountinfo: {error}")))?;
     // What hardens the agent's own view is no property of the machine.
     let machine = mounts::of("1").unwrap_or_default();
+    let fstab = read_bytes("/etc/fstab");
+    let wanted = fstab.as_ref().map(|fstab| mounts::wanted(fstab)).unwrap_or_default();
     let mut disks = Disks { filesystems: filesystems(&table, &machine, until), ..Disks::default() };
+    // A container's is its image's, and says nothing of it.
+    if super::system::container().is_empty() {
+        for filesystem in disks.filesystems.iter_mut().filter(|filesystem| filesystem.read_only) {
+            filesystem.read_only_unasked |= wanted.iter().any(|wanted| wanted.wants_writable(filesystem));
+        }
+    }
     disks.drives = smart::drives(counting, until);
     let silent = disks.drives.iter().filter_map(|drive| drive.why.get("healthy"));
     let silent = silent.filter(|why| why.reason.class() != Class::NotApplicable).map(Why::in_words).next();
@@ -32,7 +40,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
     }
     disks.arrays = Some(arrays(Path::new("/sys/block")));
     disks.pools = Some(pools(Path::new("/proc/spl/kstat/zfs")));
-    match read_bytes("/etc/fstab") {
+    match fstab {
         Ok(fstab) => {
             let seen = if machine.is_empty() { &table } else { &machine };
             disks.missing_mounts = Some(missing(&fstab, seen));
@@ -173,7 +181,7 @@ fn fill(filesystem: &mut Filesystem, stat: &StatVfs) {
 /// What ext4 has written into itself about errors; only a check of the file system
 /// clears it.
 fn recorded_errors(filesystem: &mut Filesystem, mount: &Mount) {
-    let known = (mount.kind == "ext4").then(|| {
+    let known = ["ext4", "ext3", "ext2"].contains(&mount.kind.as_str()).then(|| {
         let device = std::fs::read_link(format!("/sys/dev/block/{}", mount.number)).ok()?;
         let folder = Path::new("/sys/fs/ext4").join(device.file_name()?);
         let number = |file: &str| read(folder.join(file))?.trim().parse::<u64>().ok();

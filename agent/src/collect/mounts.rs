@@ -1,6 +1,7 @@
 //! The kernel's table of mounts, read by its own grammar (proc_pid_mountinfo(5)).
 
-use super::bytes::{read_bytes, shown};
+use super::bytes::{clipped, read_bytes, shown};
+use fernwart_protocol::diagnosis::facts::Filesystem;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -62,6 +63,9 @@ const PSEUDO: [&str; 30] = [
     "nfsd",
 ];
 
+/// Where a disk in memory that is full stops programs.
+const FILLED: [&str; 6] = ["/", "/tmp", "/run", "/var/log", "/var/tmp", "/dev/shm"];
+
 /// Kinds that can only ever be read.
 const IMAGES: [&str; 11] = [
     "squashfs",
@@ -88,12 +92,12 @@ impl Mount {
     }
 
     /// Whether it is a file system on something. Disks in memory hold nobody's data,
-    /// but for the one that programs put their files into. An overlay is another view
+    /// but for those that programs fill and fail by. An overlay is another view
     /// of a file system that is told by itself, but where it is all there is.
     pub(crate) fn is_storage(&self) -> bool {
         !PSEUDO.contains(&self.kind.as_str())
             && !IMAGES.contains(&self.kind.as_str())
-            && (self.kind != "tmpfs" || self.path == Path::new("/tmp"))
+            && (self.kind != "tmpfs" || FILLED.iter().any(|place| self.path == Path::new(place)))
             && (self.kind != "overlay" || self.path == Path::new("/"))
     }
 
@@ -189,6 +193,15 @@ impl Wanted {
     pub(crate) fn is_mounted_at_boot(&self) -> bool {
         let later = ["noauto", "x-systemd.automount"];
         self.path.is_absolute() && self.kind != "swap" && !later.iter().any(|option| has(&self.options, option))
+    }
+
+    /// Whether this is what is mounted there, and it was to be written to.
+    pub(crate) fn wants_writable(&self, mounted: &Filesystem) -> bool {
+        let place = clipped(&shown(self.path.as_os_str().as_encoded_bytes()));
+        place == mounted.mount
+            && (self.kind == mounted.kind || self.kind == "auto")
+            && !has(&self.options, "ro")
+            && !has(&self.options, "noauto")
     }
 
     /// Whether the machine is to start without it.

@@ -93,7 +93,8 @@ pub(super) struct DefaultRoute {
     priority: u32,
 }
 
-/// Default routes of all tables, those of the main one first.
+/// Default routes of the main table; where that has none, of others that a rule
+/// leads to.
 ///
 /// # Errors
 /// When the kernel does not answer.
@@ -104,10 +105,32 @@ pub(super) fn default_routes() -> io::Result<Vec<DefaultRoute>> {
             route(body, &mut routes);
         }
     })?;
-    const MAIN: u32 = 254;
-    routes.sort_by_key(|route| (route.table != MAIN, route.priority));
+    const MAIN: [u32; 2] = [254, 253];
+    if routes.iter().any(|route: &DefaultRoute| MAIN.contains(&route.table)) {
+        routes.retain(|route| MAIN.contains(&route.table));
+    } else if !routes.is_empty() {
+        let tables = ruled_tables()?;
+        routes.retain(|route| tables.contains(&route.table));
+    }
+    routes.sort_by_key(|route| (!MAIN.contains(&route.table), route.priority));
     routes.dedup_by(|a, b| (a.interface, a.gateway) == (b.interface, b.gateway));
     Ok(routes)
+}
+
+/// Tables that rules lead to (fib_rule_hdr: family, …, table (4), …, flags (8)).
+fn ruled_tables() -> io::Result<Vec<u32>> {
+    const RTM_NEWRULE: u16 = 32;
+    const RTM_GETRULE: u16 = 34;
+    const FRA_TABLE: u16 = 15;
+    let mut tables = Vec::new();
+    dump(ROUTE, RTM_GETRULE, &[0; 12], |kind, body| {
+        if kind == RTM_NEWRULE {
+            let by_name = |(kind, value): (u16, &[u8])| (kind == FRA_TABLE).then(|| u32_at(value, 0)).flatten();
+            let table = attributes(body.get(12..).unwrap_or_default()).find_map(by_name);
+            tables.push(table.unwrap_or_else(|| u32::from(body.get(4).copied().unwrap_or_default())));
+        }
+    })?;
+    Ok(tables)
 }
 
 /// rtmsg: family, length of the destination, …, table (4), …, type (7), flags.

@@ -99,7 +99,7 @@ fn interfaces(counting: &Counting) -> Vec<Interface> {
 }
 
 /// An interface's name by its number.
-fn interface_name(number: u32) -> String {
+pub(super) fn interface_name(number: u32) -> String {
     let folder = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let is_it = |entry: &std::fs::DirEntry| {
         read(entry.path().join("ifindex")).and_then(|text| text.trim().parse().ok()) == Some(number)
@@ -126,9 +126,20 @@ fn ways_out(network: &mut Network, routes: &[DefaultRoute], until: Instant) {
     }
     network.gateways.truncate(8);
     // One that answers is enough: the others may be there for when it does not.
-    let asked = ways.iter().filter_map(|(way, route)| Some((way.gateway.clone()?, route))).take(2);
-    let answers: Vec<Option<bool>> = asked.map(|(gateway, route)| reachable(&gateway, route, until)).collect();
+    let asked: Vec<(String, DefaultRoute)> =
+        ways.iter().filter_map(|(way, route)| Some((way.gateway.clone()?, (*route).clone()))).take(8).collect();
+    let things =
+        asked.iter().map(|(gateway, route)| (format!("gateway {gateway}"), (gateway.clone(), route.clone(), until)));
+    let ask = |(gateway, route, until): (String, DefaultRoute, Instant)| reachable(&gateway, &route, until);
+    let answers = budget::each(things.collect(), 8, Duration::from_millis(1800), until, ask);
+    let answers: Vec<Option<bool>> = answers.into_iter().map(|answer| answer.ok().flatten()).collect();
+    let is_open = answers.iter().any(Option::is_none);
     network.gateway_reachable = match answers.iter().flatten().max() {
+        // One that nobody could ask may be the one that answers.
+        Some(false) if is_open => {
+            network.why.insert("gateway_reachable".into(), Why::new(Reason::TimedOut, "ping"));
+            None
+        }
         Some(answers) => Some(*answers),
         None => {
             let why = if answers.is_empty() { Reason::Absent.into() } else { Why::new(Reason::NotInstalled, "ping") };
@@ -165,7 +176,8 @@ fn name_servers(text: &str) -> Vec<String> {
         words.next().filter(|word| *word == "nameserver")?;
         words.next().map(str::to_owned)
     };
-    text.lines().filter_map(server).take(SERVERS).collect()
+    // The C library passes over what is no address.
+    text.lines().filter_map(server).filter(|server| dns::server(server).is_some()).take(SERVERS).collect()
 }
 
 fn names(network: &mut Network, around: &Surroundings, until: Instant) {

@@ -143,8 +143,12 @@ fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Why> {
     let sector = |id: u64| raw(attribute(&json, |this, name| this == id && !name.starts_with("Total_")));
     let sectors =
         json.pointer("/ata_smart_attributes/table").map(|_| sector(197).unwrap_or(0).max(sector(198).unwrap_or(0)));
-    drive.media_errors = whole("/nvme_smart_health_information_log/media_errors").or(sectors);
-    drive.reallocated = raw(attribute(&json, |id, _| id == 5));
+    // SCSI counts by what it did: read, write and verify.
+    let counts = json.get("scsi_error_counter_log").and_then(Value::as_object);
+    let uncorrected = counts
+        .map(|counts| counts.values().filter_map(|count| count.get("total_uncorrected_errors")?.as_u64()).sum::<u64>());
+    drive.media_errors = whole("/nvme_smart_health_information_log/media_errors").or(sectors).or(uncorrected);
+    drive.reallocated = raw(attribute(&json, |id, _| id == 5)).or_else(|| whole("/scsi_grown_defect_list"));
     drive.worn_pct = number("/endurance_used/current_percent")
         .or_else(|| number("/nvme_smart_health_information_log/percentage_used"))
         .or_else(|| worn_by_attribute(drive, &json));
@@ -270,6 +274,25 @@ mod tests {
         )
         .expect("read");
         assert_eq!(drive.media_errors, Some(0));
+    }
+
+    #[test]
+    fn a_scsi_drive_counts_by_what_it_did() {
+        let drive = read_as(
+            r#"{"smart_status":{"passed":true},"scsi_grown_defect_list":9000,"scsi_error_counter_log":{
+               "read":{"total_uncorrected_errors":55},"write":{"total_uncorrected_errors":3},"verify":{}}}"#,
+        )
+        .expect("read");
+        assert_eq!((drive.media_errors, drive.reallocated), (Some(58), Some(9000)));
+    }
+
+    #[test]
+    fn what_has_no_health_of_its_own_is_told_from_what_hides_it() {
+        let said = |text: &str| read_as(text).map(|_| ()).unwrap_err();
+        let virtual_disk = r#"{"smart_support":{"available":false}}"#;
+        assert_eq!(said(virtual_disk).reason, Reason::NotSupported);
+        let behind = r#"{"smartctl":{"messages":[{"string":"DELL or MegaRaid controller, please try adding '-d megaraid,N'"}]}}"#;
+        assert_eq!(said(behind), Why::new(Reason::NotConfigured, "RAID controller"));
     }
 
     #[test]

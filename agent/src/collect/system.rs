@@ -159,7 +159,7 @@ const RELEASES: &str = "/usr/share/distro-info";
 /// Ends of releases that do not say so themselves, as their makers have published
 /// them: the end of free security updates, long-term support of Debian included
 /// (wiki.debian.org/LTS, ubuntu.com/about/release-cycle, both read in 2026).
-const ENDS: [(&str, &str); 10] = [
+const ENDS: [(&str, &str); 21] = [
     ("debian-9", "2022-06-30"),
     ("debian-10", "2024-06-30"),
     ("debian-11", "2026-08-31"),
@@ -170,6 +170,17 @@ const ENDS: [(&str, &str); 10] = [
     ("ubuntu-22.04", "2027-04-30"),
     ("ubuntu-24.04", "2029-04-30"),
     ("centos-7", "2024-06-30"),
+    ("centos-8", "2021-12-31"),
+    ("rhel-8", "2029-05-31"),
+    ("rocky-8", "2029-05-31"),
+    ("almalinux-8", "2029-03-01"),
+    ("rhel-9", "2032-05-31"),
+    ("rocky-9", "2032-05-31"),
+    ("almalinux-9", "2032-05-31"),
+    ("opensuse-leap-15.4", "2023-12-07"),
+    ("opensuse-leap-15.5", "2024-12-31"),
+    ("opensuse-leap-15.6", "2026-04-30"),
+    ("linuxmint-20", "2025-04-30"),
 ];
 
 fn support(system: &mut System) {
@@ -179,7 +190,11 @@ fn support(system: &mut System) {
         read("/var/lib/ubuntu-advantage/status.json").is_some_and(|text| text.contains("\"attached\": true"))
     };
     let listed = || distro_info(&read(format!("{RELEASES}/{}.csv", release("ID")))?, &release("VERSION_ID"));
-    let known = || ENDS.iter().find(|(os, _)| *os == system.os).map(|(_, end)| (*end).to_owned());
+    // Of some only the first number counts; Raspberry Pi's old one is Debian's.
+    let os = system.os.replace("raspbian-", "debian-");
+    let major = os.rsplit_once('.').map_or(os.as_str(), |(major, _)| major);
+    let of = |os: &str| ENDS.iter().find(|(known, _)| *known == os).map(|(_, end)| (*end).to_owned());
+    let known = || of(&os).or_else(|| of(major));
     let end = Some(own).filter(|end| !end.is_empty()).or_else(listed).or_else(known);
     match end.and_then(|end| Some((day(&end)?, end))).filter(|_| !attached()) {
         Some((last, end)) => {

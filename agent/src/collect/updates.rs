@@ -34,6 +34,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
     let said = remembered(manager, places, ask, around.stays, until);
     let mut broken = Vec::new();
     let mut silent = None;
+    let mut bad = Vec::new();
     match said {
         Ok(counts) => {
             updates.pending = Some(counts.pending);
@@ -48,7 +49,11 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
             for name in ["pending", "security", "kept_back"] {
                 updates.why.insert(name.into(), Why::new(Reason::Unreadable, what.clone()));
             }
-            broken.push(what);
+            // It cannot read what it is told to fetch from: the packages are well.
+            match what.contains(".list") || what.contains(".sources") || what.contains("list of sources") {
+                true => bad.push(what),
+                false => broken.push(what),
+            }
         }
         Err(No::Silent(why)) => {
             silent = Some(why.clone());
@@ -60,7 +65,16 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
     match manager {
         "apt" => {
             updates.lists_age_days = age_days("/var/lib/apt/lists/partial").or_else(|| age_days("/var/lib/apt/lists"));
+            if !has_lists(Path::new("/var/lib/apt/lists")) {
+                // Nothing was ever fetched, so nothing can be known to wait.
+                updates.lists_age_days = None;
+                (updates.pending, updates.security, updates.kept_back) = (None, None, None);
+                for name in ["pending", "security", "kept_back", "lists_age_days"] {
+                    updates.why.insert(name.into(), Why::new(Reason::NotConfigured, "package lists"));
+                }
+            }
             let status = read_bytes("/var/lib/dpkg/status");
+            let is_empty = status.as_ref().is_ok_and(|status| !status.starts_with(b"Package: "));
             match status.map(|status| half_installed(&shown(&status))) {
                 Ok(_) if is_being_updated() => {
                     for name in ["broken", "broken_count"] {
@@ -69,6 +83,9 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 }
                 Ok(packages) => {
                     broken.extend(packages);
+                    if is_empty {
+                        broken.push("the list of installed packages is empty".to_owned());
+                    }
                     if !disks::names(Path::new("/var/lib/dpkg/updates"), |name| name.parse::<u32>().is_ok()).is_empty()
                     {
                         broken.push("dpkg was interrupted".to_owned());
@@ -83,7 +100,8 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 }
             }
             match bad_sources(Path::new("/var/lib/apt/lists"), updates.lists_age_days) {
-                Ok(bad) => {
+                Ok(more) => {
+                    bad.extend(more);
                     updates.bad_sources_count = u32::try_from(bad.len()).ok();
                     updates.bad_sources = Some(bad.into_iter().take(LIST).collect());
                 }
@@ -102,7 +120,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
             }
         }
     }
-    if updates.lists_age_days.is_none() {
+    if updates.lists_age_days.is_none() && !updates.why.contains_key("lists_age_days") {
         updates.why.insert("lists_age_days".into(), Why::new(Reason::Absent, "package lists"));
     }
     updates
@@ -123,6 +141,11 @@ fn tell_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Wh
             updates.broken = Some(broken);
         }
     }
+}
+
+/// Whether any list of packages has been fetched.
+fn has_lists(lists: &Path) -> bool {
+    !disks::names(lists, |name| name.contains("_Packages") || name.ends_with("Release")).is_empty()
 }
 
 /// How long a package manager may take, where whoever looks stays to hear it. It
@@ -270,8 +293,9 @@ fn complaint(out: &str, complaints: &str) -> String {
     if !unmet.is_empty() {
         return clipped(&format!("unmet dependencies: {}", unmet.join(", ")));
     }
-    let last = complaints.lines().rev().find_map(|line| line.strip_prefix("E: "));
-    clipped(&format!("apt-get: {}", last.unwrap_or("exit code 100")))
+    // The first says what it was, the others what came of it.
+    let first = complaints.lines().find_map(|line| line.strip_prefix("E: "));
+    clipped(&format!("apt-get: {}", first.unwrap_or("exit code 100").trim_end_matches('.')))
 }
 
 fn dnf(until: Instant) -> Said {
@@ -443,7 +467,7 @@ mod tests {
         assert_eq!(complaint(out, complaints), "unmet dependencies: till-app");
         assert_eq!(
             complaint("", "W: x\nE: The list of sources could not be read.\n"),
-            "apt-get: The list of sources could not be read."
+            "apt-get: The list of sources could not be read"
         );
     }
 

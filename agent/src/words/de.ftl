@@ -54,6 +54,7 @@ outcome-expired = zu spät
 outcome-cancelled = abgebrochen
 outcome-interrupted = unterbrochen
 diagnose-head = { $host } · { $os } · geprüft in { $seconds } s
+diagnose-nothing = Hier gibt es nichts zu beurteilen.
 diagnose-well = Es wurde nichts Auffälliges gefunden.
 diagnose-advice = Was nun
 policy-ok = Ihre Regeln sind in Ordnung: prüfen: { $look } · reparieren: { $act }

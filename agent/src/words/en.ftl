@@ -54,6 +54,7 @@ outcome-expired = too late
 outcome-cancelled = cancelled
 outcome-interrupted = interrupted
 diagnose-head = { $host } · { $os } · checked in { $seconds } s
+diagnose-nothing = There is nothing to judge here.
 diagnose-well = Nothing conspicuous was found.
 diagnose-advice = What now
 policy-ok = Your rules are in order: check: { $look } · repair: { $act }

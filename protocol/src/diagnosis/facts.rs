@@ -497,6 +497,8 @@ pub struct Logs {
     pub errors: Option<u64>,
     /// The same by shape of message, most frequent first.
     pub groups: Vec<LogGroup>,
+    /// Whether programs write into it, and not the kernel alone.
+    pub programs_read: Option<bool>,
     /// Known patterns that were found; a hit is kept however rare it is.
     pub hits: Option<Vec<LogHit>>,
     /// Failed logins.

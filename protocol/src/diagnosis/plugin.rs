@@ -41,6 +41,7 @@ impl Report {
             (Some(finding), _) if state == State::Crit || self.unknown.is_empty() => plain(&finding.cause.en),
             (_, Some(unknown)) => plain(&format!("{}: {}", unknown.name(), unknown.why.in_words())),
             _ if state == State::Unknown => "a section was not answered".to_owned(),
+            _ if counts.ok == 0 => "nothing to judge here".to_owned(),
             _ => "nothing conspicuous".to_owned(),
         };
         let mut out = format!(

@@ -3,7 +3,7 @@
 
 use super::lines::Line;
 use super::{Reader, no_log};
-use crate::collect::bytes::shown;
+use crate::collect::bytes::{read, shown};
 use crate::collect::child;
 use fernwart_protocol::diagnosis::{From, Reason, Why, builtin_patterns};
 use serde::Deserialize;
@@ -11,13 +11,25 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 
 pub(super) fn is_there() -> bool {
-    let folders = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok());
-    folders.flatten().flatten().any(|entry| entry.path().is_dir())
+    !folders().is_empty()
+}
+
+/// Folders of this machine's journal: one of another machine's number is a copy, and
+/// journalctl passes it over. Where the machine has no number, all.
+fn folders() -> Vec<PathBuf> {
+    let own = read("/etc/machine-id").map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+    let entries = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten();
+    let is_own = |entry: &std::fs::DirEntry| {
+        let name = entry.file_name();
+        own.as_ref().is_none_or(|own| name == own.as_str()) && entry.path().is_dir()
+    };
+    entries.filter(is_own).map(|entry| entry.path()).collect()
 }
 
 /// Whether this user may read the machine's journal, and not only the own one.
@@ -25,40 +37,41 @@ fn may_read() -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
-    let folders = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok());
-    folders.flatten().flatten().any(|entry| File::open(entry.path().join("system.journal")).is_ok())
+    folders().iter().any(|folder| File::open(folder.join("system.journal")).is_ok())
 }
 
 const FIELDS: &str = "--output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,SYSLOG_FACILITY,_TRANSPORT,_COMM,_UID,_PID,MESSAGE_ID,UNIT,_SYSTEMD_UNIT";
 
-/// Where a journal file keeps the time of its first entry, and how it begins
+/// Where a journal file keeps the times of its first and last entry, and how it begins
 /// (systemd.io/JOURNAL_FILE_FORMAT).
 const HEAD_AT: usize = 184;
 const SIGNATURE: &[u8] = b"LPKSHHRH";
 
-/// When the journal of the whole machine begins, microseconds since 1970; none where
-/// no file says so.
-fn begins() -> Option<i64> {
-    let folders = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten();
-    let files = folders.filter_map(|folder| std::fs::read_dir(folder.path()).ok()).flatten().flatten();
+/// When the journal of the whole machine begins and ends, microseconds since 1970;
+/// none where no file says so.
+fn span() -> Option<(i64, i64)> {
+    let files = folders().into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     let systems = files.filter(|file| {
         let name = file.file_name();
         name.as_encoded_bytes().starts_with(b"system") && name.as_encoded_bytes().ends_with(b".journal")
     });
-    let begin = |file: std::fs::DirEntry| {
-        let mut head = [0; HEAD_AT + 8];
+    let ends = |file: std::fs::DirEntry| {
+        let mut head = [0; HEAD_AT + 16];
         File::open(file.path()).ok()?.read_exact(&mut head).ok()?;
-        let at = head.get(HEAD_AT..).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes)?;
-        i64::try_from(at).ok().filter(|at| *at > 0 && head.starts_with(SIGNATURE))
+        let time = |at: usize| {
+            let time = head.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes)?;
+            i64::try_from(time).ok().filter(|time| *time > 0)
+        };
+        head.starts_with(SIGNATURE).then_some((time(HEAD_AT)?, time(HEAD_AT + 8)?))
     };
-    systems.filter_map(begin).min()
+    systems.filter_map(ends).reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
 }
 
 /// Reads the last day into a reader.
 ///
 /// # Errors
 /// Why there is nothing to read.
-pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<(), Why> {
+pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Why> {
     if child::find("journalctl").is_none() {
         return Err(no_log());
     }
@@ -109,8 +122,12 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<(), Why> {
     // Having found nothing, it ends with a code, too, but has nothing to complain of.
     let is_whole = !ended.is_late && !ended.is_cut && (ended.code == Some(0) || ended.complaints.trim().is_empty());
     reader.is_cut |= !is_whole || reader.unread > 0;
-    if let Some(begin) = begins() {
-        reader.begins = begin;
+    match span() {
+        Some((begin, _)) if reader.lines > 0 => reader.begins = begin,
+        // Nothing of what matters was said; but something was.
+        Some((begin, end)) if end >= reader.since() => reader.begins = begin,
+        _ if reader.lines > 0 => {}
+        _ => return Err(Why::new(Reason::Unreadable, "the journal: nothing was written for a day")),
     }
     Ok(())
 }

@@ -40,13 +40,24 @@ const ABOUT: usize = 64;
 /// Numbers up to this one are errors (syslog(3): 3 is LOG_ERR).
 const ERROR: u8 = 3;
 
+/// Where only the kernel's own buffer is there.
+const KERNEL: &str = "kernel";
+
 const SECOND: i64 = 1_000_000;
 
 pub(super) fn facts(until: Instant) -> Result<Logs, Why> {
     let now = crate::now().saturating_mul(1000);
     let mut reader = Reader::new(now);
     let source = match journal::is_there() {
-        true => journal::read(&mut reader, until).map(|()| "journald".to_owned()),
+        true => match journal::take_in(&mut reader, until) {
+            Ok(()) => Ok("journald".to_owned()),
+            // Another log may be kept beside it.
+            Err(why) => {
+                reader = Reader::new(now);
+                // The kernel alone says too little to stand for what was lost.
+                syslog::read(&mut reader, until).ok().filter(|source| source != KERNEL).ok_or(why)
+            }
+        },
         false => syslog::read(&mut reader, until),
     };
     match source {
@@ -54,8 +65,16 @@ pub(super) fn facts(until: Instant) -> Result<Logs, Why> {
         Err(why) if why.reason.class() == Class::Lost => Err(why),
         // There is none, or it is not for us: that is known.
         Err(why) => {
-            let fields =
-                ["hours_read", "errors", "hits", "failed_logins", "guessed_logins", "guessed_logins_count", "cut"];
+            let fields = [
+                "hours_read",
+                "errors",
+                "programs_read",
+                "hits",
+                "failed_logins",
+                "guessed_logins",
+                "guessed_logins_count",
+                "cut",
+            ];
             let why = fields.into_iter().map(|field| (field.to_owned(), why.clone())).collect();
             Ok(Logs { hours: HOURS, why, ..Logs::default() })
         }
@@ -254,12 +273,28 @@ impl Reader {
             }
         }
         let (failed, from, guessed) = self.logins.end();
+        if source == KERNEL {
+            let unseen = ["failed_logins", "guessed_logins", "guessed_logins_count"];
+            return Logs {
+                source: source.to_owned(),
+                hours: HOURS,
+                hours_read: Some(hours(if self.is_cut { self.oldest } else { self.begins.max(since) })),
+                errors: Some(self.errors),
+                groups,
+                programs_read: Some(false),
+                hits: Some(hits),
+                cut: Some(self.is_cut),
+                why: unseen.into_iter().map(|field| (field.to_owned(), no_log())).collect(),
+                ..Logs::default()
+            };
+        }
         Logs {
             source: source.to_owned(),
             hours: HOURS,
             hours_read: Some(hours(if self.is_cut { self.oldest } else { self.begins.max(since) })),
             errors: Some(self.errors),
             groups,
+            programs_read: Some(true),
             hits: Some(hits),
             failed_logins: Some(failed),
             failed_logins_from: from,
@@ -341,9 +376,14 @@ fn shape(message: &str) -> String {
     out
 }
 
+/// Whether the kernel is this machine's own.
+fn is_own_kernel() -> bool {
+    super::system::container().is_empty()
+}
+
 /// What a machine without any log says.
 fn no_log() -> Why {
-    match super::system::container().is_empty() {
+    match is_own_kernel() {
         true => Why::new(Reason::NotInstalled, "a system log"),
         // Its host keeps the log.
         false => Why::new(Reason::NotSupported, "container"),
@@ -636,6 +676,44 @@ mod tests {
                 "Failed to create/acquire the lock /backup/lock.exclusive (timeout).",
                 Some(("service.backup", "borg")),
             ),
+            (
+                "smartd",
+                false,
+                2,
+                "Device: /dev/sda [SAT], FAILED SMART self-check. BACK UP DATA NOW!",
+                Some(("disk.failing", "/dev/sda")),
+            ),
+            (
+                "smartd",
+                false,
+                2,
+                "Device: /dev/sda [SAT], 8 Currently unreadable (pending) sectors",
+                Some(("disk.failing", "/dev/sda")),
+            ),
+            (
+                "mdadm",
+                false,
+                2,
+                "Fail event detected on md device /dev/md0, component device /dev/sdb1",
+                Some(("raid.watched", "/dev/md0")),
+            ),
+            (
+                "kernel",
+                true,
+                3,
+                "BTRFS error (device sdzb): bdev /dev/sdzb errs: wr 0, rd 5, flush 0, corrupt 3, gen 0",
+                Some(("fs.btrfs", "sdzb")),
+            ),
+            ("kernel", true, 3, "Aborting journal on device dm-3-8.", Some(("fs.ext4", "dm-3-8"))),
+            (
+                "kernel",
+                true,
+                3,
+                "JBD2: Error -5 detected when updating journal superblock for dm-3-8.",
+                Some(("fs.ext4", "kernel")),
+            ),
+            ("kernel", true, 3, "XFS (dm-1): log I/O error -5", Some(("fs.xfs", "dm-1"))),
+            ("kernel", true, 3, "md: super_written gets error=-5", Some(("raid.md", "kernel"))),
             ("kernel", true, 6, "usb 1-4: new high-speed USB device number 9 using xhci_hcd", None),
             ("kernel", true, 6, "EXT4-fs (sda1): mounted filesystem with ordered data mode", None),
         ];

@@ -2,7 +2,7 @@
 //! kernel's lines out of its own buffer where that may be read.
 
 use super::lines::Line;
-use super::{Reader, SECOND, no_log};
+use super::{KERNEL, Reader, SECOND, no_log};
 use crate::collect::bytes::{clipped, shown};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ const BAD: [&str; 8] = ["error", "fail", "panic", "segfault", "critical", "out o
 pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
     // The kernel's own buffer cannot be forged; a file can. Only what is older than
     // the buffer is taken from files.
-    let kernels_from = kernel(reader).ok().flatten().unwrap_or(i64::MAX);
+    let kernels_from = kernel(reader, until).ok().flatten().unwrap_or(i64::MAX);
     let mut source = None;
     let mut failed = None;
     for names in FILES {
@@ -43,7 +43,15 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
             Err(error) => failed = Some(Why::new(Reason::Unreadable, clipped(&format!("{path}: {error}")))),
         }
     }
-    source.ok_or_else(|| failed.unwrap_or_else(no_log))
+    match source {
+        Some(source) => Ok(source),
+        // There is the kernel's own word at least; in a container it is the host's.
+        None if kernels_from != i64::MAX && failed.is_none() && super::is_own_kernel() => {
+            reader.begins = kernels_from;
+            Ok(KERNEL.to_owned())
+        }
+        None => Err(failed.unwrap_or_else(no_log)),
+    }
 }
 
 /// A file, and the one before it where it was begun anew within the day.
@@ -148,7 +156,7 @@ fn repeated(message: &str) -> (u64, &str) {
 /// The kernel's own buffer (Documentation/ABI/testing/dev-kmsg): one record a read,
 /// `priority,number,microseconds since boot,flags;message`. When the oldest was
 /// written, where there is any.
-fn kernel(reader: &mut Reader) -> std::io::Result<Option<i64>> {
+fn kernel(reader: &mut Reader, until: Instant) -> std::io::Result<Option<i64>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let buffer = rustix::fs::open("/dev/kmsg", flags, Mode::empty())?;
     let uptime = crate::collect::read("/proc/uptime").unwrap_or_default();
@@ -157,7 +165,13 @@ fn kernel(reader: &mut Reader) -> std::io::Result<Option<i64>> {
     let mut record = vec![0; 8192];
     let mut oldest = None;
     loop {
+        if Instant::now() >= until {
+            reader.is_cut = true;
+            return Ok(oldest);
+        }
         let length = match rustix::io::read(&buffer, record.as_mut_slice()) {
+            // A file that somebody has put there has an end.
+            Ok(0) => return Ok(oldest),
             Ok(length) => length,
             // A record was overwritten while it was read; the next one is there.
             Err(rustix::io::Errno::PIPE) => continue,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where services keep their settings, below /etc; folders with what lies in them.
-const SETTINGS: [&str; 22] = [
+const SETTINGS: [&str; 25] = [
     "nginx/nginx.conf",
     "nginx/conf.d",
     "nginx/sites-enabled",
@@ -32,6 +32,9 @@ const SETTINGS: [&str; 22] = [
     "cups/cupsd.conf",
     "stunnel",
     "exim4/exim4.conf.localmacros",
+    "postgresql/15/main/postgresql.conf",
+    "postgresql/16/main/postgresql.conf",
+    "postgresql/17/main/postgresql.conf",
 ];
 
 /// Words of these settings that a certificate's file follows.
@@ -63,15 +66,17 @@ pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
         };
         for settings in within.iter().filter(|path| path.is_file()) {
             let Ok(text) = read_regular(settings) else { continue };
-            for file in shown(&text).lines().flat_map(named) {
-                files.entry(PathBuf::from(file)).or_insert_with(|| shown(settings.as_os_str().as_encoded_bytes()));
+            let text = shown(&text);
+            // One line may hold a whole block; what is relative is nginx's.
+            for file in text.split(['\n', '{', '}', ';']).flat_map(named) {
+                let file = if file.starts_with('/') { PathBuf::from(file) } else { etc.join("nginx").join(file) };
+                files.entry(file).or_insert_with(|| shown(settings.as_os_str().as_encoded_bytes()));
             }
         }
     }
     let own = etc.join("pve/local/pve-ssl.pem");
-    if own.is_file() {
-        files.insert(own, "Proxmox".to_owned());
-    }
+    // Its folder is a file system that a program answers for.
+    files.insert(own, "Proxmox".to_owned());
     let files: Vec<(PathBuf, String)> = files.into_iter().flat_map(expanded).take(FILES).collect();
     // One may lie where nothing answers.
     let things = files.iter().map(|thing| (format!("certificate {}", thing.0.display()), thing.clone()));
@@ -117,8 +122,15 @@ fn named(line: &str) -> Vec<&str> {
         let rest = line.get(word.len()..).filter(|_| lower.starts_with(word))?;
         rest.starts_with([' ', '\t', '=']).then_some(rest)
     });
-    // HAProxy: `bind :443 ssl crt /etc/haproxy/shop.pem`
-    let Some(rest) = rest.or_else(|| line.split_once(" crt ").map(|(_, rest)| rest)) else { return Vec::new() };
+    let Some(rest) = rest else {
+        // HAProxy names any number of them.
+        let mut words = line.split_whitespace().peekable();
+        let mut files = Vec::new();
+        while let Some(word) = words.next() {
+            files.extend(words.peek().filter(|file| word == "crt" && file.starts_with('/')));
+        }
+        return files;
+    };
     let rest = rest.trim_start_matches([' ', '\t', '=', '<']).trim_start();
     let files: Vec<&str> = match rest.strip_prefix(['"', '\'']) {
         Some(quoted) => quoted.split(['"', '\'']).take(1).collect(),
@@ -130,7 +142,12 @@ fn named(line: &str) -> Vec<&str> {
         }
     };
     // What a program puts together itself is nothing to look up.
-    files.into_iter().filter(|file| file.starts_with('/') && !file.contains('$')).collect()
+    let is_nginxs = lower.starts_with("ssl_certificate");
+    let is_file = |file: &&str| {
+        file.starts_with('/')
+            || (is_nginxs && file.ends_with(|c: char| c.is_ascii_alphanumeric()) && !file.contains(':'))
+    };
+    files.into_iter().filter(|file| !file.contains('$')).filter(is_file).collect()
 }
 
 fn without_days(file: &Path, by: &str, why: Why) -> Certificate {
@@ -197,10 +214,13 @@ mod tests {
             ("ssl_certificate_key /etc/ssl/shop.key;", None),
             ("ssl_certificate /etc/ssl/$host.pem;", None),
             ("ssl_protocols TLSv1.3;", None),
+            ("ssl_certificate ssl/shop.pem", Some("ssl/shop.pem")),
         ] {
             assert_eq!(named(line), file.into_iter().collect::<Vec<_>>(), "{line}");
         }
         let chain = "smtpd_tls_chain_files = /etc/ssl/mail.key, /etc/ssl/mail.pem";
+        let two = "bind :443 ssl crt /etc/haproxy/a.pem crt /etc/haproxy/b/ alpn h2";
+        assert_eq!(named(two), ["/etc/haproxy/a.pem", "/etc/haproxy/b/"]);
         assert_eq!(named(chain), ["/etc/ssl/mail.key", "/etc/ssl/mail.pem"]);
     }
 

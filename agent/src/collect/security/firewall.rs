@@ -1,10 +1,10 @@
 //! Whether a firewall keeps out what was not let in.
 //!
 //! That there are rules says little: fail2ban, Docker and libvirt make some, too. A
-//! firewall is a chain for what comes in that drops or rejects what no rule has let
-//! in, by its policy or by its last rule.
+//! firewall is what keeps a stranger's first packet to a port that nobody has named
+//! out: that packet is followed through the rules.
 
-use crate::collect::{child, read};
+use crate::collect::{child, netlink, network, read};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +19,10 @@ const BUDGET: Duration = Duration::from_millis(1500);
 /// Why nobody says.
 pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Why> {
     let until = until.min(Instant::now() + BUDGET);
+    let interface = outer_interface();
     // -t leaves out what is in sets; that may be hundreds of thousands of addresses.
     let nft = child::ask("nft", &["-j", "-t", "list", "ruleset"], until)
-        .and_then(|text| parse(&text).ok_or_else(|| Why::new(Reason::Unreadable, "nft")));
+        .and_then(|text| parse(&text, &interface).ok_or_else(|| Why::new(Reason::Unreadable, "nft")));
     let mut by = nft.clone().unwrap_or_default();
     let mut asked = vec![nft.map(drop)];
     for (program, family) in [("iptables", "ip"), ("ip6tables", "ip6")] {
@@ -30,7 +31,7 @@ pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Why> {
         }
         let listed = child::ask(program, &["-S", "INPUT"], until);
         if listed.as_ref().is_ok_and(|rules| drops_the_rest(rules)) {
-            by.push(Chain { family: family.to_owned(), name: format!("{program} INPUT") });
+            by.push(Chain { family, name: format!("{program} INPUT") });
         }
         asked.push(listed.map(drop));
     }
@@ -39,21 +40,24 @@ pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Why> {
     let is_known = asked.iter().any(Result::is_ok);
     let is_filtered = covers(&by, "ip") && (covers(&by, "ip6") || !has_public_ipv6());
     match (is_filtered, lost, is_known) {
-        (true, ..) | (false, None, true) => Ok((is_filtered, by.into_iter().map(|chain| chain.name).collect())),
+        (true, ..) | (false, None, true) => {
+            let names: BTreeSet<String> = by.into_iter().map(|chain| chain.name).collect();
+            Ok((is_filtered, names.into_iter().collect()))
+        }
         (false, Some(why), _) => Err(why.clone()),
         (false, None, false) => Err(Why::new(Reason::NotInstalled, "nft")),
     }
 }
 
-/// A chain that keeps out what was not let in.
+/// A chain that keeps out what was not let in, of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Chain {
-    family: String,
+    family: &'static str,
     name: String,
 }
 
 fn covers(chains: &[Chain], family: &str) -> bool {
-    chains.iter().any(|chain| chain.family == family || chain.family == "inet")
+    chains.iter().any(|chain| chain.family == family)
 }
 
 /// Whether this machine has an address in the whole Internet over IPv6
@@ -63,17 +67,40 @@ fn has_public_ipv6() -> bool {
     table.lines().any(|line| line.split_whitespace().nth(3) == Some("00") && !line.starts_with("fd"))
 }
 
-/// Lines `-P INPUT DROP` and `-A INPUT -j REJECT …` without any condition.
+/// `-P INPUT DROP`, or a rule without any condition that drops before one that lets in.
 fn drops_the_rest(rules: &str) -> bool {
-    let is_end = |line: &str| {
-        let Some(rest) = line.strip_prefix("-A INPUT -j ") else { return false };
-        matches!(rest.split_whitespace().next(), Some("DROP" | "REJECT"))
+    let verdict = |line: &str| match line.strip_prefix("-A INPUT -j ")?.split_whitespace().next()? {
+        "DROP" | "REJECT" => Some(true),
+        "ACCEPT" => Some(false),
+        _ => None,
     };
-    rules.lines().any(|line| line == "-P INPUT DROP" || is_end(line))
+    rules.lines().find_map(verdict).unwrap_or_else(|| rules.lines().any(|line| line == "-P INPUT DROP"))
 }
 
 /// Which chain of which table of which family.
 type Place<'a> = (&'a str, &'a str, &'a str);
+
+/// A connection that nobody has asked for: a stranger's first packet to a port that
+/// nothing names.
+#[derive(Debug, Clone, Copy)]
+struct Packet<'a> {
+    family: &'static str,
+    protocol: &'static str,
+    /// Where it comes in.
+    interface: &'a str,
+}
+
+/// A port that no rule names.
+const PORT: u64 = 54_321;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    In,
+    Out,
+    /// Back to the chain that it came from.
+    Back,
+}
 
 /// The ruleset as `nft -j` writes it (libnftables-json(5)).
 struct Ruleset<'a> {
@@ -81,7 +108,7 @@ struct Ruleset<'a> {
 }
 
 /// The chains that keep out what was not let in.
-fn parse(text: &str) -> Option<Vec<Chain>> {
+fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
     let json: Value = serde_json::from_str(text).ok()?;
     let items = json.get("nftables")?.as_array()?;
     let mut ruleset = Ruleset { rules: BTreeMap::new() };
@@ -92,50 +119,189 @@ fn parse(text: &str) -> Option<Vec<Chain>> {
             ruleset.rules.entry((family, table, chain)).or_default().push(parts);
         }
     }
+    let word = |of: &'_ Value, name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let asleep: BTreeSet<(String, String)> = items
+        .iter()
+        .filter_map(|item| item.get("table"))
+        // nft up to 1.0.6 writes the table's name in place of its flag.
+        .filter(|table| {
+            table.get("flags").is_some_and(|flags| has(flags, "dormant") || Some(flags) == table.get("name"))
+        })
+        .map(|table| (word(table, "family"), word(table, "name")))
+        .collect();
     let mut found = Vec::new();
-    for chain in items.iter().filter_map(|item| item.get("chain")) {
-        let word = |name: &str| chain.get(name).and_then(Value::as_str).unwrap_or_default();
-        let (family, table, name) = (word("family"), word("table"), word("name"));
-        // A bridge's chain sees what passes through, not what comes in.
-        let is_input = word("hook") == "input" && word("type") == "filter" && ["inet", "ip", "ip6"].contains(&family);
-        if !is_input {
-            continue;
+    for family in ["ip", "ip6"] {
+        // One chain may keep out one protocol, and another one the other.
+        let mut by = [Vec::new(), Vec::new()];
+        for chain in items.iter().filter_map(|item| item.get("chain")) {
+            let (of, table, name) = (word(chain, "family"), word(chain, "table"), word(chain, "name"));
+            // A bridge's chain sees what passes through, not what comes in.
+            let comes_in = ["input", "prerouting"].contains(&word(chain, "hook").as_str())
+                && (of == "inet" || of == family)
+                && !asleep.contains(&(of.clone(), table.clone()));
+            if !comes_in {
+                continue;
+            }
+            for (protocol, by) in ["tcp", "udp"].into_iter().zip(&mut by) {
+                let packet = Packet { family, protocol, interface };
+                let end = match ruleset.end((&of, &table, &name), packet, 0) {
+                    Some(Verdict::In) => false,
+                    Some(Verdict::Out) => true,
+                    Some(Verdict::Back) | None => word(chain, "policy") == "drop",
+                };
+                if end {
+                    by.push(format!("{of} {table} {name}"));
+                }
+            }
         }
-        let ends = ruleset.end((family, table, name), &mut BTreeSet::new());
-        if ends.unwrap_or(word("policy") == "drop") {
-            found.push(Chain { family: family.to_owned(), name: format!("{family} {table} {name}") });
+        if by.iter().all(|by| !by.is_empty()) {
+            let names: BTreeSet<String> = by.into_iter().flatten().collect();
+            found.extend(names.into_iter().map(|name| Chain { family, name }));
         }
     }
     Some(found)
 }
 
+/// Whether a value is this word, or has it among others.
+fn has(value: &Value, word: &str) -> bool {
+    match value {
+        Value::String(text) => text == word,
+        Value::Array(items) => items.iter().any(|item| has(item, word)),
+        Value::Object(_) => value.get("set").is_some_and(|set| has(set, word)),
+        _ => false,
+    }
+}
+
+/// Whether a port is among these: a number, a range, or a set of them.
+fn has_port(value: &Value, port: u64) -> bool {
+    match value {
+        Value::Number(number) => number.as_u64() == Some(port),
+        Value::Array(items) => items.iter().any(|item| has_port(item, port)),
+        Value::Object(_) => {
+            let range = || {
+                let bounds = value.get("range")?.as_array()?;
+                Some((bounds.first()?.as_u64()?..=bounds.get(1)?.as_u64()?).contains(&port))
+            };
+            value.get("set").is_some_and(|set| has_port(set, port)) || range().unwrap_or_default()
+        }
+        _ => false,
+    }
+}
+
+/// Jumps within jumps that are followed; the kernel allows 16.
+const DEPTH: usize = 16;
+
 impl<'a> Ruleset<'a> {
-    /// How a chain ends for what none of its conditions fits: dropped, let in, or
-    /// neither.
-    fn end(&self, chain: Place<'a>, seen: &mut BTreeSet<Place<'a>>) -> Option<bool> {
-        if !seen.insert(chain) {
+    /// How a chain ends for a packet; nothing where no rule decides.
+    fn end(&self, chain: Place<'_>, packet: Packet<'_>, depth: usize) -> Option<Verdict> {
+        if depth > DEPTH {
             return None;
         }
-        self.rules.get(&chain)?.iter().find_map(|parts| self.rule_end(chain, parts, seen))
+        let rules = self.rules.iter().find(|(place, _)| **place == chain).map(|(_, rules)| rules)?;
+        rules.iter().find_map(|parts| self.rule_end(chain, parts, packet, depth))
     }
 
-    fn rule_end(&self, chain: Place<'a>, parts: &'a [Value], seen: &mut BTreeSet<Place<'a>>) -> Option<bool> {
+    fn rule_end(&self, chain: Place<'_>, parts: &'a [Value], packet: Packet<'_>, depth: usize) -> Option<Verdict> {
         for part in parts {
             let (word, value) = part.as_object()?.iter().next()?;
             match word.as_str() {
-                "counter" | "log" | "comment" => {}
-                "drop" | "reject" => return Some(true),
-                "accept" => return Some(false),
+                "match" => {
+                    if !packet.fits(value) {
+                        return None;
+                    }
+                }
+                "vmap" => {
+                    let verdict = packet.looked_up(value)?;
+                    return self.rule_end(chain, std::slice::from_ref(verdict), packet, depth);
+                }
+                "limit" if value.get("inv").and_then(Value::as_bool) == Some(true) => return None,
+                // What is counted, written down or changed on the way goes on.
+                "limit" | "counter" | "log" | "comment" | "mangle" | "notrack" | "continue" => {}
+                "drop" | "reject" => return Some(Verdict::Out),
+                "accept" => return Some(Verdict::In),
+                "return" => return Some(Verdict::Back),
                 "jump" | "goto" => {
                     let target = value.get("target").and_then(Value::as_str)?;
-                    return self.end((chain.0, chain.1, target), seen);
+                    return match self.end((chain.0, chain.1, target), packet, depth + 1) {
+                        // What comes back from a jump goes on; what was sent does not.
+                        Some(Verdict::Back) | None if word == "jump" => None,
+                        Some(verdict @ (Verdict::In | Verdict::Out)) => Some(verdict),
+                        _ => Some(Verdict::Back),
+                    };
                 }
-                // A condition: it is not for all.
+                // A condition that this knows nothing of is not for all.
                 _ => return None,
             }
         }
         None
     }
+}
+
+impl Packet<'_> {
+    /// Whether a condition is so for it.
+    fn fits(self, condition: &Value) -> bool {
+        let (Some(left), Some(right)) = (condition.get("left"), condition.get("right")) else { return false };
+        let negated = condition.get("op").and_then(Value::as_str) == Some("!=");
+        match self.is(left, right) {
+            Some(is) => is != negated,
+            // What singles something out does not mean all; its contrary does.
+            None => negated,
+        }
+    }
+
+    /// Whether one of its properties is among these; nothing where that is not known.
+    fn is(self, left: &Value, right: &Value) -> Option<bool> {
+        let of = |kind: &str, key: &str| left.get(kind).and_then(|value| value.get(key)).and_then(Value::as_str);
+        let number = if self.protocol == "tcp" { 6 } else { 17 };
+        match (of("meta", "key"), of("ct", "key"), of("payload", "protocol"), of("payload", "field")) {
+            (Some("iifname" | "iif"), ..) => Some(has_name(right, self.interface)),
+            (Some("l4proto"), ..) => Some(has(right, self.protocol) || has_port(right, number)),
+            (Some("nfproto"), ..) => Some(has(right, if self.family == "ip" { "ipv4" } else { "ipv6" })),
+            (Some("pkttype"), ..) => Some(has(right, "host") || has(right, "unicast")),
+            (_, Some("state"), ..) => Some(has(right, "new")),
+            (.., Some("ip"), Some("protocol")) if self.family == "ip" => {
+                Some(has(right, self.protocol) || has_port(right, number))
+            }
+            (.., Some("ip6"), Some("nexthdr")) if self.family == "ip6" => {
+                Some(has(right, self.protocol) || has_port(right, number))
+            }
+            (.., Some("th"), Some("dport")) => Some(has_port(right, PORT)),
+            (.., Some(protocol @ ("tcp" | "udp")), Some("dport")) => {
+                Some(protocol == self.protocol && has_port(right, PORT))
+            }
+            // A rule about another protocol is not for it, whatever it says.
+            (.., Some(protocol), _) if ["tcp", "udp", "icmp", "icmpv6"].contains(&protocol) => {
+                (protocol != self.protocol).then_some(false)
+            }
+            _ => None,
+        }
+    }
+
+    /// What a map of verdicts says of it.
+    fn looked_up(self, map: &Value) -> Option<&Value> {
+        let (key, data) = (map.get("key")?, map.get("data")?.get("set")?.as_array()?);
+        let entry = |entry: &&Value| entry.get(0).is_some_and(|wanted| self.is(key, wanted) == Some(true));
+        data.iter().find(entry)?.get(1)
+    }
+}
+
+/// Whether an interface is among these names, which may end in a star.
+fn has_name(value: &Value, name: &str) -> bool {
+    match value {
+        Value::String(text) => match text.strip_suffix('*') {
+            Some(begin) => name.starts_with(begin),
+            None => text == name,
+        },
+        Value::Array(items) => items.iter().any(|item| has_name(item, name)),
+        Value::Object(_) => value.get("set").is_some_and(|set| has_name(set, name)),
+        _ => false,
+    }
+}
+
+/// Where strangers come in: the interface that leads out.
+fn outer_interface() -> String {
+    let routes = netlink::default_routes().unwrap_or_default();
+    routes.first().map(|route| network::interface_name(route.interface)).unwrap_or_else(|| "eth0".to_owned())
 }
 
 #[cfg(test)]
@@ -148,7 +314,7 @@ mod tests {
             {{"chain":{{"family":"{family}","table":"t","name":"in","handle":1,"type":"filter","hook":"{hook}","prio":0,"policy":"{policy}"}}}},
             {{"chain":{{"family":"{family}","table":"t","name":"rest","handle":2}}}}{rules}]}}"#
         );
-        parse(&text).expect("read").into_iter().map(|chain| chain.name).collect()
+        parse(&text, "eth0").expect("read").into_iter().filter(|c| c.family == "ip").map(|c| c.name).collect()
     }
 
     fn rule(chain: &str, parts: &str) -> String {
@@ -174,7 +340,55 @@ mod tests {
         assert_eq!(chain("inet", "input", "accept", &jump), ["inet t in"]);
         let round = rule("in", r#"{"jump":{"target":"rest"}}"#) + &rule("rest", r#"{"jump":{"target":"in"}}"#);
         assert!(chain("inet", "input", "accept", &round).is_empty());
-        assert!(parse("garbage").is_none());
+        assert!(parse("garbage", "eth0").is_none());
+    }
+
+    /// Rules as nft 1.0.6 of Debian 12 wrote them.
+    #[test]
+    fn a_strangers_packet_is_followed_through_the_rules() {
+        let ends = |policy: &str, rules: &[&str]| {
+            let rules: String = rules.iter().map(|parts| rule("in", parts)).collect();
+            let rest = rule("rest", r#"{"drop":null}"#);
+            !chain("inet", "input", policy, &(rules + &rest)).is_empty()
+        };
+        let state =
+            |states: &str| format!(r#"{{"match":{{"op":"in","left":{{"ct":{{"key":"state"}}}},"right":[{states}]}}}}"#);
+        let meta = |op: &str, key: &str, right: &str| {
+            format!(r#"{{"match":{{"op":"{op}","left":{{"meta":{{"key":"{key}"}}}},"right":{right}}}}}"#)
+        };
+        let port = |protocol: &str, right: &str| {
+            format!(
+                r#"{{"match":{{"op":"==","left":{{"payload":{{"protocol":"{protocol}","field":"dport"}}}},"right":{right}}}}}"#
+            )
+        };
+        let then = |condition: &str, verdict: &str| format!(r#"{condition},{{"{verdict}":null}}"#);
+        let known = then(&state(r#""established","related""#), "accept");
+        assert!(ends("drop", &[&known, &then(&port("tcp", "22"), "accept")]));
+        assert!(!ends("drop", &[&then(&state(r#""established","related","new""#), "accept")]), "new ones, too");
+        assert!(!ends("drop", &[&then(&meta("==", "l4proto", r#"{"set":["tcp","udp","icmp"]}"#), "accept")]));
+        let all = r#"{"range":[1,65535]}"#;
+        assert!(!ends("drop", &[&then(&port("tcp", all), "accept")]), "every port of one protocol");
+        assert!(ends("accept", &[&then(&meta("!=", "iifname", r#""lo""#), "drop")]));
+        assert!(ends("accept", &[&then(&state(r#""new""#), "drop")]));
+        let each =
+            [then(&meta("==", "l4proto", r#""tcp""#), "reject"), then(&meta("==", "l4proto", r#""udp""#), "reject")];
+        assert!(ends("accept", &[&each[0], &each[1]]) && !ends("accept", &[&each[0]]));
+        assert!(ends("accept", &[&then(&meta("==", "nfproto", r#"{"set":["ipv4","ipv6"]}"#), "drop")]));
+        assert!(ends("accept", &[r#"{"mangle":{"key":{"meta":{"key":"mark"}},"value":1}},{"drop":null}"#]));
+        assert!(!ends("accept", &[r#"{"return":null}"#, r#"{"drop":null}"#]));
+        assert!(!ends("accept", &[r#"{"goto":{"target":"nothing"}}"#, r#"{"drop":null}"#]), "it does not come back");
+        assert!(ends("accept", &[r#"{"jump":{"target":"nothing"}}"#, r#"{"drop":null}"#]));
+        let map = |name: &str| {
+            format!(
+                r#"{{"vmap":{{"key":{{"meta":{{"key":"iifname"}}}},"data":{{"set":[["{name}",{{"jump":{{"target":"rest"}}}}]]}}}}}}"#
+            )
+        };
+        assert!(ends("accept", &[&map("eth0")]) && !ends("accept", &[&map("wg0")]));
+        assert!(!chain("inet", "prerouting", "drop", "").is_empty(), "before it comes in");
+        assert!(!ends("drop", &[&then(&meta("==", "iifname", r#""eth*""#), "accept")]), "a trusted zone");
+        let asleep = r#"{"nftables":[{"table":{"family":"inet","name":"t","flags":["dormant"]}},
+            {"chain":{"family":"inet","table":"t","name":"in","type":"filter","hook":"input","prio":0,"policy":"drop"}}]}"#;
+        assert_eq!(parse(asleep, "eth0"), Some(Vec::new()));
     }
 
     #[test]
@@ -185,5 +399,6 @@ mod tests {
         ));
         assert!(!drops_the_rest("-P INPUT ACCEPT\n-A INPUT -p tcp -j f2b-sshd\n-A INPUT -s 192.0.2.1/32 -j DROP\n"));
         assert!(!drops_the_rest("-P INPUT ACCEPT\n"));
+        assert!(!drops_the_rest("-P INPUT DROP\n-A INPUT -j ACCEPT\n"));
     }
 }

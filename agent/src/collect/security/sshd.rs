@@ -53,16 +53,51 @@ fn read(root: &str, anybody: &str) -> Settings {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
         line.unwrap_or_default().to_owned()
     };
+    // Lists of what must all be shown; any one list does.
+    let alone = |text: &str, method: &str| {
+        let lists = value(text, "authenticationmethods");
+        let is_it = |list: &str| list == "any" || list.split(',').all(|one| one.split(':').next() == Some(method));
+        lists.is_empty() || lists.split_whitespace().any(is_it)
+    };
     let takes_passwords = |text: &str| {
-        value(text, "passwordauthentication") == "yes"
-            || (value(text, "kbdinteractiveauthentication") == "yes" && value(text, "usepam") == "yes")
+        let interactive = value(text, "kbdinteractiveauthentication") == "yes" && value(text, "usepam") == "yes";
+        (value(text, "passwordauthentication") == "yes" && alone(text, "password"))
+            || (interactive && alone(text, "keyboard-interactive"))
     };
     let root_login = value(root, "permitrootlogin");
     Settings {
-        root_password: root_login == "yes" && takes_passwords(root),
+        root_password: root_login == "yes" && takes_passwords(root) && is_let_in(root),
         passwords: takes_passwords(anybody),
         // Its old name.
         root_login: if root_login == "without-password" { "prohibit-password".to_owned() } else { root_login },
+    }
+}
+
+/// Whether the lists of who may come in let root in. Whoever is in root's group is
+/// what `root` stands for there.
+fn is_let_in(text: &str) -> bool {
+    let list = |key: &str| -> Vec<&str> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        lines.flat_map(str::split_whitespace).map(|who| who.split('@').next().unwrap_or(who)).collect()
+    };
+    let has_root = |names: &[&str]| names.iter().any(|name| fits(name, "root"));
+    let allows = |key: &str| Some(list(key)).filter(|names| !names.is_empty()).is_none_or(|names| has_root(&names));
+    !has_root(&list("denyusers")) && !has_root(&list("denygroups")) && allows("allowusers") && allows("allowgroups")
+}
+
+/// Whether a name fits a pattern with `*` and `?` in it (ssh_config(5), PATTERNS).
+fn fits(pattern: &str, name: &str) -> bool {
+    match (pattern.chars().next(), name.chars().next()) {
+        (None, None) => true,
+        (Some('*'), _) => {
+            let rest = pattern.get(1..).unwrap_or_default();
+            fits(rest, name)
+                || name.chars().next().is_some_and(|c| fits(pattern, name.get(c.len_utf8()..).unwrap_or_default()))
+        }
+        (Some(wanted), Some(c)) if wanted == '?' || wanted == c => {
+            fits(pattern.get(wanted.len_utf8()..).unwrap_or_default(), name.get(c.len_utf8()..).unwrap_or_default())
+        }
+        _ => false,
     }
 }
 
@@ -81,6 +116,11 @@ mod tests {
         assert!(root(text("yes", "yes", "no")).root_password);
         assert!(root(text("yes", "no", "yes")).root_password, "PAM asks for it");
         assert!(!root(text("yes", "no", "no")).root_password);
+        let with = |line: &str| root(text("yes", "yes", "no") + line + "\n").root_password;
+        assert!(with("authenticationmethods any") && with("authenticationmethods publickey password"));
+        assert!(!with("authenticationmethods publickey") && !with("authenticationmethods publickey,password"));
+        assert!(!with("allowusers bob") && with("allowusers bob\nallowusers ro*@192.0.2.*"));
+        assert!(!with("denyusers root") && !with("allowgroups staff"));
         let keys = root(text("without-password", "yes", "no"));
         assert!(!keys.root_password && keys.passwords);
         assert_eq!(keys.root_login, "prohibit-password");

@@ -25,33 +25,60 @@ pub(super) fn without_password(until: Instant) -> Result<Vec<String>, Why> {
     let until = until.min(Instant::now() + BUDGET);
     let places = ["/etc/sudoers", "/etc/sudoers.d", "/etc/sudo.conf"];
     let text = memo::holds("sudo", &places, || child::ask("cvtsudoers", &["-e", "-f", "json", "/etc/sudoers"], until))?;
-    parse(&text).ok_or_else(|| Why::new(Reason::Unreadable, "cvtsudoers"))
+    parse(&text, &crate::collect::hostname()).ok_or_else(|| Why::new(Reason::Unreadable, "cvtsudoers"))
 }
 
-fn parse(text: &str) -> Option<Vec<String>> {
+fn parse(text: &str, host: &str) -> Option<Vec<String>> {
     let json: Value = serde_json::from_str(text).ok()?;
     let json = json.as_object()?;
     let asks_nobody = json.get("Defaults").and_then(Value::as_array).into_iter().flatten().any(|defaults| {
         defaults.get("Binding").is_none() && option(defaults.get("Options"), "authenticate") == Some(false)
     });
+    let unasked: Vec<String> = json
+        .get("Defaults")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|defaults| option(defaults.get("Options"), "authenticate") == Some(false))
+        .flat_map(|defaults| names(defaults.get("Binding")))
+        .collect();
     let mut grants = Vec::new();
     for spec in json.get("User_Specs").and_then(Value::as_array).into_iter().flatten() {
         let users = names(spec.get("User_List"));
+        if !is_for(host, &names(spec.get("Host_List"))) {
+            continue;
+        }
         for commands in spec.get("Cmnd_Specs").and_then(Value::as_array).into_iter().flatten() {
             let asks = option(commands.get("Options"), "authenticate").unwrap_or(!asks_nobody);
+            let is_asked = |user: &&String| asks && !unasked.contains(user);
             // As another user than root it is no right of root's.
             let as_root = commands.get("runasusers").is_none_or(|users| {
                 names(Some(users)).iter().any(|user| matches!(user.as_str(), "ALL" | "root" | "#0"))
             });
-            if asks || !as_root {
+            let what = names(commands.get("Commands"));
+            // The last word counts: `ALL, !ALL` is nothing.
+            if !as_root || what.last().is_some_and(|last| last == "!ALL") {
                 continue;
             }
-            let what = names(commands.get("Commands")).join(", ");
+            let what = what.join(", ");
             // Root needs nobody's password.
-            grants.extend(users.iter().filter(|user| *user != "root").map(|user| clipped(&format!("{user}: {what}"))));
+            grants.extend(
+                users
+                    .iter()
+                    .filter(|user| *user != "root" && !is_asked(user))
+                    .map(|user| clipped(&format!("{user}: {what}"))),
+            );
         }
     }
     Some(grants)
+}
+
+/// Whether rules for these hosts are for this one. What is no name may be.
+fn is_for(host: &str, hosts: &[String]) -> bool {
+    let short = host.split('.').next().unwrap_or(host);
+    let is_name =
+        |name: &str| name.contains(|c: char| c.is_ascii_alphabetic()) && !name.contains(['*', '?', '[', ':', '+']);
+    hosts.is_empty() || hosts.iter().any(|name| name == "ALL" || name == host || name == short || !is_name(name))
 }
 
 /// An option's value, where it is set.
@@ -92,10 +119,17 @@ mod tests {
             {"User_List":[{"username":"meyer"},{"usergroup":"till"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[
                {"Options":[{"authenticate":false}],"Commands":[{"command":"/usr/bin/systemctl restart till"}]}]},
             {"User_List":[{"username":"www"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[{"runasusers":[{"username":"till"}],"Options":[{"authenticate":false}],"Commands":[{"command":"ALL"}]}]}]}"#;
+        let parse = |text: &str| parse(text, "kasse-1");
         let grants = parse(text).expect("read");
         assert_eq!(grants, ["meyer: /usr/bin/systemctl restart till", "%till: /usr/bin/systemctl restart till"]);
         let all = r#"{"Defaults":[{"Options":[{"authenticate":false}]}],"User_Specs":[{"User_List":[{"username":"a"}],"Cmnd_Specs":[{"Commands":[{"command":"ALL"}]}]}]}"#;
         assert_eq!(parse(all).expect("read"), ["a: ALL"]);
+        let joe = r#"{"Defaults":[{"Binding":[{"username":"joe"}],"Options":[{"authenticate":false}]}],"User_Specs":[
+            {"User_List":[{"username":"joe"},{"username":"ann"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[{"Commands":[{"command":"ALL"}]}]},
+            {"User_List":[{"username":"c"}],"Host_List":[{"hostname":"other"}],"Cmnd_Specs":[{"Options":[{"authenticate":false}],"Commands":[{"command":"ALL"}]}]},
+            {"User_List":[{"username":"d"}],"Host_List":[{"hostname":"kasse-1"}],"Cmnd_Specs":[{"Options":[{"authenticate":false}],"Commands":[{"command":"ALL"}]}]},
+            {"User_List":[{"username":"h"}],"Cmnd_Specs":[{"Options":[{"authenticate":false}],"Commands":[{"command":"ALL"},{"command":"ALL","negated":true}]}]}]}"#;
+        assert_eq!(parse(joe).expect("read"), ["joe: ALL", "d: ALL"]);
         assert_eq!(parse("{}").expect("read"), Vec::<String>::new());
         assert!(parse("garbage").is_none() && parse("[]").is_none());
     }
