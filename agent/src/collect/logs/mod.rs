@@ -196,7 +196,9 @@ impl Reader {
             if !fits(pattern, line, heals) {
                 continue;
             }
-            let about = clipped(pattern.about(line.message, line.about()));
+            let about = pattern.about(line.message, line.about());
+            // A journal is named by its disk and its inode, which is the eighth.
+            let about = clipped(about.strip_suffix("-8").filter(|_| pattern.id == "fs.ext4").unwrap_or(about));
             if pattern.not_about.iter().any(|begin| about.starts_with(begin.as_str())) {
                 continue;
             }
@@ -704,7 +706,7 @@ mod tests {
                 "BTRFS error (device sdzb): bdev /dev/sdzb errs: wr 0, rd 5, flush 0, corrupt 3, gen 0",
                 Some(("fs.btrfs", "sdzb")),
             ),
-            ("kernel", true, 3, "Aborting journal on device dm-3-8.", Some(("fs.ext4", "dm-3-8"))),
+            ("kernel", true, 3, "Aborting journal on device dm-3-8.", Some(("fs.ext4", "dm-3"))),
             (
                 "kernel",
                 true,

@@ -196,7 +196,8 @@ fn kernel_record(reader: &mut Reader, text: &str, boot: i64) -> Option<i64> {
         program: "kernel",
         is_kernels: priority >> 3 == 0,
         priority: u8::try_from(priority & 7).unwrap_or(7),
-        message: message.lines().next().unwrap_or_default(),
+        // A message of several lines has them escaped; fields of the device follow it.
+        message: message.lines().next().and_then(|line| line.split("\\x0a").next()).unwrap_or_default(),
         ..Line::default()
     });
     Some(at)
