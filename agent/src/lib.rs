@@ -14,6 +14,7 @@ pub mod executor;
 pub mod history;
 pub mod home;
 pub mod local;
+pub mod memory;
 pub mod message;
 mod notice;
 pub mod owner;

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         eprintln!("/proc/self/fd: {error}");
         return ExitCode::from(if is_plugin() { UNKNOWN } else { 5 });
     }
+    fernwart_agent::memory::keep_little();
     // Nothing this program makes is anybody else's to read.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let typed = pieces::put_together(std::env::args_os().collect());

@@ -168,7 +168,11 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Looked {
     // What was only needed to judge was not asked for.
     let sections = gathered.into_iter().filter(|(section, _)| wanted.contains(section)).collect();
     let took_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
-    Looked { report: Report::new(now, took_ms, sections, judged), past }
+    let looked = Looked { report: Report::new(now, took_ms, sections, judged), past };
+    if around.stays {
+        crate::memory::give_back();
+    }
+    looked
 }
 
 fn gather_all(
