@@ -20,9 +20,16 @@ impl Bind {
     /// why, where that cannot be.
     fn mount(from: &Path, to: &Path, user: u32) -> Option<Self> {
         std::fs::create_dir_all(from).expect("made");
-        std::fs::create_dir_all(to).expect("made");
+        match std::fs::create_dir_all(to) {
+            // In a mount of that user's, where root may not look, the user has made it.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            made => made.expect("made"),
+        }
         for folder in [from, to] {
-            std::os::unix::fs::chown(folder, Some(user), Some(user)).expect("given away");
+            match std::os::unix::fs::chown(folder, Some(user), Some(user)) {
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+                given => given.expect("given away"),
+            }
         }
         let shown = [b" ", to.as_os_str().as_bytes(), b" "].concat();
         let layers = || {
@@ -32,8 +39,11 @@ impl Bind {
         let before = layers();
         let user = user.to_string();
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "bindfs", "-f"]).arg(from).arg(to);
-        let daemon = Process::start(&mut command, &to.with_extension("log"));
+        command
+            .args(["--reuid", &user, "--regid", &user, "--clear-groups", "bindfs", "-f", "--no-allow-other"])
+            .arg(from)
+            .arg(to);
+        let daemon = Process::start(&mut command, &from.with_extension("log"));
         for _ in 0..100 {
             if layers() > before {
                 return Some(Self { place: to.to_owned(), daemon });
@@ -86,14 +96,27 @@ fn a_users_mount_inside_another_one_keeps_nobody_from_repairing() {
     let Some((world, place)) = folder() else { return };
     let _machine = trusting(&world);
     world.approve_all(&[Script::new("honest", LISTS)]);
+    std::fs::create_dir_all(place.join("files/in")).expect("made");
+    std::os::unix::fs::chown(place.join("files/in"), Some(65534), Some(65534)).expect("given away");
     let Some(outer) = Bind::mount(&place.join("files"), &place.join("shown"), 65534) else { return };
-    let inner = place.join("shown/in");
-    let Some(_inner) = Bind::mount(&place.join("other"), &inner, 65534) else { return };
+    let Some(inner) = Bind::mount(&place.join("other"), &place.join("second"), 65534) else { return };
+    // Root may not go into the outer one; its owner may, and is given the right to mount.
+    let call = "import ctypes, sys; sys.exit(ctypes.CDLL(None).mount(sys.argv[1].encode(), sys.argv[2].encode(), None, 4096, None))";
+    let mut bind = Command::new("setpriv");
+    bind.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps", "+sys_admin"]);
+    bind.args(["--ambient-caps", "+sys_admin", "/usr/bin/python3", "-c", call])
+        .arg(&inner.place)
+        .arg(place.join("shown/in"));
+    run(&mut bind).exits(0);
     let said = world.technician(&["run", "honest", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
     let report =
         said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
     assert_eq!(report["stdout"]["head"], "0\nfine\n", "{report}");
-    assert_eq!(report["unseen"], serde_json::json!([outer.place.to_str()]), "what it did not see is named");
+    assert_eq!(
+        report["unseen"],
+        serde_json::json!([outer.place.to_str(), inner.place.to_str()]),
+        "what it did not see is named"
+    );
 }
 
 #[test]
