@@ -13,6 +13,7 @@ mod findings;
 mod fleet;
 mod hostile;
 mod jobs;
+mod logs;
 mod mounts;
 mod moving;
 mod notices;

@@ -1,17 +1,14 @@
 //! One thing that hangs costs only itself: each has a time of its own, is named,
 //! and the list goes on without it. What has not come back is not asked again.
 
+use super::locked;
 use fernwart_protocol::diagnosis::Reason;
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// What was asked once and has not come back since.
 static HANGS: Mutex<Option<HashSet<String>>> = Mutex::new(None);
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
 
 /// Whether something has not come back from an earlier asking.
 pub(super) fn hangs(name: &str) -> bool {
@@ -48,43 +45,35 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
             queue.push_back((index, name, thing));
         }
     }
-    let mut open = queue.len();
+    let threads = at_once.min(queue.len());
     let queue = Arc::new(Queue(Mutex::new(queue)));
     let (tell, told) = mpsc::channel();
-    for _ in 0..at_once.min(open) {
+    for _ in 0..threads {
         work(&queue, &tell, ask);
     }
     let mut begun: BTreeMap<usize, Instant> = BTreeMap::new();
-    while open > 0 {
-        let now = Instant::now();
-        let next = begun.values().map(|at| *at + budget).min().unwrap_or(deadline).min(deadline);
-        match told.recv_timeout(next.saturating_duration_since(now)) {
-            Ok(News::Begun(index)) => drop(begun.insert(index, Instant::now())),
-            Ok(News::Done(index, answer)) => {
+    let hear = |news: News<R>, begun: &mut BTreeMap<usize, Instant>, answers: &mut Vec<Option<Result<R, Reason>>>| {
+        match news {
+            News::Begun(index) => drop(begun.insert(index, Instant::now())),
+            News::Done(index, answer) => {
                 // It may have been given up meanwhile.
                 if begun.remove(&index).is_some()
                     && let Some(place) = answers.get_mut(index)
                 {
                     *place = Some(Ok(answer));
-                    open -= 1;
                 }
             }
+        }
+    };
+    while answers.iter().any(Option::is_none) {
+        let now = Instant::now();
+        let next = begun.values().map(|at| *at + budget).min().unwrap_or(deadline).min(deadline);
+        match told.recv_timeout(next.saturating_duration_since(now)) {
+            Ok(news) => hear(news, &mut begun, &mut answers),
             Err(_) => {
                 // Nobody comes back while this is held: who has come back has said so.
                 let mut hangs = locked(&HANGS);
-                for news in told.try_iter() {
-                    match news {
-                        News::Begun(index) => drop(begun.insert(index, Instant::now())),
-                        News::Done(index, answer) => {
-                            if begun.remove(&index).is_some()
-                                && let Some(place) = answers.get_mut(index)
-                            {
-                                *place = Some(Ok(answer));
-                                open -= 1;
-                            }
-                        }
-                    }
-                }
+                told.try_iter().for_each(|news| hear(news, &mut begun, &mut answers));
                 let now = Instant::now();
                 let is_over = now >= deadline;
                 let late: Vec<(usize, bool)> = begun
@@ -94,7 +83,6 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
                     .collect();
                 for (index, is_late) in late {
                     begun.remove(&index);
-                    open -= 1;
                     // What was begun a moment ago may well answer.
                     let reason = if is_late { Reason::Hangs } else { Reason::TimedOut };
                     if let (Some(place), Some(name)) = (answers.get_mut(index), names.get(index)) {

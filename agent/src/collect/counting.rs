@@ -1,6 +1,7 @@
 //! Counters since boot say nothing by themselves: what is judged is their
 //! difference to an earlier diagnosis in the same boot.
 
+use super::locked;
 use fernwart_protocol::diagnosis::{Counters, Past, Reason, Why};
 use fernwart_protocol::document::UnixMs;
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ impl Counting {
     }
 
     fn values(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
-        self.values.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        locked(&self.values)
     }
 
     /// How much a counter has grown since [`Self::over_s`].
@@ -69,7 +70,7 @@ impl Counting {
     /// When something last happened: now seen, or by an earlier diagnosis, also of an
     /// earlier boot.
     pub(super) fn latest(&self, name: &str, seen: Option<UnixMs>) -> Option<UnixMs> {
-        let mut moments = self.moments.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut moments = locked(&self.moments);
         // A clock that was put back has seen the future.
         let known = moments.get(name).copied().filter(|at| *at <= self.now);
         let latest = known.max(seen)?;
@@ -138,5 +139,22 @@ mod tests {
         assert!(soon.before.is_none(), "a minute is too short for a difference");
         let later = Counting::begin(&past, now + HOUR);
         assert_eq!(later.since("kills", 9), Ok(2));
+    }
+
+    #[test]
+    fn what_happened_is_remembered_over_boots_and_never_of_tomorrow() {
+        let first = Counting { boot: "a".into(), now: NOW, ..Counting::default() };
+        assert_eq!(first.latest("backup", None), None);
+        assert_eq!(first.latest("backup", Some(NOW - 9 * HOUR)), Some(NOW - 9 * HOUR));
+        assert_eq!(first.latest("ahead", Some(NOW + HOUR)), Some(NOW + HOUR));
+        let mut past = Past::default();
+        first.remember(&mut past);
+        let later = Counting::begin(&past, NOW + 1);
+        assert_eq!(later.latest("backup", None), Some(NOW - 9 * HOUR), "systemd has forgotten it");
+        assert_eq!(later.latest("backup", Some(NOW)), Some(NOW));
+        assert_eq!(later.latest("ahead", None), None, "the clock was put back");
+        let mut old = Past::default();
+        Counting::begin(&past, NOW + 400 * 24 * HOUR).remember(&mut old);
+        assert!(old.moments().is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::bytes::clipped;
 use super::counting::Counting;
-use super::{pct, pressure, read, system};
+use super::{missing, pct, pressure, read, system};
 use fernwart_protocol::diagnosis::facts::Cpu;
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::time::Duration;
@@ -49,9 +49,11 @@ pub(super) fn facts(counting: &Counting) -> Result<Cpu, Why> {
             (Err(why), _) | (_, Err(why)) => drop(cpu.why.insert("stolen_since_pct".into(), why)),
         }
     } else {
-        for name in ["busy_pct", "stolen_pct", "stolen_since_pct"] {
-            cpu.why.insert(name.into(), Why::new(Reason::Unreadable, "/proc/stat"));
-        }
+        missing(
+            &mut cpu.why,
+            &["busy_pct", "stolen_pct", "stolen_since_pct"],
+            &Why::new(Reason::Unreadable, "/proc/stat"),
+        );
     }
     let why = &mut cpu.why;
     (cpu.pressure_pct, cpu.pressure_5m_pct) = pressure("cpu", "some", ("pressure_pct", "pressure_5m_pct"), why);

@@ -3,7 +3,7 @@
 use super::bytes::{clipped, read_bytes, shown};
 use super::counting::Counting;
 use super::mounts::{self, Mount};
-use super::{budget, pct, read, smart};
+use super::{budget, missing, pct, read, smart};
 use fernwart_protocol::diagnosis::facts::{Array, Disks, Filesystem, LIST, MissingMount, Pool};
 use fernwart_protocol::diagnosis::{Class, Reason, Why};
 use rustix::fs::{AtFlags, CWD, OFlags, StatVfs, StatxFlags};
@@ -43,7 +43,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
     match fstab {
         Ok(fstab) => {
             let seen = if machine.is_empty() { &table } else { &machine };
-            disks.missing_mounts = Some(missing(&fstab, seen));
+            disks.missing_mounts = Some(missing_mounts(&fstab, seen));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => disks.missing_mounts = Some(Vec::new()),
         Err(error) => {
@@ -114,9 +114,7 @@ fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesy
         };
         filesystem.hangs = matches!(&lost, Some(why) if why.reason == Reason::Hangs);
         if let Some(why) = lost {
-            for name in ["size_bytes", "free_bytes", "free_pct", "inodes", "inodes_free_pct"] {
-                filesystem.why.insert(name.into(), why.clone());
-            }
+            missing(&mut filesystem.why, &["size_bytes", "free_bytes", "free_pct", "inodes", "inodes_free_pct"], &why);
         }
         recorded_errors(&mut filesystem, mount);
         all.push(filesystem);
@@ -172,9 +170,11 @@ fn fill(filesystem: &mut Filesystem, stat: &StatVfs) {
         filesystem.inodes_free_pct = Some(pct(stat.f_favail as f64, stat.f_files as f64));
     } else {
         // btrfs and vfat count none.
-        for name in ["inodes", "inodes_free_pct"] {
-            filesystem.why.insert(name.into(), Why::new(Reason::NotSupported, clipped(&filesystem.kind)));
-        }
+        missing(
+            &mut filesystem.why,
+            &["inodes", "inodes_free_pct"],
+            &Why::new(Reason::NotSupported, clipped(&filesystem.kind)),
+        );
     }
 }
 
@@ -197,15 +197,17 @@ fn recorded_errors(filesystem: &mut Filesystem, mount: &Mount) {
             }
         }
         Some(None) | None => {
-            for name in ["errors", "error_days"] {
-                filesystem.why.insert(name.into(), Why::new(Reason::NotSupported, clipped(&filesystem.kind)));
-            }
+            missing(
+                &mut filesystem.why,
+                &["errors", "error_days"],
+                &Why::new(Reason::NotSupported, clipped(&filesystem.kind)),
+            );
         }
     }
 }
 
 /// What fstab wants mounted at boot and is not.
-fn missing(fstab: &[u8], table: &[Mount]) -> Vec<MissingMount> {
+fn missing_mounts(fstab: &[u8], table: &[Mount]) -> Vec<MissingMount> {
     let mounted: HashMap<&Path, &Mount> = table.iter().map(|mount| (mount.path.as_path(), mount)).collect();
     let is_there = |path: &Path| {
         // It may be reached over a link: /var/run for /run.
@@ -381,7 +383,7 @@ mod tests {
         let fstab =
             b"UUID=1 / ext4 defaults\n/dev/sdb1 /no/such/place ext4 nofail\n/dev/sdc1 /no/backup xfs defaults\n";
         let table = mounts::parse(b"31 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
-        let missing = missing(fstab, &table);
+        let missing = missing_mounts(fstab, &table);
         let short: Vec<_> = missing.iter().map(|m| (m.mount.as_str(), m.may_be_absent)).collect();
         assert_eq!(short, [("/no/such/place", true), ("/no/backup", false)]);
     }

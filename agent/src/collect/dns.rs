@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// How long a name server may take.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1000);
+pub(super) const TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// What a name server said.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,7 +74,7 @@ pub(super) fn ask(server: SocketAddr, name: &str) -> io::Result<Said> {
     // One packet may be lost on the way.
     for _ in 0..2 {
         socket.send(&packet)?;
-        let until = Instant::now() + PATIENCE / 2;
+        let until = Instant::now() + TIMEOUT / 2;
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             socket.set_read_timeout(Some(left))?;
             let length = match socket.recv(&mut answer) {

@@ -1,6 +1,7 @@
 //! Answers of slow programs, remembered for as long as the files they rest on are
 //! the same; ten minutes at most, for not every such file is known here.
 
+use super::locked;
 use fernwart_protocol::diagnosis::Why;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,7 +34,7 @@ pub(super) fn holds(
     ask: impl FnOnce() -> Result<String, Why>,
 ) -> Result<String, Why> {
     let state = state(places);
-    let known = || KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let known = || locked(&KNOWN);
     if let Some((at, before, answer)) = known().get(name)
         && *before == state
         && at.elapsed() < HOLDS

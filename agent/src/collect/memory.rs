@@ -1,7 +1,7 @@
 //! Memory and swap.
 
 use super::counting::Counting;
-use super::{disks, pct, pressure, read};
+use super::{disks, missing, pct, pressure, read};
 use fernwart_protocol::diagnosis::facts::Memory;
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::path::Path;
@@ -50,9 +50,7 @@ pub(super) fn facts(counting: &Counting) -> Result<Memory, Why> {
         Some(Ok(since)) => memory.killed_since = Some(since),
         Some(Err(reason)) => drop(why.insert("killed_since".into(), reason)),
         None => {
-            for name in ["killed", "killed_since"] {
-                why.insert(name.into(), Why::new(Reason::NotSupported, "oom_kill"));
-            }
+            missing(why, &["killed", "killed_since"], &Why::new(Reason::NotSupported, "oom_kill"));
         }
     }
     hardware(&mut memory, counting, Path::new("/sys/devices/system/edac/mc"));
@@ -88,9 +86,7 @@ fn swap(table: &str) -> (u64, u64) {
 fn hardware(memory: &mut Memory, counting: &Counting, folder: &Path) {
     let controllers = disks::names(folder, |name| name.strip_prefix("mc").is_some_and(|n| n.parse::<u32>().is_ok()));
     if controllers.is_empty() {
-        for name in ["ecc_corrected_since", "ecc_uncorrected"] {
-            memory.why.insert(name.into(), Reason::NotSupported.into());
-        }
+        missing(&mut memory.why, &["ecc_corrected_since", "ecc_uncorrected"], &Reason::NotSupported.into());
         return;
     }
     let sum = |file: &str| -> u64 {

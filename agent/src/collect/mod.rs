@@ -80,6 +80,16 @@ pub struct Looked {
     pub past: Option<Past>,
 }
 
+/// Says of facts that are missing why.
+fn missing(reasons: &mut Reasons, facts: &[&str], why: &Why) {
+    reasons.extend(facts.iter().map(|fact| ((*fact).to_owned(), why.clone())));
+}
+
+/// What a lock guards, also after a panic beside it.
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// Facts, or why there are none.
 type Gathered = Result<serde_json::Value, Why>;
 
@@ -107,10 +117,6 @@ enum Stage {
 struct SectionProbe {
     section: SectionName,
     stage: Arc<Mutex<Stage>>,
-}
-
-fn locked(stage: &Mutex<Stage>) -> MutexGuard<'_, Stage> {
-    stage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Drop for SectionProbe {

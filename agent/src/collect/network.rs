@@ -3,7 +3,7 @@
 use super::bytes::{clipped, shown};
 use super::counting::Counting;
 use super::netlink::{self, DefaultRoute, Neighbour};
-use super::{Surroundings, budget, child, dns, pct, read};
+use super::{Surroundings, budget, child, dns, missing, pct, read};
 use fernwart_protocol::diagnosis::facts::{Interface, LIST, Network, Resolver, Route};
 use fernwart_protocol::diagnosis::{Class, Reason, Why};
 use std::io;
@@ -187,9 +187,7 @@ fn names(network: &mut Network, around: &Surroundings, until: Instant) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => {
             let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/resolv.conf: {error}")));
-            for name in ["dns_servers", "resolvers", "resolvers_answering"] {
-                network.why.insert(name.into(), why.clone());
-            }
+            missing(&mut network.why, &["dns_servers", "resolvers", "resolvers_answering"], &why);
             return;
         }
     };
@@ -205,9 +203,7 @@ fn names(network: &mut Network, around: &Surroundings, until: Instant) {
     match around.hub_name.clone().filter(|_| !servers.is_empty()) {
         Some(name) => ask_resolvers(network, &servers, &name, until),
         None => {
-            for field in ["resolvers", "resolvers_answering"] {
-                network.why.insert(field.into(), Reason::Absent.into());
-            }
+            missing(&mut network.why, &["resolvers", "resolvers_answering"], &Reason::Absent.into());
         }
     }
     network.dns_servers = Some(servers.into_iter().map(|server| clipped(&server)).collect());
@@ -219,7 +215,7 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: &str, until: I
         dns::ask(address, &name)
     };
     let things = servers.iter().map(|server| (format!("name server {server}"), (server.clone(), name.to_owned())));
-    let answers = budget::each(things.collect(), SERVERS, dns::PATIENCE * 3 / 2, until, ask);
+    let answers = budget::each(things.collect(), SERVERS, dns::TIMEOUT * 3 / 2, until, ask);
     let resolver = |(server, answer): (&String, Result<io::Result<dns::Said>, Reason>)| {
         let mut resolver = Resolver { address: clipped(server), ..Resolver::default() };
         match answer {
@@ -246,9 +242,7 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: &str, until: I
                 resolver.why.insert("took_ms".into(), Reason::Absent.into());
             }
             Err(reason) => {
-                for field in ["answers", "took_ms"] {
-                    resolver.why.insert(field.into(), Why::new(reason, ""));
-                }
+                missing(&mut resolver.why, &["answers", "took_ms"], &Why::new(reason, ""));
             }
         }
         resolver

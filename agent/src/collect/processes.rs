@@ -1,7 +1,7 @@
 //! Who uses processor and memory, over a short look.
 
 use super::bytes::{clipped, read_bytes, shown};
-use super::{budget, mounts, pct, read};
+use super::{budget, locked, missing, mounts, pct, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Process, Processes};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::collections::{BTreeMap, HashMap};
@@ -83,9 +83,11 @@ pub(super) fn facts(until: Instant) -> Result<Processes, Why> {
     let mut processes = Processes { top_cpu, ..Processes::default() };
     if hides_others() {
         // What is not seen is not counted as nothing.
-        for name in ["count", "zombies", "waiting_for_device", "top_memory"] {
-            processes.why.insert(name.into(), Why::new(Reason::NotPermitted, ""));
-        }
+        missing(
+            &mut processes.why,
+            &["count", "zombies", "waiting_for_device", "top_memory"],
+            &Why::new(Reason::NotPermitted, ""),
+        );
     } else {
         processes.count = u32::try_from(now.len()).ok();
         (processes.zombies, processes.waiting_for_device) = (in_state('Z'), in_state('D'));
@@ -136,9 +138,7 @@ const OUTDATED: Duration = Duration::from_millis(1500);
 /// packages have changed.
 fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant) {
     let unknown = |processes: &mut Processes, why: Why| {
-        for name in ["outdated", "outdated_count"] {
-            processes.why.insert(name.into(), why.clone());
-        }
+        missing(&mut processes.why, &["outdated", "outdated_count"], &why);
     };
     if !rustix::process::geteuid().is_root() {
         return unknown(processes, Why::new(Reason::NotPermitted, ""));
@@ -151,12 +151,8 @@ fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant
         (now, changed, until.checked_sub(Duration::from_millis(200)).unwrap_or(until)),
     )];
     match budget::each(things, 1, OUTDATED, until, find_outdated).pop() {
-        Some(Ok((names, true))) => {
-            processes.outdated_count = u32::try_from(names.len()).ok();
-            processes.outdated = Some(names.into_iter().take(LIST).collect());
-        }
-        // Not all were looked at; the next diagnosis goes on.
-        Some(Ok((names, false))) if !names.is_empty() => {
+        // Where not all were looked at, the next diagnosis goes on.
+        Some(Ok((names, is_whole))) if is_whole || !names.is_empty() => {
             processes.outdated_count = u32::try_from(names.len()).ok();
             processes.outdated = Some(names.into_iter().take(LIST).collect());
         }
@@ -168,7 +164,7 @@ fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant
 
 /// The names of outdated programs, and whether all were looked at.
 fn find_outdated((now, changed, until): (HashMap<u32, Sample>, SystemTime, Instant)) -> (Vec<String>, bool) {
-    let mut known = KNOWN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut known = locked(&KNOWN);
     known.take_if(|(at, _)| *at != changed);
     let (_, known) = known.get_or_insert_with(|| (changed, Known::new()));
     known.retain(|(pid, started), _| now.get(pid).is_some_and(|sample| sample.started == *started));

@@ -5,7 +5,7 @@
 
 use super::bytes::clipped;
 use super::counting::Counting;
-use super::{backups, child, netlink, printers};
+use super::{backups, child, missing, netlink, printers};
 use fernwart_protocol::diagnosis::facts::{FailedService, LIST, RestartingService, Services};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use serde_json::Value;
@@ -141,9 +141,11 @@ fn restarting(unit: &Unit, is_asked: bool, counting: &Counting, until: Instant) 
         ..RestartingService::default()
     };
     let Some(restarts) = restarts else {
-        for name in ["restarts", "restarts_since", "restarts_per_h"] {
-            found.why.insert(name.into(), Why::new(Reason::TimedOut, "systemd"));
-        }
+        missing(
+            &mut found.why,
+            &["restarts", "restarts_since", "restarts_per_h"],
+            &Why::new(Reason::TimedOut, "systemd"),
+        );
         return found;
     };
     // It is counted only while it is down: what it did before that was seen first may
@@ -154,9 +156,7 @@ fn restarting(unit: &Unit, is_asked: bool, counting: &Counting, until: Instant) 
             found.restarts_per_h = Some((since as f64 * 3600.0 / over.max(60) as f64 * 10.0).round() / 10.0);
         }
         _ => {
-            for name in ["restarts_since", "restarts_per_h"] {
-                found.why.insert(name.into(), Reason::FirstLook.into());
-            }
+            missing(&mut found.why, &["restarts_since", "restarts_per_h"], &Reason::FirstLook.into());
         }
     }
     found

@@ -1,7 +1,7 @@
 //! Name, operating system, kind of machine, starts.
 
 use super::bytes::{clipped, shown};
-use super::{child, disks, read};
+use super::{child, disks, missing, read};
 use fernwart_protocol::diagnosis::facts::System;
 use fernwart_protocol::diagnosis::{Reason, Why};
 use fernwart_protocol::text::Text;
@@ -108,9 +108,11 @@ fn virtual_machine() -> String {
 fn restart(system: &mut System) {
     if !system.container.is_empty() {
         // A container runs its host's kernel.
-        for name in ["restart_required", "kernel_installed"] {
-            system.why.insert(name.into(), Why::new(Reason::NotSupported, "container"));
-        }
+        missing(
+            &mut system.why,
+            &["restart_required", "kernel_installed"],
+            &Why::new(Reason::NotSupported, "container"),
+        );
         return;
     }
     let installed = disks::names(Path::new("/lib/modules"), |name| {
@@ -204,9 +206,7 @@ fn support(system: &mut System) {
             system.support_ends = Some(clipped(&end));
         }
         None => {
-            for name in ["support_days", "support_ends"] {
-                system.why.insert(name.into(), Reason::NotSupported.into());
-            }
+            missing(&mut system.why, &["support_days", "support_ends"], &Reason::NotSupported.into());
         }
     }
 }
@@ -228,9 +228,7 @@ fn distro_info(table: &str, version: &str) -> Option<String> {
 /// as it should.
 fn boots(system: &mut System, until: Instant) {
     let unknown = |system: &mut System, why: Why| {
-        for name in ["boot_unclean", "boots_7d"] {
-            system.why.insert(name.into(), why.clone());
-        }
+        missing(&mut system.why, &["boot_unclean", "boots_7d"], &why);
     };
     if !system.container.is_empty() {
         return unknown(system, Why::new(Reason::NotSupported, "container"));

@@ -1,7 +1,7 @@
 //! The clock, and whether something keeps it right.
 
-use super::Surroundings;
 use super::bytes::{clipped, read, shown};
+use super::{Surroundings, missing};
 use fernwart_protocol::diagnosis::facts::Time;
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::os::unix::ffi::OsStrExt;
@@ -29,9 +29,7 @@ pub(super) fn facts(around: &Surroundings) -> Time {
         }
         Some(bound) => time.synchronised = Some(bound < FREE_S),
         None => {
-            for name in ["error_bound_s", "synchronised"] {
-                time.why.insert(name.into(), Why::new(Reason::NotSupported, "adjtimex"));
-            }
+            missing(&mut time.why, &["error_bound_s", "synchronised"], &Why::new(Reason::NotSupported, "adjtimex"));
         }
     }
     if ahead.is_none() {

@@ -2,12 +2,12 @@
 //! keeps its package manager from working.
 
 use super::bytes::{clipped, read_bytes, shown};
-use super::{Surroundings, child, disks, read};
+use super::{Surroundings, child, disks, locked, missing, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Updates};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
@@ -46,9 +46,11 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         }
         Err(No::Complains(what)) => {
             // What the manager itself complains of is a finding, not a riddle.
-            for name in ["pending", "security", "kept_back"] {
-                updates.why.insert(name.into(), Why::new(Reason::Unreadable, what.clone()));
-            }
+            missing(
+                &mut updates.why,
+                &["pending", "security", "kept_back"],
+                &Why::new(Reason::Unreadable, what.clone()),
+            );
             // It cannot read what it is told to fetch from: the packages are well.
             match what.contains(".list") || what.contains(".sources") || what.contains("list of sources") {
                 true => bad.push(what),
@@ -57,9 +59,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         }
         Err(No::Silent(why)) => {
             silent = Some(why.clone());
-            for name in ["pending", "security", "kept_back"] {
-                updates.why.insert(name.into(), why.clone());
-            }
+            missing(&mut updates.why, &["pending", "security", "kept_back"], &why);
         }
     }
     match manager {
@@ -69,17 +69,17 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 // Nothing was ever fetched, so nothing can be known to wait.
                 updates.lists_age_days = None;
                 (updates.pending, updates.security, updates.kept_back) = (None, None, None);
-                for name in ["pending", "security", "kept_back", "lists_age_days"] {
-                    updates.why.insert(name.into(), Why::new(Reason::NotConfigured, "package lists"));
-                }
+                missing(
+                    &mut updates.why,
+                    &["pending", "security", "kept_back", "lists_age_days"],
+                    &Why::new(Reason::NotConfigured, "package lists"),
+                );
             }
             let status = read_bytes("/var/lib/dpkg/status");
             let is_empty = status.as_ref().is_ok_and(|status| !status.starts_with(b"Package: "));
             match status.map(|status| half_installed(&shown(&status))) {
                 Ok(_) if is_being_updated() => {
-                    for name in ["broken", "broken_count"] {
-                        updates.why.insert(name.into(), Why::new(Reason::StillAsked, "dpkg"));
-                    }
+                    missing(&mut updates.why, &["broken", "broken_count"], &Why::new(Reason::StillAsked, "dpkg"));
                 }
                 Ok(packages) => {
                     broken.extend(packages);
@@ -94,30 +94,25 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 }
                 Err(error) => {
                     let why = Why::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
-                    for name in ["broken", "broken_count"] {
-                        updates.why.insert(name.into(), why.clone());
-                    }
+                    missing(&mut updates.why, &["broken", "broken_count"], &why);
                 }
             }
             match bad_sources(Path::new("/var/lib/apt/lists"), updates.lists_age_days) {
-                Ok(more) => {
-                    bad.extend(more);
+                // What apt has complained of is known, whoever holds the lists now.
+                Err(why) if bad.is_empty() => {
+                    missing(&mut updates.why, &["bad_sources", "bad_sources_count"], &why);
+                }
+                more => {
+                    bad.extend(more.unwrap_or_default());
                     updates.bad_sources_count = u32::try_from(bad.len()).ok();
                     updates.bad_sources = Some(bad.into_iter().take(LIST).collect());
-                }
-                Err(why) => {
-                    for name in ["bad_sources", "bad_sources_count"] {
-                        updates.why.insert(name.into(), why.clone());
-                    }
                 }
             }
         }
         _ => {
             updates.lists_age_days = age_days("/var/cache/dnf");
             tell_broken(&mut updates, broken, silent);
-            for name in ["bad_sources", "bad_sources_count"] {
-                updates.why.insert(name.into(), Why::new(Reason::NotSupported, manager));
-            }
+            missing(&mut updates.why, &["bad_sources", "bad_sources_count"], &Why::new(Reason::NotSupported, manager));
         }
     }
     if updates.lists_age_days.is_none() && !updates.why.contains_key("lists_age_days") {
@@ -131,9 +126,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
 fn tell_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Why>) {
     match silent.filter(|_| broken.is_empty()) {
         Some(why) => {
-            for name in ["broken", "broken_count"] {
-                updates.why.insert(name.into(), why.clone());
-            }
+            missing(&mut updates.why, &["broken", "broken_count"], &why);
         }
         None => {
             updates.broken_count = u32::try_from(broken.len()).ok();
@@ -151,7 +144,7 @@ fn has_lists(lists: &Path) -> bool {
 /// How long a package manager may take, where whoever looks stays to hear it. It
 /// goes on when the look is over: ended with it, it would be begun anew by each
 /// look and answer none on a slow computer. A later look has its answer.
-const PATIENCE: Duration = Duration::from_secs(120);
+const ASKED_FOR: Duration = Duration::from_secs(120);
 
 /// What it failed at is not tried anew by each look; something may be wrong that
 /// no file shows.
@@ -205,10 +198,6 @@ struct Memory {
 
 static MEMORY: Mutex<Option<Arc<Memory>>> = Mutex::new(None);
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 /// What a manager says of this state of its files: as it was said already, or asked
 /// now. Where whoever looks stays, asking goes on after this look.
 fn remembered(
@@ -232,7 +221,7 @@ fn remembered(
     });
     if !is_known {
         *asked = Some(Asked { manager, state, at: Instant::now(), said: None });
-        let limit = if stays { Instant::now() + PATIENCE } else { until };
+        let limit = if stays { Instant::now() + ASKED_FOR } else { until };
         let answered = memory.clone();
         let job = move || {
             let said = ask(limit);

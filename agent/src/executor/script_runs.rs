@@ -18,6 +18,7 @@ use fernwart_protocol::script::{Kind, NotRun, RunReport, Stopped, Value};
 use fernwart_protocol::text::{Blob, chain};
 use fernwart_protocol::to_hub::{Delivered, Note, Stream};
 use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -199,7 +200,7 @@ const STILL_ASKED: Duration = Duration::from_secs(90);
 
 /// What the checks that a manifest names find, as far as they are about what
 /// the script was given; nothing where a section cannot be answered.
-fn checked(task: &Task, surroundings: &Surroundings, patience: Duration) -> Option<Vec<Finding>> {
+fn checked(task: &Task, surroundings: &Surroundings, wait: Duration) -> Option<Vec<Finding>> {
     let checks = &task.manifest.checks;
     let rules = builtin_rules();
     let mut sections: Vec<SectionName> =
@@ -209,7 +210,7 @@ fn checked(task: &Task, surroundings: &Surroundings, patience: Duration) -> Opti
     if sections.is_empty() {
         return None;
     }
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + wait;
     let report = loop {
         let Looked { report, .. } = collect::look(&sections, surroundings);
         match (report.still_asks(), Instant::now() < deadline) {
@@ -226,20 +227,20 @@ fn checked(task: &Task, surroundings: &Surroundings, patience: Duration) -> Opti
         return None;
     }
     let mut findings = report.findings;
-    findings.retain(|finding| checks.contains(&finding.id) && is_about(finding, task));
+    findings.retain(|finding| checks.contains(&finding.id) && is_about(&finding.evidence, task));
     Some(findings)
 }
 
-/// Whether a finding is about what the script was given: `unit`, `mount` …
-fn is_about(finding: &Finding, task: &Task) -> bool {
+/// Whether facts like these (`unit`, `mount` …) are about what the script was given.
+fn is_about(facts: &BTreeMap<String, Json>, task: &Task) -> bool {
     task.manifest.parameters.iter().all(|declared| {
-        let evidence = declared.from.as_ref().and_then(|from| finding.evidence.get(from));
+        let fact = declared.from.as_ref().and_then(|from| facts.get(from));
         let given = task.parameters.iter().find(|(name, _)| *name == declared.name);
-        match (evidence, given) {
+        match (fact, given) {
             (Some(Json::String(mount)), Some((_, Value::Text(path)))) if matches!(declared.kind, Kind::Path { .. }) => {
-                on_same_disk(mount, path)
+                may_be_on(mount, path)
             }
-            (Some(evidence), Some((_, given))) => serde_json::to_value(given).is_ok_and(|given| given == *evidence),
+            (Some(fact), Some((_, given))) => serde_json::to_value(given).is_ok_and(|given| given == *fact),
             _ => true,
         }
     })
@@ -247,30 +248,24 @@ fn is_about(finding: &Finding, task: &Task) -> bool {
 
 /// Whether a check without an answer may be about what the script was given.
 fn may_be_about(unknown: &Unknown, rules: &Rules, task: &Task) -> bool {
-    let named_by = rules.find(&unknown.id).and_then(|rule| rule.name.as_deref());
-    let (Some(thing), Some(named_by)) = (&unknown.instance, named_by) else { return true };
-    task.manifest.parameters.iter().filter(|declared| declared.from.as_deref() == Some(named_by)).all(|declared| {
-        let given = task.parameters.iter().find(|(name, _)| *name == declared.name);
-        match given {
-            Some((_, Value::Text(path))) if matches!(declared.kind, Kind::Path { .. }) => on_same_disk(thing, path),
-            Some((_, given)) => serde_json::to_value(given).is_ok_and(|given| given == Json::String(thing.clone())),
-            None => true,
-        }
-    })
+    let named_by = rules.find(&unknown.id).and_then(|rule| rule.name.clone());
+    let thing = named_by.zip(unknown.instance.clone().map(Json::String));
+    is_about(&thing.into_iter().collect(), task)
 }
 
-/// Whether two paths lie on the same file system; what is not there lies where
-/// its folder does. One that does not answer lies nowhere.
-fn on_same_disk(one: &str, other: &str) -> bool {
+/// Whether a path may lie on the same file system as a mount; what is not there lies
+/// where its folder does. A path that does not answer may lie anywhere; one that does
+/// is not on a mount that does not.
+fn may_be_on(mount: &str, path: &str) -> bool {
     let disk = |path: &str| collect::disk_of(std::path::Path::new(path));
-    disk(one).is_some_and(|one| disk(other) == Some(one))
+    disk(path).is_none_or(|it| disk(mount) == Some(it))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fernwart_protocol::diagnosis::{Reason, Severity};
     use fernwart_protocol::script::{Cage, Declared, Manifest, Parameters};
-    use std::collections::BTreeMap;
 
     const MANIFEST: &str = r#"
 name = "mend"
@@ -313,5 +308,28 @@ checks = ["memory.low"]
         let ended = RunEnd::from(acted);
         assert_eq!((ended.outcome, ended.refusal, ended.body), (Outcome::Cancelled, None, None));
         assert!(!folder.path().join("done").exists());
+    }
+
+    #[test]
+    fn only_what_the_script_was_given_must_be_known_afterwards() {
+        let parameter = "[[parameter]]\nname = \"place\"\nkind = \"path\"\nunder = [\"/\"]\nfrom = \"mount\"\nen = \"x\"\nde = \"y\"\n";
+        let manifest = Manifest::read(&format!("{MANIFEST}\n{parameter}")).expect("a manifest");
+        let given = serde_json::from_value(json!({"place": "/proc/self/x"})).expect("parameters");
+        let parameters = Declared::check(&manifest.parameters, &given).expect("they fit");
+        let task = Task { manifest, parameters, ..task("") };
+        let unknown = |id: &str, instance: Option<&str>| {
+            let unknown = Unknown {
+                id: id.into(),
+                instance: instance.map(str::to_owned),
+                why: Reason::Hangs.into(),
+                could_be: Severity::Crit,
+                since: 0,
+            };
+            may_be_about(&unknown, builtin_rules(), &task)
+        };
+        assert!(unknown("disk.free", Some("/proc")), "it lies there");
+        assert!(!unknown("disk.free", Some("/")), "another one is no matter of this script");
+        assert!(unknown("disk.free", None), "nothing of the whole part is known");
+        assert!(unknown("memory.low", None));
     }
 }

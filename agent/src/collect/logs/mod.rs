@@ -9,20 +9,17 @@
 mod journal;
 mod lines;
 mod logins;
+mod patterns;
 mod syslog;
 
 use super::bytes::clipped;
-use super::read;
+use super::missing;
 use crate::action::redact::Lines;
-use aho_corasick::AhoCorasick;
 use fernwart_protocol::diagnosis::facts::{LIST, LogGroup, LogHit, Logs};
-use fernwart_protocol::diagnosis::{Class, From, Pattern, Reason, Why, builtin_patterns};
+use fernwart_protocol::diagnosis::{Class, From, Reason, Why};
 use lines::Line;
 use logins::Logins;
 use std::collections::HashMap;
-use std::ops::Range;
-use std::path::Path;
-use std::sync::LazyLock;
 use std::time::Instant;
 
 const HOURS: u32 = 24;
@@ -65,43 +62,14 @@ pub(super) fn facts(until: Instant) -> Result<Logs, Why> {
         Err(why) if why.reason.class() == Class::Lost => Err(why),
         // There is none, or it is not for us: that is known.
         Err(why) => {
-            let fields = [
-                "hours_read",
-                "errors",
-                "programs_read",
-                "hits",
-                "failed_logins",
-                "guessed_logins",
-                "guessed_logins_count",
-                "cut",
-            ];
-            let why = fields.into_iter().map(|field| (field.to_owned(), why.clone())).collect();
-            Ok(Logs { hours: HOURS, why, ..Logs::default() })
+            let mut logs = Logs { hours: HOURS, ..Logs::default() };
+            let of_logins = ["failed_logins", "guessed_logins", "guessed_logins_count"];
+            missing(&mut logs.why, &["hours_read", "errors", "programs_read", "hits", "cut"], &why);
+            missing(&mut logs.why, &of_logins, &why);
+            Ok(logs)
         }
     }
 }
-
-/// The patterns with one machine that finds all their words at once.
-struct Known {
-    patterns: Vec<Pattern>,
-    words: AhoCorasick,
-    /// For each word, its pattern and whether it is a word that takes a line back.
-    of: Vec<(usize, bool)>,
-}
-
-#[expect(clippy::expect_used, reason = "a test builds the same machine from the same words")]
-static KNOWN: LazyLock<Known> = LazyLock::new(|| {
-    let patterns = builtin_patterns();
-    let (mut words, mut of) = (Vec::new(), Vec::new());
-    for (index, pattern) in patterns.iter().enumerate() {
-        for (list, heals) in [(&pattern.words, false), (&pattern.healed_by, true)] {
-            words.extend(list.iter().cloned());
-            of.extend(list.iter().map(|_| (index, heals)));
-        }
-    }
-    let machine = AhoCorasick::builder().ascii_case_insensitive(true).build(&words);
-    Known { patterns, words: machine.expect("words are few and short"), of }
-});
 
 /// What was found of one pattern about one thing.
 #[derive(Debug, Default)]
@@ -124,6 +92,8 @@ struct Reader {
     /// When USB devices were pulled out, microseconds since 1970.
     pulled: Vec<i64>,
     lines: u64,
+    /// Lines of the day in log files, whoever wrote them.
+    files_lines: u64,
     /// Lines that are none.
     unread: u64,
     oldest: i64,
@@ -144,6 +114,7 @@ impl Reader {
             logins: Logins::default(),
             pulled: Vec::new(),
             lines: 0,
+            files_lines: 0,
             unread: 0,
             oldest: now,
             begins: 0,
@@ -173,35 +144,7 @@ impl Reader {
     }
 
     fn match_patterns(&mut self, line: &Line<'_>) {
-        let known = &*KNOWN;
-        let mut seen: Vec<(usize, bool)> = Vec::new();
-        let mut add = |index: usize, heals: bool| {
-            if !seen.contains(&(index, heals)) {
-                seen.push((index, heals));
-            }
-        };
-        let own = if line.is_kernels { kernels_words(line.message) } else { 0..line.message.len() };
-        let found = known.words.find_overlapping_iter(line.message);
-        for found in found.filter(|found| own.start <= found.start() && found.end() <= own.end) {
-            if let Some((index, heals)) = known.of.get(found.pattern().as_usize()) {
-                add(*index, *heals);
-            }
-        }
-        if !line.message_id.is_empty() {
-            let wanted = |pattern: &Pattern| pattern.message_ids.iter().any(|id| id == line.message_id);
-            known.patterns.iter().enumerate().filter(|(_, pattern)| wanted(pattern)).for_each(|(i, _)| add(i, false));
-        }
-        for (index, heals) in seen {
-            let Some(pattern) = known.patterns.get(index) else { continue };
-            if !fits(pattern, line, heals) {
-                continue;
-            }
-            let about = pattern.about(line.message, line.about());
-            // A journal is named by its disk and its inode, which is the eighth.
-            let about = clipped(about.strip_suffix("-8").filter(|_| pattern.id == "fs.ext4").unwrap_or(about));
-            if pattern.not_about.iter().any(|begin| about.starts_with(begin.as_str())) {
-                continue;
-            }
+        for (index, heals, about) in patterns::said(line) {
             if heals {
                 let at = self.healed.entry((index, about)).or_default();
                 *at = (*at).max(line.at);
@@ -246,11 +189,10 @@ impl Reader {
         let mut hits: Vec<LogHit> = Vec::new();
         for ((index, about), found) in self.found {
             let healed = self.healed.get(&(index, about.clone())).is_some_and(|at| *at >= found.newest);
-            let Some(pattern) = KNOWN.patterns.get(index).filter(|_| !healed) else { continue };
+            let Some(pattern) = patterns::pattern(index).filter(|_| !healed) else { continue };
             let is_disks =
-                pattern.from == From::Kernel && (pattern.id.starts_with("disk.") || pattern.id.starts_with("fs."));
-            let was_pulled = || is_gone(&about) && self.pulled.iter().any(|at| is_soon_after(found.oldest, *at));
-            let removable = is_disks && (is_removable(&about) || was_pulled());
+                pattern.from == From::Kernel && ["disk.", "fs."].iter().any(|kind| pattern.id.starts_with(kind));
+            let removable = is_disks && patterns::was_pulled_out(&about, found.oldest, &self.pulled);
             let id = if removable { "disk.removable".to_owned() } else { pattern.id.clone() };
             let hit = LogHit {
                 pattern: id,
@@ -275,28 +217,13 @@ impl Reader {
             }
         }
         let (failed, from, guessed) = self.logins.end();
-        if source == KERNEL {
-            let unseen = ["failed_logins", "guessed_logins", "guessed_logins_count"];
-            return Logs {
-                source: source.to_owned(),
-                hours: HOURS,
-                hours_read: Some(hours(if self.is_cut { self.oldest } else { self.begins.max(since) })),
-                errors: Some(self.errors),
-                groups,
-                programs_read: Some(false),
-                hits: Some(hits),
-                cut: Some(self.is_cut),
-                why: unseen.into_iter().map(|field| (field.to_owned(), no_log())).collect(),
-                ..Logs::default()
-            };
-        }
-        Logs {
+        let mut logs = Logs {
             source: source.to_owned(),
             hours: HOURS,
             hours_read: Some(hours(if self.is_cut { self.oldest } else { self.begins.max(since) })),
             errors: Some(self.errors),
             groups,
-            programs_read: Some(true),
+            programs_read: Some(source != KERNEL),
             hits: Some(hits),
             failed_logins: Some(failed),
             failed_logins_from: from,
@@ -304,62 +231,13 @@ impl Reader {
             guessed_logins: Some(guessed),
             cut: Some(self.is_cut),
             ..Logs::default()
+        };
+        if source == KERNEL {
+            (logs.failed_logins, logs.guessed_logins, logs.guessed_logins_count) = (None, None, None);
+            missing(&mut logs.why, &["failed_logins", "guessed_logins", "guessed_logins_count"], &no_log());
         }
+        logs
     }
-}
-
-/// Whether a line that has a pattern's word is really meant by it.
-fn fits(pattern: &Pattern, line: &Line<'_>, heals: bool) -> bool {
-    let lower = line.message.to_ascii_lowercase();
-    let has = |word: &String| lower.contains(&word.to_ascii_lowercase());
-    let is_from = match pattern.from {
-        From::Kernel => line.is_kernels,
-        From::Program => !line.is_kernels,
-    };
-    is_from
-        && (pattern.programs.is_empty() || pattern.programs.iter().any(|p| p == line.program || p == line.command))
-        // A word that anybody can say is taken from anybody; who says it, is not.
-        && (pattern.programs.is_empty() && pattern.message_ids.is_empty() || line.is_trusted || line.is_kernels)
-        && (heals || pattern.and.is_empty() || pattern.and.iter().any(has))
-        && !pattern.unless.iter().any(has)
-}
-
-/// The part of a kernel line that the kernel has worded. What a program calls itself
-/// stands in some of them, and anybody can start one with any name.
-fn kernels_words(message: &str) -> Range<usize> {
-    if let Some(at) = message.rfind("]: segfault at ") {
-        return at..message.len();
-    }
-    const NAMES: [&str; 8] =
-        ["traps: ", "Killed process ", "Kill process ", "INFO: task ", "Comm: ", "comm=", "comm ", "! ["];
-    let ends = NAMES.iter().filter_map(|name| message.find(name).map(|at| at + name.len()));
-    0..ends.min().unwrap_or(message.len())
-}
-
-/// Whether a disk has gone: no such device is there.
-fn is_gone(about: &str) -> bool {
-    !about.is_empty()
-        && ["block", "scsi_device"].iter().all(|class| !Path::new("/sys/class").join(class).join(about).exists())
-}
-
-/// Whether errors began when something was pulled out: writes that waited fail within
-/// two minutes.
-fn is_soon_after(begun: i64, pulled: i64) -> bool {
-    (pulled - 5 * SECOND..=pulled + 120 * SECOND).contains(&begun)
-}
-
-/// Whether a device, or the one it is a part of, can be pulled out.
-fn is_removable(about: &str) -> bool {
-    let disk = about.trim_end_matches(|c: char| c.is_ascii_digit());
-    [about, disk, disk.trim_end_matches('p')].iter().any(|name| {
-        let folder = Path::new("/sys/block").join(name);
-        let bus = Path::new("/sys/class/scsi_device").join(name);
-        !name.is_empty()
-            && (read(folder.join("removable")).is_some_and(|text| text.trim() == "1")
-                || [folder, bus].iter().any(|place| {
-                    std::fs::canonicalize(place).is_ok_and(|path| path.to_string_lossy().contains("/usb"))
-                }))
-    })
 }
 
 /// What is left of a message when numbers, hex and quoted names are alike.

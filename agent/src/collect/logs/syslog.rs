@@ -17,8 +17,11 @@ use std::time::Instant;
 /// How much of a log file's end is read, bytes.
 const TAIL: u64 = 16 * 1024 * 1024;
 
-/// One of each: a system's log, and the one of logins.
-const FILES: [[&str; 2]; 2] = [["/var/log/syslog", "/var/log/messages"], ["/var/log/auth.log", "/var/log/secure"]];
+/// A system's log, by its names.
+const SYSTEM: [&str; 2] = ["/var/log/syslog", "/var/log/messages"];
+
+/// The one of logins beside it.
+const LOGINS: [&str; 2] = ["/var/log/auth.log", "/var/log/secure"];
 
 /// Words by which a line sounds like an error; files of this kind keep no priority.
 const BAD: [&str; 8] = ["error", "fail", "panic", "segfault", "critical", "out of memory", "corrupt", "no space left"];
@@ -31,31 +34,35 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
     // The kernel's own buffer cannot be forged; a file can. Only what is older than
     // the buffer is taken from files.
     let kernels_from = kernel(reader, until).ok().flatten().unwrap_or(i64::MAX);
-    let mut source = None;
-    let mut failed = None;
-    for names in FILES {
-        let Some(path) = names.into_iter().find(|path| Path::new(path).is_file()) else { continue };
-        match file(Path::new(path), reader, kernels_from, until) {
-            Ok(()) => source = source.or(Some(path.to_owned())),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                failed = Some(Why::new(Reason::NotPermitted, ""));
-            }
-            Err(error) => failed = Some(Why::new(Reason::Unreadable, clipped(&format!("{path}: {error}")))),
-        }
-    }
-    match source {
-        Some(source) => Ok(source),
+    let find = |names: [&'static str; 2]| names.into_iter().find(|path| Path::new(path).is_file());
+    let Some(path) = find(SYSTEM) else {
         // There is the kernel's own word at least; in a container it is the host's.
-        None if kernels_from != i64::MAX && failed.is_none() && super::is_own_kernel() => {
-            reader.begins = kernels_from;
-            Ok(KERNEL.to_owned())
+        if kernels_from == i64::MAX || !super::is_own_kernel() {
+            return Err(no_log());
         }
-        None => Err(failed.unwrap_or_else(no_log)),
+        reader.begins = kernels_from;
+        return Ok(KERNEL.to_owned());
+    };
+    let mut read = |path: &str| {
+        file(Path::new(path), reader, kernels_from, until).map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Why::new(Reason::NotPermitted, ""),
+            _ => Why::new(Reason::Unreadable, clipped(&format!("{path}: {error}"))),
+        })
+    };
+    if !read(path)? {
+        // Nobody writes there any more: that is no quiet day.
+        return Err(Why::new(Reason::Unreadable, format!("{path}: nothing was written for a day")));
     }
+    if let Some(logins) = find(LOGINS) {
+        read(logins)?;
+    }
+    Ok(path.to_owned())
 }
 
-/// A file, and the one before it where it was begun anew within the day.
-fn file(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> std::io::Result<()> {
+/// A file, and the one before it where it was begun anew within the day. Whether
+/// anything of the day stands there.
+fn file(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> std::io::Result<bool> {
+    let before_it = reader.files_lines;
     let mut oldest = tail(path, reader, kernels_from, until)?;
     let before = path.with_added_extension("1");
     if oldest.is_none_or(|oldest| oldest > reader.since()) && before.is_file() {
@@ -63,7 +70,7 @@ fn file(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> 
     }
     // Where two logs begin at different times, the shorter one is what is not known.
     reader.begins = reader.begins.max(oldest.unwrap_or(reader.now));
-    Ok(())
+    Ok(reader.files_lines > before_it)
 }
 
 /// The end of a file; the time of the oldest line that was read.
@@ -88,6 +95,7 @@ fn tail(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> 
         let line = shown(line);
         let Some((at, rest)) = time(&line, reader.now, &zone) else { continue };
         oldest = oldest.or(Some(at));
+        reader.files_lines += u64::from(at >= reader.since());
         take(reader, at, rest, kernels_from);
     }
     reader.is_cut |= length > TAIL && oldest.is_some_and(|oldest| oldest > reader.since());

@@ -3,7 +3,7 @@
 use crate::collect::budget;
 use crate::collect::bytes::{clipped, read_regular, shown};
 use fernwart_protocol::diagnosis::facts::{Certificate, LIST};
-use fernwart_protocol::diagnosis::{Reason, Reasons, Why};
+use fernwart_protocol::diagnosis::{Reason, Why};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -55,129 +55,124 @@ const WORDS: [&str; 14] = [
     "main_tls_certificate",
 ];
 
+/// How long reading what a setting names may take.
+const BUDGET: Duration = Duration::from_millis(500);
+
+/// Files that are read at most, of settings and of a folder.
+const FILES: usize = 256;
+
 /// Certificates in use, each once, the one that ends first first.
 pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
-    let mut files: BTreeMap<PathBuf, String> = BTreeMap::new();
+    let mut places: BTreeMap<PathBuf, String> = BTreeMap::new();
     for place in SETTINGS {
         let place = etc.join(place);
         let within: Vec<PathBuf> = match std::fs::read_dir(&place) {
             Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
             Err(_) => vec![place],
         };
-        for settings in within.iter().filter(|path| path.is_file()) {
-            let Ok(text) = read_regular(settings) else { continue };
+        for settings in within {
+            let Ok(text) = read_regular(&settings) else { continue };
             let text = shown(&text);
-            // One line may hold a whole block; what is relative is nginx's.
-            for file in text.split(['\n', '{', '}', ';']).flat_map(named) {
+            for file in text.lines().flat_map(named) {
+                // What is relative is nginx's.
                 let file = if file.starts_with('/') { PathBuf::from(file) } else { etc.join("nginx").join(file) };
-                files.entry(file).or_insert_with(|| shown(settings.as_os_str().as_encoded_bytes()));
+                places.entry(file).or_insert_with(|| shown(settings.as_os_str().as_encoded_bytes()));
             }
         }
     }
-    let own = etc.join("pve/local/pve-ssl.pem");
-    // Its folder is a file system that a program answers for.
-    files.insert(own, "Proxmox".to_owned());
-    let files: Vec<(PathBuf, String)> = files.into_iter().flat_map(expanded).take(FILES).collect();
+    places.insert(etc.join("pve/local/pve-ssl.pem"), "Proxmox".to_owned());
+    let places: Vec<(PathBuf, String)> = places.into_iter().take(FILES).collect();
     // One may lie where nothing answers.
-    let things = files.iter().map(|thing| (format!("certificate {}", thing.0.display()), thing.clone()));
-    let answers = budget::each(things.collect(), 4, BUDGET, until, |(file, by)| certificate(&file, &by));
-    let found = files.iter().zip(answers).filter_map(|((file, by), answer)| match answer {
-        Ok(found) => found,
-        Err(reason) => Some(without_days(file, by, reason.into())),
-    });
+    let things = places.iter().map(|place| (format!("certificate {}", place.0.display()), place.clone()));
+    let answers = budget::each(things.collect(), 4, BUDGET, until, |(place, by)| certificates(&place, &by));
+    let found = places
+        .iter()
+        .zip(answers)
+        .flat_map(|((place, by), answer)| answer.unwrap_or_else(|reason| vec![told(place, by, Err(reason.into()))]));
     let mut found: Vec<Certificate> = found.collect();
     found.sort_by(|a, b| a.days_left.unwrap_or_default().total_cmp(&b.days_left.unwrap_or_default()));
     found.truncate(LIST);
     found
 }
 
-/// How long reading one may take.
-const BUDGET: Duration = Duration::from_millis(500);
-
-/// Files that are read at most.
-const FILES: usize = 256;
-
-/// A file, or those with certificates in a folder: HAProxy is given folders.
-fn expanded((place, by): (PathBuf, String)) -> Vec<(PathBuf, String)> {
-    let is_certificates = |path: &PathBuf| path.extension().is_some_and(|e| e == "pem" || e == "crt");
-    // Only what is named with a slash at its end is looked into: others may hang.
-    let is_folder = place.as_os_str().as_encoded_bytes().ends_with(b"/");
-    match is_folder.then(|| std::fs::read_dir(&place)) {
-        Some(Ok(entries)) => {
-            let within = entries.take(FILES).flatten().map(|entry| entry.path()).filter(is_certificates);
-            within.map(|path| (path, by.clone())).collect()
+/// The certificate in a file, or those in a folder, which HAProxy takes.
+fn certificates(place: &Path, by: &str) -> Vec<Certificate> {
+    match read_regular(place) {
+        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
+            let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
+            let is_one = |path: &PathBuf| path.extension().is_some_and(|e| e == "pem" || e == "crt");
+            let files = entries.map(|entry| entry.path()).filter(is_one).take(FILES);
+            files.filter_map(|file| certificate(&file, by, read_regular(&file))).collect()
         }
-        _ => vec![(place, by)],
+        read => certificate(place, by, read).into_iter().collect(),
     }
 }
 
-/// The files that a line names, if it names certificates.
+/// The files that a line names, if it names certificates. One line may hold a whole
+/// block.
 fn named(line: &str) -> Vec<&str> {
-    let line = line.trim();
-    if line.starts_with(['#', ';', '!']) {
+    if line.trim().starts_with(['#', ';', '!']) {
         return Vec::new();
     }
-    let lower = line.to_lowercase();
+    let line = line.split_once(" #").map_or(line, |(before, _)| before);
+    line.split(['{', '}', ';']).flat_map(named_by_setting).collect()
+}
+
+fn named_by_setting(setting: &str) -> Vec<&str> {
+    let setting = setting.trim();
+    let lower = setting.to_lowercase();
     let rest = WORDS.iter().find_map(|word| {
-        let rest = line.get(word.len()..).filter(|_| lower.starts_with(word))?;
+        let rest = setting.get(word.len()..).filter(|_| lower.starts_with(word))?;
         rest.starts_with([' ', '\t', '=']).then_some(rest)
     });
     let Some(rest) = rest else {
-        // HAProxy names any number of them.
-        let mut words = line.split_whitespace().peekable();
-        let mut files = Vec::new();
-        while let Some(word) = words.next() {
-            files.extend(words.peek().filter(|file| word == "crt" && file.starts_with('/')));
-        }
-        return files;
+        // HAProxy: `bind :443 ssl crt /etc/haproxy/shop.pem crt /etc/haproxy/more`
+        let words: Vec<&str> = setting.split_whitespace().collect();
+        let pairs = words.windows(2).filter_map(|pair| match pair {
+            ["crt", file] if file.starts_with('/') => Some(*file),
+            _ => None,
+        });
+        return pairs.collect();
     };
     let rest = rest.trim_start_matches([' ', '\t', '=', '<']).trim_start();
     let files: Vec<&str> = match rest.strip_prefix(['"', '\'']) {
         Some(quoted) => quoted.split(['"', '\'']).take(1).collect(),
-        // Postfix takes lists; what follows blanks are options.
+        // Postfix takes a list; elsewhere options follow.
         None => {
-            let list = rest.split([';']).next().unwrap_or_default();
-            let is_list = lower.starts_with("smtpd_tls_chain_files");
-            list.split([' ', '\t', ',']).filter(|file| !file.is_empty()).take(if is_list { 16 } else { 1 }).collect()
+            let most = if lower.starts_with("smtpd_tls_chain_files") { 16 } else { 1 };
+            rest.split([' ', '\t', ',']).filter(|file| !file.is_empty()).take(most).collect()
         }
     };
-    // What a program puts together itself is nothing to look up.
     let is_nginxs = lower.starts_with("ssl_certificate");
     let is_file = |file: &&str| {
-        file.starts_with('/')
-            || (is_nginxs && file.ends_with(|c: char| c.is_ascii_alphanumeric()) && !file.contains(':'))
+        // What a program puts together itself is nothing to look up.
+        !file.contains('$') && (file.starts_with('/') || (is_nginxs && !file.contains(':')))
     };
-    files.into_iter().filter(|file| !file.contains('$')).filter(is_file).collect()
+    files.into_iter().filter(is_file).collect()
 }
 
-fn without_days(file: &Path, by: &str, why: Why) -> Certificate {
-    let mut found = Certificate {
+/// What is known of a certificate.
+fn told(file: &Path, by: &str, days: Result<f64, Why>) -> Certificate {
+    let why = days.as_ref().err().map(|why| ("days_left".to_owned(), why.clone()));
+    Certificate {
         file: clipped(&shown(file.as_os_str().as_encoded_bytes())),
         used_by: clipped(by),
-        ..Certificate::default()
-    };
-    found.why.insert("days_left".into(), why);
-    found
+        days_left: days.ok(),
+        why: why.into_iter().collect(),
+    }
 }
 
-fn certificate(file: &Path, by: &str) -> Option<Certificate> {
-    let days = match read_regular(file) {
+fn certificate(file: &Path, by: &str, read: std::io::Result<Vec<u8>>) -> Option<Certificate> {
+    let days = match read {
         // A key, or a folder's other file.
         Ok(bytes) if has_other(&bytes) => return None,
         Ok(bytes) => days_left(&bytes).ok_or_else(|| Why::new(Reason::Unreadable, "certificate")),
-        Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => return None,
         // A template may name one that nobody has made.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Why::new(Reason::NotPermitted, "")),
         Err(error) => Err(Why::new(Reason::Unreadable, clipped(&error.to_string()))),
     };
-    Some(match days {
-        Ok(days) => {
-            let found = without_days(file, by, Reason::Absent.into());
-            Certificate { days_left: Some(days), why: Reasons::new(), ..found }
-        }
-        Err(why) => without_days(file, by, why),
-    })
+    Some(told(file, by, days))
 }
 
 /// Whether a PEM file has something in it, and no certificate.
@@ -215,6 +210,9 @@ mod tests {
             ("ssl_certificate /etc/ssl/$host.pem;", None),
             ("ssl_protocols TLSv1.3;", None),
             ("ssl_certificate ssl/shop.pem", Some("ssl/shop.pem")),
+            ("server { listen 443; ssl_certificate /etc/ssl/a.pem; }", Some("/etc/ssl/a.pem")),
+            ("# server { listen 443; ssl_certificate /etc/ssl/a.pem; }", None),
+            ("listen 443; # ssl_certificate /etc/ssl/a.pem;", None),
         ] {
             assert_eq!(named(line), file.into_iter().collect::<Vec<_>>(), "{line}");
         }
@@ -236,13 +234,12 @@ mod tests {
             0,
         )
         .expect("made");
-        let asked = certificate(&pipe, "x").expect("named");
+        let asked = certificates(&pipe, "x").pop().expect("named");
         assert_eq!(asked.why["days_left"].reason, Reason::Unreadable);
         std::fs::write(place.path().join("k.pem"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
             .expect("written");
-        let folder = format!("{}/", place.path().display());
-        let within = expanded((PathBuf::from(folder), "x".into()));
-        assert_eq!(within.len(), 2);
-        assert!(certificate(&place.path().join("k.pem"), "x").is_none(), "a key has no end");
+        assert_eq!(certificates(&place.path().join("k.pem"), "x"), [], "a key has no end");
+        let within = certificates(place.path(), "x");
+        assert_eq!(within, [asked], "a folder's files are read alike");
     }
 }

@@ -107,6 +107,11 @@ struct Ruleset<'a> {
     rules: BTreeMap<Place<'a>, Vec<&'a [Value]>>,
 }
 
+/// A field that is text.
+fn word<'a>(of: &'a Value, name: &str) -> &'a str {
+    of.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
 /// The chains that keep out what was not let in.
 fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
     let json: Value = serde_json::from_str(text).ok()?;
@@ -119,8 +124,7 @@ fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
             ruleset.rules.entry((family, table, chain)).or_default().push(parts);
         }
     }
-    let word = |of: &'_ Value, name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let asleep: BTreeSet<(String, String)> = items
+    let asleep: BTreeSet<(&str, &str)> = items
         .iter()
         .filter_map(|item| item.get("table"))
         // nft up to 1.0.6 writes the table's name in place of its flag.
@@ -134,17 +138,17 @@ fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
         // One chain may keep out one protocol, and another one the other.
         let mut by = [Vec::new(), Vec::new()];
         for chain in items.iter().filter_map(|item| item.get("chain")) {
-            let (of, table, name) = (word(chain, "family"), word(chain, "table"), word(chain, "name"));
+            let place @ (of, table, name) = (word(chain, "family"), word(chain, "table"), word(chain, "name"));
             // A bridge's chain sees what passes through, not what comes in.
-            let comes_in = ["input", "prerouting"].contains(&word(chain, "hook").as_str())
+            let comes_in = ["input", "prerouting"].contains(&word(chain, "hook"))
                 && (of == "inet" || of == family)
-                && !asleep.contains(&(of.clone(), table.clone()));
+                && !asleep.contains(&(of, table));
             if !comes_in {
                 continue;
             }
             for (protocol, by) in ["tcp", "udp"].into_iter().zip(&mut by) {
                 let packet = Packet { family, protocol, interface };
-                let end = match ruleset.end((&of, &table, &name), packet, 0) {
+                let end = match ruleset.end(place, packet, &mut BTreeMap::new()) {
                     Some(Verdict::In) => false,
                     Some(Verdict::Out) => true,
                     Some(Verdict::Back) | None => word(chain, "policy") == "drop",
@@ -188,20 +192,29 @@ fn has_port(value: &Value, port: u64) -> bool {
     }
 }
 
-/// Jumps within jumps that are followed; the kernel allows 16.
-const DEPTH: usize = 16;
+/// How chains end for one packet, as far as they were followed.
+type Ends<'a> = BTreeMap<Place<'a>, Option<Verdict>>;
 
 impl<'a> Ruleset<'a> {
     /// How a chain ends for a packet; nothing where no rule decides.
-    fn end(&self, chain: Place<'_>, packet: Packet<'_>, depth: usize) -> Option<Verdict> {
-        if depth > DEPTH {
-            return None;
+    fn end(&self, chain: Place<'a>, packet: Packet<'_>, ends: &mut Ends<'a>) -> Option<Verdict> {
+        if let Some(known) = ends.get(&chain) {
+            return *known;
         }
-        let rules = self.rules.iter().find(|(place, _)| **place == chain).map(|(_, rules)| rules)?;
-        rules.iter().find_map(|parts| self.rule_end(chain, parts, packet, depth))
+        // Followed once only, however many jump there, or it itself.
+        ends.insert(chain, None);
+        let end = self.rules.get(&chain)?.iter().find_map(|parts| self.rule_end(chain, parts, packet, ends));
+        ends.insert(chain, end);
+        end
     }
 
-    fn rule_end(&self, chain: Place<'_>, parts: &'a [Value], packet: Packet<'_>, depth: usize) -> Option<Verdict> {
+    fn rule_end(
+        &self,
+        chain: Place<'a>,
+        parts: &'a [Value],
+        packet: Packet<'_>,
+        ends: &mut Ends<'a>,
+    ) -> Option<Verdict> {
         for part in parts {
             let (word, value) = part.as_object()?.iter().next()?;
             match word.as_str() {
@@ -212,7 +225,7 @@ impl<'a> Ruleset<'a> {
                 }
                 "vmap" => {
                     let verdict = packet.looked_up(value)?;
-                    return self.rule_end(chain, std::slice::from_ref(verdict), packet, depth);
+                    return self.rule_end(chain, std::slice::from_ref(verdict), packet, ends);
                 }
                 "limit" if value.get("inv").and_then(Value::as_bool) == Some(true) => return None,
                 // What is counted, written down or changed on the way goes on.
@@ -222,7 +235,7 @@ impl<'a> Ruleset<'a> {
                 "return" => return Some(Verdict::Back),
                 "jump" | "goto" => {
                     let target = value.get("target").and_then(Value::as_str)?;
-                    return match self.end((chain.0, chain.1, target), packet, depth + 1) {
+                    return match self.end((chain.0, chain.1, target), packet, ends) {
                         // What comes back from a jump goes on; what was sent does not.
                         Some(Verdict::Back) | None if word == "jump" => None,
                         Some(verdict @ (Verdict::In | Verdict::Out)) => Some(verdict),

@@ -7,6 +7,7 @@ mod sshd;
 mod sudo;
 
 use super::bytes::{clipped, read_bytes, shown};
+use super::missing;
 use fernwart_protocol::diagnosis::facts::{LIST, Security};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::time::Instant;
@@ -31,9 +32,7 @@ pub(super) fn facts(until: Instant) -> Security {
             security.sudo_without_password = Some(grants.into_iter().take(LIST).collect());
         }
         Err(why) => {
-            for name in ["sudo_without_password", "sudo_without_password_count"] {
-                security.why.insert(name.into(), why.clone());
-            }
+            missing(&mut security.why, &["sudo_without_password", "sudo_without_password_count"], &why);
         }
     }
     match sshd::settings(until) {
@@ -43,9 +42,7 @@ pub(super) fn facts(until: Instant) -> Security {
             security.ssh_passwords = Some(settings.passwords);
         }
         Err(why) => {
-            for name in ["ssh_root_login", "ssh_root_password", "ssh_passwords"] {
-                security.why.insert(name.into(), why.clone());
-            }
+            missing(&mut security.why, &["ssh_root_login", "ssh_root_password", "ssh_passwords"], &why);
         }
     }
     match read_bytes("/etc/passwd") {
@@ -56,9 +53,7 @@ pub(super) fn facts(until: Instant) -> Security {
         }
         Err(error) => {
             let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/passwd: {error}")));
-            for name in ["second_roots", "second_roots_count"] {
-                security.why.insert(name.into(), why.clone());
-            }
+            missing(&mut security.why, &["second_roots", "second_roots_count"], &why);
         }
     }
     security.certificates = Some(certificates::used(std::path::Path::new("/etc"), until));

@@ -181,4 +181,24 @@ mod tests {
             assert_eq!(of(bad), None, "{bad}");
         }
     }
+
+    #[test]
+    fn each_remedy_finds_what_it_must_be_given_in_its_finding() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+        for rule in &builtin_rules().rules {
+            let Some(remedy) = &rule.remedy else { continue };
+            let text = std::fs::read_to_string(folder.join(remedy).join("manifest.toml"));
+            let manifest = Manifest::read(&text.unwrap_or_else(|error| panic!("{}: {remedy}: {error}", rule.id)))
+                .unwrap_or_else(|error| panic!("{remedy}: {error:?}"));
+            for level in &rule.levels {
+                let of_level = level.when.iter().filter(|condition| condition.section.is_none()).map(|c| &c.fact);
+                let told: Vec<&String> = of_level.chain(&rule.name).chain(&rule.evidence).collect();
+                for declared in manifest.parameters.iter().filter(|declared| declared.default.is_none()) {
+                    let from = declared.from.as_ref();
+                    let name = &declared.name;
+                    assert!(from.is_some_and(|from| told.contains(&from)), "{}: {remedy} lacks its {name}", rule.id);
+                }
+            }
+        }
+    }
 }
