@@ -239,7 +239,9 @@ fn boots(system: &mut System, until: Instant) {
     }
     let until = until.min(Instant::now() + Duration::from_millis(1500));
     // The end of the boot before: the journal says goodbye where it was shut down.
-    let last = child::ask("journalctl", &["--no-pager", "-q", "-b", "-1", "-n", "300", "-o", "cat"], until);
+    // Only what systemd and the journal itself wrote: any user may write the same words.
+    let words = ["--no-pager", "-q", "-b", "-1", "-n", "300", "-o", "cat", "_TRANSPORT=driver", "+", "_PID=1"];
+    let last = child::ask("journalctl", &words, until);
     match last {
         Ok(text) if text.trim().is_empty() => drop(system.why.insert("boot_unclean".into(), Reason::Absent.into())),
         Ok(text) => system.boot_unclean = Some(!is_goodbye(&text)),
@@ -268,8 +270,16 @@ struct Boot {
     first_entry: i64,
 }
 
-/// Whether these are the last words of a boot that was shut down.
+/// Whether these are the last words of a boot that was shut down. A journal that was
+/// started again, by an update, has stopped before; so have targets after a rescue.
 fn is_goodbye(text: &str) -> bool {
+    let again = [
+        "Journal started",
+        "Reached target Multi-User",
+        "Reached target multi-user.target",
+        "Reached target Graphical",
+        "Reached target graphical.target",
+    ];
     let words = [
         "Journal stopped",
         "Reached target Power-Off",
@@ -296,7 +306,8 @@ fn is_goodbye(text: &str) -> bool {
         "Reached target shutdown.target",
         "Reached target System Shutdown",
     ];
-    words.iter().any(|word| text.contains(word))
+    let has = |line: &str, words: &[&str]| words.iter().any(|word| line.contains(word));
+    text.lines().fold(false, |goodbye, line| has(line, &words) || goodbye && !has(line, &again))
 }
 
 #[cfg(test)]
@@ -340,5 +351,8 @@ mod tests {
     fn a_boot_that_was_shut_down_says_goodbye() {
         assert!(is_goodbye("Reached target Power-Off.\nShutting down.\nJournal stopped\n"));
         assert!(!is_goodbye("usb 1-1: new device\nCRON[7]: (root) CMD (run-parts)\n"));
+        // An update of systemd starts the journal again, and the power fails later.
+        assert!(!is_goodbye("Journal stopped\nJournal started\nFinished apt-daily.service\n"));
+        assert!(!is_goodbye("Stopped target Multi-User System.\nReached target Multi-User System.\n"));
     }
 }
