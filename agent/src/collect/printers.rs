@@ -25,15 +25,28 @@ pub(super) fn all(until: Instant) -> Result<Vec<Printer>, Why> {
         return Ok(Vec::new());
     }
     let text = ended.whole("lpstat")?;
-    Ok(parse(&text, |job| {
-        let modified = std::fs::metadata(format!("{SPOOL}/c{job:05}")).ok()?.modified().ok()?;
-        SystemTime::now().duration_since(modified).ok()
-    }))
+    Ok(parse(&text, |job| age(Path::new(SPOOL), job)))
+}
+
+/// How long ago a job came. CUPS writes its own file of a job up to half a minute after
+/// the text to be printed.
+fn age(spool: &Path, job: u32) -> Result<Duration, Why> {
+    let written = |name: String| std::fs::metadata(spool.join(name)).and_then(|file| file.modified());
+    match written(format!("c{job:05}")).or_else(|_| written(format!("d{job:05}-001"))) {
+        // A file of the future is a clock's fault, and another check's.
+        Ok(modified) => Ok(SystemTime::now().duration_since(modified).unwrap_or_default()),
+        // Printed since the list was made.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Duration::ZERO),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Why::new(Reason::NotPermitted, SPOOL))
+        }
+        Err(_) => Err(Why::new(Reason::Unreadable, SPOOL)),
+    }
 }
 
 /// Lines `printer NAME is idle.`, `printer NAME disabled since …`, `NAME-12  user
 /// 1024  date`; the job's own age is asked for by its number.
-fn parse(text: &str, age: impl Fn(u32) -> Option<Duration>) -> Vec<Printer> {
+fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Why>) -> Vec<Printer> {
     let mut printers: BTreeMap<String, Printer> = BTreeMap::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();
@@ -50,11 +63,11 @@ fn parse(text: &str, age: impl Fn(u32) -> Option<Duration>) -> Vec<Printer> {
             printer.name = clipped(name);
             printer.jobs += 1;
             match age(job) {
-                Some(age) => {
+                Ok(age) => {
                     let hours = (age.as_secs_f64() / 360.0).round() / 10.0;
                     printer.oldest_job_h = Some(printer.oldest_job_h.unwrap_or_default().max(hours));
                 }
-                None => drop(printer.why.insert("oldest_job_h".into(), Why::new(Reason::NotPermitted, SPOOL))),
+                Err(why) => drop(printer.why.insert("oldest_job_h".into(), why)),
             }
         }
     }
@@ -82,10 +95,10 @@ mod tests {
                     printer buero-2 disabled since Mon 30 Nov 2026 03:00:00 AM UTC -\n\tUnable to locate printer\n\
                     buero-2-12   meyer   1024   Mon 30 Nov 2026 03:00:00 AM UTC\n\
                     buero-2-13   meyer   1024   Mon 30 Nov 2026 03:00:00 AM UTC\n";
-        let printers = parse(text, |job| Some(Duration::from_secs(u64::from(job) * 600)));
+        let printers = parse(text, |job| Ok(Duration::from_secs(u64::from(job) * 600)));
         let short: Vec<_> = printers.iter().map(|p| (p.name.as_str(), p.stopped, p.jobs, p.oldest_job_h)).collect();
         assert_eq!(short, [("buero-2", true, 2, Some(2.2)), ("kasse", false, 0, None)]);
-        let unseen = parse(text, |_| None);
+        let unseen = parse(text, |_| Err(Reason::NotPermitted.into()));
         assert!(unseen[0].oldest_job_h.is_none() && unseen[0].why["oldest_job_h"].reason == Reason::NotPermitted);
     }
 }
