@@ -3,8 +3,9 @@
 use crate::executor::ExecutorError;
 use crate::executor::books::{Books, BooksError};
 use crate::home::{Enrollment, Home};
+use crate::identity;
 use crate::local::{self, Answer, Question};
-use crate::status;
+use crate::status::{self, PolicyError};
 use crate::words::Words;
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
 use fernwart_certs::keyfile::KeyFileError;
@@ -36,15 +37,17 @@ impl Checked {
 /// When the running agent does not answer.
 pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Result<Checked> {
     let mut checked = Checked { text: String::new(), well: true };
-    checked.line(words, "check-keys", keys(home).err().map(|error| error.to_string()));
-    let rules = status::policy(home).err().map(|error| chain(&error));
+    checked.line(words, "check-keys", keys(home).err().map(|error| words.file(&error)));
+    let rules = status::policy(home).err().map(|error| match error {
+        PolicyError::File(error) => words.file(&error),
+        PolicyError::Rules(error) => chain(&error),
+    });
     checked.line(words, "check-rules", rules);
-    let known = fernwart_certs::identity::machine_id;
-    let own = SigningKey::read(&home.evidence_key()).is_ok_and(|key| known(&key.public()) == enrollment.machine);
-    checked.line(words, "check-name", (!own).then(|| home.evidence_key().display().to_string()));
     checked.line(words, "check-disk", home.is_disk_full().then(|| words.say("check-disk-now")));
     match local::ask(&home.socket(), &Question::Status)? {
         Some(Answer::Status(status)) => {
+            // It holds its records, and has looked whose they are.
+            checked.line(words, "check-name", mixed(home, enrollment, None));
             checked.line(words, "check-books", status.books);
             checked.line(words, "check-running", None);
             checked.line(words, "check-link", (!status.linked).then(|| words.say("status-unlinked")));
@@ -54,15 +57,29 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
         }
         _ => {
             // A running agent has them open; nobody else may look then.
-            checked.line(words, "check-books", books(home, words).err());
+            let opened = Books::open(&home.books());
+            checked.line(words, "check-name", mixed(home, enrollment, opened.as_ref().ok()));
+            checked.line(words, "check-books", books(opened, words).err());
             checked.line(words, "check-running", Some(words.say("status-stopped")));
         }
     }
     Ok(checked)
 }
 
-fn books(home: &Home, words: &Words) -> Result<(), String> {
-    match Books::open(&home.books()).and_then(|books| books.read_all()) {
+/// The files that are not of this machine.
+fn mixed(home: &Home, enrollment: &Enrollment, store: Option<&Books>) -> Option<String> {
+    // A key that cannot be read has a line of its own.
+    let (evidence, sealing, tls) = keys(home).ok()?;
+    let files = identity::Files { evidence: &evidence, sealing: &sealing, tls: &tls, store };
+    match identity::verify(home, enrollment, &files) {
+        Ok(Err(foreign)) => Some(foreign.to_string()),
+        // So have records.
+        Ok(Ok(())) | Err(_) => None,
+    }
+}
+
+fn books(opened: Result<Books, BooksError>, words: &Words) -> Result<(), String> {
+    match opened.and_then(|books| books.read_all()) {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(ExecutorError::NoCatalogue.to_string()),
         // Nothing is wrong with them.
@@ -71,8 +88,7 @@ fn books(home: &Home, words: &Words) -> Result<(), String> {
     }
 }
 
-fn keys(home: &Home) -> Result<(), KeyFileError> {
-    SigningKey::read(&home.evidence_key())?;
-    SealingKey::read(&home.sealing_key())?;
-    TlsIdentity::read(&home.tls_identity()).map(drop)
+fn keys(home: &Home) -> Result<(SigningKey, SealingKey, TlsIdentity), KeyFileError> {
+    let evidence = SigningKey::read(&home.evidence_key())?;
+    Ok((evidence, SealingKey::read(&home.sealing_key())?, TlsIdentity::read(&home.tls_identity())?))
 }

@@ -1,6 +1,6 @@
 //! The agent's folder: what lies where, and what `enroll` has left there.
 
-use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{CustomerId, Digest, MachineId};
@@ -75,9 +75,9 @@ pub enum HomeError {
         #[source]
         source: toml::de::Error,
     },
-    /// A file cannot be written.
+    /// A file cannot be written, or is not as it must be.
     #[error(transparent)]
-    Write(KeyFileError),
+    File(KeyFileError),
     /// Somebody else is setting it up.
     #[error("{0} is being set up already")]
     Held(PathBuf),
@@ -175,6 +175,15 @@ impl Home {
         self.0.join("policy.toml")
     }
 
+    /// The text of the owner's rules. A byte that is no UTF-8 is shown as such.
+    ///
+    /// # Errors
+    /// When there is no such file, or others might have written it.
+    pub fn read_policy(&self) -> Result<String, KeyFileError> {
+        let bytes = keyfile::read_checked(&self.policy(), Others::Read, keyfile::SETTINGS)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// The folder itself, whatever links lead to it.
     pub fn real_path(&self) -> PathBuf {
         std::fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone())
@@ -185,7 +194,8 @@ impl Home {
         self.0.join("agent.sock")
     }
 
-    fn enrollment_file(&self) -> PathBuf {
+    /// What `enroll` has left.
+    pub fn enrollment_file(&self) -> PathBuf {
         self.0.join("agent.toml")
     }
 
@@ -200,11 +210,12 @@ impl Home {
     /// When it has not been here, or the file is damaged.
     pub fn enrollment(&self) -> Result<Enrollment, HomeError> {
         let path = self.enrollment_file();
-        match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).map_err(|source| HomeError::Enrollment { path, source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(HomeError::NotEnrolled(path)),
-            Err(source) => Err(HomeError::Io { doing: "reading", path, source }),
-        }
+        let bytes = match keyfile::read_checked(&path, Others::Read, keyfile::SETTINGS) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_missing() => return Err(HomeError::NotEnrolled(path)),
+            Err(error) => return Err(HomeError::File(error)),
+        };
+        toml::from_str(&String::from_utf8_lossy(&bytes)).map_err(|source| HomeError::Enrollment { path, source })
     }
 
     /// Leaves what `enroll` has found out; the last thing it does.
@@ -218,7 +229,7 @@ impl Home {
             path: path.clone(),
             source: io::Error::other(error),
         })?;
-        keyfile::replace(&path, text.as_bytes()).map_err(HomeError::Write)
+        keyfile::replace(&path, text.as_bytes()).map_err(HomeError::File)
     }
 
     /// Leaves the owner's rules.
@@ -226,7 +237,7 @@ impl Home {
     /// # Errors
     /// When they cannot be written.
     pub fn write_policy(&self, text: &str) -> Result<(), HomeError> {
-        keyfile::replace(&self.policy(), text.as_bytes()).map_err(HomeError::Write)
+        keyfile::replace(&self.policy(), text.as_bytes()).map_err(HomeError::File)
     }
 
     /// Whether the disk it lies on is as good as full; no where nobody knows.

@@ -13,6 +13,7 @@ pub mod enroll;
 pub mod executor;
 pub mod history;
 pub mod home;
+pub mod identity;
 pub mod local;
 pub mod memory;
 pub mod message;

@@ -17,6 +17,7 @@ use fernwart_protocol::id::MachineId;
 use fernwart_protocol::text::{MachineName, Text};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,7 +210,7 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         _ => {}
     }
     let listener = tokio::net::UnixListener::bind(&socket)?;
-    let accounts = || Policy::from_toml(&crate::collect::read(home.policy()).unwrap_or_default());
+    let accounts = || home.read_policy().ok().and_then(|text| Policy::from_toml(&text).ok());
     let accounts = || accounts().map(|policy| policy.asked().to_vec()).unwrap_or_default();
     open_to(home, &accounts())?;
     let me = rustix::process::geteuid().as_raw();
@@ -277,19 +278,21 @@ pub(crate) fn name_of(uid: u32) -> String {
 /// # Errors
 /// When the modes cannot be set.
 pub(crate) fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
     let (folder, socket) = if accounts.is_empty() { (0o700, 0o600) } else { (0o711, 0o666) };
-    let mode = |path: &Path, bits| std::fs::set_permissions(path, PermissionsExt::from_mode(bits));
+    let set = |path: &Path, bits| std::fs::set_permissions(path, PermissionsExt::from_mode(bits));
+    // What others could change is not made to look as if they never could.
+    let is_ours = |path: &Path| path.symlink_metadata().is_ok_and(|file| file.permissions().mode() & 0o022 == 0);
     if !accounts.is_empty() {
         // Whoever can pass through the folder still reads nothing in it.
         for entry in std::fs::read_dir(home.path())?.flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_dir()) {
-                mode(&entry.path(), if entry.path().is_dir() { 0o700 } else { 0o600 })?;
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            if (kind.is_file() || kind.is_dir()) && is_ours(&path) {
+                set(&path, if kind.is_dir() { 0o700 } else { 0o600 })?;
             }
         }
     }
-    mode(&home.socket(), socket)?;
-    mode(home.path(), folder)
+    set(&home.socket(), socket)?;
+    if is_ours(home.path()) { set(home.path(), folder) } else { Ok(()) }
 }
 
 async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Speaker) -> Option<()> {

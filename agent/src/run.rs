@@ -48,7 +48,7 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     let enrollment = home.enrollment().map_err(RunError::Home)?;
     let identity = TlsIdentity::read(&home.tls_identity()).map_err(RunError::Identity)?;
     let machine = enrollment.machine;
-    let (executor, from_executor) = executor::start(home, enrollment).map_err(RunError::Executor)?;
+    let (executor, from_executor) = executor::start(home, enrollment, &identity).map_err(RunError::Executor)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::System)?;
     let stop = CancellationToken::new();

@@ -10,6 +10,7 @@ use crate::words::Words;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::journal::{Entry, Line};
+use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::text::escaped;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -85,26 +86,7 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     if let Some(paused) = paused {
         row("status-paused", &until(paused));
     }
-    let policy = policy(home);
-    match &policy {
-        Ok(policy) => {
-            let allowed = running.as_ref().and_then(|status| status.allowed_until).filter(|_| paused.is_none());
-            // Where the rules say never, or need no yes, it changes nothing.
-            let allowed = allowed.filter(|_| matches!(policy.act(), Mode::Ask | Mode::Window));
-            let act = match allowed {
-                Some(allowed) => format!("{}, {}", words.mode(Mode::Allow), until(allowed)),
-                None => words.mode(policy.act()),
-            };
-            row(
-                "status-allowed",
-                &words.say_with("status-policy", &[("look", &words.mode(policy.look())), ("act", &act)]),
-            );
-        }
-        Err(_) => {
-            let path = home.policy().display().to_string();
-            row("status-allowed", &words.say_with("status-policy-unreadable", &[("path", &path)]));
-        }
-    }
+    row("status-allowed", &rules_in_words(home, words, running.as_ref(), paused.is_some(), &until));
     // A technician on the phone may call it otherwise than it calls itself.
     let machine = match &called {
         Some(called) if !called.as_str().eq_ignore_ascii_case(&hostname) => {
@@ -138,13 +120,56 @@ fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: O
     }
 }
 
+/// What the owner's rules allow. An account that is asked may not read them: what the
+/// running agent goes by counts.
+fn rules_in_words(
+    home: &Home,
+    words: &Words,
+    running: Option<&Status>,
+    is_paused: bool,
+    until: &dyn Fn(i64) -> String,
+) -> String {
+    let (look, act) = match (policy(home), running) {
+        (Ok(policy), _) => (policy.look(), policy.act()),
+        (Err(PolicyError::File(error)), Some(status))
+            if status.policy_readable && error.system() == Some(std::io::ErrorKind::PermissionDenied) =>
+        {
+            (status.look, status.act)
+        }
+        (Err(PolicyError::File(error)), _) if !error.is_missing() => {
+            return words.say_with("status-policy-untrusted", &[("why", &words.file(&error))]);
+        }
+        (Err(_), _) => {
+            let path = home.policy().display().to_string();
+            return words.say_with("status-policy-unreadable", &[("path", &path)]);
+        }
+    };
+    // Where the rules say never, or need no yes, a yes changes nothing.
+    let allowed = running.and_then(|status| status.allowed_until);
+    let act = match allowed.filter(|_| !is_paused && matches!(act, Mode::Ask | Mode::Window)) {
+        Some(allowed) => format!("{}, {}", words.mode(Mode::Allow), until(allowed)),
+        None => words.mode(act),
+    };
+    words.say_with("status-policy", &[("look", &words.mode(look)), ("act", &act)])
+}
+
+/// Why the policy in the file is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// The file is not there, or others might have written it.
+    #[error(transparent)]
+    File(KeyFileError),
+    /// It holds no policy.
+    #[error(transparent)]
+    Rules(BadPolicy),
+}
+
 /// The policy in the file.
 ///
 /// # Errors
-/// When it cannot be read.
-pub fn policy(home: &Home) -> Result<Policy, BadPolicy> {
-    let text = crate::collect::read(home.policy()).unwrap_or_default();
-    Policy::from_toml(&text)
+/// When it cannot be read, or is not to be believed.
+pub fn policy(home: &Home) -> Result<Policy, PolicyError> {
+    Policy::from_toml(&home.read_policy().map_err(PolicyError::File)?).map_err(PolicyError::Rules)
 }
 
 /// The journal as its owner reads it, the newest last.

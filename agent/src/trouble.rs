@@ -5,8 +5,10 @@
 use crate::enroll::EnrollError;
 use crate::executor::books::BooksError;
 use crate::home::{Home, HomeError};
+use crate::identity::NotOneMachine;
 use crate::words::Words;
 use fernwart_certs::invitation::BadInvitation;
+use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::text::chain;
 use std::borrow::Cow;
@@ -53,6 +55,14 @@ impl Trouble {
             return trouble.clone();
         }
         let cause = format!("{error:#}");
+        if let Some(file) =
+            error.chain().find_map(|cause| cause.downcast_ref::<KeyFileError>()).filter(|file| file.system().is_none())
+        {
+            return Self::file(file);
+        }
+        if let Some(mixed) = error.chain().find_map(|cause| cause.downcast_ref::<NotOneMachine>()) {
+            return Self::new("two-machines", "FW-OWN-25", FAILED, mixed.to_string());
+        }
         let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
         if error.chain().filter_map(|cause| cause.downcast_ref()).any(denied) {
             return Self::new("folder", "FW-CLI-10", FAILED, cause);
@@ -62,6 +72,11 @@ impl Trouble {
             Some(BooksError::Open(..) | BooksError::Damaged(_)) => Self::new("books", "FW-OWN-22", FAILED, cause),
             _ => Self::new("other", "FW-OWN-21", FAILED, cause),
         }
+    }
+
+    /// A file that decides something is not as it must be.
+    fn file(error: &KeyFileError) -> Self {
+        Self::new("file", "FW-OWN-24", FAILED, error.to_string())
     }
 
     /// It has joined for somebody else than an invitation names.
@@ -190,7 +205,8 @@ impl From<HomeError> for Trouble {
             HomeError::Held(_) => Self::new("being-set-up", "FW-JOIN-28", USAGE, chain(&error)),
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
             HomeError::Enrollment { .. } => Self::new("books", "FW-OWN-22", FAILED, chain(&error)),
-            HomeError::Io { .. } | HomeError::Write(_) => Self::new("folder", "FW-CLI-10", FAILED, chain(&error)),
+            HomeError::File(file) if file.system().is_none() => Self::file(file),
+            HomeError::Io { .. } | HomeError::File(_) => Self::new("folder", "FW-CLI-10", FAILED, chain(&error)),
         }
     }
 }

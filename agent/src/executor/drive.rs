@@ -4,8 +4,9 @@ use super::books::Books;
 use super::machine::{Machine, ThisMachine};
 use super::{Event, Executor, ExecutorError, Handle, Parts};
 use crate::home::{Enrollment, Home};
+use crate::identity;
 use crate::message::{QUEUE, ToUplink};
-use fernwart_certs::identity::{SealingKey, SigningKey};
+use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
 use fernwart_protocol::to_hub::{Delivered, Note};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -14,8 +15,12 @@ use tokio::task::JoinHandle;
 /// Starts the executor on its thread.
 ///
 /// # Errors
-/// When keys, books or catalogue cannot be used.
-pub fn start(home: &Home, enrollment: Enrollment) -> Result<(Handle, mpsc::Receiver<ToUplink>), ExecutorError> {
+/// When keys, books or catalogue cannot be used, or are not all of one machine.
+pub fn start(
+    home: &Home,
+    enrollment: Enrollment,
+    tls: &TlsIdentity,
+) -> Result<(Handle, mpsc::Receiver<ToUplink>), ExecutorError> {
     let (events, inbox) = mpsc::channel(QUEUE);
     let (out, to_uplink) = mpsc::channel(QUEUE);
     let parts = Parts {
@@ -25,6 +30,9 @@ pub fn start(home: &Home, enrollment: Enrollment) -> Result<(Handle, mpsc::Recei
         home: home.clone(),
         enrollment,
     };
+    let Parts { evidence, sealing, books, .. } = &parts;
+    let files = identity::Files { evidence, sealing, tls, store: Some(books) };
+    identity::verify(home, &parts.enrollment, &files).map_err(ExecutorError::Books)?.map_err(ExecutorError::Mixed)?;
     let machine = ThisMachine::new(home.clone(), events.clone());
     let executor = Executor::new(parts, Box::new(machine))?;
     std::thread::Builder::new()

@@ -25,6 +25,7 @@ mod waits;
 
 use crate::collect;
 use crate::home::{Enrollment, Home};
+use crate::identity::NotOneMachine;
 use crate::local;
 use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
 use books::{Books, BooksError, Format};
@@ -93,6 +94,9 @@ pub enum ExecutorError {
     /// The catalogue in the books cannot be used.
     #[error("reading the catalogue this machine follows")]
     Catalogue(#[source] CatalogueError),
+    /// Keys, certificate and books are not all of one machine.
+    #[error("the files of this machine's agent")]
+    Mixed(#[source] NotOneMachine),
     /// There is no catalogue in the books.
     #[error("the books hold no catalogue")]
     NoCatalogue,
@@ -203,8 +207,8 @@ pub struct Executor {
     /// The number of the last timer.
     timers: u64,
     says: Says,
-    /// The owner's rules as they were read last, and what was read.
-    last_policy: RefCell<Option<(String, Arc<Policy>)>>,
+    /// The owner's rules as they were read last, and what was read, or why it was not.
+    last_policy: RefCell<Option<LastPolicy>>,
     /// Runs taken back before their orders came: a cancel may overtake.
     taken_back: VecDeque<RunId>,
     /// When an unbelievable catalogue was noted last.
@@ -220,6 +224,14 @@ pub struct Executor {
     confirm_is_due: bool,
     machine: Box<dyn Machine>,
     out: Outbox,
+}
+
+/// The owner's rules in force.
+#[derive(Debug)]
+struct LastPolicy {
+    /// The file's text, or why it is not believed.
+    read: Result<String, String>,
+    policy: Arc<Policy>,
 }
 
 /// How long a link stood, by a clock that nobody sets.
@@ -270,11 +282,22 @@ impl Executor {
     /// When books or catalogue cannot be used.
     pub fn new(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
         let mut executor = Self::asleep(parts, machine)?;
+        executor.remember_sealing_key();
         executor.wake()?;
         executor.say(ToUplink::Dial(executor.dial()));
         executor.say(ToUplink::About(executor.about()));
         executor.resume_waiting();
         Ok(executor)
+    }
+
+    /// Once noted, another key in its place is noticed at the next start.
+    fn remember_sealing_key(&mut self) {
+        let key = self.sealing.public();
+        if matches!(self.books.sealing_key(), Ok(None))
+            && let Err(error) = self.books.write(self.machine.moment(), |page| page.sealing_key(&key))
+        {
+            warn!(%error, "which key opens what is sealed to this machine could not be noted");
+        }
     }
 
     fn asleep(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {

@@ -7,7 +7,7 @@ use super::policy::{Mode, Policy};
 use super::receipt::ReceiptBuilder;
 use super::script_runs::RunEnd;
 use super::waits::DAY_MS;
-use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, NOTED, UnderWay};
+use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, LastPolicy, NOTED, UnderWay};
 use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
@@ -48,16 +48,20 @@ impl Executor {
 
     /// The owner's policy as it stands in the file now.
     pub(super) fn policy(&self) -> Arc<Policy> {
-        let text = crate::collect::read(self.home.policy()).unwrap_or_default();
+        let read = self.home.read_policy().map_err(|error| chain(&error));
         let mut last = self.last_policy.borrow_mut();
-        if let Some((_, policy)) = last.as_ref().filter(|(known, _)| *known == text) {
-            return policy.clone();
+        if let Some(last) = last.as_ref().filter(|last| last.read == read) {
+            return last.policy.clone();
         }
-        let policy = Arc::new(Policy::from_toml(&text).unwrap_or_else(|error| {
-            warn!(%error, "the policy cannot be read; nothing but diagnosis is allowed");
-            Policy::unreadable(text.as_bytes())
+        let policy = match &read {
+            Ok(text) => Policy::from_toml(text).map_err(|error| chain(&error)),
+            Err(why) => Err(why.clone()),
+        };
+        let policy = Arc::new(policy.unwrap_or_else(|why| {
+            warn!(why, "the policy is not believed; nothing but diagnosis is allowed");
+            Policy::unreadable(read.as_deref().unwrap_or_default().as_bytes())
         }));
-        *last = Some((text, policy.clone()));
+        *last = Some(LastPolicy { read, policy: policy.clone() });
         policy
     }
 

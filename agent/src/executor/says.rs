@@ -5,7 +5,7 @@ use super::machine::Said;
 use super::waits::{Wait, Why};
 use crate::local::{self, Asked, Speaker};
 use crate::notice::{Done, Notice};
-use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Outcome, UnixMs};
 use fernwart_protocol::id::RunId;
@@ -41,11 +41,12 @@ impl Says {
         self.paused_until > now
     }
 
-    /// Reads it. What is there and cannot be read was meant to stop: paused.
+    /// Reads it. What is there and cannot be read, or may be others' word, was meant to
+    /// stop: paused.
     pub(super) fn read(path: &Path) -> Self {
-        match std::fs::read_to_string(path) {
-            Ok(text) => serde_json::from_str(&text).unwrap_or(Self::STOPPED),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
+        match keyfile::read_checked(path, Others::Read, keyfile::SETTINGS) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or(Self::STOPPED),
+            Err(error) if error.is_missing() => Self::default(),
             Err(_) => Self::STOPPED,
         }
     }

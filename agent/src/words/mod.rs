@@ -1,10 +1,13 @@
 //! What customers read, in German and English: Fluent texts in `*.ftl`.
 
 use crate::executor::policy::Mode;
+use crate::local::name_of;
+use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::diagnosis::{Language, Why};
 use fernwart_protocol::document::Outcome;
 use fernwart_protocol::text::escaped;
 use fluent_bundle::{FluentArgs, FluentBundle, FluentResource};
+use std::path::Path;
 use unic_langid::LanguageIdentifier;
 
 const EN: &str = include_str!("en.ftl");
@@ -73,6 +76,28 @@ impl Words {
             Mode::Window => "mode-window",
             Mode::Allow => "mode-allow",
         })
+    }
+
+    /// Why a file that decides something is not believed, and what to do now.
+    pub fn file(&self, error: &KeyFileError) -> String {
+        let path = |path: &Path| escaped(&path.display().to_string());
+        match error {
+            KeyFileError::Io { path: file, source, .. } => {
+                let why = escaped(&source.to_string());
+                self.say_with("file-unreadable", &[("path", &path(file)), ("why", &why)])
+            }
+            KeyFileError::NotPlain { path: file } => self.say_with("file-not-plain", &[("path", &path(file))]),
+            KeyFileError::Mode { path: file, .. } => self.say_with("file-mode", &[("path", &path(file))]),
+            KeyFileError::Owner { path: file, owner, me } => {
+                let (owner, me) = (name_of(*owner), me.to_string());
+                self.say_with("file-owner", &[("path", &path(file)), ("owner", &escaped(&owner)), ("me", &me)])
+            }
+            KeyFileError::Content { path: file } => self.say_with("file-content", &[("path", &path(file))]),
+            KeyFileError::TooLong { path: file, most } => {
+                self.say_with("file-too-long", &[("path", &path(file)), ("most", &most.to_string())])
+            }
+            KeyFileError::Folder { folder, .. } => self.say_with("file-folder", &[("path", &path(folder))]),
+        }
     }
 
     /// How a run ended.

@@ -3,8 +3,9 @@
 use fernwart_certs::approve::{ProtectError, ProtectedKey};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Floors, Trusted};
 use fernwart_certs::identity::{SigningKey, TlsIdentity, staff_key_id};
-use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::id::{Digest, KeyId, PublicKey};
+use fernwart_protocol::limits::{METADATA_BYTES, OFFER_FILES};
 use fernwart_protocol::text::Text;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -91,6 +92,9 @@ const ORDER_KEY: &str = "order.key";
 const IDENTITY: &str = "staff.identity";
 const CATALOGUE: &str = "catalogue.json";
 
+/// Longest kept catalogue, bytes: all files of an offer, quoted.
+const KEPT_BYTES: u64 = 2 * (OFFER_FILES * METADATA_BYTES) as u64;
+
 impl StaffHome {
     /// Whether a home is there.
     pub fn exists(path: &Path) -> bool {
@@ -142,16 +146,16 @@ impl StaffHome {
     /// When it is none, or a key file is not as it must be.
     pub fn open(path: &Path) -> Result<Self, ClientHomeError> {
         let file = path.join(STAFF_FILE);
-        let text = match std::fs::read_to_string(&file) {
+        let text = match keyfile::read_checked(&file, Others::Read, keyfile::SETTINGS) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(error) if error.is_missing() => {
                 return Err(ClientHomeError::Missing { path: path.to_owned(), kind: "staff", file: STAFF_FILE });
             }
-            Err(source) => return Err(ClientHomeError::Io { doing: "reading", path: file, source }),
+            Err(error) => return Err(ClientHomeError::Key(error)),
         };
         Ok(Self {
             path: path.to_owned(),
-            settings: toml::from_str(&text).map_err(|_| ClientHomeError::Damaged(file))?,
+            settings: toml::from_str(&String::from_utf8_lossy(&text)).map_err(|_| ClientHomeError::Damaged(file))?,
             order_key: SigningKey::read(&path.join(ORDER_KEY)).map_err(ClientHomeError::Key)?,
             identity: TlsIdentity::read(&path.join(IDENTITY)).map_err(ClientHomeError::Key)?,
         })
@@ -176,10 +180,10 @@ impl StaffHome {
     /// When it is there and cannot be read.
     pub fn trusted(&self) -> Result<Option<Trusted>, ClientHomeError> {
         let path = self.path.join(CATALOGUE);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match keyfile::read_checked(&path, Others::Read, KEPT_BYTES) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(ClientHomeError::Io { doing: "reading", path, source }),
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) => return Err(ClientHomeError::Key(error)),
         };
         let kept: KeptCatalogue = serde_json::from_slice(&bytes).map_err(|_| ClientHomeError::Damaged(path))?;
         let files = kept.files.into_iter().map(|(name, text)| (name, text.into_bytes())).collect();

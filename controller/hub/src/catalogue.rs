@@ -3,6 +3,7 @@
 use crate::home::HubHome;
 use fernwart_certs::approve::{Draft, HubRoles, PublishError, freshen, publish};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Floors, Repository, Trusted};
+use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_certs::sha256;
 use fernwart_protocol::document::{UnixMs, Versions};
 use fernwart_protocol::id::Digest;
@@ -23,6 +24,9 @@ pub enum PublishedError {
     /// A file cannot be read or written.
     #[error("using the catalogue's folder")]
     Io(#[source] io::Error),
+    /// Which files are in force may have been written by others.
+    #[error(transparent)]
+    File(KeyFileError),
     /// What lies there is not a catalogue.
     #[error("reading the published catalogue")]
     Catalogue(#[source] CatalogueError),
@@ -71,10 +75,11 @@ impl Published {
     }
 
     fn read(&self) -> Result<Option<Trusted>, PublishedError> {
-        let text = match std::fs::read(&self.marker) {
+        // What lies beside it was signed; how low no version may fall stands here alone.
+        let text = match keyfile::read_checked(&self.marker, Others::Read, keyfile::SETTINGS) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(PublishedError::Io(error)),
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) => return Err(PublishedError::File(error)),
         };
         let unreadable = |error| PublishedError::Catalogue(CatalogueError::Unreadable("in-force.json".into(), error));
         let in_force: InForce = serde_json::from_slice(&text).map_err(unreadable)?;

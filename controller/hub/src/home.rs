@@ -8,10 +8,10 @@ use fernwart_certs::approve::{HubRoles, ProtectedKey};
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::identity::{SigningKey, TlsKey};
 use fernwart_certs::issue::{Authority, IssueError};
-use fernwart_certs::keyfile::{self, KeyFileError};
+use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::link::RestartKeys;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -201,6 +201,13 @@ impl HubHome {
             Ok(_) => {}
         }
         self.refuse_foreign_keys()?;
+        for name in ["store.sqlite", "store.sqlite-wal", "store.sqlite-shm"] {
+            match keyfile::open(&self.path.join(name), Others::Read, OFlags::RDONLY) {
+                Err(error) if !error.is_missing() => return Err(HomeError::Key(error)),
+                // A new hub has none yet.
+                Ok(_) | Err(_) => {}
+            }
+        }
         let path = self.path.join("lock");
         let io = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
         let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
@@ -259,12 +266,9 @@ impl HubHome {
 
     pub(crate) fn keys(&self) -> Result<HubKeys, HomeError> {
         let path = self.settings_file();
-        let text = std::fs::read_to_string(&path).map_err(|source| HomeError::Io {
-            doing: "reading",
-            path: path.clone(),
-            source,
-        })?;
-        let settings = toml::from_str(&text).map_err(|source| HomeError::Settings { path, source })?;
+        let text = keyfile::read_checked(&path, Others::Read, keyfile::SETTINGS).map_err(HomeError::Key)?;
+        let settings =
+            toml::from_str(&String::from_utf8_lossy(&text)).map_err(|source| HomeError::Settings { path, source })?;
         let signing = |name: &str| SigningKey::read(&self.path.join(name)).map_err(HomeError::Key);
         let path = self.path.join(RESTART);
         let secret = keyfile::read(&path).map_err(HomeError::Key)?;

@@ -9,7 +9,11 @@ const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-01", "the command line cannot be understood", "fernwart --help"),
     ("FW-CLI-02", "no machine was meant, or none fits", "fernwart ls -o name lists all names"),
     ("FW-CLI-03", "there is no home where one was expected", "fernwart init or fernwart join; or --home DIR"),
-    ("FW-CLI-04", "a key file may be read by others, is a link, or is damaged", "see what the file is, then chmod 600"),
+    (
+        "FW-CLI-04",
+        "a file that decides something may be read or changed by others, is a link, or is damaged",
+        "look who has changed it; then chmod and chown as the message says",
+    ),
     ("FW-CLI-05", "the hub did not answer in time", "is it running, and does UDP reach it? fernwart doctor"),
     (
         "FW-CLI-06",
@@ -126,6 +130,16 @@ const HERE: &[(&str, &str, &str)] = &[
         "a newer agent has written the records of this machine, and this one cannot read them",
         "install the newer agent again",
     ),
+    (
+        "FW-OWN-24",
+        "others may change a file of the machine's agent, or it is not as it must be, so nothing is done with it",
+        "look who has changed it; then chmod and chown as the message says",
+    ),
+    (
+        "FW-OWN-25",
+        "the files of the machine's agent are not all of this machine, so it does nothing",
+        "put back the file that is named, from this machine's own backup; or move the folder aside and invite it anew",
+    ),
     ("FW-OWN-20", "the agent is running on this folder already", "fernwart-agent status"),
     ("FW-OWN-16", "nothing of this number was done on the machine", "fernwart-agent history"),
     ("FW-OWN-15", "the owner's decision could not be kept", "free some space on the machine"),
@@ -140,8 +154,8 @@ const HERE: &[(&str, &str, &str)] = &[
     ),
     (
         "FW-HUB-23",
-        "a key file of the hub may be read by others, is a link, or is damaged",
-        "see what the file is, then chmod 600",
+        "a file of the hub may be read or changed by others, is a link, or is damaged",
+        "look who has changed it; then chmod and chown as the message says",
     ),
     ("FW-HUB-24", "the address cannot be listened on", "choose another with --listen"),
     ("FW-HUB-25", "the hub's store or catalogue cannot be used", "is there room on the disk (df -h)?"),

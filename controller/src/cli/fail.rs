@@ -4,6 +4,7 @@ use fernwart_certs::approve::SignError;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_client::target::BadTarget;
 use fernwart_client::{ClientError, ClientHomeError};
+use fernwart_hub::catalogue::PublishedError;
 use fernwart_hub::{HomeError, StartError};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::diagnosis::State;
@@ -188,7 +189,7 @@ impl Failure {
     pub(crate) fn from_file(error: &KeyFileError) -> Self {
         let text = chain(error);
         match error.system() {
-            None => Self::new(Exit::Failed, "FW-CLI-04", text).now("see what the file is, then: chmod 600"),
+            None => Self::new(Exit::Failed, "FW-CLI-04", text).now("look who has changed it, then put it right"),
             Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Self::disk_full(text),
             Some(ErrorKind::PermissionDenied) => {
                 Self::new(Exit::Failed, "FW-CLI-10", text).now("run it as the user whose file it is, or see ls -l")
@@ -243,12 +244,15 @@ impl From<StartError> for Failure {
             StartError::Home(HomeError::ForeignKey(_)) => Self::new(Exit::Refused, "FW-HUB-22", text)
                 .now("move it to the computer of the person it belongs to, and delete it here"),
             StartError::Home(HomeError::Key(error)) => match error.system() {
-                None => Self::new(Exit::Refused, "FW-HUB-23", text).now("see what the file is, then: chmod 600"),
+                None => Self::new(Exit::Refused, "FW-HUB-23", text).now("look who has changed it, then put it right"),
                 Some(ErrorKind::NotFound) => {
                     Self::new(Exit::Failed, "FW-HUB-23", text).now("bring it back out of a backup: fernwart restore")
                 }
                 Some(_) => Self::from_file(error),
             },
+            StartError::Catalogue(PublishedError::File(error)) if error.system().is_none() => {
+                Self::new(Exit::Refused, "FW-HUB-23", text).now("look who has changed it, then put it right")
+            }
             StartError::Home(HomeError::Authority(_)) => {
                 Self::new(Exit::Refused, "FW-HUB-23", text).now("bring it back out of a backup: fernwart restore")
             }

@@ -6,6 +6,7 @@ mod clones;
 mod doors;
 mod enrollment;
 pub(crate) mod evil_hub;
+mod files;
 mod flood;
 mod frames;
 mod orders;

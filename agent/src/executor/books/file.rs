@@ -1,13 +1,15 @@
 //! The books' tables in one durable file (redb).
 
 use super::format::{FORMAT, Format};
-use super::reserve::ReservedFile;
+use super::reserve::{ReservedFile, checked};
 use super::tables::{Changes, Row, Show, Table, Tables};
 use super::{BooksError, failed};
+use fernwart_certs::keyfile::KeyFileError;
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
     WriteTransaction,
 };
+use rustix::fs::OFlags;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -54,7 +56,7 @@ impl BooksFile {
         Self::over(path, ReservedFile::open_or_make(path))
     }
 
-    fn over(path: &Path, file: io::Result<ReservedFile>) -> Result<Self, BooksError> {
+    fn over(path: &Path, file: Result<ReservedFile, KeyFileError>) -> Result<Self, BooksError> {
         let database = Some(database(path, file)?);
         let file = Self { database, path: path.to_owned(), file: identity(path)? };
         // Before any record is written: what a newer program has left stays as it is.
@@ -96,8 +98,8 @@ impl BooksFile {
 /// beginning last.
 fn was_never_finished(path: &Path) -> bool {
     let mut mark = [0; 9];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut mark));
-    read.is_ok() && mark == [0; 9]
+    let read = checked(path, OFlags::RDONLY).is_ok_and(|mut file| file.read_exact(&mut mark).is_ok());
+    read && mark == [0; 9]
 }
 
 fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> BooksError {
@@ -108,7 +110,7 @@ fn identity(path: &Path) -> Result<(u64, u64), BooksError> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino())).map_err(|error| cannot_open(path, error))
 }
 
-fn database(path: &Path, file: io::Result<ReservedFile>) -> Result<Database, BooksError> {
+fn database(path: &Path, file: Result<ReservedFile, KeyFileError>) -> Result<Database, BooksError> {
     let file = file.map_err(|error| cannot_open(path, error))?;
     let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file);
     builder.map_err(|error| cannot_open(path, error))

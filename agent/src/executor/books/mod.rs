@@ -18,12 +18,12 @@ use fernwart_certs::catalogue::{Floors, Trusted};
 use fernwart_certs::journal::{Line, entry_hash};
 use fernwart_protocol::codec;
 use fernwart_protocol::diagnosis::Past;
-use fernwart_protocol::document::{Envelope, UnixMs};
-use fernwart_protocol::id::{BootId, Digest, KeyId, RunId};
+use fernwart_protocol::document::{Document, Envelope, Receipt, UnixMs};
+use fernwart_protocol::id::{BootId, Digest, KeyId, MachineId, PublicKey, RunId};
 use fernwart_protocol::limits::LEDGER_RUNS;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -36,6 +36,7 @@ const ORDERS_SINCE: &str = "orders since";
 const ACTS: &str = "acts";
 const TAKEN_BACK: &str = "taken back";
 const QUESTIONS: &str = "questions";
+const SEALING_KEY: &str = "sealing key";
 
 /// The books cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -342,6 +343,27 @@ impl Books {
     /// When the books are damaged.
     pub fn hub_key(&self) -> Result<Option<KeyId>, BooksError> {
         self.mark(HUB_KEY)
+    }
+
+    /// The public half of the key that opens what is sealed to this machine; none yet.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn sealing_key(&self) -> Result<Option<PublicKey>, BooksError> {
+        self.mark(SEALING_KEY)
+    }
+
+    /// The machines in whose names the receipts are that the ledger still holds.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn receipts_machines(&self) -> Result<BTreeSet<MachineId>, BooksError> {
+        let mut machines = BTreeSet::new();
+        self.each_run(&mut |_, record| {
+            let receipt = record.receipt.and_then(|receipt| Receipt::from_bytes(receipt.bytes.as_bytes()).ok());
+            machines.extend(receipt.map(|receipt| receipt.machine));
+        })?;
+        Ok(machines)
     }
 
     /// One run's record.

@@ -4,7 +4,7 @@ use super::format::{FORMAT, Format};
 use super::tables::{Changes, Table, Tables};
 use super::{
     ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, PAST, Phase, QUESTIONS, RunRecord,
-    State, TAKEN_BACK, TIME_FLOOR, TimeFloors,
+    SEALING_KEY, State, TAKEN_BACK, TIME_FLOOR, TimeFloors,
 };
 use fernwart_certs::catalogue::Trusted;
 use fernwart_certs::journal::{Entry, entry_hash};
@@ -12,7 +12,7 @@ use fernwart_certs::sha256;
 use fernwart_protocol::codec;
 use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Envelope, UnixMs};
-use fernwart_protocol::id::{Digest, KeyId, RunId};
+use fernwart_protocol::id::{Digest, KeyId, PublicKey, RunId};
 use fernwart_protocol::limits::{LEDGER_RUNS, SPOOL_BYTES};
 use fernwart_protocol::text::Text;
 use serde::Serialize;
@@ -130,6 +130,14 @@ impl Page<'_> {
     pub fn past(&mut self, past: &Past) -> Result<(), BooksError> {
         let text = serde_json::to_string(past).map_err(|_| BooksError::Damaged(PAST))?;
         self.mark(PAST, &text)
+    }
+
+    /// Notes which key opens what is sealed to this machine.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn sealing_key(&mut self, key: &PublicKey) -> Result<(), BooksError> {
+        self.mark(SEALING_KEY, key)
     }
 
     /// Notes which of the hub's keys has signed for an outcome.

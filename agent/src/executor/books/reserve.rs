@@ -4,13 +4,14 @@
 //! go on. Blocks are allocated beyond the file's end, so that growing needs
 //! none from a file system that has none left.
 
+use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::limits::RESERVE_BYTES;
 use redb::StorageBackend;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -28,26 +29,33 @@ fn take(file: &File) -> io::Result<()> {
     }
 }
 
+/// Opens what nobody else may have had in their hands.
+pub(super) fn checked(path: &Path, how: OFlags) -> Result<File, KeyFileError> {
+    keyfile::open(path, Others::Nothing, how)
+}
+
 /// A file that owns more blocks than it shows.
 #[derive(Debug)]
 pub(super) struct ReservedFile(File);
 
 impl ReservedFile {
     /// Opens the file for this process alone. One in which nothing stands is none.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        take(&file)?;
-        match file.metadata()?.len() {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty")),
+    pub(super) fn open(path: &Path) -> Result<Self, KeyFileError> {
+        let failed = |source| KeyFileError::Io { doing: "opening", path: path.to_owned(), source };
+        let file = checked(path, OFlags::RDWR)?;
+        take(&file).map_err(failed)?;
+        match file.metadata().map_err(failed)?.len() {
+            0 => Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is empty"))),
             length => Ok(Self::reserved(file, length)),
         }
     }
 
     /// The same, and makes it, mode 0600, where it is not there.
-    pub(super) fn open_or_make(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        take(&file)?;
-        let length = file.metadata()?.len();
+    pub(super) fn open_or_make(path: &Path) -> Result<Self, KeyFileError> {
+        let failed = |source| KeyFileError::Io { doing: "opening", path: path.to_owned(), source };
+        let file = checked(path, OFlags::RDWR | OFlags::CREATE)?;
+        take(&file).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
         Ok(Self::reserved(file, length))
     }
 

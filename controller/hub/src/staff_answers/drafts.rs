@@ -51,6 +51,7 @@ pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
             PublishedError::Publish(PublishError::Stale { .. }) => Denial::CatalogueStale,
             PublishedError::Publish(_) | PublishedError::Catalogue(_) => Denial::CatalogueRefused,
             PublishedError::Io(_) => Denial::StoreFull,
+            PublishedError::File(_) => Denial::StoreFailed,
         }
     })?;
     if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: shared.now() }).await {

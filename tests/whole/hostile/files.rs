@@ -1,0 +1,248 @@
+//! Files that decide something, in hands that are not their owner's: rules, consent,
+//! records, keys; and files of another machine.
+
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{Machine, Process, World, agent_command, run, staff_command, wait_until};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+fn mode(path: &Path, bits: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(bits)).expect("set");
+}
+
+/// Where a script leaves its marks; a caged one has a `/tmp` of its own.
+fn effects() -> tempfile::TempDir {
+    tempfile::tempdir_in("/srv").expect("a folder")
+}
+
+/// A script that leaves a mark there, allowed at any time.
+fn marked(world: &World, machine: &Machine, place: &Path) {
+    let script = Script::new("leaves-a-mark", &format!("echo x >> {}/mark\n", place.display()));
+    world.approve(&script.with(&format!("writes = [{:?}]", place.to_str().expect("text"))));
+    trusting(machine);
+}
+
+fn trusting(machine: &Machine) {
+    let rules = machine.home.join("policy.toml");
+    let _ = std::fs::remove_file(&rules);
+    std::fs::write(&rules, "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n").expect("written");
+    mode(&rules, 0o600);
+}
+
+#[test]
+fn rules_that_others_may_have_written_allow_nothing_but_diagnosis() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let place = effects();
+    marked(&world, &machine, place.path());
+    let mark = place.path().join("mark");
+    let (home, rules) = (machine.home.clone(), machine.home.join("policy.toml"));
+    let aside = world.path().join("aside.toml");
+    let order = || world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]);
+    order().exits(0);
+    let done = || std::fs::read_to_string(&mark).map(|text| text.lines().count()).unwrap_or_default();
+    assert_eq!(done(), 1, "such rules allow it");
+    let evils: [(&str, &dyn Fn()); 8] = [
+        ("anybody may write", &|| mode(&rules, 0o666)),
+        ("a group may write", &|| mode(&rules, 0o620)),
+        ("another account's", &|| std::os::unix::fs::chown(&rules, Some(65534), None).expect("given away")),
+        ("a link", &|| {
+            std::fs::rename(&rules, &aside).expect("moved");
+            symlink(&aside, &rules).expect("linked");
+        }),
+        ("endless", &|| {
+            let file = std::fs::File::options().write(true).open(&rules).expect("opened");
+            file.set_len(300 * 1024 * 1024).expect("grown");
+        }),
+        ("a pipe", &|| {
+            std::fs::remove_file(&rules).expect("removed");
+            run(std::process::Command::new("mkfifo").arg(&rules)).exits(0);
+        }),
+        ("gone", &|| std::fs::remove_file(&rules).expect("removed")),
+        ("anybody may exchange it", &|| mode(&home, 0o777)),
+    ];
+    for (what, evil) in evils {
+        evil();
+        let said = order().exits(3);
+        assert!(said.err.contains("FW-OWN-04") || said.out.contains("FW-OWN-04"), "{what}: {said:?}");
+        assert_eq!(done(), 1, "{what}");
+        // Looking goes on, and its owner reads what is wrong.
+        let looked = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+        assert!(matches!(looked.code, 0 | 1), "{what}: {looked:?}");
+        let status = machine.owner(&["--lang", "de", "status"]);
+        let check = machine.owner(&["--lang", "en", "check"]);
+        if what.contains("exchange") {
+            // Nothing that lies there is believed, not even whose machine it is.
+            assert!(status.code == 5 && status.err.contains("FW-OWN-24") && check.code == 5, "{what}: {status:?}");
+        } else {
+            assert!(status.code == 0 && status.out.contains("Nur prüfen"), "{what}: {status:?}");
+            assert!(check.code == 1 && check.out.contains("NOT WELL  your rules"), "{what}: {check:?}");
+        }
+        mode(&home, 0o700);
+        trusting(&machine);
+    }
+    order().exits(0);
+    assert_eq!(done(), 2, "and all is well again");
+}
+
+#[test]
+fn a_pause_is_not_ended_by_whoever_may_write_where_it_stands() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let place = effects();
+    marked(&world, &machine, place.path());
+    machine.owner(&["pause"]).exits(0);
+    let word = machine.home.join("owner.json");
+    let refused = |machine: &mut Machine, what: &str| {
+        machine.agent.stop();
+        machine.restart();
+        wait_until("it is back", || world.is_online("kasse-1"));
+        let said = world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]);
+        assert!(said.code == 3 && format!("{said:?}").contains("FW-OWN-05"), "{what}: {said:?}");
+    };
+    let nothing = "{\"allows_until\": 9223372036854775807}";
+    std::fs::write(&word, nothing).expect("written");
+    mode(&word, 0o666);
+    refused(&mut machine, "anybody may write it");
+    mode(&word, 0o600);
+    std::os::unix::fs::chown(&word, Some(65534), None).expect("given away");
+    refused(&mut machine, "another account's");
+    std::fs::remove_file(&word).expect("removed");
+    let aside = world.path().join("aside.json");
+    std::fs::write(&aside, nothing).expect("written");
+    symlink(&aside, &word).expect("linked");
+    refused(&mut machine, "a link");
+    // What its owner says is believed again.
+    machine.owner(&["resume"]).exits(0);
+    world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]).exits(0);
+}
+
+/// Starts the agent, which must end by itself and name a file.
+fn does_not_start(machine: &Machine, code: &str, file: &str) {
+    let mut command = machine.command(&["run"]);
+    let log = machine.home.with_extension("evil.log");
+    let mut agent = Process::start(&mut command, &log);
+    wait_until("the agent has ended", || !agent.is_running());
+    let said = agent.log();
+    assert!(said.contains(code) && said.contains(file), "{file}: {said}");
+    std::fs::remove_file(&log).expect("removed");
+}
+
+#[test]
+fn an_agent_whose_files_others_may_change_does_not_start_and_names_the_file() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    for name in ["agent.toml", "books.redb", "evidence.key", "sealing.key", "tls.identity"] {
+        let path = machine.home.join(name);
+        for evil in ["mode", "owner", "link", "folder"] {
+            let aside = world.path().join("aside");
+            match evil {
+                "mode" => mode(&path, 0o666),
+                "owner" => std::os::unix::fs::chown(&path, Some(65534), None).expect("given away"),
+                "link" => {
+                    std::fs::rename(&path, &aside).expect("moved");
+                    symlink(&aside, &path).expect("linked");
+                }
+                _ => mode(&machine.home, 0o777),
+            }
+            let named = if evil == "folder" { machine.home.to_str().expect("text") } else { name };
+            does_not_start(&machine, "FW-OWN-24", named);
+            let check = machine.owner(&["check"]);
+            assert!(check.code != 0, "{name} {evil}: {check:?}");
+            mode(&machine.home, 0o700);
+            if evil == "link" {
+                std::fs::rename(&aside, &path).expect("put back");
+            }
+            std::os::unix::fs::chown(&path, Some(0), None).expect("taken back");
+            mode(&path, 0o600);
+        }
+    }
+    machine.restart();
+    wait_until("it is back", || world.is_online("kasse-1"));
+}
+
+#[test]
+fn an_agent_with_files_of_another_machine_or_a_flipped_bit_does_nothing_and_names_the_file() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let mut other = world.add_machine("kasse-2");
+    // Both have done something, so that their records hold receipts.
+    for name in ["kasse-1", "kasse-2"] {
+        let looked = world.technician(&["diagnose", name, "--section", "memory"]);
+        assert!(matches!(looked.code, 0 | 1), "{looked:?}");
+    }
+    machine.agent.stop();
+    other.agent.stop();
+    wait_until("both are away", || !world.is_online("kasse-1") && !world.is_online("kasse-2"));
+    let names = ["agent.toml", "books.redb", "evidence.key", "sealing.key", "tls.identity"];
+    for name in names {
+        let (path, foreign) = (machine.home.join(name), other.home.join(name));
+        let own = std::fs::read(&path).expect("read");
+        let theirs = std::fs::read(&foreign).expect("read");
+        assert_ne!(own, theirs, "{name} is another");
+        std::fs::write(&path, theirs).expect("written");
+        does_not_start(&machine, "FW-OWN-25", name);
+        let check = machine.owner(&["check"]);
+        assert!(check.code == 1 && check.out.contains(name), "{name}: {check:?}");
+        std::fs::write(&path, &own).expect("put back");
+    }
+    // One bit of a key: another key, or none.
+    for (name, at) in [("evidence.key", 40), ("sealing.key", 9), ("tls.identity", 60)] {
+        let path = machine.home.join(name);
+        let own = std::fs::read(&path).expect("read");
+        let mut flipped = own.clone();
+        flipped[at] ^= 1;
+        std::fs::write(&path, flipped).expect("written");
+        does_not_start(&machine, "FW-OWN-2", name);
+        let check = machine.owner(&["check"]);
+        assert!(check.code == 1 && check.out.contains(name), "{name}: {check:?}");
+        std::fs::write(&path, &own).expect("put back");
+    }
+    // All of another machine is that machine; but not two of its files.
+    for name in ["evidence.key", "tls.identity"] {
+        std::fs::copy(other.home.join(name), machine.home.join(name)).expect("copied");
+    }
+    does_not_start(&machine, "FW-OWN-25", "");
+    assert!(!world.is_online("kasse-1") && !world.is_online("kasse-2"), "nobody has linked by it");
+    other.restart();
+    wait_until("the other is as it was", || world.is_online("kasse-2"));
+}
+
+#[test]
+fn a_hub_and_a_technician_believe_no_file_that_others_may_change() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let staff = world.shop().join("staff");
+    for name in ["staff.toml", "catalogue.json", "order.key", "staff.identity"] {
+        let path = staff.join(name);
+        mode(&path, 0o622);
+        let said = world.technician(&["ls"]).exits(5);
+        assert!(said.err.contains("FW-CLI-04") && said.err.contains(name), "{said:?}");
+        mode(&path, 0o600);
+    }
+    mode(&staff, 0o777);
+    let said = world.technician(&["ls"]).exits(5);
+    assert!(said.err.contains("FW-CLI-04") && said.err.contains("staff"), "{said:?}");
+    mode(&staff, 0o700);
+    world.technician(&["ls"]).exits(0);
+
+    world.hub.stop();
+    let hub = world.shop().join("hub");
+    for name in ["hub.toml", "store.sqlite", "catalogue/in-force.json", "ca.key", "hub.evidence.key"] {
+        let path = hub.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let before = std::fs::metadata(&path).expect("there").permissions().mode() & 0o7777;
+        mode(&path, 0o666);
+        let said = run(&mut staff_command(&world.shop(), &["serve"]));
+        assert!(said.code == 3 && said.err.contains(name), "{name}: {said:?}");
+        mode(&path, before);
+    }
+    world.restart_hub();
+    wait_until("the machine is back", || world.is_online(&machine.name));
+    // An account that may pass through the folder still reads nothing in it.
+    let said = run(agent_command(&machine.home, &["status"]).env("LANG", "C.UTF-8"));
+    assert_eq!(said.code, 0, "{said:?}");
+}
