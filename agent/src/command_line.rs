@@ -57,7 +57,7 @@ pub(crate) enum Command {
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
         /// Only these parts: disks, logs, updates …
-        #[arg(long, value_name = "PART")]
+        #[arg(long, value_name = "PART", value_delimiter = ',')]
         section: Vec<SectionName>,
     },
     /// Your rules

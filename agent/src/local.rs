@@ -53,6 +53,8 @@ pub enum Question {
     JournalHead,
     /// What the owner is asked.
     Asked,
+    /// What the package manager has said already.
+    Updates,
     /// What the owner wants.
     Word {
         /// It.
@@ -119,6 +121,9 @@ pub enum Answer {
     Journal(Vec<Line>),
     /// What the owner is asked.
     Asked(Vec<Asked>),
+    /// What the package manager has said, if it still holds: JSON that only `diagnose`
+    /// of the same program reads.
+    Updates(Option<String>),
     /// It is done.
     Done,
     /// Nobody asks that, or not any more.
@@ -316,6 +321,14 @@ async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Speake
 /// # Errors
 /// When one is running but does not answer.
 pub fn ask(socket: &Path, question: &Question) -> io::Result<Option<Answer>> {
+    ask_within(socket, question, PATIENCE)
+}
+
+/// The same, with a limit of one's own.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_within(socket: &Path, question: &Question, limit: Duration) -> io::Result<Option<Answer>> {
     let stream = match std::os::unix::net::UnixStream::connect(socket) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -323,7 +336,7 @@ pub fn ask(socket: &Path, question: &Question) -> io::Result<Option<Answer>> {
         }
         Err(error) => return Err(error),
     };
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(limit))?;
     let mut text = serde_json::to_string(question)?;
     text.push('\n');
     (&stream).write_all(text.as_bytes())?;

@@ -115,7 +115,7 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             say(&status::status(home, &enrollment, words)?)
         }
         Command::Diagnose { output, section } => {
-            let report = report::diagnose(&section);
+            let report = report::diagnose(&section, &home.socket());
             match output {
                 Output::Text => say(&report::in_words(&report, words))?,
                 Output::Json => say(&(serde_json::to_string(&report)? + "\n"))?,
@@ -202,7 +202,14 @@ fn journal_lines(home: &Home, enrollment: impl FnOnce() -> anyhow::Result<Enroll
         None => Ok(None),
         Some(Answer::Journal(lines)) => Ok(Some(lines)),
         Some(Answer::Failed(why) | Answer::NotKept(why)) => bail!(why),
-        Some(Answer::Status(_) | Answer::Asked(_) | Answer::Done | Answer::NoSuchQuestion | Answer::NotYours) => {
+        Some(
+            Answer::Status(_)
+            | Answer::Asked(_)
+            | Answer::Updates(_)
+            | Answer::Done
+            | Answer::NoSuchQuestion
+            | Answer::NotYours,
+        ) => {
             bail!("the agent answered something else")
         }
     };

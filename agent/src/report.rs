@@ -1,16 +1,27 @@
 //! A diagnosis as its owner reads it.
 
 use crate::collect::{self, Surroundings};
+use crate::local::{self, Question};
 use crate::words::Words;
-use fernwart_protocol::diagnosis::{Answer, Finding, Language, Report, State, Unknown, Why, builtin_rules, facts};
+use fernwart_protocol::diagnosis::{Answer, Finding, Language, Report, State, Why, builtin_rules, facts};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::text::escaped;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
 
 /// A diagnosis without a hub, of these sections or of all where none is named.
-pub fn diagnose(sections: &[SectionName]) -> Report {
-    collect::look(sections, &Surroundings::default()).report
+///
+/// A running agent, at this socket, is asked for what it knows already.
+pub fn diagnose(sections: &[SectionName], agent: &Path) -> Report {
+    // Nobody waits long for one that does not answer.
+    let known = local::ask_within(agent, &Question::Updates, Duration::from_millis(300));
+    let known_updates = match known {
+        Ok(Some(local::Answer::Updates(known))) => known,
+        _ => None,
+    };
+    collect::look(sections, &Surroundings { known_updates, ..Surroundings::default() }).report
 }
 
 /// A report in the customer's words.
@@ -32,6 +43,7 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     if report.findings.is_empty() {
         let how = match report.state() {
             // Nothing was checked, so nothing is well.
+            State::Ok if !report.not_yet.is_empty() => "diagnose-incomplete",
             State::Ok if counts.ok == 0 => "diagnose-nothing",
             State::Ok => "diagnose-well",
             _ => "diagnose-incomplete",
@@ -49,8 +61,19 @@ pub fn in_words(report: &Report, words: &Words) -> String {
             words.say_with("diagnose-more", &with.each_ref().map(|(k, v)| (*k, v.as_str())))
         );
     }
-    for (why, checks) in lost(report) {
-        let _ = writeln!(out, "{:<9} {}: {}", words.say("unknown"), escaped(&checks.join(", ")), words.reason(&why));
+    for (why, sections) in lost(report) {
+        let about: Vec<String> = sections.iter().map(|section| words.section(*section)).collect();
+        let _ = writeln!(out, "{:<9} {}: {}", words.say("unknown"), about.join(", "), words.reason(&why));
+    }
+    if !report.not_yet.is_empty() {
+        let sections: BTreeSet<SectionName> = report.not_yet.iter().filter_map(|id| section_of(id)).collect();
+        let about: Vec<String> = sections.into_iter().map(|section| words.section(section)).collect();
+        let _ = writeln!(
+            out,
+            "{:<9} {}",
+            words.say("not-yet"),
+            words.say_with("not-yet-now", &[("about", &about.join(", "))])
+        );
     }
     for note in &report.notes {
         finding_in_words(note, words, &mut out);
@@ -88,24 +111,25 @@ fn finding_in_words(finding: &Finding, words: &Words, out: &mut String) {
     );
 }
 
-/// Lost checks by why they are, so that a section that is silent is one line.
-fn lost(report: &Report) -> Vec<(Why, Vec<String>)> {
-    let silent = report.sections.iter().filter_map(|(name, section)| match &section.answer {
-        Answer::Unanswered(text) => Some((*name, section.why.clone().unwrap_or_else(|| Why::from(text.as_str())))),
-        Answer::Facts(_) => None,
-    });
-    let mut lost: BTreeMap<Why, Vec<String>> = BTreeMap::new();
-    let silent: Vec<(SectionName, Why)> = silent.collect();
-    for (name, why) in &silent {
-        lost.entry(why.clone()).or_default().push(name.to_string());
+fn section_of(check: &str) -> Option<SectionName> {
+    builtin_rules().find(check).map(|rule| rule.section)
+}
+
+/// Sections of which something is lost, by why it is: the names of checks say nothing to
+/// an owner.
+fn lost(report: &Report) -> BTreeMap<Why, BTreeSet<SectionName>> {
+    let mut lost: BTreeMap<Why, BTreeSet<SectionName>> = BTreeMap::new();
+    let mut silent = BTreeSet::new();
+    for (name, section) in &report.sections {
+        if let Answer::Unanswered(text) = &section.answer {
+            silent.insert(*name);
+            lost.entry(section.why.clone().unwrap_or_else(|| Why::from(text.as_str()))).or_default().insert(*name);
+        }
     }
-    let rules = builtin_rules();
-    let is_told = |unknown: &&Unknown| {
-        let section = rules.find(&unknown.id).map(|rule| rule.section);
-        silent.iter().any(|(name, _)| Some(*name) == section)
-    };
-    for unknown in report.unknown.iter().filter(|unknown| !is_told(unknown)) {
-        lost.entry(unknown.why.clone()).or_default().push(unknown.name());
+    for unknown in &report.unknown {
+        if let Some(section) = section_of(&unknown.id).filter(|section| !silent.contains(section)) {
+            lost.entry(unknown.why.clone()).or_default().insert(section);
+        }
     }
-    lost.into_iter().collect()
+    lost
 }

@@ -65,7 +65,7 @@ fn well() -> Value {
                     "hub_reachable": true},
         "processes": {"zombies": 0, "outdated": [], "outdated_count": 0,
                       "top_memory": [{"name": "shop", "memory_pct": 9.0, "memory_bytes": 1e8}]},
-        "services": {"failed": [], "restarting": [], "printers": [{"name": "kasse", "stopped": false, "jobs": 0, "oldest_job_h": 0.0}],
+        "services": {"failed": [], "restarting": [], "printers": [{"name": "kasse", "stopped": false, "refuses": false, "jobs": 0, "oldest_job_h": 0.0}],
                      "backups": [{"name": "borg.service", "program": "borg", "age_days": 0.9, "failed": false}]},
         "logs": {"errors": 3, "hours": 24, "hours_read": 24.0, "cut": false, "programs_read": true, "hits": [], "failed_logins": 4, "failed_logins_from": [],
                  "guessed_logins": [], "guessed_logins_count": 0},
@@ -74,10 +74,10 @@ fn well() -> Value {
         "time": {"off_s": 0.0, "synchronised": true},
         "power": {"mains": true, "batteries": [{"name": "BAT0", "state": "Full", "charge_pct": 90.0, "health_pct": 91.0,
                                                 "discharging": false, "of_ups": false}]},
-        "security": {"open_ports": 2, "firewall": true, "sudo_without_password": [], "sudo_without_password_count": 0,
+        "security": {"open_ports": 2, "open": ["tcp 22 (sshd)", "tcp 80 (nginx)"], "firewall": true, "sudo_without_password": [], "sudo_without_password_count": 0,
                      "second_roots": [], "second_roots_count": 0, "ssh_root_login": "no", "ssh_root_password": false,
                      "ssh_passwords": true,
-                     "certificates": [{"file": "/etc/ssl/shop.pem", "used_by": "nginx", "days_left": 60.0}]}
+                     "certificates": [{"file": "/etc/ssl/shop.pem", "used_by": "nginx", "days_left": 60.0, "begins_in_days": 0.0}]}
     })
 }
 
@@ -97,7 +97,7 @@ fn ills() -> Vec<(&'static str, Value, &'static str, Severity)> {
         "why": {"free_pct": "hangs", "free_bytes": "hangs", "inodes_free_pct": "hangs", "errors": "not_supported", "error_days": "not_supported"}});
     let array = |missing: u64, faulty: u64, rebuilding: bool, state: &str| json!({"device": "/dev/md0", "level": "raid1", "state": state, "disks": 2, "missing": missing, "faulty": faulty, "rebuilding": rebuilding});
     let battery = |charge: f64, discharging: bool, of_ups: bool| json!({"name": "BAT0", "state": "x", "charge_pct": charge, "health_pct": 91.0, "discharging": discharging, "of_ups": of_ups});
-    let printer = |stopped: bool, jobs: u64, hours: f64| json!({"name": "kasse", "stopped": stopped, "jobs": jobs, "oldest_job_h": hours});
+    let printer = |stopped: bool, jobs: u64, hours: f64| json!({"name": "kasse", "stopped": stopped, "refuses": false, "jobs": jobs, "oldest_job_h": hours});
     let mut ills = vec![
         ("/cpu/load_15_per_core", json!(3), "cpu.load", Warn),
         ("/cpu/load_15_per_core", json!(9), "cpu.load", Crit),
@@ -204,6 +204,8 @@ fn ills() -> Vec<(&'static str, Value, &'static str, Severity)> {
         ("/security/second_roots_count", json!(1), "security.second-root", Crit),
         ("/security/firewall", json!(false), "security.firewall", Warn),
         ("/security/certificates/0/days_left", json!(9.0), "cert.expiry", Warn),
+        ("/security/certificates/0/begins_in_days", json!(9.0), "cert.expiry", Crit),
+        ("/services/printers/0/refuses", json!(true), "print.stuck", Warn),
         ("/security/certificates/0/days_left", json!(3.0), "cert.expiry", Crit),
         ("/security/certificates/0/days_left", json!(-3.0), "cert.expiry", Crit),
     ];
@@ -350,7 +352,14 @@ fn a_missing_fact_is_what_its_reason_says() {
         );
         assert_eq!(report_of(judgement).state(), State::Ok);
     }
-    for none in ["absent", "not_supported", "asleep", "first_look", "still_asked"] {
+    // What a slow program is still being asked is named: it is neither well nor lost.
+    let later = missing(Some("still_asked"));
+    assert_eq!(
+        (later.unknown.len(), later.not_applicable, later.not_yet.as_slice()),
+        (0, 0, &["security.firewall".to_owned()][..])
+    );
+    assert_eq!(later.well.len(), count - 1);
+    for none in ["absent", "not_supported", "asleep", "first_look"] {
         let judgement = missing(Some(none));
         assert_eq!((judgement.unknown.len(), judgement.notes.len(), judgement.not_applicable), (0, 0, 1), "{none}");
         assert!(!judgement.well.contains(&"security.firewall".to_owned()), "{none} is not ok");

@@ -230,7 +230,7 @@ fn what_has_changed_on_a_machine_is_told_fact_by_fact() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");
     let said = world.technician(&["facts", "kasse-1", "--since", "1h"]).exits(1);
-    assert!(said.err.contains("has no report yet"), "{}", said.err);
+    assert!(said.err.contains("has no report of a whole diagnosis yet"), "{}", said.err);
     world.technician(&["diagnose", "kasse-1"]);
     let said = world.technician(&["facts", "kasse-1", "--since", "1h", "--changed"]).exits(1);
     assert!(said.err.contains("no report from before"), "{}", said.err);

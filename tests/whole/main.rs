@@ -19,6 +19,7 @@ mod moving;
 mod notices;
 mod oddities;
 mod scripts;
+mod silence;
 mod swarm;
 mod transcripts;
 mod trouble;

@@ -577,10 +577,10 @@ fn without_lists_nobody_knows_what_waits_and_without_packages_nothing_works() {
 fn a_disk_in_memory_that_is_full_is_told_where_programs_need_it() {
     let Some(place) = Place::new() else { return };
     let script = "mount -t tmpfs -o size=1m none /run && head -c 1048576 /dev/zero > /run/full 2>/dev/null || :
-        mount -t tmpfs -o size=1m none /mnt && head -c 1048576 /dev/zero > /mnt/full 2>/dev/null || :";
+        mkdir -p /run/lock && mount -t tmpfs -o size=1m none /run/lock && head -c 1048576 /dev/zero > /run/lock/full 2>/dev/null || :";
     let found = place.prepared(script).diagnose_only("disks").found("disk.free");
     assert!(found.contains(&("disk.free:/run".to_owned(), "crit".to_owned())), "{found:?}");
-    assert!(!found.iter().any(|(name, _)| name == "disk.free:/mnt"), "{found:?}");
+    assert!(!found.iter().any(|(name, _)| name == "disk.free:/run/lock"), "{found:?}");
 }
 
 /// A print server of its own with two printers, one of which was stopped with a job.
@@ -614,6 +614,9 @@ fn a_printer_that_was_stopped_and_a_job_that_waits_are_told_by_the_print_server(
     let found: Vec<String> = diagnosed.found("").into_iter().map(|(name, _)| name).collect();
     assert_eq!(found, ["blind.not-permitted:/var/spool/cups"], "not permitted is not well");
     assert!(!diagnosed.is_well("print.stuck"));
+    let Some(refuses) = place() else { return };
+    let diagnosed = refuses.prepared("cupsenable buero; cupsreject kasse").diagnose_only("services");
+    assert_eq!(diagnosed.found("print.stuck"), [("print.stuck:kasse".to_owned(), "warn".to_owned())]);
     let Some(none) = place() else { return };
     let diagnosed = none.prepared("lpadmin -x kasse && lpadmin -x buero").diagnose_only("services");
     assert_eq!((diagnosed.found("print.stuck"), &diagnosed.facts("services")["printers"]), (vec![], &json!([])));

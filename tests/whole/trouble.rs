@@ -102,6 +102,14 @@ fn the_small_commands_answer() {
     assert!(matches!(said.code, 0 | 1), "a broken policy still allows diagnosis: {}", said.err);
 }
 
+/// A file as the agent makes them.
+fn write_own(path: &std::path::Path, bytes: &[u8]) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let file = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(bytes)).expect("written");
+}
+
 #[test]
 fn each_key_file_that_is_not_as_it_must_be_is_refused_by_name() {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -337,7 +345,7 @@ fn a_computer_that_could_not_join_for_want_of_room_joins_when_there_is_some() {
     disk.empty();
     assert_eq!(std::fs::read_dir(disk.path()).expect("read").count(), 0, "no half key is left");
     // Books whose making was cut off: redb writes the mark at their beginning last.
-    std::fs::write(disk.path().join("books.redb"), [0; 20_000]).expect("written");
+    write_own(&disk.path().join("books.redb"), &[0; 20_000]);
     let said = enroll().exits(0);
     assert!(said.out.contains("Nordlicht IT"), "{}", said.out);
 }
@@ -467,7 +475,7 @@ fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
     refuses(&machine);
     assert!(!books.exists());
     // Nor do books in which nothing stands belong to a machine that has joined.
-    std::fs::write(&books, []).expect("written");
+    write_own(&books, &[]);
     refuses(&machine);
     assert_eq!(std::fs::read(&books).expect("read"), b"");
     let line = world.invitation(&["Bäckerei Meyer"]);

@@ -103,7 +103,7 @@ fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesy
                 None
             }
             // Another mount lies over it: nobody can see it, so nobody can use it.
-            Ok(Err(None)) => continue,
+            Ok(Err(None | Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR))) => continue,
             Ok(Err(Some(error))) if error == rustix::io::Errno::ACCESS || error == rustix::io::Errno::PERM => {
                 // A user's own mount keeps root out; others are kept out for want of rights.
                 let is_root = rustix::process::geteuid().is_root();

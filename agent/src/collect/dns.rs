@@ -42,17 +42,19 @@ pub(super) fn server(text: &str) -> Option<SocketAddr> {
     }
 }
 
-/// A question for a name's IPv4 address; none where it is no name.
+/// A question for a name's IPv4 address, or for the root's servers where it is `.`; none
+/// where it is no name.
 fn question(id: u16, name: &str) -> Option<Vec<u8>> {
+    let (name, kind) = if name == "." { ("", 2) } else { (name, 1) };
     let mut packet = id.to_be_bytes().to_vec();
     // Recursion desired; one question.
     packet.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.trim_end_matches('.').split('.') {
+    for label in name.trim_end_matches('.').split('.').filter(|_| kind == 1) {
         let length = u8::try_from(label.len()).ok().filter(|length| (1..=63).contains(length))?;
         packet.push(length);
         packet.extend(label.as_bytes());
     }
-    packet.extend([0, 0, 1, 0, 1]);
+    packet.extend([0, 0, kind, 0, 1]);
     (packet.len() <= 512).then_some(packet)
 }
 

@@ -26,6 +26,7 @@ mod processes;
 mod security;
 mod services;
 mod smart;
+mod sources;
 mod system;
 mod time;
 mod updates;
@@ -44,6 +45,7 @@ use std::time::{Duration, Instant};
 pub(crate) use bytes::{read, shown};
 pub(crate) use system::hostname;
 pub use system::os_in_a_word;
+pub use updates::known as known_updates;
 
 /// Kept back of the whole budget for judging and packing.
 const JUDGING: Duration = Duration::from_millis(200);
@@ -65,6 +67,8 @@ pub struct Surroundings {
     pub behind_floor_ms: Option<i64>,
     /// A name of the hub, where it is reached by a name.
     pub hub_name: Option<String>,
+    /// What a running agent has heard of the package manager already ([`known_updates`]).
+    pub known_updates: Option<String>,
     /// Whether whoever looks is still there for the next look.
     pub stays: bool,
     /// What is remembered of the last whole diagnosis.

@@ -63,8 +63,10 @@ const PSEUDO: [&str; 30] = [
     "nfsd",
 ];
 
-/// Where a disk in memory that is full stops programs.
-const FILLED: [&str; 6] = ["/", "/tmp", "/run", "/var/log", "/var/tmp", "/dev/shm"];
+/// Where disks in memory are that a program fills for itself: of a session, of a
+/// container, of a credential.
+const OTHERS: [&str; 8] =
+    ["/run/user", "/run/credentials", "/run/lock", "/run/snapd", "/run/docker", "/run/containers", "/sys", "/var/lib"];
 
 /// Kinds that can only ever be read.
 const IMAGES: [&str; 11] = [
@@ -91,13 +93,14 @@ impl Mount {
         Path::new(OsStr::from_bytes(&self.root))
     }
 
-    /// Whether it is a file system on something. Disks in memory hold nobody's data,
-    /// but for those that programs fill and fail by. An overlay is another view
+    /// Whether it is a file system on something, or a disk in memory that programs fill
+    /// and fail by. An overlay is another view
     /// of a file system that is told by itself, but where it is all there is.
     pub(crate) fn is_storage(&self) -> bool {
         !PSEUDO.contains(&self.kind.as_str())
             && !IMAGES.contains(&self.kind.as_str())
-            && (self.kind != "tmpfs" || FILLED.iter().any(|place| self.path == Path::new(place)))
+            && (self.kind != "tmpfs"
+                || !self.is_read_only() && !OTHERS.iter().any(|place| self.path.starts_with(place)))
             && (self.kind != "overlay" || self.path == Path::new("/"))
     }
 

@@ -137,8 +137,8 @@ fn ruled_tables() -> io::Result<Vec<u32>> {
 fn route(body: &[u8], routes: &mut Vec<DefaultRoute>) {
     const UNICAST: u8 = 1;
     const LOCAL: u32 = 255;
-    /// The next hop is dead.
-    const DEAD: u32 = 1;
+    /// The next hop is dead, or its cable is out.
+    const DEAD: u32 = 1 | 16;
     let byte = |at: usize| body.get(at).copied().unwrap_or_default();
     let flags = u32_at(body, 8).unwrap_or_default();
     if byte(1) != 0 || byte(7) != UNICAST || flags & DEAD != 0 {

@@ -172,6 +172,10 @@ fn reachable(gateway: &str, route: &DefaultRoute, until: Instant) -> Option<bool
 /// Lines `nameserver ADDRESS`.
 fn name_servers(text: &str) -> Vec<String> {
     let server = |line: &str| {
+        // The C library knows the word only at the beginning of a line.
+        if line.starts_with([' ', '\t']) {
+            return None;
+        }
         let mut words = line.split_whitespace();
         words.next().filter(|word| *word == "nameserver")?;
         words.next().map(str::to_owned)
@@ -199,22 +203,25 @@ fn names(network: &mut Network, around: &Surroundings, until: Instant) {
             servers = upstream;
         }
     }
-    // Asked for anything else it would be told to strangers where this machine is.
-    match around.hub_name.clone().filter(|_| !servers.is_empty()) {
-        Some(name) => ask_resolvers(network, &servers, &name, until),
-        None => {
+    // Asked for any other name it would be told to strangers where this machine is; the
+    // root tells nobody anything.
+    match servers.is_empty() {
+        false => ask_resolvers(network, &servers, around.hub_name.as_deref(), until),
+        true => {
             missing(&mut network.why, &["resolvers", "resolvers_answering"], &Reason::Absent.into());
         }
     }
     network.dns_servers = Some(servers.into_iter().map(|server| clipped(&server)).collect());
 }
 
-fn ask_resolvers(network: &mut Network, servers: &[String], name: &str, until: Instant) {
+fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, until: Instant) {
     let ask = |(server, name): (String, String)| -> io::Result<dns::Said> {
         let address = dns::server(&server).ok_or(io::ErrorKind::InvalidInput)?;
         dns::ask(address, &name)
     };
-    let things = servers.iter().map(|server| (format!("name server {server}"), (server.clone(), name.to_owned())));
+    let things = servers
+        .iter()
+        .map(|server| (format!("name server {server}"), (server.clone(), name.unwrap_or(".").to_owned())));
     let answers = budget::each(things.collect(), SERVERS, dns::TIMEOUT * 3 / 2, until, ask);
     let resolver = |(server, answer): (&String, Result<io::Result<dns::Said>, Reason>)| {
         let mut resolver = Resolver { address: clipped(server), ..Resolver::default() };
@@ -224,6 +231,8 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: &str, until: I
                 resolver.took_ms = Some((said.took.as_secs_f64() * 10_000.0).round() / 10.0);
                 resolver.answers = match said.code {
                     0 | 3 => Some(true),
+                    // Of a server for one's own house only, the root is not to be had.
+                    _ if name.is_none() => Some(true),
                     // It may serve other names only.
                     5 => None,
                     _ => Some(false),
@@ -267,7 +276,8 @@ mod tests {
     #[test]
     fn name_servers_are_read_whatever_else_stands_there() {
         let text = "# nameserver 192.0.2.9\nsearch shop.example\n nameserver\t192.0.2.1  # router\nnameserver fe80::1%eth0\noptions rotate\n;nameserver 1\nnameservers x\n";
-        assert_eq!(name_servers(text), ["192.0.2.1", "fe80::1%eth0"]);
+        // The C library passes over a word that does not begin its line.
+        assert_eq!(name_servers(text), ["fe80::1%eth0"]);
     }
 
     /// A name server at an address of loopback that answers with this code, or not at
@@ -297,7 +307,7 @@ mod tests {
     #[test]
     fn a_name_server_that_nobody_had_the_time_to_ask_is_not_one_that_works() {
         let mut network = Network::default();
-        ask_resolvers(&mut network, &["192.0.2.53".to_owned()], "hub.example", Instant::now());
+        ask_resolvers(&mut network, &["192.0.2.53".to_owned()], Some("hub.example"), Instant::now());
         assert_eq!(network.resolvers_answering, None);
         assert_eq!(network.why["resolvers_answering"].reason, Reason::TimedOut);
     }
@@ -309,13 +319,13 @@ mod tests {
         let serving: Option<Vec<_>> = servers.iter().zip(codes).map(|(server, code)| serve(server, code)).collect();
         let Some(_serving) = serving else { return };
         let mut network = Network::default();
-        ask_resolvers(&mut network, &servers, "hub.example", Instant::now() + Duration::from_secs(3));
+        ask_resolvers(&mut network, &servers, Some("hub.example"), Instant::now() + Duration::from_secs(3));
         let said = network.resolvers.expect("asked");
         let short: Vec<_> = said.iter().map(|one| (one.answers, one.said.as_str())).collect();
         assert_eq!(short, [(Some(true), "NOERROR"), (Some(false), "no answer"), (None, "REFUSED")]);
         assert_eq!(network.resolvers_answering, Some(2), "one that serves other names only may well work");
         let mut dead = Network::default();
-        ask_resolvers(&mut dead, &servers[1..2], "hub.example", Instant::now() + Duration::from_secs(3));
+        ask_resolvers(&mut dead, &servers[1..2], Some("hub.example"), Instant::now() + Duration::from_secs(3));
         assert_eq!(dead.resolvers_answering, Some(0));
     }
 }

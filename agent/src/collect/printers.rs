@@ -14,12 +14,18 @@ const SPOOL: &str = "/var/spool/cups";
 const BUDGET: Duration = Duration::from_millis(1500);
 
 pub(super) fn all(until: Instant) -> Result<Vec<Printer>, Why> {
-    let sockets = ["/run/cups/cups.sock", "/var/run/cups/cups.sock"];
-    if !sockets.iter().any(|socket| Path::new(socket).exists()) {
+    // It may listen elsewhere than at its usual socket; without settings there is none.
+    let places = ["/run/cups/cups.sock", "/var/run/cups/cups.sock", "/etc/cups/cupsd.conf"];
+    if !places.iter().any(|place| Path::new(place).exists()) {
         return Err(Why::new(Reason::Absent, "printing"));
     }
     let until = until.min(Instant::now() + BUDGET);
-    let ended = child::run("lpstat", &["-p", "-o"], until)?;
+    let ended = child::run("lpstat", &["-p", "-a", "-o"], until)?;
+    // A service that does not run is another check's.
+    let is_off = ["Scheduler is not running", "Bad file descriptor", "Connection refused", "Transport endpoint"];
+    if ended.code != Some(0) && is_off.iter().any(|words| ended.complaints.contains(words)) {
+        return Err(Why::new(Reason::Absent, "running print service"));
+    }
     // Without any printer it fails, and says so.
     if ended.code == Some(1) && ended.complaints.contains("No destinations added") {
         return Ok(Vec::new());
@@ -44,8 +50,9 @@ fn age(spool: &Path, job: u32) -> Result<Duration, Why> {
     }
 }
 
-/// Lines `printer NAME is idle.`, `printer NAME disabled since …`, `NAME-12  user
-/// 1024  date`; the job's own age is asked for by its number.
+/// Lines `printer NAME is idle.`, `printer NAME disabled since …`, `NAME not accepting
+/// requests since …`, `NAME-12  user  1024  date`; the job's own age is asked for by its
+/// number.
 fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Why>) -> Vec<Printer> {
     let mut printers: BTreeMap<String, Printer> = BTreeMap::new();
     for line in text.lines() {
@@ -56,6 +63,11 @@ fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Why>) -> Vec<Printer>
             let stopped = words.next() == Some("disabled");
             let printer = printers.entry(name.to_owned()).or_default();
             (printer.name, printer.stopped) = (clipped(name), stopped);
+        } else if let Some(rest) = line.strip_prefix(first).map(str::trim_start)
+            && (rest.starts_with("accepting requests") || rest.starts_with("not accepting requests"))
+        {
+            let printer = printers.entry(first.to_owned()).or_default();
+            (printer.name, printer.refuses) = (clipped(first), rest.starts_with("not"));
         } else if let Some((name, job)) = first.rsplit_once('-')
             && let Ok(job) = job.parse::<u32>()
         {
@@ -80,7 +92,7 @@ fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Why>) -> Vec<Printer>
         }
     }
     let mut printers: Vec<Printer> = printers.into_values().collect();
-    printers.sort_by_key(|printer| (!printer.stopped, std::cmp::Reverse(printer.jobs)));
+    printers.sort_by_key(|printer| (!printer.stopped, !printer.refuses, std::cmp::Reverse(printer.jobs)));
     printers.truncate(LIST);
     printers
 }
@@ -91,13 +103,17 @@ mod tests {
 
     #[test]
     fn a_stopped_printer_and_waiting_jobs_are_seen() {
-        let text = "printer kasse is idle.  enabled since Mon 30 Nov 2026 03:00:00 AM UTC\n\
+        let text = "kasse accepting requests since Mon 30 Nov 2026 03:00:00 AM UTC\n\
+                    lager-2 not accepting requests since Mon 30 Nov 2026 03:00:00 AM UTC -\n\tRejecting Jobs\n\
+                    printer lager-2 is idle.  enabled since Mon 30 Nov 2026 03:00:00 AM UTC\n\
+                    printer kasse is idle.  enabled since Mon 30 Nov 2026 03:00:00 AM UTC\n\
                     printer buero-2 disabled since Mon 30 Nov 2026 03:00:00 AM UTC -\n\tUnable to locate printer\n\
                     buero-2-12   meyer   1024   Mon 30 Nov 2026 03:00:00 AM UTC\n\
                     buero-2-13   meyer   1024   Mon 30 Nov 2026 03:00:00 AM UTC\n";
         let printers = parse(text, |job| Ok(Duration::from_secs(u64::from(job) * 600)));
         let short: Vec<_> = printers.iter().map(|p| (p.name.as_str(), p.stopped, p.jobs, p.oldest_job_h)).collect();
-        assert_eq!(short, [("buero-2", true, 2, Some(2.2)), ("kasse", false, 0, None)]);
+        assert_eq!(short, [("buero-2", true, 2, Some(2.2)), ("lager-2", false, 0, None), ("kasse", false, 0, None)]);
+        assert!(printers.iter().all(|p| p.refuses == (p.name == "lager-2")));
         let unseen = parse(text, |_| Err(Reason::NotPermitted.into()));
         assert!(unseen[0].oldest_job_h.is_none() && unseen[0].why["oldest_job_h"].reason == Reason::NotPermitted);
     }

@@ -2,11 +2,13 @@
 //! keeps its package manager from working.
 
 use super::bytes::{clipped, read_bytes, shown};
+use super::sources::{self, Lacks, Source};
 use super::{Surroundings, child, disks, locked, missing, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Updates};
 use fernwart_protocol::diagnosis::{Reason, Why};
+use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,12 +33,14 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
             return Updates { why: why.collect(), ..Updates::default() };
         };
     let mut updates = Updates { manager: manager.into(), ..Updates::default() };
-    let said = remembered(manager, places, ask, around.stays, until);
+    let said = remembered(manager, places, ask, around, until);
     let mut broken = Vec::new();
     let mut silent = None;
     let mut bad = Vec::new();
+    let mut sources = None;
     match said {
         Ok(counts) => {
+            sources = counts.sources;
             updates.pending = Some(counts.pending);
             updates.security = counts.security;
             updates.kept_back = Some(counts.kept_back);
@@ -97,7 +101,26 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                     missing(&mut updates.why, &["broken", "broken_count"], &why);
                 }
             }
-            match bad_sources(Path::new("/var/lib/apt/lists"), updates.lists_age_days) {
+            // Where nothing was ever fetched, that says all.
+            if let Some(sources) = sources.filter(|_| has_lists(Path::new("/var/lib/apt/lists"))) {
+                match sources::without(&sources, Path::new("/var/lib/apt/lists")) {
+                    // Nothing can wait where nothing comes from.
+                    Lacks::All => {
+                        (updates.pending, updates.security, updates.kept_back) = (None, None, None);
+                        missing(&mut updates.why, &["pending", "security", "kept_back"], &no_source());
+                        bad.push("none is set".to_owned());
+                    }
+                    Lacks::Some { unfetched, security } => {
+                        bad.extend(unfetched);
+                        if security {
+                            updates.security = None;
+                            updates.why.insert("security".into(), no_source());
+                            bad.push("none of security updates".to_owned());
+                        }
+                    }
+                }
+            }
+            match sources::bad(Path::new("/var/lib/apt/lists"), updates.lists_age_days) {
                 // What apt has complained of is known, whoever holds the lists now.
                 Err(why) if bad.is_empty() => {
                     missing(&mut updates.why, &["bad_sources", "bad_sources_count"], &why);
@@ -119,6 +142,10 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         updates.why.insert("lists_age_days".into(), Why::new(Reason::Absent, "package lists"));
     }
     updates
+}
+
+fn no_source() -> Why {
+    Why::new(Reason::NotConfigured, "package sources")
 }
 
 /// What keeps the manager from working. Where it has not said, only what was found
@@ -157,18 +184,20 @@ const DNF_STATE: [&str; 5] =
     ["/etc/dnf", "/etc/yum.repos.d", "/var/cache/dnf", "/var/lib/rpm", "/usr/lib/sysimage/rpm"];
 
 /// What a manager has counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Counts {
     pending: u32,
     security: Option<u32>,
     kept_back: u32,
+    /// Where updates come from, as far as it says.
+    sources: Option<Vec<Source>>,
 }
 
 /// What a manager has said.
 type Said = Result<Counts, No>;
 
 /// Why a manager has counted nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum No {
     /// It has looked, and something is broken: its own words.
     Complains(String),
@@ -204,9 +233,14 @@ fn remembered(
     manager: &'static str,
     places: &'static [&'static str],
     ask: fn(Instant) -> Said,
-    stays: bool,
+    around: &Surroundings,
     until: Instant,
 ) -> Said {
+    let stays = around.stays;
+    // The running agent may have waited for it already.
+    if let Some((_, counts)) = around.known_updates.as_deref().and_then(read_known).filter(|(of, _)| of == manager) {
+        return Ok(counts);
+    }
     let memory = locked(&MEMORY)
         .get_or_insert_with(|| Arc::new(Memory { asked: Mutex::new(None), news: Condvar::new() }))
         .clone();
@@ -250,6 +284,21 @@ fn remembered(
     }
 }
 
+/// What the manager has said already, as the running agent is asked for it: the
+/// manager's name and its answer, as JSON.
+pub fn known() -> Option<String> {
+    let memory = locked(&MEMORY).clone()?;
+    let asked = locked(&memory.asked);
+    let Asked { manager, state, said: Some(Ok(counts)), .. } = asked.as_ref()? else { return None };
+    let places: &[&str] = if *manager == "apt" { &APT_STATE } else { &DNF_STATE };
+    let now: Vec<_> = places.iter().map(|place| newest(Path::new(place), 2)).collect();
+    (now == *state).then(|| serde_json::to_string(&(manager, counts)).ok()).flatten()
+}
+
+fn read_known(text: &str) -> Option<(String, Counts)> {
+    serde_json::from_str(text).ok()
+}
+
 /// When anything last changed at a place, so many folders deep.
 fn newest(place: &Path, depth: usize) -> Option<SystemTime> {
     let own = place.metadata().and_then(|data| data.modified()).ok();
@@ -262,11 +311,18 @@ fn apt(until: Instant) -> Said {
     // -s simulates: it takes no lock and changes nothing. A kernel comes as a new
     // package, which a plain upgrade would never install.
     let arguments = ["-s", "-q", "-o", "Debug::NoLocking=true", "dist-upgrade"];
-    let ended = child::run("apt-get", &arguments, until)?;
+    // Both take it a second, mostly to begin.
+    let (ended, sources) = std::thread::scope(|scope| {
+        let sources = std::thread::Builder::new().stack_size(128 * 1024);
+        let sources = sources.spawn_scoped(scope, || sources::set(until));
+        let ended = child::run("apt-get", &arguments, until);
+        (ended, sources.ok().and_then(|sources| sources.join().ok()?.ok()))
+    });
+    let ended = ended?;
     if !ended.is_late && ended.code == Some(100) {
         return Err(No::Complains(complaint(&shown(&ended.out), &ended.complaints)));
     }
-    Ok(parse_apt(&ended.whole("apt-get")?))
+    Ok(Counts { sources, ..parse_apt(&ended.whole("apt-get")?) })
 }
 
 /// What apt complains of: the packages it names, else its own last words.
@@ -300,7 +356,7 @@ fn dnf(until: Instant) -> Said {
         ended => return Err(ended.failed("dnf").into()),
     };
     let advisories = child::ask("dnf", &["-C", "-q", "updateinfo", "list", "--updates"], until)?;
-    Ok(Counts { pending, security: Some(count_dnf_security(&advisories)), kept_back: 0 })
+    Ok(Counts { pending, security: Some(count_dnf_security(&advisories)), kept_back: 0, sources: None })
 }
 
 fn age_days(path: &str) -> Option<f64> {
@@ -323,6 +379,7 @@ fn parse_apt(text: &str) -> Counts {
         pending: counted(updates()),
         security: Some(counted(updates().filter(is_security))),
         kept_back: counted(kept),
+        sources: None,
     }
 }
 
@@ -370,7 +427,7 @@ fn is_being_updated() -> bool {
 }
 
 /// Whether somebody holds a lock on a file (/proc/locks: `MAJOR:MINOR:INODE`).
-fn is_locked(path: &Path) -> bool {
+pub(super) fn is_locked(path: &Path) -> bool {
     let Ok(data) = path.metadata() else { return false };
     let inode = data.ino();
     let locks = read("/proc/locks").unwrap_or_default();
@@ -378,52 +435,6 @@ fn is_locked(path: &Path) -> bool {
         .lines()
         .filter_map(|line| line.split_whitespace().nth(5)?.rsplit(':').next()?.parse::<u64>().ok())
         .any(|i| i == inode)
-}
-
-/// Repositories whose lists the manager would not take: they were not signed by a key
-/// that it knows, or have ended.
-fn bad_sources(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Why> {
-    if is_locked(&lists.join("lock")) {
-        return Err(Why::new(Reason::StillAsked, "apt"));
-    }
-    let partial = lists.join("partial");
-    match std::fs::read_dir(&partial) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(Why::new(Reason::NotPermitted, ""));
-        }
-        // Without it nothing was ever fetched.
-        Ok(_) | Err(_) => {}
-    }
-    let mut bad = Vec::new();
-    // A list that was verified is moved away from here; one that was not stays.
-    for name in disks::names(&partial, |name| name.ends_with("Release") || name.ends_with("Release.FAILED")) {
-        bad.push(clipped(&format!("{} (its signature could not be verified)", source_name(&name))));
-    }
-    // Lists that are old by themselves are told as such.
-    if age_days.is_some_and(|days| days < 2.0) {
-        let now = crate::now() / 1000;
-        for name in disks::names(lists, |name| name.ends_with("Release")) {
-            let file: PathBuf = lists.join(&name);
-            let text = read(&file).unwrap_or_default();
-            let until = text.lines().take(40).find_map(|line| line.strip_prefix("Valid-Until: "));
-            let until = until.and_then(|until| jiff::fmt::rfc2822::parse(&until.replace("UTC", "+0000")).ok());
-            if until.is_some_and(|until| until.timestamp().as_second() < now) {
-                bad.push(clipped(&format!("{} (it has ended)", source_name(&name))));
-            }
-        }
-    }
-    bad.sort();
-    bad.dedup();
-    Ok(bad)
-}
-
-/// `deb.debian.org_debian_dists_bookworm_InRelease` is of deb.debian.org, bookworm.
-fn source_name(file: &str) -> String {
-    let name = file.trim_end_matches(".FAILED").trim_end_matches("_InRelease").trim_end_matches("_Release");
-    match name.split_once("_dists_") {
-        Some((place, release)) => format!("{} {}", place.replace('_', "/"), release.replace('_', "/")),
-        None => name.replace('_', "/"),
-    }
 }
 
 #[cfg(test)]
@@ -440,7 +451,7 @@ mod tests {
             Inst harden-security-tools [1] (2 Debian:12.11/stable [all])\n\
             Inst openssl [1] (2 Ubuntu:22.04/jammy-updates, Ubuntu:22.04/jammy-security [amd64]) []\n\
             Inst bash [1] (2 UbuntuESM:20.04/focal-infra [amd64])\nConf libc6 (2)\n";
-        assert_eq!(parse_apt(text), Counts { pending: 5, security: Some(3), kept_back: 3 });
+        assert_eq!(parse_apt(text), Counts { pending: 5, security: Some(3), kept_back: 3, sources: None });
         let updates =
             "\nbash.x86_64  5.2-1  updates\nopenssl.x86_64  3.1-1  updates\nObsoleting Packages\na.noarch 1 x\n";
         assert_eq!(count_dnf(updates), 2);
@@ -468,40 +479,21 @@ mod tests {
     }
 
     #[test]
-    fn a_source_without_a_good_signature_and_one_that_has_ended_are_named() {
-        let place = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(place.path().join("partial")).expect("made");
-        let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).expect("written");
-        write("partial/apt.till.example_debian_dists_stable_InRelease", "x");
-        write(
-            "deb.debian.org_debian_dists_bookworm_InRelease",
-            "Origin: Debian\nValid-Until: Sat, 01 Jan 2099 00:00:00 UTC\n",
-        );
-        write("old.example_dists_etch_main_Release", "Valid-Until: Sat, 01 Jan 2011 00:00:00 UTC\n");
-        let bad = bad_sources(place.path(), Some(0.5)).expect("read");
-        assert_eq!(
-            bad,
-            [
-                "apt.till.example/debian stable (its signature could not be verified)",
-                "old.example etch/main (it has ended)"
-            ]
-        );
-        assert_eq!(bad_sources(place.path(), Some(30.0)).map(|bad| bad.len()), Ok(1), "all lists are old then");
-    }
-
-    #[test]
     fn a_manager_that_is_slow_is_still_asked_and_answers_a_later_look() {
         static PLACES: [&str; 1] = ["/no/such/place"];
         fn slow(_: Instant) -> Said {
             std::thread::sleep(Duration::from_millis(400));
-            Ok(Counts { pending: 7, security: Some(1), kept_back: 0 })
+            Ok(Counts { pending: 7, security: Some(1), kept_back: 0, sources: None })
         }
+        let stays = Surroundings { stays: true, ..Surroundings::default() };
         let soon = || Instant::now() + Duration::from_millis(50);
-        let first = remembered("slow", &PLACES, slow, true, soon());
+        let first = remembered("slow", &PLACES, slow, &stays, soon());
         assert_eq!(first, Err(Why::new(Reason::StillAsked, "slow").into()));
-        let later = remembered("slow", &PLACES, slow, true, Instant::now() + Duration::from_secs(10));
+        let later = remembered("slow", &PLACES, slow, &stays, Instant::now() + Duration::from_secs(10));
         assert_eq!(later.map(|counts| counts.pending), Ok(7));
         let begun = Instant::now();
-        assert!(remembered("slow", &PLACES, slow, true, soon()).is_ok() && begun.elapsed() < Duration::from_millis(40));
+        assert!(
+            remembered("slow", &PLACES, slow, &stays, soon()).is_ok() && begun.elapsed() < Duration::from_millis(40)
+        );
     }
 }

@@ -539,6 +539,7 @@ impl Executor {
         match question {
             local::Question::Asked => local::Answer::Asked(self.asked()),
             local::Question::Word { word, by } => self.handle_word(word, &by),
+            local::Question::Updates => local::Answer::Updates(collect::known_updates()),
             local::Question::Status => local::Answer::Status(Box::new(self.status())),
             local::Question::Journal { from } => match self.books.journal(from, local::JOURNAL_PAGE) {
                 Ok(lines) => local::Answer::Journal(lines),

@@ -298,6 +298,7 @@ impl Executor {
             behind_floor_ms: Some(if behind > skew { behind } else { 0 }),
             hub_name: addresses.find_map(|address| host(address).filter(|host| is_name(&host.as_str()))),
             past: self.past.clone(),
+            known_updates: None,
             stays: true,
         }
     }

@@ -217,15 +217,32 @@ trouble-no-such-run-now = Alle Nummern: fernwart-agent history
 history-dry-run = { $what } (nur gezeigt)
 note = HINWEIS
 unknown = UNBEKANNT
+not-yet = NOCH NICHT
+not-yet-now = { $about }: Ein Programm wird noch gefragt. Versuchen Sie es in einer Minute noch einmal
+section-system = System
+section-cpu = Prozessor
+section-memory = Arbeitsspeicher
+section-disks = Festplatten
+section-network = Netzwerk
+section-processes = Programme
+section-services = Dienste
+section-logs = Protokolle
+section-updates = Aktualisierungen
+section-time = Uhr
+section-power = Stromversorgung
+section-security = Sicherheit
 diagnose-incomplete = Es wurde nichts Auffälliges gefunden, aber nicht alles ließ sich prüfen.
 diagnose-more = und { $count } weitere von { $check }
-diagnose-checks = { $count } Prüfungen
+diagnose-checks = { $count ->
+    [one] { $count } Prüfung
+   *[other] { $count } Prüfungen
+}
 count-ok = { $count } in Ordnung
 count-crit = { $count } dringend
 count-warn = { $count } mit Warnung
 count-unknown = { $count } unbekannt
 count-note = { $count ->
-    [one] ein Hinweis
+    [one] { $count } Hinweis
    *[other] { $count } Hinweise
 }
 reason-not_installed = nicht installiert

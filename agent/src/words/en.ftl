@@ -217,14 +217,37 @@ trouble-no-such-run-now = All numbers: fernwart-agent history
 history-dry-run = { $what } (only shown)
 note = NOTE
 unknown = UNKNOWN
+not-yet = NOT YET
+not-yet-now = { $about }: a program is still being asked. Try again in a minute
+section-system = the system
+section-cpu = the processor
+section-memory = the memory
+section-disks = disks
+section-network = the network
+section-processes = programs
+section-services = services
+section-logs = logs
+section-updates = updates
+section-time = the clock
+section-power = power
+section-security = security
 diagnose-incomplete = Nothing conspicuous was found, but not everything could be checked.
 diagnose-more = and { $count } more of { $check }
-diagnose-checks = { $count } checks
+diagnose-checks = { $count ->
+    [one] { $count } check
+   *[other] { $count } checks
+}
 count-ok = { $count } ok
 count-crit = { $count } critical
-count-warn = { $count } warnings
+count-warn = { $count ->
+    [one] { $count } warning
+   *[other] { $count } warnings
+}
 count-unknown = { $count } unknown
-count-note = { $count } notes
+count-note = { $count ->
+    [one] { $count } note
+   *[other] { $count } notes
+}
 reason-not_installed = not installed
 reason-not_permitted = not permitted
 reason-not_configured = not set up

@@ -4,9 +4,9 @@ use crate::executor::policy::Mode;
 use crate::local::name_of;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::diagnosis::{Language, Why};
-use fernwart_protocol::document::Outcome;
+use fernwart_protocol::document::{Outcome, SectionName};
 use fernwart_protocol::text::escaped;
-use fluent_bundle::{FluentArgs, FluentBundle, FluentResource};
+use fluent_bundle::{FluentArgs, FluentBundle, FluentResource, FluentValue};
 use std::path::Path;
 use unic_langid::LanguageIdentifier;
 
@@ -61,7 +61,11 @@ impl Words {
         };
         let mut arguments = FluentArgs::new();
         for (name, value) in with {
-            arguments.set(*name, *value);
+            // What is counted picks its form.
+            match *name {
+                "count" => arguments.set(*name, FluentValue::try_number(value)),
+                _ => arguments.set(*name, *value),
+            }
         }
         let mut errors = Vec::new();
         self.bundle.format_pattern(pattern, Some(&arguments), &mut errors).into_owned()
@@ -98,6 +102,11 @@ impl Words {
             }
             KeyFileError::Folder { folder, .. } => self.say_with("file-folder", &[("path", &path(folder))]),
         }
+    }
+
+    /// What a section of a diagnosis is about.
+    pub fn section(&self, section: SectionName) -> String {
+        self.say(&format!("section-{section}"))
     }
 
     /// How a run ended.

@@ -51,7 +51,10 @@ pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
         Ok((row, newest, earlier))
     })?;
     let Some(newest) = newest else {
-        eprintln!("{} has no report yet; take one: fernwart diagnose {}", row.name, row.name);
+        eprintln!(
+            "{} has no report of a whole diagnosis yet (one with --section is not kept); take one: fernwart diagnose {}",
+            row.name, row.name
+        );
         return Ok(Exit::Bad);
     };
     let shown = match then {

@@ -5,6 +5,7 @@ use super::output::{Rows, Shape, harmless};
 use super::{Exit, Failure, Place, TargetArgs, say, span, with_session};
 use clap::Args;
 use fernwart_client::Session;
+use fernwart_protocol::diagnosis::builtin_rules;
 use fernwart_protocol::limits::QUESTION_BYTES;
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::text::Text;
@@ -41,6 +42,12 @@ pub(crate) struct Query {
 pub(crate) fn run(command: &Query, place: &Place) -> Result<Exit, Failure> {
     if command.tables {
         return tables(command.output);
+    }
+    // A name that nobody knows would read as "no machine has it".
+    let is_known = |id: &str| builtin_rules().find(id).is_some() || builtin_rules().gaps.iter().any(|gap| gap.id == id);
+    if let Some(id) = command.finding.as_deref().filter(|id| !is_known(id)) {
+        let what = format!("this version knows no check called {id}");
+        return Err(Failure::new(Exit::Usage, "FW-QRY-01", what).now("fernwart diagnose MACHINE --all names them"));
     }
     let sql = match (&command.sql, &command.finding) {
         (Some(sql), _) if sql == "-" => std::io::read_to_string(std::io::stdin())?,

@@ -120,7 +120,7 @@ impl Tally {
             && !report.summary.is_nothing_known()
         {
             let summary = &report.summary;
-            self.incomplete += usize::from(!summary.is_complete());
+            self.incomplete += usize::from(!summary.is_finished());
             self.maybe_crit += usize::from(summary.could_be_critical() && summary.state() != State::Crit);
             self.notes += summary.notes.len();
         }

@@ -456,6 +456,8 @@ pub struct Printer {
     pub name: String,
     /// Whether it was stopped.
     pub stopped: bool,
+    /// Whether it takes no new jobs.
+    pub refuses: bool,
     /// Jobs that wait.
     pub jobs: u32,
     /// Hours since the oldest of them came.
@@ -636,6 +638,8 @@ pub struct Security {
     pub listening: Vec<Listening>,
     /// How many of them there are.
     pub open_ports: Option<u32>,
+    /// The first of them, as `tcp 22 (sshd)`.
+    pub open: Vec<String>,
     /// Whether a firewall keeps out what was not let in.
     pub firewall: Option<bool>,
     /// Who filters: `nftables inet filter input`.
@@ -671,6 +675,8 @@ pub struct Certificate {
     pub used_by: String,
     /// Days until it ends; negative since.
     pub days_left: Option<f64>,
+    /// Days until it begins; 0 since.
+    pub begins_in_days: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
     pub why: Reasons,

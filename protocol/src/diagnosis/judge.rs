@@ -34,6 +34,8 @@ pub struct Judgement {
     pub unknown: Vec<Unknown>,
     /// Rules that have nothing to judge here.
     pub not_applicable: u32,
+    /// Rules that have no answer yet, by name: a slow program is still being asked.
+    pub not_yet: Vec<String>,
     /// How many findings of a rule were left out, by rule.
     pub left_out: BTreeMap<String, u32>,
     /// What the next diagnosis is to remember of this one.
@@ -69,6 +71,8 @@ enum Outcome {
     Found(Finding),
     Unknown(Why, Severity),
     Gap(Why),
+    /// A later diagnosis has its answer.
+    NotYet,
     NotApplicable,
 }
 
@@ -225,6 +229,7 @@ impl<'a> Judge<'a> {
         match class {
             Class::Lost => Outcome::Unknown(why, severity),
             Class::Gap => Outcome::Gap(why),
+            Class::NotApplicable if why.reason == Reason::StillAsked => Outcome::NotYet,
             Class::NotApplicable => Outcome::NotApplicable,
         }
     }
@@ -233,7 +238,7 @@ impl<'a> Judge<'a> {
     fn end(&mut self, rule: &Rule, outcomes: Vec<(Option<String>, Outcome)>) {
         let all: BTreeSet<Option<&str>> = outcomes.iter().map(|(instance, _)| instance.as_deref()).collect();
         self.judgement.past.keep_only(&rule.id, &all);
-        let (mut decided, mut bad, mut open) = (false, false, false);
+        let (mut decided, mut bad, mut open, mut later) = (false, false, false, false);
         let mut told = 0;
         for (instance, outcome) in outcomes {
             let past = &mut self.judgement.past;
@@ -267,10 +272,14 @@ impl<'a> Judge<'a> {
                     open = true;
                     self.gaps.entry(why).or_default().insert(rule.id.clone());
                 }
+                Outcome::NotYet => later = true,
                 Outcome::NotApplicable => {}
             }
         }
-        match (bad, open, decided) {
+        if later {
+            self.judgement.not_yet.push(rule.id.clone());
+        }
+        match (bad, open || later, decided) {
             (true, ..) => self.judgement.checks += 1,
             (false, true, _) => {}
             (false, false, true) => {

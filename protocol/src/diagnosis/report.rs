@@ -44,6 +44,10 @@ pub struct Report {
     /// Rules that have nothing to judge here.
     #[serde(default)]
     pub not_applicable: u32,
+    /// Rules that have no answer yet, by name: a slow program is still being asked, and
+    /// a later diagnosis has its answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_yet: Vec<String>,
     /// How many findings of a rule were left out, by rule.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, u32>,
@@ -111,9 +115,22 @@ pub enum PackError {
 impl Report {
     /// A report of what was gathered and judged.
     pub fn new(taken_at: UnixMs, took_ms: u32, sections: BTreeMap<SectionName, Section>, judged: Judgement) -> Self {
-        let Judgement { checks, well, findings, notes, unknown, not_applicable, left_out, past: _ } = judged;
+        let Judgement { checks, well, findings, notes, unknown, not_applicable, not_yet, left_out, past: _ } = judged;
         let well = Some(well);
-        Self { v: 1, taken_at, took_ms, sections, checks, well, findings, notes, unknown, not_applicable, left_out }
+        Self {
+            v: 1,
+            taken_at,
+            took_ms,
+            sections,
+            checks,
+            well,
+            findings,
+            notes,
+            unknown,
+            not_applicable,
+            not_yet,
+            left_out,
+        }
     }
 
     /// As it travels.
@@ -276,6 +293,9 @@ pub struct Summary {
     /// Checks that should have an answer and have none.
     #[serde(default)]
     pub unknown: Vec<Unknown>,
+    /// Checks that have no answer yet.
+    #[serde(default)]
+    pub not_yet: Vec<String>,
     sections: BTreeMap<SectionName, Head>,
 }
 
@@ -334,6 +354,11 @@ impl Summary {
     /// Whether all that was asked has an answer.
     pub fn is_complete(&self) -> bool {
         self.unanswered().next().is_none() && self.unknown.is_empty()
+    }
+
+    /// The same, and nothing is still being asked.
+    pub fn is_finished(&self) -> bool {
+        self.is_complete() && self.not_yet.is_empty()
     }
 
     /// Whether something is critical, or could be and is not known.

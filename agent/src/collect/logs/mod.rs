@@ -99,6 +99,8 @@ struct Reader {
     oldest: i64,
     /// When the log begins; 0 where that is not known.
     begins: i64,
+    /// Whether a log of logins was read where no other is.
+    has_logins: bool,
     is_cut: bool,
 }
 
@@ -118,6 +120,7 @@ impl Reader {
             unread: 0,
             oldest: now,
             begins: 0,
+            has_logins: false,
             is_cut: false,
         }
     }
@@ -232,7 +235,7 @@ impl Reader {
             cut: Some(self.is_cut),
             ..Logs::default()
         };
-        if source == KERNEL {
+        if source == KERNEL && !self.has_logins {
             (logs.failed_logins, logs.guessed_logins, logs.guessed_logins_count) = (None, None, None);
             missing(&mut logs.why, &["failed_logins", "guessed_logins", "guessed_logins_count"], &no_log());
         }

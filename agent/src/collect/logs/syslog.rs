@@ -33,15 +33,23 @@ const BAD: [&str; 8] = ["error", "fail", "panic", "segfault", "critical", "out o
 pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
     // The kernel's own buffer cannot be forged; a file can. Only what is older than
     // the buffer is taken from files.
-    let kernels_from = kernel(reader, until).ok().flatten().unwrap_or(i64::MAX);
+    let kernels = kernel(reader, until);
+    let kernels_from = kernels.as_ref().ok().copied().flatten().unwrap_or(i64::MAX);
     let find = |names: [&'static str; 2]| names.into_iter().find(|path| Path::new(path).is_file());
     let Some(path) = find(SYSTEM) else {
-        // There is the kernel's own word at least; in a container it is the host's.
-        if kernels_from == i64::MAX || !super::is_own_kernel() {
-            return Err(no_log());
+        // Whoever tries passwords may be known all the same.
+        if let Some(logins) = find(LOGINS) {
+            reader.has_logins = file(Path::new(logins), reader, i64::MAX, until).is_ok();
         }
-        reader.begins = kernels_from;
-        return Ok(KERNEL.to_owned());
+        // There is the kernel's own word at least; in a container it is the host's.
+        return match kernels {
+            Err(error) if is_denied(&error) && super::is_own_kernel() => Err(Why::new(Reason::NotPermitted, "")),
+            _ if kernels_from != i64::MAX && super::is_own_kernel() => {
+                reader.begins = kernels_from;
+                Ok(KERNEL.to_owned())
+            }
+            _ => Err(no_log()),
+        };
     };
     let mut read = |path: &str| {
         file(Path::new(path), reader, kernels_from, until).map_err(|error| match error.kind() {
@@ -57,6 +65,11 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
         read(logins)?;
     }
     Ok(path.to_owned())
+}
+
+/// Whether a right is missing: EPERM or EACCES.
+fn is_denied(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied
 }
 
 /// A file, and the one before it where it was begun anew within the day. Whether

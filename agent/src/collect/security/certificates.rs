@@ -1,15 +1,17 @@
 //! Certificates that the settings of services here name, and when they end.
 
-use crate::collect::budget;
+use super::sshd::fits;
 use crate::collect::bytes::{clipped, read_regular, shown};
+use crate::collect::{budget, missing};
 use fernwart_protocol::diagnosis::facts::{Certificate, LIST};
 use fernwart_protocol::diagnosis::{Reason, Why};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Where services keep their settings, below /etc; folders with what lies in them.
-const SETTINGS: [&str; 25] = [
+const SETTINGS: [&str; 28] = [
     "nginx/nginx.conf",
     "nginx/conf.d",
     "nginx/sites-enabled",
@@ -31,6 +33,9 @@ const SETTINGS: [&str; 25] = [
     "mysql/mysql.conf.d",
     "cups/cupsd.conf",
     "stunnel",
+    "openvpn",
+    "openvpn/server",
+    "openvpn/client",
     "exim4/exim4.conf.localmacros",
     "postgresql/15/main/postgresql.conf",
     "postgresql/16/main/postgresql.conf",
@@ -61,64 +66,159 @@ const BUDGET: Duration = Duration::from_millis(500);
 /// Files that are read at most, of settings and of a folder.
 const FILES: usize = 256;
 
+/// Where a certificate is named.
+#[derive(Debug, Clone)]
+struct Place {
+    /// The settings that name it.
+    by: String,
+    /// Whether its service does not run without it.
+    is_needed: bool,
+}
+
 /// Certificates in use, each once, the one that ends first first.
 pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
-    let mut places: BTreeMap<PathBuf, String> = BTreeMap::new();
-    for place in SETTINGS {
+    let mut found = Vec::new();
+    let mut places: BTreeMap<PathBuf, Place> = BTreeMap::new();
+    // Each with the service's own file that leads there.
+    let mut open: Vec<(PathBuf, PathBuf)> = Vec::new();
+    for place in SETTINGS.iter().rev() {
         let place = etc.join(place);
-        let within: Vec<PathBuf> = match std::fs::read_dir(&place) {
-            Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
-            Err(_) => vec![place],
-        };
-        for settings in within {
-            let Ok(text) = read_regular(&settings) else { continue };
-            let text = shown(&text);
-            for file in text.lines().flat_map(named) {
-                // What is relative is nginx's.
-                let file = if file.starts_with('/') { PathBuf::from(file) } else { etc.join("nginx").join(file) };
-                places.entry(file).or_insert_with(|| shown(settings.as_os_str().as_encoded_bytes()));
+        match std::fs::read_dir(&place) {
+            Ok(entries) => open.extend(entries.flatten().map(|entry| (entry.path(), entry.path()))),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                found.push(told(&place, "", Err(Why::new(Reason::NotPermitted, ""))));
             }
+            Err(_) => open.push((place.clone(), place)),
         }
     }
-    places.insert(etc.join("pve/local/pve-ssl.pem"), "Proxmox".to_owned());
-    let places: Vec<(PathBuf, String)> = places.into_iter().take(FILES).collect();
+    let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
+    while let Some((settings, own)) = open.pop().filter(|_| seen.len() < 2 * FILES) {
+        if !seen.insert(settings.clone()) {
+            continue;
+        }
+        let bytes = match read_regular(&settings) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                found.push(told(&settings, "", Err(Why::new(Reason::NotPermitted, ""))));
+                continue;
+            }
+            Err(_) => continue,
+        };
+        let service = Service::of(etc, &own);
+        let text = service.statements(&bytes);
+        for line in text.lines() {
+            for file in named(line, service.home.is_some()) {
+                let path = service.path(file);
+                let by = shown(settings.as_os_str().as_encoded_bytes());
+                places.entry(path).or_insert(Place { by, is_needed: service.needs_its_certificate });
+            }
+            let more = included(line).into_iter().flat_map(|pattern| matching(&service.path(pattern)));
+            open.extend(more.map(|file| (file, own.clone())));
+        }
+    }
+    places.insert(etc.join("pve/local/pve-ssl.pem"), Place { by: "Proxmox".to_owned(), is_needed: false });
+    let places: Vec<(PathBuf, Place)> = places.into_iter().take(FILES).collect();
     // One may lie where nothing answers.
     let things = places.iter().map(|place| (format!("certificate {}", place.0.display()), place.clone()));
-    let answers = budget::each(things.collect(), 4, BUDGET, until, |(place, by)| certificates(&place, &by));
-    let found = places
-        .iter()
-        .zip(answers)
-        .flat_map(|((place, by), answer)| answer.unwrap_or_else(|reason| vec![told(place, by, Err(reason.into()))]));
-    let mut found: Vec<Certificate> = found.collect();
+    let answers = budget::each(things.collect(), 4, BUDGET, until, |(place, named)| certificates(&place, &named));
+    found.extend(places.iter().zip(answers).flat_map(|((place, named), answer)| {
+        answer.unwrap_or_else(|reason| vec![told(place, &named.by, Err(reason.into()))])
+    }));
     found.sort_by(|a, b| a.days_left.unwrap_or_default().total_cmp(&b.days_left.unwrap_or_default()));
     found.truncate(LIST);
     found
 }
 
+/// How a service's settings are read.
+struct Service {
+    /// What relative paths begin at; they are none where it is not known.
+    home: Option<PathBuf>,
+    needs_its_certificate: bool,
+    /// A statement may go over several lines, and ends with a semicolon.
+    is_nginx: bool,
+}
+
+impl Service {
+    fn of(etc: &Path, settings: &Path) -> Self {
+        let is = |name: &str| settings.starts_with(etc.join(name));
+        let is_nginx = is("nginx");
+        let home = match () {
+            () if is_nginx => Some(etc.join("nginx")),
+            () if is("apache2") => Some(etc.join("apache2")),
+            () if is("httpd") => Some(etc.join("httpd")),
+            () if is("openvpn") => settings.parent().map(Path::to_owned),
+            () => None,
+        };
+        let needs_its_certificate = is_nginx || ["apache2", "httpd", "haproxy"].into_iter().any(is);
+        Self { home, needs_its_certificate, is_nginx }
+    }
+
+    /// The text, each byte a character, so that a path in it keeps its bytes.
+    fn statements(&self, bytes: &[u8]) -> String {
+        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+        if !self.is_nginx {
+            return text;
+        }
+        let without_remarks = text.lines().map(|line| match line.trim_start().starts_with('#') {
+            true => "",
+            false => line.split_once(" #").map_or(line, |(before, _)| before),
+        });
+        let joined: Vec<&str> = without_remarks.collect();
+        joined.join(" ").replace(';', ";\n")
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        let bytes: Vec<u8> = file.chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect();
+        let file = PathBuf::from(std::ffi::OsString::from_vec(bytes));
+        self.home.as_ref().map_or(file.clone(), |home| home.join(file))
+    }
+}
+
+/// The pattern that an `include` names.
+fn included(line: &str) -> Option<&str> {
+    let statement = line.rsplit(['{', '}']).find(|part| part.to_lowercase().contains("include"))?.trim();
+    let (word, rest) = statement.split_once([' ', '\t'])?;
+    let is_one = ["include", "includeoptional"].contains(&word.to_lowercase().as_str());
+    is_one.then(|| rest.trim().trim_end_matches(';').trim_matches(['"', '\'']))
+}
+
+/// Files that a path stands for, whose last part may be a pattern.
+fn matching(path: &Path) -> Vec<PathBuf> {
+    let (Some(folder), Some(pattern)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Vec::new();
+    };
+    if !pattern.contains(['*', '?']) {
+        return vec![path.to_owned()];
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let fits = |entry: &std::fs::DirEntry| entry.file_name().to_str().is_some_and(|name| fits(pattern, name));
+    entries.filter(fits).map(|entry| entry.path()).take(FILES).collect()
+}
+
 /// The certificate in a file, or those in a folder, which HAProxy takes.
-fn certificates(place: &Path, by: &str) -> Vec<Certificate> {
+fn certificates(place: &Path, named: &Place) -> Vec<Certificate> {
     match read_regular(place) {
         Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
             let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
             let is_one = |path: &PathBuf| path.extension().is_some_and(|e| e == "pem" || e == "crt");
             let files = entries.map(|entry| entry.path()).filter(is_one).take(FILES);
-            files.filter_map(|file| certificate(&file, by, read_regular(&file))).collect()
+            files.filter_map(|file| certificate(&file, named, read_regular(&file))).collect()
         }
-        read => certificate(place, by, read).into_iter().collect(),
+        read => certificate(place, named, read).into_iter().collect(),
     }
 }
 
 /// The files that a line names, if it names certificates. One line may hold a whole
 /// block.
-fn named(line: &str) -> Vec<&str> {
+fn named(line: &str, may_be_relative: bool) -> Vec<&str> {
     if line.trim().starts_with(['#', ';', '!']) {
         return Vec::new();
     }
     let line = line.split_once(" #").map_or(line, |(before, _)| before);
-    line.split(['{', '}', ';']).flat_map(named_by_setting).collect()
+    line.split(['{', '}', ';']).flat_map(|setting| named_by_setting(setting, may_be_relative)).collect()
 }
 
-fn named_by_setting(setting: &str) -> Vec<&str> {
+fn named_by_setting(setting: &str, may_be_relative: bool) -> Vec<&str> {
     let setting = setting.trim();
     let lower = setting.to_lowercase();
     let rest = WORDS.iter().find_map(|word| {
@@ -143,36 +243,41 @@ fn named_by_setting(setting: &str) -> Vec<&str> {
             rest.split([' ', '\t', ',']).filter(|file| !file.is_empty()).take(most).collect()
         }
     };
-    let is_nginxs = lower.starts_with("ssl_certificate");
     let is_file = |file: &&str| {
         // What a program puts together itself is nothing to look up.
-        !file.contains('$') && (file.starts_with('/') || (is_nginxs && !file.contains(':')))
+        !file.contains('$') && (file.starts_with('/') || (may_be_relative && !file.contains(':')))
     };
     files.into_iter().filter(is_file).collect()
 }
 
-/// What is known of a certificate.
-fn told(file: &Path, by: &str, days: Result<f64, Why>) -> Certificate {
-    let why = days.as_ref().err().map(|why| ("days_left".to_owned(), why.clone()));
-    Certificate {
+/// What is known of a certificate: days until it ends, and until it begins.
+fn told(file: &Path, by: &str, days: Result<(f64, f64), Why>) -> Certificate {
+    let mut certificate = Certificate {
         file: clipped(&shown(file.as_os_str().as_encoded_bytes())),
         used_by: clipped(by),
-        days_left: days.ok(),
-        why: why.into_iter().collect(),
+        ..Certificate::default()
+    };
+    match days {
+        Ok((left, begins)) => (certificate.days_left, certificate.begins_in_days) = (Some(left), Some(begins)),
+        Err(why) => missing(&mut certificate.why, &["days_left", "begins_in_days"], &why),
     }
+    certificate
 }
 
-fn certificate(file: &Path, by: &str, read: std::io::Result<Vec<u8>>) -> Option<Certificate> {
+fn certificate(file: &Path, named: &Place, read: std::io::Result<Vec<u8>>) -> Option<Certificate> {
     let days = match read {
         // A key, or a folder's other file.
         Ok(bytes) if has_other(&bytes) => return None,
-        Ok(bytes) => days_left(&bytes).ok_or_else(|| Why::new(Reason::Unreadable, "certificate")),
+        Ok(bytes) => days(&bytes).ok_or_else(|| Why::new(Reason::Unreadable, "certificate")),
         // A template may name one that nobody has made.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named.is_needed => return None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Why::new(Reason::Unreadable, clipped(&format!("{} names it, and it is not there", named.by))))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Why::new(Reason::NotPermitted, "")),
         Err(error) => Err(Why::new(Reason::Unreadable, clipped(&error.to_string()))),
     };
-    Some(told(file, by, days))
+    Some(told(file, &named.by, days))
 }
 
 /// Whether a PEM file has something in it, and no certificate.
@@ -181,15 +286,17 @@ fn has_other(pem: &[u8]) -> bool {
     all.peek().is_some() && !all.any(|pem| pem.label == "CERTIFICATE")
 }
 
-/// Days until the first certificate in a PEM file ends: the service's own stands
-/// before those of its issuers, whose roots may long have ended.
-fn days_left(pem: &[u8]) -> Option<f64> {
+/// Days until the first certificate in a PEM file ends, and until it begins: the
+/// service's own stands before those of its issuers, whose roots may long have ended.
+fn days(pem: &[u8]) -> Option<(f64, f64)> {
     let is_one = |pem: &x509_parser::pem::Pem| pem.label == "CERTIFICATE";
     let pem = x509_parser::pem::Pem::iter_from_buffer(pem).flatten().find(is_one)?;
     let certificate = pem.parse_x509().ok()?;
-    let ends = certificate.validity().not_after.timestamp();
-    let days = (ends as f64 - crate::now() as f64 / 1000.0) / 86_400.0;
-    Some((days * 10.0).round() / 10.0)
+    let days = |at: x509_parser::time::ASN1Time| {
+        let days = (at.timestamp() as f64 - crate::now() as f64 / 1000.0) / 86_400.0;
+        (days * 10.0).round() / 10.0
+    };
+    Some((days(certificate.validity().not_after), days(certificate.validity().not_before).max(0.0)))
 }
 
 #[cfg(test)]
@@ -214,17 +321,18 @@ mod tests {
             ("# server { listen 443; ssl_certificate /etc/ssl/a.pem; }", None),
             ("listen 443; # ssl_certificate /etc/ssl/a.pem;", None),
         ] {
-            assert_eq!(named(line), file.into_iter().collect::<Vec<_>>(), "{line}");
+            assert_eq!(named(line, true), file.into_iter().collect::<Vec<_>>(), "{line}");
         }
         let chain = "smtpd_tls_chain_files = /etc/ssl/mail.key, /etc/ssl/mail.pem";
         let two = "bind :443 ssl crt /etc/haproxy/a.pem crt /etc/haproxy/b/ alpn h2";
-        assert_eq!(named(two), ["/etc/haproxy/a.pem", "/etc/haproxy/b/"]);
-        assert_eq!(named(chain), ["/etc/ssl/mail.key", "/etc/ssl/mail.pem"]);
+        assert_eq!(named(two, false), ["/etc/haproxy/a.pem", "/etc/haproxy/b/"]);
+        assert_eq!(named(chain, false), ["/etc/ssl/mail.key", "/etc/ssl/mail.pem"]);
     }
 
     #[test]
     fn what_is_no_file_is_not_opened() {
         let place = tempfile::tempdir().expect("a folder");
+        let named = Place { by: "x".to_owned(), is_needed: true };
         let pipe = place.path().join("pipe.pem");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -234,12 +342,12 @@ mod tests {
             0,
         )
         .expect("made");
-        let asked = certificates(&pipe, "x").pop().expect("named");
+        let asked = certificates(&pipe, &named).pop().expect("named");
         assert_eq!(asked.why["days_left"].reason, Reason::Unreadable);
         std::fs::write(place.path().join("k.pem"), "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
             .expect("written");
-        assert_eq!(certificates(&place.path().join("k.pem"), "x"), [], "a key has no end");
-        let within = certificates(place.path(), "x");
+        assert_eq!(certificates(&place.path().join("k.pem"), &named), [], "a key has no end");
+        let within = certificates(place.path(), &named);
         assert_eq!(within, [asked], "a folder's files are read alike");
     }
 }

@@ -60,11 +60,11 @@ fn covers(chains: &[Chain], family: &str) -> bool {
     chains.iter().any(|chain| chain.family == family)
 }
 
-/// Whether this machine has an address in the whole Internet over IPv6
+/// Whether this machine has an address over IPv6 that more than its own cable reaches
 /// (/proc/net/if_inet6: scope 00).
 fn has_public_ipv6() -> bool {
     let table = read("/proc/net/if_inet6").unwrap_or_default();
-    table.lines().any(|line| line.split_whitespace().nth(3) == Some("00") && !line.starts_with("fd"))
+    table.lines().any(|line| line.split_whitespace().nth(3) == Some("00"))
 }
 
 /// `-P INPUT DROP`, or a rule without any condition that drops before one that lets in.

@@ -8,9 +8,13 @@ mod sudo;
 
 use super::bytes::{clipped, read_bytes, shown};
 use super::missing;
-use fernwart_protocol::diagnosis::facts::{LIST, Security};
+use fernwart_protocol::diagnosis::facts::{LIST, Listening, Security};
 use fernwart_protocol::diagnosis::{Reason, Why};
+use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Instant;
+
+/// Open ports that are named at most.
+const OPEN: usize = 6;
 
 pub(super) fn facts(until: Instant) -> Security {
     let mut security = Security::default();
@@ -18,15 +22,26 @@ pub(super) fn facts(until: Instant) -> Security {
     match sockets::listening() {
         Ok(listening) => {
             security.open_ports = count(listening.len());
+            let named = |socket: &Listening| match &socket.process {
+                Some(process) => format!("{} {} ({process})", socket.protocol, socket.port),
+                None => format!("{} {}", socket.protocol, socket.port),
+            };
+            security.open = listening.iter().take(OPEN).map(named).collect();
             security.listening = listening.into_iter().take(LIST).collect();
         }
         Err(why) => drop(security.why.insert("open_ports".into(), why)),
     }
-    match firewall::filters(until) {
+    // One that hangs costs the others nothing.
+    let (filters, grants, settings) = std::thread::scope(|scope| {
+        let grants = apart(scope, || sudo::without_password(until));
+        let settings = apart(scope, || sshd::settings(until));
+        (firewall::filters(until), joined(grants), joined(settings))
+    });
+    match filters {
         Ok((filters, by)) => (security.firewall, security.firewall_by) = (Some(filters), by),
         Err(why) => drop(security.why.insert("firewall".into(), why)),
     }
-    match sudo::without_password(until) {
+    match grants {
         Ok(grants) => {
             security.sudo_without_password_count = count(grants.len());
             security.sudo_without_password = Some(grants.into_iter().take(LIST).collect());
@@ -35,7 +50,7 @@ pub(super) fn facts(until: Instant) -> Security {
             missing(&mut security.why, &["sudo_without_password", "sudo_without_password_count"], &why);
         }
     }
-    match sshd::settings(until) {
+    match settings {
         Ok(settings) => {
             security.ssh_root_login = Some(settings.root_login);
             security.ssh_root_password = Some(settings.root_password);
@@ -58,6 +73,20 @@ pub(super) fn facts(until: Instant) -> Security {
     }
     security.certificates = Some(certificates::used(std::path::Path::new("/etc"), until));
     security
+}
+
+type Apart<'scope, T> = std::io::Result<ScopedJoinHandle<'scope, Result<T, Why>>>;
+
+fn apart<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    ask: impl FnOnce() -> Result<T, Why> + Send + 'scope,
+) -> Apart<'scope, T> {
+    std::thread::Builder::new().name("security".into()).stack_size(256 * 1024).spawn_scoped(scope, ask)
+}
+
+fn joined<T>(handle: Apart<'_, T>) -> Result<T, Why> {
+    let handle = handle.map_err(|error| Why::new(Reason::Unreadable, error.to_string()))?;
+    handle.join().unwrap_or_else(|_| Err(Reason::Unreadable.into()))
 }
 
 /// Accounts beside root with its number (passwd(5)).

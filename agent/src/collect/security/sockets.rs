@@ -17,10 +17,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// When nobody says which there are.
 pub(super) fn listening() -> Result<Vec<Listening>, Why> {
     let mut found: Vec<(Listening, u64)> = Vec::new();
+    let given_out = given_out(&read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default());
     for protocol in ["tcp", "udp"] {
         let listeners = netlink::listeners(protocol == "tcp").or_else(|_| listed(protocol));
         let listeners = listeners.map_err(|error| Why::new(Reason::Unreadable, clipped(&error.to_string())))?;
         for Listener { address, port, inode } in listeners {
+            // Where a program only speaks from, nobody is served.
+            if protocol == "udp" && given_out.contains(&port) {
+                continue;
+            }
             let known = found.iter().any(|(socket, _)| socket.protocol == protocol && socket.port == port);
             if !address.is_loopback() && !known {
                 let address = address.to_string();
@@ -33,6 +38,12 @@ pub(super) fn listening() -> Result<Vec<Listening>, Why> {
         found.into_iter().map(|(socket, inode)| Listening { process: owners.remove(&inode), ..socket }).collect();
     found.sort_by(|a, b| (&a.protocol, a.port).cmp(&(&b.protocol, b.port)));
     Ok(found)
+}
+
+/// The ports that the kernel gives to whoever asks for any (ip(7)).
+fn given_out(range: &str) -> std::ops::RangeInclusive<u16> {
+    let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse().ok());
+    bounds.next().unwrap_or(32_768)..=bounds.next().unwrap_or(60_999)
 }
 
 /// The same out of the kernel's listings, where it cannot be asked.

@@ -5,6 +5,7 @@ use crate::collect::bytes::clipped;
 use crate::collect::{child, memo};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,9 @@ fn parse(text: &str, host: &str) -> Option<Vec<String>> {
             );
         }
     }
+    // Several rules may say the same.
+    let mut told = BTreeSet::new();
+    grants.retain(|grant| told.insert(grant.clone()));
     Some(grants)
 }
 

@@ -69,6 +69,10 @@ pub(super) fn one_in_words(
     for (why, checks) in lost(report) {
         out += &format!("UNKNOWN  {}\n         why       {}\n", listed(&checks), escaped(&why));
     }
+    if !report.not_yet.is_empty() {
+        out += &format!("not yet  {}\n", listed(&report.not_yet));
+        out += "         why       a slow program is still being asked; diagnose again in a minute\n";
+    }
     for note in &report.notes {
         out += &finding_in_words(row, job, note, scripts);
     }
@@ -77,7 +81,8 @@ pub(super) fn one_in_words(
             out += &format!("ok       {}\n", escaped(id));
         }
         if report.not_applicable > 0 {
-            out += &format!("n/a      {} checks have nothing to judge here\n", report.not_applicable);
+            let checks = if report.not_applicable == 1 { "check has" } else { "checks have" };
+            out += &format!("n/a      {} {checks} nothing to judge here\n", report.not_applicable);
         }
     }
     out + &counts_in_words(report, all) + "\n"
@@ -143,7 +148,7 @@ fn listed(names: &[String]) -> String {
 /// `56 checks: 53 ok · 1 crit · 1 unknown · 1 note`
 fn counts_in_words(report: &Report, all: bool) -> String {
     let counts = report.counts();
-    if counts.all() == 0 && report.state() == State::Ok {
+    if counts.all() == 0 && report.not_yet.is_empty() && report.state() == State::Ok {
         return "There is nothing of that to judge on this machine.".to_owned();
     }
     let parts = [
@@ -151,12 +156,15 @@ fn counts_in_words(report: &Report, all: bool) -> String {
         (counts.crit, "crit"),
         (counts.warn, "warn"),
         (counts.unknown, "unknown"),
+        (report.not_yet.len(), "not yet"),
         (counts.notes, if counts.notes == 1 { "note" } else { "notes" }),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
     let more = if all || counts.ok == 0 { "" } else { "          --all shows them" };
-    format!("{} checks: {}{more}", counts.all(), parts.join(" · "))
+    let all = counts.all() + report.not_yet.len();
+    let checks = if all == 1 { "check" } else { "checks" };
+    format!("{all} {checks}: {}{more}", parts.join(" · "))
 }
 
 #[cfg(test)]
