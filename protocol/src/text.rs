@@ -58,12 +58,33 @@ impl<const N: usize> FromStr for Text<N> {
     }
 }
 
-/// Writes `text` with control and direction-changing characters escaped.
+/// Whether a character is something else than what is seen: it acts on a terminal, turns
+/// the direction of what follows, breaks the line, or is not seen at all. By class
+/// (Unicode 16, UnicodeData.txt and DerivedCoreProperties.txt): Cc, Cf, Zl, Zp, Co,
+/// spaces that are none of ASCII, and what programs leave out
+/// (Default_Ignorable_Code_Point).
+pub fn is_unseen(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
+    c.is_control()
+        || (c.is_whitespace() && c != '\u{3000}')
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}'
+            | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{e000}'..='\u{f8ff}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}')
+}
+
+/// Writes `text` with every character escaped that is something else than what is seen
+/// ([`is_unseen`]).
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns {
+        if is_unseen(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);

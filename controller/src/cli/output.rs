@@ -5,6 +5,7 @@ use super::say;
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::text::is_unseen;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -111,7 +112,8 @@ pub(crate) fn json_text(value: &Value) -> String {
 
 /// JSON text with the same taken care of.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| matches!(c, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    // Those below U+0020 stand in JSON only where they mean nothing.
+    let acts = |c: char| c >= '\u{7f}' && is_unseen(c);
     // Nearly all of it is ASCII, which is seen at once.
     let plain = text.bytes().all(|byte| byte < 0x7f);
     if plain || !text.contains(acts) {
@@ -120,7 +122,8 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + 64);
     for c in text.chars() {
         if acts(c) {
-            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
         } else {
             out.push(c);
         }
@@ -145,12 +148,31 @@ fn cut(text: String) -> String {
 }
 
 /// Quoted where needed; a text never begins a spreadsheet's formula. A number is none.
+///
+/// Which sign parts cells is the reader's setting, a semicolon in German: then a cell
+/// may begin wherever one stands, in quotes or not. So after each such sign, too, what
+/// would begin a formula is kept from it.
 fn csv_cell(value: &Value) -> String {
     let text = plain(value);
-    let acts = !value.is_number() && text.starts_with(['=', '+', '-', '@']);
-    let safe = if acts { format!("'{text}") } else { text };
-    if safe.contains([',', '"', '\n']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
+    if value.is_number() {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len() + 2);
+    let mut begins = true;
+    for c in text.chars() {
+        if begins && ['=', '+', '-', '@', '＝', '＋', '－', '＠'].contains(&c) {
+            safe.push('\'');
+        }
+        // What stands before it is taken away or passed over.
+        let may_stand_before = c == ' ' || c == '"' || c == '\'';
+        begins = PARTS.contains(&c) || (begins && may_stand_before);
+        safe.push(c);
+    }
+    if safe.contains(PARTS) || safe.contains('"') { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
 }
+
+/// What parts cells somewhere.
+const PARTS: [char; 6] = [',', ';', '\t', '|', '\n', '\r'];
 
 /// A moment in this computer's zone: `23 Nov 14:15 CET`.
 pub(crate) fn moment(at: UnixMs) -> String {
@@ -215,9 +237,18 @@ mod tests {
         let text = |text: &str| csv_cell(&Value::from(text));
         assert_eq!(text("a,b"), "\"a,b\"");
         assert_eq!(text("=1+1"), "'=1+1");
-        assert_eq!(text("-1+cmd|' /C calc'!A0"), "'-1+cmd|' /C calc'!A0");
+        assert_eq!(text("-1+cmd|' /C calc'!A0"), "\"'-1+cmd|' /C calc'!A0\"");
         assert_eq!((text("-inf"), text("-5")), ("'-inf".to_owned(), "'-5".to_owned()));
         assert_eq!((csv_cell(&Value::from(-5)), csv_cell(&Value::from(-1.5))), ("-5".to_owned(), "-1.5".to_owned()));
+        // Another language's separator, in a cell that is quoted or not.
+        for hostile in ["a;=1+1", "a; =1+1", "a;\"=1+1", "a,@x", "a\t+1", "a|-1", "\"=1", " =1", "a;＝1"] {
+            let cell = text(hostile);
+            let stripped: String = cell.chars().filter(|c| !['"', ' '].contains(c)).collect();
+            for part in stripped.split([',', ';', '|']).map(|part| part.trim_start_matches("\\u{9}")) {
+                assert!(!part.starts_with(['=', '+', '-', '@', '＝']), "{hostile}: {cell}");
+            }
+        }
+        assert_eq!(text("1-2=3"), "1-2=3");
         assert_eq!(text("say \"hi\""), "\"say \"\"hi\"\"\"");
     }
 }
