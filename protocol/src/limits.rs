@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-/// Largest frame body, bytes. A report of 30 KiB fits thirty times over; a
-/// peer that fills eight streams at once costs the hub 8 MiB at most.
+/// Largest frame body, bytes. A report of 30 KiB fits thirty times over; what a peer
+/// costs is bounded by [`LINK_FRAMES_BYTES`].
 pub const FRAME_BYTES: usize = 1024 * 1024;
 
 /// Largest frame on an enrollment link, bytes: the longest request (two keys,
@@ -72,8 +72,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// Bytes a peer may have under way on all its streams.
 pub const LINK_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// Receive windows of a technician's command, which reads results of many
-/// machines on one stream: 4 MiB fill 320 Mbit/s at 100 ms.
+/// Windows of what a technician's command is told, which reads results of many machines
+/// on one stream: 4 MiB fill 320 Mbit/s at 100 ms.
 pub const STAFF_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// UDP socket buffers, bytes: 10,000 replies of 200 B at once fit twice.
@@ -130,6 +130,25 @@ pub const LINKS: usize = 50_000;
 
 /// How long a first frame may take to begin once its stream is open.
 pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A frame that has begun and of which nothing more comes for this long is not waited
+/// for, and its link is closed.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Frames in the making on one link, bytes: the largest, and a quarter of it for others
+/// beside. Further ones wait, and what they send stays within the link's window: with
+/// that a link costs its receiver [`LINK_BYTES`] at most.
+pub const LINK_FRAMES_BYTES: usize = FRAME_BYTES + FRAME_BYTES / 4;
+
+/// What one link costs whoever receives on it, bytes.
+pub const LINK_BYTES: usize = LINK_FRAMES_BYTES + LINK_WINDOW_BYTES as usize;
+
+/// Frames in the making on all links of one staff key, bytes.
+pub const KEY_FRAMES_BYTES: usize = 16 * FRAME_BYTES;
+
+/// What one staff key costs the hub at most, bytes: its frames, and the windows of all
+/// its links.
+pub const KEY_BYTES: usize = KEY_FRAMES_BYTES + STAFF_LINKS * LINK_WINDOW_BYTES as usize;
 
 /// Whoever sends or reads a frame slower than this is not waited for, bytes per
 /// second: half of ISDN, shared by three streams. The largest frame then takes
@@ -233,6 +252,11 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "streams of a machine", value: AGENT_STREAMS as u64, unit: "streams" },
     Limit { name: "orders under way on a machine", value: DELIVER_STREAMS as u64, unit: "streams" },
     Limit { name: "streams of a technician", value: STAFF_STREAMS as u64, unit: "streams" },
+    Limit { name: "frames in the making, of a link", value: LINK_FRAMES_BYTES as u64, unit: "bytes" },
+    Limit { name: "with its window: memory of a link", value: LINK_BYTES as u64, unit: "bytes" },
+    Limit { name: "frames in the making, of a staff key", value: KEY_FRAMES_BYTES as u64, unit: "bytes" },
+    Limit { name: "with the windows of its links: memory of a staff key", value: KEY_BYTES as u64, unit: "bytes" },
+    Limit { name: "a frame that stands still is closed after", value: STALL_TIMEOUT.as_secs(), unit: "seconds" },
     Limit { name: "links of a staff key", value: STAFF_LINKS as u64, unit: "links" },
     Limit { name: "asks of a machine at once", value: AGENT_ASKS as u64, unit: "asks" },
     Limit { name: "asks of a machine after that", value: AGENT_ASKS_PER_SECOND as u64, unit: "asks/s" },

@@ -7,7 +7,7 @@ use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::limits::STAFF_LINKS;
-use fernwart_protocol::link::{FrameError, Link, Sender};
+use fernwart_protocol::link::{FrameError, KeyFrames, Link, Sender};
 use fernwart_protocol::to_agent::Control;
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -50,7 +50,8 @@ impl Linked {
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     machines: RwLock<BTreeMap<MachineId, Linked>>,
-    staff: RwLock<Vec<(KeyId, Link)>>,
+    /// With what a key's links may have in the making together.
+    staff: RwLock<Vec<(KeyId, Link, KeyFrames)>>,
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
@@ -93,20 +94,23 @@ impl Presence {
         }
     }
 
-    /// A technician is there; false if there are too many links of that key.
-    pub(crate) fn staff_came(&self, key: KeyId, link: &Link) -> bool {
+    /// A technician is there: what all links of that key may have in the making. Nothing
+    /// if there are too many of them.
+    pub(crate) fn staff_came(&self, key: KeyId, link: &Link) -> Option<KeyFrames> {
         let mut staff = write(&self.staff);
-        staff.retain(|(_, link)| !link.is_closed());
-        let has_room = staff.iter().filter(|(other, _)| *other == key).count() < STAFF_LINKS;
-        if has_room {
-            staff.push((key, link.clone()));
+        staff.retain(|(_, link, _)| !link.is_closed());
+        let mut own = staff.iter().filter(|(other, ..)| *other == key);
+        let frames = own.next().map(|(.., frames)| frames.clone()).unwrap_or_default();
+        if own.count() + 1 >= STAFF_LINKS {
+            return None;
         }
-        has_room
+        staff.push((key, link.clone(), frames.clone()));
+        Some(frames)
     }
 
     /// Cuts all links of a staff key.
     pub(crate) fn cut_staff(&self, keys: impl Fn(&KeyId) -> bool) {
-        for (_, link) in read(&self.staff).iter().filter(|(key, _)| keys(key)) {
+        for (_, link, _) in read(&self.staff).iter().filter(|(key, ..)| keys(key)) {
             link.close(Goodbye::Revoked);
         }
     }

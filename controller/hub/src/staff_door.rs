@@ -19,11 +19,11 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
         info!(%key, code = %denial.code(), "a technician is not let in");
         return link.close(Goodbye::Revoked);
     }
-    if !shared.presence.staff_came(key, &link) {
+    let Some(frames) = shared.presence.staff_came(key, &link) else {
         info!(%key, address = %link.remote_address(), "a technician has too many links");
         return link.close(Goodbye::Overloaded);
-    }
-    link.widen_for_staff();
+    };
+    link.widen_for_staff(frames);
     let pace = Arc::new(Pace::of(Door::Staff));
     debug!(%key, address = %link.remote_address(), "a technician is linked");
     loop {

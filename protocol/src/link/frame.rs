@@ -2,12 +2,13 @@
 //!
 //! The length is checked before a byte is allocated. Length 0 is no frame.
 
+use super::assembly::Assembly;
 use super::settled::Settled;
 use crate::code::Goodbye;
 use crate::codec::{self, CodecError};
-use crate::limits::{FIRST_FRAME_TIMEOUT, FRAME_BYTES, LINK_WINDOW_BYTES, SLOWEST_BYTES_PER_SECOND};
+use crate::limits::{FIRST_FRAME_TIMEOUT, FRAME_BYTES, LINK_WINDOW_BYTES, SLOWEST_BYTES_PER_SECOND, STALL_TIMEOUT};
 use crate::version::Version;
-use quinn::{ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Chunk, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -60,6 +61,10 @@ impl FrameError {
         }
     }
 }
+
+/// Room that is taken for a frame before anything of it has come, bytes: most are
+/// shorter.
+const FIRST_PIECE: usize = 4 * 1024;
 
 /// How long a frame of this length is waited for.
 fn patience(bytes: usize) -> Duration {
@@ -186,11 +191,12 @@ pub struct Receiver {
     stream: RecvStream,
     max: usize,
     settled: Arc<Settled>,
+    assembly: Arc<Assembly>,
 }
 
 impl Receiver {
-    pub(super) fn new(stream: RecvStream, settled: Arc<Settled>) -> Self {
-        Self { stream, max: FRAME_BYTES, settled }
+    pub(super) fn new(stream: RecvStream, settled: Arc<Settled>, assembly: Arc<Assembly>) -> Self {
+        Self { stream, max: FRAME_BYTES, settled, assembly }
     }
 
     /// The rest of the stream is of a version that this program does not know.
@@ -269,9 +275,26 @@ impl Receiver {
         Ok(Some(bytes))
     }
 
+    /// The body of a frame of this length. Memory is taken for what has come, and only
+    /// while there is room for the whole; one that stands still is not waited for.
     async fn body(&mut self, bytes: usize) -> Result<Vec<u8>, FrameError> {
-        let mut body = vec![0u8; bytes];
-        self.stream.read_exact(&mut body).await.map_err(|_| FrameError::Cut)?;
+        let _room = self.assembly.room(bytes).await.ok_or(FrameError::Cut)?;
+        let mut body = Vec::with_capacity(bytes.min(FIRST_PIECE));
+        while body.len() < bytes {
+            let next = self.stream.read_chunk(bytes - body.len(), true);
+            let next = tokio::time::timeout(STALL_TIMEOUT, next).await.map_err(|_| FrameError::TooSlow)?;
+            match next {
+                Ok(Some(Chunk { bytes: piece, .. })) => {
+                    // As it grows it is moved into twice the room, but never into more than all of it.
+                    if body.capacity() - body.len() < piece.len() {
+                        let more = body.len().max(piece.len()).min(bytes - body.len());
+                        body.reserve_exact(more);
+                    }
+                    body.extend_from_slice(&piece);
+                }
+                Ok(None) | Err(_) => return Err(FrameError::Cut),
+            }
+        }
         Ok(body)
     }
 }

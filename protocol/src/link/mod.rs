@@ -5,6 +5,7 @@
 //! configurations come from `certs`; here they are only carried. 0-RTT is off
 //! on both sides, datagrams too.
 
+mod assembly;
 mod bucket;
 mod connection_ids;
 mod datagrams;
@@ -17,6 +18,7 @@ mod settled;
 mod sieve;
 mod tuning;
 
+pub use assembly::KeyFrames;
 pub use bucket::Bucket;
 pub use datagrams::{Carries, Datagrams};
 pub use dial::{DialError, Dialer};
@@ -27,6 +29,7 @@ pub use listen::{Knock, Listener, RestartKeys, Turned};
 use crate::code::Goodbye;
 use crate::limits;
 use crate::version::{Hello, NoCommonVersion, Version};
+use assembly::Assembly;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use settled::Settled;
@@ -159,6 +162,7 @@ pub struct Link {
     /// What this side has closed it with; quinn does not remember.
     said: Arc<OnceLock<Goodbye>>,
     settled: Arc<Settled>,
+    assembly: Arc<Assembly>,
 }
 
 impl Link {
@@ -167,7 +171,9 @@ impl Link {
             connection.handshake_data().and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
         let alpn = data.and_then(|data| data.protocol);
         match alpn.as_deref().and_then(Door::from_alpn) {
-            Some(door) => Ok(Self { connection, door, said: Arc::default(), settled: Arc::default() }),
+            Some(door) => {
+                Ok(Self { connection, door, said: Arc::default(), settled: Arc::default(), assembly: Arc::default() })
+            }
             None => {
                 connection.close(VarInt::from_u32(Goodbye::NotAdmitted.number()), b"");
                 Err(LinkError::NoDoor)
@@ -224,7 +230,7 @@ impl Link {
     /// When the link is gone.
     pub async fn open(&self) -> Result<(Sender, Receiver), LinkError> {
         let (send, recv) = self.connection.open_bi().await?;
-        Ok((Sender::new(send, self.settled.clone()), Receiver::new(recv, self.settled.clone())))
+        Ok(self.halves(send, recv))
     }
 
     /// The next stream the peer opens. Cancel safe.
@@ -233,7 +239,11 @@ impl Link {
     /// When the link is gone.
     pub async fn accept(&self) -> Result<(Sender, Receiver), LinkError> {
         let (send, recv) = self.connection.accept_bi().await?;
-        Ok((Sender::new(send, self.settled.clone()), Receiver::new(recv, self.settled.clone())))
+        Ok(self.halves(send, recv))
+    }
+
+    fn halves(&self, send: quinn::SendStream, recv: quinn::RecvStream) -> (Sender, Receiver) {
+        (Sender::new(send, self.settled.clone()), Receiver::new(recv, self.settled.clone(), self.assembly.clone()))
     }
 
     /// Closes the link and says why.
@@ -307,11 +317,12 @@ impl Link {
         self.connection.stable_id()
     }
 
-    /// Gives the peer the windows and streams of a technician, once it has
-    /// shown to be one.
-    pub fn widen_for_staff(&self) {
+    /// Gives the peer the streams of a technician and room for what it is told, once it
+    /// has shown to be one. What it sends has the window of any other link; frames
+    /// count against its key's, whatever links it has.
+    pub fn widen_for_staff(&self, key: KeyFrames) {
+        self.assembly.share(key);
         self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::STAFF_STREAMS));
-        self.connection.set_receive_window(VarInt::from_u32(limits::STAFF_WINDOW_BYTES));
         self.connection.set_send_window(u64::from(limits::STAFF_WINDOW_BYTES));
     }
 }

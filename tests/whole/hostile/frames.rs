@@ -2,6 +2,7 @@
 
 use super::others_are_undisturbed;
 use fernwart_certs::identity::TlsIdentity;
+use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::codec;
 use fernwart_protocol::limits::FRAME_BYTES;
 use fernwart_protocol::link::Door;
@@ -52,6 +53,48 @@ fn lengths_that_lie_close_the_link_of_the_liar_only() {
         assert_eq!(close_code(&connection).await, Some(MISBEHAVED));
     });
     others_are_undisturbed(&world, &machine.name);
+}
+
+/// As one staff key can: on many links each stream announces the largest frame, sends
+/// five bytes of it, and waits.
+#[test]
+fn frames_that_never_come_cost_nothing_and_are_closed_with_their_reason() {
+    const LINKS: usize = 60;
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
+    let before = super::memory_kib(world.hub.pid());
+    super::attack(async {
+        let mut links = Vec::new();
+        for _ in 0..LINKS {
+            let (endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
+            let mut streams = Vec::new();
+            // The hub allows a technician's streams once it knows the key.
+            while let Ok(Ok((mut send, receive))) =
+                tokio::time::timeout(Duration::from_millis(100), connection.open_bi()).await
+            {
+                let mut begun = u32::try_from(FRAME_BYTES).expect("a length").to_be_bytes().to_vec();
+                begun.extend([7; 5]);
+                send.write_all(&begun).await.expect("sent");
+                streams.push((send, receive));
+            }
+            assert!(streams.len() >= 8, "it may open many: {}", streams.len());
+            links.push((endpoint, connection, streams));
+        }
+        let announced = links.iter().map(|(.., streams)| streams.len()).sum::<usize>() * FRAME_BYTES / 1024;
+        assert!(announced > 400 * 1024, "{announced} KiB are announced");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let grown = super::memory_kib(world.hub.pid()).saturating_sub(before);
+        // A link itself costs some 40 KiB, a stream a few.
+        assert!(grown < 48 * 1024, "{grown} KiB for {announced} that were announced");
+        for (_, connection, _) in &links {
+            let ended = tokio::time::timeout(Duration::from_secs(20), connection.closed()).await.expect("closed");
+            let quinn::ConnectionError::ApplicationClosed(close) = ended else { panic!("{ended}") };
+            assert_eq!(close.error_code.into_inner(), u64::from(Goodbye::TooSlow.number()));
+        }
+    });
+    others_are_undisturbed(&world, &machine.name);
+    assert_eq!(world.technician(&["ls"]).code, 0, "the key's own programs are served");
 }
 
 #[test]
