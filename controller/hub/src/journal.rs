@@ -4,7 +4,7 @@ use crate::Shared;
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::text::Text;
-use fernwart_store::NoteJournal;
+use fernwart_store::{NoteJournal, RaiseAlarm};
 use tracing::warn;
 
 /// Keeps where a machine's journal stands, and what is wrong with it.
@@ -18,5 +18,15 @@ pub(crate) async fn note(shared: &Shared, machine: MachineId, (seq, head): (u64,
     }
     if let Err(error) = shared.store.write(NoteJournal { machine, seq, head, alarm }).await {
         warn!(%machine, %error, "a journal's head could not be stored");
+    }
+}
+
+/// Tells of something that is wrong with a machine's word, and keeps it beside the
+/// machine until somebody has looked.
+pub(crate) async fn raise(shared: &Shared, machine: MachineId, alarm: &'static str) {
+    let alarm = Text::clipped(alarm);
+    shared.happened_on(&machine, |machine| Happened::Alarm(machine, alarm.clone()));
+    if let Err(error) = shared.store.write(RaiseAlarm { machine, alarm }).await {
+        warn!(%machine, %error, "an alarm could not be stored");
     }
 }

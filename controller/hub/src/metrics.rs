@@ -65,6 +65,7 @@ pub(crate) struct Metrics {
     denials: Family<Code, Counter>,
     store_failures: Counter,
     newer_frames: Counter,
+    refused_outcomes: Counter,
     deliveries: Histogram,
 }
 
@@ -81,6 +82,7 @@ impl Default for Metrics {
             denials: Family::default(),
             store_failures: Counter::default(),
             newer_frames: Counter::default(),
+            refused_outcomes: Counter::default(),
             deliveries: Histogram::new(exponential_buckets(FIRST_STEP, 4.0, 10)),
         };
         // What has not happened yet is 0, not absent: rates need a beginning.
@@ -175,6 +177,11 @@ impl Metrics {
         self.newer_frames.inc();
     }
 
+    /// An outcome was not what it said it was.
+    pub(crate) fn outcome_refused(&self) {
+        self.refused_outcomes.inc();
+    }
+
     /// The page, with what is looked up now.
     pub(crate) fn page(&self, shared: &Shared) -> String {
         let mut all = Registry::default();
@@ -202,6 +209,8 @@ impl Metrics {
         hub.register("store_failures", "What the store could not read or write", self.store_failures.clone());
         let help = "Frames of machines whose version is newer than this hub's";
         hub.register("newer_frames", help, self.newer_frames.clone());
+        let help = "Outcomes that a machine has not signed, or that do not fit their orders";
+        hub.register("outcomes_refused", help, self.refused_outcomes.clone());
         gauge(hub, "machines_online", "Machines that are linked", shared.presence.machines_online() as u64);
         let admitted = shared.store.machines(Standing::Admitted).len() as u64;
         gauge(hub, "machines_admitted", "Machines that are admitted", admitted);

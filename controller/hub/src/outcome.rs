@@ -100,6 +100,19 @@ pub(crate) fn unread(error: &EnvelopeError) -> Denial {
     if error.is_newer() { Denial::NewerDocument } else { Denial::NotUnderstood }
 }
 
+/// An outcome is not taken in, for it is not what it says it is: that is counted, told
+/// and kept beside the machine until somebody has looked, though its program may try on
+/// for ever.
+async fn refused(shared: &Shared, machine: &Machine, what: &'static str) {
+    shared.metrics.outcome_refused();
+    let Some(passed_over) = shared.refused_outcomes.now(shared.now()) else { return };
+    warn!(machine = %machine.id, name = %machine.name, what, passed_over, "an outcome was refused");
+    let is_known = machine.alarm.as_raw().contains(what);
+    if !is_known {
+        journal::raise(shared, machine.id, what).await;
+    }
+}
+
 async fn verify(
     shared: &Shared,
     machine: MachineId,
@@ -107,7 +120,15 @@ async fn verify(
     origin: Origin<'_>,
 ) -> Result<VerifiedOutcome, Denial> {
     let machine = shared.store.machine(&machine).ok_or(Denial::NoSuchMachine)?;
-    let receipt: Receipt = envelope::open(&signed.receipt, &machine.evidence_key).map_err(|error| unread(&error))?;
+    let receipt: Receipt = match envelope::open(&signed.receipt, &machine.evidence_key) {
+        Ok(receipt) => receipt,
+        Err(error) => {
+            if !error.is_newer() {
+                refused(shared, &machine, "it has sent a receipt that it has not signed").await;
+            }
+            return Err(unread(&error));
+        }
+    };
     let order_hash = sha256(signed.order.bytes.as_bytes());
     let claimed;
     let order = match origin {
@@ -125,7 +146,7 @@ async fn verify(
             && (signed.body.as_bytes().is_empty() || receipt.body == sha256(signed.body.as_bytes()))
     };
     let Some(order) = order.filter(fits) else {
-        warn!(machine = %machine.id, run = %receipt.run, "a receipt does not fit what came with it");
+        refused(shared, &machine, "it has sent a receipt that does not fit its order or its report").await;
         return Err(Denial::NotUnderstood);
     };
     // A look at one section says nothing about the others.

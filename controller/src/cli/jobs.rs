@@ -161,7 +161,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
                 Answer::Ended(outcome) => outcome.as_str().to_owned(),
                 Answer::Away => "away".into(),
                 Answer::Silent => "no answer".into(),
-                Answer::Denied(denial) => format!("{denial} [{}]", denial.code()),
+                Answer::Denied(denial) => format!("{} [{}]", super::diagnose::denied_in_words(*denial), denial.code()),
                 Answer::Newer => format!("{} [FW-CLI-18]", super::diagnose::NEWER_ANSWER),
                 Answer::Forged => "the answer is not signed by this machine [FW-CLI-08]".into(),
             };

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news};
-use fernwart_protocol::code::Refusal;
+use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::{Report, State};
 use fernwart_protocol::document::{Action, SectionName, UnixMs};
 use fernwart_protocol::id::{JobId, MachineId};
@@ -250,6 +250,18 @@ pub(crate) fn refused_in_words(refusal: Refusal, why: Option<&str>) -> String {
     why.map_or_else(|| refusal.to_string(), |why| format!("{refusal}: {}", escaped(why)))
 }
 
+/// Why the hub has not passed on, or not taken in, what one machine was asked. It
+/// understands every order; what it does not understand then is the machine's answer.
+pub(crate) fn denied_in_words(denial: Denial) -> String {
+    match denial {
+        Denial::NotUnderstood => {
+            "the hub has refused its answer: not signed by this machine, or not for this order (see: fernwart events)"
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What is said of an answer in a version that this program does not read.
 pub(super) const NEWER_ANSWER: &str = "the answer is of a newer version than this program reads: update it";
 
@@ -271,7 +283,7 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>
         Answer::Away => ("no_answer", None, Some("the machine is away".into())),
         Answer::Silent => ("no_answer", None, Some("no answer in time".into())),
         Answer::Ended(outcome) => ("failed", None, Some(outcome.as_str().into())),
-        Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denial.to_string())),
+        Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denied_in_words(*denial))),
         Answer::OlderAgent(why) => ("refused", Some("FW-CLI-17".into()), Some(why.to_string())),
         Answer::Newer => ("failed", Some("FW-CLI-18".into()), Some(NEWER_ANSWER.into())),
         Answer::Forged => ("failed", Some("FW-CLI-08".into()), Some("the answer is not signed by this machine".into())),

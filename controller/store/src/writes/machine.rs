@@ -247,18 +247,40 @@ impl Write for NoteJournal {
                    WHERE machine = $1 AND ($4 <> '' OR journal_seq < $2)";
         let query = sqlx::query(sql).bind(self.machine.to_string()).bind(crate::rows::number(self.seq));
         query.bind(self.head.to_string()).bind(&alarm).execute(&mut *to).await?;
-        if !alarm.is_empty() {
-            // What else was wrong stays to be read.
-            let sql = "UPDATE machines SET alarm = $2 || CASE WHEN alarm = '' THEN '' ELSE '; ' || alarm END \
-                       WHERE id = $1 AND alarm NOT LIKE '%' || $2 || '%'";
-            sqlx::query(sql).bind(self.machine.to_string()).bind(alarm).execute(to).await?;
-        }
-        Ok(())
+        if alarm.is_empty() { Ok(()) } else { add_alarm(to, &self.machine, &alarm).await }
     }
 
     fn then(&self) -> Change {
         Change::Reload(self.machine)
     }
+}
+
+/// Something is wrong with what a machine says; it stays beside the machine until
+/// somebody has looked into it.
+#[derive(Debug)]
+pub struct RaiseAlarm {
+    /// The machine.
+    pub machine: MachineId,
+    /// What is wrong.
+    pub alarm: Text<128>,
+}
+
+impl Write for RaiseAlarm {
+    type Reply = ();
+    async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        add_alarm(to, &self.machine, self.alarm.as_raw()).await
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
+/// What else was wrong stays to be read.
+async fn add_alarm(to: &mut AnyConnection, machine: &MachineId, alarm: &str) -> Result<(), sqlx::Error> {
+    let sql = "UPDATE machines SET alarm = $2 || CASE WHEN alarm = '' THEN '' ELSE '; ' || alarm END \
+               WHERE id = $1 AND alarm NOT LIKE '%' || $2 || '%'";
+    sqlx::query(sql).bind(machine.to_string()).bind(alarm).execute(to).await.map(drop)
 }
 
 /// Keeps a machine out until somebody has looked into it.
