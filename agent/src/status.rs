@@ -207,6 +207,7 @@ pub fn journal_in_words(lines: &[Line], words: &Words) -> String {
             ("outcome", &outcome),
             ("by", &text("by")),
             ("word", &decided),
+            ("count", &body.get("count").map(Value::to_string).unwrap_or_default()),
             ("code", &version.unwrap_or_else(|| text("code"))),
         ];
         let at = jiff::Timestamp::from_millisecond(entry.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());

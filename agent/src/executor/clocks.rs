@@ -24,10 +24,35 @@ pub(super) fn boot_id() -> BootId {
     digits.parse().unwrap_or(BootId::from_bytes([0; 16]))
 }
 
+/// What the clock was worth when a hub was last asked: what it does since is held
+/// against a clock that nobody sets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reference {
+    /// How far the hub's clock lay before this one, milliseconds.
+    ahead_ms: i64,
+    at: Moment,
+}
+
+impl Reference {
+    /// As a link was made.
+    pub(super) fn new(linked: &Linked, at: Moment) -> Self {
+        Self { ahead_ms: linked.hub_ahead_ms, at }
+    }
+
+    /// How far the hub's clock lies before this one now. A clock that was set since has
+    /// gone another way than the time since the start; that counts suspension, too.
+    pub(super) fn ahead_ms(&self, now: &Moment) -> i64 {
+        let went = now.now.saturating_sub(self.at.now);
+        let passed = i64::try_from(now.since_boot_ms.saturating_sub(self.at.since_boot_ms)).unwrap_or(i64::MAX);
+        self.ahead_ms.saturating_add(passed).saturating_sub(went)
+    }
+}
+
 /// Judges the clock against the newest signed time and the hub's.
-pub(super) fn judge(now: UnixMs, floor: UnixMs, linked: Option<Linked>) -> Clock {
+pub(super) fn judge(moment: &Moment, floor: UnixMs, reference: Option<Reference>) -> Clock {
     let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
-    let ahead = linked.map_or(0, |linked| linked.hub_ahead_ms);
+    let now = moment.now;
+    let ahead = reference.map_or(0, |reference| reference.ahead_ms(moment));
     if now < floor.saturating_sub(skew) || ahead.saturating_abs() > skew {
         Clock::Implausible { hub: now.saturating_add(ahead) }
     } else {
@@ -41,13 +66,44 @@ mod tests {
 
     const MINUTE: i64 = 60_000;
 
+    fn moment(now: UnixMs, since_boot_ms: u64) -> Moment {
+        Moment { now, since_boot_ms, boot: BootId::from_bytes([1; 16]) }
+    }
+
+    fn reference(hub_ahead_ms: i64, at: Moment) -> Reference {
+        Reference::new(&Linked { hub_ahead_ms, rtt_us: 1, hub_chain: None, hub_journal: None }, at)
+    }
+
     #[test]
     fn a_clock_is_believed_within_five_minutes_of_the_hubs() {
-        let linked = |hub_ahead_ms| Some(Linked { hub_ahead_ms, rtt_us: 1, hub_chain: None, hub_journal: None });
-        assert_eq!(judge(BUILT, BUILT, None), Clock::Plausible(BUILT));
-        assert_eq!(judge(BUILT, BUILT, linked(4 * MINUTE)), Clock::Plausible(BUILT));
-        assert_eq!(judge(BUILT, BUILT, linked(6 * MINUTE)), Clock::Implausible { hub: BUILT + 6 * MINUTE });
-        assert_eq!(judge(BUILT, BUILT, linked(-6 * MINUTE)), Clock::Implausible { hub: BUILT - 6 * MINUTE });
-        assert_eq!(judge(BUILT - 6 * MINUTE, BUILT, None), Clock::Implausible { hub: BUILT - 6 * MINUTE });
+        let at = moment(BUILT, 0);
+        let judge = |ahead| judge(&at, BUILT, Some(reference(ahead, at)));
+        assert_eq!(super::judge(&at, BUILT, None), Clock::Plausible(BUILT));
+        for (ahead, plausible) in
+            [(0, true), (5 * MINUTE, true), (5 * MINUTE + 1, false), (-5 * MINUTE, true), (-5 * MINUTE - 1, false)]
+        {
+            let expected = if plausible { Clock::Plausible(BUILT) } else { Clock::Implausible { hub: BUILT + ahead } };
+            assert_eq!(judge(ahead), expected, "{ahead}");
+        }
+        let behind = |ms| super::judge(&moment(BUILT - ms, 0), BUILT, None);
+        assert_eq!(behind(5 * MINUTE), Clock::Plausible(BUILT - 5 * MINUTE));
+        assert_eq!(behind(5 * MINUTE + 1), Clock::Implausible { hub: BUILT - 5 * MINUTE - 1 });
+    }
+
+    #[test]
+    fn a_clock_that_is_set_under_a_standing_link_is_noticed_and_sleep_is_not() {
+        let at = moment(BUILT, 1_000);
+        let since = |went: i64, passed: i64| {
+            let now = moment(BUILT + went, u64::try_from(1_000 + passed).expect("later"));
+            judge(&now, BUILT, Some(reference(0, at)))
+        };
+        let hour = 60 * MINUTE;
+        assert_eq!(since(hour, hour), Clock::Plausible(BUILT + hour), "an hour went by, perhaps asleep");
+        assert_eq!(since(6 * MINUTE, 0), Clock::Implausible { hub: BUILT });
+        assert_eq!(since(-10 * MINUTE, 0), Clock::Implausible { hub: BUILT });
+        assert_eq!(since(hour + 4 * MINUTE, hour), Clock::Plausible(BUILT + hour + 4 * MINUTE));
+        // One that was wrong when the link was made, and was put right since.
+        let right = judge(&moment(BUILT + 10 * MINUTE, 1_000), BUILT, Some(reference(10 * MINUTE, at)));
+        assert_eq!(right, Clock::Plausible(BUILT + 10 * MINUTE));
     }
 }

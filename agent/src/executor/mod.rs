@@ -12,6 +12,7 @@ pub mod books;
 mod clocks;
 mod drive;
 pub mod gate;
+mod line_budget;
 mod machine;
 mod news;
 mod outbox;
@@ -29,6 +30,7 @@ use crate::identity::NotOneMachine;
 use crate::local;
 use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
 use books::{Books, BooksError, Format};
+use clocks::Reference;
 pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
@@ -41,12 +43,14 @@ use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{About, Stream};
 use fernwart_protocol::version::Version;
 use gate::{Clock, Locks, Standing};
+use line_budget::{Line, LineBudget};
 pub use machine::{Act, Look, Machine, Said};
 use outbox::{Outbox, Word};
 use policy::{Policy, Rule};
 use says::Says;
 use script_runs::Acting;
 pub use script_runs::{RunEnd, ScriptResult};
+use serde_json::json;
 use shelf::Shelf;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -177,6 +181,8 @@ pub struct Executor {
     catalogue: Catalogue,
     locks: Locks,
     linked: Option<Linked>,
+    /// What the hub last told of this clock; it outlives the link.
+    reference: Option<Reference>,
     /// Why the hub does not want this machine, where it has said so.
     turned: Option<Turned>,
     /// Streams that wait for a run's outcome.
@@ -190,6 +196,8 @@ pub struct Executor {
     looking: usize,
     to_look: VecDeque<(RunId, Vec<SectionName>)>,
     strangers: Strangers,
+    /// What others can have written here.
+    line_budget: LineBudget,
     /// Orders whose refusal stands in the journal already; the newest first.
     noted: VecDeque<Digest>,
     /// Opens what is sealed to this machine.
@@ -325,6 +333,7 @@ impl Executor {
             catalogue,
             locks,
             linked: None,
+            reference: None,
             turned: None,
             waiting: HashMap::new(),
             under_way: HashMap::new(),
@@ -333,6 +342,7 @@ impl Executor {
             looking: 0,
             to_look: VecDeque::new(),
             strangers: Strangers::default(),
+            line_budget: LineBudget::default(),
             noted: VecDeque::new(),
             taken_back: taken_back.into(),
             sealing,
@@ -465,6 +475,7 @@ impl Executor {
             ToExecutor::Linked(linked) => {
                 self.turned = None;
                 self.linked = Some(linked);
+                self.reference = Some(Reference::new(&linked, self.machine.moment()));
                 self.linked_time.begins(self.awake());
                 self.confirm();
                 self.hold_against(linked.hub_chain);
@@ -516,7 +527,13 @@ impl Executor {
     }
 
     fn clock(&self) -> Clock {
-        clocks::judge(self.now(), self.floor(), self.linked)
+        clocks::judge(&self.machine.moment(), self.floor(), self.reference)
+    }
+
+    /// Until when nothing is answered, if the owner has stopped it. By a clock that is
+    /// worth nothing no pause ends.
+    fn paused_until(&self) -> Option<UnixMs> {
+        self.says.paused(self.clock(), self.floor()).then_some(self.says.paused_until)
     }
 
     fn standing(&self) -> Standing<'_> {
@@ -528,6 +545,21 @@ impl Executor {
             clock: self.clock(),
             floor: self.floor(),
             orders_since: self.books.orders_since(),
+        }
+    }
+
+    /// A line that somebody else has caused: only so many an hour. Whether it stands there.
+    fn note_of_others(&mut self, kind: &str, body: &serde_json::Value) -> Result<bool, BooksError> {
+        match self.line_budget.take(self.awake()) {
+            Line::Write => self.note(kind, body).map(|()| true),
+            Line::LeaveOut => Ok(false),
+            Line::WriteAfter(count) => {
+                let left_out = json!({"count": count});
+                self.books.write(self.machine.moment(), |page| {
+                    page.line("lines_left_out", &left_out)?;
+                    page.line(kind, body).map(|_| true)
+                })
+            }
         }
     }
 
@@ -564,7 +596,7 @@ impl Executor {
             shop: self.catalogue.shop.clone(),
             look: policy.look(),
             act: policy.act(),
-            paused_until: Some(self.says.paused_until).filter(|until| *until > self.now()),
+            paused_until: self.paused_until(),
             allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
             questions: self.waits.values().filter(|wait| matches!(wait.why, waits::Why::Owner(..))).count(),
             books: self.books.look().err().map(|error| fernwart_protocol::text::chain(&error)),

@@ -125,7 +125,7 @@ impl Executor {
                 warn!(reason, "an offered catalogue was not believed");
                 if self.is_due(self.doubted_at, DOUBT_EVERY) {
                     self.doubted_at = Some(self.awake());
-                    if let Err(error) = self.note("catalogue_refused", &json!({"reason": reason})) {
+                    if let Err(error) = self.note_of_others("catalogue_refused", &json!({"reason": reason})) {
                         warn!(%error, "that could not be noted");
                     }
                 }

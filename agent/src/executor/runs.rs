@@ -162,7 +162,7 @@ impl Executor {
                     "code": refusal.code(), "run": order.run, "staff": authentic.staff(), "key": order.key,
                     "action": order.action.word(), "machine": order.machine, "customer": order.customer,
                 });
-                self.note("order_refused", &body)
+                self.note_of_others("order_refused", &body).map(drop)
             }
             NotAuthentic::Stranger(_) => {
                 self.strangers.count += 1;
@@ -294,7 +294,10 @@ impl Executor {
         Surroundings {
             hub_reachable: Some(self.linked.is_some()),
             hub_rtt_us: self.linked.map(|linked| linked.rtt_us),
-            ahead_of_hub_ms: self.linked.map(|linked| linked.hub_ahead_ms.saturating_neg()),
+            ahead_of_hub_ms: self
+                .reference
+                .filter(|_| self.linked.is_some())
+                .map(|reference| reference.ahead_ms(&self.machine.moment()).saturating_neg()),
             behind_floor_ms: Some(if behind > skew { behind } else { 0 }),
             hub_name: addresses.find_map(|address| host(address).filter(|host| is_name(&host.as_str()))),
             past: self.past.clone(),

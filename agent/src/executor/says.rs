@@ -1,6 +1,7 @@
 //! What the owner says at the terminal: yes, no, yes to all for a while, stop.
 
 use super::Executor;
+use super::gate::Clock;
 use super::machine::Said;
 use super::waits::{Wait, Why};
 use crate::local::{self, Asked, Speaker};
@@ -34,11 +35,16 @@ pub(super) struct Says {
 /// An account that is asked, and is no administrator, allows no longer than this.
 const ALLOWS_MS: UnixMs = 8 * 3600 * 1000;
 
+/// Why a yes does not count that is not written down.
+const TOO_OFTEN: &str = "said too often within an hour; the administrator can still say it";
+
 impl Says {
     const STOPPED: Self = Self { allows_until: 0, paused_until: UnixMs::MAX, paused_by_administrator: true };
 
-    pub(super) fn paused(&self, now: UnixMs) -> bool {
-        self.paused_until > now
+    /// Whether nothing is answered now. A clock that is worth nothing ends no pause, but
+    /// for one that was over before the newest signed time.
+    pub(super) fn paused(&self, clock: Clock, floor: UnixMs) -> bool {
+        self.paused_until > clock.own().unwrap_or(floor)
     }
 
     /// Reads it. What is there and cannot be read, or may be others' word, was meant to
@@ -56,7 +62,7 @@ impl Says {
     }
 
     /// What it becomes by a word; nothing where whoever says it may not.
-    fn after(self, word: local::Word, whole: bool, now: UnixMs) -> Option<Self> {
+    fn after(self, word: local::Word, whole: bool, now: UnixMs, is_paused: bool) -> Option<Self> {
         let until = |span: Option<u64>| {
             span.map_or(UnixMs::MAX, |ms| now.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
         };
@@ -73,13 +79,13 @@ impl Says {
             local::Word::Pause(span) => Self {
                 allows_until: 0,
                 // Nobody shortens the administrator's.
-                paused_until: match self.paused(now) && self.paused_by_administrator && !whole {
+                paused_until: match is_paused && self.paused_by_administrator && !whole {
                     true => self.paused_until.max(until(span)),
                     false => until(span),
                 },
-                paused_by_administrator: whole || (self.paused(now) && self.paused_by_administrator),
+                paused_by_administrator: whole || (is_paused && self.paused_by_administrator),
             },
-            local::Word::Resume if self.paused(now) && self.paused_by_administrator && !whole => return None,
+            local::Word::Resume if is_paused && self.paused_by_administrator && !whole => return None,
             local::Word::Resume => Self { paused_until: 0, paused_by_administrator: false, ..self },
         })
     }
@@ -133,7 +139,8 @@ impl Executor {
             }
             Word::AllowAll(_) | Word::DenyAll | Word::Pause(_) | Word::Resume | Word::TrustClock => None,
         };
-        let Some(says) = self.says.after(word, by.whole, now) else { return local::Answer::NotYours };
+        let is_paused = self.says.paused(self.clock(), self.floor());
+        let Some(says) = self.says.after(word, by.whole, now, is_paused) else { return local::Answer::NotYours };
         let stops = matches!(word, Word::Deny(_) | Word::DenyAll | Word::Pause(_));
         if stops {
             self.says = says;
@@ -159,7 +166,16 @@ impl Executor {
             }
         }
         let body = json!({"by": by.account, "word": word, "run": run});
-        let noted = self.note("owner_said", &body).map_err(|error| chain(&error));
+        // The administrator's word always stands there; an account that is only asked may
+        // say the same a thousand times.
+        let noted = match by.whole {
+            true => self.note("owner_said", &body).map(|()| true),
+            false => self.note_of_others("owner_said", &body),
+        };
+        let noted = match noted {
+            Ok(false) if !stops => Err(TOO_OFTEN.to_owned()),
+            noted => noted.map(drop).map_err(|error| chain(&error)),
+        };
         // A no is kept wherever it can be; a yes only where all of it can.
         let kept = if noted.is_ok() || stops { says.write(&self.home.says()) } else { Ok(()) };
         if let Err(why) = noted.and(kept.map_err(|error| chain(&error))) {
@@ -217,30 +233,51 @@ mod tests {
     const NOW: UnixMs = 1_795_442_400_000;
     const HOUR: UnixMs = 3_600_000;
 
+    impl Says {
+        fn told(self, word: Word, whole: bool) -> Option<Self> {
+            self.after(word, whole, NOW, self.paused(Clock::Plausible(NOW), 0))
+        }
+
+        fn paused_at(&self, now: UnixMs) -> bool {
+            self.paused(Clock::Plausible(now), 0)
+        }
+    }
+
+    #[test]
+    fn no_pause_ends_by_a_clock_that_is_worth_nothing() {
+        let paused = Says::default().told(Word::Pause(Some(3_600_000)), true).expect("said");
+        assert!(paused.paused_at(NOW + HOUR - 1) && !paused.paused_at(NOW + HOUR));
+        let wrong = Clock::Implausible { hub: NOW + 10 * HOUR };
+        assert!(paused.paused(wrong, NOW));
+        // Times that were signed since show that it is long over.
+        assert!(!paused.paused(wrong, NOW + HOUR));
+        assert!(!Says::default().paused(wrong, 0));
+    }
+
     #[test]
     fn a_pause_ends_every_yes_and_an_administrators_is_ended_by_no_other() {
-        let allows = Says::default().after(Word::AllowAll(7_200_000), true, NOW).expect("said");
+        let allows = Says::default().told(Word::AllowAll(7_200_000), true).expect("said");
         assert_eq!(allows.allows_until, NOW + 2 * HOUR);
-        let paused = allows.after(Word::Pause(None), true, NOW).expect("said");
-        assert!(paused.paused(NOW + 1000 * HOUR) && paused.allows_until == 0);
-        assert_eq!(paused.after(Word::Resume, false, NOW), None);
+        let paused = allows.told(Word::Pause(None), true).expect("said");
+        assert!(paused.paused_at(NOW + 1000 * HOUR) && paused.allows_until == 0);
+        assert_eq!(paused.told(Word::Resume, false), None);
         // Nor is it shortened by another pause.
-        let again = paused.after(Word::Pause(Some(1)), false, NOW).expect("said");
-        assert!(again.paused(NOW + HOUR) && again.after(Word::Resume, false, NOW).is_none());
-        assert!(!paused.after(Word::Resume, true, NOW).expect("said").paused(NOW));
-        let own = Says::default().after(Word::Pause(Some(60_000)), false, NOW).expect("said");
-        assert!(!own.after(Word::Resume, false, NOW).expect("said").paused(NOW));
+        let again = paused.told(Word::Pause(Some(1)), false).expect("said");
+        assert!(again.paused_at(NOW + HOUR) && again.told(Word::Resume, false).is_none());
+        assert!(!paused.told(Word::Resume, true).expect("said").paused_at(NOW));
+        let own = Says::default().told(Word::Pause(Some(60_000)), false).expect("said");
+        assert!(!own.told(Word::Resume, false).expect("said").paused_at(NOW));
     }
 
     #[test]
     fn who_is_only_asked_allows_for_hours_at_most() {
-        let allows = Says::default().after(Word::AllowAll(u64::MAX), false, NOW).expect("said");
+        let allows = Says::default().told(Word::AllowAll(u64::MAX), false).expect("said");
         assert_eq!(allows.allows_until, NOW + ALLOWS_MS);
-        let whole = Says::default().after(Word::AllowAll(u64::MAX), true, NOW).expect("said");
+        let whole = Says::default().told(Word::AllowAll(u64::MAX), true).expect("said");
         assert_eq!(whole.allows_until, UnixMs::MAX);
         // The administrator's longer yes is not shortened by it.
-        assert_eq!(whole.after(Word::AllowAll(1), false, NOW).expect("said").allows_until, UnixMs::MAX);
-        assert_eq!(whole.after(Word::DenyAll, false, NOW).expect("said").allows_until, 0);
+        assert_eq!(whole.told(Word::AllowAll(1), false).expect("said").allows_until, UnixMs::MAX);
+        assert_eq!(whole.told(Word::DenyAll, false).expect("said").allows_until, 0);
     }
 
     #[test]
@@ -249,10 +286,10 @@ mod tests {
         let path = folder.path().join("says.json");
         assert_eq!(Says::read(&path), Says::default());
         std::fs::write(&path, "{").expect("written");
-        assert!(Says::read(&path).paused(NOW));
+        assert!(Says::read(&path).paused_at(NOW));
         let folder_instead = folder.path().join("folder");
         std::fs::create_dir(&folder_instead).expect("made");
-        assert!(Says::read(&folder_instead).paused(NOW), "neither is a file that is there and fails");
+        assert!(Says::read(&folder_instead).paused_at(NOW), "neither is a file that is there and fails");
         let said = Says { allows_until: 7, ..Says::default() };
         said.write(&path).expect("written");
         assert_eq!(Says::read(&path), said);

@@ -174,7 +174,11 @@ impl Executor {
             // For a while: by a clock that is worth something.
             false => self.clock().own().filter(|now| self.says.allows_until > *now).map(|_| Yes::ToAll),
         };
-        Ok(Owner { paused: self.says.paused(now), yes, changes: u32::try_from(changes).unwrap_or(u32::MAX) })
+        Ok(Owner {
+            paused: self.says.paused(self.clock(), self.floor()),
+            yes,
+            changes: u32::try_from(changes).unwrap_or(u32::MAX),
+        })
     }
 
     /// Lets a run wait, and says so where it is heard.

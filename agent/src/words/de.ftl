@@ -69,6 +69,7 @@ journal-order_refused = Abgelehnt: { $action } von { $who } ({ $code })
 journal-strangers_refused = Abgelehnt: Aufträge, die niemand Bekanntes unterschrieben hat ({ $code })
 journal-catalogue_followed = Neue Freigaben gelten (Fassung { $code })
 journal-catalogue_refused = Abgelehnt: Freigaben, die nicht stimmen
+journal-lines_left_out = { $count } weitere Zeilen, die andere verursacht haben, wurden weggelassen
 journal-locked = Jemandem wurden die Rechte gesperrt
 journal-hub_fell_back = Die Gegenstelle weiß weniger als zuvor
 action-other = Auftrag

@@ -69,6 +69,7 @@ journal-order_refused = Refused: { $action } of { $who } ({ $code })
 journal-strangers_refused = Refused: orders that nobody known has signed ({ $code })
 journal-catalogue_followed = New approvals in force (version { $code })
 journal-catalogue_refused = Refused: approvals that do not hold
+journal-lines_left_out = { $count } more lines that others caused were left out
 journal-locked = Somebody's rights were locked
 journal-hub_fell_back = The other end knows less than before
 action-other = Order

@@ -84,6 +84,9 @@ pub enum BadPolicy {
     /// Looking is never asked for or put off.
     #[error("look.mode must be never, notify or allow")]
     LookMode,
+    /// A window that is over as it begins: nobody knows whether never or always is meant.
+    #[error("a window is open from {0} to {0}; for the whole day write from = \"00:00\", to = \"24:00\"")]
+    EmptyWindow(String),
     /// `window` without windows.
     #[error("the mode is window, but there is no act.windows")]
     NoWindow,
@@ -152,6 +155,9 @@ impl Policy {
         let modes = file.script.values().map(|script| script.mode).chain([file.act.mode]);
         if modes.into_iter().any(|mode| mode == Mode::Window) && file.act.windows.is_empty() {
             return Err(BadPolicy::NoWindow);
+        }
+        if let Some(at) = file.act.windows.iter().find_map(Window::empty_at) {
+            return Err(BadPolicy::EmptyWindow(at));
         }
         Ok(Self { rules: Some(file), hash: sha256(text.as_bytes()) })
     }
@@ -290,6 +296,22 @@ mod tests {
     fn looking_cannot_be_put_off_and_a_window_must_exist() {
         assert!(Policy::from_toml("[look]\nmode = \"ask\"\n[act]\nmode = \"never\"\n").is_err());
         assert!(Policy::from_toml("[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\n").is_err());
+    }
+
+    #[test]
+    fn a_window_that_is_over_as_it_begins_is_refused_and_one_of_the_whole_day_is_open_all_day() {
+        let with = |windows: &str| {
+            Policy::from_toml(&format!("[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\nwindows = [{windows}]\n"))
+        };
+        for empty in ["02:00", "00:00", "23:59"] {
+            let error = with(&format!("{{ from = \"{empty}\", to = \"{empty}\" }}")).expect_err("refused").to_string();
+            assert!(error.contains(empty) && error.contains("24:00"), "{error}");
+        }
+        let policy = with("{ from = \"00:00\", to = \"24:00\" }").expect("a policy");
+        for hour in 0..24 {
+            let now = Some(NOW + hour * 3_600_000);
+            assert!(policy.judge(ActionKind::Act, None, &Owner::default(), now).is_ok(), "{hour}");
+        }
     }
 
     #[test]

@@ -13,9 +13,9 @@ pub struct Window {
     /// `02:00`.
     #[serde(deserialize_with = "time")]
     from: Time,
-    /// `04:00`.
-    #[serde(deserialize_with = "time")]
-    to: Time,
+    /// `04:00`; `24:00` is the end of the day.
+    #[serde(deserialize_with = "end")]
+    to: End,
     /// `["sat", "sun"]`; every day if it is not there.
     #[serde(default, deserialize_with = "days")]
     days: Vec<Weekday>,
@@ -27,6 +27,23 @@ pub struct Window {
 fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Time, D::Error> {
     let text = String::deserialize(from)?;
     Time::strptime("%H:%M", &text).map_err(|_| D::Error::custom(format!("{text:?} is no time like 02:00")))
+}
+
+/// When a window closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    At(Time),
+    Midnight,
+}
+
+fn end<'de, D: Deserializer<'de>>(from: D) -> Result<End, D::Error> {
+    let text = String::deserialize(from)?;
+    match text.as_str() {
+        "24:00" => Ok(End::Midnight),
+        _ => Time::strptime("%H:%M", &text)
+            .map(End::At)
+            .map_err(|_| D::Error::custom(format!("{text:?} is no time like 04:00"))),
+    }
 }
 
 fn days<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Weekday>, D::Error> {
@@ -59,6 +76,11 @@ pub(super) fn opens(windows: &[Window], now: UnixMs) -> Option<UnixMs> {
 }
 
 impl Window {
+    /// The time at which it opens and closes, where that is one.
+    pub(super) fn empty_at(&self) -> Option<String> {
+        (self.to == End::At(self.from)).then(|| self.from.strftime("%H:%M").to_string())
+    }
+
     fn opens(&self, now: UnixMs) -> Option<UnixMs> {
         let zone = self.zone.clone().unwrap_or_else(TimeZone::system);
         let today = Timestamp::from_millisecond(now).ok()?.to_zoned(zone.clone()).date();
@@ -68,11 +90,15 @@ impl Window {
             if !self.days.is_empty() && !self.days.contains(&day.weekday()) {
                 continue;
             }
-            let last = if self.to > self.from { day } else { day.tomorrow().ok()? };
+            let (last, to) = match self.to {
+                End::At(to) if to > self.from => (day, to),
+                End::At(to) => (day.tomorrow().ok()?, to),
+                End::Midnight => (day.tomorrow().ok()?, Time::midnight()),
+            };
             let moment = |date: jiff::civil::Date, time| {
                 date.to_datetime(time).to_zoned(zone.clone()).map(|at| at.timestamp().as_millisecond()).ok()
             };
-            let (from, to) = (moment(day, self.from)?, moment(last, self.to)?);
+            let (from, to) = (moment(day, self.from)?, moment(last, to)?);
             if now < to {
                 return Some(from);
             }
