@@ -11,4 +11,4 @@ pub mod cage;
 mod output;
 pub(crate) mod redact;
 pub mod script;
-mod watch;
+pub(crate) mod watch;

@@ -5,7 +5,7 @@ use super::output::Keeper;
 use super::redact::{Own, Patterns};
 use super::watch;
 use fernwart_protocol::diagnosis::Why;
-use fernwart_protocol::document::{ActionKind, UnixMs};
+use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
 use fernwart_protocol::script::{Cage, Checked, FileName, Kept, Kind, Manifest, Privilege, RunReport, Stopped};
 use fernwart_protocol::to_hub::Stream;
@@ -183,6 +183,16 @@ fn needs_none(task: &Task, deaf: &[(PathBuf, Why)]) -> Result<(), ScriptError> {
     Ok(())
 }
 
+/// Folders that its parameters may lie under, but the root: below that it is the script's
+/// own to look where it goes.
+fn unlinked(manifest: &Manifest) -> Vec<String> {
+    let folders = manifest.parameters.iter().filter_map(|one| match &one.kind {
+        Kind::Path { under, .. } => Some(under.iter().map(ToString::to_string)),
+        _ => None,
+    });
+    folders.flatten().filter(|folder| folder != "/" && !manifest.writes.contains(folder)).collect()
+}
+
 fn in_cage(
     task: &Task,
     script: &File,
@@ -207,7 +217,7 @@ fn in_cage(
         cage::inherited(file)?;
     }
     cage::inherited(&tell)?;
-    let looks = task.manifest.kind(task.dry_run) == ActionKind::Look;
+    let looks = task.manifest.changes_nothing(task.dry_run);
     let writes = cage::may_write(task.manifest.privilege, task.dry_run);
     let spec = Spec {
         parent: std::process::id(),
@@ -223,8 +233,11 @@ fn in_cage(
         clock: task.manifest.repairs_clock,
         services: task.manifest.services,
         own_processes: task.own_processes(),
+        sees_processes: task.manifest.sees_processes,
+        unlinked: unlinked(&task.manifest),
         hide: task.hide.clone(),
         detach: deaf.into_iter().map(|(path, _)| path.into_os_string().into_vec()).collect(),
+        is_counted: task.cage != Cage::Namespaces,
         memory_mib: limits.memory_mib,
     };
     let before = match task.cage {
@@ -234,6 +247,9 @@ fn in_cage(
     let (mut command, _spec) = cage::command(&spec, before)?;
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").env("HOME", cage::FOLDER);
     command.env("FERNWART_RUN", &task.run).env("FERNWART_DRY_RUN", if task.dry_run { "1" } else { "0" });
+    if task.manifest.sees_processes {
+        command.env("FERNWART_PROC", if task.own_processes() { cage::MACHINE_PROC } else { "/proc" });
+    }
     command.envs(task.parameters.environment());
     // From here on there may be an effect; a word that came before this counts.
     if cancelled.load(Ordering::SeqCst) {

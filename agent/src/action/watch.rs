@@ -32,6 +32,34 @@ pub(super) fn family(first: u32) -> HashSet<u32> {
     all
 }
 
+/// Size of each of a script's two folders in memory, MiB: what is in them counts as its
+/// memory.
+pub(crate) fn folder_mib(memory_mib: u32) -> u32 {
+    (memory_mib / 4).max(1)
+}
+
+/// Threads of a family.
+fn threads(family: &HashSet<u32>) -> usize {
+    let of = |pid: &u32| std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    family.iter().map(of).sum()
+}
+
+/// Threads that a process may have on the average.
+const THREADS: usize = 16;
+
+/// What a script keeps in its folders in memory, KiB, as one of its processes sees them.
+/// Until they are there it sees the machine's, which are of another size.
+fn folders_kib(family: &HashSet<u32>, first: u32, limits: &Limits) -> u64 {
+    // The outermost program has the machine's view; those within have the script's.
+    let Some(inner) = family.iter().filter(|pid| **pid != first).max() else { return 0 };
+    let used = |folder: &str| {
+        let stat = rustix::fs::statvfs(format!("/proc/{inner}/root{folder}")).ok()?;
+        let is_own = stat.f_blocks.saturating_mul(stat.f_frsize) == u64::from(folder_mib(limits.memory_mib)) << 20;
+        is_own.then_some(stat.f_blocks.saturating_sub(stat.f_bfree).saturating_mul(stat.f_frsize) / 1024)
+    };
+    ["/tmp", "/var/tmp"].into_iter().filter_map(used).sum()
+}
+
 /// Memory that a process holds, KiB: its own, and what it shares with others in
 /// memory alone; not what it has mapped of files.
 fn own_kib(pid: u32) -> u64 {
@@ -95,13 +123,15 @@ pub(super) fn verdict(first: u32, helpers: usize, begun: Instant, limits: &Limit
         return Some(Stopped::Time);
     }
     let family = family(first);
-    if family.len() > limits.processes as usize + helpers {
+    let most = limits.processes as usize + helpers;
+    if family.len() > most || threads(&family) > most * THREADS {
         return Some(Stopped::Processes);
     }
-    let kib: u64 = family.iter().map(|pid| own_kib(*pid)).sum();
+    let folders = folders_kib(&family, first, limits);
+    let kib: u64 = family.iter().map(|pid| own_kib(*pid)).sum::<u64>() + folders;
     let most = u64::from(limits.memory_mib) * 1024;
     // What several share is counted more than once by the quick sum.
-    if kib > most && fair_kib(&family).is_none_or(|fair| fair > most) {
+    if kib > most && fair_kib(&family).is_none_or(|fair| fair + folders > most) {
         return Some(Stopped::Memory);
     }
     disks.iter().any(Disk::is_filled).then_some(Stopped::Disk)

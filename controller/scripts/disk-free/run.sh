@@ -7,11 +7,15 @@ device=$(stat -f -c %i -- "$mount")
 list=/tmp/fernwart/list
 before=$(free)
 
+# A name with a new line in it would be two; what has one stays.
 {
-    find /var/cache/apt/archives /var/cache/dnf -xdev -type f \( -name '*.deb' -o -name '*.rpm' \) -print
-    find /var/log -xdev -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.old' -o -name '*.[1-9]' \) \
+    find /var/cache/apt/archives /var/cache/dnf -xdev -type f ! -path '*
+*' \( -name '*.deb' -o -name '*.rpm' \) -print
+    find /var/log -xdev -type f ! -path '*
+*' \( -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.old' -o -name '*.[1-9]' \) \
         -mtime "+$days" -print
-    find /var/crash /var/lib/systemd/coredump -xdev -type f -mtime "+$days" -print
+    find /var/crash /var/lib/systemd/coredump -xdev -type f ! -path '*
+*' -mtime "+$days" -print
 } 2>/dev/null | while IFS= read -r file; do
     # Only what lies on the file system that is full.
     [ "$(stat -f -c %i -- "$file")" = "$device" ] && printf '%s\n' "$file"

@@ -1,4 +1,5 @@
-# The kernel lists every lock that is held, by the file's inode.
+# The kernel tells of every lock that is held, by the file's inode, and of every process:
+# under $FERNWART_PROC, where this machine's are seen and not only the script's own.
 lock=$FERNWART_PARAM_PATH
 [ -e "$lock" ] || exit 3
 name=${lock##*/}
@@ -9,15 +10,38 @@ esac
 if [ -L "$lock" ] || [ ! -f "$lock" ] || [ "$(stat -c %s -- "$lock")" -gt 4096 ]; then
     exit 5
 fi
-inode=$(stat -c %i -- "$lock")
-if grep -q ":$inode " /proc/locks; then
-    grep ":$inode " /proc/locks
-    exit 4
-fi
 age=$((($(date +%s) - $(stat -c %Y -- "$lock")) / 60))
 if [ "$age" -lt "$FERNWART_PARAM_OLDER_MIN" ]; then
     echo "$lock is $age min old"
     exit 5
 fi
+
+# Whoever holds the file open may lock it at any time; a program may also only have
+# written its number into it.
+held() { # FILE
+    inode=$(stat -c %i -- "$1")
+    if grep ":$inode " "$FERNWART_PROC/locks"; then
+        return 0
+    fi
+    number=$(head -c 32 -- "$1" | tr -dc '0-9\n' | head -n 1)
+    if [ -n "$number" ] && [ -d "$FERNWART_PROC/$number" ]; then
+        echo "process $number, which it names, is running: $(cat "$FERNWART_PROC/$number/comm")"
+        return 0
+    fi
+    return 1
+}
+held "$lock" && exit 4
 echo "$lock: $age min old, held by nobody"
-[ "$FERNWART_DRY_RUN" = 1 ] || rm -f -- "$lock"
+[ "$FERNWART_DRY_RUN" = 1 ] && exit 0
+
+# Out of everybody's reach first: whoever had opened it before may lock it still, and
+# is seen to, and then it is put back.
+aside=$lock.removing.$FERNWART_RUN
+ln -- "$lock" "$aside" && rm -f -- "$lock" || exit 5
+sleep 1
+if held "$aside"; then
+    # Another may have been made meanwhile; then it is that one that counts.
+    ln -- "$aside" "$lock" && rm -f -- "$aside"
+    exit 4
+fi
+rm -f -- "$aside"

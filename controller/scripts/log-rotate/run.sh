@@ -1,10 +1,22 @@
-# Empties a log in place; its newest lines stay, the rest is packed beside it.
+# Empties a log in place; its newest lines stay, the rest is packed beside it. All is
+# done through what is open: an account that owns the folder may exchange names.
 log=$FERNWART_PARAM_PATH
 if [ -L "$log" ] || [ ! -f "$log" ]; then
     echo "$log is no plain file"
     exit 3
 fi
-size=$(stat -c %s -- "$log")
+if [ "$FERNWART_DRY_RUN" = 1 ]; then
+    command exec 4< "$log" || exit 3
+else
+    command exec 4<> "$log" || exit 3
+fi
+open=/proc/self/fd/4
+# A file with a second name may be another's, which was given this one.
+if [ ! -f $open ] || [ "$(stat -L -c %h $open)" != 1 ]; then
+    echo "$log is no plain file of its own"
+    exit 3
+fi
+size=$(stat -L -c %s $open)
 echo "$log: $((size / 1048576)) MiB"
 if [ "$FERNWART_DRY_RUN" = 1 ]; then
     echo "would keep the newest $FERNWART_PARAM_KEEP_LINES lines"
@@ -13,14 +25,20 @@ fi
 
 if [ "$FERNWART_PARAM_PACK" = true ]; then
     packed=$log.$(date +%Y%m%d-%H%M%S).gz
-    if ! gzip -c -- "$log" > "$packed"; then
+    umask 077
+    # Only a file that was not there: nobody has it open to read along.
+    set -C
+    command exec 5> "$packed" || exit 4
+    set +C
+    if ! gzip -c < $open >&5; then
         rm -f -- "$packed"
         exit 4
     fi
-    chmod --reference="$log" -- "$packed"
-    echo "packed into $packed: $(($(stat -c %s -- "$packed") / 1048576)) MiB"
+    chown --reference=$open /proc/self/fd/5
+    chmod --reference=$open /proc/self/fd/5
+    echo "packed into $packed: $(($(stat -L -c %s /proc/self/fd/5) / 1048576)) MiB"
 fi
-tail -n "$FERNWART_PARAM_KEEP_LINES" -- "$log" > /tmp/fernwart/newest
+tail -n "$FERNWART_PARAM_KEEP_LINES" $open > /tmp/fernwart/newest
 # In place: whoever writes it goes on writing to the same file.
-cat /tmp/fernwart/newest > "$log"
-echo "now $(($(stat -c %s -- "$log") / 1048576)) MiB"
+cat /tmp/fernwart/newest > $open
+echo "now $(($(stat -L -c %s $open) / 1048576)) MiB"

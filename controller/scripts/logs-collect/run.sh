@@ -12,8 +12,15 @@ fi
 if [ -f "$path" ]; then
     printf '%s\n' "$path"
 else
-    find "$path" -xdev -maxdepth 2 -type f -name '*log' -size +0 -printf '%T@ %p\n' | sort -rn | head -n 8 | cut -d' ' -f2-
+    # A name with a new line in it would be two.
+    find "$path" -xdev -maxdepth 2 -type f -name '*log' ! -path '*
+*' -size +0 -printf '%T@ %p\n' | sort -rn | head -n 8 | cut -d' ' -f2-
 fi | while IFS= read -r file; do
     echo "== $file"
-    tail -n "$lines" -- "$file"
+    # A second name may be another's file, which an account has put there.
+    if [ "$(stat -c %h -- "$file")" = 1 ]; then
+        tail -n "$lines" -- "$file"
+    else
+        echo "(left out: the file has a second name)"
+    fi
 done

@@ -38,6 +38,7 @@ pub(super) fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
     }
     let privilege = file.required::<Privilege>("privilege");
     let network = flag(file, "network");
+    let sees_processes = flag(file, "sees_processes");
     let services = power(file, "services", privilege.as_ref());
     let writes = file.optional::<Vec<Spanned<String>>>("writes");
     let writes = paths(file, writes, privilege.as_ref(), services);
@@ -63,6 +64,7 @@ pub(super) fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
         privilege: privilege?.into_inner(),
         writes,
         network,
+        sees_processes,
         services,
         dry_run,
         undo: undo.map(Spanned::into_inner),

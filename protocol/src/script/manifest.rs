@@ -127,6 +127,9 @@ pub struct Manifest {
     /// Whether it may speak to the system's services: systemd, D-Bus and the
     /// like. Through them it can do what they can.
     pub services: bool,
+    /// Whether it may see which processes the machine has and which locks they hold,
+    /// where `$FERNWART_PROC` says; else it sees its own alone.
+    pub sees_processes: bool,
     /// Whether it can show what it would do.
     pub dry_run: bool,
     /// The script that takes it back.
@@ -164,11 +167,16 @@ impl Manifest {
         }
     }
 
-    /// Whether running it looks or acts. What is only shown changes nothing,
-    /// unless it may speak to services or set the clock while it looks.
+    /// Whether running it looks or acts. What is only shown changes nothing, unless it
+    /// may speak to services, set the clock or use the network while it looks: much of a
+    /// computer can be ruled over its own loopback.
     pub fn kind(&self, dry_run: bool) -> ActionKind {
-        let reads = self.privilege == Privilege::Read || dry_run;
-        if reads && !self.services && !self.repairs_clock { ActionKind::Look } else { ActionKind::Act }
+        if self.changes_nothing(dry_run) && !self.network { ActionKind::Look } else { ActionKind::Act }
+    }
+
+    /// Whether it gets no right to change anything, whatever its owner takes it for.
+    pub fn changes_nothing(&self, dry_run: bool) -> bool {
+        (self.privilege == Privilege::Read || dry_run) && !self.services && !self.repairs_clock
     }
 
     /// What an exit code means: whether it is well, and its words if it has any.
@@ -295,6 +303,14 @@ de = "Diesen Dienst gibt es nicht."
             assert_eq!((manifest.kind(false), manifest.kind(true)), (ActionKind::Act, ActionKind::Act), "{power}");
             let told = mistakes(&text.replace("\"repair\"", "\"read\""));
             assert!(told.len() == 1 && told[0].contains("changes nothing"), "{told:?}");
+        }
+        // Much of a computer is ruled over its own loopback, whoever only means to look.
+        let text = GOOD.replace("retry_safe", "network = true\nretry_safe");
+        for privilege in ["repair", "read"] {
+            let text = text.replace("\"repair\"", &format!("{privilege:?}"));
+            let text = if privilege == "read" { text.replace("writes", "#writes") } else { text };
+            let manifest = Manifest::read(&text).expect("good");
+            assert_eq!((manifest.kind(false), manifest.kind(true)), (ActionKind::Act, ActionKind::Act), "{privilege}");
         }
     }
 

@@ -29,6 +29,7 @@ const SYS_TIME: Right = Right(25);
 const SYS_TTY_CONFIG: Right = Right(26);
 const MKNOD: Right = Right(27);
 const AUDIT_CONTROL: Right = Right(30);
+const SETFCAP: Right = Right(31);
 const MAC_OVERRIDE: Right = Right(32);
 const MAC_ADMIN: Right = Right(33);
 const SYSLOG: Right = Right(34);
@@ -79,6 +80,8 @@ pub enum Reach {
     Looks,
     /// It changes something.
     Acts,
+    /// It may write everywhere: packages hold files with rights of their own.
+    ActsOnAll,
 }
 
 /// Whether a script may set the clock.
@@ -94,5 +97,7 @@ pub enum ClockRight {
 pub fn given_up(reach: Reach, clock: ClockRight) -> impl Iterator<Item = Right> {
     let looks = LOOKING.into_iter().filter(move |_| reach == Reach::Looks);
     let clock = (clock == ClockRight::MayNot).then_some(SYS_TIME);
-    NEVER.into_iter().chain(looks).chain(clock)
+    // A file with rights that is left behind gives them to whoever starts it.
+    let on_files = (reach != Reach::ActsOnAll).then_some(SETFCAP);
+    NEVER.into_iter().chain(looks).chain(clock).chain(on_files)
 }

@@ -11,6 +11,7 @@ mod flood;
 mod frames;
 mod orders;
 mod rogues;
+mod scripts;
 mod stolen;
 mod stranger;
 

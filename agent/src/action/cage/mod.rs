@@ -32,6 +32,10 @@ pub const INNER: &str = "cage-init";
 /// Where a script's other files lie; its folder to begin with.
 pub const FOLDER: &str = "/tmp/fernwart";
 
+/// Where the machine's own `/proc` is, for a script that sees only its own processes and
+/// has to know of others.
+pub const MACHINE_PROC: &str = "/tmp/machine-proc";
+
 /// What the two are told. No secret is in it: it stands in their command line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
@@ -64,10 +68,18 @@ pub(super) struct Spec {
     /// speaks to services it sees all: systemd answers nobody whom it cannot
     /// see from where they are. The unit then ends what is left.
     pub(super) own_processes: bool,
+    /// Where the machine's own `/proc` is shown, if the manifest says so.
+    pub(super) sees_processes: bool,
+    /// Folders below which no link is followed, beside what may be written: accounts that
+    /// own a part of them could lead it elsewhere.
+    pub(super) unlinked: Vec<String>,
     /// Folders that are empty in there.
     pub(super) hide: Vec<PathBuf>,
     /// Mounts that are not there: what answers for them hangs, or keeps root out.
     pub(super) detach: Vec<Vec<u8>>,
+    /// Whether a control group counts what the kernel keeps for it; else it gets none of
+    /// what nobody could count.
+    pub(super) is_counted: bool,
     /// Memory of one process, and of its folder in memory, MiB.
     pub(super) memory_mib: u32,
 }
@@ -276,7 +288,8 @@ fn run(spec: &Spec) -> Result<Told, String> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| error.to_string())?;
     let script = format!("/proc/self/fd/{}", spec.script);
     keep_to_itself(Some(spec.script)).map_err(|error| format!("closing what it does not need: {error}"))?;
-    rights::refuse_calls()?;
+    rights::hold_writes(spec)?;
+    rights::refuse_calls(spec)?;
     // What it signals to its whole group is not meant for us.
     let child = Command::new(&spec.interpreter).arg(script).process_group(0).spawn();
     let child = child.map_err(|error| format!("{}: {error}", spec.interpreter))?;

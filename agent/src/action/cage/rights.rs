@@ -1,9 +1,42 @@
-//! What a script may ask of the kernel: bounds, rights, calls.
+//! What a script may ask of the kernel: bounds, rights, calls, and where it writes.
 
 use super::Spec;
 use fernwart_protocol::script::{ClockRight, Reach, given_up};
+use landlock::{ABI, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::CapabilitySet;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What every script writes to: folders of its own, devices that do nothing, its own
+/// processes.
+const WRITABLE: [&str; 4] = ["/tmp", "/var/tmp", "/dev", "/proc"];
+
+/// Has the kernel refuse, by Landlock, to open anything for writing but what may be
+/// written. Mounts that are read-only do the same for files and folders; a pipe or a
+/// device opens there all the same, and whoever hears its other end acts. Where the
+/// kernel does not know Landlock (before 5.13), the mounts are all there is.
+pub(super) fn hold_writes(spec: &Spec) -> Result<(), String> {
+    if spec.writes_all {
+        return Ok(());
+    }
+    let said = |error: &dyn std::fmt::Display| format!("holding what it writes: {error}");
+    let writes = AccessFs::from_write(ABI::V3);
+    let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(writes);
+    let mut ruleset = ruleset.and_then(Ruleset::create).map_err(|error| said(&error))?;
+    let places = WRITABLE.into_iter().chain(spec.writes.iter().map(String::as_str));
+    for place in places.filter(|place| Path::new(place).exists()) {
+        let folder = PathFd::new(place).map_err(|error| said(&error))?;
+        // Of what is no folder only what a file has can be allowed.
+        let allowed = if Path::new(place).is_dir() { writes } else { AccessFs::from_file(ABI::V3) & writes };
+        ruleset = ruleset.add_rule(PathBeneath::new(folder, allowed)).map_err(|error| said(&error))?;
+    }
+    ruleset.restrict_self().map(drop).map_err(|error| said(&error))
+}
 
 /// Gives up what is not needed, for good.
 pub(super) fn give_up(spec: &Spec) -> Result<(), String> {
@@ -13,7 +46,11 @@ pub(super) fn give_up(spec: &Spec) -> Result<(), String> {
         rustix::process::setrlimit(resource, both(most)).map_err(|error| format!("limits: {error}"))?;
     }
     rustix::thread::set_no_new_privs(true).map_err(|error| error.to_string())?;
-    let reach = if spec.looks { Reach::Looks } else { Reach::Acts };
+    let reach = match (spec.looks, spec.writes_all) {
+        (true, _) => Reach::Looks,
+        (false, false) => Reach::Acts,
+        (false, true) => Reach::ActsOnAll,
+    };
     let clock = if spec.clock { ClockRight::May } else { ClockRight::MayNot };
     for right in given_up(reach, clock) {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(right.bit())) {
@@ -53,20 +90,99 @@ const FORBIDDEN: [libc::c_long; 22] = [
     libc::SYS_reboot,
 ];
 
-/// What is not there: memory that nobody counts, and a way past this filter.
-const ABSENT: [libc::c_long; 3] = [libc::SYS_memfd_create, libc::SYS_memfd_secret, libc::SYS_io_uring_setup];
+/// What is not there: memory that nobody counts, ways past this filter, and calls whose
+/// flags it cannot see; programs do without them.
+const ABSENT: [libc::c_long; 5] =
+    [libc::SYS_memfd_create, libc::SYS_memfd_secret, libc::SYS_io_uring_setup, libc::SYS_clone3, libc::SYS_openat2];
+
+/// Memory that belongs to no process, where no control group counts it.
+const UNCOUNTED: [libc::c_long; 3] = [libc::SYS_shmget, libc::SYS_msgget, libc::SYS_mq_open];
+
+/// Namespaces of one's own: in one of accounts a program has every right (clone(2)).
+const NAMESPACES: u64 = 0x7e02_0080;
+
+/// A file that gives whoever starts it another's rights (inode(7)).
+const SETUID: u64 = 0o6000;
 
 /// Lets the kernel answer these calls with a no, here and in all that is
 /// started from here.
-pub(super) fn refuse_calls() -> Result<(), String> {
+pub(super) fn refuse_calls(spec: &Spec) -> Result<(), String> {
     refuse(&FORBIDDEN, libc::EPERM)?;
-    refuse(&ABSENT, libc::ENOSYS)
+    refuse(&ABSENT, libc::ENOSYS)?;
+    let any = |call: libc::c_long, at: u8, bits: u64| (call, at, bits);
+    refuse(&[libc::SYS_unshare], libc::EPERM)?;
+    refuse_bits(&[any(libc::SYS_clone, 0, NAMESPACES)])?;
+    if !spec.writes_all {
+        // What opens with a mode makes with it, too.
+        refuse_bits(&[
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_chmod, 1, SETUID),
+            any(libc::SYS_fchmod, 1, SETUID),
+            any(libc::SYS_fchmodat, 2, SETUID),
+            any(FCHMODAT2, 2, SETUID),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_open, 2, SETUID),
+            any(libc::SYS_openat, 3, SETUID),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_creat, 1, SETUID),
+            #[cfg(target_arch = "x86_64")]
+            any(libc::SYS_mknod, 1, SETUID),
+            any(libc::SYS_mknodat, 2, SETUID),
+        ])?;
+    }
+    if !spec.is_counted {
+        refuse(&UNCOUNTED, libc::ENOSYS)?;
+        // Shared memory without a file: MAP_SHARED and MAP_ANONYMOUS (mmap(2)).
+        refuse_all_bits(libc::SYS_mmap, 3, 0x21)?;
+    }
+    if spec.services { Ok(()) } else { refuse_sockets_of_files() }
 }
 
+/// Linux 6.6; libc does not know it yet on all architectures.
+const FCHMODAT2: libc::c_long = 452;
+
+/// Refuses calls one of whose arguments has any of these bits.
+fn refuse_bits(calls: &[(libc::c_long, u8, u64)]) -> Result<(), String> {
+    let said = |error: BackendError| format!("refusing calls: {error}");
+    let mut rules = BTreeMap::new();
+    for (call, at, bits) in calls {
+        let mut any = Vec::new();
+        for bit in (0..32).map(|shift| 1u64 << shift).filter(|bit| bits & bit != 0) {
+            let is_set = SeccompCondition::new(*at, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bit), bit);
+            any.push(SeccompRule::new(vec![is_set.map_err(said)?]).map_err(said)?);
+        }
+        rules.insert(*call, any);
+    }
+    refuse_with(rules, libc::EPERM)
+}
+
+/// Refuses a call one of whose arguments has all of these bits.
+fn refuse_all_bits(call: libc::c_long, at: u8, bits: u64) -> Result<(), String> {
+    let said = |error: BackendError| format!("refusing calls: {error}");
+    let are_set = SeccompCondition::new(at, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits);
+    let rule = SeccompRule::new(vec![are_set.map_err(said)?]).map_err(said)?;
+    refuse_with(BTreeMap::from([(call, vec![rule])]), libc::EPERM)
+}
+
+/// A socket may lie anywhere among the files, and a read-only mount keeps nobody from
+/// speaking to whoever hears it: a script that says it speaks to no service makes none
+/// that could. Pairs within a script are made otherwise.
+fn refuse_sockets_of_files() -> Result<(), String> {
+    let is_unix = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, UNIX);
+    let rule = is_unix.and_then(|is_unix| SeccompRule::new(vec![is_unix]));
+    let rule = rule.map_err(|error| format!("refusing calls: {error}"))?;
+    refuse_with(BTreeMap::from([(libc::SYS_socket, vec![rule])]), libc::EACCES)
+}
+
+/// AF_UNIX.
+const UNIX: u64 = 1;
+
 fn refuse(calls: &[libc::c_long], answer: libc::c_int) -> Result<(), String> {
-    use seccompiler::{BackendError, BpfProgram, SeccompAction, SeccompFilter};
+    refuse_with(calls.iter().map(|call| (*call, Vec::new())).collect(), answer)
+}
+
+fn refuse_with(rules: BTreeMap<libc::c_long, Vec<SeccompRule>>, answer: libc::c_int) -> Result<(), String> {
     let said = |error: &dyn std::fmt::Display| format!("refusing calls: {error}");
-    let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
     let answer = SeccompAction::Errno(answer.unsigned_abs());
     let here = std::env::consts::ARCH.try_into().map_err(|error: BackendError| said(&error))?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, here).map_err(|error| said(&error))?;

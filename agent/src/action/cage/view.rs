@@ -2,7 +2,7 @@
 //! may write, without the agent's folder, without disks, and without the sockets
 //! of services that it does not say it speaks to.
 
-use super::{FOLDER, Spec};
+use super::{FOLDER, MACHINE_PROC, Spec};
 use crate::collect::mounts::{self, Mount};
 use fernwart_protocol::text::Text;
 use rustix::fs::Mode;
@@ -40,8 +40,9 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
     }
     let mounts = mounts()?;
     let hidden: Vec<PathBuf> = spec.hide.iter().flat_map(|folder| everywhere(folder, &mounts)).collect();
-    // What may be written becomes a mount of its own, which stays writable.
-    for path in spec.writes.iter().filter(|path| Path::new(path).exists()) {
+    // What may be written becomes a mount of its own, which stays writable; so does what
+    // no link may lead out of.
+    for path in spec.writes.iter().chain(&spec.unlinked).filter(|path| Path::new(path).exists()) {
         rustix::mount::mount_bind_recursive(path, path).map_err(said(path))?;
     }
     read_only(spec, &mut unseen)?;
@@ -49,6 +50,15 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
         silence_sockets(spec)?;
     }
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // Taken in hand before it is covered: the kernel tells there of all locks and
+    // processes, and keeps what they hold from whoever lacks their rights.
+    let machine_proc = match spec.sees_processes && spec.own_processes {
+        true => {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            Some(rustix::fs::open("/proc", flags, Mode::empty()).map_err(said("/proc"))?)
+        }
+        false => None,
+    };
     // Its own processes only; and no switch of the kernel can be turned there.
     if spec.own_processes {
         rustix::mount::mount("proc", "/proc", "proc", plain | MountFlags::RDONLY, c"").map_err(said("/proc"))?;
@@ -57,7 +67,9 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
         private_devices()?;
     }
     for folder in PRIVATE.iter().filter(|folder| Path::new(folder).is_dir()) {
-        let size = std::ffi::CString::new(format!("mode=1777,size={}m", (spec.memory_mib / 2).max(1)));
+        // What has a name costs the kernel a kilobyte, however empty it is.
+        let size = format!("mode=1777,size={}m,nr_inodes={NAMES}", crate::action::watch::folder_mib(spec.memory_mib));
+        let size = std::ffi::CString::new(size);
         let size = size.map_err(|error| error.to_string())?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         rustix::mount::mount("tmpfs", *folder, "tmpfs", flags, size.as_c_str()).map_err(said(folder))?;
@@ -74,6 +86,13 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
         }
     }
     std::fs::create_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
+    if let Some(machine_proc) = machine_proc {
+        std::fs::create_dir(MACHINE_PROC).map_err(|error| format!("{MACHINE_PROC}: {error}"))?;
+        let hand = format!("/proc/self/fd/{}", machine_proc.as_raw_fd());
+        rustix::mount::mount_bind(&*hand, MACHINE_PROC).map_err(said(MACHINE_PROC))?;
+        let flags = MountFlags::BIND | plain | MountFlags::RDONLY;
+        rustix::mount::mount_remount(MACHINE_PROC, flags, c"").map_err(said(MACHINE_PROC))?;
+    }
     for (name, fd) in &spec.files {
         let copied = std::fs::copy(format!("/proc/self/fd/{fd}"), Path::new(FOLDER).join(name));
         copied.map_err(|error| format!("{name}: {error}"))?;
@@ -86,6 +105,9 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
     }
     Ok(unseen)
 }
+
+/// Files and folders that a script may make in memory.
+const NAMES: u32 = 8192;
 
 /// Mounts that are named at most: any user may make many.
 const NAMED: usize = 16;
@@ -255,25 +277,43 @@ fn stays_writable(spec: &Spec, place: &Path) -> bool {
     !switches && (spec.writes_all || spec.writes.iter().any(|path| place.starts_with(path)))
 }
 
-/// Everything that is mounted becomes read-only, but for what may be written. What
-/// cannot be made so is taken out of the view, and named.
+/// Everything that is mounted becomes read-only, but for what may be written, and holds
+/// no devices and gives nobody another's rights: a device may lie anywhere, and a
+/// read-only mount keeps nobody from reading a disk through it. What cannot be made so
+/// is taken out of the view, and named.
 fn read_only(spec: &Spec, unseen: &mut Vec<String>) -> Result<(), String> {
     let mut gone: Vec<PathBuf> = Vec::new();
     for Mount { path, options, .. } in mounts()? {
+        let has = |word: &str| options.split(',').any(|option| option == word);
         let is_gone = gone.iter().any(|place| path.starts_with(place));
-        if is_gone || stays_writable(spec, &path) || options.split(',').any(|option| option == "ro") {
+        // What lies there is taken away later, but for scripts that may do all.
+        let has_devices = path.starts_with("/dev");
+        let mut flags = MountFlags::BIND | MountFlags::NOSUID;
+        if has("ro") || !stays_writable(spec, &path) {
+            flags |= MountFlags::RDONLY;
+        }
+        if !has_devices || has("nodev") {
+            flags |= MountFlags::NODEV;
+        }
+        // Kernels before 5.10 pass over it.
+        let is_unlinked = spec.writes.iter().chain(&spec.unlinked).any(|one| path.starts_with(one));
+        if is_unlinked {
+            flags |= MountFlags::NOSYMFOLLOW;
+        }
+        let is_so = !is_unlinked
+            && has("nosuid")
+            && has("ro") == flags.contains(MountFlags::RDONLY)
+            && (has_devices || has("nodev"));
+        if is_gone || is_so {
             continue;
         }
-        let mut flags = MountFlags::BIND | MountFlags::RDONLY;
         for (word, flag) in [
-            ("nosuid", MountFlags::NOSUID),
-            ("nodev", MountFlags::NODEV),
             ("noexec", MountFlags::NOEXEC),
             ("noatime", MountFlags::NOATIME),
             ("nodiratime", MountFlags::NODIRATIME),
             ("relatime", MountFlags::RELATIME),
         ] {
-            if options.split(',').any(|option| option == word) {
+            if has(word) {
                 flags |= flag;
             }
         }

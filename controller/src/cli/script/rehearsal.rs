@@ -10,8 +10,9 @@
 
 use super::{Failure, Folder};
 use crate::cli::{Exit, say};
-use fernwart_protocol::document::ActionKind;
-use fernwart_protocol::script::{Checked, ClockRight, Declared, Manifest, Parameters, Reach, Value, given_up};
+use fernwart_protocol::script::{
+    Checked, ClockRight, Declared, Manifest, Parameters, Privilege, Reach, Value, given_up,
+};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::Signal;
 use rustix::thread::{CapabilitySet, UnshareFlags};
@@ -47,11 +48,17 @@ pub(super) struct Spec {
     well: Vec<i32>,
     /// Whether the script only looks.
     looks: bool,
+    /// Whether it may write everywhere.
+    writes_all: bool,
 }
 
 impl Spec {
     fn reach(&self) -> Reach {
-        if self.looks { Reach::Looks } else { Reach::Acts }
+        match (self.looks, self.writes_all) {
+            (true, _) => Reach::Looks,
+            (false, false) => Reach::Acts,
+            (false, true) => Reach::ActsOnAll,
+        }
     }
 }
 
@@ -107,17 +114,23 @@ fn spec(path: &Path, folder: &Folder, place: &Path) -> Result<Spec, Failure> {
     }
     let parameters = parameters(&tests.join("parameters.toml"), &manifest)?;
     let well = (0..=255).filter(|code| manifest.meaning(*code).0).collect();
+    let mut environment: BTreeMap<String, String> = parameters.environment().collect();
+    if manifest.sees_processes {
+        // Its own world has no other.
+        environment.insert("FERNWART_PROC".to_owned(), "/proc".to_owned());
+    }
     Ok(Spec {
         place: place.to_owned(),
         files,
         interpreter: manifest.interpreter.path().to_owned(),
         run: manifest.run.to_string(),
         json: parameters.to_json(),
-        environment: parameters.environment().collect(),
+        environment,
         dry_run: manifest.dry_run,
         time_s: manifest.limits.time_s,
         well,
-        looks: manifest.kind(false) == ActionKind::Look,
+        looks: manifest.changes_nothing(false),
+        writes_all: manifest.privilege == Privilege::Raw,
     })
 }
 

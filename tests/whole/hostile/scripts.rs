@@ -1,0 +1,358 @@
+//! What a script, or an account beside it, tries around the cage: devices that lie
+//! anywhere, files that give rights, namespaces, pipes that somebody hears, memory that
+//! nobody counts, links, names and locks that accounts have planted.
+
+use crate::booted::join;
+use crate::cage::Stage;
+use fernwart_tests::guest::Guest;
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{Process, World, run, wait_until};
+use serde_json::Value;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn shell(text: &str) -> fernwart_tests::Said {
+    run(Command::new("sh").args(["-ec", text]))
+}
+
+/// A folder that is gone with its owner, where a script may be sent.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(below: &str) -> Self {
+        let name = format!("fernwart-{:08x}", u32::from_ne_bytes(fernwart_certs::random()));
+        let path = Path::new(below).join(name);
+        std::fs::create_dir(&path).expect("made");
+        Self(path)
+    }
+
+    fn text(&self) -> &str {
+        self.0.to_str().expect("text")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = shell(&format!("mount | grep -q ' {0} ' && umount -l {0}; rm -rf {0}", self.0.display()));
+    }
+}
+
+fn head(report: &Value, stream: &str) -> String {
+    report[stream]["head"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The shipped scripts.
+fn shipped(world: &World, names: &[&str]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
+    let folders: Vec<String> = names.iter().map(|name| folder.join(name).display().to_string()).collect();
+    let mut words = vec!["catalogue", "propose"];
+    words.extend(folders.iter().map(String::as_str));
+    world.technician(&words).exits(0);
+}
+
+#[test]
+fn a_device_opens_nowhere_whatever_is_mounted_how() {
+    let place = Folder::new("/srv");
+    let of = |name: &str| place.0.join(name).display().to_string();
+    // A disk, memory, a terminal: in a folder, on a read-only mount, where it may write.
+    let disk = std::fs::metadata("/").expect("there").dev();
+    let made = shell(&format!(
+        "mkdir {0}/ro {0}/own; mount -t tmpfs none {0}/ro
+        for folder in {0} {0}/ro {0}/own; do
+            mknod $folder/disk b {1} {2} || mknod $folder/disk b 7 0; mknod $folder/random c 1 9; chmod 666 $folder/*
+        done; mount -o remount,ro {0}/ro; head -c 8 {0}/ro/random | wc -c",
+        place.text(),
+        rustix::fs::major(disk),
+        rustix::fs::minor(disk)
+    ))
+    .exits(0);
+    assert_eq!(made.out.trim(), "8", "outside it opens");
+    let tries = format!(
+        "for file in {0}/random {0}/ro/random {0}/own/random {0}/disk {0}/ro/disk {0}/own/disk; do
+            head -c 8 $file >/dev/null 2>&1 && echo read $file; (: > $file) 2>/dev/null && echo wrote $file
+        done; head -c 8 /dev/urandom | wc -c",
+        place.text()
+    );
+    let writes = format!("writes = [{:?}]", of("own"));
+    let scripts = [
+        Script::new("honest", "echo fine\n"),
+        Script::new("reads", &tries).privilege("read"),
+        Script::new("acts", &tries).with(&writes),
+    ];
+    let Some(stage) = Stage::new(&scripts) else { return };
+    for name in ["reads", "acts"] {
+        let report = stage.report(&[name]);
+        assert_eq!(head(&report, "stdout").trim(), "8", "{name}: {report}");
+    }
+}
+
+#[test]
+fn nothing_is_left_behind_that_gives_rights_and_no_rights_are_made() {
+    let place = Folder::new("/srv");
+    let tries = format!(
+        "cd {}
+        for mode in 4755 2755 6711 u+s g+s; do cp /bin/true a; chmod $mode a 2>/dev/null; done
+        install -m 4755 /bin/true b 2>/dev/null
+        python3 -c \"import os; os.umask(0); os.open('c', os.O_CREAT|os.O_WRONLY, 0o4755)\" 2>/dev/null
+        python3 -c \"import os; os.umask(0); os.mknod('d', 0o104755)\" 2>/dev/null
+        python3 -c \"import os; os.open('e', os.O_CREAT|os.O_WRONLY); os.fchmod(3, 0o4755)\" 2>/dev/null
+        cp /bin/true f; setcap cap_setuid+ep f 2>/dev/null; python3 -c \"import os; os.setxattr('f', 'security.capability', b'\\\\1\\\\0\\\\0\\\\2\\\\200\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0\\\\0')\" 2>/dev/null
+        unshare -U true 2>/dev/null && echo a namespace of accounts
+        unshare -m true 2>/dev/null && echo a namespace of mounts
+        python3 -c \"import ctypes; l = ctypes.CDLL(None); print('cloned') if l.syscall(56, 0x10000011, 0, 0, 0, 0) > 0 else 0\" 2>/dev/null
+        mkdir g && chmod 755 g && touch g/x && chmod 640 g/x && echo done",
+        place.text()
+    );
+    // Outside each of them leaves something.
+    let outside = Folder::new("/srv");
+    shell(&format!("cd {}; cp /bin/true a; chmod 4755 a; [ -u a ]", outside.text())).exits(0);
+    let writes = format!("writes = [{:?}]", place.text());
+    let scripts = [Script::new("honest", "echo fine\n"), Script::new("leaves", &tries).with(&writes)];
+    let Some(stage) = Stage::new(&scripts) else { return };
+    let report = stage.report(&["leaves"]);
+    assert_eq!(head(&report, "stdout"), "done\n", "what is not evil works: {report}");
+    for entry in std::fs::read_dir(&place.0).expect("readable").flatten() {
+        let data = entry.metadata().expect("there");
+        assert_eq!(data.permissions().mode() & 0o6000, 0, "{:?}", entry.path());
+    }
+    let capabilities = shell(&format!("getcap -r {} 2>/dev/null || :", place.text())).out;
+    assert_eq!(capabilities, "", "no file with rights");
+}
+
+#[test]
+fn a_pipe_that_somebody_hears_is_not_spoken_to() {
+    let has_landlock = std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|lsm| lsm.contains("landlock"));
+    let place = Folder::new("/srv");
+    let pipe = place.0.join("control");
+    shell(&format!("mkfifo -m 666 {}", pipe.display())).exits(0);
+    let heard = place.0.join("heard");
+    let mut listens = Command::new("sh");
+    listens.args(["-c", &format!("exec 3<> {}; cat <&3 > {}", pipe.display(), heard.display())]);
+    let _listener = Process::start(&mut listens, &place.0.join("log"));
+    wait_until("it listens", || heard.exists());
+    shell(&format!("echo outside > {}", pipe.display())).exits(0);
+    wait_until("it hears", || std::fs::read_to_string(&heard).is_ok_and(|text| text == "outside\n"));
+    let speaks = format!("(echo inside > {}) 2>/dev/null && echo spoke; echo done\n", pipe.display());
+    let scripts = [
+        Script::new("honest", "echo fine\n"),
+        Script::new("reads", &speaks).privilege("read"),
+        Script::new("acts", &speaks).with("writes = [\"/srv/elsewhere\"]"),
+    ];
+    let Some(stage) = Stage::new(&scripts) else { return };
+    if !has_landlock {
+        println!("skipped: this kernel has no Landlock");
+        return;
+    }
+    for name in ["reads", "acts"] {
+        assert_eq!(head(&stage.report(&[name]), "stdout"), "done\n", "{name}");
+    }
+    assert_eq!(std::fs::read_to_string(&heard).expect("heard"), "outside\n");
+}
+
+#[test]
+fn what_the_kernel_keeps_for_a_script_counts_as_its_memory_or_is_not_to_be_had() {
+    let limited = |name: &str, text: &str| {
+        Script::new(name, text).shell("python3").and("[limits]\nmemory_mib = 64\nprocesses = 8\ntime_s = 20\n")
+    };
+    let scripts = [
+        Script::new("honest", "echo fine\n"),
+        limited(
+            "segment",
+            "import ctypes\nl = ctypes.CDLL(None, use_errno=True)\nprint('has it' if l.shmget(0, 1 << 29, 0o1600) >= 0 else 'none')\n",
+        ),
+        limited(
+            "maps",
+            "import mmap\ntry:\n    m = mmap.mmap(-1, 1 << 29); print('has it')\nexcept OSError: print('none')\n",
+        ),
+        limited(
+            "folders",
+            "import os\nfor f in ('/tmp/a', '/var/tmp/b', '/tmp/fernwart/c'):\n    try:\n        with open(f, 'wb') as o:\n            for n in range(256): o.write(b'x' * (1 << 20))\n    except OSError: pass\nprint(sum(os.stat(f).st_size for f in ('/tmp/a', '/var/tmp/b', '/tmp/fernwart/c') if os.path.exists(f)) >> 20)\n",
+        ),
+        limited(
+            "names",
+            "n = 0\ntry:\n    while n < 200000:\n        open('/tmp/%d' % n, 'w').close(); n += 1\nexcept OSError: pass\nprint(n)\n",
+        ),
+        limited(
+            "threads",
+            "import threading, time\nfor n in range(4000):\n    threading.Thread(target=time.sleep, args=(15,), daemon=True).start()\ntime.sleep(10)\nprint('has them')\n",
+        ),
+    ];
+    let Some(stage) = Stage::new(&scripts) else { return };
+    if stage.report(&["honest"])["cage"] != "namespaces" {
+        return;
+    }
+    for name in ["segment", "maps"] {
+        assert_eq!(head(&stage.report(&[name]), "stdout"), "none\n", "{name}");
+    }
+    let report = stage.report(&["folders"]);
+    let kept: u64 = head(&report, "stdout").trim().parse().unwrap_or(0);
+    assert!(report["stopped"] == "memory" || kept <= 64, "{report}");
+    let report = stage.report(&["names"]);
+    assert!(head(&report, "stdout").trim().parse::<u64>().is_ok_and(|n| n < 20_000), "{report}");
+    let report = stage.report(&["threads"]);
+    assert!(report["stopped"] == "processes" || report["well"] == false, "{report}");
+}
+
+/// A folder of logs that an account without rights owns, and what only root may read.
+fn planted() -> (Folder, Folder) {
+    let (logs, secrets) = (Folder::new("/var/log"), Folder::new("/srv"));
+    std::fs::write(secrets.0.join("root.log"), "only for root\n").expect("written");
+    std::fs::set_permissions(secrets.0.join("root.log"), PermissionsExt::from_mode(0o600)).expect("set");
+    chown(&logs.0, Some(65534), Some(65534)).expect("given away");
+    (logs, secrets)
+}
+
+#[test]
+fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
+    let (logs, secrets) = planted();
+    let victim = secrets.0.join("root.log");
+    let Some(stage) = Stage::new(&[Script::new("honest", "echo fine\n")]) else { return };
+    shipped(&stage.world, &["log-rotate", "logs-collect", "disk-free"]);
+    let path = |name: &str| format!("path={}/{name}", logs.text());
+    // The log itself, a folder on the way, a second name.
+    symlink(&victim, logs.0.join("link.log")).expect("linked");
+    symlink(&secrets.0, logs.0.join("way")).expect("linked");
+    std::fs::hard_link(&victim, logs.0.join("second.log")).ok();
+    for name in ["link.log", "way/root.log", "second.log"] {
+        if !logs.0.join(name).exists() {
+            continue;
+        }
+        let report = stage.report(&["log-rotate", "-p", &path(name), "-p", "keep_lines=0"]);
+        assert_ne!(report["exit"], 0, "{name}: {report}");
+        let report = stage.report(&["logs-collect", "-p", &path(name)]);
+        assert!(!report.to_string().contains("only for root"), "{name}: {report}");
+    }
+    let report = stage.report(&["logs-collect", "-p", &format!("path={}", logs.text())]);
+    assert!(!report.to_string().contains("only for root"), "{report}");
+    assert_eq!(std::fs::read_to_string(&victim).expect("there"), "only for root\n");
+    assert_eq!(std::fs::metadata(&victim).expect("there").permissions().mode() & 0o777, 0o600);
+    // Names that it is going to use are there already, as links and as files of theirs.
+    let log = logs.0.join("shop.log");
+    std::fs::write(&log, "private line\n".repeat(1000)).expect("written");
+    std::fs::set_permissions(&log, PermissionsExt::from_mode(0o600)).expect("set");
+    shell(&format!(
+        "now=$(date +%s); for n in $(seq 0 20); do
+            name={}.$(date -d @$((now + n)) +%Y%m%d-%H%M%S).gz
+            if [ $((n % 2)) = 0 ]; then ln -s {} $name; else : > $name; chmod 666 $name; chown 65534 $name; fi
+        done",
+        log.display(),
+        victim.display()
+    ))
+    .exits(0);
+    let report = stage.report(&["log-rotate", "-p", &path("shop.log"), "-p", "keep_lines=1"]);
+    assert_eq!(report["exit"], 4, "{report}");
+    assert_eq!(std::fs::read_to_string(&victim).expect("there"), "only for root\n");
+    for entry in std::fs::read_dir(&logs.0).expect("there").flatten().filter(|entry| entry.path() != log) {
+        if entry.metadata().is_ok_and(|data| data.is_file() && data.uid() == 65534) {
+            assert_eq!(entry.metadata().expect("there").len(), 0, "nobody reads along: {:?}", entry.path());
+        }
+    }
+    // A name that reads as two.
+    let other = Folder::new("/var/log");
+    let fresh = other.0.join("fresh.gz");
+    std::fs::write(&fresh, "x").expect("written");
+    let double = format!("{}/x\n{}", logs.text(), other.text());
+    std::fs::create_dir_all(&double).expect("made");
+    shell(&format!("touch -d '-30 days' '{double}/fresh.gz'")).exits(0);
+    let report = stage.report(&["disk-free", "-p", "mount=/", "-p", "keep_days=7"]);
+    assert!(fresh.exists(), "{report}");
+}
+
+/// A lock file that is old enough, and what holds it.
+const HOLDERS: [(&str, &str); 3] = [
+    (
+        "flock",
+        "import fcntl, sys, time\nf = open(sys.argv[1], 'r+')\nfcntl.flock(f, fcntl.LOCK_EX)\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n",
+    ),
+    (
+        "posix",
+        "import fcntl, sys, time\nf = open(sys.argv[1], 'r+')\nfcntl.lockf(f, fcntl.LOCK_EX)\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n",
+    ),
+    (
+        "number",
+        "import os, sys, time\nopen(sys.argv[1], 'w').write('%10d\\n' % os.getpid())\nos.utime(sys.argv[1], (1, 1))\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n",
+    ),
+];
+
+#[test]
+fn a_lock_that_a_process_of_the_machine_holds_is_not_removed() {
+    let Some(stage) = Stage::new(&[Script::new("honest", "echo fine\n")]) else { return };
+    shipped(&stage.world, &["lock-remove"]);
+    let place = Folder::new("/run/lock");
+    let lock = place.0.join("till.lock");
+    let remove = || stage.report(&["lock-remove", "-p", &format!("path={}", lock.display())]);
+    let make = || {
+        std::fs::write(&lock, "").expect("written");
+        shell(&format!("touch -d '-2 hours' {}", lock.display())).exits(0);
+    };
+    for (kind, holder) in HOLDERS {
+        make();
+        let held = place.0.join("till.lock.held");
+        let mut command = Command::new("python3");
+        command.args(["-c", holder]).arg(&lock);
+        let process = Process::start(&mut command, &place.0.join("log"));
+        wait_until("it is held", || held.exists());
+        let report = remove();
+        assert_eq!(report["exit"], 4, "{kind}: {report}");
+        assert!(lock.exists(), "{kind}");
+        drop(process);
+        std::fs::remove_file(held).expect("removed");
+        if kind != "number" {
+            let report = remove();
+            assert_eq!(report["exit"], 0, "{kind}: nobody holds it any more: {report}");
+            assert!(!lock.exists(), "{kind}");
+        }
+    }
+    // One that had it open, and locks it as it is being removed.
+    make();
+    let racer = "import fcntl, os, sys, time\nf = open(sys.argv[1], 'r+')\nopen(sys.argv[1] + '.held', 'w')\nwhile os.fstat(f.fileno()).st_nlink == 1 and os.path.exists(sys.argv[1]): time.sleep(0.005)\nfcntl.lockf(f, fcntl.LOCK_EX)\ntime.sleep(60)\n";
+    let mut command = Command::new("python3");
+    command.args(["-c", racer]).arg(&lock);
+    let _racer = Process::start(&mut command, &place.0.join("log"));
+    wait_until("it waits", || place.0.join("till.lock.held").exists());
+    let report = remove();
+    assert_eq!(report["exit"], 4, "{report}");
+    assert!(lock.exists(), "it is back");
+}
+
+#[test]
+fn what_holds_without_systemd_holds_with_it() {
+    let world = World::new();
+    let Some(guest) = Guest::boot(world.path()) else { return };
+    join(&world, &guest);
+    guest
+        .run(&[
+            "sh",
+            "-c",
+            "printf '[look]\\nmode = \"allow\"\\n[act]\\nmode = \"allow\"\\n' > /var/lib/fernwart-agent/policy.toml",
+        ])
+        .exits(0);
+    shipped(&world, &["lock-remove"]);
+    let tries = "head -c 8 /srv/random >/dev/null 2>&1 && echo read it\ncp /bin/true /srv/own/a; chmod 4755 /srv/own/a 2>/dev/null && echo gave rights\nunshare -U true 2>/dev/null && echo a namespace\npython3 -c 'import socket; socket.socket(socket.AF_UNIX)' 2>/dev/null && echo a socket\necho done\n";
+    world.approve(&Script::new("tries", tries).with("writes = [\"/srv/own\"]"));
+    guest
+        .run(&[
+            "sh",
+            "-ec",
+            "mkdir -p /srv/own; mknod /srv/random c 1 9; chmod 666 /srv/random; head -c 8 /srv/random > /dev/null",
+        ])
+        .exits(0);
+    let said = world.technician(&["run", "tries", "kasse-1", "--reason", "Probe", "-o", "jsonl"]);
+    let report =
+        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
+    assert_eq!((&report["cage"], head(&report, "stdout").as_str()), (&"systemd".into(), "done\n"), "{report}");
+    // Of a holder that this system's own processes see.
+    let hold = "mkdir -p /run/lock; : > /run/lock/till.lock; touch -d '-2 hours' /run/lock/till.lock; systemd-run --quiet --unit=holder python3 -c \"import fcntl, time; f = open('/run/lock/till.lock', 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(60)\"; sleep 1";
+    guest.run(&["sh", "-ec", hold]).exits(0);
+    let remove =
+        ["run", "lock-remove", "kasse-1", "-p", "path=/run/lock/till.lock", "--reason", "Probe", "-o", "jsonl"];
+    let result = |said: fernwart_tests::Said| {
+        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")
+    };
+    let held = result(world.technician(&remove));
+    assert_eq!(held["report"]["exit"], 4, "{held}");
+    guest.run(&["systemctl", "stop", "holder"]).exits(0);
+    let free = result(world.technician(&remove));
+    assert_eq!(free["report"]["exit"], 0, "{free}");
+}
