@@ -6,7 +6,9 @@
 use super::{
     ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, in_days, proposer_id, tuf_key, tuf_key_id, unsigned, version,
 };
-use crate::catalogue::{Approved, Catalogue, Hub, PROPOSER, Shop, StaffList, VERSION, scripts, target};
+use crate::catalogue::{
+    Approved, Catalogue, CatalogueError, Hub, PROPOSER, Shop, StaffList, Trusted, VERSION, scripts, target,
+};
 use crate::sha256;
 use fernwart_protocol::document::{Document, UnixMs};
 use fernwart_protocol::id::{Digest, PublicKey};
@@ -68,6 +70,10 @@ pub struct Draft {
     /// Bundles that change, and their files, by SHA-256.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub blobs: BTreeMap<Digest, String>,
+    /// Signed roles in the bytes in which they were published once, by file name: the same
+    /// in other bytes would be another catalogue to whoever knows these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub published: BTreeMap<String, String>,
 }
 
 /// A script that a draft brings, as its approvers read it.
@@ -227,7 +233,14 @@ impl Draft {
         };
         let files = contents.files()?;
         let targets = unsigned(targets(1, &files, &contents.scripts, None, now)?);
-        Ok(Self { v: 1, root: Some(unsigned(root)), targets, files, blobs: BTreeMap::new() })
+        Ok(Self {
+            v: 1,
+            root: Some(unsigned(root)),
+            targets,
+            files,
+            blobs: BTreeMap::new(),
+            published: BTreeMap::new(),
+        })
     }
 
     /// The next catalogue after a published one.
@@ -244,7 +257,48 @@ impl Draft {
         // With one approver the proposer is the approver; nothing is to be said.
         let proposer = proposer.filter(|_| before.threshold > 1);
         let targets = unsigned(targets(before.versions.targets + 1, &files, &contents.scripts, proposer, now)?);
-        Ok(Self { v: 1, root: None, targets, files, blobs: BTreeMap::new() })
+        Ok(Self { v: 1, root: None, targets, files, blobs: BTreeMap::new(), published: BTreeMap::new() })
+    }
+
+    /// What was published once and is held here, for a hub that has lost it. With the
+    /// root, where that follows the hub's. Scripts' files are not in it.
+    ///
+    /// # Errors
+    /// When what is trusted is no whole catalogue.
+    pub fn given_back(trusted: &Trusted, with_root: bool) -> Result<Self, CatalogueError> {
+        let versions = trusted.floors.versions();
+        let text = |name: &str| {
+            let bytes = trusted.files.get(name).ok_or_else(|| CatalogueError::Missing(name.to_owned()))?;
+            String::from_utf8(bytes.clone()).map_err(|_| CatalogueError::TargetHash(name.to_owned()))
+        };
+        fn read<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T, CatalogueError> {
+            serde_json::from_str(text).map_err(|error| CatalogueError::Unreadable(name.to_owned(), error))
+        }
+        let mut published = BTreeMap::new();
+        let name = format!("{}.targets.json", versions.targets);
+        let targets = read(&name, &text(&name)?)?;
+        published.insert(name.clone(), text(&name)?);
+        let mut root = None;
+        if with_root {
+            let name = format!("{}.root.json", versions.root);
+            root = Some(read(&name, &text(&name)?)?);
+            published.insert(name.clone(), text(&name)?);
+        }
+        let files = target::NAMED.into_iter().map(|name| Ok((name.to_owned(), text(name)?)));
+        let files = files.collect::<Result<_, CatalogueError>>()?;
+        Ok(Self { v: 1, root, targets, files, blobs: BTreeMap::new(), published })
+    }
+
+    /// Whether it was published once, as it says itself.
+    pub fn is_given_back(&self) -> bool {
+        !self.published.is_empty()
+    }
+
+    /// Whether it may be published after targets of this version: the next one, or any
+    /// later one that was in force before.
+    pub fn follows(&self, targets: u64) -> bool {
+        let number = self.targets.signed.version.get();
+        if self.is_given_back() { number > targets } else { number == targets + 1 }
     }
 
     /// Adds the root that follows the one in force: it names who approves from

@@ -62,6 +62,16 @@ fn to_file<T: Role>(role: &Signed<T>) -> Result<Vec<u8>, Unwritable> {
     Ok(bytes)
 }
 
+/// A role's file: the very bytes in which it was published before, if it was.
+fn as_published<T>(draft: &Draft, name: &str, role: &Signed<T>) -> Result<Vec<u8>, PublishError>
+where
+    T: Role + PartialEq + serde::de::DeserializeOwned,
+{
+    let Some(text) = draft.published.get(name) else { return Ok(to_file(role)?) };
+    let same = serde_json::from_str::<Signed<T>>(text).is_ok_and(|published| published == *role);
+    if same { Ok(text.clone().into_bytes()) } else { Err(refused(CatalogueError::TargetHash(name.to_owned()))) }
+}
+
 fn metafile(number: u64, bytes: &[u8]) -> Metafile {
     let sha256 = Decoded::from(sha256(bytes).as_bytes().to_vec());
     Metafile {
@@ -139,20 +149,24 @@ pub async fn publish(
     }
     let last = published.map(|trusted| trusted.floors.versions()).unwrap_or_default();
     let number = draft.targets.signed.version.get();
-    if number != last.targets + 1 {
+    if !draft.follows(last.targets) {
         return Err(PublishError::Stale { draft: number, published: last.targets });
     }
     let mut files = Files::default();
-    let targets = to_file(&draft.targets)?;
+    let targets = as_published(draft, &format!("{number}.targets.json"), &draft.targets)?;
     if let Some(root) = &draft.root {
         if published.is_some() && root.signed.version.get() != last.root + 1 {
             return Err(PublishError::Stale { draft: root.signed.version.get(), published: last.root });
         }
-        files.insert(&format!("{}.root.json", root.signed.version), to_file(root)?);
+        let name = format!("{}.root.json", root.signed.version);
+        files.insert(&name, as_published(draft, &name, root)?);
     }
     // The named targets and nothing else: a draft's other files have no name here.
     let before = published.map(Trusted::view).transpose().map_err(refused)?;
-    draft.new_scripts(before.as_ref()).map_err(|_| refused(CatalogueError::TargetHash("draft".to_owned())))?;
+    // What was in force once may come back without its scripts' files.
+    if !draft.is_given_back() {
+        draft.new_scripts(before.as_ref()).map_err(|_| refused(CatalogueError::TargetHash("draft".to_owned())))?;
+    }
     for name in target::NAMED {
         let text = draft.files.get(name).ok_or_else(|| refused(CatalogueError::Missing(name.to_owned())))?;
         files.insert(name, text.clone().into_bytes());

@@ -3,6 +3,7 @@
 use crate::home::{ClientHomeError, StaffHome};
 use crate::now;
 use crate::order::{OlderAgent, SignedOrder};
+use fernwart_certs::approve::Draft;
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::envelope::{EnvelopeError, seal};
 use fernwart_certs::peer::{Name, may_issue, read_certificate};
@@ -17,7 +18,7 @@ use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{
     CustomerRow, Health, JobHead, JobRow, MachineRow, Orders, PendingMachine, PendingStaff, Reply, Request, RunRow,
 };
-use fernwart_protocol::text::{List, MachineName, Text};
+use fernwart_protocol::text::{Blob, List, MachineName, Text};
 use fernwart_protocol::version::{Hello, NoCommonVersion, Version, tag};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -321,6 +322,44 @@ impl Session {
     /// # Errors
     /// When it is not to be believed, or cannot be kept.
     pub async fn sync(&mut self) -> Result<(), ClientError> {
+        let mut files = self.offered().await?;
+        // The newest one offered, by its file's name.
+        let newest = |files: &Files, role: &str| {
+            let number = |name: &String| name.strip_suffix(role)?.parse::<u64>().ok();
+            files.iter().filter_map(|(name, _)| number(name)).max()
+        };
+        let ours = self.catalogue.versions;
+        if newest(&files, ".targets.json").is_some_and(|targets| targets < ours.targets) {
+            self.give_back(newest(&files, ".root.json").is_some_and(|root| root < ours.root)).await?;
+            files = self.offered().await?;
+        }
+        let (trusted, catalogue) = advance(&self.trusted, &files).await.map_err(ClientError::Catalogue)?;
+        self.home.keep(&trusted).map_err(ClientError::Home)?;
+        self.trusted = trusted;
+        self.catalogue = catalogue;
+        Ok(())
+    }
+
+    /// Gives a hub that fell back, as one that was restored from a backup does, what was
+    /// published since: it was signed by approvers, so it may come from anybody.
+    async fn give_back(&mut self, with_root: bool) -> Result<(), ClientError> {
+        let draft = Draft::given_back(&self.trusted, with_root).map_err(ClientError::Catalogue)?;
+        let id = draft.id().map_err(|_| ClientError::Unexpected)?;
+        let bytes = serde_json::to_vec(&draft).map_err(|_| ClientError::Unexpected)?;
+        let bytes = Blob::try_from(bytes).map_err(|_| ClientError::Unexpected)?;
+        let given = match self.tell(&Request::PutDraft(bytes)).await {
+            Ok(()) => self.tell(&Request::Publish(id)).await,
+            refused => refused,
+        };
+        match given {
+            // Somebody else was faster.
+            Err(ClientError::Denied(Denial::CatalogueStale | Denial::NoSuchDraft)) => Ok(()),
+            given => given,
+        }
+    }
+
+    /// What the hub has published, as it comes.
+    async fn offered(&mut self) -> Result<Files, ClientError> {
         let replies = Box::pin(self.collect(&Request::Catalogue)).await?;
         let mut files = Files::default();
         for reply in replies.into_iter().take(OFFER_FILES) {
@@ -328,11 +367,7 @@ impl Session {
                 files.insert(file.name.as_raw(), file.bytes.into_bytes());
             }
         }
-        let (trusted, catalogue) = advance(&self.trusted, &files).await.map_err(ClientError::Catalogue)?;
-        self.home.keep(&trusted).map_err(ClientError::Home)?;
-        self.trusted = trusted;
-        self.catalogue = catalogue;
-        Ok(())
+        Ok(files)
     }
 
     /// A file of an approved script, verified by its hash.

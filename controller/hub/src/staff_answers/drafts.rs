@@ -2,16 +2,22 @@
 
 use super::Answer;
 use crate::Shared;
+use crate::caller::Caller;
 use fernwart_certs::approve::Draft;
+use fernwart_certs::catalogue::Role;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::id::Digest;
 use fernwart_store::Draft as DraftWrite;
 use std::sync::Arc;
 use tracing::{info, warn};
 
-/// Keeps a draft; signatures of the same draft that came before are kept too.
-pub(super) async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
+/// Keeps a draft; signatures of the same draft that came before are kept too. What was
+/// published once, and is lost here, comes back from whoever has it.
+pub(super) async fn put_draft(shared: &Shared, caller: &Caller, bytes: &[u8]) -> Answer {
     let mut draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
+    if !draft.is_given_back() {
+        caller.must_be(Role::Lead)?;
+    }
     draft.contents().map_err(|_| Denial::CatalogueRefused)?;
     let trusted = shared.published.trusted().ok_or(Denial::NoCatalogue)?;
     let root = fernwart_certs::approve::root_of(&trusted).map_err(|_| Denial::NoCatalogue)?;
@@ -21,10 +27,13 @@ pub(super) async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
         return Err(Denial::CatalogueRefused);
     }
     let newest = shared.published.catalogue().map(|catalogue| catalogue.versions.targets);
-    if newest.is_some_and(|newest| draft.targets.signed.version.get() != newest + 1) {
+    if newest.is_some_and(|newest| !draft.follows(newest)) {
         return Err(Denial::CatalogueStale);
     }
     draft.keep_valid(Some(&root));
+    if draft.is_given_back() && !draft.progress(Some(&root)).is_complete() {
+        return Err(Denial::CatalogueUnsigned);
+    }
     let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
     if let Some(known) = shared.store.draft(&id).await.map_err(|error| shared.denial(&error))?
         && let Ok(known) = serde_json::from_slice::<Draft>(&known)
@@ -39,11 +48,17 @@ pub(super) async fn put_draft(shared: &Shared, bytes: &[u8]) -> Answer {
         .map_err(|error| shared.denial(&error))
 }
 
-pub(super) async fn publish(shared: &Arc<Shared>, id: &Digest) -> Answer {
+pub(super) async fn publish(shared: &Arc<Shared>, caller: &Caller, id: &Digest) -> Answer {
     use crate::catalogue::PublishedError;
     use fernwart_certs::approve::PublishError;
     let bytes = shared.store.draft(id).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchDraft)?;
     let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
+    if draft.is_given_back() {
+        let targets = draft.targets.signed.version;
+        warn!(%targets, by = %caller.entry.name, "a catalogue that this hub has lost is given back");
+    } else {
+        caller.must_be(Role::Lead)?;
+    }
     let timestamp = shared.published.publish(&draft, shared.now()).await.map_err(|error| {
         warn!(%error, "a draft was not published");
         match error {

@@ -252,14 +252,8 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             }
             Ok(())
         }
-        Request::PutDraft(bytes) => {
-            caller.must_be(Role::Lead)?;
-            drafts::put_draft(shared, bytes.as_bytes()).await
-        }
-        Request::Publish(id) => {
-            caller.must_be(Role::Lead)?;
-            drafts::publish(shared, &id).await
-        }
+        Request::PutDraft(bytes) => drafts::put_draft(shared, caller, bytes.as_bytes()).await,
+        Request::Publish(id) => drafts::publish(shared, caller, &id).await,
         Request::Suspend(key) => {
             caller.must_be(Role::Lead)?;
             shared.store.write(Suspend { key, at: shared.now() }).await.map_err(|error| shared.denial(&error))?;
