@@ -370,3 +370,6 @@ fn script(order: &Order, me: &Standing<'_>, now: UnixMs, at_hand: Option<AtHand>
     let cage = cage.ok_or(Refusal::NoCage)?;
     Ok(Ready { parameters, dry_run: *dry_run, cage, script })
 }
+
+#[cfg(test)]
+mod cases;
