@@ -93,6 +93,9 @@ fn script_in_words(manifest: &Manifest) -> String {
     if manifest.services {
         parts.push("speaks to the system's services".to_owned());
     }
+    if manifest.sees_processes {
+        parts.push("sees all processes".to_owned());
+    }
     format!("{} {}: {} ({})", manifest.name, manifest.version, manifest.title.en, parts.join(", "))
 }
 

@@ -305,10 +305,11 @@ pub(crate) fn in_words(manifest: &Manifest) -> String {
     let yes = |yes| if yes { "yes" } else { "no" };
     let _ = writeln!(
         out,
-        "  privilege {} · network {} · services {} · dry run {} · undo {undo}",
+        "  privilege {} · network {} · services {} · sees processes {} · dry run {} · undo {undo}",
         manifest.privilege.as_str(),
         yes(manifest.network),
         yes(manifest.services),
+        yes(manifest.sees_processes),
         yes(manifest.dry_run)
     );
     if !manifest.writes.is_empty() {
