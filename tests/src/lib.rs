@@ -40,13 +40,30 @@ pub fn program(name: &str) -> PathBuf {
 /// # Panics
 /// When it is missing under `CI`.
 pub fn at_another_time(command: &mut Command, offset: &str) -> bool {
+    let is_there = with_faketime(command);
+    command.env("FAKETIME", offset);
+    is_there
+}
+
+/// The same with a clock that is set while the command goes on: the offset stands in
+/// this file.
+///
+/// # Panics
+/// When the package is missing under `CI`.
+pub fn with_clock_in(command: &mut Command, file: &Path) -> bool {
+    let is_there = with_faketime(command);
+    command.env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
+    is_there
+}
+
+fn with_faketime(command: &mut Command) -> bool {
     let libraries = ["x86_64", "aarch64"].map(|arch| format!("/usr/lib/{arch}-linux-gnu/faketime/libfaketime.so.1"));
     let Some(library) = libraries.iter().find(|path| Path::new(path).exists()) else {
         assert!(std::env::var_os("CI").is_none(), "the package faketime is missing");
         println!("skipped: the package faketime is missing");
         return false;
     };
-    command.env("LD_PRELOAD", library).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.env("LD_PRELOAD", library).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     true
 }
 
@@ -280,6 +297,14 @@ impl Machine {
     pub fn restart_at(&mut self, offset: &str) -> bool {
         let mut command = self.command(&["run"]);
         let possible = at_another_time(&mut command, offset);
+        self.agent = Process::start(&mut command, &self.home.with_extension("log"));
+        possible
+    }
+
+    /// Starts the agent again with a clock that can be set: its offset stands in this file.
+    pub fn restart_with_clock_in(&mut self, file: &Path) -> bool {
+        let mut command = self.command(&["run"]);
+        let possible = with_clock_in(&mut command, file);
         self.agent = Process::start(&mut command, &self.home.with_extension("log"));
         possible
     }

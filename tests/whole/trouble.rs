@@ -389,6 +389,44 @@ fn a_full_disk_does_not_keep_out_the_small_script_that_would_free_it() {
 }
 
 #[test]
+fn every_shipped_script_is_had_and_begun_on_a_disk_with_no_byte_free() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };
+    let machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
+    let folders = std::fs::read_dir(scripts).expect("there").flatten().map(|entry| entry.path());
+    let folders: Vec<String> = folders.map(|path| path.to_string_lossy().into_owned()).collect();
+    let mut words = vec!["catalogue", "propose"];
+    words.extend(folders.iter().map(String::as_str));
+    world.technician(&words).exits(0);
+    wait_until("it follows what was published", || machine.agent.log().contains("following a newer catalogue"));
+    disk.fill();
+    assert_eq!(folders.len(), 12);
+    for folder in &folders {
+        let name = folder.rsplit('/').next().expect("a name");
+        let more: &[&str] = match name {
+            "filesystem-check" => &["--dry-run", "-p", "mount=/"],
+            "lock-remove" => &["--dry-run", "-p", "path=/run/lock/fernwart-none"],
+            "log-rotate" => &["--dry-run", "-p", "path=/var/log/fernwart-none"],
+            "dhcp-renew" => &["--dry-run", "-p", "interface=none0"],
+            "service-restart" => &["--dry-run", "-p", "unit=none.service"],
+            "logs-collect" | "resolver-flush" => &[],
+            _ => &["--dry-run"],
+        };
+        let words = [&["run", name, "kasse-1", "--reason", "Platte voll"][..], more].concat();
+        let said = world.technician(&words);
+        let is_it = |(kind, body): &(String, serde_json::Value)| {
+            kind == "run_started" && body["action"]["script"]["bundle"] == name
+        };
+        assert!(machine.journal().iter().any(is_it), "{name}: {} {}", said.out, said.err);
+    }
+    drop(machine);
+    drop(disk);
+}
+
+#[test]
 fn a_no_counts_even_where_nothing_can_be_written() {
     let world = World::new();
     let Some(disk) = SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };

@@ -4,12 +4,16 @@
 mod catalogues;
 mod clones;
 mod doors;
+mod doubt;
 mod enrollment;
 pub(crate) mod evil_hub;
 mod files;
 mod flood;
+mod forged;
 mod frames;
 mod orders;
+mod rates;
+mod restored;
 mod rogues;
 mod scripts;
 mod stolen;

@@ -17,7 +17,7 @@ use fernwart_tests::{World, wait_until};
 
 const DAY: i64 = 24 * 3600 * 1000;
 
-fn refused(answer: &Answer) -> Option<Refusal> {
+pub(super) fn refused(answer: &Answer) -> Option<Refusal> {
     match answer {
         Answer::Refused(refusal) => Some(*refusal),
         Answer::Outcome(receipt, _) => receipt.refusal,
