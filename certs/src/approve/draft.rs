@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use tough::TargetName;
 use tough::schema::decoded::Decoded;
-use tough::schema::{Hashes, Role, RoleKeys, RoleType, Root, Signed, Target, Targets};
+use tough::schema::{Hashes, Metafile, Role, RoleKeys, RoleType, Root, Signed, Snapshot, Target, Targets};
 
 /// What a draft proposes: all targets.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +70,9 @@ pub struct Draft {
     /// Bundles that change, and their files, by SHA-256.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub blobs: BTreeMap<Digest, String>,
-    /// Signed roles in the bytes in which they were published once, by file name: the same
-    /// in other bytes would be another catalogue to whoever knows these.
+    /// Signed roles in the bytes in which they were published once, by file name, and the
+    /// hub's snapshot, which proves it: the same in other bytes would be another catalogue
+    /// to whoever knows these.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub published: BTreeMap<String, String>,
 }
@@ -278,6 +279,8 @@ impl Draft {
         let name = format!("{}.targets.json", versions.targets);
         let targets = read(&name, &text(&name)?)?;
         published.insert(name.clone(), text(&name)?);
+        let name = format!("{}.snapshot.json", versions.snapshot);
+        published.insert(name.clone(), text(&name)?);
         let mut root = None;
         if with_root {
             let name = format!("{}.root.json", versions.root);
@@ -292,6 +295,31 @@ impl Draft {
     /// Whether it was published once, as it says itself.
     pub fn is_given_back(&self) -> bool {
         !self.published.is_empty()
+    }
+
+    /// Whether the hub itself has published these very targets once, and it brings nothing
+    /// else along: nobody can hand in something that was only signed, or in other bytes.
+    pub fn was_published(&self, in_force: &Root) -> bool {
+        let targets = format!("{}.targets.json", self.targets.signed.version);
+        let root = self.root.as_ref().map(|root| format!("{}.root.json", root.signed.version));
+        let is_role = |name: &String| *name == targets || root.as_ref() == Some(name);
+        let mut others = self.published.iter().filter(|(name, _)| !is_role(name));
+        let (Some((name, snapshot)), None) = (others.next(), others.next()) else { return false };
+        let Ok(snapshot) = serde_json::from_str::<Signed<Snapshot>>(snapshot) else { return false };
+        let signed = self.root.as_ref().map_or(in_force, |root| &root.signed);
+        let Some(bytes) = self.published.get(&targets) else { return false };
+        let names = |meta: &Metafile| {
+            meta.version == self.targets.signed.version
+                && meta
+                    .hashes
+                    .as_ref()
+                    .is_some_and(|hashes| hashes.sha256.as_ref() == sha256(bytes.as_bytes()).as_bytes())
+        };
+        self.blobs.is_empty()
+            && root.is_none_or(|root| self.published.contains_key(&root))
+            && *name == format!("{}.snapshot.json", snapshot.signed.version)
+            && signed.verify_role(&snapshot).is_ok()
+            && snapshot.signed.meta.get("targets.json").is_some_and(names)
     }
 
     /// Whether it may be published after targets of this version: the next one, or any

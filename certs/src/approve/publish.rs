@@ -171,7 +171,11 @@ pub async fn publish(
         let text = draft.files.get(name).ok_or_else(|| refused(CatalogueError::Missing(name.to_owned())))?;
         files.insert(name, text.clone().into_bytes());
     }
-    wrap(&mut files, (number, &targets), (last.snapshot, last.timestamp), keys, now)?;
+    // Those who have followed what is given back know its snapshot, and no other of that
+    // version; timestamps are counted on together with snapshots.
+    let known = draft.published.keys().filter_map(|name| name.strip_suffix(".snapshot.json")?.parse::<u64>().ok());
+    let known = known.max().unwrap_or_default();
+    wrap(&mut files, (number, &targets), (last.snapshot.max(known), last.timestamp.max(known)), keys, now)?;
     files.insert(&format!("{number}.targets.json"), targets);
     let base = match (published, &draft.root) {
         (Some(trusted), _) => trusted.clone(),

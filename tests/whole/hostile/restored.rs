@@ -1,7 +1,14 @@
 //! A hub that was restored from a backup, after something was published since.
 
+use super::attack;
+use fernwart_certs::approve::Draft;
+use fernwart_client::{ClientError, Session};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::staff::Request;
+use fernwart_protocol::text::Blob;
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, World, run, staff_command, wait_until};
+use std::time::Duration;
 
 /// Backs the hub up, publishes something, and puts the backup in its place.
 fn go_back(world: &mut World, publish: impl Fn(&World)) {
@@ -63,6 +70,34 @@ fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
         robot(&["ls"]).exits(0);
     });
     assert_eq!(targets(&world), before);
+    // Evil: the very same in other bytes would be another catalogue to every machine; and
+    // without the hub's snapshot it may never have been published.
+    attack(async {
+        let home = fernwart_client::StaffHome::open(&world.path().join("robot/staff")).expect("a home");
+        let trusted = home.trusted().expect("readable").expect("a catalogue");
+        let session = Session::open(home, Duration::from_secs(5)).await.expect("linked");
+        let refused = async |change: &dyn Fn(&mut Draft)| {
+            let mut draft = Draft::given_back(&trusted, false).expect("a draft");
+            change(&mut draft);
+            let bytes = Blob::try_from(serde_json::to_vec(&draft).expect("written")).expect("short");
+            matches!(
+                session.tell(&Request::PutDraft(bytes)).await,
+                Err(ClientError::Denied(Denial::CatalogueRefused | Denial::BeyondRole))
+            )
+        };
+        let text = |draft: &mut Draft, role: &str, change: &dyn Fn(&mut String)| {
+            let found = draft.published.iter_mut().find(|(name, _)| name.ends_with(role));
+            change(found.expect("there").1);
+        };
+        assert!(refused(&|draft| text(draft, ".targets.json", &|text| text.push(' '))).await);
+        assert!(refused(&|draft| text(draft, ".snapshot.json", &|text| text.replace_range(.., "{}"))).await);
+        assert!(refused(&|draft| draft.published.retain(|name, _| !name.ends_with(".snapshot.json"))).await);
+        assert!(refused(&|draft| draft.published.clear()).await);
+        assert!(refused(&|draft| drop(draft.published.insert("1.root.json".into(), "{}".into()))).await);
+        assert!(refused(&|draft| drop(draft.blobs.insert(fernwart_certs::sha256(b"x"), "x".into()))).await);
+        session.close().await;
+    });
+    assert_eq!(targets(&world), before, "nothing of it is in force");
     robot(&["ls"]).exits(0);
     assert_eq!(targets(&world), before + 1);
     world.technician(&["ls"]).exits(0);

@@ -31,8 +31,13 @@ pub(super) async fn put_draft(shared: &Shared, caller: &Caller, bytes: &[u8]) ->
         return Err(Denial::CatalogueStale);
     }
     draft.keep_valid(Some(&root));
-    if draft.is_given_back() && !draft.progress(Some(&root)).is_complete() {
-        return Err(Denial::CatalogueUnsigned);
+    if draft.is_given_back() {
+        if !draft.was_published(&root) {
+            return Err(Denial::CatalogueRefused);
+        }
+        if !draft.progress(Some(&root)).is_complete() {
+            return Err(Denial::CatalogueUnsigned);
+        }
     }
     let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
     if let Some(known) = shared.store.draft(&id).await.map_err(|error| shared.denial(&error))?
