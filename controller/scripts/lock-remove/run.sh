@@ -23,11 +23,16 @@ held() { # FILE
     if grep ":$inode " "$FERNWART_PROC/locks"; then
         return 0
     fi
-    number=$(head -c 32 -- "$1" | tr -dc '0-9\n' | head -n 1)
-    if [ -n "$number" ] && [ -d "$FERNWART_PROC/$number" ]; then
-        echo "process $number, which it names, is running: $(cat "$FERNWART_PROC/$number/comm")"
-        return 0
-    fi
+    # Each number that stands alone may be a process: some write other words beside it.
+    for number in $(head -c 256 -- "$1" | tr -cs '0-9A-Za-z._-' ' '); do
+        case $number in
+            *[!0-9]*) continue ;;
+        esac
+        if [ -d "$FERNWART_PROC/$number" ]; then
+            echo "process $number, which it names, is running: $(cat "$FERNWART_PROC/$number/comm")"
+            return 0
+        fi
+    done
     return 1
 }
 held "$lock" && exit 4
@@ -37,11 +42,12 @@ echo "$lock: $age min old, held by nobody"
 # Out of everybody's reach first: whoever had opened it before may lock it still, and
 # is seen to, and then it is put back.
 aside=$lock.removing.$FERNWART_RUN
-ln -- "$lock" "$aside" && rm -f -- "$lock" || exit 5
+trap 'ln -T -- "$aside" "$lock" && rm -f -- "$aside"; exit 4' TERM INT HUP
+ln -T -- "$lock" "$aside" && rm -f -- "$lock" || exit 5
 sleep 1
 if held "$aside"; then
     # Another may have been made meanwhile; then it is that one that counts.
-    ln -- "$aside" "$lock" && rm -f -- "$aside"
+    ln -T -- "$aside" "$lock" && rm -f -- "$aside"
     exit 4
 fi
 rm -f -- "$aside"

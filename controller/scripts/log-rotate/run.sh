@@ -26,10 +26,20 @@ fi
 if [ "$FERNWART_PARAM_PACK" = true ]; then
     packed=$log.$(date +%Y%m%d-%H%M%S).gz
     umask 077
-    # Only a file that was not there: nobody has it open to read along.
+    # Only a file that was not there: nobody has it open to read along. A pipe would
+    # wait for whoever hears it.
+    if [ -e "$packed" ] || [ -L "$packed" ]; then
+        echo "$packed was there already"
+        exit 4
+    fi
     set -C
     command exec 5> "$packed" || exit 4
     set +C
+    # Or one was made since.
+    if [ ! -f /proc/self/fd/5 ] || [ "$(stat -L -c '%h %s' /proc/self/fd/5)" != "1 0" ]; then
+        echo "$packed was there already"
+        exit 4
+    fi
     if ! gzip -c < $open >&5; then
         rm -f -- "$packed"
         exit 4
@@ -38,7 +48,7 @@ if [ "$FERNWART_PARAM_PACK" = true ]; then
     chmod --reference=$open /proc/self/fd/5
     echo "packed into $packed: $(($(stat -L -c %s /proc/self/fd/5) / 1048576)) MiB"
 fi
-tail -n "$FERNWART_PARAM_KEEP_LINES" $open > /tmp/fernwart/newest
+tail -n "$FERNWART_PARAM_KEEP_LINES" $open > /tmp/fernwart/newest || exit 4
 # In place: whoever writes it goes on writing to the same file.
 cat /tmp/fernwart/newest > $open
 echo "now $(($(stat -L -c %s $open) / 1048576)) MiB"

@@ -18,8 +18,10 @@ else
 fi | while IFS= read -r file; do
     echo "== $file"
     # A second name may be another's file, which an account has put there.
-    if [ "$(stat -c %h -- "$file")" = 1 ]; then
-        tail -n "$lines" -- "$file"
+    # It is the open file that is looked at and read, whatever its name leads to by now.
+    command exec 4< "$file" || continue
+    if [ -f /proc/self/fd/4 ] && [ "$(stat -L -c %h /proc/self/fd/4)" = 1 ]; then
+        tail -n "$lines" <&4
     else
         echo "(left out: the file has a second name)"
     fi
