@@ -136,7 +136,7 @@ pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Frames in the making on one link, bytes: the largest, and a quarter of it for others
-/// beside. Further ones wait, and what they send stays within the link's window: with
+/// beside; those of up to 4 KiB count for nothing. Further ones wait, and what they send stays within the link's window: with
 /// that a link costs its receiver [`LINK_BYTES`] at most.
 pub const LINK_FRAMES_BYTES: usize = FRAME_BYTES + FRAME_BYTES / 4;
 

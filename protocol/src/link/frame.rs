@@ -245,7 +245,7 @@ impl Receiver {
         let body = async {
             let length = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.next_length()).await;
             let bytes = length.map_err(|_| FrameError::TooSlow)??.ok_or(FrameError::Cut)?;
-            tokio::time::timeout(patience(bytes), self.body(bytes)).await.map_err(|_| FrameError::TooSlow)?
+            self.body(bytes).await
         };
         // The peer that opens a stream has received nothing on it that it could reject.
         let nothing = |error: &FrameError| matches!(error, FrameError::Cut | FrameError::TurnedAway);
@@ -276,9 +276,17 @@ impl Receiver {
     }
 
     /// The body of a frame of this length. Memory is taken for what has come, and only
-    /// while there is room for the whole; one that stands still is not waited for.
+    /// while there is room for the whole; one that stands still or trickles is not waited
+    /// for. That others are before it is not its fault, and a short one waits for nobody.
     async fn body(&mut self, bytes: usize) -> Result<Vec<u8>, FrameError> {
-        let _room = self.assembly.room(bytes).await.ok_or(FrameError::Cut)?;
+        let _room = match bytes > FIRST_PIECE {
+            true => Some(self.assembly.room(bytes).await.ok_or(FrameError::Cut)?),
+            false => None,
+        };
+        tokio::time::timeout(patience(bytes), self.gather(bytes)).await.map_err(|_| FrameError::TooSlow)?
+    }
+
+    async fn gather(&mut self, bytes: usize) -> Result<Vec<u8>, FrameError> {
         let mut body = Vec::with_capacity(bytes.min(FIRST_PIECE));
         while body.len() < bytes {
             let next = self.stream.read_chunk(bytes - body.len(), true);
