@@ -166,6 +166,14 @@ fn what_the_kernel_keeps_for_a_script_counts_as_its_memory_or_is_not_to_be_had()
             "import mmap\ntry:\n    m = mmap.mmap(-1, 1 << 29); print('has it')\nexcept OSError: print('none')\n",
         ),
         limited(
+            "zero",
+            "import mmap, os\ntry:\n    m = mmap.mmap(os.open('/dev/zero', os.O_RDWR), 1 << 29, mmap.MAP_SHARED); print('has it')\nexcept OSError: print('none')\n",
+        ),
+        limited(
+            "datagrams",
+            "import socket\nsocket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)\ntry:\n    s = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); print('has it')\nexcept OSError: print('none')\n",
+        ),
+        limited(
             "folders",
             "import os\nfor f in ('/tmp/a', '/var/tmp/b', '/tmp/fernwart/c'):\n    try:\n        with open(f, 'wb') as o:\n            for n in range(256): o.write(b'x' * (1 << 20))\n    except OSError: pass\nprint(sum(os.stat(f).st_size for f in ('/tmp/a', '/var/tmp/b', '/tmp/fernwart/c') if os.path.exists(f)) >> 20)\n",
         ),
@@ -182,7 +190,7 @@ fn what_the_kernel_keeps_for_a_script_counts_as_its_memory_or_is_not_to_be_had()
     if stage.report(&["honest"])["cage"] != "namespaces" {
         return;
     }
-    for name in ["segment", "maps"] {
+    for name in ["segment", "maps", "zero", "datagrams"] {
         assert_eq!(head(&stage.report(&[name]), "stdout"), "none\n", "{name}");
     }
     let report = stage.report(&["folders"]);
@@ -248,6 +256,23 @@ fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
             assert_eq!(entry.metadata().expect("there").len(), 0, "nobody reads along: {:?}", entry.path());
         }
     }
+    // Pipes of these names, with somebody who hears them.
+    let (till, heard) = (logs.0.join("till.log"), secrets.0.join("heard"));
+    std::fs::write(&till, "private line\n".repeat(1000)).expect("written");
+    let pipes = format!(
+        "now=$(date +%s); for n in $(seq 0 20); do
+            name={}.$(date -d @$((now + n)) +%Y%m%d-%H%M%S).gz
+            mkfifo -m 666 $name; timeout 30 cat $name >> {} &
+        done; wait",
+        till.display(),
+        heard.display()
+    );
+    let _listeners = Process::start(Command::new("sh").args(["-c", &pipes]), &secrets.0.join("log"));
+    wait_until("they listen", || heard.exists());
+    let report = stage.report(&["log-rotate", "-p", &path("till.log"), "-p", "keep_lines=1"]);
+    assert_eq!(report["exit"], 4, "{report}");
+    assert_eq!(std::fs::read(&heard).expect("there").len(), 0, "nobody hears it");
+    assert_eq!(std::fs::read_to_string(&till).expect("there").lines().count(), 1000, "nothing is lost");
     // A name that reads as two.
     let other = Folder::new("/var/log");
     let fresh = other.0.join("fresh.gz");

@@ -166,12 +166,19 @@ fn refuse_all_bits(call: libc::c_long, at: u8, bits: u64) -> Result<(), String> 
 
 /// A socket may lie anywhere among the files, and a read-only mount keeps nobody from
 /// speaking to whoever hears it: a script that says it speaks to no service makes none
-/// that could. Pairs within a script are made otherwise.
+/// that could. A pair of its own may be a stream, which is joined for good; one of
+/// datagrams could be pointed elsewhere.
 fn refuse_sockets_of_files() -> Result<(), String> {
     let is_unix = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, UNIX);
     let rule = is_unix.and_then(|is_unix| SeccompRule::new(vec![is_unix]));
     let rule = rule.map_err(|error| format!("refusing calls: {error}"))?;
-    refuse_with(BTreeMap::from([(libc::SYS_socket, vec![rule])]), libc::EACCES)
+    // SOCK_DGRAM and SOCK_RAW have this bit, SOCK_STREAM and SOCK_SEQPACKET have not.
+    let pair = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, UNIX).and_then(|is_unix| {
+        let bit = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(2), 2)?;
+        SeccompRule::new(vec![is_unix, bit])
+    });
+    let pair = pair.map_err(|error| format!("refusing calls: {error}"))?;
+    refuse_with(BTreeMap::from([(libc::SYS_socket, vec![rule]), (libc::SYS_socketpair, vec![pair])]), libc::EACCES)
 }
 
 /// AF_UNIX.
