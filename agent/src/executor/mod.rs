@@ -197,7 +197,7 @@ pub struct Executor {
     to_look: VecDeque<(RunId, Vec<SectionName>)>,
     strangers: Strangers,
     /// What others can have written here.
-    line_budget: LineBudget,
+    line_budgets: BTreeMap<&'static str, LineBudget>,
     /// Orders whose refusal stands in the journal already; the newest first.
     noted: VecDeque<Digest>,
     /// Opens what is sealed to this machine.
@@ -342,7 +342,7 @@ impl Executor {
             looking: 0,
             to_look: VecDeque::new(),
             strangers: Strangers::default(),
-            line_budget: LineBudget::default(),
+            line_budgets: BTreeMap::new(),
             noted: VecDeque::new(),
             taken_back: taken_back.into(),
             sealing,
@@ -549,8 +549,10 @@ impl Executor {
     }
 
     /// A line that somebody else has caused: only so many an hour. Whether it stands there.
-    fn note_of_others(&mut self, kind: &str, body: &serde_json::Value) -> Result<bool, BooksError> {
-        match self.line_budget.take(self.awake()) {
+    fn note_of_others(&mut self, kind: &'static str, body: &serde_json::Value) -> Result<bool, BooksError> {
+        let now = self.awake();
+        // Each kind has its own: nobody's orders use up what an account may say.
+        match self.line_budgets.entry(kind).or_default().take(now) {
             Line::Write => self.note(kind, body).map(|()| true),
             Line::LeaveOut => Ok(false),
             Line::WriteAfter(count) => {

@@ -140,7 +140,9 @@ impl Executor {
             Word::AllowAll(_) | Word::DenyAll | Word::Pause(_) | Word::Resume | Word::TrustClock => None,
         };
         let is_paused = self.says.paused(self.clock(), self.floor());
-        let Some(says) = self.says.after(word, by.whole, now, is_paused) else { return local::Answer::NotYours };
+        // A pause by a clock that lags behind what was signed would be over as it begins.
+        let begins = self.clock().own().unwrap_or(now.max(self.floor()));
+        let Some(says) = self.says.after(word, by.whole, begins, is_paused) else { return local::Answer::NotYours };
         let stops = matches!(word, Word::Deny(_) | Word::DenyAll | Word::Pause(_));
         if stops {
             self.says = says;
