@@ -64,7 +64,7 @@ pub(super) fn make(spec: &Spec) -> Result<Vec<String>, String> {
         rustix::mount::mount("proc", "/proc", "proc", plain | MountFlags::RDONLY, c"").map_err(said("/proc"))?;
     }
     if !spec.writes_all {
-        private_devices(spec.is_counted)?;
+        private_devices()?;
     }
     for folder in PRIVATE.iter().filter(|folder| Path::new(folder).is_dir()) {
         // What has a name costs the kernel a kilobyte, however empty it is.
@@ -133,15 +133,14 @@ const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// A `/dev` with nothing of the computer in it: a read-only mount keeps nobody
 /// from writing to a disk's device.
-fn private_devices(is_counted: bool) -> Result<(), String> {
+fn private_devices() -> Result<(), String> {
     let said = |error: std::io::Error| format!("/dev: {error}");
     let stage = Path::new("/dev/shm");
     let stage = if stage.is_dir() { stage } else { Path::new("/tmp") };
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC;
     let errno = |error: rustix::io::Errno| said(error.into());
     rustix::mount::mount("tmpfs", stage, "tmpfs", flags, c"mode=755,size=64k").map_err(errno)?;
-    // What is mapped from zero and shared is memory of no process.
-    for name in DEVICES.into_iter().filter(|name| is_counted || *name != "zero") {
+    for name in DEVICES {
         let (from, to) = (Path::new("/dev").join(name), stage.join(name));
         if from.exists() {
             File::create(&to).map_err(said)?;
