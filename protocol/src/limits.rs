@@ -136,19 +136,26 @@ pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Frames in the making on one link, bytes: the largest, and a quarter of it for others
-/// beside; those of up to 4 KiB count for nothing. Further ones wait, and what they send stays within the link's window: with
-/// that a link costs its receiver [`LINK_BYTES`] at most.
+/// beside; those of up to 4 KiB count for nothing. Further ones wait, each with what its
+/// stream's window holds: with that a link costs its receiver [`LINK_BYTES`] at most.
 pub const LINK_FRAMES_BYTES: usize = FRAME_BYTES + FRAME_BYTES / 4;
 
-/// What one link costs whoever receives on it, bytes.
-pub const LINK_BYTES: usize = LINK_FRAMES_BYTES + LINK_WINDOW_BYTES as usize;
+/// What a machine's link costs the hub at most, bytes: frames, its window, and the
+/// windows of streams whose frames wait, on what it has opened and on what it was asked.
+pub const LINK_BYTES: usize = LINK_FRAMES_BYTES
+    + LINK_WINDOW_BYTES as usize
+    + (AGENT_STREAMS + DELIVER_STREAMS) as usize * STREAM_WINDOW_BYTES as usize;
 
 /// Frames in the making on all links of one staff key, bytes.
 pub const KEY_FRAMES_BYTES: usize = 16 * FRAME_BYTES;
 
-/// What one staff key costs the hub at most, bytes: its frames, and the windows of all
-/// its links.
-pub const KEY_BYTES: usize = KEY_FRAMES_BYTES + STAFF_LINKS * LINK_WINDOW_BYTES as usize;
+/// Streams of one staff key whose links are wider while they wait.
+pub const KEY_WAITING_STREAMS: usize = 64;
+
+/// What one staff key costs the hub at most, bytes: its frames, the windows of all its
+/// links, and those of streams that wait.
+pub const KEY_BYTES: usize =
+    KEY_FRAMES_BYTES + STAFF_LINKS * LINK_WINDOW_BYTES as usize + KEY_WAITING_STREAMS * STREAM_WINDOW_BYTES as usize;
 
 /// Whoever sends or reads a frame slower than this is not waited for, bytes per
 /// second: half of ISDN, shared by three streams. The largest frame then takes
@@ -253,7 +260,7 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "orders under way on a machine", value: DELIVER_STREAMS as u64, unit: "streams" },
     Limit { name: "streams of a technician", value: STAFF_STREAMS as u64, unit: "streams" },
     Limit { name: "frames in the making, of a link", value: LINK_FRAMES_BYTES as u64, unit: "bytes" },
-    Limit { name: "with its window: memory of a link", value: LINK_BYTES as u64, unit: "bytes" },
+    Limit { name: "with its windows: memory of a machine's link", value: LINK_BYTES as u64, unit: "bytes" },
     Limit { name: "frames in the making, of a staff key", value: KEY_FRAMES_BYTES as u64, unit: "bytes" },
     Limit { name: "with the windows of its links: memory of a staff key", value: KEY_BYTES as u64, unit: "bytes" },
     Limit { name: "a frame that stands still is closed after", value: STALL_TIMEOUT.as_secs(), unit: "seconds" },

@@ -2,34 +2,41 @@
 //! however many streams are open and whatever lengths they announce.
 //!
 //! A frame waits for its turn before a byte of it is read; what it sends meanwhile
-//! stays within the link's window. One that stands still is closed
-//! ([`crate::limits::STALL_TIMEOUT`]), so that nobody waits for it for ever.
+//! stays within its stream's window, by which the link's window is widened for as long:
+//! else those that wait would leave nothing to the one they wait for. One that stands
+//! still is closed ([`crate::limits::STALL_TIMEOUT`]), so that nobody waits for it for ever.
 
-use crate::limits::{KEY_FRAMES_BYTES, LINK_FRAMES_BYTES};
-use std::sync::{Arc, OnceLock};
+use super::tuning::Windows;
+use crate::limits::{KEY_FRAMES_BYTES, KEY_WAITING_STREAMS, LINK_FRAMES_BYTES};
+use quinn::VarInt;
+use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What one key's links may have in the making together, bytes.
 #[derive(Debug, Clone)]
-pub struct KeyFrames(Arc<Semaphore>);
+pub struct KeyFrames {
+    frames: Arc<Semaphore>,
+    /// Streams that wait and whose links are wider for it. Not of the same bytes: frames
+    /// would wait for those that wait for them.
+    waiting: Arc<Semaphore>,
+}
 
 impl Default for KeyFrames {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(KEY_FRAMES_BYTES)))
+        let semaphore = |most| Arc::new(Semaphore::new(most));
+        Self { frames: semaphore(KEY_FRAMES_BYTES), waiting: semaphore(KEY_WAITING_STREAMS) }
     }
 }
 
 /// What one link may have in the making, and its key with it.
 #[derive(Debug)]
 pub(super) struct Assembly {
+    connection: quinn::Connection,
+    windows: Windows,
     link: Arc<Semaphore>,
     key: OnceLock<KeyFrames>,
-}
-
-impl Default for Assembly {
-    fn default() -> Self {
-        Self { link: Arc::new(Semaphore::new(LINK_FRAMES_BYTES)), key: OnceLock::new() }
-    }
+    /// Streams by whose windows the link's is wider now.
+    waiting: Mutex<u32>,
 }
 
 /// Room for one frame, until it has come.
@@ -39,7 +46,24 @@ pub(super) struct Room {
     _key: Option<OwnedSemaphorePermit>,
 }
 
+/// A link's window is wider by a stream's until this is dropped.
+struct Wider<'a> {
+    assembly: &'a Assembly,
+    _key: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Wider<'_> {
+    fn drop(&mut self) {
+        self.assembly.widen(|waiting| waiting.saturating_sub(1));
+    }
+}
+
 impl Assembly {
+    pub(super) fn new(connection: quinn::Connection, windows: Windows) -> Self {
+        let link = Arc::new(Semaphore::new(LINK_FRAMES_BYTES));
+        Self { connection, windows, link, key: OnceLock::new(), waiting: Mutex::default() }
+    }
+
     /// Counts this link's frames against a key's, too.
     pub(super) fn share(&self, key: KeyFrames) {
         // A link has one key.
@@ -49,11 +73,33 @@ impl Assembly {
     /// Waits for room for a frame of this length; nothing where there can be none.
     pub(super) async fn room(&self, bytes: usize) -> Option<Room> {
         let bytes = u32::try_from(bytes).ok()?;
-        let link = self.link.clone().acquire_many_owned(bytes).await.ok()?;
+        let at_once = self.link.clone().try_acquire_many_owned(bytes);
+        let _wider = if at_once.is_err() { self.wait() } else { None };
+        let link = match at_once {
+            Ok(permit) => permit,
+            Err(_) => self.link.clone().acquire_many_owned(bytes).await.ok()?,
+        };
         let key = match self.key.get() {
-            Some(key) => Some(key.0.clone().acquire_many_owned(bytes).await.ok()?),
+            Some(key) => Some(key.frames.clone().acquire_many_owned(bytes).await.ok()?),
             None => None,
         };
         Some(Room { _link: link, _key: key })
+    }
+
+    /// Widens the link's window for one that waits, as far as its key has room for that.
+    fn wait(&self) -> Option<Wider<'_>> {
+        let key = match self.key.get() {
+            Some(key) => Some(key.waiting.clone().try_acquire_owned().ok()?),
+            None => None,
+        };
+        self.widen(|waiting| waiting + 1);
+        Some(Wider { assembly: self, _key: key })
+    }
+
+    fn widen(&self, change: impl Fn(u32) -> u32) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *waiting = change(*waiting);
+        let window = self.windows.link.saturating_add(waiting.saturating_mul(self.windows.stream));
+        self.connection.set_receive_window(VarInt::from_u32(window));
     }
 }

@@ -121,7 +121,7 @@ impl Dialer {
             .await
             .map_err(|_| failed(LinkError::TooSlow))?
             .map_err(|error| failed(error.into()))?;
-        Link::new(connection).map_err(failed)
+        Link::new(connection, side).map_err(failed)
     }
 
     /// Moves to a new socket, for instance when the machine's address has

@@ -188,6 +188,6 @@ impl Knock {
         let connection = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, self.connecting)
             .await
             .map_err(|_| LinkError::TooSlow)??;
-        Link::new(connection)
+        Link::new(connection, Side::Hub)
     }
 }

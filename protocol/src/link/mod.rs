@@ -36,6 +36,7 @@ use settled::Settled;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tuning::{Side, Windows};
 
 /// The name under which every hub presents itself.
 pub const HUB_SERVER_NAME: &str = "hub.fernwart.internal";
@@ -166,13 +167,14 @@ pub struct Link {
 }
 
 impl Link {
-    fn new(connection: quinn::Connection) -> Result<Self, LinkError> {
+    fn new(connection: quinn::Connection, side: Side) -> Result<Self, LinkError> {
         let data =
             connection.handshake_data().and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
         let alpn = data.and_then(|data| data.protocol);
         match alpn.as_deref().and_then(Door::from_alpn) {
             Some(door) => {
-                Ok(Self { connection, door, said: Arc::default(), settled: Arc::default(), assembly: Arc::default() })
+                let assembly = Arc::new(Assembly::new(connection.clone(), Windows::of(side)));
+                Ok(Self { connection, door, said: Arc::default(), settled: Arc::default(), assembly })
             }
             None => {
                 connection.close(VarInt::from_u32(Goodbye::NotAdmitted.number()), b"");

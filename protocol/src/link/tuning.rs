@@ -21,6 +21,25 @@ pub(super) enum Side {
     Staff,
 }
 
+/// What one side lets its peer have under way, bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Windows {
+    /// On all streams.
+    pub(super) link: u32,
+    /// On one.
+    pub(super) stream: u32,
+}
+
+impl Windows {
+    /// Of this side.
+    pub(super) const fn of(side: Side) -> Self {
+        match side {
+            Side::Hub | Side::Agent => Self { link: limits::LINK_WINDOW_BYTES, stream: limits::STREAM_WINDOW_BYTES },
+            Side::Staff => Self { link: limits::STAFF_WINDOW_BYTES, stream: limits::STAFF_WINDOW_BYTES },
+        }
+    }
+}
+
 /// The transport parameters of one side.
 pub(super) fn transport(side: Side) -> Result<TransportConfig, LinkError> {
     let idle = match side {
@@ -29,15 +48,12 @@ pub(super) fn transport(side: Side) -> Result<TransportConfig, LinkError> {
         Side::Staff => limits::STAFF_IDLE_TIMEOUT,
     };
     let idle = IdleTimeout::try_from(idle).map_err(|_| LinkError::Transport)?;
-    let (streams, window) = match side {
-        Side::Hub => (limits::AGENT_STREAMS, limits::LINK_WINDOW_BYTES),
-        Side::Agent => (limits::DELIVER_STREAMS, limits::LINK_WINDOW_BYTES),
-        Side::Staff => (0, limits::STAFF_WINDOW_BYTES),
+    let streams = match side {
+        Side::Hub => limits::AGENT_STREAMS,
+        Side::Agent => limits::DELIVER_STREAMS,
+        Side::Staff => 0,
     };
-    let stream_window = match side {
-        Side::Hub | Side::Agent => limits::STREAM_WINDOW_BYTES,
-        Side::Staff => limits::STAFF_WINDOW_BYTES,
-    };
+    let Windows { link: window, stream: stream_window } = Windows::of(side);
     let keep_alive = match side {
         Side::Hub => None,
         Side::Agent => Some(limits::KEEP_ALIVE),
