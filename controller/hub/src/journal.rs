@@ -21,12 +21,15 @@ pub(crate) async fn note(shared: &Shared, machine: MachineId, (seq, head): (u64,
     }
 }
 
-/// Tells of something that is wrong with a machine's word, and keeps it beside the
-/// machine until somebody has looked.
-pub(crate) async fn raise(shared: &Shared, machine: MachineId, alarm: &'static str) {
+/// Keeps what is wrong with a machine's word beside the machine until somebody has
+/// acknowledged it, and tells of it. Whether it is kept.
+pub(crate) async fn raise(shared: &Shared, machine: MachineId, alarm: &'static str) -> bool {
     let alarm = Text::clipped(alarm);
-    shared.happened_on(&machine, |machine| Happened::Alarm(machine, alarm.clone()));
-    if let Err(error) = shared.store.write(RaiseAlarm { machine, alarm }).await {
-        warn!(%machine, %error, "an alarm could not be stored");
+    if let Err(error) = shared.store.write(RaiseAlarm { machine, alarm: alarm.clone() }).await {
+        // Says so, seldom.
+        shared.denial(&error);
+        return false;
     }
+    shared.happened_on(&machine, |machine| Happened::Alarm(machine, alarm));
+    true
 }

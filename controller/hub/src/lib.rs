@@ -157,8 +157,6 @@ struct Shared {
     store_trouble: seldom::Seldom,
     /// Frames of newer versions than this hub's.
     newer_frames: seldom::Seldom,
-    /// What is told of outcomes that are not what they say.
-    refused_outcomes: seldom::Seldom,
     /// Machines that have misbehaved of late.
     penance: Mutex<HashMap<MachineId, agent_door::Penitent>>,
     metrics: metrics::Metrics,
@@ -250,7 +248,6 @@ impl Hub {
             newcomers_denied: seldom::Seldom::default(),
             store_trouble: seldom::Seldom::default(),
             newer_frames: seldom::Seldom::default(),
-            refused_outcomes: seldom::Seldom::default(),
             penance: Mutex::default(),
             metrics: metrics::Metrics::default(),
             events: events::Events::default(),

@@ -100,16 +100,13 @@ pub(crate) fn unread(error: &EnvelopeError) -> Denial {
     if error.is_newer() { Denial::NewerDocument } else { Denial::NotUnderstood }
 }
 
-/// An outcome is not taken in, for it is not what it says it is: that is counted, told
-/// and kept beside the machine until somebody has looked, though its program may try on
+/// An outcome is not taken in, for it is not what it says it is: that is counted, and told
+/// once of each machine until somebody has acknowledged it, though its program may try on
 /// for ever.
 async fn refused(shared: &Shared, machine: &Machine, what: &'static str) {
     shared.metrics.outcome_refused();
-    let Some(passed_over) = shared.refused_outcomes.now(shared.now()) else { return };
-    warn!(machine = %machine.id, name = %machine.name, what, passed_over, "an outcome was refused");
-    let is_known = machine.alarm.as_raw().contains(what);
-    if !is_known {
-        journal::raise(shared, machine.id, what).await;
+    if !machine.alarm.as_raw().contains(what) && journal::raise(shared, machine.id, what).await {
+        warn!(machine = %machine.id, name = %machine.name, what, "an outcome was refused");
     }
 }
 

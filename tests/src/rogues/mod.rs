@@ -8,9 +8,10 @@ mod teaser;
 pub use teaser::{Answer, Honesty, Teaser};
 
 use fernwart_certs::identity::TlsIdentity;
+use fernwart_certs::sha256;
 use fernwart_certs::tls::{self, Clock};
 use fernwart_protocol::codec;
-use fernwart_protocol::document::Versions;
+use fernwart_protocol::document::{Envelope, Order, Outcome, Receipt, Versions};
 use fernwart_protocol::id::{BootId, Digest};
 use fernwart_protocol::limits::{AGENT_STREAMS, FRAME_BYTES};
 use fernwart_protocol::link::{Door, HUB_SERVER_NAME};
@@ -249,6 +250,28 @@ pub fn introduction() -> Ask {
         chain_head: nothing,
     };
     Ask::Control(Hello::new(&[]), about)
+}
+
+/// What a machine signs about an order for which it did nothing.
+pub fn receipt(order: &Order, envelope: &Envelope, outcome: Outcome) -> Receipt {
+    let nothing = Digest::from_bytes([0; 32]);
+    Receipt {
+        run: order.run,
+        machine: order.machine,
+        order: sha256(envelope.bytes.as_bytes()),
+        outcome,
+        refusal: None,
+        body: sha256(&[]),
+        body_bytes: 0,
+        permitted_by: None,
+        policy: nothing,
+        catalogue: Versions::default(),
+        journal_seq: 1,
+        journal_head: nothing,
+        started_at: 1,
+        finished_at: 2,
+        boot: BootId::from_bytes([7; 16]),
+    }
 }
 
 /// The first words of a machine on its control stream.

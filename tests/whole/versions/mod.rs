@@ -10,14 +10,13 @@ use fernwart_agent::home::Home;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::sha256;
 use fernwart_protocol::codec::{decode, encode, encode_for};
-use fernwart_protocol::document::{Document, Envelope, Order, Outcome, Receipt, Versions};
-use fernwart_protocol::id::{BootId, Digest};
+use fernwart_protocol::document::{Document, Envelope, Order, Outcome};
 use fernwart_protocol::link::Door;
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::Deliver;
 use fernwart_protocol::to_hub::{Delivered, SignedOutcome};
 use fernwart_protocol::version::Version;
-use fernwart_tests::rogues::{Target, dial, frame};
+use fernwart_tests::rogues::{Target, dial, frame, receipt};
 use fernwart_tests::{Machine, World};
 use quinn::{Connection, Endpoint, ReadError, ReadExactError, RecvStream, SendStream};
 use serde::Serialize;
@@ -144,32 +143,10 @@ impl Scripted {
         }
     }
 
-    /// What it signs about an order, before it is altered.
-    fn receipt(order: &Order, envelope: &Envelope, outcome: Outcome) -> Receipt {
-        let nothing = Digest::from_bytes([0; 32]);
-        Receipt {
-            run: order.run,
-            machine: order.machine,
-            order: sha256(envelope.bytes.as_bytes()),
-            outcome,
-            refusal: None,
-            body: sha256(&[]),
-            body_bytes: 0,
-            permitted_by: None,
-            policy: nothing,
-            catalogue: Versions::default(),
-            journal_seq: 1,
-            journal_head: nothing,
-            started_at: 1,
-            finished_at: 2,
-            boot: BootId::from_bytes([7; 16]),
-        }
-    }
-
     /// Its signed outcome, as other bytes than today's programs would sign.
     fn outcome(&self, envelope: &Envelope, outcome: Outcome, alter: impl Fn(String) -> String) -> Delivered {
         let order = Order::from_bytes(envelope.bytes.as_bytes()).expect("an order");
-        let receipt = Self::receipt(&order, envelope, outcome);
+        let receipt = receipt(&order, envelope, outcome);
         let bytes = receipt.to_bytes().expect("written");
         let bytes = alter(String::from_utf8(bytes).expect("text")).into_bytes();
         let signature = self.evidence.sign(&bytes);
