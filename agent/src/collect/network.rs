@@ -232,7 +232,7 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, 
                 resolver.answers = match said.code {
                     0 | 3 => Some(true),
                     // Of a server for one's own house only, the root is not to be had.
-                    _ if name.is_none() => Some(true),
+                    _ if name.is_none() => None,
                     // It may serve other names only.
                     5 => None,
                     _ => Some(false),

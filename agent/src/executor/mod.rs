@@ -556,7 +556,7 @@ impl Executor {
             Line::Write => self.note(kind, body).map(|()| true),
             Line::LeaveOut => Ok(false),
             Line::WriteAfter(count) => {
-                let left_out = json!({"count": count});
+                let left_out = json!({"kind": kind, "count": count});
                 self.books.write(self.machine.moment(), |page| {
                     page.line("lines_left_out", &left_out)?;
                     page.line(kind, body).map(|_| true)

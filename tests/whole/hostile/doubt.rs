@@ -2,7 +2,7 @@
 
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, Process, Said, World, wait_until};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const ALLOWED: &str = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
 const ASKED: &str = "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\n";
@@ -72,19 +72,25 @@ fn set(clock: &Path, offset: &str) {
     std::fs::rename(&new, clock).expect("renamed");
 }
 
+/// Lets the agent live by a clock that can be set; its file.
+fn with_own_clock(world: &World, machine: &mut Machine) -> Option<PathBuf> {
+    let clock = world.path().join("clock");
+    set(&clock, "+0");
+    machine.agent.stop();
+    if !machine.restart_with_clock_in(&clock) {
+        return None;
+    }
+    wait_until("it is linked", || world.is_online("kasse-1"));
+    Some(clock)
+}
+
 #[test]
 fn a_clock_that_is_set_under_a_standing_link_is_noticed_at_the_next_order() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     policy(&machine, ALLOWED);
     world.approve(&Script::new("mend", "echo mended\n"));
-    let clock = world.path().join("clock");
-    set(&clock, "+0");
-    machine.agent.stop();
-    if !machine.restart_with_clock_in(&clock) {
-        return;
-    }
-    wait_until("it is linked", || world.is_online("kasse-1"));
+    let Some(clock) = with_own_clock(&world, &mut machine) else { return };
     let links = || machine.agent.log().matches("INFO linked").count();
     let before = links();
     mend(&world).exits(0);
@@ -109,13 +115,7 @@ fn a_pause_is_not_ended_by_a_clock_that_jumps() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     policy(&machine, ALLOWED);
-    let clock = world.path().join("clock");
-    set(&clock, "+0");
-    machine.agent.stop();
-    if !machine.restart_with_clock_in(&clock) {
-        return;
-    }
-    wait_until("it is linked", || world.is_online("kasse-1"));
+    let Some(clock) = with_own_clock(&world, &mut machine) else { return };
     let look = || world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
     assert!(matches!(look().code, 0 | 1), "proof: it is answered");
     machine.owner(&["pause", "1h"]).exits(0);
@@ -127,4 +127,10 @@ fn a_pause_is_not_ended_by_a_clock_that_jumps() {
     set(&clock, "+0");
     machine.owner(&["resume"]).exits(0);
     assert!(matches!(look().code, 0 | 1));
+    // One that begins while the clock lags behind all that was signed.
+    set(&clock, "-400d");
+    assert!(matches!(look().code, 0 | 1), "a look is answered whatever the clock says");
+    machine.owner(&["pause", "1h"]).exits(0);
+    let said = look();
+    assert!(said.code > 1 && (said.out + &said.err).contains("paused"));
 }
