@@ -309,6 +309,18 @@ impl Machine {
         possible
     }
 
+    /// Starts the agent again, where no control groups are to be seen; what is mounted
+    /// later is seen there, too.
+    pub fn restart_without_groups(&mut self) {
+        let agent = self.command(&["run"]);
+        let mut command = Command::new("unshare");
+        let hide = "mount -t tmpfs none /sys/fs/cgroup && exec \"$@\"";
+        command.args(["--mount", "--propagation", "slave", "sh", "-c", hide, "sh"]).arg(agent.get_program());
+        command.args(agent.get_args());
+        command.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?)))).env_remove("LC_ALL");
+        self.agent = Process::start(&mut command, &self.home.with_extension("log"));
+    }
+
     /// Where an agent with this folder keeps its records.
     pub fn store(home: &Path) -> PathBuf {
         fernwart_agent::home::Home::at(home).books()

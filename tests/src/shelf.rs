@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// A script's folder in the making.
+#[derive(Clone)]
 pub struct Script {
     name: String,
     version: u32,

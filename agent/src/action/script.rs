@@ -90,6 +90,8 @@ impl From<std::io::Error> for ScriptError {
 struct Ended {
     told: Option<Word>,
     stopped: Option<Stopped>,
+    /// What its control groups have refused it.
+    refused: Option<Stopped>,
     stdout: (Kept, u64),
     stderr: (Kept, u64),
 }
@@ -129,6 +131,7 @@ pub fn run(
         Some(Word { told: Told::Unbuilt(why), .. }) => return Err(ScriptError::Cage(why)),
         None => (None, None, Vec::new()),
     };
+    let well = exit.is_some_and(|code| task.manifest.meaning(code).0);
     let means = exit.and_then(|code| task.manifest.meaning(code).1.cloned());
     Ok(RunReport {
         v: 1,
@@ -137,10 +140,10 @@ pub fn run(
         dry_run: task.dry_run,
         cage: task.cage,
         exit,
-        well: exit.is_some_and(|code| task.manifest.meaning(code).0),
+        well,
         means,
         signal,
-        stopped: ended.stopped,
+        stopped: ended.stopped.or(ended.refused.filter(|_| !well)),
         started_at,
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
         stdout: ended.stdout.0,
@@ -154,13 +157,11 @@ pub fn run(
 }
 
 /// Everything that was made for one run, taken away again.
-struct Group(Option<PathBuf>);
+struct Groups(Vec<PathBuf>);
 
-impl Drop for Group {
+impl Drop for Groups {
     fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            group::remove(path);
-        }
+        group::remove(&self.0);
     }
 }
 
@@ -204,13 +205,11 @@ fn in_cage(
     let limits = &task.manifest.limits;
     let deaf = crate::collect::deaf_mounts();
     needs_none(task, &deaf)?;
-    let own_group = match task.cage {
-        Cage::ControlGroup => {
-            Some(group::make(&task.run, limits).map_err(|error| ScriptError::Cage(error.to_string()))?)
-        }
-        Cage::Systemd | Cage::Namespaces => None,
+    let groups = match task.cage {
+        Cage::ControlGroup => group::make(&task.run, limits).map_err(|error| ScriptError::Cage(error.to_string()))?,
+        Cage::Systemd | Cage::Namespaces => Vec::new(),
     };
-    let own_group = Group(own_group);
+    let groups = Groups(groups);
     let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
     let (hear, tell) = rustix::pipe::pipe_with(flags).map_err(std::io::Error::from)?;
     for file in files.values().chain([script]) {
@@ -226,7 +225,7 @@ fn in_cage(
         script: script.as_raw_fd(),
         files: files.iter().map(|(name, file)| (name.to_string(), file.as_raw_fd())).collect(),
         told: tell.as_raw_fd(),
-        group: own_group.0.clone(),
+        groups: groups.0.clone(),
         writes_all: writes && task.manifest.privilege == Privilege::Raw,
         writes: if writes { task.manifest.writes.clone() } else { Vec::new() },
         network: task.manifest.network,
@@ -270,9 +269,9 @@ fn in_cage(
     }
     // Built while the cage is: nothing is passed on before it is there.
     let patterns = Patterns::new(own);
-    let ended = follow(task, Outer::new(child), &pieces, patterns, cancelled, live, &hear);
+    let ended = follow(task, Outer::new(child), &pieces, patterns, cancelled, live, (&hear, &groups.0));
     over.store(true, Ordering::SeqCst);
-    Ok(ended)
+    Ok(Ended { refused: group::refused(&groups.0), ..ended })
 }
 
 /// The outer program, whose number is no longer ours once it was buried.
@@ -387,6 +386,15 @@ impl Streams {
     }
 }
 
+/// Whether the kernel has ended one of the script's processes for its memory, or has it
+/// wait: what the others make of that is not what was approved.
+fn ended_by_kernel(task: &Task, pid: u32, groups: &mut Vec<PathBuf>) -> Option<Stopped> {
+    if task.cage == Cage::Systemd && groups.is_empty() {
+        *groups = group::of_scope(pid, &cage::unit(&task.run));
+    }
+    group::refused(groups).filter(|refused| *refused == Stopped::Memory)
+}
+
 fn follow(
     task: &Task,
     mut outer: Outer,
@@ -394,8 +402,9 @@ fn follow(
     patterns: Patterns,
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
-    hear: &OwnedFd,
+    (hear, groups): (&OwnedFd, &[PathBuf]),
 ) -> Ended {
+    let mut groups = groups.to_vec();
     let mut streams = Streams::new(patterns);
     let begun = Instant::now();
     let helpers = if task.cage == Cage::Systemd { 3 } else { 2 };
@@ -435,7 +444,8 @@ fn follow(
             stopped = match cancelled.load(Ordering::SeqCst) {
                 true => Some(Stopped::Cancelled),
                 false if streams.bytes() > most_output => Some(Stopped::Output),
-                false => watch::verdict(pid, helpers, begun, &task.manifest.limits, &disks),
+                false => watch::verdict(pid, helpers, begun, &task.manifest.limits, &disks)
+                    .or_else(|| ended_by_kernel(task, pid, &mut groups)),
             };
             match stopped {
                 // What grows is not asked.
@@ -463,6 +473,7 @@ fn follow(
     Ended {
         told: told(hear),
         stopped,
+        refused: None,
         stdout: finish(streams.out, Stream::Out),
         stderr: finish(streams.err, Stream::Err),
     }

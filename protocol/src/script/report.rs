@@ -21,7 +21,7 @@ pub enum Cage {
     Namespaces,
 }
 
-/// Why a script did not end by itself.
+/// Why a script did not end by itself, or what it was refused before it ended badly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopped {

@@ -1,50 +1,255 @@
-//! Control groups, version 2, without systemd.
+//! Control groups without systemd: version 2, or the trees of version 1 where those hold
+//! memory, processes and processor.
+//!
+//! | | version 2 | version 1 |
+//! |---|---|---|
+//! | folders of a run | one | one in each tree |
+//! | where | below the root | below the agent's own: what holds the agent holds the run, too |
+//! | memory | `memory.max` | `memory.limit_in_bytes` |
+//! | processes | `pids.max` | `pids.max` |
+//! | processor | `cpu.max` | `cpu.cfs_quota_us` |
+//! | end of all | `cgroup.kill` | no new process, and each one killed |
 
-use fernwart_protocol::script::Limits;
-use std::io;
+use fernwart_protocol::script::{Limits, Stopped};
+use rustix::process::{Pid, Signal};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const TREE: &str = "/sys/fs/cgroup";
-const OURS: &str = "/sys/fs/cgroup/fernwart";
 
+/// The folder in each tree in which those of all runs are.
+const OURS: &str = "fernwart";
+
+/// What must be held.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// Microseconds in which a share of the processor is counted.
+const PERIOD_US: u64 = 100_000;
+
+/// One hierarchy, and what is held in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Tree {
+    /// Where [`OURS`] is.
+    folder: PathBuf,
+    holds: Holds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// Version 2: everything.
+    All,
+    /// Version 1: one of the [`CONTROLLERS`].
+    One(&'static str),
+}
+
+/// Whether runs can be held here: tried, since a container may show groups that nobody
+/// in it can make.
 pub(super) fn is_there() -> bool {
+    static TRIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = TRIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let limits = Limits { time_s: 1, memory_mib: 16, processes: 1, cpu_pct: Some(100), output_mib: 1 };
+    make(&format!("try-{}-{number}", std::process::id()), &limits).map(|groups| remove(&groups)).is_ok()
+}
+
+/// Folders in which a run's may be.
+pub(super) fn paths(run: &str) -> Vec<PathBuf> {
+    trees().into_iter().map(|tree| tree.folder.join(OURS).join(run)).collect()
+}
+
+fn trees() -> Vec<Tree> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let controllers = std::fs::read_to_string(Path::new(TREE).join("cgroup.controllers")).unwrap_or_default();
-    ["memory", "pids", "cpu"].iter().all(|wanted| controllers.split_whitespace().any(|one| one == *wanted))
+    if CONTROLLERS.iter().all(|wanted| controllers.split_whitespace().any(|one| one == *wanted)) {
+        return vec![Tree { folder: TREE.into(), holds: Holds::All }];
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let tree = |controller: &&'static str| {
+        let folder = group_of(&mounts, &own, controller)?;
+        Some(Tree { folder, holds: Holds::One(controller) })
+    };
+    let found: Vec<Tree> = CONTROLLERS.iter().filter_map(tree).collect();
+    if found.len() == CONTROLLERS.len() { found } else { Vec::new() }
 }
 
-/// Where one for a run is.
-pub(super) fn path(run: &str) -> PathBuf {
-    Path::new(OURS).join(run)
+/// A group of version 1, or the root where it is not to be seen; nothing where something
+/// else has been mounted over the tree.
+fn group_of(mounts: &str, groups: &str, controller: &str) -> Option<PathBuf> {
+    let root = mounted(mounts, controller)?;
+    let folder = own_group(groups, controller).map(|group| root.join(group)).filter(|folder| folder.is_dir());
+    let folder = folder.unwrap_or(root);
+    // CGROUP_SUPER_MAGIC (statfs(2)).
+    rustix::fs::statfs(&folder).is_ok_and(|stat| stat.f_type == 0x0027_e0eb).then_some(folder)
 }
 
-/// Makes one for a run.
-pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<PathBuf> {
-    let ours = Path::new(OURS);
-    std::fs::create_dir_all(ours)?;
-    for folder in [Path::new(TREE), ours] {
+/// The folders in which the kernel counts for a process that a systemd scope of this name
+/// holds, once it is in there.
+pub(in crate::action) fn of_scope(pid: u32, scope: &str) -> Vec<PathBuf> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let unified = groups.lines().find_map(|line| line.strip_prefix("0::/")).map(|group| Path::new(TREE).join(group));
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let old = CONTROLLERS.iter().filter_map(|controller| group_of(&mounts, &groups, controller));
+    unified.into_iter().chain(old).filter(|group| group.ends_with(scope)).collect()
+}
+
+/// Where a controller of version 1 is mounted, of the lines of `mountinfo`.
+fn mounted(mounts: &str, controller: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        let mut kind = kind.split(' ');
+        let is_group = kind.next() == Some("cgroup");
+        let holds = kind.nth(1)?.split(',').any(|option| option == controller);
+        let path = place.split(' ').nth(4)?;
+        // Names that are escaped there are nobody's groups.
+        (is_group && holds && !path.contains('\\')).then(|| path.into())
+    })
+}
+
+/// The agent's own group in a controller's tree, of the lines of `/proc/self/cgroup`.
+fn own_group<'a>(own: &'a str, controller: &str) -> Option<&'a str> {
+    own.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let holds = parts.next()?.split(',').any(|one| one == controller);
+        let group = parts.next()?.trim_start_matches('/');
+        (holds && !group.split('/').any(|part| part == "..")).then_some(group)
+    })
+}
+
+/// Makes a run's groups: one folder in each tree.
+///
+/// # Errors
+/// When one cannot be made, or a limit not be set; nothing of them is left then.
+pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<Vec<PathBuf>> {
+    let trees = trees();
+    if trees.is_empty() {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
+    let mut made = Vec::new();
+    for tree in &trees {
+        let ours = tree.folder.join(OURS);
+        let path = ours.join(run);
+        let done = std::fs::create_dir_all(&ours)
+            .and_then(|()| if tree.holds == Holds::All { pass_on(&tree.folder, &ours) } else { Ok(()) })
+            .and_then(|()| std::fs::create_dir(&path))
+            .and_then(|()| {
+                made.push(path.clone());
+                tree.holds.set(&path, limits)
+            });
+        if let Err(error) = done {
+            remove(&made);
+            return Err(error);
+        }
+    }
+    Ok(made)
+}
+
+/// Lets the groups below hold what the root holds.
+fn pass_on(root: &Path, ours: &Path) -> io::Result<()> {
+    for folder in [root, ours] {
         std::fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
     }
-    let path = path(run);
-    std::fs::create_dir(&path)?;
-    std::fs::write(path.join("memory.max"), (u64::from(limits.memory_mib) << 20).to_string())?;
-    // Not everywhere: without swap there is no such file.
-    let _ = std::fs::write(path.join("memory.swap.max"), "0");
-    std::fs::write(path.join("pids.max"), (limits.processes + 2).to_string())?;
-    if let Some(pct) = limits.cpu_pct {
-        std::fs::write(path.join("cpu.max"), format!("{} 100000", u64::from(pct) * 1000))?;
-    }
-    Ok(path)
+    Ok(())
 }
 
-/// Ends whatever is left in it, and removes it.
-pub(in crate::action) fn remove(path: &Path) {
-    let _ = std::fs::write(path.join("cgroup.kill"), "1");
-    for _ in 0..50 {
-        match std::fs::remove_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+impl Holds {
+    fn set(self, path: &Path, limits: &Limits) -> io::Result<()> {
+        let memory = (u64::from(limits.memory_mib) << 20).to_string();
+        let processes = (limits.processes + 2).to_string();
+        let quota = limits.cpu_pct.map(|pct| u64::from(pct) * (PERIOD_US / 100));
+        let write = |file: &str, value: &str| {
+            // What is not there is not made: it would hold nothing.
+            std::fs::OpenOptions::new().write(true).open(path.join(file))?.write_all(value.as_bytes())
+        };
+        match self {
+            Self::All => {
+                write("memory.max", &memory)?;
+                // Not everywhere: without swap there is no such file.
+                let _ = write("memory.swap.max", "0");
+                write("pids.max", &processes)?;
+                quota.map_or(Ok(()), |quota| write("cpu.max", &format!("{quota} {PERIOD_US}")))
             }
-            _ => return,
+            Self::One("memory") => {
+                write("memory.limit_in_bytes", &memory)?;
+                // Not everywhere: swap is counted where the kernel was told to.
+                let _ = write("memory.memsw.limit_in_bytes", &memory);
+                // Who has too much waits, and the whole run is ended: with one process gone
+                // the others would go on with less than they think they have.
+                let _ = write("memory.oom_control", "1");
+                Ok(())
+            }
+            Self::One("pids") => write("pids.max", &processes),
+            Self::One(_) => {
+                write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
+                quota.map_or(Ok(()), |quota| write("cpu.cfs_quota_us", &quota.to_string()))
+            }
         }
+    }
+}
+
+/// What a run has been refused in its groups, if anything: the kernel ends who takes too
+/// much memory, or has it wait (version 1), and answers a process too many with a no.
+pub(in crate::action) fn refused(paths: &[PathBuf]) -> Option<Stopped> {
+    let count = |file: &str, name: &str| {
+        let text = paths.iter().find_map(|path| std::fs::read_to_string(path.join(file)).ok())?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+    };
+    let happened = |file, name| count(file, name).is_some_and(|times| times > 0);
+    if happened("memory.events", "oom_kill ") || happened("memory.oom_control", "under_oom ") {
+        return Some(Stopped::Memory);
+    }
+    happened("pids.events", "max ").then_some(Stopped::Processes)
+}
+
+/// Ends whatever is left in them, and removes them.
+pub(in crate::action) fn remove(paths: &[PathBuf]) {
+    for path in paths {
+        let killed = std::fs::write(path.join("cgroup.kill"), "1").is_ok();
+        // No new process: those that are listed are all.
+        let _ = std::fs::write(path.join("pids.max"), "0");
+        for _ in 0..50 {
+            if !killed {
+                kill_each(path);
+            }
+            match std::fs::remove_dir(path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                _ => break,
+            }
+        }
+        // Another run's may be in there.
+        let _ = path.parent().map(std::fs::remove_dir);
+    }
+}
+
+fn kill_each(group: &Path) {
+    let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let members = members.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+    for pid in members.filter(|pid| *pid != rustix::process::getpid()) {
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_controller_is_found_in_its_tree_and_in_the_agents_own_group() {
+        let mounts = "29 23 0:25 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
+             30 29 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+             33 29 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:15 - cgroup cgroup rw,cpu,cpuacct\n\
+             34 29 0:30 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+             35 29 0:31 / /mnt/with\\040space rw - cgroup cgroup rw,pids\n";
+        assert_eq!(mounted(mounts, "cpu").as_deref(), Some(Path::new("/sys/fs/cgroup/cpu,cpuacct")));
+        assert_eq!(mounted(mounts, "memory").as_deref(), Some(Path::new("/sys/fs/cgroup/memory")));
+        assert_eq!(mounted(mounts, "pids"), None, "a name that nobody gives");
+        assert_eq!(mounted(mounts, "cpuset"), None);
+        let own = "4:cpu,cpuacct:/user.slice\n3:memory:/\n2:pids:/../../elsewhere\n0::/init.scope\n";
+        assert_eq!(own_group(own, "cpu"), Some("user.slice"));
+        assert_eq!(own_group(own, "memory"), Some(""));
+        assert_eq!(own_group(own, "pids"), None, "outside of what is seen here");
+        assert_eq!(own_group(own, "freezer"), None);
     }
 }

@@ -53,7 +53,7 @@ pub(super) struct Spec {
     /// Where the inner program tells how it ended.
     pub(super) told: RawFd,
     /// The control group to join, if there is one.
-    pub(super) group: Option<PathBuf>,
+    pub(super) groups: Vec<PathBuf>,
     /// Whether anything may be written outside its own folder.
     pub(super) writes_all: bool,
     /// What may be written to.
@@ -135,13 +135,11 @@ pub(crate) fn end(run: &str) {
     if Path::new("/run/systemd/system").is_dir() {
         end_unit(run);
     }
-    let group = group::path(run);
-    if group.is_dir() {
-        group::remove(&group);
-    }
+    let groups: Vec<_> = group::paths(run).into_iter().filter(|group| group.is_dir()).collect();
+    group::remove(&groups);
 }
 
-fn unit(run: &str) -> String {
+pub(super) fn unit(run: &str) -> String {
     format!("fernwart-run-{run}.scope")
 }
 
@@ -212,7 +210,7 @@ fn open_namespaces(spec: &Spec) -> Result<Pulse, String> {
     let said = |error: rustix::io::Errno| error.to_string();
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(said)?;
     rustix::io::fcntl_setfd(&read, rustix::io::FdFlags::empty()).map_err(said)?;
-    if let Some(group) = &spec.group {
+    for group in &spec.groups {
         std::fs::write(group.join("cgroup.procs"), "0").map_err(|error| format!("joining the group: {error}"))?;
     }
     let mut apart = UnshareFlags::NEWNS | UnshareFlags::NEWIPC;

@@ -188,8 +188,27 @@ fn refuse(calls: &[libc::c_long], answer: libc::c_int) -> Result<(), String> {
     refuse_with(calls.iter().map(|call| (*call, Vec::new())).collect(), answer)
 }
 
-fn refuse_with(rules: BTreeMap<libc::c_long, Vec<SeccompRule>>, answer: libc::c_int) -> Result<(), String> {
+/// The same calls as programs of the x32 kind make them, where a kernel has those: they
+/// come as calls of this architecture, with a bit of their own. A few have other numbers
+/// (arch/x86/entry/syscalls/syscall_64.tbl).
+#[cfg(target_arch = "x86_64")]
+fn of_x32(call: libc::c_long) -> libc::c_long {
+    const X32: libc::c_long = 0x4000_0000;
+    X32 | match call {
+        libc::SYS_ptrace => 521,
+        libc::SYS_kexec_load => 528,
+        libc::SYS_process_vm_readv => 539,
+        libc::SYS_process_vm_writev => 540,
+        same => same,
+    }
+}
+
+fn refuse_with(mut rules: BTreeMap<libc::c_long, Vec<SeccompRule>>, answer: libc::c_int) -> Result<(), String> {
     let said = |error: &dyn std::fmt::Display| format!("refusing calls: {error}");
+    #[cfg(target_arch = "x86_64")]
+    for (call, rule) in rules.clone() {
+        rules.insert(of_x32(call), rule);
+    }
     let answer = SeccompAction::Errno(answer.unsigned_abs());
     let here = std::env::consts::ARCH.try_into().map_err(|error: BackendError| said(&error))?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, here).map_err(|error| said(&error))?;
