@@ -26,6 +26,8 @@ pub enum ToExecutor {
     Gone(Ticket),
     /// Files of a catalogue.
     Catalogue(Vec<CatalogueFile>),
+    /// A restored hub asks on a stream for the catalogue that this machine follows.
+    GiveBack(Ticket),
     /// A lock.
     Lock(Envelope),
     /// A cancel.
@@ -84,6 +86,8 @@ pub enum ToUplink {
     Delivered(Ticket, Delivered),
     /// A run's outcome, on its order's stream where that is still there.
     Outcome(Option<Ticket>, RunId, Box<SignedOutcome>),
+    /// Files of the catalogue this machine follows, on the stream that asked for them.
+    Followed(Ticket, Vec<CatalogueFile>),
     /// Fetch this blob.
     Want(Digest),
     /// A signed claim.

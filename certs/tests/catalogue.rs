@@ -264,7 +264,7 @@ async fn nothing_falls_back_and_nothing_has_two_faces() {
     let result = advance(&machine2, &first).await;
     assert!(matches!(result, Err(CatalogueError::Rollback { .. })), "{result:?}");
     // Rollback under a fresh timestamp: the hub re-wraps the first targets.
-    let (mixed, _, _) = freshen(&hub, &shop.hub, NOW + 2 * DAY).await.expect("wrapped");
+    let (mixed, _, _) = freshen(&hub, &shop.hub, (0, 0), NOW + 2 * DAY).await.expect("wrapped");
     let mut mixed = mixed;
     mixed.insert("1.targets.json", first.get("1.targets.json").expect("targets").clone());
     for name in ["staff.json", "hub.json", "shop.json"] {
@@ -273,9 +273,9 @@ async fn nothing_falls_back_and_nothing_has_two_faces() {
     let result = advance(&machine2, &mixed).await;
     assert!(matches!(result, Err(CatalogueError::Rollback { role: "targets", .. })), "{result:?}");
     // Two faces: another timestamp of the same version.
-    let (other, _, _) = freshen(&hub2, &shop.hub, NOW + 3 * DAY).await.expect("wrapped");
+    let (other, _, _) = freshen(&hub2, &shop.hub, (0, 0), NOW + 3 * DAY).await.expect("wrapped");
     let machine3 = advance(&machine2, &other).await.expect("believed").0;
-    let (twin, _, _) = freshen(&hub2, &shop.hub, NOW + 3 * DAY + 1).await.expect("wrapped");
+    let (twin, _, _) = freshen(&hub2, &shop.hub, (0, 0), NOW + 3 * DAY + 1).await.expect("wrapped");
     let mut twin = twin;
     let timestamp = twin.get("timestamp.json").expect("a timestamp").clone();
     let mut padded = timestamp.clone();

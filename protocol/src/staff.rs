@@ -100,6 +100,9 @@ pub enum Request {
     FactsAt(MachineId, UnixMs),
     /// What has happened of late: `Event` replies.
     Events(Until),
+    /// A bundle of the published catalogue, or one of its files, for a hub that has lost
+    /// it. Since version 3.
+    PutFile(Blob<BLOB_BYTES>),
 }
 
 /// Into or out of a group.

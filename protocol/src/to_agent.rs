@@ -48,6 +48,10 @@ pub enum Deliver {
     /// it was taken back. Answered like an order; where its books do not know it,
     /// they went back, and it never begins again.
     Begun(Envelope, Option<Envelope>),
+    /// This hub knows an older catalogue than the machine follows: it was restored from a
+    /// backup. Answered with a [`CatalogueFile`] for each file of the machine's. Since
+    /// version 3.
+    GiveBack,
 }
 
 /// The hub's last word on a delivered or settled run: it is stored.

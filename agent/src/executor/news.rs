@@ -3,13 +3,13 @@
 
 use super::receipt::ReceiptBuilder;
 use super::{DOUBT_EVERY, Executor, LOCKS, TAKEN_BACK};
-use crate::message::ToUplink;
+use crate::message::{Ticket, ToUplink};
 use fernwart_certs::catalogue::{self, Files};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Cancel, Document, Envelope, Outcome};
 use fernwart_protocol::enroll::Claim;
 use fernwart_protocol::id::RunId;
-use fernwart_protocol::text::{Blob, chain};
+use fernwart_protocol::text::{Blob, Text, chain};
 use fernwart_protocol::to_agent::CatalogueFile;
 use serde_json::json;
 use tracing::{info, warn};
@@ -74,6 +74,15 @@ impl Executor {
             warn!(%run, %error, "how a look ended could not be written");
             self.under_way.remove(&run);
         }
+    }
+
+    /// Signed by the approvers and published by the hub: no secret of this machine's.
+    pub(super) fn handle_give_back(&mut self, ticket: Ticket) {
+        let file = |(name, bytes): (&String, &Vec<u8>)| {
+            Some(CatalogueFile { name: Text::clipped(name), bytes: Blob::try_from(bytes.clone()).ok()? })
+        };
+        let files = self.trusted.files.iter().filter_map(file).collect();
+        self.say(ToUplink::Followed(ticket, files));
     }
 
     /// An order that has not come is taken back: when it comes, it is not done.

@@ -6,11 +6,10 @@ use super::{Told, Uplink, UplinkError};
 use crate::executor::Handle;
 use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
 use fernwart_protocol::code::{Denial, Goodbye};
-use fernwart_protocol::document::Envelope;
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
-use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
+use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Stored};
 use fernwart_protocol::to_hub::{self, Ask, Delivered, SignedOutcome};
 use fernwart_protocol::version::{Hello, tag};
 use std::collections::{HashMap, HashSet};
@@ -34,6 +33,8 @@ enum Frame {
     Delivered(Delivered),
     /// The end.
     Outcome(RunId, Box<SignedOutcome>),
+    /// What a restored hub has asked for; the end, too.
+    Followed(Vec<CatalogueFile>),
 }
 
 /// Frames of one order's stream that may wait to be sent.
@@ -197,6 +198,9 @@ impl Uplink {
                     Some(ToUplink::Outcome(None, run, outcome)) => {
                         tasks.spawn(offer(link.clone(), (run, *outcome), self.executor.clone(), offering.clone()));
                     }
+                    Some(ToUplink::Followed(ticket, files)) => {
+                        let _ = to_stream(&mut streams, &mut orders, ticket, Frame::Followed(files));
+                    }
                     Some(ToUplink::Want(hash)) => {
                         tasks.spawn(fetch_blob(link.clone(), hash, self.executor.clone()));
                     }
@@ -315,7 +319,8 @@ async fn listen(mut receive: Receiver, words: mpsc::Sender<Result<Control, Frame
     }
 }
 
-/// A stream the hub has opened: an echo, or an order to its outcome.
+/// A stream the hub has opened: an echo, an order to its outcome, or a question for the
+/// catalogue.
 async fn serve_stream(
     ticket: Ticket,
     (link, newer): (Link, Arc<NewerHub>),
@@ -323,23 +328,26 @@ async fn serve_stream(
     (executor, opened): (Handle, mpsc::Sender<(Ticket, mpsc::Sender<Frame>)>),
 ) {
     let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
-    let word: fn(Ticket, Envelope) -> ToExecutor = match &first {
-        Ok(Ok(Deliver::Begun(..))) => ToExecutor::Begun,
-        _ => ToExecutor::Order,
-    };
-    let envelope = match first {
+    let word = match first {
         Ok(Ok(Deliver::Echo(number))) => {
             if send.send(&Deliver::Echo(number)).await.is_ok() {
                 send.finish();
             }
             return;
         }
-        Ok(Ok(Deliver::Order(envelope) | Deliver::Begun(envelope, None))) => envelope,
-        Ok(Ok(Deliver::TakenBack(order, cancel) | Deliver::Begun(order, Some(cancel)))) => {
+        Ok(Ok(Deliver::Order(order))) => ToExecutor::Order(ticket, order),
+        Ok(Ok(Deliver::TakenBack(order, cancel))) => {
             // Told first, by the same messenger: the order finds itself taken back.
             executor.tell(ToExecutor::Cancel(cancel)).await;
-            order
+            ToExecutor::Order(ticket, order)
         }
+        Ok(Ok(Deliver::Begun(order, cancel))) => {
+            if let Some(cancel) = cancel {
+                executor.tell(ToExecutor::Cancel(cancel)).await;
+            }
+            ToExecutor::Begun(ticket, order)
+        }
+        Ok(Ok(Deliver::GiveBack)) => ToExecutor::GiveBack(ticket),
         Ok(Err(FrameError::Newer)) => {
             newer.warn();
             receive.turn_away();
@@ -358,7 +366,7 @@ async fn serve_stream(
     if opened.send((ticket, answers)).await.is_err() {
         return;
     }
-    executor.tell(word(ticket, envelope)).await;
+    executor.tell(word).await;
     while let Some(frame) = answered.recv().await {
         let sent = match frame {
             Frame::Outcome(run, outcome) => {
@@ -367,6 +375,14 @@ async fn serve_stream(
                 }
                 send.finish();
                 return await_stored(&mut receive, run, &executor).await;
+            }
+            Frame::Followed(files) => {
+                for file in files {
+                    if send.send(&file).await.is_err() {
+                        return;
+                    }
+                }
+                return send.finish();
             }
             Frame::Delivered(delivered) => {
                 let sent = send.send(&delivered).await;

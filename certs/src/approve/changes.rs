@@ -16,6 +16,11 @@ impl Draft {
         let new = self.contents()?;
         let old = before.map(Contents::of);
         let mut lines = Vec::new();
+        let number = self.targets.signed.version.get();
+        let last = before.map_or(0, |before| before.versions.targets);
+        if number > last + 1 {
+            lines.push(format!("version {number}: above all that may have been published after version {last}"));
+        }
         if let Some(root) = &self.root {
             let role = root.signed.roles.get(&RoleType::Targets);
             let (k, n) = role.map_or((0, 0), |role| (role.threshold.get(), role.keyids.len()));

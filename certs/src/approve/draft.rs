@@ -6,18 +6,32 @@
 use super::{
     ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, in_days, proposer_id, tuf_key, tuf_key_id, unsigned, version,
 };
-use crate::catalogue::{
-    Approved, Catalogue, CatalogueError, Hub, PROPOSER, Shop, StaffList, Trusted, VERSION, scripts, target,
-};
+use crate::catalogue::{Approved, Catalogue, CatalogueError, Hub, PROPOSER, Shop, StaffList, VERSION, scripts, target};
 use crate::sha256;
 use fernwart_protocol::document::{Document, UnixMs};
 use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::script::{Bundle, BundleName, FileName, Manifest};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tough::TargetName;
 use tough::schema::decoded::Decoded;
 use tough::schema::{Hashes, Metafile, Role, RoleKeys, RoleType, Root, Signed, Snapshot, Target, Targets};
+
+/// Versions of the targets that one draft may leave out: far too few to use them up.
+pub const LEFT_OUT: u64 = 1000;
+
+const ROOT_FILE: &str = ".root.json";
+const TARGETS_FILE: &str = ".targets.json";
+const SNAPSHOT_FILE: &str = ".snapshot.json";
+
+/// A published role out of its file.
+fn read_role<T: serde::de::DeserializeOwned>(
+    name: &str,
+    published: &BTreeMap<String, String>,
+) -> Result<T, CatalogueError> {
+    let text = published.get(name).ok_or_else(|| CatalogueError::Missing(name.to_owned()))?;
+    serde_json::from_str(text).map_err(|error| CatalogueError::Unreadable(name.to_owned(), error))
+}
 
 /// What a draft proposes: all targets.
 #[derive(Debug, Clone, PartialEq)]
@@ -261,35 +275,40 @@ impl Draft {
         Ok(Self { v: 1, root: None, targets, files, blobs: BTreeMap::new(), published: BTreeMap::new() })
     }
 
-    /// What was published once and is held here, for a hub that has lost it. With the
-    /// root, where that follows the hub's. Scripts' files are not in it.
+    /// What was published once and is held by somebody, for a hub that has lost it: its
+    /// files by name, and the newest root that the hub still has. Scripts' files are not
+    /// in it.
     ///
     /// # Errors
-    /// When what is trusted is no whole catalogue.
-    pub fn given_back(trusted: &Trusted, with_root: bool) -> Result<Self, CatalogueError> {
-        let versions = trusted.floors.versions();
+    /// When these are not the files of a whole catalogue.
+    pub fn given_back(files: &BTreeMap<String, Vec<u8>>, hubs_root: u64) -> Result<Self, CatalogueError> {
         let text = |name: &str| {
-            let bytes = trusted.files.get(name).ok_or_else(|| CatalogueError::Missing(name.to_owned()))?;
+            let bytes = files.get(name).ok_or_else(|| CatalogueError::Missing(name.to_owned()))?;
             String::from_utf8(bytes.clone()).map_err(|_| CatalogueError::TargetHash(name.to_owned()))
         };
-        fn read<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T, CatalogueError> {
-            serde_json::from_str(text).map_err(|error| CatalogueError::Unreadable(name.to_owned(), error))
-        }
+        let numbers = |role: &str| {
+            let number = |name: &String| name.strip_suffix(role)?.parse::<u64>().ok();
+            files.keys().filter_map(number).collect::<BTreeSet<_>>()
+        };
+        let newest = |role: &str| {
+            let newest = numbers(role).pop_last().ok_or_else(|| CatalogueError::Missing(role.to_owned()))?;
+            Ok::<_, CatalogueError>(format!("{newest}{role}"))
+        };
         let mut published = BTreeMap::new();
-        let name = format!("{}.targets.json", versions.targets);
-        let targets = read(&name, &text(&name)?)?;
-        published.insert(name.clone(), text(&name)?);
-        let name = format!("{}.snapshot.json", versions.snapshot);
-        published.insert(name.clone(), text(&name)?);
+        let (targets, snapshot) = (newest(TARGETS_FILE)?, newest(SNAPSHOT_FILE)?);
+        for name in [&targets, &snapshot] {
+            published.insert(name.clone(), text(name)?);
+        }
         let mut root = None;
-        if with_root {
-            let name = format!("{}.root.json", versions.root);
-            root = Some(read(&name, &text(&name)?)?);
+        for number in numbers(ROOT_FILE).split_off(&hubs_root.saturating_add(1)) {
+            let name = format!("{number}{ROOT_FILE}");
             published.insert(name.clone(), text(&name)?);
+            root = Some(name);
         }
         let files = target::NAMED.into_iter().map(|name| Ok((name.to_owned(), text(name)?)));
         let files = files.collect::<Result<_, CatalogueError>>()?;
-        Ok(Self { v: 1, root, targets, files, blobs: BTreeMap::new(), published })
+        let root = root.map(|name| read_role(&name, &published)).transpose()?;
+        Ok(Self { v: 1, root, targets: read_role(&targets, &published)?, files, blobs: BTreeMap::new(), published })
     }
 
     /// Whether it was published once, as it says itself.
@@ -297,12 +316,34 @@ impl Draft {
         !self.published.is_empty()
     }
 
+    /// The root that rules over the draft's own: the one in force, or the last of those
+    /// that were published between the two. Nothing where one is missing or not signed as
+    /// it must be.
+    pub fn ruled_by(&self, in_force: &Root) -> Option<Root> {
+        let mut ruling = in_force.clone();
+        let Some(newest) = self.root.as_ref().map(|root| root.signed.version.get()) else { return Some(ruling) };
+        while ruling.version.get().checked_add(1)? < newest {
+            let name = format!("{}{ROOT_FILE}", ruling.version.get() + 1);
+            let next: Signed<Root> = read_role(&name, &self.published).ok()?;
+            let is_next = next.signed.version.get() == ruling.version.get() + 1;
+            if !is_next || ruling.verify_role(&next).is_err() || next.signed.verify_role(&next).is_err() {
+                return None;
+            }
+            ruling = next.signed;
+        }
+        (ruling.version.get() + 1 == newest).then_some(ruling)
+    }
+
     /// Whether the hub itself has published these very targets once, and it brings nothing
     /// else along: nobody can hand in something that was only signed, or in other bytes.
     pub fn was_published(&self, in_force: &Root) -> bool {
-        let targets = format!("{}.targets.json", self.targets.signed.version);
-        let root = self.root.as_ref().map(|root| format!("{}.root.json", root.signed.version));
-        let is_role = |name: &String| *name == targets || root.as_ref() == Some(name);
+        let targets = format!("{}{TARGETS_FILE}", self.targets.signed.version);
+        let own = self.root.as_ref().map(|root| root.signed.version.get());
+        let roots = in_force.version.get().saturating_add(1)..=own.unwrap_or_default();
+        let is_role = |name: &String| {
+            let root = name.strip_suffix(ROOT_FILE).and_then(|number| number.parse().ok());
+            *name == targets || root.is_some_and(|root| roots.contains(&root) && *name == format!("{root}{ROOT_FILE}"))
+        };
         let mut others = self.published.iter().filter(|(name, _)| !is_role(name));
         let (Some((name, snapshot)), None) = (others.next(), others.next()) else { return false };
         let Ok(snapshot) = serde_json::from_str::<Signed<Snapshot>>(snapshot) else { return false };
@@ -316,17 +357,27 @@ impl Draft {
                     .is_some_and(|hashes| hashes.sha256.as_ref() == sha256(bytes.as_bytes()).as_bytes())
         };
         self.blobs.is_empty()
-            && root.is_none_or(|root| self.published.contains_key(&root))
-            && *name == format!("{}.snapshot.json", snapshot.signed.version)
+            && own.is_none_or(|root| self.published.contains_key(&format!("{root}{ROOT_FILE}")))
+            && *name == format!("{}{SNAPSHOT_FILE}", snapshot.signed.version)
             && signed.verify_role(&snapshot).is_ok()
             && snapshot.signed.meta.get("targets.json").is_some_and(names)
     }
 
-    /// Whether it may be published after targets of this version: the next one, or any
+    /// Whether it may be published after targets of this version: the next one; one that
+    /// leaves out up to [`LEFT_OUT`] for approvers who publish over what is lost; or any
     /// later one that was in force before.
     pub fn follows(&self, targets: u64) -> bool {
         let number = self.targets.signed.version.get();
-        if self.is_given_back() { number > targets } else { number == targets + 1 }
+        number > targets && (self.is_given_back() || number - targets <= LEFT_OUT + 1)
+    }
+
+    /// Leaves versions out, so that it is newer than what others may have followed and
+    /// nobody can give back.
+    #[must_use]
+    pub fn above(mut self, number: u64) -> Self {
+        let next = self.targets.signed.version.get();
+        self.targets.signed.version = version(next.max(number.saturating_add(1)));
+        self
     }
 
     /// Adds the root that follows the one in force: it names who approves from

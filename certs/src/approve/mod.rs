@@ -13,9 +13,9 @@ mod protected;
 mod publish;
 mod signatures;
 
-pub use draft::{Contents, Draft, FirstRoot, NextRoot, Proposed, SignError};
+pub use draft::{Contents, Draft, FirstRoot, LEFT_OUT, NextRoot, Proposed, SignError};
 pub use protected::{ProtectError, ProtectedKey};
-pub use publish::{HubRoles, PublishError, freshen, publish};
+pub use publish::{HubRoles, PublishError, freshen, publish, signed_before};
 pub use signatures::Progress;
 
 use crate::catalogue::{CatalogueError, Trusted};

@@ -6,7 +6,7 @@ use crate::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance, targe
 use crate::identity::SigningKey;
 use crate::sha256;
 use fernwart_protocol::document::UnixMs;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use tough::schema::decoded::Decoded;
 use tough::schema::{Hashes, Metafile, Role, Root, Signed, Snapshot, Timestamp};
 
@@ -107,20 +107,37 @@ fn wrap(
     Ok(())
 }
 
-/// A new snapshot and timestamp around the published targets.
+/// The newest snapshot and timestamp among these files, by version, that this hub has
+/// signed; 0 where there is none.
+pub fn signed_before(files: &BTreeMap<String, Vec<u8>>, root: &Root) -> (u64, u64) {
+    fn version_of<T: Role + serde::de::DeserializeOwned>(bytes: &[u8], root: &Root) -> Option<u64> {
+        let role: Signed<T> = serde_json::from_slice(bytes).ok()?;
+        root.verify_role(&role).ok()?;
+        Some(role.signed.version().get())
+    }
+    let snapshots = files.iter().filter(|(name, _)| name.ends_with(".snapshot.json"));
+    let snapshot = snapshots.filter_map(|(_, bytes)| version_of::<Snapshot>(bytes, root)).max();
+    let timestamp = files.get("timestamp.json").and_then(|bytes| version_of::<Timestamp>(bytes, root));
+    (snapshot.unwrap_or_default(), timestamp.unwrap_or_default())
+}
+
+/// A new snapshot and timestamp around the published targets, newer than all before and
+/// than `above`, which this hub has signed and lost.
 ///
 /// # Errors
 /// When the hub's keys are not the ones the root names.
 pub async fn freshen(
     trusted: &Trusted,
     keys: &HubRoles,
+    above: (u64, u64),
     now: UnixMs,
 ) -> Result<(Files, Trusted, Catalogue), PublishError> {
     let versions = trusted.floors.versions();
     let name = format!("{}.targets.json", versions.targets);
     let targets = trusted.files.get(&name).ok_or_else(|| refused(CatalogueError::Missing(name)))?;
     let mut files = Files::default();
-    wrap(&mut files, (versions.targets, targets), (versions.snapshot, versions.timestamp), keys, now)?;
+    let last = (versions.snapshot.max(above.0), versions.timestamp.max(above.1));
+    wrap(&mut files, (versions.targets, targets), last, keys, now)?;
     let (trusted, catalogue) = advance(trusted, &files).await.map_err(refused)?;
     Ok((files, trusted, catalogue))
 }
@@ -143,11 +160,20 @@ pub async fn publish(
         }
         None => None,
     };
-    let progress = draft.progress(in_force.as_ref().map(|root| &root.signed));
+    let stale_root = |root: u64, last: u64| PublishError::Stale { draft: root, published: last };
+    let last = published.map(|trusted| trusted.floors.versions()).unwrap_or_default();
+    let own_root = draft.root.as_ref().map(|root| root.signed.version.get());
+    let ruling = match &in_force {
+        Some(root) => {
+            let ruling = draft.ruled_by(&root.signed);
+            Some(ruling.ok_or_else(|| stale_root(own_root.unwrap_or_default(), last.root))?)
+        }
+        None => None,
+    };
+    let progress = draft.progress(ruling.as_ref());
     if !progress.is_complete() {
         return Err(PublishError::Unsigned { have: progress.have, need: progress.need });
     }
-    let last = published.map(|trusted| trusted.floors.versions()).unwrap_or_default();
     let number = draft.targets.signed.version.get();
     if !draft.follows(last.targets) {
         return Err(PublishError::Stale { draft: number, published: last.targets });
@@ -155,8 +181,12 @@ pub async fn publish(
     let mut files = Files::default();
     let targets = as_published(draft, &format!("{number}.targets.json"), &draft.targets)?;
     if let Some(root) = &draft.root {
-        if published.is_some() && root.signed.version.get() != last.root + 1 {
-            return Err(PublishError::Stale { draft: root.signed.version.get(), published: last.root });
+        // Verified, each by the one before it.
+        for between in last.root.saturating_add(1)..root.signed.version.get() {
+            let name = format!("{between}.root.json");
+            if let Some(text) = draft.published.get(&name) {
+                files.insert(&name, text.clone().into_bytes());
+            }
         }
         let name = format!("{}.root.json", root.signed.version);
         files.insert(&name, as_published(draft, &name, root)?);

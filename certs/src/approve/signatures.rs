@@ -61,12 +61,12 @@ impl Draft {
         self.new_scripts(before)?;
         self.shows_all(now)?;
         // One far ahead, once published, would leave no room for what follows.
-        let next = match (before, in_force) {
-            (Some(before), _) => Some(before.versions.targets + 1),
-            (None, None) => Some(1),
-            (None, Some(_)) => None,
+        let in_turn = match (before, in_force) {
+            (Some(before), _) => self.follows(before.versions.targets),
+            (None, None) => self.targets.signed.version.get() == 1,
+            (None, Some(_)) => true,
         };
-        if next.is_some_and(|next| self.targets.signed.version.get() != next) {
+        if !in_turn {
             return Err(SignError::NotNext);
         }
         if let Some(root) = &self.root

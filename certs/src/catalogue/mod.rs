@@ -112,8 +112,8 @@ pub enum CatalogueError {
 pub struct Trusted {
     /// Newest versions and hashes seen, by role.
     pub floors: Floors,
-    /// The files by name: newest root, timestamp, snapshot, targets and the
-    /// named targets.
+    /// The files by name: newest root and up to eight before it, timestamp,
+    /// snapshot, targets and the named targets.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -202,6 +202,16 @@ pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Cat
         }
         kept.insert(name.to_owned(), bytes.clone());
     }
+    let (newest, before) = (root.version.get(), trusted.floors.root.version);
+    for version in newest.saturating_sub(ROOTS_KEPT)..newest {
+        let name = format!("{version}.root.json");
+        // Those that are new here tough has verified, one by the other; of those that were
+        // known nothing else is taken.
+        let bytes = if version > before { files.get(&name) } else { trusted.files.get(&name) };
+        if let Some(bytes) = bytes {
+            kept.insert(name, bytes.clone());
+        }
+    }
     let old_root: Signed<Root> =
         serde_json::from_slice(&old_root_bytes).map_err(|error| CatalogueError::Unreadable("root".into(), error))?;
     let floors = trusted.floors.risen(&old_root.signed, root, &kept, &repository)?;
@@ -212,6 +222,10 @@ pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Cat
     }
     Ok((trusted, catalogue))
 }
+
+/// Roots kept before the newest, for a hub that has lost them: without each one in
+/// between nobody can follow from an older to the newest.
+const ROOTS_KEPT: u64 = 8;
 
 const LIMITS: Limits = Limits {
     max_root_size: fernwart_protocol::limits::METADATA_BYTES as u64,

@@ -85,6 +85,16 @@ pub enum ClientError {
     /// The hub's catalogue is not to be believed.
     #[error("verifying the hub's catalogue")]
     Catalogue(#[source] CatalogueError),
+    /// The hub has lost what it published, and does not take it back.
+    #[error("the hub has catalogue {hub}, this home {home}, which the hub does not take back ({denial})")]
+    FellBack {
+        /// The version the hub has.
+        hub: u64,
+        /// The version known here.
+        home: u64,
+        /// What it says.
+        denial: Denial,
+    },
     /// An order cannot be signed.
     #[error("signing an order")]
     Sign(#[source] EnvelopeError),
@@ -271,8 +281,10 @@ impl Session {
         while let Some(reply) = stream.next().await.map_err(|error| self.why(error))? {
             replies.push(reply);
         }
-        let newest = stream.hello.as_ref().and_then(|hello| hello.number(tag::TIMESTAMP));
-        if newest.is_some_and(|newest| newest != self.catalogue.versions.timestamp)
+        let hubs = |tag| stream.hello.as_ref().and_then(|hello| hello.number(tag));
+        let ours = self.catalogue.versions;
+        let differs = |tag, ours| hubs(tag).is_some_and(|hubs| hubs != ours);
+        if (differs(tag::TIMESTAMP, ours.timestamp) || differs(tag::TARGETS, ours.targets))
             && !matches!(request, Request::Catalogue)
         {
             self.sync().await?;
@@ -329,8 +341,12 @@ impl Session {
             files.iter().filter_map(|(name, _)| number(name)).max()
         };
         let ours = self.catalogue.versions;
-        if newest(&files, ".targets.json").is_some_and(|targets| targets < ours.targets) {
-            self.give_back(newest(&files, ".root.json").is_some_and(|root| root < ours.root)).await?;
+        if let Some(hubs) = newest(&files, ".targets.json").filter(|targets| *targets < ours.targets) {
+            let given = self.give_back(newest(&files, ".root.json").unwrap_or(ours.root)).await;
+            given.map_err(|error| match error {
+                ClientError::Denied(denial) => ClientError::FellBack { hub: hubs, home: ours.targets, denial },
+                error => error,
+            })?;
             files = self.offered().await?;
         }
         // A root that is known here needs no second copy, in whatever bytes.
@@ -351,8 +367,8 @@ impl Session {
 
     /// Gives a hub that fell back, as one that was restored from a backup does, what was
     /// published since: it was signed by approvers, so it may come from anybody.
-    async fn give_back(&mut self, with_root: bool) -> Result<(), ClientError> {
-        let draft = Draft::given_back(&self.trusted, with_root).map_err(ClientError::Catalogue)?;
+    async fn give_back(&mut self, hubs_root: u64) -> Result<(), ClientError> {
+        let draft = Draft::given_back(&self.trusted.files, hubs_root).map_err(ClientError::Catalogue)?;
         let id = draft.id().map_err(|_| ClientError::Unexpected)?;
         let bytes = serde_json::to_vec(&draft).map_err(|_| ClientError::Unexpected)?;
         let bytes = Blob::try_from(bytes).map_err(|_| ClientError::Unexpected)?;
@@ -388,6 +404,21 @@ impl Session {
         match replies.into_iter().next() {
             Some(Reply::Blob(bytes)) if sha256(bytes.as_bytes()) == *hash => Ok(bytes.into_bytes()),
             _ => Err(ClientError::Unexpected),
+        }
+    }
+
+    /// Gives a file of a script to a hub that has lost it. Whether it had.
+    ///
+    /// # Errors
+    /// When the hub does not take it, or is too old to.
+    pub async fn give_file_back(&mut self, bytes: &[u8]) -> Result<bool, ClientError> {
+        match self.blob(&sha256(bytes)).await {
+            Ok(_) => Ok(false),
+            Err(ClientError::Denied(Denial::NoSuchBlob)) => {
+                let file = Blob::try_from(bytes.to_vec()).map_err(|_| ClientError::Unexpected)?;
+                self.tell(&Request::PutFile(file)).await.map(|()| true)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -489,10 +520,10 @@ impl Session {
     ///
     /// # Errors
     /// When the hub says no, or the link breaks.
-    pub async fn health(&mut self) -> Result<Health, ClientError> {
+    pub async fn health(&mut self) -> Result<Row<Health>, ClientError> {
         match self.collect(&Request::Health).await?.into_iter().next() {
-            Some(Reply::HubHealth(health)) => Ok(health.into_base()),
-            Some(Reply::Health(health)) => Ok(health),
+            Some(Reply::HubHealth(health)) => Ok(health),
+            Some(Reply::Health(health)) => Ok(health.into()),
             _ => Err(ClientError::Unexpected),
         }
     }

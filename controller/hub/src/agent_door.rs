@@ -3,7 +3,7 @@
 use crate::outcome::{self, Origin};
 use crate::pace::Pace;
 use crate::presence::Linked;
-use crate::{Shared, journal, owed};
+use crate::{Shared, give_back, journal, owed};
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -184,6 +184,11 @@ async fn converse(
     note_arrival(shared, link, id, &hello, &about, &records).await;
     let following = Arc::new(Notify::new());
     let knows = hello.number(tag::TARGETS).unwrap_or_default();
+    let stamped = hello.number(tag::TIMESTAMP).unwrap_or_default();
+    let ours = shared.published.catalogue().map(|catalogue| catalogue.versions).unwrap_or_default();
+    if knows > ours.targets || stamped > ours.timestamp {
+        shared.tasks.spawn(give_back::take_back(shared.clone(), link.clone(), id, (knows, stamped)));
+    }
     shared.deliveries.spawn(bring(shared.clone(), id, knows, following.clone()));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
     shared.happened_on(&id, Happened::Linked);

@@ -77,7 +77,8 @@ pub async fn put_back(from: &Path, home: &HubHome) -> Result<(), BackupError> {
     if !Store::is_whole(&backup.store()).await.map_err(BackupError::Store)? {
         return Err(BackupError::Damaged(from.to_owned()));
     }
-    copy(from, &backup.store(), home.path()).await
+    copy(from, &backup.store(), home.path()).await?;
+    home.mark_restored().map_err(failed(home.path()))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {

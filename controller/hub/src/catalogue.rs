@@ -1,22 +1,29 @@
 //! The published catalogue: served, kept fresh, and followed by a next one.
 
 use crate::home::HubHome;
-use fernwart_certs::approve::{Draft, HubRoles, PublishError, freshen, publish};
-use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Floors, Repository, Trusted};
+use fernwart_certs::approve::{Draft, HubRoles, LEFT_OUT, PublishError, freshen, publish};
+use fernwart_certs::catalogue::{Approved, Catalogue, CatalogueError, Files, Floors, Repository, Trusted};
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_certs::sha256;
-use fernwart_protocol::document::{UnixMs, Versions};
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::{Document, UnixMs, Versions};
 use fernwart_protocol::id::Digest;
+use fernwart_protocol::script::Bundle;
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
 
 /// A timestamp is replaced when less than this is left of its seven days.
 const FRESHEN_BEFORE_MS: i64 = 6 * 24 * 3600 * 1000;
+
+/// How far versions may have been ahead of the clock when a backup was put back, seconds.
+const AHEAD_S: u64 = 3600;
 
 /// The published catalogue cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,9 @@ pub(crate) struct Published {
     current: RwLock<Option<(Arc<Trusted>, Arc<Catalogue>)>>,
     /// One change at a time.
     changing: Mutex<()>,
+    /// The newest targets of which a machine has said that it follows them, and which it
+    /// could not give back.
+    newer: AtomicU64,
 }
 
 impl Published {
@@ -66,6 +76,7 @@ impl Published {
             roles,
             current: RwLock::new(None),
             changing: Mutex::new(()),
+            newer: AtomicU64::new(0),
         };
         if let Some(trusted) = published.read()? {
             let catalogue = trusted.view().map_err(PublishedError::Catalogue)?;
@@ -100,12 +111,21 @@ impl Published {
         self.current.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    pub(crate) fn trusted(&self) -> Option<Arc<Trusted>> {
-        self.now().map(|(trusted, _)| trusted)
-    }
-
     pub(crate) fn catalogue(&self) -> Option<Arc<Catalogue>> {
         self.now().map(|(_, catalogue)| catalogue)
+    }
+
+    /// Notes that a machine says it follows these targets, and has not given them back.
+    /// Nothing is decided by it: it is the machine's bare word.
+    pub(crate) fn note_newer(&self, targets: u64) {
+        self.newer.fetch_max(targets, Ordering::Relaxed);
+    }
+
+    /// The newest targets that a machine says it follows and that are not here; 0 where
+    /// there are none.
+    pub(crate) fn newer(&self) -> u64 {
+        let published = self.catalogue().map_or(0, |catalogue| catalogue.versions.targets);
+        Some(self.newer.load(Ordering::Relaxed)).filter(|newer| *newer > published).unwrap_or_default()
     }
 
     /// What somebody who knows these versions lacks.
@@ -158,16 +178,66 @@ impl Published {
         Ok(timestamp)
     }
 
+    /// The newest versions of snapshot and timestamp among these files that this hub has
+    /// signed.
+    pub(crate) fn signed_before(&self, files: &BTreeMap<String, Vec<u8>>) -> (u64, u64) {
+        let root = self.now().and_then(|(trusted, _)| fernwart_certs::approve::root_of(&trusted).ok());
+        root.map_or((0, 0), |root| fernwart_certs::approve::signed_before(files, &root))
+    }
+
+    /// A draft that may be kept here, with those of its signatures that hold. What says of
+    /// itself that it was published once must prove it, and be complete.
+    pub(crate) fn acceptable(&self, mut draft: Draft) -> Result<Draft, Denial> {
+        draft.contents().map_err(|_| Denial::CatalogueRefused)?;
+        let (trusted, catalogue) = self.now().ok_or(Denial::NoCatalogue)?;
+        let root = fernwart_certs::approve::root_of(&trusted).map_err(|_| Denial::NoCatalogue)?;
+        let ruling = draft.ruled_by(&root).ok_or(Denial::CatalogueRefused)?;
+        if !draft.follows(catalogue.versions.targets) {
+            return Err(Denial::CatalogueStale);
+        }
+        draft.keep_valid(Some(&ruling));
+        if draft.is_given_back() {
+            if !draft.was_published(&root) {
+                return Err(Denial::CatalogueRefused);
+            }
+            if !draft.progress(Some(&ruling)).is_complete() {
+                return Err(Denial::CatalogueUnsigned);
+            }
+        }
+        Ok(draft)
+    }
+
     /// The last `count` targets that were published, oldest first.
-    pub(crate) fn history(&self, count: u64) -> Vec<CatalogueFile> {
+    pub(crate) fn history(&self, count: usize) -> Vec<CatalogueFile> {
         let newest = self.catalogue().map_or(0, |catalogue| catalogue.versions.targets);
-        let first = newest.saturating_sub(count.saturating_sub(1)).max(1);
         let file = |number: u64| {
             let name = format!("{number}.targets.json");
             let bytes = Blob::try_from(self.repository.read(&name).ok()?).ok()?;
             Some(CatalogueFile { name: Text::clipped(&name), bytes })
         };
-        (first..=newest).filter_map(file).collect()
+        // Versions may have been left out.
+        let mut files: Vec<_> =
+            (1..=newest).rev().take(count + LEFT_OUT as usize).filter_map(file).take(count).collect();
+        files.reverse();
+        files
+    }
+
+    /// Whether the published catalogue names this file of a script, and it is not here.
+    pub(crate) fn misses(&self, hash: &Digest) -> bool {
+        let Some(catalogue) = self.catalogue() else { return false };
+        let names = |approved: &Approved| {
+            let files = |document: Vec<u8>| Some(Bundle::from_bytes(&document).ok()?.files);
+            let files = self.blob(&approved.sha256).and_then(files).unwrap_or_default();
+            approved.sha256 == *hash || files.as_slice().iter().any(|file| file.sha256 == *hash)
+        };
+        self.blob(hash).is_none() && catalogue.scripts.values().any(names)
+    }
+
+    /// Keeps a file of a script under its hash.
+    pub(crate) fn keep_file(&self, hash: &Digest, bytes: &[u8]) -> io::Result<()> {
+        let mut file = Files::default();
+        file.insert(&hash.to_string(), bytes.to_vec());
+        self.blobs.publish(&file)
     }
 
     /// A bundle or one of its files.
@@ -183,10 +253,35 @@ impl Published {
         if catalogue.expiries.timestamp.min(catalogue.expiries.snapshot) - now > FRESHEN_BEFORE_MS {
             return Ok(None);
         }
-        let (files, trusted, catalogue) = freshen(&trusted, &self.roles, now).await.map_err(PublishedError::Publish)?;
+        self.renew(&trusted, (0, 0), now).await.map(Some)
+    }
+
+    /// A new timestamp, above the versions of a snapshot and a timestamp that this hub has
+    /// signed and lost. Its version; nothing where it has some as new.
+    pub(crate) async fn freshen_above(&self, lost: (u64, u64), now: UnixMs) -> Result<Option<u64>, PublishedError> {
+        let _one = self.changing.lock().await;
+        let Some((trusted, catalogue)) = self.now() else { return Ok(None) };
+        if lost.0 <= catalogue.versions.snapshot && lost.1 <= catalogue.versions.timestamp {
+            return Ok(None);
+        }
+        self.renew(&trusted, lost, now).await.map(Some)
+    }
+
+    /// A new timestamp after a restore: above all that were made before it, each a second
+    /// ahead of the last where many came at once.
+    pub(crate) async fn freshen_restored(&self, now: UnixMs) -> Result<Option<u64>, PublishedError> {
+        let _one = self.changing.lock().await;
+        let Some((trusted, _)) = self.now() else { return Ok(None) };
+        let above = u64::try_from(now / 1000).unwrap_or_default() + AHEAD_S;
+        self.renew(&trusted, (above, above), now).await.map(Some)
+    }
+
+    async fn renew(&self, trusted: &Trusted, above: (u64, u64), now: UnixMs) -> Result<u64, PublishedError> {
+        let renewed = freshen(trusted, &self.roles, above, now).await;
+        let (files, trusted, catalogue) = renewed.map_err(PublishedError::Publish)?;
         let timestamp = catalogue.versions.timestamp;
         self.keep(&files, trusted, catalogue).await?;
-        Ok(Some(timestamp))
+        Ok(timestamp)
     }
 }
 

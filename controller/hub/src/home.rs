@@ -138,6 +138,24 @@ impl HubHome {
         self.path.join("facts.sqlite")
     }
 
+    /// Where a restore leaves word of itself.
+    fn restored(&self) -> PathBuf {
+        self.path.join("restored")
+    }
+
+    /// Leaves word that this folder was put back from a backup.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn mark_restored(&self) -> std::io::Result<()> {
+        std::fs::write(self.restored(), "")
+    }
+
+    /// Whether this folder was put back from a backup, the first time that is asked.
+    pub(crate) fn take_restored(&self) -> bool {
+        std::fs::remove_file(self.restored()).is_ok()
+    }
+
     /// The published catalogue's folder.
     pub fn catalogue(&self) -> PathBuf {
         self.path.join("catalogue")

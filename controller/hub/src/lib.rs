@@ -19,6 +19,7 @@ mod due;
 mod enroll_door;
 mod errand;
 mod events;
+mod give_back;
 mod ground;
 pub mod home;
 mod journal;
@@ -159,6 +160,8 @@ struct Shared {
     newer_frames: seldom::Seldom,
     /// Machines that have misbehaved of late.
     penance: Mutex<HashMap<MachineId, agent_door::Penitent>>,
+    /// A lost catalogue is taken back from one machine at a time.
+    giving_back: tokio::sync::Mutex<()>,
     metrics: metrics::Metrics,
     events: events::Events,
     /// Set when no new job is taken in any more.
@@ -249,6 +252,7 @@ impl Hub {
             store_trouble: seldom::Seldom::default(),
             newer_frames: seldom::Seldom::default(),
             penance: Mutex::default(),
+            giving_back: tokio::sync::Mutex::default(),
             metrics: metrics::Metrics::default(),
             events: events::Events::default(),
             draining: CancellationToken::new(),
@@ -481,6 +485,19 @@ async fn sweep(shared: Arc<Shared>) {
     }
 }
 
+/// Tells all who follow of a new timestamp, if there is one.
+async fn tell_fresh(shared: &Shared, fresh: Result<Option<u64>, catalogue::PublishedError>) {
+    match fresh {
+        Ok(Some(timestamp)) => {
+            info!(timestamp, "a new timestamp is published");
+            shared.tell_published();
+            shared.presence.catalogue_changed(timestamp).await;
+        }
+        Ok(None) => {}
+        Err(error) => warn!(reason = fernwart_protocol::text::chain(&error), "no new timestamp"),
+    }
+}
+
 /// Makes a new timestamp well before the old one ends.
 async fn keep_fresh(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(Duration::from_secs(3600));
@@ -488,14 +505,12 @@ async fn keep_fresh(shared: Arc<Shared>) {
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            _ = tick.tick() => match shared.published.freshen_if_due(shared.now()).await {
-                Ok(Some(timestamp)) => {
-                    info!(timestamp, "a new timestamp is published");
-                    shared.tell_published();
-                    shared.presence.catalogue_changed(timestamp).await;
-                }
-                Ok(None) => {}
-                Err(reason) => warn!(%reason, "no new timestamp"),
+            _ = tick.tick() => {
+                let fresh = match shared.home.take_restored() {
+                    true => shared.published.freshen_restored(shared.now()).await,
+                    false => shared.published.freshen_if_due(shared.now()).await,
+                };
+                tell_fresh(&shared, fresh).await;
             }
         }
     }

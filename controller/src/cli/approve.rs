@@ -7,7 +7,7 @@ use super::output::day;
 use super::script::{self, Folder};
 use super::{Exit, Failure, Place, say, with_session};
 use clap::{Args, Subcommand};
-use fernwart_certs::approve::{Contents, Draft, NextRoot, Progress, Proposed, Root};
+use fernwart_certs::approve::{Contents, Draft, LEFT_OUT, NextRoot, Progress, Proposed, Root};
 use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
 use fernwart_certs::identity::SigningKey;
 use fernwart_client::{ApproverHome, Session, StaffHome, now};
@@ -87,8 +87,11 @@ enum CatalogueCommand {
     /// Propose a script (DIR holds its manifest.toml) or changed files (DIR holds staff.json, hub.json or shop.json)
     Propose {
         /// The folders
-        #[arg(required = true, value_name = "DIR")]
+        #[arg(required_unless_present = "above", value_name = "DIR")]
         folders: Vec<PathBuf>,
+        /// Make its version higher than this one, which was published and is lost: after a restore
+        #[arg(long, value_name = "VERSION")]
+        above: Option<u64>,
     },
     /// Propose that a script is no longer run
     Withdraw {
@@ -136,7 +139,7 @@ enum CatalogueCommand {
 pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, Failure> {
     match &command.command {
         CatalogueCommand::Show { to } => show(to.as_deref(), place),
-        CatalogueCommand::Propose { folders } => propose(folders, place),
+        CatalogueCommand::Propose { folders, above } => propose(folders, *above, place),
         CatalogueCommand::Withdraw { name } => withdraw(name, place),
         CatalogueCommand::History => history::show(place),
         CatalogueCommand::Rotate { add, remove, k } => rotate(add, remove, *k, place),
@@ -310,7 +313,7 @@ async fn find(session: &mut Session, wanted: Option<&str>) -> Result<Draft, Fail
     for draft in drafts(session).await? {
         let id = draft.id().map_err(unwritable)?.to_string();
         // Only what builds on the published catalogue can still be published.
-        let current = draft.targets.signed.version.get() == session.catalogue.versions.targets + 1;
+        let current = draft.follows(session.catalogue.versions.targets);
         if wanted.map_or(current, |wanted| id.starts_with(wanted)) {
             found.push(draft);
         }
@@ -360,6 +363,8 @@ struct Beside<'a> {
     scripts: &'a [Folder],
     /// Who approves from then on.
     root: Option<NextRoot>,
+    /// A version that is lost, and that it must be above.
+    above: u64,
 }
 
 async fn put_through_with(
@@ -371,6 +376,12 @@ async fn put_through_with(
     let approver = ApproverHome::open(&place.approver()).ok();
     let proposer = approver.as_ref().map(ApproverHome::public);
     let mut draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
+    draft = draft.above(beside.above);
+    if !draft.follows(session.catalogue.versions.targets) {
+        let most = session.catalogue.versions.targets + LEFT_OUT;
+        let what = format!("version {} is too far ahead: {most} is the most", beside.above);
+        return Err(Failure::new(Exit::Usage, "FW-CAT-20", what).now("fernwart catalogue show"));
+    }
     for script in beside.scripts {
         draft.bring(&script.bundle, &script.files).map_err(unwritable)?;
     }
@@ -403,7 +414,7 @@ async fn put_through_with(
     Ok(())
 }
 
-fn propose(folders: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
+fn propose(folders: &[PathBuf], above: Option<u64>, place: &Place) -> Result<Exit, Failure> {
     let mut particulars = Particulars::default();
     let mut scripts = Vec::new();
     for folder in folders {
@@ -417,11 +428,12 @@ fn propose(folders: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
         session.sync().await?;
         let now = Contents::of(&session.catalogue);
         let mut contents = Contents {
-            staff: particulars.staff.unwrap_or(now.staff),
-            hub: particulars.hub.unwrap_or(now.hub),
-            shop: particulars.shop.unwrap_or(now.shop),
-            scripts: now.scripts,
+            staff: particulars.staff.unwrap_or_else(|| now.staff.clone()),
+            hub: particulars.hub.unwrap_or_else(|| now.hub.clone()),
+            shop: particulars.shop.unwrap_or_else(|| now.shop.clone()),
+            scripts: now.scripts.clone(),
         };
+        let mut lost = 0;
         for script in &scripts {
             let bytes = script.bundle.to_bytes().map_err(unwritable)?;
             let approved = Approved {
@@ -429,11 +441,31 @@ fn propose(folders: &[PathBuf], place: &Place) -> Result<Exit, Failure> {
                 sha256: fernwart_certs::sha256(&bytes),
                 bytes: bytes.len() as u64,
             };
+            if now.scripts.get(&script.bundle.name) == Some(&approved) {
+                lost += give_files_back(session, &bytes, script).await?;
+            }
             contents.scripts.insert(script.bundle.name.clone(), approved);
         }
-        put_through_with(session, &contents, Beside { scripts: &scripts, root: None }, place).await?;
+        if lost > 0 {
+            eprintln!("the hub had lost {lost} files of these scripts; it has them again");
+            if contents == now && above.is_none() {
+                return Ok(Exit::Done);
+            }
+        }
+        let beside = Beside { scripts: &scripts, above: above.unwrap_or_default(), root: None };
+        put_through_with(session, &contents, beside, place).await?;
         Ok(Exit::Done)
     })
+}
+
+/// Gives the hub those files of an approved script that it has lost. How many these were.
+async fn give_files_back(session: &mut Session, bundle: &[u8], script: &Folder) -> Result<usize, Failure> {
+    let mut lost = 0;
+    // The bundle first: it names the others.
+    for file in std::iter::once(bundle).chain(script.files.values().map(String::as_bytes)) {
+        lost += usize::from(session.give_file_back(file).await?);
+    }
+    Ok(lost)
 }
 
 /// What a folder of changed files holds.
@@ -488,8 +520,13 @@ fn rotate(add: &[PublicKey], remove: &[PublicKey], k: Option<u64>, place: &Place
             return Err(usage(format!("{threshold} of {} approvers cannot sign", approvers.len())).now("give -k K"));
         }
         let next = NextRoot { approvers, threshold };
-        put_through_with(session, &Contents::of(&session.catalogue), Beside { root: Some(next), scripts: &[] }, place)
-            .await?;
+        put_through_with(
+            session,
+            &Contents::of(&session.catalogue),
+            Beside { root: Some(next), ..Beside::default() },
+            place,
+        )
+        .await?;
         Ok(Exit::Done)
     })
 }
@@ -568,7 +605,7 @@ fn waiting(draft: &Draft, catalogue: &Catalogue, root: &Root) -> Result<String, 
     let id = draft.id().map_err(unwritable)?.to_string();
     let short = id.get(..12).unwrap_or_default();
     let version = draft.targets.signed.version.get();
-    if version != catalogue.versions.targets + 1 {
+    if !draft.follows(catalogue.versions.targets) {
         return Ok(format!("draft {short} · for version {version}: overtaken, it cannot be published any more\n"));
     }
     let progress = draft.progress(Some(root));

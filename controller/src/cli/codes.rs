@@ -69,6 +69,16 @@ const HERE: &[(&str, &str, &str)] = &[
         "the script cannot be tried here",
         "sudo fernwart script test DIR; .test/break.sh and .test/check.sh say what to break and to check",
     ),
+    (
+        "FW-CAT-19",
+        "the hub has lost what it published since a backup, and does not take it back",
+        "update the hub; else an approver: fernwart catalogue propose --above VERSION, with the version that is lost",
+    ),
+    (
+        "FW-CAT-20",
+        "a version too far ahead: there would be no room for what follows",
+        "fernwart catalogue show tells the version in force; up to 1,000 may be left out",
+    ),
     ("FW-CAT-17", "the approver's key stays locked", "--passphrase-file FILE, or type the passphrase"),
     ("FW-CAT-14", "a script's folder has mistakes", "fernwart script lint DIR explains each"),
     (

@@ -160,6 +160,9 @@ impl From<ClientError> for Failure {
             }
             ClientError::Catalogue(_) => Self::new(Exit::Refused, "FW-CAT-06", text)
                 .now("do not go on with this hub before somebody has found out why"),
+            ClientError::FellBack { home, .. } => Self::new(Exit::Refused, "FW-CAT-19", text).now(format!(
+                "update the hub; if that does not help, an approver: fernwart catalogue propose --above {home}"
+            )),
             _ if error.is_no_answer() => Self::new(Exit::NoAnswer, "FW-CLI-05", text)
                 .now("is it running (fernwart serve), and does UDP reach it? try: fernwart doctor"),
             _ => Self::new(Exit::Failed, "FW-CLI-09", text).now("fernwart doctor"),

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub const MIN: u16 = 1;
 
 /// The version this build speaks best. 1 is what the programs 0.2.0 speak.
-pub const CURRENT: u16 = 2;
+pub const CURRENT: u16 = 3;
 
 /// A version that both ends of a link speak, or that the readers of a document
 /// know. Never above [`CURRENT`]: this program cannot write what it does not

@@ -1,24 +1,37 @@
 //! A hub that was restored from a backup, after something was published since.
 
-use super::attack;
+use super::{attack, identity, knock};
 use fernwart_certs::approve::Draft;
 use fernwart_client::{ClientError, Session};
 use fernwart_protocol::code::Denial;
+use fernwart_protocol::link::{Door, Link};
 use fernwart_protocol::staff::Request;
-use fernwart_protocol::text::Blob;
+use fernwart_protocol::text::{Blob, Text};
+use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver};
+use fernwart_protocol::to_hub::Ask;
+use fernwart_protocol::version::{Hello, tag};
+use fernwart_tests::rogues::introduction;
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, World, run, staff_command, wait_until};
 use std::time::Duration;
 
 /// Backs the hub up, publishes something, and puts the backup in its place.
-fn go_back(world: &mut World, publish: impl Fn(&World)) {
+fn go_back(world: &mut World, publish: impl FnMut(&World)) {
+    go_back_with(world, publish, |_| ());
+}
+
+/// The same, with something that happens while there is no hub.
+fn go_back_with(world: &mut World, mut publish: impl FnMut(&World), meanwhile: impl FnOnce(&World)) {
     let backup = world.path().join("backup");
     let backup = backup.to_str().expect("text").to_owned();
     world.technician(&["backup", &backup]).exits(0);
     publish(world);
     world.hub.stop();
+    let after = targets(world);
+    meanwhile(world);
     std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
     world.technician(&["restore", &backup]).exits(0);
+    assert!(targets(world) < after, "the hub has lost it");
     world.restart_hub();
 }
 
@@ -34,19 +47,26 @@ fn targets(world: &World) -> u64 {
     text["floors"]["targets"]["version"].as_u64().expect("a version")
 }
 
+fn timestamp(world: &World) -> u64 {
+    let text = std::fs::read(world.shop().join("hub/catalogue/timestamp.json")).expect("there");
+    let text: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    text["signed"]["version"].as_u64().expect("a version")
+}
+
 #[test]
 fn what_was_published_since_a_backup_comes_back_from_a_technician() {
     let mut world = World::new();
-    let machine = world.add_machine("kasse-1");
+    let mut machine = world.add_machine("kasse-1");
     let before = targets(&world);
     go_back(&mut world, |world| {
         world.approve(&Script::new("mend", "echo mended\n"));
         wait_until("the machine follows", || follows(&machine, "targets", before + 1));
+        machine.agent.stop();
     });
-    assert_eq!(targets(&world), before, "the hub has lost it");
     // The first command of any kind.
     world.technician(&["ls"]).exits(0);
     assert_eq!(targets(&world), before + 1);
+    machine.restart();
     wait_until("the machine is linked", || world.is_online("kasse-1"));
     assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
     // It goes on from there, for all: the next one, and what was lost with its files.
@@ -77,7 +97,7 @@ fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
         let trusted = home.trusted().expect("readable").expect("a catalogue");
         let session = Session::open(home, Duration::from_secs(5)).await.expect("linked");
         let refused = async |change: &dyn Fn(&mut Draft)| {
-            let mut draft = Draft::given_back(&trusted, false).expect("a draft");
+            let mut draft = Draft::given_back(&trusted.files, trusted.floors.root.version).expect("a draft");
             change(&mut draft);
             let bytes = Blob::try_from(serde_json::to_vec(&draft).expect("written")).expect("short");
             matches!(
@@ -107,25 +127,256 @@ fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
 }
 
 #[test]
-fn new_approvers_come_back_with_what_they_approve() {
+fn a_timestamp_that_was_ahead_of_the_clock_does_not_hold_up_a_restored_hub() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let before = targets(&world);
+    let backup = world.path().join("backup");
+    let backup = backup.to_str().expect("text").to_owned();
+    world.technician(&["backup", &backup]).exits(0);
+    let older = std::fs::read(kept(&world)).expect("kept");
+    // All clocks are a day ahead; then somebody sets them.
+    world.hub.stop();
+    machine.agent.stop();
+    if !world.restart_hub_at("+1d") || !machine.restart_at("+1d") {
+        return;
+    }
+    let script = Script::new("mend", "echo mended\n").write(&world.path().join("scripts"));
+    world.technician_at("+1d", &["catalogue", "propose", script.to_str().expect("text")]).exits(0);
+    wait_until("the machine follows", || follows(&machine, "targets", before + 1));
+    let ahead = timestamp(&world);
+    world.hub.stop();
+    machine.agent.stop();
+    std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
+    std::fs::write(kept(&world), &older).expect("written");
+    world.technician(&["restore", &backup]).exits(0);
+    world.restart_hub();
+    machine.restart();
+    wait_until("it is given back", || targets(&world) == before + 1);
+    wait_until("the machine is linked", || world.is_online("kasse-1"));
+    assert!(timestamp(&world) > ahead);
+    assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+}
+
+/// Where the technician keeps the catalogue.
+fn kept(world: &World) -> std::path::PathBuf {
+    world.shop().join("staff/catalogue.json")
+}
+
+fn approver(world: &World, name: &str) -> (String, String) {
+    let home = world.path().join(name);
+    let key = run(&mut staff_command(&home, &["approver", "new"])).exits(0).out.trim().to_owned();
+    (home.to_str().expect("text").to_owned(), key)
+}
+
+fn sign(world: &World, key: &str) {
+    let unread = world.technician(&["catalogue", "sign", "--key", key]).exits(2);
+    let id = unread.err.split("--yes ").nth(1).expect("an id").split_whitespace().next().expect("an id");
+    world.technician(&["catalogue", "sign", "--key", key, "--yes", id]).exits(0);
+}
+
+#[test]
+fn it_comes_back_from_a_machine_where_no_technician_has_it() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
-    let ben = world.path().join("ben");
-    let key = run(&mut staff_command(&ben, &["approver", "new"])).exits(0).out.trim().to_owned();
-    let ben = ben.to_str().expect("text").to_owned();
-    let sign = |world: &World, key: &str| {
-        let unread = world.technician(&["catalogue", "sign", "--key", key]).exits(2);
-        let id = unread.err.split("--yes ").nth(1).expect("an id").split_whitespace().next().expect("an id");
-        world.technician(&["catalogue", "sign", "--key", key, "--yes", id]).exits(0);
-    };
+    let before = targets(&world);
+    let older = std::fs::read(kept(&world)).expect("kept");
+    let script = Script::new("mend", "echo mended\n");
+    go_back_with(
+        &mut world,
+        |world| {
+            world.approve(&script);
+            wait_until("the machine follows", || follows(&machine, "targets", before + 1));
+        },
+        |world| std::fs::write(kept(world), &older).expect("written"),
+    );
+    // Nobody does anything.
+    wait_until("it is given back", || targets(&world) == before + 1);
+    wait_until("it is told", || world.hub.log().contains("is given back"));
+    world.technician(&["doctor"]).exits(0);
+    // What the script is, the hub still does not have, and its folder gives it back.
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    wait_until("the machine is linked", || world.is_online("kasse-1"));
+    let said = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]);
+    assert!(said.code != 0 && said.err.contains("FW-HUB-"), "{said:?}");
+    let said = world.approve(&script);
+    assert!(said.err.contains("the hub had lost 2 files"), "{said:?}");
+    assert_eq!(targets(&world), before + 1, "nothing new is published");
+    let said = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(said.out.contains("mended"), "{said:?}");
+    // Evil: what no approved script names is not kept.
+    attack(async {
+        let home = fernwart_client::StaffHome::open(&world.shop().join("staff")).expect("a home");
+        let mut session = Session::open(home, Duration::from_secs(5)).await.expect("linked");
+        let given = session.give_file_back(b"#!/bin/sh\n").await;
+        assert!(matches!(given, Err(ClientError::Denied(Denial::NoSuchBlob))), "{given:?}");
+        session.close().await;
+    });
+}
+
+/// A machine's link whose hello says that it follows these targets.
+async fn follower(world: &World, machine: &Machine, targets: u64) -> Link {
+    let own = identity(&machine.home.join("tls.identity"));
+    let link = knock(world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
+    let Ask::Control(_, about) = introduction() else { unreachable!("an introduction") };
+    let (mut send, mut receive) = link.open().await.expect("a stream");
+    send.send(&Ask::Control(Hello::new(&[(tag::TARGETS, targets)]), about)).await.expect("sent");
+    let word: Control = receive.expect().await.expect("hello");
+    assert!(matches!(word, Control::Hello(_)));
+    // The control stream must stay.
+    std::mem::forget((send, receive));
+    link
+}
+
+#[test]
+fn a_machine_that_only_says_so_changes_nothing() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    wait_until("it is away", || !world.is_online("kasse-1"));
+    let before = targets(&world);
+    let home = fernwart_client::StaffHome::open(&world.shop().join("staff")).expect("a home");
+    let trusted = home.trusted().expect("readable").expect("a catalogue");
+    attack(async {
+        // Nothing; what is published already, under a higher number; and no end.
+        for how in 0..3 {
+            let link = follower(&world, &machine, 999 + how).await;
+            let (mut send, mut receive) = link.accept().await.expect("a stream");
+            assert_eq!(receive.expect::<Deliver>().await.expect("a word"), Deliver::GiveBack);
+            let file = |name: &str, bytes: &[u8]| CatalogueFile {
+                name: Text::clipped(name),
+                bytes: Blob::try_from(bytes.to_vec()).expect("short"),
+            };
+            match how {
+                0 => {}
+                1 => {
+                    for (name, bytes) in &trusted.files {
+                        let name = name.replace(&format!("{before}.targets"), "1000.targets");
+                        send.send(&file(&name, bytes)).await.expect("sent");
+                    }
+                }
+                _ => {
+                    let junk = vec![0; 100_000];
+                    for number in 0..10_000 {
+                        if send.send(&file(&format!("{number}.root.json"), &junk)).await.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+            send.finish();
+            let told = format!("it_follows={}", 999 + how);
+            let log = || world.hub.log();
+            tokio::task::block_in_place(|| {
+                wait_until("it is told", || {
+                    log().split_once(&told).is_some_and(|(_, after)| after.contains("it is not given back"))
+                });
+            });
+            link.close(fernwart_protocol::code::Goodbye::Done);
+        }
+    });
+    assert_eq!(targets(&world), before);
+    let said = world.technician(&["doctor"]).exits(1);
+    assert!(said.out.contains("propose --above 1001"), "{said:?}");
+}
+
+#[test]
+fn approvers_publish_over_what_nobody_can_give_back() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let before = targets(&world);
+    let older = std::fs::read(kept(&world)).expect("kept");
+    go_back_with(
+        &mut world,
+        |world| {
+            for version in 1..=3 {
+                world.approve(&Script::new("mend", "echo mended\n").version(version));
+            }
+            wait_until("the machine follows", || follows(&machine, "targets", before + 3));
+            machine.agent.stop();
+        },
+        |world| std::fs::write(kept(world), &older).expect("written"),
+    );
+    assert_eq!(targets(&world), before);
+    // It takes two from here on.
+    let (ben, key) = approver(&world, "ben");
+    let (anna, her_key) = approver(&world, "anna");
+    world.technician(&["catalogue", "rotate", "--add", &key, "--add", &her_key, "-k", "2"]).exits(0);
+    sign(&world, &ben);
+    world.technician(&["catalogue", "publish"]).exits(0);
+    assert_eq!(targets(&world), before + 1);
+    let above = (before + 3).to_string();
+    let far = world.technician(&["catalogue", "propose", "--above", "99999"]).exits(2);
+    assert!(far.err.contains("FW-CAT-20"), "{far:?}");
+    let said = world.technician(&["catalogue", "propose", "--above", &above]).exits(0);
+    assert!(said.err.contains(&format!("version {}: above all", before + 4)), "{said:?}");
+    sign(&world, &ben);
+    world.technician(&["catalogue", "publish"]).exits(3);
+    sign(&world, &anna);
+    world.technician(&["catalogue", "publish"]).exits(0);
+    assert_eq!(targets(&world), before + 4);
+    // The machine knows a root of before, and follows from there.
+    machine.restart();
+    wait_until("the machine is linked", || world.is_online("kasse-1"));
+    wait_until("the machine follows", || follows(&machine, "targets", before + 4));
+    assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
+    let history = world.technician(&["catalogue", "history"]).exits(0);
+    assert!(history.out.contains(&format!("version {}", before + 4)), "{history:?}");
+}
+
+#[test]
+fn several_changes_of_the_approvers_come_back() {
+    for by_machine in [false, true] {
+        let mut world = World::new();
+        let mut machine = world.add_machine("kasse-1");
+        let (ben, key) = approver(&world, "ben");
+        let (anna, her_key) = approver(&world, "anna");
+        let older = std::fs::read(kept(&world)).expect("kept");
+        let before = targets(&world);
+        go_back_with(
+            &mut world,
+            |world| {
+                world.technician(&["catalogue", "rotate", "--add", &key, "--add", &her_key, "-k", "2"]).exits(0);
+                sign(world, &ben);
+                world.technician(&["catalogue", "publish"]).exits(0);
+                world.technician(&["catalogue", "rotate", "-k", "1"]).exits(0);
+                sign(world, &ben);
+                sign(world, &anna);
+                world.technician(&["catalogue", "publish"]).exits(0);
+                wait_until("the machine follows", || follows(&machine, "root", 3));
+                if !by_machine {
+                    machine.agent.stop();
+                }
+            },
+            |world| {
+                if by_machine {
+                    std::fs::write(kept(world), &older).expect("written");
+                }
+            },
+        );
+        if by_machine {
+            wait_until("it is given back", || targets(&world) == before + 2);
+        }
+        let said = world.technician(&["catalogue", "show"]).exits(0);
+        assert!(said.out.contains("1 of 3 approvers"), "{said:?}");
+        assert_eq!(targets(&world), before + 2);
+    }
+}
+
+#[test]
+fn new_approvers_come_back_with_what_they_approve() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let (ben, key) = approver(&world, "ben");
     let before = targets(&world);
     go_back(&mut world, |world| {
         world.technician(&["catalogue", "rotate", "--add", &key, "-k", "2"]).exits(0);
         sign(world, &ben);
         world.technician(&["catalogue", "publish"]).exits(0);
         wait_until("the machine follows", || follows(&machine, "root", 2));
+        machine.agent.stop();
     });
-    assert_eq!(targets(&world), before);
     world.technician(&["ls"]).exits(0);
     assert_eq!(targets(&world), before + 1);
     // It takes two from here on, as it did before.

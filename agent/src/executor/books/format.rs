@@ -44,7 +44,8 @@ impl Format {
     pub const fn reads(self) -> Version {
         match self.0 {
             ..=1 => Version::OLDEST,
-            _ => Version::NEWEST,
+            // Version 3 brought no document.
+            _ => Version::of_peer(2),
         }
     }
 

@@ -14,31 +14,11 @@ use tracing::{info, warn};
 /// Keeps a draft; signatures of the same draft that came before are kept too. What was
 /// published once, and is lost here, comes back from whoever has it.
 pub(super) async fn put_draft(shared: &Shared, caller: &Caller, bytes: &[u8]) -> Answer {
-    let mut draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
+    let draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
     if !draft.is_given_back() {
         caller.must_be(Role::Lead)?;
     }
-    draft.contents().map_err(|_| Denial::CatalogueRefused)?;
-    let trusted = shared.published.trusted().ok_or(Denial::NoCatalogue)?;
-    let root = fernwart_certs::approve::root_of(&trusted).map_err(|_| Denial::NoCatalogue)?;
-    let follows =
-        |draft: &Draft| draft.root.as_ref().is_none_or(|new| new.signed.version.get() == root.version.get() + 1);
-    if !follows(&draft) {
-        return Err(Denial::CatalogueRefused);
-    }
-    let newest = shared.published.catalogue().map(|catalogue| catalogue.versions.targets);
-    if newest.is_some_and(|newest| !draft.follows(newest)) {
-        return Err(Denial::CatalogueStale);
-    }
-    draft.keep_valid(Some(&root));
-    if draft.is_given_back() {
-        if !draft.was_published(&root) {
-            return Err(Denial::CatalogueRefused);
-        }
-        if !draft.progress(Some(&root)).is_complete() {
-            return Err(Denial::CatalogueUnsigned);
-        }
-    }
+    let mut draft = shared.published.acceptable(draft)?;
     let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
     if let Some(known) = shared.store.draft(&id).await.map_err(|error| shared.denial(&error))?
         && let Ok(known) = serde_json::from_slice::<Draft>(&known)
@@ -54,8 +34,6 @@ pub(super) async fn put_draft(shared: &Shared, caller: &Caller, bytes: &[u8]) ->
 }
 
 pub(super) async fn publish(shared: &Arc<Shared>, caller: &Caller, id: &Digest) -> Answer {
-    use crate::catalogue::PublishedError;
-    use fernwart_certs::approve::PublishError;
     let bytes = shared.store.draft(id).await.map_err(|error| shared.denial(&error))?.ok_or(Denial::NoSuchDraft)?;
     let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
     if draft.is_given_back() {
@@ -64,7 +42,18 @@ pub(super) async fn publish(shared: &Arc<Shared>, caller: &Caller, id: &Digest) 
     } else {
         caller.must_be(Role::Lead)?;
     }
-    let timestamp = shared.published.publish(&draft, shared.now()).await.map_err(|error| {
+    put_in_force(shared, &draft).await?;
+    if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: shared.now() }).await {
+        warn!(draft = %id, %error, "a published draft could not be let go");
+    }
+    Ok(())
+}
+
+/// Publishes a draft, and tells everybody.
+pub(crate) async fn put_in_force(shared: &Arc<Shared>, draft: &Draft) -> Answer {
+    use crate::catalogue::PublishedError;
+    use fernwart_certs::approve::PublishError;
+    let timestamp = shared.published.publish(draft, shared.now()).await.map_err(|error| {
         warn!(%error, "a draft was not published");
         match error {
             PublishedError::Publish(PublishError::Unsigned { .. }) => Denial::CatalogueUnsigned,
@@ -74,9 +63,6 @@ pub(super) async fn publish(shared: &Arc<Shared>, caller: &Caller, id: &Digest) 
             PublishedError::File(_) => Denial::StoreFailed,
         }
     })?;
-    if let Err(error) = shared.store.write(DraftWrite { id: *id, bytes: None, at: shared.now() }).await {
-        warn!(draft = %id, %error, "a published draft could not be let go");
-    }
     info!(timestamp, "a new catalogue is published");
     shared.tell_published();
     let Some(catalogue) = shared.published.catalogue() else { return Err(Denial::NoCatalogue) };
@@ -84,6 +70,20 @@ pub(super) async fn publish(shared: &Arc<Shared>, caller: &Caller, id: &Digest) 
     shared.presence.cut_staff(|key| catalogue.staff.find(key).is_none());
     shared.admitted.notify_waiters();
     shared.presence.catalogue_changed(timestamp).await;
+    Ok(())
+}
+
+/// Keeps a file of a script that the published catalogue names, where it is lost here.
+pub(super) fn put_file(shared: &Shared, caller: &Caller, bytes: &[u8]) -> Answer {
+    let hash = fernwart_certs::sha256(bytes);
+    if !shared.published.misses(&hash) {
+        return Err(Denial::NoSuchBlob);
+    }
+    shared.published.keep_file(&hash, bytes).map_err(|error| {
+        warn!(%hash, %error, "a file of a script could not be kept");
+        Denial::StoreFull
+    })?;
+    warn!(%hash, by = %caller.entry.name, "a file of a script that this hub has lost is given back");
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use crate::Shared;
 use crate::agent_door::{catalogue_files, wire_chain};
 use crate::caller::Caller;
 use crate::outcome::unread;
+pub(crate) use drafts::put_in_force;
 use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
@@ -17,7 +18,7 @@ use fernwart_protocol::document::{Cancel, Versions};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
-use fernwart_protocol::row::Row;
+use fernwart_protocol::row::{self, Row};
 use fernwart_protocol::staff::{Health, Reply, Request, TokenKind};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::Control;
@@ -32,7 +33,7 @@ use std::time::SystemTime;
 use tracing::info;
 
 /// Published versions in one list.
-const HISTORY: u64 = 64;
+const HISTORY: usize = 64;
 
 type Answer = Result<(), Denial>;
 
@@ -137,7 +138,10 @@ pub(crate) async fn answer(
         Request::Health => {
             let health = health(shared).await;
             let in_version_1 = send.version() == Version::OLDEST;
-            send.send(&if in_version_1 { Reply::Health(health) } else { Reply::HubHealth(health.into()) }).await?;
+            let newer = shared.published.newer();
+            let row = |row: Row<Health>| if newer > 0 { row.with(row::tag::NEWER_CATALOGUE, &newer) } else { row };
+            let reply = if in_version_1 { Reply::Health(health) } else { Reply::HubHealth(row(health.into())) };
+            send.send(&reply).await?;
             Ok(())
         }
         Request::Admit(machine, name) => match machines::admit(shared, caller, machine, name).await {
@@ -253,6 +257,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             Ok(())
         }
         Request::PutDraft(bytes) => drafts::put_draft(shared, caller, bytes.as_bytes()).await,
+        Request::PutFile(bytes) => drafts::put_file(shared, caller, bytes.as_bytes()),
         Request::Publish(id) => drafts::publish(shared, caller, &id).await,
         Request::Suspend(key) => {
             caller.must_be(Role::Lead)?;

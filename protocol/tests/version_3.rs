@@ -1,0 +1,47 @@
+//! The bytes that protocol version 3 brought. NEVER edit the literals or counts
+//! below to make a test pass: they are what programs in the field say. If one
+//! fails, the code is wrong. What a later version brings has a file of its own.
+
+#![allow(clippy::expect_used, reason = "a test may fail loudly")]
+
+use fernwart_protocol::codec::{CodecError, decode, encode_for};
+use fernwart_protocol::staff::Request;
+use fernwart_protocol::text::Blob;
+use fernwart_protocol::text::Text;
+use fernwart_protocol::to_agent::{CatalogueFile, Deliver};
+use fernwart_protocol::version::Version;
+use fernwart_protocol::version::variants::known;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const VERSION: Version = Version::of_peer(3);
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// These are the bytes, and no peer of version 2 is told them.
+#[track_caller]
+fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, literal: &str) {
+    let bytes = encode_for(message, VERSION).expect("encoded");
+    assert_eq!(hex(&bytes), literal.replace(char::is_whitespace, ""));
+    assert_eq!(&decode::<T>(&bytes).expect("decoded"), message);
+    let older = encode_for(message, Version::of_peer(2));
+    assert!(matches!(older, Err(CodecError::Newer { .. })), "{older:?}");
+}
+
+#[test]
+fn a_restored_hub_asks_for_what_it_has_lost() {
+    golden(&Deliver::GiveBack, "04000000");
+    golden(&Request::PutFile(Blob::try_from(b"#!".to_vec()).expect("short")), "24000000 0200000000000000 2321");
+    // What answers the first is as it was in version 1.
+    let file = CatalogueFile { name: Text::clipped("a"), bytes: Blob::try_from(vec![7]).expect("short") };
+    let bytes = encode_for(&file, Version::OLDEST).expect("encoded");
+    assert_eq!(hex(&bytes), "01000000000000006101000000000000 0007".replace(' ', ""));
+}
+
+#[test]
+fn so_many_variants() {
+    assert_eq!(known("Deliver", VERSION), Some(5));
+    assert_eq!(known("staff.Request", VERSION), Some(37));
+}
