@@ -23,6 +23,7 @@ mod give_back;
 mod ground;
 pub mod home;
 mod journal;
+mod memory;
 mod metrics;
 mod outcome;
 mod owed;
@@ -467,9 +468,11 @@ fn turn_away(link: &Link, reason: NotAdmitted) {
     });
 }
 
-/// Cuts links whose certificate has run out; ends runs whose time has passed.
+/// Cuts links whose certificate has run out; ends runs whose time has passed; gives free
+/// memory back.
 async fn sweep(shared: Arc<Shared>) {
     let mut tick = tokio::time::interval(SWEEP);
+    let mut memory = memory::Keeper::new();
     loop {
         tokio::select! {
             biased;
@@ -480,6 +483,7 @@ async fn sweep(shared: Arc<Shared>) {
                 if let Err(error) = shared.store.write(over).await {
                     warn!(%error, "runs whose time has passed could not be ended");
                 }
+                memory.tidy(SWEEP).await;
             }
         }
     }

@@ -13,8 +13,8 @@ use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::Stored;
 use fernwart_protocol::to_hub::{Ask, SignedOutcome};
 use fernwart_protocol::version::Hello;
-use fernwart_tests::World;
 use fernwart_tests::rogues::{dial, frame};
+use fernwart_tests::{World, wait_within};
 use std::time::Duration;
 
 async fn raw(world: &World, identity: Option<&TlsIdentity>, door: Door) -> (quinn::Endpoint, quinn::Connection) {
@@ -139,6 +139,9 @@ fn frames_that_never_come_cost_nothing_and_are_closed_with_their_reason() {
     });
     others_are_undisturbed(&world, &machine.name);
     assert_eq!(world.technician(&["ls"]).code, 0, "the key's own programs are served");
+    // What is free goes back to the system: the hub looks every half a minute.
+    let kept = || super::memory_kib(world.hub.pid()).saturating_sub(before);
+    wait_within(Duration::from_secs(100), "memory is given back", || kept() < 8 * 1024);
 }
 
 #[test]

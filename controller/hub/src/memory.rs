@@ -1,0 +1,101 @@
+//! Memory that is given back: what one burst has taken is not kept for months.
+
+use crate::metrics::resident_bytes;
+use tokio::time::{Duration, Instant};
+
+/// So much more than after the last time is worth a look, bytes.
+const WORTH: u64 = 16 * 1024 * 1024;
+
+/// The longest time between two looks that bring nothing: memory in use is looked
+/// through in vain.
+const SELDOM: Duration = Duration::from_secs(1800);
+
+/// When to have the C library give back what is free: it keeps it by itself.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    /// The least that was resident after any time, bytes.
+    least: u64,
+    /// What was resident after the last time, bytes.
+    last: u64,
+    wait: Duration,
+    next: Option<Instant>,
+}
+
+impl Keeper {
+    pub(crate) fn new() -> Self {
+        let now = resident_bytes();
+        Self { least: now, last: now, wait: Duration::ZERO, next: None }
+    }
+
+    /// Whether it is worth it, with so much resident now: it has grown, or what was in
+    /// use the last time may be free by now.
+    fn is_worth(&self, resident: u64, now: Instant) -> bool {
+        let grown = resident > self.last + WORTH;
+        grown || (resident > self.least + WORTH && self.next.is_some_and(|next| next <= now))
+    }
+
+    /// Learns what it has brought.
+    fn learn(&mut self, before: u64, after: u64, every: Duration, now: Instant) {
+        let grown = before > self.last + WORTH;
+        let brought = before.saturating_sub(after) > WORTH / 4;
+        self.wait = if grown || brought { every } else { (self.wait * 2).min(SELDOM) };
+        self.next = Some(now + self.wait);
+        self.last = after;
+        self.least = self.least.min(after);
+    }
+
+    /// Gives the system what is free, where that is worth it.
+    pub(crate) async fn tidy(&mut self, every: Duration) {
+        let before = resident_bytes();
+        let now = Instant::now();
+        if !self.is_worth(before, now) {
+            return;
+        }
+        // It looks through all that is free, some milliseconds.
+        if tokio::task::spawn_blocking(give_back).await.is_ok() {
+            self.learn(before, resident_bytes(), every, now);
+        }
+    }
+}
+
+#[cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "a call of the C library's allocator, which has no other way to it")
+)]
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes nothing away that is in use, and locks what it looks at.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_tried_where_memory_has_grown_and_ever_more_seldom_in_vain() {
+        const MIB: u64 = 1024 * 1024;
+        const EVERY: Duration = Duration::from_secs(30);
+        let begun = Instant::now();
+        let mut keeper = Keeper { least: 60 * MIB, last: 60 * MIB, wait: Duration::ZERO, next: None };
+        assert!(!keeper.is_worth(70 * MIB, begun));
+        assert!(keeper.is_worth(90 * MIB, begun));
+        // All of it is in use: after half a minute, a minute, two.
+        keeper.learn(90 * MIB, 90 * MIB, EVERY, begun);
+        assert!(!keeper.is_worth(90 * MIB, begun + EVERY / 2) && keeper.is_worth(90 * MIB, begun + EVERY));
+        keeper.learn(90 * MIB, 89 * MIB, EVERY, begun);
+        assert!(!keeper.is_worth(90 * MIB, begun + EVERY) && keeper.is_worth(90 * MIB, begun + 2 * EVERY));
+        for _ in 0..20 {
+            keeper.learn(90 * MIB, 90 * MIB, EVERY, begun);
+        }
+        assert_eq!(keeper.wait, SELDOM);
+        // Another burst waits for nothing, nor does what follows it.
+        assert!(keeper.is_worth(110 * MIB, begun));
+        keeper.learn(110 * MIB, 110 * MIB, EVERY, begun);
+        assert!(keeper.is_worth(110 * MIB, begun + EVERY));
+        keeper.learn(110 * MIB, 62 * MIB, EVERY, begun);
+        assert!(!keeper.is_worth(70 * MIB, begun + SELDOM) && keeper.is_worth(80 * MIB, begun));
+    }
+}
