@@ -1,11 +1,10 @@
 //! What uplink and executor say to each other. Nothing else is shared.
 
-use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Versions};
 use fernwart_protocol::id::{Digest, PublicKey, RunId, Signature};
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::CatalogueFile;
-use fernwart_protocol::to_hub::{About, Delivered, SignedOutcome};
+use fernwart_protocol::to_hub::{About, Delivered, GivenBack, SignedOutcome};
 use serde::{Deserialize, Serialize};
 
 /// Messages waiting on either way: sixteen orders under way, their answers,
@@ -26,8 +25,8 @@ pub enum ToExecutor {
     Gone(Ticket),
     /// Files of a catalogue.
     Catalogue(Vec<CatalogueFile>),
-    /// A restored hub asks on a stream for the catalogue that this machine follows.
-    GiveBack(Ticket),
+    /// A restored hub asks on a stream for what this machine follows beyond that.
+    GiveBack(Ticket, Versions),
     /// A lock.
     Lock(Envelope),
     /// A cancel.
@@ -86,16 +85,16 @@ pub enum ToUplink {
     Delivered(Ticket, Delivered),
     /// A run's outcome, on its order's stream where that is still there.
     Outcome(Option<Ticket>, RunId, Box<SignedOutcome>),
-    /// Files of the catalogue this machine follows, on the stream that asked for them.
-    Followed(Ticket, Vec<CatalogueFile>),
+    /// What the hub has lost, on the stream on which it asked.
+    GivenBack(Ticket, Vec<GivenBack>),
     /// Fetch this blob.
     Want(Digest),
     /// A signed claim.
     Claim(Signature),
     /// What to say about this machine at the next hello.
     About(About),
-    /// An offered catalogue was not believed.
-    CatalogueRefused(Refusal),
+    /// An offered catalogue was not believed, and why.
+    CatalogueRefused(Text<256>),
     /// The hash of a journal entry that the hub knows of.
     Journal(u64, Digest),
     /// The executor has stopped.

@@ -176,6 +176,16 @@ pub const STAFF_ASKS: u32 = 2_048;
 /// See [`STAFF_ASKS`].
 pub const STAFF_ASKS_PER_SECOND: u32 = 512;
 
+/// Jobs of one staff key at once, and per second after that: each is a row, an event and
+/// a line in the log.
+pub const JOBS: u32 = 1_000;
+/// See [`JOBS`].
+pub const JOBS_PER_SECOND: u32 = 10;
+
+/// Links of one machine in quick succession; after that one in ten seconds, whatever it
+/// does: each is a line in the log and an event.
+pub const MACHINE_LINKS: u32 = 20;
+
 /// The same for a newcomer's link, which needs two in its life.
 pub const ENROLL_ASKS: u32 = 8;
 /// See [`ENROLL_ASKS`].
@@ -269,6 +279,9 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "asks of a machine after that", value: AGENT_ASKS_PER_SECOND as u64, unit: "asks/s" },
     Limit { name: "asks of a technician at once", value: STAFF_ASKS as u64, unit: "asks" },
     Limit { name: "asks of a technician after that", value: STAFF_ASKS_PER_SECOND as u64, unit: "asks/s" },
+    Limit { name: "jobs of a staff key at once", value: JOBS as u64, unit: "jobs" },
+    Limit { name: "jobs of a staff key after that", value: JOBS_PER_SECOND as u64, unit: "jobs/s" },
+    Limit { name: "links of a machine in quick succession", value: MACHINE_LINKS as u64, unit: "links" },
     Limit { name: "asks of a newcomer at once", value: ENROLL_ASKS as u64, unit: "asks" },
     Limit { name: "asks of a newcomer after that", value: ENROLL_ASKS_PER_SECOND as u64, unit: "asks/s" },
     Limit { name: "empty streams of a link", value: EMPTY_STREAMS as u64, unit: "streams" },

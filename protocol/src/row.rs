@@ -37,8 +37,8 @@ pub mod tag {
     pub const HEALTH: u16 = 2;
     /// i64: when a machine's newest whole diagnosis was taken, Unix milliseconds.
     pub const LOOKED_AT: u16 = 3;
-    /// u64: the newest targets of which a machine says that it follows them, where the hub
-    /// has none so new.
+    /// (u64, [`MachineId`](crate::id::MachineId)): the newest targets of which a machine
+    /// says that it follows them, where the hub has none so new.
     pub const NEWER_CATALOGUE: u16 = 4;
 }
 

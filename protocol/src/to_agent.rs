@@ -3,7 +3,7 @@
 //! On the control stream, and as the first frame of a stream the hub opens.
 
 use crate::code::Denial;
-use crate::document::Envelope;
+use crate::document::{Envelope, Versions};
 use crate::limits::{BLOB_BYTES, METADATA_BYTES};
 use crate::text::{Blob, List, Text};
 use crate::version::Hello;
@@ -48,10 +48,10 @@ pub enum Deliver {
     /// it was taken back. Answered like an order; where its books do not know it,
     /// they went back, and it never begins again.
     Begun(Envelope, Option<Envelope>),
-    /// This hub knows an older catalogue than the machine follows: it was restored from a
-    /// backup. Answered with a [`CatalogueFile`] for each file of the machine's. Since
-    /// version 3.
-    GiveBack,
+    /// This hub was restored from a backup, and this is all it has of the catalogue.
+    /// Answered with [`crate::to_hub::GivenBack`] frames: what the machine follows, if
+    /// any of it is newer, and the locks it holds. Since version 3.
+    GiveBack(Versions),
 }
 
 /// The hub's last word on a delivered or settled run: it is stored.

@@ -8,6 +8,7 @@ use crate::document::{Envelope, UnixMs, Versions};
 use crate::id::{BootId, Digest};
 use crate::limits::{OUTPUT_BYTES, REPORT_BYTES};
 use crate::text::{Blob, Text};
+use crate::to_agent::CatalogueFile;
 use crate::version::Hello;
 use serde::{Deserialize, Serialize};
 
@@ -117,4 +118,16 @@ pub enum Control {
     /// A frame of the hub's was of a newer version; it was passed over. Since
     /// version 2.
     Denied(Denial),
+    /// The catalogue that the hub offers is not believed, and why; the machine keeps to
+    /// the one it follows. Since version 3.
+    CatalogueRefused(Text<256>),
+}
+
+/// What a machine gives back to a hub that has lost it. Since version 3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GivenBack {
+    /// A file of the catalogue that the machine follows.
+    File(CatalogueFile),
+    /// A lock that the machine keeps.
+    Lock(Envelope),
 }

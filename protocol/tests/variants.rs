@@ -32,6 +32,7 @@ fn the_table_knows_every_variant_of_every_enum_of_the_wire() {
         ("Delivered", decoded::<to_hub::Delivered>()),
         ("Denial", of_codes(Denial::ALL.len())),
         ("Fetched", decoded::<to_agent::Fetched>()),
+        ("GivenBack", decoded::<to_hub::GivenBack>()),
         ("Happened", decoded::<Happened>()),
         ("Membership", decoded::<staff::Membership>()),
         ("News", decoded::<staff::News>()),

@@ -5,10 +5,13 @@
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
 use fernwart_protocol::codec::{CodecError, decode, encode_for};
+use fernwart_protocol::document::{Envelope, Versions};
+use fernwart_protocol::id::{KeyId, Signature};
 use fernwart_protocol::staff::Request;
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::{CatalogueFile, Deliver};
+use fernwart_protocol::to_hub::{Control, GivenBack};
 use fernwart_protocol::version::Version;
 use fernwart_protocol::version::variants::known;
 use serde::Serialize;
@@ -32,16 +35,28 @@ fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message
 
 #[test]
 fn a_restored_hub_asks_for_what_it_has_lost() {
-    golden(&Deliver::GiveBack, "04000000");
+    let versions = Versions { root: 1, targets: 2, snapshot: 3, timestamp: 4 };
+    golden(
+        &Deliver::GiveBack(versions),
+        "04000000 0100000000000000 0200000000000000 0300000000000000 0400000000000000",
+    );
     golden(&Request::PutFile(Blob::try_from(b"#!".to_vec()).expect("short")), "24000000 0200000000000000 2321");
-    // What answers the first is as it was in version 1.
     let file = CatalogueFile { name: Text::clipped("a"), bytes: Blob::try_from(vec![7]).expect("short") };
-    let bytes = encode_for(&file, Version::OLDEST).expect("encoded");
-    assert_eq!(hex(&bytes), "01000000000000006101000000000000 0007".replace(' ', ""));
+    golden(&GivenBack::File(file), "00000000 0100000000000000 61 0100000000000000 07");
+    let lock = Envelope {
+        key: KeyId::from_bytes([1; 16]),
+        signature: Signature::from_bytes([2; 64]),
+        bytes: Blob::try_from(vec![7]).expect("short"),
+    };
+    let (ones, twos) = ("01".repeat(16), "02".repeat(64));
+    golden(&GivenBack::Lock(lock), &format!("01000000 {ones} {twos} 0100000000000000 07"));
+    golden(&Control::CatalogueRefused(Text::clipped("x")), "05000000 0100000000000000 78");
 }
 
 #[test]
 fn so_many_variants() {
     assert_eq!(known("Deliver", VERSION), Some(5));
     assert_eq!(known("staff.Request", VERSION), Some(37));
+    assert_eq!(known("GivenBack", VERSION), Some(2));
+    assert_eq!(known("to_hub.Control", VERSION), Some(6));
 }

@@ -468,7 +468,7 @@ impl Executor {
                 self.waiting.values_mut().for_each(|tickets| tickets.retain(|t| *t != ticket));
             }
             ToExecutor::Catalogue(files) => self.handle_catalogue(files),
-            ToExecutor::GiveBack(ticket) => self.handle_give_back(ticket),
+            ToExecutor::GiveBack(ticket, hubs) => self.handle_give_back(ticket, &hubs),
             ToExecutor::Lock(envelope) => self.handle_lock(&envelope),
             ToExecutor::Cancel(envelope) => self.handle_cancel(&envelope),
             ToExecutor::Stored(run, envelope) => self.handle_stored(run, envelope),

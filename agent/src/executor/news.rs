@@ -6,11 +6,12 @@ use super::{DOUBT_EVERY, Executor, LOCKS, TAKEN_BACK};
 use crate::message::{Ticket, ToUplink};
 use fernwart_certs::catalogue::{self, Files};
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::document::{Cancel, Document, Envelope, Outcome};
+use fernwart_protocol::document::{Cancel, Document, Envelope, Outcome, Versions};
 use fernwart_protocol::enroll::Claim;
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::text::{Blob, Text, chain};
 use fernwart_protocol::to_agent::CatalogueFile;
+use fernwart_protocol::to_hub::GivenBack;
 use serde_json::json;
 use tracing::{info, warn};
 
@@ -76,13 +77,19 @@ impl Executor {
         }
     }
 
-    /// Signed by the approvers and published by the hub: no secret of this machine's.
-    pub(super) fn handle_give_back(&mut self, ticket: Ticket) {
+    /// What a restored hub has lost and this machine keeps: all of it signed by others, and
+    /// no secret of this machine's.
+    pub(super) fn handle_give_back(&mut self, ticket: Ticket, hubs: &Versions) {
+        let ours = self.catalogue.versions;
+        let is_newer = ours.root > hubs.root || ours.targets > hubs.targets || ours.timestamp > hubs.timestamp;
         let file = |(name, bytes): (&String, &Vec<u8>)| {
-            Some(CatalogueFile { name: Text::clipped(name), bytes: Blob::try_from(bytes.clone()).ok()? })
+            let bytes = Blob::try_from(bytes.clone()).ok()?;
+            Some(GivenBack::File(CatalogueFile { name: Text::clipped(name), bytes }))
         };
-        let files = self.trusted.files.iter().filter_map(file).collect();
-        self.say(ToUplink::Followed(ticket, files));
+        let files = self.trusted.files.iter().filter(|_| is_newer).filter_map(file);
+        let locks = self.books.locks().unwrap_or_default().into_iter().map(GivenBack::Lock);
+        let all = files.chain(locks).collect();
+        self.say(ToUplink::GivenBack(ticket, all));
     }
 
     /// An order that has not come is taken back: when it comes, it is not done.
@@ -138,7 +145,7 @@ impl Executor {
                         warn!(%error, "that could not be noted");
                     }
                 }
-                self.say(ToUplink::CatalogueRefused(Refusal::BadSignature));
+                self.say(ToUplink::CatalogueRefused(Text::clipped(&reason)));
             }
         }
     }

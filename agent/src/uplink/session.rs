@@ -9,8 +9,8 @@ use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
-use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Stored};
-use fernwart_protocol::to_hub::{self, Ask, Delivered, SignedOutcome};
+use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
+use fernwart_protocol::to_hub::{self, Ask, Delivered, GivenBack, SignedOutcome};
 use fernwart_protocol::version::{Hello, tag};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ enum Frame {
     /// The end.
     Outcome(RunId, Box<SignedOutcome>),
     /// What a restored hub has asked for; the end, too.
-    Followed(Vec<CatalogueFile>),
+    GivenBack(Vec<GivenBack>),
 }
 
 /// Frames of one order's stream that may wait to be sent.
@@ -198,8 +198,14 @@ impl Uplink {
                     Some(ToUplink::Outcome(None, run, outcome)) => {
                         tasks.spawn(offer(link.clone(), (run, *outcome), self.executor.clone(), offering.clone()));
                     }
-                    Some(ToUplink::Followed(ticket, files)) => {
-                        let _ = to_stream(&mut streams, &mut orders, ticket, Frame::Followed(files));
+                    Some(ToUplink::GivenBack(ticket, all)) => {
+                        let _ = to_stream(&mut streams, &mut orders, ticket, Frame::GivenBack(all));
+                    }
+                    Some(ToUplink::CatalogueRefused(reason)) => {
+                        match control.send(&to_hub::Control::CatalogueRefused(reason)).await {
+                            Ok(()) | Err(FrameError::PeerIsOlder(_)) => {}
+                            Err(error) => return Err(UplinkError::Frame(error)),
+                        }
                     }
                     Some(ToUplink::Want(hash)) => {
                         tasks.spawn(fetch_blob(link.clone(), hash, self.executor.clone()));
@@ -213,7 +219,7 @@ impl Uplink {
                     Some(ToUplink::Journal(seq, hash)) => {
                         control.send(&to_hub::Control::Journal(seq, hash)).await.map_err(UplinkError::Frame)?;
                     }
-                    Some(ToUplink::CatalogueRefused(_) | ToUplink::Claim(_)) => {}
+                    Some(ToUplink::Claim(_)) => {}
                     Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
                 },
                 () = bell.rung() => {
@@ -347,7 +353,7 @@ async fn serve_stream(
             }
             ToExecutor::Begun(ticket, order)
         }
-        Ok(Ok(Deliver::GiveBack)) => ToExecutor::GiveBack(ticket),
+        Ok(Ok(Deliver::GiveBack(hubs))) => ToExecutor::GiveBack(ticket, hubs),
         Ok(Err(FrameError::Newer)) => {
             newer.warn();
             receive.turn_away();
@@ -376,9 +382,9 @@ async fn serve_stream(
                 send.finish();
                 return await_stored(&mut receive, run, &executor).await;
             }
-            Frame::Followed(files) => {
-                for file in files {
-                    if send.send(&file).await.is_err() {
+            Frame::GivenBack(all) => {
+                for one in all {
+                    if send.send(&one).await.is_err() {
                         return;
                     }
                 }

@@ -1,9 +1,10 @@
 //! The door of admitted machines: one task a link.
 
+use crate::give_back::{Knows, take_back};
 use crate::outcome::{self, Origin};
 use crate::pace::Pace;
 use crate::presence::Linked;
-use crate::{Shared, give_back, journal, owed};
+use crate::{Shared, journal, owed};
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -43,6 +44,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
     if let Err(why) = may_come(shared, &id, tls_key) {
         info!(machine = %id, address = %link.remote_address(), ?why, "a machine is not let in");
         return link.close(why);
+    }
+    if shared.paces().is_link_too_many(id, Instant::now()) {
+        let until = Instant::now() + PENANCE;
+        shared.penance().entry(id).or_insert(Penitent { until, is_held: false });
     }
     if do_penance(shared, &link, &id).await {
         return link.close(Goodbye::Overloaded);
@@ -184,10 +189,9 @@ async fn converse(
     note_arrival(shared, link, id, &hello, &about, &records).await;
     let following = Arc::new(Notify::new());
     let knows = hello.number(tag::TARGETS).unwrap_or_default();
-    let stamped = hello.number(tag::TIMESTAMP).unwrap_or_default();
-    let ours = shared.published.catalogue().map(|catalogue| catalogue.versions).unwrap_or_default();
-    if knows > ours.targets || stamped > ours.timestamp {
-        shared.tasks.spawn(give_back::take_back(shared.clone(), link.clone(), id, (knows, stamped)));
+    let follows = Knows { targets: knows, timestamp: hello.number(tag::TIMESTAMP).unwrap_or_default() };
+    if follows.is_newer_than(&shared.published.versions()) || shared.home.was_restored() {
+        shared.tasks.spawn(take_back(shared.clone(), link.clone(), id, follows));
     }
     shared.deliveries.spawn(bring(shared.clone(), id, knows, following.clone()));
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
@@ -346,8 +350,19 @@ async fn listen(
             to_hub::Control::Denied(denial) => {
                 debug!(machine = %id, code = %denial.code(), "a machine does not know what it was told");
             }
+            to_hub::Control::CatalogueRefused(reason) => disbelieved(shared, &id, &reason).await,
             to_hub::Control::Goodbye => return Ok(()),
         }
+    }
+}
+
+/// A machine does not believe what is published here: told once, until somebody has
+/// acknowledged it.
+async fn disbelieved(shared: &Shared, id: &MachineId, reason: &Text<256>) {
+    const WHAT: &str = "it does not believe the published catalogue";
+    let Some(machine) = shared.store.machine(id) else { return };
+    if !machine.alarm.as_raw().contains(WHAT) && journal::raise(shared, *id, WHAT).await {
+        warn!(machine = %id, name = %machine.name, %reason, "a machine does not believe the published catalogue");
     }
 }
 

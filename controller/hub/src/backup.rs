@@ -7,6 +7,7 @@
 
 use crate::HubHome;
 use fernwart_certs::keyfile;
+use fernwart_protocol::document::UnixMs;
 use fernwart_store::{Store, StoreError};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -69,7 +70,9 @@ pub async fn back_up(home: &HubHome, to: &Path) -> Result<(), BackupError> {
 /// # Errors
 /// When there is a hub already, or the backup is not whole; then nothing is left
 /// there.
-pub async fn put_back(from: &Path, home: &HubHome) -> Result<(), BackupError> {
+///
+/// How many orders that waited are over with it.
+pub async fn put_back(from: &Path, home: &HubHome, now: UnixMs) -> Result<u64, BackupError> {
     let backup = HubHome::at(from);
     if !backup.is_one() {
         return Err(BackupError::NotAHub(from.to_owned()));
@@ -78,7 +81,8 @@ pub async fn put_back(from: &Path, home: &HubHome) -> Result<(), BackupError> {
         return Err(BackupError::Damaged(from.to_owned()));
     }
     copy(from, &backup.store(), home.path()).await?;
-    home.mark_restored().map_err(failed(home.path()))
+    home.mark_restored().map_err(failed(home.path()))?;
+    Store::put_back(&home.store(), now).await.map_err(BackupError::Store)
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
@@ -92,6 +96,9 @@ async fn copy(from: &Path, store: &Path, to: &Path) -> Result<(), BackupError> {
         return Err(BackupError::Exists(to.to_owned()));
     }
     let to = std::path::absolute(to).map_err(failed(to))?;
+    if let Some(parent) = to.parent().filter(|parent| !parent.exists()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed(parent))?;
+    }
     let (Some(parent), Some(name)) = (to.parent(), to.file_name()) else { return Err(BackupError::Exists(to)) };
     let (parent, inside) =
         (std::fs::canonicalize(parent).map_err(failed(parent))?, std::fs::canonicalize(from).map_err(failed(from))?);

@@ -7,7 +7,7 @@ use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_certs::sha256;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Document, UnixMs, Versions};
-use fernwart_protocol::id::Digest;
+use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::script::Bundle;
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use tokio::sync::Mutex;
 
@@ -61,8 +60,8 @@ pub(crate) struct Published {
     /// One change at a time.
     changing: Mutex<()>,
     /// The newest targets of which a machine has said that it follows them, and which it
-    /// could not give back.
-    newer: AtomicU64,
+    /// could not give back; and the machine.
+    newer: RwLock<Option<(u64, MachineId)>>,
 }
 
 impl Published {
@@ -76,7 +75,7 @@ impl Published {
             roles,
             current: RwLock::new(None),
             changing: Mutex::new(()),
-            newer: AtomicU64::new(0),
+            newer: RwLock::default(),
         };
         if let Some(trusted) = published.read()? {
             let catalogue = trusted.view().map_err(PublishedError::Catalogue)?;
@@ -117,15 +116,23 @@ impl Published {
 
     /// Notes that a machine says it follows these targets, and has not given them back.
     /// Nothing is decided by it: it is the machine's bare word.
-    pub(crate) fn note_newer(&self, targets: u64) {
-        self.newer.fetch_max(targets, Ordering::Relaxed);
+    pub(crate) fn note_newer(&self, targets: u64, machine: MachineId) {
+        let mut newer = self.newer.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if newer.is_none_or(|(known, _)| known < targets) {
+            *newer = Some((targets, machine));
+        }
     }
 
-    /// The newest targets that a machine says it follows and that are not here; 0 where
-    /// there are none.
-    pub(crate) fn newer(&self) -> u64 {
-        let published = self.catalogue().map_or(0, |catalogue| catalogue.versions.targets);
-        Some(self.newer.load(Ordering::Relaxed)).filter(|newer| *newer > published).unwrap_or_default()
+    /// The newest targets that a machine says it follows and that are not here, and the
+    /// machine.
+    pub(crate) fn newer(&self) -> Option<(u64, MachineId)> {
+        let newer = *self.newer.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        newer.filter(|(newer, _)| *newer > self.versions().targets)
+    }
+
+    /// What is published, by version; nothing is 0.
+    pub(crate) fn versions(&self) -> Versions {
+        self.catalogue().map(|catalogue| catalogue.versions).unwrap_or_default()
     }
 
     /// What somebody who knows these versions lacks.

@@ -1,4 +1,4 @@
-//! A catalogue that this hub has lost, given back by a machine that follows it.
+//! A catalogue and locks that this hub has lost, given back by machines that keep them.
 //!
 //! A hub that was restored from a backup may know an older catalogue than its machines,
 //! which then believe nothing it publishes. What they follow was signed by the approvers
@@ -8,17 +8,24 @@ use crate::staff_answers::put_in_force;
 use crate::{Shared, tell_fresh};
 use fernwart_certs::approve::Draft;
 use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::{Envelope, Locked, Versions};
+use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::OFFER_FILES;
 use fernwart_protocol::link::{FrameError, Link};
-use fernwart_protocol::to_agent::{CatalogueFile, Deliver};
+use fernwart_protocol::to_agent::Deliver;
+use fernwart_protocol::to_hub::GivenBack;
+use fernwart_store::KeepLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// A machine gives its catalogue back within this time.
 const ANSWERS: Duration = Duration::from_secs(30);
+
+/// Locks that one machine may give back.
+const LOCKS: usize = 1024;
 
 /// What a machine gives back is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +34,7 @@ enum GiveBackError {
     Link(#[source] FrameError),
     #[error("it does not answer in time")]
     Silent,
-    #[error("it names more files than a catalogue has")]
+    #[error("it names more than a catalogue and its locks have")]
     Files,
     #[error("what it holds is no newer than what is published here")]
     Nothing,
@@ -37,38 +44,102 @@ enum GiveBackError {
     Refused(Denial),
 }
 
-/// Takes back what a machine follows, if it is newer than what is published here. One
-/// machine is asked at a time: nearly always the first one is enough.
-pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, (knows, stamped): (u64, u64)) {
+/// What a machine holds and this hub has lost.
+#[derive(Default)]
+struct Held {
+    files: BTreeMap<String, Vec<u8>>,
+    locks: Vec<Envelope>,
+}
+
+/// Takes back what a machine keeps, if it follows what is newer than all that is published
+/// here, or this hub was restored of late. One machine is asked at a time: nearly always
+/// the first one is enough.
+pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, knows: Knows) {
     let _one = shared.giving_back.lock().await;
-    let published = newest(&shared);
-    let timestamp = shared.published.catalogue().map_or(0, |catalogue| catalogue.versions.timestamp);
-    if (knows <= published && stamped <= timestamp) || link.is_closed() {
+    let ours = shared.published.versions();
+    let has_newer = knows.is_newer_than(&ours);
+    if link.is_closed() || !(has_newer || shared.home.was_restored()) {
         return;
     }
-    warn!(machine = %id, it_follows = knows, published,
-        "this machine follows a newer catalogue than this hub has: the hub was restored from a backup");
-    match ask(&shared, &link).await {
-        Ok(targets) => warn!(machine = %id, targets, "a catalogue that this hub has lost is given back"),
-        // A technician may have been faster.
-        Err(_) if knows > published && newest(&shared) >= knows => {}
-        Err(error) => {
-            let reason = fernwart_protocol::text::chain(&error);
-            warn!(machine = %id, reason, "it is not given back; fernwart doctor tells what to do");
-            shared.published.note_newer(knows);
+    if has_newer {
+        warn!(machine = %id, it_follows = knows.targets, published = ours.targets,
+            "this machine follows a newer catalogue than this hub has: the hub was restored from a backup");
+    }
+    let held = match tokio::time::timeout(ANSWERS, fetch(&link, ours)).await.unwrap_or(Err(GiveBackError::Silent)) {
+        Ok(held) => held,
+        // An older agent has no words for it.
+        Err(error) if !has_newer => return debug!(machine = %id, %error, "locks are not given back"),
+        Err(error) => return not_given(&shared, &id, knows, &error),
+    };
+    // First of all: they only take away.
+    for lock in held.locks {
+        take_lock(&shared, &id, lock).await;
+    }
+    if has_newer {
+        match put_back(&shared, &held.files).await {
+            Ok(targets) => warn!(machine = %id, targets, "a catalogue that this hub has lost is given back"),
+            // A technician may have been faster.
+            Err(_) if knows.targets > ours.targets && newest(&shared) >= knows.targets => {}
+            Err(error) => not_given(&shared, &id, knows, &error),
         }
     }
 }
 
+fn not_given(shared: &Shared, id: &MachineId, knows: Knows, error: &GiveBackError) {
+    let reason = fernwart_protocol::text::chain(error);
+    warn!(machine = %id, reason, "it is not given back; fernwart doctor tells what to do");
+    if knows.targets > newest(shared) {
+        shared.published.note_newer(knows.targets, *id);
+    }
+}
+
+/// What the hello of a machine tells of the catalogue that it follows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Knows {
+    pub(crate) targets: u64,
+    pub(crate) timestamp: u64,
+}
+
+impl Knows {
+    pub(crate) fn is_newer_than(self, ours: &Versions) -> bool {
+        self.targets > ours.targets || self.timestamp > ours.timestamp
+    }
+}
+
+/// Keeps a lock that a machine holds, once it is certain who has signed it; a staff key
+/// that it names is cut off here, too.
+async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope) {
+    let Some(catalogue) = shared.published.catalogue() else { return };
+    if shared.locks().contains(&envelope) {
+        return;
+    }
+    let Ok(lock) = fernwart_certs::lock::believe(&envelope, &catalogue) else {
+        return debug!(%machine, "a lock that nobody here has signed");
+    };
+    let id = fernwart_certs::sha256(envelope.bytes.as_bytes());
+    if let Err(error) = shared.store.write(KeepLock { id, envelope: envelope.clone() }).await {
+        return warn!(%error, "a lock could not be stored");
+    }
+    warn!(%machine, reason = %lock.reason, "a lock that this hub has lost is given back");
+    if let Locked::Keys(keys) = &lock.locked {
+        for key in keys.as_slice() {
+            if let Err(error) = shared.cut_off(*key).await {
+                warn!(%key, %error, "a staff key could not be suspended");
+            }
+        }
+    }
+    shared.keep_lock(&envelope);
+    shared.happened(Happened::Locked);
+    shared.presence.lock(&envelope).await;
+}
+
 fn newest(shared: &Shared) -> u64 {
-    shared.published.catalogue().map_or(0, |catalogue| catalogue.versions.targets)
+    shared.published.versions().targets
 }
 
 /// The version of the targets that are given back and in force now.
-async fn ask(shared: &Arc<Shared>, link: &Link) -> Result<u64, GiveBackError> {
-    let files = tokio::time::timeout(ANSWERS, fetch(link)).await.map_err(|_| GiveBackError::Silent)??;
-    let root = shared.published.catalogue().map_or(0, |catalogue| catalogue.versions.root);
-    let draft = Draft::given_back(&files, root).map_err(GiveBackError::Catalogue)?;
+async fn put_back(shared: &Arc<Shared>, files: &BTreeMap<String, Vec<u8>>) -> Result<u64, GiveBackError> {
+    let draft = Draft::given_back(files, shared.published.versions().root).map_err(GiveBackError::Catalogue)?;
     let targets = draft.targets.signed.version.get();
     let is_newer = targets > newest(shared);
     if is_newer {
@@ -76,23 +147,26 @@ async fn ask(shared: &Arc<Shared>, link: &Link) -> Result<u64, GiveBackError> {
         put_in_force(shared, &draft).await.map_err(GiveBackError::Refused)?;
     }
     // Where the clock was ahead then, what is made now would look older.
-    let lost = shared.published.signed_before(&files);
+    let lost = shared.published.signed_before(files);
     let fresh = shared.published.freshen_above(lost, shared.now()).await;
     let is_fresh = matches!(fresh, Ok(Some(_)));
     tell_fresh(shared, fresh).await;
     if is_newer || is_fresh { Ok(targets) } else { Err(GiveBackError::Nothing) }
 }
 
-async fn fetch(link: &Link) -> Result<BTreeMap<String, Vec<u8>>, GiveBackError> {
+async fn fetch(link: &Link, ours: Versions) -> Result<Held, GiveBackError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| GiveBackError::Silent)?;
-    send.send(&Deliver::GiveBack).await.map_err(GiveBackError::Link)?;
+    send.send(&Deliver::GiveBack(ours)).await.map_err(GiveBackError::Link)?;
     send.finish();
-    let mut files = BTreeMap::new();
-    while let Some(file) = receive.next::<CatalogueFile>().await.map_err(GiveBackError::Link)? {
-        files.insert(file.name.as_raw().to_owned(), file.bytes.into_bytes());
-        if files.len() > OFFER_FILES {
-            return Err(GiveBackError::Files);
+    let mut held = Held::default();
+    while let Some(one) = receive.next::<GivenBack>().await.map_err(GiveBackError::Link)? {
+        match one {
+            GivenBack::File(file) if held.files.len() < OFFER_FILES => {
+                held.files.insert(file.name.as_raw().to_owned(), file.bytes.into_bytes());
+            }
+            GivenBack::Lock(lock) if held.locks.len() < LOCKS => held.locks.push(lock),
+            GivenBack::File(_) | GivenBack::Lock(_) => return Err(GiveBackError::Files),
         }
     }
-    Ok(files)
+    Ok(held)
 }

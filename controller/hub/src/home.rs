@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// `hub.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -151,9 +151,12 @@ impl HubHome {
         std::fs::write(self.restored(), "")
     }
 
-    /// Whether this folder was put back from a backup, the first time that is asked.
-    pub(crate) fn take_restored(&self) -> bool {
-        std::fs::remove_file(self.restored()).is_ok()
+    /// Whether this folder was put back from a backup in the last week: most machines
+    /// have been linked by then.
+    pub(crate) fn was_restored(&self) -> bool {
+        const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+        let restored = self.restored().metadata().and_then(|data| data.modified());
+        restored.is_ok_and(|at| at.elapsed().is_ok_and(|since| since < WEEK))
     }
 
     /// The published catalogue's folder.

@@ -28,6 +28,7 @@ mod metrics;
 mod outcome;
 mod owed;
 mod pace;
+mod paces;
 mod presence;
 pub mod rotation;
 mod scrape;
@@ -161,6 +162,10 @@ struct Shared {
     newer_frames: seldom::Seldom,
     /// Machines that have misbehaved of late.
     penance: Mutex<HashMap<MachineId, agent_door::Penitent>>,
+    /// How often jobs are given by a key, and how often a machine links.
+    paces: Mutex<paces::Paces>,
+    /// Requests of technicians that were denied.
+    requests_denied: seldom::Seldom,
     /// A lost catalogue is taken back from one machine at a time.
     giving_back: tokio::sync::Mutex<()>,
     metrics: metrics::Metrics,
@@ -253,6 +258,8 @@ impl Hub {
             store_trouble: seldom::Seldom::default(),
             newer_frames: seldom::Seldom::default(),
             penance: Mutex::default(),
+            paces: Mutex::default(),
+            requests_denied: seldom::Seldom::default(),
             giving_back: tokio::sync::Mutex::default(),
             metrics: metrics::Metrics::default(),
             events: events::Events::default(),
@@ -404,6 +411,24 @@ impl Shared {
         }
     }
 
+    fn paces(&self) -> MutexGuard<'_, paces::Paces> {
+        self.paces.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Waits for the turn of one more job of this key.
+    async fn job_pace(&self, key: KeyId) {
+        let wait = self.paces().job(key, tokio::time::Instant::now());
+        tokio::time::sleep(wait).await;
+    }
+
+    /// Cuts a staff key off.
+    async fn cut_off(&self, key: KeyId) -> Result<(), StoreError> {
+        self.store.write(fernwart_store::Suspend { key, at: self.now() }).await?;
+        self.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key);
+        self.presence.cut_staff(|known| *known == key);
+        Ok(())
+    }
+
     fn is_suspended(&self, key: &KeyId) -> bool {
         self.suspended.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(key)
     }
@@ -504,13 +529,14 @@ async fn tell_fresh(shared: &Shared, fresh: Result<Option<u64>, catalogue::Publi
 
 /// Makes a new timestamp well before the old one ends.
 async fn keep_fresh(shared: Arc<Shared>) {
+    let mut restored = shared.home.was_restored();
     let mut tick = tokio::time::interval(Duration::from_secs(3600));
     loop {
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
             _ = tick.tick() => {
-                let fresh = match shared.home.take_restored() {
+                let fresh = match std::mem::take(&mut restored) {
                     true => shared.published.freshen_restored(shared.now()).await,
                     false => shared.published.freshen_if_due(shared.now()).await,
                 };

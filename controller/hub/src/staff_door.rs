@@ -66,6 +66,9 @@ async fn request(
     };
     if let Err(denial) = result {
         shared.metrics.denied(denial);
+        if let Some(passed_over) = shared.requests_denied.now(shared.now()) {
+            info!(%key, code = %denial.code(), passed_over, "a technician's request was denied");
+        }
     }
     last_word(&mut send, result).await
 }

@@ -63,6 +63,10 @@ pub(crate) async fn submit(
     if head.orders as usize > JOB_MACHINES {
         return Ok(Err(Denial::TooMany));
     }
+    if head.orders == 0 {
+        return Ok(Err(Denial::NotUnderstood));
+    }
+    shared.job_pace(caller.entry.key).await;
     if shared.draining.is_cancelled() {
         return Ok(Err(Denial::ShuttingDown));
     }

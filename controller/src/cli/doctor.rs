@@ -3,6 +3,7 @@
 use super::output::{day, moment};
 use super::{Exit, Failure, Place, block_on, say};
 use fernwart_client::{Session, StaffHome, now};
+use fernwart_protocol::id::MachineId;
 use fernwart_protocol::row;
 
 const SOON_MS: i64 = 60 * 24 * 3600 * 1000;
@@ -72,12 +73,11 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
                 "hub {} answers in {ms:.1} ms · {} of {} machines online",
                 health.program, health.online, health.machines
             ));
-            if let Some(newer) = health.get::<u64>(row::tag::NEWER_CATALOGUE) {
-                let what = format!(
-                    "a machine follows catalogue {newer}, and this hub has {}: it was restored from a backup",
-                    catalogue.versions.targets
-                );
-                findings.bad(&what, &format!("if nobody can give it back: fernwart catalogue propose --above {newer}"));
+            if let Some((newer, machine)) = health.get::<(u64, MachineId)>(row::tag::NEWER_CATALOGUE) {
+                let ours = catalogue.versions.targets;
+                let what = format!("machine {machine} says that it follows catalogue {newer}; this hub has {ours}");
+                let now = "if the hub was restored and nobody can give it back: fernwart catalogue propose --above";
+                findings.bad(&what, &format!("{now} {newer}"));
             }
             let off = (health.now - now()).abs() / 1000;
             if off > 300 {

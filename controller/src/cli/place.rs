@@ -46,6 +46,13 @@ impl Place {
         if self.home.join("hub.toml").exists() { self.home.clone() } else { self.home.join("hub") }
     }
 
+    /// Where a hub's home is made: the folder that was named if it says itself that it is
+    /// one, as what `backup` and `serve` print does.
+    pub fn new_hub(&self) -> PathBuf {
+        let is_named = self.home.file_name().is_some_and(|name| name == "hub") && !self.home.exists();
+        if is_named { self.home.clone() } else { self.hub() }
+    }
+
     /// The same place, with a file that holds an approver's passphrase.
     #[must_use]
     pub fn with_passphrase_file(self, passphrase_file: Option<PathBuf>) -> Self {

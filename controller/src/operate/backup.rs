@@ -55,13 +55,18 @@ pub fn back_up_hub(command: &Backup, place: &Place) -> Result<Exit, Failure> {
 /// # Errors
 /// When there is a hub already, or the backup is not whole.
 pub fn restore_hub(command: &Restore, place: &Place) -> Result<Exit, Failure> {
-    let home = HubHome::at(&place.hub());
-    block_on(async { put_back(&command.from, &home).await.map_err(|error| failure(&error)) })?;
+    let home = HubHome::at(&place.new_hub());
+    let now = fernwart_client::now();
+    let over = block_on(async { put_back(&command.from, &home, now).await.map_err(|error| failure(&error)) })?;
     eprintln!(
-        "The hub is back in {}. Its machines notice that it knows less than before, and give it what it lacks;\n\
-         nothing runs twice.\nNext: fernwart serve --home {}",
-        home.path().display(),
+        "The hub is back in {}. Machines give it what they have since the backup: outcomes, the catalogue,\n\
+         locks. Nothing runs twice. It does not know who was admitted, retired, suspended or cancelled since:\n\
+         say that again.",
         home.path().display()
     );
+    if over > 0 {
+        eprintln!("{over} orders that waited for machines are not delivered: fernwart job ls, then job retry JOB");
+    }
+    eprintln!("Next: fernwart serve --home {}", home.path().display());
     Ok(Exit::Done)
 }

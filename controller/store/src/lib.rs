@@ -25,7 +25,7 @@ pub use writes::{
     NoteJournal, Quarantine, RaiseAlarm, Rename, Seen, SeenAs, SetStanding, SetTlsKey, Suspend,
 };
 
-use fernwart_fleet::{Job, Machine, Run, RunState, Standing, StoredToken};
+use fernwart_fleet::{Job, Machine, Run, RunEvent, RunState, Standing, StoredToken};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::codec;
 use fernwart_protocol::document::{Envelope, UnixMs};
@@ -132,6 +132,33 @@ impl Store {
         let whole = row.try_get::<String, _>(0)? == "ok";
         connection.close().await?;
         Ok(whole)
+    }
+
+    /// Makes a database that was put back from a backup fit to go on. Orders that may not
+    /// have reached their machines are over: they may have been taken back since, and
+    /// nobody here would know. An outcome may still come. Numbers of jobs go on above all
+    /// that may have been given since. How many orders these were.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn put_back(path: &Path, now: UnixMs) -> Result<u64, StoreError> {
+        let mut connection = Self::reader(path).await?;
+        let mut over = 0;
+        // Those that were never sent are taken back; of those that were, one may yet tell.
+        for (event, states) in [
+            (RunEvent::Withdrawn, [RunState::Held, RunState::Queued].as_slice()),
+            (RunEvent::Expired, &[RunState::Offered]),
+        ] {
+            let (set, these) = (states::set(event), states::is_one_of("state", states.iter().copied()));
+            let sql = format!("UPDATE runs {set} WHERE {these}");
+            over += sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await?.rows_affected();
+        }
+        let sql = "INSERT INTO jobs (id, action, staff_key, staff, reason, made_at, selected) \
+                   SELECT (COALESCE(MAX(id), 0) / 1000 + 1) * 1000, 'restore', '00000000000000000000000000000000', '-', \
+                   'the hub was put back from a backup', $1, 0 FROM jobs";
+        sqlx::query(sql).bind(now).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(over)
     }
 
     async fn reader(path: &Path) -> Result<AnyConnection, StoreError> {

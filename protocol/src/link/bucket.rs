@@ -28,6 +28,11 @@ impl Bucket {
         self.at = now;
     }
 
+    /// Whether so much is in it, as of the last time that something was spent.
+    pub fn holds(&self, cost: f64) -> bool {
+        self.level >= cost
+    }
+
     /// Takes one out of it if there is one.
     pub fn take(&mut self, now: Instant) -> bool {
         self.spend(0.0, now);

@@ -8,7 +8,7 @@ use fernwart_protocol::link::{Door, Link};
 use fernwart_protocol::staff::Request;
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver};
-use fernwart_protocol::to_hub::Ask;
+use fernwart_protocol::to_hub::{Ask, GivenBack};
 use fernwart_protocol::version::{Hello, tag};
 use fernwart_tests::rogues::introduction;
 use fernwart_tests::shelf::Script;
@@ -81,7 +81,8 @@ fn what_was_published_since_a_backup_comes_back_from_a_technician() {
 #[test]
 fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
     let mut world = World::new();
-    let _machine = world.add_machine("kasse-1");
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
     let robot = world.add_robot("Bäckerei Meyer");
     let robot = |words: &[&str]| run(&mut staff_command(&robot, words));
     let before = targets(&world);
@@ -222,8 +223,8 @@ async fn follower(world: &World, machine: &Machine, targets: u64) -> Link {
     let Ask::Control(_, about) = introduction() else { unreachable!("an introduction") };
     let (mut send, mut receive) = link.open().await.expect("a stream");
     send.send(&Ask::Control(Hello::new(&[(tag::TARGETS, targets)]), about)).await.expect("sent");
-    let word: Control = receive.expect().await.expect("hello");
-    assert!(matches!(word, Control::Hello(_)));
+    let Control::Hello(hello) = receive.expect().await.expect("a word") else { panic!("no hello") };
+    link.settle(&hello).expect("a version");
     // The control stream must stay.
     std::mem::forget((send, receive));
     link
@@ -243,10 +244,10 @@ fn a_machine_that_only_says_so_changes_nothing() {
         for how in 0..3 {
             let link = follower(&world, &machine, 999 + how).await;
             let (mut send, mut receive) = link.accept().await.expect("a stream");
-            assert_eq!(receive.expect::<Deliver>().await.expect("a word"), Deliver::GiveBack);
-            let file = |name: &str, bytes: &[u8]| CatalogueFile {
-                name: Text::clipped(name),
-                bytes: Blob::try_from(bytes.to_vec()).expect("short"),
+            assert!(matches!(receive.expect::<Deliver>().await.expect("a word"), Deliver::GiveBack(_)));
+            let file = |name: &str, bytes: &[u8]| {
+                let bytes = Blob::try_from(bytes.to_vec()).expect("short");
+                GivenBack::File(CatalogueFile { name: Text::clipped(name), bytes })
             };
             match how {
                 0 => {}
@@ -385,4 +386,62 @@ fn new_approvers_come_back_with_what_they_approve() {
     world.technician(&["catalogue", "publish"]).exits(3);
     sign(&world, &ben);
     world.technician(&["catalogue", "publish"]).exits(3);
+}
+
+#[test]
+fn what_was_taken_back_since_a_backup_is_not_done() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    wait_until("the machine follows", || follows(&machine, "targets", targets(&world)));
+    machine.agent.stop();
+    wait_until("it is away", || !world.is_online("kasse-1"));
+    world.technician(&["run", "mend", "kasse-1", "--queue", "8h", "--reason", "x"]);
+    let job = world.technician(&["job", "ls", "-o", "name"]).exits(0).out.trim().to_owned();
+    let backup = world.path().join("backup");
+    let backup = backup.to_str().expect("text").to_owned();
+    world.technician(&["backup", &backup]).exits(0);
+    world.technician(&["job", "cancel", &job]).exits(0);
+    world.hub.stop();
+    std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
+    // As backup and serve name it.
+    let hub = world.shop().join("hub");
+    let said = run(&mut staff_command(&hub, &["restore", &backup])).exits(0);
+    assert!(said.err.contains("1 orders that waited"), "{said:?}");
+    world.restart_hub();
+    machine.restart();
+    wait_until("the machine is linked", || world.is_online("kasse-1"));
+    std::thread::sleep(Duration::from_secs(2));
+    let begun = |machine: &Machine| machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
+    assert_eq!(begun(&machine), 0, "it was taken back");
+    // Said again, it is done, under a number that nobody has noted before.
+    world.technician(&["job", "retry", &job, "--yes", "mend"]).exits(0);
+    wait_until("it is done", || begun(&machine) == 1);
+    let jobs = world.technician(&["job", "ls", "-o", "name"]).exits(0).out;
+    assert_eq!(jobs.lines().map(str::trim).collect::<Vec<_>>(), ["1001", "1000", &job], "{jobs}");
+}
+
+#[test]
+fn a_lock_that_machines_know_comes_back() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let robot = world.add_robot("Bäckerei Meyer");
+    let robot = |words: &[&str]| run(&mut staff_command(&robot, words));
+    robot(&["ls"]).exits(0);
+    let backup = world.path().join("backup");
+    let backup = backup.to_str().expect("text").to_owned();
+    world.technician(&["backup", &backup]).exits(0);
+    let name = world.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
+    let name = name.iter().find(|row| row["role"] == "diagnose").expect("a robot")["name"].as_str().expect("text");
+    world.technician(&["staff", "suspend", name]).exits(0);
+    wait_until("the machine knows", || machine.journal().iter().any(|(kind, _)| kind == "locked"));
+    robot(&["ls"]).exits(3);
+    world.hub.stop();
+    std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
+    world.technician(&["restore", &backup]).exits(0);
+    world.restart_hub();
+    wait_until("the lock is given back", || world.hub.log().contains("a lock that this hub has lost is given back"));
+    robot(&["ls"]).exits(3);
 }

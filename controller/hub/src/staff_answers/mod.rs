@@ -23,9 +23,7 @@ use fernwart_protocol::staff::{Health, Reply, Request, TokenKind};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::version::{Hello, Version, tag};
-use fernwart_store::{
-    Acknowledge, AddCustomer, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Suspend, Withdraw,
-};
+use fernwart_store::{Acknowledge, AddCustomer, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Withdraw};
 use machines::reachable;
 pub(crate) use records::visible;
 use std::sync::Arc;
@@ -138,8 +136,10 @@ pub(crate) async fn answer(
         Request::Health => {
             let health = health(shared).await;
             let in_version_1 = send.version() == Version::OLDEST;
-            let newer = shared.published.newer();
-            let row = |row: Row<Health>| if newer > 0 { row.with(row::tag::NEWER_CATALOGUE, &newer) } else { row };
+            let row = |row: Row<Health>| match shared.published.newer() {
+                Some(newer) => row.with(row::tag::NEWER_CATALOGUE, &newer),
+                None => row,
+            };
             let reply = if in_version_1 { Reply::Health(health) } else { Reply::HubHealth(row(health.into())) };
             send.send(&reply).await?;
             Ok(())
@@ -261,9 +261,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         Request::Publish(id) => drafts::publish(shared, caller, &id).await,
         Request::Suspend(key) => {
             caller.must_be(Role::Lead)?;
-            shared.store.write(Suspend { key, at: shared.now() }).await.map_err(|error| shared.denial(&error))?;
-            shared.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key);
-            shared.presence.cut_staff(|known| *known == key);
+            shared.cut_off(key).await.map_err(|error| shared.denial(&error))?;
             info!(%key, by = %caller.entry.name, "a staff key is suspended");
             shared.happened(Happened::Suspended(key, caller.entry.name.clone()));
             Ok(())

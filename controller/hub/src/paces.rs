@@ -1,0 +1,69 @@
+//! What one key can cause over all its links has a pace: jobs of a technician, links of
+//! a machine. Each leaves a row, an event or a line.
+
+use fernwart_protocol::id::{KeyId, MachineId};
+use fernwart_protocol::limits::{JOBS, JOBS_PER_SECOND, MACHINE_LINKS};
+use fernwart_protocol::link::Bucket;
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Seconds in which a machine may link once more.
+const LINK_AGAIN: u32 = 10;
+
+/// Buckets by key: those of admitted machines and of staff, so they are few.
+#[derive(Debug, Default)]
+pub(crate) struct Paces {
+    jobs: HashMap<KeyId, Bucket>,
+    links: HashMap<MachineId, Bucket>,
+}
+
+impl Paces {
+    /// Counts one more job: how long it is to wait.
+    pub(crate) fn job(&mut self, key: KeyId, now: Instant) -> Duration {
+        let bucket = self.jobs.entry(key).or_insert_with(|| Bucket::new(JOBS, JOBS_PER_SECOND, now));
+        bucket.spend(1.0, now);
+        bucket.debt()
+    }
+
+    /// Counts one more link: whether there were too many.
+    pub(crate) fn is_link_too_many(&mut self, machine: MachineId, now: Instant) -> bool {
+        let full = || Bucket::new(MACHINE_LINKS * LINK_AGAIN, 1, now);
+        let bucket = self.links.entry(machine).or_insert_with(full);
+        bucket.spend(0.0, now);
+        let is_there = bucket.holds(f64::from(LINK_AGAIN));
+        if is_there {
+            bucket.spend(f64::from(LINK_AGAIN), now);
+        }
+        !is_there
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_key_gives_is_taken_at_once_up_to_a_point_and_then_at_a_pace() {
+        let (mut paces, begun) = (Paces::default(), Instant::now());
+        let (one, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
+        for _ in 0..JOBS {
+            assert_eq!(paces.job(one, begun), Duration::ZERO);
+        }
+        assert_eq!(paces.job(one, begun), Duration::from_millis(100));
+        assert_eq!(paces.job(one, begun), Duration::from_millis(200));
+        assert_eq!(paces.job(other, begun), Duration::ZERO, "others do not notice");
+        assert_eq!(paces.job(one, begun + Duration::from_secs(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_machine_links_so_often_and_then_once_in_ten_seconds() {
+        let (mut paces, begun) = (Paces::default(), Instant::now());
+        let machine = MachineId::from_bytes([1; 16]);
+        assert_eq!((0..100).filter(|_| !paces.is_link_too_many(machine, begun)).count(), MACHINE_LINKS as usize);
+        let later = |seconds| begun + Duration::from_secs(seconds);
+        assert!(paces.is_link_too_many(machine, later(9)));
+        assert!(!paces.is_link_too_many(machine, later(10)));
+        assert!(paces.is_link_too_many(machine, later(11)));
+    }
+}
