@@ -8,6 +8,7 @@
 //! hands over a [`script::Task`] and gets a report.
 
 pub mod cage;
+mod opened;
 mod output;
 pub(crate) mod redact;
 pub mod script;

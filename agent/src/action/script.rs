@@ -1,6 +1,7 @@
 //! One run of a script, from its sealed files to its report.
 
 use super::cage::{self, Spec, Told, Word, group};
+use super::opened;
 use super::output::Keeper;
 use super::redact::{Own, Patterns};
 use super::watch;
@@ -184,6 +185,18 @@ fn needs_none(task: &Task, deaf: &[(PathBuf, Why)]) -> Result<(), ScriptError> {
     Ok(())
 }
 
+/// The numbers of processes that have one of its path parameters open.
+fn open_by(task: &Task) -> String {
+    let is_path = |name: &str| {
+        task.manifest.parameters.iter().any(|one| one.name == name && matches!(one.kind, Kind::Path { .. }))
+    };
+    let paths = task.parameters.iter().filter(|(name, _)| is_path(name)).map(|(_, value)| value.to_string());
+    // As the kernel names what is open: without links.
+    let real = paths.filter_map(|path| crate::collect::real_path(Path::new(&path)));
+    let pids = real.flat_map(|path| opened::by(&path)).map(|pid| pid.to_string());
+    pids.collect::<Vec<_>>().join(" ")
+}
+
 /// Folders that its parameters may lie under, but the root: below that it is the script's
 /// own to look where it goes.
 fn unlinked(manifest: &Manifest) -> Vec<String> {
@@ -248,6 +261,7 @@ fn in_cage(
     command.env("FERNWART_RUN", &task.run).env("FERNWART_DRY_RUN", if task.dry_run { "1" } else { "0" });
     if task.manifest.sees_processes {
         command.env("FERNWART_PROC", if task.own_processes() { cage::MACHINE_PROC } else { "/proc" });
+        command.env("FERNWART_OPEN_BY", open_by(task));
     }
     command.envs(task.parameters.environment());
     // From here on there may be an effect; a word that came before this counts.

@@ -60,21 +60,27 @@ fn folders_kib(family: &HashSet<u32>, first: u32, limits: &Limits) -> u64 {
     ["/tmp", "/var/tmp"].into_iter().filter_map(used).sum()
 }
 
-/// Memory that a process holds, KiB: its own, and what it shares with others in
-/// memory alone; not what it has mapped of files.
+/// Memory that a process holds, KiB: its own, what it shares with others in memory alone,
+/// and the tables of its pages; not what it has mapped of files.
 fn own_kib(pid: u32) -> u64 {
+    status_kib(pid, &["RssAnon:", "RssShmem:", "VmPTE:"])
+}
+
+/// The sum of these lines of a process's status, KiB.
+fn status_kib(pid: u32, names: &[&str]) -> u64 {
     let text = crate::collect::read(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let field = |name: &&str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(*name))?;
         line.split_whitespace().next()?.parse::<u64>().ok()
     };
-    field("RssAnon:").unwrap_or_default() + field("RssShmem:").unwrap_or_default()
+    names.iter().filter_map(field).sum()
 }
 
 /// What a family holds, KiB, each page shared among those who share it.
 fn fair_kib(family: &HashSet<u32>) -> Option<u64> {
     let mut sum = 0;
     for pid in family {
+        sum += status_kib(*pid, &["VmPTE:"]);
         let text = crate::collect::read(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         for name in ["Pss_Anon:", "Pss_Shmem:"] {
             // Kernels before 5.4 do not say.

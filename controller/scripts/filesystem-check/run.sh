@@ -15,8 +15,18 @@ busy=
 for options in $(findmnt --noheadings --output=FS-OPTIONS --source "$device"); do
     case ,$options, in *,ro,*) ;; *) busy=1 ;; esac
 done
+# The kernel tells of what is mounted anywhere, in a container or a service's own view,
+# too. A file may be one through a loop device.
+name=$(basename "$(readlink -f "$device")")
+for loop in /sys/block/loop*/loop/backing_file; do
+    if [ -r "$loop" ] && [ "$(cat "$loop")" = "$(readlink -f "$device")" ]; then
+        name=$(basename "$(dirname "$(dirname "$loop")")")
+        busy=1
+    fi
+done
+[ -d "/sys/fs/ext4/$name" ] && busy=1
 if [ -n "$busy" ]; then
-    record=/sys/fs/ext4/$(basename "$(readlink -f "$device")")/errors_count
+    record=/sys/fs/ext4/$name/errors_count
     if [ -r "$record" ] && [ "$(cat "$record")" -gt 0 ]; then
         echo "$device is in use and has recorded $(cat "$record") errors"
         exit 4
@@ -24,8 +34,13 @@ if [ -n "$busy" ]; then
     echo "$device is in use; it has recorded no errors"
     exit 6
 fi
-e2fsck -f -n -- "$device"
+# From 8 on it could not look at all (e2fsck(8)). A count that is wrong is damage to us,
+# whatever it calls it.
+said=$(e2fsck -f -n -- "$device" 2>&1)
 found=$?
+printf '%s\n' "$said"
+[ "$found" -ge 8 ] && exit 8
+case $said in *'? no'*) found=4 ;; esac
 if [ "$found" -lt 4 ]; then
     echo "$device is whole"
     exit 0
@@ -37,5 +52,6 @@ if findmnt --noheadings --source "$device" >/dev/null; then
     exit 7
 fi
 e2fsck -f -y -- "$device"
+[ $? -ge 8 ] && exit 7
 e2fsck -f -n -- "$device" >/dev/null || exit 4
 exit 5

@@ -16,20 +16,37 @@ if [ "$age" -lt "$FERNWART_PARAM_OLDER_MIN" ]; then
     exit 5
 fi
 
-# Whoever holds the file open may lock it at any time; a program may also only have
-# written its number into it.
+# Whoever has it open may lock it at any time.
+if [ -n "$FERNWART_OPEN_BY" ]; then
+    for number in $FERNWART_OPEN_BY; do
+        echo "process $number has it open: $(cat "$FERNWART_PROC/$number/comm")"
+    done
+    exit 4
+fi
+
+# Whether a process of this number is alive, here or in a container's own count.
+alive() { # NUMBER
+    [ -d "$FERNWART_PROC/$1" ] || grep -qsE "^NSpid:.*[[:space:]]$1([[:space:]]|\$)" "$FERNWART_PROC"/[0-9]*/status
+}
+
+# A program may also only have written its number into it: alone or beside other words,
+# as text or as four bytes.
 held() { # FILE
     inode=$(stat -c %i -- "$1")
     if grep ":$inode " "$FERNWART_PROC/locks"; then
         return 0
     fi
-    # Each number that stands alone may be a process: some write other words beside it.
-    for number in $(head -c 256 -- "$1" | tr -cs '0-9A-Za-z._-' ' '); do
+    numbers=$(head -c 4096 -- "$1" | tr -cs 0-9 ' ')
+    [ "$(stat -c %s -- "$1")" = 4 ] && numbers="$numbers $(od -An -tu4 -- "$1")"
+    for number in $numbers; do
+        number=${number#"${number%%[!0]*}"}
+        # What is shorter beside other words is part of a name.
         case $number in
-            *[!0-9]*) continue ;;
+            '' | ????????*) continue ;;
+            ? | ??) grep -qx "[0 ]*$number *" -- "$1" || continue ;;
         esac
-        if [ -d "$FERNWART_PROC/$number" ]; then
-            echo "process $number, which it names, is running: $(cat "$FERNWART_PROC/$number/comm")"
+        if alive "$number"; then
+            echo "process $number, which it names, is running"
             return 0
         fi
     done

@@ -6,22 +6,21 @@ if [ -L "$log" ] || [ ! -f "$log" ]; then
     exit 3
 fi
 if [ "$FERNWART_DRY_RUN" = 1 ]; then
-    command exec 4< "$log" || exit 3
-else
-    command exec 4<> "$log" || exit 3
+    # Nothing is opened: a pipe that has come in its place would wait for its other end.
+    echo "$log: $(($(stat -c %s -- "$log") / 1048576)) MiB"
+    echo "would keep the newest $FERNWART_PARAM_KEEP_LINES lines"
+    exit 0
 fi
+# To read and write, which waits at no pipe.
+command exec 4<> "$log" || exit 3
 open=/proc/self/fd/4
 # A file with a second name may be another's, which was given this one.
 if [ ! -f $open ] || [ "$(stat -L -c %h $open)" != 1 ]; then
     echo "$log is no plain file of its own"
     exit 3
 fi
-size=$(stat -L -c %s $open)
-echo "$log: $((size / 1048576)) MiB"
-if [ "$FERNWART_DRY_RUN" = 1 ]; then
-    echo "would keep the newest $FERNWART_PARAM_KEEP_LINES lines"
-    exit 0
-fi
+size() { stat -L -c %s $open; }
+echo "$log: $(($(size) / 1048576)) MiB"
 
 if [ "$FERNWART_PARAM_PACK" = true ]; then
     packed=$log.$(date +%Y%m%d-%H%M%S).gz
@@ -48,7 +47,21 @@ if [ "$FERNWART_PARAM_PACK" = true ]; then
     chmod --reference=$open /proc/self/fd/5
     echo "packed into $packed: $(($(stat -L -c %s /proc/self/fd/5) / 1048576)) MiB"
 fi
-tail -n "$FERNWART_PARAM_KEEP_LINES" $open > /tmp/fernwart/newest || exit 4
-# In place: whoever writes it goes on writing to the same file.
-cat /tmp/fernwart/newest > $open
-echo "now $(($(stat -L -c %s $open) / 1048576)) MiB"
+# In place, and over what is there: a full disk has no room for a second copy, and whoever
+# writes the file goes on writing to the same one. What is kept moves to the beginning;
+# until it is all there, the end is as it was.
+before=$(size)
+from=$((before - $(tail -n "$FERNWART_PARAM_KEEP_LINES" $open | wc -c)))
+if [ "$from" -le 0 ]; then
+    echo "it has no more lines than are kept"
+    exit 0
+fi
+to=0
+while now=$(size) && [ "$from" -lt "$now" ]; do
+    dd if=$open of=$open bs=64K iflag=skip_bytes,count_bytes oflag=seek_bytes conv=notrunc status=none \
+        skip="$from" seek="$to" count=$((now - from)) || exit 5
+    to=$((to + now - from))
+    from=$now
+done
+truncate -s "$to" $open || exit 5
+echo "now $(($(size) / 1048576)) MiB"

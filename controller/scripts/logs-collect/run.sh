@@ -17,12 +17,15 @@ else
 *' -size +0 -printf '%T@ %p\n' | sort -rn | head -n 8 | cut -d' ' -f2-
 fi | while IFS= read -r file; do
     echo "== $file"
-    # A second name may be another's file, which an account has put there.
-    # It is the open file that is looked at and read, whatever its name leads to by now.
-    command exec 4< "$file" || continue
-    if [ -f /proc/self/fd/4 ] && [ "$(stat -L -c %h /proc/self/fd/4)" = 1 ]; then
-        tail -n "$lines" <&4
-    else
-        echo "(left out: the file has a second name)"
-    fi
+    # A second name may be another's file, which an account has put there. It is the open
+    # file that is looked at and read, whatever its name leads to by now; a pipe that has
+    # come in its place waits for nobody.
+    timeout 10 sh -c '
+        command exec 4< "$1" || exit 0
+        if [ -f /proc/self/fd/4 ] && [ "$(stat -L -c %h /proc/self/fd/4)" = 1 ]; then
+            tail -n "$2" <&4
+        else
+            echo "(left out: the file has a second name)"
+        fi
+    ' sh "$file" "$lines" || echo "(left out: it does not answer)"
 done

@@ -6,7 +6,7 @@ use crate::booted::join;
 use crate::cage::Stage;
 use fernwart_tests::guest::Guest;
 use fernwart_tests::shelf::Script;
-use fernwart_tests::{Process, World, run, wait_until};
+use fernwart_tests::{Process, SmallDisk, World, run, wait_until};
 use serde_json::Value;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -188,17 +188,59 @@ fn what_the_kernel_keeps_for_a_script_counts_as_its_memory_or_is_not_to_be_had()
             "import threading, time\nfor n in range(4000):\n    threading.Thread(target=time.sleep, args=(15,), daemon=True).start()\ntime.sleep(10)\nprint('has it')\n",
         ),
         limited(
+            "netlink",
+            "import socket\nkept = []\ntry:\n    for n in range(300):\n        s = socket.socket(16, 3, 2); s.bind((0, 0)); s.setsockopt(socket.SOL_SOCKET, 33, 1 << 20); s.setblocking(False); kept.append(s)\n        try:\n            while True: s.sendto(b'x' * 32768, s.getsockname())\n        except BlockingIOError: pass\n    print('has it')\nexcept OSError: pass\n",
+        ),
+        limited(
+            "tables",
+            "import mmap, time\nm = mmap.mmap(-1, 1 << 37, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, mmap.PROT_READ)\nfor at in range(0, 1 << 37, 1 << 21): m[at]\ntime.sleep(2); print('has it')\n",
+        ),
+        limited(
             "processes",
             "import os, time\nfor n in range(40):\n    if os.fork() == 0: time.sleep(15); os._exit(0)\ntime.sleep(2)\nprint('has it')\n",
         ),
     ];
     Stage::each(&scripts, |stage, cage| {
-        for name in
-            ["segment", "maps", "sealed", "zeros", "datagrams", "folders", "names", "threads", "processes", "honest"]
-        {
+        for name in [
+            "segment",
+            "maps",
+            "sealed",
+            "zeros",
+            "datagrams",
+            "folders",
+            "names",
+            "threads",
+            "netlink",
+            "tables",
+            "processes",
+            "honest",
+        ] {
             let report = stage.report(&[name]);
             assert!(!head(&report, "stdout").contains("has it"), "{name} in a cage of {cage}: {report}");
         }
+    });
+}
+
+#[test]
+fn a_script_that_only_looks_holds_up_nobody_and_meets_nobody_outside() {
+    let place = Folder::new("/srv");
+    let file = place.0.join("app.conf");
+    std::fs::write(&file, "x").expect("written");
+    let lease = format!(
+        "import fcntl, os, time\nf = os.open({:?}, os.O_RDONLY)\ntry:\n    fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK); print('has it', flush=True); time.sleep(5)\nexcept OSError: print('none')\n",
+        file.display().to_string()
+    );
+    // Outside it is given.
+    let outside = run(Command::new("python3").args(["-c", &lease.replace("time.sleep(5)", "pass")])).exits(0);
+    assert_eq!(outside.out, "has it\n");
+    let sockets = "import socket\nfor kind in (40, 38, 31, 44, 30):\n    for n in (1, 2, 3, 5):\n        try: socket.socket(kind, n, 0); print('has', kind)\n        except OSError: pass\nsocket.socket(); socket.socket(10); socket.socket(16, 3, 0); print('done')\n";
+    let scripts = [
+        Script::new("lease", &lease).shell("python3").privilege("read"),
+        Script::new("sockets", sockets).shell("python3").privilege("read"),
+    ];
+    Stage::each(&scripts, |stage, _| {
+        assert_eq!(head(&stage.report(&["lease"]), "stdout"), "none\n");
+        assert_eq!(head(&stage.report(&["sockets"]), "stdout"), "done\n");
     });
 }
 
@@ -285,8 +327,66 @@ fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
     });
 }
 
+#[test]
+fn a_log_on_a_full_disk_keeps_its_newest_lines_and_what_is_in_use_is_not_repaired() {
+    let Some(stage) = Stage::new(&[Script::new("honest", "echo fine\n")]) else { return };
+    shipped(&stage.world, &["log-rotate", "filesystem-check"]);
+    let logs = Folder::new("/var/log");
+    let Some(disk) = SmallDisk::mount(&logs.0, 16) else { return };
+    let log = logs.0.join("till.log");
+    let line = |number: usize| format!("{number:06} {}\n", "x".repeat(if number % 3000 == 0 { 90_000 } else { 200 }));
+    std::fs::write(&log, (1..=20_000).map(line).collect::<String>()).expect("written");
+    disk.fill();
+    let path = format!("path={}", log.display());
+    let rotate = |more: &[&str]| stage.report(&[&["log-rotate", "-p", &path, "-p", "pack=false"], more].concat());
+    let report = rotate(&["-p", "keep_lines=18000"]);
+    assert_eq!(report["exit"], 0, "{report}");
+    let left = std::fs::read_to_string(&log).expect("there");
+    assert_eq!(left, (2_001..=20_000).map(line).collect::<String>(), "the newest, whole, and no others");
+    let report = rotate(&["-p", "keep_lines=18000"]);
+    assert_eq!((&report["exit"], std::fs::metadata(&log).expect("there").len()), (&0.into(), left.len() as u64));
+    let report = rotate(&["-p", "keep_lines=0"]);
+    assert_eq!((&report["exit"], std::fs::metadata(&log).expect("there").len()), (&0.into(), 0));
+    drop(disk);
+
+    let place = Folder::new("/srv");
+    let (image, at) = (place.0.join("disk.img"), place.0.join("at"));
+    let check = |more: &[&str]| {
+        let path = format!("mount={}", image.display());
+        stage.report(&[&["filesystem-check", "-p", &path], more].concat())["exit"].clone()
+    };
+    let make = format!("mkdir {1}; truncate -s 8M {0}; mkfs.ext4 -q {0}", image.display(), at.display());
+    shell(&make).exits(0);
+    assert_eq!(check(&[]), 0);
+    // In use where nobody here sees it: in another's view.
+    let mut holds = Command::new("unshare");
+    let hold = format!("mount -o loop {0} {1} && touch {1}/held && exec sleep 60", image.display(), at.display());
+    holds.args(["--mount", "--propagation", "private", "sh", "-c", &hold]);
+    let holder = Process::start(&mut holds, &place.0.join("log"));
+    let attached = || shell(&format!("losetup -j {}", image.display())).out.contains("loop");
+    wait_until("it is mounted", attached);
+    for more in [&[][..], &["-p", "repair=true"]] {
+        assert_eq!(check(more), 6, "it is in use");
+    }
+    drop(holder);
+    wait_until("it is free", || !attached());
+    shell(&format!("e2fsck -fy {0} >/dev/null; debugfs -w -R 'ssv free_blocks_count 5' {0}", image.display()));
+    assert_eq!(check(&[]), 4, "a count that is wrong is damage");
+    assert_eq!(check(&["-p", "repair=true"]), 5);
+    assert_eq!(check(&[]), 0);
+}
+
 /// A lock file that is old enough, and what holds it.
-const HOLDERS: [(&str, &str); 3] = [
+const HOLDERS: [(&str, &str); 6] = [
+    ("open", "import sys, time\nf = open(sys.argv[1], 'r+')\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n"),
+    (
+        "named number",
+        "import os, sys, time\nopen(sys.argv[1], 'w').write('till-%d.host\\n' % os.getpid())\nos.utime(sys.argv[1], (1, 1))\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n",
+    ),
+    (
+        "binary number",
+        "import os, struct, sys, time\nopen(sys.argv[1], 'wb').write(struct.pack('=I', os.getpid()))\nos.utime(sys.argv[1], (1, 1))\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n",
+    ),
     (
         "flock",
         "import fcntl, sys, time\nf = open(sys.argv[1], 'r+')\nfcntl.flock(f, fcntl.LOCK_EX)\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n",
@@ -324,7 +424,7 @@ fn a_lock_that_a_process_of_the_machine_holds_is_not_removed() {
             assert!(lock.exists(), "{kind}");
             drop(process);
             std::fs::remove_file(held).expect("removed");
-            if kind != "number" {
+            if !kind.contains("number") {
                 let report = remove();
                 assert_eq!(report["exit"], 0, "{kind}: nobody holds it any more: {report}");
                 assert!(!lock.exists(), "{kind}");

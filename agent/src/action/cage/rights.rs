@@ -130,6 +130,8 @@ pub(super) fn refuse_calls(spec: &Spec) -> Result<(), String> {
             any(libc::SYS_mknodat, 2, SETUID),
         ])?;
     }
+    refuse_leases()?;
+    refuse_strange_sockets(spec.network)?;
     if !spec.is_counted {
         refuse(&UNCOUNTED, libc::ENOSYS)?;
         // Shared memory without a file: MAP_SHARED and MAP_ANONYMOUS (mmap(2)).
@@ -180,6 +182,41 @@ fn refuse_sockets_of_files() -> Result<(), String> {
     let pair = pair.map_err(|error| format!("refusing calls: {error}"))?;
     refuse_with(BTreeMap::from([(libc::SYS_socket, vec![rule]), (libc::SYS_socketpair, vec![pair])]), libc::EACCES)
 }
+
+/// A lease on a file has whoever opens it wait, anywhere on the machine.
+fn refuse_leases() -> Result<(), String> {
+    let said = |error: BackendError| format!("refusing calls: {error}");
+    let command = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, F_SETLEASE).map_err(said)?;
+    let rule = SeccompRule::new(vec![command]).map_err(said)?;
+    refuse_with(BTreeMap::from([(libc::SYS_fcntl, vec![rule])]), libc::EPERM)
+}
+
+/// Sockets that a network namespace does not keep apart (those of a virtual computer's
+/// host, of the kernel's ciphers and many more), and the kind of netlink on which programs
+/// write to each other: what lies there unread is counted for nobody.
+fn refuse_strange_sockets(network: bool) -> Result<(), String> {
+    let said = |error: BackendError| format!("refusing calls: {error}");
+    let is = |at: u8, op: SeccompCmpOp, value: u64| SeccompCondition::new(at, SeccompCmpArgLen::Dword, op, value);
+    let own_words =
+        vec![is(0, SeccompCmpOp::Eq, NETLINK).map_err(said)?, is(2, SeccompCmpOp::Eq, NETLINK_USERSOCK).map_err(said)?];
+    let mut rules = vec![SeccompRule::new(own_words).map_err(said)?];
+    if !network {
+        let others = KNOWN_SOCKETS.iter().map(|known| is(0, SeccompCmpOp::Ne, *known));
+        let others = others.collect::<Result<Vec<_>, _>>().map_err(said)?;
+        rules.push(SeccompRule::new(others).map_err(said)?);
+    }
+    refuse_with(BTreeMap::from([(libc::SYS_socket, rules)]), libc::EACCES)
+}
+
+/// Linux's number for taking a lease (fcntl(2)).
+const F_SETLEASE: u64 = 1024;
+
+/// AF_NETLINK, and the protocol of programs' own words on it.
+const NETLINK: u64 = 16;
+const NETLINK_USERSOCK: u64 = 2;
+
+/// AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET.
+const KNOWN_SOCKETS: [u64; 5] = [UNIX, 2, 10, NETLINK, 17];
 
 /// AF_UNIX.
 const UNIX: u64 = 1;
