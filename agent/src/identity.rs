@@ -78,6 +78,9 @@ pub fn verify(
     ];
     if let Some(store) = files.store {
         claims.push((home.books(), recorded(store, &files.evidence.public())?));
+        if !is_as_joined(store, enrollment)? {
+            claims.push((home.enrollment_file(), Named::Contradiction));
+        }
         let opens = store.sealing_key()?.is_none_or(|key| key == files.sealing.public());
         claims.push((home.sealing_key(), if opens { Named::Nobody } else { Named::Contradiction }));
     }
@@ -97,6 +100,16 @@ fn certified(tls: &TlsIdentity) -> Named {
         },
         [_] => Named::Contradiction,
     }
+}
+
+/// Whether the enrollment is for whom the line about joining names.
+fn is_as_joined(store: &Books, enrollment: &Enrollment) -> Result<bool, BooksError> {
+    let Some(Line::Entry { body: Some(body), .. }) = store.journal(1, 1)?.into_iter().next() else { return Ok(true) };
+    let joined: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+    let Enrollment { customer, customer_name, root, .. } = enrollment;
+    let own = serde_json::json!({"customer": customer, "customer_name": customer_name, "root": root});
+    let same = |name: &str| joined.get(name).is_none_or(|joined| Some(joined) == own.get(name));
+    Ok(["customer", "customer_name", "root"].into_iter().all(same))
 }
 
 /// Whom the records name: the line about joining, and whoever has signed for what was

@@ -47,12 +47,14 @@ const KEYS: &[&str] = &[
     r"AGE-SECRET-KEY-1[0-9A-Z]{50,}",                                   // age
     r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",      // JSON Web Token
     r"\$(?:1|2[aby]|5|6|7|y|argon2id?|scrypt|apr1)\$[^\s:,;'\x22]{8,}", // password hashes
+    r"\bhf_[A-Za-z0-9]{30,}",                                           // Hugging Face
+    r"discord(?:app)?\.com/api/webhooks/[0-9]+/[A-Za-z0-9_-]{20,}",     // Discord web hook
     r"fw1-[A-Za-z0-9_-]{40,}",                                          // our own invitations
 ];
 
 /// Names of secrets. What follows may still name them more closely.
 const NAMES: &str = "(?:pass(?:word|wort|phrase)|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|\
-    private[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|\
+    private[_-]?key|pre-?shared[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|\
     connection[_-]?string|sharedaccesssignature)\
     (?:[_-]?(?:hash|enc|key|value|old|new|db|root|admin|user|prod|test|id|\\d{1,4})){0,2}";
 
@@ -92,20 +94,38 @@ const BESIDE: &[&str] = &[
     r"^\s+password\s+(?P<value7>\S*[0-9!-/:-@]\S*)\s*$",
     // --password secret; what common programs take
     r#"(?:^|[\s"'=])--?(?:password|passwd|pass|secret|token|api-key)[= ]\s*(?P<value8>[^\s=:-]\S*)"#,
-    r"(?:^\s*(?:[+$#>]+\s*)?|[;&|(]\s*|\bsudo\s+|\bexec\s+)(?:/\S*/)?(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump)\s(?:[^|;\n]*?\s)?(?-i:-p)(?P<value9>\S{2,})",
+    r#"(?:^|bin/|[\s"'=(;&|])(?:mysql|mysqldump|mysqladmin|mysqlimport|mariadb|mariadb-dump|mariadb-admin)\s(?:[^|;\n]*?\s)?(?-i:-p)["']?(?P<value9>[^\s"']{2,})"#,
     r"\bsshpass\s+(?-i:-p)\s*(?P<value10>\S+)",
-    r"\bcurl\b[^|;]*?\s(?:(?-i:-u)|--user)[ =]?[^\s:]+:(?P<value11>\S+)",
+    r#"\bsshpass=["']?(?P<value35>[^\s"']+)"#,
+    r#"\bcurl\b[^|;]*?\s(?:-(?-i:[A-Za-z#]*u)|--(?:proxy-)?user)[ =]?["']?[^\s:]+:(?P<value11>[^\s"']+)"#,
+    r#"(?:^|[\s"'=])--oauth2-bearer[ =]["']?(?P<value36>[^\s"']+)"#,
     // options of other common programs, long and short
     r#"(?:^|[\s"'=])--?[\w-]+-(?:password|passwd|passphrase|passin|passout|secret|token|api-?key)[= ]\s*["']?(?P<value21>[^\s"'=:-][^\s"']*)"#,
     r#"(?:^|[\s"'=])--?(?:passphrase|passin|passout|pwd|apikey|access-token|auth-token)[= ]\s*["']?(?P<value22>[^\s"'=-][^\s"']*)"#,
     r"\bpass:(?P<value23>[^\s:/]{2,})(?:\s|$)",
     r"\bredis-cli\b[^|;\n]*?\s(?-i:-a)\s+(?P<value24>\S{2,})",
-    r"\b(?:zip|unzip|sqlcmd|ipmitool)\b[^|;\n]*?\s(?-i:-P)\s+(?P<value31>\S{2,})",
-    r"\b(?:mongo|mongosh|mongodump|mongorestore|docker\s+login|podman\s+login|az\s+login)\b[^|;\n]*?\s(?-i:-p)\s+(?P<value32>\S{2,})",
+    r"\b(?:zip|unzip|sqlcmd|ipmitool|mosquitto_pub|mosquitto_sub)\b[^|;\n]*?\s(?-i:-P)\s*(?P<value31>\S{2,})",
+    r"\b(?:mongo|mongosh|mongodump|mongorestore|docker\s+login|podman\s+login|az\s+login)\b[^|;\n]*?\s(?-i:-p)\s*(?P<value32>\S{2,})",
+    r"(?:^|\s)-(?:src|dest)?(?:storepass|keypass)\s+(?P<value37>\S{2,})",
+    r"\b(?:sqlplus|sqlldr|rman|expdp|impdp)\b[^|;\n]*?\s[\w$#]+/(?P<value38>[^\s@/]{2,})",
+    r"\bjdbc:oracle:\w+:[^\s/@]+/(?P<value39>[^\s@]{2,})@",
+    r"\b(?:plink|pscp|psftp|putty)\b[^|;\n]*?\s-pw\s+(?P<value40>\S{2,})",
+    r"\buser(?:name)?=[^\s,%]+%(?P<value41>[^\s,]{2,})",
+    r#"\bnmcli\b[^|;\n]*?\s(?:password|(?:wifi-sec|802-11-wireless-security)\.\S+|802-1x\.(?:private-key-)?password)\s+["']?(?P<value42>[^\s"']{2,})"#,
+    r#"\bssh-keygen\b[^|;\n]*?\s(?-i:-N)\s*["']?(?P<value43>[^\s"']{2,})"#,
+    r"\bnet\s+user\s+[^\s/]+\s+(?P<value44>[^\s/]\S+)",
+    r#"\becho\s+(?:-\w+\s+)*["']?[\w.-]+:(?P<value45>[^\s"'|]{2,})["']?\s*\|\s*(?:sudo\s+)?(?:/\S*/)?chpasswd"#,
+    r"[?&]x-amz-(?:signature|security-token|credential)=(?P<value46>[^\s&]{4,})",
+    // .pgpass: host, port, database, user, password
+    r"(?:^|\s)[^\s:]+:(?:[0-9]{1,5}|\*):[^\s:]+:[^\s:]+:(?P<value47>[^\s:]{2,})(?:\s|$)",
+    r#"\bdefine\(\s*["']\w*(?:password|secret|key|salt|token)\w*["']\s*,\s*["'](?P<value48>[^"']{2,})"#,
+    r#"\bpassword\(\s*["'](?P<value49>[^"']{2,})"#,
     r"\bldap(?:search|add|modify|delete|whoami|passwd)\b[^|;\n]*?\s(?-i:-w)\s*(?P<value33>[^\s-]\S+)",
-    r"\bsnmp(?:walk|get|set|bulkwalk)\b[^|;\n]*?\s(?-i:-A|-X)\s+(?P<value34>\S{2,})",
+    r"\bsnmp(?:walk|get|getnext|set|bulkwalk|bulkget|table|status|df)\b[^|;\n]*?\s(?-i:-A)\s*(?P<value34>\S{2,})",
+    r"\bsnmp(?:walk|get|getnext|set|bulkwalk|bulkget|table|status|df)\b[^|;\n]*?\s(?-i:-X)\s*(?P<value50>\S{2,})",
+    r"\bsnmp(?:walk|get|getnext|set|bulkwalk|bulkget|table|status|df)\b[^|;\n]*?\s(?-i:-c)\s*(?P<value51>\S{2,})",
     r"\b(?:7z|7za|7zr|unrar|rar)\s[^|;\n]*?(?-i:-p|-hp)(?P<value25>[^\s]{2,})",
-    r"\b(?:smbclient|rpcclient|net|mount\.cifs|lftp|wget|curl)\b[^|;\n]*?\s(?:(?-i:-U|-u)|--user(?:name)?)[ =]?[^\s%,]+[%,](?P<value26>\S+)",
+    r#"\b(?:smbclient|rpcclient|net|mount\.cifs|lftp|wget|curl|winexe|smbget|smbcacls)\b[^|;\n]*?\s(?:(?-i:-U|-u)|--user(?:name)?)[ =]?["']?[^\s%,]+[%,](?P<value26>[^\s"']+)"#,
     r"\bxfreerdp\b[^|;\n]*?\s/p:(?P<value27>\S+)",
     r"\bhtpasswd\b[^|;\n]*?\s-\w*b\w*\s+\S+\s+\S+\s+(?P<value28>\S+)",
     r"\bchpasswd\b[^|;\n]*?<<<\s*\S+:(?P<value29>\S+)",
@@ -118,6 +138,7 @@ const BESIDE: &[&str] = &[
     r#"\b(?:requirepass|masterauth|bindpw|wpa_passphrase)\s+["']?(?P<value15>[^\s"']{2,})"#,
     r#"\bwpa[_-]?passphrase=["']?(?P<value16>[^\s"']{2,})"#,
     r"(?:identified\s+by|\bpassword)\s+'(?P<value17>[^']{2,})'",
+    r#"identified\s+by\s+(?:values\s+)?"?(?P<value52>[^\s"';]{2,})"#,
     r#"\b(?:pw|sig)=(?P<value18>[^\s"'&;]{4,})"#,
     // <password>secret</password>, <add key="Password" value="secret"/>
     r"<(?:\w+:)?\w*(?:pass(?:word|wd|phrase)?|kennwort|secret|token|api[_-]?key)\b[^>]*>(?P<value19>[^<]{2,})<",
@@ -514,6 +535,20 @@ mod tests {
         let text = "a\n-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\nAAAABG5vbmUA\n-----END OPENSSH PRIVATE KEY-----\nb\n";
         for chunk in [1, 10, 1000] {
             assert_eq!(through(text.as_bytes(), chunk, &[]), "a\n[secret]\nb\n");
+        }
+        // As a log shows it, each line behind the time and the program.
+        let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj";
+        let lines = [
+            "-----BEGIN PRIVATE KEY-----",
+            body,
+            "MzEfYyjiWA4R4/M2bS1GB4t7NXp98C3S",
+            "-----END PRIVATE KEY-----",
+            "done",
+        ];
+        let log: String = lines.iter().map(|line| format!("Nov 30 12:00:01 kasse app[12]: {line}\n")).collect();
+        for chunk in [1, 10, 1000] {
+            let out = through(log.as_bytes(), chunk, &[]);
+            assert!(!out.contains("MIIE") && !out.contains("MzEf") && out.ends_with("app[12]: done\n"), "{out}");
         }
         let public = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
         assert_eq!(through(public.as_bytes(), 9, &[]), public, "what is public stays");

@@ -66,6 +66,18 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// The same, but no earlier than it was before; set back by more than good clocks
+    /// differ, it is right now and was wrong then.
+    pub fn not_before(self, latest: UnixMs) -> Self {
+        let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
+        match self {
+            Self::Plausible(now) if now < latest && latest - now <= skew => Self::Plausible(latest),
+            clock => clock,
+        }
+    }
+}
+
 impl Standing<'_> {
     /// The best there is: without a clock of its own the hub's word, and no
     /// earlier than what people have signed.

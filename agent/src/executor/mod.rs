@@ -35,6 +35,7 @@ pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_certs::identity::{SealingKey, SigningKey};
+use fernwart_certs::journal::{Entry, Line};
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Envelope, Order, SealedTo, SectionName, UnixMs};
@@ -43,7 +44,7 @@ use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{About, Stream};
 use fernwart_protocol::version::Version;
 use gate::{Clock, Locks, Standing};
-use line_budget::{Line, LineBudget};
+use line_budget::{Line as Budgeted, LineBudget};
 pub use machine::{Act, Look, Machine, Said};
 use outbox::{Outbox, Word};
 use policy::{Policy, Rule};
@@ -52,7 +53,7 @@ use script_runs::Acting;
 pub use script_runs::{RunEnd, ScriptResult};
 use serde_json::json;
 use shelf::Shelf;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,6 +227,9 @@ pub struct Executor {
     /// The hub on this link says that it knows less; its next signature sets
     /// what it is held against.
     fell_back: bool,
+    /// The latest that this clock was at: set back a little it would bring back a yes that
+    /// has ended, or a window that has closed.
+    latest: Cell<UnixMs>,
     /// How long this life has been linked.
     linked_time: LinkedTime,
     /// Whether a timer for confirming this program runs.
@@ -282,6 +286,13 @@ struct Strangers {
     noted_at: Option<Duration>,
 }
 
+/// When the newest line of the journal was written, by this clock; 0 where there is none.
+fn latest_line(books: &Books) -> UnixMs {
+    let line = books.journal(books.head().seq, 1).unwrap_or_default().into_iter().next();
+    let Some(Line::Entry { line, .. }) = line else { return 0 };
+    serde_json::from_str::<Entry>(&line).map_or(0, |entry| entry.at)
+}
+
 impl Executor {
     /// An executor with what the books hold. What was cut short is settled, what
     /// waited is taken up.
@@ -318,6 +329,7 @@ impl Executor {
         let questions = books.questions().map_err(ExecutorError::Books)?;
         let catalogue = trusted.view().map_err(ExecutorError::Catalogue)?;
         let past = Arc::new(books.past());
+        let latest = Cell::new(latest_line(&books));
         let mut locks = Locks::default();
         for envelope in books.locks().map_err(ExecutorError::Books)? {
             // A lock whose signer has left the catalogue stays: it only takes away.
@@ -358,6 +370,7 @@ impl Executor {
             doubted_at: None,
             fell_at: None,
             fell_back: false,
+            latest,
             linked_time: LinkedTime::default(),
             confirm_is_due: false,
             machine,
@@ -528,7 +541,12 @@ impl Executor {
     }
 
     fn clock(&self) -> Clock {
-        clocks::judge(&self.machine.moment(), self.floor(), self.reference)
+        let judged = clocks::judge(&self.machine.moment(), self.floor(), self.reference);
+        let clock = judged.not_before(self.latest.get());
+        if let Clock::Plausible(now) = clock {
+            self.latest.set(now);
+        }
+        clock
     }
 
     /// Until when nothing is answered, if the owner has stopped it. By a clock that is
@@ -554,9 +572,9 @@ impl Executor {
         let now = self.awake();
         // Each kind has its own: nobody's orders use up what an account may say.
         match self.line_budgets.entry(kind).or_default().take(now) {
-            Line::Write => self.note(kind, body).map(|()| true),
-            Line::LeaveOut => Ok(false),
-            Line::WriteAfter(count) => {
+            Budgeted::Write => self.note(kind, body).map(|()| true),
+            Budgeted::LeaveOut => Ok(false),
+            Budgeted::WriteAfter(count) => {
                 let left_out = json!({"kind": kind, "count": count});
                 self.books.write(self.machine.moment(), |page| {
                     page.line("lines_left_out", &left_out)?;

@@ -87,6 +87,9 @@ pub enum BadPolicy {
     /// A window that is over as it begins: nobody knows whether never or always is meant.
     #[error("a window is open from {0} to {0}; for the whole day write from = \"00:00\", to = \"24:00\"")]
     EmptyWindow(String),
+    /// A list of days with none in it: nobody knows whether never or always is meant.
+    #[error("a window is open on no day: name some in days, or leave days out for every day")]
+    NoDay,
     /// `window` without windows.
     #[error("the mode is window, but there is no act.windows")]
     NoWindow,
@@ -159,6 +162,9 @@ impl Policy {
         if let Some(at) = file.act.windows.iter().find_map(Window::empty_at) {
             return Err(BadPolicy::EmptyWindow(at));
         }
+        if file.act.windows.iter().any(Window::is_on_no_day) {
+            return Err(BadPolicy::NoDay);
+        }
         Ok(Self { rules: Some(file), hash: sha256(text.as_bytes()) })
     }
 
@@ -208,7 +214,10 @@ impl Policy {
             return refused(Refusal::Paused);
         }
         if kind == ActionKind::Look {
+            // What the owner names and forbids is not even tried out.
+            let own = script.zip(self.rules.as_ref()).and_then(|(name, file)| file.script.get(name));
             return match self.look() {
+                _ if own.is_some_and(|own| own.mode == Mode::Never) => refused(Refusal::OwnerForbids),
                 Mode::Allow => Ok(Rule("look.mode = allow")),
                 Mode::Notify => Ok(Rule("look.mode = notify")),
                 Mode::Never | Mode::Ask | Mode::Window => refused(Refusal::OwnerForbids),
@@ -312,6 +321,70 @@ mod tests {
             let now = Some(NOW + hour * 3_600_000);
             assert!(policy.judge(ActionKind::Act, None, &Owner::default(), now).is_ok(), "{hour}");
         }
+    }
+
+    #[test]
+    fn every_mode_by_kind_and_by_what_the_owner_has_said() {
+        use Mode::{Allow, Ask, Never, Notify, Window};
+        let file = |look: &str, act: &str, own: &str| {
+            let own = if own.is_empty() { String::new() } else { format!("[script.mend]\nmode = \"{own}\"\n") };
+            let windows = "windows = [{ from = \"13:00\", to = \"14:00\", zone = \"UTC\" }]";
+            let text = format!("[look]\nmode = \"{look}\"\n[act]\nmode = \"{act}\"\n{windows}\n{own}");
+            Policy::from_toml(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
+        };
+        let word = |mode: Mode| match mode {
+            Never => "never",
+            Notify => "notify",
+            Ask => "ask",
+            Window => "window",
+            Allow => "allow",
+        };
+        let name = "mend".parse().expect("a name");
+        let yes = |yes| Owner { yes, ..Owner::default() };
+        // Just before the window, in it, and as it closes: 12:59:59.999, 13:00, 13:59:59.999, 14:00.
+        let hour = NOW - 3_600_000;
+        let times = [(hour - 1, false), (hour, true), (NOW - 1, true), (NOW, false)];
+        for act in [Never, Notify, Ask, Window, Allow] {
+            for own in [None, Some(Never), Some(Notify), Some(Ask), Some(Window), Some(Allow)] {
+                let policy = file("allow", word(act), own.map(word).unwrap_or_default());
+                let judge = |kind, owner: &Owner, now| policy.judge(kind, Some(&name), owner, now);
+                let looks = judge(ActionKind::Look, &Owner::default(), Some(NOW));
+                assert_eq!(looks.is_ok(), own != Some(Never), "{act:?} {own:?}");
+                for (now, open) in times {
+                    let none = judge(ActionKind::Act, &yes(None), Some(now));
+                    let all = judge(ActionKind::Act, &yes(Some(Yes::ToAll)), Some(now));
+                    let this = judge(ActionKind::Act, &yes(Some(Yes::ToThis)), Some(now));
+                    let forbidden = Err(No::Refused(Refusal::OwnerForbids));
+                    match own.unwrap_or(act) {
+                        Never => assert_eq!((none, all, this), (forbidden, forbidden, forbidden)),
+                        Notify | Allow => assert!(none.is_ok() && all.is_ok() && this.is_ok()),
+                        Ask => assert!(none == Err(No::Ask) && all.is_ok() && this.is_ok()),
+                        Window => {
+                            assert_eq!(none.is_ok(), open, "{now}");
+                            assert!(open || matches!(none, Err(No::Later(at)) if at > now), "{none:?}");
+                            assert!(all.is_ok() && this.is_ok());
+                        }
+                    }
+                    let paused = Owner { paused: true, ..yes(Some(Yes::ToThis)) };
+                    assert_eq!(judge(ActionKind::Act, &paused, Some(now)), Err(No::Refused(Refusal::Paused)));
+                }
+                // By a clock that is worth nothing no window is open; the rest is the gate's.
+                let blind = judge(ActionKind::Act, &yes(None), None);
+                let implausible = Err(No::Refused(Refusal::ClockImplausible));
+                assert_eq!(own.unwrap_or(act) == Window, blind == implausible, "{act:?} {own:?}");
+            }
+        }
+        for look in [Never, Notify, Allow] {
+            let policy = file(word(look), "allow", "allow");
+            assert_eq!(judge(&policy, ActionKind::Look, Owner::default()).is_ok(), look != Never, "{look:?}");
+            assert!(judge(&policy, ActionKind::Act, Owner::default()).is_ok());
+        }
+        // The last of a day, and one too many.
+        let policy = Policy::from_toml("[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\nchanges_per_day = 3\n");
+        let policy = policy.expect("a policy");
+        let after = |changes| judge(&policy, ActionKind::Act, Owner { changes, ..Owner::default() });
+        assert!(after(2).is_ok());
+        assert_eq!(after(3), Err(No::Refused(Refusal::TooManyChanges)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Windows of time in which the owner allows acts: days, hours, a zone.
 
 use fernwart_protocol::document::UnixMs;
-use jiff::civil::{Time, Weekday};
+use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Deserializer, de::Error};
@@ -18,7 +18,7 @@ pub struct Window {
     to: End,
     /// `["sat", "sun"]`; every day if it is not there.
     #[serde(default, deserialize_with = "days")]
-    days: Vec<Weekday>,
+    days: Option<Vec<Weekday>>,
     /// `Europe/Berlin`; the machine's own if it is not there.
     #[serde(default, deserialize_with = "zone")]
     zone: Option<TimeZone>,
@@ -46,7 +46,7 @@ fn end<'de, D: Deserializer<'de>>(from: D) -> Result<End, D::Error> {
     }
 }
 
-fn days<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Weekday>, D::Error> {
+fn days<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Weekday>>, D::Error> {
     let known = |word: &str| {
         let all = [
             ("mon", Weekday::Monday),
@@ -61,7 +61,7 @@ fn days<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Weekday>, D::Error> {
     };
     let words = Vec::<String>::deserialize(from)?;
     let day = |word: &String| known(word).ok_or_else(|| D::Error::custom(format!("{word:?} is no day like sat")));
-    words.iter().map(day).collect()
+    words.iter().map(day).collect::<Result<_, _>>().map(Some)
 }
 
 fn zone<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TimeZone>, D::Error> {
@@ -81,26 +81,38 @@ impl Window {
         (self.to == End::At(self.from)).then(|| self.from.strftime("%H:%M").to_string())
     }
 
+    /// Whether its days are named, and there are none.
+    pub(super) fn is_on_no_day(&self) -> bool {
+        self.days.as_ref().is_some_and(Vec::is_empty)
+    }
+
+    /// Whether it is open by the clock on the wall, whatever that did in the night: an hour
+    /// that a time zone leaves out does not come, one that it has twice comes twice.
+    fn is_open_at(&self, wall: DateTime) -> bool {
+        let is_day = |day: Date| self.days.as_ref().is_none_or(|days| days.contains(&day.weekday()));
+        let (today, time) = (wall.date(), wall.time());
+        let began_today = is_day(today) && time >= self.from;
+        let began_yesterday = today.yesterday().is_ok_and(is_day);
+        match self.to {
+            End::At(to) if to > self.from => began_today && time < to,
+            End::At(to) => began_today || (began_yesterday && time < to),
+            End::Midnight => began_today,
+        }
+    }
+
     fn opens(&self, now: UnixMs) -> Option<UnixMs> {
         let zone = self.zone.clone().unwrap_or_else(TimeZone::system);
-        let today = Timestamp::from_millisecond(now).ok()?.to_zoned(zone.clone()).date();
-        // One that began yesterday may still be open.
-        for ahead in -1..8 {
-            let day = today.checked_add(ahead.days()).ok()?;
-            if !self.days.is_empty() && !self.days.contains(&day.weekday()) {
-                continue;
-            }
-            let (last, to) = match self.to {
-                End::At(to) if to > self.from => (day, to),
-                End::At(to) => (day.tomorrow().ok()?, to),
-                End::Midnight => (day.tomorrow().ok()?, Time::midnight()),
-            };
-            let moment = |date: jiff::civil::Date, time| {
-                date.to_datetime(time).to_zoned(zone.clone()).map(|at| at.timestamp().as_millisecond()).ok()
-            };
-            let (from, to) = (moment(day, self.from)?, moment(last, to)?);
-            if now < to {
-                return Some(from);
+        let wall = |at: UnixMs| Some(Timestamp::from_millisecond(at).ok()?.to_zoned(zone.clone()).datetime());
+        if self.is_open_at(wall(now)?) {
+            return Some(now);
+        }
+        let today = wall(now)?.date();
+        for ahead in 0..9 {
+            let from = today.checked_add(ahead.days()).ok()?.to_datetime(self.from);
+            let at = from.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond();
+            // A time that does not come that night is another one.
+            if at > now && self.is_open_at(wall(at)?) {
+                return Some(at);
             }
         }
         None
@@ -137,6 +149,33 @@ mod tests {
         let sunday = at("2026-11-29T02:00:00Z");
         assert!(opens(&late, sunday).expect("open") <= sunday);
         assert_eq!(opens(&late, at("2026-11-29T03:00:00Z")), Some(at("2026-12-05T22:00:00Z")));
+    }
+
+    #[test]
+    fn by_the_clock_on_the_wall_whatever_it_does_in_the_night() {
+        let berlin =
+            |from: &str, to: &str| [window(&format!("from = \"{from}\"\nto = \"{to}\"\nzone = \"Europe/Berlin\""))];
+        let is_open = |from, to, now: &str| opens(&berlin(from, to), at(now)) == Some(at(now));
+        // In spring 02:00 to 03:00 does not come: 01:59:59 is followed by 03:00:00.
+        for (from, to, now, open) in [
+            ("02:00", "02:30", "2027-03-28T00:59:59Z", false),
+            ("02:00", "02:30", "2027-03-28T01:00:00Z", false),
+            ("22:00", "02:30", "2027-03-28T00:59:59Z", true),
+            ("22:00", "02:30", "2027-03-28T01:00:00Z", false),
+            ("02:00", "04:00", "2027-03-28T01:00:00Z", true),
+            // In autumn it comes twice: 02:59:59 is followed by 02:00:00.
+            ("02:30", "03:00", "2027-10-31T00:29:59Z", false),
+            ("02:30", "03:00", "2027-10-31T00:30:00Z", true),
+            ("02:30", "03:00", "2027-10-31T01:15:00Z", false),
+            ("02:30", "03:00", "2027-10-31T01:30:00Z", true),
+            ("02:30", "03:00", "2027-10-31T02:00:00Z", false),
+            ("02:45", "02:05", "2027-10-31T01:15:00Z", false),
+        ] {
+            assert_eq!(is_open(from, to, now), open, "{from} to {to} at {now}");
+        }
+        // It opens the next night, then.
+        let next = opens(&berlin("02:00", "02:30"), at("2027-03-28T00:00:00Z"));
+        assert_eq!(next, Some(at("2027-03-29T00:00:00Z")));
     }
 
     #[test]
