@@ -126,13 +126,21 @@ pub(crate) enum Output {
     Checkmk,
 }
 
+/// The longest time for which something is allowed or stopped.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// A span of time that is not over at once.
 fn some_time(text: &str) -> Result<Duration, String> {
     // Whoever types 2 hardly means two seconds.
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("write 30m, 2h or 3d".into());
     }
-    span::parse(text).and_then(|span| if span.is_zero() { Err("write 30m, 2h or 3d".into()) } else { Ok(span) })
+    match span::parse(text)? {
+        Duration::ZERO => Err("write 30m, 2h or 3d".into()),
+        // By then nobody knows of it any more.
+        span if span > LONGEST => Err("a year (1y) is the most".into()),
+        span => Ok(span),
+    }
 }
 
 /// What was typed, or what is wrong with it. Where help or the version is wanted,

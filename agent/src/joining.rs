@@ -133,7 +133,9 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
         Ok(None) if std::fs::metadata(home.books()).is_ok_and(|books| books.len() > 0) => {}
         Ok(None) => return Err(Trouble::no_books(home)),
     }
-    let mut out = words.say_with("enroll-again", &[("customer", &known.customer_name.to_string())]) + "\n";
+    let folder = home.path().display().to_string();
+    let named = [("customer", known.customer_name.as_raw()), ("folder", folder.as_str())];
+    let mut out = words.say_with("enroll-again", &named) + "\n";
     // Somebody on the phone may still wait for the words.
     let waits = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| identity.chain.is_empty());
     if let (true, Ok(key)) = (waits, SigningKey::read(&home.evidence_key())) {

@@ -13,7 +13,7 @@ use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
 use fernwart_agent::{action::cage, check, history, owner, report, run, status};
 use fernwart_certs::journal::Line;
-use fernwart_protocol::text::chain;
+use fernwart_protocol::text::{chain, escaped_lines};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ fn is_plugin() -> bool {
 }
 
 fn complain(trouble: &Trouble, words: &Words) -> ExitCode {
-    let said = trouble.in_words(words);
+    let said = escaped_lines(&trouble.in_words(words));
     eprint!("{said}");
     if is_plugin() {
         // The first line is what is read; nobody may be there to hear it.

@@ -198,6 +198,20 @@ pub fn read_checked(path: &Path, others: Others, most: u64) -> Result<Vec<u8>, K
 /// # Errors
 /// When it is no plain file, not ours, open to others, or could be exchanged by them.
 pub fn open(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileError> {
+    let file = open_plain(path, others, how)?;
+    check_folders(path)?;
+    Ok(file)
+}
+
+/// The same for reading a file that is nobody else's at all, and without the folders.
+///
+/// # Errors
+/// When it is no plain file, not ours, or open to others.
+pub fn open_alone(path: &Path) -> Result<File, KeyFileError> {
+    open_plain(path, Others::Nothing, OFlags::RDONLY)
+}
+
+fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileError> {
     let failed = |source| KeyFileError::Io { doing: "reading", path: path.to_owned(), source };
     let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
@@ -222,7 +236,6 @@ pub fn open(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileErr
     if stat.st_uid != me && !(roots && stat.st_uid == 0) {
         return Err(KeyFileError::Owner { path: path.to_owned(), owner: stat.st_uid, me });
     }
-    check_folders(path)?;
     Ok(File::from(descriptor))
 }
 

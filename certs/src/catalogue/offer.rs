@@ -1,9 +1,11 @@
 //! Files of a catalogue in memory, as offered by a peer or read from a folder.
 
 use super::target;
+use crate::keyfile::{KeyFileError, Others, read_checked};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fernwart_protocol::document::Versions;
+use fernwart_protocol::limits::{BLOB_BYTES, METADATA_BYTES};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,6 +70,16 @@ impl Transport for Memory {
     }
 }
 
+/// A plain file, no longer than any of a catalogue: nothing that waits for its other end,
+/// and nothing without one.
+fn plain(path: &Path) -> io::Result<Vec<u8>> {
+    let most = METADATA_BYTES.max(BLOB_BYTES) as u64;
+    read_checked(path, Others::Read, most).map_err(|error| match error {
+        KeyFileError::Io { source, .. } => source,
+        other => io::Error::other(other),
+    })
+}
+
 /// A published catalogue in a folder: all roots, and the newest of the rest.
 #[derive(Debug, Clone)]
 pub struct Repository {
@@ -108,7 +120,7 @@ impl Repository {
     }
 
     fn load(&self, files: &mut Files, name: &str) -> io::Result<()> {
-        files.insert(name, std::fs::read(self.folder.join(name))?);
+        files.insert(name, plain(&self.folder.join(name))?);
         Ok(())
     }
 
@@ -120,7 +132,7 @@ impl Repository {
         if name.contains(['/', '\\']) || name.starts_with('.') {
             return Err(io::Error::other("a file of a catalogue with a path in its name"));
         }
-        std::fs::read(self.folder.join(name))
+        plain(&self.folder.join(name))
     }
 
     /// Writes files, the timestamp last: whoever reads in between finds the

@@ -4,6 +4,7 @@ use fernwart_certs::approve::{ProtectError, ProtectedKey};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Floors, Trusted};
 use fernwart_certs::identity::{SigningKey, TlsIdentity, staff_key_id};
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
+use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_protocol::id::{Digest, KeyId, PublicKey};
 use fernwart_protocol::limits::{METADATA_BYTES, OFFER_FILES};
 use fernwart_protocol::text::Text;
@@ -40,6 +41,9 @@ pub enum ClientHomeError {
         #[source]
         source: io::Error,
     },
+    /// The files of a home are of two.
+    #[error("{0} is not of the same person as the certificate beside it")]
+    Mixed(PathBuf),
     /// A file is not what it should be.
     #[error("{0} cannot be read; it was altered or cut")]
     Damaged(PathBuf),
@@ -153,12 +157,21 @@ impl StaffHome {
             }
             Err(error) => return Err(ClientHomeError::Key(error)),
         };
-        Ok(Self {
+        let home = Self {
             path: path.to_owned(),
             settings: toml::from_str(&String::from_utf8_lossy(&text)).map_err(|_| ClientHomeError::Damaged(file))?,
             order_key: SigningKey::read(&path.join(ORDER_KEY)).map_err(ClientHomeError::Key)?,
             identity: TlsIdentity::read(&path.join(IDENTITY)).map_err(ClientHomeError::Key)?,
-        })
+        };
+        // A certificate names the pair of keys that it was issued for.
+        let named = match home.identity.chain.as_slice() {
+            [leaf, ca, ..] => read_certificate(leaf, ca).ok().map(|said| said.name),
+            _ => None,
+        };
+        match named {
+            Some(name) if name != Name::Staff(home.key_id()) => Err(ClientHomeError::Mixed(path.join(ORDER_KEY))),
+            _ => Ok(home),
+        }
     }
 
     /// The id of this home's pair of keys.

@@ -52,7 +52,6 @@ struct InForce {
 pub(crate) struct Published {
     repository: Repository,
     marker: PathBuf,
-    folder: PathBuf,
     /// Bundles and their files, by SHA-256; what was once published stays.
     blobs: Repository,
     roles: HubRoles,
@@ -71,7 +70,6 @@ impl Published {
             repository: Repository::at(&folder),
             marker: folder.join("in-force.json"),
             blobs: Repository::at(&folder.join("blobs")),
-            folder,
             roles,
             current: RwLock::new(None),
             changing: Mutex::new(()),
@@ -95,7 +93,7 @@ impl Published {
         let in_force: InForce = serde_json::from_slice(&text).map_err(unreadable)?;
         let mut trusted = Trusted { floors: in_force.floors, ..Trusted::default() };
         for name in in_force.files {
-            let bytes = std::fs::read(self.folder.join(&name)).map_err(PublishedError::Io)?;
+            let bytes = self.repository.read(&name).map_err(PublishedError::Io)?;
             trusted.files.insert(name, bytes);
         }
         Ok(Some(trusted))
@@ -183,6 +181,11 @@ impl Published {
         self.blobs.publish(&blobs).map_err(PublishedError::Io)?;
         self.keep(&files, trusted, catalogue).await?;
         Ok(timestamp)
+    }
+
+    /// Which shop this is: the hash of its first root, which never changes.
+    pub(crate) fn shop(&self) -> Option<Digest> {
+        self.repository.read("1.root.json").ok().map(|bytes| sha256(&bytes))
     }
 
     /// The newest versions of snapshot and timestamp among these files that this hub has

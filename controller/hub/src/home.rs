@@ -72,6 +72,12 @@ pub enum HomeError {
     /// None of its keys of a kind is in the approved `hub.json`.
     #[error("the approved hub.json names no {0} of this hub")]
     NotApproved(&'static str),
+    /// The store has gone, or was emptied.
+    #[error("{0} is not there, or empty, though this hub has run before: without it no machine is known")]
+    StoreLost(PathBuf),
+    /// The store is of another shop.
+    #[error("{0} is of another shop")]
+    ForeignStore(PathBuf),
     /// Its keys are being replaced already.
     #[error("a change of the hub's keys is under way already")]
     UnderWay,
@@ -136,6 +142,16 @@ impl HubHome {
     /// What machines have told, to be asked; made anew when it is lost.
     pub fn facts(&self) -> PathBuf {
         self.path.join("facts.sqlite")
+    }
+
+    /// Refuses a store that has gone: what is made beside it at the first start is still
+    /// there.
+    ///
+    /// # Errors
+    /// When it is not there, or holds nothing.
+    pub(crate) fn refuse_lost_store(&self) -> Result<(), HomeError> {
+        let is_there = self.store().metadata().is_ok_and(|data| data.len() > 0);
+        if is_there || !self.facts().exists() { Ok(()) } else { Err(HomeError::StoreLost(self.store())) }
     }
 
     /// Where a restore leaves word of itself.

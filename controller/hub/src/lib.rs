@@ -214,11 +214,17 @@ impl Hub {
             Some(address) => Some(scrape::bind(address).await?),
             None => None,
         };
+        home.refuse_lost_store().map_err(StartError::Home)?;
         let store = Store::open_on(ground.disk.clone(), &home.store()).await.map_err(|error| match error {
             StoreError::Newer(_) => StartError::NewerStore(error),
             error => StartError::Store(error),
         })?;
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
+        if let Some(shop) = published.shop()
+            && !store.is_of(shop).await.map_err(StartError::Store)?
+        {
+            return Err(StartError::Home(home::HomeError::ForeignStore(home.store())));
+        }
         let catalogue = published.catalogue();
         if let Some(catalogue) = &catalogue {
             home.refuse_keys_of(catalogue).map_err(StartError::Home)?;

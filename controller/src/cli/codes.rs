@@ -27,6 +27,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "keep the hub's log; find out who altered it",
     ),
     (
+        "FW-HUB-36",
+        "the hub's store has gone, was emptied, or is another shop's; nothing was changed",
+        "bring it back out of a backup: fernwart restore",
+    ),
+    (
         "FW-HUB-35",
         "a newer hub has written this store, and this one cannot read it; nothing was changed",
         "start the newer version again; or bring back a backup from before: fernwart restore",
@@ -200,6 +205,7 @@ const HERE: &[(&str, &str, &str)] = &[
 
 /// What to do about codes of the protocol's tables.
 const ADVICE: &[(&str, &str)] = &[
+    ("FW-HUB-15", "the hub was restored and has lost it: fernwart catalogue propose DIR, with the script's folder"),
     ("FW-HUB-34", "update the hub"),
     ("FW-GATE-21", "update the agent on that machine"),
     ("FW-GATE-03", "put the key on the staff list: fernwart staff add"),

@@ -1,6 +1,7 @@
 //! How a command says that it did not work: what, why, what now, and a code.
 
 use fernwart_certs::approve::SignError;
+use fernwart_certs::catalogue::CatalogueError;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_client::target::BadTarget;
 use fernwart_client::{ClientError, ClientHomeError};
@@ -10,6 +11,7 @@ use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::diagnosis::State;
 use fernwart_protocol::link::{DialError, FrameError, LinkError};
 pub use fernwart_protocol::text::chain;
+use fernwart_protocol::text::escaped_lines;
 use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -82,6 +84,11 @@ impl Failure {
         Self { what: what.into(), now: None, code: code.into(), exit }
     }
 
+    /// Whether it is of this code.
+    pub(crate) fn is(&self, code: &str) -> bool {
+        self.code == code
+    }
+
     /// Says what to do now.
     #[must_use]
     pub fn now(mut self, now: impl Into<String>) -> Self {
@@ -101,8 +108,9 @@ impl Failure {
 
     /// Writes it to standard error.
     pub fn print(&self) {
-        eprintln!("error: {}     [{}]", self.what, self.code);
-        match &self.now {
+        let (what, now) = (escaped_lines(&self.what), self.now.as_deref().map(escaped_lines));
+        eprintln!("error: {what}     [{}]", self.code);
+        match &now {
             Some(now) => eprintln!("  now: {now}      why: fernwart help {}", self.code),
             None => eprintln!("  why: fernwart help {}", self.code),
         }
@@ -158,6 +166,13 @@ impl From<ClientError> for Failure {
             ClientError::Frame(FrameError::Newer) => {
                 Self::new(Exit::Failed, Denial::Incompatible.code(), text).now("update this program")
             }
+            // So it looks after a restore, too, until the next publication.
+            ClientError::Catalogue(CatalogueError::Rollback { floor, .. } | CatalogueError::TwoFaces { version: floor, .. }) => {
+                Self::new(Exit::Refused, "FW-CAT-06", text).now(format!(
+                    "if the hub was restored from a backup, an approver publishes anew (fernwart catalogue propose --above \
+                     {floor}); else do not go on before somebody has found out why"
+                ))
+            }
             ClientError::Catalogue(_) => Self::new(Exit::Refused, "FW-CAT-06", text)
                 .now("do not go on with this hub before somebody has found out why"),
             ClientError::FellBack { home, .. } => Self::new(Exit::Refused, "FW-CAT-19", text).now(format!(
@@ -177,6 +192,8 @@ impl Failure {
                 "fernwart init (to begin a shop) or fernwart join INVITATION (to join one); or name it with --home",
             ),
             ClientHomeError::Key(error) => Self::from_file(error),
+            ClientHomeError::Mixed(_) => Self::new(Exit::Refused, "FW-CLI-03", text)
+                .now("bring back this home's own files; or move the home away and join again"),
             _ => Self::new(Exit::Failed, "FW-CLI-09", text),
         }
     }
@@ -243,6 +260,9 @@ impl From<StartError> for Failure {
             }
             StartError::Home(HomeError::InUse(_)) => {
                 Self::new(Exit::Failed, "FW-HUB-21", text).now("stop the other one first")
+            }
+            StartError::Home(HomeError::StoreLost(_) | HomeError::ForeignStore(_)) => {
+                Self::new(Exit::Refused, "FW-HUB-36", text).now("bring it back out of a backup: fernwart restore")
             }
             StartError::Home(HomeError::ForeignKey(_)) => Self::new(Exit::Refused, "FW-HUB-22", text)
                 .now("move it to the computer of the person it belongs to, and delete it here"),

@@ -30,6 +30,7 @@ use crate::operate;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use fernwart_client::{Heard, Session, StaffHome};
 use fernwart_protocol::staff::Reply;
+use fernwart_protocol::text::escaped_lines;
 use output::Shape;
 use std::io::Write;
 use std::path::PathBuf;
@@ -192,7 +193,15 @@ impl TargetArgs {
 
 /// Parses, acts, and says how it ended.
 pub fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // It says again what was typed.
+        Err(error) if error.use_stderr() => {
+            eprint!("{}", escaped_lines(&error.render().to_string()));
+            return Exit::Usage.into();
+        }
+        Err(error) => error.exit(),
+    };
     match act(arguments) {
         Ok(exit) => exit.into(),
         Err(failure) => {

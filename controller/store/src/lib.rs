@@ -134,6 +134,24 @@ impl Store {
         Ok(whole)
     }
 
+    /// Whether this is the store of a shop, by the hash of its first root; one that is
+    /// nobody's yet becomes its. It stands where SQLite keeps whose a file is.
+    ///
+    /// # Errors
+    /// When that cannot be read or written.
+    pub async fn is_of(&self, shop: Digest) -> Result<bool, StoreError> {
+        let [a, b, c, d, ..] = *shop.as_bytes();
+        // 0 is nobody's.
+        let own = i64::from(i32::from_be_bytes([a & 0x7f, b, c, d | 1]));
+        let row = self.fetch_optional(sqlx::query("PRAGMA application_id")).await?;
+        let owner = row.map_or(Ok(0), |row| row.try_get::<i64, _>(0))?;
+        if owner == 0 {
+            let sql = format!("PRAGMA application_id = {own}");
+            sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&self.pool).await?;
+        }
+        Ok(owner == 0 || owner == own)
+    }
+
     /// Makes a database that was put back from a backup fit to go on. Orders that may not
     /// have reached their machines are over: they may have been taken back since, and
     /// nobody here would know. An outcome may still come. Numbers of jobs go on above all

@@ -246,3 +246,128 @@ fn a_hub_and_a_technician_believe_no_file_that_others_may_change() {
     let said = run(agent_command(&machine.home, &["status"]).env("LANG", "C.UTF-8"));
     assert_eq!(said.code, 0, "{said:?}");
 }
+
+#[test]
+fn records_that_are_taken_from_under_a_running_agent_end_its_acts() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let place = effects();
+    marked(&world, &machine, place.path());
+    let store = Machine::store(&machine.home);
+    let order = || world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]);
+    let done = || std::fs::read_to_string(place.path().join("mark")).map(|text| text.lines().count());
+    order().exits(0);
+    assert_eq!(done().expect("there"), 1);
+    for (what, evil, mend) in [("open to others", 0o666, 0o600), ("a group may write", 0o620, 0o600)] {
+        mode(&store, evil);
+        let said = order();
+        assert!(said.code != 0 && done().expect("there") == 1, "{what}: {said:?}");
+        let check = machine.owner(&["check"]);
+        assert!(check.code != 0 && check.out.contains("books.redb"), "{what}: {check:?}");
+        mode(&store, mend);
+    }
+    order().exits(0);
+    assert_eq!(done().expect("there"), 2, "what is put right goes on");
+    // Written over in place.
+    std::fs::File::create(&store).expect("emptied");
+    let said = order();
+    assert!(said.code != 0 && done().expect("there") == 2, "{said:?}");
+    let check = machine.owner(&["check"]);
+    assert!(check.code != 0 && check.out.contains("books.redb"), "{check:?}");
+    machine.agent.kill_9();
+}
+
+#[test]
+fn a_home_of_two_people_does_nothing() {
+    let world = World::new();
+    let _machine = world.add_machine("kasse-1");
+    let robot = world.add_robot("Bäckerei Meyer");
+    let (own, other) = (world.shop().join("staff/order.key"), robot.join("staff/order.key"));
+    let kept = std::fs::read(&own).expect("a key");
+    std::fs::write(&own, std::fs::read(&other).expect("a key")).expect("exchanged");
+    for words in [&["ls"][..], &["doctor"], &["diagnose", "kasse-1"]] {
+        let said = world.technician(words).exits(3);
+        assert!(said.err.contains("order.key") && said.err.contains("FW-CLI-03"), "{said:?}");
+    }
+    std::fs::write(&own, kept).expect("put back");
+    world.technician(&["ls"]).exits(0);
+}
+
+#[test]
+fn a_hub_whose_store_has_gone_or_is_anothers_does_not_begin_anew() {
+    let mut world = World::new();
+    let _machine = world.add_machine("kasse-1");
+    world.hub.stop();
+    let mut other = World::new();
+    other.hub.stop();
+    let hub = world.shop().join("hub");
+    let store = hub.join("store.sqlite");
+    let (kept, foreign) = (world.path().join("kept"), other.shop().join("hub/store.sqlite"));
+    std::fs::copy(&store, &kept).expect("kept");
+    for beside in ["store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(hub.join(beside));
+    }
+    let serve = || {
+        let mut command = std::process::Command::new("timeout");
+        command.arg("20").arg(fernwart_tests::program("fernwart")).arg("--home").arg(world.shop()).arg("serve");
+        run(&mut command)
+    };
+    let evils: [(&str, &dyn Fn()); 3] = [
+        ("emptied", &|| drop(std::fs::File::create(&store).expect("emptied"))),
+        ("gone", &|| std::fs::remove_file(&store).expect("removed")),
+        ("another shop's", &|| drop(std::fs::copy(&foreign, &store).expect("exchanged"))),
+    ];
+    for (what, evil) in evils {
+        evil();
+        let said = serve().exits(3);
+        assert!(said.err.contains("FW-HUB-36") && said.err.contains("store.sqlite"), "{what}: {said:?}");
+        std::fs::copy(&kept, &store).expect("put back");
+        mode(&store, 0o600);
+    }
+    // A pipe waits for nobody.
+    let staff = hub.join("catalogue/staff.json");
+    let text = std::fs::read(&staff).expect("there");
+    std::fs::remove_file(&staff).expect("removed");
+    run(std::process::Command::new("mkfifo").arg(&staff)).exits(0);
+    let said = serve();
+    assert!(![0, 124].contains(&said.code), "{said:?}");
+    std::fs::remove_file(&staff).expect("removed");
+    std::fs::write(&staff, text).expect("put back");
+    world.restart_hub();
+    world.technician(&["ls"]).exits(0);
+}
+
+#[test]
+fn what_was_typed_or_written_by_others_is_told_without_acting_on_the_terminal() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let evil = "a\u{1b}[31mb\u{202e}c\u{fffc}";
+    let is_plain = |said: &fernwart_tests::Said| {
+        let all = [said.out.as_str(), said.err.as_str()].concat();
+        assert!(!all.is_empty() && !all.contains(['\u{1b}', '\u{202e}', '\u{fffc}']), "{said:?}");
+    };
+    for words in [
+        &["run", evil, "kasse-1", "--reason", "x"][..],
+        &[evil],
+        &["rename", evil, "x"],
+        &["job", "show", evil],
+        &["script", "lint", evil],
+        &["help", evil],
+        &["journal", "verify", evil],
+    ] {
+        let said = world.technician(words);
+        assert_ne!(said.code, 0, "{words:?}");
+        is_plain(&said);
+    }
+    let rules = "[look]\nmode = \"allow\"\n[act]\nmode = \"a\\u001b[31mb\u{202e}\"\n";
+    std::fs::write(machine.home.join("policy.toml"), rules).expect("written");
+    for words in [&["policy", "check"][..], &["check"], &[evil], &["allow", "repair", "--for", evil]] {
+        let said = machine.owner(words);
+        assert_ne!(said.code, 0, "{words:?}");
+        is_plain(&said);
+    }
+    for span in ["999999999d", "10000000d", "2y"] {
+        let said = machine.owner(&["allow", "repair", "--for", span]);
+        assert_ne!(said.code, 0, "{span}: {said:?}");
+    }
+}

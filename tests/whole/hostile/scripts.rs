@@ -334,7 +334,8 @@ fn a_log_on_a_full_disk_keeps_its_newest_lines_and_what_is_in_use_is_not_repaire
     let logs = Folder::new("/var/log");
     let Some(disk) = SmallDisk::mount(&logs.0, 16) else { return };
     let log = logs.0.join("till.log");
-    let line = |number: usize| format!("{number:06} {}\n", "x".repeat(if number % 3000 == 0 { 90_000 } else { 200 }));
+    let line =
+        |number: usize| format!("{number:06} {}\n", "x".repeat(if number.is_multiple_of(3000) { 90_000 } else { 200 }));
     std::fs::write(&log, (1..=20_000).map(line).collect::<String>()).expect("written");
     disk.fill();
     let path = format!("path={}", log.display());

@@ -4,7 +4,7 @@ use super::format::{FORMAT, Format};
 use super::reserve::{ReservedFile, checked};
 use super::tables::{Changes, Row, Show, Table, Tables};
 use super::{BooksError, failed};
-use fernwart_certs::keyfile::KeyFileError;
+use fernwart_certs::keyfile::{self, KeyFileError};
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
     WriteTransaction,
@@ -94,6 +94,9 @@ impl BooksFile {
     }
 }
 
+/// How a file of redb begins (its design.md).
+const MARK: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+
 /// Whether a file was cut off while it was made: redb writes the mark at its
 /// beginning last.
 fn was_never_finished(path: &Path) -> bool {
@@ -145,9 +148,17 @@ impl Tables for BooksFile {
         written
     }
 
-    /// Who has deleted the file, or put another in its place, has taken away what
-    /// is written into it from now on. One that is put back goes on.
+    /// Who has deleted the file, emptied it or put another in its place, has taken away
+    /// what is written into it from now on; who has opened it to others may. One that is
+    /// put back goes on.
     fn in_place(&self) -> Result<(), BooksError> {
+        // The folders on the way were looked at when it was opened.
+        let mut file = keyfile::open_alone(&self.path).map_err(|error| cannot_open(&self.path, error))?;
+        let mut mark = [0; 9];
+        let is_whole = file.read_exact(&mut mark).is_ok() && mark == MARK;
+        if !is_whole {
+            return Err(cannot_open(&self.path, io::Error::other("it was emptied or written over")));
+        }
         if identity(&self.path)? == self.file {
             return Ok(());
         }

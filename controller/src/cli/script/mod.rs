@@ -8,10 +8,11 @@ use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::Subcommand;
 use fernwart_client::Session;
 use fernwart_client::target::nearest_of;
+use fernwart_protocol::code::Denial;
 use fernwart_protocol::diagnosis::builtin_rules;
 use fernwart_protocol::limits::BLOB_BYTES;
 use fernwart_protocol::script::{Bundle, BundleFile, BundleName, FileName, Interpreter, Kind, Manifest};
-use fernwart_protocol::text::{List, Text, escaped};
+use fernwart_protocol::text::{List, Text, escaped, escaped_lines};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -207,7 +208,7 @@ pub(crate) fn folder(path: &Path) -> Result<Folder, Failure> {
     match read(path) {
         (Some(folder), told) if told.is_empty() => Ok(folder),
         (_, told) => {
-            told.iter().for_each(|told| eprint!("{told}"));
+            told.iter().for_each(|told| eprint!("{}", escaped_lines(told)));
             let what = format!("{} has {} mistake(s)", path.display(), told.len());
             Err(Failure::new(Exit::Usage, "FW-CAT-14", what).now(format!("fernwart script lint {}", path.display())))
         }
@@ -219,14 +220,14 @@ fn lint(folders: &[PathBuf]) -> Result<Exit, Failure> {
     for path in folders {
         let (folder, told) = read(path);
         for told in &told {
-            say(told)?;
+            say(&escaped_lines(told))?;
         }
         match folder.filter(|_| told.is_empty()) {
             Some(folder) => {
                 eprintln!("{} {}: no mistakes", folder.bundle.name, folder.bundle.version);
             }
             None => {
-                eprintln!("{}: {} mistake(s)", path.display(), told.len());
+                eprintln!("{}: {} mistake(s)", escaped(&path.display().to_string()), told.len());
                 exit = Exit::Bad;
             }
         }
@@ -264,7 +265,17 @@ fn ls(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
         session.sync().await?;
         let names: Vec<BundleName> = session.catalogue.scripts.keys().cloned().collect();
         for name in &names {
-            let (_, manifest) = approved(session, name).await?;
+            let manifest = match approved(session, name).await {
+                Ok((_, manifest)) => manifest,
+                // One that is lost hides none of the others.
+                Err(lost) if lost.is(&Denial::NoSuchBlob.code()) => {
+                    let known = session.catalogue.scripts.get(name).map_or(0, |approved| approved.version);
+                    let title = "(the hub has lost its files: fernwart catalogue propose DIR)";
+                    rows.push(vec![name.as_str().into(), known.into(), "".into(), title.into()]);
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
             rows.push(vec![
                 name.as_str().into(),
                 manifest.version.into(),
