@@ -272,7 +272,11 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "frames in the making, of a link", value: LINK_FRAMES_BYTES as u64, unit: "bytes" },
     Limit { name: "with its windows: memory of a machine's link", value: LINK_BYTES as u64, unit: "bytes" },
     Limit { name: "frames in the making, of a staff key", value: KEY_FRAMES_BYTES as u64, unit: "bytes" },
-    Limit { name: "with the windows of its links: memory of a staff key (resident: up to twice as much)", value: KEY_BYTES as u64, unit: "bytes" },
+    Limit {
+        name: "with the windows of its links: memory of a staff key (resident: up to twice as much)",
+        value: KEY_BYTES as u64,
+        unit: "bytes",
+    },
     Limit { name: "a frame that stands still is closed after", value: STALL_TIMEOUT.as_secs(), unit: "seconds" },
     Limit { name: "links of a staff key", value: STAFF_LINKS as u64, unit: "links" },
     Limit { name: "asks of a machine at once", value: AGENT_ASKS as u64, unit: "asks" },
