@@ -260,6 +260,86 @@ mod tests {
     }
 
     #[test]
+    fn every_door_by_what_is_shown_there_and_when() {
+        let ((ca, now), (next, _), (other, _)) = (authority(), authority(), authority());
+        let key = TlsKey::generate().expect("a key");
+        let (machine, staff) = (MachineId::from_bytes([5; 16]), KeyId::from_bytes([6; 16]));
+        let issue = |ca: &Authority, name| ca.issue_member(name, key.spki(), now).expect("issued");
+        // Both are in use while the hub's CA is replaced.
+        let in_use = [ca.certificate().clone(), next.certificate().clone()];
+        let cases = [
+            ("nothing", Vec::new(), Err(NotAdmitted::NoCertificate), Err(NotAdmitted::NoCertificate), Ok(())),
+            (
+                "a machine's",
+                issue(&ca, Name::Machine(machine)),
+                Ok(()),
+                Err(NotAdmitted::WrongDoor),
+                Err(NotAdmitted::WrongDoor),
+            ),
+            (
+                "a machine's by the next CA",
+                issue(&next, Name::Machine(machine)),
+                Ok(()),
+                Err(NotAdmitted::WrongDoor),
+                Err(NotAdmitted::WrongDoor),
+            ),
+            (
+                "a technician's",
+                issue(&ca, Name::Staff(staff)),
+                Err(NotAdmitted::WrongDoor),
+                Ok(()),
+                Err(NotAdmitted::WrongDoor),
+            ),
+            (
+                "another CA's",
+                issue(&other, Name::Machine(machine)),
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::WrongDoor),
+            ),
+            (
+                "a hub's",
+                ca.issue_hub(key.spki(), now).expect("issued"),
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::WrongDoor),
+            ),
+            (
+                "the CA's own",
+                vec![ca.certificate().clone()],
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::WrongDoor),
+            ),
+            (
+                "garbage",
+                vec![CertificateDer::from(vec![0; 40])],
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::Foreign),
+                Err(NotAdmitted::WrongDoor),
+            ),
+        ];
+        for (what, chain, agents, staffs, newcomers) in cases {
+            for (door, wanted) in [(Door::Agent, agents), (Door::Staff, staffs), (Door::Enroll, newcomers)] {
+                assert_eq!(identify(door, &chain, &in_use, ms(now)).map(drop), wanted, "{what} at {door:?}");
+            }
+        }
+        // Good from its first moment to its last, and not a millisecond more.
+        let chain = issue(&ca, Name::Machine(machine));
+        let said = read_certificate(&chain[0], ca.certificate()).expect("read");
+        let at = |now| identify(Door::Agent, &chain, &in_use, now).map(drop);
+        for (moment, wanted) in [
+            (said.from - 1, Err(NotAdmitted::Expired)),
+            (said.from, Ok(())),
+            (said.until, Ok(())),
+            (said.until + 1, Err(NotAdmitted::Expired)),
+        ] {
+            assert_eq!(at(moment), wanted, "{}", moment - said.from);
+        }
+        assert_eq!(identify(Door::Agent, &chain, &[], ms(now)), Err(NotAdmitted::Foreign), "no CA is in use");
+    }
+
+    #[test]
     fn certificates_of_another_ca_or_for_servers_name_nobody() {
         let ((ca, now), (other, _)) = (authority(), authority());
         let key = TlsKey::generate().expect("a key");

@@ -283,6 +283,76 @@ mod tests {
     }
 
     #[test]
+    fn every_word_by_whoever_says_it_before_during_and_after_a_pause() {
+        /// What is left: until when allowed, until when stopped, whether by the
+        /// administrator; from now on. Nothing: may not be said.
+        type Left = Option<(UnixMs, UnixMs, bool)>;
+        const EVER: UnixMs = UnixMs::MAX - NOW;
+        let open = Says { allows_until: NOW + 10 * HOUR, ..Says::default() };
+        let own = Says { paused_until: NOW + HOUR, ..Says::default() };
+        let admins = Says { paused_by_administrator: true, ..own };
+        // One that has just ended is none.
+        let ended = Says { paused_until: NOW, ..admins };
+        let hours = |hours: u64| Some(hours * 3_600_000);
+        let cases: [(&str, Says, Word, Left, Left); 16] = [
+            // what, before, word; by whom it is only asked, by the administrator
+            ("allow", Says::default(), Word::AllowAll(3_600_000), Some((HOUR, -NOW, false)), Some((HOUR, -NOW, false))),
+            (
+                "8 h",
+                Says::default(),
+                Word::AllowAll(28_800_000),
+                Some((8 * HOUR, -NOW, false)),
+                Some((8 * HOUR, -NOW, false)),
+            ),
+            (
+                "8 h and a bit",
+                Says::default(),
+                Word::AllowAll(28_800_001),
+                Some((8 * HOUR, -NOW, false)),
+                Some((8 * HOUR + 1, -NOW, false)),
+            ),
+            ("shorter", open, Word::AllowAll(3_600_000), Some((10 * HOUR, -NOW, false)), Some((HOUR, -NOW, false))),
+            (
+                "yes to one, and all",
+                open,
+                Word::Allow(3, hours(2)),
+                Some((10 * HOUR, -NOW, false)),
+                Some((2 * HOUR, -NOW, false)),
+            ),
+            ("yes to one", open, Word::Allow(3, None), Some((10 * HOUR, -NOW, false)), Some((10 * HOUR, -NOW, false))),
+            ("no to one", open, Word::Deny(3), Some((10 * HOUR, -NOW, false)), Some((10 * HOUR, -NOW, false))),
+            ("no to all", open, Word::DenyAll, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
+            ("pause", open, Word::Pause(hours(2)), Some((-NOW, 2 * HOUR, false)), Some((-NOW, 2 * HOUR, true))),
+            ("pause for ever", open, Word::Pause(None), Some((-NOW, EVER, false)), Some((-NOW, EVER, true))),
+            ("shorter pause", own, Word::Pause(Some(1)), Some((-NOW, 1, false)), Some((-NOW, 1, true))),
+            (
+                "shorter than the administrator's",
+                admins,
+                Word::Pause(Some(1)),
+                Some((-NOW, HOUR, true)),
+                Some((-NOW, 1, true)),
+            ),
+            (
+                "longer than the administrator's",
+                admins,
+                Word::Pause(hours(2)),
+                Some((-NOW, 2 * HOUR, true)),
+                Some((-NOW, 2 * HOUR, true)),
+            ),
+            ("resume", own, Word::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
+            ("resume the administrator's", admins, Word::Resume, None, Some((-NOW, -NOW, false))),
+            ("resume after its end", ended, Word::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
+        ];
+        for (what, before, word, asked, whole) in cases {
+            for (by_whole, wanted) in [(false, asked), (true, whole)] {
+                let after = before.told(word.clone(), by_whole);
+                let left = after.map(|s| (s.allows_until - NOW, s.paused_until - NOW, s.paused_by_administrator));
+                assert_eq!(left, wanted, "{what}, by the administrator: {by_whole}");
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_stops() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("says.json");

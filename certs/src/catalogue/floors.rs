@@ -103,3 +103,34 @@ impl Floors {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_rises_stays_with_the_same_bytes_and_never_falls() {
+        let floor = Floor::default().rise("targets", 5, b"five").expect("from nothing");
+        assert_eq!(floor, Floor { version: 5, hash: sha256(b"five") });
+        let cases: [(u64, &[u8], Result<u64, &str>); 8] = [
+            (0, b"nothing", Err("fell back")),
+            (4, b"four", Err("fell back")),
+            (4, b"five", Err("fell back")),
+            (5, b"five", Ok(5)),
+            (5, b"five ", Err("two contents")),
+            (5, b"", Err("two contents")),
+            (6, b"five", Ok(6)),
+            (u64::MAX, b"last", Ok(u64::MAX)),
+        ];
+        for (version, bytes, wanted) in cases {
+            let risen = floor.rise("targets", version, bytes);
+            match wanted {
+                Ok(version) => assert_eq!(risen.expect("risen"), Floor { version, hash: sha256(bytes) }),
+                Err(why) => {
+                    let error = risen.expect_err("not risen").to_string();
+                    assert!(error.contains(why) && error.contains("targets"), "{version}: {error}");
+                }
+            }
+        }
+    }
+}
