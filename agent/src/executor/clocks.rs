@@ -75,6 +75,35 @@ mod tests {
     }
 
     #[test]
+    fn the_time_since_the_start_is_told_in_milliseconds() {
+        let seconds = || -> u64 {
+            let text = std::fs::read_to_string("/proc/uptime").expect("there");
+            text.split('.').next().and_then(|seconds| seconds.parse().ok()).expect("a number")
+        };
+        let before = seconds();
+        let at = super::moment(BootId::from_bytes([1; 16]));
+        assert!((before * 1000..(seconds() + 1) * 1000).contains(&at.since_boot_ms), "{at:?}");
+        assert!((crate::now() - at.now).abs() < 60_000 && at.boot == BootId::from_bytes([1; 16]));
+    }
+
+    #[test]
+    fn a_clock_set_back_a_little_stands_still_and_one_set_back_far_does_not() {
+        let at = |ms| Clock::Plausible(BUILT + ms);
+        for (now, latest, wanted) in [
+            (0, -1, 0),
+            (0, 0, 0),
+            (-1, 0, 0),
+            (-5 * MINUTE, 0, 0),
+            // By more than good clocks differ: it was wrong before.
+            (-5 * MINUTE - 1, 0, -5 * MINUTE - 1),
+        ] {
+            assert_eq!(at(now).not_before(BUILT + latest), at(wanted), "{now} {latest}");
+        }
+        let wrong = Clock::Implausible { hub: BUILT };
+        assert_eq!(wrong.not_before(BUILT + 1), wrong);
+    }
+
+    #[test]
     fn a_clock_is_believed_within_five_minutes_of_the_hubs() {
         let at = moment(BUILT, 0);
         let judge = |ahead| judge(&at, BUILT, Some(reference(ahead, at)));
