@@ -47,7 +47,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
     match local::ask(&home.socket(), &Question::Status)? {
         Some(Answer::Status(status)) => {
             // It holds its records, and has looked whose they are.
-            checked.line(words, "check-name", mixed(home, enrollment, None));
+            checked.line(words, "check-name", mixed(home, enrollment, None).or(status.changed_files));
             checked.line(words, "check-books", status.books);
             checked.line(words, "check-running", None);
             checked.line(words, "check-link", (!status.linked).then(|| words.say("status-unlinked")));

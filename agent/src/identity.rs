@@ -10,6 +10,7 @@ use fernwart_certs::journal::{Entry, Line};
 use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::sha256;
 use fernwart_protocol::id::{MachineId, PublicKey};
+use fernwart_protocol::text::chain;
 use std::path::PathBuf;
 
 /// Files that are of another machine, or of none.
@@ -85,6 +86,30 @@ pub fn verify(
         claims.push((home.sealing_key(), if opens { Named::Nobody } else { Named::Contradiction }));
     }
     Ok(Claims(claims).judge())
+}
+
+/// Whether the files are those that a running agent started with: its enrollment, and
+/// the public halves of its evidence and sealing keys. The certificate may have been
+/// renewed.
+///
+/// # Errors
+/// Which is not, in words.
+pub fn unchanged(home: &Home, enrollment: &Enrollment, keys: (PublicKey, PublicKey)) -> Result<(), String> {
+    let bad = |error: &dyn std::error::Error| chain(error);
+    let evidence = SigningKey::read(&home.evidence_key()).map_err(|error| bad(&error))?;
+    let sealing = SealingKey::read(&home.sealing_key()).map_err(|error| bad(&error))?;
+    let tls = TlsIdentity::read(&home.tls_identity()).map_err(|error| bad(&error))?;
+    let written = home.enrollment().map_err(|error| bad(&error))?;
+    let named = [
+        (home.evidence_key(), evidence.public() == keys.0),
+        (home.sealing_key(), sealing.public() == keys.1),
+        (home.enrollment_file(), written == *enrollment),
+    ];
+    if let Some((path, _)) = named.into_iter().find(|(_, same)| !same) {
+        return Err(format!("{} is not what it was", path.display()));
+    }
+    let files = Files { evidence: &evidence, sealing: &sealing, tls: &tls, store: None };
+    verify(home, enrollment, &files).map_err(|error| bad(&error))?.map_err(|error| bad(&error))
 }
 
 /// Whom a certificate names; it must be one for the key beside it.

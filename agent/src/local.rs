@@ -167,6 +167,10 @@ pub struct Status {
     /// should be.
     #[serde(default)]
     pub books: Option<String>,
+    /// What is wrong with the files that say who this machine is, held against what the
+    /// agent started with.
+    #[serde(default)]
+    pub changed_files: Option<String>,
     /// Whether the policy could be read.
     pub policy_readable: bool,
     /// Whether the clock agrees with the hub's and with signed times.

@@ -250,6 +250,7 @@ codes! {
         OutsideWindow = "FW-OWN-08", "no window of the owner's opens in time";
         RecordsWentBack = "FW-GATE-20", "the machine's records do not know a run that had begun there: they went back";
         NewerOrder = "FW-GATE-21", "the order needs a newer agent than this machine has", before it NotAnOrder;
+        FilesChanged = "FW-GATE-22", "the files of the machine's agent were changed since it started", before it NoJournal;
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
+use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec::{CodecError, decode, encode_for};
 use fernwart_protocol::document::{Envelope, Versions};
 use fernwart_protocol::id::{KeyId, Signature};
@@ -11,7 +12,7 @@ use fernwart_protocol::staff::Request;
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::{CatalogueFile, Deliver};
-use fernwart_protocol::to_hub::{Control, GivenBack};
+use fernwart_protocol::to_hub::{Control, Delivered, GivenBack};
 use fernwart_protocol::version::Version;
 use fernwart_protocol::version::variants::known;
 use serde::Serialize;
@@ -54,9 +55,18 @@ fn a_restored_hub_asks_for_what_it_has_lost() {
 }
 
 #[test]
+fn a_peer_of_version_2_is_told_an_older_code() {
+    let message = Delivered::Refused(Refusal::FilesChanged);
+    let bytes = |version| hex(&encode_for(&message, version).expect("encoded"));
+    assert_eq!(bytes(VERSION), "0200000022000000");
+    assert_eq!(bytes(Version::of_peer(2)), "0200000013000000", "FW-GATE-15");
+}
+
+#[test]
 fn so_many_variants() {
     assert_eq!(known("Deliver", VERSION), Some(5));
     assert_eq!(known("staff.Request", VERSION), Some(37));
     assert_eq!(known("GivenBack", VERSION), Some(2));
+    assert_eq!(known("Refusal", VERSION), Some(35));
     assert_eq!(known("to_hub.Control", VERSION), Some(6));
 }

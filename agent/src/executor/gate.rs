@@ -40,6 +40,9 @@ pub struct Standing<'a> {
     /// No act that may have been ordered before this is done: the ledger may
     /// have forgotten it.
     pub orders_since: UnixMs,
+    /// Whether keys, certificate and enrollment are still the files that the agent
+    /// started with.
+    pub files_are_ours: bool,
 }
 
 /// What the machine's clock is worth.
@@ -324,6 +327,9 @@ fn check(
         }
         if me.locks.machine {
             return refused(Refusal::MachineLocked);
+        }
+        if !me.files_are_ours {
+            return refused(Refusal::FilesChanged);
         }
         if matches!(me.clock, Clock::Implausible { .. }) && !repairs_clock {
             return refused(Refusal::ClockImplausible);

@@ -9,12 +9,13 @@ use super::{Event, clocks};
 use crate::action::cage;
 use crate::action::script::{ScriptError, Task};
 use crate::collect::{self, Looked, Surroundings};
-use crate::home::Home;
+use crate::home::{Enrollment, Home};
+use crate::identity;
 use crate::notice::Notice;
 use crate::words::Words;
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::{SectionName, UnixMs};
-use fernwart_protocol::id::{BootId, RunId};
+use fernwart_protocol::id::{BootId, PublicKey, RunId};
 use fernwart_protocol::script::{Cage, Kept, Manifest, RunReport, Stopped};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,6 +49,13 @@ pub trait Machine: Send {
 
     /// Shows something to whoever sits there.
     fn show(&self, notice: Said);
+
+    /// What is wrong with the files that say who this machine is, held against what the
+    /// agent started with: its enrollment, evidence key and sealing key. Nothing where
+    /// all is as it was, or there are no such files.
+    fn changed_files(&self, _: &Enrollment, _: (PublicKey, PublicKey)) -> Option<String> {
+        None
+    }
 
     /// How long a new program must have been linked before it is confirmed. A
     /// technician who updates a machine sees within minutes whether it reconnects.
@@ -149,6 +157,10 @@ impl Machine for ThisMachine {
 
     fn cage(&self, manifest: &Manifest) -> Option<Cage> {
         cage::for_script(manifest, &self.home.real_path())
+    }
+
+    fn changed_files(&self, enrollment: &Enrollment, keys: (PublicKey, PublicKey)) -> Option<String> {
+        identity::unchanged(&self.home, enrollment, keys).err()
     }
 
     fn end(&self, run: &RunId) {

@@ -564,7 +564,14 @@ impl Executor {
             clock: self.clock(),
             floor: self.floor(),
             orders_since: self.books.orders_since(),
+            files_are_ours: true,
         }
+    }
+
+    /// What is wrong with the files that say who this machine is, if anything.
+    fn changed_files(&self) -> Option<String> {
+        let keys = (self.evidence.public(), self.sealing.public());
+        self.machine.changed_files(&self.enrollment, keys)
     }
 
     /// A line that somebody else has caused: only so many an hour. Whether it stands there.
@@ -621,6 +628,7 @@ impl Executor {
             allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
             questions: self.waits.values().filter(|wait| matches!(wait.why, waits::Why::Owner(..))).count(),
             books: self.books.look().err().map(|error| fernwart_protocol::text::chain(&error)),
+            changed_files: self.changed_files(),
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),

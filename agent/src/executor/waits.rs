@@ -11,7 +11,7 @@
 //! neither, it is tried again.
 
 use super::books::{BooksError, Phase, RunRecord};
-use super::gate::{self, AtHand, Authentic};
+use super::gate::{self, AtHand, Authentic, Standing};
 use super::policy::{No, Owner, Policy, Yes};
 use super::receipt::ReceiptBuilder;
 use super::shelf::Lacks;
@@ -106,7 +106,13 @@ impl Executor {
         let kind = at_hand.as_ref().map_or(ActionKind::Look, |at_hand| gate::kind(&order, &at_hand.script.manifest));
         let owner = self.owner(kind, yes)?;
         let acts = matches!(order.action, Action::Script { .. });
-        match gate::permit(authentic, &self.standing(), &policy, &owner, at_hand) {
+        // Before an act alone: it reads files, and a look does no harm.
+        let changed = (kind == ActionKind::Act).then(|| self.changed_files()).flatten();
+        if let Some(files) = &changed {
+            warn!(files, "files of this machine's agent were changed since it started: nothing is done");
+        }
+        let standing = Standing { files_are_ours: changed.is_none(), ..self.standing() };
+        match gate::permit(authentic, &standing, &policy, &owner, at_hand) {
             Ok(_) if acts && self.acting.is_some() => self.wait(wait(Why::Turn)),
             Ok(permit) => self.begin(envelope, permit, kind, policy.hash),
             Err((No::Refused(refusal), _)) => self.refuse(order, envelope, staff, refusal),

@@ -208,6 +208,10 @@ const ADVICE: &[(&str, &str)] = &[
     ("FW-HUB-15", "the hub was restored and has lost it: fernwart catalogue propose DIR, with the script's folder"),
     ("FW-HUB-34", "update the hub"),
     ("FW-GATE-21", "update the agent on that machine"),
+    (
+        "FW-GATE-22",
+        "on that machine: sudo fernwart-agent check names them; look who has changed them, then restart the agent",
+    ),
     ("FW-GATE-03", "put the key on the staff list: fernwart staff add"),
     ("FW-GATE-04", "a lead renews the entry: fernwart staff add NAME --key-id … --until …"),
     ("FW-GATE-05", "only a new catalogue lifts a lock"),

@@ -21,7 +21,7 @@ const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
     ("Note", [5, 5, 5]),
     ("Outcome", [6, 6, 6]),
     ("Presence", [2, 2, 2]),
-    ("Refusal", [33, 34, 34]),
+    ("Refusal", [33, 34, 35]),
     ("Renewed", [2, 2, 2]),
     ("RunState", [3, 3, 3]),
     ("Stored", [2, 2, 2]),

@@ -278,6 +278,33 @@ fn records_that_are_taken_from_under_a_running_agent_end_its_acts() {
 }
 
 #[test]
+fn keys_that_are_exchanged_under_a_running_agent_end_its_acts() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let other = world.add_machine("kasse-2");
+    let place = effects();
+    marked(&world, &machine, place.path());
+    let order = || world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]);
+    let done = || std::fs::read_to_string(place.path().join("mark")).map(|text| text.lines().count());
+    order().exits(0);
+    for (times, name) in ["evidence.key", "sealing.key", "tls.identity", "agent.toml"].into_iter().enumerate() {
+        let file = machine.home.join(name);
+        let kept = std::fs::read(&file).expect("there");
+        std::fs::write(&file, std::fs::read(other.home.join(name)).expect("there")).expect("exchanged");
+        let said = order();
+        assert!(said.code != 0 && said.out.contains("FW-GATE-22"), "{name}: {said:?}");
+        assert_eq!(done().expect("there"), times + 1, "{name}");
+        let check = machine.owner(&["check"]);
+        assert!(check.code != 0 && check.out.contains(name), "{name}: {check:?}");
+        assert!(machine.agent.log().contains(name), "{name}: {}", machine.agent.log());
+        // It still says how it is.
+        assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1), "{name}");
+        std::fs::write(&file, kept).expect("put back");
+        order().exits(0);
+    }
+}
+
+#[test]
 fn a_home_of_two_people_does_nothing() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");

@@ -44,7 +44,7 @@ impl Format {
     pub const fn reads(self) -> Version {
         match self.0 {
             ..=1 => Version::OLDEST,
-            // Version 3 brought no document.
+            // What version 3 brought is signed by machines alone.
             _ => Version::of_peer(2),
         }
     }

@@ -35,6 +35,7 @@ struct Case {
     clock: Clock,
     floor: UnixMs,
     orders_since: UnixMs,
+    files_are_ours: bool,
     manifest: String,
     bundle: Digest,
     is_at_hand: bool,
@@ -89,6 +90,7 @@ impl Case {
             clock: Clock::Plausible(NOW),
             floor: 0,
             orders_since: 0,
+            files_are_ours: true,
             manifest: MANIFEST.to_owned(),
             bundle: SCRIPT,
             is_at_hand: true,
@@ -110,6 +112,7 @@ impl Case {
             clock: self.clock,
             floor: self.floor,
             orders_since: self.orders_since,
+            files_are_ours: self.files_are_ours,
         }
     }
 
@@ -243,11 +246,20 @@ fn a_lock_and_a_clock_stop_acts_and_no_looks() {
     use Refusal::*;
     let locked: fn(&mut Case) = |c| c.locks.machine = true;
     let wrong: fn(&mut Case) = |c| c.clock = Clock::Implausible { hub: NOW };
-    hold(&look(), &[("the machine is locked", locked, None), ("the clock is worth nothing", wrong, None)]);
+    let changed: fn(&mut Case) = |c| c.files_are_ours = false;
+    hold(
+        &look(),
+        &[
+            ("the machine is locked", locked, None),
+            ("the clock is worth nothing", wrong, None),
+            ("its files were changed", changed, None),
+        ],
+    );
     hold(
         &act(),
         &[
             ("the machine is locked", locked, Some(MachineLocked)),
+            ("its files were changed", changed, Some(FilesChanged)),
             ("the clock is worth nothing", wrong, Some(ClockImplausible)),
             (
                 "but it is the clock that is mended",
