@@ -345,7 +345,7 @@ mod tests {
         ];
         for (what, before, word, asked, whole) in cases {
             for (by_whole, wanted) in [(false, asked), (true, whole)] {
-                let after = before.told(word.clone(), by_whole);
+                let after = before.told(word, by_whole);
                 let left = after.map(|s| (s.allows_until - NOW, s.paused_until - NOW, s.paused_by_administrator));
                 assert_eq!(left, wanted, "{what}, by the administrator: {by_whole}");
             }

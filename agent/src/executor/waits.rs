@@ -106,8 +106,9 @@ impl Executor {
         let kind = at_hand.as_ref().map_or(ActionKind::Look, |at_hand| gate::kind(&order, &at_hand.script.manifest));
         let owner = self.owner(kind, yes)?;
         let acts = matches!(order.action, Action::Script { .. });
-        // Before an act alone: it reads files, and a look does no harm.
-        let changed = (kind == ActionKind::Act).then(|| self.changed_files()).flatten();
+        // Before an act alone: it reads files, and a look does no harm. Rules that cannot be
+        // believed say no by themselves.
+        let changed = (kind == ActionKind::Act && policy.is_readable()).then(|| self.changed_files()).flatten();
         if let Some(files) = &changed {
             warn!(files, "files of this machine's agent were changed since it started: nothing is done");
         }
