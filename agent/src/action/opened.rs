@@ -10,25 +10,28 @@ const BUDGET: Duration = Duration::from_secs(2);
 /// Processes that are named at most.
 const NAMED: usize = 16;
 
-/// The numbers of processes that have this file open; nothing where there is no such
-/// file. Of a machine with very many open files not all may have been looked at.
-pub(super) fn by(path: &Path) -> Vec<u32> {
-    let Ok(data) = path.symlink_metadata() else { return Vec::new() };
+/// The numbers of processes that have this file open; none where there is no such file,
+/// and nothing where not all could be looked at in time.
+pub(super) fn by(path: &Path) -> Option<Vec<u32>> {
+    let Ok(data) = path.symlink_metadata() else { return Some(Vec::new()) };
     if !data.is_file() {
-        return Vec::new();
+        return Some(Vec::new());
     }
     let until = Instant::now() + BUDGET;
     let mut found = Vec::new();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if Instant::now() > until || found.len() >= NAMED {
+        if Instant::now() > until {
+            return None;
+        }
+        if found.len() >= NAMED {
             break;
         }
         if has_open(&process.path(), path, data.ino()) {
             found.push(pid);
         }
     }
-    found
+    Some(found)
 }
 
 /// Compares names and numbers that the kernel tells of what is open: to look at the files
@@ -57,6 +60,7 @@ mod tests {
     fn whoever_has_a_file_open_is_found_and_nobody_else() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().canonicalize().expect("there").join("till.lock");
+        let by = |path: &Path| by(path).expect("in time");
         assert_eq!(by(&path), Vec::<u32>::new(), "there is none");
         std::fs::write(&path, "").expect("written");
         assert_eq!(by(&path), Vec::<u32>::new());

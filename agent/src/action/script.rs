@@ -193,8 +193,10 @@ fn open_by(task: &Task) -> String {
     let paths = task.parameters.iter().filter(|(name, _)| is_path(name)).map(|(_, value)| value.to_string());
     // As the kernel names what is open: without links.
     let real = paths.filter_map(|path| crate::collect::real_path(Path::new(&path)));
-    let pids = real.flat_map(|path| opened::by(&path)).map(|pid| pid.to_string());
-    pids.collect::<Vec<_>>().join(" ")
+    let pids: Option<Vec<Vec<u32>>> = real.map(|path| opened::by(&path)).collect();
+    // Not all were looked at: nobody knows.
+    let Some(pids) = pids else { return "unknown".to_owned() };
+    pids.iter().flatten().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Folders that its parameters may lie under, but the root: below that it is the script's

@@ -60,7 +60,11 @@ impl Draft {
     ) -> Result<(), SignError> {
         self.new_scripts(before)?;
         self.shows_all(now)?;
-        // One far ahead, once published, would leave no room for what follows.
+        // Nobody is asked to sign what was published once; and one far ahead, once
+        // published, would leave no room for what follows.
+        if self.is_given_back() {
+            return Err(SignError::NotNext);
+        }
         let in_turn = match (before, in_force) {
             (Some(before), _) => self.follows(before.versions.targets),
             (None, None) => self.targets.signed.version.get() == 1,

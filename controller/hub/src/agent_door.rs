@@ -19,6 +19,7 @@ use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::{KeepSealedTo, Quarantine, Records, Seen, SeenAs, SetTlsKey};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -26,6 +27,9 @@ use tracing::{debug, info, warn};
 
 /// A machine follows a newer catalogue within this time, or is not waited for.
 const FOLLOWS: Duration = Duration::from_secs(10);
+
+/// A catalogue that is not believed is told of after this time.
+const STILL_DISBELIEVED: Duration = Duration::from_secs(45);
 
 /// An agent that is still there answers an echo within this time.
 const STILL_THERE: Duration = Duration::from_secs(3);
@@ -303,13 +307,14 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
 
 /// Reads the control stream to its end.
 async fn listen(
-    (shared, pace): (&Shared, &Pace),
+    (shared, pace): (&Arc<Shared>, &Pace),
     (id, linked): (MachineId, &Linked),
     mut receive: Receiver,
     about: &About,
     records: Records,
     following: &Notify,
 ) -> Result<(), FrameError> {
+    let mut belief = Belief::default();
     let mut journal = records.journal_head.map(|head| (records.journal_seq, head));
     loop {
         let word = match receive.next::<to_hub::Control>().await {
@@ -329,6 +334,7 @@ async fn listen(
             to_hub::Control::Following(versions) => {
                 debug!(?versions, "a machine follows");
                 if versions.targets >= newest_targets(shared) {
+                    belief.0.store(true, Ordering::Relaxed);
                     following.notify_one();
                 }
             }
@@ -350,9 +356,41 @@ async fn listen(
             to_hub::Control::Denied(denial) => {
                 debug!(machine = %id, code = %denial.code(), "a machine does not know what it was told");
             }
-            to_hub::Control::CatalogueRefused(reason) => disbelieved(shared, &id, &reason).await,
+            to_hub::Control::CatalogueRefused(reason) => belief.refused(shared, id, linked.link.clone(), reason),
             to_hub::Control::Goodbye => return Ok(()),
         }
+    }
+}
+
+/// Whether a machine believes what is published here, as it said last on this link.
+#[derive(Debug, Clone)]
+struct Belief(Arc<AtomicBool>);
+
+impl Default for Belief {
+    fn default() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+impl Belief {
+    /// It does not. After a restore it says so before it has given back what it follows:
+    /// what is still so after a while is told.
+    fn refused(&mut self, shared: &Arc<Shared>, id: MachineId, link: Link, reason: Text<256>) {
+        if !self.0.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let (shared, believes) = (shared.clone(), self.0.clone());
+        shared.clone().tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return,
+                _ = link.closed() => return,
+                () = tokio::time::sleep(STILL_DISBELIEVED) => {}
+            }
+            if !believes.load(Ordering::Relaxed) {
+                disbelieved(&shared, &id, &reason).await;
+            }
+        });
     }
 }
 

@@ -62,16 +62,14 @@ pub async fn back_up(home: &HubHome, to: &Path) -> Result<(), BackupError> {
     if !home.is_one() {
         return Err(BackupError::NotAHub(home.path().to_owned()));
     }
-    copy(home.path(), &home.store(), to).await
+    copy(home.path(), &home.store(), to, None).await.map(drop)
 }
 
-/// Makes a hub's folder from a backup.
+/// Makes a hub's folder from a backup. How many orders that waited are over with it.
 ///
 /// # Errors
 /// When there is a hub already, or the backup is not whole; then nothing is left
 /// there.
-///
-/// How many orders that waited are over with it.
 pub async fn put_back(from: &Path, home: &HubHome, now: UnixMs) -> Result<u64, BackupError> {
     let backup = HubHome::at(from);
     if !backup.is_one() {
@@ -80,9 +78,7 @@ pub async fn put_back(from: &Path, home: &HubHome, now: UnixMs) -> Result<u64, B
     if !Store::is_whole(&backup.store()).await.map_err(BackupError::Store)? {
         return Err(BackupError::Damaged(from.to_owned()));
     }
-    copy(from, &backup.store(), home.path()).await?;
-    home.mark_restored().map_err(failed(home.path()))?;
-    Store::put_back(&home.store(), now).await.map_err(BackupError::Store)
+    copy(from, &backup.store(), home.path(), Some(now)).await
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
@@ -90,8 +86,9 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
     move |source| BackupError::Io { path, source }
 }
 
-/// All or nothing: the folder gets its name once all of it is on disk.
-async fn copy(from: &Path, store: &Path, to: &Path) -> Result<(), BackupError> {
+/// All or nothing: the folder gets its name once all of it is on disk, and fit to go on
+/// where it is put back at that time. How many orders are over with it.
+async fn copy(from: &Path, store: &Path, to: &Path, restored: Option<UnixMs>) -> Result<u64, BackupError> {
     if to.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
     }
@@ -109,10 +106,19 @@ async fn copy(from: &Path, store: &Path, to: &Path) -> Result<(), BackupError> {
     let beside = fernwart_certs::random::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let beside = parent.join(format!(".{}.{beside}", name.to_string_lossy()));
     folder(&beside)?;
-    let copied = fill(from, store, &beside).await.and_then(|()| {
+    let copied = async {
+        fill(from, store, &beside).await?;
+        let mut over = 0;
+        if let Some(now) = restored {
+            let home = HubHome::at(&beside);
+            home.mark_restored().map_err(failed(&beside))?;
+            over = Store::put_back(&home.store(), now).await.map_err(BackupError::Store)?;
+        }
         std::fs::rename(&beside, &to).map_err(failed(&to))?;
-        File::open(&parent).and_then(|folder| folder.sync_all()).map_err(failed(&parent))
-    });
+        File::open(&parent).and_then(|folder| folder.sync_all()).map_err(failed(&parent))?;
+        Ok(over)
+    };
+    let copied = copied.await;
     if copied.is_err() {
         // What a failed copy leaves is nothing to anybody.
         let _ = std::fs::remove_dir_all(&beside);

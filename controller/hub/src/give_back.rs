@@ -6,7 +6,7 @@
 
 use crate::staff_answers::put_in_force;
 use crate::{Shared, tell_fresh};
-use fernwart_certs::approve::Draft;
+use fernwart_certs::approve::{Draft, LEFT_OUT};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Envelope, Locked, Versions};
 use fernwart_protocol::event::Happened;
@@ -55,7 +55,10 @@ struct Held {
 /// here, or this hub was restored of late. One machine is asked at a time: nearly always
 /// the first one is enough.
 pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, knows: Knows) {
-    let _one = shared.giving_back.lock().await;
+    let is_asked_first = knows.is_newer_than(&shared.published.versions());
+    // Who may rescue this hub stands in no line behind those who only have locks.
+    let line = if is_asked_first { &shared.giving_back } else { &shared.giving_locks };
+    let Ok(_place) = line.acquire().await else { return };
     let ours = shared.published.versions();
     let has_newer = knows.is_newer_than(&ours);
     if link.is_closed() || !(has_newer || shared.home.was_restored()) {
@@ -72,8 +75,9 @@ pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, kn
         Err(error) => return not_given(&shared, &id, knows, &error),
     };
     // First of all: they only take away.
+    let mut unread = Vec::new();
     for lock in held.locks {
-        take_lock(&shared, &id, lock).await;
+        unread.extend(take_lock(&shared, &id, lock).await);
     }
     if has_newer {
         match put_back(&shared, &held.files).await {
@@ -82,13 +86,19 @@ pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, kn
             Err(_) if knows.targets > ours.targets && newest(&shared) >= knows.targets => {}
             Err(error) => not_given(&shared, &id, knows, &error),
         }
+        // Their signers may be known by now.
+        for lock in unread {
+            take_lock(&shared, &id, lock).await;
+        }
     }
 }
 
 fn not_given(shared: &Shared, id: &MachineId, knows: Knows, error: &GiveBackError) {
     let reason = fernwart_protocol::text::chain(error);
     warn!(machine = %id, reason, "it is not given back; fernwart doctor tells what to do");
-    if knows.targets > newest(shared) {
+    // What nobody can publish over is told to nobody.
+    let ours = newest(shared);
+    if knows.targets > ours && knows.targets - ours <= LEFT_OUT {
         shared.published.note_newer(knows.targets, *id);
     }
 }
@@ -108,17 +118,20 @@ impl Knows {
 
 /// Keeps a lock that a machine holds, once it is certain who has signed it; a staff key
 /// that it names is cut off here, too.
-async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope) {
-    let Some(catalogue) = shared.published.catalogue() else { return };
+/// It comes back where nobody known here has signed it.
+async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope) -> Option<Envelope> {
+    let catalogue = shared.published.catalogue()?;
     if shared.locks().contains(&envelope) {
-        return;
+        return None;
     }
     let Ok(lock) = fernwart_certs::lock::believe(&envelope, &catalogue) else {
-        return debug!(%machine, "a lock that nobody here has signed");
+        debug!(%machine, "a lock that nobody here has signed");
+        return Some(envelope);
     };
     let id = fernwart_certs::sha256(envelope.bytes.as_bytes());
     if let Err(error) = shared.store.write(KeepLock { id, envelope: envelope.clone() }).await {
-        return warn!(%error, "a lock could not be stored");
+        warn!(%error, "a lock could not be stored");
+        return None;
     }
     warn!(%machine, reason = %lock.reason, "a lock that this hub has lost is given back");
     if let Locked::Keys(keys) = &lock.locked {
@@ -131,6 +144,7 @@ async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope
     shared.keep_lock(&envelope);
     shared.happened(Happened::Locked);
     shared.presence.lock(&envelope).await;
+    None
 }
 
 fn newest(shared: &Shared) -> u64 {

@@ -167,7 +167,9 @@ struct Shared {
     /// Requests of technicians that were denied.
     requests_denied: seldom::Seldom,
     /// A lost catalogue is taken back from one machine at a time.
-    giving_back: tokio::sync::Mutex<()>,
+    giving_back: Semaphore,
+    /// Lost locks from a few.
+    giving_locks: Semaphore,
     metrics: metrics::Metrics,
     events: events::Events,
     /// Set when no new job is taken in any more.
@@ -266,7 +268,8 @@ impl Hub {
             penance: Mutex::default(),
             paces: Mutex::default(),
             requests_denied: seldom::Seldom::default(),
-            giving_back: tokio::sync::Mutex::default(),
+            giving_back: Semaphore::new(1),
+            giving_locks: Semaphore::new(16),
             metrics: metrics::Metrics::default(),
             events: events::Events::default(),
             draining: CancellationToken::new(),
@@ -421,12 +424,6 @@ impl Shared {
         self.paces.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits for the turn of one more job of this key.
-    async fn job_pace(&self, key: KeyId) {
-        let wait = self.paces().job(key, tokio::time::Instant::now());
-        tokio::time::sleep(wait).await;
-    }
-
     /// Cuts a staff key off.
     async fn cut_off(&self, key: KeyId) -> Result<(), StoreError> {
         self.store.write(fernwart_store::Suspend { key, at: self.now() }).await?;
@@ -542,10 +539,11 @@ async fn keep_fresh(shared: Arc<Shared>) {
             biased;
             () = shared.stop.cancelled() => return,
             _ = tick.tick() => {
-                let fresh = match std::mem::take(&mut restored) {
+                let fresh = match restored {
                     true => shared.published.freshen_restored(shared.now()).await,
                     false => shared.published.freshen_if_due(shared.now()).await,
                 };
+                restored &= fresh.is_err();
                 tell_fresh(&shared, fresh).await;
             }
         }

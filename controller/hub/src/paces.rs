@@ -11,6 +11,9 @@ use tokio::time::Instant;
 /// Seconds in which a machine may link once more.
 const LINK_AGAIN: u32 = 10;
 
+/// A job waits for its turn no longer than this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Buckets by key: those of admitted machines and of staff, so they are few.
 #[derive(Debug, Default)]
 pub(crate) struct Paces {
@@ -19,11 +22,16 @@ pub(crate) struct Paces {
 }
 
 impl Paces {
-    /// Counts one more job: how long it is to wait.
-    pub(crate) fn job(&mut self, key: KeyId, now: Instant) -> Duration {
+    /// Counts one more job: how long it is to wait; nothing where that would be too long,
+    /// and it is not counted.
+    pub(crate) fn job(&mut self, key: KeyId, now: Instant) -> Option<Duration> {
         let bucket = self.jobs.entry(key).or_insert_with(|| Bucket::new(JOBS, JOBS_PER_SECOND, now));
+        bucket.spend(0.0, now);
+        if bucket.debt() > PATIENCE {
+            return None;
+        }
         bucket.spend(1.0, now);
-        bucket.debt()
+        Some(bucket.debt())
     }
 
     /// Counts one more link: whether there were too many.
@@ -48,12 +56,17 @@ mod tests {
         let (mut paces, begun) = (Paces::default(), Instant::now());
         let (one, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
         for _ in 0..JOBS {
-            assert_eq!(paces.job(one, begun), Duration::ZERO);
+            assert_eq!(paces.job(one, begun), Some(Duration::ZERO));
         }
-        assert_eq!(paces.job(one, begun), Duration::from_millis(100));
-        assert_eq!(paces.job(one, begun), Duration::from_millis(200));
-        assert_eq!(paces.job(other, begun), Duration::ZERO, "others do not notice");
-        assert_eq!(paces.job(one, begun + Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(paces.job(one, begun), Some(Duration::from_millis(100)));
+        assert_eq!(paces.job(one, begun), Some(Duration::from_millis(200)));
+        assert_eq!(paces.job(other, begun), Some(Duration::ZERO), "others do not notice");
+        assert_eq!(paces.job(one, begun + Duration::from_secs(1)), Some(Duration::ZERO));
+        // However many come, none waits for ever, and those turned away cost nothing.
+        let later = begun + Duration::from_secs(1);
+        let taken = (0..10_000).filter_map(|_| paces.job(one, later)).collect::<Vec<_>>();
+        assert!(taken.len() < 310 && taken.iter().all(|wait| *wait <= PATIENCE + Duration::from_millis(100)));
+        assert_eq!(paces.job(one, later + Duration::from_secs(31)), Some(Duration::ZERO));
     }
 
     #[test]

@@ -84,6 +84,18 @@ async fn served(
     receive: &mut Receiver,
 ) -> Result<Result<(), Denial>, FrameError> {
     let asked = receive.first::<Request>().await?;
+    if let Request::Submit(_) | Request::Queue(_) = &asked {
+        let Some(wait) = shared.paces().job(key, tokio::time::Instant::now()) else {
+            return Ok(Err(Denial::TooMany));
+        };
+        tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => return Ok(Err(Denial::ShuttingDown)),
+            _ = link.closed() => return Err(FrameError::Cut),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    // Only now: who may what can have changed meanwhile.
     let caller = match Caller::current(shared, key, tls_key) {
         Ok(caller) => caller,
         Err(denial) => return Ok(Err(denial)),

@@ -66,7 +66,6 @@ pub(crate) async fn submit(
     if head.orders == 0 {
         return Ok(Err(Denial::NotUnderstood));
     }
-    shared.job_pace(caller.entry.key).await;
     if shared.draining.is_cancelled() {
         return Ok(Err(Denial::ShuttingDown));
     }

@@ -12,8 +12,9 @@ esac
 # While it is written to, what is on the disk is never whole: looking at it would
 # find damage that is none. The file system's own record tells then.
 busy=
+readonly=
 for options in $(findmnt --noheadings --output=FS-OPTIONS --source "$device"); do
-    case ,$options, in *,ro,*) ;; *) busy=1 ;; esac
+    case ,$options, in *,ro,*) readonly=1 ;; *) busy=1 ;; esac
 done
 # The kernel tells of what is mounted anywhere, in a container or a service's own view,
 # too. A file may be one through a loop device.
@@ -24,7 +25,8 @@ for loop in /sys/block/loop*/loop/backing_file; do
         busy=1
     fi
 done
-[ -d "/sys/fs/ext4/$name" ] && busy=1
+# These are the options of the file system itself, which are the same in every view.
+[ -d "/sys/fs/ext4/$name" ] && [ -z "$readonly" ] && busy=1
 if [ -n "$busy" ]; then
     record=/sys/fs/ext4/$name/errors_count
     if [ -r "$record" ] && [ "$(cat "$record")" -gt 0 ]; then

@@ -17,6 +17,10 @@ if [ "$age" -lt "$FERNWART_PARAM_OLDER_MIN" ]; then
 fi
 
 # Whoever has it open may lock it at any time.
+if [ "${FERNWART_OPEN_BY-unknown}" = unknown ]; then
+    echo "this machine cannot tell who has it open"
+    exit 4
+fi
 if [ -n "$FERNWART_OPEN_BY" ]; then
     for number in $FERNWART_OPEN_BY; do
         echo "process $number has it open: $(cat "$FERNWART_PROC/$number/comm")"
@@ -36,8 +40,14 @@ held() { # FILE
     if grep ":$inode " "$FERNWART_PROC/locks"; then
         return 0
     fi
+    if [ "$(stat -c %s -- "$1")" = 4 ]; then
+        number=$(od -An -tu4 -- "$1" | tr -d ' ')
+        if alive "$number"; then
+            echo "process $number, which it names, is running"
+            return 0
+        fi
+    fi
     numbers=$(head -c 4096 -- "$1" | tr -cs 0-9 ' ')
-    [ "$(stat -c %s -- "$1")" = 4 ] && numbers="$numbers $(od -An -tu4 -- "$1")"
     for number in $numbers; do
         number=${number#"${number%%[!0]*}"}
         # What is shorter beside other words is part of a name.

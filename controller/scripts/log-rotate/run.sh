@@ -22,6 +22,18 @@ fi
 size() { stat -L -c %s $open; }
 echo "$log: $(($(size) / 1048576)) MiB"
 
+# What is kept begins here. Where that cannot be found out, nothing is touched.
+before=$(size) || exit 5
+kept=$({ tail -n "$FERNWART_PARAM_KEEP_LINES" $open || : > /tmp/fernwart/failed; } | wc -c)
+if [ -e /tmp/fernwart/failed ] || { [ "$kept" = 0 ] && [ "$before" -gt 0 ] && [ "$FERNWART_PARAM_KEEP_LINES" -gt 0 ]; }; then
+    exit 5
+fi
+from=$((before - kept))
+if [ "$from" -le 0 ]; then
+    echo "it has no more lines than are kept"
+    exit 0
+fi
+
 if [ "$FERNWART_PARAM_PACK" = true ]; then
     packed=$log.$(date +%Y%m%d-%H%M%S).gz
     umask 077
@@ -50,14 +62,12 @@ fi
 # In place, and over what is there: a full disk has no room for a second copy, and whoever
 # writes the file goes on writing to the same one. What is kept moves to the beginning;
 # until it is all there, the end is as it was.
-before=$(size)
-from=$((before - $(tail -n "$FERNWART_PARAM_KEEP_LINES" $open | wc -c)))
-if [ "$from" -le 0 ]; then
-    echo "it has no more lines than are kept"
-    exit 0
-fi
 to=0
-while now=$(size) && [ "$from" -lt "$now" ]; do
+while :; do
+    now=$(size) || exit 5
+    # Shorter: somebody else is at it.
+    [ "$now" -ge "$from" ] || exit 5
+    [ "$now" -gt "$from" ] || break
     dd if=$open of=$open bs=64K iflag=skip_bytes,count_bytes oflag=seek_bytes conv=notrunc status=none \
         skip="$from" seek="$to" count=$((now - from)) || exit 5
     to=$((to + now - from))

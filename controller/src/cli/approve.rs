@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use fernwart_certs::approve::{Contents, Draft, LEFT_OUT, NextRoot, Progress, Proposed, Root};
 use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
 use fernwart_certs::identity::SigningKey;
-use fernwart_client::{ApproverHome, Session, StaffHome, now};
+use fernwart_client::{ApproverHome, ClientError, Session, StaffHome, now};
 use fernwart_hub::HubHome;
 use fernwart_protocol::document::Document;
 use fernwart_protocol::id::{Digest, PublicKey};
@@ -463,7 +463,13 @@ async fn give_files_back(session: &mut Session, bundle: &[u8], script: &Folder) 
     let mut lost = 0;
     // The bundle first: it names the others.
     for file in std::iter::once(bundle).chain(script.files.values().map(String::as_bytes)) {
-        lost += usize::from(session.give_file_back(file).await?);
+        match session.give_file_back(file).await {
+            Ok(had_lost) => lost += usize::from(had_lost),
+            Err(ClientError::OlderHub { .. }) => {
+                eprintln!("the hub has lost a file of {}, and is too old to take it back", script.bundle.name);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(lost)
 }

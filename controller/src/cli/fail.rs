@@ -167,7 +167,7 @@ impl From<ClientError> for Failure {
                 Self::new(Exit::Failed, Denial::Incompatible.code(), text).now("update this program")
             }
             // So it looks after a restore, too, until the next publication.
-            ClientError::Catalogue(CatalogueError::Rollback { floor, .. } | CatalogueError::TwoFaces { version: floor, .. }) => {
+            ClientError::Catalogue(CatalogueError::Rollback { role: "targets", floor, .. } | CatalogueError::TwoFaces { role: "targets", version: floor }) => {
                 Self::new(Exit::Refused, "FW-CAT-06", text).now(format!(
                     "if the hub was restored from a backup, an approver publishes anew (fernwart catalogue propose --above \
                      {floor}); else do not go on before somebody has found out why"

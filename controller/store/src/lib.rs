@@ -154,13 +154,14 @@ impl Store {
 
     /// Makes a database that was put back from a backup fit to go on. Orders that may not
     /// have reached their machines are over: they may have been taken back since, and
-    /// nobody here would know. An outcome may still come. Numbers of jobs go on above all
-    /// that may have been given since. How many orders these were.
+    /// nobody here would know. An outcome may still come. Numbers of jobs go on far
+    /// above those that may have been given since: at the next ten thousand. How many orders these were.
     ///
     /// # Errors
     /// When it cannot be written.
     pub async fn put_back(path: &Path, now: UnixMs) -> Result<u64, StoreError> {
-        let mut connection = Self::reader(path).await?;
+        let mut reader = Self::reader(path).await?;
+        let mut connection = reader.begin().await?;
         let mut over = 0;
         // Those that were never sent are taken back; of those that were, one may yet tell.
         for (event, states) in [
@@ -169,13 +170,14 @@ impl Store {
         ] {
             let (set, these) = (states::set(event), states::is_one_of("state", states.iter().copied()));
             let sql = format!("UPDATE runs {set} WHERE {these}");
-            over += sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut connection).await?.rows_affected();
+            over += sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *connection).await?.rows_affected();
         }
         let sql = "INSERT INTO jobs (id, action, staff_key, staff, reason, made_at, selected) \
-                   SELECT (COALESCE(MAX(id), 0) / 1000 + 1) * 1000, 'restore', '00000000000000000000000000000000', '-', \
+                   SELECT (COALESCE(MAX(id), 0) / 10000 + 1) * 10000, 'restore', '00000000000000000000000000000000', '-', \
                    'the hub was put back from a backup', $1, 0 FROM jobs";
-        sqlx::query(sql).bind(now).execute(&mut connection).await?;
-        connection.close().await?;
+        sqlx::query(sql).bind(now).execute(&mut *connection).await?;
+        connection.commit().await?;
+        reader.close().await?;
         Ok(over)
     }
 

@@ -48,7 +48,7 @@ enum Holds {
 pub(super) fn is_there() -> bool {
     static TRIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let number = TRIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let limits = Limits { time_s: 1, memory_mib: 16, processes: 1, cpu_pct: Some(100), output_mib: 1 };
+    let limits = Limits { time_s: 1, memory_mib: 16, processes: 1, cpu_pct: None, output_mib: 1 };
     make(&format!("try-{}-{number}", std::process::id()), &limits).map(|groups| remove(&groups)).is_ok()
 }
 
@@ -128,9 +128,16 @@ pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<Vec<Path
     for tree in &trees {
         let ours = tree.folder.join(OURS);
         let path = ours.join(run);
-        let done = std::fs::create_dir_all(&ours)
-            .and_then(|()| if tree.holds == Holds::All { pass_on(&tree.folder, &ours) } else { Ok(()) })
-            .and_then(|()| std::fs::create_dir(&path))
+        let place = || {
+            std::fs::create_dir_all(&ours)?;
+            if tree.holds == Holds::All {
+                pass_on(&tree.folder, &ours)?;
+            }
+            std::fs::create_dir(&path)
+        };
+        let done = place()
+            // Another run that has just ended may have taken the folder away.
+            .or_else(|error| if error.kind() == io::ErrorKind::NotFound { place() } else { Err(error) })
             .and_then(|()| {
                 made.push(path.clone());
                 tree.holds.set(&path, limits)
@@ -180,7 +187,11 @@ impl Holds {
             Self::One("pids") => write("pids.max", &processes),
             Self::One(_) => {
                 write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
-                quota.map_or(Ok(()), |quota| write("cpu.cfs_quota_us", &quota.to_string()))
+                match quota.map_or(Ok(()), |quota| write("cpu.cfs_quota_us", &quota.to_string())) {
+                    // What holds the agent holds it tighter already.
+                    Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+                    written => written,
+                }
             }
         }
     }
@@ -194,7 +205,8 @@ pub(in crate::action) fn refused(paths: &[PathBuf]) -> Option<Stopped> {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
     };
     let happened = |file, name| count(file, name).is_some_and(|times| times > 0);
-    if happened("memory.events", "oom_kill ") || happened("memory.oom_control", "under_oom ") {
+    let control = "memory.oom_control";
+    if happened("memory.events", "oom_kill ") || happened(control, "under_oom ") || happened(control, "oom_kill ") {
         return Some(Stopped::Memory);
     }
     happened("pids.events", "max ").then_some(Stopped::Processes)

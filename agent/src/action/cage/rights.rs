@@ -131,7 +131,7 @@ pub(super) fn refuse_calls(spec: &Spec) -> Result<(), String> {
         ])?;
     }
     refuse_leases()?;
-    refuse_strange_sockets(spec.network)?;
+    refuse_strange_sockets()?;
     if !spec.is_counted {
         refuse(&UNCOUNTED, libc::ENOSYS)?;
         // Shared memory without a file: MAP_SHARED and MAP_ANONYMOUS (mmap(2)).
@@ -194,17 +194,14 @@ fn refuse_leases() -> Result<(), String> {
 /// Sockets that a network namespace does not keep apart (those of a virtual computer's
 /// host, of the kernel's ciphers and many more), and the kind of netlink on which programs
 /// write to each other: what lies there unread is counted for nobody.
-fn refuse_strange_sockets(network: bool) -> Result<(), String> {
+fn refuse_strange_sockets() -> Result<(), String> {
     let said = |error: BackendError| format!("refusing calls: {error}");
     let is = |at: u8, op: SeccompCmpOp, value: u64| SeccompCondition::new(at, SeccompCmpArgLen::Dword, op, value);
     let own_words =
         vec![is(0, SeccompCmpOp::Eq, NETLINK).map_err(said)?, is(2, SeccompCmpOp::Eq, NETLINK_USERSOCK).map_err(said)?];
-    let mut rules = vec![SeccompRule::new(own_words).map_err(said)?];
-    if !network {
-        let others = KNOWN_SOCKETS.iter().map(|known| is(0, SeccompCmpOp::Ne, *known));
-        let others = others.collect::<Result<Vec<_>, _>>().map_err(said)?;
-        rules.push(SeccompRule::new(others).map_err(said)?);
-    }
+    let others = KNOWN_SOCKETS.iter().map(|known| is(0, SeccompCmpOp::Ne, *known));
+    let others = others.collect::<Result<Vec<_>, _>>().map_err(said)?;
+    let rules = vec![SeccompRule::new(own_words).map_err(said)?, SeccompRule::new(others).map_err(said)?];
     refuse_with(BTreeMap::from([(libc::SYS_socket, rules)]), libc::EACCES)
 }
 

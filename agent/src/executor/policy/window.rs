@@ -2,7 +2,7 @@
 
 use fernwart_protocol::document::UnixMs;
 use jiff::civil::{Date, DateTime, Time, Weekday};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -109,10 +109,20 @@ impl Window {
         let today = wall(now)?.date();
         for ahead in 0..9 {
             let from = today.checked_add(ahead.days()).ok()?.to_datetime(self.from);
-            let at = from.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond();
-            // A time that does not come that night is another one.
-            if at > now && self.is_open_at(wall(at)?) {
-                return Some(at);
+            let ambiguous = zone.to_ambiguous_timestamp(from);
+            let (early, late) = (ambiguous.clone().earlier().ok()?, ambiguous.clone().later().ok()?);
+            let moments = match ambiguous.offset() {
+                // It does not come that night: the first that does is when the clock has moved.
+                AmbiguousOffset::Gap { .. } => {
+                    let moved = zone.following(early).next().map_or(late, |transition| transition.timestamp());
+                    [moved, late]
+                }
+                AmbiguousOffset::Fold { .. } | AmbiguousOffset::Unambiguous { .. } => [early, late],
+            };
+            for at in moments.map(Timestamp::as_millisecond) {
+                if at > now && self.is_open_at(wall(at)?) {
+                    return Some(at);
+                }
             }
         }
         None
@@ -173,9 +183,19 @@ mod tests {
         ] {
             assert_eq!(is_open(from, to, now), open, "{from} to {to} at {now}");
         }
-        // It opens the next night, then.
-        let next = opens(&berlin("02:00", "02:30"), at("2027-03-28T00:00:00Z"));
-        assert_eq!(next, Some(at("2027-03-29T00:00:00Z")));
+        for (from, to, now, next) in [
+            // It opens the next night, then.
+            ("02:00", "02:30", "2027-03-28T00:00:00Z", "2027-03-29T00:00:00Z"),
+            // Or with the first moment that comes.
+            ("02:15", "03:10", "2027-03-28T00:00:00Z", "2027-03-28T01:00:00Z"),
+            ("02:30", "04:00", "2027-03-28T00:00:00Z", "2027-03-28T01:00:00Z"),
+            // And once more.
+            ("02:30", "03:00", "2027-10-31T00:00:00Z", "2027-10-31T00:30:00Z"),
+            ("02:30", "03:00", "2027-10-31T01:05:00Z", "2027-10-31T01:30:00Z"),
+            ("02:30", "03:00", "2027-10-31T02:00:00Z", "2027-11-01T01:30:00Z"),
+        ] {
+            assert_eq!(opens(&berlin(from, to), at(now)), Some(at(next)), "{from} to {to} at {now}");
+        }
     }
 
     #[test]

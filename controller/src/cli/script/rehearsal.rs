@@ -118,6 +118,7 @@ fn spec(path: &Path, folder: &Folder, place: &Path) -> Result<Spec, Failure> {
     if manifest.sees_processes {
         // Its own world has no other.
         environment.insert("FERNWART_PROC".to_owned(), "/proc".to_owned());
+        environment.insert("FERNWART_OPEN_BY".to_owned(), String::new());
     }
     Ok(Spec {
         place: place.to_owned(),
