@@ -110,7 +110,7 @@ impl Window {
         for ahead in 0..9 {
             let from = today.checked_add(ahead.days()).ok()?.to_datetime(self.from);
             let ambiguous = zone.to_ambiguous_timestamp(from);
-            let (early, late) = (ambiguous.clone().earlier().ok()?, ambiguous.clone().later().ok()?);
+            let (early, late) = (ambiguous.earlier().ok()?, ambiguous.later().ok()?);
             let moments = match ambiguous.offset() {
                 // It does not come that night: the first that does is when the clock has moved.
                 AmbiguousOffset::Gap { .. } => {
