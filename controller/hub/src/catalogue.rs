@@ -12,7 +12,7 @@ use fernwart_protocol::script::Bundle;
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
@@ -61,6 +61,8 @@ pub(crate) struct Published {
     /// The newest targets of which a machine has said that it follows them, and which it
     /// could not give back; and the machine.
     newer: RwLock<Option<(u64, MachineId)>>,
+    /// Files of scripts that the published catalogue names, and its version.
+    named: std::sync::Mutex<Option<(u64, HashSet<Digest>)>>,
 }
 
 impl Published {
@@ -74,6 +76,7 @@ impl Published {
             current: RwLock::new(None),
             changing: Mutex::new(()),
             newer: RwLock::default(),
+            named: std::sync::Mutex::default(),
         };
         if let Some(trusted) = published.read()? {
             let catalogue = trusted.view().map_err(PublishedError::Catalogue)?;
@@ -234,20 +237,34 @@ impl Published {
 
     /// Whether the published catalogue names this file of a script, and it is not here.
     pub(crate) fn misses(&self, hash: &Digest) -> bool {
+        self.names(hash) && self.blob(hash).is_none()
+    }
+
+    /// Whether the published catalogue names this file: asked often, looked up once for
+    /// each version, and again when a bundle has come back that names others.
+    fn names(&self, hash: &Digest) -> bool {
         let Some(catalogue) = self.catalogue() else { return false };
-        let names = |approved: &Approved| {
+        let version = catalogue.versions.targets;
+        let mut named = self.named.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if named.as_ref().is_none_or(|(of, _)| *of != version) {
             let files = |document: Vec<u8>| Some(Bundle::from_bytes(&document).ok()?.files);
-            let files = self.blob(&approved.sha256).and_then(files).unwrap_or_default();
-            approved.sha256 == *hash || files.as_slice().iter().any(|file| file.sha256 == *hash)
-        };
-        self.blob(hash).is_none() && catalogue.scripts.values().any(names)
+            let of = |approved: &Approved| self.blob(&approved.sha256).and_then(files).unwrap_or_default();
+            let mut all: HashSet<Digest> = catalogue.scripts.values().map(|approved| approved.sha256).collect();
+            for approved in catalogue.scripts.values() {
+                all.extend(of(approved).as_slice().iter().map(|file| file.sha256));
+            }
+            *named = Some((version, all));
+        }
+        named.as_ref().is_some_and(|(_, all)| all.contains(hash))
     }
 
     /// Keeps a file of a script under its hash.
     pub(crate) fn keep_file(&self, hash: &Digest, bytes: &[u8]) -> io::Result<()> {
         let mut file = Files::default();
         file.insert(&hash.to_string(), bytes.to_vec());
-        self.blobs.publish(&file)
+        self.blobs.publish(&file)?;
+        *self.named.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+        Ok(())
     }
 
     /// A bundle or one of its files.
