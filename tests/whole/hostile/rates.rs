@@ -1,15 +1,21 @@
 //! What others can make a machine write down, as often as they like.
 
-use super::attack;
 use super::evil_hub::{Answer, EvilHub};
 use super::orders::refused;
-use fernwart_protocol::code::Refusal;
+use super::{attack, identity, knock, say_hello};
+use fernwart_client::{ClientError, Session};
+use fernwart_protocol::code::{Denial, Goodbye, Refusal};
 use fernwart_protocol::document::Outcome;
 use fernwart_protocol::id::MachineId;
+use fernwart_protocol::link::Door;
+use fernwart_protocol::staff::{JobHead, Request};
+use fernwart_protocol::text::Text;
+use fernwart_protocol::to_agent::Control;
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, Process, World, program, run, wait_until};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Duration;
 
 /// Lines an hour that others can cause.
 const BUDGET: usize = 60;
@@ -79,4 +85,38 @@ fn an_account_that_says_no_for_ever_fills_no_journal_and_its_no_still_counts() {
     games(&["pause"]).exits(0);
     let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
     assert!(said.code != 0 && (said.out + &said.err).contains("paused"), "a pause counts");
+}
+
+#[test]
+fn a_machine_that_links_again_and_again_and_a_key_that_gives_nothing_write_little() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let other = world.add_machine("kasse-2");
+    machine.agent.stop();
+    let own = identity(&machine.home.join("tls.identity"));
+    let linked = || world.hub.log().matches("a machine is linked").count();
+    let before = linked();
+    attack(async {
+        for _ in 0..60 {
+            // Proof: it is let in at first, and comes as often as it likes.
+            let Ok(link) = knock(&world, Door::Agent, own.chain.clone(), &own.key).await else { continue };
+            let (_send, mut receive) = say_hello(&link).await;
+            let _ = tokio::time::timeout(Duration::from_millis(100), receive.expect::<Control>()).await;
+            link.close(Goodbye::Done);
+        }
+    });
+    let lines = linked() - before;
+    assert!((10..=22).contains(&lines), "{lines} lines of 60 links");
+    // A job without orders is none.
+    attack(async {
+        let home = fernwart_client::StaffHome::open(&world.shop().join("staff")).expect("a home");
+        let mut session = Session::open(home, Duration::from_secs(5)).await.expect("linked");
+        let head = JobHead { action: Text::clipped("x"), reason: Text::clipped("x"), orders: 0, parallel: 0 };
+        let denied = session.collect(&Request::Submit(head)).await;
+        assert!(matches!(denied, Err(ClientError::Denied(Denial::NotUnderstood))), "{denied:?}");
+        session.close().await;
+    });
+    assert_eq!(world.technician(&["job", "ls", "-o", "name"]).exits(0).out, "");
+    assert!(world.hub.log().contains("a technician's request was denied"), "{}", world.hub.log());
+    assert!(world.is_online(&other.name), "others do not notice");
 }
