@@ -4,8 +4,10 @@
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
+mod golden;
+
 use fernwart_protocol::code::{Denial, Refusal};
-use fernwart_protocol::codec::{CodecError, decode, encode, encode_for};
+use fernwart_protocol::codec::{decode, encode, encode_for};
 use fernwart_protocol::document::Envelope;
 use fernwart_protocol::id::{CustomerId, JobId, KeyId, MachineId, PublicKey, RunId};
 use fernwart_protocol::row::{self, Row};
@@ -17,23 +19,16 @@ use fernwart_protocol::to_agent::Stored;
 use fernwart_protocol::to_hub::{self, Delivered};
 use fernwart_protocol::version::Version;
 use fernwart_protocol::version::variants::known;
+use golden::hex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 const VERSION: Version = Version::of_peer(2);
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// These are the bytes, and no peer of version 1 is told them.
 #[track_caller]
 fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, literal: &str) {
-    let bytes = encode_for(message, VERSION).expect("encoded");
-    assert_eq!(hex(&bytes), literal.replace(char::is_whitespace, ""));
-    assert_eq!(&decode::<T>(&bytes).expect("decoded"), message);
-    let older = encode_for(message, Version::OLDEST);
-    assert!(matches!(older, Err(CodecError::Newer { .. })), "{older:?}");
+    golden::golden(2, message, literal);
 }
 
 /// How many variants version 2 knows.

@@ -4,8 +4,10 @@
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
+mod golden;
+
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::codec::{CodecError, decode, encode_for};
+use fernwart_protocol::codec::encode_for;
 use fernwart_protocol::document::{Envelope, Versions};
 use fernwart_protocol::id::{KeyId, Signature};
 use fernwart_protocol::staff::Request;
@@ -15,23 +17,16 @@ use fernwart_protocol::to_agent::{CatalogueFile, Deliver};
 use fernwart_protocol::to_hub::{Control, Delivered, GivenBack};
 use fernwart_protocol::version::Version;
 use fernwart_protocol::version::variants::known;
+use golden::hex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 const VERSION: Version = Version::of_peer(3);
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// These are the bytes, and no peer of version 2 is told them.
 #[track_caller]
 fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, literal: &str) {
-    let bytes = encode_for(message, VERSION).expect("encoded");
-    assert_eq!(hex(&bytes), literal.replace(char::is_whitespace, ""));
-    assert_eq!(&decode::<T>(&bytes).expect("decoded"), message);
-    let older = encode_for(message, Version::of_peer(2));
-    assert!(matches!(older, Err(CodecError::Newer { .. })), "{older:?}");
+    golden::golden(3, message, literal);
 }
 
 #[test]

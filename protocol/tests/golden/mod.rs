@@ -1,0 +1,25 @@
+//! Bytes that one version brought and no version before it is told.
+
+use fernwart_protocol::codec::{CodecError, decode, encode_for};
+use fernwart_protocol::version::Version;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes in hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Insists that these are a message's bytes, and that no peer of the version before this
+/// one is told them.
+///
+/// # Panics
+/// When they are not.
+#[track_caller]
+pub fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(number: u16, message: &T, literal: &str) {
+    let bytes = encode_for(message, Version::of_peer(number)).expect("encoded");
+    assert_eq!(hex(&bytes), literal.replace(char::is_whitespace, ""));
+    assert_eq!(&decode::<T>(&bytes).expect("decoded"), message);
+    let older = encode_for(message, Version::of_peer(number - 1));
+    assert!(matches!(older, Err(CodecError::Newer { .. })), "{older:?}");
+}
