@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_has_a_file_open_is_found_and_nobody_else() {
+    fn a_process_that_has_a_file_open_is_found_and_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().canonicalize().expect("there").join("till.lock");
         let by = |path: &Path| by(path).expect("in time");

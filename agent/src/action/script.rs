@@ -169,11 +169,7 @@ impl Drop for Groups {
 /// Refuses a script that needs what does not answer: it would wait until its time
 /// was over, and nobody would know for what.
 fn needs_none(task: &Task, deaf: &[(PathBuf, Why)]) -> Result<(), ScriptError> {
-    let is_path = |name: &str| {
-        task.manifest.parameters.iter().any(|one| one.name == name && matches!(one.kind, Kind::Path { .. }))
-    };
-    let given = task.parameters.iter().filter(|(name, _)| is_path(name)).map(|(_, value)| value.to_string());
-    for path in task.manifest.writes.iter().cloned().chain(given) {
+    for path in task.manifest.writes.iter().cloned().chain(given_paths(task)) {
         if let Some((place, why)) = deaf.iter().find(|(place, _)| Path::new(&path).starts_with(place)) {
             let place = crate::collect::shown(place.as_os_str().as_encoded_bytes());
             return Err(ScriptError::Cage(format!(
@@ -187,16 +183,19 @@ fn needs_none(task: &Task, deaf: &[(PathBuf, Why)]) -> Result<(), ScriptError> {
 
 /// The numbers of processes that have one of its path parameters open.
 fn open_by(task: &Task) -> String {
+    // As the kernel names what is open: without links. Where that, or all processes, cannot
+    // be looked at, nobody knows.
+    let by = |path: String| opened::by(&crate::collect::real_path(Path::new(&path))?);
+    let Some(pids) = given_paths(task).map(by).collect::<Option<Vec<_>>>() else { return "unknown".to_owned() };
+    pids.iter().flatten().map(u32::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The paths that it is given as parameters.
+fn given_paths(task: &Task) -> impl Iterator<Item = String> {
     let is_path = |name: &str| {
         task.manifest.parameters.iter().any(|one| one.name == name && matches!(one.kind, Kind::Path { .. }))
     };
-    let paths = task.parameters.iter().filter(|(name, _)| is_path(name)).map(|(_, value)| value.to_string());
-    // As the kernel names what is open: without links.
-    let real = paths.filter_map(|path| crate::collect::real_path(Path::new(&path)));
-    let pids: Option<Vec<Vec<u32>>> = real.map(|path| opened::by(&path)).collect();
-    // Not all were looked at: nobody knows.
-    let Some(pids) = pids else { return "unknown".to_owned() };
-    pids.iter().flatten().map(u32::to_string).collect::<Vec<_>>().join(" ")
+    task.parameters.iter().filter(move |(name, _)| is_path(name)).map(|(_, value)| value.to_string())
 }
 
 /// Folders that its parameters may lie under, but the root: below that it is the script's

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_by_whoever_says_it_before_during_and_after_a_pause() {
+    fn every_answer_by_each_speaker_before_during_and_after_a_pause() {
         /// What is left: until when allowed, until when stopped, whether by the
         /// administrator; from now on. Nothing: may not be said.
         type Left = Option<(UnixMs, UnixMs, bool)>;

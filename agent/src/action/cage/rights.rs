@@ -183,7 +183,7 @@ fn refuse_sockets_of_files() -> Result<(), String> {
     refuse_with(BTreeMap::from([(libc::SYS_socket, vec![rule]), (libc::SYS_socketpair, vec![pair])]), libc::EACCES)
 }
 
-/// A lease on a file has whoever opens it wait, anywhere on the machine.
+/// A lease on a file makes every other process that opens it wait, anywhere on the machine.
 fn refuse_leases() -> Result<(), String> {
     let said = |error: BackendError| format!("refusing calls: {error}");
     let command = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, F_SETLEASE).map_err(said)?;
