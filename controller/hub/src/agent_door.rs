@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 /// A machine follows a newer catalogue within this time, or is not waited for.
 const FOLLOWS: Duration = Duration::from_secs(10);
 
-/// A catalogue that is not believed is told of after this time.
+/// An alarm is raised for a catalogue that is not believed for so long.
 const STILL_DISBELIEVED: Duration = Duration::from_secs(45);
 
 /// An agent that is still there answers an echo within this time.
@@ -51,7 +51,8 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
     }
     if shared.paces().is_link_too_many(id, Instant::now()) {
         let until = Instant::now() + PENANCE;
-        shared.penance().entry(id).or_insert(Penitent { until, is_held: false });
+        let mut held_off = shared.penance();
+        held_off.entry(id).or_insert(Penitent { until, is_held: false }).until = until;
     }
     if do_penance(shared, &link, &id).await {
         return link.close(Goodbye::Overloaded);
@@ -314,7 +315,7 @@ async fn listen(
     records: Records,
     following: &Notify,
 ) -> Result<(), FrameError> {
-    let mut belief = Belief::default();
+    let belief = Belief::default();
     let mut journal = records.journal_head.map(|head| (records.journal_seq, head));
     loop {
         let word = match receive.next::<to_hub::Control>().await {
@@ -334,7 +335,7 @@ async fn listen(
             to_hub::Control::Following(versions) => {
                 debug!(?versions, "a machine follows");
                 if versions.targets >= newest_targets(shared) {
-                    belief.0.store(true, Ordering::Relaxed);
+                    belief.believes();
                     following.notify_one();
                 }
             }
@@ -373,9 +374,13 @@ impl Default for Belief {
 }
 
 impl Belief {
+    fn believes(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// It does not. After a restore it says so before it has given back what it follows:
     /// what is still so after a while is told.
-    fn refused(&mut self, shared: &Arc<Shared>, id: MachineId, link: Link, reason: Text<256>) {
+    fn refused(&self, shared: &Arc<Shared>, id: MachineId, link: Link, reason: Text<256>) {
         if !self.0.swap(false, Ordering::Relaxed) {
             return;
         }

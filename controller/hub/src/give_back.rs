@@ -9,13 +9,11 @@ use crate::{Shared, tell_fresh};
 use fernwart_certs::approve::{Draft, LEFT_OUT};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Envelope, Locked, Versions};
-use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::OFFER_FILES;
 use fernwart_protocol::link::{FrameError, Link};
 use fernwart_protocol::to_agent::Deliver;
 use fernwart_protocol::to_hub::GivenBack;
-use fernwart_store::KeepLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +50,7 @@ struct Held {
 }
 
 /// Takes back what a machine keeps, if it follows what is newer than all that is published
-/// here, or this hub was restored of late. One machine is asked at a time: nearly always
+/// here, or this hub was restored recently. One machine is asked at a time: nearly always
 /// the first one is enough.
 pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, knows: Knows) {
     let is_asked_first = knows.is_newer_than(&shared.published.versions());
@@ -128,8 +126,7 @@ async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope
         debug!(%machine, "a lock that nobody here has signed");
         return Some(envelope);
     };
-    let id = fernwart_certs::sha256(envelope.bytes.as_bytes());
-    if let Err(error) = shared.store.write(KeepLock { id, envelope: envelope.clone() }).await {
+    if let Err(error) = shared.lock(&envelope).await {
         warn!(%error, "a lock could not be stored");
         return None;
     }
@@ -141,9 +138,6 @@ async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope
             }
         }
     }
-    shared.keep_lock(&envelope);
-    shared.happened(Happened::Locked);
-    shared.presence.lock(&envelope).await;
     None
 }
 

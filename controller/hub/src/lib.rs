@@ -397,11 +397,19 @@ impl Shared {
         self.locks.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    fn keep_lock(&self, envelope: &Envelope) {
-        let mut locks = self.locks.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if !locks.contains(envelope) {
-            locks.push(envelope.clone());
+    /// Keeps a lock that is believed, and tells every machine of it.
+    async fn lock(&self, envelope: &Envelope) -> Result<(), StoreError> {
+        let id = fernwart_certs::sha256(envelope.bytes.as_bytes());
+        self.store.write(fernwart_store::KeepLock { id, envelope: envelope.clone() }).await?;
+        {
+            let mut locks = self.locks.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if !locks.contains(envelope) {
+                locks.push(envelope.clone());
+            }
         }
+        self.happened(Happened::Locked);
+        self.presence.lock(envelope).await;
+        Ok(())
     }
 
     fn owed(&self) -> MutexGuard<'_, owed::Owed> {

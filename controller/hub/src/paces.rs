@@ -12,7 +12,7 @@ use tokio::time::Instant;
 const LINK_AGAIN: u32 = 10;
 
 /// A job waits for its turn no longer than this.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Buckets by key: those of admitted machines and of staff, so they are few.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Paces {
     pub(crate) fn job(&mut self, key: KeyId, now: Instant) -> Option<Duration> {
         let bucket = self.jobs.entry(key).or_insert_with(|| Bucket::new(JOBS, JOBS_PER_SECOND, now));
         bucket.spend(0.0, now);
-        if bucket.debt() > PATIENCE {
+        if bucket.debt() > LONGEST_WAIT {
             return None;
         }
         bucket.spend(1.0, now);
@@ -65,7 +65,7 @@ mod tests {
         // However many come, none waits for ever, and those turned away cost nothing.
         let later = begun + Duration::from_secs(1);
         let taken = (0..10_000).filter_map(|_| paces.job(one, later)).collect::<Vec<_>>();
-        assert!(taken.len() < 310 && taken.iter().all(|wait| *wait <= PATIENCE + Duration::from_millis(100)));
+        assert!(taken.len() < 310 && taken.iter().all(|wait| *wait <= LONGEST_WAIT + Duration::from_millis(100)));
         assert_eq!(paces.job(one, later + Duration::from_secs(31)), Some(Duration::ZERO));
     }
 

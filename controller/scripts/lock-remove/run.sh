@@ -16,7 +16,7 @@ if [ "$age" -lt "$FERNWART_PARAM_OLDER_MIN" ]; then
     exit 5
 fi
 
-# Whoever has it open may lock it at any time.
+# A process that has it open may lock it at any time.
 if [ "${FERNWART_OPEN_BY-unknown}" = unknown ]; then
     echo "this machine cannot tell who has it open"
     exit 4

@@ -59,8 +59,8 @@ if [ "$FERNWART_PARAM_PACK" = true ]; then
     chmod --reference=$open /proc/self/fd/5
     echo "packed into $packed: $(($(stat -L -c %s /proc/self/fd/5) / 1048576)) MiB"
 fi
-# In place, and over what is there: a full disk has no room for a second copy, and whoever
-# writes the file goes on writing to the same one. What is kept moves to the beginning;
+# In place, and over what is there: a full disk has no room for a second copy, and the
+# program that writes the file goes on writing to the same one. What is kept moves to the beginning;
 # until it is all there, the end is as it was.
 to=0
 while :; do

@@ -155,7 +155,8 @@ impl Store {
     /// Makes a database that was put back from a backup fit to go on. Orders that may not
     /// have reached their machines are over: they may have been taken back since, and
     /// nobody here would know. An outcome may still come. Numbers of jobs go on far
-    /// above those that may have been given since: at the next ten thousand. How many orders these were.
+    /// above those that may have been given since: at the next ten thousand. How many
+    /// orders these were.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -11,7 +11,6 @@ use crate::outcome::unread;
 pub(crate) use drafts::put_in_force;
 use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
-use fernwart_certs::sha256;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye, Refusal};
 use fernwart_protocol::document::{Cancel, Versions};
@@ -23,7 +22,7 @@ use fernwart_protocol::staff::{Health, Reply, Request, TokenKind};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::version::{Hello, Version, tag};
-use fernwart_store::{Acknowledge, AddCustomer, Group, KeepCancel, KeepLock, Label, Rename, SetStanding, Withdraw};
+use fernwart_store::{Acknowledge, AddCustomer, Group, KeepCancel, Label, Rename, SetStanding, Withdraw};
 use machines::reachable;
 pub(crate) use records::visible;
 use std::sync::Arc;
@@ -272,16 +271,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
                 Refusal::NewerOrder => Denial::NewerDocument,
                 _ => Denial::BeyondRole,
             })?;
-            let id = sha256(envelope.bytes.as_bytes());
-            shared
-                .store
-                .write(KeepLock { id, envelope: envelope.clone() })
-                .await
-                .map_err(|error| shared.denial(&error))?;
-            shared.keep_lock(&envelope);
-            shared.happened(Happened::Locked);
-            shared.presence.lock(&envelope).await;
-            Ok(())
+            shared.lock(&envelope).await.map_err(|error| shared.denial(&error))
         }
         // Answered before, with more than a yes or no.
         Request::Machines
