@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Bytes in hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -16,7 +16,11 @@ pub fn hex(bytes: &[u8]) -> String {
 /// # Panics
 /// When they are not.
 #[track_caller]
-pub fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(number: u16, message: &T, literal: &str) {
+pub(crate) fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    number: u16,
+    message: &T,
+    literal: &str,
+) {
     let bytes = encode_for(message, Version::of_peer(number)).expect("encoded");
     assert_eq!(hex(&bytes), literal.replace(char::is_whitespace, ""));
     assert_eq!(&decode::<T>(&bytes).expect("decoded"), message);
