@@ -7,7 +7,7 @@
 mod golden;
 
 use fernwart_protocol::code::{Denial, Refusal};
-use fernwart_protocol::codec::{decode, encode, encode_for};
+use fernwart_protocol::codec::{encode, encode_for};
 use fernwart_protocol::document::Envelope;
 use fernwart_protocol::id::{CustomerId, JobId, KeyId, MachineId, PublicKey, RunId};
 use fernwart_protocol::row::{self, Row};
