@@ -86,6 +86,11 @@ impl Counting {
         }
     }
 
+    /// From when on differences count, seconds after boot.
+    pub(super) fn base_uptime_s(&self) -> u64 {
+        self.before.as_ref().map_or(0, |before| before.uptime_s)
+    }
+
     /// Has the next diagnoses remember these counters.
     pub(super) fn remember(self, past: &mut Past) {
         past.note(self.moments.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()), self.now);

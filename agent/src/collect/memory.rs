@@ -1,10 +1,12 @@
 //! Memory and swap.
 
 use super::counting::Counting;
+use super::kmsg::{self, Record};
 use super::{disks, missing, pct, pressure, read};
 use fernwart_protocol::diagnosis::facts::Memory;
 use fernwart_protocol::diagnosis::{Reason, Why};
 use std::path::Path;
+use std::time::Instant;
 
 /// A field of /proc/meminfo, bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
@@ -12,7 +14,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
 }
 
-pub(super) fn facts(counting: &Counting) -> Result<Memory, Why> {
+pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Memory, Why> {
     let mut system = sysinfo::System::new().map_err(|error| Why::new(Reason::Unreadable, error.to_string()))?;
     system.refresh_memory();
     let total = system.total_memory();
@@ -47,7 +49,13 @@ pub(super) fn facts(counting: &Counting) -> Result<Memory, Why> {
     let killed = vmstat.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok());
     memory.killed = killed;
     match killed.map(|killed| counting.since("oom_kill", killed)) {
-        Some(Ok(since)) => memory.killed_since = Some(since),
+        Some(Ok(0)) => memory.killed_since = Some(0),
+        Some(Ok(since)) => {
+            let mut limited = Limited::since(counting.base_uptime_s());
+            // Where the buffer cannot be read, each counts as the machine's lack.
+            let _ = kmsg::each(until, |record| limited.take(record));
+            memory.killed_since = Some(since.saturating_sub(limited.killed));
+        }
         Some(Err(reason)) => drop(why.insert("killed_since".into(), reason)),
         None => {
             missing(why, &["killed", "killed_since"], &Why::new(Reason::NotSupported, "oom_kill"));
@@ -60,6 +68,27 @@ pub(super) fn facts(counting: &Counting) -> Result<Memory, Why> {
         None => drop(memory.why.insert("broken_bytes".into(), Reason::NotSupported.into())),
     }
     Ok(memory)
+}
+
+/// Processes that were killed at the limit of their own control group. The kernel counts
+/// them with the others, though the machine has memory enough.
+#[derive(Debug)]
+struct Limited {
+    from_us: i64,
+    killed: u64,
+}
+
+impl Limited {
+    /// Those from then on, seconds after boot.
+    fn since(uptime_s: u64) -> Self {
+        Self { from_us: i64::try_from(uptime_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX), killed: 0 }
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        // Kernels before 5.3 say "Kill process".
+        let is_one = record.is_kernels && record.message.starts_with("Memory cgroup out of memory: Kill");
+        self.killed += u64::from(is_one && record.after_boot_us >= self.from_us);
+    }
 }
 
 /// What ZFS holds in its cache and gives back when programs want it.
@@ -111,6 +140,21 @@ mod tests {
                      /dev/zram0 partition 8388604 8000000 100\n/swap\\040file file 2097148 1024 -2\n";
         assert_eq!(swap(table), (2_097_148 * 1024, 1024 * 1024));
         assert_eq!(swap("Filename Type Size Used Priority\n"), (0, 0));
+    }
+
+    #[test]
+    fn whoever_is_killed_at_its_own_limit_is_no_lack_of_the_machine() {
+        let mut limited = Limited::since(100);
+        for text in [
+            "3,1,99000000,-;Memory cgroup out of memory: Killed process 7 (old) total-vm:1kB",
+            "3,2,100000000,-;Memory cgroup out of memory: Killed process 8 (tail) total-vm:1kB",
+            "3,3,200000000,-;Memory cgroup out of memory: Kill process 9 (tail) score 1 or sacrifice child",
+            "3,4,200000000,-;Out of memory: Killed process 10 (mysqld) total-vm:1kB",
+            "11,5,200000000,-;Memory cgroup out of memory: Killed process 11 (forged) total-vm:1kB",
+        ] {
+            limited.take(&Record::parse(text).expect("a record"));
+        }
+        assert_eq!(limited.killed, 2);
     }
 
     /// A sample as the kernel's documentation describes it: no such machine is here.

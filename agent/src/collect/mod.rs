@@ -14,6 +14,7 @@ mod counting;
 mod cpu;
 mod disks;
 mod dns;
+mod kmsg;
 mod logs;
 mod memo;
 mod memory;
@@ -138,7 +139,7 @@ fn gather(section: SectionName, around: &Surroundings, counting: &Counting, unti
     match section {
         SectionName::System => facts(system::facts(until)),
         SectionName::Cpu => facts(cpu::facts(counting)?),
-        SectionName::Memory => facts(memory::facts(counting)?),
+        SectionName::Memory => facts(memory::facts(counting, until)?),
         SectionName::Disks => facts(disks::facts(counting, until)?),
         SectionName::Network => facts(network::facts(around, counting, until)),
         SectionName::Processes => facts(processes::facts(until)?),

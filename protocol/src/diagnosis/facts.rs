@@ -109,7 +109,8 @@ pub struct Memory {
     pub some_pressure_5m_pct: Option<f64>,
     /// Processes the kernel killed for lack of memory since boot.
     pub killed: Option<u64>,
-    /// Of these, those since a diagnosis earlier in this boot.
+    /// Of these, those since a diagnosis earlier in this boot, without those that the
+    /// kernel's buffer names as killed at the limit of their own control group.
     pub killed_since: Option<u64>,
     /// Errors that memory modules have corrected, since an earlier diagnosis.
     pub ecc_corrected_since: Option<u64>,

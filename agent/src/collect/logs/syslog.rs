@@ -4,11 +4,11 @@
 use super::lines::Line;
 use super::{KERNEL, Reader, SECOND, no_log};
 use crate::collect::bytes::{clipped, shown};
+use crate::collect::kmsg::{self, Record};
 use fernwart_protocol::diagnosis::{Reason, Why};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -174,54 +174,32 @@ fn repeated(message: &str) -> (u64, &str) {
     inner().unwrap_or((1, message))
 }
 
-/// The kernel's own buffer (Documentation/ABI/testing/dev-kmsg): one record a read,
-/// `priority,number,microseconds since boot,flags;message`. When the oldest was
-/// written, where there is any.
+/// The kernel's own buffer. When the oldest record was written, where there is any.
 fn kernel(reader: &mut Reader, until: Instant) -> std::io::Result<Option<i64>> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let buffer = rustix::fs::open("/dev/kmsg", flags, Mode::empty())?;
     let uptime = crate::collect::read("/proc/uptime").unwrap_or_default();
     let uptime: f64 = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
     let boot = reader.now.saturating_sub((uptime * SECOND as f64) as i64);
-    let mut record = vec![0; 8192];
     let mut oldest = None;
-    loop {
-        if Instant::now() >= until {
-            reader.is_cut = true;
-            return Ok(oldest);
-        }
-        let length = match rustix::io::read(&buffer, record.as_mut_slice()) {
-            // A file that somebody has put there has an end.
-            Ok(0) => return Ok(oldest),
-            Ok(length) => length,
-            // A record was overwritten while it was read; the next one is there.
-            Err(rustix::io::Errno::PIPE) => continue,
-            Err(rustix::io::Errno::AGAIN) => return Ok(oldest),
-            Err(error) => return Err(error.into()),
-        };
-        let text = shown(record.get(..length).unwrap_or_default());
-        let at = kernel_record(reader, &text, boot);
-        oldest = oldest.or(at);
-    }
+    let is_whole = kmsg::each(until, |record| {
+        let at = kernel_record(reader, record, boot);
+        oldest.get_or_insert(at);
+    })?;
+    reader.is_cut |= !is_whole;
+    Ok(oldest)
 }
 
-fn kernel_record(reader: &mut Reader, text: &str, boot: i64) -> Option<i64> {
-    let (head, message) = text.split_once(';')?;
-    let mut fields = head.split(',');
-    let priority: Option<u32> = fields.next().and_then(|number| number.parse().ok());
-    let at: Option<i64> = fields.nth(1).and_then(|number| number.parse().ok());
-    let (priority, at) = (priority?, boot.saturating_add(at?));
-    // Facility 0 is the kernel's; what programs write into the buffer has others.
+/// When it was written.
+fn kernel_record(reader: &mut Reader, record: &Record<'_>, boot: i64) -> i64 {
+    let at = boot.saturating_add(record.after_boot_us);
     reader.take(&Line {
         at,
         program: "kernel",
-        is_kernels: priority >> 3 == 0,
-        priority: u8::try_from(priority & 7).unwrap_or(7),
-        // A message of several lines has them escaped; fields of the device follow it.
-        message: message.lines().next().and_then(|line| line.split("\\x0a").next()).unwrap_or_default(),
+        is_kernels: record.is_kernels,
+        priority: record.level,
+        message: record.message,
         ..Line::default()
     });
-    Some(at)
+    at
 }
 
 #[cfg(test)]
@@ -284,9 +262,13 @@ mod tests {
     fn the_kernels_lines_are_told_from_those_of_programs() {
         let mut reader = Reader::new(1_000_000 * SECOND);
         let boot = 999_990 * SECOND;
-        kernel_record(&mut reader, "3,77,1000,-;I/O error, dev sdq, sector 5\n SUBSYSTEM=block\n", boot);
-        kernel_record(&mut reader, "11,78,1000,-;I/O error, dev sdr, sector 5\n", boot);
-        kernel_record(&mut reader, "garbage", boot);
+        for text in [
+            "3,77,1000,-;I/O error, dev sdq, sector 5\n SUBSYSTEM=block\n",
+            "11,78,1000,-;I/O error, dev sdr, sector 5\n",
+        ] {
+            kernel_record(&mut reader, &Record::parse(text).expect("a record"), boot);
+        }
+        assert!(Record::parse("garbage").is_none());
         let hits = reader.end("kmsg").hits.unwrap_or_default();
         assert_eq!(hits.iter().map(|hit| hit.about.as_str()).collect::<Vec<_>>(), ["sdq"]);
     }

@@ -1,0 +1,63 @@
+//! The kernel's own log buffer (Documentation/ABI/testing/dev-kmsg): one record a read,
+//! `priority,number,microseconds since boot,flags;message`.
+
+use super::bytes::shown;
+use rustix::fs::{Mode, OFlags};
+use std::io;
+use std::time::Instant;
+
+/// One record.
+#[derive(Debug)]
+pub(super) struct Record<'a> {
+    /// When it was written, microseconds after boot.
+    pub(super) after_boot_us: i64,
+    /// As in syslog(3), 0 to 7.
+    pub(super) level: u8,
+    /// Whether the kernel wrote it; what programs write into the buffer has other facilities.
+    pub(super) is_kernels: bool,
+    /// The first line of the message.
+    pub(super) message: &'a str,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let (head, message) = text.split_once(';')?;
+        let mut fields = head.split(',');
+        let priority: u32 = fields.next()?.parse().ok()?;
+        Some(Self {
+            after_boot_us: fields.nth(1)?.parse().ok()?,
+            level: u8::try_from(priority & 7).unwrap_or(7),
+            is_kernels: priority >> 3 == 0,
+            // A message of several lines has them escaped; fields of the device follow it.
+            message: message.lines().next().and_then(|line| line.split("\\x0a").next()).unwrap_or_default(),
+        })
+    }
+}
+
+/// Passes each record on, the oldest first; whether all were read by then.
+///
+/// # Errors
+/// Where the buffer may not be read.
+pub(super) fn each(until: Instant, mut take: impl FnMut(&Record<'_>)) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let buffer = rustix::fs::open("/dev/kmsg", flags, Mode::empty())?;
+    let mut record = vec![0; 8192];
+    loop {
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        let length = match rustix::io::read(&buffer, record.as_mut_slice()) {
+            // A file that somebody has put there has an end.
+            Ok(0) => return Ok(true),
+            Ok(length) => length,
+            // A record was overwritten while it was read; the next one is there.
+            Err(rustix::io::Errno::PIPE) => continue,
+            Err(rustix::io::Errno::AGAIN) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let text = shown(record.get(..length).unwrap_or_default());
+        if let Some(record) = Record::parse(&text) {
+            take(&record);
+        }
+    }
+}
