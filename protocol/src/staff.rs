@@ -103,6 +103,17 @@ pub enum Request {
     /// A bundle of the published catalogue, or one of its files, for a hub that has lost
     /// it. Since version 3.
     PutFile(Blob<BLOB_BYTES>),
+    /// Where these runs of a job stand: one `Update` reply for each that is within
+    /// reach, and no waiting. Since version 3.
+    Outcomes(JobId, List<RunId, ORDERS_PER_FRAME>),
+    /// The staff keys that are cut off at this hub: `Suspensions` replies. Since version 3.
+    Suspensions,
+    /// Let a suspended staff key in again. Since version 3.
+    Resume(KeyId),
+    /// Turn somebody away who waits to get onto the staff list. Since version 3.
+    RejectStaff(KeyId),
+    /// Retired machines that had this name: `MachineRows` replies. Since version 3.
+    Formerly(MachineName),
 }
 
 /// Into or out of a group.
@@ -178,6 +189,17 @@ pub enum Reply {
     RunRows(List<Row<RunRow>, ROWS_PER_FRAME>),
     /// How the hub is. Since version 2, in the place of `Health`.
     HubHealth(Row<Health>),
+    /// Some staff keys that are cut off. Since version 3.
+    Suspensions(List<Suspension, ROWS_PER_FRAME>),
+}
+
+/// A staff key that is cut off at a hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// The key.
+    pub key: KeyId,
+    /// Whether machines were told to refuse it, too.
+    pub locked: bool,
 }
 
 /// One receipt in a machine's chain at its hub.

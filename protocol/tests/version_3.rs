@@ -9,10 +9,9 @@ mod golden;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec::encode_for;
 use fernwart_protocol::document::{Envelope, Versions};
-use fernwart_protocol::id::{KeyId, Signature};
-use fernwart_protocol::staff::Request;
-use fernwart_protocol::text::Blob;
-use fernwart_protocol::text::Text;
+use fernwart_protocol::id::{JobId, KeyId, RunId, Signature};
+use fernwart_protocol::staff::{Reply, Request, Suspension};
+use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Deliver};
 use fernwart_protocol::to_hub::{Control, Delivered, GivenBack};
 use fernwart_protocol::version::Version;
@@ -50,6 +49,24 @@ fn a_restored_hub_asks_for_what_it_has_lost() {
 }
 
 #[test]
+fn a_technician_asks_where_runs_of_a_job_stand() {
+    let runs = List::try_from(vec![RunId::from_bytes([1; 16])]).expect("one");
+    let ones = "01".repeat(16);
+    golden(&Request::Outcomes(JobId(7), runs), &format!("25000000 0700000000000000 0100000000000000 {ones}"));
+}
+
+#[test]
+fn a_lead_sees_who_is_cut_off_and_lets_them_in_again() {
+    let (ones, key) = ("01".repeat(16), KeyId::from_bytes([1; 16]));
+    golden(&Request::Suspensions, "26000000");
+    golden(&Request::Resume(key), &format!("27000000 {ones}"));
+    golden(&Request::RejectStaff(key), &format!("28000000 {ones}"));
+    golden(&Request::Formerly("a".parse().expect("a name")), "29000000 0100000000000000 61");
+    let suspended = List::try_from(vec![Suspension { key, locked: true }]).expect("one");
+    golden(&Reply::Suspensions(suspended), &format!("1e000000 0100000000000000 {ones} 01"));
+}
+
+#[test]
 fn a_peer_of_version_2_is_told_an_older_code() {
     let message = Delivered::Refused(Refusal::FilesChanged);
     let bytes = |version| hex(&encode_for(&message, version).expect("encoded"));
@@ -60,7 +77,8 @@ fn a_peer_of_version_2_is_told_an_older_code() {
 #[test]
 fn so_many_variants() {
     assert_eq!(known("Deliver", VERSION), Some(5));
-    assert_eq!(known("staff.Request", VERSION), Some(37));
+    assert_eq!(known("staff.Request", VERSION), Some(42));
+    assert_eq!(known("staff.Reply", VERSION), Some(31));
     assert_eq!(known("GivenBack", VERSION), Some(2));
     assert_eq!(known("Refusal", VERSION), Some(35));
     assert_eq!(known("to_hub.Control", VERSION), Some(6));

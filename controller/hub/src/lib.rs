@@ -440,6 +440,18 @@ impl Shared {
         Ok(())
     }
 
+    /// Lets a staff key in again that was cut off.
+    async fn let_in(&self, key: KeyId) -> Result<(), StoreError> {
+        self.store.write(fernwart_store::Resume(key)).await?;
+        self.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&key);
+        Ok(())
+    }
+
+    /// The staff keys that are cut off.
+    fn suspended(&self) -> Vec<KeyId> {
+        self.suspended.read().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().copied().collect()
+    }
+
     fn is_suspended(&self, key: &KeyId) -> bool {
         self.suspended.read().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(key)
     }

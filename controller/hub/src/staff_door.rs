@@ -108,6 +108,7 @@ async fn served(
             staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Held), send, receive).await
         }
         Request::Watch(job) => staff_jobs::watch(shared, (key, tls_key), link, job, send).await,
+        Request::Outcomes(job, runs) => staff_jobs::outcomes(shared, &caller, job, runs.as_slice(), send).await,
         Request::Events(until) => events::follow(shared, (key, tls_key), link, until, send).await,
         other => {
             // The key that TLS has seen, whatever anybody says.

@@ -14,11 +14,11 @@ use crate::outcome::unread;
 use crate::owed::catch_up;
 use crate::staff_answers::visible;
 use fernwart_certs::envelope::EnvelopeError;
-use fernwart_fleet::{Run, RunState, Standing};
+use fernwart_fleet::{Machine, Run, RunState, Standing};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Action, ActionKind, BadDocument, Document, Envelope, Order};
 use fernwart_protocol::event::Happened;
-use fernwart_protocol::id::{Digest, JobId, KeyId};
+use fernwart_protocol::id::{Digest, JobId, KeyId, RunId};
 use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
@@ -275,16 +275,9 @@ pub(crate) async fn watch(
             if !told.insert(run.id) {
                 continue;
             }
-            let news = match run.state {
-                RunState::Away => News::Away,
-                RunState::Refused => run.refusal.map_or(News::NoAnswer, News::Refused),
-                RunState::Settled => settled_news(shared, run.id, &machine).await,
-                RunState::Cancelled => News::Cancelled,
-                RunState::Queued | RunState::Held | RunState::Offered | RunState::Running | RunState::Expired => {
-                    News::NoAnswer
-                }
-            };
-            tell_update(send, Update { run: run.id, machine: run.machine, news }).await?;
+            if let Some(news) = news_of(shared, run, &machine).await {
+                tell_update(send, Update { run: run.id, machine: run.machine, news }).await?;
+            }
         }
         if runs.iter().all(|run| run.state.is_final()) {
             return Ok(Ok(()));
@@ -297,4 +290,46 @@ pub(crate) async fn watch(
             () = tokio::time::sleep(again) => {}
         }
     }
+}
+
+/// Where a run stands; nothing while it waits for its turn.
+async fn news_of(shared: &Shared, run: &Run, machine: &Machine) -> Option<News> {
+    Some(match run.state {
+        RunState::Away => News::Away,
+        RunState::Refused => run.refusal.map_or(News::NoAnswer, News::Refused),
+        RunState::Settled => settled_news(shared, run.id, machine).await,
+        RunState::Cancelled => News::Cancelled,
+        RunState::Expired => News::NoAnswer,
+        RunState::Held => News::Held,
+        RunState::Offered => News::Offered,
+        RunState::Running => News::Started,
+        RunState::Queued => return None,
+    })
+}
+
+/// Tells where these runs of a job stand, as far as the caller reaches.
+pub(crate) async fn outcomes(
+    shared: &Shared,
+    caller: &Caller,
+    id: JobId,
+    wanted: &[RunId],
+    send: &mut Sender,
+) -> Result<Result<(), Denial>, FrameError> {
+    if let Err(denial) = visible(shared, caller, id).await {
+        return Ok(Err(denial));
+    }
+    let runs = match shared.store.runs(id).await {
+        Ok(runs) => runs,
+        Err(error) => return Ok(Err(shared.denial(&error))),
+    };
+    let wanted: HashSet<&RunId> = wanted.iter().collect();
+    for run in runs.iter().filter(|run| wanted.contains(&run.id)) {
+        let Some(machine) = shared.store.machine(&run.machine).filter(|machine| caller.reaches(machine)) else {
+            continue;
+        };
+        if let Some(news) = news_of(shared, run, &machine).await {
+            tell_update(send, Update { run: run.id, machine: run.machine, news }).await?;
+        }
+    }
+    Ok(Ok(()))
 }

@@ -22,7 +22,7 @@ pub use runs::{Began, Expire, KeepCancel, NewJob, NewRun, NotTaken, Withdraw};
 pub use writer::Write;
 pub use writes::{
     Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label,
-    NoteJournal, Quarantine, RaiseAlarm, Rename, Seen, SeenAs, SetStanding, SetTlsKey, Suspend,
+    NoteJournal, Quarantine, RaiseAlarm, RejectStaff, Rename, Resume, Seen, SeenAs, SetStanding, SetTlsKey, Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, RunEvent, RunState, Standing, StoredToken};

@@ -31,8 +31,8 @@ const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
     ("Verdict", [4, 4, 4]),
     ("enroll.Reply", [3, 3, 3]),
     ("enroll.Request", [5, 5, 5]),
-    ("staff.Reply", [24, 30, 30]),
-    ("staff.Request", [36, 36, 37]),
+    ("staff.Reply", [24, 30, 31]),
+    ("staff.Request", [36, 36, 42]),
     ("to_agent.Control", [6, 6, 6]),
     ("to_hub.Control", [4, 5, 6]),
 ];

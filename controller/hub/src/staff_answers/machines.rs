@@ -12,7 +12,7 @@ use fernwart_protocol::id::MachineId;
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::row::{Row, tag};
 use fernwart_protocol::staff::{MachineRow, PendingMachine, Presence, Reply, Verdict};
-use fernwart_protocol::text::{List, Text};
+use fernwart_protocol::text::{List, MachineName, Text};
 use fernwart_protocol::to_agent::Deliver;
 use fernwart_store::Admit;
 use std::collections::HashSet;
@@ -82,6 +82,20 @@ pub(super) async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender
     let machines = shared.store.machines(Standing::Admitted);
     let reached = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| row(shared, machine));
     growing_rows(send, reached.collect(), Reply::MachineRows, Reply::Machines).await?;
+    Ok(Ok(()))
+}
+
+/// Retired machines that had this name.
+pub(super) async fn formerly(
+    shared: &Shared,
+    caller: &Caller,
+    name: &MachineName,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let retired = shared.store.machines(Standing::Retired);
+    let alike = retired.iter().filter(|machine| machine.name == *name && caller.reaches(machine));
+    growing_rows(send, alike.map(|machine| row(shared, machine)).collect(), Reply::MachineRows, Reply::Machines)
+        .await?;
     Ok(Ok(()))
 }
 

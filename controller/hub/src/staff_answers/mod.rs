@@ -13,18 +13,20 @@ use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye, Refusal};
-use fernwart_protocol::document::{Cancel, Versions};
+use fernwart_protocol::document::{Cancel, Document, Lock, Locked, Versions};
 use fernwart_protocol::event::Happened;
+use fernwart_protocol::id::KeyId;
 use fernwart_protocol::limits::ROWS_PER_FRAME;
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::row::{self, Row};
-use fernwart_protocol::staff::{Health, Reply, Request, TokenKind};
+use fernwart_protocol::staff::{Health, Reply, Request, Suspension, TokenKind};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::version::{Hello, Version, tag};
-use fernwart_store::{Acknowledge, AddCustomer, Group, KeepCancel, Label, Rename, SetStanding, Withdraw};
+use fernwart_store::{Acknowledge, AddCustomer, Group, KeepCancel, Label, RejectStaff, Rename, SetStanding, Withdraw};
 use machines::reachable;
 pub(crate) use records::visible;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tracing::info;
@@ -83,6 +85,8 @@ pub(crate) async fn answer(
             Err(error) => Err(shared.denial(&error)),
         },
         Request::Pending => return machines::pending(shared, caller, send).await,
+        Request::Formerly(name) => return machines::formerly(shared, caller, &name, send).await,
+        Request::Suspensions => return suspensions(shared, caller, send).await,
         Request::Ping(machines, wait_ms) => {
             return machines::ping(shared, caller, &machines.into_vec(), wait_ms, send).await;
         }
@@ -161,7 +165,9 @@ pub(crate) async fn answer(
                 Err(denial) => Err(denial),
             }
         }
-        Request::Submit(_) | Request::Queue(_) | Request::Watch(_) | Request::Events(_) => Err(Denial::NotUnderstood),
+        Request::Submit(_) | Request::Queue(_) | Request::Watch(_) | Request::Outcomes(..) | Request::Events(_) => {
+            Err(Denial::NotUnderstood)
+        }
         change => apply(shared, caller, change).await,
     })
 }
@@ -265,6 +271,22 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             shared.happened(Happened::Suspended(key, caller.entry.name.clone()));
             Ok(())
         }
+        Request::Resume(key) => {
+            caller.must_be(Role::Lead)?;
+            shared.let_in(key).await.map_err(|error| shared.denial(&error))?;
+            info!(%key, by = %caller.entry.name, "a staff key is let in again");
+            Ok(())
+        }
+        Request::RejectStaff(key) => {
+            caller.must_be(Role::Lead)?;
+            // Of those on the list the hub needs what they came with.
+            if shared.published.catalogue().is_some_and(|catalogue| catalogue.staff.find(&key).is_some()) {
+                return Err(Denial::NotPending);
+            }
+            let waited = shared.store.write(RejectStaff(key)).await.map_err(|error| shared.denial(&error))?;
+            info!(%key, by = %caller.entry.name, "a technician is turned away");
+            if waited { Ok(()) } else { Err(Denial::NotPending) }
+        }
         Request::Lock(envelope) => {
             let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
             fernwart_certs::lock::believe(&envelope, &catalogue).map_err(|refusal| match refusal {
@@ -286,6 +308,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::SealedTo(_)
         | Request::History
         | Request::Watch(_)
+        | Request::Outcomes(..)
         | Request::Events(_)
         | Request::Jobs
         | Request::Job(_)
@@ -294,6 +317,8 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
         | Request::Query(_)
         | Request::Catalogue
         | Request::Drafts
+        | Request::Suspensions
+        | Request::Formerly(_)
         | Request::Health
         | Request::Blob(_)
         | Request::Renew => Err(Denial::NotUnderstood),
@@ -313,4 +338,24 @@ async fn health(shared: &Shared) -> Health {
         rss_bytes: crate::metrics::resident_bytes(),
         timestamp_until: expiries.map_or(0, |expiries| expiries.timestamp.min(expiries.snapshot)),
     }
+}
+
+/// Tells which staff keys are cut off.
+async fn suspensions(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
+    if let Err(denial) = caller.must_be(Role::Lead) {
+        return Ok(Err(denial));
+    }
+    let mut locked: HashSet<KeyId> = HashSet::new();
+    for envelope in shared.locks() {
+        if let Ok(Lock { locked: Locked::Keys(keys), .. }) = Lock::from_bytes(envelope.bytes.as_bytes()) {
+            locked.extend(keys);
+        }
+    }
+    let mut all: Vec<Suspension> =
+        shared.suspended().into_iter().map(|key| Suspension { key, locked: locked.contains(&key) }).collect();
+    all.sort_by_key(|one| one.key.to_string());
+    for some in all.chunks(ROWS_PER_FRAME) {
+        send.send(&Reply::Suspensions(List::try_from(some.to_vec()).unwrap_or_default())).await?;
+    }
+    Ok(Ok(()))
 }

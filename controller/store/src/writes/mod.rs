@@ -9,7 +9,7 @@ pub use machine::{
     Acknowledge, Group, KeepSealedTo, Label, NoteJournal, Quarantine, RaiseAlarm, Rename, Seen, SeenAs, SetStanding,
     SetTlsKey,
 };
-pub use shop::{AddCustomer, Draft, KeepLock, Suspend};
+pub use shop::{AddCustomer, Draft, KeepLock, RejectStaff, Resume, Suspend};
 
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> Result<String, sqlx::Error> {
     serde_json::to_string(value).map_err(|error| sqlx::Error::Encode(error.into()))

@@ -39,6 +39,30 @@ impl Write for Suspend {
     }
 }
 
+/// Lets a staff key in again; whether it was cut off.
+#[derive(Debug)]
+pub struct Resume(pub KeyId);
+
+impl Write for Resume {
+    type Reply = bool;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        let query = sqlx::query("DELETE FROM suspensions WHERE staff_key = $1").bind(self.0.to_string());
+        Ok(query.execute(to).await?.rows_affected() > 0)
+    }
+}
+
+/// Turns somebody away who waits to get onto the staff list; whether anybody did.
+#[derive(Debug)]
+pub struct RejectStaff(pub KeyId);
+
+impl Write for RejectStaff {
+    type Reply = bool;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+        let query = sqlx::query("DELETE FROM staff_joins WHERE staff_key = $1").bind(self.0.to_string());
+        Ok(query.execute(to).await?.rows_affected() > 0)
+    }
+}
+
 /// Keeps a lock, to be handed to every machine.
 #[derive(Debug)]
 pub struct KeepLock {
