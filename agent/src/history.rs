@@ -3,7 +3,7 @@
 //! Read out of the journal: who wanted what, when and why, who allowed it, how
 //! it ended, and whether it can be taken back.
 
-use crate::words::Words;
+use crate::words::{Words, action_word_in};
 use fernwart_certs::journal::{Entry, Line};
 use fernwart_protocol::diagnosis::Both;
 use fernwart_protocol::document::UnixMs;
@@ -74,21 +74,17 @@ fn fill(run: &mut Run, kind: &str, at: UnixMs, body: &Value) {
     };
     set(&mut run.staff, "staff");
     set(&mut run.reason, "reason");
-    match body.get("action") {
-        Some(Value::String(word)) => run.action = escaped(word),
-        Some(Value::Object(action)) => {
-            run.action = action.keys().next().map(|word| escaped(word)).unwrap_or_default();
-            if let Some(script) = action.get("script") {
-                run.dry_run = script.get("dry_run").and_then(Value::as_bool).unwrap_or_default();
-                let version = script.get("version").map(Value::to_string).unwrap_or_default();
-                run.script = format!("{} {version}", text(script, "bundle"));
-                for (name, value) in script.get("parameters").and_then(Value::as_object).into_iter().flatten() {
-                    let value = value.as_str().map_or_else(|| value.to_string(), escaped);
-                    let _ = write!(run.script, "  {}={value}", escaped(name));
-                }
-            }
+    if let Some(word) = action_word_in(body) {
+        run.action = word;
+    }
+    if let Some(script) = body.pointer("/action/script") {
+        run.dry_run = script.get("dry_run").and_then(Value::as_bool).unwrap_or_default();
+        let version = script.get("version").map(Value::to_string).unwrap_or_default();
+        run.script = format!("{} {version}", text(script, "bundle"));
+        for (name, value) in script.get("parameters").and_then(Value::as_object).into_iter().flatten() {
+            let value = value.as_str().map_or_else(|| value.to_string(), escaped);
+            let _ = write!(run.script, "  {}={value}", escaped(name));
         }
-        _ => {}
     }
     match kind {
         "run_started" => {

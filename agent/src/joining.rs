@@ -165,13 +165,23 @@ fn ask_policy(words: &Words, shop: &str) -> anyhow::Result<String> {
     for id in ["policy-ask", "policy-nightly", "policy-trusted"] {
         out += &format!("  {}\n", words.say(id));
     }
-    say(&format!("{out}{} ", words.say("policy-prompt")))?;
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(policy_text(match answer.trim() {
-        "2" => "nightly",
-        "3" => "trusted",
-        _ => "ask",
-    })?)
+    say(&out)?;
+    loop {
+        say(&format!("{} ", words.say("policy-prompt")))?;
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        if std::io::stdin().lock().read_line(&mut answer)? == 0 {
+            return Err(Trouble::no_policy().into());
+        }
+        let choice = match answer.trim() {
+            "" | "1" => "ask",
+            "2" => "nightly",
+            "3" => "trusted",
+            _ => {
+                say(&(words.say("policy-odd") + "\n"))?;
+                continue;
+            }
+        };
+        return Ok(policy_text(choice)?);
+    }
 }

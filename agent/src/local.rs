@@ -9,6 +9,7 @@ use crate::executor::books::{Books, Phase, RunRecord};
 use crate::executor::policy::{Mode, Policy};
 use crate::home::Home;
 use crate::message::Turned;
+use crate::words::action_word;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Both;
@@ -109,6 +110,12 @@ pub struct Asked {
     pub action: Action,
     /// What it is called, from its manifest.
     pub title: Option<Both>,
+    /// What it does, plainly.
+    #[serde(default)]
+    pub explain: Option<Both>,
+    /// The firm of who wants it.
+    #[serde(default)]
+    pub shop: Text<120>,
 }
 
 /// What is answered.
@@ -202,7 +209,7 @@ pub(crate) fn last_run(books: &Books) -> Option<LastRun> {
     let told = |record: &RunRecord| {
         let order = Order::from_bytes(record.order.bytes.as_bytes()).ok()?;
         let receipt = Receipt::from_bytes(record.receipt.as_ref()?.bytes.as_bytes()).ok()?;
-        let (action, outcome) = (order.action.word().to_owned(), receipt.outcome);
+        let (action, outcome) = (action_word(&order.action).to_owned(), receipt.outcome);
         Some(LastRun { at: receipt.finished_at, action, outcome, machine_name: Some(order.machine_name) })
     };
     finished.iter().chain(&acknowledged).filter_map(|(_, record)| told(record)).max_by_key(|last| last.at)

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     }
     // Whatever was open where it was started is nothing to what it starts.
     if let Err(error) = cage::keep_to_itself(None) {
-        eprintln!("/proc/self/fd: {error}");
+        let _ = writeln!(std::io::stderr(), "/proc/self/fd: {error}");
         return ExitCode::from(if is_plugin() { UNKNOWN } else { 5 });
     }
     fernwart_agent::memory::keep_little();
@@ -83,7 +83,8 @@ fn is_plugin() -> bool {
 
 fn complain(trouble: &Trouble, words: &Words) -> ExitCode {
     let said = escaped_lines(&trouble.in_words(words));
-    eprint!("{said}");
+    // Perhaps nobody reads it.
+    let _ = write!(std::io::stderr(), "{said}");
     if is_plugin() {
         // The first line is what is read; nobody may be there to hear it.
         let line = said.lines().next().unwrap_or_default().replace('|', "/");

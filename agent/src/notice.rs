@@ -48,14 +48,10 @@ impl Notice {
     /// Head and body. Each begins with words of ours: what an order says stands
     /// behind them, and cannot pass for more.
     fn in_words(&self, shop: &str, words: &Words) -> (String, String) {
-        let title = |action: &Action, title: &Option<Both>| {
-            let own = || words.say(&format!("action-{}", action.word()));
-            title.as_ref().map_or_else(own, |title| escaped(words.language.of(title)))
-        };
         match self {
             Self::Asks(asked) => {
                 let (number, reason) = (asked.number.to_string(), escaped(asked.reason.as_raw()));
-                let title = title(&asked.action, &asked.title);
+                let title = words.title(&asked.action, asked.title.as_ref());
                 (
                     words.say_with("notice-asks", &[("shop", shop), ("title", &title)]),
                     words.say_with("notice-asks-how", &[("reason", &reason), ("number", &number)]),
@@ -63,7 +59,8 @@ impl Notice {
             }
             Self::Did(done) => {
                 let (staff, reason) = (escaped(done.staff.as_raw()), escaped(done.reason.as_raw()));
-                let (title, outcome) = (title(&done.action, &done.title), words.outcome(done.outcome));
+                let title = words.title(&done.action, done.title.as_ref());
+                let outcome = words.outcome(done.outcome);
                 (
                     words.say_with("notice-did", &[("shop", shop), ("title", &title), ("outcome", &outcome)]),
                     words.say_with("notice-did-how", &[("staff", &staff), ("reason", &reason)]),

@@ -43,12 +43,33 @@ pub fn questions(home: &Home, words: &Words) -> Result<String, Trouble> {
     Ok(out + &words.say("questions-now") + "\n")
 }
 
+/// Columns of a text that stands indented.
+const WIDTH: usize = 72;
+
+/// A text in lines of at most so many characters, cut between words.
+fn wrapped(text: &str, width: usize) -> String {
+    let (mut out, mut column) = (String::with_capacity(text.len() + 8), 0);
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 && column + 1 + length > width {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += length;
+    }
+    out
+}
+
 fn in_words(asked: &Asked, words: &Words) -> String {
     let name = match &asked.action {
         Action::Script { bundle, .. } => bundle.to_string(),
         Action::Diagnose { .. } => words.say("action-diagnose"),
     };
-    let title = asked.title.as_ref().map_or(name.clone(), |title| words.language.of(title).to_owned());
+    let title = words.title(&asked.action, asked.title.as_ref());
     let with = match &asked.action {
         Action::Script { parameters, .. } => {
             let all: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -56,22 +77,25 @@ fn in_words(asked: &Asked, words: &Words) -> String {
         }
         Action::Diagnose { .. } => String::new(),
     };
-    let until = local_time(asked.until);
     let number = asked.number.to_string();
-    let mut out = words.say_with(
-        "question",
-        &[
-            ("number", number.as_str()),
-            ("staff", &asked.staff.to_string()),
-            ("title", &escaped(&title)),
-            ("until", &until),
-        ],
-    );
+    let who = [("staff", asked.staff.to_string()), ("shop", asked.shop.to_string())];
+    let who = who.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut out = words.say_with("question", &[&who[..], &[("number", &number), ("title", &title)]].concat());
+    let mut line = |text: &str| {
+        for row in text.lines() {
+            // Writing into a String does not fail.
+            let _ = write!(out, "\n      {row}");
+        }
+    };
+    if let Some(explain) = &asked.explain {
+        line(&wrapped(&escaped(words.language.of(explain)), WIDTH));
+    }
     let reason = asked.reason.to_string();
     if !reason.is_empty() {
-        out += &format!("\n      {}", words.say_with("question-reason", &[("reason", &reason)]));
+        line(&words.say_with("question-reason", &[("reason", &reason)]));
     }
-    out += &format!("\n      {name} {with}");
+    line(&words.say_with("question-script", &[("script", format!("{name} {with}").trim_end())]));
+    line(&words.say_with("question-until", &[("until", &local_time(asked.until))]));
     out
 }
 

@@ -6,7 +6,7 @@ use crate::executor::policy::{BadPolicy, Mode, Policy};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question, Status};
 use crate::message::Turned;
-use crate::words::Words;
+use crate::words::{Words, action_word_in};
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::journal::{Entry, Line};
@@ -183,11 +183,7 @@ pub fn journal_in_words(lines: &[Line], words: &Words) -> String {
         let body: Value = body.as_deref().and_then(|body| serde_json::from_str(body).ok()).unwrap_or_default();
         let text = |name: &str| escaped(body.get(name).and_then(Value::as_str).unwrap_or_default());
         let run = text("run");
-        let action = match body.get("action") {
-            Some(Value::Object(action)) => action.keys().next().cloned(),
-            Some(Value::String(action)) => Some(action.clone()),
-            _ => actions.get(&run).cloned(),
-        };
+        let action = action_word_in(&body).or_else(|| actions.get(&run).cloned());
         let action = action.unwrap_or_else(|| "other".to_owned());
         actions.insert(run, action.clone());
         let who = if entry.kind.as_raw() == "joined" { text("customer_name") } else { text("staff") };

@@ -228,14 +228,6 @@ impl Action {
             Self::Script { .. } => ActionKind::Act,
         }
     }
-
-    /// The word for journals and lists.
-    pub const fn word(&self) -> &'static str {
-        match self {
-            Self::Diagnose { .. } => "diagnose",
-            Self::Script { .. } => "script",
-        }
-    }
 }
 
 /// A section of a diagnosis.

@@ -77,18 +77,31 @@ impl Keeper {
     }
 }
 
-/// Bytes as text that does nothing to whoever shows it: what is no UTF-8, and
-/// every control character but tab and new line, is replaced.
+/// Control characters that are kept of one piece of output, without those of lines. In
+/// JSON each of them takes six bytes.
+const CONTROLS: usize = 4096;
+
+/// Bytes as text; what is no UTF-8 is replaced. Control characters stay, for a line of
+/// progress can only be shown by whoever knows where it went back, and whoever shows them
+/// escapes them; past some thousand they are replaced.
 fn as_text(bytes: Vec<u8>) -> String {
-    let mut text = match String::from_utf8(bytes) {
+    let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
     };
-    let strange = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(strange) {
-        text = text.chars().map(|c| if strange(c) { '?' } else { c }).collect();
+    let strange = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r' | '\u{8}');
+    if text.chars().filter(|c| strange(*c)).count() <= CONTROLS {
+        return text;
     }
-    text
+    let mut left = CONTROLS;
+    let mut kept = |c: char| match (strange(c), left) {
+        (true, 0) => '?',
+        (is_strange, _) => {
+            left -= usize::from(is_strange);
+            c
+        }
+    };
+    text.chars().map(&mut kept).collect()
 }
 
 #[cfg(test)]
@@ -119,10 +132,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_do_no_harm() {
+    fn bytes_that_are_no_text_are_replaced_and_nothing_else() {
         let mut keeper = Keeper::new(Patterns::new(Own::new(&[]).expect("none")));
         keeper.feed(b"\xff\x00\x1b[2J");
         let (_, kept, _) = keeper.finish();
-        assert_eq!((kept.head.as_str(), kept.bytes), ("\u{fffd}??[2J", 6));
+        assert_eq!((kept.head.as_str(), kept.bytes), ("\u{fffd}\0\u{1b}[2J", 6));
+        let flood = as_text(vec![0x1b; CONTROLS + 2]);
+        assert!(flood.starts_with("\u{1b}\u{1b}") && flood.ends_with("\u{1b}??"), "{}", flood.len());
     }
 }

@@ -63,7 +63,7 @@ impl ReceiptBuilder {
         if let (Some(refusal), Some(fields)) = (self.refusal, about.as_object_mut()) {
             fields.insert("code".into(), refusal.code().into_owned().into());
             fields.insert("staff".into(), self.staff.as_raw().into());
-            fields.insert("action".into(), self.order.action.word().into());
+            fields.insert("action".into(), json!(self.order.action));
         }
         let kind = if self.outcome == Outcome::Refused { "order_refused" } else { "run_finished" };
         let line = page.line(kind, &about)?;

@@ -160,7 +160,7 @@ impl Executor {
                 let order = authentic.order();
                 let body = json!({
                     "code": refusal.code(), "run": order.run, "staff": authentic.staff(), "key": order.key,
-                    "action": order.action.word(), "machine": order.machine, "customer": order.customer,
+                    "action": order.action, "machine": order.machine, "customer": order.customer,
                 });
                 self.note_of_others("order_refused", &body).map(drop)
             }

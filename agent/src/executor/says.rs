@@ -98,14 +98,19 @@ impl Executor {
             .waits
             .values()
             .filter_map(|wait| match wait.why {
-                Why::Owner(number, until) => Some(Asked {
-                    number,
-                    until,
-                    staff: wait.staff.clone(),
-                    reason: wait.order.reason.clone(),
-                    action: wait.order.action.clone(),
-                    title: self.title_of(&wait.order.action),
-                }),
+                Why::Owner(number, until) => {
+                    let (title, explain) = self.manifest_of(&wait.order.action).map(|m| (m.title, m.explain)).unzip();
+                    Some(Asked {
+                        number,
+                        until,
+                        staff: wait.staff.clone(),
+                        reason: wait.order.reason.clone(),
+                        action: wait.order.action.clone(),
+                        title,
+                        explain,
+                        shop: self.catalogue.shop.name.clone(),
+                    })
+                }
                 Why::Content(..) | Why::Window(_) | Why::Turn | Why::Books(..) => None,
             })
             .collect();

@@ -14,7 +14,7 @@ use fernwart_protocol::diagnosis::{Finding, Rules, Unknown, builtin_rules};
 use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName, UnixMs};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::limits::OUTPUT_BYTES;
-use fernwart_protocol::script::{Kind, NotRun, RunReport, Stopped, Value};
+use fernwart_protocol::script::{Kind, Manifest, NotRun, RunReport, Stopped, Value};
 use fernwart_protocol::text::{Blob, chain};
 use fernwart_protocol::to_hub::{Delivered, Note, Stream};
 use serde_json::{Value as Json, json};
@@ -160,9 +160,14 @@ impl Executor {
     /// What a script is called, in both languages; its name where its manifest
     /// is not here.
     pub(super) fn title_of(&self, action: &Action) -> Option<fernwart_protocol::diagnosis::Both> {
+        self.manifest_of(action).map(|manifest| manifest.title)
+    }
+
+    /// The manifest of an action's script, where it is at hand.
+    pub(super) fn manifest_of(&self, action: &Action) -> Option<Manifest> {
         let Action::Script { bundle, .. } = action else { return None };
         let approved = self.catalogue.scripts.get(bundle)?;
-        self.shelf.script(bundle, approved).ok().map(|script| script.manifest.title)
+        self.shelf.script(bundle, approved).ok().map(|script| script.manifest)
     }
 }
 

@@ -3,10 +3,12 @@
 use crate::executor::policy::Mode;
 use crate::local::name_of;
 use fernwart_certs::keyfile::KeyFileError;
-use fernwart_protocol::diagnosis::{Language, Why};
-use fernwart_protocol::document::{Outcome, SectionName};
+use fernwart_protocol::diagnosis::{Both, Language, Why};
+use fernwart_protocol::document::{Action, Outcome, SectionName};
+use fernwart_protocol::script::Privilege;
 use fernwart_protocol::text::escaped;
 use fluent_bundle::{FluentArgs, FluentBundle, FluentResource, FluentValue};
+use serde_json::Value;
 use std::path::Path;
 use unic_langid::LanguageIdentifier;
 
@@ -109,10 +111,49 @@ impl Words {
         self.say(&format!("section-{section}"))
     }
 
+    /// What an action is: a check, a repair, a script that changes nothing.
+    pub fn action(&self, action: &Action) -> String {
+        self.say(&format!("action-{}", action_word(action)))
+    }
+
+    /// What an action is called: by its manifest's title, where there is one.
+    pub fn title(&self, action: &Action, title: Option<&Both>) -> String {
+        let what = match (title, action) {
+            (Some(title), _) => escaped(self.language.of(title)),
+            (None, Action::Script { bundle, .. }) => bundle.to_string(),
+            (None, Action::Diagnose { .. }) => return self.action(action),
+        };
+        match action {
+            Action::Script { dry_run: true, .. } => self.say_with("history-dry-run", &[("what", &what)]),
+            _ => what,
+        }
+    }
+
     /// How a run ended.
     pub fn outcome(&self, outcome: Outcome) -> String {
         self.say(&format!("outcome-{}", outcome.as_str()))
     }
+}
+
+/// The word by which texts name an action.
+pub(crate) const fn action_word(action: &Action) -> &'static str {
+    match action {
+        Action::Diagnose { .. } => "diagnose",
+        Action::Script { dry_run: true, .. } => "dry-run",
+        Action::Script { privilege: Privilege::Read, .. } => "read",
+        Action::Script { .. } => "script",
+    }
+}
+
+/// The same of what a line of the journal says of it.
+pub(crate) fn action_word_in(line: &Value) -> Option<String> {
+    let action = line.get("action")?;
+    if let Ok(action) = serde_json::from_value::<Action>(action.clone()) {
+        return Some(action_word(&action).to_owned());
+    }
+    // Of another version, or no more than the word.
+    let word = action.as_object().and_then(|action| action.keys().next().map(String::as_str)).or(action.as_str());
+    word.map(escaped)
 }
 
 /// The language of this process's user, from the locale.
