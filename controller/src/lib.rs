@@ -3,5 +3,8 @@
 //! `operate` starts things (init, serve, demo) and may name the hub; `cli` is
 //! what people type and may name the client only.
 
+#[macro_use]
+mod note;
+
 pub mod cli;
 pub mod operate;

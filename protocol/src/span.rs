@@ -23,6 +23,16 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     span.ok_or_else(|| "write 30s, 15m, 48h or 7d".to_owned())
 }
 
+/// A length of time as it would be typed, in the largest unit that fits.
+pub fn in_words(span: Duration) -> String {
+    let units = [(24 * 3600 * 1000, "d"), (3600 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
+    let ms = span.as_millis();
+    match units.iter().find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit)) {
+        Some((unit, letter)) => format!("{}{letter}", ms / unit),
+        None => format!("{ms}ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +42,9 @@ mod tests {
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("48h"), Ok(Duration::from_secs(48 * 3600)));
         assert_eq!(parse("7"), Ok(Duration::from_secs(7)));
+        for typed in ["500ms", "90s", "15m", "36h", "7d", "0ms"] {
+            assert_eq!(parse(typed).map(in_words).as_deref(), Ok(typed));
+        }
         assert!(parse("h").is_err() && parse("-1s").is_err() && parse("5 parsecs").is_err());
         assert!(parse("99999999999999999999d").is_err() && parse("9999999999999999999d").is_err());
     }

@@ -518,7 +518,7 @@ impl World {
     /// When it has mistakes.
     pub fn approve(&self, script: &shelf::Script) -> Said {
         let folder = script.write(&self.path().join("scripts"));
-        self.technician(&["catalogue", "propose", folder.to_str().expect("text")]).exits(0)
+        self.technician(&["catalogue", "propose", "--yes", folder.to_str().expect("text")]).exits(0)
     }
 
     /// The same for several at once.
@@ -527,7 +527,7 @@ impl World {
     /// When one has mistakes.
     pub fn approve_all(&self, scripts: &[shelf::Script]) -> Said {
         let folders: Vec<PathBuf> = scripts.iter().map(|script| script.write(&self.path().join("scripts"))).collect();
-        let mut words = vec!["catalogue", "propose"];
+        let mut words = vec!["catalogue", "propose", "--yes"];
         words.extend(folders.iter().map(|folder| folder.to_str().expect("text")));
         self.technician(&words).exits(0)
     }

@@ -227,7 +227,7 @@ fn a_remedy_repairs_what_a_diagnosis_has_found_and_proves_it() {
     join(&world, &guest);
     let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
     let restart = scripts.join("service-restart");
-    world.technician(&["catalogue", "propose", restart.to_str().expect("text")]).exits(0);
+    world.technician(&["catalogue", "propose", "--yes", restart.to_str().expect("text")]).exits(0);
     world.approve_all(&[
         Script::new("greedy", "head -c 400M /dev/zero | tail -c 400M | wc -c\n")
             .and("[limits]\nmemory_mib = 64\ncpu_pct = 50"),

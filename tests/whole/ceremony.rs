@@ -187,7 +187,7 @@ fn approvers_come_and_go_and_every_machine_follows() {
     let home = |name: &str| world.path().join(name);
     let ben = run(&mut staff_command(&home("ben"), &["approver", "new"])).exits(0).out.trim().to_owned();
     let own = world.technician(&["approver", "show"]).exits(0).out.trim().to_owned();
-    let propose = |words: &[&str]| world.technician(&[&["catalogue", "rotate"][..], words].concat());
+    let propose = |words: &[&str]| world.technician(&[&["catalogue", "rotate", "--yes"][..], words].concat());
     assert!(propose(&["--add", &own]).exits(2).err.contains("is an approver already"));
     assert!(propose(&["-k", "5"]).exits(2).err.contains("FW-CAT-16"));
     let said = propose(&["--add", &ben, "-k", "2"]).exits(0);
@@ -215,7 +215,7 @@ fn approvers_come_and_go_and_every_machine_follows() {
     let file = home("particulars").join("shop.json");
     let text = std::fs::read_to_string(&file).expect("read").replace("Nordlicht IT", "Polarlicht IT");
     std::fs::write(&file, text).expect("written");
-    world.technician(&["catalogue", "propose", folder]).exits(0);
+    world.technician(&["catalogue", "propose", "--yes", folder]).exits(0);
     let own_home = world.shop();
     let own_proposal = sign(own_home.to_str().expect("text")).exits(3);
     assert!(own_proposal.err.contains("nobody approves their own proposal"), "{}", own_proposal.err);

@@ -91,7 +91,7 @@ fn a_remedy_is_for_the_finding_that_was_shown() {
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
     let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts/service-restart");
-    world.technician(&["catalogue", "propose", scripts.to_str().expect("text")]).exits(0);
+    world.technician(&["catalogue", "propose", "--yes", scripts.to_str().expect("text")]).exits(0);
     let agent = program("fernwart-agent");
     let agent = agent.to_str().expect("text");
     wait_until("the machine follows", || guest.run(&[agent, "journal", "--export"]).out.contains("catalogue_followed"));

@@ -134,7 +134,7 @@ fn targets_are_words_labels_and_groups_and_never_an_implicit_all() {
     };
     assert_eq!(names(&["-l", "site=kiel"]), ["kasse-1"]);
     assert_eq!(names(&["@tills", "--except", "kasse-1"]), ["kasse-2"]);
-    assert_eq!(names(&["customer:meyer"]), ["kasse-1", "kasse-2"]);
+    assert_eq!(names(&["customer:Bäckerei Meyer"]), ["kasse-1", "kasse-2"]);
     let nothing = world.technician(&["diagnose"]).exits(2);
     assert!(nothing.err.contains("FW-CLI-02"), "{}", nothing.err);
     let misspelt = world.technician(&["diagnose", "kase-1"]).exits(2);
@@ -161,7 +161,7 @@ fn what_was_diagnosed_can_be_read_again_and_proved() {
     assert_eq!(facts["facts"].as_object().expect("facts").keys().collect::<Vec<_>>(), ["disks"]);
     let jobs = world.technician(&["job", "ls", "-o", "jsonl"]).exits(0).json_lines();
     assert_eq!(
-        (jobs[0]["job"].as_u64(), jobs[0]["reason"].as_str(), jobs[0]["over"].as_u64()),
+        (jobs[0]["job"].as_u64(), jobs[0]["reason"].as_str(), jobs[0]["done"].as_u64()),
         (Some(1), Some("Platte voll?"), Some(1))
     );
     let runs = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
@@ -198,7 +198,7 @@ fn a_rejected_machine_stays_out_and_says_so() {
     let line = world.invitation(&["Bäckerei Meyer"]);
     world.owner_in("kasse-1", &["enroll", &line, "--policy", "ask", "--no-service"]).exits(0);
     let name = world.technician(&["pending", "-o", "name"]).exits(0).out.trim().to_owned();
-    world.technician(&["reject", &name]).exits(0);
+    world.technician(&["reject", &name, &format!("--yes={name}")]).exits(0);
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out, "");
     let again = world.technician(&["admit", &name]).exits(2);
     assert!(again.err.contains("FW-JOIN-11"), "{}", again.err);
@@ -244,8 +244,8 @@ fn what_is_proposed_and_approved_reaches_the_machines() {
     let text = std::fs::read_to_string(&shop).expect("read");
     assert!(text.contains("\"hours\": \"\""), "{text}");
     std::fs::write(&shop, text.replace("\"hours\": \"\"", "\"hours\": \"Mo-Fr 8-18\"")).expect("written");
-    let said = world.technician(&["catalogue", "propose", &path]).exits(0);
+    let said = world.technician(&["catalogue", "propose", "--yes", &path]).exits(0);
     assert!(said.err.contains("published: version 2"), "{}", said.err);
     fernwart_tests::wait_until("the owner sees it", || machine.owner(&["status"]).out.contains("Mo-Fr 8-18"));
-    world.technician(&["catalogue", "propose", "/nonexistent"]).exits(2);
+    world.technician(&["catalogue", "propose", "--yes", "/nonexistent"]).exits(2);
 }

@@ -67,7 +67,7 @@ fn a_job_that_is_taken_back_does_not_begin_where_it_has_not_begun() {
         }
     });
     let said = world.technician(&["job", "cancel", "1"]).exits(0);
-    assert!(said.err.contains("asked 2 machine(s) to leave it"), "{}", said.err);
+    assert!(said.err.contains("Cancellation sent to 2 machines"), "{}", said.err);
     assert_eq!(states(&world, "1")[1], ("kasse-2".into(), "cancelled".into(), None), "taken back at the hub");
     // Again, and nothing changes.
     world.technician(&["job", "cancel", "1"]).exits(0);

@@ -18,6 +18,8 @@ mod mounts;
 mod moving;
 mod notices;
 mod oddities;
+mod prompts;
+mod results;
 mod scripts;
 mod silence;
 mod swarm;

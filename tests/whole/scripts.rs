@@ -67,13 +67,13 @@ fn an_approved_script_runs_and_tells_what_it_did() {
         results.iter().find(|one| one["machine"] == of).map(|one| one["status"].clone())
     };
     assert_eq!((all["type"].as_str(), status("kasse-1")), (Some("run"), Some("ok".into())), "{all}");
-    assert_eq!((&all["summary"]["ok"], status("kasse-2")), (&1.into(), Some("no_answer".into())), "{all}");
+    assert_eq!((&all["summary"]["ok"], status("kasse-2")), (&1.into(), Some("away".into())), "{all}");
     assert_eq!(all["summary"]["selected"], 2, "{all}");
     let said = run(&world, &["hello", "kasse-1", "kasse-2", "-o", "csv"]).exits(4);
     let mut lines: Vec<&str> = said.out.lines().skip(1).collect();
     lines.sort_unstable();
     assert!(said.out.starts_with("machine,customer,status,code,why\n"), "{}", said.out);
-    assert_eq!(lines, ["kasse-1,Bäckerei Meyer,ok,,", "kasse-2,Bäckerei Meyer,no_answer,,the machine is away"]);
+    assert_eq!(lines, ["kasse-1,Bäckerei Meyer,ok,,", "kasse-2,Bäckerei Meyer,away,,the machine is away"]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn what_nobody_has_approved_or_what_does_not_fit_is_refused() {
     assert!(said.err.contains("FW-CLI-13"), "an act needs a reason: {}", said.err);
     let said = run(&world, &["touchy", "kasse-1", "-p", "path=/var/log", "--dry-run"]).exits(3);
     assert!(said.out.contains("FW-CAT-13"), "{}", said.out);
-    world.technician(&["catalogue", "withdraw", "touchy"]).exits(0);
+    world.technician(&["catalogue", "withdraw", "--yes", "touchy"]).exits(0);
     run(&world, &["touchy", "kasse-1", "-p", "path=/var/log"]).exits(3);
     assert!(!machine.journal().iter().any(|(kind, _)| kind == "run_started"), "nothing has begun");
 }
@@ -126,7 +126,10 @@ fn the_owner_is_asked_and_has_the_last_word() {
             !machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("no questions")
         });
         let said = machine.owner(&["--lang", "de", "questions"]).exits(0).out;
-        assert!(said.contains("jana möchte: Probe mend") && said.contains("Grund: Auftrag 4711"), "{said}");
+        assert!(
+            said.contains("jana von Nordlicht IT möchte: Probe mend") && said.contains("Grund: Auftrag 4711"),
+            "{said}"
+        );
         let status = machine.owner(&["--lang", "de", "status"]).exits(0).out;
         assert!(status.contains("Fragen an Sie     1; lesen und antworten"), "{status}");
         said.split_whitespace().next().expect("a number").to_owned()
@@ -237,7 +240,9 @@ fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
     world.approve(&Script::new("mend", "echo mended\n"));
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = fernwart_tests::Process::start(&mut command, &world.path().join("asked.log"));
-    let asked = |machine: &Machine| machine.owner(&["--lang", "en", "questions"]).out.contains("jana would like to");
+    let asked = |machine: &Machine| {
+        machine.owner(&["--lang", "en", "questions"]).out.contains("jana of Nordlicht IT would like to")
+    };
     wait_until("the owner is asked", || asked(&machine));
     let before = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
     let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
@@ -274,7 +279,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = fernwart_tests::Process::start(&mut command, &log);
     wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana would like to")
+        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana of Nordlicht IT would like to")
     });
     let program = world.path().join("agent");
     std::fs::copy(fernwart_tests::program("fernwart-agent"), &program).expect("copied");
@@ -292,7 +297,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
         assert!(said.code != 0 && said.out.is_empty(), "{file} stays closed");
     }
     let said = as_account("games", &["questions"]).exits(0).out;
-    assert!(said.contains("jana would like to"), "{said}");
+    assert!(said.contains("jana of Nordlicht IT would like to"), "{said}");
     let clock = as_account("games", &["check", "--trust-clock"]);
     assert!(clock.code != 0, "{clock:?}");
     // An administrator's pause is the administrator's to end.
@@ -304,7 +309,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = fernwart_tests::Process::start(&mut command, &log);
     wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana would like to")
+        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana of Nordlicht IT would like to")
     });
     let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
     as_account("games", &["allow", &number]).exits(0);

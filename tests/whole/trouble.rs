@@ -88,7 +88,7 @@ fn the_small_commands_answer() {
     assert!(world.technician(&["completion", "bash"]).exits(0).out.contains("_fernwart()"));
     assert!(world.technician(&["man"]).exits(0).out.contains(".TH fernwart"));
     assert!(world.technician(&["customer", "ls", "-o", "name"]).exits(0).out.contains("Bäckerei Meyer"));
-    let last = world.technician(&["staff", "rm", "jana"]).exits(2);
+    let last = world.technician(&["staff", "rm", "jana", "--yes=jana"]).exits(2);
     assert!(last.err.contains("FW-CAT-09"), "{}", last.err);
     let offline = machine.owner(&["diagnose", "--lang", "de"]);
     assert!(matches!(offline.code, 0 | 1) && offline.out.contains("Prüfungen"), "{}", offline.out);
@@ -398,7 +398,7 @@ fn every_shipped_script_is_had_and_begun_on_a_disk_with_no_byte_free() {
     let scripts = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
     let folders = std::fs::read_dir(scripts).expect("there").flatten().map(|entry| entry.path());
     let folders: Vec<String> = folders.map(|path| path.to_string_lossy().into_owned()).collect();
-    let mut words = vec!["catalogue", "propose"];
+    let mut words = vec!["catalogue", "propose", "--yes"];
     words.extend(folders.iter().map(String::as_str));
     world.technician(&words).exits(0);
     wait_until("it follows what was published", || machine.agent.log().contains("following a newer catalogue"));
@@ -589,7 +589,7 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
 
     let said = machine.owner(&["--lang", "de", "journal"]).exits(0);
     assert!(said.out.contains("Sie haben entschieden: alles angehalten"), "{}", said.out);
-    world.technician(&["retire", "kasse-1"]).exits(0);
+    world.technician(&["retire", "kasse-1", "--yes=kasse-1"]).exits(0);
     let says = || machine.owner(&["--lang", "de", "status"]).exits(0).out;
     wait_until("it is told", || says().contains("Nordlicht IT betreut diesen Rechner nicht mehr"));
 }

@@ -107,7 +107,7 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     assert_eq!(issuer(&here), old);
 
     // Approved, they are: for who was told, and for who was away and was not.
-    world.technician(&["catalogue", "propose", folder]).exits(0);
+    world.technician(&["catalogue", "propose", "--yes", folder]).exits(0);
     let again = run(&mut world.command(&["next-keys", "--to", folder])).exits(3);
     assert!(again.err.contains("FW-HUB-27"), "{}", again.err);
     world.hub.stop();
@@ -130,7 +130,7 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     identity.chain = left_behind.expect("issued");
     identity.write(&away.home.join("tls.identity")).expect("written");
     run(world.command(&["next-keys", "--to", folder]).arg("--finish")).exits(0);
-    world.technician(&["catalogue", "propose", folder]).exits(0);
+    world.technician(&["catalogue", "propose", "--yes", folder]).exits(0);
     world.hub.stop();
     world.restart_hub();
     wait_until("the machine is back", || world.is_online("kasse-1"));
@@ -240,7 +240,7 @@ fn what_runs_out_is_told_in_good_time_and_made_anew_by_one_command() {
     assert!(said.err.contains("the catalogue's targets runs out on"), "{}", said.err);
     let doctor = world.technician_at("+310d", &["doctor"]).exits(1).out;
     assert!(doctor.contains("BAD   the catalogue's targets"), "{doctor}");
-    world.technician_at("+310d", &["catalogue", "rotate"]).exits(0);
+    world.technician_at("+310d", &["catalogue", "rotate", "--yes"]).exits(0);
     let said = world.technician_at("+310d", &["ls"]).exits(0);
     assert!(!said.err.contains("the catalogue's targets"), "{}", said.err);
     // An entry on the staff list is for a lead to renew.

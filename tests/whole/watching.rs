@@ -17,7 +17,7 @@ struct Follower {
 impl Follower {
     fn of(home: &Path, out: PathBuf) -> Self {
         let file = std::fs::File::create(&out).expect("a file");
-        let mut command = staff_command(home, &["events", "-f"]);
+        let mut command = staff_command(home, &["events", "-f", "--since", "1h"]);
         let child = command.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn().expect("started");
         Self { child, out }
     }

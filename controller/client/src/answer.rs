@@ -29,8 +29,8 @@ pub enum Answer {
     Ran(Box<RunReport>, Box<Receipt>),
     /// It refused, with what it has to say about that.
     Refused(Refusal, Option<String>),
-    /// It ended otherwise.
-    Ended(Outcome),
+    /// It ended otherwise, with what a script told until then.
+    Ended(Outcome, Option<Box<RunReport>>),
     /// It is not linked.
     Away,
     /// It did not answer in time.
@@ -72,7 +72,7 @@ pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -
         News::Offered | News::Started | News::Told(_) | News::Held => return None,
         News::Away => Answer::Away,
         News::NoAnswer => Answer::Silent,
-        News::Cancelled => Answer::Ended(Outcome::Cancelled),
+        News::Cancelled => Answer::Ended(Outcome::Cancelled, None),
         News::Refused(refusal) => Answer::Refused(refusal, None),
         News::Denied(denial) => Answer::Denied(denial),
         News::Outcome(receipt, key, body) => {
@@ -99,9 +99,9 @@ pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -
                     }
                     (Outcome::Ok | Outcome::Failed, _, Err(_)) => match RunReport::unpack(body.as_bytes()) {
                         Ok(report) => Answer::Ran(Box::new(report), Box::new(receipt)),
-                        Err(_) => Answer::Ended(receipt.outcome),
+                        Err(_) => Answer::Ended(receipt.outcome, None),
                     },
-                    (outcome, ..) => Answer::Ended(outcome),
+                    (outcome, ..) => Answer::Ended(outcome, RunReport::unpack(body.as_bytes()).ok().map(Box::new)),
                 },
             }
         }

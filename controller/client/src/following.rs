@@ -43,12 +43,13 @@ pub struct Following<'a> {
     lost: Option<ClientError>,
     /// Until when it is waited for; none once it has told something.
     until: Option<Instant>,
+    patience: Duration,
 }
 
 impl<'a> Following<'a> {
     /// Of a job that has been handed in.
     pub fn submitted(session: &'a mut Session, stream: Stream) -> Self {
-        Self { session, stream, job: None, lost: None, until: None }
+        Self { session, stream, job: None, lost: None, until: None, patience: PATIENCE }
     }
 
     /// Of a job that is known by its number.
@@ -57,7 +58,13 @@ impl<'a> Following<'a> {
     /// When the link breaks.
     pub async fn known(session: &'a mut Session, job: JobId) -> Result<Self, ClientError> {
         let stream = session.ask(&Request::Watch(job)).await?;
-        Ok(Self { session, stream, job: Some(job), lost: None, until: None })
+        Ok(Self { session, stream, job: Some(job), lost: None, until: None, patience: PATIENCE })
+    }
+
+    /// Waits no longer than this for a hub that has gone.
+    #[must_use]
+    pub fn within(self, longest: Duration) -> Self {
+        Self { patience: self.patience.min(longest), ..self }
     }
 
     /// The job's number, once the hub has told it: from then on it is stored.
@@ -68,7 +75,8 @@ impl<'a> Following<'a> {
     /// What comes next; nothing once all is said.
     ///
     /// # Errors
-    /// When the hub says no, or has gone and does not come back within two minutes.
+    /// When the hub says no, or has gone and does not come back in time: two minutes, or
+    /// less ([`Self::within`]).
     pub async fn next(&mut self) -> Result<Option<Heard>, ClientError> {
         if let Some(lost) = self.lost.take() {
             self.return_to_it(lost).await?;
@@ -104,7 +112,7 @@ impl<'a> Following<'a> {
     async fn return_to_it(&mut self, lost: ClientError) -> Result<(), ClientError> {
         let Some(job) = self.job else { return Err(lost) };
         // A hub that takes it in and sends it away again is no hub that is back.
-        let until = *self.until.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let until = *self.until.get_or_insert_with(|| Instant::now() + self.patience);
         let mut pause = AGAIN;
         loop {
             sleep(pause).await;
@@ -117,7 +125,7 @@ impl<'a> Following<'a> {
                 Err(error) if may_come_back(&error) && Instant::now() < until => {}
                 Err(error) if may_come_back(&error) => {
                     return Err(match lost {
-                        // That was two minutes ago.
+                        // That was a while ago.
                         ClientError::Denied(_) => ClientError::Link(LinkError::Closed(Goodbye::Done)),
                         lost => lost,
                     });

@@ -106,6 +106,11 @@ impl Condition {
     }
 }
 
+/// Whether a word means this name: the name itself, or a pattern with `*` in it.
+pub fn is_name(word: &str, name: &str) -> bool {
+    glob(word, name)
+}
+
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -124,11 +129,9 @@ fn fits(word: &str, row: &Row<MachineRow>) -> bool {
         return row.groups.as_slice().iter().any(|known| known.as_raw() == group);
     }
     if let Some(customer) = word.strip_prefix("customer:") {
+        // All of the name, in any case: a part of it could be another customer's, too.
         let name = row.customer_name.as_raw().to_lowercase();
-        let wanted = customer.to_lowercase();
-        return name == wanted
-            || name.split_whitespace().any(|part| part == wanted)
-            || row.customer.to_string() == customer;
+        return glob(&customer.to_lowercase(), &name) || row.customer.to_string() == customer;
     }
     glob(word, row.name.as_str()) || row.id.to_string() == word
 }
@@ -164,6 +167,13 @@ pub fn select(target: &Target, machines: &[Row<MachineRow>]) -> Result<Vec<Row<M
 
 /// The name nearest to a misspelt one.
 fn nearest(word: &str, machines: &[Row<MachineRow>]) -> Option<String> {
+    if let Some(part) = word.strip_prefix("customer:") {
+        let part = part.to_lowercase();
+        let names = machines.iter().map(|row| row.customer_name.as_raw());
+        let holds = names.clone().find(|name| !part.is_empty() && name.to_lowercase().contains(&part));
+        let meant = holds.map(str::to_owned).or_else(|| nearest_of(&part, names));
+        return meant.map(|name| format!("customer:{name}"));
+    }
     nearest_of(word, machines.iter().map(|row| row.name.as_str()))
 }
 
@@ -212,7 +222,17 @@ mod tests {
         assert_eq!(names(&["kasse-2", "@stores"], "", &[]), Ok(vec!["kasse-2".into(), "lager-1".into()]));
         assert_eq!(names(&["all"], "site=kiel", &[]), Ok(vec!["kasse-1".into(), "lager-1".into()]));
         assert_eq!(names(&[], "site!=kiel,os=linux", &[]), Ok(vec!["kasse-2".into()]));
-        assert_eq!(names(&["customer:meyer"], "", &["lager-*"]), Ok(vec!["kasse-1".into(), "kasse-2".into()]));
+    }
+
+    #[test]
+    fn a_customer_is_meant_by_the_whole_name_or_a_pattern() {
+        let both = || Ok(vec!["kasse-1".into(), "kasse-2".into()]);
+        assert_eq!(names(&["customer:bäckerei meyer"], "", &["lager-*"]), both());
+        assert_eq!(names(&["customer:*Meyer"], "", &["lager-*"]), both());
+        assert_eq!(names(&[&format!("customer:{}", CustomerId::from_bytes([1; 16]))], "", &["lager-*"]), both());
+        for part in ["customer:meyer", "customer:Bäckerei", "customer:bäckerei meye", "customer:"] {
+            assert!(matches!(names(&[part], "", &[]), Err(BadTarget::NoMatch { .. })), "{part}");
+        }
     }
 
     #[test]

@@ -3,15 +3,19 @@
 
 use super::machines::{new_customer, one};
 use super::output::{Rows, ago, moment};
+use super::prompt::Confirm;
 use super::{Exit, Failure, Place, ShapeArgs, say, span, with_session};
 use clap::Args;
 use fernwart_certs::invitation::{Guest, Invitation, Secret};
 use fernwart_certs::join::four_words;
-use fernwart_client::{Session, now};
+use fernwart_client::{ClientError, Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, TokenId};
 use fernwart_protocol::network::Network;
-use fernwart_protocol::staff::{Admission, CustomerRow, Label, PendingMachine, Reply, Request, Token, TokenKind};
+use fernwart_protocol::row::Row;
+use fernwart_protocol::staff::{
+    Admission, CustomerRow, Label, MachineRow, PendingMachine, Presence, Reply, Request, Token, TokenKind,
+};
 use fernwart_protocol::text::{List, MachineName, Text};
 use serde_json::Value;
 use std::time::Duration;
@@ -130,7 +134,7 @@ pub(crate) fn invite(command: &Invite, place: &Place) -> Result<Exit, Failure> {
         (false, false) => "fernwart pending     (shows the machine and four words to compare on the phone)",
         (false, true) => "fernwart ls     (they are let in by themselves)",
     };
-    eprintln!("Next: {next}");
+    note!("Next: {next}");
     Ok(Exit::Done)
 }
 
@@ -197,11 +201,13 @@ pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Fail
     })?;
     rows.print(command.shape.output)?;
     match (any_machine, any_staff) {
-        (false, false) => eprintln!("nobody waits"),
+        (false, false) => note!("nobody waits"),
         (true, _) => {
-            eprintln!("Compare the four words on the phone. Next: fernwart admit NAME   (or: fernwart reject NAME)")
+            note!("Compare the four words on the phone. Next: fernwart admit NAME   (or: fernwart reject NAME)")
         }
-        (false, true) => eprintln!("Next: fernwart staff add NAME --key-id ID --role diagnose|repair|lead"),
+        (false, true) => note!(
+            "Next: fernwart staff add NAME --key-id ID --role diagnose|repair|lead   (or: fernwart staff reject NAME)"
+        ),
     }
     Ok(Exit::Done)
 }
@@ -217,6 +223,24 @@ pub(crate) struct Admit {
     /// The four words you were told, to be checked here
     #[arg(long, value_name = "WORDS")]
     words: Option<String>,
+    /// Yes, this name, though a machine of another customer had it before
+    #[arg(long, value_name = "NAME", require_equals = true)]
+    yes: Option<String>,
+}
+
+/// Retired machines that had a name. A hub before this version does not say.
+async fn formerly(session: &mut Session, name: &MachineName) -> Result<Vec<Row<MachineRow>>, Failure> {
+    match session.collect(&Request::Formerly(name.clone())).await {
+        Ok(replies) => {
+            let rows = replies.into_iter().filter_map(|reply| match reply {
+                Reply::MachineRows(rows) => Some(rows.into_vec()),
+                _ => None,
+            });
+            Ok(rows.flatten().collect())
+        }
+        Err(ClientError::OlderHub { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMachine, Failure> {
@@ -252,38 +276,80 @@ pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
             }
         }
         let wanted = command.name.clone().unwrap_or_else(|| MachineName::from_hostname(machine.hostname.as_raw()));
+        let customer = machine.newcomer.customer;
+        let before = formerly(session, &wanted).await?.into_iter().find(|row| row.customer != customer);
+        if let Some(before) = before {
+            note!(
+                "{wanted} was the name of a machine of {} that is retired (last seen {}). What names it from then on means this one.",
+                before.customer_name,
+                ago(before.seen_at, now()),
+            );
+            let (word, yes) = (wanted.as_str(), command.yes.as_deref());
+            Confirm { to: "to give it that name (or: --as NAME)", word, yes, nothing: "it was not admitted" }.ask()?;
+        }
         let replies = session.collect(&Request::Admit(machine.newcomer.machine, wanted.clone())).await?;
         Ok(replies
             .into_iter()
             .find_map(|reply| if let Reply::Named(name) = reply { Some(name) } else { None })
             .unwrap_or(wanted))
     })?;
-    eprintln!("{name} is admitted.\nNext: fernwart diagnose {name}");
+    note!("{name} is admitted.\nNext: fernwart diagnose {name}");
     Ok(Exit::Done)
 }
 
-/// One machine.
+/// What is said where nobody agreed.
+const NOTHING: &str = "nothing was changed";
+
+/// A machine that one parts with.
 #[derive(Args)]
-pub(crate) struct One {
+#[command(
+    before_help = "Examples:\n  fernwart retire kasse-2                  shows which machine it is, and asks\n  fernwart retire kasse-2 --yes=kasse-2    in a script"
+)]
+pub(crate) struct Parting {
     /// Its name
     machine: String,
+    /// Yes, this machine (needed without a terminal)
+    #[arg(long, value_name = "NAME", require_equals = true)]
+    yes: Option<String>,
 }
 
-pub(crate) fn reject(command: &One, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn reject(command: &Parting, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         let machine = waiting_machine(session, &command.machine).await?;
+        let customers = session.customers().await?;
+        let customer = customers.iter().find(|row| row.id == machine.newcomer.customer);
+        note!(
+            "{} ({}, {}, from {}, waiting since {}) would be turned away. It can only come with a new invitation.",
+            machine.hostname,
+            customer.map(|row| row.name.to_string()).unwrap_or_default(),
+            machine.os,
+            machine.address,
+            ago(machine.at, now()),
+        );
+        let (word, yes) = (command.machine.as_str(), command.yes.as_deref());
+        Confirm { to: "to turn it away", word, yes, nothing: NOTHING }.ask()?;
         Ok(session.tell(&Request::Reject(machine.newcomer.machine)).await?)
     })?;
-    eprintln!("{} is turned away", command.machine);
+    note!("{} is turned away", command.machine);
     Ok(Exit::Done)
 }
 
-pub(crate) fn retire(command: &One, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn retire(command: &Parting, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         let row = one(session, &command.machine).await?;
+        let state = match row.presence {
+            Presence::Online(_) => "online".to_owned(),
+            Presence::Away => format!("away, last seen {}", ago(row.seen_at, now())),
+        };
+        note!("{} ({}, {}, {state}) would be retired for good:", row.name, row.customer_name, row.os);
+        note!(
+            "  its link is cut and its certificate is worth nothing; orders that wait for it are never given;\n  it comes back only with a new invitation, as a new machine"
+        );
+        let yes = command.yes.as_deref();
+        Confirm { to: "to retire it", word: row.name.as_str(), yes, nothing: NOTHING }.ask()?;
         Ok(session.tell(&Request::Retire(row.id)).await?)
     })?;
-    eprintln!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);
+    note!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);
     Ok(Exit::Done)
 }
 

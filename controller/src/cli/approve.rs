@@ -5,7 +5,7 @@ mod history;
 use super::fail::chain;
 use super::output::day;
 use super::script::{self, Folder};
-use super::{Exit, Failure, Place, say, with_session};
+use super::{Exit, Failure, Place, prompt, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::approve::{Contents, Draft, LEFT_OUT, NextRoot, Progress, Proposed, Root};
 use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
@@ -18,7 +18,6 @@ use fernwart_protocol::script::{Bundle, BundleName};
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::text::Blob;
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 const PROTECTED: &str =
@@ -47,12 +46,12 @@ pub(crate) fn approver(command: &Approver, place: &Place) -> Result<Exit, Failur
     let path = place.approver();
     let home = match command.command {
         ApproverCommand::New if ApproverHome::exists(&path) => {
-            eprintln!("{} has a key already; it is kept", path.display());
+            note!("{} has a key already; it is kept", path.display());
             ApproverHome::open(&path)?
         }
         ApproverCommand::New => {
             let home = ApproverHome::create(&path, place.new_passphrase()?.as_deref())?;
-            eprintln!("{}", if home.is_protected() { PROTECTED } else { BARE });
+            note!("{}", if home.is_protected() { PROTECTED } else { BARE });
             home
         }
         ApproverCommand::Show => ApproverHome::open(&path)?,
@@ -92,11 +91,15 @@ enum CatalogueCommand {
         /// Make its version higher than this one, which was published and is lost: after a restore
         #[arg(long, value_name = "VERSION")]
         above: Option<u64>,
+        #[command(flatten)]
+        agreed: Agreed,
     },
     /// Propose that a script is no longer run
     Withdraw {
         /// Its name
         name: BundleName,
+        #[command(flatten)]
+        agreed: Agreed,
     },
     /// What was approved before, by whom, and what it changed
     History,
@@ -108,9 +111,11 @@ enum CatalogueCommand {
         /// One approver less
         #[arg(long, value_name = "KEY", value_parser = public_key)]
         remove: Vec<PublicKey>,
-        /// So many must sign from then on
+        /// How many must sign from then on
         #[arg(short, value_name = "K")]
         k: Option<u64>,
+        #[command(flatten)]
+        agreed: Agreed,
     },
     /// Sign a draft, after reading what it changes
     Sign {
@@ -136,13 +141,21 @@ enum CatalogueCommand {
     },
 }
 
+/// Whether what one approver alone may publish is published unasked.
+#[derive(Args, Debug, Clone, Copy, Default)]
+struct Agreed {
+    /// Publish at once, where your signature suffices (needed without a terminal)
+    #[arg(long)]
+    yes: bool,
+}
+
 pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, Failure> {
     match &command.command {
         CatalogueCommand::Show { to } => show(to.as_deref(), place),
-        CatalogueCommand::Propose { folders, above } => propose(folders, *above, place),
-        CatalogueCommand::Withdraw { name } => withdraw(name, place),
+        CatalogueCommand::Propose { folders, above, agreed } => propose(folders, *above, *agreed, place),
+        CatalogueCommand::Withdraw { name, agreed } => withdraw(name, *agreed, place),
         CatalogueCommand::History => history::show(place),
-        CatalogueCommand::Rotate { add, remove, k } => rotate(add, remove, *k, place),
+        CatalogueCommand::Rotate { add, remove, k, agreed } => rotate(add, remove, *k, *agreed, place),
         CatalogueCommand::Sign { draft, file, key, yes } => {
             let path = key.clone().map_or_else(|| place.approver(), |dir| place.elsewhere(dir).approver());
             let home = ApproverHome::open(&path)?;
@@ -164,7 +177,7 @@ pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, 
             None => with_session(place, async |session| {
                 let draft = find(session, draft.as_deref()).await?;
                 publish(session, &draft).await?;
-                eprintln!("published: version {}", session.catalogue.versions.targets);
+                note!("published: version {}", session.catalogue.versions.targets);
                 Ok(Exit::Done)
             }),
         },
@@ -172,11 +185,11 @@ pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, 
 }
 
 fn say_progress(progress: Progress) {
-    eprintln!("signed: {} of {} signatures", progress.have, progress.need);
+    note!("signed: {} of {} signatures", progress.have, progress.need);
     if progress.is_complete() {
-        eprintln!("Next: fernwart catalogue publish");
+        note!("Next: fernwart catalogue publish");
     } else {
-        eprintln!("Next: another approver runs fernwart catalogue sign");
+        note!("Next: another approver runs fernwart catalogue sign");
     }
 }
 
@@ -205,7 +218,7 @@ fn write_draft_file(path: &Path, draft: &Draft) -> Result<(), Failure> {
 
 fn say_changes(draft: &Draft, before: Option<&Catalogue>) -> Result<(), Failure> {
     for line in draft.changes(before)? {
-        eprintln!("  {}", fernwart_protocol::text::escaped(&line));
+        note!("  {}", fernwart_protocol::text::escaped(&line));
     }
     Ok(())
 }
@@ -221,7 +234,7 @@ fn confirm(draft: &Draft, yes: Option<&str>) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Usage, "FW-CAT-05", "--yes names another draft; nothing was signed")
                 .now(format!("read it, then: --yes {short}")));
         }
-        None if !std::io::stdin().is_terminal() => {
+        None if !prompt::is_possible() => {
             return Err(Failure::new(
                 Exit::Usage,
                 "FW-CAT-08",
@@ -231,15 +244,15 @@ fn confirm(draft: &Draft, yes: Option<&str>) -> Result<(), Failure> {
         }
         None => {}
     }
-    eprint!("Type yes to sign this: ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if answer.trim() == "yes" { Ok(()) } else { Err(Failure::new(Exit::Stopped, "FW-CAT-08", "nothing was signed")) }
+    match prompt::line("Type yes to sign this: ", "nothing was signed")? {
+        Some(answer) if answer.trim() == "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Stopped, "FW-CAT-08", "it was not confirmed; nothing was signed")),
+    }
 }
 
 fn say_draft(draft: &Draft, before: Option<&Catalogue>) -> Result<(), Failure> {
     let id = draft.id().map_err(unwritable)?.to_string();
-    eprintln!("draft {} would be approved:", id.get(..12).unwrap_or_default());
+    note!("draft {} would be approved:", id.get(..12).unwrap_or_default());
     say_changes(draft, before)
 }
 
@@ -253,11 +266,11 @@ fn sign_file(path: &Path, home: ApproverHome, yes: Option<&str>, place: &Place) 
     draft.sign(&place.unlock(home)?, None, None, now())?;
     write_draft_file(path, &draft)?;
     let progress = draft.progress(None);
-    eprintln!("signed: {} of {} signatures", progress.have, progress.need);
+    note!("signed: {} of {} signatures", progress.have, progress.need);
     if progress.is_complete() {
-        eprintln!("Next: fernwart catalogue publish --file {}", path.display());
+        note!("Next: fernwart catalogue publish --file {}", path.display());
     } else {
-        eprintln!("Next: another approver runs fernwart catalogue sign --file {}", path.display());
+        note!("Next: another approver runs fernwart catalogue sign --file {}", path.display());
     }
     Ok(Exit::Done)
 }
@@ -265,7 +278,7 @@ fn sign_file(path: &Path, home: ApproverHome, yes: Option<&str>, place: &Place) 
 fn publish_file(path: &Path, place: &Place) -> Result<Exit, Failure> {
     let draft = read_draft_file(path)?;
     publish_first(&draft, place)?;
-    eprintln!("published: the shop's first catalogue.\nNext: fernwart serve --home {}", place.hub().display());
+    note!("published: the shop's first catalogue.\nNext: fernwart serve --home {}", place.hub().display());
     Ok(Exit::Done)
 }
 
@@ -351,9 +364,10 @@ async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
     Ok(session.sync().await?)
 }
 
-/// Proposes; and where one approver suffices and is here, signs and publishes.
+/// Proposes what the command itself has named; and where one approver suffices and is
+/// here, signs and publishes.
 pub(super) async fn put_through(session: &mut Session, contents: &Contents, place: &Place) -> Result<(), Failure> {
-    put_through_with(session, contents, Beside::default(), place).await
+    put_through_with(session, contents, Beside { agreed: Agreed { yes: true }, ..Beside::default() }, place).await
 }
 
 /// What a proposal brings beside its contents.
@@ -365,6 +379,7 @@ struct Beside<'a> {
     root: Option<NextRoot>,
     /// A version that is lost, and that it must be above.
     above: u64,
+    agreed: Agreed,
 }
 
 async fn put_through_with(
@@ -373,6 +388,13 @@ async fn put_through_with(
     beside: Beside<'_>,
     place: &Place,
 ) -> Result<(), Failure> {
+    let is_as_it_was = *contents == Contents::of(&session.catalogue);
+    // What runs out soon is signed anew as it stands.
+    let is_due = session.catalogue.expiries.targets.saturating_sub(now()) < super::WARN_MS;
+    if is_as_it_was && !is_due && beside.root.is_none() && beside.above == 0 {
+        note!("This is approved already, as it stands; nothing was proposed.");
+        return Ok(());
+    }
     let approver = ApproverHome::open(&place.approver()).ok();
     let proposer = approver.as_ref().map(ApproverHome::public);
     let mut draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
@@ -394,10 +416,14 @@ async fn put_through_with(
     match approver {
         Some(home) if session.catalogue.threshold == 1 => {
             say_draft(&draft, Some(&session.catalogue))?;
+            if !beside.agreed.yes {
+                say_scripts(session, &draft).await?;
+                agree_to_publish()?;
+            }
             let progress = sign_and_put(session, draft.clone(), &place.unlock(home)?).await?;
             if progress.is_complete() {
                 publish(session, &draft).await?;
-                eprintln!("published: version {}", session.catalogue.versions.targets);
+                note!("published: version {}", session.catalogue.versions.targets);
             } else {
                 say_progress(progress);
             }
@@ -405,16 +431,29 @@ async fn put_through_with(
         _ => {
             put(session, &draft).await?;
             let id = draft.id().map_err(unwritable)?.to_string();
-            eprintln!("proposed as draft {}; nothing is in force yet:", id.get(..12).unwrap_or_default());
+            note!("proposed as draft {}; nothing is in force yet:", id.get(..12).unwrap_or_default());
             say_changes(&draft, Some(&session.catalogue))?;
             let need = session.catalogue.threshold;
-            eprintln!("Next: {need} approver(s) run fernwart catalogue sign, then: fernwart catalogue publish");
+            note!("Next: {need} approver(s) run fernwart catalogue sign, then: fernwart catalogue publish");
         }
     }
     Ok(())
 }
 
-fn propose(folders: &[PathBuf], above: Option<u64>, place: &Place) -> Result<Exit, Failure> {
+/// Has a person agree to what becomes true everywhere at once.
+fn agree_to_publish() -> Result<(), Failure> {
+    if !prompt::is_possible() {
+        let what = "without a terminal this must be confirmed; nothing was published";
+        return Err(Failure::new(Exit::Usage, "FW-CLI-14", what).now("read it, then: --yes"));
+    }
+    match prompt::line("Your signature suffices. Type yes to publish this to every machine: ", "nothing was published")?
+    {
+        Some(answer) if answer.trim() == "yes" => Ok(()),
+        _ => Err(Failure::new(Exit::Stopped, "FW-CLI-14", "it was not confirmed; nothing was published")),
+    }
+}
+
+fn propose(folders: &[PathBuf], above: Option<u64>, agreed: Agreed, place: &Place) -> Result<Exit, Failure> {
     let mut particulars = Particulars::default();
     let mut scripts = Vec::new();
     for folder in folders {
@@ -447,12 +486,12 @@ fn propose(folders: &[PathBuf], above: Option<u64>, place: &Place) -> Result<Exi
             contents.scripts.insert(script.bundle.name.clone(), approved);
         }
         if lost > 0 {
-            eprintln!("the hub had lost {lost} files of these scripts; it has them again");
+            note!("the hub had lost {lost} files of these scripts; it has them again");
             if contents == now && above.is_none() {
                 return Ok(Exit::Done);
             }
         }
-        let beside = Beside { scripts: &scripts, above: above.unwrap_or_default(), root: None };
+        let beside = Beside { scripts: &scripts, above: above.unwrap_or_default(), root: None, agreed };
         put_through_with(session, &contents, beside, place).await?;
         Ok(Exit::Done)
     })
@@ -466,7 +505,7 @@ async fn give_files_back(session: &mut Session, bundle: &[u8], script: &Folder) 
         match session.give_file_back(file).await {
             Ok(had_lost) => lost += usize::from(had_lost),
             Err(ClientError::OlderHub { .. }) => {
-                eprintln!("the hub has lost a file of {}, and is too old to take it back", script.bundle.name);
+                note!("the hub has lost a file of {}, and is too old to take it back", script.bundle.name);
             }
             Err(error) => return Err(error.into()),
         }
@@ -508,7 +547,13 @@ impl Particulars {
 }
 
 /// Proposes the next root.
-fn rotate(add: &[PublicKey], remove: &[PublicKey], k: Option<u64>, place: &Place) -> Result<Exit, Failure> {
+fn rotate(
+    add: &[PublicKey],
+    remove: &[PublicKey],
+    k: Option<u64>,
+    agreed: Agreed,
+    place: &Place,
+) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         session.sync().await?;
         let usage = |what: String| Failure::new(Exit::Usage, "FW-CAT-16", what);
@@ -529,7 +574,7 @@ fn rotate(add: &[PublicKey], remove: &[PublicKey], k: Option<u64>, place: &Place
         put_through_with(
             session,
             &Contents::of(&session.catalogue),
-            Beside { root: Some(next), ..Beside::default() },
+            Beside { root: Some(next), agreed, ..Beside::default() },
             place,
         )
         .await?;
@@ -537,7 +582,7 @@ fn rotate(add: &[PublicKey], remove: &[PublicKey], k: Option<u64>, place: &Place
     })
 }
 
-fn withdraw(name: &BundleName, place: &Place) -> Result<Exit, Failure> {
+fn withdraw(name: &BundleName, agreed: Agreed, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         session.sync().await?;
         let mut contents = Contents::of(&session.catalogue);
@@ -545,7 +590,7 @@ fn withdraw(name: &BundleName, place: &Place) -> Result<Exit, Failure> {
             let what = format!("script {:?} is not in the catalogue", name.as_str());
             return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
         }
-        put_through(session, &contents, place).await?;
+        put_through_with(session, &contents, Beside { agreed, ..Beside::default() }, place).await?;
         Ok(Exit::Done)
     })
 }
@@ -581,7 +626,7 @@ fn say_script(before: Option<&Folder>, script: &Proposed) {
         say_difference(&format!("{name}/{file}"), old_files.get(file).map(String::as_str).unwrap_or_default(), text);
     }
     for file in old_files.keys().filter(|file| !script.files.contains_key(*file)) {
-        eprintln!("  - {name}/{file}");
+        note!("  - {name}/{file}");
     }
 }
 
@@ -591,7 +636,7 @@ fn say_difference(name: &str, old: &str, new: &str) {
     if old == new {
         return;
     }
-    eprintln!("  --- {name}");
+    note!("  --- {name}");
     let difference = similar::TextDiff::from_lines(old, new);
     for group in difference.grouped_ops(3) {
         for change in group.iter().flat_map(|op| difference.iter_changes(op)) {
@@ -600,7 +645,7 @@ fn say_difference(name: &str, old: &str, new: &str) {
                 similar::ChangeTag::Insert => '+',
                 similar::ChangeTag::Equal => ' ',
             };
-            eprintln!("  {sign} {}", fernwart_protocol::text::escaped(change.value().trim_end_matches('\n')));
+            note!("  {sign} {}", fernwart_protocol::text::escaped(change.value().trim_end_matches('\n')));
         }
     }
 }
@@ -634,7 +679,7 @@ fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {
                     std::fs::write(folder.join(name), bytes)?;
                 }
             }
-            eprintln!(
+            note!(
                 "written to {}.\nNext: change them, then: fernwart catalogue propose {}",
                 folder.display(),
                 folder.display()

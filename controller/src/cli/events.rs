@@ -1,30 +1,34 @@
 //! `fernwart events`: what happens at the hub, one line each.
 
 use super::output::json_text;
-use super::{Exit, Failure, Place, with_session};
+use super::{Exit, Failure, Place, span, with_session};
 use clap::{Args, ValueEnum};
+use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::event::{Event, Happened, Named, Until};
 use fernwart_protocol::staff::{Reply, Request, Verdict};
 use serde_json::{Map, Value, json};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 /// How long a hub that has gone is left alone before it is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What has happened of late, or happens now
+/// Show what has happened lately, or follow what happens now
 #[derive(Args)]
 #[command(
-    before_help = "Examples:\n  fernwart events -o table                       what the hub remembers\n  fernwart events -f | jq -r 'select(.type == \"left\") | .machine'",
+    before_help = "Examples:\n  fernwart events --since 1h                     the last hour\n  fernwart events -f | jq -r 'select(.type == \"left\") | .machine'",
     after_help = "The hub remembers the last thousand since it was started; what counts for good is in: fernwart job ls\nExit: 0 told · 4 the hub did not answer · 130 stopped"
 )]
 pub(crate) struct Events {
     /// Go on with what happens now, until stopped; a hub that is restarted is waited for
     #[arg(short, long)]
     follow: bool,
-    /// How to write it
-    #[arg(short, long, value_enum, default_value_t = Form::Jsonl)]
-    output: Form,
+    /// Begin so long ago: 1h. Without it -f begins now, and else all that the hub remembers is shown
+    #[arg(long, value_name = "TIME", value_parser = span::parse)]
+    since: Option<Duration>,
+    /// How to write it; a table on a terminal, else jsonl
+    #[arg(short, long, value_enum)]
+    output: Option<Form>,
 }
 
 /// The shape of an event.
@@ -32,13 +36,15 @@ pub(crate) struct Events {
 enum Form {
     /// One JSON object a line.
     Jsonl,
-    /// A line for eyes.
+    /// One line each, to be read.
     Table,
 }
 
 /// What was written, and whether anybody reads on.
 struct Written {
     form: Form,
+    /// What happened before is not told; by the hub's clock.
+    from: Option<UnixMs>,
     /// The last event's life of the hub and number.
     last: Option<(u64, u64)>,
     count: u64,
@@ -47,14 +53,20 @@ struct Written {
 
 pub(crate) fn run(command: &Events, place: &Place) -> Result<Exit, Failure> {
     let until = if command.follow { Until::Left } else { Until::Now };
-    let mut written = Written { form: command.output, last: None, count: 0, is_read: true };
+    let form = command.output.unwrap_or(if std::io::stdout().is_terminal() { Form::Table } else { Form::Jsonl });
+    let since = command.since.or(command.follow.then_some(Duration::ZERO));
+    let mut written = Written { form, from: None, last: None, count: 0, is_read: true };
     let (mut was_linked, mut is_waiting) = (false, false);
     loop {
         let told = with_session(place, async |session| {
+            if let (Some(since), None) = (since, written.from) {
+                let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+                written.from = Some(session.health().await?.now.saturating_sub(since));
+            }
             let mut stream = session.ask(&Request::Events(until)).await.map_err(|error| session.why(error))?;
             was_linked = true;
             if std::mem::take(&mut is_waiting) {
-                eprintln!("the hub is back");
+                note!("the hub is back");
                 written.gap()?;
             }
             while let Some(reply) = stream.next().await.map_err(|error| session.why(error))? {
@@ -73,7 +85,7 @@ pub(crate) fn run(command: &Events, place: &Place) -> Result<Exit, Failure> {
             Err(failure) if failure.exit == Exit::Stopped && was_linked => return written.end(Exit::Stopped),
             Err(failure) if command.follow && was_linked && failure.may_pass() => {
                 if !std::mem::replace(&mut is_waiting, true) {
-                    eprintln!("the hub has gone; waiting for it. What happens meanwhile may be missed");
+                    note!("the hub has gone; waiting for it. What happens meanwhile may be missed");
                 }
                 if wait_for_it().is_err() {
                     return written.end(Exit::Stopped);
@@ -107,6 +119,9 @@ impl Written {
             return Ok(());
         }
         self.last = Some((event.life, event.seq));
+        if self.from.is_some_and(|from| event.at < from) {
+            return Ok(());
+        }
         self.count += 1;
         let line = match self.form {
             Form::Jsonl => json_text(&object(event)),

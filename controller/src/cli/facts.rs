@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-/// The stored facts of a machine
+/// Show the stored facts of a machine
 #[derive(Args)]
 #[command(
     before_help = "Examples:\n  fernwart facts kasse-1 --section disks\n  fernwart facts kasse-1 --since 24h --changed"
@@ -51,9 +51,10 @@ pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
         Ok((row, newest, earlier))
     })?;
     let Some(newest) = newest else {
-        eprintln!(
+        note!(
             "{} has no report of a whole diagnosis yet (one with --section is not kept); take one: fernwart diagnose {}",
-            row.name, row.name
+            row.name,
+            row.name
         );
         return Ok(Exit::Bad);
     };
@@ -61,12 +62,7 @@ pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
         None => newest,
         Some(then) => {
             let Some(earlier) = earlier else {
-                eprintln!(
-                    "{} has no report from before {}; its newest is of {}",
-                    row.name,
-                    moment(then),
-                    moment(newest.0)
-                );
+                note!("{} has no report from before {}; its newest is of {}", row.name, moment(then), moment(newest.0));
                 return Ok(Exit::Bad);
             };
             if command.changed {
@@ -114,7 +110,7 @@ fn changes(
             rows.push(vec![fact.as_str().into(), cell(one), cell(other)]);
         }
     }
-    eprintln!("{} → {}", moment(from), moment(to));
+    note!("{} → {}", moment(from), moment(to));
     rows.print(shape)
 }
 

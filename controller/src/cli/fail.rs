@@ -1,5 +1,6 @@
 //! How a command says that it did not work: what, why, what now, and a code.
 
+use super::output::json_text;
 use fernwart_certs::approve::SignError;
 use fernwart_certs::catalogue::CatalogueError;
 use fernwart_certs::keyfile::KeyFileError;
@@ -12,7 +13,9 @@ use fernwart_protocol::diagnosis::State;
 use fernwart_protocol::link::{DialError, FrameError, LinkError};
 pub use fernwart_protocol::text::chain;
 use fernwart_protocol::text::escaped_lines;
+use serde_json::json;
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
@@ -106,15 +109,35 @@ impl Failure {
         format!("{} [{}]", self.what, self.code)
     }
 
-    /// Writes it to standard error.
+    /// Writes it to standard error: as JSON where the command writes JSON.
     pub fn print(&self) {
+        if is_json_wanted(std::env::args_os()) {
+            let error = json!({"v": 1, "type": "error", "code": self.code, "message": self.what, "now": self.now,
+                "exit": self.exit.number()});
+            note!("{}", json_text(&error));
+            return;
+        }
         let (what, now) = (escaped_lines(&self.what), self.now.as_deref().map(escaped_lines));
-        eprintln!("error: {what}     [{}]", self.code);
+        note!("error: {what}     [{}]", self.code);
         match &now {
-            Some(now) => eprintln!("  now: {now}      why: fernwart help {}", self.code),
-            None => eprintln!("  why: fernwart help {}", self.code),
+            Some(now) => note!("  now: {now}      why: fernwart help {}", self.code),
+            None => note!("  why: fernwart help {}", self.code),
         }
     }
+}
+
+/// Whether programs read what is written, by what was typed: it may not even be
+/// understood.
+fn is_json_wanted(typed: impl Iterator<Item = OsString>) -> bool {
+    let typed: Vec<String> = typed.map(|word| word.to_string_lossy().into_owned()).collect();
+    let is_json = |word: &str| word == "json" || word == "jsonl";
+    let joined = |word: &String| {
+        let rest = word.strip_prefix("--output=").or_else(|| word.strip_prefix("-o"));
+        rest.is_some_and(|rest| is_json(rest.strip_prefix('=').unwrap_or(rest)))
+    };
+    let apart =
+        |two: &[String]| matches!(two, [option, how] if (option == "-o" || option == "--output") && is_json(how));
+    typed.iter().any(joined) || typed.windows(2).any(apart)
 }
 
 /// A denial as a technician reads it.
@@ -311,5 +334,21 @@ impl From<StartError> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(Exit::Failed, "FW-CLI-09", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_of_failures_in_json() {
+        let wanted = |line: &str| is_json_wanted(line.split(' ').map(OsString::from));
+        for line in ["ls -o json", "ls -ojsonl", "ls --output json", "ls --output=jsonl", "ls -o=json x"] {
+            assert!(wanted(line), "{line}");
+        }
+        for line in ["ls", "ls -o table", "ls json", "ls --output=csv", "run x -p o=json"] {
+            assert!(!wanted(line), "{line}");
+        }
     }
 }

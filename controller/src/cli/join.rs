@@ -1,7 +1,8 @@
 //! `fernwart join`: a technician's or robot's keys are made here and stay here.
 
 use super::fail::{chain, denied};
-use super::{Exit, Failure, Place, block_on, say};
+use super::output::{is_watched, shell_word};
+use super::{Exit, Failure, Place, block_on, prompt, say, span};
 use clap::Args;
 use fernwart_certs::CertificateDer;
 use fernwart_certs::catalogue::{Files, Trusted, advance};
@@ -12,14 +13,15 @@ use fernwart_certs::tls::{self, Clock};
 use fernwart_client::{ClientError, StaffHome, StaffSettings};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::enroll::{JoinStaff, Reply, Request, StaffClaim};
-use fernwart_protocol::id::Digest;
+use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::limits::{COLLECT_WAIT, HANDSHAKE_TIMEOUT, OFFER_FILES};
 use fernwart_protocol::link::{Dialer, Door, Link};
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
-use std::io::{IsTerminal, Read};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// With `--no-wait` the hub has this long to say that one is on the list.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -36,6 +38,24 @@ pub(crate) struct Join {
     /// Do not wait to be put on the staff list
     #[arg(long)]
     no_wait: bool,
+    /// Wait so long to be put on the staff list
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = span::parse, conflicts_with = "no_wait")]
+    timeout: Duration,
+}
+
+/// How long one waits to be put on the staff list.
+#[derive(Debug, Clone, Copy)]
+enum Wait {
+    /// Not at all.
+    Glance,
+    /// So long.
+    For(Duration),
+}
+
+impl Join {
+    fn wait(&self) -> Wait {
+        if self.no_wait { Wait::Glance } else { Wait::For(self.timeout) }
+    }
 }
 
 fn read_line(command: &Join) -> Result<Invitation, Failure> {
@@ -46,9 +66,9 @@ fn read_line(command: &Join) -> Result<Invitation, Failure> {
             std::fs::File::open(path).and_then(|file| file.take(most).read_to_string(&mut text))
         }
         Some(_) => std::io::stdin().take(most).read_to_string(&mut text),
-        None if std::io::stdin().is_terminal() => {
-            eprint!("Paste the invitation (fw1-…): ");
-            std::io::stdin().read_line(&mut text)
+        None if prompt::is_possible() => {
+            text = prompt::line("Paste the invitation (fw1-…): ", "nothing was made")?.unwrap_or_default();
+            Ok(0)
         }
         None => {
             return Err(Failure::new(Exit::Usage, "FW-JOIN-20", "no invitation was given")
@@ -74,18 +94,18 @@ pub(crate) fn run(command: &Join, place: &Place) -> Result<Exit, Failure> {
             let invitation = read_line(command)?;
             return block_on(come_back(&path, &invitation));
         }
-        eprintln!("{} is a complete staff home already; nothing was changed", path.display());
-        eprintln!("If the hub has other keys by now: fernwart join --invitation FILE, with a new invitation.");
+        note!("{} is a complete staff home already; nothing was changed", path.display());
+        note!("If the hub has other keys by now: fernwart join --invitation FILE, with a new invitation.");
         return Ok(Exit::Done);
     }
     if StaffHome::exists(&path) {
         // Joined before; only the certificate is missing.
-        return block_on(resume(&path, command.no_wait));
+        return block_on(resume(&path, command.wait()));
     }
     let invitation = read_line(command)?;
     let name: Text<64> =
         command.name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
-    block_on(join(&path, &invitation, name, command.no_wait))
+    block_on(join(&path, &invitation, name, command.wait()))
 }
 
 async fn dial(addresses: &[Text<255>], ca: Digest) -> Result<Link, Failure> {
@@ -146,7 +166,7 @@ async fn introduce(
     }
 }
 
-async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: bool) -> Result<Exit, Failure> {
+async fn join(path: &Path, invitation: &Invitation, name: Text<64>, wait: Wait) -> Result<Exit, Failure> {
     let (order, identity) = StaffHome::prepare(path)?;
     let link = dial(invitation.addresses.as_slice(), invitation.ca).await?;
     let files = introduce(&link, invitation, &order, &identity, &name).await?;
@@ -165,18 +185,23 @@ async fn join(path: &Path, invitation: &Invitation, name: Text<64>, no_wait: boo
         catalogue.shop.name,
         path.display()
     ))?;
-    eprintln!(
+    tell_the_key(&name, key);
+    collect(path, &settings, order, identity, &trusted, &link, (wait, true)).await
+}
+
+fn tell_the_key(name: &Text<64>, key: KeyId) {
+    let name = shell_word(name.as_raw());
+    note!(
         "Tell a lead the key id (on the phone or face to face). They type:\n  fernwart staff add {name} --key-id {key} --role repair"
     );
-    collect(path, &settings, order, identity, &trusted, &link, no_wait).await
 }
 
 /// Goes on where an earlier join has stopped.
-async fn resume(path: &Path, no_wait: bool) -> Result<Exit, Failure> {
+async fn resume(path: &Path, wait: Wait) -> Result<Exit, Failure> {
     let home = StaffHome::open(path)?;
     let trusted = home.trusted()?.unwrap_or_default();
     let link = dial(&home.settings.addresses, home.settings.ca).await?;
-    collect(path, &home.settings, home.order_key, home.identity, &trusted, &link, no_wait).await
+    collect(path, &home.settings, home.order_key, home.identity, &trusted, &link, (wait, false)).await
 }
 
 /// Finds a hub again whose keys were all replaced meanwhile: an invitation says
@@ -189,10 +214,25 @@ async fn come_back(path: &Path, invitation: &Invitation) -> Result<Exit, Failure
     let settings = StaffSettings { name: home.settings.name.clone(), addresses, ca };
     let link = dial(&settings.addresses, settings.ca).await?;
     introduce(&link, invitation, &home.order_key, &home.identity, &settings.name).await?;
-    collect(path, &settings, home.order_key, home.identity, &trusted, &link, true).await
+    collect(path, &settings, home.order_key, home.identity, &trusted, &link, (Wait::Glance, false)).await
 }
 
-/// Waits to be put on the staff list, and takes the certificate.
+/// What a person sees while it waits.
+fn waiting(wait: Wait) -> ProgressBar {
+    let target = match wait {
+        Wait::For(_) if is_watched() => ProgressDrawTarget::stderr(),
+        _ => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} waiting to be put on the staff list  {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+/// Waits to be put on the staff list, and takes the certificate. The key id is told,
+/// unless that was done just now.
 async fn collect(
     path: &Path,
     settings: &StaffSettings,
@@ -200,7 +240,7 @@ async fn collect(
     mut identity: TlsIdentity,
     trusted: &Trusted,
     link: &Link,
-    no_wait: bool,
+    (wait, is_told): (Wait, bool),
 ) -> Result<Exit, Failure> {
     let failed = |what: &str| Failure::new(Exit::Failed, "FW-JOIN-23", what);
     let believe = |error: fernwart_certs::catalogue::CatalogueError| {
@@ -208,15 +248,48 @@ async fn collect(
     };
     let binding = link.binding().map_err(ClientError::Link)?;
     let key = staff_key_id(&order.public(), &identity.key.digest());
+    let begun = Instant::now();
+    let progress = waiting(wait);
+    let mut is_told = is_told;
     loop {
         let claim = prove_staff_claim(StaffClaim { key, signature: unsigned() }, &binding, &order);
         let request = Request::CollectStaff(claim);
-        let wait = if no_wait { GLANCE } else { COLLECT_WAIT * 2 };
-        let Ok(answer) = tokio::time::timeout(wait, ask(link, &request)).await else {
-            eprintln!("Then run fernwart join again.");
-            return Ok(Exit::Done);
+        let mut asking = std::pin::pin!(ask(link, &request));
+        let at_once = tokio::time::timeout(GLANCE, &mut asking).await;
+        if at_once.is_err() && !is_told {
+            is_told = true;
+            progress.suspend(|| {
+                note!("You have joined, and are not on the staff list yet.\n  Key id   {key}");
+                tell_the_key(&settings.name, key);
+            });
+        }
+        let left = match wait {
+            Wait::Glance => Duration::ZERO,
+            Wait::For(limit) => limit.saturating_sub(begun.elapsed()).min(COLLECT_WAIT * 2),
         };
-        let (reply, files) = answer?;
+        let answer = match at_once {
+            Ok(answer) => Ok(answer),
+            Err(_) => tokio::time::timeout(left, asking).await,
+        };
+        let (reply, files) = match answer {
+            Ok(answer) => answer?,
+            Err(_) => {
+                progress.finish_and_clear();
+                match wait {
+                    Wait::Glance => note!("Then run fernwart join again."),
+                    Wait::For(limit) if begun.elapsed() < limit => {
+                        return Err(Failure::new(Exit::NoAnswer, "FW-CLI-05", "the hub did not answer in time"));
+                    }
+                    Wait::For(limit) => {
+                        let what =
+                            format!("nobody has put this key on the staff list within {}", span::in_words(limit));
+                        return Err(Failure::new(Exit::NoAnswer, "FW-JOIN-12", what)
+                            .now(format!("a lead adds key id {key}; then run fernwart join again")));
+                    }
+                }
+                return Ok(Exit::Done);
+            }
+        };
         match reply {
             Reply::Denied(denial) => return Err(denied(denial)),
             Reply::Pending => {}
@@ -235,9 +308,10 @@ async fn collect(
                 StaffHome::keep_in(path, &trusted)?;
                 identity.chain = chain;
                 StaffHome::settle(path, settings, &identity)?;
+                progress.finish_and_clear();
                 link.close(Goodbye::Done);
                 say("You are on the staff list.\n")?;
-                eprintln!("Next: fernwart ls");
+                note!("Next: fernwart ls");
                 return Ok(Exit::Done);
             }
         }

@@ -113,7 +113,7 @@ fn export(machine: &str, place: &Place) -> Result<Exit, Failure> {
     // Nobody should get a file that does not hold.
     chain::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
     say(&text)?;
-    eprintln!("{} receipts. Next: fernwart journal verify FILE", chain.links.len());
+    note!("{} receipts. Next: fernwart journal verify FILE", chain.links.len());
     Ok(Exit::Done)
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
         rows.push(cells);
     }
     if machines.is_empty() {
-        eprintln!("no machines yet; invite one: fernwart invite CUSTOMER");
+        note!("no machines yet; invite one: fernwart invite CUSTOMER");
     }
     rows.print(command.shape.output)
 }
@@ -260,7 +260,7 @@ pub(crate) fn label(command: &LabelArgs, place: &Place) -> Result<Exit, Failure>
         }
         Ok(machines.len())
     })?;
-    eprintln!("{count} machine(s) labelled");
+    note!("{count} machine(s) labelled");
     Ok(Exit::Done)
 }
 
@@ -313,7 +313,7 @@ pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure>
         Membership::In => "in",
         Membership::Out => "out of",
     };
-    eprintln!("{count} machine(s) {direction} @{name}");
+    note!("{count} machine(s) {direction} @{name}");
     Ok(Exit::Done)
 }
 
@@ -344,10 +344,10 @@ pub(crate) fn acknowledge(command: &Acknowledge, place: &Place) -> Result<Exit, 
     })?;
     match health {
         MachineHealth::Known(Verdict::Crit(alarm)) => {
-            eprintln!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw()))
+            note!("{}: acknowledged: {}", command.machine, escaped(alarm.as_raw()))
         }
-        MachineHealth::Known(_) => eprintln!("{}: there was no alarm", command.machine),
-        MachineHealth::Other(_) => eprintln!("{}: acknowledged, whatever it was: update this program", command.machine),
+        MachineHealth::Known(_) => note!("{}: there was no alarm", command.machine),
+        MachineHealth::Other(_) => note!("{}: acknowledged, whatever it was: update this program", command.machine),
     }
     Ok(Exit::Done)
 }
@@ -370,7 +370,7 @@ pub(crate) fn rename(command: &Rename, place: &Place) -> Result<Exit, Failure> {
         let row = one(session, &command.machine).await?;
         Ok(session.tell(&Request::Rename(row.id, command.name.clone())).await?)
     })?;
-    eprintln!("{} is now {}", command.machine, command.name);
+    note!("{} is now {}", command.machine, command.name);
     Ok(Exit::Done)
 }
 
@@ -400,7 +400,7 @@ pub(crate) fn customer(command: &Customer, place: &Place) -> Result<Exit, Failur
         CustomerCommand::Add { name, lang } => {
             let row = new_customer(name, *lang)?;
             with_session(place, async |session| Ok(session.tell(&Request::AddCustomer(row)).await?))?;
-            eprintln!("customer {name:?} entered.\nNext: fernwart invite {name:?}");
+            note!("customer {name:?} entered.\nNext: fernwart invite {name:?}");
             Ok(Exit::Done)
         }
         CustomerCommand::Ls(shape) => {

@@ -8,6 +8,7 @@ mod doctor;
 mod events;
 mod facts;
 mod fail;
+mod help;
 mod jobs;
 mod join;
 mod journal;
@@ -15,22 +16,24 @@ mod machines;
 mod output;
 mod parallel;
 mod place;
+mod prompt;
 mod query;
 mod run;
 mod script;
 pub(crate) use fernwart_protocol::span;
 mod staff;
 mod tally;
+mod terminal;
+mod usage;
 
 pub(crate) use approve::{public_key as approver_key, publish_first};
 pub use fail::{Exit, Failure, chain};
 pub use place::Place;
 
 use crate::operate;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use fernwart_client::{Heard, Session, StaffHome};
 use fernwart_protocol::staff::Reply;
-use fernwart_protocol::text::escaped_lines;
 use output::Shape;
 use std::io::Write;
 use std::path::PathBuf;
@@ -45,7 +48,7 @@ use std::time::Duration;
     version,
     disable_help_subcommand = true,
     before_help = "Examples:\n  fernwart demo                      see it work on this computer\n  fernwart diagnose kasse-2          what is wrong with a machine, and why",
-    after_help = "Next: fernwart demo, or fernwart COMMAND --help"
+    after_help = help::topics()
 )]
 pub struct Arguments {
     /// The folder with your keys (or the hub's, for serve)
@@ -63,7 +66,7 @@ pub struct Arguments {
 pub(crate) enum Command {
     /// Start a hub and three agents here, diagnose this computer, clean up
     Demo(operate::demo::Demo),
-    /// Begin a shop: makes the hub's, the approver's and your own home
+    /// Create an organisation: the hub's, the approver's and your own home
     Init(operate::init::Init),
     /// Run the hub
     Serve(operate::serve::Serve),
@@ -73,9 +76,9 @@ pub(crate) enum Command {
     Restore(operate::backup::Restore),
     /// Replace the hub's CA and evidence key; on the hub's computer
     NextKeys(operate::next_keys::NextKeys),
-    /// Join a shop as technician or robot
+    /// Join an organisation as technician or robot
     Join(join::Join),
-    /// See whether all is well with this home and its hub
+    /// Check this home, the hub and what runs out, and say what to do
     Doctor,
     /// List machines
     Ls(machines::Ls),
@@ -92,36 +95,36 @@ pub(crate) enum Command {
     /// Give a machine another name
     Rename(machines::Rename),
     Acknowledge(machines::Acknowledge),
-    /// Customers
+    /// List and add customers
     Customer(machines::Customer),
     /// Make an invitation for machines of a customer, or for staff
     Invite(admission::Invite),
-    /// Who waits to be admitted
+    /// List who waits to be admitted
     Pending(admission::PendingArgs),
     /// Let a machine in, after its four words were compared
     Admit(admission::Admit),
     /// Turn a waiting machine away
-    Reject(admission::One),
-    /// Part with a machine for good
-    Retire(admission::One),
-    /// What is wrong with machines, and why
+    Reject(admission::Parting),
+    /// Take a machine out of service for good
+    Retire(admission::Parting),
+    /// Find out what is wrong with machines, and why
     Diagnose(diagnose::Diagnose),
     /// Run an approved script, or what repairs a finding
     Run(run::Run),
-    /// Scripts: what is approved, and checking a folder before it is proposed
+    /// List approved scripts, check and try new ones
     Script(script::Script),
-    /// Jobs
+    /// List, read, follow, repeat and cancel jobs
     Job(jobs::Job),
     Events(events::Events),
-    /// Approvers
+    /// Make and show an approver's key
     Approver(approve::Approver),
-    /// What is approved: propose, sign, publish
+    /// Show, propose, sign and publish what is approved
     Catalogue(approve::CatalogueArgs),
-    /// Who may give orders
+    /// List and change who may give orders
     Staff(staff::Staff),
-    /// Check a machine's exported journal
+    /// Show, export and verify what was done on a machine
     Journal(journal::Journal),
-    /// All limits, with their values
+    /// List all limits with their values
     Limits(ShapeArgs),
     /// Write completions for a shell
     Completion {
@@ -130,12 +133,13 @@ pub(crate) enum Command {
     },
     /// Write the manual page
     Man,
-    /// Explain a code, as in [FW-GATE-06]
+    /// Explain a command, a topic, or a code as in [FW-GATE-06]
     Help {
-        /// The code
-        code: Option<String>,
+        /// run, job logs, targets, exit-codes, json, FW-GATE-06
+        #[arg(value_name = "TOPIC")]
+        topic: Vec<String>,
     },
-    /// The version of this program
+    /// Print the version of this program
     Version,
 }
 
@@ -162,7 +166,7 @@ pub(crate) struct TargetArgs {
     /// Leave these out
     #[arg(long, value_name = "TARGET")]
     except: Vec<String>,
-    /// At most so many
+    /// At most N machines
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }
@@ -193,11 +197,12 @@ impl TargetArgs {
 
 /// Parses, acts, and says how it ended.
 pub fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let parsed = help::grouped().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         // It says again what was typed.
         Err(error) if error.use_stderr() => {
-            eprint!("{}", escaped_lines(&error.render().to_string()));
+            usage::failure(&error).print();
             return Exit::Usage.into();
         }
         Err(error) => error.exit(),
@@ -226,7 +231,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
         tokio::select! {
             result = work => result,
             _ = tokio::signal::ctrl_c() => {
-                Err(Failure::new(Exit::Stopped, "FW-CLI-09", "stopped; what was sent goes on (fernwart job ls)"))
+                Err(Failure::new(Exit::Stopped, "FW-CLI-15", "stopped; what was sent goes on (fernwart job ls)"))
             }
         }
     })
@@ -277,25 +282,34 @@ async fn renew_if_due(session: &mut Session) {
     if (ends - fernwart_client::now() < WARN_MS || session.hub_has_newer_ca())
         && let Err(error) = session.renew().await
     {
-        eprintln!("warning: your certificate ends on {} and was not renewed: {}", output::day(ends), chain(&error));
+        note!("warning: your certificate ends on {} and was not renewed: {}", output::day(ends), chain(&error));
     }
 }
 
 const WARN_MS: i64 = 60 * 24 * 3600 * 1000;
 
-/// From sixty days on every command says that something runs out.
+/// From when on a staff entry's end is told: sixty days before, or in the last fifth of
+/// its time where that is shorter. `begun` is when it began.
+const fn warn_before(begun: i64, until: i64) -> i64 {
+    let fifth = until.saturating_sub(begun) / 5;
+    if fifth < WARN_MS { fifth } else { WARN_MS }
+}
+
+/// Every command says that something runs out soon.
 fn warn_of_expiry(session: &Session) {
     let now = fernwart_client::now();
     let expiries = session.catalogue.expiries;
     for (what, until) in [("the catalogue's root", expiries.root), ("the catalogue's targets", expiries.targets)] {
         if until - now < WARN_MS {
-            eprintln!("warning: {what} runs out on {}; approvers must sign anew", output::day(until));
+            note!("warning: {what} runs out on {}; approvers must sign anew", output::day(until));
         }
     }
+    // The certificate was issued when the entry was new.
+    let begun = session.home().identity.lasts().map_or(0, |(from, _)| from);
     if let Some(entry) = session.catalogue.staff.find(&session.key_id())
-        && entry.until - now < WARN_MS
+        && entry.until - now < warn_before(begun, entry.until)
     {
-        eprintln!("warning: your staff entry runs out on {}", output::day(entry.until));
+        note!("warning: your staff entry runs out on {}", output::day(entry.until));
     }
 }
 
@@ -337,18 +351,16 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Journal(command) => journal::run(&command, &place),
         Command::Limits(shape) => limits(shape.output),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "fernwart", &mut std::io::stdout());
-            Ok(Exit::Done)
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "fernwart", &mut text);
+            say(&String::from_utf8_lossy(&text))
         }
         Command::Man => {
-            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
-            Ok(Exit::Done)
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut text)?;
+            say(&String::from_utf8_lossy(&text))
         }
-        Command::Help { code: Some(code) } => codes::explain(&code),
-        Command::Help { code: None } => {
-            Arguments::command().print_help()?;
-            Ok(Exit::Done)
-        }
+        Command::Help { topic } => help::explain(&topic),
         Command::Version => say(&format!("fernwart {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
@@ -359,4 +371,17 @@ fn limits(shape: Shape) -> Result<Exit, Failure> {
         rows.push(vec![limit.name.into(), limit.value.into(), limit.unit.into()]);
     }
     rows.print(shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_in_proportion_to_the_time_given() {
+        const DAY: i64 = 24 * 3600 * 1000;
+        assert_eq!(warn_before(0, 365 * DAY), WARN_MS);
+        assert_eq!(warn_before(0, 30 * DAY), 6 * DAY);
+        assert_eq!(warn_before(9 * DAY, 9 * DAY), 0);
+    }
 }

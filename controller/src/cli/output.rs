@@ -1,4 +1,4 @@
-//! Lists in five shapes: for eyes, for jq, for spreadsheets, for loops.
+//! Lists in five shapes: a table, JSON, JSON lines, CSV, names.
 
 use super::fail::{Exit, Failure};
 use super::say;
@@ -19,7 +19,7 @@ const CELL: usize = 400;
 /// The shape of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shape {
-    /// Columns for eyes.
+    /// A table to be read.
     Table,
     /// One JSON document, at the end.
     Json,
@@ -174,6 +174,13 @@ fn csv_cell(value: &Value) -> String {
 /// What parts cells somewhere.
 const PARTS: [char; 6] = [',', ';', '\t', '|', '\n', '\r'];
 
+/// A word as it can be pasted into a shell, whatever somebody else has put into it.
+pub(crate) fn shell_word(word: &str) -> String {
+    let word = fernwart_protocol::text::escaped(word);
+    let is_plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/:._-@%+,=".contains(c));
+    if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 /// A moment in this computer's zone: `23 Nov 14:15 CET`.
 pub(crate) fn moment(at: UnixMs) -> String {
     let zoned = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
@@ -213,6 +220,14 @@ mod tests {
         let object = rows.object(&rows.rows[0]);
         assert_eq!((&object["type"], &object["type_2"]), (&json!("row"), &json!("x")));
         assert_eq!((&object["v"], &object["v_2"]), (&json!(1), &json!(7)));
+    }
+
+    #[test]
+    fn a_word_can_be_pasted_whatever_it_is_about() {
+        assert_eq!(shell_word("kasse-2/218/disk.free:/var"), "kasse-2/218/disk.free:/var");
+        assert_eq!(shell_word("k/1/disk.free:/mnt/my disk"), "'k/1/disk.free:/mnt/my disk'");
+        assert_eq!(shell_word("k/1/x:$(reboot)'"), r"'k/1/x:$(reboot)'\'''");
+        assert_eq!(shell_word("k/1/x:a\nb"), "'k/1/x:a\\u{a}b'");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Where homes are. A home may hold others: `DIR` itself, or `DIR/staff`,
 //! `DIR/approver`, `DIR/hub`, as `init` lays them.
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, prompt};
 use fernwart_certs::identity::SigningKey;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_client::{ApproverHome, StaffHome, Unlock};
@@ -73,11 +73,11 @@ impl Place {
         if let Some(path) = &self.passphrase_file {
             return read_secret(path);
         }
-        if !std::io::stdin().is_terminal() {
+        if !prompt::is_possible() {
             let what = "the approver's key is protected, and there is no terminal to ask for the passphrase";
             return Err(Failure::new(Exit::Usage, "FW-CAT-17", what).now("--passphrase-file FILE"));
         }
-        Ok(rpassword::prompt_password("Passphrase of the approver's key: ")?)
+        prompt::secret("Passphrase of the approver's key: ", "nothing was signed")
     }
 
     /// A passphrase for a new key; nothing where nobody can be asked, or where
@@ -89,14 +89,15 @@ impl Place {
         if let Some(path) = &self.passphrase_file {
             return read_secret(path).map(Some);
         }
-        if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        if !prompt::is_possible() || !std::io::stderr().is_terminal() {
             return Ok(None);
         }
-        let first = rpassword::prompt_password("A passphrase for the approver's key (Enter for none): ")?;
+        let nothing = "nothing was made";
+        let first = prompt::secret("A passphrase for the approver's key (Enter for none): ", nothing)?;
         if first.is_empty() {
             return Ok(None);
         }
-        if rpassword::prompt_password("Once more: ")? != first {
+        if prompt::secret("Once more: ", nothing)? != first {
             return Err(Failure::new(Exit::Usage, "FW-CAT-17", "the two passphrases differ; nothing was made"));
         }
         Ok(Some(first))

@@ -76,7 +76,7 @@ pub(crate) fn run(command: &Query, place: &Place) -> Result<Exit, Failure> {
     if let Some((asked, told)) = looked
         && told < asked
     {
-        eprintln!("{} of {asked} machines did not tell anything new; what they told before is asked", asked - told);
+        note!("{} of {asked} machines did not tell anything new; what they told before is asked", asked - told);
     }
     print(command.output, &lines, looked, begun.elapsed())
 }
@@ -124,10 +124,10 @@ fn print(shape: Shape, lines: &[Value], looked: Option<(usize, usize)>, took: Du
         say(&(harmless(&summary.to_string()).into_owned() + "\n"))?;
     }
     if more {
-        eprintln!("these are the first {} rows; there are more", rows.len());
+        note!("these are the first {} rows; there are more", rows.len());
     } else if shape == Shape::Table {
         let what = if rows.len() == 1 { "row" } else { "rows" };
-        eprintln!("{} {what} · {:.2} s", rows.len(), took.as_secs_f64());
+        note!("{} {what} · {:.2} s", rows.len(), took.as_secs_f64());
     }
     Ok(Exit::Done)
 }

@@ -2,16 +2,18 @@
 
 use super::approve::put_through;
 use super::output::{Rows, day};
+use super::prompt::Confirm;
 use super::{Exit, Failure, Place, ShapeArgs, span, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::approve::Contents;
 use fernwart_certs::catalogue::{Customers, Role, StaffEntry};
 use fernwart_certs::envelope::seal;
 use fernwart_certs::identity::{key_id, staff_key_id};
-use fernwart_client::{ApproverHome, Session, now};
+use fernwart_client::{ApproverHome, ClientError, Session, now};
+use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Lock, Locked};
 use fernwart_protocol::id::KeyId;
-use fernwart_protocol::staff::Request;
+use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{List, Text};
 use fernwart_protocol::version::Version;
 use std::time::Duration;
@@ -41,19 +43,35 @@ enum StaffCommand {
         /// Only these customers' machines
         #[arg(long, value_name = "CUSTOMER")]
         customer: Vec<String>,
-        /// Until when, at most a year: 90d
-        #[arg(long, default_value = "365d", value_parser = span::parse)]
-        until: Duration,
+        /// Until when, at most a year: 90d. Without it an entry keeps its end, and a new one gets a year
+        #[arg(long, value_name = "TIME", value_parser = span::parse)]
+        until: Option<Duration>,
     },
     /// Cut somebody off at once: links, hub, and with an approver's key every machine
     Suspend {
         /// The name or key id
         name: String,
     },
+    /// Let somebody in again who was suspended
+    Resume {
+        /// The name or key id
+        name: String,
+    },
+    /// Turn somebody away who has joined and waits to get onto the list
+    Reject {
+        /// The name or key id, as pending shows it
+        name: String,
+        /// Yes, this one: the name (needed without a terminal)
+        #[arg(long, value_name = "NAME", require_equals = true)]
+        yes: Option<String>,
+    },
     /// Take somebody off the staff list
     Rm {
         /// The name or key id
         name: String,
+        /// Yes, this entry: its name (needed without a terminal)
+        #[arg(long, value_name = "NAME", require_equals = true)]
+        yes: Option<String>,
     },
     /// The staff list
     Ls(ShapeArgs),
@@ -64,7 +82,7 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
         StaffCommand::Add { name, key_id, role, customer, until } => {
             let name: Text<64> =
                 name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
-            if *until > YEAR {
+            if until.is_some_and(|until| until > YEAR) {
                 return Err(
                     Failure::new(Exit::Usage, "FW-CLI-01", "a staff entry lasts at most a year").now("--until 365d")
                 );
@@ -80,9 +98,12 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
             })
         }
         StaffCommand::Suspend { name } => suspend(name, place),
-        StaffCommand::Rm { name } => with_session(place, async |session| {
+        StaffCommand::Resume { name } => resume(name, place),
+        StaffCommand::Reject { name, yes } => reject(name, yes.as_deref(), place),
+        StaffCommand::Rm { name, yes } => with_session(place, async |session| {
             session.sync().await?;
-            let key = listed(session, name)?.key;
+            let entry = listed(session, name)?;
+            let key = entry.key;
             let mut contents = Contents::of(&session.catalogue);
             contents.staff.staff.retain(|known| known.key != key);
             if !contents.staff.staff.iter().any(|entry| entry.role == Role::Lead) {
@@ -93,16 +114,31 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
                 )
                 .now("put another lead on the list first: fernwart staff add"));
             }
+            note!(
+                "{} ({}, key {key}) would be taken off the staff list: no order of this key is followed any more.",
+                entry.name,
+                entry.role.as_str()
+            );
+            let word = entry.name.as_raw();
+            Confirm { to: "to take it off", word, yes: yes.as_deref(), nothing: "nothing was changed" }.ask()?;
             put_through(session, &contents, place).await?;
             Ok(Exit::Done)
         }),
         StaffCommand::Ls(shape) => {
-            let entries = with_session(place, async |session| {
+            let (entries, cut_off) = with_session(place, async |session| {
                 session.sync().await?;
-                Ok(session.catalogue.staff.staff.clone())
+                let cut_off = suspensions(session).await?;
+                Ok((session.catalogue.staff.staff.clone(), cut_off))
             })?;
-            let mut rows = Rows::new("staff", &["name", "role", "customers", "until", "key"]);
+            let mut rows = Rows::new("staff", &["name", "role", "customers", "until", "state", "key"]);
             for entry in entries {
+                let state = match (&cut_off, entry.until <= now()) {
+                    (Some(cut_off), _) if cut_off.iter().any(|one| one.key == entry.key) => "suspended",
+                    (_, true) => "expired",
+                    (Some(_), false) => "active",
+                    // Only a lead is told.
+                    (None, false) => "",
+                };
                 let reach = match &entry.customers {
                     Customers::All => "all".to_owned(),
                     Customers::Only(some) => some.len().to_string(),
@@ -113,6 +149,7 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
                     role.into(),
                     reach.into(),
                     until.into(),
+                    Some(state).filter(|state| !state.is_empty()).into(),
                     entry.key.to_string().into(),
                 ]);
             }
@@ -128,9 +165,9 @@ async fn entry(
     key: KeyId,
     role: Role,
     customers: &[String],
-    until: Duration,
+    until: Option<Duration>,
 ) -> Result<StaffEntry, Failure> {
-    let until = now().saturating_add(i64::try_from(until.as_millis()).unwrap_or(i64::MAX));
+    let ends = |span: Duration| now().saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     let customers = if customers.is_empty() {
         Customers::All
     } else {
@@ -146,6 +183,8 @@ async fn entry(
         Customers::Only(ids)
     };
     if let Some(known) = session.catalogue.staff.find(&key) {
+        let kept = Some(known.until).filter(|until| *until > now());
+        let until = until.map(ends).or(kept).unwrap_or_else(|| ends(YEAR));
         return Ok(StaffEntry { name, role, customers, until, ..known.clone() });
     }
     let (_, waiting) = session.pending().await?;
@@ -153,6 +192,7 @@ async fn entry(
     // The id commits to both keys: a hub that hands out others is found out.
     match joined.filter(|joined| staff_key_id(&joined.order_key, &joined.tls_key) == key) {
         Some(joined) => {
+            let until = ends(until.unwrap_or(YEAR));
             Ok(StaffEntry { key, order_key: joined.order_key, tls_key: joined.tls_key, name, role, customers, until })
         }
         None => Err(Failure::new(Exit::Usage, "FW-JOIN-12", format!("nobody with the key id {key} has joined"))
@@ -181,7 +221,7 @@ fn suspend(name: &str, place: &Place) -> Result<Exit, Failure> {
         session.sync().await?;
         let entry = listed(session, name)?;
         session.tell(&Request::Suspend(entry.key)).await?;
-        eprintln!("{} is cut off at this hub.", entry.name);
+        note!("{} is cut off at this hub.", entry.name);
         match approver {
             Some(home) => {
                 let approver = place.unlock(home)?;
@@ -191,15 +231,74 @@ fn suspend(name: &str, place: &Place) -> Result<Exit, Failure> {
                 // A lock goes to all machines, whatever version they run.
                 let envelope = seal(&lock, &approver, Version::OLDEST).map_err(fernwart_client::ClientError::Sign)?;
                 session.tell(&Request::Lock(envelope)).await?;
-                eprintln!(
+                note!(
                     "Every machine has been told to refuse this key; machines that are away hear it when they return."
                 );
             }
-            None => eprintln!(
+            None => note!(
                 "No approver's key is here, so machines still know the key.\nNext: an approver runs fernwart staff suspend too"
             ),
         }
-        eprintln!("Next: fernwart staff rm {name}");
+        note!("Next: fernwart staff rm {name}");
+        Ok(Exit::Done)
+    })
+}
+
+/// Who is cut off at the hub; nothing where it does not say, or is too old to.
+async fn suspensions(session: &mut Session) -> Result<Option<Vec<Suspension>>, Failure> {
+    match session.collect(&Request::Suspensions).await {
+        Ok(replies) => {
+            let some = replies.into_iter().filter_map(|reply| match reply {
+                Reply::Suspensions(some) => Some(some.into_vec()),
+                _ => None,
+            });
+            Ok(Some(some.flatten().collect()))
+        }
+        Err(ClientError::OlderHub { .. } | ClientError::Denied(Denial::BeyondRole)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn resume(name: &str, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        session.sync().await?;
+        let entry = listed(session, name)?;
+        let cut_off = suspensions(session).await?.unwrap_or_default();
+        let Some(suspended) = cut_off.iter().find(|one| one.key == entry.key) else {
+            note!("{} is not suspended; nothing was changed", entry.name);
+            return Ok(Exit::Done);
+        };
+        session.tell(&Request::Resume(entry.key)).await?;
+        note!("{} is let in at the hub again.", entry.name);
+        if suspended.locked {
+            note!(
+                "Machines go on refusing this key: an approver has locked it, which nothing takes back.\nNext: {name} joins anew with another home (new keys): fernwart invite --staff"
+            );
+        }
+        Ok(Exit::Done)
+    })
+}
+
+fn reject(name: &str, yes: Option<&str>, place: &Place) -> Result<Exit, Failure> {
+    with_session(place, async |session| {
+        let (_, waiting) = session.pending().await?;
+        let alike: Vec<_> =
+            waiting.iter().filter(|one| one.name.as_raw() == name || one.key.to_string() == name).collect();
+        let one = match alike.as_slice() {
+            [one] => *one,
+            [] => {
+                let what = format!("nobody called {name:?} waits to get onto the staff list");
+                return Err(Failure::new(Exit::Usage, "FW-JOIN-11", what).now("fernwart pending"));
+            }
+            _ => {
+                let what = format!("several who wait are called {name:?}; use the key id");
+                return Err(Failure::new(Exit::Usage, "FW-JOIN-11", what).now("fernwart pending"));
+            }
+        };
+        note!("{} (key {}) would be turned away, and needs a new invitation to come again.", one.name, one.key);
+        Confirm { to: "to turn them away", word: name, yes, nothing: "nothing was changed" }.ask()?;
+        session.tell(&Request::RejectStaff(one.key)).await?;
+        note!("{} is turned away", one.name);
         Ok(Exit::Done)
     })
 }

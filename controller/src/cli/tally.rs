@@ -113,7 +113,7 @@ impl Tally {
             Answer::Refused(..) | Answer::OlderAgent(_) => &mut self.refused,
             Answer::Away => &mut self.away,
             Answer::Silent => &mut self.silent,
-            Answer::Ended(_) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
+            Answer::Ended(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
         };
         *place += 1;
         if let Answer::Report(report, _) = answer
@@ -135,17 +135,16 @@ impl Tally {
         self.ok + self.warn + self.unknown + self.crit
     }
 
-    /// Absences that count, and those that do not. What is only incomplete is counted
-    /// apart: it has answered.
-    pub(crate) fn absences(&self, require: Require) -> (usize, usize) {
+    /// Absences that count. What is only incomplete is counted apart: it has answered.
+    fn absences(&self, require: Require) -> usize {
         let all = self.away + self.silent;
         match require.who {
-            Who::All => (all, 0),
-            Who::Online => (self.silent, self.away),
+            Who::All => all,
+            Who::Online => self.silent,
             Who::Share(share) => {
                 let lacking = if require.complete { self.incomplete } else { 0 };
                 let enough = (self.answered() - lacking) as f64 * 100.0 >= share * self.selected as f64;
-                if enough { (0, all) } else { (all, 0) }
+                if enough { 0 } else { all }
             }
         }
     }
@@ -167,10 +166,9 @@ impl Tally {
             FailOn::Unknown => self.unknown + self.crit,
             FailOn::Crit => self.crit + self.maybe_crit,
         };
-        let (absent, _) = self.absences(require);
         match self {
             Self { refused: 1.., .. } => Exit::Refused,
-            _ if absent > 0 || self.lacks(require) => Exit::NoAnswer,
+            _ if self.absences(require) > 0 || self.lacks(require) => Exit::NoAnswer,
             Self { failed: 1.., .. } => Exit::Failed,
             _ if bad > 0 => Exit::Bad,
             _ => Exit::Done,
@@ -178,12 +176,11 @@ impl Tally {
     }
 
     /// The last line of JSON lines.
-    pub(crate) fn summary(&self, require: Require, job: Option<JobId>, took: Duration, exit: Exit) -> Value {
-        let (no_answer, away) = self.absences(require);
+    pub(crate) fn summary(&self, job: Option<JobId>, took: Duration, exit: Exit) -> Value {
         let mut summary = json!({
             "v": 1, "type": "summary", "selected": self.selected, "answered": self.answered(), "ok": self.ok,
             "warn": self.warn, "unknown": self.unknown, "crit": self.crit, "refused": self.refused,
-            "failed": self.failed, "no_answer": no_answer, "away": away, "incomplete": self.incomplete,
+            "failed": self.failed, "no_answer": self.silent, "away": self.away, "incomplete": self.incomplete,
             "notes": self.notes, "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "exit": exit.number(),
         });
         if let Some(fields) = summary.as_object_mut() {
@@ -194,8 +191,7 @@ impl Tally {
     }
 
     /// As people read it: always in the same order, and only what there is.
-    pub(crate) fn in_words(&self, require: Require, took: Duration) -> String {
-        let (no_answer, away) = self.absences(require);
+    pub(crate) fn in_words(&self, took: Duration) -> String {
         let part = |count: usize, what: &str| if count > 0 { format!(" · {what} {count}") } else { String::new() };
         let parts = [
             (self.ok, "ok"),
@@ -205,8 +201,8 @@ impl Tally {
             (self.incomplete, "incomplete"),
             (self.refused, "refused"),
             (self.failed, "failed"),
-            (no_answer, "no answer"),
-            (away, "away"),
+            (self.silent, "no answer"),
+            (self.away, "away"),
             (self.queued, "queued"),
         ];
         let parts: String = parts.into_iter().map(|(count, what)| part(count, what)).collect();
@@ -386,14 +382,13 @@ mod tests {
             [report(&[Ok]), report(&[Ok, Blind]), report(&[Warn, Blind]), report(&[Lost]), report(&[Crit, Lost])];
         let mut tally = Tally::of(7);
         answers.iter().chain([&Answer::Away, &Answer::Silent]).for_each(|answer| tally.add(answer));
-        let require = Require::parse("online").expect("a word");
-        let summary = tally.summary(require, None, Duration::from_millis(4200), Exit::NoAnswer);
+        let summary = tally.summary(None, Duration::from_millis(4200), Exit::NoAnswer);
         let number = |name: &str| summary[name].as_u64().expect("a number");
         let counts =
             ["selected", "answered", "ok", "warn", "unknown", "crit", "no_answer", "away", "incomplete", "notes"];
         assert_eq!(counts.map(number), [7, 5, 2, 1, 1, 1, 1, 1, 2, 2]);
         assert_eq!(
-            tally.in_words(require, Duration::from_millis(4200)),
+            tally.in_words(Duration::from_millis(4200)),
             "selected 7 · answered 5 · ok 2 · warn 1 · crit 1 · unknown 1 · incomplete 2 · no answer 1 · away 1 · 4.2 s"
         );
     }
@@ -414,9 +409,11 @@ mod tests {
     }
 
     #[test]
-    fn away_machines_move_between_the_two_counts() {
+    fn whose_absence_counts_is_what_is_required() {
         let tally = Tally { selected: 3, ok: 1, away: 1, silent: 1, ..Tally::default() };
         let absences = |require: &str| tally.absences(Require::parse(require).expect("a word"));
-        assert_eq!([absences("all"), absences("online"), absences("30%")], [(2, 0), (1, 1), (0, 2)]);
+        assert_eq!([absences("all"), absences("online"), absences("30%")], [2, 1, 0]);
+        let counts = tally.summary(None, Duration::ZERO, Exit::NoAnswer);
+        assert_eq!((&counts["away"], &counts["no_answer"]), (&json!(1), &json!(1)), "whatever is required");
     }
 }

@@ -46,7 +46,7 @@ fn failure(error: &BackupError) -> Failure {
 pub fn back_up_hub(command: &Backup, place: &Place) -> Result<Exit, Failure> {
     let home = HubHome::at(&place.hub());
     block_on(async { back_up(&home, &command.to).await.map_err(|error| failure(&error)) })?;
-    eprintln!("The hub is in {}. It holds the hub's keys: keep it as you keep the hub.", command.to.display());
+    note!("The hub is in {}. It holds the hub's keys: keep it as you keep the hub.", command.to.display());
     Ok(Exit::Done)
 }
 
@@ -58,15 +58,15 @@ pub fn restore_hub(command: &Restore, place: &Place) -> Result<Exit, Failure> {
     let home = HubHome::at(&place.new_hub());
     let now = fernwart_client::now();
     let over = block_on(async { put_back(&command.from, &home, now).await.map_err(|error| failure(&error)) })?;
-    eprintln!(
+    note!(
         "The hub is back in {}. Machines give it what they have since the backup: outcomes, the catalogue,\n\
          locks. Nothing runs twice. It does not know who was admitted, retired, suspended or cancelled since:\n\
          say that again.",
         home.path().display()
     );
     if over > 0 {
-        eprintln!("{over} orders that waited for machines are not delivered: fernwart job ls, then job retry JOB");
+        note!("{over} orders that waited for machines are not delivered: fernwart job ls, then job retry JOB");
     }
-    eprintln!("Next: fernwart serve --home {}", home.path().display());
+    note!("Next: fernwart serve --home {}", home.path().display());
     Ok(Exit::Done)
 }

@@ -110,7 +110,7 @@ impl Stage {
     /// Runs one step and returns what it wrote.
     fn step(&self, mut command: Command, shown: &str) -> Result<String, Failure> {
         self.interrupt.check()?;
-        eprintln!("$ {shown}");
+        note!("$ {shown}");
         let output = command.output().map_err(|error| failed(format!("{shown}: {error}")))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         self.interrupt.check()?;
@@ -157,7 +157,7 @@ pub fn run(command: &Demo) -> Result<Exit, Failure> {
     {
         linger(&stage);
         drop(processes);
-        eprintln!("\nAll is cleaned up.");
+        note!("\nAll is cleaned up.");
         return Ok(*exit);
     }
     drop(processes);
@@ -167,12 +167,12 @@ pub fn run(command: &Demo) -> Result<Exit, Failure> {
 fn perform(stage: &Stage, processes: &mut Processes) -> Result<Exit, Failure> {
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
     let address = format!("127.0.0.1:{port}");
-    eprintln!("A shop, a hub and three machines, all on this computer, in {}\n", stage.home.display());
+    note!("A shop, a hub and three machines, all on this computer, in {}\n", stage.home.display());
     let arguments =
         ["init", "--shop", "Demo IT", "--address", &address, "--listen", &address, "--lang", "en", "--name", "you"];
     stage.step(stage.technician(&arguments), &format!("fernwart init --shop 'Demo IT' --address {address}"))?;
 
-    eprintln!("$ fernwart serve &");
+    note!("$ fernwart serve &");
     let mut hub = stage.technician(&["serve"]);
     processes.0.push(hub.stdout(Stdio::null()).stderr(stage.log("hub.log")?).spawn()?);
     wait_for(stage, "the hub", || stage.log_has("hub.log", "hub is listening"))?;
@@ -204,7 +204,7 @@ fn perform(stage: &Stage, processes: &mut Processes) -> Result<Exit, Failure> {
         listed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).matches(",online,").count() == 3)
     })?;
     let show = |arguments: &[&str], shown: &str| -> Result<std::process::ExitStatus, Failure> {
-        eprintln!("\n$ {shown}");
+        note!("\n$ {shown}");
         Ok(stage.technician(arguments).status()?)
     };
     show(&["ls"], "fernwart ls")?;
@@ -224,16 +224,16 @@ fn path_text(path: &Path) -> Result<&str, Failure> {
 fn linger(stage: &Stage) {
     let home = stage.home.display();
     let program = stage.fernwart.display();
-    eprintln!("\nAll of it is running. Try in a second terminal:");
-    eprintln!("  export FERNWART_HOME={home}");
+    note!("\nAll of it is running. Try in a second terminal:");
+    note!("  export FERNWART_HOME={home}");
     for example in
         ["diagnose all", "diagnose all -o jsonl", "facts this-computer --section disks", "ping all", "job ls", "doctor"]
     {
-        eprintln!("  {program} {example}");
+        note!("  {program} {example}");
     }
-    eprintln!("  {} --home {home}/machine-1 status", stage.agent.display());
+    note!("  {} --home {home}/machine-1 status", stage.agent.display());
     if std::io::stdin().is_terminal() {
-        eprintln!("Ctrl-C ends it and cleans up.");
+        note!("Ctrl-C ends it and cleans up.");
     }
     // Fails only if the listening thread is gone; then there is nothing to wait for.
     let _ = stage.interrupt.0.recv();

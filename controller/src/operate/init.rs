@@ -296,7 +296,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     let site = Site::enter(place)?;
     let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(place.path(), error));
     if site.finish().map_err(unwritable)? {
-        eprintln!("An earlier init was cut off at its very end; it is finished now.");
+        note!("An earlier init was cut off at its very end; it is finished now.");
     }
     let plan = plan(command, place)?;
     let staging = site.begin().map_err(unwritable)?;
@@ -328,5 +328,5 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
 }
 
 fn println_err(text: &str) {
-    eprintln!("{text}");
+    note!("{text}");
 }

@@ -42,6 +42,6 @@ pub fn run(command: &NextKeys, place: &Place) -> Result<Exit, Failure> {
         "The new keys are in the hub's folder; nothing uses them yet. Put them into the hub's backup."
     };
     let to = command.to.display();
-    eprintln!("{said}\nNext: fernwart catalogue propose {to}     then, once it is published, start the hub again");
+    note!("{said}\nNext: fernwart catalogue propose {to}     then, once it is published, start the hub again");
     Ok(Exit::Done)
 }

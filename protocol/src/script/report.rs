@@ -54,6 +54,15 @@ pub struct Kept {
 }
 
 impl Kept {
+    /// All that was kept, with a line that says how much is missing.
+    pub fn in_one(&self) -> String {
+        if self.tail.is_empty() {
+            return self.head.clone();
+        }
+        let missing = self.bytes.saturating_sub((self.head.len() + self.tail.len()) as u64);
+        format!("{}\n… about {missing} bytes …\n{}", self.head, self.tail)
+    }
+
     /// Cuts the beginning and the end down to so many bytes each.
     fn cut(&mut self, most: usize) {
         let head = self.head.floor_char_boundary(most);

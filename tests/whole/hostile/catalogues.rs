@@ -156,7 +156,7 @@ fn each_named_attack_on_the_catalogue_is_refused_and_forgotten() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let home = |name: &str| world.path().join(name);
-    let mut rotate = vec!["catalogue".to_owned(), "rotate".into(), "-k".into(), "2".into()];
+    let mut rotate = vec!["catalogue".to_owned(), "rotate".into(), "--yes".into(), "-k".into(), "2".into()];
     for name in ["ben", "carla"] {
         let key = run(&mut staff_command(&home(name), &["approver", "new"])).exits(0).out;
         rotate.extend(["--add".to_owned(), key.trim().to_owned()]);

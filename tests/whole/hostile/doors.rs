@@ -213,7 +213,7 @@ fn a_retired_machine_is_cut_off_and_a_ticket_from_before_helps_it_nothing() {
         let _streams = speak(&second).await;
         assert_eq!(used.load(Ordering::SeqCst), 1, "the second link was resumed with a ticket");
 
-        world.technician(&["retire", "kasse-2"]).exits(0);
+        world.technician(&["retire", "kasse-2", "--yes=kasse-2"]).exits(0);
         let cut = tokio::time::timeout(Duration::from_secs(5), second.closed()).await.expect("cut");
         assert_eq!(cut, closed(Goodbye::Revoked));
         // Evil: a ticket of the time before, and the same with a full handshake.
@@ -312,7 +312,7 @@ fn a_suspended_technician_is_cut_off_at_the_hub_and_at_every_machine() {
     let said = ole(&["ls"]).exits(3);
     assert!(said.err.contains("FW-CLI-06") || said.err.contains("FW-HUB-12"), "{}", said.err);
     wait_until("the machine has the lock", || machine.journal().iter().any(|(kind, _)| kind == "locked"));
-    world.technician(&["staff", "rm", "ole"]).exits(0);
+    world.technician(&["staff", "rm", "ole", "--yes=ole"]).exits(0);
     let listed = world.technician(&["staff", "ls", "-o", "name"]).exits(0).out;
     assert_eq!(listed, "jana\n");
 }

@@ -236,7 +236,7 @@ fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
     world.restart_hub();
     fernwart_tests::wait_until("linked", || world.is_online("kasse-1"));
     // Removed by the catalogue.
-    world.technician(&["staff", "rm", "cron"]).exits(0);
+    world.technician(&["staff", "rm", "cron", "--yes=cron"]).exits(0);
     follows(&machine, 2);
     assert_eq!(give(&mut world, None), Some(Refusal::UnknownStaff));
 }

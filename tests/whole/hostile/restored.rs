@@ -132,8 +132,12 @@ fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
     robot(&["ls"]).exits(0);
     assert_eq!(targets(&world), before + 1);
     world.technician(&["ls"]).exits(0);
-    let said =
-        robot(&["catalogue", "propose", concat!(env!("CARGO_MANIFEST_DIR"), "/../controller/scripts/disk-free")]);
+    let said = robot(&[
+        "catalogue",
+        "propose",
+        "--yes",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../controller/scripts/disk-free"),
+    ]);
     assert_ne!(said.code, 0, "a proposal of its own is refused");
 }
 
@@ -151,7 +155,7 @@ fn a_timestamp_that_was_ahead_of_the_clock_does_not_hold_up_a_restored_hub() {
         return;
     }
     let script = Script::new("mend", "echo mended\n").write(&world.path().join("scripts"));
-    world.technician_at("+1d", &["catalogue", "propose", script.to_str().expect("text")]).exits(0);
+    world.technician_at("+1d", &["catalogue", "propose", "--yes", script.to_str().expect("text")]).exits(0);
     wait_until("the machine follows", || follows(&machine, "targets", before + 1));
     let ahead = timestamp(&world);
     world.hub.stop();
@@ -313,14 +317,14 @@ fn approvers_publish_over_what_nobody_can_give_back() {
     // It takes two from here on.
     let (ben, key) = approver(&world, "ben");
     let (anna, her_key) = approver(&world, "anna");
-    world.technician(&["catalogue", "rotate", "--add", &key, "--add", &her_key, "-k", "2"]).exits(0);
+    world.technician(&["catalogue", "rotate", "--yes", "--add", &key, "--add", &her_key, "-k", "2"]).exits(0);
     sign(&world, &ben);
     world.technician(&["catalogue", "publish"]).exits(0);
     assert_eq!(targets(&world), before + 1);
     let above = (before + 3).to_string();
-    let far = world.technician(&["catalogue", "propose", "--above", "99999"]).exits(2);
+    let far = world.technician(&["catalogue", "propose", "--yes", "--above", "99999"]).exits(2);
     assert!(far.err.contains("FW-CAT-20"), "{far:?}");
-    let said = world.technician(&["catalogue", "propose", "--above", &above]).exits(0);
+    let said = world.technician(&["catalogue", "propose", "--yes", "--above", &above]).exits(0);
     assert!(said.err.contains(&format!("version {}: above all", before + 4)), "{said:?}");
     sign(&world, &ben);
     world.technician(&["catalogue", "publish"]).exits(3);
@@ -348,10 +352,12 @@ fn several_changes_of_the_approvers_come_back() {
         go_back_with(
             &mut world,
             |world| {
-                world.technician(&["catalogue", "rotate", "--add", &key, "--add", &her_key, "-k", "2"]).exits(0);
+                world
+                    .technician(&["catalogue", "rotate", "--yes", "--add", &key, "--add", &her_key, "-k", "2"])
+                    .exits(0);
                 sign(world, &ben);
                 world.technician(&["catalogue", "publish"]).exits(0);
-                world.technician(&["catalogue", "rotate", "-k", "1"]).exits(0);
+                world.technician(&["catalogue", "rotate", "--yes", "-k", "1"]).exits(0);
                 sign(world, &ben);
                 sign(world, &anna);
                 world.technician(&["catalogue", "publish"]).exits(0);
@@ -382,7 +388,7 @@ fn new_approvers_come_back_with_what_they_approve() {
     let (ben, key) = approver(&world, "ben");
     let before = targets(&world);
     go_back(&mut world, |world| {
-        world.technician(&["catalogue", "rotate", "--add", &key, "-k", "2"]).exits(0);
+        world.technician(&["catalogue", "rotate", "--yes", "--add", &key, "-k", "2"]).exits(0);
         sign(world, &ben);
         world.technician(&["catalogue", "publish"]).exits(0);
         wait_until("the machine follows", || follows(&machine, "root", 2));
@@ -392,7 +398,7 @@ fn new_approvers_come_back_with_what_they_approve() {
     assert_eq!(targets(&world), before + 1);
     // It takes two from here on, as it did before.
     let anna = run(&mut staff_command(&world.path().join("anna"), &["approver", "new"])).exits(0);
-    world.technician(&["catalogue", "rotate", "--add", anna.out.trim()]).exits(0);
+    world.technician(&["catalogue", "rotate", "--yes", "--add", anna.out.trim()]).exits(0);
     world.technician(&["catalogue", "publish"]).exits(3);
     sign(&world, &ben);
     world.technician(&["catalogue", "publish"]).exits(3);

@@ -46,7 +46,7 @@ fn head(report: &Value, stream: &str) -> String {
 fn shipped(world: &World, names: &[&str]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
     let folders: Vec<String> = names.iter().map(|name| folder.join(name).display().to_string()).collect();
-    let mut words = vec!["catalogue", "propose"];
+    let mut words = vec!["catalogue", "propose", "--yes"];
     words.extend(folders.iter().map(String::as_str));
     world.technician(&words).exits(0);
 }

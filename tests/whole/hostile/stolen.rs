@@ -409,12 +409,12 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
     world.approve(&Script::new("old", &text("old")).with(&writes));
     let (older, withdrawn) = (approved("mend"), approved("old"));
     world.approve(&Script::new("mend", &text("two")).version(2).with(&writes));
-    world.technician(&["catalogue", "withdraw", "old"]).exits(0);
+    world.technician(&["catalogue", "withdraw", "--yes", "old"]).exits(0);
     let (ex, locked, robot) =
         (hired(&world, "ex", "repair"), hired(&world, "lena", "repair"), hired(&world, "cron", "diagnose"));
     let machines = fleet(&world);
     world.technician(&["staff", "suspend", "lena"]).exits(0);
-    world.technician(&["staff", "rm", "ex"]).exits(0);
+    world.technician(&["staff", "rm", "ex", "--yes=ex"]).exits(0);
     let locked_there = |machine: &Machine| machine.journal().iter().any(|(kind, _)| kind == "locked");
     let newest = |machine: &Machine| {
         let followed: Vec<_> = machine.journal().into_iter().filter(|(kind, _)| kind == "catalogue_followed").collect();

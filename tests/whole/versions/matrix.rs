@@ -99,7 +99,10 @@ impl Shop {
         let scripts = [Script::new("mend", "echo mended\n"), Script::new("slow", "sleep 4\n")];
         for script in scripts {
             let folder = script.write(&self.folder.path().join("scripts"));
-            self.technician(&["catalogue", "propose", folder.to_str().expect("text")]).exits(0);
+            let mut words = vec!["catalogue", "propose", folder.to_str().expect("text")];
+            // Before it was asked, a shop of one published at once.
+            words.extend((self.technician_age == Age::New).then_some("--yes"));
+            self.technician(&words).exits(0);
         }
     }
 

@@ -13,6 +13,7 @@ use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, 
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::{Report, State};
 use fernwart_protocol::document::{Action, SectionName, UnixMs};
+use fernwart_protocol::event::Named;
 use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::BundleName;
@@ -49,7 +50,7 @@ pub(crate) struct Diagnose {
     /// Wait at most so long
     #[arg(long, default_value = "15s", value_parser = patience)]
     timeout: Duration,
-    /// So many machines at once, or such a share of them: 20, 10%
+    /// At most N machines at once, or N% of them
     #[arg(long, value_name = "N|N%", default_value = "0", hide_default_value = true)]
     parallel: Parallel,
     /// Why, for the machine's journal
@@ -224,7 +225,7 @@ async fn news(
     progress: &ProgressBar,
 ) -> Result<Option<Answered>, Failure> {
     while let Some(heard) = following.next().await? {
-        if let Some(Reply::Update(update)) = reply_of(heard, |line| progress.suspend(|| eprintln!("{line}")))
+        if let Some(Reply::Update(update)) = reply_of(heard, |line| progress.suspend(|| note!("{line}")))
             && let Some(order) = open.get(&update.machine)
             && let Some(answered) = judge_news(update.machine, Some(order), update.news)
         {
@@ -265,6 +266,11 @@ pub(crate) fn denied_in_words(denial: Denial) -> String {
 /// What is said of an answer in a version that this program does not read.
 pub(super) const NEWER_ANSWER: &str = "the answer is of a newer version than this program reads: update it";
 
+/// A report that was stored, as a person reads it.
+pub(crate) fn report_in_words(machine: &Named, job: Option<JobId>, report: &Report, scripts: &Scripts) -> String {
+    screen::one_in_words(machine, "", job, report, false, scripts)
+}
+
 /// Status, and the code where there is one.
 pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>>, Option<String>) {
     match answer {
@@ -280,9 +286,9 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>
         Answer::Refused(refusal, why) => {
             ("refused", Some(refusal.code()), Some(refused_in_words(*refusal, why.as_deref())))
         }
-        Answer::Away => ("no_answer", None, Some("the machine is away".into())),
+        Answer::Away => ("away", None, Some("the machine is away".into())),
         Answer::Silent => ("no_answer", None, Some("no answer in time".into())),
-        Answer::Ended(outcome) => ("failed", None, Some(outcome.as_str().into())),
+        Answer::Ended(outcome, _) => ("failed", None, Some(outcome.as_str().into())),
         Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denied_in_words(*denial))),
         Answer::OlderAgent(why) => ("refused", Some("FW-CLI-17".into()), Some(why.to_string())),
         Answer::Newer => ("failed", Some("FW-CLI-18".into()), Some(NEWER_ANSWER.into())),
@@ -370,8 +376,9 @@ pub(super) fn unreadable(error: serde_json::Error) -> Failure {
 /// One machine's answer as a line of text for programs. A report is passed on as
 /// it came: it was read as JSON already.
 pub(super) fn result_text(row: &Row<MachineRow>, answer: &Answer) -> String {
-    let Answer::Report(report, receipt) = answer else { return json_text(&result_line(row, answer)) + "\n" };
-    let mut line = line_of(row, answer);
+    let machine = named(row);
+    let Answer::Report(report, receipt) = answer else { return json_text(&result_line(&machine, answer)) + "\n" };
+    let mut line = line_of(&machine, answer);
     if let Some(fields) = line.as_object_mut() {
         fields.insert("run".into(), receipt.run.to_string().into());
     }
@@ -380,14 +387,22 @@ pub(super) fn result_text(row: &Row<MachineRow>, answer: &Answer) -> String {
     text + ",\"report\":" + &harmless(&report.json) + "}\n"
 }
 
+/// A machine by its name, id and customer.
+pub(super) fn named(row: &Row<MachineRow>) -> Named {
+    Named { id: row.id, name: row.name.clone(), customer: row.customer_name.clone() }
+}
+
 /// One machine's answer as an object for programs.
-pub(super) fn result_line(row: &Row<MachineRow>, answer: &Answer) -> Value {
-    let mut line = line_of(row, answer);
+pub(super) fn result_line(machine: &Named, answer: &Answer) -> Value {
+    let mut line = line_of(machine, answer);
     let signed = match answer {
         Answer::Report(report, receipt) => Some((receipt, serde_json::from_str(&report.json))),
         Answer::Ran(report, receipt) => Some((receipt, serde_json::to_value(report))),
         _ => None,
     };
+    if let (Answer::Ended(_, Some(report)), Some(fields)) = (answer, line.as_object_mut()) {
+        fields.insert("report".into(), serde_json::to_value(report).unwrap_or_default());
+    }
     if let (Some((receipt, report)), Some(fields)) = (signed, line.as_object_mut()) {
         fields.insert("run".into(), receipt.run.to_string().into());
         fields.insert("report".into(), report.unwrap_or_default());
@@ -395,10 +410,11 @@ pub(super) fn result_line(row: &Row<MachineRow>, answer: &Answer) -> Value {
     line
 }
 
-fn line_of(row: &Row<MachineRow>, answer: &Answer) -> Value {
+fn line_of(machine: &Named, answer: &Answer) -> Value {
     let (status, code, why) = status(answer);
     let mut line = json!({
-        "v": 1, "type": "result", "machine": row.name, "id": row.id, "customer": row.customer_name.as_raw(), "status": status,
+        "v": 1, "type": "result", "machine": machine.name, "id": machine.id, "customer": machine.customer.as_raw(),
+        "status": status,
     });
     if let Some(fields) = line.as_object_mut() {
         if let Some(code) = code {
@@ -423,16 +439,16 @@ fn conclude(
         rows.iter().map(|row| (row, by_machine.get(&row.id).copied().unwrap_or(&Answer::Silent))).collect();
     all.iter().for_each(|(_, answer)| tally.add(answer));
     let exit = tally.exit(command.require, command.fail_on);
-    let summary = tally.summary(command.require, *job, took, exit);
+    let summary = tally.summary(*job, took, exit);
     match command.output {
         Output::Jsonl => {
             for (row, _) in all.iter().filter(|(row, _)| !by_machine.contains_key(&row.id)) {
-                say(&(json_text(&result_line(row, &Answer::Silent)) + "\n"))?;
+                say(&(json_text(&result_line(&named(row), &Answer::Silent)) + "\n"))?;
             }
             say(&(json_text(&summary) + "\n"))?;
         }
         Output::Json => {
-            let results: Vec<_> = all.iter().map(|(row, answer)| result_line(row, answer)).collect();
+            let results: Vec<_> = all.iter().map(|(row, answer)| result_line(&named(row), answer)).collect();
             say(&(json_text(&json!({"v": 1, "type": "diagnosis", "results": results, "summary": summary})) + "\n"))?;
         }
         Output::Csv | Output::Name => {
@@ -450,7 +466,7 @@ fn conclude(
         Output::Table | Output::Nagios | Output::Checkmk => match all.as_slice() {
             [(row, Answer::Report(report, _))] => {
                 let report = report.whole().map_err(unreadable)?;
-                say(&screen::one_in_words(row, *job, &report, command.all, scripts))?;
+                say(&screen::one_in_words(&named(row), &row.os.to_string(), *job, &report, command.all, scripts))?;
             }
             several => {
                 let lines: String = several.iter().map(|(row, answer)| screen::line_in_words(row, answer)).collect();
@@ -461,7 +477,7 @@ fn conclude(
     // A program reads it in the summary; a cron job mails whatever it does not expect.
     let is_for_eyes = command.output == Output::Table && rows.len() > 1;
     if is_for_eyes || (command.output != Output::Table && std::io::stderr().is_terminal()) {
-        eprintln!("{}", tally.in_words(command.require, took));
+        note!("{}", tally.in_words(took));
     }
     if let [(row, answer)] = all.as_slice()
         && command.output == Output::Table
@@ -469,10 +485,10 @@ fn conclude(
         && let (_, code, Some(why)) = status(answer)
     {
         let code = code.map(|code| format!("     [{code}]")).unwrap_or_default();
-        eprintln!("{}: {why}{code}", row.name);
+        note!("{}: {why}{code}", row.name);
     }
     if let Some(job) = job.filter(|_| tally.is_anybody_silent()) {
-        eprintln!("What comes later: fernwart job show {job}");
+        note!("What comes later: fernwart job show {job}");
     }
     Ok(exit)
 }

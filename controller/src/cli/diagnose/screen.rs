@@ -1,10 +1,11 @@
 //! A diagnosis as a technician wants to read it.
 
 use super::{Scripts, status};
-use crate::cli::output::moment;
+use crate::cli::output::{moment, shell_word};
 use fernwart_client::Answer;
 use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, State, Unknown, builtin_rules, facts};
 use fernwart_protocol::document::SectionName;
+use fernwart_protocol::event::Named;
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::BundleName;
@@ -37,9 +38,10 @@ pub(super) fn line_in_words(row: &Row<MachineRow>, answer: &Answer) -> String {
 }
 
 /// One machine's report. `job` is the one it belongs to, by which its remedies are
-/// named.
+/// named; `os` what is said of its system where the report does not.
 pub(super) fn one_in_words(
-    row: &Row<MachineRow>,
+    machine: &Named,
+    os: &str,
     job: Option<JobId>,
     report: &Report,
     all: bool,
@@ -52,16 +54,17 @@ pub(super) fn one_in_words(
         Some(s) if s < 172_800 => format!(" · up {} h", s / 3600),
         Some(s) => format!(" · up {} d", s / 86_400),
     };
-    let name = system.map_or_else(|| row.os.to_string(), |system| escaped(&system.os_name));
+    let name = system.map_or_else(|| os.to_owned(), |system| escaped(&system.os_name));
+    let name = if name.is_empty() { name } else { format!(" · {name}") };
     let mut out = format!(
-        "{} · {} · {name}{up} · checked {} in {:.1} s\n",
-        row.name,
-        row.customer_name,
+        "{} · {}{name}{up} · checked {} in {:.1} s\n",
+        machine.name,
+        machine.customer,
         moment(report.taken_at),
         f64::from(report.took_ms) / 1000.0,
     );
     for finding in &report.findings {
-        out += &finding_in_words(row, job, finding, scripts);
+        out += &finding_in_words(machine, job, finding, scripts);
     }
     for (id, count) in &report.left_out {
         out += &format!("         and {count} more of {}\n", escaped(id));
@@ -74,7 +77,7 @@ pub(super) fn one_in_words(
         out += "         why       a slow program is still being asked; diagnose again in a minute\n";
     }
     for note in &report.notes {
-        out += &finding_in_words(row, job, note, scripts);
+        out += &finding_in_words(machine, job, note, scripts);
     }
     if all {
         for id in report.well.iter().flatten() {
@@ -88,7 +91,7 @@ pub(super) fn one_in_words(
     out + &counts_in_words(report, all) + "\n"
 }
 
-fn finding_in_words(row: &Row<MachineRow>, job: Option<JobId>, finding: &Finding, scripts: &Scripts) -> String {
+fn finding_in_words(machine: &Named, job: Option<JobId>, finding: &Finding, scripts: &Scripts) -> String {
     let severity = match finding.severity {
         Severity::Crit => "CRIT",
         Severity::Warn => "WARN",
@@ -104,17 +107,10 @@ fn finding_in_words(row: &Row<MachineRow>, job: Option<JobId>, finding: &Finding
         Some((scripts.get(&name)?.version, name))
     });
     if let (Some((version, name)), Some(job)) = (remedy, job) {
-        let named = quoted(&format!("{}/{job}/{}", row.name, finding.name()));
+        let named = shell_word(&format!("{}/{job}/{}", machine.name, finding.name()));
         out += &format!("                   fernwart run --remedy {named}     ({name} {version}, approved)\n");
     }
     out
-}
-
-/// A word as it can be pasted into a shell, whatever a machine has put into it.
-fn quoted(word: &str) -> String {
-    let word = escaped(word);
-    let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/:._-@%+,=".contains(c));
-    if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// Lost checks by why they are. Where a whole section is silent, it is named instead
@@ -165,17 +161,4 @@ fn counts_in_words(report: &Report, all: bool) -> String {
     let all = counts.all() + report.not_yet.len();
     let checks = if all == 1 { "check" } else { "checks" };
     format!("{all} {checks}: {}{more}", parts.join(" · "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_remedy_can_be_pasted_whatever_it_is_about() {
-        assert_eq!(quoted("kasse-2/218/disk.free:/var"), "kasse-2/218/disk.free:/var");
-        assert_eq!(quoted("k/1/disk.free:/mnt/my disk"), "'k/1/disk.free:/mnt/my disk'");
-        assert_eq!(quoted("k/1/x:$(reboot)'"), r"'k/1/x:$(reboot)'\'''");
-        assert_eq!(quoted("k/1/x:a\nb"), "'k/1/x:a\\u{a}b'");
-    }
 }

@@ -5,8 +5,9 @@ mod remedy;
 mod retry;
 mod screen;
 
-use super::output::{Shape, is_watched};
+use super::output::Shape;
 use super::parallel::Parallel;
+use super::prompt::{self, Confirm};
 use super::script::{approved, in_words};
 use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, Place, TargetArgs, reply_of, with_session};
@@ -25,8 +26,10 @@ pub(crate) use retry::{Retry, retry};
 use screen::Screen;
 pub(crate) use screen::ran_in_words;
 use std::collections::{BTreeMap, HashMap};
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+
+/// What is said where nobody agreed.
+const NOTHING: &str = "nothing was sent";
 
 /// Past so many machines the number has to be typed.
 const WITHOUT_ASKING: usize = 10;
@@ -58,7 +61,7 @@ pub(crate) struct Run {
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// So many machines at once, or such a share of them: 20, 10%
+    /// At most N machines at once, or N% of them
     #[arg(long, default_value = "0", value_name = "N|N%", hide_default_value = true)]
     parallel: Parallel,
     /// It must have begun by then; a customer who is asked may take 15 minutes
@@ -175,10 +178,11 @@ fn secrets(manifest: &Manifest, named: &[String], open: &Parameters) -> Result<O
         if values.contains_key(&declared.name) {
             continue;
         }
-        if !std::io::stdin().is_terminal() {
+        if !prompt::is_possible() {
             return Err(usage(format!("the secret parameter {} must be given", declared.name)));
         }
-        let typed = rpassword::prompt_password(format!("{} ({}): ", declared.name, escaped(&declared.label.en)))?;
+        let question = format!("{} ({}): ", declared.name, escaped(&declared.label.en));
+        let typed = prompt::secret(&question, NOTHING)?;
         values.insert(declared.name.clone(), Value::Text(typed));
     }
     if values.is_empty() {
@@ -219,32 +223,44 @@ fn confirm(plan: &Plan, shown: bool, yes: Option<usize>) -> Result<(), Failure> 
     let count = plan.machines.len();
     let many = count > WITHOUT_ASKING && plan.manifest.privilege != Privilege::Read;
     if shown {
-        eprint!("{}", in_words(&plan.manifest));
+        note_text!("{}", in_words(&plan.manifest));
         for (name, value) in plan.parameters.iter() {
-            eprintln!("  {name} = {value}");
+            note!("  {name} = {value}");
         }
     }
-    let stopped = |what: String, now: String| Err(Failure::new(Exit::Usage, "FW-CLI-14", what).now(now));
-    match (many, shown, yes) {
+    if many || (shown && yes.is_none()) {
+        note_text!("{}", where_in_words(&plan.machines));
+    }
+    let word = if many { count.to_string() } else { "yes".to_owned() };
+    let yes = match (many, shown, yes) {
         (false, false, _) | (false, true, Some(_)) => return Ok(()),
-        (true, _, Some(yes)) if yes == count => return Ok(()),
-        (true, _, Some(yes)) => {
-            return stopped(
-                format!("--yes={yes}, but {count} machines are meant; nothing was sent"),
-                format!("--yes={count}"),
-            );
-        }
-        (_, _, None) if !std::io::stdin().is_terminal() => {
-            let now = if many { format!("--yes={count}") } else { "--yes".to_owned() };
-            return stopped("without a terminal this must be confirmed; nothing was sent".to_owned(), now);
-        }
-        (_, _, None) => {}
+        (_, _, yes) => yes.map(|yes| yes.to_string()),
+    };
+    Confirm { to: "to start", word: &word, yes: yes.as_deref(), nothing: NOTHING }.ask()
+}
+
+/// The machines that are meant, by customer: their names while they can be read at a
+/// glance, else how many.
+pub(crate) fn where_in_words(machines: &[Row<MachineRow>]) -> String {
+    let mut by_customer: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for row in machines {
+        by_customer.entry(row.customer_name.to_string()).or_default().push(row.name.as_str());
     }
-    let wanted = if many { count.to_string() } else { "yes".to_owned() };
-    eprint!("Type {wanted} to start: ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if answer.trim() == wanted { Ok(()) } else { Err(Failure::new(Exit::Stopped, "FW-CLI-14", "nothing was sent")) }
+    let plural =
+        |count: usize, one: &str, more: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {more}") };
+    let machine_count = plural(machines.len(), "machine", "machines");
+    let mut out = format!("on {machine_count} of {}:\n", plural(by_customer.len(), "customer", "customers"));
+    for (customer, names) in by_customer.iter().take(WITHOUT_ASKING) {
+        match machines.len() {
+            0..=WITHOUT_ASKING => out += &format!("  {customer}: {}\n", names.join(" ")),
+            _ => out += &format!("  {customer}: {}\n", plural(names.len(), "machine", "machines")),
+        }
+    }
+    match by_customer.len().saturating_sub(WITHOUT_ASKING) {
+        0 => {}
+        more => out += &format!("  and {}\n", plural(more, "more customer", "more customers")),
+    }
+    out
 }
 
 async fn follow(
@@ -277,21 +293,15 @@ async fn follow(
     }
     let Batch { orders, envelopes, too_old } = batch;
     let head = JobHead {
-        action: Text::clipped(&format!("script {}", plan.bundle.name)),
+        action: Text::clipped(&format!("script {}{}", plan.bundle.name, if how.dry_run { " (dry run)" } else { "" })),
         reason,
         orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
         parallel: how.parallel.of(plan.machines.len()),
     };
-    if how.output == Shape::Table {
-        let undo = if plan.manifest.undo.is_some() { "yes" } else { "no" };
-        let dry = if how.dry_run { " · dry run: nothing is changed" } else { "" };
-        eprintln!(
-            "{} {} · privilege {} · undo: {undo}{dry}",
-            plan.bundle.name,
-            plan.bundle.version,
-            plan.manifest.privilege.as_str()
-        );
-    }
+    let undo = if plan.manifest.undo.is_some() { "yes" } else { "no" };
+    let dry = if how.dry_run { " · dry run: nothing is changed" } else { "" };
+    let (name, version, privilege) = (&plan.bundle.name, plan.bundle.version, plan.manifest.privilege.as_str());
+    let what = format!("{name} {version} · privilege {privilege} · undo: {undo}{dry}");
     let mut summary = Tally::of(plan.machines.len());
     let mut screen = Screen::new(how.output, plan.machines.len() == 1);
     let mut open: HashMap<MachineId, &Row<MachineRow>> = plan.machines.iter().map(|row| (row.id, row)).collect();
@@ -306,7 +316,7 @@ async fn follow(
         (false, true) => Some(session.queue(head, &envelopes).await?),
         (false, false) => Some(session.submit(head, &envelopes).await?),
     }
-    .map(|stream| Following::submitted(session, stream));
+    .map(|stream| Following::submitted(session, stream).within(life));
     let mut failure = None;
     // What is held for later is nobody's to wait for here.
     while let (false, Some(following)) = (open.is_empty(), &mut following) {
@@ -316,20 +326,20 @@ async fn follow(
             Err(error) => {
                 let Some(job) = following.job() else {
                     if error.is_no_answer() {
-                        eprintln!("whether it has begun is not known: fernwart job ls");
+                        note!("whether it has begun is not known: fernwart job ls");
                     }
                     return Err(error.into());
                 };
                 // What was begun goes on without us.
-                eprintln!("job {job} was taken in and goes on. Later: fernwart job show {job}");
+                note!("job {job} was taken in and goes on. Later: fernwart job show {job}");
                 failure = Some(Failure::from(error));
                 break;
             }
         };
-        let update = match reply_of(heard, |line| eprintln!("{line}")) {
+        let update = match reply_of(heard, |line| note!("{line}")) {
             Some(Reply::Update(update)) => update,
-            Some(Reply::Job(job)) if is_watched() && matches!(how.output, Shape::Json | Shape::Csv) => {
-                eprintln!("job {job} has begun; what comes of it is written at its end");
+            Some(Reply::Job(job)) => {
+                screen.begun(job, &what);
                 continue;
             }
             _ => continue,
@@ -356,12 +366,13 @@ async fn follow(
     }
     let exit = summary.exit(how.require, FailOn::Crit);
     let job = following.as_ref().and_then(Following::job);
-    screen.end(&summary.summary(how.require, job, begun.elapsed(), exit))?;
+    screen.end(&summary.summary(job, begun.elapsed(), exit))?;
     if !matches!(how.output, Shape::Jsonl | Shape::Json) && plan.machines.len() > 1 {
-        eprintln!("{}", summary.in_words(how.require, begun.elapsed()));
+        note!("{}", summary.in_words(begun.elapsed()));
     }
     if let Some(job) = job.filter(|_| how.output == Shape::Table) {
-        eprintln!("Later: fernwart job show {job}");
+        let what = if plan.machines.len() > 1 { "All they wrote" } else { "Later" };
+        note!("{what}: fernwart job logs {job}");
     }
     failure.map_or(Ok(exit), Err)
 }

@@ -102,7 +102,7 @@ async fn still_so(
         Failure::new(Exit::Refused, "FW-CLI-20", format!("{name} on {}: {why}; nothing was sent", row.name))
             .now(format!("fernwart diagnose {}", row.name))
     };
-    eprintln!("{}: is {name} still so?", row.name);
+    note!("{}: is {name} still so?", row.name);
     let answer = look_again(session, row, rule.section, &format!("before a remedy: {name}")).await?;
     let report = match &answer {
         Answer::Report(report, _) => report.whole().map_err(unreadable)?,
@@ -145,7 +145,7 @@ fn from_finding(manifest: &Manifest, finding: &Finding) -> BTreeMap<String, Valu
 async fn report_of(session: &mut Session, row: &Row<MachineRow>, job: JobId) -> Result<Report, Failure> {
     let mut following = Following::known(session, job).await?;
     while let Some(heard) = following.next().await? {
-        let Some(Reply::Update(update)) = crate::cli::reply_of(heard, |line| eprintln!("{line}")) else { continue };
+        let Some(Reply::Update(update)) = crate::cli::reply_of(heard, |line| note!("{line}")) else { continue };
         if update.machine != row.id {
             continue;
         }

@@ -4,10 +4,11 @@
 use super::super::jobs::{is_open, state_of};
 use super::super::output::{Shape, moment};
 use super::super::parallel::Parallel;
+use super::super::prompt;
 use super::super::script::{approved, in_words};
 use super::super::tally::Require;
 use super::super::{Exit, Failure, Place, with_session};
-use super::{How, Plan, confirm, follow, secrets, sha256_of};
+use super::{How, Plan, confirm, follow, secrets, sha256_of, where_in_words};
 use clap::Args;
 use fernwart_certs::envelope;
 use fernwart_client::{RunState, Session};
@@ -19,7 +20,6 @@ use fernwart_protocol::script::{BundleName, Manifest};
 use fernwart_protocol::staff::{MachineRow, Reply, Request, RunRow};
 use fernwart_protocol::text::Text;
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Give a script's orders anew.
@@ -57,10 +57,10 @@ pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
         let given = orders(session, job).await?;
         let (open, over): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_open);
         for run in &open {
-            eprintln!("{}  {}: not over, and not given anew", run.name, run.state);
+            note!("{}  {}: not over, and not given anew", run.name, run.state);
         }
         if !open.is_empty() {
-            eprintln!("To end them: fernwart job cancel {job}");
+            note!("To end them: fernwart job cancel {job}");
         }
         let wanted: Vec<RunRow> =
             over.into_iter().filter(|run| !command.failed || run.outcome != Some(Outcome::Ok)).collect();
@@ -86,15 +86,16 @@ pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
         // Orders are good from a little before they are given.
         let early = i64::try_from(ORDER_EARLY.as_millis()).unwrap_or_default();
         let at = moment(first.order.not_before.saturating_add(early));
-        eprintln!("job {job}: {name} {version}, as {} ordered it on {at}: \"{}\"", first.staff, first.order.reason);
+        note!("job {job}: {name} {version}, as {} ordered it on {at}: \"{}\"", first.staff, first.order.reason);
         if *version != manifest.version {
-            eprintln!("approved now, and run, is version {}", manifest.version);
+            note!("approved now, and run, is version {}", manifest.version);
         }
-        let names: Vec<&str> = machines.iter().map(|row| row.name.as_str()).collect();
-        eprintln!("on {} machine(s): {}", names.len(), names.join(" "));
-        if command.yes.is_none() && !std::io::stdin().is_terminal() {
-            eprint!("{}", in_words(&manifest));
-            parameters.iter().for_each(|(name, value)| eprintln!("  {name} = {value}"));
+        if command.yes.is_some() {
+            note_text!("{}", where_in_words(&machines));
+        }
+        if command.yes.is_none() && !prompt::is_possible() {
+            note_text!("{}{}", where_in_words(&machines), in_words(&manifest));
+            parameters.iter().for_each(|(name, value)| note!("  {name} = {value}"));
             let what = "without a terminal the script to run again must be named; nothing was sent";
             return Err(Failure::new(Exit::Usage, "FW-CLI-14", what).now(format!("read it, then: --yes {name}")));
         }
@@ -179,7 +180,7 @@ async fn reached(
         let run = wanted.iter().find(|run| run.machine == row.id);
         let then = run.and_then(|run| given.get(&run.run)).map(|given| &given.order.machine_name);
         if let Some(then) = then.filter(|then| **then != row.name) {
-            eprintln!("{} was called {then} when the order was given", row.name);
+            note!("{} was called {then} when the order was given", row.name);
         }
     }
     Ok(machines)

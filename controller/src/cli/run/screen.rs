@@ -1,35 +1,62 @@
 //! What a run's news look like while they come, and how a run ended in words.
 
-use super::super::diagnose::{result_line, status};
-use super::super::output::{Rows, Shape, json_text, moment};
+use super::super::diagnose::{named, result_line, status};
+use super::super::output::{Rows, Shape, is_watched, json_text, moment};
+use super::super::terminal::{self, Live};
 use super::super::{Failure, say};
 use fernwart_client::Answer;
 use fernwart_protocol::document::Receipt;
+use fernwart_protocol::id::JobId;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::escaped;
 use fernwart_protocol::to_hub::{Note, Stream};
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::IsTerminal;
 use std::time::Duration;
+
+/// Lines of what each of several machines' scripts wrote that are shown with its end.
+const FIRST: usize = 3;
+
+/// One stream of the script on the only machine.
+#[derive(Default)]
+struct Shown {
+    bytes: u64,
+    /// Where the stream goes to a terminal, and where it does not.
+    live: Live,
+    lines: terminal::Screen,
+}
 
 /// Where news are written as they come, or all of them at the end.
 pub(super) struct Screen {
     shape: Shape,
     one: bool,
+    job: Option<JobId>,
     at_line_start: bool,
     /// What is one document in the end: a table, or JSON.
     rows: Rows,
     results: Vec<Value>,
-    /// Bytes shown live, of standard output and of errors.
-    shown: [u64; 2],
+    out: Shown,
+    err: Shown,
 }
 
 impl Screen {
     pub(super) fn new(shape: Shape, one: bool) -> Self {
         let rows = Rows::new("result", &["machine", "customer", "status", "code", "why"]);
-        Self { shape, one, at_line_start: true, rows, results: Vec::new(), shown: [0, 0] }
+        let (out, err) = (Shown::default(), Shown::default());
+        Self { shape, one, job: None, at_line_start: true, rows, results: Vec::new(), out, err }
+    }
+
+    /// The job has this number; `what` is run in it.
+    pub(super) fn begun(&mut self, job: JobId, what: &str) {
+        self.job = Some(job);
+        if self.shape == Shape::Table {
+            note!("job {job} · {what}");
+        }
+        if is_watched() && matches!(self.shape, Shape::Json | Shape::Csv) {
+            note!("job {job} has begun; its results are written at its end");
+        }
     }
 
     pub(super) fn note(&mut self, row: &Row<MachineRow>, note: &Note) -> Result<(), Failure> {
@@ -40,10 +67,10 @@ impl Screen {
         match note {
             Note::Output(stream, bytes) if self.one => self.output(*stream, bytes.as_bytes())?,
             Note::Output(..) => {}
-            Note::Asking(until) => eprintln!("{name}  asking the customer (until {})", clock(*until)),
-            Note::Allowed(by, at) => eprintln!("{name}  allowed by \"{by}\" at {}", clock(*at)),
-            Note::Window(at) => eprintln!("{name}  waits for the customer's window at {}", clock(*at)),
-            Note::Turn => eprintln!("{name}  waits for its turn"),
+            Note::Asking(until) => note!("{name}  asking the customer (until {})", clock(*until)),
+            Note::Allowed(by, at) => note!("{name}  allowed by \"{by}\" at {}", clock(*at)),
+            Note::Window(at) => note!("{name}  waits for the customer's window at {}", clock(*at)),
+            Note::Turn => note!("{name}  waits for its turn"),
         }
         Ok(())
     }
@@ -96,26 +123,41 @@ impl Screen {
         }
     }
 
-    /// Live output of one machine, with whatever could move a cursor escaped.
+    /// Live output of one machine.
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Failure> {
-        let text = String::from_utf8_lossy(bytes);
-        let mut shown = String::new();
-        for piece in text.split_inclusive('\n') {
-            let line = piece.strip_suffix('\n');
-            shown += &escaped(line.unwrap_or(piece));
-            if line.is_some() {
-                shown.push('\n');
-            }
+        let one = match stream {
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
+        };
+        one.bytes += bytes.len() as u64;
+        let text = if is_terminal(stream) { one.live.take(bytes) } else { one.lines.take(bytes) };
+        self.write(stream, &text)
+    }
+
+    fn write(&mut self, stream: Stream, text: &str) -> Result<(), Failure> {
+        if let Some(last) = text.chars().last() {
+            self.at_line_start = last == '\n';
         }
-        self.at_line_start = shown.ends_with('\n');
-        let [out, err] = &mut self.shown;
-        *match stream {
-            Stream::Out => out,
-            Stream::Err => err,
-        } += bytes.len() as u64;
         match stream {
-            Stream::Out => drop(say(&shown)?),
-            Stream::Err => std::io::stderr().write_all(shown.as_bytes())?,
+            Stream::Out => drop(say(text)?),
+            Stream::Err => note_text!("{text}"),
+        }
+        Ok(())
+    }
+
+    /// Whatever was begun and has not ended.
+    fn end_lines(&mut self) -> Result<(), Failure> {
+        for stream in [Stream::Out, Stream::Err] {
+            let one = match stream {
+                Stream::Out => &mut self.out,
+                Stream::Err => &mut self.err,
+            };
+            let rest = one.live.end() + &one.lines.end();
+            self.write(stream, &rest)?;
+        }
+        if !self.at_line_start {
+            say("\n")?;
+            self.at_line_start = true;
         }
         Ok(())
     }
@@ -123,45 +165,52 @@ impl Screen {
     /// What is told live may be left out where a link is slow; the report has it.
     fn missed(&mut self, report: &RunReport) -> Result<(), Failure> {
         for (kept, stream, shown) in
-            [(&report.stdout, Stream::Out, self.shown[0]), (&report.stderr, Stream::Err, self.shown[1])]
+            [(&report.stdout, Stream::Out, self.out.bytes), (&report.stderr, Stream::Err, self.err.bytes)]
         {
             if shown == kept.bytes {
                 continue;
             }
-            eprintln!(
+            note!(
                 "({} of {} bytes were not shown live; here is what is kept)",
                 kept.bytes.saturating_sub(shown),
                 kept.bytes
             );
-            self.output(stream, kept.head.as_bytes())?;
-            if !kept.tail.is_empty() {
-                let between = kept.bytes.saturating_sub((kept.head.len() + kept.tail.len()) as u64);
-                self.output(stream, format!("\n… about {between} bytes …\n").as_bytes())?;
-                self.output(stream, kept.tail.as_bytes())?;
-            }
-            if !self.at_line_start {
-                say("\n")?;
-                self.at_line_start = true;
-            }
+            self.write(stream, &terminal::shown(&kept.in_one()))?;
+            self.end_lines()?;
         }
         Ok(())
+    }
+
+    /// The beginning of what one of several wrote: of its errors where it ended badly.
+    fn first_lines(&self, row: &Row<MachineRow>, report: &RunReport) -> String {
+        let is_of_errors = !report.is_well() && !report.stderr.head.trim().is_empty();
+        let kept = if is_of_errors { &report.stderr } else { &report.stdout };
+        let text = terminal::shown(&kept.in_one());
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let mut first: String = lines.iter().take(FIRST).map(|line| format!("    {line}\n")).collect();
+        if let (more @ 1.., Some(job)) = (lines.len().saturating_sub(FIRST), self.job) {
+            let lines = if more == 1 { "line" } else { "lines" };
+            first += &format!("    … {more} more {lines}: fernwart job logs {job} {}\n", row.name);
+        }
+        first
     }
 
     pub(super) fn result(&mut self, row: &Row<MachineRow>, answer: &Answer) -> Result<(), Failure> {
         match self.shape {
             Shape::Table => {
-                if !self.at_line_start {
-                    say("\n")?;
-                    self.at_line_start = true;
-                }
+                self.end_lines()?;
                 if let Answer::Ran(report, _) = answer
                     && self.one
                 {
                     self.missed(report)?;
                 }
-                say(&in_a_line(row, answer)).map(drop)
+                say(&in_a_line(row, answer))?;
+                match answer {
+                    Answer::Ran(report, _) if !self.one => say(&self.first_lines(row, report)).map(drop),
+                    _ => Ok(()),
+                }
             }
-            Shape::Jsonl | Shape::Json => self.line(result_line(row, answer)),
+            Shape::Jsonl | Shape::Json => self.line(result_line(&named(row), answer)),
             Shape::Name => match answer {
                 Answer::Ran(report, _) if report.is_well() => Ok(()),
                 _ => say(&format!("{}\n", row.name)).map(drop),
@@ -172,6 +221,13 @@ impl Screen {
                 Ok(())
             }
         }
+    }
+}
+
+fn is_terminal(stream: Stream) -> bool {
+    match stream {
+        Stream::Out => std::io::stdout().is_terminal(),
+        Stream::Err => std::io::stderr().is_terminal(),
     }
 }
 
@@ -189,7 +245,7 @@ pub(crate) fn ran_in_words(report: &RunReport) -> String {
         (Some(Stopped::Processes), ..) => "stopped: it had too many processes".to_owned(),
         (Some(Stopped::Disk), ..) => "stopped: it was filling the disk".to_owned(),
         (Some(Stopped::Output), ..) => "stopped: it wrote too much".to_owned(),
-        (Some(Stopped::Cancelled), ..) => "stopped: taken back".to_owned(),
+        (Some(Stopped::Cancelled), ..) => "stopped: cancelled".to_owned(),
         (None, Some(0), _) => "done".to_owned(),
         (None, Some(code), _) => match &report.means {
             Some(means) => format!("exit {code}: {}", escaped(&means.en)),

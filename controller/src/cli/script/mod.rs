@@ -208,7 +208,7 @@ pub(crate) fn folder(path: &Path) -> Result<Folder, Failure> {
     match read(path) {
         (Some(folder), told) if told.is_empty() => Ok(folder),
         (_, told) => {
-            told.iter().for_each(|told| eprint!("{}", escaped_lines(told)));
+            told.iter().for_each(|told| note_text!("{}", escaped_lines(told)));
             let what = format!("{} has {} mistake(s)", path.display(), told.len());
             Err(Failure::new(Exit::Usage, "FW-CAT-14", what).now(format!("fernwart script lint {}", path.display())))
         }
@@ -224,16 +224,16 @@ fn lint(folders: &[PathBuf]) -> Result<Exit, Failure> {
         }
         match folder.filter(|_| told.is_empty()) {
             Some(folder) => {
-                eprintln!("{} {}: no mistakes", folder.bundle.name, folder.bundle.version);
+                note!("{} {}: no mistakes", folder.bundle.name, folder.bundle.version);
             }
             None => {
-                eprintln!("{}: {} mistake(s)", escaped(&path.display().to_string()), told.len());
+                note!("{}: {} mistake(s)", escaped(&path.display().to_string()), told.len());
                 exit = Exit::Bad;
             }
         }
     }
     if exit == Exit::Done {
-        eprintln!("Next: fernwart catalogue propose DIR");
+        note!("Next: fernwart catalogue propose DIR");
     }
     Ok(exit)
 }
@@ -286,7 +286,7 @@ fn ls(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
         Ok(names.is_empty())
     })?;
     if none {
-        eprintln!("no scripts are approved yet; propose one: fernwart catalogue propose DIR");
+        note!("no scripts are approved yet; propose one: fernwart catalogue propose DIR");
     }
     rows.print(shape.output)
 }

@@ -175,7 +175,7 @@ pub(super) fn inside() -> Result<Exit, Failure> {
     match rehearse(&spec)? {
         None => Ok(Exit::Done),
         Some(why) => {
-            eprintln!("  {why}");
+            note!("  {why}");
             Ok(Exit::Bad)
         }
     }

@@ -1,11 +1,13 @@
-//! Jobs: what was asked, how far it is, watching, taking back.
+//! Jobs: what was asked, how far it is, what came of it, watching, taking back.
+
+mod logs;
 
 use super::output::{Rows, Shape, moment};
 use super::run::{Retry, retry};
 use super::{Exit, Failure, Place, ShapeArgs, reply_of, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_client::{Answer, Following, RunState, judge_news, now};
-use fernwart_protocol::document::Cancel;
+use fernwart_protocol::document::{Cancel, Outcome};
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::staff::{News, Reply, Request, RunRow};
 use fernwart_protocol::text::{List, escaped};
@@ -21,23 +23,24 @@ pub(crate) struct Job {
 
 #[derive(Subcommand)]
 enum Command {
-    /// The newest jobs
+    /// List the newest jobs
     Ls(ShapeArgs),
-    /// One job with its runs
+    /// Show a job and how it stands on each machine
     Show {
         /// Its number
         job: u64,
         #[command(flatten)]
         shape: ShapeArgs,
     },
+    Logs(logs::Logs),
     /// Follow a job until it is over
     Watch {
         /// Its number
         job: u64,
     },
-    /// Give a script's orders anew
+    /// Give a script's orders again
     Retry(Retry),
-    /// Take back what has not begun; a script that is under way is ended
+    /// Cancel what has not begun; a running script is ended
     Cancel {
         /// Its number
         job: u64,
@@ -48,6 +51,7 @@ pub(crate) fn job(command: &Job, place: &Place) -> Result<Exit, Failure> {
     match &command.command {
         Command::Ls(shape) => ls(shape.output, place),
         Command::Show { job, shape } => show(JobId(*job), shape.output, place),
+        Command::Logs(command) => logs::logs(command, place),
         Command::Watch { job } => watch(JobId(*job), place),
         Command::Retry(command) => retry(command, place),
         Command::Cancel { job } => cancel(JobId(*job), place),
@@ -56,7 +60,7 @@ pub(crate) fn job(command: &Job, place: &Place) -> Result<Exit, Failure> {
 
 fn ls(shape: Shape, place: &Place) -> Result<Exit, Failure> {
     let jobs = with_session(place, async |session| Ok(session.jobs().await?))?;
-    let mut rows = Rows::new("job", &["job", "action", "by", "when", "machines", "over", "reason"]);
+    let mut rows = Rows::new("job", &["job", "action", "by", "when", "machines", "done", "reason"]);
     for job in jobs {
         let when = if shape == Shape::Table { moment(job.at).into() } else { Value::from(job.at) };
         rows.push(vec![
@@ -84,15 +88,25 @@ pub(super) fn is_open(run: &RunRow) -> bool {
     state_of(run).is_none_or(|state| !state.is_final())
 }
 
+/// Runs whose reasons are told with a job.
+const REASONS: usize = 20;
+
 fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    let (head, runs) = with_session(place, async |session| Ok(session.job(job).await?))?;
+    let (head, runs, reasons) = with_session(place, async |session| {
+        let (head, runs) = session.job(job).await?;
+        let is_bad = |run: &&RunRow| !is_open(run) && run.outcome != Some(Outcome::Ok);
+        let bad: Vec<RunRow> = runs.iter().filter(is_bad).take(REASONS).cloned().collect();
+        let reasons = if bad.is_empty() { HashMap::new() } else { logs::reasons(session, job, &bad).await? };
+        Ok((head, runs, reasons))
+    })?;
     if let Some(head) = head
         && shape == Shape::Table
     {
         let reason = if head.reason.is_empty() { String::new() } else { format!(" · {}", head.reason) };
-        eprintln!("job {} · {} by {} · {}{reason}", head.id, head.action, head.staff, moment(head.at));
+        note!("job {} · {} by {} · {}{reason}", head.id, head.action, head.staff, moment(head.at));
     }
-    let mut rows = Rows::new("run", &["machine", "state", "outcome", "settled", "run"]);
+    let mut rows = Rows::new("run", &["machine", "state", "outcome", "settled", "run", "why"]);
+    let is_any_written = runs.iter().any(|run| run.outcome.is_some());
     for run in runs {
         let settled = match (run.settled_at, shape) {
             (Some(at), Shape::Table) => moment(at).into(),
@@ -106,9 +120,43 @@ fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
             outcome,
             settled,
             run.run.to_string().into(),
+            reasons.get(&run.run).map(String::as_str).into(),
         ]);
     }
-    rows.print(shape)
+    let exit = rows.print(shape)?;
+    if is_any_written && shape == Shape::Table {
+        note!("What they wrote: fernwart job logs {job}");
+    }
+    Ok(exit)
+}
+
+/// How a command ends that followed a run to this end.
+fn exit_of(answer: &Answer) -> Exit {
+    match answer {
+        Answer::Report(report, _) if report.summary.could_be_critical() => Exit::Bad,
+        Answer::Ran(report, _) if !report.is_well() => Exit::Bad,
+        Answer::Report(..) | Answer::Ran(..) => Exit::Done,
+        Answer::Refused(..) | Answer::OlderAgent(_) => Exit::Refused,
+        Answer::Away | Answer::Silent => Exit::NoAnswer,
+        Answer::Ended(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => Exit::Failed,
+    }
+}
+
+/// How a run ended, on one line.
+fn ended_in_words(answer: &Answer) -> String {
+    match answer {
+        Answer::Report(report, _) => match report.summary.lost_in_words() {
+            Some(lost) => format!("{} – unknown: {}", report.summary.state().as_str(), escaped(&lost)),
+            None => report.summary.state().as_str().to_owned(),
+        },
+        Answer::Ran(report, _) => super::run::ran_in_words(report),
+        other => {
+            let (status, code, why) = super::diagnose::status(other);
+            let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
+            let why = why.filter(|why| why != status).map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{}{why}{code}", status.replace('_', " "))
+        }
+    }
 }
 
 fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
@@ -118,7 +166,7 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
         let mut following = Following::known(session, job).await?;
         let (mut exit, mut held, mut told) = (Exit::Done, HashSet::new(), HashSet::new());
         while let Some(heard) = following.next().await? {
-            let Some(Reply::Update(update)) = reply_of(heard, |line| eprintln!("{line}")) else { continue };
+            let Some(Reply::Update(update)) = reply_of(heard, |line| note!("{line}")) else { continue };
             if update.news == News::Held {
                 // A hub that came back tells everything from the beginning.
                 if !held.insert(update.run) {
@@ -135,36 +183,8 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
             }
             let name =
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
-            let this = match &answered.answer {
-                Answer::Report(report, _) if report.summary.could_be_critical() => Exit::Bad,
-                Answer::Ran(report, _) if !report.is_well() => Exit::Bad,
-                Answer::Report(..) | Answer::Ran(..) => Exit::Done,
-                Answer::Refused(..) | Answer::OlderAgent(_) => Exit::Refused,
-                Answer::Away | Answer::Silent => Exit::NoAnswer,
-                Answer::Ended(_) | Answer::Denied(_) | Answer::Newer | Answer::Forged => Exit::Failed,
-            };
-            exit = exit.or(this);
-            let word = match &answered.answer {
-                Answer::Report(report, _) => match report.summary.lost_in_words() {
-                    Some(lost) => format!("{} – unknown: {}", report.summary.state().as_str(), escaped(&lost)),
-                    None => report.summary.state().as_str().to_owned(),
-                },
-                Answer::Ran(report, _) => super::run::ran_in_words(report),
-                Answer::Refused(refusal, why) => {
-                    format!(
-                        "refused: {} [{}]",
-                        super::diagnose::refused_in_words(*refusal, why.as_deref()),
-                        refusal.code()
-                    )
-                }
-                Answer::OlderAgent(why) => format!("refused: {why} [FW-CLI-17]"),
-                Answer::Ended(outcome) => outcome.as_str().to_owned(),
-                Answer::Away => "away".into(),
-                Answer::Silent => "no answer".into(),
-                Answer::Denied(denial) => format!("{} [{}]", super::diagnose::denied_in_words(*denial), denial.code()),
-                Answer::Newer => format!("{} [FW-CLI-18]", super::diagnose::NEWER_ANSWER),
-                Answer::Forged => "the answer is not signed by this machine [FW-CLI-08]".into(),
-            };
+            exit = exit.or(exit_of(&answered.answer));
+            let word = ended_in_words(&answered.answer);
             say(&format!("{name:<16} {word}\n"))?;
         }
         Ok(exit)
@@ -192,17 +212,18 @@ fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
         Ok((cancels.len(), out_of_reach))
     })?;
     if !out_of_reach.is_empty() {
-        eprintln!("not admitted any more, or out of your reach: {}", out_of_reach.join(" "));
+        note!("not admitted any more, or out of your reach: {}", out_of_reach.join(" "));
     }
     if count == 0 && !out_of_reach.is_empty() {
-        return Err(Failure::new(Exit::Refused, "FW-HUB-04", "nothing was taken back"));
+        return Err(Failure::new(Exit::Refused, "FW-HUB-04", "nothing was cancelled"));
     }
     if count == 0 {
-        eprintln!("job {job} is over; there is nothing to take back. See: fernwart job show {job}");
+        note!("job {job} is over; there is nothing to cancel. See: fernwart job show {job}");
         return Ok(Exit::Done);
     }
-    eprintln!(
-        "asked {count} machine(s) to leave it; a look that has begun goes on to its end, a script is ended. See: fernwart job show {job}"
+    let machines = if count == 1 { "machine" } else { "machines" };
+    note!(
+        "Cancellation sent to {count} {machines}; a running diagnosis will finish, a running script is ended. See: fernwart job show {job}"
     );
     Ok(Exit::Done)
 }

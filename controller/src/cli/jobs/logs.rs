@@ -1,0 +1,268 @@
+//! `fernwart job logs`: what the runs of a job have written, and how each ended.
+
+use super::{ended_in_words, exit_of, is_open};
+use crate::cli::diagnose::{Scripts, report_in_words, result_line, status};
+use crate::cli::output::{Rows, Shape, json_text, moment};
+use crate::cli::{Exit, Failure, Place, ShapeArgs, say, terminal, with_session};
+use clap::Args;
+use fernwart_client::target::is_name;
+use fernwart_client::{Answer, Session, judge_news};
+use fernwart_protocol::event::Named;
+use fernwart_protocol::id::{JobId, MachineId, RunId};
+use fernwart_protocol::limits::ORDERS_PER_FRAME;
+use fernwart_protocol::script::{Kept, RunReport};
+use fernwart_protocol::staff::{News, Reply, Request, RunRow};
+use fernwart_protocol::text::{List, Text};
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+
+/// Show what a job's scripts wrote on each machine, or its reports
+#[derive(Args)]
+#[command(
+    before_help = "Examples:\n  fernwart job logs 218                    every machine of job 218\n  fernwart job logs 218 --failed           only where it did not end well\n  fernwart job logs 218 kasse-2 -o json | jq -r '.results[].report.stdout.head'",
+    after_help = "One machine: what its script wrote to standard output and to standard error goes where it belongs.\nSeveral: each under a heading. Progress lines are shown as they stood at the end."
+)]
+pub(crate) struct Logs {
+    /// The job's number
+    job: u64,
+    /// Only these machines: names, or 'kasse-*'
+    #[arg(value_name = "MACHINE")]
+    machines: Vec<String>,
+    /// Only where it did not end well
+    #[arg(long)]
+    failed: bool,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+/// Where one machine's run stands.
+enum Stands {
+    /// It has ended.
+    Ended(Answer),
+    /// It has not.
+    Open(&'static str),
+}
+
+pub(crate) fn logs(command: &Logs, place: &Place) -> Result<Exit, Failure> {
+    let (job, shape) = (JobId(command.job), command.shape.output);
+    with_session(place, async |session| {
+        let (head, runs) = session.job(job).await?;
+        let runs = meant(&command.machines, runs)?;
+        let customers: HashMap<MachineId, Text<120>> =
+            session.machines().await?.iter().map(|row| (row.id, row.customer_name.clone())).collect();
+        if let Some(head) = head.filter(|_| shape == Shape::Table) {
+            note!("job {job} · {} by {} · {}", head.action, head.staff, moment(head.at));
+        }
+        let scripts = session.catalogue.scripts.clone();
+        let is_alone = runs.len() == 1;
+        let mut written = Written { job, shape, is_alone, scripts, rows: rows(), results: Vec::new(), told: 0 };
+        let mut unheard: HashSet<RunId> = runs.iter().map(|run| run.run).collect();
+        for chunk in runs.chunks(ORDERS_PER_FRAME) {
+            let by_run: HashMap<RunId, &RunRow> = chunk.iter().map(|run| (run.run, run)).collect();
+            each(session, job, chunk, |run, stands| {
+                let Some(row) = by_run.get(&run) else { return Ok(()) };
+                unheard.remove(&run);
+                let is_wanted =
+                    !command.failed || matches!(&stands, Stands::Ended(answer) if exit_of(answer) != Exit::Done);
+                let customer = customers.get(&row.machine).cloned().unwrap_or_default();
+                let machine = Named { id: row.machine, name: row.name.clone(), customer };
+                if is_wanted { written.run(&machine, row, &stands) } else { Ok(()) }
+            })
+            .await?;
+        }
+        // Those that wait for their turn, and those that are out of reach.
+        let queued = runs.iter().filter(|run| unheard.contains(&run.run) && is_open(run) && !command.failed);
+        for row in queued {
+            let machine = Named { id: row.machine, name: row.name.clone(), customer: Text::default() };
+            written.run(&machine, row, &Stands::Open("not begun yet"))?;
+        }
+        let beyond: Vec<&str> = runs
+            .iter()
+            .filter(|run| unheard.contains(&run.run) && !is_open(run))
+            .map(|run| run.name.as_str())
+            .collect();
+        if !beyond.is_empty() {
+            note!("out of your reach: {}", beyond.join(" "));
+        }
+        if written.told == 0 && command.failed && shape == Shape::Table {
+            note!("Every run that is over ended well.");
+        }
+        written.end()
+    })
+}
+
+/// The runs on the machines that were named; all where none was.
+fn meant(words: &[String], runs: Vec<RunRow>) -> Result<Vec<RunRow>, Failure> {
+    for word in words {
+        if !runs.iter().any(|run| is_name(word, run.name.as_str())) {
+            let what = format!("{word} was not in this job");
+            return Err(Failure::new(Exit::Usage, "FW-CLI-02", what).now("fernwart job show JOB lists its machines"));
+        }
+    }
+    let is_meant = |run: &RunRow| words.is_empty() || words.iter().any(|word| is_name(word, run.name.as_str()));
+    let mut wanted: Vec<RunRow> = runs.into_iter().filter(is_meant).collect();
+    wanted.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(wanted)
+}
+
+/// Asks where some runs of a job stand, and passes each on as it comes.
+async fn each(
+    session: &mut Session,
+    job: JobId,
+    runs: &[RunRow],
+    mut take: impl FnMut(RunId, Stands) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let ids = List::try_from(runs.iter().map(|run| run.run).collect::<Vec<_>>()).unwrap_or_default();
+    let mut stream = session.ask(&Request::Outcomes(job, ids)).await.map_err(|error| session.why(error))?;
+    while let Some(reply) = stream.next().await.map_err(|error| session.why(error))? {
+        let Reply::Update(update) = reply else { continue };
+        let stands = match update.news {
+            News::Held => Stands::Open("queued: away; it gets the order when it returns"),
+            News::Offered => Stands::Open("sent to the machine, not begun yet"),
+            News::Started => Stands::Open("under way"),
+            news => match judge_news(update.machine, None, news) {
+                Some(answered) => Stands::Ended(answered.answer),
+                None => continue,
+            },
+        };
+        take(update.run, stands)?;
+    }
+    Ok(())
+}
+
+/// Why runs did not end well, by run: of so many as are worth a line.
+pub(super) async fn reasons(
+    session: &mut Session,
+    job: JobId,
+    runs: &[RunRow],
+) -> Result<HashMap<RunId, String>, Failure> {
+    let mut reasons = HashMap::new();
+    each(session, job, runs, |run, stands| {
+        if let Stands::Ended(answer) = stands
+            && let (_, code, Some(why)) = status(&answer)
+        {
+            let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
+            reasons.insert(run, why + &code);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(reasons)
+}
+
+fn rows() -> Rows {
+    Rows::new("log", &["machine", "customer", "status", "code", "why", "stdout", "stderr"])
+}
+
+/// What is written as it comes, and what is one document at the end.
+struct Written {
+    job: JobId,
+    shape: Shape,
+    is_alone: bool,
+    scripts: Scripts,
+    rows: Rows,
+    results: Vec<serde_json::Value>,
+    /// Runs that were told of.
+    told: usize,
+}
+
+impl Written {
+    fn run(&mut self, machine: &Named, row: &RunRow, stands: &Stands) -> Result<(), Failure> {
+        self.told += 1;
+        match (self.shape, stands) {
+            (Shape::Table, Stands::Open(where_it_is)) => self.heading(machine, where_it_is),
+            (Shape::Table, Stands::Ended(answer)) => self.ended(machine, answer),
+            (Shape::Json | Shape::Jsonl, _) => {
+                let mut line = match stands {
+                    Stands::Ended(answer) => result_line(machine, answer),
+                    Stands::Open(_) => json!({"v": 1, "type": "result", "machine": machine.name, "id": machine.id,
+                        "customer": machine.customer.as_raw(), "status": row.state.as_raw()}),
+                };
+                if let Some(fields) = line.as_object_mut() {
+                    fields.insert("run".into(), row.run.to_string().into());
+                }
+                if self.shape == Shape::Jsonl {
+                    return say(&(json_text(&line) + "\n")).map(drop);
+                }
+                self.results.push(line);
+                Ok(())
+            }
+            (Shape::Csv, _) => {
+                let (status, code, why, streams) = match stands {
+                    Stands::Open(_) => (row.state.as_raw(), None, None, None),
+                    Stands::Ended(answer) => {
+                        let (status, code, why) = status(answer);
+                        let streams = match answer {
+                            Answer::Ran(report, _) | Answer::Ended(_, Some(report)) => {
+                                Some((report.stdout.in_one(), report.stderr.in_one()))
+                            }
+                            _ => None,
+                        };
+                        (status, code, why, streams)
+                    }
+                };
+                let (out, err) = streams.unzip();
+                let cells = [machine.name.as_str().into(), machine.customer.as_raw().into(), status.into()];
+                self.rows.push(
+                    cells.into_iter().chain([code.as_deref().into(), why.into(), out.into(), err.into()]).collect(),
+                );
+                Ok(())
+            }
+            (Shape::Name, _) => say(&format!("{}\n", machine.name)).map(drop),
+        }
+    }
+
+    /// How one machine stands: above what is told of it, where there are several.
+    fn heading(&self, machine: &Named, how: &str) -> Result<(), Failure> {
+        if self.is_alone {
+            note!("{}: {how}", machine.name);
+            return Ok(());
+        }
+        say(&format!("==> {} · {} · {how} <==\n", machine.name, machine.customer)).map(drop)
+    }
+
+    fn ended(&self, machine: &Named, answer: &Answer) -> Result<(), Failure> {
+        self.heading(machine, &ended_in_words(answer))?;
+        match answer {
+            Answer::Ran(report, _) | Answer::Ended(_, Some(report)) => self.streams(report)?,
+            Answer::Report(seen, _) => {
+                let report = seen.whole().map_err(crate::cli::diagnose::unreadable)?;
+                say(&report_in_words(machine, Some(self.job), &report, &self.scripts))?;
+            }
+            _ => {}
+        }
+        if self.is_alone { Ok(()) } else { say("\n").map(drop) }
+    }
+
+    fn streams(&self, report: &RunReport) -> Result<(), Failure> {
+        let text = |kept: &Kept| {
+            let mut text = terminal::shown(&kept.in_one());
+            if !text.is_empty() && !text.ends_with('\n') {
+                text.push('\n');
+            }
+            text
+        };
+        let (out, err) = (text(&report.stdout), text(&report.stderr));
+        say(&out)?;
+        match err.as_str() {
+            "" => {}
+            err if self.is_alone => note_text!("{err}"),
+            err => drop(say(&format!("-- standard error:\n{err}"))?),
+        }
+        if out.is_empty() && err.is_empty() && self.is_alone {
+            note!("it wrote nothing");
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<Exit, Failure> {
+        match self.shape {
+            Shape::Json => {
+                let all = json!({"v": 1, "type": "job_logs", "job": self.job.0, "results": self.results});
+                say(&(json_text(&all) + "\n"))
+            }
+            Shape::Csv => self.rows.print(self.shape),
+            _ => Ok(Exit::Done),
+        }
+    }
+}
