@@ -79,6 +79,7 @@ pub(crate) enum Command {
     /// What you are asked
     Questions,
     /// Say yes to a question, or to all repairs for a while: allow 3, allow repair --for 2h
+    #[command(alias = "ja")]
     Allow {
         /// The question's number, or the word repair
         what: String,
@@ -87,6 +88,7 @@ pub(crate) enum Command {
         span: Option<Duration>,
     },
     /// Say no to a question, or to all repairs: deny 3, deny repair
+    #[command(alias = "nein")]
     Deny {
         /// The question's number, or the word repair
         what: String,
@@ -108,8 +110,29 @@ pub(crate) enum Command {
         #[arg(long)]
         trust_clock: bool,
     },
+    /// Leave your IT support: they are told, and can do nothing here any more
+    Leave {
+        #[command(flatten)]
+        wanted: Leaving,
+    },
+    /// The same, and take this program away
+    #[command(alias = "deinstallieren")]
+    Uninstall {
+        #[command(flatten)]
+        wanted: Leaving,
+    },
     /// The version of this program
     Version,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Leaving {
+    /// Delete the record of what was done here, too
+    #[arg(long)]
+    pub(crate) purge: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Subcommand)]
@@ -145,7 +168,10 @@ fn some_time(text: &str) -> Result<Duration, String> {
 
 /// What was typed, or what is wrong with it. Where help or the version is wanted,
 /// the program ends here.
-pub(crate) fn read(typed: Vec<OsString>, words: &Words) -> Result<Arguments, Trouble> {
+pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments, Trouble> {
+    if let Some(first) = typed.get_mut(1).filter(|first| *first == "hilfe") {
+        *first = "help".into();
+    }
     let mut command = Arguments::command();
     command.build();
     let command = match words.language {

@@ -12,6 +12,15 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 
+/// Whether the agent that writes the journal is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// It is.
+    Running,
+    /// It has stopped, or was killed.
+    Stopped,
+}
+
 /// One run, as the journal tells it.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Run {
@@ -124,9 +133,10 @@ impl Run {
         }
     }
 
-    fn result(&self, words: &Words) -> String {
+    fn result(&self, words: &Words, agent: Agent) -> String {
         if self.outcome.is_empty() {
-            return words.say("history-under-way");
+            // What was begun ends with the agent that began it.
+            return words.say(if agent == Agent::Running { "history-under-way" } else { "outcome-interrupted" });
         }
         let outcome = words.say(&format!("outcome-{}", self.outcome));
         match &self.means {
@@ -153,7 +163,7 @@ impl Run {
 
 /// All runs, the newest first, a line each; or one of them whole. Nothing if
 /// there is no such number.
-pub fn in_words(lines: &[Line], number: Option<usize>, words: &Words) -> Option<String> {
+pub fn in_words(lines: &[Line], number: Option<usize>, words: &Words, agent: Agent) -> Option<String> {
     let runs = runs(lines);
     let mut out = String::new();
     match number {
@@ -171,7 +181,7 @@ pub fn in_words(lines: &[Line], number: Option<usize>, words: &Words) -> Option<
                 ("history-when", at(run.began, "%Y-%m-%d %H:%M:%S") + &ended),
                 ("history-why", run.reason.clone()),
                 ("history-allowed", run.allowed(words)),
-                ("history-result", run.result(words)),
+                ("history-result", run.result(words, agent)),
                 ("history-undo", if run.action == "script" { undo } else { String::new() }),
                 ("history-run", run.id.clone()),
             ];
@@ -190,7 +200,7 @@ pub fn in_words(lines: &[Line], number: Option<usize>, words: &Words) -> Option<
                     at(run.began, "%Y-%m-%d %H:%M"),
                     run.what(words),
                     run.staff,
-                    run.result(words),
+                    run.result(words, agent),
                     run.allowed(words)
                 );
             }

@@ -14,6 +14,7 @@ pub mod executor;
 pub mod history;
 pub mod home;
 pub mod identity;
+pub mod leaving;
 pub mod local;
 pub mod memory;
 pub mod message;

@@ -5,7 +5,7 @@
 //! asked. Whoever calls, the kernel's word on who that is decides.
 
 use crate::executor::Handle;
-use crate::executor::books::{Books, Phase, RunRecord};
+use crate::executor::books::{Books, Parted, Phase, RunRecord};
 use crate::executor::policy::{Mode, Policy};
 use crate::home::Home;
 use crate::message::Turned;
@@ -56,6 +56,12 @@ pub enum Question {
     Asked,
     /// What the package manager has said already.
     Updates,
+    /// The owner takes this machine out of the care it is in, for good.
+    Leave {
+        /// Who says so; set by the agent from the kernel's word on who calls.
+        #[serde(default)]
+        by: Speaker,
+    },
     /// What the owner wants.
     Word {
         /// It.
@@ -153,6 +159,9 @@ pub struct Status {
     /// Why the hub does not want this machine, where it has said so.
     #[serde(default)]
     pub turned: Option<Turned>,
+    /// That this machine is in nobody's care any more.
+    #[serde(default)]
+    pub parted: Option<Parted>,
     /// Its round-trip time, microseconds.
     pub rtt_us: Option<u32>,
     /// Who looks after this machine.
@@ -200,6 +209,21 @@ pub struct LastRun {
     /// What the technician who wanted it calls this machine.
     #[serde(default)]
     pub machine_name: Option<MachineName>,
+}
+
+/// An agent that starts holds its records, and does not answer yet: so often, and this far
+/// apart, it is asked again.
+pub const STARTS: (u32, Duration) = (30, Duration::from_millis(100));
+
+/// The same of an agent that is not running: what it had begun was interrupted.
+pub(crate) fn last_run_at_rest(books: &Books) -> Option<LastRun> {
+    let begun = books.runs_in(Phase::Started).unwrap_or_default();
+    let interrupted = begun.iter().filter_map(|(_, record)| {
+        let order = Order::from_bytes(record.order.bytes.as_bytes()).ok()?;
+        let (at, action) = (record.received_at, action_word(&order.action).to_owned());
+        Some(LastRun { at, action, outcome: Outcome::Interrupted, machine_name: Some(order.machine_name) })
+    });
+    interrupted.chain(last_run(books)).max_by_key(|last| last.at)
 }
 
 /// The newest run in the books that has an outcome.
@@ -319,6 +343,7 @@ async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Speake
         // An account that is asked says yes, no and stop; not what time it is.
         Question::Word { word: Word::TrustClock, .. } if !caller.whole => return None,
         Question::Word { word, .. } => Question::Word { word, by: caller },
+        Question::Leave { .. } => Question::Leave { by: caller },
         other => other,
     };
     let answer = executor.ask(question).await?;

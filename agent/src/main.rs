@@ -6,12 +6,13 @@ mod pieces;
 
 use anyhow::{Context, bail};
 use command_line::{Arguments, Command, Output, PolicyCommand};
-use fernwart_agent::executor::journal_at_rest;
+use fernwart_agent::executor::{ExecutorError, journal_at_rest};
 use fernwart_agent::home::{self, Enrollment, Home};
+use fernwart_agent::leaving::{self, Records};
 use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
 use fernwart_agent::words::{Words, language_of_user};
-use fernwart_agent::{action::cage, check, history, owner, report, run, status};
+use fernwart_agent::{action::cage, check, history, owner, report, run, service, status};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::text::{chain, escaped_lines};
 use std::ffi::OsString;
@@ -133,8 +134,9 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         Command::Policy { command: PolicyCommand::Check } => check_policy(home, words),
         Command::Journal { export } => journal(home, &enrollment?, export, words),
         Command::History { number } => {
-            let lines = journal_lines(home, || enrollment.map_err(anyhow::Error::from))?;
-            say(&history::in_words(&lines, number, words).ok_or_else(Trouble::no_such_run)?)
+            let (lines, agent) =
+                journal_lines(home, || home.enrollment().map_err(|error| Trouble::from(error).into()))?;
+            say(&history::in_words(&lines, number, words, agent).ok_or_else(Trouble::no_such_run)?)
         }
         Command::Questions => {
             reachable(home, enrollment)?;
@@ -166,8 +168,25 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             say(&checked.text)?;
             Ok(if checked.well { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
+        Command::Leave { wanted } => say(&leaving::leave(home, &enrollment?, records(&wanted), wanted.yes, words)?),
+        Command::Uninstall { wanted } => {
+            match enrollment {
+                Ok(enrollment) => say(&leaving::leave(home, &enrollment, records(&wanted), wanted.yes, words)?)?,
+                // It has left before.
+                Err(_) if !home.is_enrolled() => ExitCode::SUCCESS,
+                Err(trouble) => return Err(trouble.into()),
+            };
+            match service::remove_program()? {
+                Some(command) => say(&(words.say_with("uninstall-package", &[("command", command)]) + "\n")),
+                None => say(&(words.say("uninstalled") + "\n")),
+            }
+        }
         Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
+}
+
+fn records(wanted: &command_line::Leaving) -> Records {
+    if wanted.purge { Records::Purged } else { Records::Kept }
 }
 
 /// Writes to standard output; a reader that has gone away is no failure.
@@ -198,7 +217,10 @@ fn reachable(home: &Home, enrollment: Result<Enrollment, Trouble>) -> Result<(),
     if home.socket().exists() { Ok(()) } else { enrollment.map(drop) }
 }
 
-fn journal_lines(home: &Home, enrollment: impl FnOnce() -> anyhow::Result<Enrollment>) -> anyhow::Result<Vec<Line>> {
+fn journal_lines(
+    home: &Home,
+    enrollment: impl Fn() -> anyhow::Result<Enrollment>,
+) -> anyhow::Result<(Vec<Line>, history::Agent)> {
     let ask = |question: &Question| match local::ask(&home.socket(), question)? {
         None => Ok(None),
         Some(Answer::Journal(lines)) => Ok(Some(lines)),
@@ -215,17 +237,25 @@ fn journal_lines(home: &Home, enrollment: impl FnOnce() -> anyhow::Result<Enroll
         }
     };
     let mut lines = Vec::new();
+    let (mut tries, pause) = local::STARTS;
     loop {
         let from = lines.len() as u64 + 1;
         match ask(&Question::Journal { from })? {
-            None => return Ok(journal_at_rest(home, enrollment()?.machine)?),
+            None => match journal_at_rest(home, enrollment()?.machine) {
+                Ok(lines) => return Ok((lines, history::Agent::Stopped)),
+                Err(ExecutorError::Books(error)) if error.is_held() && tries > 0 => {
+                    tries -= 1;
+                    std::thread::sleep(pause);
+                }
+                Err(error) => return Err(error.into()),
+            },
             Some(page) if !page.is_empty() => lines.extend(page),
             Some(_) => {
                 let end = ask(&Question::JournalHead)?.and_then(|end| end.into_iter().next()).context("no end")?;
                 // A line may have come between the two questions.
                 if end.seq() == Some(lines.len() as u64) {
                     lines.push(end);
-                    return Ok(lines);
+                    return Ok((lines, history::Agent::Running));
                 }
             }
         }
@@ -233,7 +263,7 @@ fn journal_lines(home: &Home, enrollment: impl FnOnce() -> anyhow::Result<Enroll
 }
 
 fn journal(home: &Home, enrollment: &Enrollment, export: bool, words: &Words) -> anyhow::Result<ExitCode> {
-    let lines = journal_lines(home, || Ok(enrollment.clone()))?;
+    let (lines, _) = journal_lines(home, || Ok(enrollment.clone()))?;
     if export {
         let mut out = String::new();
         for line in lines {

@@ -41,6 +41,8 @@ pub enum ToExecutor {
     Unlinked,
     /// The hub does not want this machine.
     Turned(Turned),
+    /// A signed retirement of this machine.
+    Retirement(Envelope),
     /// Offer again what no hub has acknowledged.
     OfferOutcomes,
     /// Sign for this link that the machine is itself: the link's binding and
@@ -97,6 +99,10 @@ pub enum ToUplink {
     CatalogueRefused(Text<256>),
     /// The hash of a journal entry that the hub knows of.
     Journal(u64, Digest),
+    /// Tell the hub that the owner takes this machine out.
+    Leave,
+    /// This machine is in nobody's care any more: dial no more.
+    Parted,
     /// The executor has stopped.
     Stopped,
 }

@@ -1,12 +1,32 @@
-//! Registering the system service: systemd, where it runs.
+//! The system service: systemd, where it runs.
 
 use crate::home::Home;
 use anyhow::Context;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const SERVICE: &str = "fernwart-agent.service";
 const UNIT: &str = "/etc/systemd/system/fernwart-agent.service";
+
+/// Where systems keep programs. One that was started from elsewhere, a download perhaps,
+/// is copied to where it stays.
+const SYSTEM: [&str; 4] = ["/usr", "/opt", "/bin", "/sbin"];
+const PROGRAM: &str = "/usr/local/bin/fernwart-agent";
+
+/// A word of a command line in a unit (systemd.service(5), "Command lines").
+fn word(path: &Path) -> String {
+    let mut word = String::from("\"");
+    for c in path.display().to_string().chars() {
+        match c {
+            '%' => word.push_str("%%"),
+            '$' => word.push_str("$$"),
+            '"' | '\\' => word.extend(['\\', c]),
+            c => word.push(c),
+        }
+    }
+    word + "\""
+}
 
 fn unit(program: &Path, home: &Home) -> String {
     format!(
@@ -25,9 +45,36 @@ fn unit(program: &Path, home: &Home) -> String {
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n",
-        program.display(),
-        home.path().display()
+        word(program),
+        word(home.path())
     )
+}
+
+fn is_systemd_here() -> bool {
+    Path::new("/run/systemd/system").exists()
+}
+
+fn systemctl(arguments: &[&str]) -> anyhow::Result<bool> {
+    let ended = Command::new("/usr/bin/systemctl").args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).status();
+    Ok(ended.context("asking systemd")?.success())
+}
+
+/// The program where it stays: where it was started from, or a copy.
+fn installed(program: PathBuf) -> anyhow::Result<PathBuf> {
+    if SYSTEM.iter().any(|folder| program.starts_with(folder)) {
+        return Ok(program);
+    }
+    let to = PathBuf::from(PROGRAM);
+    let beside = to.with_extension("new");
+    let copy = || -> io::Result<()> {
+        std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/")))?;
+        std::fs::copy(&program, &beside)?;
+        std::fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        // One that runs from there goes on with what it has.
+        std::fs::rename(&beside, &to)
+    };
+    copy().with_context(|| format!("copying this program to {PROGRAM}"))?;
+    Ok(to)
 }
 
 /// Registers and starts the service. False where there is no systemd to do it.
@@ -35,17 +82,64 @@ fn unit(program: &Path, home: &Home) -> String {
 /// # Errors
 /// When the unit cannot be written or does not start.
 pub fn install(home: &Home) -> anyhow::Result<bool> {
-    if !Path::new("/run/systemd/system").exists() {
+    if !is_systemd_here() {
         return Ok(false);
     }
-    let program = std::env::current_exe().context("finding this program")?;
+    let program = installed(std::env::current_exe().context("finding this program")?)?;
     let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
     std::fs::write(UNIT, unit(&program, &Home::at(&path))).with_context(|| format!("writing {UNIT}"))?;
     // One that runs already, for a folder of before, goes on otherwise.
     for arguments in [&["daemon-reload"][..], &["enable", SERVICE], &["restart", SERVICE]] {
-        let ended = Command::new("/usr/bin/systemctl").args(arguments).stdin(Stdio::null()).status();
-        let ended = ended.context("asking systemd to start the service")?;
-        anyhow::ensure!(ended.success(), "systemd did not start the service; see: journalctl -u fernwart-agent");
+        let is_done = systemctl(arguments)?;
+        anyhow::ensure!(is_done, "systemd did not start the service; see: journalctl -u fernwart-agent");
     }
     Ok(true)
+}
+
+/// Stops the service of this folder and takes it away; one for another folder stays.
+///
+/// # Errors
+/// When its unit cannot be removed.
+pub fn remove(home: &Home) -> anyhow::Result<()> {
+    let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
+    let of_this_home = format!("--home {} run", word(&path));
+    match std::fs::read_to_string(UNIT) {
+        Ok(text) if text.contains(&of_this_home) || text.contains(&format!("--home {} run", path.display())) => {}
+        _ => return Ok(()),
+    }
+    if is_systemd_here() {
+        systemctl(&["disable", "--now", SERVICE])?;
+    }
+    std::fs::remove_file(UNIT).with_context(|| format!("removing {UNIT}"))?;
+    if is_systemd_here() {
+        systemctl(&["daemon-reload"])?;
+    }
+    Ok(())
+}
+
+/// Removes the copy of this program that [`install`] has made, if this is that one. What a
+/// package has brought only the package manager takes away: its name, where it is so.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn remove_program() -> anyhow::Result<Option<&'static str>> {
+    if Path::new("/var/lib/dpkg/info/fernwart-agent.list").exists() {
+        return Ok(Some("apt remove fernwart-agent"));
+    }
+    let program = std::env::current_exe().context("finding this program")?;
+    if program == Path::new(PROGRAM) {
+        std::fs::remove_file(&program).with_context(|| format!("removing {PROGRAM}"))?;
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_signs_that_mean_something_is_one_word() {
+        let unit = unit(Path::new("/opt/100 %/agent"), &Home::at(Path::new("/srv/a \"b\" $c\\d")));
+        assert!(unit.contains(r#"ExecStart="/opt/100 %%/agent" --home "/srv/a \"b\" $$c\\d" run"#), "{unit}");
+    }
 }

@@ -1,7 +1,7 @@
 //! What a customer sees of the agent: status, a diagnosis, the policy.
 
 use crate::enroll;
-use crate::executor::books::Books;
+use crate::executor::books::{Books, Parted};
 use crate::executor::policy::{BadPolicy, Mode, Policy};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question, Status};
@@ -33,17 +33,28 @@ fn contact_line(name: &impl std::fmt::Display, phone: &fernwart_protocol::text::
 /// # Errors
 /// When the running agent does not answer, or the books cannot be read.
 pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Result<String> {
-    let running = match local::ask(&home.socket(), &Question::Status)? {
-        Some(Answer::Status(status)) => Some(*status),
-        _ => None,
-    };
-    let (shop, last) = match &running {
-        Some(status) => (status.shop.clone(), status.last.clone()),
-        None => {
-            let books = Books::open(&home.books())?;
-            let catalogue = books.trusted()?.map(|trusted| trusted.view()).transpose()?;
-            (catalogue.map(|catalogue| catalogue.shop).unwrap_or_default(), local::last_run(&books))
+    let (mut tries, pause) = local::STARTS;
+    let (running, books) = loop {
+        if let Some(Answer::Status(status)) = local::ask(&home.socket(), &Question::Status)? {
+            break (Some(*status), None);
         }
+        match Books::open(&home.books()) {
+            Ok(books) => break (None, Some(books)),
+            Err(error) if error.is_held() && tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(pause);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let (shop, last, parted) = match (&running, &books) {
+        (Some(status), _) => (status.shop.clone(), status.last.clone(), status.parted.clone()),
+        (None, Some(books)) => {
+            let catalogue = books.trusted()?.map(|trusted| trusted.view()).transpose()?;
+            let shop = catalogue.map(|catalogue| catalogue.shop).unwrap_or_default();
+            (shop, local::last_run_at_rest(books), books.parted()?)
+        }
+        (None, None) => Default::default(),
     };
     let name = shop.name.to_string();
     let hostname = escaped(&crate::collect::hostname());
@@ -58,7 +69,11 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     if !shop.hours.is_empty() {
         row("status-hours", &shop.hours.to_string());
     }
-    row("status-link", &link_in_words(home, enrollment, words, running.as_ref(), &name));
+    let link = match &parted {
+        Some(parted) => parted_in_words(parted, words, &name),
+        None => link_in_words(home, enrollment, words, running.as_ref(), &name),
+    };
+    row("status-link", &link);
     let questions = running.as_ref().map_or(0, |status| status.questions);
     if questions > 0 {
         row("status-questions", &words.say_with("status-questions-now", &[("count", &questions.to_string())]));
@@ -96,6 +111,12 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     };
     let head = words.say_with("status-head", &[("machine", &machine), ("shop", &name)]);
     Ok(format!("{head}\n{out}"))
+}
+
+fn parted_in_words(parted: &Parted, words: &Words, shop: &str) -> String {
+    let id = if parted.by.is_empty() { "status-left" } else { "status-parted" };
+    let at = jiff::Timestamp::from_millisecond(parted.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    words.say_with(id, &[("shop", shop), ("at", &at.strftime("%Y-%m-%d").to_string())])
 }
 
 fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: Option<&Status>, shop: &str) -> String {

@@ -164,6 +164,11 @@ impl Trouble {
         Self::new("not-yours", "FW-OWN-18", REFUSED, String::new())
     }
 
+    /// What cannot be undone was not confirmed.
+    pub const fn unconfirmed() -> Self {
+        Self::new("unconfirmed", "FW-OWN-26", USAGE, String::new())
+    }
+
     /// A file cannot be read.
     pub fn unreadable(path: &std::path::Path, cause: &std::io::Error) -> Self {
         Self::new("unreadable", "FW-CLI-10", USAGE, format!("{}: {cause}", path.display()))

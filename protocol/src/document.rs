@@ -340,6 +340,25 @@ impl Document for Cancel {
     }
 }
 
+/// A lead ends the care for a machine: its agent stops for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retirement {
+    /// The machine.
+    pub machine: MachineId,
+    /// Who signs.
+    pub key: KeyId,
+    /// When.
+    pub at: UnixMs,
+}
+
+impl Document for Retirement {
+    const KIND: &'static str = "retirement";
+    fn signer(&self) -> KeyId {
+        self.key
+    }
+}
+
 /// Takes rights away, and only that; lifted by the catalogue alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -114,6 +114,9 @@ pub enum Request {
     RejectStaff(KeyId),
     /// Retired machines that had this name: `MachineRows` replies. Since version 3.
     Formerly(MachineName),
+    /// Take a machine out of service: a signed retirement, which the machine gets, too.
+    /// Since version 3.
+    RetireSigned(Envelope),
 }
 
 /// Into or out of a group.

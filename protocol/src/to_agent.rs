@@ -32,6 +32,8 @@ pub enum Control {
     /// The two have no version in common, and the link ends; or, later on it, a
     /// frame was of a newer version and was passed over.
     Denied(Denial),
+    /// A signed retirement of this machine. Since version 3.
+    Retired(Envelope),
 }
 
 /// The first frame of a stream that the hub opens.

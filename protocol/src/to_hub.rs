@@ -121,6 +121,8 @@ pub enum Control {
     /// The catalogue that the hub offers is not believed, and why; the machine keeps to
     /// the one it follows. Since version 3.
     CatalogueRefused(Text<256>),
+    /// The owner takes this machine out of the shop's care, for good. Since version 3.
+    Leaving,
 }
 
 /// What a machine gives back to a hub that has lost it. Since version 3.

@@ -5,7 +5,7 @@
 
 use fernwart_protocol::codec::{decode, encode};
 use fernwart_protocol::diagnosis::Report;
-use fernwart_protocol::document::{Cancel, Countersignature, Document, Lock, Order, Receipt};
+use fernwart_protocol::document::{Cancel, Countersignature, Document, Lock, Order, Receipt, Retirement};
 use fernwart_protocol::text::{List, MachineName, Text, escaped};
 use fernwart_protocol::{enroll, staff, to_agent, to_hub, version};
 use proptest::prelude::*;
@@ -32,6 +32,7 @@ proptest! {
         let _ = Report::unpack(&bytes);
         let _ = Order::from_bytes(&bytes);
         let _ = Cancel::from_bytes(&bytes);
+        let _ = Retirement::from_bytes(&bytes);
         let _ = Lock::from_bytes(&bytes);
         let _ = Receipt::from_bytes(&bytes);
         let _ = Countersignature::from_bytes(&bytes);

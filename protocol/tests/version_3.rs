@@ -8,11 +8,11 @@ mod golden;
 
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec::encode_for;
-use fernwart_protocol::document::{Envelope, Versions};
-use fernwart_protocol::id::{JobId, KeyId, RunId, Signature};
+use fernwart_protocol::document::{Document, Envelope, Retirement, Versions};
+use fernwart_protocol::id::{JobId, KeyId, MachineId, RunId, Signature};
 use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{Blob, List, Text};
-use fernwart_protocol::to_agent::{CatalogueFile, Deliver};
+use fernwart_protocol::to_agent::{self, CatalogueFile, Deliver};
 use fernwart_protocol::to_hub::{Control, Delivered, GivenBack};
 use fernwart_protocol::version::Version;
 use fernwart_protocol::version::variants::known;
@@ -67,6 +67,22 @@ fn a_lead_sees_who_is_cut_off_and_lets_them_in_again() {
 }
 
 #[test]
+fn parting_is_signed_and_told() {
+    let (ones, twos) = ("01".repeat(16), "02".repeat(64));
+    let signed = || Envelope {
+        key: KeyId::from_bytes([1; 16]),
+        signature: Signature::from_bytes([2; 64]),
+        bytes: Blob::try_from(vec![7]).expect("short"),
+    };
+    golden(&Request::RetireSigned(signed()), &format!("2a000000 {ones} {twos} 0100000000000000 07"));
+    golden(&to_agent::Control::Retired(signed()), &format!("06000000 {ones} {twos} 0100000000000000 07"));
+    golden(&Control::Leaving, "06000000");
+    let retirement = Retirement { machine: MachineId::from_bytes([3; 16]), key: KeyId::from_bytes([1; 16]), at: 4 };
+    let text = format!("fernwart retirement 1\n{{\"machine\":\"{}\",\"key\":\"{ones}\",\"at\":4}}\n", "03".repeat(16));
+    assert_eq!(retirement.to_bytes().expect("written"), text.as_bytes());
+}
+
+#[test]
 fn a_peer_of_version_2_is_told_an_older_code() {
     let message = Delivered::Refused(Refusal::FilesChanged);
     let bytes = |version| hex(&encode_for(&message, version).expect("encoded"));
@@ -77,9 +93,10 @@ fn a_peer_of_version_2_is_told_an_older_code() {
 #[test]
 fn so_many_variants() {
     assert_eq!(known("Deliver", VERSION), Some(5));
-    assert_eq!(known("staff.Request", VERSION), Some(42));
+    assert_eq!(known("staff.Request", VERSION), Some(43));
     assert_eq!(known("staff.Reply", VERSION), Some(31));
     assert_eq!(known("GivenBack", VERSION), Some(2));
     assert_eq!(known("Refusal", VERSION), Some(35));
-    assert_eq!(known("to_hub.Control", VERSION), Some(6));
+    assert_eq!(known("to_hub.Control", VERSION), Some(7));
+    assert_eq!(known("to_agent.Control", VERSION), Some(7));
 }

@@ -244,7 +244,13 @@ fn whatever_a_script_writes_is_bounded_and_harmless() {
     let raw = said.out.chars().find(|c| c.is_control() && *c != '\n');
     assert!(raw.is_none() && said.out.contains('a') && said.out.contains('d'), "{:?}", said.out);
     let report = stage.report(&["escapes"]);
-    assert_eq!(report["stdout"]["head"], "a?[2J?]0;evil?b?c\u{fffd}d??[1A\n");
+    // What is kept is whole; whoever shows it escapes it.
+    assert_eq!(report["stdout"]["head"], "a\u{1b}[2J\u{1b}]0;evil\u{7}b\0c\u{fffd}d\r\u{1b}[1A\n");
+    let logs = |words: &[&str]| stage.world.technician(&[&["job", "logs", "1"], words].concat()).exits(0).out;
+    for words in [&["-o", "json"][..], &["-o", "csv"], &[]] {
+        let raw = logs(words).chars().find(|c| c.is_control() && *c != '\n');
+        assert!(raw.is_none(), "{words:?}: {raw:?}");
+    }
 }
 
 /// A folder mounted once more elsewhere; gone with its owner.

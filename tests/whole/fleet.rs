@@ -156,7 +156,7 @@ fn what_was_diagnosed_can_be_read_again_and_proved() {
     let said = world.technician(&["diagnose", "kasse-1", "--reason", "Platte voll?"]);
     assert!(matches!(said.code, 0 | 1), "{}", said.err);
     let facts: Value =
-        serde_json::from_str(&world.technician(&["facts", "kasse-1", "--section", "disks"]).exits(0).out)
+        serde_json::from_str(&world.technician(&["facts", "kasse-1", "--section", "disks", "-o", "json"]).exits(0).out)
             .expect("JSON");
     assert_eq!(facts["facts"].as_object().expect("facts").keys().collect::<Vec<_>>(), ["disks"]);
     let jobs = world.technician(&["job", "ls", "-o", "jsonl"]).exits(0).json_lines();

@@ -18,6 +18,7 @@ mod mounts;
 mod moving;
 mod notices;
 mod oddities;
+mod parting;
 mod prompts;
 mod results;
 mod scripts;

@@ -372,7 +372,7 @@ fn a_job_is_given_anew_where_it_failed() {
     // Nobody has typed what is sent: it is shown, and a person says yes.
     let said = world.technician(&["job", "retry", "1", "--failed"]).exits(2);
     assert!(said.err.contains("FW-CLI-14") && said.err.contains("as jana ordered it on"), "{}", said.err);
-    assert!(said.err.contains("on 1 machine(s): kasse-2"), "{}", said.err);
+    assert!(said.err.contains("on 1 machine of 1 customer:\n  Bäckerei Meyer: kasse-2"), "{}", said.err);
     let said = world.technician(&["job", "retry", "1", "--failed", "--yes", "other"]).exits(2);
     assert!(said.err.contains("FW-CLI-14") && said.err.contains("ran mend"), "{}", said.err);
     let said = world.technician(&["job", "retry", "1", "--failed", "--yes", "mend"]).exits(0);

@@ -120,7 +120,8 @@ impl Stage {
             (r"\(\d+(\.\d+)? %\)", "(SHARE)"),
             // Two hours from now may be tomorrow.
             (r"(until|bis) (\d\d:\d\d|DAY)", "$1 TIME"),
-            (r"job show \d+", "job show N"),
+            (r"job logs \d+", "job logs N"),
+            (r"^job \d+ · ", "job N · "),
             (r" – unknown: .*$", ""),
             // This computer's own name stands for the machine's.
             (r"\(kasse-1, dort: kasse-1\)", "(kasse-1)"),

@@ -591,5 +591,5 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     assert!(said.out.contains("Sie haben entschieden: alles angehalten"), "{}", said.out);
     world.technician(&["retire", "kasse-1", "--yes=kasse-1"]).exits(0);
     let says = || machine.owner(&["--lang", "de", "status"]).exits(0).out;
-    wait_until("it is told", || says().contains("Nordlicht IT betreut diesen Rechner nicht mehr"));
+    wait_until("it is told", || says().contains("Nordlicht IT hat die Betreuung dieses Rechners am "));
 }

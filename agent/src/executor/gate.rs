@@ -14,7 +14,7 @@ use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::sha256;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{
-    Action, ActionKind, BadDocument, Envelope, Lock, Locked, Order, SectionName, UnixMs,
+    Action, ActionKind, BadDocument, Envelope, Lock, Locked, Order, Retirement, SectionName, UnixMs,
 };
 use fernwart_protocol::id::{CustomerId, Digest, KeyId, MachineId};
 use fernwart_protocol::limits::{CLOCK_SKEW, ORDER_LIFE};
@@ -75,7 +75,7 @@ impl Clock {
     pub fn not_before(self, latest: UnixMs) -> Self {
         let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
         match self {
-            Self::Plausible(now) if now < latest && latest - now <= skew => Self::Plausible(latest),
+            Self::Plausible(now) if latest.saturating_sub(now) <= skew => Self::Plausible(now.max(latest)),
             clock => clock,
         }
     }
@@ -178,7 +178,7 @@ pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic,
     let order = &authentic.order;
     let refusal = if entry.until < me.now() {
         Some(Refusal::StaffExpired)
-    } else if me.locks.keys.contains(&entry.key) {
+    } else if me.locks.holds(&entry.key) {
         Some(Refusal::StaffLocked)
     } else if !entry.role.may(kind) {
         Some(Refusal::BeyondRole)
@@ -193,6 +193,36 @@ pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic,
         Some(refusal) => Err(NotAuthentic::Staff(refusal, Box::new(authentic))),
         None => Ok(authentic),
     }
+}
+
+/// Whether an envelope holds a lead's word that this machine is retired: who signed it,
+/// and when.
+///
+/// # Errors
+/// Why not.
+pub fn retired_by(envelope: &Envelope, me: &Standing<'_>) -> Result<(Text<64>, UnixMs), Refusal> {
+    let entry = me.catalogue.staff.find(&envelope.key).ok_or(Refusal::UnknownStaff)?;
+    let word: Retirement = envelope::open(envelope, &entry.order_key).map_err(|error| match error {
+        EnvelopeError::Signature | EnvelopeError::Signer => Refusal::BadSignature,
+        EnvelopeError::Document(BadDocument::Newer { .. }) => Refusal::NewerOrder,
+        EnvelopeError::Document(_) | EnvelopeError::Newer { .. } => Refusal::NotAnOrder,
+    })?;
+    if entry.until < me.now() {
+        return Err(Refusal::StaffExpired);
+    }
+    if me.locks.holds(&entry.key) {
+        return Err(Refusal::StaffLocked);
+    }
+    if entry.role != Role::Lead {
+        return Err(Refusal::BeyondRole);
+    }
+    if word.machine != me.machine {
+        return Err(Refusal::WrongMachine);
+    }
+    if !entry.customers.include(&me.customer) {
+        return Err(Refusal::WrongCustomer);
+    }
+    Ok((entry.name.clone(), word.at))
 }
 
 /// The owner's yes to one order, naming the rule. Made only by [`permit`],

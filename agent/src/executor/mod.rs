@@ -16,6 +16,7 @@ mod line_budget;
 mod machine;
 mod news;
 mod outbox;
+mod parting;
 pub mod policy;
 mod receipt;
 mod runs;
@@ -29,7 +30,7 @@ use crate::home::{Enrollment, Home};
 use crate::identity::NotOneMachine;
 use crate::local;
 use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
-use books::{Books, BooksError, Format};
+use books::{Books, BooksError, Format, Parted};
 use clocks::Reference;
 pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
@@ -186,6 +187,8 @@ pub struct Executor {
     reference: Option<Reference>,
     /// Why the hub does not want this machine, where it has said so.
     turned: Option<Turned>,
+    /// That this machine is in nobody's care any more.
+    parted: Option<Parted>,
     /// Streams that wait for a run's outcome.
     waiting: HashMap<RunId, Vec<Ticket>>,
     /// The runs that this life has begun.
@@ -303,6 +306,10 @@ impl Executor {
         let mut executor = Self::asleep(parts, machine)?;
         executor.remember_sealing_key();
         executor.wake()?;
+        if executor.parted.is_some() {
+            executor.say(ToUplink::Parted);
+            return Ok(executor);
+        }
         executor.say(ToUplink::Dial(executor.dial()));
         executor.say(ToUplink::About(executor.about()));
         executor.resume_waiting();
@@ -328,6 +335,7 @@ impl Executor {
         let taken_back = books.taken_back().map_err(ExecutorError::Books)?;
         let questions = books.questions().map_err(ExecutorError::Books)?;
         let catalogue = trusted.view().map_err(ExecutorError::Catalogue)?;
+        let parted = books.parted().map_err(ExecutorError::Books)?;
         let past = Arc::new(books.past());
         let latest = Cell::new(latest_line(&books));
         let mut locks = Locks::default();
@@ -347,6 +355,7 @@ impl Executor {
             linked: None,
             reference: None,
             turned: None,
+            parted,
             waiting: HashMap::new(),
             under_way: HashMap::new(),
             past,
@@ -486,6 +495,7 @@ impl Executor {
             ToExecutor::Cancel(envelope) => self.handle_cancel(&envelope),
             ToExecutor::Stored(run, envelope) => self.handle_stored(run, envelope),
             ToExecutor::Turned(turned) => self.turned = Some(turned),
+            ToExecutor::Retirement(envelope) => self.handle_retirement(&envelope),
             ToExecutor::Linked(linked) => {
                 self.turned = None;
                 self.linked = Some(linked);
@@ -599,6 +609,7 @@ impl Executor {
         match question {
             local::Question::Asked => local::Answer::Asked(self.asked()),
             local::Question::Word { word, by } => self.handle_word(word, &by),
+            local::Question::Leave { by } => self.leave(&by),
             local::Question::Updates => local::Answer::Updates(collect::known_updates()),
             local::Question::Status => local::Answer::Status(Box::new(self.status())),
             local::Question::Journal { from } => match self.books.journal(from, local::JOURNAL_PAGE) {
@@ -620,6 +631,7 @@ impl Executor {
             machine: self.enrollment.machine,
             linked: self.linked.is_some(),
             turned: self.turned,
+            parted: self.parted.clone(),
             rtt_us: self.linked.map(|linked| linked.rtt_us),
             shop: self.catalogue.shop.clone(),
             look: policy.look(),

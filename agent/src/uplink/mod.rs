@@ -106,6 +106,8 @@ pub struct Uplink {
 pub(crate) struct Told {
     dial: Dial,
     about: About,
+    /// Nobody is dialled any more.
+    parted: bool,
 }
 
 impl Told {
@@ -114,6 +116,7 @@ impl Told {
         match message {
             ToUplink::Dial(dial) => self.dial = dial,
             ToUplink::About(about) => self.about = about,
+            ToUplink::Parted => self.parted = true,
             other => return Some(other),
         }
         None
@@ -141,10 +144,16 @@ impl Uplink {
 
     /// Keeps the machine linked until told to stop.
     pub async fn run(mut self) {
-        let Some(mut told) = self.first_words().await else { return };
+        let Some(mut told) = self.first_words().await else { return self.stop.cancelled().await };
         let mut patience = Patience::new(self.seed);
         let mut dialer = self.dialer.take();
         while !self.stop.is_cancelled() {
+            while let Ok(news) = self.from_executor.try_recv() {
+                drop(told.hear(news));
+            }
+            if told.parted {
+                return self.stop.cancelled().await;
+            }
             let error = match self.try_once(&mut told, &mut dialer, &mut patience).await {
                 Ok(()) => {
                     patience.rest();
@@ -193,10 +202,11 @@ impl Uplink {
             match self.from_executor.recv().await? {
                 ToUplink::Dial(told) => dial = Some(told),
                 ToUplink::About(told) => about = Some(told),
+                ToUplink::Parted => return None,
                 _ => {}
             }
             if let (Some(dial), Some(about)) = (&dial, &about) {
-                return Some(Told { dial: dial.clone(), about: about.clone() });
+                return Some(Told { dial: dial.clone(), about: about.clone(), parted: false });
             }
         }
     }

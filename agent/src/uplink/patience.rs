@@ -19,6 +19,10 @@ const SLOW: Duration = Duration::from_secs(30);
 /// After a no that a person must undo.
 const AFTER_NO: Duration = Duration::from_secs(60);
 
+/// After the hub's word alone that this machine is retired. Nobody has signed it; a hub
+/// that is stolen, or was restored, may say so of all its machines.
+const ONCE_A_DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// While somebody looks into why two computers use one identity.
 const KEPT_OUT: Duration = Duration::from_secs(15);
 
@@ -74,7 +78,8 @@ impl Patience {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.failures = self.failures.saturating_add(1);
         let most = match error {
-            UplinkError::Denied(Denial::MachineRetired | Denial::MachineRejected | Denial::MachineUnknown) => AFTER_NO,
+            UplinkError::Denied(Denial::MachineRetired) => ONCE_A_DAY,
+            UplinkError::Denied(Denial::MachineRejected | Denial::MachineUnknown) => AFTER_NO,
             UplinkError::Link(LinkError::Closed(Goodbye::Quarantined)) => KEPT_OUT,
             _ if since.elapsed() > QUICK_FOR => SLOW,
             // All have lost it in the same moment, or it has no time for more now.

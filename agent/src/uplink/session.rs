@@ -172,7 +172,7 @@ impl Uplink {
                     Some(Ok(Control::Denied(denial))) => {
                         debug!(code = %denial.code(), "the hub does not know what it was told");
                     }
-                    Some(Ok(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_))) | None => {
+                    Some(Ok(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_) | Control::Retired(_))) | None => {
                         return Err(UplinkError::Frame(FrameError::Cut));
                     }
                 },
@@ -218,6 +218,19 @@ impl Uplink {
                     Some(ToUplink::About(about)) => told.about = about,
                     Some(ToUplink::Journal(seq, hash)) => {
                         control.send(&to_hub::Control::Journal(seq, hash)).await.map_err(UplinkError::Frame)?;
+                    }
+                    Some(ToUplink::Leave) => {
+                        // The hub ends the link once it has stored that.
+                        match control.send(&to_hub::Control::Leaving).await {
+                            Ok(()) => {}
+                            Err(error @ FrameError::PeerIsOlder(_)) => warn!(%error, "the hub cannot be told"),
+                            Err(error) => return Err(UplinkError::Frame(error)),
+                        }
+                    }
+                    Some(ToUplink::Parted) => {
+                        told.parted = true;
+                        link.close(Goodbye::Done);
+                        return Ok(());
                     }
                     Some(ToUplink::Claim(_)) => {}
                     Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
@@ -312,6 +325,10 @@ async fn listen(mut receive: Receiver, words: mpsc::Sender<Result<Control, Frame
             }
             Ok(Some(Control::Cancel(envelope))) => {
                 executor.tell(ToExecutor::Cancel(envelope)).await;
+                continue;
+            }
+            Ok(Some(Control::Retired(envelope))) => {
+                executor.tell(ToExecutor::Retirement(envelope)).await;
                 continue;
             }
             Ok(Some(word)) => Ok(word),

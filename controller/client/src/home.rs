@@ -92,12 +92,20 @@ struct KeptCatalogue {
 }
 
 const STAFF_FILE: &str = "staff.toml";
+const ENTRY_FILE: &str = "entry.json";
 const ORDER_KEY: &str = "order.key";
 const IDENTITY: &str = "staff.identity";
 const CATALOGUE: &str = "catalogue.json";
 
 /// Longest kept catalogue, bytes: all files of an offer, quoted.
 const KEPT_BYTES: u64 = 2 * (OFFER_FILES * METADATA_BYTES) as u64;
+
+/// A staff entry as this home has seen it first.
+#[derive(Debug, Serialize, Deserialize)]
+struct SeenEntry {
+    until: i64,
+    since: i64,
+}
 
 impl StaffHome {
     /// Whether a home is there.
@@ -142,6 +150,28 @@ impl StaffHome {
         let failed = |source| ClientHomeError::Io { doing: "writing", path: file.clone(), source };
         let text = toml::to_string(settings).map_err(|error| failed(io::Error::other(error)))?;
         keyfile::replace(&file, text.as_bytes()).map_err(ClientHomeError::Key)
+    }
+
+    /// When this home first saw its staff entry with this end, Unix milliseconds: the
+    /// entry itself does not say when it began.
+    pub fn entry_since(&self, until: i64, now: i64) -> i64 {
+        let file = self.path.join(ENTRY_FILE);
+        let known = keyfile::read_checked(&file, Others::Read, keyfile::SETTINGS).ok();
+        let known: Option<SeenEntry> = known.and_then(|text| serde_json::from_slice(&text).ok());
+        let since = match known {
+            Some(known) if known.until == until && known.since <= now => return known.since,
+            Some(_) => now,
+            // The first one is as old as the key that it is about.
+            None => {
+                let made = std::fs::metadata(self.path.join(ORDER_KEY)).and_then(|file| file.modified()).ok();
+                let made = made.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+                made.and_then(|at| i64::try_from(at.as_millis()).ok()).map_or(now, |made| made.min(now))
+            }
+        };
+        let text = serde_json::to_vec(&SeenEntry { until, since }).unwrap_or_default();
+        // Where it cannot be kept, it is seen for the first time again.
+        let _ = keyfile::replace(&file, &text);
+        since
     }
 
     /// Opens a home.

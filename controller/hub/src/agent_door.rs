@@ -6,9 +6,9 @@ use crate::pace::Pace;
 use crate::presence::Linked;
 use crate::{Shared, journal, owed};
 use fernwart_certs::peer::Name;
-use fernwart_fleet::Standing;
+use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::{Denial, Goodbye};
-use fernwart_protocol::document::{UnixMs, Versions};
+use fernwart_protocol::document::{Envelope, UnixMs, Versions};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, PENANCE};
@@ -17,7 +17,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed, Stored};
 use fernwart_protocol::to_hub::{self, About, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use fernwart_store::{KeepSealedTo, Quarantine, Records, Seen, SeenAs, SetTlsKey};
+use fernwart_store::{KeepSealedTo, Quarantine, Records, Retire, Seen, SeenAs, SetStanding, SetTlsKey};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -47,6 +47,7 @@ pub(crate) struct Penitent {
 pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_key: Digest, until: UnixMs) {
     if let Err(why) = may_come(shared, &id, tls_key) {
         info!(machine = %id, address = %link.remote_address(), ?why, "a machine is not let in");
+        hand_over_retirement(shared, &link, &id, tls_key).await;
         return link.close(why);
     }
     if shared.paces().is_link_too_many(id, Instant::now()) {
@@ -113,6 +114,53 @@ fn may_come(shared: &Shared, id: &MachineId, tls_key: Digest) -> Result<(), Good
         }
         _ => Err(Goodbye::Revoked),
     }
+}
+
+/// How long a machine may take to end its link once it has its retirement.
+const PARTS_WITHIN: Duration = Duration::from_secs(3);
+
+/// A machine that was away when it was retired gets what a lead has signed about it. It
+/// would not stop for good on this hub's word.
+async fn hand_over_retirement(shared: &Arc<Shared>, link: &Link, id: &MachineId, tls_key: Digest) {
+    let is_retired = |machine: &Machine| machine.standing == Standing::Retired && machine.tls_key == tls_key;
+    if !shared.store.machine(id).is_some_and(|machine| is_retired(&machine)) {
+        return;
+    }
+    let signed = match shared.store.retirement(id).await {
+        Ok(Some(signed)) => signed,
+        Ok(None) => return,
+        Err(error) => return warn!(machine = %id, %error, "a retirement cannot be read"),
+    };
+    let told = async {
+        let (mut send, mut receive) = link.accept().await.map_err(|_| FrameError::Cut)?;
+        send.demand_pace();
+        let Ask::Control(hello, _) = receive.first::<Ask>().await? else { return Err(FrameError::Cut) };
+        let Some(records) = shared.store.records(id) else { return Err(FrameError::Cut) };
+        let Some(mut send) = greet(shared, link, send, &hello, &records).await? else { return Err(FrameError::Cut) };
+        send.send(&Control::Retired(signed)).await?;
+        // It ends the link itself once it has written that down.
+        link.closed().await;
+        Ok::<_, FrameError>(())
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(PARTS_WITHIN, told).await {
+        debug!(machine = %id, %error, "a machine was not told of its retirement");
+    }
+}
+
+/// Retires a machine by a lead's signed word. One that is linked gets it, and has a little
+/// time to end its link itself.
+pub(crate) async fn retire(shared: &Arc<Shared>, id: MachineId, signed: Envelope) -> Result<(), Denial> {
+    let write = Retire { machine: id, signed: signed.clone() };
+    shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
+    if let Some(linked) = shared.presence.machine(&id) {
+        linked.say(&Control::Retired(signed)).await;
+        let shared = shared.clone();
+        shared.clone().tasks.spawn(async move {
+            let _ = tokio::time::timeout(PARTS_WITHIN, linked.link.closed()).await;
+            shared.presence.part_with(&id, Goodbye::Revoked);
+        });
+    }
+    Ok(())
 }
 
 /// Whether somebody is there, now.
@@ -358,7 +406,36 @@ async fn listen(
                 debug!(machine = %id, code = %denial.code(), "a machine does not know what it was told");
             }
             to_hub::Control::CatalogueRefused(reason) => belief.refused(shared, id, linked.link.clone(), reason),
+            to_hub::Control::Leaving => {
+                if owner_leaves(shared, &id).await {
+                    linked.link.close(Goodbye::Revoked);
+                    return Ok(());
+                }
+            }
             to_hub::Control::Goodbye => return Ok(()),
+        }
+    }
+}
+
+/// Who retires a machine whose owner takes it out.
+const BY_OWNER: &str = "its owner";
+
+/// The owner ends the care for a machine. Whether that is stored: the machine waits for it.
+async fn owner_leaves(shared: &Arc<Shared>, id: &MachineId) -> bool {
+    let write = SetStanding { machine: *id, from: Standing::Admitted, to: Standing::Retired };
+    match shared.store.write(write).await {
+        Ok(Ok(())) => {
+            info!(machine = %id, "a machine's owner takes it out");
+            shared.happened_on(id, |machine| Happened::Retired(machine, Text::clipped(BY_OWNER)));
+            true
+        }
+        Ok(Err(denial)) => {
+            warn!(machine = %id, code = %denial.code(), "a machine that leaves is not admitted");
+            true
+        }
+        Err(error) => {
+            warn!(machine = %id, %error, "that a machine leaves could not be stored");
+            false
         }
     }
 }

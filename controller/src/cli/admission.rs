@@ -10,6 +10,7 @@ use fernwart_certs::invitation::{Guest, Invitation, Secret};
 use fernwart_certs::join::four_words;
 use fernwart_client::{ClientError, Session, now};
 use fernwart_protocol::diagnosis::Language;
+use fernwart_protocol::document::Retirement;
 use fernwart_protocol::id::{Digest, TokenId};
 use fernwart_protocol::network::Network;
 use fernwart_protocol::row::Row;
@@ -347,7 +348,13 @@ pub(crate) fn retire(command: &Parting, place: &Place) -> Result<Exit, Failure> 
         );
         let yes = command.yes.as_deref();
         Confirm { to: "to retire it", word: row.name.as_str(), yes, nothing: NOTHING }.ask()?;
-        Ok(session.tell(&Request::Retire(row.id)).await?)
+        let retirement = Retirement { machine: row.id, key: session.key_id(), at: now() };
+        let signed = session.sign_for(&row, &retirement)?;
+        match session.tell(&Request::RetireSigned(signed)).await {
+            // It hears it from the hub alone, and asks again once a day.
+            Err(ClientError::OlderHub { .. }) => Ok(session.tell(&Request::Retire(row.id)).await?),
+            told => Ok(told?),
+        }
     })?;
     note!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);
     Ok(Exit::Done)

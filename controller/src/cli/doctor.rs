@@ -24,7 +24,11 @@ impl Findings {
     }
 
     fn runs_out(&mut self, what: &str, until: i64, then: &str) {
-        if until - now() < SOON_MS {
+        self.runs_out_within(SOON_MS, what, until, then);
+    }
+
+    fn runs_out_within(&mut self, soon: i64, what: &str, until: i64, then: &str) {
+        if until - now() < soon {
             self.bad(&format!("{what} runs out on {}", day(until)), then);
         } else {
             self.well(&format!("{what}: until {}", day(until)));
@@ -43,12 +47,14 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
     let reached = block_on(async {
         let mut session = Session::open(home, super::PATIENCE).await?;
         let health = session.health().await?;
-        let parts = (session.catalogue.clone(), session.key_id(), session.rtt());
+        let entry = session.catalogue.staff.find(&session.key_id());
+        let since = entry.map_or(0, |entry| session.home().entry_since(entry.until, now()));
+        let parts = (session.catalogue.clone(), session.key_id(), session.rtt(), since);
         session.close().await;
         Ok((parts, health))
     });
     match reached {
-        Ok(((catalogue, key, rtt), health)) => {
+        Ok(((catalogue, key, rtt, since), health)) => {
             findings.runs_out(
                 "the catalogue's root",
                 catalogue.expiries.root,
@@ -62,7 +68,8 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
             match catalogue.staff.find(&key) {
                 Some(entry) => {
                     let what = format!("your staff entry ({})", entry.role.as_str());
-                    findings.runs_out(&what, entry.until, "a lead renews it: fernwart staff add");
+                    let before = super::warn_before(since, entry.until);
+                    findings.runs_out_within(before, &what, entry.until, "a lead renews it: fernwart staff add");
                 }
                 None => findings.bad("your key is not on the staff list", "ask a lead: fernwart staff add"),
             }

@@ -24,22 +24,18 @@ pub(crate) struct Facts {
     /// Only these sections
     #[arg(long, value_name = "SECTION")]
     section: Vec<SectionName>,
-    /// Those of so long ago
-    #[arg(long, value_name = "SPAN", value_parser = span::parse)]
+    /// As they were at that time in the past: 24h
+    #[arg(long, value_name = "TIME", value_parser = span::parse)]
     since: Option<Duration>,
     /// Only what has changed since then
     #[arg(long, requires = "since")]
     changed: bool,
-    /// How to write it: facts are json; changes may be anything
-    #[arg(short, long, value_enum)]
-    output: Option<Shape>,
+    /// How to write it
+    #[arg(short, long, value_enum, default_value_t = Shape::Table)]
+    output: Shape,
 }
 
 pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
-    if !command.changed && !matches!(command.output, None | Some(Shape::Json | Shape::Jsonl)) {
-        let what = "facts are written as json; other shapes are for --changed";
-        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("leave out -o, or ask: fernwart query --tables"));
-    }
     let then = command.since.map(|since| now().saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let (row, newest, earlier) = with_session(place, async |session| {
         let row = one(session, &command.machine).await?;
@@ -67,17 +63,20 @@ pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
             };
             if command.changed {
                 let before = facts(&earlier.1, &command.section);
-                return changes(
-                    command.output.unwrap_or(Shape::Table),
-                    &before,
-                    &facts(&newest.1, &command.section),
-                    (earlier.0, newest.0),
-                );
+                return changes(command.output, &before, &facts(&newest.1, &command.section), (earlier.0, newest.0));
             }
             earlier
         }
     };
     let facts = facts(&shown.1, &command.section);
+    if !matches!(command.output, Shape::Json | Shape::Jsonl) {
+        if command.output == Shape::Table {
+            note!("{} · as told on {}", row.name, moment(shown.0));
+        }
+        let mut rows = Rows::new("fact", &["fact", "value"]);
+        leaves(&facts).into_iter().for_each(|(fact, value)| rows.push(vec![fact.into(), value]));
+        return rows.print(command.output);
+    }
     let object = json!({"v": 1, "type": "facts", "machine": row.name, "at": shown.0, "facts": facts});
     say(&(json_text(&object) + "\n"))
 }

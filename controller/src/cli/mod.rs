@@ -290,7 +290,7 @@ const WARN_MS: i64 = 60 * 24 * 3600 * 1000;
 
 /// From when on a staff entry's end is told: sixty days before, or in the last fifth of
 /// its time where that is shorter. `begun` is when it began.
-const fn warn_before(begun: i64, until: i64) -> i64 {
+pub(crate) const fn warn_before(begun: i64, until: i64) -> i64 {
     let fifth = until.saturating_sub(begun) / 5;
     if fifth < WARN_MS { fifth } else { WARN_MS }
 }
@@ -304,10 +304,8 @@ fn warn_of_expiry(session: &Session) {
             note!("warning: {what} runs out on {}; approvers must sign anew", output::day(until));
         }
     }
-    // The certificate was issued when the entry was new.
-    let begun = session.home().identity.lasts().map_or(0, |(from, _)| from);
     if let Some(entry) = session.catalogue.staff.find(&session.key_id())
-        && entry.until - now < warn_before(begun, entry.until)
+        && entry.until - now < warn_before(session.home().entry_since(entry.until, now), entry.until)
     {
         note!("warning: your staff entry runs out on {}", output::day(entry.until));
     }

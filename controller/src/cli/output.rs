@@ -73,7 +73,7 @@ impl Rows {
     /// When standard output cannot be written.
     pub(crate) fn print(&self, shape: Shape) -> Result<Exit, Failure> {
         let text = match shape {
-            Shape::Table => self.table(),
+            Shape::Table => self.table(columns()),
             Shape::Json => {
                 let all: Vec<_> = self.rows.iter().map(|row| self.object(row)).collect();
                 json_text(&Value::Array(all)) + "\n"
@@ -89,9 +89,13 @@ impl Rows {
         say(&text)
     }
 
-    fn table(&self) -> String {
+    /// As a table: on a terminal of so many columns, cells are wrapped at words.
+    fn table(&self, width: Option<u16>) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        if let Some(width) = width {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        }
         table.set_header(self.columns.iter().map(|column| column.to_uppercase()));
         for row in &self.rows {
             table.add_row(row.iter().map(|cell| {
@@ -100,9 +104,21 @@ impl Rows {
             }));
         }
         let text = table.to_string();
-        text.lines().map(|line| line.trim_end().trim_start_matches(' ').to_owned() + "\n").collect()
+        text.lines()
+            .map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line).trim_end().to_owned() + "\n")
+            .collect()
     }
 }
+
+/// How wide the terminal is; nothing where none is written to.
+fn columns() -> Option<u16> {
+    let out = std::io::stdout();
+    let size = out.is_terminal().then(|| rustix::termios::tcgetwinsize(&out).ok()).flatten();
+    size.map(|size| size.ws_col).filter(|columns| *columns >= NARROW)
+}
+
+/// Terminals that say they are narrower know nothing of their width.
+const NARROW: u16 = 20;
 
 /// JSON in which no character can act on a terminal: serde_json itself escapes
 /// only those below U+0020.
@@ -234,8 +250,19 @@ mod tests {
     fn a_table_shows_the_beginning_of_a_very_long_cell() {
         let mut rows = Rows::new("row", &["a"]);
         rows.push(vec!["x".repeat(1_000_000).into()]);
-        let text = rows.table();
+        let text = rows.table(None);
         assert!(text.len() < 1000 && text.contains("x… (1000000 bytes)"), "{text}");
+    }
+
+    #[test]
+    fn a_table_fits_the_terminal() {
+        let mut rows = Rows::new("row", &["machine", "why"]);
+        rows.push(vec!["kasse-1".into(), "the owner did not answer, and nobody else was there to ask either".into()]);
+        let narrow = rows.table(Some(40));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40) && narrow.lines().count() == 4, "{narrow}");
+        assert!(narrow.lines().nth(2).is_some_and(|line| line.starts_with("         nobody")), "aligned: {narrow}");
+        assert!(narrow.contains("the owner did not answer"), "cut between words: {narrow}");
+        assert_eq!(rows.table(None).lines().count(), 2);
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub use runs::{Began, Expire, KeepCancel, NewJob, NewRun, NotTaken, Withdraw};
 pub use writer::Write;
 pub use writes::{
     Acknowledge, AddCustomer, Admit, Draft, Group, JoinMachine, JoinStaff, Joined, KeepLock, KeepSealedTo, Label,
-    NoteJournal, Quarantine, RaiseAlarm, RejectStaff, Rename, Resume, Seen, SeenAs, SetStanding, SetTlsKey, Suspend,
+    NoteJournal, Quarantine, RaiseAlarm, RejectStaff, Rename, Resume, Retire, Seen, SeenAs, SetStanding, SetTlsKey,
+    Suspend,
 };
 
 use fernwart_fleet::{Job, Machine, Run, RunEvent, RunState, Standing, StoredToken};
@@ -332,6 +333,16 @@ impl Store {
         let sql = "SELECT * FROM staff_joins ORDER BY joined_at";
         let rows = self.fetch_all(sqlx::query(sql)).await?;
         rows.iter().map(|row| rows::staff_join(row).map(|(staff, _)| staff)).collect()
+    }
+
+    /// What a lead has signed about a machine that is retired.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn retirement(&self, id: &MachineId) -> Result<Option<Envelope>, StoreError> {
+        let query = sqlx::query("SELECT envelope FROM retirements WHERE machine = $1");
+        let row = self.fetch_optional(query.bind(id.to_string())).await?;
+        row.map(|row| rows::decoded(row.try_get("envelope")?, "retirements")).transpose()
     }
 
     /// Suspended staff keys.

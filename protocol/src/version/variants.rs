@@ -32,9 +32,9 @@ const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
     ("enroll.Reply", [3, 3, 3]),
     ("enroll.Request", [5, 5, 5]),
     ("staff.Reply", [24, 30, 31]),
-    ("staff.Request", [36, 36, 42]),
-    ("to_agent.Control", [6, 6, 6]),
-    ("to_hub.Control", [4, 5, 6]),
+    ("staff.Request", [36, 36, 43]),
+    ("to_agent.Control", [6, 6, 7]),
+    ("to_hub.Control", [4, 5, 7]),
 ];
 
 /// How many variants of an enum a version knows; none if the enum is not listed.
@@ -91,7 +91,8 @@ mod tests {
     fn a_variant_is_known_since_the_version_that_brought_it() {
         assert_eq!(since("to_hub.Control", 3), Some(Version::OLDEST));
         assert_eq!(since("to_hub.Control", 4), Some(Version::of_peer(2)));
-        assert_eq!(since("to_hub.Control", 6), None);
+        assert_eq!(since("to_hub.Control", 6), Some(Version::of_peer(3)));
+        assert_eq!(since("to_hub.Control", 7), None);
         assert_eq!(known("Answer", Version::NEWEST), None);
     }
 }

@@ -21,6 +21,7 @@ use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Document, Envelope, Receipt, UnixMs};
 use fernwart_protocol::id::{BootId, Digest, KeyId, MachineId, PublicKey, RunId};
 use fernwart_protocol::limits::LEDGER_RUNS;
+use fernwart_protocol::text::Text;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +38,16 @@ const ACTS: &str = "acts";
 const TAKEN_BACK: &str = "taken back";
 const QUESTIONS: &str = "questions";
 const SEALING_KEY: &str = "sealing key";
+const PARTED: &str = "parted";
+
+/// That this machine is in nobody's care any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parted {
+    /// Since when.
+    pub at: UnixMs,
+    /// The lead who signed for it; nothing where its owner has taken it out.
+    pub by: Text<64>,
+}
 
 /// The books cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +70,22 @@ pub enum BooksError {
     /// What stands there cannot be read.
     #[error("reading the books: {0} is damaged")]
     Damaged(&'static str),
+}
+
+impl BooksError {
+    /// Whether another program holds the file: an agent that starts or stops just now.
+    pub fn is_held(&self) -> bool {
+        let Self::Open(_, error) = self else { return false };
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
+        while let Some(error) = cause {
+            let error_of_system = error.downcast_ref::<std::io::Error>();
+            if error_of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::WouldBlock) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 fn failed<E: Into<redb::Error>>(error: E) -> BooksError {
@@ -285,6 +312,14 @@ impl Books {
             ControlFlow::Continue(())
         })?;
         Ok(Some(Trusted { floors, files }))
+    }
+
+    /// Whether this machine is in nobody's care any more.
+    ///
+    /// # Errors
+    /// When the books are damaged.
+    pub fn parted(&self) -> Result<Option<Parted>, BooksError> {
+        self.mark(PARTED)
     }
 
     /// What is remembered of the last whole diagnosis. It decides nothing but what the

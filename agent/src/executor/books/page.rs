@@ -3,8 +3,8 @@
 use super::format::{FORMAT, Format};
 use super::tables::{Changes, Table, Tables};
 use super::{
-    ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, PAST, Phase, QUESTIONS, RunRecord,
-    SEALING_KEY, State, TAKEN_BACK, TIME_FLOOR, TimeFloors,
+    ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, PARTED, PAST, Parted, Phase,
+    QUESTIONS, RunRecord, SEALING_KEY, State, TAKEN_BACK, TIME_FLOOR, TimeFloors,
 };
 use fernwart_certs::catalogue::Trusted;
 use fernwart_certs::journal::{Entry, entry_hash};
@@ -331,6 +331,14 @@ impl Page<'_> {
             self.remove(Table::Reports, id.as_bytes());
         }
         Ok(())
+    }
+
+    /// Notes that this machine is in nobody's care any more.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn part(&mut self, parted: &Parted) -> Result<(), BooksError> {
+        self.mark(PARTED, parted)
     }
 
     /// Keeps a lock.

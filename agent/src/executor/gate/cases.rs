@@ -139,7 +139,11 @@ impl Case {
         });
         let policy = Policy::from_toml("[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n").expect("a policy");
         match permit(authentic, &me, &policy, &Owner::default(), at_hand) {
-            Ok(_) => None,
+            Ok(permit) => {
+                let is_script = matches!(self.order.action, Action::Script { .. });
+                assert_eq!(permit.script().is_some(), is_script, "a permit for a script has it");
+                None
+            }
             Err((No::Refused(refusal), _)) => Some(refusal),
             Err((other, _)) => panic!("{other:?}"),
         }
@@ -338,4 +342,40 @@ fn what_reads_with_a_network_is_an_act_once_its_manifest_is_read() {
     assert_eq!(case("", Role::Diagnose), None);
     assert_eq!(case("network = true\n", Role::Repair), None);
     assert_eq!(case("network = true\n", Role::Diagnose), Some(Refusal::BeyondRole));
+}
+
+#[test]
+fn a_machine_is_retired_by_a_lead_of_its_own_and_nobody_else() {
+    use Refusal::*;
+    let machine = MachineId::from_bytes([1; 16]);
+    let answer = |change: fn(&mut Case), of: MachineId| {
+        let mut case = Case::new(look());
+        case.entry().role = Role::Lead;
+        change(&mut case);
+        let word = Retirement { machine: of, key: case.order.key, at: NOW };
+        retired_by(&seal(&word, &case.key, Version::OLDEST).expect("signed"), &case.standing()).map(|(_, at)| at)
+    };
+    let other = MachineId::from_bytes([9; 16]);
+    assert_eq!(answer(|_| {}, machine), Ok(NOW));
+    assert_eq!(answer(|_| {}, other), Err(WrongMachine));
+    type Change = fn(&mut Case);
+    let cases: &[(&str, Change, Refusal)] = &[
+        ("may only repair", |c| c.entry().role = Role::Repair, BeyondRole),
+        ("may only look", |c| c.entry().role = Role::Diagnose, BeyondRole),
+        ("has run out", |c| c.entry().until = NOW - 1, StaffExpired),
+        ("is not on the list", |c| c.catalogue.staff.staff.clear(), UnknownStaff),
+        ("is locked", |c| c.locks.keys.extend([c.order.key]), StaffLocked),
+        ("is of other customers", |c| c.entry().customers = Customers::Only(Vec::new()), WrongCustomer),
+        ("signs with another key", |c| c.key = SigningKey::generate().expect("a key"), BadSignature),
+    ];
+    for (what, change, refusal) in cases {
+        assert_eq!(answer(*change, machine), Err(*refusal), "whoever signs {what}");
+    }
+    let mut case = Case::new(look());
+    case.entry().role = Role::Lead;
+    assert_eq!(retired_by(&case.envelope(), &case.standing()), Err(NotAnOrder), "an order is no retirement");
+    let word = Retirement { machine, key: case.order.key, at: NOW };
+    let mut bent = seal(&word, &case.key, Version::OLDEST).expect("signed");
+    bent.signature = seal(&case.order, &case.key, Version::OLDEST).expect("signed").signature;
+    assert_eq!(retired_by(&bent, &case.standing()), Err(BadSignature));
 }

@@ -5,7 +5,7 @@ mod machines;
 mod records;
 
 use crate::Shared;
-use crate::agent_door::{catalogue_files, wire_chain};
+use crate::agent_door::{catalogue_files, retire, wire_chain};
 use crate::caller::Caller;
 use crate::outcome::unread;
 pub(crate) use drafts::put_in_force;
@@ -13,7 +13,7 @@ use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye, Refusal};
-use fernwart_protocol::document::{Cancel, Document, Lock, Locked, Versions};
+use fernwart_protocol::document::{Cancel, Document, Lock, Locked, Retirement, Versions};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::KeyId;
 use fernwart_protocol::limits::ROWS_PER_FRAME;
@@ -204,6 +204,17 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
             let write = SetStanding { machine, from: Standing::Admitted, to: Standing::Retired };
             shared.store.write(write).await.map_err(|error| shared.denial(&error))??;
             shared.presence.part_with(&machine, Goodbye::Revoked);
+            info!(%machine, by = %caller.entry.name, "a machine is retired");
+            shared.happened_on(&machine, |machine| Happened::Retired(machine, caller.entry.name.clone()));
+            Ok(())
+        }
+        Request::RetireSigned(signed) => {
+            caller.must_be(Role::Lead)?;
+            let word: Retirement =
+                fernwart_certs::envelope::open(&signed, &caller.entry.order_key).map_err(|error| unread(&error))?;
+            let machine = word.machine;
+            reachable(shared, caller, machine)?;
+            retire(shared, machine, signed).await?;
             info!(%machine, by = %caller.entry.name, "a machine is retired");
             shared.happened_on(&machine, |machine| Happened::Retired(machine, caller.entry.name.clone()));
             Ok(())

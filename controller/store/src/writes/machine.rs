@@ -40,6 +40,34 @@ impl Write for SetStanding {
     }
 }
 
+/// Retires an admitted machine by a lead's signed word, which is kept for it.
+#[derive(Debug)]
+pub struct Retire {
+    /// The machine.
+    pub machine: MachineId,
+    /// The word.
+    pub signed: Envelope,
+}
+
+impl Write for Retire {
+    type Reply = Result<(), Denial>;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<Self::Reply, sqlx::Error> {
+        let standing = SetStanding { machine: self.machine, from: Standing::Admitted, to: Standing::Retired }
+            .apply(&mut *to)
+            .await?;
+        if standing.is_ok() {
+            let sql = "INSERT INTO retirements (machine, envelope) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            let query = sqlx::query(sql).bind(self.machine.to_string());
+            query.bind(encoded(&self.signed, "retirement")?).execute(to).await?;
+        }
+        Ok(standing)
+    }
+
+    fn then(&self) -> Change {
+        Change::Reload(self.machine)
+    }
+}
+
 /// Gives an admitted machine another name.
 #[derive(Debug)]
 pub struct Rename {

@@ -6,8 +6,8 @@ mod shop;
 
 pub use join::{Admit, JoinMachine, JoinStaff, Joined};
 pub use machine::{
-    Acknowledge, Group, KeepSealedTo, Label, NoteJournal, Quarantine, RaiseAlarm, Rename, Seen, SeenAs, SetStanding,
-    SetTlsKey,
+    Acknowledge, Group, KeepSealedTo, Label, NoteJournal, Quarantine, RaiseAlarm, Rename, Retire, Seen, SeenAs,
+    SetStanding, SetTlsKey,
 };
 pub use shop::{AddCustomer, Draft, KeepLock, RejectStaff, Resume, Suspend};
 
