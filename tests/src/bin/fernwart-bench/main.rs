@@ -7,7 +7,7 @@
 //! 30 s under so many runs a second on N machines, 50 on 500 unless told otherwise;
 //! `rogues [SECONDS]` what honest machines notice of each way to misbehave; `peers [N]` the same questions to N machines of ours, of
 //! Salt's and of Ansible's. Each starts its own processes on loopback and prints a
-//! table, or JSON lines with `--json`. Build with `--release` first.
+//! table, or JSON lines with `--json`. Build with `--profile dist` first.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
 
