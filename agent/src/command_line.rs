@@ -169,8 +169,8 @@ fn some_time(text: &str) -> Result<Duration, String> {
 /// What was typed, or what is wrong with it. Where help or the version is wanted,
 /// the program ends here.
 pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments, Trouble> {
-    if let Some(first) = typed.get_mut(1).filter(|first| *first == "hilfe") {
-        *first = "help".into();
+    if let Some(word) = typed.iter_mut().find(|word| *word == "hilfe") {
+        *word = "help".into();
     }
     let mut command = Arguments::command();
     command.build();

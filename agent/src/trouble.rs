@@ -209,7 +209,7 @@ impl From<HomeError> for Trouble {
         match &error {
             HomeError::Held(_) => Self::new("being-set-up", "FW-JOIN-28", USAGE, chain(&error)),
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
-            HomeError::Enrollment { .. } => Self::new("books", "FW-OWN-22", FAILED, chain(&error)),
+            HomeError::Enrollment { .. } => Self::new("settings", "FW-OWN-27", FAILED, chain(&error)),
             HomeError::File(file) if file.system().is_none() => Self::file(file),
             HomeError::Io { .. } | HomeError::File(_) => Self::new("folder", "FW-CLI-10", FAILED, chain(&error)),
         }

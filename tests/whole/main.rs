@@ -22,6 +22,7 @@ mod parting;
 mod prompts;
 mod results;
 mod scripts;
+mod shell;
 mod silence;
 mod swarm;
 mod transcripts;

@@ -575,7 +575,7 @@ fn an_owner_is_told_what_holds_and_a_second_agent_that_one_is_running() {
     // What it has left may be anybody's, where it cannot be read.
     std::fs::write(world.path().join("kasse-9/agent.toml"), "customer = ").expect("written");
     let said = world.owner_in("kasse-9", &["--lang", "de", "enroll", &line, "--policy", "ask"]).exits(5);
-    assert!(said.err.contains("FW-OWN-22") && said.err.contains("agent.toml"), "{}", said.err);
+    assert!(said.err.contains("FW-OWN-27") && said.err.contains("agent.toml"), "{}", said.err);
     // And where it is gone, the records still know for whom it has joined.
     std::fs::remove_file(world.path().join("kasse-9/agent.toml")).expect("removed");
     std::fs::write(world.path().join("kasse-9/evidence.key.0123456789abcdef.new"), "half").expect("written");

@@ -281,3 +281,5 @@ journal-left = Sie haben Ihre IT-Betreuung verlassen ({ $by })
 journal-retirement_refused = Abgelehnt: ein Ende der Betreuung, das niemand Berechtigtes unterschrieben hat ({ $code })
 trouble-unconfirmed = es wurde nicht bestätigt; nichts wurde getan
 trouble-unconfirmed-now = denselben Befehl noch einmal geben und mit ja antworten, oder --yes hinzufügen
+trouble-settings = agent.toml ist beschädigt; so ist nicht bekannt, wer diesen Rechner betreut
+trouble-settings-now = die Datei aus einer Sicherung dieses Rechners zurückholen; oder den Dienst anhalten, den Ordner umbenennen und neu einladen lassen

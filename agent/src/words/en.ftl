@@ -284,3 +284,5 @@ journal-left = You left your IT support ({ $by })
 journal-retirement_refused = Refused: an end that nobody has signed who may ({ $code })
 trouble-unconfirmed = it was not confirmed; nothing was done
 trouble-unconfirmed-now = give the command again and answer yes, or add --yes
+trouble-settings = agent.toml is damaged, so nobody can tell whom this computer has joined
+trouble-settings-now = put it back from a backup of this computer; or stop the service, rename the folder and be invited again

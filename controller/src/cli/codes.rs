@@ -155,6 +155,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "the files of the machine's agent are not all of this machine, so it does nothing",
         "put back the file that is named, from this machine's own backup; or move the folder aside and invite it anew",
     ),
+    (
+        "FW-OWN-27",
+        "agent.toml, which says where the machine has joined, is damaged",
+        "put it back from this machine's own backup; or move the folder aside and invite it anew",
+    ),
     ("FW-OWN-26", "leaving was not confirmed, so nothing was done", "fernwart-agent leave --yes"),
     ("FW-OWN-20", "the agent is running on this folder already", "fernwart-agent status"),
     ("FW-OWN-16", "nothing of this number was done on the machine", "fernwart-agent history"),

@@ -125,6 +125,10 @@ fn print(shape: Shape, lines: &[Value], looked: Option<(usize, usize)>, took: Du
     }
     if more {
         note!("these are the first {} rows; there are more", rows.len());
+        // These shapes cannot say it themselves.
+        if matches!(shape, Shape::Json | Shape::Csv | Shape::Name) {
+            return Ok(Exit::Bad);
+        }
     } else if shape == Shape::Table {
         let what = if rows.len() == 1 { "row" } else { "rows" };
         note!("{} {what} · {:.2} s", rows.len(), took.as_secs_f64());

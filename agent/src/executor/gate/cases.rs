@@ -127,6 +127,8 @@ impl Case {
             Ok(authentic) => authentic,
             Err(not) => return Some(not.refusal()),
         };
+        let entry = &self.catalogue.staff.staff[0];
+        assert_eq!((authentic.staff(), authentic.hash()), (&entry.name, sha256(self.envelope().bytes.as_bytes())));
         let at_hand = matches!(self.order.action, Action::Script { .. }) && self.is_at_hand;
         let at_hand = at_hand.then(|| AtHand {
             script: Script {
