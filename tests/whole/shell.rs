@@ -108,5 +108,5 @@ fn help_is_grouped_and_had_on_everything() {
     assert!(world.technician(&["help", "exit-codes"]).exits(0).out.contains("130"));
     let owners = |words: &[&str]| run(&mut agent_command(world.path(), words)).exits(0).out;
     assert!(owners(&["--lang", "de", "--help"]).contains("verlassen"));
-    assert!(owners(&["hilfe", "--lang", "de"]).contains("Befehle"));
+    assert!(owners(&["--lang", "de", "hilfe"]).contains("Befehle"));
 }

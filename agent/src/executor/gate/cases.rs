@@ -381,3 +381,20 @@ fn a_machine_is_retired_by_a_lead_of_its_own_and_nobody_else() {
     bent.signature = seal(&case.order, &case.key, Version::OLDEST).expect("signed").signature;
     assert_eq!(retired_by(&bent, &case.standing()), Err(BadSignature));
 }
+
+#[test]
+fn a_lock_takes_from_whom_it_names_and_nobody_gives_it_back() {
+    let (me, other) = (MachineId::from_bytes([1; 16]), MachineId::from_bytes([9; 16]));
+    let [one, two, three] = [1, 2, 3].map(|n| KeyId::from_bytes([n; 16]));
+    let lock = |locked: Locked| Lock { locked, key: three, reason: Text::default(), at: NOW };
+    let keys = |keys: &[KeyId]| lock(Locked::Keys(List::try_from(keys.to_vec()).expect("few")));
+    let mut locks = Locks::default();
+    locks.add(&keys(&[one]), me);
+    assert_eq!((locks.holds(&one), locks.holds(&two), locks.machine), (true, false, false));
+    locks.add(&lock(Locked::Machine(other)), me);
+    assert!(!locks.machine, "another machine's lock");
+    locks.add(&lock(Locked::Machine(me)), me);
+    locks.add(&lock(Locked::Machine(other)), me);
+    locks.add(&keys(&[two]), me);
+    assert_eq!((locks.holds(&one), locks.holds(&two), locks.holds(&three), locks.machine), (true, true, false, true));
+}

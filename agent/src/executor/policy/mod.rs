@@ -272,7 +272,10 @@ mod tests {
         for (text, act) in [(ASK, Mode::Ask), (NIGHTLY, Mode::Window), (TRUSTED, Mode::Notify)] {
             let policy = Policy::from_toml(text).expect("a policy");
             assert_eq!((policy.look(), policy.act()), (Mode::Allow, act));
+            assert!(policy.is_readable() && policy.asked().is_empty());
         }
+        let asked = Policy::from_toml(&ASK.replace("[act]", "[act]\nasked = [\"meyer\", \"jana\"]")).expect("a policy");
+        assert_eq!(asked.asked(), ["meyer", "jana"]);
     }
 
     #[test]
@@ -280,6 +283,7 @@ mod tests {
         let text = format!("{TRUSTED}\nsurprise = true\n");
         assert!(Policy::from_toml(&text).is_err());
         let policy = Policy::unreadable(text.as_bytes());
+        assert_eq!((policy.is_readable(), policy.asked()), (false, &[][..]));
         assert!(judge(&policy, ActionKind::Look, Owner::default()).is_ok());
         assert_eq!(judge(&policy, ActionKind::Act, Owner::default()), Err(No::Refused(Refusal::PolicyUnreadable)));
     }
