@@ -1,6 +1,9 @@
 //! What shells and programs expect of a command: closed pipes, errors in JSON, help.
 
-use fernwart_tests::{World, agent_command, program, run};
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{World, agent_command, program, run, wait_until};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 /// Every command that ends by itself, with what it wants.
@@ -109,4 +112,139 @@ fn help_is_grouped_and_had_on_everything() {
     let owners = |words: &[&str]| run(&mut agent_command(world.path(), words)).exits(0).out;
     assert!(owners(&["--lang", "de", "--help"]).contains("verlassen"));
     assert!(owners(&["--lang", "de", "hilfe"]).contains("Befehle"));
+}
+
+/// Kinds with their fields and types, as `fernwart help json` prints them.
+fn documented(help: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let (mut kinds, mut current): (BTreeMap<String, BTreeMap<String, String>>, _) = (BTreeMap::new(), String::new());
+    for line in help.lines() {
+        if let Some(field) = line.strip_prefix("  ") {
+            let mut words = field.split_whitespace();
+            let (name, kind) = (words.next().expect("a name"), words.next().expect("a type"));
+            kinds.entry(current.clone()).or_default().insert(name.to_owned(), kind.to_owned());
+        } else if line == "Every event has" {
+            current = "every event".to_owned();
+        } else if let Some((kind, about)) = line.split_once(": ") {
+            current = kind.to_owned();
+            let fields = kinds.entry(current.clone()).or_default();
+            if about.starts_with("event: ") {
+                fields.insert("(event)".to_owned(), String::new());
+            }
+        }
+    }
+    let common = kinds.remove("every event").expect("what every event has");
+    for fields in kinds.values_mut().filter(|fields| fields.contains_key("(event)")) {
+        fields.remove("(event)");
+        fields.extend(common.clone());
+    }
+    kinds
+}
+
+fn is_of(kind: &str, value: &Value) -> bool {
+    match kind {
+        "any" => true,
+        "text" => value.is_string(),
+        "number" => value.is_number(),
+        "bool" => value.is_boolean(),
+        "object" => value.is_object(),
+        "list" => value.is_array(),
+        "time" => value.as_str().is_some_and(|text| text.len() >= 20 && text.ends_with('Z') && text.contains('T')),
+        optional => value.is_null() || is_of(optional.trim_end_matches('?'), value),
+    }
+}
+
+#[test]
+fn every_field_that_programs_read_is_documented_with_its_type() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    let rules = |act: &str| {
+        let text = format!("[look]\nmode = \"allow\"\n[act]\nmode = \"{act}\"\n");
+        std::fs::write(machine.home.join("policy.toml"), text).expect("written");
+    };
+    rules("never");
+    world.add_machine("kasse-2").agent.stop();
+    let line = world.invitation(&["Praxis Petersen"]);
+    world.owner_in("waiting", &["enroll", &line, "--policy", "ask", "--no-service"]).exits(0);
+    world.approve(&Script::new("mend", "echo mended\n"));
+    world.technician(&["label", "kasse-1", "site=kiel"]).exits(0);
+    world.technician(&["group", "add", "tills", "kasse-1"]).exits(0);
+    wait_until("it is away", || !world.is_online("kasse-2"));
+    world.technician(&["run", "mend", "kasse-1", "--reason", "test"]).exits(3);
+    rules("allow");
+    let kinds = documented(&world.technician(&["help", "json"]).exits(0).out);
+    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut check = |words: &[&str], value: &Value| {
+        let kind = value["type"].as_str().unwrap_or_else(|| panic!("{words:?}: no type in {value}")).to_owned();
+        let fields = kinds.get(&kind).unwrap_or_else(|| panic!("{words:?}: {kind} is not documented"));
+        assert_eq!(value["v"], 1, "{words:?}: {value}");
+        for (name, field) in value.as_object().expect("an object") {
+            if matches!(name.as_str(), "v" | "type") || kind == "row" {
+                continue;
+            }
+            let wanted = fields.get(name).unwrap_or_else(|| panic!("{words:?}: {kind}.{name} is not documented"));
+            assert!(is_of(wanted, field), "{words:?}: {kind}.{name} is no {wanted}: {field}");
+            seen.entry(kind.clone()).or_default().insert(name.clone());
+        }
+        for (name, kind_of) in fields {
+            let missing = value.get(name).is_none() && !kind_of.ends_with('?') && kind_of != "any";
+            assert!(!missing, "{words:?}: {kind} has no {name}: {value}");
+        }
+    };
+    for words in [
+        &["run", "mend", "kasse-1", "--reason", "test", "-o", "json"][..],
+        &["run", "mend", "kasse-1", "kasse-2", "--reason", "test", "-o", "jsonl"],
+        &["run", "mend", "kasse-2", "--reason", "test", "--queue", "1h", "-o", "jsonl"],
+        &["diagnose", "all", "-o", "json", "--timeout", "9s"],
+        &["diagnose", "all", "-o", "jsonl", "--timeout", "9s"],
+        &["ls", "-o", "json"],
+        &["show", "kasse-1", "-o", "json"],
+        &["ping", "all", "-o", "jsonl", "--timeout", "2s"],
+        &["job", "ls", "-o", "json"],
+        &["job", "show", "3", "-o", "json"],
+        &["job", "logs", "1", "-o", "json"],
+        &["job", "logs", "4", "-o", "jsonl"],
+        &["journal", "show", "kasse-1", "-o", "json"],
+        &["facts", "kasse-1", "-o", "json"],
+        &["group", "ls", "-o", "json"],
+        &["customer", "ls", "-o", "json"],
+        &["script", "ls", "-o", "json"],
+        &["staff", "ls", "-o", "json"],
+        &["pending", "-o", "json"],
+        &["limits", "-o", "json"],
+        &["query", "--tables", "-o", "jsonl"],
+        &["query", "SELECT machine FROM machines", "-o", "jsonl"],
+        &["events", "-o", "jsonl"],
+        &["show", "nobody", "-o", "json"],
+    ] {
+        let said = world.technician(words);
+        let text = if said.out.is_empty() { &said.err } else { &said.out };
+        for line in text.lines() {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{words:?}: no JSON: {said:?}"));
+            let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+            for value in &values {
+                check(words, value);
+                for result in value["results"].as_array().into_iter().flatten().chain(value.get("summary")) {
+                    check(words, result);
+                }
+            }
+        }
+    }
+    machine.agent.stop();
+    // What is documented is written by some command.
+    let never: Vec<String> = kinds
+        .iter()
+        .filter(|(kind, _)| !["change", "row"].contains(&kind.as_str()) && seen.contains_key(*kind))
+        // What events have in common, not each of them has.
+        .filter(|(_, fields)| !fields.contains_key("machine_id"))
+        .flat_map(|(kind, fields)| {
+            let seen = &seen[kind];
+            fields.keys().filter(|name| !seen.contains(*name)).map(move |name| format!("{kind}.{name}"))
+        })
+        .collect();
+    assert_eq!(never, ["summary.live"], "documented and never written");
+    for kind in
+        ["machine", "result", "summary", "diagnosis", "run", "job_logs", "job", "receipt", "facts", "pong", "error"]
+    {
+        assert!(seen.contains_key(kind), "{kind} was not written");
+    }
 }

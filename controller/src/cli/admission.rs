@@ -2,9 +2,9 @@
 //! parting again.
 
 use super::machines::{new_customer, one};
-use super::output::{Rows, ago, moment};
+use super::output::{Cell, Rows, ago, moment};
 use super::prompt::Confirm;
-use super::{Exit, Failure, Place, ShapeArgs, say, span, with_session};
+use super::{Exit, Failure, Place, Shape, ShapeArgs, say, span, with_session};
 use clap::Args;
 use fernwart_certs::invitation::{Guest, Invitation, Secret};
 use fernwart_certs::join::four_words;
@@ -166,7 +166,15 @@ fn words_of(session: &Session, machine: &PendingMachine, language: Language) -> 
 }
 
 pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Failure> {
-    let mut rows = Rows::new("pending", &["name", "for", "os", "from", "words", "waiting"]);
+    let is_table = command.shape.output == Shape::Table;
+    let shown = ["name", "customer:for", "os", "address:from", "words", "since:waiting"];
+    let more = ["kind", "key"];
+    let columns: Vec<&str> = shown.into_iter().chain(more.into_iter().filter(|_| !is_table)).collect();
+    let mut rows = Rows::new("pending", &columns);
+    let mut push = |mut row: Vec<Cell>, more: [Cell; 2]| {
+        row.extend(more.into_iter().filter(|_| !is_table));
+        rows.push(row);
+    };
     let mut any_machine = false;
     let mut any_staff = false;
     with_session(place, async |session| {
@@ -177,26 +185,26 @@ pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Fail
             any_machine = true;
             let customer = customers.iter().find(|row| row.id == machine.newcomer.customer);
             let language = customer.and_then(|row| row.language.as_raw().parse().ok()).unwrap_or_default();
-            rows.push(vec![
+            let row = vec![
                 machine.hostname.as_raw().into(),
                 customer.map(|row| row.name.as_raw()).unwrap_or_default().into(),
                 machine.os.as_raw().into(),
                 machine.address.as_raw().into(),
                 words_of(session, machine, language).into(),
-                ago(machine.at, now()).into(),
-            ]);
+                Cell::ago(machine.at, now()),
+            ];
+            push(row, ["machine".into(), Value::Null.into()]);
         }
         for member in &staff {
             any_staff = true;
-            let name = member.name.as_raw();
-            rows.push(vec![
-                name.into(),
-                "staff".into(),
-                Value::Null,
-                Value::Null,
-                format!("key id {}", member.key).into(),
-                ago(member.at, now()).into(),
-            ]);
+            let nothing = || Cell::from(Value::Null);
+            let (customer, words) = match is_table {
+                true => ("staff".into(), format!("key id {}", member.key).into()),
+                false => (nothing(), nothing()),
+            };
+            let name = member.name.as_raw().into();
+            let row = vec![name, customer, nothing(), nothing(), words, Cell::ago(member.at, now())];
+            push(row, ["staff".into(), member.key.to_string().into()]);
         }
         Ok(())
     })?;

@@ -1,6 +1,6 @@
 //! `fernwart events`: what happens at the hub, one line each.
 
-use super::output::json_text;
+use super::output::{json_text, rfc3339};
 use super::{Exit, Failure, Place, span, with_session};
 use clap::{Args, ValueEnum};
 use fernwart_protocol::document::UnixMs;
@@ -207,7 +207,7 @@ fn object(event: &Event) -> Value {
     object.insert("v".into(), 1.into());
     object.insert("type".into(), kind.into());
     object.insert("seq".into(), event.seq.into());
-    object.insert("at".into(), event.at.into());
+    object.insert("at".into(), rfc3339(event.at).into());
     if let Some(machine) = machine {
         object.insert("machine".into(), machine.name.as_str().into());
         object.insert("machine_id".into(), machine.id.to_string().into());

@@ -2,7 +2,7 @@
 
 use super::diagnose::stored;
 use super::machines::one;
-use super::output::{Rows, Shape, json_text, moment};
+use super::output::{Rows, Shape, json_text, moment, rfc3339};
 use super::{Exit, Failure, Place, say, span, with_session};
 use clap::Args;
 use fernwart_client::now;
@@ -74,10 +74,10 @@ pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
             note!("{} · as told on {}", row.name, moment(shown.0));
         }
         let mut rows = Rows::new("fact", &["fact", "value"]);
-        leaves(&facts).into_iter().for_each(|(fact, value)| rows.push(vec![fact.into(), value]));
+        leaves(&facts).into_iter().for_each(|(fact, value)| rows.push(vec![fact.into(), value.into()]));
         return rows.print(command.output);
     }
-    let object = json!({"v": 1, "type": "facts", "machine": row.name, "at": shown.0, "facts": facts});
+    let object = json!({"v": 1, "type": "facts", "machine": row.name, "at": rfc3339(shown.0), "facts": facts});
     say(&(json_text(&object) + "\n"))
 }
 
@@ -106,7 +106,7 @@ fn changes(
         let (one, other) = (before.get(fact), after.get(fact));
         if one != other {
             let cell = |value: Option<&Value>| value.cloned().unwrap_or_default();
-            rows.push(vec![fact.as_str().into(), cell(one), cell(other)]);
+            rows.push(vec![fact.as_str().into(), cell(one).into(), cell(other).into()]);
         }
     }
     note!("{} → {}", moment(from), moment(to));

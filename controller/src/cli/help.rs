@@ -1,6 +1,6 @@
 //! Help: the commands by what they are for, and what belongs to several of them.
 
-use super::{Arguments, Exit, Failure, codes, say};
+use super::{Arguments, Exit, Failure, codes, fields, say};
 use clap::{Command, CommandFactory};
 use fernwart_client::target::nearest_of;
 
@@ -54,17 +54,8 @@ const TOPICS: &[(&str, &str, &str)] = &[
         "json",
         "what programs read",
         "-o json writes one document at the end, -o jsonl one object a line as they come, -o csv and -o name what they say.\n\
-         Every object has \"v\" (the version of its shape, now 1) and \"type\". A later program adds fields and types, and changes none: pass over what you do not know.\n\
-         \n\
-         Common fields\n\
-         \x20 machine, id, customer     name, id and customer's name of a machine\n\
-         \x20 status                    ok, warn, unknown, crit, refused, failed, away, no_answer, queued\n\
-         \x20 code, why                 the code of a refusal or failure, and words for it\n\
-         \x20 run, job                  ids to ask for later: fernwart job logs JOB\n\
-         \x20 report                    what the machine has signed: facts and findings, or what a script wrote\n\
-         \x20 at, until, seen, settled  milliseconds since 1970, UTC\n\
-         The last line of jsonl has the type summary, with counts and the exit code; where it is missing, something was cut off.\n\
-         A failure is an object on standard error: {\"v\":1,\"type\":\"error\",\"code\":…,\"message\":…,\"now\":…,\"exit\":…}.\n",
+         Every object has v (the version of its shape, now 1) and type. A later program adds fields and types, and changes none: pass over what you do not know.\n\
+         Types are text, number, bool, time (RFC 3339, UTC), object, list; with ? it may be null or missing.\n",
     ),
 ];
 
@@ -87,8 +78,9 @@ pub(super) fn grouped() -> Command {
 /// `fernwart help`: of everything, a command, a topic or a code.
 pub(super) fn explain(words: &[String]) -> Result<Exit, Failure> {
     let Some(first) = words.first() else { return say(&grouped().render_help().to_string()) };
-    if let Some((_, _, text)) = TOPICS.iter().find(|(name, ..)| name == first) {
-        return say(text);
+    if let Some((name, _, text)) = TOPICS.iter().find(|(name, ..)| name == first) {
+        let more = if *name == "json" { fields::in_words() } else { String::new() };
+        return say(&format!("{text}{more}"));
     }
     let mut whole = Arguments::command();
     whole.build();

@@ -1,7 +1,7 @@
 //! Records: a machine's receipts out of the hub, and checking what was
 //! exported, offline, without a hub or a home.
 
-use super::output::{Rows, moment};
+use super::output::{Cell, Rows};
 use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::chain::{self, Line};
@@ -120,7 +120,7 @@ fn export(machine: &str, place: &Place) -> Result<Exit, Failure> {
 fn show(machine: &str, shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
     let chain = with_session(place, async |session| fetch(session, machine).await)?;
     chain::verify(chain.text()?.lines()).map_err(|error| does_not_hold(&error))?;
-    let mut rows = Rows::new("receipt", &["nr", "when", "action", "outcome", "by", "allowed", "reason"]);
+    let mut rows = Rows::new("receipt", &["nr", "at:when", "action", "outcome", "by", "allowed", "reason"]);
     for link in &chain.links {
         let order = Order::from_bytes(link.order.bytes.as_bytes());
         let receipt = Receipt::from_bytes(link.receipt.bytes.as_bytes());
@@ -128,7 +128,7 @@ fn show(machine: &str, shape: ShapeArgs, place: &Place) -> Result<Exit, Failure>
         let allowed = receipt.permitted_by.map(|rule| rule.to_string()).unwrap_or_default();
         rows.push(vec![
             link.seq.into(),
-            moment(receipt.finished_at).into(),
+            Cell::moment(receipt.finished_at),
             action_in_words(&order).into(),
             receipt.outcome.as_str().into(),
             order.key.to_string().get(..8).unwrap_or_default().into(),

@@ -1,6 +1,6 @@
 //! Machines and customers: seeing, naming, inviting, admitting, parting.
 
-use super::output::{Rows, Shape, ago, day, moment};
+use super::output::{Cell, Rows, Shape, day, moment};
 use super::{Exit, Failure, Place, ShapeArgs, TargetArgs, say, span, with_session};
 use clap::{Args, Subcommand};
 use fernwart_client::target::{Target, select};
@@ -13,7 +13,7 @@ use fernwart_protocol::staff::{
     CustomerRow, Label, MachineHealth, MachineRow, Membership, OtherHealth, Presence, Reply, Request, Verdict,
 };
 use fernwart_protocol::text::{ALL, List, MachineName, Text, escaped};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -57,6 +57,81 @@ fn health(row: &Row<MachineRow>) -> String {
     }
 }
 
+/// What programs are told of a machine; people see the first of them.
+const COLUMNS: [&str; 15] = [
+    "name",
+    "customer",
+    "os",
+    "state",
+    "health",
+    "link",
+    "seen_at:seen",
+    "health_age_s",
+    "stale",
+    "labels",
+    "groups",
+    "agent",
+    "protocol",
+    "certificate_until",
+    "id",
+];
+const SHOWN: usize = 7;
+
+fn cells(row: &Row<MachineRow>, is_table: bool) -> Vec<Cell> {
+    let (state, link) = presence(row);
+    let age = age_s(row);
+    let is_stale = age.is_some_and(|age| age > STALE_S);
+    let health = health(row);
+    // A state stays until somebody looks again; how old it is, is said.
+    let shown = match age.filter(|_| is_stale) {
+        Some(age) => format!("{health} ({} ago)", days_or_hours(age)),
+        None => health.clone(),
+    };
+    let link_of = match row.presence {
+        Presence::Online(rtt_us) => json!({"transport": "quic", "rtt_ms": f64::from(rtt_us) / 1000.0}),
+        Presence::Away => Value::Null,
+    };
+    let mut cells: Vec<Cell> = vec![
+        row.name.as_str().into(),
+        row.customer_name.as_raw().into(),
+        row.os.as_raw().into(),
+        state.into(),
+        Cell::new(health, shown),
+        Cell::new(link_of, link),
+        Cell::ago(row.seen_at, now()),
+    ];
+    if !is_table {
+        let labels: Map<String, Value> = row
+            .labels
+            .as_slice()
+            .iter()
+            .map(|(name, value)| (name.as_raw().to_owned(), value.as_raw().into()))
+            .collect();
+        let groups: Vec<Value> = row.groups.as_slice().iter().map(|group| group.as_raw().into()).collect();
+        cells.extend([
+            age.into(),
+            is_stale.into(),
+            Cell::new(labels, labels_of(row)),
+            Cell::new(groups, groups_of(row)),
+            row.agent.as_raw().into(),
+            row.protocol().into(),
+            Cell::day(row.certificate_until),
+            row.id.to_string().into(),
+        ]);
+    }
+    cells
+}
+
+fn labels_of(row: &Row<MachineRow>) -> String {
+    let labels: Vec<_> = row.labels.as_slice().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    labels.join(" ")
+}
+
+fn groups_of(row: &Row<MachineRow>) -> String {
+    let groups: Vec<_> = row.groups.as_slice().iter().map(|group| format!("@{group}")).collect();
+    groups.join(" ")
+}
+
 pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
     let mut target = command.target.read()?;
     // Listing is the one place where nothing said may mean everything.
@@ -67,38 +142,9 @@ pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
         let machines = session.machines().await?;
         if machines.is_empty() { Ok(machines) } else { Ok(select(&target, &machines)?) }
     })?;
-    let columns = ["name", "customer", "os", "state", "health", "link", "seen"];
-    let more = ["health_age_s", "stale"];
     let is_table = command.shape.output == Shape::Table;
-    let columns: Vec<&str> = columns.into_iter().chain(more.into_iter().filter(|_| !is_table)).collect();
-    let mut rows = Rows::new("machine", &columns);
-    for row in &machines {
-        let (state, link) = presence(row);
-        let seen = match command.shape.output {
-            Shape::Table => ago(row.seen_at, now()).into(),
-            _ => Value::from(row.seen_at),
-        };
-        let age = age_s(row);
-        let is_stale = age.is_some_and(|age| age > STALE_S);
-        // A state stays until somebody looks again; how old it is, is said.
-        let health = match age.filter(|_| is_stale && is_table) {
-            Some(age) => format!("{} ({} ago)", health(row), days_or_hours(age)),
-            None => health(row),
-        };
-        let mut cells = vec![
-            row.name.as_str().into(),
-            row.customer_name.as_raw().into(),
-            row.os.as_raw().into(),
-            state.into(),
-            health.into(),
-            link.into(),
-            seen,
-        ];
-        if !is_table {
-            cells.extend([age.map_or(Value::Null, Value::from), is_stale.into()]);
-        }
-        rows.push(cells);
-    }
+    let mut rows = Rows::new("machine", if is_table { &COLUMNS[..SHOWN] } else { &COLUMNS });
+    machines.iter().for_each(|row| rows.push(cells(row, is_table)));
     if machines.is_empty() {
         note!("no machines yet; invite one: fernwart invite CUSTOMER");
     }
@@ -132,38 +178,9 @@ pub(crate) struct Show {
 pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
     let row = with_session(place, async |session| one(session, &command.machine).await)?;
     let (state, link) = presence(&row);
-    let labels: Vec<_> = row.labels.as_slice().iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let groups: Vec<_> = row.groups.as_slice().iter().map(|group| format!("@{group}")).collect();
     if command.shape.output != Shape::Table {
-        let columns = [
-            "name",
-            "customer",
-            "os",
-            "state",
-            "seen_at",
-            "health",
-            "labels",
-            "groups",
-            "agent",
-            "protocol",
-            "certificate_until",
-            "id",
-        ];
-        let mut rows = Rows::new("machine", &columns);
-        rows.push(vec![
-            row.name.as_str().into(),
-            row.customer_name.as_raw().into(),
-            row.os.as_raw().into(),
-            state.into(),
-            row.seen_at.into(),
-            health(&row).into(),
-            labels.join(" ").into(),
-            groups.join(" ").into(),
-            row.agent.as_raw().into(),
-            row.protocol().into(),
-            row.certificate_until.into(),
-            row.id.to_string().into(),
-        ]);
+        let mut rows = Rows::new("machine", &COLUMNS);
+        rows.push(cells(&row, false));
         return rows.print(command.shape.output);
     }
     let mut out = format!("{} · {}\n", row.name, row.customer_name);
@@ -172,8 +189,8 @@ pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
         ("state", format!("{state} {link}").trim().to_owned()),
         ("seen", moment(row.seen_at)),
         ("health", health(&row)),
-        ("labels", labels.join(" ")),
-        ("groups", groups.join(" ")),
+        ("labels", labels_of(&row)),
+        ("groups", groups_of(&row)),
         ("agent", format!("{} · takes orders up to protocol version {}", row.agent, row.protocol())),
         ("certificate", format!("until {}", day(row.certificate_until))),
         ("id", row.id.to_string()),
@@ -200,7 +217,7 @@ pub(crate) struct Ping {
 pub(crate) fn ping(command: &Ping, place: &Place) -> Result<Exit, Failure> {
     let target = command.target.read()?;
     let mut silent = 0;
-    let mut rows = Rows::new("pong", &["name", "ms"]);
+    let mut rows = Rows::new("pong", &["machine", "ms"]);
     with_session(place, async |session| {
         let machines = select(&target, &session.machines().await?)?;
         let wait_ms = u32::try_from(command.timeout.as_millis()).unwrap_or(u32::MAX);
@@ -218,7 +235,7 @@ pub(crate) fn ping(command: &Ping, place: &Place) -> Result<Exit, Failure> {
             let took = answers.get(&row.id).copied().flatten();
             silent += usize::from(took.is_none());
             let ms = took.map(|us| Value::from(f64::from(us) / 1000.0)).unwrap_or_default();
-            rows.push(vec![row.name.as_str().into(), ms]);
+            rows.push(vec![row.name.as_str().into(), ms.into()]);
         }
         Ok(())
     })?;
@@ -325,7 +342,9 @@ fn groups(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
         }
     }
     let mut rows = Rows::new("group", &["group", "machines"]);
-    count.into_iter().for_each(|(group, machines)| rows.push(vec![format!("@{group}").into(), machines.into()]));
+    count.into_iter().for_each(|(group, machines)| {
+        rows.push(vec![Cell::new(group.as_raw(), format!("@{group}")), i64::from(machines).into()])
+    });
     rows.print(shape.output)
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 mod events;
 mod facts;
 mod fail;
+mod fields;
 mod help;
 mod jobs;
 mod join;

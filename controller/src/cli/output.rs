@@ -31,36 +31,110 @@ pub(crate) enum Shape {
     Name,
 }
 
+/// What stands in a row: a value for programs, and what people read where that is
+/// something else.
+#[derive(Debug, Clone)]
+pub(crate) struct Cell {
+    value: Value,
+    shown: Option<String>,
+}
+
+impl Cell {
+    /// A value, and what people read.
+    pub(crate) fn new(value: impl Into<Value>, shown: impl Into<String>) -> Self {
+        Self { value: value.into(), shown: Some(shown.into()) }
+    }
+
+    /// A moment: RFC 3339, and as people say it.
+    pub(crate) fn moment(at: UnixMs) -> Self {
+        Self::new(rfc3339(at), moment(at))
+    }
+
+    /// The same, and how long ago it was.
+    pub(crate) fn ago(at: UnixMs, now: UnixMs) -> Self {
+        Self::new(rfc3339(at), ago(at, now))
+    }
+
+    /// The same, and its day.
+    pub(crate) fn day(at: UnixMs) -> Self {
+        Self::new(rfc3339(at), day(at))
+    }
+
+    fn text(&self) -> String {
+        self.shown.as_deref().map_or_else(|| plain(&self.value), fernwart_protocol::text::escaped)
+    }
+}
+
+macro_rules! cells_of {
+    ($($kind:ty),*) => {
+        $(impl From<$kind> for Cell {
+            fn from(value: $kind) -> Self {
+                Self { value: value.into(), shown: None }
+            }
+        })*
+    };
+}
+
+cells_of!(
+    &str,
+    String,
+    Value,
+    bool,
+    u8,
+    u16,
+    u32,
+    u64,
+    i64,
+    usize,
+    f64,
+    Option<&str>,
+    Option<String>,
+    Option<u64>,
+    Option<i64>
+);
+
 /// Rows with the same columns, the first of which is the name.
 pub(crate) struct Rows {
     kind: &'static str,
-    columns: Vec<String>,
-    rows: Vec<Vec<Value>>,
+    /// The field's name for programs, and the head of the column for people.
+    columns: Vec<(String, String)>,
+    rows: Vec<Vec<Cell>>,
 }
 
 impl Rows {
-    /// No rows yet.
+    /// No rows yet. A column is `field`, or `field:head` where people read another word.
     pub(crate) fn new(kind: &'static str, columns: &[&str]) -> Self {
-        let mut known: Vec<String> = Vec::with_capacity(columns.len());
+        let mut known: Vec<(String, String)> = Vec::with_capacity(columns.len());
+        for column in columns {
+            let (field, head) = column.split_once(':').unwrap_or((column, column));
+            known.push((field.to_owned(), head.to_owned()));
+        }
+        Self { kind, columns: known, rows: Vec::new() }
+    }
+
+    /// The same with columns that somebody else has named.
+    pub(crate) fn of_others(kind: &'static str, columns: &[&str]) -> Self {
+        let mut known: Vec<(String, String)> = Vec::with_capacity(columns.len());
         for column in columns {
             let name = fernwart_protocol::text::escaped(column);
             // Two names belong to every row.
             let taken = usize::from(RESERVED.contains(&name.to_lowercase().as_str()));
-            let alike = known.iter().filter(|other| **other == name).count() + taken;
-            known.push(if alike == 0 { name } else { format!("{name}_{}", alike + 1) });
+            let alike = known.iter().filter(|(other, _)| *other == name).count() + taken;
+            let name = if alike == 0 { name } else { format!("{name}_{}", alike + 1) };
+            known.push((name.clone(), name));
         }
         Self { kind, columns: known, rows: Vec::new() }
     }
 
     /// One more.
-    pub(crate) fn push(&mut self, row: Vec<Value>) {
+    pub(crate) fn push(&mut self, row: Vec<Cell>) {
         self.rows.push(row);
     }
 
-    fn object(&self, row: &[Value]) -> Value {
+    fn object(&self, row: &[Cell]) -> Value {
         let mut object = Map::new();
-        for (column, value) in self.columns.iter().zip(row) {
-            object.insert(column.to_lowercase().replace(' ', "_"), value.clone());
+        for ((field, _), cell) in self.columns.iter().zip(row) {
+            object.insert(field.to_lowercase().replace(' ', "_"), cell.value.clone());
         }
         object.insert("v".into(), 1.into());
         object.insert("type".into(), self.kind.into());
@@ -80,11 +154,16 @@ impl Rows {
             }
             Shape::Jsonl => self.rows.iter().map(|row| json_text(&self.object(row)) + "\n").collect(),
             Shape::Csv => {
-                let head = self.columns.iter().map(|column| csv_cell(&column.to_lowercase().into()));
-                let body = self.rows.iter().map(|row| row.iter().map(csv_cell).collect::<Vec<_>>().join(",") + "\n");
+                let head = self.columns.iter().map(|(field, _)| csv_cell(&field.to_lowercase().into()));
+                let cell = |cell: &Cell| match (&cell.value, &cell.shown) {
+                    // A cell holds no other cells.
+                    (Value::Object(_) | Value::Array(_), Some(shown)) => csv_cell(&shown.as_str().into()),
+                    (value, _) => csv_cell(value),
+                };
+                let body = self.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(",") + "\n");
                 head.collect::<Vec<_>>().join(",") + "\n" + &body.collect::<String>()
             }
-            Shape::Name => self.rows.iter().filter_map(|row| row.first()).map(|name| plain(name) + "\n").collect(),
+            Shape::Name => self.rows.iter().filter_map(|row| row.first()).map(|name| name.text() + "\n").collect(),
         };
         say(&text)
     }
@@ -96,10 +175,10 @@ impl Rows {
         if let Some(width) = width {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
-        table.set_header(self.columns.iter().map(|column| column.to_uppercase()));
+        table.set_header(self.columns.iter().map(|(_, head)| head.to_uppercase()));
         for row in &self.rows {
             table.add_row(row.iter().map(|cell| {
-                let text = cut(plain(cell));
+                let text = cut(cell.text());
                 if text.is_empty() { "–".to_owned() } else { text }
             }));
         }
@@ -197,6 +276,11 @@ pub(crate) fn shell_word(word: &str) -> String {
     if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
+/// A moment for programs: `2026-11-23T13:15:00.123Z`.
+pub(crate) fn rfc3339(at: UnixMs) -> String {
+    jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_string()
+}
+
 /// A moment in this computer's zone: `23 Nov 14:15 CET`.
 pub(crate) fn moment(at: UnixMs) -> String {
     let zoned = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
@@ -231,8 +315,8 @@ mod tests {
 
     #[test]
     fn a_column_takes_no_name_that_every_row_has() {
-        let mut rows = Rows::new("row", &["type", "V", "a"]);
-        rows.push(vec!["x".into(), 7.into(), 1.into()]);
+        let mut rows = Rows::of_others("row", &["type", "V", "a"]);
+        rows.push(vec!["x".into(), 7_u64.into(), 1_u64.into()]);
         let object = rows.object(&rows.rows[0]);
         assert_eq!((&object["type"], &object["type_2"]), (&json!("row"), &json!("x")));
         assert_eq!((&object["v"], &object["v_2"]), (&json!(1), &json!(7)));
@@ -263,6 +347,22 @@ mod tests {
         assert!(narrow.lines().nth(2).is_some_and(|line| line.starts_with("         nobody")), "aligned: {narrow}");
         assert!(narrow.contains("the owner did not answer"), "cut between words: {narrow}");
         assert_eq!(rows.table(None).lines().count(), 2);
+    }
+
+    #[test]
+    fn a_cell_is_typed_for_programs_and_said_for_people() {
+        let mut rows = Rows::new("row", &["machine", "seen_at:seen", "labels"]);
+        let labels = json!({"site": "kiel"});
+        rows.push(vec![
+            "kasse-1".into(),
+            Cell::ago(1_795_529_700_123, 1_795_529_700_200),
+            Cell::new(labels, "site=kiel"),
+        ]);
+        let object = rows.object(&rows.rows[0]);
+        assert_eq!(object["seen_at"], "2026-11-24T14:15:00.123Z");
+        assert_eq!(object["labels"]["site"], "kiel");
+        let table = rows.table(None);
+        assert!(table.starts_with("MACHINE  SEEN  LABELS\n") && table.contains("now   site=kiel"), "{table}");
     }
 
     #[test]

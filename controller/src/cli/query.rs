@@ -1,7 +1,7 @@
 //! `fernwart query`: one question to all that machines have told, in SQL.
 
 use super::diagnose::refresh;
-use super::output::{Rows, Shape, harmless};
+use super::output::{Cell, Rows, Shape, harmless};
 use super::{Exit, Failure, Place, TargetArgs, say, span, with_session};
 use clap::Args;
 use fernwart_client::Session;
@@ -109,9 +109,9 @@ async fn answer(session: &mut Session, question: Text<QUESTION_BYTES>) -> Result
 fn print(shape: Shape, lines: &[Value], looked: Option<(usize, usize)>, took: Duration) -> Result<Exit, Failure> {
     let Some((Value::Array(columns), [rows @ .., end])) = lines.split_first() else { return Ok(Exit::Done) };
     let columns: Vec<&str> = columns.iter().map(|column| column.as_str().unwrap_or_default()).collect();
-    let mut table = Rows::new("row", &columns);
+    let mut table = Rows::of_others("row", &columns);
     for row in rows {
-        table.push(row.as_array().cloned().unwrap_or_default());
+        table.push(row.as_array().cloned().unwrap_or_default().into_iter().map(Cell::from).collect());
     }
     table.print(shape)?;
     let more = end.get("more") == Some(&Value::Bool(true));
@@ -137,7 +137,7 @@ fn print(shape: Shape, lines: &[Value], looked: Option<(usize, usize)>, took: Du
 }
 
 fn tables(shape: Shape) -> Result<Exit, Failure> {
-    let mut rows = Rows::new("column", &["table", "column", "what it says"]);
+    let mut rows = Rows::new("column", &["table", "column", "about:what it says"]);
     for table in fernwart_index::TABLES {
         rows.push(vec![table.name.into(), "".into(), format!("one row is {}", table.about).into()]);
         for (name, about) in [("machine", "its name"), ("customer", "whose it is")]

@@ -1,7 +1,7 @@
 //! The staff list: who may give orders, until when, and how they lose it.
 
 use super::approve::put_through;
-use super::output::{Rows, day};
+use super::output::{Cell, Rows};
 use super::prompt::Confirm;
 use super::{Exit, Failure, Place, ShapeArgs, span, with_session};
 use clap::{Args, Subcommand};
@@ -16,6 +16,7 @@ use fernwart_protocol::id::KeyId;
 use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{List, Text};
 use fernwart_protocol::version::Version;
+use serde_json::Value;
 use std::time::Duration;
 
 /// Longest a staff entry lasts.
@@ -140,15 +141,18 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
                     (None, false) => "",
                 };
                 let reach = match &entry.customers {
-                    Customers::All => "all".to_owned(),
-                    Customers::Only(some) => some.len().to_string(),
+                    Customers::All => Cell::from("all"),
+                    Customers::Only(some) => {
+                        let ids: Vec<Value> = some.iter().map(|id| id.to_string().into()).collect();
+                        Cell::new(ids, some.len().to_string())
+                    }
                 };
-                let (role, until) = (entry.role.as_str(), day(entry.until));
+                let role = entry.role.as_str();
                 rows.push(vec![
                     entry.name.as_raw().into(),
                     role.into(),
-                    reach.into(),
-                    until.into(),
+                    reach,
+                    Cell::day(entry.until),
                     Some(state).filter(|state| !state.is_empty()).into(),
                     entry.key.to_string().into(),
                 ]);

@@ -276,6 +276,7 @@ mod tests {
         }
         let asked = Policy::from_toml(&ASK.replace("[act]", "[act]\nasked = [\"meyer\", \"jana\"]")).expect("a policy");
         assert_eq!(asked.asked(), ["meyer", "jana"]);
+        assert_eq!(Policy::PATIENCE_MS, 900_000, "a quarter of an hour");
     }
 
     #[test]

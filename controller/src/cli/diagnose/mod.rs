@@ -2,7 +2,7 @@
 
 mod screen;
 
-use super::output::{Rows, harmless, is_watched, json_text};
+use super::output::{Cell, Rows, harmless, is_watched, json_text};
 use super::parallel::Parallel;
 use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, Place, Shape, TargetArgs, reply_of, say, span, with_session_within};
@@ -498,7 +498,7 @@ fn push_findings(table: &mut Rows, row: &Row<MachineRow>, answer: &Answer) {
     let cells = |severity: &str, finding: &str, instance: &str, cause: &str| {
         [row.name.as_str(), row.customer_name.as_raw(), status, severity, finding, instance, cause]
             .iter()
-            .map(|cell| Value::from(*cell))
+            .map(|cell| Cell::from(*cell))
             .collect::<Vec<_>>()
     };
     match answer {

@@ -2,7 +2,7 @@
 
 mod logs;
 
-use super::output::{Rows, Shape, moment};
+use super::output::{Cell, Rows, Shape, moment};
 use super::run::{Retry, retry};
 use super::{Exit, Failure, Place, ShapeArgs, reply_of, say, with_session};
 use clap::{Args, Subcommand};
@@ -60,14 +60,13 @@ pub(crate) fn job(command: &Job, place: &Place) -> Result<Exit, Failure> {
 
 fn ls(shape: Shape, place: &Place) -> Result<Exit, Failure> {
     let jobs = with_session(place, async |session| Ok(session.jobs().await?))?;
-    let mut rows = Rows::new("job", &["job", "action", "by", "when", "machines", "done", "reason"]);
+    let mut rows = Rows::new("job", &["job", "action", "by", "at:when", "machines", "done", "reason"]);
     for job in jobs {
-        let when = if shape == Shape::Table { moment(job.at).into() } else { Value::from(job.at) };
         rows.push(vec![
             job.id.0.into(),
             job.action.as_raw().into(),
             job.staff.as_raw().into(),
-            when,
+            Cell::moment(job.at),
             job.selected.into(),
             job.settled.into(),
             job.reason.as_raw().into(),
@@ -105,19 +104,15 @@ fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
         let reason = if head.reason.is_empty() { String::new() } else { format!(" · {}", head.reason) };
         note!("job {} · {} by {} · {}{reason}", head.id, head.action, head.staff, moment(head.at));
     }
-    let mut rows = Rows::new("run", &["machine", "state", "outcome", "settled", "run", "why"]);
+    let mut rows = Rows::new("run", &["machine", "state", "outcome", "settled_at:settled", "run", "why"]);
     let is_any_written = runs.iter().any(|run| run.outcome.is_some());
     for run in runs {
-        let settled = match (run.settled_at, shape) {
-            (Some(at), Shape::Table) => moment(at).into(),
-            (Some(at), _) => Value::from(at),
-            (None, _) => Value::Null,
-        };
-        let outcome = run.outcome.map(|outcome| Value::from(outcome.as_str())).unwrap_or_default();
+        let settled = run.settled_at.map_or_else(|| Value::Null.into(), Cell::moment);
+        let outcome = run.outcome.map(|outcome| outcome.as_str());
         rows.push(vec![
             run.name.as_str().into(),
             run.state.as_raw().into(),
-            outcome,
+            outcome.into(),
             settled,
             run.run.to_string().into(),
             reasons.get(&run.run).map(String::as_str).into(),

@@ -1,7 +1,7 @@
 //! What a run's news look like while they come, and how a run ended in words.
 
 use super::super::diagnose::{named, result_line, status};
-use super::super::output::{Rows, Shape, is_watched, json_text, moment};
+use super::super::output::{Rows, Shape, is_watched, json_text, moment, rfc3339};
 use super::super::terminal::{self, Live};
 use super::super::{Failure, say};
 use fernwart_client::Answer;
@@ -87,7 +87,7 @@ impl Screen {
             .map(drop),
             Shape::Jsonl | Shape::Json => self
                 .line(json!({"v": 1, "type": "result", "machine": row.name, "id": row.id,
-                    "customer": row.customer_name.as_raw(), "status": "queued", "until": until})),
+                    "customer": row.customer_name.as_raw(), "status": "queued", "until": rfc3339(until)})),
             Shape::Csv => {
                 self.push(row, "queued", None, None);
                 Ok(())
