@@ -50,7 +50,10 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
             checked.line(words, "check-name", mixed(home, enrollment, None).or(status.changed_files));
             checked.line(words, "check-books", status.books);
             checked.line(words, "check-running", None);
-            checked.line(words, "check-link", (!status.linked).then(|| words.say("status-unlinked")));
+            match status.parted {
+                Some(_) => checked.line(words, "check-parted", None),
+                None => checked.line(words, "check-link", (!status.linked).then(|| words.say("status-unlinked"))),
+            }
             checked.line(words, "check-clock", (!status.clock_plausible).then(|| words.say("check-clock-now")));
             let late = status.catalogue_until < crate::now();
             checked.line(words, "check-approvals", late.then(|| words.say("check-approvals-now")));

@@ -1,6 +1,7 @@
 //! Setting a computer up: what is asked, said and left behind.
 
 use crate::say;
+use fernwart_agent::executor::books::Books;
 use fernwart_agent::executor::policy;
 use fernwart_agent::home::{Home, HomeError};
 use fernwart_agent::local::{self, Answer, Question};
@@ -119,11 +120,20 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
         // Whose it is nobody can tell: it is not given away.
         Err(error) => return Err(error.into()),
     };
+    let status = local::ask(&home.socket(), &Question::Status);
+    let is_parted = match &status {
+        Ok(Some(Answer::Status(status))) => status.parted.is_some(),
+        Ok(None) => Books::open(&home.books()).is_ok_and(|books| books.parted().is_ok_and(|parted| parted.is_some())),
+        Ok(Some(_)) | Err(_) => false,
+    };
+    if is_parted {
+        return Err(Trouble::turned_away(home));
+    }
     // Customers have numbers that no two shops give.
     if matches!(&invitation.guest, Guest::Machine { customer, .. } if *customer != known.customer) {
         return Err(Trouble::joined_for_another(known.customer_name.to_string()));
     }
-    match local::ask(&home.socket(), &Question::Status) {
+    match status {
         Ok(Some(Answer::Status(status))) => match status.turned {
             Some(Turned::Rejected | Turned::Retired) => return Err(Trouble::turned_away(home)),
             Some(Turned::Unknown | Turned::KeptOut) | None => {}

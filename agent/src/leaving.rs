@@ -5,7 +5,7 @@
 //! ```
 //! Cut off anywhere it can be said again, and goes on where it stopped.
 
-use crate::executor::books::Books;
+use crate::executor::books::{Books, Parted};
 use crate::executor::journal_at_rest;
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question};
@@ -16,11 +16,20 @@ use crate::words::Words;
 use anyhow::Context;
 use fernwart_certs::keyfile;
 use std::io::{BufRead, IsTerminal, Write};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the hub may take to hear it, and the agent to stop.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the hub may take to hear it.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long the agent may take to stop: twice what it takes for what is under way.
+const STOPS_WITHIN: Duration = Duration::from_secs(20);
+
+/// How the folders of records begin, and the journal in them is called.
+const LEFT: &str = "left-";
+const JOURNAL: &str = "journal.jsonl";
+
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// What becomes of the records of what was done.
@@ -51,17 +60,24 @@ pub fn leave(
         Some(status) => status.shop.name.to_string(),
         None => shop_at_rest(home),
     };
+    let shop = if shop.is_empty() { words.say("your-it") } else { shop };
     confirm(&shop, records, yes, words)?;
+    // A lead has signed for it, or the hub has said that it knows.
+    let knows = |parted: Option<&Parted>| parted.is_some_and(|parted| !parted.by.is_empty());
     let is_told = match &status {
-        Some(status) => status.parted.is_some() && !status.linked || tell(home, status.linked)?,
-        None => Books::open(&home.books()).ok().and_then(|books| books.parted().ok()).flatten().is_some(),
+        Some(status) if knows(status.parted.as_ref()) => true,
+        Some(status) => tell(home, status.linked)?,
+        None => {
+            let parted = Books::open(&home.books()).ok().and_then(|books| books.parted().ok()).flatten();
+            knows(parted.as_ref())
+        }
     };
     service::remove(home)?;
-    stop(home);
+    stop(home)?;
     let place = match records {
         Records::Kept => Some(put_aside(home, enrollment)?),
         Records::Purged => {
-            std::fs::remove_dir_all(home.path()).with_context(|| format!("removing {}", home.path().display()))?;
+            purge(home)?;
             None
         }
     };
@@ -124,42 +140,97 @@ fn tell(home: &Home, is_linked: bool) -> Result<bool, Trouble> {
 }
 
 /// Stops an agent that runs on this folder, by whatever it was started.
-fn stop(home: &Home) {
+fn stop(home: &Home) -> anyhow::Result<()> {
     let socket = home.socket();
-    let Ok(stream) = std::os::unix::net::UnixStream::connect(&socket) else { return };
-    let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { return };
+    // Whoever may write in this folder could have put another name there.
+    if !std::fs::symlink_metadata(&socket).is_ok_and(|file| file.file_type().is_socket()) {
+        return Ok(());
+    }
+    let Ok(stream) = std::os::unix::net::UnixStream::connect(&socket) else { return Ok(()) };
+    let peer = rustix::net::sockopt::socket_peercred(&stream).context("asking who runs here")?;
+    drop(stream);
     // It may have gone by itself.
     let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::TERM);
-    let until = Instant::now() + PATIENCE;
-    while Instant::now() < until && local::ask(&socket, &Question::Asked).is_ok_and(|answer| answer.is_some()) {
+    let until = Instant::now() + STOPS_WITHIN;
+    while std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+        anyhow::ensure!(Instant::now() < until, "the agent goes on running; its keys are not destroyed under it");
         std::thread::sleep(AGAIN);
     }
+    Ok(())
 }
 
-/// Destroys the keys, and puts aside what tells of what was done: where it lies.
-fn put_aside(home: &Home, enrollment: &Enrollment) -> anyhow::Result<PathBuf> {
-    let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d").to_string();
-    let name = |number: u32| if number == 1 { format!("left-{day}") } else { format!("left-{day}-{number}") };
-    let place = (1..).map(|number| home.path().join(name(number))).find(|place| !place.exists());
-    let place = place.context("finding a place for the records")?;
-    let making = || format!("making {}", place.display());
-    std::fs::create_dir(&place).with_context(making)?;
-    std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o700)).with_context(making)?;
-    // The signed end needs the key: so it is written while there is one.
-    if let Ok(lines) = journal_at_rest(home, enrollment.machine) {
-        let lines: Result<Vec<String>, _> = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n")).collect();
-        let text: String = lines.map_err(|error: serde_json::Error| error)?.concat();
-        keyfile::replace(&place.join("journal.jsonl"), text.as_bytes())?;
-    }
+/// What the agent has written here; the last is what says that this computer has joined.
+fn own_files(home: &Home) -> [PathBuf; 4] {
+    [home.books(), home.says(), home.policy(), home.enrollment_file()]
+}
+
+fn destroy_keys(home: &Home) -> anyhow::Result<()> {
     for key in [home.evidence_key(), home.sealing_key(), home.tls_identity()] {
         absent(&key, std::fs::remove_file(&key))?;
     }
     absent(&home.blobs(), std::fs::remove_dir_all(home.blobs()))?;
-    // The last is what says that this computer has joined.
-    for path in [home.books(), home.says(), home.policy(), home.enrollment_file()] {
+    absent(&home.socket(), std::fs::remove_file(home.socket()))
+}
+
+/// Deletes all that the agent has written, and its folder where nothing else is in it.
+fn purge(home: &Home) -> anyhow::Result<()> {
+    let home = Home::at(&home.real_path());
+    destroy_keys(&home)?;
+    for entry in std::fs::read_dir(home.path()).with_context(|| format!("reading {}", home.path().display()))?.flatten()
+    {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(LEFT));
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            absent(&entry.path(), std::fs::remove_dir_all(entry.path()))?;
+        }
+    }
+    for path in own_files(&home) {
+        absent(&path, std::fs::remove_file(&path))?;
+    }
+    match std::fs::remove_dir(home.path()) {
+        // Somebody else has put something there.
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => absent(home.path(), removed),
+    }
+}
+
+/// Destroys the keys, and puts aside what tells of what was done: where that lies. It goes
+/// on where an earlier try was cut off.
+fn put_aside(home: &Home, enrollment: &Enrollment) -> anyhow::Result<PathBuf> {
+    let place = place_aside(home)?;
+    let journal = place.join(JOURNAL);
+    if !journal.exists() {
+        // The signed end needs the key, so it is written while there is one.
+        let lines = journal_at_rest(home, enrollment.machine)?;
+        let lines: Result<Vec<String>, _> = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n")).collect();
+        let text: String = lines.map_err(|error: serde_json::Error| error)?.concat();
+        keyfile::replace(&journal, text.as_bytes())?;
+    }
+    destroy_keys(home)?;
+    for path in own_files(home) {
         let Some(name) = path.file_name() else { continue };
         absent(&path, std::fs::rename(&path, place.join(name)))?;
     }
+    Ok(journal)
+}
+
+/// A folder of its own for this time; that of a try that was cut off.
+fn place_aside(home: &Home) -> anyhow::Result<PathBuf> {
+    let file = home.enrollment_file();
+    let enrollment = file.file_name().unwrap_or_default();
+    let unfinished =
+        std::fs::read_dir(home.path()).into_iter().flatten().flatten().map(|entry| entry.path()).find(|path| {
+            let is_ours = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(LEFT));
+            is_ours && path.symlink_metadata().is_ok_and(|file| file.is_dir()) && !path.join(enrollment).exists()
+        });
+    if let Some(place) = unfinished {
+        return Ok(place);
+    }
+    let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d").to_string();
+    let name = |number: u32| if number == 1 { format!("{LEFT}{day}") } else { format!("{LEFT}{day}-{number}") };
+    let place = (1..).map(|number| home.path().join(name(number))).find(|place| place.symlink_metadata().is_err());
+    let place = place.context("finding a place for the records")?;
+    let making = || format!("making {}", place.display());
+    std::fs::DirBuilder::new().mode(0o700).create(&place).with_context(making)?;
     Ok(place)
 }
 

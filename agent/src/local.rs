@@ -211,9 +211,9 @@ pub struct LastRun {
     pub machine_name: Option<MachineName>,
 }
 
-/// An agent that starts holds its records, and does not answer yet: so often, and this far
-/// apart, it is asked again.
-pub const STARTS: (u32, Duration) = (30, Duration::from_millis(100));
+/// An agent that starts holds its records, and does not answer yet: so long it is asked
+/// again.
+pub const STARTS: Duration = Duration::from_secs(4);
 
 /// The same of an agent that is not running: what it had begun was interrupted.
 pub(crate) fn last_run_at_rest(books: &Books) -> Option<LastRun> {

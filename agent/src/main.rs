@@ -7,7 +7,7 @@ mod pieces;
 use anyhow::{Context, bail};
 use command_line::{Arguments, Command, Output, PolicyCommand};
 use fernwart_agent::executor::{ExecutorError, journal_at_rest};
-use fernwart_agent::home::{self, Enrollment, Home};
+use fernwart_agent::home::{self, Enrollment, Home, HomeError};
 use fernwart_agent::leaving::{self, Records};
 use fernwart_agent::local::{self, Answer, Question, Word};
 use fernwart_agent::trouble::Trouble;
@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// This program on its way to becoming a script: no command of anybody's.
 fn caged() -> Option<ExitCode> {
@@ -171,15 +172,22 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         Command::Leave { wanted } => say(&leaving::leave(home, &enrollment?, records(&wanted), wanted.yes, words)?),
         Command::Uninstall { wanted } => {
             match enrollment {
-                Ok(enrollment) => say(&leaving::leave(home, &enrollment, records(&wanted), wanted.yes, words)?)?,
-                // It has left before.
-                Err(_) if !home.is_enrolled() => ExitCode::SUCCESS,
+                Ok(enrollment) => {
+                    say(&leaving::leave(home, &enrollment, records(&wanted), wanted.yes, words)?)?;
+                }
+                // It has left before. A folder that may not be looked into says nothing.
+                Err(_) if matches!(home.enrollment(), Err(HomeError::NotEnrolled(_))) => service::remove(home)?,
                 Err(trouble) => return Err(trouble.into()),
             };
-            match service::remove_program()? {
-                Some(command) => say(&(words.say_with("uninstall-package", &[("command", command)]) + "\n")),
-                None => say(&(words.say("uninstalled") + "\n")),
-            }
+            use service::Removed;
+            let said = match service::remove_program()? {
+                Removed::Done => words.say("uninstalled"),
+                Removed::Package(command) => words.say_with("uninstall-package", &[("command", command)]),
+                Removed::Not(path) => {
+                    words.say_with("uninstalled-not", &[("path", &escaped_lines(&path.display().to_string()))])
+                }
+            };
+            say(&(said + "\n"))
         }
         Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
@@ -237,16 +245,13 @@ fn journal_lines(
         }
     };
     let mut lines = Vec::new();
-    let (mut tries, pause) = local::STARTS;
+    let begun = Instant::now();
     loop {
         let from = lines.len() as u64 + 1;
         match ask(&Question::Journal { from })? {
             None => match journal_at_rest(home, enrollment()?.machine) {
                 Ok(lines) => return Ok((lines, history::Agent::Stopped)),
-                Err(ExecutorError::Books(error)) if error.is_held() && tries > 0 => {
-                    tries -= 1;
-                    std::thread::sleep(pause);
-                }
+                Err(ExecutorError::Books(error)) if error.is_held() && begun.elapsed() < local::STARTS => {}
                 Err(error) => return Err(error.into()),
             },
             Some(page) if !page.is_empty() => lines.extend(page),

@@ -68,7 +68,8 @@ fn installed(program: PathBuf) -> anyhow::Result<PathBuf> {
     let beside = to.with_extension("new");
     let copy = || -> io::Result<()> {
         std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/")))?;
-        std::fs::copy(&program, &beside)?;
+        // The one that runs, whatever lies under its name by now.
+        std::fs::copy("/proc/self/exe", &beside)?;
         std::fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         // One that runs from there goes on with what it has.
         std::fs::rename(&beside, &to)
@@ -96,19 +97,36 @@ pub fn install(home: &Home) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// The folder that a unit's command line names.
+fn home_of(unit: &str) -> Option<PathBuf> {
+    let line = unit.lines().find(|line| line.starts_with("ExecStart="))?;
+    let named = line.split_once(" --home ")?.1.strip_suffix(" run")?;
+    let quoted = named.strip_prefix('"').and_then(|named| named.strip_suffix('"'));
+    let Some(quoted) = quoted else { return Some(PathBuf::from(named)) };
+    let (mut path, mut rest) = (String::new(), quoted.chars());
+    while let Some(c) = rest.next() {
+        match c {
+            // The second of two, or what is escaped.
+            '%' | '$' | '\\' => path.extend(rest.next()),
+            c => path.push(c),
+        }
+    }
+    Some(PathBuf::from(path))
+}
+
 /// Stops the service of this folder and takes it away; one for another folder stays.
 ///
 /// # Errors
-/// When its unit cannot be removed.
+/// When it goes on, or its unit cannot be removed.
 pub fn remove(home: &Home) -> anyhow::Result<()> {
-    let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
-    let of_this_home = format!("--home {} run", word(&path));
-    match std::fs::read_to_string(UNIT) {
-        Ok(text) if text.contains(&of_this_home) || text.contains(&format!("--home {} run", path.display())) => {}
-        _ => return Ok(()),
+    let Ok(unit) = std::fs::read_to_string(UNIT) else { return Ok(()) };
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if home_of(&unit).is_none_or(|path| real(&path) != home.real_path()) {
+        return Ok(());
     }
     if is_systemd_here() {
         systemctl(&["disable", "--now", SERVICE])?;
+        anyhow::ensure!(!systemctl(&["is-active", "--quiet", SERVICE])?, "systemd did not stop the service");
     }
     std::fs::remove_file(UNIT).with_context(|| format!("removing {UNIT}"))?;
     if is_systemd_here() {
@@ -117,20 +135,32 @@ pub fn remove(home: &Home) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Removes the copy of this program that [`install`] has made, if this is that one. What a
-/// package has brought only the package manager takes away: its name, where it is so.
+/// What became of the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// The copy that [`install`] has made is gone.
+    Done,
+    /// A package has brought it, which this command removes.
+    Package(&'static str),
+    /// It lies where somebody else has put it.
+    Not(PathBuf),
+}
+
+/// Removes the copy of this program that [`install`] has made.
 ///
 /// # Errors
 /// When it cannot be removed.
-pub fn remove_program() -> anyhow::Result<Option<&'static str>> {
+pub fn remove_program() -> anyhow::Result<Removed> {
     if Path::new("/var/lib/dpkg/info/fernwart-agent.list").exists() {
-        return Ok(Some("apt remove fernwart-agent"));
+        return Ok(Removed::Package("apt remove fernwart-agent"));
     }
-    let program = std::env::current_exe().context("finding this program")?;
-    if program == Path::new(PROGRAM) {
-        std::fs::remove_file(&program).with_context(|| format!("removing {PROGRAM}"))?;
+    match std::fs::remove_file(PROGRAM) {
+        Ok(()) => Ok(Removed::Done),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Removed::Not(std::env::current_exe().context("finding this program")?))
+        }
+        Err(error) => Err(error).context(format!("removing {PROGRAM}")),
     }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -141,5 +171,8 @@ mod tests {
     fn a_path_with_signs_that_mean_something_is_one_word() {
         let unit = unit(Path::new("/opt/100 %/agent"), &Home::at(Path::new("/srv/a \"b\" $c\\d")));
         assert!(unit.contains(r#"ExecStart="/opt/100 %%/agent" --home "/srv/a \"b\" $$c\\d" run"#), "{unit}");
+        assert_eq!(home_of(&unit).as_deref(), Some(Path::new("/srv/a \"b\" $c\\d")));
+        let before = "ExecStart=/usr/bin/fernwart-agent --home /var/lib/fernwart-agent run\n";
+        assert_eq!(home_of(before).as_deref(), Some(Path::new("/var/lib/fernwart-agent")));
     }
 }

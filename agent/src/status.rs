@@ -15,6 +15,7 @@ use fernwart_protocol::text::escaped;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::time::Instant;
 
 /// A shop's first contact in brackets, or nothing.
 pub fn contact_in_brackets(shop: &Shop) -> String {
@@ -33,17 +34,14 @@ fn contact_line(name: &impl std::fmt::Display, phone: &fernwart_protocol::text::
 /// # Errors
 /// When the running agent does not answer, or the books cannot be read.
 pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Result<String> {
-    let (mut tries, pause) = local::STARTS;
+    let begun = Instant::now();
     let (running, books) = loop {
         if let Some(Answer::Status(status)) = local::ask(&home.socket(), &Question::Status)? {
             break (Some(*status), None);
         }
         match Books::open(&home.books()) {
             Ok(books) => break (None, Some(books)),
-            Err(error) if error.is_held() && tries > 0 => {
-                tries -= 1;
-                std::thread::sleep(pause);
-            }
+            Err(error) if error.is_held() && begun.elapsed() < local::STARTS => {}
             Err(error) => return Err(error.into()),
         }
     };

@@ -346,10 +346,16 @@ impl Document for Cancel {
 pub struct Retirement {
     /// The machine.
     pub machine: MachineId,
+    /// Its name, as the lead has typed it.
+    pub machine_name: MachineName,
+    /// Whose it is.
+    pub customer: CustomerId,
     /// Who signs.
     pub key: KeyId,
     /// When.
     pub at: UnixMs,
+    /// It counts until then.
+    pub not_after: UnixMs,
 }
 
 impl Document for Retirement {

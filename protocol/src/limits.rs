@@ -201,6 +201,9 @@ pub const EMPTY_STREAMS_PER_SECOND: u32 = 1;
 /// each of which waits five seconds.
 pub const STAFF_LINKS: usize = 256;
 
+/// How long a signed retirement counts, for a machine that is away.
+pub const RETIREMENT_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// How long a *Collect* request waits for a person before it says "not yet".
 pub const COLLECT_WAIT: Duration = Duration::from_secs(50);
 

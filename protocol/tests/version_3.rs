@@ -9,7 +9,7 @@ mod golden;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec::encode_for;
 use fernwart_protocol::document::{Document, Envelope, Retirement, Versions};
-use fernwart_protocol::id::{JobId, KeyId, MachineId, RunId, Signature};
+use fernwart_protocol::id::{CustomerId, JobId, KeyId, MachineId, RunId, Signature};
 use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{self, CatalogueFile, Deliver};
@@ -77,8 +77,19 @@ fn parting_is_signed_and_told() {
     golden(&Request::RetireSigned(signed()), &format!("2a000000 {ones} {twos} 0100000000000000 07"));
     golden(&to_agent::Control::Retired(signed()), &format!("06000000 {ones} {twos} 0100000000000000 07"));
     golden(&Control::Leaving, "06000000");
-    let retirement = Retirement { machine: MachineId::from_bytes([3; 16]), key: KeyId::from_bytes([1; 16]), at: 4 };
-    let text = format!("fernwart retirement 1\n{{\"machine\":\"{}\",\"key\":\"{ones}\",\"at\":4}}\n", "03".repeat(16));
+    let retirement = Retirement {
+        machine: MachineId::from_bytes([3; 16]),
+        machine_name: "kasse-1".parse().expect("a name"),
+        customer: CustomerId::from_bytes([4; 16]),
+        key: KeyId::from_bytes([1; 16]),
+        at: 4,
+        not_after: 5,
+    };
+    let (threes, fours) = ("03".repeat(16), "04".repeat(16));
+    let text = format!(
+        "fernwart retirement 1\n{{\"machine\":\"{threes}\",\"machine_name\":\"kasse-1\",\"customer\":\"{fours}\",\
+         \"key\":\"{ones}\",\"at\":4,\"not_after\":5}}\n"
+    );
     assert_eq!(retirement.to_bytes().expect("written"), text.as_bytes());
 }
 

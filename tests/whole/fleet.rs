@@ -62,6 +62,10 @@ fn df_agrees(disks: &Value) {
     assert!(!filesystems.is_empty());
     for filesystem in filesystems {
         let mount = filesystem["mount"].as_str().expect("a mount");
+        // Other tests beside this one mount and unmount.
+        if mount.starts_with("/tmp/") || mount.starts_with("/srv/") {
+            continue;
+        }
         let df = tool("df", &["-B1", "--output=size,avail", mount]);
         let row: Vec<f64> =
             df.lines().nth(1).expect("a row").split_whitespace().map(|n| n.parse().expect("a number")).collect();
@@ -213,7 +217,7 @@ fn a_rejected_machine_stays_out_and_says_so() {
     let line = world.invitation(&["Bäckerei Meyer"]);
     let words = ["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"];
     let said = world.owner_in("kasse-1", &words).exits(3);
-    assert!(said.err.contains("FW-JOIN-29") && said.err.contains("den unten genannten Ordner"), "{}", said.err);
+    assert!(said.err.contains("FW-JOIN-29") && said.err.contains("sudo fernwart-agent leave"), "{}", said.err);
     drop(agent);
     std::fs::rename(world.path().join("kasse-1"), world.path().join("kasse-1.old")).expect("moved aside");
     // As some mail programs hand it on, here in pieces that begin with a hyphen; and

@@ -2,7 +2,7 @@
 //! the hub's alone.
 
 use fernwart_tests::shelf::Script;
-use fernwart_tests::{Machine, World, run, wait_until};
+use fernwart_tests::{Machine, Process, World, run, staff_command, wait_until};
 use std::process::Command;
 
 fn store(world: &World, sql: &str) {
@@ -95,11 +95,10 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     for key in ["evidence.key", "sealing.key", "tls.identity", "agent.toml"] {
         assert!(!machine.home.join(key).exists(), "{key} is still there");
     }
-    let place = left.lines().last().expect("a line").trim_start_matches("What was done here can be read in ");
-    let record = std::path::Path::new(place).join("journal.jsonl");
-    let text = std::fs::read_to_string(&record).expect("the record");
+    let record = left.lines().last().expect("a line").trim_start_matches("What was done here can be read in ");
+    let text = std::fs::read_to_string(record).expect("the record");
     assert!(text.contains("run_started") && text.contains("\\\"left\\\""), "{text}");
-    let verified = world.technician(&["journal", "verify", record.to_str().expect("text")]).exits(0);
+    let verified = world.technician(&["journal", "verify", record]).exits(0);
     assert!(verified.out.contains("whole") || verified.err.contains("whole"), "{verified:?}");
 
     // It may come again, as any other.
@@ -115,9 +114,58 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
 fn an_owner_leaves_though_the_hub_is_away() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("notes.txt"), "somebody else's").expect("written");
     world.hub.stop();
     wait_until("it has noticed", || status(&machine).contains("tried again"));
-    let left = machine.owner(&["--lang", "de", "leave", "--yes"]).exits(0).out;
+    let left = machine.owner(&["--lang", "de", "leave", "--yes", "--purge"]).exits(0).out;
     assert!(left.contains("konnte nicht benachrichtigt werden"), "{left}");
-    assert!(!machine.home.join("evidence.key").exists());
+    let rest: Vec<_> =
+        std::fs::read_dir(&machine.home).expect("a folder").flatten().map(|one| one.file_name()).collect();
+    assert_eq!(rest, ["notes.txt"], "what is not the agent's stays");
+}
+
+#[test]
+fn a_lead_who_came_later_is_believed_by_a_machine_that_was_away() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    machine.agent.stop();
+    wait_until("it is away", || !world.is_online("kasse-1"));
+    // Its catalogue knows nothing of this lead.
+    let ole = world.path().join("ole");
+    let join = ["join", "--invitation", &world.invitation_for_staff(), "--name", "ole", "--no-wait"];
+    let joined = run(&mut staff_command(&ole, &join)).exits(0).out;
+    let key = joined.split_whitespace().last().expect("a key id");
+    world.technician(&["staff", "add", "ole", "--key-id", key, "--role", "lead"]).exits(0);
+    run(&mut staff_command(&ole, &["join"])).exits(0);
+    run(&mut staff_command(&ole, &["retire", "kasse-1", "--yes=kasse-1"])).exits(0);
+    // He leaves; who signed the first word may be gone, so another can be had.
+    world.technician(&["staff", "rm", "ole", "--yes=ole"]).exits(0);
+    let again = world.technician(&["retire", "kasse-1", "--yes=kasse-1"]).exits(0).err;
+    assert!(again.contains("is retired already, and would be signed for again"), "{again}");
+    machine.restart();
+    wait_until("it fetches the catalogue, and believes it", || status(&machine).contains(ENDED));
+    // Whoever enrolls it again is told how.
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    let said = machine.owner(&["--lang", "en", "enroll", &line, "--policy", "ask", "--no-service"]).exits(3).err;
+    assert!(said.contains("FW-JOIN-29") && said.contains("fernwart-agent leave"), "{said}");
+    let check = machine.owner(&["--lang", "en", "check"]).exits(0).out;
+    assert!(check.contains("nobody looks after this computer any more"), "{check}");
+}
+
+#[test]
+fn what_runs_on_a_machine_that_is_retired_ends_and_is_told() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
+        .expect("written");
+    world.approve(&Script::new("slow", "sleep 60\n"));
+    let log = world.path().join("run.log");
+    let mut running = Process::start(&mut world.command(&["run", "slow", "kasse-1", "--reason", "test"]), &log);
+    let state = || world.technician(&["job", "show", "1", "-o", "jsonl"]).json_lines()[0]["state"].clone();
+    wait_until("it runs", || running.log().contains("job 1") && state() == "running");
+    world.technician(&["retire", "kasse-1", "--yes=kasse-1"]).exits(0);
+    wait_until("who waits for it hears the end", || !running.is_running());
+    let shown = world.technician(&["job", "show", "1"]).exits(0).out;
+    assert!(shown.contains("settled") && shown.contains("cancelled"), "{shown}");
+    wait_until("it has stopped for good", || status(&machine).contains(ENDED));
 }

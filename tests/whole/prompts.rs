@@ -18,6 +18,11 @@ struct Typed {
 
 /// Runs a command on a terminal of its own, and types where a question stands.
 fn at_terminal(command: &Command, question: &str, keys: &[u8]) -> Typed {
+    at_terminal_after(command, question, keys, std::time::Duration::ZERO)
+}
+
+/// The same, after so long a look at the question.
+fn at_terminal_after(command: &Command, question: &str, keys: &[u8], pause: std::time::Duration) -> Typed {
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(|word| format!("'{}'", word.to_str().expect("text").replace('\'', "'\\''")))
@@ -44,6 +49,7 @@ fn at_terminal(command: &Command, question: &str, keys: &[u8]) -> Typed {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert!(said().contains(question), "it ended without asking:\n{}", said());
+    std::thread::sleep(pause);
     let mut keyboard = running.stdin.take().expect("piped");
     keyboard.write_all(keys).expect("typed");
     keyboard.flush().expect("typed");
@@ -156,4 +162,14 @@ fn a_secret_and_an_invitation_are_asked_for_and_may_be_left() {
     let home = world.path().join("newcomer");
     let stopped = at_terminal(&staff_command(&home, &["join"]), "Paste the invitation", CTRL_C);
     assert!(stopped.code == 130 && stopped.out.contains("stopped; nothing was made"), "{}", stopped.out);
+}
+
+#[test]
+fn whoever_reads_for_long_before_answering_is_heard_all_the_same() {
+    let world = World::new();
+    let _machine = world.add_machine("kasse-1");
+    // Longer than a link without a sign of life is kept.
+    let pause = fernwart_protocol::limits::STAFF_IDLE_TIMEOUT + std::time::Duration::from_secs(4);
+    let told = at_terminal_after(&world.command(&["retire", "kasse-1"]), "to retire it: ", b"kasse-1\n", pause);
+    assert!(told.code == 0 && told.out.contains("kasse-1 is retired"), "{}", told.out);
 }

@@ -219,8 +219,11 @@ pub fn retired_by(envelope: &Envelope, me: &Standing<'_>) -> Result<(Text<64>, U
     if word.machine != me.machine {
         return Err(Refusal::WrongMachine);
     }
-    if !entry.customers.include(&me.customer) {
+    if word.customer != me.customer || !entry.customers.include(&me.customer) {
         return Err(Refusal::WrongCustomer);
+    }
+    if word.not_after < me.now() {
+        return Err(Refusal::TooLate);
     }
     Ok((entry.name.clone(), word.at))
 }

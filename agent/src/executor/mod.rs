@@ -133,6 +133,8 @@ pub enum Event {
     Unread,
     /// This program may have shown by now that it stays.
     Confirm,
+    /// What is said to the uplink once this machine is in nobody's care.
+    LastWord(Box<ToUplink>),
 }
 
 /// How others reach the executor.
@@ -405,6 +407,7 @@ impl Executor {
                 self.confirm_is_due = false;
                 self.confirm();
             }
+            Event::LastWord(word) => self.last_word(*word),
             Event::Due(run, timer) => self.handle_due(run, timer),
             Event::Asked(question, answer) => {
                 let answered = self.answer(question);

@@ -4,14 +4,18 @@
 //! hub's word alone does none of that: whoever steals a hub must not silence its machines.
 
 use super::books::Parted;
-use super::{Executor, gate};
+use super::{Event, Executor, gate};
 use crate::local::{Answer, Speaker};
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Outcome};
 use fernwart_protocol::text::{Text, chain};
 use serde_json::json;
+use std::time::Duration;
 use tracing::{info, warn};
+
+/// How long runs that are ended have to tell how, before the link goes for good.
+const LAST_OUTCOMES: Duration = Duration::from_secs(3);
 
 impl Executor {
     pub(super) fn handle_retirement(&mut self, envelope: &Envelope) {
@@ -39,8 +43,7 @@ impl Executor {
             Ok(()) => {
                 info!(by = %parted.by, "this machine is retired");
                 self.parted = Some(parted);
-                self.end_everything();
-                self.say(ToUplink::Parted);
+                self.end_everything(ToUplink::Parted);
             }
             // The hub has it for the next time.
             Err(error) => warn!(%error, "a retirement could not be written"),
@@ -65,19 +68,28 @@ impl Executor {
             info!(by = %by.account, "the owner takes this machine out");
             self.parted = Some(parted);
         }
-        self.end_everything();
-        self.say(ToUplink::Leave);
+        self.end_everything(ToUplink::Leave);
         Answer::Done
     }
 
-    /// What waits is refused, what is under way is ended.
-    fn end_everything(&mut self) {
+    /// What waits is refused, what is under way is ended; then the word for the uplink. A
+    /// script that is ended has a little time for its outcome: nobody dials afterwards.
+    fn end_everything(&mut self, word: ToUplink) {
         for run in self.waits.keys().copied().collect::<Vec<_>>() {
-            self.refuse_waiting(run, Refusal::Paused);
+            self.refuse_waiting(run, Refusal::OwnerForbids);
+        }
+        while let Some((run, _)) = self.to_look.pop_front() {
+            self.end_unbegun(run, Outcome::Refused, Some(Refusal::OwnerForbids));
+        }
+        if self.under_way.is_empty() {
+            return self.say(word);
         }
         self.cancel_acting(None);
-        while let Some((run, _)) = self.to_look.pop_front() {
-            self.end_unbegun(run, Outcome::Refused, Some(Refusal::Paused));
-        }
+        self.machine.later(LAST_OUTCOMES, Event::LastWord(Box::new(word)));
+    }
+
+    /// Says it, now that what was under way has had its time.
+    pub(super) fn last_word(&mut self, word: ToUplink) {
+        self.say(word);
     }
 }

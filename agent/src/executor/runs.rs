@@ -67,6 +67,9 @@ impl Executor {
 
     /// An order on a stream; `had_begun` where the hub has heard so from this machine.
     pub(super) fn handle_order(&mut self, ticket: Ticket, envelope: Envelope, had_begun: bool) {
+        if self.parted.is_some() {
+            return self.say(ToUplink::Delivered(ticket, Delivered::Refused(Refusal::OwnerForbids)));
+        }
         let authentic = match gate::authenticate(&envelope, &self.standing()) {
             Ok(authentic) => authentic,
             Err(no) => return self.turn_away(ticket, &no),

@@ -410,7 +410,7 @@ impl Executor {
 
     /// Considers a run that waits in the books, unless it is in hand.
     pub(super) fn take_up(&mut self, run: RunId, record: RunRecord) {
-        if self.waits.contains_key(&run) {
+        if self.waits.contains_key(&run) || self.parted.is_some() {
             return;
         }
         let Ok(order) = Order::from_bytes(record.order.bytes.as_bytes()) else { return };

@@ -116,7 +116,8 @@ impl Told {
         match message {
             ToUplink::Dial(dial) => self.dial = dial,
             ToUplink::About(about) => self.about = about,
-            ToUplink::Parted => self.parted = true,
+            // Without a link there is nobody to tell.
+            ToUplink::Parted | ToUplink::Leave => self.parted = true,
             other => return Some(other),
         }
         None
@@ -144,7 +145,7 @@ impl Uplink {
 
     /// Keeps the machine linked until told to stop.
     pub async fn run(mut self) {
-        let Some(mut told) = self.first_words().await else { return self.stop.cancelled().await };
+        let Some(mut told) = self.first_words().await else { return };
         let mut patience = Patience::new(self.seed);
         let mut dialer = self.dialer.take();
         while !self.stop.is_cancelled() {
@@ -152,7 +153,7 @@ impl Uplink {
                 drop(told.hear(news));
             }
             if told.parted {
-                return self.stop.cancelled().await;
+                return self.rest_for_good().await;
             }
             let error = match self.try_once(&mut told, &mut dialer, &mut patience).await {
                 Ok(()) => {
@@ -195,6 +196,20 @@ impl Uplink {
         }
     }
 
+    /// Dials nobody any more; ends with the executor, or when told to stop.
+    async fn rest_for_good(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                word = self.from_executor.recv() => match word {
+                    Some(ToUplink::Stopped) | None => return,
+                    Some(_) => {}
+                },
+            }
+        }
+    }
+
     /// Waits for whom to dial and what to say.
     async fn first_words(&mut self) -> Option<Told> {
         let (mut dial, mut about) = (None, None);
@@ -202,7 +217,10 @@ impl Uplink {
             match self.from_executor.recv().await? {
                 ToUplink::Dial(told) => dial = Some(told),
                 ToUplink::About(told) => about = Some(told),
-                ToUplink::Parted => return None,
+                ToUplink::Parted => {
+                    self.rest_for_good().await;
+                    return None;
+                }
                 _ => {}
             }
             if let (Some(dial), Some(about)) = (&dial, &about) {

@@ -23,6 +23,9 @@ use tracing::{debug, info, warn};
 /// How long the hub may take to store an outcome before it is kept for later.
 const STORE_WAIT: Duration = Duration::from_secs(60);
 
+/// How long the hub may take to store that the owner takes this machine out.
+const LEAVES_WITHIN: Duration = Duration::from_secs(8);
+
 /// How often outcomes that no hub has acknowledged are offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(300);
 
@@ -220,7 +223,13 @@ impl Uplink {
                         control.send(&to_hub::Control::Journal(seq, hash)).await.map_err(UplinkError::Frame)?;
                     }
                     Some(ToUplink::Leave) => {
-                        // The hub ends the link once it has stored that.
+                        told.parted = true;
+                        // The hub ends the link once it has stored that, or it is ended here.
+                        let link = link.clone();
+                        tasks.spawn(async move {
+                            tokio::time::sleep(LEAVES_WITHIN).await;
+                            link.close(Goodbye::Done);
+                        });
                         match control.send(&to_hub::Control::Leaving).await {
                             Ok(()) => {}
                             Err(error @ FrameError::PeerIsOlder(_)) => warn!(%error, "the hub cannot be told"),

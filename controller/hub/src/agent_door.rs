@@ -45,9 +45,12 @@ pub(crate) struct Penitent {
 
 /// Serves a machine until its link ends.
 pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_key: Digest, until: UnixMs) {
-    if let Err(why) = may_come(shared, &id, tls_key) {
+    let may_come = may_come(shared, &id, tls_key);
+    if let Err(why) = may_come {
         info!(machine = %id, address = %link.remote_address(), ?why, "a machine is not let in");
-        hand_over_retirement(shared, &link, &id, tls_key).await;
+    }
+    let retired = may_come.is_err() && is_retired_with(shared, &id, tls_key);
+    if let (Err(why), false) = (may_come, retired) {
         return link.close(why);
     }
     if shared.paces().is_link_too_many(id, Instant::now()) {
@@ -57,6 +60,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
     }
     if do_penance(shared, &link, &id).await {
         return link.close(Goodbye::Overloaded);
+    }
+    if let Err(why) = may_come {
+        hand_over_retirement(shared, &link, &id).await;
+        return link.close(why);
     }
     let result = converse(shared, &link, id, tls_key, until).await;
     let has_left = shared.presence.machine_left(&id, &link);
@@ -116,33 +123,68 @@ fn may_come(shared: &Shared, id: &MachineId, tls_key: Digest) -> Result<(), Good
     }
 }
 
-/// How long a machine may take to end its link once it has its retirement.
-const PARTS_WITHIN: Duration = Duration::from_secs(3);
+/// How long a machine may take to end its link once it has its retirement: what it was
+/// doing has a little time to end.
+const PARTS_WITHIN: Duration = Duration::from_secs(4);
 
-/// A machine that was away when it was retired gets what a lead has signed about it. It
-/// would not stop for good on this hub's word.
-async fn hand_over_retirement(shared: &Arc<Shared>, link: &Link, id: &MachineId, tls_key: Digest) {
-    let is_retired = |machine: &Machine| machine.standing == Standing::Retired && machine.tls_key == tls_key;
-    if !shared.store.machine(id).is_some_and(|machine| is_retired(&machine)) {
-        return;
-    }
+/// How long it may take to say hello.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long it may take to follow the catalogue before it is told all the same.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(4);
+
+/// Whether it is a machine of ours that was retired, by its own key.
+fn is_retired_with(shared: &Shared, id: &MachineId, tls_key: Digest) -> bool {
+    let of_ours = |machine: &Machine| machine.standing == Standing::Retired && machine.tls_key == tls_key;
+    shared.store.machine(id).is_some_and(|machine| of_ours(&machine))
+}
+
+/// A machine that was away when it was retired gets what a lead has signed about it: it
+/// would not stop for good on this hub's word. First it may fetch the catalogue, by which
+/// it knows that lead, and hand over what it has done.
+async fn hand_over_retirement(shared: &Arc<Shared>, link: &Link, id: &MachineId) {
     let signed = match shared.store.retirement(id).await {
         Ok(Some(signed)) => signed,
         Ok(None) => return,
         Err(error) => return warn!(machine = %id, %error, "a retirement cannot be read"),
     };
     let told = async {
-        let (mut send, mut receive) = link.accept().await.map_err(|_| FrameError::Cut)?;
+        let first = tokio::time::timeout(SPEAKS_WITHIN, link.accept()).await;
+        let Ok(Ok((mut send, mut receive))) = first else { return Err(FrameError::TooSlow) };
         send.demand_pace();
         let Ask::Control(hello, _) = receive.first::<Ask>().await? else { return Err(FrameError::Cut) };
         let Some(records) = shared.store.records(id) else { return Err(FrameError::Cut) };
         let Some(mut send) = greet(shared, link, send, &hello, &records).await? else { return Err(FrameError::Cut) };
-        send.send(&Control::Retired(signed)).await?;
-        // It ends the link itself once it has written that down.
-        link.closed().await;
-        Ok::<_, FrameError>(())
+        let newest = newest_targets(shared);
+        let mut follows = hello.number(tag::TARGETS).unwrap_or_default() >= newest;
+        let mut is_told = false;
+        let give_up = tokio::time::sleep(FOLLOWS_WITHIN);
+        tokio::pin!(give_up);
+        let pace = Pace::of(Door::Agent);
+        loop {
+            if follows && !std::mem::replace(&mut is_told, true) {
+                send.send(&Control::Retired(signed.clone())).await?;
+            }
+            tokio::select! {
+                biased;
+                // It ends the link itself once it has written that down.
+                _ = link.closed() => return Ok(()),
+                word = receive.next::<to_hub::Control>() => match word? {
+                    Some(to_hub::Control::Following(versions)) => follows |= versions.targets >= newest,
+                    Some(_) => {}
+                    None => return Ok(()),
+                },
+                stream = link.accept() => {
+                    let (send, receive) = stream.map_err(|_| FrameError::Cut)?;
+                    if one_stream(shared, *id, &pace, send, receive).await.is_some() {
+                        return Err(FrameError::Cut);
+                    }
+                }
+                () = &mut give_up, if !follows => follows = true,
+            }
+        }
     };
-    if let Ok(Err(error)) = tokio::time::timeout(PARTS_WITHIN, told).await {
+    if let Ok(Err(error)) = tokio::time::timeout(FOLLOWS_WITHIN + PARTS_WITHIN, told).await {
         debug!(machine = %id, %error, "a machine was not told of its retirement");
     }
 }

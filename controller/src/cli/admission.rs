@@ -12,6 +12,7 @@ use fernwart_client::{ClientError, Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::Retirement;
 use fernwart_protocol::id::{Digest, TokenId};
+use fernwart_protocol::limits::RETIREMENT_LIFE;
 use fernwart_protocol::network::Network;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{
@@ -345,18 +346,42 @@ pub(crate) fn reject(command: &Parting, place: &Place) -> Result<Exit, Failure> 
 
 pub(crate) fn retire(command: &Parting, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
-        let row = one(session, &command.machine).await?;
+        let (row, is_retired) = match one(session, &command.machine).await {
+            Ok(row) => (row, false),
+            Err(failure) => {
+                // One that is away may need another signature: who signed first may have left.
+                let name = command.machine.parse().ok();
+                let before = match &name {
+                    Some(name) => formerly(session, name).await?,
+                    None => Vec::new(),
+                };
+                match <[_; 1]>::try_from(before) {
+                    Ok([row]) => (row, true),
+                    Err(_) => return Err(failure),
+                }
+            }
+        };
         let state = match row.presence {
             Presence::Online(_) => "online".to_owned(),
             Presence::Away => format!("away, last seen {}", ago(row.seen_at, now())),
         };
-        note!("{} ({}, {}, {state}) would be retired for good:", row.name, row.customer_name, row.os);
+        let what =
+            if is_retired { "is retired already, and would be signed for again" } else { "would be retired for good" };
+        note!("{} ({}, {}, {state}) {what}:", row.name, row.customer_name, row.os);
         note!(
-            "  its link is cut and its certificate is worth nothing; orders that wait for it are never given;\n  it comes back only with a new invitation, as a new machine"
+            "  a script that runs there is ended, its link is cut, and its certificate is worth nothing;\n  orders that wait for it are never given; it comes back only with a new invitation, as a new machine"
         );
         let yes = command.yes.as_deref();
         Confirm { to: "to retire it", word: row.name.as_str(), yes, nothing: NOTHING }.ask()?;
-        let retirement = Retirement { machine: row.id, key: session.key_id(), at: now() };
+        let (at, life) = (now(), i64::try_from(RETIREMENT_LIFE.as_millis()).unwrap_or(i64::MAX));
+        let retirement = Retirement {
+            machine: row.id,
+            machine_name: row.name.clone(),
+            customer: row.customer,
+            key: session.key_id(),
+            at,
+            not_after: at.saturating_add(life),
+        };
         let signed = session.sign_for(&row, &retirement)?;
         match session.tell(&Request::RetireSigned(signed)).await {
             // It hears it from the hub alone, and asks again once a day.

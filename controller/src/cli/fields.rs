@@ -50,7 +50,7 @@ pub(super) const KINDS: &[Kind] = &[
     ),
     (
         "summary",
-        "the last line of jsonl; where it is missing, something was cut off",
+        "the last line of diagnose, run, query and events as jsonl; where it is missing, something was cut off",
         &[
             ("job", "number?", "the job"),
             ("selected", "number?", "machines that were meant"),

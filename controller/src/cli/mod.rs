@@ -225,9 +225,10 @@ pub(crate) fn say(text: &str) -> Result<Exit, Failure> {
     }
 }
 
-/// A runtime for one short command.
+/// A runtime for one short command. The command itself may wait for a person: the link
+/// lives on a thread of its own meanwhile.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
             result = work => result,

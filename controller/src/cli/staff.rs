@@ -267,7 +267,12 @@ fn resume(name: &str, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         session.sync().await?;
         let entry = listed(session, name)?;
-        let cut_off = suspensions(session).await?.unwrap_or_default();
+        let Some(cut_off) = suspensions(session).await? else {
+            let what = "who is suspended is told to leads only, and by a hub of this version";
+            return Err(
+                Failure::new(Exit::Refused, Denial::BeyondRole.code(), what).now("ask a lead; or update the hub")
+            );
+        };
         let Some(suspended) = cut_off.iter().find(|one| one.key == entry.key) else {
             note!("{} is not suspended; nothing was changed", entry.name);
             return Ok(Exit::Done);
@@ -299,7 +304,11 @@ fn reject(name: &str, yes: Option<&str>, place: &Place) -> Result<Exit, Failure>
                 return Err(Failure::new(Exit::Usage, "FW-JOIN-11", what).now("fernwart pending"));
             }
         };
-        note!("{} (key {}) would be turned away, and needs a new invitation to come again.", one.name, one.key);
+        note!(
+            "{} (key {}) would be turned away. Until their invitation ends they can join with it again.",
+            one.name,
+            one.key
+        );
         Confirm { to: "to turn them away", word: name, yes, nothing: "nothing was changed" }.ask()?;
         session.tell(&Request::RejectStaff(one.key)).await?;
         note!("{} is turned away", one.name);

@@ -350,11 +350,19 @@ fn what_reads_with_a_network_is_an_act_once_its_manifest_is_read() {
 fn a_machine_is_retired_by_a_lead_of_its_own_and_nobody_else() {
     use Refusal::*;
     let machine = MachineId::from_bytes([1; 16]);
+    let word = |case: &Case, machine: MachineId| Retirement {
+        machine,
+        machine_name: "kasse-1".parse().expect("a name"),
+        customer: case.order.customer,
+        key: case.order.key,
+        at: NOW,
+        not_after: NOW,
+    };
     let answer = |change: fn(&mut Case), of: MachineId| {
         let mut case = Case::new(look());
         case.entry().role = Role::Lead;
         change(&mut case);
-        let word = Retirement { machine: of, key: case.order.key, at: NOW };
+        let word = word(&case, of);
         retired_by(&seal(&word, &case.key, Version::OLDEST).expect("signed"), &case.standing()).map(|(_, at)| at)
     };
     let other = MachineId::from_bytes([9; 16]);
@@ -376,7 +384,16 @@ fn a_machine_is_retired_by_a_lead_of_its_own_and_nobody_else() {
     let mut case = Case::new(look());
     case.entry().role = Role::Lead;
     assert_eq!(retired_by(&case.envelope(), &case.standing()), Err(NotAnOrder), "an order is no retirement");
-    let word = Retirement { machine, key: case.order.key, at: NOW };
+    for (customer, not_after, answer) in [
+        (CustomerId::from_bytes([9; 16]), NOW, Err(WrongCustomer)),
+        (case.order.customer, NOW, Ok(NOW)),
+        (case.order.customer, NOW - 1, Err(TooLate)),
+    ] {
+        let word = Retirement { customer, not_after, ..word(&case, machine) };
+        let signed = seal(&word, &case.key, Version::OLDEST).expect("signed");
+        assert_eq!(retired_by(&signed, &case.standing()).map(|(_, at)| at), answer, "{customer} {not_after}");
+    }
+    let word = word(&case, machine);
     let mut bent = seal(&word, &case.key, Version::OLDEST).expect("signed");
     bent.signature = seal(&case.order, &case.key, Version::OLDEST).expect("signed").signature;
     assert_eq!(retired_by(&bent, &case.standing()), Err(BadSignature));

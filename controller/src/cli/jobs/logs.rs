@@ -35,6 +35,9 @@ pub(crate) struct Logs {
     shape: ShapeArgs,
 }
 
+/// The code where the hub is too old for what is asked.
+const OLDER_HUB: &str = "FW-CLI-19";
+
 /// Where one machine's run stands.
 enum Stands {
     /// It has ended.
@@ -137,16 +140,22 @@ pub(super) async fn reasons(
     runs: &[RunRow],
 ) -> Result<HashMap<RunId, String>, Failure> {
     let mut reasons = HashMap::new();
-    each(session, job, runs, |run, stands| {
-        if let Stands::Ended(answer) = stands
-            && let (_, code, Some(why)) = status(&answer)
-        {
-            let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
-            reasons.insert(run, why + &code);
+    for chunk in runs.chunks(ORDERS_PER_FRAME) {
+        let told = each(session, job, chunk, |run, stands| {
+            if let Stands::Ended(answer) = stands
+                && let (_, code, Some(why)) = status(&answer)
+            {
+                let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
+                reasons.insert(run, why + &code);
+            }
+            Ok(())
+        });
+        match told.await {
+            // A hub before this version says how they ended, and not why.
+            Err(failure) if failure.is(OLDER_HUB) => return Ok(reasons),
+            told => told?,
         }
-        Ok(())
-    })
-    .await?;
+    }
     Ok(reasons)
 }
 

@@ -94,7 +94,9 @@ fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
     let (head, runs, reasons) = with_session(place, async |session| {
         let (head, runs) = session.job(job).await?;
         let is_bad = |run: &&RunRow| !is_open(run) && run.outcome != Some(Outcome::Ok);
-        let bad: Vec<RunRow> = runs.iter().filter(is_bad).take(REASONS).cloned().collect();
+        // People are told of the first; programs of all.
+        let most = if shape == Shape::Table { REASONS } else { usize::MAX };
+        let bad: Vec<RunRow> = runs.iter().filter(is_bad).take(most).cloned().collect();
         let reasons = if bad.is_empty() { HashMap::new() } else { logs::reasons(session, job, &bad).await? };
         Ok((head, runs, reasons))
     })?;
