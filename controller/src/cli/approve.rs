@@ -3,9 +3,9 @@
 mod history;
 
 use super::fail::chain;
-use super::output::day;
+use super::output::{Cell, Rows, Shape, day};
 use super::script::{self, Folder};
-use super::{Exit, Failure, Place, prompt, say, with_session};
+use super::{Exit, Failure, Place, ShapeArgs, prompt, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::approve::{Contents, Draft, LEFT_OUT, NextRoot, Progress, Proposed, Root};
 use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
@@ -17,6 +17,7 @@ use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::script::{Bundle, BundleName};
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::text::Blob;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,8 @@ enum CatalogueCommand {
         /// Write staff.json, hub.json and shop.json into a folder, to be changed and proposed
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
+        #[command(flatten)]
+        shape: ShapeArgs,
     },
     /// Propose a script (DIR holds its manifest.toml) or changed files (DIR holds staff.json, hub.json or shop.json)
     Propose {
@@ -101,8 +104,8 @@ enum CatalogueCommand {
         #[command(flatten)]
         agreed: Agreed,
     },
-    /// What was approved before, by whom, and what it changed
-    History,
+    /// List what was approved before, by whom, and what it changed
+    History(ShapeArgs),
     /// Propose other approvers, another number of signatures, or only a root that lasts anew
     Rotate {
         /// One more approver: what `fernwart approver show` prints
@@ -151,10 +154,10 @@ struct Agreed {
 
 pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, Failure> {
     match &command.command {
-        CatalogueCommand::Show { to } => show(to.as_deref(), place),
+        CatalogueCommand::Show { to, shape } => show(to.as_deref(), shape.output, place),
         CatalogueCommand::Propose { folders, above, agreed } => propose(folders, *above, *agreed, place),
         CatalogueCommand::Withdraw { name, agreed } => withdraw(name, *agreed, place),
-        CatalogueCommand::History => history::show(place),
+        CatalogueCommand::History(shape) => history::show(shape.output, place),
         CatalogueCommand::Rotate { add, remove, k, agreed } => rotate(add, remove, *k, *agreed, place),
         CatalogueCommand::Sign { draft, file, key, yes } => {
             let path = key.clone().map_or_else(|| place.approver(), |dir| place.elsewhere(dir).approver());
@@ -668,7 +671,7 @@ fn waiting(draft: &Draft, catalogue: &Catalogue, root: &Root) -> Result<String, 
     Ok(out)
 }
 
-fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {
+fn show(to: Option<&Path>, shape: Shape, place: &Place) -> Result<Exit, Failure> {
     with_session(place, async |session| {
         session.sync().await?;
         if let Some(folder) = to {
@@ -687,6 +690,9 @@ fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {
             return Ok(Exit::Done);
         }
         let catalogue = session.catalogue.clone();
+        if shape != Shape::Table {
+            return show_to_programs(session, &catalogue, shape).await;
+        }
         let mut out = format!(
             "{} · version {} · {} of {} approvers must sign · targets until {} · root until {}\n",
             catalogue.shop.name,
@@ -702,4 +708,33 @@ fn show(to: Option<&Path>, place: &Place) -> Result<Exit, Failure> {
         }
         say(&out)
     })
+}
+
+/// What is approved, as one object for programs.
+async fn show_to_programs(session: &mut Session, catalogue: &Catalogue, shape: Shape) -> Result<Exit, Failure> {
+    let root = root_in_force(session)?;
+    let mut waiting = Vec::new();
+    for draft in drafts(session).await? {
+        let progress = draft.progress(Some(&root));
+        let changes = draft.changes(Some(catalogue)).unwrap_or_else(|error| vec![chain(&error)]);
+        waiting.push(json!({
+            "draft": draft.id().map_err(unwritable)?.to_string(), "version": draft.targets.signed.version.get(),
+            "overtaken": !draft.follows(catalogue.versions.targets), "signatures": progress.have,
+            "needed": progress.need, "changes": changes,
+        }));
+    }
+    let columns = ["name", "version", "threshold", "approvers", "targets_until", "root_until", "drafts"];
+    let mut rows = Rows::new("catalogue", &columns);
+    let approvers: Vec<String> = catalogue.approvers.values().map(|key| format!("{PUBLIC}{key}")).collect();
+    let drafts = waiting.len().to_string();
+    rows.push(vec![
+        catalogue.shop.name.as_raw().into(),
+        catalogue.versions.targets.into(),
+        catalogue.threshold.into(),
+        Cell::new(approvers.clone(), approvers.join(" ")),
+        Cell::day(catalogue.expiries.targets),
+        Cell::day(catalogue.expiries.root),
+        Cell::new(waiting, drafts),
+    ]);
+    rows.print(shape)
 }

@@ -1,6 +1,6 @@
 //! `fernwart doctor`: is all well with this home and its hub?
 
-use super::output::{day, moment};
+use super::output::{Rows, Shape, day, moment};
 use super::{Exit, Failure, Place, block_on, say};
 use fernwart_client::{Session, StaffHome, now};
 use fernwart_protocol::id::MachineId;
@@ -8,19 +8,16 @@ use fernwart_protocol::row;
 
 const SOON_MS: i64 = 60 * 24 * 3600 * 1000;
 
-struct Findings {
-    text: String,
-    bad: usize,
-}
+/// What was looked at: what, and what to do now where it is not well.
+struct Findings(Vec<(String, Option<String>)>);
 
 impl Findings {
     fn well(&mut self, what: &str) {
-        self.text += &format!("ok    {what}\n");
+        self.0.push((what.to_owned(), None));
     }
 
     fn bad(&mut self, what: &str, now: &str) {
-        self.bad += 1;
-        self.text += &format!("BAD   {what}\n      now: {now}\n");
+        self.0.push((what.to_owned(), Some(now.to_owned())));
     }
 
     fn runs_out(&mut self, what: &str, until: i64, then: &str) {
@@ -36,10 +33,30 @@ impl Findings {
     }
 }
 
-pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
+impl Findings {
+    fn print(&self, shape: Shape) -> Result<Exit, Failure> {
+        if shape == Shape::Table {
+            let line = |(what, now): &(String, Option<String>)| match now {
+                None => format!("ok    {what}\n"),
+                Some(now) => format!("BAD   {what}\n      now: {now}\n"),
+            };
+            say(&self.0.iter().map(line).collect::<String>())?;
+        } else {
+            let mut rows = Rows::new("check", &["what", "ok", "now"]);
+            let row = |(what, now): &(String, Option<String>)| {
+                vec![what.clone().into(), now.is_none().into(), now.clone().into()]
+            };
+            self.0.iter().for_each(|one| rows.push(row(one)));
+            rows.print(shape)?;
+        }
+        Ok(if self.0.iter().any(|(_, now)| now.is_some()) { Exit::Bad } else { Exit::Done })
+    }
+}
+
+pub(crate) fn run(shape: Shape, place: &Place) -> Result<Exit, Failure> {
     let path = place.staff();
     let home = StaffHome::open(&path)?;
-    let mut findings = Findings { text: String::new(), bad: 0 };
+    let mut findings = Findings(Vec::new());
     findings.well(&format!("home {} · {} · key {}", path.display(), home.settings.name, home.key_id()));
     if let Some((_, until)) = home.identity.lasts() {
         findings.runs_out("your certificate", until, "any fernwart command renews it, once the hub answers");
@@ -104,10 +121,9 @@ pub(crate) fn run(place: &Place) -> Result<Exit, Failure> {
             ));
         }
         Err(failure) => {
-            say(&findings.text)?;
+            findings.print(shape)?;
             return Err(failure);
         }
     }
-    say(&findings.text)?;
-    Ok(if findings.bad > 0 { Exit::Bad } else { Exit::Done })
+    findings.print(shape)
 }

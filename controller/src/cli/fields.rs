@@ -176,6 +176,39 @@ pub(super) const KINDS: &[Kind] = &[
         ],
     ),
     ("limit", "limits", &[("name", "text", "which"), ("value", "number", "how much"), ("unit", "text", "of what")]),
+    (
+        "check",
+        "doctor",
+        &[
+            ("what", "text", "what was looked at"),
+            ("ok", "bool", "whether it is well"),
+            ("now", "text?", "what to do where it is not"),
+        ],
+    ),
+    (
+        "catalogue",
+        "catalogue show",
+        &[
+            ("name", "text", "the firm"),
+            ("version", "number", "what is in force"),
+            ("threshold", "number", "how many approvers must sign"),
+            ("approvers", "list", "their public keys"),
+            ("targets_until", "time", "when what is approved runs out"),
+            ("root_until", "time", "when the approvers' own list runs out"),
+            ("drafts", "list", "those that wait: draft, version, overtaken, signatures, needed, changes"),
+        ],
+    ),
+    (
+        "version",
+        "catalogue history",
+        &[
+            ("version", "number", "its number"),
+            ("until", "time", "how long it is good"),
+            ("signed_by", "list", "approvers' public keys"),
+            ("former", "number", "how many approvers of then have gone since"),
+            ("changes", "list", "what it changed, in words"),
+        ],
+    ),
     ("row", "query: its fields are the columns of the question", &[]),
     (
         "column",

@@ -217,7 +217,7 @@ pub(crate) struct Ping {
 pub(crate) fn ping(command: &Ping, place: &Place) -> Result<Exit, Failure> {
     let target = command.target.read()?;
     let mut silent = 0;
-    let mut rows = Rows::new("pong", &["machine", "ms"]);
+    let mut rows = Rows::new("pong", &["machine:name", "ms"]);
     with_session(place, async |session| {
         let machines = select(&target, &session.machines().await?)?;
         let wait_ms = u32::try_from(command.timeout.as_millis()).unwrap_or(u32::MAX);

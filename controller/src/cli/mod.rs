@@ -80,7 +80,7 @@ pub(crate) enum Command {
     /// Join an organisation as technician or robot
     Join(join::Join),
     /// Check this home, the hub and what runs out, and say what to do
-    Doctor,
+    Doctor(ShapeArgs),
     /// List machines
     Ls(machines::Ls),
     /// Show one machine
@@ -323,7 +323,7 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Restore(restore) => operate::backup::restore_hub(&restore, &place),
         Command::NextKeys(next) => operate::next_keys::run(&next, &place),
         Command::Join(join) => join::run(&join, &place),
-        Command::Doctor => doctor::run(&place),
+        Command::Doctor(shape) => doctor::run(shape.output, &place),
         Command::Ls(command) => machines::ls(&command, &place),
         Command::Show(command) => machines::show(&command, &place),
         Command::Facts(command) => facts::run(&command, &place),

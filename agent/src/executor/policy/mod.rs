@@ -321,6 +321,8 @@ mod tests {
             let error = with(&format!("{{ from = \"{empty}\", to = \"{empty}\" }}")).expect_err("refused").to_string();
             assert!(error.contains(empty) && error.contains("24:00"), "{error}");
         }
+        let never = with("{ from = \"02:00\", to = \"04:00\", days = [] }");
+        assert!(matches!(never, Err(BadPolicy::NoDay)), "{never:?}");
         let policy = with("{ from = \"00:00\", to = \"24:00\" }").expect("a policy");
         for hour in 0..24 {
             let now = Some(NOW + hour * 3_600_000);

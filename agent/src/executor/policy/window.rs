@@ -94,7 +94,8 @@ impl Window {
         let began_today = is_day(today) && time >= self.from;
         let began_yesterday = today.yesterday().is_ok_and(is_day);
         match self.to {
-            End::At(to) if to > self.from => began_today && time < to,
+            // One of no length is refused where rules are read; it would be never open.
+            End::At(to) if to >= self.from => began_today && time < to,
             End::At(to) => began_today || (began_yesterday && time < to),
             End::Midnight => began_today,
         }
@@ -159,6 +160,14 @@ mod tests {
         let sunday = at("2026-11-29T02:00:00Z");
         assert!(opens(&late, sunday).expect("open") <= sunday);
         assert_eq!(opens(&late, at("2026-11-29T03:00:00Z")), Some(at("2026-12-05T22:00:00Z")));
+    }
+
+    #[test]
+    fn a_window_of_no_length_is_never_open() {
+        let none = window("from = \"02:00\"\nto = \"02:00\"\nzone = \"UTC\"");
+        for hour in 0..24 {
+            assert!(!none.is_open_at(DateTime::constant(2026, 11, 23, hour, 0, 0, 0)), "{hour}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What was approved before: versions, who signed, what each changed.
 
 use super::{Exit, Failure, Place, say, with_session};
-use crate::cli::output::day;
+use crate::cli::output::{Cell, Rows, Shape, day};
 use fernwart_certs::approve::past;
 use fernwart_protocol::staff::{Reply, Request};
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// Lists the published versions, the newest last. A signature is told only if
 /// it holds for an approver of the root in force; whoever has gone since is
 /// told as a former approver.
-pub(super) fn show(place: &Place) -> Result<Exit, Failure> {
+pub(super) fn show(shape: Shape, place: &Place) -> Result<Exit, Failure> {
     let versions = with_session(place, async |session| {
         session.sync().await?;
         let mut versions = Vec::new();
@@ -20,6 +20,21 @@ pub(super) fn show(place: &Place) -> Result<Exit, Failure> {
         }
         Ok(versions)
     })?;
+    if shape != Shape::Table {
+        let mut rows = Rows::new("version", &["version", "until", "signed_by", "former", "changes"]);
+        for (at, version) in versions.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|before| versions.get(before));
+            let list = |words: Vec<String>| Cell::new(words.clone(), words.join("; "));
+            rows.push(vec![
+                version.number.into(),
+                Cell::day(version.until),
+                list(version.signers.iter().map(|key| format!("fwa1-{key}")).collect()),
+                (version.former as u64).into(),
+                list(version.changes(before)),
+            ]);
+        }
+        return rows.print(shape);
+    }
     let mut out = String::new();
     for (at, version) in versions.iter().enumerate() {
         let before = at.checked_sub(1).and_then(|before| versions.get(before));
