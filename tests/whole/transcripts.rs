@@ -1,4 +1,4 @@
-//! Every transcript in the README, typed and compared.
+//! Every transcript in the documents, typed and compared.
 //!
 //! Blocks run in the order of their `<!-- step N -->`, in one folder with one
 //! shop. What differs from one day and machine to another is made alike on both
@@ -248,10 +248,57 @@ fn fits(wanted: &[String], actual: &[String]) -> bool {
     }
 }
 
+/// Where transcripts stand.
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "controller/docs/technician.md",
+    "controller/docs/approvers.md",
+    "controller/docs/operator.md",
+    "controller/docs/scripting.md",
+    "controller/docs/architecture.md",
+    "agent/docs/kunden.md",
+    "agent/docs/customers.md",
+];
+
+fn document(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)).expect(name)
+}
+
+fn all_steps() -> Vec<Step> {
+    let mut all: Vec<Step> = DOCUMENTS.iter().flat_map(|name| steps(&document(name))).collect();
+    all.sort_by_key(|step| step.number);
+    all
+}
+
 #[test]
-fn every_transcript_in_the_readme_is_true() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let steps = steps(&std::fs::read_to_string(readme).expect("the README"));
+fn what_the_readme_has_one_type_first_is_played_in_a_transcript() {
+    let played: Vec<String> =
+        all_steps().into_iter().flat_map(|step| step.commands).map(|(command, _)| command).collect();
+    let readme = document("README.md");
+    let first = readme.split("## The first machine").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("there");
+    let typed = first.lines().filter(|line| line.starts_with("fernwart") || line.starts_with("sudo"));
+    let never: Vec<&str> = typed.filter(|line| !played.iter().any(|command| command.starts_with(*line))).collect();
+    assert!(never.is_empty(), "{never:?}");
+    assert!(readme.len() <= 10_240, "{} bytes", readme.len());
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let others = ["tests/README.md", "protocol/README.md", "controller/CHANGELOG.md"];
+    let link = Regex::new(r"\]\(([^)#]+)\)").expect("a pattern");
+    for name in DOCUMENTS.iter().chain(&others) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+        for found in link.captures_iter(&document(name)) {
+            let to = found.get(1).expect("a place").as_str();
+            let is_there = to.starts_with("http") || folder.parent().expect("a folder").join(to).exists();
+            assert!(is_there, "{name}: {to} is not there");
+        }
+    }
+}
+
+#[test]
+fn every_transcript_is_true() {
+    let steps = all_steps();
     assert!(steps.len() >= 10, "{} transcripts", steps.len());
     let mut stage = Stage::new();
     let mut disk = None;

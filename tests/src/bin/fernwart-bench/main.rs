@@ -1,4 +1,4 @@
-//! Figures for the README: ours beside raw quinn, in one run, on one machine.
+//! Figures for tests/README.md: ours beside raw quinn, in one run, on one machine.
 //!
 //! `idle` measures one agent at rest for a minute; `fleet [N]` a hub with N
 //! machines: memory, and what it takes to ask them all; `storm [N]` how they
