@@ -99,7 +99,9 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     if let Some(paused) = paused {
         row("status-paused", &until(paused));
     }
-    row("status-allowed", &rules_in_words(home, words, running.as_ref(), paused.is_some(), &until));
+    if parted.is_none() {
+        row("status-allowed", &rules_in_words(home, words, running.as_ref(), paused.is_some(), &until));
+    }
     // A technician on the phone may call it otherwise than it calls itself.
     let machine = match &called {
         Some(called) if !called.as_str().eq_ignore_ascii_case(&hostname) => {
@@ -107,7 +109,8 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
         }
         _ => hostname,
     };
-    let head = words.say_with("status-head", &[("machine", &machine), ("shop", &name)]);
+    let head = if parted.is_some() { "status-head-parted" } else { "status-head" };
+    let head = words.say_with(head, &[("machine", &machine), ("shop", &name)]);
     Ok(format!("{head}\n{out}"))
 }
 

@@ -21,6 +21,7 @@ policy-trusted = 3  freigegebene Reparaturen jederzeit, danach Bescheid geben
 policy-odd = Bitte 1, 2 oder 3 eingeben.
 policy-prompt = Ihre Wahl [1]:
 status-head = Dieser Rechner ({ $machine }) wird betreut von { $shop }.
+status-head-parted = Dieser Rechner ({ $machine }) wurde von { $shop } betreut.
 status-contact = Ansprechpartner
 status-hours = Erreichbar
 status-link = Verbunden

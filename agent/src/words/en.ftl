@@ -21,6 +21,7 @@ policy-trusted = 3  approved repairs at any time, tell me afterwards
 policy-odd = Please type 1, 2 or 3.
 policy-prompt = Your choice [1]:
 status-head = This computer ({ $machine }) is looked after by { $shop }.
+status-head-parted = This computer ({ $machine }) was looked after by { $shop }.
 status-contact = Your contact
 status-hours = Available
 status-link = Connected
