@@ -73,7 +73,7 @@ pub(crate) enum Command {
     },
     /// What was done here, by whom, why, and with what result
     History {
-        /// One of them, whole
+        /// Details of this number
         number: Option<usize>,
     },
     /// What you are asked

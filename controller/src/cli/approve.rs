@@ -437,7 +437,8 @@ async fn put_through_with(
             note!("proposed as draft {}; nothing is in force yet:", id.get(..12).unwrap_or_default());
             say_changes(&draft, Some(&session.catalogue))?;
             let need = session.catalogue.threshold;
-            note!("Next: {need} approver(s) run fernwart catalogue sign, then: fernwart catalogue publish");
+            let who = if need == 1 { "an approver runs".to_owned() } else { format!("{need} approvers run") };
+            note!("Next: {who} fernwart catalogue sign, then: fernwart catalogue publish");
         }
     }
     Ok(())

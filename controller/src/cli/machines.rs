@@ -151,6 +151,11 @@ pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
     rows.print(command.shape.output)
 }
 
+/// `1 machine`, `7 machines`.
+pub(crate) fn machines_in_words(count: usize) -> String {
+    if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") }
+}
+
 /// One machine by its name, told when it is misspelt.
 pub(super) async fn one(session: &mut Session, name: &str) -> Result<Row<MachineRow>, Failure> {
     let machines = session.machines().await?;
@@ -277,7 +282,7 @@ pub(crate) fn label(command: &LabelArgs, place: &Place) -> Result<Exit, Failure>
         }
         Ok(machines.len())
     })?;
-    note!("{count} machine(s) labelled");
+    note!("{} labelled", machines_in_words(count));
     Ok(Exit::Done)
 }
 
@@ -330,7 +335,7 @@ pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure>
         Membership::In => "in",
         Membership::Out => "out of",
     };
-    note!("{count} machine(s) {direction} @{name}");
+    note!("{} {direction} @{name}", machines_in_words(count));
     Ok(Exit::Done)
 }
 

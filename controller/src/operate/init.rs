@@ -26,7 +26,7 @@ use std::time::SystemTime;
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 
-/// Begin a shop.
+/// Create an organisation.
 #[derive(Args)]
 pub struct Init {
     /// The firm's name, as customers see it

@@ -2,6 +2,7 @@
 //! believed from those who signed them, and shown before it is sent again.
 
 use super::super::jobs::{is_open, state_of};
+use super::super::machines::machines_in_words;
 use super::super::output::{Shape, moment};
 use super::super::parallel::Parallel;
 use super::super::prompt;
@@ -160,11 +161,8 @@ fn unknown(wanted: &[RunRow], manifest: &Manifest, allowed: bool) -> Result<(), 
     if names.is_empty() || manifest.retry_safe || allowed {
         return Ok(());
     }
-    let (count, names) = (names.len(), names.join(" "));
-    let what = format!(
-        "on {count} machine(s) nobody knows how it ended, and {} is not safe to repeat: {names}",
-        manifest.name
-    );
+    let (count, names) = (machines_in_words(names.len()), names.join(" "));
+    let what = format!("on {count} nobody knows how it ended, and {} is not safe to repeat: {names}", manifest.name);
     Err(usage(what).now("look there first; then: add --unknown"))
 }
 

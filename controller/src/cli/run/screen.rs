@@ -274,7 +274,8 @@ pub(crate) fn ran_in_words(report: &RunReport) -> String {
     };
     let redacted = match report.redacted {
         0 => String::new(),
-        count => format!(" · {count} secret(s) taken out"),
+        1 => " · 1 secret taken out".to_owned(),
+        count => format!(" · {count} secrets taken out"),
     };
     took + &checks + &unseen + &redacted
 }
