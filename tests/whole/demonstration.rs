@@ -20,11 +20,13 @@ fn is_clean(place: &Path) -> bool {
 }
 
 #[test]
-fn once_it_ends_in_a_real_report_and_leaves_nothing() {
+fn once_it_ends_in_a_report_and_a_dry_run_and_leaves_nothing() {
     let place = tempfile::tempdir().expect("a folder");
     let said = run(&mut demo(place.path(), &["--once"])).exits(0);
     assert!(said.out.contains("this-computer-3") && said.out.contains("online"), "{}", said.out);
     assert!(said.out.contains(" checks: ") && said.out.contains(" ok"), "a report: {}", said.out);
+    assert!(said.out.contains("would free") && said.out.contains("nothing was changed"), "{}", said.out);
+    assert!(said.err.contains("Next: "), "what to do now: {}", said.err);
     assert!(is_clean(place.path()));
 }
 
