@@ -21,7 +21,7 @@ use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::enroll::{Join, Reply, Request};
 use fernwart_protocol::id::{BootId, Digest};
 use fernwart_protocol::limits::{HANDSHAKE_TIMEOUT, OFFER_FILES};
-use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError};
+use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, NotReached, dial_any};
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
 use rustls_pki_types::CertificateDer;
@@ -300,25 +300,12 @@ pub enum Step<'a> {
 }
 
 async fn dial(invitation: &Invitation) -> Result<Link, EnrollError> {
-    let mut last = EnrollError::NoAddress(String::new());
-    for name in &invitation.addresses {
-        let addresses = match tokio::net::lookup_host(name.as_raw().to_owned()).await {
-            Ok(addresses) => addresses,
-            Err(_) => {
-                last = EnrollError::NoAddress(name.to_string());
-                continue;
-            }
-        };
-        for address in addresses {
-            let tls = tls::newcomer(vec![invitation.ca], Clock::MayBeWrong).map_err(EnrollError::Tls)?;
-            let dialer = Dialer::new(address).map_err(EnrollError::Dial)?;
-            match dialer.dial(address, Door::Enroll, tls, HANDSHAKE_TIMEOUT).await {
-                Ok(link) => return Ok(link),
-                Err(error) => last = EnrollError::Dial(error),
-            }
-        }
+    let tls = tls::newcomer(vec![invitation.ca], Clock::MayBeWrong).map_err(EnrollError::Tls)?;
+    match dial_any(invitation.addresses.as_slice(), Door::Enroll, &tls, HANDSHAKE_TIMEOUT, Dialer::new).await {
+        Ok((link, _)) => Ok(link),
+        Err(NotReached::NoAddress(name)) => Err(EnrollError::NoAddress(name)),
+        Err(NotReached::Dial { source, .. }) => Err(EnrollError::Dial(source)),
     }
-    Err(last)
 }
 
 /// One request; the reply, and the catalogue files that follow it.

@@ -387,22 +387,39 @@ impl World {
         Self::begin(tempfile::tempdir().expect("a folder"), host)
     }
 
+    /// The same with a hub that hears all addresses of this computer, and is said
+    /// to be at another one too, which is tried first.
+    ///
+    /// # Panics
+    /// When the shop cannot be begun.
+    pub fn also_at(first: SocketAddr) -> Self {
+        let address = SocketAddr::new([127, 0, 0, 1].into(), free_port());
+        let everywhere = format!("[::]:{}", address.port());
+        let addresses = [first.to_string(), address.to_string()];
+        Self::begin_with(tempfile::tempdir().expect("a folder"), address, &addresses, &everywhere)
+    }
+
     fn begin(folder: tempfile::TempDir, host: &str) -> Self {
         let address = SocketAddr::new(host.parse().expect("an address"), free_port());
         let text = address.to_string();
-        let arguments = [
+        Self::begin_with(folder, address, std::slice::from_ref(&text), &text)
+    }
+
+    fn begin_with(folder: tempfile::TempDir, address: SocketAddr, addresses: &[String], listen: &str) -> Self {
+        let mut arguments = vec![
             "init",
             "--shop",
             "Nordlicht IT",
-            "--address",
-            &text,
             "--listen",
-            &text,
+            listen,
             "--name",
             "jana",
             "--contact",
             "Jana Petersen, 0431 555 01",
         ];
+        for address in addresses {
+            arguments.extend(["--address", address]);
+        }
         run(&mut staff_command(&folder.path().join("shop"), &arguments)).exits(0);
         let hub = start_hub(folder.path());
         Self { folder, address, hub }

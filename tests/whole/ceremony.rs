@@ -162,7 +162,9 @@ fn a_hub_listens_on_the_port_that_machines_call_unless_it_is_told_another() {
         text.trim().to_owned()
     };
     shop.at("own", &["init", "--address", "hub.example:7443", "--address", "hub.example:443"]).exits(0);
-    assert_eq!(settings("own"), r#"listen = "0.0.0.0:7443""#);
+    assert_eq!(settings("own"), r#"listen = "[::]:7443""#, "a name may have addresses of both families");
+    shop.at("four", &["init", "--address", "192.0.2.1:7443"]).exits(0);
+    assert_eq!(settings("four"), r#"listen = "0.0.0.0:7443""#);
     shop.at("six", &["init", "--address", "[2001:db8::1]:7443"]).exits(0);
     assert_eq!(settings("six"), r#"listen = "[::]:7443""#);
     // As behind a router that maps one port to another.

@@ -1,8 +1,11 @@
-//! A machine whose address changes keeps its link: QUIC moves with it.
+//! Addresses: a machine whose own changes keeps its link, and a hub of several is
+//! found at the one that answers.
 
+use fernwart_protocol::limits::HANDSHAKE_TIMEOUT;
 use fernwart_tests::{Process, World, run, wait_within};
+use std::net::UdpSocket;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A network namespace with one cable to this computer; gone with its owner.
 struct Elsewhere {
@@ -92,4 +95,31 @@ fn a_machine_that_changes_its_address_keeps_its_link() {
     assert_eq!(linked(&running), 1, "it is the same link: {}", running.log());
     let said = world.technician(&["diagnose", "kasse-1", "--section", "network", "-o", "jsonl"]);
     assert!(matches!(said.code, 0 | 1) && said.out.contains("10.231.77.9"), "{}", said.out);
+}
+
+#[test]
+fn an_address_where_nobody_answers_costs_a_moment_and_not_the_patience_for_it() {
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let mut world = World::also_at(silent.local_addr().expect("an address"));
+    let began = Instant::now();
+    world.technician(&["ls"]).exits(0);
+    let took = began.elapsed();
+    println!("a command takes {took:?}");
+    assert!(took < HANDSHAKE_TIMEOUT / 2, "{took:?}");
+    let mut datagram = [0; 2048];
+    silent.set_nonblocking(true).expect("set");
+    assert!(silent.recv_from(&mut datagram).is_ok(), "the silent address was tried");
+
+    let kasse = world.add_machine("kasse-1");
+    let linked = kasse.agent.log();
+    assert!(linked.contains(&format!("address={}", world.address)), "{linked}");
+    // Where one socket hears both families the hub knows IPv4 by its own name, and
+    // rings there when it is back.
+    let hub = world.hub.log();
+    assert!(hub.contains("address=127.0.0.1:") && !hub.contains("ffff"), "{hub}");
+    let began = Instant::now();
+    world.hub.kill_9();
+    world.restart_hub();
+    wait_within(Duration::from_secs(15), "it is linked again", || world.is_online("kasse-1"));
+    println!("linked again after {:?}", began.elapsed());
 }

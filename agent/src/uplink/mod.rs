@@ -19,10 +19,9 @@ use fernwart_protocol::clock::Clock;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::HANDSHAKE_TIMEOUT;
-use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError};
+use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, NotReached, dial_any};
 use fernwart_protocol::to_hub::About;
 use patience::Patience;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -295,34 +294,24 @@ fn is_about_certificate(error: &UplinkError) -> bool {
     matches!(link, LinkError::Handshake(45 | 48) | LinkError::Closed(Goodbye::CertificateExpired | Goodbye::Revoked))
 }
 
-/// Dials the hub's addresses in turn.
+/// Dials the hub's addresses. The socket is kept as long as it is of the right
+/// family: a restarted hub rings where it knows the machine.
 async fn dial(
     told: &Told,
     dialer: &mut Option<Dialer>,
     door: Door,
     tls: &fernwart_certs::tls::ClientConfig,
 ) -> Result<(Link, fernwart_protocol::link::Doorbell), UplinkError> {
-    let mut last = UplinkError::NoAddress;
-    for name in &told.dial.addresses {
-        let Ok(addresses) = resolve(name.as_raw()).await else { continue };
-        for address in addresses {
-            if !dialer.as_ref().is_some_and(|ready| ready.reaches(address)) {
-                *dialer = Some(Dialer::new(address).map_err(UplinkError::Dial)?);
-            }
-            let Some(ready) = dialer.as_ref() else { continue };
-            match ready.dial(address, door, tls.clone(), HANDSHAKE_TIMEOUT).await {
-                Ok(link) => return Ok((link, ready.doorbell())),
-                Err(error) => last = UplinkError::Dial(error),
-            }
-        }
-    }
-    Err(last)
-}
-
-/// Addresses of `host:port`. A literal one needs no resolver.
-async fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
-    match name.parse() {
-        Ok(address) => Ok(vec![address]),
-        Err(_) => Ok(tokio::net::lookup_host(name.to_owned()).await?.take(4).collect()),
-    }
+    let socket = |address| match dialer.as_ref().filter(|ready| ready.reaches(address)) {
+        Some(ready) => Ok(ready.clone()),
+        None => Dialer::new(address),
+    };
+    let dialled = dial_any(&told.dial.addresses, door, tls, HANDSHAKE_TIMEOUT, socket).await;
+    let (link, used) = dialled.map_err(|error| match error {
+        NotReached::NoAddress(_) => UplinkError::NoAddress,
+        NotReached::Dial { source, .. } => UplinkError::Dial(source),
+    })?;
+    let bell = used.doorbell();
+    *dialer = Some(used);
+    Ok((link, bell))
 }

@@ -13,7 +13,9 @@ use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Action, Document, Envelope, Order};
 use fernwart_protocol::id::{Digest, JobId, KeyId, RunId};
 use fernwart_protocol::limits::{OFFER_FILES, ORDER_EARLY, ORDERS_PER_FRAME};
-use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, Receiver, Sender};
+use fernwart_protocol::link::{
+    DialError, Dialer, Door, FrameError, Link, LinkError, NotReached, Receiver, Sender, dial_any,
+};
 use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{
     CustomerRow, Health, JobHead, JobRow, MachineRow, Orders, PendingMachine, PendingStaff, Reply, Request, RunRow,
@@ -104,6 +106,15 @@ pub enum ClientError {
     /// More than a job can hold.
     #[error("too many machines for one job")]
     TooMany,
+}
+
+impl From<NotReached> for ClientError {
+    fn from(error: NotReached) -> Self {
+        match error {
+            NotReached::NoAddress(name) => Self::NoAddress(name),
+            NotReached::Dial { name, source } => Self::Dial { address: name, source },
+        }
+    }
 }
 
 impl ClientError {
@@ -662,22 +673,7 @@ async fn dial(
     let pins = catalogue.hub.ca.clone();
     let tls = tls::member(pins, Clock::MustBeRight, home.identity.chain.clone(), &home.identity.key);
     let tls = tls.map_err(ClientError::Tls)?;
-    let mut last = ClientError::NoAddress(String::new());
-    for name in &catalogue.hub.addresses {
-        let Ok(addresses) = tokio::net::lookup_host(name.as_raw().to_owned()).await else {
-            last = ClientError::NoAddress(name.to_string());
-            continue;
-        };
-        for address in addresses {
-            let failed = |source| ClientError::Dial { address: name.to_string(), source };
-            let dialer = socket(address).map_err(failed)?;
-            match dialer.dial(address, Door::Staff, tls.clone(), patience).await {
-                Ok(link) => return Ok(link),
-                Err(source) => last = failed(source),
-            }
-        }
-    }
-    Err(last)
+    Ok(dial_any(&catalogue.hub.addresses, Door::Staff, &tls, patience, socket).await?.0)
 }
 
 async fn send_batch(stream: &mut Stream, batch: Vec<Envelope>) -> Result<(), ClientError> {

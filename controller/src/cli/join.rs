@@ -15,7 +15,7 @@ use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::enroll::{JoinStaff, Reply, Request, StaffClaim};
 use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::limits::{COLLECT_WAIT, HANDSHAKE_TIMEOUT, OFFER_FILES};
-use fernwart_protocol::link::{Dialer, Door, Link};
+use fernwart_protocol::link::{Dialer, Door, Link, dial_any};
 use fernwart_protocol::text::{Blob, Text};
 use fernwart_protocol::to_agent::CatalogueFile;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -109,20 +109,9 @@ pub(crate) fn run(command: &Join, place: &Place) -> Result<Exit, Failure> {
 }
 
 async fn dial(addresses: &[Text<255>], ca: Digest) -> Result<Link, Failure> {
-    let mut last = ClientError::NoAddress(String::new());
-    for name in addresses {
-        let Ok(addresses) = tokio::net::lookup_host(name.as_raw().to_owned()).await else { continue };
-        for address in addresses {
-            let failed = |source| ClientError::Dial { address: name.to_string(), source };
-            let tls = tls::newcomer(vec![ca], Clock::MustBeRight).map_err(ClientError::Tls)?;
-            let dialer = Dialer::new(address).map_err(failed)?;
-            match dialer.dial(address, Door::Enroll, tls, HANDSHAKE_TIMEOUT).await {
-                Ok(link) => return Ok(link),
-                Err(source) => last = failed(source),
-            }
-        }
-    }
-    Err(last.into())
+    let tls = tls::newcomer(vec![ca], Clock::MustBeRight).map_err(ClientError::Tls)?;
+    let dialled = dial_any(addresses, Door::Enroll, &tls, HANDSHAKE_TIMEOUT, Dialer::new).await;
+    Ok(dialled.map_err(ClientError::from)?.0)
 }
 
 async fn ask(link: &Link, request: &Request) -> Result<(Reply, Files), ClientError> {

@@ -72,10 +72,9 @@ fn place_of(address: &str) -> Option<(IpAddr, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let any = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        None => {
-            let can_be_called = host.parse::<Ipv4Addr>().is_ok() || DnsName::try_from(host).is_ok();
-            can_be_called.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-        }
+        None if host.parse::<Ipv4Addr>().is_ok() => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        // A name may have addresses of both families, and `::` hears both.
+        None => DnsName::try_from(host).is_ok().then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     any.zip(port.parse().ok().filter(|port| digits && *port > 0))

@@ -4,7 +4,7 @@ use super::tuning;
 use quinn::{AsyncUdpSocket, EndpointConfig, Runtime, TokioRuntime, TransportConfig};
 use std::fmt::Debug;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 /// How much a socket carries.
@@ -33,16 +33,30 @@ pub trait Datagrams: Debug + Send + Sync {
     fn tune_link(&self, _: &mut TransportConfig) {}
 }
 
+/// Whether the address's family is what is missing.
+fn is_without(error: &io::Error) -> bool {
+    /// As Linux numbers it.
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
 /// The system's sockets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct System;
 
 impl Datagrams for System {
     fn bind(&self, address: SocketAddr, carries: Carries) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let socket = match carries {
-            Carries::Few => UdpSocket::bind(address)?,
-            Carries::Many => tuning::socket(address)?,
+        let bind = |address| match carries {
+            Carries::Few => UdpSocket::bind(address),
+            Carries::Many => tuning::socket(address),
         };
+        let socket = bind(address).or_else(|error| match address {
+            // A machine without IPv6; all addresses of both families are then all of IPv4.
+            SocketAddr::V6(six) if six.ip().is_unspecified() && carries == Carries::Many && is_without(&error) => {
+                bind((Ipv4Addr::UNSPECIFIED, six.port()).into())
+            }
+            _ => Err(error),
+        })?;
         TokioRuntime.wrap_udp_socket(socket)
     }
 }

@@ -144,6 +144,11 @@ impl Listener {
     /// Rings at an address where a peer was linked before a restart; one that
     /// cannot be rung notices by itself, later. Cancel safe.
     pub async fn ring(&self, address: SocketAddr) {
+        let address = match (address, self.local_addr()) {
+            // A socket that hears both families writes IPv4 in its own way.
+            (SocketAddr::V4(four), Ok(SocketAddr::V6(_))) => (four.ip().to_ipv6_mapped(), four.port()).into(),
+            _ => address,
+        };
         let ring = Transmit { destination: address, ecn: None, contents: RING, segment_size: None, src_ip: None };
         let mut socket = self.socket.clone().create_io_poller();
         // A socket that was just made does not know yet that it can be written to.

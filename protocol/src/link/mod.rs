@@ -14,6 +14,7 @@ mod doorbell;
 mod frame;
 mod inspected;
 mod listen;
+mod race;
 mod settled;
 mod sieve;
 mod tuning;
@@ -25,6 +26,7 @@ pub use dial::{DialError, Dialer};
 pub use doorbell::Doorbell;
 pub use frame::{FrameError, Receiver, Sender};
 pub use listen::{Knock, Listener, RestartKeys, Turned};
+pub use race::{NotReached, dial_any};
 
 use crate::code::Goodbye;
 use crate::limits;
@@ -304,9 +306,11 @@ impl Link {
         self.connection.close_reason().is_some()
     }
 
-    /// Where the peer is.
+    /// Where the peer is. One of IPv4 is written as such, also where one socket
+    /// hears both families.
     pub fn remote_address(&self) -> SocketAddr {
-        self.connection.remote_address()
+        let remote = self.connection.remote_address();
+        SocketAddr::new(remote.ip().to_canonical(), remote.port())
     }
 
     /// The present estimate of the round-trip time.
