@@ -186,6 +186,35 @@ fn the_owner_is_asked_and_has_the_last_word() {
 }
 
 #[test]
+fn a_no_to_one_question_leaves_the_others_open() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    world.approve_all(&[Script::new("first", "echo ran\n"), Script::new("second", "echo ran\n")]);
+    let begin = |script: &str| {
+        let words = ["run", script, "kasse-1", "--reason", "x", "--timeout", "60s"];
+        fernwart_tests::Process::start(&mut world.command(&words), &world.path().join(script))
+    };
+    let questions = || machine.owner(&["--lang", "en", "questions"]).exits(0).out;
+    let number_of = |title: &str| {
+        wait_until("the owner is asked", || questions().contains(title));
+        let all = questions();
+        let at = all.lines().find(|line| line.contains(title)).expect("a line");
+        at.split_whitespace().next().expect("a number").to_owned()
+    };
+    let (mut first, mut second) = (begin("first"), begin("second"));
+    let (no, yes) = (number_of("Test first"), number_of("Test second"));
+    machine.owner(&["deny", &no]).exits(0);
+    wait_until("the first is over", || !first.is_running());
+    assert!(questions().contains("Test second") && !questions().contains("Test first"), "{}", questions());
+    machine.owner(&["allow", &yes]).exits(0);
+    wait_until("the second is over", || !second.is_running());
+    let journal = machine.journal();
+    let ran: Vec<_> = journal.iter().filter(|(kind, _)| kind == "run_started").map(|(_, body)| body).collect();
+    assert_eq!(ran.len(), 1);
+    assert_eq!(ran[0]["action"]["script"]["bundle"], "second");
+}
+
+#[test]
 fn a_no_takes_back_a_yes_that_waits_for_its_turn() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
