@@ -215,6 +215,41 @@ fn a_no_to_one_question_leaves_the_others_open() {
 }
 
 #[test]
+fn a_pause_ends_what_runs_and_a_yes_for_a_while_answers_what_is_asked_already() {
+    let world = World::new();
+    let machine = world.add_machine("kasse-1");
+    world.approve_all(&[Script::new("slow", "sleep 50\n"), Script::new("quick", "echo ran\n")]);
+    let begin = |script: &str| {
+        let words = ["run", script, "kasse-1", "--reason", "x", "--timeout", "60s"];
+        fernwart_tests::Process::start(&mut world.command(&words), &world.path().join(script))
+    };
+    let asked = |title: &str| {
+        wait_until("the owner is asked", || machine.owner(&["--lang", "en", "questions"]).out.contains(title));
+    };
+    let ran = |script: &str| {
+        let of = |body: &Value| body["action"]["script"]["bundle"] == *script;
+        machine.journal().iter().filter(|(kind, body)| kind == "run_started" && of(body)).count()
+    };
+    let mut slow = begin("slow");
+    asked("Test slow");
+    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
+    wait_until("it runs without a further word", || ran("slow") == 1);
+    let began = std::time::Instant::now();
+    machine.owner(&["pause"]).exits(0);
+    wait_until("it has ended", || !slow.is_running());
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "before its own end: {:?}", began.elapsed());
+    machine.owner(&["resume"]).exits(0);
+    // What waits for an answer is refused by a pause, for that reason.
+    let mut quick = begin("quick");
+    asked("Test quick");
+    machine.owner(&["pause"]).exits(0);
+    wait_until("it has ended", || !quick.is_running());
+    let told = world.technician(&["job", "logs", "2"]);
+    assert!(told.err.contains("FW-OWN-05"), "{told:?}");
+    assert_eq!(ran("quick"), 0);
+}
+
+#[test]
 fn a_no_takes_back_a_yes_that_waits_for_its_turn() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
