@@ -7,6 +7,7 @@ mod asking;
 mod booted;
 mod cage;
 mod ceremony;
+mod consent;
 mod crashes;
 mod demonstration;
 mod findings;

@@ -98,7 +98,7 @@ fn a_machine_that_changes_its_address_keeps_its_link() {
 }
 
 #[test]
-fn an_address_where_nobody_answers_costs_a_moment_and_not_the_patience_for_it() {
+fn an_address_where_nobody_answers_costs_a_moment_and_not_its_timeout() {
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let mut world = World::also_at(silent.local_addr().expect("an address"));
     let began = Instant::now();

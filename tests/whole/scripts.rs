@@ -5,7 +5,7 @@ use fernwart_tests::{Machine, Said, World, wait_until};
 use serde_json::Value;
 use std::process::Stdio;
 
-fn policy(machine: &Machine, text: &str) {
+pub(crate) fn policy(machine: &Machine, text: &str) {
     std::fs::write(machine.home.join("policy.toml"), text).expect("written");
 }
 
@@ -13,7 +13,7 @@ fn trusting(machine: &Machine) {
     policy(machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n");
 }
 
-fn run(world: &World, words: &[&str]) -> Said {
+pub(crate) fn run(world: &World, words: &[&str]) -> Said {
     let mut all = vec!["run"];
     all.extend(words);
     if !words.contains(&"--reason") {
@@ -112,171 +112,6 @@ fn what_nobody_has_approved_or_what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn the_owner_is_asked_and_has_the_last_word() {
-    let world = World::new();
-    let machine = world.add_machine("kasse-1");
-    world.approve(&Script::new("mend", "echo mended\n"));
-    let log = world.path().join("asked.log");
-    let ask = || {
-        let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "Auftrag 4711", "--timeout", "60s"]);
-        fernwart_tests::Process::start(&mut command, &log)
-    };
-    let question = || {
-        wait_until("the owner is asked", || {
-            !machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("no questions")
-        });
-        let said = machine.owner(&["--lang", "de", "questions"]).exits(0).out;
-        assert!(
-            said.contains("jana von Nordlicht IT möchte: Probe mend") && said.contains("Grund: Auftrag 4711"),
-            "{said}"
-        );
-        let status = machine.owner(&["--lang", "de", "status"]).exits(0).out;
-        assert!(status.contains("Fragen an Sie     1; lesen und antworten"), "{status}");
-        said.split_whitespace().next().expect("a number").to_owned()
-    };
-    // No.
-    let mut asking = ask();
-    machine.owner(&["deny", &question()]).exits(0);
-    wait_until("it is over", || !asking.is_running());
-    assert!(asking.log().contains("asking the customer (until "), "{}", asking.log());
-    assert!(!machine.journal().iter().any(|(kind, _)| kind == "run_started"));
-    // Yes.
-    let mut asking = ask();
-    machine.owner(&["allow", &question()]).exits(0);
-    wait_until("it is over", || !asking.is_running());
-    assert!(asking.log().contains("allowed by \""), "{}", asking.log());
-    let started = || machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
-    assert_eq!(started(), 1);
-    let again = machine.owner(&["allow", "1"]).exits(2);
-    assert!(again.err.contains("FW-OWN-13"), "{}", again.err);
-    // Yes to all for a while, before anybody asks.
-    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
-    run(&world, &["mend", "kasse-1"]).exits(0);
-    assert_eq!(started(), 2);
-    // Paused: not even a look; and whoever looks sees it.
-    let status = || machine.owner(&["--lang", "de", "status"]).exits(0).out;
-    assert!(status().contains("reparieren: ja, bis ") && !status().contains("ANGEHALTEN"), "{}", status());
-    let said = machine.owner(&["--lang", "de", "pause", "3d"]).exits(0);
-    assert!(said.out.starts_with("Angehalten bis 20"), "a moment on another day has its date: {}", said.out);
-    assert!(status().contains("ANGEHALTEN") && !status().contains("reparieren: ja, bis"), "{}", status());
-    machine.owner(&["pause", "0h"]).exits(2);
-    machine.owner(&["pause", "2h"]).exits(0);
-    let said = world.technician(&["diagnose", "kasse-1"]).exits(3);
-    assert!(said.err.contains("FW-OWN-05"), "{}", said.err);
-    let said = run(&world, &["mend", "kasse-1"]).exits(3);
-    assert!(said.out.contains("FW-OWN-05"), "{}", said.out);
-    world.technician(&["ping", "kasse-1"]).exits(0);
-    machine.owner(&["resume"]).exits(0);
-    // A pause has ended the yes for a while; the next repair is asked for.
-    let mut asking = ask();
-    question();
-    let said = machine.owner(&["--lang", "en", "deny", "repair"]).exits(0);
-    assert!(said.out.starts_with("No repairs"), "{}", said.out);
-    wait_until("it is over", || !asking.is_running());
-    assert_eq!(started(), 2);
-    // And the word against all repairs ends a yes for a while, too.
-    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
-    run(&world, &["mend", "kasse-1"]).exits(0);
-    assert_eq!(started(), 3);
-    machine.owner(&["deny", "repair"]).exits(0);
-    let mut asking = ask();
-    machine.owner(&["allow", &question()]).exits(0);
-    wait_until("it is over", || !asking.is_running());
-    assert_eq!(started(), 4);
-}
-
-#[test]
-fn a_no_to_one_question_leaves_the_others_open() {
-    let world = World::new();
-    let machine = world.add_machine("kasse-1");
-    world.approve_all(&[Script::new("first", "echo ran\n"), Script::new("second", "echo ran\n")]);
-    let begin = |script: &str| {
-        let words = ["run", script, "kasse-1", "--reason", "x", "--timeout", "60s"];
-        fernwart_tests::Process::start(&mut world.command(&words), &world.path().join(script))
-    };
-    let questions = || machine.owner(&["--lang", "en", "questions"]).exits(0).out;
-    let number_of = |title: &str| {
-        wait_until("the owner is asked", || questions().contains(title));
-        let all = questions();
-        let at = all.lines().find(|line| line.contains(title)).expect("a line");
-        at.split_whitespace().next().expect("a number").to_owned()
-    };
-    let (mut first, mut second) = (begin("first"), begin("second"));
-    let (no, yes) = (number_of("Test first"), number_of("Test second"));
-    machine.owner(&["deny", &no]).exits(0);
-    wait_until("the first is over", || !first.is_running());
-    assert!(questions().contains("Test second") && !questions().contains("Test first"), "{}", questions());
-    machine.owner(&["allow", &yes]).exits(0);
-    wait_until("the second is over", || !second.is_running());
-    let journal = machine.journal();
-    let ran: Vec<_> = journal.iter().filter(|(kind, _)| kind == "run_started").map(|(_, body)| body).collect();
-    assert_eq!(ran.len(), 1);
-    assert_eq!(ran[0]["action"]["script"]["bundle"], "second");
-}
-
-#[test]
-fn a_pause_ends_what_runs_and_a_yes_for_a_while_answers_what_is_asked_already() {
-    let world = World::new();
-    let machine = world.add_machine("kasse-1");
-    world.approve_all(&[Script::new("slow", "sleep 50\n"), Script::new("quick", "echo ran\n")]);
-    let begin = |script: &str| {
-        let words = ["run", script, "kasse-1", "--reason", "x", "--timeout", "60s"];
-        fernwart_tests::Process::start(&mut world.command(&words), &world.path().join(script))
-    };
-    let asked = |title: &str| {
-        wait_until("the owner is asked", || machine.owner(&["--lang", "en", "questions"]).out.contains(title));
-    };
-    let ran = |script: &str| {
-        let of = |body: &Value| body["action"]["script"]["bundle"] == *script;
-        machine.journal().iter().filter(|(kind, body)| kind == "run_started" && of(body)).count()
-    };
-    let mut slow = begin("slow");
-    asked("Test slow");
-    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
-    wait_until("it runs without a further word", || ran("slow") == 1);
-    let began = std::time::Instant::now();
-    machine.owner(&["pause"]).exits(0);
-    wait_until("it has ended", || !slow.is_running());
-    assert!(began.elapsed() < std::time::Duration::from_secs(30), "before its own end: {:?}", began.elapsed());
-    machine.owner(&["resume"]).exits(0);
-    // What waits for an answer is refused by a pause, for that reason.
-    let mut quick = begin("quick");
-    asked("Test quick");
-    machine.owner(&["pause"]).exits(0);
-    wait_until("it has ended", || !quick.is_running());
-    let told = world.technician(&["job", "logs", "2"]);
-    assert!(told.err.contains("FW-OWN-05"), "{told:?}");
-    assert_eq!(ran("quick"), 0);
-}
-
-#[test]
-fn a_no_takes_back_a_yes_that_waits_for_its_turn() {
-    let world = World::new();
-    let machine = world.add_machine("kasse-1");
-    world.approve_all(&[Script::new("slow", "sleep 3\n"), Script::new("second", "echo ran\n")]);
-    let begin = |script: &str| {
-        let words = ["run", script, "kasse-1", "--reason", "x", "--timeout", "60s"];
-        fernwart_tests::Process::start(&mut world.command(&words), &world.path().join("log"))
-    };
-    let asked = |title: &str| {
-        wait_until("the owner is asked", || machine.owner(&["--lang", "en", "questions"]).out.contains(title));
-        let said = machine.owner(&["--lang", "en", "questions"]).out;
-        said.split_whitespace().next().expect("a number").to_owned()
-    };
-    for word in ["number", "all"] {
-        let mut slow = begin("slow");
-        machine.owner(&["allow", &asked("Test slow")]).exits(0);
-        let mut second = begin("second");
-        let number = asked("Test second");
-        machine.owner(&["allow", &number]).exits(0);
-        machine.owner(&["deny", if word == "all" { "repair" } else { &number }]).exits(0);
-        wait_until("both are over", || !slow.is_running() && !second.is_running());
-    }
-    let ran = |(kind, body): &&(String, Value)| kind == "run_started" && body["action"]["script"]["bundle"] == "second";
-    assert_eq!(machine.journal().iter().filter(ran).count(), 0);
-}
-
-#[test]
 fn orders_that_waited_for_a_machine_come_in_their_order() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
@@ -295,98 +130,6 @@ fn orders_that_waited_for_a_machine_come_in_their_order() {
     };
     wait_until("all are done", || steps().len() == 6);
     assert_eq!(steps(), [1, 2, 3, 4, 5, 6]);
-}
-
-#[test]
-fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
-    let world = World::new();
-    let mut machine = world.add_machine("kasse-1");
-    world.approve(&Script::new("mend", "echo mended\n"));
-    let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
-    let mut asking = fernwart_tests::Process::start(&mut command, &world.path().join("asked.log"));
-    let asked = |machine: &Machine| {
-        machine.owner(&["--lang", "en", "questions"]).out.contains("jana of Nordlicht IT would like to")
-    };
-    wait_until("the owner is asked", || asked(&machine));
-    let before = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
-    let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
-    machine.agent.kill_9();
-    machine.restart();
-    wait_until("the owner is asked again", || asked(&machine));
-    wait_until("the machine is linked", || world.is_online("kasse-1"));
-    let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
-    // A yes that was meant for another question reaches nobody.
-    assert_ne!(number, before);
-    machine.owner(&["allow", &before]).exits(2);
-    assert!(asking.is_running(), "whoever waits goes on waiting: {}", asking.log());
-    machine.owner(&["allow", &number]).exits(0);
-    wait_until("the outcome is told", || {
-        let rows = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
-        rows[0]["outcome"] == "ok"
-    });
-    let acted = |(kind, body): &&(String, Value)| kind == "run_started" && body["action"]["script"].is_object();
-    assert_eq!(machine.journal().iter().filter(acted).count(), 1);
-    wait_until("whoever waits hears of it", || !asking.is_running());
-}
-
-#[test]
-fn an_account_that_the_policy_names_may_answer_and_no_other() {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711)).expect("opened");
-    let world = World::in_folder(folder);
-    let machine = world.add_machine("kasse-1");
-    world.approve(&Script::new("mend", "echo mended\n"));
-    policy(&machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nasked = [\"games\"]\n");
-    let log = world.path().join("asked.log");
-    let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
-    let mut asking = fernwart_tests::Process::start(&mut command, &log);
-    wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana of Nordlicht IT would like to")
-    });
-    let program = world.path().join("agent");
-    std::fs::copy(fernwart_tests::program("fernwart-agent"), &program).expect("copied");
-    let as_account = |account: &str, words: &[&str]| {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid", account, "--clear-groups"]).arg(&program).arg("--home").arg(&machine.home);
-        fernwart_tests::run(command.args(["--lang", "en"]).args(words).env_remove("LC_ALL"))
-    };
-    let stranger = as_account("nobody", &["questions"]);
-    assert!(stranger.code != 0 && !stranger.out.contains("jana"), "{stranger:?}");
-    for file in ["evidence.key", "sealing.key", "tls.identity", "books.redb", "policy.toml", "agent.toml"] {
-        let mut read = std::process::Command::new("setpriv");
-        read.args(["--reuid", "games", "--clear-groups", "cat"]).arg(machine.home.join(file));
-        let said = fernwart_tests::run(&mut read);
-        assert!(said.code != 0 && said.out.is_empty(), "{file} stays closed");
-    }
-    let said = as_account("games", &["questions"]).exits(0).out;
-    assert!(said.contains("jana of Nordlicht IT would like to"), "{said}");
-    let clock = as_account("games", &["check", "--trust-clock"]);
-    assert!(clock.code != 0, "{clock:?}");
-    // An administrator's pause is the administrator's to end.
-    machine.owner(&["pause"]).exits(0);
-    let said = as_account("games", &["resume"]).exits(3);
-    assert!(said.err.contains("FW-OWN-18"), "{}", said.err);
-    machine.owner(&["resume"]).exits(0);
-    wait_until("it is over", || !asking.is_running());
-    let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
-    let mut asking = fernwart_tests::Process::start(&mut command, &log);
-    wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana of Nordlicht IT would like to")
-    });
-    let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
-    as_account("games", &["allow", &number]).exits(0);
-    wait_until("it is over", || !asking.is_running());
-    assert!(asking.log().contains("allowed by \"games\""), "{}", asking.log());
-    // The owner reads afterwards who did what, and who allowed it.
-    let told = machine.owner(&["--lang", "de", "history"]).exits(0).out;
-    assert!(told.contains("Probe mend  jana  „x“  erledigt  Sie haben zugestimmt (games)"), "{told}");
-    let whole = machine.owner(&["--lang", "en", "history", "2"]).exits(0).out;
-    for part in ["Test mend", "mend 1", "jana", "you said yes (games)", "done", "no"] {
-        assert!(whole.contains(part), "{part}: {whole}");
-    }
-    assert!(machine.owner(&["history", "9"]).exits(2).err.contains("FW-OWN-16"));
 }
 
 #[test]
