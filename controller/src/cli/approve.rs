@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 const PROTECTED: &str =
     "The key is made, behind your passphrase. Nobody can open it without; write the passphrase down.";
-const BARE: &str = "The key is made, without a passphrase: whoever has the file has the key.";
+const BARE: &str = "The key is made, without a passphrase: anyone with the file has the key.";
 
 /// How an approver's public key is written.
 const PUBLIC: &str = "fwa1-";

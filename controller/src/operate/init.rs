@@ -309,7 +309,7 @@ pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
     if command.approvers.is_empty() {
         println_err("  approver/   the key that approves; best kept on another computer or a stick");
         println_err(
-            "One approver signs alone (1 of 1): whoever has that one key, and a link to the hub, can do everything.",
+            "One approver signs alone (1 of 1): anyone with that one key, and a link to the hub, can do everything.",
         );
         println_err("From two people on, begin with: fernwart init --approver KEY --approver KEY -k 2");
         println_err(&format!("Next: fernwart serve --home {}", home.join(HUB).display()));
