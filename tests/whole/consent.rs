@@ -155,6 +155,33 @@ fn a_pause_ends_what_runs_and_refuses_what_is_asked() {
 }
 
 #[test]
+fn what_the_owner_said_holds_after_a_crash() {
+    let world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    let crash = |machine: &mut Machine| {
+        machine.agent.kill_9();
+        machine.restart();
+        wait_until("it is linked", || world.is_online("kasse-1"));
+    };
+    machine.owner(&["pause"]).exits(0);
+    crash(&mut machine);
+    let said = run(&world, &["mend", "kasse-1"]).exits(3);
+    assert!(said.out.contains("FW-OWN-05"), "still paused: {}", said.out);
+    machine.owner(&["resume"]).exits(0);
+    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
+    crash(&mut machine);
+    run(&world, &["mend", "kasse-1"]).exits(0);
+    assert_eq!(begun(&machine, "mend"), 1);
+    machine.owner(&["deny", "repair"]).exits(0);
+    crash(&mut machine);
+    let mut asking = begin(&world, "mend");
+    machine.owner(&["deny", &question(&machine, "Test mend")]).exits(0);
+    wait_until("it is over", || !asking.is_running());
+    assert_eq!(begun(&machine, "mend"), 1);
+}
+
+#[test]
 fn a_no_takes_back_a_yes_that_waits_for_its_turn() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
