@@ -247,7 +247,9 @@ fn journal_lines(
     let mut lines = Vec::new();
     let begun = Instant::now();
     loop {
-        let from = lines.len() as u64 + 1;
+        // Older entries may be missing.
+        let last = lines.last().and_then(Line::seq).unwrap_or_default();
+        let from = last + 1;
         match ask(&Question::Journal { from })? {
             None => match journal_at_rest(home, enrollment()?.machine) {
                 Ok(lines) => return Ok((lines, history::Agent::Stopped)),
@@ -258,7 +260,7 @@ fn journal_lines(
             Some(_) => {
                 let end = ask(&Question::JournalHead)?.and_then(|end| end.into_iter().next()).context("no end")?;
                 // A line may have come between the two questions.
-                if end.seq() == Some(lines.len() as u64) {
+                if end.seq() == Some(last) {
                     lines.push(end);
                     return Ok((lines, history::Agent::Running));
                 }

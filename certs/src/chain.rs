@@ -50,6 +50,15 @@ pub enum Line {
         /// The receipt as it was signed.
         receipt: Envelope,
     },
+    /// Receipts from the one before on up to this place are not kept any more.
+    Cut {
+        /// Version of this shape.
+        v: u32,
+        /// The last of them.
+        seq: u64,
+        /// The chain's head with it.
+        head: Digest,
+    },
     /// The last line: the hub's word on how far it goes.
     End {
         /// Version of this shape.
@@ -93,6 +102,8 @@ pub struct Verified {
     pub machine: MachineId,
     /// How many receipts it has.
     pub receipts: u64,
+    /// How many more there were, which are not kept any more.
+    pub dropped: u64,
     /// The key that signed its end; whoever verifies must know it as the hub's.
     pub hub_key: PublicKey,
 }
@@ -104,7 +115,7 @@ pub struct Verified {
 pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadChain> {
     let mut key: Option<PublicKey> = None;
     let (mut seq, mut head) = (0u64, no_head());
-    let mut end = None;
+    let (mut end, mut dropped) = (None, 0u64);
     for (number, text) in lines.enumerate() {
         let number = number as u64 + 1;
         if end.is_some() || text.len() > LINE_BYTES {
@@ -131,15 +142,23 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                 seq = found;
                 head = next_head(&head, &sha256(receipt.bytes.as_bytes()));
             }
+            // What follows is held to the head that is named here, up to the end, which its hub has signed.
+            (Line::Cut { seq: last, head: with_it, .. }, Some(_)) => {
+                if last <= seq {
+                    return Err(BadChain::Gap { expected: seq + 1, found: last });
+                }
+                dropped += last - seq;
+                (seq, head) = (last, with_it);
+            }
             (Line::End { hub_key, end: signed, .. }, Some(key)) => {
                 let said: ChainEnd = envelope::open(&signed, &hub_key).map_err(|_| BadChain::End)?;
                 let machine = machine_id(&key);
                 if said.key != key_id(&hub_key) || (said.machine, said.seq, said.head) != (machine, seq, head) {
                     return Err(BadChain::End);
                 }
-                end = Some(Verified { machine, receipts: seq, hub_key });
+                end = Some(Verified { machine, receipts: seq - dropped, dropped, hub_key });
             }
-            (Line::Chain { .. }, Some(_)) | (Line::Run { .. } | Line::End { .. }, None) => {
+            (Line::Chain { .. }, Some(_)) | (Line::Run { .. } | Line::Cut { .. } | Line::End { .. }, None) => {
                 return Err(BadChain::Line(number));
             }
         }

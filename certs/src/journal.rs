@@ -90,13 +90,37 @@ pub enum Line {
 }
 
 impl Line {
-    /// How far the journal goes, if this is its end.
+    /// An entry's number; at the end that of the last one.
     pub fn seq(&self) -> Option<u64> {
         match self {
-            Self::Entry { .. } => None,
+            Self::Entry { line, .. } => serde_json::from_str::<Entry>(line).ok().map(|entry| entry.seq),
             Self::Head { head, .. } => Head::from_bytes(head.bytes.as_bytes()).ok().map(|head| head.seq),
         }
     }
+}
+
+/// What an entry tells that stands for older ones, which are not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropped {
+    /// Entries up to this one are kept in part. The next one follows from it.
+    pub through: u64,
+    /// That entry's hash.
+    pub head: Digest,
+    /// The hash of those up to it that are kept: see [`kept_hash`].
+    pub kept: Digest,
+    /// How many up to it are not kept.
+    pub count: u64,
+}
+
+/// The kind of the entry that says so.
+pub const DROPPED: &str = "entries_dropped";
+
+/// One hash for the kept entries of a part of the journal, from their own, in order.
+pub fn kept_hash(entries: impl Iterator<Item = Digest>) -> Digest {
+    let mut all = b"fernwart journal kept 1\n".to_vec();
+    entries.for_each(|hash| all.extend_from_slice(hash.as_bytes()));
+    sha256(&all)
 }
 
 /// What is wrong with an exported journal.
@@ -116,6 +140,9 @@ pub enum BadJournal {
     /// An entry does not follow from the one before.
     #[error("entry {0} does not follow from the one before: something was changed")]
     Chain(u64),
+    /// What is left of older entries is not what was left when the others were dropped.
+    #[error("of the entries up to {0}, others are here than were kept: something was taken out or changed")]
+    Kept(u64),
     /// A body is not the one its entry names.
     #[error("what entry {0} is about was changed")]
     Body(u64),
@@ -131,8 +158,18 @@ pub struct Verified {
     pub machine: MachineId,
     /// How many entries it has.
     pub entries: u64,
+    /// How many more there were, which are not kept any more.
+    pub dropped: u64,
     /// How many bodies were erased.
     pub erased: u64,
+}
+
+/// One entry as it was read.
+struct Seen {
+    seq: u64,
+    previous: Digest,
+    hash: Digest,
+    dropped: Option<Dropped>,
 }
 
 /// Checks an exported journal, line by line.
@@ -140,39 +177,70 @@ pub struct Verified {
 /// # Errors
 /// At the first thing that does not hold.
 pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadJournal> {
-    let (mut seq, mut previous, mut erased) = (0u64, Digest::from_bytes([0; 32]), 0u64);
-    let mut head = None;
+    let (mut entries, mut erased, mut end) = (Vec::new(), 0u64, None);
     for (number, text) in lines.enumerate() {
         let number = number as u64 + 1;
-        if head.is_some() || text.len() > LINE_BYTES {
+        if end.is_some() || text.len() > LINE_BYTES {
             return Err(BadJournal::Line(number));
         }
         match serde_json::from_str(text).map_err(|_| BadJournal::Line(number))? {
             Line::Entry { line, body, .. } => {
                 let entry: Entry = serde_json::from_str(&line).map_err(|_| BadJournal::Line(number))?;
-                if entry.seq != seq + 1 {
-                    return Err(BadJournal::Gap { expected: seq + 1, found: entry.seq });
-                }
-                if entry.previous != previous {
-                    return Err(BadJournal::Chain(entry.seq));
-                }
-                match body {
+                match &body {
                     Some(body) if sha256(body.as_bytes()) != entry.body => return Err(BadJournal::Body(entry.seq)),
                     Some(_) => {}
                     None => erased += 1,
                 }
-                seq = entry.seq;
-                previous = entry_hash(&line);
+                let dropped = body.filter(|_| entry.kind.as_raw() == DROPPED);
+                let dropped = dropped.and_then(|body| serde_json::from_str(&body).ok());
+                entries.push(Seen { seq: entry.seq, previous: entry.previous, hash: entry_hash(&line), dropped });
             }
-            Line::Head { evidence_key, head: envelope, .. } => {
-                let said: Head = envelope::open(&envelope, &evidence_key).map_err(|_| BadJournal::Head)?;
-                if said.machine != machine_id(&evidence_key) || said.seq != seq || said.head != previous {
+            Line::Head { evidence_key, head, .. } => {
+                let said: Head = envelope::open(&head, &evidence_key).map_err(|_| BadJournal::Head)?;
+                if said.machine != machine_id(&evidence_key) {
                     return Err(BadJournal::Head);
                 }
-                head = Some(said.machine);
+                end = Some(said);
             }
         }
     }
-    let machine = head.ok_or(BadJournal::Head)?;
-    Ok(Verified { machine, entries: seq, erased })
+    let end = end.ok_or(BadJournal::Head)?;
+    let dropped = follow(&entries, &end)?;
+    Ok(Verified { machine: end.machine, entries: entries.len() as u64, dropped, erased })
+}
+
+/// Follows the chain to its end. It begins with the first entry, or after what the newest
+/// entry that tells of dropped ones stands for. How many were dropped.
+fn follow(entries: &[Seen], end: &Head) -> Result<u64, BadJournal> {
+    for (one, next) in entries.iter().zip(entries.iter().skip(1)) {
+        if one.seq >= next.seq {
+            return Err(BadJournal::Gap { expected: one.seq + 1, found: next.seq });
+        }
+    }
+    let dropped = entries.iter().rev().find_map(|entry| entry.dropped.map(|dropped| (dropped, entry.seq)));
+    // One that stands among those it tells of tells nothing.
+    let dropped = dropped.filter(|(dropped, told_in)| dropped.through < *told_in).map(|(dropped, _)| dropped);
+    let through = dropped.map_or(0, |dropped| dropped.through);
+    let (older, chain) = entries.split_at(entries.partition_point(|entry| entry.seq <= through));
+    let mut head = Digest::from_bytes([0; 32]);
+    if let Some(dropped) = dropped {
+        if kept_hash(older.iter().map(|entry| entry.hash)) != dropped.kept {
+            return Err(BadJournal::Kept(through));
+        }
+        head = dropped.head;
+    }
+    let mut seq = through;
+    for entry in chain {
+        if entry.seq != seq + 1 {
+            return Err(BadJournal::Gap { expected: seq + 1, found: entry.seq });
+        }
+        if entry.previous != head {
+            return Err(BadJournal::Chain(entry.seq));
+        }
+        (seq, head) = (entry.seq, entry.hash);
+    }
+    if (end.seq, end.head) != (seq, head) {
+        return Err(BadJournal::Head);
+    }
+    Ok(through.saturating_sub(older.len() as u64))
 }

@@ -239,6 +239,13 @@ pub const LEDGER_RUNS: usize = 10_000;
 /// Outcomes the agent keeps until the hub has stored them, bytes.
 pub const SPOOL_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Bytes of an agent's journal; beyond them the oldest entries go, those of looks first.
+pub const JOURNAL_BYTES: u64 = 8 * 1024 * 1024;
+
+/// So long an agent keeps the journal entries of looks. Those of acts, and of what its
+/// owner has said, stay as long as there is room.
+pub const JOURNAL_LOOKS: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// What the agent's durable file has allocated in advance, so that a full disk
 /// can still be diagnosed, bytes.
 pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
@@ -310,6 +317,8 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "time of a query", value: QUESTION_TIME.as_secs(), unit: "seconds" },
     Limit { name: "queries at once", value: QUESTIONS as u64, unit: "queries" },
     Limit { name: "events remembered", value: EVENTS_KEPT as u64, unit: "events" },
+    Limit { name: "reports an agent keeps for a hub that is away", value: SPOOL_BYTES, unit: "bytes" },
+    Limit { name: "journal of an agent", value: JOURNAL_BYTES, unit: "bytes" },
     Limit { name: "life of an order", value: ORDER_LIFE.as_secs(), unit: "seconds" },
     Limit { name: "diagnosis", value: DIAGNOSE_BUDGET.as_secs(), unit: "seconds" },
 ];

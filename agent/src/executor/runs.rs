@@ -459,7 +459,10 @@ impl Executor {
             if taken { page.line("hub_fell_back", &fell).map(drop) } else { Ok(()) }
         });
         match written {
-            Ok(()) => self.fell_back = false,
+            Ok(()) => {
+                self.fell_back = false;
+                self.bound_journal();
+            }
             Err(error) => {
                 warn!(%run, %error, "an acknowledgement could not be written; the outcome will be sent again")
             }
@@ -493,6 +496,15 @@ impl Executor {
             if lost {
                 self.out.offer(run);
             }
+        }
+    }
+
+    /// Drops what the journal has too much.
+    fn bound_journal(&mut self) {
+        match self.books.bound(self.machine.moment()) {
+            Ok(0) => {}
+            Ok(entries) => info!(entries, "old entries of the journal are dropped"),
+            Err(error) => warn!(%error, "old entries of the journal could not be dropped"),
         }
     }
 

@@ -75,6 +75,7 @@ journal-catalogue_followed = Neue Freigaben gelten (Fassung { $code })
 journal-catalogue_refused = Abgelehnt: Freigaben, die nicht stimmen
 journal-lines_left_out = { $count } weitere Zeilen, die andere verursacht haben, wurden weggelassen
 journal-locked = Jemandem wurden die Rechte gesperrt
+journal-entries_dropped = { $count } ältere Einträge wurden gelöscht, damit das Protokoll klein bleibt
 journal-hub_fell_back = Der Server Ihrer IT-Betreuung weiß weniger als zuvor
 action-other = Auftrag
 error = Fehler

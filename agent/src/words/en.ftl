@@ -75,6 +75,7 @@ journal-catalogue_followed = New approvals in force (version { $code })
 journal-catalogue_refused = Refused: approvals that do not hold
 journal-lines_left_out = { $count } more lines that others caused were left out
 journal-locked = Somebody's rights were locked
+journal-entries_dropped = { $count } older entries were deleted to keep this journal small
 journal-hub_fell_back = Your IT support's server knows less than before
 action-other = Order
 error = Error

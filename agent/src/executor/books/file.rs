@@ -30,6 +30,9 @@ const MARKS: NameTable = TableDefinition::new("marks");
 /// Cached pages, bytes: the books are small and seldom read.
 const CACHE_BYTES: usize = 256 * 1024;
 
+/// A shorter file is not written anew.
+const WORTH_BYTES: u64 = 16 * 1024 * 1024;
+
 /// The file. redb takes nothing more after a failure of the disk, even once
 /// the disk is well again; a fresh start does.
 #[derive(Debug)]
@@ -67,8 +70,21 @@ impl BooksFile {
         for table in Table::ALL {
             Shape::of(table).make(&transaction)?;
         }
+        let used = transaction.stats().map_err(failed).map(|stats| stats.allocated_pages() * stats.page_size() as u64);
         transaction.commit().map_err(failed)?;
-        Ok(file)
+        file.compacted(used?)
+    }
+
+    /// Gives room back where the file has become much longer than what stands in it.
+    fn compacted(mut self, used: u64) -> Result<Self, BooksError> {
+        let length = std::fs::metadata(&self.path).map_err(|error| cannot_open(&self.path, error))?.len();
+        if length >= WORTH_BYTES
+            && used * 2 < length
+            && let Some(database) = &mut self.database
+        {
+            database.compact().map_err(failed)?;
+        }
+        Ok(self)
     }
 
     fn opened(&self) -> Result<&Database, BooksError> {

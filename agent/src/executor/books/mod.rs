@@ -4,6 +4,7 @@
 //! that neither can be there without the other. What returns from
 //! [`Books::write`] is on disk.
 
+mod bound;
 mod file;
 mod format;
 mod page;
@@ -20,7 +21,7 @@ use fernwart_protocol::codec;
 use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Document, Envelope, Receipt, UnixMs};
 use fernwart_protocol::id::{BootId, Digest, KeyId, MachineId, PublicKey, RunId};
-use fernwart_protocol::limits::LEDGER_RUNS;
+use fernwart_protocol::limits::{JOURNAL_BYTES, LEDGER_RUNS};
 use fernwart_protocol::text::Text;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -158,10 +159,21 @@ struct State {
     forgets_at: UnixMs,
     /// Bytes of all reports; none until they were counted.
     spooled: Option<u64>,
+    /// Bytes of the journal; none until they were counted.
+    journal: Option<u64>,
+    /// When old entries are looked for next.
+    looks_through_at: UnixMs,
     /// Something failed, and nobody knows what stands in the books since.
     is_doubtful: bool,
     /// How records are written in them.
     format: Format,
+}
+
+impl State {
+    const fn fresh(head: JournalHead, floors: TimeFloors, format: Format) -> Self {
+        let (forgets_at, looks_through_at) = (UnixMs::MIN, UnixMs::MIN);
+        Self { head, floors, forgets_at, spooled: None, journal: None, looks_through_at, is_doubtful: false, format }
+    }
 }
 
 /// What is known of time; held in memory, so that a disk that fails makes no
@@ -201,7 +213,7 @@ impl Books {
         let format = format_of(tables.as_ref())?;
         let head = newest_entry(tables.as_ref())?;
         let floors = TimeFloors::default();
-        let state = State { head, floors, forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false, format };
+        let state = State::fresh(head, floors, format);
         let mut books = Self { tables, state };
         books.state.floors.time = books.mark(TIME_FLOOR)?.unwrap_or_default();
         books.state.floors.orders_since = books.mark(ORDERS_SINCE)?.unwrap_or_default();
@@ -291,8 +303,20 @@ impl Books {
             orders_since: orders_since.max(self.state.floors.orders_since),
         };
         let format = self.state.format;
-        self.state = State { head, floors, forgets_at: UnixMs::MIN, spooled: None, is_doubtful: false, format };
+        self.state = State::fresh(head, floors, format);
         Ok(())
+    }
+
+    /// Drops what the journal has too much, if that is due. How many entries.
+    ///
+    /// # Errors
+    /// When the disk does not take it, or the journal is damaged.
+    pub fn bound(&mut self, moment: Moment) -> Result<u64, BooksError> {
+        let is_short = self.state.journal.is_some_and(|bytes| bytes <= JOURNAL_BYTES);
+        if is_short && moment.now < self.state.looks_through_at {
+            return Ok(0);
+        }
+        self.write(moment, |page| page.bound_journal())
     }
 
     fn mark<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {

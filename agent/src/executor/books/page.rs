@@ -26,7 +26,7 @@ const ACTS_KEPT: usize = 4096;
 pub struct Page<'a> {
     tables: &'a dyn Tables,
     changes: Changes,
-    state: State,
+    pub(super) state: State,
     moment: Moment,
 }
 
@@ -88,9 +88,57 @@ impl Page<'_> {
         };
         let line = serde_json::to_string(&entry).map_err(damaged)?;
         self.state.head = JournalHead { seq, hash: entry_hash(&line) };
+        self.state.journal = self.state.journal.map(|bytes| bytes + (line.len() + body.len()) as u64);
         self.put(Table::Journal, &seq.to_be_bytes(), line.into_bytes());
         self.put(Table::Bodies, &seq.to_be_bytes(), body.into_bytes());
         Ok(self.state.head)
+    }
+
+    pub(super) fn now(&self) -> UnixMs {
+        self.moment.now
+    }
+
+    /// Bytes of the journal's lines and of what they are about.
+    pub(super) fn journal_bytes(&mut self) -> Result<u64, BooksError> {
+        if let Some(known) = self.state.journal {
+            return Ok(known);
+        }
+        let mut total = 0;
+        for table in [Table::Journal, Table::Bodies] {
+            self.each(table, |_, bytes| total += bytes.len() as u64)?;
+        }
+        self.state.journal = Some(total);
+        Ok(total)
+    }
+
+    /// Shows the rows of a table of entries up to one, at most `count`, as they are before
+    /// this page.
+    pub(super) fn each_up_to(
+        &self,
+        table: Table,
+        last: u64,
+        mut count: usize,
+        mut show: impl FnMut(u64, &[u8]) -> Result<(), BooksError>,
+    ) -> Result<(), BooksError> {
+        let mut shown = Ok(());
+        self.tables.each(table, &[], &mut |seq, bytes| {
+            let seq = seq.try_into().map(u64::from_be_bytes).map_err(|_| BooksError::Damaged("journal"));
+            match seq {
+                Ok(seq) if seq > last || count == 0 => return ControlFlow::Break(()),
+                Ok(seq) => shown = show(seq, bytes),
+                Err(error) => shown = Err(error),
+            }
+            count -= 1;
+            if shown.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        shown
+    }
+
+    /// Drops one entry of so many bytes.
+    pub(super) fn drop_entry(&mut self, seq: u64, bytes: u64) {
+        self.remove(Table::Journal, &seq.to_be_bytes());
+        self.remove(Table::Bodies, &seq.to_be_bytes());
+        self.state.journal = self.state.journal.map(|total| total.saturating_sub(bytes));
     }
 
     fn mark<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), BooksError> {
