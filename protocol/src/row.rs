@@ -40,6 +40,10 @@ pub mod tag {
     /// (u64, [`MachineId`](crate::id::MachineId)): the newest targets of which a machine
     /// says that it follows them, where the hub has none so new.
     pub const NEWER_CATALOGUE: u16 = 4;
+    /// (u64, u64): bytes of the hub's store, and how many of them are free for what comes.
+    pub const STORE: u16 = 5;
+    /// (text, text): how long the hub keeps results of looks and of acts, as in `hub.toml`.
+    pub const RETENTION: u16 = 6;
 }
 
 impl<T> From<T> for Row<T> {

@@ -194,6 +194,9 @@ pub enum Reply {
     HubHealth(Row<Health>),
     /// Some staff keys that are cut off. Since version 3.
     Suspensions(List<Suspension, ROWS_PER_FRAME>),
+    /// Receipts of a chain up to this place are not kept any more; the chain's head with
+    /// the last of them. Since version 3.
+    ChainCut(u64, Digest),
 }
 
 /// A staff key that is cut off at a hub.

@@ -9,7 +9,7 @@ mod golden;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec::encode_for;
 use fernwart_protocol::document::{Document, Envelope, Retirement, Versions};
-use fernwart_protocol::id::{CustomerId, JobId, KeyId, MachineId, RunId, Signature};
+use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, Signature};
 use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{self, CatalogueFile, Deliver};
@@ -67,6 +67,12 @@ fn a_lead_sees_who_is_cut_off_and_lets_them_in_again() {
 }
 
 #[test]
+fn a_chain_tells_which_receipts_are_not_kept_any_more() {
+    let twos = "02".repeat(32);
+    golden(&Reply::ChainCut(7, Digest::from_bytes([2; 32])), &format!("1f000000 0700000000000000 {twos}"));
+}
+
+#[test]
 fn parting_is_signed_and_told() {
     let (ones, twos) = ("01".repeat(16), "02".repeat(64));
     let signed = || Envelope {
@@ -105,7 +111,7 @@ fn a_peer_of_version_2_is_told_an_older_code() {
 fn so_many_variants() {
     assert_eq!(known("Deliver", VERSION), Some(5));
     assert_eq!(known("staff.Request", VERSION), Some(43));
-    assert_eq!(known("staff.Reply", VERSION), Some(31));
+    assert_eq!(known("staff.Reply", VERSION), Some(32));
     assert_eq!(known("GivenBack", VERSION), Some(2));
     assert_eq!(known("Refusal", VERSION), Some(35));
     assert_eq!(known("to_hub.Control", VERSION), Some(7));

@@ -5,6 +5,7 @@ use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::issue::Authority;
 use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::sha256;
+use fernwart_tests::shelf::Script;
 use fernwart_tests::{World, run, wait_until};
 use serde_json::Value;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -47,6 +48,65 @@ fn a_hub_renews_its_timestamp_by_itself_long_before_it_ends() {
     assert!(matches!(said.code, 0 | 1), "{}", said.err);
     let report = &said.json_lines()[0]["report"];
     assert!(!report["findings"].to_string().contains("time.off"), "all clocks agree: {report}");
+}
+
+#[test]
+fn a_hub_keeps_results_as_long_as_it_is_told_and_the_rest_still_verifies() {
+    let mut world = World::new();
+    let mut machine = world.add_machine("kasse-1");
+    world.approve(&Script::new("mend", "echo mended\n"));
+    let jobs = |world: &World| -> Vec<u64> {
+        let said = world.technician_at("+40d", &["job", "ls", "-o", "jsonl"]).exits(0);
+        let mut jobs: Vec<u64> = said.json_lines().iter().filter_map(|job| job["job"].as_u64()).collect();
+        jobs.sort_unstable();
+        jobs
+    };
+    for _ in 0..3 {
+        world.technician(&["diagnose", "kasse-1"]);
+    }
+    machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
+    world.technician(&["run", "mend", "kasse-1", "--reason", "test"]).exits(0);
+    machine.agent.stop();
+    world.hub.stop();
+    let settings = world.shop().join("hub/hub.toml");
+    let text = std::fs::read_to_string(&settings).expect("settings");
+    assert!(text.contains("[retention]") && text.contains("looks = \"90d\""), "{text}");
+    std::fs::write(&settings, text.replace("\"90d\"", "\"30d\"")).expect("written");
+    if !world.restart_hub_at("+40d") {
+        return;
+    }
+    machine.restart_at("+40d");
+    wait_until("the machine is back", || world.technician_at("+40d", &["ping", "kasse-1"]).code == 0);
+    world.technician_at("+40d", &["diagnose", "kasse-1"]);
+    assert_eq!(jobs(&world), [1, 2, 3, 4, 5]);
+    world.hub.stop();
+    world.restart_hub_at("+40d");
+    wait_until("what is old is dropped", || jobs(&world).len() == 2);
+    assert_eq!(jobs(&world), [4, 5], "the repair and the newest diagnosis");
+    world.technician_at("+40d", &["job", "logs", "4"]).exits(0);
+    let gone = world.technician_at("+40d", &["job", "show", "1"]).exits(2);
+    assert!(gone.err.contains("FW-HUB-05") && gone.err.contains("how long the hub keeps results"), "{}", gone.err);
+    let exported = world.technician_at("+40d", &["journal", "export", "kasse-1"]).exits(0);
+    let file = world.path().join("receipts.jsonl");
+    std::fs::write(&file, &exported.out).expect("written");
+    let said = world.technician(&["journal", "verify", &file.display().to_string()]).exits(0);
+    assert!(said.out.contains("2 receipts (3 older receipts are not kept any more)"), "{}", said.out);
+    // A receipt that is missing without a word still shows.
+    let fewer: String =
+        exported.out.lines().filter(|line| !line.contains("\"cut\"")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&file, fewer).expect("written");
+    world.technician(&["journal", "verify", &file.display().to_string()]).exits(1);
+    let doctor = world.technician_at("+40d", &["doctor"]);
+    assert!(doctor.out.contains("diagnoses are kept 30d, repairs 730d"), "{}", doctor.out);
+    // The next receipt follows from the same chain on both sides.
+    wait_until("the machine is back", || world.technician_at("+40d", &["ping", "kasse-1"]).code == 0);
+    let mut allow = machine.command(&["allow", "repair", "--for", "2h"]);
+    fernwart_tests::at_another_time(&mut allow, "+40d");
+    run(&mut allow).exits(0);
+    world.technician_at("+40d", &["run", "mend", "kasse-1", "--reason", "test"]).exits(0);
+    let exported = world.technician_at("+40d", &["journal", "export", "kasse-1"]).exits(0);
+    assert_eq!(exported.out.matches("\"type\":\"run\"").count(), 3);
+    assert!(!machine.journal().iter().any(|(kind, _)| kind == "hub_fell_back"));
 }
 
 #[test]

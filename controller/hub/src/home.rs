@@ -3,6 +3,7 @@
 //! No approver's and no staff member's private key may lie in it; a hub that
 //! finds one does not start. A second hub on the same folder does not either.
 
+use crate::retention::Retention;
 use crate::rotation::Rotating;
 use fernwart_certs::approve::{HubRoles, ProtectedKey};
 use fernwart_certs::catalogue::Catalogue;
@@ -31,6 +32,9 @@ pub struct Settings {
     /// they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// How long results are kept.
+    #[serde(default)]
+    pub retention: Retention,
 }
 
 /// The hub's folder. Clones hold the same lock.

@@ -30,6 +30,7 @@ mod owed;
 mod pace;
 mod paces;
 mod presence;
+pub mod retention;
 pub mod rotation;
 mod scrape;
 mod seldom;
@@ -173,6 +174,7 @@ struct Shared {
     metrics: metrics::Metrics,
     events: events::Events,
     /// Set when no new job is taken in any more.
+    retention: retention::Retention,
     draining: CancellationToken,
     /// Orders under way to machines.
     deliveries: TaskTracker,
@@ -221,6 +223,11 @@ impl Hub {
             StoreError::Newer(_) => StartError::NewerStore(error),
             error => StartError::Store(error),
         })?;
+        match store.compact().await {
+            Ok(false) => {}
+            Ok(true) => info!("the store was written anew, without what was free in it"),
+            Err(error) => warn!(%error, "the store keeps what is free in it"),
+        }
         let published = Published::open(&home, keys.roles).await.map_err(StartError::Catalogue)?;
         if let Some(shop) = published.shop()
             && !store.is_of(shop).await.map_err(StartError::Store)?
@@ -272,6 +279,7 @@ impl Hub {
             giving_locks: Semaphore::new(16),
             metrics: metrics::Metrics::default(),
             events: events::Events::default(),
+            retention: keys.settings.retention,
             draining: CancellationToken::new(),
             deliveries: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -281,6 +289,7 @@ impl Hub {
         shared.tasks.spawn(accept(shared.clone()));
         shared.tasks.spawn(asking::keep_up(shared.clone()));
         shared.tasks.spawn(sweep(shared.clone()));
+        shared.tasks.spawn(retention::keep(shared.clone()));
         shared.tasks.spawn(keep_fresh(shared.clone()));
         let mut told_at = None;
         if let Some(listener) = metrics {

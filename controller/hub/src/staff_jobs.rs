@@ -101,6 +101,7 @@ pub(crate) async fn submit(
             machine: parcel.order.machine,
             state: parcel.state,
             order: parcel.envelope.clone(),
+            is_act: parcel.order.action.kind() == ActionKind::Act,
             not_after: parcel.order.not_after,
         })
         .collect();

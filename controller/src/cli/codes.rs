@@ -248,7 +248,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("FW-HUB-02", "update the older of the two programs"),
     ("FW-HUB-03", "ask a lead"),
     ("FW-HUB-04", "fernwart ls lists all machines"),
-    ("FW-HUB-05", "fernwart job ls lists the newest jobs"),
+    ("FW-HUB-05", "fernwart job ls lists the newest jobs; fernwart doctor tells how long the hub keeps results"),
     ("FW-HUB-06", "fernwart customer ls lists all customers"),
     ("FW-HUB-07", "choose another name"),
     ("FW-HUB-08", "free space on the hub; nothing was lost, and what a machine has begun goes on: fernwart job ls"),

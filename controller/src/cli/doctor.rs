@@ -5,6 +5,7 @@ use super::{Exit, Failure, Place, block_on, say};
 use fernwart_client::{Session, StaffHome, now};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::row;
+use fernwart_protocol::text::Text;
 
 const SOON_MS: i64 = 60 * 24 * 3600 * 1000;
 
@@ -34,6 +35,23 @@ impl Findings {
 }
 
 impl Findings {
+    fn store(&mut self, bytes: u64, unused: u64, kept: Option<(Text<32>, Text<32>)>, free: u64) {
+        let mib = |bytes: u64| bytes >> 20;
+        let mut what = format!("the hub's store has {} MiB", mib(bytes));
+        if let Some((looks, acts)) = kept {
+            what += &format!("; diagnoses are kept {looks}, repairs {acts}");
+        }
+        if unused > 16 << 20 && unused * 2 > bytes {
+            what += &format!("; {} MiB of it are free, a restart of the hub gives them back", mib(unused));
+        }
+        // A backup, or giving room back at a start, takes as much again.
+        if bytes.saturating_sub(unused) > free {
+            self.bad(&what, "it has no room for a copy of itself: keep results for less time, [retention] in hub.toml");
+        } else {
+            self.well(&what);
+        }
+    }
+
     fn print(&self, shape: Shape) -> Result<Exit, Failure> {
         if shape == Shape::Table {
             let line = |(what, now): &(String, Option<String>)| match now {
@@ -114,6 +132,14 @@ pub(crate) fn run(shape: Shape, place: &Place) -> Result<Exit, Failure> {
                 findings.bad(&format!("the hub has {free} MiB of disk left"), "free space on the hub");
             } else {
                 findings.well(&format!("the hub has {} GiB of disk left", free >> 10));
+            }
+            if let Some((bytes, unused)) = health.get::<(u64, u64)>(row::tag::STORE) {
+                findings.store(
+                    bytes,
+                    unused,
+                    health.get::<(Text<32>, Text<32>)>(row::tag::RETENTION),
+                    health.free_bytes,
+                );
             }
             findings.well(&format!(
                 "the catalogue's timestamp is renewed by the hub; the present one lasts until {}",

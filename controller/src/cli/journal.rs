@@ -9,7 +9,7 @@ use fernwart_certs::journal;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Session, StaffHome};
 use fernwart_protocol::document::{Document, Envelope, Order, Receipt};
-use fernwart_protocol::id::PublicKey;
+use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::staff::{ChainLink, Reply, Request};
 use std::path::PathBuf;
 
@@ -53,6 +53,8 @@ pub(crate) fn run(command: &Journal, place: &Place) -> Result<Exit, Failure> {
 struct Chain {
     evidence_key: PublicKey,
     links: Vec<ChainLink>,
+    /// Up to which receipts none is kept any more, and the chain's head there.
+    cuts: Vec<(u64, Digest)>,
     end: Envelope,
     hub_key: PublicKey,
 }
@@ -64,11 +66,12 @@ async fn fetch(session: &mut Session, machine: &str) -> Result<Chain, Failure> {
     let [row] = machines.as_slice() else {
         return Err(Failure::new(Exit::Usage, "FW-CLI-02", "records are those of one machine"));
     };
-    let (mut key, mut links, mut end) = (None, Vec::new(), None);
+    let (mut key, mut links, mut cuts, mut end) = (None, Vec::new(), Vec::new(), None);
     for reply in session.collect(&Request::Chain(row.id)).await? {
         match reply {
             Reply::EvidenceKey(evidence) => key = Some(evidence),
             Reply::ChainLink(link) => links.push(link),
+            Reply::ChainCut(seq, head) => cuts.push((seq, head)),
             Reply::ChainEnd(envelope) => end = Some(envelope),
             _ => {}
         }
@@ -79,7 +82,7 @@ async fn fetch(session: &mut Session, machine: &str) -> Result<Chain, Failure> {
         Failure::new(Exit::Failed, "FW-JNL-02", "the hub's key for records is not an approved one")
             .now("fernwart doctor")
     })?;
-    Ok(Chain { evidence_key, links, end, hub_key })
+    Ok(Chain { evidence_key, links, cuts, end, hub_key })
 }
 
 impl Chain {
@@ -93,7 +96,10 @@ impl Chain {
         };
         let first = Line::Chain { v: 1, evidence_key: self.evidence_key };
         let last = Line::End { v: 1, hub_key: self.hub_key, end: self.end.clone() };
-        std::iter::once(first).chain(self.links.iter().map(run)).chain([last]).collect()
+        let mut between: Vec<(u64, Line)> = self.links.iter().map(|link| (link.seq, run(link))).collect();
+        between.extend(self.cuts.iter().map(|(seq, head)| (*seq, Line::Cut { v: 1, seq: *seq, head: *head })));
+        between.sort_by_key(|(seq, _)| *seq);
+        std::iter::once(first).chain(between.into_iter().map(|(_, line)| line)).chain([last]).collect()
     }
 
     fn text(&self) -> Result<String, Failure> {
@@ -147,6 +153,11 @@ fn action_in_words(order: &Order) -> String {
     }
 }
 
+/// How many more there were.
+fn not_kept(dropped: u64, what: &str) -> String {
+    if dropped == 0 { String::new() } else { format!(" ({dropped} older {what} are not kept any more)") }
+}
+
 fn does_not_hold(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Bad, "FW-JNL-01", format!("these records do not hold: {error}"))
 }
@@ -167,8 +178,9 @@ fn verify(file: &PathBuf, place: &Place) -> Result<Exit, Failure> {
             Some(false) => format!("a hub this home does not know, key {}", verified.hub_key),
             None => format!("the hub with the key {}", verified.hub_key),
         };
+        let dropped = not_kept(verified.dropped, "receipts");
         say(&format!(
-            "whole: {} receipts, each signed by machine {}, counted by {hub}\n",
+            "whole: {} receipts{dropped}, each signed by machine {}, counted by {hub}\n",
             verified.receipts, verified.machine
         ))?;
         if known == Some(false) {
@@ -179,5 +191,6 @@ fn verify(file: &PathBuf, place: &Place) -> Result<Exit, Failure> {
     }
     let verified = journal::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
     let erased = if verified.erased > 0 { format!(", {} of them erased", verified.erased) } else { String::new() };
-    say(&format!("whole: {} entries{erased}, signed by machine {}\n", verified.entries, verified.machine))
+    let dropped = not_kept(verified.dropped, "entries");
+    say(&format!("whole: {} entries{dropped}{erased}, signed by machine {}\n", verified.entries, verified.machine))
 }

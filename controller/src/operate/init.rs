@@ -228,7 +228,8 @@ fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
 fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
     let staff_path = place.path().join(STAFF);
     let hub_home = HubHome::at(&place.path().join(HUB));
-    let settings = Settings { listen: plan.listen, metrics: None };
+    let settings =
+        Settings { listen: plan.listen, metrics: None, retention: fernwart_hub::retention::Retention::default() };
     let hub_keys = hub_home.create(&settings).map_err(|error| Failure::from(StartError::Home(error)))?;
     let hub = hub_keys.rotating.in_use(None).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());

@@ -8,6 +8,7 @@
 mod bulk;
 mod disk;
 mod outcomes;
+mod retention;
 mod roster;
 mod rows;
 mod runs;
@@ -17,6 +18,7 @@ mod writes;
 
 pub use disk::{Disk, Piece, on_disk};
 pub use outcomes::{NewOutcome, StoredOutcome};
+pub use retention::{Before, ChainCut, DropOld};
 pub use roster::{Change, Records};
 pub use runs::{Began, Expire, KeepCancel, NewJob, NewRun, NotTaken, Withdraw};
 pub use writer::Write;

@@ -31,7 +31,7 @@ const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
     ("Verdict", [4, 4, 4]),
     ("enroll.Reply", [3, 3, 3]),
     ("enroll.Request", [5, 5, 5]),
-    ("staff.Reply", [24, 30, 31]),
+    ("staff.Reply", [24, 30, 32]),
     ("staff.Request", [36, 36, 43]),
     ("to_agent.Control", [6, 6, 7]),
     ("to_hub.Control", [4, 5, 7]),

@@ -139,9 +139,13 @@ pub(crate) async fn answer(
         Request::Health => {
             let health = health(shared).await;
             let in_version_1 = send.version() == Version::OLDEST;
-            let row = |row: Row<Health>| match shared.published.newer() {
-                Some(newer) => row.with(row::tag::NEWER_CATALOGUE, &newer),
-                None => row,
+            let kept = shared.retention.in_words();
+            let size = shared.store.size().await.ok();
+            let row = |row: Row<Health>| {
+                let row = row.with(row::tag::RETENTION, &kept);
+                let row = size.iter().fold(row, |row, size| row.with(row::tag::STORE, size));
+                let newer = shared.published.newer();
+                newer.iter().fold(row, |row, newer| row.with(row::tag::NEWER_CATALOGUE, newer))
             };
             let reply = if in_version_1 { Reply::Health(health) } else { Reply::HubHealth(row(health.into())) };
             send.send(&reply).await?;

@@ -12,7 +12,7 @@ use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{JobRow, Reply, RunRow};
 use fernwart_protocol::text::{Blob, List, Text};
-use fernwart_store::Evidence;
+use fernwart_store::{ChainCut, Evidence};
 
 /// Orders and receipts read and sent at once; each may have 64 KiB.
 const PAGE: usize = 8;
@@ -158,6 +158,16 @@ pub(super) async fn job_orders(
     }
 }
 
+/// Tells that receipts are not kept any more. A program that has no word for it finds
+/// them missing.
+async fn tell_cut(send: &mut Sender, cut: ChainCut) -> Result<(), FrameError> {
+    let reply = Reply::ChainCut(cut.seq, cut.head);
+    match send.send(&reply).await {
+        Err(FrameError::PeerIsOlder(_)) => Ok(()),
+        sent => sent,
+    }
+}
+
 /// A machine's receipts in the order in which this hub has signed for them, and
 /// its word on how far they go.
 pub(super) async fn chain(
@@ -177,10 +187,26 @@ pub(super) async fn chain(
             Ok(links) => links,
             Err(error) => return Ok(Err(shared.denial(&error))),
         };
-        let Some(end) = links.last().map(|link| (link.seq, link.head)) else { break };
-        last = end;
+        // Read after the receipts: what is dropped meanwhile is told as dropped.
+        let cuts = match shared.store.chain_cuts(&id, last.0).await {
+            Ok(cuts) => cuts,
+            Err(error) => return Ok(Err(shared.denial(&error))),
+        };
+        let is_end = links.is_empty();
         for link in links {
+            let before = (link.seq - 1 > last.0).then(|| cuts.iter().find(|cut| cut.seq == link.seq - 1)).flatten();
+            if let Some(cut) = before {
+                tell_cut(send, *cut).await?;
+            }
+            last = (link.seq, link.head);
             send.send(&Reply::ChainLink(link)).await?;
+        }
+        if is_end {
+            if let Some(cut) = cuts.last() {
+                last = (cut.seq, cut.head);
+                tell_cut(send, *cut).await?;
+            }
+            break;
         }
     }
     let end = ChainEnd { machine: id, seq: last.0, head: last.1, key: shared.evidence_id, at: shared.now() };

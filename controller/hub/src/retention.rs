@@ -1,0 +1,148 @@
+//! How long results are kept: `[retention]` in `hub.toml`.
+
+use crate::Shared;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::span;
+use fernwart_protocol::text::Text;
+use fernwart_store::Before;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// How often what is old is dropped.
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// The first time is soon after the start.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// The word for what is never dropped.
+const FOREVER: &str = "forever";
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// `[retention]`: how long results are kept after they came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Those of runs that only look: diagnoses, scripts that read, dry runs.
+    #[serde(default = "Kept::looks")]
+    pub looks: Kept,
+    /// Those of runs that may change something.
+    #[serde(default = "Kept::acts")]
+    pub acts: Kept,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { looks: Kept::looks(), acts: Kept::acts() }
+    }
+}
+
+impl Retention {
+    /// How long looks and acts are kept, as in `hub.toml`.
+    pub(crate) fn in_words(self) -> (Text<32>, Text<32>) {
+        (Text::clipped(&self.looks.in_words()), Text::clipped(&self.acts.in_words()))
+    }
+
+    /// What is old enough to go.
+    pub(crate) fn before(self, now: UnixMs) -> Before {
+        Before { looks: self.looks.before(now), acts: self.acts.before(now) }
+    }
+}
+
+/// A span of at least a day, or for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept(Option<Duration>);
+
+impl Kept {
+    const fn looks() -> Self {
+        Self(Some(Duration::from_secs(90 * DAY.as_secs())))
+    }
+
+    const fn acts() -> Self {
+        Self(Some(Duration::from_secs(2 * 365 * DAY.as_secs())))
+    }
+
+    fn before(self, now: UnixMs) -> Option<UnixMs> {
+        let ms = i64::try_from(self.0?.as_millis()).unwrap_or(i64::MAX);
+        Some(now.saturating_sub(ms))
+    }
+
+    /// As it stands in `hub.toml`.
+    pub fn in_words(self) -> String {
+        self.0.map_or_else(|| FOREVER.to_owned(), span::in_words)
+    }
+}
+
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.in_words())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let kept = if text == FOREVER { Ok(Self(None)) } else { span::parse(&text).map(|span| Self(Some(span))) };
+        match kept {
+            Ok(Self(Some(span))) if span < DAY => Err("at least 1d".to_owned()),
+            kept => kept,
+        }
+        .map_err(|why| serde::de::Error::custom(format!("{why}, or \"{FOREVER}\"")))
+    }
+}
+
+/// Drops what is old, once an hour.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let now = shared.now();
+        match shared.store.drop_old(shared.retention.before(now), now).await {
+            Ok(0) => {}
+            Ok(runs) => info!(runs, "results that were kept long enough are dropped"),
+            Err(error) => warn!(%error, "results that were kept long enough could not be dropped"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct File {
+        #[serde(default)]
+        retention: Retention,
+    }
+
+    fn read(text: &str) -> Result<Retention, String> {
+        toml::from_str::<File>(text).map(|file| file.retention).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn spans_are_read_and_what_is_too_short_or_no_span_is_refused() {
+        assert_eq!(read("").expect("read"), Retention::default());
+        let some = read("[retention]\nlooks = \"30d\"\nacts = \"forever\"").expect("read");
+        let before = some.before(1_000_000_000_000);
+        assert_eq!(before, Before { looks: Some(1_000_000_000_000 - 30 * 24 * 3_600_000), acts: None });
+        assert_eq!(read(&format!("[retention]\n{}", toml::to_string(&some).expect("written"))).expect("read"), some);
+        for (line, why) in [
+            ("looks = \"5h\"", "at least 1d"),
+            ("acts = \"-1d\"", "write 30s"),
+            ("looks = \"\"", "write 30s"),
+            ("looks = 90", "string"),
+            ("reports = \"90d\"", "unknown field"),
+            ("looks = \"99999999999999999999d\"", "write 30s"),
+        ] {
+            let error = read(&format!("[retention]\n{line}")).expect_err(line);
+            assert!(error.contains(why), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What is kept for how long: results that are old enough are dropped, in small
+//! portions.
+//!
+//! Dropped are runs that have ended, with their orders, receipts and reports, and jobs
+//! of which no run is left. Kept whatever their age are runs under way, the newest
+//! whole report of each machine, where each machine's chain of receipts stands, and the
+//! chain's head before each receipt that is kept, so that those still verify.
+
+use crate::bulk::{places, several};
+use crate::{Store, StoreError, Write, rows, states};
+use fernwart_fleet::RunState;
+use fernwart_protocol::document::UnixMs;
+use fernwart_protocol::id::{Digest, MachineId, RunId};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
+use std::collections::BTreeSet;
+
+/// Runs that are dropped in one transaction: the writer is not held up by it.
+const PORTION: i64 = 256;
+
+/// Results that ended before these moments are dropped; nothing keeps them for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// Runs that only looked.
+    pub looks: Option<UnixMs>,
+    /// Runs that may have changed something.
+    pub acts: Option<UnixMs>,
+}
+
+impl Before {
+    /// True for runs that are old enough. `$1` is the moment for looks, `$2` that for
+    /// acts; of a run without an outcome, its order's end counts.
+    fn condition() -> String {
+        let over = states::is_one_of("state", RunState::ALL.into_iter().filter(|state| state.is_final()));
+        format!(
+            "{over} AND ((is_act = 0 AND settled_at < $1) OR (is_act = 1 AND settled_at < $2) \
+             OR (is_act = 0 AND settled_at IS NULL AND not_after < $1) \
+             OR (is_act = 1 AND settled_at IS NULL AND not_after < $2)) \
+             AND id <> COALESCE((SELECT newest_run FROM records WHERE machine = runs.machine), '')"
+        )
+    }
+
+    fn moments(self) -> [UnixMs; 2] {
+        [self.looks, self.acts].map(|moment| moment.unwrap_or(UnixMs::MIN))
+    }
+}
+
+/// Drops these runs, if they are still old enough.
+#[derive(Debug)]
+pub struct DropOld {
+    /// The runs.
+    pub runs: Vec<RunId>,
+    /// Since when.
+    pub before: Before,
+}
+
+impl Write for DropOld {
+    /// How many there were.
+    type Reply = u64;
+    async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
+        let [looks, acts] = self.before.moments();
+        let (mut jobs, mut machines, mut dropped) = (BTreeSet::new(), BTreeSet::new(), 0);
+        for portion in several(&self.runs) {
+            let sql = format!(
+                "DELETE FROM runs WHERE id IN ({}) AND {} RETURNING job, machine, chain_seq, chain_head",
+                places(2, portion.len()),
+                Before::condition()
+            );
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(looks).bind(acts);
+            for run in portion {
+                query = query.bind(run.to_string());
+            }
+            for row in query.fetch_all(&mut *to).await? {
+                dropped += 1;
+                jobs.insert(row.try_get::<i64, _>("job")?);
+                let machine: String = row.try_get("machine")?;
+                if let Some(seq) = row.try_get::<Option<i64>, _>("chain_seq")? {
+                    let head: Option<String> = row.try_get("chain_head")?;
+                    let sql = "INSERT INTO chain_cuts (machine, seq, head) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+                    let query = sqlx::query(sql).bind(&machine).bind(seq).bind(head.unwrap_or_default());
+                    query.execute(&mut *to).await?;
+                    machines.insert(machine);
+                }
+            }
+        }
+        for machine in machines {
+            // A cut serves the receipt after it, or the one to come.
+            let sql = "DELETE FROM chain_cuts WHERE machine = $1 \
+                       AND seq <> (SELECT chain_seq FROM records WHERE machine = $1) \
+                       AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.machine = $1 AND r.chain_seq = chain_cuts.seq + 1)";
+            sqlx::query(sql).bind(machine).execute(&mut *to).await?;
+        }
+        for job in jobs {
+            // The newest stays: the next one's number follows from it.
+            let sql = "DELETE FROM jobs WHERE id = $1 AND id < (SELECT MAX(id) FROM jobs) \
+                       AND NOT EXISTS (SELECT 1 FROM runs WHERE job = $1)";
+            sqlx::query(sql).bind(job).execute(&mut *to).await?;
+        }
+        Ok(dropped)
+    }
+}
+
+/// Results come so often at least where any are to be dropped. Where the newest is older,
+/// nothing needs the room, or the clock is wrong and makes everything old.
+const FRESH_MS: UnixMs = 7 * 24 * 3600 * 1000;
+
+/// A smaller database is not written anew: it would give nobody room.
+const WORTH_BYTES: u64 = 16 << 20;
+
+/// The chain's head where receipts before it are not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainCut {
+    /// The last receipt that is not kept.
+    pub seq: u64,
+    /// The head with it.
+    pub head: Digest,
+}
+
+impl Store {
+    /// Some runs that are old enough to be dropped.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn droppable(&self, before: Before) -> Result<Vec<RunId>, StoreError> {
+        let [looks, acts] = before.moments();
+        let sql = format!("SELECT id FROM runs WHERE {} LIMIT $3", Before::condition());
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(looks).bind(acts).bind(PORTION);
+        self.fetch_all(query).await?.iter().map(|row| rows::parsed(row, "id")).collect()
+    }
+
+    /// Drops all that is old enough, in portions; nothing where no result has come for a
+    /// week by this clock. How many runs there were.
+    ///
+    /// # Errors
+    /// When the database fails; what was dropped so far stays so.
+    pub async fn drop_old(&self, before: Before, now: UnixMs) -> Result<u64, StoreError> {
+        let sql = "SELECT MAX(settled_at) AS newest FROM runs WHERE is_act = 0 \
+                   UNION ALL SELECT MAX(settled_at) FROM runs WHERE is_act = 1";
+        let mut newest = None;
+        for row in self.fetch_all(sqlx::query(sql)).await? {
+            newest = newest.max(row.try_get::<Option<UnixMs>, _>("newest")?);
+        }
+        if newest.is_none_or(|newest| newest < now.saturating_sub(FRESH_MS)) {
+            return Ok(0);
+        }
+        let mut all = 0;
+        loop {
+            let runs = self.droppable(before).await?;
+            let dropped = if runs.is_empty() { 0 } else { self.write(DropOld { runs, before }).await? };
+            if dropped == 0 {
+                return Ok(all);
+            }
+            all += dropped;
+            // Others write meanwhile.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Where receipts of a machine after `seq` are not kept any more, the lowest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn chain_cuts(&self, machine: &MachineId, seq: u64) -> Result<Vec<ChainCut>, StoreError> {
+        let sql = "SELECT seq, head FROM chain_cuts WHERE machine = $1 AND seq > $2 ORDER BY seq";
+        let rows = self.fetch_all(sqlx::query(sql).bind(machine.to_string()).bind(rows::number(seq))).await?;
+        let cut =
+            |row: &AnyRow| Ok(ChainCut { seq: rows::unsigned(row.try_get("seq")?), head: rows::parsed(row, "head")? });
+        rows.iter().map(cut).collect()
+    }
+
+    /// Writes the database anew, without what is free in it, where most of it is free:
+    /// after a first drop, or where less is kept than before. True if it did.
+    ///
+    /// # Errors
+    /// When it has no room for a copy, which changes nothing.
+    pub async fn compact(&self) -> Result<bool, StoreError> {
+        let (bytes, unused) = self.size().await?;
+        if bytes < WORTH_BYTES || unused * 2 < bytes {
+            return Ok(false);
+        }
+        self.fetch_optional(sqlx::query("VACUUM")).await?;
+        self.fetch_optional(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
+        Ok(true)
+    }
+
+    /// Bytes of the database, and how many of them are free for what comes next.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn size(&self) -> Result<(u64, u64), StoreError> {
+        let number = async |sql: &'static str| -> Result<u64, StoreError> {
+            let row = self.fetch_optional(sqlx::query(sql)).await?;
+            Ok(rows::unsigned(row.map_or(Ok(0), |row| row.try_get(0))?))
+        };
+        let page = number("PRAGMA page_size").await?;
+        Ok((page * number("PRAGMA page_count").await?, page * number("PRAGMA freelist_count").await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcomes::tests::{MACHINES, envelope, fleet, outcome_of};
+    use crate::{NewJob, NewOutcome, NewRun};
+    use fernwart_protocol::id::{JobId, KeyId};
+    use fernwart_protocol::text::Text;
+
+    const DAY: UnixMs = 24 * 3600 * 1000;
+
+    fn job(runs: Vec<NewRun>) -> NewJob {
+        let (action, staff, reason) = (Text::clipped("diagnose"), Text::clipped("jana"), Text::default());
+        NewJob { action, key: KeyId::from_bytes([0; 16]), staff, reason, at: 5, runs }
+    }
+
+    fn run(number: u8, is_act: bool, not_after: UnixMs) -> NewRun {
+        let (id, machine) = (RunId::from_bytes([number; 16]), MACHINES[usize::from(number % 2)]);
+        NewRun { id, machine, state: RunState::Offered, order: envelope(number), is_act, not_after }
+    }
+
+    #[tokio::test]
+    async fn old_results_go_and_what_must_be_kept_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.sqlite");
+        let store = fleet(&path).await;
+        // Machine 0: looks 0, 2, 4, 8 and an act 6; machine 1: an act 1, a look 3.
+        let acts = [1, 6];
+        let mut jobs = Vec::new();
+        for number in [0, 1, 2, 3, 4, 6, 8, 10] {
+            let runs = vec![run(number, acts.contains(&number), 900)];
+            jobs.push(store.write(job(runs)).await.expect("written"));
+        }
+        for number in [0, 1, 2, 3, 4, 6, 8u8] {
+            let is_act = acts.contains(&number);
+            let mut outcome = NewOutcome { is_act, now: DAY * UnixMs::from(number), ..outcome_of(number) };
+            // Only whole diagnoses are anybody's newest report.
+            outcome.diagnosed = outcome.diagnosed.filter(|_| number < 4);
+            store.store_outcome(outcome).await.expect("written").expect("stored");
+        }
+        let now = DAY * 9;
+        let before = Before { looks: Some(DAY * 7), acts: Some(DAY * 6) };
+        let by_a_wrong_clock = Before { looks: Some(DAY * 400), acts: Some(DAY * 400) };
+        assert_eq!(store.drop_old(by_a_wrong_clock, DAY * 400).await.expect("read"), 0);
+        assert_eq!(store.drop_old(before, now).await.expect("dropped"), 3, "0, 4 and 1");
+        assert_eq!(store.drop_old(before, now).await.expect("dropped"), 0);
+        let mut left = Vec::new();
+        for id in &jobs {
+            left.extend(store.runs(*id).await.expect("read").iter().map(|run| run.id.as_bytes()[0]));
+        }
+        left.sort_unstable();
+        assert_eq!(left, [2, 3, 6, 8, 10], "the newest reports, the act, what is new, what is under way");
+        assert!(store.job(jobs[0]).await.expect("read").is_none(), "a job without runs goes");
+        // Receipts of machine 0: 1 = run 0, 2 = run 2, 3 = run 4, 4 = run 6, 5 = run 8.
+        let cuts = store.chain_cuts(&MACHINES[0], 0).await.expect("read");
+        assert_eq!(cuts.iter().map(|cut| cut.seq).collect::<Vec<_>>(), [1, 3]);
+        let links = store.chain_links(&MACHINES[0], 0, 9).await.expect("read");
+        assert_eq!(links.iter().map(|link| link.seq).collect::<Vec<_>>(), [2, 4, 5]);
+        let chain = outcome_of(0).chain;
+        for (cut, link) in cuts.iter().zip(&links) {
+            let number = link.receipt.bytes.as_bytes()[0];
+            assert_eq!(chain(&cut.head, &Digest::from_bytes([number; 32])), link.head, "it follows from the cut");
+        }
+        // The next receipt goes on where the chain stands.
+        let records = store.records(&MACHINES[0]).expect("there");
+        let next = NewOutcome { now, ..outcome_of(10) };
+        let stored = store.store_outcome(next).await.expect("written").expect("stored");
+        assert_eq!((records.chain_seq, stored.seq), (5, 6));
+        // Numbers of jobs go on, too.
+        let newest = store.write(job(vec![run(12, false, 900)])).await.expect("written");
+        assert_eq!(newest, JobId(9));
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn runs_without_an_outcome_go_by_their_orders_end_and_forever_is_forever() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = fleet(&folder.path().join("store.sqlite")).await;
+        let runs = vec![run(0, true, DAY), run(1, false, DAY), run(2, false, DAY * 3)];
+        store.write(job(runs)).await.expect("written");
+        store.store_outcome(NewOutcome { now: DAY * 3, ..outcome_of(2) }).await.expect("written").expect("stored");
+        store.write(crate::Expire { before: DAY * 3 }).await.expect("written");
+        let before = Before { looks: Some(DAY * 2), acts: None };
+        assert_eq!(store.drop_old(before, DAY * 3).await.expect("dropped"), 1, "the look that nobody answered");
+        assert_eq!(store.drop_old(Before { looks: None, acts: None }, DAY * 3).await.expect("dropped"), 0);
+        store.close().await;
+    }
+
+    /// A hundred thousand looks, a minute apart: the file is as large after all of them
+    /// as after the first tenth.
+    #[tokio::test]
+    async fn the_store_does_not_grow_over_a_hundred_thousand_looks() {
+        const LOOKS: u32 = 100_000;
+        const MINUTE: UnixMs = 60_000;
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = fleet(&folder.path().join("store.sqlite")).await;
+        let mut sizes = Vec::new();
+        for hundred in 0..LOOKS / 500 {
+            let numbers = hundred * 500..(hundred + 1) * 500;
+            let outcomes = numbers.map(|number| {
+                let mut id = [9; 16];
+                id[..4].copy_from_slice(&number.to_be_bytes());
+                let run = RunId::from_bytes(id);
+                let report = vec![7; 3000];
+                NewOutcome { run, report, now: MINUTE * UnixMs::from(number), machine: MACHINES[0], ..outcome_of(2) }
+            });
+            for stored in futures::future::join_all(outcomes.map(|outcome| store.store_outcome(outcome))).await {
+                stored.expect("written").expect("stored");
+            }
+            let now = MINUTE * UnixMs::from((hundred + 1) * 500);
+            let before = Before { looks: Some(now - 4 * DAY), acts: None };
+            store.drop_old(before, now).await.expect("dropped");
+            sizes.push(store.size().await.expect("read").0);
+        }
+        let (tenth, last) = (sizes[sizes.len() / 8], sizes[sizes.len() - 1]);
+        assert!(last <= tenth + tenth / 10, "{tenth} bytes, then {last}");
+        // Keeping less gives the room back, when somebody asks for it.
+        assert!(!store.compact().await.expect("asked"), "most of it is in use");
+        let now = MINUTE * UnixMs::from(LOOKS);
+        store.drop_old(Before { looks: Some(now - DAY), acts: None }, now).await.expect("dropped");
+        assert_eq!(store.size().await.expect("read").0, last);
+        assert!(store.compact().await.expect("done"));
+        let (bytes, unused) = store.size().await.expect("read");
+        assert!(bytes < last / 2 && unused < bytes / 2, "{bytes}, {unused} of them free");
+        assert_eq!(store.records(&MACHINES[0]).expect("there").chain_seq, u64::from(LOOKS));
+        assert_eq!(store.chain_cuts(&MACHINES[0], 0).await.expect("read").len(), 1);
+        store.close().await;
+    }
+}
