@@ -91,7 +91,8 @@ fn duration_in_words(seconds: f64, language: Language) -> String {
 const SHOWN: usize = 5;
 
 /// Puts facts into a text: `{field}` as it is, `{field:bytes}`,
-/// `{field:pct}`, `{field:seconds}` in words. A missing fact reads `?`.
+/// `{field:pct}`, `{field:seconds}` in words, `{field:one|many}` the word that fits the
+/// number. A missing fact reads `?`.
 pub fn fill(text: &str, facts: &Value, language: Language) -> String {
     let mut out = String::with_capacity(text.len() + 32);
     let mut rest = text;
@@ -110,6 +111,10 @@ pub fn fill(text: &str, facts: &Value, language: Language) -> String {
             ("pct", Some(n), _) => out.push_str(&pct_in_words(n, language)),
             ("seconds", Some(n), _) => out.push_str(&duration_in_words(n, language)),
             ("", Some(n), _) => out.push_str(&decimal(n, language)),
+            (words, Some(n), _) if words.contains('|') => {
+                let (one, many) = words.split_once('|').unwrap_or((words, words));
+                out.push_str(if decimal(n, language) == "1" { one } else { many });
+            }
             (_, _, Some(Value::String(text))) => out.push_str(text),
             (_, _, Some(Value::Array(items))) => {
                 let words: Vec<_> = items.iter().take(SHOWN).filter_map(Value::as_str).collect();
@@ -150,6 +155,12 @@ mod tests {
             fill("{mount}: {free:bytes} {up:seconds} {who} {no}", &facts, Language::En),
             "/var: 1 KiB 25 h a, b ?"
         );
+        let updates = |n: u32| fill("{n} {n:update is|updates are} waiting", &json!({"n": n}), Language::En);
+        assert_eq!(
+            [updates(0), updates(1), updates(2)],
+            ["0 updates are", "1 update is", "2 updates are"].map(|said| format!("{said} waiting"))
+        );
+        assert_eq!(fill("{no:update|updates}", &facts, Language::En), "?");
         assert_eq!(fill("open { brace", &facts, Language::En), "open { brace");
     }
 }
