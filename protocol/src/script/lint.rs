@@ -128,9 +128,16 @@ fn end_of(file: &mut Reader<'_, '_>, day: &Spanned<String>) -> Option<UnixMs> {
 
 /// Whether a path lies among the sockets that rule the computer.
 fn is_among_sockets(path: &str) -> bool {
-    let below = |folder: &str| path == folder || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-    (below("/run") || below("/var/run")) && !below("/run/lock")
+    (is_below(path, "/run") || is_below(path, "/var/run")) && !is_below(path, "/run/lock")
 }
+
+/// Whether a path is this folder, or lies in it.
+fn is_below(path: &str, folder: &str) -> bool {
+    path == folder || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Folders that every script has for itself.
+const OWN: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Folders that hold the agent's own, and much else.
 const TOO_MUCH: [&str; 2] = ["/var", "/var/lib"];
@@ -167,7 +174,12 @@ fn paths(
     }
     let mut plain = Vec::new();
     for path in writes {
-        if !services && is_among_sockets(path.get_ref()) {
+        if OWN.iter().any(|own| is_below(path.get_ref(), own)) {
+            file.mistake(
+                path.span(),
+                "a script has a /tmp and a /var/tmp of its own, empty and gone with it; leave it out",
+            );
+        } else if !services && is_among_sockets(path.get_ref()) {
             file.mistake(path.span(), "the sockets of services lie below /run; say services = true");
         } else if TOO_MUCH.contains(&path.get_ref().as_str()) {
             file.mistake(path.span(), "that is most of the computer; name what lies below, or use privilege \"raw\"");

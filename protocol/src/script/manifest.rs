@@ -315,6 +315,15 @@ de = "Diesen Dienst gibt es nicht."
     }
 
     #[test]
+    fn what_a_script_has_for_itself_is_nothing_to_write_to() {
+        for path in ["/tmp", "/tmp/x", "/var/tmp/y"] {
+            let told = mistakes(&GOOD.replace("retry_safe", &format!("writes = [\"{path}\"]\nretry_safe")));
+            assert!(told.len() == 1 && told[0].contains("of its own"), "{told:?}");
+        }
+        assert!(Manifest::read(&GOOD.replace("retry_safe", "writes = [\"/tmpfiles\"]\nretry_safe")).is_ok());
+    }
+
+    #[test]
     fn where_the_services_sockets_lie_nobody_writes_without_saying_so() {
         let text = GOOD.replace("retry_safe", "writes = [\"/run/systemd\", \"/run/lock\"]\nretry_safe");
         let told = mistakes(&text);
