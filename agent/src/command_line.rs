@@ -166,19 +166,23 @@ fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The whole command line in these words.
+pub(crate) fn whole(words: &Words) -> clap::Command {
+    let mut command = Arguments::command();
+    command.build();
+    match words.language {
+        Language::En => command,
+        Language::De => in_german(command, "help", words),
+    }
+}
+
 /// What was typed, or what is wrong with it. Where help or the version is wanted,
 /// the program ends here.
 pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments, Trouble> {
     if let Some(word) = typed.iter_mut().find(|word| *word == "hilfe") {
         *word = "help".into();
     }
-    let mut command = Arguments::command();
-    command.build();
-    let command = match words.language {
-        Language::En => command,
-        Language::De => in_german(command, "help", words),
-    };
-    let read = command.try_get_matches_from(typed).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let read = whole(words).try_get_matches_from(typed).and_then(|matches| Arguments::from_arg_matches(&matches));
     read.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),

@@ -9,6 +9,9 @@ use std::process::{Command, Stdio};
 const SERVICE: &str = "fernwart-agent.service";
 const UNIT: &str = "/etc/systemd/system/fernwart-agent.service";
 
+/// The unit that a package brings. It starts only where somebody has joined.
+const PACKAGED: &str = "/usr/lib/systemd/system/fernwart-agent.service";
+
 /// Where systems keep programs. One that was started from elsewhere, a download perhaps,
 /// is copied to where it stays.
 const SYSTEM: [&str; 4] = ["/usr", "/opt", "/bin", "/sbin"];
@@ -78,6 +81,17 @@ fn installed(program: PathBuf) -> anyhow::Result<PathBuf> {
     Ok(to)
 }
 
+/// Whether a unit's command line names this folder.
+fn is_for(unit: &str, home: &Home) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    home_of(unit).is_some_and(|path| real(&path) == home.real_path())
+}
+
+/// Whether a package has brought a unit for this folder.
+fn is_packaged(home: &Home) -> bool {
+    std::fs::read_to_string(PACKAGED).is_ok_and(|unit| is_for(&unit, home))
+}
+
 /// Registers and starts the service. False where there is no systemd to do it.
 ///
 /// # Errors
@@ -86,9 +100,19 @@ pub fn install(home: &Home) -> anyhow::Result<bool> {
     if !is_systemd_here() {
         return Ok(false);
     }
-    let program = installed(std::env::current_exe().context("finding this program")?)?;
-    let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
-    std::fs::write(UNIT, unit(&program, &Home::at(&path))).with_context(|| format!("writing {UNIT}"))?;
+    if is_packaged(home) {
+        // One of another folder would be taken in the package's place.
+        match std::fs::remove_file(UNIT) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context(format!("removing {UNIT}"));
+            }
+            _ => {}
+        }
+    } else {
+        let program = installed(std::env::current_exe().context("finding this program")?)?;
+        let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
+        std::fs::write(UNIT, unit(&program, &Home::at(&path))).with_context(|| format!("writing {UNIT}"))?;
+    }
     // One that runs already, for a folder of before, goes on otherwise.
     for arguments in [&["daemon-reload"][..], &["enable", SERVICE], &["restart", SERVICE]] {
         let is_done = systemctl(arguments)?;
@@ -114,19 +138,28 @@ fn home_of(unit: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
-/// Stops the service of this folder and takes it away; one for another folder stays.
+/// Stops the service of this folder and takes its unit away, unless a package has brought
+/// it; one for another folder stays.
 ///
 /// # Errors
 /// When it goes on, or its unit cannot be removed.
 pub fn remove(home: &Home) -> anyhow::Result<()> {
-    let Ok(unit) = std::fs::read_to_string(UNIT) else { return Ok(()) };
-    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if home_of(&unit).is_none_or(|path| real(&path) != home.real_path()) {
+    let own = std::fs::read_to_string(UNIT);
+    let is_ours = match &own {
+        Ok(unit) => is_for(unit, home),
+        Err(_) => is_packaged(home),
+    };
+    if !is_ours {
         return Ok(());
     }
     if is_systemd_here() {
-        systemctl(&["disable", "--now", SERVICE])?;
+        // A package's stays registered: it does not start before somebody joins again.
+        let stop = if own.is_ok() { &["disable", "--now", SERVICE][..] } else { &["stop", SERVICE] };
+        systemctl(stop)?;
         anyhow::ensure!(!systemctl(&["is-active", "--quiet", SERVICE])?, "systemd did not stop the service");
+    }
+    if own.is_err() {
+        return Ok(());
     }
     std::fs::remove_file(UNIT).with_context(|| format!("removing {UNIT}"))?;
     if is_systemd_here() {
@@ -153,6 +186,9 @@ pub enum Removed {
 pub fn remove_program() -> anyhow::Result<Removed> {
     if Path::new("/var/lib/dpkg/info/fernwart-agent.list").exists() {
         return Ok(Removed::Package("apt remove fernwart-agent"));
+    }
+    if Path::new(PACKAGED).exists() {
+        return Ok(Removed::Package("dnf remove fernwart-agent"));
     }
     match std::fs::remove_file(PROGRAM) {
         Ok(()) => Ok(Removed::Done),

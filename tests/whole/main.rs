@@ -19,6 +19,7 @@ mod mounts;
 mod moving;
 mod notices;
 mod oddities;
+mod packages;
 mod parting;
 mod prompts;
 mod results;

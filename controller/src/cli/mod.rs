@@ -365,6 +365,19 @@ fn act(arguments: Arguments) -> Result<Exit, Failure> {
     }
 }
 
+/// Writes a manual page for each command, and completions for the usual shells.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn write_pages(pages: &std::path::Path, completions: &std::path::Path) -> std::io::Result<()> {
+    use clap_complete::Shell;
+    clap_mangen::generate_to(Arguments::command(), pages)?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut Arguments::command(), "fernwart", completions)?;
+    }
+    Ok(())
+}
+
 fn limits(shape: Shape) -> Result<Exit, Failure> {
     let mut rows = output::Rows::new("limit", &["name", "value", "unit"]);
     for limit in fernwart_protocol::limits::TABLE {

@@ -1,0 +1,230 @@
+//! The packages, installed, upgraded and removed on a computer with systemd.
+//!
+//! `controller/package/build` has made them below `target/packages`; the package before
+//! is made out of the new one here: with the programs below `FERNWART_OLD`, or the same.
+
+use fernwart_tests::guest::Guest;
+use fernwart_tests::{World, program, run, wait_until};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A package that was built, where the guest sees it. Nothing, and a word why, where none was.
+pub(crate) fn package(world: &World, begins: &str, ends: &str) -> Option<String> {
+    let folder = program("fernwart").parent()?.parent()?.join("packages");
+    let files = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|file| file.path());
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.strip_prefix(begins).is_some_and(|rest| rest.starts_with(['_', '-']) && !rest.starts_with("-agent"))
+            && name.ends_with(ends)
+    };
+    let Some(path) = files.into_iter().find(is_it) else {
+        assert!(std::env::var_os("CI").is_none(), "{begins}{ends} is to be built by controller/package/build");
+        println!("skipped: no package below {}; controller/package/build makes them", folder.display());
+        return None;
+    };
+    let to = world.path().join(path.file_name()?);
+    std::fs::copy(&path, &to).expect("copied");
+    to.to_str().map(str::to_owned)
+}
+
+/// The same package as it was in 0.2.0, but for its programs where old ones are not at hand.
+fn older(package: &str) -> String {
+    let tree = Path::new(package).with_extension("tree");
+    run(Command::new("dpkg-deb").arg("-R").arg(package).arg(&tree)).exits(0);
+    let control = tree.join("DEBIAN/control");
+    let text = std::fs::read_to_string(&control).expect("control");
+    let line = text.lines().find(|line| line.starts_with("Version: ")).expect("a version");
+    std::fs::write(&control, text.replace(line, "Version: 0.2.0")).expect("written");
+    if let Some(old) = std::env::var_os("FERNWART_OLD") {
+        for name in ["fernwart", "fernwart-agent"] {
+            let to = tree.join("usr/bin").join(name);
+            if to.exists() {
+                std::fs::copy(Path::new(&old).join(name), &to).expect("copied");
+            }
+        }
+        let _ = std::fs::remove_file(tree.join("DEBIAN/md5sums"));
+    }
+    let to = Path::new(package).with_extension("old.deb");
+    run(Command::new("dpkg-deb").args(["-Znone", "-b"]).arg(&tree).arg(&to)).exits(0);
+    to.to_str().expect("text").to_owned()
+}
+
+/// A computer whose packages may start services, which images for containers forbid.
+pub(crate) fn customers_computer(world: &World) -> Option<Guest> {
+    let guest = Guest::boot(world.path())?;
+    guest.run(&["rm", "-f", "/usr/sbin/policy-rc.d"]).exits(0);
+    Some(guest)
+}
+
+fn main_pid(guest: &Guest, unit: &str) -> String {
+    guest.run(&["systemctl", "show", "-P", "MainPID", unit]).exits(0).out.trim().to_owned()
+}
+
+/// Joins as the customer of a package does.
+fn enroll(world: &World, guest: &Guest, program: &str) {
+    let line = world.invitation(&["Bäckerei Meyer"]);
+    guest.run(&[program, "--lang", "de", "enroll", &line, "--policy", "trusted"]).exits(0);
+    let waiting = world.technician(&["pending", "-o", "name"]).exits(0).out;
+    world.technician(&["admit", waiting.trim(), "--as", "kasse-1"]).exits(0);
+    wait_until("the machine is linked", || world.is_online("kasse-1"));
+}
+
+const AGENT: &str = "fernwart-agent.service";
+const OWN_UNIT: &str = "/etc/systemd/system/fernwart-agent.service";
+
+/// What the agent sees is the computer, not a world of its own.
+fn sees_the_computer(guest: &Guest) {
+    let pid = main_pid(guest, AGENT);
+    let mounts = |pid: &str| {
+        let text = guest.run(&["cat", &format!("/proc/{pid}/mountinfo")]).exits(0).out;
+        assert!(text.lines().count() > 5, "{text}");
+        text
+    };
+    assert_eq!(mounts(&pid), mounts("1"), "the same mounts as the first process");
+    let status = guest.run(&["cat", &format!("/proc/{pid}/status")]).exits(0).out;
+    assert!(status.contains("NoNewPrivs:\t0"), "{status}");
+    let bounding = |status: &str| status.lines().find(|line| line.starts_with("CapBnd")).map(str::to_owned);
+    assert_eq!(bounding(&status), bounding(&guest.run(&["cat", "/proc/1/status"]).exits(0).out));
+}
+
+#[test]
+fn the_agents_package_is_joined_upgraded_and_removed_with_a_goodbye() {
+    let world = World::new();
+    let Some(new) = package(&world, "fernwart-agent", ".deb") else { return };
+    let Some(guest) = customers_computer(&world) else { return };
+    guest.run(&["dpkg", "-i", &older(&new)]).exits(0);
+    guest.run(&["systemctl", "is-enabled", AGENT]).exits(0);
+    assert_ne!(guest.run(&["systemctl", "is-active", AGENT]).code, 0, "nobody has joined yet");
+    enroll(&world, &guest, "/usr/bin/fernwart-agent");
+    if std::env::var_os("FERNWART_OLD").is_none() {
+        guest.run(&["test", "!", "-e", OWN_UNIT]).exits(0);
+    }
+    let before = main_pid(&guest, AGENT);
+    let machine = guest.run(&["sha256sum", "/var/lib/fernwart-agent/agent.toml"]).exits(0).out;
+
+    let said = guest.run(&["dpkg", "-i", &new]).exits(0);
+    assert_ne!(main_pid(&guest, AGENT), before, "it runs the new program: {}", said.out);
+    guest.run(&["test", "!", "-e", OWN_UNIT]).exits(0);
+    assert_eq!(guest.run(&["sha256sum", "/var/lib/fernwart-agent/agent.toml"]).exits(0).out, machine);
+    wait_until("it is linked again", || world.technician(&["ping", "kasse-1", "--timeout", "1s"]).code == 0);
+    let row = world.technician(&["ls", "-o", "jsonl"]).exits(0).json_lines().swap_remove(0);
+    assert_eq!(row["agent"], env!("CARGO_PKG_VERSION"), "{row}");
+    let running = guest.run(&["readlink", &format!("/proc/{}/exe", main_pid(&guest, AGENT))]).exits(0).out;
+    assert_eq!(running.trim(), "/usr/bin/fernwart-agent");
+    sees_the_computer(&guest);
+    let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
+    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+
+    // An owner who has switched the service off finds it off after an upgrade.
+    guest.run(&["systemctl", "disable", "--now", AGENT]).exits(0);
+    guest.run(&["dpkg", "-i", &new]).exits(0);
+    assert_ne!(guest.run(&["systemctl", "is-enabled", "--quiet", AGENT]).code, 0);
+    guest.run(&["systemctl", "enable", "--now", AGENT]).exits(0);
+    wait_until("it is linked again", || world.is_online("kasse-1"));
+
+    let said = guest.run(&["dpkg", "-r", "fernwart-agent"]).exits(0);
+    wait_until("the hub has heard it", || !world.technician(&["ls"]).exits(0).out.contains("kasse-1"));
+    guest.run(&["test", "!", "-e", "/usr/bin/fernwart-agent"]).exits(0);
+    let left = guest.run(&["sh", "-c", "find /var/lib/fernwart-agent -type f | sort"]).exits(0).out;
+    assert!(left.contains("/left-") && left.contains("journal.jsonl"), "{left}\n{}", said.out);
+    assert!(!left.contains(".key") && !left.contains("identity"), "no key is left: {left}");
+    guest.run(&["dpkg", "-P", "fernwart-agent"]).exits(0);
+    guest.run(&["test", "!", "-e", "/var/lib/fernwart-agent"]).exits(0);
+    assert_ne!(guest.run(&["systemctl", "is-enabled", "--quiet", AGENT]).code, 0);
+}
+
+#[test]
+fn the_agents_package_takes_over_what_was_set_up_by_hand() {
+    let world = World::new();
+    let Some(new) = package(&world, "fernwart-agent", ".deb") else { return };
+    let Some(guest) = customers_computer(&world) else { return };
+    // Started from where it was first typed, a download: it is copied to where it stays.
+    let download = world.path().join("fernwart-agent");
+    std::fs::copy(program("fernwart-agent"), &download).expect("copied");
+    enroll(&world, &guest, download.to_str().expect("text"));
+    guest.run(&["test", "-e", OWN_UNIT, "-a", "-e", "/usr/local/bin/fernwart-agent"]).exits(0);
+    guest.run(&["dpkg", "-i", &new]).exits(0);
+    guest.run(&["test", "!", "-e", OWN_UNIT, "-a", "!", "-e", "/usr/local/bin/fernwart-agent"]).exits(0);
+    wait_until("the package's program is linked", || {
+        let running = guest.run(&["readlink", &format!("/proc/{}/exe", main_pid(&guest, AGENT))]).out;
+        running.trim() == "/usr/bin/fernwart-agent" && world.is_online("kasse-1")
+    });
+    // The customer leaves by hand, and comes back: the package stays as it is.
+    guest.run(&["fernwart-agent", "leave", "--yes"]).exits(0);
+    assert_ne!(guest.run(&["systemctl", "is-active", "--quiet", AGENT]).code, 0);
+    guest.run(&["systemctl", "start", AGENT]);
+    assert_ne!(guest.run(&["systemctl", "is-active", "--quiet", AGENT]).code, 0, "nobody has joined");
+    let said = guest.run(&["fernwart-agent", "uninstall", "--yes"]).exits(0);
+    assert!(said.out.contains("apt remove fernwart-agent"), "{}", said.out);
+    enroll(&world, &guest, "/usr/bin/fernwart-agent");
+    guest.run(&["systemctl", "is-active", AGENT]).exits(0);
+}
+
+#[test]
+fn the_hubs_package_serves_from_a_narrow_place_and_is_upgraded_and_purged() {
+    let world = World::new();
+    let Some(new) = package(&world, "fernwart", ".deb") else { return };
+    let Some(guest) = customers_computer(&world) else { return };
+    let unit = "fernwart-hub.service";
+    guest.run(&["dpkg", "-i", &older(&new)]).exits(0);
+    guest.run(&["systemctl", "is-enabled", unit]).exits(0);
+    assert_ne!(guest.run(&["systemctl", "is-active", unit]).code, 0, "there is no hub yet");
+    // As the guide says.
+    let address = format!("127.0.0.1:{}", fernwart_tests::free_port());
+    let words =
+        ["--home", "/root/shop", "init", "--shop", "S", "--address", &address, "--name", "jana", "--contact", "J"];
+    guest.run(&[&["/usr/bin/fernwart"], &words[..]].concat()).exits(0);
+    guest.run(&["cp", "-r", "/root/shop/hub", "/var/lib/fernwart/hub"]).exits(0);
+    guest.run(&["chown", "-R", "fernwart:", "/var/lib/fernwart/hub"]).exits(0);
+    guest.run(&["systemctl", "start", unit]).exits(0);
+    let technician = |words: &[&str]| guest.run(&[&["/usr/bin/fernwart", "--home", "/root/shop"], words].concat());
+    wait_until("the hub answers", || technician(&["ls"]).code == 0);
+    let page = guest.run(&["systemd-analyze", "security", "--no-pager", unit]).exits(0).out;
+    let overall = page.lines().find(|line| line.contains("Overall exposure level")).expect("a figure");
+    println!("{overall}");
+    let figure = overall.split_whitespace().find_map(|word| word.parse::<f64>().ok()).expect("a number");
+    assert!(figure <= 2.5, "{page}");
+    let before = main_pid(&guest, unit);
+    guest.run(&["dpkg", "-i", &new]).exits(0);
+    assert_ne!(main_pid(&guest, unit), before, "it runs the new program");
+    wait_until("the hub answers", || technician(&["ls"]).code == 0);
+    // A backup, too, is made beside it, by its own user.
+    let backup = ["setpriv", "--reuid", "fernwart", "--regid", "fernwart", "--clear-groups", "/usr/bin/fernwart"];
+    let words = ["--home", "/var/lib/fernwart/hub", "backup", "/var/lib/fernwart/backup"];
+    guest.run(&[&backup[..], &words].concat()).exits(0);
+    guest.run(&["dpkg", "-r", "fernwart"]).exits(0);
+    assert_ne!(guest.run(&["systemctl", "is-active", "--quiet", unit]).code, 0);
+    guest.run(&["test", "-e", "/var/lib/fernwart/hub/hub.toml"]).exits(0);
+    guest.run(&["dpkg", "-P", "fernwart"]).exits(0);
+    guest.run(&["test", "!", "-e", "/var/lib/fernwart"]).exits(0);
+    assert_ne!(guest.run(&["getent", "passwd", "fernwart"]).code, 0);
+}
+
+/// Debian's rpm runs the scriptlets; that other systems have what they need is not shown.
+#[test]
+fn the_rpms_scriptlets_start_upgrade_and_say_goodbye() {
+    let world = World::new();
+    let Some(agent) = package(&world, "fernwart-agent", ".rpm") else { return };
+    let Some(hub) = package(&world, "fernwart", ".rpm") else { return };
+    let Some(guest) = customers_computer(&world) else { return };
+    let rpm = |words: &[&str]| guest.run(&[&["rpm", "--nodeps"], words].concat()).exits(0);
+    rpm(&["-i", &hub]);
+    guest.run(&["stat", "-c", "%U %a", "/var/lib/fernwart"]).exits(0);
+    guest.run(&["systemctl", "is-enabled", "fernwart-hub.service"]).exits(0);
+    rpm(&["-e", "fernwart"]);
+    assert_ne!(guest.run(&["systemctl", "is-enabled", "--quiet", "fernwart-hub.service"]).code, 0);
+    rpm(&["-i", &agent]);
+    guest.run(&["systemctl", "is-enabled", AGENT]).exits(0);
+    enroll(&world, &guest, "/usr/bin/fernwart-agent");
+    sees_the_computer(&guest);
+    let before = main_pid(&guest, AGENT);
+    rpm(&["-U", "--replacepkgs", "--force", &agent]);
+    assert_ne!(main_pid(&guest, AGENT), before);
+    wait_until("it is linked again", || world.technician(&["ping", "kasse-1", "--timeout", "1s"]).code == 0);
+    let said = guest.run(&["fernwart-agent", "uninstall", "--help"]).exits(0);
+    assert!(!said.out.is_empty());
+    rpm(&["-e", "fernwart-agent"]);
+    wait_until("the hub has heard it", || !world.technician(&["ls"]).exits(0).out.contains("kasse-1"));
+    guest.run(&["test", "!", "-e", "/usr/bin/fernwart-agent"]).exits(0);
+    assert_ne!(guest.run(&["systemctl", "is-active", "--quiet", AGENT]).code, 0);
+}
