@@ -24,6 +24,7 @@ mod parting;
 mod prompts;
 mod results;
 mod scripts;
+mod sentences;
 mod shell;
 mod silence;
 mod swarm;
