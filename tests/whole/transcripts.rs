@@ -7,7 +7,9 @@
 //! stands for a free port on loopback, this computer plays `kasse-1`, the key id
 //! and the draft are those that were just told, and `sudo` is dropped. A line of three dots stands for any lines.
 
-use fernwart_tests::{PATIENCE, Process, free_port, program, run, wait_until};
+use crate::packages::{customers_computer, package};
+use fernwart_tests::guest::Guest;
+use fernwart_tests::{PATIENCE, Process, World, free_port, program, run, wait_until};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +18,9 @@ const HUBS: [&str; 2] = ["hub.nordlicht.example:443", "hub.suedlicht.example:443
 const MACHINE: &str = "kasse-1";
 const KEY_ID: &str = "7f3a52c6d0e14b8f9a6b3c2d1e0f4a5b";
 const DRAFT: &str = "0a1b2c3d4e5f";
+
+/// How the package is called where a customer has it.
+const PACKAGE: &str = "./fernwart-agent_0.3.0_amd64.deb";
 
 const SCRIPTS: &str = "controller/scripts";
 
@@ -67,14 +72,20 @@ struct Step {
     commands: Vec<(String, Vec<String>)>,
 }
 
-fn steps(readme: &str) -> Vec<Step> {
+fn steps(text: &str, kind: &str) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut lines = readme.lines();
+    let mut lines = text.lines();
     while let Some(line) = lines.next() {
-        let Some(number) = line.strip_prefix("<!-- step ").and_then(|rest| rest.strip_suffix(" -->")) else {
+        let mark = line.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+        let Some((found, number)) = mark.and_then(|mark| mark.split_once(' ')) else {
             assert!(!line.starts_with("```console"), "a transcript without a step");
             continue;
         };
+        assert!(found == "step" || found == "customer", "{found} is played by nobody");
+        if found != kind {
+            lines.by_ref().take_while(|line| *line != "```").for_each(drop);
+            continue;
+        }
         assert_eq!(lines.next(), Some("```console"));
         let mut commands: Vec<(String, Vec<String>)> = Vec::new();
         for line in lines.by_ref().take_while(|line| *line != "```") {
@@ -98,6 +109,8 @@ struct Stage {
     key_id: String,
     draft: String,
     running: Vec<Process>,
+    /// The customer's computer, and the package that lies there.
+    customers: Option<(Guest, String)>,
     alike: Vec<(Regex, &'static str)>,
 }
 
@@ -137,11 +150,17 @@ impl Stage {
             key_id: KEY_ID.to_owned(),
             draft: DRAFT.to_owned(),
             running: Vec::new(),
+            customers: None,
             alike: alike.into_iter().map(|(from, to)| (Regex::new(from).expect("a pattern"), to)).collect(),
         }
     }
 
     fn bash(&self, command: &str) -> Command {
+        if let Some((guest, _)) = &self.customers {
+            let mut bash = guest.command(&["bash", "-c", command]);
+            bash.env("LANG", "de_DE.UTF-8").env("TZ", "UTC");
+            return bash;
+        }
         let programs: PathBuf = program("fernwart").parent().expect("a folder").to_owned();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
         let mut bash = Command::new("bash");
@@ -158,6 +177,9 @@ impl Stage {
             .replace("fw1-…", &self.invitation)
             .replace(KEY_ID, &self.key_id)
             .replace(DRAFT, &self.draft);
+        if let Some((_, package)) = &self.customers {
+            return typed.replace(PACKAGE, package).replace("apt ", "apt -y ");
+        }
         typed = typed.replace(SCRIPTS, &scripts());
         // The second shop admits this computer under the name that it has.
         if typed.contains("--home mia") {
@@ -220,7 +242,8 @@ impl Stage {
             if fits(&wanted, &actual) {
                 return;
             }
-            let may_wait = typed.starts_with("fernwart") && (typed.ends_with(" ls") || typed.ends_with(" status"));
+            let waits = [" ls", " status", " questions", " history"];
+            let may_wait = typed.starts_with("fernwart") && waits.iter().any(|word| typed.ends_with(word));
             let again = may_wait && std::time::Instant::now() < deadline;
             assert!(
                 again,
@@ -249,12 +272,13 @@ fn fits(wanted: &[String], actual: &[String]) -> bool {
 }
 
 /// Where transcripts stand.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "controller/docs/technician.md",
     "controller/docs/approvers.md",
     "controller/docs/operator.md",
     "controller/docs/scripting.md",
+    "controller/docs/script-authors.md",
     "controller/docs/architecture.md",
     "agent/docs/kunden.md",
     "agent/docs/customers.md",
@@ -265,21 +289,30 @@ fn document(name: &str) -> String {
 }
 
 fn all_steps() -> Vec<Step> {
-    let mut all: Vec<Step> = DOCUMENTS.iter().flat_map(|name| steps(&document(name))).collect();
+    let mut all: Vec<Step> = DOCUMENTS.iter().flat_map(|name| steps(&document(name), "step")).collect();
     all.sort_by_key(|step| step.number);
     all
 }
 
 #[test]
 fn what_the_readme_has_one_type_first_is_played_in_a_transcript() {
+    let customers = steps(&document("agent/docs/kunden.md"), "customer");
     let played: Vec<String> =
-        all_steps().into_iter().flat_map(|step| step.commands).map(|(command, _)| command).collect();
+        all_steps().into_iter().chain(customers).flat_map(|step| step.commands).map(|(command, _)| command).collect();
     let readme = document("README.md");
     let first = readme.split("## The first machine").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("there");
     let typed = first.lines().filter(|line| line.starts_with("fernwart") || line.starts_with("sudo"));
     let never: Vec<&str> = typed.filter(|line| !played.iter().any(|command| command.starts_with(*line))).collect();
     assert!(never.is_empty(), "{never:?}");
     assert!(readme.len() <= 10_240, "{} bytes", readme.len());
+}
+
+#[test]
+fn the_manifest_in_the_guide_is_a_good_one() {
+    let guide = document("controller/docs/script-authors.md");
+    let text = guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a manifest");
+    let manifest = fernwart_protocol::script::Manifest::read(&text.replace('…', "x"));
+    assert!(manifest.is_ok(), "{manifest:?}");
 }
 
 #[test]
@@ -313,4 +346,42 @@ fn every_transcript_is_true() {
             stage.play(&command, &expected);
         }
     }
+}
+
+/// A customer's way, from the package to leaving, on a computer with systemd; what the
+/// technician does meanwhile is done beside it.
+#[test]
+fn the_customers_guide_is_true_from_the_package_on() {
+    let world = World::new();
+    let Some(package) = package(&world, "fernwart-agent", ".deb") else { return };
+    let Some(guest) = customers_computer(&world) else { return };
+    let script = format!("{}/print-queue-clear", scripts());
+    world.technician(&["catalogue", "propose", &script, "--yes"]).exits(0);
+    let mut stage = Stage::new();
+    stage.hostname = guest.run(&["uname", "-n"]).exits(0).out.trim().to_owned();
+    stage.invitation = world.invitation(&["Bäckerei Meyer"]);
+    stage.customers = Some((guest, package));
+    let mut asking = None;
+    for step in steps(&document("agent/docs/kunden.md"), "customer") {
+        match step.number {
+            2 => {
+                let waiting = waiting_name(&stage.hostname);
+                world.technician(&["admit", &waiting, "--as", MACHINE]).exits(0);
+                wait_until("the machine is linked", || world.is_online(MACHINE));
+                let said = world.technician(&["diagnose", MACHINE, "--reason", "Kunde ruft an: Drucker steht"]);
+                assert!(matches!(said.code, 0 | 1), "{}", said.err);
+            }
+            3 => {
+                let words = ["run", "print-queue-clear", MACHINE, "--reason", "Der Drucker druckt nicht mehr"];
+                let log = stage.folder.path().join("asking.log");
+                asking = Some(Process::start(&mut world.command(&words), &log));
+            }
+            _ => {}
+        }
+        for (command, expected) in step.commands {
+            stage.play(&command, &expected);
+        }
+    }
+    drop(asking);
+    wait_until("the hub has heard it", || !world.technician(&["ls"]).exits(0).out.contains(MACHINE));
 }
