@@ -63,7 +63,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
             let opened = Books::open(&home.books());
             checked.line(words, "check-name", mixed(home, enrollment, opened.as_ref().ok()));
             checked.line(words, "check-books", books(opened, words).err());
-            checked.line(words, "check-running", Some(words.say("status-stopped")));
+            checked.line(words, "check-running", Some(crate::status::stopped(home, words)));
         }
     }
     Ok(checked)

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Lets your IT support look after this computer, as far as you allow.
+/// Lets your IT support look after this computer, to the extent you allow.
 #[derive(Parser)]
 #[command(
     name = "fernwart-agent",
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// The agent's folder
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
-    /// The language of what you read: de or en
+    /// The language of the texts: de or en
     #[arg(long, global = true, value_name = "LANGUAGE")]
     pub(crate) lang: Option<Language>,
     #[command(subcommand)]
@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// Join with an invitation of your IT support
     Enroll {
         /// The invitation: fw1-…, also where a mail has broken it into pieces
-        #[arg(conflicts_with = "file", value_name = "LINE")]
+        #[arg(conflicts_with = "file", value_name = "INVITATION")]
         line: Vec<String>,
         /// Read the invitation from a file, or from standard input with -
         #[arg(long = "invitation", value_name = "FILE")]
@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Status,
     /// Check this computer now, without any connection
     Diagnose {
-        /// In words, all facts as JSON, or for the monitoring you have
+        /// In words, all facts as JSON, or for your monitoring
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
         /// Only these parts: disks, logs, updates …
@@ -67,7 +67,7 @@ pub(crate) enum Command {
     },
     /// What has happened on this computer
     Journal {
-        /// As JSON lines that `fernwart journal verify` can check
+        /// As JSON lines that fernwart journal verify can check
         #[arg(long)]
         export: bool,
     },
@@ -98,13 +98,13 @@ pub(crate) enum Command {
         /// For so long: 2h
         #[arg(value_name = "TIME", value_parser = some_time)]
         span: Option<Duration>,
-        /// The same
+        /// How long: 30m, 2h
         #[arg(long = "for", value_name = "TIME", value_parser = some_time, conflicts_with = "span")]
         same: Option<Duration>,
     },
     /// Go on after a pause
     Resume,
-    /// Is all well with the agent itself?
+    /// Is the agent itself working properly?
     Check {
         /// This computer's clock is right: believe it from now on
         #[arg(long)]
@@ -115,7 +115,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         wanted: Leaving,
     },
-    /// The same, and take this program away
+    /// Leave your IT support and remove this program
     #[command(alias = "deinstallieren")]
     Uninstall {
         #[command(flatten)]
@@ -259,7 +259,8 @@ fn in_german_argument(arg: clap::Arg, id: &str, words: &Words) -> clap::Arg {
         "line" => "EINLADUNG",
         "file" => "DATEI",
         "policy" => "ask|nightly|trusted|DATEI",
-        "output" => "text|json",
+        "output" => "text|json|nagios|checkmk",
+        "section" => "TEIL",
         "number" => "NUMMER",
         "what" => "NUMMER|repair",
         "span" | "same" => "DAUER",
@@ -313,8 +314,8 @@ mod tests {
             }
         };
         for (words, heading, cause) in [
-            (&["stauts"][..], "diesen Befehl gibt es so nicht", "'status'"),
-            (&["status", "--nosuch"], "diesen Befehl gibt es so nicht", "'--nosuch'"),
+            (&["stauts"][..], "Diesen Befehl gibt es so nicht", "'status'"),
+            (&["status", "--nosuch"], "Diesen Befehl gibt es so nicht", "'--nosuch'"),
             (&["allow"], "fehlt eine Angabe, oder sie passt nicht", "provided: <NUMMER|repair>)"),
             (&["pause", "--for", "2"], "fehlt eine Angabe, oder sie passt nicht", "write 30m, 2h or 3d)"),
             (&["--lang", "fr", "status"], "fehlt eine Angabe, oder sie passt nicht", "'fr'"),

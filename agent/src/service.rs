@@ -92,6 +92,16 @@ fn is_packaged(home: &Home) -> bool {
     std::fs::read_to_string(PACKAGED).is_ok_and(|unit| is_for(&unit, home))
 }
 
+/// What its owner types to start it.
+pub fn start_command(home: &Home) -> &'static str {
+    let is_ours = |path: &str| std::fs::read_to_string(path).is_ok_and(|unit| is_for(&unit, home));
+    if is_systemd_here() && (is_ours(UNIT) || is_ours(PACKAGED)) {
+        "sudo systemctl start fernwart-agent"
+    } else {
+        "sudo fernwart-agent run"
+    }
+}
+
 /// Registers and starts the service. False where there is no systemd to do it.
 ///
 /// # Errors

@@ -136,10 +136,15 @@ fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: O
             let four = SigningKey::read(&home.evidence_key()).map(|key| enroll::words(&key, enrollment).join(" · "));
             words.say_with("status-pending", &[("shop", shop), ("words", &four.unwrap_or_default())])
         }
-        (true, None) => words.say("status-stopped"),
+        (true, None) => stopped(home, words),
         (true, Some(status)) if status.linked => words.say_with("status-linked", &[("shop", shop)]),
         (true, Some(_)) => words.say("status-unlinked"),
     }
+}
+
+/// That the agent is not running, and how to start it.
+pub(crate) fn stopped(home: &Home, words: &Words) -> String {
+    words.say_with("status-stopped", &[("command", crate::service::start_command(home))])
 }
 
 /// What the owner's rules allow. An account that is asked may not read them: what the

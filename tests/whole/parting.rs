@@ -18,7 +18,7 @@ fn kinds(machine: &Machine) -> Vec<String> {
     machine.journal().into_iter().map(|(kind, _)| kind).collect()
 }
 
-const ENDED: &str = "no; Nordlicht IT ended looking after this computer on ";
+const ENDED: &str = "no; Nordlicht IT stopped looking after this computer on ";
 
 #[test]
 fn a_retired_machine_stops_for_good_by_a_leads_signed_word() {
@@ -59,7 +59,7 @@ fn a_hub_alone_silences_no_machine_for_good() {
     world.hub.stop();
     store(&world, "UPDATE machines SET standing = 'retired'");
     world.start_hub_again();
-    wait_until("it is told", || status(&machine).contains("does not look after this computer any more"));
+    wait_until("it is told", || status(&machine).contains("no longer looks after this computer"));
     assert!(!kinds(&machine).contains(&"retired".to_owned()));
     let log = machine.agent.log();
     let wait = log.lines().rev().find_map(|line| line.split("wait_ms=").nth(1)).expect("a wait");
@@ -83,7 +83,10 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     world.approve(&Script::new("mend", "echo mended\n"));
     world.technician(&["run", "mend", "kasse-1", "--reason", "test"]).exits(0);
     let alone = machine.owner(&["--lang", "de", "leave"]).exits(2);
-    assert!(alone.out.contains("Dieser Rechner verlässt Nordlicht IT") && alone.err.contains("FW-OWN-26"), "{alone:?}");
+    assert!(
+        alone.out.contains("Nordlicht IT betreut diesen Rechner dann nicht mehr") && alone.err.contains("FW-OWN-26"),
+        "{alone:?}"
+    );
     assert!(world.is_online("kasse-1") && machine.home.join("evidence.key").exists(), "nothing was done");
 
     let left = machine.owner(&["--lang", "en", "leave", "--yes"]).exits(0).out;
@@ -149,7 +152,7 @@ fn a_lead_who_came_later_is_believed_by_a_machine_that_was_away() {
     let said = machine.owner(&["--lang", "en", "enroll", &line, "--policy", "ask", "--no-service"]).exits(3).err;
     assert!(said.contains("FW-JOIN-29") && said.contains("fernwart-agent leave"), "{said}");
     let check = machine.owner(&["--lang", "en", "check"]).exits(0).out;
-    assert!(check.contains("nobody looks after this computer any more"), "{check}");
+    assert!(check.contains("the support has ended"), "{check}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn an_owner_is_helped_in_german() {
     assert!(said.out.starts_with("Zum Beispiel:\n  fernwart-agent status"), "{}", said.out);
     assert!(said.out.contains("\nBefehle:\n") && said.out.contains("Was Sie gefragt werden"), "{}", said.out);
     let said = agent(&["stauts"]).exits(2);
-    assert!(said.err.starts_with("Fehler: diesen Befehl gibt es so nicht     [FW-CLI-01]"), "{}", said.err);
+    assert!(said.err.starts_with("Fehler: Diesen Befehl gibt es so nicht     [FW-CLI-01]"), "{}", said.err);
     assert!(said.err.contains("'status'"), "what may have been meant: {}", said.err);
     let said = agent(&["--lang", "en", "stauts"]).exits(2);
     assert!(said.err.starts_with("Error: there is no such command     [FW-CLI-01]"), "{}", said.err);
@@ -60,7 +60,7 @@ fn a_hub_that_is_down_is_told_with_what_to_do() {
 fn customers_read_what_went_wrong_in_their_language() {
     let world = World::new();
     let said = world.owner_in("kasse-1", &["--lang", "de", "status"]).exits(2);
-    assert!(said.err.starts_with("Fehler: dieser Rechner ist noch nicht angemeldet     [FW-JOIN-24]"), "{}", said.err);
+    assert!(said.err.starts_with("Fehler: Dieser Rechner ist noch nicht angemeldet     [FW-JOIN-24]"), "{}", said.err);
     let said = world.owner_in("kasse-1", &["enroll", "fw1-abc", "--policy", "ask"]).exits(2);
     assert!(said.err.starts_with("Error: the invitation is incomplete"), "{}", said.err);
     let said = world.owner_in("kasse-1", &["--lang", "de", "enroll"]).exits(2);
@@ -189,7 +189,7 @@ fn the_owner_can_check_the_agent_and_vouch_for_the_clock() {
     }
     wait_until("it is linked", || world.is_online("kasse-1"));
     let said = machine.owner(&["--lang", "en", "check"]).exits(1);
-    assert!(said.out.contains("NOT WELL  this computer's clock"), "{}", said.out);
+    assert!(said.out.contains("NOT OK    this computer's clock"), "{}", said.out);
     machine.agent.stop();
     machine.restart();
     wait_until("it is linked", || world.is_online("kasse-1"));
@@ -198,7 +198,7 @@ fn the_owner_can_check_the_agent_and_vouch_for_the_clock() {
     let text = std::fs::read_to_string(machine.home.join("policy.toml")).expect("rules");
     std::fs::write(machine.home.join("policy.toml"), text + "surprise = 1\n").expect("written");
     let said = machine.owner(&["--lang", "en", "check"]).exits(1);
-    assert!(said.out.contains("NOT WELL  your rules"), "{}", said.out);
+    assert!(said.out.contains("NOT OK    your rules"), "{}", said.out);
 }
 
 #[test]
@@ -496,7 +496,7 @@ fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
     std::fs::rename(&books, &aside).expect("moved");
     // Under its hands: what it writes from now on nobody would find again.
     let said = machine.owner(&["--lang", "de", "check"]).exits(1);
-    assert!(said.out.contains("NICHT GUT die Aufzeichnungen") && said.out.contains("books.redb"), "{}", said.out);
+    assert!(said.out.contains("NICHT OK  die Aufzeichnungen") && said.out.contains("books.redb"), "{}", said.out);
     let said = world.technician(&["diagnose", "kasse-1"]).exits(3);
     assert!(said.err.contains("FW-GATE-15"), "{}", said.err);
     machine.agent.stop();
@@ -507,7 +507,7 @@ fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
             assert!(said.err.contains("FW-OWN-22") && said.err.contains("books.redb"), "{words:?}: {}", said.err);
         }
         let said = machine.owner(&["--lang", "de", "check"]).exits(1);
-        assert!(said.out.contains("NICHT GUT die Aufzeichnungen"), "{}", said.out);
+        assert!(said.out.contains("NICHT OK  die Aufzeichnungen"), "{}", said.out);
         assert!(said.out.contains("books.redb"), "{}", said.out);
     };
     refuses(&machine);

@@ -103,7 +103,7 @@ fn a_clock_that_is_set_under_a_standing_link_is_noticed_at_the_next_order() {
         let findings = report["findings"].as_array().expect("answered");
         assert!(findings.iter().any(|finding| finding["id"] == "time.off"), "{offset}: {report}");
         let said = machine.owner(&["--lang", "en", "check"]).exits(1);
-        assert!(said.out.contains("NOT WELL  this computer's clock"), "{offset}: {}", said.out);
+        assert!(said.out.contains("NOT OK    this computer's clock"), "{offset}: {}", said.out);
     }
     set(&clock, "+0");
     mend(&world).exits(0);

@@ -76,7 +76,7 @@ fn rules_that_others_may_have_written_allow_nothing_but_diagnosis() {
             assert!(status.code == 5 && status.err.contains("FW-OWN-24") && check.code == 5, "{what}: {status:?}");
         } else {
             assert!(status.code == 0 && status.out.contains("Nur prüfen"), "{what}: {status:?}");
-            assert!(check.code == 1 && check.out.contains("NOT WELL  your rules"), "{what}: {check:?}");
+            assert!(check.code == 1 && check.out.contains("NOT OK    your rules"), "{what}: {check:?}");
         }
         mode(&home, 0o700);
         trusting(&machine);

@@ -105,13 +105,13 @@ fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
     let before = rows(&store);
     let refused = machine.owner(&["--lang", "en", "run"]).exits(5);
     assert!(refused.err.contains("FW-OWN-23") && refused.err.contains("newer version"), "{}", refused.err);
-    assert!(refused.err.contains("install the newer version again"), "{}", refused.err);
+    assert!(refused.err.contains("Install the newer version again"), "{}", refused.err);
     let refused = machine.owner(&["--lang", "de", "run"]).exits(5);
     assert!(refused.err.contains("neuere Version"), "{}", refused.err);
     for words in [["--lang", "en", "journal"], ["--lang", "en", "check"]] {
         let said = machine.owner(&words);
         let said = said.out + &said.err;
-        assert!(said.contains("format 3") || said.contains("NOT WELL  the agent's records"), "{words:?}: {said}");
+        assert!(said.contains("format 3") || said.contains("NOT OK    the agent's records"), "{words:?}: {said}");
     }
     assert_eq!(rows(&store), before, "no record was changed");
     // One record of a newer format in a store whose mark this program knows.
@@ -119,7 +119,7 @@ fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
     set_run(&store, Some(&[3, 0, 1]));
     assert!(machine.owner(&["--lang", "en", "run"]).exits(5).err.contains("FW-OWN-23"));
     let said = machine.owner(&["--lang", "en", "check"]).exits(1).out;
-    assert!(said.contains("NOT WELL  the agent's records\n          a newer version"), "{said}");
+    assert!(said.contains("NOT OK    the agent's records\n          a newer version"), "{said}");
     set_run(&store, None);
     // The newer program is put back.
     machine.restart();
