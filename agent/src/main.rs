@@ -248,7 +248,7 @@ fn journal_lines(
     let begun = Instant::now();
     loop {
         // Older entries may be missing.
-        let last = lines.last().and_then(Line::seq).unwrap_or_default();
+        let last = lines.last().map_or(Some(0), Line::seq).context("a line of the journal cannot be read")?;
         let from = last + 1;
         match ask(&Question::Journal { from })? {
             None => match journal_at_rest(home, enrollment()?.machine) {

@@ -121,7 +121,10 @@ pub fn install(home: &Home) -> anyhow::Result<bool> {
     } else {
         let program = installed(std::env::current_exe().context("finding this program")?)?;
         let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
-        std::fs::write(UNIT, unit(&program, &Home::at(&path))).with_context(|| format!("writing {UNIT}"))?;
+        // Not through a link: a package that was removed leaves one to /dev/null.
+        let beside = format!("{UNIT}.new");
+        let written = std::fs::write(&beside, unit(&program, &Home::at(&path)));
+        written.and_then(|()| std::fs::rename(&beside, UNIT)).with_context(|| format!("writing {UNIT}"))?;
     }
     // One that runs already, for a folder of before, goes on otherwise.
     for arguments in [&["daemon-reload"][..], &["enable", SERVICE], &["restart", SERVICE]] {
@@ -154,7 +157,8 @@ fn home_of(unit: &str) -> Option<PathBuf> {
 /// # Errors
 /// When it goes on, or its unit cannot be removed.
 pub fn remove(home: &Home) -> anyhow::Result<()> {
-    let own = std::fs::read_to_string(UNIT);
+    let is_link = std::fs::symlink_metadata(UNIT).is_ok_and(|file| file.is_symlink());
+    let own = if is_link { Err(io::ErrorKind::NotFound.into()) } else { std::fs::read_to_string(UNIT) };
     let is_ours = match &own {
         Ok(unit) => is_for(unit, home),
         Err(_) => is_packaged(home),
@@ -194,11 +198,9 @@ pub enum Removed {
 /// # Errors
 /// When it cannot be removed.
 pub fn remove_program() -> anyhow::Result<Removed> {
-    if Path::new("/var/lib/dpkg/info/fernwart-agent.list").exists() {
-        return Ok(Removed::Package("apt remove fernwart-agent"));
-    }
     if Path::new(PACKAGED).exists() {
-        return Ok(Removed::Package("dnf remove fernwart-agent"));
+        let is_debs = Path::new("/var/lib/dpkg/info/fernwart-agent.list").exists();
+        return Ok(Removed::Package(if is_debs { "apt remove fernwart-agent" } else { "dnf remove fernwart-agent" }));
     }
     match std::fs::remove_file(PROGRAM) {
         Ok(()) => Ok(Removed::Done),

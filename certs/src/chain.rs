@@ -6,7 +6,7 @@
 use crate::envelope::{self, EnvelopeError};
 use crate::identity::{key_id, machine_id};
 use crate::sha256;
-use fernwart_protocol::document::{ChainEnd, Document, Envelope, Order, Receipt, UnixMs};
+use fernwart_protocol::document::{ChainCut, ChainEnd, Document, Envelope, Order, Receipt, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey};
 use serde::{Deserialize, Serialize};
 
@@ -50,14 +50,12 @@ pub enum Line {
         /// The receipt as it was signed.
         receipt: Envelope,
     },
-    /// Receipts from the one before on up to this place are not kept any more.
+    /// Receipts from the one before on are not kept any more.
     Cut {
         /// Version of this shape.
         v: u32,
-        /// The last of them.
-        seq: u64,
-        /// The chain's head with it.
-        head: Digest,
+        /// The hub's signed [`ChainCut`], by the key of the end.
+        cut: Envelope,
     },
     /// The last line: the hub's word on how far it goes.
     End {
@@ -115,7 +113,7 @@ pub struct Verified {
 pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadChain> {
     let mut key: Option<PublicKey> = None;
     let (mut seq, mut head) = (0u64, no_head());
-    let (mut end, mut dropped) = (None, 0u64);
+    let (mut end, mut receipts, mut cuts) = (None, 0u64, Vec::new());
     for (number, text) in lines.enumerate() {
         let number = number as u64 + 1;
         if end.is_some() || text.len() > LINE_BYTES {
@@ -124,8 +122,8 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
         match (serde_json::from_str(text).map_err(|_| BadChain::Line(number))?, key) {
             (Line::Chain { evidence_key, .. }, None) => key = Some(evidence_key),
             (Line::Run { seq: found, order, receipt, .. }, Some(key)) => {
-                if found != seq + 1 {
-                    return Err(BadChain::Gap { expected: seq + 1, found });
+                if seq.checked_add(1) != Some(found) {
+                    return Err(BadChain::Gap { expected: seq.saturating_add(1), found });
                 }
                 let bad = || BadChain::Receipt(found);
                 let newer_or_bad = |error: EnvelopeError| if error.is_newer() { BadChain::Newer(found) } else { bad() };
@@ -140,15 +138,17 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                     return Err(bad());
                 }
                 seq = found;
+                receipts += 1;
                 head = next_head(&head, &sha256(receipt.bytes.as_bytes()));
             }
-            // What follows is held to the head that is named here, up to the end, which its hub has signed.
-            (Line::Cut { seq: last, head: with_it, .. }, Some(_)) => {
-                if last <= seq {
-                    return Err(BadChain::Gap { expected: seq + 1, found: last });
+            // Whether its hub has signed it is seen at the end, which names the key.
+            (Line::Cut { cut, .. }, Some(_)) => {
+                let said = ChainCut::from_bytes(cut.bytes.as_bytes()).map_err(|_| BadChain::Line(number))?;
+                if said.after != seq || said.seq <= seq {
+                    return Err(BadChain::Gap { expected: seq.saturating_add(1), found: said.seq });
                 }
-                dropped += last - seq;
-                (seq, head) = (last, with_it);
+                (seq, head) = (said.seq, said.head);
+                cuts.push(cut);
             }
             (Line::End { hub_key, end: signed, .. }, Some(key)) => {
                 let said: ChainEnd = envelope::open(&signed, &hub_key).map_err(|_| BadChain::End)?;
@@ -156,7 +156,14 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                 if said.key != key_id(&hub_key) || (said.machine, said.seq, said.head) != (machine, seq, head) {
                     return Err(BadChain::End);
                 }
-                end = Some(Verified { machine, receipts: seq - dropped, dropped, hub_key });
+                for cut in &cuts {
+                    let cut: ChainCut = envelope::open(cut, &hub_key).map_err(|_| BadChain::End)?;
+                    if (cut.machine, cut.key) != (machine, said.key) {
+                        return Err(BadChain::End);
+                    }
+                }
+                // Places are taken in turn, so there are no more receipts than places.
+                end = Some(Verified { machine, receipts, dropped: seq.saturating_sub(receipts), hub_key });
             }
             (Line::Chain { .. }, Some(_)) | (Line::Run { .. } | Line::Cut { .. } | Line::End { .. }, None) => {
                 return Err(BadChain::Line(number));

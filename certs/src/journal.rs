@@ -101,7 +101,6 @@ impl Line {
 
 /// What an entry tells that stands for older ones, which are not kept any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Dropped {
     /// Entries up to this one are kept in part. The next one follows from it.
     pub through: u64,
@@ -214,7 +213,7 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadJ
 fn follow(entries: &[Seen], end: &Head) -> Result<u64, BadJournal> {
     for (one, next) in entries.iter().zip(entries.iter().skip(1)) {
         if one.seq >= next.seq {
-            return Err(BadJournal::Gap { expected: one.seq + 1, found: next.seq });
+            return Err(BadJournal::Gap { expected: one.seq.saturating_add(1), found: next.seq });
         }
     }
     let dropped = entries.iter().rev().find_map(|entry| entry.dropped.map(|dropped| (dropped, entry.seq)));
@@ -231,8 +230,8 @@ fn follow(entries: &[Seen], end: &Head) -> Result<u64, BadJournal> {
     }
     let mut seq = through;
     for entry in chain {
-        if entry.seq != seq + 1 {
-            return Err(BadJournal::Gap { expected: seq + 1, found: entry.seq });
+        if seq.checked_add(1) != Some(entry.seq) {
+            return Err(BadJournal::Gap { expected: seq.saturating_add(1), found: entry.seq });
         }
         if entry.previous != head {
             return Err(BadJournal::Chain(entry.seq));

@@ -556,6 +556,32 @@ impl Document for ChainEnd {
     }
 }
 
+/// The hub's signed word that receipts of a machine are not kept any more: those after
+/// one, up to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainCut {
+    /// Whose receipts.
+    pub machine: MachineId,
+    /// The last one before them that is kept; 0 where none is.
+    pub after: u64,
+    /// The last of them.
+    pub seq: u64,
+    /// The chain's head with that one.
+    pub head: Digest,
+    /// The hub's evidence key.
+    pub key: KeyId,
+    /// When this was said.
+    pub at: UnixMs,
+}
+
+impl Document for ChainCut {
+    const KIND: &'static str = "chain cut";
+    fn signer(&self) -> KeyId {
+        self.key
+    }
+}
+
 impl Document for Countersignature {
     const KIND: &'static str = "countersignature";
     fn signer(&self) -> KeyId {

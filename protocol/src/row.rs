@@ -42,7 +42,7 @@ pub mod tag {
     pub const NEWER_CATALOGUE: u16 = 4;
     /// (u64, u64): bytes of the hub's store, and how many of them are free for what comes.
     pub const STORE: u16 = 5;
-    /// (text, text): how long the hub keeps results of looks and of acts, as in `hub.toml`.
+    /// (text, text): how long the hub keeps results of diagnoses and of scripts, as in `hub.toml`.
     pub const RETENTION: u16 = 6;
 }
 

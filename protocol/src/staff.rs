@@ -194,9 +194,9 @@ pub enum Reply {
     HubHealth(Row<Health>),
     /// Some staff keys that are cut off. Since version 3.
     Suspensions(List<Suspension, ROWS_PER_FRAME>),
-    /// Receipts of a chain up to this place are not kept any more; the chain's head with
-    /// the last of them. Since version 3.
-    ChainCut(u64, Digest),
+    /// Receipts of a chain are not kept any more, signed by the hub
+    /// ([`ChainCut`](crate::document::ChainCut)). Since version 3.
+    ChainCut(Envelope),
 }
 
 /// A staff key that is cut off at a hub.

@@ -9,7 +9,7 @@ mod golden;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::codec::encode_for;
 use fernwart_protocol::document::{Document, Envelope, Retirement, Versions};
-use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, Signature};
+use fernwart_protocol::id::{CustomerId, JobId, KeyId, MachineId, RunId, Signature};
 use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{self, CatalogueFile, Deliver};
@@ -68,8 +68,13 @@ fn a_lead_sees_who_is_cut_off_and_lets_them_in_again() {
 
 #[test]
 fn a_chain_tells_which_receipts_are_not_kept_any_more() {
-    let twos = "02".repeat(32);
-    golden(&Reply::ChainCut(7, Digest::from_bytes([2; 32])), &format!("1f000000 0700000000000000 {twos}"));
+    let (ones, twos) = ("01".repeat(16), "02".repeat(64));
+    let signed = Envelope {
+        key: KeyId::from_bytes([1; 16]),
+        signature: Signature::from_bytes([2; 64]),
+        bytes: Blob::try_from(vec![7]).expect("short"),
+    };
+    golden(&Reply::ChainCut(signed), &format!("1f000000 {ones} {twos} 0100000000000000 07"));
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn the_owner_is_asked_and_has_the_last_word() {
     let mut asking = ask();
     question();
     let said = machine.owner(&["--lang", "en", "deny", "repair"]).exits(0);
-    assert!(said.out.starts_with("No repairs"), "{}", said.out);
+    assert!(said.out.starts_with("All open questions are refused"), "{}", said.out);
     wait_until("it is over", || !asking.is_running());
     assert_eq!(started(), 2);
     // And the word against all repairs ends a yes for a while, too.
@@ -206,7 +206,7 @@ fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = Process::start(&mut command, &world.path().join("asked.log"));
     let asked = |machine: &Machine| {
-        machine.owner(&["--lang", "en", "questions"]).out.contains("jana of Nordlicht IT would like to")
+        machine.owner(&["--lang", "en", "questions"]).out.contains("jana from Nordlicht IT would like to")
     };
     wait_until("the owner is asked", || asked(&machine));
     let before = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
@@ -244,7 +244,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = Process::start(&mut command, &log);
     wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana of Nordlicht IT would like to")
+        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana from Nordlicht IT would like to")
     });
     let program = world.path().join("agent");
     std::fs::copy(fernwart_tests::program("fernwart-agent"), &program).expect("copied");
@@ -262,7 +262,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
         assert!(said.code != 0 && said.out.is_empty(), "{file} stays closed");
     }
     let said = as_account("games", &["questions"]).exits(0).out;
-    assert!(said.contains("jana of Nordlicht IT would like to"), "{said}");
+    assert!(said.contains("jana from Nordlicht IT would like to"), "{said}");
     let clock = as_account("games", &["check", "--trust-clock"]);
     assert!(clock.code != 0, "{clock:?}");
     // An administrator's pause is the administrator's to end.
@@ -274,7 +274,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = Process::start(&mut command, &log);
     wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana of Nordlicht IT would like to")
+        machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("jana from Nordlicht IT would like to")
     });
     let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
     as_account("games", &["allow", &number]).exits(0);

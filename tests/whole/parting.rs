@@ -90,7 +90,7 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     assert!(world.is_online("kasse-1") && machine.home.join("evidence.key").exists(), "nothing was done");
 
     let left = machine.owner(&["--lang", "en", "leave", "--yes"]).exits(0).out;
-    assert!(left.contains("This computer has left Nordlicht IT.\nNordlicht IT was told.\n"), "{left}");
+    assert!(left.contains("This computer has left Nordlicht IT.\nThis was reported to Nordlicht IT.\n"), "{left}");
     wait_until("the agent has stopped", || !machine.agent.is_running());
     assert!(!world.technician(&["ls", "-o", "name"]).exits(0).out.contains("kasse-1"));
     let events = world.technician(&["events", "-o", "table"]).exits(0).out;
@@ -108,7 +108,10 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     let line = world.invitation(&["Bäckerei Meyer"]);
     machine.owner(&["enroll", &line, "--policy", "ask", "--no-service"]).exits(0);
     let again = machine.owner(&["--lang", "en", "leave", "--yes", "--purge"]).exits(0).out;
-    assert!(again.contains("could not be told") && again.contains("was deleted"), "the agent was not running: {again}");
+    assert!(
+        again.contains("could not be reported") && again.contains("was deleted"),
+        "the agent was not running: {again}"
+    );
     assert!(!machine.home.exists());
     machine.owner(&["leave", "--yes"]).exits(2);
 }
@@ -119,7 +122,7 @@ fn an_owner_leaves_though_the_hub_is_away() {
     let machine = world.add_machine("kasse-1");
     std::fs::write(machine.home.join("notes.txt"), "somebody else's").expect("written");
     world.hub.stop();
-    wait_until("it has noticed", || status(&machine).contains("tried again"));
+    wait_until("it has noticed", || status(&machine).contains("still trying to connect"));
     let left = machine.owner(&["--lang", "de", "leave", "--yes", "--purge"]).exits(0).out;
     assert!(left.contains("konnte nicht benachrichtigt werden"), "{left}");
     let rest: Vec<_> =

@@ -137,7 +137,7 @@ impl Stage {
             (r"^job \d+ · ", "job N · "),
             (r" – unknown: .*$", ""),
             // This computer's own name stands for the machine's.
-            (r"\(kasse-1, dort: kasse-1\)", "(kasse-1)"),
+            (r"\(kasse-1, bei Ihrer IT-Betreuung: kasse-1\)", "(kasse-1)"),
             (r"\b\d+\.\d+$", "N"),
             (r"\s+", " "),
         ];

@@ -181,7 +181,7 @@ fn the_owner_can_check_the_agent_and_vouch_for_the_clock() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let said = machine.owner(&["--lang", "de", "check"]).exits(0);
-    assert!(said.out.contains("gut       die Uhr dieses Rechners"), "{}", said.out);
+    assert!(said.out.contains("OK        die Uhr dieses Rechners"), "{}", said.out);
     // A year ahead it is told an order; from then on the true time looks wrong.
     machine.agent.stop();
     if !machine.restart_at("+366d") {
@@ -272,7 +272,7 @@ fn a_hub_with_a_full_disk_refuses_new_work_and_recovers_by_itself() {
     let said = world.technician(&["diagnose", "kasse-1"]).exits(5);
     assert!(said.err.contains("FW-HUB-08") && said.err.contains("free space"), "{}", said.err);
     let said = enroll().exits(4);
-    assert!(said.err.contains("FW-HUB-08") && said.err.contains("klappt das gerade nicht"), "{}", said.err);
+    assert!(said.err.contains("FW-HUB-08") && said.err.contains("kann das gerade nicht ausführen"), "{}", said.err);
     assert!(world.is_online("kasse-1"), "reading goes on");
     let before = machine.journal().len();
     disk.empty();
@@ -438,7 +438,7 @@ fn a_no_counts_even_where_nothing_can_be_written() {
     // these are written full, too.
     disk.fill();
     let said = machine.owner(&["--lang", "de", "pause"]).exits(5);
-    assert!(said.err.contains("FW-OWN-17") && said.err.contains("es gilt jetzt"), "{}", said.err);
+    assert!(said.err.contains("FW-OWN-17") && said.err.contains("Ihre Entscheidung gilt jetzt"), "{}", said.err);
     let said = world.technician(&["diagnose", "kasse-1"]).exits(3);
     assert!(said.err.contains("FW-OWN-05"), "{}", said.err);
     // What loosens counts only once it is written.

@@ -233,7 +233,7 @@ impl Executor {
         }
         let mut body = json!({
             "run": order.run, "staff": permit.authentic().staff(), "key": order.key, "action": order.action,
-            "reason": order.reason, "permitted_by": permit.rule().0,
+            "reason": order.reason, "permitted_by": permit.rule().0, "kind": kind,
         });
         if let (Some(script), Some(fields)) = (permit.script(), body.as_object_mut()) {
             fields.insert("title".into(), json!(script.manifest.title));
@@ -501,6 +501,10 @@ impl Executor {
 
     /// Drops what the journal has too much.
     fn bound_journal(&mut self) {
+        // By a clock that is worth nothing, nothing is old.
+        if !matches!(self.clock(), Clock::Plausible(_)) {
+            return;
+        }
         match self.books.bound(self.machine.moment()) {
             Ok(0) => {}
             Ok(entries) => info!(entries, "old entries of the journal are dropped"),

@@ -173,8 +173,9 @@ struct Shared {
     giving_locks: Semaphore,
     metrics: metrics::Metrics,
     events: events::Events,
-    /// Set when no new job is taken in any more.
+    /// How long results are kept.
     retention: retention::Retention,
+    /// Set when no new job is taken in any more.
     draining: CancellationToken,
     /// Orders under way to machines.
     deliveries: TaskTracker,
@@ -223,7 +224,7 @@ impl Hub {
             StoreError::Newer(_) => StartError::NewerStore(error),
             error => StartError::Store(error),
         })?;
-        match store.compact().await {
+        match store.compact(home.free_bytes()).await {
             Ok(false) => {}
             Ok(true) => info!("the store was written anew, without what was free in it"),
             Err(error) => warn!(%error, "the store keeps what is free in it"),

@@ -11,7 +11,7 @@ use fernwart_certs::sha256;
 use fernwart_fleet::{Diagnosed, Health, Machine};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Summary;
-use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, Receipt};
+use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::SignedOutcome;
@@ -190,9 +190,9 @@ async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, 
     let outcome = NewOutcome {
         run,
         machine: id,
-        // Whether an order that cannot be read is one is unknown: its outcome is kept longer.
-        is_act: Order::from_bytes(signed.order.bytes.as_bytes()).map_or(ActionKind::Act, |order| order.action.kind())
-            == ActionKind::Act,
+        // An order that cannot be read may be one: its outcome is kept longer.
+        is_script: !Order::from_bytes(signed.order.bytes.as_bytes())
+            .is_ok_and(|order| matches!(order.action, Action::Diagnose { .. })),
         order: signed.order,
         outcome: receipt.outcome,
         receipt: signed.receipt,

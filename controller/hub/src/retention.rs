@@ -25,29 +25,29 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
-    /// Those of runs that only look: diagnoses, scripts that read, dry runs.
-    #[serde(default = "Kept::looks")]
-    pub looks: Kept,
-    /// Those of runs that may change something.
-    #[serde(default = "Kept::acts")]
-    pub acts: Kept,
+    /// Those of diagnoses.
+    #[serde(default = "Kept::diagnoses")]
+    pub diagnoses: Kept,
+    /// Those of scripts.
+    #[serde(default = "Kept::scripts")]
+    pub scripts: Kept,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { looks: Kept::looks(), acts: Kept::acts() }
+        Self { diagnoses: Kept::diagnoses(), scripts: Kept::scripts() }
     }
 }
 
 impl Retention {
-    /// How long looks and acts are kept, as in `hub.toml`.
+    /// How long diagnoses and scripts are kept, as in `hub.toml`.
     pub(crate) fn in_words(self) -> (Text<32>, Text<32>) {
-        (Text::clipped(&self.looks.in_words()), Text::clipped(&self.acts.in_words()))
+        (Text::clipped(&self.diagnoses.in_words()), Text::clipped(&self.scripts.in_words()))
     }
 
     /// What is old enough to go.
     pub(crate) fn before(self, now: UnixMs) -> Before {
-        Before { looks: self.looks.before(now), acts: self.acts.before(now) }
+        Before { diagnoses: self.diagnoses.before(now), scripts: self.scripts.before(now) }
     }
 }
 
@@ -56,11 +56,11 @@ impl Retention {
 pub struct Kept(Option<Duration>);
 
 impl Kept {
-    const fn looks() -> Self {
+    const fn diagnoses() -> Self {
         Self(Some(Duration::from_secs(90 * DAY.as_secs())))
     }
 
-    const fn acts() -> Self {
+    const fn scripts() -> Self {
         Self(Some(Duration::from_secs(2 * 365 * DAY.as_secs())))
     }
 
@@ -104,7 +104,12 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             _ = tick.tick() => {}
         }
         let now = shared.now();
-        match shared.store.drop_old(shared.retention.before(now), now).await {
+        let dropped = tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            dropped = shared.store.drop_old(shared.retention.before(now), now) => dropped,
+        };
+        match dropped {
             Ok(0) => {}
             Ok(runs) => info!(runs, "results that were kept long enough are dropped"),
             Err(error) => warn!(%error, "results that were kept long enough could not be dropped"),
@@ -129,17 +134,17 @@ mod tests {
     #[test]
     fn spans_are_read_and_what_is_too_short_or_no_span_is_refused() {
         assert_eq!(read("").expect("read"), Retention::default());
-        let some = read("[retention]\nlooks = \"30d\"\nacts = \"forever\"").expect("read");
+        let some = read("[retention]\ndiagnoses = \"30d\"\nscripts = \"forever\"").expect("read");
         let before = some.before(1_000_000_000_000);
-        assert_eq!(before, Before { looks: Some(1_000_000_000_000 - 30 * 24 * 3_600_000), acts: None });
+        assert_eq!(before, Before { diagnoses: Some(1_000_000_000_000 - 30 * 24 * 3_600_000), scripts: None });
         assert_eq!(read(&format!("[retention]\n{}", toml::to_string(&some).expect("written"))).expect("read"), some);
         for (line, why) in [
-            ("looks = \"5h\"", "at least 1d"),
-            ("acts = \"-1d\"", "write 30s"),
-            ("looks = \"\"", "write 30s"),
-            ("looks = 90", "string"),
+            ("diagnoses = \"5h\"", "at least 1d"),
+            ("scripts = \"-1d\"", "write 30s"),
+            ("diagnoses = \"\"", "write 30s"),
+            ("diagnoses = 90", "string"),
             ("reports = \"90d\"", "unknown field"),
-            ("looks = \"99999999999999999999d\"", "write 30s"),
+            ("diagnoses = \"99999999999999999999d\"", "write 30s"),
         ] {
             let error = read(&format!("[retention]\n{line}")).expect_err(line);
             assert!(error.contains(why), "{line}: {error}");

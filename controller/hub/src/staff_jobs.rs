@@ -101,7 +101,7 @@ pub(crate) async fn submit(
             machine: parcel.order.machine,
             state: parcel.state,
             order: parcel.envelope.clone(),
-            is_act: parcel.order.action.kind() == ActionKind::Act,
+            is_script: is_script(&parcel.order),
             not_after: parcel.order.not_after,
         })
         .collect();

@@ -38,8 +38,8 @@ impl Findings {
     fn store(&mut self, bytes: u64, unused: u64, kept: Option<(Text<32>, Text<32>)>, free: u64) {
         let mib = |bytes: u64| bytes >> 20;
         let mut what = format!("the hub's store has {} MiB", mib(bytes));
-        if let Some((looks, acts)) = kept {
-            what += &format!("; diagnoses are kept {looks}, repairs {acts}");
+        if let Some((diagnoses, scripts)) = kept {
+            what += &format!("; diagnoses are kept {diagnoses}, scripts {scripts}");
         }
         if unused > 16 << 20 && unused * 2 > bytes {
             what += &format!("; {} MiB of it are free, a restart of the hub gives them back", mib(unused));

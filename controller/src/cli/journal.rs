@@ -8,8 +8,8 @@ use fernwart_certs::chain::{self, Line};
 use fernwart_certs::journal;
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Session, StaffHome};
-use fernwart_protocol::document::{Document, Envelope, Order, Receipt};
-use fernwart_protocol::id::{Digest, PublicKey};
+use fernwart_protocol::document::{ChainCut, Document, Envelope, Order, Receipt};
+use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::staff::{ChainLink, Reply, Request};
 use std::path::PathBuf;
 
@@ -53,8 +53,8 @@ pub(crate) fn run(command: &Journal, place: &Place) -> Result<Exit, Failure> {
 struct Chain {
     evidence_key: PublicKey,
     links: Vec<ChainLink>,
-    /// Up to which receipts none is kept any more, and the chain's head there.
-    cuts: Vec<(u64, Digest)>,
+    /// Where receipts are not kept any more, as the hub has signed it.
+    cuts: Vec<Envelope>,
     end: Envelope,
     hub_key: PublicKey,
 }
@@ -71,7 +71,7 @@ async fn fetch(session: &mut Session, machine: &str) -> Result<Chain, Failure> {
         match reply {
             Reply::EvidenceKey(evidence) => key = Some(evidence),
             Reply::ChainLink(link) => links.push(link),
-            Reply::ChainCut(seq, head) => cuts.push((seq, head)),
+            Reply::ChainCut(cut) => cuts.push(cut),
             Reply::ChainEnd(envelope) => end = Some(envelope),
             _ => {}
         }
@@ -97,7 +97,10 @@ impl Chain {
         let first = Line::Chain { v: 1, evidence_key: self.evidence_key };
         let last = Line::End { v: 1, hub_key: self.hub_key, end: self.end.clone() };
         let mut between: Vec<(u64, Line)> = self.links.iter().map(|link| (link.seq, run(link))).collect();
-        between.extend(self.cuts.iter().map(|(seq, head)| (*seq, Line::Cut { v: 1, seq: *seq, head: *head })));
+        between.extend(self.cuts.iter().filter_map(|cut| {
+            let seq = ChainCut::from_bytes(cut.bytes.as_bytes()).ok()?.seq;
+            Some((seq, Line::Cut { v: 1, cut: cut.clone() }))
+        }));
         between.sort_by_key(|(seq, _)| *seq);
         std::iter::once(first).chain(between.into_iter().map(|(_, line)| line)).chain([last]).collect()
     }

@@ -22,8 +22,8 @@ pub struct NewOutcome {
     pub machine: MachineId,
     /// Its order, for a hub that was restored from before it.
     pub order: Envelope,
-    /// Whether it may have changed something.
-    pub is_act: bool,
+    /// Whether it is one of a script.
+    pub is_script: bool,
     /// How it ended.
     pub outcome: Outcome,
     /// The machine's signed word.
@@ -164,7 +164,7 @@ struct Fresh<'a> {
 }
 
 async fn write_runs(fresh: &[Fresh<'_>], to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-    const INTO: &str = "INSERT INTO runs (id, job, machine, state, order_envelope, is_act, not_after, outcome, \
+    const INTO: &str = "INSERT INTO runs (id, job, machine, state, order_envelope, is_script, not_after, outcome, \
                         receipt, report, settled_at, chain_seq, chain_head)";
     const ELSE: &str = " ON CONFLICT (id) DO UPDATE SET state = excluded.state, outcome = excluded.outcome, \
                         receipt = excluded.receipt, report = excluded.report, settled_at = excluded.settled_at, \
@@ -178,7 +178,7 @@ async fn write_runs(fresh: &[Fresh<'_>], to: &mut AnyConnection) -> Result<(), s
                 .bind(outcome.machine.to_string())
                 .bind(RunEvent::OutcomeStored.leads_to().as_str())
                 .bind(encoded(&outcome.order, "order")?)
-                .bind(i64::from(outcome.is_act))
+                .bind(i64::from(outcome.is_script))
                 .bind(0_i64)
                 .bind(outcome.outcome.as_str())
                 .bind(receipt.as_slice())
@@ -254,7 +254,7 @@ pub(crate) mod tests {
             run: run(number),
             machine: MACHINES[usize::from(number % 2)],
             order: envelope(number),
-            is_act: false,
+            is_script: false,
             outcome: Outcome::Ok,
             receipt: envelope(number),
             receipt_hash: Digest::from_bytes([number; 32]),
@@ -312,7 +312,7 @@ pub(crate) mod tests {
             machine: MACHINES[usize::from(number % 2)],
             state: RunState::Offered,
             order: envelope(number),
-            is_act: false,
+            is_script: false,
             not_after: 900,
         });
         let key = KeyId::from_bytes([0; 16]);

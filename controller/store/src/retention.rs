@@ -21,27 +21,28 @@ const PORTION: i64 = 256;
 /// Results that ended before these moments are dropped; nothing keeps them for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
-    /// Runs that only looked.
-    pub looks: Option<UnixMs>,
-    /// Runs that may have changed something.
-    pub acts: Option<UnixMs>,
+    /// Diagnoses.
+    pub diagnoses: Option<UnixMs>,
+    /// Runs of scripts.
+    pub scripts: Option<UnixMs>,
 }
 
 impl Before {
-    /// True for runs that are old enough. `$1` is the moment for looks, `$2` that for
-    /// acts; of a run without an outcome, its order's end counts.
+    /// True for runs that are old enough. `$1` is the moment for
+    /// diagnoses, `$2` that for scripts. A run without an outcome may yet get one: it is
+    /// kept as long as scripts, counted from its order's end, whatever it is.
     fn condition() -> String {
         let over = states::is_one_of("state", RunState::ALL.into_iter().filter(|state| state.is_final()));
         format!(
-            "{over} AND ((is_act = 0 AND settled_at < $1) OR (is_act = 1 AND settled_at < $2) \
-             OR (is_act = 0 AND settled_at IS NULL AND not_after < $1) \
-             OR (is_act = 1 AND settled_at IS NULL AND not_after < $2)) \
+            "{over} AND ((is_script = 0 AND settled_at < $1) OR (is_script = 1 AND settled_at < $2) \
+             OR (is_script = 0 AND settled_at IS NULL AND not_after < $2) \
+             OR (is_script = 1 AND settled_at IS NULL AND not_after < $2)) \
              AND id <> COALESCE((SELECT newest_run FROM records WHERE machine = runs.machine), '')"
         )
     }
 
     fn moments(self) -> [UnixMs; 2] {
-        [self.looks, self.acts].map(|moment| moment.unwrap_or(UnixMs::MIN))
+        [self.diagnoses, self.scripts].map(|moment| moment.unwrap_or(UnixMs::MIN))
     }
 }
 
@@ -58,7 +59,7 @@ impl Write for DropOld {
     /// How many there were.
     type Reply = u64;
     async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
-        let [looks, acts] = self.before.moments();
+        let [diagnoses, scripts] = self.before.moments();
         let (mut jobs, mut machines, mut dropped) = (BTreeSet::new(), BTreeSet::new(), 0);
         for portion in several(&self.runs) {
             let sql = format!(
@@ -66,7 +67,7 @@ impl Write for DropOld {
                 places(2, portion.len()),
                 Before::condition()
             );
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(looks).bind(acts);
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(diagnoses).bind(scripts);
             for run in portion {
                 query = query.bind(run.to_string());
             }
@@ -100,9 +101,11 @@ impl Write for DropOld {
     }
 }
 
-/// Results come so often at least where any are to be dropped. Where the newest is older,
-/// nothing needs the room, or the clock is wrong and makes everything old.
-const FRESH_MS: UnixMs = 7 * 24 * 3600 * 1000;
+/// Results must have come between these before now, by this clock. Where none has, nothing
+/// needs the room, or the clock has jumped and makes everything old.
+const RECENT_MS: [UnixMs; 2] = [14 * DAY_MS, DAY_MS];
+
+const DAY_MS: UnixMs = 24 * 3600 * 1000;
 
 /// A smaller database is not written anew: it would give nobody room.
 const WORTH_BYTES: u64 = 16 << 20;
@@ -122,25 +125,21 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn droppable(&self, before: Before) -> Result<Vec<RunId>, StoreError> {
-        let [looks, acts] = before.moments();
+        let [diagnoses, scripts] = before.moments();
         let sql = format!("SELECT id FROM runs WHERE {} LIMIT $3", Before::condition());
-        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(looks).bind(acts).bind(PORTION);
+        let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(diagnoses).bind(scripts).bind(PORTION);
         self.fetch_all(query).await?.iter().map(|row| rows::parsed(row, "id")).collect()
     }
 
-    /// Drops all that is old enough, in portions; nothing where no result has come for a
-    /// week by this clock. How many runs there were.
+    /// Drops all that is old enough, in portions; nothing where no result has come between
+    /// a day and two weeks ago by this clock. How many runs there were.
     ///
     /// # Errors
     /// When the database fails; what was dropped so far stays so.
     pub async fn drop_old(&self, before: Before, now: UnixMs) -> Result<u64, StoreError> {
-        let sql = "SELECT MAX(settled_at) AS newest FROM runs WHERE is_act = 0 \
-                   UNION ALL SELECT MAX(settled_at) FROM runs WHERE is_act = 1";
-        let mut newest = None;
-        for row in self.fetch_all(sqlx::query(sql)).await? {
-            newest = newest.max(row.try_get::<Option<UnixMs>, _>("newest")?);
-        }
-        if newest.is_none_or(|newest| newest < now.saturating_sub(FRESH_MS)) {
+        let sql = "SELECT 1 FROM runs WHERE is_script IN (0, 1) AND settled_at BETWEEN $1 AND $2 LIMIT 1";
+        let [from, to] = RECENT_MS.map(|ms| now.saturating_sub(ms));
+        if self.fetch_optional(sqlx::query(sql).bind(from).bind(to)).await?.is_none() {
             return Ok(0);
         }
         let mut all = 0;
@@ -156,31 +155,36 @@ impl Store {
         }
     }
 
-    /// Where receipts of a machine after `seq` are not kept any more, the lowest first.
+    /// Where receipts of a machine after `seq` are not kept any more, up to `until`, the lowest
+    /// first.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn chain_cuts(&self, machine: &MachineId, seq: u64) -> Result<Vec<ChainCut>, StoreError> {
-        let sql = "SELECT seq, head FROM chain_cuts WHERE machine = $1 AND seq > $2 ORDER BY seq";
-        let rows = self.fetch_all(sqlx::query(sql).bind(machine.to_string()).bind(rows::number(seq))).await?;
+    pub async fn chain_cuts(&self, machine: &MachineId, seq: u64, until: u64) -> Result<Vec<ChainCut>, StoreError> {
+        let sql = "SELECT seq, head FROM chain_cuts WHERE machine = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
+        let rows = self
+            .fetch_all(sqlx::query(sql).bind(machine.to_string()).bind(rows::number(seq)).bind(rows::number(until)))
+            .await?;
         let cut =
             |row: &AnyRow| Ok(ChainCut { seq: rows::unsigned(row.try_get("seq")?), head: rows::parsed(row, "head")? });
         rows.iter().map(cut).collect()
     }
 
     /// Writes the database anew, without what is free in it, where most of it is free:
-    /// after a first drop, or where less is kept than before. True if it did.
+    /// after a first drop, or where less is kept than before; not where the disk, which has
+    /// `free` bytes, has no room for that. True if it did.
     ///
     /// # Errors
     /// When it has no room for a copy, which changes nothing.
-    pub async fn compact(&self) -> Result<bool, StoreError> {
+    pub async fn compact(&self, free: u64) -> Result<bool, StoreError> {
         let (bytes, unused) = self.size().await?;
-        if bytes < WORTH_BYTES || unused * 2 < bytes {
+        // A copy is made, and written into the log beside it.
+        if bytes < WORTH_BYTES || unused * 2 < bytes || free < 2 * (bytes - unused) {
             return Ok(false);
         }
-        self.fetch_optional(sqlx::query("VACUUM")).await?;
+        let done = self.fetch_optional(sqlx::query("VACUUM")).await;
         self.fetch_optional(sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
-        Ok(true)
+        done.map(|_| true).map_err(StoreError::Sql)
     }
 
     /// Bytes of the database, and how many of them are free for what comes next.
@@ -205,16 +209,16 @@ mod tests {
     use fernwart_protocol::id::{JobId, KeyId};
     use fernwart_protocol::text::Text;
 
-    const DAY: UnixMs = 24 * 3600 * 1000;
+    const DAY: UnixMs = DAY_MS;
 
     fn job(runs: Vec<NewRun>) -> NewJob {
         let (action, staff, reason) = (Text::clipped("diagnose"), Text::clipped("jana"), Text::default());
         NewJob { action, key: KeyId::from_bytes([0; 16]), staff, reason, at: 5, runs }
     }
 
-    fn run(number: u8, is_act: bool, not_after: UnixMs) -> NewRun {
+    fn run(number: u8, is_script: bool, not_after: UnixMs) -> NewRun {
         let (id, machine) = (RunId::from_bytes([number; 16]), MACHINES[usize::from(number % 2)]);
-        NewRun { id, machine, state: RunState::Offered, order: envelope(number), is_act, not_after }
+        NewRun { id, machine, state: RunState::Offered, order: envelope(number), is_script, not_after }
     }
 
     #[tokio::test]
@@ -230,15 +234,15 @@ mod tests {
             jobs.push(store.write(job(runs)).await.expect("written"));
         }
         for number in [0, 1, 2, 3, 4, 6, 8u8] {
-            let is_act = acts.contains(&number);
-            let mut outcome = NewOutcome { is_act, now: DAY * UnixMs::from(number), ..outcome_of(number) };
+            let is_script = acts.contains(&number);
+            let mut outcome = NewOutcome { is_script, now: DAY * UnixMs::from(number), ..outcome_of(number) };
             // Only whole diagnoses are anybody's newest report.
             outcome.diagnosed = outcome.diagnosed.filter(|_| number < 4);
             store.store_outcome(outcome).await.expect("written").expect("stored");
         }
         let now = DAY * 9;
-        let before = Before { looks: Some(DAY * 7), acts: Some(DAY * 6) };
-        let by_a_wrong_clock = Before { looks: Some(DAY * 400), acts: Some(DAY * 400) };
+        let before = Before { diagnoses: Some(DAY * 7), scripts: Some(DAY * 6) };
+        let by_a_wrong_clock = Before { diagnoses: Some(DAY * 400), scripts: Some(DAY * 400) };
         assert_eq!(store.drop_old(by_a_wrong_clock, DAY * 400).await.expect("read"), 0);
         assert_eq!(store.drop_old(before, now).await.expect("dropped"), 3, "0, 4 and 1");
         assert_eq!(store.drop_old(before, now).await.expect("dropped"), 0);
@@ -250,7 +254,7 @@ mod tests {
         assert_eq!(left, [2, 3, 6, 8, 10], "the newest reports, the act, what is new, what is under way");
         assert!(store.job(jobs[0]).await.expect("read").is_none(), "a job without runs goes");
         // Receipts of machine 0: 1 = run 0, 2 = run 2, 3 = run 4, 4 = run 6, 5 = run 8.
-        let cuts = store.chain_cuts(&MACHINES[0], 0).await.expect("read");
+        let cuts = store.chain_cuts(&MACHINES[0], 0, u64::MAX).await.expect("read");
         assert_eq!(cuts.iter().map(|cut| cut.seq).collect::<Vec<_>>(), [1, 3]);
         let links = store.chain_links(&MACHINES[0], 0, 9).await.expect("read");
         assert_eq!(links.iter().map(|link| link.seq).collect::<Vec<_>>(), [2, 4, 5]);
@@ -278,9 +282,11 @@ mod tests {
         store.write(job(runs)).await.expect("written");
         store.store_outcome(NewOutcome { now: DAY * 3, ..outcome_of(2) }).await.expect("written").expect("stored");
         store.write(crate::Expire { before: DAY * 3 }).await.expect("written");
-        let before = Before { looks: Some(DAY * 2), acts: None };
-        assert_eq!(store.drop_old(before, DAY * 3).await.expect("dropped"), 1, "the look that nobody answered");
-        assert_eq!(store.drop_old(Before { looks: None, acts: None }, DAY * 3).await.expect("dropped"), 0);
+        let before = Before { diagnoses: Some(DAY * 2), scripts: None };
+        assert_eq!(store.drop_old(before, DAY * 5).await.expect("dropped"), 0, "a late outcome may come");
+        let before = Before { diagnoses: None, scripts: Some(DAY * 2) };
+        assert_eq!(store.drop_old(before, DAY * 5).await.expect("dropped"), 2, "those that nobody answered");
+        assert_eq!(store.drop_old(Before { diagnoses: None, scripts: None }, DAY * 5).await.expect("dropped"), 0);
         store.close().await;
     }
 
@@ -306,22 +312,23 @@ mod tests {
                 stored.expect("written").expect("stored");
             }
             let now = MINUTE * UnixMs::from((hundred + 1) * 500);
-            let before = Before { looks: Some(now - 4 * DAY), acts: None };
+            let before = Before { diagnoses: Some(now - 4 * DAY), scripts: None };
             store.drop_old(before, now).await.expect("dropped");
             sizes.push(store.size().await.expect("read").0);
         }
         let (tenth, last) = (sizes[sizes.len() / 8], sizes[sizes.len() - 1]);
         assert!(last <= tenth + tenth / 10, "{tenth} bytes, then {last}");
         // Keeping less gives the room back, when somebody asks for it.
-        assert!(!store.compact().await.expect("asked"), "most of it is in use");
+        assert!(!store.compact(u64::MAX).await.expect("asked"), "most of it is in use");
         let now = MINUTE * UnixMs::from(LOOKS);
-        store.drop_old(Before { looks: Some(now - DAY), acts: None }, now).await.expect("dropped");
+        store.drop_old(Before { diagnoses: Some(now - DAY), scripts: None }, now).await.expect("dropped");
         assert_eq!(store.size().await.expect("read").0, last);
-        assert!(store.compact().await.expect("done"));
+        assert!(!store.compact(last / 3).await.expect("asked"), "no room");
+        assert!(store.compact(u64::MAX).await.expect("done"));
         let (bytes, unused) = store.size().await.expect("read");
         assert!(bytes < last / 2 && unused < bytes / 2, "{bytes}, {unused} of them free");
         assert_eq!(store.records(&MACHINES[0]).expect("there").chain_seq, u64::from(LOOKS));
-        assert_eq!(store.chain_cuts(&MACHINES[0], 0).await.expect("read").len(), 1);
+        assert_eq!(store.chain_cuts(&MACHINES[0], 0, u64::MAX).await.expect("read").len(), 1);
         store.close().await;
     }
 }

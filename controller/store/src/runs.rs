@@ -39,8 +39,8 @@ pub struct NewRun {
     pub state: RunState,
     /// Its order.
     pub order: Envelope,
-    /// Whether it may change something on its machine.
-    pub is_act: bool,
+    /// Whether it is one of a script.
+    pub is_script: bool,
     /// Until when the order is valid.
     pub not_after: UnixMs,
 }
@@ -86,8 +86,11 @@ impl Write for NewJob {
             .execute(&mut *to)
             .await?;
         for runs in several(&self.runs) {
-            let sql =
-                rows_of("INSERT INTO runs (id, job, machine, state, order_envelope, is_act, not_after)", 7, runs.len());
+            let sql = rows_of(
+                "INSERT INTO runs (id, job, machine, state, order_envelope, is_script, not_after)",
+                7,
+                runs.len(),
+            );
             let mut query = sqlx::query(sqlx::AssertSqlSafe(sql + " ON CONFLICT DO NOTHING"));
             for run in runs {
                 query = query
@@ -96,7 +99,7 @@ impl Write for NewJob {
                     .bind(run.machine.to_string())
                     .bind(run.state.as_str())
                     .bind(encoded(&run.order, "order")?)
-                    .bind(i64::from(run.is_act))
+                    .bind(i64::from(run.is_script))
                     .bind(run.not_after);
             }
             query.execute(&mut *to).await?;
@@ -306,7 +309,7 @@ mod tests {
             machine: MACHINES[usize::from(number % 2)],
             state: first[usize::from(number)],
             order: envelope(number),
-            is_act: true,
+            is_script: true,
             not_after: 900,
         });
         let (action, staff, reason) = (Text::clipped("script"), Text::clipped("jana"), Text::default());

@@ -6,7 +6,7 @@
 //! about joining and the newest entries: a hub may ask for one of those.
 
 use super::page::Page;
-use super::{BooksError, Table};
+use super::{BooksError, DROPPED_TO, Table};
 use fernwart_certs::journal::{DROPPED, Dropped, Entry, entry_hash, kept_hash};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
@@ -21,9 +21,6 @@ const NEWEST: u64 = 256;
 /// several steps.
 const AT_ONCE: usize = 32_768;
 
-/// How often entries that have become too old are looked for.
-const EVERY_MS: UnixMs = 24 * 3600 * 1000;
-
 /// Fewer are not dropped for their age: the entry that tells of it is one, too.
 const WORTH: usize = 64;
 
@@ -36,6 +33,7 @@ struct Known {
     at: UnixMs,
     hash: Digest,
     bytes: u64,
+    kind: String,
     /// Kept as long as there is room.
     is_owners: bool,
 }
@@ -47,20 +45,27 @@ impl Page<'_> {
     /// When the disk does not take it, or the journal is damaged.
     pub(super) fn bound_journal(&mut self) -> Result<u64, BooksError> {
         let (bytes, now) = (self.journal_bytes()?, self.now());
-        if bytes <= JOURNAL_BYTES && now < self.state.looks_through_at {
-            return Ok(0);
-        }
-        self.state.looks_through_at = now.saturating_add(EVERY_MS);
         let oldest = self.oldest_entries()?;
         let too_many = if bytes > JOURNAL_BYTES { bytes - JOURNAL_BYTES / 4 * 3 } else { 0 };
         let old = now.saturating_sub(i64::try_from(JOURNAL_LOOKS.as_millis()).unwrap_or(i64::MAX));
-        let gone = chosen(&oldest, too_many, old);
+        // Where there is more than was looked through, looks may be in what follows.
+        let is_all = oldest.len() < AT_ONCE;
+        let gone = chosen(&oldest, too_many, old, is_all);
         let Some(through) = gone.iter().max().copied().filter(|_| too_many > 0 || gone.len() >= WORTH) else {
             return Ok(0);
         };
-        let (mut kept, mut head) = (Vec::new(), None);
+        // What was dropped before stays told of.
+        let before: Option<(u64, Digest)> = self.marked(DROPPED_TO)?;
+        let (through, mut head) = match before {
+            Some((before, head)) if before >= through => (before, Some(head)),
+            _ => (through, None),
+        };
+        let is_told = head.is_some();
+        let mut kept = Vec::new();
         for entry in oldest.iter().take_while(|entry| entry.seq <= through) {
-            head = Some(entry.hash);
+            if !is_told {
+                head = Some(entry.hash);
+            }
             if gone.contains(&entry.seq) {
                 self.drop_entry(entry.seq, entry.bytes);
             } else {
@@ -69,6 +74,7 @@ impl Page<'_> {
         }
         let count = through - kept.len() as u64;
         let head = head.ok_or(BooksError::Damaged("journal"))?;
+        self.mark(DROPPED_TO, &(through, head))?;
         self.line(DROPPED, &Dropped { through, head, kept: kept_hash(kept.into_iter()), count })?;
         Ok(gone.len() as u64)
     }
@@ -82,7 +88,8 @@ impl Page<'_> {
             let line = std::str::from_utf8(line).map_err(|_| BooksError::Damaged("journal"))?;
             let entry: Entry = serde_json::from_str(line).map_err(damaged)?;
             let is_owners = OWNERS.contains(&entry.kind.as_raw());
-            known.push(Known { seq, at: entry.at, hash: entry_hash(line), bytes: line.len() as u64, is_owners });
+            let kind = entry.kind.as_raw().to_owned();
+            known.push(Known { seq, at: entry.at, hash: entry_hash(line), bytes: line.len() as u64, kind, is_owners });
             Ok(())
         })?;
         let (mut acts, mut next) = (HashSet::new(), known.iter_mut().peekable());
@@ -92,7 +99,7 @@ impl Page<'_> {
             entry.bytes += body.len() as u64;
             let about: Value = serde_json::from_slice(body).unwrap_or_default();
             let run = about.get("run").and_then(Value::as_str).unwrap_or_default();
-            if is_act(&about) {
+            if is_act(&entry.kind, &about) {
                 acts.insert(run.to_owned());
             }
             entry.is_owners |= acts.contains(run);
@@ -102,20 +109,27 @@ impl Page<'_> {
     }
 }
 
-/// Whether a body is about a run that may change something.
-fn is_act(body: &Value) -> bool {
+/// Whether a line is about a run that may change something, or one that its owner was
+/// asked about. What was only refused is none: others could push out with that what is.
+fn is_act(kind: &str, body: &Value) -> bool {
+    match (kind, body.get("kind").and_then(Value::as_str)) {
+        ("owner_asked", _) | ("run_started", Some("act")) => return true,
+        ("run_started", None) => {}
+        _ => return false,
+    }
+    // An older program has not written which it is.
     let Some(script) = body.pointer("/action/script") else { return false };
     let only_reads = script.get("privilege").and_then(Value::as_str) == Some("read");
     !only_reads && script.get("dry_run").and_then(Value::as_bool) != Some(true)
 }
 
 /// Which entries go: those older than that which are nobody's history, then as many as
-/// it takes. Never the first.
-fn chosen(entries: &[Known], mut too_many: u64, old: UnixMs) -> HashSet<u64> {
+/// it takes; of the owner's only where these are all there are. Never the first.
+fn chosen(entries: &[Known], mut too_many: u64, old: UnixMs, is_all: bool) -> HashSet<u64> {
     let mut gone = HashSet::new();
     for is_owners in [false, true] {
         for entry in entries.iter().filter(|entry| entry.seq > 1 && entry.is_owners == is_owners) {
-            if too_many > 0 || (!is_owners && entry.at < old) {
+            if (too_many > 0 && (is_all || !is_owners)) || (!is_owners && entry.at < old) {
                 too_many = too_many.saturating_sub(entry.bytes);
                 gone.insert(entry.seq);
             }
@@ -126,7 +140,7 @@ fn chosen(entries: &[Known], mut too_many: u64, old: UnixMs) -> HashSet<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Books, Moment};
+    use super::super::{Books, EVERY_MS, Moment};
     use super::*;
     use fernwart_certs::journal::{BadJournal, Head, Line, verify};
     use fernwart_certs::{envelope, identity};
@@ -140,6 +154,19 @@ mod tests {
     }
 
     const MINUTE: UnixMs = 60_000;
+    const HOUR: UnixMs = 60 * MINUTE;
+
+    /// Bounds it until nothing more goes; later each time.
+    fn bound_whole(books: &mut Books, mut now: UnixMs) -> u64 {
+        let mut all = 0;
+        loop {
+            let gone = books.bound(moment(now)).expect("bounded");
+            if gone == 0 {
+                return all;
+            }
+            (all, now) = (all + gone, now + 1);
+        }
+    }
 
     /// Writes what a run leaves in the journal.
     fn run(page: &mut Page<'_>, number: u64, is_act: bool) -> Result<(), BooksError> {
@@ -179,6 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
         let mut books = Books::begin(&path).expect("begun");
+        books.confirm(moment(0)).expect("confirmed");
         books.write(moment(0), |page| page.line("joined", &json!({"machine": "m"})).map(drop)).expect("written");
         let mut largest = 0;
         for hundred in 0..LOOKS / 100 {
@@ -215,6 +243,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
         let mut books = Books::begin(&path).expect("begun");
+        books.confirm(moment(0)).expect("confirmed");
         books.write(moment(0), |page| page.line("joined", &json!({"machine": "m"})).map(drop)).expect("written");
         for hundreds in 0..500 {
             let filled =
@@ -222,7 +251,7 @@ mod tests {
             filled.expect("written");
         }
         let before = length(&path);
-        while books.bound(moment(2)).expect("bounded") > 0 {}
+        bound_whole(&mut books, 3 * HOUR);
         drop(books);
         let books = Books::open(&path).expect("reopened");
         let after = length(&path);
@@ -232,6 +261,7 @@ mod tests {
 
     fn small() -> Books {
         let mut books = Books::over(Box::<super::super::Memory>::default()).expect("books");
+        books.confirm(moment(0)).expect("confirmed");
         books.write(moment(1), |page| page.line("joined", &json!({})).map(drop)).expect("written");
         for number in 0..600 {
             let filled =
@@ -268,13 +298,44 @@ mod tests {
     }
 
     #[test]
+    fn what_was_dropped_before_stays_told_of_whatever_goes_next() {
+        let mut books = Books::over(Box::<super::super::Memory>::default()).expect("books");
+        books.confirm(moment(0)).expect("confirmed");
+        books.write(moment(1), |page| page.line("joined", &json!({})).map(drop)).expect("written");
+        let acts = |books: &mut Books, numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                books.write(moment(1), |page| run(page, number, true)).expect("written");
+            }
+        };
+        acts(&mut books, 0..8_000);
+        for number in 8_000..8_100 {
+            books.write(moment(1), |page| run(page, number, false)).expect("written");
+        }
+        acts(&mut books, 8_100..8_250);
+        let year = i64::try_from(JOURNAL_LOOKS.as_millis()).expect("fits");
+        assert_eq!(books.bound(moment(year + 2 * EVERY_MS)).expect("bounded"), 200, "the looks, for their age");
+        verify(exported(&books).iter().map(String::as_str)).expect("it holds");
+        // Now the oldest acts, which stand before the looks that have gone.
+        while books.bound(moment(year + 3 * EVERY_MS)).expect("bounded") == 0 {
+            let next = books.head().seq;
+            books
+                .write(moment(year), |page| (0..100).try_for_each(|more| run(page, next * 1000 + more, true)))
+                .expect("written");
+            books.bounds_not_before = UnixMs::MIN;
+        }
+        let whole = verify(exported(&books).iter().map(String::as_str)).expect("it holds");
+        assert!(whole.dropped > 300, "{}", whole.dropped);
+    }
+
+    #[test]
     fn where_acts_alone_are_too_many_the_oldest_of_them_go() {
         let mut books = Books::over(Box::<super::super::Memory>::default()).expect("books");
+        books.confirm(moment(0)).expect("confirmed");
         books.write(moment(1), |page| page.line("joined", &json!({})).map(drop)).expect("written");
         for number in 0..12_000 {
             books.write(moment(2), |page| run(page, number, true)).expect("written");
         }
-        while books.bound(moment(3)).expect("bounded") > 0 {}
+        bound_whole(&mut books, 3 * HOUR);
         let lines = books.journal(1, usize::MAX).expect("read");
         let bytes: usize = lines.iter().map(|line| format!("{line:?}").len()).sum();
         assert!(bytes < 2 * usize::try_from(JOURNAL_BYTES).expect("fits"), "{bytes}");

@@ -81,8 +81,12 @@ impl BooksFile {
         if length >= WORTH_BYTES
             && used * 2 < length
             && let Some(database) = &mut self.database
+            && let Err(error) = database.compact()
         {
-            database.compact().map_err(failed)?;
+            // It is only longer than it need be.
+            tracing::warn!(%error, "the records' file could not be made shorter");
+            self.database = None;
+            self.database = Some(self::database(&self.path, ReservedFile::open(&self.path))?);
         }
         Ok(self)
     }

@@ -40,6 +40,13 @@ const TAKEN_BACK: &str = "taken back";
 const QUESTIONS: &str = "questions";
 const SEALING_KEY: &str = "sealing key";
 const PARTED: &str = "parted";
+const DROPPED_TO: &str = "dropped to";
+
+/// How often entries that have become too old are looked for.
+const EVERY_MS: UnixMs = 24 * 3600 * 1000;
+
+/// How long a journal that is too long and cannot be made shorter is left alone.
+const AGAIN_MS: UnixMs = 3600 * 1000;
 
 /// That this machine is in nobody's care any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +155,10 @@ pub struct Moment {
 pub struct Books {
     tables: Box<dyn Tables>,
     state: State,
+    /// When the journal is looked through next, unless it has become too long.
+    bounds_at: UnixMs,
+    /// Not before this even then.
+    bounds_not_before: UnixMs,
 }
 
 /// What is known without reading; it changes only with what is written.
@@ -161,8 +172,6 @@ struct State {
     spooled: Option<u64>,
     /// Bytes of the journal; none until they were counted.
     journal: Option<u64>,
-    /// When old entries are looked for next.
-    looks_through_at: UnixMs,
     /// Something failed, and nobody knows what stands in the books since.
     is_doubtful: bool,
     /// How records are written in them.
@@ -171,8 +180,8 @@ struct State {
 
 impl State {
     const fn fresh(head: JournalHead, floors: TimeFloors, format: Format) -> Self {
-        let (forgets_at, looks_through_at) = (UnixMs::MIN, UnixMs::MIN);
-        Self { head, floors, forgets_at, spooled: None, journal: None, looks_through_at, is_doubtful: false, format }
+        let forgets_at = UnixMs::MIN;
+        Self { head, floors, forgets_at, spooled: None, journal: None, is_doubtful: false, format }
     }
 }
 
@@ -214,7 +223,7 @@ impl Books {
         let head = newest_entry(tables.as_ref())?;
         let floors = TimeFloors::default();
         let state = State::fresh(head, floors, format);
-        let mut books = Self { tables, state };
+        let mut books = Self { tables, state, bounds_at: UnixMs::MIN, bounds_not_before: UnixMs::MIN };
         books.state.floors.time = books.mark(TIME_FLOOR)?.unwrap_or_default();
         books.state.floors.orders_since = books.mark(ORDERS_SINCE)?.unwrap_or_default();
         Ok(books)
@@ -312,11 +321,21 @@ impl Books {
     /// # Errors
     /// When the disk does not take it, or the journal is damaged.
     pub fn bound(&mut self, moment: Moment) -> Result<u64, BooksError> {
-        let is_short = self.state.journal.is_some_and(|bytes| bytes <= JOURNAL_BYTES);
-        if is_short && moment.now < self.state.looks_through_at {
+        // The program before this one, which may be put back until then, reads no gaps.
+        if self.state.format < Format::NEWEST || moment.now < self.bounds_not_before {
             return Ok(0);
         }
-        self.write(moment, |page| page.bound_journal())
+        let is_short = self.state.journal.is_some_and(|bytes| bytes <= JOURNAL_BYTES);
+        if is_short && moment.now < self.bounds_at {
+            return Ok(0);
+        }
+        self.bounds_at = moment.now.saturating_add(EVERY_MS);
+        self.bounds_not_before = moment.now.saturating_add(AGAIN_MS);
+        let gone = self.write(moment, |page| page.bound_journal())?;
+        if gone > 0 {
+            self.bounds_not_before = UnixMs::MIN;
+        }
+        Ok(gone)
     }
 
     fn mark<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {

@@ -141,13 +141,13 @@ impl Page<'_> {
         self.state.journal = self.state.journal.map(|total| total.saturating_sub(bytes));
     }
 
-    fn mark<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), BooksError> {
+    pub(super) fn mark<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), BooksError> {
         let bytes = self.state.format.encode(value, name)?;
         self.put(Table::Marks, name.as_bytes(), bytes);
         Ok(())
     }
 
-    fn marked<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
+    pub(super) fn marked<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
         let bytes = self.get(Table::Marks, name.as_bytes())?;
         bytes.map(|bytes| self.state.format.decode(&bytes, name)).transpose()
     }

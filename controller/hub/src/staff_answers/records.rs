@@ -6,7 +6,7 @@ use crate::Shared;
 use crate::caller::Caller;
 use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::{Action, ChainEnd, Document, Order, UnixMs};
+use fernwart_protocol::document::{self, Action, ChainEnd, Document, Order, UnixMs};
 use fernwart_protocol::id::{Digest, JobId, MachineId};
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::row::Row;
@@ -16,6 +16,9 @@ use fernwart_store::{ChainCut, Evidence};
 
 /// Orders and receipts read and sent at once; each may have 64 KiB.
 const PAGE: usize = 8;
+
+/// How often a page of receipts is read again while some are dropped.
+const TRIES: u32 = 8;
 
 /// Jobs in one list.
 const JOBS: i64 = 100;
@@ -158,11 +161,19 @@ pub(super) async fn job_orders(
     }
 }
 
-/// Tells that receipts are not kept any more. A program that has no word for it finds
-/// them missing.
-async fn tell_cut(send: &mut Sender, cut: ChainCut) -> Result<(), FrameError> {
-    let reply = Reply::ChainCut(cut.seq, cut.head);
-    match send.send(&reply).await {
+/// Tells that receipts are not kept any more, signed. A program that has no word for it
+/// finds them missing.
+async fn tell_cut(
+    shared: &Shared,
+    machine: MachineId,
+    after: u64,
+    cut: ChainCut,
+    send: &mut Sender,
+) -> Result<(), FrameError> {
+    let said =
+        document::ChainCut { machine, after, seq: cut.seq, head: cut.head, key: shared.evidence_id, at: shared.now() };
+    let Ok(envelope) = fernwart_certs::envelope::seal(&said, &shared.evidence, send.version()) else { return Ok(()) };
+    match send.send(&Reply::ChainCut(envelope)).await {
         Err(FrameError::PeerIsOlder(_)) => Ok(()),
         sent => sent,
     }
@@ -181,30 +192,38 @@ pub(super) async fn chain(
         Err(denial) => return Ok(Err(denial)),
     };
     send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
-    let mut last = (0, Digest::from_bytes([0; 32]));
+    let (mut last, mut tries) = ((0, Digest::from_bytes([0; 32])), 0);
     loop {
         let links = match shared.store.chain_links(&id, last.0, PAGE as i64).await {
             Ok(links) => links,
             Err(error) => return Ok(Err(shared.denial(&error))),
         };
         // Read after the receipts: what is dropped meanwhile is told as dropped.
-        let cuts = match shared.store.chain_cuts(&id, last.0).await {
+        let until = links.last().map_or(u64::MAX, |link| link.seq);
+        let cuts = match shared.store.chain_cuts(&id, last.0, until).await {
             Ok(cuts) => cuts,
             Err(error) => return Ok(Err(shared.denial(&error))),
         };
         let is_end = links.is_empty();
         for link in links {
-            let before = (link.seq - 1 > last.0).then(|| cuts.iter().find(|cut| cut.seq == link.seq - 1)).flatten();
-            if let Some(cut) = before {
-                tell_cut(send, *cut).await?;
+            if link.seq > last.0 + 1 {
+                match cuts.iter().find(|cut| cut.seq + 1 == link.seq) {
+                    Some(cut) => tell_cut(shared, id, last.0, *cut, send).await?,
+                    // It was dropped just now, too: its cut is another one by now.
+                    None if tries < TRIES => {
+                        tries += 1;
+                        break;
+                    }
+                    None => {}
+                }
             }
             last = (link.seq, link.head);
             send.send(&Reply::ChainLink(link)).await?;
         }
         if is_end {
             if let Some(cut) = cuts.last() {
+                tell_cut(shared, id, last.0, *cut, send).await?;
                 last = (cut.seq, cut.head);
-                tell_cut(send, *cut).await?;
             }
             break;
         }
