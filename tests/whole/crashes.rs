@@ -134,7 +134,7 @@ fn a_hub_that_is_killed_again_and_again_loses_nothing_it_has_acknowledged() {
     let plan = Plan { machines: 40, runs_per_second: 50, time: 20 * second, lives: (second, 4 * second) };
     let came = endure(plan, 1, |word| println!("{word}"));
     println!("{came:?}");
-    assert!(came.deaths > 4 && came.acknowledged > 300, "{came:?}");
+    assert!(came.deaths >= 4 && came.acknowledged > 300, "{came:?}");
     assert_eq!((came.lost, came.twice, came.only_said, came.denied, came.damaged), (0, 0, 0, 0, 0), "{came:?}");
     assert!(came.not_done.is_empty(), "nothing was in the way: {came:?}");
 }

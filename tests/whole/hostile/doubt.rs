@@ -30,7 +30,7 @@ fn a_script_that_reads_with_a_network_is_an_act_to_the_owner() {
     let mut command = world.command(&["run", "calls", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = Process::start(&mut command, &world.path().join("asking.log"));
     wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).out.contains("jana of Nordlicht IT would like to")
+        machine.owner(&["--lang", "en", "questions"]).out.contains("jana from Nordlicht IT would like to")
     });
     machine.owner(&["deny", "repair"]).exits(0);
     wait_until("it is over", || !asking.is_running());

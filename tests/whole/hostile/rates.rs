@@ -63,7 +63,7 @@ fn an_account_that_says_no_for_ever_fills_no_journal_and_its_no_still_counts() {
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = Process::start(&mut command, &world.path().join("asking.log"));
     wait_until("the owner is asked", || {
-        machine.owner(&["--lang", "en", "questions"]).out.contains("jana of Nordlicht IT would like to")
+        machine.owner(&["--lang", "en", "questions"]).out.contains("jana from Nordlicht IT would like to")
     });
     let copy = world.path().join("agent");
     std::fs::copy(program("fernwart-agent"), &copy).expect("copied");
