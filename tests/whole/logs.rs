@@ -135,8 +135,8 @@ fn a_journal_that_has_stopped_is_not_a_quiet_one() {
 }
 
 #[test]
-fn one_error_of_a_disk_is_found_beside_twenty_thousand_of_a_program() {
-    let noise = (0..20_000)
+fn one_error_of_a_disk_is_found_beside_twelve_thousand_of_a_program() {
+    let noise = (0..12_000)
         .map(|n| entry(60 + n / 100, "journal", "pos", 3, format!("error {n}: printer {} is away", n * 7).as_bytes()));
     let mut entries: Vec<Vec<u8>> = noise.collect();
     entries.insert(

@@ -156,7 +156,7 @@ fn a_dry_run_is_never_called_a_repair() {
     assert!(jobs.contains("script talk (dry run)"), "{jobs}");
     let events = world.technician(&["events", "-o", "table"]).exits(0).out;
     assert!(events.contains("script talk (dry run)"), "{events}");
-    for (language, repair, trial) in [("en", "Repair", "Trial run"), ("de", "Reparatur", "Probelauf")] {
+    for (language, repair, trial) in [("en", "Repair", "Dry run"), ("de", "Reparatur", "Probelauf")] {
         let owner = |command: &str| machine.owner(&["--lang", language, command]).exits(0).out;
         let journal = owner("journal");
         let lines: Vec<&str> = journal.lines().filter(|line| line.contains(trial)).collect();
