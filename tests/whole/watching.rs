@@ -258,7 +258,7 @@ fn metrics_are_off_unless_wanted_and_never_for_others() {
     hub.stop();
     let settings = world.shop().join("hub/hub.toml");
     let text = std::fs::read_to_string(&settings).expect("settings");
-    std::fs::write(&settings, format!("{text}metrics = \"127.0.0.1:0\"\n")).expect("written");
+    std::fs::write(&settings, format!("metrics = \"127.0.0.1:0\"\n{text}")).expect("written");
     let mut hub = Process::start(&mut staff_command(&world.shop(), &["serve"]), &world.path().join("told.log"));
     wait_until("it tells them", || hub.log().contains("metrics are told page=http://127.0.0.1:"));
     hub.stop();
