@@ -172,3 +172,122 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
     }
     end.ok_or(BadChain::End)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::SigningKey;
+    use fernwart_protocol::document::{Action, Outcome, Versions};
+    use fernwart_protocol::id::{BootId, CustomerId, RunId};
+    use fernwart_protocol::text::Text;
+    use fernwart_protocol::version::Version;
+
+    /// A machine, its hub, and what the two have signed: five receipts.
+    struct Signed {
+        machine: SigningKey,
+        hub: SigningKey,
+        runs: Vec<Line>,
+        /// The chain's head after each, from none on.
+        heads: Vec<Digest>,
+    }
+
+    fn signed() -> Signed {
+        let (machine, hub) = (SigningKey::generate().expect("a key"), SigningKey::generate().expect("a key"));
+        let id = machine_id(&machine.public());
+        let (mut runs, mut heads) = (Vec::new(), vec![no_head()]);
+        for number in 1..=5u8 {
+            let run = RunId::from_bytes([number; 16]);
+            let order = Order {
+                run,
+                machine: id,
+                machine_name: "kasse-1".parse().expect("a name"),
+                customer: CustomerId::from_bytes([1; 16]),
+                action: Action::Diagnose { sections: Default::default() },
+                key: key_id(&hub.public()),
+                reason: Text::default(),
+                targets_version: 1,
+                not_before: 0,
+                not_after: 1,
+                sealed: None,
+                session_key: None,
+            };
+            let order = envelope::seal(&order, &hub, Version::NEWEST).expect("sealed");
+            let receipt = Receipt {
+                run,
+                machine: id,
+                order: sha256(order.bytes.as_bytes()),
+                outcome: Outcome::Ok,
+                refusal: None,
+                body: sha256(b""),
+                body_bytes: 0,
+                permitted_by: None,
+                policy: sha256(b""),
+                catalogue: Versions { root: 1, targets: 1, snapshot: 1, timestamp: 1 },
+                journal_seq: 1,
+                journal_head: sha256(b""),
+                started_at: 0,
+                finished_at: 0,
+                boot: BootId::from_bytes([1; 16]),
+            };
+            let receipt = envelope::seal(&receipt, &machine, Version::NEWEST).expect("sealed");
+            heads.push(next_head(&heads[heads.len() - 1], &sha256(receipt.bytes.as_bytes())));
+            runs.push(Line::Run { v: 1, seq: number.into(), at: 0, order, receipt });
+        }
+        Signed { machine, hub, runs, heads }
+    }
+
+    impl Signed {
+        fn run(&self, seq: usize) -> Line {
+            self.runs[seq - 1].clone()
+        }
+
+        fn cut(&self, after: u64, seq: u64, head: Digest, key: &SigningKey) -> Line {
+            let machine = machine_id(&self.machine.public());
+            let cut = ChainCut { machine, after, seq, head, key: key_id(&key.public()), at: 0 };
+            Line::Cut { v: 1, cut: envelope::seal(&cut, key, Version::NEWEST).expect("sealed") }
+        }
+
+        /// With these between the first and the last line.
+        fn verified(&self, between: Vec<Line>) -> Result<(u64, u64), BadChain> {
+            let machine = machine_id(&self.machine.public());
+            let end = ChainEnd { machine, seq: 5, head: self.heads[5], key: key_id(&self.hub.public()), at: 0 };
+            let end = envelope::seal(&end, &self.hub, Version::NEWEST).expect("sealed");
+            let mut lines = vec![Line::Chain { v: 1, evidence_key: self.machine.public() }];
+            lines.extend(between);
+            lines.push(Line::End { v: 1, hub_key: self.hub.public(), end });
+            let lines: Vec<String> = lines.iter().map(|line| serde_json::to_string(line).expect("JSON")).collect();
+            verify(lines.iter().map(String::as_str)).map(|whole| (whole.receipts, whole.dropped))
+        }
+    }
+
+    #[test]
+    fn receipts_that_the_hub_says_it_dropped_are_counted_and_the_rest_holds() {
+        let all = signed();
+        assert_eq!(all.verified((1..=5).map(|seq| all.run(seq)).collect()), Ok((5, 0)));
+        let cut = |after: usize, seq: usize| all.cut(after as u64, seq as u64, all.heads[seq], &all.hub);
+        assert_eq!(all.verified(vec![cut(0, 2), all.run(3), cut(3, 4), all.run(5)]), Ok((2, 3)));
+        assert_eq!(all.verified(vec![all.run(1), cut(1, 5)]), Ok((1, 4)));
+    }
+
+    #[test]
+    fn nobody_else_can_say_so_nor_move_what_the_hub_has_said() {
+        let all = signed();
+        let honest = || all.cut(0, 2, all.heads[2], &all.hub);
+        let rest = |first: usize| (first..=5).map(|seq| all.run(seq));
+        let with = |lines: Vec<Line>, first: usize| all.verified(lines.into_iter().chain(rest(first)).collect());
+        assert_eq!(with(vec![honest()], 3), Ok((3, 2)));
+        // By anybody's key; for more than was said; elsewhere; twice; of another machine.
+        let forger = SigningKey::generate().expect("a key");
+        assert_eq!(with(vec![all.cut(0, 2, all.heads[2], &forger)], 3), Err(BadChain::End));
+        assert_eq!(with(vec![all.cut(0, 2, all.heads[2], &all.machine)], 3), Err(BadChain::End));
+        assert!(with(vec![honest()], 4).is_err(), "a receipt more is missing");
+        assert!(with(vec![all.run(1), honest()], 3).is_err());
+        assert!(with(vec![honest(), honest()], 3).is_err());
+        let other = Signed { machine: SigningKey::generate().expect("a key"), ..signed() };
+        assert_eq!(with(vec![other.cut(0, 2, all.heads[2], &all.hub)], 3), Err(BadChain::End));
+        assert!(with(Vec::new(), 3).is_err(), "without a word");
+        // Numbers that run over hide nothing.
+        let far = all.cut(1, u64::MAX, no_head(), &all.hub);
+        assert!(all.verified(vec![all.run(1), far, all.run(1)]).is_err());
+    }
+}

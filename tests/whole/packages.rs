@@ -4,7 +4,8 @@
 //! is made out of the new one here: with the programs below `FERNWART_OLD`, or the same.
 
 use fernwart_tests::guest::Guest;
-use fernwart_tests::{World, program, run, wait_until};
+use fernwart_tests::shelf::Script;
+use fernwart_tests::{Process, World, program, run, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -115,6 +116,25 @@ fn the_agents_package_is_joined_upgraded_and_removed_with_a_goodbye() {
     sees_the_computer(&guest);
     let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
     assert!(matches!(said.code, 0 | 1), "{}", said.err);
+
+    // A repair that is under way ends as it should before the agent is renewed.
+    world.approve(&Script::new("slow", "sleep 6\necho mended\n"));
+    let before = main_pid(&guest, AGENT);
+    let log = world.path().join("slow.log");
+    let mut repair = Process::start(&mut world.command(&["run", "slow", "kasse-1", "--reason", "test"]), &log);
+    wait_until("the repair has begun", || guest.run(&["pgrep", "-x", "sleep"]).code == 0);
+    guest.run(&["dpkg", "-i", &new]).exits(0);
+    assert_eq!(main_pid(&guest, AGENT), before, "it goes on meanwhile");
+    wait_until("the repair is done", || !repair.is_running());
+    assert!(repair.log().contains("done in"), "{}", repair.log());
+    wait_until("the agent is renewed", || !["0", &before].contains(&main_pid(&guest, AGENT).as_str()));
+    wait_until("it is linked again", || world.is_online("kasse-1"));
+
+    // A package that takes this one's place destroys no keys.
+    guest.run(&["sh", "/var/lib/dpkg/info/fernwart-agent.prerm", "remove", "in-favour", "other", "1"]);
+    guest.run(&["test", "-e", "/var/lib/fernwart-agent/agent.toml"]).exits(0);
+    guest.run(&["systemctl", "start", AGENT]).exits(0);
+    wait_until("it is linked again", || world.is_online("kasse-1"));
 
     // An owner who has switched the service off finds it off after an upgrade.
     guest.run(&["systemctl", "disable", "--now", AGENT]).exits(0);

@@ -8,14 +8,6 @@ fi
 [ "$1" -gt 1 ] || systemctl enable fernwart-agent.service
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    # As in the .deb: not while something runs that the agent has started.
-    systemd-run --quiet --collect --unit="fernwart-agent-renew-$$" /bin/sh -c '
-        pid=$(systemctl show -P MainPID fernwart-agent.service)
-        waited=0
-        while [ $waited -lt 3700 ] && [ -n "$(cat /proc/$pid/task/*/children 2>/dev/null)" ]; do
-            sleep 1
-            waited=$((waited + 1))
-        done
-        systemctl try-restart fernwart-agent.service'
+    systemd-run --quiet --collect --unit="fernwart-agent-renew-$$" /usr/lib/fernwart-agent/renew
 fi
 exit 0

@@ -54,16 +54,16 @@ impl Page<'_> {
         let Some(through) = gone.iter().max().copied().filter(|_| too_many > 0 || gone.len() >= WORTH) else {
             return Ok(0);
         };
-        // What was dropped before stays told of.
+        // An earlier drop stays covered: the newest entry of this kind is the one that counts.
         let before: Option<(u64, Digest)> = self.marked(DROPPED_TO)?;
         let (through, mut head) = match before {
             Some((before, head)) if before >= through => (before, Some(head)),
             _ => (through, None),
         };
-        let is_told = head.is_some();
+        let is_covered = head.is_some();
         let mut kept = Vec::new();
         for entry in oldest.iter().take_while(|entry| entry.seq <= through) {
-            if !is_told {
+            if !is_covered {
                 head = Some(entry.hash);
             }
             if gone.contains(&entry.seq) {
@@ -124,10 +124,12 @@ fn is_act(kind: &str, body: &Value) -> bool {
 }
 
 /// Which entries go: those older than that which are nobody's history, then as many as
-/// it takes; of the owner's only where these are all there are. Never the first.
+/// it takes; of the owner's only where nothing else can go. Never the first.
 fn chosen(entries: &[Known], mut too_many: u64, old: UnixMs, is_all: bool) -> HashSet<u64> {
     let mut gone = HashSet::new();
     for is_owners in [false, true] {
+        // Where nothing else is in reach, what follows cannot be reached either.
+        let is_all = is_all || (is_owners && gone.is_empty());
         for entry in entries.iter().filter(|entry| entry.seq > 1 && entry.is_owners == is_owners) {
             if (too_many > 0 && (is_all || !is_owners)) || (!is_owners && entry.at < old) {
                 too_many = too_many.saturating_sub(entry.bytes);
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_dropped_before_stays_told_of_whatever_goes_next() {
+    fn an_earlier_drop_stays_covered_whatever_goes_next() {
         let mut books = Books::over(Box::<super::super::Memory>::default()).expect("books");
         books.confirm(moment(0)).expect("confirmed");
         books.write(moment(1), |page| page.line("joined", &json!({})).map(drop)).expect("written");
@@ -325,6 +327,37 @@ mod tests {
         }
         let whole = verify(exported(&books).iter().map(String::as_str)).expect("it holds");
         assert!(whole.dropped > 300, "{}", whole.dropped);
+    }
+
+    #[test]
+    fn an_act_is_what_the_gate_says_or_the_owner_was_asked_about() {
+        let body = |kind: Value, script: Value| json!({"run": "r", "kind": kind, "action": {"script": script}});
+        let reads = json!({"privilege": "read", "dry_run": false});
+        // A script that reads with a network is an act, and a repair that only shows is none.
+        assert!(is_act("run_started", &body(json!("act"), reads.clone())));
+        assert!(!is_act("run_started", &body(json!("look"), json!({"privilege": "repair", "dry_run": true}))));
+        assert!(is_act("owner_asked", &json!({"run": "r"})) && !is_act("run_finished", &json!({"run": "r"})));
+        // What an older program has written is judged by its action, what was refused not at all.
+        assert!(!is_act("run_started", &json!({"action": {"script": reads}})));
+        let repairs = json!({"action": {"script": {"privilege": "repair"}}});
+        assert!(is_act("run_started", &repairs) && !is_act("order_refused", &repairs));
+    }
+
+    #[test]
+    fn where_only_acts_are_in_reach_they_go_and_else_looks_first() {
+        let entry = |seq: u64, is_owners| Known {
+            seq,
+            at: 9,
+            hash: Digest::from_bytes([0; 32]),
+            bytes: 10,
+            kind: String::new(),
+            is_owners,
+        };
+        let acts: Vec<Known> = (1..9).map(|seq| entry(seq, true)).collect();
+        assert_eq!(chosen(&acts, 20, 0, false), HashSet::from([2, 3]));
+        let both: Vec<Known> = (1..9).map(|seq| entry(seq, seq != 7)).collect();
+        assert_eq!(chosen(&both, 20, 0, false), HashSet::from([7]), "more looks may follow");
+        assert_eq!(chosen(&both, 20, 0, true), HashSet::from([7, 2]));
     }
 
     #[test]
