@@ -179,9 +179,14 @@ impl Holds {
                 write("memory.limit_in_bytes", &memory)?;
                 // Not everywhere: swap is counted where the kernel was told to.
                 let _ = write("memory.memsw.limit_in_bytes", &memory);
-                // Who has too much waits, and the whole run is ended: with one process gone
-                // the others would go on with less than they think they have.
-                let _ = write("memory.oom_control", "1");
+                // The kernel ends a process that has too much and counts that, and the agent
+                // ends the rest. A kernel before 4.13 does not count: there the process
+                // waits instead. That is second best, for a system call whose memory is
+                // refused then fails and nobody waits: such a run seems to have gone well.
+                let control = std::fs::read_to_string(path.join("memory.oom_control")).unwrap_or_default();
+                if !control.lines().any(|line| line.starts_with("oom_kill ")) {
+                    let _ = write("memory.oom_control", "1");
+                }
                 Ok(())
             }
             Self::One("pids") => write("pids.max", &processes),
