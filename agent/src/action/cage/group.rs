@@ -269,4 +269,25 @@ mod tests {
         assert_eq!(own_group(own, "pids"), None, "outside of what is seen here");
         assert_eq!(own_group(own, "freezer"), None);
     }
+
+    /// On a computer where groups cannot be made it says so.
+    #[test]
+    fn memory_that_is_refused_inside_a_system_call_is_counted() {
+        let run = format!("fernwart-test-{}", std::process::id());
+        let limits = Limits { time_s: 20, memory_mib: 64, processes: 32, cpu_pct: None, output_mib: 1 };
+        let made = match make(&run, &limits) {
+            Ok(made) => made,
+            Err(error) => return println!("skipped: no control groups can be made here: {error}"),
+        };
+        assert_eq!(refused(&made), None, "nothing has happened yet");
+        let doors: Vec<String> = made.iter().map(|path| path.join("cgroup.procs").display().to_string()).collect();
+        // The kernel touches the memory first, on behalf of read(2).
+        let line = "for door in \"$@\"; do echo $$ > \"$door\"; done; dd if=/dev/zero of=/dev/null bs=200M count=1";
+        let mut dd = std::process::Command::new("timeout");
+        dd.args(["-s", "KILL", "10", "sh", "-c", line, "sh"]).args(&doors).stderr(std::process::Stdio::null());
+        let _ = dd.status().expect("sh");
+        let refused = refused(&made);
+        remove(&made);
+        assert_eq!(refused, Some(Stopped::Memory));
+    }
 }
