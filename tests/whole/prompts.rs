@@ -2,7 +2,7 @@
 //! Ctrl-C, and where there is nobody to ask.
 
 use fernwart_tests::shelf::Script;
-use fernwart_tests::{PATIENCE, World, run, staff_command};
+use fernwart_tests::{PATIENCE, World, run, staff_command, wait_until};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -172,4 +172,25 @@ fn whoever_reads_for_long_before_answering_is_heard_all_the_same() {
     let pause = fernwart_protocol::limits::STAFF_IDLE_TIMEOUT + std::time::Duration::from_secs(4);
     let told = at_terminal_after(&world.command(&["retire", "kasse-1"]), "to retire it: ", b"kasse-1\n", pause);
     assert!(told.code == 0 && told.out.contains("kasse-1 is retired"), "{}", told.out);
+}
+
+#[test]
+fn a_name_that_a_renamed_machine_of_another_customer_had_is_not_given_without_a_word() {
+    let world = World::new();
+    let _meyers = world.add_machine("kasse-1");
+    let _krauses = world.add_machine_of("Laden Krause", "kasse-2");
+    let theirs = || world.technician(&["ls", "customer:Laden Krause", "-o", "name"]).out.trim().to_owned();
+    wait_until("both are there", || world.is_online("kasse-1") && !theirs().is_empty());
+    let krauses = theirs();
+    world.technician(&["rename", "kasse-1", "meyer-1"]).exits(0);
+    let said = world.technician(&["rename", &krauses, "kasse-1"]).exits(2);
+    assert!(
+        said.err.contains("was the name of a machine of Bäckerei Meyer that is called meyer-1 now"),
+        "{}",
+        said.err
+    );
+    assert_eq!(theirs(), krauses, "nothing was changed");
+    world.technician(&["rename", &krauses, "kasse-1", "--yes=kasse-1"]).exits(0);
+    // Its own old name is given back without a question.
+    world.technician(&["rename", "kasse-1", &krauses]).exits(0);
 }

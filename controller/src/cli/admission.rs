@@ -11,7 +11,7 @@ use fernwart_certs::join::four_words;
 use fernwart_client::{ClientError, Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::Retirement;
-use fernwart_protocol::id::{Digest, TokenId};
+use fernwart_protocol::id::{CustomerId, Digest, TokenId};
 use fernwart_protocol::limits::RETIREMENT_LIFE;
 use fernwart_protocol::network::Network;
 use fernwart_protocol::row::Row;
@@ -238,7 +238,32 @@ pub(crate) struct Admit {
     yes: Option<String>,
 }
 
-/// Retired machines that had a name. A hub before this version does not say.
+/// Has it agreed to that a machine of one customer gets a name that another's had: who
+/// knows the name may mean the other one.
+///
+/// # Errors
+/// When that is refused, or the hub does not answer.
+pub(crate) async fn agree_to_name(
+    session: &mut Session,
+    (wanted, customer): (&MachineName, CustomerId),
+    (yes, nothing): (Option<&str>, &'static str),
+) -> Result<(), Failure> {
+    let Some(before) = formerly(session, wanted).await?.into_iter().find(|row| row.customer != customer) else {
+        return Ok(());
+    };
+    let now_is = match before.name == *wanted {
+        true => format!("that is retired (last seen {})", ago(before.seen_at, now())),
+        false => format!("that is called {} now", before.name),
+    };
+    note!(
+        "{wanted} was the name of a machine of {} {now_is}. What names it from then on means this one.",
+        before.customer_name
+    );
+    Confirm { to: "to give it that name, or choose another", word: wanted.as_str(), yes, nothing }.ask()
+}
+
+/// Other machines that had a name: retired ones, which have it still, and ones that were
+/// renamed. A hub before this version does not say.
 async fn formerly(session: &mut Session, name: &MachineName) -> Result<Vec<Row<MachineRow>>, Failure> {
     match session.collect(&Request::Formerly(name.clone())).await {
         Ok(replies) => {
@@ -287,16 +312,7 @@ pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
         }
         let wanted = command.name.clone().unwrap_or_else(|| MachineName::from_hostname(machine.hostname.as_raw()));
         let customer = machine.newcomer.customer;
-        let before = formerly(session, &wanted).await?.into_iter().find(|row| row.customer != customer);
-        if let Some(before) = before {
-            note!(
-                "{wanted} was the name of a machine of {} that is retired (last seen {}). What names it from then on means this one.",
-                before.customer_name,
-                ago(before.seen_at, now()),
-            );
-            let (word, yes) = (wanted.as_str(), command.yes.as_deref());
-            Confirm { to: "to give it that name (or: --as NAME)", word, yes, nothing: "it was not admitted" }.ask()?;
-        }
+        agree_to_name(session, (&wanted, customer), (command.yes.as_deref(), "it was not admitted")).await?;
         let replies = session.collect(&Request::Admit(machine.newcomer.machine, wanted.clone())).await?;
         Ok(replies
             .into_iter()
@@ -351,10 +367,11 @@ pub(crate) fn retire(command: &Parting, place: &Place) -> Result<Exit, Failure> 
             Err(failure) => {
                 // One that is away may need another signature: who signed first may have left.
                 let name = command.machine.parse().ok();
-                let before = match &name {
+                let mut before = match &name {
                     Some(name) => formerly(session, name).await?,
                     None => Vec::new(),
                 };
+                before.retain(|row| name.as_ref() == Some(&row.name));
                 match <[_; 1]>::try_from(before) {
                     Ok([row]) => (row, true),
                     Err(_) => return Err(failure),

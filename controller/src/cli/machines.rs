@@ -1,5 +1,6 @@
 //! Machines and customers: seeing, naming, inviting, admitting, parting.
 
+use super::admission::agree_to_name;
 use super::output::{Cell, Rows, Shape, day, moment};
 use super::{Exit, Failure, Place, ShapeArgs, TargetArgs, say, span, with_session};
 use clap::{Args, Subcommand};
@@ -383,6 +384,9 @@ pub(crate) struct Rename {
     machine: String,
     /// Its new name
     name: MachineName,
+    /// Yes, this name, though a machine of another customer had it before
+    #[arg(long, value_name = "NAME", require_equals = true)]
+    yes: Option<String>,
 }
 
 pub(crate) fn rename(command: &Rename, place: &Place) -> Result<Exit, Failure> {
@@ -392,6 +396,8 @@ pub(crate) fn rename(command: &Rename, place: &Place) -> Result<Exit, Failure> {
     }
     with_session(place, async |session| {
         let row = one(session, &command.machine).await?;
+        let agreed = (command.yes.as_deref(), "nothing was changed");
+        agree_to_name(session, (&command.name, row.customer), agreed).await?;
         Ok(session.tell(&Request::Rename(row.id, command.name.clone())).await?)
     })?;
     note!("{} is now {}", command.machine, command.name);

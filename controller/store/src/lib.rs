@@ -34,6 +34,7 @@ use fernwart_protocol::codec;
 use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, JobId, KeyId, MachineId, RunId, TokenId};
 use fernwart_protocol::staff::{ChainLink, CustomerRow, PendingStaff};
+use fernwart_protocol::text::MachineName;
 use roster::Roster;
 use sqlx::any::{AnyArguments, AnyPoolOptions, AnyRow};
 use sqlx::{AnyConnection, AnyPool, Connection, Row};
@@ -335,6 +336,16 @@ impl Store {
         let sql = "SELECT * FROM staff_joins ORDER BY joined_at";
         let rows = self.fetch_all(sqlx::query(sql)).await?;
         rows.iter().map(|row| rows::staff_join(row).map(|(staff, _)| staff)).collect()
+    }
+
+    /// Machines that had this name before they were renamed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn formerly_named(&self, name: &MachineName) -> Result<Vec<MachineId>, StoreError> {
+        let query = sqlx::query("SELECT machine FROM former_names WHERE name = $1");
+        let rows = self.fetch_all(query.bind(name.as_str().to_owned())).await?;
+        rows.iter().map(|row| rows::parsed(row, "machine")).collect()
     }
 
     /// What a lead has signed about a machine that is retired.

@@ -85,7 +85,7 @@ pub(super) async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender
     Ok(Ok(()))
 }
 
-/// Retired machines that had this name.
+/// Other machines that had this name: retired ones, and ones that are called otherwise now.
 pub(super) async fn formerly(
     shared: &Shared,
     caller: &Caller,
@@ -93,8 +93,14 @@ pub(super) async fn formerly(
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
     let retired = shared.store.machines(Standing::Retired);
-    let alike = retired.iter().filter(|machine| machine.name == *name && caller.reaches(machine));
-    growing_rows(send, alike.map(|machine| row(shared, machine)).collect(), Reply::MachineRows, Reply::Machines)
+    let renamed = match shared.store.formerly_named(name).await {
+        Ok(renamed) => renamed,
+        Err(error) => return Ok(Err(shared.denial(&error))),
+    };
+    let renamed = renamed.iter().filter_map(|id| shared.store.machine(id)).filter(|machine| machine.name != *name);
+    let retired = retired.into_iter().filter(|machine| machine.name == *name);
+    let alike = retired.chain(renamed).filter(|machine| caller.reaches(machine));
+    growing_rows(send, alike.map(|machine| row(shared, &machine)).collect(), Reply::MachineRows, Reply::Machines)
         .await?;
     Ok(Ok(()))
 }

@@ -89,6 +89,9 @@ impl Write for Rename {
         if free != self.name {
             return Ok(Err(Denial::NameTaken));
         }
+        let kept = "INSERT INTO former_names (name, machine) SELECT name, id FROM machines \
+                    WHERE id = $1 AND standing = 'admitted' ON CONFLICT (name, machine) DO NOTHING";
+        sqlx::query(kept).bind(self.machine.to_string()).execute(&mut *to).await?;
         let query = sqlx::query("UPDATE machines SET name = $2 WHERE id = $1 AND standing = 'admitted'");
         let done = query.bind(self.machine.to_string()).bind(self.name.as_str()).execute(to).await?;
         Ok(if done.rows_affected() == 1 { Ok(()) } else { Err(Denial::NoSuchMachine) })
