@@ -7,7 +7,7 @@
 use fernwart_certs::approve::{
     Contents, Draft, FirstRoot, HubRoles, NextRoot, PublishError, SignError, freshen, proposer_id, publish,
 };
-use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Hub, Shop, StaffList, Trusted, advance};
+use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Grants, Hub, Shop, StaffList, Trusted, advance};
 use fernwart_certs::identity::SigningKey;
 use fernwart_protocol::text::Text;
 use std::collections::BTreeMap;
@@ -32,7 +32,13 @@ fn hub() -> Hub {
 
 fn contents(name: &str) -> Contents {
     let shop = Shop { v: 1, name: Text::clipped(name), ..Shop::default() };
-    Contents { staff: StaffList { v: 1, staff: Vec::new() }, hub: hub(), shop, scripts: BTreeMap::new() }
+    Contents {
+        staff: StaffList { v: 1, staff: Vec::new() },
+        hub: hub(),
+        shop,
+        scripts: BTreeMap::new(),
+        grants: Grants::new(),
+    }
 }
 
 impl Shopkeepers {
@@ -195,6 +201,40 @@ async fn nobody_signs_what_is_not_shown_or_lasts_for_ever() {
     assert!(lines[0].starts_with("root 2: 2 of 3 approvers must sign, good until 20"), "{lines:?}");
     assert_eq!(lines.iter().filter(|line| line.contains("approver fwa1-")).count(), 3, "{lines:?}");
     assert!(lines.last().is_some_and(|line| line.starts_with("good until 20")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn scripts_beyond_a_role_are_shown_signed_and_read_back_and_in_no_other_shape() {
+    let shop = Shopkeepers::new(1);
+    let (_, hub, _) = shop.open(1).await;
+    let before = hub.view().expect("a catalogue");
+    let root = root_of(&hub).signed;
+    let robot = fernwart_protocol::id::KeyId::from_bytes([7; 16]);
+    let scripts = ["lock-remove", "time-sync"].map(|name| name.parse().expect("a name"));
+    let more = Contents { grants: Grants::from([(robot, scripts.into())]), ..contents("two") };
+    let draft = || Draft::next(&before, &more, None, NOW).expect("a draft");
+    let lines = draft().changes(Some(&before)).expect("readable");
+    assert!(lines.iter().any(|line| line.contains(&robot.to_string()) && line.contains("lock-remove, time-sync")));
+    let mut signed = draft();
+    signed.sign(&shop.approvers[0], Some(&root), None, NOW).expect("signed");
+    let (_, hub, published) = publish(&signed, Some(&hub), &shop.hub, NOW).await.expect("published");
+    assert_eq!(published.grants, more.grants);
+    assert_eq!(hub.view().expect("a catalogue").grants, more.grants);
+    let id = robot.to_string();
+    for odd in [
+        serde_json::json!({}),
+        serde_json::json!([]),
+        serde_json::json!({"x": ["lock-remove"]}),
+        serde_json::json!({id.clone(): ["time-sync", "lock-remove"]}),
+        serde_json::json!({id.clone(): ["lock-remove", "lock-remove"]}),
+        serde_json::json!({id.to_uppercase() + "0": ["lock-remove"]}),
+        serde_json::json!({id: "lock-remove"}),
+    ] {
+        let mut draft = draft();
+        draft.targets.signed._extra.insert("may_run".to_owned(), odd.clone());
+        let refused = draft.sign(&shop.approvers[0], Some(&root), None, NOW);
+        assert!(matches!(refused, Err(SignError::Unread("targets"))), "{odd}: {refused:?}");
+    }
 }
 
 #[tokio::test]

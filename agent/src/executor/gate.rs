@@ -121,6 +121,8 @@ pub struct Authentic {
     hash: Digest,
     staff: Text<64>,
     role: Role,
+    /// Whether it is a script that the staff entry names.
+    is_named: bool,
 }
 
 impl Authentic {
@@ -172,15 +174,15 @@ pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic,
             EnvelopeError::Document(_) | EnvelopeError::Newer { .. } => Refusal::NotAnOrder,
         })
     })?;
-    let kind = order.action.kind();
     let hash = sha256(envelope.bytes.as_bytes());
-    let authentic = Authentic { order, hash, staff: entry.name.clone(), role: entry.role };
+    let is_named = me.catalogue.may_run(&entry.key, &order.action);
+    let authentic = Authentic { order, hash, staff: entry.name.clone(), role: entry.role, is_named };
     let order = &authentic.order;
     let refusal = if entry.until < me.now() {
         Some(Refusal::StaffExpired)
     } else if me.locks.holds(&entry.key) {
         Some(Refusal::StaffLocked)
-    } else if !entry.role.may(kind) {
+    } else if !me.catalogue.may(entry, &order.action) {
         Some(Refusal::BeyondRole)
     } else if order.machine != me.machine {
         Some(Refusal::WrongMachine)
@@ -355,7 +357,7 @@ fn check(
     }
     let repairs_clock = at_hand.as_ref().is_some_and(|at_hand| at_hand.script.manifest.repairs_clock);
     if kind == ActionKind::Act {
-        if !authentic.role.may(kind) {
+        if !authentic.role.may(kind) && !authentic.is_named {
             return refused(Refusal::BeyondRole);
         }
         if me.locks.machine {

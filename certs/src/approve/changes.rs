@@ -1,9 +1,10 @@
 //! What a draft changes, in words for whoever is about to sign it.
 
 use super::draft::{Contents, Draft, SignError};
-use crate::catalogue::{Catalogue, Contact, StaffEntry, public_key};
-use fernwart_protocol::id::PublicKey;
-use fernwart_protocol::script::Manifest;
+use crate::catalogue::{Catalogue, Contact, Grants, StaffEntry, public_key};
+use fernwart_protocol::id::{KeyId, PublicKey};
+use fernwart_protocol::script::{BundleName, Manifest};
+use std::collections::BTreeSet;
 use tough::schema::{RoleType, Root};
 
 impl Draft {
@@ -28,20 +29,7 @@ impl Draft {
             lines.push(format!("root {}: {k} of {n} approvers must sign, good until {until}", root.signed.version));
             lines.extend(approvers(&root.signed, before));
         }
-        let entries = |contents: Option<&Contents>| contents.map(|c| c.staff.staff.clone()).unwrap_or_default();
-        let (old_staff, new_staff) = (entries(old.as_ref()), entries(Some(&new)));
-        for entry in &new_staff {
-            match old_staff.iter().find(|known| known.key == entry.key) {
-                None => lines.push(format!("+ staff {}", described(entry))),
-                Some(known) if known != entry => {
-                    lines.push(format!("~ staff {} (was {})", described(entry), described(known)));
-                }
-                Some(_) => {}
-            }
-        }
-        for entry in old_staff.iter().filter(|known| !new_staff.iter().any(|entry| entry.key == known.key)) {
-            lines.push(format!("- staff {}", described(entry)));
-        }
+        lines.extend(staff(old.as_ref(), &new));
         for script in self.new_scripts(before)? {
             let known = old.as_ref().is_some_and(|contents| contents.scripts.contains_key(&script.bundle.name));
             let sign = if known { '~' } else { '+' };
@@ -68,6 +56,37 @@ impl Draft {
         lines.push(format!("good until {}", day(self.targets.signed.expires)));
         Ok(lines)
     }
+}
+
+/// Who may do what from now on, and who may not any more.
+fn staff(old: Option<&Contents>, new: &Contents) -> Vec<String> {
+    let none = Grants::new();
+    let (entries, grants) = old.map_or((&[][..], &none), |old| (old.staff.staff.as_slice(), &old.grants));
+    let mut lines = Vec::new();
+    for entry in &new.staff.staff {
+        let now = described(entry, &new.grants);
+        let known = entries.iter().find(|known| known.key == entry.key);
+        match known.map(|known| (known, described(known, grants))) {
+            None => lines.push(format!("+ staff {now}")),
+            Some((known, before)) if known != entry || before != now => {
+                lines.push(format!("~ staff {now} (was {before})"));
+            }
+            Some(_) => {}
+        }
+    }
+    let is_listed = |key: &KeyId| new.staff.staff.iter().any(|entry| entry.key == *key);
+    for entry in entries.iter().filter(|entry| !is_listed(&entry.key)) {
+        lines.push(format!("- staff {}", described(entry, grants)));
+    }
+    // Worth nothing until the key is on the list, and then it would be.
+    for (key, scripts) in new.grants.iter().filter(|(key, _)| !is_listed(key)) {
+        lines.push(format!("  key {key}, which is not on the staff list, may run {}", listed(scripts)));
+    }
+    lines
+}
+
+fn listed(scripts: &BTreeSet<BundleName>) -> String {
+    scripts.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Who may approve from this root on, each by key, and who may not any more.
@@ -104,7 +123,7 @@ fn script_in_words(manifest: &Manifest) -> String {
     format!("{} {}: {} ({})", manifest.name, manifest.version, manifest.title.en, parts.join(", "))
 }
 
-fn described(entry: &StaffEntry) -> String {
+fn described(entry: &StaffEntry, grants: &Grants) -> String {
     use crate::catalogue::Customers;
     let reach = match &entry.customers {
         Customers::All => "all customers".to_owned(),
@@ -114,5 +133,6 @@ fn described(entry: &StaffEntry) -> String {
         }
     };
     let until = jiff::Timestamp::from_millisecond(entry.until).map(day).unwrap_or_default();
-    format!("{}: {}, {reach}, until {until}, key {}", entry.name, entry.role.as_str(), entry.key)
+    let more = grants.get(&entry.key).map(|scripts| format!(" and running {}", listed(scripts))).unwrap_or_default();
+    format!("{}: {}{more}, {reach}, until {until}, key {}", entry.name, entry.role.as_str(), entry.key)
 }

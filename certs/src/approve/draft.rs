@@ -6,7 +6,9 @@
 use super::{
     ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, in_days, proposer_id, tuf_key, tuf_key_id, unsigned, version,
 };
-use crate::catalogue::{Approved, Catalogue, CatalogueError, Hub, PROPOSER, Shop, StaffList, VERSION, scripts, target};
+use crate::catalogue::{
+    Approved, Catalogue, CatalogueError, Grants, Hub, PROPOSER, Shop, StaffList, VERSION, grants, scripts, target,
+};
 use crate::sha256;
 use fernwart_protocol::document::{Document, UnixMs};
 use fernwart_protocol::id::{Digest, PublicKey};
@@ -44,6 +46,8 @@ pub struct Contents {
     pub shop: Shop,
     /// The scripts.
     pub scripts: BTreeMap<BundleName, Approved>,
+    /// Which of them a staff entry may run beyond its role.
+    pub grants: Grants,
 }
 
 /// Who may approve and what the hub signs with, for a shop's first root.
@@ -175,6 +179,7 @@ impl Contents {
             hub: catalogue.hub.clone(),
             shop: catalogue.shop.clone(),
             scripts: catalogue.scripts.clone(),
+            grants: catalogue.grants.clone(),
         }
     }
 }
@@ -201,7 +206,7 @@ fn script_entry(approved: &Approved) -> Target {
 fn targets(
     number: u64,
     files: &BTreeMap<String, String>,
-    scripts: &BTreeMap<BundleName, Approved>,
+    contents: &Contents,
     proposer: Option<&PublicKey>,
     now: UnixMs,
 ) -> Result<Targets, Unwritable> {
@@ -211,9 +216,12 @@ fn targets(
         let name = TargetName::new(name.as_str()).map_err(|_| Unwritable)?;
         targets.targets.insert(name, target_entry(text));
     }
-    for (name, approved) in scripts {
+    for (name, approved) in &contents.scripts {
         let name = TargetName::new(format!("{}{name}", target::SCRIPT)).map_err(|_| Unwritable)?;
         targets.targets.insert(name, script_entry(approved));
+    }
+    if let Some(grants) = grants::write(&contents.grants) {
+        targets._extra.insert(grants::MAY_RUN.to_owned(), grants);
     }
     if let Some(proposer) = proposer {
         targets._extra.insert(PROPOSER.to_owned(), proposer_id(proposer)?.into());
@@ -247,7 +255,7 @@ impl Draft {
             _extra: HashMap::new(),
         };
         let files = contents.files()?;
-        let targets = unsigned(targets(1, &files, &contents.scripts, None, now)?);
+        let targets = unsigned(targets(1, &files, contents, None, now)?);
         Ok(Self {
             v: 1,
             root: Some(unsigned(root)),
@@ -271,7 +279,7 @@ impl Draft {
         let files = contents.files()?;
         // With one approver the proposer is the approver; nothing is to be said.
         let proposer = proposer.filter(|_| before.threshold > 1);
-        let targets = unsigned(targets(before.versions.targets + 1, &files, &contents.scripts, proposer, now)?);
+        let targets = unsigned(targets(before.versions.targets + 1, &files, contents, proposer, now)?);
         Ok(Self { v: 1, root: None, targets, files, blobs: BTreeMap::new(), published: BTreeMap::new() })
     }
 
@@ -428,6 +436,7 @@ impl Draft {
             return Err(SignError::Files(name.clone()));
         }
         let scripts = scripts(&self.targets.signed).map_err(|_| SignError::Files("list of scripts".to_owned()))?;
+        let grants = grants::read(&self.targets.signed._extra).map_err(|_| SignError::Unread("targets"))?;
         let strange = self.targets.signed.targets.iter().find(|(name, entry)| {
             let script = name.raw().strip_prefix(target::SCRIPT).and_then(|name| name.parse().ok());
             let known = script.and_then(|name: BundleName| scripts.get(&name));
@@ -454,6 +463,7 @@ impl Draft {
             hub: read(&self.files, target::HUB)?,
             shop: read(&self.files, target::SHOP)?,
             scripts,
+            grants,
         })
     }
 

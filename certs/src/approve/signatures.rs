@@ -2,7 +2,7 @@
 
 use super::draft::{Draft, SignError};
 use super::{ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, in_days, sign_role, tuf_key, tuf_key_id};
-use crate::catalogue::{Catalogue, PROPOSER, public_key};
+use crate::catalogue::{Catalogue, PROPOSER, grants, public_key};
 use crate::identity::{SigningKey, verify};
 use crate::{hex, sha256};
 use fernwart_protocol::document::UnixMs;
@@ -113,7 +113,8 @@ impl Draft {
         let proposer = targets._extra.get(PROPOSER);
         let plain = targets.spec_version == SPEC
             && targets.delegations.is_none()
-            && targets._extra.keys().all(|name| name == PROPOSER)
+            && targets._extra.keys().all(|name| name == PROPOSER || name == grants::MAY_RUN)
+            && grants::read(&targets._extra).is_ok()
             && proposer.is_none_or(serde_json::Value::is_string);
         if !plain {
             return Err(SignError::Unread("targets"));

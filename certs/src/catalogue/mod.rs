@@ -12,12 +12,14 @@
 //! ```
 
 mod floors;
+pub(crate) mod grants;
 mod offer;
 mod particulars;
 mod staff_list;
 mod view;
 
 pub use floors::{Floor, Floors};
+pub use grants::Grants;
 pub use offer::{Files, Repository};
 pub use particulars::{Contact, Hub, Shop};
 pub use staff_list::{Customers, Role, StaffEntry, StaffList};

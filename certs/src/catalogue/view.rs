@@ -1,7 +1,7 @@
 //! A believed catalogue, ready for use.
 
-use super::{CatalogueError, Floors, Hub, Shop, StaffList, hex, target, unix_ms};
-use fernwart_protocol::document::{UnixMs, Versions};
+use super::{CatalogueError, Floors, Grants, Hub, Shop, StaffEntry, StaffList, grants, hex, target, unix_ms};
+use fernwart_protocol::document::{Action, UnixMs, Versions};
 use fernwart_protocol::id::{Digest, KeyId, PublicKey};
 use fernwart_protocol::script::BundleName;
 use serde::de::DeserializeOwned;
@@ -80,6 +80,8 @@ pub struct Catalogue {
     pub shop: Shop,
     /// The scripts.
     pub scripts: BTreeMap<BundleName, Approved>,
+    /// Which of them a staff entry may run beyond its role.
+    pub grants: Grants,
 }
 
 fn read<T: DeserializeOwned>(files: &BTreeMap<String, Vec<u8>>, name: &str) -> Result<T, CatalogueError> {
@@ -109,7 +111,20 @@ impl Catalogue {
             hub: read(files, target::HUB)?,
             shop: read(files, target::SHOP)?,
             scripts: scripts(&targets.signed)?,
+            grants: grants::read(&targets.signed._extra)?,
         })
+    }
+
+    /// Whether a staff entry may give an order for this, as far as the order says itself
+    /// what it is.
+    pub fn may(&self, entry: &StaffEntry, action: &Action) -> bool {
+        entry.role.may(action.kind()) || self.may_run(&entry.key, action)
+    }
+
+    /// Whether it is a script that a key may run whatever its role.
+    pub fn may_run(&self, key: &KeyId, action: &Action) -> bool {
+        let Action::Script { bundle, .. } = action else { return false };
+        self.grants.get(key).is_some_and(|scripts| scripts.contains(bundle))
     }
 }
 

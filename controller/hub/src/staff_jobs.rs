@@ -196,13 +196,14 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
     let mut parcels = Vec::with_capacity(envelopes.len());
     let mut seen = HashSet::new();
     let mut judged: Vec<Action> = Vec::new();
+    let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
     for envelope in envelopes {
         let order =
             Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&EnvelopeError::Document(error)))?;
         if envelope.key != caller.entry.key || order.key != caller.entry.key || !seen.insert(order.run) {
             return Err(Denial::NotUnderstood);
         }
-        if !caller.entry.role.may(order.action.kind()) {
+        if !catalogue.may(&caller.entry, &order.action) {
             return Err(Denial::BeyondRole);
         }
         // Orders of one job ask for the same: it is looked at once.

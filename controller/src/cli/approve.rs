@@ -475,6 +475,7 @@ fn propose(folders: &[PathBuf], above: Option<u64>, agreed: Agreed, place: &Plac
             hub: particulars.hub.unwrap_or_else(|| now.hub.clone()),
             shop: particulars.shop.unwrap_or_else(|| now.shop.clone()),
             scripts: now.scripts.clone(),
+            grants: now.grants.clone(),
         };
         let mut lost = 0;
         for script in &scripts {

@@ -155,6 +155,7 @@ pub(super) const KINDS: &[Kind] = &[
         &[
             ("name", "text", "who"),
             ("role", "text", "diagnose, repair or lead"),
+            ("scripts", "list?", "scripts that may be run beyond the role; null where the role decides alone"),
             ("customers", "any", "all, or a list of customers' ids"),
             ("until", "time", "when the entry ends"),
             ("state", "text?", "active, suspended or expired; null where only a lead is told"),

@@ -13,6 +13,7 @@ use fernwart_client::{ApproverHome, ClientError, Session, now};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Lock, Locked};
 use fernwart_protocol::id::KeyId;
+use fernwart_protocol::script::BundleName;
 use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{List, Text};
 use fernwart_protocol::version::Version;
@@ -44,6 +45,9 @@ enum StaffCommand {
         /// Only these customers' machines
         #[arg(long, value_name = "CUSTOMER")]
         customer: Vec<String>,
+        /// Scripts that they may run although the role is diagnose, each by its name
+        #[arg(long, value_name = "SCRIPT")]
+        script: Vec<BundleName>,
         /// Until when, at most a year: 90d. Without it an entry keeps its end, and a new one gets a year
         #[arg(long, value_name = "TIME", value_parser = span::parse)]
         until: Option<Duration>,
@@ -80,7 +84,7 @@ enum StaffCommand {
 
 pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
     match &command.command {
-        StaffCommand::Add { name, key_id, role, customer, until } => {
+        StaffCommand::Add { name, key_id, role, customer, script, until } => {
             let name: Text<64> =
                 name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
             if until.is_some_and(|until| until > YEAR) {
@@ -88,10 +92,22 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
                     Failure::new(Exit::Usage, "FW-CLI-01", "a staff entry lasts at most a year").now("--until 365d")
                 );
             }
+            if !script.is_empty() && *role != Role::Diagnose {
+                let what = format!("the role {} may run every script already", role.as_str());
+                return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("--role diagnose --script NAME"));
+            }
             with_session(place, async |session| {
                 session.sync().await?;
+                if let Some(name) = script.iter().find(|name| !session.catalogue.scripts.contains_key(*name)) {
+                    let what = format!("script {:?} is not in the catalogue", name.as_str());
+                    return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
+                }
                 let entry = entry(session, name, *key_id, *role, customer, *until).await?;
                 let mut contents = Contents::of(&session.catalogue);
+                contents.grants.remove(&entry.key);
+                if !script.is_empty() {
+                    contents.grants.insert(entry.key, script.iter().cloned().collect());
+                }
                 contents.staff.staff.retain(|known| known.key != entry.key);
                 contents.staff.staff.push(entry);
                 put_through(session, &contents, place).await?;
@@ -107,6 +123,7 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
             let key = entry.key;
             let mut contents = Contents::of(&session.catalogue);
             contents.staff.staff.retain(|known| known.key != key);
+            contents.grants.remove(&key);
             if !contents.staff.staff.iter().any(|entry| entry.role == Role::Lead) {
                 return Err(Failure::new(
                     Exit::Usage,
@@ -126,12 +143,13 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
             Ok(Exit::Done)
         }),
         StaffCommand::Ls(shape) => {
-            let (entries, cut_off) = with_session(place, async |session| {
+            let (entries, grants, cut_off) = with_session(place, async |session| {
                 session.sync().await?;
                 let cut_off = suspensions(session).await?;
-                Ok((session.catalogue.staff.staff.clone(), cut_off))
+                Ok((session.catalogue.staff.staff.clone(), session.catalogue.grants.clone(), cut_off))
             })?;
-            let mut rows = Rows::new("staff", &["name", "role", "customers", "until", "state", "key"]);
+            let columns = ["name", "role", "scripts", "customers", "until", "state", "key"];
+            let mut rows = Rows::new("staff", &columns);
             for entry in entries {
                 let state = match (&cut_off, entry.until <= now()) {
                     (Some(cut_off), _) if cut_off.iter().any(|one| one.key == entry.key) => "suspended",
@@ -148,9 +166,15 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
                     }
                 };
                 let role = entry.role.as_str();
+                // Nothing where the role decides alone.
+                let scripts = grants.get(&entry.key).map(|scripts| {
+                    let names: Vec<&str> = scripts.iter().map(BundleName::as_str).collect();
+                    Cell::new(names.clone(), names.join(", "))
+                });
                 rows.push(vec![
                     entry.name.as_raw().into(),
                     role.into(),
+                    scripts.unwrap_or_else(|| None::<&str>.into()),
                     reach,
                     Cell::day(entry.until),
                     Some(state).filter(|state| !state.is_empty()).into(),

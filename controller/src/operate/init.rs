@@ -265,6 +265,7 @@ fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
             language: command.lang,
         },
         scripts: std::collections::BTreeMap::new(),
+        grants: fernwart_certs::catalogue::Grants::new(),
     };
     let first = FirstRoot {
         approvers: own.as_ref().map_or_else(|| command.approvers.clone(), |home| vec![home.public()]),

@@ -13,6 +13,7 @@ use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::version::Version;
+use fernwart_tests::shelf::Script;
 use fernwart_tests::{World, wait_until};
 
 const DAY: i64 = 24 * 3600 * 1000;
@@ -239,6 +240,63 @@ fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
     world.technician(&["staff", "rm", "cron", "--yes=cron"]).exits(0);
     follows(&machine, 2);
     assert_eq!(give(&mut world, None), Some(Refusal::UnknownStaff));
+}
+
+#[test]
+fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
+    let mut world = World::new();
+    let machine = world.add_machine("kasse-1");
+    let allows = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
+    std::fs::write(machine.home.join("policy.toml"), allows).expect("written");
+    world.approve_all(&[Script::new("mend", "echo mended\n"), Script::new("other", "echo other\n")]);
+    let home = world.add_robot("Bäckerei Meyer");
+    let robot = |words: &[&str]| fernwart_tests::run(&mut fernwart_tests::staff_command(&home, words));
+    let rows = || world.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
+    let row = || rows().into_iter().find(|row| row["name"] == "robot").expect("listed");
+    let key = row()["key"].as_str().expect("a key").to_owned();
+    assert!(row()["scripts"].is_null(), "{}", row());
+    let acts = |script: &str| robot(&["run", script, "kasse-1", "--reason", "nightly"]);
+    assert!(acts("mend").exits(3).err.contains("FW-HUB-03"));
+    let entry = |more: &[&str]| {
+        let add = ["staff", "add", "robot", "--key-id", &key, "--customer", "Bäckerei Meyer"];
+        world.technician(&[&add, more].concat())
+    };
+    assert!(entry(&["--role", "repair", "--script", "mend"]).exits(2).err.contains("every script already"));
+    assert!(entry(&["--role", "diagnose", "--script", "mand"]).exits(2).err.contains("FW-CAT-01"));
+    let said = entry(&["--role", "diagnose", "--script", "mend"]).exits(0);
+    assert!((said.err.clone() + &said.out).contains("diagnose and running mend"), "{}", said.err);
+    assert_eq!(row()["scripts"], serde_json::json!(["mend"]));
+    let followed = || machine.journal().iter().filter(|(kind, _)| kind == "catalogue_followed").count();
+    fernwart_tests::wait_until("the machine follows", || acts("mend").code == 0);
+    assert!(acts("other").exits(3).err.contains("FW-HUB-03"));
+    let before = followed();
+    // Whoever has the hub cannot widen it: the machine looks itself.
+    let robot_home = home.join("staff");
+    let answer = attack(async {
+        let hub = EvilHub::take(&mut world, &machine).await;
+        let robot = fernwart_client::StaffHome::open(&robot_home).expect("a home");
+        let order = hub.order(|order| {
+            order.key = robot.key_id();
+            order.action = script();
+        });
+        let answer = hub.deliver(&seal(&order, &robot.order_key, Version::OLDEST).expect("signed")).await;
+        hub.stop().await;
+        refused(&answer)
+    });
+    assert_eq!(answer, Some(Refusal::BeyondRole));
+    world.restart_hub();
+    fernwart_tests::wait_until("linked", || world.is_online("kasse-1"));
+    // Without the word it is taken away.
+    let add = ["staff", "add", "robot", "--key-id", &key, "--role", "diagnose"];
+    world.technician(&add).exits(0);
+    fernwart_tests::wait_until("the machine follows", || {
+        machine.journal().iter().filter(|(kind, _)| kind == "catalogue_followed").count() > before
+    });
+    let said = fernwart_tests::run(&mut fernwart_tests::staff_command(
+        &home,
+        &["run", "mend", "kasse-1", "--reason", "nightly"],
+    ));
+    assert!(said.exits(3).err.contains("FW-HUB-03"));
 }
 
 #[test]

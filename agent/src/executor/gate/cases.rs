@@ -1,7 +1,7 @@
 //! The gate by cases: each refusal by its code, each boundary of time from both sides.
 
 use super::*;
-use fernwart_certs::catalogue::{Approved, Customers, Expiries, Hub, Shop, StaffEntry, StaffList};
+use fernwart_certs::catalogue::{Approved, Customers, Expiries, Grants, Hub, Shop, StaffEntry, StaffList};
 use fernwart_certs::envelope::seal;
 use fernwart_certs::identity::{SigningKey, staff_key_id};
 use fernwart_protocol::document::Versions;
@@ -9,6 +9,7 @@ use fernwart_protocol::id::{PublicKey, RunId};
 use fernwart_protocol::script::{Privilege, Value};
 use fernwart_protocol::text::List;
 use fernwart_protocol::version::Version;
+use std::collections::BTreeSet;
 
 const NOW: UnixMs = 1_795_442_400_000;
 const SKEW: UnixMs = 5 * 60_000;
@@ -81,6 +82,7 @@ impl Case {
             hub: Hub::default(),
             shop: Shop::default(),
             scripts: BTreeMap::from([("mend".parse().expect("a name"), approved)]),
+            grants: Grants::new(),
         };
         Self {
             order,
@@ -344,6 +346,60 @@ fn what_reads_with_a_network_is_an_act_once_its_manifest_is_read() {
     assert_eq!(case("", Role::Diagnose), None);
     assert_eq!(case("network = true\n", Role::Repair), None);
     assert_eq!(case("network = true\n", Role::Diagnose), Some(Refusal::BeyondRole));
+}
+
+#[test]
+fn a_script_that_the_entry_names_is_run_whatever_the_role_and_no_other_is() {
+    use Refusal::*;
+    let acts = |bundle: &str, privilege| Action::Script {
+        bundle: bundle.parse().expect("a name"),
+        version: 1,
+        sha256: SCRIPT,
+        privilege,
+        parameters: Parameters::default(),
+        dry_run: false,
+    };
+    let answer = |change: fn(&mut Case)| {
+        let mut case = Case::new(acts("mend", Privilege::Repair));
+        case.entry().role = Role::Diagnose;
+        let named = BTreeSet::from(["mend".parse().expect("a name")]);
+        case.catalogue.grants.insert(case.order.key, named);
+        change(&mut case);
+        case.answer()
+    };
+    assert_eq!(answer(|_| {}), None);
+    type Row = (&'static str, fn(&mut Case), Refusal);
+    let rows: &[Row] = &[
+        ("nothing is named", |c| c.catalogue.grants.clear(), BeyondRole),
+        ("another script is named", |c| drop(c.catalogue.grants.insert(c.order.key, BTreeSet::new())), BeyondRole),
+        (
+            "another key may",
+            |c| {
+                let named = c.catalogue.grants.remove(&c.order.key).expect("there");
+                c.catalogue.grants.insert(KeyId::from_bytes([9; 16]), named);
+            },
+            BeyondRole,
+        ),
+        ("the entry has run out", |c| c.entry().until = NOW - 1, StaffExpired),
+        ("the key is locked", |c| c.locks.keys.extend([c.order.key]), StaffLocked),
+        ("the machine is locked", |c| c.locks.machine = true, MachineLocked),
+        ("it is of other customers", |c| c.entry().customers = Customers::Only(Vec::new()), WrongCustomer),
+        ("it is off the list", |c| c.catalogue.staff.staff.clear(), UnknownStaff),
+    ];
+    for (what, change, refusal) in rows {
+        assert_eq!(answer(*change), Some(*refusal), "{what}");
+    }
+    // What turns out to be an act once its manifest is read.
+    let reads = |is_named: bool| {
+        let mut case = Case::new(acts("mend", Privilege::Read));
+        case.manifest = case.manifest.replace("\"repair\"", "\"read\"") + "network = true\n";
+        case.entry().role = Role::Diagnose;
+        if is_named {
+            case.catalogue.grants.insert(case.order.key, BTreeSet::from(["mend".parse().expect("a name")]));
+        }
+        case.answer()
+    };
+    assert_eq!((reads(true), reads(false)), (None, Some(BeyondRole)));
 }
 
 #[test]
