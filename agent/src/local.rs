@@ -183,6 +183,9 @@ pub struct Status {
     /// should be.
     #[serde(default)]
     pub books: Option<String>,
+    /// How many runs have ended whose outcome the disk does not take.
+    #[serde(default)]
+    pub unwritten: usize,
     /// What is wrong with the files that say who this machine is, held against what the
     /// agent started with.
     #[serde(default)]

@@ -76,6 +76,9 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     if questions > 0 {
         row("status-questions", &words.say_with("status-questions-now", &[("count", &questions.to_string())]));
     }
+    if running.as_ref().is_some_and(|status| status.unwritten > 0) {
+        row("status-unwritten", &words.say("status-unwritten-now"));
+    }
     let called = last.as_ref().and_then(|last| last.machine_name.clone());
     let last = last.map(|last| {
         let at = jiff::Timestamp::from_millisecond(last.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());

@@ -70,6 +70,9 @@ pub enum Note {
     Turn,
     /// Some of what the script writes.
     Output(Stream, Blob<OUTPUT_BYTES>),
+    /// It has ended, and the machine's disk does not take the outcome: why. It is tried
+    /// again every ten seconds, and told each time. Since version 3.
+    Unwritten(Text<256>),
 }
 
 /// Where a script writes.

@@ -388,6 +388,68 @@ fn a_full_disk_does_not_keep_out_the_small_script_that_would_free_it() {
     drop(disk);
 }
 
+/// A file system of its own that can be told to fail; gone with its owner.
+struct FailingDisk {
+    image: tempfile::TempPath,
+    mounted: std::path::PathBuf,
+    device: String,
+}
+
+impl FailingDisk {
+    fn mount(path: &Path) -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().expect("an image");
+        image.as_file().set_len(48 << 20).expect("room");
+        std::fs::create_dir_all(path).expect("a folder");
+        let image = image.into_temp_path();
+        let made = run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image)).code == 0
+            && run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&image).arg(path)).code == 0;
+        if !made {
+            assert!(std::env::var_os("CI").is_none(), "a disk that fails needs root");
+            println!("skipped: a disk that fails needs root");
+            return None;
+        }
+        let device = run(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(path)).exits(0).out;
+        let device = device.trim().trim_start_matches("/dev/").to_owned();
+        Some(Self { image, mounted: path.to_owned(), device })
+    }
+
+    /// The kernel finds a mistake in it, and takes no writes any more.
+    fn fail(&self) {
+        std::fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", self.device), "1").expect("failed");
+    }
+}
+
+impl Drop for FailingDisk {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("-l").arg(&self.mounted));
+        let _ = self.image.exists();
+    }
+}
+
+#[test]
+fn a_result_that_a_machine_cannot_save_is_told_to_whoever_waits_and_to_its_owner() {
+    let world = World::new();
+    let Some(disk) = FailingDisk::mount(&world.path().join("kasse-1")) else { return };
+    let mut machine = world.add_machine("kasse-1");
+    let policy = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
+    std::fs::write(machine.home.join("policy.toml"), policy).expect("written");
+    world.approve(&Script::new("slow", "echo begun; sleep 4; echo mended\n"));
+    let words = ["run", "slow", "kasse-1", "--reason", "test"];
+    let log = world.path().join("asking.log");
+    let asking = fernwart_tests::Process::start(&mut world.command(&words), &log);
+    wait_until("it runs", || machine.journal().iter().any(|(kind, _)| kind == "run_started"));
+    disk.fail();
+    wait_until("who waits is told", || {
+        asking.log().contains("kasse-1  has ended, but the machine cannot save the result")
+    });
+    let said = machine.owner(&["--lang", "de", "status"]).exits(0);
+    assert!(said.out.contains("Ein Ergebnis lässt sich hier nicht speichern"), "{}", said.out);
+    // It is not told as an end, and not as well: nobody knows yet.
+    let said = world.technician(&["job", "show", "1"]);
+    assert!(said.out.contains("running"), "{}", said.out);
+    machine.agent.kill_9();
+}
+
 #[test]
 fn every_shipped_script_is_had_and_begun_on_a_disk_with_no_byte_free() {
     let world = World::new();

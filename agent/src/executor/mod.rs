@@ -55,7 +55,7 @@ pub use script_runs::{RunEnd, ScriptResult};
 use serde_json::json;
 use shelf::Shelf;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -195,6 +195,8 @@ pub struct Executor {
     waiting: HashMap<RunId, Vec<Ticket>>,
     /// The runs that this life has begun.
     under_way: HashMap<RunId, UnderWay>,
+    /// The runs whose outcome the disk has not taken yet.
+    unwritten: HashSet<RunId>,
     /// What is remembered of the last whole diagnosis.
     past: Arc<Past>,
     /// Whether the state store has an older one.
@@ -360,6 +362,7 @@ impl Executor {
             parted,
             waiting: HashMap::new(),
             under_way: HashMap::new(),
+            unwritten: HashSet::new(),
             past,
             is_past_unwritten: false,
             looking: 0,
@@ -643,6 +646,7 @@ impl Executor {
             allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
             questions: self.waits.values().filter(|wait| matches!(wait.why, waits::Why::Owner(..))).count(),
             books: self.books.look().err().map(|error| fernwart_protocol::text::chain(&error)),
+            unwritten: self.unwritten.len(),
             changed_files: self.changed_files(),
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),

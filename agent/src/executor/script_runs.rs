@@ -15,7 +15,7 @@ use fernwart_protocol::document::{Action, Document, Order, Outcome, SectionName,
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::limits::OUTPUT_BYTES;
 use fernwart_protocol::script::{Kind, Manifest, NotRun, RunReport, Stopped, Value};
-use fernwart_protocol::text::{Blob, chain};
+use fernwart_protocol::text::{Blob, Text, chain};
 use fernwart_protocol::to_hub::{Delivered, Note, Stream};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -126,10 +126,14 @@ impl Executor {
     /// Writes how a run ended. When the disk does not take it, it is tried
     /// again and again: what was done is told, however late.
     pub(super) fn conclude(&mut self, run: RunId, ended: RunEnd) {
-        if let Err(error) = self.write_end(run, &ended) {
-            warn!(%run, %error, "an outcome could not be written; it is tried again");
-            self.machine.later(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
-        }
+        let Err(error) = self.write_end(run, &ended) else {
+            self.unwritten.remove(&run);
+            return;
+        };
+        warn!(%run, %error, "an outcome could not be written; it is tried again");
+        self.unwritten.insert(run);
+        self.tell_watchers(run, Delivered::Told(Note::Unwritten(Text::clipped(&chain(&error)))));
+        self.machine.later(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
     }
 
     fn write_end(&mut self, run: RunId, ended: &RunEnd) -> Result<(), BooksError> {

@@ -18,7 +18,7 @@ const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
     ("Happened", [18, 18, 18]),
     ("Membership", [2, 2, 2]),
     ("News", [10, 10, 10]),
-    ("Note", [5, 5, 5]),
+    ("Note", [5, 5, 6]),
     ("Outcome", [6, 6, 6]),
     ("Presence", [2, 2, 2]),
     ("Refusal", [33, 34, 35]),

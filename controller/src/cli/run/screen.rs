@@ -6,13 +6,14 @@ use super::super::terminal::{self, Live};
 use super::super::{Failure, say};
 use fernwart_client::Answer;
 use fernwart_protocol::document::Receipt;
-use fernwart_protocol::id::JobId;
+use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::RunReport;
 use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::escaped;
 use fernwart_protocol::to_hub::{Note, Stream};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct Screen {
     shape: Shape,
     one: bool,
     job: Option<JobId>,
+    /// Machines that cannot save how their run ended: said once of each.
+    unwritten: HashSet<MachineId>,
     at_line_start: bool,
     /// What is one document in the end: a table, or JSON.
     rows: Rows,
@@ -45,7 +48,17 @@ impl Screen {
     pub(super) fn new(shape: Shape, one: bool) -> Self {
         let rows = Rows::new("result", &["machine", "customer", "status", "code", "why"]);
         let (out, err) = (Shown::default(), Shown::default());
-        Self { shape, one, job: None, at_line_start: true, rows, results: Vec::new(), out, err }
+        Self {
+            shape,
+            one,
+            job: None,
+            unwritten: HashSet::new(),
+            at_line_start: true,
+            rows,
+            results: Vec::new(),
+            out,
+            err,
+        }
     }
 
     /// The job has this number; `what` is run in it.
@@ -71,6 +84,13 @@ impl Screen {
             Note::Allowed(by, at) => note!("{name}  allowed by \"{by}\" at {}", clock(*at)),
             Note::Window(at) => note!("{name}  waits for the customer's window at {}", clock(*at)),
             Note::Turn => note!("{name}  waits for its turn"),
+            Note::Unwritten(why) if self.unwritten.insert(row.id) => {
+                note!(
+                    "{name}  has ended, but the machine cannot save the result; it tries every 10 s: {}",
+                    escaped(why.as_raw())
+                );
+            }
+            Note::Unwritten(_) => {}
         }
         Ok(())
     }
