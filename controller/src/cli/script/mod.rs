@@ -238,6 +238,12 @@ fn lint(folders: &[PathBuf]) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Where a package has put a script that comes with the program; all of them for no name.
+fn shipped(name: &str) -> Option<String> {
+    let folder = Path::new("/usr/share/fernwart/scripts").join(name);
+    folder.is_dir().then(|| folder.display().to_string())
+}
+
 /// An approved script's bundle and manifest, verified here.
 ///
 /// # Errors
@@ -250,7 +256,10 @@ pub(crate) async fn approved(session: &mut Session, name: &BundleName) -> Result
         let failure = Failure::new(Exit::Refused, "FW-CAT-01", what);
         return Err(match meant {
             Some(meant) => failure.now(format!("did you mean {meant}?  all scripts: fernwart script ls")),
-            None => failure.now(format!("fernwart catalogue propose {name}   (the script's folder)")),
+            None => failure.now(match shipped(name.as_str()) {
+                Some(folder) => format!("fernwart catalogue propose {folder}"),
+                None => format!("fernwart catalogue propose {name}   (the script's folder)"),
+            }),
         });
     };
     let bundle: Bundle = session.document(&approved.sha256).await?;
@@ -286,7 +295,9 @@ fn ls(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
         Ok(names.is_empty())
     })?;
     if none {
-        note!("no scripts are approved yet; propose one: fernwart catalogue propose DIR");
+        let examples = shipped("").map(|folder| format!("     (some come with the program: {folder})"));
+        let examples = examples.unwrap_or_default();
+        note!("no scripts are approved yet; propose one: fernwart catalogue propose DIR{examples}");
     }
     rows.print(shape.output)
 }
