@@ -1,7 +1,7 @@
 //! Is all well with the agent itself? For the customer, and for whoever helps.
 
 use crate::executor::ExecutorError;
-use crate::executor::books::{Books, BooksError};
+use crate::executor::state::{StateError, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::identity;
 use crate::local::{self, Answer, Question};
@@ -48,7 +48,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
         Some(Answer::Status(status)) => {
             // It holds its records, and has looked whose they are.
             checked.line(words, "check-name", mixed(home, enrollment, None).or(status.changed_files));
-            checked.line(words, "check-books", status.books);
+            checked.line(words, "check-books", status.store);
             checked.line(words, "check-running", None);
             match status.parted {
                 Some(_) => checked.line(words, "check-parted", None),
@@ -60,9 +60,9 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
         }
         _ => {
             // A running agent has them open; nobody else may look then.
-            let opened = Books::open(&home.books());
+            let opened = StateStore::open(&home.store());
             checked.line(words, "check-name", mixed(home, enrollment, opened.as_ref().ok()));
-            checked.line(words, "check-books", books(opened, words).err());
+            checked.line(words, "check-books", store(opened, words).err());
             checked.line(words, "check-running", Some(crate::status::stopped(home, words)));
         }
     }
@@ -70,7 +70,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
 }
 
 /// The files that are not of this machine.
-fn mixed(home: &Home, enrollment: &Enrollment, store: Option<&Books>) -> Option<String> {
+fn mixed(home: &Home, enrollment: &Enrollment, store: Option<&StateStore>) -> Option<String> {
     // A key that cannot be read has a line of its own.
     let (evidence, sealing, tls) = keys(home).ok()?;
     let files = identity::Files { evidence: &evidence, sealing: &sealing, tls: &tls, store };
@@ -81,12 +81,12 @@ fn mixed(home: &Home, enrollment: &Enrollment, store: Option<&Books>) -> Option<
     }
 }
 
-fn books(opened: Result<Books, BooksError>, words: &Words) -> Result<(), String> {
-    match opened.and_then(|books| books.read_all()) {
+fn store(opened: Result<StateStore, StateError>, words: &Words) -> Result<(), String> {
+    match opened.and_then(|store| store.read_all()) {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(ExecutorError::NoCatalogue.to_string()),
         // Nothing is wrong with them.
-        Err(BooksError::Newer { .. }) => Err(words.say("trouble-newer-books")),
+        Err(StateError::Newer { .. }) => Err(words.say("trouble-newer-books")),
         Err(error) => Err(chain(&error)),
     }
 }

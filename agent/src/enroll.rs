@@ -7,7 +7,7 @@
 //! repeated and goes on with the keys it has made.
 
 use crate::collect::os_in_a_word;
-use crate::executor::books::{Books, BooksError, Moment};
+use crate::executor::state::{Moment, StateError, StateStore};
 use crate::home::{Enrollment, Home};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::identity::{KeyGeneration, SealingKey, SigningKey, TlsIdentity, machine_id};
@@ -37,7 +37,7 @@ pub enum EnrollError {
     /// The invitation has run out.
     #[error("this invitation has expired; ask for a new one")]
     Expired,
-    /// The books in this folder are of a machine that has joined for somebody else.
+    /// The state store in this folder is of a machine that has joined for somebody else.
     #[error("what lies in the folder is of a machine that has joined for {0}")]
     JoinedForAnother(String),
     /// Keys cannot be made or kept.
@@ -46,9 +46,9 @@ pub enum EnrollError {
     /// Keys cannot be made.
     #[error("making this machine's keys")]
     Generate(#[source] KeyGeneration),
-    /// The books cannot be begun.
+    /// The state store cannot be begun.
     #[error("beginning this machine's books")]
-    Books(#[source] BooksError),
+    StateStore(#[source] StateError),
     /// TLS cannot be configured.
     #[error("configuring the link")]
     Tls(#[source] TlsError),
@@ -163,12 +163,12 @@ pub fn check(invitation: &Invitation) -> Result<(), EnrollError> {
 /// What an earlier try has left is gone on with, but not where it has joined for
 /// somebody else and its enrollment was lost.
 fn must_not_be_anothers(home: &Home, invitation: &Invitation) -> Result<(), EnrollError> {
-    let books = match Books::open(&home.books()) {
-        Ok(books) => books,
-        Err(error @ BooksError::Newer { .. }) => return Err(EnrollError::Books(error)),
+    let store = match StateStore::open(&home.store()) {
+        Ok(store) => store,
+        Err(error @ StateError::Newer { .. }) => return Err(EnrollError::StateStore(error)),
         Err(_) => return Ok(()),
     };
-    let first = books.journal(1, 1).map_err(EnrollError::Books)?;
+    let first = store.journal(1, 1).map_err(EnrollError::StateStore)?;
     let Some(Line::Entry { body: Some(body), .. }) = first.first() else { return Ok(()) };
     let joined: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
     match &invitation.guest {
@@ -201,8 +201,8 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
         keys.identity.chain = chain;
         keys.identity.write(&home.tls_identity()).map_err(EnrollError::Keys)?;
     }
-    let mut books = Books::begin(&home.books()).map_err(EnrollError::Books)?;
-    begin(&mut books, &enrollment, &trusted).map_err(EnrollError::Books)?;
+    let mut store = StateStore::begin(&home.store()).map_err(EnrollError::StateStore)?;
+    begin(&mut store, &enrollment, &trusted).map_err(EnrollError::StateStore)?;
     let words = words(&keys.evidence, &enrollment);
     Ok(Joined { enrollment, catalogue, words, admitted })
 }
@@ -270,17 +270,17 @@ pub async fn believe(invitation: &Invitation, files: &Files) -> Result<(Trusted,
     advance(&begun, files).await.map_err(EnrollError::Catalogue)
 }
 
-/// Begins a machine's books: what it follows, and that it has joined.
+/// Begins a machine's state store: what it follows, and that it has joined.
 ///
 /// # Errors
 /// When the disk does not take it.
-pub fn begin(books: &mut Books, enrollment: &Enrollment, trusted: &Trusted) -> Result<(), BooksError> {
+pub fn begin(store: &mut StateStore, enrollment: &Enrollment, trusted: &Trusted) -> Result<(), StateError> {
     let moment = Moment { now: crate::now(), since_boot_ms: 0, boot: BootId::from_bytes([0; 16]) };
     let Enrollment { machine, customer, customer_name, root, .. } = enrollment;
     let body = json!({"machine": machine, "customer": customer, "customer_name": customer_name, "root": root});
-    books.write(moment, |page| {
-        page.follow(trusted)?;
-        page.line("joined", &body).map(drop)
+    store.write(moment, |tx| {
+        tx.follow(trusted)?;
+        tx.line("joined", &body).map(drop)
     })
 }
 

@@ -156,7 +156,7 @@ impl Home {
     }
 
     /// Journal, ledger and catalogue.
-    pub fn books(&self) -> PathBuf {
+    pub fn store(&self) -> PathBuf {
         self.0.join("books.redb")
     }
 

@@ -3,7 +3,7 @@
 //! its name. Where they do not all name the same machine, one was exchanged or damaged,
 //! and the agent does nothing.
 
-use crate::executor::books::{Books, BooksError};
+use crate::executor::state::{StateError, StateStore};
 use crate::home::{Enrollment, Home};
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity, machine_id};
 use fernwart_certs::journal::{Entry, Line};
@@ -59,7 +59,7 @@ pub struct Files<'a> {
     /// The TLS key and its certificate.
     pub tls: &'a TlsIdentity,
     /// The state store; none where a running agent holds it.
-    pub store: Option<&'a Books>,
+    pub store: Option<&'a StateStore>,
 }
 
 /// Whether all files are of one machine.
@@ -70,7 +70,7 @@ pub fn verify(
     home: &Home,
     enrollment: &Enrollment,
     files: &Files<'_>,
-) -> Result<Result<(), NotOneMachine>, BooksError> {
+) -> Result<Result<(), NotOneMachine>, StateError> {
     let id = machine_id(&files.evidence.public());
     let mut claims = vec![
         (home.enrollment_file(), Named::Machine(enrollment.machine)),
@@ -78,7 +78,7 @@ pub fn verify(
         (home.tls_identity(), certified(files.tls)),
     ];
     if let Some(store) = files.store {
-        claims.push((home.books(), recorded(store, &files.evidence.public())?));
+        claims.push((home.store(), recorded(store, &files.evidence.public())?));
         if !is_as_joined(store, enrollment)? {
             claims.push((home.enrollment_file(), Named::Contradiction));
         }
@@ -128,7 +128,7 @@ fn certified(tls: &TlsIdentity) -> Named {
 }
 
 /// Whether the enrollment is for whom the line about joining names.
-fn is_as_joined(store: &Books, enrollment: &Enrollment) -> Result<bool, BooksError> {
+fn is_as_joined(store: &StateStore, enrollment: &Enrollment) -> Result<bool, StateError> {
     let Some(Line::Entry { body: Some(body), .. }) = store.journal(1, 1)?.into_iter().next() else { return Ok(true) };
     let joined: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     let Enrollment { customer, customer_name, root, .. } = enrollment;
@@ -139,7 +139,7 @@ fn is_as_joined(store: &Books, enrollment: &Enrollment) -> Result<bool, BooksErr
 
 /// Whom the records name: the line about joining, and whoever has signed for what was
 /// done since.
-fn recorded(store: &Books, evidence: &PublicKey) -> Result<Named, BooksError> {
+fn recorded(store: &StateStore, evidence: &PublicKey) -> Result<Named, StateError> {
     let joined = match store.journal(1, 1)?.into_iter().next() {
         Some(Line::Entry { line, body: Some(body), .. }) => {
             let entry: Option<Entry> = serde_json::from_str(&line).ok();

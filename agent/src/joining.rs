@@ -1,8 +1,8 @@
 //! Setting a computer up: what is asked, said and left behind.
 
 use crate::say;
-use fernwart_agent::executor::books::Books;
 use fernwart_agent::executor::policy;
+use fernwart_agent::executor::state::StateStore;
 use fernwart_agent::home::{Home, HomeError};
 use fernwart_agent::local::{self, Answer, Question};
 use fernwart_agent::message::Turned;
@@ -123,7 +123,9 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
     let status = local::ask(&home.socket(), &Question::Status);
     let is_parted = match &status {
         Ok(Some(Answer::Status(status))) => status.parted.is_some(),
-        Ok(None) => Books::open(&home.books()).is_ok_and(|books| books.parted().is_ok_and(|parted| parted.is_some())),
+        Ok(None) => {
+            StateStore::open(&home.store()).is_ok_and(|store| store.parted().is_ok_and(|parted| parted.is_some()))
+        }
         Ok(Some(_)) | Err(_) => false,
     };
     if is_parted {
@@ -140,8 +142,8 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
         },
         Ok(Some(_)) | Err(_) => {}
         // Not opened: an agent that starts or stops just now has them.
-        Ok(None) if std::fs::metadata(home.books()).is_ok_and(|books| books.len() > 0) => {}
-        Ok(None) => return Err(Trouble::no_books(home)),
+        Ok(None) if std::fs::metadata(home.store()).is_ok_and(|store| store.len() > 0) => {}
+        Ok(None) => return Err(Trouble::no_store(home)),
     }
     let folder = home.path().display().to_string();
     let named = [("customer", known.customer_name.as_raw()), ("folder", folder.as_str())];

@@ -5,8 +5,8 @@
 //! ```
 //! Cut off anywhere it can be said again, and goes on where it stopped.
 
-use crate::executor::books::{Books, Parted};
 use crate::executor::journal_at_rest;
+use crate::executor::state::{Parted, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question};
 use crate::message::Turned;
@@ -68,7 +68,7 @@ pub fn leave(
         Some(status) if knows(status.parted.as_ref()) => true,
         Some(status) => tell(home, status.linked)?,
         None => {
-            let parted = Books::open(&home.books()).ok().and_then(|books| books.parted().ok()).flatten();
+            let parted = StateStore::open(&home.store()).ok().and_then(|store| store.parted().ok()).flatten();
             knows(parted.as_ref())
         }
     };
@@ -91,7 +91,7 @@ pub fn leave(
 }
 
 fn shop_at_rest(home: &Home) -> String {
-    let view = || Books::open(&home.books()).ok()?.trusted().ok()??.view().ok();
+    let view = || StateStore::open(&home.store()).ok()?.trusted().ok()??.view().ok();
     view().map(|catalogue| catalogue.shop.name.to_string()).unwrap_or_default()
 }
 
@@ -161,7 +161,7 @@ fn stop(home: &Home) -> anyhow::Result<()> {
 
 /// What the agent has written here; the last is what says that this computer has joined.
 fn own_files(home: &Home) -> [PathBuf; 4] {
-    [home.books(), home.says(), home.policy(), home.enrollment_file()]
+    [home.store(), home.says(), home.policy(), home.enrollment_file()]
 }
 
 fn destroy_keys(home: &Home) -> anyhow::Result<()> {

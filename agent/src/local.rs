@@ -5,8 +5,8 @@
 //! asked. Whoever calls, the kernel's word on who that is decides.
 
 use crate::executor::Handle;
-use crate::executor::books::{Books, Parted, Phase, RunRecord};
 use crate::executor::policy::{Mode, Policy};
+use crate::executor::state::{Parted, Phase, RunRecord, StateStore};
 use crate::home::Home;
 use crate::message::Turned;
 use crate::words::action_word;
@@ -179,10 +179,10 @@ pub struct Status {
     /// How many questions wait for the owner.
     #[serde(default)]
     pub questions: usize,
-    /// What is wrong with its books, if they cannot be read or are not where they
+    /// What is wrong with its state store, if it cannot be read or is not where it
     /// should be.
-    #[serde(default)]
-    pub books: Option<String>,
+    #[serde(default, rename = "books")]
+    pub store: Option<String>,
     /// How many runs have ended whose outcome the disk does not take.
     #[serde(default)]
     pub unwritten: usize,
@@ -219,20 +219,20 @@ pub struct LastRun {
 pub const STARTS: Duration = Duration::from_secs(4);
 
 /// The same of an agent that is not running: what it had begun was interrupted.
-pub(crate) fn last_run_at_rest(books: &Books) -> Option<LastRun> {
-    let begun = books.runs_in(Phase::Started).unwrap_or_default();
+pub(crate) fn last_run_at_rest(store: &StateStore) -> Option<LastRun> {
+    let begun = store.runs_in(Phase::Started).unwrap_or_default();
     let interrupted = begun.iter().filter_map(|(_, record)| {
         let order = Order::from_bytes(record.order.bytes.as_bytes()).ok()?;
         let (at, action) = (record.received_at, action_word(&order.action).to_owned());
         Some(LastRun { at, action, outcome: Outcome::Interrupted, machine_name: Some(order.machine_name) })
     });
-    interrupted.chain(last_run(books)).max_by_key(|last| last.at)
+    interrupted.chain(last_run(store)).max_by_key(|last| last.at)
 }
 
-/// The newest run in the books that has an outcome.
-pub(crate) fn last_run(books: &Books) -> Option<LastRun> {
-    let finished = books.runs_in(Phase::Finished).unwrap_or_default();
-    let acknowledged = books.runs_in(Phase::Acknowledged).unwrap_or_default();
+/// The newest run in the state store that has an outcome.
+pub(crate) fn last_run(store: &StateStore) -> Option<LastRun> {
+    let finished = store.runs_in(Phase::Finished).unwrap_or_default();
+    let acknowledged = store.runs_in(Phase::Acknowledged).unwrap_or_default();
     let told = |record: &RunRecord| {
         let order = Order::from_bytes(record.order.bytes.as_bytes()).ok()?;
         let receipt = Receipt::from_bytes(record.receipt.as_ref()?.bytes.as_bytes()).ok()?;

@@ -253,7 +253,7 @@ fn journal_lines(
         match ask(&Question::Journal { from })? {
             None => match journal_at_rest(home, enrollment()?.machine) {
                 Ok(lines) => return Ok((lines, history::Agent::Stopped)),
-                Err(ExecutorError::Books(error)) if error.is_held() && begun.elapsed() < local::STARTS => {}
+                Err(ExecutorError::StateStore(error)) if error.is_held() && begun.elapsed() < local::STARTS => {}
                 Err(error) => return Err(error.into()),
             },
             Some(page) if !page.is_empty() => lines.extend(page),

@@ -48,7 +48,7 @@ pub enum ToExecutor {
     /// Sign for this link that the machine is itself: the link's binding and
     /// the TLS key, SubjectPublicKeyInfo.
     Claim([u8; 32], Vec<u8>),
-    /// Stop, after what is under way is in the books.
+    /// Stop, after what is under way is in the state store.
     Stop,
 }
 

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// How long what is under way may take to be in the books at the end.
+/// How long what is under way may take to be in the state store at the end.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The daemon cannot run.

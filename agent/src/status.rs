@@ -1,8 +1,8 @@
 //! What a customer sees of the agent: status, a diagnosis, the policy.
 
 use crate::enroll;
-use crate::executor::books::{Books, Parted};
 use crate::executor::policy::{BadPolicy, Mode, Policy};
+use crate::executor::state::{Parted, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question, Status};
 use crate::message::Turned;
@@ -32,25 +32,25 @@ fn contact_line(name: &impl std::fmt::Display, phone: &fernwart_protocol::text::
 /// How things are, in the customer's words.
 ///
 /// # Errors
-/// When the running agent does not answer, or the books cannot be read.
+/// When the running agent does not answer, or the state store cannot be read.
 pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Result<String> {
     let begun = Instant::now();
-    let (running, books) = loop {
+    let (running, store) = loop {
         if let Some(Answer::Status(status)) = local::ask(&home.socket(), &Question::Status)? {
             break (Some(*status), None);
         }
-        match Books::open(&home.books()) {
-            Ok(books) => break (None, Some(books)),
+        match StateStore::open(&home.store()) {
+            Ok(store) => break (None, Some(store)),
             Err(error) if error.is_held() && begun.elapsed() < local::STARTS => {}
             Err(error) => return Err(error.into()),
         }
     };
-    let (shop, last, parted) = match (&running, &books) {
+    let (shop, last, parted) = match (&running, &store) {
         (Some(status), _) => (status.shop.clone(), status.last.clone(), status.parted.clone()),
-        (None, Some(books)) => {
-            let catalogue = books.trusted()?.map(|trusted| trusted.view()).transpose()?;
+        (None, Some(store)) => {
+            let catalogue = store.trusted()?.map(|trusted| trusted.view()).transpose()?;
             let shop = catalogue.map(|catalogue| catalogue.shop).unwrap_or_default();
-            (shop, local::last_run_at_rest(books), books.parted()?)
+            (shop, local::last_run_at_rest(store), store.parted()?)
         }
         (None, None) => Default::default(),
     };

@@ -3,7 +3,7 @@
 //! helps them.
 
 use crate::enroll::EnrollError;
-use crate::executor::books::BooksError;
+use crate::executor::state::StateError;
 use crate::home::{Home, HomeError};
 use crate::identity::NotOneMachine;
 use crate::words::Words;
@@ -68,8 +68,8 @@ impl Trouble {
             return Self::new("folder", "FW-CLI-10", FAILED, cause);
         }
         match error.chain().find_map(|cause| cause.downcast_ref()) {
-            Some(BooksError::Newer { .. }) => Self::new("newer-books", "FW-OWN-23", FAILED, cause),
-            Some(BooksError::Open(..) | BooksError::Damaged(_)) => Self::new("books", "FW-OWN-22", FAILED, cause),
+            Some(StateError::Newer { .. }) => Self::new("newer-books", "FW-OWN-23", FAILED, cause),
+            Some(StateError::Open(..) | StateError::Damaged(_)) => Self::new("books", "FW-OWN-22", FAILED, cause),
             _ => Self::new("other", "FW-OWN-21", FAILED, cause),
         }
     }
@@ -85,8 +85,8 @@ impl Trouble {
     }
 
     /// Its records have gone.
-    pub fn no_books(home: &Home) -> Self {
-        Self::new("books", "FW-OWN-22", FAILED, home.books().display().to_string())
+    pub fn no_store(home: &Home) -> Self {
+        Self::new("books", "FW-OWN-22", FAILED, home.store().display().to_string())
     }
 
     /// Its IT support has parted with it, and it keeps what it has of that time.
@@ -241,8 +241,8 @@ impl From<EnrollError> for Trouble {
             EnrollError::Catalogue(_) | EnrollError::WrongCertificate => {
                 Self::new("not-believed", "FW-JOIN-26", REFUSED, cause)
             }
-            EnrollError::Books(BooksError::Newer { .. }) => Self::new("newer-books", "FW-OWN-23", FAILED, cause),
-            EnrollError::Keys(_) | EnrollError::Generate(_) | EnrollError::Books(_) | EnrollError::Tls(_) => {
+            EnrollError::StateStore(StateError::Newer { .. }) => Self::new("newer-books", "FW-OWN-23", FAILED, cause),
+            EnrollError::Keys(_) | EnrollError::Generate(_) | EnrollError::StateStore(_) | EnrollError::Tls(_) => {
                 Self::new("folder", "FW-JOIN-23", FAILED, cause)
             }
         }

@@ -1,4 +1,4 @@
-//! Room on the disk on which keys and books are to lie.
+//! Room on the disk on which keys and state store are to lie.
 
 use std::path::Path;
 

@@ -81,7 +81,7 @@ pub enum Happened {
     },
     /// A run is over: its outcome.
     RunSettled(Named, RunId, Outcome),
-    /// A machine did not take a run into its books.
+    /// A machine did not take a run into its state store.
     RunRefused(Named, RunId, Refusal),
     /// Another catalogue is published: the versions of its targets and timestamp.
     Published {

@@ -262,7 +262,7 @@ pub enum News {
     Started,
     /// Settled: the receipt, the machine's evidence key, and the report.
     Outcome(Envelope, PublicKey, Blob<REPORT_BYTES>),
-    /// The machine would not take it into its books.
+    /// The machine would not take it into its state store.
     Refused(Refusal),
     /// The hub would not pass it on.
     Denied(Denial),

@@ -47,7 +47,7 @@ pub enum Deliver {
     /// of effect: cancel, order. Answered like an order.
     TakenBack(Envelope, Envelope),
     /// An order of which this machine has said that it had begun, and its cancel if
-    /// it was taken back. Answered like an order; where its books do not know it,
+    /// it was taken back. Answered like an order; where its state store does not know it,
     /// they went back, and it never begins again.
     Begun(Envelope, Option<Envelope>),
     /// This hub was restored from a backup, and this is all it has of the catalogue.

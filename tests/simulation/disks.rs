@@ -1,6 +1,6 @@
 //! Disks that fail, and lives that end in the middle of a write.
 
-use fernwart_agent::executor::books::{BooksError, Changes, Row, Show, Table, Tables};
+use fernwart_agent::executor::state::{Changes, Row, Show, StateError, Table, Tables};
 use fernwart_store::{Disk, Piece};
 use fernwart_tests::swarm::{Chance, Disk as Memory};
 use futures::future::BoxFuture;
@@ -117,40 +117,40 @@ impl fmt::Debug for MachineDisk {
     }
 }
 
-fn failed() -> BooksError {
-    BooksError::Write(Box::new(redb::Error::Io(io::Error::other("the disk fails, as was wanted"))))
+fn failed() -> StateError {
+    StateError::Write(Box::new(redb::Error::Io(io::Error::other("the disk fails, as was wanted"))))
 }
 
 impl MachineDisk {
     /// Reading fails as often as writing, while there is trouble.
-    fn read(&self) -> Result<(), BooksError> {
+    fn read(&self) -> Result<(), StateError> {
         let fails = self.reads.lock().expect("nobody panics here").per_mille(self.trouble.per_mille());
-        if fails { Err(BooksError::Damaged("disk")) } else { Ok(()) }
+        if fails { Err(StateError::Damaged("disk")) } else { Ok(()) }
     }
 }
 
 impl Tables for MachineDisk {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         self.read()?;
         self.disk.get(table, key)
     }
 
-    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), StateError> {
         self.read()?;
         self.disk.each(table, from, show)
     }
 
-    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+    fn last(&self, table: Table) -> Result<Option<Row>, StateError> {
         self.read()?;
         self.disk.last(table)
     }
 
-    fn count(&self, table: Table) -> Result<u64, BooksError> {
+    fn count(&self, table: Table) -> Result<u64, StateError> {
         self.read()?;
         self.disk.count(table)
     }
 
-    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+    fn commit(&mut self, changes: &Changes) -> Result<(), StateError> {
         if !self.life.goes_on() {
             return Err(failed());
         }

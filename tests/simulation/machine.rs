@@ -2,7 +2,7 @@
 
 use crate::disks::Life;
 use crate::story::Story;
-use fernwart_agent::executor::books::Moment;
+use fernwart_agent::executor::state::Moment;
 use fernwart_agent::executor::{Act, Event, Look, Machine, Said};
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;

@@ -323,7 +323,7 @@ impl Machine {
 
     /// Where an agent with this folder keeps its records.
     pub fn store(home: &Path) -> PathBuf {
-        fernwart_agent::home::Home::at(home).books()
+        fernwart_agent::home::Home::at(home).store()
     }
 
     /// Starts the agent again.

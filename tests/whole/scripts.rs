@@ -277,13 +277,13 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
     };
     look(&world);
     machine.agent.stop();
-    let (books, backup) = (machine.home.join("books.redb"), world.path().join("books.backup"));
-    std::fs::copy(&books, &backup).expect("copied");
+    let (store, backup) = (machine.home.join("books.redb"), world.path().join("books.backup"));
+    std::fs::copy(&store, &backup).expect("copied");
     machine.restart();
     wait_until("it is back", || world.is_online("kasse-1"));
     look(&world);
     machine.agent.stop();
-    std::fs::copy(&backup, &books).expect("put back");
+    std::fs::copy(&backup, &store).expect("put back");
     machine.restart();
     wait_until("the hub notices", || world.hub.log().contains("its journal went back from entry"));
     let listed = world.technician(&["ls"]).exits(0).out;
@@ -295,7 +295,7 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
     look(&world);
     machine.agent.stop();
     world.hub.stop();
-    std::fs::copy(&backup, &books).expect("put back");
+    std::fs::copy(&backup, &store).expect("put back");
     machine.restart();
     wait_until("it can be asked", || machine.owner(&["questions"]).code == 0);
     for _ in 0..4 {
@@ -308,24 +308,24 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
 }
 
 #[test]
-fn a_run_that_had_begun_does_not_begin_again_on_a_machine_whose_books_went_back() {
-    books_go_back(false);
+fn a_run_that_had_begun_does_not_begin_again_on_a_machine_whose_state_store_went_back() {
+    state_store_goes_back(false);
 }
 
 #[test]
 fn nor_is_it_told_as_cancelled_where_somebody_has_taken_it_back_meanwhile() {
-    books_go_back(true);
+    state_store_goes_back(true);
 }
 
-fn books_go_back(taken_back: bool) {
+fn state_store_goes_back(taken_back: bool) {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     trusting(&machine);
     world.approve(&Script::new("slow", "sleep 3\n"));
     wait_until("it follows what was published", || machine.agent.log().contains("following a newer catalogue"));
     machine.agent.stop();
-    let (books, older) = (machine.home.join("books.redb"), machine.home.join("older"));
-    std::fs::copy(&books, &older).expect("copied");
+    let (store, older) = (machine.home.join("books.redb"), machine.home.join("older"));
+    std::fs::copy(&store, &older).expect("copied");
     machine.restart();
     wait_until("it is linked", || world.is_online("kasse-1"));
     let mut command = world.command(&["run", "slow", "kasse-1", "--reason", "x", "-o", "jsonl"]);
@@ -333,7 +333,7 @@ fn books_go_back(taken_back: bool) {
     let state = || world.technician(&["job", "show", "1", "-o", "jsonl"]).json_lines().first().cloned();
     wait_until("the hub knows that it has begun", || state().is_some_and(|run| run["state"] == "running"));
     machine.agent.kill_9();
-    std::fs::rename(&older, &books).expect("restored");
+    std::fs::rename(&older, &store).expect("restored");
     if taken_back {
         world.technician(&["job", "cancel", "1"]).exits(0);
     }

@@ -30,7 +30,7 @@ fn a_swarm_answers_comes_back_and_loses_nothing() {
     let looked = summary(&world, &["diagnose", "all", "--section", "power", "-o", "jsonl"]);
     assert_eq!((looked["answered"].as_u64(), looked["failed"].as_u64()), (Some(MACHINES as u64), Some(0)));
 
-    // The hub falls; a machine falls with it, and its books stay.
+    // The hub falls; a machine falls with it, and its state store stays.
     world.hub.kill_9();
     swarm.begin_return();
     swarm.switch_off(0);

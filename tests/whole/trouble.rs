@@ -344,7 +344,7 @@ fn a_computer_that_could_not_join_for_want_of_room_joins_when_there_is_some() {
     assert!(said.err.contains("FW-JOIN-23") && said.err.contains("Schaffen Sie etwas Platz"), "{}", said.err);
     disk.empty();
     assert_eq!(std::fs::read_dir(disk.path()).expect("read").count(), 0, "no half key is left");
-    // Books whose making was cut off: redb writes the mark at their beginning last.
+    // A state store whose making was cut off: redb writes the mark at its beginning last.
     write_own(&disk.path().join("books.redb"), &[0; 20_000]);
     let said = enroll().exits(0);
     assert!(said.out.contains("Nordlicht IT"), "{}", said.out);
@@ -496,7 +496,7 @@ fn a_no_counts_even_where_nothing_can_be_written() {
     world.approve(&Script::new("mend", "echo mended\n"));
     // What is under way when the disk fills may give blocks back.
     wait_until("it follows what was published", || machine.agent.log().contains("following a newer catalogue"));
-    // An owner's word needs a new block; the books have some to spare, until
+    // An owner's word needs a new block; the state store has some to spare, until
     // these are written full, too.
     disk.fill();
     let said = machine.owner(&["--lang", "de", "pause"]).exits(5);
@@ -550,12 +550,12 @@ fn every_code_that_an_owner_may_read_can_be_explained() {
 }
 
 #[test]
-fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
+fn an_agent_whose_state_store_has_gone_says_so_and_begins_no_new_one() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    let (books, aside) = (machine.home.join("books.redb"), machine.home.join("aside"));
+    let (store, aside) = (machine.home.join("books.redb"), machine.home.join("aside"));
     machine.owner(&["check"]).exits(0);
-    std::fs::rename(&books, &aside).expect("moved");
+    std::fs::rename(&store, &aside).expect("moved");
     // Under its hands: what it writes from now on nobody would find again.
     let said = machine.owner(&["--lang", "de", "check"]).exits(1);
     assert!(said.out.contains("NICHT OK  die Aufzeichnungen") && said.out.contains("books.redb"), "{}", said.out);
@@ -573,15 +573,15 @@ fn an_agent_whose_books_have_gone_says_so_and_begins_no_new_ones() {
         assert!(said.out.contains("books.redb"), "{}", said.out);
     };
     refuses(&machine);
-    assert!(!books.exists());
-    // Nor do books in which nothing stands belong to a machine that has joined.
-    write_own(&books, &[]);
+    assert!(!store.exists());
+    // Nor does a state store in which nothing stands belong to a machine that has joined.
+    write_own(&store, &[]);
     refuses(&machine);
-    assert_eq!(std::fs::read(&books).expect("read"), b"");
+    assert_eq!(std::fs::read(&store).expect("read"), b"");
     let line = world.invitation(&["Bäckerei Meyer"]);
     let said = machine.owner(&["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"]).exits(5);
     assert!(said.err.contains("FW-OWN-22"), "{}", said.err);
-    std::fs::rename(&aside, &books).expect("moved back");
+    std::fs::rename(&aside, &store).expect("moved back");
     machine.restart();
     wait_until("it is linked again", || world.is_online("kasse-1"));
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 pub(super) const HEAD: usize = 128 * 1024;
 
 /// Kept of the end, bytes. Two streams' heads and tails are 1 MiB, as much as a
-/// frame takes; on its way to the books and the hub it is held several times,
+/// frame takes; on its way to the state store and the hub it is held several times,
 /// and still the agent grows by less than 8 MiB, whatever a script writes.
 pub(super) const TAIL: usize = 384 * 1024;
 

@@ -1,7 +1,7 @@
 //! The machine's clocks, and what its wall clock is worth.
 
-use super::books::Moment;
 use super::gate::Clock;
+use super::state::Moment;
 use crate::message::Linked;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::BootId;

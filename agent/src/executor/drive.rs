@@ -1,7 +1,7 @@
 //! Who drives the executor: a thread in the daemon, a task in a simulation.
 
-use super::books::Books;
 use super::machine::{Machine, ThisMachine};
+use super::state::StateStore;
 use super::{Event, Executor, ExecutorError, Handle, Parts};
 use crate::home::{Enrollment, Home};
 use crate::identity;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 /// Starts the executor on its thread.
 ///
 /// # Errors
-/// When keys, books or catalogue cannot be used, or are not all of one machine.
+/// When keys, state store or catalogue cannot be used, or are not all of one machine.
 pub fn start(
     home: &Home,
     enrollment: Enrollment,
@@ -26,13 +26,15 @@ pub fn start(
     let parts = Parts {
         evidence: SigningKey::read(&home.evidence_key()).map(Arc::new).map_err(ExecutorError::Key)?,
         sealing: SealingKey::read(&home.sealing_key()).map(Arc::new).map_err(ExecutorError::Key)?,
-        books: Books::open(&home.books()).map_err(ExecutorError::Books)?,
+        store: StateStore::open(&home.store()).map_err(ExecutorError::StateStore)?,
         home: home.clone(),
         enrollment,
     };
-    let Parts { evidence, sealing, books, .. } = &parts;
-    let files = identity::Files { evidence, sealing, tls, store: Some(books) };
-    identity::verify(home, &parts.enrollment, &files).map_err(ExecutorError::Books)?.map_err(ExecutorError::Mixed)?;
+    let Parts { evidence, sealing, store, .. } = &parts;
+    let files = identity::Files { evidence, sealing, tls, store: Some(store) };
+    identity::verify(home, &parts.enrollment, &files)
+        .map_err(ExecutorError::StateStore)?
+        .map_err(ExecutorError::Mixed)?;
     let machine = ThisMachine::new(home.clone(), events.clone());
     let executor = Executor::new(parts, Box::new(machine))?;
     std::thread::Builder::new()
@@ -69,12 +71,12 @@ fn is_live(word: &ToUplink) -> bool {
     matches!(word, ToUplink::Delivered(_, Delivered::Told(Note::Output(..))))
 }
 
-/// Starts an executor as a task, on a simulated machine. Nothing in it may wait
-/// for a disk: its books should be in memory. `watch` sees it after each event. Ending the task is this machine's
-/// power cut.
+/// Starts an executor as a task, on a simulated machine. Nothing in it may wait for a disk: its
+/// state store should be in memory. `watch` sees it after each event. Ending the task is this
+/// machine's power cut.
 ///
 /// # Errors
-/// When its books or catalogue cannot be used.
+/// When its state store or catalogue cannot be used.
 pub fn start_simulated(
     parts: Parts,
     machine: impl FnOnce(mpsc::Sender<Event>) -> Box<dyn Machine>,

@@ -315,7 +315,7 @@ pub struct AtHand {
 /// Whether an authentic order may take effect now.
 ///
 /// # Errors
-/// Why not, or what has to be waited for, with the order back for the books.
+/// Why not, or what has to be waited for, with the order back for the state store.
 pub fn permit(
     authentic: Authentic,
     me: &Standing<'_>,

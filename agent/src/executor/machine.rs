@@ -4,7 +4,7 @@
 //! The executor decides; a [`Machine`] is where its decisions have effects. The
 //! daemon has [`ThisMachine`]; tests and benchmarks have simulated ones.
 
-use super::books::Moment;
+use super::state::Moment;
 use super::{Event, clocks};
 use crate::action::cage;
 use crate::action::script::{ScriptError, Task};
@@ -71,7 +71,7 @@ pub struct Look {
     pub run: RunId,
     /// What to look at; all if none is named.
     pub sections: Vec<SectionName>,
-    /// What the books and the link know.
+    /// What the state store and the link know.
     pub surroundings: Surroundings,
     /// When it begins.
     pub started_at: UnixMs,

@@ -2,13 +2,12 @@
 //! network.
 //!
 //! ```text
-//! order ─▶ gate ─▶ books (received, started) ─▶ action ─▶ books (finished, receipt) ─▶ outcome
+//! order ─▶ gate ─▶ state store (received, started) ─▶ action ─▶ state store (finished, receipt) ─▶ outcome
 //! ```
 //! It takes one event at a time, waits for the disk, and gives back words for the
 //! uplink; time, looking and acting belong to a [`Machine`]. The daemon drives it
 //! on a thread of its own ([`start`]).
 
-pub mod books;
 mod clocks;
 mod drive;
 pub mod gate;
@@ -23,6 +22,7 @@ mod runs;
 mod says;
 mod script_runs;
 mod shelf;
+pub mod state;
 mod waits;
 
 use crate::collect;
@@ -30,7 +30,6 @@ use crate::home::{Enrollment, Home};
 use crate::identity::NotOneMachine;
 use crate::local;
 use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
-use books::{Books, BooksError, Format, Parted};
 use clocks::Reference;
 pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
@@ -54,6 +53,7 @@ use script_runs::Acting;
 pub use script_runs::{RunEnd, ScriptResult};
 use serde_json::json;
 use shelf::Shelf;
+use state::{Format, Parted, StateError, StateStore};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -94,17 +94,17 @@ pub enum ExecutorError {
     /// The evidence key cannot be used.
     #[error("reading this machine's evidence key")]
     Key(#[source] KeyFileError),
-    /// The books cannot be opened.
+    /// The state store cannot be opened.
     #[error("opening this machine's books")]
-    Books(#[source] BooksError),
-    /// The catalogue in the books cannot be used.
+    StateStore(#[source] StateError),
+    /// The catalogue in the state store cannot be used.
     #[error("reading the catalogue this machine follows")]
     Catalogue(#[source] CatalogueError),
-    /// Keys, certificate and books are not all of one machine.
+    /// Keys, certificate and state store are not all of one machine.
     #[error("the files of this machine's agent")]
     Mixed(#[source] NotOneMachine),
-    /// There is no catalogue in the books.
-    #[error("the books hold no catalogue")]
+    /// There is no catalogue in the state store.
+    #[error("the state store holds no catalogue")]
     NoCatalogue,
     /// The thread cannot be started.
     #[error("starting the executor")]
@@ -129,7 +129,7 @@ pub enum Event {
     Due(RunId, u64),
     /// An outcome that the disk did not take is to be tried again.
     Unwritten(RunId, Box<RunEnd>),
-    /// What waits in the books, and could not be read, is to be taken up.
+    /// What waits in the state store, and could not be read, is to be taken up.
     Unread,
     /// This program may have shown by now that it stays.
     Confirm,
@@ -152,7 +152,7 @@ pub struct Parts {
     /// Opens what is sealed to this machine.
     pub sealing: Arc<SealingKey>,
     /// Journal, ledger and catalogue.
-    pub books: Books,
+    pub store: StateStore,
 }
 
 impl Handle {
@@ -180,7 +180,7 @@ pub struct Executor {
     home: Home,
     enrollment: Enrollment,
     evidence: Arc<SigningKey>,
-    books: Books,
+    store: StateStore,
     trusted: Trusted,
     catalogue: Catalogue,
     locks: Locks,
@@ -294,18 +294,18 @@ struct Strangers {
 }
 
 /// When the newest line of the journal was written, by this clock; 0 where there is none.
-fn latest_line(books: &Books) -> UnixMs {
-    let line = books.journal(books.head().seq, 1).unwrap_or_default().into_iter().next();
+fn latest_line(store: &StateStore) -> UnixMs {
+    let line = store.journal(store.head().seq, 1).unwrap_or_default().into_iter().next();
     let Some(Line::Entry { line, .. }) = line else { return 0 };
     serde_json::from_str::<Entry>(&line).map_or(0, |entry| entry.at)
 }
 
 impl Executor {
-    /// An executor with what the books hold. What was cut short is settled, what
+    /// An executor with what the state store holds. What was cut short is settled, what
     /// waited is taken up.
     ///
     /// # Errors
-    /// When books or catalogue cannot be used.
+    /// When the state store or catalogue cannot be used.
     pub fn new(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
         let mut executor = Self::asleep(parts, machine)?;
         executor.remember_sealing_key();
@@ -323,27 +323,27 @@ impl Executor {
     /// Once noted, another key in its place is noticed at the next start.
     fn remember_sealing_key(&mut self) {
         let key = self.sealing.public();
-        if matches!(self.books.sealing_key(), Ok(None))
-            && let Err(error) = self.books.write(self.machine.moment(), |page| page.sealing_key(&key))
+        if matches!(self.store.sealing_key(), Ok(None))
+            && let Err(error) = self.store.write(self.machine.moment(), |tx| tx.sealing_key(&key))
         {
             warn!(%error, "which key opens what is sealed to this machine could not be noted");
         }
     }
 
     fn asleep(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
-        let Parts { home, enrollment, evidence, sealing, books } = parts;
+        let Parts { home, enrollment, evidence, sealing, store } = parts;
         let said = SealedTo { machine: enrollment.machine, sealing_key: sealing.public() };
         let sealed_to =
             fernwart_certs::envelope::seal(&said, &evidence, Version::OLDEST).map_err(ExecutorError::Sign)?;
-        let trusted = books.trusted().map_err(ExecutorError::Books)?.ok_or(ExecutorError::NoCatalogue)?;
-        let taken_back = books.taken_back().map_err(ExecutorError::Books)?;
-        let questions = books.questions().map_err(ExecutorError::Books)?;
+        let trusted = store.trusted().map_err(ExecutorError::StateStore)?.ok_or(ExecutorError::NoCatalogue)?;
+        let taken_back = store.taken_back().map_err(ExecutorError::StateStore)?;
+        let questions = store.questions().map_err(ExecutorError::StateStore)?;
         let catalogue = trusted.view().map_err(ExecutorError::Catalogue)?;
-        let parted = books.parted().map_err(ExecutorError::Books)?;
-        let past = Arc::new(books.past());
-        let latest = Cell::new(latest_line(&books));
+        let parted = store.parted().map_err(ExecutorError::StateStore)?;
+        let past = Arc::new(store.past());
+        let latest = Cell::new(latest_line(&store));
         let mut locks = Locks::default();
-        for envelope in books.locks().map_err(ExecutorError::Books)? {
+        for envelope in store.locks().map_err(ExecutorError::StateStore)? {
             // A lock whose signer has left the catalogue stays: it only takes away.
             if let Ok(lock) = fernwart_protocol::document::Document::from_bytes(envelope.bytes.as_bytes()) {
                 locks.add(&lock, enrollment.machine);
@@ -352,7 +352,7 @@ impl Executor {
         Ok(Self {
             enrollment,
             evidence,
-            books,
+            store,
             trusted,
             catalogue,
             locks,
@@ -394,7 +394,7 @@ impl Executor {
 
     /// Takes one event in. False once it has been told to stop.
     pub fn take(&mut self, event: Event) -> bool {
-        self.books.mend();
+        self.store.mend();
         match event {
             Event::Uplink(ToExecutor::Stop) => {
                 self.say(ToUplink::Stopped);
@@ -427,8 +427,8 @@ impl Executor {
             match self.out.next()? {
                 Word::Say(message) => return Some(*message),
                 Word::Outcome(run) => {
-                    let record = self.books.run(&run).ok().flatten();
-                    if let Some(settle) = record.and_then(|record| runs::signed_outcome(&self.books, run, record)) {
+                    let record = self.store.run(&run).ok().flatten();
+                    if let Some(settle) = record.and_then(|record| runs::signed_outcome(&self.store, run, record)) {
                         return Some(ToUplink::Outcome(None, run, Box::new(settle)));
                     }
                 }
@@ -452,16 +452,16 @@ impl Executor {
     /// Confirms this program once it has been linked for long enough: the store is
     /// rewritten in its own format. Until then the previous version can be put back.
     fn confirm(&mut self) {
-        if self.linked.is_none() || self.books.format() >= Format::NEWEST {
+        if self.linked.is_none() || self.store.format() >= Format::NEWEST {
             return;
         }
         let left = self.machine.confirm_after().saturating_sub(self.linked_time.so_far(self.awake()));
         if !left.is_zero() {
             return self.look_at_confirming_in(left);
         }
-        match self.books.confirm(self.machine.moment()) {
+        match self.store.confirm(self.machine.moment()) {
             Ok(()) => {
-                info!(format = self.books.format().number(), "this version is confirmed");
+                info!(format = self.store.format().number(), "this version is confirmed");
                 // The hub hears at the next hello what may be signed from now on.
                 self.say(ToUplink::Dial(self.dial()));
             }
@@ -535,13 +535,13 @@ impl Executor {
             versions: self.catalogue.versions,
             evidence_key: self.evidence.public(),
             sealed_to: self.sealed_to.clone(),
-            reads: self.books.format().reads().number(),
+            reads: self.store.format().reads().number(),
         }
     }
 
     fn about(&self) -> About {
-        let head = self.books.head();
-        let (chain_seq, chain_head) = self.books.hub_chain().unwrap_or((0, fernwart_certs::sha256(b"")));
+        let head = self.store.head();
+        let (chain_seq, chain_head) = self.store.hub_chain().unwrap_or((0, fernwart_certs::sha256(b"")));
         About {
             boot: self.machine.moment().boot,
             os: collect::os_in_a_word(),
@@ -553,7 +553,7 @@ impl Executor {
     }
 
     fn floor(&self) -> UnixMs {
-        self.books.time_floor().max(clocks::BUILT)
+        self.store.time_floor().max(clocks::BUILT)
     }
 
     fn clock(&self) -> Clock {
@@ -579,7 +579,7 @@ impl Executor {
             locks: &self.locks,
             clock: self.clock(),
             floor: self.floor(),
-            orders_since: self.books.orders_since(),
+            orders_since: self.store.orders_since(),
             files_are_ours: true,
         }
     }
@@ -591,7 +591,7 @@ impl Executor {
     }
 
     /// A line that somebody else has caused: only so many an hour. Whether it stands there.
-    fn note_of_others(&mut self, kind: &'static str, body: &serde_json::Value) -> Result<bool, BooksError> {
+    fn note_of_others(&mut self, kind: &'static str, body: &serde_json::Value) -> Result<bool, StateError> {
         let now = self.awake();
         // Each kind has its own: nobody's orders use up what an account may say.
         match self.line_budgets.entry(kind).or_default().take(now) {
@@ -599,16 +599,16 @@ impl Executor {
             Budgeted::LeaveOut => Ok(false),
             Budgeted::WriteAfter(count) => {
                 let left_out = json!({"kind": kind, "count": count});
-                self.books.write(self.machine.moment(), |page| {
-                    page.line("lines_left_out", &left_out)?;
-                    page.line(kind, body).map(|_| true)
+                self.store.write(self.machine.moment(), |tx| {
+                    tx.line("lines_left_out", &left_out)?;
+                    tx.line(kind, body).map(|_| true)
                 })
             }
         }
     }
 
-    fn note(&mut self, kind: &str, body: &serde_json::Value) -> Result<(), BooksError> {
-        self.books.write(self.machine.moment(), |page| page.line(kind, body).map(drop))
+    fn note(&mut self, kind: &str, body: &serde_json::Value) -> Result<(), StateError> {
+        self.store.write(self.machine.moment(), |tx| tx.line(kind, body).map(drop))
     }
 
     fn answer(&mut self, question: local::Question) -> local::Answer {
@@ -618,12 +618,12 @@ impl Executor {
             local::Question::Leave { by } => self.leave(&by),
             local::Question::Updates => local::Answer::Updates(collect::known_updates()),
             local::Question::Status => local::Answer::Status(Box::new(self.status())),
-            local::Question::Journal { from } => match self.books.journal(from, local::JOURNAL_PAGE) {
+            local::Question::Journal { from } => match self.store.journal(from, local::JOURNAL_PAGE) {
                 Ok(lines) => local::Answer::Journal(lines),
                 Err(error) => local::Answer::Failed(chain(&error)),
             },
             local::Question::JournalHead => {
-                match receipt::journal_end(self.enrollment.machine, &self.books, &self.evidence, self.now()) {
+                match receipt::journal_end(self.enrollment.machine, &self.store, &self.evidence, self.now()) {
                     Ok(line) => local::Answer::Journal(vec![line]),
                     Err(error) => local::Answer::Failed(chain(&error)),
                 }
@@ -645,13 +645,13 @@ impl Executor {
             paused_until: self.paused_until(),
             allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
             questions: self.waits.values().filter(|wait| matches!(wait.why, waits::Why::Owner(..))).count(),
-            books: self.books.look().err().map(|error| fernwart_protocol::text::chain(&error)),
+            store: self.store.look().err().map(|error| fernwart_protocol::text::chain(&error)),
             unwritten: self.unwritten.len(),
             changed_files: self.changed_files(),
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),
-            last: local::last_run(&self.books),
+            last: local::last_run(&self.store),
         }
     }
 }
@@ -664,12 +664,12 @@ pub fn paused_until(says: &std::path::Path) -> Option<UnixMs> {
 /// The journal of an agent that is not running, and its signed end.
 ///
 /// # Errors
-/// When keys or books cannot be used.
+/// When keys or state store cannot be used.
 pub fn journal_at_rest(home: &Home, machine: MachineId) -> Result<Vec<fernwart_certs::journal::Line>, ExecutorError> {
     let evidence = SigningKey::read(&home.evidence_key()).map_err(ExecutorError::Key)?;
-    let books = Books::open(&home.books()).map_err(ExecutorError::Books)?;
-    let mut lines = books.journal(1, usize::MAX).map_err(ExecutorError::Books)?;
-    lines.push(receipt::journal_end(machine, &books, &evidence, crate::now()).map_err(ExecutorError::Books)?);
+    let store = StateStore::open(&home.store()).map_err(ExecutorError::StateStore)?;
+    let mut lines = store.journal(1, usize::MAX).map_err(ExecutorError::StateStore)?;
+    lines.push(receipt::journal_end(machine, &store, &evidence, crate::now()).map_err(ExecutorError::StateStore)?);
     Ok(lines)
 }
 

@@ -20,13 +20,13 @@ impl Executor {
         match fernwart_certs::lock::believe(envelope, &self.catalogue) {
             Ok(lock) => {
                 let body = json!({"locked": lock.locked, "key": lock.key, "reason": lock.reason});
-                let known = self.books.locks().is_ok_and(|locks| locks.contains(envelope) || locks.len() >= LOCKS);
+                let known = self.store.locks().is_ok_and(|locks| locks.contains(envelope) || locks.len() >= LOCKS);
                 let kept = known
                     || self
-                        .books
-                        .write(self.machine.moment(), |page| {
-                            page.lock(envelope)?;
-                            page.line("locked", &body).map(drop)
+                        .store
+                        .write(self.machine.moment(), |tx| {
+                            tx.lock(envelope)?;
+                            tx.line("locked", &body).map(drop)
                         })
                         .inspect_err(|error| warn!(%error, "a lock could not be written; it holds until a restart"))
                         .is_ok();
@@ -51,7 +51,7 @@ impl Executor {
         if cancel.machine != self.enrollment.machine {
             return;
         }
-        // What needs no books comes first: they may be out of reach.
+        // What needs no state store comes first: it may be out of reach.
         if self.end_waiting(cancel.run, Outcome::Cancelled, None) {
             return;
         }
@@ -60,14 +60,14 @@ impl Executor {
             self.to_look.remove(at);
             return self.end_unbegun(cancel.run, Outcome::Cancelled, None);
         }
-        if !matches!(self.books.run(&cancel.run), Ok(Some(_))) {
+        if !matches!(self.store.run(&cancel.run), Ok(Some(_))) {
             self.take_back(cancel.run);
         }
     }
 
     /// A look that stands in line ends before it has begun.
     pub(super) fn end_unbegun(&mut self, run: RunId, outcome: Outcome, refusal: Option<Refusal>) {
-        let record = self.books.run(&run).ok().flatten();
+        let record = self.store.run(&run).ok().flatten();
         let order = record.as_ref().and_then(|record| Document::from_bytes(record.order.bytes.as_bytes()).ok());
         let (Some(record), Some(order)) = (record, order) else { return };
         let builder = ReceiptBuilder { outcome, refusal, ..ReceiptBuilder::refused(order, record.order, self.now()) };
@@ -87,7 +87,7 @@ impl Executor {
             Some(GivenBack::File(CatalogueFile { name: Text::clipped(name), bytes }))
         };
         let files = self.trusted.files.iter().filter(|_| is_newer).filter_map(file);
-        let locks = self.books.locks().unwrap_or_default().into_iter().map(GivenBack::Lock);
+        let locks = self.store.locks().unwrap_or_default().into_iter().map(GivenBack::Lock);
         let all = files.chain(locks).collect();
         self.say(ToUplink::GivenBack(ticket, all));
     }
@@ -100,7 +100,7 @@ impl Executor {
         self.taken_back.truncate(TAKEN_BACK - 1);
         self.taken_back.push_front(run);
         let runs: Vec<RunId> = self.taken_back.iter().copied().collect();
-        if let Err(error) = self.books.write(self.machine.moment(), |page| page.take_back(&runs)) {
+        if let Err(error) = self.store.write(self.machine.moment(), |tx| tx.take_back(&runs)) {
             warn!(%run, %error, "a cancel could not be written; it holds until a restart");
         }
     }
@@ -123,9 +123,9 @@ impl Executor {
                 // signed is worth a line.
                 let news = catalogue.versions.targets != self.catalogue.versions.targets
                     || catalogue.versions.root != self.catalogue.versions.root;
-                let written = self.books.write(self.machine.moment(), |page| {
-                    page.follow(&trusted)?;
-                    if news { page.line("catalogue_followed", &body).map(drop) } else { Ok(()) }
+                let written = self.store.write(self.machine.moment(), |tx| {
+                    tx.follow(&trusted)?;
+                    if news { tx.line("catalogue_followed", &body).map(drop) } else { Ok(()) }
                 });
                 if let Err(error) = written {
                     return warn!(%error, "a newer catalogue could not be written; the old one stays");

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 pub(super) enum Word {
     /// This.
     Say(Box<ToUplink>),
-    /// This run's outcome, read from the books only when its turn comes: a spool
+    /// This run's outcome, read from the state store only when its turn comes: a spool
     /// of many megabytes is never in memory as a whole.
     Outcome(RunId),
 }

@@ -3,7 +3,7 @@
 //! From then on nothing is dialled and nothing is done, in this life and the next ones. The
 //! hub's word alone does none of that: whoever steals a hub must not silence its machines.
 
-use super::books::Parted;
+use super::state::Parted;
 use super::{Event, Executor, gate};
 use crate::local::{Answer, Speaker};
 use crate::message::ToUplink;
@@ -35,9 +35,9 @@ impl Executor {
         };
         let body = json!({"staff": staff, "key": envelope.key});
         let parted = Parted { at, by: staff };
-        let written = self.books.write(self.machine.moment(), |page| {
-            page.part(&parted)?;
-            page.line("retired", &body).map(drop)
+        let written = self.store.write(self.machine.moment(), |tx| {
+            tx.part(&parted)?;
+            tx.line("retired", &body).map(drop)
         });
         match written {
             Ok(()) => {
@@ -58,9 +58,9 @@ impl Executor {
         if self.parted.is_none() {
             let parted = Parted { at: self.now(), by: Text::default() };
             let body = json!({"by": by.account});
-            let written = self.books.write(self.machine.moment(), |page| {
-                page.part(&parted)?;
-                page.line("left", &body).map(drop)
+            let written = self.store.write(self.machine.moment(), |tx| {
+                tx.part(&parted)?;
+                tx.line("left", &body).map(drop)
             });
             if let Err(error) = written {
                 return Answer::Failed(chain(&error));

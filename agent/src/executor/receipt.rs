@@ -1,7 +1,7 @@
 //! Receipts: the machine's signed word on how a run ended.
 
-use super::books::{Books, BooksError, Moment, Page, Phase, RunRecord};
 use super::policy::Rule;
+use super::state::{Moment, Phase, RunRecord, StateError, StateStore, Transaction};
 use fernwart_certs::identity::SigningKey;
 use fernwart_certs::journal::{Head, Line};
 use fernwart_certs::{envelope, sha256};
@@ -45,13 +45,13 @@ impl ReceiptBuilder {
     /// policy.
     pub(super) fn write(
         &self,
-        page: &mut Page<'_>,
+        tx: &mut Transaction<'_>,
         report: Option<&[u8]>,
         policy: Digest,
         catalogue: Versions,
         evidence: &SigningKey,
         moment: Moment,
-    ) -> Result<RunRecord, BooksError> {
+    ) -> Result<RunRecord, StateError> {
         let body = report.unwrap_or_default();
         let hash = sha256(body);
         let mut about = json!({
@@ -66,7 +66,7 @@ impl ReceiptBuilder {
             fields.insert("action".into(), json!(self.order.action));
         }
         let kind = if self.outcome == Outcome::Refused { "order_refused" } else { "run_finished" };
-        let line = page.line(kind, &about)?;
+        let line = tx.line(kind, &about)?;
         let receipt = Receipt {
             run: self.order.run,
             machine: self.order.machine,
@@ -86,7 +86,7 @@ impl ReceiptBuilder {
         };
         // Kept until a hub that can read it has stored it.
         let receipt =
-            envelope::seal(&receipt, evidence, Version::NEWEST).map_err(|_| BooksError::Damaged("receipt"))?;
+            envelope::seal(&receipt, evidence, Version::NEWEST).map_err(|_| StateError::Damaged("receipt"))?;
         Ok(RunRecord {
             order: self.envelope.clone(),
             phase: Phase::Finished,
@@ -101,12 +101,12 @@ impl ReceiptBuilder {
 /// The last line of an exported journal.
 pub(super) fn journal_end(
     machine: MachineId,
-    books: &Books,
+    store: &StateStore,
     evidence: &SigningKey,
     now: UnixMs,
-) -> Result<Line, BooksError> {
-    let head = books.head();
+) -> Result<Line, StateError> {
+    let head = store.head();
     let head = Head { machine, seq: head.seq, head: head.hash, at: now };
-    let head = envelope::seal(&head, evidence, Version::OLDEST).map_err(|_| BooksError::Damaged("journal"))?;
+    let head = envelope::seal(&head, evidence, Version::OLDEST).map_err(|_| StateError::Damaged("journal"))?;
     Ok(Line::Head { v: 1, evidence_key: evidence.public(), head })
 }

@@ -1,11 +1,11 @@
-//! Orders: through the gate into the books, looked after to their one outcome.
+//! Orders: through the gate into the state store, looked after to their one outcome.
 
-use super::books::{Books, BooksError, Phase, RunRecord};
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::machine::Look;
 use super::policy::{Mode, Policy};
 use super::receipt::ReceiptBuilder;
 use super::script_runs::RunEnd;
+use super::state::{Phase, RunRecord, StateError, StateStore};
 use super::waits::DAY_MS;
 use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, LastPolicy, NOTED, UnderWay};
 use crate::collect::Surroundings;
@@ -25,7 +25,7 @@ use tracing::{info, warn};
 impl Executor {
     /// What was begun and is not under way has an outcome now: nobody knows.
     pub(super) fn wake(&mut self) -> Result<(), ExecutorError> {
-        for (run, record) in self.books.runs_in(Phase::Started).map_err(ExecutorError::Books)? {
+        for (run, record) in self.store.runs_in(Phase::Started).map_err(ExecutorError::StateStore)? {
             // Its end may be decided, and only not be written yet.
             if self.under_way.contains_key(&run) || self.waits.contains_key(&run) {
                 continue;
@@ -41,7 +41,7 @@ impl Executor {
                 outcome: Outcome::Interrupted,
                 ..ReceiptBuilder::refused(order, record.order, self.now())
             };
-            self.finish(builder, None).map_err(ExecutorError::Books)?;
+            self.finish(builder, None).map_err(ExecutorError::StateStore)?;
         }
         Ok(())
     }
@@ -75,15 +75,15 @@ impl Executor {
             Err(no) => return self.turn_away(ticket, &no),
         };
         let run = authentic.order().run;
-        match (self.books.run(&run), self.in_hand(&run)) {
+        match (self.store.run(&run), self.in_hand(&run)) {
             (Ok(Some(record)), _) => return self.answer_again(ticket, run, &authentic, record),
-            // What became of it is known here, whatever the books say to it now.
+            // What became of it is known here, whatever the state store says to it now.
             (Ok(None) | Err(_), Some((known, state))) => return self.go_on(ticket, &authentic, known, state),
             (Ok(None), None) => {}
             (Err(error), None) => return self.refuse_unrecorded(ticket, &error),
         }
         let order = authentic.order().clone();
-        let forgets = order.not_after <= self.floor() || order.not_before < self.books.orders_since();
+        let forgets = order.not_after <= self.floor() || order.not_before < self.store.orders_since();
         if had_begun && forgets {
             // Its end may have been acknowledged, and forgotten since.
             return self.turn_away(ticket, &NotAuthentic::Staff(Refusal::TooLate, Box::new(authentic)));
@@ -93,12 +93,12 @@ impl Executor {
             return self.end_forgotten(order, envelope);
         }
         if let Err(error) = self.consider(envelope.clone(), authentic, false) {
-            // A write that failed may have been done. What may stand in the books
-            // is not refused here: it would begin after a restart. Into books that
+            // A write that failed may have been done. What may stand in the state store
+            // is not refused here: it would begin after a restart. Into a state store that
             // cannot be opened nothing was written.
-            self.books.mend();
-            let tried = !matches!(error, BooksError::Open(..));
-            let is_recorded = tried && !matches!(self.books.run(&run), Ok(None));
+            self.store.mend();
+            let tried = !matches!(error, StateError::Open(..));
+            let is_recorded = tried && !matches!(self.store.run(&run), Ok(None));
             if is_recorded {
                 self.end_unsure(order, envelope);
                 return warn!(%run, %error, "an order is refused, once that can be written");
@@ -108,11 +108,11 @@ impl Executor {
         }
     }
 
-    /// A run that had begun here, says the hub, and that these books do not know: they
-    /// are older than it. What became of it nobody knows, and it must not begin again.
+    /// A run that had begun here, says the hub, and that this state store does not know: it
+    /// is older than it. What became of it nobody knows, and it must not begin again.
     fn end_forgotten(&mut self, order: Order, envelope: Envelope) {
         let run = order.run;
-        warn!(%run, "had begun here, and the books do not know it: they went back");
+        warn!(%run, "had begun here, and the state store does not know it: it went back");
         if matches!(order.action, Action::Script { .. }) {
             // Whatever it left behind ends before anybody is told that it ended.
             self.machine.end(&run);
@@ -122,7 +122,7 @@ impl Executor {
         let refused = ReceiptBuilder::refused(order, envelope, self.now());
         let builder = ReceiptBuilder { outcome: Outcome::Interrupted, refusal, staff, ..refused };
         if let Err(error) = self.finish(builder, None) {
-            self.books.mend();
+            self.store.mend();
             for ticket in self.waiting.remove(&run).unwrap_or_default() {
                 self.refuse_unrecorded(ticket, &error);
             }
@@ -185,14 +185,14 @@ impl Executor {
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
-    pub(super) fn refuse_unrecorded(&mut self, ticket: Ticket, error: &BooksError) {
+    pub(super) fn refuse_unrecorded(&mut self, ticket: Ticket, error: &StateError) {
         let refusal = match error {
-            BooksError::Full => Refusal::LedgerFull,
-            BooksError::Open(..) | BooksError::Write(_) | BooksError::Damaged(_) | BooksError::Newer { .. } => {
+            StateError::Full => Refusal::LedgerFull,
+            StateError::Open(..) | StateError::Write(_) | StateError::Damaged(_) | StateError::Newer { .. } => {
                 Refusal::NoJournal
             }
         };
-        warn!(%error, code = %refusal.code(), "order refused: the books cannot be kept");
+        warn!(%error, code = %refusal.code(), "order refused: the state store cannot be kept");
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
@@ -208,24 +208,24 @@ impl Executor {
             let state = if waits { RunState::Waiting } else { RunState::Started };
             self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
             if record.phase == Phase::Waiting {
-                // This life may not know of it yet: its books were not readable.
+                // This life may not know of it yet: its state store was not readable.
                 self.take_up(run, record);
             }
-        } else if let Some(settle) = signed_outcome(&self.books, run, record) {
+        } else if let Some(settle) = signed_outcome(&self.store, run, record) {
             self.say(ToUplink::Outcome(Some(ticket), run, Box::new(settle)));
         }
     }
 
-    /// Books first, then the effect.
+    /// The state store first, then the effect.
     pub(super) fn begin(
         &mut self,
         envelope: Envelope,
         permit: Permit,
         kind: ActionKind,
         policy: Digest,
-    ) -> Result<(), BooksError> {
+    ) -> Result<(), StateError> {
         let order = permit.authentic().order().clone();
-        let known = self.books.run(&order.run)?;
+        let known = self.store.run(&order.run)?;
         if known.as_ref().is_some_and(|record| record.receipt.is_some()) {
             // It waited here while its end was written by a write that seemed to fail.
             let builder = ReceiptBuilder::refused(order, envelope, self.now());
@@ -254,14 +254,14 @@ impl Executor {
         // A beginning that stands there already is of a write that seemed to fail:
         // nothing came of it, or this life would know.
         if known.is_none_or(|known| known.phase != Phase::Started) {
-            self.books.write(self.machine.moment(), |page| {
-                page.raise_time_floor(floor)?;
-                page.place_for(&order.run)?;
-                page.run(&order.run, &record)?;
+            self.store.write(self.machine.moment(), |tx| {
+                tx.raise_time_floor(floor)?;
+                tx.place_for(&order.run)?;
+                tx.run(&order.run, &record)?;
                 if kind == ActionKind::Act {
-                    page.act_begins(record.received_at - DAY_MS)?;
+                    tx.act_begins(record.received_at - DAY_MS)?;
                 }
-                page.line("run_started", &body).map(drop)
+                tx.line("run_started", &body).map(drop)
             })?;
         }
         self.waits.remove(&order.run);
@@ -336,7 +336,7 @@ impl Executor {
 
     /// Writes a run's one outcome and its receipt, unless they stand there already,
     /// then tells who waits.
-    pub(super) fn finish(&mut self, builder: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), BooksError> {
+    pub(super) fn finish(&mut self, builder: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), StateError> {
         let (run, outcome) = (builder.order.run, builder.outcome);
         let done = Done {
             action: builder.order.action.clone(),
@@ -345,9 +345,9 @@ impl Executor {
             reason: builder.order.reason.clone(),
             outcome: builder.outcome,
         };
-        let signed = match self.books.run(&run)?.filter(|record| record.receipt.is_some()) {
+        let signed = match self.store.run(&run)?.filter(|record| record.receipt.is_some()) {
             // A write that seemed to fail had been done; perhaps it was told already.
-            Some(record) => signed_outcome(&self.books, run, record),
+            Some(record) => signed_outcome(&self.store, run, record),
             None => self.write_outcome(builder, report)?,
         };
         self.waits.remove(&run);
@@ -374,21 +374,21 @@ impl Executor {
         &mut self,
         builder: ReceiptBuilder,
         report: Option<Vec<u8>>,
-    ) -> Result<Option<SignedOutcome>, BooksError> {
+    ) -> Result<Option<SignedOutcome>, StateError> {
         let run = builder.order.run;
         let policy = builder.permitted.map_or_else(|| self.policy().hash, |(_, policy)| policy);
         let (versions, evidence) = (self.catalogue.versions, &self.evidence);
         let moment = self.machine.moment();
         let past = Some(self.past.clone()).filter(|_| self.is_past_unwritten);
-        let record = self.books.write(moment, |page| {
-            page.place_for(&run)?;
-            let record = builder.write(page, report.as_deref(), policy, versions, evidence, moment)?;
-            page.run(&run, &record)?;
+        let record = self.store.write(moment, |tx| {
+            tx.place_for(&run)?;
+            let record = builder.write(tx, report.as_deref(), policy, versions, evidence, moment)?;
+            tx.run(&run, &record)?;
             if let Some(report) = &report {
-                page.report(&run, report)?;
+                tx.report(&run, report)?;
             }
             if let Some(past) = &past {
-                page.past(past)?;
+                tx.past(past)?;
             }
             Ok(record)
         })?;
@@ -405,7 +405,7 @@ impl Executor {
         if let Err(error) = self.wake() {
             return warn!(reason = chain(&error), "runs that were cut short cannot be settled yet");
         }
-        let finished = match self.books.runs_in(Phase::Finished) {
+        let finished = match self.store.runs_in(Phase::Finished) {
             Ok(finished) => finished,
             Err(error) => return warn!(%error, "unacknowledged outcomes cannot be read"),
         };
@@ -415,7 +415,7 @@ impl Executor {
     }
 
     pub(super) fn handle_stored(&mut self, run: RunId, envelope: Envelope) {
-        let Ok(Some(record)) = self.books.run(&run) else { return };
+        let Ok(Some(record)) = self.store.run(&run) else { return };
         let Some(receipt) = &record.receipt else { return };
         let key = self.catalogue.hub.evidence_key(&envelope.key);
         let said: Option<Countersignature> = key.and_then(|key| fernwart_certs::envelope::open(&envelope, key).ok());
@@ -428,7 +428,7 @@ impl Executor {
             return warn!(%run, "the hub's countersignature does not fit; the outcome is kept");
         };
         let (key, hub) = (envelope.key, &self.catalogue.hub);
-        match self.books.hub_key() {
+        match self.store.hub_key() {
             Ok(last) if last.is_none_or(|last| !hub.came_before(&key, &last)) => {}
             Ok(_) => return warn!(%run, %key, "signed with a key that the hub has parted with; the outcome is kept"),
             Err(error) => return warn!(%run, %error, "the hub's key cannot be compared; the outcome is kept"),
@@ -439,7 +439,7 @@ impl Executor {
             return;
         }
         let record = RunRecord { phase: Phase::Acknowledged, countersigned: Some(envelope), ..record };
-        let newest = match self.books.hub_chain() {
+        let newest = match self.store.hub_chain() {
             Ok((seq, _)) => seq,
             Err(error) => return warn!(%run, %error, "the hub's chain cannot be compared; the outcome is kept"),
         };
@@ -449,14 +449,14 @@ impl Executor {
         let fell = json!({"run": run, "hub_had": newest, "hub_has": said.chain_seq});
         // A hub that fell back is held against what it has signed since.
         let follows = said.chain_seq > newest || self.fell_back;
-        let written = self.books.write(self.machine.moment(), |page| {
-            page.run(&run, &record)?;
-            page.drop_report(&run)?;
-            page.hub_key(&key)?;
+        let written = self.store.write(self.machine.moment(), |tx| {
+            tx.run(&run, &record)?;
+            tx.drop_report(&run)?;
+            tx.hub_key(&key)?;
             if follows {
-                page.hub_chain(said.chain_seq, &said.chain_head)?;
+                tx.hub_chain(said.chain_seq, &said.chain_head)?;
             }
-            if taken { page.line("hub_fell_back", &fell).map(drop) } else { Ok(()) }
+            if taken { tx.line("hub_fell_back", &fell).map(drop) } else { Ok(()) }
         });
         match written {
             Ok(()) => {
@@ -476,7 +476,7 @@ impl Executor {
     /// down, and it gets what it lacks again.
     pub(super) fn hold_against(&mut self, hub: Option<(u64, Digest)>) {
         self.fell_back = false;
-        let (Some((seq, head)), Ok((known, known_head))) = (hub, self.books.hub_chain()) else { return };
+        let (Some((seq, head)), Ok((known, known_head))) = (hub, self.store.hub_chain()) else { return };
         if seq > known || (seq == known && head == known_head) {
             return;
         }
@@ -489,7 +489,7 @@ impl Executor {
             warn!(%error, "that the hub fell back could not be written");
         }
         warn!(hub_had = known, hub_has = seq, "the hub knows less than it has signed for");
-        for (run, record) in self.books.runs_in(Phase::Acknowledged).unwrap_or_default() {
+        for (run, record) in self.store.runs_in(Phase::Acknowledged).unwrap_or_default() {
             let place = record.countersigned.as_ref();
             let place = place.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
             let lost = place.is_none_or(|place| place.chain_seq > seq || seq == known);
@@ -505,7 +505,7 @@ impl Executor {
         if !matches!(self.clock(), Clock::Plausible(_)) {
             return;
         }
-        match self.books.bound(self.machine.moment()) {
+        match self.store.bound(self.machine.moment()) {
             Ok(0) => {}
             Ok(entries) => info!(entries, "old entries of the journal are dropped"),
             Err(error) => warn!(%error, "old entries of the journal could not be dropped"),
@@ -525,22 +525,22 @@ impl Executor {
     /// what it was told then.
     pub(super) fn show_entry(&mut self, seq: Option<u64>) {
         let Some(seq) = seq else { return };
-        if let Ok(Some(hash)) = self.books.entry(seq) {
+        if let Ok(Some(hash)) = self.store.entry(seq) {
             self.say(ToUplink::Journal(seq, hash));
         }
     }
 
     /// Whether the hub has given this place in its chain to another receipt.
     fn is_taken(&self, seq: u64) -> bool {
-        let known = self.books.runs_in(Phase::Acknowledged).unwrap_or_default();
+        let known = self.store.runs_in(Phase::Acknowledged).unwrap_or_default();
         known.iter().filter_map(|(_, record)| record.countersigned.as_ref()).any(|envelope| {
             Countersignature::from_bytes(envelope.bytes.as_bytes()).is_ok_and(|said| said.chain_seq == seq)
         })
     }
 }
 
-pub(super) fn signed_outcome(books: &Books, run: RunId, record: RunRecord) -> Option<SignedOutcome> {
-    let body = books.report(&run).ok().flatten().unwrap_or_default();
+pub(super) fn signed_outcome(store: &StateStore, run: RunId, record: RunRecord) -> Option<SignedOutcome> {
+    let body = store.report(&run).ok().flatten().unwrap_or_default();
     Some(SignedOutcome {
         order: record.order,
         receipt: record.receipt?,

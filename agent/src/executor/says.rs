@@ -111,7 +111,7 @@ impl Executor {
                         shop: self.catalogue.shop.name.clone(),
                     })
                 }
-                Why::Content(..) | Why::Window(_) | Why::Turn | Why::Books(..) => None,
+                Why::Content(..) | Why::Window(_) | Why::Turn | Why::StateStore(..) => None,
             })
             .collect();
         all.sort_by_key(|asked| asked.number);
@@ -129,7 +129,7 @@ impl Executor {
         self.waits.iter().find(|(_, wait)| asks(&wait.why)).map(|(run, _)| *run)
     }
 
-    /// What the owner wants. A yes is in the books before it counts; a no
+    /// What the owner wants. A yes is in the state store before it counts; a no
     /// counts at once, whatever the disk says to it.
     pub(super) fn handle_word(&mut self, word: local::Word, by: &Speaker) -> local::Answer {
         use local::Word;
@@ -190,7 +190,7 @@ impl Executor {
         }
         if word == Word::TrustClock {
             let moment = self.machine.moment();
-            if let Err(error) = self.books.write(moment, |page| page.trust_clock(now)) {
+            if let Err(error) = self.store.write(moment, |tx| tx.trust_clock(now)) {
                 return local::Answer::Failed(chain(&error));
             }
         }

@@ -1,9 +1,9 @@
 //! Scripts under way: one at a time, on a thread of its own, told live.
 
-use super::books::BooksError;
 use super::gate::Ready;
 use super::machine::Act;
 use super::receipt::ReceiptBuilder;
+use super::state::StateError;
 use super::waits::WRITE_AGAIN;
 use super::{Event, Executor};
 use crate::action::script::{self, ScriptError, Task};
@@ -93,7 +93,7 @@ impl From<ScriptResult> for RunEnd {
 }
 
 impl Executor {
-    /// Sets a script off. The books say already that it has started.
+    /// Sets a script off. The state store says already that it has started.
     pub(super) fn act(&mut self, run: RunId, ready: Ready) {
         let cancelled = Arc::new(AtomicBool::new(false));
         self.acting = Some(Acting { run, cancelled: cancelled.clone() });
@@ -136,8 +136,8 @@ impl Executor {
         self.machine.later(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
     }
 
-    fn write_end(&mut self, run: RunId, ended: &RunEnd) -> Result<(), BooksError> {
-        let Some(record) = self.books.run(&run)? else {
+    fn write_end(&mut self, run: RunId, ended: &RunEnd) -> Result<(), StateError> {
+        let Some(record) = self.store.run(&run)? else {
             // It had been written, told, signed for and forgotten meanwhile.
             self.under_way.remove(&run);
             return Ok(());
@@ -146,7 +146,7 @@ impl Executor {
         let permitted = under_way.map(|known| (known.rule, known.policy));
         let order = match under_way {
             Some(known) => known.order.clone(),
-            None => Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| BooksError::Damaged("runs"))?,
+            None => Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| StateError::Damaged("runs"))?,
         };
         let RunEnd { outcome, refusal, told, body, began } = ended;
         let builder = ReceiptBuilder::refused(order, record.order, began.unwrap_or(record.received_at));

@@ -6,15 +6,15 @@
 //!                    ├▶ refused
 //!                    └▶ waiting ─▶ (content | owner | window | turn | time) ─▶ consider, the whole gate again
 //! ```
-//! A waiting run is in the books; after a restart it is considered anew. It
+//! A waiting run is in the state store; after a restart it is considered anew. It
 //! waits until its beginning or its outcome is written: when the disk takes
 //! neither, it is tried again.
 
-use super::books::{BooksError, Phase, RunRecord};
 use super::gate::{self, AtHand, Authentic, Standing};
 use super::policy::{No, Owner, Policy, Yes};
 use super::receipt::ReceiptBuilder;
 use super::shelf::Lacks;
+use super::state::{Phase, RunRecord, StateError};
 use super::{Event, Executor};
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
@@ -53,8 +53,8 @@ pub(super) enum Why {
     Window(UnixMs),
     /// Another act to be over.
     Turn,
-    /// The books to take its outcome, which is certain.
-    Books(Outcome, Option<Refusal>),
+    /// The state store to take its outcome, which is certain.
+    StateStore(Outcome, Option<Refusal>),
 }
 
 /// A run that waits.
@@ -76,7 +76,7 @@ pub(super) struct Wait {
 
 impl Executor {
     /// Brings an authentic order as far as it can get now.
-    pub(super) fn consider(&mut self, envelope: Envelope, authentic: Authentic, yes: bool) -> Result<(), BooksError> {
+    pub(super) fn consider(&mut self, envelope: Envelope, authentic: Authentic, yes: bool) -> Result<(), StateError> {
         let order = authentic.order().clone();
         let (run, staff) = (order.run, authentic.staff().clone());
         let before = self.waits.get(&run);
@@ -133,7 +133,7 @@ impl Executor {
         envelope: Envelope,
         staff: Text<64>,
         refusal: Refusal,
-    ) -> Result<(), BooksError> {
+    ) -> Result<(), StateError> {
         info!(run = %order.run, code = %refusal.code(), "order refused");
         let builder =
             ReceiptBuilder { refusal: Some(refusal), staff, ..ReceiptBuilder::refused(order, envelope, self.now()) };
@@ -165,14 +165,14 @@ impl Executor {
     }
 
     /// What the owner has said that matters to an action of this kind.
-    fn owner(&mut self, kind: ActionKind, yes: bool) -> Result<Owner, BooksError> {
+    fn owner(&mut self, kind: ActionKind, yes: bool) -> Result<Owner, StateError> {
         let now = self.now();
         let mut changes = 0;
         if kind == ActionKind::Act {
-            let acts = self.books.acts()?;
+            let acts = self.store.acts()?;
             if acts.iter().any(|at| *at > now) {
                 // Else they would count until that day comes again.
-                self.books.write(self.machine.moment(), |page| page.acts_until_now())?;
+                self.store.write(self.machine.moment(), |tx| tx.acts_until_now())?;
             }
             changes = acts.iter().filter(|at| **at >= now - DAY_MS).count();
         }
@@ -189,13 +189,13 @@ impl Executor {
     }
 
     /// Lets a run wait, and says so where it is heard.
-    fn wait(&mut self, wait: Wait) -> Result<(), BooksError> {
+    fn wait(&mut self, wait: Wait) -> Result<(), StateError> {
         let (run, order) = (wait.order.run, &wait.order);
         let known = self.waits.contains_key(&run);
         if !known && self.waits.len() >= WAITS {
-            return Err(BooksError::Full);
+            return Err(StateError::Full);
         }
-        let in_books = self.books.run(&run)?.is_some();
+        let in_store = self.store.run(&run)?.is_some();
         let record = RunRecord {
             order: wait.envelope.clone(),
             phase: Phase::Waiting,
@@ -209,17 +209,17 @@ impl Executor {
             "run": run, "staff": wait.staff, "key": order.key, "action": order.action, "reason": order.reason,
             "title": self.title_of(&order.action), "number": wait.number,
         });
-        self.books.write(self.machine.moment(), |page| {
-            if !in_books {
-                page.place_for(&run)?;
-                page.run(&run, &record)?;
+        self.store.write(self.machine.moment(), |tx| {
+            if !in_store {
+                tx.place_for(&run)?;
+                tx.run(&run, &record)?;
             }
             let Why::Owner(number, _) = &wait.why else { return Ok(()) };
-            page.question(*number)?;
-            page.line("owner_asked", &body).map(drop)
+            tx.question(*number)?;
+            tx.line("owner_asked", &body).map(drop)
         })?;
         let note = match &wait.why {
-            Why::Content(..) | Why::Books(..) => None,
+            Why::Content(..) | Why::StateStore(..) => None,
             Why::Owner(_, until) => Some(Note::Asking(*until)),
             Why::Window(at) => Some(Note::Window(*at)),
             Why::Turn => Some(Note::Turn),
@@ -247,7 +247,7 @@ impl Executor {
             Why::Content(_, until) | Why::Owner(_, until) => until_then(*until),
             Why::Window(at) => until_then(*at),
             Why::Turn => until_then(wait.order.not_after),
-            Why::Books(..) => return self.machine.later(most, Event::Due(run, timer)),
+            Why::StateStore(..) => return self.machine.later(most, Event::Due(run, timer)),
         };
         let due = due.min(until_then(wait.order.not_after)) + Duration::from_millis(1);
         self.machine.later(due.min(most), Event::Due(run, timer));
@@ -290,13 +290,13 @@ impl Executor {
         because: Option<&str>,
     ) -> bool {
         let Some(wait) = self.waits.get_mut(&run) else { return false };
-        // From here on it never begins, whatever the books say to it; and what
+        // From here on it never begins, whatever the state store says to it; and what
         // was decided first stays.
         let (outcome, refusal) = match wait.why {
-            Why::Books(outcome, refusal) => (outcome, refusal),
+            Why::StateStore(outcome, refusal) => (outcome, refusal),
             _ => (outcome, refusal),
         };
-        wait.why = Why::Books(outcome, refusal);
+        wait.why = Why::StateStore(outcome, refusal);
         let wait = wait.clone();
         let builder = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
         let body = because.map(|why| NotRun::because(why).pack());
@@ -307,7 +307,7 @@ impl Executor {
         true
     }
 
-    /// An order of which nobody knows whether it stands in the books is refused
+    /// An order of which nobody knows whether it stands in the state store is refused
     /// there, as soon as they take it. Where too many are already, nothing is
     /// said: it is brought again, or expires.
     pub(super) fn end_unsure(&mut self, order: Order, envelope: Envelope) {
@@ -315,7 +315,7 @@ impl Executor {
             return;
         }
         let (run, since, staff) = (order.run, self.now(), Text::default());
-        let why = Why::Books(Outcome::Refused, Some(Refusal::NoJournal));
+        let why = Why::StateStore(Outcome::Refused, Some(Refusal::NoJournal));
         self.waits.insert(run, Wait { envelope, order, staff, why, yes: false, number: None, since, timer: 0 });
         self.arm(run, WRITE_AGAIN);
     }
@@ -331,7 +331,7 @@ impl Executor {
         let now = self.now();
         let too_late = wait.order.not_after < now;
         match wait.why.clone() {
-            Why::Books(outcome, refusal) => drop(self.end_waiting(run, outcome, refusal)),
+            Why::StateStore(outcome, refusal) => drop(self.end_waiting(run, outcome, refusal)),
             Why::Owner(_, until) if until <= now => self.refuse_waiting(run, Refusal::OwnerSilent),
             Why::Content(_, until) if until <= now => self.refuse_waiting(run, Refusal::NotFetched),
             _ if too_late => self.refuse_waiting(run, Refusal::TooLate),
@@ -399,7 +399,7 @@ impl Executor {
     /// Takes up what waited when the agent stopped; until that can be read, it is
     /// tried again.
     pub(super) fn resume_waiting(&mut self) {
-        match self.books.runs_in(Phase::Waiting) {
+        match self.store.runs_in(Phase::Waiting) {
             Ok(waiting) => waiting.into_iter().for_each(|(run, record)| self.take_up(run, record)),
             Err(error) => {
                 warn!(%error, "runs that waited cannot be read; it is tried again");
@@ -408,7 +408,7 @@ impl Executor {
         }
     }
 
-    /// Considers a run that waits in the books, unless it is in hand.
+    /// Considers a run that waits in the state store, unless it is in hand.
     pub(super) fn take_up(&mut self, run: RunId, record: RunRecord) {
         if self.waits.contains_key(&run) || self.parted.is_some() {
             return;

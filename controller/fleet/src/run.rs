@@ -21,7 +21,7 @@ pub enum RunState {
     Offered,
     /// The machine says that it is under way.
     Running,
-    /// The machine would not take it into its books.
+    /// The machine would not take it into its state store.
     Refused,
     /// Its time has passed without an outcome; one may still come.
     Expired,
@@ -245,7 +245,7 @@ pub struct Run {
     pub state: RunState,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// Why the machine would not take it into its books.
+    /// Why the machine would not take it into its state store.
     pub refusal: Option<Refusal>,
     /// The machine's signed word on that.
     pub receipt: Option<Envelope>,

@@ -23,7 +23,7 @@ use tracing::warn;
 pub(crate) enum Delivery {
     /// The outcome is stored; with the key that its receipt is signed with.
     Stored(Box<SignedOutcome>, PublicKey),
-    /// The machine did not take it into its books.
+    /// The machine did not take it into its state store.
     Refused(Refusal),
     /// What became of it is stored already, and this changes nothing about it.
     Known,
@@ -41,12 +41,12 @@ pub(crate) enum Heard {
     State(MachineState),
     /// Something for those who watch.
     Note(Note),
-    /// The machine cannot use its books now; it gets the order again in a while.
+    /// The machine cannot use its state store now; it gets the order again in a while.
     NotYet,
 }
 
-/// How long a machine that cannot use its books is left in peace.
-const BOOKS_AGAIN: Duration = Duration::from_secs(60);
+/// How long a machine that cannot use its state store is left in peace.
+const STORE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Whether a machine may have got an order before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Sending {
     }
 
     /// Whether a refusal says what becomes of the run. A machine that cannot use
-    /// its books, or was taken back to an older program, does not know whether it
+    /// its state store, or was taken back to an older program, does not know whether it
     /// stands in them; nor is it known what a reason means that this hub does not know.
     fn is_settled_by(self, refusal: Refusal) -> bool {
         let says_nothing =
@@ -125,7 +125,7 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
             // On its next link it gets what it is owed.
             _ = linked.link.closed() => return Delivery::Lost,
             () = shared.draining.cancelled() => return Delivery::Lost,
-            () = tokio::time::sleep(BOOKS_AGAIN) => {}
+            () = tokio::time::sleep(STORE_AGAIN) => {}
         }
     }
 }
@@ -169,7 +169,7 @@ async fn on_stream<F: Future<Output = ()>>(
             Delivered::Told(note) => told(Heard::Note(note)).await,
             Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
                 send.finish();
-                warn!(%machine, %run, code = %refusal.code(), "a machine cannot use its books; the order is brought again");
+                warn!(%machine, %run, code = %refusal.code(), "a machine cannot use its state store; the order is brought again");
                 return Ok(None);
             }
             // That it had begun is known; this says nothing of its end.

@@ -177,7 +177,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
                         return;
                     }
                     // Not worth waiting for the disk: a restart would find "offered", and
-                    // bring it as an order, which a machine's books are there for.
+                    // bring it as an order, which a machine's state store is there for.
                     shared.clone().tasks.spawn(async move {
                         if let Err(error) = shared.store.write(Began(run)).await {
                             warn!(%run, %error, "that a run has begun could not be stored");

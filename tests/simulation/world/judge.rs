@@ -1,10 +1,10 @@
-//! The judgement at the end: effects, books, hub and what the technician was
+//! The judgement at the end: effects, state store, hub and what the technician was
 //! told, held against each other.
 
 use super::{MACHINES, Played, Stage, copy_folder};
 use crate::disks::at_once;
 use crate::technician::{Given, Heard};
-use fernwart_agent::executor::books::{Books, Format, Phase};
+use fernwart_agent::executor::state::{Format, Phase, StateStore};
 use fernwart_certs::envelope;
 use fernwart_certs::journal::Line;
 use fernwart_fleet::RunState;
@@ -23,8 +23,8 @@ impl Stage<'_> {
         let mut told = HashSet::new();
         let ledgers: Vec<_> = (0..MACHINES).map(|index| self.ledger(index, &mut told, &mut wrongs)).collect();
         let confirmed = |place: &&super::Place| {
-            let books = Books::over(Box::new(place.disk.clone())).expect("books");
-            books.format() == Format::NEWEST
+            let store = StateStore::over(Box::new(place.disk.clone())).expect("books");
+            store.format() == Format::NEWEST
         };
         let confirmed = self.places.iter().filter(confirmed).count();
         if let Some((life, hub)) = self.hub_life.take() {
@@ -111,17 +111,17 @@ impl Stage<'_> {
         }
     }
 
-    /// A machine's books: nothing may be open in them. Its newest receipt, and to
+    /// A machine's state store: nothing may be open in it. Its newest receipt, and to
     /// `told` the runs whose beginning its journal tells of.
     fn ledger(&self, index: usize, told: &mut HashSet<(MachineId, String)>, wrongs: &mut Vec<String>) -> (u64, Digest) {
-        let books = Books::over(Box::new(self.places[index].disk.clone())).expect("books");
+        let store = StateStore::over(Box::new(self.places[index].disk.clone())).expect("books");
         for phase in [Phase::Waiting, Phase::Started, Phase::Finished] {
-            for (run, _) in books.runs_in(phase).expect("readable") {
+            for (run, _) in store.runs_in(phase).expect("readable") {
                 wrongs.push(format!("run {run} is still {phase:?} on machine {index}"));
             }
         }
         let mut written = HashSet::new();
-        for line in books.journal(0, usize::MAX).expect("readable") {
+        for line in store.journal(0, usize::MAX).expect("readable") {
             let Line::Entry { line, body: Some(body), .. } = line else { continue };
             let entry: serde_json::Value = serde_json::from_str(&line).expect("JSON");
             let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
@@ -135,7 +135,7 @@ impl Stage<'_> {
                 told.insert((self.beginning.members[index].machine(), run));
             }
         }
-        books.hub_chain().expect("readable")
+        store.hub_chain().expect("readable")
     }
 
     /// Where a run stands at the hub, and its outcome by the machine's own

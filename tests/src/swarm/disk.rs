@@ -1,6 +1,6 @@
 //! A disk in memory, which outlives its machine's power.
 
-use fernwart_agent::executor::books::{BooksError, Changes, Memory, Row, Show, Table, Tables};
+use fernwart_agent::executor::state::{Changes, Memory, Row, Show, StateError, Table, Tables};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The disk. Clones are the same disk.
@@ -20,23 +20,23 @@ impl Disk {
 }
 
 impl Tables for Disk {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         self.tables().get(table, key)
     }
 
-    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), StateError> {
         self.tables().each(table, from, show)
     }
 
-    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+    fn last(&self, table: Table) -> Result<Option<Row>, StateError> {
         self.tables().last(table)
     }
 
-    fn count(&self, table: Table) -> Result<u64, BooksError> {
+    fn count(&self, table: Table) -> Result<u64, StateError> {
         self.tables().count(table)
     }
 
-    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+    fn commit(&mut self, changes: &Changes) -> Result<(), StateError> {
         self.tables().commit(changes)
     }
 }

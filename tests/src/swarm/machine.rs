@@ -2,7 +2,7 @@
 //! facts, and a script there ends at once.
 
 use super::facts::Facts;
-use fernwart_agent::executor::books::Moment;
+use fernwart_agent::executor::state::Moment;
 use fernwart_agent::executor::{Act, Event, Look, Machine, Said};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};

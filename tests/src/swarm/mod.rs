@@ -1,6 +1,6 @@
 //! Thousands of machines in one process: the agent's own uplink, gate, journal
 //! and offering over real QUIC with real certificates. Only what they see of a
-//! computer is made up, and their books are in memory.
+//! computer is made up, and their state store is in memory.
 //!
 //! They join by one invitation for many, share a few UDP sockets, and can be
 //! switched off and on. Needs a tokio runtime.
@@ -16,8 +16,8 @@ pub use facts::Facts;
 pub use machine::{Effects, Simulated};
 
 use fernwart_agent::enroll::{self, Accepted, Keys};
-use fernwart_agent::executor::books::{Books, BooksError, Tables};
 use fernwart_agent::executor::policy::TRUSTED;
+use fernwart_agent::executor::state::{StateError, StateStore, Tables};
 use fernwart_agent::executor::{self, Executor};
 use fernwart_agent::home::{Enrollment, Home};
 use fernwart_agent::uplink::{self, Uplink};
@@ -258,7 +258,7 @@ impl Swarm {
         begun.elapsed()
     }
 
-    /// Cuts the power of one machine. Its books stay.
+    /// Cuts the power of one machine. Its state store stays.
     pub fn switch_off(&mut self, index: usize) {
         if let Some(life) = self.members[index].life.take() {
             life.uplink.abort();
@@ -293,8 +293,8 @@ impl Member {
         let Accepted { enrollment, chain, .. } = accepted;
         identity.chain = chain;
         let disk = Disk::default();
-        let mut books = Books::over(Box::new(disk.clone()) as Box<dyn Tables>).expect("empty books");
-        enroll::begin(&mut books, &enrollment, trusted).expect("begun");
+        let mut store = StateStore::over(Box::new(disk.clone()) as Box<dyn Tables>).expect("empty books");
+        enroll::begin(&mut store, &enrollment, trusted).expect("begun");
         Self { name, enrollment, evidence: Arc::new(evidence), sealing: Arc::new(sealing), identity, disk, life: None }
     }
 
@@ -326,14 +326,14 @@ impl Member {
     /// What its executor begins with, on this folder and these tables.
     ///
     /// # Errors
-    /// When the books there cannot be read.
-    pub fn parts(&self, home: Home, tables: Box<dyn Tables>) -> Result<executor::Parts, BooksError> {
+    /// When the state store there cannot be read.
+    pub fn parts(&self, home: Home, tables: Box<dyn Tables>) -> Result<executor::Parts, StateError> {
         Ok(executor::Parts {
             home,
             enrollment: self.enrollment.clone(),
             evidence: self.evidence.clone(),
             sealing: self.sealing.clone(),
-            books: Books::over(tables)?,
+            store: StateStore::over(tables)?,
         })
     }
 

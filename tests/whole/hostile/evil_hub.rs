@@ -66,7 +66,7 @@ struct Greeted {
 /// How a machine answered an order.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
-    /// Refused before its books.
+    /// Refused before its state store.
     Refused(fernwart_protocol::code::Refusal),
     /// An outcome with its receipt.
     Outcome(Box<Receipt>, Envelope),

@@ -111,8 +111,8 @@ fn an_order_that_was_taken_back_before_it_came_is_not_done_even_after_a_restart(
         let order = hub.order(|_| {});
         let said = Cancel { run: order.run, machine: hub.machine, key: hub.staff.key_id(), at: fernwart_agent::now() };
         let cancel = seal(&said, &hub.staff.order_key, Version::OLDEST).expect("signed");
-        let books = machine.home.join("books.redb");
-        let written = || std::fs::metadata(&books).and_then(|file| file.modified()).expect("books");
+        let store = machine.home.join("books.redb");
+        let written = || std::fs::metadata(&store).and_then(|file| file.modified()).expect("books");
         let before = written();
         hub.control.send(&Control::Cancel(cancel)).await.expect("sent");
         wait_until("it is written down", || written() != before);
@@ -160,7 +160,7 @@ fn each_bit_of_an_order_matters() {
 }
 
 #[test]
-fn a_replayed_order_is_answered_from_the_books_and_done_once() {
+fn a_replayed_order_is_answered_from_the_state_store_and_done_once() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     attack(async {

@@ -4,7 +4,7 @@
 //! {old, new} hub × {old, new} agent × {old, new} technician: join, diagnose, run, settle, restart
 //! ```
 
-use fernwart_agent::executor::books::{Books, Format, Phase};
+use fernwart_agent::executor::state::{Format, Phase, StateStore};
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, Process, Said, free_port, program, run, wait_until};
 use std::fmt;
@@ -169,8 +169,8 @@ fn each_program_works_with_each_of_the_other_release() {
         shop.technician(&["facts", "kasse-1", "-o", "json"]).exits(0);
         shop.technician(&["doctor"]).exits(0);
         process.kill_9();
-        let books = Books::open(&Machine::store(&shop.home("kasse-1"))).expect("opened");
-        assert_eq!(books.runs_in(Phase::Acknowledged).expect("read").len(), 4, "all of them, once");
+        let store = StateStore::open(&Machine::store(&shop.home("kasse-1"))).expect("opened");
+        assert_eq!(store.runs_in(Phase::Acknowledged).expect("read").len(), 4, "all of them, once");
         println!("{hub} hub, {agent} agent, {technician} technician: well");
     }
 }
@@ -190,15 +190,15 @@ fn an_agent_goes_forward_and_back_and_past_its_confirmation_never_blindly_back()
     }
     process.kill_9();
     let store = Machine::store(&shop.home("kasse-1"));
-    let mut books = Books::open(&store).expect("opened");
-    assert_eq!((books.format(), books.run_count().expect("read")), (Format::OLDEST, 4));
-    let moment = fernwart_agent::executor::books::Moment {
+    let mut store = StateStore::open(&store).expect("opened");
+    assert_eq!((store.format(), store.run_count().expect("read")), (Format::OLDEST, 4));
+    let moment = fernwart_agent::executor::state::Moment {
         now: fernwart_agent::now(),
         since_boot_ms: 1,
         boot: fernwart_protocol::id::BootId::from_bytes([1; 16]),
     };
-    books.confirm(moment).expect("written");
-    drop(books);
+    store.confirm(moment).expect("written");
+    drop(store);
     let back = shop.owner(Age::Old, "kasse-1", &["run"]);
     assert!(back.code == 5 && back.err.contains("FW-OWN-22"), "{}: {}", back.code, back.err);
     let process = shop.agent(Age::New, "kasse-1");

@@ -1,7 +1,7 @@
 //! What programs of another version have left on disks: older records are read and
 //! taken up, newer ones are refused with words, and going back one version works.
 
-use fernwart_agent::executor::books::{Books, Format, Moment, Phase};
+use fernwart_agent::executor::state::{Format, Moment, Phase, StateStore};
 use fernwart_protocol::id::BootId;
 use fernwart_tests::shelf::Script;
 use fernwart_tests::{Machine, World, agent_command, run, wait_until};
@@ -59,9 +59,9 @@ fn moment() -> Moment {
 /// Has a machine's program show that it stays, as an hour on the line would.
 fn confirm(machine: &mut Machine) {
     machine.agent.kill_9();
-    let mut books = Books::open(&Machine::store(&machine.home)).expect("opened");
-    books.confirm(moment()).expect("written");
-    assert_eq!(books.format(), Format::NEWEST);
+    let mut store = StateStore::open(&Machine::store(&machine.home)).expect("opened");
+    store.confirm(moment()).expect("written");
+    assert_eq!(store.format(), Format::NEWEST);
 }
 
 #[test]
@@ -73,26 +73,26 @@ fn until_it_is_confirmed_a_new_program_writes_what_the_one_before_it_reads() {
         .expect("written");
     let mend = || world.technician(&["run", "mend", "kasse-1", "--reason", "a test"]).exits(0);
     mend();
-    let store = Machine::store(&machine.home);
+    let path = Machine::store(&machine.home);
     assert_eq!(machine.agent.stop(), Some(0));
-    assert_eq!(mark(&store), None, "format 1");
-    let before = Books::open(&store).expect("opened").runs_in(Phase::Acknowledged).expect("read");
+    assert_eq!(mark(&path), None, "format 1");
+    let before = StateStore::open(&path).expect("opened").runs_in(Phase::Acknowledged).expect("read");
     assert_eq!(before.len(), 1);
 
     // Confirmed: another format, the same records, and the agent works on.
     confirm(&mut machine);
-    assert_eq!(mark(&store), Some(vec![2, 0]));
-    let books = Books::open(&store).expect("opened");
-    assert_eq!(books.runs_in(Phase::Acknowledged).expect("read"), before);
-    assert!(books.trusted().expect("read").is_some() && books.time_floor() > 0);
-    drop(books);
+    assert_eq!(mark(&path), Some(vec![2, 0]));
+    let store = StateStore::open(&path).expect("opened");
+    assert_eq!(store.runs_in(Phase::Acknowledged).expect("read"), before);
+    assert!(store.trusted().expect("read").is_some() && store.time_floor() > 0);
+    drop(store);
     machine.restart();
     wait_until("it is back", || world.is_online("kasse-1"));
     mend();
     assert_eq!(machine.agent.stop(), Some(0));
-    let books = Books::open(&store).expect("opened");
-    assert_eq!(books.runs_in(Phase::Acknowledged).expect("read").len(), 2);
-    assert_eq!(books.format(), Format::NEWEST);
+    let store = StateStore::open(&path).expect("opened");
+    assert_eq!(store.runs_in(Phase::Acknowledged).expect("read").len(), 2);
+    assert_eq!(store.format(), Format::NEWEST);
 }
 
 #[test]

@@ -41,7 +41,8 @@ pub(crate) struct Diagnose {
     /// From what on the exit code is 1; crit counts what could be critical and is not known
     #[arg(long, value_enum, default_value_t = FailOn::Crit)]
     fail_on: FailOn,
-    /// Whose absence counts: all, online, or a share like 95%; with complete (all,complete) an answer that lacks something counts as none
+    /// Whose absence counts: all, online, or a share like 95%; with complete (all,complete) an
+    /// answer that lacks something counts as none
     #[arg(long, default_value = "all", value_parser = Require::parse)]
     require: Require,
     /// Only these sections: disks,logs

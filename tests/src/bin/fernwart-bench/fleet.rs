@@ -2,7 +2,7 @@
 //! asking them all, and how they come back.
 //!
 //! The machines are a swarm: the agent's own code over real QUIC, what they see
-//! of a computer made up, their books in memory. Everything shares this
+//! of a computer made up, their state store in memory. Everything shares this
 //! computer, so times are of hub, machines and technician together.
 
 use crate::measure::{Paper, Takes, children, cpu, memory, own_cpu};

@@ -3,8 +3,8 @@
 use super::format::{FORMAT, Format};
 use super::tables::{Changes, Table, Tables};
 use super::{
-    ACTS, BooksError, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, PARTED, PAST, Parted, Phase,
-    QUESTIONS, RunRecord, SEALING_KEY, State, TAKEN_BACK, TIME_FLOOR, TimeFloors,
+    ACTS, CHAIN, FLOORS, HUB_KEY, JournalHead, Moment, ORDERS_SINCE, PARTED, PAST, Parted, Phase, QUESTIONS, RunRecord,
+    SEALING_KEY, State, StateError, TAKEN_BACK, TIME_FLOOR, TimeFloors,
 };
 use fernwart_certs::catalogue::Trusted;
 use fernwart_certs::journal::{Entry, entry_hash};
@@ -23,14 +23,14 @@ use std::ops::ControlFlow;
 const ACTS_KEPT: usize = 4096;
 
 /// One transaction being filled.
-pub struct Page<'a> {
+pub struct Transaction<'a> {
     tables: &'a dyn Tables,
     changes: Changes,
     pub(super) state: State,
     moment: Moment,
 }
 
-impl<'a> Page<'a> {
+impl<'a> Transaction<'a> {
     pub(super) fn new(tables: &'a dyn Tables, state: State, moment: Moment) -> Self {
         Self { tables, changes: Changes::new(), state, moment }
     }
@@ -39,7 +39,7 @@ impl<'a> Page<'a> {
         (self.changes, self.state)
     }
 
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         match self.changes.get(&(table, key.to_vec())) {
             Some(changed) => Ok(changed.clone()),
             None => self.tables.get(table, key),
@@ -47,7 +47,7 @@ impl<'a> Page<'a> {
     }
 
     /// Shows each row as it will be.
-    fn each(&self, table: Table, mut show: impl FnMut(&[u8], &[u8])) -> Result<(), BooksError> {
+    fn each(&self, table: Table, mut show: impl FnMut(&[u8], &[u8])) -> Result<(), StateError> {
         self.tables.each(table, &[], &mut |key, value| {
             if !self.changes.contains_key(&(table, key.to_vec())) {
                 show(key, value);
@@ -68,13 +68,13 @@ impl<'a> Page<'a> {
     }
 }
 
-impl Page<'_> {
+impl Transaction<'_> {
     /// Writes the next line of the journal.
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn line<T: Serialize>(&mut self, kind: &str, body: &T) -> Result<JournalHead, BooksError> {
-        let damaged = |_| BooksError::Damaged("journal");
+    pub fn line<T: Serialize>(&mut self, kind: &str, body: &T) -> Result<JournalHead, StateError> {
+        let damaged = |_| StateError::Damaged("journal");
         let body = serde_json::to_string(body).map_err(damaged)?;
         let seq = self.state.head.seq + 1;
         let entry = Entry {
@@ -99,7 +99,7 @@ impl Page<'_> {
     }
 
     /// Bytes of the journal's lines and of what they are about.
-    pub(super) fn journal_bytes(&mut self) -> Result<u64, BooksError> {
+    pub(super) fn journal_bytes(&mut self) -> Result<u64, StateError> {
         if let Some(known) = self.state.journal {
             return Ok(known);
         }
@@ -118,11 +118,11 @@ impl Page<'_> {
         table: Table,
         last: u64,
         mut count: usize,
-        mut show: impl FnMut(u64, &[u8]) -> Result<(), BooksError>,
-    ) -> Result<(), BooksError> {
+        mut show: impl FnMut(u64, &[u8]) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
         let mut shown = Ok(());
         self.tables.each(table, &[], &mut |seq, bytes| {
-            let seq = seq.try_into().map(u64::from_be_bytes).map_err(|_| BooksError::Damaged("journal"));
+            let seq = seq.try_into().map(u64::from_be_bytes).map_err(|_| StateError::Damaged("journal"));
             match seq {
                 Ok(seq) if seq > last || count == 0 => return ControlFlow::Break(()),
                 Ok(seq) => shown = show(seq, bytes),
@@ -141,14 +141,14 @@ impl Page<'_> {
         self.state.journal = self.state.journal.map(|total| total.saturating_sub(bytes));
     }
 
-    pub(super) fn mark<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), BooksError> {
+    pub(super) fn mark<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), StateError> {
         let bytes = self.state.format.encode(value, name)?;
-        self.put(Table::Marks, name.as_bytes(), bytes);
+        self.put(Table::Metadata, name.as_bytes(), bytes);
         Ok(())
     }
 
-    pub(super) fn marked<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
-        let bytes = self.get(Table::Marks, name.as_bytes())?;
+    pub(super) fn marked<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, StateError> {
+        let bytes = self.get(Table::Metadata, name.as_bytes())?;
         bytes.map(|bytes| self.state.format.decode(&bytes, name)).transpose()
     }
 
@@ -156,17 +156,17 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When a record is damaged.
-    pub(super) fn rewrite(&mut self, to: Format) -> Result<(), BooksError> {
+    pub(super) fn rewrite(&mut self, to: Format) -> Result<(), StateError> {
         let from = self.state.format;
-        for (table, what) in [(Table::Runs, "runs"), (Table::Marks, "marks")] {
+        for (table, what) in [(Table::Runs, "runs"), (Table::Metadata, "marks")] {
             let mut rows = Vec::new();
             self.each(table, |key, bytes| rows.push((key.to_vec(), from.rewrite(bytes, to, what))))?;
             for (key, bytes) in rows.into_iter().filter(|(key, _)| key != FORMAT.as_bytes()) {
                 self.put(table, &key, bytes?);
             }
         }
-        let number = codec::encode(&to.number()).map_err(|_| BooksError::Damaged(FORMAT))?;
-        self.put(Table::Marks, FORMAT.as_bytes(), number);
+        let number = codec::encode(&to.number()).map_err(|_| StateError::Damaged(FORMAT))?;
+        self.put(Table::Metadata, FORMAT.as_bytes(), number);
         self.state.format = to;
         Ok(())
     }
@@ -175,8 +175,8 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn past(&mut self, past: &Past) -> Result<(), BooksError> {
-        let text = serde_json::to_string(past).map_err(|_| BooksError::Damaged(PAST))?;
+    pub fn past(&mut self, past: &Past) -> Result<(), StateError> {
+        let text = serde_json::to_string(past).map_err(|_| StateError::Damaged(PAST))?;
         self.mark(PAST, &text)
     }
 
@@ -184,7 +184,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn sealing_key(&mut self, key: &PublicKey) -> Result<(), BooksError> {
+    pub fn sealing_key(&mut self, key: &PublicKey) -> Result<(), StateError> {
         self.mark(SEALING_KEY, key)
     }
 
@@ -192,7 +192,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn hub_key(&mut self, key: &KeyId) -> Result<(), BooksError> {
+    pub fn hub_key(&mut self, key: &KeyId) -> Result<(), StateError> {
         self.mark(HUB_KEY, key)
     }
 
@@ -200,7 +200,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn follow(&mut self, trusted: &Trusted) -> Result<(), BooksError> {
+    pub fn follow(&mut self, trusted: &Trusted) -> Result<(), StateError> {
         self.mark(FLOORS, &trusted.floors)?;
         let mut old = Vec::new();
         self.each(Table::Files, |name, _| old.push(name.to_vec()))?;
@@ -218,7 +218,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn raise_time_floor(&mut self, floor: UnixMs) -> Result<(), BooksError> {
+    pub fn raise_time_floor(&mut self, floor: UnixMs) -> Result<(), StateError> {
         let floor = floor.max(self.state.floors.time);
         self.mark(TIME_FLOOR, &floor)?;
         self.state.floors.time = floor;
@@ -246,7 +246,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn trust_clock(&mut self, now: UnixMs) -> Result<(), BooksError> {
+    pub fn trust_clock(&mut self, now: UnixMs) -> Result<(), StateError> {
         self.mark(TIME_FLOOR, &now)?;
         self.mark(ORDERS_SINCE, &now)?;
         self.state.floors = TimeFloors { time: now, orders_since: now };
@@ -258,7 +258,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn question(&mut self, number: u32) -> Result<(), BooksError> {
+    pub fn question(&mut self, number: u32) -> Result<(), StateError> {
         self.mark(QUESTIONS, &number)
     }
 
@@ -266,7 +266,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn acts_until_now(&mut self) -> Result<(), BooksError> {
+    pub fn acts_until_now(&mut self) -> Result<(), StateError> {
         let mut acts: Vec<UnixMs> = self.marked(ACTS)?.unwrap_or_default();
         acts.iter_mut().for_each(|at| *at = (*at).min(self.moment.now));
         self.mark(ACTS, &acts)
@@ -275,8 +275,8 @@ impl Page<'_> {
     /// Notes that an act begins now, and forgets those that began before `since`.
     ///
     /// # Errors
-    /// When the disk does not take it, or the books are damaged.
-    pub fn act_begins(&mut self, since: UnixMs) -> Result<(), BooksError> {
+    /// When the disk does not take it, or the state store is damaged.
+    pub fn act_begins(&mut self, since: UnixMs) -> Result<(), StateError> {
         let mut acts: Vec<UnixMs> = self.marked(ACTS)?.unwrap_or_default();
         acts.retain(|at| *at >= since);
         acts.push(self.moment.now);
@@ -289,7 +289,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn take_back(&mut self, runs: &[RunId]) -> Result<(), BooksError> {
+    pub fn take_back(&mut self, runs: &[RunId]) -> Result<(), StateError> {
         self.mark(TAKEN_BACK, &runs)
     }
 
@@ -297,7 +297,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn hub_chain(&mut self, seq: u64, head: &Digest) -> Result<(), BooksError> {
+    pub fn hub_chain(&mut self, seq: u64, head: &Digest) -> Result<(), StateError> {
         self.mark(CHAIN, &(seq, head))
     }
 
@@ -305,7 +305,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn run(&mut self, id: &RunId, record: &RunRecord) -> Result<(), BooksError> {
+    pub fn run(&mut self, id: &RunId, record: &RunRecord) -> Result<(), StateError> {
         let bytes = self.state.format.encode(record, "runs")?;
         if record.phase == Phase::Acknowledged {
             self.state.forgets_at = self.state.forgets_at.min(record.not_after);
@@ -317,12 +317,12 @@ impl Page<'_> {
     /// Makes sure that the ledger has a place for this run: its own, or one more.
     ///
     /// # Errors
-    /// When it is full, or the books are damaged.
-    pub fn place_for(&mut self, id: &RunId) -> Result<(), BooksError> {
+    /// When it is full, or the state store is damaged.
+    pub fn place_for(&mut self, id: &RunId) -> Result<(), StateError> {
         let known = self.get(Table::Runs, id.as_bytes())?.is_some();
         let forgotten = self.changes.iter().filter(|((table, _), value)| *table == Table::Runs && value.is_none());
         let held = self.tables.count(Table::Runs)?.saturating_sub(forgotten.count() as u64);
-        if known || held < LEDGER_RUNS as u64 { Ok(()) } else { Err(BooksError::Full) }
+        if known || held < LEDGER_RUNS as u64 { Ok(()) } else { Err(StateError::Full) }
     }
 
     /// Keeps a report until the hub has it. Where the spool is full, the
@@ -330,7 +330,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn report(&mut self, id: &RunId, report: &[u8]) -> Result<(), BooksError> {
+    pub fn report(&mut self, id: &RunId, report: &[u8]) -> Result<(), StateError> {
         let before = self.get(Table::Reports, id.as_bytes())?.map_or(0, |old| old.len() as u64);
         let total = (self.spooled()? + report.len() as u64).saturating_sub(before);
         self.put(Table::Reports, id.as_bytes(), report.to_vec());
@@ -339,7 +339,7 @@ impl Page<'_> {
     }
 
     /// Bytes of all reports.
-    fn spooled(&self) -> Result<u64, BooksError> {
+    fn spooled(&self) -> Result<u64, StateError> {
         if let Some(known) = self.state.spooled {
             return Ok(known);
         }
@@ -348,7 +348,7 @@ impl Page<'_> {
         Ok(total)
     }
 
-    fn drop_oldest(&mut self, mut total: u64) -> Result<(), BooksError> {
+    fn drop_oldest(&mut self, mut total: u64) -> Result<(), StateError> {
         let mut sizes: Vec<(Vec<u8>, u64)> = Vec::new();
         self.each(Table::Reports, |run, bytes| sizes.push((run.to_vec(), bytes.len() as u64)))?;
         let mut kept = Vec::new();
@@ -373,7 +373,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn drop_report(&mut self, id: &RunId) -> Result<(), BooksError> {
+    pub fn drop_report(&mut self, id: &RunId) -> Result<(), StateError> {
         if let Some(report) = self.get(Table::Reports, id.as_bytes())? {
             self.state.spooled = Some(self.spooled()?.saturating_sub(report.len() as u64));
             self.remove(Table::Reports, id.as_bytes());
@@ -385,7 +385,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn part(&mut self, parted: &Parted) -> Result<(), BooksError> {
+    pub fn part(&mut self, parted: &Parted) -> Result<(), StateError> {
         self.mark(PARTED, parted)
     }
 
@@ -393,8 +393,8 @@ impl Page<'_> {
     ///
     /// # Errors
     /// When the disk does not take it.
-    pub fn lock(&mut self, envelope: &Envelope) -> Result<(), BooksError> {
-        let bytes = codec::encode(envelope).map_err(|_| BooksError::Damaged("locks"))?;
+    pub fn lock(&mut self, envelope: &Envelope) -> Result<(), StateError> {
+        let bytes = codec::encode(envelope).map_err(|_| StateError::Damaged("locks"))?;
         self.put(Table::Locks, sha256(envelope.bytes.as_bytes()).as_bytes(), bytes);
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! The books' tables in one durable file (redb).
+//! The state store's tables in one durable file (redb).
 
 use super::format::{FORMAT, Format};
 use super::reserve::{ReservedFile, checked};
 use super::tables::{Changes, Row, Show, Table, Tables};
-use super::{BooksError, failed};
+use super::{StateError, failed};
 use fernwart_certs::keyfile::{self, KeyFileError};
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
@@ -27,7 +27,7 @@ const FILES: NameTable = TableDefinition::new("catalogue");
 const LOCKS: HashTable = TableDefinition::new("locks");
 const MARKS: NameTable = TableDefinition::new("marks");
 
-/// Cached pages, bytes: the books are small and seldom read.
+/// Cached pages, bytes: the state store is small and seldom read.
 const CACHE_BYTES: usize = 256 * 1024;
 
 /// A shorter file is not written anew.
@@ -36,7 +36,7 @@ const WORTH_BYTES: u64 = 16 * 1024 * 1024;
 /// The file. redb takes nothing more after a failure of the disk, even once
 /// the disk is well again; a fresh start does.
 #[derive(Debug)]
-pub(super) struct BooksFile {
+pub(super) struct StateFile {
     /// None only between a failure of the disk and the next try.
     database: Option<Database>,
     path: PathBuf,
@@ -44,26 +44,26 @@ pub(super) struct BooksFile {
     file: (u64, u64),
 }
 
-impl BooksFile {
+impl StateFile {
     /// Opens what is there.
-    pub(super) fn open(path: &Path) -> Result<Self, BooksError> {
+    pub(super) fn open(path: &Path) -> Result<Self, StateError> {
         Self::over(path, ReservedFile::open(path))
     }
 
     /// The same, or makes it. A file whose making was cut off, so that nothing ever
     /// stood in it, is made once more.
-    pub(super) fn begin(path: &Path) -> Result<Self, BooksError> {
+    pub(super) fn begin(path: &Path) -> Result<Self, StateError> {
         if was_never_finished(path) {
             std::fs::remove_file(path).map_err(|error| cannot_open(path, error))?;
         }
         Self::over(path, ReservedFile::open_or_make(path))
     }
 
-    fn over(path: &Path, file: Result<ReservedFile, KeyFileError>) -> Result<Self, BooksError> {
+    fn over(path: &Path, file: Result<ReservedFile, KeyFileError>) -> Result<Self, StateError> {
         let database = Some(database(path, file)?);
         let file = Self { database, path: path.to_owned(), file: identity(path)? };
         // Before any record is written: what a newer program has left stays as it is.
-        if let Ok(mark) = file.get(Table::Marks, FORMAT.as_bytes()) {
+        if let Ok(mark) = file.get(Table::Metadata, FORMAT.as_bytes()) {
             Format::read(mark.as_deref())?;
         }
         let transaction = file.opened()?.begin_write().map_err(failed)?;
@@ -76,7 +76,7 @@ impl BooksFile {
     }
 
     /// Gives room back where the file has become much longer than what stands in it.
-    fn compacted(mut self, used: u64) -> Result<Self, BooksError> {
+    fn compacted(mut self, used: u64) -> Result<Self, StateError> {
         let length = std::fs::metadata(&self.path).map_err(|error| cannot_open(&self.path, error))?.len();
         if length >= WORTH_BYTES
             && used * 2 < length
@@ -91,15 +91,15 @@ impl BooksFile {
         Ok(self)
     }
 
-    fn opened(&self) -> Result<&Database, BooksError> {
-        self.database.as_ref().ok_or(BooksError::Damaged("file"))
+    fn opened(&self) -> Result<&Database, StateError> {
+        self.database.as_ref().ok_or(StateError::Damaged("file"))
     }
 
-    fn read(&self) -> Result<ReadTransaction, BooksError> {
+    fn read(&self) -> Result<ReadTransaction, StateError> {
         self.opened()?.begin_read().map_err(failed)
     }
 
-    fn try_commit(&self, changes: &Changes) -> Result<(), BooksError> {
+    fn try_commit(&self, changes: &Changes) -> Result<(), StateError> {
         let transaction = self.opened()?.begin_write().map_err(failed)?;
         for ((table, key), value) in changes {
             Shape::of(*table).change(&transaction, key, value.as_deref())?;
@@ -125,44 +125,44 @@ fn was_never_finished(path: &Path) -> bool {
     read && mark == [0; 9]
 }
 
-fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> BooksError {
-    BooksError::Open(path.display().to_string(), Box::new(error))
+fn cannot_open(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> StateError {
+    StateError::Open(path.display().to_string(), Box::new(error))
 }
 
-fn identity(path: &Path) -> Result<(u64, u64), BooksError> {
+fn identity(path: &Path) -> Result<(u64, u64), StateError> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino())).map_err(|error| cannot_open(path, error))
 }
 
-fn database(path: &Path, file: Result<ReservedFile, KeyFileError>) -> Result<Database, BooksError> {
+fn database(path: &Path, file: Result<ReservedFile, KeyFileError>) -> Result<Database, StateError> {
     let file = file.map_err(|error| cannot_open(path, error))?;
     let builder = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file);
     builder.map_err(|error| cannot_open(path, error))
 }
 
-impl Tables for BooksFile {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+impl Tables for StateFile {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         Shape::of(table).get(&self.read()?, key)
     }
 
-    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), StateError> {
         Shape::of(table).each(&self.read()?, from, show)
     }
 
-    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+    fn last(&self, table: Table) -> Result<Option<Row>, StateError> {
         Shape::of(table).last(&self.read()?)
     }
 
-    fn count(&self, table: Table) -> Result<u64, BooksError> {
+    fn count(&self, table: Table) -> Result<u64, StateError> {
         Shape::of(table).count(&self.read()?)
     }
 
-    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+    fn commit(&mut self, changes: &Changes) -> Result<(), StateError> {
         self.in_place()?;
         if self.database.is_none() {
             self.database = Some(database(&self.path, ReservedFile::open(&self.path))?);
         }
         let written = self.try_commit(changes);
-        if let Err(BooksError::Write(_)) = &written {
+        if let Err(StateError::Write(_)) = &written {
             self.distrust();
         }
         written
@@ -171,7 +171,7 @@ impl Tables for BooksFile {
     /// Who has deleted the file, emptied it or put another in its place, has taken away
     /// what is written into it from now on; who has opened it to others may. One that is
     /// put back goes on.
-    fn in_place(&self) -> Result<(), BooksError> {
+    fn in_place(&self) -> Result<(), StateError> {
         // The folders on the way were looked at when it was opened.
         let mut file = keyfile::open_alone(&self.path).map_err(|error| cannot_open(&self.path, error))?;
         let mut mark = [0; 9];
@@ -226,23 +226,23 @@ impl Shape {
             Table::Bodies => Self::Number(BODIES),
             Table::Files => Self::Name(FILES),
             Table::Locks => Self::Hash(LOCKS),
-            Table::Marks => Self::Name(MARKS),
+            Table::Metadata => Self::Name(MARKS),
         }
     }
 
-    fn make(self, transaction: &WriteTransaction) -> Result<(), BooksError> {
+    fn make(self, transaction: &WriteTransaction) -> Result<(), StateError> {
         shaped!(self, table => transaction.open_table(table).map(drop).map_err(failed))
     }
 
-    fn get(self, read: &ReadTransaction, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+    fn get(self, read: &ReadTransaction, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         shaped!(self, table => get(read, table, key))
     }
 
-    fn each(self, read: &ReadTransaction, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+    fn each(self, read: &ReadTransaction, from: &[u8], show: Show<'_>) -> Result<(), StateError> {
         shaped!(self, table => each(read, table, from, show))
     }
 
-    fn last(self, read: &ReadTransaction) -> Result<Option<Row>, BooksError> {
+    fn last(self, read: &ReadTransaction) -> Result<Option<Row>, StateError> {
         shaped!(self, table => {
             let table = read.open_table(table).map_err(failed)?;
             let last = table.last().map_err(failed)?;
@@ -250,11 +250,11 @@ impl Shape {
         })
     }
 
-    fn count(self, read: &ReadTransaction) -> Result<u64, BooksError> {
+    fn count(self, read: &ReadTransaction) -> Result<u64, StateError> {
         shaped!(self, table => read.open_table(table).map_err(failed)?.len().map_err(failed))
     }
 
-    fn change(self, transaction: &WriteTransaction, key: &[u8], value: Option<&[u8]>) -> Result<(), BooksError> {
+    fn change(self, transaction: &WriteTransaction, key: &[u8], value: Option<&[u8]>) -> Result<(), StateError> {
         shaped!(self, table => change(transaction, table, key, value))
     }
 }
@@ -263,7 +263,7 @@ fn get<K: Key + 'static, V: Value + 'static>(
     read: &ReadTransaction,
     table: TableDefinition<'_, K, V>,
     key: &[u8],
-) -> Result<Option<Vec<u8>>, BooksError>
+) -> Result<Option<Vec<u8>>, StateError>
 where
     for<'a> K::SelfType<'a>: InBytes<'a>,
     for<'a> V::SelfType<'a>: InBytes<'a>,
@@ -278,7 +278,7 @@ fn each<K: Key + 'static, V: Value + 'static>(
     table: TableDefinition<'_, K, V>,
     from: &[u8],
     show: Show<'_>,
-) -> Result<(), BooksError>
+) -> Result<(), StateError>
 where
     for<'a> K::SelfType<'a>: InBytes<'a>,
     for<'a> V::SelfType<'a>: InBytes<'a>,
@@ -304,7 +304,7 @@ fn change<K: Key + 'static, V: Value + 'static>(
     table: TableDefinition<'_, K, V>,
     key: &[u8],
     value: Option<&[u8]>,
-) -> Result<(), BooksError>
+) -> Result<(), StateError>
 where
     for<'a> K::SelfType<'a>: InBytes<'a>,
     for<'a> V::SelfType<'a>: InBytes<'a>,
@@ -320,8 +320,8 @@ where
     }
 }
 
-fn typed<'a, T: InBytes<'a>>(bytes: &'a [u8]) -> Result<T, BooksError> {
-    T::typed(bytes).ok_or(BooksError::Damaged("a key"))
+fn typed<'a, T: InBytes<'a>>(bytes: &'a [u8]) -> Result<T, StateError> {
+    T::typed(bytes).ok_or(StateError::Damaged("a key"))
 }
 
 /// What stands in redb's tables, as bytes and back.

@@ -1,19 +1,19 @@
-//! The books: journal, ledger, catalogue and floors in one durable file.
+//! The state store: journal, ledger, catalogue and floors in one durable file.
 //!
 //! One transaction carries a run's record and the journal line about it, so
 //! that neither can be there without the other. What returns from
-//! [`Books::write`] is on disk.
+//! [`StateStore::write`] is on disk.
 
 mod bound;
 mod file;
 mod format;
-mod page;
 mod reserve;
 mod tables;
+mod transaction;
 
 pub use format::Format;
-pub use page::Page;
 pub use tables::{Changes, Memory, Row, Show, Table, Tables};
+pub use transaction::Transaction;
 
 use fernwart_certs::catalogue::{Floors, Trusted};
 use fernwart_certs::journal::{Line, entry_hash};
@@ -57,11 +57,11 @@ pub struct Parted {
     pub by: Text<64>,
 }
 
-/// The books cannot be read or written.
+/// The state store cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum BooksError {
+pub enum StateError {
     /// The file cannot be opened; another agent may have it.
-    #[error("opening the books at {0}")]
+    #[error("opening the state store at {0}")]
     Open(String, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The disk does not take or give what it should.
     #[error("writing in the books")]
@@ -76,11 +76,11 @@ pub enum BooksError {
         format: u16,
     },
     /// What stands there cannot be read.
-    #[error("reading the books: {0} is damaged")]
+    #[error("reading the state store: {0} is damaged")]
     Damaged(&'static str),
 }
 
-impl BooksError {
+impl StateError {
     /// Whether another program holds the file: an agent that starts or stops just now.
     pub fn is_held(&self) -> bool {
         let Self::Open(_, error) = self else { return false };
@@ -96,8 +96,8 @@ impl BooksError {
     }
 }
 
-fn failed<E: Into<redb::Error>>(error: E) -> BooksError {
-    BooksError::Write(Box::new(error.into()))
+fn failed<E: Into<redb::Error>>(error: E) -> StateError {
+    StateError::Write(Box::new(error.into()))
 }
 
 /// How far a run has come.
@@ -150,9 +150,9 @@ pub struct Moment {
     pub boot: BootId,
 }
 
-/// The books.
+/// The state store.
 #[derive(Debug)]
-pub struct Books {
+pub struct StateStore {
     tables: Box<dyn Tables>,
     state: State,
     /// When the journal is looked through next, unless it has become too long.
@@ -172,7 +172,7 @@ struct State {
     spooled: Option<u64>,
     /// Bytes of the journal; none until they were counted.
     journal: Option<u64>,
-    /// Something failed, and nobody knows what stands in the books since.
+    /// Something failed, and nobody knows what stands in the state store since.
     is_doubtful: bool,
     /// How records are written in them.
     format: Format,
@@ -195,38 +195,38 @@ struct TimeFloors {
     orders_since: UnixMs,
 }
 
-impl Books {
-    /// Opens the books of a machine that has joined.
+impl StateStore {
+    /// Opens the state store of a machine that has joined.
     ///
     /// # Errors
     /// When the file is not there, cannot be had, or is in use by another agent.
-    pub fn open(path: &Path) -> Result<Self, BooksError> {
-        Self::over(Box::new(file::BooksFile::open(path)?))
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        Self::over(Box::new(file::StateFile::open(path)?))
     }
 
-    /// The books of a machine that joins: made, or opened where an earlier try has
+    /// The state store of a machine that joins: made, or opened where an earlier try has
     /// made them. The caller sees to it that nobody else does the same meanwhile.
     ///
     /// # Errors
-    /// As [`Books::open`].
-    pub fn begin(path: &Path) -> Result<Self, BooksError> {
-        Self::over(Box::new(file::BooksFile::begin(path)?))
+    /// As [`StateStore::open`].
+    pub fn begin(path: &Path) -> Result<Self, StateError> {
+        Self::over(Box::new(file::StateFile::begin(path)?))
     }
 
-    /// The books that stand in these tables.
+    /// The state store that stands in these tables.
     ///
     /// # Errors
     /// When they are damaged.
-    pub fn over(tables: Box<dyn Tables>) -> Result<Self, BooksError> {
+    pub fn over(tables: Box<dyn Tables>) -> Result<Self, StateError> {
         // Before anything else is read: nothing else may be what it seems.
         let format = format_of(tables.as_ref())?;
         let head = newest_entry(tables.as_ref())?;
         let floors = TimeFloors::default();
         let state = State::fresh(head, floors, format);
-        let mut books = Self { tables, state, bounds_at: UnixMs::MIN, bounds_not_before: UnixMs::MIN };
-        books.state.floors.time = books.mark(TIME_FLOOR)?.unwrap_or_default();
-        books.state.floors.orders_since = books.mark(ORDERS_SINCE)?.unwrap_or_default();
-        Ok(books)
+        let mut store = Self { tables, state, bounds_at: UnixMs::MIN, bounds_not_before: UnixMs::MIN };
+        store.state.floors.time = store.mark(TIME_FLOOR)?.unwrap_or_default();
+        store.state.floors.orders_since = store.mark(ORDERS_SINCE)?.unwrap_or_default();
+        Ok(store)
     }
 
     /// Opens them once more, if a failure of the disk has closed them: it may
@@ -243,7 +243,7 @@ impl Books {
     ///
     /// # Errors
     /// When not.
-    pub fn look(&self) -> Result<(), BooksError> {
+    pub fn look(&self) -> Result<(), StateError> {
         self.tables.in_place()?;
         newest_entry(self.tables.as_ref()).map(drop)
     }
@@ -258,11 +258,11 @@ impl Books {
     ///
     /// # Errors
     /// When the disk does not take it, or a record is damaged.
-    pub fn confirm(&mut self, moment: Moment) -> Result<(), BooksError> {
+    pub fn confirm(&mut self, moment: Moment) -> Result<(), StateError> {
         if self.state.format >= Format::NEWEST {
             return Ok(());
         }
-        self.write(moment, |page| page.rewrite(Format::NEWEST))
+        self.write(moment, |tx| tx.rewrite(Format::NEWEST))
     }
 
     /// Where the journal stands.
@@ -274,35 +274,35 @@ impl Books {
     ///
     /// # Errors
     /// When the disk does not take it, or `fill` says so; then nothing of it
-    /// stands in the books.
+    /// stands in the state store.
     pub fn write<T>(
         &mut self,
         moment: Moment,
-        fill: impl FnOnce(&mut Page<'_>) -> Result<T, BooksError>,
-    ) -> Result<T, BooksError> {
+        fill: impl FnOnce(&mut Transaction<'_>) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
         if self.state.is_doubtful {
             self.look_again()?;
         }
-        let mut page = Page::new(self.tables.as_ref(), self.state, moment);
-        let filled = fill(&mut page);
-        let (changes, state) = page.done();
+        let mut tx = Transaction::new(self.tables.as_ref(), self.state, moment);
+        let filled = fill(&mut tx);
+        let (changes, state) = tx.done();
         let written = filled.and_then(|value| self.tables.commit(&changes).map(|()| value));
         match &written {
             Ok(_) => self.state = state,
-            Err(BooksError::Write(_)) => {
+            Err(StateError::Write(_)) => {
                 // Whether it was written nobody knows.
                 self.state.is_doubtful = true;
                 self.tables.distrust();
             }
-            // Into books that could not be opened nothing was.
-            Err(BooksError::Open(..) | BooksError::Full | BooksError::Damaged(_) | BooksError::Newer { .. }) => {}
+            // Into a state store that could not be opened nothing was.
+            Err(StateError::Open(..) | StateError::Full | StateError::Damaged(_) | StateError::Newer { .. }) => {}
         }
         written
     }
 
     /// Reads once more what is known without reading: what follows must not be
     /// written over what a failed write has left, nor below its floors.
-    fn look_again(&mut self) -> Result<(), BooksError> {
+    fn look_again(&mut self) -> Result<(), StateError> {
         self.state.format = format_of(self.tables.as_ref())?;
         let head = newest_entry(self.tables.as_ref())?;
         let time: UnixMs = self.mark(TIME_FLOOR)?.unwrap_or_default();
@@ -320,7 +320,7 @@ impl Books {
     ///
     /// # Errors
     /// When the disk does not take it, or the journal is damaged.
-    pub fn bound(&mut self, moment: Moment) -> Result<u64, BooksError> {
+    pub fn bound(&mut self, moment: Moment) -> Result<u64, StateError> {
         // The program before this one, which may be put back until then, reads no gaps.
         if self.state.format < Format::NEWEST || moment.now < self.bounds_not_before {
             return Ok(0);
@@ -331,23 +331,23 @@ impl Books {
         }
         self.bounds_at = moment.now.saturating_add(EVERY_MS);
         self.bounds_not_before = moment.now.saturating_add(AGAIN_MS);
-        let gone = self.write(moment, |page| page.bound_journal())?;
+        let gone = self.write(moment, |tx| tx.bound_journal())?;
         if gone > 0 {
             self.bounds_not_before = UnixMs::MIN;
         }
         Ok(gone)
     }
 
-    fn mark<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, BooksError> {
-        let bytes = self.tables.get(Table::Marks, name.as_bytes())?;
+    fn mark<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, StateError> {
+        let bytes = self.tables.get(Table::Metadata, name.as_bytes())?;
         bytes.map(|bytes| self.state.format.decode(&bytes, name)).transpose()
     }
 
     /// The catalogue this machine trusts, if it has joined.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn trusted(&self) -> Result<Option<Trusted>, BooksError> {
+    /// When the state store is damaged.
+    pub fn trusted(&self) -> Result<Option<Trusted>, StateError> {
         let Some(floors) = self.mark::<Floors>(FLOORS)? else { return Ok(None) };
         let mut files = BTreeMap::new();
         self.tables.each(Table::Files, &[], &mut |name, bytes| {
@@ -360,8 +360,8 @@ impl Books {
     /// Whether this machine is in nobody's care any more.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn parted(&self) -> Result<Option<Parted>, BooksError> {
+    /// When the state store is damaged.
+    pub fn parted(&self) -> Result<Option<Parted>, StateError> {
         self.mark(PARTED)
     }
 
@@ -385,8 +385,8 @@ impl Books {
     /// The number of the last question to the owner.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn questions(&self) -> Result<u32, BooksError> {
+    /// When the state store is damaged.
+    pub fn questions(&self) -> Result<u32, StateError> {
         Ok(self.mark(QUESTIONS)?.unwrap_or_default())
     }
 
@@ -394,48 +394,48 @@ impl Books {
     /// are kept apart from the runs, which are forgotten earlier.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn acts(&self) -> Result<Vec<UnixMs>, BooksError> {
+    /// When the state store is damaged.
+    pub fn acts(&self) -> Result<Vec<UnixMs>, StateError> {
         Ok(self.mark(ACTS)?.unwrap_or_default())
     }
 
     /// Runs that were taken back before their orders came, the newest first.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn taken_back(&self) -> Result<Vec<RunId>, BooksError> {
+    /// When the state store is damaged.
+    pub fn taken_back(&self) -> Result<Vec<RunId>, StateError> {
         Ok(self.mark(TAKEN_BACK)?.unwrap_or_default())
     }
 
     /// Position and head of the hub's chain in the newest countersignature.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn hub_chain(&self) -> Result<(u64, Digest), BooksError> {
+    /// When the state store is damaged.
+    pub fn hub_chain(&self) -> Result<(u64, Digest), StateError> {
         Ok(self.mark(CHAIN)?.unwrap_or((0, Digest::from_bytes([0; 32]))))
     }
 
     /// The hub's evidence key that signed for an outcome last; none yet.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn hub_key(&self) -> Result<Option<KeyId>, BooksError> {
+    /// When the state store is damaged.
+    pub fn hub_key(&self) -> Result<Option<KeyId>, StateError> {
         self.mark(HUB_KEY)
     }
 
     /// The public half of the key that opens what is sealed to this machine; none yet.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn sealing_key(&self) -> Result<Option<PublicKey>, BooksError> {
+    /// When the state store is damaged.
+    pub fn sealing_key(&self) -> Result<Option<PublicKey>, StateError> {
         self.mark(SEALING_KEY)
     }
 
     /// The machines in whose names the receipts are that the ledger still holds.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn receipts_machines(&self) -> Result<BTreeSet<MachineId>, BooksError> {
+    /// When the state store is damaged.
+    pub fn receipts_machines(&self) -> Result<BTreeSet<MachineId>, StateError> {
         let mut machines = BTreeSet::new();
         self.each_run(&mut |_, record| {
             let receipt = record.receipt.and_then(|receipt| Receipt::from_bytes(receipt.bytes.as_bytes()).ok());
@@ -447,8 +447,8 @@ impl Books {
     /// One run's record.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn run(&self, id: &RunId) -> Result<Option<RunRecord>, BooksError> {
+    /// When the state store is damaged.
+    pub fn run(&self, id: &RunId) -> Result<Option<RunRecord>, StateError> {
         let bytes = self.tables.get(Table::Runs, id.as_bytes())?;
         bytes.map(|bytes| self.state.format.decode(&bytes, "runs")).transpose()
     }
@@ -456,16 +456,16 @@ impl Books {
     /// How many runs the ledger holds.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn run_count(&self) -> Result<u64, BooksError> {
+    /// When the state store is damaged.
+    pub fn run_count(&self) -> Result<u64, StateError> {
         self.tables.count(Table::Runs)
     }
 
     /// Runs in this phase, oldest first.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn runs_in(&self, phase: Phase) -> Result<Vec<(RunId, RunRecord)>, BooksError> {
+    /// When the state store is damaged.
+    pub fn runs_in(&self, phase: Phase) -> Result<Vec<(RunId, RunRecord)>, StateError> {
         let mut found = Vec::new();
         self.each_run(&mut |id, record| {
             if record.phase == phase {
@@ -477,11 +477,11 @@ impl Books {
     }
 
     /// Reads every record that a start reads, and returns the catalogue as
-    /// [`Books::trusted`] does.
+    /// [`StateStore::trusted`] does.
     ///
     /// # Errors
     /// When a record is damaged, or a newer program has written it.
-    pub fn read_all(&self) -> Result<Option<Trusted>, BooksError> {
+    pub fn read_all(&self) -> Result<Option<Trusted>, StateError> {
         self.look()?;
         self.each_run(&mut |_, _| {})?;
         self.locks()?;
@@ -493,10 +493,10 @@ impl Books {
         self.trusted()
     }
 
-    fn each_run(&self, show: &mut dyn FnMut(RunId, RunRecord)) -> Result<(), BooksError> {
+    fn each_run(&self, show: &mut dyn FnMut(RunId, RunRecord)) -> Result<(), StateError> {
         let mut read = Ok(());
         self.tables.each(Table::Runs, &[], &mut |id, bytes| {
-            let id = id.try_into().map_err(|_| BooksError::Damaged("runs"));
+            let id = id.try_into().map_err(|_| StateError::Damaged("runs"));
             let run = id.and_then(|id| Ok((RunId::from_bytes(id), self.state.format.decode(bytes, "runs")?)));
             read = run.map(|(id, record)| show(id, record));
             if read.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -507,19 +507,19 @@ impl Books {
     /// The report of a run that the hub has not stored yet.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn report(&self, id: &RunId) -> Result<Option<Vec<u8>>, BooksError> {
+    /// When the state store is damaged.
+    pub fn report(&self, id: &RunId) -> Result<Option<Vec<u8>>, StateError> {
         self.tables.get(Table::Reports, id.as_bytes())
     }
 
     /// All locks.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn locks(&self) -> Result<Vec<Envelope>, BooksError> {
+    /// When the state store is damaged.
+    pub fn locks(&self) -> Result<Vec<Envelope>, StateError> {
         let mut locks = Vec::new();
         self.tables.each(Table::Locks, &[], &mut |_, bytes| {
-            locks.push(codec::decode(bytes).map_err(|_| BooksError::Damaged("locks")));
+            locks.push(codec::decode(bytes).map_err(|_| StateError::Damaged("locks")));
             ControlFlow::Continue(())
         })?;
         locks.into_iter().collect()
@@ -528,8 +528,8 @@ impl Books {
     /// The hash of one entry of the journal, if there is one of this number.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn entry(&self, seq: u64) -> Result<Option<Digest>, BooksError> {
+    /// When the state store is damaged.
+    pub fn entry(&self, seq: u64) -> Result<Option<Digest>, StateError> {
         let line = self.tables.get(Table::Journal, &seq.to_be_bytes())?;
         Ok(line.map(|line| entry_hash(&String::from_utf8_lossy(&line))))
     }
@@ -537,8 +537,8 @@ impl Books {
     /// The journal from an entry on, at most `count` entries, as exported.
     ///
     /// # Errors
-    /// When the books are damaged.
-    pub fn journal(&self, from: u64, count: usize) -> Result<Vec<Line>, BooksError> {
+    /// When the state store is damaged.
+    pub fn journal(&self, from: u64, count: usize) -> Result<Vec<Line>, StateError> {
         let mut rows: Vec<Row> = Vec::new();
         if count == 0 {
             return Ok(Vec::new());
@@ -547,7 +547,7 @@ impl Books {
             rows.push((seq.to_vec(), line.to_vec()));
             if rows.len() >= count { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| BooksError::Damaged("journal"));
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| StateError::Damaged("journal"));
         let line = |(seq, line): Row| {
             let body = self.tables.get(Table::Bodies, &seq)?.map(text).transpose()?;
             Ok(Line::Entry { v: 1, line: text(line)?, body })
@@ -557,17 +557,17 @@ impl Books {
 }
 
 /// How records are written in these tables.
-fn format_of(tables: &dyn Tables) -> Result<Format, BooksError> {
-    Format::read(tables.get(Table::Marks, format::FORMAT.as_bytes())?.as_deref())
+fn format_of(tables: &dyn Tables) -> Result<Format, StateError> {
+    Format::read(tables.get(Table::Metadata, format::FORMAT.as_bytes())?.as_deref())
 }
 
 /// Where the journal ends.
-fn newest_entry(tables: &dyn Tables) -> Result<JournalHead, BooksError> {
+fn newest_entry(tables: &dyn Tables) -> Result<JournalHead, StateError> {
     let Some((seq, line)) = tables.last(Table::Journal)? else {
         return Ok(JournalHead { seq: 0, hash: Digest::from_bytes([0; 32]) });
     };
-    let seq = seq.try_into().map(u64::from_be_bytes).map_err(|_| BooksError::Damaged("journal"))?;
-    let line = String::from_utf8(line).map_err(|_| BooksError::Damaged("journal"))?;
+    let seq = seq.try_into().map(u64::from_be_bytes).map_err(|_| StateError::Damaged("journal"))?;
+    let line = String::from_utf8(line).map_err(|_| StateError::Damaged("journal"))?;
     Ok(JournalHead { seq, hash: entry_hash(&line) })
 }
 
@@ -597,116 +597,116 @@ mod tests {
         let path = folder.path().join("books.redb");
         let id = RunId::from_bytes([3; 16]);
         let head = {
-            let mut books = Books::begin(&path).expect("begun");
-            books
-                .write(moment(5), |page| {
-                    page.run(&id, &record(5, Phase::Started))?;
-                    page.line("run_started", &"a")
+            let mut store = StateStore::begin(&path).expect("begun");
+            store
+                .write(moment(5), |tx| {
+                    tx.run(&id, &record(5, Phase::Started))?;
+                    tx.line("run_started", &"a")
                 })
                 .expect("written")
         };
-        let mut books = Books::open(&path).expect("reopened");
-        assert_eq!(books.head(), head);
-        assert_eq!(books.run(&id).expect("read"), Some(record(5, Phase::Started)));
-        books.write(moment(6), |page| page.line("run_finished", &"b")).expect("written");
-        let lines = books.journal(1, 10).expect("read");
+        let mut store = StateStore::open(&path).expect("reopened");
+        assert_eq!(store.head(), head);
+        assert_eq!(store.run(&id).expect("read"), Some(record(5, Phase::Started)));
+        store.write(moment(6), |tx| tx.line("run_finished", &"b")).expect("written");
+        let lines = store.journal(1, 10).expect("read");
         assert_eq!(lines.len(), 2);
     }
 
     #[test]
-    fn a_page_that_fails_leaves_no_trace() {
+    fn a_transaction_that_fails_leaves_no_trace() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut books = Books::begin(&folder.path().join("books.redb")).expect("begun");
-        let result: Result<(), _> = books.write(moment(5), |page| {
-            page.line("run_started", &"a")?;
-            Err(BooksError::Damaged("a test"))
+        let mut store = StateStore::begin(&folder.path().join("books.redb")).expect("begun");
+        let result: Result<(), _> = store.write(moment(5), |tx| {
+            tx.line("run_started", &"a")?;
+            Err(StateError::Damaged("a test"))
         });
         assert!(result.is_err());
-        assert_eq!(books.head().seq, 0);
-        assert!(books.journal(1, 10).expect("read").is_empty());
+        assert_eq!(store.head().seq, 0);
+        assert!(store.journal(1, 10).expect("read").is_empty());
     }
 
     #[test]
     fn runs_are_forgotten_only_when_acknowledged_and_below_the_floor() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut books = Books::begin(&folder.path().join("books.redb")).expect("begun");
+        let mut store = StateStore::begin(&folder.path().join("books.redb")).expect("begun");
         let ids: Vec<_> = (0..3).map(|n| RunId::from_bytes([n; 16])).collect();
-        books
-            .write(moment(5), |page| {
-                page.run(&ids[0], &record(5, Phase::Acknowledged))?;
-                page.run(&ids[1], &record(5, Phase::Finished))?;
-                page.run(&ids[2], &record(50, Phase::Acknowledged))?;
-                page.raise_time_floor(30)
+        store
+            .write(moment(5), |tx| {
+                tx.run(&ids[0], &record(5, Phase::Acknowledged))?;
+                tx.run(&ids[1], &record(5, Phase::Finished))?;
+                tx.run(&ids[2], &record(50, Phase::Acknowledged))?;
+                tx.raise_time_floor(30)
             })
             .expect("written");
-        let there: Vec<_> = ids.iter().map(|id| books.run(id).expect("read").is_some()).collect();
+        let there: Vec<_> = ids.iter().map(|id| store.run(id).expect("read").is_some()).collect();
         assert_eq!(there, [false, true, true]);
-        assert_eq!(books.time_floor(), 30);
-        books.write(moment(6), |page| page.raise_time_floor(20)).expect("written");
-        drop(books);
-        let books = Books::open(&folder.path().join("books.redb")).expect("reopened");
-        assert_eq!(books.time_floor(), 30, "it only rises");
+        assert_eq!(store.time_floor(), 30);
+        store.write(moment(6), |tx| tx.raise_time_floor(20)).expect("written");
+        drop(store);
+        let store = StateStore::open(&folder.path().join("books.redb")).expect("reopened");
+        assert_eq!(store.time_floor(), 30, "it only rises");
     }
 
     #[test]
-    fn books_that_a_failing_disk_has_closed_are_opened_again() {
+    fn a_state_store_that_a_failing_disk_has_closed_is_opened_again() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
-        let mut books = Books::begin(&path).expect("begun");
-        books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        let mut store = StateStore::begin(&path).expect("begun");
+        store.write(moment(5), |tx| tx.raise_time_floor(30)).expect("written");
         // As after a failed write on a disk that cannot be read either.
-        books.tables = Box::new(file::BooksFile::closed(&path));
+        store.tables = Box::new(file::StateFile::closed(&path));
         std::fs::rename(&path, &aside).expect("moved");
         std::fs::create_dir(&path).expect("made");
-        books.mend();
-        assert!(books.acts().is_err() && books.write(moment(6), |page| page.act_begins(0)).is_err());
-        assert_eq!(books.time_floor(), 30, "no old order is new meanwhile");
+        store.mend();
+        assert!(store.acts().is_err() && store.write(moment(6), |tx| tx.act_begins(0)).is_err());
+        assert_eq!(store.time_floor(), 30, "no old order is new meanwhile");
         std::fs::remove_dir(&path).expect("removed");
         std::fs::rename(&aside, &path).expect("moved back");
-        books.mend();
-        assert!(books.acts().expect("read").is_empty());
-        books.write(moment(7), |page| page.act_begins(0)).expect("written");
+        store.mend();
+        assert!(store.acts().expect("read").is_empty());
+        store.write(moment(7), |tx| tx.act_begins(0)).expect("written");
     }
 
     #[test]
-    fn books_that_have_gone_are_never_begun_anew_by_who_only_opens_them() {
+    fn a_state_store_that_has_gone_is_never_begun_anew_by_who_only_opens_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
-        assert!(Books::open(&path).is_err());
-        let mut books = Books::begin(&path).expect("begun");
-        books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        assert!(StateStore::open(&path).is_err());
+        let mut store = StateStore::begin(&path).expect("begun");
+        store.write(moment(5), |tx| tx.raise_time_floor(30)).expect("written");
         // As after a failed write on a disk that was exchanged meanwhile.
-        books.tables = Box::new(file::BooksFile::closed(&path));
+        store.tables = Box::new(file::StateFile::closed(&path));
         std::fs::remove_file(&path).expect("removed");
-        books.mend();
-        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err(), "an empty ledger would let runs run twice");
+        store.mend();
+        assert!(store.write(moment(6), |tx| tx.act_begins(0)).is_err(), "an empty ledger would let runs run twice");
         assert!(!path.exists());
         std::fs::write(&path, []).expect("written");
-        books.mend();
-        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err() && Books::open(&path).is_err());
+        store.mend();
+        assert!(store.write(moment(6), |tx| tx.act_begins(0)).is_err() && StateStore::open(&path).is_err());
         assert_eq!(std::fs::read(&path).expect("read"), b"", "emptied is as good as gone");
     }
 
     #[test]
-    fn nothing_is_written_into_books_that_were_taken_away() {
+    fn nothing_is_written_into_a_state_store_that_was_taken_away() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
-        let mut books = Books::begin(&path).expect("begun");
-        books.write(moment(5), |page| page.raise_time_floor(30)).expect("written");
+        let mut store = StateStore::begin(&path).expect("begun");
+        store.write(moment(5), |tx| tx.raise_time_floor(30)).expect("written");
         std::fs::rename(&path, &aside).expect("moved");
-        assert!(books.write(moment(6), |page| page.act_begins(0)).is_err() && books.look().is_err());
-        assert!(books.acts().expect("what is known is known").is_empty());
+        assert!(store.write(moment(6), |tx| tx.act_begins(0)).is_err() && store.look().is_err());
+        assert!(store.acts().expect("what is known is known").is_empty());
         std::fs::rename(&aside, &path).expect("put back");
-        books.write(moment(7), |page| page.act_begins(0)).expect("written");
+        store.write(moment(7), |tx| tx.act_begins(0)).expect("written");
         // An older one in its place is never taken for it, not in this life.
         std::fs::copy(&path, &aside).expect("copied");
         std::fs::rename(&aside, &path).expect("put there");
         for _ in 0..3 {
-            assert!(books.write(moment(8), |page| page.act_begins(0)).is_err());
-            books.mend();
+            assert!(store.write(moment(8), |tx| tx.act_begins(0)).is_err());
+            store.mend();
         }
-        books.tables.distrust();
-        assert!(books.acts().is_err());
+        store.tables.distrust();
+        assert!(store.acts().is_err());
     }
 
     /// Tables of which one commit is said to have failed, and had been done.
@@ -717,19 +717,19 @@ mod tests {
     }
 
     impl Tables for Unsure {
-        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
             self.memory.get(table, key)
         }
-        fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+        fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), StateError> {
             self.memory.each(table, from, show)
         }
-        fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+        fn last(&self, table: Table) -> Result<Option<Row>, StateError> {
             self.memory.last(table)
         }
-        fn count(&self, table: Table) -> Result<u64, BooksError> {
+        fn count(&self, table: Table) -> Result<u64, StateError> {
             self.memory.count(table)
         }
-        fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+        fn commit(&mut self, changes: &Changes) -> Result<(), StateError> {
             self.memory.commit(changes)?;
             match std::mem::take(&mut self.fails) {
                 true => Err(failed(redb::Error::Io(std::io::Error::other("a test")))),
@@ -740,20 +740,20 @@ mod tests {
 
     #[test]
     fn what_a_failed_write_has_left_is_neither_written_over_nor_undercut() {
-        let mut books = Books::over(Box::new(Unsure { fails: true, ..Unsure::default() })).expect("books");
-        let failed = books.write(moment(5), |page| {
-            page.raise_time_floor(50)?;
-            page.line("one", &"a")
+        let mut store = StateStore::over(Box::new(Unsure { fails: true, ..Unsure::default() })).expect("books");
+        let failed = store.write(moment(5), |tx| {
+            tx.raise_time_floor(50)?;
+            tx.line("one", &"a")
         });
         assert!(failed.is_err());
-        let head = books
-            .write(moment(6), |page| {
-                page.raise_time_floor(20)?;
-                page.line("two", &"b")
+        let head = store
+            .write(moment(6), |tx| {
+                tx.raise_time_floor(20)?;
+                tx.line("two", &"b")
             })
             .expect("written");
-        assert_eq!((head.seq, books.time_floor()), (2, 50));
-        let kinds: Vec<String> = books.journal(1, 9).expect("read").iter().map(|line| format!("{line:?}")).collect();
+        assert_eq!((head.seq, store.time_floor()), (2, 50));
+        let kinds: Vec<String> = store.journal(1, 9).expect("read").iter().map(|line| format!("{line:?}")).collect();
         assert!(kinds[0].contains("one") && kinds[1].contains("two"), "{kinds:?}");
     }
 
@@ -761,43 +761,43 @@ mod tests {
     fn the_acts_of_a_day_are_counted_whatever_the_ledger_forgets() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
-        let mut books = Books::begin(&path).expect("begun");
+        let mut store = StateStore::begin(&path).expect("begun");
         for at in [5, 20, 30] {
-            books
-                .write(moment(at), |page| {
-                    page.run(&RunId::from_bytes([7; 16]), &record(at, Phase::Acknowledged))?;
-                    page.act_begins(10)?;
-                    page.raise_time_floor(1000)
+            store
+                .write(moment(at), |tx| {
+                    tx.run(&RunId::from_bytes([7; 16]), &record(at, Phase::Acknowledged))?;
+                    tx.act_begins(10)?;
+                    tx.raise_time_floor(1000)
                 })
                 .expect("written");
         }
-        assert_eq!(books.run_count().expect("read"), 0);
-        assert_eq!(books.acts().expect("read"), [20, 30]);
-        drop(books);
-        let mut books = Books::open(&path).expect("reopened");
-        assert_eq!(books.acts().expect("read"), [20, 30]);
+        assert_eq!(store.run_count().expect("read"), 0);
+        assert_eq!(store.acts().expect("read"), [20, 30]);
+        drop(store);
+        let mut store = StateStore::open(&path).expect("reopened");
+        assert_eq!(store.acts().expect("read"), [20, 30]);
         // The clock was ahead, and is not any more.
-        books.write(moment(25), |page| page.acts_until_now()).expect("written");
-        assert_eq!(books.acts().expect("read"), [20, 25]);
+        store.write(moment(25), |tx| tx.acts_until_now()).expect("written");
+        assert_eq!(store.acts().expect("read"), [20, 25]);
     }
 
     #[test]
     fn a_full_spool_drops_the_oldest_report_and_no_outcome() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut books = Books::begin(&folder.path().join("books.redb")).expect("begun");
+        let mut store = StateStore::begin(&folder.path().join("books.redb")).expect("begun");
         let big = vec![7u8; (SPOOL_BYTES / 4) as usize];
         for n in 0..6u8 {
             let id = RunId::from_bytes([n; 16]);
-            books
-                .write(moment(i64::from(n)), |page| {
-                    page.run(&id, &record(i64::from(n), Phase::Finished))?;
-                    page.report(&id, &big)
+            store
+                .write(moment(i64::from(n)), |tx| {
+                    tx.run(&id, &record(i64::from(n), Phase::Finished))?;
+                    tx.report(&id, &big)
                 })
                 .expect("written");
         }
         let kept: Vec<_> =
-            (0..6u8).map(|n| books.report(&RunId::from_bytes([n; 16])).expect("read").is_some()).collect();
+            (0..6u8).map(|n| store.report(&RunId::from_bytes([n; 16])).expect("read").is_some()).collect();
         assert_eq!(kept, [false, false, true, true, true, true]);
-        assert_eq!(books.runs_in(Phase::Finished).expect("read").len(), 6);
+        assert_eq!(store.runs_in(Phase::Finished).expect("read").len(), 6);
     }
 }

@@ -5,8 +5,8 @@
 //! which the chain covers, so that what is left still verifies. Always kept are the line
 //! about joining and the newest entries: a hub may ask for one of those.
 
-use super::page::Page;
-use super::{BooksError, DROPPED_TO, Table};
+use super::transaction::Transaction;
+use super::{DROPPED_TO, StateError, Table};
 use fernwart_certs::journal::{DROPPED, Dropped, Entry, entry_hash, kept_hash};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
@@ -38,12 +38,12 @@ struct Known {
     is_owners: bool,
 }
 
-impl Page<'_> {
+impl Transaction<'_> {
     /// Drops what the journal has too much, if that is due. How many entries.
     ///
     /// # Errors
     /// When the disk does not take it, or the journal is damaged.
-    pub(super) fn bound_journal(&mut self) -> Result<u64, BooksError> {
+    pub(super) fn bound_journal(&mut self) -> Result<u64, StateError> {
         let (bytes, now) = (self.journal_bytes()?, self.now());
         let oldest = self.oldest_entries()?;
         let too_many = if bytes > JOURNAL_BYTES { bytes - JOURNAL_BYTES / 4 * 3 } else { 0 };
@@ -73,19 +73,19 @@ impl Page<'_> {
             }
         }
         let count = through - kept.len() as u64;
-        let head = head.ok_or(BooksError::Damaged("journal"))?;
+        let head = head.ok_or(StateError::Damaged("journal"))?;
         self.mark(DROPPED_TO, &(through, head))?;
         self.line(DROPPED, &Dropped { through, head, kept: kept_hash(kept.into_iter()), count })?;
         Ok(gone.len() as u64)
     }
 
     /// The oldest entries that may go, and those between them.
-    fn oldest_entries(&self) -> Result<Vec<Known>, BooksError> {
+    fn oldest_entries(&self) -> Result<Vec<Known>, StateError> {
         let last = self.state.head.seq.saturating_sub(NEWEST);
         let mut known: Vec<Known> = Vec::new();
         self.each_up_to(Table::Journal, last, AT_ONCE, |seq, line| {
-            let damaged = |_| BooksError::Damaged("journal");
-            let line = std::str::from_utf8(line).map_err(|_| BooksError::Damaged("journal"))?;
+            let damaged = |_| StateError::Damaged("journal");
+            let line = std::str::from_utf8(line).map_err(|_| StateError::Damaged("journal"))?;
             let entry: Entry = serde_json::from_str(line).map_err(damaged)?;
             let is_owners = OWNERS.contains(&entry.kind.as_raw());
             let kind = entry.kind.as_raw().to_owned();
@@ -142,7 +142,7 @@ fn chosen(entries: &[Known], mut too_many: u64, old: UnixMs, is_all: bool) -> Ha
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Books, EVERY_MS, Moment};
+    use super::super::{EVERY_MS, Moment, StateStore};
     use super::*;
     use fernwart_certs::journal::{BadJournal, Head, Line, verify};
     use fernwart_certs::{envelope, identity};
@@ -159,10 +159,10 @@ mod tests {
     const HOUR: UnixMs = 60 * MINUTE;
 
     /// Bounds it until nothing more goes; later each time.
-    fn bound_whole(books: &mut Books, mut now: UnixMs) -> u64 {
+    fn bound_whole(store: &mut StateStore, mut now: UnixMs) -> u64 {
         let mut all = 0;
         loop {
-            let gone = books.bound(moment(now)).expect("bounded");
+            let gone = store.bound(moment(now)).expect("bounded");
             if gone == 0 {
                 return all;
             }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     /// Writes what a run leaves in the journal.
-    fn run(page: &mut Page<'_>, number: u64, is_act: bool) -> Result<(), BooksError> {
+    fn run(tx: &mut Transaction<'_>, number: u64, is_act: bool) -> Result<(), StateError> {
         let run = format!("{number:032x}");
         let action = match is_act {
             true => json!({"script": {"bundle": "mend", "version": 1, "sha256": "00".repeat(32), "parameters": {},
@@ -179,23 +179,23 @@ mod tests {
             false => json!({"diagnose": {"sections": []}}),
         };
         let body = json!({"run": run, "staff": "jana", "reason": "r".repeat(40), "action": action});
-        page.line("run_started", &body)?;
-        page.line("run_finished", &json!({"run": run, "outcome": "ok"})).map(drop)
+        tx.line("run_started", &body)?;
+        tx.line("run_finished", &json!({"run": run, "outcome": "ok"})).map(drop)
     }
 
-    fn exported(books: &Books) -> Vec<String> {
+    fn exported(store: &StateStore) -> Vec<String> {
         let key = identity::SigningKey::generate().expect("a key");
         let machine = identity::machine_id(&key.public());
-        let head = books.head();
+        let head = store.head();
         let head = Head { machine, seq: head.seq, head: head.hash, at: 0 };
         let head = envelope::seal(&head, &key, Version::OLDEST).expect("sealed");
-        let mut lines = books.journal(1, usize::MAX).expect("read");
+        let mut lines = store.journal(1, usize::MAX).expect("read");
         lines.push(Line::Head { v: 1, evidence_key: key.public(), head });
         lines.iter().map(|line| serde_json::to_string(line).expect("written")).collect()
     }
 
-    fn kinds(books: &Books) -> (usize, usize) {
-        let lines = books.journal(1, usize::MAX).expect("read");
+    fn kinds(store: &StateStore) -> (usize, usize) {
+        let lines = store.journal(1, usize::MAX).expect("read");
         let acts = lines.iter().filter(|line| format!("{line:?}").contains("mend")).count();
         (lines.len(), acts)
     }
@@ -207,31 +207,31 @@ mod tests {
         const LOOKS: u64 = 100_000;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
-        let mut books = Books::begin(&path).expect("begun");
-        books.confirm(moment(0)).expect("confirmed");
-        books.write(moment(0), |page| page.line("joined", &json!({"machine": "m"})).map(drop)).expect("written");
+        let mut store = StateStore::begin(&path).expect("begun");
+        store.confirm(moment(0)).expect("confirmed");
+        store.write(moment(0), |tx| tx.line("joined", &json!({"machine": "m"})).map(drop)).expect("written");
         let mut largest = 0;
         for hundred in 0..LOOKS / 100 {
             let now = MINUTE * UnixMs::try_from((hundred + 1) * 100).expect("small");
-            books
-                .write(moment(now), |page| {
-                    (0..100).try_for_each(|look| run(page, hundred * 100 + look, false))?;
-                    if hundred % 14 == 0 { run(page, LOOKS + hundred, true) } else { Ok(()) }
+            store
+                .write(moment(now), |tx| {
+                    (0..100).try_for_each(|look| run(tx, hundred * 100 + look, false))?;
+                    if hundred % 14 == 0 { run(tx, LOOKS + hundred, true) } else { Ok(()) }
                 })
                 .expect("written");
-            books.bound(moment(now)).expect("bounded");
+            store.bound(moment(now)).expect("bounded");
             largest = largest.max(length(&path));
         }
         assert!(largest < 3 * JOURNAL_BYTES, "{largest} bytes");
-        let (entries, acts) = kinds(&books);
+        let (entries, acts) = kinds(&store);
         assert_eq!(acts, 72, "an act a day, all of them");
         assert!(entries < 20_000, "{entries} entries");
-        let lines = exported(&books);
+        let lines = exported(&store);
         let whole = verify(lines.iter().map(String::as_str)).expect("it holds");
-        assert_eq!(whole.entries + whole.dropped, books.head().seq);
-        drop(books);
-        let books = Books::open(&path).expect("reopened");
-        assert_eq!(kinds(&books), (entries, acts));
+        assert_eq!(whole.entries + whole.dropped, store.head().seq);
+        drop(store);
+        let store = StateStore::open(&path).expect("reopened");
+        assert_eq!(kinds(&store), (entries, acts));
     }
 
     fn length(path: &Path) -> u64 {
@@ -244,45 +244,45 @@ mod tests {
     fn a_journal_that_is_too_long_already_gives_its_room_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
-        let mut books = Books::begin(&path).expect("begun");
-        books.confirm(moment(0)).expect("confirmed");
-        books.write(moment(0), |page| page.line("joined", &json!({"machine": "m"})).map(drop)).expect("written");
+        let mut store = StateStore::begin(&path).expect("begun");
+        store.confirm(moment(0)).expect("confirmed");
+        store.write(moment(0), |tx| tx.line("joined", &json!({"machine": "m"})).map(drop)).expect("written");
         for hundreds in 0..500 {
             let filled =
-                books.write(moment(1), |page| (0..100).try_for_each(|look| run(page, hundreds * 100 + look, false)));
+                store.write(moment(1), |tx| (0..100).try_for_each(|look| run(tx, hundreds * 100 + look, false)));
             filled.expect("written");
         }
         let before = length(&path);
-        bound_whole(&mut books, 3 * HOUR);
-        drop(books);
-        let books = Books::open(&path).expect("reopened");
+        bound_whole(&mut store, 3 * HOUR);
+        drop(store);
+        let store = StateStore::open(&path).expect("reopened");
         let after = length(&path);
         assert!(after < 2 * JOURNAL_BYTES && after < before / 3, "{before} bytes, then {after}");
-        verify(exported(&books).iter().map(String::as_str)).expect("it holds");
+        verify(exported(&store).iter().map(String::as_str)).expect("it holds");
     }
 
-    fn small() -> Books {
-        let mut books = Books::over(Box::<super::super::Memory>::default()).expect("books");
-        books.confirm(moment(0)).expect("confirmed");
-        books.write(moment(1), |page| page.line("joined", &json!({})).map(drop)).expect("written");
+    fn small() -> StateStore {
+        let mut store = StateStore::over(Box::<super::super::Memory>::default()).expect("books");
+        store.confirm(moment(0)).expect("confirmed");
+        store.write(moment(1), |tx| tx.line("joined", &json!({})).map(drop)).expect("written");
         for number in 0..600 {
             let filled =
-                books.write(moment(number), |page| run(page, u64::try_from(number).expect("small"), number % 100 == 3));
+                store.write(moment(number), |tx| run(tx, u64::try_from(number).expect("small"), number % 100 == 3));
             filled.expect("written");
         }
-        books
+        store
     }
 
     #[test]
     fn old_looks_go_by_time_and_whatever_is_taken_out_besides_shows() {
-        let mut books = small();
-        assert_eq!(books.bound(moment(700)).expect("bounded"), 0, "neither long nor old");
+        let mut store = small();
+        assert_eq!(store.bound(moment(700)).expect("bounded"), 0, "neither long nor old");
         let year = i64::try_from(JOURNAL_LOOKS.as_millis()).expect("fits");
-        let gone = books.bound(moment(year + 2 * EVERY_MS)).expect("bounded");
+        let gone = store.bound(moment(year + 2 * EVERY_MS)).expect("bounded");
         // 1201 entries, of which the newest 256 and one of joining stay, and five acts.
         assert_eq!(gone, 1201 - 256 - 1 - 10);
-        assert_eq!(books.bound(moment(year + 4 * EVERY_MS)).expect("bounded"), 0, "once is enough");
-        let lines = exported(&books);
+        assert_eq!(store.bound(moment(year + 4 * EVERY_MS)).expect("bounded"), 0, "once is enough");
+        let lines = exported(&store);
         let check = |lines: &[String]| verify(lines.iter().map(String::as_str));
         let whole = check(&lines).expect("it holds");
         assert_eq!((whole.entries, whole.dropped), (256 + 1 + 10 + 1, gone));
@@ -301,31 +301,31 @@ mod tests {
 
     #[test]
     fn an_earlier_drop_stays_covered_whatever_goes_next() {
-        let mut books = Books::over(Box::<super::super::Memory>::default()).expect("books");
-        books.confirm(moment(0)).expect("confirmed");
-        books.write(moment(1), |page| page.line("joined", &json!({})).map(drop)).expect("written");
-        let acts = |books: &mut Books, numbers: std::ops::Range<u64>| {
+        let mut store = StateStore::over(Box::<super::super::Memory>::default()).expect("books");
+        store.confirm(moment(0)).expect("confirmed");
+        store.write(moment(1), |tx| tx.line("joined", &json!({})).map(drop)).expect("written");
+        let acts = |store: &mut StateStore, numbers: std::ops::Range<u64>| {
             for number in numbers {
-                books.write(moment(1), |page| run(page, number, true)).expect("written");
+                store.write(moment(1), |tx| run(tx, number, true)).expect("written");
             }
         };
-        acts(&mut books, 0..8_000);
+        acts(&mut store, 0..8_000);
         for number in 8_000..8_100 {
-            books.write(moment(1), |page| run(page, number, false)).expect("written");
+            store.write(moment(1), |tx| run(tx, number, false)).expect("written");
         }
-        acts(&mut books, 8_100..8_250);
+        acts(&mut store, 8_100..8_250);
         let year = i64::try_from(JOURNAL_LOOKS.as_millis()).expect("fits");
-        assert_eq!(books.bound(moment(year + 2 * EVERY_MS)).expect("bounded"), 200, "the looks, for their age");
-        verify(exported(&books).iter().map(String::as_str)).expect("it holds");
+        assert_eq!(store.bound(moment(year + 2 * EVERY_MS)).expect("bounded"), 200, "the looks, for their age");
+        verify(exported(&store).iter().map(String::as_str)).expect("it holds");
         // Now the oldest acts, which stand before the looks that have gone.
-        while books.bound(moment(year + 3 * EVERY_MS)).expect("bounded") == 0 {
-            let next = books.head().seq;
-            books
-                .write(moment(year), |page| (0..100).try_for_each(|more| run(page, next * 1000 + more, true)))
+        while store.bound(moment(year + 3 * EVERY_MS)).expect("bounded") == 0 {
+            let next = store.head().seq;
+            store
+                .write(moment(year), |tx| (0..100).try_for_each(|more| run(tx, next * 1000 + more, true)))
                 .expect("written");
-            books.bounds_not_before = UnixMs::MIN;
+            store.bounds_not_before = UnixMs::MIN;
         }
-        let whole = verify(exported(&books).iter().map(String::as_str)).expect("it holds");
+        let whole = verify(exported(&store).iter().map(String::as_str)).expect("it holds");
         assert!(whole.dropped > 300, "{}", whole.dropped);
     }
 
@@ -362,18 +362,18 @@ mod tests {
 
     #[test]
     fn where_acts_alone_are_too_many_the_oldest_of_them_go() {
-        let mut books = Books::over(Box::<super::super::Memory>::default()).expect("books");
-        books.confirm(moment(0)).expect("confirmed");
-        books.write(moment(1), |page| page.line("joined", &json!({})).map(drop)).expect("written");
+        let mut store = StateStore::over(Box::<super::super::Memory>::default()).expect("books");
+        store.confirm(moment(0)).expect("confirmed");
+        store.write(moment(1), |tx| tx.line("joined", &json!({})).map(drop)).expect("written");
         for number in 0..12_000 {
-            books.write(moment(2), |page| run(page, number, true)).expect("written");
+            store.write(moment(2), |tx| run(tx, number, true)).expect("written");
         }
-        bound_whole(&mut books, 3 * HOUR);
-        let lines = books.journal(1, usize::MAX).expect("read");
+        bound_whole(&mut store, 3 * HOUR);
+        let lines = store.journal(1, usize::MAX).expect("read");
         let bytes: usize = lines.iter().map(|line| format!("{line:?}").len()).sum();
         assert!(bytes < 2 * usize::try_from(JOURNAL_BYTES).expect("fits"), "{bytes}");
         assert_eq!(lines[0].seq(), Some(1), "joining stays");
         assert!(format!("{:?}", lines[lines.len() - 3]).contains("run_started"));
-        verify(exported(&books).iter().map(String::as_str)).expect("it holds");
+        verify(exported(&store).iter().map(String::as_str)).expect("it holds");
     }
 }

@@ -1,6 +1,6 @@
-//! What the books stand on: tables of bytes that change all or nothing.
+//! What the state store stands on: tables of bytes that change all or nothing.
 
-use super::BooksError;
+use super::StateError;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -20,13 +20,13 @@ pub enum Table {
     /// SHA-256, 32 bytes: a lock.
     Locks,
     /// Name, text: one value.
-    Marks,
+    Metadata,
 }
 
 impl Table {
     /// All of them.
     pub const ALL: [Self; 7] =
-        [Self::Runs, Self::Reports, Self::Journal, Self::Bodies, Self::Files, Self::Locks, Self::Marks];
+        [Self::Runs, Self::Reports, Self::Journal, Self::Bodies, Self::Files, Self::Locks, Self::Metadata];
 }
 
 /// What becomes of rows: a value, or nothing.
@@ -44,37 +44,37 @@ pub trait Tables: std::fmt::Debug + Send {
     ///
     /// # Errors
     /// When it cannot be read.
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError>;
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
 
     /// Shows each row from this key on, in order, until told to stop.
     ///
     /// # Errors
     /// When they cannot be read.
-    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError>;
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), StateError>;
 
     /// The row with the greatest key.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn last(&self, table: Table) -> Result<Option<Row>, BooksError>;
+    fn last(&self, table: Table) -> Result<Option<Row>, StateError>;
 
     /// How many rows there are.
     ///
     /// # Errors
     /// When that cannot be read.
-    fn count(&self, table: Table) -> Result<u64, BooksError>;
+    fn count(&self, table: Table) -> Result<u64, StateError>;
 
     /// Makes all changes or none; durable when this returns.
     ///
     /// # Errors
     /// When they cannot be written. Then nobody knows whether they were.
-    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError>;
+    fn commit(&mut self, changes: &Changes) -> Result<(), StateError>;
 
     /// Whether what is written will be found again: nobody has taken it away.
     ///
     /// # Errors
     /// When it is not where it should be.
-    fn in_place(&self) -> Result<(), BooksError> {
+    fn in_place(&self) -> Result<(), StateError> {
         Ok(())
     }
 
@@ -97,25 +97,25 @@ impl Memory {
 }
 
 impl Tables for Memory {
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, BooksError> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         Ok(self.0.get(&(table, key.to_vec())).cloned())
     }
 
-    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), BooksError> {
+    fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), StateError> {
         // Whoever is shown may have seen enough.
         let _ = self.rows(table, from).try_for_each(|(key, value)| show(key, value));
         Ok(())
     }
 
-    fn last(&self, table: Table) -> Result<Option<Row>, BooksError> {
+    fn last(&self, table: Table) -> Result<Option<Row>, StateError> {
         Ok(self.rows(table, &[]).last().map(|(key, value)| (key.to_vec(), value.to_vec())))
     }
 
-    fn count(&self, table: Table) -> Result<u64, BooksError> {
+    fn count(&self, table: Table) -> Result<u64, StateError> {
         Ok(self.rows(table, &[]).count() as u64)
     }
 
-    fn commit(&mut self, changes: &Changes) -> Result<(), BooksError> {
+    fn commit(&mut self, changes: &Changes) -> Result<(), StateError> {
         for (row, value) in changes {
             match value {
                 Some(value) => drop(self.0.insert(row.clone(), value.clone())),
