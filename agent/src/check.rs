@@ -21,12 +21,12 @@ pub struct Checked {
 }
 
 impl Checked {
-    fn line(&mut self, words: &Words, id: &str, trouble: Option<String>) {
-        let (word, more) = match &trouble {
+    fn line(&mut self, words: &Words, id: &str, user_error: Option<String>) {
+        let (word, more) = match &user_error {
             None => (words.say("check-well"), String::new()),
             Some(why) => (words.say("check-bad"), format!("\n          {why}")),
         };
-        self.well &= trouble.is_none();
+        self.well &= user_error.is_none();
         self.text += &format!("{word:<9} {}{more}\n", words.say(id));
     }
 }

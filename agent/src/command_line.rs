@@ -2,7 +2,7 @@
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use fernwart_agent::trouble::Trouble;
+use fernwart_agent::user_error::UserError;
 use fernwart_agent::words::Words;
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::SectionName;
@@ -178,7 +178,7 @@ pub(crate) fn whole(words: &Words) -> clap::Command {
 
 /// What was typed, or what is wrong with it. Where help or the version is wanted,
 /// the program ends here.
-pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments, Trouble> {
+pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments, UserError> {
     if let Some(word) = typed.iter_mut().find(|word| *word == "hilfe") {
         *word = "help".into();
     }
@@ -186,8 +186,8 @@ pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments,
     read.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
-        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument => Trouble::no_such_command(in_short(&error)),
-        _ => Trouble::not_understood(in_short(&error)),
+        ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument => UserError::no_such_command(in_short(&error)),
+        _ => UserError::not_understood(in_short(&error)),
     })
 }
 
@@ -309,7 +309,7 @@ mod tests {
         let said = |words: &[&str]| {
             let typed = [&["fernwart-agent"], words].concat().iter().map(OsString::from).collect();
             match read(typed, &Words::new(Language::De)) {
-                Err(trouble) => trouble.in_words(&Words::new(Language::De)),
+                Err(user_error) => user_error.in_words(&Words::new(Language::De)),
                 Ok(_) => panic!("{words:?} was understood"),
             }
         };

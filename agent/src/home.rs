@@ -166,7 +166,7 @@ impl Home {
     }
 
     /// The owner's standing word.
-    pub fn says(&self) -> PathBuf {
+    pub fn consent(&self) -> PathBuf {
         self.0.join("owner.json")
     }
 

@@ -5,8 +5,8 @@ use fernwart_agent::executor::policy;
 use fernwart_agent::executor::state::StateStore;
 use fernwart_agent::home::{Home, HomeError};
 use fernwart_agent::local::{self, Answer, Question};
-use fernwart_agent::message::Turned;
-use fernwart_agent::trouble::Trouble;
+use fernwart_agent::message::Rejection;
+use fernwart_agent::user_error::UserError;
 use fernwart_agent::words::Words;
 use fernwart_agent::{enroll, service, status};
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// The invitation that was typed, or stands in a file.
-pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Result<Invitation, Trouble> {
+pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Result<Invitation, UserError> {
     // A text of two bytes for each letter, and as many line ends and quotes.
     let longest = LONGEST as u64 * 4;
     let mut bytes = pieces.concat().into_bytes();
@@ -29,13 +29,13 @@ pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Resul
             } else {
                 std::fs::File::open(&path).and_then(|file| file.take(longest).read_to_end(&mut bytes))
             };
-            read.map_err(|error| Trouble::unreadable(&path, &error))?;
+            read.map_err(|error| UserError::unreadable(&path, &error))?;
         }
-        None => return Err(Trouble::no_invitation()),
+        None => return Err(UserError::no_invitation()),
     }
     let invitation: Invitation = String::from_utf8_lossy(&bytes).parse()?;
     if !pieces.is_empty() && !invitation.may_stand_in_argv() {
-        return Err(Trouble::invitation_in_argv());
+        return Err(UserError::invitation_in_argv());
     }
     Ok(invitation)
 }
@@ -59,12 +59,12 @@ pub(crate) fn enroll(
     if let Some(said) = joined_already(home, invitation, words)? {
         return say(&said);
     }
-    enroll::check(invitation).map_err(Trouble::from)?;
+    enroll::check(invitation).map_err(UserError::from)?;
     let prepared = policy.as_deref().map(policy_text).transpose()?;
     if prepared.is_none() && !std::io::stdin().is_terminal() {
-        return Err(Trouble::no_policy().into());
+        return Err(UserError::no_policy().into());
     }
-    let _held = home.hold().map_err(|error| Trouble::from(error).or_full(home))?;
+    let _held = home.hold().map_err(|error| UserError::from(error).or_full(home))?;
     // Somebody else may have finished just now.
     if let Some(said) = joined_already(home, invitation, words)? {
         return say(&said);
@@ -78,7 +78,7 @@ pub(crate) fn enroll(
         // A reader that has gone away does not stop the joining.
         let _ = say(&(line + "\n"));
     }));
-    let joined = joined.map_err(|error| Trouble::from(error).or_full(home))?;
+    let joined = joined.map_err(|error| UserError::from(error).or_full(home))?;
     let shop = joined.catalogue.shop.name.to_string();
     let contact = status::contact_in_brackets(&joined.catalogue.shop);
     let customer = joined.enrollment.customer_name.to_string();
@@ -90,7 +90,7 @@ pub(crate) fn enroll(
     };
     let mode = policy::Policy::from_toml(&text)?.act();
     let kept = home.write_policy(&text).and_then(|()| home.write_enrollment(&joined.enrollment));
-    kept.map_err(|error| Trouble::from(error).or_full(home))?;
+    kept.map_err(|error| UserError::from(error).or_full(home))?;
     let act = words.say(match mode {
         policy::Mode::Ask => "act-ask",
         policy::Mode::Window => "act-nightly",
@@ -113,7 +113,7 @@ pub(crate) fn enroll(
 }
 
 /// What is said to one who has joined already; nothing to a newcomer.
-fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result<Option<String>, Trouble> {
+fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result<Option<String>, UserError> {
     let known = match home.enrollment() {
         Ok(known) => known,
         Err(HomeError::NotEnrolled(_)) => return Ok(None),
@@ -129,21 +129,21 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
         Ok(Some(_)) | Err(_) => false,
     };
     if is_parted {
-        return Err(Trouble::turned_away(home));
+        return Err(UserError::turned_away(home));
     }
     // Customers have numbers that no two shops give.
     if matches!(&invitation.guest, Guest::Machine { customer, .. } if *customer != known.customer) {
-        return Err(Trouble::joined_for_another(known.customer_name.to_string()));
+        return Err(UserError::joined_for_another(known.customer_name.to_string()));
     }
     match status {
-        Ok(Some(Answer::Status(status))) => match status.turned {
-            Some(Turned::Rejected | Turned::Retired) => return Err(Trouble::turned_away(home)),
-            Some(Turned::Unknown | Turned::KeptOut) | None => {}
+        Ok(Some(Answer::Status(status))) => match status.rejected {
+            Some(Rejection::Rejected | Rejection::Retired) => return Err(UserError::turned_away(home)),
+            Some(Rejection::Unknown | Rejection::KeptOut) | None => {}
         },
         Ok(Some(_)) | Err(_) => {}
         // Not opened: an agent that starts or stops just now has them.
         Ok(None) if std::fs::metadata(home.store()).is_ok_and(|store| store.len() > 0) => {}
-        Ok(None) => return Err(Trouble::no_store(home)),
+        Ok(None) => return Err(UserError::no_store(home)),
     }
     let folder = home.path().display().to_string();
     let named = [("customer", known.customer_name.as_raw()), ("folder", folder.as_str())];
@@ -157,18 +157,18 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
     Ok(Some(out))
 }
 
-fn policy_text(choice: &str) -> Result<String, Trouble> {
+fn policy_text(choice: &str) -> Result<String, UserError> {
     let text = match choice {
         "ask" => policy::ASK.to_owned(),
         "nightly" => policy::NIGHTLY.to_owned(),
         "trusted" => policy::TRUSTED.to_owned(),
         // A word that is none of the three, and no file either.
         file => std::fs::read_to_string(file).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Trouble::no_such_policy(file),
-            _ => Trouble::unreadable(Path::new(file), &error),
+            std::io::ErrorKind::NotFound => UserError::no_such_policy(file),
+            _ => UserError::unreadable(Path::new(file), &error),
         })?,
     };
-    policy::Policy::from_toml(&text).map_err(|error| Trouble::bad_policy(&error))?;
+    policy::Policy::from_toml(&text).map_err(|error| UserError::bad_policy(&error))?;
     Ok(text)
 }
 
@@ -183,7 +183,7 @@ fn ask_policy(words: &Words, shop: &str) -> anyhow::Result<String> {
         std::io::stdout().flush()?;
         let mut answer = String::new();
         if std::io::stdin().lock().read_line(&mut answer)? == 0 {
-            return Err(Trouble::no_policy().into());
+            return Err(UserError::no_policy().into());
         }
         let choice = match answer.trim() {
             "" | "1" => "ask",

@@ -9,9 +9,9 @@ use crate::executor::journal_at_rest;
 use crate::executor::state::{Parted, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question};
-use crate::message::Turned;
+use crate::message::Rejection;
 use crate::service;
-use crate::trouble::Trouble;
+use crate::user_error::UserError;
 use crate::words::Words;
 use anyhow::Context;
 use fernwart_certs::keyfile;
@@ -102,14 +102,14 @@ fn confirm(shop: &str, records: Records, yes: bool, words: &Words) -> anyhow::Re
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Trouble::unconfirmed().into());
+        return Err(UserError::unconfirmed().into());
     }
     print(&format!("{} ", words.say("leave-prompt")))?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     match answer.trim().to_lowercase().as_str() {
         "yes" | "ja" => Ok(()),
-        _ => Err(Trouble::unconfirmed().into()),
+        _ => Err(UserError::unconfirmed().into()),
     }
 }
 
@@ -120,18 +120,18 @@ fn print(text: &str) -> std::io::Result<()> {
 }
 
 /// Has the running agent leave. Whether the hub has heard it.
-fn tell(home: &Home, is_linked: bool) -> Result<bool, Trouble> {
-    match local::ask(&home.socket(), &Question::Leave { by: local::Speaker::default() }) {
+fn tell(home: &Home, is_linked: bool) -> Result<bool, UserError> {
+    match local::ask(&home.socket(), &Question::Leave { by: local::Caller::default() }) {
         Ok(Some(Answer::Done)) => {}
-        Ok(Some(Answer::NotYours)) => return Err(Trouble::not_yours()),
-        Ok(Some(Answer::Failed(why))) => return Err(Trouble::not_written(why)),
-        Ok(Some(_)) | Err(_) => return Err(Trouble::silent()),
+        Ok(Some(Answer::NotYours)) => return Err(UserError::not_yours()),
+        Ok(Some(Answer::Failed(why))) => return Err(UserError::not_written(why)),
+        Ok(Some(_)) | Err(_) => return Err(UserError::silent()),
         Ok(None) => return Ok(false),
     }
     let until = Instant::now() + PATIENCE;
     while is_linked && Instant::now() < until {
         match local::ask(&home.socket(), &Question::Status) {
-            Ok(Some(Answer::Status(status))) if status.turned == Some(Turned::Retired) => return Ok(true),
+            Ok(Some(Answer::Status(status))) if status.rejected == Some(Rejection::Retired) => return Ok(true),
             Ok(Some(_)) => std::thread::sleep(AGAIN),
             Ok(None) | Err(_) => break,
         }
@@ -161,7 +161,7 @@ fn stop(home: &Home) -> anyhow::Result<()> {
 
 /// What the agent has written here; the last is what says that this computer has joined.
 fn own_files(home: &Home) -> [PathBuf; 4] {
-    [home.store(), home.says(), home.policy(), home.enrollment_file()]
+    [home.store(), home.consent(), home.policy(), home.enrollment_file()]
 }
 
 fn destroy_keys(home: &Home) -> anyhow::Result<()> {

@@ -24,8 +24,8 @@ pub mod report;
 pub mod run;
 pub mod service;
 pub mod status;
-pub mod trouble;
 pub mod uplink;
+pub mod user_error;
 pub mod words;
 
 use fernwart_protocol::clock::Clock;

@@ -8,7 +8,7 @@ use crate::executor::Handle;
 use crate::executor::policy::{Mode, Policy};
 use crate::executor::state::{Parted, Phase, RunRecord, StateStore};
 use crate::home::Home;
-use crate::message::Turned;
+use crate::message::Rejection;
 use crate::words::action_word;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::journal::Line;
@@ -60,31 +60,34 @@ pub enum Question {
     Leave {
         /// Who says so; set by the agent from the kernel's word on who calls.
         #[serde(default)]
-        by: Speaker,
+        by: Caller,
     },
     /// What the owner wants.
-    Word {
+    #[serde(rename = "word")]
+    OwnerCommand {
         /// It.
-        word: Word,
+        #[serde(rename = "word")]
+        command: OwnerCommand,
         /// Who says so; set by the agent from the kernel's word on who calls.
         #[serde(default)]
-        by: Speaker,
+        by: Caller,
     },
 }
 
 /// Who calls, and whether as administrator.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Speaker {
+pub struct Caller {
     /// The account.
     pub account: Text<64>,
     /// Whether it is the administrator, or the agent's own.
-    pub whole: bool,
+    #[serde(rename = "whole")]
+    pub is_admin: bool,
 }
 
 /// What an owner can want. Times are milliseconds from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
+pub enum OwnerCommand {
     /// Yes to this question; with a time, yes to all repairs for as long.
     Allow(u32, Option<u64>),
     /// No to this question.
@@ -157,8 +160,8 @@ pub struct Status {
     /// Whether a link stands.
     pub linked: bool,
     /// Why the hub does not want this machine, where it has said so.
-    #[serde(default)]
-    pub turned: Option<Turned>,
+    #[serde(default, rename = "turned")]
+    pub rejected: Option<Rejection>,
     /// That this machine is in nobody's care any more.
     #[serde(default)]
     pub parted: Option<Parted>,
@@ -261,17 +264,17 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let Ok(caller) = stream.peer_cred() else { continue };
-        let whole = caller.uid() == me || caller.uid() == 0;
-        if !is_at_home(caller.pid()) || !whole && !accounts().contains(&name_of(caller.uid())) {
+        let is_admin = caller.uid() == me || caller.uid() == 0;
+        if !is_at_home(caller.pid()) || !is_admin && !accounts().contains(&name_of(caller.uid())) {
             continue;
         }
         // The administrator is let in even while others hold all the places.
         let place = match callers.clone().try_acquire_owned() {
             Ok(place) => Some(place),
-            Err(_) if whole => None,
+            Err(_) if is_admin => None,
             Err(_) => continue,
         };
-        let by = Speaker { account: account(caller.uid(), caller.pid()), whole };
+        let by = Caller { account: account(caller.uid(), caller.pid()), is_admin };
         let executor = executor.clone();
         tokio::spawn(async move {
             // Whoever says nothing keeps nobody waiting.
@@ -338,14 +341,14 @@ pub(crate) fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
     if is_ours(home.path()) { set(home.path(), folder) } else { Ok(()) }
 }
 
-async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Speaker) -> Option<()> {
+async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Caller) -> Option<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(QUESTION)).read_line(&mut line).await.ok()?;
     let question = match serde_json::from_str(&line).ok()? {
         // An account that is asked says yes, no and stop; not what time it is.
-        Question::Word { word: Word::TrustClock, .. } if !caller.whole => return None,
-        Question::Word { word, .. } => Question::Word { word, by: caller },
+        Question::OwnerCommand { command: OwnerCommand::TrustClock, .. } if !caller.is_admin => return None,
+        Question::OwnerCommand { command, .. } => Question::OwnerCommand { command, by: caller },
         Question::Leave { .. } => Question::Leave { by: caller },
         other => other,
     };

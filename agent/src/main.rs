@@ -9,8 +9,8 @@ use command_line::{Arguments, Command, Output, PolicyCommand};
 use fernwart_agent::executor::{ExecutorError, journal_at_rest};
 use fernwart_agent::home::{self, Enrollment, Home, HomeError};
 use fernwart_agent::leaving::{self, Records};
-use fernwart_agent::local::{self, Answer, Question, Word};
-use fernwart_agent::trouble::Trouble;
+use fernwart_agent::local::{self, Answer, OwnerCommand, Question};
+use fernwart_agent::user_error::UserError;
 use fernwart_agent::words::{Words, language_of_user};
 use fernwart_agent::{action::cage, check, history, owner, report, run, service, status};
 use fernwart_certs::journal::Line;
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     };
     let arguments = match command_line::read(typed, &words) {
         Ok(arguments) => arguments,
-        Err(trouble) => return complain(&trouble, &words),
+        Err(user_error) => return complain(&user_error, &words),
     };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         .with_target(false)
         .init();
     let home = at(arguments.home.clone());
-    act(arguments, &home, &words).unwrap_or_else(|error| complain(&Trouble::of(&error), &words))
+    act(arguments, &home, &words).unwrap_or_else(|error| complain(&UserError::of(&error), &words))
 }
 
 /// A plugin's word for what it could not find out.
@@ -83,8 +83,8 @@ fn is_plugin() -> bool {
         || typed.iter().any(|word| joined.iter().any(|one| word == one))
 }
 
-fn complain(trouble: &Trouble, words: &Words) -> ExitCode {
-    let said = escaped_lines(&trouble.in_words(words));
+fn complain(user_error: &UserError, words: &Words) -> ExitCode {
+    let said = escaped_lines(&user_error.in_words(words));
     // Perhaps nobody reads it.
     let _ = write!(std::io::stderr(), "{said}");
     if is_plugin() {
@@ -93,22 +93,22 @@ fn complain(trouble: &Trouble, words: &Words) -> ExitCode {
         let _ = writeln!(std::io::stdout(), "FERNWART UNKNOWN - {line}");
         return ExitCode::from(UNKNOWN);
     }
-    ExitCode::from(trouble.exit)
+    ExitCode::from(user_error.exit)
 }
 
 fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
-    let enrollment = home.enrollment().map_err(Trouble::from);
+    let enrollment = home.enrollment().map_err(UserError::from);
     match arguments.command {
         Command::Enroll { line, file, policy, no_service } => {
             let invitation = joining::read_invitation(&line, file)?;
             let words = Words::new(arguments.lang.unwrap_or(joining::language_of(&invitation)));
             let joined = joining::enroll(home, &invitation, policy, no_service, &words);
-            Ok(joined.unwrap_or_else(|error| complain(&Trouble::of(&error), &words)))
+            Ok(joined.unwrap_or_else(|error| complain(&UserError::of(&error), &words)))
         }
         Command::Run => {
             enrollment?;
             if let Ok(Some(_)) = local::ask(&home.socket(), &Question::Status) {
-                return Err(Trouble::running_already().into());
+                return Err(UserError::running_already().into());
             }
             run::run(home)?;
             Ok(ExitCode::SUCCESS)
@@ -136,8 +136,8 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         Command::Journal { export } => journal(home, &enrollment?, export, words),
         Command::History { number } => {
             let (lines, agent) =
-                journal_lines(home, || home.enrollment().map_err(|error| Trouble::from(error).into()))?;
-            say(&history::in_words(&lines, number, words, agent).ok_or_else(Trouble::no_such_run)?)
+                journal_lines(home, || home.enrollment().map_err(|error| UserError::from(error).into()))?;
+            say(&history::in_words(&lines, number, words, agent).ok_or_else(UserError::no_such_run)?)
         }
         Command::Questions => {
             reachable(home, enrollment)?;
@@ -145,25 +145,25 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         }
         Command::Allow { what, span } => {
             reachable(home, enrollment)?;
-            say(&owner::word(home, owner::allow(&what, span)?, words)?)
+            say(&owner::command(home, owner::allow(&what, span)?, words)?)
         }
         Command::Deny { what } => {
             reachable(home, enrollment)?;
-            say(&owner::word(home, owner::deny(&what)?, words)?)
+            say(&owner::command(home, owner::deny(&what)?, words)?)
         }
         Command::Pause { span, same } => {
             reachable(home, enrollment)?;
             let span = span.or(same).map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-            say(&owner::word(home, Word::Pause(span), words)?)
+            say(&owner::command(home, OwnerCommand::Pause(span), words)?)
         }
         Command::Resume => {
             reachable(home, enrollment)?;
-            say(&owner::word(home, Word::Resume, words)?)
+            say(&owner::command(home, OwnerCommand::Resume, words)?)
         }
         Command::Check { trust_clock } => {
             let enrollment = enrollment?;
             if trust_clock {
-                say(&owner::word(home, Word::TrustClock, words)?)?;
+                say(&owner::command(home, OwnerCommand::TrustClock, words)?)?;
             }
             let checked = check::check(home, &enrollment, words)?;
             say(&checked.text)?;
@@ -177,7 +177,7 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
                 }
                 // It has left before. A folder that may not be looked into says nothing.
                 Err(_) if matches!(home.enrollment(), Err(HomeError::NotEnrolled(_))) => service::remove(home)?,
-                Err(trouble) => return Err(trouble.into()),
+                Err(user_error) => return Err(user_error.into()),
             };
             use service::Removed;
             let said = match service::remove_program()? {
@@ -206,7 +206,7 @@ fn say(text: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
-    home.enrollment().map_err(Trouble::from)?;
+    home.enrollment().map_err(UserError::from)?;
     match status::policy(home) {
         Ok(policy) => {
             let (look, act) = (words.mode(policy.look()), words.mode(policy.act()));
@@ -221,7 +221,7 @@ fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
 }
 
 /// Whoever may speak to the running agent need not read its folder.
-fn reachable(home: &Home, enrollment: Result<Enrollment, Trouble>) -> Result<(), Trouble> {
+fn reachable(home: &Home, enrollment: Result<Enrollment, UserError>) -> Result<(), UserError> {
     if home.socket().exists() { Ok(()) } else { enrollment.map(drop) }
 }
 

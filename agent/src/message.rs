@@ -40,7 +40,7 @@ pub enum ToExecutor {
     /// The link is gone.
     Unlinked,
     /// The hub does not want this machine.
-    Turned(Turned),
+    Rejected(Rejection),
     /// A signed retirement of this machine.
     Retirement(Envelope),
     /// Offer again what no hub has acknowledged.
@@ -54,7 +54,7 @@ pub enum ToExecutor {
 
 /// Why a hub does not want a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Turned {
+pub enum Rejection {
     /// It was never admitted.
     Rejected,
     /// It was parted with.

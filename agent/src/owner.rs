@@ -2,26 +2,26 @@
 
 use crate::executor::policy::Mode;
 use crate::home::Home;
-use crate::local::{self, Answer, Asked, Question, Speaker, Word};
-use crate::trouble::Trouble;
+use crate::local::{self, Answer, Asked, Caller, OwnerCommand, Question};
+use crate::user_error::UserError;
 use crate::words::Words;
 use fernwart_protocol::document::Action;
 use fernwart_protocol::text::escaped;
 use std::fmt::Write;
 use std::time::Duration;
 
-fn ask(home: &Home, question: &Question) -> Result<Answer, Trouble> {
+fn ask(home: &Home, question: &Question) -> Result<Answer, UserError> {
     let silent =
         |error: &std::io::Error| matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
     let answer = local::ask(&home.socket(), question).map_err(|error| match silent(&error) {
-        true => Trouble::silent(),
-        false => Trouble::unreadable(&home.socket(), &error),
+        true => UserError::silent(),
+        false => UserError::unreadable(&home.socket(), &error),
     })?;
-    match answer.ok_or_else(Trouble::not_running)? {
-        Answer::NoSuchQuestion => Err(Trouble::no_such_question()),
-        Answer::NotYours => Err(Trouble::not_yours()),
-        Answer::NotKept(why) => Err(Trouble::not_kept(why)),
-        Answer::Failed(why) => Err(Trouble::not_written(why)),
+    match answer.ok_or_else(UserError::not_running)? {
+        Answer::NoSuchQuestion => Err(UserError::no_such_question()),
+        Answer::NotYours => Err(UserError::not_yours()),
+        Answer::NotKept(why) => Err(UserError::not_kept(why)),
+        Answer::Failed(why) => Err(UserError::not_written(why)),
         answer => Ok(answer),
     }
 }
@@ -30,8 +30,8 @@ fn ask(home: &Home, question: &Question) -> Result<Answer, Trouble> {
 ///
 /// # Errors
 /// When the agent is not running.
-pub fn questions(home: &Home, words: &Words) -> Result<String, Trouble> {
-    let Answer::Asked(asked) = ask(home, &Question::Asked)? else { return Err(Trouble::not_running()) };
+pub fn questions(home: &Home, words: &Words) -> Result<String, UserError> {
+    let Answer::Asked(asked) = ask(home, &Question::Asked)? else { return Err(UserError::not_running()) };
     if asked.is_empty() {
         return Ok(words.say("questions-none") + "\n");
     }
@@ -110,10 +110,10 @@ pub(crate) fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
 ///
 /// # Errors
 /// When it is not running, or nobody asks that.
-pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
-    ask(home, &Question::Word { word, by: Speaker::default() })?;
-    let but = match (word, local::ask(&home.socket(), &Question::Status)) {
-        (Word::AllowAll(_), Ok(Some(Answer::Status(status)))) => match (status.paused_until, status.act) {
+pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<String, UserError> {
+    ask(home, &Question::OwnerCommand { command, by: Caller::default() })?;
+    let but = match (command, local::ask(&home.socket(), &Question::Status)) {
+        (OwnerCommand::AllowAll(_), Ok(Some(Answer::Status(status)))) => match (status.paused_until, status.act) {
             (Some(_), _) => format!("\n{}", words.say("said-but-paused")),
             (None, Mode::Never) => format!("\n{}", words.say("said-but-never")),
             _ => String::new(),
@@ -121,17 +121,17 @@ pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
         _ => String::new(),
     };
     let until = |ms: u64| local_time(crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)));
-    Ok(match word {
-        Word::Allow(_, None) => words.say("said-allow"),
-        Word::Allow(_, Some(span)) | Word::AllowAll(span) => {
+    Ok(match command {
+        OwnerCommand::Allow(_, None) => words.say("said-allow"),
+        OwnerCommand::Allow(_, Some(span)) | OwnerCommand::AllowAll(span) => {
             words.say_with("said-allow-all", &[("until", &until(span))])
         }
-        Word::Deny(_) => words.say("said-deny"),
-        Word::DenyAll => words.say("said-deny-all"),
-        Word::Pause(None) => words.say("said-pause"),
-        Word::Pause(Some(span)) => words.say_with("said-pause-until", &[("until", &until(span))]),
-        Word::Resume => words.say("said-resume"),
-        Word::TrustClock => words.say("said-trust-clock"),
+        OwnerCommand::Deny(_) => words.say("said-deny"),
+        OwnerCommand::DenyAll => words.say("said-deny-all"),
+        OwnerCommand::Pause(None) => words.say("said-pause"),
+        OwnerCommand::Pause(Some(span)) => words.say_with("said-pause-until", &[("until", &until(span))]),
+        OwnerCommand::Resume => words.say("said-resume"),
+        OwnerCommand::TrustClock => words.say("said-trust-clock"),
     } + &but
         + "\n")
 }
@@ -140,12 +140,14 @@ pub fn word(home: &Home, word: Word, words: &Words) -> Result<String, Trouble> {
 ///
 /// # Errors
 /// When it is neither.
-pub fn allow(what: &str, span: Option<Duration>) -> Result<Word, Trouble> {
+pub fn allow(what: &str, span: Option<Duration>) -> Result<OwnerCommand, UserError> {
     let ms = span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
     match (what, ms) {
-        ("repair", Some(ms)) => Ok(Word::AllowAll(ms)),
-        ("repair", None) => Err(Trouble::how_long()),
-        (number, ms) => number.parse().map(|number| Word::Allow(number, ms)).map_err(|_| Trouble::no_such_question()),
+        ("repair", Some(ms)) => Ok(OwnerCommand::AllowAll(ms)),
+        ("repair", None) => Err(UserError::how_long()),
+        (number, ms) => {
+            number.parse().map(|number| OwnerCommand::Allow(number, ms)).map_err(|_| UserError::no_such_question())
+        }
     }
 }
 
@@ -153,9 +155,9 @@ pub fn allow(what: &str, span: Option<Duration>) -> Result<Word, Trouble> {
 ///
 /// # Errors
 /// When it is neither.
-pub fn deny(what: &str) -> Result<Word, Trouble> {
+pub fn deny(what: &str) -> Result<OwnerCommand, UserError> {
     match what {
-        "repair" => Ok(Word::DenyAll),
-        number => number.parse().map(Word::Deny).map_err(|_| Trouble::no_such_question()),
+        "repair" => Ok(OwnerCommand::DenyAll),
+        number => number.parse().map(OwnerCommand::Deny).map_err(|_| UserError::no_such_question()),
     }
 }

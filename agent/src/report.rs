@@ -3,7 +3,7 @@
 use crate::collect::{self, Surroundings};
 use crate::local::{self, Question};
 use crate::words::Words;
-use fernwart_protocol::diagnosis::{Answer, Finding, Language, Report, State, Why, builtin_rules, facts};
+use fernwart_protocol::diagnosis::{Answer, Cause, Finding, Language, Report, State, builtin_rules, facts};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::text::escaped;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,13 +117,13 @@ fn section_of(check: &str) -> Option<SectionName> {
 
 /// Sections of which something is lost, by why it is: the names of checks say nothing to
 /// an owner.
-fn lost(report: &Report) -> BTreeMap<Why, BTreeSet<SectionName>> {
-    let mut lost: BTreeMap<Why, BTreeSet<SectionName>> = BTreeMap::new();
+fn lost(report: &Report) -> BTreeMap<Cause, BTreeSet<SectionName>> {
+    let mut lost: BTreeMap<Cause, BTreeSet<SectionName>> = BTreeMap::new();
     let mut silent = BTreeSet::new();
     for (name, section) in &report.sections {
         if let Answer::Unanswered(text) = &section.answer {
             silent.insert(*name);
-            lost.entry(section.why.clone().unwrap_or_else(|| Why::from(text.as_str()))).or_default().insert(*name);
+            lost.entry(section.why.clone().unwrap_or_else(|| Cause::from(text.as_str()))).or_default().insert(*name);
         }
     }
     for unknown in &report.unknown {

@@ -5,7 +5,7 @@ use crate::executor::policy::{BadPolicy, Mode, Policy};
 use crate::executor::state::{Parted, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question, Status};
-use crate::message::Turned;
+use crate::message::Rejection;
 use crate::words::{Words, action_word_in};
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
@@ -97,7 +97,7 @@ pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Re
     // A pause outlives the agent that was told of it.
     let paused = match &running {
         Some(status) => status.paused_until,
-        None => crate::executor::paused_until(&home.says()).filter(|until| *until > crate::now()),
+        None => crate::executor::paused_until(&home.consent()).filter(|until| *until > crate::now()),
     };
     if let Some(paused) = paused {
         row("status-paused", &until(paused));
@@ -125,12 +125,12 @@ fn parted_in_words(parted: &Parted, words: &Words, shop: &str) -> String {
 
 fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: Option<&Status>, shop: &str) -> String {
     let admitted = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| !identity.chain.is_empty());
-    if let Some(turned) = running.and_then(|status| status.turned) {
-        let id = match turned {
-            Turned::Rejected => "status-rejected",
-            Turned::Retired => "status-retired",
-            Turned::Unknown => "status-unknown",
-            Turned::KeptOut => "status-kept-out",
+    if let Some(rejected) = running.and_then(|status| status.rejected) {
+        let id = match rejected {
+            Rejection::Rejected => "status-rejected",
+            Rejection::Retired => "status-retired",
+            Rejection::Unknown => "status-unknown",
+            Rejection::KeptOut => "status-kept-out",
         };
         return words.say_with(id, &[("shop", shop)]);
     }

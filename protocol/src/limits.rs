@@ -252,7 +252,7 @@ pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Refusals of orders without a valid signature, counted but written to the
 /// journal only once per this time.
-pub const STRANGER_NOTE_EVERY: Duration = Duration::from_secs(3600);
+pub const UNKNOWN_SIGNER_NOTE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Events a hub remembers for those who come late, and keeps for those who read
 /// slowly: at 300 B each they are 300 KiB.

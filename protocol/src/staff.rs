@@ -271,7 +271,7 @@ pub enum News {
     /// Taken back before it was sent to the machine.
     Cancelled,
     /// What happens on the way.
-    Told(Note),
+    Note(Note),
     /// The machine is away and gets the order when it returns.
     Held,
 }

@@ -54,7 +54,7 @@ pub enum Delivered {
     /// Not an order this machine can keep a record of: nothing was done.
     Refused(crate::code::Refusal),
     /// Something to tell whoever watches; not kept.
-    Told(Note),
+    Note(Note),
 }
 
 /// What happens on the way of a run, for those who watch.

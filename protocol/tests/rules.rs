@@ -4,7 +4,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
 use fernwart_protocol::diagnosis::{
-    Answer, Judgement, Past, Reason, Report, Rules, Section, Severity, State, Why, builtin_patterns, builtin_rules,
+    Answer, Cause, Judgement, Past, Reason, Report, Rules, Section, Severity, State, builtin_patterns, builtin_rules,
     judge,
 };
 use fernwart_protocol::document::SectionName;
@@ -450,7 +450,7 @@ fn an_empty_list_of_things_has_nothing_to_judge_and_one_of_faults_is_well() {
 #[test]
 fn a_section_that_was_not_answered_is_unknown_in_each_of_its_checks() {
     let mut some = sections(well());
-    let why = Some(Why::from(Reason::TimedOut));
+    let why = Some(Cause::from(Reason::TimedOut));
     let silent = Section { took_ms: 1, why, answer: Answer::Unanswered("it took too long".into()) };
     some.insert(SectionName::Updates, silent);
     let rules = builtin_rules();

@@ -47,9 +47,9 @@ impl Life {
 
 /// Writes that fail, of a thousand. Clones are the same trouble.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Trouble(Arc<AtomicU64>);
+pub(crate) struct UserError(Arc<AtomicU64>);
 
-impl Trouble {
+impl UserError {
     pub(crate) fn set(&self, per_mille: u64) {
         self.0.store(per_mille, Ordering::SeqCst);
     }
@@ -65,7 +65,7 @@ impl Trouble {
 pub(crate) struct HubDisk {
     pub(crate) chance: Mutex<Chance>,
     pub(crate) life: Life,
-    pub(crate) trouble: Trouble,
+    pub(crate) user_error: UserError,
 }
 
 impl HubDisk {
@@ -84,7 +84,7 @@ impl Disk for HubDisk {
     fn carry_out<'a>(&'a self, piece: Piece<'a>) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             self.moment(6).await;
-            let fails = self.chance.lock().expect("nobody panics here").per_mille(self.trouble.per_mille());
+            let fails = self.chance.lock().expect("nobody panics here").per_mille(self.user_error.per_mille());
             if fails {
                 return Err(io::Error::other("the disk fails, as was wanted"));
             }
@@ -105,9 +105,9 @@ pub(crate) struct MachineDisk {
     pub(crate) chance: Chance,
     pub(crate) reads: Mutex<Chance>,
     pub(crate) life: Life,
-    pub(crate) trouble: Trouble,
+    pub(crate) user_error: UserError,
     /// Commits at which it dies, of a thousand.
-    pub(crate) deadly: Trouble,
+    pub(crate) deadly: UserError,
     pub(crate) death: Death,
 }
 
@@ -124,7 +124,7 @@ fn failed() -> StateError {
 impl MachineDisk {
     /// Reading fails as often as writing, while there is trouble.
     fn read(&self) -> Result<(), StateError> {
-        let fails = self.reads.lock().expect("nobody panics here").per_mille(self.trouble.per_mille());
+        let fails = self.reads.lock().expect("nobody panics here").per_mille(self.user_error.per_mille());
         if fails { Err(StateError::Damaged("disk")) } else { Ok(()) }
     }
 }
@@ -156,7 +156,7 @@ impl Tables for MachineDisk {
         }
         let (dies, fails, done) = (
             self.chance.per_mille(self.deadly.per_mille()),
-            self.chance.per_mille(self.trouble.per_mille()),
+            self.chance.per_mille(self.user_error.per_mille()),
             self.chance.per_mille(500),
         );
         if !dies && !fails {

@@ -3,7 +3,7 @@
 use crate::disks::Life;
 use crate::story::Story;
 use fernwart_agent::executor::state::Moment;
-use fernwart_agent::executor::{Act, Event, Look, Machine, Said};
+use fernwart_agent::executor::{Act, DesktopNotice, Event, Look, Machine};
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};
@@ -99,7 +99,7 @@ impl Machine for Computer {
         });
     }
 
-    fn show(&self, _: Said) {}
+    fn show(&self, _: DesktopNotice) {}
 
     /// Within the hour of a world, in the middle of all that goes wrong.
     fn confirm_after(&self) -> Duration {

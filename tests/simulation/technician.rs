@@ -118,7 +118,7 @@ impl Technician {
                     let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
                     Some(Heard::Ended(receipt.outcome))
                 }
-                News::Offered | News::Started | News::Told(_) | News::Held | News::NoAnswer | News::Denied(_) => None,
+                News::Offered | News::Started | News::Note(_) | News::Held | News::NoAnswer | News::Denied(_) => None,
             };
             if let Some(heard) = heard {
                 self.given.lock().expect("nobody panics here").heard.push((run, heard));

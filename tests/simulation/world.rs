@@ -3,7 +3,7 @@
 
 mod judge;
 
-use crate::disks::{HubDisk, Life, MachineDisk, Trouble};
+use crate::disks::{HubDisk, Life, MachineDisk, UserError};
 use crate::machine::{Boot, Computer};
 use crate::network::{Network, Traffic, Weather};
 use crate::story::Story;
@@ -130,8 +130,8 @@ struct Place {
     disk: Disk,
     home: Home,
     boot: Boot,
-    trouble: Trouble,
-    deadly: Trouble,
+    user_error: UserError,
+    deadly: UserError,
     on: Option<(Life, JoinHandle<()>, JoinHandle<()>)>,
     back_at: Option<Instant>,
 }
@@ -146,7 +146,7 @@ struct Stage<'a> {
     places: Vec<Place>,
     hub_folder: PathBuf,
     hub_life: Option<(Life, Hub)>,
-    hub_trouble: Trouble,
+    hub_trouble: UserError,
     hub_back_at: Option<Instant>,
     deaths: mpsc::UnboundedSender<usize>,
     hub_deaths: u64,
@@ -181,8 +181,8 @@ impl<'a> Stage<'a> {
                 disk: beginning.members[index].disk().copy(),
                 home,
                 boot: Boot { id: BootId::from_bytes(chance.bytes()), at: Instant::now() },
-                trouble: Trouble::default(),
-                deadly: Trouble::default(),
+                user_error: UserError::default(),
+                deadly: UserError::default(),
                 on: None,
                 back_at: None,
             }
@@ -196,7 +196,7 @@ impl<'a> Stage<'a> {
             places,
             hub_folder,
             hub_life: None,
-            hub_trouble: Trouble::default(),
+            hub_trouble: UserError::default(),
             hub_back_at: None,
             deaths,
             hub_deaths: 0,
@@ -252,7 +252,7 @@ impl<'a> Stage<'a> {
             let disk = HubDisk {
                 chance: Mutex::new(self.chance.branch()),
                 life: life.clone(),
-                trouble: self.hub_trouble.clone(),
+                user_error: self.hub_trouble.clone(),
             };
             let ground = Ground {
                 clock: self.clock,
@@ -321,7 +321,7 @@ impl<'a> Stage<'a> {
             chance: self.chance.branch(),
             reads: Mutex::new(self.chance.branch()),
             life: life.clone(),
-            trouble: place.trouble.clone(),
+            user_error: place.user_error.clone(),
             deadly: place.deadly.clone(),
             death,
         };
@@ -399,8 +399,8 @@ impl<'a> Stage<'a> {
             11 => self.network.set(Weather::FAIR),
             12 => self.hub_trouble.set(self.chance.below(400)),
             13 | 14 => self.hub_trouble.set(0),
-            15 => self.places[one].trouble.set(self.chance.below(500)),
-            16 | 17 => self.places[one].trouble.set(0),
+            15 => self.places[one].user_error.set(self.chance.below(500)),
+            16 | 17 => self.places[one].user_error.set(0),
             18 => self.places[one].deadly.set(self.chance.below(200)),
             19 | 20 => self.places[one].deadly.set(0),
             _ => {}
@@ -414,7 +414,7 @@ impl<'a> Stage<'a> {
         self.network.mend_all();
         self.hub_trouble.set(0);
         for place in &self.places {
-            place.trouble.set(0);
+            place.user_error.set(0);
             place.deadly.set(0);
         }
         if self.hub_life.is_none() {

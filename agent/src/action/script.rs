@@ -1,11 +1,11 @@
 //! One run of a script, from its sealed files to its report.
 
-use super::cage::{self, Spec, Told, Word, group};
+use super::cage::{self, CageEnd, CageReport, Spec, group};
 use super::opened;
 use super::output::Keeper;
 use super::redact::{Own, Patterns};
 use super::watch;
-use fernwart_protocol::diagnosis::Why;
+use fernwart_protocol::diagnosis::Cause;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
 use fernwart_protocol::script::{Cage, Checked, FileName, Kept, Kind, Manifest, Privilege, RunReport, Stopped};
@@ -88,8 +88,8 @@ impl From<std::io::Error> for ScriptError {
 
 /// How a script ended.
 #[derive(Debug)]
-struct Ended {
-    told: Option<Word>,
+struct ScriptEnd {
+    report: Option<CageReport>,
     stopped: Option<Stopped>,
     /// What its control groups have refused it.
     refused: Option<Stopped>,
@@ -126,10 +126,10 @@ pub fn run(
     let script = sealed.remove(&task.manifest.run).ok_or_else(|| ScriptError::Altered(task.manifest.run.clone()))?;
     let (started_at, begun) = (now(), Instant::now());
     let ended = in_cage(task, &script, &sealed, own, cancelled, &mut live)?;
-    let (exit, signal, unseen) = match ended.told {
-        Some(Word { told: Told::Exit(code), unseen }) => (Some(code), None, unseen),
-        Some(Word { told: Told::Signal(signal), unseen }) => (None, Some(signal), unseen),
-        Some(Word { told: Told::Unbuilt(why), .. }) => return Err(ScriptError::Cage(why)),
+    let (exit, signal, unseen) = match ended.report {
+        Some(CageReport { end: CageEnd::Exit(code), unseen }) => (Some(code), None, unseen),
+        Some(CageReport { end: CageEnd::Signal(signal), unseen }) => (None, Some(signal), unseen),
+        Some(CageReport { end: CageEnd::Unbuilt(why), .. }) => return Err(ScriptError::Cage(why)),
         None => (None, None, Vec::new()),
     };
     let well = exit.is_some_and(|code| task.manifest.meaning(code).0);
@@ -168,7 +168,7 @@ impl Drop for Groups {
 
 /// Refuses a script that needs what does not answer: it would wait until its time
 /// was over, and nobody would know for what.
-fn needs_none(task: &Task, deaf: &[(PathBuf, Why)]) -> Result<(), ScriptError> {
+fn needs_none(task: &Task, deaf: &[(PathBuf, Cause)]) -> Result<(), ScriptError> {
     for path in task.manifest.writes.iter().cloned().chain(given_paths(task)) {
         if let Some((place, why)) = deaf.iter().find(|(place, _)| Path::new(&path).starts_with(place)) {
             let place = crate::collect::shown(place.as_os_str().as_encoded_bytes());
@@ -215,7 +215,7 @@ fn in_cage(
     own: Own,
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
-) -> Result<Ended, ScriptError> {
+) -> Result<ScriptEnd, ScriptError> {
     let limits = &task.manifest.limits;
     let deaf = crate::collect::deaf_mounts();
     needs_none(task, &deaf)?;
@@ -238,7 +238,7 @@ fn in_cage(
         interpreter: task.manifest.interpreter.path().to_owned(),
         script: script.as_raw_fd(),
         files: files.iter().map(|(name, file)| (name.to_string(), file.as_raw_fd())).collect(),
-        told: tell.as_raw_fd(),
+        report: tell.as_raw_fd(),
         groups: groups.0.clone(),
         writes_all: writes && task.manifest.privilege == Privilege::Raw,
         writes: if writes { task.manifest.writes.clone() } else { Vec::new() },
@@ -286,7 +286,7 @@ fn in_cage(
     let patterns = Patterns::new(own);
     let ended = follow(task, Outer::new(child), &pieces, patterns, cancelled, live, (&hear, &groups.0));
     over.store(true, Ordering::SeqCst);
-    Ok(Ended { refused: group::refused(&groups.0), ..ended })
+    Ok(ScriptEnd { refused: group::refused(&groups.0), ..ended })
 }
 
 /// The outer program, whose number is no longer ours once it was buried.
@@ -418,7 +418,7 @@ fn follow(
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
     (hear, groups): (&OwnedFd, &[PathBuf]),
-) -> Ended {
+) -> ScriptEnd {
     let mut groups = groups.to_vec();
     let mut streams = Streams::new(patterns);
     let begun = Instant::now();
@@ -485,8 +485,8 @@ fn follow(
         }
         (kept, count)
     };
-    Ended {
-        told: told(hear),
+    ScriptEnd {
+        report: report(hear),
         stopped,
         refused: None,
         stdout: finish(streams.out, Stream::Out),
@@ -494,20 +494,20 @@ fn follow(
     }
 }
 
-/// What the inner program has said. It is said before it ends, so nothing is
+/// What the inner program has reported. It reports before it ends, so nothing is
 /// waited for.
-fn told(hear: &OwnedFd) -> Option<Word> {
-    let mut said = Vec::new();
-    let mut piece = [0; 4096];
+fn report(from: &OwnedFd) -> Option<CageReport> {
+    let mut bytes = Vec::new();
+    let mut portion = [0; 4096];
     loop {
-        match rustix::io::read(hear, &mut piece) {
+        match rustix::io::read(from, &mut portion) {
             Ok(0) | Err(rustix::io::Errno::AGAIN) => break,
-            Ok(length) => said.extend_from_slice(piece.get(..length)?),
+            Ok(length) => bytes.extend_from_slice(portion.get(..length)?),
             Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }
     }
-    serde_json::from_slice(&said).ok()
+    serde_json::from_slice(&bytes).ok()
 }
 
 /// Where a script shares the system's processes, its unit ends what it leaves.

@@ -5,7 +5,7 @@ use super::bytes::clipped;
 use super::counting::Counting;
 use super::services::{Unit, properties};
 use fernwart_protocol::diagnosis::facts::{Backup, LIST};
-use fernwart_protocol::diagnosis::{Reason, Reasons, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason, Reasons};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -66,7 +66,7 @@ pub(super) fn of(units: &[Unit], counting: &Counting, until: Instant, why: &mut 
     backups.truncate(LIST);
     if backups.is_empty() {
         // None that can be seen is not the same as none; it is said once.
-        why.insert("backups".into(), Why::new(Reason::NotConfigured, "backup"));
+        why.insert("backups".into(), Cause::new(Reason::NotConfigured, "backup"));
         return None;
     }
     Some(backups)
@@ -92,7 +92,7 @@ fn by_unit(unit: &Unit, program: &str, counting: &Counting, until: Instant) -> O
             let days = crate::now().saturating_sub(at).max(0) as f64 / 86_400_000.0;
             backup.age_days = Some((days * 10.0).round() / 10.0);
         }
-        None => drop(backup.why.insert("age_days".into(), Why::new(Reason::NotConfigured, "last backup"))),
+        None => drop(backup.why.insert("age_days".into(), Cause::new(Reason::NotConfigured, "last backup"))),
     }
     Some(backup)
 }

@@ -3,7 +3,7 @@
 //! what came before the time was over is kept.
 
 use super::bytes::{clipped, shown};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Pid, Signal};
 use std::io::Read;
@@ -32,7 +32,7 @@ pub(super) fn find(program: &str) -> Option<PathBuf> {
 
 /// What a child said.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(super) struct ProcessOutput {
     /// What it wrote, bytes; nothing where it was followed line by line.
     pub(super) out: Vec<u8>,
     /// What it complained of.
@@ -45,30 +45,30 @@ pub(super) struct Ended {
     pub(super) is_late: bool,
 }
 
-impl Ended {
+impl ProcessOutput {
     /// What it wrote, if it ended well, in time, and all of it was kept.
     ///
     /// # Errors
     /// Why that is no answer, in its own words where it had some.
-    pub(super) fn whole(self, program: &str) -> Result<String, Why> {
+    pub(super) fn complete(self, program: &str) -> Result<String, Cause> {
         match self {
-            Self { is_late: true, .. } => Err(Why::new(Reason::TimedOut, program)),
-            Self { is_cut: true, .. } => Err(Why::new(Reason::Unreadable, format!("{program}: too much output"))),
+            Self { is_late: true, .. } => Err(Cause::new(Reason::TimedOut, program)),
+            Self { is_cut: true, .. } => Err(Cause::new(Reason::Unreadable, format!("{program}: too much output"))),
             Self { code: Some(0), out, .. } => Ok(shown(&out)),
             ended => Err(ended.failed(program)),
         }
     }
 
     /// Why it failed.
-    pub(super) fn failed(&self, program: &str) -> Why {
+    pub(super) fn failed(&self, program: &str) -> Cause {
         let code = self.code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"));
         let said = self.complaints.lines().rev().find(|line| line.contains(char::is_alphanumeric));
         let about = clipped(&format!("{program}: {}", said.map_or(code, str::to_owned)));
         let is_right = ["permission denied", "not permitted", "must be root", "are you root", "access denied"];
         let complaints = self.complaints.to_lowercase();
         match is_right.iter().any(|words| complaints.contains(words)) {
-            true => Why::new(Reason::NotPermitted, program),
-            false => Why::new(Reason::Unreadable, about),
+            true => Cause::new(Reason::NotPermitted, program),
+            false => Cause::new(Reason::Unreadable, about),
         }
     }
 }
@@ -77,7 +77,7 @@ impl Ended {
 ///
 /// # Errors
 /// When it is not there, does not start, or waits for a device even when killed.
-pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<Ended, Why> {
+pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<ProcessOutput, Cause> {
     let mut out = Vec::new();
     let mut is_cut = false;
     let ended = follow(program, arguments, until, |piece| {
@@ -85,15 +85,15 @@ pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<E
         is_cut |= piece.len() > room;
         out.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
     })?;
-    Ok(Ended { out, is_cut, ..ended })
+    Ok(ProcessOutput { out, is_cut, ..ended })
 }
 
 /// The same, with what it wrote only where it ended well.
 ///
 /// # Errors
-/// See [`run`] and [`Ended::whole`].
-pub(super) fn ask(program: &str, arguments: &[&str], until: Instant) -> Result<String, Why> {
-    run(program, arguments, until)?.whole(program)
+/// See [`run`] and [`ProcessOutput::complete`].
+pub(super) fn ask(program: &str, arguments: &[&str], until: Instant) -> Result<String, Cause> {
+    run(program, arguments, until)?.complete(program)
 }
 
 /// Longest line that is kept whole, bytes.
@@ -108,7 +108,7 @@ pub(super) fn lines(
     arguments: &[&str],
     until: Instant,
     mut each: impl FnMut(&[u8]),
-) -> Result<Ended, Why> {
+) -> Result<ProcessOutput, Cause> {
     let mut rest: Vec<u8> = Vec::new();
     let mut is_cut = false;
     let ended = follow(program, arguments, until, |piece| {
@@ -132,11 +132,16 @@ pub(super) fn lines(
     if !rest.is_empty() && !ended.is_late {
         each(&rest);
     }
-    Ok(Ended { is_cut, ..ended })
+    Ok(ProcessOutput { is_cut, ..ended })
 }
 
-fn follow(program: &str, arguments: &[&str], until: Instant, mut take: impl FnMut(&[u8])) -> Result<Ended, Why> {
-    let path = find(program).ok_or_else(|| Why::new(Reason::NotInstalled, program))?;
+fn follow(
+    program: &str,
+    arguments: &[&str],
+    until: Instant,
+    mut take: impl FnMut(&[u8]),
+) -> Result<ProcessOutput, Cause> {
+    let path = find(program).ok_or_else(|| Cause::new(Reason::NotInstalled, program))?;
     let started = Command::new(path)
         .args(arguments)
         .env_clear()
@@ -148,9 +153,9 @@ fn follow(program: &str, arguments: &[&str], until: Instant, mut take: impl FnMu
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn();
-    let mut child = started.map_err(|error| Why::new(Reason::Unreadable, clipped(&format!("{program}: {error}"))))?;
+    let mut child = started.map_err(|error| Cause::new(Reason::Unreadable, clipped(&format!("{program}: {error}"))))?;
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
-    let mut ended = Ended::default();
+    let mut ended = ProcessOutput::default();
     let mut complaints = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     while stdout.is_some() || stderr.is_some() {
@@ -196,7 +201,7 @@ fn follow(program: &str, arguments: &[&str], until: Instant, mut take: impl FnMu
             // It waits for a device, and nobody waits for it.
             let bury = move || drop(child.wait());
             let _ = std::thread::Builder::new().name("bury".into()).stack_size(64 * 1024).spawn(bury);
-            Err(Why::new(Reason::Hangs, program))
+            Err(Cause::new(Reason::Hangs, program))
         }
     }
 }
@@ -251,7 +256,7 @@ mod tests {
     fn what_is_too_much_is_cut_and_said_so_and_lines_are_counted_to_the_end() {
         let ended = run("seq", &["1", "700000"], soon(20_000)).expect("runs");
         assert_eq!((ended.out.len(), ended.is_cut, ended.code), (OUTPUT, true, Some(0)));
-        assert!(ended.whole("seq").is_err(), "a part is no answer where all is wanted");
+        assert!(ended.complete("seq").is_err(), "a part is no answer where all is wanted");
         let mut count = 0u64;
         let ended = lines("seq", &["1", "700000"], soon(20_000), |_| count += 1).expect("runs");
         assert_eq!((count, ended.is_cut, ended.code), (700_000, false, Some(0)));
@@ -261,21 +266,21 @@ mod tests {
     fn what_came_before_the_time_was_over_is_kept() {
         let ended = run("sh", &["-c", "echo here; sleep 30"], soon(500)).expect("runs");
         assert_eq!((ended.out.as_slice(), ended.is_late, ended.code), (&b"here\n"[..], true, None));
-        assert_eq!(ended.whole("sh").unwrap_err(), Why::new(Reason::TimedOut, "sh"));
+        assert_eq!(ended.complete("sh").unwrap_err(), Cause::new(Reason::TimedOut, "sh"));
     }
 
     #[test]
     fn a_failure_keeps_the_programs_own_words() {
         let ended = run("sh", &["-c", "echo 'E: Unmet dependencies.' >&2; exit 100"], soon(5000)).expect("runs");
         assert_eq!(
-            ended.whole("apt-get").unwrap_err(),
-            Why::new(Reason::Unreadable, "apt-get: E: Unmet dependencies.")
+            ended.complete("apt-get").unwrap_err(),
+            Cause::new(Reason::Unreadable, "apt-get: E: Unmet dependencies.")
         );
         let ended = run("sh", &["-c", "echo 'nft: Operation not permitted' >&2; exit 1"], soon(5000)).expect("runs");
-        assert_eq!(ended.whole("nft").unwrap_err(), Why::new(Reason::NotPermitted, "nft"));
+        assert_eq!(ended.complete("nft").unwrap_err(), Cause::new(Reason::NotPermitted, "nft"));
         assert_eq!(
             run("no-such-program", &[], soon(10)).unwrap_err(),
-            Why::new(Reason::NotInstalled, "no-such-program")
+            Cause::new(Reason::NotInstalled, "no-such-program")
         );
     }
 }

@@ -2,7 +2,7 @@
 //! difference to an earlier diagnosis in the same boot.
 
 use super::locked;
-use fernwart_protocol::diagnosis::{Counters, Past, Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Counters, Past, Reason};
 use fernwart_protocol::document::UnixMs;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -42,7 +42,7 @@ impl Counting {
     /// # Errors
     /// [`Reason::FirstLook`] where nothing is known of before, and the boot is no
     /// longer young.
-    pub(super) fn since(&self, name: &str, value: u64) -> Result<u64, Why> {
+    pub(super) fn since(&self, name: &str, value: u64) -> Result<u64, Cause> {
         self.values().insert(name.to_owned(), value);
         match &self.before {
             // What was not there then began at nothing; what is less was begun anew.
@@ -59,7 +59,7 @@ impl Counting {
     ///
     /// # Errors
     /// [`Reason::FirstLook`] where nothing is known of before.
-    pub(super) fn since_known(&self, name: &str, value: u64) -> Result<u64, Why> {
+    pub(super) fn since_known(&self, name: &str, value: u64) -> Result<u64, Cause> {
         let known = self.before.as_ref().is_some_and(|before| before.values.contains_key(name));
         match (self.since(name, value), known) {
             (Ok(since), true) => Ok(since),

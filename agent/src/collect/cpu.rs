@@ -4,7 +4,7 @@ use super::bytes::clipped;
 use super::counting::Counting;
 use super::{missing, pct, pressure, read, system};
 use fernwart_protocol::diagnosis::facts::Cpu;
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::time::Duration;
 
 /// How long busy time is watched.
@@ -20,8 +20,8 @@ fn ticks() -> Option<(u64, u64, u64)> {
     Some((fields.iter().take(8).sum(), at(3) + at(4), at(7)))
 }
 
-pub(super) fn facts(counting: &Counting) -> Result<Cpu, Why> {
-    let unreadable = || Why::new(Reason::Unreadable, "/proc/loadavg");
+pub(super) fn facts(counting: &Counting) -> Result<Cpu, Cause> {
+    let unreadable = || Cause::new(Reason::Unreadable, "/proc/loadavg");
     let load = read("/proc/loadavg").ok_or_else(unreadable)?;
     let mut loads = load.split_whitespace().filter_map(|number| number.parse::<f64>().ok());
     let (Some(load_1), Some(load_5), Some(load_15)) = (loads.next(), loads.next(), loads.next()) else {
@@ -36,7 +36,7 @@ pub(super) fn facts(counting: &Counting) -> Result<Cpu, Why> {
         system::container().is_empty() || read("/proc/self/mounts").is_some_and(|t| t.contains("lxcfs /proc/loadavg"));
     match is_own {
         true => cpu.load_15_per_core = Some((load_15 / f64::from(cores) * 100.0).round() / 100.0),
-        false => drop(cpu.why.insert("load_15_per_core".into(), Why::new(Reason::NotSupported, "container"))),
+        false => drop(cpu.why.insert("load_15_per_core".into(), Cause::new(Reason::NotSupported, "container"))),
     }
     let before = ticks();
     std::thread::sleep(WATCH);
@@ -52,7 +52,7 @@ pub(super) fn facts(counting: &Counting) -> Result<Cpu, Why> {
         missing(
             &mut cpu.why,
             &["busy_pct", "stolen_pct", "stolen_since_pct"],
-            &Why::new(Reason::Unreadable, "/proc/stat"),
+            &Cause::new(Reason::Unreadable, "/proc/stat"),
         );
     }
     let why = &mut cpu.why;

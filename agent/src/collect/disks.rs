@@ -5,7 +5,7 @@ use super::counting::Counting;
 use super::mounts::{self, Mount};
 use super::{budget, missing, pct, read, smart};
 use fernwart_protocol::diagnosis::facts::{Array, Disks, Filesystem, LIST, MissingMount, Pool};
-use fernwart_protocol::diagnosis::{Class, Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Class, Reason};
 use rustix::fs::{AtFlags, CWD, OFlags, StatVfs, StatxFlags};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ const BUDGET: Duration = Duration::from_millis(1000);
 /// File systems asked at once, so that several that hang cost the time of one.
 const AT_ONCE: usize = 4;
 
-pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
-    let table = mounts::of("self").map_err(|error| Why::new(Reason::Unreadable, format!("mountinfo: {error}")))?;
+pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Cause> {
+    let table = mounts::of("self").map_err(|error| Cause::new(Reason::Unreadable, format!("mountinfo: {error}")))?;
     // What hardens the agent's own view is no property of the machine.
     let machine = mounts::of("1").unwrap_or_default();
     let fstab = read_bytes("/etc/fstab");
@@ -33,7 +33,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
     }
     disks.drives = smart::drives(counting, until);
     let silent = disks.drives.iter().filter_map(|drive| drive.why.get("healthy"));
-    let silent = silent.filter(|why| why.reason.class() != Class::NotApplicable).map(Why::in_words).next();
+    let silent = silent.filter(|why| why.reason.class() != Class::NotApplicable).map(Cause::in_words).next();
     match silent {
         Some(why) => disks.smart_unanswered = Some(why),
         None => drop(disks.why.insert("smart_unanswered".into(), Reason::Absent.into())),
@@ -47,7 +47,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Why> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => disks.missing_mounts = Some(Vec::new()),
         Err(error) => {
-            let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/fstab: {error}")));
+            let why = Cause::new(Reason::Unreadable, clipped(&format!("/etc/fstab: {error}")));
             disks.why.insert("missing_mounts".into(), why);
         }
     }
@@ -107,10 +107,10 @@ fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesy
             Ok(Err(Some(error))) if error == rustix::io::Errno::ACCESS || error == rustix::io::Errno::PERM => {
                 // A user's own mount keeps root out; others are kept out for want of rights.
                 let is_root = rustix::process::geteuid().is_root();
-                Some(Why::new(Reason::NotPermitted, if is_root { filesystem.mount.as_str() } else { "" }))
+                Some(Cause::new(Reason::NotPermitted, if is_root { filesystem.mount.as_str() } else { "" }))
             }
-            Ok(Err(Some(error))) => Some(Why::new(Reason::Unreadable, clipped(&error.to_string()))),
-            Err(reason) => Some(Why::new(reason, "")),
+            Ok(Err(Some(error))) => Some(Cause::new(Reason::Unreadable, clipped(&error.to_string()))),
+            Err(reason) => Some(Cause::new(reason, "")),
         };
         filesystem.hangs = matches!(&lost, Some(why) if why.reason == Reason::Hangs);
         if let Some(why) = lost {
@@ -173,7 +173,7 @@ fn fill(filesystem: &mut Filesystem, stat: &StatVfs) {
         missing(
             &mut filesystem.why,
             &["inodes", "inodes_free_pct"],
-            &Why::new(Reason::NotSupported, clipped(&filesystem.kind)),
+            &Cause::new(Reason::NotSupported, clipped(&filesystem.kind)),
         );
     }
 }
@@ -200,7 +200,7 @@ fn recorded_errors(filesystem: &mut Filesystem, mount: &Mount) {
             missing(
                 &mut filesystem.why,
                 &["errors", "error_days"],
-                &Why::new(Reason::NotSupported, clipped(&filesystem.kind)),
+                &Cause::new(Reason::NotSupported, clipped(&filesystem.kind)),
             );
         }
     }
@@ -261,7 +261,7 @@ fn arrays(block: &Path) -> Vec<Array> {
         match text("degraded").and_then(|number| number.parse::<u32>().ok()) {
             // A disk that was taken out counts nowhere: what is left is compared, too.
             Some(degraded) => array.missing = Some(degraded.max(disks.saturating_sub(working))),
-            None => drop(array.why.insert("missing".into(), Why::new(Reason::NotSupported, array.level.clone()))),
+            None => drop(array.why.insert("missing".into(), Cause::new(Reason::NotSupported, array.level.clone()))),
         }
         Some(array)
     };

@@ -9,14 +9,14 @@ pub(super) const TIMEOUT: Duration = Duration::from_millis(1000);
 
 /// What a name server said.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Said {
+pub(super) struct DnsReply {
     /// Its answer's code (RFC 1035, 4.1.1).
     pub(super) code: u8,
     /// How long it took.
     pub(super) took: Duration,
 }
 
-impl Said {
+impl DnsReply {
     /// The code in a word.
     pub(super) fn word(&self) -> String {
         match self.code {
@@ -62,7 +62,7 @@ fn question(id: u16, name: &str) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// When it cannot be reached, or does not answer in time.
-pub(super) fn ask(server: SocketAddr, name: &str) -> io::Result<Said> {
+pub(super) fn ask(server: SocketAddr, name: &str) -> io::Result<DnsReply> {
     let id = u16::from_ne_bytes(fernwart_certs::random());
     let packet = question(id, name).ok_or(io::ErrorKind::InvalidInput)?;
     let any: SocketAddr = match server {
@@ -88,7 +88,7 @@ pub(super) fn ask(server: SocketAddr, name: &str) -> io::Result<Said> {
                 && [*high, *low] == id.to_be_bytes()
                 && flags & 0x80 != 0
             {
-                return Ok(Said { code: code & 0x0f, took: begun.elapsed() });
+                return Ok(DnsReply { code: code & 0x0f, took: begun.elapsed() });
             }
         }
     }

@@ -2,7 +2,7 @@
 //! the same; ten minutes at most, for not every such file is known here.
 
 use super::locked;
-use fernwart_protocol::diagnosis::Why;
+use fernwart_protocol::diagnosis::Cause;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -31,8 +31,8 @@ fn state(places: &[&str]) -> State {
 pub(super) fn holds(
     name: &'static str,
     places: &[&str],
-    ask: impl FnOnce() -> Result<String, Why>,
-) -> Result<String, Why> {
+    ask: impl FnOnce() -> Result<String, Cause>,
+) -> Result<String, Cause> {
     let state = state(places);
     let known = || locked(&KNOWN);
     if let Some((at, before, answer)) = known().get(name)

@@ -4,7 +4,7 @@ use super::counting::Counting;
 use super::kmsg::{self, Record};
 use super::{disks, missing, pct, pressure, read};
 use fernwart_protocol::diagnosis::facts::Memory;
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,12 +14,12 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib.saturating_mul(1024))
 }
 
-pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Memory, Why> {
-    let mut system = sysinfo::System::new().map_err(|error| Why::new(Reason::Unreadable, error.to_string()))?;
+pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Memory, Cause> {
+    let mut system = sysinfo::System::new().map_err(|error| Cause::new(Reason::Unreadable, error.to_string()))?;
     system.refresh_memory();
     let total = system.total_memory();
     if total == 0 {
-        return Err(Why::new(Reason::Unreadable, "/proc/meminfo"));
+        return Err(Cause::new(Reason::Unreadable, "/proc/meminfo"));
     }
     // What is read there is the host's, also in a container.
     let cached = if super::system::container().is_empty() { given_back_by_zfs() } else { 0 };
@@ -58,7 +58,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Memory, Why> 
         }
         Some(Err(reason)) => drop(why.insert("killed_since".into(), reason)),
         None => {
-            missing(why, &["killed", "killed_since"], &Why::new(Reason::NotSupported, "oom_kill"));
+            missing(why, &["killed", "killed_since"], &Cause::new(Reason::NotSupported, "oom_kill"));
         }
     }
     hardware(&mut memory, counting, Path::new("/sys/devices/system/edac/mc"));

@@ -33,7 +33,7 @@ mod time;
 mod updates;
 
 use counting::Counting;
-use fernwart_protocol::diagnosis::{Answer, Past, Reason, Reasons, Report, Section, Why, builtin_rules, judge};
+use fernwart_protocol::diagnosis::{Answer, Cause, Past, Reason, Reasons, Report, Section, builtin_rules, judge};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::limits::DIAGNOSE_BUDGET;
 use serde::Serialize;
@@ -86,7 +86,7 @@ pub struct Looked {
 }
 
 /// Says of facts that are missing why.
-fn missing(reasons: &mut Reasons, facts: &[&str], why: &Why) {
+fn missing(reasons: &mut Reasons, facts: &[&str], why: &Cause) {
     reasons.extend(facts.iter().map(|fact| ((*fact).to_owned(), why.clone())));
 }
 
@@ -96,10 +96,10 @@ fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Facts, or why there are none.
-type Gathered = Result<serde_json::Value, Why>;
+type Gathered = Result<serde_json::Value, Cause>;
 
 fn facts<T: Serialize>(facts: T) -> Gathered {
-    serde_json::to_value(facts).map_err(|error| Why::new(Reason::Unreadable, error.to_string()))
+    serde_json::to_value(facts).map_err(|error| Cause::new(Reason::Unreadable, error.to_string()))
 }
 
 /// Stack of a section's thread, bytes. Only what is touched is memory; reading time
@@ -152,7 +152,7 @@ fn gather(section: SectionName, around: &Surroundings, counting: &Counting, unti
     }
 }
 
-fn unanswered(why: Why) -> Section {
+fn unanswered(why: Cause) -> Section {
     Section { took_ms: 0, answer: Answer::Unanswered(why.in_words()), why: Some(why) }
 }
 
@@ -199,7 +199,7 @@ fn gather_all(
         // Replaced when the section answers.
         report.insert(section, unanswered(Reason::TimedOut.into()));
         if STUCK.get(section as usize).is_some_and(|stuck| stuck.load(Ordering::Acquire) > 0) {
-            report.insert(section, unanswered(Why::new(Reason::Hangs, "since an earlier diagnosis")));
+            report.insert(section, unanswered(Cause::new(Reason::Hangs, "since an earlier diagnosis")));
             continue;
         }
         let (done, around, counting) = (done.clone(), around.clone(), counting.clone());
@@ -223,7 +223,7 @@ fn gather_all(
                 awaited.insert(section, stage);
             }
             Err(error) => {
-                report.insert(section, unanswered(Why::new(Reason::Unreadable, error.to_string())));
+                report.insert(section, unanswered(Cause::new(Reason::Unreadable, error.to_string())));
             }
         }
     }
@@ -255,7 +255,7 @@ const MOUNT_BUDGET: Duration = Duration::from_millis(800);
 
 /// Mounts behind a program or a server that do not answer, or keep root out, with
 /// why: a script that came upon one would wait for ever.
-pub(crate) fn deaf_mounts() -> Vec<(PathBuf, Why)> {
+pub(crate) fn deaf_mounts() -> Vec<(PathBuf, Cause)> {
     let table = mounts::of("self").unwrap_or_default();
     let is_below = |place: &Path, other: &mounts::Mount| other.is_remote() && place.starts_with(&other.path);
     // What lies in another one goes with it.
@@ -274,8 +274,8 @@ pub(crate) fn deaf_mounts() -> Vec<(PathBuf, Why)> {
     let answers = budget::each(things.collect(), 8, MOUNT_BUDGET, until, ask);
     let deaf = |(path, answer): (PathBuf, Result<std::io::Result<()>, Reason>)| match answer {
         Ok(Ok(())) => None,
-        Ok(Err(error)) => Some((path, Why::new(Reason::NotPermitted, error.to_string()))),
-        Err(reason) => Some((path, Why::new(reason, ""))),
+        Ok(Err(error)) => Some((path, Cause::new(Reason::NotPermitted, error.to_string()))),
+        Err(reason) => Some((path, Cause::new(reason, ""))),
     };
     asked.into_iter().zip(answers).filter_map(deaf).collect()
 }
@@ -302,7 +302,7 @@ pub(crate) fn disk_of(path: &Path) -> Option<u64> {
 
 /// A report for a machine that cannot even look.
 pub fn unable(why: &str) -> Report {
-    let why = Why::new(Reason::Unreadable, bytes::clipped(why));
+    let why = Cause::new(Reason::Unreadable, bytes::clipped(why));
     let sections: BTreeMap<_, _> = SectionName::ALL.into_iter().map(|name| (name, unanswered(why.clone()))).collect();
     let wanted = SectionName::ALL.into_iter().collect();
     let judged = judge(builtin_rules(), &sections, &wanted, &Past::default(), crate::now());
@@ -326,7 +326,7 @@ fn pressure(what: &str, kind: &str, names: (&str, &str), why: &mut Reasons) -> (
     let found = (average("avg60"), average("avg300"));
     for (name, known) in [(names.0, found.0), (names.1, found.1)] {
         if known.is_none() && !name.is_empty() {
-            why.insert(name.to_owned(), Why::new(Reason::NotSupported, "pressure stall information"));
+            why.insert(name.to_owned(), Cause::new(Reason::NotSupported, "pressure stall information"));
         }
     }
     found

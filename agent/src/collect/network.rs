@@ -5,7 +5,7 @@ use super::counting::Counting;
 use super::netlink::{self, DefaultRoute, Neighbour};
 use super::{Surroundings, budget, child, dns, missing, pct, read};
 use fernwart_protocol::diagnosis::facts::{Interface, LIST, Network, Resolver, Route};
-use fernwart_protocol::diagnosis::{Class, Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Class, Reason};
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub(super) fn facts(around: &Surroundings, counting: &Counting, until: Instant) 
     match netlink::default_routes() {
         Ok(routes) => ways_out(&mut network, &routes, until),
         Err(error) => {
-            let why = Why::new(Reason::Unreadable, clipped(&error.to_string()));
+            let why = Cause::new(Reason::Unreadable, clipped(&error.to_string()));
             network.why.insert("default_routes".into(), why.clone());
             network.why.insert("gateway_reachable".into(), why);
         }
@@ -137,12 +137,12 @@ fn ways_out(network: &mut Network, routes: &[DefaultRoute], until: Instant) {
     network.gateway_reachable = match answers.iter().flatten().max() {
         // One that nobody could ask may be the one that answers.
         Some(false) if is_open => {
-            network.why.insert("gateway_reachable".into(), Why::new(Reason::TimedOut, "ping"));
+            network.why.insert("gateway_reachable".into(), Cause::new(Reason::TimedOut, "ping"));
             None
         }
         Some(answers) => Some(*answers),
         None => {
-            let why = if answers.is_empty() { Reason::Absent.into() } else { Why::new(Reason::NotInstalled, "ping") };
+            let why = if answers.is_empty() { Reason::Absent.into() } else { Cause::new(Reason::NotInstalled, "ping") };
             network.why.insert("gateway_reachable".into(), why);
             None
         }
@@ -161,8 +161,8 @@ fn reachable(gateway: &str, route: &DefaultRoute, until: Instant) -> Option<bool
     let answered = child::run("ping", &["-n", "-q", "-c", "1", "-W", "1", gateway], until);
     match (answered, known()) {
         // Asking it has shown whether it is there, though it does not answer pings.
-        (_, Some(Neighbour::Answers)) | (Ok(child::Ended { code: Some(0), .. }), _) => Some(true),
-        (Ok(child::Ended { code: Some(1), .. }), _) => Some(false),
+        (_, Some(Neighbour::Answers)) | (Ok(child::ProcessOutput { code: Some(0), .. }), _) => Some(true),
+        (Ok(child::ProcessOutput { code: Some(1), .. }), _) => Some(false),
         // Not permitted, or no such program: only the kernel's word is left.
         (_, Some(Neighbour::Silent)) => Some(false),
         _ => None,
@@ -190,7 +190,7 @@ fn names(network: &mut Network, around: &Surroundings, until: Instant) {
         // No file, or a link to one that is not there: no server is set.
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => {
-            let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/resolv.conf: {error}")));
+            let why = Cause::new(Reason::Unreadable, clipped(&format!("/etc/resolv.conf: {error}")));
             missing(&mut network.why, &["dns_servers", "resolvers", "resolvers_answering"], &why);
             return;
         }
@@ -215,7 +215,7 @@ fn names(network: &mut Network, around: &Surroundings, until: Instant) {
 }
 
 fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, until: Instant) {
-    let ask = |(server, name): (String, String)| -> io::Result<dns::Said> {
+    let ask = |(server, name): (String, String)| -> io::Result<dns::DnsReply> {
         let address = dns::server(&server).ok_or(io::ErrorKind::InvalidInput)?;
         dns::ask(address, &name)
     };
@@ -223,7 +223,7 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, 
         .iter()
         .map(|server| (format!("name server {server}"), (server.clone(), name.unwrap_or(".").to_owned())));
     let answers = budget::each(things.collect(), SERVERS, dns::TIMEOUT * 3 / 2, until, ask);
-    let resolver = |(server, answer): (&String, Result<io::Result<dns::Said>, Reason>)| {
+    let resolver = |(server, answer): (&String, Result<io::Result<dns::DnsReply>, Reason>)| {
         let mut resolver = Resolver { address: clipped(server), ..Resolver::default() };
         match answer {
             Ok(Ok(said)) => {
@@ -238,7 +238,7 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, 
                     _ => Some(false),
                 };
                 if resolver.answers.is_none() {
-                    resolver.why.insert("answers".into(), Why::new(Reason::NotSupported, "REFUSED"));
+                    resolver.why.insert("answers".into(), Cause::new(Reason::NotSupported, "REFUSED"));
                 }
             }
             Ok(Err(error)) => {
@@ -251,7 +251,7 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, 
                 resolver.why.insert("took_ms".into(), Reason::Absent.into());
             }
             Err(reason) => {
-                missing(&mut resolver.why, &["answers", "took_ms"], &Why::new(reason, ""));
+                missing(&mut resolver.why, &["answers", "took_ms"], &Cause::new(reason, ""));
             }
         }
         resolver

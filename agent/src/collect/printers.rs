@@ -3,7 +3,7 @@
 use super::bytes::clipped;
 use super::child;
 use fernwart_protocol::diagnosis::facts::{LIST, Printer};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,30 +13,30 @@ const SPOOL: &str = "/var/spool/cups";
 /// How long CUPS may take: it asks no printer.
 const BUDGET: Duration = Duration::from_millis(1500);
 
-pub(super) fn all(until: Instant) -> Result<Vec<Printer>, Why> {
+pub(super) fn all(until: Instant) -> Result<Vec<Printer>, Cause> {
     // It may listen elsewhere than at its usual socket; without settings there is none.
     let places = ["/run/cups/cups.sock", "/var/run/cups/cups.sock", "/etc/cups/cupsd.conf"];
     if !places.iter().any(|place| Path::new(place).exists()) {
-        return Err(Why::new(Reason::Absent, "printing"));
+        return Err(Cause::new(Reason::Absent, "printing"));
     }
     let until = until.min(Instant::now() + BUDGET);
     let ended = child::run("lpstat", &["-p", "-a", "-o"], until)?;
     // A service that does not run is another check's.
     let is_off = ["Scheduler is not running", "Bad file descriptor", "Connection refused", "Transport endpoint"];
     if ended.code != Some(0) && is_off.iter().any(|words| ended.complaints.contains(words)) {
-        return Err(Why::new(Reason::Absent, "running print service"));
+        return Err(Cause::new(Reason::Absent, "running print service"));
     }
     // Without any printer it fails, and says so.
     if ended.code == Some(1) && ended.complaints.contains("No destinations added") {
         return Ok(Vec::new());
     }
-    let text = ended.whole("lpstat")?;
+    let text = ended.complete("lpstat")?;
     Ok(parse(&text, |job| age(Path::new(SPOOL), job)))
 }
 
 /// How long ago a job came. CUPS writes its own file of a job up to half a minute after
 /// the text to be printed.
-fn age(spool: &Path, job: u32) -> Result<Duration, Why> {
+fn age(spool: &Path, job: u32) -> Result<Duration, Cause> {
     let written = |name: String| std::fs::metadata(spool.join(name)).and_then(|file| file.modified());
     match written(format!("c{job:05}")).or_else(|_| written(format!("d{job:05}-001"))) {
         // A file of the future is a clock's fault, and another check's.
@@ -44,16 +44,16 @@ fn age(spool: &Path, job: u32) -> Result<Duration, Why> {
         // Printed since the list was made.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Duration::ZERO),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(Why::new(Reason::NotPermitted, SPOOL))
+            Err(Cause::new(Reason::NotPermitted, SPOOL))
         }
-        Err(_) => Err(Why::new(Reason::Unreadable, SPOOL)),
+        Err(_) => Err(Cause::new(Reason::Unreadable, SPOOL)),
     }
 }
 
 /// Lines `printer NAME is idle.`, `printer NAME disabled since …`, `NAME not accepting
 /// requests since …`, `NAME-12  user  1024  date`; the job's own age is asked for by its
 /// number.
-fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Why>) -> Vec<Printer> {
+fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Cause>) -> Vec<Printer> {
     let mut printers: BTreeMap<String, Printer> = BTreeMap::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();

@@ -3,7 +3,7 @@
 use super::bytes::{clipped, read_bytes, shown};
 use super::{budget, locked, missing, mounts, pct, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Process, Processes};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
@@ -44,14 +44,14 @@ fn parse(stat: &[u8]) -> Option<Sample> {
     Some(Sample { name, state, ticks: number(11) + number(12), pages: number(21), started: number(19), is_kernels })
 }
 
-pub(super) fn facts(until: Instant) -> Result<Processes, Why> {
+pub(super) fn facts(until: Instant) -> Result<Processes, Cause> {
     let begun = Instant::now();
     let before = sample();
     std::thread::sleep(WATCH);
     let now = sample();
     let passed = begun.elapsed().as_secs_f64();
     if now.is_empty() {
-        return Err(Why::new(Reason::Unreadable, "/proc"));
+        return Err(Cause::new(Reason::Unreadable, "/proc"));
     }
     let page = rustix::param::page_size() as u64;
     let total = read("/proc/meminfo")
@@ -86,7 +86,7 @@ pub(super) fn facts(until: Instant) -> Result<Processes, Why> {
         missing(
             &mut processes.why,
             &["count", "zombies", "waiting_for_device", "top_memory"],
-            &Why::new(Reason::NotPermitted, ""),
+            &Cause::new(Reason::NotPermitted, ""),
         );
     } else {
         processes.count = u32::try_from(now.len()).ok();
@@ -137,11 +137,11 @@ const OUTDATED: Duration = Duration::from_millis(1500);
 /// Programs that still run what an update has replaced. Each is looked at once after
 /// packages have changed.
 fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant) {
-    let unknown = |processes: &mut Processes, why: Why| {
+    let unknown = |processes: &mut Processes, why: Cause| {
         missing(&mut processes.why, &["outdated", "outdated_count"], &why);
     };
     if !rustix::process::geteuid().is_root() {
-        return unknown(processes, Why::new(Reason::NotPermitted, ""));
+        return unknown(processes, Cause::new(Reason::NotPermitted, ""));
     }
     let changed = PACKAGES.iter().filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max();
     let Some(changed) = changed else { return unknown(processes, Reason::NotSupported.into()) };
@@ -156,9 +156,9 @@ fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant
             processes.outdated_count = u32::try_from(names.len()).ok();
             processes.outdated = Some(names.into_iter().take(LIST).collect());
         }
-        Some(Ok(_)) => unknown(processes, Why::new(Reason::StillAsked, "/proc")),
-        Some(Err(reason)) => unknown(processes, Why::new(reason, "/proc")),
-        None => unknown(processes, Why::new(Reason::TimedOut, "/proc")),
+        Some(Ok(_)) => unknown(processes, Cause::new(Reason::StillAsked, "/proc")),
+        Some(Err(reason)) => unknown(processes, Cause::new(reason, "/proc")),
+        None => unknown(processes, Cause::new(Reason::TimedOut, "/proc")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::bytes::clipped;
 use super::counting::Counting;
 use super::{backups, child, missing, netlink, printers};
 use fernwart_protocol::diagnosis::facts::{FailedService, LIST, RestartingService, Services};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Instant;
@@ -35,7 +35,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Services {
         }
     } else {
         for name in fields.into_iter().chain(["backups"]) {
-            services.why.insert(name.into(), Why::new(Reason::Absent, "service manager"));
+            services.why.insert(name.into(), Cause::new(Reason::Absent, "service manager"));
         }
     }
     match printers::all(until) {
@@ -56,7 +56,7 @@ pub(super) struct Unit {
     pub(super) object: String,
 }
 
-fn list(until: Instant) -> Result<Vec<Unit>, Why> {
+fn list(until: Instant) -> Result<Vec<Unit>, Cause> {
     let arguments = [
         "--system",
         "--json=short",
@@ -69,7 +69,7 @@ fn list(until: Instant) -> Result<Vec<Unit>, Why> {
         "ListUnits",
     ];
     let text = child::ask("busctl", &arguments, until)?;
-    parse(&text).ok_or_else(|| Why::new(Reason::Unreadable, "systemd's answer"))
+    parse(&text).ok_or_else(|| Cause::new(Reason::Unreadable, "systemd's answer"))
 }
 
 /// `ListUnits` answers a list of (name, description, load, active, sub, followed,
@@ -119,7 +119,7 @@ fn fill(services: &mut Services, units: &[Unit], counting: &Counting, until: Ins
             ..FailedService::default()
         };
         if runs_once.is_none() {
-            failed.why.insert("runs_once".into(), Why::new(Reason::TimedOut, "systemd"));
+            failed.why.insert("runs_once".into(), Cause::new(Reason::TimedOut, "systemd"));
         }
         failed
     });
@@ -144,7 +144,7 @@ fn restarting(unit: &Unit, is_asked: bool, counting: &Counting, until: Instant) 
         missing(
             &mut found.why,
             &["restarts", "restarts_since", "restarts_per_h"],
-            &Why::new(Reason::TimedOut, "systemd"),
+            &Cause::new(Reason::TimedOut, "systemd"),
         );
         return found;
     };

@@ -4,7 +4,7 @@ use super::bytes::{clipped, shown};
 use super::counting::Counting;
 use super::{budget, child, disks, read};
 use fernwart_protocol::diagnosis::facts::Drive;
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -55,12 +55,12 @@ pub(super) fn drives(counting: &Counting, until: Instant) -> Vec<Drive> {
         let mut drive = described(name);
         let answer = match (can_tell(name), has_smartctl) {
             // A virtual disk has no health of its own, a card tells none.
-            (false, _) => Err(Why::new(Reason::NotSupported, "")),
-            (true, false) => Err(Why::new(Reason::NotInstalled, "smartctl")),
+            (false, _) => Err(Cause::new(Reason::NotSupported, "")),
+            (true, false) => Err(Cause::new(Reason::NotInstalled, "smartctl")),
             (true, true) => match answers.next() {
                 Some(Ok(answer)) => answer,
-                Some(Err(reason)) => Err(Why::new(reason, "smartctl")),
-                None => Err(Why::new(Reason::TimedOut, "smartctl")),
+                Some(Err(reason)) => Err(Cause::new(reason, "smartctl")),
+                None => Err(Cause::new(Reason::TimedOut, "smartctl")),
             },
         };
         match answer.and_then(|text| read_smart(&mut drive, &text)) {
@@ -102,16 +102,16 @@ fn described(name: &str) -> Drive {
 }
 
 /// Asks a drive, unless it sleeps.
-fn ask((name, until): (String, Instant)) -> Result<String, Why> {
+fn ask((name, until): (String, Instant)) -> Result<String, Cause> {
     let until = until.min(Instant::now() + BUDGET);
     let device = format!("/dev/{name}");
     let ended = child::run("smartctl", &["-n", "standby", "-a", "-j", &device], until)?;
     match ended {
-        child::Ended { is_late: true, .. } => Err(Why::new(Reason::TimedOut, "smartctl")),
+        child::ProcessOutput { is_late: true, .. } => Err(Cause::new(Reason::TimedOut, "smartctl")),
         // Its exit code is a set of bits about the drive (smartctl(8)), and 2 also means
         // that it sleeps; its message tells which ("Device is in STANDBY mode").
         ended => match shown(&ended.out) {
-            text if text.contains("mode, exit(") => Err(Why::new(Reason::Asleep, "")),
+            text if text.contains("mode, exit(") => Err(Cause::new(Reason::Asleep, "")),
             text => Ok(text),
         },
     }
@@ -130,8 +130,8 @@ fn attribute(json: &Value, wanted: impl Fn(u64, &str) -> bool) -> Option<&Value>
 ///
 /// # Errors
 /// In smartctl's words, when the drive told it nothing.
-fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Why> {
-    let unreadable = |about: &str| Why::new(Reason::Unreadable, clipped(about));
+fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Cause> {
+    let unreadable = |about: &str| Cause::new(Reason::Unreadable, clipped(about));
     let json: Value = serde_json::from_str(text).map_err(|_| unreadable("smartctl's answer"))?;
     let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_f64);
     let whole = |pointer: &str| json.pointer(pointer).and_then(Value::as_u64);
@@ -177,13 +177,13 @@ fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Why> {
         let has_none = json.pointer("/smart_support/available").and_then(Value::as_bool) == Some(false);
         let says = |words: &[&str]| words.iter().any(|word| said.to_lowercase().contains(word));
         return Err(match said.to_lowercase() {
-            _ if says(&["permission denied"]) => Why::new(Reason::NotPermitted, ""),
+            _ if says(&["permission denied"]) => Cause::new(Reason::NotPermitted, ""),
             _ if says(&["-d megaraid", "-d cciss", "-d 3ware", "-d areca", "-d aacraid", "megaraid controller"]) => {
-                Why::new(Reason::NotConfigured, "RAID controller")
+                Cause::new(Reason::NotConfigured, "RAID controller")
             }
             // A USB bridge may stand before it.
             _ if has_none || says(&["unknown usb bridge", "unable to detect device type", "no medium present"]) => {
-                Why::new(Reason::NotSupported, "")
+                Cause::new(Reason::NotSupported, "")
             }
             _ => unreadable(said),
         });
@@ -240,7 +240,7 @@ fn grown(drive: &mut Drive, name: &str, counting: &Counting) {
 mod tests {
     use super::*;
 
-    fn read_as(text: &str) -> Result<Drive, Why> {
+    fn read_as(text: &str) -> Result<Drive, Cause> {
         let mut drive = Drive::default();
         read_smart(&mut drive, text).map(|()| drive)
     }
@@ -292,7 +292,7 @@ mod tests {
         let virtual_disk = r#"{"smart_support":{"available":false}}"#;
         assert_eq!(said(virtual_disk).reason, Reason::NotSupported);
         let behind = r#"{"smartctl":{"messages":[{"string":"DELL or MegaRaid controller, please try adding '-d megaraid,N'"}]}}"#;
-        assert_eq!(said(behind), Why::new(Reason::NotConfigured, "RAID controller"));
+        assert_eq!(said(behind), Cause::new(Reason::NotConfigured, "RAID controller"));
     }
 
     #[test]
@@ -303,7 +303,7 @@ mod tests {
         let dead = r#"{"smartctl":{"messages":[{"string":"Read Device Identity failed: Input/output error"}]}}"#;
         assert_eq!(
             read_as(dead).unwrap_err(),
-            Why::new(Reason::Unreadable, "Read Device Identity failed: Input/output error")
+            Cause::new(Reason::Unreadable, "Read Device Identity failed: Input/output error")
         );
         assert_eq!(read_as("garbage").unwrap_err().reason, Reason::Unreadable);
         let denied =

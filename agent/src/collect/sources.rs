@@ -4,7 +4,7 @@
 use super::bytes::clipped;
 use super::updates::is_locked;
 use super::{child, disks, read};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,14 +39,14 @@ pub(super) enum Lacks {
 ///
 /// # Errors
 /// When it does not say.
-pub(super) fn set(until: Instant) -> Result<Vec<Source>, Why> {
+pub(super) fn set(until: Instant) -> Result<Vec<Source>, Cause> {
     let format = "$(SITE)|$(RELEASE)|$(FILENAME)";
     let arguments = ["indextargets", "--no-release-info", "--format", format, "Created-By: Packages"];
     let text = child::ask("apt-get", &arguments, until)?;
     let sources = parse(&text);
     // What says something else than was asked for has not said that there is none.
     let is_understood = sources.len() == text.lines().filter(|line| !line.is_empty()).count();
-    if is_understood { Ok(sources) } else { Err(Why::new(Reason::Unreadable, "apt-get indextargets")) }
+    if is_understood { Ok(sources) } else { Err(Cause::new(Reason::Unreadable, "apt-get indextargets")) }
 }
 
 /// Lines `http://deb.debian.org/debian|bookworm|/var/lib/apt/lists/deb.debian.org_…_Packages`.
@@ -102,14 +102,14 @@ fn has_security_source(os_release: &str) -> bool {
 
 /// Repositories whose lists the manager would not take: they were not signed by a key
 /// that it knows, or have ended.
-pub(super) fn bad(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Why> {
+pub(super) fn bad(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Cause> {
     if is_locked(&lists.join("lock")) {
-        return Err(Why::new(Reason::StillAsked, "apt"));
+        return Err(Cause::new(Reason::StillAsked, "apt"));
     }
     let partial = lists.join("partial");
     match std::fs::read_dir(&partial) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(Why::new(Reason::NotPermitted, ""));
+            return Err(Cause::new(Reason::NotPermitted, ""));
         }
         // Without it nothing was ever fetched.
         Ok(_) | Err(_) => {}

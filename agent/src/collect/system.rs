@@ -3,7 +3,7 @@
 use super::bytes::{clipped, shown};
 use super::{child, disks, missing, read};
 use fernwart_protocol::diagnosis::facts::System;
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use fernwart_protocol::text::Text;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -111,7 +111,7 @@ fn restart(system: &mut System) {
         missing(
             &mut system.why,
             &["restart_required", "kernel_installed"],
-            &Why::new(Reason::NotSupported, "container"),
+            &Cause::new(Reason::NotSupported, "container"),
         );
         return;
     }
@@ -227,15 +227,15 @@ fn distro_info(table: &str, version: &str) -> Option<String> {
 /// How many starts were in the last week, and whether the boot before this one ended
 /// as it should.
 fn boots(system: &mut System, until: Instant) {
-    let unknown = |system: &mut System, why: Why| {
+    let unknown = |system: &mut System, why: Cause| {
         missing(&mut system.why, &["boot_unclean", "boots_7d"], &why);
     };
     if !system.container.is_empty() {
-        return unknown(system, Why::new(Reason::NotSupported, "container"));
+        return unknown(system, Cause::new(Reason::NotSupported, "container"));
     }
     if !Path::new("/var/log/journal").is_dir() {
         // Nothing of an earlier boot is kept.
-        return unknown(system, Why::new(Reason::NotSupported, "journal in memory"));
+        return unknown(system, Cause::new(Reason::NotSupported, "journal in memory"));
     }
     let until = until.min(Instant::now() + Duration::from_millis(1500));
     // The end of the boot before: the journal says goodbye where it was shut down.
@@ -259,7 +259,7 @@ fn boots(system: &mut System, until: Instant) {
             system.boots_7d = u32::try_from(boots.iter().filter(|boot| boot.first_entry >= since).count()).ok();
         }
         // Before systemd 254 there is no JSON here.
-        Ok(Err(_)) => drop(system.why.insert("boots_7d".into(), Why::new(Reason::NotSupported, "journalctl"))),
+        Ok(Err(_)) => drop(system.why.insert("boots_7d".into(), Cause::new(Reason::NotSupported, "journalctl"))),
         Err(why) => drop(system.why.insert("boots_7d".into(), why)),
     }
 }

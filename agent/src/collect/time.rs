@@ -3,7 +3,7 @@
 use super::bytes::{clipped, read, shown};
 use super::{Surroundings, missing};
 use fernwart_protocol::diagnosis::facts::Time;
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::os::unix::ffi::OsStrExt;
 
 /// Beyond this bound of error the kernel's clock counts as free, as timedatectl
@@ -25,11 +25,11 @@ pub(super) fn facts(around: &Surroundings) -> Time {
     match time.error_bound_s {
         // The kernel's clock is the host's, and the host's to keep.
         Some(_) if is_hosts => {
-            drop(time.why.insert("synchronised".into(), Why::new(Reason::NotSupported, "container")))
+            drop(time.why.insert("synchronised".into(), Cause::new(Reason::NotSupported, "container")))
         }
         Some(bound) => time.synchronised = Some(bound < FREE_S),
         None => {
-            missing(&mut time.why, &["error_bound_s", "synchronised"], &Why::new(Reason::NotSupported, "adjtimex"));
+            missing(&mut time.why, &["error_bound_s", "synchronised"], &Cause::new(Reason::NotSupported, "adjtimex"));
         }
     }
     if ahead.is_none() {

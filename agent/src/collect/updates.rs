@@ -5,7 +5,7 @@ use super::bytes::{clipped, read_bytes, shown};
 use super::sources::{self, Lacks, Source};
 use super::{Surroundings, child, disks, locked, missing, read};
 use fernwart_protocol::diagnosis::facts::{LIST, Updates};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 "bad_sources",
                 "bad_sources_count",
             ];
-            let why = names.into_iter().map(|name| (name.to_owned(), Why::new(Reason::Absent, "package manager")));
+            let why = names.into_iter().map(|name| (name.to_owned(), Cause::new(Reason::Absent, "package manager")));
             return Updates { why: why.collect(), ..Updates::default() };
         };
     let mut updates = Updates { manager: manager.into(), ..Updates::default() };
@@ -45,7 +45,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
             updates.security = counts.security;
             updates.kept_back = Some(counts.kept_back);
             if updates.security.is_none() {
-                updates.why.insert("security".into(), Why::new(Reason::NotSupported, manager));
+                updates.why.insert("security".into(), Cause::new(Reason::NotSupported, manager));
             }
         }
         Err(No::Complains(what)) => {
@@ -53,7 +53,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
             missing(
                 &mut updates.why,
                 &["pending", "security", "kept_back"],
-                &Why::new(Reason::Unreadable, what.clone()),
+                &Cause::new(Reason::Unreadable, what.clone()),
             );
             // It cannot read what it is told to fetch from: the packages are well.
             match what.contains(".list") || what.contains(".sources") || what.contains("list of sources") {
@@ -76,14 +76,14 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 missing(
                     &mut updates.why,
                     &["pending", "security", "kept_back", "lists_age_days"],
-                    &Why::new(Reason::NotConfigured, "package lists"),
+                    &Cause::new(Reason::NotConfigured, "package lists"),
                 );
             }
             let status = read_bytes("/var/lib/dpkg/status");
             let is_empty = status.as_ref().is_ok_and(|status| !status.starts_with(b"Package: "));
             match status.map(|status| half_installed(&shown(&status))) {
                 Ok(_) if is_being_updated() => {
-                    missing(&mut updates.why, &["broken", "broken_count"], &Why::new(Reason::StillAsked, "dpkg"));
+                    missing(&mut updates.why, &["broken", "broken_count"], &Cause::new(Reason::StillAsked, "dpkg"));
                 }
                 Ok(packages) => {
                     broken.extend(packages);
@@ -97,7 +97,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                     tell_broken(&mut updates, broken, silent);
                 }
                 Err(error) => {
-                    let why = Why::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
+                    let why = Cause::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
                     missing(&mut updates.why, &["broken", "broken_count"], &why);
                 }
             }
@@ -135,22 +135,26 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         _ => {
             updates.lists_age_days = age_days("/var/cache/dnf");
             tell_broken(&mut updates, broken, silent);
-            missing(&mut updates.why, &["bad_sources", "bad_sources_count"], &Why::new(Reason::NotSupported, manager));
+            missing(
+                &mut updates.why,
+                &["bad_sources", "bad_sources_count"],
+                &Cause::new(Reason::NotSupported, manager),
+            );
         }
     }
     if updates.lists_age_days.is_none() && !updates.why.contains_key("lists_age_days") {
-        updates.why.insert("lists_age_days".into(), Why::new(Reason::Absent, "package lists"));
+        updates.why.insert("lists_age_days".into(), Cause::new(Reason::Absent, "package lists"));
     }
     updates
 }
 
-fn no_source() -> Why {
-    Why::new(Reason::NotConfigured, "package sources")
+fn no_source() -> Cause {
+    Cause::new(Reason::NotConfigured, "package sources")
 }
 
 /// What keeps the manager from working. Where it has not said, only what was found
 /// without it is known.
-fn tell_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Why>) {
+fn tell_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Cause>) {
     match silent.filter(|_| broken.is_empty()) {
         Some(why) => {
             missing(&mut updates.why, &["broken", "broken_count"], &why);
@@ -202,11 +206,11 @@ enum No {
     /// It has looked, and something is broken: its own words.
     Complains(String),
     /// It has not said.
-    Silent(Why),
+    Silent(Cause),
 }
 
-impl std::convert::From<Why> for No {
-    fn from(why: Why) -> Self {
+impl std::convert::From<Cause> for No {
+    fn from(why: Cause) -> Self {
         Self::Silent(why)
     }
 }
@@ -266,7 +270,7 @@ fn remembered(
         };
         if let Err(error) = std::thread::Builder::new().name(manager.into()).stack_size(128 * 1024).spawn(job) {
             *asked = None;
-            return Err(Why::new(Reason::Unreadable, error.to_string()).into());
+            return Err(Cause::new(Reason::Unreadable, error.to_string()).into());
         }
     }
     loop {
@@ -276,7 +280,7 @@ fn remembered(
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     let reason = if stays { Reason::StillAsked } else { Reason::TimedOut };
-                    return Err(Why::new(reason, manager).into());
+                    return Err(Cause::new(reason, manager).into());
                 }
                 asked = memory.news.wait_timeout(asked, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             }
@@ -322,7 +326,7 @@ fn apt(until: Instant) -> Said {
     if !ended.is_late && ended.code == Some(100) {
         return Err(No::Complains(complaint(&shown(&ended.out), &ended.complaints)));
     }
-    Ok(Counts { sources, ..parse_apt(&ended.whole("apt-get")?) })
+    Ok(Counts { sources, ..parse_apt(&ended.complete("apt-get")?) })
 }
 
 /// What apt complains of: the packages it names, else its own last words.
@@ -346,12 +350,12 @@ fn complaint(out: &str, complaints: &str) -> String {
 fn dnf(until: Instant) -> Said {
     let ended = child::run("dnf", &["-C", "-q", "check-update"], until)?;
     let pending = match &ended {
-        child::Ended { is_late: true, .. } => return Err(Why::new(Reason::TimedOut, "dnf").into()),
+        child::ProcessOutput { is_late: true, .. } => return Err(Cause::new(Reason::TimedOut, "dnf").into()),
         // 100 says that there are updates (dnf(8)).
-        child::Ended { code: Some(0 | 100), out, .. } => count_dnf(&shown(out)),
+        child::ProcessOutput { code: Some(0 | 100), out, .. } => count_dnf(&shown(out)),
         // It has never fetched any list, and may fetch none now (-C).
         ended if ["Cache-only enabled", "no cache"].iter().any(|words| ended.complaints.contains(words)) => {
-            return Err(Why::new(Reason::Absent, "package lists").into());
+            return Err(Cause::new(Reason::Absent, "package lists").into());
         }
         ended => return Err(ended.failed("dnf").into()),
     };
@@ -488,7 +492,7 @@ mod tests {
         let stays = Surroundings { stays: true, ..Surroundings::default() };
         let soon = || Instant::now() + Duration::from_millis(50);
         let first = remembered("slow", &PLACES, slow, &stays, soon());
-        assert_eq!(first, Err(Why::new(Reason::StillAsked, "slow").into()));
+        assert_eq!(first, Err(Cause::new(Reason::StillAsked, "slow").into()));
         let later = remembered("slow", &PLACES, slow, &stays, Instant::now() + Duration::from_secs(10));
         assert_eq!(later.map(|counts| counts.pending), Ok(7));
         let begun = Instant::now();

@@ -47,19 +47,19 @@ pub fn start(
 
 fn run(mut executor: Executor, mut inbox: mpsc::Receiver<Event>, out: &mpsc::Sender<ToUplink>) {
     loop {
-        while let Some(word) = executor.next_word() {
-            if is_live(&word) {
+        while let Some(outgoing) = executor.next_outgoing() {
+            if is_live(&outgoing) {
                 // Never waits: an act is not held up by who watches it.
-                let _ = out.try_send(word);
-            } else if out.blocking_send(word).is_err() {
+                let _ = out.try_send(outgoing);
+            } else if out.blocking_send(outgoing).is_err() {
                 // The uplink has stopped, which ends the daemon.
                 break;
             }
         }
         let Some(event) = inbox.blocking_recv() else { return };
         if !executor.take(event) {
-            while let Some(word) = executor.next_word() {
-                let _ = out.blocking_send(word);
+            while let Some(outgoing) = executor.next_outgoing() {
+                let _ = out.blocking_send(outgoing);
             }
             return;
         }
@@ -67,8 +67,8 @@ fn run(mut executor: Executor, mut inbox: mpsc::Receiver<Event>, out: &mpsc::Sen
 }
 
 /// Whether it only matters to those who watch now.
-fn is_live(word: &ToUplink) -> bool {
-    matches!(word, ToUplink::Delivered(_, Delivered::Told(Note::Output(..))))
+fn is_live(outgoing: &ToUplink) -> bool {
+    matches!(outgoing, ToUplink::Delivered(_, Delivered::Note(Note::Output(..))))
 }
 
 /// Starts an executor as a task, on a simulated machine. Nothing in it may wait for a disk: its
@@ -87,8 +87,8 @@ pub fn start_simulated(
     let mut executor = Executor::new(parts, machine(events.clone()))?;
     let task = tokio::spawn(async move {
         loop {
-            while let Some(word) = executor.next_word() {
-                if out.send(word).await.is_err() {
+            while let Some(outgoing) = executor.next_outgoing() {
+                if out.send(outgoing).await.is_err() {
                     return;
                 }
             }

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashSet};
 
 /// Who is asked to do something.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing<'a> {
+pub struct GateContext<'a> {
     /// This machine.
     pub machine: MachineId,
     /// Its owner.
@@ -81,7 +81,7 @@ impl Clock {
     }
 }
 
-impl Standing<'_> {
+impl GateContext<'_> {
     /// The best there is: without a clock of its own the hub's word, and no
     /// earlier than what people have signed.
     pub fn now(&self) -> UnixMs {
@@ -146,7 +146,7 @@ impl Authentic {
 #[derive(Debug, Clone)]
 pub enum NotAuthentic {
     /// Nobody we know: only counted, so that a stranger cannot fill the journal.
-    Stranger(Refusal),
+    UnknownSigner(Refusal),
     /// Signed by staff, and yet not to be followed here: one line in the journal.
     Staff(Refusal, Box<Authentic>),
 }
@@ -155,7 +155,7 @@ impl NotAuthentic {
     /// What to answer.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::Stranger(refusal) | Self::Staff(refusal, _) => *refusal,
+            Self::UnknownSigner(refusal) | Self::Staff(refusal, _) => *refusal,
         }
     }
 }
@@ -164,11 +164,11 @@ impl NotAuthentic {
 ///
 /// # Errors
 /// Why not.
-pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic, NotAuthentic> {
-    let stranger = NotAuthentic::Stranger;
-    let entry = me.catalogue.staff.find(&envelope.key).ok_or(stranger(Refusal::UnknownStaff))?;
+pub fn authenticate(envelope: &Envelope, me: &GateContext<'_>) -> Result<Authentic, NotAuthentic> {
+    let unknown_signer = NotAuthentic::UnknownSigner;
+    let entry = me.catalogue.staff.find(&envelope.key).ok_or(unknown_signer(Refusal::UnknownStaff))?;
     let order: Order = envelope::open(envelope, &entry.order_key).map_err(|error| {
-        stranger(match error {
+        unknown_signer(match error {
             EnvelopeError::Signature | EnvelopeError::Signer => Refusal::BadSignature,
             EnvelopeError::Document(BadDocument::Newer { .. }) => Refusal::NewerOrder,
             EnvelopeError::Document(_) | EnvelopeError::Newer { .. } => Refusal::NotAnOrder,
@@ -202,7 +202,7 @@ pub fn authenticate(envelope: &Envelope, me: &Standing<'_>) -> Result<Authentic,
 ///
 /// # Errors
 /// Why not.
-pub fn retired_by(envelope: &Envelope, me: &Standing<'_>) -> Result<(Text<64>, UnixMs), Refusal> {
+pub fn retired_by(envelope: &Envelope, me: &GateContext<'_>) -> Result<(Text<64>, UnixMs), Refusal> {
     let entry = me.catalogue.staff.find(&envelope.key).ok_or(Refusal::UnknownStaff)?;
     let word: Retirement = envelope::open(envelope, &entry.order_key).map_err(|error| match error {
         EnvelopeError::Signature | EnvelopeError::Signer => Refusal::BadSignature,
@@ -318,7 +318,7 @@ pub struct AtHand {
 /// Why not, or what has to be waited for, with the order back for the state store.
 pub fn permit(
     authentic: Authentic,
-    me: &Standing<'_>,
+    me: &GateContext<'_>,
     policy: &Policy,
     owner: &Owner,
     at_hand: Option<AtHand>,
@@ -331,7 +331,7 @@ pub fn permit(
 
 fn check(
     authentic: &Authentic,
-    me: &Standing<'_>,
+    me: &GateContext<'_>,
     policy: &Policy,
     owner: &Owner,
     at_hand: Option<AtHand>,
@@ -388,7 +388,7 @@ pub(super) fn kind(order: &Order, manifest: &Manifest) -> ActionKind {
 
 /// Whether the order's script is approved, is for this machine, and takes
 /// these parameters.
-fn script(order: &Order, me: &Standing<'_>, now: UnixMs, at_hand: Option<AtHand>) -> Result<Ready, Refusal> {
+fn script(order: &Order, me: &GateContext<'_>, now: UnixMs, at_hand: Option<AtHand>) -> Result<Ready, Refusal> {
     let Action::Script { bundle, version, sha256, privilege, parameters, dry_run } = &order.action else {
         return Err(Refusal::NotAnOrder);
     };

@@ -48,7 +48,7 @@ pub trait Machine: Send {
     fn act(&self, act: Act);
 
     /// Shows something to whoever sits there.
-    fn show(&self, notice: Said);
+    fn show(&self, notice: DesktopNotice);
 
     /// What is wrong with the files that say who this machine is, held against what the
     /// agent started with: its enrollment, evidence key and sealing key. Nothing where
@@ -124,7 +124,7 @@ impl Act {
 
 /// A notice, and for whom.
 #[derive(Debug)]
-pub struct Said {
+pub struct DesktopNotice {
     pub(super) shop: String,
     pub(super) notice: Notice,
     pub(super) accounts: Vec<String>,
@@ -200,8 +200,8 @@ impl Machine for ThisMachine {
         }
     }
 
-    fn show(&self, said: Said) {
-        let Said { shop, notice, accounts, language } = said;
+    fn show(&self, said: DesktopNotice) {
+        let DesktopNotice { shop, notice, accounts, language } = said;
         self.runtime.spawn_blocking(move || crate::notice::show(&shop, &notice, &accounts, &Words::new(language)));
     }
 }

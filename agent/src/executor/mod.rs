@@ -8,29 +8,31 @@
 //! uplink; time, looking and acting belong to a [`Machine`]. The daemon drives it
 //! on a thread of its own ([`start`]).
 
+mod blob_cache;
 mod clocks;
+mod consent;
 mod drive;
 pub mod gate;
+mod hub_messages;
 mod line_budget;
 mod machine;
-mod news;
 mod outbox;
 mod parting;
+mod pending;
 pub mod policy;
 mod receipt;
 mod runs;
-mod says;
 mod script_runs;
-mod shelf;
 pub mod state;
-mod waits;
 
 use crate::collect;
 use crate::home::{Enrollment, Home};
 use crate::identity::NotOneMachine;
 use crate::local;
-use crate::message::{Dial, Linked, Ticket, ToExecutor, ToUplink, Turned};
+use crate::message::{Dial, Linked, Rejection, Ticket, ToExecutor, ToUplink};
+use blob_cache::BlobCache;
 use clocks::Reference;
+use consent::OwnerConsent;
 pub use drive::{start, start_simulated};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Trusted};
 use fernwart_certs::envelope::EnvelopeError;
@@ -43,16 +45,15 @@ use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{About, Stream};
 use fernwart_protocol::version::Version;
-use gate::{Clock, Locks, Standing};
+use gate::{Clock, GateContext, Locks};
 use line_budget::{Line as Budgeted, LineBudget};
-pub use machine::{Act, Look, Machine, Said};
-use outbox::{Outbox, Word};
+pub use machine::{Act, DesktopNotice, Look, Machine};
+use outbox::{Outbox, Outgoing};
+use pending::PendingRun;
 use policy::{Policy, Rule};
-use says::Says;
 use script_runs::Acting;
 pub use script_runs::{RunEnd, ScriptResult};
 use serde_json::json;
-use shelf::Shelf;
 use state::{Format, Parted, StateError, StateStore};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -60,7 +61,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
-use waits::Wait;
 
 /// Looks under way at once; further ones wait their turn. Each takes some
 /// fifteen short-lived threads.
@@ -134,7 +134,7 @@ pub enum Event {
     /// This program may have shown by now that it stays.
     Confirm,
     /// What is said to the uplink once this machine is in nobody's care.
-    LastWord(Box<ToUplink>),
+    FinalMessage(Box<ToUplink>),
 }
 
 /// How others reach the executor.
@@ -188,13 +188,13 @@ pub struct Executor {
     /// What the hub last told of this clock; it outlives the link.
     reference: Option<Reference>,
     /// Why the hub does not want this machine, where it has said so.
-    turned: Option<Turned>,
+    rejected: Option<Rejection>,
     /// That this machine is in nobody's care any more.
     parted: Option<Parted>,
     /// Streams that wait for a run's outcome.
     waiting: HashMap<RunId, Vec<Ticket>>,
     /// The runs that this life has begun.
-    under_way: HashMap<RunId, UnderWay>,
+    started: HashMap<RunId, StartedRun>,
     /// The runs whose outcome the disk has not taken yet.
     unwritten: HashSet<RunId>,
     /// What is remembered of the last whole diagnosis.
@@ -203,7 +203,7 @@ pub struct Executor {
     is_past_unwritten: bool,
     looking: usize,
     to_look: VecDeque<(RunId, Vec<SectionName>)>,
-    strangers: Strangers,
+    unknown_signers: UnknownSigners,
     /// What others can have written here.
     line_budgets: BTreeMap<&'static str, LineBudget>,
     /// Orders whose refusal stands in the journal already; the newest first.
@@ -213,16 +213,16 @@ pub struct Executor {
     /// The machine's word on that key.
     sealed_to: Envelope,
     /// Scripts' files.
-    shelf: Shelf,
+    blobs: BlobCache,
     /// The script under way.
     acting: Option<Acting>,
     /// Runs that have not begun, in the order of their ids.
-    waits: BTreeMap<RunId, Wait>,
+    pending: BTreeMap<RunId, PendingRun>,
     /// The number of the last question to the owner.
     questions: u32,
     /// The number of the last timer.
     timers: u64,
-    says: Says,
+    consent: OwnerConsent,
     /// The owner's rules as they were read last, and what was read, or why it was not.
     last_policy: RefCell<Option<LastPolicy>>,
     /// Runs taken back before their orders came: a cancel may overtake.
@@ -278,7 +278,7 @@ impl LinkedTime {
 
 /// A run that this life has begun.
 #[derive(Debug)]
-struct UnderWay {
+struct StartedRun {
     order: Order,
     /// What permitted it.
     rule: Rule,
@@ -288,7 +288,7 @@ struct UnderWay {
 
 /// Orders that nobody we know has signed: counted, and noted now and then.
 #[derive(Default)]
-struct Strangers {
+struct UnknownSigners {
     count: u64,
     noted_at: Option<Duration>,
 }
@@ -358,27 +358,27 @@ impl Executor {
             locks,
             linked: None,
             reference: None,
-            turned: None,
+            rejected: None,
             parted,
             waiting: HashMap::new(),
-            under_way: HashMap::new(),
+            started: HashMap::new(),
             unwritten: HashSet::new(),
             past,
             is_past_unwritten: false,
             looking: 0,
             to_look: VecDeque::new(),
-            strangers: Strangers::default(),
+            unknown_signers: UnknownSigners::default(),
             line_budgets: BTreeMap::new(),
             noted: VecDeque::new(),
             taken_back: taken_back.into(),
             sealing,
             sealed_to,
-            shelf: Shelf::at(&home.blobs()),
+            blobs: BlobCache::at(&home.blobs()),
             acting: None,
-            waits: BTreeMap::new(),
+            pending: BTreeMap::new(),
             questions,
             timers: 0,
-            says: Says::read(&home.says()),
+            consent: OwnerConsent::read(&home.consent()),
             last_policy: RefCell::new(None),
             home,
             doubted_at: None,
@@ -410,7 +410,7 @@ impl Executor {
                 self.confirm_is_due = false;
                 self.confirm();
             }
-            Event::LastWord(word) => self.last_word(*word),
+            Event::FinalMessage(word) => self.final_message(*word),
             Event::Due(run, timer) => self.handle_due(run, timer),
             Event::Asked(question, answer) => {
                 let answered = self.answer(question);
@@ -422,11 +422,11 @@ impl Executor {
     }
 
     /// The next word for the uplink, until there is none.
-    pub fn next_word(&mut self) -> Option<ToUplink> {
+    pub fn next_outgoing(&mut self) -> Option<ToUplink> {
         loop {
             match self.out.next()? {
-                Word::Say(message) => return Some(*message),
-                Word::Outcome(run) => {
+                Outgoing::Say(message) => return Some(*message),
+                Outgoing::Outcome(run) => {
                     let record = self.store.run(&run).ok().flatten();
                     if let Some(settle) = record.and_then(|record| runs::signed_outcome(&self.store, run, record)) {
                         return Some(ToUplink::Outcome(None, run, Box::new(settle)));
@@ -500,10 +500,10 @@ impl Executor {
             ToExecutor::Lock(envelope) => self.handle_lock(&envelope),
             ToExecutor::Cancel(envelope) => self.handle_cancel(&envelope),
             ToExecutor::Stored(run, envelope) => self.handle_stored(run, envelope),
-            ToExecutor::Turned(turned) => self.turned = Some(turned),
+            ToExecutor::Rejected(rejection) => self.rejected = Some(rejection),
             ToExecutor::Retirement(envelope) => self.handle_retirement(&envelope),
             ToExecutor::Linked(linked) => {
-                self.turned = None;
+                self.rejected = None;
                 self.linked = Some(linked);
                 self.reference = Some(Reference::new(&linked, self.machine.moment()));
                 self.linked_time.begins(self.awake());
@@ -568,11 +568,11 @@ impl Executor {
     /// Until when nothing is answered, if the owner has stopped it. By a clock that is
     /// worth nothing no pause ends.
     fn paused_until(&self) -> Option<UnixMs> {
-        self.says.paused(self.clock(), self.floor()).then_some(self.says.paused_until)
+        self.consent.paused(self.clock(), self.floor()).then_some(self.consent.paused_until)
     }
 
-    fn standing(&self) -> Standing<'_> {
-        Standing {
+    fn standing(&self) -> GateContext<'_> {
+        GateContext {
             machine: self.enrollment.machine,
             customer: self.enrollment.customer,
             catalogue: &self.catalogue,
@@ -614,7 +614,7 @@ impl Executor {
     fn answer(&mut self, question: local::Question) -> local::Answer {
         match question {
             local::Question::Asked => local::Answer::Asked(self.asked()),
-            local::Question::Word { word, by } => self.handle_word(word, &by),
+            local::Question::OwnerCommand { command, by } => self.handle_owner_command(command, &by),
             local::Question::Leave { by } => self.leave(&by),
             local::Question::Updates => local::Answer::Updates(collect::known_updates()),
             local::Question::Status => local::Answer::Status(Box::new(self.status())),
@@ -636,15 +636,15 @@ impl Executor {
         local::Status {
             machine: self.enrollment.machine,
             linked: self.linked.is_some(),
-            turned: self.turned,
+            rejected: self.rejected,
             parted: self.parted.clone(),
             rtt_us: self.linked.map(|linked| linked.rtt_us),
             shop: self.catalogue.shop.clone(),
             look: policy.look(),
             act: policy.act(),
             paused_until: self.paused_until(),
-            allowed_until: Some(self.says.allows_until).filter(|until| *until > self.now()),
-            questions: self.waits.values().filter(|wait| matches!(wait.why, waits::Why::Owner(..))).count(),
+            allowed_until: Some(self.consent.allows_until).filter(|until| *until > self.now()),
+            questions: self.pending.values().filter(|wait| matches!(wait.why, pending::WaitReason::Owner(..))).count(),
             store: self.store.look().err().map(|error| fernwart_protocol::text::chain(&error)),
             unwritten: self.unwritten.len(),
             changed_files: self.changed_files(),
@@ -657,8 +657,8 @@ impl Executor {
 }
 
 /// Until when an agent that is not running was paused.
-pub fn paused_until(says: &std::path::Path) -> Option<UnixMs> {
-    Some(says::Says::read(says).paused_until).filter(|until| *until > 0)
+pub fn paused_until(consent: &std::path::Path) -> Option<UnixMs> {
+    Some(consent::OwnerConsent::read(consent).paused_until).filter(|until| *until > 0)
 }
 
 /// The journal of an agent that is not running, and its signed end.

@@ -5,7 +5,7 @@ use fernwart_protocol::id::RunId;
 use std::collections::VecDeque;
 
 /// One word.
-pub(super) enum Word {
+pub(super) enum Outgoing {
     /// This.
     Say(Box<ToUplink>),
     /// This run's outcome, read from the state store only when its turn comes: a spool
@@ -15,18 +15,18 @@ pub(super) enum Word {
 
 /// The words, first in, first out.
 #[derive(Default)]
-pub(super) struct Outbox(VecDeque<Word>);
+pub(super) struct Outbox(VecDeque<Outgoing>);
 
 impl Outbox {
     pub(super) fn say(&mut self, message: ToUplink) {
-        self.0.push_back(Word::Say(Box::new(message)));
+        self.0.push_back(Outgoing::Say(Box::new(message)));
     }
 
     pub(super) fn offer(&mut self, run: RunId) {
-        self.0.push_back(Word::Outcome(run));
+        self.0.push_back(Outgoing::Outcome(run));
     }
 
-    pub(super) fn next(&mut self) -> Option<Word> {
+    pub(super) fn next(&mut self) -> Option<Outgoing> {
         self.0.pop_front()
     }
 }

@@ -5,7 +5,7 @@
 
 use super::state::Parted;
 use super::{Event, Executor, gate};
-use crate::local::{Answer, Speaker};
+use crate::local::{Answer, Caller};
 use crate::message::ToUplink;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Outcome};
@@ -51,8 +51,8 @@ impl Executor {
     }
 
     /// The owner takes this machine out. The hub is told, where there is a link.
-    pub(super) fn leave(&mut self, by: &Speaker) -> Answer {
-        if !by.whole {
+    pub(super) fn leave(&mut self, by: &Caller) -> Answer {
+        if !by.is_admin {
             return Answer::NotYours;
         }
         if self.parted.is_none() {
@@ -75,21 +75,21 @@ impl Executor {
     /// What waits is refused, what is under way is ended; then the word for the uplink. A
     /// script that is ended has a little time for its outcome: nobody dials afterwards.
     fn end_everything(&mut self, word: ToUplink) {
-        for run in self.waits.keys().copied().collect::<Vec<_>>() {
+        for run in self.pending.keys().copied().collect::<Vec<_>>() {
             self.refuse_waiting(run, Refusal::OwnerForbids);
         }
         while let Some((run, _)) = self.to_look.pop_front() {
             self.end_unbegun(run, Outcome::Refused, Some(Refusal::OwnerForbids));
         }
-        if self.under_way.is_empty() {
+        if self.started.is_empty() {
             return self.say(word);
         }
         self.cancel_acting(None);
-        self.machine.later(LAST_OUTCOMES, Event::LastWord(Box::new(word)));
+        self.machine.later(LAST_OUTCOMES, Event::FinalMessage(Box::new(word)));
     }
 
     /// Says it, now that what was under way has had its time.
-    pub(super) fn last_word(&mut self, word: ToUplink) {
+    pub(super) fn final_message(&mut self, word: ToUplink) {
         self.say(word);
     }
 }

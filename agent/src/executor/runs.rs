@@ -2,12 +2,12 @@
 
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::machine::Look;
+use super::pending::DAY_MS;
 use super::policy::{Mode, Policy};
 use super::receipt::ReceiptBuilder;
 use super::script_runs::RunEnd;
 use super::state::{Phase, RunRecord, StateError, StateStore};
-use super::waits::DAY_MS;
-use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, LastPolicy, NOTED, UnderWay};
+use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, LastPolicy, NOTED, StartedRun};
 use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
 use crate::notice::Done;
@@ -15,7 +15,7 @@ use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs};
 use fernwart_protocol::id::{Digest, RunId};
-use fernwart_protocol::limits::{CLOCK_SKEW, STRANGER_NOTE_EVERY};
+use fernwart_protocol::limits::{CLOCK_SKEW, UNKNOWN_SIGNER_NOTE_EVERY};
 use fernwart_protocol::text::{Blob, chain};
 use fernwart_protocol::to_hub::{Delivered, RunState, SignedOutcome};
 use serde_json::json;
@@ -27,7 +27,7 @@ impl Executor {
     pub(super) fn wake(&mut self) -> Result<(), ExecutorError> {
         for (run, record) in self.store.runs_in(Phase::Started).map_err(ExecutorError::StateStore)? {
             // Its end may be decided, and only not be written yet.
-            if self.under_way.contains_key(&run) || self.waits.contains_key(&run) {
+            if self.started.contains_key(&run) || self.pending.contains_key(&run) {
                 continue;
             }
             warn!(%run, "was under way when the agent stopped");
@@ -131,9 +131,9 @@ impl Executor {
 
     /// The hash and the state of an order that waits here, or is under way.
     fn in_hand(&self, run: &RunId) -> Option<(Option<Digest>, RunState)> {
-        let waits = self.waits.get(run);
-        let hash = waits.map(|wait| fernwart_certs::sha256(wait.envelope.bytes.as_bytes()));
-        match (hash, self.under_way.contains_key(run)) {
+        let pending = self.pending.get(run);
+        let hash = pending.map(|wait| fernwart_certs::sha256(wait.envelope.bytes.as_bytes()));
+        match (hash, self.started.contains_key(run)) {
             (Some(hash), _) => Some((Some(hash), RunState::Waiting)),
             (None, true) => Some((None, RunState::Started)),
             (None, false) => None,
@@ -167,11 +167,12 @@ impl Executor {
                 });
                 self.note_of_others("order_refused", &body).map(drop)
             }
-            NotAuthentic::Stranger(_) => {
-                self.strangers.count += 1;
-                if self.is_due(self.strangers.noted_at, STRANGER_NOTE_EVERY) {
-                    self.strangers.noted_at = Some(self.awake());
-                    let body = json!({"code": refusal.code(), "count": std::mem::take(&mut self.strangers.count)});
+            NotAuthentic::UnknownSigner(_) => {
+                self.unknown_signers.count += 1;
+                if self.is_due(self.unknown_signers.noted_at, UNKNOWN_SIGNER_NOTE_EVERY) {
+                    self.unknown_signers.noted_at = Some(self.awake());
+                    let body =
+                        json!({"code": refusal.code(), "count": std::mem::take(&mut self.unknown_signers.count)});
                     self.note("strangers_refused", &body)
                 } else {
                     Ok(())
@@ -204,8 +205,8 @@ impl Executor {
         }
         if record.receipt.is_none() {
             self.waiting.entry(run).or_default().push(ticket);
-            let waits = record.phase == Phase::Waiting || self.waits.contains_key(&run);
-            let state = if waits { RunState::Waiting } else { RunState::Started };
+            let pending = record.phase == Phase::Waiting || self.pending.contains_key(&run);
+            let state = if pending { RunState::Waiting } else { RunState::Started };
             self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
             if record.phase == Phase::Waiting {
                 // This life may not know of it yet: its state store was not readable.
@@ -264,11 +265,11 @@ impl Executor {
                 tx.line("run_started", &body).map(drop)
             })?;
         }
-        self.waits.remove(&order.run);
-        self.under_way.insert(order.run, UnderWay { order: order.clone(), rule: permit.rule(), policy });
+        self.pending.remove(&order.run);
+        self.started.insert(order.run, StartedRun { order: order.clone(), rule: permit.rule(), policy });
         // A look is over before anybody could do anything with that.
         if matches!(order.action, Action::Script { .. }) {
-            self.tell_watchers(order.run, Delivered::State(RunState::Started));
+            self.send_to_watchers(order.run, Delivered::State(RunState::Started));
         }
         match permit.spend() {
             Permitted::Diagnose(sections) => {
@@ -350,8 +351,8 @@ impl Executor {
             Some(record) => signed_outcome(&self.store, run, record),
             None => self.write_outcome(builder, report)?,
         };
-        self.waits.remove(&run);
-        let permitted = self.under_way.remove(&run);
+        self.pending.remove(&run);
+        let permitted = self.started.remove(&run);
         // What was cut short has lost its rule with the agent that knew it.
         let cut_short = outcome == Outcome::Interrupted && self.policy().act() == Mode::Notify;
         if permitted.is_some_and(|permitted| permitted.rule.tells()) || cut_short {

@@ -2,9 +2,9 @@
 
 use super::gate::Ready;
 use super::machine::Act;
+use super::pending::WRITE_AGAIN;
 use super::receipt::ReceiptBuilder;
 use super::state::StateError;
-use super::waits::WRITE_AGAIN;
 use super::{Event, Executor};
 use crate::action::script::{self, ScriptError, Task};
 use crate::collect::{self, Looked, Surroundings};
@@ -112,7 +112,7 @@ impl Executor {
     pub(super) fn handle_output(&mut self, run: RunId, stream: Stream, bytes: Vec<u8>) {
         let Ok(bytes) = Blob::try_from(bytes) else { return };
         for ticket in self.waiting.get(&run).into_iter().flatten() {
-            let told = Delivered::Told(Note::Output(stream, bytes.clone()));
+            let told = Delivered::Note(Note::Output(stream, bytes.clone()));
             self.out.say(ToUplink::Delivered(*ticket, told));
         }
     }
@@ -132,19 +132,19 @@ impl Executor {
         };
         warn!(%run, %error, "an outcome could not be written; it is tried again");
         self.unwritten.insert(run);
-        self.tell_watchers(run, Delivered::Told(Note::Unwritten(Text::clipped(&chain(&error)))));
+        self.send_to_watchers(run, Delivered::Note(Note::Unwritten(Text::clipped(&chain(&error)))));
         self.machine.later(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
     }
 
     fn write_end(&mut self, run: RunId, ended: &RunEnd) -> Result<(), StateError> {
         let Some(record) = self.store.run(&run)? else {
             // It had been written, told, signed for and forgotten meanwhile.
-            self.under_way.remove(&run);
+            self.started.remove(&run);
             return Ok(());
         };
-        let under_way = self.under_way.get(&run);
-        let permitted = under_way.map(|known| (known.rule, known.policy));
-        let order = match under_way {
+        let started = self.started.get(&run);
+        let permitted = started.map(|known| (known.rule, known.policy));
+        let order = match started {
             Some(known) => known.order.clone(),
             None => Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| StateError::Damaged("runs"))?,
         };
@@ -171,7 +171,7 @@ impl Executor {
     pub(super) fn manifest_of(&self, action: &Action) -> Option<Manifest> {
         let Action::Script { bundle, .. } = action else { return None };
         let approved = self.catalogue.scripts.get(bundle)?;
-        self.shelf.script(bundle, approved).ok().map(|script| script.manifest)
+        self.blobs.script(bundle, approved).ok().map(|script| script.manifest)
     }
 }
 

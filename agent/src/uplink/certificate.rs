@@ -1,7 +1,7 @@
 //! The machine's certificate: collected once admitted, renewed monthly, asked
 //! for again when it has run out.
 
-use super::{Told, Uplink, UplinkError, dial};
+use super::{ExecutorState, Uplink, UplinkError, dial};
 use crate::message::{ToExecutor, ToUplink};
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::peer::{Name, may_issue, read_certificate};
@@ -34,34 +34,47 @@ enum Wanted {
 
 impl Uplink {
     /// TLS as this machine.
-    pub(super) fn member_tls(&self, told: &Told) -> Result<ClientConfig, UplinkError> {
+    pub(super) fn member_tls(&self, state: &ExecutorState) -> Result<ClientConfig, UplinkError> {
         let chain = self.identity.chain.clone();
-        tls::member(told.dial.pins.clone(), Clock::MayBeWrong, chain, &self.identity.key).map_err(UplinkError::Tls)
+        tls::member(state.dial.pins.clone(), Clock::MayBeWrong, chain, &self.identity.key).map_err(UplinkError::Tls)
     }
 
     /// Asks for the first certificate; waits while nobody has admitted us.
-    pub(super) async fn collect(&mut self, told: &mut Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
-        self.claim(told, dialer, Wanted::First).await
+    pub(super) async fn collect(
+        &mut self,
+        state: &mut ExecutorState,
+        dialer: &mut Option<Dialer>,
+    ) -> Result<(), UplinkError> {
+        self.claim(state, dialer, Wanted::First).await
     }
 
     /// Asks for a new certificate, the old one having run out.
-    pub(super) async fn come_back(&mut self, told: &mut Told, dialer: &mut Option<Dialer>) -> Result<(), UplinkError> {
-        self.claim(told, dialer, Wanted::Again).await
+    pub(super) async fn come_back(
+        &mut self,
+        state: &mut ExecutorState,
+        dialer: &mut Option<Dialer>,
+    ) -> Result<(), UplinkError> {
+        self.claim(state, dialer, Wanted::Again).await
     }
 
-    async fn claim(&mut self, told: &mut Told, dialer: &mut Option<Dialer>, wanted: Wanted) -> Result<(), UplinkError> {
-        let tls = tls::newcomer(told.dial.pins.clone(), Clock::MayBeWrong).map_err(UplinkError::Tls)?;
+    async fn claim(
+        &mut self,
+        state: &mut ExecutorState,
+        dialer: &mut Option<Dialer>,
+        wanted: Wanted,
+    ) -> Result<(), UplinkError> {
+        let tls = tls::newcomer(state.dial.pins.clone(), Clock::MayBeWrong).map_err(UplinkError::Tls)?;
         let (link, _) = tokio::select! {
             biased;
-            dialled = dial(told, dialer, Door::Enroll, &tls) => dialled?,
+            dialled = dial(state, dialer, Door::Enroll, &tls) => dialled?,
             () = self.stop.cancelled() => return Ok(()),
         };
-        let result = self.claim_on(told, &link, wanted).await;
+        let result = self.claim_on(state, &link, wanted).await;
         link.close(Goodbye::Done);
         result
     }
 
-    async fn claim_on(&mut self, told: &mut Told, link: &Link, wanted: Wanted) -> Result<(), UplinkError> {
+    async fn claim_on(&mut self, state: &mut ExecutorState, link: &Link, wanted: Wanted) -> Result<(), UplinkError> {
         let binding = link.binding().map_err(UplinkError::Link)?;
         let spki = self.identity.key.spki().to_vec();
         self.executor.tell(ToExecutor::Claim(binding, spki.clone())).await;
@@ -69,7 +82,7 @@ impl Uplink {
             match self.from_executor.recv().await {
                 Some(ToUplink::Claim(signature)) => break signature,
                 Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
-                Some(news) => drop(told.hear(news)),
+                Some(news) => drop(state.update(news)),
             }
         };
         let tls_key = Blob::try_from(spki).map_err(|_| UplinkError::Key)?;
@@ -93,7 +106,7 @@ impl Uplink {
             Reply::Pending => Ok(()),
             Reply::Denied(denial) => Err(UplinkError::Denied(denial)),
             Reply::Certificate(chain) => {
-                let chain = self.accept_chain(chain, told, link, &self.identity.key)?;
+                let chain = self.accept_chain(chain, state, link, &self.identity.key)?;
                 self.identity.chain = chain;
                 self.keep(&self.identity)?;
                 info!("this machine has a certificate");
@@ -113,7 +126,7 @@ impl Uplink {
     fn accept_chain(
         &self,
         chain: List<Blob<4096>, 4>,
-        told: &Told,
+        state: &ExecutorState,
         link: &Link,
         key: &TlsKey,
     ) -> Result<Vec<CertificateDer<'static>>, UplinkError> {
@@ -121,7 +134,7 @@ impl Uplink {
         let [leaf, ca] = chain.as_slice() else { return Err(UplinkError::WrongCertificate) };
         let said = read_certificate(leaf, ca).map_err(|_| UplinkError::WrongCertificate)?;
         let ours = said.name == Name::Machine(self.machine) && said.tls_key == key.digest();
-        if ours && may_issue(ca, &told.dial.pins, &link.peer_certificates()) {
+        if ours && may_issue(ca, &state.dial.pins, &link.peer_certificates()) {
             Ok(chain)
         } else {
             Err(UplinkError::WrongCertificate)
@@ -131,10 +144,10 @@ impl Uplink {
     /// How long until the certificate should be renewed, by the hub's clock;
     /// zero if it is due, or from a CA that is about to go. Whatever the clocks
     /// say, not twice within an hour.
-    pub(super) fn renewal_in(&self, told: &Told, link: &Link, hub_ahead_ms: i64) -> Duration {
+    pub(super) fn renewal_in(&self, state: &ExecutorState, link: &Link, hub_ahead_ms: i64) -> Duration {
         let rest = self.renewed_at.map_or(Duration::ZERO, |at| RENEW_AGAIN.saturating_sub(at.elapsed()));
         let Some((from, until)) = self.identity.lasts() else { return Duration::ZERO };
-        if self.identity.is_outdated_by(&link.peer_certificates(), &told.dial.pins) {
+        if self.identity.is_outdated_by(&link.peer_certificates(), &state.dial.pins) {
             // All machines learn of it at once; the hub need not hear all at once.
             let [first, ..] = *self.machine.as_bytes();
             return rest.max(Duration::from_millis(u64::from(first) * 200));
@@ -146,7 +159,7 @@ impl Uplink {
 
     /// Changes key and certificate over a standing link; the next link uses
     /// them.
-    pub(super) async fn renew(&mut self, told: &Told, link: &Link) -> Result<(), UplinkError> {
+    pub(super) async fn renew(&mut self, state: &ExecutorState, link: &Link) -> Result<(), UplinkError> {
         let key = TlsKey::generate().map_err(|_| UplinkError::Key)?;
         let (mut send, mut receive) = link.open().await.map_err(UplinkError::Link)?;
         let spki = Blob::try_from(key.spki().to_vec()).map_err(|_| UplinkError::Key)?;
@@ -155,7 +168,7 @@ impl Uplink {
         match receive.expect::<Renewed>().await.map_err(UplinkError::Frame)? {
             Renewed::Denied(denial) => Err(UplinkError::Denied(denial)),
             Renewed::Certificate(chain) => {
-                let chain = self.accept_chain(chain, told, link, &key)?;
+                let chain = self.accept_chain(chain, state, link, &key)?;
                 let identity = TlsIdentity { key: Arc::new(key), chain };
                 self.keep(&identity)?;
                 self.identity = identity;

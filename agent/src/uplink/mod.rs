@@ -6,12 +6,13 @@
 //! certificate ran out ─▶ enrollment door: return ─┴▶ certificate ─▶ link ─(lost)─▶ wait ─▶ link …
 //! ```
 
+mod backoff;
 mod certificate;
-mod patience;
 mod session;
 
 use crate::executor::Handle;
-use crate::message::{Dial, Ticket, ToExecutor, ToUplink, Turned};
+use crate::message::{Dial, Rejection, Ticket, ToExecutor, ToUplink};
+use backoff::Backoff;
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_certs::tls::TlsError;
@@ -21,7 +22,6 @@ use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::HANDSHAKE_TIMEOUT;
 use fernwart_protocol::link::{DialError, Dialer, Door, FrameError, Link, LinkError, NotReached, dial_any};
 use fernwart_protocol::to_hub::About;
-use patience::Patience;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -102,16 +102,16 @@ pub struct Uplink {
 }
 
 /// What the executor has told at the start, and since.
-pub(crate) struct Told {
+pub(crate) struct ExecutorState {
     dial: Dial,
     about: About,
     /// Nobody is dialled any more.
     parted: bool,
 }
 
-impl Told {
+impl ExecutorState {
     /// Takes news in; anything else is given back.
-    fn hear(&mut self, message: ToUplink) -> Option<ToUplink> {
+    fn update(&mut self, message: ToUplink) -> Option<ToUplink> {
         match message {
             ToUplink::Dial(dial) => self.dial = dial,
             ToUplink::About(about) => self.about = about,
@@ -144,19 +144,19 @@ impl Uplink {
 
     /// Keeps the machine linked until told to stop.
     pub async fn run(mut self) {
-        let Some(mut told) = self.first_words().await else { return };
-        let mut patience = Patience::new(self.seed);
+        let Some(mut state) = self.first_words().await else { return };
+        let mut backoff = Backoff::new(self.seed);
         let mut dialer = self.dialer.take();
         while !self.stop.is_cancelled() {
             while let Ok(news) = self.from_executor.try_recv() {
-                drop(told.hear(news));
+                drop(state.update(news));
             }
-            if told.parted {
+            if state.parted {
                 return self.rest_for_good().await;
             }
-            let error = match self.try_once(&mut told, &mut dialer, &mut patience).await {
+            let error = match self.try_once(&mut state, &mut dialer, &mut backoff).await {
                 Ok(()) => {
-                    patience.rest();
+                    backoff.rest();
                     continue;
                 }
                 Err(error) => error,
@@ -167,10 +167,10 @@ impl Uplink {
             if matches!(error, UplinkError::Dial(DialError::Socket(_))) {
                 dialer = None;
             }
-            if let Some(turned) = turned(&error) {
-                self.executor.hint(ToExecutor::Turned(turned));
+            if let Some(rejection) = rejection_of(&error) {
+                self.executor.hint(ToExecutor::Rejected(rejection));
             }
-            let wait = patience.next(&error);
+            let wait = backoff.next(&error);
             let reason = fernwart_protocol::text::chain(&error);
             info!(reason, wait_ms = wait.as_millis() as u64, "no link");
             let mut bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
@@ -182,7 +182,7 @@ impl Uplink {
                     // It is back: for a hub of many machines not all at once, and
                     // nobody waits longer for having heard it.
                     () = bell.rung() => {
-                        let soon = tokio::time::Instant::now() + patience.scatter();
+                        let soon = tokio::time::Instant::now() + backoff.scatter();
                         tokio::time::sleep_until(over.min(soon)).await;
                     }
                 }
@@ -210,12 +210,12 @@ impl Uplink {
     }
 
     /// Waits for whom to dial and what to say.
-    async fn first_words(&mut self) -> Option<Told> {
+    async fn first_words(&mut self) -> Option<ExecutorState> {
         let (mut dial, mut about) = (None, None);
         loop {
             match self.from_executor.recv().await? {
-                ToUplink::Dial(told) => dial = Some(told),
-                ToUplink::About(told) => about = Some(told),
+                ToUplink::Dial(known) => dial = Some(known),
+                ToUplink::About(known) => about = Some(known),
                 ToUplink::Parted => {
                     self.rest_for_good().await;
                     return None;
@@ -223,7 +223,7 @@ impl Uplink {
                 _ => {}
             }
             if let (Some(dial), Some(about)) = (&dial, &about) {
-                return Some(Told { dial: dial.clone(), about: about.clone(), parted: false });
+                return Some(ExecutorState { dial: dial.clone(), about: about.clone(), parted: false });
             }
         }
     }
@@ -231,22 +231,22 @@ impl Uplink {
     /// One try: whatever is missing for a link, then the link, to its end.
     async fn try_once(
         &mut self,
-        told: &mut Told,
+        state: &mut ExecutorState,
         dialer: &mut Option<Dialer>,
-        patience: &mut Patience,
+        backoff: &mut Backoff,
     ) -> Result<(), UplinkError> {
         if self.identity.chain.is_empty() {
-            return self.collect(told, dialer).await;
+            return self.collect(state, dialer).await;
         }
-        let tls = self.member_tls(told)?;
+        let tls = self.member_tls(state)?;
         let dialled = tokio::select! {
             biased;
-            dialled = dial(told, dialer, Door::Agent, &tls) => dialled,
+            dialled = dial(state, dialer, Door::Agent, &tls) => dialled,
             () = self.stop.cancelled() => return Ok(()),
         };
         let ended = match dialled {
             Ok((link, bell)) => {
-                let ended = self.session(told, link.clone(), bell, patience).await;
+                let ended = self.session(state, link.clone(), bell, backoff).await;
                 // Under TLS 1.3 the hub's no may come after the link seemed to stand.
                 match ended {
                     Err(UplinkError::Frame(FrameError::Cut)) if link.is_closed() => {
@@ -263,7 +263,7 @@ impl Uplink {
             // cut, or a hub restored from a backup: the evidence key settles it.
             Err(error) if is_about_certificate(&error) => {
                 warn!(reason = fernwart_protocol::text::chain(&error), "asking for a new certificate");
-                self.come_back(told, dialer).await
+                self.come_back(state, dialer).await
             }
             other => other,
         }
@@ -271,14 +271,14 @@ impl Uplink {
 }
 
 /// Whether it is this machine that the hub does not want.
-fn turned(error: &UplinkError) -> Option<Turned> {
+fn rejection_of(error: &UplinkError) -> Option<Rejection> {
     match error {
-        UplinkError::Denied(Denial::MachineRejected) => Some(Turned::Rejected),
-        UplinkError::Denied(Denial::MachineRetired) => Some(Turned::Retired),
-        UplinkError::Denied(Denial::MachineUnknown) => Some(Turned::Unknown),
+        UplinkError::Denied(Denial::MachineRejected) => Some(Rejection::Rejected),
+        UplinkError::Denied(Denial::MachineRetired) => Some(Rejection::Retired),
+        UplinkError::Denied(Denial::MachineUnknown) => Some(Rejection::Unknown),
         UplinkError::Link(LinkError::Closed(Goodbye::Quarantined))
         | UplinkError::Dial(DialError::Link { source: LinkError::Closed(Goodbye::Quarantined), .. }) => {
-            Some(Turned::KeptOut)
+            Some(Rejection::KeptOut)
         }
         _ => None,
     }
@@ -297,7 +297,7 @@ fn is_about_certificate(error: &UplinkError) -> bool {
 /// Dials the hub's addresses. The socket is kept as long as it is of the right
 /// family: a restarted hub rings where it knows the machine.
 async fn dial(
-    told: &Told,
+    state: &ExecutorState,
     dialer: &mut Option<Dialer>,
     door: Door,
     tls: &fernwart_certs::tls::ClientConfig,
@@ -306,7 +306,7 @@ async fn dial(
         Some(ready) => Ok(ready.clone()),
         None => Dialer::new(address),
     };
-    let dialled = dial_any(&told.dial.addresses, door, tls, HANDSHAKE_TIMEOUT, socket).await;
+    let dialled = dial_any(&state.dial.addresses, door, tls, HANDSHAKE_TIMEOUT, socket).await;
     let (link, used) = dialled.map_err(|error| match error {
         NotReached::NoAddress(_) => UplinkError::NoAddress,
         NotReached::Dial { source, .. } => UplinkError::Dial(source),

@@ -1,8 +1,8 @@
 //! One link, from hello to its end.
 
+use super::backoff::Backoff;
 use super::certificate::RENEW_AGAIN;
-use super::patience::Patience;
-use super::{Told, Uplink, UplinkError};
+use super::{ExecutorState, Uplink, UplinkError};
 use crate::executor::Handle;
 use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -50,23 +50,23 @@ impl Uplink {
     /// Serves one link until it ends. `Ok` is an end that calls for no wait.
     pub(super) async fn session(
         &mut self,
-        told: &mut Told,
+        state: &mut ExecutorState,
         link: Link,
         bell: Doorbell,
-        patience: &mut Patience,
+        backoff: &mut Backoff,
     ) -> Result<(), UplinkError> {
         // News since the last link; answers to its streams are sent again later.
         while let Ok(news) = self.from_executor.try_recv() {
-            drop(told.hear(news));
+            drop(state.update(news));
         }
         let (mut control, receive) = link.open().await.map_err(UplinkError::Link)?;
         let asked_at = self.clock.now();
         let hello = Hello::new(&[
-            (tag::TARGETS, told.dial.versions.targets),
-            (tag::TIMESTAMP, told.dial.versions.timestamp),
-            (tag::READS, u64::from(told.dial.reads)),
+            (tag::TARGETS, state.dial.versions.targets),
+            (tag::TIMESTAMP, state.dial.versions.timestamp),
+            (tag::READS, u64::from(state.dial.reads)),
         ]);
-        control.send(&Ask::Control(hello, told.about.clone())).await.map_err(UplinkError::Frame)?;
+        control.send(&Ask::Control(hello, state.about.clone())).await.map_err(UplinkError::Frame)?;
         let (first, receive) = first_word(&link, receive).await?;
         let hello = match first {
             Control::Hello(hello) => hello,
@@ -74,9 +74,9 @@ impl Uplink {
             _ => return Err(UplinkError::Frame(FrameError::Cut)),
         };
         link.settle(&hello).map_err(|_| UplinkError::Denied(Denial::Incompatible))?;
-        control.send(&to_hub::Control::SealedTo(told.dial.sealed_to.clone())).await.map_err(UplinkError::Frame)?;
-        patience.rest();
-        patience.spread(Duration::from_millis(hello.number(tag::RETURN_SPREAD).unwrap_or_default()));
+        control.send(&to_hub::Control::SealedTo(state.dial.sealed_to.clone())).await.map_err(UplinkError::Frame)?;
+        backoff.rest();
+        backoff.spread(Duration::from_millis(hello.number(tag::RETURN_SPREAD).unwrap_or_default()));
         let halfway = (asked_at + self.clock.now()) / 2;
         let hub_clock = hello.number(tag::CLOCK).and_then(|ms| i64::try_from(ms).ok());
         let rtt_us = u32::try_from(link.rtt().as_micros()).unwrap_or(u32::MAX);
@@ -88,17 +88,17 @@ impl Uplink {
         self.executor.tell(ToExecutor::Linked(linked)).await;
 
         let mut tasks = JoinSet::new();
-        if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest != told.dial.versions.timestamp) {
-            tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
+        if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest != state.dial.versions.timestamp) {
+            tasks.spawn(fetch(link.clone(), state.dial.versions, self.executor.clone()));
         }
-        let result = self.serve(told, &link, bell, control, receive, &mut tasks, patience, linked.hub_ahead_ms).await;
-        self.part(told).await;
+        let result = self.serve(state, &link, bell, control, receive, &mut tasks, backoff, linked.hub_ahead_ms).await;
+        self.part(state).await;
         result
     }
 
     /// Tells the executor that the link is gone, and hears what to say at the
     /// next hello: an older word would sound as if this machine had lost records.
-    async fn part(&mut self, told: &mut Told) {
+    async fn part(&mut self, state: &mut ExecutorState) {
         let executor = self.executor.clone();
         let tell = executor.tell(ToExecutor::Unlinked);
         tokio::pin!(tell);
@@ -110,10 +110,10 @@ impl Uplink {
                 () = self.stop.cancelled() => return,
                 message = self.from_executor.recv() => match message {
                     Some(ToUplink::About(about)) => {
-                        told.about = about;
+                        state.about = about;
                         return;
                     }
-                    Some(other) => drop(told.hear(other)),
+                    Some(other) => drop(state.update(other)),
                     None => return,
                 },
             }
@@ -123,13 +123,13 @@ impl Uplink {
     #[expect(clippy::too_many_arguments, reason = "the parts of one link, made and used once")]
     async fn serve(
         &mut self,
-        told: &mut Told,
+        state: &mut ExecutorState,
         link: &Link,
         mut bell: Doorbell,
         mut control: Sender,
         receive: Receiver,
         tasks: &mut JoinSet<()>,
-        patience: &mut Patience,
+        backoff: &mut Backoff,
         hub_ahead_ms: i64,
     ) -> Result<(), UplinkError> {
         let (words, mut hub_words) = mpsc::channel(STREAM_QUEUE);
@@ -138,7 +138,7 @@ impl Uplink {
         let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Frame>)>(STREAM_QUEUE);
         let offering = Arc::new(Offering::default());
         let newer = Arc::new(NewerHub::default());
-        let renewal = tokio::time::sleep(self.renewal_in(told, link, hub_ahead_ms));
+        let renewal = tokio::time::sleep(self.renewal_in(state, link, hub_ahead_ms));
         tokio::pin!(renewal);
         let mut again = tokio::time::interval_at(tokio::time::Instant::now() + OFFER_AGAIN, OFFER_AGAIN);
         loop {
@@ -164,12 +164,12 @@ impl Uplink {
                         return Err(UplinkError::Frame(error));
                     }
                     Some(Ok(Control::CatalogueChanged { timestamp })) => {
-                        if timestamp != told.dial.versions.timestamp {
-                            tasks.spawn(fetch(link.clone(), told.dial.versions, self.executor.clone()));
+                        if timestamp != state.dial.versions.timestamp {
+                            tasks.spawn(fetch(link.clone(), state.dial.versions, self.executor.clone()));
                         }
                     }
                     Some(Ok(Control::Goodbye { retry_after_ms })) => {
-                        patience.told(Duration::from_millis(u64::from(retry_after_ms)));
+                        backoff.wait_as_told(Duration::from_millis(u64::from(retry_after_ms)));
                         return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
                     }
                     Some(Ok(Control::Denied(denial))) => {
@@ -215,15 +215,15 @@ impl Uplink {
                     }
                     Some(ToUplink::Dial(dial)) => {
                         let following = to_hub::Control::Following(dial.versions);
-                        told.dial = dial;
+                        state.dial = dial;
                         control.send(&following).await.map_err(UplinkError::Frame)?;
                     }
-                    Some(ToUplink::About(about)) => told.about = about,
+                    Some(ToUplink::About(about)) => state.about = about,
                     Some(ToUplink::Journal(seq, hash)) => {
                         control.send(&to_hub::Control::Journal(seq, hash)).await.map_err(UplinkError::Frame)?;
                     }
                     Some(ToUplink::Leave) => {
-                        told.parted = true;
+                        state.parted = true;
                         // The hub ends the link once it has stored that, or it is ended here.
                         let link = link.clone();
                         tasks.spawn(async move {
@@ -237,7 +237,7 @@ impl Uplink {
                         }
                     }
                     Some(ToUplink::Parted) => {
-                        told.parted = true;
+                        state.parted = true;
                         link.close(Goodbye::Done);
                         return Ok(());
                     }
@@ -246,10 +246,10 @@ impl Uplink {
                 },
                 () = bell.rung() => {
                     debug!("the hub rings");
-                    let following = to_hub::Control::Following(told.dial.versions);
+                    let following = to_hub::Control::Following(state.dial.versions);
                     control.send(&following).await.map_err(UplinkError::Frame)?;
                 }
-                () = &mut renewal => match tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.renew(told, link)).await.unwrap_or(Err(UplinkError::Link(LinkError::Silent))) {
+                () = &mut renewal => match tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.renew(state, link)).await.unwrap_or(Err(UplinkError::Link(LinkError::Silent))) {
                     Ok(()) => {
                         link.close(Goodbye::Done);
                         return Ok(());
@@ -285,7 +285,7 @@ impl NewerHub {
 /// nothing any more. What is only told is left out where it would take the room
 /// of what must be heard.
 fn hand_over(stream: &mpsc::Sender<Frame>, frame: Frame) -> bool {
-    if matches!(frame, Frame::Delivered(Delivered::Told(_))) && stream.capacity() <= STREAM_ROOM {
+    if matches!(frame, Frame::Delivered(Delivered::Note(_))) && stream.capacity() <= STREAM_ROOM {
         return !stream.is_closed();
     }
     stream.try_send(frame).is_ok()
@@ -531,7 +531,7 @@ mod tests {
     fn however_much_is_told_the_states_and_the_outcome_find_room() {
         let (stream, mut heard) = mpsc::channel(STREAM_QUEUE);
         for _ in 0..100 {
-            assert!(hand_over(&stream, Frame::Delivered(Delivered::Told(Note::Turn))));
+            assert!(hand_over(&stream, Frame::Delivered(Delivered::Note(Note::Turn))));
         }
         for state in [RunState::Waiting, RunState::Started] {
             assert!(hand_over(&stream, Frame::Delivered(Delivered::State(state))));
@@ -544,6 +544,6 @@ mod tests {
         }
         assert!(matches!(last, Some(Frame::Delivered(Delivered::Refused(_)))));
         drop(heard);
-        assert!(!hand_over(&stream, Frame::Delivered(Delivered::Told(Note::Turn))), "nobody hears it");
+        assert!(!hand_over(&stream, Frame::Delivered(Delivered::Note(Note::Turn))), "nobody hears it");
     }
 }

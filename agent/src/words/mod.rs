@@ -3,7 +3,7 @@
 use crate::executor::policy::Mode;
 use crate::local::name_of;
 use fernwart_certs::keyfile::KeyFileError;
-use fernwart_protocol::diagnosis::{Both, Language, Why};
+use fernwart_protocol::diagnosis::{Both, Cause, Language};
 use fernwart_protocol::document::{Action, Outcome, SectionName};
 use fernwart_protocol::script::Privilege;
 use fernwart_protocol::text::escaped;
@@ -43,7 +43,7 @@ impl Words {
     }
 
     /// Why something is not known.
-    pub fn reason(&self, why: &Why) -> String {
+    pub fn reason(&self, why: &Cause) -> String {
         let reason = self.say(&format!("reason-{}", why.reason.as_str()));
         match why.about.as_str() {
             "" => reason,

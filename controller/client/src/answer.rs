@@ -69,7 +69,7 @@ impl Seen {
 /// Judges the news of a run; nothing while it is under way.
 pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -> Option<Answered> {
     let answer = match news {
-        News::Offered | News::Started | News::Told(_) | News::Held => return None,
+        News::Offered | News::Started | News::Note(_) | News::Held => return None,
         News::Away => Answer::Away,
         News::NoAnswer => Answer::Silent,
         News::Cancelled => Answer::Ended(Outcome::Cancelled, None),

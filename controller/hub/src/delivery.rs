@@ -166,7 +166,7 @@ async fn on_stream<F: Future<Output = ()>>(
     loop {
         match receive.expect::<Delivered>().await? {
             Delivered::State(state) => told(Heard::State(state)).await,
-            Delivered::Told(note) => told(Heard::Note(note)).await,
+            Delivered::Note(note) => told(Heard::Note(note)).await,
             Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
                 send.finish();
                 warn!(%machine, %run, code = %refusal.code(), "a machine cannot use its state store; the order is brought again");

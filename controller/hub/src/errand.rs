@@ -185,7 +185,7 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
                     });
                 }
                 Heard::State(MachineState::Received | MachineState::Waiting) | Heard::NotYet => {}
-                Heard::Note(note) => tell(news, order, News::Told(note)).await,
+                Heard::Note(note) => tell(news, order, News::Note(note)).await,
             }
         }
     };

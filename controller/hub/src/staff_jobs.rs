@@ -180,7 +180,7 @@ pub(crate) async fn submit(
 /// that it has no word for is none that it can be told.
 async fn tell_update(send: &mut Sender, update: Update) -> Result<(), FrameError> {
     let Update { run, machine, ref news } = update;
-    let is_end = !matches!(news, News::Offered | News::Started | News::Told(_));
+    let is_end = !matches!(news, News::Offered | News::Started | News::Note(_));
     match send.send(&Reply::Update(update)).await {
         Err(FrameError::PeerIsOlder(_)) if is_end => {
             let news = News::Denied(Denial::Incompatible);

@@ -4,7 +4,7 @@
 use super::machines::{new_customer, one};
 use super::output::{Cell, Rows, ago, moment};
 use super::prompt::Confirm;
-use super::{Exit, Failure, Place, Shape, ShapeArgs, say, span, with_session};
+use super::{Exit, Failure, HomePaths, Shape, ShapeArgs, say, span, with_session};
 use clap::Args;
 use fernwart_certs::invitation::{Guest, Invitation, Secret};
 use fernwart_certs::join::four_words;
@@ -59,7 +59,7 @@ pub(crate) struct Invite {
     quiet: bool,
 }
 
-pub(crate) fn invite(command: &Invite, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn invite(command: &Invite, homes: &HomePaths) -> Result<Exit, Failure> {
     let usage = |what: &str| Failure::new(Exit::Usage, "FW-CLI-01", what);
     let mut labels: Vec<Label> = Vec::new();
     for label in &command.labels {
@@ -69,7 +69,7 @@ pub(crate) fn invite(command: &Invite, place: &Place) -> Result<Exit, Failure> {
     let labels = List::try_from(labels).map_err(|_| usage("at most 32 labels"))?;
     let admission = if command.admit_automatically { Admission::Automatic } else { Admission::ByPerson };
     let until = now().saturating_add(i64::try_from(command.valid.as_millis()).unwrap_or(i64::MAX));
-    let (line, whom) = with_session(place, async |session| {
+    let (line, whom) = with_session(homes, async |session| {
         // The newest approved addresses and pins, verified here.
         session.sync().await?;
         let (guest, admits, whom) = match &command.customer {
@@ -166,7 +166,7 @@ fn words_of(session: &Session, machine: &PendingMachine, language: Language) -> 
         .join(" · ")
 }
 
-pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn pending(command: &PendingArgs, homes: &HomePaths) -> Result<Exit, Failure> {
     let is_table = command.shape.output == Shape::Table;
     let shown = ["name", "customer:for", "os", "address:from", "words", "since:waiting"];
     let more = ["kind", "key"];
@@ -178,7 +178,7 @@ pub(crate) fn pending(command: &PendingArgs, place: &Place) -> Result<Exit, Fail
     };
     let mut any_machine = false;
     let mut any_staff = false;
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         session.sync().await?;
         let customers = session.customers().await?;
         let (machines, staff) = session.pending().await?;
@@ -292,8 +292,8 @@ fn plainly(word: &str) -> String {
     word.to_lowercase().replace('ä', "ae").replace('ö', "oe").replace('ü', "ue").replace('ß', "ss")
 }
 
-pub(crate) fn admit(command: &Admit, place: &Place) -> Result<Exit, Failure> {
-    let name = with_session(place, async |session| {
+pub(crate) fn admit(command: &Admit, homes: &HomePaths) -> Result<Exit, Failure> {
+    let name = with_session(homes, async |session| {
         session.sync().await?;
         let machine = waiting_machine(session, &command.machine).await?;
         if let Some(told) = &command.words {
@@ -339,8 +339,8 @@ pub(crate) struct Parting {
     yes: Option<String>,
 }
 
-pub(crate) fn reject(command: &Parting, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+pub(crate) fn reject(command: &Parting, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
         let machine = waiting_machine(session, &command.machine).await?;
         let customers = session.customers().await?;
         let customer = customers.iter().find(|row| row.id == machine.newcomer.customer);
@@ -360,8 +360,8 @@ pub(crate) fn reject(command: &Parting, place: &Place) -> Result<Exit, Failure> 
     Ok(Exit::Done)
 }
 
-pub(crate) fn retire(command: &Parting, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+pub(crate) fn retire(command: &Parting, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
         let (row, is_retired) = match one(session, &command.machine).await {
             Ok(row) => (row, false),
             Err(failure) => {

@@ -5,7 +5,7 @@ mod history;
 use super::fail::chain;
 use super::output::{Cell, Rows, Shape, day};
 use super::script::{self, Folder};
-use super::{Exit, Failure, Place, ShapeArgs, prompt, say, with_session};
+use super::{Exit, Failure, HomePaths, ShapeArgs, prompt, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::approve::{Contents, Draft, LEFT_OUT, NextRoot, Progress, Proposed, Root};
 use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
@@ -43,15 +43,15 @@ enum ApproverCommand {
     Show,
 }
 
-pub(crate) fn approver(command: &Approver, place: &Place) -> Result<Exit, Failure> {
-    let path = place.approver();
+pub(crate) fn approver(command: &Approver, homes: &HomePaths) -> Result<Exit, Failure> {
+    let path = homes.approver();
     let home = match command.command {
         ApproverCommand::New if ApproverHome::exists(&path) => {
             note!("{} has a key already; it is kept", path.display());
             ApproverHome::open(&path)?
         }
         ApproverCommand::New => {
-            let home = ApproverHome::create(&path, place.new_passphrase()?.as_deref())?;
+            let home = ApproverHome::create(&path, homes.new_passphrase()?.as_deref())?;
             note!("{}", if home.is_protected() { PROTECTED } else { BARE });
             home
         }
@@ -152,32 +152,32 @@ struct Agreed {
     yes: bool,
 }
 
-pub(crate) fn catalogue(command: &CatalogueArgs, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn catalogue(command: &CatalogueArgs, homes: &HomePaths) -> Result<Exit, Failure> {
     match &command.command {
-        CatalogueCommand::Show { to, shape } => show(to.as_deref(), shape.output, place),
-        CatalogueCommand::Propose { folders, above, agreed } => propose(folders, *above, *agreed, place),
-        CatalogueCommand::Withdraw { name, agreed } => withdraw(name, *agreed, place),
-        CatalogueCommand::History(shape) => history::show(shape.output, place),
-        CatalogueCommand::Rotate { add, remove, k, agreed } => rotate(add, remove, *k, *agreed, place),
+        CatalogueCommand::Show { to, shape } => show(to.as_deref(), shape.output, homes),
+        CatalogueCommand::Propose { folders, above, agreed } => propose(folders, *above, *agreed, homes),
+        CatalogueCommand::Withdraw { name, agreed } => withdraw(name, *agreed, homes),
+        CatalogueCommand::History(shape) => history::show(shape.output, homes),
+        CatalogueCommand::Rotate { add, remove, k, agreed } => rotate(add, remove, *k, *agreed, homes),
         CatalogueCommand::Sign { draft, file, key, yes } => {
-            let path = key.clone().map_or_else(|| place.approver(), |dir| place.elsewhere(dir).approver());
+            let path = key.clone().map_or_else(|| homes.approver(), |dir| homes.elsewhere(dir).approver());
             let home = ApproverHome::open(&path)?;
             match file {
-                Some(file) => sign_file(file, home, yes.as_deref(), place),
-                None => with_session(place, async |session| {
+                Some(file) => sign_file(file, home, yes.as_deref(), homes),
+                None => with_session(homes, async |session| {
                     let draft = find(session, draft.as_deref()).await?;
                     say_draft(&draft, Some(&session.catalogue))?;
                     say_scripts(session, &draft).await?;
                     confirm(&draft, yes.as_deref())?;
-                    let progress = sign_and_put(session, draft, &place.unlock(home)?).await?;
+                    let progress = sign_and_put(session, draft, &homes.unlock(home)?).await?;
                     say_progress(progress);
                     Ok(Exit::Done)
                 }),
             }
         }
         CatalogueCommand::Publish { draft, file } => match file {
-            Some(file) => publish_file(file, place),
-            None => with_session(place, async |session| {
+            Some(file) => publish_file(file, homes),
+            None => with_session(homes, async |session| {
                 let draft = find(session, draft.as_deref()).await?;
                 publish(session, &draft).await?;
                 note!("published: version {}", session.catalogue.versions.targets);
@@ -259,14 +259,14 @@ fn say_draft(draft: &Draft, before: Option<&Catalogue>) -> Result<(), Failure> {
     say_changes(draft, before)
 }
 
-fn sign_file(path: &Path, home: ApproverHome, yes: Option<&str>, place: &Place) -> Result<Exit, Failure> {
+fn sign_file(path: &Path, home: ApproverHome, yes: Option<&str>, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut draft = read_draft_file(path)?;
     say_draft(&draft, None)?;
     for script in draft.new_scripts(None)? {
         say_script(None, &script);
     }
     confirm(&draft, yes)?;
-    draft.sign(&place.unlock(home)?, None, None, now())?;
+    draft.sign(&homes.unlock(home)?, None, None, now())?;
     write_draft_file(path, &draft)?;
     let progress = draft.progress(None);
     note!("signed: {} of {} signatures", progress.have, progress.need);
@@ -278,19 +278,19 @@ fn sign_file(path: &Path, home: ApproverHome, yes: Option<&str>, place: &Place) 
     Ok(Exit::Done)
 }
 
-fn publish_file(path: &Path, place: &Place) -> Result<Exit, Failure> {
+fn publish_file(path: &Path, homes: &HomePaths) -> Result<Exit, Failure> {
     let draft = read_draft_file(path)?;
-    publish_first(&draft, place)?;
-    note!("published: the shop's first catalogue.\nNext: fernwart serve --home {}", place.hub().display());
+    publish_first(&draft, homes)?;
+    note!("published: the shop's first catalogue.\nNext: fernwart serve --home {}", homes.hub().display());
     Ok(Exit::Done)
 }
 
 /// Publishes a shop's first catalogue into the hub's home, and completes the
 /// founder's staff home beside it.
-pub(crate) fn publish_first(draft: &Draft, place: &Place) -> Result<(), Failure> {
+pub(crate) fn publish_first(draft: &Draft, homes: &HomePaths) -> Result<(), Failure> {
     use fernwart_certs::approve::PublishError;
     use fernwart_hub::catalogue::{PublishedError, publish_first};
-    let home = HubHome::at(&place.hub());
+    let home = HubHome::at(&homes.hub());
     let keys = home.open().map_err(|error| Failure::from(fernwart_hub::StartError::Home(error)))?;
     let published = super::block_on(async {
         publish_first(&home, keys.roles, draft, now()).await.map_err(|error| {
@@ -306,7 +306,7 @@ pub(crate) fn publish_first(draft: &Draft, place: &Place) -> Result<(), Failure>
             }
         })
     })?;
-    let staff = place.staff();
+    let staff = homes.staff();
     if StaffHome::exists(&staff) {
         let home = StaffHome::open(&staff)?;
         home.keep(&published)?;
@@ -369,8 +369,8 @@ async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
 
 /// Proposes what the command itself has named; and where one approver suffices and is
 /// here, signs and publishes.
-pub(super) async fn put_through(session: &mut Session, contents: &Contents, place: &Place) -> Result<(), Failure> {
-    put_through_with(session, contents, Beside { agreed: Agreed { yes: true }, ..Beside::default() }, place).await
+pub(super) async fn put_through(session: &mut Session, contents: &Contents, homes: &HomePaths) -> Result<(), Failure> {
+    put_through_with(session, contents, Beside { agreed: Agreed { yes: true }, ..Beside::default() }, homes).await
 }
 
 /// What a proposal brings beside its contents.
@@ -389,7 +389,7 @@ async fn put_through_with(
     session: &mut Session,
     contents: &Contents,
     beside: Beside<'_>,
-    place: &Place,
+    homes: &HomePaths,
 ) -> Result<(), Failure> {
     let is_as_it_was = *contents == Contents::of(&session.catalogue);
     // What runs out soon is signed anew as it stands.
@@ -398,7 +398,7 @@ async fn put_through_with(
         note!("This is approved already, as it stands; nothing was proposed.");
         return Ok(());
     }
-    let approver = ApproverHome::open(&place.approver()).ok();
+    let approver = ApproverHome::open(&homes.approver()).ok();
     let proposer = approver.as_ref().map(ApproverHome::public);
     let mut draft = Draft::next(&session.catalogue, contents, proposer.as_ref(), now()).map_err(unwritable)?;
     draft = draft.above(beside.above);
@@ -423,7 +423,7 @@ async fn put_through_with(
                 say_scripts(session, &draft).await?;
                 agree_to_publish()?;
             }
-            let progress = sign_and_put(session, draft.clone(), &place.unlock(home)?).await?;
+            let progress = sign_and_put(session, draft.clone(), &homes.unlock(home)?).await?;
             if progress.is_complete() {
                 publish(session, &draft).await?;
                 note!("published: version {}", session.catalogue.versions.targets);
@@ -457,7 +457,7 @@ fn agree_to_publish() -> Result<(), Failure> {
     }
 }
 
-fn propose(folders: &[PathBuf], above: Option<u64>, agreed: Agreed, place: &Place) -> Result<Exit, Failure> {
+fn propose(folders: &[PathBuf], above: Option<u64>, agreed: Agreed, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut particulars = Particulars::default();
     let mut scripts = Vec::new();
     for folder in folders {
@@ -467,7 +467,7 @@ fn propose(folders: &[PathBuf], above: Option<u64>, agreed: Agreed, place: &Plac
             particulars.read(folder)?;
         }
     }
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         session.sync().await?;
         let now = Contents::of(&session.catalogue);
         let mut contents = Contents {
@@ -497,7 +497,7 @@ fn propose(folders: &[PathBuf], above: Option<u64>, agreed: Agreed, place: &Plac
             }
         }
         let beside = Beside { scripts: &scripts, above: above.unwrap_or_default(), root: None, agreed };
-        put_through_with(session, &contents, beside, place).await?;
+        put_through_with(session, &contents, beside, homes).await?;
         Ok(Exit::Done)
     })
 }
@@ -557,9 +557,9 @@ fn rotate(
     remove: &[PublicKey],
     k: Option<u64>,
     agreed: Agreed,
-    place: &Place,
+    homes: &HomePaths,
 ) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         session.sync().await?;
         let usage = |what: String| Failure::new(Exit::Usage, "FW-CAT-16", what);
         let known: Vec<PublicKey> = session.catalogue.approvers.values().copied().collect();
@@ -580,22 +580,22 @@ fn rotate(
             session,
             &Contents::of(&session.catalogue),
             Beside { root: Some(next), agreed, ..Beside::default() },
-            place,
+            homes,
         )
         .await?;
         Ok(Exit::Done)
     })
 }
 
-fn withdraw(name: &BundleName, agreed: Agreed, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+fn withdraw(name: &BundleName, agreed: Agreed, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
         session.sync().await?;
         let mut contents = Contents::of(&session.catalogue);
         if contents.scripts.remove(name).is_none() {
             let what = format!("script {:?} is not in the catalogue", name.as_str());
             return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
         }
-        put_through_with(session, &contents, Beside { agreed, ..Beside::default() }, place).await?;
+        put_through_with(session, &contents, Beside { agreed, ..Beside::default() }, homes).await?;
         Ok(Exit::Done)
     })
 }
@@ -673,8 +673,8 @@ fn waiting(draft: &Draft, catalogue: &Catalogue, root: &Root) -> Result<String, 
     Ok(out)
 }
 
-fn show(to: Option<&Path>, shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+fn show(to: Option<&Path>, shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
         session.sync().await?;
         if let Some(folder) = to {
             std::fs::create_dir_all(folder)?;

@@ -1,7 +1,7 @@
 //! `fernwart doctor`: is all well with this home and its hub?
 
 use super::output::{Rows, Shape, day, moment};
-use super::{Exit, Failure, Place, block_on, say};
+use super::{Exit, Failure, HomePaths, block_on, say};
 use fernwart_client::{Session, StaffHome, now};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::row;
@@ -71,8 +71,8 @@ impl Findings {
     }
 }
 
-pub(crate) fn run(shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    let path = place.staff();
+pub(crate) fn run(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
+    let path = homes.staff();
     let home = StaffHome::open(&path)?;
     let mut findings = Findings(Vec::new());
     findings.well(&format!("home {} · {} · key {}", path.display(), home.settings.name, home.key_id()));

@@ -1,7 +1,7 @@
 //! `fernwart events`: what happens at the hub, one line each.
 
 use super::output::{json_text, rfc3339};
-use super::{Exit, Failure, Place, span, with_session};
+use super::{Exit, Failure, HomePaths, span, with_session};
 use clap::{Args, ValueEnum};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::event::{Event, Happened, Named, Until};
@@ -51,14 +51,14 @@ struct Written {
     is_read: bool,
 }
 
-pub(crate) fn run(command: &Events, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &Events, homes: &HomePaths) -> Result<Exit, Failure> {
     let until = if command.follow { Until::Left } else { Until::Now };
     let form = command.output.unwrap_or(if std::io::stdout().is_terminal() { Form::Table } else { Form::Jsonl });
     let since = command.since.or(command.follow.then_some(Duration::ZERO));
     let mut written = Written { form, from: None, last: None, count: 0, is_read: true };
     let (mut was_linked, mut is_waiting) = (false, false);
     loop {
-        let told = with_session(place, async |session| {
+        let told = with_session(homes, async |session| {
             if let (Some(since), None) = (since, written.from) {
                 let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
                 written.from = Some(session.health().await?.now.saturating_sub(since));

@@ -3,7 +3,7 @@
 use super::diagnose::stored;
 use super::machines::one;
 use super::output::{Rows, Shape, json_text, moment, rfc3339};
-use super::{Exit, Failure, Place, say, span, with_session};
+use super::{Exit, Failure, HomePaths, say, span, with_session};
 use clap::Args;
 use fernwart_client::now;
 use fernwart_protocol::diagnosis::{Answer, Report};
@@ -35,9 +35,9 @@ pub(crate) struct Facts {
     output: Shape,
 }
 
-pub(crate) fn run(command: &Facts, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &Facts, homes: &HomePaths) -> Result<Exit, Failure> {
     let then = command.since.map(|since| now().saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
-    let (row, newest, earlier) = with_session(place, async |session| {
+    let (row, newest, earlier) = with_session(homes, async |session| {
         let row = one(session, &command.machine).await?;
         let newest = stored(session, &row, &Request::Facts(row.id)).await?;
         let earlier = match then {

@@ -2,7 +2,7 @@
 
 use super::fail::{chain, denied};
 use super::output::{is_watched, shell_word};
-use super::{Exit, Failure, Place, block_on, prompt, say, span};
+use super::{Exit, Failure, HomePaths, block_on, prompt, say, span};
 use clap::Args;
 use fernwart_certs::CertificateDer;
 use fernwart_certs::catalogue::{Files, Trusted, advance};
@@ -87,8 +87,8 @@ fn read_line(command: &Join) -> Result<Invitation, Failure> {
     Ok(invitation)
 }
 
-pub(crate) fn run(command: &Join, place: &Place) -> Result<Exit, Failure> {
-    let path = place.staff();
+pub(crate) fn run(command: &Join, homes: &HomePaths) -> Result<Exit, Failure> {
+    let path = homes.staff();
     if StaffHome::exists(&path) && !StaffHome::open(&path)?.identity.chain.is_empty() {
         if command.file.is_some() {
             let invitation = read_line(command)?;

@@ -2,7 +2,7 @@
 //! exported, offline, without a hub or a home.
 
 use super::output::{Cell, Rows};
-use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
+use super::{Exit, Failure, HomePaths, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::chain::{self, Line};
 use fernwart_certs::journal;
@@ -41,11 +41,11 @@ enum Command {
     },
 }
 
-pub(crate) fn run(command: &Journal, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &Journal, homes: &HomePaths) -> Result<Exit, Failure> {
     match &command.command {
-        Command::Show { machine, shape } => show(machine, *shape, place),
-        Command::Export { machine } => export(machine, place),
-        Command::Verify { file } => verify(file, place),
+        Command::Show { machine, shape } => show(machine, *shape, homes),
+        Command::Export { machine } => export(machine, homes),
+        Command::Verify { file } => verify(file, homes),
     }
 }
 
@@ -116,8 +116,8 @@ impl Chain {
     }
 }
 
-fn export(machine: &str, place: &Place) -> Result<Exit, Failure> {
-    let chain = with_session(place, async |session| fetch(session, machine).await)?;
+fn export(machine: &str, homes: &HomePaths) -> Result<Exit, Failure> {
+    let chain = with_session(homes, async |session| fetch(session, machine).await)?;
     let text = chain.text()?;
     // Nobody should get a file that does not hold.
     chain::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
@@ -126,8 +126,8 @@ fn export(machine: &str, place: &Place) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn show(machine: &str, shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
-    let chain = with_session(place, async |session| fetch(session, machine).await)?;
+fn show(machine: &str, shape: ShapeArgs, homes: &HomePaths) -> Result<Exit, Failure> {
+    let chain = with_session(homes, async |session| fetch(session, machine).await)?;
     chain::verify(chain.text()?.lines()).map_err(|error| does_not_hold(&error))?;
     let mut rows = Rows::new("receipt", &["nr", "at:when", "action", "outcome", "by", "allowed", "reason"]);
     for link in &chain.links {
@@ -165,7 +165,7 @@ fn does_not_hold(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Bad, "FW-JNL-01", format!("these records do not hold: {error}"))
 }
 
-fn verify(file: &PathBuf, place: &Place) -> Result<Exit, Failure> {
+fn verify(file: &PathBuf, homes: &HomePaths) -> Result<Exit, Failure> {
     let text =
         if file.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
     let text = text.map_err(|error| {
@@ -174,7 +174,7 @@ fn verify(file: &PathBuf, place: &Place) -> Result<Exit, Failure> {
     if text.starts_with("{\"type\":\"chain\"") {
         let verified = chain::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
         // A home is not needed; where there is one, it knows the hub's key.
-        let catalogue = StaffHome::open(&place.staff()).ok().and_then(|home| home.catalogue().ok());
+        let catalogue = StaffHome::open(&homes.staff()).ok().and_then(|home| home.catalogue().ok());
         let known = catalogue.map(|catalogue| catalogue.hub.evidence_keys.contains(&verified.hub_key));
         let hub = match known {
             Some(true) => "the hub of this home".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::admission::agree_to_name;
 use super::output::{Cell, Rows, Shape, day, moment};
-use super::{Exit, Failure, Place, ShapeArgs, TargetArgs, say, span, with_session};
+use super::{Exit, Failure, HomePaths, ShapeArgs, TargetArgs, say, span, with_session};
 use clap::{Args, Subcommand};
 use fernwart_client::target::{Target, select};
 use fernwart_client::{Session, now};
@@ -133,13 +133,13 @@ fn groups_of(row: &Row<MachineRow>) -> String {
     groups.join(" ")
 }
 
-pub(crate) fn ls(command: &Ls, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn ls(command: &Ls, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut target = command.target.read()?;
     // Listing is the one place where nothing said may mean everything.
     if target.words.is_empty() && target.labels.is_empty() {
         target.words.push("all".into());
     }
-    let machines = with_session(place, async |session| {
+    let machines = with_session(homes, async |session| {
         let machines = session.machines().await?;
         if machines.is_empty() { Ok(machines) } else { Ok(select(&target, &machines)?) }
     })?;
@@ -181,8 +181,8 @@ pub(crate) struct Show {
     shape: ShapeArgs,
 }
 
-pub(crate) fn show(command: &Show, place: &Place) -> Result<Exit, Failure> {
-    let row = with_session(place, async |session| one(session, &command.machine).await)?;
+pub(crate) fn show(command: &Show, homes: &HomePaths) -> Result<Exit, Failure> {
+    let row = with_session(homes, async |session| one(session, &command.machine).await)?;
     let (state, link) = presence(&row);
     if command.shape.output != Shape::Table {
         let mut rows = Rows::new("machine", &COLUMNS);
@@ -220,11 +220,11 @@ pub(crate) struct Ping {
     shape: ShapeArgs,
 }
 
-pub(crate) fn ping(command: &Ping, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn ping(command: &Ping, homes: &HomePaths) -> Result<Exit, Failure> {
     let target = command.target.read()?;
     let mut silent = 0;
     let mut rows = Rows::new("pong", &["machine:name", "ms"]);
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         let machines = select(&target, &session.machines().await?)?;
         let wait_ms = u32::try_from(command.timeout.as_millis()).unwrap_or(u32::MAX);
         let mut answers: HashMap<MachineId, Option<u32>> = HashMap::with_capacity(machines.len());
@@ -257,7 +257,7 @@ pub(crate) struct LabelArgs {
     words: Vec<String>,
 }
 
-pub(crate) fn label(command: &LabelArgs, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn label(command: &LabelArgs, homes: &HomePaths) -> Result<Exit, Failure> {
     let (mut labels, mut words): (Vec<Label>, Vec<String>) = (Vec::new(), Vec::new());
     let too_long = |_| Failure::new(Exit::Usage, "FW-CLI-01", "a label's name and value have at most 63 bytes each");
     for word in &command.words {
@@ -276,7 +276,7 @@ pub(crate) fn label(command: &LabelArgs, place: &Place) -> Result<Exit, Failure>
     }
     let labels = List::try_from(labels).map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "at most 32 labels"))?;
     let target = Target { words, ..Target::default() };
-    let count = with_session(place, async |session| {
+    let count = with_session(homes, async |session| {
         let machines = select(&target, &session.machines().await?)?;
         for row in &machines {
             session.tell(&Request::Label(row.id, labels.clone())).await?;
@@ -314,9 +314,9 @@ enum GroupCommand {
     },
 }
 
-pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn group(command: &GroupArgs, homes: &HomePaths) -> Result<Exit, Failure> {
     let (group, target, membership) = match &command.command {
-        GroupCommand::Ls(shape) => return groups(*shape, place),
+        GroupCommand::Ls(shape) => return groups(*shape, homes),
         GroupCommand::Add { group, target } => (group, target.read()?, Membership::In),
         GroupCommand::Rm { group, target } => (group, target.read()?, Membership::Out),
     };
@@ -324,7 +324,7 @@ pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure>
         .trim_start_matches('@')
         .parse()
         .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a group's name has at most 63 bytes"))?;
-    let count = with_session(place, async |session| {
+    let count = with_session(homes, async |session| {
         let machines: Vec<MachineId> = select(&target, &session.machines().await?)?.iter().map(|row| row.id).collect();
         for chunk in machines.chunks(4096) {
             let list = List::try_from(chunk.to_vec()).unwrap_or_default();
@@ -340,9 +340,9 @@ pub(crate) fn group(command: &GroupArgs, place: &Place) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-fn groups(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
+fn groups(shape: ShapeArgs, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut count = BTreeMap::new();
-    for row in with_session(place, async |session| Ok(session.machines().await?))? {
+    for row in with_session(homes, async |session| Ok(session.machines().await?))? {
         for group in row.into_base().groups {
             *count.entry(group).or_insert(0) += 1;
         }
@@ -361,8 +361,8 @@ pub(crate) struct Acknowledge {
     machine: String,
 }
 
-pub(crate) fn acknowledge(command: &Acknowledge, place: &Place) -> Result<Exit, Failure> {
-    let health = with_session(place, async |session| {
+pub(crate) fn acknowledge(command: &Acknowledge, homes: &HomePaths) -> Result<Exit, Failure> {
+    let health = with_session(homes, async |session| {
         let row = one(session, &command.machine).await?;
         session.tell(&Request::Acknowledge(row.id)).await?;
         Ok(row.health())
@@ -389,12 +389,12 @@ pub(crate) struct Rename {
     yes: Option<String>,
 }
 
-pub(crate) fn rename(command: &Rename, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn rename(command: &Rename, homes: &HomePaths) -> Result<Exit, Failure> {
     if command.name.as_str() == ALL {
         let what = "no machine is named all: that word means every one of them";
         return Err(Failure::new(Exit::Usage, "FW-CLI-01", what));
     }
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         let row = one(session, &command.machine).await?;
         let agreed = (command.yes.as_deref(), "nothing was changed");
         agree_to_name(session, (&command.name, row.customer), agreed).await?;
@@ -425,16 +425,16 @@ enum CustomerCommand {
     Ls(ShapeArgs),
 }
 
-pub(crate) fn customer(command: &Customer, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn customer(command: &Customer, homes: &HomePaths) -> Result<Exit, Failure> {
     match &command.command {
         CustomerCommand::Add { name, lang } => {
             let row = new_customer(name, *lang)?;
-            with_session(place, async |session| Ok(session.tell(&Request::AddCustomer(row)).await?))?;
+            with_session(homes, async |session| Ok(session.tell(&Request::AddCustomer(row)).await?))?;
             note!("customer {name:?} entered.\nNext: fernwart invite {name:?}");
             Ok(Exit::Done)
         }
         CustomerCommand::Ls(shape) => {
-            let customers = with_session(place, async |session| Ok(session.customers().await?))?;
+            let customers = with_session(homes, async |session| Ok(session.customers().await?))?;
             let mut rows = Rows::new("customer", &["name", "language", "machines", "id"]);
             for row in customers {
                 let id = row.id.to_string();

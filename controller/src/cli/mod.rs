@@ -10,13 +10,13 @@ mod facts;
 mod fail;
 mod fields;
 mod help;
+mod homes;
 mod jobs;
 mod join;
 mod journal;
 mod machines;
 mod output;
 mod parallel;
-mod place;
 mod prompt;
 mod query;
 mod run;
@@ -29,7 +29,7 @@ mod usage;
 
 pub(crate) use approve::{public_key as approver_key, publish_first};
 pub use fail::{Exit, Failure, chain};
-pub use place::Place;
+pub use homes::HomePaths;
 
 use crate::operate;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -241,10 +241,10 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
 
 /// Opens a session with the hub, lets `work` use it, and leaves politely.
 pub(crate) fn with_session<T>(
-    place: &Place,
+    homes: &HomePaths,
     work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    with_session_within(place, PATIENCE, work)
+    with_session_within(homes, PATIENCE, work)
 }
 
 /// How long a hub may take to answer the first knock.
@@ -252,11 +252,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same with a patience of one's own for the first knock.
 pub(crate) fn with_session_within<T>(
-    place: &Place,
+    homes: &HomePaths,
     patience: Duration,
     work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let home = StaffHome::open(&place.staff())?;
+    let home = StaffHome::open(&homes.staff())?;
     block_on(async {
         let mut session = Session::open(home, patience).await?;
         warn_of_expiry(&session);
@@ -314,41 +314,41 @@ fn warn_of_expiry(session: &Session) {
 }
 
 fn act(arguments: Arguments) -> Result<Exit, Failure> {
-    let place = Place::new(arguments.home).with_passphrase_file(arguments.passphrase_file);
+    let homes = HomePaths::new(arguments.home).with_passphrase_file(arguments.passphrase_file);
     match arguments.command {
         Command::Demo(demo) => operate::demo::run(&demo),
-        Command::Init(init) => operate::init::run(&init, &place),
-        Command::Serve(serve) => operate::serve::run(&serve, &place),
-        Command::Backup(backup) => operate::backup::back_up_hub(&backup, &place),
-        Command::Restore(restore) => operate::backup::restore_hub(&restore, &place),
-        Command::NextKeys(next) => operate::next_keys::run(&next, &place),
-        Command::Join(join) => join::run(&join, &place),
-        Command::Doctor(shape) => doctor::run(shape.output, &place),
-        Command::Ls(command) => machines::ls(&command, &place),
-        Command::Show(command) => machines::show(&command, &place),
-        Command::Facts(command) => facts::run(&command, &place),
-        Command::Query(command) => query::run(&command, &place),
+        Command::Init(init) => operate::init::run(&init, &homes),
+        Command::Serve(serve) => operate::serve::run(&serve, &homes),
+        Command::Backup(backup) => operate::backup::back_up_hub(&backup, &homes),
+        Command::Restore(restore) => operate::backup::restore_hub(&restore, &homes),
+        Command::NextKeys(next) => operate::next_keys::run(&next, &homes),
+        Command::Join(join) => join::run(&join, &homes),
+        Command::Doctor(shape) => doctor::run(shape.output, &homes),
+        Command::Ls(command) => machines::ls(&command, &homes),
+        Command::Show(command) => machines::show(&command, &homes),
+        Command::Facts(command) => facts::run(&command, &homes),
+        Command::Query(command) => query::run(&command, &homes),
         Command::AnswerQuery(command) => operate::answer::run(&command),
-        Command::Ping(command) => machines::ping(&command, &place),
-        Command::Label(command) => machines::label(&command, &place),
-        Command::Group(command) => machines::group(&command, &place),
-        Command::Rename(command) => machines::rename(&command, &place),
-        Command::Acknowledge(command) => machines::acknowledge(&command, &place),
-        Command::Customer(command) => machines::customer(&command, &place),
-        Command::Invite(command) => admission::invite(&command, &place),
-        Command::Pending(command) => admission::pending(&command, &place),
-        Command::Admit(command) => admission::admit(&command, &place),
-        Command::Reject(command) => admission::reject(&command, &place),
-        Command::Retire(command) => admission::retire(&command, &place),
-        Command::Diagnose(command) => diagnose::run(&command, &place),
-        Command::Run(command) => run::run(&command, &place),
-        Command::Script(command) => script::run(&command, &place),
-        Command::Job(command) => jobs::job(&command, &place),
-        Command::Events(command) => events::run(&command, &place),
-        Command::Approver(command) => approve::approver(&command, &place),
-        Command::Catalogue(command) => approve::catalogue(&command, &place),
-        Command::Staff(command) => staff::staff(&command, &place),
-        Command::Journal(command) => journal::run(&command, &place),
+        Command::Ping(command) => machines::ping(&command, &homes),
+        Command::Label(command) => machines::label(&command, &homes),
+        Command::Group(command) => machines::group(&command, &homes),
+        Command::Rename(command) => machines::rename(&command, &homes),
+        Command::Acknowledge(command) => machines::acknowledge(&command, &homes),
+        Command::Customer(command) => machines::customer(&command, &homes),
+        Command::Invite(command) => admission::invite(&command, &homes),
+        Command::Pending(command) => admission::pending(&command, &homes),
+        Command::Admit(command) => admission::admit(&command, &homes),
+        Command::Reject(command) => admission::reject(&command, &homes),
+        Command::Retire(command) => admission::retire(&command, &homes),
+        Command::Diagnose(command) => diagnose::run(&command, &homes),
+        Command::Run(command) => run::run(&command, &homes),
+        Command::Script(command) => script::run(&command, &homes),
+        Command::Job(command) => jobs::job(&command, &homes),
+        Command::Events(command) => events::run(&command, &homes),
+        Command::Approver(command) => approve::approver(&command, &homes),
+        Command::Catalogue(command) => approve::catalogue(&command, &homes),
+        Command::Staff(command) => staff::staff(&command, &homes),
+        Command::Journal(command) => journal::run(&command, &homes),
         Command::Limits(shape) => limits(shape.output),
         Command::Completion { shell } => {
             let mut text = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::diagnose::refresh;
 use super::output::{Cell, Rows, Shape, harmless};
-use super::{Exit, Failure, Place, TargetArgs, say, span, with_session};
+use super::{Exit, Failure, HomePaths, TargetArgs, say, span, with_session};
 use clap::Args;
 use fernwart_client::Session;
 use fernwart_protocol::diagnosis::builtin_rules;
@@ -39,7 +39,7 @@ pub(crate) struct Query {
     output: Shape,
 }
 
-pub(crate) fn run(command: &Query, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &Query, homes: &HomePaths) -> Result<Exit, Failure> {
     if command.tables {
         return tables(command.output);
     }
@@ -63,7 +63,7 @@ pub(crate) fn run(command: &Query, place: &Place) -> Result<Exit, Failure> {
         Failure::new(Exit::Usage, "FW-QRY-01", format!("a question has at most {QUESTION_BYTES} bytes"))
     })?;
     let begun = Instant::now();
-    let (looked, lines) = with_session(place, async |session| {
+    let (looked, lines) = with_session(homes, async |session| {
         let looked = match &command.live {
             Some(target) => {
                 let target = TargetArgs { words: vec![target.clone()], ..TargetArgs::default() };

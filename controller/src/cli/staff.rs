@@ -3,7 +3,7 @@
 use super::approve::put_through;
 use super::output::{Cell, Rows};
 use super::prompt::Confirm;
-use super::{Exit, Failure, Place, ShapeArgs, span, with_session};
+use super::{Exit, Failure, HomePaths, ShapeArgs, span, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::approve::Contents;
 use fernwart_certs::catalogue::{Customers, Role, StaffEntry};
@@ -82,7 +82,7 @@ enum StaffCommand {
     Ls(ShapeArgs),
 }
 
-pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn staff(command: &Staff, homes: &HomePaths) -> Result<Exit, Failure> {
     match &command.command {
         StaffCommand::Add { name, key_id, role, customer, script, until } => {
             let name: Text<64> =
@@ -96,7 +96,7 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
                 let what = format!("the role {} may run every script already", role.as_str());
                 return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("--role diagnose --script NAME"));
             }
-            with_session(place, async |session| {
+            with_session(homes, async |session| {
                 session.sync().await?;
                 if let Some(name) = script.iter().find(|name| !session.catalogue.scripts.contains_key(*name)) {
                     let what = format!("script {:?} is not in the catalogue", name.as_str());
@@ -110,14 +110,14 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
                 }
                 contents.staff.staff.retain(|known| known.key != entry.key);
                 contents.staff.staff.push(entry);
-                put_through(session, &contents, place).await?;
+                put_through(session, &contents, homes).await?;
                 Ok(Exit::Done)
             })
         }
-        StaffCommand::Suspend { name } => suspend(name, place),
-        StaffCommand::Resume { name } => resume(name, place),
-        StaffCommand::Reject { name, yes } => reject(name, yes.as_deref(), place),
-        StaffCommand::Rm { name, yes } => with_session(place, async |session| {
+        StaffCommand::Suspend { name } => suspend(name, homes),
+        StaffCommand::Resume { name } => resume(name, homes),
+        StaffCommand::Reject { name, yes } => reject(name, yes.as_deref(), homes),
+        StaffCommand::Rm { name, yes } => with_session(homes, async |session| {
             session.sync().await?;
             let entry = listed(session, name)?;
             let key = entry.key;
@@ -139,11 +139,11 @@ pub(crate) fn staff(command: &Staff, place: &Place) -> Result<Exit, Failure> {
             );
             let word = entry.name.as_raw();
             Confirm { to: "to take it off", word, yes: yes.as_deref(), nothing: "nothing was changed" }.ask()?;
-            put_through(session, &contents, place).await?;
+            put_through(session, &contents, homes).await?;
             Ok(Exit::Done)
         }),
         StaffCommand::Ls(shape) => {
-            let (entries, grants, cut_off) = with_session(place, async |session| {
+            let (entries, grants, cut_off) = with_session(homes, async |session| {
                 session.sync().await?;
                 let cut_off = suspensions(session).await?;
                 Ok((session.catalogue.staff.staff.clone(), session.catalogue.grants.clone(), cut_off))
@@ -243,16 +243,16 @@ fn listed(session: &Session, name: &str) -> Result<StaffEntry, Failure> {
     }
 }
 
-fn suspend(name: &str, place: &Place) -> Result<Exit, Failure> {
-    let approver = ApproverHome::open(&place.approver()).ok();
-    with_session(place, async |session| {
+fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
+    let approver = ApproverHome::open(&homes.approver()).ok();
+    with_session(homes, async |session| {
         session.sync().await?;
         let entry = listed(session, name)?;
         session.tell(&Request::Suspend(entry.key)).await?;
         note!("{} is cut off at this hub.", entry.name);
         match approver {
             Some(home) => {
-                let approver = place.unlock(home)?;
+                let approver = homes.unlock(home)?;
                 let locked = Locked::Keys(List::try_from(vec![entry.key]).unwrap_or_default());
                 let key = key_id(&approver.public());
                 let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
@@ -287,8 +287,8 @@ async fn suspensions(session: &mut Session) -> Result<Option<Vec<Suspension>>, F
     }
 }
 
-fn resume(name: &str, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+fn resume(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
         session.sync().await?;
         let entry = listed(session, name)?;
         let Some(cut_off) = suspensions(session).await? else {
@@ -312,8 +312,8 @@ fn resume(name: &str, place: &Place) -> Result<Exit, Failure> {
     })
 }
 
-fn reject(name: &str, yes: Option<&str>, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+fn reject(name: &str, yes: Option<&str>, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
         let (_, waiting) = session.pending().await?;
         let alike: Vec<_> =
             waiting.iter().filter(|one| one.name.as_raw() == name || one.key.to_string() == name).collect();

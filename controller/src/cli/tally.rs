@@ -100,7 +100,7 @@ impl Tally {
 
     /// One answer.
     pub(crate) fn add(&mut self, answer: &Answer) {
-        let place = match answer {
+        let homes = match answer {
             Answer::Report(report, _) if report.summary.is_nothing_known() => &mut self.failed,
             Answer::Report(report, _) => match report.summary.state() {
                 State::Crit => &mut self.crit,
@@ -115,7 +115,7 @@ impl Tally {
             Answer::Silent => &mut self.silent,
             Answer::Ended(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
         };
-        *place += 1;
+        *homes += 1;
         if let Answer::Report(report, _) = answer
             && !report.summary.is_nothing_known()
         {
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use fernwart_client::Seen;
     use fernwart_protocol::code::Refusal;
-    use fernwart_protocol::diagnosis::{Answer as Facts, Past, Reason, Report, Rules, Section, Why, judge};
+    use fernwart_protocol::diagnosis::{Answer as Facts, Cause, Past, Reason, Report, Rules, Section, judge};
     use fernwart_protocol::document::{Outcome, Receipt, SectionName, Versions};
     use fernwart_protocol::id::{BootId, Digest, MachineId, RunId};
     use std::collections::BTreeMap;
@@ -256,7 +256,7 @@ mod tests {
     "#;
 
     fn report(checks: &[Check]) -> Answer {
-        let why = |reason| serde_json::to_value(Why::from(reason)).expect("text");
+        let why = |reason| serde_json::to_value(Cause::from(reason)).expect("text");
         let mut facts = json!({"free": 50, "mild": false, "steady": true, "why": {}});
         for check in checks {
             match check {

@@ -1,6 +1,6 @@
 //! `fernwart backup` and `fernwart restore`: all that makes a hub itself.
 
-use crate::cli::{Exit, Failure, Place, block_on, chain};
+use crate::cli::{Exit, Failure, HomePaths, block_on, chain};
 use clap::Args;
 use fernwart_hub::HubHome;
 use fernwart_hub::backup::{BackupError, back_up, put_back};
@@ -43,8 +43,8 @@ fn failure(error: &BackupError) -> Failure {
 ///
 /// # Errors
 /// When it cannot be taken whole.
-pub fn back_up_hub(command: &Backup, place: &Place) -> Result<Exit, Failure> {
-    let home = HubHome::at(&place.hub());
+pub fn back_up_hub(command: &Backup, homes: &HomePaths) -> Result<Exit, Failure> {
+    let home = HubHome::at(&homes.hub());
     block_on(async { back_up(&home, &command.to).await.map_err(|error| failure(&error)) })?;
     note!("The hub is in {}. It holds the hub's keys: keep it as you keep the hub.", command.to.display());
     Ok(Exit::Done)
@@ -54,8 +54,8 @@ pub fn back_up_hub(command: &Backup, place: &Place) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// When there is a hub already, or the backup is not whole.
-pub fn restore_hub(command: &Restore, place: &Place) -> Result<Exit, Failure> {
-    let home = HubHome::at(&place.new_hub());
+pub fn restore_hub(command: &Restore, homes: &HomePaths) -> Result<Exit, Failure> {
+    let home = HubHome::at(&homes.new_hub());
     let now = fernwart_client::now();
     let over = block_on(async { put_back(&command.from, &home, now).await.map_err(|error| failure(&error)) })?;
     note!(

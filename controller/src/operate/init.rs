@@ -1,6 +1,6 @@
 //! `fernwart init`: the three homes of a shop.
 
-use crate::cli::{Exit, Failure, Place, chain};
+use crate::cli::{Exit, Failure, HomePaths, chain};
 use clap::Args;
 use fernwart_certs::approve::{Contents, Draft, FirstRoot};
 use fernwart_certs::catalogue::{Contact, Customers, Hub, Role, Shop, StaffEntry, StaffList};
@@ -86,39 +86,39 @@ fn failed(error: &dyn std::error::Error) -> Failure {
 
 /// The shop's folder, while nobody else makes a shop in it.
 struct Site<'a> {
-    place: &'a Place,
+    homes: &'a HomePaths,
     _held: File,
 }
 
 impl<'a> Site<'a> {
-    fn enter(place: &'a Place) -> Result<Self, Failure> {
-        let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(place.path(), error));
-        DirBuilder::new().recursive(true).mode(0o700).create(place.path()).map_err(unwritable)?;
-        let held = File::open(place.path()).map_err(unwritable)?;
+    fn enter(homes: &'a HomePaths) -> Result<Self, Failure> {
+        let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(homes.path(), error));
+        DirBuilder::new().recursive(true).mode(0o700).create(homes.path()).map_err(unwritable)?;
+        let held = File::open(homes.path()).map_err(unwritable)?;
         flock(&held, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            let what = format!("a shop is being made in {} already", place.path().display());
+            let what = format!("a shop is being made in {} already", homes.path().display());
             Failure::new(Exit::Usage, "FW-CLI-01", what).now("wait for it, or choose another folder with --home")
         })?;
-        Ok(Self { place, _held: held })
+        Ok(Self { homes, _held: held })
     }
 
     /// Where homes are made: what an earlier try has left is cleared away.
     fn begin(&self) -> io::Result<Staging> {
-        let path = self.place.path().join(MAKING);
+        let path = self.homes.path().join(MAKING);
         absent(fs::remove_dir_all(&path))?;
         DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Staging(self.place.elsewhere(path)))
+        Ok(Staging(self.homes.elsewhere(path)))
     }
 
     fn made(&self) -> PathBuf {
-        self.place.path().join(MADE)
+        self.homes.path().join(MADE)
     }
 
     /// From here on there is a shop: what was made goes to its place, now or, if
     /// that is cut off, with the next try.
     fn settle(&self, staging: &Staging) -> io::Result<()> {
         fs::rename(staging.0.path(), self.made())?;
-        File::open(self.place.path())?.sync_all()?;
+        File::open(self.homes.path())?.sync_all()?;
         self.finish().map(drop)
     }
 
@@ -131,10 +131,10 @@ impl<'a> Site<'a> {
             Ok(_) => {}
         }
         for name in [STAFF, APPROVER, DRAFT, HUB] {
-            absent(fs::rename(self.made().join(name), self.place.path().join(name)))?;
+            absent(fs::rename(self.made().join(name), self.homes.path().join(name)))?;
         }
         fs::remove_dir(self.made())?;
-        File::open(self.place.path())?.sync_all()?;
+        File::open(self.homes.path())?.sync_all()?;
         Ok(true)
     }
 }
@@ -148,7 +148,7 @@ fn absent(removed: io::Result<()>) -> io::Result<()> {
 }
 
 /// Homes in the making; gone with this, unless they were moved.
-struct Staging(Place);
+struct Staging(HomePaths);
 
 impl Drop for Staging {
     fn drop(&mut self) {
@@ -173,14 +173,14 @@ struct Plan {
     passphrase: Option<String>,
 }
 
-fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
+fn plan(command: &Init, homes: &HomePaths) -> Result<Plan, Failure> {
     let usage = |what: String| Failure::new(Exit::Usage, "FW-CLI-01", what);
-    if place.path().join(HUB).join("hub.toml").exists() || StaffHome::exists(&place.path().join(STAFF)) {
-        return Err(usage(format!("{} holds a shop already; nothing was changed", place.path().display()))
+    if homes.path().join(HUB).join("hub.toml").exists() || StaffHome::exists(&homes.path().join(STAFF)) {
+        return Err(usage(format!("{} holds a shop already; nothing was changed", homes.path().display()))
             .now("choose another folder with --home"));
     }
     for name in [STAFF, if command.approvers.is_empty() { APPROVER } else { DRAFT }, HUB] {
-        let path = place.path().join(name);
+        let path = homes.path().join(name);
         // An empty folder is in nobody's way.
         let _ = fs::remove_dir(&path);
         if path.symlink_metadata().is_ok() {
@@ -208,33 +208,33 @@ fn plan(command: &Init, place: &Place) -> Result<Plan, Failure> {
     }
     let mut places = Vec::new();
     for address in &command.addresses {
-        let Some(place) = place_of(address) else {
+        let Some(homes) = place_of(address) else {
             return Err(
                 usage(format!("{address:?} is no address")).now("write host:port, for instance hub.example.de:443")
             );
         };
-        places.push(place);
+        places.push(homes);
     }
     // Where no router maps one port to another, machines call the one that is listened on.
     let (any, port) = places.first().copied().unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443));
     let listen = command.listen.unwrap_or_else(|| (any, port).into());
     let addresses = command.addresses.iter().map(|address| Text::clipped(address)).collect();
     // Asked before there is anything that Ctrl-C could leave lying about.
-    let passphrase = if command.approvers.is_empty() { place.new_passphrase()? } else { None };
+    let passphrase = if command.approvers.is_empty() { homes.new_passphrase()? } else { None };
     Ok(Plan { addresses, listen, passphrase })
 }
 
 /// Makes the homes; with a single approver also the first catalogue.
-fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
-    let staff_path = place.path().join(STAFF);
-    let hub_home = HubHome::at(&place.path().join(HUB));
+fn make(command: &Init, plan: &Plan, homes: &HomePaths) -> Result<(), Failure> {
+    let staff_path = homes.path().join(STAFF);
+    let hub_home = HubHome::at(&homes.path().join(HUB));
     let settings =
         Settings { listen: plan.listen, metrics: None, retention: fernwart_hub::retention::Retention::default() };
     let hub_keys = hub_home.create(&settings).map_err(|error| Failure::from(StartError::Home(error)))?;
     let hub = hub_keys.rotating.in_use(None).map_err(|error| failed(&error))?;
     let ca: Digest = sha256(hub.authority.certificate());
     let own = match command.approvers.is_empty() {
-        true => Some(ApproverHome::create(&place.path().join(APPROVER), plan.passphrase.as_deref())?),
+        true => Some(ApproverHome::create(&homes.path().join(APPROVER), plan.passphrase.as_deref())?),
         false => None,
     };
 
@@ -279,12 +279,12 @@ fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
     drop(hub);
     match own {
         Some(home) => {
-            draft.sign(&place.unlock(home)?, None, None, now())?;
-            crate::cli::publish_first(&draft, place)
+            draft.sign(&homes.unlock(home)?, None, None, now())?;
+            crate::cli::publish_first(&draft, homes)
         }
         None => {
             let text = serde_json::to_vec_pretty(&draft).map_err(|error| failed(&error))?;
-            keyfile::replace(&place.path().join(DRAFT), &text).map_err(|error| Failure::from_file(&error))
+            keyfile::replace(&homes.path().join(DRAFT), &text).map_err(|error| Failure::from_file(&error))
         }
     }
 }
@@ -293,18 +293,18 @@ fn make(command: &Init, plan: &Plan, place: &Place) -> Result<(), Failure> {
 ///
 /// # Errors
 /// When a shop is there already, or nothing can be written; then nothing is left.
-pub fn run(command: &Init, place: &Place) -> Result<Exit, Failure> {
-    let site = Site::enter(place)?;
-    let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(place.path(), error));
+pub fn run(command: &Init, homes: &HomePaths) -> Result<Exit, Failure> {
+    let site = Site::enter(homes)?;
+    let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(homes.path(), error));
     if site.finish().map_err(unwritable)? {
         note!("An earlier init was cut off at its very end; it is finished now.");
     }
-    let plan = plan(command, place)?;
+    let plan = plan(command, homes)?;
     let staging = site.begin().map_err(unwritable)?;
     make(command, &plan, &staging.0)?;
     site.settle(&staging).map_err(unwritable)?;
 
-    let home = place.path();
+    let home = homes.path();
     println_err(&format!("Three homes are in {}:", home.display()));
     println_err("  hub/        for the computer that runs the hub; no key here can run anything on a machine");
     println_err("  staff/      yours: your order key and certificate");

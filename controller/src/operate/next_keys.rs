@@ -1,7 +1,7 @@
 //! `fernwart next-keys`: replaces the hub's CA and evidence key, with no machine
 //! cut off and nothing that the hub could do alone.
 
-use crate::cli::{Exit, Failure, Place, block_on};
+use crate::cli::{Exit, Failure, HomePaths, block_on};
 use clap::Args;
 use fernwart_certs::catalogue::target;
 use fernwart_hub::{HubHome, rotation};
@@ -25,9 +25,9 @@ pub struct NextKeys {
 ///
 /// # Errors
 /// When it is not the time for it, or a file cannot be written.
-pub fn run(command: &NextKeys, place: &Place) -> Result<Exit, Failure> {
+pub fn run(command: &NextKeys, homes: &HomePaths) -> Result<Exit, Failure> {
     std::fs::create_dir_all(&command.to)?;
-    let home = HubHome::at(&place.hub());
+    let home = HubHome::at(&homes.hub());
     let hub = block_on(async {
         let next = if command.finish { rotation::finished(&home).await } else { rotation::make_next(&home).await };
         Ok(next?)

@@ -1,6 +1,6 @@
 //! `fernwart serve`: the hub, until told to stop.
 
-use crate::cli::{Exit, Failure, Place};
+use crate::cli::{Exit, Failure, HomePaths};
 use clap::Args;
 use fernwart_hub::{Hub, HubHome, Ports};
 use std::net::SocketAddr;
@@ -25,14 +25,14 @@ pub struct Serve {
 ///
 /// # Errors
 /// When the hub cannot start.
-pub fn run(command: &Serve, place: &Place) -> Result<Exit, Failure> {
+pub fn run(command: &Serve, homes: &HomePaths) -> Result<Exit, Failure> {
     let level = if command.verbose { tracing::Level::DEBUG } else { tracing::Level::INFO };
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level).with_target(false).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let hub = Hub::start(HubHome::at(&place.hub()), Ports { listen: command.listen, metrics: command.metrics }).await?;
+        let hub = Hub::start(HubHome::at(&homes.hub()), Ports { listen: command.listen, metrics: command.metrics }).await?;
         let catalogue = hub.catalogue();
         let shop = catalogue.as_ref().map(|catalogue| catalogue.shop.name.to_string());
         info!(address = %hub.address()?, shop = shop.as_deref().unwrap_or("(nothing published yet)"), "hub is listening");

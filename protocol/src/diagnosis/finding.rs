@@ -1,6 +1,6 @@
 //! A fact judged.
 
-use super::reason::Why;
+use super::reason::Cause;
 use super::rule::Both;
 use crate::document::UnixMs;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ pub struct Unknown {
     pub instance: Option<String>,
     /// Why there is no answer.
     #[serde(rename = "reason")]
-    pub why: Why,
+    pub why: Cause,
     /// The worst it could be.
     pub could_be: Severity,
     /// Since when, by the machine's clock.

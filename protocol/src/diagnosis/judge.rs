@@ -8,7 +8,7 @@
 
 use super::finding::{Finding, Severity, Unknown};
 use super::past::Past;
-use super::reason::{Class, Reason, Reasons, Why};
+use super::reason::{Cause, Class, Reason, Reasons};
 use super::report::{Answer, Section};
 use super::rule::{Both, Condition, Gap, Level, Rule, Rules};
 use super::wording::{Language, fill};
@@ -69,8 +69,8 @@ pub fn judge(
 enum Outcome {
     Ok,
     Found(Finding),
-    Unknown(Why, Severity),
-    Gap(Why),
+    Unknown(Cause, Severity),
+    Gap(Cause),
     /// A later diagnosis has its answer.
     NotYet,
     NotApplicable,
@@ -82,7 +82,7 @@ struct Judge<'a> {
     now: UnixMs,
     judgement: Judgement,
     /// Rules that are blind, by why.
-    gaps: BTreeMap<Why, BTreeSet<String>>,
+    gaps: BTreeMap<Cause, BTreeSet<String>>,
 }
 
 /// Where a condition finds its fact.
@@ -96,11 +96,11 @@ struct Place<'a> {
 }
 
 impl<'a> Judge<'a> {
-    fn facts(&self, section: SectionName) -> Result<&'a Value, Why> {
+    fn facts(&self, section: SectionName) -> Result<&'a Value, Cause> {
         match self.sections.get(&section) {
             Some(Section { answer: Answer::Facts(facts), .. }) => Ok(facts),
             Some(Section { answer: Answer::Unanswered(text), why, .. }) => {
-                Err(why.clone().unwrap_or_else(|| Why::new(Reason::Unreadable, clipped(text))))
+                Err(why.clone().unwrap_or_else(|| Cause::new(Reason::Unreadable, clipped(text))))
             }
             None => Err(Reason::Absent.into()),
         }
@@ -147,14 +147,14 @@ impl<'a> Judge<'a> {
     /// What a rule says of one thing.
     fn item(&self, rule: &Rule, instance: Option<&str>, place: Place<'a>) -> Outcome {
         let was = self.past.severity(&rule.id, instance);
-        let mut open: Option<(Why, Severity)> = None;
+        let mut open: Option<(Cause, Severity)> = None;
         let mut is_decided = false;
         for level in &rule.levels {
             // A bound that was passed is passed until the value has clearly come back.
             let clears = was.is_some_and(|was| was >= level.severity);
             match self.level(level, place, clears) {
                 Ok(true) => {
-                    let is_worse = |(why, severity): &(Why, Severity)| {
+                    let is_worse = |(why, severity): &(Cause, Severity)| {
                         why.reason.class() == Class::Lost && *severity > level.severity
                     };
                     let worse_unknown = open.as_ref().is_some_and(is_worse);
@@ -184,8 +184,8 @@ impl<'a> Judge<'a> {
     }
 
     /// A level's conditions: all yes, one no, or open for the gravest reason.
-    fn level(&self, level: &Level, place: Place<'a>, clears: bool) -> Result<bool, Why> {
-        let mut open: Option<Why> = None;
+    fn level(&self, level: &Level, place: Place<'a>, clears: bool) -> Result<bool, Cause> {
+        let mut open: Option<Cause> = None;
         for condition in &level.when {
             match self.answer(condition, place, clears) {
                 Ok(true) => {}
@@ -200,7 +200,7 @@ impl<'a> Judge<'a> {
         open.map_or(Ok(true), Err)
     }
 
-    fn answer(&self, condition: &Condition, place: Place<'a>, clears: bool) -> Result<bool, Why> {
+    fn answer(&self, condition: &Condition, place: Place<'a>, clears: bool) -> Result<bool, Cause> {
         let (facts, name) = match condition.section {
             Some(section) if section != place.section => (self.facts(section)?, condition.fact.as_str()),
             Some(_) => (place.facts, condition.fact.as_str()),
@@ -215,7 +215,7 @@ impl<'a> Judge<'a> {
     /// What an open check is: known before and a gap now is lost, and lost stays
     /// lost until it is answered. What was bad has not become well because it cannot
     /// be asked for a while.
-    fn open(&self, rule: &Rule, instance: Option<&str>, why: Why, severity: Severity) -> Outcome {
+    fn open(&self, rule: &Rule, instance: Option<&str>, why: Cause, severity: Severity) -> Outcome {
         let class = match why.reason.class() {
             Class::Gap if self.past.was_known(&rule.id, instance) => Class::Lost,
             Class::NotApplicable if why.reason.is_for_a_while() && self.past.was_bad(&rule.id, instance) => Class::Lost,
@@ -300,9 +300,9 @@ fn clipped(text: &str) -> String {
 }
 
 /// Why a fact is missing; a fact that is missing without a reason cannot be read.
-fn reason_for(facts: &Value, name: &str) -> Why {
+fn reason_for(facts: &Value, name: &str) -> Cause {
     let reasons: Option<Reasons> = facts.get("why").and_then(|why| serde::Deserialize::deserialize(why).ok());
-    reasons.and_then(|mut reasons| reasons.remove(name)).unwrap_or_else(|| Why::new(Reason::Unreadable, name))
+    reasons.and_then(|mut reasons| reasons.remove(name)).unwrap_or_else(|| Cause::new(Reason::Unreadable, name))
 }
 
 fn found(rule: &Rule, level: &Level, instance: Option<&str>, facts: &Value) -> Finding {
@@ -329,7 +329,7 @@ fn found(rule: &Rule, level: &Level, instance: Option<&str>, facts: &Value) -> F
 }
 
 /// One note for all rules that are blind for the same reason.
-fn blind_spot(gaps: &[Gap], why: &Why, ids: BTreeSet<String>) -> Finding {
+fn blind_spot(gaps: &[Gap], why: &Cause, ids: BTreeSet<String>) -> Finding {
     let facts = json!({"about": why.about, "checks": ids});
     let known = gaps.iter().find(|gap| gap.reason == why.reason && gap.about.as_ref().is_none_or(|a| *a == why.about));
     let filled =

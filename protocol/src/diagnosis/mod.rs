@@ -21,7 +21,7 @@ pub use finding::{Finding, Severity, State, Unknown};
 pub use judge::{Judgement, judge};
 pub use past::{Counters, Past};
 pub use pattern::{From, Pattern, builtin_patterns};
-pub use reason::{Class, Reason, Reasons, Why};
+pub use reason::{Cause, Class, Reason, Reasons};
 pub use report::{Answer, Counts, PackError, Report, Section, Summary};
 pub use rule::{BadRule, Both, Condition, Gap, Level, Rule, Rules, Test};
 pub use wording::{Language, bytes_in_words, fill, pct_in_words};

@@ -104,7 +104,7 @@ impl Reason {
 
 /// A reason, and what it is about: a program, a file, its own words.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Why {
+pub struct Cause {
     /// The reason.
     pub reason: Reason,
     /// At most 200 bytes; may be empty.
@@ -112,9 +112,9 @@ pub struct Why {
 }
 
 /// Reasons by the name of the field that is missing.
-pub type Reasons = BTreeMap<String, Why>;
+pub type Reasons = BTreeMap<String, Cause>;
 
-impl Why {
+impl Cause {
     /// A reason about something.
     pub fn new(reason: Reason, about: impl Into<String>) -> Self {
         Self { reason, about: about.into() }
@@ -129,13 +129,13 @@ impl Why {
     }
 }
 
-impl From<Reason> for Why {
+impl From<Reason> for Cause {
     fn from(reason: Reason) -> Self {
         Self::new(reason, "")
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.reason, self.about.as_str()) {
             // It is shown, and passed on, as it came.
@@ -146,7 +146,7 @@ impl fmt::Display for Why {
     }
 }
 
-impl From<&str> for Why {
+impl From<&str> for Cause {
     fn from(text: &str) -> Self {
         let (word, about) = text.split_once(':').unwrap_or((text, ""));
         match Reason::WORDS.iter().find(|(known, _)| *known == word) {
@@ -156,13 +156,13 @@ impl From<&str> for Why {
     }
 }
 
-impl Serialize for Why {
+impl Serialize for Cause {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Why {
+impl<'de> Deserialize<'de> for Cause {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Ok(Self::from(String::deserialize(from)?.as_str()))
     }
@@ -176,11 +176,11 @@ mod tests {
     fn each_reason_is_read_as_it_was_written_and_a_newer_one_counts_as_lost() {
         for (_, reason) in Reason::WORDS {
             for about in ["", "smartctl", "/mnt/a:b"] {
-                let why = Why::new(reason, about);
-                assert_eq!(Why::from(why.to_string().as_str()), why);
+                let why = Cause::new(reason, about);
+                assert_eq!(Cause::from(why.to_string().as_str()), why);
             }
         }
-        let newer = Why::from("eaten:by a goat");
+        let newer = Cause::from("eaten:by a goat");
         assert_eq!((newer.reason.class(), newer.to_string().as_str()), (Class::Lost, "eaten:by a goat"));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::finding::{Finding, Severity, State, Unknown};
 use super::judge::Judgement;
-use super::reason::{Reason, Why};
+use super::reason::{Cause, Reason};
 use crate::document::{SectionName, UnixMs};
 use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};
 use memchr::{memchr, memchr2, memchr3};
@@ -60,7 +60,7 @@ pub struct Section {
     pub took_ms: u32,
     /// Why it is unanswered, from the closed list; nothing before 0.3.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<Why>,
+    pub why: Option<Cause>,
     /// What it says.
     #[serde(flatten)]
     pub answer: Answer,

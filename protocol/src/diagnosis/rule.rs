@@ -4,7 +4,7 @@
 //! are tried in turn; the first whose conditions all hold makes the finding.
 
 use super::finding::Severity;
-use super::reason::{Reason, Why};
+use super::reason::{Cause, Reason};
 use crate::document::SectionName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -52,8 +52,8 @@ pub struct Gap {
 
 fn reason<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Reason, D::Error> {
     let word = String::deserialize(from)?;
-    match Why::from(word.as_str()) {
-        Why { reason: Reason::Other, .. } => Err(serde::de::Error::custom(format!("{word:?} is no reason"))),
+    match Cause::from(word.as_str()) {
+        Cause { reason: Reason::Other, .. } => Err(serde::de::Error::custom(format!("{word:?} is no reason"))),
         why => Ok(why.reason),
     }
 }

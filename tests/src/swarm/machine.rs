@@ -3,7 +3,7 @@
 
 use super::facts::Facts;
 use fernwart_agent::executor::state::Moment;
-use fernwart_agent::executor::{Act, Event, Look, Machine, Said};
+use fernwart_agent::executor::{Act, DesktopNotice, Event, Look, Machine};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};
 use fernwart_protocol::script::{Cage, Manifest};
@@ -88,5 +88,5 @@ impl Machine for Simulated {
         self.say(Event::ScriptEnded(act.run, Ok(Box::new(report))));
     }
 
-    fn show(&self, _: Said) {}
+    fn show(&self, _: DesktopNotice) {}
 }

@@ -206,7 +206,7 @@ impl EvilHub {
             let word =
                 tokio::time::timeout(Duration::from_secs(8), receive.expect::<Delivered>()).await.expect("an answer");
             match word.expect("a word") {
-                Delivered::State(_) | Delivered::Told(_) => {}
+                Delivered::State(_) | Delivered::Note(_) => {}
                 Delivered::Refused(refusal) => return Answer::Refused(refusal),
                 Delivered::Outcome(settle) => {
                     use fernwart_protocol::document::Document;

@@ -371,7 +371,7 @@ async fn lie_about_settling(hub: &EvilHub, loot: &Loot) {
     let receipt = loop {
         match receive.expect::<Delivered>().await.expect("a word") {
             Delivered::Outcome(settle) => break settle.receipt,
-            Delivered::State(_) | Delivered::Told(_) => {}
+            Delivered::State(_) | Delivered::Note(_) => {}
             Delivered::Refused(refusal) => panic!("{refusal}"),
         }
     };

@@ -50,8 +50,9 @@ pub(super) struct Spec {
     pub(super) script: RawFd,
     /// Its other files.
     pub(super) files: Vec<(String, RawFd)>,
-    /// Where the inner program tells how it ended.
-    pub(super) told: RawFd,
+    /// The pipe into which the inner program writes its report.
+    #[serde(rename = "told")]
+    pub(super) report: RawFd,
     /// The control group to join, if there is one.
     pub(super) groups: Vec<PathBuf>,
     /// Whether anything may be written outside its own folder.
@@ -84,11 +85,12 @@ pub(super) struct Spec {
     pub(super) memory_mib: u32,
 }
 
-/// What the inner program tells the agent.
+/// What the inner program reports to the agent.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Word {
+pub(super) struct CageReport {
     /// How it ended.
-    pub(super) told: Told,
+    #[serde(rename = "told")]
+    pub(super) end: CageEnd,
     /// Mounts that the script does not see.
     #[serde(default)]
     pub(super) unseen: Vec<String>,
@@ -97,7 +99,7 @@ pub(super) struct Word {
 /// How the inner program ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Told {
+pub(super) enum CageEnd {
     /// The cage could not be built; nothing was run.
     Unbuilt(String),
     /// The script has an exit code.
@@ -186,7 +188,7 @@ pub fn outer(text: &str) -> i32 {
             let _ = inner.wait();
             0
         }
-        Err(why) => unbuilt(spec.told, why),
+        Err(why) => unbuilt(spec.report, why),
     }
 }
 
@@ -239,14 +241,14 @@ fn beats(pulse: &File) -> Result<(), String> {
     }
 }
 
-fn unbuilt(told: RawFd, why: String) -> i32 {
-    tell(told, &Word { told: Told::Unbuilt(why), unseen: Vec::new() });
+fn unbuilt(pipe: RawFd, why: String) -> i32 {
+    send_report(pipe, &CageReport { end: CageEnd::Unbuilt(why), unseen: Vec::new() });
     71
 }
 
-fn tell(told: RawFd, what: &Word) {
-    if let Ok(text) = serde_json::to_vec(what)
-        && let Ok(mut pipe) = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{told}"))
+fn send_report(pipe: RawFd, report: &CageReport) {
+    if let Ok(text) = serde_json::to_vec(report)
+        && let Ok(mut pipe) = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{pipe}"))
     {
         // Whoever should read it may be gone.
         let _ = pipe.write_all(&text);
@@ -257,17 +259,17 @@ fn tell(told: RawFd, what: &Word) {
 pub fn inner(text: &str, pulse: &str) -> i32 {
     let (Some(spec), Ok(pulse)) = (spec(text), pulse.parse()) else { return 70 };
     // Held open, and closed for the script.
-    let (Ok(mut told), Ok(pulse)) = (own(spec.told), own(pulse)) else { return 70 };
+    let (Ok(mut pipe), Ok(pulse)) = (own(spec.report), own(pulse)) else { return 70 };
     let built = dies_with_parent()
         .and_then(|()| beats(&pulse))
         .and_then(|()| view::make(&spec))
         .and_then(|unseen| rights::give_up(&spec).map(|()| unseen));
-    let what = match built.and_then(|unseen| Ok(Word { told: run(&spec)?, unseen })) {
+    let what = match built.and_then(|unseen| Ok(CageReport { end: run(&spec)?, unseen })) {
         Ok(word) => word,
-        Err(why) => Word { told: Told::Unbuilt(why), unseen: Vec::new() },
+        Err(why) => CageReport { end: CageEnd::Unbuilt(why), unseen: Vec::new() },
     };
     if let Ok(text) = serde_json::to_vec(&what) {
-        let _ = told.write_all(&text);
+        let _ = pipe.write_all(&text);
     }
     0
 }
@@ -281,7 +283,7 @@ fn own(fd: RawFd) -> Result<File, String> {
     Ok(File::from(fd))
 }
 
-fn run(spec: &Spec) -> Result<Told, String> {
+fn run(spec: &Spec) -> Result<CageEnd, String> {
     // Whoever loses its parent stays in the family.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| error.to_string())?;
     let script = format!("/proc/self/fd/{}", spec.script);
@@ -296,7 +298,7 @@ fn run(spec: &Spec) -> Result<Told, String> {
     loop {
         // Number one also buries those whose parents have gone.
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid.as_raw_pid().cast_unsigned() == child.id() => return Ok(ended(status)),
+            Ok(Some((pid, status))) if pid.as_raw_pid().cast_unsigned() == child.id() => return Ok(end_of(status)),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(format!("waiting: {error}")),
         }
@@ -327,11 +329,11 @@ fn close_for_others(fd: RawFd) {
     let _ = rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC);
 }
 
-fn ended(status: WaitStatus) -> Told {
+fn end_of(status: WaitStatus) -> CageEnd {
     match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Told::Exit(code),
-        (None, Some(signal)) => Told::Signal(signal),
-        (None, None) => Told::Signal(0),
+        (Some(code), _) => CageEnd::Exit(code),
+        (None, Some(signal)) => CageEnd::Signal(signal),
+        (None, None) => CageEnd::Signal(0),
     }
 }
 

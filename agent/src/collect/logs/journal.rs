@@ -5,7 +5,7 @@ use super::lines::Line;
 use super::{Reader, no_log};
 use crate::collect::bytes::{read, shown};
 use crate::collect::child;
-use fernwart_protocol::diagnosis::{From, Reason, Why, builtin_patterns};
+use fernwart_protocol::diagnosis::{Cause, From, Reason, builtin_patterns};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -71,12 +71,12 @@ fn span() -> Option<(i64, i64)> {
 ///
 /// # Errors
 /// Why there is nothing to read.
-pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Why> {
+pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Cause> {
     if child::find("journalctl").is_none() {
         return Err(no_log());
     }
     if !may_read() {
-        return Err(Why::new(Reason::NotPermitted, ""));
+        return Err(Cause::new(Reason::NotPermitted, ""));
     }
     let patterns = builtin_patterns();
     let ids: Vec<String> = patterns.iter().flat_map(|p| &p.message_ids).map(|id| format!("MESSAGE_ID={id}")).collect();
@@ -109,7 +109,11 @@ pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Why> {
     let is_whole = ended.code == Some(0) && !ended.is_late && !ended.is_cut && ended.complaints.trim().is_empty();
     if !is_whole && reader.lines == 0 {
         // Silence is no answer, whatever ended it.
-        return Err(if ended.is_late { Why::new(Reason::TimedOut, "journalctl") } else { ended.failed("journalctl") });
+        return Err(if ended.is_late {
+            Cause::new(Reason::TimedOut, "journalctl")
+        } else {
+            ended.failed("journalctl")
+        });
     }
     // Beside damaged files there may be good ones: what could be read was read.
     reader.is_cut |= !is_whole;
@@ -127,7 +131,7 @@ pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Why> {
         // Nothing of what matters was said; but something was.
         Some((begin, end)) if end >= reader.since() => reader.begins = begin,
         _ if reader.lines > 0 => {}
-        _ => return Err(Why::new(Reason::Unreadable, "the journal: nothing was written for a day")),
+        _ => return Err(Cause::new(Reason::Unreadable, "the journal: nothing was written for a day")),
     }
     Ok(())
 }

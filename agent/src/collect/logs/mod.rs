@@ -16,7 +16,7 @@ use super::bytes::clipped;
 use super::missing;
 use crate::action::redact::Lines;
 use fernwart_protocol::diagnosis::facts::{LIST, LogGroup, LogHit, Logs};
-use fernwart_protocol::diagnosis::{Class, From, Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Class, From, Reason};
 use lines::Line;
 use logins::Logins;
 use std::collections::HashMap;
@@ -42,7 +42,7 @@ const KERNEL: &str = "kernel";
 
 const SECOND: i64 = 1_000_000;
 
-pub(super) fn facts(until: Instant) -> Result<Logs, Why> {
+pub(super) fn facts(until: Instant) -> Result<Logs, Cause> {
     let now = crate::now().saturating_mul(1000);
     let mut reader = Reader::new(now);
     let source = match journal::is_there() {
@@ -265,11 +265,11 @@ fn is_own_kernel() -> bool {
 }
 
 /// What a machine without any log says.
-fn no_log() -> Why {
+fn no_log() -> Cause {
     match is_own_kernel() {
-        true => Why::new(Reason::NotInstalled, "a system log"),
+        true => Cause::new(Reason::NotInstalled, "a system log"),
         // Its host keeps the log.
-        false => Why::new(Reason::NotSupported, "container"),
+        false => Cause::new(Reason::NotSupported, "container"),
     }
 }
 

@@ -5,7 +5,7 @@ use super::lines::Line;
 use super::{KERNEL, Reader, SECOND, no_log};
 use crate::collect::bytes::{clipped, shown};
 use crate::collect::kmsg::{self, Record};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -30,7 +30,7 @@ const BAD: [&str; 8] = ["error", "fail", "panic", "segfault", "critical", "out o
 ///
 /// # Errors
 /// Why there is nothing to read.
-pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
+pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Cause> {
     // The kernel's own buffer cannot be forged; a file can. Only what is older than
     // the buffer is taken from files.
     let kernels = kernel(reader, until);
@@ -43,7 +43,7 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
         }
         // There is the kernel's own word at least; in a container it is the host's.
         return match kernels {
-            Err(error) if is_denied(&error) && super::is_own_kernel() => Err(Why::new(Reason::NotPermitted, "")),
+            Err(error) if is_denied(&error) && super::is_own_kernel() => Err(Cause::new(Reason::NotPermitted, "")),
             _ if kernels_from != i64::MAX && super::is_own_kernel() => {
                 reader.begins = kernels_from;
                 Ok(KERNEL.to_owned())
@@ -53,13 +53,13 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Why> {
     };
     let mut read = |path: &str| {
         file(Path::new(path), reader, kernels_from, until).map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Why::new(Reason::NotPermitted, ""),
-            _ => Why::new(Reason::Unreadable, clipped(&format!("{path}: {error}"))),
+            std::io::ErrorKind::PermissionDenied => Cause::new(Reason::NotPermitted, ""),
+            _ => Cause::new(Reason::Unreadable, clipped(&format!("{path}: {error}"))),
         })
     };
     if !read(path)? {
         // Nobody writes there any more: that is no quiet day.
-        return Err(Why::new(Reason::Unreadable, format!("{path}: nothing was written for a day")));
+        return Err(Cause::new(Reason::Unreadable, format!("{path}: nothing was written for a day")));
     }
     if let Some(logins) = find(LOGINS) {
         read(logins)?;

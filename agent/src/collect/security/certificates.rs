@@ -4,7 +4,7 @@ use super::sshd::fits;
 use crate::collect::bytes::{clipped, read_regular, shown};
 use crate::collect::{budget, missing};
 use fernwart_protocol::diagnosis::facts::{Certificate, LIST};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
         match std::fs::read_dir(&place) {
             Ok(entries) => open.extend(entries.flatten().map(|entry| (entry.path(), entry.path()))),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                found.push(told(&place, "", Err(Why::new(Reason::NotPermitted, ""))));
+                found.push(told(&place, "", Err(Cause::new(Reason::NotPermitted, ""))));
             }
             Err(_) => open.push((place.clone(), place)),
         }
@@ -99,7 +99,7 @@ pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
         let bytes = match read_regular(&settings) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                found.push(told(&settings, "", Err(Why::new(Reason::NotPermitted, ""))));
+                found.push(told(&settings, "", Err(Cause::new(Reason::NotPermitted, ""))));
                 continue;
             }
             Err(_) => continue,
@@ -251,7 +251,7 @@ fn named_by_setting(setting: &str, may_be_relative: bool) -> Vec<&str> {
 }
 
 /// What is known of a certificate: days until it ends, and until it begins.
-fn told(file: &Path, by: &str, days: Result<(f64, f64), Why>) -> Certificate {
+fn told(file: &Path, by: &str, days: Result<(f64, f64), Cause>) -> Certificate {
     let mut certificate = Certificate {
         file: clipped(&shown(file.as_os_str().as_encoded_bytes())),
         used_by: clipped(by),
@@ -268,14 +268,14 @@ fn certificate(file: &Path, named: &Place, read: std::io::Result<Vec<u8>>) -> Op
     let days = match read {
         // A key, or a folder's other file.
         Ok(bytes) if has_other(&bytes) => return None,
-        Ok(bytes) => days(&bytes).ok_or_else(|| Why::new(Reason::Unreadable, "certificate")),
+        Ok(bytes) => days(&bytes).ok_or_else(|| Cause::new(Reason::Unreadable, "certificate")),
         // A template may name one that nobody has made.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named.is_needed => return None,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Why::new(Reason::Unreadable, clipped(&format!("{} names it, and it is not there", named.by))))
+            Err(Cause::new(Reason::Unreadable, clipped(&format!("{} names it, and it is not there", named.by))))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Why::new(Reason::NotPermitted, "")),
-        Err(error) => Err(Why::new(Reason::Unreadable, clipped(&error.to_string()))),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Cause::new(Reason::NotPermitted, "")),
+        Err(error) => Err(Cause::new(Reason::Unreadable, clipped(&error.to_string()))),
     };
     Some(told(file, &named.by, days))
 }

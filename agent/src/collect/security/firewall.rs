@@ -5,7 +5,7 @@
 //! out: that packet is followed through the rules.
 
 use crate::collect::{child, netlink, network, read};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -17,12 +17,12 @@ const BUDGET: Duration = Duration::from_millis(1500);
 ///
 /// # Errors
 /// Why nobody says.
-pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Why> {
+pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Cause> {
     let until = until.min(Instant::now() + BUDGET);
     let interface = outer_interface();
     // -t leaves out what is in sets; that may be hundreds of thousands of addresses.
     let nft = child::ask("nft", &["-j", "-t", "list", "ruleset"], until)
-        .and_then(|text| parse(&text, &interface).ok_or_else(|| Why::new(Reason::Unreadable, "nft")));
+        .and_then(|text| parse(&text, &interface).ok_or_else(|| Cause::new(Reason::Unreadable, "nft")));
     let mut by = nft.clone().unwrap_or_default();
     let mut asked = vec![nft.map(drop)];
     for (program, family) in [("iptables", "ip"), ("ip6tables", "ip6")] {
@@ -45,7 +45,7 @@ pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Why> {
             Ok((is_filtered, names.into_iter().collect()))
         }
         (false, Some(why), _) => Err(why.clone()),
-        (false, None, false) => Err(Why::new(Reason::NotInstalled, "nft")),
+        (false, None, false) => Err(Cause::new(Reason::NotInstalled, "nft")),
     }
 }
 

@@ -9,7 +9,7 @@ mod sudo;
 use super::bytes::{clipped, read_bytes, shown};
 use super::missing;
 use fernwart_protocol::diagnosis::facts::{LIST, Listening, Security};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Instant;
 
@@ -67,7 +67,7 @@ pub(super) fn facts(until: Instant) -> Security {
             security.second_roots = Some(roots.into_iter().take(LIST).collect());
         }
         Err(error) => {
-            let why = Why::new(Reason::Unreadable, clipped(&format!("/etc/passwd: {error}")));
+            let why = Cause::new(Reason::Unreadable, clipped(&format!("/etc/passwd: {error}")));
             missing(&mut security.why, &["second_roots", "second_roots_count"], &why);
         }
     }
@@ -75,17 +75,17 @@ pub(super) fn facts(until: Instant) -> Security {
     security
 }
 
-type Apart<'scope, T> = std::io::Result<ScopedJoinHandle<'scope, Result<T, Why>>>;
+type Apart<'scope, T> = std::io::Result<ScopedJoinHandle<'scope, Result<T, Cause>>>;
 
 fn apart<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
-    ask: impl FnOnce() -> Result<T, Why> + Send + 'scope,
+    ask: impl FnOnce() -> Result<T, Cause> + Send + 'scope,
 ) -> Apart<'scope, T> {
     std::thread::Builder::new().name("security".into()).stack_size(256 * 1024).spawn_scoped(scope, ask)
 }
 
-fn joined<T>(handle: Apart<'_, T>) -> Result<T, Why> {
-    let handle = handle.map_err(|error| Why::new(Reason::Unreadable, error.to_string()))?;
+fn joined<T>(handle: Apart<'_, T>) -> Result<T, Cause> {
+    let handle = handle.map_err(|error| Cause::new(Reason::Unreadable, error.to_string()))?;
     handle.join().unwrap_or_else(|_| Err(Reason::Unreadable.into()))
 }
 

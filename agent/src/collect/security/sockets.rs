@@ -4,7 +4,7 @@ use crate::collect::bytes::clipped;
 use crate::collect::netlink::{self, Listener};
 use crate::collect::read;
 use fernwart_protocol::diagnosis::facts::Listening;
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use rustix::fs::Dir;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,12 +15,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 ///
 /// # Errors
 /// When nobody says which there are.
-pub(super) fn listening() -> Result<Vec<Listening>, Why> {
+pub(super) fn listening() -> Result<Vec<Listening>, Cause> {
     let mut found: Vec<(Listening, u64)> = Vec::new();
     let given_out = given_out(&read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default());
     for protocol in ["tcp", "udp"] {
         let listeners = netlink::listeners(protocol == "tcp").or_else(|_| listed(protocol));
-        let listeners = listeners.map_err(|error| Why::new(Reason::Unreadable, clipped(&error.to_string())))?;
+        let listeners = listeners.map_err(|error| Cause::new(Reason::Unreadable, clipped(&error.to_string())))?;
         for Listener { address, port, inode } in listeners {
             // Where a program only speaks from, nobody is served.
             if protocol == "udp" && given_out.contains(&port) {

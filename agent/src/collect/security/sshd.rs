@@ -2,7 +2,7 @@
 //! every spelling as the server does.
 
 use crate::collect::{child, memo};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::time::{Duration, Instant};
 
 /// What matters of them.
@@ -23,12 +23,12 @@ const ANYBODY: &str = "user=nobody,host=outside.invalid,addr=203.0.113.7";
 /// How long the server may take to read its own settings.
 const BUDGET: Duration = Duration::from_millis(1500);
 
-pub(super) fn settings(until: Instant) -> Result<Settings, Why> {
+pub(super) fn settings(until: Instant) -> Result<Settings, Cause> {
     if child::find("sshd").is_none() {
-        return Err(Why::new(Reason::Absent, "ssh server"));
+        return Err(Cause::new(Reason::Absent, "ssh server"));
     }
     if !rustix::process::geteuid().is_root() {
-        return Err(Why::new(Reason::NotPermitted, ""));
+        return Err(Cause::new(Reason::NotPermitted, ""));
     }
     let until = until.min(Instant::now() + BUDGET);
     let mut all: Option<Settings> = None;
@@ -47,7 +47,7 @@ pub(super) fn settings(until: Instant) -> Result<Settings, Why> {
             None => said,
         });
     }
-    all.ok_or_else(|| Why::new(Reason::Absent, "ssh server"))
+    all.ok_or_else(|| Cause::new(Reason::Absent, "ssh server"))
 }
 
 /// The settings that running servers were told to use instead of the usual ones; none
@@ -75,16 +75,16 @@ fn used_settings() -> Vec<Option<String>> {
     if found.is_empty() { vec![None] } else { found }
 }
 
-fn ask(file: Option<&str>, whom: &str, until: Instant) -> Result<String, Why> {
+fn ask(file: Option<&str>, whom: &str, until: Instant) -> Result<String, Cause> {
     let own = file.map(|file| ["-f", file]);
     let words: Vec<&str> = ["-T"].into_iter().chain(own.into_iter().flatten()).chain(["-C", whom]).collect();
     let ended = child::run("sshd", &words, until)?;
     // Without these it does not run either.
     let cannot_run = ["privilege separation directory", "no hostkeys available"];
     if cannot_run.iter().any(|words| ended.complaints.contains(words)) {
-        return Err(Why::new(Reason::Absent, "running ssh server"));
+        return Err(Cause::new(Reason::Absent, "running ssh server"));
     }
-    ended.whole("sshd")
+    ended.complete("sshd")
 }
 
 /// Lines `permitrootlogin no`.

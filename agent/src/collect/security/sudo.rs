@@ -3,7 +3,7 @@
 
 use crate::collect::bytes::clipped;
 use crate::collect::{child, memo};
-use fernwart_protocol::diagnosis::{Reason, Why};
+use fernwart_protocol::diagnosis::{Cause, Reason};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,17 +16,17 @@ const BUDGET: Duration = Duration::from_millis(1500);
 ///
 /// # Errors
 /// Why nobody says.
-pub(super) fn without_password(until: Instant) -> Result<Vec<String>, Why> {
+pub(super) fn without_password(until: Instant) -> Result<Vec<String>, Cause> {
     if child::find("sudo").is_none() && !Path::new("/etc/sudoers").exists() {
-        return Err(Why::new(Reason::Absent, "sudo"));
+        return Err(Cause::new(Reason::Absent, "sudo"));
     }
     if !rustix::process::geteuid().is_root() {
-        return Err(Why::new(Reason::NotPermitted, ""));
+        return Err(Cause::new(Reason::NotPermitted, ""));
     }
     let until = until.min(Instant::now() + BUDGET);
     let places = ["/etc/sudoers", "/etc/sudoers.d", "/etc/sudo.conf"];
     let text = memo::holds("sudo", &places, || child::ask("cvtsudoers", &["-e", "-f", "json", "/etc/sudoers"], until))?;
-    parse(&text, &crate::collect::hostname()).ok_or_else(|| Why::new(Reason::Unreadable, "cvtsudoers"))
+    parse(&text, &crate::collect::hostname()).ok_or_else(|| Cause::new(Reason::Unreadable, "cvtsudoers"))
 }
 
 fn parse(text: &str, host: &str) -> Option<Vec<String>> {

@@ -105,8 +105,8 @@ impl Case {
         &mut self.catalogue.staff.staff[0]
     }
 
-    fn standing(&self) -> Standing<'_> {
-        Standing {
+    fn standing(&self) -> GateContext<'_> {
+        GateContext {
             machine: MachineId::from_bytes([1; 16]),
             customer: CustomerId::from_bytes([1; 16]),
             catalogue: &self.catalogue,

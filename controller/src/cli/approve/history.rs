@@ -1,6 +1,6 @@
 //! What was approved before: versions, who signed, what each changed.
 
-use super::{Exit, Failure, Place, say, with_session};
+use super::{Exit, Failure, HomePaths, say, with_session};
 use crate::cli::output::{Cell, Rows, Shape, day};
 use fernwart_certs::approve::past;
 use fernwart_protocol::staff::{Reply, Request};
@@ -9,8 +9,8 @@ use std::fmt::Write;
 /// Lists the published versions, the newest last. A signature is told only if
 /// it holds for an approver of the root in force; whoever has gone since is
 /// told as a former approver.
-pub(super) fn show(shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    let versions = with_session(place, async |session| {
+pub(super) fn show(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
+    let versions = with_session(homes, async |session| {
         session.sync().await?;
         let mut versions = Vec::new();
         for reply in session.collect(&Request::History).await? {

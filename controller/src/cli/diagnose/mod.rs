@@ -5,7 +5,7 @@ mod screen;
 use super::output::{Cell, Rows, harmless, is_watched, json_text};
 use super::parallel::Parallel;
 use super::tally::{FailOn, Require, Tally};
-use super::{Exit, Failure, Place, Shape, TargetArgs, reply_of, say, span, with_session_within};
+use super::{Exit, Failure, HomePaths, Shape, TargetArgs, reply_of, say, span, with_session_within};
 use clap::{Args, ValueEnum};
 use fernwart_certs::catalogue::Approved;
 use fernwart_client::target::{Target, select};
@@ -88,13 +88,13 @@ fn patience(text: &str) -> Result<Duration, String> {
     if sensible.contains(&span) { Ok(span) } else { Err("between 100ms and 24h".into()) }
 }
 
-pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &Diagnose, homes: &HomePaths) -> Result<Exit, Failure> {
     let target = command.target.read()?;
     if matches!(command.output, Output::Nagios | Output::Checkmk) {
-        return as_plugin(command, &target, place);
+        return as_plugin(command, &target, homes);
     }
     let begun = Instant::now();
-    let (asked, scripts) = with_session_within(place, command.timeout, async |session| {
+    let (asked, scripts) = with_session_within(homes, command.timeout, async |session| {
         Ok((ask(command, &target, begun, session).await?, session.catalogue.scripts.clone()))
     })?;
     let exit = conclude(command, &asked, &scripts, begun.elapsed())?;
@@ -103,7 +103,7 @@ pub(crate) fn run(command: &Diagnose, place: &Place) -> Result<Exit, Failure> {
 
 /// For the monitoring that a customer has: whatever hinders it is unknown there, and
 /// said on the one line that is read.
-fn as_plugin(command: &Diagnose, target: &Target, place: &Place) -> Result<Exit, Failure> {
+fn as_plugin(command: &Diagnose, target: &Target, homes: &HomePaths) -> Result<Exit, Failure> {
     let begun = Instant::now();
     let is_plugin = command.output == Output::Nagios;
     let unknown = |why: &str| {
@@ -113,7 +113,7 @@ fn as_plugin(command: &Diagnose, target: &Target, place: &Place) -> Result<Exit,
         };
         say(&line).map(|_| exit)
     };
-    let asked = with_session_within(place, command.timeout, async |session| ask(command, target, begun, session).await);
+    let asked = with_session_within(homes, command.timeout, async |session| ask(command, target, begun, session).await);
     let asked = match asked {
         Ok(asked) => asked,
         Err(failure) => return unknown(&failure.in_short()),

@@ -3,7 +3,7 @@
 use super::{ended_in_words, exit_of, is_open};
 use crate::cli::diagnose::{Scripts, report_in_words, result_line, status};
 use crate::cli::output::{Rows, Shape, json_text, moment};
-use crate::cli::{Exit, Failure, Place, ShapeArgs, say, terminal, with_session};
+use crate::cli::{Exit, Failure, HomePaths, ShapeArgs, say, terminal, with_session};
 use clap::Args;
 use fernwart_client::target::is_name;
 use fernwart_client::{Answer, Session, judge_news};
@@ -46,9 +46,9 @@ enum Stands {
     Open(&'static str),
 }
 
-pub(crate) fn logs(command: &Logs, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn logs(command: &Logs, homes: &HomePaths) -> Result<Exit, Failure> {
     let (job, shape) = (JobId(command.job), command.shape.output);
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         let (head, runs) = session.job(job).await?;
         let runs = meant(&command.machines, runs)?;
         let customers: HashMap<MachineId, Text<120>> =

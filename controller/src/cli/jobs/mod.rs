@@ -4,7 +4,7 @@ mod logs;
 
 use super::output::{Cell, Rows, Shape, moment};
 use super::run::{Retry, retry};
-use super::{Exit, Failure, Place, ShapeArgs, reply_of, say, with_session};
+use super::{Exit, Failure, HomePaths, ShapeArgs, reply_of, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_client::{Answer, Following, RunState, judge_news, now};
 use fernwart_protocol::document::{Cancel, Outcome};
@@ -47,19 +47,19 @@ enum Command {
     },
 }
 
-pub(crate) fn job(command: &Job, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn job(command: &Job, homes: &HomePaths) -> Result<Exit, Failure> {
     match &command.command {
-        Command::Ls(shape) => ls(shape.output, place),
-        Command::Show { job, shape } => show(JobId(*job), shape.output, place),
-        Command::Logs(command) => logs::logs(command, place),
-        Command::Watch { job } => watch(JobId(*job), place),
-        Command::Retry(command) => retry(command, place),
-        Command::Cancel { job } => cancel(JobId(*job), place),
+        Command::Ls(shape) => ls(shape.output, homes),
+        Command::Show { job, shape } => show(JobId(*job), shape.output, homes),
+        Command::Logs(command) => logs::logs(command, homes),
+        Command::Watch { job } => watch(JobId(*job), homes),
+        Command::Retry(command) => retry(command, homes),
+        Command::Cancel { job } => cancel(JobId(*job), homes),
     }
 }
 
-fn ls(shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    let jobs = with_session(place, async |session| Ok(session.jobs().await?))?;
+fn ls(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
+    let jobs = with_session(homes, async |session| Ok(session.jobs().await?))?;
     let mut rows = Rows::new("job", &["job", "action", "by", "at:when", "machines", "done", "reason"]);
     for job in jobs {
         rows.push(vec![
@@ -90,8 +90,8 @@ pub(super) fn is_open(run: &RunRow) -> bool {
 /// Runs whose reasons are told with a job.
 const REASONS: usize = 20;
 
-fn show(job: JobId, shape: Shape, place: &Place) -> Result<Exit, Failure> {
-    let (head, runs, reasons) = with_session(place, async |session| {
+fn show(job: JobId, shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
+    let (head, runs, reasons) = with_session(homes, async |session| {
         let (head, runs) = session.job(job).await?;
         let is_bad = |run: &&RunRow| !is_open(run) && run.outcome != Some(Outcome::Ok);
         // People are told of the first; programs of all.
@@ -156,8 +156,8 @@ fn ended_in_words(answer: &Answer) -> String {
     }
 }
 
-fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
-    with_session(place, async |session| {
+fn watch(job: JobId, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
         let names: HashMap<_, _> =
             session.machines().await?.into_iter().map(|row| (row.id, row.into_base().name)).collect();
         let mut following = Following::known(session, job).await?;
@@ -188,8 +188,8 @@ fn watch(job: JobId, place: &Place) -> Result<Exit, Failure> {
     })
 }
 
-fn cancel(job: JobId, place: &Place) -> Result<Exit, Failure> {
-    let (count, out_of_reach) = with_session(place, async |session| {
+fn cancel(job: JobId, homes: &HomePaths) -> Result<Exit, Failure> {
+    let (count, out_of_reach) = with_session(homes, async |session| {
         let (_, runs) = session.job(job).await?;
         let machines: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row)).collect();
         let open: Vec<_> = runs.iter().filter(|run| is_open(run)).collect();

@@ -10,7 +10,7 @@ use super::parallel::Parallel;
 use super::prompt::{self, Confirm};
 use super::script::{approved, in_words};
 use super::tally::{FailOn, Require, Tally};
-use super::{Exit, Failure, Place, TargetArgs, reply_of, with_session};
+use super::{Exit, Failure, HomePaths, TargetArgs, reply_of, with_session};
 use clap::Args;
 use fernwart_client::target::select;
 use fernwart_client::{Answer, Answered, Batch, Following, Session, judge_news};
@@ -124,9 +124,9 @@ struct Plan {
     machines: Vec<Row<MachineRow>>,
 }
 
-pub(crate) fn run(command: &Run, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &Run, homes: &HomePaths) -> Result<Exit, Failure> {
     let begun = Instant::now();
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         let plan = match &command.remedy {
             Some(remedy) => remedy::plan(session, remedy).await?,
             None => plan(session, command).await?,
@@ -172,7 +172,7 @@ fn secrets(manifest: &Manifest, named: &[String], open: &Parameters) -> Result<O
     let mut values: BTreeMap<String, Value> = BTreeMap::new();
     for one in named {
         let (name, file) = one.split_once('=').ok_or_else(|| usage("a secret is NAME=FILE".to_owned()))?;
-        values.insert(name.to_owned(), Value::Text(super::place::read_secret(std::path::Path::new(file))?));
+        values.insert(name.to_owned(), Value::Text(super::homes::read_secret(std::path::Path::new(file))?));
     }
     for declared in manifest.parameters.iter().filter(|one| one.is_secret() && one.default.is_none()) {
         if values.contains_key(&declared.name) {
@@ -351,7 +351,7 @@ async fn follow(
             screen.held(row, life)?;
             continue;
         }
-        if let News::Told(note) = &update.news {
+        if let News::Note(note) = &update.news {
             screen.note(row, note)?;
             continue;
         }

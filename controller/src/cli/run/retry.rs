@@ -8,7 +8,7 @@ use super::super::parallel::Parallel;
 use super::super::prompt;
 use super::super::script::{approved, in_words};
 use super::super::tally::Require;
-use super::super::{Exit, Failure, Place, with_session};
+use super::super::{Exit, Failure, HomePaths, with_session};
 use super::{How, Plan, confirm, follow, secrets, sha256_of, where_in_words};
 use clap::Args;
 use fernwart_certs::envelope;
@@ -50,9 +50,9 @@ struct Given {
 ///
 /// # Errors
 /// When it was no script's job, nothing is left to do, or nobody says yes.
-pub(crate) fn retry(command: &Retry, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn retry(command: &Retry, homes: &HomePaths) -> Result<Exit, Failure> {
     let (begun, job) = (Instant::now(), JobId(command.job));
-    with_session(place, async |session| {
+    with_session(homes, async |session| {
         let (_, runs) = session.job(job).await?;
         session.sync().await?;
         let given = orders(session, job).await?;

@@ -4,7 +4,7 @@
 mod rehearsal;
 
 use super::output::Rows;
-use super::{Exit, Failure, Place, ShapeArgs, say, with_session};
+use super::{Exit, Failure, HomePaths, ShapeArgs, say, with_session};
 use clap::Subcommand;
 use fernwart_client::Session;
 use fernwart_client::target::nearest_of;
@@ -58,10 +58,10 @@ enum Command {
     },
 }
 
-pub(crate) fn run(command: &Script, place: &Place) -> Result<Exit, Failure> {
+pub(crate) fn run(command: &Script, homes: &HomePaths) -> Result<Exit, Failure> {
     match &command.command {
-        Command::Ls(shape) => ls(*shape, place),
-        Command::Show { name } => show(name, place),
+        Command::Ls(shape) => ls(*shape, homes),
+        Command::Show { name } => show(name, homes),
         Command::Lint { folders } => lint(folders),
         Command::Test { folders } => rehearsal::run(folders),
         Command::Rehearse { inside: false } => rehearsal::outside(),
@@ -268,9 +268,9 @@ pub(crate) async fn approved(session: &mut Session, name: &BundleName) -> Result
     Ok((bundle, manifest))
 }
 
-fn ls(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
+fn ls(shape: ShapeArgs, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut rows = Rows::new("script", &["name", "version", "privilege", "title"]);
-    let none = with_session(place, async |session| {
+    let none = with_session(homes, async |session| {
         session.sync().await?;
         let names: Vec<BundleName> = session.catalogue.scripts.keys().cloned().collect();
         for name in &names {
@@ -302,8 +302,8 @@ fn ls(shape: ShapeArgs, place: &Place) -> Result<Exit, Failure> {
     rows.print(shape.output)
 }
 
-fn show(name: &BundleName, place: &Place) -> Result<Exit, Failure> {
-    let text = with_session(place, async |session| {
+fn show(name: &BundleName, homes: &HomePaths) -> Result<Exit, Failure> {
+    let text = with_session(homes, async |session| {
         let (bundle, manifest) = approved(session, name).await?;
         let mut out = in_words(&manifest);
         for file in &bundle.files {

@@ -35,7 +35,7 @@ const TESTS: &str = ".test";
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
     /// The folder for the layer.
-    place: PathBuf,
+    homes: PathBuf,
     /// What is written into the script's folder: its files, and the tests.
     files: BTreeMap<String, String>,
     interpreter: String,
@@ -78,8 +78,8 @@ pub(super) fn run(folders: &[PathBuf]) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for path in folders {
         let folder = super::folder(path)?;
-        let place = tempfile::tempdir()?;
-        let spec = spec(path, &folder, place.path())?;
+        let homes = tempfile::tempdir()?;
+        let spec = spec(path, &folder, homes.path())?;
         let text = serde_json::to_string(&spec).map_err(|error| usage(error.to_string()))?;
         let mut outer = Command::new(std::env::current_exe()?);
         outer.args(["script", "rehearse"]).stdin(Stdio::piped());
@@ -98,7 +98,7 @@ pub(super) fn run(folders: &[PathBuf]) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn spec(path: &Path, folder: &Folder, place: &Path) -> Result<Spec, Failure> {
+fn spec(path: &Path, folder: &Folder, homes: &Path) -> Result<Spec, Failure> {
     let manifest = Manifest::read(folder.bundle.manifest.as_raw()).map_err(|_| usage("the manifest has mistakes"))?;
     let tests = path.join(TESTS);
     let read = |name: &str| {
@@ -121,7 +121,7 @@ fn spec(path: &Path, folder: &Folder, place: &Path) -> Result<Spec, Failure> {
         environment.insert("FERNWART_OPEN_BY".to_owned(), String::new());
     }
     Ok(Spec {
-        place: place.to_owned(),
+        homes: homes.to_owned(),
         files,
         interpreter: manifest.interpreter.path().to_owned(),
         run: manifest.run.to_string(),
@@ -183,12 +183,12 @@ pub(super) fn inside() -> Result<Exit, Failure> {
 
 /// A layer over this computer's files, entered for good.
 fn enter(spec: &Spec) -> std::io::Result<()> {
-    let place = &spec.place;
+    let homes = &spec.homes;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private)?;
     let none = MountFlags::empty();
-    rustix::mount::mount("tmpfs", place, "tmpfs", none, c"mode=0755,size=1g")?;
-    let [upper, work, root] = ["upper", "work", "root"].map(|name| place.join(name));
+    rustix::mount::mount("tmpfs", homes, "tmpfs", none, c"mode=0755,size=1g")?;
+    let [upper, work, root] = ["upper", "work", "root"].map(|name| homes.join(name));
     for folder in [&upper, &work, &root] {
         std::fs::create_dir(folder)?;
     }

@@ -2,9 +2,9 @@
 
 use super::Executor;
 use super::gate::Clock;
-use super::machine::Said;
-use super::waits::{Wait, Why};
-use crate::local::{self, Asked, Speaker};
+use super::machine::DesktopNotice;
+use super::pending::{PendingRun, WaitReason};
+use crate::local::{self, Asked, Caller};
 use crate::notice::{Done, Notice};
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::code::Refusal;
@@ -20,7 +20,7 @@ use tracing::warn;
 /// The owner's standing word. Kept in a file: a pause outlives a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Says {
+pub(super) struct OwnerConsent {
     /// Repairs are allowed until then.
     #[serde(default)]
     pub(super) allows_until: UnixMs,
@@ -38,7 +38,7 @@ const ALLOWS_MS: UnixMs = 8 * 3600 * 1000;
 /// Why a yes does not count that is not written down.
 const TOO_OFTEN: &str = "said too often within an hour; the administrator can still say it";
 
-impl Says {
+impl OwnerConsent {
     const STOPPED: Self = Self { allows_until: 0, paused_until: UnixMs::MAX, paused_by_administrator: true };
 
     /// Whether nothing is answered now. A clock that is worth nothing ends no pause, but
@@ -62,31 +62,33 @@ impl Says {
     }
 
     /// What it becomes by a word; nothing where whoever says it may not.
-    fn after(self, word: local::Word, whole: bool, now: UnixMs, is_paused: bool) -> Option<Self> {
+    fn after(self, command: local::OwnerCommand, is_admin: bool, now: UnixMs, is_paused: bool) -> Option<Self> {
         let until = |span: Option<u64>| {
             span.map_or(UnixMs::MAX, |ms| now.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
         };
         let allows = |span: u64| {
             let until = until(Some(span));
-            if whole { until } else { until.min(now.saturating_add(ALLOWS_MS)).max(self.allows_until) }
+            if is_admin { until } else { until.min(now.saturating_add(ALLOWS_MS)).max(self.allows_until) }
         };
-        Some(match word {
-            local::Word::Allow(_, Some(span)) | local::Word::AllowAll(span) => {
+        Some(match command {
+            local::OwnerCommand::Allow(_, Some(span)) | local::OwnerCommand::AllowAll(span) => {
                 Self { allows_until: allows(span), ..self }
             }
-            local::Word::Allow(_, None) | local::Word::Deny(_) | local::Word::TrustClock => self,
-            local::Word::DenyAll => Self { allows_until: 0, ..self },
-            local::Word::Pause(span) => Self {
+            local::OwnerCommand::Allow(_, None) | local::OwnerCommand::Deny(_) | local::OwnerCommand::TrustClock => {
+                self
+            }
+            local::OwnerCommand::DenyAll => Self { allows_until: 0, ..self },
+            local::OwnerCommand::Pause(span) => Self {
                 allows_until: 0,
                 // Nobody shortens the administrator's.
-                paused_until: match is_paused && self.paused_by_administrator && !whole {
+                paused_until: match is_paused && self.paused_by_administrator && !is_admin {
                     true => self.paused_until.max(until(span)),
                     false => until(span),
                 },
-                paused_by_administrator: whole || (is_paused && self.paused_by_administrator),
+                paused_by_administrator: is_admin || (is_paused && self.paused_by_administrator),
             },
-            local::Word::Resume if is_paused && self.paused_by_administrator && !whole => return None,
-            local::Word::Resume => Self { paused_until: 0, paused_by_administrator: false, ..self },
+            local::OwnerCommand::Resume if is_paused && self.paused_by_administrator && !is_admin => return None,
+            local::OwnerCommand::Resume => Self { paused_until: 0, paused_by_administrator: false, ..self },
         })
     }
 }
@@ -95,10 +97,10 @@ impl Executor {
     /// All that the owner is asked now.
     pub(super) fn asked(&self) -> Vec<Asked> {
         let mut all: Vec<Asked> = self
-            .waits
+            .pending
             .values()
             .filter_map(|wait| match wait.why {
-                Why::Owner(number, until) => {
+                WaitReason::Owner(number, until) => {
                     let (title, explain) = self.manifest_of(&wait.order.action).map(|m| (m.title, m.explain)).unzip();
                     Some(Asked {
                         number,
@@ -111,7 +113,7 @@ impl Executor {
                         shop: self.catalogue.shop.name.clone(),
                     })
                 }
-                Why::Content(..) | Why::Window(_) | Why::Turn | Why::StateStore(..) => None,
+                WaitReason::Content(..) | WaitReason::Window(_) | WaitReason::Slot | WaitReason::StateStore(..) => None,
             })
             .collect();
         all.sort_by_key(|asked| asked.number);
@@ -121,40 +123,47 @@ impl Executor {
     /// The run that a question of this number was about, if it has not begun:
     /// also one that was answered yes and waits for something else since.
     fn asked_about(&self, number: u32) -> Option<RunId> {
-        self.waits.iter().find(|(_, wait)| wait.number == Some(number)).map(|(run, _)| *run)
+        self.pending.iter().find(|(_, wait)| wait.number == Some(number)).map(|(run, _)| *run)
     }
 
     fn question(&self, number: u32) -> Option<RunId> {
-        let asks = |why: &Why| matches!(why, Why::Owner(asked, _) if *asked == number);
-        self.waits.iter().find(|(_, wait)| asks(&wait.why)).map(|(run, _)| *run)
+        let asks = |why: &WaitReason| matches!(why, WaitReason::Owner(asked, _) if *asked == number);
+        self.pending.iter().find(|(_, wait)| asks(&wait.why)).map(|(run, _)| *run)
     }
 
     /// What the owner wants. A yes is in the state store before it counts; a no
     /// counts at once, whatever the disk says to it.
-    pub(super) fn handle_word(&mut self, word: local::Word, by: &Speaker) -> local::Answer {
-        use local::Word;
+    pub(super) fn handle_owner_command(&mut self, command: local::OwnerCommand, by: &Caller) -> local::Answer {
+        use local::OwnerCommand;
         let now = self.now();
-        let run = match word {
-            Word::Allow(number, _) | Word::Deny(number) => {
-                let run = if let Word::Deny(_) = word { self.asked_about(number) } else { self.question(number) };
+        let run = match command {
+            OwnerCommand::Allow(number, _) | OwnerCommand::Deny(number) => {
+                let run =
+                    if let OwnerCommand::Deny(_) = command { self.asked_about(number) } else { self.question(number) };
                 if run.is_none() {
                     return local::Answer::NoSuchQuestion;
                 }
                 run
             }
-            Word::AllowAll(_) | Word::DenyAll | Word::Pause(_) | Word::Resume | Word::TrustClock => None,
+            OwnerCommand::AllowAll(_)
+            | OwnerCommand::DenyAll
+            | OwnerCommand::Pause(_)
+            | OwnerCommand::Resume
+            | OwnerCommand::TrustClock => None,
         };
-        let is_paused = self.says.paused(self.clock(), self.floor());
+        let is_paused = self.consent.paused(self.clock(), self.floor());
         // A pause by a clock that lags behind what was signed would be over as it begins.
         let begins = self.clock().own().unwrap_or(now.max(self.floor()));
-        let Some(says) = self.says.after(word, by.whole, begins, is_paused) else { return local::Answer::NotYours };
-        let stops = matches!(word, Word::Deny(_) | Word::DenyAll | Word::Pause(_));
+        let Some(consent) = self.consent.after(command, by.is_admin, begins, is_paused) else {
+            return local::Answer::NotYours;
+        };
+        let stops = matches!(command, OwnerCommand::Deny(_) | OwnerCommand::DenyAll | OwnerCommand::Pause(_));
         if stops {
-            self.says = says;
-            match (word, run) {
-                (Word::Deny(_), Some(run)) => self.refuse_waiting(run, Refusal::OwnerDeclined),
-                (Word::Pause(_), _) => {
-                    for run in self.waits.keys().copied().collect::<Vec<_>>() {
+            self.consent = consent;
+            match (command, run) {
+                (OwnerCommand::Deny(_), Some(run)) => self.refuse_waiting(run, Refusal::OwnerDeclined),
+                (OwnerCommand::Pause(_), _) => {
+                    for run in self.pending.keys().copied().collect::<Vec<_>>() {
                         self.refuse_waiting(run, Refusal::Paused);
                     }
                     self.cancel_acting(None);
@@ -163,19 +172,19 @@ impl Executor {
                     }
                 }
                 _ => {
-                    let asks = |wait: &Wait| wait.yes || matches!(wait.why, Why::Owner(..));
+                    let asks = |wait: &PendingRun| wait.yes || matches!(wait.why, WaitReason::Owner(..));
                     let asked: Vec<RunId> =
-                        self.waits.iter().filter(|(_, wait)| asks(wait)).map(|(run, _)| *run).collect();
+                        self.pending.iter().filter(|(_, wait)| asks(wait)).map(|(run, _)| *run).collect();
                     for run in asked {
                         self.refuse_waiting(run, Refusal::OwnerDeclined);
                     }
                 }
             }
         }
-        let body = json!({"by": by.account, "word": word, "run": run});
+        let body = json!({"by": by.account, "word": command, "run": run});
         // The administrator's word always stands there; an account that is only asked may
         // say the same a thousand times.
-        let noted = match by.whole {
+        let noted = match by.is_admin {
             true => self.note("owner_said", &body).map(|()| true),
             false => self.note_of_others("owner_said", &body),
         };
@@ -184,28 +193,28 @@ impl Executor {
             noted => noted.map(drop).map_err(|error| chain(&error)),
         };
         // A no is kept wherever it can be; a yes only where all of it can.
-        let kept = if noted.is_ok() || stops { says.write(&self.home.says()) } else { Ok(()) };
+        let kept = if noted.is_ok() || stops { consent.write(&self.home.consent()) } else { Ok(()) };
         if let Err(why) = noted.and(kept.map_err(|error| chain(&error))) {
             return if stops { local::Answer::NotKept(why) } else { local::Answer::Failed(why) };
         }
-        if word == Word::TrustClock {
+        if command == OwnerCommand::TrustClock {
             let moment = self.machine.moment();
             if let Err(error) = self.store.write(moment, |tx| tx.trust_clock(now)) {
                 return local::Answer::Failed(chain(&error));
             }
         }
-        self.says = says;
-        if let (Word::Allow(..), Some(wait)) = (word, run.and_then(|run| self.waits.get_mut(&run))) {
+        self.consent = consent;
+        if let (OwnerCommand::Allow(..), Some(wait)) = (command, run.and_then(|run| self.pending.get_mut(&run))) {
             wait.yes = true;
         }
         let all = || self.asked().iter().filter_map(|asked| self.question(asked.number)).collect::<Vec<_>>();
-        let allowed = match word {
-            Word::Allow(_, Some(_)) | Word::AllowAll(_) => all(),
-            Word::Allow(_, None) => run.into_iter().collect(),
+        let allowed = match command {
+            OwnerCommand::Allow(_, Some(_)) | OwnerCommand::AllowAll(_) => all(),
+            OwnerCommand::Allow(_, None) => run.into_iter().collect(),
             _ => Vec::new(),
         };
         for run in allowed {
-            self.tell_watchers(run, Delivered::Told(Note::Allowed(by.account.clone(), now)));
+            self.send_to_watchers(run, Delivered::Note(Note::Allowed(by.account.clone(), now)));
             self.reconsider(run);
         }
         local::Answer::Done
@@ -228,21 +237,21 @@ impl Executor {
         if let Err(error) = local::open_to(&self.home, &accounts) {
             warn!(%error, "those who are asked cannot reach the agent");
         }
-        self.machine.show(Said { shop, notice, accounts, language: self.enrollment.language });
+        self.machine.show(DesktopNotice { shop, notice, accounts, language: self.enrollment.language });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use local::Word;
+    use local::OwnerCommand;
 
     const NOW: UnixMs = 1_795_442_400_000;
     const HOUR: UnixMs = 3_600_000;
 
-    impl Says {
-        fn told(self, word: Word, whole: bool) -> Option<Self> {
-            self.after(word, whole, NOW, self.paused(Clock::Plausible(NOW), 0))
+    impl OwnerConsent {
+        fn told(self, command: OwnerCommand, is_admin: bool) -> Option<Self> {
+            self.after(command, is_admin, NOW, self.paused(Clock::Plausible(NOW), 0))
         }
 
         fn paused_at(&self, now: UnixMs) -> bool {
@@ -252,39 +261,39 @@ mod tests {
 
     #[test]
     fn no_pause_ends_by_a_clock_that_is_worth_nothing() {
-        let paused = Says::default().told(Word::Pause(Some(3_600_000)), true).expect("said");
+        let paused = OwnerConsent::default().told(OwnerCommand::Pause(Some(3_600_000)), true).expect("said");
         assert!(paused.paused_at(NOW + HOUR - 1) && !paused.paused_at(NOW + HOUR));
         let wrong = Clock::Implausible { hub: NOW + 10 * HOUR };
         assert!(paused.paused(wrong, NOW));
         // Times that were signed since show that it is long over.
         assert!(!paused.paused(wrong, NOW + HOUR));
-        assert!(!Says::default().paused(wrong, 0));
+        assert!(!OwnerConsent::default().paused(wrong, 0));
     }
 
     #[test]
     fn a_pause_ends_every_yes_and_an_administrators_is_ended_by_no_other() {
-        let allows = Says::default().told(Word::AllowAll(7_200_000), true).expect("said");
+        let allows = OwnerConsent::default().told(OwnerCommand::AllowAll(7_200_000), true).expect("said");
         assert_eq!(allows.allows_until, NOW + 2 * HOUR);
-        let paused = allows.told(Word::Pause(None), true).expect("said");
+        let paused = allows.told(OwnerCommand::Pause(None), true).expect("said");
         assert!(paused.paused_at(NOW + 1000 * HOUR) && paused.allows_until == 0);
-        assert_eq!(paused.told(Word::Resume, false), None);
+        assert_eq!(paused.told(OwnerCommand::Resume, false), None);
         // Nor is it shortened by another pause.
-        let again = paused.told(Word::Pause(Some(1)), false).expect("said");
-        assert!(again.paused_at(NOW + HOUR) && again.told(Word::Resume, false).is_none());
-        assert!(!paused.told(Word::Resume, true).expect("said").paused_at(NOW));
-        let own = Says::default().told(Word::Pause(Some(60_000)), false).expect("said");
-        assert!(!own.told(Word::Resume, false).expect("said").paused_at(NOW));
+        let again = paused.told(OwnerCommand::Pause(Some(1)), false).expect("said");
+        assert!(again.paused_at(NOW + HOUR) && again.told(OwnerCommand::Resume, false).is_none());
+        assert!(!paused.told(OwnerCommand::Resume, true).expect("said").paused_at(NOW));
+        let own = OwnerConsent::default().told(OwnerCommand::Pause(Some(60_000)), false).expect("said");
+        assert!(!own.told(OwnerCommand::Resume, false).expect("said").paused_at(NOW));
     }
 
     #[test]
     fn who_is_only_asked_allows_for_hours_at_most() {
-        let allows = Says::default().told(Word::AllowAll(u64::MAX), false).expect("said");
+        let allows = OwnerConsent::default().told(OwnerCommand::AllowAll(u64::MAX), false).expect("said");
         assert_eq!(allows.allows_until, NOW + ALLOWS_MS);
-        let whole = Says::default().told(Word::AllowAll(u64::MAX), true).expect("said");
-        assert_eq!(whole.allows_until, UnixMs::MAX);
+        let is_admin = OwnerConsent::default().told(OwnerCommand::AllowAll(u64::MAX), true).expect("said");
+        assert_eq!(is_admin.allows_until, UnixMs::MAX);
         // The administrator's longer yes is not shortened by it.
-        assert_eq!(whole.told(Word::AllowAll(1), false).expect("said").allows_until, UnixMs::MAX);
-        assert_eq!(whole.told(Word::DenyAll, false).expect("said").allows_until, 0);
+        assert_eq!(is_admin.told(OwnerCommand::AllowAll(1), false).expect("said").allows_until, UnixMs::MAX);
+        assert_eq!(is_admin.told(OwnerCommand::DenyAll, false).expect("said").allows_until, 0);
     }
 
     #[test]
@@ -293,64 +302,82 @@ mod tests {
         /// administrator; from now on. Nothing: may not be said.
         type Left = Option<(UnixMs, UnixMs, bool)>;
         const EVER: UnixMs = UnixMs::MAX - NOW;
-        let open = Says { allows_until: NOW + 10 * HOUR, ..Says::default() };
-        let own = Says { paused_until: NOW + HOUR, ..Says::default() };
-        let admins = Says { paused_by_administrator: true, ..own };
+        let open = OwnerConsent { allows_until: NOW + 10 * HOUR, ..OwnerConsent::default() };
+        let own = OwnerConsent { paused_until: NOW + HOUR, ..OwnerConsent::default() };
+        let admins = OwnerConsent { paused_by_administrator: true, ..own };
         // One that has just ended is none.
-        let ended = Says { paused_until: NOW, ..admins };
+        let ended = OwnerConsent { paused_until: NOW, ..admins };
         let hours = |hours: u64| Some(hours * 3_600_000);
-        let cases: [(&str, Says, Word, Left, Left); 16] = [
+        let cases: [(&str, OwnerConsent, OwnerCommand, Left, Left); 16] = [
             // what, before, word; by whom it is only asked, by the administrator
-            ("allow", Says::default(), Word::AllowAll(3_600_000), Some((HOUR, -NOW, false)), Some((HOUR, -NOW, false))),
+            (
+                "allow",
+                OwnerConsent::default(),
+                OwnerCommand::AllowAll(3_600_000),
+                Some((HOUR, -NOW, false)),
+                Some((HOUR, -NOW, false)),
+            ),
             (
                 "8 h",
-                Says::default(),
-                Word::AllowAll(28_800_000),
+                OwnerConsent::default(),
+                OwnerCommand::AllowAll(28_800_000),
                 Some((8 * HOUR, -NOW, false)),
                 Some((8 * HOUR, -NOW, false)),
             ),
             (
                 "8 h and a bit",
-                Says::default(),
-                Word::AllowAll(28_800_001),
+                OwnerConsent::default(),
+                OwnerCommand::AllowAll(28_800_001),
                 Some((8 * HOUR, -NOW, false)),
                 Some((8 * HOUR + 1, -NOW, false)),
             ),
-            ("shorter", open, Word::AllowAll(3_600_000), Some((10 * HOUR, -NOW, false)), Some((HOUR, -NOW, false))),
+            (
+                "shorter",
+                open,
+                OwnerCommand::AllowAll(3_600_000),
+                Some((10 * HOUR, -NOW, false)),
+                Some((HOUR, -NOW, false)),
+            ),
             (
                 "yes to one, and all",
                 open,
-                Word::Allow(3, hours(2)),
+                OwnerCommand::Allow(3, hours(2)),
                 Some((10 * HOUR, -NOW, false)),
                 Some((2 * HOUR, -NOW, false)),
             ),
-            ("yes to one", open, Word::Allow(3, None), Some((10 * HOUR, -NOW, false)), Some((10 * HOUR, -NOW, false))),
-            ("no to one", open, Word::Deny(3), Some((10 * HOUR, -NOW, false)), Some((10 * HOUR, -NOW, false))),
-            ("no to all", open, Word::DenyAll, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
-            ("pause", open, Word::Pause(hours(2)), Some((-NOW, 2 * HOUR, false)), Some((-NOW, 2 * HOUR, true))),
-            ("pause for ever", open, Word::Pause(None), Some((-NOW, EVER, false)), Some((-NOW, EVER, true))),
-            ("shorter pause", own, Word::Pause(Some(1)), Some((-NOW, 1, false)), Some((-NOW, 1, true))),
+            (
+                "yes to one",
+                open,
+                OwnerCommand::Allow(3, None),
+                Some((10 * HOUR, -NOW, false)),
+                Some((10 * HOUR, -NOW, false)),
+            ),
+            ("no to one", open, OwnerCommand::Deny(3), Some((10 * HOUR, -NOW, false)), Some((10 * HOUR, -NOW, false))),
+            ("no to all", open, OwnerCommand::DenyAll, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
+            ("pause", open, OwnerCommand::Pause(hours(2)), Some((-NOW, 2 * HOUR, false)), Some((-NOW, 2 * HOUR, true))),
+            ("pause for ever", open, OwnerCommand::Pause(None), Some((-NOW, EVER, false)), Some((-NOW, EVER, true))),
+            ("shorter pause", own, OwnerCommand::Pause(Some(1)), Some((-NOW, 1, false)), Some((-NOW, 1, true))),
             (
                 "shorter than the administrator's",
                 admins,
-                Word::Pause(Some(1)),
+                OwnerCommand::Pause(Some(1)),
                 Some((-NOW, HOUR, true)),
                 Some((-NOW, 1, true)),
             ),
             (
                 "longer than the administrator's",
                 admins,
-                Word::Pause(hours(2)),
+                OwnerCommand::Pause(hours(2)),
                 Some((-NOW, 2 * HOUR, true)),
                 Some((-NOW, 2 * HOUR, true)),
             ),
-            ("resume", own, Word::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
-            ("resume the administrator's", admins, Word::Resume, None, Some((-NOW, -NOW, false))),
-            ("resume after its end", ended, Word::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
+            ("resume", own, OwnerCommand::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
+            ("resume the administrator's", admins, OwnerCommand::Resume, None, Some((-NOW, -NOW, false))),
+            ("resume after its end", ended, OwnerCommand::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
         ];
-        for (what, before, word, asked, whole) in cases {
-            for (by_whole, wanted) in [(false, asked), (true, whole)] {
-                let after = before.told(word, by_whole);
+        for (what, before, command, asked, is_admin) in cases {
+            for (by_whole, wanted) in [(false, asked), (true, is_admin)] {
+                let after = before.told(command, by_whole);
                 let left = after.map(|s| (s.allows_until - NOW, s.paused_until - NOW, s.paused_by_administrator));
                 assert_eq!(left, wanted, "{what}, by the administrator: {by_whole}");
             }
@@ -361,14 +388,14 @@ mod tests {
     fn what_cannot_be_read_stops() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("says.json");
-        assert_eq!(Says::read(&path), Says::default());
+        assert_eq!(OwnerConsent::read(&path), OwnerConsent::default());
         std::fs::write(&path, "{").expect("written");
-        assert!(Says::read(&path).paused_at(NOW));
+        assert!(OwnerConsent::read(&path).paused_at(NOW));
         let folder_instead = folder.path().join("folder");
         std::fs::create_dir(&folder_instead).expect("made");
-        assert!(Says::read(&folder_instead).paused_at(NOW), "neither is a file that is there and fails");
-        let said = Says { allows_until: 7, ..Says::default() };
+        assert!(OwnerConsent::read(&folder_instead).paused_at(NOW), "neither is a file that is there and fails");
+        let said = OwnerConsent { allows_until: 7, ..OwnerConsent::default() };
         said.write(&path).expect("written");
-        assert_eq!(Says::read(&path), said);
+        assert_eq!(OwnerConsent::read(&path), said);
     }
 }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 /// The folder that `--home` or the environment names, or the usual one.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct HomePaths {
     home: PathBuf,
     passphrase_file: Option<PathBuf>,
 }
 
-impl Place {
+impl HomePaths {
     /// From `--home`.
     pub fn new(home: Option<PathBuf>) -> Self {
         let usual = || {

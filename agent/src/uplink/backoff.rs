@@ -28,18 +28,18 @@ const KEPT_OUT: Duration = Duration::from_secs(15);
 
 /// Counts failures.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct Backoff {
     failures: u32,
     since: Option<Instant>,
-    told: Option<Duration>,
+    hub_wait: Option<Duration>,
     /// Over how long the hub wants its machines to come back.
     spread: Duration,
     /// Where the next part comes from, if it must be had again.
     seed: Option<u64>,
 }
 
-impl Patience {
-    /// Patience whose jitter comes from this seed, or from this computer's chance.
+impl Backoff {
+    /// Backoff whose jitter comes from this seed, or from this computer's chance.
     pub(super) fn new(seed: Option<u64>) -> Self {
         Self { seed, ..Self::default() }
     }
@@ -69,8 +69,8 @@ impl Patience {
     }
 
     /// The hub has said how long to stay away.
-    pub(super) fn told(&mut self, wait: Duration) {
-        self.told = Some(wait.min(SLOW));
+    pub(super) fn wait_as_told(&mut self, wait: Duration) {
+        self.hub_wait = Some(wait.min(SLOW));
     }
 
     /// How long to wait after this failure.
@@ -89,7 +89,7 @@ impl Patience {
             }
             _ => FIRST.saturating_mul(1 << self.failures.min(3)).min(QUICK),
         };
-        let most = self.told.take().unwrap_or(most);
+        let most = self.hub_wait.take().unwrap_or(most);
         self.some_of(most)
     }
 
@@ -107,9 +107,9 @@ mod tests {
     fn machines_of_a_large_hub_come_back_spread_as_it_wishes_and_those_of_a_small_one_at_once() {
         let lost = UplinkError::Link(LinkError::Forgotten);
         let first = |spread: u64| {
-            let mut patience = Patience::default();
-            patience.spread(Duration::from_secs(spread));
-            patience.next(&lost)
+            let mut backoff = Backoff::default();
+            backoff.spread(Duration::from_secs(spread));
+            backoff.next(&lost)
         };
         assert!((0..64).all(|_| first(0) <= FIRST));
         let large: Vec<Duration> = (0..64).map(|_| first(10)).collect();

@@ -10,10 +10,10 @@
 //! waits until its beginning or its outcome is written: when the disk takes
 //! neither, it is tried again.
 
-use super::gate::{self, AtHand, Authentic, Standing};
+use super::blob_cache::Lacks;
+use super::gate::{self, AtHand, Authentic, GateContext};
 use super::policy::{No, Owner, Policy, Yes};
 use super::receipt::ReceiptBuilder;
-use super::shelf::Lacks;
 use super::state::{Phase, RunRecord, StateError};
 use super::{Event, Executor};
 use crate::message::ToUplink;
@@ -28,7 +28,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 /// Runs that may wait at once: an owner who is asked more often is not asked at all.
-const WAITS: usize = 32;
+const MOST_PENDING: usize = 32;
 
 /// How long the content of a script may take to arrive.
 const CONTENT_MS: UnixMs = 60_000;
@@ -44,7 +44,7 @@ pub(super) const WRITE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum WaitReason {
     /// These blobs, until then.
     Content(Vec<Digest>, UnixMs),
     /// The owner's answer to a question with this number, until then.
@@ -52,18 +52,18 @@ pub(super) enum Why {
     /// A window that opens then.
     Window(UnixMs),
     /// Another act to be over.
-    Turn,
+    Slot,
     /// The state store to take its outcome, which is certain.
     StateStore(Outcome, Option<Refusal>),
 }
 
 /// A run that waits.
 #[derive(Debug, Clone)]
-pub(super) struct Wait {
+pub(super) struct PendingRun {
     pub(super) envelope: Envelope,
     pub(super) order: Order,
     pub(super) staff: Text<64>,
-    pub(super) why: Why,
+    pub(super) why: WaitReason,
     /// The owner has said yes to it already.
     pub(super) yes: bool,
     /// The number of the question the owner was asked about it, if any.
@@ -79,13 +79,13 @@ impl Executor {
     pub(super) fn consider(&mut self, envelope: Envelope, authentic: Authentic, yes: bool) -> Result<(), StateError> {
         let order = authentic.order().clone();
         let (run, staff) = (order.run, authentic.staff().clone());
-        let before = self.waits.get(&run);
+        let before = self.pending.get(&run);
         let since = before.map_or_else(|| self.now(), |wait| wait.since);
         let number = before.and_then(|wait| wait.number);
         let wait = |why| {
             let (envelope, order, staff) = (envelope.clone(), order.clone(), staff.clone());
-            let number = if let Why::Owner(number, _) = &why { Some(*number) } else { number };
-            Wait { envelope, order, staff, why, yes, number, since, timer: 0 }
+            let number = if let WaitReason::Owner(number, _) = &why { Some(*number) } else { number };
+            PendingRun { envelope, order, staff, why, yes, number, since, timer: 0 }
         };
         if self.taken_back.contains(&run) {
             let builder = ReceiptBuilder {
@@ -99,7 +99,7 @@ impl Executor {
             Ok(at_hand) => at_hand,
             Err(missing) => {
                 missing.iter().for_each(|hash| self.say(ToUplink::Want(*hash)));
-                return self.wait(wait(Why::Content(missing, self.now() + CONTENT_MS)));
+                return self.wait(wait(WaitReason::Content(missing, self.now() + CONTENT_MS)));
             }
         };
         let policy = self.policy();
@@ -112,17 +112,17 @@ impl Executor {
         if let Some(files) = &changed {
             warn!(files, "files of this machine's agent were changed since it started: nothing is done");
         }
-        let standing = Standing { files_are_ours: changed.is_none(), ..self.standing() };
+        let standing = GateContext { files_are_ours: changed.is_none(), ..self.standing() };
         match gate::permit(authentic, &standing, &policy, &owner, at_hand) {
-            Ok(_) if acts && self.acting.is_some() => self.wait(wait(Why::Turn)),
+            Ok(_) if acts && self.acting.is_some() => self.wait(wait(WaitReason::Slot)),
             Ok(permit) => self.begin(envelope, permit, kind, policy.hash),
             Err((No::Refused(refusal), _)) => self.refuse(order, envelope, staff, refusal),
             Err((No::Ask, _)) => {
                 self.questions = self.questions.wrapping_add(1);
                 let until = order.not_after.min(self.now() + Policy::PATIENCE_MS);
-                self.wait(wait(Why::Owner(self.questions, until)))
+                self.wait(wait(WaitReason::Owner(self.questions, until)))
             }
-            Err((No::Later(at), _)) if at < order.not_after => self.wait(wait(Why::Window(at))),
+            Err((No::Later(at), _)) if at < order.not_after => self.wait(wait(WaitReason::Window(at))),
             Err((No::Later(_), _)) => self.refuse(order, envelope, staff, Refusal::OutsideWindow),
         }
     }
@@ -147,7 +147,7 @@ impl Executor {
         let Some(approved) = self.catalogue.scripts.get(bundle).filter(|known| known.sha256 == *sha256) else {
             return Ok(None);
         };
-        match self.shelf.script(bundle, approved) {
+        match self.blobs.script(bundle, approved) {
             Ok(script) => {
                 let cage = self.machine.cage(&script.manifest);
                 Ok(Some(AtHand { cage, script, secrets: self.unsealed(order) }))
@@ -179,20 +179,20 @@ impl Executor {
         let yes = match yes {
             true => Some(Yes::ToThis),
             // For a while: by a clock that is worth something.
-            false => self.clock().own().filter(|now| self.says.allows_until > *now).map(|_| Yes::ToAll),
+            false => self.clock().own().filter(|now| self.consent.allows_until > *now).map(|_| Yes::ToAll),
         };
         Ok(Owner {
-            paused: self.says.paused(self.clock(), self.floor()),
+            paused: self.consent.paused(self.clock(), self.floor()),
             yes,
             changes: u32::try_from(changes).unwrap_or(u32::MAX),
         })
     }
 
     /// Lets a run wait, and says so where it is heard.
-    fn wait(&mut self, wait: Wait) -> Result<(), StateError> {
+    fn wait(&mut self, wait: PendingRun) -> Result<(), StateError> {
         let (run, order) = (wait.order.run, &wait.order);
-        let known = self.waits.contains_key(&run);
-        if !known && self.waits.len() >= WAITS {
+        let known = self.pending.contains_key(&run);
+        if !known && self.pending.len() >= MOST_PENDING {
             return Err(StateError::Full);
         }
         let in_store = self.store.run(&run)?.is_some();
@@ -204,7 +204,7 @@ impl Executor {
             receipt: None,
             countersigned: None,
         };
-        let asked = matches!(wait.why, Why::Owner(..));
+        let asked = matches!(wait.why, WaitReason::Owner(..));
         let body = json!({
             "run": run, "staff": wait.staff, "key": order.key, "action": order.action, "reason": order.reason,
             "title": self.title_of(&order.action), "number": wait.number,
@@ -214,20 +214,23 @@ impl Executor {
                 tx.place_for(&run)?;
                 tx.run(&run, &record)?;
             }
-            let Why::Owner(number, _) = &wait.why else { return Ok(()) };
+            let WaitReason::Owner(number, _) = &wait.why else { return Ok(()) };
             tx.question(*number)?;
             tx.line("owner_asked", &body).map(drop)
         })?;
         let note = match &wait.why {
-            Why::Content(..) | Why::StateStore(..) => None,
-            Why::Owner(_, until) => Some(Note::Asking(*until)),
-            Why::Window(at) => Some(Note::Window(*at)),
-            Why::Turn => Some(Note::Turn),
+            WaitReason::Content(..) | WaitReason::StateStore(..) => None,
+            WaitReason::Owner(_, until) => Some(Note::Asking(*until)),
+            WaitReason::Window(at) => Some(Note::Window(*at)),
+            WaitReason::Slot => Some(Note::Turn),
         };
-        self.waits.insert(run, wait);
-        self.tell_watchers(run, Delivered::State(if note.is_some() { RunState::Waiting } else { RunState::Received }));
+        self.pending.insert(run, wait);
+        self.send_to_watchers(
+            run,
+            Delivered::State(if note.is_some() { RunState::Waiting } else { RunState::Received }),
+        );
         if let Some(note) = note {
-            self.tell_watchers(run, Delivered::Told(note));
+            self.send_to_watchers(run, Delivered::Note(note));
         }
         if asked {
             self.notify_owner();
@@ -241,20 +244,20 @@ impl Executor {
         self.timers += 1;
         let (timer, now) = (self.timers, self.now());
         let until_then = |at| until_then(at, now);
-        let Some(wait) = self.waits.get_mut(&run) else { return };
+        let Some(wait) = self.pending.get_mut(&run) else { return };
         wait.timer = timer;
         let due = match &wait.why {
-            Why::Content(_, until) | Why::Owner(_, until) => until_then(*until),
-            Why::Window(at) => until_then(*at),
-            Why::Turn => until_then(wait.order.not_after),
-            Why::StateStore(..) => return self.machine.later(most, Event::Due(run, timer)),
+            WaitReason::Content(_, until) | WaitReason::Owner(_, until) => until_then(*until),
+            WaitReason::Window(at) => until_then(*at),
+            WaitReason::Slot => until_then(wait.order.not_after),
+            WaitReason::StateStore(..) => return self.machine.later(most, Event::Due(run, timer)),
         };
         let due = due.min(until_then(wait.order.not_after)) + Duration::from_millis(1);
         self.machine.later(due.min(most), Event::Due(run, timer));
     }
 
     /// Tells everybody who waits for this run's outcome.
-    pub(super) fn tell_watchers(&mut self, run: RunId, delivered: Delivered) {
+    pub(super) fn send_to_watchers(&mut self, run: RunId, delivered: Delivered) {
         for ticket in self.waiting.get(&run).into_iter().flatten() {
             self.out.say(ToUplink::Delivered(*ticket, delivered.clone()));
         }
@@ -262,15 +265,15 @@ impl Executor {
 
     /// The whole gate again for a run that waited.
     pub(super) fn reconsider(&mut self, run: RunId) {
-        let Some(wait) = self.waits.get(&run).cloned() else { return };
+        let Some(wait) = self.pending.get(&run).cloned() else { return };
         let result = match gate::authenticate(&wait.envelope, &self.standing()) {
             Ok(authentic) => self.consider(wait.envelope, authentic, wait.yes),
             Err(no) => self.refuse(wait.order, wait.envelope, wait.staff, no.refusal()),
         };
         if let Err(error) = result {
             warn!(%run, %error, "a waiting run could not go on; it is tried again");
-            if let Some(wait) = self.waits.get_mut(&run) {
-                wait.why = Why::Turn;
+            if let Some(wait) = self.pending.get_mut(&run) {
+                wait.why = WaitReason::Slot;
             }
             self.arm(run, WRITE_AGAIN);
         }
@@ -289,14 +292,14 @@ impl Executor {
         refusal: Option<Refusal>,
         because: Option<&str>,
     ) -> bool {
-        let Some(wait) = self.waits.get_mut(&run) else { return false };
+        let Some(wait) = self.pending.get_mut(&run) else { return false };
         // From here on it never begins, whatever the state store says to it; and what
         // was decided first stays.
         let (outcome, refusal) = match wait.why {
-            Why::StateStore(outcome, refusal) => (outcome, refusal),
+            WaitReason::StateStore(outcome, refusal) => (outcome, refusal),
             _ => (outcome, refusal),
         };
-        wait.why = Why::StateStore(outcome, refusal);
+        wait.why = WaitReason::StateStore(outcome, refusal);
         let wait = wait.clone();
         let builder = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
         let body = because.map(|why| NotRun::because(why).pack());
@@ -311,12 +314,12 @@ impl Executor {
     /// there, as soon as they take it. Where too many are already, nothing is
     /// said: it is brought again, or expires.
     pub(super) fn end_unsure(&mut self, order: Order, envelope: Envelope) {
-        if self.waits.len() >= 2 * WAITS {
+        if self.pending.len() >= 2 * MOST_PENDING {
             return;
         }
         let (run, since, staff) = (order.run, self.now(), Text::default());
-        let why = Why::StateStore(Outcome::Refused, Some(Refusal::NoJournal));
-        self.waits.insert(run, Wait { envelope, order, staff, why, yes: false, number: None, since, timer: 0 });
+        let why = WaitReason::StateStore(Outcome::Refused, Some(Refusal::NoJournal));
+        self.pending.insert(run, PendingRun { envelope, order, staff, why, yes: false, number: None, since, timer: 0 });
         self.arm(run, WRITE_AGAIN);
     }
 
@@ -327,17 +330,19 @@ impl Executor {
 
     /// A timer of this run has run out, or so it seems.
     pub(super) fn handle_due(&mut self, run: RunId, timer: u64) {
-        let Some(wait) = self.waits.get(&run).filter(|wait| wait.timer == timer) else { return };
+        let Some(wait) = self.pending.get(&run).filter(|wait| wait.timer == timer) else { return };
         let now = self.now();
         let too_late = wait.order.not_after < now;
         match wait.why.clone() {
-            Why::StateStore(outcome, refusal) => drop(self.end_waiting(run, outcome, refusal)),
-            Why::Owner(_, until) if until <= now => self.refuse_waiting(run, Refusal::OwnerSilent),
-            Why::Content(_, until) if until <= now => self.refuse_waiting(run, Refusal::NotFetched),
+            WaitReason::StateStore(outcome, refusal) => drop(self.end_waiting(run, outcome, refusal)),
+            WaitReason::Owner(_, until) if until <= now => self.refuse_waiting(run, Refusal::OwnerSilent),
+            WaitReason::Content(_, until) if until <= now => self.refuse_waiting(run, Refusal::NotFetched),
             _ if too_late => self.refuse_waiting(run, Refusal::TooLate),
-            Why::Window(at) if at <= now => self.reconsider(run),
-            Why::Turn if self.acting.is_none() => self.reconsider(run),
-            Why::Owner(..) | Why::Content(..) | Why::Window(_) | Why::Turn => self.arm(run, LOOK_AGAIN),
+            WaitReason::Window(at) if at <= now => self.reconsider(run),
+            WaitReason::Slot if self.acting.is_none() => self.reconsider(run),
+            WaitReason::Owner(..) | WaitReason::Content(..) | WaitReason::Window(_) | WaitReason::Slot => {
+                self.arm(run, LOOK_AGAIN)
+            }
         }
     }
 
@@ -346,14 +351,15 @@ impl Executor {
         let has_come = bytes.is_some();
         // Another file than the approved one is none.
         let kept = match bytes.filter(|bytes| fernwart_certs::sha256(bytes) == hash) {
-            Some(bytes) => self.shelf.put(&bytes).inspect_err(|error| {
+            Some(bytes) => self.blobs.put(&bytes).inspect_err(|error| {
                 warn!(%hash, %error, "a script's file could not be kept");
             }),
             None => Err(std::io::Error::from(std::io::ErrorKind::InvalidData)),
         };
-        let for_this = |wait: &Wait| matches!(&wait.why, Why::Content(missing, _) if missing.contains(&hash));
+        let for_this =
+            |wait: &PendingRun| matches!(&wait.why, WaitReason::Content(missing, _) if missing.contains(&hash));
         let mut runs: Vec<(UnixMs, u64, RunId)> = self
-            .waits
+            .pending
             .iter()
             .filter(|(_, wait)| for_this(wait))
             .map(|(run, wait)| (wait.since, wait.timer, *run))
@@ -366,7 +372,9 @@ impl Executor {
                 self.end_waiting_because(run, Outcome::Refused, Some(Refusal::NotFetched), why);
                 continue;
             }
-            let Some(Why::Content(missing, _)) = self.waits.get_mut(&run).map(|wait| &mut wait.why) else { continue };
+            let Some(WaitReason::Content(missing, _)) = self.pending.get_mut(&run).map(|wait| &mut wait.why) else {
+                continue;
+            };
             missing.retain(|wanted| *wanted != hash);
             if missing.is_empty() {
                 self.reconsider(run);
@@ -376,8 +384,8 @@ impl Executor {
 
     /// A link stands: what is missing can be asked for again.
     pub(super) fn want_again(&mut self) {
-        for wait in self.waits.values() {
-            if let Why::Content(missing, _) = &wait.why {
+        for wait in self.pending.values() {
+            if let WaitReason::Content(missing, _) = &wait.why {
                 missing.iter().for_each(|hash| self.out.say(ToUplink::Want(*hash)));
             }
         }
@@ -385,7 +393,7 @@ impl Executor {
 
     /// The runs in line for their turn, the first first, until one acts.
     pub(super) fn act_on(&mut self) {
-        let in_line = self.waits.iter().filter(|(_, wait)| wait.why == Why::Turn);
+        let in_line = self.pending.iter().filter(|(_, wait)| wait.why == WaitReason::Slot);
         let mut in_line: Vec<(UnixMs, RunId)> = in_line.map(|(run, wait)| (wait.since, *run)).collect();
         in_line.sort_unstable();
         for (_, run) in in_line {
@@ -410,13 +418,14 @@ impl Executor {
 
     /// Considers a run that waits in the state store, unless it is in hand.
     pub(super) fn take_up(&mut self, run: RunId, record: RunRecord) {
-        if self.waits.contains_key(&run) || self.parted.is_some() {
+        if self.pending.contains_key(&run) || self.parted.is_some() {
             return;
         }
         let Ok(order) = Order::from_bytes(record.order.bytes.as_bytes()) else { return };
         let (envelope, since, staff) = (record.order, record.received_at, Text::default());
-        let wait = Wait { envelope, order, staff, why: Why::Turn, yes: false, number: None, since, timer: 0 };
-        self.waits.insert(run, wait);
+        let wait =
+            PendingRun { envelope, order, staff, why: WaitReason::Slot, yes: false, number: None, since, timer: 0 };
+        self.pending.insert(run, wait);
         self.reconsider(run);
     }
 }

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 /// Something did not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {cause}")]
-pub struct Trouble {
+pub struct UserError {
     id: &'static str,
     code: Cow<'static, str>,
     /// How the program ends.
@@ -29,7 +29,7 @@ const REFUSED: u8 = 3;
 const NO_ANSWER: u8 = 4;
 const FAILED: u8 = 5;
 
-impl Trouble {
+impl UserError {
     const fn new(id: &'static str, code: &'static str, exit: u8, cause: String) -> Self {
         Self { id, code: Cow::Borrowed(code), exit, cause }
     }
@@ -51,8 +51,8 @@ impl Trouble {
 
     /// What went wrong, as its owner reads it.
     pub fn of(error: &anyhow::Error) -> Self {
-        if let Some(trouble) = error.downcast_ref::<Self>() {
-            return trouble.clone();
+        if let Some(user_error) = error.downcast_ref::<Self>() {
+            return user_error.clone();
         }
         let cause = format!("{error:#}");
         if let Some(file) =
@@ -198,13 +198,13 @@ impl Trouble {
     }
 }
 
-impl From<BadInvitation> for Trouble {
+impl From<BadInvitation> for UserError {
     fn from(error: BadInvitation) -> Self {
         Self::new("bad-invitation", "FW-JOIN-21", USAGE, error.to_string())
     }
 }
 
-impl From<HomeError> for Trouble {
+impl From<HomeError> for UserError {
     fn from(error: HomeError) -> Self {
         match &error {
             HomeError::Held(_) => Self::new("being-set-up", "FW-JOIN-28", USAGE, chain(&error)),
@@ -216,7 +216,7 @@ impl From<HomeError> for Trouble {
     }
 }
 
-impl From<EnrollError> for Trouble {
+impl From<EnrollError> for UserError {
     fn from(error: EnrollError) -> Self {
         let cause = chain(&error);
         match error {

@@ -73,7 +73,7 @@ impl Executor {
         let builder = ReceiptBuilder { outcome, refusal, ..ReceiptBuilder::refused(order, record.order, self.now()) };
         if let Err(error) = self.finish(builder, None) {
             warn!(%run, %error, "how a look ended could not be written");
-            self.under_way.remove(&run);
+            self.started.remove(&run);
         }
     }
 
@@ -133,7 +133,7 @@ impl Executor {
                 info!(targets = catalogue.versions.targets, "following a newer catalogue");
                 self.trusted = trusted;
                 self.catalogue = catalogue;
-                self.shelf.tidy(&self.catalogue);
+                self.blobs.tidy(&self.catalogue);
                 self.say(ToUplink::Dial(self.dial()));
             }
             Err(error) => {

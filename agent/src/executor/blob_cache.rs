@@ -31,13 +31,13 @@ const IN_MEMORY: usize = 1024 * 1024;
 
 /// The shelf.
 #[derive(Debug, Clone)]
-pub(super) struct Shelf {
+pub(super) struct BlobCache {
     folder: PathBuf,
     /// What the disk did not take.
     memory: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
 }
 
-impl Shelf {
+impl BlobCache {
     pub(super) fn at(path: &Path) -> Self {
         Self { folder: path.to_owned(), memory: Arc::default() }
     }
