@@ -9,6 +9,7 @@ use crate::sha256;
 use fernwart_protocol::document::{ChainCut, ChainEnd, Document, Envelope, Order, Receipt, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, PublicKey};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Longest line of an exported chain, bytes: two documents in base64.
 const LINE_BYTES: usize = 256 * 1024;
@@ -82,6 +83,9 @@ pub enum BadChain {
         /// What came.
         found: u64,
     },
+    /// One run has two receipts.
+    #[error("receipt {0} is about a run that has one already")]
+    Twice(u64),
     /// A receipt is not signed by the machine, or is about something else.
     #[error("receipt {0} is not what the machine has signed for this order")]
     Receipt(u64),
@@ -94,7 +98,7 @@ pub enum BadChain {
 }
 
 /// A chain that holds together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// Whose it is.
     pub machine: MachineId,
@@ -102,6 +106,8 @@ pub struct Verified {
     pub receipts: u64,
     /// How many more there were, which are not kept any more.
     pub dropped: u64,
+    /// Their places: the first and the last of each stretch.
+    pub gaps: Vec<(u64, u64)>,
     /// The key that signed its end; whoever verifies must know it as the hub's.
     pub hub_key: PublicKey,
 }
@@ -114,6 +120,7 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
     let mut key: Option<PublicKey> = None;
     let (mut seq, mut head) = (0u64, no_head());
     let (mut end, mut receipts, mut cuts) = (None, 0u64, Vec::new());
+    let (mut runs, mut gaps) = (HashSet::new(), Vec::new());
     for (number, text) in lines.enumerate() {
         let number = number as u64 + 1;
         if end.is_some() || text.len() > LINE_BYTES {
@@ -137,6 +144,9 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                 if !fits {
                     return Err(bad());
                 }
+                if !runs.insert(said.run) {
+                    return Err(BadChain::Twice(found));
+                }
                 seq = found;
                 receipts += 1;
                 head = next_head(&head, &sha256(receipt.bytes.as_bytes()));
@@ -147,6 +157,7 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                 if said.after != seq || said.seq <= seq {
                     return Err(BadChain::Gap { expected: seq.saturating_add(1), found: said.seq });
                 }
+                gaps.push((seq.saturating_add(1), said.seq));
                 (seq, head) = (said.seq, said.head);
                 cuts.push(cut);
             }
@@ -163,7 +174,8 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                     }
                 }
                 // Places are taken in turn, so there are no more receipts than places.
-                end = Some(Verified { machine, receipts, dropped: seq.saturating_sub(receipts), hub_key });
+                let (dropped, gaps) = (seq.saturating_sub(receipts), std::mem::take(&mut gaps));
+                end = Some(Verified { machine, receipts, dropped, gaps, hub_key });
             }
             (Line::Chain { .. }, Some(_)) | (Line::Run { .. } | Line::Cut { .. } | Line::End { .. }, None) => {
                 return Err(BadChain::Line(number));
@@ -267,6 +279,17 @@ mod tests {
         let cut = |after: usize, seq: usize| all.cut(after as u64, seq as u64, all.heads[seq], &all.hub);
         assert_eq!(all.verified(vec![cut(0, 2), all.run(3), cut(3, 4), all.run(5)]), Ok((2, 3)));
         assert_eq!(all.verified(vec![all.run(1), cut(1, 5)]), Ok((1, 4)));
+    }
+
+    /// As a hub would that has lost an act and wants the number to be right.
+    #[test]
+    fn one_receipt_does_not_stand_for_two_runs() {
+        let mut all = signed();
+        let Line::Run { order, receipt, .. } = all.run(4) else { panic!("a run") };
+        let head = next_head(&all.heads[4], &sha256(receipt.bytes.as_bytes()));
+        all.runs[4] = Line::Run { v: 1, seq: 5, at: 0, order, receipt };
+        all.heads[5] = head;
+        assert_eq!(all.verified((1..=5).map(|seq| all.run(seq)).collect()), Err(BadChain::Twice(5)));
     }
 
     #[test]

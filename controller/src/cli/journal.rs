@@ -128,7 +128,10 @@ fn export(machine: &str, homes: &HomePaths) -> Result<Exit, Failure> {
 
 fn show(machine: &str, shape: ShapeArgs, homes: &HomePaths) -> Result<Exit, Failure> {
     let chain = with_session(homes, async |session| fetch(session, machine).await)?;
-    chain::verify(chain.text()?.lines()).map_err(|error| does_not_hold(&error))?;
+    let verified = chain::verify(chain.text()?.lines()).map_err(|error| does_not_hold(&error))?;
+    if let Some(gaps) = gaps_in_words(&verified.gaps) {
+        note!("{gaps} not kept any more, as the hub has signed");
+    }
     let mut rows = Rows::new("receipt", &["nr", "at:when", "action", "outcome", "by", "allowed", "reason"]);
     for link in &chain.links {
         let order = Order::from_bytes(link.order.bytes.as_bytes());
@@ -156,9 +159,15 @@ fn action_in_words(order: &Order) -> String {
     }
 }
 
-/// How many more there were.
-fn not_kept(dropped: u64, what: &str) -> String {
-    if dropped == 0 { String::new() } else { format!(" ({dropped} older {what} are not kept any more)") }
+/// Which receipts the hub has dropped, as the beginning of a sentence; nothing for none.
+fn gaps_in_words(gaps: &[(u64, u64)]) -> Option<String> {
+    let places: Vec<String> = gaps
+        .iter()
+        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first} to {last}") })
+        .collect();
+    let is_one = matches!(gaps, [(first, last)] if first == last);
+    let (noun, verb) = if is_one { ("receipt", "is") } else { ("receipts", "are") };
+    (!places.is_empty()).then(|| format!("{noun} {} {verb}", places.join(", ")))
 }
 
 fn does_not_hold(error: &dyn std::error::Error) -> Failure {
@@ -181,7 +190,10 @@ fn verify(file: &PathBuf, homes: &HomePaths) -> Result<Exit, Failure> {
             Some(false) => format!("a hub this home does not know, key {}", verified.hub_key),
             None => format!("the hub with the key {}", verified.hub_key),
         };
-        let dropped = not_kept(verified.dropped, "receipts");
+        let dropped = match gaps_in_words(&verified.gaps) {
+            Some(gaps) => format!(" ({gaps} not kept any more)"),
+            None => String::new(),
+        };
         say(&format!(
             "whole: {} receipts{dropped}, each signed by machine {}, counted by {hub}\n",
             verified.receipts, verified.machine
@@ -194,6 +206,9 @@ fn verify(file: &PathBuf, homes: &HomePaths) -> Result<Exit, Failure> {
     }
     let verified = journal::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
     let erased = if verified.erased > 0 { format!(", {} of them erased", verified.erased) } else { String::new() };
-    let dropped = not_kept(verified.dropped, "entries");
+    let dropped = match verified.dropped {
+        0 => String::new(),
+        dropped => format!(" ({dropped} older entries are not kept any more)"),
+    };
     say(&format!("whole: {} entries{dropped}{erased}, signed by machine {}\n", verified.entries, verified.machine))
 }

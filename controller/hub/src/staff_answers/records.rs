@@ -179,6 +179,15 @@ async fn tell_cut(
     }
 }
 
+/// Where this hub's count of a machine's receipts stands.
+fn stands(shared: &Shared, id: &MachineId) -> (u64, Digest) {
+    let records = shared.store.records(id);
+    records.map_or((0, fernwart_certs::chain::no_head()), |records| (records.chain_seq, records.chain_head))
+}
+
+/// How long what was just stored may take to be counted.
+const SETTLES: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// A machine's receipts in the order in which this hub has signed for them, and
 /// its word on how far they go.
 pub(super) async fn chain(
@@ -220,15 +229,23 @@ pub(super) async fn chain(
             last = (link.seq, link.head);
             send.send(&Reply::ChainLink(link)).await?;
         }
-        if is_end {
-            if let Some(cut) = cuts.last() {
-                tell_cut(shared, id, last.0, *cut, send).await?;
-                last = (cut.seq, cut.head);
-            }
+        if !is_end {
+            continue;
+        }
+        if let Some(cut) = cuts.last() {
+            tell_cut(shared, id, last.0, *cut, send).await?;
+            last = (cut.seq, cut.head);
+        }
+        // Outcomes may have been stored since.
+        if stands(shared, &id) == last || tries >= TRIES {
             break;
         }
+        tries += 1;
+        tokio::time::sleep(SETTLES).await;
     }
-    let end = ChainEnd { machine: id, seq: last.0, head: last.1, key: shared.evidence_id, at: shared.now() };
+    // Not what was found: where the newest receipts are missing, that shows.
+    let (seq, head) = stands(shared, &id);
+    let end = ChainEnd { machine: id, seq, head, key: shared.evidence_id, at: shared.now() };
     match fernwart_certs::envelope::seal(&end, &shared.evidence, send.version()) {
         Ok(envelope) => {
             send.send(&Reply::ChainEnd(envelope)).await?;
