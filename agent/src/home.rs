@@ -115,6 +115,8 @@ impl Home {
     /// When it cannot be made, or somebody is setting it up now.
     pub fn hold(&self) -> Result<Held, HomeError> {
         self.create()?;
+        // Before anything is spent or written: keys would lie there.
+        keyfile::check_folders(&self.enrollment_file()).map_err(HomeError::File)?;
         let failed = |source| HomeError::Io { doing: "holding", path: self.0.clone(), source };
         let folder = File::open(&self.0).map_err(failed)?;
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {

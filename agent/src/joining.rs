@@ -11,6 +11,7 @@ use fernwart_agent::words::Words;
 use fernwart_agent::{enroll, service, status};
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::invitation::{Guest, Invitation, LONGEST};
+use fernwart_certs::keyfile;
 use fernwart_protocol::diagnosis::Language;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -63,6 +64,9 @@ pub(crate) fn enroll(
     let prepared = policy.as_deref().map(policy_text).transpose()?;
     if prepared.is_none() && !std::io::stdin().is_terminal() {
         return Err(UserError::no_policy().into());
+    }
+    if let Some(other) = service::serves_another(home).filter(|_| !no_service) {
+        return Err(UserError::service_taken(&other).into());
     }
     let _held = home.hold().map_err(|error| UserError::from(error).or_full(home))?;
     // Somebody else may have finished just now.
@@ -157,13 +161,23 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
     Ok(Some(out))
 }
 
+/// A text that may come from anywhere: no more of it than settings may have.
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(keyfile::SETTINGS + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > keyfile::SETTINGS {
+        true => Err(std::io::ErrorKind::FileTooLarge.into()),
+        false => Ok(text),
+    }
+}
+
 fn policy_text(choice: &str) -> Result<String, UserError> {
     let text = match choice {
         "ask" => policy::ASK.to_owned(),
         "nightly" => policy::NIGHTLY.to_owned(),
         "trusted" => policy::TRUSTED.to_owned(),
         // A word that is none of the three, and no file either.
-        file => std::fs::read_to_string(file).map_err(|error| match error.kind() {
+        file => read_bounded(Path::new(file)).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => UserError::no_such_policy(file),
             _ => UserError::unreadable(Path::new(file), &error),
         })?,

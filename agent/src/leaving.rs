@@ -1,7 +1,7 @@
 //! The owner ends the care for this computer.
 //!
 //! ```text
-//! word to the running agent ─▶ hub is told ─▶ service removed, agent stopped ─▶ keys destroyed ─▶ records put aside
+//! room for the record ─▶ word to the running agent ─▶ hub is told ─▶ service removed, agent stopped ─▶ keys destroyed ─▶ records put aside
 //! ```
 //! Cut off anywhere it can be said again, and goes on where it stopped.
 
@@ -15,6 +15,8 @@ use crate::user_error::UserError;
 use crate::words::Words;
 use anyhow::Context;
 use fernwart_certs::keyfile;
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
@@ -29,6 +31,12 @@ const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// How the folders of records begin, and the journal in them is called.
 const LEFT: &str = "left-";
 const JOURNAL: &str = "journal.jsonl";
+
+/// Room for the record, held until it is written.
+const ROOM: &str = "left.room";
+
+/// The least that is held, bytes.
+const ROOM_BYTES: u64 = 256 * 1024;
 
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -62,6 +70,9 @@ pub fn leave(
     };
     let shop = if shop.is_empty() { words.say("your-it") } else { shop };
     confirm(&shop, records, yes, words)?;
+    if records == Records::Kept {
+        make_room(home)?;
+    }
     // A lead has signed for it, or the hub has said that it knows.
     let knows = |parted: Option<&Parted>| parted.is_some_and(|parted| !parted.by.is_empty());
     let is_told = match &status {
@@ -119,6 +130,23 @@ fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
+/// Sees to it that the record will find room: what is done afterwards cannot be undone.
+fn make_room(home: &Home) -> Result<(), UserError> {
+    let length = std::fs::metadata(home.store()).map_or(0, |store| store.len()).max(ROOM_BYTES);
+    let path = home.path().join(ROOM);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let taken = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
+        .and_then(|file| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length));
+    match taken {
+        // Where that cannot be asked, writing decides.
+        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
+        Err(error) => {
+            let _ = std::fs::remove_file(&path);
+            Err(UserError::no_room(std::io::Error::from(error).to_string()))
+        }
+    }
+}
+
 /// Has the running agent leave. Whether the hub has heard it.
 fn tell(home: &Home, is_linked: bool) -> Result<bool, UserError> {
     match local::ask(&home.socket(), &Question::Leave { by: local::Caller::default() }) {
@@ -168,6 +196,8 @@ fn destroy_keys(home: &Home) -> anyhow::Result<()> {
     for key in [home.evidence_key(), home.sealing_key(), home.tls_identity()] {
         absent(&key, std::fs::remove_file(&key))?;
     }
+    let room = home.path().join(ROOM);
+    absent(&room, std::fs::remove_file(&room))?;
     absent(&home.blobs(), std::fs::remove_dir_all(home.blobs()))?;
     absent(&home.socket(), std::fs::remove_file(home.socket()))
 }
@@ -187,8 +217,12 @@ fn purge(home: &Home) -> anyhow::Result<()> {
         absent(&path, std::fs::remove_file(&path))?;
     }
     match std::fs::remove_dir(home.path()) {
-        // Somebody else has put something there.
-        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        // Somebody else has put something there, or it is a disk of its own.
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::ResourceBusy) =>
+        {
+            Ok(())
+        }
         removed => absent(home.path(), removed),
     }
 }
@@ -203,6 +237,8 @@ fn put_aside(home: &Home, enrollment: &Enrollment) -> anyhow::Result<PathBuf> {
         let lines = journal_at_rest(home, enrollment.machine)?;
         let lines: Result<Vec<String>, _> = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n")).collect();
         let text: String = lines.map_err(|error: serde_json::Error| error)?.concat();
+        let room = home.path().join(ROOM);
+        absent(&room, std::fs::remove_file(&room))?;
         keyfile::replace(&journal, text.as_bytes())?;
     }
     destroy_keys(home)?;

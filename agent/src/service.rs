@@ -102,6 +102,16 @@ pub fn start_command(home: &Home) -> &'static str {
     }
 }
 
+/// Another folder that the service runs for, and that has joined.
+pub fn serves_another(home: &Home) -> Option<PathBuf> {
+    if !is_systemd_here() {
+        return None;
+    }
+    let text = std::fs::read_to_string(UNIT).or_else(|_| std::fs::read_to_string(PACKAGED)).ok()?;
+    let other = home_of(&text).filter(|_| !is_for(&text, home))?;
+    Home::at(&other).enrollment().is_ok().then_some(other)
+}
+
 /// Registers and starts the service. False where there is no systemd to do it.
 ///
 /// # Errors

@@ -119,6 +119,11 @@ impl UserError {
         Self::new("bad-policy", "FW-OWN-11", USAGE, format!("{word}: there is no such file"))
     }
 
+    /// The service of this computer looks after another folder, which has joined.
+    pub fn service_taken(other: &std::path::Path) -> Self {
+        Self::new("service-taken", "FW-JOIN-30", USAGE, other.display().to_string())
+    }
+
     /// The agent is not running, so nobody answers.
     pub const fn not_running() -> Self {
         Self::new("not-running", "FW-OWN-12", NO_ANSWER, String::new())
@@ -147,6 +152,11 @@ impl UserError {
     /// The agent could not keep what it was told.
     pub const fn not_written(cause: String) -> Self {
         Self::new("not-written", "FW-OWN-15", FAILED, cause)
+    }
+
+    /// There is no room for the record that stays.
+    pub const fn no_room(cause: String) -> Self {
+        Self::new("no-room", "FW-OWN-28", FAILED, cause)
     }
 
     /// The agent is there and does not answer.

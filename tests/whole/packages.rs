@@ -183,6 +183,38 @@ fn the_agents_package_takes_over_what_was_set_up_by_hand() {
 }
 
 #[test]
+fn the_agents_package_leaves_alone_what_is_not_its_own() {
+    let world = World::new();
+    let Some(new) = package(&world, "fernwart-agent", ".deb") else { return };
+    let Some(guest) = customers_computer(&world) else { return };
+    let is = |what: &str| guest.run(&["systemctl", what, AGENT]).out.trim().to_owned();
+    // Set up by hand for another folder: the package comes and goes, the service stays.
+    let program = program("fernwart-agent").display().to_string();
+    let line = world.path().join("line");
+    std::fs::write(&line, world.invitation(&["Bäckerei Meyer", "--admit-automatically"])).expect("written");
+    let line = line.to_str().expect("text");
+    let join = |home: &str| {
+        guest.run(&[&program, "--lang", "de", "--home", home, "enroll", "--invitation", line, "--policy", "trusted"])
+    };
+    join("/srv/agent").exits(0);
+    guest.run(&["dpkg", "-i", &new]).exits(0);
+    guest.run(&["dpkg", "-r", "fernwart-agent"]).exits(0);
+    assert_eq!((is("is-active").as_str(), is("is-enabled").as_str()), ("active", "enabled"));
+    let said = guest.run(&["dpkg", "-P", "fernwart-agent"]).exits(0);
+    assert_eq!((is("is-active").as_str(), is("is-enabled").as_str()), ("active", "enabled"));
+    assert!(!said.err.contains("stays"), "the usual folder is used by nobody: {}", said.err);
+    // The service is not taken from a folder that has joined.
+    assert!(join("/srv/other").exits(2).err.contains("FW-JOIN-30"));
+    // A unit that was edited stays, and that is said.
+    guest.run(&[&program, "--home", "/srv/agent", "leave", "--yes"]).exits(0);
+    enroll(&world, &guest, &program);
+    guest.run(&["sed", "-i", "/^UMask/a CPUQuota=10%", OWN_UNIT]).exits(0);
+    let said = guest.run(&["dpkg", "-i", &new]).exits(0);
+    assert!(said.err.contains("was edited and stays"), "{}", said.err);
+    guest.run(&["grep", "-q", "CPUQuota=10%", OWN_UNIT]).exits(0);
+}
+
+#[test]
 fn the_hubs_package_serves_from_a_narrow_place_and_is_upgraded_and_purged() {
     let world = World::new();
     let Some(new) = package(&world, "fernwart", ".deb") else { return };

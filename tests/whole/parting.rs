@@ -117,6 +117,22 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
 }
 
 #[test]
+fn an_owner_who_leaves_with_a_full_disk_is_told_before_anything_is_done() {
+    let world = World::new();
+    let Some(disk) = fernwart_tests::SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };
+    let machine = world.add_machine("kasse-1");
+    disk.fill();
+    let said = machine.owner(&["--lang", "de", "leave", "--yes"]).exits(5);
+    assert!(said.err.contains("FW-OWN-28") && said.err.contains("nichts wurde getan"), "{}", said.err);
+    assert!(world.is_online("kasse-1") && machine.home.join("evidence.key").exists(), "it goes on as before");
+    // The record may go, too.
+    machine.owner(&["leave", "--yes", "--purge"]).exits(0);
+    assert!(!machine.home.join("evidence.key").exists());
+    drop(machine);
+    drop(disk);
+}
+
+#[test]
 fn an_owner_leaves_though_the_hub_is_away() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");

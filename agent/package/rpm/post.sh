@@ -1,8 +1,13 @@
 own=/etc/systemd/system/fernwart-agent.service
-usual='^ExecStart=.* --home "\?/var/lib/fernwart-agent"\? run$'
-if [ -f "$own" ] && [ ! -L "$own" ] && grep -q "$usual" "$own" && ! grep -q ^Condition "$own"; then
-    ! grep -q '^ExecStart="\?/usr/local/bin/fernwart-agent"\? ' "$own" || rm -f /usr/local/bin/fernwart-agent
-    rm -f "$own"
+start='^ExecStart=.* --home "?/var/lib/fernwart-agent"? run$'
+written='^(|\[(Unit|Service|Install)\]|Description=Fernwart agent: .*|(After|Wants)=network-online\.target|Restart=always|RestartSec=2|MemoryHigh=64M|Environment=MALLOC_ARENA_MAX=1|UMask=0077|WantedBy=multi-user\.target)$'
+if [ -f "$own" ] && [ ! -L "$own" ] && grep -Eq "$start" "$own"; then
+    if grep -Ev "$start" "$own" | grep -Eqv "$written"; then
+        echo "$own was edited and stays; the program that it starts is not updated by this package" >&2
+    else
+        ! grep -q '^ExecStart="\?/usr/local/bin/fernwart-agent"\? ' "$own" || rm -f /usr/local/bin/fernwart-agent
+        rm -f "$own"
+    fi
 fi
 # An upgrade leaves a service that was disabled as it is.
 [ "$1" -gt 1 ] || systemctl enable fernwart-agent.service

@@ -127,6 +127,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "the machine was rejected or retired, and its folder is of that time",
         "stop its service, move its folder aside, then enroll with a new invitation",
     ),
+    (
+        "FW-JOIN-30",
+        "the service of this machine runs for another folder, which has joined; nothing was done",
+        "leave there first; or --no-service, and start this one yourself",
+    ),
     ("FW-JOIN-28", "the machine is being set up in another window", "finish there, or close that window"),
     ("FW-OWN-12", "the agent is not running, so nobody can answer", "fernwart-agent run"),
     ("FW-OWN-13", "there is no such question, or not any more", "fernwart-agent questions"),
@@ -159,6 +164,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "FW-OWN-27",
         "agent.toml, which says where the machine has joined, is damaged",
         "put it back from this machine's own backup; or move the folder aside and invite it anew",
+    ),
+    (
+        "FW-OWN-28",
+        "there is no room for the record that stays when an owner leaves; nothing was done",
+        "free some space; or fernwart-agent leave --purge",
     ),
     ("FW-OWN-26", "leaving was not confirmed, so nothing was done", "fernwart-agent leave --yes"),
     ("FW-OWN-20", "the agent is running on this folder already", "fernwart-agent status"),
