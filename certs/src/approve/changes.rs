@@ -34,6 +34,13 @@ impl Draft {
             let known = old.as_ref().is_some_and(|contents| contents.scripts.contains_key(&script.bundle.name));
             let sign = if known { '~' } else { '+' };
             lines.push(format!("{sign} script {}", script_in_words(&script.manifest)));
+            // Whoever may run the name may run what it stands for from now on.
+            let may = new.staff.staff.iter().filter(|entry| {
+                new.grants.get(&entry.key).is_some_and(|scripts| scripts.contains(&script.bundle.name))
+            });
+            lines.extend(
+                may.map(|entry| format!("    {} may run it beyond the role {}", entry.name, entry.role.as_str())),
+            );
         }
         for (name, approved) in old.iter().flat_map(|contents| &contents.scripts) {
             if !new.scripts.contains_key(name) {

@@ -120,6 +120,7 @@ impl StaffHome {
     /// When it cannot be written. Keys of an earlier try are kept.
     pub fn prepare(path: &Path) -> Result<(SigningKey, TlsIdentity), ClientHomeError> {
         make_folder(path)?;
+        keyfile::check_folders(&path.join(ORDER_KEY)).map_err(ClientHomeError::Key)?;
         let no_randomness = |_| ClientHomeError::Damaged(path.to_owned());
         let order = match SigningKey::read(&path.join(ORDER_KEY)) {
             Err(error) if error.is_missing() => {
@@ -293,6 +294,7 @@ impl ApproverHome {
     /// When one is there already, or it cannot be written.
     pub fn create(path: &Path, passphrase: Option<&str>) -> Result<Self, ClientHomeError> {
         make_folder(path)?;
+        keyfile::check_folders(&path.join(APPROVER_KEY)).map_err(ClientHomeError::Key)?;
         let damaged = || ClientHomeError::Damaged(path.to_owned());
         let key = SigningKey::generate().map_err(|_| damaged())?;
         let file = path.join(APPROVER_KEY);

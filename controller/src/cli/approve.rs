@@ -595,6 +595,9 @@ fn withdraw(name: &BundleName, agreed: Agreed, homes: &HomePaths) -> Result<Exit
             let what = format!("script {:?} is not in the catalogue", name.as_str());
             return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
         }
+        // Another script of this name is another decision.
+        contents.grants.values_mut().for_each(|scripts| _ = scripts.remove(name));
+        contents.grants.retain(|_, scripts| !scripts.is_empty());
         put_through_with(session, &contents, Beside { agreed, ..Beside::default() }, homes).await?;
         Ok(Exit::Done)
     })
