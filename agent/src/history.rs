@@ -139,17 +139,26 @@ impl Run {
             return words.say(if agent == Agent::Running { "history-under-way" } else { "outcome-interrupted" });
         }
         let outcome = words.say(&format!("outcome-{}", self.outcome));
-        match &self.means {
-            Some(means) => format!("{outcome}: {}", escaped(words.language.of(means))),
-            None if self.code.is_empty() => outcome,
-            None => format!("{outcome} ({})", self.code),
+        // What the owner has done is said in words; the code tells the IT support the rest.
+        let by_owner = match self.code.as_str() {
+            "FW-OWN-02" => Some("refused-by-you"),
+            "FW-OWN-03" => Some("refused-no-answer"),
+            "FW-OWN-05" => Some("refused-paused"),
+            _ => None,
+        };
+        match (&self.means, by_owner) {
+            (Some(means), _) => format!("{outcome}: {}", escaped(words.language.of(means))),
+            (None, Some(id)) => format!("{} ({})", words.say(id), self.code),
+            (None, None) if self.code.is_empty() => outcome,
+            (None, None) => format!("{outcome} ({})", self.code),
         }
     }
 
     fn allowed(&self, words: &Words) -> String {
         let rule = self.rule.as_str();
         if rule.is_empty() {
-            return words.say("allowed-not");
+            // The result says it where it was refused.
+            return if self.outcome == "refused" { String::new() } else { words.say("allowed-not") };
         }
         let by = [("by", self.by.as_str())];
         match rule {
@@ -193,8 +202,7 @@ pub fn in_words(lines: &[Line], number: Option<usize>, words: &Words, agent: Age
         None => {
             for (place, run) in runs.iter().enumerate().rev() {
                 let reason = if run.reason.is_empty() { "–".to_owned() } else { format!("„{}“", run.reason) };
-                let _ = writeln!(
-                    out,
+                let line = format!(
                     "{:>4}  {}  {}  {}  {reason}  {}  {}",
                     place + 1,
                     at(run.began, "%Y-%m-%d %H:%M"),
@@ -203,6 +211,7 @@ pub fn in_words(lines: &[Line], number: Option<usize>, words: &Words, agent: Age
                     run.result(words, agent),
                     run.allowed(words)
                 );
+                let _ = writeln!(out, "{}", line.trim_end());
             }
             out += &(words.say(if runs.is_empty() { "history-none" } else { "history-more" }) + "\n");
         }

@@ -245,6 +245,9 @@ pub(crate) fn last_run(store: &StateStore) -> Option<LastRun> {
     finished.iter().chain(&acknowledged).filter_map(|(_, record)| told(record)).max_by_key(|last| last.at)
 }
 
+/// How soon an account that the policy names can ask.
+const ACCOUNTS: Duration = Duration::from_secs(2);
+
 /// Answers on the socket until cancelled.
 ///
 /// # Errors
@@ -258,11 +261,24 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
     let listener = tokio::net::UnixListener::bind(&socket)?;
     let accounts = || home.read_policy().ok().and_then(|text| Policy::from_toml(&text).ok());
     let accounts = || accounts().map(|policy| policy.asked().to_vec()).unwrap_or_default();
-    open_to(home, &accounts())?;
+    let mut open_for = accounts();
+    open_to(home, &open_for)?;
+    let mut looks = tokio::time::interval(ACCOUNTS);
     let me = rustix::process::geteuid().as_raw();
     let callers = Arc::new(Semaphore::new(CALLERS));
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = looks.tick() => {
+                // Its owner may have named another account meanwhile.
+                let now = accounts();
+                if now != open_for {
+                    open_to(home, &now)?;
+                    open_for = now;
+                }
+                continue;
+            }
+        };
         let Ok(caller) = stream.peer_cred() else { continue };
         let is_admin = caller.uid() == me || caller.uid() == 0;
         if !is_at_home(caller.pid()) || !is_admin && !accounts().contains(&name_of(caller.uid())) {
@@ -316,6 +332,12 @@ pub(crate) fn name_of(uid: u32) -> String {
         (id.parse() == Ok(uid)).then(|| name.to_owned())
     });
     name.unwrap_or_else(|| uid.to_string())
+}
+
+/// Whether this computer's own list has an account of this name.
+pub fn is_account(name: &str) -> bool {
+    let accounts = crate::collect::read("/etc/passwd").unwrap_or_default();
+    accounts.lines().any(|line| line.split(':').next() == Some(name))
 }
 
 /// Lets these accounts reach the socket, and nothing else: the folder can be

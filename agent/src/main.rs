@@ -114,8 +114,14 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             Ok(ExitCode::SUCCESS)
         }
         Command::Status => {
-            let enrollment = enrollment?;
-            say(&status::status(home, &enrollment, words)?)
+            // An account that is asked may not read the folder, and is answered.
+            if let Err(user_error) = &enrollment {
+                let answers = local::ask(&home.socket(), &Question::Status).is_ok_and(|answer| answer.is_some());
+                if !answers {
+                    return Err(user_error.clone().into());
+                }
+            }
+            say(&status::status(home, enrollment.as_ref().ok(), words)?)
         }
         Command::Diagnose { output, section } => {
             let report = report::diagnose(&section, &home.socket());
@@ -210,7 +216,16 @@ fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
     match status::policy(home) {
         Ok(policy) => {
             let (look, act) = (words.mode(policy.look()), words.mode(policy.act()));
-            say(&(words.say_with("policy-ok", &[("look", &look), ("act", &act)]) + "\n"))
+            let mut out = words.say_with("policy-ok", &[("look", &look), ("act", &act)]) + "\n";
+            let names: Vec<String> = policy.asked().iter().map(|name| escaped_lines(name)).collect();
+            if !names.is_empty() {
+                out += &(words.say_with("policy-asked", &[("accounts", &names.join(", "))]) + "\n");
+            }
+            // Other sources of accounts than this file are not looked at, so it is no mistake.
+            for name in policy.asked().iter().filter(|name| !local::is_account(name)) {
+                out += &(words.say_with("policy-no-account", &[("account", &escaped_lines(name))]) + "\n");
+            }
+            say(&out)
         }
         Err(error) => {
             let path = home.policy().display().to_string();

@@ -6,6 +6,7 @@ use crate::local::{self, Answer, Asked, Caller, OwnerCommand, Question};
 use crate::user_error::UserError;
 use crate::words::Words;
 use fernwart_protocol::document::Action;
+use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::text::escaped;
 use std::fmt::Write;
 use std::time::Duration;
@@ -112,24 +113,37 @@ pub(crate) fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
 /// When it is not running, or nobody asks that.
 pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<String, UserError> {
     ask(home, &Question::OwnerCommand { command, by: Caller::default() })?;
-    let but = match (command, local::ask(&home.socket(), &Question::Status)) {
-        (OwnerCommand::AllowAll(_), Ok(Some(Answer::Status(status)))) => match (status.paused_until, status.act) {
+    let status = match local::ask(&home.socket(), &Question::Status) {
+        Ok(Some(Answer::Status(status))) => Some(status),
+        _ => None,
+    };
+    let but = match (command, &status) {
+        (OwnerCommand::AllowAll(_), Some(status)) => match (status.paused_until, status.act) {
+            _ if status.parted.is_some() => format!("\n{}", words.say("said-but-parted")),
             (Some(_), _) => format!("\n{}", words.say("said-but-paused")),
             (None, Mode::Never) => format!("\n{}", words.say("said-but-never")),
             _ => String::new(),
         },
         _ => String::new(),
     };
-    let until = |ms: u64| local_time(crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)));
+    // What holds now: an account that is asked allows less than an administrator, and
+    // nobody shortens what another has said.
+    let held = |of: fn(&local::Status) -> Option<UnixMs>| status.as_deref().and_then(of);
+    let until = |ms: u64, of: fn(&local::Status) -> Option<UnixMs>| {
+        let wanted = crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX));
+        local_time(held(of).unwrap_or(wanted))
+    };
     Ok(match command {
         OwnerCommand::Allow(_, None) => words.say("said-allow"),
         OwnerCommand::Allow(_, Some(span)) | OwnerCommand::AllowAll(span) => {
-            words.say_with("said-allow-all", &[("until", &until(span))])
+            words.say_with("said-allow-all", &[("until", &until(span, |status| status.allowed_until))])
         }
         OwnerCommand::Deny(_) => words.say("said-deny"),
         OwnerCommand::DenyAll => words.say("said-deny-all"),
         OwnerCommand::Pause(None) => words.say("said-pause"),
-        OwnerCommand::Pause(Some(span)) => words.say_with("said-pause-until", &[("until", &until(span))]),
+        OwnerCommand::Pause(Some(span)) => {
+            words.say_with("said-pause-until", &[("until", &until(span, |status| status.paused_until))])
+        }
         OwnerCommand::Resume => words.say("said-resume"),
         OwnerCommand::TrustClock => words.say("said-trust-clock"),
     } + &but

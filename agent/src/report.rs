@@ -78,13 +78,7 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     for note in &report.notes {
         finding_in_words(note, words, &mut out);
     }
-    let parts = [
-        ("ok", counts.ok),
-        ("crit", counts.crit),
-        ("warn", counts.warn),
-        ("unknown", counts.unknown),
-        ("note", counts.notes),
-    ];
+    let parts = [("ok", counts.ok), ("crit", counts.crit), ("warn", counts.warn), ("unknown", counts.unknown)];
     let parts: Vec<String> = parts
         .iter()
         .filter(|(_, count)| *count > 0)
@@ -94,7 +88,12 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     if counts.all() == 0 {
         return out;
     }
-    out += &format!("{}: {}\n", words.say_with("diagnose-checks", &[("count", &all)]), parts.join(" · "));
+    let notes = match counts.notes {
+        0 => String::new(),
+        notes => format!(", {}", words.say_with("count-note", &[("count", &notes.to_string())])),
+    };
+    let checks = words.say_with("diagnose-checks", &[("count", &all)]);
+    out += &format!("{checks}: {}{notes}\n", parts.join(" · "));
     out
 }
 

@@ -29,11 +29,12 @@ fn contact_line(name: &impl std::fmt::Display, phone: &fernwart_protocol::text::
     if phone.is_empty() { name.to_string() } else { format!("{name}, {phone}") }
 }
 
-/// How things are, in the customer's words.
+/// How things are, in the customer's words. Without an enrollment, which the account may not
+/// read, the running agent's answer is all there is.
 ///
 /// # Errors
 /// When the running agent does not answer, or the state store cannot be read.
-pub fn status(home: &Home, enrollment: &Enrollment, words: &Words) -> anyhow::Result<String> {
+pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> anyhow::Result<String> {
     let begun = Instant::now();
     let (running, store) = loop {
         if let Some(Answer::Status(status)) = local::ask(&home.socket(), &Question::Status)? {
@@ -123,7 +124,13 @@ fn parted_in_words(parted: &Parted, words: &Words, shop: &str) -> String {
     words.say_with(id, &[("shop", shop), ("at", &at.strftime("%Y-%m-%d").to_string())])
 }
 
-fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: Option<&Status>, shop: &str) -> String {
+fn link_in_words(
+    home: &Home,
+    enrollment: Option<&Enrollment>,
+    words: &Words,
+    running: Option<&Status>,
+    shop: &str,
+) -> String {
     let admitted = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| !identity.chain.is_empty());
     if let Some(rejected) = running.and_then(|status| status.rejected) {
         let id = match rejected {
@@ -134,9 +141,10 @@ fn link_in_words(home: &Home, enrollment: &Enrollment, words: &Words, running: O
         };
         return words.say_with(id, &[("shop", shop)]);
     }
-    match (admitted, running) {
+    match (admitted || enrollment.is_none(), running) {
         (false, _) => {
-            let four = SigningKey::read(&home.evidence_key()).map(|key| enroll::words(&key, enrollment).join(" · "));
+            let four = SigningKey::read(&home.evidence_key());
+            let four = four.ok().zip(enrollment).map(|(key, known)| enroll::words(&key, known).join(" · "));
             words.say_with("status-pending", &[("shop", shop), ("words", &four.unwrap_or_default())])
         }
         (true, None) => stopped(home, words),

@@ -65,7 +65,7 @@ impl UserError {
         }
         let denied = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::PermissionDenied;
         if error.chain().filter_map(|cause| cause.downcast_ref()).any(denied) {
-            return Self::new("folder", "FW-CLI-10", FAILED, cause);
+            return Self::no_rights(cause);
         }
         match error.chain().find_map(|cause| cause.downcast_ref()) {
             Some(StateError::Newer { .. }) => Self::new("newer-books", "FW-OWN-23", FAILED, cause),
@@ -154,6 +154,11 @@ impl UserError {
         Self::new("not-written", "FW-OWN-15", FAILED, cause)
     }
 
+    /// The account may not look into the agent's folder.
+    const fn no_rights(cause: String) -> Self {
+        Self::new("no-rights", "FW-OWN-29", FAILED, cause)
+    }
+
     /// There is no room for the record that stays.
     pub const fn no_room(cause: String) -> Self {
         Self::new("no-room", "FW-OWN-28", FAILED, cause)
@@ -221,6 +226,12 @@ impl From<HomeError> for UserError {
             HomeError::NotEnrolled(_) => Self::new("not-enrolled", "FW-JOIN-24", USAGE, chain(&error)),
             HomeError::Enrollment { .. } => Self::new("settings", "FW-OWN-27", FAILED, chain(&error)),
             HomeError::File(file) if file.system().is_none() => Self::file(file),
+            HomeError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Self::no_rights(chain(&error))
+            }
+            HomeError::File(file) if file.system() == Some(std::io::ErrorKind::PermissionDenied) => {
+                Self::no_rights(chain(&error))
+            }
             HomeError::Io { .. } | HomeError::File(_) => Self::new("folder", "FW-CLI-10", FAILED, chain(&error)),
         }
     }

@@ -13,7 +13,9 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
     let span = match unit {
         "ms" => Some(Duration::from_millis(number)),
-        "s" | "" => seconds(1),
+        "s" => seconds(1),
+        // Nothing is nothing in any unit; of all else nobody knows which was meant.
+        "" if number == 0 => seconds(1),
         "m" => seconds(60),
         "h" => seconds(3600),
         "d" => seconds(24 * 3600),
@@ -41,7 +43,8 @@ mod tests {
     fn spans_are_read_as_people_type_them() {
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("48h"), Ok(Duration::from_secs(48 * 3600)));
-        assert_eq!(parse("7"), Ok(Duration::from_secs(7)));
+        assert_eq!(parse("0"), Ok(Duration::ZERO));
+        assert!(parse("90").is_err(), "of days somebody may have meant");
         for typed in ["500ms", "90s", "15m", "36h", "7d", "0ms"] {
             assert_eq!(parse(typed).map(in_words).as_deref(), Ok(typed));
         }

@@ -64,6 +64,7 @@ impl ReceiptBuilder {
             fields.insert("code".into(), refusal.code().into_owned().into());
             fields.insert("staff".into(), self.staff.as_raw().into());
             fields.insert("action".into(), json!(self.order.action));
+            fields.insert("reason".into(), json!(self.order.reason));
         }
         let kind = if self.outcome == Outcome::Refused { "order_refused" } else { "run_finished" };
         let line = tx.line(kind, &about)?;

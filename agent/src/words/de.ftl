@@ -64,6 +64,8 @@ diagnose-head = { $host } · { $os } · geprüft in { $seconds } s
 diagnose-nothing = Hier gibt es nichts zu prüfen.
 diagnose-well = Es wurde nichts Auffälliges gefunden.
 diagnose-advice = Was nun
+policy-asked = Gefragt wird auch, ohne Administratorrechte: { $accounts }
+policy-no-account = Achtung: ein Konto { $account } gibt es auf diesem Rechner nicht
 policy-ok = Ihre Regeln sind in Ordnung: prüfen: { $look } · reparieren: { $act }
 policy-bad = Ihre Regeln in { $path } sind nicht lesbar, deshalb ist nur Prüfen erlaubt:
 crit = DRINGEND
@@ -126,7 +128,7 @@ trouble-no-such-command-now = Was es gibt, zeigt: fernwart-agent --help
 trouble-not-understood = Bei diesem Befehl fehlt eine Angabe, oder sie passt nicht
 trouble-not-understood-now = Was dazugehört, zeigt derselbe Befehl mit --help
 trouble-turned-away = Ihre IT-Betreuung hat diesen Rechner abgelehnt oder die Betreuung beendet; mit seiner alten Anmeldung kommt er nicht wieder hinein
-trouble-turned-away-now = Soll er neu anfangen: sudo fernwart-agent leave, dann denselben Befehl noch einmal
+trouble-turned-away-now = Soll er neu anfangen: sudo fernwart-agent leave, dann mit einer neuen Einladung Ihrer IT-Betreuung
 trouble-full = Die Festplatte dieses Rechners ist voll; die Einrichtung ist nicht fertig
 trouble-full-now = Schaffen Sie etwas Platz und geben Sie denselben Befehl noch einmal ein
 trouble-for-staff = Diese Einladung ist für einen Techniker, nicht für einen Rechner
@@ -178,6 +180,7 @@ trouble-not-kept = Ihre Entscheidung gilt jetzt, konnte aber nicht gespeichert w
 trouble-not-kept-now = Ist die Festplatte voll? Wiederholen Sie den Befehl, wenn Platz ist, oder sagen Sie Ihrer IT-Betreuung Bescheid
 trouble-not-yours = Das darf nur, wer diesen Rechner verwaltet
 trouble-not-yours-now = Bitten Sie Ihren Administrator, oder geben Sie denselben Befehl mit sudo davor ein
+said-but-parted = Es betreut aber niemand mehr diesen Rechner: fernwart-agent status
 said-deny-all = Alle offenen Fragen sind abgelehnt, und frühere Zustimmungen gelten nicht mehr. Was Ihre Regeln ohne Rückfrage erlauben, bleibt erlaubt; alles anhalten: fernwart-agent pause
 notice-asks = Fernwart – { $shop } fragt: { $title }
 notice-asks-how = Grund: { $reason }
@@ -226,6 +229,9 @@ history-undo = Rückgängig
 history-undo-by = ja, mit { $script }
 history-run = Nummer
 allowed-not = abgelehnt
+refused-by-you = von Ihnen abgelehnt
+refused-no-answer = nicht getan, weil niemand geantwortet hat
+refused-paused = nicht getan, weil alles angehalten war
 allowed-you = Sie haben zugestimmt ({ $by })
 allowed-while = Sie haben Reparaturen eine Zeit lang erlaubt
 allowed-window = in Ihrem Zeitfenster
@@ -260,8 +266,8 @@ count-crit = { $count } dringend
 count-warn = { $count } mit Warnung
 count-unknown = { $count } unbekannt
 count-note = { $count ->
-    [one] { $count } Hinweis
-   *[other] { $count } Hinweise
+    [one] dazu { $count } Hinweis
+   *[other] dazu { $count } Hinweise
 }
 reason-not_installed = nicht installiert
 reason-not_permitted = nicht erlaubt
@@ -286,13 +292,15 @@ left-records = Was hier getan wurde, steht in { $path }
 left-purged = Die Aufzeichnung darüber, was hier getan wurde, ist gelöscht.
 uninstalled = Das Programm wurde entfernt.
 uninstall-package = Entfernen Sie das Programm mit: sudo { $command }
-status-parted = nein; { $shop } hat die Betreuung dieses Rechners am { $at } beendet. Hier geschieht nichts mehr. Programm entfernen: fernwart-agent uninstall
+status-parted = nein; { $shop } hat die Betreuung dieses Rechners am { $at } beendet. Hier geschieht nichts mehr. Programm entfernen: sudo fernwart-agent uninstall
 status-left = nein; dieser Rechner hat { $shop } am { $at } verlassen. Hier geschieht nichts mehr
 journal-retired = { $who } hat die Betreuung dieses Rechners beendet
 journal-left = Sie haben Ihre IT-Betreuung verlassen ({ $by })
 journal-retirement_refused = Abgelehnt: eine Mitteilung, dass die Betreuung endet; ihre Unterschrift ist ungültig ({ $code })
 trouble-no-room = Für die Aufzeichnung, die erhalten bleibt, ist kein Platz auf dem Datenträger; nichts wurde getan
 trouble-no-room-now = Schaffen Sie Platz und geben Sie denselben Befehl noch einmal ein, oder ergänzen Sie --purge: dann wird auch die Aufzeichnung gelöscht
+trouble-no-rights = Dafür braucht dieses Konto Administratorrechte
+trouble-no-rights-now = Schreiben Sie sudo davor. Wer ohne Administratorrechte antworten soll, wird in policy.toml genannt: unter [act] mit asked = ["KONTO"]
 trouble-unconfirmed = Es wurde nicht bestätigt; nichts wurde getan
 trouble-unconfirmed-now = Geben Sie denselben Befehl noch einmal ein und antworten Sie mit ja, oder ergänzen Sie --yes
 trouble-settings = agent.toml ist beschädigt; deshalb ist nicht bekannt, wer diesen Rechner betreut

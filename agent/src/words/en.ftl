@@ -64,6 +64,8 @@ diagnose-head = { $host } · { $os } · checked in { $seconds } s
 diagnose-nothing = There is nothing to check here.
 diagnose-well = No problems were found.
 diagnose-advice = What to do
+policy-asked = Asked as well, without administrator rights: { $accounts }
+policy-no-account = Warning: this computer has no account { $account }
 policy-ok = Your rules are in order: check: { $look } · repair: { $act }
 policy-bad = Your rules in { $path } cannot be read, so only checks are allowed:
 crit = CRITICAL
@@ -126,7 +128,7 @@ trouble-no-such-command-now = See what there is: fernwart-agent --help
 trouble-not-understood = something is missing from this command, or does not fit
 trouble-not-understood-now = To see what it needs, run the same command with --help
 trouble-turned-away = your IT support has turned this computer away or stopped looking after it; it cannot join again with its old registration
-trouble-turned-away-now = To start over: sudo fernwart-agent leave, then run the same command again
+trouble-turned-away-now = To start over: sudo fernwart-agent leave, then join with a new invitation from your IT support
 trouble-full = this computer's disk is full; setup could not be completed
 trouble-full-now = Free some space, then run the same command again
 trouble-for-staff = this invitation is for a technician, not for a computer
@@ -178,6 +180,7 @@ trouble-not-kept = your decision applies now but could not be saved; a restart o
 trouble-not-kept-now = Is the disk full? Repeat the command when there is space, or tell your IT support
 trouble-not-yours = only this computer's administrator may do that
 trouble-not-yours-now = Ask the administrator, or type sudo in front of the same command
+said-but-parted = But nobody looks after this computer any more: fernwart-agent status
 said-deny-all = All open questions are refused, and earlier consents no longer count. What your rules allow without asking stays allowed; to stop everything: fernwart-agent pause
 notice-asks = Fernwart – { $shop } asks: { $title }
 notice-asks-how = Reason: { $reason }
@@ -226,6 +229,9 @@ history-undo = Undo
 history-undo-by = yes, with { $script }
 history-run = Number
 allowed-not = refused
+refused-by-you = refused by you
+refused-no-answer = not done, because nobody answered
+refused-paused = not done, because everything was paused
 allowed-you = you said yes ({ $by })
 allowed-while = you allowed repairs for a while
 allowed-window = in your time window
@@ -263,8 +269,8 @@ count-warn = { $count ->
 }
 count-unknown = { $count } unknown
 count-note = { $count ->
-    [one] { $count } note
-   *[other] { $count } notes
+    [one] plus { $count } note
+   *[other] plus { $count } notes
 }
 reason-not_installed = not installed
 reason-not_permitted = not permitted
@@ -289,13 +295,15 @@ left-records = What was done here can be read in { $path }
 left-purged = The record of what was done here was deleted.
 uninstalled = The program has been removed.
 uninstall-package = Remove the program with: sudo { $command }
-status-parted = no; { $shop } stopped looking after this computer on { $at }. Nothing is done here any more. Remove the program with: fernwart-agent uninstall
+status-parted = no; { $shop } stopped looking after this computer on { $at }. Nothing is done here any more. Remove the program with: sudo fernwart-agent uninstall
 status-left = no; this computer left { $shop } on { $at }. Nothing is done here any more
 journal-retired = { $who } stopped looking after this computer
 journal-left = You left your IT support ({ $by })
 journal-retirement_refused = Refused: a message that your IT support stops looking after this computer; its signature is not valid ({ $code })
 trouble-no-room = there is no room on the drive for the record that stays; nothing was done
 trouble-no-room-now = Free some space and run the command again, or add --purge: then the record is deleted, too
+trouble-no-rights = this account needs administrator rights for that
+trouble-no-rights-now = Put sudo in front. Who should answer without them is named in policy.toml: asked = ["ACCOUNT"] under [act]
 trouble-unconfirmed = it was not confirmed; nothing was done
 trouble-unconfirmed-now = Run the command again and answer yes, or add --yes
 trouble-settings = agent.toml is damaged, so it is not known who looks after this computer

@@ -264,7 +264,7 @@ pub(crate) async fn agree_to_name(
 
 /// Other machines that had a name: retired ones, which have it still, and ones that were
 /// renamed. A hub before this version does not say.
-async fn formerly(session: &mut Session, name: &MachineName) -> Result<Vec<Row<MachineRow>>, Failure> {
+pub(super) async fn formerly(session: &mut Session, name: &MachineName) -> Result<Vec<Row<MachineRow>>, Failure> {
     match session.collect(&Request::Formerly(name.clone())).await {
         Ok(replies) => {
             let rows = replies.into_iter().filter_map(|reply| match reply {

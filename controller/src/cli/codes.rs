@@ -50,6 +50,11 @@ const HERE: &[(&str, &str, &str)] = &[
     ),
     ("FW-CLI-18", "an answer is of a newer version than this program reads", "update this program"),
     (
+        "FW-CLI-21",
+        "the machine has told nothing of the kind that was asked for",
+        "fernwart diagnose NAME; or a shorter --since",
+    ),
+    (
         "FW-CLI-20",
         "the finding is no longer there, so its remedy was not sent",
         "fernwart diagnose MACHINE tells how it is now",
@@ -164,6 +169,11 @@ const HERE: &[(&str, &str, &str)] = &[
         "FW-OWN-27",
         "agent.toml, which says where the machine has joined, is damaged",
         "put it back from this machine's own backup; or move the folder aside and invite it anew",
+    ),
+    (
+        "FW-OWN-29",
+        "the account may not look into the agent's folder",
+        "with sudo; or name the account in policy.toml: asked = [\"ACCOUNT\"] under [act]",
     ),
     (
         "FW-OWN-28",

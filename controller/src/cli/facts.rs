@@ -47,19 +47,16 @@ pub(crate) fn run(command: &Facts, homes: &HomePaths) -> Result<Exit, Failure> {
         Ok((row, newest, earlier))
     })?;
     let Some(newest) = newest else {
-        note!(
-            "{} has no report of a whole diagnosis yet (one with --section is not kept); take one: fernwart diagnose {}",
-            row.name,
-            row.name
-        );
-        return Ok(Exit::Bad);
+        let what = format!("{} has no report of a whole diagnosis yet (one with --section is not kept)", row.name);
+        return Err(Failure::new(Exit::Bad, "FW-CLI-21", what).now(format!("fernwart diagnose {}", row.name)));
     };
     let shown = match then {
         None => newest,
         Some(then) => {
             let Some(earlier) = earlier else {
-                note!("{} has no report from before {}; its newest is of {}", row.name, moment(then), moment(newest.0));
-                return Ok(Exit::Bad);
+                let what = format!("{} has no report from before {}", row.name, moment(then));
+                let now = format!("a shorter --since: its newest is of {}", moment(newest.0));
+                return Err(Failure::new(Exit::Bad, "FW-CLI-21", what).now(now));
             };
             if command.changed {
                 let before = facts(&earlier.1, &command.section);

@@ -45,7 +45,11 @@ pub(super) const KINDS: &[Kind] = &[
             ("why", "text?", "the same in words"),
             ("run", "text?", "the run's id"),
             ("until", "time?", "how long a queued order is good"),
-            ("report", "object?", "what the machine has signed: facts and findings, or what a script wrote"),
+            (
+                "report",
+                "object?",
+                "what the machine has signed: facts and findings, or what a script wrote; times in it are milliseconds since 1970",
+            ),
         ],
     ),
     (

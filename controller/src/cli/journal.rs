@@ -1,12 +1,13 @@
 //! Records: a machine's receipts out of the hub, and checking what was
 //! exported, offline, without a hub or a home.
 
+use super::machines::chosen;
 use super::output::{Cell, Rows};
 use super::{Exit, Failure, HomePaths, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
 use fernwart_certs::chain::{self, Line};
 use fernwart_certs::journal;
-use fernwart_client::target::{Target, select};
+use fernwart_client::target::Target;
 use fernwart_client::{Session, StaffHome};
 use fernwart_protocol::document::{ChainCut, Document, Envelope, Order, Receipt};
 use fernwart_protocol::id::PublicKey;
@@ -62,7 +63,7 @@ struct Chain {
 async fn fetch(session: &mut Session, machine: &str) -> Result<Chain, Failure> {
     session.sync().await?;
     let target = Target { words: vec![machine.to_owned()], ..Target::default() };
-    let machines = select(&target, &session.machines().await?)?;
+    let machines = chosen(session, &target).await?;
     let [row] = machines.as_slice() else {
         return Err(Failure::new(Exit::Usage, "FW-CLI-02", "records are those of one machine"));
     };

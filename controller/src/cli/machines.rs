@@ -1,10 +1,10 @@
 //! Machines and customers: seeing, naming, inviting, admitting, parting.
 
-use super::admission::agree_to_name;
+use super::admission::{agree_to_name, formerly};
 use super::output::{Cell, Rows, Shape, day, moment};
 use super::{Exit, Failure, HomePaths, ShapeArgs, TargetArgs, say, span, with_session};
 use clap::{Args, Subcommand};
-use fernwart_client::target::{Target, select};
+use fernwart_client::target::{BadTarget, Target, select};
 use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{CustomerId, MachineId};
@@ -141,13 +141,13 @@ pub(crate) fn ls(command: &Ls, homes: &HomePaths) -> Result<Exit, Failure> {
     }
     let machines = with_session(homes, async |session| {
         let machines = session.machines().await?;
-        if machines.is_empty() { Ok(machines) } else { Ok(select(&target, &machines)?) }
+        if machines.is_empty() { Ok(machines) } else { chosen(session, &target).await }
     })?;
     let is_table = command.shape.output == Shape::Table;
     let mut rows = Rows::new("machine", if is_table { &COLUMNS[..SHOWN] } else { &COLUMNS });
     machines.iter().for_each(|row| rows.push(cells(row, is_table)));
     if machines.is_empty() {
-        note!("no machines yet; invite one: fernwart invite CUSTOMER");
+        note!("no machines yet; those that wait: fernwart pending; invite one: fernwart invite CUSTOMER");
     }
     rows.print(command.shape.output)
 }
@@ -157,11 +157,43 @@ pub(crate) fn machines_in_words(count: usize) -> String {
     if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") }
 }
 
+/// The machines that are meant. Of a name that fits none it is said what became of it.
+///
+/// # Errors
+/// When a word fits nothing, or nothing is left.
+pub(super) async fn chosen(session: &mut Session, target: &Target) -> Result<Vec<Row<MachineRow>>, Failure> {
+    let machines = session.machines().await?;
+    match select(target, &machines) {
+        Err(BadTarget::NoMatch { word, meant }) => Err(match what_became_of(session, &word).await {
+            Some((what, now)) => Failure::new(Exit::Usage, "FW-CLI-02", what).now(now),
+            None => BadTarget::NoMatch { word, meant }.into(),
+        }),
+        selected => Ok(selected?),
+    }
+}
+
+/// What became of a machine that had a name, or is to have it; and what to do.
+async fn what_became_of(session: &mut Session, word: &str) -> Option<(String, String)> {
+    let name: MachineName = word.parse().ok()?;
+    // Who may not ask is answered as if nobody knew.
+    let (waiting, _) = session.pending().await.unwrap_or_default();
+    if waiting.iter().any(|machine| machine.hostname.as_raw() == word) {
+        return Some((format!("{word} is not admitted yet"), format!("fernwart admit {word}")));
+    }
+    let rows = formerly(session, &name).await.ok()?;
+    if let Some(renamed) = rows.iter().find(|row| row.name != name) {
+        let what = format!("{word} is called {} now", renamed.name);
+        return Some((what, format!("the same with {}", renamed.name)));
+    }
+    let retired = rows.first()?;
+    let what = format!("{word} is retired, or its owner has left (last seen {})", moment(retired.seen_at));
+    Some((what, "it comes back with a new invitation: fernwart invite".to_owned()))
+}
+
 /// One machine by its name, told when it is misspelt.
 pub(super) async fn one(session: &mut Session, name: &str) -> Result<Row<MachineRow>, Failure> {
-    let machines = session.machines().await?;
     let target = Target { words: vec![name.to_owned()], ..Target::default() };
-    let selected = select(&target, &machines)?;
+    let selected = chosen(session, &target).await?;
     match selected.as_slice() {
         [row] => Ok(row.clone()),
         rows => Err(Failure::new(
@@ -225,7 +257,7 @@ pub(crate) fn ping(command: &Ping, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut silent = 0;
     let mut rows = Rows::new("pong", &["machine:name", "ms"]);
     with_session(homes, async |session| {
-        let machines = select(&target, &session.machines().await?)?;
+        let machines = chosen(session, &target).await?;
         let wait_ms = u32::try_from(command.timeout.as_millis()).unwrap_or(u32::MAX);
         let mut answers: HashMap<MachineId, Option<u32>> = HashMap::with_capacity(machines.len());
         for chunk in machines.chunks(JOB_MACHINES) {
@@ -277,7 +309,7 @@ pub(crate) fn label(command: &LabelArgs, homes: &HomePaths) -> Result<Exit, Fail
     let labels = List::try_from(labels).map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "at most 32 labels"))?;
     let target = Target { words, ..Target::default() };
     let count = with_session(homes, async |session| {
-        let machines = select(&target, &session.machines().await?)?;
+        let machines = chosen(session, &target).await?;
         for row in &machines {
             session.tell(&Request::Label(row.id, labels.clone())).await?;
         }
@@ -325,7 +357,7 @@ pub(crate) fn group(command: &GroupArgs, homes: &HomePaths) -> Result<Exit, Fail
         .parse()
         .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a group's name has at most 63 bytes"))?;
     let count = with_session(homes, async |session| {
-        let machines: Vec<MachineId> = select(&target, &session.machines().await?)?.iter().map(|row| row.id).collect();
+        let machines: Vec<MachineId> = chosen(session, &target).await?.iter().map(|row| row.id).collect();
         for chunk in machines.chunks(4096) {
             let list = List::try_from(chunk.to_vec()).unwrap_or_default();
             session.tell(&Request::Group(name.clone(), list, membership)).await?;

@@ -141,7 +141,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// `56 checks: 53 ok · 1 crit · 1 unknown · 1 note`
+/// `55 checks: 53 ok · 1 crit · 1 unknown, plus 1 note`
 fn counts_in_words(report: &Report, all: bool) -> String {
     let counts = report.counts();
     if counts.all() == 0 && report.not_yet.is_empty() && report.state() == State::Ok {
@@ -153,12 +153,17 @@ fn counts_in_words(report: &Report, all: bool) -> String {
         (counts.warn, "warn"),
         (counts.unknown, "unknown"),
         (report.not_yet.len(), "not yet"),
-        (counts.notes, if counts.notes == 1 { "note" } else { "notes" }),
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    // What is noted is no check's end: it stands beside the sum.
+    let notes = match counts.notes {
+        0 => String::new(),
+        1 => ", plus 1 note".to_owned(),
+        notes => format!(", plus {notes} notes"),
+    };
     let more = if all || counts.ok == 0 { "" } else { "          --all shows them" };
     let all = counts.all() + report.not_yet.len();
     let checks = if all == 1 { "check" } else { "checks" };
-    format!("{all} {checks}: {}{more}", parts.join(" · "))
+    format!("{all} {checks}: {}{notes}{more}", parts.join(" · "))
 }

@@ -11,8 +11,8 @@ use super::prompt::{self, Confirm};
 use super::script::{approved, in_words};
 use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, HomePaths, TargetArgs, reply_of, with_session};
+use crate::cli::machines::chosen;
 use clap::Args;
-use fernwart_client::target::select;
 use fernwart_client::{Answer, Answered, Batch, Following, Session, judge_news};
 use fernwart_protocol::document::{Action, ActionKind};
 use fernwart_protocol::id::MachineId;
@@ -128,6 +128,8 @@ pub(crate) fn run(command: &Run, homes: &HomePaths) -> Result<Exit, Failure> {
     let begun = Instant::now();
     with_session(homes, async |session| {
         let plan = match &command.remedy {
+            // Before the machine is asked whether it is still so.
+            Some(_) if !command.dry_run && command.reason.trim().is_empty() => return Err(no_reason()),
             Some(remedy) => remedy::plan(session, remedy).await?,
             None => plan(session, command).await?,
         };
@@ -159,7 +161,7 @@ async fn plan(session: &mut Session, command: &Run) -> Result<Plan, Failure> {
     let parameters = checked(&manifest, values)?;
     let secrets = secrets(&manifest, &command.secrets, &parameters)?;
     let target = command.target.read()?;
-    let machines = select(&target, &session.machines().await?)?;
+    let machines = chosen(session, &target).await?;
     let sha256 = sha256_of(session, &bundle)?;
     Ok(Plan { bundle, sha256, manifest, parameters, secrets, machines })
 }
@@ -208,12 +210,16 @@ fn checked(manifest: &Manifest, values: BTreeMap<String, Value>) -> Result<Param
     Ok(parameters)
 }
 
+fn no_reason() -> Failure {
+    let what = "what is the reason? The customer reads it";
+    Failure::new(Exit::Usage, "FW-CLI-13", what).now("add --reason 'Drucker, Auftrag 4711'")
+}
+
 /// Each act has a reason, which the customer reads.
 fn reason(command: &Run, plan: &Plan) -> Result<Text<500>, Failure> {
     let acts = plan.manifest.kind(command.dry_run) == ActionKind::Act;
     if acts && command.reason.trim().is_empty() {
-        let what = "what is the reason? The customer reads it";
-        return Err(Failure::new(Exit::Usage, "FW-CLI-13", what).now("add --reason 'Drucker, Auftrag 4711'"));
+        return Err(no_reason());
     }
     command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))
 }

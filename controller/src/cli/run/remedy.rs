@@ -8,7 +8,8 @@ use super::super::script::approved;
 use super::super::{Exit, Failure};
 use super::{Plan, checked, secrets, sha256_of};
 use crate::cli::diagnose::{look_again, status, stored, unreadable};
-use fernwart_client::target::{Target, select};
+use crate::cli::machines::chosen;
+use fernwart_client::target::Target;
 use fernwart_client::{Answer, Following, Session, judge_news};
 use fernwart_protocol::diagnosis::{Finding, Report, Rule, Unknown, builtin_rules};
 use fernwart_protocol::id::JobId;
@@ -46,7 +47,7 @@ pub(super) async fn plan(session: &mut Session, remedy: &str) -> Result<Plan, Fa
     let form = "a remedy is MACHINE/JOB/FINDING, as diagnose prints it: kasse-2/218/disk.free:/var";
     let named = named(remedy).ok_or_else(|| usage(form))?;
     let target = Target { words: vec![named.machine.to_owned()], ..Target::default() };
-    let machines = select(&target, &session.machines().await?)?;
+    let machines = chosen(session, &target).await?;
     let [row] = machines.as_slice() else {
         return Err(usage("a remedy is for one machine"));
     };
