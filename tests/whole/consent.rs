@@ -255,6 +255,9 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     };
     let stranger = as_account("nobody", &["questions"]);
     assert!(stranger.code != 0 && !stranger.out.contains("jana"), "{stranger:?}");
+    assert!(as_account("games", &["status"]).exits(0).out.contains("yes, to Nordlicht IT"));
+    let rules = machine.owner(&["--lang", "de", "policy", "check"]).exits(0).out;
+    assert!(rules.contains("ohne Administratorrechte: games"), "{rules}");
     for file in ["evidence.key", "sealing.key", "tls.identity", "books.redb", "policy.toml", "agent.toml"] {
         let mut read = std::process::Command::new("setpriv");
         read.args(["--reuid", "games", "--clear-groups", "cat"]).arg(machine.home.join(file));
@@ -280,6 +283,22 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     as_account("games", &["allow", &number]).exits(0);
     wait_until("it is over", || !asking.is_running());
     assert!(asking.log().contains("allowed by \"games\""), "{}", asking.log());
+    // Allowed for eight hours at most, and that is what is said.
+    let said = as_account("games", &["allow", "repair", "--for", "300d"]).exits(0).out;
+    let status = machine.owner(&["--lang", "en", "status"]).exits(0).out;
+    let until = said.split("until ").nth(1).and_then(|rest| rest.split(['.', ' ']).next()).expect("an end");
+    assert!(status.contains(&format!("until {until}")), "{said}\n{status}");
+    assert!(!said.contains("2027"), "{said}");
+    // Whoever is named later need not wait for a restart; nor does who is no longer.
+    policy(&machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nasked = [\"nobody\", \"meier\"]\n");
+    wait_until("another is asked", || as_account("nobody", &["questions"]).code == 0);
+    assert!(as_account("games", &["questions"]).code != 0);
+    let rules = machine.owner(&["--lang", "de", "policy", "check"]).exits(0).out;
+    assert!(rules.contains("ein Konto meier gibt es"), "{rules}");
+    policy(&machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\n");
+    wait_until("nobody else is", || as_account("nobody", &["questions"]).code != 0);
+    let said = as_account("nobody", &["status"]);
+    assert!(said.err.contains("FW-OWN-29") && said.err.contains("Put sudo in front"), "{}", said.err);
     // The owner reads afterwards who did what, and who allowed it.
     let told = machine.owner(&["--lang", "de", "history"]).exits(0).out;
     assert!(told.contains("Probe mend  jana  „x“  erledigt  Sie haben zugestimmt (games)"), "{told}");

@@ -114,6 +114,9 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     );
     assert!(!machine.home.exists());
     machine.owner(&["leave", "--yes"]).exits(2);
+    // Whoever asks for it hears what became of it, not of another that is called alike.
+    let said = world.technician(&["diagnose", "kasse-1"]).exits(2);
+    assert!(said.err.contains("kasse-1 is retired, or its owner has left"), "{}", said.err);
 }
 
 #[test]

@@ -183,6 +183,8 @@ fn a_name_that_a_renamed_machine_of_another_customer_had_is_not_given_without_a_
     wait_until("both are there", || world.is_online("kasse-1") && !theirs().is_empty());
     let krauses = theirs();
     world.technician(&["rename", "kasse-1", "meyer-1"]).exits(0);
+    let said = world.technician(&["diagnose", "kasse-1"]).exits(2);
+    assert!(said.err.contains("kasse-1 is called meyer-1 now"), "{}", said.err);
     let said = world.technician(&["rename", &krauses, "kasse-1"]).exits(2);
     assert!(
         said.err.contains("was the name of a machine of Bäckerei Meyer that is called meyer-1 now"),

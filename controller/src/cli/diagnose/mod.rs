@@ -2,13 +2,14 @@
 
 mod screen;
 
+use super::machines::chosen;
 use super::output::{Cell, Rows, harmless, is_watched, json_text};
 use super::parallel::Parallel;
 use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, HomePaths, Shape, TargetArgs, reply_of, say, span, with_session_within};
 use clap::{Args, ValueEnum};
 use fernwart_certs::catalogue::Approved;
-use fernwart_client::target::{Target, select};
+use fernwart_client::target::Target;
 use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::{Report, State};
@@ -151,10 +152,9 @@ struct Asked {
 
 async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut Session) -> Result<Asked, Failure> {
     let deadline = tokio::time::Instant::from_std(begun) + command.timeout;
-    let in_time = tokio::time::timeout_at(deadline, session.machines()).await;
+    let in_time = tokio::time::timeout_at(deadline, chosen(session, target)).await;
     let silent = || Failure::new(Exit::NoAnswer, "FW-CLI-05", "the hub did not answer in time");
-    let machines = in_time.map_err(|_| silent())??;
-    let selected = select(target, &machines)?;
+    let selected = in_time.map_err(|_| silent())??;
     let reason: Text<500> =
         command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))?;
     let sections = List::try_from(command.section.clone())
