@@ -8,6 +8,7 @@ use super::{Exit, Failure, HomePaths, Shape, ShapeArgs, say, span, with_session}
 use clap::Args;
 use fernwart_certs::invitation::{Guest, Invitation, Secret};
 use fernwart_certs::join::four_words;
+use fernwart_client::target::nearest_of;
 use fernwart_client::{ClientError, Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::Retirement;
@@ -280,10 +281,14 @@ pub(super) async fn formerly(session: &mut Session, name: &MachineName) -> Resul
 
 async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMachine, Failure> {
     let (machines, _) = session.pending().await?;
+    let meant = nearest_of(name, machines.iter().map(|machine| machine.hostname.as_raw()));
     let found = machines.into_iter().find(|m| m.hostname.as_raw() == name || m.newcomer.machine.to_string() == name);
     found.ok_or_else(|| {
-        Failure::new(Exit::Usage, "FW-JOIN-11", format!("no machine {name:?} waits to be admitted"))
-            .now("fernwart pending")
+        let failure = Failure::new(Exit::Usage, "FW-JOIN-11", format!("no machine {name:?} waits to be admitted"));
+        match meant {
+            Some(meant) => failure.now(format!("did you mean {meant}?  all who wait: fernwart pending")),
+            None => failure.now("fernwart pending"),
+        }
     })
 }
 

@@ -201,6 +201,11 @@ pub fn run() -> ExitCode {
     let parsed = help::grouped().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
     let arguments = match parsed {
         Ok(arguments) => arguments,
+        // Not everything was typed yet, which is no failure to be explained.
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprint!("{}", error.render());
+            return Exit::Usage.into();
+        }
         // It says again what was typed.
         Err(error) if error.use_stderr() => {
             usage::failure(&error).print();

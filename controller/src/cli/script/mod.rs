@@ -244,6 +244,13 @@ fn shipped(name: &str) -> Option<String> {
     folder.is_dir().then(|| folder.display().to_string())
 }
 
+/// The one that was probably meant.
+fn nearly_shipped(name: &str) -> Option<String> {
+    let folders = std::fs::read_dir(shipped("")?).ok()?.flatten();
+    let names: Vec<String> = folders.filter_map(|folder| folder.file_name().into_string().ok()).collect();
+    shipped(&nearest_of(name, names.iter().map(String::as_str))?)
+}
+
 /// An approved script's bundle and manifest, verified here.
 ///
 /// # Errors
@@ -256,8 +263,8 @@ pub(crate) async fn approved(session: &mut Session, name: &BundleName) -> Result
         let failure = Failure::new(Exit::Refused, "FW-CAT-01", what);
         return Err(match meant {
             Some(meant) => failure.now(format!("did you mean {meant}?  all scripts: fernwart script ls")),
-            None => failure.now(match shipped(name.as_str()) {
-                Some(folder) => format!("fernwart catalogue propose {folder}"),
+            None => failure.now(match shipped(name.as_str()).or_else(|| nearly_shipped(name.as_str())) {
+                Some(folder) => format!("fernwart catalogue propose {folder}     (it comes with this program)"),
                 None => format!("fernwart catalogue propose {name}   (the script's folder)"),
             }),
         });
