@@ -192,7 +192,7 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
     said(Step::Keys);
 
     let hostname = Text::clipped(&crate::collect::hostname());
-    let Accepted { enrollment, chain, files } = knock(&keys, invitation, hostname).await?;
+    let Accepted { enrollment, chain, files } = incoming(&keys, invitation, hostname).await?;
     let (trusted, catalogue) = believe(invitation, &files).await?;
     said(Step::Linked(&catalogue));
 
@@ -211,7 +211,7 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
 ///
 /// # Errors
 /// When the hub cannot be reached, is not the invited one, or says no.
-pub async fn knock(keys: &Keys, invitation: &Invitation, hostname: Text<255>) -> Result<Accepted, EnrollError> {
+pub async fn incoming(keys: &Keys, invitation: &Invitation, hostname: Text<255>) -> Result<Accepted, EnrollError> {
     let Guest::Machine { customer, customer_name, language, .. } = &invitation.guest else {
         return Err(EnrollError::NotForMachines);
     };

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long the hub may take to hear it.
-const PATIENCE: Duration = Duration::from_secs(12);
+const TIMEOUT: Duration = Duration::from_secs(12);
 
 /// How long the agent may take to stop: twice what it takes for what is under way.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
@@ -156,7 +156,7 @@ fn tell(home: &Home, is_linked: bool) -> Result<bool, UserError> {
         Ok(Some(_)) | Err(_) => return Err(UserError::silent()),
         Ok(None) => return Ok(false),
     }
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     while is_linked && Instant::now() < until {
         match local::ask(&home.socket(), &Question::Status) {
             Ok(Some(Answer::Status(status))) if status.rejected == Some(Rejection::Retired) => return Ok(true),

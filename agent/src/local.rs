@@ -37,7 +37,7 @@ const ANSWER: u64 = 64 * 1024 * 1024;
 /// Callers at once.
 const CALLERS: usize = 8;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What can be asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -294,15 +294,14 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         let executor = executor.clone();
         tokio::spawn(async move {
             // Whoever says nothing keeps nobody waiting.
-            let _ = tokio::time::timeout(PATIENCE, answer(stream, executor, by)).await;
+            let _ = tokio::time::timeout(TIMEOUT, answer(stream, executor, by)).await;
             drop(place);
         });
     }
 }
 
-/// Whether a process lives among this one's: a script in its cage does not, and
-/// speaks for nobody. A script is seen from here, and lives below; whoever cannot
-/// be seen or looked at from here is none.
+/// Whether a process shares this one's PID namespace. A caged script runs in a child
+/// namespace and is refused here. A process that cannot be inspected is no script.
 fn is_at_home(pid: Option<i32>) -> bool {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
     let Some(pid) = pid.filter(|pid| *pid > 0) else { return true };
@@ -385,7 +384,7 @@ async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Caller
 /// # Errors
 /// When one is running but does not answer.
 pub fn ask(socket: &Path, question: &Question) -> io::Result<Option<Answer>> {
-    ask_within(socket, question, PATIENCE)
+    ask_within(socket, question, TIMEOUT)
 }
 
 /// The same, with a limit of one's own.

@@ -81,7 +81,7 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     }
     stop.cancel();
     let clean = tokio::time::timeout(GRACE, &mut uplink).await.is_ok();
-    let _ = tokio::time::timeout(GRACE, executor.tell(ToExecutor::Stop)).await;
+    let _ = tokio::time::timeout(GRACE, executor.send(ToExecutor::Stop)).await;
     // Left behind it would only make `status` wait for nobody.
     let _ = std::fs::remove_file(&socket);
     info!(clean, "agent stopped");

@@ -116,14 +116,14 @@ pub const HANDSHAKES_BEFORE_RETRY: usize = 200;
 /// their address, and as many of those with a token: at once, and per second after that. An arrival is two or three,
 /// so these are three times the machines that should come in a second; 12,000 at
 /// 30 us each are a third of a core, once.
-pub const FIRST_WORDS: u32 = 12_000;
-/// See [`FIRST_WORDS`].
-pub const FIRST_WORDS_PER_SECOND: u32 = 3_000;
+pub const INITIALS: u32 = 12_000;
+/// See [`INITIALS`].
+pub const INITIALS_PER_SECOND: u32 = 3_000;
 
 /// A machine whose link was closed because it misbehaves is served again after
 /// this; until then its links are held and said no to. Nobody else is kept out
 /// with it, whatever address they share.
-pub const PENANCE: Duration = Duration::from_secs(10);
+pub const PENALTY: Duration = Duration::from_secs(10);
 
 /// Links one hub holds. At 40 KiB each, 50,000 are 2 GiB.
 pub const LINKS: usize = 50_000;
@@ -303,9 +303,9 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "first frame begins within", value: FIRST_FRAME_TIMEOUT.as_secs(), unit: "seconds" },
     Limit { name: "handshakes at once", value: HANDSHAKES as u64, unit: "links" },
     Limit { name: "handshakes before address proof", value: HANDSHAKES_BEFORE_RETRY as u64, unit: "links" },
-    Limit { name: "strangers' first datagrams at once", value: FIRST_WORDS as u64, unit: "datagrams" },
-    Limit { name: "strangers' first datagrams after that", value: FIRST_WORDS_PER_SECOND as u64, unit: "datagrams/s" },
-    Limit { name: "a machine that misbehaves waits", value: PENANCE.as_secs(), unit: "seconds" },
+    Limit { name: "strangers' first datagrams at once", value: INITIALS as u64, unit: "datagrams" },
+    Limit { name: "strangers' first datagrams after that", value: INITIALS_PER_SECOND as u64, unit: "datagrams/s" },
+    Limit { name: "a machine that misbehaves waits", value: PENALTY.as_secs(), unit: "seconds" },
     Limit { name: "machines that come back in a second", value: ARRIVALS_PER_SECOND, unit: "machines" },
     Limit { name: "links", value: LINKS as u64, unit: "links" },
     Limit { name: "keep-alive", value: KEEP_ALIVE.as_secs(), unit: "seconds" },

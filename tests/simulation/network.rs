@@ -2,7 +2,7 @@
 //! chance that can be had again.
 
 use crate::story::Story;
-use fernwart_protocol::link::{Carries, Datagrams};
+use fernwart_protocol::link::{Datagrams, Peers};
 use fernwart_tests::swarm::Chance;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn::udp::{RecvMeta, Transmit};
@@ -134,7 +134,7 @@ struct Computer {
 }
 
 impl Datagrams for Computer {
-    fn bind(&self, address: SocketAddr, _: Carries) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    fn bind(&self, address: SocketAddr, _: Peers) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let mut sea = self.network.sea();
         let port = match address.port() {
             0 => {

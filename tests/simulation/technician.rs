@@ -9,7 +9,7 @@ use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::{Action, Cancel, Document, Envelope, Order, Outcome, Receipt};
 use fernwart_protocol::id::{JobId, MachineId, RunId};
 use fernwart_protocol::limits::ORDER_EARLY;
-use fernwart_protocol::link::{Carries, Dialer};
+use fernwart_protocol::link::{Dialer, Peers};
 use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request, Update};
 use fernwart_protocol::text::{List, Text};
@@ -32,13 +32,13 @@ pub(crate) struct Given {
     /// Those that only look.
     pub(crate) looks: HashSet<RunId>,
     /// What the technician was told for good.
-    pub(crate) heard: Vec<(RunId, Heard)>,
+    pub(crate) heard: Vec<(RunId, Received)>,
     pub(crate) cancels: u64,
 }
 
 /// What is for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     /// It was not done and never will be.
     NotDone,
     /// It ended like this.
@@ -60,7 +60,7 @@ pub(crate) struct Technician {
 }
 
 /// A request that takes longer than this is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn names(runs: &[(RunId, MachineId)]) -> String {
     runs.iter().map(|(run, _)| run.to_string()).collect::<Vec<_>>().join(" ")
@@ -89,9 +89,9 @@ impl Technician {
     async fn visit(&mut self) -> Option<()> {
         let home = StaffHome::open(&self.home).expect("a home");
         let datagrams = self.network.at(self.ip, self.chance.bytes());
-        let socket = |_| Dialer::over(datagrams.clone(), (self.ip, 0).into(), Carries::Few);
-        let mut session = within(PATIENCE, Session::open_over(home, Duration::from_secs(5), socket)).await?;
-        let mut machines = within(PATIENCE, session.machines()).await?;
+        let socket = |_| Dialer::over(datagrams.clone(), (self.ip, 0).into(), Peers::Few);
+        let mut session = within(TIMEOUT, Session::open_over(home, Duration::from_secs(5), socket)).await?;
+        let mut machines = within(TIMEOUT, session.machines()).await?;
         machines.sort_by(|one, other| one.name.cmp(&other.name));
         for _ in 0..self.chance.between(1, 8) {
             match self.chance.below(10) {
@@ -113,10 +113,10 @@ impl Technician {
         let Some(reply) = reply else { return false };
         if let Reply::Update(Update { run, news, .. }) = reply {
             let heard = match news {
-                News::Refused(_) | News::Cancelled | News::Away => Some(Heard::NotDone),
+                News::Refused(_) | News::Cancelled | News::Away => Some(Received::NotDone),
                 News::Outcome(receipt, ..) => {
                     let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
-                    Some(Heard::Ended(receipt.outcome))
+                    Some(Received::Ended(receipt.outcome))
                 }
                 News::Offered | News::Started | News::Note(_) | News::Held | News::NoAnswer | News::Denied(_) => None,
             };
@@ -175,8 +175,8 @@ impl Technician {
         let held = self.chance.per_mille(800);
         let sent =
             async { if held { session.queue(head, &orders).await } else { session.submit(head, &orders).await } };
-        let mut stream = within(PATIENCE, sent).await?;
-        let Some(Reply::Job(job)) = within(PATIENCE, stream.next()).await? else { return None };
+        let mut stream = within(TIMEOUT, sent).await?;
+        let Some(Reply::Job(job)) = within(TIMEOUT, stream.next()).await? else { return None };
         self.story.tell(&format!("job {job} is given: {}", names(&runs)));
         {
             let mut given = self.given.lock().expect("nobody panics here");
@@ -210,21 +210,21 @@ impl Technician {
         });
         let list = List::try_from(sealed.collect::<Vec<_>>()).expect("few");
         // A no is an answer: some are over already.
-        let _ = tokio::time::timeout(PATIENCE, session.tell(&Request::Cancel(list))).await.ok()?;
+        let _ = tokio::time::timeout(TIMEOUT, session.request(&Request::Cancel(list))).await.ok()?;
         Some(())
     }
 
     async fn watch(&mut self, session: &Session) -> Option<()> {
         let jobs = self.given.lock().expect("nobody panics here").jobs.clone();
         let Some(job) = jobs.get(self.chance.below(jobs.len() as u64) as usize) else { return Some(()) };
-        let mut stream = within(PATIENCE, session.ask(&Request::Watch(*job))).await?;
+        let mut stream = within(TIMEOUT, session.ask(&Request::Watch(*job))).await?;
         let listens = self.chance.between(10, 20_000);
         self.listen(&mut stream, listens).await;
         Some(())
     }
 
     async fn listen(&self, stream: &mut Stream, most_ms: u64) {
-        let listen = async { while within(PATIENCE, stream.next()).await.is_some_and(|reply| self.hear(reply)) {} };
+        let listen = async { while within(TIMEOUT, stream.next()).await.is_some_and(|reply| self.hear(reply)) {} };
         let _ = tokio::time::timeout(Duration::from_millis(most_ms), listen).await;
     }
 }

@@ -12,15 +12,15 @@ use fernwart_agent::executor::{self, Machine};
 use fernwart_agent::home::Home;
 use fernwart_agent::uplink::{self, Uplink};
 use fernwart_client::StaffHome;
-use fernwart_hub::{Ground, Hub, HubHome, Ports};
+use fernwart_hub::{Environment, Hub, HubHome, Ports};
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::{Action, UnixMs};
 use fernwart_protocol::id::BootId;
-use fernwart_protocol::link::{Carries, Dialer};
+use fernwart_protocol::link::{Dialer, Peers};
 use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_tests::World;
-use fernwart_tests::shelf::Script;
 use fernwart_tests::swarm::{Chance, Disk, Member, Swarm};
+use fernwart_tests::test_script::Script;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -254,13 +254,13 @@ impl<'a> Stage<'a> {
                 life: life.clone(),
                 user_error: self.hub_trouble.clone(),
             };
-            let ground = Ground {
+            let environment = Environment {
                 clock: self.clock,
                 datagrams: Some(self.network.at(self.hub_address().ip(), self.chance.bytes())),
                 disk: Some(Arc::new(disk)),
             };
             let ports = Ports { listen: Some(self.hub_address()), metrics: None };
-            let started = Hub::start_on(ground, HubHome::at(&self.hub_folder), ports).await;
+            let started = Hub::start_on(environment, HubHome::at(&self.hub_folder), ports).await;
             match started {
                 Ok(hub) => {
                     self.story.tell("the hub is up");
@@ -340,7 +340,7 @@ impl<'a> Stage<'a> {
             return;
         };
         let datagrams = self.network.at(place.ip, self.chance.bytes());
-        let dialer = Dialer::over(datagrams, (place.ip, 0).into(), Carries::Few).expect("a socket");
+        let dialer = Dialer::over(datagrams, (place.ip, 0).into(), Peers::Few).expect("a socket");
         let uplink = Uplink::new(uplink::Parts {
             machine: member.machine(),
             identity: member.identity().clone(),

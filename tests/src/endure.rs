@@ -2,8 +2,8 @@
 //! acknowledged happens once, its database is whole each time, and it serves
 //! again at once.
 
-use crate::shelf::Script;
 use crate::swarm::{Chance, Effects, Swarm};
+use crate::test_script::Script;
 use crate::{World, wait_within};
 use fernwart_client::{ClientError, Session, StaffHome};
 use fernwart_fleet::RunState;

@@ -3,7 +3,7 @@
 //! Its files are this computer's under a layer that is gone with it; it shares
 //! this computer's network. What is run in it is the installed product.
 
-use crate::{Said, run, wait_until};
+use crate::{CommandOutput, run, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -100,7 +100,7 @@ impl Guest {
     }
 
     /// Runs a command inside.
-    pub fn run(&self, words: &[&str]) -> Said {
+    pub fn run(&self, words: &[&str]) -> CommandOutput {
         run(&mut self.command(words))
     }
 

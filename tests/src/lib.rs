@@ -10,8 +10,8 @@ pub mod endure;
 pub mod guest;
 pub mod place;
 pub mod rogues;
-pub mod shelf;
 pub mod swarm;
+pub mod test_script;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -20,7 +20,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The folder with the programs under test.
 fn programs() -> PathBuf {
@@ -149,17 +149,17 @@ pub fn free_port() -> u16 {
 /// # Panics
 /// When it is not so in time.
 pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    wait_within(PATIENCE, what, &mut so);
+    wait_within(TIMEOUT, what, &mut so);
 }
 
 /// The same with a deadline of one's own; how long it took.
 ///
 /// # Panics
 /// When it is not so in time.
-pub fn wait_within(patience: Duration, what: &str, mut so: impl FnMut() -> bool) -> Duration {
+pub fn wait_within(timeout: Duration, what: &str, mut so: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !so() {
-        assert!(begun.elapsed() < patience, "{what}: not within {patience:?}");
+        assert!(begun.elapsed() < timeout, "{what}: not within {timeout:?}");
         std::thread::sleep(Duration::from_millis(15));
     }
     begun.elapsed()
@@ -167,7 +167,7 @@ pub fn wait_within(patience: Duration, what: &str, mut so: impl FnMut() -> bool)
 
 /// What a command wrote and how it ended.
 #[derive(Debug)]
-pub struct Said {
+pub struct CommandOutput {
     /// Standard output.
     pub out: String,
     /// Standard error.
@@ -178,7 +178,7 @@ pub struct Said {
     pub took: Duration,
 }
 
-impl Said {
+impl CommandOutput {
     /// Insists on an exit code.
     ///
     /// # Panics
@@ -201,10 +201,10 @@ impl Said {
 ///
 /// # Panics
 /// When it does not start.
-pub fn run(command: &mut Command) -> Said {
+pub fn run(command: &mut Command) -> CommandOutput {
     let begun = Instant::now();
     let Output { stdout, stderr, status } = command.stdin(Stdio::null()).output().expect("the program starts");
-    Said {
+    CommandOutput {
         out: String::from_utf8_lossy(&stdout).into_owned(),
         err: String::from_utf8_lossy(&stderr).into_owned(),
         code: status.code().unwrap_or(-1),
@@ -289,7 +289,7 @@ impl Machine {
     }
 
     /// Runs a command of this machine's owner.
-    pub fn owner(&self, arguments: &[&str]) -> Said {
+    pub fn owner(&self, arguments: &[&str]) -> CommandOutput {
         run(&mut self.command(arguments))
     }
 
@@ -477,7 +477,7 @@ impl World {
     }
 
     /// Runs a command of the founding technician.
-    pub fn technician(&self, arguments: &[&str]) -> Said {
+    pub fn technician(&self, arguments: &[&str]) -> CommandOutput {
         run(&mut self.command(arguments))
     }
 
@@ -523,7 +523,7 @@ impl World {
     }
 
     /// A command of the founding technician, at another time.
-    pub fn technician_at(&self, offset: &str, arguments: &[&str]) -> Said {
+    pub fn technician_at(&self, offset: &str, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(arguments);
         at_another_time(&mut command, offset);
         run(&mut command)
@@ -533,7 +533,7 @@ impl World {
     ///
     /// # Panics
     /// When it has mistakes.
-    pub fn approve(&self, script: &shelf::Script) -> Said {
+    pub fn approve(&self, script: &test_script::Script) -> CommandOutput {
         let folder = script.write(&self.path().join("scripts"));
         self.technician(&["catalogue", "propose", "--yes", folder.to_str().expect("text")]).exits(0)
     }
@@ -542,7 +542,7 @@ impl World {
     ///
     /// # Panics
     /// When one has mistakes.
-    pub fn approve_all(&self, scripts: &[shelf::Script]) -> Said {
+    pub fn approve_all(&self, scripts: &[test_script::Script]) -> CommandOutput {
         let folders: Vec<PathBuf> = scripts.iter().map(|script| script.write(&self.path().join("scripts"))).collect();
         let mut words = vec!["catalogue", "propose", "--yes"];
         words.extend(folders.iter().map(|folder| folder.to_str().expect("text")));
@@ -633,7 +633,7 @@ impl World {
     }
 
     /// An owner's command in a folder that is no machine yet.
-    pub fn owner_in(&self, home: &str, arguments: &[&str]) -> Said {
+    pub fn owner_in(&self, home: &str, arguments: &[&str]) -> CommandOutput {
         run(&mut agent_command(&self.path().join(home), arguments))
     }
 }

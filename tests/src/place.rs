@@ -1,7 +1,7 @@
 //! A place of one's own on this computer: its mounts, network or name are those of
 //! nobody else and gone with it. What is odd about a machine is made there, really.
 
-use crate::{Said, program, run};
+use crate::{CommandOutput, program, run};
 use serde_json::Value;
 use std::process::Command;
 
@@ -78,7 +78,7 @@ impl Place {
     ///
     /// # Panics
     /// When the place cannot be prepared.
-    pub fn run(&self, command: &str) -> Said {
+    pub fn run(&self, command: &str) -> CommandOutput {
         let user = self.user.map(|user| format!("setpriv --reuid {user} --regid {user} --clear-groups "));
         let script = format!("set -e\n{}exec {}{command}\n", self.script, user.unwrap_or_default());
         run(Command::new("unshare").args(&self.apart).args(["sh", "-c", &script]))

@@ -1,7 +1,7 @@
 //! A machine that is away, and a hub that is killed.
 
 use fernwart_protocol::limits::{IDLE_TIMEOUT, KEEP_ALIVE, STAFF_IDLE_TIMEOUT};
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Frozen, Process, World, wait_until, wait_within};
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-fn rows(said: &fernwart_tests::Said) -> Vec<Value> {
+fn rows(said: &fernwart_tests::CommandOutput) -> Vec<Value> {
     said.json_lines().into_iter().filter(|line| line["type"] == "row").collect()
 }
 

@@ -2,7 +2,7 @@
 //! its services, and the agent one of them.
 
 use fernwart_tests::guest::Guest;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{World, program, wait_until};
 use serde_json::Value;
 

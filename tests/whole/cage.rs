@@ -4,8 +4,8 @@
 //! Under every bomb lies a second net: a control group that would stop it if
 //! the cage did not.
 
-use fernwart_tests::shelf::Script;
-use fernwart_tests::{Machine, Said, SmallDisk, World, run, wait_until};
+use fernwart_tests::test_script::Script;
+use fernwart_tests::{CommandOutput, Machine, SmallDisk, World, run, wait_until};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -97,7 +97,7 @@ impl Stage {
         }
     }
 
-    pub(crate) fn run(&self, words: &[&str]) -> Said {
+    pub(crate) fn run(&self, words: &[&str]) -> CommandOutput {
         let mut all = vec!["run"];
         all.extend(words);
         all.extend(["--reason", "test"]);

@@ -1,6 +1,6 @@
 //! Two of three approvers: one signature publishes nothing, two do.
 
-use fernwart_tests::{Process, Said, free_port, run, staff_command, wait_until};
+use fernwart_tests::{CommandOutput, Process, free_port, run, staff_command, wait_until};
 use std::path::Path;
 
 struct Shop {
@@ -8,12 +8,12 @@ struct Shop {
 }
 
 impl Shop {
-    fn at(&self, home: &str, arguments: &[&str]) -> Said {
+    fn at(&self, home: &str, arguments: &[&str]) -> CommandOutput {
         run(&mut staff_command(&self.folder.path().join(home), arguments))
     }
 
     /// Signs as a script does: by naming the draft that was printed.
-    fn sign(&self, home: &str, arguments: &[&str]) -> Said {
+    fn sign(&self, home: &str, arguments: &[&str]) -> CommandOutput {
         let mut all = vec!["catalogue", "sign"];
         all.extend(arguments);
         let told = self.at(home, &all);

@@ -1,7 +1,7 @@
 //! The owner of a machine is asked, and has the last word.
 
 use crate::scripts::{policy, run};
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, wait_until};
 use serde_json::Value;
 

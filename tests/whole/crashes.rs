@@ -2,7 +2,7 @@
 //! while runs are given. No run takes effect twice, none is lost.
 
 use fernwart_tests::endure::{Plan, endure};
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, World, wait_within};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};

@@ -1,6 +1,6 @@
 //! Bad luck: wrong words, a full disk on either side, a clock a year off.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, SmallDisk, World, program, run, staff_command, wait_until};
 use std::path::Path;
 use std::process::Command;
@@ -122,7 +122,7 @@ fn each_key_file_that_is_not_as_it_must_be_is_refused_by_name() {
     let approver = || world.technician(&["approver", "show"]);
     let hub = || world.technician(&["serve"]);
     let agent = || machine.owner(&["run"]);
-    let cases: Vec<(std::path::PathBuf, &dyn Fn() -> fernwart_tests::Said)> = vec![
+    let cases: Vec<(std::path::PathBuf, &dyn Fn() -> fernwart_tests::CommandOutput)> = vec![
         (home.join("staff/order.key"), &staff),
         (home.join("staff/staff.identity"), &staff),
         (home.join("approver/approver.key"), &approver),
@@ -229,7 +229,7 @@ fn what_is_indexed_after_a_full_disk_is_seen_by_others() {
     let path = folder.path().join("facts.sqlite");
     let facts = "a".repeat(30_000);
     let json = format!(r#"{{"taken_at":1,"sections":{{"memory":{{"facts":"{facts}"}}}},"findings":[]}}"#);
-    let told = [fernwart_index::Told::read("kasse-1".into(), "1".into(), &json).expect("a report")];
+    let told = [fernwart_index::Reported::read("kasse-1".into(), "1".into(), &json).expect("a report")];
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let index = fernwart_index::Index::open(&path).await.expect("opened");

@@ -170,7 +170,7 @@ fn a_list_says_how_old_a_state_is_and_what_is_lost() {
     let _machine = world.add_machine("kasse-1");
     let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
     assert!(matches!(said.code, 0 | 1), "{}", said.err);
-    let row = |said: &fernwart_tests::Said| {
+    let row = |said: &fernwart_tests::CommandOutput| {
         said.json_lines().into_iter().find(|line| line["type"] == "machine").expect("a row")
     };
     let said = world.technician(&["ls", "-o", "jsonl"]).exits(0);

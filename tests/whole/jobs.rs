@@ -1,6 +1,6 @@
 //! Jobs of many orders: a few at a time, and taken back.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Frozen, Machine, Process, World, wait_until};
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! Scripts on machines with mounts that answer nobody: they run all the same, do not
 //! see these, and are refused only where they need one.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, run, wait_until};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,7 +1,7 @@
 //! What people at a computer are shown on their desktops: on a real bus of a
 //! person's own, listened to.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Process, World, wait_until};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

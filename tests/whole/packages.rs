@@ -4,7 +4,7 @@
 //! is made out of the new one here: with the programs below `FERNWART_OLD`, or the same.
 
 use fernwart_tests::guest::Guest;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Process, World, program, run, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::Command;

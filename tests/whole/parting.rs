@@ -1,7 +1,7 @@
 //! The end of the care for a machine: by a lead's signed word, by its owner's, and not by
 //! the hub's alone.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, run, staff_command, wait_until};
 use std::process::Command;
 

@@ -1,8 +1,8 @@
 //! Every question that a technician is asked: with the word it wants, with another, with
 //! Ctrl-C, and where there is nobody to ask.
 
-use fernwart_tests::shelf::Script;
-use fernwart_tests::{PATIENCE, World, run, staff_command, wait_until};
+use fernwart_tests::test_script::Script;
+use fernwart_tests::{TIMEOUT, World, run, staff_command, wait_until};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -45,7 +45,7 @@ fn at_terminal_after(command: &Command, question: &str, keys: &[u8], pause: std:
     let said = || String::from_utf8_lossy(&out.lock().expect("one reader")).into_owned();
     let begun = Instant::now();
     while !said().contains(question) && running.try_wait().expect("a child").is_none() {
-        assert!(begun.elapsed() < PATIENCE, "no question {question:?} in:\n{}", said());
+        assert!(begun.elapsed() < TIMEOUT, "no question {question:?} in:\n{}", said());
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     assert!(said().contains(question), "it ended without asking:\n{}", said());
@@ -58,7 +58,7 @@ fn at_terminal_after(command: &Command, question: &str, keys: &[u8], pause: std:
         if let Some(ended) = running.try_wait().expect("a child") {
             break ended;
         }
-        assert!(begun.elapsed() < PATIENCE, "it goes on after {keys:?}:\n{}", said());
+        assert!(begun.elapsed() < TIMEOUT, "it goes on after {keys:?}:\n{}", said());
         std::thread::sleep(std::time::Duration::from_millis(20));
     };
     drop(keyboard);

@@ -1,6 +1,6 @@
 //! What came of a job can be read afterwards, as it would have stood on a terminal.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, World, wait_until};
 use serde_json::Value;
 

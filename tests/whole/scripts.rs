@@ -1,7 +1,7 @@
 //! Approved scripts: from a folder to a repaired machine, and every no on the way.
 
-use fernwart_tests::shelf::Script;
-use fernwart_tests::{Machine, Said, World, wait_until};
+use fernwart_tests::test_script::Script;
+use fernwart_tests::{CommandOutput, Machine, World, wait_until};
 use serde_json::Value;
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ fn trusting(machine: &Machine) {
     policy(machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n");
 }
 
-pub(crate) fn run(world: &World, words: &[&str]) -> Said {
+pub(crate) fn run(world: &World, words: &[&str]) -> CommandOutput {
     let mut all = vec!["run"];
     all.extend(words);
     if !words.contains(&"--reason") {
@@ -22,7 +22,7 @@ pub(crate) fn run(world: &World, words: &[&str]) -> Said {
     world.technician(&all)
 }
 
-fn result(said: &Said) -> Value {
+fn result(said: &CommandOutput) -> Value {
     let lines: Vec<Value> = said.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     lines.into_iter().find(|line| line["type"] == "result").unwrap_or_else(|| panic!("{said:?}"))
 }

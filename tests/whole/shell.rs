@@ -1,6 +1,6 @@
 //! What shells and programs expect of a command: closed pipes, errors in JSON, help.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{World, agent_command, program, run, wait_until};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,7 +7,7 @@ use fernwart_tests::swarm::Swarm;
 use std::time::Duration;
 
 const MACHINES: usize = 40;
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn summary(world: &World, words: &[&str]) -> serde_json::Value {
     world.technician(words).exits(0).json_lines().pop().expect("a summary")
@@ -22,7 +22,7 @@ fn a_swarm_answers_comes_back_and_loses_nothing() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let mut swarm = runtime.block_on(Swarm::join(folder.path(), world.address, &invitation, MACHINES));
-    runtime.block_on(swarm.switch_on(8, PATIENCE));
+    runtime.block_on(swarm.switch_on(8, TIMEOUT));
     assert_eq!(swarm.linked(), MACHINES);
     let ponged = world.technician(&["ping", "all", "-o", "jsonl"]).exits(0).json_lines();
     assert_eq!(ponged.iter().filter(|line| line["ms"].is_number()).count(), MACHINES);
@@ -36,8 +36,8 @@ fn a_swarm_answers_comes_back_and_loses_nothing() {
     swarm.switch_off(0);
     world.restart_hub();
     runtime.block_on(async {
-        swarm.switch_on(8, PATIENCE).await;
-        swarm.wait_back(MACHINES, PATIENCE).await;
+        swarm.switch_on(8, TIMEOUT).await;
+        swarm.wait_back(MACHINES, TIMEOUT).await;
     });
     let again = summary(&world, &["diagnose", "all", "--section", "power", "-o", "jsonl"]);
     assert_eq!(again["answered"].as_u64(), Some(MACHINES as u64));

@@ -9,7 +9,7 @@
 
 use crate::packages::{customers_computer, package};
 use fernwart_tests::guest::Guest;
-use fernwart_tests::{PATIENCE, Process, World, free_port, program, run, wait_until};
+use fernwart_tests::{Process, TIMEOUT, World, free_port, program, run, wait_until};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -242,7 +242,7 @@ impl Stage {
             return;
         }
         // A machine that was just admitted is linked within the second.
-        let deadline = std::time::Instant::now() + PATIENCE;
+        let deadline = std::time::Instant::now() + TIMEOUT;
         loop {
             let said = run(&mut self.bash(&format!("{{ {typed} ; }} 2>&1")));
             if let Some(line) = said.out.split_whitespace().find(|word| word.starts_with("fw1-")) {

@@ -5,7 +5,7 @@ use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::issue::Authority;
 use fernwart_certs::peer::{Name, read_certificate};
 use fernwart_certs::sha256;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{World, run, wait_until};
 use serde_json::Value;
 use std::os::unix::fs::{FileExt, PermissionsExt};

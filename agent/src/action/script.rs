@@ -289,7 +289,7 @@ fn in_cage(
     Ok(ScriptEnd { refused: group::refused(&groups.0), ..ended })
 }
 
-/// The outer program, whose number is no longer ours once it was buried.
+/// The outer program. Its pid is not used after it was reaped: it may be another's by then.
 struct Outer {
     child: Child,
     ended: bool,
@@ -359,10 +359,10 @@ fn read(
 
 /// Waits until there is something to read; false once the run is over.
 fn is_there(from: &impl AsFd, over: &AtomicBool) -> bool {
-    let patience = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+    let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
     while !over.load(Ordering::SeqCst) {
         let mut wanted = [PollFd::new(from, PollFlags::IN)];
-        match rustix::event::poll(&mut wanted, Some(&patience)) {
+        match rustix::event::poll(&mut wanted, Some(&timeout)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
             Ok(_) | Err(_) => return true,
         }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
-    let (manager, places, ask): (&'static str, &'static [&'static str], fn(Instant) -> Said) =
+    let (manager, places, ask): (&'static str, &'static [&'static str], fn(Instant) -> Counted) =
         if child::find("apt-get").is_some() {
             ("apt", &APT_STATE, apt)
         } else if child::find("dnf").is_some() {
@@ -33,12 +33,12 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
             return Updates { why: why.collect(), ..Updates::default() };
         };
     let mut updates = Updates { manager: manager.into(), ..Updates::default() };
-    let said = remembered(manager, places, ask, around, until);
+    let counted = remembered(manager, places, ask, around, until);
     let mut broken = Vec::new();
     let mut silent = None;
     let mut bad = Vec::new();
     let mut sources = None;
-    match said {
+    match counted {
         Ok(counts) => {
             sources = counts.sources;
             updates.pending = Some(counts.pending);
@@ -198,7 +198,7 @@ struct Counts {
 }
 
 /// What a manager has said.
-type Said = Result<Counts, No>;
+type Counted = Result<Counts, No>;
 
 /// Why a manager has counted nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,16 +216,16 @@ impl std::convert::From<Cause> for No {
 }
 
 /// What one has said, of what, and when; nothing yet while it is asked.
-struct Asked {
+struct Inquiry {
     manager: &'static str,
     state: Vec<Option<SystemTime>>,
     at: Instant,
-    said: Option<Said>,
+    counted: Option<Counted>,
 }
 
 /// What is known, and word of what becomes known.
 struct Memory {
-    asked: Mutex<Option<Asked>>,
+    inquiry: Mutex<Option<Inquiry>>,
     news: Condvar,
 }
 
@@ -236,53 +236,53 @@ static MEMORY: Mutex<Option<Arc<Memory>>> = Mutex::new(None);
 fn remembered(
     manager: &'static str,
     places: &'static [&'static str],
-    ask: fn(Instant) -> Said,
+    ask: fn(Instant) -> Counted,
     around: &Surroundings,
     until: Instant,
-) -> Said {
+) -> Counted {
     let stays = around.stays;
     // The running agent may have waited for it already.
     if let Some((_, counts)) = around.known_updates.as_deref().and_then(read_known).filter(|(of, _)| of == manager) {
         return Ok(counts);
     }
     let memory = locked(&MEMORY)
-        .get_or_insert_with(|| Arc::new(Memory { asked: Mutex::new(None), news: Condvar::new() }))
+        .get_or_insert_with(|| Arc::new(Memory { inquiry: Mutex::new(None), news: Condvar::new() }))
         .clone();
     let state: Vec<_> = places.iter().map(|place| newest(Path::new(place), 2)).collect();
-    let mut asked = locked(&memory.asked);
-    let is_known = asked.as_ref().is_some_and(|asked| match &asked.said {
+    let mut inquiry = locked(&memory.inquiry);
+    let is_known = inquiry.as_ref().is_some_and(|inquiry| match &inquiry.counted {
         // One that is asked now answers for what it has read.
         None => true,
-        Some(said) => {
-            (asked.manager, &asked.state) == (manager, &state) && (said.is_ok() || asked.at.elapsed() < AGAIN)
+        Some(counted) => {
+            (inquiry.manager, &inquiry.state) == (manager, &state) && (counted.is_ok() || inquiry.at.elapsed() < AGAIN)
         }
     });
     if !is_known {
-        *asked = Some(Asked { manager, state, at: Instant::now(), said: None });
+        *inquiry = Some(Inquiry { manager, state, at: Instant::now(), counted: None });
         let limit = if stays { Instant::now() + ASKED_FOR } else { until };
         let answered = memory.clone();
         let job = move || {
-            let said = ask(limit);
-            if let Some(asked) = locked(&answered.asked).as_mut() {
-                (asked.said, asked.at) = (Some(said), Instant::now());
+            let counted = ask(limit);
+            if let Some(inquiry) = locked(&answered.inquiry).as_mut() {
+                (inquiry.counted, inquiry.at) = (Some(counted), Instant::now());
             }
             answered.news.notify_all();
         };
         if let Err(error) = std::thread::Builder::new().name(manager.into()).stack_size(128 * 1024).spawn(job) {
-            *asked = None;
+            *inquiry = None;
             return Err(Cause::new(Reason::Unreadable, error.to_string()).into());
         }
     }
     loop {
-        match asked.as_ref().and_then(|asked| asked.said.clone()) {
-            Some(said) => return said,
+        match inquiry.as_ref().and_then(|inquiry| inquiry.counted.clone()) {
+            Some(counted) => return counted,
             None => {
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     let reason = if stays { Reason::StillAsked } else { Reason::TimedOut };
                     return Err(Cause::new(reason, manager).into());
                 }
-                asked = memory.news.wait_timeout(asked, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+                inquiry = memory.news.wait_timeout(inquiry, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
             }
         }
     }
@@ -292,8 +292,8 @@ fn remembered(
 /// manager's name and its answer, as JSON.
 pub fn known() -> Option<String> {
     let memory = locked(&MEMORY).clone()?;
-    let asked = locked(&memory.asked);
-    let Asked { manager, state, said: Some(Ok(counts)), .. } = asked.as_ref()? else { return None };
+    let inquiry = locked(&memory.inquiry);
+    let Inquiry { manager, state, counted: Some(Ok(counts)), .. } = inquiry.as_ref()? else { return None };
     let places: &[&str] = if *manager == "apt" { &APT_STATE } else { &DNF_STATE };
     let now: Vec<_> = places.iter().map(|place| newest(Path::new(place), 2)).collect();
     (now == *state).then(|| serde_json::to_string(&(manager, counts)).ok()).flatten()
@@ -311,7 +311,7 @@ fn newest(place: &Path, depth: usize) -> Option<SystemTime> {
     within.chain(own).max()
 }
 
-fn apt(until: Instant) -> Said {
+fn apt(until: Instant) -> Counted {
     // -s simulates: it takes no lock and changes nothing. A kernel comes as a new
     // package, which a plain upgrade would never install.
     let arguments = ["-s", "-q", "-o", "Debug::NoLocking=true", "dist-upgrade"];
@@ -347,7 +347,7 @@ fn complaint(out: &str, complaints: &str) -> String {
     clipped(&format!("apt-get: {}", first.unwrap_or("exit code 100").trim_end_matches('.')))
 }
 
-fn dnf(until: Instant) -> Said {
+fn dnf(until: Instant) -> Counted {
     let ended = child::run("dnf", &["-C", "-q", "check-update"], until)?;
     let pending = match &ended {
         child::ProcessOutput { is_late: true, .. } => return Err(Cause::new(Reason::TimedOut, "dnf").into()),
@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn a_manager_that_is_slow_is_still_asked_and_answers_a_later_look() {
         static PLACES: [&str; 1] = ["/no/such/place"];
-        fn slow(_: Instant) -> Said {
+        fn slow(_: Instant) -> Counted {
             std::thread::sleep(Duration::from_millis(400));
             Ok(Counts { pending: 7, security: Some(1), kept_back: 0, sources: None })
         }

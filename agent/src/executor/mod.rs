@@ -157,7 +157,7 @@ pub struct Parts {
 
 impl Handle {
     /// Tells the executor something; waits while its queue is full.
-    pub async fn tell(&self, message: ToExecutor) {
+    pub async fn send(&self, message: ToExecutor) {
         // Fails only once the executor has stopped, which ends the daemon.
         let _ = self.0.send(Event::Uplink(message)).await;
     }

@@ -119,7 +119,7 @@ impl Executor {
             Err((No::Refused(refusal), _)) => self.refuse(order, envelope, staff, refusal),
             Err((No::Ask, _)) => {
                 self.questions = self.questions.wrapping_add(1);
-                let until = order.not_after.min(self.now() + Policy::PATIENCE_MS);
+                let until = order.not_after.min(self.now() + Policy::TIMEOUT_MS);
                 self.wait(wait(WaitReason::Owner(self.questions, until)))
             }
             Err((No::Later(at), _)) if at < order.not_after => self.wait(wait(WaitReason::Window(at))),

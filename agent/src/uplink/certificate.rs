@@ -77,7 +77,7 @@ impl Uplink {
     async fn claim_on(&mut self, state: &mut ExecutorState, link: &Link, wanted: Wanted) -> Result<(), UplinkError> {
         let binding = link.binding().map_err(UplinkError::Link)?;
         let spki = self.identity.key.spki().to_vec();
-        self.executor.tell(ToExecutor::Claim(binding, spki.clone())).await;
+        self.executor.send(ToExecutor::Claim(binding, spki.clone())).await;
         let signature = loop {
             match self.from_executor.recv().await {
                 Some(ToUplink::Claim(signature)) => break signature,

@@ -173,7 +173,7 @@ impl Uplink {
             let wait = backoff.next(&error);
             let reason = fernwart_protocol::text::chain(&error);
             info!(reason, wait_ms = wait.as_millis() as u64, "no link");
-            let mut bell = dialer.as_ref().map(Dialer::doorbell).unwrap_or_default();
+            let mut hint = dialer.as_ref().map(Dialer::restart_hint).unwrap_or_default();
             let over = tokio::time::Instant::now() + wait;
             let waited = async {
                 tokio::select! {
@@ -181,7 +181,7 @@ impl Uplink {
                     () = tokio::time::sleep_until(over) => {}
                     // It is back: for a hub of many machines not all at once, and
                     // nobody waits longer for having heard it.
-                    () = bell.rung() => {
+                    () = hint.rung() => {
                         let soon = tokio::time::Instant::now() + backoff.scatter();
                         tokio::time::sleep_until(over.min(soon)).await;
                     }
@@ -245,8 +245,8 @@ impl Uplink {
             () = self.stop.cancelled() => return Ok(()),
         };
         let ended = match dialled {
-            Ok((link, bell)) => {
-                let ended = self.session(state, link.clone(), bell, backoff).await;
+            Ok((link, hint)) => {
+                let ended = self.session(state, link.clone(), hint, backoff).await;
                 // Under TLS 1.3 the hub's no may come after the link seemed to stand.
                 match ended {
                     Err(UplinkError::Frame(FrameError::Cut)) if link.is_closed() => {
@@ -301,7 +301,7 @@ async fn dial(
     dialer: &mut Option<Dialer>,
     door: Door,
     tls: &fernwart_certs::tls::ClientConfig,
-) -> Result<(Link, fernwart_protocol::link::Doorbell), UplinkError> {
+) -> Result<(Link, fernwart_protocol::link::RestartHint), UplinkError> {
     let socket = |address| match dialer.as_ref().filter(|ready| ready.reaches(address)) {
         Some(ready) => Ok(ready.clone()),
         None => Dialer::new(address),
@@ -311,7 +311,7 @@ async fn dial(
         NotReached::NoAddress(_) => UplinkError::NoAddress,
         NotReached::Dial { source, .. } => UplinkError::Dial(source),
     })?;
-    let bell = used.doorbell();
+    let hint = used.restart_hint();
     *dialer = Some(used);
-    Ok((link, bell))
+    Ok((link, hint))
 }

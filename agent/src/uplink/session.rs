@@ -8,7 +8,7 @@ use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, RunId};
 use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
-use fernwart_protocol::link::{Doorbell, FrameError, Link, LinkError, Receiver, Sender};
+use fernwart_protocol::link::{FrameError, Link, LinkError, Receiver, RestartHint, Sender};
 use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
 use fernwart_protocol::to_hub::{self, Ask, Delivered, GivenBack, SignedOutcome};
 use fernwart_protocol::version::{Hello, tag};
@@ -52,7 +52,7 @@ impl Uplink {
         &mut self,
         state: &mut ExecutorState,
         link: Link,
-        bell: Doorbell,
+        hint: RestartHint,
         backoff: &mut Backoff,
     ) -> Result<(), UplinkError> {
         // News since the last link; answers to its streams are sent again later.
@@ -85,13 +85,13 @@ impl Uplink {
         let hub_ahead_ms = hub_clock.map_or(0, |hub| hub.saturating_sub(halfway));
         let linked = Linked { hub_ahead_ms, rtt_us, hub_chain, hub_journal };
         info!(address = %link.remote_address(), rtt_us, "linked");
-        self.executor.tell(ToExecutor::Linked(linked)).await;
+        self.executor.send(ToExecutor::Linked(linked)).await;
 
         let mut tasks = JoinSet::new();
         if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest != state.dial.versions.timestamp) {
             tasks.spawn(fetch(link.clone(), state.dial.versions, self.executor.clone()));
         }
-        let result = self.serve(state, &link, bell, control, receive, &mut tasks, backoff, linked.hub_ahead_ms).await;
+        let result = self.serve(state, &link, hint, control, receive, &mut tasks, backoff, linked.hub_ahead_ms).await;
         self.part(state).await;
         result
     }
@@ -100,7 +100,7 @@ impl Uplink {
     /// next hello: an older word would sound as if this machine had lost records.
     async fn part(&mut self, state: &mut ExecutorState) {
         let executor = self.executor.clone();
-        let tell = executor.tell(ToExecutor::Unlinked);
+        let tell = executor.send(ToExecutor::Unlinked);
         tokio::pin!(tell);
         let mut said = false;
         loop {
@@ -125,7 +125,7 @@ impl Uplink {
         &mut self,
         state: &mut ExecutorState,
         link: &Link,
-        mut bell: Doorbell,
+        mut hint: RestartHint,
         mut control: Sender,
         receive: Receiver,
         tasks: &mut JoinSet<()>,
@@ -244,7 +244,7 @@ impl Uplink {
                     Some(ToUplink::Claim(_)) => {}
                     Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
                 },
-                () = bell.rung() => {
+                () = hint.rung() => {
                     debug!("the hub rings");
                     let following = to_hub::Control::Following(state.dial.versions);
                     control.send(&following).await.map_err(UplinkError::Frame)?;
@@ -329,15 +329,15 @@ async fn listen(mut receive: Receiver, words: mpsc::Sender<Result<Control, Frame
     loop {
         let word = match receive.next::<Control>().await {
             Ok(Some(Control::Lock(envelope))) => {
-                executor.tell(ToExecutor::Lock(envelope)).await;
+                executor.send(ToExecutor::Lock(envelope)).await;
                 continue;
             }
             Ok(Some(Control::Cancel(envelope))) => {
-                executor.tell(ToExecutor::Cancel(envelope)).await;
+                executor.send(ToExecutor::Cancel(envelope)).await;
                 continue;
             }
             Ok(Some(Control::Retired(envelope))) => {
-                executor.tell(ToExecutor::Retirement(envelope)).await;
+                executor.send(ToExecutor::Retirement(envelope)).await;
                 continue;
             }
             Ok(Some(word)) => Ok(word),
@@ -370,12 +370,12 @@ async fn serve_stream(
         Ok(Ok(Deliver::Order(order))) => ToExecutor::Order(ticket, order),
         Ok(Ok(Deliver::TakenBack(order, cancel))) => {
             // Told first, by the same messenger: the order finds itself taken back.
-            executor.tell(ToExecutor::Cancel(cancel)).await;
+            executor.send(ToExecutor::Cancel(cancel)).await;
             ToExecutor::Order(ticket, order)
         }
         Ok(Ok(Deliver::Begun(order, cancel))) => {
             if let Some(cancel) = cancel {
-                executor.tell(ToExecutor::Cancel(cancel)).await;
+                executor.send(ToExecutor::Cancel(cancel)).await;
             }
             ToExecutor::Begun(ticket, order)
         }
@@ -398,7 +398,7 @@ async fn serve_stream(
     if opened.send((ticket, answers)).await.is_err() {
         return;
     }
-    executor.tell(word).await;
+    executor.send(word).await;
     while let Some(frame) = answered.recv().await {
         let sent = match frame {
             Frame::Outcome(run, outcome) => {
@@ -431,12 +431,12 @@ async fn serve_stream(
             Err(_) => break,
         }
     }
-    executor.tell(ToExecutor::Gone(ticket)).await;
+    executor.send(ToExecutor::Gone(ticket)).await;
 }
 
 async fn await_stored(receive: &mut Receiver, run: RunId, executor: &Handle) {
     match tokio::time::timeout(STORE_WAIT, receive.expect::<Stored>()).await {
-        Ok(Ok(Stored::Countersigned(envelope))) => executor.tell(ToExecutor::Stored(run, envelope)).await,
+        Ok(Ok(Stored::Countersigned(envelope))) => executor.send(ToExecutor::Stored(run, envelope)).await,
         Ok(Ok(Stored::NotNow(denial))) => warn!(%run, code = %denial.code(), "the hub cannot store an outcome now"),
         Ok(Err(_)) | Err(_) => debug!(%run, "an outcome was not acknowledged; it is kept"),
     }
@@ -491,7 +491,7 @@ async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executo
         }
     }
     if !files.is_empty() {
-        executor.tell(ToExecutor::Catalogue(files)).await;
+        executor.send(ToExecutor::Catalogue(files)).await;
     }
 }
 
@@ -518,7 +518,7 @@ async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
         }
     };
     if let Some(bytes) = fetched.await {
-        executor.tell(ToExecutor::Blob(hash, bytes)).await;
+        executor.send(ToExecutor::Blob(hash, bytes)).await;
     }
 }
 

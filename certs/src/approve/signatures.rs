@@ -33,7 +33,7 @@ enum Of {
 }
 
 /// Whose signatures a role of a draft takes.
-struct Asked<'a> {
+struct Required<'a> {
     of: Of,
     /// The root that names them.
     root: &'a Root,
@@ -79,19 +79,19 @@ impl Draft {
             return Err(SignError::NewRoot);
         }
         let id = tuf_key_id(&key.public())?;
-        let counts = |asked: &Asked<'_>| asked.keys.contains(&id);
-        let asked = self.asked(in_force);
-        if !asked.iter().any(counts) {
+        let counts = |required: &Required<'_>| required.keys.contains(&id);
+        let required = self.required(in_force);
+        if !required.iter().any(counts) {
             return Err(SignError::NotAnApprover);
         }
         let proposer = self.targets.signed._extra.get(PROPOSER).and_then(serde_json::Value::as_str);
-        let alone = asked.iter().all(|asked| asked.need <= 1);
+        let alone = required.iter().all(|required| required.need <= 1);
         if !alone && proposer == Some(hex(id.as_ref()).as_str()) {
             return Err(SignError::OwnProposal);
         }
         let (targets, root) = (
-            asked.iter().any(|asked| asked.of == Of::Targets && counts(asked)),
-            asked.iter().any(|asked| asked.of == Of::Root && counts(asked)),
+            required.iter().any(|required| required.of == Of::Targets && counts(required)),
+            required.iter().any(|required| required.of == Of::Root && counts(required)),
         );
         if self.has_signed(&id) {
             return Err(SignError::AlreadySigned);
@@ -141,11 +141,11 @@ impl Draft {
     /// Whose signatures it takes, and how many: the targets' approvers by the
     /// root that will rule, and of a next root both its own and the former
     /// root's approvers (TUF 5.3.4).
-    fn asked<'a>(&'a self, in_force: Option<&'a Root>) -> Vec<Asked<'a>> {
+    fn required<'a>(&'a self, in_force: Option<&'a Root>) -> Vec<Required<'a>> {
         let new = self.root.as_ref().map(|root| &root.signed);
         let of = |of, root: Option<&'a Root>, role| {
             let keys = root?.roles.get(&role)?;
-            Some(Asked { of, root: root?, keys: &keys.keyids, need: keys.threshold.get() })
+            Some(Required { of, root: root?, keys: &keys.keyids, need: keys.threshold.get() })
         };
         let former = new.and(in_force);
         [
@@ -201,8 +201,8 @@ impl Draft {
         let targets = self.targets.signed.canonical_form().unwrap_or_default();
         let root = self.root.as_ref().map(|root| root.signed.canonical_form().unwrap_or_default());
         let none: &[Signature] = &[];
-        let count = |asked: &Asked<'_>| {
-            let (signatures, form) = match asked.of {
+        let count = |required: &Required<'_>| {
+            let (signatures, form) = match required.of {
                 Of::Targets => (self.targets.signatures.as_slice(), targets.as_slice()),
                 Of::Root => (
                     self.root.as_ref().map_or(none, |root| root.signatures.as_slice()),
@@ -211,17 +211,17 @@ impl Draft {
             };
             let valid = |id: &&Decoded<_>| {
                 let signature = signatures.iter().find(|signature| signature.keyid == **id);
-                signature.is_some_and(|signature| holds(asked.root, signature, form))
+                signature.is_some_and(|signature| holds(required.root, signature, form))
             };
-            asked.keys.iter().filter(valid).count() as u64
+            required.keys.iter().filter(valid).count() as u64
         };
-        let asked = self.asked(in_force);
-        let missing = asked.iter().map(|asked| asked.need.saturating_sub(count(asked))).max();
-        let need = asked.iter().map(|asked| asked.need).max();
+        let required = self.required(in_force);
+        let missing = required.iter().map(|required| required.need.saturating_sub(count(required))).max();
+        let need = required.iter().map(|required| required.need).max();
         match (missing, need) {
             // More than needed is told as it is, where nothing else is asked.
             (Some(0), Some(need)) => {
-                Progress { have: asked.first().map_or(need, |first| count(first).max(need)), need }
+                Progress { have: required.first().map_or(need, |first| count(first).max(need)), need }
             }
             (Some(missing), Some(need)) => Progress { have: need - missing, need },
             _ => Progress { have: 0, need: u64::MAX },

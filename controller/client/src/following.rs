@@ -15,18 +15,18 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long a hub that has gone is waited for: it may be started anew.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Between two tries to reach it, at first and at most.
 const AGAIN: Duration = Duration::from_millis(500);
 const SELDOM: Duration = Duration::from_secs(5);
 
 /// How long one try may take.
-const KNOCK: Duration = Duration::from_secs(2);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is heard of a job.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Received {
     /// News, or the job's number.
     Reply(Box<Reply>),
     /// The hub has gone; it is waited for.
@@ -43,13 +43,13 @@ pub struct Following<'a> {
     lost: Option<ClientError>,
     /// Until when it is waited for; none once it has told something.
     until: Option<Instant>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl<'a> Following<'a> {
     /// Of a job that has been handed in.
     pub fn submitted(session: &'a mut Session, stream: Stream) -> Self {
-        Self { session, stream, job: None, lost: None, until: None, patience: PATIENCE }
+        Self { session, stream, job: None, lost: None, until: None, timeout: TIMEOUT }
     }
 
     /// Of a job that is known by its number.
@@ -58,13 +58,13 @@ impl<'a> Following<'a> {
     /// When the link breaks.
     pub async fn known(session: &'a mut Session, job: JobId) -> Result<Self, ClientError> {
         let stream = session.ask(&Request::Watch(job)).await?;
-        Ok(Self { session, stream, job: Some(job), lost: None, until: None, patience: PATIENCE })
+        Ok(Self { session, stream, job: Some(job), lost: None, until: None, timeout: TIMEOUT })
     }
 
     /// Waits no longer than this for a hub that has gone.
     #[must_use]
     pub fn within(self, longest: Duration) -> Self {
-        Self { patience: self.patience.min(longest), ..self }
+        Self { timeout: self.timeout.min(longest), ..self }
     }
 
     /// The job's number, once the hub has told it: from then on it is stored.
@@ -77,10 +77,10 @@ impl<'a> Following<'a> {
     /// # Errors
     /// When the hub says no, or has gone and does not come back in time: two minutes, or
     /// less ([`Self::within`]).
-    pub async fn next(&mut self) -> Result<Option<Heard>, ClientError> {
+    pub async fn next(&mut self) -> Result<Option<Received>, ClientError> {
         if let Some(lost) = self.lost.take() {
             self.return_to_it(lost).await?;
-            return Ok(Some(Heard::Back));
+            return Ok(Some(Received::Back));
         }
         match self.stream.next().await.map_err(|error| self.session.why(error)) {
             Ok(None) => Ok(None),
@@ -89,11 +89,11 @@ impl<'a> Following<'a> {
                 if let Reply::Job(job) = reply {
                     self.job = Some(job);
                 }
-                Ok(Some(Heard::Reply(Box::new(reply))))
+                Ok(Some(Received::Reply(Box::new(reply))))
             }
             Err(error) if self.job.is_some() && may_come_back(&error) => {
                 self.lost = Some(error);
-                Ok(Some(Heard::Gone))
+                Ok(Some(Received::Gone))
             }
             Err(error) => Err(error),
         }
@@ -101,9 +101,9 @@ impl<'a> Following<'a> {
 
     /// Asks for the job's news over a new link, and waits for the hub's first word.
     async fn watch(&mut self, job: JobId) -> Result<Stream, ClientError> {
-        self.session.dial_again(KNOCK).await?;
+        self.session.dial_again(DIAL_TIMEOUT).await?;
         let mut stream = self.session.ask(&Request::Watch(job)).await?;
-        match timeout(KNOCK, stream.greeted()).await {
+        match timeout(DIAL_TIMEOUT, stream.greeted()).await {
             Ok(greeted) => greeted.map_err(|error| self.session.why(error)).map(|()| stream),
             Err(_) => Err(ClientError::Frame(FrameError::Cut)),
         }
@@ -112,7 +112,7 @@ impl<'a> Following<'a> {
     async fn return_to_it(&mut self, lost: ClientError) -> Result<(), ClientError> {
         let Some(job) = self.job else { return Err(lost) };
         // A hub that takes it in and sends it away again is no hub that is back.
-        let until = *self.until.get_or_insert_with(|| Instant::now() + self.patience);
+        let until = *self.until.get_or_insert_with(|| Instant::now() + self.timeout);
         let mut pause = AGAIN;
         loop {
             sleep(pause).await;

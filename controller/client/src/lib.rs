@@ -16,7 +16,7 @@ pub mod target;
 pub use answer::{Answer, Answered, Seen, judge_news};
 pub use batch::Batch;
 pub use fernwart_fleet::RunState;
-pub use following::{Following, Heard};
+pub use following::{Following, Received};
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
 pub use order::{OlderAgent, SignedOrder};
 pub use session::{ClientError, Session, Stream};

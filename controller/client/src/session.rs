@@ -179,12 +179,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Dials the hub this home belongs to; each address within `patience`.
+    /// Dials the hub this home belongs to; each address within `timeout`.
     ///
     /// # Errors
     /// When it does not answer, or is not the one it must be.
-    pub async fn open(home: StaffHome, patience: Duration) -> Result<Self, ClientError> {
-        Self::open_over(home, patience, Dialer::new).await
+    pub async fn open(home: StaffHome, timeout: Duration) -> Result<Self, ClientError> {
+        Self::open_over(home, timeout, Dialer::new).await
     }
 
     /// The same with sockets of one's own.
@@ -193,7 +193,7 @@ impl Session {
     /// As [`Session::open`].
     pub async fn open_over(
         home: StaffHome,
-        patience: Duration,
+        timeout: Duration,
         socket: impl Fn(SocketAddr) -> Result<Dialer, DialError>,
     ) -> Result<Self, ClientError> {
         if home.identity.chain.is_empty() {
@@ -201,7 +201,7 @@ impl Session {
         }
         let trusted = home.trusted().map_err(ClientError::Home)?.ok_or(ClientError::NothingPublished)?;
         let catalogue = trusted.view().map_err(ClientError::Catalogue)?;
-        let link = dial(&home, &catalogue, patience, socket).await?;
+        let link = dial(&home, &catalogue, timeout, socket).await?;
         Ok(Self { home, link, trusted, catalogue })
     }
 
@@ -209,8 +209,8 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::open`].
-    pub async fn dial_again(&mut self, patience: Duration) -> Result<(), ClientError> {
-        self.link = dial(&self.home, &self.catalogue, patience, Dialer::new).await?;
+    pub async fn dial_again(&mut self, timeout: Duration) -> Result<(), ClientError> {
+        self.link = dial(&self.home, &self.catalogue, timeout, Dialer::new).await?;
         Ok(())
     }
 
@@ -274,7 +274,7 @@ impl Session {
     ///
     /// # Errors
     /// When the answer is no, or the link breaks.
-    pub async fn tell(&self, request: &Request) -> Result<(), ClientError> {
+    pub async fn request(&self, request: &Request) -> Result<(), ClientError> {
         let mut stream = self.ask(request).await.map_err(|error| self.why(error))?;
         match stream.next().await.map_err(|error| self.why(error))? {
             None => Ok(()),
@@ -383,8 +383,8 @@ impl Session {
         let id = draft.id().map_err(|_| ClientError::Unexpected)?;
         let bytes = serde_json::to_vec(&draft).map_err(|_| ClientError::Unexpected)?;
         let bytes = Blob::try_from(bytes).map_err(|_| ClientError::Unexpected)?;
-        let given = match self.tell(&Request::PutDraft(bytes)).await {
-            Ok(()) => self.tell(&Request::Publish(id)).await,
+        let given = match self.request(&Request::PutDraft(bytes)).await {
+            Ok(()) => self.request(&Request::Publish(id)).await,
             refused => refused,
         };
         match given {
@@ -427,7 +427,7 @@ impl Session {
             Ok(_) => Ok(false),
             Err(ClientError::Denied(Denial::NoSuchBlob)) => {
                 let file = Blob::try_from(bytes.to_vec()).map_err(|_| ClientError::Unexpected)?;
-                self.tell(&Request::PutFile(file)).await.map(|()| true)
+                self.request(&Request::PutFile(file)).await.map(|()| true)
             }
             Err(error) => Err(error),
         }
@@ -667,13 +667,13 @@ impl Session {
 async fn dial(
     home: &StaffHome,
     catalogue: &Catalogue,
-    patience: Duration,
+    timeout: Duration,
     socket: impl Fn(SocketAddr) -> Result<Dialer, DialError>,
 ) -> Result<Link, ClientError> {
     let pins = catalogue.hub.ca.clone();
     let tls = tls::member(pins, Clock::MustBeRight, home.identity.chain.clone(), &home.identity.key);
     let tls = tls.map_err(ClientError::Tls)?;
-    Ok(dial_any(&catalogue.hub.addresses, Door::Staff, &tls, patience, socket).await?.0)
+    Ok(dial_any(&catalogue.hub.addresses, Door::Staff, &tls, timeout, socket).await?.0)
 }
 
 async fn send_batch(stream: &mut Stream, batch: Vec<Envelope>) -> Result<(), ClientError> {

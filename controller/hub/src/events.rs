@@ -4,8 +4,8 @@
 //! remembered; who reads slowly is told how much they missed.
 
 use crate::Shared;
-use crate::caller::Caller;
-use crate::outcome::{End, NewHealth, RunEnded};
+use crate::delivery::outcome::{End, NewHealth, RunEnded};
+use crate::doors::caller::Caller;
 use fernwart_certs::catalogue::Customers;
 use fernwart_certs::random;
 use fernwart_fleet::Machine;
@@ -43,7 +43,7 @@ impl Whose {
 }
 
 #[derive(Debug)]
-struct Told {
+struct Recorded {
     event: Event,
     whose: Whose,
 }
@@ -53,8 +53,8 @@ struct Told {
 pub(crate) struct Events {
     /// Told with each: numbers begin anew with every start.
     life: u64,
-    kept: Mutex<VecDeque<Arc<Told>>>,
-    listeners: broadcast::Sender<Arc<Told>>,
+    kept: Mutex<VecDeque<Arc<Recorded>>>,
+    listeners: broadcast::Sender<Arc<Recorded>>,
 }
 
 impl Default for Events {
@@ -68,25 +68,25 @@ impl Default for Events {
 }
 
 impl Events {
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Arc<Told>>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Arc<Recorded>>> {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn tell(&self, clock: Clock, whose: Whose, what: Happened) {
+    fn record(&self, clock: Clock, whose: Whose, what: Happened) {
         let mut kept = self.kept();
         let (life, at) = (self.life, clock.now());
         let seq = kept.back().map_or(1, |newest| newest.event.seq + 1);
-        let told = Arc::new(Told { event: Event { life, seq, at, what }, whose });
+        let recorded = Arc::new(Recorded { event: Event { life, seq, at, what }, whose });
         if kept.len() == EVENTS_KEPT {
             kept.pop_front();
         }
-        kept.push_back(told.clone());
+        kept.push_back(recorded.clone());
         // Under the lock, so that all hear them in their order; nobody may listen.
-        let _ = self.listeners.send(told);
+        let _ = self.listeners.send(recorded);
     }
 
     /// What is remembered, and what comes after it, without a gap.
-    fn listen(&self) -> (Vec<Arc<Told>>, broadcast::Receiver<Arc<Told>>) {
+    fn listen(&self) -> (Vec<Arc<Recorded>>, broadcast::Receiver<Arc<Recorded>>) {
         let kept = self.kept();
         (kept.iter().cloned().collect(), self.listeners.subscribe())
     }
@@ -95,18 +95,18 @@ impl Events {
 impl Shared {
     /// Something has happened that all may hear of.
     pub(crate) fn happened(&self, what: Happened) {
-        self.events.tell(self.clock, Whose::Everybody, what);
+        self.events.record(self.clock, Whose::Everybody, what);
     }
 
     /// Something that is a technician's own.
     pub(crate) fn happened_to(&self, giver: KeyId, what: Happened) {
-        self.events.tell(self.clock, Whose::Giver(giver), what);
+        self.events.record(self.clock, Whose::Giver(giver), what);
     }
 
     /// Something that is about one machine, if it is known.
     pub(crate) fn happened_on(&self, machine: &MachineId, what: impl FnOnce(Named) -> Happened) {
         if let Some(machine) = self.store.machine(machine) {
-            self.events.tell(self.clock, Whose::Customer(machine.customer), what(named(&machine)));
+            self.events.record(self.clock, Whose::Customer(machine.customer), what(named(&machine)));
         }
     }
 }
@@ -147,53 +147,53 @@ pub(crate) async fn follow(
         Ok(caller) => caller,
         Err(denial) => return Ok(Err(denial)),
     };
-    for told in kept.iter().filter(|told| told.whose.includes(&caller)) {
-        tell(send, told.event.clone()).await?;
+    for recorded in kept.iter().filter(|recorded| recorded.whose.includes(&caller)) {
+        send_event(send, recorded.event.clone()).await?;
     }
-    let mut heard = kept.last().map_or(0, |told| told.event.seq);
+    let mut seen = kept.last().map_or(0, |recorded| recorded.event.seq);
     drop(kept);
     if until == Until::Now {
         return Ok(Ok(()));
     }
     loop {
-        let told = tokio::select! {
+        let recorded = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
             _ = link.closed() => return Err(FrameError::Cut),
-            told = news.recv() => told,
+            recorded = news.recv() => recorded,
         };
         // Whom they may hear of, or whether they may at all, may have changed.
         let caller = match Caller::current(shared, key, tls_key) {
             Ok(caller) => caller,
             Err(denial) => return Ok(Err(denial)),
         };
-        let event = match told {
-            Ok(told) => {
-                heard = told.event.seq;
-                if !told.whose.includes(&caller) {
+        let event = match recorded {
+            Ok(recorded) => {
+                seen = recorded.event.seq;
+                if !recorded.whose.includes(&caller) {
                     continue;
                 }
-                told.event.clone()
+                recorded.event.clone()
             }
             Err(RecvError::Lagged(missed)) => {
-                heard += missed;
-                Event { life: shared.events.life, seq: heard, at: shared.now(), what: Happened::Missed(missed) }
+                seen += missed;
+                Event { life: shared.events.life, seq: seen, at: shared.now(), what: Happened::Missed(missed) }
             }
             Err(RecvError::Closed) => return Ok(Err(Denial::ShuttingDown)),
         };
-        tell(send, event).await?;
+        send_event(send, event).await?;
     }
 }
 
 /// Tells of one event. A program that has no word for it is told that it missed
 /// one.
-async fn tell(send: &mut Sender, event: Event) -> Result<(), FrameError> {
+async fn send_event(send: &mut Sender, event: Event) -> Result<(), FrameError> {
     let Event { life, seq, at, .. } = event;
     match send.send(&Reply::Event(event)).await {
         Err(FrameError::PeerIsOlder(_)) => {
             send.send(&Reply::Event(Event { life, seq, at, what: Happened::Missed(1) })).await
         }
-        told => told,
+        recorded => recorded,
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
 
     fn publish(events: &Events, count: u64) {
         (0..count).for_each(|targets| {
-            events.tell(Clock::System, Whose::Everybody, Happened::Published { targets, timestamp: 0 });
+            events.record(Clock::System, Whose::Everybody, Happened::Published { targets, timestamp: 0 });
         });
     }
 

@@ -9,41 +9,27 @@
 //! listen ─▶ door (agent | staff | enroll) ─▶ typed peer ─▶ requests ─▶ fleet ─▶ store
 //! ```
 
-mod agent_door;
-mod asking;
 pub mod backup;
-mod caller;
 pub mod catalogue;
 mod delivery;
-mod due;
-mod enroll_door;
-mod errand;
+mod doors;
+mod environment;
 mod events;
-mod give_back;
-mod ground;
 pub mod home;
 mod journal;
+mod log_limiter;
 mod memory;
 mod metrics;
-mod outcome;
-mod owed;
-mod pace;
-mod paces;
 mod presence;
+mod query;
 pub mod retention;
 pub mod rotation;
-mod scrape;
-mod seldom;
-mod staff_answers;
-mod staff_door;
-mod staff_jobs;
-mod watchers;
+mod staff;
 
-pub use asking::{ANSWER, UNREADABLE};
-pub use ground::Ground;
+pub use environment::Environment;
 pub use home::{HomeError, HubHome};
+pub use query::service::{ANSWER, UNREADABLE};
 
-use asking::Asking;
 use catalogue::Published;
 use fernwart_certs::CertificateDer;
 use fernwart_certs::catalogue::Catalogue;
@@ -58,9 +44,10 @@ use fernwart_protocol::document::{Envelope, UnixMs};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::limits;
-use fernwart_protocol::link::{Knock, Link, LinkError, Listener};
+use fernwart_protocol::link::{Incoming, Link, LinkError, Listener};
 use fernwart_store::{Expire, Store, StoreError};
 use presence::Presence;
+use query::service::QueryService;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -144,29 +131,29 @@ struct Shared {
     suspended: RwLock<HashSet<KeyId>>,
     /// All locks: few, and each machine hears them when it comes.
     locks: RwLock<Vec<Envelope>>,
-    asking: Asking,
+    asking: QueryService,
     /// Machines that may not have got all their orders; perhaps some that have.
-    owed: Mutex<owed::Owed>,
-    first_ways: Arc<errand::FirstWays>,
-    watchers: watchers::Watchers,
+    redelivery: Mutex<delivery::redelivery::RedeliveryQueue>,
+    in_flight: Arc<delivery::order::InFlight>,
+    watchers: delivery::watchers::Watchers,
     /// Links at the enrollment door.
     newcomers: Arc<Semaphore>,
     /// Woken when somebody was admitted or the staff list has changed.
     admitted: tokio::sync::Notify,
     /// Handshakes that failed.
-    knocks: seldom::Seldom,
+    knocks: log_limiter::LogLimiter,
     /// Newcomers that were denied.
-    newcomers_denied: seldom::Seldom,
+    newcomers_denied: log_limiter::LogLimiter,
     /// Times the store has failed.
-    store_trouble: seldom::Seldom,
+    store_trouble: log_limiter::LogLimiter,
     /// Frames of newer versions than this hub's.
-    newer_frames: seldom::Seldom,
+    newer_frames: log_limiter::LogLimiter,
     /// Machines that have misbehaved of late.
-    penance: Mutex<HashMap<MachineId, agent_door::Penitent>>,
+    penalty: Mutex<HashMap<MachineId, doors::agent::Penalised>>,
     /// How often jobs are given by a key, and how often a machine links.
-    paces: Mutex<paces::Paces>,
+    key_rates: Mutex<doors::key_rates::KeyRates>,
     /// Requests of technicians that were denied.
-    requests_denied: seldom::Seldom,
+    requests_denied: log_limiter::LogLimiter,
     /// A lost catalogue is taken back from one machine at a time.
     giving_back: Semaphore,
     /// Lost locks from a few.
@@ -205,22 +192,22 @@ impl Hub {
     /// When any of them cannot be had, or the folder holds a key that must not
     /// be there.
     pub async fn start(home: HubHome, ports: Ports) -> Result<Self, StartError> {
-        Self::start_on(Ground::default(), home, ports).await
+        Self::start_on(Environment::default(), home, ports).await
     }
 
     /// The same on another ground than this computer.
     ///
     /// # Errors
     /// As [`Hub::start`].
-    pub async fn start_on(ground: Ground, home: HubHome, ports: Ports) -> Result<Self, StartError> {
+    pub async fn start_on(environment: Environment, home: HubHome, ports: Ports) -> Result<Self, StartError> {
         let keys = home.open().map_err(StartError::Home)?;
         let address = ports.listen.unwrap_or(keys.settings.listen);
         let metrics = match ports.metrics.or(keys.settings.metrics) {
-            Some(address) => Some(scrape::bind(address).await?),
+            Some(address) => Some(metrics::scrape::bind(address).await?),
             None => None,
         };
         home.refuse_lost_store().map_err(StartError::Home)?;
-        let store = Store::open_on(ground.disk.clone(), &home.store()).await.map_err(|error| match error {
+        let store = Store::open_on(environment.disk.clone(), &home.store()).await.map_err(|error| match error {
             StoreError::Newer(_) => StartError::NewerStore(error),
             error => StartError::Store(error),
         })?;
@@ -245,37 +232,37 @@ impl Hub {
         let suspended = store.suspensions().await.map_err(StartError::Store)?.into_iter().collect();
         let locks = store.locks().await.map_err(StartError::Store)?;
         let newest = store.newest_runs().await.map_err(StartError::Store)?;
-        let asking = fernwart_store::on_disk(&ground.disk, Asking::open(home.facts(), newest)).await;
+        let asking = fernwart_store::on_disk(&environment.disk, QueryService::open(home.facts(), newest)).await;
         let asking = asking.map_err(|error| StartError::Store(StoreError::Sql(error.into())))?;
-        let owed = store.owed().await.map_err(StartError::Store)?.into_iter().collect();
+        let redelivery = store.redelivery().await.map_err(StartError::Store)?.into_iter().collect();
         let listener =
-            ground.listen(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
+            environment.listen(address, tls, &keys.restart).map_err(|source| StartError::Listen { address, source })?;
         let shared = Arc::new(Shared {
             evidence_id: fernwart_certs::identity::key_id(&in_use.evidence.public()),
             evidence: in_use.evidence,
             authority: in_use.authority,
             authorities: in_use.authorities,
             home,
-            clock: ground.clock,
+            clock: environment.clock,
             store,
             listener,
             presence: Presence::default(),
             published,
             suspended: RwLock::new(suspended),
             locks: RwLock::new(locks),
-            owed: Mutex::new(owed),
-            first_ways: Arc::default(),
-            watchers: watchers::Watchers::default(),
+            redelivery: Mutex::new(redelivery),
+            in_flight: Arc::default(),
+            watchers: delivery::watchers::Watchers::default(),
             asking,
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),
-            knocks: seldom::Seldom::default(),
-            newcomers_denied: seldom::Seldom::default(),
-            store_trouble: seldom::Seldom::default(),
-            newer_frames: seldom::Seldom::default(),
-            penance: Mutex::default(),
-            paces: Mutex::default(),
-            requests_denied: seldom::Seldom::default(),
+            knocks: log_limiter::LogLimiter::default(),
+            newcomers_denied: log_limiter::LogLimiter::default(),
+            store_trouble: log_limiter::LogLimiter::default(),
+            newer_frames: log_limiter::LogLimiter::default(),
+            penalty: Mutex::default(),
+            key_rates: Mutex::default(),
+            requests_denied: log_limiter::LogLimiter::default(),
             giving_back: Semaphore::new(1),
             giving_locks: Semaphore::new(16),
             metrics: metrics::Metrics::default(),
@@ -288,14 +275,14 @@ impl Hub {
         });
         shared.ring_all().await;
         shared.tasks.spawn(accept(shared.clone()));
-        shared.tasks.spawn(asking::keep_up(shared.clone()));
+        shared.tasks.spawn(query::service::keep_up(shared.clone()));
         shared.tasks.spawn(sweep(shared.clone()));
         shared.tasks.spawn(retention::keep(shared.clone()));
         shared.tasks.spawn(keep_fresh(shared.clone()));
         let mut told_at = None;
         if let Some(listener) = metrics {
             told_at = listener.local_addr().ok();
-            shared.tasks.spawn(scrape::serve(shared.clone(), listener));
+            shared.tasks.spawn(metrics::scrape::serve(shared.clone(), listener));
         }
         Ok(Self { shared, metrics: told_at })
     }
@@ -422,12 +409,12 @@ impl Shared {
         Ok(())
     }
 
-    fn owed(&self) -> MutexGuard<'_, owed::Owed> {
-        self.owed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn redelivery(&self) -> MutexGuard<'_, delivery::redelivery::RedeliveryQueue> {
+        self.redelivery.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn penance(&self) -> MutexGuard<'_, HashMap<MachineId, agent_door::Penitent>> {
-        self.penance.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn penalty(&self) -> MutexGuard<'_, HashMap<MachineId, doors::agent::Penalised>> {
+        self.penalty.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A machine has sent what only a newer hub would know.
@@ -438,8 +425,8 @@ impl Shared {
         }
     }
 
-    fn paces(&self) -> MutexGuard<'_, paces::Paces> {
-        self.paces.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn key_rates(&self) -> MutexGuard<'_, doors::key_rates::KeyRates> {
+        self.key_rates.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Cuts a staff key off.
@@ -472,9 +459,9 @@ async fn accept(shared: Arc<Shared>) {
         tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
-            knock = shared.listener.accept() => match knock {
-                Some(knock) => {
-                    shared.tasks.spawn(welcome(shared.clone(), knock));
+            incoming = shared.listener.accept() => match incoming {
+                Some(incoming) => {
+                    shared.tasks.spawn(welcome(shared.clone(), incoming));
                 }
                 None => {
                     if !shared.stop.is_cancelled() {
@@ -489,8 +476,8 @@ async fn accept(shared: Arc<Shared>) {
 }
 
 /// From a handshake to the right door.
-async fn welcome(shared: Arc<Shared>, knock: Knock) {
-    let link = match knock.finish().await {
+async fn welcome(shared: Arc<Shared>, incoming: Incoming) {
+    let link = match incoming.finish().await {
         Ok(link) => link,
         Err(reason) => {
             shared.metrics.handshake_failed(&reason);
@@ -511,9 +498,9 @@ async fn welcome(shared: Arc<Shared>, knock: Knock) {
 async fn enter(shared: &Arc<Shared>, link: Link) {
     let peer = identify(link.door(), &link.peer_certificates(), &shared.authorities, shared.now());
     match peer {
-        Ok(Peer::Newcomer) => enroll_door::serve(shared, link).await,
-        Ok(Peer::Machine { id, tls_key, until }) => agent_door::serve(shared, link, id, tls_key, until).await,
-        Ok(Peer::Staff { key, tls_key, .. }) => staff_door::serve(shared, link, key, tls_key).await,
+        Ok(Peer::Newcomer) => doors::enroll::serve(shared, link).await,
+        Ok(Peer::Machine { id, tls_key, until }) => doors::agent::serve(shared, link, id, tls_key, until).await,
+        Ok(Peer::Staff { key, tls_key, .. }) => doors::staff::serve(shared, link, key, tls_key).await,
         Err(reason) => turn_away(&link, reason),
     }
 }

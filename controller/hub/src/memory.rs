@@ -8,7 +8,7 @@ const WORTH: u64 = 16 * 1024 * 1024;
 
 /// The longest time between two looks that bring nothing: memory in use is looked
 /// through in vain.
-const SELDOM: Duration = Duration::from_secs(1800);
+const LOG_LIMITER: Duration = Duration::from_secs(1800);
 
 /// When to have the C library give back what is free: it keeps it by itself.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Keeper {
     fn learn(&mut self, before: u64, after: u64, every: Duration, now: Instant) {
         let grown = before > self.last + WORTH;
         let brought = before.saturating_sub(after) > WORTH / 4;
-        self.wait = if grown || brought { every } else { (self.wait * 2).min(SELDOM) };
+        self.wait = if grown || brought { every } else { (self.wait * 2).min(LOG_LIMITER) };
         self.next = Some(now + self.wait);
         self.last = after;
         self.least = self.least.min(after);
@@ -90,12 +90,12 @@ mod tests {
         for _ in 0..20 {
             keeper.learn(90 * MIB, 90 * MIB, EVERY, begun);
         }
-        assert_eq!(keeper.wait, SELDOM);
+        assert_eq!(keeper.wait, LOG_LIMITER);
         // Another burst waits for nothing, nor does what follows it.
         assert!(keeper.is_worth(110 * MIB, begun));
         keeper.learn(110 * MIB, 110 * MIB, EVERY, begun);
         assert!(keeper.is_worth(110 * MIB, begun + EVERY));
         keeper.learn(110 * MIB, 62 * MIB, EVERY, begun);
-        assert!(!keeper.is_worth(70 * MIB, begun + SELDOM) && keeper.is_worth(80 * MIB, begun));
+        assert!(!keeper.is_worth(70 * MIB, begun + LOG_LIMITER) && keeper.is_worth(80 * MIB, begun));
     }
 }

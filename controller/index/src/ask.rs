@@ -96,8 +96,8 @@ pub async fn answer(path: &Path, question: &Question, out: &mut impl Write) -> R
     })?;
     let end = Instant::now() + within;
     connection.lock_handle().await.map_err(failed)?.set_progress_handler(STEPS, move || Instant::now() < end);
-    let told = tell(&mut connection, question, out).await;
-    match told {
+    let reports = tell(&mut connection, question, out).await;
+    match reports {
         Err(AskError::Sql(_)) if Instant::now() >= end => Err(AskError::TooLong(within)),
         other => other,
     }
@@ -265,7 +265,7 @@ fn is_one_select(sql: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keep::{About, Index, Told};
+    use crate::keep::{About, Index, Reported};
 
     #[test]
     fn a_question_is_one_select_and_nothing_else() {
@@ -340,15 +340,16 @@ mod tests {
         std::fs::write(&path, "no database").expect("written");
         let index = Index::open(&path).await.expect("begun anew");
         index.machines(&[about("kasse-1", "Meyer"), about("kasse-2", "Petersen")]).await.expect("kept");
-        let told = |name: &str, free| Told::read(format!("id-{name}"), "r".into(), &report(free)).expect("a report");
-        index.keep(&[told("kasse-1", 4.5), told("kasse-2", 60.0)]).await.expect("kept");
+        let reports =
+            |name: &str, free| Reported::read(format!("id-{name}"), "r".into(), &report(free)).expect("a report");
+        index.keep(&[reports("kasse-1", 4.5), reports("kasse-2", 60.0)]).await.expect("kept");
         let sql = "SELECT f.machine, free_pct FROM filesystems f JOIN system s USING (machine) \
                    WHERE free_pct < 10 AND restart_required";
         let all = asked(&path, sql, Scope::All).await;
         assert_eq!(all, "[\"machine\",\"free_pct\"]\n[\"kasse-1\",4.5]\n{\"more\":false,\"rows\":1}\n");
         let some = |sql: &'static str| asked(&path, sql, Scope::Customers(vec!["c-Petersen".into()]));
-        let told = some("SELECT machine, id, cause FROM findings").await;
-        assert_eq!(told.lines().nth(1), Some(r#"["kasse-2","disk.free","full"]"#), "{told}");
+        let reports = some("SELECT machine, id, cause FROM findings").await;
+        assert_eq!(reports.lines().nth(1), Some(r#"["kasse-2","disk.free","full"]"#), "{reports}");
         assert!(!some("SELECT * FROM known, told").await.contains("kasse-1"));
         assert!(some("SELECT * FROM whole.known").await.contains("no such table"));
         assert!(asked(&path, "SELECT machine FROM power", Scope::All).await.ends_with("\"rows\":0}\n"));
@@ -365,7 +366,10 @@ mod tests {
         // A machine that lists what is no thing spoils the table for nobody.
         let hostile = report(1.0).replace("[{\"free_pct\"", "[\"x\",{\"free_pct\"");
         assert_ne!(hostile, report(1.0));
-        index.keep(&[Told::read("id-kasse-2".into(), "r".into(), &hostile).expect("a report")]).await.expect("kept");
+        index
+            .keep(&[Reported::read("id-kasse-2".into(), "r".into(), &hostile).expect("a report")])
+            .await
+            .expect("kept");
         let said = asked(&path, "SELECT machine, mount FROM filesystems ORDER BY machine", Scope::All).await;
         assert!(said.ends_with("\"rows\":3}\n"), "{said}");
         let slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";

@@ -93,7 +93,7 @@ pub struct About {
 
 /// What one report tells.
 #[derive(Debug)]
-pub struct Told {
+pub struct Reported {
     /// The machine.
     pub id: String,
     /// The run that brought it.
@@ -121,7 +121,7 @@ struct Section<'a> {
     facts: Option<&'a RawValue>,
 }
 
-impl Told {
+impl Reported {
     /// Reads a whole report, its facts unread.
     ///
     /// # Errors
@@ -248,7 +248,7 @@ impl Index {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub async fn keep(&self, all: &[Told]) -> Result<(), IndexError> {
+    pub async fn keep(&self, all: &[Reported]) -> Result<(), IndexError> {
         let mut connection = self.pool.acquire().await?;
         let kept = Self::keep_over(&mut connection, all).await;
         if kept.is_err() {
@@ -257,25 +257,25 @@ impl Index {
         kept
     }
 
-    async fn keep_over(connection: &mut SqliteConnection, all: &[Told]) -> Result<(), IndexError> {
+    async fn keep_over(connection: &mut SqliteConnection, all: &[Reported]) -> Result<(), IndexError> {
         let mut transaction = connection.begin().await?;
-        for told in all {
+        for reports in all {
             // jsonb() does not take what SQLite cannot read as JSON.
             let place = |at: usize| format!("(?1, ?{}, jsonb(?{}))", 2 * at + 2, 2 * at + 3);
-            let places: Vec<String> = (0..told.sections.len()).map(place).collect();
+            let places: Vec<String> = (0..reports.sections.len()).map(place).collect();
             // What is as it was is not written again.
             let sql = format!(
                 "INSERT INTO told (id, section, facts) VALUES {} ON CONFLICT (section, id) \
                  DO UPDATE SET facts = excluded.facts WHERE facts <> excluded.facts",
                 places.join(", ")
             );
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&told.id);
-            for (section, facts) in &told.sections {
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(&reports.id);
+            for (section, facts) in &reports.sections {
                 query = query.bind(section).bind(facts);
             }
             query.execute(&mut *transaction).await?;
             let sql = "INSERT OR REPLACE INTO taken (id, run, at) VALUES (?1, ?2, ?3)";
-            sqlx::query(sql).bind(&told.id).bind(&told.run).bind(told.at).execute(&mut *transaction).await?;
+            sqlx::query(sql).bind(&reports.id).bind(&reports.run).bind(reports.at).execute(&mut *transaction).await?;
         }
         transaction.commit().await?;
         Ok(())

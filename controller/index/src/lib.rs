@@ -11,5 +11,5 @@ mod keep;
 mod tables;
 
 pub use ask::{AskError, Question, Scope, answer};
-pub use keep::{About, Index, IndexError, Told};
+pub use keep::{About, Index, IndexError, Reported};
 pub use tables::{Column, TABLES, Table};

@@ -1,6 +1,6 @@
 //! The tables that can be asked, with what stands in them.
 //!
-//! Underneath are two: `known` (machines) and `told` (machine, section, JSON).
+//! Underneath are two: `known` (machines) and `reports` (machine, section, JSON).
 //! All others are views over the JSON, so that facts a newer agent tells are
 //! there at once, in `facts`.
 
@@ -361,7 +361,7 @@ pub(crate) fn views() -> Vec<String> {
             None => ("t.facts", String::new()),
         };
         // What could not be answered is no row.
-        let told = if list.is_none() { " AND json_type(t.facts) = 'object'" } else { "" };
+        let reports = if list.is_none() { " AND json_type(t.facts) = 'object'" } else { "" };
         let columns: Vec<String> = table
             .columns
             .iter()
@@ -376,7 +376,7 @@ pub(crate) fn views() -> Vec<String> {
             })
             .collect();
         views.push(format!(
-            "CREATE VIEW {} AS SELECT {whose}, {} FROM told t JOIN known k ON k.id = t.id{source} WHERE t.section = '{section}'{told}",
+            "CREATE VIEW {} AS SELECT {whose}, {} FROM told t JOIN known k ON k.id = t.id{source} WHERE t.section = '{section}'{reports}",
             table.name,
             columns.join(", ")
         ));

@@ -110,7 +110,7 @@ pub(crate) fn invite(command: &Invite, homes: &HomePaths) -> Result<Exit, Failur
             until,
             from_net: command.from_net.map(|net| Text::clipped(&net.to_string())),
         };
-        session.tell(&Request::Invite(token)).await?;
+        session.request(&Request::Invite(token)).await?;
         let line = invitation.to_line().map_err(|error| Failure::new(Exit::Failed, "FW-CLI-09", error.to_string()))?;
         Ok((line, whom))
     })?;
@@ -148,7 +148,7 @@ async fn known_or_new(session: &mut Session, name: &str, language: Language) -> 
         return Ok(known);
     }
     let row = new_customer(name, language)?;
-    session.tell(&Request::AddCustomer(row.clone())).await?;
+    session.request(&Request::AddCustomer(row.clone())).await?;
     Ok(row)
 }
 
@@ -359,7 +359,7 @@ pub(crate) fn reject(command: &Parting, homes: &HomePaths) -> Result<Exit, Failu
         );
         let (word, yes) = (command.machine.as_str(), command.yes.as_deref());
         Confirm { to: "to turn it away", word, yes, nothing: NOTHING }.ask()?;
-        Ok(session.tell(&Request::Reject(machine.newcomer.machine)).await?)
+        Ok(session.request(&Request::Reject(machine.newcomer.machine)).await?)
     })?;
     note!("{} is turned away", command.machine);
     Ok(Exit::Done)
@@ -405,9 +405,9 @@ pub(crate) fn retire(command: &Parting, homes: &HomePaths) -> Result<Exit, Failu
             not_after: at.saturating_add(life),
         };
         let signed = session.sign_for(&row, &retirement)?;
-        match session.tell(&Request::RetireSigned(signed)).await {
+        match session.request(&Request::RetireSigned(signed)).await {
             // It hears it from the hub alone, and asks again once a day.
-            Err(ClientError::OlderHub { .. }) => Ok(session.tell(&Request::Retire(row.id)).await?),
+            Err(ClientError::OlderHub { .. }) => Ok(session.request(&Request::Retire(row.id)).await?),
             told => Ok(told?),
         }
     })?;

@@ -351,7 +351,7 @@ fn root_in_force(session: &Session) -> Result<Root, Failure> {
 async fn put(session: &Session, draft: &Draft) -> Result<(), Failure> {
     let bytes = serde_json::to_vec(draft).map_err(unwritable)?;
     let bytes = Blob::try_from(bytes).map_err(unwritable)?;
-    Ok(session.tell(&Request::PutDraft(bytes)).await?)
+    Ok(session.request(&Request::PutDraft(bytes)).await?)
 }
 
 async fn sign_and_put(session: &Session, mut draft: Draft, key: &SigningKey) -> Result<Progress, Failure> {
@@ -363,7 +363,7 @@ async fn sign_and_put(session: &Session, mut draft: Draft, key: &SigningKey) -> 
 
 async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
     let id: Digest = draft.id().map_err(unwritable)?;
-    session.tell(&Request::Publish(id)).await?;
+    session.request(&Request::Publish(id)).await?;
     Ok(session.sync().await?)
 }
 

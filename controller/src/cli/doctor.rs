@@ -80,7 +80,7 @@ pub(crate) fn run(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
         findings.runs_out("your certificate", until, "any fernwart command renews it, once the hub answers");
     }
     let reached = block_on(async {
-        let mut session = Session::open(home, super::PATIENCE).await?;
+        let mut session = Session::open(home, super::TIMEOUT).await?;
         let health = session.health().await?;
         let entry = session.catalogue.staff.find(&session.key_id());
         let since = entry.map_or(0, |entry| session.home().entry_since(entry.until, now()));

@@ -311,7 +311,7 @@ pub(crate) fn label(command: &LabelArgs, homes: &HomePaths) -> Result<Exit, Fail
     let count = with_session(homes, async |session| {
         let machines = chosen(session, &target).await?;
         for row in &machines {
-            session.tell(&Request::Label(row.id, labels.clone())).await?;
+            session.request(&Request::Label(row.id, labels.clone())).await?;
         }
         Ok(machines.len())
     })?;
@@ -360,7 +360,7 @@ pub(crate) fn group(command: &GroupArgs, homes: &HomePaths) -> Result<Exit, Fail
         let machines: Vec<MachineId> = chosen(session, &target).await?.iter().map(|row| row.id).collect();
         for chunk in machines.chunks(4096) {
             let list = List::try_from(chunk.to_vec()).unwrap_or_default();
-            session.tell(&Request::Group(name.clone(), list, membership)).await?;
+            session.request(&Request::Group(name.clone(), list, membership)).await?;
         }
         Ok(machines.len())
     })?;
@@ -396,7 +396,7 @@ pub(crate) struct Acknowledge {
 pub(crate) fn acknowledge(command: &Acknowledge, homes: &HomePaths) -> Result<Exit, Failure> {
     let health = with_session(homes, async |session| {
         let row = one(session, &command.machine).await?;
-        session.tell(&Request::Acknowledge(row.id)).await?;
+        session.request(&Request::Acknowledge(row.id)).await?;
         Ok(row.health())
     })?;
     match health {
@@ -430,7 +430,7 @@ pub(crate) fn rename(command: &Rename, homes: &HomePaths) -> Result<Exit, Failur
         let row = one(session, &command.machine).await?;
         let agreed = (command.yes.as_deref(), "nothing was changed");
         agree_to_name(session, (&command.name, row.customer), agreed).await?;
-        Ok(session.tell(&Request::Rename(row.id, command.name.clone())).await?)
+        Ok(session.request(&Request::Rename(row.id, command.name.clone())).await?)
     })?;
     note!("{} is now {}", command.machine, command.name);
     Ok(Exit::Done)
@@ -461,7 +461,7 @@ pub(crate) fn customer(command: &Customer, homes: &HomePaths) -> Result<Exit, Fa
     match &command.command {
         CustomerCommand::Add { name, lang } => {
             let row = new_customer(name, *lang)?;
-            with_session(homes, async |session| Ok(session.tell(&Request::AddCustomer(row)).await?))?;
+            with_session(homes, async |session| Ok(session.request(&Request::AddCustomer(row)).await?))?;
             note!("customer {name:?} entered.\nNext: fernwart invite {name:?}");
             Ok(Exit::Done)
         }

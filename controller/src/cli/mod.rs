@@ -33,7 +33,7 @@ pub use homes::HomePaths;
 
 use crate::operate;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use fernwart_client::{Heard, Session, StaffHome};
+use fernwart_client::{Received, Session, StaffHome};
 use fernwart_protocol::staff::Reply;
 use output::Shape;
 use std::io::Write;
@@ -249,21 +249,21 @@ pub(crate) fn with_session<T>(
     homes: &HomePaths,
     work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    with_session_within(homes, PATIENCE, work)
+    with_session_within(homes, TIMEOUT, work)
 }
 
 /// How long a hub may take to answer the first knock.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same with a patience of one's own for the first knock.
 pub(crate) fn with_session_within<T>(
     homes: &HomePaths,
-    patience: Duration,
+    timeout: Duration,
     work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let home = StaffHome::open(&homes.staff())?;
     block_on(async {
-        let mut session = Session::open(home, patience).await?;
+        let mut session = Session::open(home, timeout).await?;
         warn_of_expiry(&session);
         renew_if_due(&mut session).await;
         let result = work(&mut session).await;
@@ -273,11 +273,11 @@ pub(crate) fn with_session_within<T>(
 }
 
 /// What a followed job tells; what is about the hub itself is said.
-pub(crate) fn reply_of(heard: Heard, says: impl FnOnce(&str)) -> Option<Reply> {
+pub(crate) fn reply_of(heard: Received, says: impl FnOnce(&str)) -> Option<Reply> {
     match heard {
-        Heard::Reply(reply) => return Some(*reply),
-        Heard::Gone => says("the hub has gone; waiting for it. What has begun goes on"),
-        Heard::Back => says("the hub is back"),
+        Received::Reply(reply) => return Some(*reply),
+        Received::Gone => says("the hub has gone; waiting for it. What has begun goes on"),
+        Received::Back => says("the hub is back"),
     }
     None
 }

@@ -248,7 +248,7 @@ fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
     with_session(homes, async |session| {
         session.sync().await?;
         let entry = listed(session, name)?;
-        session.tell(&Request::Suspend(entry.key)).await?;
+        session.request(&Request::Suspend(entry.key)).await?;
         note!("{} is cut off at this hub.", entry.name);
         match approver {
             Some(home) => {
@@ -258,7 +258,7 @@ fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
                 let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
                 // A lock goes to all machines, whatever version they run.
                 let envelope = seal(&lock, &approver, Version::OLDEST).map_err(fernwart_client::ClientError::Sign)?;
-                session.tell(&Request::Lock(envelope)).await?;
+                session.request(&Request::Lock(envelope)).await?;
                 note!(
                     "Every machine has been told to refuse this key; machines that are away hear it when they return."
                 );
@@ -301,7 +301,7 @@ fn resume(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
             note!("{} is not suspended; nothing was changed", entry.name);
             return Ok(Exit::Done);
         };
-        session.tell(&Request::Resume(entry.key)).await?;
+        session.request(&Request::Resume(entry.key)).await?;
         note!("{} is let in at the hub again.", entry.name);
         if suspended.locked {
             note!(
@@ -334,7 +334,7 @@ fn reject(name: &str, yes: Option<&str>, homes: &HomePaths) -> Result<Exit, Fail
             one.key
         );
         Confirm { to: "to turn them away", word: name, yes, nothing: "nothing was changed" }.ask()?;
-        session.tell(&Request::RejectStaff(one.key)).await?;
+        session.request(&Request::RejectStaff(one.key)).await?;
         note!("{} is turned away", one.name);
         Ok(Exit::Done)
     })

@@ -22,7 +22,7 @@ pub struct Demo {
 }
 
 /// How long each step may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Processes of the demonstration; they end with it.
 struct Processes(Vec<Child>);
@@ -127,11 +127,11 @@ impl Stage {
 }
 
 fn wait_for(stage: &Stage, what: &str, mut ready: impl FnMut() -> bool) -> Result<(), Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !ready() {
         stage.interrupt.check()?;
         if Instant::now() > deadline {
-            return Err(failed(format!("{what} took longer than {} s", PATIENCE.as_secs())));
+            return Err(failed(format!("{what} took longer than {} s", TIMEOUT.as_secs())));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -298,7 +298,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn owed(&self) -> Result<Vec<MachineId>, StoreError> {
+    pub async fn redelivery(&self) -> Result<Vec<MachineId>, StoreError> {
         let sql = format!("SELECT DISTINCT machine FROM runs WHERE {}", states::is_brought_again());
         let rows = self.fetch_all(sqlx::query(sqlx::AssertSqlSafe(sql))).await?;
         rows.iter().map(|row| rows::parsed(row, "machine")).collect()

@@ -29,7 +29,7 @@ pub struct Records {
     pub sealed_to: Option<u64>,
 }
 
-/// Tells one envelope from another. Whoever can make two alike has made both.
+/// Identifies an envelope. A collision only harms the signer who made both.
 pub(crate) fn mark_of(envelope: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     envelope.hash(&mut hasher);

@@ -54,13 +54,13 @@ trait Queued: Send {
 }
 
 /// What was asked, and who waits for the answer.
-struct Asked<T, R> {
+struct WriteRequest<T, R> {
     what: T,
     reply: Option<R>,
     asker: oneshot::Sender<Result<R, StoreError>>,
 }
 
-impl<T, R> Asked<T, R> {
+impl<T, R> WriteRequest<T, R> {
     fn new(what: T) -> (Box<Self>, oneshot::Receiver<Result<R, StoreError>>) {
         let (asker, answer) = oneshot::channel();
         (Box::new(Self { what, reply: None, asker }), answer)
@@ -74,7 +74,7 @@ impl<T, R> Asked<T, R> {
     }
 }
 
-impl<W: Write> Queued for Asked<W, W::Reply> {
+impl<W: Write> Queued for WriteRequest<W, W::Reply> {
     fn apply<'c>(&'c mut self, transaction: &'c mut AnyConnection) -> BoxFuture<'c, Result<(), sqlx::Error>> {
         Box::pin(async move {
             self.reply = Some(self.what.apply(transaction).await?);
@@ -94,9 +94,9 @@ impl<W: Write> Queued for Asked<W, W::Reply> {
 enum Item {
     Write(Box<dyn Queued>),
     /// Written together with others, in few statements.
-    Offer(Box<Asked<RunId, bool>>),
+    Offer(Box<WriteRequest<RunId, bool>>),
     /// The same.
-    Outcome(Box<Asked<NewOutcome, outcomes::Reply>>),
+    Outcome(Box<WriteRequest<NewOutcome, outcomes::Reply>>),
     /// The end: all before it is written, nothing after it.
     Stop(oneshot::Sender<()>),
 }
@@ -105,8 +105,8 @@ impl Item {
     fn answer(self, result: Result<(), StoreError>) {
         match self {
             Self::Write(queued) => queued.answer(result),
-            Self::Offer(asked) => asked.answer(result),
-            Self::Outcome(asked) => asked.answer(result),
+            Self::Offer(request) => request.answer(result),
+            Self::Outcome(request) => request.answer(result),
             Self::Stop(asker) => drop(asker.send(())),
         }
     }
@@ -124,24 +124,24 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Reply, StoreError> {
-        let (asked, answer) = Asked::new(write);
-        self.ask(Item::Write(asked), answer).await
+        let (request, answer) = WriteRequest::new(write);
+        self.ask(Item::Write(request), answer).await
     }
 
     pub(crate) async fn note<W: Write>(&self, write: W) {
-        let (asked, _) = Asked::new(write);
+        let (request, _) = WriteRequest::new(write);
         // Fails only once the store is closed.
-        let _ = self.send(Item::Write(asked)).await;
+        let _ = self.send(Item::Write(request)).await;
     }
 
     pub(crate) async fn offer(&self, run: RunId) -> Result<bool, StoreError> {
-        let (asked, answer) = Asked::new(run);
-        self.ask(Item::Offer(asked), answer).await
+        let (request, answer) = WriteRequest::new(run);
+        self.ask(Item::Offer(request), answer).await
     }
 
     pub(crate) async fn store_outcome(&self, outcome: NewOutcome) -> Result<outcomes::Reply, StoreError> {
-        let (asked, answer) = Asked::new(outcome);
-        self.ask(Item::Outcome(asked), answer).await
+        let (request, answer) = WriteRequest::new(outcome);
+        self.ask(Item::Outcome(request), answer).await
     }
 
     async fn ask<R>(&self, item: Item, answer: oneshot::Receiver<Result<R, StoreError>>) -> Result<R, StoreError> {
@@ -240,21 +240,21 @@ async fn in_transaction(
     for item in batch {
         match item {
             Item::Write(queued) => queued.apply(&mut *connection).await?,
-            Item::Offer(asked) => offers.push(asked),
-            Item::Outcome(asked) => outcomes.push(asked),
+            Item::Offer(request) => offers.push(request),
+            Item::Outcome(request) => outcomes.push(request),
             Item::Stop(_) => {}
         }
     }
     // Nobody offers a run before it is stored, or settles it before it is offered.
-    let runs: Vec<RunId> = offers.iter().map(|asked| asked.what).collect();
+    let runs: Vec<RunId> = offers.iter().map(|request| request.what).collect();
     let mut offered = runs::offer(&runs, connection).await?;
-    for asked in offers {
-        asked.reply = Some(offered.remove(&asked.what));
+    for request in offers {
+        request.reply = Some(offered.remove(&request.what));
     }
-    let settles: Vec<&NewOutcome> = outcomes.iter().map(|asked| &asked.what).collect();
+    let settles: Vec<&NewOutcome> = outcomes.iter().map(|request| &request.what).collect();
     let (replies, learned) = outcomes::apply(&settles, roster, connection).await?;
-    for (asked, reply) in outcomes.into_iter().zip(replies) {
-        asked.reply = Some(reply);
+    for (request, reply) in outcomes.into_iter().zip(replies) {
+        request.reply = Some(reply);
     }
     sqlx::query("COMMIT").execute(connection).await?;
     Ok(learned)

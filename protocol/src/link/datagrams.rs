@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// How much a socket carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Carries {
+pub enum Peers {
     /// A link or two: the system's own buffers do.
     Few,
     /// Hundreds of links or more: large buffers.
@@ -24,7 +24,7 @@ pub trait Datagrams: Debug + Send + Sync {
     ///
     /// # Errors
     /// When it cannot be had.
-    fn bind(&self, address: SocketAddr, carries: Carries) -> io::Result<Arc<dyn AsyncUdpSocket>>;
+    fn bind(&self, address: SocketAddr, peers: Peers) -> io::Result<Arc<dyn AsyncUdpSocket>>;
 
     /// What must be otherwise in an endpoint above it: a simulation seeds its chance.
     fn tune_endpoint(&self, _: &mut EndpointConfig) {}
@@ -45,14 +45,14 @@ fn is_without(error: &io::Error) -> bool {
 pub(super) struct System;
 
 impl Datagrams for System {
-    fn bind(&self, address: SocketAddr, carries: Carries) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let bind = |address| match carries {
-            Carries::Few => UdpSocket::bind(address),
-            Carries::Many => tuning::socket(address),
+    fn bind(&self, address: SocketAddr, peers: Peers) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let bind = |address| match peers {
+            Peers::Few => UdpSocket::bind(address),
+            Peers::Many => tuning::socket(address),
         };
         let socket = bind(address).or_else(|error| match address {
             // A machine without IPv6; all addresses of both families are then all of IPv4.
-            SocketAddr::V6(six) if six.ip().is_unspecified() && carries == Carries::Many && is_without(&error) => {
+            SocketAddr::V6(six) if six.ip().is_unspecified() && peers == Peers::Many && is_without(&error) => {
                 bind((Ipv4Addr::UNSPECIFIED, six.port()).into())
             }
             _ => Err(error),

@@ -1,7 +1,7 @@
 //! The dialling side: agents, technicians, newcomers.
 
-use super::datagrams::{Carries, Datagrams, System};
-use super::doorbell::{Doorbell, with_ear};
+use super::datagrams::{Datagrams, Peers, System};
+use super::restart_hint::{RestartHint, with_hints};
 use super::tuning::{self, Side};
 use super::{Door, HUB_SERVER_NAME, Link, LinkError};
 use crate::limits::HANDSHAKE_TIMEOUT;
@@ -44,7 +44,7 @@ fn any(towards: SocketAddr) -> SocketAddr {
 #[derive(Debug, Clone)]
 pub struct Dialer {
     endpoint: Endpoint,
-    bell: Doorbell,
+    hint: RestartHint,
     datagrams: Arc<dyn Datagrams>,
 }
 
@@ -54,7 +54,7 @@ impl Dialer {
     /// # Errors
     /// When no socket can be had.
     pub fn new(towards: SocketAddr) -> Result<Self, DialError> {
-        Self::over(Arc::new(System), any(towards), Carries::Few)
+        Self::over(Arc::new(System), any(towards), Peers::Few)
     }
 
     /// The same with buffers for hundreds of links: for programs that stand for
@@ -63,21 +63,21 @@ impl Dialer {
     /// # Errors
     /// When no socket can be had.
     pub fn for_many(towards: SocketAddr) -> Result<Self, DialError> {
-        Self::over(Arc::new(System), any(towards), Carries::Many)
+        Self::over(Arc::new(System), any(towards), Peers::Many)
     }
 
     /// The same over datagrams of one's own, from this address.
     ///
     /// # Errors
     /// When no socket can be had.
-    pub fn over(datagrams: Arc<dyn Datagrams>, local: SocketAddr, carries: Carries) -> Result<Self, DialError> {
-        let bell = Doorbell::default();
-        let socket = datagrams.bind(local, carries).map_err(DialError::Socket)?;
+    pub fn over(datagrams: Arc<dyn Datagrams>, local: SocketAddr, peers: Peers) -> Result<Self, DialError> {
+        let hint = RestartHint::default();
+        let socket = datagrams.bind(local, peers).map_err(DialError::Socket)?;
         let mut config = EndpointConfig::default();
         datagrams.tune_endpoint(&mut config);
-        let socket = with_ear(socket, &bell);
+        let socket = with_hints(socket, &hint);
         let endpoint = Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime));
-        Ok(Self { endpoint: endpoint.map_err(DialError::Socket)?, bell, datagrams })
+        Ok(Self { endpoint: endpoint.map_err(DialError::Socket)?, hint, datagrams })
     }
 
     /// Whether its socket is of the address's family.
@@ -86,11 +86,11 @@ impl Dialer {
     }
 
     /// Rings when a restarted hub calls.
-    pub fn doorbell(&self) -> Doorbell {
-        self.bell.fresh()
+    pub fn restart_hint(&self) -> RestartHint {
+        self.hint.fresh()
     }
 
-    /// Opens a link through one door of the hub, within `patience` and at most
+    /// Opens a link through one door of the hub, within `timeout` and at most
     /// [`HANDSHAKE_TIMEOUT`].
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Dialer {
         address: SocketAddr,
         door: Door,
         mut tls: rustls::ClientConfig,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Link, DialError> {
         tls.alpn_protocols = vec![door.alpn().to_vec()];
         tls.enable_early_data = false;
@@ -117,7 +117,7 @@ impl Dialer {
         config.transport_config(Arc::new(transport));
         let connecting =
             self.endpoint.connect_with(config, address, HUB_SERVER_NAME).map_err(|_| DialError::Configure)?;
-        let connection = tokio::time::timeout(patience.min(HANDSHAKE_TIMEOUT), connecting)
+        let connection = tokio::time::timeout(timeout.min(HANDSHAKE_TIMEOUT), connecting)
             .await
             .map_err(|_| failed(LinkError::TooSlow))?
             .map_err(|error| failed(error.into()))?;
@@ -131,8 +131,8 @@ impl Dialer {
     /// When no socket can be had.
     pub fn rebind(&self) -> Result<(), DialError> {
         let local = self.endpoint.local_addr().map_err(DialError::Socket)?;
-        let socket = self.datagrams.bind((local.ip(), 0).into(), Carries::Few).map_err(DialError::Socket)?;
-        self.endpoint.rebind_abstract(with_ear(socket, &self.bell)).map_err(DialError::Socket)
+        let socket = self.datagrams.bind((local.ip(), 0).into(), Peers::Few).map_err(DialError::Socket)?;
+        self.endpoint.rebind_abstract(with_hints(socket, &self.hint)).map_err(DialError::Socket)
     }
 
     /// Waits until the peers know that all links are closed.

@@ -67,7 +67,7 @@ impl FrameError {
 const FIRST_PIECE: usize = 4 * 1024;
 
 /// How long a frame of this length is waited for.
-fn patience(bytes: usize) -> Duration {
+fn timeout(bytes: usize) -> Duration {
     FIRST_FRAME_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND)
 }
 
@@ -103,7 +103,7 @@ impl Sender {
 
     /// From here on waits for no peer that reads slower than
     /// [`SLOWEST_BYTES_PER_SECOND`].
-    pub fn demand_pace(&mut self) {
+    pub fn demand_rate(&mut self) {
         self.paced = true;
     }
 
@@ -134,7 +134,7 @@ impl Sender {
         frame.extend_from_slice(body);
         let written = self.stream.write_all(&frame);
         let written = match self.paced {
-            true => tokio::time::timeout(patience(body.len()), written).await.map_err(|_| FrameError::TooSlow)?,
+            true => tokio::time::timeout(timeout(body.len()), written).await.map_err(|_| FrameError::TooSlow)?,
             false => written.await,
         };
         written.map_err(|error| match error {
@@ -168,7 +168,7 @@ impl Sender {
         let stopped = self.stream.stopped();
         if self.paced {
             // What waits is at most what the link may have under way.
-            let most = patience(LINK_WINDOW_BYTES as usize);
+            let most = timeout(LINK_WINDOW_BYTES as usize);
             let _ = tokio::time::timeout(most, stopped).await.map_err(|_| FrameError::TooSlow)?;
         } else {
             let _ = stopped.await;
@@ -283,7 +283,7 @@ impl Receiver {
             true => Some(self.assembly.room(bytes).await.ok_or(FrameError::Cut)?),
             false => None,
         };
-        tokio::time::timeout(patience(bytes), self.gather(bytes)).await.map_err(|_| FrameError::TooSlow)?
+        tokio::time::timeout(timeout(bytes), self.gather(bytes)).await.map_err(|_| FrameError::TooSlow)?
     }
 
     async fn gather(&mut self, bytes: usize) -> Result<Vec<u8>, FrameError> {

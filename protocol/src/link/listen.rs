@@ -1,10 +1,10 @@
 //! The listening side: the hub's one UDP port.
 
 use super::connection_ids::ConnectionIds;
-use super::datagrams::{Carries, Datagrams, System};
-use super::doorbell::RING;
+use super::datagrams::{Datagrams, Peers, System};
+use super::initial_filter::InitialFilter;
 use super::inspected::Inspected;
-use super::sieve::Sieve;
+use super::restart_hint::RESTART_HINT;
 use super::tuning::{self, Side};
 use super::{Link, LinkError};
 use crate::code::Goodbye;
@@ -33,7 +33,7 @@ pub struct RestartKeys {
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: Arc<Inspected<Sieve>>,
+    socket: Arc<Inspected<InitialFilter>>,
     handshakes: Arc<Semaphore>,
     sent_back: AtomicU64,
     refused: AtomicU64,
@@ -41,7 +41,7 @@ pub struct Listener {
 
 /// Who came no further than the first word, since the port was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Turned {
+pub struct Rejections {
     /// First had to show that their address is theirs.
     pub sent_back: u64,
     /// Came when there was no more room.
@@ -85,7 +85,7 @@ impl Listener {
         datagrams.tune_endpoint(&mut endpoint);
         datagrams.tune_link(&mut transport);
         config.transport_config(Arc::new(transport));
-        let socket = Inspected::new(datagrams.bind(address, Carries::Many)?, Sieve::new());
+        let socket = Inspected::new(datagrams.bind(address, Peers::Many)?, InitialFilter::new());
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new_with_abstract_socket(endpoint, Some(config), socket.clone(), runtime)?;
         Ok(Self {
@@ -109,7 +109,7 @@ impl Listener {
     ///
     /// Under load a peer must first prove its address; past the cap it is
     /// refused.
-    pub async fn accept(&self) -> Option<Knock> {
+    pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
             let under_way = limits::HANDSHAKES - self.handshakes.available_permits();
@@ -124,7 +124,7 @@ impl Listener {
             let full = self.endpoint.open_connections() >= limits::LINKS;
             match self.handshakes.clone().try_acquire_owned() {
                 Ok(permit) if !full => match incoming.accept() {
-                    Ok(connecting) => return Some(Knock { connecting, _permit: permit }),
+                    Ok(connecting) => return Some(Incoming { connecting, _permit: permit }),
                     Err(_) => continue,
                 },
                 _ => {
@@ -136,9 +136,9 @@ impl Listener {
     }
 
     /// Who was turned back at the first word.
-    pub fn turned(&self) -> Turned {
+    pub fn rejections(&self) -> Rejections {
         let (sent_back, refused) = (self.sent_back.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
-        Turned { sent_back, refused, dropped: self.socket.by.dropped() }
+        Rejections { sent_back, refused, dropped: self.socket.by.dropped() }
     }
 
     /// Rings at an address where a peer was linked before a restart; one that
@@ -149,7 +149,8 @@ impl Listener {
             (SocketAddr::V4(four), Ok(SocketAddr::V6(_))) => (four.ip().to_ipv6_mapped(), four.port()).into(),
             _ => address,
         };
-        let ring = Transmit { destination: address, ecn: None, contents: RING, segment_size: None, src_ip: None };
+        let ring =
+            Transmit { destination: address, ecn: None, contents: RESTART_HINT, segment_size: None, src_ip: None };
         let mut socket = self.socket.clone().create_io_poller();
         // A socket that was just made does not know yet that it can be written to.
         while poll_fn(|context| socket.as_mut().poll_writable(context)).await.is_ok() {
@@ -179,12 +180,12 @@ impl Listener {
 
 /// A handshake under way.
 #[derive(Debug)]
-pub struct Knock {
+pub struct Incoming {
     connecting: quinn::Connecting,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Knock {
+impl Incoming {
     /// Waits for the handshake's end.
     ///
     /// # Errors

@@ -10,23 +10,23 @@ mod bucket;
 mod connection_ids;
 mod datagrams;
 mod dial;
-mod doorbell;
 mod frame;
+mod initial_filter;
 mod inspected;
 mod listen;
 mod race;
+mod restart_hint;
 mod settled;
-mod sieve;
 mod tuning;
 
 pub use assembly::KeyFrames;
 pub use bucket::Bucket;
-pub use datagrams::{Carries, Datagrams};
+pub use datagrams::{Datagrams, Peers};
 pub use dial::{DialError, Dialer};
-pub use doorbell::Doorbell;
 pub use frame::{FrameError, Receiver, Sender};
-pub use listen::{Knock, Listener, RestartKeys, Turned};
+pub use listen::{Incoming, Listener, Rejections, RestartKeys};
 pub use race::{NotReached, dial_any};
+pub use restart_hint::RestartHint;
 
 use crate::code::Goodbye;
 use crate::limits;

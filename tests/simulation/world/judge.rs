@@ -3,7 +3,7 @@
 
 use super::{MACHINES, Played, Stage, copy_folder};
 use crate::disks::at_once;
-use crate::technician::{Given, Heard};
+use crate::technician::{Given, Received};
 use fernwart_agent::executor::state::{Format, Phase, StateStore};
 use fernwart_certs::envelope;
 use fernwart_certs::journal::Line;
@@ -78,8 +78,8 @@ impl Stage<'_> {
             let machine = given.signed.iter().find(|(signed, _)| signed == run).map(|(_, machine)| *machine);
             let (_, outcome) = at_once(self.fate(&store, run, &machine.expect("signed")));
             let holds = match heard {
-                Heard::NotDone => begun == 0 && !matches!(outcome, Some(Outcome::Ok | Outcome::Failed)),
-                Heard::Ended(ended) => outcome == Some(*ended),
+                Received::NotDone => begun == 0 && !matches!(outcome, Some(Outcome::Ok | Outcome::Failed)),
+                Received::Ended(ended) => outcome == Some(*ended),
             };
             if !holds {
                 wrongs.push(format!("run {run}: {heard:?} was told; {outcome:?}, begun {begun} times"));

@@ -95,7 +95,7 @@ impl Rogue {
         }
     }
 
-    /// Misbehaves on one link until it is closed or `patience` is over; counts
+    /// Misbehaves on one link until it is closed or `timeout` is over; counts
     /// in `times` how often it does what it does. The code it was closed with.
     ///
     /// # Panics
@@ -104,7 +104,7 @@ impl Rogue {
         self,
         hub: Target,
         identity: &TlsIdentity,
-        patience: Duration,
+        timeout: Duration,
         times: &Arc<AtomicU64>,
     ) -> Option<u64> {
         let (_endpoint, link) = dial(hub, Some(identity), Door::Agent, self.window()).await;
@@ -119,7 +119,7 @@ impl Rogue {
                 end = link.closed() => end,
             }
         };
-        match tokio::time::timeout(patience, end).await {
+        match tokio::time::timeout(timeout, end).await {
             Ok(quinn::ConnectionError::ApplicationClosed(close)) => Some(close.error_code.into_inner()),
             Ok(_) | Err(_) => None,
         }

@@ -142,7 +142,7 @@ impl Swarm {
                 let name = Text::clipped(&format!("swarm-{begun}"));
                 joining.spawn(async move {
                     let keys = Keys::generate().expect("keys");
-                    let accepted = enroll::knock(&keys, &invitation, name.clone()).await.expect("taken in");
+                    let accepted = enroll::incoming(&keys, &invitation, name.clone()).await.expect("taken in");
                     (name, keys, accepted)
                 });
             }
@@ -186,12 +186,12 @@ impl Swarm {
     /// Waits until so many have come back; how long it took.
     ///
     /// # Panics
-    /// When they have not within `patience`.
-    pub async fn wait_back(&self, count: usize, patience: Duration) -> Duration {
+    /// When they have not within `timeout`.
+    pub async fn wait_back(&self, count: usize, timeout: Duration) -> Duration {
         let begun = Instant::now();
         let back = || self.around.links.back.load(Ordering::Acquire);
         while back() < count {
-            assert!(begun.elapsed() < patience, "{} of {count} back within {patience:?}", back());
+            assert!(begun.elapsed() < timeout, "{} of {count} back within {timeout:?}", back());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         begun.elapsed()
@@ -221,8 +221,8 @@ impl Swarm {
     /// until all are linked.
     ///
     /// # Panics
-    /// When they are not within `patience`.
-    pub async fn switch_on(&mut self, at_once: usize, patience: Duration) -> Duration {
+    /// When they are not within `timeout`.
+    pub async fn switch_on(&mut self, at_once: usize, timeout: Duration) -> Duration {
         let begun = Instant::now();
         let mut on = self.members.iter().filter(|member| member.life.is_some()).count();
         for (index, member) in self.members.iter_mut().enumerate() {
@@ -234,25 +234,25 @@ impl Swarm {
             on += 1;
             while on.saturating_sub(self.around.links.linked.load(Ordering::Acquire)) > at_once {
                 assert!(
-                    begun.elapsed() < patience,
+                    begun.elapsed() < timeout,
                     "{} of {on} linked",
                     self.around.links.linked.load(Ordering::Acquire)
                 );
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        self.wait_linked(on, patience.saturating_sub(begun.elapsed())).await;
+        self.wait_linked(on, timeout.saturating_sub(begun.elapsed())).await;
         begun.elapsed()
     }
 
     /// Waits until so many are linked; how long it took.
     ///
     /// # Panics
-    /// When they are not within `patience`.
-    pub async fn wait_linked(&self, count: usize, patience: Duration) -> Duration {
+    /// When they are not within `timeout`.
+    pub async fn wait_linked(&self, count: usize, timeout: Duration) -> Duration {
         let begun = Instant::now();
         while self.linked() < count {
-            assert!(begun.elapsed() < patience, "{} of {count} linked within {patience:?}", self.linked());
+            assert!(begun.elapsed() < timeout, "{} of {count} linked within {timeout:?}", self.linked());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         begun.elapsed()

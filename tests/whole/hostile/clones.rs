@@ -1,6 +1,6 @@
 //! A machine whose disk was copied: two computers with one identity.
 
-use super::{attack, closed, end_of, identity, knock, say_hello, speak};
+use super::{attack, closed, end_of, identity, incoming, say_hello, speak};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::link::{Door, Link};
 use fernwart_protocol::to_agent::Deliver;
@@ -64,7 +64,7 @@ fn a_link_on_which_nobody_answers_keeps_no_machine_out() {
     let own = identity(&machine.home.join("tls.identity"));
     attack(async {
         // As when a network has kept the first words of a dial that was given up.
-        let late = knock(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
+        let late = incoming(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
         let _words = speak(&late).await;
         assert_eq!(end_of(Ok(late)).await, closed(Goodbye::Overloaded));
     });
@@ -90,13 +90,14 @@ fn a_link_that_knocked_before_the_quarantine_does_not_slip_in_after_it() {
     machine.agent.stop();
     let stolen = identity(&machine.home.join("tls.identity"));
     attack(async {
-        let knock = || async { knock(&world, Door::Agent, stolen.chain.clone(), &stolen.key).await.expect("let in") };
-        let one = knock().await;
+        let incoming =
+            || async { incoming(&world, Door::Agent, stolen.chain.clone(), &stolen.key).await.expect("let in") };
+        let one = incoming().await;
         let _words = speak(&one).await;
         tokio::spawn(answers(one.clone()));
         // Evil: it stands in the door and says nothing yet.
-        let lurks = knock().await;
-        let other = knock().await;
+        let lurks = incoming().await;
+        let other = incoming().await;
         let _others = speak(&other).await;
         tokio::spawn(answers(other.clone()));
         for link in [one, other] {

@@ -1,6 +1,6 @@
 //! Certificates at doors they are not for.
 
-use super::{attack, closed, end_of, identity, knock, knock_with, others_are_undisturbed, pin, speak, stolen_ca};
+use super::{attack, closed, end_of, identity, incoming, knock_with, others_are_undisturbed, pin, speak, stolen_ca};
 use fernwart_certs::CertificateDer;
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;
@@ -76,24 +76,24 @@ fn nobody_passes_a_door_that_is_not_theirs() {
     attack(async {
         let nobody = TlsKey::generate().expect("a key");
         // Evil: no certificate at all. Proof: the enrollment door takes it.
-        assert!(knock(&world, Door::Enroll, Vec::new(), &nobody).await.is_ok());
+        assert!(incoming(&world, Door::Enroll, Vec::new(), &nobody).await.is_ok());
         for door in [Door::Agent, Door::Staff] {
-            assert_eq!(end_of(knock(&world, door, Vec::new(), &nobody).await).await, closed(Goodbye::NotAdmitted));
+            assert_eq!(end_of(incoming(&world, door, Vec::new(), &nobody).await).await, closed(Goodbye::NotAdmitted));
         }
         // Evil: an agent at the technicians' door and the reverse. Proof: each is good at its own.
         assert_eq!(
-            end_of(knock(&world, Door::Staff, agent.chain.clone(), &agent.key).await).await,
+            end_of(incoming(&world, Door::Staff, agent.chain.clone(), &agent.key).await).await,
             closed(Goodbye::NotAdmitted)
         );
         assert_eq!(
-            end_of(knock(&world, Door::Agent, staff.chain.clone(), &staff.key).await).await,
+            end_of(incoming(&world, Door::Agent, staff.chain.clone(), &staff.key).await).await,
             closed(Goodbye::NotAdmitted)
         );
         assert_eq!(
-            end_of(knock(&world, Door::Enroll, agent.chain.clone(), &agent.key).await).await,
+            end_of(incoming(&world, Door::Enroll, agent.chain.clone(), &agent.key).await).await,
             closed(Goodbye::NotAdmitted)
         );
-        let own = knock(&world, Door::Staff, staff.chain.clone(), &staff.key).await.expect("let in");
+        let own = incoming(&world, Door::Staff, staff.chain.clone(), &staff.key).await.expect("let in");
         assert!(tokio::time::timeout(Duration::from_millis(300), own.closed()).await.is_err(), "the technician stays");
     });
     others_are_undisturbed(&world, "kasse-1");
@@ -113,32 +113,32 @@ fn certificates_that_are_not_quite_ours_are_refused() {
         let chain = other.issue_member(Name::Machine(id), key.spki(), SystemTime::now()).expect("issued");
         let told = || world.hub.log().matches("a handshake failed").count();
         let before = told();
-        let end = end_of(knock(&world, Door::Agent, chain, &key).await).await;
+        let end = end_of(incoming(&world, Door::Agent, chain, &key).await).await;
         assert!(matches!(end, LinkError::Handshake(_)), "{end:?}");
         wait_until("the hub tells of it", || told() == before + 1);
         // Evil: run out a year ago. Alert 45 is certificate_expired.
         let then = SystemTime::now() - Duration::from_secs(400 * 24 * 3600);
         let chain = stolen_ca(&world).issue_member(Name::Machine(id), key.spki(), then).expect("issued");
-        assert_eq!(end_of(knock(&world, Door::Agent, chain, &key).await).await, LinkError::Handshake(45));
+        assert_eq!(end_of(incoming(&world, Door::Agent, chain, &key).await).await, LinkError::Handshake(45));
         // Evil: right CA, right name, but for servers only.
         let chain = crooked(&world, &key, |params| {
             params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
         });
-        let end = end_of(knock(&world, Door::Agent, chain, &key).await).await;
+        let end = end_of(incoming(&world, Door::Agent, chain, &key).await).await;
         assert!(matches!(end, LinkError::Handshake(_)), "{end:?}");
         // Evil: right CA, two names.
         let chain = crooked(&world, &key, |params| {
             let uri = Name::Machine(id).uri();
             params.subject_alt_names.push(rcgen::SanType::URI(uri.try_into().expect("a URI")));
         });
-        assert_eq!(end_of(knock(&world, Door::Agent, chain, &key).await).await, closed(Goodbye::NotAdmitted));
+        assert_eq!(end_of(incoming(&world, Door::Agent, chain, &key).await).await, closed(Goodbye::NotAdmitted));
         // Evil: right CA, right name of a real machine, but another key than it has joined with.
         let chain = stolen_ca(&world).issue_member(Name::Machine(id), key.spki(), SystemTime::now()).expect("issued");
-        assert_eq!(end_of(knock(&world, Door::Agent, chain, &key).await).await, closed(Goodbye::Revoked));
+        assert_eq!(end_of(incoming(&world, Door::Agent, chain, &key).await).await, closed(Goodbye::Revoked));
         // Evil: right CA, a machine nobody knows.
         let nobody = Name::Machine(MachineId::from_bytes([9; 16]));
         let chain = stolen_ca(&world).issue_member(nobody, key.spki(), SystemTime::now()).expect("issued");
-        assert_eq!(end_of(knock(&world, Door::Agent, chain, &key).await).await, closed(Goodbye::Revoked));
+        assert_eq!(end_of(incoming(&world, Door::Agent, chain, &key).await).await, closed(Goodbye::Revoked));
     });
     others_are_undisturbed(&world, "kasse-1");
 }

@@ -1,7 +1,7 @@
 //! Where it is not clear what the owner meant, or what time it is.
 
-use fernwart_tests::shelf::Script;
-use fernwart_tests::{Machine, Process, Said, World, wait_until};
+use fernwart_tests::test_script::Script;
+use fernwart_tests::{CommandOutput, Machine, Process, World, wait_until};
 use std::path::{Path, PathBuf};
 
 const ALLOWED: &str = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
@@ -11,7 +11,7 @@ fn policy(machine: &Machine, text: &str) {
     std::fs::write(machine.home.join("policy.toml"), text).expect("written");
 }
 
-fn mend(world: &World) -> Said {
+fn mend(world: &World) -> CommandOutput {
     world.technician(&["run", "mend", "kasse-1", "--reason", "x"])
 }
 

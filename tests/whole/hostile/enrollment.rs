@@ -1,6 +1,6 @@
 //! Invitations used by others, altered or old; keys that ask for more.
 
-use super::{attack, knock, others_are_undisturbed, pin};
+use super::{attack, incoming, others_are_undisturbed, pin};
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsKey, machine_id};
 use fernwart_certs::invitation::Invitation;
 use fernwart_certs::join::{ProofKey, prove_claim, prove_join, unsigned};
@@ -42,7 +42,7 @@ impl Keys {
 
 async fn link(world: &World) -> (Link, [u8; 32]) {
     let nobody = TlsKey::generate().expect("a key");
-    let link = knock(world, Door::Enroll, Vec::new(), &nobody).await.expect("a link");
+    let link = incoming(world, Door::Enroll, Vec::new(), &nobody).await.expect("a link");
     let binding = link.binding().expect("a binding");
     (link, binding)
 }

@@ -152,9 +152,9 @@ impl EvilHub {
 
     async fn greet(listener: &Listener, trusted: &Trusted, lie: Lie) -> Greeted {
         loop {
-            let knock =
+            let incoming =
                 tokio::time::timeout(Duration::from_secs(40), listener.accept()).await.expect("the agent comes back");
-            let Ok(link) = knock.expect("open").finish().await else { continue };
+            let Ok(link) = incoming.expect("open").finish().await else { continue };
             let Ok((mut send, mut receive)) = link.accept().await else { continue };
             let Ok(Ask::Control(theirs, _)) = receive.expect::<Ask>().await else { continue };
             let shown = link.peer_certificates();

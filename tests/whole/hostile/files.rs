@@ -1,7 +1,7 @@
 //! Files that decide something, in hands that are not their owner's: rules, consent,
 //! records, keys; and files of another machine.
 
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, agent_command, run, staff_command, wait_until};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -369,7 +369,7 @@ fn what_was_typed_or_written_by_others_is_told_without_acting_on_the_terminal() 
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let evil = "a\u{1b}[31mb\u{202e}c\u{fffc}";
-    let is_plain = |said: &fernwart_tests::Said| {
+    let is_plain = |said: &fernwart_tests::CommandOutput| {
         let all = [said.out.as_str(), said.err.as_str()].concat();
         assert!(!all.is_empty() && !all.contains(['\u{1b}', '\u{202e}', '\u{fffc}']), "{said:?}");
     };

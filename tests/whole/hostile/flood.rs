@@ -1,7 +1,7 @@
 //! Too much of everything: half handshakes by the thousand, more streams than
 //! allowed, bytes that nobody asked for.
 
-use super::{attack, knock, memory_kib, others_are_undisturbed, target};
+use super::{attack, incoming, memory_kib, others_are_undisturbed, target};
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;
 use fernwart_certs::tls::{self, Clock};
@@ -79,7 +79,7 @@ fn a_machine_has_its_streams_and_no_more() {
     greedy.agent.stop();
     let identity = TlsIdentity::read(&greedy.home.join("tls.identity")).expect("an identity");
     attack(async {
-        let link = knock(&world, Door::Agent, identity.chain.clone(), &identity.key).await.expect("let in");
+        let link = incoming(&world, Door::Agent, identity.chain.clone(), &identity.key).await.expect("let in");
         let mut open = Vec::new();
         for number in 0..AGENT_STREAMS {
             let stream = tokio::time::timeout(Duration::from_secs(2), link.open()).await;

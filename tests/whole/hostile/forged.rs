@@ -1,6 +1,6 @@
 //! Outcomes that are not what they say they are.
 
-use super::{attack, identity, knock, speak};
+use super::{attack, identity, incoming, speak};
 use fernwart_certs::identity::SigningKey;
 use fernwart_protocol::document::{Document, Envelope, Order, Outcome};
 use fernwart_protocol::id::Digest;
@@ -55,7 +55,7 @@ fn an_outcome_that_its_machine_has_not_signed_is_told_to_all_who_should_know() {
         rows[0]["health"].as_str().unwrap_or_default().to_owned()
     };
     attack(async {
-        let link = knock(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
+        let link = incoming(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
         let _words = speak(&link).await;
         let answered_with = async |key: &SigningKey, fits: bool| {
             let mut command = world.command(&["diagnose", "kasse-1", "--section", "memory", "--timeout", "10s"]);

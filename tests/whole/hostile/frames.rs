@@ -69,7 +69,7 @@ fn large_frames_that_come_together_wait_for_each_other_and_all_arrive() {
     machine.agent.stop();
     let own = super::identity(&machine.home.join("tls.identity"));
     super::attack(async {
-        let link = super::knock(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
+        let link = super::incoming(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
         let _words = super::speak(&link).await;
         let order = Envelope {
             key: KeyId::from_bytes([1; 16]),

@@ -56,7 +56,7 @@ fn target(world: &World) -> Target {
 }
 
 /// Dials a door with a certificate of one's choice.
-async fn knock(
+async fn incoming(
     world: &World,
     door: Door,
     chain: Vec<CertificateDer<'static>>,

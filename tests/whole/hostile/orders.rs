@@ -13,7 +13,7 @@ use fernwart_protocol::script::{Parameters, Privilege};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::version::Version;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{World, wait_until};
 
 const DAY: i64 = 24 * 3600 * 1000;

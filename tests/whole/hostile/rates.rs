@@ -2,7 +2,7 @@
 
 use super::evil_hub::{Answer, EvilHub};
 use super::orders::refused;
-use super::{attack, identity, knock};
+use super::{attack, identity, incoming};
 use fernwart_client::{ClientError, Session};
 use fernwart_protocol::code::{Denial, Goodbye, Refusal};
 use fernwart_protocol::document::Outcome;
@@ -12,7 +12,7 @@ use fernwart_protocol::staff::{JobHead, Request};
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::Control;
 use fernwart_tests::rogues::introduction;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, program, run, wait_until};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -100,7 +100,7 @@ fn a_machine_that_links_again_and_again_and_a_key_that_gives_nothing_write_littl
     attack(async {
         for _ in 0..60 {
             // Proof: it is let in at first, and comes as often as it likes.
-            let Ok(link) = knock(&world, Door::Agent, own.chain.clone(), &own.key).await else { continue };
+            let Ok(link) = incoming(&world, Door::Agent, own.chain.clone(), &own.key).await else { continue };
             let Ok((mut send, mut receive)) = link.open().await else { continue };
             let _ = send.send(&introduction()).await;
             let _ = tokio::time::timeout(Duration::from_millis(100), receive.expect::<Control>()).await;

@@ -1,6 +1,6 @@
 //! A hub that was restored from a backup, after something was published since.
 
-use super::{attack, identity, knock};
+use super::{attack, identity, incoming};
 use fernwart_certs::approve::Draft;
 use fernwart_client::{ClientError, Session};
 use fernwart_protocol::code::Denial;
@@ -11,7 +11,7 @@ use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver};
 use fernwart_protocol::to_hub::{Ask, GivenBack};
 use fernwart_protocol::version::{Hello, tag};
 use fernwart_tests::rogues::introduction;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, World, run, staff_command, wait_until, wait_within};
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
             change(&mut draft);
             let bytes = Blob::try_from(serde_json::to_vec(&draft).expect("written")).expect("short");
             matches!(
-                session.tell(&Request::PutDraft(bytes)).await,
+                session.request(&Request::PutDraft(bytes)).await,
                 Err(ClientError::Denied(Denial::CatalogueRefused | Denial::BeyondRole))
             )
         };
@@ -233,7 +233,7 @@ fn it_comes_back_from_a_machine_where_no_technician_has_it() {
 /// A machine's link whose hello says that it follows these targets.
 async fn follower(world: &World, machine: &Machine, targets: u64) -> Link {
     let own = identity(&machine.home.join("tls.identity"));
-    let link = knock(world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
+    let link = incoming(world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
     let Ask::Control(_, about) = introduction() else { unreachable!("an introduction") };
     let (mut send, mut receive) = link.open().await.expect("a stream");
     send.send(&Ask::Control(Hello::new(&[(tag::TARGETS, targets)]), about)).await.expect("sent");

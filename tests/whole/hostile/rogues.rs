@@ -5,7 +5,7 @@ use super::{attack, identity, memory_kib, others_are_undisturbed, target};
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::codec;
 use fernwart_protocol::event::Until;
-use fernwart_protocol::limits::{EMPTY_STREAMS, PENANCE};
+use fernwart_protocol::limits::{EMPTY_STREAMS, PENALTY};
 use fernwart_protocol::link::Door;
 use fernwart_protocol::staff::Request;
 use fernwart_protocol::version::Hello;
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Longer than the hub waits for a frame.
-const PATIENCE: Duration = Duration::from_secs(16);
+const TIMEOUT: Duration = Duration::from_secs(16);
 
 /// What each is closed with; nothing where it is only slowed down.
 fn deserved(rogue: Rogue) -> Option<Goodbye> {
@@ -47,12 +47,12 @@ fn each_rogue_is_closed_with_its_reason_or_slowed_down_and_all_together_disturb_
         for (rogue, identity) in rogues {
             attacks.spawn(async move {
                 let times = Arc::new(AtomicU64::new(0));
-                let code = rogue.attack(hub, &identity, PATIENCE, &times).await;
+                let code = rogue.attack(hub, &identity, TIMEOUT, &times).await;
                 (rogue, code, times.load(Ordering::Relaxed))
             });
         }
         let mut most = before;
-        while attacks.len() > 2 && begun.elapsed() < PATIENCE {
+        while attacks.len() > 2 && begun.elapsed() < TIMEOUT {
             others_are_undisturbed(&world, &honest.name);
             most = most.max(memory_kib(world.hub.pid()));
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -84,19 +84,19 @@ fn a_machine_that_has_misbehaved_waits_before_it_is_served_again_and_nobody_wait
     let again = || async {
         let times = Arc::new(AtomicU64::new(0));
         let begun = Instant::now();
-        (Rogue::GiantFrame.attack(target(&world), &rogue, PATIENCE, &times).await, begun.elapsed())
+        (Rogue::GiantFrame.attack(target(&world), &rogue, TIMEOUT, &times).await, begun.elapsed())
     };
     let code = |why: Goodbye| Some(u64::from(why.number()));
     attack(async {
         assert_eq!(again().await.0, code(Goodbye::Misbehaved));
         let (said, took) = again().await;
         assert_eq!(said, code(Goodbye::Overloaded));
-        assert!(took > PENANCE / 2, "{took:?}");
+        assert!(took > PENALTY / 2, "{took:?}");
         others_are_undisturbed(&world, &honest.name);
     });
     // It mends its ways.
     machine.restart();
-    wait_within(PENANCE + Duration::from_secs(10), "it is served", || world.is_online("kasse-2"));
+    wait_within(PENALTY + Duration::from_secs(10), "it is served", || world.is_online("kasse-2"));
 }
 
 #[test]

@@ -5,14 +5,14 @@
 use crate::booted::join;
 use crate::cage::Stage;
 use fernwart_tests::guest::Guest;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Process, SmallDisk, World, run, wait_until};
 use serde_json::Value;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn shell(text: &str) -> fernwart_tests::Said {
+fn shell(text: &str) -> fernwart_tests::CommandOutput {
     run(Command::new("sh").args(["-ec", text]))
 }
 
@@ -475,7 +475,7 @@ fn what_holds_without_systemd_holds_with_it() {
     guest.run(&["sh", "-ec", hold]).exits(0);
     let remove =
         ["run", "lock-remove", "kasse-1", "-p", "path=/run/lock/till.lock", "--reason", "Probe", "-o", "jsonl"];
-    let result = |said: fernwart_tests::Said| {
+    let result = |said: fernwart_tests::CommandOutput| {
         said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")
     };
     let held = result(world.technician(&remove));

@@ -17,7 +17,7 @@ use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{Control, Deliver, Stored};
 use fernwart_protocol::to_hub::{Ask, Delivered};
 use fernwart_protocol::version::Version;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, run, staff_command, wait_until};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,8 @@
 //! ```
 
 use fernwart_agent::executor::state::{Format, Phase, StateStore};
-use fernwart_tests::shelf::Script;
-use fernwart_tests::{Machine, Process, Said, free_port, program, run, wait_until};
+use fernwart_tests::test_script::Script;
+use fernwart_tests::{CommandOutput, Machine, Process, free_port, program, run, wait_until};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -57,7 +57,7 @@ impl Shop {
         self.hub = serve(self.folder.path(), self.hub_age);
     }
 
-    fn technician(&self, words: &[&str]) -> Said {
+    fn technician(&self, words: &[&str]) -> CommandOutput {
         let mut command = Command::new(of(self.technician_age, "fernwart"));
         command.arg("--home").arg(self.folder.path().join("shop")).args(words).env("TZ", "UTC");
         run(&mut command)
@@ -67,7 +67,7 @@ impl Shop {
         self.folder.path().join(name)
     }
 
-    fn owner(&self, age: Age, name: &str, words: &[&str]) -> Said {
+    fn owner(&self, age: Age, name: &str, words: &[&str]) -> CommandOutput {
         let mut command = Command::new(of(age, "fernwart-agent"));
         command.arg("--home").arg(self.home(name)).args(["--lang", "en"]).args(words);
         run(&mut command)

@@ -3,7 +3,7 @@
 
 use fernwart_agent::executor::state::{Format, Moment, Phase, StateStore};
 use fernwart_protocol::id::BootId;
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, World, agent_command, run, wait_until};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use std::path::Path;

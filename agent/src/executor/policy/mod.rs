@@ -194,7 +194,7 @@ impl Policy {
     }
 
     /// How long a question to the owner waits for an answer.
-    pub const PATIENCE_MS: UnixMs = 15 * 60 * 1000;
+    pub const TIMEOUT_MS: UnixMs = 15 * 60 * 1000;
 
     /// What permits an action of this kind now, or what stands before it.
     /// `now` is the machine's own time, if that is worth anything: by nobody
@@ -276,7 +276,7 @@ mod tests {
         }
         let asked = Policy::from_toml(&ASK.replace("[act]", "[act]\nasked = [\"meyer\", \"jana\"]")).expect("a policy");
         assert_eq!(asked.asked(), ["meyer", "jana"]);
-        assert_eq!(Policy::PATIENCE_MS, 900_000, "a quarter of an hour");
+        assert_eq!(Policy::TIMEOUT_MS, 900_000, "a quarter of an hour");
     }
 
     #[test]

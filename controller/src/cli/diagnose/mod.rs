@@ -50,7 +50,7 @@ pub(crate) struct Diagnose {
     #[arg(long, value_name = "SECTION", value_delimiter = ',')]
     section: Vec<SectionName>,
     /// Wait at most so long
-    #[arg(long, default_value = "15s", value_parser = patience)]
+    #[arg(long, default_value = "15s", value_parser = timeout)]
     timeout: Duration,
     /// At most N machines at once, or N% of them
     #[arg(long, value_name = "N|N%", default_value = "0", hide_default_value = true)]
@@ -83,7 +83,7 @@ enum Output {
 }
 
 /// A sensible time to wait: an order lasts at most seven days.
-fn patience(text: &str) -> Result<Duration, String> {
+fn timeout(text: &str) -> Result<Duration, String> {
     let span = span::parse(text)?;
     let sensible = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
     if sensible.contains(&span) { Ok(span) } else { Err("between 100ms and 24h".into()) }
@@ -142,7 +142,7 @@ fn as_plugin(command: &Diagnose, target: &Target, homes: &HomePaths) -> Result<E
 pub(crate) type Scripts = BTreeMap<BundleName, Approved>;
 
 /// Who was asked, in which job, and what they have answered.
-struct Asked {
+struct Collected {
     rows: Vec<Row<MachineRow>>,
     job: Option<JobId>,
     answers: Vec<Answered>,
@@ -150,7 +150,7 @@ struct Asked {
     failure: Option<Failure>,
 }
 
-async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut Session) -> Result<Asked, Failure> {
+async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut Session) -> Result<Collected, Failure> {
     let deadline = tokio::time::Instant::from_std(begun) + command.timeout;
     let in_time = tokio::time::timeout_at(deadline, chosen(session, target)).await;
     let silent = || Failure::new(Exit::NoAnswer, "FW-CLI-05", "the hub did not answer in time");
@@ -172,7 +172,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         }
     }
     if envelopes.is_empty() {
-        return Ok(Asked { rows: selected, job: None, answers, failure: None });
+        return Ok(Collected { rows: selected, job: None, answers, failure: None });
     }
     let head = JobHead {
         action: Text::clipped("diagnose"),
@@ -216,7 +216,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     }
     progress.finish_and_clear();
     let job = following.job();
-    Ok(Asked { rows: selected, job, answers, failure })
+    Ok(Collected { rows: selected, job, answers, failure })
 }
 
 /// The next answer of a machine that has not answered yet.
@@ -335,7 +335,7 @@ pub(super) async fn refresh(
         all: false,
     };
     let target = command.target.read()?;
-    let Asked { rows, answers, failure, .. } = ask(&command, &target, Instant::now(), session).await?;
+    let Collected { rows, answers, failure, .. } = ask(&command, &target, Instant::now(), session).await?;
     if let Some(failure) = failure {
         return Err(failure);
     }
@@ -362,7 +362,7 @@ pub(super) async fn look_again(
         all: false,
     };
     let target = Target { words: vec![row.name.to_string()], ..Target::default() };
-    let Asked { answers, failure, .. } = ask(&command, &target, Instant::now(), session).await?;
+    let Collected { answers, failure, .. } = ask(&command, &target, Instant::now(), session).await?;
     match failure {
         Some(failure) => Err(failure),
         None => Ok(answers.into_iter().next().map_or(Answer::Silent, |answered| answered.answer)),
@@ -430,7 +430,7 @@ fn line_of(machine: &Named, answer: &Answer) -> Value {
 
 fn conclude(
     command: &Diagnose,
-    Asked { rows, job, answers, .. }: &Asked,
+    Collected { rows, job, answers, .. }: &Collected,
     scripts: &Scripts,
     took: Duration,
 ) -> Result<Exit, Failure> {

@@ -204,7 +204,7 @@ fn cancel(job: JobId, homes: &HomePaths) -> Result<Exit, Failure> {
         }
         for chunk in cancels.chunks(fernwart_protocol::limits::ORDERS_PER_FRAME) {
             let list = List::try_from(chunk.to_vec()).unwrap_or_default();
-            session.tell(&Request::Cancel(list)).await?;
+            session.request(&Request::Cancel(list)).await?;
         }
         Ok((cancels.len(), out_of_reach))
     })?;

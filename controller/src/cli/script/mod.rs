@@ -77,26 +77,26 @@ pub(crate) struct Folder {
 }
 
 /// Something wrong with a folder, ready to be printed.
-type Told = String;
+type Message = String;
 
 /// Reads a folder whole, with everything that is wrong with it.
-fn read(folder: &Path) -> (Option<Folder>, Vec<Told>) {
-    let mut told = Vec::new();
+fn read(folder: &Path) -> (Option<Folder>, Vec<Message>) {
+    let mut messages = Vec::new();
     let path = folder.join(MANIFEST);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) => return (None, vec![format!("{}: {error}\n", path.display())]),
     };
-    let (files, listed) = files(folder, &mut told);
+    let (files, listed) = files(folder, &mut messages);
     let manifest = match Manifest::read(&text) {
         Ok(manifest) => manifest,
         Err(mistakes) => {
-            told.extend(mistakes.iter().map(|mistake| {
+            messages.extend(mistakes.iter().map(|mistake| {
                 let meant = mistake.unknown.as_ref().and_then(|(word, known)| nearest_of(word, known.iter().copied()));
                 let meant = meant.map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
                 at(&path, &text, mistake.place(&text), &(mistake.what.clone() + &meant))
             }));
-            return (None, told);
+            return (None, messages);
         }
     };
     let place_of = |what: &str| {
@@ -107,16 +107,16 @@ fn read(folder: &Path) -> (Option<Folder>, Vec<Told>) {
     };
     if !files.contains_key(&manifest.run) {
         let what = format!("the file {} is not in the folder", manifest.run);
-        told.push(at(&path, &text, place_of(manifest.run.as_str()), &what));
+        messages.push(at(&path, &text, place_of(manifest.run.as_str()), &what));
     }
     let rules = builtin_rules();
     for check in manifest.checks.iter().filter(|check| !rules.rules.iter().any(|rule| rule.id == **check)) {
         let meant = nearest_of(check, rules.rules.iter().map(|rule| rule.id.as_str()));
         let meant = meant.map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
-        told.push(at(&path, &text, place_of(check), &format!("there is no check {check:?}{meant}")));
+        messages.push(at(&path, &text, place_of(check), &format!("there is no check {check:?}{meant}")));
     }
     if let Some(script) = files.get(&manifest.run) {
-        told.extend(
+        messages.extend(
             syntax(manifest.interpreter, script).map(|why| format!("{}/{}: {why}\n", folder.display(), manifest.run)),
         );
     }
@@ -124,13 +124,13 @@ fn read(folder: &Path) -> (Option<Folder>, Vec<Told>) {
         Bundle { name: manifest.name.clone(), version: manifest.version, manifest: manifest_text, files }
     });
     if bundle.is_none() {
-        told.push(format!("{}: a manifest has at most 32 KiB, and a script at most 16 files\n", folder.display()));
+        messages.push(format!("{}: a manifest has at most 32 KiB, and a script at most 16 files\n", folder.display()));
     }
-    (bundle.map(|bundle| Folder { bundle, files }), told)
+    (bundle.map(|bundle| Folder { bundle, files }), messages)
 }
 
 /// All files beside the manifest.
-fn files(folder: &Path, told: &mut Vec<Told>) -> (BTreeMap<FileName, String>, Vec<BundleFile>) {
+fn files(folder: &Path, messages: &mut Vec<Message>) -> (BTreeMap<FileName, String>, Vec<BundleFile>) {
     let mut files = BTreeMap::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return (files, Vec::new()) };
     for entry in entries.flatten() {
@@ -138,7 +138,7 @@ fn files(folder: &Path, told: &mut Vec<Told>) -> (BTreeMap<FileName, String>, Ve
         if name == MANIFEST || name.starts_with('.') {
             continue;
         }
-        let mut bad = |why: &str| told.push(format!("{}: {why}\n", entry.path().display()));
+        let mut bad = |why: &str| messages.push(format!("{}: {why}\n", entry.path().display()));
         let Ok(name) = name.parse::<FileName>() else {
             bad("a file's name has letters, digits, dots, hyphens and underscores");
             continue;
@@ -165,7 +165,7 @@ fn files(folder: &Path, told: &mut Vec<Told>) -> (BTreeMap<FileName, String>, Ve
 }
 
 /// One mistake with its line and a caret.
-fn at(path: &Path, _text: &str, (line, column, shown): (usize, usize, &str), what: &str) -> Told {
+fn at(path: &Path, _text: &str, (line, column, shown): (usize, usize, &str), what: &str) -> Message {
     let mut out = format!("{}:{line}:{column}: {}\n", path.display(), escaped(what));
     let number = line.to_string();
     let _ = writeln!(out, "  {number} | {}", escaped(shown));
@@ -206,10 +206,10 @@ fn syntax(interpreter: Interpreter, script: &str) -> Option<String> {
 /// When there is one: all of them.
 pub(crate) fn folder(path: &Path) -> Result<Folder, Failure> {
     match read(path) {
-        (Some(folder), told) if told.is_empty() => Ok(folder),
-        (_, told) => {
-            told.iter().for_each(|told| note_text!("{}", escaped_lines(told)));
-            let what = format!("{} has {} mistake(s)", path.display(), told.len());
+        (Some(folder), messages) if messages.is_empty() => Ok(folder),
+        (_, messages) => {
+            messages.iter().for_each(|messages| note_text!("{}", escaped_lines(messages)));
+            let what = format!("{} has {} mistake(s)", path.display(), messages.len());
             Err(Failure::new(Exit::Usage, "FW-CAT-14", what).now(format!("fernwart script lint {}", path.display())))
         }
     }
@@ -218,16 +218,16 @@ pub(crate) fn folder(path: &Path) -> Result<Folder, Failure> {
 fn lint(folders: &[PathBuf]) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for path in folders {
-        let (folder, told) = read(path);
-        for told in &told {
-            say(&escaped_lines(told))?;
+        let (folder, messages) = read(path);
+        for messages in &messages {
+            say(&escaped_lines(messages))?;
         }
-        match folder.filter(|_| told.is_empty()) {
+        match folder.filter(|_| messages.is_empty()) {
             Some(folder) => {
                 note!("{} {}: no mistakes", folder.bundle.name, folder.bundle.version);
             }
             None => {
-                note!("{}: {} mistake(s)", escaped(&path.display().to_string()), told.len());
+                note!("{}: {} mistake(s)", escaped(&path.display().to_string()), messages.len());
                 exit = Exit::Bad;
             }
         }

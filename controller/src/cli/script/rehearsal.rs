@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 const FOLDER: &str = "/tmp/fernwart";
 
 /// How long breaking and checking may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 const TESTS: &str = ".test";
 
@@ -243,9 +243,9 @@ fn rehearse(spec: &Spec) -> std::io::Result<Option<String>> {
         let mut command = plain("/bin/sh");
         command.arg(".check.sh").arg(&output).stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(wait(command.spawn()?, PATIENCE)?.is_some_and(|ended| ended.success()))
+        Ok(wait(command.spawn()?, TIMEOUT)?.is_some_and(|ended| ended.success()))
     };
-    if !wait(plain("/bin/sh").arg(".break.sh").stdin(Stdio::null()).spawn()?, PATIENCE)?.is_some_and(|e| e.success()) {
+    if !wait(plain("/bin/sh").arg(".break.sh").stdin(Stdio::null()).spawn()?, TIMEOUT)?.is_some_and(|e| e.success()) {
         return wrong("break.sh did not end well");
     }
     if check()? {
@@ -289,8 +289,8 @@ fn script(spec: &Spec, dry_run: &str, output: &Path) -> std::io::Result<Option<E
 }
 
 /// Waits for the end; none if it has not come in time.
-fn wait(mut child: Child, patience: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + patience;
+fn wait(mut child: Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + timeout;
     loop {
         if let Some(ended) = child.try_wait()? {
             return Ok(Some(ended));

@@ -34,7 +34,7 @@ const QUESTION: &str = "SELECT f.machine, mount, free_pct FROM filesystems f JOI
                         WHERE free_pct < 10 AND restart_required";
 
 /// How long all may take to be linked.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A hub and machines that are linked to it.
 struct Fleet {
@@ -129,7 +129,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     let base = memory(pid, "Pss:");
     let now = || [cpu(pid), cpu(std::process::id())];
     let before = now();
-    let on = runtime.block_on(ours.swarm.switch_on(AT_ONCE, PATIENCE));
+    let on = runtime.block_on(ours.swarm.switch_on(AT_ONCE, TIMEOUT));
     link.0.push(on.as_secs_f64() * 1000.0);
     let linking = now().into_iter().zip(before).map(|(now, before)| (now - before).as_secs_f64() * 1e6 / n as f64);
     let linking: Vec<Takes> = linking.map(|used| Takes(vec![used])).collect();
@@ -208,7 +208,7 @@ fn cores() -> usize {
 pub(crate) fn storm(n: usize, paper: &Paper) {
     let runtime = runtime();
     let mut fleet = Fleet::join(&runtime, n);
-    runtime.block_on(fleet.swarm.switch_on(AT_ONCE, PATIENCE));
+    runtime.block_on(fleet.swarm.switch_on(AT_ONCE, TIMEOUT));
     std::thread::sleep(SETTLE);
     let (mut most, mut all) = (Takes::default(), Takes::default());
     for _ in 0..3 {
@@ -217,9 +217,9 @@ pub(crate) fn storm(n: usize, paper: &Paper) {
         let begun = Instant::now();
         fleet.world.restart_hub();
         runtime.block_on(async {
-            fleet.swarm.wait_back(n * 99 / 100, PATIENCE).await;
+            fleet.swarm.wait_back(n * 99 / 100, TIMEOUT).await;
             most.0.push(begun.elapsed().as_secs_f64() * 1000.0);
-            fleet.swarm.wait_back(n, PATIENCE).await;
+            fleet.swarm.wait_back(n, TIMEOUT).await;
             all.0.push(begun.elapsed().as_secs_f64() * 1000.0);
         });
     }

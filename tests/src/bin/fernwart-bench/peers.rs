@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 5;
 
 /// How long any of them may take to be there.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 const SALT: &str = "salt==3008.3";
 const ANSIBLE: &str = "ansible-core==2.19.14";
@@ -155,7 +155,7 @@ fn fernwart(n: usize) -> (Peer, World, Vec<Process>) {
         let home = home.clone();
         Box::new(move || fernwart_tests::staff_command(&home, words)) as Ask
     };
-    wait_within(PATIENCE, "all agents are linked", || {
+    wait_within(TIMEOUT, "all agents are linked", || {
         world
             .technician(&["ping", "all", "-o", "jsonl"])
             .json_lines()
@@ -213,7 +213,7 @@ fn salt(n: usize) -> (Peer, Vec<Tree>) {
         }) as Ask
     };
     let ping = ask(&["test.ping", "--out=txt"]);
-    wait_within(PATIENCE, "all minions answer", || {
+    wait_within(TIMEOUT, "all minions answer", || {
         let output = ping().stdin(Stdio::null()).output().expect("started");
         String::from_utf8_lossy(&output.stdout).matches(": True").count() == n
     });
@@ -258,7 +258,7 @@ fn ansible(n: usize, sshd: &Sshd) -> (Peer, Vec<Tree>) {
     for name in &names {
         let mut open = Command::new("ssh");
         trees.push(Tree::start(open.args(["-F", &path("ssh_config"), "-N", name]), &place.join("ssh.log")));
-        wait_within(PATIENCE, "a connection is open", || place.join("cm").join(name).exists());
+        wait_within(TIMEOUT, "a connection is open", || place.join("cm").join(name).exists());
     }
     let ask = move |module: &'static str| {
         let (programs, place) = (programs.clone(), place.clone());

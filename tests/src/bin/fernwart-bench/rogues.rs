@@ -35,7 +35,7 @@ const TURN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(4);
 
 /// A rogue that is not closed goes on for so long.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Beginnings of handshakes from addresses all over the loopback net, a second.
 const SPOOFED: usize = 20_000;
@@ -68,7 +68,7 @@ pub(crate) fn misbehave(name: &str, hub: &str, identity: &Path) {
     match name {
         NOBODY => loop {
             times.fetch_add(1, Ordering::Relaxed);
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(TIMEOUT);
         },
         SPOOFER => spoof(hub, &times),
         TEASER => tease(hub, &times),
@@ -77,7 +77,7 @@ pub(crate) fn misbehave(name: &str, hub: &str, identity: &Path) {
             let identity = TlsIdentity::read(identity).expect("an identity");
             runtime().block_on(async {
                 loop {
-                    rogue.attack(hub, &identity, PATIENCE, &times).await;
+                    rogue.attack(hub, &identity, TIMEOUT, &times).await;
                 }
             });
         }

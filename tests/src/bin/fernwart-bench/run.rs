@@ -5,7 +5,7 @@
 //! falls on all of them alike. Needs root and the package `openssh-server`.
 
 use crate::ssh::{ACCOUNT, Sshd, quiet};
-use fernwart_tests::shelf::Script;
+use fernwart_tests::test_script::Script;
 use fernwart_tests::{World, program};
 use std::path::PathBuf;
 use std::process::Command;

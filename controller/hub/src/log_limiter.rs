@@ -1,5 +1,5 @@
-//! What strangers can cause is told seldom, with how often it happened: nobody
-//! fills a disk with lines about themselves.
+//! Limits log lines that unauthenticated peers can trigger: one a second, with how many
+//! were left out.
 
 use fernwart_protocol::document::UnixMs;
 use std::sync::Mutex;
@@ -9,9 +9,9 @@ const EVERY_MS: UnixMs = 1000;
 
 /// Counts what is not told at once.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom(Mutex<(UnixMs, u64)>);
+pub(crate) struct LogLimiter(Mutex<(UnixMs, u64)>);
 
-impl Seldom {
+impl LogLimiter {
     /// Whether to tell now, and how many were passed over since the last time.
     pub(crate) fn now(&self, now: UnixMs) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -31,9 +31,9 @@ mod tests {
 
     #[test]
     fn one_line_a_second_tells_of_all() {
-        let seldom = Seldom::default();
-        assert_eq!(seldom.now(5_000), Some(0));
-        assert_eq!((seldom.now(5_001), seldom.now(5_999)), (None, None));
-        assert_eq!(seldom.now(6_000), Some(2));
+        let log_limiter = LogLimiter::default();
+        assert_eq!(log_limiter.now(5_000), Some(0));
+        assert_eq!((log_limiter.now(5_001), log_limiter.now(5_999)), (None, None));
+        assert_eq!(log_limiter.now(6_000), Some(2));
     }
 }

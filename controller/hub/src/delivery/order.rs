@@ -2,7 +2,7 @@
 //! to whoever watches.
 
 use crate::Shared;
-use crate::delivery::{self, Delivery, Heard, Sending, Sent};
+use crate::delivery::exchange::{self, Delivery, Received, Sending, Sent};
 use fernwart_fleet::{Machine, RunState};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, Envelope, Order};
@@ -32,37 +32,37 @@ const LOST_AGAIN: Duration = Duration::from_secs(10);
 
 /// An owner who does not answer is waited for until the order ends; the machine
 /// says so a moment later.
-const LAST_WORD: Duration = Duration::from_secs(3);
+const LAST_ANSWER: Duration = Duration::from_secs(3);
 
 /// A machine that is back says something to each order within this time.
 pub(crate) const UNHEARD: Duration = Duration::from_secs(10);
 
 /// An order on its way, and what is known of it.
-pub(crate) struct Parcel {
+pub(crate) struct PendingOrder {
     pub(crate) order: Order,
     pub(crate) envelope: Envelope,
     pub(crate) state: RunState,
     /// Set where it was taken back after it had been offered.
     pub(crate) cancel: Option<Envelope>,
     /// Set where it is sent for the first time.
-    pub(crate) way: Option<FirstWay>,
+    pub(crate) way: Option<InFlightGuard>,
 }
 
 /// Orders that are sent for the first time, each over one link: whoever brings a
 /// machine what it may not have got does not send them a second time over the same.
-/// Two copies under way at once would answer for each other.
+/// Two concurrent copies of one order would receive each other's replies.
 #[derive(Debug, Default)]
-pub(crate) struct FirstWays(Mutex<HashMap<(RunId, usize), u32>>);
+pub(crate) struct InFlight(Mutex<HashMap<(RunId, usize), u32>>);
 
-impl FirstWays {
+impl InFlight {
     fn ways(&self) -> MutexGuard<'_, HashMap<(RunId, usize), u32>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Before the store says that this order is offered.
-    pub(crate) fn begin(self: &Arc<Self>, run: RunId, link: usize) -> FirstWay {
+    pub(crate) fn begin(self: &Arc<Self>, run: RunId, link: usize) -> InFlightGuard {
         *self.ways().entry((run, link)).or_default() += 1;
-        FirstWay { ways: self.clone(), run, link }
+        InFlightGuard { ways: self.clone(), run, link }
     }
 
     /// Whether an order is on its first way over this link.
@@ -72,13 +72,13 @@ impl FirstWays {
 }
 
 /// An order's first way, until it is over.
-pub(crate) struct FirstWay {
-    ways: Arc<FirstWays>,
+pub(crate) struct InFlightGuard {
+    ways: Arc<InFlight>,
     run: RunId,
     link: usize,
 }
 
-impl Drop for FirstWay {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         if let Entry::Occupied(mut count) = self.ways.ways().entry((self.run, self.link)) {
             *count.get_mut() -= 1;
@@ -95,7 +95,7 @@ pub(crate) fn is_script(order: &Order) -> bool {
 }
 
 /// Tells whoever watches, if anybody does.
-pub(crate) async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News) {
+pub(crate) async fn send_update(news: &mpsc::Sender<Update>, order: &Order, what: News) {
     let update = Update { run: order.run, machine: order.machine, news: what };
     // A technician who has left, or does not read, does not hold up the job.
     let _ = news.send_timeout(update, UNREAD).await;
@@ -103,13 +103,13 @@ pub(crate) async fn tell(news: &mpsc::Sender<Update>, order: &Order, what: News)
 
 /// Carries one order to its end; `seen` is told when the machine has answered
 /// first, or will not.
-pub(crate) async fn carry_one(
+pub(crate) async fn deliver_one(
     shared: &Arc<Shared>,
-    parcel: Parcel,
+    pending: PendingOrder,
     news: &mpsc::Sender<Update>,
     seen: &Notify,
 ) -> Option<Lost> {
-    let lost = carry(shared, parcel, news, seen).await;
+    let lost = carry(shared, pending, news, seen).await;
     seen.notify_one();
     lost
 }
@@ -118,31 +118,36 @@ pub(crate) async fn carry_one(
 pub(crate) struct Lost {
     order: Order,
     /// How long to wait for what becomes of it.
-    patience: Duration,
+    timeout: Duration,
 }
 
-async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>, seen: &Notify) -> Option<Lost> {
-    let Parcel { order, envelope, state, cancel, mut way } = parcel;
+async fn carry(
+    shared: &Arc<Shared>,
+    pending: PendingOrder,
+    news: &mpsc::Sender<Update>,
+    seen: &Notify,
+) -> Option<Lost> {
+    let PendingOrder { order, envelope, state, cancel, mut way } = pending;
     if order.not_after <= shared.now() && cancel.is_none() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
-        tell(news, &order, News::NoAnswer).await;
+        send_update(news, &order, News::NoAnswer).await;
         return None;
     }
     if state == RunState::Queued {
         let linked = shared.presence.machine(&order.machine);
-        way = linked.map(|linked| shared.first_ways.begin(order.run, linked.link.serial()));
+        way = linked.map(|linked| shared.in_flight.begin(order.run, linked.link.serial()));
         match shared.store.offer(order.run).await {
             // Only now can it be owed: a machine that came while it stood in line
             // owed nothing.
-            Ok(true) if is_script(&order) => shared.owed().mark(order.machine),
+            Ok(true) if is_script(&order) => shared.redelivery().mark(order.machine),
             Ok(true) => {}
             Ok(false) => {
-                tell(news, &order, News::Cancelled).await;
+                send_update(news, &order, News::Cancelled).await;
                 return None;
             }
             Err(error) => {
                 warn!(%error, "a queued order could not be offered");
-                tell(news, &order, News::Denied(shared.denial(&error))).await;
+                send_update(news, &order, News::Denied(shared.denial(&error))).await;
                 return None;
             }
         }
@@ -153,26 +158,26 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         (None, _) => Sending::Again,
     };
     let left = u64::try_from(order.not_after.saturating_sub(shared.now())).unwrap_or_default();
-    let patience = Duration::from_millis(left).min(LONGEST);
-    let patience = if cancel.is_some() { patience.max(UNHEARD) } else { patience };
-    tell(news, &order, News::Offered).await;
+    let timeout = Duration::from_millis(left).min(LONGEST);
+    let timeout = if cancel.is_some() { timeout.max(UNHEARD) } else { timeout };
+    send_update(news, &order, News::Offered).await;
     let acts = is_script(&order);
     // What waited for the owner until the very end is told just after it.
-    let patience = if acts { patience + LAST_WORD } else { patience };
+    let timeout = if acts { timeout + LAST_ANSWER } else { timeout };
     // A look must be done in time; an act must have begun by then.
     let (begun, has_begun) = (Notify::new(), AtomicBool::new(false));
-    let told = |heard: Heard| {
+    let on_received = |received: Received| {
         let (shared, run) = (shared.clone(), order.run);
         let (news, order, begun, has_begun) = (news, &order, &begun, &has_begun);
         async move {
-            if let Heard::State(_) | Heard::NotYet = heard {
+            if let Received::State(_) | Received::NotYet = received {
                 seen.notify_one();
             }
-            match heard {
-                Heard::State(MachineState::Started) => {
+            match received {
+                Received::State(MachineState::Started) => {
                     has_begun.store(true, Ordering::Relaxed);
                     begun.notify_one();
-                    tell(news, order, News::Started).await;
+                    send_update(news, order, News::Started).await;
                     if !acts {
                         return;
                     }
@@ -184,22 +189,22 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
                         }
                     });
                 }
-                Heard::State(MachineState::Received | MachineState::Waiting) | Heard::NotYet => {}
-                Heard::Note(note) => tell(news, order, News::Note(note)).await,
+                Received::State(MachineState::Received | MachineState::Waiting) | Received::NotYet => {}
+                Received::Note(note) => send_update(news, order, News::Note(note)).await,
             }
         }
     };
-    let delivery = delivery::deliver(shared, Sent { order: &order, envelope, cancel, sending }, told);
+    let delivery = exchange::deliver(shared, Sent { order: &order, envelope, cancel, sending }, on_received);
     let over = async {
         tokio::select! {
             biased;
-            () = tokio::time::sleep(patience) => {}
+            () = tokio::time::sleep(timeout) => {}
             () = begun.notified(), if acts => tokio::time::sleep(LONGEST).await,
         }
     };
     let ended = tokio::select! {
         biased;
-        carried = delivery => Some(carried),
+        shared_too = delivery => Some(shared_too),
         () = over => None,
     };
     let what = match ended {
@@ -209,21 +214,21 @@ async fn carry(shared: &Arc<Shared>, parcel: Parcel, news: &mpsc::Sender<Update>
         Some(Delivery::NotStored(denial)) => News::Denied(denial),
         // An act is brought again when its machine is back.
         Some(Delivery::Lost) if acts => {
-            let patience = if has_begun.load(Ordering::Relaxed) { LONGEST } else { patience };
-            return Some(Lost { order, patience });
+            let timeout = if has_begun.load(Ordering::Relaxed) { LONGEST } else { timeout };
+            return Some(Lost { order, timeout });
         }
         // It was the hub that has left; what the machine has seen is told to the next one.
         Some(Delivery::Lost) if shared.draining.is_cancelled() => return None,
         Some(Delivery::Lost) | None => News::NoAnswer,
     };
-    tell(news, &order, what).await;
+    send_update(news, &order, what).await;
     None
 }
 
 /// Tells what became of a run whose machine was lost, once that is known, as
 /// long as somebody listens.
-pub(crate) async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lost, news: mpsc::Sender<Update>) {
-    let over = tokio::time::Instant::now() + patience + LAST_WORD;
+pub(crate) async fn send_update_later(shared: Arc<Shared>, Lost { order, timeout }: Lost, news: mpsc::Sender<Update>) {
+    let over = tokio::time::Instant::now() + timeout + LAST_ANSWER;
     let watcher = shared.watchers.watch(order.run);
     let what = loop {
         match shared.store.run_state(&order.run).await {
@@ -241,7 +246,7 @@ pub(crate) async fn tell_later(shared: Arc<Shared>, Lost { order, patience }: Lo
             () = tokio::time::sleep(LOST_AGAIN) => {}
         }
     };
-    tell(&news, &order, what).await;
+    send_update(&news, &order, what).await;
 }
 
 /// What is stored of a run that has ended.
@@ -280,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_first_way_is_over_when_nobody_goes_it_any_more() {
-        let ways = Arc::new(FirstWays::default());
+        let ways = Arc::new(InFlight::default());
         let run = RunId::from_bytes([1; 16]);
         let (one, other) = (ways.begin(run, 7), ways.begin(run, 7));
         assert!(ways.holds(run, 7) && !ways.holds(run, 8));

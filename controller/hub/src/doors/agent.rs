@@ -1,17 +1,18 @@
 //! The door of admitted machines: one task a link.
 
-use crate::give_back::{Knows, take_back};
-use crate::outcome::{self, Origin};
-use crate::pace::Pace;
+use crate::delivery::give_back::{Knows, take_back};
+use crate::delivery::outcome::{self, Origin};
+use crate::delivery::redelivery;
+use crate::doors::rate_limiter::RateLimiter;
 use crate::presence::Linked;
-use crate::{Shared, journal, owed};
+use crate::{Shared, journal};
 use fernwart_certs::peer::Name;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::document::{Envelope, UnixMs, Versions};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, MachineId};
-use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, PENANCE};
+use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, PENALTY};
 use fernwart_protocol::link::{Door, FrameError, Link, LinkError, Receiver, Sender};
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_protocol::to_agent::{CatalogueFile, Control, Deliver, Fetched, Renewed, Stored};
@@ -36,7 +37,7 @@ const STILL_THERE: Duration = Duration::from_secs(3);
 
 /// A machine that has misbehaved.
 #[derive(Debug)]
-pub(crate) struct Penitent {
+pub(crate) struct Penalised {
     /// When it is served again.
     until: Instant,
     /// Whether a link of it is held until then.
@@ -53,12 +54,12 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
     if let (Err(why), false) = (may_come, retired) {
         return link.close(why);
     }
-    if shared.paces().is_link_too_many(id, Instant::now()) {
-        let until = Instant::now() + PENANCE;
-        let mut held_off = shared.penance();
-        held_off.entry(id).or_insert(Penitent { until, is_held: false }).until = until;
+    if shared.key_rates().is_link_too_many(id, Instant::now()) {
+        let until = Instant::now() + PENALTY;
+        let mut held_off = shared.penalty();
+        held_off.entry(id).or_insert(Penalised { until, is_held: false }).until = until;
     }
-    if do_penance(shared, &link, &id).await {
+    if serve_penalty(shared, &link, &id).await {
         return link.close(Goodbye::Overloaded);
     }
     if let Err(why) = may_come {
@@ -74,7 +75,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
         link.close(why);
     }
     if let Some(LinkError::ClosedHere(Goodbye::Misbehaved | Goodbye::TooSlow)) = link.end() {
-        shared.penance().insert(id, Penitent { until: Instant::now() + PENANCE, is_held: false });
+        shared.penalty().insert(id, Penalised { until: Instant::now() + PENALTY, is_held: false });
     }
     // A hub whose disk is full still knows who is linked.
     shared.store.note(Seen { machine: id, at: shared.now(), about: None }).await;
@@ -87,19 +88,19 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, id: MachineId, tls_k
 
 /// Holds the link of a machine that has misbehaved until its time is over: whoever
 /// comes again at once waits, and costs no more than that. False where it need not.
-async fn do_penance(shared: &Shared, link: &Link, id: &MachineId) -> bool {
+async fn serve_penalty(shared: &Shared, link: &Link, id: &MachineId) -> bool {
     let until = {
-        let mut penance = shared.penance();
-        let Some(penitent) = penance.get_mut(id) else { return false };
-        if penitent.until <= Instant::now() {
-            penance.remove(id);
+        let mut penalty = shared.penalty();
+        let Some(penalised) = penalty.get_mut(id) else { return false };
+        if penalised.until <= Instant::now() {
+            penalty.remove(id);
             return false;
         }
-        if std::mem::replace(&mut penitent.is_held, true) {
+        if std::mem::replace(&mut penalised.is_held, true) {
             // One link of it waits; more would only fill this hub.
             return true;
         }
-        penitent.until
+        penalised.until
     };
     tokio::select! {
         biased;
@@ -107,8 +108,8 @@ async fn do_penance(shared: &Shared, link: &Link, id: &MachineId) -> bool {
         _ = link.closed() => {}
         () = tokio::time::sleep_until(until) => {}
     }
-    if let Some(penitent) = shared.penance().get_mut(id) {
-        penitent.is_held = false;
+    if let Some(penalised) = shared.penalty().get_mut(id) {
+        penalised.is_held = false;
     }
     true
 }
@@ -151,7 +152,7 @@ async fn hand_over_retirement(shared: &Arc<Shared>, link: &Link, id: &MachineId)
     let told = async {
         let first = tokio::time::timeout(SPEAKS_WITHIN, link.accept()).await;
         let Ok(Ok((mut send, mut receive))) = first else { return Err(FrameError::TooSlow) };
-        send.demand_pace();
+        send.demand_rate();
         let Ask::Control(hello, _) = receive.first::<Ask>().await? else { return Err(FrameError::Cut) };
         let Some(records) = shared.store.records(id) else { return Err(FrameError::Cut) };
         let Some(mut send) = greet(shared, link, send, &hello, &records).await? else { return Err(FrameError::Cut) };
@@ -160,7 +161,7 @@ async fn hand_over_retirement(shared: &Arc<Shared>, link: &Link, id: &MachineId)
         let mut is_told = false;
         let give_up = tokio::time::sleep(FOLLOWS_WITHIN);
         tokio::pin!(give_up);
-        let pace = Pace::of(Door::Agent);
+        let rate = RateLimiter::of(Door::Agent);
         loop {
             if follows && !std::mem::replace(&mut is_told, true) {
                 send.send(&Control::Retired(signed.clone())).await?;
@@ -176,7 +177,7 @@ async fn hand_over_retirement(shared: &Arc<Shared>, link: &Link, id: &MachineId)
                 },
                 stream = link.accept() => {
                     let (send, receive) = stream.map_err(|_| FrameError::Cut)?;
-                    if one_stream(shared, *id, &pace, send, receive).await.is_some() {
+                    if one_stream(shared, *id, &rate, send, receive).await.is_some() {
                         return Err(FrameError::Cut);
                     }
                 }
@@ -243,7 +244,7 @@ async fn converse(
     let Ok(Ok((mut send, mut receive))) = tokio::time::timeout(FIRST_FRAME_TIMEOUT, link.accept()).await else {
         return Err(if link.is_closed() { FrameError::Cut } else { FrameError::TooSlow });
     };
-    send.demand_pace();
+    send.demand_rate();
     let (hello, about) = match receive.first::<Ask>().await? {
         Ask::Control(hello, about) => (hello, about),
         Ask::Fetch(_) | Ask::Outcome(_) | Ask::Renew(_) | Ask::Blob(_) => {
@@ -292,8 +293,8 @@ async fn converse(
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
     shared.happened_on(&id, Happened::Linked);
 
-    let pace = Arc::new(Pace::of(Door::Agent));
-    let words = listen((shared, &pace), (id, &to_it), receive, &about, records, &following);
+    let rate = Arc::new(RateLimiter::of(Door::Agent));
+    let words = listen((shared, &rate), (id, &to_it), receive, &about, records, &following);
     tokio::pin!(words);
     loop {
         tokio::select! {
@@ -307,9 +308,9 @@ async fn converse(
             }
             stream = link.accept() => match stream {
                 Ok((send, receive)) => {
-                    let (shared, link, pace) = (shared.clone(), link.clone(), pace.clone());
+                    let (shared, link, rate) = (shared.clone(), link.clone(), rate.clone());
                     shared.clone().tasks.spawn(async move {
-                        if let Some(why) = one_stream(&shared, id, &pace, send, receive).await {
+                        if let Some(why) = one_stream(&shared, id, &rate, send, receive).await {
                             link.close(why);
                         }
                     });
@@ -335,7 +336,7 @@ async fn bring(shared: Arc<Shared>, id: MachineId, knows: u64, following: Arc<No
             () = shared.draining.cancelled() => return,
         }
     }
-    owed::catch_up(shared, id).await;
+    redelivery::catch_up(shared, id).await;
 }
 
 /// Says hello back; nothing if the two cannot speak.
@@ -398,7 +399,7 @@ async fn note_arrival(shared: &Shared, link: &Link, id: MachineId, hello: &Hello
 
 /// Reads the control stream to its end.
 async fn listen(
-    (shared, pace): (&Arc<Shared>, &Pace),
+    (shared, rate): (&Arc<Shared>, &RateLimiter),
     (id, linked): (MachineId, &Linked),
     mut receive: Receiver,
     about: &About,
@@ -413,14 +414,14 @@ async fn listen(
             Ok(None) => return Ok(()),
             // At the pace of any other ask, and answered like one.
             Err(FrameError::Newer) => {
-                pace.turn(shared).await;
+                rate.turn(shared).await;
                 shared.passed_over(&id);
                 linked.say(&Control::Denied(Denial::Incompatible)).await;
                 continue;
             }
             Err(error) => return Err(error),
         };
-        pace.turn(shared).await;
+        rate.turn(shared).await;
         match word {
             to_hub::Control::Following(versions) => {
                 debug!(?versions, "a machine follows");
@@ -533,13 +534,13 @@ async fn disbelieved(shared: &Shared, id: &MachineId, reason: &Text<256>) {
 async fn one_stream(
     shared: &Arc<Shared>,
     id: MachineId,
-    pace: &Pace,
+    rate: &RateLimiter,
     mut send: Sender,
     mut receive: Receiver,
 ) -> Option<Goodbye> {
-    pace.turn(shared).await;
+    rate.turn(shared).await;
     let answered = answer(shared, id, &mut send, &mut receive).await;
-    pace.answered(send.sent_bytes());
+    rate.answered(send.sent_bytes());
     let error = answered.err()?;
     if let FrameError::Newer = error {
         shared.passed_over(&id);
@@ -547,7 +548,7 @@ async fn one_stream(
         send.turn_away();
         return None;
     }
-    let why = pace.reproach(&error)?;
+    let why = rate.reproach(&error)?;
     warn!(machine = %id, %error, "a machine misbehaved");
     Some(why)
 }
@@ -559,7 +560,7 @@ async fn answer(
     receive: &mut Receiver,
 ) -> Result<(), FrameError> {
     let ask = receive.first::<Ask>().await?;
-    send.demand_pace();
+    send.demand_rate();
     match ask {
         Ask::Fetch(known) => send_files(shared, send, &known).await?,
         Ask::Outcome(signed) => {

@@ -1,13 +1,14 @@
 //! What the hub answers technicians, request by request; submitting jobs apart.
 
 mod drafts;
+pub(crate) mod jobs;
 mod machines;
 mod records;
 
 use crate::Shared;
-use crate::agent_door::{catalogue_files, retire, wire_chain};
-use crate::caller::Caller;
-use crate::outcome::unread;
+use crate::delivery::outcome::unread;
+use crate::doors::agent::{catalogue_files, retire, wire_chain};
+use crate::doors::caller::Caller;
 pub(crate) use drafts::put_in_force;
 use fernwart_certs::catalogue::Role;
 use fernwart_certs::peer::Name;
@@ -94,7 +95,7 @@ pub(crate) async fn answer(
         Request::Job(id) => return records::job(shared, caller, id, send).await,
         Request::Facts(machine) => return records::facts(shared, caller, machine, send).await,
         Request::FactsAt(machine, at) => return records::facts_at(shared, caller, machine, at, send).await,
-        Request::Query(sql) => return crate::asking::query(shared, caller, sql.as_raw(), send).await,
+        Request::Query(sql) => return crate::query::service::query(shared, caller, sql.as_raw(), send).await,
         Request::JobOrders(id) => return records::job_orders(shared, caller, id, send).await,
         Request::SealedTo(machine) => return machines::sealed_to(shared, caller, machine, send).await,
         Request::Chain(machine) => return records::chain(shared, caller, machine, send).await,
@@ -269,7 +270,7 @@ async fn apply(shared: &Arc<Shared>, caller: &Caller, request: Request) -> Answe
                 // Kept first: a machine that is away hears it when it returns.
                 let kept = KeepCancel { run: cancel.run, machine: cancel.machine, envelope: envelope.clone() };
                 shared.store.write(kept).await.map_err(|error| shared.denial(&error))?;
-                shared.owed().mark(cancel.machine);
+                shared.redelivery().mark(cancel.machine);
                 if let Some(linked) = shared.presence.machine(&cancel.machine) {
                     linked.say(&Control::Cancel(envelope)).await;
                 }

@@ -2,7 +2,7 @@
 
 use super::{Answer, growing_rows};
 use crate::Shared;
-use crate::caller::Caller;
+use crate::doors::caller::Caller;
 use fernwart_certs::catalogue::Role;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_protocol::code::Denial;

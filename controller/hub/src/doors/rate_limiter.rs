@@ -22,12 +22,12 @@ struct Buckets {
 
 /// What one link has asked for of late.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     door: Door,
     buckets: Mutex<Buckets>,
 }
 
-impl Pace {
+impl RateLimiter {
     /// That of a new link.
     pub(crate) fn of(door: Door) -> Self {
         let (most, per_second) = match door {
@@ -98,39 +98,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_without_end_is_served_at_the_pace_and_whoever_pauses_at_once() {
-        let pace = Pace::of(Door::Agent);
+        let rate = RateLimiter::of(Door::Agent);
         for _ in 0..limits::AGENT_ASKS {
-            assert_eq!(pace.ask(), Duration::ZERO);
+            assert_eq!(rate.ask(), Duration::ZERO);
         }
         let begun = Instant::now();
         for _ in 0..10 * limits::AGENT_ASKS_PER_SECOND {
-            tokio::time::sleep(pace.ask()).await;
+            tokio::time::sleep(rate.ask()).await;
         }
         let took = begun.elapsed().as_secs_f64();
         assert!((9.9..11.0).contains(&took), "{took} s for ten seconds' worth");
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(pace.ask(), Duration::ZERO);
+        assert_eq!(rate.ask(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_large_answer_counts_as_many() {
-        let pace = Pace::of(Door::Agent);
+        let rate = RateLimiter::of(Door::Agent);
         for _ in 0..100 {
-            pace.answered(1024 * 1024);
+            rate.answered(1024 * 1024);
         }
         // 6,400 asks were taken from 512.
-        let wait = pace.ask().as_secs_f64();
+        let wait = rate.ask().as_secs_f64();
         assert!((91.0..93.0).contains(&wait), "{wait}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn empty_streams_now_and_then_are_forgiven() {
-        let pace = Pace::of(Door::Agent);
+        let rate = RateLimiter::of(Door::Agent);
         for _ in 0..1000 {
-            assert!(!pace.is_one_too_many());
+            assert!(!rate.is_one_too_many());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        assert!((0..limits::EMPTY_STREAMS).all(|_| !pace.is_one_too_many()));
-        assert!(pace.is_one_too_many());
+        assert!((0..limits::EMPTY_STREAMS).all(|_| !rate.is_one_too_many()));
+        assert!(rate.is_one_too_many());
     }
 }

@@ -21,16 +21,16 @@ const INITIAL_BYTES: usize = 1200;
 
 /// A first word, by what shows from outside (RFC 9000, 17.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum Kind {
     /// Of somebody who may be anybody.
-    Stranger,
+    Unproven,
     /// With a token: the address is theirs, if the token holds, which only QUIC
     /// can see.
-    Shown,
+    Proven,
 }
 
 /// What a datagram begins with, if it begins a handshake of version 1.
-fn first_word(datagram: &[u8]) -> Option<Word> {
+fn kind_of(datagram: &[u8]) -> Option<Kind> {
     let (&[form, v1, v2, v3, v4, to], rest) = datagram.split_first_chunk::<6>()?;
     // Long header, type Initial; QUIC does not insist on the fixed bit (RFC 9287).
     if form & 0xb0 != 0x80 || [v1, v2, v3, v4] != [0, 0, 0, 1] {
@@ -42,27 +42,27 @@ fn first_word(datagram: &[u8]) -> Option<Word> {
     // two bits say how many.
     let more = rest.get(..(1 << (length >> 6)) - 1)?;
     let is_zero = length & 0x3f == 0 && more.iter().all(|byte| *byte == 0);
-    Some(if is_zero { Word::Stranger } else { Word::Shown })
+    Some(if is_zero { Kind::Unproven } else { Kind::Proven })
 }
 
 #[derive(Debug)]
 struct Rules {
-    strangers: Bucket,
-    shown: Bucket,
+    unproven: Bucket,
+    proven: Bucket,
 }
 
 impl Rules {
     fn new(now: Instant) -> Self {
-        let bucket = Bucket::new(limits::FIRST_WORDS, limits::FIRST_WORDS_PER_SECOND, now);
-        Self { strangers: bucket.clone(), shown: bucket }
+        let bucket = Bucket::new(limits::INITIALS, limits::INITIALS_PER_SECOND, now);
+        Self { unproven: bucket.clone(), proven: bucket }
     }
 
     fn lets(&mut self, datagram: &[u8], now: Instant) -> bool {
-        match first_word(datagram) {
+        match kind_of(datagram) {
             // QUIC takes none that is shorter; it is not worth a place of others.
             Some(_) if datagram.len() < INITIAL_BYTES => false,
-            Some(Word::Stranger) => self.strangers.take(now),
-            Some(Word::Shown) => self.shown.take(now),
+            Some(Kind::Unproven) => self.unproven.take(now),
+            Some(Kind::Proven) => self.proven.take(now),
             None => true,
         }
     }
@@ -70,12 +70,12 @@ impl Rules {
 
 /// The sieve before a socket.
 #[derive(Debug)]
-pub(super) struct Sieve {
+pub(super) struct InitialFilter {
     rules: Mutex<Rules>,
     dropped: AtomicU64,
 }
 
-impl Sieve {
+impl InitialFilter {
     pub(super) fn new() -> Self {
         Self { rules: Mutex::new(Rules::new(Instant::now())), dropped: AtomicU64::new(0) }
     }
@@ -90,7 +90,7 @@ impl Sieve {
     }
 }
 
-impl Inspect for Sieve {
+impl Inspect for InitialFilter {
     fn inspect(&self, received: &mut [u8], meta: &mut RecvMeta) {
         let (now, stride) = (Instant::now(), meta.stride.max(1));
         let mut rules = self.rules();
@@ -127,22 +127,22 @@ mod tests {
 
     #[test]
     fn first_words_are_told_from_all_else_by_their_header() {
-        assert_eq!(first_word(&initial(b"")), Some(Word::Stranger));
-        assert_eq!(first_word(&initial(b"token")), Some(Word::Shown));
+        assert_eq!(kind_of(&initial(b"")), Some(Kind::Unproven));
+        assert_eq!(kind_of(&initial(b"token")), Some(Kind::Proven));
         let mut other = initial(b"");
         other[0] = 0x83;
-        assert_eq!(first_word(&other), Some(Word::Stranger), "without the fixed bit");
+        assert_eq!(kind_of(&other), Some(Kind::Unproven), "without the fixed bit");
         let mut other = initial(b"");
         other[19] = 0x40;
         other[20] = 0;
-        assert_eq!(first_word(&other), Some(Word::Stranger), "no token, told in two bytes");
+        assert_eq!(kind_of(&other), Some(Kind::Unproven), "no token, told in two bytes");
         for (at, byte) in [(0, 0x43), (0, 0xe3), (4, 2)] {
             let mut other = initial(b"");
             other[at] = byte;
-            assert_eq!(first_word(&other), None, "byte {at} is {byte:#x}");
+            assert_eq!(kind_of(&other), None, "byte {at} is {byte:#x}");
         }
         for length in 0..20 {
-            assert_eq!(first_word(&initial(b"")[..length.min(19)]), None, "{length} bytes");
+            assert_eq!(kind_of(&initial(b"")[..length.min(19)]), None, "{length} bytes");
         }
     }
 
@@ -153,25 +153,25 @@ mod tests {
             let datagram = initial(token);
             (0..times).filter(|_| rules.lets(&datagram, Instant::now())).count()
         };
-        let burst = limits::FIRST_WORDS as usize;
-        assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), burst);
-        assert_eq!(many(&mut rules, b"t", 10 * limits::FIRST_WORDS), burst, "a token that may be none is no key");
+        let burst = limits::INITIALS as usize;
+        assert_eq!(many(&mut rules, b"", 10 * limits::INITIALS), burst);
+        assert_eq!(many(&mut rules, b"t", 10 * limits::INITIALS), burst, "a token that may be none is no key");
         assert!(!rules.lets(&initial(b"")[..1199], Instant::now()), "too short to be one");
         assert!(rules.lets(&[0x43; 60], Instant::now()), "links that are open notice nothing");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(many(&mut rules, b"", 10 * limits::FIRST_WORDS), limits::FIRST_WORDS_PER_SECOND as usize);
+        assert_eq!(many(&mut rules, b"", 10 * limits::INITIALS), limits::INITIALS_PER_SECOND as usize);
     }
 
     #[test]
     fn of_datagrams_that_come_as_one_only_those_are_taken_out() {
-        let (sieve, now) = (Sieve::new(), Instant::now());
-        sieve.rules().strangers.spend(f64::from(limits::FIRST_WORDS), now);
+        let (filter, now) = (InitialFilter::new(), Instant::now());
+        filter.rules().unproven.spend(f64::from(limits::INITIALS), now);
         let data = |byte: u8| vec![0x40 | byte; 1200];
         let mut buffer: Vec<u8> = [data(1), initial(b""), data(2), initial(b""), data(3)[..70].to_vec()].concat();
         let mut meta =
             RecvMeta { addr: ([192, 0, 2, 7], 7).into(), len: buffer.len(), stride: 1200, ecn: None, dst_ip: None };
-        sieve.inspect(&mut buffer, &mut meta);
+        filter.inspect(&mut buffer, &mut meta);
         assert_eq!(buffer[..meta.len], [data(1), data(2), data(3)[..70].to_vec()].concat());
-        assert_eq!(sieve.dropped(), 2);
+        assert_eq!(filter.dropped(), 2);
     }
 }

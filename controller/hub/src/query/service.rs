@@ -8,12 +8,12 @@
 //! while thousands tell, their outcomes come first.
 
 use crate::Shared;
-use crate::caller::Caller;
-use crate::due::Due;
-use crate::outcome::{End, RunEnded};
+use crate::delivery::outcome::{End, RunEnded};
+use crate::doors::caller::Caller;
+use crate::query::index_queue::IndexQueue;
 use fernwart_certs::catalogue::Customers;
 use fernwart_fleet::{Machine, Standing};
-use fernwart_index::{About, Index, IndexError, Question, Scope, Told};
+use fernwart_index::{About, Index, IndexError, Question, Reported, Scope};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::diagnosis::Summary;
 use fernwart_protocol::id::{KeyId, MachineId, RunId};
@@ -54,18 +54,18 @@ const TRIES: u32 = 3;
 const ITSELF: &str = "/proc/self/exe";
 
 /// What is due to be indexed, and the index.
-pub(crate) struct Asking {
+pub(crate) struct QueryService {
     path: PathBuf,
     /// None where the file could not be had yet, or has gone.
     index: tokio::sync::Mutex<Option<Arc<Index>>>,
     /// Whether it was said that the file cannot be had.
     has_warned: AtomicBool,
-    due: Mutex<Due>,
-    bell: Notify,
+    index_queue: Mutex<IndexQueue>,
+    hint: Notify,
     places: Places,
     /// Held from looking who there is until that is written: an older look must
     /// not be written over a newer one.
-    roll_call: tokio::sync::Mutex<()>,
+    sync_machine_table: tokio::sync::Mutex<()>,
 }
 
 /// Where questions are answered: so many at once, and one of each asker.
@@ -92,17 +92,17 @@ impl Places {
     }
 }
 
-impl Asking {
+impl QueryService {
     /// Opens the index; what it has missed is due.
     pub(crate) async fn open(path: PathBuf, newest: Vec<(MachineId, RunId)>) -> Self {
         let asking = Self {
             path,
             index: tokio::sync::Mutex::default(),
             has_warned: AtomicBool::new(false),
-            due: Mutex::default(),
-            bell: Notify::new(),
+            index_queue: Mutex::default(),
+            hint: Notify::new(),
             places: Places::new(),
-            roll_call: tokio::sync::Mutex::default(),
+            sync_machine_table: tokio::sync::Mutex::default(),
         };
         *asking.index.lock().await = asking.begin(newest).await;
         asking
@@ -122,14 +122,14 @@ impl Asking {
             Ok(index) => index.taken().await.unwrap_or_default(),
             Err(_) => HashMap::new(),
         };
-        let mut due = self.due();
+        let mut index_queue = self.index_queue();
         for (machine, run) in newest {
             if taken.get(&machine.to_string()) != Some(&run.to_string()) {
-                due.add(machine);
+                index_queue.add(machine);
             }
         }
-        drop(due);
-        self.bell.notify_one();
+        drop(index_queue);
+        self.hint.notify_one();
         index.ok().map(Arc::new)
     }
 
@@ -159,35 +159,35 @@ impl Asking {
         }
     }
 
-    fn due(&self) -> MutexGuard<'_, Due> {
-        self.due.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn index_queue(&self) -> MutexGuard<'_, IndexQueue> {
+        self.index_queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A run has ended: a whole report of its machine is to be indexed.
     pub(crate) fn run_ended(&self, ended: &RunEnded) {
         if let End::Outcome { health: Some(_), .. } = &ended.end
-            && self.due().add(ended.machine)
+            && self.index_queue().add(ended.machine)
         {
-            self.bell.notify_one();
+            self.hint.notify_one();
         }
     }
 
     /// Reports that are not indexed yet.
-    pub(crate) fn due_count(&self) -> usize {
-        self.due().len()
+    pub(crate) fn index_queue_length(&self) -> usize {
+        self.index_queue().len()
     }
 
     /// What is to be indexed now, once there is something.
     async fn some(&self) -> Vec<MachineId> {
-        self.due().settle();
+        self.index_queue().settle();
         loop {
-            let patience = self.due().patience();
-            match patience {
-                Some(Duration::ZERO) => return self.due().take(),
-                Some(patience) => {
-                    let _ = tokio::time::timeout(patience, self.bell.notified()).await;
+            let wait = self.index_queue().wait();
+            match wait {
+                Some(Duration::ZERO) => return self.index_queue().take(),
+                Some(wait) => {
+                    let _ = tokio::time::timeout(wait, self.hint.notified()).await;
                 }
-                None => self.bell.notified().await,
+                None => self.hint.notified().await,
             }
         }
     }
@@ -197,14 +197,14 @@ impl Asking {
     /// # Errors
     /// When it cannot be, or takes too long: older facts are no answer.
     async fn caught_up(&self) -> Result<(), Denial> {
-        let asked = self.due().ask();
+        let asked = self.index_queue().ask();
         let _asks = Asks(self);
-        self.bell.notify_one();
+        self.hint.notify_one();
         let settled = async {
             loop {
                 let (is_past, has_failed) = {
-                    let due = self.due();
-                    (due.is_past(asked), due.has_failed(asked))
+                    let index_queue = self.index_queue();
+                    (index_queue.is_past(asked), index_queue.has_failed(asked))
                 };
                 match (is_past, has_failed) {
                     (true, _) => return Ok(()),
@@ -224,11 +224,11 @@ impl Asking {
 }
 
 /// A question that waits, also when its asker leaves.
-struct Asks<'a>(&'a Asking);
+struct Asks<'a>(&'a QueryService);
 
 impl Drop for Asks<'_> {
     fn drop(&mut self) {
-        self.0.due().leave();
+        self.0.index_queue().leave();
     }
 }
 
@@ -246,12 +246,12 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
             Err(_) => some,
         };
         let fails = !again.is_empty();
-        asking.due().put_back(again);
+        asking.index_queue().put_back(again);
         if fails {
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return,
-                () = asking.bell.notified() => {}
+                () = asking.hint.notified() => {}
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
@@ -260,33 +260,35 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
 
 /// Indexes the newest report of each of these; which are to be tried again.
 async fn take_in(shared: &Shared, index: &Arc<Index>, some: Vec<MachineId>) -> Vec<MachineId> {
-    let mut told = Vec::with_capacity(some.len());
+    let mut reports = Vec::with_capacity(some.len());
     let mut again = Vec::new();
     for machine in some {
         // Its newest, whatever has come since.
         match shared.store.newest_report(&machine).await {
             Ok(Some((run, report))) => {
                 let Ok((_, json)) = Summary::unpack(&report) else { continue };
-                told.extend(Told::read(machine.to_string(), run.to_string(), &json).ok().map(|read| (machine, read)));
+                reports.extend(
+                    Reported::read(machine.to_string(), run.to_string(), &json).ok().map(|read| (machine, read)),
+                );
             }
             Ok(None) => {}
             Err(_) => again.push(machine),
         }
     }
-    let (machines, told): (Vec<MachineId>, Vec<Told>) = told.into_iter().unzip();
-    match index.keep(&told).await {
+    let (machines, reports): (Vec<MachineId>, Vec<Reported>) = reports.into_iter().unzip();
+    match index.keep(&reports).await {
         Ok(()) => {}
         Err(error) if error.is_damage() => {
             shared.asking.part_with(index).await;
             again.extend(machines);
         }
         Err(error) if error.may_pass() => {
-            warn!(error = chain(&error), reports = told.len(), "reports cannot be indexed now");
+            warn!(error = chain(&error), reports = reports.len(), "reports cannot be indexed now");
             again.extend(machines);
         }
         // One that SQLite does not take must not keep out the others.
         Err(_) => {
-            for (machine, one) in machines.into_iter().zip(&told) {
+            for (machine, one) in machines.into_iter().zip(&reports) {
                 if let Err(error) = index.keep(std::slice::from_ref(one)).await {
                     warn!(%machine, error = chain(&error), "a report cannot be indexed");
                     if error.may_pass() {
@@ -315,8 +317,8 @@ fn about(shared: &Shared, machine: &Machine) -> About {
     }
 }
 
-async fn call_the_roll(shared: &Shared, index: &Index) -> Result<(), IndexError> {
-    let _held = shared.asking.roll_call.lock().await;
+async fn sync_machine_table_now(shared: &Shared, index: &Index) -> Result<(), IndexError> {
+    let _held = shared.asking.sync_machine_table.lock().await;
     let machines = shared.store.machines(Standing::Admitted);
     let all: Vec<About> = machines.iter().map(|machine| about(shared, machine)).collect();
     index.machines(&all).await
@@ -375,7 +377,7 @@ async fn ready(shared: &Shared) -> Result<Arc<Index>, Denial> {
         })?;
         // That took a while: it may be another file by now.
         let index = asking.at_hand(shared).await?;
-        match call_the_roll(shared, &index).await {
+        match sync_machine_table_now(shared, &index).await {
             Ok(()) if index.is_there() => return Ok(index),
             Ok(()) => {}
             Err(error) if error.is_damage() => asking.part_with(&index).await,

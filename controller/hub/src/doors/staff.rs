@@ -1,10 +1,11 @@
 //! The door of technicians and robots: each request is one stream.
 
-use crate::agent_door::our_hello;
-use crate::caller::Caller;
-use crate::pace::Pace;
-use crate::staff_jobs::WhenAway;
-use crate::{Shared, events, staff_answers, staff_jobs};
+use crate::doors::agent::our_hello;
+use crate::doors::caller::Caller;
+use crate::doors::rate_limiter::RateLimiter;
+use crate::staff::jobs;
+use crate::staff::jobs::WhenAway;
+use crate::{Shared, events};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::link::{Door, FrameError, Link, Receiver, Sender};
@@ -24,7 +25,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
         return link.close(Goodbye::Overloaded);
     };
     link.widen_for_staff(frames);
-    let pace = Arc::new(Pace::of(Door::Staff));
+    let rate = Arc::new(RateLimiter::of(Door::Staff));
     debug!(%key, address = %link.remote_address(), "a technician is linked");
     loop {
         let stream = tokio::select! {
@@ -33,11 +34,11 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
             stream = link.accept() => stream,
         };
         let Ok((send, receive)) = stream else { return };
-        let (shared, link, pace) = (shared.clone(), link.clone(), pace.clone());
+        let (shared, link, rate) = (shared.clone(), link.clone(), rate.clone());
         shared.clone().tasks.spawn(async move {
-            pace.turn(&shared).await;
+            rate.turn(&shared).await;
             let Err(error) = request(&shared, &link, key, tls_key, send, receive).await else { return };
-            let Some(why) = pace.reproach(&error) else { return };
+            let Some(why) = rate.reproach(&error) else { return };
             warn!(%key, %error, "a technician's program misbehaved");
             link.close(why);
         });
@@ -85,7 +86,7 @@ async fn served(
 ) -> Result<Result<(), Denial>, FrameError> {
     let asked = receive.first::<Request>().await?;
     if let Request::Submit(_) | Request::Queue(_) = &asked {
-        let Some(wait) = shared.paces().job(key, tokio::time::Instant::now()) else {
+        let Some(wait) = shared.key_rates().job(key, tokio::time::Instant::now()) else {
             return Ok(Err(Denial::TooMany));
         };
         tokio::select! {
@@ -101,20 +102,16 @@ async fn served(
         Err(denial) => return Ok(Err(denial)),
     };
     match asked {
-        Request::Submit(head) => {
-            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Over), send, receive).await
-        }
-        Request::Queue(head) => {
-            staff_jobs::submit(shared, (&caller, link), (head, WhenAway::Held), send, receive).await
-        }
-        Request::Watch(job) => staff_jobs::watch(shared, (key, tls_key), link, job, send).await,
-        Request::Outcomes(job, runs) => staff_jobs::outcomes(shared, &caller, job, runs.as_slice(), send).await,
+        Request::Submit(head) => jobs::submit(shared, (&caller, link), (head, WhenAway::Over), send, receive).await,
+        Request::Queue(head) => jobs::submit(shared, (&caller, link), (head, WhenAway::Held), send, receive).await,
+        Request::Watch(job) => jobs::watch(shared, (key, tls_key), link, job, send).await,
+        Request::Outcomes(job, runs) => jobs::outcomes(shared, &caller, job, runs.as_slice(), send).await,
         Request::Events(until) => events::follow(shared, (key, tls_key), link, until, send).await,
         other => {
             // The key that TLS has seen, whatever anybody says.
             let spki =
                 link.peer_certificates().first().and_then(fernwart_certs::peer::public_key_of).unwrap_or_default();
-            staff_answers::answer(shared, &caller, &spki, hello, other, send).await
+            crate::staff::answer(shared, &caller, &spki, hello, other, send).await
         }
     }
 }

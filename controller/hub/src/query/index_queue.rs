@@ -17,26 +17,26 @@ const BEHIND: Duration = Duration::from_secs(30);
 /// Machines whose newest report is to be indexed, each with a number: the lower,
 /// the longer it waits.
 #[derive(Default)]
-pub(crate) struct Due {
+pub(crate) struct IndexQueue {
     waiting: HashMap<MachineId, u64>,
     under_way: HashMap<MachineId, u64>,
     last: u64,
     /// When the longest waiting one, and the last one, came.
     came: Option<(Instant, Instant)>,
     /// Questions that wait for all this.
-    asked: usize,
+    awaited: usize,
     /// Tries that have failed for some.
     failed: u64,
 }
 
 /// When a question was asked: what is due by then, and what had failed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct Awaited {
     last: u64,
     failed: u64,
 }
 
-impl Due {
+impl IndexQueue {
     /// True for the first that waits.
     pub(crate) fn add(&mut self, machine: MachineId) -> bool {
         let now = Instant::now();
@@ -48,9 +48,9 @@ impl Due {
     }
 
     /// How long indexing can wait; nothing where nothing is due.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    pub(crate) fn wait(&self) -> Option<Duration> {
         let (first, last) = self.came.filter(|_| !self.waiting.is_empty())?;
-        let until = if self.asked > 0 { first } else { (last + LULL).min(first + BEHIND) };
+        let until = if self.awaited > 0 { first } else { (last + LULL).min(first + BEHIND) };
         Some(until.saturating_duration_since(Instant::now()))
     }
 
@@ -89,24 +89,24 @@ impl Due {
     }
 
     /// A question begins to wait for all that is due now.
-    pub(crate) fn ask(&mut self) -> Asked {
-        self.asked += 1;
-        Asked { last: self.last, failed: self.failed }
+    pub(crate) fn ask(&mut self) -> Awaited {
+        self.awaited += 1;
+        Awaited { last: self.last, failed: self.failed }
     }
 
     /// A question waits no longer.
     pub(crate) fn leave(&mut self) {
-        self.asked -= 1;
+        self.awaited -= 1;
     }
 
     /// Whether all is indexed that was due when this was asked.
-    pub(crate) fn is_past(&self, asked: Asked) -> bool {
-        self.waiting.values().chain(self.under_way.values()).all(|waits| *waits > asked.last)
+    pub(crate) fn is_past(&self, awaited: Awaited) -> bool {
+        self.waiting.values().chain(self.under_way.values()).all(|waits| *waits > awaited.last)
     }
 
     /// Whether a try has failed since: it may have begun before, and the next question has its own.
-    pub(crate) fn has_failed(&self, asked: Asked) -> bool {
-        self.failed > asked.failed
+    pub(crate) fn has_failed(&self, awaited: Awaited) -> bool {
+        self.failed > awaited.failed
     }
 
     /// How many are not indexed yet.
@@ -125,43 +125,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reports_are_indexed_in_a_lull_for_a_question_or_when_they_have_waited_long() {
-        let mut due = Due::default();
-        assert_eq!(due.patience(), None);
-        assert!(due.add(machine(1)) && !due.add(machine(2)));
-        assert_eq!(due.patience(), Some(LULL));
+        let mut index_queue = IndexQueue::default();
+        assert_eq!(index_queue.wait(), None);
+        assert!(index_queue.add(machine(1)) && !index_queue.add(machine(2)));
+        assert_eq!(index_queue.wait(), Some(LULL));
         tokio::time::advance(LULL).await;
-        assert_eq!(due.patience(), Some(Duration::ZERO), "nobody has told for a while");
+        assert_eq!(index_queue.wait(), Some(Duration::ZERO), "nobody has told for a while");
         // Somebody always tells.
-        while due.came.is_some_and(|(first, _)| first.elapsed() < BEHIND) {
-            due.add(machine(2));
-            assert_eq!(due.patience().filter(|patience| *patience > LULL), None);
+        while index_queue.came.is_some_and(|(first, _)| first.elapsed() < BEHIND) {
+            index_queue.add(machine(2));
+            assert_eq!(index_queue.wait().filter(|wait| *wait > LULL), None);
             tokio::time::advance(LULL / 2).await;
         }
-        assert_eq!(due.patience(), Some(Duration::ZERO), "long enough");
-        assert_eq!(due.take().len(), 2);
-        due.add(machine(3));
-        assert_eq!(due.patience(), Some(LULL), "that begins anew");
-        due.ask();
-        assert_eq!(due.patience(), Some(Duration::ZERO), "somebody asks");
+        assert_eq!(index_queue.wait(), Some(Duration::ZERO), "long enough");
+        assert_eq!(index_queue.take().len(), 2);
+        index_queue.add(machine(3));
+        assert_eq!(index_queue.wait(), Some(LULL), "that begins anew");
+        index_queue.ask();
+        assert_eq!(index_queue.wait(), Some(Duration::ZERO), "somebody asks");
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_waiting_come_first_and_what_fails_keeps_its_place() {
-        let mut due = Due::default();
+        let mut index_queue = IndexQueue::default();
         let all = u8::try_from(AT_ONCE).expect("few") + 6;
         for number in 0..all {
-            due.add(machine(number));
+            index_queue.add(machine(number));
         }
-        let asked = due.ask();
-        let mut first = due.take();
+        let awaited = index_queue.ask();
+        let mut first = index_queue.take();
         first.sort_unstable();
         assert_eq!(first, (0..all - 6).map(machine).collect::<Vec<_>>());
-        due.put_back(vec![machine(0)]);
-        due.add(machine(0));
-        due.settle();
-        assert_eq!(due.take().len(), 7);
-        assert!(!due.is_past(asked), "a question waits for what has failed, too");
-        due.settle();
-        assert!(due.is_past(asked) && due.patience().is_none());
+        index_queue.put_back(vec![machine(0)]);
+        index_queue.add(machine(0));
+        index_queue.settle();
+        assert_eq!(index_queue.take().len(), 7);
+        assert!(!index_queue.is_past(awaited), "a question waits for what has failed, too");
+        index_queue.settle();
+        assert!(index_queue.is_past(awaited) && index_queue.wait().is_none());
     }
 }

@@ -1,10 +1,10 @@
 //! Delivering orders to machines, and hearing their outcomes on the way back.
 //!
 //! An order is in the store before it is sent. What becomes of an outcome is
-//! [`crate::outcome`]'s business.
+//! [`crate::delivery::outcome`]'s business.
 
 use crate::Shared;
-use crate::outcome::{self, End, Origin, RunEnded};
+use crate::delivery::outcome::{self, End, Origin, RunEnded};
 use fernwart_certs::sha256;
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Envelope, Order};
@@ -36,7 +36,7 @@ pub(crate) enum Delivery {
 
 /// What is heard of a run on its way.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum Received {
     /// Where it stands.
     State(MachineState),
     /// Something for those who watch.
@@ -90,19 +90,19 @@ pub(crate) struct Sent<'a> {
 }
 
 /// Sends an order over its machine's link, with its cancel if it was taken back,
-/// and follows it to its outcome. `told` hears whatever the machine reports on the way.
+/// and follows it to its outcome. `on_received` hears whatever the machine reports on the way.
 pub(crate) async fn deliver<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     mut sent: Sent<'_>,
-    told: impl Fn(Heard) -> F,
+    on_received: impl Fn(Received) -> F,
 ) -> Delivery {
     let (machine, run) = (sent.order.machine, sent.order.run);
     let Some(linked) = shared.presence.machine(&machine) else { return Delivery::Lost };
     sent.sending = sent.sending.over(linked.link.serial());
     loop {
-        match attempt(shared, &linked.link, &sent, &told).await {
+        match attempt(shared, &linked.link, &sent, &on_received).await {
             Ok(Some(delivery)) => return delivery,
-            Ok(None) => told(Heard::NotYet).await,
+            Ok(None) => on_received(Received::NotYet).await,
             // The link stays; an outcome is kept there, and comes by itself.
             Err(FrameError::Newer) => {
                 shared.passed_over(&machine);
@@ -135,10 +135,10 @@ async fn attempt<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     link: &Link,
     sent: &Sent<'_>,
-    told: &impl Fn(Heard) -> F,
+    on_received: &impl Fn(Received) -> F,
 ) -> Result<Option<Delivery>, FrameError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
-    let delivery = on_stream(shared, (&mut send, &mut receive), sent, told).await;
+    let delivery = on_stream(shared, (&mut send, &mut receive), sent, on_received).await;
     if let Err(FrameError::Newer) = delivery {
         send.turn_away();
         receive.turn_away();
@@ -150,7 +150,7 @@ async fn on_stream<F: Future<Output = ()>>(
     shared: &Arc<Shared>,
     (send, receive): (&mut Sender, &mut Receiver),
     sent: &Sent<'_>,
-    told: &impl Fn(Heard) -> F,
+    on_received: &impl Fn(Received) -> F,
 ) -> Result<Option<Delivery>, FrameError> {
     let (machine, run, sending) = (sent.order.machine, sent.order.run, sent.sending);
     let hash = sha256(sent.envelope.bytes.as_bytes());
@@ -159,14 +159,14 @@ async fn on_stream<F: Future<Output = ()>>(
         (order, Some(cancel), Sending::First(_) | Sending::Again) => Deliver::TakenBack(order, cancel),
         (order, None, Sending::First(_) | Sending::Again) => Deliver::Order(order),
     };
-    send.demand_pace();
+    send.demand_rate();
     send.send(&first).await?;
     shared.metrics.order_sent();
     let begun = tokio::time::Instant::now();
     loop {
         match receive.expect::<Delivered>().await? {
-            Delivered::State(state) => told(Heard::State(state)).await,
-            Delivered::Note(note) => told(Heard::Note(note)).await,
+            Delivered::State(state) => on_received(Received::State(state)).await,
+            Delivered::Note(note) => on_received(Received::Note(note)).await,
             Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
                 send.finish();
                 warn!(%machine, %run, code = %refusal.code(), "a machine cannot use its state store; the order is brought again");

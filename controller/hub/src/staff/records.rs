@@ -3,7 +3,7 @@
 use super::machines::reachable;
 use super::{Answer, growing_rows};
 use crate::Shared;
-use crate::caller::Caller;
+use crate::doors::caller::Caller;
 use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{self, Action, ChainEnd, Document, Order, UnixMs};

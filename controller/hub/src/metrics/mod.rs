@@ -4,8 +4,10 @@
 //! Labels come from closed lists: no machine, customer or person is one, or the
 //! page would grow with the fleet and tell of it.
 
+pub(crate) mod scrape;
+
 use crate::Shared;
-use crate::outcome::{End, RunEnded};
+use crate::delivery::outcome::{End, RunEnded};
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::Outcome;
@@ -192,12 +194,12 @@ impl Metrics {
         hub.register("links", "Links open now", self.links.clone());
         hub.register("links_ended", "Links that have ended, by whom and why", self.ended.clone());
         hub.register("handshakes", "Handshakes, by how they went", self.handshakes.clone());
-        let turned = shared.listener.turned();
-        let sent_back = ConstCounter::new(turned.sent_back);
+        let rejections = shared.listener.rejections();
+        let sent_back = ConstCounter::new(rejections.sent_back);
         hub.register("handshakes_sent_back", "Peers that first had to show their address", sent_back);
-        let refused = ConstCounter::new(turned.refused);
+        let refused = ConstCounter::new(rejections.refused);
         hub.register("handshakes_refused", "Peers for which there was no room", refused);
-        let dropped = ConstCounter::new(turned.dropped);
+        let dropped = ConstCounter::new(rejections.dropped);
         hub.register("first_datagrams_dropped", "First datagrams that came too fast to be looked at", dropped);
         hub.register("asks_paced", "Asks that waited, because a link asks too fast", self.paced.clone());
         hub.register("orders_sent", "Orders sent to machines, counting each time", self.orders.clone());
@@ -214,7 +216,7 @@ impl Metrics {
         gauge(hub, "machines_online", "Machines that are linked", shared.presence.machines_online() as u64);
         let admitted = shared.store.machines(Standing::Admitted).len() as u64;
         gauge(hub, "machines_admitted", "Machines that are admitted", admitted);
-        gauge(hub, "reports_due", "Reports that questions do not see yet", shared.asking.due_count() as u64);
+        gauge(hub, "reports_due", "Reports that questions do not see yet", shared.asking.index_queue_length() as u64);
         let free = ConstGauge::new(shared.free_bytes());
         hub.register_with_unit("disk_free", "Room where the store lies", Unit::Bytes, free);
         let until = shared.published.catalogue().map_or(0, |catalogue| catalogue.expiries.timestamp / 1000);

@@ -8,11 +8,11 @@
 //! The technician may leave at any moment: the stream is only for watching.
 
 use crate::Shared;
-use crate::caller::Caller;
-use crate::errand::{Parcel, carry_one, is_script, settled_news, tell, tell_later};
-use crate::outcome::unread;
-use crate::owed::catch_up;
-use crate::staff_answers::visible;
+use crate::delivery::order::{PendingOrder, deliver_one, is_script, send_update, send_update_later, settled_news};
+use crate::delivery::outcome::unread;
+use crate::delivery::redelivery::catch_up;
+use crate::doors::caller::Caller;
+use crate::staff::visible;
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_fleet::{Machine, Run, RunState, Standing};
 use fernwart_protocol::code::Denial;
@@ -76,33 +76,33 @@ pub(crate) async fn submit(
     if envelopes.len() != head.orders as usize {
         return Ok(Err(Denial::NotUnderstood));
     }
-    let mut parcels = match parcels(shared, caller, envelopes) {
-        Ok(parcels) => parcels,
+    let mut pending_orders = match pending_orders(shared, caller, envelopes) {
+        Ok(pending_orders) => pending_orders,
         Err(denial) => return Ok(Err(denial)),
     };
     let parallel = if head.parallel == 0 { PARALLEL } else { PARALLEL.min(head.parallel as usize) };
     let mut free = parallel;
-    for parcel in &mut parcels {
-        parcel.state = match shared.presence.machine(&parcel.order.machine) {
-            None if when_away == WhenAway::Held && parcel.order.action.kind() == ActionKind::Act => RunState::Held,
+    for pending in &mut pending_orders {
+        pending.state = match shared.presence.machine(&pending.order.machine) {
+            None if when_away == WhenAway::Held && pending.order.action.kind() == ActionKind::Act => RunState::Held,
             None => RunState::Away,
             Some(_) if free == 0 => RunState::Queued,
             Some(linked) => {
                 free -= 1;
-                parcel.way = Some(shared.first_ways.begin(parcel.order.run, linked.link.serial()));
+                pending.way = Some(shared.in_flight.begin(pending.order.run, linked.link.serial()));
                 RunState::Offered
             }
         };
     }
-    let runs: Vec<NewRun> = parcels
+    let runs: Vec<NewRun> = pending_orders
         .iter()
-        .map(|parcel| NewRun {
-            id: parcel.order.run,
-            machine: parcel.order.machine,
-            state: parcel.state,
-            order: parcel.envelope.clone(),
-            is_script: is_script(&parcel.order),
-            not_after: parcel.order.not_after,
+        .map(|pending| NewRun {
+            id: pending.order.run,
+            machine: pending.order.machine,
+            state: pending.state,
+            order: pending.envelope.clone(),
+            is_script: is_script(&pending.order),
+            not_after: pending.order.not_after,
         })
         .collect();
     let away = runs.iter().filter(|run| run.state == RunState::Away).count();
@@ -123,26 +123,26 @@ pub(crate) async fn submit(
     };
     // Stored first, marked then, and only then looked who has come back: whoever
     // comes between finds the one or is found by the other.
-    let acts = parcels.iter().filter(|parcel| is_script(&parcel.order));
-    acts.for_each(|parcel| shared.owed().mark(parcel.order.machine));
-    info!(job = %id, by = %caller.entry.name, machines = parcels.len(), away, "a job begins");
-    let machines = u32::try_from(parcels.len()).unwrap_or(u32::MAX);
+    let acts = pending_orders.iter().filter(|pending| is_script(&pending.order));
+    acts.for_each(|pending| shared.redelivery().mark(pending.order.machine));
+    info!(job = %id, by = %caller.entry.name, machines = pending_orders.len(), away, "a job begins");
+    let machines = u32::try_from(pending_orders.len()).unwrap_or(u32::MAX);
     let (action, by, reason) = (head.action, caller.entry.name.clone(), head.reason);
     shared.happened_to(caller.entry.key, Happened::JobBegan { job: id, action, by, reason, machines });
     send.send(&Reply::Job(id)).await?;
 
     let places = Arc::new(Semaphore::new(parallel));
-    let (news, mut heard) = mpsc::channel::<Update>(NEWS);
+    let (news, mut updates) = mpsc::channel::<Update>(NEWS);
     {
         let shared = shared.clone();
         shared.clone().tasks.spawn(async move {
-            for parcel in parcels {
-                if let RunState::Away | RunState::Held = parcel.state {
-                    let what = if parcel.state == RunState::Held { News::Held } else { News::Away };
-                    tell(&news, &parcel.order, what).await;
+            for pending in pending_orders {
+                if let RunState::Away | RunState::Held = pending.state {
+                    let what = if pending.state == RunState::Held { News::Held } else { News::Away };
+                    send_update(&news, &pending.order, what).await;
                     // It may have come back while the job was being stored.
-                    let machine = parcel.order.machine;
-                    if parcel.state == RunState::Held && shared.presence.machine(&machine).is_some() {
+                    let machine = pending.order.machine;
+                    if pending.state == RunState::Held && shared.presence.machine(&machine).is_some() {
                         shared.deliveries.spawn(catch_up(shared.clone(), machine));
                     }
                     continue;
@@ -150,11 +150,11 @@ pub(crate) async fn submit(
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 let (shared, news) = (shared.clone(), news.clone());
                 shared.clone().deliveries.spawn(async move {
-                    let lost = carry_one(&shared, parcel, &news, &Notify::new()).await;
+                    let lost = deliver_one(&shared, pending, &news, &Notify::new()).await;
                     // A machine that was lost holds no place of others.
                     drop(place);
                     if let Some(lost) = lost {
-                        shared.tasks.spawn(tell_later(shared.clone(), lost, news));
+                        shared.tasks.spawn(send_update_later(shared.clone(), lost, news));
                     }
                 });
             }
@@ -165,7 +165,7 @@ pub(crate) async fn submit(
             biased;
             // Whoever has left is told nothing more; the job goes on.
             _ = link.closed() => return Err(FrameError::Cut),
-            update = heard.recv() => update,
+            update = updates.recv() => update,
         };
         match update {
             Some(update) => tell_update(send, update).await?,
@@ -192,8 +192,8 @@ async fn tell_update(send: &mut Sender, update: Update) -> Result<(), FrameError
 }
 
 /// Orders of the caller's own key, each for a machine within reach.
-fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result<Vec<Parcel>, Denial> {
-    let mut parcels = Vec::with_capacity(envelopes.len());
+fn pending_orders(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result<Vec<PendingOrder>, Denial> {
+    let mut pending_orders = Vec::with_capacity(envelopes.len());
     let mut seen = HashSet::new();
     let mut judged: Vec<Action> = Vec::new();
     let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
@@ -215,9 +215,9 @@ fn parcels(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result
         if !machine.is_some_and(|machine| machine.standing == Standing::Admitted && caller.reaches(&machine)) {
             return Err(Denial::NoSuchMachine);
         }
-        parcels.push(Parcel { order, envelope, state: RunState::Queued, cancel: None, way: None });
+        pending_orders.push(PendingOrder { order, envelope, state: RunState::Queued, cancel: None, way: None });
     }
-    Ok(parcels)
+    Ok(pending_orders)
 }
 
 /// Whether an order's script is approved and takes its parameters. The machine

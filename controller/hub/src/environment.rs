@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Clock, network and the store's disk; by default this computer's. A simulation
 /// puts its own in their place; keys, catalogue and index stay where they are.
 #[derive(Debug, Clone, Default)]
-pub struct Ground {
+pub struct Environment {
     /// What tells it the time.
     pub clock: Clock,
     /// Where its datagrams travel.
@@ -19,7 +19,7 @@ pub struct Ground {
     pub disk: Option<Arc<dyn Disk>>,
 }
 
-impl Ground {
+impl Environment {
     pub(crate) fn listen(
         &self,
         address: SocketAddr,

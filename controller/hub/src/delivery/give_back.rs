@@ -4,7 +4,7 @@
 //! which then believe nothing it publishes. What they follow was signed by the approvers
 //! and published by this hub, so it may come from any of them.
 
-use crate::staff_answers::put_in_force;
+use crate::staff::put_in_force;
 use crate::{Shared, tell_fresh};
 use fernwart_certs::approve::{Draft, LEFT_OUT};
 use fernwart_protocol::code::Denial;

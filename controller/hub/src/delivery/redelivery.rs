@@ -1,7 +1,7 @@
 //! What machines may not have got, and bringing it when they are back.
 
 use crate::Shared;
-use crate::errand::{Parcel, UNHEARD, carry_one, is_script};
+use crate::delivery::order::{PendingOrder, UNHEARD, deliver_one, is_script};
 use fernwart_fleet::RunState;
 use fernwart_protocol::document::{Document, Order};
 use fernwart_protocol::id::MachineId;
@@ -14,15 +14,15 @@ use tracing::{info, warn};
 /// Orders brought at once to a machine that has come back.
 const AT_ONCE: usize = 16;
 
-/// Machines for which something may lie in the store, each with the number of its
-/// last mark: whoever finds nothing there takes back no mark that came meanwhile.
+/// Machines with possibly undelivered orders in the store, each with the generation of its
+/// last mark, which keeps [`clear`](RedeliveryQueue::clear) from erasing a newer mark.
 #[derive(Debug, Default)]
-pub(crate) struct Owed {
+pub(crate) struct RedeliveryQueue {
     marks: HashMap<MachineId, u64>,
     last: u64,
 }
 
-impl Owed {
+impl RedeliveryQueue {
     /// Something for this machine was stored.
     pub(crate) fn mark(&mut self, machine: MachineId) {
         self.last += 1;
@@ -41,11 +41,11 @@ impl Owed {
     }
 }
 
-impl FromIterator<MachineId> for Owed {
+impl FromIterator<MachineId> for RedeliveryQueue {
     fn from_iter<I: IntoIterator<Item = MachineId>>(machines: I) -> Self {
-        let mut owed = Self::default();
-        machines.into_iter().for_each(|machine| owed.mark(machine));
-        owed
+        let mut redelivery = Self::default();
+        machines.into_iter().for_each(|machine| redelivery.mark(machine));
+        redelivery
     }
 }
 
@@ -55,13 +55,13 @@ impl FromIterator<MachineId> for Owed {
 /// answers, and so does one that was taken back.
 pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
     let Some(linked) = shared.presence.machine(&machine) else { return };
-    let Some(mark) = shared.owed().mark_of(&machine) else { return };
+    let Some(mark) = shared.redelivery().mark_of(&machine) else { return };
     let mut undelivered = match shared.store.undelivered(&machine, shared.now()).await {
         Ok(undelivered) => undelivered,
         Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
     };
     if undelivered.is_empty() {
-        return shared.owed().clear(&machine, mark);
+        return shared.redelivery().clear(&machine, mark);
     }
     undelivered.sort_by_key(|one| one.cancel.is_none());
     // Side by side, so that one which waits for the owner holds up no other;
@@ -87,13 +87,13 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
             continue;
         }
         let seen = Arc::new(Notify::new());
-        let (carried, heard) = (shared.clone(), seen.clone());
+        let (shared_too, heard) = (shared.clone(), seen.clone());
         shared.deliveries.spawn(async move {
             info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
             // Whoever watches the job hears of it from the store.
             let (news, _) = mpsc::channel(1);
             let state = if state == RunState::Held { RunState::Queued } else { state };
-            carry_one(&carried, Parcel { order, envelope, state, cancel, way: None }, &news, &heard).await;
+            deliver_one(&shared_too, PendingOrder { order, envelope, state, cancel, way: None }, &news, &heard).await;
             drop(place);
         });
         // Heard or not, the next one comes, while the link stands.
@@ -104,7 +104,7 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
 /// Whether an order is sent by somebody else over this link, or has been since it
 /// was looked up, and is over.
 async fn is_over_or_first(shared: &Shared, order: &Order, link: usize) -> bool {
-    if shared.first_ways.holds(order.run, link) {
+    if shared.in_flight.holds(order.run, link) {
         return true;
     }
     match shared.store.run_state(&order.run).await {
@@ -123,12 +123,12 @@ mod tests {
     #[test]
     fn a_mark_that_came_while_nothing_was_found_stays() {
         let machine = MachineId::from_bytes([1; 16]);
-        let mut owed = Owed::from_iter([machine]);
-        let looked = owed.mark_of(&machine).expect("marked");
-        owed.mark(machine);
-        owed.clear(&machine, looked);
-        let looked = owed.mark_of(&machine).expect("still marked");
-        owed.clear(&machine, looked);
-        assert_eq!(owed.mark_of(&machine), None);
+        let mut redelivery = RedeliveryQueue::from_iter([machine]);
+        let looked = redelivery.mark_of(&machine).expect("marked");
+        redelivery.mark(machine);
+        redelivery.clear(&machine, looked);
+        let looked = redelivery.mark_of(&machine).expect("still marked");
+        redelivery.clear(&machine, looked);
+        assert_eq!(redelivery.mark_of(&machine), None);
     }
 }

@@ -16,22 +16,22 @@ use tokio::time::Instant;
 
 /// What the datagram says. Its first byte has QUIC's fixed bit clear, so that
 /// a QUIC endpoint drops it.
-pub(super) const RING: &[u8; 16] = b"\x00fernwart-ring-1";
+pub(super) const RESTART_HINT: &[u8; 16] = b"\x00fernwart-ring-1";
 
 const RINGS_EVERY: Duration = Duration::from_secs(2);
 
 /// Hears the doorbell; each clone hears every ring.
 #[derive(Debug, Clone)]
-pub struct Doorbell(watch::Receiver<u64>, Arc<watch::Sender<u64>>);
+pub struct RestartHint(watch::Receiver<u64>, Arc<watch::Sender<u64>>);
 
-impl Default for Doorbell {
+impl Default for RestartHint {
     fn default() -> Self {
         let (ring, rings) = watch::channel(0);
         Self(rings, Arc::new(ring))
     }
 }
 
-impl Doorbell {
+impl RestartHint {
     /// Waits for the next ring. Cancel safe.
     pub async fn rung(&mut self) {
         // Fails only when nobody can ring any more.
@@ -42,38 +42,38 @@ impl Doorbell {
 
     /// The same bell, its former rings forgotten.
     pub(super) fn fresh(&self) -> Self {
-        let mut bell = self.clone();
-        bell.0.mark_unchanged();
-        bell
+        let mut hint = self.clone();
+        hint.0.mark_unchanged();
+        hint
     }
 }
 
 /// A socket with an ear at it.
-pub(super) fn with_ear(inner: Arc<dyn AsyncUdpSocket>, bell: &Doorbell) -> Arc<dyn AsyncUdpSocket> {
-    Inspected::new(inner, Ear { bell: bell.1.clone(), last: std::sync::Mutex::new(None) })
+pub(super) fn with_hints(inner: Arc<dyn AsyncUdpSocket>, hint: &RestartHint) -> Arc<dyn AsyncUdpSocket> {
+    Inspected::new(inner, HintListener { hint: hint.1.clone(), last: std::sync::Mutex::new(None) })
 }
 
 #[derive(Debug)]
-struct Ear {
-    bell: Arc<watch::Sender<u64>>,
+struct HintListener {
+    hint: Arc<watch::Sender<u64>>,
     last: std::sync::Mutex<Option<Instant>>,
 }
 
-impl Ear {
+impl HintListener {
     fn hear(&self, datagram: &[u8]) {
-        if datagram != RING {
+        if datagram != RESTART_HINT {
             return;
         }
         let now = Instant::now();
         let mut last = self.last.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if last.is_none_or(|last| now.duration_since(last) >= RINGS_EVERY) {
             *last = Some(now);
-            self.bell.send_modify(|rings| *rings += 1);
+            self.hint.send_modify(|rings| *rings += 1);
         }
     }
 }
 
-impl Inspect for Ear {
+impl Inspect for HintListener {
     fn inspect(&self, received: &mut [u8], _: &mut RecvMeta) {
         self.hear(received);
     }

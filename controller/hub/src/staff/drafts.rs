@@ -2,7 +2,7 @@
 
 use super::Answer;
 use crate::Shared;
-use crate::caller::Caller;
+use crate::doors::caller::Caller;
 use fernwart_certs::approve::Draft;
 use fernwart_certs::catalogue::Role;
 use fernwart_protocol::code::Denial;

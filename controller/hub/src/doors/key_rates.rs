@@ -16,12 +16,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Buckets by key: those of admitted machines and of staff, so they are few.
 #[derive(Debug, Default)]
-pub(crate) struct Paces {
+pub(crate) struct KeyRates {
     jobs: HashMap<KeyId, Bucket>,
     links: HashMap<MachineId, Bucket>,
 }
 
-impl Paces {
+impl KeyRates {
     /// Counts one more job: how long it is to wait; nothing where that would be too long,
     /// and it is not counted.
     pub(crate) fn job(&mut self, key: KeyId, now: Instant) -> Option<Duration> {
@@ -53,30 +53,30 @@ mod tests {
 
     #[test]
     fn what_a_key_gives_is_taken_at_once_up_to_a_point_and_then_at_a_pace() {
-        let (mut paces, begun) = (Paces::default(), Instant::now());
+        let (mut key_rates, begun) = (KeyRates::default(), Instant::now());
         let (one, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
         for _ in 0..JOBS {
-            assert_eq!(paces.job(one, begun), Some(Duration::ZERO));
+            assert_eq!(key_rates.job(one, begun), Some(Duration::ZERO));
         }
-        assert_eq!(paces.job(one, begun), Some(Duration::from_millis(100)));
-        assert_eq!(paces.job(one, begun), Some(Duration::from_millis(200)));
-        assert_eq!(paces.job(other, begun), Some(Duration::ZERO), "others do not notice");
-        assert_eq!(paces.job(one, begun + Duration::from_secs(1)), Some(Duration::ZERO));
+        assert_eq!(key_rates.job(one, begun), Some(Duration::from_millis(100)));
+        assert_eq!(key_rates.job(one, begun), Some(Duration::from_millis(200)));
+        assert_eq!(key_rates.job(other, begun), Some(Duration::ZERO), "others do not notice");
+        assert_eq!(key_rates.job(one, begun + Duration::from_secs(1)), Some(Duration::ZERO));
         // However many come, none waits for ever, and those turned away cost nothing.
         let later = begun + Duration::from_secs(1);
-        let taken = (0..10_000).filter_map(|_| paces.job(one, later)).collect::<Vec<_>>();
+        let taken = (0..10_000).filter_map(|_| key_rates.job(one, later)).collect::<Vec<_>>();
         assert!(taken.len() < 310 && taken.iter().all(|wait| *wait <= LONGEST_WAIT + Duration::from_millis(100)));
-        assert_eq!(paces.job(one, later + Duration::from_secs(31)), Some(Duration::ZERO));
+        assert_eq!(key_rates.job(one, later + Duration::from_secs(31)), Some(Duration::ZERO));
     }
 
     #[test]
     fn a_machine_links_so_often_and_then_once_in_ten_seconds() {
-        let (mut paces, begun) = (Paces::default(), Instant::now());
+        let (mut key_rates, begun) = (KeyRates::default(), Instant::now());
         let machine = MachineId::from_bytes([1; 16]);
-        assert_eq!((0..100).filter(|_| !paces.is_link_too_many(machine, begun)).count(), MACHINE_LINKS as usize);
+        assert_eq!((0..100).filter(|_| !key_rates.is_link_too_many(machine, begun)).count(), MACHINE_LINKS as usize);
         let later = |seconds| begun + Duration::from_secs(seconds);
-        assert!(paces.is_link_too_many(machine, later(9)));
-        assert!(!paces.is_link_too_many(machine, later(10)));
-        assert!(paces.is_link_too_many(machine, later(11)));
+        assert!(key_rates.is_link_too_many(machine, later(9)));
+        assert!(!key_rates.is_link_too_many(machine, later(10)));
+        assert!(key_rates.is_link_too_many(machine, later(11)));
     }
 }

@@ -4,8 +4,8 @@
 //! certified is a bare public key under a name that this door computes.
 
 use crate::Shared;
-use crate::agent_door::{catalogue_files, certify, wire_chain};
-use crate::pace::Pace;
+use crate::doors::agent::{catalogue_files, certify, wire_chain};
+use crate::doors::rate_limiter::RateLimiter;
 use fernwart_certs::identity::{machine_id, staff_key_id};
 use fernwart_certs::join::{JoinProof, ProofKey, check_claim, check_join, check_join_staff, check_staff_claim};
 use fernwart_certs::peer::Name;
@@ -37,9 +37,9 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link) {
         return link.close(Goodbye::Overloaded);
     };
     let Ok(binding) = link.binding() else { return link.close(Goodbye::Misbehaved) };
-    let pace = Pace::of(Door::Enroll);
+    let rate = RateLimiter::of(Door::Enroll);
     loop {
-        pace.turn(shared).await;
+        rate.turn(shared).await;
         let stream = tokio::select! {
             biased;
             () = shared.stop.cancelled() => return,
@@ -72,7 +72,7 @@ async fn answer(
 ) -> Result<(), FrameError> {
     receive.limit(ENROLL_FRAME_BYTES);
     // Before the first answer: a stranger who does not read holds no place for ever.
-    send.demand_pace();
+    send.demand_rate();
     let wants_catalogue;
     let request = match receive.first::<Request>().await {
         Ok(request) => request,
