@@ -2,7 +2,7 @@
 //!
 //! There is no hello: newcomers have nothing to be asked by version. A request
 //! that came after this program is known by its number, and answered
-//! *incompatible*; more than that is read of no stranger.
+//! *incompatible*; more than that is read of no unauthenticated peer.
 //!
 //! Every request fits into 8 KiB. Proofs are bound to the TLS link, so that
 //! nothing said here is of use on another.

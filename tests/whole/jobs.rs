@@ -128,7 +128,7 @@ fn an_order_that_stood_in_line_is_brought_to_a_machine_that_was_lost_since() {
         let jobs = world.technician(&["job", "ls", "-o", "name"]).exits(0).out;
         !jobs.is_empty() && state_of_two() == "queued"
     });
-    // It comes back, and is owed nothing: its order has not left the line.
+    // It comes back, and has nothing undelivered: its order has not left the line.
     two.agent.kill_9();
     two.restart();
     wait_until("it is back", || world.technician(&["ping", "kasse-2", "--timeout", "1s"]).code == 0);

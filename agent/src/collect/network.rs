@@ -203,7 +203,7 @@ fn names(network: &mut Network, around: &Surroundings, until: Instant) {
             servers = upstream;
         }
     }
-    // Asked for any other name it would be told to strangers where this machine is; the
+    // Asked for any other name it would leave for resolvers of others where this machine is; the
     // root tells nobody anything.
     match servers.is_empty() {
         false => ask_resolvers(network, &servers, around.hub_name.as_deref(), until),
@@ -259,7 +259,7 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, 
     let resolvers: Vec<Resolver> = servers.iter().zip(answers).map(resolver).collect();
     let lost =
         |resolver: &Resolver| resolver.why.get("answers").filter(|why| why.reason.class() == Class::Lost).cloned();
-    // One that refuses strangers' names may well work.
+    // One that refuses names of other zones may well work.
     let works = |resolver: &&Resolver| resolver.answers != Some(false) && lost(resolver).is_none();
     match (resolvers.iter().filter(works).count(), resolvers.iter().find_map(lost)) {
         // Whether one works that was not asked in time is not known.

@@ -29,7 +29,7 @@ pub(super) enum Lacks {
 /// is a few kilobytes.
 const IN_MEMORY: usize = 1024 * 1024;
 
-/// The shelf.
+/// The cache.
 #[derive(Debug, Clone)]
 pub(super) struct BlobCache {
     folder: PathBuf,

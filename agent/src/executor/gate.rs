@@ -145,7 +145,7 @@ impl Authentic {
 /// Why an order is not authentic, and whether whoever sent it held a staff key.
 #[derive(Debug, Clone)]
 pub enum NotAuthentic {
-    /// Nobody we know: only counted, so that a stranger cannot fill the journal.
+    /// Nobody we know: only counted, so that an unknown signer cannot fill the journal.
     UnknownSigner(Refusal),
     /// Signed by staff, and yet not to be followed here: one line in the journal.
     Staff(Refusal, Box<Authentic>),

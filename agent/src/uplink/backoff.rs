@@ -2,7 +2,7 @@
 //!
 //! Full jitter, so that ten thousand agents do not come back in one moment. The
 //! first minutes are quick, because a hub that restarts is back in seconds;
-//! after that it is rare, and the hub's doorbell shortens it.
+//! after that it is rare, and the hub's restart hint shortens it.
 
 use super::UplinkError;
 use fernwart_protocol::code::{Denial, Goodbye};

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Between two tries to reach it, at first and at most.
 const AGAIN: Duration = Duration::from_millis(500);
-const SELDOM: Duration = Duration::from_secs(5);
+const SLOW_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long one try may take.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -116,7 +116,7 @@ impl<'a> Following<'a> {
         let mut pause = AGAIN;
         loop {
             sleep(pause).await;
-            pause = (pause * 2).min(SELDOM);
+            pause = (pause * 2).min(SLOW_AGAIN);
             match self.watch(job).await {
                 Ok(stream) => {
                     self.stream = stream;

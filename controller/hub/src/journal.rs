@@ -26,7 +26,7 @@ pub(crate) async fn note(shared: &Shared, machine: MachineId, (seq, head): (u64,
 pub(crate) async fn raise(shared: &Shared, machine: MachineId, alarm: &'static str) -> bool {
     let alarm = Text::clipped(alarm);
     if let Err(error) = shared.store.write(RaiseAlarm { machine, alarm: alarm.clone() }).await {
-        // Says so, seldom.
+        // Says so, at a limited rate.
         shared.denial(&error);
         return false;
     }

@@ -141,7 +141,7 @@ struct Shared {
     /// Woken when somebody was admitted or the staff list has changed.
     admitted: tokio::sync::Notify,
     /// Handshakes that failed.
-    knocks: log_limiter::LogLimiter,
+    connects: log_limiter::LogLimiter,
     /// Newcomers that were denied.
     newcomers_denied: log_limiter::LogLimiter,
     /// Times the store has failed.
@@ -256,7 +256,7 @@ impl Hub {
             asking,
             newcomers: Arc::new(Semaphore::new(limits::ENROLL_LINKS)),
             admitted: tokio::sync::Notify::new(),
-            knocks: log_limiter::LogLimiter::default(),
+            connects: log_limiter::LogLimiter::default(),
             newcomers_denied: log_limiter::LogLimiter::default(),
             store_trouble: log_limiter::LogLimiter::default(),
             newer_frames: log_limiter::LogLimiter::default(),
@@ -481,7 +481,7 @@ async fn welcome(shared: Arc<Shared>, incoming: Incoming) {
         Ok(link) => link,
         Err(reason) => {
             shared.metrics.handshake_failed(&reason);
-            if let Some(passed_over) = shared.knocks.now(shared.now()) {
+            if let Some(passed_over) = shared.connects.now(shared.now()) {
                 info!(%reason, passed_over, "a handshake failed");
             }
             return;

@@ -252,10 +252,10 @@ pub(crate) fn with_session<T>(
     with_session_within(homes, TIMEOUT, work)
 }
 
-/// How long a hub may take to answer the first knock.
+/// How long a hub may take to answer the first connection attempt.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same with a patience of one's own for the first knock.
+/// The same with a timeout of one's own for the first connection attempt.
 pub(crate) fn with_session_within<T>(
     homes: &HomePaths,
     timeout: Duration,

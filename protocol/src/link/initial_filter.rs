@@ -68,7 +68,7 @@ impl Rules {
     }
 }
 
-/// The sieve before a socket.
+/// The filter in front of a socket.
 #[derive(Debug)]
 pub(super) struct InitialFilter {
     rules: Mutex<Rules>,

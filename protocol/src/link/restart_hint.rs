@@ -1,10 +1,10 @@
-//! The doorbell: how a hub that has restarted wakes its idle peers.
+//! The restart hint: how a hub that has restarted wakes its idle peers.
 //!
-//! An idle agent speaks only every 20 s, so it would notice a restarted hub
-//! late. The new hub sends one small datagram from its port to the addresses
-//! it remembers. It carries no authority at all: who hears it says something
-//! on its link, at most every two seconds, and a hub that does not know the
-//! link answers with QUIC's stateless reset. A forged one costs one packet.
+//! An idle agent speaks only every 20 s, so it would notice a restarted hub late. The new
+//! hub sends one small datagram from its port to the addresses it remembers. Who receives it
+//! sends something on its link, at most every two seconds, and a hub that does not know the
+//! link answers with QUIC's stateless reset (RFC 9000, section 10.3). The hint carries no
+//! authority at all: a forged one costs one packet.
 
 use super::inspected::{Inspect, Inspected};
 use quinn::AsyncUdpSocket;
@@ -20,7 +20,7 @@ pub(super) const RESTART_HINT: &[u8; 16] = b"\x00fernwart-ring-1";
 
 const RINGS_EVERY: Duration = Duration::from_secs(2);
 
-/// Hears the doorbell; each clone hears every ring.
+/// Receives restart hints; each clone receives every one.
 #[derive(Debug, Clone)]
 pub struct RestartHint(watch::Receiver<u64>, Arc<watch::Sender<u64>>);
 
@@ -40,7 +40,7 @@ impl RestartHint {
         }
     }
 
-    /// The same bell, its former rings forgotten.
+    /// The same receiver, former hints forgotten.
     pub(super) fn fresh(&self) -> Self {
         let mut hint = self.clone();
         hint.0.mark_unchanged();

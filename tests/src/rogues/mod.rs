@@ -274,7 +274,7 @@ pub fn receipt(order: &Order, envelope: &Envelope, outcome: Outcome) -> Receipt 
     }
 }
 
-/// The first words of a machine on its control stream.
+/// The first frames of a machine on its control stream.
 async fn greet(link: &Connection) -> Option<(SendStream, RecvStream)> {
     let (mut send, receive) = link.open_bi().await.ok()?;
     let hello = codec::encode(&introduction()).ok()?;

@@ -62,7 +62,7 @@ impl Teaser {
         word
     }
 
-    /// First words of a handshake, and what comes back.
+    /// First packets of a handshake, and what comes back.
     ///
     /// # Panics
     /// When there is no socket.

@@ -63,7 +63,7 @@ fn a_link_on_which_nobody_answers_keeps_no_machine_out() {
     let machine = world.add_machine("kasse-1");
     let own = identity(&machine.home.join("tls.identity"));
     attack(async {
-        // As when a network has kept the first words of a dial that was given up.
+        // As when a network has kept the first packets of a dial that was given up.
         let late = incoming(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
         let _words = speak(&late).await;
         assert_eq!(end_of(Ok(late)).await, closed(Goodbye::Overloaded));

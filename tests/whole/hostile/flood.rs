@@ -105,7 +105,7 @@ fn what_nobody_reads_stays_with_its_sender() {
         let address = listener.local_addr().expect("an address");
         // A peer that takes the link and then reads nothing.
         let lazy = tokio::spawn(async move {
-            let link = listener.accept().await.expect("a knock").finish().await.expect("a link");
+            let link = listener.accept().await.expect("a connection").finish().await.expect("a link");
             let mut streams = Vec::new();
             while let Ok(stream) = link.accept().await {
                 streams.push(stream);

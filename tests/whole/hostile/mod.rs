@@ -87,7 +87,7 @@ fn identity(path: &std::path::Path) -> TlsIdentity {
     TlsIdentity::read(path).expect("an identity")
 }
 
-/// The first words of an agent.
+/// The first frames of an agent.
 async fn say_hello(link: &Link) -> (Sender, Receiver) {
     let (mut send, receive) = link.open().await.expect("a stream");
     send.send(&introduction()).await.expect("sent");

@@ -72,7 +72,7 @@ impl Logins {
     }
 }
 
-/// The address behind the last `from`: what stands before it, a stranger may have
+/// The address behind the last `from`: what stands before it, an attacker may have
 /// chosen as the name of a user.
 fn source(message: &str) -> Option<&str> {
     let (_, rest) = message.rsplit_once(" from ")?;

@@ -1,7 +1,7 @@
 //! Whether a firewall keeps out what was not let in.
 //!
 //! That there are rules says little: fail2ban, Docker and libvirt make some, too. A
-//! firewall is what keeps a stranger's first packet to a port that nobody has named
+//! firewall is what keeps an unsolicited packet to a port that nobody has named
 //! out: that packet is followed through the rules.
 
 use crate::collect::{child, netlink, network, read};
@@ -80,7 +80,7 @@ fn drops_the_rest(rules: &str) -> bool {
 /// Which chain of which table of which family.
 type Place<'a> = (&'a str, &'a str, &'a str);
 
-/// A connection that nobody has asked for: a stranger's first packet to a port that
+/// A connection that nobody has asked for: an unsolicited first packet to a port that
 /// nothing names.
 #[derive(Debug, Clone, Copy)]
 struct Packet<'a> {
@@ -311,7 +311,7 @@ fn has_name(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Where strangers come in: the interface that leads out.
+/// Where unsolicited packets come in: the interface that leads out.
 fn outer_interface() -> String {
     let routes = netlink::default_routes().unwrap_or_default();
     routes.first().map(|route| network::interface_name(route.interface)).unwrap_or_else(|| "eth0".to_owned())

@@ -58,7 +58,7 @@ fn listed(protocol: &str) -> std::io::Result<Vec<Listener>> {
         };
         for line in BufReader::new(table).lines().skip(1) {
             let line = line?;
-            // What listens comes first, in old kernels with what knocks there (03); a
+            // What listens comes first, in old kernels with half-open connections there (03); a
             // hundred thousand connections may follow (tcp_ipv4.c).
             if protocol == "tcp" && !matches!(line.split_whitespace().nth(3), Some("0A" | "03")) {
                 break;

@@ -122,7 +122,7 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
         }
         tokio::select! {
             biased;
-            // On its next link it gets what it is owed.
+            // On its next link it gets its undelivered orders.
             _ = linked.link.closed() => return Delivery::Lost,
             () = shared.draining.cancelled() => return Delivery::Lost,
             () = tokio::time::sleep(STORE_AGAIN) => {}

@@ -137,8 +137,8 @@ async fn carry(
         let linked = shared.presence.machine(&order.machine);
         way = linked.map(|linked| shared.in_flight.begin(order.run, linked.link.serial()));
         match shared.store.offer(order.run).await {
-            // Only now can it be owed: a machine that came while it stood in line
-            // owed nothing.
+            // Only now can it be redelivered: a machine that came while it stood in line
+            // had nothing to get.
             Ok(true) if is_script(&order) => shared.redelivery().mark(order.machine),
             Ok(true) => {}
             Ok(false) => {

@@ -257,7 +257,7 @@ async fn converse(
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
-    // A network can keep the first words of a dial that was given up long ago, and
+    // A network can keep the first packets of a dial that was given up long ago, and
     // nobody is there any more who could answer for them.
     if shared.presence.machine(&id).is_some() && !answers(link).await {
         info!(machine = %id, address = %link.remote_address(), "a link on which nobody answers is not taken for the machine's");
@@ -277,7 +277,7 @@ async fn converse(
         linked.say(&Control::CatalogueChanged { timestamp: catalogue.versions.timestamp }).await;
     }
     // Once more, now that whoever parts with it finds this link: much may have
-    // happened since the knock.
+    // happened since it connected.
     if let Err(why) = may_come(shared, &id, tls_key) {
         link.close(why);
         return Ok(());
@@ -325,7 +325,7 @@ fn newest_targets(shared: &Shared) -> u64 {
     shared.published.catalogue().map_or(0, |catalogue| catalogue.versions.targets)
 }
 
-/// Brings a machine what it is owed, once it follows what is published: before
+/// Brings a machine its undelivered orders, once it follows what is published: before
 /// that it would refuse what it does not know yet.
 async fn bring(shared: Arc<Shared>, id: MachineId, knows: u64, following: Arc<Notify>) {
     if knows < newest_targets(&shared) {

@@ -71,7 +71,7 @@ async fn answer(
     mut receive: Receiver,
 ) -> Result<(), FrameError> {
     receive.limit(ENROLL_FRAME_BYTES);
-    // Before the first answer: a stranger who does not read holds no place for ever.
+    // Before the first answer: a peer who does not read holds no place for ever.
     send.demand_rate();
     let wants_catalogue;
     let request = match receive.first::<Request>().await {
