@@ -6,7 +6,7 @@
 mod command_line;
 
 use clap_complete::Shell;
-use fernwart_agent::words::Words;
+use fernwart_agent::owner::words::Words;
 use fernwart_protocol::diagnosis::Language;
 use std::path::PathBuf;
 

@@ -2,8 +2,8 @@
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use fernwart_agent::user_error::UserError;
-use fernwart_agent::words::Words;
+use fernwart_agent::owner::user_error::UserError;
+use fernwart_agent::owner::words::Words;
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::span;

@@ -7,26 +7,18 @@
 //! `certs`, never the controller.
 
 pub mod action;
-pub mod check;
 pub mod collect;
 pub mod enroll;
 pub mod executor;
-pub mod history;
 pub mod home;
 pub mod identity;
-pub mod leaving;
 pub mod local;
 pub mod memory;
 pub mod message;
-mod notice;
 pub mod owner;
-pub mod report;
 pub mod run;
 pub mod service;
-pub mod status;
 pub mod uplink;
-pub mod user_error;
-pub mod words;
 
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;

@@ -9,7 +9,7 @@ use crate::executor::policy::{Mode, Policy};
 use crate::executor::state::{Parted, Phase, RunRecord, StateStore};
 use crate::home::Home;
 use crate::message::Rejection;
-use crate::words::action_word;
+use crate::owner::words::action_word;
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::journal::Line;
 use fernwart_protocol::diagnosis::Both;

@@ -8,11 +8,12 @@ use anyhow::{Context, bail};
 use command_line::{Arguments, Command, Output, PolicyCommand};
 use fernwart_agent::executor::{ExecutorError, journal_at_rest};
 use fernwart_agent::home::{self, Enrollment, Home, HomeError};
-use fernwart_agent::leaving::{self, Records};
 use fernwart_agent::local::{self, Answer, OwnerCommand, Question};
-use fernwart_agent::user_error::UserError;
-use fernwart_agent::words::{Words, language_of_user};
-use fernwart_agent::{action::cage, check, history, owner, report, run, service, status};
+use fernwart_agent::owner::leaving::{self, Records};
+use fernwart_agent::owner::user_error::UserError;
+use fernwart_agent::owner::words::{Words, language_of_user};
+use fernwart_agent::owner::{check, history, questions, report, status};
+use fernwart_agent::{action::cage, run, service};
 use fernwart_certs::journal::Line;
 use fernwart_protocol::text::{chain, escaped_lines};
 use std::ffi::OsString;
@@ -147,29 +148,29 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
         }
         Command::Questions => {
             reachable(home, enrollment)?;
-            say(&owner::questions(home, words)?)
+            say(&questions::questions(home, words)?)
         }
         Command::Allow { what, span } => {
             reachable(home, enrollment)?;
-            say(&owner::command(home, owner::allow(&what, span)?, words)?)
+            say(&questions::command(home, questions::allow(&what, span)?, words)?)
         }
         Command::Deny { what } => {
             reachable(home, enrollment)?;
-            say(&owner::command(home, owner::deny(&what)?, words)?)
+            say(&questions::command(home, questions::deny(&what)?, words)?)
         }
         Command::Pause { span, same } => {
             reachable(home, enrollment)?;
             let span = span.or(same).map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-            say(&owner::command(home, OwnerCommand::Pause(span), words)?)
+            say(&questions::command(home, OwnerCommand::Pause(span), words)?)
         }
         Command::Resume => {
             reachable(home, enrollment)?;
-            say(&owner::command(home, OwnerCommand::Resume, words)?)
+            say(&questions::command(home, OwnerCommand::Resume, words)?)
         }
         Command::Check { trust_clock } => {
             let enrollment = enrollment?;
             if trust_clock {
-                say(&owner::command(home, OwnerCommand::TrustClock, words)?)?;
+                say(&questions::command(home, OwnerCommand::TrustClock, words)?)?;
             }
             let checked = check::check(home, &enrollment, words)?;
             say(&checked.text)?;

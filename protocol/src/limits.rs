@@ -304,7 +304,11 @@ pub const TABLE: &[Limit] = &[
     Limit { name: "handshakes at once", value: HANDSHAKES as u64, unit: "links" },
     Limit { name: "handshakes before address proof", value: HANDSHAKES_BEFORE_RETRY as u64, unit: "links" },
     Limit { name: "first datagrams of unproven addresses at once", value: INITIALS as u64, unit: "datagrams" },
-    Limit { name: "first datagrams of unproven addresses after that", value: INITIALS_PER_SECOND as u64, unit: "datagrams/s" },
+    Limit {
+        name: "first datagrams of unproven addresses after that",
+        value: INITIALS_PER_SECOND as u64,
+        unit: "datagrams/s",
+    },
     Limit { name: "a machine that misbehaves waits", value: PENALTY.as_secs(), unit: "seconds" },
     Limit { name: "machines that come back in a second", value: ARRIVALS_PER_SECOND, unit: "machines" },
     Limit { name: "links", value: LINKS as u64, unit: "links" },

@@ -539,7 +539,7 @@ fn a_machine_whose_clock_is_a_year_off_is_still_diagnosed_and_told_so() {
 
 #[test]
 fn every_code_that_an_owner_may_read_can_be_explained() {
-    let source = include_str!("../../agent/src/user_error.rs");
+    let source = include_str!("../../agent/src/owner/user_error.rs");
     let codes: std::collections::BTreeSet<&str> =
         source.split('"').filter(|word| word.starts_with("FW-") && word.len() > 8).collect();
     assert!(codes.len() > 10, "{codes:?}");

@@ -20,7 +20,7 @@ fn read(path: &Path) -> String {
 /// The texts of a file of messages, in its order.
 fn messages(name: &str) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
-    for line in read(&root().join("agent/src/words").join(name)).lines() {
+    for line in read(&root().join("agent/src/owner/words").join(name)).lines() {
         let begins = line.split_once(" =").filter(|(key, _)| !key.starts_with([' ', '#']));
         match (begins, all.last_mut()) {
             (Some((key, text)), _) => all.push((key.to_owned(), text.trim().to_owned())),

@@ -5,7 +5,7 @@ use super::gate::Clock;
 use super::machine::DesktopNotice;
 use super::pending::{PendingRun, WaitReason};
 use crate::local::{self, Asked, Caller};
-use crate::notice::{Done, Notice};
+use crate::owner::notice::{Done, Notice};
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Outcome, UnixMs};

@@ -11,8 +11,8 @@ use crate::action::script::{ScriptError, Task};
 use crate::collect::{self, Looked, Surroundings};
 use crate::home::{Enrollment, Home};
 use crate::identity;
-use crate::notice::Notice;
-use crate::words::Words;
+use crate::owner::notice::Notice;
+use crate::owner::words::Words;
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::document::{SectionName, UnixMs};
 use fernwart_protocol::id::{BootId, PublicKey, RunId};
@@ -202,6 +202,7 @@ impl Machine for ThisMachine {
 
     fn show(&self, said: DesktopNotice) {
         let DesktopNotice { shop, notice, accounts, language } = said;
-        self.runtime.spawn_blocking(move || crate::notice::show(&shop, &notice, &accounts, &Words::new(language)));
+        self.runtime
+            .spawn_blocking(move || crate::owner::notice::show(&shop, &notice, &accounts, &Words::new(language)));
     }
 }

@@ -10,7 +10,7 @@ use super::state::{Phase, RunRecord, StateError, StateStore};
 use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, LastPolicy, NOTED, StartedRun};
 use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
-use crate::notice::Done;
+use crate::owner::notice::Done;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs};

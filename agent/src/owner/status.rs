@@ -6,7 +6,7 @@ use crate::executor::state::{Parted, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question, Status};
 use crate::message::Rejection;
-use crate::words::{Words, action_word_in};
+use crate::owner::words::{Words, action_word_in};
 use fernwart_certs::catalogue::Shop;
 use fernwart_certs::identity::{SigningKey, TlsIdentity};
 use fernwart_certs::journal::{Entry, Line};
@@ -93,7 +93,7 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
     row("status-last", &last.unwrap_or_else(|| words.say("status-never")));
     let until = |until: i64| match until {
         i64::MAX => words.say("until-resumed"),
-        until => words.say_with("until", &[("at", &crate::owner::local_time(until))]),
+        until => words.say_with("until", &[("at", &crate::owner::questions::local_time(until))]),
     };
     // A pause outlives the agent that was told of it.
     let paused = match &running {

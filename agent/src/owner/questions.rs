@@ -3,8 +3,8 @@
 use crate::executor::policy::Mode;
 use crate::home::Home;
 use crate::local::{self, Answer, Asked, Caller, OwnerCommand, Question};
-use crate::user_error::UserError;
-use crate::words::Words;
+use crate::owner::user_error::UserError;
+use crate::owner::words::Words;
 use fernwart_protocol::document::Action;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::text::escaped;

@@ -3,7 +3,7 @@
 //! Read out of the journal: who wanted what, when and why, who allowed it, how
 //! it ended, and whether it can be taken back.
 
-use crate::words::{Words, action_word_in};
+use crate::owner::words::{Words, action_word_in};
 use fernwart_certs::journal::{Entry, Line};
 use fernwart_protocol::diagnosis::Both;
 use fernwart_protocol::document::UnixMs;

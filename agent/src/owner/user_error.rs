@@ -6,7 +6,7 @@ use crate::enroll::EnrollError;
 use crate::executor::state::StateError;
 use crate::home::{Home, HomeError};
 use crate::identity::NotOneMachine;
-use crate::words::Words;
+use crate::owner::words::Words;
 use fernwart_certs::invitation::BadInvitation;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::code::Denial;

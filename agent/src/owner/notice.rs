@@ -6,7 +6,7 @@
 //! interface. Where there is no desktop, nothing happens.
 
 use crate::local::Asked;
-use crate::words::Words;
+use crate::owner::words::Words;
 use fernwart_protocol::diagnosis::Both;
 use fernwart_protocol::document::{Action, Outcome};
 use fernwart_protocol::text::{Text, escaped};

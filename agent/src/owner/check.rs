@@ -5,8 +5,8 @@ use crate::executor::state::{StateError, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::identity;
 use crate::local::{self, Answer, Question};
-use crate::status::{self, PolicyError};
-use crate::words::Words;
+use crate::owner::status::{self, PolicyError};
+use crate::owner::words::Words;
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::text::chain;
@@ -63,7 +63,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
             let opened = StateStore::open(&home.store());
             checked.line(words, "check-name", mixed(home, enrollment, opened.as_ref().ok()));
             checked.line(words, "check-books", store(opened, words).err());
-            checked.line(words, "check-running", Some(crate::status::stopped(home, words)));
+            checked.line(words, "check-running", Some(crate::owner::status::stopped(home, words)));
         }
     }
     Ok(checked)

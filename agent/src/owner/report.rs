@@ -2,7 +2,7 @@
 
 use crate::collect::{self, Surroundings};
 use crate::local::{self, Question};
-use crate::words::Words;
+use crate::owner::words::Words;
 use fernwart_protocol::diagnosis::{Answer, Cause, Finding, Language, Report, State, builtin_rules, facts};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::text::escaped;
