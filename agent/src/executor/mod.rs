@@ -14,6 +14,7 @@ mod consent;
 mod drive;
 pub mod gate;
 mod hub_messages;
+pub(crate) mod last_run;
 mod line_budget;
 mod machine;
 mod outbox;
@@ -651,7 +652,7 @@ impl Executor {
             policy_readable: policy.is_readable(),
             clock_plausible: matches!(self.clock(), Clock::Plausible(_)),
             catalogue_until: self.catalogue.expiries.earliest(),
-            last: local::last_run(&self.store),
+            last: last_run::last_run(&self.store),
         }
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn show(shop: &str, notice: &Notice, accounts: &[String], words: &Wor
     for person in people.flatten() {
         let bus = person.path().join("bus");
         let Ok(owner) = bus.metadata().map(|bus| (bus.uid(), bus.gid())) else { continue };
-        if accounts.is_empty() || accounts.contains(&crate::local::name_of(owner.0)) {
+        if accounts.is_empty() || accounts.contains(&crate::local::accounts::name_of(owner.0)) {
             notify(&bus, owner, &head, &body);
         }
     }

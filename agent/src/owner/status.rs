@@ -51,7 +51,7 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
         (None, Some(store)) => {
             let catalogue = store.trusted()?.map(|trusted| trusted.view()).transpose()?;
             let shop = catalogue.map(|catalogue| catalogue.shop).unwrap_or_default();
-            (shop, local::last_run_at_rest(store), store.parted()?)
+            (shop, crate::executor::last_run::last_run_at_rest(store), store.parted()?)
         }
         (None, None) => Default::default(),
     };

@@ -1,11 +1,11 @@
 //! What customers read, in German and English: Fluent texts in `*.ftl`.
 
+use crate::executor::last_run::action_word;
 use crate::executor::policy::Mode;
-use crate::local::name_of;
+use crate::local::accounts::name_of;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::diagnosis::{Both, Cause, Language};
 use fernwart_protocol::document::{Action, Outcome, SectionName};
-use fernwart_protocol::script::Privilege;
 use fernwart_protocol::text::escaped;
 use fluent_bundle::{FluentArgs, FluentBundle, FluentResource, FluentValue};
 use serde_json::Value;
@@ -132,16 +132,6 @@ impl Words {
     /// How a run ended.
     pub fn outcome(&self, outcome: Outcome) -> String {
         self.say(&format!("outcome-{}", outcome.as_str()))
-    }
-}
-
-/// The word by which texts name an action.
-pub(crate) const fn action_word(action: &Action) -> &'static str {
-    match action {
-        Action::Diagnose { .. } => "diagnose",
-        Action::Script { dry_run: true, .. } => "dry-run",
-        Action::Script { privilege: Privilege::Read, .. } => "read",
-        Action::Script { .. } => "script",
     }
 }
 

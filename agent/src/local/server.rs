@@ -1,0 +1,127 @@
+//! Answers questions on the socket.
+
+use super::accounts::{account, name_of};
+use super::messages::{Caller, OwnerCommand, QUESTION, Question};
+use crate::executor::Handle;
+use crate::executor::policy::Policy;
+use crate::home::Home;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+/// Callers at once.
+const CALLERS: usize = 8;
+
+/// How long a caller may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How soon an account that the policy names can ask.
+const ACCOUNTS: Duration = Duration::from_secs(2);
+
+/// Answers on the socket until cancelled.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
+    let socket = home.socket();
+    match std::fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = tokio::net::UnixListener::bind(&socket)?;
+    let accounts = || home.read_policy().ok().and_then(|text| Policy::from_toml(&text).ok());
+    let accounts = || accounts().map(|policy| policy.asked().to_vec()).unwrap_or_default();
+    let mut open_for = accounts();
+    open_to(home, &open_for)?;
+    let mut looks = tokio::time::interval(ACCOUNTS);
+    let me = rustix::process::geteuid().as_raw();
+    let callers = Arc::new(Semaphore::new(CALLERS));
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = looks.tick() => {
+                // Its owner may have named another account meanwhile.
+                let now = accounts();
+                if now != open_for {
+                    open_to(home, &now)?;
+                    open_for = now;
+                }
+                continue;
+            }
+        };
+        let Ok(caller) = stream.peer_cred() else { continue };
+        let is_admin = caller.uid() == me || caller.uid() == 0;
+        if !is_at_home(caller.pid()) || !is_admin && !accounts().contains(&name_of(caller.uid())) {
+            continue;
+        }
+        // The administrator is let in even while others hold all the places.
+        let place = match callers.clone().try_acquire_owned() {
+            Ok(place) => Some(place),
+            Err(_) if is_admin => None,
+            Err(_) => continue,
+        };
+        let by = Caller { account: account(caller.uid(), caller.pid()), is_admin };
+        let executor = executor.clone();
+        tokio::spawn(async move {
+            // Whoever says nothing keeps nobody waiting.
+            let _ = tokio::time::timeout(TIMEOUT, answer(stream, executor, by)).await;
+            drop(place);
+        });
+    }
+}
+
+/// Whether a process shares this one's PID namespace. A caged script runs in a child
+/// namespace and is refused here. A process that cannot be inspected is no script.
+fn is_at_home(pid: Option<i32>) -> bool {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let Some(pid) = pid.filter(|pid| *pid > 0) else { return true };
+    match (namespace("self"), namespace(&pid.to_string())) {
+        (Ok(own), Ok(theirs)) => own == theirs,
+        (_, Err(error)) => error.kind() == io::ErrorKind::PermissionDenied,
+        (Err(_), _) => true,
+    }
+}
+
+/// Lets these accounts reach the socket, and nothing else: the folder can be
+/// passed through but not listed, and its files keep their modes.
+///
+/// # Errors
+/// When the modes cannot be set.
+pub(crate) fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
+    let (folder, socket) = if accounts.is_empty() { (0o700, 0o600) } else { (0o711, 0o666) };
+    let set = |path: &Path, bits| std::fs::set_permissions(path, PermissionsExt::from_mode(bits));
+    // What others could change is not made to look as if they never could.
+    let is_ours = |path: &Path| path.symlink_metadata().is_ok_and(|file| file.permissions().mode() & 0o022 == 0);
+    if !accounts.is_empty() {
+        // Whoever can pass through the folder still reads nothing in it.
+        for entry in std::fs::read_dir(home.path())?.flatten() {
+            let (path, kind) = (entry.path(), entry.file_type()?);
+            if (kind.is_file() || kind.is_dir()) && is_ours(&path) {
+                set(&path, if kind.is_dir() { 0o700 } else { 0o600 })?;
+            }
+        }
+    }
+    set(&home.socket(), socket)?;
+    if is_ours(home.path()) { set(home.path(), folder) } else { Ok(()) }
+}
+
+async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Caller) -> Option<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(read.take(QUESTION)).read_line(&mut line).await.ok()?;
+    let question = match serde_json::from_str(&line).ok()? {
+        // An account that is asked says yes, no and stop; not what time it is.
+        Question::OwnerCommand { command: OwnerCommand::TrustClock, .. } if !caller.is_admin => return None,
+        Question::OwnerCommand { command, .. } => Question::OwnerCommand { command, by: caller },
+        Question::Leave { .. } => Question::Leave { by: caller },
+        other => other,
+    };
+    let answer = executor.ask(question).await?;
+    let mut text = serde_json::to_vec(&answer).ok()?;
+    text.push(b'\n');
+    write.write_all(&text).await.ok()
+}
