@@ -30,9 +30,6 @@ pub const METADATA_BYTES: usize = FRAME_BYTES - 4096;
 /// Largest file of a script, bytes: a text that an approver can read.
 pub const BLOB_BYTES: usize = 256 * 1024;
 
-/// All that one proposal brings along, bytes: a draft travels in one frame.
-pub const DRAFT_BYTES: usize = METADATA_BYTES;
-
 /// A piece of a script's output as it is told live, bytes.
 pub const OUTPUT_BYTES: usize = 32 * 1024;
 

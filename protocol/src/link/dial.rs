@@ -123,20 +123,4 @@ impl Dialer {
             .map_err(|error| failed(error.into()))?;
         Link::new(connection, side).map_err(failed)
     }
-
-    /// Moves to a new socket, for instance when the machine's address has
-    /// changed; links go on (QUIC migration).
-    ///
-    /// # Errors
-    /// When no socket can be had.
-    pub fn rebind(&self) -> Result<(), DialError> {
-        let local = self.endpoint.local_addr().map_err(DialError::Socket)?;
-        let socket = self.datagrams.bind((local.ip(), 0).into(), Peers::Few).map_err(DialError::Socket)?;
-        self.endpoint.rebind_abstract(with_hints(socket, &self.hint)).map_err(DialError::Socket)
-    }
-
-    /// Waits until the peers know that all links are closed.
-    pub async fn settle(&self) {
-        self.endpoint.wait_idle().await;
-    }
 }
