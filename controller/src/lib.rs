@@ -7,4 +7,10 @@
 mod note;
 
 pub mod cli;
+mod codes;
+mod failure;
+mod homes;
 pub mod operate;
+mod prompt;
+mod runtime;
+mod writing;

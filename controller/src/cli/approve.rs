@@ -2,16 +2,17 @@
 
 mod history;
 
-use super::fail::chain;
+use super::chain;
 use super::output::{Cell, Rows, Shape, day};
 use super::script::{self, Folder};
 use super::{Exit, Failure, HomePaths, ShapeArgs, prompt, say, with_session};
+use crate::homes::{APPROVER_PREFIX, approver_key};
+use crate::operate::first_catalogue::publish_first;
 use clap::{Args, Subcommand};
 use fernwart_certs::approve::{Contents, Draft, LEFT_OUT, NextRoot, Progress, Proposed, Root};
 use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, target};
 use fernwart_certs::identity::SigningKey;
-use fernwart_client::{ApproverHome, ClientError, Session, StaffHome, now};
-use fernwart_hub::HubHome;
+use fernwart_client::{ApproverHome, ClientError, Session, now};
 use fernwart_protocol::document::Document;
 use fernwart_protocol::id::{Digest, PublicKey};
 use fernwart_protocol::script::{Bundle, BundleName};
@@ -24,9 +25,6 @@ use std::path::{Path, PathBuf};
 const PROTECTED: &str =
     "The key is made, behind your passphrase. Nobody can open it without; write the passphrase down.";
 const BARE: &str = "The key is made, without a passphrase: anyone with the file has the key.";
-
-/// How an approver's public key is written.
-const PUBLIC: &str = "fwa1-";
 
 /// Approvers.
 #[derive(Args)]
@@ -57,16 +55,7 @@ pub(crate) fn approver(command: &Approver, homes: &HomePaths) -> Result<Exit, Fa
         }
         ApproverCommand::Show => ApproverHome::open(&path)?,
     };
-    say(&format!("{PUBLIC}{}\n", home.public()))
-}
-
-/// Reads an approver's public key.
-///
-/// # Errors
-/// When it is none.
-pub(crate) fn public_key(text: &str) -> Result<PublicKey, String> {
-    let hex = text.strip_prefix(PUBLIC).ok_or_else(|| format!("an approver's key begins with {PUBLIC}"))?;
-    hex.parse().map_err(|_| "this approver's key is incomplete".to_owned())
+    say(&format!("{APPROVER_PREFIX}{}\n", home.public()))
 }
 
 /// What is approved.
@@ -109,10 +98,10 @@ enum CatalogueCommand {
     /// Propose other approvers, another number of signatures, or only a root that lasts anew
     Rotate {
         /// One more approver: what `fernwart approver show` prints
-        #[arg(long, value_name = "KEY", value_parser = public_key)]
+        #[arg(long, value_name = "KEY", value_parser = approver_key)]
         add: Vec<PublicKey>,
         /// One approver less
-        #[arg(long, value_name = "KEY", value_parser = public_key)]
+        #[arg(long, value_name = "KEY", value_parser = approver_key)]
         remove: Vec<PublicKey>,
         /// How many must sign from then on
         #[arg(short, value_name = "K")]
@@ -283,35 +272,6 @@ fn publish_file(path: &Path, homes: &HomePaths) -> Result<Exit, Failure> {
     publish_first(&draft, homes)?;
     note!("published: the shop's first catalogue.\nNext: fernwart serve --home {}", homes.hub().display());
     Ok(Exit::Done)
-}
-
-/// Publishes a shop's first catalogue into the hub's home, and completes the
-/// founder's staff home beside it.
-pub(crate) fn publish_first(draft: &Draft, homes: &HomePaths) -> Result<(), Failure> {
-    use fernwart_certs::approve::PublishError;
-    use fernwart_hub::catalogue::{PublishedError, publish_first};
-    let home = HubHome::at(&homes.hub());
-    let keys = home.open().map_err(|error| Failure::from(fernwart_hub::StartError::Home(error)))?;
-    let published = super::block_on(async {
-        publish_first(&home, keys.roles, draft, now()).await.map_err(|error| {
-            let text = chain(&error);
-            match error {
-                PublishedError::Publish(PublishError::Unsigned { .. }) => {
-                    Failure::new(Exit::Refused, "FW-CAT-03", text)
-                        .now("another approver signs: fernwart catalogue sign --file FILE --key DIR")
-                }
-                PublishedError::Publish(PublishError::Stale { .. }) => Failure::new(Exit::Refused, "FW-CAT-04", text),
-                _ if home.is_disk_full() => Failure::disk_full(text),
-                _ => Failure::new(Exit::Failed, "FW-CAT-02", text),
-            }
-        })
-    })?;
-    let staff = homes.staff();
-    if StaffHome::exists(&staff) {
-        let home = StaffHome::open(&staff)?;
-        home.keep(&published)?;
-    }
-    Ok(())
 }
 
 async fn drafts(session: &mut Session) -> Result<Vec<Draft>, Failure> {
@@ -564,10 +524,12 @@ fn rotate(
         let usage = |what: String| Failure::new(Exit::Usage, "FW-CAT-16", what);
         let known: Vec<PublicKey> = session.catalogue.approvers.values().copied().collect();
         if let Some(stranger) = remove.iter().find(|key| !known.contains(key)) {
-            return Err(usage(format!("{PUBLIC}{stranger} is none of the approvers")).now("fernwart catalogue show"));
+            return Err(
+                usage(format!("{APPROVER_PREFIX}{stranger} is none of the approvers")).now("fernwart catalogue show")
+            );
         }
         if let Some(twice) = add.iter().find(|key| known.contains(key)) {
-            return Err(usage(format!("{PUBLIC}{twice} is an approver already")));
+            return Err(usage(format!("{APPROVER_PREFIX}{twice} is an approver already")));
         }
         let mut approvers: Vec<PublicKey> = known.into_iter().filter(|key| !remove.contains(key)).collect();
         approvers.extend(add);
@@ -730,7 +692,7 @@ async fn show_to_programs(session: &mut Session, catalogue: &Catalogue, shape: S
     }
     let columns = ["name", "version", "threshold", "approvers", "targets_until", "root_until", "drafts"];
     let mut rows = Rows::new("catalogue", &columns);
-    let approvers: Vec<String> = catalogue.approvers.values().map(|key| format!("{PUBLIC}{key}")).collect();
+    let approvers: Vec<String> = catalogue.approvers.values().map(|key| format!("{APPROVER_PREFIX}{key}")).collect();
     let drafts = waiting.len().to_string();
     rows.push(vec![
         catalogue.shop.name.as_raw().into(),

@@ -1,8 +1,9 @@
 //! `fernwart join`: a technician's or robot's keys are made here and stay here.
 
-use super::fail::{chain, denied};
+use super::chain;
 use super::output::{is_watched, shell_word};
 use super::{Exit, Failure, HomePaths, block_on, prompt, say, span};
+use crate::failure::denied;
 use clap::Args;
 use fernwart_certs::CertificateDer;
 use fernwart_certs::catalogue::{Files, Trusted, advance};

@@ -2,22 +2,18 @@
 
 mod admission;
 mod approve;
-mod codes;
 mod diagnose;
 mod doctor;
 mod events;
 mod facts;
-mod fail;
 mod fields;
 mod help;
-mod homes;
 mod jobs;
 mod join;
 mod journal;
 mod machines;
 mod output;
 mod parallel;
-mod prompt;
 mod query;
 mod run;
 mod script;
@@ -27,16 +23,18 @@ mod tally;
 mod terminal;
 mod usage;
 
-pub(crate) use approve::{public_key as approver_key, publish_first};
-pub use fail::{Exit, Failure, chain};
-pub use homes::HomePaths;
+pub(crate) use crate::codes;
+pub use crate::failure::{Exit, Failure, chain};
+pub use crate::homes::HomePaths;
+pub(crate) use crate::prompt;
+pub(crate) use crate::runtime::block_on;
+pub(crate) use crate::writing::say;
 
 use crate::operate;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use fernwart_client::{Received, Session, StaffHome};
 use fernwart_protocol::staff::Reply;
 use output::Shape;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -71,7 +69,7 @@ pub(crate) enum Command {
     Init(operate::init::Init),
     /// Run the hub
     Serve(operate::serve::Serve),
-    #[command(hide = true, name = fernwart_hub::ANSWER)]
+    #[command(hide = true, name = operate::answer::NAME)]
     AnswerQuery(operate::answer::AnswerQuery),
     Backup(operate::backup::Backup),
     Restore(operate::backup::Restore),
@@ -220,28 +218,6 @@ pub fn run() -> ExitCode {
             failure.exit.into()
         }
     }
-}
-
-/// Writes to standard output; a reader that has gone away is no failure.
-pub(crate) fn say(text: &str) -> Result<Exit, Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Exit::Done),
-    }
-}
-
-/// A runtime for one short command. The command itself may wait for a person: the link
-/// lives on a thread of its own meanwhile.
-pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async {
-        tokio::select! {
-            result = work => result,
-            _ = tokio::signal::ctrl_c() => {
-                Err(Failure::new(Exit::Stopped, "FW-CLI-15", "stopped; what was sent goes on (fernwart job ls)"))
-            }
-        }
-    })
 }
 
 /// Opens a session with the hub, lets `work` use it, and leaves politely.

@@ -1,13 +1,11 @@
 //! Lists in five shapes: a table, JSON, JSON lines, CSV, names.
 
-use super::fail::{Exit, Failure};
-use super::say;
+use super::{Exit, Failure, say};
+pub(crate) use crate::writing::{harmless, json_text, shell_word};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use fernwart_protocol::document::UnixMs;
-use fernwart_protocol::text::is_unseen;
 use serde_json::{Map, Value};
-use std::borrow::Cow;
 use std::io::IsTerminal;
 
 /// What each row says of itself: the version of its shape, and its kind.
@@ -199,33 +197,6 @@ fn columns() -> Option<u16> {
 /// Terminals that say they are narrower know nothing of their width.
 const NARROW: u16 = 20;
 
-/// JSON in which no character can act on a terminal: serde_json itself escapes
-/// only those below U+0020.
-pub(crate) fn json_text(value: &Value) -> String {
-    harmless(&value.to_string()).into_owned()
-}
-
-/// JSON text with the same taken care of.
-pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
-    // Those below U+0020 stand in JSON only where they mean nothing.
-    let acts = |c: char| c >= '\u{7f}' && is_unseen(c);
-    // Nearly all of it is ASCII, which is seen at once.
-    let plain = text.bytes().all(|byte| byte < 0x7f);
-    if plain || !text.contains(acts) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 64);
-    for c in text.chars() {
-        if acts(c) {
-            let mut units = [0; 2];
-            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
-        } else {
-            out.push(c);
-        }
-    }
-    Cow::Owned(out)
-}
-
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -268,13 +239,6 @@ fn csv_cell(value: &Value) -> String {
 
 /// What parts cells somewhere.
 const PARTS: [char; 6] = [',', ';', '\t', '|', '\n', '\r'];
-
-/// A word as it can be pasted into a shell, whatever somebody else has put into it.
-pub(crate) fn shell_word(word: &str) -> String {
-    let word = fernwart_protocol::text::escaped(word);
-    let is_plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/:._-@%+,=".contains(c));
-    if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
 
 /// A moment for programs: `2026-11-23T13:15:00.123Z`.
 pub(crate) fn rfc3339(at: UnixMs) -> String {

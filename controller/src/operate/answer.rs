@@ -1,13 +1,17 @@
 //! The process that answers one question for the hub: bounded in memory and time,
 //! it can read one file and nothing more.
 
-use crate::cli::{Exit, Failure, block_on};
+use crate::failure::{Exit, Failure};
+use crate::runtime::block_on;
 use clap::Args;
 use fernwart_index::{AskError, Question, answer};
 use fernwart_protocol::limits::{QUESTION_MEMORY, QUESTION_TIME};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+
+/// The name under which the hub starts it.
+pub const NAME: &str = fernwart_hub::ANSWER;
 
 /// Answer one question; for the hub alone.
 #[derive(Args)]

@@ -1,6 +1,8 @@
 //! `fernwart backup` and `fernwart restore`: all that makes a hub itself.
 
-use crate::cli::{Exit, Failure, HomePaths, block_on, chain};
+use crate::failure::{Exit, Failure, chain};
+use crate::homes::HomePaths;
+use crate::runtime::block_on;
 use clap::Args;
 use fernwart_hub::HubHome;
 use fernwart_hub::backup::{BackupError, back_up, put_back};

@@ -3,7 +3,7 @@
 //! Real processes, a real hub, three real agents in a temporary home; every
 //! step is a command that a person could type, and is shown.
 
-use crate::cli::{Exit, Failure};
+use crate::failure::{Exit, Failure};
 use clap::Args;
 use std::io::IsTerminal;
 use std::net::UdpSocket;

@@ -1,6 +1,7 @@
 //! `fernwart init`: the three homes of a shop.
 
-use crate::cli::{Exit, Failure, HomePaths, chain};
+use crate::failure::{Exit, Failure, chain};
+use crate::homes::HomePaths;
 use clap::Args;
 use fernwart_certs::approve::{Contents, Draft, FirstRoot};
 use fernwart_certs::catalogue::{Contact, Customers, Hub, Role, Shop, StaffEntry, StaffList};
@@ -51,7 +52,7 @@ pub struct Init {
     #[arg(long, env = "USER", default_value = "lead")]
     name: String,
     /// An approver's public key (fwa1-…), from fernwart approver new; several may be given
-    #[arg(long = "approver", value_name = "PUBKEY", value_parser = crate::cli::approver_key)]
+    #[arg(long = "approver", value_name = "PUBKEY", value_parser = crate::homes::approver_key)]
     approvers: Vec<PublicKey>,
     /// How many approvers must sign
     #[arg(short, long, default_value_t = 1)]
@@ -280,7 +281,7 @@ fn make(command: &Init, plan: &Plan, homes: &HomePaths) -> Result<(), Failure> {
     match own {
         Some(home) => {
             draft.sign(&homes.unlock(home)?, None, None, now())?;
-            crate::cli::publish_first(&draft, homes)
+            crate::operate::first_catalogue::publish_first(&draft, homes)
         }
         None => {
             let text = serde_json::to_vec_pretty(&draft).map_err(|error| failed(&error))?;

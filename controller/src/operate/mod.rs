@@ -3,6 +3,8 @@
 pub mod answer;
 pub mod backup;
 pub mod demo;
+mod failures;
+pub(crate) mod first_catalogue;
 pub mod init;
 pub mod next_keys;
 pub mod serve;

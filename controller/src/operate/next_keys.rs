@@ -1,7 +1,9 @@
 //! `fernwart next-keys`: replaces the hub's CA and evidence key, with no machine
 //! cut off and nothing that the hub could do alone.
 
-use crate::cli::{Exit, Failure, HomePaths, block_on};
+use crate::failure::{Exit, Failure};
+use crate::homes::HomePaths;
+use crate::runtime::block_on;
 use clap::Args;
 use fernwart_certs::catalogue::target;
 use fernwart_hub::{HubHome, rotation};

@@ -1,6 +1,7 @@
 //! `fernwart serve`: the hub, until told to stop.
 
-use crate::cli::{Exit, Failure, HomePaths};
+use crate::failure::{Exit, Failure};
+use crate::homes::HomePaths;
 use clap::Args;
 use fernwart_hub::{Hub, HubHome, Ports};
 use std::net::SocketAddr;

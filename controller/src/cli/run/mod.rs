@@ -174,7 +174,7 @@ fn secrets(manifest: &Manifest, named: &[String], open: &Parameters) -> Result<O
     let mut values: BTreeMap<String, Value> = BTreeMap::new();
     for one in named {
         let (name, file) = one.split_once('=').ok_or_else(|| usage("a secret is NAME=FILE".to_owned()))?;
-        values.insert(name.to_owned(), Value::Text(super::homes::read_secret(std::path::Path::new(file))?));
+        values.insert(name.to_owned(), Value::Text(crate::homes::read_secret(std::path::Path::new(file))?));
     }
     for declared in manifest.parameters.iter().filter(|one| one.is_secret() && one.default.is_none()) {
         if values.contains_key(&declared.name) {

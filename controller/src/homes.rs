@@ -1,10 +1,12 @@
 //! Where homes are. A home may hold others: `DIR` itself, or `DIR/staff`,
 //! `DIR/approver`, `DIR/hub`, as `init` lays them.
 
-use super::{Exit, Failure, prompt};
+use crate::failure::{Exit, Failure, chain};
+use crate::prompt;
 use fernwart_certs::identity::SigningKey;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_client::{ApproverHome, StaffHome, Unlock};
+use fernwart_protocol::id::PublicKey;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -117,7 +119,7 @@ impl HomePaths {
 
 /// The first line of a file that others must not read.
 pub(crate) fn read_secret(path: &Path) -> Result<String, Failure> {
-    let failed = |error: KeyFileError| Failure::new(Exit::Usage, "FW-CLI-10", super::fail::chain(&error));
+    let failed = |error: KeyFileError| Failure::new(Exit::Usage, "FW-CLI-10", chain(&error));
     let content = fernwart_certs::keyfile::read(path).map_err(failed)?;
     let text = String::from_utf8_lossy(&content).into_owned();
     let line = text.lines().next().unwrap_or_default();
@@ -125,4 +127,17 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, Failure> {
         return Err(Failure::new(Exit::Usage, "FW-CLI-10", format!("{} is empty", path.display())));
     }
     Ok(line.to_owned())
+}
+
+/// How an approver's public key begins.
+pub(crate) const APPROVER_PREFIX: &str = "fwa1-";
+
+/// Reads an approver's public key.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn approver_key(text: &str) -> Result<PublicKey, String> {
+    let hex =
+        text.strip_prefix(APPROVER_PREFIX).ok_or_else(|| format!("an approver's key begins with {APPROVER_PREFIX}"))?;
+    hex.parse().map_err(|_| "this approver's key is incomplete".to_owned())
 }

@@ -4,8 +4,8 @@
 //! thread that asks waits for a line and cannot be woken, so another listens for the
 //! signal meanwhile.
 
-use super::output::shell_word;
-use super::{Exit, Failure};
+use crate::failure::{Exit, Failure};
+use crate::writing::shell_word;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::IsTerminal;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `fernwart help CODE`: what a code means and what to do.
 
-use super::fail::{Exit, Failure};
-use super::say;
+use crate::failure::{Exit, Failure};
+use crate::writing::say;
 use fernwart_protocol::code::{Denial, OtherCode, Refusal};
 
 /// What to do, by code; what it means stands in the protocol's table, or here.

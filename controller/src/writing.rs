@@ -1,0 +1,49 @@
+//! Writing to standard output, and text that is safe there.
+
+use crate::failure::{Exit, Failure};
+use fernwart_protocol::text::is_unseen;
+use serde_json::Value;
+use std::borrow::Cow;
+use std::io::Write as _;
+
+/// Writes to standard output; a reader that has gone away is no failure.
+pub(crate) fn say(text: &str) -> Result<Exit, Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// JSON in which no character can act on a terminal: serde_json itself escapes
+/// only those below U+0020.
+pub(crate) fn json_text(value: &Value) -> String {
+    harmless(&value.to_string()).into_owned()
+}
+
+/// JSON text with the same taken care of.
+pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
+    // Those below U+0020 stand in JSON only where they mean nothing.
+    let acts = |c: char| c >= '\u{7f}' && is_unseen(c);
+    // Nearly all of it is ASCII, which is seen at once.
+    let plain = text.bytes().all(|byte| byte < 0x7f);
+    if plain || !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if acts(c) {
+            let mut units = [0; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// A word as it can be pasted into a shell, whatever somebody else has put into it.
+pub(crate) fn shell_word(word: &str) -> String {
+    let word = fernwart_protocol::text::escaped(word);
+    let is_plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/:._-@%+,=".contains(c));
+    if is_plain { word } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
