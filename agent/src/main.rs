@@ -118,7 +118,7 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             // An account that is asked may not read the folder, and is answered.
             if let Err(user_error) = &enrollment {
                 let answers = local::ask(&home.socket(), &Question::Status).is_ok_and(|answer| answer.is_some());
-                if !answers {
+                if !user_error.lacks_rights() || !answers {
                     return Err(user_error.clone().into());
                 }
             }

@@ -159,6 +159,11 @@ impl UserError {
         Self::new("no-rights", "FW-OWN-29", FAILED, cause)
     }
 
+    /// Whether only rights are missing; nothing is wrong then.
+    pub fn lacks_rights(&self) -> bool {
+        self.id == "no-rights"
+    }
+
     /// There is no room for the record that stays.
     pub const fn no_room(cause: String) -> Self {
         Self::new("no-room", "FW-OWN-28", FAILED, cause)
