@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test may fail loudly")]
 
 mod absence;
+mod architecture;
 mod asking;
 mod booted;
 mod cage;

@@ -1,0 +1,87 @@
+//! The arrows of `controller/docs/architecture.md`, held against `Cargo.toml`s and `use` lines.
+
+use regex::Regex;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Rust files below a path, or the file itself, without what is behind their tests.
+fn sources(path: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(path)];
+    while let Some(next) = open.pop() {
+        if next.is_dir() {
+            open.extend(std::fs::read_dir(&next).expect("a folder").flatten().map(|entry| entry.path()));
+        } else if next.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&next).expect("a source");
+            let text = text.split("\n#[cfg(test)]\nmod ").next().expect("a beginning").to_owned();
+            found.push((next.strip_prefix(root()).expect("below").display().to_string(), text));
+        }
+    }
+    assert!(!found.is_empty(), "nothing lies at {path}");
+    found
+}
+
+#[test]
+fn crates_depend_on_what_lies_below_them_and_on_nothing_else() {
+    let may: [(&str, &[&str]); 9] = [
+        ("protocol", &[]),
+        ("certs", &["protocol"]),
+        ("agent", &["certs", "protocol"]),
+        ("controller/fleet", &["protocol"]),
+        ("controller/store", &["fleet", "protocol"]),
+        ("controller/index", &["protocol"]),
+        ("controller/hub", &["certs", "fleet", "index", "protocol", "store"]),
+        ("controller/client", &["certs", "fleet", "protocol"]),
+        ("controller", &["certs", "client", "hub", "index", "protocol"]),
+    ];
+    let ours = Regex::new(r"^fernwart-([a-z]+)\b").expect("a pattern");
+    for (name, wanted) in may {
+        let text = std::fs::read_to_string(root().join(name).join("Cargo.toml")).expect("Cargo.toml");
+        let section = text.split("\n[dependencies]\n").nth(1).expect("dependencies");
+        let section = section.split("\n[").next().expect("an end");
+        let found: BTreeSet<&str> =
+            section.lines().filter_map(|line| Some(ours.captures(line)?.get(1)?.as_str())).collect();
+        assert_eq!(found, wanted.iter().copied().collect(), "{name}");
+    }
+}
+
+#[test]
+fn rooms_name_what_lies_below_them_and_nothing_above() {
+    // Where, what may not stand there, and why.
+    let never: [(&str, &str, &str); 10] = [
+        ("controller/src/cli", r"\bfernwart_(hub|store|fleet)\b", "what people type knows only the client"),
+        ("controller/src/operate", r"\bcrate::cli\b", "starting things is no command line"),
+        ("controller/src/failure.rs", r"\bcrate::(cli|operate)\b", "it lies below both"),
+        ("controller/src/homes.rs", r"\bcrate::(cli|operate)\b", "it lies below both"),
+        ("controller/hub/src/delivery", r"\bcrate::doors\b", "orders travel whoever has come in"),
+        ("controller/hub/src/query", r"\bcrate::staff\b", "questions know nobody's rights"),
+        ("controller/store/src", r"\bfernwart_(certs|hub)\b", "rows know no keys"),
+        ("agent/src/action", r"\bcrate::(executor|uplink|local|owner|service)\b", "an act knows no order"),
+        ("agent/src/collect", r"\bcrate::(executor|uplink|local|owner|service)\b", "a look knows no order"),
+        ("agent/src/uplink", r"\bcrate::(owner|local|collect|action)\b", "the link does nothing on the machine"),
+    ];
+    for (place, pattern, why) in never {
+        let pattern = Regex::new(pattern).expect("a pattern");
+        for (file, text) in sources(place) {
+            let line = text.lines().find(|line| !line.trim_start().starts_with("//") && pattern.is_match(line));
+            assert!(line.is_none(), "{file}: {why}: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn one_room_alone_names_quic_and_one_the_encoding() {
+    for (what, home) in [(r"\bquinn(_proto|_udp)?::", "protocol/src/link"), (r"\bbincode::", "protocol/src/codec")] {
+        let pattern = Regex::new(what).expect("a pattern");
+        for part in ["protocol/src", "certs/src", "agent/src", "controller"] {
+            for (file, text) in sources(part).into_iter().filter(|(file, _)| !file.starts_with(home)) {
+                let line = text.lines().find(|line| !line.trim_start().starts_with("//") && pattern.is_match(line));
+                assert!(line.is_none(), "{file}: {line:?}");
+            }
+        }
+    }
+}
