@@ -141,7 +141,7 @@ pub(crate) fn ls(command: &Ls, homes: &HomePaths) -> Result<Exit, Failure> {
     }
     let machines = with_session(homes, async |session| {
         let machines = session.machines().await?;
-        if machines.is_empty() { Ok(machines) } else { chosen(session, &target).await }
+        if machines.is_empty() { Ok(machines) } else { chosen_of(session, &target, &machines).await }
     })?;
     let is_table = command.shape.output == Shape::Table;
     let mut rows = Rows::new("machine", if is_table { &COLUMNS[..SHOWN] } else { &COLUMNS });
@@ -163,7 +163,16 @@ pub(crate) fn machines_in_words(count: usize) -> String {
 /// When a word fits nothing, or nothing is left.
 pub(super) async fn chosen(session: &mut Session, target: &Target) -> Result<Vec<Row<MachineRow>>, Failure> {
     let machines = session.machines().await?;
-    match select(target, &machines) {
+    chosen_of(session, target, &machines).await
+}
+
+/// The same of machines that are known already.
+async fn chosen_of(
+    session: &mut Session,
+    target: &Target,
+    machines: &[Row<MachineRow>],
+) -> Result<Vec<Row<MachineRow>>, Failure> {
+    match select(target, machines) {
         Err(BadTarget::NoMatch { word, meant }) => Err(match what_became_of(session, &word).await {
             Some((what, now)) => Failure::new(Exit::Usage, "FW-CLI-02", what).now(now),
             None => BadTarget::NoMatch { word, meant }.into(),
