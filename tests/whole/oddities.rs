@@ -589,7 +589,7 @@ const PRINTERS: &str = "for folder in /etc/cups /var/spool/cups /run; do mkdir -
     printf 'Listen /run/cups/cups.sock\nDefaultAuthType None\n<Policy default>\n<Limit All>\nOrder deny,allow\n</Limit>\n</Policy>\n' > /etc/cups/cupsd.conf
     echo 'FileDevice Yes' > /etc/cups/cups-files.conf
     cupsd -f >/dev/null 2>&1 &
-    for try in $(seq 100); do lpstat -r >/dev/null 2>&1 && break; sleep 0.1; done
+    for try in $(seq 100); do LC_ALL=C lpstat -r 2>/dev/null | grep -q 'is running' && break; sleep 0.1; done
     lpadmin -p kasse -E -v file:/dev/null && lpadmin -p buero -E -v file:/dev/null
     cupsdisable -r 'no paper' buero && echo bon | lp -d buero >/dev/null";
 
