@@ -1,6 +1,6 @@
 //! The system service: systemd, where it runs.
 
-use crate::home::Home;
+use crate::home::{Home, HomeError};
 use anyhow::Context;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -107,9 +107,17 @@ pub fn serves_another(home: &Home) -> Option<PathBuf> {
     if !is_systemd_here() {
         return None;
     }
-    let text = std::fs::read_to_string(UNIT).or_else(|_| std::fs::read_to_string(PACKAGED)).ok()?;
-    let other = home_of(&text).filter(|_| !is_for(&text, home))?;
-    Home::at(&other).enrollment().is_ok().then_some(other)
+    let own = std::fs::read_to_string(UNIT);
+    let text = own.as_ref().ok().cloned().or_else(|| std::fs::read_to_string(PACKAGED).ok())?;
+    if is_for(&text, home) {
+        return None;
+    }
+    match home_of(&text) {
+        // Only one that surely has not joined is free; a damaged one is somebody's.
+        Some(other) => (!matches!(Home::at(&other).enrollment(), Err(HomeError::NotEnrolled(_)))).then_some(other),
+        // Whoever has written it knows what it is for.
+        None => own.is_ok().then(|| PathBuf::from(UNIT)),
+    }
 }
 
 /// Registers and starts the service. False where there is no systemd to do it.

@@ -9,6 +9,10 @@ if [ -f "$own" ] && [ ! -L "$own" ] && grep -Eq "$start" "$own"; then
         rm -f "$own"
     fi
 fi
+# A service of this name that somebody has set up by hand is not this package's to start.
+if [ -f "$own" ] && [ ! -L "$own" ]; then
+    exit 0
+fi
 # An upgrade leaves a service that was disabled as it is.
 [ "$1" -gt 1 ] || systemctl enable fernwart-agent.service
 if [ -d /run/systemd/system ]; then

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 /// Callers at once.
 const CALLERS: usize = 8;
@@ -47,8 +48,11 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
                 // Its owner may have named another account meanwhile.
                 let now = accounts();
                 if now != open_for {
-                    open_to(home, &now)?;
-                    open_for = now;
+                    // Tried again until it holds; the agent goes on meanwhile.
+                    match open_to(home, &now) {
+                        Ok(()) => open_for = now,
+                        Err(error) => warn!(%error, "accounts that the policy names cannot ask yet"),
+                    }
                 }
                 continue;
             }
@@ -101,7 +105,11 @@ pub(crate) fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
         for entry in std::fs::read_dir(home.path())?.flatten() {
             let (path, kind) = (entry.path(), entry.file_type()?);
             if (kind.is_file() || kind.is_dir()) && is_ours(&path) {
-                set(&path, if kind.is_dir() { 0o700 } else { 0o600 })?;
+                match set(&path, if kind.is_dir() { 0o700 } else { 0o600 }) {
+                    // Written beside its place, and moved there meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    done => done?,
+                }
             }
         }
     }

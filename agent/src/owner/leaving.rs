@@ -35,8 +35,9 @@ const JOURNAL: &str = "journal.jsonl";
 /// Room for the record, held until it is written.
 const ROOM: &str = "left.room";
 
-/// The least that is held, bytes.
-const ROOM_BYTES: u64 = 256 * 1024;
+/// The least and the most that is held, bytes; the least again is left to the agent.
+const ROOM_LEAST: u64 = 256 * 1024;
+const ROOM_MOST: u64 = 12 * 1024 * 1024;
 
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -70,9 +71,7 @@ pub fn leave(
     };
     let shop = if shop.is_empty() { words.say("your-it") } else { shop };
     confirm(&shop, records, yes, words)?;
-    if records == Records::Kept {
-        make_room(home)?;
-    }
+    let room = if records == Records::Kept { Some(Room::take(home)?) } else { None };
     // A lead has signed for it, or the hub has said that it knows.
     let knows = |parted: Option<&Parted>| parted.is_some_and(|parted| !parted.by.is_empty());
     let is_told = match &status {
@@ -85,6 +84,8 @@ pub fn leave(
     };
     service::remove(home)?;
     stop(home)?;
+    // From here on the record takes its place.
+    drop(room);
     let place = match records {
         Records::Kept => Some(put_aside(home, enrollment)?),
         Records::Purged => {
@@ -130,20 +131,36 @@ fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Sees to it that the record will find room: what is done afterwards cannot be undone.
-fn make_room(home: &Home) -> Result<(), UserError> {
-    let length = std::fs::metadata(home.store()).map_or(0, |store| store.len()).max(ROOM_BYTES);
-    let path = home.path().join(ROOM);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let taken = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
-        .and_then(|file| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length));
-    match taken {
-        // Where that cannot be asked, writing decides.
-        Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
-        Err(error) => {
-            let _ = std::fs::remove_file(&path);
-            Err(UserError::no_room(std::io::Error::from(error).to_string()))
+/// Room that the record will find: what is done afterwards cannot be undone. Given back
+/// however leaving ends.
+struct Room(PathBuf);
+
+impl Room {
+    fn take(home: &Home) -> Result<Self, UserError> {
+        // The record is what the journal says, as text; the journal is bounded.
+        let length = std::fs::metadata(home.store()).map_or(0, |store| store.len()).clamp(ROOM_LEAST, ROOM_MOST);
+        let room = Self(home.path().join(ROOM));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let taken = rustix::fs::open(&room.0, flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
+            rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length + ROOM_LEAST)?;
+            // What the running agent still writes has room, too.
+            rustix::fs::ftruncate(&file, length)
+        });
+        match taken {
+            // Where that cannot be asked, writing decides.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(room),
+            Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
+                Err(UserError::no_room(std::io::Error::from(error).to_string()))
+            }
+            Err(error) => Err(UserError::not_written(std::io::Error::from(error).to_string())),
         }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // It may have gone with the keys.
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -237,8 +254,6 @@ fn put_aside(home: &Home, enrollment: &Enrollment) -> anyhow::Result<PathBuf> {
         let lines = journal_at_rest(home, enrollment.machine)?;
         let lines: Result<Vec<String>, _> = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n")).collect();
         let text: String = lines.map_err(|error: serde_json::Error| error)?.concat();
-        let room = home.path().join(ROOM);
-        absent(&room, std::fs::remove_file(&room))?;
         keyfile::replace(&journal, text.as_bytes())?;
     }
     destroy_keys(home)?;

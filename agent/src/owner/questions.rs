@@ -131,7 +131,7 @@ pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<Stri
     let held = |of: fn(&local::Status) -> Option<UnixMs>| status.as_deref().and_then(of);
     let until = |ms: u64, of: fn(&local::Status) -> Option<UnixMs>| {
         let wanted = crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX));
-        local_time(held(of).unwrap_or(wanted))
+        local_time(held(of).filter(|at| *at != UnixMs::MAX).unwrap_or(wanted))
     };
     Ok(match command {
         OwnerCommand::Allow(_, None) => words.say("said-allow"),
@@ -141,6 +141,10 @@ pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<Stri
         OwnerCommand::Deny(_) => words.say("said-deny"),
         OwnerCommand::DenyAll => words.say("said-deny-all"),
         OwnerCommand::Pause(None) => words.say("said-pause"),
+        // An administrator's that nobody shortens.
+        OwnerCommand::Pause(Some(_)) if held(|status| status.paused_until) == Some(UnixMs::MAX) => {
+            words.say("said-pause")
+        }
         OwnerCommand::Pause(Some(span)) => {
             words.say_with("said-pause-until", &[("until", &until(span, |status| status.paused_until))])
         }

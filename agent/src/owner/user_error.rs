@@ -155,8 +155,12 @@ impl UserError {
     }
 
     /// The account may not look into the agent's folder.
-    const fn no_rights(cause: String) -> Self {
-        Self::new("no-rights", "FW-OWN-29", FAILED, cause)
+    fn no_rights(cause: String) -> Self {
+        // An administrator is not told to become one.
+        match rustix::process::geteuid().is_root() {
+            true => Self::new("folder", "FW-CLI-10", FAILED, cause),
+            false => Self::new("no-rights", "FW-OWN-29", FAILED, cause),
+        }
     }
 
     /// Whether only rights are missing; nothing is wrong then.

@@ -3,7 +3,8 @@
 //! A robot that should run one repair and nothing else is on the staff list with the role
 //! `diagnose`, and the targets name the script beside its key. Programs that do not know
 //! that read the role alone: they allow less, never more. In `staff.json` itself a field
-//! that they do not know would have them refuse the whole catalogue.
+//! that they do not know would have them refuse the whole catalogue. Approvers' programs
+//! that do not know it sign no draft that says it, for they could not show it.
 
 use super::CatalogueError;
 use fernwart_protocol::id::KeyId;

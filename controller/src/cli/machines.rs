@@ -173,7 +173,7 @@ async fn chosen_of(
     machines: &[Row<MachineRow>],
 ) -> Result<Vec<Row<MachineRow>>, Failure> {
     match select(target, machines) {
-        Err(BadTarget::NoMatch { word, meant }) => Err(match what_became_of(session, &word).await {
+        Err(BadTarget::NoMatch { word, meant }) => Err(match what_became_of(session, &word, machines).await {
             Some((what, now)) => Failure::new(Exit::Usage, "FW-CLI-02", what).now(now),
             None => BadTarget::NoMatch { word, meant }.into(),
         }),
@@ -182,7 +182,7 @@ async fn chosen_of(
 }
 
 /// What became of a machine that had a name, or is to have it; and what to do.
-async fn what_became_of(session: &mut Session, word: &str) -> Option<(String, String)> {
+async fn what_became_of(session: &mut Session, word: &str, machines: &[Row<MachineRow>]) -> Option<(String, String)> {
     let name: MachineName = word.parse().ok()?;
     // Who may not ask is answered as if nobody knew.
     let (waiting, _) = session.pending().await.unwrap_or_default();
@@ -190,9 +190,11 @@ async fn what_became_of(session: &mut Session, word: &str) -> Option<(String, St
         return Some((format!("{word} is not admitted yet"), format!("fernwart admit {word}")));
     }
     let rows = formerly(session, &name).await.ok()?;
-    if let Some(renamed) = rows.iter().find(|row| row.name != name) {
-        let what = format!("{word} is called {} now", renamed.name);
-        return Some((what, format!("the same with {}", renamed.name)));
+    let is_here = |row: &&Row<MachineRow>| machines.iter().any(|machine| machine.id == row.id);
+    let renamed: Vec<&str> = rows.iter().filter(is_here).map(|row| row.name.as_str()).collect();
+    if !renamed.is_empty() {
+        let renamed = renamed.join(" or ");
+        return Some((format!("{word} is called {renamed} now"), format!("the same with {renamed}")));
     }
     let retired = rows.first()?;
     let what = format!("{word} is retired, or its owner has left (last seen {})", moment(retired.seen_at));

@@ -202,7 +202,7 @@ pub(super) async fn chain(
     };
     send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
     let (mut last, mut tries) = ((0, Digest::from_bytes([0; 32])), 0);
-    loop {
+    let (seq, head) = loop {
         let links = match shared.store.chain_links(&id, last.0, PAGE as i64).await {
             Ok(links) => links,
             Err(error) => return Ok(Err(shared.denial(&error))),
@@ -230,21 +230,22 @@ pub(super) async fn chain(
             send.send(&Reply::ChainLink(link)).await?;
         }
         if !is_end {
+            tries = 0;
             continue;
         }
         if let Some(cut) = cuts.last() {
             tell_cut(shared, id, last.0, *cut, send).await?;
             last = (cut.seq, cut.head);
         }
-        // Outcomes may have been stored since.
-        if stands(shared, &id) == last || tries >= TRIES {
-            break;
+        // Outcomes may have been stored since; not what was found is signed: where the newest
+        // receipts are missing, that shows.
+        let counted = stands(shared, &id);
+        if counted == last || tries >= TRIES {
+            break counted;
         }
         tries += 1;
         tokio::time::sleep(SETTLES).await;
-    }
-    // Not what was found: where the newest receipts are missing, that shows.
-    let (seq, head) = stands(shared, &id);
+    };
     let end = ChainEnd { machine: id, seq, head, key: shared.evidence_id, at: shared.now() };
     match fernwart_certs::envelope::seal(&end, &shared.evidence, send.version()) {
         Ok(envelope) => {
