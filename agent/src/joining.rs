@@ -29,7 +29,7 @@ pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Resul
             let read = if path.as_os_str() == "-" {
                 std::io::stdin().take(longest).read_to_end(&mut bytes)
             } else {
-                std::fs::File::open(&path).and_then(|file| file.take(longest).read_to_end(&mut bytes))
+                read_at_most(&path, longest).map(|read| bytes = read).map(|()| bytes.len())
             };
             read.map_err(|error| UserError::unreadable(&path, &error))?;
         }
@@ -162,14 +162,20 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
     Ok(Some(out))
 }
 
-/// A text that may come from anywhere: no more of it than settings may have.
-fn read_bounded(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(keyfile::SETTINGS + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > keyfile::SETTINGS {
-        true => Err(std::io::ErrorKind::FileTooLarge.into()),
-        false => Ok(text),
+/// The beginning of a file that may be endless.
+fn read_at_most(path: &Path, bytes: u64) -> std::io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    std::fs::File::open(path)?.take(bytes).read_to_end(&mut read)?;
+    Ok(read)
+}
+
+/// A policy's text: no longer than settings may be.
+fn read_policy(path: &Path) -> std::io::Result<String> {
+    let bytes = read_at_most(path, keyfile::SETTINGS + 1)?;
+    if bytes.len() as u64 > keyfile::SETTINGS {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
     }
+    String::from_utf8(bytes).map_err(|_| std::io::ErrorKind::InvalidData.into())
 }
 
 fn policy_text(choice: &str) -> Result<String, UserError> {
@@ -178,7 +184,7 @@ fn policy_text(choice: &str) -> Result<String, UserError> {
         "nightly" => policy::NIGHTLY.to_owned(),
         "trusted" => policy::TRUSTED.to_owned(),
         // A word that is none of the three, and no file either.
-        file => read_bounded(Path::new(file)).map_err(|error| match error.kind() {
+        file => read_policy(Path::new(file)).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => UserError::no_such_policy(file),
             _ => UserError::unreadable(Path::new(file), &error),
         })?,

@@ -115,7 +115,7 @@ pub fn serves_another(home: &Home) -> Option<PathBuf> {
     match home_of(&text) {
         // Only one that surely has not joined is free; a damaged one is somebody's.
         Some(other) => (!matches!(Home::at(&other).enrollment(), Err(HomeError::NotEnrolled(_)))).then_some(other),
-        // Whoever has written it knows what it is for.
+        // A unit that names no folder: its author knows what it serves.
         None => own.is_ok().then(|| PathBuf::from(UNIT)),
     }
 }

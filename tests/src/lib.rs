@@ -139,6 +139,49 @@ impl Drop for SmallDisk {
     }
 }
 
+/// A small ext4 of its own, 48 MiB with no block kept for root; gone with its owner.
+pub struct LoopDisk {
+    _image: tempfile::TempPath,
+    mounted: PathBuf,
+}
+
+impl LoopDisk {
+    /// Mounts one; nothing, and a word why, where this user may not.
+    ///
+    /// # Panics
+    /// When it should have worked: under `CI`.
+    pub fn mount(path: &Path) -> Option<Self> {
+        let image = tempfile::NamedTempFile::new().expect("an image");
+        image.as_file().set_len(48 << 20).expect("room");
+        std::fs::create_dir_all(path).ok()?;
+        let image = image.into_temp_path();
+        let made = run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image)).code == 0
+            && run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&image).arg(path)).code == 0;
+        if !made {
+            assert!(std::env::var_os("CI").is_none(), "a disk of one's own needs root");
+            println!("skipped: a disk of one's own needs root");
+            return None;
+        }
+        Some(Self { _image: image, mounted: path.to_owned() })
+    }
+
+    /// The kernel finds a mistake in it, and takes no writes any more.
+    ///
+    /// # Panics
+    /// When the kernel cannot be told.
+    pub fn fail(&self) {
+        let device = run(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&self.mounted)).exits(0).out;
+        let device = device.trim().trim_start_matches("/dev/");
+        std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").expect("failed");
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
+    }
+}
+
 /// A UDP port nobody uses.
 pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()

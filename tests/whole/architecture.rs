@@ -57,7 +57,7 @@ fn rooms_name_what_lies_below_them_and_nothing_above() {
         ("controller/src/operate", r"\bcrate::(\{[^;]*\b)?cli\b", "starting things is no command line"),
         ("controller/src/failure.rs", r"\bcrate::(\{[^;]*\b)?(cli|operate)\b", "it lies below both"),
         ("controller/src/homes.rs", r"\bcrate::(\{[^;]*\b)?(cli|operate)\b", "it lies below both"),
-        ("controller/hub/src/delivery", r"\bcrate::(\{[^;]*\b)?doors\b", "orders travel whoever has come in"),
+        ("controller/hub/src/delivery", r"\bcrate::(\{[^;]*\b)?doors\b", "an order does not depend on who came in"),
         ("controller/hub/src/query", r"\bcrate::(\{[^;]*\b)?staff\b", "questions know nobody's rights"),
         ("controller/store/src", r"\bfernwart_(certs|hub)\b", "rows know no keys"),
         ("agent/src/action", r"\bcrate::(\{[^;]*\b)?(executor|uplink|local|owner|service)\b", "an act knows no order"),

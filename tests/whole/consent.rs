@@ -255,6 +255,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     };
     let stranger = as_account("nobody", &["questions"]);
     assert!(stranger.code != 0 && !stranger.out.contains("jana"), "{stranger:?}");
+    wait_until("its account can ask", || as_account("games", &["questions"]).code == 0);
     assert!(as_account("games", &["status"]).exits(0).out.contains("yes, to Nordlicht IT"));
     let rules = machine.owner(&["--lang", "de", "policy", "check"]).exits(0).out;
     assert!(rules.contains("ohne Administratorrechte: games"), "{rules}");
@@ -288,7 +289,7 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     let status = machine.owner(&["--lang", "en", "status"]).exits(0).out;
     let until = said.split("until ").nth(1).and_then(|rest| rest.split(['.', ' ']).next()).expect("an end");
     assert!(status.contains(&format!("until {until}")), "{said}\n{status}");
-    // Whoever is named later need not wait for a restart; nor does who is no longer.
+    // A change of the named accounts takes effect without a restart.
     policy(&machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nasked = [\"nobody\", \"meier\"]\n");
     wait_until("another is asked", || as_account("nobody", &["questions"]).code == 0);
     assert!(as_account("games", &["questions"]).code != 0);

@@ -1,7 +1,7 @@
 //! Bad luck: wrong words, a full disk on either side, a clock a year off.
 
 use fernwart_tests::test_script::Script;
-use fernwart_tests::{Machine, SmallDisk, World, program, run, staff_command, wait_until};
+use fernwart_tests::{LoopDisk, Machine, SmallDisk, World, program, run, staff_command, wait_until};
 use std::path::Path;
 use std::process::Command;
 
@@ -13,6 +13,16 @@ fn help_opens_with_examples_and_closes_with_the_next_step() {
         let last = said.out.trim_end().lines().last().expect("a line");
         assert!(last.starts_with("Next:"), "{last}");
     }
+}
+
+#[test]
+fn a_command_that_is_not_complete_yet_is_shown_how_it_goes_on() {
+    for words in [&[][..], &["job"], &["staff"]] {
+        let said = run(Command::new(program("fernwart")).args(words).env_remove("FERNWART_HOME")).exits(2);
+        assert!(said.err.contains("Usage: fernwart") && !said.err.contains("error:"), "{words:?}: {}", said.err);
+    }
+    let said = run(&mut staff_command(Path::new("/nonexistent"), &[])).exits(2);
+    assert!(said.err.contains("a command is missing") && !said.err.contains("answer-query"), "{}", said.err);
 }
 
 #[test]
@@ -388,48 +398,10 @@ fn a_full_disk_does_not_keep_out_the_small_script_that_would_free_it() {
     drop(disk);
 }
 
-/// A file system of its own that can be told to fail; gone with its owner.
-struct FailingDisk {
-    image: tempfile::TempPath,
-    mounted: std::path::PathBuf,
-    device: String,
-}
-
-impl FailingDisk {
-    fn mount(path: &Path) -> Option<Self> {
-        let image = tempfile::NamedTempFile::new().expect("an image");
-        image.as_file().set_len(48 << 20).expect("room");
-        std::fs::create_dir_all(path).expect("a folder");
-        let image = image.into_temp_path();
-        let made = run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image)).code == 0
-            && run(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&image).arg(path)).code == 0;
-        if !made {
-            assert!(std::env::var_os("CI").is_none(), "a disk that fails needs root");
-            println!("skipped: a disk that fails needs root");
-            return None;
-        }
-        let device = run(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(path)).exits(0).out;
-        let device = device.trim().trim_start_matches("/dev/").to_owned();
-        Some(Self { image, mounted: path.to_owned(), device })
-    }
-
-    /// The kernel finds a mistake in it, and takes no writes any more.
-    fn fail(&self) {
-        std::fs::write(format!("/sys/fs/ext4/{}/trigger_fs_error", self.device), "1").expect("failed");
-    }
-}
-
-impl Drop for FailingDisk {
-    fn drop(&mut self) {
-        run(Command::new("umount").arg("-l").arg(&self.mounted));
-        let _ = self.image.exists();
-    }
-}
-
 #[test]
 fn a_result_that_a_machine_cannot_save_is_told_to_whoever_waits_and_to_its_owner() {
     let world = World::new();
-    let Some(disk) = FailingDisk::mount(&world.path().join("kasse-1")) else { return };
+    let Some(disk) = LoopDisk::mount(&world.path().join("kasse-1")) else { return };
     let mut machine = world.add_machine("kasse-1");
     let policy = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
     std::fs::write(machine.home.join("policy.toml"), policy).expect("written");

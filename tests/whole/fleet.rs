@@ -202,6 +202,8 @@ fn a_rejected_machine_stays_out_and_says_so() {
     let line = world.invitation(&["Bäckerei Meyer"]);
     world.owner_in("kasse-1", &["enroll", &line, "--policy", "ask", "--no-service"]).exits(0);
     let name = world.technician(&["pending", "-o", "name"]).exits(0).out.trim().to_owned();
+    let misspelt = world.technician(&["admit", &format!("{name}x")]).exits(2);
+    assert!(misspelt.err.contains(&format!("did you mean {name}?")), "{}", misspelt.err);
     world.technician(&["reject", &name, &format!("--yes={name}")]).exits(0);
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out, "");
     let again = world.technician(&["admit", &name]).exits(2);

@@ -114,7 +114,7 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     );
     assert!(!machine.home.exists());
     machine.owner(&["leave", "--yes"]).exits(2);
-    // Whoever asks for it hears what became of it, not of another that is called alike.
+    // The error says what became of it, and suggests no other machine.
     let said = world.technician(&["diagnose", "kasse-1"]).exits(2);
     assert!(said.err.contains("kasse-1 is retired, or its owner has left"), "{}", said.err);
 }
@@ -128,6 +128,7 @@ fn an_owner_who_leaves_with_a_full_disk_is_told_before_anything_is_done() {
     let said = machine.owner(&["--lang", "de", "leave", "--yes"]).exits(5);
     assert!(said.err.contains("FW-OWN-28") && said.err.contains("nichts wurde getan"), "{}", said.err);
     assert!(world.is_online("kasse-1") && machine.home.join("evidence.key").exists(), "it goes on as before");
+    assert!(!machine.home.join("left.room").exists(), "nothing is held that was not needed");
     // The record may go, too.
     machine.owner(&["leave", "--yes", "--purge"]).exits(0);
     assert!(!machine.home.join("evidence.key").exists());

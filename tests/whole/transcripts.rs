@@ -9,7 +9,7 @@
 
 use crate::packages::{customers_computer, package};
 use fernwart_tests::guest::Guest;
-use fernwart_tests::{Process, TIMEOUT, World, free_port, program, run, wait_until};
+use fernwart_tests::{LoopDisk, Process, TIMEOUT, World, free_port, program, run, wait_until};
 use regex::Regex;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,36 +37,24 @@ fn scripts() -> String {
 }
 
 /// A small disk at `/var/log/pos` that a till's log has filled; gone with its owner.
-struct FullDisk(tempfile::TempDir);
+struct FullDisk(Option<LoopDisk>);
 
 const POS: &str = "/var/log/pos";
 
 impl FullDisk {
     fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let image = folder.path().join("disk");
-        std::fs::File::create(&image).and_then(|file| file.set_len(48 << 20)).expect("an image");
-        std::fs::create_dir_all(POS).ok()?;
-        let made = run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image)).code == 0
-            && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(POS)).code == 0;
-        if !made {
-            assert!(std::env::var_os("CI").is_none(), "a small disk needs root");
-            println!("skipped from here: a small disk needs root");
-            return None;
-        }
-        let disk = Self(folder);
+        let disk = LoopDisk::mount(Path::new(POS))?;
         let mut log = std::fs::File::create(Path::new(POS).join("debug.log")).expect("a log");
         let line = format!("2026-11-23 till 1: {}\n", "debug ".repeat(160));
         while std::io::Write::write_all(&mut log, line.as_bytes()).is_ok() {}
-        Some(disk)
+        Some(Self(Some(disk)))
     }
 }
 
 impl Drop for FullDisk {
     fn drop(&mut self) {
-        run(Command::new("umount").arg("-l").arg(POS));
+        drop(self.0.take());
         let _ = std::fs::remove_dir(POS);
-        let _ = self.0.path();
     }
 }
 

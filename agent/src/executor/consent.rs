@@ -15,7 +15,6 @@ use fernwart_protocol::to_hub::{Delivered, Note};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::Path;
-use tracing::warn;
 
 /// The owner's standing word. Kept in a file: a pause outlives a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,9 +233,6 @@ impl Executor {
     fn notice(&self, notice: Notice) {
         let shop = self.catalogue.shop.name.to_string();
         let accounts = self.policy().asked().to_vec();
-        if let Err(error) = local::open_to(&self.home, &accounts) {
-            warn!(%error, "those who are asked cannot reach the agent");
-        }
         self.machine.show(DesktopNotice { shop, notice, accounts, language: self.enrollment.language });
     }
 }

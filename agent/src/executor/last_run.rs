@@ -1,4 +1,4 @@
-//! The newest run, for whoever looks at the state.
+//! The newest run, as the state tells it.
 
 use super::state::{Phase, RunRecord, StateStore};
 use crate::local::messages::LastRun;

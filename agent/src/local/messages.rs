@@ -1,5 +1,5 @@
 //! What is asked and answered on the local socket. JSON field names are a contract between
-//! programs of two versions: whoever renames a field keeps its name there.
+//! programs of two versions: a renamed field keeps its JSON name (`serde(rename)`).
 
 use crate::executor::policy::Mode;
 use crate::executor::state::Parted;

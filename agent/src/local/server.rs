@@ -6,12 +6,13 @@ use crate::executor::Handle;
 use crate::executor::policy::Policy;
 use crate::home::Home;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
 /// Callers at once.
@@ -21,7 +22,7 @@ const CALLERS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How soon an account that the policy names can ask.
-const ACCOUNTS: Duration = Duration::from_secs(2);
+const ACCOUNTS: Duration = Duration::from_secs(5);
 
 /// Answers on the socket until cancelled.
 ///
@@ -34,23 +35,25 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         _ => {}
     }
     let listener = tokio::net::UnixListener::bind(&socket)?;
-    let accounts = || home.read_policy().ok().and_then(|text| Policy::from_toml(&text).ok());
-    let accounts = || accounts().map(|policy| policy.asked().to_vec()).unwrap_or_default();
-    let mut open_for = accounts();
-    open_to(home, &open_for)?;
+    let policy = || home.read_policy().ok().and_then(|text| Policy::from_toml(&text).ok());
+    let accounts = || policy().map(|policy| policy.asked().to_vec()).unwrap_or_default();
+    open_to(home, &accounts())?;
+    let mut open_for = None;
     let mut looks = tokio::time::interval(ACCOUNTS);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let me = rustix::process::geteuid().as_raw();
     let callers = Arc::new(Semaphore::new(CALLERS));
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,
             _ = looks.tick() => {
-                // Its owner may have named another account meanwhile.
-                let now = accounts();
-                if now != open_for {
-                    // Tried again until it holds; the agent goes on meanwhile.
-                    match open_to(home, &now) {
-                        Ok(()) => open_for = now,
+                // Its owner may have named another account meanwhile. At rest this is one stat(2).
+                let stamp = stamp(&home.policy());
+                if stamp.is_none() || stamp != open_for {
+                    let known = policy();
+                    // A policy that is not believed is read again, and an error tried again.
+                    match open_to(home, known.as_ref().map_or(&[], Policy::asked)) {
+                        Ok(()) => open_for = stamp.filter(|_| known.is_some()),
                         Err(error) => warn!(%error, "accounts that the policy names cannot ask yet"),
                     }
                 }
@@ -71,11 +74,17 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         let by = Caller { account: account(caller.uid(), caller.pid()), is_admin };
         let executor = executor.clone();
         tokio::spawn(async move {
-            // Whoever says nothing keeps nobody waiting.
+            // A silent caller must not keep others waiting.
             let _ = tokio::time::timeout(TIMEOUT, answer(stream, executor, by)).await;
             drop(place);
         });
     }
+}
+
+/// What changes with a file: which it is, how long, and when it or its rights changed.
+fn stamp(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
 }
 
 /// Whether a process shares this one's PID namespace. A caged script runs in a child
@@ -95,13 +104,13 @@ fn is_at_home(pid: Option<i32>) -> bool {
 ///
 /// # Errors
 /// When the modes cannot be set.
-pub(crate) fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
+fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
     let (folder, socket) = if accounts.is_empty() { (0o700, 0o600) } else { (0o711, 0o666) };
     let set = |path: &Path, bits| std::fs::set_permissions(path, PermissionsExt::from_mode(bits));
     // What others could change is not made to look as if they never could.
     let is_ours = |path: &Path| path.symlink_metadata().is_ok_and(|file| file.permissions().mode() & 0o022 == 0);
     if !accounts.is_empty() {
-        // Whoever can pass through the folder still reads nothing in it.
+        // An account that can pass through the folder must not read what lies in it.
         for entry in std::fs::read_dir(home.path())?.flatten() {
             let (path, kind) = (entry.path(), entry.file_type()?);
             if (kind.is_file() || kind.is_dir()) && is_ours(&path) {

@@ -34,7 +34,7 @@ impl Draft {
             let known = old.as_ref().is_some_and(|contents| contents.scripts.contains_key(&script.bundle.name));
             let sign = if known { '~' } else { '+' };
             lines.push(format!("{sign} script {}", script_in_words(&script.manifest)));
-            // Whoever may run the name may run what it stands for from now on.
+            // A grant is by name, so it holds for this version as well.
             let may = new.staff.staff.iter().filter(|entry| {
                 new.grants.get(&entry.key).is_some_and(|scripts| scripts.contains(&script.bundle.name))
             });

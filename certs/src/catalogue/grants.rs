@@ -26,7 +26,7 @@ pub(crate) fn read(extra: &HashMap<String, Value>) -> Result<Grants, CatalogueEr
     let Some(value) = extra.get(MAY_RUN) else { return Ok(Grants::new()) };
     let unreadable = |error| CatalogueError::Unreadable(MAY_RUN.to_owned(), error);
     let grants: Grants = serde_json::from_value(value.clone()).map_err(unreadable)?;
-    // Whoever signs is shown what was read, so that nothing else may stand there.
+    // Approvers are shown what was read, so nothing else may stand there.
     if write(&grants).as_ref() != Some(value) {
         return Err(unreadable(serde::de::Error::custom("it has another shape than it is written in")));
     }

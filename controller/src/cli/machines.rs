@@ -157,7 +157,7 @@ pub(crate) fn machines_in_words(count: usize) -> String {
     if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") }
 }
 
-/// The machines that are meant. Of a name that fits none it is said what became of it.
+/// The machines that a target means. An error for a name that fits none says what became of it.
 ///
 /// # Errors
 /// When a word fits nothing, or nothing is left.

@@ -41,6 +41,10 @@ pub(super) fn failure(error: &clap::Error) -> Failure {
     if let Some((_, what, now)) = ELSEWHERE.iter().find(|(words, ..)| words.contains(&typed)) {
         return Failure::new(Exit::Usage, "FW-CLI-01", format!("{typed:?}: {what}")).now(*now);
     }
+    // clap lists them all, hidden ones among them.
+    if error.kind() == ErrorKind::MissingSubcommand {
+        return Failure::new(Exit::Usage, "FW-CLI-01", "a command is missing").now("fernwart --help lists all");
+    }
     let text = error.render().to_string();
     let mut lines = text.trim_end().lines().map(str::trim_end).filter(|line| !line.is_empty());
     let mut what = lines.next().map(|line| line.trim_start_matches("error: ").to_owned()).unwrap_or_default();

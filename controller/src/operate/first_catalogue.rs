@@ -1,4 +1,4 @@
-//! A shop's first catalogue, published into the hub's home by whoever has made it.
+//! A shop's first catalogue, published into the hub's home.
 
 use crate::failure::{Exit, Failure, chain};
 use crate::homes::HomePaths;

@@ -398,3 +398,28 @@ fn what_was_typed_or_written_by_others_is_told_without_acting_on_the_terminal() 
         assert_ne!(said.code, 0, "{span}: {said:?}");
     }
 }
+
+#[test]
+fn no_invitation_is_spent_on_a_folder_of_others_or_an_endless_policy() {
+    let world = World::new();
+    let line = world.path().join("line");
+    std::fs::write(&line, world.invitation(&["Bäckerei Meyer"])).expect("written");
+    let line = line.to_str().expect("text");
+    let enroll = |home: &Path, policy: &str| {
+        let words = ["enroll", "--invitation", line, "--policy", policy, "--no-service"];
+        run(&mut fernwart_tests::agent_command(home, &words))
+    };
+    let open = world.path().join("open");
+    std::fs::create_dir(&open).expect("made");
+    mode(&open, 0o777);
+    let said = enroll(&open, "ask");
+    assert!(said.code != 0 && said.err.contains("FW-OWN-24") && said.err.contains("open"), "{said:?}");
+    assert_eq!(std::fs::read_dir(&open).expect("there").count(), 0, "no key lies there");
+    let home = world.path().join("home");
+    let said = enroll(&home, "/dev/zero");
+    assert!(said.code != 0 && said.err.contains("FW-CLI-10"), "{said:?}");
+    enroll(&home, "ask").exits(0);
+    assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 1, "and nobody else waits");
+    let key = run(&mut fernwart_tests::staff_command(&open, &["approver", "new"]));
+    assert!(key.code != 0 && !open.join("approver").join("approver.key").exists(), "{key:?}");
+}

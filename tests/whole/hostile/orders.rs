@@ -270,7 +270,7 @@ fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
     fernwart_tests::wait_until("the machine follows", || acts("mend").code == 0);
     assert!(acts("other").exits(3).err.contains("FW-HUB-03"));
     let before = followed();
-    // Whoever has the hub cannot widen it: the machine looks itself.
+    // A stolen hub cannot widen it: the machine checks it.
     let robot_home = home.join("staff");
     let answer = attack(async {
         let hub = EvilHub::take(&mut world, &machine).await;
@@ -286,6 +286,10 @@ fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
     assert_eq!(answer, Some(Refusal::BeyondRole));
     world.restart_hub();
     fernwart_tests::wait_until("linked", || world.is_online("kasse-1"));
+    // Another script of this name is another decision: whoever signs reads who may run it.
+    let said = world.approve(&Script::new("mend", "echo otherwise\n").version(2));
+    let said = said.err.clone() + &said.out;
+    assert!(said.contains("robot may run it beyond the role diagnose"), "{said}");
     // Without the word it is taken away.
     let add = ["staff", "add", "robot", "--key-id", &key, "--role", "diagnose"];
     world.technician(&add).exits(0);
@@ -297,6 +301,15 @@ fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
         &["run", "mend", "kasse-1", "--reason", "nightly"],
     ));
     assert!(said.exits(3).err.contains("FW-HUB-03"));
+    // It goes with the script, too.
+    let scripts = || {
+        let rows = world.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
+        rows.into_iter().find(|row| row["name"] == "robot").expect("listed")["scripts"].clone()
+    };
+    world.technician(&[&add[..], &["--script", "mend"]].concat()).exits(0);
+    assert_eq!(scripts(), serde_json::json!(["mend"]));
+    world.technician(&["catalogue", "withdraw", "mend", "--yes"]).exits(0);
+    assert!(scripts().is_null(), "{}", scripts());
 }
 
 #[test]

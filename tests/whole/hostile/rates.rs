@@ -72,6 +72,7 @@ fn an_account_that_says_no_for_ever_fills_no_journal_and_its_no_still_counts() {
         command.args(["--reuid", "games", "--clear-groups"]).arg(&copy).arg("--home").arg(&machine.home);
         run(command.args(["--lang", "en"]).args(words).env_remove("LC_ALL"))
     };
+    wait_until("its account can ask", || games(&["questions"]).code == 0);
     for _ in 0..BUDGET + 20 {
         games(&["deny", "repair"]).exits(0);
     }
