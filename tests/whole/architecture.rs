@@ -79,7 +79,8 @@ fn rooms_name_what_lies_below_them_and_nothing_above() {
 
 #[test]
 fn one_room_alone_names_quic_and_one_the_encoding() {
-    for (what, home) in [(r"\bquinn(_proto|_udp)?::", "protocol/src/link"), (r"\bbincode::", "protocol/src/codec")] {
+    for (what, home) in [(r"\bquinn(_proto|_udp)?::", "protocol/src/link/quic"), (r"\bbincode::", "protocol/src/codec")]
+    {
         let pattern = Regex::new(what).expect("a pattern");
         for part in ["protocol/src", "certs/src", "agent/src", "controller"] {
             for (file, text) in sources(part).into_iter().filter(|(file, _)| !file.starts_with(home)) {

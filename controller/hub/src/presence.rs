@@ -73,7 +73,7 @@ impl Presence {
     /// A link of a machine has ended: whether it was the one that counts.
     pub(crate) fn machine_left(&self, id: &MachineId, link: &Link) -> bool {
         let mut machines = write(&self.machines);
-        let counts = machines.get(id).is_some_and(|linked| linked.link.serial() == link.serial());
+        let counts = machines.get(id).is_some_and(|linked| linked.link.id() == link.id());
         if counts {
             machines.remove(id);
         }

@@ -6,9 +6,8 @@
 //! else those that wait would leave nothing to the one they wait for. One that stands
 //! still is closed ([`crate::limits::STALL_TIMEOUT`]), so that nobody waits for it for ever.
 
-use super::tuning::Windows;
+use super::transport::Transport;
 use crate::limits::{KEY_FRAMES_BYTES, KEY_WAITING_STREAMS, LINK_FRAMES_BYTES};
-use quinn::VarInt;
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -31,8 +30,7 @@ impl Default for KeyFrames {
 /// What one link may have in the making, and its key with it.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    connection: quinn::Connection,
-    windows: Windows,
+    transport: Transport,
     link: Arc<Semaphore>,
     key: OnceLock<KeyFrames>,
     /// Streams by whose windows the link's is wider now.
@@ -59,9 +57,9 @@ impl Drop for Wider<'_> {
 }
 
 impl Assembly {
-    pub(super) fn new(connection: quinn::Connection, windows: Windows) -> Self {
+    pub(super) fn new(transport: Transport) -> Self {
         let link = Arc::new(Semaphore::new(LINK_FRAMES_BYTES));
-        Self { connection, windows, link, key: OnceLock::new(), waiting: Mutex::default() }
+        Self { transport, link, key: OnceLock::new(), waiting: Mutex::default() }
     }
 
     /// Counts this link's frames against a key's, too.
@@ -99,7 +97,6 @@ impl Assembly {
     fn widen(&self, change: impl Fn(u32) -> u32) {
         let mut waiting = self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         *waiting = change(*waiting);
-        let window = self.windows.link.saturating_add(waiting.saturating_mul(self.windows.stream));
-        self.connection.set_receive_window(VarInt::from_u32(window));
+        self.transport.widen_by_streams(*waiting);
     }
 }

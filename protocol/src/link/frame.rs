@@ -4,11 +4,11 @@
 
 use super::assembly::Assembly;
 use super::settled::Settled;
+use super::transport::{ReceiveStream, SendStream, StreamEnd};
 use crate::code::Goodbye;
 use crate::codec::{self, CodecError};
 use crate::limits::{FIRST_FRAME_TIMEOUT, FRAME_BYTES, LINK_WINDOW_BYTES, SLOWEST_BYTES_PER_SECOND, STALL_TIMEOUT};
 use crate::version::Version;
-use quinn::{Chunk, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ pub struct Sender {
 }
 
 /// The number with which a stream ends whose frames the other end does not know.
-const INCOMPATIBLE: VarInt = VarInt::from_u32(Goodbye::Incompatible.number());
+const INCOMPATIBLE: u32 = Goodbye::Incompatible.number();
 
 impl Sender {
     pub(super) fn new(stream: SendStream, settled: Arc<Settled>) -> Self {
@@ -138,8 +138,8 @@ impl Sender {
             false => written.await,
         };
         written.map_err(|error| match error {
-            WriteError::Stopped(INCOMPATIBLE) => FrameError::TurnedAway,
-            _ => FrameError::Cut,
+            StreamEnd::Stopped(INCOMPATIBLE) => FrameError::TurnedAway,
+            StreamEnd::Stopped(_) | StreamEnd::Gone => FrameError::Cut,
         })?;
         self.sent += frame.len();
         Ok(())
@@ -148,15 +148,14 @@ impl Sender {
     /// Says that nothing more comes.
     pub fn finish(&mut self) {
         self.finished = true;
-        // Fails only on a stream that the peer has already stopped.
-        let _ = self.stream.finish();
+        self.stream.finish();
     }
 
     /// Says that the peer's frames are of a version that this program does not know;
     /// the link stays.
     pub fn turn_away(mut self) {
         self.finished = true;
-        let _ = self.stream.reset(INCOMPATIBLE);
+        self.stream.reset(INCOMPATIBLE);
     }
 
     /// Waits until the peer has all of it, or the stream or link is gone.
@@ -165,13 +164,13 @@ impl Sender {
     /// [`FrameError::TooSlow`] on demand.
     pub async fn delivered(&mut self) -> Result<(), FrameError> {
         self.finish();
-        let stopped = self.stream.stopped();
+        let acknowledged = self.stream.acknowledged();
         if self.paced {
             // What waits is at most what the link may have under way.
             let most = timeout(LINK_WINDOW_BYTES as usize);
-            let _ = tokio::time::timeout(most, stopped).await.map_err(|_| FrameError::TooSlow)?;
+            tokio::time::timeout(most, acknowledged).await.map_err(|_| FrameError::TooSlow)?;
         } else {
-            let _ = stopped.await;
+            acknowledged.await;
         }
         Ok(())
     }
@@ -180,7 +179,7 @@ impl Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         if !self.finished {
-            let _ = self.stream.reset(VarInt::from_u32(0));
+            self.stream.reset(0);
         }
     }
 }
@@ -188,20 +187,20 @@ impl Drop for Sender {
 /// The receiving half of a stream.
 #[derive(Debug)]
 pub struct Receiver {
-    stream: RecvStream,
+    stream: ReceiveStream,
     max: usize,
     settled: Arc<Settled>,
     assembly: Arc<Assembly>,
 }
 
 impl Receiver {
-    pub(super) fn new(stream: RecvStream, settled: Arc<Settled>, assembly: Arc<Assembly>) -> Self {
+    pub(super) fn new(stream: ReceiveStream, settled: Arc<Settled>, assembly: Arc<Assembly>) -> Self {
         Self { stream, max: FRAME_BYTES, settled, assembly }
     }
 
     /// The rest of the stream is of a version that this program does not know.
     pub fn turn_away(mut self) {
-        let _ = self.stream.stop(INCOMPATIBLE);
+        self.stream.stop(INCOMPATIBLE);
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, FrameError> {
@@ -263,10 +262,10 @@ impl Receiver {
     async fn next_length(&mut self) -> Result<Option<usize>, FrameError> {
         let mut length = [0u8; 4];
         match self.stream.read_exact(&mut length).await {
-            Ok(()) => {}
-            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(ReadExactError::ReadError(ReadError::Reset(INCOMPATIBLE))) => return Err(FrameError::TurnedAway),
-            Err(_) => return Err(FrameError::Cut),
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(StreamEnd::Stopped(INCOMPATIBLE)) => return Err(FrameError::TurnedAway),
+            Err(StreamEnd::Stopped(_) | StreamEnd::Gone) => return Err(FrameError::Cut),
         }
         let bytes = u32::from_be_bytes(length) as usize;
         if bytes == 0 || bytes > self.max {
@@ -289,10 +288,10 @@ impl Receiver {
     async fn gather(&mut self, bytes: usize) -> Result<Vec<u8>, FrameError> {
         let mut body = Vec::with_capacity(bytes.min(FIRST_PIECE));
         while body.len() < bytes {
-            let next = self.stream.read_chunk(bytes - body.len(), true);
+            let next = self.stream.read_chunk(bytes - body.len());
             let next = tokio::time::timeout(STALL_TIMEOUT, next).await.map_err(|_| FrameError::TooSlow)?;
             match next {
-                Ok(Some(Chunk { bytes: piece, .. })) => {
+                Ok(Some(piece)) => {
                     // As it grows it is moved into twice the room, but never into more than all of it.
                     if body.capacity() - body.len() < piece.len() {
                         let more = body.len().max(piece.len()).min(bytes - body.len());

@@ -9,7 +9,7 @@ use fernwart_certs::sha256;
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Envelope, Order};
 use fernwart_protocol::id::PublicKey;
-use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
+use fernwart_protocol::link::{FrameError, Link, LinkId, Receiver, Sender};
 use fernwart_protocol::to_agent::{Deliver, Stored};
 use fernwart_protocol::to_hub::{Delivered, Note, RunState as MachineState, SignedOutcome};
 use fernwart_store::NotTaken;
@@ -52,7 +52,7 @@ const STORE_AGAIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sending {
     /// It has not, if it gets it over the link with this number.
-    First(usize),
+    First(LinkId),
     /// It may have.
     Again,
     /// It has said that it had begun it.
@@ -61,7 +61,7 @@ pub(crate) enum Sending {
 
 impl Sending {
     /// The same over the link with this number.
-    fn over(self, link: usize) -> Self {
+    fn over(self, link: LinkId) -> Self {
         match self {
             Self::First(first) if first != link => Self::Again,
             known => known,
@@ -98,7 +98,7 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
 ) -> Delivery {
     let (machine, run) = (sent.order.machine, sent.order.run);
     let Some(linked) = shared.presence.machine(&machine) else { return Delivery::Lost };
-    sent.sending = sent.sending.over(linked.link.serial());
+    sent.sending = sent.sending.over(linked.link.id());
     loop {
         match attempt(shared, &linked.link, &sent, &on_received).await {
             Ok(Some(delivery)) => return delivery,

@@ -7,6 +7,7 @@ use fernwart_fleet::{Machine, RunState};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, Envelope, Order};
 use fernwart_protocol::id::RunId;
+use fernwart_protocol::link::LinkId;
 use fernwart_protocol::staff::{News, Update};
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::to_hub::RunState as MachineState;
@@ -52,21 +53,21 @@ pub(crate) struct PendingOrder {
 /// machine what it may not have got does not send them a second time over the same.
 /// Two concurrent copies of one order would receive each other's replies.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight(Mutex<HashMap<(RunId, usize), u32>>);
+pub(crate) struct InFlight(Mutex<HashMap<(RunId, LinkId), u32>>);
 
 impl InFlight {
-    fn ways(&self) -> MutexGuard<'_, HashMap<(RunId, usize), u32>> {
+    fn ways(&self) -> MutexGuard<'_, HashMap<(RunId, LinkId), u32>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Before the store says that this order is offered.
-    pub(crate) fn begin(self: &Arc<Self>, run: RunId, link: usize) -> InFlightGuard {
+    pub(crate) fn begin(self: &Arc<Self>, run: RunId, link: LinkId) -> InFlightGuard {
         *self.ways().entry((run, link)).or_default() += 1;
         InFlightGuard { ways: self.clone(), run, link }
     }
 
     /// Whether an order is on its first way over this link.
-    pub(crate) fn holds(&self, run: RunId, link: usize) -> bool {
+    pub(crate) fn holds(&self, run: RunId, link: LinkId) -> bool {
         self.ways().contains_key(&(run, link))
     }
 }
@@ -75,7 +76,7 @@ impl InFlight {
 pub(crate) struct InFlightGuard {
     ways: Arc<InFlight>,
     run: RunId,
-    link: usize,
+    link: LinkId,
 }
 
 impl Drop for InFlightGuard {
@@ -135,7 +136,7 @@ async fn carry(
     }
     if state == RunState::Queued {
         let linked = shared.presence.machine(&order.machine);
-        way = linked.map(|linked| shared.in_flight.begin(order.run, linked.link.serial()));
+        way = linked.map(|linked| shared.in_flight.begin(order.run, linked.link.id()));
         match shared.store.offer(order.run).await {
             // Only now can it be redelivered: a machine that came while it stood in line
             // had nothing to get.
@@ -287,11 +288,12 @@ mod tests {
     fn a_first_way_is_over_when_nobody_goes_it_any_more() {
         let ways = Arc::new(InFlight::default());
         let run = RunId::from_bytes([1; 16]);
-        let (one, other) = (ways.begin(run, 7), ways.begin(run, 7));
-        assert!(ways.holds(run, 7) && !ways.holds(run, 8));
+        let (link, another) = (LinkId::next(), LinkId::next());
+        let (one, other) = (ways.begin(run, link), ways.begin(run, link));
+        assert!(ways.holds(run, link) && !ways.holds(run, another));
         drop(one);
-        assert!(ways.holds(run, 7), "the other goes it still");
+        assert!(ways.holds(run, link), "the other goes it still");
         drop(other);
-        assert!(!ways.holds(run, 7) && ways.ways().is_empty());
+        assert!(!ways.holds(run, link) && ways.ways().is_empty());
     }
 }

@@ -5,6 +5,7 @@ use crate::delivery::order::{PendingOrder, UNHEARD, deliver_one, is_script};
 use fernwart_fleet::RunState;
 use fernwart_protocol::document::{Document, Order};
 use fernwart_protocol::id::MachineId;
+use fernwart_protocol::link::LinkId;
 use fernwart_store::Undelivered;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,11 +80,11 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
             continue;
         }
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        if shared.presence.machine(&machine).is_none_or(|now| now.link.serial() != linked.link.serial()) {
+        if shared.presence.machine(&machine).is_none_or(|now| now.link.id() != linked.link.id()) {
             // The next link looks for itself: a cancel may have come meanwhile.
             return;
         }
-        if cancel.is_none() && is_over_or_first(&shared, &order, linked.link.serial()).await {
+        if cancel.is_none() && is_over_or_first(&shared, &order, linked.link.id()).await {
             continue;
         }
         let seen = Arc::new(Notify::new());
@@ -103,7 +104,7 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
 
 /// Whether an order is sent by somebody else over this link, or has been since it
 /// was looked up, and is over.
-async fn is_over_or_first(shared: &Shared, order: &Order, link: usize) -> bool {
+async fn is_over_or_first(shared: &Shared, order: &Order, link: LinkId) -> bool {
     if shared.in_flight.holds(order.run, link) {
         return true;
     }

@@ -89,7 +89,7 @@ pub(crate) async fn submit(
             Some(_) if free == 0 => RunState::Queued,
             Some(linked) => {
                 free -= 1;
-                pending.way = Some(shared.in_flight.begin(pending.order.run, linked.link.serial()));
+                pending.way = Some(shared.in_flight.begin(pending.order.run, linked.link.id()));
                 RunState::Offered
             }
         };

@@ -1,10 +1,12 @@
 //! The dialling side: agents, technicians, newcomers.
 
+use super::connection::Connection;
 use super::datagrams::{Datagrams, Peers, System};
 use super::restart_hint::{RestartHint, with_hints};
 use super::tuning::{self, Side};
-use super::{Door, HUB_SERVER_NAME, Link, LinkError};
 use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::link::transport::Transport;
+use crate::link::{Door, HUB_SERVER_NAME, Link, LinkError};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, EndpointConfig, TokioRuntime};
 use std::io;
@@ -121,6 +123,6 @@ impl Dialer {
             .await
             .map_err(|_| failed(LinkError::TooSlow))?
             .map_err(|error| failed(error.into()))?;
-        Link::new(connection, side).map_err(failed)
+        Link::new(Transport::Quic(Connection::new(connection, side))).map_err(failed)
     }
 }

@@ -8,9 +8,9 @@
 //! token have a number of their own: whoever has answered a Retry is not crowded
 //! out by those who have not, and a token that is none opens nothing more.
 
-use super::bucket::Bucket;
 use super::inspected::Inspect;
 use crate::limits;
+use crate::link::Bucket;
 use quinn::udp::RecvMeta;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};

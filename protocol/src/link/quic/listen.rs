@@ -1,14 +1,16 @@
 //! The listening side: the hub's one UDP port.
 
+use super::connection::Connection;
 use super::connection_ids::ConnectionIds;
 use super::datagrams::{Datagrams, Peers, System};
 use super::initial_filter::InitialFilter;
 use super::inspected::Inspected;
 use super::restart_hint::RESTART_HINT;
 use super::tuning::{self, Side};
-use super::{Link, LinkError};
 use crate::code::Goodbye;
 use crate::limits;
+use crate::link::transport::Transport;
+use crate::link::{Link, LinkError};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::udp::Transmit;
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, VarInt};
@@ -194,6 +196,6 @@ impl Incoming {
         let connection = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, self.connecting)
             .await
             .map_err(|_| LinkError::TooSlow)??;
-        Link::new(connection, Side::Hub)
+        Link::new(Transport::Quic(Connection::new(connection, Side::Hub)))
     }
 }

@@ -3,8 +3,8 @@
 //! quinn's defaults allow each peer an unlimited receive window and 100
 //! streams; these are small, so that ten thousand idle links stay cheap.
 
-use super::LinkError;
 use crate::limits;
+use crate::link::LinkError;
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
