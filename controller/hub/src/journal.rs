@@ -1,6 +1,6 @@
 //! How far machines' journals go, as they have said in their own signed word.
 
-use crate::Shared;
+use crate::records::Records;
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, MachineId};
 use fernwart_protocol::text::Text;
@@ -8,28 +8,28 @@ use fernwart_store::{NoteJournal, RaiseAlarm};
 use tracing::warn;
 
 /// Keeps where a machine's journal stands, and what is wrong with it.
-pub(crate) async fn note(shared: &Shared, machine: MachineId, (seq, head): (u64, Digest), alarm: Option<String>) {
+pub(crate) async fn note(records: &Records, machine: MachineId, (seq, head): (u64, Digest), alarm: Option<String>) {
     if let Some(alarm) = &alarm {
         warn!(%machine, alarm, "this machine was restored from a backup, or its records were altered");
     }
     let alarm = alarm.map(|alarm| Text::clipped(&alarm));
     if let Some(alarm) = &alarm {
-        shared.happened_on(&machine, |machine| Happened::Alarm(machine, alarm.clone()));
+        records.happened_on(&machine, |machine| Happened::Alarm(machine, alarm.clone()));
     }
-    if let Err(error) = shared.store.write(NoteJournal { machine, seq, head, alarm }).await {
+    if let Err(error) = records.store.write(NoteJournal { machine, seq, head, alarm }).await {
         warn!(%machine, %error, "a journal's head could not be stored");
     }
 }
 
 /// Keeps what is wrong with a machine's word beside the machine until somebody has
 /// acknowledged it, and tells of it. Whether it is kept.
-pub(crate) async fn raise(shared: &Shared, machine: MachineId, alarm: &'static str) -> bool {
+pub(crate) async fn raise(records: &Records, machine: MachineId, alarm: &'static str) -> bool {
     let alarm = Text::clipped(alarm);
-    if let Err(error) = shared.store.write(RaiseAlarm { machine, alarm: alarm.clone() }).await {
+    if let Err(error) = records.store.write(RaiseAlarm { machine, alarm: alarm.clone() }).await {
         // Says so, at a limited rate.
-        shared.denial(&error);
+        records.denial(&error);
         return false;
     }
-    shared.happened_on(&machine, |machine| Happened::Alarm(machine, alarm));
+    records.happened_on(&machine, |machine| Happened::Alarm(machine, alarm));
     true
 }

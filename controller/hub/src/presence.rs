@@ -19,6 +19,10 @@ use tracing::debug;
 /// How long a machine may take to hear one word.
 const SAY_WAIT: Duration = Duration::from_secs(2);
 
+/// How long a machine may take to end its link once it has its retirement: what it was
+/// doing has a little time to end.
+pub(crate) const RETIREMENT_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// A linked machine. Its control stream is shared by whoever has a word for
 /// it, one after another; each word is a few hundred bytes.
 #[derive(Debug, Clone)]

@@ -1,20 +1,11 @@
 //! How long results are kept: `[retention]` in `hub.toml`.
 
-use crate::Shared;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::span;
 use fernwart_protocol::text::Text;
 use fernwart_store::Before;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::sync::Arc;
 use std::time::Duration;
-use tracing::{info, warn};
-
-/// How often what is old is dropped.
-const EVERY: Duration = Duration::from_secs(3600);
-
-/// The first time is soon after the start.
-const FIRST: Duration = Duration::from_secs(5);
 
 /// The word for what is never dropped.
 const FOREVER: &str = "forever";
@@ -90,30 +81,6 @@ impl<'de> Deserialize<'de> for Kept {
             kept => kept,
         }
         .map_err(|why| serde::de::Error::custom(format!("{why}, or \"{FOREVER}\"")))
-    }
-}
-
-/// Drops what is old, once an hour.
-pub(crate) async fn keep(shared: Arc<Shared>) {
-    let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + FIRST, EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return,
-            _ = tick.tick() => {}
-        }
-        let now = shared.now();
-        let dropped = tokio::select! {
-            biased;
-            () = shared.stop.cancelled() => return,
-            dropped = shared.store.drop_old(shared.retention.before(now), now) => dropped,
-        };
-        match dropped {
-            Ok(0) => {}
-            Ok(runs) => info!(runs, "results that were kept long enough are dropped"),
-            Err(error) => warn!(%error, "results that were kept long enough could not be dropped"),
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a hub that does not start is explained.
 
 use crate::failure::{Exit, Failure, chain};
-use fernwart_hub::catalogue::PublishedError;
+use fernwart_hub::PublishedError;
 use fernwart_hub::{HomeError, StartError};
 use std::io::ErrorKind;
 

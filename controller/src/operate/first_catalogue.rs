@@ -6,7 +6,7 @@ use crate::runtime::block_on;
 use fernwart_certs::approve::{Draft, PublishError};
 use fernwart_client::{StaffHome, now};
 use fernwart_hub::HubHome;
-use fernwart_hub::catalogue::{PublishedError, publish_first as publish_into};
+use fernwart_hub::{PublishedError, publish_first as publish_into};
 
 /// Publishes a shop's first catalogue into the hub's home, and completes the
 /// founder's staff home beside it.
@@ -14,7 +14,7 @@ pub(crate) fn publish_first(draft: &Draft, homes: &HomePaths) -> Result<(), Fail
     let home = HubHome::at(&homes.hub());
     let keys = home.open().map_err(|error| Failure::from(fernwart_hub::StartError::Home(error)))?;
     let published = block_on(async {
-        publish_into(&home, keys.roles, draft, now()).await.map_err(|error| {
+        publish_into(home.catalogue(), keys.roles, draft, now()).await.map_err(|error| {
             let text = chain(&error);
             match error {
                 PublishedError::Publish(PublishError::Unsigned { .. }) => {

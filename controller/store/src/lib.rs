@@ -19,7 +19,7 @@ mod writes;
 pub use disk::{Disk, Piece, on_disk};
 pub use outcomes::{NewOutcome, StoredOutcome};
 pub use retention::{Before, ChainCut, DropOld};
-pub use roster::{Change, Records};
+pub use roster::{Change, Heads};
 pub use runs::{Began, Expire, KeepCancel, NewJob, NewRun, NotTaken, Withdraw};
 pub use writer::Write;
 pub use writes::{
@@ -284,7 +284,7 @@ impl Store {
 
     /// Whether this is the word on its sealing key that a machine has said before.
     pub fn is_sealed_to(&self, id: &MachineId, said: &Envelope) -> bool {
-        let known = self.roster.records(id).and_then(|records| records.sealed_to);
+        let known = self.roster.heads(id).and_then(|records| records.sealed_to);
         known.is_some() && codec::encode(said).ok().map(|said| roster::mark_of(&said)) == known
     }
 
@@ -305,8 +305,8 @@ impl Store {
     }
 
     /// How far a machine's records go.
-    pub fn records(&self, id: &MachineId) -> Option<Records> {
-        self.roster.records(id)
+    pub fn heads(&self, id: &MachineId) -> Option<Heads> {
+        self.roster.heads(id)
     }
 
     /// A token, and whether this key has used it.

@@ -3,7 +3,7 @@
 
 use crate::bulk::{places, rows_of, several};
 use crate::encoded;
-use crate::roster::{Records, Roster};
+use crate::roster::{Heads, Roster};
 use crate::rows::{self, number};
 use crate::writes::json;
 use fernwart_fleet::{Diagnosed, RunEvent};
@@ -60,7 +60,7 @@ pub(crate) type Reply = Result<StoredOutcome, Denial>;
 
 /// What the roster learns once all is on disk.
 #[derive(Debug, Default)]
-pub(crate) struct Learned(HashMap<MachineId, (Records, Option<(Diagnosed, RunId)>)>);
+pub(crate) struct Learned(HashMap<MachineId, (Heads, Option<(Diagnosed, RunId)>)>);
 
 impl Learned {
     pub(crate) fn teach(self, roster: &Roster) {
@@ -98,7 +98,7 @@ pub(crate) async fn apply(
             replies.push(if *stored == receipt { Ok(*settled) } else { Err(Denial::OtherOutcome) });
             continue;
         }
-        let Some(before) = roster.records(&outcome.machine) else {
+        let Some(before) = roster.heads(&outcome.machine) else {
             replies.push(Err(Denial::NoSuchMachine));
             continue;
         };
@@ -297,8 +297,8 @@ pub(crate) mod tests {
         store
     }
 
-    fn known(store: &Store) -> Vec<(Arc<Machine>, Records)> {
-        let both = |id| Some((store.machine(id)?, store.records(id)?));
+    fn known(store: &Store) -> Vec<(Arc<Machine>, Heads)> {
+        let both = |id| Some((store.machine(id)?, store.heads(id)?));
         MACHINES.iter().filter_map(both).collect()
     }
 
@@ -351,7 +351,7 @@ pub(crate) mod tests {
         let (noted, late, seen) =
             tokio::join!(store.write(note), store.store_outcome(outcome_of(44)), store.write(seen));
         assert!(noted.is_ok() && late.is_ok() && seen.is_ok());
-        let records = store.records(&MACHINES[0]).expect("there");
+        let records = store.heads(&MACHINES[0]).expect("there");
         assert_eq!((records.journal_seq, records.journal_head, records.chain_seq), (500, Some(head), 23));
 
         // What is wrong with it stands beside what was wrong before, once.

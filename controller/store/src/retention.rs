@@ -264,7 +264,7 @@ mod tests {
             assert_eq!(chain(&cut.head, &Digest::from_bytes([number; 32])), link.head, "it follows from the cut");
         }
         // The next receipt goes on where the chain stands.
-        let records = store.records(&MACHINES[0]).expect("there");
+        let records = store.heads(&MACHINES[0]).expect("there");
         let next = NewOutcome { now, ..outcome_of(10) };
         let stored = store.store_outcome(next).await.expect("written").expect("stored");
         assert_eq!((records.chain_seq, stored.seq), (5, 6));
@@ -327,7 +327,7 @@ mod tests {
         assert!(store.compact(u64::MAX).await.expect("done"));
         let (bytes, unused) = store.size().await.expect("read");
         assert!(bytes < last / 2 && unused < bytes / 2, "{bytes}, {unused} of them free");
-        assert_eq!(store.records(&MACHINES[0]).expect("there").chain_seq, u64::from(LOOKS));
+        assert_eq!(store.heads(&MACHINES[0]).expect("there").chain_seq, u64::from(LOOKS));
         assert_eq!(store.chain_cuts(&MACHINES[0], 0, u64::MAX).await.expect("read").len(), 1);
         store.close().await;
     }

@@ -16,7 +16,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How far the records of one machine go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Records {
+pub struct Heads {
     /// Receipts the hub has of it.
     pub chain_seq: u64,
     /// The head of their chain.
@@ -40,7 +40,7 @@ pub(crate) fn mark_of(envelope: &[u8]) -> u64 {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) machine: Arc<Machine>,
-    pub(crate) records: Records,
+    pub(crate) records: Heads,
 }
 
 /// What becomes of the roster once a write is on disk.
@@ -70,7 +70,7 @@ fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
     let journal_head: String = row.try_get("journal_head")?;
     Ok(Entry {
         machine: Arc::new(rows::machine(row)?),
-        records: Records {
+        records: Heads {
             chain_seq: rows::unsigned(row.try_get("chain_seq")?),
             chain_head: rows::parsed(row, "chain_head")?,
             journal_seq: rows::unsigned(row.try_get("journal_seq")?),
@@ -104,7 +104,7 @@ impl Roster {
         self.read().get(id).map(|entry| entry.machine.clone())
     }
 
-    pub(crate) fn records(&self, id: &MachineId) -> Option<Records> {
+    pub(crate) fn heads(&self, id: &MachineId) -> Option<Heads> {
         self.read().get(id).map(|entry| entry.records)
     }
 
@@ -148,7 +148,7 @@ impl Roster {
     }
 
     /// Takes over what outcomes have changed.
-    pub(crate) fn settled(&self, changed: impl IntoIterator<Item = (MachineId, Records, Option<Diagnosed>)>) {
+    pub(crate) fn settled(&self, changed: impl IntoIterator<Item = (MachineId, Heads, Option<Diagnosed>)>) {
         let mut entries = self.write();
         for (id, records, diagnosed) in changed {
             let Some(entry) = entries.get_mut(&id) else { continue };

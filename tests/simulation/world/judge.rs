@@ -86,7 +86,7 @@ impl Stage<'_> {
             }
         }
         for (index, (seq, head)) in ledgers.into_iter().enumerate() {
-            let records = store.records(&self.beginning.members[index].machine());
+            let records = store.heads(&self.beginning.members[index].machine());
             if records.as_ref().is_none_or(|records| (records.chain_seq, records.chain_head) != (seq, head)) {
                 let hub = records.map(|records| records.chain_seq);
                 wrongs.push(format!("machine {index} holds receipt {seq}, the hub {hub:?}"));

@@ -3,8 +3,9 @@
 //! An order is in the store before it is sent. What becomes of an outcome is
 //! [`crate::delivery::outcome`]'s business.
 
-use crate::Shared;
-use crate::delivery::outcome::{self, End, Origin, RunEnded};
+use crate::delivery::DeliveryService;
+use crate::delivery::outcome::{self, Origin};
+use crate::run_end::{End, RunEnded};
 use fernwart_certs::sha256;
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::document::{Envelope, Order};
@@ -20,7 +21,7 @@ use tracing::warn;
 
 /// How a delivery ended.
 #[derive(Debug)]
-pub(crate) enum Delivery {
+pub(crate) enum DeliveryEnd {
     /// The outcome is stored; with the key that its receipt is signed with.
     Stored(Box<SignedOutcome>, PublicKey),
     /// The machine did not take it into its state store.
@@ -92,39 +93,39 @@ pub(crate) struct Sent<'a> {
 /// Sends an order over its machine's link, with its cancel if it was taken back,
 /// and follows it to its outcome. `on_received` hears whatever the machine reports on the way.
 pub(crate) async fn deliver<F: Future<Output = ()>>(
-    shared: &Arc<Shared>,
+    service: &Arc<DeliveryService>,
     mut sent: Sent<'_>,
     on_received: impl Fn(Received) -> F,
-) -> Delivery {
+) -> DeliveryEnd {
     let (machine, run) = (sent.order.machine, sent.order.run);
-    let Some(linked) = shared.presence.machine(&machine) else { return Delivery::Lost };
+    let Some(linked) = service.presence.machine(&machine) else { return DeliveryEnd::Lost };
     sent.sending = sent.sending.over(linked.link.id());
     loop {
-        match attempt(shared, &linked.link, &sent, &on_received).await {
+        match attempt(service, &linked.link, &sent, &on_received).await {
             Ok(Some(delivery)) => return delivery,
             Ok(None) => on_received(Received::NotYet).await,
             // The link stays; an outcome is kept there, and comes by itself.
             Err(FrameError::Newer) => {
-                shared.passed_over(&machine);
-                return Delivery::NotStored(Denial::Incompatible);
+                service.records.passed_over(&machine);
+                return DeliveryEnd::NotStored(Denial::Incompatible);
             }
             Err(error @ (FrameError::PeerIsOlder(_) | FrameError::TurnedAway)) => {
                 warn!(%machine, %run, %error, "an order needs a newer agent: update it there");
-                return Delivery::NotStored(Denial::Incompatible);
+                return DeliveryEnd::NotStored(Denial::Incompatible);
             }
             Err(error) => {
                 if let Some(why) = error.reproach() {
                     warn!(%machine, %error, "a machine misbehaved");
                     linked.link.close(why);
                 }
-                return Delivery::Lost;
+                return DeliveryEnd::Lost;
             }
         }
         tokio::select! {
             biased;
             // On its next link it gets its undelivered orders.
-            _ = linked.link.closed() => return Delivery::Lost,
-            () = shared.draining.cancelled() => return Delivery::Lost,
+            _ = linked.link.closed() => return DeliveryEnd::Lost,
+            () = service.lifecycle.draining.cancelled() => return DeliveryEnd::Lost,
             () = tokio::time::sleep(STORE_AGAIN) => {}
         }
     }
@@ -132,13 +133,13 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
 
 /// One sending; nothing where the machine cannot say what becomes of the run.
 async fn attempt<F: Future<Output = ()>>(
-    shared: &Arc<Shared>,
+    service: &Arc<DeliveryService>,
     link: &Link,
     sent: &Sent<'_>,
     on_received: &impl Fn(Received) -> F,
-) -> Result<Option<Delivery>, FrameError> {
+) -> Result<Option<DeliveryEnd>, FrameError> {
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
-    let delivery = on_stream(shared, (&mut send, &mut receive), sent, on_received).await;
+    let delivery = on_stream(service, (&mut send, &mut receive), sent, on_received).await;
     if let Err(FrameError::Newer) = delivery {
         send.turn_away();
         receive.turn_away();
@@ -147,11 +148,11 @@ async fn attempt<F: Future<Output = ()>>(
 }
 
 async fn on_stream<F: Future<Output = ()>>(
-    shared: &Arc<Shared>,
+    service: &Arc<DeliveryService>,
     (send, receive): (&mut Sender, &mut Receiver),
     sent: &Sent<'_>,
     on_received: &impl Fn(Received) -> F,
-) -> Result<Option<Delivery>, FrameError> {
+) -> Result<Option<DeliveryEnd>, FrameError> {
     let (machine, run, sending) = (sent.order.machine, sent.order.run, sent.sending);
     let hash = sha256(sent.envelope.bytes.as_bytes());
     let first = match (sent.envelope.clone(), sent.cancel.clone(), sending) {
@@ -161,7 +162,7 @@ async fn on_stream<F: Future<Output = ()>>(
     };
     send.demand_rate();
     send.send(&first).await?;
-    shared.metrics.order_sent();
+    service.records.metrics.order_sent();
     let begun = tokio::time::Instant::now();
     loop {
         match receive.expect::<Delivered>().await? {
@@ -176,31 +177,31 @@ async fn on_stream<F: Future<Output = ()>>(
             Delivered::Refused(refusal) if sending == Sending::Begun => {
                 send.finish();
                 warn!(%machine, %run, code = %refusal.code(), "a machine does not say what became of a run that had begun");
-                return Ok(Some(Delivery::Lost));
+                return Ok(Some(DeliveryEnd::Lost));
             }
             Delivered::Refused(refusal) => {
                 send.finish();
-                return Ok(Some(match shared.store.write(NotTaken { run, refusal }).await {
+                return Ok(Some(match service.records.store.write(NotTaken { run, refusal }).await {
                     Ok(true) => {
-                        outcome::publish(shared, &RunEnded { machine, run, end: End::NotTaken(refusal) });
-                        Delivery::Refused(refusal)
+                        outcome::publish(service, &RunEnded { machine, run, end: End::NotTaken(refusal) });
+                        DeliveryEnd::Refused(refusal)
                     }
-                    Ok(false) => Delivery::Known,
+                    Ok(false) => DeliveryEnd::Known,
                     Err(error) => {
                         // The order will be brought again, and may then be taken.
                         warn!(%run, %error, "a refusal could not be stored");
-                        Delivery::NotStored(shared.denial(&error))
+                        DeliveryEnd::NotStored(service.records.denial(&error))
                     }
                 }));
             }
             Delivered::Outcome(signed) => {
                 let origin = Origin::Delivered(sent.order, hash);
-                let (word, delivery) = match outcome::take_in(shared, machine, *signed.clone(), origin).await {
+                let (word, delivery) = match outcome::take_in(service, machine, *signed.clone(), origin).await {
                     Ok((countersignature, key)) => {
-                        shared.metrics.delivered(begun.elapsed());
-                        (Stored::Countersigned(countersignature), Delivery::Stored(signed, key))
+                        service.records.metrics.delivered(begun.elapsed());
+                        (Stored::Countersigned(countersignature), DeliveryEnd::Stored(signed, key))
                     }
-                    Err(denial) => (Stored::NotNow(denial), Delivery::NotStored(denial)),
+                    Err(denial) => (Stored::NotNow(denial), DeliveryEnd::NotStored(denial)),
                 };
                 send.send(&word).await?;
                 send.finish();

@@ -1,11 +1,11 @@
 //! One order's way: offered, carried to its machine, followed to its end, and told
 //! to whoever watches.
 
-use crate::Shared;
-use crate::delivery::exchange::{self, Delivery, Received, Sending, Sent};
+use crate::delivery::DeliveryService;
+use crate::delivery::exchange::{self, DeliveryEnd, Received, Sending, Sent};
 use fernwart_fleet::{Machine, RunState};
 use fernwart_protocol::code::Refusal;
-use fernwart_protocol::document::{Action, Envelope, Order};
+use fernwart_protocol::document::{Action, Envelope, Order, UnixMs};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::link::LinkId;
 use fernwart_protocol::staff::{News, Update};
@@ -46,7 +46,7 @@ pub(crate) struct PendingOrder {
     /// Set where it was taken back after it had been offered.
     pub(crate) cancel: Option<Envelope>,
     /// Set where it is sent for the first time.
-    pub(crate) way: Option<InFlightGuard>,
+    pub(crate) in_flight: Option<InFlightGuard>,
 }
 
 /// Orders that are sent for the first time, each over one link: whoever brings a
@@ -56,32 +56,32 @@ pub(crate) struct PendingOrder {
 pub(crate) struct InFlight(Mutex<HashMap<(RunId, LinkId), u32>>);
 
 impl InFlight {
-    fn ways(&self) -> MutexGuard<'_, HashMap<(RunId, LinkId), u32>> {
+    fn counts(&self) -> MutexGuard<'_, HashMap<(RunId, LinkId), u32>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Before the store says that this order is offered.
     pub(crate) fn begin(self: &Arc<Self>, run: RunId, link: LinkId) -> InFlightGuard {
-        *self.ways().entry((run, link)).or_default() += 1;
-        InFlightGuard { ways: self.clone(), run, link }
+        *self.counts().entry((run, link)).or_default() += 1;
+        InFlightGuard { all: self.clone(), run, link }
     }
 
-    /// Whether an order is on its first way over this link.
+    /// Whether an order is sent for the first time over this link.
     pub(crate) fn holds(&self, run: RunId, link: LinkId) -> bool {
-        self.ways().contains_key(&(run, link))
+        self.counts().contains_key(&(run, link))
     }
 }
 
-/// An order's first way, until it is over.
+/// An order is sent for the first time, until this is dropped.
 pub(crate) struct InFlightGuard {
-    ways: Arc<InFlight>,
+    all: Arc<InFlight>,
     run: RunId,
     link: LinkId,
 }
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.ways.ways().entry((self.run, self.link)) {
+        if let Entry::Occupied(mut count) = self.all.counts().entry((self.run, self.link)) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -105,12 +105,12 @@ pub(crate) async fn send_update(news: &mpsc::Sender<Update>, order: &Order, what
 /// Carries one order to its end; `seen` is told when the machine has answered
 /// first, or will not.
 pub(crate) async fn deliver_one(
-    shared: &Arc<Shared>,
+    service: &Arc<DeliveryService>,
     pending: PendingOrder,
     news: &mpsc::Sender<Update>,
     seen: &Notify,
 ) -> Option<Lost> {
-    let lost = carry(shared, pending, news, seen).await;
+    let lost = carry(service, pending, news, seen).await;
     seen.notify_one();
     lost
 }
@@ -123,52 +123,34 @@ pub(crate) struct Lost {
 }
 
 async fn carry(
-    shared: &Arc<Shared>,
-    pending: PendingOrder,
+    service: &Arc<DeliveryService>,
+    mut pending: PendingOrder,
     news: &mpsc::Sender<Update>,
     seen: &Notify,
 ) -> Option<Lost> {
-    let PendingOrder { order, envelope, state, cancel, mut way } = pending;
-    if order.not_after <= shared.now() && cancel.is_none() {
+    if pending.order.not_after <= service.records.now() && pending.cancel.is_none() {
         // Its turn has not come in time; nothing is sent that nobody waits for.
-        send_update(news, &order, News::NoAnswer).await;
+        send_update(news, &pending.order, News::NoAnswer).await;
         return None;
     }
-    if state == RunState::Queued {
-        let linked = shared.presence.machine(&order.machine);
-        way = linked.map(|linked| shared.in_flight.begin(order.run, linked.link.id()));
-        match shared.store.offer(order.run).await {
-            // Only now can it be redelivered: a machine that came while it stood in line
-            // had nothing to get.
-            Ok(true) if is_script(&order) => shared.redelivery().mark(order.machine),
-            Ok(true) => {}
-            Ok(false) => {
-                send_update(news, &order, News::Cancelled).await;
-                return None;
-            }
-            Err(error) => {
-                warn!(%error, "a queued order could not be offered");
-                send_update(news, &order, News::Denied(shared.denial(&error))).await;
-                return None;
-            }
-        }
+    if pending.state == RunState::Queued
+        && let Err(denied) = offer(service, &mut pending).await
+    {
+        send_update(news, &pending.order, denied).await;
+        return None;
     }
-    let sending = match (&way, state) {
-        (Some(way), _) => Sending::First(way.link),
+    let timeout = timeout_of(&pending, service.records.now());
+    let PendingOrder { order, envelope, state, cancel, in_flight } = pending;
+    let sending = match (&in_flight, state) {
+        (Some(first), _) => Sending::First(first.link),
         (None, RunState::Running) => Sending::Begun,
         (None, _) => Sending::Again,
     };
-    let left = u64::try_from(order.not_after.saturating_sub(shared.now())).unwrap_or_default();
-    let timeout = Duration::from_millis(left).min(LONGEST);
-    let timeout = if cancel.is_some() { timeout.max(UNHEARD) } else { timeout };
     send_update(news, &order, News::Offered).await;
     let acts = is_script(&order);
-    // What waited for the owner until the very end is told just after it.
-    let timeout = if acts { timeout + LAST_ANSWER } else { timeout };
-    // A look must be done in time; an act must have begun by then.
+    // A diagnosis must be done in time; a script must have begun by then.
     let (begun, has_begun) = (Notify::new(), AtomicBool::new(false));
     let on_received = |received: Received| {
-        let (shared, run) = (shared.clone(), order.run);
         let (news, order, begun, has_begun) = (news, &order, &begun, &has_begun);
         async move {
             if let Received::State(_) | Received::NotYet = received {
@@ -179,23 +161,16 @@ async fn carry(
                     has_begun.store(true, Ordering::Relaxed);
                     begun.notify_one();
                     send_update(news, order, News::Started).await;
-                    if !acts {
-                        return;
+                    if acts {
+                        store_began(service, order.run);
                     }
-                    // Not worth waiting for the disk: a restart would find "offered", and
-                    // bring it as an order, which a machine's state store is there for.
-                    shared.clone().tasks.spawn(async move {
-                        if let Err(error) = shared.store.write(Began(run)).await {
-                            warn!(%run, %error, "that a run has begun could not be stored");
-                        }
-                    });
                 }
                 Received::State(MachineState::Received | MachineState::Waiting) | Received::NotYet => {}
                 Received::Note(note) => send_update(news, order, News::Note(note)).await,
             }
         }
     };
-    let delivery = exchange::deliver(shared, Sent { order: &order, envelope, cancel, sending }, on_received);
+    let delivery = exchange::deliver(service, Sent { order: &order, envelope, cancel, sending }, on_received);
     let over = async {
         tokio::select! {
             biased;
@@ -203,44 +178,90 @@ async fn carry(
             () = begun.notified(), if acts => tokio::time::sleep(LONGEST).await,
         }
     };
-    let ended = tokio::select! {
+    let end = tokio::select! {
         biased;
-        shared_too = delivery => Some(shared_too),
+        end = delivery => Some(end),
         () = over => None,
     };
-    let what = match ended {
-        Some(Delivery::Stored(outcome, key)) => News::Outcome(outcome.receipt, key, outcome.body),
-        Some(Delivery::Refused(refusal)) => News::Refused(refusal),
-        Some(Delivery::Known) => stored_news(shared, &order).await,
-        Some(Delivery::NotStored(denial)) => News::Denied(denial),
-        // An act is brought again when its machine is back.
-        Some(Delivery::Lost) if acts => {
+    let what = match end {
+        Some(DeliveryEnd::Stored(outcome, key)) => News::Outcome(outcome.receipt, key, outcome.body),
+        Some(DeliveryEnd::Refused(refusal)) => News::Refused(refusal),
+        Some(DeliveryEnd::Known) => stored_news(service, &order).await,
+        Some(DeliveryEnd::NotStored(denial)) => News::Denied(denial),
+        // A script is brought again when its machine is back.
+        Some(DeliveryEnd::Lost) if acts => {
             let timeout = if has_begun.load(Ordering::Relaxed) { LONGEST } else { timeout };
             return Some(Lost { order, timeout });
         }
-        // It was the hub that has left; what the machine has seen is told to the next one.
-        Some(Delivery::Lost) if shared.draining.is_cancelled() => return None,
-        Some(Delivery::Lost) | None => News::NoAnswer,
+        // It was the hub that has left; the machine gives its outcome to the next one.
+        Some(DeliveryEnd::Lost) if service.lifecycle.draining.is_cancelled() => return None,
+        Some(DeliveryEnd::Lost) | None => News::NoAnswer,
     };
     send_update(news, &order, what).await;
     None
 }
 
+/// Marks a queued order as offered in the store, unless it was taken back.
+async fn offer(service: &DeliveryService, pending: &mut PendingOrder) -> Result<(), News> {
+    let order = &pending.order;
+    let linked = service.presence.machine(&order.machine);
+    pending.in_flight = linked.map(|linked| service.in_flight.begin(order.run, linked.link.id()));
+    match service.records.store.offer(order.run).await {
+        Ok(true) => {
+            // Only now can it be redelivered: a machine that came while it stood in line
+            // had nothing to get.
+            if is_script(order) {
+                service.redelivery().mark(order.machine);
+            }
+            Ok(())
+        }
+        Ok(false) => Err(News::Cancelled),
+        Err(error) => {
+            warn!(%error, "a queued order could not be offered");
+            Err(News::Denied(service.records.denial(&error)))
+        }
+    }
+}
+
+/// How long an order's machine is waited for. A script that waited for the owner until
+/// the very end is reported just after it.
+fn timeout_of(pending: &PendingOrder, now: UnixMs) -> Duration {
+    let left = u64::try_from(pending.order.not_after.saturating_sub(now)).unwrap_or_default();
+    let timeout = Duration::from_millis(left).min(LONGEST);
+    let timeout = if pending.cancel.is_some() { timeout.max(UNHEARD) } else { timeout };
+    if is_script(&pending.order) { timeout + LAST_ANSWER } else { timeout }
+}
+
+/// Stores that a run has begun. Nobody waits for the disk: a hub that restarts meanwhile
+/// finds "offered", and brings it as an order that the machine knows.
+fn store_began(service: &Arc<DeliveryService>, run: RunId) {
+    let service = service.clone();
+    service.lifecycle.tasks.clone().spawn(async move {
+        if let Err(error) = service.records.store.write(Began(run)).await {
+            warn!(%run, %error, "that a run has begun could not be stored");
+        }
+    });
+}
+
 /// Tells what became of a run whose machine was lost, once that is known, as
 /// long as somebody listens.
-pub(crate) async fn send_update_later(shared: Arc<Shared>, Lost { order, timeout }: Lost, news: mpsc::Sender<Update>) {
+pub(crate) async fn send_update_later(
+    service: Arc<DeliveryService>,
+    Lost { order, timeout }: Lost,
+    news: mpsc::Sender<Update>,
+) {
     let over = tokio::time::Instant::now() + timeout + LAST_ANSWER;
-    let watcher = shared.watchers.watch(order.run);
+    let watcher = service.watchers.watch(order.run);
     let what = loop {
-        match shared.store.run_state(&order.run).await {
-            Ok(Some((state, refusal))) if state.is_final() => break final_news(&shared, &order, state, refusal).await,
+        match service.records.store.run_state(&order.run).await {
+            Ok(Some((state, refusal))) if state.is_final() => break final_news(&service, &order, state, refusal).await,
             Ok(Some(_)) => {}
             Ok(None) => break News::NoAnswer,
-            Err(error) => break News::Denied(shared.denial(&error)),
+            Err(error) => break News::Denied(service.records.denial(&error)),
         }
         tokio::select! {
             biased;
-            () = shared.draining.cancelled() => return,
+            () = service.lifecycle.draining.cancelled() => return,
             () = news.closed() => return,
             () = tokio::time::sleep_until(over) => break News::NoAnswer,
             () = watcher.called() => {}
@@ -251,32 +272,32 @@ pub(crate) async fn send_update_later(shared: Arc<Shared>, Lost { order, timeout
 }
 
 /// What is stored of a run that has ended.
-async fn stored_news(shared: &Shared, order: &Order) -> News {
-    match shared.store.run_state(&order.run).await {
-        Ok(Some((state, refusal))) => final_news(shared, order, state, refusal).await,
+async fn stored_news(service: &DeliveryService, order: &Order) -> News {
+    match service.records.store.run_state(&order.run).await {
+        Ok(Some((state, refusal))) => final_news(service, order, state, refusal).await,
         Ok(None) => News::NoAnswer,
-        Err(error) => News::Denied(shared.denial(&error)),
+        Err(error) => News::Denied(service.records.denial(&error)),
     }
 }
 
-async fn final_news(shared: &Shared, order: &Order, state: RunState, refusal: Option<Refusal>) -> News {
-    match (state, shared.store.machine(&order.machine)) {
+async fn final_news(service: &DeliveryService, order: &Order, state: RunState, refusal: Option<Refusal>) -> News {
+    match (state, service.records.store.machine(&order.machine)) {
         (RunState::Refused, _) => refusal.map_or(News::NoAnswer, News::Refused),
         (RunState::Cancelled, _) => News::Cancelled,
-        (RunState::Settled, Some(machine)) => settled_news(shared, order.run, &machine).await,
+        (RunState::Settled, Some(machine)) => settled_news(service, order.run, &machine).await,
         _ => News::NoAnswer,
     }
 }
 
 /// What became of a run that is settled, from the store.
-pub(crate) async fn settled_news(shared: &Shared, run: RunId, machine: &Machine) -> News {
-    match shared.store.evidence(&run).await {
+pub(crate) async fn settled_news(service: &DeliveryService, run: RunId, machine: &Machine) -> News {
+    match service.records.store.evidence(&run).await {
         Ok(Some(evidence)) => match (evidence.receipt, Blob::try_from(evidence.report)) {
             (Some(receipt), Ok(report)) => News::Outcome(receipt, machine.evidence_key, report),
             _ => News::NoAnswer,
         },
         Ok(None) => News::NoAnswer,
-        Err(error) => News::Denied(shared.denial(&error)),
+        Err(error) => News::Denied(service.records.denial(&error)),
     }
 }
 
@@ -285,15 +306,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_first_way_is_over_when_nobody_goes_it_any_more() {
-        let ways = Arc::new(InFlight::default());
+    fn an_order_is_in_flight_until_its_last_guard_is_dropped() {
+        let in_flight = Arc::new(InFlight::default());
         let run = RunId::from_bytes([1; 16]);
         let (link, another) = (LinkId::next(), LinkId::next());
-        let (one, other) = (ways.begin(run, link), ways.begin(run, link));
-        assert!(ways.holds(run, link) && !ways.holds(run, another));
+        let (one, other) = (in_flight.begin(run, link), in_flight.begin(run, link));
+        assert!(in_flight.holds(run, link) && !in_flight.holds(run, another));
         drop(one);
-        assert!(ways.holds(run, link), "the other goes it still");
+        assert!(in_flight.holds(run, link), "the other guard is left");
         drop(other);
-        assert!(!ways.holds(run, link) && ways.ways().is_empty());
+        assert!(!in_flight.holds(run, link) && in_flight.counts().is_empty());
     }
 }

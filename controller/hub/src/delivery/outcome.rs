@@ -5,14 +5,17 @@
 //! ```
 //! An outcome is in the store, and signed for, before its machine may forget it.
 
-use crate::{Shared, journal};
+use crate::delivery::DeliveryService;
+use crate::journal;
+use crate::run_end::{End, NewHealth, RunEnded};
+use crate::trust::denial_of;
 use fernwart_certs::envelope::{self, EnvelopeError};
 use fernwart_certs::sha256;
 use fernwart_fleet::{Diagnosed, Health, Machine};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::Summary;
 use fernwart_protocol::document::{Action, Countersignature, Document, Envelope, Order, Outcome, Receipt};
-use fernwart_protocol::id::{Digest, MachineId, PublicKey, RunId};
+use fernwart_protocol::id::{Digest, MachineId, PublicKey};
 use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::SignedOutcome;
 use fernwart_protocol::version::Version;
@@ -41,89 +44,48 @@ struct VerifiedOutcome {
     diagnosed: Option<Diagnosed>,
 }
 
-/// A run has ended, and that is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RunEnded {
-    /// On which machine.
-    pub(crate) machine: MachineId,
-    /// Which run.
-    pub(crate) run: RunId,
-    /// How.
-    pub(crate) end: End,
-}
-
-/// How a run has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The machine did not take its order in.
-    NotTaken(Refusal),
-    /// With an outcome.
-    Outcome {
-        /// Which.
-        outcome: Outcome,
-        /// Whether it was not known before.
-        is_new: bool,
-        /// What its report says, where it is one of the whole machine.
-        health: Option<NewHealth>,
-    },
-}
-
-/// What a newest report says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NewHealth {
-    /// In a word.
-    pub(crate) health: Health,
-    /// Whether the one before said something else.
-    pub(crate) has_changed: bool,
-}
-
 /// Verifies, stores and publishes an outcome. What the hub signs for it, and the
 /// key of its receipt.
 ///
 /// # Errors
 /// When it is not this machine's word, or cannot be stored.
 pub(crate) async fn take_in(
-    shared: &Shared,
+    service: &DeliveryService,
     machine: MachineId,
     signed: SignedOutcome,
     origin: Origin<'_>,
 ) -> Result<(Envelope, PublicKey), Denial> {
-    let verified = verify(shared, machine, signed, origin).await?;
+    let verified = verify(service, machine, signed, origin).await?;
     let key = verified.machine.evidence_key;
-    let (ended, countersignature) = store(shared, verified).await?;
-    publish(shared, &ended);
+    let (ended, countersignature) = store(service, verified).await?;
+    publish(service, &ended);
     Ok((countersignature, key))
-}
-
-/// What is said of a document that cannot be read.
-pub(crate) fn unread(error: &EnvelopeError) -> Denial {
-    if error.is_newer() { Denial::NewerDocument } else { Denial::NotUnderstood }
 }
 
 /// An outcome is not taken in, for it is not what it says it is: that is counted, and told
 /// once of each machine until somebody has acknowledged it, though its program may try on
 /// for ever.
-async fn refused(shared: &Shared, machine: &Machine, what: &'static str) {
-    shared.metrics.outcome_refused();
-    if !machine.alarm.as_raw().contains(what) && journal::raise(shared, machine.id, what).await {
+async fn refused(service: &DeliveryService, machine: &Machine, what: &'static str) {
+    service.records.metrics.outcome_refused();
+    if !machine.alarm.as_raw().contains(what) && journal::raise(&service.records, machine.id, what).await {
         warn!(machine = %machine.id, name = %machine.name, what, "an outcome was refused");
     }
 }
 
 async fn verify(
-    shared: &Shared,
+    service: &DeliveryService,
     machine: MachineId,
     signed: SignedOutcome,
     origin: Origin<'_>,
 ) -> Result<VerifiedOutcome, Denial> {
-    let machine = shared.store.machine(&machine).ok_or(Denial::NoSuchMachine)?;
+    let machine = service.records.store.machine(&machine).ok_or(Denial::NoSuchMachine)?;
     let receipt: Receipt = match envelope::open(&signed.receipt, &machine.evidence_key) {
         Ok(receipt) => receipt,
         Err(error) => {
             if !error.is_newer() {
-                refused(shared, &machine, "it has sent a receipt that it has not signed").await;
+                refused(service, &machine, "it has sent a receipt that it has not signed").await;
             }
-            return Err(unread(&error));
+            return Err(denial_of(&error));
         }
     };
     let order_hash = sha256(signed.order.bytes.as_bytes());
@@ -131,7 +93,7 @@ async fn verify(
     let order = match origin {
         Origin::Delivered(order, sent) => Some(order).filter(|_| sent == order_hash),
         Origin::Claimed => {
-            claimed = claimed_order(shared, &signed.order).await?;
+            claimed = claimed_order(service, &signed.order).await?;
             claimed.as_ref()
         }
     };
@@ -143,7 +105,7 @@ async fn verify(
             && (signed.body.as_bytes().is_empty() || receipt.body == sha256(signed.body.as_bytes()))
     };
     let Some(order) = order.filter(fits) else {
-        refused(shared, &machine, "it has sent a receipt that does not fit its order or its report").await;
+        refused(service, &machine, "it has sent a receipt that does not fit its order or its report").await;
         return Err(Denial::NotUnderstood);
     };
     // A look at one section says nothing about the others.
@@ -151,8 +113,10 @@ async fn verify(
     let summary = || Summary::unpack(signed.body.as_bytes()).ok().filter(|(report, _)| report.is_whole());
     let diagnosed = match receipt.outcome {
         // A clock that runs ahead does not keep a report fresh for ever.
-        Outcome::Ok if is_whole => summary()
-            .map(|(report, _)| Diagnosed { health: Health::of(&report), at: report.taken_at.min(shared.now()) }),
+        Outcome::Ok if is_whole => summary().map(|(report, _)| Diagnosed {
+            health: Health::of(&report),
+            at: report.taken_at.min(service.records.now()),
+        }),
         Outcome::Ok
         | Outcome::Failed
         | Outcome::Refused
@@ -166,26 +130,26 @@ async fn verify(
 
 /// The order of an outcome that comes by itself, if staff has signed it. A
 /// technician who has left has given orders before: one that is known here counts.
-async fn claimed_order(shared: &Shared, envelope: &Envelope) -> Result<Option<Order>, Denial> {
-    let catalogue = shared.published.catalogue();
+async fn claimed_order(service: &DeliveryService, envelope: &Envelope) -> Result<Option<Order>, Denial> {
+    let catalogue = service.trust.published.catalogue();
     let entry = catalogue.as_ref().and_then(|catalogue| catalogue.staff.find(&envelope.key));
     if let Some(order) = entry.and_then(|entry| envelope::open::<Order>(envelope, &entry.order_key).ok()) {
         return Ok(Some(order));
     }
     let order =
-        Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&EnvelopeError::Document(error)))?;
-    let known = shared.store.evidence(&order.run).await;
+        Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| denial_of(&EnvelopeError::Document(error)))?;
+    let known = service.records.store.evidence(&order.run).await;
     Ok(Some(order).filter(|_| matches!(known, Ok(Some(known)) if known.order == *envelope)))
 }
 
 /// Stores an outcome and signs for it.
-async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, Envelope), Denial> {
+async fn store(service: &DeliveryService, verified: VerifiedOutcome) -> Result<(RunEnded, Envelope), Denial> {
     let VerifiedOutcome { machine, signed, receipt, receipt_hash, diagnosed } = verified;
     let (id, run) = (machine.id, receipt.run);
     if receipt.refusal == Some(Refusal::RecordsWentBack) {
         // First: an outcome that is stored does not come a second time.
         let alarm = "its records went back: they did not know a run that had begun there".to_owned();
-        journal::note(shared, id, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
+        journal::note(&service.records, id, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
     }
     let outcome = NewOutcome {
         run,
@@ -200,12 +164,12 @@ async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, 
         report: signed.body.into_bytes(),
         diagnosed: diagnosed.clone(),
         journal: (receipt.journal_seq, receipt.journal_head),
-        now: shared.now(),
+        now: service.records.now(),
         chain: fernwart_certs::chain::next_head,
     };
-    let stored = shared.store.store_outcome(outcome).await.map_err(|error| {
+    let stored = service.records.store.store_outcome(outcome).await.map_err(|error| {
         warn!(machine = %id, %run, %error, "an outcome could not be stored");
-        shared.denial(&error)
+        service.records.denial(&error)
     })??;
     let StoredOutcome { seq, head, at, is_new } = stored;
     debug!(machine = %id, %run, outcome = receipt.outcome.as_str(), "an outcome is stored");
@@ -215,12 +179,12 @@ async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, 
         receipt: receipt_hash,
         chain_seq: seq,
         chain_head: head,
-        key: shared.evidence_id,
+        key: service.keys.evidence_id,
         at,
     };
     // What it was told to read may be less than what every program does.
     let reads = Version::of_peer(machine.protocol).max(Version::OLDEST);
-    let countersignature = envelope::seal(&said, &shared.evidence, reads).map_err(|error| {
+    let countersignature = envelope::seal(&said, &service.keys.evidence, reads).map_err(|error| {
         warn!(machine = %id, %run, error = chain(&error), "an outcome cannot be signed for");
         Denial::Incompatible
     })?;
@@ -231,9 +195,9 @@ async fn store(shared: &Shared, verified: VerifiedOutcome) -> Result<(RunEnded, 
 }
 
 /// Tells all who take note of it that a run has ended.
-pub(crate) fn publish(shared: &Shared, ended: &RunEnded) {
-    shared.metrics.run_ended(ended);
-    shared.asking.run_ended(ended);
-    shared.tell_run_ended(ended);
-    shared.watchers.run_ended(ended);
+pub(crate) fn publish(service: &DeliveryService, ended: &RunEnded) {
+    service.records.metrics.run_ended(ended);
+    service.query.run_ended(ended);
+    service.records.run_ended(ended);
+    service.watchers.run_ended(ended);
 }

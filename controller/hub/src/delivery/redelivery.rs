@@ -1,6 +1,6 @@
 //! What machines may not have got, and bringing it when they are back.
 
-use crate::Shared;
+use crate::delivery::DeliveryService;
 use crate::delivery::order::{PendingOrder, UNHEARD, deliver_one, is_script};
 use fernwart_fleet::RunState;
 use fernwart_protocol::document::{Document, Order};
@@ -54,15 +54,15 @@ impl FromIterator<MachineId> for RedeliveryQueue {
 /// for it, and what was offered before and has no outcome; what was taken back
 /// meanwhile with its cancel. A second copy of an order does nothing there, but
 /// answers, and so does one that was taken back.
-pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
-    let Some(linked) = shared.presence.machine(&machine) else { return };
-    let Some(mark) = shared.redelivery().mark_of(&machine) else { return };
-    let mut undelivered = match shared.store.undelivered(&machine, shared.now()).await {
+pub(crate) async fn catch_up(service: Arc<DeliveryService>, machine: MachineId) {
+    let Some(linked) = service.presence.machine(&machine) else { return };
+    let Some(mark) = service.redelivery().mark_of(&machine) else { return };
+    let mut undelivered = match service.records.store.undelivered(&machine, service.records.now()).await {
         Ok(undelivered) => undelivered,
         Err(error) => return warn!(%machine, %error, "held orders cannot be read"),
     };
     if undelivered.is_empty() {
-        return shared.redelivery().clear(&machine, mark);
+        return service.redelivery().clear(&machine, mark);
     }
     undelivered.sort_by_key(|one| one.cancel.is_none());
     // Side by side, so that one which waits for the owner holds up no other;
@@ -80,21 +80,22 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
             continue;
         }
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        if shared.presence.machine(&machine).is_none_or(|now| now.link.id() != linked.link.id()) {
+        if service.presence.machine(&machine).is_none_or(|now| now.link.id() != linked.link.id()) {
             // The next link looks for itself: a cancel may have come meanwhile.
             return;
         }
-        if cancel.is_none() && is_over_or_first(&shared, &order, linked.link.id()).await {
+        if cancel.is_none() && is_over_or_first(&service, &order, linked.link.id()).await {
             continue;
         }
         let seen = Arc::new(Notify::new());
-        let (shared_too, heard) = (shared.clone(), seen.clone());
-        shared.deliveries.spawn(async move {
+        let (service_too, heard) = (service.clone(), seen.clone());
+        service.lifecycle.deliveries.spawn(async move {
             info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
             // Whoever watches the job hears of it from the store.
             let (news, _) = mpsc::channel(1);
             let state = if state == RunState::Held { RunState::Queued } else { state };
-            deliver_one(&shared_too, PendingOrder { order, envelope, state, cancel, way: None }, &news, &heard).await;
+            deliver_one(&service_too, PendingOrder { order, envelope, state, cancel, in_flight: None }, &news, &heard)
+                .await;
             drop(place);
         });
         // Heard or not, the next one comes, while the link stands.
@@ -104,11 +105,11 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, machine: MachineId) {
 
 /// Whether an order is sent by somebody else over this link, or has been since it
 /// was looked up, and is over.
-async fn is_over_or_first(shared: &Shared, order: &Order, link: LinkId) -> bool {
-    if shared.in_flight.holds(order.run, link) {
+async fn is_over_or_first(service: &DeliveryService, order: &Order, link: LinkId) -> bool {
+    if service.in_flight.holds(order.run, link) {
         return true;
     }
-    match shared.store.run_state(&order.run).await {
+    match service.records.store.run_state(&order.run).await {
         Ok(state) => state.is_none_or(|(state, _)| state.is_final()),
         Err(error) => {
             warn!(run = %order.run, %error, "an order cannot be looked up; it is brought on the next link");

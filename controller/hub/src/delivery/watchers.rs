@@ -1,6 +1,6 @@
 //! Those who wait for the end of one run.
 
-use crate::delivery::outcome::RunEnded;
+use crate::run_end::RunEnded;
 use fernwart_protocol::id::RunId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -60,7 +60,7 @@ impl Drop for Watcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::outcome::End;
+    use crate::run_end::End;
     use fernwart_protocol::code::Refusal;
     use fernwart_protocol::id::MachineId;
 

@@ -3,12 +3,14 @@
 //! Small requests, few at a time, each proved on this very link. What is
 //! certified is a bare public key under a name that this door computes.
 
-use crate::Shared;
-use crate::doors::agent::{catalogue_files, certify, wire_chain};
 use crate::doors::rate_limiter::RateLimiter;
+use crate::keys::{Chain, HubKeys};
+use crate::lifecycle::Lifecycle;
+use crate::log_limiter::LogLimiter;
+use crate::records::Records;
+use crate::trust::Trust;
 use fernwart_certs::identity::{machine_id, staff_key_id};
 use fernwart_certs::join::{JoinProof, ProofKey, check_claim, check_join, check_join_staff, check_staff_claim};
-use fernwart_certs::peer::Name;
 use fernwart_certs::sha256;
 use fernwart_fleet::Standing;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -19,39 +21,49 @@ use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::{COLLECT_WAIT, ENROLL_FRAME_BYTES, FIRST_FRAME_TIMEOUT};
 use fernwart_protocol::link::{Door, FrameError, Link, Receiver, Sender};
 use fernwart_protocol::staff::PendingStaff;
-use fernwart_protocol::text::{Blob, List, Text};
+use fernwart_protocol::text::Text;
 use fernwart_store::{JoinMachine, Joined};
 use std::sync::Arc;
-use std::time::SystemTime;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// Who admits where no person need look.
 const BY_INVITATION: &str = "the invitation";
 
-type Chain = List<Blob<4096>, 4>;
+/// What this door needs of the hub, and its bounds.
+pub(crate) struct EnrollDoor {
+    pub(crate) records: Arc<Records>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) keys: Arc<HubKeys>,
+    pub(crate) lifecycle: Lifecycle,
+    /// Links at this door.
+    pub(crate) links: Arc<Semaphore>,
+    /// Newcomers that were denied.
+    pub(crate) denied: LogLimiter,
+}
 
 /// Serves a newcomer until it leaves.
-pub(crate) async fn serve(shared: &Arc<Shared>, link: Link) {
-    let Ok(_place) = shared.newcomers.clone().try_acquire_owned() else {
+pub(crate) async fn serve(door: &Arc<EnrollDoor>, link: Link) {
+    let Ok(_place) = door.links.clone().try_acquire_owned() else {
         return link.close(Goodbye::Overloaded);
     };
     let Ok(binding) = link.binding() else { return link.close(Goodbye::Misbehaved) };
     let rate = RateLimiter::of(Door::Enroll);
     loop {
-        rate.turn(shared).await;
+        rate.turn(&door.records.metrics).await;
         let stream = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
+            () = door.lifecycle.stop.cancelled() => return,
             () = tokio::time::sleep(FIRST_FRAME_TIMEOUT) => return link.close(Goodbye::Done),
             stream = link.accept() => stream,
         };
         let Ok((send, receive)) = stream else { return };
         let answered = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
+            () = door.lifecycle.stop.cancelled() => return,
             _ = link.closed() => return,
-            answered = answer(shared, &link, &binding, send, receive) => answered,
+            answered = answer(door, &link, &binding, send, receive) => answered,
         };
         if let Err(error) = answered {
             if let Some(why) = error.reproach() {
@@ -64,7 +76,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link) {
 }
 
 async fn answer(
-    shared: &Arc<Shared>,
+    door: &Arc<EnrollDoor>,
     link: &Link,
     binding: &[u8; 32],
     mut send: Sender,
@@ -85,30 +97,30 @@ async fn answer(
     let result = match request {
         Request::Join(request) => {
             wants_catalogue = true;
-            join(shared, link, binding, &request).await
+            join(door, link, binding, &request).await
         }
         Request::Collect(claim) => {
             wants_catalogue = false;
-            collect(shared, binding, &claim).await
+            collect(door, binding, &claim).await
         }
         Request::Return(claim) => {
             wants_catalogue = false;
-            come_back(shared, binding, &claim).await
+            come_back(door, binding, &claim).await
         }
         Request::JoinStaff(request) => {
             wants_catalogue = true;
-            join_staff(shared, link, binding, &request).await.map(|()| None)
+            join_staff(door, link, binding, &request).await.map(|()| None)
         }
         Request::CollectStaff(claim) => {
             wants_catalogue = true;
-            collect_staff(shared, binding, &claim).await
+            collect_staff(door, binding, &claim).await
         }
     };
     let reply = match result {
         Ok(Some(chain)) => Reply::Certificate(chain),
         Ok(None) => Reply::Pending,
         Err(denial) => {
-            if let Some(passed_over) = shared.newcomers_denied.now(shared.now()) {
+            if let Some(passed_over) = door.denied.now(door.records.now()) {
                 info!(address = %link.remote_address(), code = %denial.code(), passed_over, "a newcomer was denied");
             }
             Reply::Denied(denial)
@@ -117,7 +129,7 @@ async fn answer(
     let denied = matches!(reply, Reply::Denied(_));
     send.send(&reply).await?;
     if wants_catalogue && !denied {
-        for file in catalogue_files(shared, &Versions::default()).unwrap_or_default() {
+        for file in door.trust.lacking(&Versions::default()).unwrap_or_default() {
             send.send(&file).await?;
         }
     }
@@ -125,8 +137,8 @@ async fn answer(
 }
 
 /// The invitation's key, if the invitation is known here.
-async fn proof_key(shared: &Shared, token: &fernwart_protocol::id::TokenId) -> Result<ProofKey, Denial> {
-    let stored = shared.store.token(token, "").await.map_err(|error| shared.denial(&error))?;
+async fn proof_key(door: &EnrollDoor, token: &fernwart_protocol::id::TokenId) -> Result<ProofKey, Denial> {
+    let stored = door.records.store.token(token, "").await.map_err(|error| door.records.denial(&error))?;
     stored.map(|stored| ProofKey(*stored.token.proof_key.as_bytes())).ok_or(Denial::TokenUnknown)
 }
 
@@ -138,11 +150,12 @@ fn proved(proof: JoinProof) -> Result<(), Denial> {
     }
 }
 
-async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) -> Result<Option<Chain>, Denial> {
-    let key = proof_key(shared, &request.token).await?;
+async fn join(door: &EnrollDoor, link: &Link, binding: &[u8; 32], request: &Join) -> Result<Option<Chain>, Denial> {
+    let key = proof_key(door, &request.token).await?;
     proved(check_join(request, binding, &key))?;
     let machine = machine_id(&request.evidence_key);
-    let joined = shared
+    let joined = door
+        .records
         .store
         .write(JoinMachine {
             token: request.token,
@@ -153,26 +166,26 @@ async fn join(shared: &Shared, link: &Link, binding: &[u8; 32], request: &Join) 
             hostname: request.hostname.clone(),
             os: request.os.clone(),
             from: link.remote_address().ip().to_canonical(),
-            now: shared.now(),
+            now: door.records.now(),
         })
         .await
-        .map_err(|error| shared.denial(&error))?;
+        .map_err(|error| door.records.denial(&error))?;
     match joined? {
         Joined::Pending => {
             info!(%machine, "a machine waits to be admitted");
-            shared.happened_on(&machine, Happened::Waits);
+            door.records.happened_on(&machine, Happened::Waits);
             Ok(None)
         }
         Joined::Admitted => {
-            shared.happened_on(&machine, |machine| Happened::Admitted(machine, Text::clipped(BY_INVITATION)));
-            certify(shared, machine, request.tls_key.as_bytes()).await.map(Some)
+            door.records.happened_on(&machine, |machine| Happened::Admitted(machine, Text::clipped(BY_INVITATION)));
+            door.keys.certify(&door.records, machine, request.tls_key.as_bytes()).await.map(Some)
         }
     }
 }
 
 /// The machine a claim is about, once it has shown to be itself.
-fn claimant(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Arc<fernwart_fleet::Machine>, Denial> {
-    let machine = shared.store.machine(&claim.machine);
+fn claimant(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result<Arc<fernwart_fleet::Machine>, Denial> {
+    let machine = door.records.store.machine(&claim.machine);
     let machine = machine.ok_or(Denial::MachineUnknown)?;
     if !check_claim(claim, binding, &machine.evidence_key) {
         return Err(Denial::KeysRefused);
@@ -186,18 +199,18 @@ fn claimant(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Arc<fe
 
 /// Waits for a person to admit the machine; then its first certificate, for
 /// the key whose words that person has compared.
-async fn collect(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
+async fn collect(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
     let until = Instant::now() + COLLECT_WAIT;
     loop {
         // Listening before looking: an admission in between is not missed.
-        let admitted = shared.admitted.notified();
-        let machine = claimant(shared, binding, claim)?;
+        let admitted = door.trust.admitted.notified();
+        let machine = claimant(door, binding, claim)?;
         if machine.standing == Standing::Admitted {
             if machine.tls_key != sha256(claim.tls_key.as_bytes()) {
                 warn!(machine = %machine.id, "a machine claims a certificate for another key than it joined with");
                 return Err(Denial::KeysRefused);
             }
-            return certify(shared, machine.id, claim.tls_key.as_bytes()).await.map(Some);
+            return door.keys.certify(&door.records, machine.id, claim.tls_key.as_bytes()).await.map(Some);
         }
         if tokio::time::timeout_at(until, admitted).await.is_err() {
             return Ok(None);
@@ -206,18 +219,18 @@ async fn collect(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<O
 }
 
 /// A machine whose certificate has run out.
-async fn come_back(shared: &Shared, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
-    let machine = claimant(shared, binding, claim)?;
+async fn come_back(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
+    let machine = claimant(door, binding, claim)?;
     if machine.standing != Standing::Admitted {
         return Ok(None);
     }
     warn!(machine = %machine.id, "a machine with an expired certificate has come back");
     let id: MachineId = machine.id;
-    certify(shared, id, claim.tls_key.as_bytes()).await.map(Some)
+    door.keys.certify(&door.records, id, claim.tls_key.as_bytes()).await.map(Some)
 }
 
-async fn join_staff(shared: &Shared, link: &Link, binding: &[u8; 32], request: &JoinStaff) -> Result<(), Denial> {
-    let key = proof_key(shared, &request.token).await?;
+async fn join_staff(door: &EnrollDoor, link: &Link, binding: &[u8; 32], request: &JoinStaff) -> Result<(), Denial> {
+    let key = proof_key(door, &request.token).await?;
     proved(check_join_staff(request, binding, &key))?;
     let tls_key = sha256(request.tls_key.as_bytes());
     let staff = PendingStaff {
@@ -225,7 +238,7 @@ async fn join_staff(shared: &Shared, link: &Link, binding: &[u8; 32], request: &
         order_key: request.order_key,
         tls_key,
         name: request.name.clone(),
-        at: shared.now(),
+        at: door.records.now(),
     };
     info!(key = %staff.key, "somebody waits for the staff list");
     let join = fernwart_store::JoinStaff {
@@ -235,25 +248,25 @@ async fn join_staff(shared: &Shared, link: &Link, binding: &[u8; 32], request: &
         from: link.remote_address().ip().to_canonical(),
     };
     let (key, name) = (join.staff.key, join.staff.name.clone());
-    shared.store.write(join).await.map_err(|error| shared.denial(&error))??;
-    shared.happened(Happened::StaffWaits(key, name));
+    door.records.store.write(join).await.map_err(|error| door.records.denial(&error))??;
+    door.records.happened(Happened::StaffWaits(key, name));
     Ok(())
 }
 
 /// Waits for the key to stand on the published staff list.
-async fn collect_staff(shared: &Shared, binding: &[u8; 32], claim: &StaffClaim) -> Result<Option<Chain>, Denial> {
+async fn collect_staff(door: &EnrollDoor, binding: &[u8; 32], claim: &StaffClaim) -> Result<Option<Chain>, Denial> {
     let until = Instant::now() + COLLECT_WAIT;
-    let joined = shared.store.staff_join(&claim.key).await.map_err(|error| shared.denial(&error))?;
+    let joined = door.records.store.staff_join(&claim.key).await.map_err(|error| door.records.denial(&error))?;
     let (staff, spki) = joined.ok_or(Denial::NotInStaffList)?;
     if !check_staff_claim(claim, binding, &staff.order_key) {
         return Err(Denial::KeysRefused);
     }
     loop {
-        let admitted = shared.admitted.notified();
-        let listed = shared.published.catalogue().is_some_and(|catalogue| catalogue.staff.find(&claim.key).is_some());
+        let admitted = door.trust.admitted.notified();
+        let listed =
+            door.trust.published.catalogue().is_some_and(|catalogue| catalogue.staff.find(&claim.key).is_some());
         if listed {
-            let chain = shared.authority.issue_member(Name::Staff(claim.key), &spki, SystemTime::now());
-            return wire_chain(&chain.map_err(|_| Denial::KeysRefused)?).map(Some);
+            return door.keys.certify_staff(claim.key, &spki).map(Some);
         }
         if tokio::time::timeout_at(until, admitted).await.is_err() {
             return Ok(None);

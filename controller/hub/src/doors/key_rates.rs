@@ -14,18 +14,21 @@ const LINK_AGAIN: u32 = 10;
 /// A job waits for its turn no longer than this.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Buckets by key: those of admitted machines and of staff, so they are few.
-#[derive(Debug, Default)]
-pub(crate) struct KeyRates {
-    jobs: HashMap<KeyId, Bucket>,
-    links: HashMap<MachineId, Bucket>,
+/// Buckets by key: those of admitted machines, or of staff, so they are few.
+#[derive(Debug)]
+pub(crate) struct KeyRates<K>(HashMap<K, Bucket>);
+
+impl<K> Default for KeyRates<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
 }
 
-impl KeyRates {
+impl KeyRates<KeyId> {
     /// Counts one more job: how long it is to wait; nothing where that would be too long,
     /// and it is not counted.
     pub(crate) fn job(&mut self, key: KeyId, now: Instant) -> Option<Duration> {
-        let bucket = self.jobs.entry(key).or_insert_with(|| Bucket::new(JOBS, JOBS_PER_SECOND, now));
+        let bucket = self.0.entry(key).or_insert_with(|| Bucket::new(JOBS, JOBS_PER_SECOND, now));
         bucket.spend(0.0, now);
         if bucket.debt() > LONGEST_WAIT {
             return None;
@@ -33,11 +36,13 @@ impl KeyRates {
         bucket.spend(1.0, now);
         Some(bucket.debt())
     }
+}
 
+impl KeyRates<MachineId> {
     /// Counts one more link: whether there were too many.
     pub(crate) fn is_link_too_many(&mut self, machine: MachineId, now: Instant) -> bool {
         let full = || Bucket::new(MACHINE_LINKS * LINK_AGAIN, 1, now);
-        let bucket = self.links.entry(machine).or_insert_with(full);
+        let bucket = self.0.entry(machine).or_insert_with(full);
         bucket.spend(0.0, now);
         let is_there = bucket.holds(f64::from(LINK_AGAIN));
         if is_there {

@@ -1,7 +1,6 @@
 //! One door for each kind of peer (its ALPN), and how much each may ask.
 
 pub(crate) mod agent;
-pub(crate) mod caller;
 pub(crate) mod enroll;
 pub(crate) mod key_rates;
 pub(crate) mod rate_limiter;

@@ -3,7 +3,7 @@
 //! Whoever asks faster waits at the pace; others do not notice. Only whoever
 //! opens streams without a word, again and again, is sent away.
 
-use crate::Shared;
+use crate::metrics::Metrics;
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::limits;
 use fernwart_protocol::link::{Bucket, Door, FrameError};
@@ -45,10 +45,10 @@ impl RateLimiter {
     }
 
     /// Waits for the turn of one more ask.
-    pub(crate) async fn turn(&self, shared: &Shared) {
+    pub(crate) async fn turn(&self, metrics: &Metrics) {
         let wait = self.ask();
         if !wait.is_zero() {
-            shared.metrics.paced(self.door);
+            metrics.paced(self.door);
             tokio::time::sleep(wait).await;
         }
     }

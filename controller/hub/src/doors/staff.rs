@@ -1,26 +1,43 @@
 //! The door of technicians and robots: each request is one stream.
 
-use crate::doors::agent::our_hello;
-use crate::doors::caller::Caller;
+use crate::doors::key_rates::KeyRates;
 use crate::doors::rate_limiter::RateLimiter;
-use crate::staff::jobs;
-use crate::staff::jobs::WhenAway;
-use crate::{Shared, events};
+use crate::log_limiter::LogLimiter;
+use crate::staff::{self, Asked, StaffService};
+use crate::trust::caller::Caller;
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::link::{Door, FrameError, Link, Receiver, Sender};
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::version::Hello;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+/// What this door needs of the hub, and its bounds.
+pub(crate) struct StaffDoor {
+    pub(crate) service: Arc<StaffService>,
+    /// How often jobs are submitted with a key.
+    pub(crate) job_rates: Mutex<KeyRates<KeyId>>,
+    /// Requests that were denied.
+    pub(crate) denied: LogLimiter,
+}
+
+impl StaffDoor {
+    /// How long one more job of this key is to wait; nothing where that would be too long.
+    fn job_wait(&self, key: KeyId, now: Instant) -> Option<Duration> {
+        self.job_rates.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).job(key, now)
+    }
+}
+
 /// Serves a technician until the link ends.
-pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key: Digest) {
-    if let Err(denial) = Caller::current(shared, key, tls_key) {
+pub(crate) async fn serve(door: &Arc<StaffDoor>, link: Link, key: KeyId, tls_key: Digest) {
+    if let Err(denial) = Caller::current(&door.service.trust, key, tls_key) {
         info!(%key, code = %denial.code(), "a technician is not let in");
         return link.close(Goodbye::Revoked);
     }
-    let Some(frames) = shared.presence.staff_came(key, &link) else {
+    let Some(frames) = door.service.presence.staff_came(key, &link) else {
         info!(%key, address = %link.remote_address(), "a technician has too many links");
         return link.close(Goodbye::Overloaded);
     };
@@ -30,14 +47,14 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
     loop {
         let stream = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
+            () = door.service.lifecycle.stop.cancelled() => return,
             stream = link.accept() => stream,
         };
         let Ok((send, receive)) = stream else { return };
-        let (shared, link, rate) = (shared.clone(), link.clone(), rate.clone());
-        shared.clone().tasks.spawn(async move {
-            rate.turn(&shared).await;
-            let Err(error) = request(&shared, &link, key, tls_key, send, receive).await else { return };
+        let (tasks, door, link, rate) = (&door.service.lifecycle.tasks, door.clone(), link.clone(), rate.clone());
+        tasks.spawn(async move {
+            rate.turn(&door.service.records.metrics).await;
+            let Err(error) = request(&door, &link, key, tls_key, send, receive).await else { return };
             let Some(why) = rate.reproach(&error) else { return };
             warn!(%key, %error, "a technician's program misbehaved");
             link.close(why);
@@ -46,7 +63,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, link: Link, key: KeyId, tls_key:
 }
 
 async fn request(
-    shared: &Arc<Shared>,
+    door: &Arc<StaffDoor>,
     link: &Link,
     key: KeyId,
     tls_key: Digest,
@@ -55,9 +72,9 @@ async fn request(
 ) -> Result<(), FrameError> {
     let hello = receive.first::<Hello>().await?;
     let settled = link.settle(&hello);
-    send.send(&our_hello(shared)).await?;
+    send.send(&door.service.trust.hello()).await?;
     let result = match settled {
-        Ok(_) => match served(shared, link, (key, tls_key), &hello, &mut send, &mut receive).await {
+        Ok(_) => match served(door, link, (key, tls_key), &hello, &mut send, &mut receive).await {
             Ok(result) => result,
             // Either asks or is told what the other does not know.
             Err(FrameError::Newer | FrameError::PeerIsOlder(_)) => Err(Denial::Incompatible),
@@ -66,8 +83,8 @@ async fn request(
         Err(_) => Err(Denial::Incompatible),
     };
     if let Err(denial) = result {
-        shared.metrics.denied(denial);
-        if let Some(passed_over) = shared.requests_denied.now(shared.now()) {
+        door.service.records.metrics.denied(denial);
+        if let Some(passed_over) = door.denied.now(door.service.records.now()) {
             info!(%key, code = %denial.code(), passed_over, "a technician's request was denied");
         }
     }
@@ -77,7 +94,7 @@ async fn request(
 /// One request, served to its end. The outer error is the link's, the inner a
 /// denial.
 async fn served(
-    shared: &Arc<Shared>,
+    door: &Arc<StaffDoor>,
     link: &Link,
     (key, tls_key): (KeyId, Digest),
     hello: &Hello,
@@ -86,34 +103,18 @@ async fn served(
 ) -> Result<Result<(), Denial>, FrameError> {
     let asked = receive.first::<Request>().await?;
     if let Request::Submit(_) | Request::Queue(_) = &asked {
-        let Some(wait) = shared.key_rates().job(key, tokio::time::Instant::now()) else {
+        let Some(wait) = door.job_wait(key, Instant::now()) else {
             return Ok(Err(Denial::TooMany));
         };
         tokio::select! {
             biased;
-            () = shared.draining.cancelled() => return Ok(Err(Denial::ShuttingDown)),
+            () = door.service.lifecycle.draining.cancelled() => return Ok(Err(Denial::ShuttingDown)),
             _ = link.closed() => return Err(FrameError::Cut),
             () = tokio::time::sleep(wait) => {}
         }
     }
-    // Only now: who may what can have changed meanwhile.
-    let caller = match Caller::current(shared, key, tls_key) {
-        Ok(caller) => caller,
-        Err(denial) => return Ok(Err(denial)),
-    };
-    match asked {
-        Request::Submit(head) => jobs::submit(shared, (&caller, link), (head, WhenAway::Over), send, receive).await,
-        Request::Queue(head) => jobs::submit(shared, (&caller, link), (head, WhenAway::Held), send, receive).await,
-        Request::Watch(job) => jobs::watch(shared, (key, tls_key), link, job, send).await,
-        Request::Outcomes(job, runs) => jobs::outcomes(shared, &caller, job, runs.as_slice(), send).await,
-        Request::Events(until) => events::follow(shared, (key, tls_key), link, until, send).await,
-        other => {
-            // The key that TLS has seen, whatever anybody says.
-            let spki =
-                link.peer_certificates().first().and_then(fernwart_certs::peer::public_key_of).unwrap_or_default();
-            crate::staff::answer(shared, &caller, &spki, hello, other, send).await
-        }
-    }
+    // Only now: who may what can have changed while it waited.
+    staff::answer(&door.service, Asked { link, key, tls_key, hello, send, receive }, asked).await
 }
 
 async fn last_word(send: &mut Sender, result: Result<(), Denial>) -> Result<(), FrameError> {

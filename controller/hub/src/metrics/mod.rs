@@ -6,12 +6,10 @@
 
 pub(crate) mod scrape;
 
-use crate::Shared;
-use crate::delivery::outcome::{End, RunEnded};
-use fernwart_fleet::Standing;
+use crate::run_end::{End, RunEnded};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::Outcome;
-use fernwart_protocol::link::{Door, LinkError};
+use fernwart_protocol::document::{Outcome, UnixMs};
+use fernwart_protocol::link::{Door, LinkError, Rejections};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -109,6 +107,19 @@ const fn at(door: Door) -> At {
     At { door }
 }
 
+/// What is looked up for each page rather than counted.
+#[derive(Debug)]
+pub(crate) struct Levels {
+    pub(crate) rejections: Rejections,
+    pub(crate) machines_online: usize,
+    pub(crate) machines_admitted: usize,
+    /// Reports that questions do not see yet.
+    pub(crate) reports_due: usize,
+    pub(crate) free_bytes: u64,
+    /// When the published timestamp runs out; 0 where nothing is published.
+    pub(crate) timestamp_until: UnixMs,
+}
+
 impl Metrics {
     /// A handshake has failed.
     pub(crate) fn handshake_failed(&self, reason: &LinkError) {
@@ -184,8 +195,8 @@ impl Metrics {
         self.refused_outcomes.inc();
     }
 
-    /// The page, with what is looked up now.
-    pub(crate) fn page(&self, shared: &Shared) -> String {
+    /// The page, with the levels of this moment.
+    pub(crate) fn page(&self, levels: &Levels) -> String {
         let mut all = Registry::default();
         let hub = all.sub_registry_with_prefix("fernwart");
         let build = Family::<Build, Gauge>::default();
@@ -194,7 +205,7 @@ impl Metrics {
         hub.register("links", "Links open now", self.links.clone());
         hub.register("links_ended", "Links that have ended, by whom and why", self.ended.clone());
         hub.register("handshakes", "Handshakes, by how they went", self.handshakes.clone());
-        let rejections = shared.listener.rejections();
+        let rejections = levels.rejections;
         let sent_back = ConstCounter::new(rejections.sent_back);
         hub.register("handshakes_sent_back", "Peers that first had to show their address", sent_back);
         let refused = ConstCounter::new(rejections.refused);
@@ -213,13 +224,12 @@ impl Metrics {
         hub.register("newer_frames", help, self.newer_frames.clone());
         let help = "Outcomes that a machine has not signed, or that do not fit their orders";
         hub.register("outcomes_refused", help, self.refused_outcomes.clone());
-        gauge(hub, "machines_online", "Machines that are linked", shared.presence.machines_online() as u64);
-        let admitted = shared.store.machines(Standing::Admitted).len() as u64;
-        gauge(hub, "machines_admitted", "Machines that are admitted", admitted);
-        gauge(hub, "reports_due", "Reports that questions do not see yet", shared.asking.index_queue_length() as u64);
-        let free = ConstGauge::new(shared.free_bytes());
+        gauge(hub, "machines_online", "Machines that are linked", levels.machines_online as u64);
+        gauge(hub, "machines_admitted", "Machines that are admitted", levels.machines_admitted as u64);
+        gauge(hub, "reports_due", "Reports that questions do not see yet", levels.reports_due as u64);
+        let free = ConstGauge::new(levels.free_bytes);
         hub.register_with_unit("disk_free", "Room where the store lies", Unit::Bytes, free);
-        let until = shared.published.catalogue().map_or(0, |catalogue| catalogue.expiries.timestamp / 1000);
+        let until = levels.timestamp_until / 1000;
         let until = ConstGauge::new(until);
         let help = "When the published timestamp runs out, Unix time";
         hub.register_with_unit("catalogue_expiry_timestamp", help, Unit::Seconds, until);

@@ -3,7 +3,8 @@
 //! HTTP is hyper's. Few are served at once, each briefly; whoever is one too
 //! many is hung up on.
 
-use crate::{Shared, StartError};
+use crate::StartError;
+use crate::lifecycle::Lifecycle;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
@@ -41,23 +42,26 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError>
     TcpListener::bind(address).await.map_err(|source| StartError::ListenMetrics { address, source })
 }
 
+/// Makes the page.
+pub(crate) type Page = Arc<dyn Fn() -> String + Send + Sync>;
+
 /// Answers until the hub stops.
-pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
+pub(crate) async fn serve(page: Page, lifecycle: Lifecycle, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(ASKERS));
     loop {
         let asker = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
+            () = lifecycle.stop.cancelled() => return,
             asker = listener.accept() => asker,
         };
         match (asker, places.clone().try_acquire_owned()) {
             (Ok((stream, _)), Ok(place)) => {
-                let shared = shared.clone();
-                shared.clone().tasks.spawn(async move {
+                let (page, stop) = (page.clone(), lifecycle.stop.clone());
+                lifecycle.tasks.spawn(async move {
                     tokio::select! {
                         biased;
-                        () = shared.stop.cancelled() => {}
-                        _ = tokio::time::timeout(TIME, converse(&shared, stream)) => {}
+                        () = stop.cancelled() => {}
+                        _ = tokio::time::timeout(TIME, converse(&page, stream)) => {}
                     }
                     drop(place);
                 });
@@ -72,9 +76,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn converse(shared: &Arc<Shared>, stream: TcpStream) {
+async fn converse(page: &Page, stream: TcpStream) {
     let answer = service_fn(|request| {
-        let response = respond(shared, &request);
+        let response = respond(page, &request);
         async { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
@@ -89,11 +93,11 @@ async fn converse(shared: &Arc<Shared>, stream: TcpStream) {
     }
 }
 
-fn respond(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn respond(page: &Page, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let accepts = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let page = if accepts.contains("application/openmetrics-text") { OPENMETRICS } else { PROMETHEUS };
+    let kind = if accepts.contains("application/openmetrics-text") { OPENMETRICS } else { PROMETHEUS };
     let (status, kind, body) = match (request.uri().path(), request.method()) {
-        ("/metrics", &Method::GET | &Method::HEAD) => (StatusCode::OK, page, shared.metrics.page(shared)),
+        ("/metrics", &Method::GET | &Method::HEAD) => (StatusCode::OK, kind, page()),
         ("/metrics", _) => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "Only GET.\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, PLAIN, "The metrics are at /metrics.\n".to_owned()),
     };

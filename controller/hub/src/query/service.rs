@@ -7,10 +7,12 @@
 //! Indexing happens behind the fleet's back: a machine waits for nobody here, and
 //! while thousands tell, their outcomes come first.
 
-use crate::Shared;
-use crate::delivery::outcome::{End, RunEnded};
-use crate::doors::caller::Caller;
+use crate::presence::Presence;
 use crate::query::index_queue::IndexQueue;
+use crate::records::Records;
+use crate::run_end::{End, RunEnded};
+use crate::trust::Trust;
+use crate::trust::caller::Caller;
 use fernwart_certs::catalogue::Customers;
 use fernwart_fleet::{Machine, Standing};
 use fernwart_index::{About, Index, IndexError, Question, Reported, Scope};
@@ -29,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// How long a question waits for reports that came before it: ten thousand at
@@ -55,6 +58,10 @@ const ITSELF: &str = "/proc/self/exe";
 
 /// What is due to be indexed, and the index.
 pub(crate) struct QueryService {
+    records: Arc<Records>,
+    presence: Arc<Presence>,
+    /// Whom an asker may reach at the moment of the answer.
+    trust: Arc<Trust>,
     path: PathBuf,
     /// None where the file could not be had yet, or has gone.
     index: tokio::sync::Mutex<Option<Arc<Index>>>,
@@ -94,8 +101,15 @@ impl Places {
 
 impl QueryService {
     /// Opens the index; what it has missed is due.
-    pub(crate) async fn open(path: PathBuf, newest: Vec<(MachineId, RunId)>) -> Self {
-        let asking = Self {
+    pub(crate) async fn open(
+        (records, presence, trust): (Arc<Records>, Arc<Presence>, Arc<Trust>),
+        path: PathBuf,
+        newest: Vec<(MachineId, RunId)>,
+    ) -> Self {
+        let service = Self {
+            records,
+            presence,
+            trust,
             path,
             index: tokio::sync::Mutex::default(),
             has_warned: AtomicBool::new(false),
@@ -104,8 +118,8 @@ impl QueryService {
             places: Places::new(),
             sync_machine_table: tokio::sync::Mutex::default(),
         };
-        *asking.index.lock().await = asking.begin(newest).await;
-        asking
+        *service.index.lock().await = service.begin(newest).await;
+        service
     }
 
     /// Opens the file; what it lacks of the newest reports is due.
@@ -137,15 +151,15 @@ impl QueryService {
     ///
     /// # Errors
     /// When it cannot be had now.
-    async fn at_hand(&self, shared: &Shared) -> Result<Arc<Index>, Denial> {
+    async fn at_hand(&self) -> Result<Arc<Index>, Denial> {
         let mut held = self.index.lock().await;
         if let Some(index) = held.as_ref().filter(|index| index.is_there()) {
             return Ok(index.clone());
         }
         *held = None;
-        let newest = shared.store.newest_runs().await.map_err(|error| shared.denial(&error))?;
+        let newest = self.records.store.newest_runs().await.map_err(|error| self.records.denial(&error))?;
         *held = self.begin(newest).await;
-        held.clone().ok_or_else(|| shared.failed_now())
+        held.clone().ok_or_else(|| self.records.failed_now())
     }
 
     /// Parts with a file that is damaged; whoever needs it next begins it anew.
@@ -233,25 +247,24 @@ impl Drop for Asks<'_> {
 }
 
 /// Indexes what is due, until the hub stops.
-pub(crate) async fn keep_up(shared: Arc<Shared>) {
-    let asking = &shared.asking;
+pub(crate) async fn keep_up(service: Arc<QueryService>, stop: CancellationToken) {
     loop {
         let some = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return,
-            some = asking.some() => some,
+            () = stop.cancelled() => return,
+            some = service.some() => some,
         };
-        let again = match asking.at_hand(&shared).await {
-            Ok(index) => take_in(&shared, &index, some).await,
+        let again = match service.at_hand().await {
+            Ok(index) => take_in(&service, &index, some).await,
             Err(_) => some,
         };
         let fails = !again.is_empty();
-        asking.index_queue().put_back(again);
+        service.index_queue().put_back(again);
         if fails {
             tokio::select! {
                 biased;
-                () = shared.stop.cancelled() => return,
-                () = asking.hint.notified() => {}
+                () = stop.cancelled() => return,
+                () = service.hint.notified() => {}
                 () = tokio::time::sleep(AGAIN) => {}
             }
         }
@@ -259,12 +272,12 @@ pub(crate) async fn keep_up(shared: Arc<Shared>) {
 }
 
 /// Indexes the newest report of each of these; which are to be tried again.
-async fn take_in(shared: &Shared, index: &Arc<Index>, some: Vec<MachineId>) -> Vec<MachineId> {
+async fn take_in(service: &QueryService, index: &Arc<Index>, some: Vec<MachineId>) -> Vec<MachineId> {
     let mut reports = Vec::with_capacity(some.len());
     let mut again = Vec::new();
     for machine in some {
         // Its newest, whatever has come since.
-        match shared.store.newest_report(&machine).await {
+        match service.records.store.newest_report(&machine).await {
             Ok(Some((run, report))) => {
                 let Ok((_, json)) = Summary::unpack(&report) else { continue };
                 reports.extend(
@@ -279,7 +292,7 @@ async fn take_in(shared: &Shared, index: &Arc<Index>, some: Vec<MachineId>) -> V
     match index.keep(&reports).await {
         Ok(()) => {}
         Err(error) if error.is_damage() => {
-            shared.asking.part_with(index).await;
+            service.part_with(index).await;
             again.extend(machines);
         }
         Err(error) if error.may_pass() => {
@@ -301,8 +314,8 @@ async fn take_in(shared: &Shared, index: &Arc<Index>, some: Vec<MachineId>) -> V
     again
 }
 
-fn about(shared: &Shared, machine: &Machine) -> About {
-    let online = shared.presence.machine(&machine.id).is_some();
+fn about(service: &QueryService, machine: &Machine) -> About {
+    let online = service.presence.machine(&machine.id).is_some();
     About {
         id: machine.id.to_string(),
         name: machine.name.to_string(),
@@ -317,29 +330,28 @@ fn about(shared: &Shared, machine: &Machine) -> About {
     }
 }
 
-async fn sync_machine_table_now(shared: &Shared, index: &Index) -> Result<(), IndexError> {
-    let _held = shared.asking.sync_machine_table.lock().await;
-    let machines = shared.store.machines(Standing::Admitted);
-    let all: Vec<About> = machines.iter().map(|machine| about(shared, machine)).collect();
+async fn sync_machine_table_now(service: &QueryService, index: &Index) -> Result<(), IndexError> {
+    let _held = service.sync_machine_table.lock().await;
+    let machines = service.records.store.machines(Standing::Admitted);
+    let all: Vec<About> = machines.iter().map(|machine| about(service, machine)).collect();
     index.machines(&all).await
 }
 
 /// Answers one question.
 pub(crate) async fn query(
-    shared: &Shared,
+    service: &QueryService,
     caller: &Caller,
     sql: &str,
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
-    let asking = &shared.asking;
-    let place = tokio::time::timeout(QUESTION_TIME, asking.places.one(caller.entry.key)).await;
+    let place = tokio::time::timeout(QUESTION_TIME, service.places.one(caller.entry.key)).await;
     let Ok(Some(_place)) = place else { return Ok(Err(Denial::QuestionsBusy)) };
-    let index = match ready(shared).await {
+    let index = match ready(service).await {
         Ok(index) => index,
         Err(denial) => return Ok(Err(denial)),
     };
     // The wait may have been long, and the reach may be another now.
-    let caller = match Caller::current(shared, caller.entry.key, caller.entry.tls_key) {
+    let caller = match Caller::current(&service.trust, caller.entry.key, caller.entry.tls_key) {
         Ok(caller) => caller,
         Err(denial) => return Ok(Err(denial)),
     };
@@ -350,44 +362,43 @@ pub(crate) async fn query(
     let within_ms = u64::try_from(QUESTION_TIME.as_millis()).unwrap_or_default();
     let question = Question { sql: sql.to_owned(), scope, rows: QUESTION_ROWS, within_ms };
     // Whoever does not read holds a place no longer; the process ends with it.
-    let Ok(answered) = tokio::time::timeout(READING, ask(shared, &question, send)).await else {
+    let Ok(answered) = tokio::time::timeout(READING, ask(service, &question, send)).await else {
         return Err(FrameError::TooSlow);
     };
     match answered? {
         Ok(Answered::Whole) => Ok(Ok(())),
         Ok(Answered::Unreadable) => {
-            asking.part_with(&index).await;
-            Ok(Err(shared.failed_now()))
+            service.part_with(&index).await;
+            Ok(Err(service.records.failed_now()))
         }
         Err(error) => {
             warn!(%error, "a question could not be asked");
-            Ok(Err(shared.failed_now()))
+            Ok(Err(service.records.failed_now()))
         }
     }
 }
 
 /// The index with all that was told before now, and with whoever is there.
-async fn ready(shared: &Shared) -> Result<Arc<Index>, Denial> {
-    let asking = &shared.asking;
+async fn ready(service: &QueryService) -> Result<Arc<Index>, Denial> {
     for _ in 0..TRIES {
-        asking.at_hand(shared).await?;
-        asking.caught_up().await.map_err(|denial| match denial {
-            Denial::StoreFailed => shared.failed_now(),
+        service.at_hand().await?;
+        service.caught_up().await.map_err(|denial| match denial {
+            Denial::StoreFailed => service.records.failed_now(),
             other => other,
         })?;
         // That took a while: it may be another file by now.
-        let index = asking.at_hand(shared).await?;
-        match sync_machine_table_now(shared, &index).await {
+        let index = service.at_hand().await?;
+        match sync_machine_table_now(service, &index).await {
             Ok(()) if index.is_there() => return Ok(index),
             Ok(()) => {}
-            Err(error) if error.is_damage() => asking.part_with(&index).await,
+            Err(error) if error.is_damage() => service.part_with(&index).await,
             Err(error) => {
                 warn!(error = chain(&error), "what is known of machines cannot be indexed");
-                return Err(shared.failed_now());
+                return Err(service.records.failed_now());
             }
         }
     }
-    Err(shared.failed_now())
+    Err(service.records.failed_now())
 }
 
 /// How a question's process has ended.
@@ -399,13 +410,13 @@ enum Answered {
 }
 
 async fn ask(
-    shared: &Shared,
+    service: &QueryService,
     question: &Question,
     send: &mut Sender,
 ) -> Result<Result<Answered, std::io::Error>, FrameError> {
     let started = async {
         let mut command = tokio::process::Command::new(ITSELF);
-        command.arg(ANSWER).arg(&shared.asking.path).env_clear().kill_on_drop(true);
+        command.arg(ANSWER).arg(&service.path).env_clear().kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let missing = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);

@@ -7,23 +7,25 @@
 //! be taken back, until a place is free.
 //! The technician may leave at any moment: the stream is only for watching.
 
-use crate::Shared;
 use crate::delivery::order::{PendingOrder, deliver_one, is_script, send_update, send_update_later, settled_news};
-use crate::delivery::outcome::unread;
 use crate::delivery::redelivery::catch_up;
-use crate::doors::caller::Caller;
-use crate::staff::visible;
+use crate::staff::StaffService;
+use crate::staff::machines::reachable;
+use crate::staff::records::visible;
+use crate::trust::caller::Caller;
+use crate::trust::denial_of;
 use fernwart_certs::envelope::EnvelopeError;
 use fernwart_fleet::{Machine, Run, RunState, Standing};
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::document::{Action, ActionKind, BadDocument, Document, Envelope, Order};
+use fernwart_protocol::document::{Action, ActionKind, BadDocument, Cancel, Document, Envelope, Order};
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::{Digest, JobId, KeyId, RunId};
 use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::link::{FrameError, Link, Receiver, Sender};
 use fernwart_protocol::script::{Bundle, Declared, Manifest};
 use fernwart_protocol::staff::{JobHead, News, Orders, Reply, Update};
-use fernwart_store::{NewJob, NewRun};
+use fernwart_protocol::to_agent::Control;
+use fernwart_store::{KeepCancel, NewJob, NewRun, Withdraw};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +47,7 @@ const LOOK_SELDOM: Duration = Duration::from_secs(5);
 
 /// What becomes of an act for a machine that is away. A look never waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WhenAway {
+pub(super) enum WhenAway {
     /// It is over.
     Over,
     /// It is held until the machine returns or the order expires.
@@ -53,132 +55,179 @@ pub(crate) enum WhenAway {
 }
 
 /// Takes a job in, carries its orders, and sends news until all are over.
-pub(crate) async fn submit(
-    shared: &Arc<Shared>,
+pub(super) async fn submit(
+    service: &Arc<StaffService>,
     (caller, link): (&Caller, &Link),
     (head, when_away): (JobHead, WhenAway),
     send: &mut Sender,
     receive: &mut Receiver,
 ) -> Result<Result<(), Denial>, FrameError> {
-    if head.orders as usize > JOB_MACHINES {
-        return Ok(Err(Denial::TooMany));
-    }
-    if head.orders == 0 {
-        return Ok(Err(Denial::NotUnderstood));
-    }
-    if shared.draining.is_cancelled() {
-        return Ok(Err(Denial::ShuttingDown));
-    }
-    let mut envelopes = Vec::new();
-    while envelopes.len() < head.orders as usize {
-        envelopes.extend(receive.first::<Orders>().await?.0);
-    }
-    if envelopes.len() != head.orders as usize {
-        return Ok(Err(Denial::NotUnderstood));
-    }
-    let mut pending_orders = match pending_orders(shared, caller, envelopes) {
-        Ok(pending_orders) => pending_orders,
+    let envelopes = match read_orders(service, &head, receive).await? {
+        Ok(envelopes) => envelopes,
+        Err(denial) => return Ok(Err(denial)),
+    };
+    let mut orders = match pending_orders(service, caller, envelopes) {
+        Ok(orders) => orders,
         Err(denial) => return Ok(Err(denial)),
     };
     let parallel = if head.parallel == 0 { PARALLEL } else { PARALLEL.min(head.parallel as usize) };
-    let mut free = parallel;
-    for pending in &mut pending_orders {
-        pending.state = match shared.presence.machine(&pending.order.machine) {
-            None if when_away == WhenAway::Held && pending.order.action.kind() == ActionKind::Act => RunState::Held,
-            None => RunState::Away,
-            Some(_) if free == 0 => RunState::Queued,
-            Some(linked) => {
-                free -= 1;
-                pending.way = Some(shared.in_flight.begin(pending.order.run, linked.link.id()));
-                RunState::Offered
-            }
-        };
-    }
-    let runs: Vec<NewRun> = pending_orders
-        .iter()
-        .map(|pending| NewRun {
-            id: pending.order.run,
-            machine: pending.order.machine,
-            state: pending.state,
-            order: pending.envelope.clone(),
-            is_script: is_script(&pending.order),
-            not_after: pending.order.not_after,
-        })
-        .collect();
-    let away = runs.iter().filter(|run| run.state == RunState::Away).count();
-    let job = NewJob {
-        action: head.action.clone(),
-        key: caller.entry.key,
-        staff: caller.entry.name.clone(),
-        reason: head.reason.clone(),
-        at: shared.now(),
-        runs,
-    };
-    let id = match shared.store.write(job).await {
+    place(service, &mut orders, when_away, parallel);
+    let id = match store_job(service, caller, head, &orders).await {
         Ok(id) => id,
-        Err(error) => {
-            warn!(%error, "a job could not be stored; nothing was sent");
-            return Ok(Err(shared.denial(&error)));
-        }
+        Err(denial) => return Ok(Err(denial)),
     };
-    // Stored first, marked then, and only then looked who has come back: whoever
-    // comes between finds the one or is found by the other.
-    let acts = pending_orders.iter().filter(|pending| is_script(&pending.order));
-    acts.for_each(|pending| shared.redelivery().mark(pending.order.machine));
-    info!(job = %id, by = %caller.entry.name, machines = pending_orders.len(), away, "a job begins");
-    let machines = u32::try_from(pending_orders.len()).unwrap_or(u32::MAX);
-    let (action, by, reason) = (head.action, caller.entry.name.clone(), head.reason);
-    shared.happened_to(caller.entry.key, Happened::JobBegan { job: id, action, by, reason, machines });
     send.send(&Reply::Job(id)).await?;
-
-    let places = Arc::new(Semaphore::new(parallel));
     let (news, mut updates) = mpsc::channel::<Update>(NEWS);
-    {
-        let shared = shared.clone();
-        shared.clone().tasks.spawn(async move {
-            for pending in pending_orders {
-                if let RunState::Away | RunState::Held = pending.state {
-                    let what = if pending.state == RunState::Held { News::Held } else { News::Away };
-                    send_update(&news, &pending.order, what).await;
-                    // It may have come back while the job was being stored.
-                    let machine = pending.order.machine;
-                    if pending.state == RunState::Held && shared.presence.machine(&machine).is_some() {
-                        shared.deliveries.spawn(catch_up(shared.clone(), machine));
-                    }
-                    continue;
-                }
-                let Ok(place) = places.clone().acquire_owned().await else { return };
-                let (shared, news) = (shared.clone(), news.clone());
-                shared.clone().deliveries.spawn(async move {
-                    let lost = deliver_one(&shared, pending, &news, &Notify::new()).await;
-                    // A machine that was lost holds no place of others.
-                    drop(place);
-                    if let Some(lost) = lost {
-                        shared.tasks.spawn(send_update_later(shared.clone(), lost, news));
-                    }
-                });
-            }
-        });
-    }
+    service.lifecycle.tasks.spawn(carry(service.clone(), orders, parallel, news));
     loop {
         let update = tokio::select! {
             biased;
-            // Whoever has left is told nothing more; the job goes on.
+            // Whoever has left gets nothing more; the job goes on.
             _ = link.closed() => return Err(FrameError::Cut),
             update = updates.recv() => update,
         };
         match update {
-            Some(update) => tell_update(send, update).await?,
-            // Not all may be over: whoever listens asks again when the hub is back.
-            None if shared.draining.is_cancelled() => return Ok(Err(Denial::ShuttingDown)),
+            Some(update) => send_update_to(send, update).await?,
+            // Not all may be over: whoever watches asks again when the hub is back.
+            None if service.lifecycle.draining.is_cancelled() => return Ok(Err(Denial::ShuttingDown)),
             None => return Ok(Ok(())),
         }
     }
 }
 
-/// Tells of one run. What a program has no word for on the way is left out; an end
+/// The orders of a job, as many as its head announces.
+async fn read_orders(
+    service: &StaffService,
+    head: &JobHead,
+    receive: &mut Receiver,
+) -> Result<Result<Vec<Envelope>, Denial>, FrameError> {
+    let announced = head.orders as usize;
+    if announced > JOB_MACHINES {
+        return Ok(Err(Denial::TooMany));
+    }
+    if announced == 0 {
+        return Ok(Err(Denial::NotUnderstood));
+    }
+    if service.lifecycle.draining.is_cancelled() {
+        return Ok(Err(Denial::ShuttingDown));
+    }
+    let mut envelopes = Vec::new();
+    while envelopes.len() < announced {
+        envelopes.extend(receive.first::<Orders>().await?.0);
+    }
+    Ok(if envelopes.len() == announced { Ok(envelopes) } else { Err(Denial::NotUnderstood) })
+}
+
+/// Decides which orders are offered at once, which stand in line, and which are for
+/// machines that are away.
+fn place(service: &StaffService, orders: &mut [PendingOrder], when_away: WhenAway, parallel: usize) {
+    let mut free = parallel;
+    for pending in orders {
+        pending.state = match service.presence.machine(&pending.order.machine) {
+            None if when_away == WhenAway::Held && pending.order.action.kind() == ActionKind::Act => RunState::Held,
+            None => RunState::Away,
+            Some(_) if free == 0 => RunState::Queued,
+            Some(linked) => {
+                free -= 1;
+                pending.in_flight = Some(service.delivery.in_flight.begin(pending.order.run, linked.link.id()));
+                RunState::Offered
+            }
+        };
+    }
+}
+
+/// Stores a job with its runs, and announces it.
+async fn store_job(
+    service: &StaffService,
+    caller: &Caller,
+    head: JobHead,
+    orders: &[PendingOrder],
+) -> Result<JobId, Denial> {
+    let run = |pending: &PendingOrder| NewRun {
+        id: pending.order.run,
+        machine: pending.order.machine,
+        state: pending.state,
+        order: pending.envelope.clone(),
+        is_script: is_script(&pending.order),
+        not_after: pending.order.not_after,
+    };
+    let runs: Vec<NewRun> = orders.iter().map(run).collect();
+    let away = runs.iter().filter(|run| run.state == RunState::Away).count();
+    let (action, by, reason) = (head.action, caller.entry.name.clone(), head.reason);
+    let (key, at) = (caller.entry.key, service.records.now());
+    let job = NewJob { action: action.clone(), key, staff: by.clone(), reason: reason.clone(), at, runs };
+    let id = service.records.store.write(job).await.map_err(|error| {
+        warn!(%error, "a job could not be stored; nothing was sent");
+        service.records.denial(&error)
+    })?;
+    // Stored first, marked then, and only then looked who has come back: a machine that
+    // comes in between finds the job or is found by it.
+    let acts = orders.iter().filter(|pending| is_script(&pending.order));
+    acts.for_each(|pending| service.delivery.redelivery().mark(pending.order.machine));
+    info!(job = %id, by = %by, machines = orders.len(), away, "a job begins");
+    let machines = u32::try_from(orders.len()).unwrap_or(u32::MAX);
+    service.records.happened_to(key, Happened::JobBegan { job: id, action, by, reason, machines });
+    Ok(id)
+}
+
+/// Delivers the orders of a job, at most `parallel` at once.
+async fn carry(service: Arc<StaffService>, orders: Vec<PendingOrder>, parallel: usize, news: mpsc::Sender<Update>) {
+    let (delivery, lifecycle) = (&service.delivery, &service.lifecycle);
+    let places = Arc::new(Semaphore::new(parallel));
+    for pending in orders {
+        if let RunState::Away | RunState::Held = pending.state {
+            let what = if pending.state == RunState::Held { News::Held } else { News::Away };
+            send_update(&news, &pending.order, what).await;
+            // It may have come back while the job was being stored.
+            let machine = pending.order.machine;
+            if pending.state == RunState::Held && service.presence.machine(&machine).is_some() {
+                lifecycle.deliveries.spawn(catch_up(delivery.clone(), machine));
+            }
+            continue;
+        }
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let (delivery, tasks, news) = (delivery.clone(), lifecycle.tasks.clone(), news.clone());
+        lifecycle.deliveries.spawn(async move {
+            let lost = deliver_one(&delivery, pending, &news, &Notify::new()).await;
+            // A machine that was lost holds no place of others.
+            drop(place);
+            if let Some(lost) = lost {
+                tasks.spawn(send_update_later(delivery, lost, news));
+            }
+        });
+    }
+}
+
+/// Takes orders back: from the store where they were not offered yet, else at their
+/// machines.
+pub(super) async fn cancel(
+    service: &StaffService,
+    caller: &Caller,
+    cancels: impl IntoIterator<Item = Envelope>,
+) -> Result<(), Denial> {
+    let (records, delivery) = (&service.records, &service.delivery);
+    for envelope in cancels {
+        let cancel: Cancel =
+            fernwart_certs::envelope::open(&envelope, &caller.entry.order_key).map_err(|error| denial_of(&error))?;
+        reachable(service, caller, cancel.machine)?;
+        let withdrawn = records.store.write(Withdraw { run: cancel.run, machine: cancel.machine }).await;
+        if withdrawn.map_err(|error| records.denial(&error))? {
+            continue;
+        }
+        // Kept first: a machine that is away gets it when it returns.
+        let kept = KeepCancel { run: cancel.run, machine: cancel.machine, envelope: envelope.clone() };
+        records.store.write(kept).await.map_err(|error| records.denial(&error))?;
+        delivery.redelivery().mark(cancel.machine);
+        if let Some(linked) = service.presence.machine(&cancel.machine) {
+            linked.say(&Control::Cancel(envelope)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Sends an update on one run. What a program has no word for on the way is left out; an end
 /// that it has no word for is none that it can be told.
-async fn tell_update(send: &mut Sender, update: Update) -> Result<(), FrameError> {
+async fn send_update_to(send: &mut Sender, update: Update) -> Result<(), FrameError> {
     let Update { run, machine, ref news } = update;
     let is_end = !matches!(news, News::Offered | News::Started | News::Note(_));
     match send.send(&Reply::Update(update)).await {
@@ -192,14 +241,18 @@ async fn tell_update(send: &mut Sender, update: Update) -> Result<(), FrameError
 }
 
 /// Orders of the caller's own key, each for a machine within reach.
-fn pending_orders(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) -> Result<Vec<PendingOrder>, Denial> {
+fn pending_orders(
+    service: &StaffService,
+    caller: &Caller,
+    envelopes: Vec<Envelope>,
+) -> Result<Vec<PendingOrder>, Denial> {
     let mut pending_orders = Vec::with_capacity(envelopes.len());
     let mut seen = HashSet::new();
     let mut judged: Vec<Action> = Vec::new();
-    let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
+    let catalogue = service.trust.published.catalogue().ok_or(Denial::NoCatalogue)?;
     for envelope in envelopes {
         let order =
-            Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| unread(&EnvelopeError::Document(error)))?;
+            Order::from_bytes(envelope.bytes.as_bytes()).map_err(|error| denial_of(&EnvelopeError::Document(error)))?;
         if envelope.key != caller.entry.key || order.key != caller.entry.key || !seen.insert(order.run) {
             return Err(Denial::NotUnderstood);
         }
@@ -208,28 +261,28 @@ fn pending_orders(shared: &Shared, caller: &Caller, envelopes: Vec<Envelope>) ->
         }
         // Orders of one job ask for the same: it is looked at once.
         if !judged.contains(&order.action) {
-            fits_script(shared, &order)?;
+            fits_script(service, &order)?;
             judged.push(order.action.clone());
         }
-        let machine = shared.store.machine(&order.machine);
+        let machine = service.records.store.machine(&order.machine);
         if !machine.is_some_and(|machine| machine.standing == Standing::Admitted && caller.reaches(&machine)) {
             return Err(Denial::NoSuchMachine);
         }
-        pending_orders.push(PendingOrder { order, envelope, state: RunState::Queued, cancel: None, way: None });
+        pending_orders.push(PendingOrder { order, envelope, state: RunState::Queued, cancel: None, in_flight: None });
     }
     Ok(pending_orders)
 }
 
 /// Whether an order's script is approved and takes its parameters. The machine
 /// decides; what it would refuse need not travel.
-fn fits_script(shared: &Shared, order: &Order) -> Result<(), Denial> {
+fn fits_script(service: &StaffService, order: &Order) -> Result<(), Denial> {
     let Action::Script { bundle, version, sha256, parameters, privilege, .. } = &order.action else { return Ok(()) };
-    let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
+    let catalogue = service.trust.published.catalogue().ok_or(Denial::NoCatalogue)?;
     let approved = catalogue.scripts.get(bundle).ok_or(Denial::UnknownScript)?;
     if (approved.version, approved.sha256) != (*version, *sha256) {
         return Err(Denial::UnknownScript);
     }
-    let document = shared.published.blob(sha256).ok_or(Denial::NoSuchBlob)?;
+    let document = service.trust.published.blob(sha256).ok_or(Denial::NoSuchBlob)?;
     let bundle = Bundle::from_bytes(&document).map_err(|error| match error {
         BadDocument::Newer { .. } => Denial::NewerDocument,
         _ => Denial::UnknownScript,
@@ -243,8 +296,8 @@ fn fits_script(shared: &Shared, order: &Order) -> Result<(), Denial> {
 
 /// Sends a job's news from its beginning until all runs are over, as far as the
 /// staff list of the moment lets whoever watches reach.
-pub(crate) async fn watch(
-    shared: &Arc<Shared>,
+pub(super) async fn watch(
+    service: &Arc<StaffService>,
     (key, tls_key): (KeyId, Digest),
     link: &Link,
     id: JobId,
@@ -253,23 +306,23 @@ pub(crate) async fn watch(
     let mut told = HashSet::new();
     let mut held = HashSet::new();
     loop {
-        let caller = match Caller::current(shared, key, tls_key) {
+        let caller = match Caller::current(&service.trust, key, tls_key) {
             Ok(caller) => caller,
             Err(denial) => return Ok(Err(denial)),
         };
-        if let Err(denial) = visible(shared, &caller, id).await {
+        if let Err(denial) = visible(service, &caller, id).await {
             return Ok(Err(denial));
         }
         let begun = tokio::time::Instant::now();
-        let runs = match shared.store.runs(id).await {
+        let runs = match service.records.store.runs(id).await {
             Ok(runs) => runs,
-            Err(error) => return Ok(Err(shared.denial(&error))),
+            Err(error) => return Ok(Err(service.records.denial(&error))),
         };
         let again = LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_SELDOM);
-        let reached = |run: &Run| shared.store.machine(&run.machine).filter(|machine| caller.reaches(machine));
+        let reached = |run: &Run| service.records.store.machine(&run.machine).filter(|machine| caller.reaches(machine));
         for run in runs.iter().filter(|run| run.state == RunState::Held) {
             if reached(run).is_some() && held.insert(run.id) {
-                tell_update(send, Update { run: run.id, machine: run.machine, news: News::Held }).await?;
+                send_update_to(send, Update { run: run.id, machine: run.machine, news: News::Held }).await?;
             }
         }
         for run in runs.iter().filter(|run| run.state.is_final()) {
@@ -277,8 +330,8 @@ pub(crate) async fn watch(
             if !told.insert(run.id) {
                 continue;
             }
-            if let Some(news) = news_of(shared, run, &machine).await {
-                tell_update(send, Update { run: run.id, machine: run.machine, news }).await?;
+            if let Some(news) = news_of(service, run, &machine).await {
+                send_update_to(send, Update { run: run.id, machine: run.machine, news }).await?;
             }
         }
         if runs.iter().all(|run| run.state.is_final()) {
@@ -286,7 +339,7 @@ pub(crate) async fn watch(
         }
         tokio::select! {
             biased;
-            () = shared.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
+            () = service.lifecycle.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
             // Nobody watches any more.
             _ = link.closed() => return Err(FrameError::Cut),
             () = tokio::time::sleep(again) => {}
@@ -295,11 +348,11 @@ pub(crate) async fn watch(
 }
 
 /// Where a run stands; nothing while it waits for its turn.
-async fn news_of(shared: &Shared, run: &Run, machine: &Machine) -> Option<News> {
+async fn news_of(service: &StaffService, run: &Run, machine: &Machine) -> Option<News> {
     Some(match run.state {
         RunState::Away => News::Away,
         RunState::Refused => run.refusal.map_or(News::NoAnswer, News::Refused),
-        RunState::Settled => settled_news(shared, run.id, machine).await,
+        RunState::Settled => settled_news(&service.delivery, run.id, machine).await,
         RunState::Cancelled => News::Cancelled,
         RunState::Expired => News::NoAnswer,
         RunState::Held => News::Held,
@@ -310,27 +363,28 @@ async fn news_of(shared: &Shared, run: &Run, machine: &Machine) -> Option<News> 
 }
 
 /// Tells where these runs of a job stand, as far as the caller reaches.
-pub(crate) async fn outcomes(
-    shared: &Shared,
+pub(super) async fn outcomes(
+    service: &StaffService,
     caller: &Caller,
     id: JobId,
     wanted: &[RunId],
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
-    if let Err(denial) = visible(shared, caller, id).await {
+    if let Err(denial) = visible(service, caller, id).await {
         return Ok(Err(denial));
     }
-    let runs = match shared.store.runs(id).await {
+    let runs = match service.records.store.runs(id).await {
         Ok(runs) => runs,
-        Err(error) => return Ok(Err(shared.denial(&error))),
+        Err(error) => return Ok(Err(service.records.denial(&error))),
     };
     let wanted: HashSet<&RunId> = wanted.iter().collect();
     for run in runs.iter().filter(|run| wanted.contains(&run.id)) {
-        let Some(machine) = shared.store.machine(&run.machine).filter(|machine| caller.reaches(machine)) else {
+        let Some(machine) = service.records.store.machine(&run.machine).filter(|machine| caller.reaches(machine))
+        else {
             continue;
         };
-        if let Some(news) = news_of(shared, run, &machine).await {
-            tell_update(send, Update { run: run.id, machine: run.machine, news }).await?;
+        if let Some(news) = news_of(service, run, &machine).await {
+            send_update_to(send, Update { run: run.id, machine: run.machine, news }).await?;
         }
     }
     Ok(Ok(()))

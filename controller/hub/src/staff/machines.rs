@@ -1,20 +1,23 @@
 //! Machines: which there are, who waits to be one, who answers.
 
-use super::{Answer, growing_rows};
-use crate::Shared;
-use crate::doors::caller::Caller;
+use super::{Answer, growing_rows, reply};
+use crate::presence::RETIREMENT_TIMEOUT;
+use crate::staff::StaffService;
+use crate::trust::caller::Caller;
+use crate::trust::denial_of;
 use fernwart_certs::catalogue::Role;
 use fernwart_fleet::{Machine, Standing};
-use fernwart_protocol::code::Denial;
+use fernwart_protocol::code::{Denial, Goodbye};
+use fernwart_protocol::document::{Envelope, Retirement};
 use fernwart_protocol::enroll::Newcomer;
 use fernwart_protocol::event::Happened;
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::row::{Row, tag};
-use fernwart_protocol::staff::{MachineRow, PendingMachine, Presence, Reply, Verdict};
+use fernwart_protocol::staff::{MachineRow, Membership, PendingMachine, Presence, Reply, Verdict};
 use fernwart_protocol::text::{List, MachineName, Text};
-use fernwart_protocol::to_agent::Deliver;
-use fernwart_store::Admit;
+use fernwart_protocol::to_agent::{Control, Deliver};
+use fernwart_store::{Acknowledge, Admit, Group, Label, Rename, Retire, SetStanding, Write};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,28 +28,117 @@ use tracing::info;
 const ECHOES: usize = 2_000;
 
 /// A machine within the caller's reach.
-pub(super) fn reachable(shared: &Shared, caller: &Caller, id: MachineId) -> Result<Arc<Machine>, Denial> {
-    let machine = shared.store.machine(&id);
+pub(super) fn reachable(service: &StaffService, caller: &Caller, id: MachineId) -> Result<Arc<Machine>, Denial> {
+    let machine = service.records.store.machine(&id);
     machine.filter(|machine| caller.reaches(machine)).ok_or(Denial::NoSuchMachine)
 }
 
 pub(super) async fn admit(
-    shared: &Shared,
+    service: &StaffService,
     caller: &Caller,
     machine: MachineId,
-    name: fernwart_protocol::text::MachineName,
-) -> Result<fernwart_protocol::text::MachineName, Denial> {
-    caller.must_be(Role::Lead)?;
-    reachable(shared, caller, machine)?;
-    let name = shared.store.write(Admit { machine, name }).await.map_err(|error| shared.denial(&error))??;
-    shared.admitted.notify_waiters();
-    info!(%machine, %name, by = %caller.entry.name, "a machine is admitted");
-    shared.happened_on(&machine, |machine| Happened::Admitted(machine, caller.entry.name.clone()));
-    Ok(name)
+    name: MachineName,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let admitted = async {
+        let name = write_as_lead(service, caller, machine, Admit { machine, name }).await??;
+        service.trust.admitted.notify_waiters();
+        info!(%machine, %name, by = %caller.entry.name, "a machine is admitted");
+        service.records.happened_on(&machine, |machine| Happened::Admitted(machine, caller.entry.name.clone()));
+        Ok(Reply::Named(name))
+    };
+    reply(send, admitted.await).await
 }
 
-fn row(shared: &Shared, machine: &Machine) -> Row<MachineRow> {
-    let linked = shared.presence.machine(&machine.id);
+/// Writes something about one machine within the caller's reach, who must be a lead.
+async fn write_as_lead<W: Write>(
+    service: &StaffService,
+    caller: &Caller,
+    machine: MachineId,
+    write: W,
+) -> Result<W::Reply, Denial> {
+    caller.must_be(Role::Lead)?;
+    reachable(service, caller, machine)?;
+    service.records.store.write(write).await.map_err(|error| service.records.denial(&error))
+}
+
+pub(super) async fn reject(service: &StaffService, caller: &Caller, machine: MachineId) -> Answer {
+    let write = SetStanding { machine, from: Standing::Pending, to: Standing::Rejected };
+    write_as_lead(service, caller, machine, write).await??;
+    service.trust.admitted.notify_waiters();
+    service.records.happened_on(&machine, |machine| Happened::Rejected(machine, caller.entry.name.clone()));
+    Ok(())
+}
+
+/// Retires a machine by the hub's word alone, as programs of before version 3 do.
+pub(super) async fn retire(service: &StaffService, caller: &Caller, machine: MachineId) -> Answer {
+    let write = SetStanding { machine, from: Standing::Admitted, to: Standing::Retired };
+    write_as_lead(service, caller, machine, write).await??;
+    service.presence.part_with(&machine, Goodbye::Revoked);
+    note_retired(service, caller, machine);
+    Ok(())
+}
+
+/// Retires a machine by a lead's signature. One that is linked gets it, and has a little
+/// time to end its link itself.
+pub(super) async fn retire_signed(service: &Arc<StaffService>, caller: &Caller, signed: Envelope) -> Answer {
+    caller.must_be(Role::Lead)?;
+    let retirement = fernwart_certs::envelope::open::<Retirement>(&signed, &caller.entry.order_key);
+    let machine = retirement.map_err(|error| denial_of(&error))?.machine;
+    write_as_lead(service, caller, machine, Retire { machine, signed: signed.clone() }).await??;
+    if let Some(linked) = service.presence.machine(&machine) {
+        linked.say(&Control::Retired(signed)).await;
+        let presence = service.presence.clone();
+        service.lifecycle.tasks.spawn(async move {
+            let _ = tokio::time::timeout(RETIREMENT_TIMEOUT, linked.link.closed()).await;
+            presence.part_with(&machine, Goodbye::Revoked);
+        });
+    }
+    note_retired(service, caller, machine);
+    Ok(())
+}
+
+fn note_retired(service: &StaffService, caller: &Caller, machine: MachineId) {
+    info!(%machine, by = %caller.entry.name, "a machine is retired");
+    service.records.happened_on(&machine, |machine| Happened::Retired(machine, caller.entry.name.clone()));
+}
+
+pub(super) async fn rename(service: &StaffService, caller: &Caller, machine: MachineId, name: MachineName) -> Answer {
+    write_as_lead(service, caller, machine, Rename { machine, name }).await?
+}
+
+pub(super) async fn acknowledge(service: &StaffService, caller: &Caller, machine: MachineId) -> Answer {
+    let known = reachable(service, caller, machine)?;
+    write_as_lead(service, caller, machine, Acknowledge(machine)).await?;
+    info!(%machine, by = %caller.entry.name, alarm = %known.alarm, "an alarm is acknowledged");
+    service.records.happened_on(&machine, |machine| Happened::Acknowledged(machine, caller.entry.name.clone()));
+    Ok(())
+}
+
+pub(super) async fn label(
+    service: &StaffService,
+    caller: &Caller,
+    machine: MachineId,
+    labels: Vec<fernwart_protocol::staff::Label>,
+) -> Answer {
+    write_as_lead(service, caller, machine, Label { machine, labels }).await?
+}
+
+pub(super) async fn group(
+    service: &StaffService,
+    caller: &Caller,
+    (group, membership): (Text<63>, Membership),
+    machines: Vec<MachineId>,
+) -> Answer {
+    caller.must_be(Role::Lead)?;
+    for machine in machines {
+        write_as_lead(service, caller, machine, Group { machine, group: group.clone(), membership }).await??;
+    }
+    Ok(())
+}
+
+fn row(service: &StaffService, machine: &Machine) -> Row<MachineRow> {
+    let linked = service.presence.machine(&machine.id);
     let presence = match &linked {
         Some(linked) => Presence::Online(u32::try_from(linked.link.rtt().as_micros()).unwrap_or(u32::MAX)),
         None => Presence::Away,
@@ -62,7 +154,7 @@ fn row(shared: &Shared, machine: &Machine) -> Row<MachineRow> {
             alarm if alarm.is_empty() => machine.diagnosed.health.in_version_1(),
             alarm => Verdict::Crit(alarm.clone()),
         },
-        seen_at: if linked.is_some() { shared.now() } else { machine.seen_at },
+        seen_at: if linked.is_some() { service.records.now() } else { machine.seen_at },
         labels: List::try_from(machine.labels.clone()).unwrap_or_default(),
         groups: List::try_from(machine.groups.clone()).unwrap_or_default(),
         certificate_until: machine.certificate_until,
@@ -78,38 +170,39 @@ fn row(shared: &Shared, machine: &Machine) -> Row<MachineRow> {
     row
 }
 
-pub(super) async fn machines(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
-    let machines = shared.store.machines(Standing::Admitted);
-    let reached = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| row(shared, machine));
+pub(super) async fn machines(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
+    let machines = service.records.store.machines(Standing::Admitted);
+    let reached = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| row(service, machine));
     growing_rows(send, reached.collect(), Reply::MachineRows, Reply::Machines).await?;
     Ok(Ok(()))
 }
 
 /// Other machines that had this name: retired ones, and ones that are called otherwise now.
 pub(super) async fn formerly(
-    shared: &Shared,
+    service: &StaffService,
     caller: &Caller,
     name: &MachineName,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let retired = shared.store.machines(Standing::Retired);
-    let renamed = match shared.store.formerly_named(name).await {
+    let retired = service.records.store.machines(Standing::Retired);
+    let renamed = match service.records.store.formerly_named(name).await {
         Ok(renamed) => renamed,
-        Err(error) => return Ok(Err(shared.denial(&error))),
+        Err(error) => return Ok(Err(service.records.denial(&error))),
     };
-    let renamed = renamed.iter().filter_map(|id| shared.store.machine(id)).filter(|machine| machine.name != *name);
+    let renamed =
+        renamed.iter().filter_map(|id| service.records.store.machine(id)).filter(|machine| machine.name != *name);
     let retired = retired.into_iter().filter(|machine| machine.name == *name);
     let alike = retired.chain(renamed).filter(|machine| caller.reaches(machine));
-    growing_rows(send, alike.map(|machine| row(shared, &machine)).collect(), Reply::MachineRows, Reply::Machines)
+    growing_rows(send, alike.map(|machine| row(service, &machine)).collect(), Reply::MachineRows, Reply::Machines)
         .await?;
     Ok(Ok(()))
 }
 
-pub(super) async fn pending(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
-    let machines = shared.store.machines(Standing::Pending);
-    let staff = match shared.store.staff_joins().await {
+pub(super) async fn pending(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
+    let machines = service.records.store.machines(Standing::Pending);
+    let staff = match service.records.store.staff_joins().await {
         Ok(staff) => staff,
-        Err(error) => return Ok(Err(shared.denial(&error))),
+        Err(error) => return Ok(Err(service.records.denial(&error))),
     };
     let machines = machines.iter().filter(|machine| caller.reaches(machine)).map(|machine| {
         let newcomer = Newcomer {
@@ -126,7 +219,8 @@ pub(super) async fn pending(shared: &Shared, caller: &Caller, send: &mut Sender)
             at: machine.joined_at,
         })
     });
-    let listed: HashSet<_> = shared
+    let listed: HashSet<_> = service
+        .trust
         .published
         .catalogue()
         .map(|catalogue| catalogue.staff.staff.iter().map(|entry| entry.key).collect())
@@ -140,7 +234,7 @@ pub(super) async fn pending(shared: &Shared, caller: &Caller, send: &mut Sender)
 }
 
 pub(super) async fn ping(
-    shared: &Arc<Shared>,
+    service: &Arc<StaffService>,
     caller: &Caller,
     machines: &[MachineId],
     wait_ms: u32,
@@ -149,13 +243,13 @@ pub(super) async fn ping(
     let wait = Duration::from_millis(u64::from(wait_ms.min(60_000)));
     let mut echoes = JoinSet::new();
     for &id in machines {
-        if let Err(denial) = reachable(shared, caller, id) {
+        if let Err(denial) = reachable(service, caller, id) {
             return Ok(Err(denial));
         }
         while echoes.len() >= ECHOES {
             pong(&mut echoes, send).await?;
         }
-        let linked = shared.presence.machine(&id);
+        let linked = service.presence.machine(&id);
         echoes.spawn(async move {
             let begun = Instant::now();
             let echo = async {
@@ -182,16 +276,16 @@ async fn pong(echoes: &mut JoinSet<(MachineId, Option<u32>)>, send: &mut Sender)
 }
 
 pub(super) async fn sealed_to(
-    shared: &Shared,
+    service: &StaffService,
     caller: &Caller,
     id: MachineId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let machine = match reachable(shared, caller, id) {
+    let machine = match reachable(service, caller, id) {
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };
-    match shared.store.sealed_to(&id).await {
+    match service.records.store.sealed_to(&id).await {
         Ok(said) => {
             send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
             if let Some(said) = said {
@@ -199,6 +293,6 @@ pub(super) async fn sealed_to(
             }
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(shared.denial(&error))),
+        Err(error) => Ok(Err(service.records.denial(&error))),
     }
 }

@@ -2,17 +2,18 @@
 
 use super::machines::reachable;
 use super::{Answer, growing_rows};
-use crate::Shared;
-use crate::doors::caller::Caller;
+use crate::staff::StaffService;
+use crate::trust::caller::Caller;
+use fernwart_certs::catalogue::Role;
 use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{self, Action, ChainEnd, Document, Order, UnixMs};
 use fernwart_protocol::id::{Digest, JobId, MachineId};
 use fernwart_protocol::link::{FrameError, Sender};
 use fernwart_protocol::row::Row;
-use fernwart_protocol::staff::{JobRow, Reply, RunRow};
+use fernwart_protocol::staff::{CustomerRow, JobRow, Reply, RunRow, Token, TokenKind};
 use fernwart_protocol::text::{Blob, List, Text};
-use fernwart_store::{ChainCut, Evidence};
+use fernwart_store::{AddCustomer, ChainCut, Evidence};
 
 /// Orders and receipts read and sent at once; each may have 64 KiB.
 const PAGE: usize = 8;
@@ -35,30 +36,67 @@ fn job_row(job: &Job) -> Row<JobRow> {
     })
 }
 
+pub(super) async fn customers(
+    service: &StaffService,
+    caller: &Caller,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let mut customers = match service.records.store.customers().await {
+        Ok(customers) => customers,
+        Err(error) => return Ok(Err(service.records.denial(&error))),
+    };
+    customers.retain(|customer| caller.entry.customers.include(&customer.id));
+    let customers = customers.into_iter().map(Row::from).collect();
+    growing_rows(send, customers, Reply::CustomerRows, Reply::Customers).await?;
+    Ok(Ok(()))
+}
+
+pub(super) async fn add_customer(service: &StaffService, caller: &Caller, customer: CustomerRow) -> Answer {
+    caller.must_be(Role::Lead)?;
+    service.records.store.write(AddCustomer(customer)).await.map_err(|error| service.records.denial(&error))?
+}
+
+pub(super) async fn invite(service: &StaffService, caller: &Caller, token: Token) -> Answer {
+    caller.must_be(Role::Lead)?;
+    let store = &service.records.store;
+    if let TokenKind::Machine { customer, .. } = &token.admits
+        && (!caller.entry.customers.include(customer)
+            || !store.has_customer(customer).await.map_err(|error| service.records.denial(&error))?)
+    {
+        return Err(Denial::NoSuchCustomer);
+    }
+    store.write(token).await.map_err(|error| service.records.denial(&error))
+}
+
 /// A job that the caller may see.
-pub(crate) async fn visible(shared: &Shared, caller: &Caller, id: JobId) -> Result<Job, Denial> {
-    let job = shared.store.job(id).await.map_err(|error| shared.denial(&error))?;
+pub(super) async fn visible(service: &StaffService, caller: &Caller, id: JobId) -> Result<Job, Denial> {
+    let job = service.records.store.job(id).await.map_err(|error| service.records.denial(&error))?;
     job.filter(|job| caller.may_see(job)).ok_or(Denial::NoSuchJob)
 }
 
-pub(super) async fn jobs(shared: &Shared, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
-    match shared.store.jobs(JOBS).await {
+pub(super) async fn jobs(service: &StaffService, caller: &Caller, send: &mut Sender) -> Result<Answer, FrameError> {
+    match service.records.store.jobs(JOBS).await {
         Ok(jobs) => {
             let seen = jobs.iter().filter(|job| caller.may_see(job)).map(job_row);
             growing_rows(send, seen.collect(), Reply::JobRows, Reply::Jobs).await?;
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(shared.denial(&error))),
+        Err(error) => Ok(Err(service.records.denial(&error))),
     }
 }
 
-pub(super) async fn job(shared: &Shared, caller: &Caller, id: JobId, send: &mut Sender) -> Result<Answer, FrameError> {
-    let job = match visible(shared, caller, id).await {
+pub(super) async fn job(
+    service: &StaffService,
+    caller: &Caller,
+    id: JobId,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let job = match visible(service, caller, id).await {
         Ok(job) => job,
         Err(denial) => return Ok(Err(denial)),
     };
     growing_rows(send, vec![job_row(&job)], Reply::JobRows, Reply::Jobs).await?;
-    match shared.store.runs(id).await {
+    match service.records.store.runs(id).await {
         Ok(runs) => {
             let runs = runs.into_iter().map(|run| {
                 Row::from(RunRow {
@@ -73,7 +111,7 @@ pub(super) async fn job(shared: &Shared, caller: &Caller, id: JobId, send: &mut 
             growing_rows(send, runs.collect(), Reply::RunRows, Reply::Runs).await?;
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(shared.denial(&error))),
+        Err(error) => Ok(Err(service.records.denial(&error))),
     }
 }
 
@@ -82,24 +120,24 @@ const LOOKED_THROUGH: i64 = 512;
 
 /// The newest whole report that was stored by then.
 pub(super) async fn facts_at(
-    shared: &Shared,
+    service: &StaffService,
     caller: &Caller,
     id: MachineId,
     at: UnixMs,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let machine = match reachable(shared, caller, id) {
+    let machine = match reachable(service, caller, id) {
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };
     let whole = async {
-        let orders = shared.store.reported_until(&id, at, LOOKED_THROUGH).await?;
+        let orders = service.records.store.reported_until(&id, at, LOOKED_THROUGH).await?;
         let of_all = orders
             .iter()
             .filter_map(|order| Order::from_bytes(order.bytes.as_bytes()).ok())
             .find(|order| matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty()));
         match of_all {
-            Some(order) => shared.store.evidence(&order.run).await,
+            Some(order) => service.records.store.evidence(&order.run).await,
             None => Ok(None),
         }
     };
@@ -108,7 +146,7 @@ pub(super) async fn facts_at(
             show_report(evidence, &machine, send).await?;
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(shared.denial(&error))),
+        Err(error) => Ok(Err(service.records.denial(&error))),
     }
 }
 
@@ -123,56 +161,64 @@ async fn show_report(evidence: Option<Evidence>, machine: &Machine, send: &mut S
 }
 
 pub(super) async fn facts(
-    shared: &Shared,
+    service: &StaffService,
     caller: &Caller,
     id: MachineId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let machine = match reachable(shared, caller, id) {
+    let machine = match reachable(service, caller, id) {
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };
-    match shared.store.newest(&id).await {
+    match service.records.store.newest(&id).await {
         Ok(evidence) => {
             show_report(evidence, &machine, send).await?;
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(shared.denial(&error))),
+        Err(error) => Ok(Err(service.records.denial(&error))),
     }
 }
 
 pub(super) async fn job_orders(
-    shared: &Shared,
+    service: &StaffService,
     caller: &Caller,
     id: JobId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    if let Err(denial) = visible(shared, caller, id).await {
+    if let Err(denial) = visible(service, caller, id).await {
         return Ok(Err(denial));
     }
-    match shared.store.orders(id).await {
+    match service.records.store.orders(id).await {
         Ok(orders) => {
             for page in orders.chunks(PAGE) {
                 send.send(&Reply::Orders(List::try_from(page.to_vec()).unwrap_or_default())).await?;
             }
             Ok(Ok(()))
         }
-        Err(error) => Ok(Err(shared.denial(&error))),
+        Err(error) => Ok(Err(service.records.denial(&error))),
     }
 }
 
 /// Tells that receipts are not kept any more, signed. A program that has no word for it
 /// finds them missing.
 async fn tell_cut(
-    shared: &Shared,
+    service: &StaffService,
     machine: MachineId,
     after: u64,
     cut: ChainCut,
     send: &mut Sender,
 ) -> Result<(), FrameError> {
-    let said =
-        document::ChainCut { machine, after, seq: cut.seq, head: cut.head, key: shared.evidence_id, at: shared.now() };
-    let Ok(envelope) = fernwart_certs::envelope::seal(&said, &shared.evidence, send.version()) else { return Ok(()) };
+    let said = document::ChainCut {
+        machine,
+        after,
+        seq: cut.seq,
+        head: cut.head,
+        key: service.keys.evidence_id,
+        at: service.records.now(),
+    };
+    let Ok(envelope) = fernwart_certs::envelope::seal(&said, &service.keys.evidence, send.version()) else {
+        return Ok(());
+    };
     match send.send(&Reply::ChainCut(envelope)).await {
         Err(FrameError::PeerIsOlder(_)) => Ok(()),
         sent => sent,
@@ -180,8 +226,8 @@ async fn tell_cut(
 }
 
 /// Where this hub's count of a machine's receipts stands.
-fn stands(shared: &Shared, id: &MachineId) -> (u64, Digest) {
-    let records = shared.store.records(id);
+fn stands(service: &StaffService, id: &MachineId) -> (u64, Digest) {
+    let records = service.records.store.heads(id);
     records.map_or((0, fernwart_certs::chain::no_head()), |records| (records.chain_seq, records.chain_head))
 }
 
@@ -191,33 +237,33 @@ const SETTLES: std::time::Duration = std::time::Duration::from_millis(20);
 /// A machine's receipts in the order in which this hub has signed for them, and
 /// its word on how far they go.
 pub(super) async fn chain(
-    shared: &Shared,
+    service: &StaffService,
     caller: &Caller,
     id: MachineId,
     send: &mut Sender,
 ) -> Result<Answer, FrameError> {
-    let machine = match reachable(shared, caller, id) {
+    let machine = match reachable(service, caller, id) {
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };
     send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
     let (mut last, mut tries) = ((0, Digest::from_bytes([0; 32])), 0);
     let (seq, head) = loop {
-        let links = match shared.store.chain_links(&id, last.0, PAGE as i64).await {
+        let links = match service.records.store.chain_links(&id, last.0, PAGE as i64).await {
             Ok(links) => links,
-            Err(error) => return Ok(Err(shared.denial(&error))),
+            Err(error) => return Ok(Err(service.records.denial(&error))),
         };
         // Read after the receipts: what is dropped meanwhile is told as dropped.
         let until = links.last().map_or(u64::MAX, |link| link.seq);
-        let cuts = match shared.store.chain_cuts(&id, last.0, until).await {
+        let cuts = match service.records.store.chain_cuts(&id, last.0, until).await {
             Ok(cuts) => cuts,
-            Err(error) => return Ok(Err(shared.denial(&error))),
+            Err(error) => return Ok(Err(service.records.denial(&error))),
         };
         let is_end = links.is_empty();
         for link in links {
             if link.seq > last.0 + 1 {
                 match cuts.iter().find(|cut| cut.seq + 1 == link.seq) {
-                    Some(cut) => tell_cut(shared, id, last.0, *cut, send).await?,
+                    Some(cut) => tell_cut(service, id, last.0, *cut, send).await?,
                     // It was dropped just now, too: its cut is another one by now.
                     None if tries < TRIES => {
                         tries += 1;
@@ -234,20 +280,20 @@ pub(super) async fn chain(
             continue;
         }
         if let Some(cut) = cuts.last() {
-            tell_cut(shared, id, last.0, *cut, send).await?;
+            tell_cut(service, id, last.0, *cut, send).await?;
             last = (cut.seq, cut.head);
         }
         // Outcomes may have been stored since; not what was found is signed: where the newest
         // receipts are missing, that shows.
-        let counted = stands(shared, &id);
+        let counted = stands(service, &id);
         if counted == last || tries >= TRIES {
             break counted;
         }
         tries += 1;
         tokio::time::sleep(SETTLES).await;
     };
-    let end = ChainEnd { machine: id, seq, head, key: shared.evidence_id, at: shared.now() };
-    match fernwart_certs::envelope::seal(&end, &shared.evidence, send.version()) {
+    let end = ChainEnd { machine: id, seq, head, key: service.keys.evidence_id, at: service.records.now() };
+    match fernwart_certs::envelope::seal(&end, &service.keys.evidence, send.version()) {
         Ok(envelope) => {
             send.send(&Reply::ChainEnd(envelope)).await?;
             Ok(Ok(()))

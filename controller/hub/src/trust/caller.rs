@@ -1,6 +1,6 @@
 //! One who asks, and how far the published staff list lets them reach.
 
-use crate::Shared;
+use super::Trust;
 use fernwart_certs::catalogue::{Customers, Role, StaffEntry};
 use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
@@ -13,12 +13,13 @@ pub(crate) struct Caller {
 
 impl Caller {
     /// Who this is now, if still anybody.
-    pub(crate) fn current(shared: &Shared, key: KeyId, tls_key: Digest) -> Result<Self, Denial> {
-        if shared.is_suspended(&key) {
+    pub(crate) fn current(trust: &Trust, key: KeyId, tls_key: Digest) -> Result<Self, Denial> {
+        if trust.is_suspended(&key) {
             return Err(Denial::Suspended);
         }
-        let catalogue = shared.published.catalogue().ok_or(Denial::NoCatalogue)?;
-        let entry = catalogue.staff.find(&key).filter(|entry| entry.tls_key == tls_key && entry.until >= shared.now());
+        let catalogue = trust.published.catalogue().ok_or(Denial::NoCatalogue)?;
+        let entry =
+            catalogue.staff.find(&key).filter(|entry| entry.tls_key == tls_key && entry.until >= trust.records.now());
         entry.cloned().map(|entry| Self { entry }).ok_or(Denial::NotInStaffList)
     }
 

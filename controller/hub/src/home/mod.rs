@@ -3,15 +3,20 @@
 //! No approver's and no staff member's private key may lie in it; a hub that
 //! finds one does not start. A second hub on the same folder does not either.
 
+mod error;
+pub mod generations;
+
+pub use error::HomeError;
+
 use crate::retention::Retention;
-use crate::rotation::Rotating;
 use fernwart_certs::approve::{HubRoles, ProtectedKey};
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_certs::identity::{SigningKey, TlsKey};
-use fernwart_certs::issue::{Authority, IssueError};
+use fernwart_certs::issue::Authority;
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::link::RestartKeys;
+use generations::Rotating;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -42,61 +47,6 @@ pub struct Settings {
 pub struct HubHome {
     path: PathBuf,
     lock: Arc<std::sync::OnceLock<File>>,
-}
-
-/// The folder cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum HomeError {
-    /// It is not a hub's.
-    #[error("{0} is not a hub's folder: hub.toml is not there")]
-    NotAHub(PathBuf),
-    /// Another hub runs on it.
-    #[error("another hub is running on {0}")]
-    InUse(PathBuf),
-    /// It holds a key that must never be on a hub.
-    #[error("{0} is a private key of an approver or of staff; it must not lie on a hub")]
-    ForeignKey(PathBuf),
-    /// A key file cannot be used.
-    #[error(transparent)]
-    Key(KeyFileError),
-    /// The CA cannot be used.
-    #[error("reading the hub's CA")]
-    Authority(#[source] IssueError),
-    /// A file cannot be read or written.
-    #[error("{doing} {path}")]
-    Io {
-        /// Reading or writing.
-        doing: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
-    /// None of its keys of a kind is in the approved `hub.json`.
-    #[error("the approved hub.json names no {0} of this hub")]
-    NotApproved(&'static str),
-    /// The store has gone, or was emptied.
-    #[error("{0} is not there, or empty, though this hub has run before: without it no machine is known")]
-    StoreLost(PathBuf),
-    /// The store is of another shop.
-    #[error("{0} is of another shop")]
-    ForeignStore(PathBuf),
-    /// Its keys are being replaced already.
-    #[error("a change of the hub's keys is under way already")]
-    UnderWay,
-    /// Its keys are not being replaced.
-    #[error("no change of the hub's keys is under way")]
-    NothingUnderWay,
-    /// `hub.toml` is not right.
-    #[error("{path} cannot be used")]
-    Settings {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        source: toml::de::Error,
-    },
 }
 
 /// All keys of a hub.
@@ -318,7 +268,7 @@ impl HubHome {
         let ids: [u8; 8] = ids.try_into().map_err(|_| HomeError::Key(KeyFileError::Content { path }))?;
         Ok(HubKeys {
             settings,
-            rotating: Rotating::read(self)?,
+            rotating: Rotating::read(&self.path)?,
             roles: HubRoles { snapshot: signing(SNAPSHOT)?, timestamp: signing(TIMESTAMP)? },
             restart: RestartKeys { connection_ids: u64::from_le_bytes(ids), reset: *reset },
         })

@@ -4,8 +4,7 @@
 //! which then believe nothing it publishes. What they follow was signed by the approvers
 //! and published by this hub, so it may come from any of them.
 
-use crate::staff::put_in_force;
-use crate::{Shared, tell_fresh};
+use super::Trust;
 use fernwart_certs::approve::{Draft, LEFT_OUT};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Envelope, Locked, Versions};
@@ -52,14 +51,14 @@ struct Held {
 /// Takes back what a machine keeps, if it follows what is newer than all that is published
 /// here, or this hub was restored recently. One machine is asked at a time: nearly always
 /// the first one is enough.
-pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, knows: Knows) {
-    let is_asked_first = knows.is_newer_than(&shared.published.versions());
+pub(crate) async fn take_back(trust: Arc<Trust>, link: Link, id: MachineId, knows: Knows) {
+    let is_asked_first = knows.is_newer_than(&trust.published.versions());
     // Who may rescue this hub stands in no line behind those who only have locks.
-    let line = if is_asked_first { &shared.giving_back } else { &shared.giving_locks };
+    let line = if is_asked_first { &trust.giving_back } else { &trust.giving_locks };
     let Ok(_place) = line.acquire().await else { return };
-    let ours = shared.published.versions();
+    let ours = trust.published.versions();
     let has_newer = knows.is_newer_than(&ours);
-    if link.is_closed() || !(has_newer || shared.home.was_restored()) {
+    if link.is_closed() || !(has_newer || trust.records.home.was_restored()) {
         return;
     }
     if has_newer {
@@ -70,34 +69,34 @@ pub(crate) async fn take_back(shared: Arc<Shared>, link: Link, id: MachineId, kn
         Ok(held) => held,
         // An older agent has no words for it.
         Err(error) if !has_newer => return debug!(machine = %id, %error, "locks are not given back"),
-        Err(error) => return not_given(&shared, &id, knows, &error),
+        Err(error) => return not_given(&trust, &id, knows, &error),
     };
     // First of all: they only take away.
     let mut unread = Vec::new();
     for lock in held.locks {
-        unread.extend(take_lock(&shared, &id, lock).await);
+        unread.extend(take_lock(&trust, &id, lock).await);
     }
     if has_newer {
-        match put_back(&shared, &held.files).await {
+        match put_back(&trust, &held.files).await {
             Ok(targets) => warn!(machine = %id, targets, "a catalogue that this hub has lost is given back"),
             // A technician may have been faster.
-            Err(_) if knows.targets > ours.targets && newest(&shared) >= knows.targets => {}
-            Err(error) => not_given(&shared, &id, knows, &error),
+            Err(_) if knows.targets > ours.targets && newest(&trust) >= knows.targets => {}
+            Err(error) => not_given(&trust, &id, knows, &error),
         }
         // Their signers may be known by now.
         for lock in unread {
-            take_lock(&shared, &id, lock).await;
+            take_lock(&trust, &id, lock).await;
         }
     }
 }
 
-fn not_given(shared: &Shared, id: &MachineId, knows: Knows, error: &GiveBackError) {
+fn not_given(trust: &Trust, id: &MachineId, knows: Knows, error: &GiveBackError) {
     let reason = fernwart_protocol::text::chain(error);
     warn!(machine = %id, reason, "it is not given back; fernwart doctor tells what to do");
     // What nobody can publish over is told to nobody.
-    let ours = newest(shared);
+    let ours = newest(trust);
     if knows.targets > ours && knows.targets - ours <= LEFT_OUT {
-        shared.published.note_newer(knows.targets, *id);
+        trust.published.note_newer(knows.targets, *id);
     }
 }
 
@@ -117,23 +116,23 @@ impl Knows {
 /// Keeps a lock that a machine holds, once it is certain who has signed it; a staff key
 /// that it names is cut off here, too.
 /// It comes back where nobody known here has signed it.
-async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope) -> Option<Envelope> {
-    let catalogue = shared.published.catalogue()?;
-    if shared.locks().contains(&envelope) {
+async fn take_lock(trust: &Arc<Trust>, machine: &MachineId, envelope: Envelope) -> Option<Envelope> {
+    let catalogue = trust.published.catalogue()?;
+    if trust.locks().contains(&envelope) {
         return None;
     }
     let Ok(lock) = fernwart_certs::lock::believe(&envelope, &catalogue) else {
         debug!(%machine, "a lock that nobody here has signed");
         return Some(envelope);
     };
-    if let Err(error) = shared.lock(&envelope).await {
+    if let Err(error) = trust.lock(&envelope).await {
         warn!(%error, "a lock could not be stored");
         return None;
     }
     warn!(%machine, reason = %lock.reason, "a lock that this hub has lost is given back");
     if let Locked::Keys(keys) = &lock.locked {
         for key in keys.as_slice() {
-            if let Err(error) = shared.cut_off(*key).await {
+            if let Err(error) = trust.cut_off(*key).await {
                 warn!(%key, %error, "a staff key could not be suspended");
             }
         }
@@ -141,24 +140,24 @@ async fn take_lock(shared: &Arc<Shared>, machine: &MachineId, envelope: Envelope
     None
 }
 
-fn newest(shared: &Shared) -> u64 {
-    shared.published.versions().targets
+fn newest(trust: &Trust) -> u64 {
+    trust.published.versions().targets
 }
 
 /// The version of the targets that are given back and in force now.
-async fn put_back(shared: &Arc<Shared>, files: &BTreeMap<String, Vec<u8>>) -> Result<u64, GiveBackError> {
-    let draft = Draft::given_back(files, shared.published.versions().root).map_err(GiveBackError::Catalogue)?;
+async fn put_back(trust: &Arc<Trust>, files: &BTreeMap<String, Vec<u8>>) -> Result<u64, GiveBackError> {
+    let draft = Draft::given_back(files, trust.published.versions().root).map_err(GiveBackError::Catalogue)?;
     let targets = draft.targets.signed.version.get();
-    let is_newer = targets > newest(shared);
+    let is_newer = targets > newest(trust);
     if is_newer {
-        let draft = shared.published.acceptable(draft).map_err(GiveBackError::Refused)?;
-        put_in_force(shared, &draft).await.map_err(GiveBackError::Refused)?;
+        let draft = trust.published.acceptable(draft).map_err(GiveBackError::Refused)?;
+        trust.put_in_force(&draft).await.map_err(GiveBackError::Refused)?;
     }
     // Where the clock was ahead then, what is made now would look older.
-    let lost = shared.published.signed_before(files);
-    let fresh = shared.published.freshen_above(lost, shared.now()).await;
+    let lost = trust.published.signed_before(files);
+    let fresh = trust.published.freshen_above(lost, trust.records.now()).await;
     let is_fresh = matches!(fresh, Ok(Some(_)));
-    tell_fresh(shared, fresh).await;
+    trust.announce_fresh(fresh).await;
     if is_newer || is_fresh { Ok(targets) } else { Err(GiveBackError::Nothing) }
 }
 

@@ -1,6 +1,5 @@
 //! The published catalogue: served, kept fresh, and followed by a next one.
 
-use crate::home::HubHome;
 use fernwart_certs::approve::{Draft, HubRoles, LEFT_OUT, PublishError, freshen, publish};
 use fernwart_certs::catalogue::{Approved, Catalogue, CatalogueError, Files, Floors, Repository, Trusted};
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
@@ -66,8 +65,8 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) async fn open(home: &HubHome, roles: HubRoles) -> Result<Self, PublishedError> {
-        let folder = home.catalogue();
+    /// That of a catalogue's folder.
+    pub(crate) async fn open(folder: PathBuf, roles: HubRoles) -> Result<Self, PublishedError> {
         let published = Self {
             repository: Repository::at(&folder),
             marker: folder.join("in-force.json"),
@@ -312,17 +311,17 @@ impl Published {
     }
 }
 
-/// Publishes a shop's first catalogue straight into a hub's folder.
+/// Publishes an organisation's first catalogue straight into a hub's catalogue folder.
 ///
 /// # Errors
 /// When signatures are missing or the folder cannot be written.
 pub async fn publish_first(
-    home: &HubHome,
+    folder: PathBuf,
     roles: HubRoles,
     draft: &Draft,
     now: UnixMs,
 ) -> Result<Trusted, PublishedError> {
-    let published = Published::open(home, roles).await?;
+    let published = Published::open(folder, roles).await?;
     published.publish(draft, now).await?;
     let trusted = published.now().map(|(trusted, _)| trusted.as_ref().clone());
     trusted.ok_or_else(|| PublishedError::Catalogue(CatalogueError::Missing("timestamp.json".to_owned())))

@@ -1,0 +1,121 @@
+//! The published catalogue, its history and its files; drafts: kept, put together, published.
+
+use super::{Answer, reply};
+use crate::staff::StaffService;
+use crate::trust::caller::Caller;
+use fernwart_certs::approve::Draft;
+use fernwart_certs::catalogue::Role;
+use fernwart_protocol::code::Denial;
+use fernwart_protocol::document::Versions;
+use fernwart_protocol::id::Digest;
+use fernwart_protocol::link::{FrameError, Sender};
+use fernwart_protocol::staff::Reply;
+use fernwart_protocol::text::Blob;
+use fernwart_protocol::to_agent::CatalogueFile;
+use fernwart_protocol::version::{Hello, tag};
+use fernwart_store::Draft as DraftWrite;
+use tracing::warn;
+
+/// Published versions in one list.
+const HISTORY: usize = 64;
+
+pub(super) async fn history(service: &StaffService, send: &mut Sender) -> Result<Answer, FrameError> {
+    send_files(service.trust.published.history(HISTORY), send).await
+}
+
+/// The files that a technician lacks. Their program names its targets in the hello;
+/// one that lacks a root names none.
+pub(super) async fn newest(service: &StaffService, hello: &Hello, send: &mut Sender) -> Result<Answer, FrameError> {
+    let targets = hello.number(tag::TARGETS).unwrap_or_default();
+    match service.trust.lacking(&Versions { targets, ..Versions::default() }) {
+        Ok(files) => send_files(files, send).await,
+        Err(denial) => Ok(Err(denial)),
+    }
+}
+
+async fn send_files(files: Vec<CatalogueFile>, send: &mut Sender) -> Result<Answer, FrameError> {
+    for file in files {
+        send.send(&Reply::File(file)).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// A bundle or one of its files.
+pub(super) async fn blob(service: &StaffService, hash: &Digest, send: &mut Sender) -> Result<Answer, FrameError> {
+    let blob = service.trust.published.blob(hash).and_then(|bytes| Blob::try_from(bytes).ok());
+    reply(send, blob.map(Reply::Blob).ok_or(Denial::NoSuchBlob)).await
+}
+
+pub(super) async fn drafts(service: &StaffService, send: &mut Sender) -> Result<Answer, FrameError> {
+    let drafts = match service.records.store.drafts().await {
+        Ok(drafts) => drafts,
+        Err(error) => return Ok(Err(service.records.denial(&error))),
+    };
+    for (_, bytes) in drafts {
+        if let Ok(bytes) = Blob::try_from(bytes) {
+            send.send(&Reply::Draft(bytes)).await?;
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Keeps a draft; signatures of the same draft that came before are kept too. What was
+/// published once, and is lost here, comes back from whoever has it.
+pub(super) async fn put_draft(service: &StaffService, caller: &Caller, bytes: &[u8]) -> Answer {
+    let draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
+    if !draft.is_given_back() {
+        caller.must_be(Role::Lead)?;
+    }
+    let mut draft = service.trust.published.acceptable(draft)?;
+    let id = draft.id().map_err(|_| Denial::CatalogueRefused)?;
+    if let Some(known) = service.records.store.draft(&id).await.map_err(|error| service.records.denial(&error))?
+        && let Ok(known) = serde_json::from_slice::<Draft>(&known)
+    {
+        draft.merge(&known);
+    }
+    let bytes = serde_json::to_vec(&draft).map_err(|_| Denial::CatalogueRefused)?;
+    service
+        .records
+        .store
+        .write(DraftWrite { id, bytes: Some(bytes), at: service.records.now() })
+        .await
+        .map_err(|error| service.records.denial(&error))
+}
+
+pub(super) async fn publish(service: &StaffService, caller: &Caller, id: &Digest) -> Answer {
+    let bytes = service
+        .records
+        .store
+        .draft(id)
+        .await
+        .map_err(|error| service.records.denial(&error))?
+        .ok_or(Denial::NoSuchDraft)?;
+    let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
+    if draft.is_given_back() {
+        let targets = draft.targets.signed.version;
+        warn!(%targets, by = %caller.entry.name, "a catalogue that this hub has lost is given back");
+    } else {
+        caller.must_be(Role::Lead)?;
+    }
+    service.trust.put_in_force(&draft).await?;
+    if let Err(error) =
+        service.records.store.write(DraftWrite { id: *id, bytes: None, at: service.records.now() }).await
+    {
+        warn!(draft = %id, %error, "a published draft could not be let go");
+    }
+    Ok(())
+}
+
+/// Keeps a file of a script that the published catalogue names, where it is lost here.
+pub(super) fn put_file(service: &StaffService, caller: &Caller, bytes: &[u8]) -> Answer {
+    let hash = fernwart_certs::sha256(bytes);
+    if !service.trust.published.misses(&hash) {
+        return Err(Denial::NoSuchBlob);
+    }
+    service.trust.published.keep_file(&hash, bytes).map_err(|error| {
+        warn!(%hash, %error, "a file of a script could not be kept");
+        Denial::StoreFull
+    })?;
+    warn!(%hash, by = %caller.entry.name, "a file of a script that this hub has lost is given back");
+    Ok(())
+}

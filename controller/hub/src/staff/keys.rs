@@ -1,0 +1,90 @@
+//! Staff keys: cut off, let in again, turned away, locked, and their certificates.
+
+use super::{Answer, reply};
+use crate::staff::StaffService;
+use crate::trust::caller::Caller;
+use fernwart_certs::catalogue::Role;
+use fernwart_protocol::code::{Denial, Refusal};
+use fernwart_protocol::document::{Document, Envelope, Lock, Locked};
+use fernwart_protocol::event::Happened;
+use fernwart_protocol::id::KeyId;
+use fernwart_protocol::limits::ROWS_PER_FRAME;
+use fernwart_protocol::link::{FrameError, Link, Sender};
+use fernwart_protocol::staff::{Reply, Suspension};
+use fernwart_protocol::text::List;
+use fernwart_store::RejectStaff;
+use std::collections::HashSet;
+use tracing::info;
+
+pub(super) async fn suspend(service: &StaffService, caller: &Caller, key: KeyId) -> Answer {
+    caller.must_be(Role::Lead)?;
+    service.trust.cut_off(key).await.map_err(|error| service.records.denial(&error))?;
+    info!(%key, by = %caller.entry.name, "a staff key is suspended");
+    service.records.happened(Happened::Suspended(key, caller.entry.name.clone()));
+    Ok(())
+}
+
+pub(super) async fn resume(service: &StaffService, caller: &Caller, key: KeyId) -> Answer {
+    caller.must_be(Role::Lead)?;
+    service.trust.let_in(key).await.map_err(|error| service.records.denial(&error))?;
+    info!(%key, by = %caller.entry.name, "a staff key is let in again");
+    Ok(())
+}
+
+/// Turns away somebody who waits for the staff list. Of those on the list the hub needs
+/// what they joined with.
+pub(super) async fn reject(service: &StaffService, caller: &Caller, key: KeyId) -> Answer {
+    caller.must_be(Role::Lead)?;
+    if service.trust.published.catalogue().is_some_and(|catalogue| catalogue.staff.find(&key).is_some()) {
+        return Err(Denial::NotPending);
+    }
+    let waited = service.records.store.write(RejectStaff(key)).await;
+    let waited = waited.map_err(|error| service.records.denial(&error))?;
+    info!(%key, by = %caller.entry.name, "a technician is turned away");
+    if waited { Ok(()) } else { Err(Denial::NotPending) }
+}
+
+/// Takes a lock from anybody whom the catalogue lets sign one.
+pub(super) async fn lock(service: &StaffService, envelope: &Envelope) -> Answer {
+    let catalogue = service.trust.published.catalogue().ok_or(Denial::NoCatalogue)?;
+    fernwart_certs::lock::believe(envelope, &catalogue).map_err(|refusal| match refusal {
+        Refusal::NewerOrder => Denial::NewerDocument,
+        _ => Denial::BeyondRole,
+    })?;
+    service.trust.lock(envelope).await.map_err(|error| service.records.denial(&error))
+}
+
+/// A new certificate for the key that TLS has seen, whatever the request says.
+pub(super) async fn renew(
+    service: &StaffService,
+    caller: &Caller,
+    link: &Link,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    let spki = link.peer_certificates().first().and_then(fernwart_certs::peer::public_key_of).unwrap_or_default();
+    reply(send, service.keys.certify_staff(caller.entry.key, &spki).map(Reply::Certificate)).await
+}
+
+/// Lists the staff keys that are cut off.
+pub(super) async fn suspensions(
+    service: &StaffService,
+    caller: &Caller,
+    send: &mut Sender,
+) -> Result<Answer, FrameError> {
+    if let Err(denial) = caller.must_be(Role::Lead) {
+        return Ok(Err(denial));
+    }
+    let mut locked: HashSet<KeyId> = HashSet::new();
+    for envelope in service.trust.locks() {
+        if let Ok(Lock { locked: Locked::Keys(keys), .. }) = Lock::from_bytes(envelope.bytes.as_bytes()) {
+            locked.extend(keys);
+        }
+    }
+    let mut all: Vec<Suspension> =
+        service.trust.suspended().into_iter().map(|key| Suspension { key, locked: locked.contains(&key) }).collect();
+    all.sort_by_key(|one| one.key.to_string());
+    for some in all.chunks(ROWS_PER_FRAME) {
+        send.send(&Reply::Suspensions(List::try_from(some.to_vec()).unwrap_or_default())).await?;
+    }
+    Ok(Ok(()))
+}
