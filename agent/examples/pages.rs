@@ -1,5 +1,5 @@
-//! Writes the agent's manual pages, English and German, and its completions into a
-//! folder, for packages.
+//! Writes the agent's manual pages in English and German, and its shell completions, into a
+//! folder for packages.
 
 #[path = "../src/command_line.rs"]
 #[allow(dead_code, reason = "the program uses all of it")]
@@ -15,8 +15,8 @@ fn main() -> std::io::Result<()> {
     for (language, pages) in [(Language::En, "man"), (Language::De, "man-de")] {
         let pages = folder.join(pages);
         std::fs::create_dir_all(&pages)?;
-        clap_mangen::generate_to(command_line::whole(&Words::new(language)), &pages)?;
-        // Each command has its page; the one about `help` tells nothing more.
+        clap_mangen::generate_to(command_line::full_command(&Words::new(language)), &pages)?;
+        // Each command has a page of its own; the one about `help` adds nothing.
         for page in std::fs::read_dir(&pages)? {
             let page = page?.path();
             if page.to_string_lossy().contains("-help") {
@@ -26,7 +26,7 @@ fn main() -> std::io::Result<()> {
     }
     let completions = folder.join("completions");
     std::fs::create_dir_all(&completions)?;
-    let mut command = command_line::whole(&Words::new(Language::En));
+    let mut command = command_line::full_command(&Words::new(Language::En));
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "fernwart-agent", &completions)?;
     }

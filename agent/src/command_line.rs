@@ -1,4 +1,4 @@
-//! What may be typed, in the language of who types it.
+//! The command line, in the user's language.
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -149,25 +149,25 @@ pub(crate) enum Output {
     Checkmk,
 }
 
-/// The longest time for which something is allowed or stopped.
+/// The longest duration of a consent or pause.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// A span of time that is not over at once.
+/// Parses a duration that is not zero.
 fn some_time(text: &str) -> Result<Duration, String> {
-    // Whoever types 2 hardly means two seconds.
+    // A bare number is ambiguous, so a unit is required.
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("write 30m, 2h or 3d".into());
     }
     match span::parse(text)? {
         Duration::ZERO => Err("write 30m, 2h or 3d".into()),
-        // By then nobody knows of it any more.
+        // A longer one would be forgotten.
         span if span > LONGEST => Err("a year (1y) is the most".into()),
         span => Ok(span),
     }
 }
 
-/// The whole command line in these words.
-pub(crate) fn whole(words: &Words) -> clap::Command {
+/// The complete command line in this language.
+pub(crate) fn full_command(words: &Words) -> clap::Command {
     let mut command = Arguments::command();
     command.build();
     match words.language {
@@ -176,13 +176,13 @@ pub(crate) fn whole(words: &Words) -> clap::Command {
     }
 }
 
-/// What was typed, or what is wrong with it. Where help or the version is wanted,
-/// the program ends here.
+/// Parses the command line; for help or version the program exits here.
 pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments, UserError> {
     if let Some(word) = typed.iter_mut().find(|word| *word == "hilfe") {
         *word = "help".into();
     }
-    let read = whole(words).try_get_matches_from(typed).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let read =
+        full_command(words).try_get_matches_from(typed).and_then(|matches| Arguments::from_arg_matches(&matches));
     read.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => error.exit(),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
@@ -191,7 +191,7 @@ pub(crate) fn read(mut typed: Vec<OsString>, words: &Words) -> Result<Arguments,
     })
 }
 
-/// What is wrong and what may have been meant; the rest is in the help.
+/// The error and its suggestions, without the usage text.
 fn in_short(error: &clap::Error) -> String {
     let text = error.to_string();
     let rest = |line: &&str| !line.starts_with("Usage") && !line.starts_with("For more information");
@@ -208,8 +208,8 @@ fn in_short(error: &clap::Error) -> String {
     short
 }
 
-/// The value of an option wherever it stands, before anything is known of the
-/// rest. It decides on nothing but the words in which that is told.
+/// The value of an option anywhere in the command line, before it is parsed. Used only to choose
+/// the language of messages.
 pub(crate) fn value_of(name: &str, typed: &[OsString]) -> Option<OsString> {
     let mut words = typed.iter().skip(1).take_while(|word| *word != "--");
     while let Some(word) = words.next() {
@@ -223,7 +223,7 @@ pub(crate) fn value_of(name: &str, typed: &[OsString]) -> Option<OsString> {
     None
 }
 
-/// The same command line with German texts, each named by the way to it.
+/// The command line with German texts; their ids are made of the subcommands' names.
 fn in_german(command: clap::Command, id: &str, words: &Words) -> clap::Command {
     let text = |part: &str| words.say(&format!("{id}{part}"));
     let mut command = command
@@ -238,7 +238,7 @@ fn in_german(command: clap::Command, id: &str, words: &Words) -> clap::Command {
     let usage = command.render_usage().to_string().replace("[OPTIONS]", "[OPTIONEN]");
     let usage = usage.trim_start_matches("Usage: ").to_owned();
     command.override_usage(usage).mut_subcommands(|sub| {
-        // It lists the same commands once more.
+        // Clap lists all commands again below `help`.
         if sub.get_name() == "help" {
             return sub.about(words.say("help-help"));
         }
@@ -273,21 +273,21 @@ fn in_german_argument(arg: clap::Arg, id: &str, words: &Words) -> clap::Arg {
 mod tests {
     use super::*;
 
-    fn every_text(command: &mut clap::Command, seen: &mut Vec<String>, whole: &mut String) {
+    fn every_text(command: &mut clap::Command, seen: &mut Vec<String>, full_command: &mut String) {
         let texts = [command.get_about(), command.get_before_help(), command.get_after_help()];
         seen.extend(texts.into_iter().flatten().map(ToString::to_string));
         seen.extend(command.get_arguments().map(|arg| arg.get_help().map(ToString::to_string).unwrap_or_default()));
-        *whole += &command.render_long_help().to_string();
+        *full_command += &command.render_long_help().to_string();
         for sub in command.get_subcommands_mut() {
             match sub.get_name() {
                 "help" => seen.push(sub.get_about().map(ToString::to_string).unwrap_or_default()),
-                _ => every_text(sub, seen, whole),
+                _ => every_text(sub, seen, full_command),
             }
         }
     }
 
     #[test]
-    fn whatever_may_be_typed_is_explained_in_german() {
+    fn every_command_and_option_is_explained_in_german() {
         let (mut english, mut german, mut help) = (Vec::new(), Vec::new(), String::new());
         let mut command = Arguments::command();
         command.build();
@@ -305,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_in_short() {
-        let said = |words: &[&str]| {
+    fn a_command_line_error_is_reported_briefly() {
+        let error_of = |words: &[&str]| {
             let typed = [&["fernwart-agent"], words].concat().iter().map(OsString::from).collect();
             match read(typed, &Words::new(Language::De)) {
                 Err(user_error) => user_error.in_words(&Words::new(Language::De)),
@@ -320,13 +320,13 @@ mod tests {
             (&["pause", "--for", "2"], "fehlt eine Angabe, oder sie passt nicht", "write 30m, 2h or 3d)"),
             (&["--lang", "fr", "status"], "fehlt eine Angabe, oder sie passt nicht", "'fr'"),
         ] {
-            let said = said(words);
-            assert!(said.contains(heading) && said.contains(cause), "{words:?}: {said}");
+            let error_of = error_of(words);
+            assert!(error_of.contains(heading) && error_of.contains(cause), "{words:?}: {error_of}");
         }
     }
 
     #[test]
-    fn an_option_is_found_wherever_it_stands() {
+    fn an_option_is_found_at_any_position() {
         let typed = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         let found = |words: &[&str]| value_of("lang", &typed(words));
         assert_eq!(found(&["fernwart-agent", "--lang", "de", "status"]), Some("de".into()));

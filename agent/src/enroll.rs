@@ -3,8 +3,8 @@
 //! ```text
 //! invitation ─▶ keys ─▶ enrollment door (pins checked, token proved) ─▶ catalogue verified ─▶ words ─▶ agent.toml
 //! ```
-//! Nothing counts before `agent.toml` is written; until then `enroll` can be
-//! repeated and goes on with the keys it has made.
+//! Nothing counts before `agent.toml` is written. Until then `enroll` can be repeated and reuses
+//! the keys it has made.
 
 use crate::collect::os_in_a_word;
 use crate::executor::state::{Moment, StateError, StateStore};
@@ -28,7 +28,7 @@ use rustls_pki_types::CertificateDer;
 use serde_json::json;
 use std::path::Path;
 
-/// Joining has failed; nothing counts yet and it can be tried again.
+/// Joining has failed; nothing counts yet, and it can be tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// The invitation is for staff.
@@ -37,7 +37,7 @@ pub enum EnrollError {
     /// The invitation has run out.
     #[error("this invitation has expired; ask for a new one")]
     Expired,
-    /// The state store in this folder is of a machine that has joined for somebody else.
+    /// The state store in this folder is of a machine that has joined for another customer.
     #[error("what lies in the folder is of a machine that has joined for {0}")]
     JoinedForAnother(String),
     /// Keys cannot be made or kept.
@@ -46,7 +46,7 @@ pub enum EnrollError {
     /// Keys cannot be made.
     #[error("making this machine's keys")]
     Generate(#[source] KeyGeneration),
-    /// The state store cannot be begun.
+    /// The state store cannot be created.
     #[error("beginning this machine's books")]
     StateStore(#[source] StateError),
     /// TLS cannot be configured.
@@ -55,32 +55,32 @@ pub enum EnrollError {
     /// The hub cannot be reached or is not the one invited to.
     #[error("reaching the hub the invitation names")]
     Dial(#[source] DialError),
-    /// None of the hub's names has an address.
+    /// None of the hub's host names resolves to an address.
     #[error("the hub's name {0} has no address")]
     NoAddress(String),
     /// The link broke.
     #[error("the link to the hub has ended")]
     Link(#[source] LinkError),
-    /// A frame went wrong.
+    /// A frame could not be sent or received.
     #[error("speaking with the hub")]
     Frame(#[source] FrameError),
-    /// The hub says no.
+    /// The hub denied the request.
     #[error("{0}")]
     Denied(Denial),
-    /// What the hub offers was not approved.
+    /// The hub's catalogue is not validly signed.
     #[error("verifying what the hub has offered")]
     Catalogue(#[source] CatalogueError),
-    /// The hub hands out a certificate for somebody else.
+    /// The hub sent a certificate that is not for this machine.
     #[error("the hub's certificate is not for this machine and key")]
     WrongCertificate,
 }
 
-/// What has been reached.
+/// The result of joining.
 #[derive(Debug)]
 pub struct Joined {
-    /// What was left in the folder.
+    /// The content of `agent.toml`, to be written.
     pub enrollment: Enrollment,
-    /// What is approved.
+    /// The verified catalogue.
     pub catalogue: Catalogue,
     /// The four words.
     pub words: [&'static str; 4],
@@ -90,16 +90,16 @@ pub struct Joined {
 
 /// The keys of a machine.
 pub struct Keys {
-    /// Signs for what happens there.
+    /// The evidence key, which signs receipts.
     pub evidence: SigningKey,
-    /// Opens what is sealed to it.
+    /// The sealing key, which decrypts secret parameters.
     pub sealing: SealingKey,
     /// Its TLS key.
     pub identity: TlsIdentity,
 }
 
 impl Keys {
-    /// New ones.
+    /// Generates new keys.
     ///
     /// # Errors
     /// When there is no randomness.
@@ -112,18 +112,18 @@ impl Keys {
     }
 }
 
-/// How the hub has taken a newcomer.
+/// The hub's answer to a new machine.
 #[derive(Debug)]
 pub struct Accepted {
     /// Who the machine is now.
     pub enrollment: Enrollment,
-    /// Its certificate; none while it waits for a person.
+    /// Its certificate; none until a person admits it.
     pub chain: Vec<CertificateDer<'static>>,
-    /// What the hub offered of its catalogue, not yet verified.
+    /// The catalogue files that the hub sent, not yet verified.
     pub files: Files,
 }
 
-/// Reads keys an earlier try has made, or makes them.
+/// Reads the keys of an earlier attempt, or generates new ones.
 fn keys(home: &Home) -> Result<Keys, EnrollError> {
     fn kept<T>(
         path: &Path,
@@ -148,7 +148,7 @@ fn keys(home: &Home) -> Result<Keys, EnrollError> {
     })
 }
 
-/// Whether an invitation is for a machine, and still good.
+/// Checks that an invitation is for a machine and has not expired.
 ///
 /// # Errors
 /// When it is not.
@@ -160,8 +160,8 @@ pub fn check(invitation: &Invitation) -> Result<(), EnrollError> {
     }
 }
 
-/// What an earlier try has left is gone on with, but not where it has joined for
-/// somebody else and its enrollment was lost.
+/// The state of an earlier attempt is reused, unless the machine had joined for another customer
+/// and its enrollment was lost.
 fn must_not_be_anothers(home: &Home, invitation: &Invitation) -> Result<(), EnrollError> {
     let store = match StateStore::open(&home.store()) {
         Ok(store) => store,
@@ -180,21 +180,25 @@ fn must_not_be_anothers(home: &Home, invitation: &Invitation) -> Result<(), Enro
     }
 }
 
-/// Joins a hub. `said` is told of each step. The caller holds the folder.
+/// Joins a hub. `on_step` is called after each step. The caller holds the folder.
 ///
 /// # Errors
 /// When it cannot be done; it may be tried again.
-pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Step<'_>)) -> Result<Joined, EnrollError> {
+pub async fn join(
+    home: &Home,
+    invitation: &Invitation,
+    mut on_step: impl FnMut(Step<'_>),
+) -> Result<Joined, EnrollError> {
     check(invitation)?;
     must_not_be_anothers(home, invitation)?;
     home.sweep();
     let mut keys = keys(home)?;
-    said(Step::Keys);
+    on_step(Step::Keys);
 
     let hostname = Text::clipped(&crate::collect::hostname());
     let Accepted { enrollment, chain, files } = incoming(&keys, invitation, hostname).await?;
     let (trusted, catalogue) = believe(invitation, &files).await?;
-    said(Step::Linked(&catalogue));
+    on_step(Step::Linked(&catalogue));
 
     let admitted = !chain.is_empty();
     if admitted {
@@ -207,10 +211,10 @@ pub async fn join(home: &Home, invitation: &Invitation, mut said: impl FnMut(Ste
     Ok(Joined { enrollment, catalogue, words, admitted })
 }
 
-/// Asks the hub to be taken in: keys and token proved, nothing kept.
+/// Sends the join request, with proofs of keys and token. Stores nothing.
 ///
 /// # Errors
-/// When the hub cannot be reached, is not the invited one, or says no.
+/// When the hub cannot be reached, is not the invited one, or denies the request.
 pub async fn incoming(keys: &Keys, invitation: &Invitation, hostname: Text<255>) -> Result<Accepted, EnrollError> {
     let Guest::Machine { customer, customer_name, language, .. } = &invitation.guest else {
         return Err(EnrollError::NotForMachines);
@@ -238,8 +242,8 @@ pub async fn incoming(keys: &Keys, invitation: &Invitation, hostname: Text<255>)
         Reply::Certificate(chain) => {
             let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
             let [leaf, ca] = chain.as_slice() else { return Err(EnrollError::WrongCertificate) };
-            let said = read_certificate(leaf, ca).map_err(|_| EnrollError::WrongCertificate)?;
-            let ours = said.name == Name::Machine(machine) && said.tls_key == keys.identity.key.digest();
+            let on_step = read_certificate(leaf, ca).map_err(|_| EnrollError::WrongCertificate)?;
+            let ours = on_step.name == Name::Machine(machine) && on_step.tls_key == keys.identity.key.digest();
             if !ours || !may_issue(ca, &[invitation.ca], &shown) {
                 return Err(EnrollError::WrongCertificate);
             }
@@ -261,16 +265,16 @@ pub async fn incoming(keys: &Keys, invitation: &Invitation, hostname: Text<255>)
     Ok(Accepted { enrollment, chain, files })
 }
 
-/// Verifies what the hub has offered, from the root that the invitation names.
+/// Verifies the hub's catalogue, starting from the root that the invitation names.
 ///
 /// # Errors
-/// When it was not approved.
+/// When it is not validly signed.
 pub async fn believe(invitation: &Invitation, files: &Files) -> Result<(Trusted, Catalogue), EnrollError> {
     let begun = Trusted::begin(invitation.root_version, &invitation.root, files).map_err(EnrollError::Catalogue)?;
     advance(&begun, files).await.map_err(EnrollError::Catalogue)
 }
 
-/// Begins a machine's state store: what it follows, and that it has joined.
+/// Initialises a machine's state store with its catalogue and the journal line about joining.
 ///
 /// # Errors
 /// When the disk does not take it.
@@ -284,18 +288,18 @@ pub fn begin(store: &mut StateStore, enrollment: &Enrollment, trusted: &Trusted)
     })
 }
 
-/// The words of a machine that has joined.
+/// The four words of a machine that has joined.
 pub fn words(evidence: &SigningKey, enrollment: &Enrollment) -> [&'static str; 4] {
     let Enrollment { joined_tls_key, root, customer, language, .. } = enrollment;
     four_words(&evidence.public(), joined_tls_key, root, customer, *language)
 }
 
-/// What has been done so far.
+/// A finished step.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// The keys are there.
+    /// The keys exist.
     Keys,
-    /// The hub was reached and verified, and this is what is approved there.
+    /// The hub was reached and its catalogue verified.
     Linked(&'a Catalogue),
 }
 
@@ -308,7 +312,7 @@ async fn dial(invitation: &Invitation) -> Result<Link, EnrollError> {
     }
 }
 
-/// One request; the reply, and the catalogue files that follow it.
+/// Sends one request; returns the reply and the catalogue files that follow it.
 async fn ask(link: &Link, request: &Request) -> Result<(Reply, Files), EnrollError> {
     let (mut send, mut receive) = link.open().await.map_err(EnrollError::Link)?;
     send.send(request).await.map_err(EnrollError::Frame)?;

@@ -1,4 +1,4 @@
-//! The agent's folder: what lies where, and what `enroll` has left there.
+//! The agent's folder: the paths of its files, and the enrollment.
 
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::diagnosis::Language;
@@ -13,40 +13,40 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Where the agent lives unless told otherwise.
+/// The default path of the folder.
 pub const DEFAULT: &str = "/var/lib/fernwart-agent";
 
 /// The folder.
 #[derive(Debug, Clone)]
 pub struct Home(PathBuf);
 
-/// What `enroll` has left, in `agent.toml`.
+/// The result of `enroll`, stored in `agent.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Enrollment {
     /// This machine.
     pub machine: MachineId,
-    /// Whose it is.
+    /// The customer it belongs to.
     pub customer: CustomerId,
     /// The customer's name, from the invitation.
     pub customer_name: Text<120>,
     /// The customer's language.
     pub language: Language,
-    /// Where the hub was when this machine joined; the catalogue knows newer.
+    /// The hub's addresses when this machine joined; the catalogue has newer ones.
     pub addresses: Vec<Text<255>>,
-    /// SHA-256 of the hub's CA certificate then.
+    /// SHA-256 of the hub's CA certificate at that time.
     pub ca: Digest,
     /// Version of the root in the invitation.
     pub root_version: u64,
     /// SHA-256 of that root.
     pub root: Digest,
-    /// The TLS key that joined: the one the four words were made of.
+    /// The TLS key it joined with, which is part of the four words.
     pub joined_tls_key: Digest,
     /// When it joined.
     pub joined_at: UnixMs,
 }
 
-/// A folder that is being set up by this program and no other.
+/// The lock on a folder that this process is setting up.
 #[derive(Debug)]
 pub struct Held {
     _folder: File,
@@ -62,7 +62,7 @@ pub enum HomeError {
         doing: &'static str,
         /// Which file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -75,10 +75,10 @@ pub enum HomeError {
         #[source]
         source: toml::de::Error,
     },
-    /// A file cannot be written, or is not as it must be.
+    /// A file cannot be written, or has wrong content or rights.
     #[error(transparent)]
     File(KeyFileError),
-    /// Somebody else is setting it up.
+    /// Another process is setting it up.
     #[error("{0} is being set up already")]
     Held(PathBuf),
     /// This machine has not joined yet.
@@ -97,7 +97,7 @@ impl Home {
         &self.0
     }
 
-    /// Makes the folder, for its owner alone.
+    /// Creates the folder, accessible to its owner only.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -109,13 +109,13 @@ impl Home {
         })
     }
 
-    /// Makes the folder and holds it: nobody else sets it up while this lives.
+    /// Creates and locks the folder: no other process sets it up while the lock exists.
     ///
     /// # Errors
-    /// When it cannot be made, or somebody is setting it up now.
+    /// When it cannot be created, or another process holds it.
     pub fn hold(&self) -> Result<Held, HomeError> {
         self.create()?;
-        // Before anything is spent or written: keys would lie there.
+        // Checked before anything is written: the folder will contain keys.
         keyfile::check_folders(&self.enrollment_file()).map_err(HomeError::File)?;
         let failed = |source| HomeError::Io { doing: "holding", path: self.0.clone(), source };
         let folder = File::open(&self.0).map_err(failed)?;
@@ -126,8 +126,8 @@ impl Home {
         }
     }
 
-    /// Clears away what programs that were killed have left half written. Only while
-    /// the folder is held.
+    /// Removes temporary files of processes that were killed. Only call this while the folder is
+    /// held.
     pub fn sweep(&self) {
         let ours =
             [self.evidence_key(), self.sealing_key(), self.tls_identity(), self.policy(), self.enrollment_file()];
@@ -137,7 +137,7 @@ impl Home {
         };
         let entries = std::fs::read_dir(&self.0).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| unfinished(&entry.path())) {
-            // Whatever cannot be removed does no harm.
+            // A file that cannot be removed does no harm.
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -167,49 +167,49 @@ impl Home {
         self.0.join("blobs")
     }
 
-    /// The owner's standing word.
+    /// The owner's consent and pause.
     pub fn consent(&self) -> PathBuf {
         self.0.join("owner.json")
     }
 
-    /// The owner's rules.
+    /// The owner's policy.
     pub fn policy(&self) -> PathBuf {
         self.0.join("policy.toml")
     }
 
-    /// The text of the owner's rules. A byte that is no UTF-8 is shown as such.
+    /// The text of the owner's policy. Invalid UTF-8 is replaced.
     ///
     /// # Errors
-    /// When there is no such file, or others might have written it.
+    /// When there is no such file, or others may have written it.
     pub fn read_policy(&self) -> Result<String, KeyFileError> {
         let bytes = keyfile::read_checked(&self.policy(), Others::Read, keyfile::SETTINGS)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The folder itself, whatever links lead to it.
+    /// The path of the folder with all links resolved.
     pub fn real_path(&self) -> PathBuf {
         std::fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone())
     }
 
-    /// Where the running agent can be asked.
+    /// The socket of the running agent.
     pub fn socket(&self) -> PathBuf {
         self.0.join("agent.sock")
     }
 
-    /// What `enroll` has left.
+    /// The file that `enroll` writes last.
     pub fn enrollment_file(&self) -> PathBuf {
         self.0.join("agent.toml")
     }
 
-    /// Whether `enroll` has been here.
+    /// Whether `enroll` has finished.
     pub fn is_enrolled(&self) -> bool {
         self.enrollment_file().exists()
     }
 
-    /// What `enroll` has left.
+    /// Reads what `enroll` has written.
     ///
     /// # Errors
-    /// When it has not been here, or the file is damaged.
+    /// When `enroll` has not finished, or the file is damaged.
     pub fn enrollment(&self) -> Result<Enrollment, HomeError> {
         let path = self.enrollment_file();
         let bytes = match keyfile::read_checked(&path, Others::Read, keyfile::SETTINGS) {
@@ -220,7 +220,7 @@ impl Home {
         toml::from_str(&String::from_utf8_lossy(&bytes)).map_err(|source| HomeError::Enrollment { path, source })
     }
 
-    /// Leaves what `enroll` has found out; the last thing it does.
+    /// Writes the enrollment; the last step of `enroll`.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -234,7 +234,7 @@ impl Home {
         keyfile::replace(&path, text.as_bytes()).map_err(HomeError::File)
     }
 
-    /// Leaves the owner's rules.
+    /// Writes the owner's policy.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -242,7 +242,7 @@ impl Home {
         keyfile::replace(&self.policy(), text.as_bytes()).map_err(HomeError::File)
     }
 
-    /// Whether the disk it lies on is as good as full; no where nobody knows.
+    /// Whether its disk is nearly full; false if that is unknown.
     pub fn is_disk_full(&self) -> bool {
         fernwart_certs::disk::is_full(&self.0)
     }

@@ -1,7 +1,6 @@
-//! One machine, one identity. Its files name it each in its own way: the enrollment and
-//! the journal's first line by its id, the evidence key by its hash, the certificate by
-//! its name. Where they do not all name the same machine, one was exchanged or damaged,
-//! and the agent does nothing.
+//! Checks that all of the agent's files belong to the same machine. The enrollment and the
+//! journal's first line name it by its id, the evidence key by its hash, the certificate by its
+//! name. If they differ, a file was exchanged or damaged, and the agent does not start.
 
 use crate::executor::state::{StateError, StateStore};
 use crate::home::{Enrollment, Home};
@@ -13,11 +12,11 @@ use fernwart_protocol::id::{MachineId, PublicKey};
 use fernwart_protocol::text::chain;
 use std::path::PathBuf;
 
-/// Files that are of another machine, or of none.
+/// Files of another machine, or damaged ones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not of this machine, or damaged: {}", listed(.files))]
 pub struct NotOneMachine {
-    /// Which.
+    /// The files.
     pub files: Vec<PathBuf>,
 }
 
@@ -25,7 +24,7 @@ fn listed(files: &[PathBuf]) -> String {
     files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Whom a file names: a machine, none that can be told, or nobody, for it need not.
+/// The machine a file names: one, none because it need not name any, or a contradiction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     Machine(MachineId),
@@ -33,12 +32,12 @@ enum Named {
     Contradiction,
 }
 
-/// What a machine's files say of whom they belong to.
+/// The machine that each file names.
 #[derive(Debug)]
 struct Claims(Vec<(PathBuf, Named)>);
 
 impl Claims {
-    /// Whose most files are counts; where as many speak for another, whom the first names.
+    /// The machine named by most files counts; in a tie, the one named first.
     fn judge(&self) -> Result<(), NotOneMachine> {
         let votes = |named: Named| self.0.iter().filter(|(_, other)| *other == named).count();
         let machines = self.0.iter().map(|(_, named)| *named).filter(|named| matches!(named, Named::Machine(_)));
@@ -50,7 +49,7 @@ impl Claims {
     }
 }
 
-/// What has to be read before this can be told.
+/// The files to compare, already read.
 pub struct Files<'a> {
     /// The evidence key.
     pub evidence: &'a SigningKey,
@@ -62,10 +61,10 @@ pub struct Files<'a> {
     pub store: Option<&'a StateStore>,
 }
 
-/// Whether all files are of one machine.
+/// Checks that all files belong to one machine.
 ///
 /// # Errors
-/// Those that are not; or that the store cannot be read.
+/// The files that do not; or that the store cannot be read.
 pub fn verify(
     home: &Home,
     enrollment: &Enrollment,
@@ -88,12 +87,11 @@ pub fn verify(
     Ok(Claims(claims).judge())
 }
 
-/// Whether the files are those that a running agent started with: its enrollment, and
-/// the public halves of its evidence and sealing keys. The certificate may have been
-/// renewed.
+/// Checks that the files are those with which the running agent started: its enrollment, and the
+/// public halves of its evidence and sealing keys. The certificate may have been renewed.
 ///
 /// # Errors
-/// Which is not, in words.
+/// Which file differs, as text.
 pub fn unchanged(home: &Home, enrollment: &Enrollment, keys: (PublicKey, PublicKey)) -> Result<(), String> {
     let bad = |error: &dyn std::error::Error| chain(error);
     let evidence = SigningKey::read(&home.evidence_key()).map_err(|error| bad(&error))?;
@@ -112,12 +110,12 @@ pub fn unchanged(home: &Home, enrollment: &Enrollment, keys: (PublicKey, PublicK
     verify(home, enrollment, &files).map_err(|error| bad(&error))?.map_err(|error| bad(&error))
 }
 
-/// Whom a certificate names; it must be one for the key beside it.
+/// The machine that a certificate names; it must be for the key beside it.
 fn certified(tls: &TlsIdentity) -> Named {
     match tls.chain.as_slice() {
         [] => Named::Nobody,
         [leaf, ca, ..] => match read_certificate(leaf, ca) {
-            Ok(said) if said.tls_key == tls.key.digest() => match said.name {
+            Ok(claim) if claim.tls_key == tls.key.digest() => match claim.name {
                 Name::Machine(id) => Named::Machine(id),
                 Name::Staff(_) => Named::Contradiction,
             },
@@ -127,7 +125,7 @@ fn certified(tls: &TlsIdentity) -> Named {
     }
 }
 
-/// Whether the enrollment is for whom the line about joining names.
+/// Whether the enrollment matches the journal's line about joining.
 fn is_as_joined(store: &StateStore, enrollment: &Enrollment) -> Result<bool, StateError> {
     let Some(Line::Entry { body: Some(body), .. }) = store.journal(1, 1)?.into_iter().next() else { return Ok(true) };
     let joined: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
@@ -137,8 +135,7 @@ fn is_as_joined(store: &StateStore, enrollment: &Enrollment) -> Result<bool, Sta
     Ok(["customer", "customer_name", "root"].into_iter().all(same))
 }
 
-/// Whom the records name: the line about joining, and whoever has signed for what was
-/// done since.
+/// The machine that the records name: in the line about joining, and in the receipts.
 fn recorded(store: &StateStore, evidence: &PublicKey) -> Result<Named, StateError> {
     let joined = match store.journal(1, 1)?.into_iter().next() {
         Some(Line::Entry { line, body: Some(body), .. }) => {
@@ -151,13 +148,14 @@ fn recorded(store: &StateStore, evidence: &PublicKey) -> Result<Named, StateErro
                 _ => Named::Contradiction,
             }
         }
-        // What it was about may have been erased.
+        // The body of that line may have been erased.
         _ => Named::Nobody,
     };
     let own = machine_id(evidence);
     let is_foreign = store.receipts_machines()?.iter().any(|machine| *machine != own);
     Ok(match joined {
-        // Records that name another are whole: it may be the key that was exchanged.
+        // The records are consistent but of another machine: the key may have been exchanged
+        // instead.
         Named::Machine(machine) if machine != own => joined,
         _ if is_foreign => Named::Contradiction,
         _ => joined,
@@ -168,16 +166,16 @@ fn recorded(store: &StateStore, evidence: &PublicKey) -> Result<Named, StateErro
 mod tests {
     use super::*;
 
-    type Said<'a> = &'a [(&'a str, Named)];
+    type Claim<'a> = &'a [(&'a str, Named)];
 
-    fn claims(of: Said<'_>) -> Claims {
+    fn claims(of: Claim<'_>) -> Claims {
         Claims(of.iter().map(|(file, named)| (PathBuf::from(file), *named)).collect())
     }
 
     #[test]
-    fn the_file_that_names_another_machine_is_the_one_that_is_told() {
+    fn the_file_that_names_another_machine_is_reported() {
         let [ours, other] = [1, 2].map(|byte| Named::Machine(MachineId::from_bytes([byte; 16])));
-        let cases: [(Said<'_>, &[&str]); 8] = [
+        let cases: [(Claim<'_>, &[&str]); 8] = [
             (&[("toml", ours), ("key", ours), ("tls", ours), ("store", ours)], &[]),
             (&[("toml", ours), ("key", ours), ("tls", Named::Nobody)], &[]),
             (&[("toml", other), ("key", ours), ("tls", ours), ("store", ours)], &["toml"]),
@@ -185,12 +183,12 @@ mod tests {
             (&[("toml", ours), ("key", ours), ("tls", other), ("store", ours)], &["tls"]),
             (&[("toml", ours), ("key", ours), ("tls", ours), ("store", other)], &["store"]),
             (&[("toml", ours), ("key", ours), ("tls", Named::Contradiction)], &["tls"]),
-            // As many for one as for the other: it is not all well, whoever is right.
+            // In a tie either may be right, but the files do not fit together.
             (&[("toml", ours), ("key", other), ("tls", ours), ("store", other)], &["key", "store"]),
         ];
-        for (said, foreign) in cases {
-            let told = claims(said).judge().err().map(|error| error.files).unwrap_or_default();
-            assert_eq!(told, foreign.iter().map(PathBuf::from).collect::<Vec<_>>(), "{said:?}");
+        for (claim, foreign) in cases {
+            let foreign_files = claims(claim).judge().err().map(|error| error.files).unwrap_or_default();
+            assert_eq!(foreign_files, foreign.iter().map(PathBuf::from).collect::<Vec<_>>(), "{claim:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Setting a computer up: what is asked, said and left behind.
+//! The `enroll` command: joins, asks for the policy, and installs the service.
 
 use crate::say;
 use fernwart_agent::executor::policy;
@@ -18,9 +18,9 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The invitation that was typed, or stands in a file.
+/// The invitation from the command line or a file.
 pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Result<Invitation, UserError> {
-    // A text of two bytes for each letter, and as many line ends and quotes.
+    // Up to two bytes a letter, and as many line ends and quotes.
     let longest = LONGEST as u64 * 4;
     let mut bytes = pieces.concat().into_bytes();
     match file {
@@ -42,7 +42,7 @@ pub(crate) fn read_invitation(pieces: &[String], file: Option<PathBuf>) -> Resul
     Ok(invitation)
 }
 
-/// The language of whom it invites.
+/// The language of the invited customer.
 pub(crate) fn language_of(invitation: &Invitation) -> Language {
     match &invitation.guest {
         Guest::Machine { language, .. } => *language,
@@ -50,7 +50,7 @@ pub(crate) fn language_of(invitation: &Invitation) -> Language {
     }
 }
 
-/// Joins, unless that was done already, and starts the service.
+/// Joins, unless this machine has joined already, and starts the service.
 pub(crate) fn enroll(
     home: &Home,
     invitation: &Invitation,
@@ -58,8 +58,8 @@ pub(crate) fn enroll(
     no_service: bool,
     words: &Words,
 ) -> anyhow::Result<ExitCode> {
-    if let Some(said) = joined_already(home, invitation, words)? {
-        return say(&said);
+    if let Some(message) = joined_already(home, invitation, words)? {
+        return say(&message);
     }
     enroll::check(invitation).map_err(UserError::from)?;
     let prepared = policy.as_deref().map(policy_text).transpose()?;
@@ -70,9 +70,9 @@ pub(crate) fn enroll(
         return Err(UserError::service_taken(&other).into());
     }
     let _held = home.hold().map_err(|error| UserError::from(error).or_full(home))?;
-    // Somebody else may have finished just now.
-    if let Some(said) = joined_already(home, invitation, words)? {
-        return say(&said);
+    // Another process may have finished joining meanwhile.
+    if let Some(message) = joined_already(home, invitation, words)? {
+        return say(&message);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let joined = runtime.block_on(enroll::join(home, invitation, |step| {
@@ -80,7 +80,7 @@ pub(crate) fn enroll(
             enroll::Step::Keys => format!("  {}", words.say("enroll-step-1")),
             enroll::Step::Linked(_) => format!("  {}", words.say("enroll-step-2")),
         };
-        // A reader that has gone away does not stop the joining.
+        // A closed standard output does not stop the joining.
         let _ = say(&(line + "\n"));
     }));
     let joined = joined.map_err(|error| UserError::from(error).or_full(home))?;
@@ -117,12 +117,12 @@ pub(crate) fn enroll(
     say(&out)
 }
 
-/// What is said to one who has joined already; nothing to a newcomer.
+/// The text for a machine that has joined already; none for a new one.
 fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result<Option<String>, UserError> {
     let known = match home.enrollment() {
         Ok(known) => known,
         Err(HomeError::NotEnrolled(_)) => return Ok(None),
-        // Whose it is nobody can tell: it is not given away.
+        // An unreadable enrollment may belong to somebody, so it is not overwritten.
         Err(error) => return Err(error.into()),
     };
     let status = local::ask(&home.socket(), &Question::Status);
@@ -134,26 +134,26 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
         Ok(Some(_)) | Err(_) => false,
     };
     if is_parted {
-        return Err(UserError::turned_away(home));
+        return Err(UserError::rejected_by_hub(home));
     }
-    // Customers have numbers that no two shops give.
+    // Customer ids are unique across organisations.
     if matches!(&invitation.guest, Guest::Machine { customer, .. } if *customer != known.customer) {
         return Err(UserError::joined_for_another(known.customer_name.to_string()));
     }
     match status {
         Ok(Some(Answer::Status(status))) => match status.rejected {
-            Some(Rejection::Rejected | Rejection::Retired) => return Err(UserError::turned_away(home)),
+            Some(Rejection::Rejected | Rejection::Retired) => return Err(UserError::rejected_by_hub(home)),
             Some(Rejection::Unknown | Rejection::KeptOut) | None => {}
         },
         Ok(Some(_)) | Err(_) => {}
-        // Not opened: an agent that starts or stops just now has them.
+        // The store is not opened, since an agent that is starting or stopping may hold it.
         Ok(None) if std::fs::metadata(home.store()).is_ok_and(|store| store.len() > 0) => {}
         Ok(None) => return Err(UserError::no_store(home)),
     }
     let folder = home.path().display().to_string();
     let named = [("customer", known.customer_name.as_raw()), ("folder", folder.as_str())];
     let mut out = words.say_with("enroll-again", &named) + "\n";
-    // Somebody on the phone may still wait for the words.
+    // Somebody on the phone may still need the words.
     let waits = TlsIdentity::read(&home.tls_identity()).is_ok_and(|identity| identity.chain.is_empty());
     if let (true, Ok(key)) = (waits, SigningKey::read(&home.evidence_key())) {
         let four = enroll::words(&key, &known).join(" · ");
@@ -162,14 +162,14 @@ fn joined_already(home: &Home, invitation: &Invitation, words: &Words) -> Result
     Ok(Some(out))
 }
 
-/// The beginning of a file that may be endless.
+/// Reads at most this many bytes of a file, which may be endless.
 fn read_at_most(path: &Path, bytes: u64) -> std::io::Result<Vec<u8>> {
     let mut read = Vec::new();
     std::fs::File::open(path)?.take(bytes).read_to_end(&mut read)?;
     Ok(read)
 }
 
-/// A policy's text: no longer than settings may be.
+/// Reads a policy file, limited to the maximum size of settings.
 fn read_policy(path: &Path) -> std::io::Result<String> {
     let bytes = read_at_most(path, keyfile::SETTINGS + 1)?;
     if bytes.len() as u64 > keyfile::SETTINGS {
@@ -183,7 +183,7 @@ fn policy_text(choice: &str) -> Result<String, UserError> {
         "ask" => policy::ASK.to_owned(),
         "nightly" => policy::NIGHTLY.to_owned(),
         "trusted" => policy::TRUSTED.to_owned(),
-        // A word that is none of the three, and no file either.
+        // A path, or a mistyped word.
         file => read_policy(Path::new(file)).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => UserError::no_such_policy(file),
             _ => UserError::unreadable(Path::new(file), &error),

@@ -1,10 +1,9 @@
 //! The agent: a light daemon on a customer's machine.
 //!
-//! Two halves that speak only through the serialisable messages of
-//! [`message`]: the *uplink* (TLS key, network, frames) and the *executor*
-//! (evidence key: verifying, asking, acting, proving). They are tasks of one
-//! process, cut so that they can become two. The agent imports `protocol` and
-//! `certs`, never the controller.
+//! Two halves that communicate only through the serialisable messages of [`message`]: the
+//! *uplink* (TLS key, network, frames) and the *executor* (evidence key, gate, owner's consent,
+//! scripts, receipts). They are tasks of one process, designed so that they can become two. The
+//! agent imports `protocol` and `certs`, never the controller.
 
 pub mod action;
 pub mod collect;
@@ -23,7 +22,7 @@ pub mod uplink;
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;
 
-/// The machine's clock, Unix milliseconds. Only edges call it.
+/// The machine's clock, Unix milliseconds. Pure code must not call it.
 pub fn now() -> UnixMs {
     Clock::System.now()
 }

@@ -1,4 +1,4 @@
-//! What the agent's program does when it is called.
+//! The agent's program: reads the command line and runs the command.
 
 mod command_line;
 mod joining;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// This program on its way to becoming a script: no command of anybody's.
+/// Runs the cage's outer or inner program, which are not commands for users.
 fn caged() -> Option<ExitCode> {
     let words: Vec<OsString> = std::env::args_os().skip(1).take(4).collect();
     let words: Vec<&str> = words.iter().map(|word| word.to_str()).collect::<Option<_>>()?;
@@ -38,20 +38,20 @@ fn main() -> ExitCode {
     if let Some(code) = caged() {
         return code;
     }
-    // Whatever was open where it was started is nothing to what it starts.
+    // Keeps children from inheriting descriptors that were open at the start.
     if let Err(error) = cage::keep_to_itself(None) {
         let _ = writeln!(std::io::stderr(), "/proc/self/fd: {error}");
         return ExitCode::from(if is_plugin() { UNKNOWN } else { 5 });
     }
     fernwart_agent::memory::keep_little();
-    // Nothing this program makes is anybody else's to read.
+    // Files created by this program are private.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let typed = pieces::put_together(std::env::args_os().collect());
-    let at = |said: Option<PathBuf>| {
-        let folder = said.or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
+    let at = |named: Option<PathBuf>| {
+        let folder = named.or_else(|| std::env::var_os("FERNWART_AGENT_HOME").map(PathBuf::from));
         Home::at(folder.as_deref().unwrap_or(Path::new(home::DEFAULT)))
     };
-    // What is wrong with what was typed must be said in some language, too.
+    // Errors in the command line need a language, too.
     let words = {
         let asked = command_line::value_of("lang", &typed).and_then(|word| word.to_str()?.parse().ok());
         let home = at(command_line::value_of("home", &typed).map(PathBuf::from));
@@ -71,10 +71,11 @@ fn main() -> ExitCode {
     act(arguments, &home, &words).unwrap_or_else(|error| complain(&UserError::of(&error), &words))
 }
 
-/// A plugin's word for what it could not find out.
+/// The exit code of a monitoring plugin for an unknown state.
 const UNKNOWN: u8 = 3;
 
-/// Whether a monitoring reads what is said, by what was typed: it may not even be read.
+/// Whether the output is for a monitoring system. Judged by the raw command line, which may be
+/// invalid.
 fn is_plugin() -> bool {
     let typed: Vec<OsString> = std::env::args_os().collect();
     let joined = ["-onagios", "-o=nagios", "--output=nagios"];
@@ -85,12 +86,12 @@ fn is_plugin() -> bool {
 }
 
 fn complain(user_error: &UserError, words: &Words) -> ExitCode {
-    let said = escaped_lines(&user_error.in_words(words));
-    // Perhaps nobody reads it.
-    let _ = write!(std::io::stderr(), "{said}");
+    let text = escaped_lines(&user_error.in_words(words));
+    // Standard error may be closed.
+    let _ = write!(std::io::stderr(), "{text}");
     if is_plugin() {
-        // The first line is what is read; nobody may be there to hear it.
-        let line = said.lines().next().unwrap_or_default().replace('|', "/");
+        // Plugins are read by their first line; standard output may be closed.
+        let line = text.lines().next().unwrap_or_default().replace('|', "/");
         let _ = writeln!(std::io::stdout(), "FERNWART UNKNOWN - {line}");
         return ExitCode::from(UNKNOWN);
     }
@@ -115,7 +116,7 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
             Ok(ExitCode::SUCCESS)
         }
         Command::Status => {
-            // An account that is asked may not read the folder, and is answered.
+            // An asked account may not read the folder, but the agent answers it.
             if let Err(user_error) = &enrollment {
                 let answers = local::ask(&home.socket(), &Question::Status).is_ok_and(|answer| answer.is_some());
                 if !user_error.lacks_rights() || !answers {
@@ -136,7 +137,7 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
                 }
                 Output::Checkmk => return say(&report.as_local_checks()),
             };
-            // What could be critical and is not known is not called well.
+            // An unknown check that could be critical is not reported as success.
             Ok(if report.could_be_critical() { ExitCode::from(1) } else { ExitCode::SUCCESS })
         }
         Command::Policy { command: PolicyCommand::Check } => check_policy(home, words),
@@ -182,19 +183,19 @@ fn act(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<ExitC
                 Ok(enrollment) => {
                     say(&leaving::leave(home, &enrollment, records(&wanted), wanted.yes, words)?)?;
                 }
-                // It has left before. A folder that may not be looked into says nothing.
+                // It has left before. If the folder may not be read, that is unknown.
                 Err(_) if matches!(home.enrollment(), Err(HomeError::NotEnrolled(_))) => service::remove(home)?,
                 Err(user_error) => return Err(user_error.into()),
             };
             use service::Removed;
-            let said = match service::remove_program()? {
+            let text = match service::remove_program()? {
                 Removed::Done => words.say("uninstalled"),
                 Removed::Package(command) => words.say_with("uninstall-package", &[("command", command)]),
                 Removed::Not(path) => {
                     words.say_with("uninstalled-not", &[("path", &escaped_lines(&path.display().to_string()))])
                 }
             };
-            say(&(said + "\n"))
+            say(&(text + "\n"))
         }
         Command::Version => say(&format!("fernwart-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
@@ -204,7 +205,7 @@ fn records(wanted: &command_line::Leaving) -> Records {
     if wanted.purge { Records::Purged } else { Records::Kept }
 }
 
-/// Writes to standard output; a reader that has gone away is no failure.
+/// Writes to standard output; a closed reader is no error.
 fn say(text: &str) -> anyhow::Result<ExitCode> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("writing"),
@@ -222,7 +223,7 @@ fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
             if !names.is_empty() {
                 out += &(words.say_with("policy-asked", &[("accounts", &names.join(", "))]) + "\n");
             }
-            // Other sources of accounts than this file are not looked at, so it is no mistake.
+            // Accounts may come from other sources than /etc/passwd, so this is only a warning.
             for name in policy.asked().iter().filter(|name| !local::is_account(name)) {
                 out += &(words.say_with("policy-no-account", &[("account", &escaped_lines(name))]) + "\n");
             }
@@ -236,7 +237,7 @@ fn check_policy(home: &Home, words: &Words) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whoever may speak to the running agent need not read its folder.
+/// An account that may use the socket need not be able to read the folder.
 fn reachable(home: &Home, enrollment: Result<Enrollment, UserError>) -> Result<(), UserError> {
     if home.socket().exists() { Ok(()) } else { enrollment.map(drop) }
 }
@@ -275,7 +276,7 @@ fn journal_lines(
             Some(page) if !page.is_empty() => lines.extend(page),
             Some(_) => {
                 let end = ask(&Question::JournalHead)?.and_then(|end| end.into_iter().next()).context("no end")?;
-                // A line may have come between the two questions.
+                // A line may have been added between the two requests.
                 if end.seq() == Some(last) {
                     lines.push(end);
                     return Ok((lines, history::Agent::Running));

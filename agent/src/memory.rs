@@ -1,8 +1,8 @@
-//! Memory that is given back: a diagnosis is over in a second, the agent stays for
-//! months.
+//! Settings that keep the agent's memory small: it runs for months, and a diagnosis ends after a
+//! second.
 
-/// Has threads share what is free. By itself the C library keeps a store for each
-/// thread, up to eight a processor, and a diagnosis has twelve threads.
+/// Makes all threads share one arena. By default glibc uses up to eight per processor, and a
+/// diagnosis has twelve threads.
 #[cfg_attr(
     target_env = "gnu",
     expect(unsafe_code, reason = "a setting of the C library's allocator, which has no other way to it")
@@ -15,7 +15,7 @@ pub fn keep_little() {
     }
 }
 
-/// Gives the system what is free.
+/// Returns free memory to the system.
 #[cfg_attr(
     target_env = "gnu",
     expect(unsafe_code, reason = "a call of the C library's allocator, which has no other way to it")

@@ -1,21 +1,20 @@
 //! An invitation that a mail program has broken into pieces.
 //!
-//! A customer's line is never taken for an option, whatever it was broken into:
-//! pieces may begin with `-`, or look like an option altogether. The line's own sum
-//! tells which words are its pieces. Where no choice of words has the right sum (a
-//! piece is missing, there is a typing error), all words that are no option of
-//! `enroll` are taken for pieces, and the error is told as one of the line.
+//! A piece is never taken for an option, even if it begins with `-` or looks exactly like one:
+//! the invitation's checksum tells which words belong to it. If no choice of words has the right
+//! checksum (a piece is missing or mistyped), all words that are not options of `enroll` count as
+//! pieces, and the error is reported for the invitation.
 //!
-//! The whole line is then handed on behind `--`, where nothing is an option.
+//! The reassembled invitation is passed on after `--`, where nothing is an option.
 
 use fernwart_certs::invitation::{Invitation, LONGEST};
 use std::ffi::OsString;
 
-/// Bytes of pieces among which a line is sought: twice the longest, as quotes and
-/// the like may stand around each.
+/// Maximum length of pieces for which the search is tried: twice the longest invitation, as each
+/// piece may have quotes around it.
 const SOUGHT: usize = LONGEST * 2;
 
-/// Words beginning with `-` of which every choice is tried: 2¹⁰ sums.
+/// Maximum number of words beginning with `-` for which every combination is tried (2¹⁰).
 const DOUBTFUL: usize = 10;
 
 /// Options of `enroll` that take a value.
@@ -24,20 +23,20 @@ const VALUED: [&str; 4] = ["--home", "--lang", "--invitation", "--policy"];
 /// Options of `enroll` that take none.
 const FLAGS: [&str; 2] = ["--no-service", "--help"];
 
-/// What one or two words of the command line seem to be.
+/// What a word of the command line, or an option with its value, seems to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Of the line: it begins like no option.
+    /// Part of the invitation: it does not begin like an option.
     Piece,
     /// An option of `enroll`, with its value.
     Option,
-    /// What stands before the first piece to say that no option follows.
+    /// The `--` before the first piece.
     Separator,
-    /// It begins with `-` and is no option: a piece, most likely.
+    /// It begins with `-` and is not an option: probably a piece.
     Doubtful,
 }
 
-/// One or two words of the command line.
+/// A word of the command line, or an option with its value.
 struct Part<'a> {
     kind: Kind,
     words: &'a [OsString],
@@ -49,14 +48,14 @@ impl Part<'_> {
     }
 }
 
-/// What was typed, the pieces of an invitation put together to one word.
+/// The command line, with the pieces of an invitation joined into one word.
 pub(crate) fn put_together(typed: Vec<OsString>) -> Vec<OsString> {
     let Some((before, after)) = split_at_enroll(&typed) else { return typed };
     let parts = parts(after);
     if parts.iter().all(|part| part.kind != Kind::Piece) {
         return typed;
     }
-    let is_piece = whole(&parts).unwrap_or_else(|| likely(&parts));
+    let is_piece = complete(&parts).unwrap_or_else(|| likely(&parts));
     let mut line = OsString::new();
     let mut together = before.to_vec();
     for (part, is_piece) in parts.iter().zip(is_piece) {
@@ -70,7 +69,7 @@ pub(crate) fn put_together(typed: Vec<OsString>) -> Vec<OsString> {
     together
 }
 
-/// The words up to `enroll`, and those after it; none for another command.
+/// The words up to `enroll` and those after it; none for another command.
 fn split_at_enroll(typed: &[OsString]) -> Option<(&[OsString], &[OsString])> {
     let mut at = 1;
     loop {
@@ -107,8 +106,8 @@ fn parts(mut words: &[OsString]) -> Vec<Part<'_>> {
     parts
 }
 
-/// Which parts have the right sum together, if any do.
-fn whole(parts: &[Part<'_>]) -> Option<Vec<bool>> {
+/// Which parts have the right checksum together, if any.
+fn complete(parts: &[Part<'_>]) -> Option<Vec<bool>> {
     let texts: Vec<String> = parts.iter().map(Part::text).collect();
     if texts.iter().map(String::len).sum::<usize>() > SOUGHT {
         return None;
@@ -116,8 +115,7 @@ fn whole(parts: &[Part<'_>]) -> Option<Vec<bool>> {
     one_after_the_other(parts, &texts).or_else(|| any_choice(parts, &texts))
 }
 
-/// The pieces stand together, as they do nearly always; so all around them is left
-/// for what it is.
+/// Tries consecutive parts, which is nearly always right; the parts around them stay unchanged.
 fn one_after_the_other(parts: &[Part<'_>], texts: &[String]) -> Option<Vec<bool>> {
     let from = parts.iter().position(|part| part.kind == Kind::Piece)?;
     let mut line = String::new();
@@ -128,12 +126,12 @@ fn one_after_the_other(parts: &[Part<'_>], texts: &[String]) -> Option<Vec<bool>
     Some((0..parts.len()).map(|at| (from..=to).contains(&at)).collect())
 }
 
-/// Options stand between the pieces, or are pieces.
+/// Tries combinations: options may stand between the pieces, or be pieces.
 fn any_choice(parts: &[Part<'_>], texts: &[String]) -> Option<Vec<bool>> {
     let open: Vec<usize> =
         parts.iter().enumerate().filter(|(_, part)| part.kind != Kind::Piece).map(|(at, _)| at).collect();
     let likely = likely(parts);
-    let turned = |turn: &dyn Fn(usize) -> bool| -> Option<Vec<bool>> {
+    let flipped = |turn: &dyn Fn(usize) -> bool| -> Option<Vec<bool>> {
         let mut chosen = likely.clone();
         for (_, at) in open.iter().enumerate().filter(|(number, _)| turn(*number)) {
             if let Some(is_piece) = chosen.get_mut(*at) {
@@ -145,13 +143,13 @@ fn any_choice(parts: &[Part<'_>], texts: &[String]) -> Option<Vec<bool>> {
         line.parse::<Invitation>().is_ok().then_some(chosen)
     };
     if open.len() <= DOUBTFUL {
-        return (0..1_u32 << open.len()).find_map(|choice| turned(&|number| choice & (1 << number) != 0));
+        return (0..1_u32 << open.len()).find_map(|choice| flipped(&|number| choice & (1 << number) != 0));
     }
-    let one = (0..open.len()).find_map(|only| turned(&|number| number == only));
-    turned(&|_| false).or(one)
+    let one = (0..open.len()).find_map(|only| flipped(&|number| number == only));
+    flipped(&|_| false).or(one)
 }
 
-/// What is taken for a piece where no sum tells.
+/// The choice of pieces if the checksum does not decide.
 fn likely(parts: &[Part<'_>]) -> Vec<bool> {
     parts.iter().map(|part| matches!(part.kind, Kind::Piece | Kind::Doubtful)).collect()
 }
@@ -161,7 +159,7 @@ mod tests {
     use super::*;
     use fernwart_protocol::codec::decode;
 
-    /// Numbers that look random (Steele et al. 2014), from a seed that is printed.
+    /// Pseudo-random numbers (Steele et al. 2014) from a printed seed.
     struct Chance(u64);
 
     impl Chance {
@@ -174,7 +172,7 @@ mod tests {
     }
 
     fn line(chance: &mut Chance) -> String {
-        // A machine, one address, and the rest by chance.
+        // A machine's invitation with one address; the rest is random.
         let mut bytes = vec![0, 0, 0, 0];
         bytes.extend((0..16).map(|_| chance.below(256) as u8));
         bytes.extend([5, 0, 0, 0, 0, 0, 0, 0]);
@@ -190,21 +188,21 @@ mod tests {
         words.iter().map(OsString::from).collect()
     }
 
-    /// What comes of pieces typed among other words: the line alone, last, behind `--`.
-    fn assert_whole(before: &[&str], pieces: &[&str], after: &[&str], line: &str) {
+    /// Asserts that pieces among other words are joined to one word, last, after `--`.
+    fn assert_complete(before: &[&str], pieces: &[&str], after: &[&str], line: &str) {
         let all = typed(&[&["a", "--home", "enroll", "enroll"], before, pieces, after].concat());
-        let whole = typed(&[&["a", "--home", "enroll", "enroll"], before, after, &["--", line]].concat());
-        assert_eq!(put_together(all), whole, "{pieces:?}");
+        let complete = typed(&[&["a", "--home", "enroll", "enroll"], before, after, &["--", line]].concat());
+        assert_eq!(put_together(all), complete, "{pieces:?}");
     }
 
     #[test]
-    fn whatever_a_line_is_broken_into_it_is_one_word_again_and_no_option() {
+    fn a_broken_invitation_is_reassembled_wherever_it_was_cut() {
         let seed = 4711;
         println!("seed {seed}");
         let mut chance = Chance(seed);
         for _ in 0..60 {
             let line = line(&mut chance);
-            // Into two at every place, and into many at random ones.
+            // Cut in two at every position, and in many pieces at random positions.
             let mut ways: Vec<Vec<usize>> = (1..line.len()).map(|at| vec![at]).collect();
             ways.extend((0..40).map(|_| {
                 let mut cuts: Vec<usize> =
@@ -215,20 +213,20 @@ mod tests {
             }));
             for cuts in ways {
                 let pieces = cut(&line, &cuts);
-                assert_whole(&["--policy=ask"], &pieces, &["--no-service", "--lang", "de"], &line);
+                assert_complete(&["--policy=ask"], &pieces, &["--no-service", "--lang", "de"], &line);
             }
         }
     }
 
-    /// The line, cut at these places.
+    /// The invitation, cut at these positions.
     fn cut<'a>(line: &'a str, cuts: &[usize]) -> Vec<&'a str> {
         let ends = cuts.iter().copied().chain([line.len()]);
         std::iter::once(0).chain(cuts.iter().copied()).zip(ends).map(|(from, to)| &line[from..to]).collect()
     }
 
     #[test]
-    fn a_piece_that_is_an_option_by_its_letters_is_a_piece_where_the_sum_says_so() {
-        // Sought by chance: a line with `-h`, `--` or the like in it, and broken there.
+    fn a_piece_that_looks_like_an_option_is_recognised_by_the_checksum() {
+        // Generates invitations until one contains `-h` or `--`, and cuts it there.
         let seed = 12;
         println!("seed {seed}");
         let (mut chance, mut found) = (Chance(seed), 0);
@@ -239,32 +237,32 @@ mod tests {
                 continue;
             };
             found += 1;
-            assert_whole(&[], &cut(&line, &[at, at + 2]), &[], &line);
-            assert_whole(&["--no-service"], &cut(&line, &[4, at, at + 2]), &["--policy", "ask"], &line);
+            assert_complete(&[], &cut(&line, &[at, at + 2]), &[], &line);
+            assert_complete(&["--no-service"], &cut(&line, &[4, at, at + 2]), &["--policy", "ask"], &line);
         }
     }
 
     #[test]
-    fn options_may_stand_between_the_pieces_and_anything_around_them() {
+    fn options_may_stand_between_the_pieces_and_quotes_around_them() {
         let mut chance = Chance(77);
         for _ in 0..40 {
             let line = line(&mut chance);
             let at = 5 + chance.below(line.len() - 6);
             let pieces = cut(&line, &[at]);
             let all = ["a", "enroll", pieces[0], "--policy", "ask", pieces[1], "--no-service"];
-            let whole = ["a", "enroll", "--policy", "ask", "--no-service", "--", &line];
-            assert_eq!(put_together(typed(&all)), typed(&whole), "{pieces:?}");
-            // Who means it well puts `--` before it.
+            let complete = ["a", "enroll", "--policy", "ask", "--no-service", "--", &line];
+            assert_eq!(put_together(typed(&all)), typed(&complete), "{pieces:?}");
+            // A careful user puts `--` before it.
             assert_eq!(
                 put_together(typed(&["a", "enroll", "--no-service", "--", pieces[0], pieces[1]])),
                 typed(&["a", "enroll", "--no-service", "--", &line])
             );
-            // A mistyped option is told as that, and not as an error of the line.
+            // A mistyped option is reported as such, not as an error of the invitation.
             assert_eq!(
                 put_together(typed(&["a", "enroll", pieces[0], pieces[1], "--polcy", "ask"])),
                 typed(&["a", "enroll", "--polcy", "ask", "--", &line])
             );
-            // Every character by itself, and between quotes.
+            // Every character separately, and in quotes.
             let letters: Vec<String> = line.chars().map(|letter| format!("„{letter}“")).collect();
             let letters: Vec<&str> = letters.iter().map(String::as_str).collect();
             let together = put_together(typed(&[&["a", "enroll"], &letters[..], &["--no-service"]].concat()));
@@ -275,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_that_make_no_whole_are_told_as_a_line_and_all_else_stays() {
+    fn incomplete_pieces_are_reported_as_one_invitation_and_other_commands_unchanged() {
         let together = |words: &[&str]| put_together(typed(words));
         assert_eq!(
             together(&["a", "enroll", "fw1-AB", "-CD", "--", "-h", "--policy", "ask"]),
@@ -304,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_and_any_number_of_words_are_told_as_a_line() {
+    fn invalid_utf8_and_any_number_of_pieces_are_joined_to_one_word() {
         use std::os::unix::ffi::OsStringExt;
         let latin_1 = OsString::from_vec(b"fw1-M\xfcller".to_vec());
         let home = OsString::from_vec(b"/f\xf6rde".to_vec());

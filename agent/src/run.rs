@@ -1,4 +1,4 @@
-//! The daemon: executor, uplink and local socket, until told to stop.
+//! The daemon: executor, uplink and local socket, until it is stopped.
 
 use crate::executor::{self, ExecutorError};
 use crate::home::{Home, HomeError};
@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// How long what is under way may take to be in the state store at the end.
+/// How long running work may take to reach the state store at the end.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The daemon cannot run.
@@ -24,13 +24,13 @@ pub enum RunError {
     /// The TLS identity cannot be used.
     #[error("reading the TLS identity")]
     Identity(#[source] KeyFileError),
-    /// The executor cannot begin.
+    /// The executor cannot start.
     #[error("starting the executor")]
     Executor(#[source] ExecutorError),
-    /// A part that must go on has ended.
+    /// An essential part has ended.
     #[error("{0} has ended by itself")]
     Essential(&'static str),
-    /// The system gives no runtime or signals.
+    /// The system provides no runtime or signals.
     #[error("starting the daemon")]
     System(#[source] std::io::Error),
 }
@@ -38,7 +38,7 @@ pub enum RunError {
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot begin.
+/// When it cannot start.
 pub fn run(home: &Home) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::System)?;
     runtime.block_on(serve(home))
@@ -82,7 +82,7 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     stop.cancel();
     let clean = tokio::time::timeout(GRACE, &mut uplink).await.is_ok();
     let _ = tokio::time::timeout(GRACE, executor.send(ToExecutor::Stop)).await;
-    // Left behind it would only make `status` wait for nobody.
+    // A leftover socket would delay `status`.
     let _ = std::fs::remove_file(&socket);
     info!(clean, "agent stopped");
     Ok(())

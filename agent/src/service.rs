@@ -1,4 +1,4 @@
-//! The system service: systemd, where it runs.
+//! The system service, on systems with systemd.
 
 use crate::home::{Home, HomeError};
 use anyhow::Context;
@@ -9,15 +9,15 @@ use std::process::{Command, Stdio};
 const SERVICE: &str = "fernwart-agent.service";
 const UNIT: &str = "/etc/systemd/system/fernwart-agent.service";
 
-/// The unit that a package brings. It starts only where somebody has joined.
+/// The unit of a package. It starts only on a machine that has joined.
 const PACKAGED: &str = "/usr/lib/systemd/system/fernwart-agent.service";
 
-/// Where systems keep programs. One that was started from elsewhere, a download perhaps,
-/// is copied to where it stays.
+/// Folders of installed programs. A program started from elsewhere, such as a download, is copied
+/// to [`PROGRAM`].
 const SYSTEM: [&str; 4] = ["/usr", "/opt", "/bin", "/sbin"];
 const PROGRAM: &str = "/usr/local/bin/fernwart-agent";
 
-/// A word of a command line in a unit (systemd.service(5), "Command lines").
+/// Quotes a word for a command line in a unit (systemd.service(5), "Command lines").
 fn word(path: &Path) -> String {
     let mut word = String::from("\"");
     for c in path.display().to_string().chars() {
@@ -62,7 +62,7 @@ fn systemctl(arguments: &[&str]) -> anyhow::Result<bool> {
     Ok(ended.context("asking systemd")?.success())
 }
 
-/// The program where it stays: where it was started from, or a copy.
+/// The installed program: the one that is running, or a copy of it.
 fn installed(program: PathBuf) -> anyhow::Result<PathBuf> {
     if SYSTEM.iter().any(|folder| program.starts_with(folder)) {
         return Ok(program);
@@ -71,10 +71,10 @@ fn installed(program: PathBuf) -> anyhow::Result<PathBuf> {
     let beside = to.with_extension("new");
     let copy = || -> io::Result<()> {
         std::fs::create_dir_all(to.parent().unwrap_or(Path::new("/")))?;
-        // The one that runs, whatever lies under its name by now.
+        // The running program, even if its file was replaced.
         std::fs::copy("/proc/self/exe", &beside)?;
         std::fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        // One that runs from there goes on with what it has.
+        // A process that runs the old copy keeps its file.
         std::fs::rename(&beside, &to)
     };
     copy().with_context(|| format!("copying this program to {PROGRAM}"))?;
@@ -87,12 +87,12 @@ fn is_for(unit: &str, home: &Home) -> bool {
     home_of(unit).is_some_and(|path| real(&path) == home.real_path())
 }
 
-/// Whether a package has brought a unit for this folder.
+/// Whether a package has installed a unit for this folder.
 fn is_packaged(home: &Home) -> bool {
     std::fs::read_to_string(PACKAGED).is_ok_and(|unit| is_for(&unit, home))
 }
 
-/// What its owner types to start it.
+/// The command that the owner types to start the agent.
 pub fn start_command(home: &Home) -> &'static str {
     let is_ours = |path: &str| std::fs::read_to_string(path).is_ok_and(|unit| is_for(&unit, home));
     if is_systemd_here() && (is_ours(UNIT) || is_ours(PACKAGED)) {
@@ -102,7 +102,7 @@ pub fn start_command(home: &Home) -> &'static str {
     }
 }
 
-/// Another folder that the service runs for, and that has joined.
+/// Another folder that the service runs for, if a machine has joined there.
 pub fn serves_another(home: &Home) -> Option<PathBuf> {
     if !is_systemd_here() {
         return None;
@@ -113,14 +113,15 @@ pub fn serves_another(home: &Home) -> Option<PathBuf> {
         return None;
     }
     match home_of(&text) {
-        // Only one that surely has not joined is free; a damaged one is somebody's.
+        // A folder is free only if no machine has joined there for certain; a damaged enrollment
+        // belongs to somebody.
         Some(other) => (!matches!(Home::at(&other).enrollment(), Err(HomeError::NotEnrolled(_)))).then_some(other),
-        // A unit that names no folder: its author knows what it serves.
+        // A unit without `--home` was written by somebody else.
         None => own.is_ok().then(|| PathBuf::from(UNIT)),
     }
 }
 
-/// Registers and starts the service. False where there is no systemd to do it.
+/// Registers and starts the service. Returns false without systemd.
 ///
 /// # Errors
 /// When the unit cannot be written or does not start.
@@ -129,7 +130,7 @@ pub fn install(home: &Home) -> anyhow::Result<bool> {
         return Ok(false);
     }
     if is_packaged(home) {
-        // One of another folder would be taken in the package's place.
+        // A unit of our own would take precedence over the package's.
         match std::fs::remove_file(UNIT) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).context(format!("removing {UNIT}"));
@@ -139,12 +140,12 @@ pub fn install(home: &Home) -> anyhow::Result<bool> {
     } else {
         let program = installed(std::env::current_exe().context("finding this program")?)?;
         let path = std::path::absolute(home.path()).context("finding the agent's folder")?;
-        // Not through a link: a package that was removed leaves one to /dev/null.
+        // Replaced, not written through a link: a removed package leaves a link to /dev/null.
         let beside = format!("{UNIT}.new");
         let written = std::fs::write(&beside, unit(&program, &Home::at(&path)));
         written.and_then(|()| std::fs::rename(&beside, UNIT)).with_context(|| format!("writing {UNIT}"))?;
     }
-    // One that runs already, for a folder of before, goes on otherwise.
+    // Restarted, since the service may be running for another folder.
     for arguments in [&["daemon-reload"][..], &["enable", SERVICE], &["restart", SERVICE]] {
         let is_done = systemctl(arguments)?;
         anyhow::ensure!(is_done, "systemd did not start the service; see: journalctl -u fernwart-agent");
@@ -152,7 +153,7 @@ pub fn install(home: &Home) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The folder that a unit's command line names.
+/// The folder that a unit's command line names, unescaped.
 fn home_of(unit: &str) -> Option<PathBuf> {
     let line = unit.lines().find(|line| line.starts_with("ExecStart="))?;
     let named = line.split_once(" --home ")?.1.strip_suffix(" run")?;
@@ -161,7 +162,7 @@ fn home_of(unit: &str) -> Option<PathBuf> {
     let (mut path, mut rest) = (String::new(), quoted.chars());
     while let Some(c) = rest.next() {
         match c {
-            // The second of two, or what is escaped.
+            // The second of a doubled character, or the escaped one.
             '%' | '$' | '\\' => path.extend(rest.next()),
             c => path.push(c),
         }
@@ -169,11 +170,11 @@ fn home_of(unit: &str) -> Option<PathBuf> {
     Some(PathBuf::from(path))
 }
 
-/// Stops the service of this folder and takes its unit away, unless a package has brought
-/// it; one for another folder stays.
+/// Stops the service of this folder and removes its unit, unless that is of a package. A service
+/// of another folder stays.
 ///
 /// # Errors
-/// When it goes on, or its unit cannot be removed.
+/// When it does not stop, or its unit cannot be removed.
 pub fn remove(home: &Home) -> anyhow::Result<()> {
     let is_link = std::fs::symlink_metadata(UNIT).is_ok_and(|file| file.is_symlink());
     let own = if is_link { Err(io::ErrorKind::NotFound.into()) } else { std::fs::read_to_string(UNIT) };
@@ -185,7 +186,7 @@ pub fn remove(home: &Home) -> anyhow::Result<()> {
         return Ok(());
     }
     if is_systemd_here() {
-        // A package's stays registered: it does not start before somebody joins again.
+        // A package's unit stays enabled: it does not start until the machine joins again.
         let stop = if own.is_ok() { &["disable", "--now", SERVICE][..] } else { &["stop", SERVICE] };
         systemctl(stop)?;
         anyhow::ensure!(!systemctl(&["is-active", "--quiet", SERVICE])?, "systemd did not stop the service");
@@ -200,18 +201,18 @@ pub fn remove(home: &Home) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What became of the program.
+/// What happened to the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Removed {
-    /// The copy that [`install`] has made is gone.
+    /// The copy made by [`install`] was removed.
     Done,
-    /// A package has brought it, which this command removes.
+    /// It belongs to a package, which this command removes.
     Package(&'static str),
-    /// It lies where somebody else has put it.
+    /// It was installed in some other way.
     Not(PathBuf),
 }
 
-/// Removes the copy of this program that [`install`] has made.
+/// Removes the copy of this program made by [`install`].
 ///
 /// # Errors
 /// When it cannot be removed.
@@ -234,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_with_signs_that_mean_something_is_one_word() {
+    fn a_path_with_special_characters_is_quoted_in_the_unit() {
         let unit = unit(Path::new("/opt/100 %/agent"), &Home::at(Path::new("/srv/a \"b\" $c\\d")));
         assert!(unit.contains(r#"ExecStart="/opt/100 %%/agent" --home "/srv/a \"b\" $$c\\d" run"#), "{unit}");
         assert_eq!(home_of(&unit).as_deref(), Some(Path::new("/srv/a \"b\" $c\\d")));

@@ -1,7 +1,7 @@
-//! The hub's chain of one machine's receipts, and checking it offline.
+//! The hub's hash chain of one machine's receipts, and its offline verification.
 //!
-//! Each receipt raises the chain's head; the machine keeps the heads that the
-//! hub has signed for. Whichever side rewrites its part, the other one knows.
+//! Each receipt advances the chain's head, and the machine keeps the heads that the hub has signed.
+//! If either side rewrites its part, the other side detects it.
 
 use crate::envelope::{self, EnvelopeError};
 use crate::identity::{key_id, machine_id};
@@ -31,36 +31,36 @@ pub fn no_head() -> Digest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
-    /// The first line: whose it is, and what signs.
+    /// The first line: the machine's key, which signs the receipts.
     Chain {
-        /// Version of this shape.
+        /// Version of this format.
         v: u32,
         /// The machine's evidence public key.
         evidence_key: PublicKey,
     },
     /// A run: its order, and the machine's signed outcome.
     Run {
-        /// Version of this shape.
+        /// Version of this format.
         v: u32,
-        /// Its place, from 1.
+        /// Its position, from 1.
         seq: u64,
-        /// When the hub has stored it.
+        /// When the hub stored it.
         at: UnixMs,
-        /// The order as it was signed.
+        /// The signed order.
         order: Envelope,
-        /// The receipt as it was signed.
+        /// The signed receipt.
         receipt: Envelope,
     },
-    /// Receipts from the one before on are not kept any more.
+    /// The receipts after the line before are not kept any more, up to a number in the cut.
     Cut {
-        /// Version of this shape.
+        /// Version of this format.
         v: u32,
-        /// The hub's signed [`ChainCut`], by the key of the end.
+        /// The [`ChainCut`], signed with the hub key of the last line.
         cut: Envelope,
     },
-    /// The last line: the hub's word on how far it goes.
+    /// The last line: the hub's signed statement of the chain's length.
     End {
-        /// Version of this shape.
+        /// Version of this format.
         v: u32,
         /// The hub's evidence public key.
         hub_key: PublicKey,
@@ -72,15 +72,15 @@ pub enum Line {
 /// What is wrong with an exported chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadChain {
-    /// A line cannot be read, or stands where it must not.
+    /// A line cannot be read, or is at a wrong position.
     #[error("line {0} is not a line of a chain of receipts")]
     Line(u64),
-    /// A receipt is missing, or stands twice.
+    /// A receipt is missing or duplicated.
     #[error("receipt {expected} is missing: {found} stands in its place")]
     Gap {
-        /// What should come.
+        /// The expected number.
         expected: u64,
-        /// What came.
+        /// The number found.
         found: u64,
     },
     /// One run has two receipts.
@@ -97,25 +97,25 @@ pub enum BadChain {
     End,
 }
 
-/// A chain that holds together.
+/// A chain that was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// Whose it is.
     pub machine: MachineId,
     /// How many receipts it has.
     pub receipts: u64,
-    /// How many more there were, which are not kept any more.
+    /// How many more receipts there were that are not kept any more.
     pub dropped: u64,
-    /// Their places: the first and the last of each stretch.
+    /// The ranges of their positions, first and last included.
     pub gaps: Vec<(u64, u64)>,
-    /// The key that signed its end; whoever verifies must know it as the hub's.
+    /// The key that signed its end. The caller must check that it is the hub's.
     pub hub_key: PublicKey,
 }
 
-/// Checks an exported chain, line by line.
+/// Verifies an exported chain, line by line.
 ///
 /// # Errors
-/// At the first thing that does not hold.
+/// The first violation found.
 pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadChain> {
     let mut key: Option<PublicKey> = None;
     let (mut seq, mut head) = (0u64, no_head());
@@ -134,46 +134,48 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadC
                 }
                 let bad = || BadChain::Receipt(found);
                 let newer_or_bad = |error: EnvelopeError| if error.is_newer() { BadChain::Newer(found) } else { bad() };
-                let said: Receipt = envelope::open(&receipt, &key).map_err(newer_or_bad)?;
+                let statement: Receipt = envelope::open(&receipt, &key).map_err(newer_or_bad)?;
                 let asked = Order::from_bytes(order.bytes.as_bytes());
                 let asked = asked.map_err(|error| newer_or_bad(EnvelopeError::Document(error)))?;
                 let machine = machine_id(&key);
-                let fits = (said.machine, asked.machine) == (machine, machine)
-                    && said.run == asked.run
-                    && said.order == sha256(order.bytes.as_bytes());
+                let fits = (statement.machine, asked.machine) == (machine, machine)
+                    && statement.run == asked.run
+                    && statement.order == sha256(order.bytes.as_bytes());
                 if !fits {
                     return Err(bad());
                 }
-                if !runs.insert(said.run) {
+                if !runs.insert(statement.run) {
                     return Err(BadChain::Twice(found));
                 }
                 seq = found;
                 receipts += 1;
                 head = next_head(&head, &sha256(receipt.bytes.as_bytes()));
             }
-            // Whether its hub has signed it is seen at the end, which names the key.
+            // Its signature is checked at the end, where the hub's key is known.
             (Line::Cut { cut, .. }, Some(_)) => {
-                let said = ChainCut::from_bytes(cut.bytes.as_bytes()).map_err(|_| BadChain::Line(number))?;
-                if said.after != seq || said.seq <= seq {
-                    return Err(BadChain::Gap { expected: seq.saturating_add(1), found: said.seq });
+                let statement = ChainCut::from_bytes(cut.bytes.as_bytes()).map_err(|_| BadChain::Line(number))?;
+                if statement.after != seq || statement.seq <= seq {
+                    return Err(BadChain::Gap { expected: seq.saturating_add(1), found: statement.seq });
                 }
-                gaps.push((seq.saturating_add(1), said.seq));
-                (seq, head) = (said.seq, said.head);
+                gaps.push((seq.saturating_add(1), statement.seq));
+                (seq, head) = (statement.seq, statement.head);
                 cuts.push(cut);
             }
             (Line::End { hub_key, end: signed, .. }, Some(key)) => {
-                let said: ChainEnd = envelope::open(&signed, &hub_key).map_err(|_| BadChain::End)?;
+                let statement: ChainEnd = envelope::open(&signed, &hub_key).map_err(|_| BadChain::End)?;
                 let machine = machine_id(&key);
-                if said.key != key_id(&hub_key) || (said.machine, said.seq, said.head) != (machine, seq, head) {
+                if statement.key != key_id(&hub_key)
+                    || (statement.machine, statement.seq, statement.head) != (machine, seq, head)
+                {
                     return Err(BadChain::End);
                 }
                 for cut in &cuts {
                     let cut: ChainCut = envelope::open(cut, &hub_key).map_err(|_| BadChain::End)?;
-                    if (cut.machine, cut.key) != (machine, said.key) {
+                    if (cut.machine, cut.key) != (machine, statement.key) {
                         return Err(BadChain::End);
                     }
                 }
-                // Places are taken in turn, so there are no more receipts than places.
+                // Positions are consecutive, so there are never more receipts than positions.
                 let (dropped, gaps) = (seq.saturating_sub(receipts), std::mem::take(&mut gaps));
                 end = Some(Verified { machine, receipts, dropped, gaps, hub_key });
             }
@@ -194,12 +196,12 @@ mod tests {
     use fernwart_protocol::text::Text;
     use fernwart_protocol::version::Version;
 
-    /// A machine, its hub, and what the two have signed: five receipts.
+    /// A machine, its hub, and five receipts that both have signed.
     struct Signed {
         machine: SigningKey,
         hub: SigningKey,
         runs: Vec<Line>,
-        /// The chain's head after each, from none on.
+        /// The chain's head before the first receipt, and after each one.
         heads: Vec<Digest>,
     }
 
@@ -259,7 +261,7 @@ mod tests {
             Line::Cut { v: 1, cut: envelope::seal(&cut, key, Version::NEWEST).expect("sealed") }
         }
 
-        /// With these between the first and the last line.
+        /// Verifies a chain with these lines between the first and the last.
         fn verified(&self, between: Vec<Line>) -> Result<(u64, u64), BadChain> {
             let machine = machine_id(&self.machine.public());
             let end = ChainEnd { machine, seq: 5, head: self.heads[5], key: key_id(&self.hub.public()), at: 0 };
@@ -268,12 +270,12 @@ mod tests {
             lines.extend(between);
             lines.push(Line::End { v: 1, hub_key: self.hub.public(), end });
             let lines: Vec<String> = lines.iter().map(|line| serde_json::to_string(line).expect("JSON")).collect();
-            verify(lines.iter().map(String::as_str)).map(|whole| (whole.receipts, whole.dropped))
+            verify(lines.iter().map(String::as_str)).map(|verified| (verified.receipts, verified.dropped))
         }
     }
 
     #[test]
-    fn receipts_that_the_hub_says_it_dropped_are_counted_and_the_rest_holds() {
+    fn receipts_that_the_hub_has_signed_as_deleted_are_counted_and_the_rest_verifies() {
         let all = signed();
         assert_eq!(all.verified((1..=5).map(|seq| all.run(seq)).collect()), Ok((5, 0)));
         let cut = |after: usize, seq: usize| all.cut(after as u64, seq as u64, all.heads[seq], &all.hub);
@@ -281,9 +283,9 @@ mod tests {
         assert_eq!(all.verified(vec![all.run(1), cut(1, 5)]), Ok((1, 4)));
     }
 
-    /// As a hub would that has lost an act and wants the number to be right.
+    /// What a hub would do that has lost an act and wants the count to be right.
     #[test]
-    fn one_receipt_does_not_stand_for_two_runs() {
+    fn one_receipt_cannot_be_used_for_two_runs() {
         let mut all = signed();
         let Line::Run { order, receipt, .. } = all.run(4) else { panic!("a run") };
         let head = next_head(&all.heads[4], &sha256(receipt.bytes.as_bytes()));
@@ -293,13 +295,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_say_so_nor_move_what_the_hub_has_said() {
+    fn a_chain_cut_that_is_forged_moved_or_duplicated_is_rejected() {
         let all = signed();
         let honest = || all.cut(0, 2, all.heads[2], &all.hub);
         let rest = |first: usize| (first..=5).map(|seq| all.run(seq));
         let with = |lines: Vec<Line>, first: usize| all.verified(lines.into_iter().chain(rest(first)).collect());
         assert_eq!(with(vec![honest()], 3), Ok((3, 2)));
-        // By anybody's key; for more than was said; elsewhere; twice; of another machine.
+        // Signed with another key; too large a gap; at another position; duplicated; of another
+        // machine.
         let forger = SigningKey::generate().expect("a key");
         assert_eq!(with(vec![all.cut(0, 2, all.heads[2], &forger)], 3), Err(BadChain::End));
         assert_eq!(with(vec![all.cut(0, 2, all.heads[2], &all.machine)], 3), Err(BadChain::End));
@@ -309,7 +312,7 @@ mod tests {
         let other = Signed { machine: SigningKey::generate().expect("a key"), ..signed() };
         assert_eq!(with(vec![other.cut(0, 2, all.heads[2], &all.hub)], 3), Err(BadChain::End));
         assert!(with(Vec::new(), 3).is_err(), "without a word");
-        // Numbers that run over hide nothing.
+        // Numbers that overflow hide nothing.
         let far = all.cut(1, u64::MAX, no_head(), &all.hub);
         assert!(all.verified(vec![all.run(1), far, all.run(1)]).is_err());
     }

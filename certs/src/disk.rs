@@ -1,17 +1,17 @@
-//! Room on the disk on which keys and state store are to lie.
+//! Free space on the disk of keys and state store.
 
 use std::path::Path;
 
-/// With less room than this, bytes, a disk is full: neither a key nor a batch of
-/// writes can be relied on to find a place.
+/// Below this many free bytes a disk counts as full: neither a key nor a batch of writes is certain
+/// to fit.
 const FULL_BYTES: u64 = 1024 * 1024;
 
-/// Room on the disk of a folder, bytes; plenty where the system does not say.
+/// Free bytes on the disk of a folder; a very large number if the system does not report it.
 pub fn free_bytes(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// Whether that is as good as none.
+/// Whether so few bytes are free that the disk counts as full.
 pub fn is_full(folder: &Path) -> bool {
     free_bytes(folder) < FULL_BYTES
 }

@@ -1,7 +1,7 @@
-//! Signing documents, and believing them.
+//! Signs documents, and verifies them.
 //!
-//! The envelope's key id only picks the key; a document is believed when the
-//! key that its own text names has signed exactly these bytes.
+//! The envelope's key id only selects the key. A document is accepted if the key that its own text
+//! names has signed exactly these bytes.
 
 use crate::identity::{SigningKey, verify};
 use fernwart_protocol::document::{BadDocument, Document, Envelope};
@@ -9,7 +9,7 @@ use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::text::Blob;
 use fernwart_protocol::version::Version;
 
-/// A signed document is not to be believed.
+/// A signed document is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvelopeError {
     /// The signature does not fit the bytes.
@@ -18,14 +18,14 @@ pub enum EnvelopeError {
     /// The bytes are no such document.
     #[error("reading a signed document")]
     Document(#[source] BadDocument),
-    /// Who is to read the document does not know what stands in it.
+    /// The reader's version does not know something in the document.
     #[error("{what} needs protocol version {needs}, and its reader knows {reads}")]
     Newer {
-        /// What stands in it.
+        /// What needs a newer version.
         what: &'static str,
         /// The version it needs.
         needs: Version,
-        /// What the reader knows.
+        /// The version that the reader knows.
         reads: Version,
     },
     /// The envelope names another key than the document.
@@ -34,8 +34,7 @@ pub enum EnvelopeError {
 }
 
 impl EnvelopeError {
-    /// Whether it is well signed, as far as anybody knows, and only of a newer
-    /// version than this program reads.
+    /// Whether the signature is good, and only the document's version is too new for this program.
     pub fn is_newer(&self) -> bool {
         matches!(self, Self::Document(BadDocument::Newer { .. }))
     }
@@ -98,14 +97,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_signed_for_a_reader_who_does_not_know_what_stands_in_it() {
+    fn nothing_is_signed_that_the_reader_is_too_old_to_understand() {
         let key = SigningKey::generate().expect("a key");
         let nobody = seal(&cancel(key_id(&key.public())), &key, Version::of_peer(0));
         assert!(matches!(nobody, Err(EnvelopeError::Newer { .. })));
     }
 
     #[test]
-    fn a_document_that_names_another_key_is_not_believed() {
+    fn a_document_that_names_another_key_is_rejected() {
         let (mine, other) = (SigningKey::generate().expect("a key"), SigningKey::generate().expect("a key"));
         let sealed = seal(&cancel(key_id(&other.public())), &mine, Version::OLDEST).expect("sealed");
         assert!(open::<Cancel>(&sealed, &other.public()).is_err());

@@ -1,8 +1,8 @@
 //! Keys and the names that follow from them.
 //!
-//! Ed25519 keys sign (order, evidence, approver, snapshot, timestamp); a P-256
-//! key speaks TLS; an X25519 key will open what is sealed. Ids are hashes of
-//! public keys, so nobody can hand a name to another key.
+//! Ed25519 keys sign (order, evidence, approver, snapshot, timestamp), a P-256 key is used for TLS,
+//! and an X25519 key decrypts what is sealed. Ids are hashes of public keys, so an id cannot be
+//! assigned to another key.
 
 use crate::keyfile::{self, KeyFileError};
 use crate::{sha256, short_id};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 #[error("making a key")]
 pub struct KeyGeneration;
 
-/// Bytes that hold no key of the kind.
+/// Bytes that hold no key of the expected kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("reading an Ed25519 key")]
 pub struct NotAKey;
@@ -54,7 +54,7 @@ impl SigningKey {
     /// Reads a key file.
     ///
     /// # Errors
-    /// When the file may not be used or holds no such key.
+    /// When the file is unsafe or holds no such key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         Self::from_pkcs8(keyfile::read(path)?).map_err(|_| KeyFileError::Content { path: path.to_owned() })
     }
@@ -88,7 +88,7 @@ impl SigningKey {
         PublicKey::from_bytes(self.pair.public_key().as_ref().try_into().expect("32 bytes"))
     }
 
-    /// Signs.
+    /// Signs a message.
     #[expect(clippy::expect_used, reason = "an Ed25519 signature has 64 bytes (RFC 8032, 5.1.6)")]
     pub fn sign(&self, message: &[u8]) -> Signature {
         Signature::from_bytes(self.pair.sign(message).as_ref().try_into().expect("64 bytes"))
@@ -134,7 +134,7 @@ impl TlsKey {
     /// Reads a key file.
     ///
     /// # Errors
-    /// When the file may not be used or holds no such key.
+    /// When the file is unsafe or holds no such key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         Self::from_pkcs8(keyfile::read(path)?).ok_or_else(|| KeyFileError::Content { path: path.to_owned() })
     }
@@ -157,7 +157,7 @@ impl TlsKey {
         sha256(&self.spki)
     }
 
-    /// As rustls takes it.
+    /// The key in the form that rustls needs.
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.pkcs8.clone()).into()
     }
@@ -169,13 +169,12 @@ impl TlsKey {
     }
 }
 
-/// A TLS key with its certificate, in one file, so that the two are replaced
-/// together.
+/// A TLS key with its certificate, in one file, so that the two are always replaced together.
 #[derive(Debug, Clone)]
 pub struct TlsIdentity {
     /// The key.
     pub key: Arc<TlsKey>,
-    /// The certificate and its issuer; empty before the first was issued.
+    /// The certificate and its issuer; empty before the first certificate was issued.
     pub chain: Vec<CertificateDer<'static>>,
 }
 
@@ -197,7 +196,7 @@ impl TlsIdentity {
     /// Reads the file.
     ///
     /// # Errors
-    /// When the file may not be used or holds something else.
+    /// When the file is unsafe or holds something else.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let content = || KeyFileError::Content { path: path.to_owned() };
         let file: TlsIdentityFile = codec::decode(&keyfile::read(path)?).map_err(|_| content())?;
@@ -206,7 +205,7 @@ impl TlsIdentity {
         Ok(Self { key, chain })
     }
 
-    /// Writes the file in the place of an older one, if there is one.
+    /// Writes the file, replacing an existing one.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -220,22 +219,22 @@ impl TlsIdentity {
         keyfile::replace(path, &codec::encode(&file).map_err(|_| content())?)
     }
 
-    /// When the certificate begins and ends, Unix milliseconds; none without one.
+    /// The certificate's validity, Unix milliseconds; `None` without one.
     pub fn lasts(&self) -> Option<(UnixMs, UnixMs)> {
         let (_, leaf) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
         let ms = |at: x509_parser::time::ASN1Time| at.timestamp().saturating_mul(1000);
         Some((ms(leaf.validity().not_before), ms(leaf.validity().not_after)))
     }
 
-    /// Whether the hub now issues from another pinned CA than ours is from.
-    /// `shown` is its chain on a link.
+    /// Whether the hub now issues certificates from another pinned CA than the one ours is from.
+    /// `shown` is the hub's chain on a link.
     pub fn is_outdated_by(&self, shown: &[CertificateDer<'_>], pins: &[Digest]) -> bool {
         let (Some(ours), Some(now)) = (self.chain.get(1), shown.get(1)) else { return false };
         ours != now && pins.contains(&crate::sha256(now))
     }
 }
 
-/// An X25519 key that opens what is sealed to a machine.
+/// An X25519 key that decrypts what is sealed to a machine.
 pub struct SealingKey {
     seed: Vec<u8>,
     public: PublicKey,
@@ -265,7 +264,7 @@ impl SealingKey {
     /// Reads a key file.
     ///
     /// # Errors
-    /// When the file may not be used or holds no such key.
+    /// When the file is unsafe or holds no such key.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         Self::from_seed(keyfile::read(path)?).ok_or_else(|| KeyFileError::Content { path: path.to_owned() })
     }
@@ -289,7 +288,7 @@ pub fn machine_id(evidence: &PublicKey) -> MachineId {
     MachineId::from_bytes(short_id("fernwart machine 1", &[evidence.as_bytes()]))
 }
 
-/// The id of a staff member's pair of keys; it commits to both.
+/// The id of a staff member's two keys; it commits to both.
 pub fn staff_key_id(order: &PublicKey, tls_key: &Digest) -> KeyId {
     KeyId::from_bytes(short_id("fernwart staff 1", &[order.as_bytes(), tls_key.as_bytes()]))
 }

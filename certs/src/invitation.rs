@@ -1,8 +1,7 @@
-//! The one line that lets a machine or a staff member join.
+//! The line of text that lets a machine or a staff member join.
 //!
-//! It is composed on a technician's computer from that technician's own
-//! verified root, so that a hub cannot invite anyone to another hub. Its
-//! secret never travels: the newcomer proves it.
+//! A technician's program composes it from its own verified root, so that a hub cannot invite
+//! anyone to another hub. Its secret never travels: the newcomer proves that it knows it.
 
 use crate::join::ProofKey;
 use crate::{random, sha256};
@@ -21,15 +20,15 @@ use std::str::FromStr;
 /// How a line begins: format version 1.
 const PREFIX: &str = "fw1-";
 
-/// Longest line, characters.
+/// Maximum length of a line, characters.
 pub const LONGEST: usize = 2048;
 
-/// What an invitation says.
+/// The content of an invitation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
     /// Whom it invites.
     pub guest: Guest,
-    /// Where the hub is: `host:port`, tried in turn.
+    /// Addresses of the hub: `host:port`, tried in order.
     pub addresses: List<Text<255>, 4>,
     /// SHA-256 of the hub's CA certificate.
     pub ca: Digest,
@@ -39,7 +38,7 @@ pub struct Invitation {
     pub root: Digest,
     /// Names the invitation at the hub.
     pub token: TokenId,
-    /// What proves it.
+    /// The secret to be proved.
     pub secret: Secret,
     /// How many keys may use it.
     pub uses: u32,
@@ -54,7 +53,7 @@ pub enum Guest {
     Machine {
         /// Whose.
         customer: CustomerId,
-        /// The customer's name, to be shown there.
+        /// The customer's name, displayed on the machine.
         customer_name: Text<120>,
         /// The customer's language.
         language: Language,
@@ -75,7 +74,7 @@ impl Secret {
         Self(random())
     }
 
-    /// The key for proofs, which is also all that the hub is told.
+    /// The key for proofs, which is all that the hub receives.
     pub fn proof_key(&self) -> ProofKey {
         let mut input = b"fernwart proof 1\n".to_vec();
         input.extend_from_slice(&self.0);
@@ -92,16 +91,16 @@ impl fmt::Debug for Secret {
 /// A text is not an invitation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadInvitation {
-    /// It does not begin like one.
+    /// It does not begin with the prefix.
     #[error("an invitation begins with {PREFIX}")]
     Prefix,
-    /// It was cut or mistyped.
+    /// It is incomplete or has a typing error.
     #[error("the invitation is incomplete or has a typing error")]
     Damaged,
 }
 
 impl Invitation {
-    /// The line.
+    /// The invitation as one line.
     ///
     /// # Errors
     /// When it would be too long.
@@ -113,9 +112,8 @@ impl Invitation {
         if line.len() > LONGEST { Err(BadInvitation::Damaged) } else { Ok(line) }
     }
 
-    /// Whether the line may stand on a command line, where others on the
-    /// machine could read it: it lets in one machine, and a person must admit
-    /// that one.
+    /// Whether the line may be used on a command line, where other users of the machine can read
+    /// it: only if it admits one machine, after approval by a person.
     pub fn may_stand_in_argv(&self) -> bool {
         self.uses == 1 && matches!(self.guest, Guest::Machine { admission: Admission::ByPerson, .. })
     }
@@ -123,11 +121,11 @@ impl Invitation {
 
 impl FromStr for Invitation {
     type Err = BadInvitation;
-    /// Blanks, line ends, quotes, marks that nobody sees, and whatever else no
-    /// line has may stand anywhere in it: the sum tells whether it is whole.
+    /// Ignores every character that cannot be part of a line, anywhere in it: blanks, line ends,
+    /// quotes, invisible characters and others. The checksum shows whether the line is complete.
     fn from_str(text: &str) -> Result<Self, BadInvitation> {
         let letter = |c: char| match c {
-            // Hyphens that a word processor makes of one.
+            // Hyphens that a word processor may substitute.
             '\u{2010}' | '\u{2011}' => Some('-'),
             c if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') => Some(c),
             _ => None,
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_survives_being_folded_and_no_other_change() {
+    fn an_invitation_tolerates_line_folding_but_no_changed_character() {
         let line = invitation().to_line().expect("a line");
         let folded = format!(" {}\n  {}\n", &line[..40], &line[40..]);
         let read: Invitation = folded.parse().expect("read");

@@ -1,5 +1,5 @@
-//! Certificates from our own template. Of a request only the public key is
-//! taken, so that nobody can ask for more than they are given.
+//! Issues certificates from a fixed template. Only the public key is taken from a request, so a
+//! peer cannot ask for additional rights.
 
 use crate::identity::TlsKey;
 use crate::keyfile::KeyFileError;
@@ -20,10 +20,10 @@ pub const MEMBER_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long the CA lasts.
 const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
-/// How long the hub's own certificate lasts; it is made anew at each start.
+/// How long the hub's own certificate lasts; a new one is issued at each start.
 const HUB_LIFE: Duration = Duration::from_secs(2 * 365 * 24 * 3600);
 
-/// Certificates begin a little earlier than now: clocks differ.
+/// How long before now certificates become valid, because clocks differ.
 const EARLY: Duration = Duration::from_secs(15 * 60);
 
 /// A certificate cannot be issued.
@@ -32,7 +32,7 @@ pub enum IssueError {
     /// The key is not a P-256 SubjectPublicKeyInfo.
     #[error("the public key is not of the kind certificates are issued for")]
     Key,
-    /// Key and certificate are of two CAs: a backup put back by half.
+    /// Key and certificate are of two CAs, probably from an incomplete restore of a backup.
     #[error("the CA's key and its certificate do not belong together")]
     Apart,
     /// rcgen refuses.
@@ -81,7 +81,7 @@ fn template(names: Vec<SanType>, usage: ExtendedKeyUsagePurpose, life: Duration,
 }
 
 impl Authority {
-    /// A new CA for this key; also its certificate, DER, to be kept.
+    /// Creates a CA certificate for this key, DER, which the caller must store.
     ///
     /// # Errors
     /// When rcgen refuses.
@@ -91,10 +91,10 @@ impl Authority {
         params.not_before = (now - EARLY).into();
         params.not_after = (now + CA_LIFE).into();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        // Tells two CAs of one shop apart; it means nothing else.
+        // Distinguishes two CAs of one organisation; it has no other meaning.
         let mark: String = crate::random::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
         params.distinguished_name.push(DnType::CommonName, format!("Fernwart hub {mark}"));
-        // One CA may stand below it: the one that takes its place.
+        // One CA may be below it: its successor.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let issuer = CertifiedIssuer::self_signed(params, rcgen_pair(key)?).map_err(IssueError::Rcgen)?;
@@ -116,7 +116,7 @@ impl Authority {
     /// Reads the CA's files.
     ///
     /// # Errors
-    /// When they may not be used or are none.
+    /// When they cannot be read safely, or hold no CA.
     pub fn read(key: &Path, certificate: &Path) -> Result<Self, IssueError> {
         let key = TlsKey::read(key).map_err(IssueError::File)?;
         let bytes = std::fs::read(certificate).map_err(|source| {
@@ -130,11 +130,11 @@ impl Authority {
         &self.certificate
     }
 
-    /// A bridge: a certificate for another CA, by which whoever knows only this
-    /// one finds what the other issues.
+    /// Issues a bridge: a certificate for another CA. With it, a peer that only trusts this CA can
+    /// verify certificates that the other CA issues.
     ///
     /// # Errors
-    /// When the other is no CA of ours.
+    /// When the other is not one of our CAs.
     pub fn vouch_for(
         &self,
         other: &CertificateDer<'_>,
@@ -150,7 +150,7 @@ impl Authority {
         Ok(bridge.der().clone())
     }
 
-    /// A certificate for a machine or staff member, with its issuer behind it.
+    /// Issues a certificate for a machine or staff member, followed by its issuer.
     ///
     /// # Errors
     /// When the key is not a P-256 SubjectPublicKeyInfo, DER.
@@ -165,10 +165,10 @@ impl Authority {
         self.sign(params, spki)
     }
 
-    /// A certificate for the hub itself, with its issuer behind it.
+    /// Issues a certificate for the hub itself, followed by its issuer.
     ///
     /// # Errors
-    /// When the key is not of the kind.
+    /// When the key is not a P-256 SubjectPublicKeyInfo, DER.
     pub fn issue_hub(&self, spki: &[u8], now: SystemTime) -> Result<Vec<CertificateDer<'static>>, IssueError> {
         let name = HUB_SERVER_NAME.to_owned().try_into().map_err(IssueError::Rcgen)?;
         self.sign(template(vec![SanType::DnsName(name)], ExtendedKeyUsagePurpose::ServerAuth, HUB_LIFE, now), spki)
@@ -181,7 +181,7 @@ impl Authority {
     }
 }
 
-/// What precedes the point in a P-256 SubjectPublicKeyInfo (RFC 5480, 2.1.1).
+/// The bytes before the point in a P-256 SubjectPublicKeyInfo (RFC 5480, 2.1.1).
 const P256_SPKI: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -198,14 +198,14 @@ impl PublicKeyData for P256Point {
     }
 }
 
-/// Only keys of the template's own kind: nothing else is ever certified.
+/// Accepts only P-256 keys: no other kind is ever certified.
 fn p256(spki: &[u8]) -> Result<P256Point, IssueError> {
     let point = spki.strip_prefix(&P256_SPKI).ok_or(IssueError::Key)?;
     ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).map_err(|_| IssueError::Key)?;
     if point.len() == 65 { Ok(P256Point(point.to_vec())) } else { Err(IssueError::Key) }
 }
 
-/// What signing needs to know of a CA certificate: its name and key id.
+/// The parts of a CA certificate that signing needs: its name and key id.
 fn ca_params(certificate: &CertificateDer<'_>) -> Result<CertificateParams, IssueError> {
     let bad = || IssueError::Rcgen(rcgen::Error::CouldNotParseCertificate);
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| bad())?;
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_known_by_its_certificate_at_its_door_while_it_lasts() {
+    fn a_machine_is_identified_by_a_valid_certificate_at_its_own_door_only() {
         let (ca, now) = authority();
         let key = TlsKey::generate().expect("a key");
         let id = MachineId::from_bytes([5; 16]);
@@ -260,12 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn every_door_by_what_is_shown_there_and_when() {
+    fn each_door_accepts_only_its_certificates_and_only_while_they_are_valid() {
         let ((ca, now), (next, _), (other, _)) = (authority(), authority(), authority());
         let key = TlsKey::generate().expect("a key");
         let (machine, staff) = (MachineId::from_bytes([5; 16]), KeyId::from_bytes([6; 16]));
         let issue = |ca: &Authority, name| ca.issue_member(name, key.spki(), now).expect("issued");
-        // Both are in use while the hub's CA is replaced.
+        // Two CAs are in use while the hub's CA is being replaced.
         let in_use = [ca.certificate().clone(), next.certificate().clone()];
         let cases = [
             ("nothing", Vec::new(), Err(NotAdmitted::NoCertificate), Err(NotAdmitted::NoCertificate), Ok(())),
@@ -324,23 +324,23 @@ mod tests {
                 assert_eq!(identify(door, &chain, &in_use, ms(now)).map(drop), wanted, "{what} at {door:?}");
             }
         }
-        // Good from its first moment to its last, and not a millisecond more.
+        // Valid from its first millisecond to its last, both included.
         let chain = issue(&ca, Name::Machine(machine));
-        let said = read_certificate(&chain[0], ca.certificate()).expect("read");
+        let certificate = read_certificate(&chain[0], ca.certificate()).expect("read");
         let at = |now| identify(Door::Agent, &chain, &in_use, now).map(drop);
         for (moment, wanted) in [
-            (said.from - 1, Err(NotAdmitted::Expired)),
-            (said.from, Ok(())),
-            (said.until, Ok(())),
-            (said.until + 1, Err(NotAdmitted::Expired)),
+            (certificate.from - 1, Err(NotAdmitted::Expired)),
+            (certificate.from, Ok(())),
+            (certificate.until, Ok(())),
+            (certificate.until + 1, Err(NotAdmitted::Expired)),
         ] {
-            assert_eq!(at(moment), wanted, "{}", moment - said.from);
+            assert_eq!(at(moment), wanted, "{}", moment - certificate.from);
         }
         assert_eq!(identify(Door::Agent, &chain, &[], ms(now)), Err(NotAdmitted::Foreign), "no CA is in use");
     }
 
     #[test]
-    fn certificates_of_another_ca_or_for_servers_name_nobody() {
+    fn certificates_of_another_ca_or_for_servers_are_rejected() {
         let ((ca, now), (other, _)) = (authority(), authority());
         let key = TlsKey::generate().expect("a key");
         let chain = other.issue_member(Name::Staff(KeyId::from_bytes([1; 16])), key.spki(), now).expect("issued");

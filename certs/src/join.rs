@@ -1,7 +1,6 @@
-//! Proofs on the enrollment door, and the four words people compare.
+//! Proofs on the enrollment door, and the four words that people compare.
 //!
-//! All proofs cover the TLS exporter of their link, so that none can be used
-//! on another.
+//! All proofs cover the TLS exporter of their link, so none can be replayed on another link.
 
 use crate::identity::{SigningKey, verify};
 use crate::words;
@@ -11,11 +10,11 @@ use fernwart_protocol::enroll::{Claim, Join, JoinStaff, StaffClaim};
 use fernwart_protocol::id::{CustomerId, Digest, PublicKey, Signature};
 use std::num::NonZeroU32;
 
-/// Iterations of the hash behind the words: about 60 ms, once for a person and
-/// 2^32 times for a hub that looks for other keys with the same words.
+/// PBKDF2 iterations for the words: about 60 ms, which a person waits for once. A hub that searches
+/// for other keys with the same words needs 2^32 times as much.
 const WORD_ITERATIONS: NonZeroU32 = NonZeroU32::new(150_000).unwrap();
 
-/// The secret of an invitation: a key for proofs.
+/// A key derived from the secret of an invitation, for proofs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProofKey(pub [u8; 32]);
 
@@ -99,11 +98,11 @@ pub fn check_join_staff(join: &JoinStaff, binding: &[u8; 32], secret: &ProofKey)
 /// What a join has proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JoinProof {
-    /// Invitation and key.
+    /// The invitation's secret and the key.
     Holds,
-    /// The invitation's secret is not known.
+    /// Not even the invitation's secret.
     NoInvitation,
-    /// The key is not held.
+    /// Only the invitation's secret, not the key.
     NoKey,
 }
 
@@ -137,13 +136,13 @@ pub fn check_staff_claim(claim: &StaffClaim, binding: &[u8; 32], order: &PublicK
     verify(order, &staff_claim_transcript(binding, claim), &claim.signature)
 }
 
-/// A signature still to be made.
+/// A placeholder for a signature that is added later.
 pub fn unsigned() -> Signature {
     Signature::from_bytes([0; 64])
 }
 
-/// Four words that machine and technician each compute from what they know
-/// themselves. A hub that swaps a key changes them.
+/// Four words that machine and technician compute independently, from data that each of them knows.
+/// If a hub exchanges a key, the words differ.
 pub fn four_words(
     evidence: &PublicKey,
     tls_key: &Digest,

@@ -1,9 +1,8 @@
-//! The hash chain of what happened on a machine, and checking it.
+//! The hash chain of events on a machine, and its verification.
 //!
-//! An entry is one line of JSON; its hash covers a domain line and exactly
-//! those bytes, and stands in the next entry. What an entry is about lies
-//! beside it and is named by hash, so that one body can be erased and the
-//! chain still verifies.
+//! An entry is one line of JSON. Its hash covers a domain line and exactly those bytes, and is part
+//! of the next entry. An entry's details are kept in a separate body, named by its hash. A body can
+//! be erased, and the chain still verifies.
 
 use crate::identity::machine_id;
 use crate::{envelope, sha256};
@@ -12,7 +11,7 @@ use fernwart_protocol::id::{BootId, Digest, KeyId, MachineId, PublicKey};
 use fernwart_protocol::text::Text;
 use serde::{Deserialize, Serialize};
 
-/// Before an entry's line when it is hashed.
+/// The domain line, hashed before an entry's line.
 const DOMAIN: &str = "fernwart journal 1";
 
 /// Longest line of an exported journal, bytes.
@@ -26,11 +25,11 @@ pub struct Entry {
     pub seq: u64,
     /// Hash of the entry before; zeros before the first.
     pub previous: Digest,
-    /// What happened: `run_started`, `refused` …
+    /// The kind of event: `run_started`, `refused` …
     pub kind: Text<32>,
     /// When, by the machine's clock.
     pub at: UnixMs,
-    /// Milliseconds since the machine's start, which no set clock alters.
+    /// Milliseconds since the machine's boot, independent of changes to the clock.
     pub since_boot_ms: u64,
     /// The boot.
     pub boot: BootId,
@@ -43,7 +42,7 @@ pub fn entry_hash(line: &str) -> Digest {
     sha256(format!("{DOMAIN}\n{line}\n").as_bytes())
 }
 
-/// The machine's signed word on how far its journal goes.
+/// The machine's signed statement of its journal's length.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
@@ -53,7 +52,7 @@ pub struct Head {
     pub seq: u64,
     /// That entry's hash.
     pub head: Digest,
-    /// When this was said.
+    /// When it was signed.
     pub at: UnixMs,
 }
 
@@ -68,9 +67,9 @@ impl Document for Head {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Line {
-    /// An entry and what it is about, if that was not erased.
+    /// An entry and its body, if that was not erased.
     Entry {
-        /// Version of this shape.
+        /// Version of this format.
         v: u32,
         /// The entry's exact line.
         line: String,
@@ -80,7 +79,7 @@ pub enum Line {
     },
     /// The last line.
     Head {
-        /// Version of this shape.
+        /// Version of this format.
         v: u32,
         /// The machine's evidence public key.
         evidence_key: PublicKey,
@@ -90,7 +89,7 @@ pub enum Line {
 }
 
 impl Line {
-    /// An entry's number; at the end that of the last one.
+    /// An entry's number; for the last line, the number of the last entry.
     pub fn seq(&self) -> Option<u64> {
         match self {
             Self::Entry { line, .. } => serde_json::from_str::<Entry>(line).ok().map(|entry| entry.seq),
@@ -99,23 +98,23 @@ impl Line {
     }
 }
 
-/// What an entry tells that stands for older ones, which are not kept any more.
+/// The body of an entry that replaces older entries, some of which were deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Entries up to this one are kept in part. The next one follows from it.
+    /// The newest of them. Some entries up to it were deleted; the next entry follows from it.
     pub through: u64,
     /// That entry's hash.
     pub head: Digest,
-    /// The hash of those up to it that are kept: see [`kept_hash`].
+    /// The hash over the remaining entries up to it: see [`kept_hash`].
     pub kept: Digest,
-    /// How many up to it are not kept.
+    /// How many entries up to it were deleted.
     pub count: u64,
 }
 
-/// The kind of the entry that says so.
+/// The kind of that entry.
 pub const DROPPED: &str = "entries_dropped";
 
-/// One hash for the kept entries of a part of the journal, from their own, in order.
+/// One hash over the remaining entries of a part of the journal, from their hashes in order.
 pub fn kept_hash(entries: impl Iterator<Item = Digest>) -> Digest {
     let mut all = b"fernwart journal kept 1\n".to_vec();
     entries.for_each(|hash| all.extend_from_slice(hash.as_bytes()));
@@ -128,42 +127,42 @@ pub enum BadJournal {
     /// A line cannot be read.
     #[error("line {0} is not a line of a journal")]
     Line(u64),
-    /// An entry is missing, or stands twice.
+    /// An entry is missing or duplicated.
     #[error("entry {expected} is missing: {found} stands in its place")]
     Gap {
-        /// What should come.
+        /// The expected number.
         expected: u64,
-        /// What came.
+        /// The number found.
         found: u64,
     },
     /// An entry does not follow from the one before.
     #[error("entry {0} does not follow from the one before: something was changed")]
     Chain(u64),
-    /// What is left of older entries is not what was left when the others were dropped.
+    /// The remaining older entries are not those that remained when the others were deleted.
     #[error("of the entries up to {0}, others are here than were kept: something was taken out or changed")]
     Kept(u64),
     /// A body is not the one its entry names.
     #[error("what entry {0} is about was changed")]
     Body(u64),
-    /// The end is missing or signed by somebody else.
+    /// The last line is missing or signed by another key.
     #[error("the journal has no end signed by its machine: it was cut")]
     Head,
 }
 
-/// A journal that holds together.
+/// A journal that was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
     /// Whose it is.
     pub machine: MachineId,
     /// How many entries it has.
     pub entries: u64,
-    /// How many more there were, which are not kept any more.
+    /// How many more entries there were that were deleted.
     pub dropped: u64,
     /// How many bodies were erased.
     pub erased: u64,
 }
 
-/// One entry as it was read.
+/// One parsed entry.
 struct Seen {
     seq: u64,
     previous: Digest,
@@ -171,10 +170,10 @@ struct Seen {
     dropped: Option<Dropped>,
 }
 
-/// Checks an exported journal, line by line.
+/// Verifies an exported journal, line by line.
 ///
 /// # Errors
-/// At the first thing that does not hold.
+/// The first violation found.
 pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadJournal> {
     let (mut entries, mut erased, mut end) = (Vec::new(), 0u64, None);
     for (number, text) in lines.enumerate() {
@@ -195,11 +194,11 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadJ
                 entries.push(Seen { seq: entry.seq, previous: entry.previous, hash: entry_hash(&line), dropped });
             }
             Line::Head { evidence_key, head, .. } => {
-                let said: Head = envelope::open(&head, &evidence_key).map_err(|_| BadJournal::Head)?;
-                if said.machine != machine_id(&evidence_key) {
+                let signed_head: Head = envelope::open(&head, &evidence_key).map_err(|_| BadJournal::Head)?;
+                if signed_head.machine != machine_id(&evidence_key) {
                     return Err(BadJournal::Head);
                 }
-                end = Some(said);
+                end = Some(signed_head);
             }
         }
     }
@@ -208,8 +207,8 @@ pub fn verify<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Verified, BadJ
     Ok(Verified { machine: end.machine, entries: entries.len() as u64, dropped, erased })
 }
 
-/// Follows the chain to its end. It begins with the first entry, or after what the newest
-/// entry that tells of dropped ones stands for. How many were dropped.
+/// Verifies the chain up to its end. It begins with the first entry, or after the entries that the
+/// newest [`Dropped`] body replaces. Returns how many were deleted.
 fn follow(entries: &[Seen], end: &Head) -> Result<u64, BadJournal> {
     for (one, next) in entries.iter().zip(entries.iter().skip(1)) {
         if one.seq >= next.seq {
@@ -217,8 +216,8 @@ fn follow(entries: &[Seen], end: &Head) -> Result<u64, BadJournal> {
         }
     }
     let dropped = entries.iter().rev().find_map(|entry| entry.dropped.map(|dropped| (dropped, entry.seq)));
-    // One that stands among those it tells of tells nothing.
-    let dropped = dropped.filter(|(dropped, told_in)| dropped.through < *told_in).map(|(dropped, _)| dropped);
+    // Ignore a body that claims to replace its own entry or later ones.
+    let dropped = dropped.filter(|(dropped, recorded_in)| dropped.through < *recorded_in).map(|(dropped, _)| dropped);
     let through = dropped.map_or(0, |dropped| dropped.through);
     let (older, chain) = entries.split_at(entries.partition_point(|entry| entry.seq <= through));
     let mut head = Digest::from_bytes([0; 32]);

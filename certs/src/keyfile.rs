@@ -1,9 +1,8 @@
-//! Files that decide something: keys, rules, records. Made with mode 0600, there
-//! whole or not at all, refused if they are anything else.
+//! Security-relevant files: keys, rules, records. They are created with mode 0600, written
+//! atomically, and rejected if they are unsafe.
 //!
-//! Such a file must be a plain file of the one who reads it, with no rights for
-//! others that it must not give, no longer than it may be, and reached through no
-//! link and through no folder in which somebody else could put another in its place.
+//! A safe file is a plain file, owned by its reader, with no excess rights for others, and not too
+//! long. It is no symbolic link, and no folder on its path lets another user replace it.
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -14,19 +13,19 @@ use std::path::{Path, PathBuf};
 /// Longest key file, bytes.
 const LONGEST: u64 = 8 * 1024;
 
-/// Longest file of settings, rules or consent, bytes.
+/// Maximum length of a file of settings, rules or consent, bytes.
 pub const SETTINGS: u64 = 64 * 1024;
 
-/// What others may do with a file that is believed.
+/// What other users may do with a security-relevant file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Others {
-    /// Nothing: it holds a secret. It belongs to whoever reads it.
+    /// Nothing: it holds a secret. It must belong to its reader.
     Nothing,
-    /// Read it. It belongs to whoever reads it, or to root.
+    /// Read it. It must belong to its reader or to root.
     Read,
 }
 
-/// A file that decides something cannot be used.
+/// A security-relevant file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// It cannot be read or written.
@@ -36,7 +35,7 @@ pub enum KeyFileError {
         doing: &'static str,
         /// Which file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -46,7 +45,7 @@ pub enum KeyFileError {
         /// Which file.
         path: PathBuf,
     },
-    /// Others may read or write it.
+    /// Other users may read or write it.
     #[error("{path} has mode {mode:04o}; others must have no rights: chmod 600 {path}")]
     Mode {
         /// Which file.
@@ -54,51 +53,51 @@ pub enum KeyFileError {
         /// Its mode.
         mode: u32,
     },
-    /// It belongs to somebody else.
+    /// It belongs to another user.
     #[error("{path} belongs to user {owner}, not to user {me} who reads it: chown {me} {path}")]
     Owner {
         /// Which file.
         path: PathBuf,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
-        /// Who reads it.
+        /// The user who reads it.
         me: u32,
     },
-    /// Its content is no key of the kind.
+    /// Its content is no key of the expected kind.
     #[error("{path} does not hold a key of its kind")]
     Content {
         /// Which file.
         path: PathBuf,
     },
-    /// It is longer than any such file.
+    /// It is longer than allowed.
     #[error("{path} is longer than {most} bytes")]
     TooLong {
         /// Which file.
         path: PathBuf,
-        /// The longest, bytes.
+        /// The maximum, bytes.
         most: u64,
     },
-    /// Others could put another file in its place.
+    /// Other users could replace it by another file.
     #[error(
         "others may change what lies in {folder} (mode {mode:04o}, of user {owner}): it must be root's or one's own, chmod go-w {folder}"
     )]
     Folder {
-        /// Which folder, on the way to the file.
+        /// Which folder on the path.
         folder: PathBuf,
         /// Its mode.
         mode: u32,
-        /// Whose it is.
+        /// Its owner.
         owner: u32,
     },
 }
 
 impl KeyFileError {
-    /// Writing there has failed.
+    /// An error from writing a file.
     pub fn writing(path: &Path, source: io::Error) -> Self {
         Self::Io { doing: "writing", path: path.to_owned(), source }
     }
 
-    /// What the system says, where it did not read or write the file.
+    /// The system's error, if it could not read or write the file.
     pub fn system(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Io { source, .. } => Some(source.kind()),
@@ -106,20 +105,20 @@ impl KeyFileError {
         }
     }
 
-    /// Whether the file is simply not there.
+    /// Whether the file does not exist.
     pub fn is_missing(&self) -> bool {
         self.system() == Some(io::ErrorKind::NotFound)
     }
 }
 
-/// Writes a new file, all or nothing; one that exists is left alone and is an
-/// error. It is on disk when this returns.
+/// Writes a new file atomically; an existing one is left unchanged and is an error. It is on disk
+/// when this returns.
 ///
 /// # Errors
 /// When it exists or cannot be written.
 pub fn create(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
     put(path, secret, |beside| match rustix::fs::renameat_with(CWD, beside, CWD, path, RenameFlags::NOREPLACE) {
-        // A file system that cannot say "only if it is new" of a move can of a second name.
+        // A file system without an exclusive rename can still create a hard link.
         Err(Errno::INVAL | Errno::NOSYS) => {
             std::fs::hard_link(beside, path)?;
             std::fs::remove_file(beside)
@@ -128,8 +127,7 @@ pub fn create(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
     })
 }
 
-/// Writes a file, in the place of an older one if there is one, all or nothing.
-/// It is on disk when this returns.
+/// Writes a file atomically, replacing an existing one. It is on disk when this returns.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -137,13 +135,13 @@ pub fn replace(path: &Path, secret: &[u8]) -> Result<(), KeyFileError> {
     put(path, secret, |beside| std::fs::rename(beside, path))
 }
 
-/// Ends the name of a file that is being written; what has such a name was left by a
-/// program that was killed.
+/// Suffix of a file that is being written. A remaining file with this suffix was left by a program
+/// that was killed.
 pub const UNFINISHED: &str = ".new";
 
-/// Writes a file beside its place and moves it there.
+/// Writes a temporary file in the same folder and moves it to its place.
 fn put(path: &Path, secret: &[u8], into_place: impl Fn(&Path) -> io::Result<()>) -> Result<(), KeyFileError> {
-    // A name of its own: two programs may write the same file at once.
+    // A random name, since two programs may write the same file at once.
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{:016x}{UNFINISHED}", u64::from_ne_bytes(crate::random())));
     let beside = PathBuf::from(beside);
@@ -156,7 +154,7 @@ fn put(path: &Path, secret: &[u8], into_place: impl Fn(&Path) -> io::Result<()>)
         file.sync_all()?;
         into_place(&beside)?;
         match folder.sync_all() {
-            // Not every file system writes its folders when told.
+            // Not every file system supports syncing a folder.
             Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
             synced => synced,
         }
@@ -167,18 +165,18 @@ fn put(path: &Path, secret: &[u8], into_place: impl Fn(&Path) -> io::Result<()>)
     })
 }
 
-/// Reads a secret file after looking at the very file that is read.
+/// Reads a secret file after checking the opened file itself.
 ///
 /// # Errors
-/// When it is not a plain 0600 file of ours, in a folder of ours.
+/// When it is not a plain file with mode 0600 of this user, in a safe folder.
 pub fn read(path: &Path) -> Result<Vec<u8>, KeyFileError> {
     read_checked(path, Others::Nothing, LONGEST)
 }
 
-/// Reads a file that decides something, of `most` bytes at most.
+/// Reads a security-relevant file of at most `most` bytes.
 ///
 /// # Errors
-/// When it is not as it must be: [`open`].
+/// When it is unsafe: see [`open`].
 pub fn read_checked(path: &Path, others: Others, most: u64) -> Result<Vec<u8>, KeyFileError> {
     let too_long = || KeyFileError::TooLong { path: path.to_owned(), most };
     let failed = |source| KeyFileError::Io { doing: "reading", path: path.to_owned(), source };
@@ -188,25 +186,25 @@ pub fn read_checked(path: &Path, others: Others, most: u64) -> Result<Vec<u8>, K
     }
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
-    // It may have grown since.
+    // It may have grown after the check.
     if bytes.len() as u64 > most { Err(too_long()) } else { Ok(bytes) }
 }
 
-/// Opens a file that decides something, after looking at the very file that is opened
-/// and at all folders on the way to it.
+/// Opens a security-relevant file after checking the opened file itself and all folders on its
+/// path.
 ///
 /// # Errors
-/// When it is no plain file, not ours, open to others, or could be exchanged by them.
+/// When it is no plain file, of another user, open to others, or could be replaced by them.
 pub fn open(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileError> {
     let file = open_plain(path, others, how)?;
     check_folders(path)?;
     Ok(file)
 }
 
-/// The same for reading a file that is nobody else's at all, and without the folders.
+/// Like [`open`], for reading a file to which others have no access, without checking the folders.
 ///
 /// # Errors
-/// When it is no plain file, not ours, or open to others.
+/// When it is no plain file, of another user, or open to others.
 pub fn open_alone(path: &Path) -> Result<File, KeyFileError> {
     open_plain(path, Others::Nothing, OFlags::RDONLY)
 }
@@ -216,7 +214,7 @@ fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileE
     let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
         Ok(descriptor) => descriptor,
-        // A link, or a socket.
+        // A symbolic link, or a socket.
         Err(Errno::LOOP | Errno::NXIO) => return Err(KeyFileError::NotPlain { path: path.to_owned() }),
         Err(error) => return Err(failed(error.into())),
     };
@@ -239,21 +237,21 @@ fn open_plain(path: &Path, others: Others, how: OFlags) -> Result<File, KeyFileE
     Ok(File::from(descriptor))
 }
 
-/// Whether nobody but us and root can put another file in this one's place: by the
-/// folder it lies in, or by one on the way there.
+/// Checks that only this user and root can replace this file, through its folder or any other
+/// folder on its path.
 ///
 /// # Errors
-/// The first folder that somebody else may change.
+/// The first folder that another user may change.
 pub fn check_folders(path: &Path) -> Result<(), KeyFileError> {
     let failed = |source| KeyFileError::Io { doing: "reading", path: path.to_owned(), source };
     let path = std::path::absolute(path).map_err(failed)?;
     let own = path.parent().unwrap_or(Path::new("/"));
     let real = std::fs::canonicalize(own).map_err(failed)?;
-    // Where a part of the way is a link, it matters where the link lies, too.
+    // If a part of the path is a symbolic link, check the folders of the link, too.
     real.ancestors().chain(own.ancestors()).try_for_each(check_folder)
 }
 
-/// In a folder like `/tmp`, with its sticky bit, nobody moves what is another's.
+/// In a folder with the sticky bit, such as `/tmp`, users cannot move each other's files.
 fn check_folder(folder: &Path) -> Result<(), KeyFileError> {
     let stat = rustix::fs::stat(folder).map_err(|error| KeyFileError::Io {
         doing: "reading",
@@ -266,8 +264,8 @@ fn check_folder(folder: &Path) -> Result<(), KeyFileError> {
     if is_ours && !is_shared { Ok(()) } else { Err(KeyFileError::Folder { folder: folder.to_owned(), mode, owner }) }
 }
 
-/// Whether this stands for accounts that do not exist in here: in a container of an
-/// ordinary user, what is the host's.
+/// Whether this owner stands for accounts that do not exist here: in a rootless container, those of
+/// the host.
 fn is_nobody_here(owner: u32) -> bool {
     let number = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let all = ["0", "0", "4294967295"];
@@ -281,7 +279,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
-    fn a_key_file_is_made_with_its_mode_and_read_back() {
+    fn a_key_file_is_created_with_mode_0600_and_read_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.key");
         create(&path, b"secret").expect("written");
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_file_others_may_read_or_behind_a_link_is_refused_by_name() {
+    fn a_key_file_that_is_readable_by_others_or_a_symlink_is_rejected_by_name() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("a.key");
         create(&path, b"secret").expect("written");
@@ -305,14 +303,14 @@ mod tests {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).expect("opened");
         let error = read(&path).expect_err("refused").to_string();
         assert!(error.contains("a.key") && error.contains("0644"), "{error}");
-        // What is no secret may be read by others, and written by nobody else.
+        // A file that is no secret may be read by others, but only written by its owner.
         assert_eq!(read_checked(&path, Others::Read, 6).expect("read"), b"secret");
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o620)).expect("opened");
         assert!(matches!(read_checked(&path, Others::Read, 6), Err(KeyFileError::Mode { .. })));
     }
 
     #[test]
-    fn what_is_too_long_or_no_file_at_all_keeps_nobody_waiting() {
+    fn an_oversized_file_or_a_pipe_is_rejected_without_blocking() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("rules");
         create(&path, &[b'x'; 100]).expect("written");
@@ -327,33 +325,33 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_may_change_is_named_wherever_it_is_on_the_way() {
+    fn a_path_with_a_folder_that_others_may_change_is_rejected() {
         let top = tempfile::tempdir().expect("a folder");
-        let way = top.path().join("way");
-        let home = way.join("home");
+        let passage = top.path().join("way");
+        let home = passage.join("home");
         std::fs::create_dir_all(&home).expect("made");
         let path = home.join("a.key");
         create(&path, b"secret").expect("written");
         let mode = |folder: &Path, mode| {
             std::fs::set_permissions(folder, PermissionsExt::from_mode(mode)).expect("set");
         };
-        mode(&way, 0o755);
+        mode(&passage, 0o755);
         mode(&home, 0o755);
         assert!(read(&path).is_ok());
         for (folder, bits, refused) in [
             (&home, 0o775, true),
             (&home, 0o757, true),
             (&home, 0o1777, false),
-            (&way, 0o777, true),
-            (&way, 0o1777, false),
+            (&passage, 0o777, true),
+            (&passage, 0o1777, false),
         ] {
             mode(folder, bits);
-            let said = read(&path);
-            let named = matches!(&said, Err(KeyFileError::Folder { folder: named, .. }) if named.ends_with(folder.file_name().expect("a name")));
-            assert_eq!((named, said.is_ok()), (refused, !refused), "{bits:o} {said:?}");
+            let result = read(&path);
+            let named = matches!(&result, Err(KeyFileError::Folder { folder: named, .. }) if named.ends_with(folder.file_name().expect("a name")));
+            assert_eq!((named, result.is_ok()), (refused, !refused), "{bits:o} {result:?}");
             mode(folder, 0o755);
         }
-        // A link on the way, in a folder where anybody may turn it.
+        // A symbolic link on the path, in a folder where anybody may replace it.
         let open = top.path().join("open");
         std::fs::create_dir(&open).expect("made");
         symlink(&home, open.join("home")).expect("linked");

@@ -1,11 +1,10 @@
-//! Who is who, and who may say what.
+//! Identities and authority: who a peer is, and what it may sign.
 //!
-//! Keys and their files, TLS by role, the one function that makes a typed
-//! peer, invitations and enrollment proofs, signed envelopes, and the
-//! catalogue (TUF). It imports `protocol` only; it opens no socket and keeps
-//! no database. What only a hub or a ceremony needs is behind the features
-//! `issue` (certificates) and `approve` (drafts of the catalogue), which the
-//! agent is built without.
+//! This crate holds keys and their files, TLS for each role, the one function that authenticates a
+//! peer, invitations and enrollment proofs, signed envelopes, and the catalogue (TUF). It only
+//! imports `protocol`, opens no socket and has no database. The features `issue` (certificates) and
+//! `approve` (drafts of the catalogue) are only for hubs and signing ceremonies; the agent is built
+//! without them.
 
 #[cfg(feature = "approve")]
 pub mod approve;
@@ -38,16 +37,16 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     Digest::from_bytes(out)
 }
 
-/// Bytes as small hexadecimal digits.
+/// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// SHA-256 of what comes in pieces.
+/// An incremental SHA-256.
 pub struct Sha256(Context);
 
 impl Sha256 {
-    /// Nothing yet.
+    /// The state before any input.
     pub fn new() -> Self {
         Self(Context::new(&SHA256))
     }

@@ -1,14 +1,14 @@
-//! Whom a lock is believed from.
+//! Decides whether to accept a lock, by its signer.
 
 use crate::catalogue::Catalogue;
 use crate::envelope::{self, EnvelopeError};
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Lock, Locked};
 
-/// Whether a lock is signed by an approver, or by a staff key about itself.
+/// Accepts a lock that is signed by an approver, or by a staff key for itself.
 ///
 /// # Errors
-/// Why not.
+/// The reason why not.
 pub fn believe(envelope: &Envelope, catalogue: &Catalogue) -> Result<Lock, Refusal> {
     let not_read = |error: EnvelopeError| if error.is_newer() { Refusal::NewerOrder } else { Refusal::BadSignature };
     if let Some(key) = catalogue.approvers.get(&envelope.key) {

@@ -1,7 +1,7 @@
-//! The one function that turns a link's door and certificate into a peer.
+//! The one function that derives an authenticated peer from a link's door and certificate.
 //!
-//! It is asked on every link, resumed or not: a resumed TLS session carries
-//! the certificate of its first handshake, at which nobody has looked since.
+//! It is called for every link, resumed or not. A resumed TLS session carries the certificate of
+//! its first handshake, which TLS has not checked since.
 
 use crate::sha256;
 use fernwart_protocol::document::UnixMs;
@@ -10,14 +10,14 @@ use fernwart_protocol::link::Door;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
-/// Who a peer has shown to be.
+/// The authenticated identity of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// Nobody yet: may only enroll.
+    /// Unauthenticated: may only enroll.
     Newcomer,
     /// A machine.
     Machine {
-        /// Which.
+        /// Its id.
         id: MachineId,
         /// Its TLS key.
         tls_key: Digest,
@@ -26,7 +26,7 @@ pub enum Peer {
     },
     /// A technician or robot.
     Staff {
-        /// Which.
+        /// Its key id.
         key: KeyId,
         /// Its TLS key.
         tls_key: Digest,
@@ -35,16 +35,16 @@ pub enum Peer {
     },
 }
 
-/// Why a peer may not come through the door.
+/// Why a peer is not admitted through a door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
     /// The door needs a certificate.
     #[error("no certificate was shown")]
     NoCertificate,
-    /// The certificate is none of ours, or of no kind we issue.
+    /// The certificate is not from our CA, or of a kind that we do not issue.
     #[error("the certificate is not one this hub issues")]
     Foreign,
-    /// The certificate names somebody the door is not for.
+    /// The certificate is for a peer of another door.
     #[error("the certificate is for another door")]
     WrongDoor,
     /// The certificate has run out.
@@ -52,7 +52,7 @@ pub enum NotAdmitted {
     Expired,
 }
 
-/// Whom a certificate names.
+/// The identity in a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
     /// A machine.
@@ -62,7 +62,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// The URI that stands in the certificate.
+    /// The URI in the certificate.
     pub fn uri(&self) -> String {
         match self {
             Self::Machine(id) => format!("fernwart://machine/{id}"),
@@ -78,10 +78,10 @@ impl Name {
     }
 }
 
-/// What a certificate of ours says.
+/// The content of one of our certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Certified {
-    /// Whom it names.
+    /// The identity.
     pub name: Name,
     /// SHA-256 of its SubjectPublicKeyInfo.
     pub tls_key: Digest,
@@ -91,10 +91,10 @@ pub struct Certified {
     pub until: UnixMs,
 }
 
-/// Reads a client certificate of our template, issued by `ca`.
+/// Parses a client certificate of our template, issued by `ca`.
 ///
-/// The signature over it was checked by TLS when the certificate was first
-/// shown; here its issuer is compared by key.
+/// TLS checked its signature when the certificate was first presented; this function compares the
+/// issuer by key.
 ///
 /// # Errors
 /// When it is of another template or another issuer.
@@ -140,20 +140,20 @@ fn subject_key<'a>(certificate: &X509Certificate<'a>) -> Option<&'a [u8]> {
     })
 }
 
-/// Whether whoever holds these pins may take a certificate from this CA: it is
-/// pinned, or the hub has shown it on a link that TLS verified against a pin.
+/// Whether a holder of these pins may accept a certificate from this CA: it is pinned, or the hub
+/// has presented it on a link that TLS verified against a pin.
 pub fn may_issue(ca: &CertificateDer<'_>, pins: &[Digest], shown: &[CertificateDer<'_>]) -> bool {
     pins.contains(&sha256(ca)) || shown.get(1) == Some(ca)
 }
 
-/// Who stands behind a link, from its door and the certificates shown.
+/// Identifies the peer of a link, from its door and the certificates presented.
 ///
-/// `cas` are those in use: two while the hub's CA is replaced.
-/// Whether that somebody is still welcome (admitted, not retired, on the staff
-/// list, not suspended) is for the caller, who keeps those lists.
+/// `cas` are those in use: two while the hub's CA is being replaced. The caller must check whether
+/// the peer is still allowed (admitted, not retired, on the staff list, not suspended), since it
+/// keeps those lists.
 ///
 /// # Errors
-/// When nobody may come through this door with these certificates.
+/// When these certificates admit no peer to this door.
 pub fn identify(
     door: Door,
     shown: &[CertificateDer<'_>],

@@ -1,5 +1,5 @@
-//! What only one machine can read: HPKE (RFC 9180) to its sealing key, bound to
-//! one run. The hub carries it and cannot open it.
+//! Secrets that only one machine can read: encrypted with HPKE (RFC 9180) to its sealing key, and
+//! bound to one run. The hub forwards them but cannot decrypt them.
 //!
 //! Suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-128-GCM.
 
@@ -17,7 +17,7 @@ const INFO: &[u8] = b"fernwart sealed parameters 1";
 /// Bytes of an encapsulated X25519 key (RFC 9180, 7.1).
 const ENCAPSULATED: usize = 32;
 
-/// Contents are padded to a multiple of this, so that their length tells little.
+/// Plaintexts are padded to a multiple of this, so that the length reveals little.
 const PAD: usize = 256;
 
 /// Something cannot be sealed or opened.
@@ -29,7 +29,7 @@ pub enum SealError {
     /// It was sealed for another machine or run, or altered.
     #[error("opening what was sealed for this machine")]
     Foreign,
-    /// The machine has not signed for this key.
+    /// The machine has not signed this key.
     #[error("the sealing key is not the machine's own")]
     NotItsOwn,
 }
@@ -48,7 +48,7 @@ pub fn seal(to: &PublicKey, run: &RunId, machine: &MachineId, plain: &str) -> Re
     padded.resize(padded.len().next_multiple_of(PAD), b' ');
     let key = HpkePublicKey(to.as_bytes().to_vec());
     let sealed = SUITE.seal(INFO, &bound_to(run, machine), &padded, &key).map_err(|_| SealError::Key);
-    // Nothing of it stays where it was.
+    // Erase the plaintext from memory.
     padded.fill(0);
     let (encapsulated, ciphertext) = sealed?;
     Ok(STANDARD_NO_PAD.encode([encapsulated.0, ciphertext].concat()))
@@ -71,12 +71,12 @@ impl SealingKey {
     }
 }
 
-/// The sealing key that a machine has signed for.
+/// Accepts a sealing key that the machine's evidence key has signed.
 ///
 /// # Errors
-/// When it has not.
-pub fn believe(said: &Envelope, evidence: &PublicKey, machine: &MachineId) -> Result<PublicKey, SealError> {
-    let document: SealedTo = envelope::open(said, evidence).map_err(|_| SealError::NotItsOwn)?;
+/// When it has not signed it.
+pub fn believe(statement: &Envelope, evidence: &PublicKey, machine: &MachineId) -> Result<PublicKey, SealError> {
+    let document: SealedTo = envelope::open(statement, evidence).map_err(|_| SealError::NotItsOwn)?;
     let own = machine_id(evidence) == *machine && document.machine == *machine;
     if own { Ok(document.sealing_key) } else { Err(SealError::NotItsOwn) }
 }
@@ -88,7 +88,7 @@ mod tests {
     use fernwart_protocol::version::Version;
 
     #[test]
-    fn only_this_machine_opens_it_and_only_for_this_run() {
+    fn only_the_intended_machine_can_open_a_sealed_text_and_only_for_its_run() {
         let (own, other) = (SealingKey::generate().expect("a key"), SealingKey::generate().expect("a key"));
         let (run, machine) = (RunId::from_bytes([1; 16]), MachineId::from_bytes([2; 16]));
         let sealed = seal(&own.public(), &run, &machine, r#"{"pin":"1234"}"#).expect("sealed");
@@ -103,18 +103,18 @@ mod tests {
             flipped[byte] ^= 1;
         }
         assert!(own.open(&run, &machine, "").is_err() && own.open(&run, &machine, "AAAA").is_err());
-        // A longer pin is as long from outside.
+        // The padding hides the length of the pin.
         let longer = seal(&own.public(), &run, &machine, r#"{"pin":"12345678"}"#).expect("sealed");
         assert_eq!(longer.len(), sealed.len());
     }
 
     #[test]
-    fn a_hub_cannot_hand_out_another_key() {
+    fn a_hub_cannot_substitute_a_machines_sealing_key() {
         let (evidence, evil) = (SigningKey::generate().expect("a key"), SigningKey::generate().expect("a key"));
         let machine = machine_id(&evidence.public());
         let sealing_key = SealingKey::generate().expect("a key").public();
-        let said = envelope::seal(&SealedTo { machine, sealing_key }, &evidence, Version::OLDEST).expect("signed");
-        assert_eq!(believe(&said, &evidence.public(), &machine), Ok(sealing_key));
+        let statement = envelope::seal(&SealedTo { machine, sealing_key }, &evidence, Version::OLDEST).expect("signed");
+        assert_eq!(believe(&statement, &evidence.public(), &machine), Ok(sealing_key));
         let swapped = envelope::seal(&SealedTo { machine, sealing_key }, &evil, Version::OLDEST).expect("signed");
         assert_eq!(believe(&swapped, &evil.public(), &machine), Err(SealError::NotItsOwn));
         assert_eq!(believe(&swapped, &evidence.public(), &machine), Err(SealError::NotItsOwn));

@@ -1,8 +1,8 @@
-//! TLS by role. TLS 1.3 only, aws-lc-rs only, X25519MLKEM768 offered first.
+//! TLS for each role. TLS 1.3 only, aws-lc-rs only, X25519MLKEM768 offered first.
 //!
-//! The hub's certificate is checked by rustls' stock verifier against the CA
-//! that the catalogue (or the invitation) pins by hash; the CA itself travels
-//! in the hub's chain. The door (ALPN) is set where the link is dialled.
+//! rustls' stock verifier checks the hub's certificate against the CA that the catalogue (or the
+//! invitation) pins by hash. The CA itself is part of the hub's chain. The dialling code sets the
+//! door (ALPN).
 
 use crate::identity::TlsKey;
 use crate::sha256;
@@ -28,14 +28,14 @@ pub enum TlsError {
     Verifier(#[source] rustls::server::VerifierBuilderError),
 }
 
-/// Whether the dialling side trusts its own clock.
+/// Whether the dialling side relies on its own clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// A hub certificate outside its time is refused.
+    /// A hub certificate outside its validity is rejected.
     MustBeRight,
-    /// Pins and names decide: a machine whose clock is a year off must still
-    /// be reachable to be told so. What a hub's expired key could do to it is
-    /// what any hub could: delay.
+    /// Only pins and names are checked, not validity. A machine whose clock is a year off must stay
+    /// reachable, so that somebody can be told about it. An attacker with a hub's expired key could
+    /// only do what any hub can do: delay.
     MayBeWrong,
 }
 
@@ -44,25 +44,26 @@ fn is_about_time(error: &CertificateError) -> bool {
     matches!(error, E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. })
 }
 
-/// Certificates of a hub's chain that are looked at beside its own and the
+/// Maximum number of certificates in a hub's chain that are considered, besides its own and the
 /// pinned CA.
 const MOST_BETWEEN: usize = 2;
 
-/// A moment at which the certificate, and the CA that issued it, were valid.
+/// A moment at which the certificate and its CA were valid: one second after the certificate's
+/// start.
 fn begin_of(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let begin = u64::try_from(certificate.validity().not_before.timestamp()).ok()?;
     Some(UnixTime::since_unix_epoch(std::time::Duration::from_secs(begin + 1)))
 }
 
-/// The one crypto provider.
+/// The only crypto provider that is used.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// The hub's side: a client certificate is optional in TLS, and demanded by
-/// [`crate::peer::identify`]. Certificates of each of `cas` are known: there are
-/// two while the CA is replaced. No 0-RTT; resumption by stateless tickets.
+/// The hub's side. TLS treats client certificates as optional; [`crate::peer::identify`] demands
+/// them. Client certificates of all `cas` are accepted: there are two while the CA is being
+/// replaced. No 0-RTT; resumption by stateless tickets.
 ///
 /// # Errors
 /// When the key and certificates do not fit each other.
@@ -93,7 +94,7 @@ pub fn hub(
     Ok(config)
 }
 
-/// The dialling side of one who has a certificate.
+/// The dialling side of a peer that has a certificate.
 ///
 /// # Errors
 /// When the key and certificates do not fit each other.
@@ -108,7 +109,7 @@ pub fn member(
     Ok(config)
 }
 
-/// The dialling side of one who has none yet.
+/// The dialling side of a peer that has no certificate yet.
 ///
 /// # Errors
 /// When rustls refuses the configuration.
@@ -130,9 +131,8 @@ fn pinned(
         .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-/// Finds the pinned CA in the chain the hub shows, then lets rustls' stock
-/// verifier judge with that CA as its only root. Between the two there may be the
-/// bridge to a newer CA.
+/// Finds the pinned CA in the hub's chain, then lets rustls' stock verifier decide with that CA as
+/// the only root. The chain may contain a bridge to a newer CA.
 #[derive(Debug)]
 struct PinnedCa {
     pins: Vec<Digest>,

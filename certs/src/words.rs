@@ -1,6 +1,6 @@
 //! 256 plain words in each language, one for each value of a byte.
 //!
-//! A place in the list is the same byte in both; the words differ.
+//! A position stands for the same byte in both lists; the words differ.
 
 use fernwart_protocol::diagnosis::Language;
 

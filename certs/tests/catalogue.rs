@@ -1,4 +1,4 @@
-//! The catalogue against TUF's named attacks, and the floors that tough does
+//! Tests the catalogue against the attacks that TUF names, and tests the floors, which tough does
 //! not keep.
 
 #![cfg(all(feature = "approve", feature = "issue"))]
@@ -93,7 +93,7 @@ fn begin(files: &Files) -> Trusted {
 }
 
 #[tokio::test]
-async fn a_catalogue_is_believed_and_its_successor_too() {
+async fn a_machine_accepts_a_catalogue_and_its_successor() {
     let shop = Shopkeepers::new(1);
     let (files, hub, _) = shop.open(1).await;
     let (machine, catalogue) = advance(&begin(&files), &files).await.expect("believed");
@@ -105,14 +105,14 @@ async fn a_catalogue_is_believed_and_its_successor_too() {
 }
 
 #[tokio::test]
-async fn one_signature_short_publishes_nothing_and_would_not_be_believed() {
+async fn a_draft_with_a_missing_signature_is_neither_published_nor_accepted() {
     let shop = Shopkeepers::new(3);
     let (files, hub, _) = shop.open(2).await;
     let machine = advance(&begin(&files), &files).await.expect("believed").0;
     let short = shop.next(&hub, "two", &[1], NOW + DAY).await;
     assert!(matches!(short, Err(PublishError::Unsigned { have: 1, need: 2 })), "{short:?}");
 
-    // An evil hub publishes it all the same: strip one signature of a good one.
+    // A malicious hub publishes it anyway: remove one signature from a valid catalogue.
     let (mut files, _, _) = shop.next(&hub, "two", &[0, 2], NOW + DAY).await.expect("published");
     let mut targets: Signed<tough::schema::Targets> =
         serde_json::from_slice(files.get("2.targets.json").expect("targets")).expect("readable");
@@ -122,7 +122,7 @@ async fn one_signature_short_publishes_nothing_and_would_not_be_believed() {
 }
 
 #[tokio::test]
-async fn the_same_key_twice_counts_once() {
+async fn a_key_that_signs_or_is_listed_twice_counts_once() {
     let shop = Shopkeepers::new(3);
     let (_, hub, _) = shop.open(2).await;
     let before = hub.view().expect("a catalogue");
@@ -134,14 +134,14 @@ async fn the_same_key_twice_counts_once() {
     draft.targets.signatures.push(again);
     assert_eq!(draft.progress(Some(&root.signed)).have, 1);
     assert!(publish(&draft, Some(&hub), &shop.hub, NOW + DAY).await.is_err());
-    // A root that lists one key under two roles' places twice is refused, too.
+    // A root that lists one key twice in a role is rejected, too.
     let mut doubled = shop.first_draft(2);
     if let Some(root) = &mut doubled.root {
         let targets = root.signed.roles.get_mut(&tough::schema::RoleType::Targets).expect("targets");
         let first = targets.keyids[0].clone();
         targets.keyids.push(first);
     }
-    // Whoever signs is shown one list of approvers, so two that differ are not signed.
+    // Approvers are shown one list of approvers, so a root with two different lists is not signed.
     assert!(matches!(doubled.sign(&shop.approvers[0], None, None, NOW), Err(SignError::NewRoot)));
     if let Some(root) = &mut doubled.root {
         let targets = root.signed.roles[&tough::schema::RoleType::Targets].clone();
@@ -154,7 +154,7 @@ async fn the_same_key_twice_counts_once() {
 }
 
 #[tokio::test]
-async fn nobody_signs_what_is_not_shown_or_lasts_for_ever() {
+async fn a_draft_with_hidden_content_or_excessive_validity_is_not_signed() {
     let shop = Shopkeepers::new(3);
     let (_, hub, _) = shop.open(2).await;
     let before = hub.view().expect("a catalogue");
@@ -196,7 +196,7 @@ async fn nobody_signs_what_is_not_shown_or_lasts_for_ever() {
         root.keys.insert(other.into(), key);
     };
     assert!(matches!(crooked(&idle), SignError::Unread("root")));
-    // Whoever signs reads who approves, and for how long.
+    // The approver is shown who approves, and for how long.
     let lines = draft().changes(Some(&before)).expect("readable");
     assert!(lines[0].starts_with("root 2: 2 of 3 approvers must sign, good until 20"), "{lines:?}");
     assert_eq!(lines.iter().filter(|line| line.contains("approver fwa1-")).count(), 3, "{lines:?}");
@@ -204,7 +204,7 @@ async fn nobody_signs_what_is_not_shown_or_lasts_for_ever() {
 }
 
 #[tokio::test]
-async fn scripts_beyond_a_role_are_shown_signed_and_read_back_and_in_no_other_shape() {
+async fn grants_are_shown_signed_and_read_back_in_one_format_only() {
     let shop = Shopkeepers::new(1);
     let (_, hub, _) = shop.open(1).await;
     let before = hub.view().expect("a catalogue");
@@ -238,7 +238,7 @@ async fn scripts_beyond_a_role_are_shown_signed_and_read_back_and_in_no_other_sh
 }
 
 #[tokio::test]
-async fn nobody_approves_their_own_proposal_when_two_must_sign() {
+async fn proposers_cannot_approve_their_own_proposal_if_two_must_sign() {
     let shop = Shopkeepers::new(3);
     let (files, hub, _) = shop.open(2).await;
     let machine = advance(&begin(&files), &files).await.expect("believed").0;
@@ -252,7 +252,7 @@ async fn nobody_approves_their_own_proposal_when_two_must_sign() {
     let (mut files, _, _) = publish(&draft, Some(&hub), &shop.hub, NOW + DAY).await.expect("published");
     advance(&machine, &files).await.expect("believed");
 
-    // The proposer signs by other means and one colleague with them.
+    // The proposer signs with another program, and one colleague signs, too.
     let mut evil: Signed<tough::schema::Targets> =
         serde_json::from_slice(files.get("2.targets.json").expect("targets")).expect("readable");
     evil.signed._extra.insert("proposer".into(), proposer_id(&shop.approvers[1].public()).expect("an id").into());
@@ -272,7 +272,7 @@ async fn nobody_approves_their_own_proposal_when_two_must_sign() {
     assert!(matches!(result, Err(CatalogueError::OwnApproval)), "{result:?}");
 }
 
-/// What a thief of the hub's keys can do: any snapshot and timestamp.
+/// What a thief of the hub's keys can do: sign any snapshot and timestamp.
 fn resign(shop: &Shopkeepers, files: &mut Files, snapshot: &mut Signed<tough::schema::Snapshot>, targets: &[u8]) {
     let number = snapshot.signed.version;
     let meta = snapshot.signed.meta.get_mut("targets.json").expect("targets");
@@ -294,16 +294,16 @@ fn resign(shop: &Shopkeepers, files: &mut Files, snapshot: &mut Signed<tough::sc
 }
 
 #[tokio::test]
-async fn nothing_falls_back_and_nothing_has_two_faces() {
+async fn rollbacks_and_different_contents_of_one_version_are_rejected() {
     let shop = Shopkeepers::new(1);
     let (first, hub, _) = shop.open(1).await;
     let machine = advance(&begin(&first), &first).await.expect("believed").0;
     let (second, hub2, _) = shop.next(&hub, "two", &[0], NOW + DAY).await.expect("published");
     let machine2 = advance(&machine, &second).await.expect("believed").0;
-    // Rollback: all of the first catalogue again.
+    // Rollback: all files of the first catalogue again.
     let result = advance(&machine2, &first).await;
     assert!(matches!(result, Err(CatalogueError::Rollback { .. })), "{result:?}");
-    // Rollback under a fresh timestamp: the hub re-wraps the first targets.
+    // Rollback with a fresh timestamp: the hub signs the first targets again.
     let (mixed, _, _) = freshen(&hub, &shop.hub, (0, 0), NOW + 2 * DAY).await.expect("wrapped");
     let mut mixed = mixed;
     mixed.insert("1.targets.json", first.get("1.targets.json").expect("targets").clone());
@@ -312,7 +312,7 @@ async fn nothing_falls_back_and_nothing_has_two_faces() {
     }
     let result = advance(&machine2, &mixed).await;
     assert!(matches!(result, Err(CatalogueError::Rollback { role: "targets", .. })), "{result:?}");
-    // Two faces: another timestamp of the same version.
+    // Two contents: another timestamp of the same version.
     let (other, _, _) = freshen(&hub2, &shop.hub, (0, 0), NOW + 3 * DAY).await.expect("wrapped");
     let machine3 = advance(&machine2, &other).await.expect("believed").0;
     let (twin, _, _) = freshen(&hub2, &shop.hub, (0, 0), NOW + 3 * DAY + 1).await.expect("wrapped");
@@ -326,19 +326,19 @@ async fn nothing_falls_back_and_nothing_has_two_faces() {
 }
 
 #[tokio::test]
-async fn a_root_two_steps_ahead_or_signed_by_strangers_is_not_followed() {
+async fn a_root_of_unknown_signers_is_not_followed() {
     let shop = Shopkeepers::new(1);
     let (files, _, _) = shop.open(1).await;
     let machine = advance(&begin(&files), &files).await.expect("believed").0;
-    let strangers = Shopkeepers::new(1);
-    let mut draft = strangers.first_draft(1);
+    let unknown_signers = Shopkeepers::new(1);
+    let mut draft = unknown_signers.first_draft(1);
     let root = draft.root.as_mut().expect("a root");
     for skip in [3, 2] {
         root.signed.version = std::num::NonZeroU64::new(skip).expect("not zero");
         let mut offered = files.clone();
         let form = tough::schema::Role::canonical_form(&root.signed).expect("written");
         let id = root.signed.roles.get(&tough::schema::RoleType::Root).expect("a role").keyids[0].clone();
-        let sig = strangers.approvers[0].sign(&form).as_bytes().to_vec().into();
+        let sig = unknown_signers.approvers[0].sign(&form).as_bytes().to_vec().into();
         root.signatures = vec![tough::schema::Signature { keyid: id, sig }];
         offered.insert(&format!("{skip}.root.json"), serde_json::to_vec(&root).expect("written"));
         match advance(&machine, &offered).await {
@@ -346,15 +346,15 @@ async fn a_root_two_steps_ahead_or_signed_by_strangers_is_not_followed() {
             Err(error) => assert!(skip == 2 && matches!(error, CatalogueError::Tough(_)), "{error:?}"),
         }
     }
-    // Another shop's whole catalogue does not fit the root we began with.
-    let (foreign, _, _) = strangers.open(1).await;
+    // Another organisation's catalogue does not match the pinned root.
+    let (foreign, _, _) = unknown_signers.open(1).await;
     let pinned = fernwart_certs::sha256(files.get("1.root.json").expect("a root"));
     assert!(matches!(Trusted::begin(1, &pinned, &foreign), Err(CatalogueError::OtherRoot)));
     assert!(advance(&machine, &foreign).await.is_err());
 }
 
 #[tokio::test]
-async fn a_root_that_skips_a_version_is_not_followed_though_its_own_approver_signed_it() {
+async fn a_validly_signed_root_that_skips_a_version_is_not_followed() {
     let shop = Shopkeepers::new(1);
     let (files, _, _) = shop.open(1).await;
     let machine = advance(&begin(&files), &files).await.expect("believed").0;
@@ -372,23 +372,23 @@ async fn a_root_that_skips_a_version_is_not_followed_though_its_own_approver_sig
         offered.insert(name, signed(number));
         offered
     };
-    // Under its own name nobody asks for it; under the next one's it is refused.
+    // Under its own name nobody asks for it; under the name of the next version it is rejected.
     let (after, _) = advance(&machine, &offer("3.root.json", 3)).await.expect("the rest is good");
     assert_eq!(after.floors.root.version, 1);
     assert!(advance(&machine, &offer("2.root.json", 3)).await.is_err());
     assert!(advance(&machine, &offer("2.root.json", 1)).await.is_err(), "nor one that stays behind");
-    // Proof that it was the number: the next one is followed.
+    // Control: the same root with the right number is followed.
     let (after, _) = advance(&machine, &offer("2.root.json", 2)).await.expect("followed");
     assert_eq!(after.floors.root.version, 2);
 }
 
 #[tokio::test]
-async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
+async fn approvers_are_replaced_by_a_root_that_old_and_new_approvers_sign() {
     let shop = Shopkeepers::new(3);
     let (files, hub, before) = shop.open(2).await;
     let machine = advance(&begin(&files), &files).await.expect("believed").0;
     let newcomer = key();
-    // 0 goes, a newcomer comes.
+    // Approver 0 is removed, a new one is added.
     let next = NextRoot {
         approvers: vec![shop.approvers[1].public(), shop.approvers[2].public(), newcomer.public()],
         threshold: 2,
@@ -399,13 +399,13 @@ async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
         let draft = Draft::next(&before, &Contents::of(&before), proposer, NOW + DAY).expect("a draft");
         draft.with_root(&in_force, &next, NOW + DAY).expect("a root")
     };
-    // New ones alone do not suffice: the old root's approvers must agree.
+    // The new approvers alone are not enough: the old root's approvers must sign, too.
     let mut alone = draft(None);
     alone.sign(&newcomer, Some(&in_force), Some(&before), NOW).expect("signed");
     alone.sign(&shop.approvers[1], Some(&in_force), Some(&before), NOW).expect("signed");
     assert_eq!((alone.progress(Some(&in_force)).have, alone.progress(Some(&in_force)).need), (1, 2));
     assert!(matches!(publish(&alone, Some(&hub), &shop.hub, NOW + DAY).await, Err(PublishError::Unsigned { .. })));
-    // Whoever proposed it does not sign it, and strangers cannot.
+    // The proposer cannot sign it, and neither can unknown keys.
     let mut own = draft(Some(&proposer));
     let signed = own.sign(&shop.approvers[0], Some(&in_force), Some(&before), NOW);
     assert!(matches!(signed, Err(SignError::OwnProposal)), "{signed:?}");
@@ -416,7 +416,7 @@ async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
     let (files, hub, after) = publish(&own, Some(&hub), &shop.hub, NOW + DAY).await.expect("published");
     assert_eq!((after.versions.root, after.approvers.len(), after.threshold), (2, 3, 2));
     let (machine, _) = advance(&machine, &files).await.expect("followed");
-    // From now on the one who went counts for nothing, and the newcomer counts.
+    // From now on the removed approver does not count, and the new one does.
     let mut third = Draft::next(&after, &contents("three"), None, NOW + 2 * DAY).expect("a draft");
     let in_force = root_of(&hub).signed;
     let gone = third.sign(&shop.approvers[0], Some(&in_force), Some(&after), NOW + 2 * DAY);
@@ -429,7 +429,7 @@ async fn approvers_come_and_go_by_a_root_that_old_and_new_have_signed() {
 }
 
 #[tokio::test]
-async fn a_named_target_that_was_swapped_is_refused() {
+async fn a_replaced_named_target_is_rejected() {
     let shop = Shopkeepers::new(1);
     let (mut files, _, _) = shop.open(1).await;
     let staff = r#"{"v":1,"staff":[]}"#.as_bytes().to_vec();

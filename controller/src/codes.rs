@@ -4,7 +4,8 @@ use crate::failure::{Exit, Failure};
 use crate::writing::say;
 use fernwart_protocol::code::{Denial, OtherCode, Refusal};
 
-/// What to do, by code; what it means stands in the protocol's table, or here.
+/// Codes of this program: code, meaning, advice. The meanings of other codes are in the protocol's
+/// tables.
 const HERE: &[(&str, &str, &str)] = &[
     ("FW-CLI-01", "the command line cannot be understood", "fernwart --help"),
     ("FW-CLI-02", "no machine was meant, or none fits", "fernwart ls -o name lists all names"),
@@ -229,7 +230,7 @@ const HERE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What to do about codes of the protocol's tables.
+/// Advice on codes of the protocol's tables.
 const ADVICE: &[(&str, &str)] = &[
     ("FW-HUB-15", "the hub was restored and has lost it: fernwart catalogue propose DIR, with the script's folder"),
     ("FW-HUB-34", "update the hub"),
@@ -293,7 +294,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("FW-JOIN-12", "fernwart staff add, signed by the approvers"),
 ];
 
-/// What to do about a code.
+/// The advice on a code.
 pub(crate) fn advice(code: &str) -> Option<&'static str> {
     let here = HERE.iter().find(|(known, ..)| *known == code).map(|(_, _, now)| *now);
     here.or_else(|| ADVICE.iter().find(|(known, _)| *known == code).map(|(_, now)| *now))
@@ -341,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_can_be_explained_and_stands_once() {
+    fn every_code_has_an_explanation_and_is_listed_once() {
         let mut all: Vec<_> =
             Refusal::ALL.iter().map(Refusal::code).chain(Denial::ALL.iter().map(Denial::code)).collect();
         all.extend(HERE.iter().map(|(code, ..)| (*code).into()));
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_a_newer_program_is_explained_as_that() {
+    fn a_code_of_a_newer_program_is_explained_as_unknown() {
         assert!(matches!(explain("other(57)"), Ok(Exit::Done)));
         let unknown = explain("fw-hub-999").expect_err("no such code");
         assert!(format!("{unknown:?}").contains("a newer one may"), "{unknown:?}");

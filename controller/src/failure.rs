@@ -1,4 +1,4 @@
-//! How a command says that it did not work: what, why, what now, and a code.
+//! Failures of commands: what, why, what now, and a code.
 
 use crate::codes;
 use crate::writing::json_text;
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done.
     Done,
-    /// It ran, and the result is bad.
+    /// The command ran, and found something bad.
     Bad,
     /// Usage; nothing was sent.
     Usage,
@@ -35,7 +35,7 @@ pub enum Exit {
     Failed,
     /// Stopped with Ctrl-C.
     Stopped,
-    /// As a plugin of Nagios ends.
+    /// The exit code of a Nagios plugin.
     Plugin(State),
 }
 
@@ -56,7 +56,7 @@ impl Exit {
 }
 
 impl Exit {
-    /// Of several, the first that applies of refused, no answer, failed, bad.
+    /// Combines two: the first that applies of refused, no answer, failed, bad.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let order = [Self::Refused, Self::NoAnswer, Self::Failed, Self::Bad];
@@ -70,7 +70,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A command that did not work.
+/// A failed command.
 #[derive(Debug)]
 pub struct Failure {
     what: String,
@@ -98,7 +98,7 @@ impl Failure {
         self
     }
 
-    /// Whether it may work in a moment: the hub is away, or about to be.
+    /// Whether a retry may work soon: the hub is down or shutting down.
     pub(crate) fn may_pass(&self) -> bool {
         self.exit == Exit::NoAnswer || self.code == Denial::ShuttingDown.code()
     }
@@ -108,7 +108,7 @@ impl Failure {
         format!("{} [{}]", self.what, self.code)
     }
 
-    /// Writes it to standard error: as JSON where the command writes JSON.
+    /// Writes it to standard error, as JSON if the command writes JSON.
     pub fn print(&self) {
         if is_json_wanted(std::env::args_os()) {
             let error = json!({"v": 1, "type": "error", "code": self.code, "message": self.what, "now": self.now,
@@ -125,8 +125,8 @@ impl Failure {
     }
 }
 
-/// Whether programs read what is written, by what was typed: it may not even be
-/// understood.
+/// Whether the command line asks for JSON. It checks the raw arguments, since they may be
+/// unparsable.
 fn is_json_wanted(typed: impl Iterator<Item = OsString>) -> bool {
     let typed: Vec<String> = typed.map(|word| word.to_string_lossy().into_owned()).collect();
     let is_json = |word: &str| word == "json" || word == "jsonl";
@@ -188,7 +188,7 @@ impl From<ClientError> for Failure {
             ClientError::Frame(FrameError::Newer) => {
                 Self::new(Exit::Failed, Denial::Incompatible.code(), text).now("update this program")
             }
-            // So it looks after a restore, too, until the next publication.
+            // A restored hub also looks like this until the next publication.
             ClientError::Catalogue(CatalogueError::Rollback { role: "targets", floor, .. } | CatalogueError::TwoFaces { role: "targets", version: floor }) => {
                 Self::new(Exit::Refused, "FW-CAT-06", text).now(format!(
                     "if the hub was restored from a backup, an approver publishes anew (fernwart catalogue propose --above \
@@ -222,12 +222,12 @@ impl Failure {
 }
 
 impl Failure {
-    /// There was no room for it.
+    /// The failure for a full disk.
     pub(crate) fn disk_full(text: String) -> Self {
         Self::new(Exit::Failed, "FW-CLI-10", text).now("free some space (df -h), then give the same command again")
     }
 
-    /// A file of one's own that cannot be read, written or relied on.
+    /// The failure for one of the user's own files that cannot be read, written or trusted.
     pub(crate) fn from_file(error: &KeyFileError) -> Self {
         let text = chain(error);
         match error.system() {
@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_told_of_failures_in_json() {
+    fn failures_are_json_if_the_command_line_asks_for_json() {
         let wanted = |line: &str| is_json_wanted(line.split(' ').map(OsString::from));
         for line in ["ls -o json", "ls -ojsonl", "ls --output json", "ls --output=jsonl", "ls -o=json x"] {
             assert!(wanted(line), "{line}");

@@ -1,5 +1,5 @@
-//! Where homes are. A home may hold others: `DIR` itself, or `DIR/staff`,
-//! `DIR/approver`, `DIR/hub`, as `init` lays them.
+//! Paths of homes. A home may contain others: `DIR` itself, or `DIR/staff`, `DIR/approver`,
+//! `DIR/hub`, as `init` creates them.
 
 use crate::failure::{Exit, Failure, chain};
 use crate::prompt;
@@ -10,7 +10,7 @@ use fernwart_protocol::id::PublicKey;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-/// The folder that `--home` or the environment names, or the usual one.
+/// The folder named by `--home` or the environment, or the default one.
 #[derive(Debug, Clone)]
 pub struct HomePaths {
     home: PathBuf,
@@ -48,8 +48,8 @@ impl HomePaths {
         if self.home.join("hub.toml").exists() { self.home.clone() } else { self.home.join("hub") }
     }
 
-    /// Where a hub's home is made: the folder that was named if it says itself that it is
-    /// one, as what `backup` and `serve` print does.
+    /// Where to create a hub's home: the named folder itself if it is called `hub`, as in the
+    /// commands that `backup` and `serve` print.
     pub fn new_hub(&self) -> PathBuf {
         let is_named = self.home.file_name().is_some_and(|name| name == "hub") && !self.home.exists();
         if is_named { self.home.clone() } else { self.hub() }
@@ -67,7 +67,7 @@ impl HomePaths {
         Self { home, passphrase_file: self.passphrase_file.clone() }
     }
 
-    /// The passphrase of an approver's key: out of the file, or typed.
+    /// The passphrase of an approver's key, from the file or typed.
     ///
     /// # Errors
     /// When there is neither a file nor a terminal.
@@ -82,8 +82,7 @@ impl HomePaths {
         prompt::secret("Passphrase of the approver's key: ", "nothing was signed")
     }
 
-    /// A passphrase for a new key; nothing where nobody can be asked, or where
-    /// none is wanted.
+    /// A passphrase for a new key; `None` if nobody can be asked, or none is wanted.
     ///
     /// # Errors
     /// When the file cannot be read, or two typed ones differ.
@@ -108,10 +107,10 @@ impl HomePaths {
     /// An approver's key, opened.
     ///
     /// # Errors
-    /// When the home is none, or stays locked.
+    /// When it stays locked.
     pub(crate) fn unlock(&self, home: ApproverHome) -> Result<SigningKey, Failure> {
         home.unlock(|| self.passphrase()).map_err(|error| match error {
-            Unlock::Asking(failure) => failure,
+            Unlock::Prompt(failure) => failure,
             Unlock::Closed(error) => Failure::new(Exit::Refused, "FW-CAT-17", error.to_string()).now("try again"),
         })
     }
@@ -129,13 +128,13 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, Failure> {
     Ok(line.to_owned())
 }
 
-/// How an approver's public key begins.
+/// The prefix of an approver's public key.
 pub(crate) const APPROVER_PREFIX: &str = "fwa1-";
 
 /// Reads an approver's public key.
 ///
 /// # Errors
-/// When it is none.
+/// When the text is not a key.
 pub(crate) fn approver_key(text: &str) -> Result<PublicKey, String> {
     let hex =
         text.strip_prefix(APPROVER_PREFIX).ok_or_else(|| format!("an approver's key begins with {APPROVER_PREFIX}"))?;

@@ -1,7 +1,7 @@
 //! The one binary of technicians, approvers and the hub's operator.
 //!
-//! `operate` starts things (init, serve, demo) and may name the hub; `cli` is
-//! what people type and may name the client only.
+//! `operate` starts things (init, serve, demo) and may use the hub crate; `cli` implements the
+//! commands and may use the client crate only.
 
 #[macro_use]
 mod note;

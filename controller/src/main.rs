@@ -1,4 +1,4 @@
-//! `fernwart`: parse, act, say how it ended.
+//! The `fernwart` binary.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! Lines on standard error, where perhaps nobody reads any more.
+//! Writes to standard error without panicking when it is closed.
 //!
-//! The standard library's macros panic there. Whoever has typed `2>&1 | head` wants the
-//! rest of a command done, not told.
+//! The standard library's macros panic then. With `2>&1 | head` the rest of a command must still
+//! run.
 
 /// Writes a line.
 macro_rules! note {
@@ -11,7 +11,7 @@ macro_rules! note {
     }};
 }
 
-/// Writes a text that ends as it is.
+/// Writes a text without a line end.
 macro_rules! note_text {
     ($($text:tt)*) => {{
         use std::io::Write as _;

@@ -1,8 +1,7 @@
 //! Questions to a person at a terminal.
 //!
-//! Ctrl-C at a question ends the program at once and says that nothing was done. The
-//! thread that asks waits for a line and cannot be woken, so another listens for the
-//! signal meanwhile.
+//! Ctrl-C at a question ends the program at once with a message that nothing was done. The thread
+//! that asks is blocked in a read and cannot be woken, so another thread listens for the signal.
 
 use crate::failure::{Exit, Failure};
 use crate::writing::shell_word;
@@ -13,16 +12,16 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// How long the thread that listens may take to end the program.
+/// How long the listening thread may take to end the program.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
-/// Whether anybody can be asked.
+/// Whether a person can be asked.
 pub(crate) fn is_possible() -> bool {
     std::io::stdin().is_terminal()
 }
 
-/// One line, without its end; nothing where the input ends. `nothing` says what was not
-/// done when it is left with Ctrl-C.
+/// Reads one line, without its end; `None` at the end of input. `nothing` names what was not done
+/// if Ctrl-C is pressed.
 ///
 /// # Errors
 /// When standard input cannot be read.
@@ -34,7 +33,7 @@ pub(crate) fn line(question: &str, nothing: &'static str) -> Result<Option<Strin
     Ok((length > 0).then(|| answer.trim_end_matches(['\n', '\r']).to_owned()))
 }
 
-/// Something secret, which is not shown while it is typed.
+/// Reads a secret without echo.
 ///
 /// # Errors
 /// When there is no terminal.
@@ -42,29 +41,29 @@ pub(crate) fn secret(question: &str, nothing: &'static str) -> Result<String, Fa
     let _listening = Listening::begin(nothing);
     let typed = rpassword::prompt_password(question);
     if typed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::Interrupted) {
-        // The signal wakes this thread, too. The other one ends the program meanwhile.
+        // The signal interrupts this thread too; wait while the other one ends the program.
         std::thread::sleep(HAND_OVER);
     }
     Ok(typed?)
 }
 
-/// What is to be done, and by which word a person agrees to it.
+/// A confirmation: what will be done, and the word to type.
 pub(crate) struct Confirm<'a> {
-    /// What is done then: `to retire it`.
+    /// What will be done: `to retire it`.
     pub(crate) to: &'a str,
     /// The word to be typed, or given with `--yes`.
     pub(crate) word: &'a str,
     /// What was given with `--yes`.
     pub(crate) yes: Option<&'a str>,
-    /// What was not done where nobody agrees: `nothing was changed`.
+    /// What was not done if nobody confirms: `nothing was changed`.
     pub(crate) nothing: &'static str,
 }
 
 impl Confirm<'_> {
-    /// Has a person agree.
+    /// Asks for the confirmation.
     ///
     /// # Errors
-    /// When nobody does, or nobody can be asked.
+    /// When it is not given, or nobody can be asked.
     pub(crate) fn ask(&self) -> Result<(), Failure> {
         let Self { to, word, yes, nothing } = *self;
         let usage = |what: String| {
@@ -85,7 +84,7 @@ impl Confirm<'_> {
     }
 }
 
-/// Somebody listens for Ctrl-C until this goes.
+/// Listens for Ctrl-C until dropped.
 struct Listening {
     over: Option<oneshot::Sender<()>>,
 }
@@ -94,19 +93,19 @@ impl Listening {
     fn begin(nothing: &'static str) -> Self {
         let (over, is_over) = oneshot::channel::<()>();
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return Self { over: None } };
-        // Heard from here on, not only once the thread has begun.
-        let heard = {
+        // Register the handler now, not only when the thread runs.
+        let reply = {
             let _inside = runtime.enter();
             signal(SignalKind::interrupt())
         };
-        let Ok(mut heard) = heard else { return Self { over: None } };
+        let Ok(mut reply) = reply else { return Self { over: None } };
         let modes = tcgetattr(std::io::stdin()).ok();
         std::thread::spawn(move || {
             let is_stopped = runtime.block_on(async {
                 tokio::select! {
                     biased;
                     _ = is_over => false,
-                    signal = heard.recv() => signal.is_some(),
+                    signal = reply.recv() => signal.is_some(),
                 }
             });
             if is_stopped {
@@ -119,13 +118,13 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // A thread that has gone needs no word.
+        // The thread may have ended already.
         let _ = self.over.take().map(|over| over.send(()));
     }
 }
 
 fn stop(modes: Option<&Termios>, nothing: &str) -> ! {
-    // What is typed next is shown again.
+    // Turn echo on again.
     if let Some(modes) = modes {
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, modes);
     }

@@ -2,8 +2,8 @@
 
 use crate::failure::{Exit, Failure};
 
-/// A runtime for one short command. The command itself may wait for a person: the link
-/// lives on a thread of its own meanwhile.
+/// Runs one short command. The command may block on a question to a person, so the link runs on
+/// another thread.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {

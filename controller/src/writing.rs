@@ -1,4 +1,4 @@
-//! Writing to standard output, and text that is safe there.
+//! Writes to standard output, and makes text safe for it.
 
 use crate::failure::{Exit, Failure};
 use fernwart_protocol::text::is_unseen;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::io::Write as _;
 
-/// Writes to standard output; a reader that has gone away is no failure.
+/// Writes to standard output. A closed pipe is not an error.
 pub(crate) fn say(text: &str) -> Result<Exit, Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -14,17 +14,17 @@ pub(crate) fn say(text: &str) -> Result<Exit, Failure> {
     }
 }
 
-/// JSON in which no character can act on a terminal: serde_json itself escapes
-/// only those below U+0020.
+/// JSON in which no character can control a terminal: serde_json itself escapes only those below
+/// U+0020.
 pub(crate) fn json_text(value: &Value) -> String {
     harmless(&value.to_string()).into_owned()
 }
 
-/// JSON text with the same taken care of.
+/// JSON text with the same characters escaped.
 pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
-    // Those below U+0020 stand in JSON only where they mean nothing.
+    // Characters below U+0020 occur in JSON only as insignificant whitespace.
     let acts = |c: char| c >= '\u{7f}' && is_unseen(c);
-    // Nearly all of it is ASCII, which is seen at once.
+    // Fast path: nearly all texts are ASCII.
     let plain = text.bytes().all(|byte| byte < 0x7f);
     if plain || !text.contains(acts) {
         return Cow::Borrowed(text);
@@ -41,7 +41,7 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A word as it can be pasted into a shell, whatever somebody else has put into it.
+/// Quotes a word so that it can be pasted into a shell, even if it is hostile.
 pub(crate) fn shell_word(word: &str) -> String {
     let word = fernwart_protocol::text::escaped(word);
     let is_plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "/:._-@%+,=".contains(c));

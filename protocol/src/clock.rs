@@ -1,25 +1,25 @@
-//! The wall clock, and one that a simulation turns.
+//! The wall clock, and a simulated one.
 
 use crate::document::UnixMs;
 use tokio::time::Instant;
 
-/// What tells the time of day.
+/// A source of the current time.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Clock {
     /// This computer's.
     #[default]
     System,
-    /// One that goes as tokio's time goes, which a test may stop and turn.
+    /// A clock that follows tokio's time, which a test can pause and advance.
     Counted {
-        /// What time it was, Unix milliseconds.
+        /// The time at `since`, Unix milliseconds.
         from: UnixMs,
-        /// When it was that.
+        /// The instant of `from` on tokio's clock.
         since: Instant,
     },
 }
 
 impl Clock {
-    /// A clock that goes on from here as tokio's time goes.
+    /// A clock that starts at `from` and follows tokio's time.
     pub fn counted(from: UnixMs) -> Self {
         Self::Counted { from, since: Instant::now() }
     }

@@ -1,10 +1,9 @@
-//! The table of what a peer is told when it hears "no".
+//! The codes with which a peer refuses or denies something.
 //!
-//! A code travels, never our own text or paths; each side words it for its
-//! reader. Codes are appended, never changed. A code that came later than this
-//! program is read as [`OtherCode`], shown as such and acknowledged like any
-//! other; to a peer that does not know a code yet, an older one is told that
-//! says the same less exactly.
+//! Only the code is sent, never our own text or paths; each side words it for its reader. Codes are
+//! appended, never changed. An unknown code of a newer program is read as [`OtherCode`], displayed
+//! as such and acknowledged like any other. A peer that does not know a code receives an older,
+//! less exact one.
 
 use crate::version::{Version, variants};
 use serde::de::Error as _;
@@ -87,13 +86,13 @@ macro_rules! codes {
         }
 
         impl $name {
-            /// How encoders know it.
+            /// The enum's name in serde and in [`variants`].
             pub(crate) const NAME: &'static str = stringify!($name);
 
-            /// Every code that this program knows, in the order of the wire.
+            /// Every code that this program knows, in wire order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The code that says the same to a peer who does not know this one.
+            /// The older code to send to a peer that does not know this one.
             const fn before(self) -> Option<Self> {
                 match self {
                     $($(Self::$variant => Some(Self::$older),)?)*
@@ -102,13 +101,13 @@ macro_rules! codes {
                 }
             }
 
-            /// The code that a peer of this version is told.
+            /// The code to send to a peer of this version.
             pub fn known_to(self, peer: Version) -> Self {
-                let mut told = self;
-                while let (false, Some(older)) = (told.is_known_to(peer), told.before()) {
-                    told = older;
+                let mut code = self;
+                while let (false, Some(older)) = (code.is_known_to(peer), code.before()) {
+                    code = older;
                 }
-                told
+                code
             }
 
             /// Whether a peer of this version knows it.
@@ -118,18 +117,17 @@ macro_rules! codes {
                 })
             }
 
-            /// The first version that knows it; none of a code that this program does
-            /// not know either.
+            /// The first version that knows it; `None` for a code that this program does not know.
             pub fn since(self) -> Option<Version> {
                 self.number().and_then(|number| variants::since(Self::NAME, number))
             }
 
-            /// Under which number a peer of this version is told the code with this one.
+            /// The number to send to a peer of this version for the code with this number.
             pub(crate) fn number_for(number: u32, peer: Version) -> u32 {
                 Self::from_number(number).known_to(peer).number().unwrap_or(number)
             }
 
-            /// Its number on the wire; none for one that is known by its name alone.
+            /// Its number on the wire; `None` for a code known only by its name.
             fn number(self) -> Option<u32> {
                 match self {
                     Self::Other(OtherCode::Number(number)) => Some(number),
@@ -143,7 +141,7 @@ macro_rules! codes {
                 known.copied().unwrap_or(Self::Other(OtherCode::Number(number)))
             }
 
-            /// The stable code, or how one is shown that this program does not know.
+            /// The stable code, or the display form of a code that this program does not know.
             pub fn code(&self) -> Cow<'static, str> {
                 match self {
                     $(Self::$variant => Cow::Borrowed($code),)*
@@ -151,7 +149,7 @@ macro_rules! codes {
                 }
             }
 
-            /// The stable code for counting, from a closed list: "other" for all that
+            /// The stable code as a metrics label, from a closed list: "other" for every code that
             /// this program does not know.
             pub const fn label(&self) -> &'static str {
                 match self {
@@ -160,7 +158,7 @@ macro_rules! codes {
                 }
             }
 
-            /// What it says, as half a sentence.
+            /// Its meaning, as half a sentence.
             pub const fn what(&self) -> &'static str {
                 match self {
                     $(Self::$variant => $what,)*
@@ -195,7 +193,7 @@ macro_rules! codes {
                 if to.is_human_readable() {
                     return to.serialize_str(&self.code());
                 }
-                // One that is known by its name alone has no number to be told by.
+                // A code known only by its name has no number: send the general code.
                 let number = self.number().or(Self::$general.number()).unwrap_or_default();
                 to.serialize_unit_variant(Self::NAME, number, self.label())
             }
@@ -308,17 +306,17 @@ impl fmt::Display for Goodbye {
 /// Why a link was closed, as QUIC carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goodbye {
-    /// All is well, the sender is leaving.
+    /// Normal end: the sender is leaving.
     Done,
-    /// The peer said what no honest peer says.
+    /// The peer broke the protocol.
     Misbehaved,
-    /// No certificate, or none that admits to this door.
+    /// No certificate, or none that is valid for this door.
     NotAdmitted,
     /// The certificate has run out; it may only be renewed.
     CertificateExpired,
-    /// The machine or key is no longer welcome.
+    /// The machine or key is no longer admitted.
     Revoked,
-    /// The same peer has come on a newer link.
+    /// The same peer has opened a newer link.
     Replaced,
     /// A limit is reached; try again later.
     Overloaded,
@@ -326,7 +324,7 @@ pub enum Goodbye {
     Incompatible,
     /// Two computers use this identity; a person has to look into it.
     Quarantined,
-    /// The peer sends or reads slower than is waited for.
+    /// The peer sends or reads slower than the minimum rate.
     TooSlow,
     /// A code of a newer program.
     Other(u32),
@@ -392,7 +390,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_code_is_its_own() {
+    fn every_code_is_unique() {
         let all = Refusal::ALL.iter().map(|r| r.code()).chain(Denial::ALL.iter().map(|d| d.code()));
         let mut seen = HashSet::new();
         for code in all {
@@ -403,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_of_a_newer_program_is_read_shown_and_given_on_as_it_came() {
+    fn an_unknown_code_is_decoded_displayed_and_forwarded_unchanged() {
         let number = 57u32.to_le_bytes();
         let refusal: Refusal = decode(&number).expect("read");
         assert_eq!((refusal.code().as_ref(), refusal.label()), ("other(57)", "other"));
@@ -419,13 +417,13 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_told_an_older_code_that_it_knows() {
+    fn a_peer_receives_an_older_code_that_it_knows() {
         let old = Version::OLDEST;
         assert_eq!(Refusal::NewerOrder.known_to(old), Refusal::NotAnOrder);
         assert_eq!(Refusal::NewerOrder.known_to(Version::NEWEST), Refusal::NewerOrder);
         assert_eq!(Denial::NewerDocument.known_to(old), Denial::Incompatible);
         assert_eq!(Denial::Other(OtherCode::Number(99)).known_to(old), Denial::Incompatible);
-        // Each has one to fall back on, whatever the peer's version.
+        // Each code has a fallback that the oldest version knows.
         for refusal in Refusal::ALL {
             assert!(refusal.known_to(old).is_known_to(old), "{refusal:?}");
         }

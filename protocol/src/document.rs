@@ -1,14 +1,12 @@
-//! What is signed: order, cancel, lock, receipt, countersignature.
+//! Signed documents: order, cancel, lock, receipt, countersignature.
 //!
-//! A document is one domain line with a version, then one line of JSON. Those
-//! exact bytes are kept, sent, verified and exported; nothing is re-encoded.
-//! They travel in an [`Envelope`]. Making and checking signatures is `certs`'
-//! business; here is only their shape.
+//! A document is one domain line with a version, then one line of JSON. These exact bytes are kept,
+//! sent, verified and exported; nothing is re-encoded. They travel in an [`Envelope`]. `certs`
+//! makes and checks signatures; this module only defines the format.
 //!
-//! The version in the domain line is the lowest protocol version that can
-//! express the content ([`Document::needs`]), so that a new program's documents
-//! are read by old ones as long as nothing new stands in them. A reader that
-//! does not know the version says so ([`BadDocument::Newer`]).
+//! The version in the domain line is the lowest protocol version that can express the content
+//! ([`Document::needs`]), so old programs can read a new program's documents as long as these use
+//! nothing new. A reader that does not know the version reports that ([`BadDocument::Newer`]).
 
 use crate::code::Refusal;
 use crate::id::{BootId, CustomerId, Digest, KeyId, MachineId, PublicKey, RunId, Signature};
@@ -22,11 +20,11 @@ use serde::{Deserialize, Serialize};
 /// Milliseconds since 1970-01-01 UTC.
 pub type UnixMs = i64;
 
-/// Signed bytes on their way: the key id only picks the key, and must equal
-/// the one inside.
+/// Signed bytes in transit. The key id only selects the key to verify with; it must equal the one
+/// inside the document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
-    /// Whose key is said to have signed.
+    /// The key that is claimed to have signed.
     pub key: KeyId,
     /// Ed25519 over `bytes`.
     pub signature: Signature,
@@ -51,14 +49,14 @@ pub enum BadDocument {
         /// Its version.
         version: u16,
     },
-    /// What stands in it needs a newer version than it names.
+    /// Its content needs a newer version than its first line names.
     #[error("{kind} of version {version} with {what}, which came with a later version")]
     TooOld {
         /// The kind.
         kind: &'static str,
         /// Its version.
         version: u16,
-        /// What stands in it.
+        /// The content that needs a newer version.
         what: &'static str,
     },
     /// Longer than a document may be.
@@ -69,17 +67,17 @@ pub enum BadDocument {
     Json(#[source] serde_json::Error),
 }
 
-/// What a document's readers must know.
+/// What a reader of a document must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// The first version that can express it.
     pub version: Version,
-    /// What needs that version, as a person reads it: `fixes`.
+    /// What needs that version, human-readable: `fixes`.
     pub what: &'static str,
 }
 
 impl Needs {
-    /// What every program knows.
+    /// What every version knows.
     pub const NOTHING: Self = Self { version: Version::OLDEST, what: "" };
 }
 
@@ -91,8 +89,8 @@ pub trait Document: Serialize + DeserializeOwned {
     /// The key that must have signed it.
     fn signer(&self) -> KeyId;
 
-    /// What its readers must know. Fields, variants and codes that came after
-    /// version 1 are named here.
+    /// What its readers must know. Covers fields, variants and codes that were added after version
+    /// 1.
     fn needs(&self) -> Needs {
         Needs::NOTHING
     }
@@ -108,7 +106,7 @@ pub trait Document: Serialize + DeserializeOwned {
         if bytes.len() > DOCUMENT_BYTES { Err(BadDocument::TooLong) } else { Ok(bytes) }
     }
 
-    /// Reads what was signed.
+    /// Parses the signed bytes.
     ///
     /// # Errors
     /// When the kind differs, the version is newer than this program's, or the
@@ -122,7 +120,7 @@ pub trait Document: Serialize + DeserializeOwned {
         if version > CURRENT {
             return Err(BadDocument::Newer { kind: Self::KIND, version });
         }
-        // One line and nothing around it: no second text means the same.
+        // Exactly one line with nothing around it: no second encoding of the same document.
         if !(json.starts_with(b"{") && json.ends_with(b"}")) || json.contains(&b'\n') {
             return Err(other());
         }
@@ -174,7 +172,7 @@ pub struct Order {
     /// Secret parameters, sealed to the machine's key: see `certs::sealed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed: Option<Text<16384>>,
-    /// A key for a session's bytes; none are made yet.
+    /// Reserved for a key of a session; no program sets it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_key: Option<Text<256>>,
 }
@@ -201,7 +199,7 @@ pub enum Action {
         /// What it is given.
         #[serde(default)]
         parameters: Parameters,
-        /// Show only what would be done.
+        /// Only show what would be done.
         #[serde(default)]
         dry_run: bool,
     },
@@ -218,8 +216,8 @@ pub enum ActionKind {
 }
 
 impl Action {
-    /// Look or act, as far as it says itself. What a script is, its manifest
-    /// says: [`Manifest::kind`](crate::script::Manifest::kind).
+    /// Look or act, as far as the action itself tells. For a script, its manifest decides:
+    /// [`Manifest::kind`](crate::script::Manifest::kind).
     pub const fn kind(&self) -> ActionKind {
         match self {
             Self::Diagnose { .. }
@@ -340,7 +338,7 @@ impl Document for Cancel {
     }
 }
 
-/// A lead ends the care for a machine: its agent stops for good.
+/// A lead retires a machine: its agent stops for good.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retirement {
@@ -354,7 +352,7 @@ pub struct Retirement {
     pub key: KeyId,
     /// When.
     pub at: UnixMs,
-    /// It counts until then.
+    /// Not valid after.
     pub not_after: UnixMs,
 }
 
@@ -365,7 +363,7 @@ impl Document for Retirement {
     }
 }
 
-/// Takes rights away, and only that; lifted by the catalogue alone.
+/// Takes rights away, never grants any. Only the catalogue can lift a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
@@ -400,17 +398,17 @@ impl Document for Lock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Done, and well.
+    /// Executed successfully.
     Ok,
-    /// Done, and not well.
+    /// Executed, but failed.
     Failed,
-    /// Not done: the machine said no.
+    /// Not executed: the machine refused.
     Refused,
-    /// Not done: time ran out.
+    /// Not executed: time ran out.
     Expired,
-    /// Not done: taken back.
+    /// Not executed: cancelled.
     Cancelled,
-    /// The machine stopped in the middle; what was done is unknown.
+    /// The machine stopped during the run; what was done is unknown.
     Interrupted,
 }
 
@@ -452,7 +450,7 @@ pub struct Versions {
 pub struct Receipt {
     /// The run.
     pub run: RunId,
-    /// The machine that states it.
+    /// The machine that makes the statement.
     pub machine: MachineId,
     /// SHA-256 of the order's bytes.
     pub order: Digest,
@@ -461,7 +459,7 @@ pub struct Receipt {
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
-    /// SHA-256 of the report as it travels (compressed); of nothing if there is none.
+    /// SHA-256 of the report as it travels (compressed); of zero bytes if there is none.
     pub body: Digest,
     /// Its length, bytes.
     pub body_bytes: u64,
@@ -472,9 +470,9 @@ pub struct Receipt {
     pub policy: Digest,
     /// The catalogue that was in force.
     pub catalogue: Versions,
-    /// The journal line that says so.
+    /// The number of the journal entry that records the end.
     pub journal_seq: u64,
-    /// Hash of that line.
+    /// Hash of that entry.
     pub journal_head: Digest,
     /// When it started.
     pub started_at: UnixMs,
@@ -490,7 +488,7 @@ impl Document for Receipt {
         self.machine.key_id()
     }
     fn needs(&self) -> Needs {
-        // A reason that this program does not know either says nothing of versions.
+        // A refusal that this program does not know has no known version.
         let since = self.refusal.and_then(|refusal| refusal.since()).filter(|since| *since > Version::OLDEST);
         since.map_or(Needs::NOTHING, |version| Needs { version, what: "a new reason to refuse" })
     }
@@ -516,7 +514,7 @@ pub struct Countersignature {
     pub at: UnixMs,
 }
 
-/// A machine's signed word on which key opens what is sealed to it.
+/// A machine's signed statement of its sealing key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SealedTo {
@@ -533,7 +531,7 @@ impl Document for SealedTo {
     }
 }
 
-/// The hub's signed word on how far its chain of a machine's receipts goes.
+/// The hub's signed statement of how long its chain of a machine's receipts is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainEnd {
@@ -545,7 +543,7 @@ pub struct ChainEnd {
     pub head: Digest,
     /// The hub's evidence key.
     pub key: KeyId,
-    /// When this was said.
+    /// When it was signed.
     pub at: UnixMs,
 }
 
@@ -556,22 +554,22 @@ impl Document for ChainEnd {
     }
 }
 
-/// The hub's signed word that receipts of a machine are not kept any more: those after
-/// one, up to another.
+/// The hub's signed statement that it no longer keeps a range of a machine's receipts: those after
+/// `after`, up to and including `seq`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainCut {
     /// Whose receipts.
     pub machine: MachineId,
-    /// The last one before them that is kept; 0 where none is.
+    /// The last receipt kept before the range; 0 if there is none.
     pub after: u64,
-    /// The last of them.
+    /// The last receipt of the range.
     pub seq: u64,
-    /// The chain's head with that one.
+    /// The chain's head at that receipt.
     pub head: Digest,
     /// The hub's evidence key.
     pub key: KeyId,
-    /// When this was said.
+    /// When it was signed.
     pub at: UnixMs,
 }
 
@@ -616,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_another_kind_or_with_more_in_it_is_refused() {
+    fn a_document_of_another_kind_or_with_additional_content_is_rejected() {
         let bytes = cancel().to_bytes().unwrap_or_default();
         assert!(Lock::from_bytes(&bytes).is_err());
         let text = String::from_utf8_lossy(&bytes).replace("\"at\":4", "\"at\":4,\"and\":5");
@@ -627,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_a_newer_program_is_told_from_one_that_is_damaged() {
+    fn a_document_of_a_newer_version_is_distinguished_from_a_damaged_one() {
         let text = String::from_utf8(cancel().to_bytes().unwrap_or_default()).unwrap_or_default();
         let of = |version: &str| Cancel::from_bytes(text.replace("cancel 1", version).as_bytes());
         assert!(of("cancel 1").is_ok());
@@ -638,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_names_the_version_of_what_stands_in_it() {
+    fn a_document_names_the_lowest_version_that_can_express_it() {
         let receipt = |refusal| Receipt {
             run: RunId::from_bytes([1; 16]),
             machine: MachineId::from_bytes([2; 16]),
@@ -665,17 +663,17 @@ mod tests {
         assert_eq!(first_line(&newer).as_deref(), Some("fernwart receipt 2"));
         let bytes = newer.to_bytes().unwrap_or_default();
         assert_eq!(Receipt::from_bytes(&bytes).ok(), Some(newer));
-        // As if its signer had known the older version only.
+        // As if its signer had only known the older version.
         let aged = String::from_utf8_lossy(&bytes).replace("receipt 2", "receipt 1");
         assert!(matches!(Receipt::from_bytes(aged.as_bytes()), Err(BadDocument::TooOld { version: 1, .. })));
-        // A reason of a program that is newer still is read as such.
+        // A refusal code that no version knows yet is read as such.
         let unknown = aged.replace("FW-GATE-21", "FW-GATE-99");
         let read = Receipt::from_bytes(unknown.as_bytes()).ok().and_then(|receipt| receipt.refusal);
         assert_eq!(read.map(|refusal| refusal.code().into_owned()).as_deref(), Some("FW-GATE-99"));
     }
 
     #[test]
-    fn section_words_are_those_of_json() {
+    fn section_names_are_the_same_in_json() {
         for section in SectionName::ALL {
             let json = serde_json::to_string(&section).unwrap_or_default();
             assert_eq!(json, format!("\"{section}\""));

@@ -1,18 +1,18 @@
-//! What is said on the enrollment door, where nobody has a certificate yet.
+//! Messages on the enrollment door, where no peer has a certificate yet.
 //!
-//! There is no hello: newcomers have nothing to be asked by version. A request
-//! that came after this program is known by its number, and answered
-//! *incompatible*; more than that is read of no unauthenticated peer.
+//! There is no hello: newcomers have nothing that depends on a version. A request that was added
+//! after this program is recognised by its variant number and answered *incompatible*; nothing else
+//! of it is read, since the peer is unauthenticated.
 //!
-//! Every request fits into 8 KiB. Proofs are bound to the TLS link, so that
-//! nothing said here is of use on another.
+//! Every request fits into 8 KiB. Proofs are bound to the TLS link, so a message cannot be replayed
+//! on another link.
 
 use crate::code::Denial;
 use crate::id::{CustomerId, Digest, KeyId, MachineId, PublicKey, Signature, TokenId};
 use crate::text::{Blob, List, Text};
 use serde::{Deserialize, Serialize};
 
-/// How decoders know requests.
+/// The name of [`Request`] in serde and in [`crate::version::variants`].
 pub const REQUEST: &str = "enroll.Request";
 
 /// Requests; each is answered with one [`Reply`], after which the stream ends.
@@ -52,7 +52,7 @@ pub struct Join {
     pub os: Text<64>,
 }
 
-/// A joined machine says that it is itself.
+/// A joined machine proves its identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Which machine.
@@ -80,7 +80,7 @@ pub struct JoinStaff {
     pub name: Text<64>,
 }
 
-/// A technician who has joined says that it is itself.
+/// A technician who has joined proves the identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StaffClaim {
     /// Which key.
@@ -101,7 +101,7 @@ pub enum Reply {
     Denied(Denial),
 }
 
-/// Who has joined, as a technician's client needs it to compute the words.
+/// A machine that has joined: what a technician's client needs to compute the words to compare.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Newcomer {
     /// The machine.

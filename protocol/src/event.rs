@@ -1,6 +1,6 @@
-//! What happens at a hub, as those hear it who follow.
+//! Events of a hub, as subscribers receive them.
 //!
-//! A view, not a record: what counts is in the store and in the journals.
+//! Events are a view, not a record: the store and the journals are authoritative.
 
 use crate::code::{Denial, Refusal};
 use crate::document::{Outcome, UnixMs};
@@ -9,21 +9,21 @@ use crate::staff::Verdict;
 use crate::text::{MachineName, Text};
 use serde::{Deserialize, Serialize};
 
-/// How long events are told.
+/// How long events are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Until {
-    /// What is remembered, up to now.
+    /// Only the remembered events, up to now.
     Now,
-    /// And all that comes, until nobody listens.
+    /// The remembered events, then new ones until the subscriber leaves.
     Left,
 }
 
 /// Something that has happened at a hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Which life of the hub: another number each time it is started.
+    /// Identifies this start of the hub: a new number each time it starts.
     pub life: u64,
-    /// Its number; 1 is the first of that life.
+    /// Its number, counted from 1 at each start.
     pub seq: u64,
     /// When.
     pub at: UnixMs,
@@ -45,8 +45,8 @@ pub struct Named {
 /// What can happen. Variants are appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Happened {
-    /// So many events were not told: they came faster than they were read, or are
-    /// of a kind that the listener's version has no word for.
+    /// The number of events that were not sent: the subscriber read too slowly, or its version does
+    /// not know their kind.
     Missed(u64),
     /// A machine is linked.
     Linked(Named),
@@ -58,15 +58,15 @@ pub enum Happened {
     Admitted(Named, Text<64>),
     /// Somebody has turned it away.
     Rejected(Named, Text<64>),
-    /// Somebody has parted with it.
+    /// Somebody has removed it.
     Retired(Named, Text<64>),
     /// Something is wrong with its records or its identity.
     Alarm(Named, Text<128>),
-    /// Somebody has looked into that.
+    /// Somebody has investigated and acknowledged the alarm.
     Acknowledged(Named, Text<64>),
-    /// A newest report says something else than the one before.
+    /// The health in a machine's newest report differs from the one before.
     Health(Named, Verdict),
-    /// Somebody has given a job to so many machines.
+    /// Somebody has submitted a job.
     JobBegan {
         /// Its number.
         job: JobId,

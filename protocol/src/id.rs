@@ -1,8 +1,7 @@
 //! Ids as newtypes: 128-bit names and SHA-256 digests.
 //!
-//! They print and parse as lower-case hex, travel as raw bytes in frames and
-//! as hex strings in documents. Where their bytes come from (randomness, a
-//! hash) is the caller's business.
+//! They print and parse as lower-case hex, travel as raw bytes in frames and as hex strings in
+//! documents. The caller makes the bytes, at random or as a hash.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -94,7 +93,7 @@ macro_rules! id {
     };
 }
 
-/// Fixed bytes as a tuple: serde's arrays stop at 32.
+/// Fixed bytes as a tuple: serde supports arrays only up to 32 elements.
 struct SerdeBytes<const N: usize>([u8; N]);
 
 impl<const N: usize> Serialize for SerdeBytes<N> {

@@ -1,9 +1,8 @@
-//! What is said on the wire, and the link it is said over.
+//! The wire protocol and its QUIC transport.
 //!
-//! This crate knows words, frames, documents and facts. It knows no key, no
-//! file, no database and no screen: who may say a thing is `certs`' business,
-//! what follows from it is the agent's and the hub's. It may import nothing of
-//! the other Fernwart crates.
+//! This crate defines messages, frames, documents and facts. It handles no keys, files, databases
+//! or screens: `certs` decides who may send what, the agent and the hub decide what follows from
+//! it. It must not import any other Fernwart crate.
 
 pub mod clock;
 pub mod code;

@@ -1,11 +1,11 @@
-//! Every bound in one place, each with its arithmetic.
+//! Every limit in one place, each with its arithmetic.
 //!
-//! A limit is checked before memory is taken for what it bounds.
+//! A limit is checked before memory is allocated for what it bounds.
 
 use std::time::Duration;
 
-/// Largest frame body, bytes. A report of 30 KiB fits thirty times over; what a peer
-/// costs is bounded by [`LINK_FRAMES_BYTES`].
+/// Largest frame body, bytes. A report of 30 KiB fits thirty times. [`LINK_FRAMES_BYTES`] limits
+/// the memory that a peer's frames take.
 pub const FRAME_BYTES: usize = 1024 * 1024;
 
 /// Largest frame on an enrollment link, bytes: the longest request (two keys,
@@ -30,7 +30,7 @@ pub const METADATA_BYTES: usize = FRAME_BYTES - 4096;
 /// Largest file of a script, bytes: a text that an approver can read.
 pub const BLOB_BYTES: usize = 256 * 1024;
 
-/// A piece of a script's output as it is told live, bytes.
+/// Largest piece of a script's output in a live update, bytes.
 pub const OUTPUT_BYTES: usize = 32 * 1024;
 
 /// Largest question to the fleet, bytes.
@@ -60,109 +60,104 @@ pub const AGENT_STREAMS: u32 = 8;
 /// short, and acts run one after another.
 pub const DELIVER_STREAMS: u32 = 16;
 
-/// Streams a technician may have open: a console that watches many jobs.
+/// Streams a technician may have open: enough for a console that watches many jobs.
 pub const STAFF_STREAMS: u32 = 32;
 
-/// Bytes a peer may have under way on one stream before we read them.
+/// Bytes a peer may send on one stream before this side reads them.
 pub const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// Bytes a peer may have under way on all its streams.
+/// The same on all streams of a peer.
 pub const LINK_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// Windows of what a technician's command is told, which reads results of many machines
-/// on one stream: 4 MiB fill 320 Mbit/s at 100 ms.
+/// Receive windows of a technician's command, which reads results of many machines on one stream: 4
+/// MiB allow 320 Mbit/s at 100 ms.
 pub const STAFF_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// UDP socket buffers, bytes: 10,000 replies of 200 B at once fit twice.
 pub const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 
-/// The agent says something at least this often.
+/// The agent sends a packet at least this often.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// The same for technicians, who are few and wait before a screen: a hub that was
-/// started anew answers with a reset, so this is how long it takes to notice.
+/// The same for technicians, who are few and wait at a screen. A restarted hub answers with a
+/// reset, so this is how long they take to notice a restart.
 pub const STAFF_KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// A peer that was silent this long is away: three keep-alives and 5 s.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(65);
 
-/// The same on technicians' links: ten of their keep-alives. So long it takes them
-/// to notice that the hub's computer has gone.
+/// The same on technicians' links: ten of their keep-alives. This is how long they take to notice
+/// that the hub's computer is gone.
 pub const STAFF_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A handshake must be done within this time.
+/// Time limit for a handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Handshakes under way at once; each costs the hub about 30 KiB, so 15 MiB, and
-/// 0.6 ms of a core: the last of them is done within a second, before its peer
-/// asks again in vain.
+/// Handshakes in progress at once. Each costs the hub about 30 KiB, so 15 MiB in all, and 0.6 ms of
+/// a core. The last of them is done within a second, before its peer retransmits for nothing.
 pub const HANDSHAKES: usize = 500;
 
-/// Machines that come back in a second after all have lost the hub: two small
-/// cores take 1,500 handshakes in that time, and have other things to do.
+/// Machines that may reconnect per second after all have lost the hub. Two small cores handle 1,500
+/// handshakes in that time, but have other work to do.
 pub const ARRIVALS_PER_SECOND: u64 = 1_000;
 
-/// Machines come back spread over no longer than this.
+/// Longest time over which machines spread their reconnects.
 pub const RETURN_SPREAD: Duration = Duration::from_secs(30);
 
 /// From this many handshakes under way on, a peer must prove its address
 /// first (QUIC retry).
 pub const HANDSHAKES_BEFORE_RETRY: usize = 200;
 
-/// First datagrams of handshakes that are looked at, of those who have not shown
-/// their address, and as many of those with a token: at once, and per second after that. An arrival is two or three,
-/// so these are three times the machines that should come in a second; 12,000 at
-/// 30 us each are a third of a core, once.
+/// QUIC Initials let through at once, and per second after that; Initials with an address token
+/// have a second budget of the same size. A connecting peer sends two or three, so the rate is
+/// enough for [`ARRIVALS_PER_SECOND`]. 12,000 at 30 us each take a third of a core, once.
 pub const INITIALS: u32 = 12_000;
 /// See [`INITIALS`].
 pub const INITIALS_PER_SECOND: u32 = 3_000;
 
-/// A machine whose link was closed because it misbehaves is served again after
-/// this; until then its links are held and said no to. Nobody else is kept out
-/// with it, whatever address they share.
+/// How long a machine is penalised after its link was closed for misbehaviour. During that time its
+/// new links are held and refused. Other machines are not affected, even from the same address.
 pub const PENALTY: Duration = Duration::from_secs(10);
 
 /// Links one hub holds. At 40 KiB each, 50,000 are 2 GiB.
 pub const LINKS: usize = 50_000;
 
-/// How long a first frame may take to begin once its stream is open.
+/// Time limit for the start of the first frame on an open stream.
 pub const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A frame that has begun and of which nothing more comes for this long is not waited
-/// for, and its link is closed.
+/// If a frame in progress receives no more bytes for this long, its link is closed.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Frames in the making on one link, bytes: the largest, and a quarter of it for others
-/// beside; those of up to 4 KiB count for nothing. Further ones wait, each with what its
-/// stream's window holds: with that a link costs its receiver [`LINK_BYTES`] at most.
+/// Memory for frames in progress on one link, bytes: the largest frame, and a quarter of that for
+/// others. Frames of up to 4 KiB do not count. Further frames wait, each with at most one stream
+/// window of data, so a link costs its receiver at most [`LINK_BYTES`].
 pub const LINK_FRAMES_BYTES: usize = FRAME_BYTES + FRAME_BYTES / 4;
 
-/// What a machine's link costs the hub at most, bytes: frames, its window, and the
-/// windows of streams whose frames wait, on what it has opened and on what it was asked.
+/// Most memory that a machine's link costs the hub, bytes: frames, the link's window, and the
+/// windows of streams whose frames wait, whichever side opened them.
 pub const LINK_BYTES: usize = LINK_FRAMES_BYTES
     + LINK_WINDOW_BYTES as usize
     + (AGENT_STREAMS + DELIVER_STREAMS) as usize * STREAM_WINDOW_BYTES as usize;
 
-/// Frames in the making on all links of one staff key, bytes.
+/// Memory for frames in progress on all links of one staff key, bytes.
 pub const KEY_FRAMES_BYTES: usize = 16 * FRAME_BYTES;
 
-/// Streams of one staff key whose links are wider while they wait.
+/// Waiting streams of one staff key for which its links' windows are widened.
 pub const KEY_WAITING_STREAMS: usize = 64;
 
-/// What one staff key costs the hub at most, bytes: its frames, the windows of all its
-/// links, and those of streams that wait.
+/// Most memory that one staff key costs the hub, bytes: its frames, the windows of all its links,
+/// and those of waiting streams.
 pub const KEY_BYTES: usize =
     KEY_FRAMES_BYTES + STAFF_LINKS * LINK_WINDOW_BYTES as usize + KEY_WAITING_STREAMS * STREAM_WINDOW_BYTES as usize;
 
-/// Whoever sends or reads a frame slower than this is not waited for, bytes per
-/// second: half of ISDN, shared by three streams. The largest frame then takes
-/// nine minutes.
+/// Lowest accepted rate for sending or reading a frame, bytes per second: half of ISDN, shared by
+/// three streams. The largest frame then takes nine minutes.
 pub const SLOWEST_BYTES_PER_SECOND: u64 = 2 * 1024;
 
-/// What one link of a machine may ask of the hub at once, and per second after
-/// that, in asks; each 16 KiB of an answer count as one more. A machine that
-/// comes back with 500 outcomes is served without a pause, one with 1,000 within
-/// eight seconds; one that asks without end gets 1 MiB a second, or 1 % of a core.
+/// Request budget of one machine's link, in asks: at once, and per second after that. Each 16 KiB
+/// of an answer count as one more ask. A machine that reconnects with 500 outcomes is served
+/// without a pause, one with 1,000 within eight seconds. One that asks without end gets 1 MiB a
+/// second, or 1 % of a core.
 pub const AGENT_ASKS: u32 = 512;
 /// See [`AGENT_ASKS`].
 pub const AGENT_ASKS_PER_SECOND: u32 = 64;
@@ -179,32 +174,32 @@ pub const JOBS: u32 = 1_000;
 /// See [`JOBS`].
 pub const JOBS_PER_SECOND: u32 = 10;
 
-/// Links of one machine in quick succession; after that one in ten seconds, whatever it
-/// does: each is a line in the log and an event.
+/// Links that one machine may open in quick succession; after that one per ten seconds, for
+/// whatever reason. Each link costs a log line and an event.
 pub const MACHINE_LINKS: u32 = 20;
 
-/// The same for a newcomer's link, which needs two in its life.
+/// Request budget of a newcomer's link, in asks; a newcomer needs two in all.
 pub const ENROLL_ASKS: u32 = 8;
 /// See [`ENROLL_ASKS`].
 pub const ENROLL_ASKS_PER_SECOND: u32 = 1;
 
-/// Streams that a link may open and drop without a word, and per second after
-/// that; then it is closed. An honest program does so when it is stopped.
+/// Streams that a link may open and drop without sending anything: at once, and per second after
+/// that; then the link is closed. An honest program does so only when it is stopped.
 pub const EMPTY_STREAMS: u32 = 64;
 /// See [`EMPTY_STREAMS`].
 pub const EMPTY_STREAMS_PER_SECOND: u32 = 1;
 
-/// Links one staff key may hold: a script that begins 50 commands a second,
-/// each of which waits five seconds.
+/// Links one staff key may hold: enough for a script that starts 50 commands a second, each of
+/// which waits five seconds.
 pub const STAFF_LINKS: usize = 256;
 
-/// How long a signed retirement counts, for a machine that is away.
+/// How long a signed retirement is valid, for a machine that is away.
 pub const RETIREMENT_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long a *Collect* request waits for a person before it says "not yet".
 pub const COLLECT_WAIT: Duration = Duration::from_secs(50);
 
-/// Links on the enrollment door at once, nearly all waiting to be admitted.
+/// Links on the enrollment door at once; nearly all of them wait for admission.
 pub const ENROLL_LINKS: usize = 2_000;
 
 /// Orders in one frame of a job: 512 of at most 1.5 KiB are under 1 MiB.
@@ -220,39 +215,39 @@ pub const JOB_MACHINES: usize = 50_000;
 /// Longest time an order may lie between its not-before and its not-after.
 pub const ORDER_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How far before its making an order is valid: clocks differ.
+/// How long before its creation an order is already valid, because clocks differ.
 pub const ORDER_EARLY: Duration = Duration::from_secs(15 * 60);
 
 /// A clock that is further from the hub's than this is implausible.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// The whole diagnosis answers within this time.
+/// Time limit for a complete diagnosis.
 pub const DIAGNOSE_BUDGET: Duration = Duration::from_secs(3);
 
-/// Run ids the agent keeps at most; past that it refuses new orders. At about
-/// 500 B each they are 5 MB.
+/// Most run ids the agent keeps; beyond that it refuses new orders. At about 500 B each they are 5
+/// MB.
 pub const LEDGER_RUNS: usize = 10_000;
 
 /// Outcomes the agent keeps until the hub has stored them, bytes.
 pub const SPOOL_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Bytes of an agent's journal; beyond them the oldest entries go, those of looks first.
+/// Size of an agent's journal, bytes; beyond it the oldest entries are deleted, those of looks
+/// first.
 pub const JOURNAL_BYTES: u64 = 8 * 1024 * 1024;
 
-/// So long an agent keeps the journal entries of looks. Those of acts, and of what its
-/// owner has said, stay as long as there is room.
+/// How long an agent keeps journal entries of looks. Entries of acts and of the owner's decisions
+/// stay as long as there is room.
 pub const JOURNAL_LOOKS: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What the agent's durable file has allocated in advance, so that a full disk
-/// can still be diagnosed, bytes.
+/// Bytes that the agent's durable file allocates in advance, so that a machine with a full disk can
+/// still be diagnosed.
 pub const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Refusals of orders without a valid signature, counted but written to the
-/// journal only once per this time.
+/// Refusals of orders without a valid signature are counted, but written to the journal at most
+/// once in this time.
 pub const UNKNOWN_SIGNER_NOTE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Events a hub remembers for those who come late, and keeps for those who read
-/// slowly: at 300 B each they are 300 KiB.
+/// Events a hub keeps for late and for slow subscribers: at 300 B each they are 300 KiB.
 pub const EVENTS_KEPT: usize = 1_024;
 
 /// One row of the table that `fernwart limits` prints.

@@ -1,10 +1,10 @@
-//! A part of the Internet, as an invitation may be limited to.
+//! A range of IP addresses to which an invitation may be limited.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Addresses that begin alike, as `192.0.2.0/24` (RFC 4632).
+/// All addresses with a common prefix, as `192.0.2.0/24` (RFC 4632).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     base: IpAddr,
@@ -37,8 +37,7 @@ impl fmt::Display for Network {
 }
 
 impl Network {
-    /// Whether an address lies in it. One of the older kind that was written
-    /// as the newer counts as what it is.
+    /// Whether the range contains an address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (base, address) = match (self.base, address.to_canonical()) {
             (IpAddr::V4(base), IpAddr::V4(address)) => {
@@ -72,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_told_so() {
+    fn text_that_is_no_network_is_rejected() {
         for text in ["", "garbage", "10.0.0.0/99", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "::/129"] {
             assert_eq!(text.parse::<Network>(), Err(NotANetwork), "{text}");
         }

@@ -1,8 +1,8 @@
-//! Rows that grow: what version 1 knew of a row, and tags for what came later.
+//! Rows that later versions can extend: the fields of version 1, and tags for later additions.
 //!
-//! A row's own fields and the enums in them are frozen. What a later version
-//! adds travels under a tag, as bytes of its own; a program passes over tags
-//! that it does not know, so that no newer hub breaks an older program.
+//! A row's own fields and the enums in them are frozen. What a later version adds travels under a
+//! tag, encoded separately. A program ignores tags that it does not know, so a newer hub never
+//! breaks an older program.
 
 use crate::codec;
 use crate::text::{Blob, List};
@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::ops::Deref;
 
-/// Bytes of one tag: as long as the longest text of a row.
+/// Maximum bytes of one tag: as long as the longest text of a row.
 const TAG_BYTES: usize = 1024;
 
-/// Tags of one row.
+/// Maximum number of tags of one row.
 const TAGS: usize = 32;
 
 /// A row with what later versions have added to it.
@@ -27,20 +27,19 @@ pub struct Row<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct More(List<(u16, Blob<TAG_BYTES>), TAGS>);
 
-/// Tags of rows. A number means one thing in every kind of row.
+/// Tags of rows. A number has the same meaning in every kind of row.
 pub mod tag {
-    /// u16: the newest protocol version of which documents may be signed for the
-    /// machine.
+    /// u16: the newest protocol version in which documents for the machine may be signed.
     pub const PROTOCOL: u16 = 1;
-    /// [`OtherHealth`](crate::staff::OtherHealth): what a machine's newest report says,
-    /// where the row's own field cannot.
+    /// [`OtherHealth`](crate::staff::OtherHealth): the health from a machine's newest report, if
+    /// the row's own field cannot express it.
     pub const HEALTH: u16 = 2;
-    /// i64: when a machine's newest whole diagnosis was taken, Unix milliseconds.
+    /// i64: when a machine's newest complete diagnosis was taken, Unix milliseconds.
     pub const LOOKED_AT: u16 = 3;
-    /// (u64, [`MachineId`](crate::id::MachineId)): the newest targets of which a machine
-    /// says that it follows them, where the hub has none so new.
+    /// (u64, [`MachineId`](crate::id::MachineId)): the newest targets version that a machine
+    /// reports to follow, and that machine, if it is newer than the hub's own.
     pub const NEWER_CATALOGUE: u16 = 4;
-    /// (u64, u64): bytes of the hub's store, and how many of them are free for what comes.
+    /// (u64, u64): size of the hub's store in bytes, and how many of them are free for new data.
     pub const STORE: u16 = 5;
     /// (text, text): how long the hub keeps results of diagnoses and of scripts, as in `hub.toml`.
     pub const RETENTION: u16 = 6;
@@ -65,7 +64,7 @@ impl<T> Row<T> {
         self.base
     }
 
-    /// The same row with one more tag; left out where it has no room.
+    /// The same row with one more tag; unchanged if the tag does not fit.
     #[must_use]
     pub fn with<V: Serialize>(self, tag: u16, value: &V) -> Self {
         let mut tags = self.more.0.clone().into_vec();
@@ -75,12 +74,12 @@ impl<T> Row<T> {
         Self { more: List::try_from(tags).map_or(self.more, More), ..self }
     }
 
-    /// Whether anything stands under a tag.
+    /// Whether the row has this tag.
     pub fn has(&self, tag: u16) -> bool {
         self.more.0.as_slice().iter().any(|(known, _)| *known == tag)
     }
 
-    /// What stands under a tag; nothing where it is absent or cannot be read.
+    /// The value of a tag; `None` if it is absent or cannot be decoded.
     pub fn get<V: DeserializeOwned>(&self, tag: u16) -> Option<V> {
         let (_, bytes) = self.more.0.as_slice().iter().find(|(known, _)| *known == tag)?;
         codec::decode(bytes.as_bytes()).ok()
@@ -93,7 +92,7 @@ mod tests {
     use crate::text::Text;
 
     #[test]
-    fn what_a_newer_version_adds_is_passed_over_and_what_is_known_is_read() {
+    fn unknown_tags_of_a_row_are_ignored_and_known_ones_are_read() {
         let row = Row::from(Text::<8>::clipped("kasse-1")).with(900, &"new").with(tag::PROTOCOL, &3u16);
         let read: Row<Text<8>> = codec::decode(&codec::encode(&row).expect("written")).expect("read");
         assert_eq!((read.as_raw(), read.get(tag::PROTOCOL)), ("kasse-1", Some(3u16)));

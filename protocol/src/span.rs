@@ -1,11 +1,11 @@
-//! Lengths of time as people type them: `500ms`, `30s`, `15m`, `48h`, `7d`.
+//! Durations as people type them: `500ms`, `30s`, `15m`, `48h`, `7d`.
 
 use std::time::Duration;
 
-/// Reads a length of time.
+/// Parses a duration.
 ///
 /// # Errors
-/// In words, when it is none.
+/// When `text` is no duration, with a message for the person who typed it.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
@@ -14,7 +14,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let span = match unit {
         "ms" => Some(Duration::from_millis(number)),
         "s" => seconds(1),
-        // Nothing is nothing in any unit; of all else nobody knows which was meant.
+        // Zero needs no unit; any other number without one is ambiguous.
         "" if number == 0 => seconds(1),
         "m" => seconds(60),
         "h" => seconds(3600),
@@ -25,7 +25,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     span.ok_or_else(|| "write 30s, 15m, 48h or 7d".to_owned())
 }
 
-/// A length of time as it would be typed, in the largest unit that fits.
+/// Formats a duration as it would be typed, in the largest unit that divides it.
 pub fn in_words(span: Duration) -> String {
     let units = [(24 * 3600 * 1000, "d"), (3600 * 1000, "h"), (60 * 1000, "m"), (1000, "s")];
     let ms = span.as_millis();
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_read_as_people_type_them() {
+    fn durations_are_parsed_as_people_type_them() {
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("48h"), Ok(Duration::from_secs(48 * 3600)));
         assert_eq!(parse("0"), Ok(Duration::ZERO));

@@ -1,8 +1,8 @@
-//! What technicians ask the hub, and what it answers.
+//! Requests of technicians to the hub, and its replies.
 //!
-//! One request is one stream: a hello and a request go up at once, a hello and
-//! replies come down, the last of which is `Done` or `Denied`. Leaving the
-//! stream only stops the watching.
+//! Each request has its own stream. The client sends a hello and the request at once; the hub sends
+//! a hello and replies, the last of which is `Done` or `Denied`. Closing the stream early only
+//! stops watching; a job continues.
 
 use crate::code::{Denial, Refusal};
 use crate::document::{Envelope, Outcome, UnixMs};
@@ -23,36 +23,36 @@ use serde::{Deserialize, Serialize};
 /// A label: `site=kiel`.
 pub type Label = (Text<63>, Text<63>);
 
-/// What a technician may ask.
+/// A request of a technician.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "staff.Request")]
 pub enum Request {
-    /// All machines that are admitted: `MachineRows` replies, to a program of version
-    /// 1 `Machines`.
+    /// All admitted machines: `MachineRows` replies, or `Machines` replies to a program of version
+    /// 1.
     Machines,
     /// All customers.
     Customers,
-    /// Enter a customer under an id the client drew.
+    /// Create a customer under a random id that the client has chosen.
     AddCustomer(CustomerRow),
-    /// Make an invitation's token known; its line was composed by the client.
+    /// Register an invitation's token; the client has composed the invitation itself.
     Invite(Token),
-    /// Who waits to be admitted, or to get onto the staff list.
+    /// Machines that wait for admission, and people who wait for the staff list.
     Pending,
-    /// Let a machine in, under a name.
+    /// Admit a machine under a name.
     Admit(MachineId, MachineName),
-    /// Turn a machine away.
+    /// Reject a machine.
     Reject(MachineId),
-    /// Part with a machine for good.
+    /// Remove a machine for good.
     Retire(MachineId),
     /// Give a machine another name.
     Rename(MachineId, MachineName),
-    /// Set labels; an empty value takes one away.
+    /// Set labels; an empty value removes one.
     Label(MachineId, List<Label, 32>),
     /// Put machines into a group, or take them out.
     Group(Text<63>, List<MachineId, 4096>, Membership),
     /// Echo over the links of these machines: `Pong` replies.
     Ping(List<MachineId, JOB_MACHINES>, u32),
-    /// A job: `Orders` frames follow until the client ends its side.
+    /// Submit a job: `Orders` frames follow until the client finishes its side.
     Submit(JobHead),
     /// Watch a job from its beginning.
     Watch(JobId),
@@ -60,23 +60,23 @@ pub enum Request {
     Jobs,
     /// One job with its runs.
     Job(JobId),
-    /// Take runs back: signed cancels.
+    /// Cancel runs: signed cancels.
     Cancel(List<Envelope, ORDERS_PER_FRAME>),
     /// The newest stored report of a machine.
     Facts(MachineId),
     /// Catalogue files newer than the client's hello says.
     Catalogue,
-    /// Leave a draft of a catalogue for others to sign.
+    /// Store a draft of a catalogue for others to sign.
     PutDraft(Blob<METADATA_BYTES>),
     /// All drafts.
     Drafts,
     /// Publish a draft that has its signatures.
     Publish(Digest),
-    /// Cut a staff key off at this hub, at once.
+    /// Suspend a staff key at this hub, effective at once.
     Suspend(KeyId),
     /// Hand a signed lock to every machine.
     Lock(Envelope),
-    /// How the hub is.
+    /// The hub's health.
     Health,
     /// A new certificate for the same key.
     Renew,
@@ -84,38 +84,38 @@ pub enum Request {
     Blob(Digest),
     /// A job whose orders wait for machines that are away, until they expire.
     Queue(JobHead),
-    /// A job's orders, to be given anew.
+    /// The orders of a job, to submit them again.
     JobOrders(JobId),
     /// A machine's chain of receipts, from its beginning.
     Chain(MachineId),
-    /// Signed targets of the past, oldest first.
+    /// Signed targets of earlier versions, oldest first.
     History,
-    /// Which key opens what is sealed to a machine.
+    /// The sealing key of a machine.
     SealedTo(MachineId),
-    /// Somebody has looked into what was wrong with a machine's records.
+    /// Acknowledge an alarm about a machine's records: somebody has investigated it.
     Acknowledge(MachineId),
-    /// One SELECT over what machines have told: `Lines` replies.
+    /// One SELECT over what machines have reported: `Lines` replies.
     Query(Text<QUESTION_BYTES>),
-    /// The newest whole report of a machine that was stored at this time.
+    /// The newest complete report of a machine that was stored at this time.
     FactsAt(MachineId, UnixMs),
-    /// What has happened of late: `Event` replies.
+    /// Recent events: `Event` replies.
     Events(Until),
     /// A bundle of the published catalogue, or one of its files, for a hub that has lost
     /// it. Since version 3.
     PutFile(Blob<BLOB_BYTES>),
-    /// Where these runs of a job stand: one `Update` reply for each that is within
-    /// reach, and no waiting. Since version 3.
+    /// The current state of these runs of a job: one `Update` reply for each run on a machine that
+    /// the caller may see, without waiting for changes. Since version 3.
     Outcomes(JobId, List<RunId, ORDERS_PER_FRAME>),
-    /// The staff keys that are cut off at this hub: `Suspensions` replies. Since version 3.
+    /// The suspended staff keys of this hub: `Suspensions` replies. Since version 3.
     Suspensions,
-    /// Let a suspended staff key in again. Since version 3.
+    /// Lift the suspension of a staff key. Since version 3.
     Resume(KeyId),
-    /// Turn somebody away who waits to get onto the staff list. Since version 3.
+    /// Reject a person who waits for the staff list. Since version 3.
     RejectStaff(KeyId),
     /// Retired machines that had this name: `MachineRows` replies. Since version 3.
     Formerly(MachineName),
-    /// Take a machine out of service: a signed retirement, which the machine gets, too.
-    /// Since version 3.
+    /// Retire a machine: a signed retirement, which the hub also forwards to the machine. Since
+    /// version 3.
     RetireSigned(Envelope),
 }
 
@@ -128,19 +128,19 @@ pub enum Membership {
     Out,
 }
 
-/// What the hub answers.
+/// A reply of the hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "staff.Reply")]
 pub enum Reply {
-    /// The last reply: all is done.
+    /// The last reply: success.
     Done,
-    /// The last reply: no.
+    /// The last reply: the request was denied.
     Denied(Denial),
     /// Some machines.
     Machines(List<MachineRow, ROWS_PER_FRAME>),
     /// Some customers.
     Customers(List<CustomerRow, ROWS_PER_FRAME>),
-    /// Some who wait.
+    /// Some machines and people who wait.
     Pending(List<PendingMachine, ROWS_PER_FRAME>, List<PendingStaff, ROWS_PER_FRAME>),
     /// The name a machine got.
     Named(MachineName),
@@ -148,19 +148,19 @@ pub enum Reply {
     Pong(MachineId, Option<u32>),
     /// A job was stored under this number.
     Job(JobId),
-    /// A run's news.
+    /// A status change of a run.
     Update(Update),
     /// Some jobs.
     Jobs(List<JobRow, ROWS_PER_FRAME>),
     /// Some runs of a job.
     Runs(List<RunRow, ROWS_PER_FRAME>),
-    /// A stored report: when it came, its receipt and its body.
+    /// A stored report: when it was received, its receipt and its body.
     Report(UnixMs, Envelope, Blob<REPORT_BYTES>),
     /// One file of the catalogue.
     File(CatalogueFile),
     /// A draft.
     Draft(Blob<METADATA_BYTES>),
-    /// How the hub is.
+    /// The hub's health.
     Health(Health),
     /// A new certificate and its issuer, DER.
     Certificate(List<Blob<4096>, 4>),
@@ -174,9 +174,9 @@ pub enum Reply {
     ChainLink(ChainLink),
     /// How far the chain goes, signed by the hub.
     ChainEnd(Envelope),
-    /// A machine's signed word on its sealing key; its evidence key goes before.
+    /// A machine's signed statement of its sealing key; its evidence key is sent before it.
     SealedTo(Envelope),
-    /// Some of an answer, lines of JSON; they may be cut anywhere.
+    /// A part of a query's result, lines of JSON; a part may end within a line.
     Lines(Blob<OUTPUT_BYTES>),
     /// Something has happened.
     Event(Event),
@@ -184,42 +184,42 @@ pub enum Reply {
     MachineRows(List<Row<MachineRow>, ROWS_PER_FRAME>),
     /// Some customers. Since version 2, in the place of `Customers`.
     CustomerRows(List<Row<CustomerRow>, ROWS_PER_FRAME>),
-    /// Some who wait. Since version 2, in the place of `Pending`.
+    /// Some machines and people who wait. Since version 2, in the place of `Pending`.
     PendingRows(List<Row<PendingMachine>, ROWS_PER_FRAME>, List<Row<PendingStaff>, ROWS_PER_FRAME>),
     /// Some jobs. Since version 2, in the place of `Jobs`.
     JobRows(List<Row<JobRow>, ROWS_PER_FRAME>),
     /// Some runs of a job. Since version 2, in the place of `Runs`.
     RunRows(List<Row<RunRow>, ROWS_PER_FRAME>),
-    /// How the hub is. Since version 2, in the place of `Health`.
+    /// The hub's health. Since version 2, in the place of `Health`.
     HubHealth(Row<Health>),
-    /// Some staff keys that are cut off. Since version 3.
+    /// Some suspended staff keys. Since version 3.
     Suspensions(List<Suspension, ROWS_PER_FRAME>),
-    /// Receipts of a chain are not kept any more, signed by the hub
+    /// The hub's signed statement that it no longer keeps some receipts of a chain
     /// ([`ChainCut`](crate::document::ChainCut)). Since version 3.
     ChainCut(Envelope),
 }
 
-/// A staff key that is cut off at a hub.
+/// A staff key that is suspended at a hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
     /// The key.
     pub key: KeyId,
-    /// Whether machines were told to refuse it, too.
+    /// Whether a lock makes machines refuse it, too.
     pub locked: bool,
 }
 
 /// One receipt in a machine's chain at its hub.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainLink {
-    /// Its place, from 1.
+    /// Its position, from 1.
     pub seq: u64,
-    /// The chain's head with it.
+    /// The chain's head at this receipt.
     pub head: Digest,
     /// The order.
     pub order: Envelope,
     /// The machine's signed outcome.
     pub receipt: Envelope,
-    /// When the hub has stored it.
+    /// When the hub stored it.
     pub at: UnixMs,
 }
 
@@ -227,7 +227,7 @@ pub struct ChainLink {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orders(pub List<Envelope, ORDERS_PER_FRAME>);
 
-/// What a job is, beside its orders.
+/// A job without its orders.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobHead {
     /// What is asked: `diagnose`.
@@ -236,11 +236,11 @@ pub struct JobHead {
     pub reason: Text<500>,
     /// How many orders will follow.
     pub orders: u32,
-    /// Orders under way at once; 0 leaves it to the hub.
+    /// Maximum number of orders in flight; 0 leaves it to the hub.
     pub parallel: u32,
 }
 
-/// News of one run.
+/// A status change of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Update {
     /// The run.
@@ -251,7 +251,7 @@ pub struct Update {
     pub news: News,
 }
 
-/// What can be new of a run.
+/// The kinds of status changes of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
     /// The machine is not linked.
@@ -262,15 +262,15 @@ pub enum News {
     Started,
     /// Settled: the receipt, the machine's evidence key, and the report.
     Outcome(Envelope, PublicKey, Blob<REPORT_BYTES>),
-    /// The machine would not take it into its state store.
+    /// The machine did not accept it into its state store.
     Refused(Refusal),
-    /// The hub would not pass it on.
+    /// The hub did not deliver it.
     Denied(Denial),
-    /// The time given has passed without an answer.
+    /// The time limit has passed without an answer.
     NoAnswer,
-    /// Taken back before it was sent to the machine.
+    /// Cancelled before it was sent to the machine.
     Cancelled,
-    /// What happens on the way.
+    /// Progress of the run.
     Note(Note),
     /// The machine is away and gets the order when it returns.
     Held,
@@ -285,8 +285,8 @@ pub enum Presence {
     Away,
 }
 
-/// The worst that the newest report of a machine says. Its words are frozen;
-/// rows carry others under a tag ([`crate::row::tag::HEALTH`]).
+/// The worst finding in a machine's newest report. Its variants are frozen; rows carry others under
+/// a tag ([`crate::row::tag::HEALTH`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// No report yet.
@@ -299,8 +299,7 @@ pub enum Verdict {
     Crit(Text<128>),
 }
 
-/// One machine in a list, as version 1 knew it; what came later stands in its
-/// [`Row`].
+/// One machine in a list, with the fields of version 1; later additions are tags of its [`Row`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineRow {
     /// Its id.
@@ -315,7 +314,7 @@ pub struct MachineRow {
     pub os: Text<64>,
     /// Whether it is linked.
     pub presence: Presence,
-    /// What its newest report says, in a word that version 1 knows.
+    /// Its health from the newest report, in a variant that version 1 knows.
     pub health_in_version_1: Verdict,
     /// When it was last linked.
     pub seen_at: UnixMs,
@@ -329,42 +328,42 @@ pub struct MachineRow {
     pub agent: Text<32>,
 }
 
-/// What a report says that a program of version 1 has no word for.
+/// A machine's health for which version 1 has no variant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherHealth {
-    /// Which word it is: [`Self::LOST`].
+    /// Which state it is: [`Self::LOST`].
     pub word: u16,
     /// What it is about.
     pub about: Text<128>,
 }
 
 impl OtherHealth {
-    /// Something that should be known is not.
+    /// A check that should have an answer has none.
     pub const LOST: u16 = 1;
 }
 
-/// What a machine's newest report says, as far as this program can read it.
+/// A machine's health from its newest report, as far as this program can read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MachineHealth {
-    /// In a word that this program knows.
+    /// A state that this program knows.
     Known(Verdict),
-    /// In a word of a newer hub's; nothing where not even that can be read.
+    /// A state of a newer hub; `None` if not even that can be decoded.
     Other(Option<OtherHealth>),
 }
 
 impl Row<MachineRow> {
-    /// The newest protocol version of which documents may be signed for the machine,
-    /// as its hub has heard it last.
+    /// The newest protocol version in which documents for the machine may be signed, as last
+    /// reported to its hub.
     pub fn protocol(&self) -> u16 {
         self.get(tag::PROTOCOL).unwrap_or(MIN)
     }
 
-    /// When its newest whole diagnosis was taken; nothing where its hub does not say.
+    /// When its newest complete diagnosis was taken; `None` if its hub does not send it.
     pub fn looked_at(&self) -> Option<UnixMs> {
         self.get(tag::LOOKED_AT)
     }
 
-    /// What its newest report says.
+    /// Its health from the newest report.
     pub fn health(&self) -> MachineHealth {
         if self.has(tag::HEALTH) {
             return MachineHealth::Other(self.get(tag::HEALTH));
@@ -494,7 +493,7 @@ pub struct RunRow {
     pub settled_at: Option<UnixMs>,
 }
 
-/// How the hub is.
+/// The hub's health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// Its program's version.
@@ -505,10 +504,10 @@ pub struct Health {
     pub online: u32,
     /// Machines admitted.
     pub machines: u32,
-    /// Bytes free where its store lies.
+    /// Free bytes on the file system of its store.
     pub free_bytes: u64,
     /// Memory in use, bytes.
     pub rss_bytes: u64,
-    /// When the catalogue's snapshot or timestamp ends.
+    /// When the first of the catalogue's snapshot and timestamp expires.
     pub timestamp_until: UnixMs,
 }

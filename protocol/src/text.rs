@@ -1,8 +1,8 @@
-//! Bounded strings, bytes and lists: what cannot be too long cannot hurt.
+//! Bounded strings, bytes and lists.
 //!
-//! Text from outside becomes one of these at the door. Printing a `Text`
-//! escapes control characters, so that no machine can write on a technician's
-//! terminal.
+//! External input is converted to one of these types on arrival, so that it cannot use unlimited
+//! memory. Printing a `Text` escapes control characters, so that no machine can send escape
+//! sequences to a technician's terminal.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +24,7 @@ pub struct TooLong {
 pub struct Text<const N: usize>(String);
 
 impl<const N: usize> Text<N> {
-    /// Takes a string that may be too long and cuts it at a character.
+    /// Truncates a string to `N` bytes at a character boundary.
     pub fn clipped(text: &str) -> Self {
         let mut end = text.len().min(N);
         while !text.is_char_boundary(end) {
@@ -33,7 +33,7 @@ impl<const N: usize> Text<N> {
         Self(text.get(..end).unwrap_or_default().to_owned())
     }
 
-    /// The text as it came, control characters and all.
+    /// The text as received, including control characters.
     pub fn as_raw(&self) -> &str {
         &self.0
     }
@@ -58,11 +58,10 @@ impl<const N: usize> FromStr for Text<N> {
     }
 }
 
-/// Whether a character is something else than what is seen: it acts on a terminal, turns
-/// the direction of what follows, breaks the line, or is not seen at all. By class
-/// (Unicode 16, UnicodeData.txt and DerivedCoreProperties.txt): Cc, Cf, Zl, Zp, Co,
-/// spaces that are none of ASCII, and what programs leave out
-/// (Default_Ignorable_Code_Point).
+/// Whether a character does not simply display as itself: it controls a terminal, changes the
+/// direction of the text after it, breaks the line, or is invisible. These are the Unicode classes
+/// Cc, Cf, Zl, Zp and Co, spaces outside of ASCII, and Default_Ignorable_Code_Point (Unicode 16,
+/// UnicodeData.txt and DerivedCoreProperties.txt).
 pub fn is_unseen(c: char) -> bool {
     if c.is_ascii() {
         return c.is_ascii_control();
@@ -79,8 +78,7 @@ pub fn is_unseen(c: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}' | '\u{f0000}'..='\u{10ffff}')
 }
 
-/// Writes `text` with every character escaped that is something else than what is seen
-/// ([`is_unseen`]).
+/// Escapes every character of `text` for which [`is_unseen`] holds.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -93,7 +91,7 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
-/// The same for a text of several lines, which stay.
+/// The same for a text of several lines; the line breaks stay.
 pub fn escaped_lines(text: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
@@ -107,7 +105,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    // A cause may tell of what somebody else has written.
+    // A cause may contain text from an untrusted source.
     escaped_lines(&text)
 }
 
@@ -145,7 +143,7 @@ impl<const N: usize> Blob<N> {
         &self.0
     }
 
-    /// Gives the bytes away.
+    /// Returns the bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -164,7 +162,7 @@ impl<const N: usize> fmt::Debug for Blob<N> {
     }
 }
 
-/// Bare in frames, base64 in JSON.
+/// Raw bytes in frames, base64 in JSON.
 impl<const N: usize> Serialize for Blob<N> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if to.is_human_readable() { to.serialize_str(&STANDARD.encode(&self.0)) } else { to.serialize_bytes(&self.0) }
@@ -195,7 +193,7 @@ impl<'de, const N: usize> Deserialize<'de> for Blob<N> {
     }
 }
 
-/// A list of at most `N` items; one more is refused while it is read.
+/// A list of at most `N` items; decoding fails at the first item beyond that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T, const N: usize>(Vec<T>);
 
@@ -211,7 +209,7 @@ impl<T, const N: usize> List<T, N> {
         &self.0
     }
 
-    /// Gives the items away.
+    /// Returns the items.
     pub fn into_vec(self) -> Vec<T> {
         self.0
     }
@@ -255,7 +253,7 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
                 write!(f, "at most {N} items")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T, N>, A::Error> {
-                // Grows as items really arrive: a length alone takes no memory.
+                // The list grows as items arrive: the announced length allocates nothing.
                 let mut items = Vec::new();
                 while let Some(item) = seq.next_element()? {
                     if items.len() == N {
@@ -270,12 +268,12 @@ impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for List<T, N> {
     }
 }
 
-/// A text is not a machine's name.
+/// A text is not a valid machine name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a machine's name has 1 to 63 of a-z, 0-9 and -, and begins and ends with a letter or digit")]
 pub struct BadName;
 
-/// The word for every machine, which no machine is named.
+/// The word that selects every machine; no machine gets this name.
 pub const ALL: &str = "all";
 
 /// A machine's name: a DNS label, unique per hub.
@@ -289,7 +287,7 @@ impl MachineName {
         &self.0
     }
 
-    /// The nearest name to what a machine calls itself.
+    /// The closest valid name for a host name.
     pub fn from_hostname(hostname: &str) -> Self {
         let label = hostname.split('.').next().unwrap_or_default();
         let kept: String = label
@@ -301,7 +299,7 @@ impl MachineName {
         name.ok().filter(|name| name.0 != ALL).unwrap_or_else(|| Self("machine".into()))
     }
 
-    /// This name with a number behind it, shortened where it must be.
+    /// This name with `-number` appended, shortened if necessary.
     pub fn numbered(&self, number: u64) -> Self {
         let tail = format!("-{number}");
         let keep = self.0.len().min(63usize.saturating_sub(tail.len()));

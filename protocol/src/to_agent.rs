@@ -1,4 +1,4 @@
-//! What the hub says to an agent.
+//! Messages from the hub to an agent.
 //!
 //! On the control stream, and as the first frame of a stream the hub opens.
 
@@ -9,13 +9,13 @@ use crate::text::{Blob, List, Text};
 use crate::version::Hello;
 use serde::{Deserialize, Serialize};
 
-/// Down the control stream.
+/// Messages from the hub on the control stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "to_agent.Control")]
 pub enum Control {
     /// The first frame.
     Hello(Hello),
-    /// A newer catalogue than the one told before is published.
+    /// A newer catalogue than the last announced one is published.
     CatalogueChanged {
         /// Version of its timestamp.
         timestamp: u64,
@@ -29,8 +29,8 @@ pub enum Control {
         /// How long to wait before dialling again, milliseconds.
         retry_after_ms: u32,
     },
-    /// The two have no version in common, and the link ends; or, later on it, a
-    /// frame was of a newer version and was passed over.
+    /// At the start: the two have no version in common, and the link ends. Later: a frame of a
+    /// newer version was skipped.
     Denied(Denial),
     /// A signed retirement of this machine. Since version 3.
     Retired(Envelope),
@@ -41,22 +41,22 @@ pub enum Control {
 pub enum Deliver {
     /// An order; answered with [`crate::to_hub::Delivered`] frames.
     Order(Envelope),
-    /// To be sent back as it is: `fernwart ping`.
+    /// A number to echo unchanged: `fernwart ping`.
     Echo(u64),
-    /// An order that may have come before, and the cancel of it, in this order
-    /// of effect: cancel, order. Answered like an order.
+    /// An order that may have been delivered before, and its cancel. The agent applies the cancel
+    /// first, then the order. Answered like an order.
     TakenBack(Envelope, Envelope),
-    /// An order of which this machine has said that it had begun, and its cancel if
-    /// it was taken back. Answered like an order; where its state store does not know it,
-    /// they went back, and it never begins again.
+    /// An order that this machine has reported as begun, and its cancel if there is one. Answered
+    /// like an order. If the machine's state store does not know the run, the store was set back to
+    /// an older state; the machine then never starts the run again.
     Begun(Envelope, Option<Envelope>),
-    /// This hub was restored from a backup, and this is all it has of the catalogue.
-    /// Answered with [`crate::to_hub::GivenBack`] frames: what the machine follows, if
-    /// any of it is newer, and the locks it holds. Since version 3.
+    /// This hub was restored from a backup; these are the versions of the catalogue it has.
+    /// Answered with [`crate::to_hub::GivenBack`] frames: the machine's catalogue files, if any is
+    /// newer, and its locks. Since version 3.
     GiveBack(Versions),
 }
 
-/// The hub's last word on a delivered or settled run: it is stored.
+/// The hub's last message about a delivered or settled run: whether the outcome is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stored {
     /// Stored and countersigned.
@@ -81,7 +81,7 @@ pub enum Fetched {
 pub struct CatalogueFile {
     /// `3.root.json`, `timestamp.json`, `staff.json` …
     pub name: Text<64>,
-    /// What is in it.
+    /// The file's content.
     pub bytes: Blob<METADATA_BYTES>,
 }
 
@@ -90,6 +90,6 @@ pub struct CatalogueFile {
 pub enum Renewed {
     /// The new certificate and its issuer, DER.
     Certificate(List<Blob<4096>, 4>),
-    /// The hub will not.
+    /// The hub refuses.
     Denied(Denial),
 }

@@ -1,7 +1,7 @@
-//! What an agent says to the hub.
+//! Messages from an agent to the hub.
 //!
-//! On the control stream, as the first frame of a stream the agent opens, and
-//! back on a stream the hub opened to deliver an order.
+//! They travel on the control stream, as the first frame of a stream the agent opens, and as
+//! replies on a stream the hub opened to deliver an order.
 
 use crate::code::Denial;
 use crate::document::{Envelope, UnixMs, Versions};
@@ -27,7 +27,7 @@ pub enum Ask {
     Blob(Digest),
 }
 
-/// What an agent says about itself when it comes.
+/// What an agent reports about itself when it connects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The boot it runs under.
@@ -44,38 +44,38 @@ pub struct About {
     pub chain_head: Digest,
 }
 
-/// Up the stream of a delivered order.
+/// Frames from the agent on the stream of a delivered order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivered {
     /// The order's state has changed.
     State(RunState),
     /// The end: what happened, signed, with the report.
     Outcome(Box<SignedOutcome>),
-    /// Not an order this machine can keep a record of: nothing was done.
+    /// The bytes are no order that this machine can record: nothing was done.
     Refused(crate::code::Refusal),
-    /// Something to tell whoever watches; not kept.
+    /// Progress for technicians who watch; not stored.
     Note(Note),
 }
 
-/// What happens on the way of a run, for those who watch.
+/// Progress of a run, for technicians who watch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Note {
-    /// The owner is asked, until then.
+    /// The owner is being asked, until this time.
     Asking(UnixMs),
-    /// The owner has said yes: the name of the account, and when.
+    /// The owner has agreed: the name of the account, and when.
     Allowed(Text<64>, UnixMs),
-    /// A window of the owner's opens then.
+    /// The run waits for a window of the owner's, which opens at this time.
     Window(UnixMs),
-    /// Others are under way on this machine.
+    /// The run waits for other runs on this machine.
     Turn,
-    /// Some of what the script writes.
+    /// A piece of the script's output.
     Output(Stream, Blob<OUTPUT_BYTES>),
-    /// It has ended, and the machine's disk does not take the outcome: why. It is tried
-    /// again every ten seconds, and told each time. Since version 3.
+    /// The run has ended, but the machine cannot write the outcome to its disk, for this reason. It
+    /// retries every ten seconds and reports each failure. Since version 3.
     Unwritten(Text<256>),
 }
 
-/// Where a script writes.
+/// An output stream of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Stream {
     /// Standard output.
@@ -84,7 +84,7 @@ pub enum Stream {
     Err,
 }
 
-/// Where a run stands on the machine.
+/// The state of a run on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunState {
     /// In the ledger.
@@ -95,18 +95,18 @@ pub enum RunState {
     Started,
 }
 
-/// A run's end: enough for a hub restored from a backup to rebuild it.
+/// The end of a run: enough to restore the run in a hub that was restored from a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedOutcome {
-    /// The order as it came.
+    /// The order as received.
     pub order: Envelope,
     /// The agent's statement.
     pub receipt: Envelope,
-    /// The report, as its receipt hashes it: zstd'd JSON, or nothing.
+    /// The report whose hash is in the receipt: JSON compressed with zstd, or empty.
     pub body: Blob<REPORT_BYTES>,
 }
 
-/// Up the control stream after the hello.
+/// Messages from the agent on the control stream, after the hello.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "to_hub.Control")]
 pub enum Control {
@@ -114,21 +114,20 @@ pub enum Control {
     Following(Versions),
     /// The agent stops on purpose.
     Goodbye,
-    /// Which key opens what is sealed to this machine, in its own signed word.
+    /// A signed statement of this machine's sealing key.
     SealedTo(Envelope),
-    /// An entry of this machine's journal that the hub knows of, and its hash.
+    /// The hash that this machine has for the journal entry named in the hub's hello.
     Journal(u64, Digest),
-    /// A frame of the hub's was of a newer version; it was passed over. Since
-    /// version 2.
+    /// The hub sent a frame of a newer version; it was skipped. Since version 2.
     Denied(Denial),
-    /// The catalogue that the hub offers is not believed, and why; the machine keeps to
-    /// the one it follows. Since version 3.
+    /// The machine rejects the catalogue that the hub offers, for this reason, and keeps the one it
+    /// follows. Since version 3.
     CatalogueRefused(Text<256>),
-    /// The owner takes this machine out of the shop's care, for good. Since version 3.
+    /// The owner removes this machine from the organisation for good. Since version 3.
     Leaving,
 }
 
-/// What a machine gives back to a hub that has lost it. Since version 3.
+/// What a machine returns to a hub that has lost it. Since version 3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GivenBack {
     /// A file of the catalogue that the machine follows.

@@ -1,4 +1,4 @@
-//! Unpacking what came zstd'd, never more of it than allowed.
+//! Decompresses zstd data, with a limit on the size of the result.
 
 use crate::limits::REPORT_PLAIN_BYTES;
 use std::cell::RefCell;
@@ -6,18 +6,18 @@ use std::io::{self, Read};
 use zstd::bulk::Decompressor;
 
 thread_local! {
-    /// Making one costs more than using it.
+    /// Reused, since creating a decompressor costs more than using it.
     static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// The plain bytes, at most [`REPORT_PLAIN_BYTES`].
+/// Decompresses to at most [`REPORT_PLAIN_BYTES`] bytes.
 ///
 /// # Errors
-/// `InvalidData` when it is not zstd, `FileTooLarge` when it would be more.
+/// `InvalidData` when it is not zstd, `FileTooLarge` when the result would be larger.
 pub(crate) fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
     let too_large = || io::Error::from(io::ErrorKind::FileTooLarge);
     match Decompressor::upper_bound(packed) {
-        // What it says of itself is no promise, but a bound for this way of reading.
+        // The size in the header may be wrong, but `decompress` never writes more than that.
         Some(bytes) if bytes <= REPORT_PLAIN_BYTES => UNPACKER.with_borrow_mut(|kept| {
             let unpacker = match kept {
                 Some(unpacker) => unpacker,

@@ -1,5 +1,5 @@
-//! No bytes from outside make the decoder panic, or take more memory than they
-//! are long; and what was encoded comes back as it was.
+//! No external bytes make the decoder panic or allocate more memory than their length. Decoding an
+//! encoded value restores it.
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
@@ -14,7 +14,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn garbage_is_refused_by_every_kind_of_message(variant in 0u32..32, rest in proptest::collection::vec(any::<u8>(), 0..600)) {
+    fn no_message_decoder_panics_on_garbage(variant in 0u32..32, rest in proptest::collection::vec(any::<u8>(), 0..600)) {
         let mut bytes = variant.to_le_bytes().to_vec();
         bytes.extend(rest);
         let _ = decode::<version::Hello>(&bytes);
@@ -39,7 +39,7 @@ proptest! {
     }
 
     #[test]
-    fn a_length_that_lies_takes_no_memory(length in any::<u64>(), rest in proptest::collection::vec(any::<u8>(), 0..64)) {
+    fn a_false_length_prefix_is_rejected(length in any::<u64>(), rest in proptest::collection::vec(any::<u8>(), 0..64)) {
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.extend(&rest);
         let list = decode::<List<u8, 64>>(&bytes);
@@ -49,7 +49,7 @@ proptest! {
     }
 
     #[test]
-    fn a_text_survives_and_never_acts_on_a_terminal(text in "\\PC{0,40}|[\\x00-\\x1f\\x7f-\\u{9f}a-z]{0,40}") {
+    fn a_text_is_decoded_unchanged_and_printed_without_control_characters(text in "\\PC{0,40}|[\\x00-\\x1f\\x7f-\\u{9f}a-z]{0,40}") {
         let text = Text::<200>::clipped(&text);
         let bytes = encode(&text).expect("encoded");
         prop_assert_eq!(&decode::<Text<200>>(&bytes).expect("decoded"), &text);
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_a_machine_calls_itself_becomes_a_name(hostname in ".{0,80}", number in 2u64..100_000) {
+    fn any_host_name_becomes_a_valid_machine_name(hostname in ".{0,80}", number in 2u64..100_000) {
         let name = MachineName::from_hostname(&hostname);
         prop_assert!(name.as_str().parse::<MachineName>().is_ok());
         prop_assert!(name.numbered(number).as_str().parse::<MachineName>().is_ok());

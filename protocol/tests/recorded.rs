@@ -1,5 +1,5 @@
-//! What the programs 0.2.0 have really sent each other: it is read, written again
-//! as the same bytes, and nothing in it needs a newer version.
+//! Frames captured from the real programs 0.2.0: they decode, encode to the same bytes, and need no
+//! newer version.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
@@ -23,7 +23,7 @@ fn again<T: Serialize + DeserializeOwned>(body: &[u8]) {
 }
 
 #[test]
-fn what_programs_in_the_field_say_is_read_and_said_again_as_the_same_bytes() {
+fn captured_frames_of_released_programs_decode_and_encode_to_the_same_bytes() {
     let mut kinds = BTreeSet::new();
     for line in FRAMES.lines().filter(|line| !line.starts_with('#')) {
         let words: Vec<&str> = line.split(' ').collect();

@@ -1,5 +1,5 @@
-//! Every built-in rule against recorded facts: it speaks when it must, in both
-//! languages, and is silent about a machine that is well.
+//! Every built-in rule against recorded facts: it reports its fault in both languages, and reports
+//! nothing about a machine that is well.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail loudly")]
 
@@ -34,7 +34,7 @@ fn judged_with(rules: &Rules, facts: Value, past: &Past, now: i64) -> Judgement 
     judge(rules, &sections, &wanted, past, now)
 }
 
-/// A machine that is well, as one was recorded.
+/// The facts of a machine that is well, from a recording.
 fn well() -> Value {
     json!({
         "system": {"hostname": "kasse-1", "os": "debian-12", "os_name": "Debian 12", "uptime_s": 9000, "kernel": "6.1.0-9-amd64",
@@ -81,7 +81,7 @@ fn well() -> Value {
     })
 }
 
-/// One change to a well machine, the rule it must wake, and how loudly.
+/// One change to the facts of a well machine, the rule it must trigger, and the severity.
 fn ills() -> Vec<(&'static str, Value, &'static str, Severity)> {
     use Severity::{Crit, Note, Warn};
     let failed = |unit: &str, kind: &str, once: bool| json!([{"unit": unit, "kind": kind, "description": "D", "state": "failed (failed)", "runs_once": once}]);
@@ -209,7 +209,7 @@ fn ills() -> Vec<(&'static str, Value, &'static str, Severity)> {
         ("/security/certificates/0/days_left", json!(3.0), "cert.expiry", Crit),
         ("/security/certificates/0/days_left", json!(-3.0), "cert.expiry", Crit),
     ];
-    // Two facts of two sections: memory short, and one program that holds it.
+    // Facts of two sections: memory is short, and one program holds it.
     ills.push(("/", process_that_holds_all(), "process.memory", Warn));
     let mut aged = volume(60.0, 6e10);
     aged["errors"] = json!(4);
@@ -237,7 +237,7 @@ fn with(place: &str, value: Value) -> Value {
 }
 
 #[test]
-fn a_well_machine_has_no_findings_and_every_rule_was_asked() {
+fn a_well_machine_has_no_findings_and_every_rule_was_evaluated() {
     let judgement = judged(well());
     assert_eq!((&judgement.findings[..], &judgement.notes[..], &judgement.unknown[..]), (&[][..], &[][..], &[][..]));
     let rules = &builtin_rules().rules;
@@ -249,7 +249,7 @@ fn a_well_machine_has_no_findings_and_every_rule_was_asked() {
 }
 
 #[test]
-fn each_ill_wakes_its_rule_and_no_other() {
+fn each_fault_triggers_its_rule_and_no_other() {
     for (place, value, id, severity) in ills() {
         let judgement = judged(with(place, value));
         let all: Vec<_> = judgement.findings.iter().chain(&judgement.notes).collect();
@@ -266,13 +266,13 @@ fn each_ill_wakes_its_rule_and_no_other() {
     }
 }
 
-/// A hit of a pattern, so often.
+/// A hit of a pattern with this count.
 fn hit(pattern: &str, count: u64, message: &str) -> Value {
     json!([{"pattern": pattern, "about": "sdq", "message": message, "count": count, "hours_ago": 1.0}])
 }
 
 #[test]
-fn each_pattern_wakes_one_rule_where_it_is_found_often_enough() {
+fn each_log_pattern_triggers_one_rule_if_it_is_found_often_enough() {
     let mut patterns: BTreeSet<String> = builtin_patterns().into_iter().map(|pattern| pattern.id).collect();
     patterns.insert("disk.removable".into());
     for pattern in patterns {
@@ -289,7 +289,7 @@ fn each_pattern_wakes_one_rule_where_it_is_found_often_enough() {
 }
 
 #[test]
-fn every_rule_has_an_ill_that_wakes_it() {
+fn every_rule_has_a_fault_that_triggers_it() {
     let mut woken: BTreeSet<String> = ills().into_iter().map(|(_, _, id, _)| id.to_owned()).collect();
     let logs = builtin_rules().rules.iter().filter(|rule| rule.each.as_deref() == Some("hits"));
     woken.extend(logs.map(|rule| rule.id.clone()));
@@ -297,10 +297,10 @@ fn every_rule_has_an_ill_that_wakes_it() {
     assert_eq!(woken, all);
 }
 
-/// What was told as a fault, or called well, and must not be: one change to a well
-/// machine that wakes nothing.
+/// Former false alarms and false all-clears: one change to a well machine that must trigger
+/// nothing.
 #[test]
-fn what_others_were_alarmed_by_for_nothing_wakes_nothing() {
+fn former_false_alarms_trigger_no_rule() {
     let traps = [
         ("/memory/swap_used_pct", json!(95), "swap alone stays full for weeks"),
         ("/memory/killed", json!(400), "killed 200 days ago"),
@@ -319,7 +319,7 @@ fn what_others_were_alarmed_by_for_nothing_wakes_nothing() {
 }
 
 #[test]
-fn a_missing_fact_is_what_its_reason_says() {
+fn the_reason_of_a_missing_fact_decides_its_check() {
     let missing = |reason: Option<&str>| {
         let mut facts = well();
         facts["security"]["firewall"] = Value::Null;
@@ -352,7 +352,7 @@ fn a_missing_fact_is_what_its_reason_says() {
         );
         assert_eq!(report_of(judgement).state(), State::Ok);
     }
-    // What a slow program is still being asked is named: it is neither well nor lost.
+    // Checks for which a slow program is still running are listed: they are neither well nor lost.
     let later = missing(Some("still_asked"));
     assert_eq!(
         (later.unknown.len(), later.not_applicable, later.not_yet.as_slice()),
@@ -367,7 +367,7 @@ fn a_missing_fact_is_what_its_reason_says() {
 }
 
 #[test]
-fn what_was_bad_is_not_well_because_it_cannot_be_asked_for_a_while() {
+fn a_fault_stays_unknown_while_its_fact_is_temporarily_missing() {
     let disk = |healthy: Value, why: &str| {
         let mut facts = well();
         facts["disks"]["drives"][0]["healthy"] = healthy;
@@ -385,7 +385,7 @@ fn what_was_bad_is_not_well_because_it_cannot_be_asked_for_a_while() {
 }
 
 #[test]
-fn a_level_without_an_answer_counts_only_where_it_is_the_worse_one() {
+fn a_level_without_an_answer_counts_only_if_it_is_the_worse_one() {
     let mut facts = well();
     facts["logs"]["failed_logins"] = json!(60);
     facts["security"]["ssh_passwords"] = Value::Null;
@@ -408,7 +408,7 @@ fn report_of(judgement: Judgement) -> Report {
 }
 
 #[test]
-fn blind_spots_of_one_reason_are_one_note() {
+fn blind_spots_with_the_same_reason_are_merged_into_one_note() {
     let mut facts = well();
     let fields = [
         "healthy",
@@ -432,7 +432,7 @@ fn blind_spots_of_one_reason_are_one_note() {
 }
 
 #[test]
-fn an_empty_list_of_things_has_nothing_to_judge_and_one_of_faults_is_well() {
+fn an_empty_list_of_things_is_not_judged_and_an_empty_list_of_faults_is_well() {
     let mut facts = well();
     facts["power"]["batteries"] = json!([]);
     facts["services"]["failed"] = json!([]);
@@ -448,7 +448,7 @@ fn an_empty_list_of_things_has_nothing_to_judge_and_one_of_faults_is_well() {
 }
 
 #[test]
-fn a_section_that_was_not_answered_is_unknown_in_each_of_its_checks() {
+fn every_check_of_an_unanswered_section_is_unknown() {
     let mut some = sections(well());
     let why = Some(Cause::from(Reason::TimedOut));
     let silent = Section { took_ms: 1, why, answer: Answer::Unanswered("it took too long".into()) };
@@ -463,7 +463,7 @@ fn a_section_that_was_not_answered_is_unknown_in_each_of_its_checks() {
 }
 
 #[test]
-fn what_a_part_needs_of_other_sections_is_gathered_and_not_judged() {
+fn sections_that_a_partial_diagnosis_depends_on_are_gathered_but_not_judged() {
     let rules = builtin_rules();
     let wanted = BTreeSet::from([SectionName::Processes]);
     assert_eq!(rules.needed(&wanted), BTreeSet::from([SectionName::Processes, SectionName::Memory]));
@@ -491,7 +491,7 @@ fn disk(free: Value, why: Value) -> Value {
 }
 
 #[test]
-fn a_bound_that_was_passed_clears_only_beyond_the_other_one() {
+fn a_finding_clears_only_beyond_its_clear_bound() {
     let rules = Rules::from_toml(DISK).expect("rules");
     let mut past = Past::default();
     let mut says = |free: f64| {
@@ -519,7 +519,7 @@ fn a_bound_that_was_passed_clears_only_beyond_the_other_one() {
 }
 
 #[test]
-fn what_was_known_and_is_not_now_is_lost_and_stays_lost() {
+fn a_check_that_loses_its_answer_is_lost_until_it_is_answered() {
     let rules = Rules::from_toml(DISK).expect("rules");
     let day = 24 * 3600 * 1000;
     let says = |free: Value, why: Value, past: &Past, now: i64| judged_with(&rules, disk(free, why), past, now);
@@ -541,7 +541,7 @@ fn what_was_known_and_is_not_now_is_lost_and_stays_lost() {
 }
 
 #[test]
-fn a_finding_that_may_be_worse_says_so() {
+fn a_finding_that_may_be_worse_is_marked() {
     let rules = Rules::from_toml(
         r#"
 [[rule]]
@@ -578,7 +578,7 @@ fn findings_that_are_left_out_are_counted() {
 }
 
 #[test]
-fn reports_of_before_are_read_and_what_they_lack_is_not_called_well() {
+fn a_report_from_before_0_3_0_is_read_and_unanswered_sections_are_unknown() {
     let old = json!({"v": 1, "taken_at": 5, "took_ms": 6, "checks": 41, "findings": [],
         "sections": {"system": {"took_ms": 1, "facts": {"os": "debian-12"}}, "updates": {"took_ms": 2500, "unanswered": "apt was not done in time"}}});
     let report: Report = serde_json::from_value(old).expect("read");

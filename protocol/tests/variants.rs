@@ -1,5 +1,5 @@
-//! Compares the table of variants with the enums themselves, so that a variant that is
-//! appended without its row in the table fails here.
+//! Compares the table of variants with the enums themselves, so that a variant added without
+//! updating the table fails here.
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
@@ -13,8 +13,7 @@ use fernwart_protocol::{enroll, staff, to_agent, to_hub};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 
-/// How many variants a decoder knows: serde names the number when it meets one
-/// beyond them.
+/// How many variants a decoder knows: serde's error for a number beyond them states it.
 fn decoded<T: DeserializeOwned + std::fmt::Debug>() -> u32 {
     let error = decode::<T>(&u32::MAX.to_le_bytes()).expect_err("no such variant");
     let source = std::error::Error::source(&error).expect("a cause").to_string();
@@ -23,7 +22,7 @@ fn decoded<T: DeserializeOwned + std::fmt::Debug>() -> u32 {
 }
 
 #[test]
-fn the_table_knows_every_variant_of_every_enum_of_the_wire() {
+fn the_table_lists_the_variant_count_of_every_wire_enum() {
     let of_codes = |all: usize| u32::try_from(all).expect("few");
     let all = [
         ("Admission", decoded::<staff::Admission>()),

@@ -1,7 +1,6 @@
-//! The bytes of protocol version 1, as the programs 0.2.0 speak it. NEVER edit
-//! the literals or counts below to make a test pass: they are what programs in
-//! the field say. If one fails, the code is wrong. What a later version brings
-//! has a file of its own.
+//! The bytes of protocol version 1, as the programs 0.2.0 use them. NEVER edit the literals or
+//! counts below to make a test pass: released programs send exactly these. If a test fails, the
+//! code is wrong. Each later version has a file of its own.
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
@@ -52,7 +51,7 @@ fn hello_is_frozen() {
 }
 
 #[test]
-fn what_an_agent_says() {
+fn messages_of_an_agent() {
     let about = About {
         boot: BootId::from_bytes([1; 16]),
         os: Text::clipped("debian-12"),
@@ -89,7 +88,7 @@ fn what_an_agent_says() {
 }
 
 #[test]
-fn what_a_hub_says_to_agents() {
+fn messages_of_a_hub_to_agents() {
     let sealed = format!("{} {} 0100000000000000 78", "01".repeat(16), "02".repeat(64));
     golden(&Deliver::Order(envelope()), &format!("00000000 {sealed}"));
     golden(&Deliver::Echo(5), "01000000 0500000000000000");
@@ -112,7 +111,7 @@ fn what_a_hub_says_to_agents() {
 }
 
 #[test]
-fn what_newcomers_and_technicians_say() {
+fn messages_of_newcomers_and_technicians() {
     let claim = enroll::Claim {
         machine: MachineId::from_bytes([1; 16]),
         tls_key: Blob::try_from(vec![5]).expect("short"),
@@ -160,7 +159,7 @@ fn what_newcomers_and_technicians_say() {
 }
 
 #[test]
-fn an_order_is_signed_as_these_very_bytes() {
+fn the_signed_bytes_of_an_order_are_frozen() {
     let text = format!(
         "fernwart order 1\n{{\"run\":\"{}\",\"machine\":\"{}\",\"machine_name\":\"kasse-1\",\"customer\":\"{}\",\
          \"action\":{{\"diagnose\":{{\"sections\":[\"disks\"]}}}},\"key\":\"{}\",\"reason\":\"why\",\"targets_version\":7,\

@@ -1,6 +1,6 @@
-//! The bytes that protocol version 2 brought. NEVER edit the literals or counts
-//! below to make a test pass: they are what programs in the field say. If one
-//! fails, the code is wrong. What a later version brings has a file of its own.
+//! The bytes that protocol version 2 added. NEVER edit the literals or counts below to make a test
+//! pass: released programs send exactly these. If a test fails, the code is wrong. Each later
+//! version has a file of its own.
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 
 const VERSION: Version = Version::of_peer(2);
 
-/// These are the bytes, and no peer of version 1 is told them.
+/// Asserts these bytes, and that the message is not encoded for a peer of version 1.
 #[track_caller]
 fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, literal: &str) {
     golden::golden(2, message, literal);
@@ -60,12 +60,12 @@ const MACHINE_ROW: &str = "02020202020202020202020202020202 0700000000000000 6b6
     0100000000000000 30";
 
 #[test]
-fn rows_carry_what_later_versions_add() {
+fn rows_carry_tags_of_later_versions() {
     let row = Row::from(machine_row()).with(row::tag::PROTOCOL, &2u16);
     let rows = Reply::MachineRows(List::try_from(vec![row]).expect("one"));
     let tags = "0100000000000000 0100 0200000000000000 0200";
     golden(&rows, &format!("18000000 0100000000000000 {MACHINE_ROW} {tags}"));
-    // As a peer of version 1 hears of the same machine.
+    // The same machine for a peer of version 1.
     let rows = Reply::Machines(List::try_from(vec![machine_row()]).expect("one"));
     let bytes = encode_for(&rows, Version::OLDEST).expect("encoded");
     assert_eq!(hex(&bytes), format!("02000000 0100000000000000 {MACHINE_ROW}").replace(char::is_whitespace, ""));
@@ -133,12 +133,12 @@ fn rows_carry_what_later_versions_add() {
 }
 
 #[test]
-fn an_agent_says_what_it_has_passed_over() {
+fn an_agent_reports_a_skipped_frame() {
     golden(&to_hub::Control::Denied(Denial::Incompatible), "04000000 01000000");
 }
 
 #[test]
-fn a_peer_of_version_1_is_told_an_older_code() {
+fn a_peer_of_version_1_receives_an_older_code() {
     let both = |message: &Delivered, new: &str, old: &str| {
         assert_eq!(hex(&encode_for(message, VERSION).expect("encoded")), new);
         assert_eq!(hex(&encode_for(message, Version::OLDEST).expect("encoded")), old);
@@ -150,12 +150,12 @@ fn a_peer_of_version_1_is_told_an_older_code() {
 }
 
 #[test]
-fn nothing_is_lost_from_what_version_1_knew() {
+fn messages_of_version_1_are_unchanged_in_version_2() {
     variants("staff.Reply", 30);
     variants("to_hub.Control", 5);
     variants("Refusal", 34);
     variants("Denial", 36);
-    // What did not grow is as long as it was; see version_1.rs.
+    // Messages that did not grow keep their length; see version_1.rs.
     let key = PublicKey::from_bytes([5; 32]);
     let envelope = Envelope {
         key: KeyId::from_bytes([1; 16]),

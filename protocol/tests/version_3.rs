@@ -1,6 +1,6 @@
-//! The bytes that protocol version 3 brought. NEVER edit the literals or counts
-//! below to make a test pass: they are what programs in the field say. If one
-//! fails, the code is wrong. What a later version brings has a file of its own.
+//! The bytes that protocol version 3 added. NEVER edit the literals or counts below to make a test
+//! pass: released programs send exactly these. If a test fails, the code is wrong. Each later
+//! version has a file of its own.
 
 #![allow(clippy::expect_used, reason = "a test may fail loudly")]
 
@@ -22,14 +22,14 @@ use serde::de::DeserializeOwned;
 
 const VERSION: Version = Version::of_peer(3);
 
-/// These are the bytes, and no peer of version 2 is told them.
+/// Asserts these bytes, and that the message is not encoded for a peer of version 2.
 #[track_caller]
 fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(message: &T, literal: &str) {
     golden::golden(3, message, literal);
 }
 
 #[test]
-fn a_restored_hub_asks_for_what_it_has_lost() {
+fn a_restored_hub_asks_for_lost_files_and_locks() {
     let versions = Versions { root: 1, targets: 2, snapshot: 3, timestamp: 4 };
     golden(
         &Deliver::GiveBack(versions),
@@ -49,14 +49,14 @@ fn a_restored_hub_asks_for_what_it_has_lost() {
 }
 
 #[test]
-fn a_technician_asks_where_runs_of_a_job_stand() {
+fn a_technician_queries_the_state_of_single_runs() {
     let runs = List::try_from(vec![RunId::from_bytes([1; 16])]).expect("one");
     let ones = "01".repeat(16);
     golden(&Request::Outcomes(JobId(7), runs), &format!("25000000 0700000000000000 0100000000000000 {ones}"));
 }
 
 #[test]
-fn a_lead_sees_who_is_cut_off_and_lets_them_in_again() {
+fn a_lead_lists_suspended_keys_and_lifts_a_suspension() {
     let (ones, key) = ("01".repeat(16), KeyId::from_bytes([1; 16]));
     golden(&Request::Suspensions, "26000000");
     golden(&Request::Resume(key), &format!("27000000 {ones}"));
@@ -67,7 +67,7 @@ fn a_lead_sees_who_is_cut_off_and_lets_them_in_again() {
 }
 
 #[test]
-fn a_chain_tells_which_receipts_are_not_kept_any_more() {
+fn a_chain_states_which_receipts_were_deleted() {
     let (ones, twos) = ("01".repeat(16), "02".repeat(64));
     let signed = Envelope {
         key: KeyId::from_bytes([1; 16]),
@@ -78,7 +78,7 @@ fn a_chain_tells_which_receipts_are_not_kept_any_more() {
 }
 
 #[test]
-fn parting_is_signed_and_told() {
+fn a_signed_retirement_is_sent_to_the_machine() {
     let (ones, twos) = ("01".repeat(16), "02".repeat(64));
     let signed = || Envelope {
         key: KeyId::from_bytes([1; 16]),
@@ -105,7 +105,7 @@ fn parting_is_signed_and_told() {
 }
 
 #[test]
-fn a_peer_of_version_2_is_told_an_older_code() {
+fn a_peer_of_version_2_receives_an_older_code() {
     let message = Delivered::Refused(Refusal::FilesChanged);
     let bytes = |version| hex(&encode_for(&message, version).expect("encoded"));
     assert_eq!(bytes(VERSION), "0200000022000000");
@@ -113,7 +113,7 @@ fn a_peer_of_version_2_is_told_an_older_code() {
 }
 
 #[test]
-fn so_many_variants() {
+fn variant_counts_of_version_3() {
     assert_eq!(known("Deliver", VERSION), Some(5));
     assert_eq!(known("staff.Request", VERSION), Some(43));
     assert_eq!(known("staff.Reply", VERSION), Some(32));

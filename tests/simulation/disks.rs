@@ -1,4 +1,4 @@
-//! Disks that fail, and lives that end in the middle of a write.
+//! Disks that fail, and processes that die in the middle of a write.
 
 use fernwart_agent::executor::state::{Changes, Row, Show, StateError, Table, Tables};
 use fernwart_store::{Disk, Piece};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 
-/// Where database threads are waited for, in real time.
+/// A runtime in real time that waits for database threads.
 fn real_time() -> &'static Handle {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {
@@ -20,14 +20,14 @@ fn real_time() -> &'static Handle {
     runtime.handle()
 }
 
-/// Does something that waits for other threads before anything else happens here.
+/// Runs work that waits for other threads to its end, before anything else happens here.
 pub(crate) fn at_once<T>(work: impl Future<Output = T>) -> T {
     let _entered = real_time().enter();
-    // Nothing else runs meanwhile that it could be fair to.
+    // Nothing else runs here, so the work need not yield.
     futures::executor::block_on(tokio::task::unconstrained(work))
 }
 
-/// Whether somebody still lives. Clones are of the same life.
+/// Whether a hub or a machine is still alive. Clones share the state.
 #[derive(Debug, Clone)]
 pub(crate) struct Life(Arc<AtomicBool>);
 
@@ -45,7 +45,7 @@ impl Life {
     }
 }
 
-/// Writes that fail, of a thousand. Clones are the same trouble.
+/// How many writes in a thousand fail. Clones share the number.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UserError(Arc<AtomicU64>);
 
@@ -59,8 +59,8 @@ impl UserError {
     }
 }
 
-/// The hub's: each piece of work is whole or not done, takes a moment before and
-/// after, and in that moment the hub may die.
+/// The hub's disk: each piece of work is done completely or not at all. Before and after it there is a
+/// delay, in which the hub may die.
 #[derive(Debug)]
 pub(crate) struct HubDisk {
     pub(crate) chance: Mutex<Chance>,
@@ -95,18 +95,17 @@ impl Disk for HubDisk {
     }
 }
 
-/// What becomes of a machine that dies in the middle of a write.
+/// Called when a machine dies in the middle of a write.
 pub(crate) type Death = Box<dyn Fn() + Send>;
 
-/// A machine's: reads fail, commits fail before or after they are done, or the
-/// machine dies at one.
+/// A machine's disk: reads fail, commits fail before or after they are done, or the machine dies at one.
 pub(crate) struct MachineDisk {
     pub(crate) disk: Memory,
     pub(crate) chance: Chance,
     pub(crate) reads: Mutex<Chance>,
     pub(crate) life: Life,
     pub(crate) user_error: UserError,
-    /// Commits at which it dies, of a thousand.
+    /// At how many commits in a thousand it dies.
     pub(crate) deadly: UserError,
     pub(crate) death: Death,
 }
@@ -122,7 +121,7 @@ fn failed() -> StateError {
 }
 
 impl MachineDisk {
-    /// Reading fails as often as writing, while there is trouble.
+    /// Reads fail as often as writes.
     fn read(&self) -> Result<(), StateError> {
         let fails = self.reads.lock().expect("nobody panics here").per_mille(self.user_error.per_mille());
         if fails { Err(StateError::Damaged("disk")) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! A computer whose clock is turned, on which scripts take their time.
+//! A simulated computer with a virtual clock, on which scripts take some time.
 
 use crate::disks::Life;
 use crate::story::Story;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// Since when a computer runs.
+/// A computer's boot: its id and its time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Boot {
     pub(crate) id: BootId,
@@ -62,8 +62,8 @@ impl Machine for Computer {
         });
     }
 
-    /// What it finds is always the same: what is packed has a length, and that would
-    /// be another tomorrow.
+    /// The report is always the same: the length of a real one would change from day to day, and with it
+    /// the story of a seed.
     fn look(&self, look: Look) {
         let wait = Duration::from_millis(self.below(3_000));
         let report = (self.below(8) > 0).then(|| b"a report".to_vec());
@@ -92,8 +92,8 @@ impl Machine for Computer {
             }
             if life.goes_on() {
                 story.tell(&format!("{} ends, cancelled: {}", act.run, act.is_cancelled()));
-                // A report is packed: were the day in it, its length would tell the day,
-                // and the same seed would be another story tomorrow.
+                // The report contains no date: otherwise its packed length would depend on the day, and so
+                // would the story of a seed.
                 let _ = events.send(Event::ScriptEnded(act.run, Ok(Box::new(act.ends_well(0))))).await;
             }
         });
@@ -101,7 +101,7 @@ impl Machine for Computer {
 
     fn show(&self, _: DesktopNotice) {}
 
-    /// Within the hour of a world, in the middle of all that goes wrong.
+    /// Short enough to happen within a world's hour, among all its faults.
     fn confirm_after(&self) -> Duration {
         Duration::from_secs(60)
     }

@@ -1,6 +1,5 @@
-//! Worlds that are played in virtual time: the hub's and the agents' own code
-//! over real QUIC, on a network, disks and clocks that are only simulated, and
-//! everything dies at random. The same seed is the same world.
+//! Simulated worlds in virtual time: the hub's and the agents' own code over real QUIC, on a simulated
+//! network, disks and clocks, where everything dies at random. The same seed gives the same world.
 //!
 //! Nothing may be done twice, no outcome may be lost, nothing may be stuck once
 //! faults have stopped. `FERNWART_SEEDS=from..to` plays more than the tests do
@@ -29,7 +28,7 @@ fn seeds() -> Range<u64> {
     from.parse().expect("a number")..to.parse().expect("a number")
 }
 
-/// Says what went wrong in a world, and how to see it again.
+/// Prints what went wrong in a world, and how to replay it.
 fn explain(played: &Played) {
     println!("seed {}: {}", played.seed, played.wrongs.join("\n  "));
     for line in &played.lines {
@@ -42,7 +41,7 @@ fn explain(played: &Played) {
 }
 
 #[test]
-fn nothing_is_done_twice_lost_or_stuck_whatever_dies() {
+fn runs_are_never_lost_repeated_or_stuck_when_hub_and_machines_die() {
     if std::env::var_os("FERNWART_LOG").is_some() {
         tracing_subscriber::fmt().with_writer(std::io::stdout).with_ansi(false).without_time().init();
     }
@@ -111,7 +110,7 @@ fn nothing_is_done_twice_lost_or_stuck_whatever_dies() {
     for (word, count) in words.iter().zip(counts) {
         println!("{count:>12} {word}");
     }
-    // A world in which nothing ever works is at peace, too.
+    // A world in which nothing works has no violations either, so check that enough happened.
     let [signed, acknowledged, begun, kept, taken_back, hubs, machines, sent, lost, _, confirmed] = counts;
     if worlds >= 20 {
         assert!(acknowledged > signed * 8 / 10 && begun > acknowledged / 2 && kept > acknowledged * 6 / 10);
@@ -122,12 +121,11 @@ fn nothing_is_done_twice_lost_or_stuck_whatever_dies() {
     assert!(wrong.is_empty(), "worlds in which something was lost, done twice or stuck: {wrong:?}");
 }
 
-/// To the datagram and the millisecond. What cannot be seeded are the lengths of
-/// P-256 signatures and of one transport parameter of QUIC (RFC 9000, 18.1): when
-/// a handshake is repeated, they now and then decide what else a datagram has room
-/// for. That was so in one of two hundred worlds.
+/// A replay is equal to the datagram and the millisecond. What cannot be seeded are the lengths of P-256
+/// signatures and of one transport parameter of QUIC (RFC 9000, 18.1): when a handshake is repeated, they
+/// sometimes decide what else fits into a datagram. That happened in one of two hundred worlds.
 #[test]
-fn the_same_seed_is_the_same_story() {
+fn the_same_seed_replays_the_same_events() {
     let beginning = Beginning::make();
     let first: Vec<u64> = (1..7).map(|seed| play(&beginning, seed).hash).collect();
     let again = (1..7).map(|seed| play(&beginning, seed).hash);

@@ -1,5 +1,4 @@
-//! A network in which datagrams are lost, doubled, late and out of order, by
-//! chance that can be had again.
+//! A network in which datagrams are lost, doubled, late and out of order, by reproducible random numbers.
 
 use crate::story::Story;
 use fernwart_protocol::link::{Datagrams, Peers};
@@ -16,23 +15,23 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// How datagrams fare.
+/// How reliable and fast the network is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Weather {
-    /// Lost, of a thousand.
+    /// How many datagrams in a thousand are lost.
     pub(crate) lost: u64,
-    /// Doubled, of a thousand.
+    /// How many datagrams in a thousand are doubled.
     pub(crate) doubled: u64,
-    /// At least this long on the way, milliseconds.
+    /// Minimum delay, milliseconds.
     pub(crate) soonest: u64,
-    /// At most: whatever is sent later may overtake.
+    /// Maximum delay; a datagram that is sent later may overtake.
     pub(crate) latest: u64,
 }
 
 impl Weather {
     pub(crate) const FAIR: Self = Self { lost: 0, doubled: 0, soonest: 1, latest: 2 };
 
-    /// Some weather or other.
+    /// Random weather.
     pub(crate) fn some(chance: &mut Chance) -> Self {
         let soonest = chance.between(1, 60);
         let spread = if chance.per_mille(200) { 1500 } else { 100 };
@@ -68,7 +67,7 @@ struct Sea {
 #[derive(Debug, Default)]
 struct Inbox(Mutex<Letters>);
 
-/// What has come, from where, and who waits for it.
+/// Received datagrams with their senders, and the task that waits for one.
 #[derive(Debug, Default)]
 struct Letters {
     come: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -115,12 +114,12 @@ impl Network {
         self.sea().cut.clear();
     }
 
-    /// All sockets of a computer are gone, whoever holds them.
+    /// Removes all sockets of a computer, even if they are still held.
     pub(crate) fn unplug(&self, computer: IpAddr) {
         self.sea().boxes.retain(|address, _| address.ip() != computer);
     }
 
-    /// A computer's own view, with what QUIC leaves to chance there.
+    /// A computer's own view, with the seed of QUIC's random numbers there.
     pub(crate) fn at(&self, computer: IpAddr, seed: [u8; 32]) -> Arc<dyn Datagrams> {
         Arc::new(Computer { network: self.clone(), ip: computer, seed })
     }
@@ -159,9 +158,8 @@ impl Datagrams for Computer {
     }
 }
 
-/// Lets everything be sent at once. Signatures of P-256 differ in length from
-/// one run to the next; were bytes in flight counted, the same seed would now
-/// and then be another story.
+/// A congestion controller without a limit. Signatures of P-256 differ in length from one run to the next;
+/// if bytes in flight were counted, the same seed would sometimes give another story.
 #[derive(Debug, Clone)]
 struct Unhurried;
 
@@ -212,7 +210,7 @@ impl Drop for Socket {
 impl Socket {
     fn send(&self, to: SocketAddr, datagram: &[u8]) {
         let mut sea = self.network.sea();
-        // A socket of a former life sends nothing.
+        // A socket from before a restart sends nothing.
         if !sea.boxes.get(&self.address).is_some_and(|inbox| Arc::ptr_eq(inbox, &self.inbox)) {
             return;
         }
@@ -220,8 +218,8 @@ impl Socket {
         sea.traffic.sent += 1;
         let lost = sea.chance.per_mille(weather.lost);
         let copies = if sea.chance.per_mille(weather.doubled) { 2 } else { 1 };
-        let on_the_way = |sea: &mut Sea| sea.chance.between(weather.soonest, weather.latest);
-        let delays: Vec<u64> = (0..copies).map(|_| on_the_way(&mut sea)).collect();
+        let in_transit = |sea: &mut Sea| sea.chance.between(weather.soonest, weather.latest);
+        let delays: Vec<u64> = (0..copies).map(|_| in_transit(&mut sea)).collect();
         if lost || sea.cut.contains(&self.address.ip()) || sea.cut.contains(&to.ip()) {
             sea.traffic.lost += 1;
             return;

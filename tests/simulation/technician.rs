@@ -1,5 +1,4 @@
-//! A technician who comes, gives orders, takes some back, and leaves at any
-//! moment.
+//! A technician who connects, submits orders, cancels some, and disconnects at any moment.
 
 use crate::network::Network;
 use crate::story::Story;
@@ -21,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What the hub has said yes to.
+/// What the technician has submitted and received.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
     /// Orders that were signed and sent, whether or not the hub has got them.
@@ -29,14 +28,14 @@ pub(crate) struct Given {
     /// Those of jobs that the hub has acknowledged.
     pub(crate) acknowledged: Vec<(RunId, MachineId)>,
     pub(crate) jobs: Vec<JobId>,
-    /// Those that only look.
+    /// Orders that only diagnose.
     pub(crate) looks: HashSet<RunId>,
-    /// What the technician was told for good.
-    pub(crate) heard: Vec<(RunId, Received)>,
+    /// The final results that the technician has received.
+    pub(crate) received: Vec<(RunId, Received)>,
     pub(crate) cancels: u64,
 }
 
-/// What is for good.
+/// A final result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Received {
     /// It was not done and never will be.
@@ -54,7 +53,7 @@ pub(crate) struct Technician {
     pub(crate) chance: Chance,
     pub(crate) story: Story,
     pub(crate) script: Action,
-    /// Orders to give.
+    /// Number of orders to submit.
     pub(crate) orders: usize,
     pub(crate) given: Arc<Mutex<Given>>,
 }
@@ -71,7 +70,7 @@ async fn within<T>(time: Duration, work: impl Future<Output = Result<T, ClientEr
 }
 
 impl Technician {
-    /// Until all orders are given.
+    /// Works until all orders are submitted.
     pub(crate) async fn work(mut self) {
         while self.signed() < self.orders {
             if self.visit().await.is_none() {
@@ -109,10 +108,10 @@ impl Technician {
         Some(())
     }
 
-    fn hear(&self, reply: Option<Reply>) -> bool {
+    fn receive(&self, reply: Option<Reply>) -> bool {
         let Some(reply) = reply else { return false };
         if let Reply::Update(Update { run, news, .. }) = reply {
-            let heard = match news {
+            let received = match news {
                 News::Refused(_) | News::Cancelled | News::Away => Some(Received::NotDone),
                 News::Outcome(receipt, ..) => {
                     let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
@@ -120,8 +119,8 @@ impl Technician {
                 }
                 News::Offered | News::Started | News::Note(_) | News::Held | News::NoAnswer | News::Denied(_) => None,
             };
-            if let Some(heard) = heard {
-                self.given.lock().expect("nobody panics here").heard.push((run, heard));
+            if let Some(received) = received {
+                self.given.lock().expect("nobody panics here").received.push((run, received));
             }
         }
         true
@@ -209,7 +208,7 @@ impl Technician {
             seal(&cancel, &session.home().order_key, Version::OLDEST).expect("signed")
         });
         let list = List::try_from(sealed.collect::<Vec<_>>()).expect("few");
-        // A no is an answer: some are over already.
+        // A denial is fine: some runs have ended already.
         let _ = tokio::time::timeout(TIMEOUT, session.request(&Request::Cancel(list))).await.ok()?;
         Some(())
     }
@@ -224,7 +223,7 @@ impl Technician {
     }
 
     async fn listen(&self, stream: &mut Stream, most_ms: u64) {
-        let listen = async { while within(TIMEOUT, stream.next()).await.is_some_and(|reply| self.hear(reply)) {} };
+        let listen = async { while within(TIMEOUT, stream.next()).await.is_some_and(|reply| self.receive(reply)) {} };
         let _ = tokio::time::timeout(Duration::from_millis(most_ms), listen).await;
     }
 }

@@ -1,5 +1,4 @@
-//! The world that is played: one hub, a few machines, a technician, and all that
-//! goes wrong.
+//! The simulated world: one hub, a few machines, a technician, and all faults.
 
 mod judge;
 
@@ -39,11 +38,11 @@ pub(crate) const ORDERS: usize = 250;
 /// Faults end after this, whatever the technician still has to do.
 const FAULTS: Duration = Duration::from_secs(3600);
 
-/// After the last fault all must be over within this: the longest order, its
-/// outcome offered once more, and the hub's own look.
+/// After the last fault all runs must end within this: the longest order, one more offer of its outcome,
+/// and the hub's own periodic check.
 const CALM: Duration = Duration::from_secs(600 + 300 + 120);
 
-/// A folder that costs no disk, where there is one.
+/// A temporary folder in memory, where there is one.
 fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -83,7 +82,7 @@ impl Beginning {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let swarm = runtime.block_on(Swarm::join(folder.path(), world.address, &invitation, MACHINES));
         let mut members = swarm.into_members();
-        // They come in any order, and their ids are random; the hub lists them by name.
+        // They join in any order, with random ids; the hub lists them by name.
         members.sort_by(|one, other| one.name().cmp(other.name()));
         assert_eq!(world.hub.stop(), Some(0), "{}", world.hub.log());
         let catalogue = StaffHome::open(&world.shop().join("staff")).and_then(|home| home.catalogue());
@@ -101,11 +100,11 @@ impl Beginning {
     }
 }
 
-/// What came of one world.
+/// Results of one world.
 #[derive(Debug)]
 pub(crate) struct Played {
     pub(crate) seed: u64,
-    /// One number for all that has happened.
+    /// A hash of all events.
     pub(crate) hash: u64,
     pub(crate) orders: usize,
     pub(crate) acknowledged: usize,
@@ -119,12 +118,12 @@ pub(crate) struct Played {
     pub(crate) traffic: Traffic,
     /// Virtual milliseconds.
     pub(crate) took: u64,
-    /// What must not be.
+    /// Violations of the invariants.
     pub(crate) wrongs: Vec<String>,
     pub(crate) lines: Vec<String>,
 }
 
-/// A machine's place in the world.
+/// A machine's state in the world.
 struct Place {
     ip: IpAddr,
     disk: Disk,
@@ -146,7 +145,7 @@ struct Stage<'a> {
     places: Vec<Place>,
     hub_folder: PathBuf,
     hub_life: Option<(Life, Hub)>,
-    hub_trouble: UserError,
+    hub_failures: UserError,
     hub_back_at: Option<Instant>,
     deaths: mpsc::UnboundedSender<usize>,
     hub_deaths: u64,
@@ -166,7 +165,7 @@ fn ip_of(machine: usize) -> IpAddr {
 impl<'a> Stage<'a> {
     async fn set(beginning: &'a Beginning, seed: u64) -> Played {
         let story = Story::new();
-        // Neighbouring seeds begin at neighbouring places of one sequence.
+        // Neighbouring seeds are neighbouring positions of one sequence, so branch first.
         let mut chance = Chance::new(seed).branch();
         let folder = folder();
         let hub_folder = folder.path().join("hub-0");
@@ -196,7 +195,7 @@ impl<'a> Stage<'a> {
             places,
             hub_folder,
             hub_life: None,
-            hub_trouble: UserError::default(),
+            hub_failures: UserError::default(),
             hub_back_at: None,
             deaths,
             hub_deaths: 0,
@@ -252,7 +251,7 @@ impl<'a> Stage<'a> {
             let disk = HubDisk {
                 chance: Mutex::new(self.chance.branch()),
                 life: life.clone(),
-                user_error: self.hub_trouble.clone(),
+                user_error: self.hub_failures.clone(),
             };
             let environment = Environment {
                 clock: self.clock,
@@ -271,7 +270,7 @@ impl<'a> Stage<'a> {
                     self.story.tell(&format!("the hub does not start: {error}"));
                     self.network.unplug(self.hub_address().ip());
                     life.end();
-                    // Its folder may be held by what is left of this try.
+                    // Remains of this attempt may still hold its folder.
                     self.move_hub();
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
@@ -279,12 +278,12 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What is on the hub's disk now, as a computer finds it that was killed.
+    /// Copies the hub's disk as it is now, as after a kill, and uses the copy from here on.
     fn move_hub(&mut self) {
         let next = self.folder.path().join(format!("hub-{}-{}", self.story.at(), self.chance.number()));
         copy_folder(&self.hub_folder, &next);
         if self.chance.per_mille(500) {
-            // A write that was cut.
+            // An interrupted write.
             let log = next.join("store.sqlite-wal");
             if let Ok(mut file) = std::fs::File::options().append(true).open(log) {
                 let bytes: [u8; 300] = self.chance.bytes();
@@ -333,7 +332,7 @@ impl<'a> Stage<'a> {
         let parts = member.parts(place.home.clone(), Box::new(tables)).ok();
         let started = parts.and_then(|parts| executor::start_simulated(parts, machine, |_| {}).ok());
         let Some((handle, words, executor)) = started else {
-            // The disk fails at the start; whoever looks after it starts it again.
+            // The disk fails at the start; the agent is started again later.
             self.story.tell(&format!("machine {index} does not start"));
             life.end();
             place.back_at = Some(Instant::now() + Duration::from_millis(1000));
@@ -377,7 +376,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Something happens.
+    /// Lets one random event happen.
     async fn turn(&mut self) {
         let now = Instant::now();
         if self.hub_back_at.is_some_and(|at| at <= now) {
@@ -397,8 +396,8 @@ impl<'a> Stage<'a> {
             6..=8 => self.network.mend_all(),
             9 | 10 => self.network.set(Weather::some(&mut self.chance)),
             11 => self.network.set(Weather::FAIR),
-            12 => self.hub_trouble.set(self.chance.below(400)),
-            13 | 14 => self.hub_trouble.set(0),
+            12 => self.hub_failures.set(self.chance.below(400)),
+            13 | 14 => self.hub_failures.set(0),
             15 => self.places[one].user_error.set(self.chance.below(500)),
             16 | 17 => self.places[one].user_error.set(0),
             18 => self.places[one].deadly.set(self.chance.below(200)),
@@ -407,12 +406,12 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// All faults end, and all who are down come back.
+    /// Ends all faults, and starts the hub and the machines that are down.
     async fn calm(&mut self) {
         self.story.tell("from here on nothing goes wrong");
         self.network.set(Weather::FAIR);
         self.network.mend_all();
-        self.hub_trouble.set(0);
+        self.hub_failures.set(0);
         for place in &self.places {
             place.user_error.set(0);
             place.deadly.set(0);
@@ -421,7 +420,7 @@ impl<'a> Stage<'a> {
             self.start_hub().await;
         }
         for index in 0..MACHINES {
-            // One that died in this very moment has been told of by nobody yet.
+            // The death of a machine that died just now has not been handled yet.
             if self.places[index].on.as_ref().is_some_and(|(life, ..)| !life.goes_on()) {
                 self.lost(index);
             }

@@ -1,6 +1,5 @@
-//! A hub that is killed again and again while runs are given: what it has
-//! acknowledged happens once, its database is whole each time, and it serves
-//! again at once.
+//! An endurance test: a hub is killed repeatedly while runs are submitted. Each acknowledged run must take
+//! effect once, the database must be intact after each kill, and the hub must serve again quickly.
 
 use crate::swarm::{Chance, Effects, Swarm};
 use crate::test_script::Script;
@@ -19,20 +18,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What is endured.
+/// Parameters of an endurance test.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     /// Machines of a swarm.
     pub machines: usize,
-    /// Runs given in a second.
+    /// Runs submitted per second.
     pub runs_per_second: usize,
-    /// For how long.
+    /// Duration of the test.
     pub time: Duration,
-    /// The hub lives between so long and so long.
+    /// The shortest and the longest time between two kills of the hub.
     pub lives: (Duration, Duration),
 }
 
-/// What came of it.
+/// Results of an endurance test.
 #[derive(Debug)]
 pub struct Endured {
     /// How often the hub was killed.
@@ -43,22 +42,22 @@ pub struct Endured {
     pub damaged: usize,
     /// Runs of jobs that the hub has acknowledged.
     pub acknowledged: usize,
-    /// Of these without a stored outcome.
+    /// Acknowledged runs without a stored outcome.
     pub lost: usize,
-    /// Runs that were done twice, of all.
+    /// Runs that were done more than once, acknowledged or not.
     pub twice: usize,
-    /// Runs whose outcome says that they were done, and that were not.
-    pub only_said: usize,
-    /// Runs that were done, and whose outcome says something else.
+    /// Runs that were reported as done, and were not.
+    pub only_reported: usize,
+    /// Runs that were done, and reported otherwise.
     pub denied: usize,
-    /// Why others of these were not done, as their outcomes say.
+    /// Reported reasons why other acknowledged runs were not done.
     pub not_done: Vec<String>,
 }
 
-/// Runs of one job.
+/// Number of runs per job.
 const TOGETHER: usize = 10;
 
-/// How long orders live: nothing expires meanwhile.
+/// Validity of orders, long enough that none expires.
 const LIFE: Duration = Duration::from_secs(3600);
 
 fn script(home: &StaffHome) -> Action {
@@ -74,7 +73,7 @@ fn script(home: &StaffHome) -> Action {
     }
 }
 
-/// Gives jobs, as fast as it should, to a hub that may be dead.
+/// Submits jobs at the planned rate to a hub that may be down.
 struct Giver {
     home: std::path::PathBuf,
     plan: Plan,
@@ -96,7 +95,7 @@ impl Giver {
             };
             let Ok(machines) = session.machines().await else { continue };
             while !self.over.load(Ordering::SeqCst) {
-                // What a dead hub could not take is given when it is back.
+                // Jobs that were due while the hub was down are submitted once it is back.
                 tokio::time::sleep((each * given).saturating_sub(begun.elapsed())).await;
                 given += 1;
                 match tokio::time::timeout(Duration::from_secs(5), self.one(&session, &machines, &mut next)).await {
@@ -140,7 +139,7 @@ async fn serves(home: &Path) -> bool {
     session.collect(&Request::Customers).await.is_ok()
 }
 
-/// The database as the dead hub left it.
+/// Copies the database as the killed hub left it.
 fn keep(world: &World, to: &Path) {
     std::fs::create_dir_all(to).expect("made");
     for name in ["store.sqlite", "store.sqlite-wal"] {
@@ -151,11 +150,11 @@ fn keep(world: &World, to: &Path) {
     }
 }
 
-/// Endures it.
+/// Runs an endurance test.
 ///
 /// # Panics
-/// When the world cannot be made, or does not come to rest afterwards.
-pub fn endure(plan: Plan, seed: u64, mut told: impl FnMut(&str)) -> Endured {
+/// When the world cannot be created, or runs stay open afterwards.
+pub fn endure(plan: Plan, seed: u64, mut reported: impl FnMut(&str)) -> Endured {
     let mut world = World::new();
     world.approve(&Script::new("mend", "true\n"));
     let words = ["Swarm", "--machines", &plan.machines.to_string(), "--for", "8h", "--admit-automatically"];
@@ -186,13 +185,13 @@ pub fn endure(plan: Plan, seed: u64, mut told: impl FnMut(&str)) -> Endured {
             std::thread::sleep(Duration::from_millis(5));
         }
         serving_after.push(started.elapsed());
-        if !runtime.block_on(Store::is_whole(&copy.join("store.sqlite"))).unwrap_or(false) {
+        if !runtime.block_on(Store::is_complete(&copy.join("store.sqlite"))).unwrap_or(false) {
             damaged += 1;
         }
         std::fs::remove_dir_all(&copy).expect("removed");
         let count = acknowledged.lock().expect("nobody panics here").len();
         let last = serving_after.last().expect("one").as_millis();
-        told(&format!("death {}: served again after {last} ms; {count} runs acknowledged", serving_after.len()));
+        reported(&format!("death {}: served again after {last} ms; {count} runs acknowledged", serving_after.len()));
     }
     over.store(true, Ordering::SeqCst);
     let _ = runtime.block_on(giving);
@@ -212,7 +211,7 @@ pub fn endure(plan: Plan, seed: u64, mut told: impl FnMut(&str)) -> Endured {
             acknowledged: acknowledged.len(),
             lost: 0,
             twice: 0,
-            only_said: 0,
+            only_reported: 0,
             denied: 0,
             not_done: Vec::new(),
         },
@@ -220,7 +219,7 @@ pub fn endure(plan: Plan, seed: u64, mut told: impl FnMut(&str)) -> Endured {
     )
 }
 
-/// Waits until all machines are back and nothing is open any more.
+/// Waits until all acknowledged runs have ended.
 fn rest(world: &World, runtime: &tokio::runtime::Runtime, acknowledged: &[RunId]) {
     let path = world.shop().join("hub/store.sqlite");
     let mut left: Vec<RunId> = acknowledged.to_vec();
@@ -255,7 +254,7 @@ fn judge(
                 let receipt = Receipt::from_bytes(receipt.bytes.as_bytes()).expect("a receipt");
                 match (receipt.outcome, done) {
                     (Outcome::Ok, true) => {}
-                    (Outcome::Ok | Outcome::Failed, false) => endured.only_said += 1,
+                    (Outcome::Ok | Outcome::Failed, false) => endured.only_reported += 1,
                     (_, true) => endured.denied += 1,
                     (other, false) => endured.not_done.push(format!("{} {:?}", other.as_str(), receipt.refusal)),
                 }

@@ -1,13 +1,13 @@
-//! A guest: a computer of its own with a real systemd, journal and D-Bus.
+//! A guest: a container, run by systemd-nspawn, with a real systemd, journal and D-Bus.
 //!
-//! Its files are this computer's under a layer that is gone with it; it shares
-//! this computer's network. What is run in it is the installed product.
+//! Its root is an overlay on this computer's files that is discarded afterwards; it shares this computer's
+//! network. Tests run the installed product in it.
 
 use crate::{CommandOutput, run, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A booted guest; off and gone with its owner.
+/// A booted guest; stopped and removed when dropped.
 pub struct Guest {
     _folder: tempfile::TempDir,
     layers: PathBuf,
@@ -26,7 +26,8 @@ fn child_of(pid: u32) -> Option<u32> {
     children.split_whitespace().next()?.parse().ok()
 }
 
-/// Two systemds in one control group would stop each other's services.
+/// Moves the guest into a control group of its own: two systemds in one group would stop each other's
+/// services.
 const OWN_GROUP: &str = r#"
 name=$1; shift
 for tree in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
@@ -35,7 +36,7 @@ done
 exec "$@"
 "#;
 
-/// Gone again once nobody is in them.
+/// Removes these control groups once they are empty.
 const NO_GROUP: &str = r#"
 for tree in /sys/fs/cgroup /sys/fs/cgroup/systemd /sys/fs/cgroup/unified; do
     [ ! -d $tree/$1 ] || find $tree/$1 -depth -type d -exec rmdir {} +
@@ -47,11 +48,11 @@ fn groups_name() -> String {
 }
 
 impl Guest {
-    /// Boots one that sees `shared` under the same path. Nothing, and a word
-    /// why, where this user may not.
+    /// Boots a guest that sees `shared` under the same path. Returns `None` and prints the reason if this
+    /// user may not.
     ///
     /// # Panics
-    /// When it should have worked: under `CI`, or once begun.
+    /// Under `CI` if it cannot boot, and whenever booting fails midway.
     pub fn boot(shared: &Path) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let layers = folder.path().join("layers");
@@ -78,13 +79,14 @@ impl Guest {
         command.args(["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--kill-signal=SIGKILL"]);
         command.arg("--directory").arg(&root).arg("--machine").arg(format!("kasse-{}", std::process::id()));
         command.arg(format!("--bind={}", shared.display())).arg(format!("--bind-ro={}", programs.display()));
-        // Nothing but what has to be there: no timers of this computer's own.
+        // Only the necessary units: none of this computer's own timers.
         command.args(["--boot", "systemd.unit=sysinit.target", "systemd.wants=dbus.socket"]);
         let log = std::fs::File::create(folder.path().join("boot.log")).expect("a log");
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         let mut guest = Self { nspawn: command.spawn().expect("started"), leader: 0, layers, root, _folder: folder };
         wait_until("the guest is up", || {
-            // Its number one is a child of systemd-nspawn, after another that only prepares.
+            // The guest's init becomes the first child of systemd-nspawn, after a helper that only
+            // prepares.
             guest.leader = child_of(guest.nspawn.id()).unwrap_or_default();
             guest.leader != 0 && guest.run(&["systemctl", "is-active", "sysinit.target", "dbus.socket"]).code == 0
         });
@@ -104,7 +106,7 @@ impl Guest {
         run(&mut self.command(words))
     }
 
-    /// Puts a program into the guest, in place of its own if it has one.
+    /// Puts a program into the guest, replacing the guest's own.
     ///
     /// # Panics
     /// When it cannot be written.
@@ -116,7 +118,7 @@ impl Guest {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("executable");
     }
 
-    /// Takes a file out of the guest; this computer keeps it.
+    /// Removes a file from the guest; this computer keeps its own.
     ///
     /// # Panics
     /// When it cannot be removed.
@@ -130,7 +132,7 @@ impl Drop for Guest {
         if std::thread::panicking() {
             println!("--- the guest's journal\n{}", self.run(&["journalctl", "--no-pager", "-n", "60"]).out);
         }
-        // With its number one the whole guest is gone; systemd-nspawn follows.
+        // Killing its init ends the whole guest; systemd-nspawn then exits.
         let number_one = rustix::process::Pid::from_raw(self.leader.cast_signed());
         let off =
             number_one.is_some_and(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok());

@@ -1,8 +1,8 @@
-//! A world for whole-system tests: a real hub and real agents as processes, on
-//! loopback, in a temporary folder that is gone with it.
+//! A world for whole-system tests: a real hub and real agents as processes, on loopback, in a temporary
+//! folder that is removed afterwards.
 //!
-//! Tests wait for a level with a deadline, never for an edge or a time; what
-//! fails prints the logs.
+//! Tests poll for a state until a deadline; they never wait for an event or a fixed time. A failing test
+//! prints the logs.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test may fail loudly")]
 
@@ -34,8 +34,8 @@ pub fn program(name: &str) -> PathBuf {
     programs().join(name)
 }
 
-/// Lets a command live at another time, as `+30d`. False, and a word why,
-/// where the package `faketime` is missing.
+/// Runs a command with a shifted clock, for example `+30d`. Returns false and prints the reason if the
+/// package `faketime` is missing.
 ///
 /// # Panics
 /// When it is missing under `CI`.
@@ -45,8 +45,7 @@ pub fn at_another_time(command: &mut Command, offset: &str) -> bool {
     is_there
 }
 
-/// The same with a clock that is set while the command goes on: the offset stands in
-/// this file.
+/// The same with a clock that can be changed while the command runs: it reads the offset from this file.
 ///
 /// # Panics
 /// When the package is missing under `CI`.
@@ -67,14 +66,14 @@ fn with_faketime(command: &mut Command) -> bool {
     true
 }
 
-/// Stops a process where it is, as a machine that hangs; goes on when dropped.
+/// Suspends a process, as if its machine hung; resumes it when dropped.
 pub struct Frozen(rustix::process::Pid);
 
 impl Frozen {
     /// Freezes it.
     ///
     /// # Panics
-    /// When it is not there.
+    /// When the process does not exist.
     pub fn new(process: &Process) -> Self {
         let pid = rustix::process::Pid::from_raw(process.pid().cast_signed()).expect("a pid");
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("frozen");
@@ -88,14 +87,14 @@ impl Drop for Frozen {
     }
 }
 
-/// A small file system of one's own; gone with its owner.
+/// A small tmpfs; unmounted when dropped.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one; nothing, and a word why, where this user may not.
+    /// Mounts one. Returns `None` and prints the reason if this user may not.
     ///
     /// # Panics
-    /// When it should have worked: under `CI`.
+    /// Under `CI`, if it cannot be mounted.
     pub fn mount(path: &Path, megabytes: u32) -> Option<Self> {
         std::fs::create_dir_all(path).expect("a folder");
         let size = format!("size={megabytes}m,mode=0700");
@@ -139,17 +138,17 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A small ext4 of its own, 48 MiB with no block kept for root; gone with its owner.
+/// A small ext4 file system on a loop device: 48 MiB, no blocks reserved for root; unmounted when dropped.
 pub struct LoopDisk {
     _image: tempfile::TempPath,
     mounted: PathBuf,
 }
 
 impl LoopDisk {
-    /// Mounts one; nothing, and a word why, where this user may not.
+    /// Mounts one. Returns `None` and prints the reason if this user may not.
     ///
     /// # Panics
-    /// When it should have worked: under `CI`.
+    /// Under `CI`, if it cannot be mounted.
     pub fn mount(path: &Path) -> Option<Self> {
         let image = tempfile::NamedTempFile::new().expect("an image");
         image.as_file().set_len(48 << 20).expect("room");
@@ -165,10 +164,10 @@ impl LoopDisk {
         Some(Self { _image: image, mounted: path.to_owned() })
     }
 
-    /// The kernel finds a mistake in it, and takes no writes any more.
+    /// Makes the kernel detect an error in it, after which it takes no more writes.
     ///
     /// # Panics
-    /// When the kernel cannot be told.
+    /// When the error cannot be triggered.
     pub fn fail(&self) {
         let device = run(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&self.mounted)).exits(0).out;
         let device = device.trim().trim_start_matches("/dev/");
@@ -187,18 +186,18 @@ pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 ///
 /// # Panics
-/// When it is not so in time.
+/// When it does not hold in time.
 pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     wait_within(TIMEOUT, what, &mut so);
 }
 
-/// The same with a deadline of one's own; how long it took.
+/// The same with a given timeout; returns how long it took.
 ///
 /// # Panics
-/// When it is not so in time.
+/// When it does not hold in time.
 pub fn wait_within(timeout: Duration, what: &str, mut so: impl FnMut() -> bool) -> Duration {
     let begun = Instant::now();
     while !so() {
@@ -222,10 +221,10 @@ pub struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// Insists on an exit code.
+    /// Asserts the exit code.
     ///
     /// # Panics
-    /// When it ended otherwise.
+    /// When it differs.
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
         self
@@ -255,7 +254,7 @@ pub fn run(command: &mut Command) -> CommandOutput {
     }
 }
 
-/// A process that ends with its owner.
+/// A process that is killed when dropped.
 pub struct Process {
     child: Child,
     log: PathBuf,
@@ -273,7 +272,7 @@ impl Process {
         Self { child, log: log.to_owned() }
     }
 
-    /// Its number.
+    /// Its pid.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -284,7 +283,7 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Asks it to stop and waits; how it ended.
+    /// Sends SIGTERM and waits; returns the exit code.
     ///
     /// # Panics
     /// When it does not stop in time.
@@ -336,7 +335,7 @@ impl Machine {
         run(&mut self.command(arguments))
     }
 
-    /// Starts the agent again, at another time.
+    /// Starts the agent again with a shifted clock.
     pub fn restart_at(&mut self, offset: &str) -> bool {
         let mut command = self.command(&["run"]);
         let possible = at_another_time(&mut command, offset);
@@ -344,7 +343,7 @@ impl Machine {
         possible
     }
 
-    /// Starts the agent again with a clock that can be set: its offset stands in this file.
+    /// Starts the agent again with an adjustable clock, which reads its offset from this file.
     pub fn restart_with_clock_in(&mut self, file: &Path) -> bool {
         let mut command = self.command(&["run"]);
         let possible = with_clock_in(&mut command, file);
@@ -352,8 +351,8 @@ impl Machine {
         possible
     }
 
-    /// Starts the agent again, where no control groups are to be seen; what is mounted
-    /// later is seen there, too.
+    /// Starts the agent again in a mount namespace where it sees no control groups. Later mounts still
+    /// propagate into it.
     pub fn restart_without_groups(&mut self) {
         let agent = self.command(&["run"]);
         let mut command = Command::new("unshare");
@@ -389,17 +388,17 @@ impl Machine {
     }
 }
 
-/// A command of the owner of a machine with this folder.
+/// An owner's command on the machine with this folder.
 pub fn agent_command(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("fernwart-agent"));
     command.arg("--home").arg(home).args(arguments).env("LANG", "C.UTF-8").env_remove("LC_ALL");
     command
 }
 
-/// When the shop of 0.2.0 was left as it is unpacked, Unix seconds.
+/// When the archived shop of 0.2.0 was packed, Unix seconds.
 const PACKED_AT: i64 = 1_795_990_528;
 
-/// How a hub is run.
+/// Arguments that run a hub.
 const SERVE: &[&str] = &["serve", "--metrics", "127.0.0.1:0"];
 
 /// A shop with a hub, and machines.
@@ -417,7 +416,7 @@ impl World {
         Self::in_folder(tempfile::tempdir().expect("a folder"))
     }
 
-    /// The same in a folder of one's own, for instance a small file system.
+    /// The same in a given folder, for instance on a small file system.
     pub fn in_folder(folder: tempfile::TempDir) -> Self {
         Self::begin(folder, "127.0.0.1")
     }
@@ -425,16 +424,16 @@ impl World {
     /// The same with the hub at another address of this computer.
     ///
     /// # Panics
-    /// When the shop cannot be begun.
+    /// When the shop cannot be created.
     pub fn at(host: &str) -> Self {
         Self::begin(tempfile::tempdir().expect("a folder"), host)
     }
 
-    /// The same with a hub that hears all addresses of this computer, and is said
-    /// to be at another one too, which is tried first.
+    /// The same with a hub that listens on all addresses of this computer. The shop also lists `first` as
+    /// an address of the hub, which peers try first.
     ///
     /// # Panics
-    /// When the shop cannot be begun.
+    /// When the shop cannot be created.
     pub fn also_at(first: SocketAddr) -> Self {
         let address = SocketAddr::new([127, 0, 0, 1].into(), free_port());
         let everywhere = format!("[::]:{}", address.port());
@@ -468,10 +467,9 @@ impl World {
         Self { folder, address, hub }
     }
 
-    /// A shop as the programs 0.2.0 have left it: two machines, `kasse-1` whose agent
-    /// died in the middle of a script, and `kasse-2` whose owner was being asked. Its
-    /// hub is not started: it lives at [`World::offset`]. Nothing where that cannot
-    /// be had.
+    /// A shop as the programs of 0.2.0 left it: two machines, `kasse-1` whose agent died in the middle of a
+    /// script, and `kasse-2` whose owner was being asked. Its hub is not started; its time is
+    /// [`World::offset`]. Returns `None` without `faketime`.
     ///
     /// # Panics
     /// When it cannot be unpacked.
@@ -487,15 +485,14 @@ impl World {
         at_another_time(&mut Command::new("true"), "+0").then_some(world)
     }
 
-    /// How far the time of [`World::unpacked`] lies behind, for
-    /// [`at_another_time`].
+    /// The clock offset at which [`World::unpacked`] was packed, for [`at_another_time`].
     pub fn offset(&self) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
         let behind = i64::try_from(now).expect("not so far") - PACKED_AT;
         format!("{:+}s", -behind)
     }
 
-    /// Starts the agent of a machine that was unpacked, at another time.
+    /// Starts the agent of an unpacked machine with a shifted clock.
     pub fn machine_in(&self, name: &str, offset: &str) -> Machine {
         let home = self.path().join(name);
         let mut command = agent_command(&home, &["run"]);
@@ -524,14 +521,14 @@ impl World {
         run(&mut self.command(arguments))
     }
 
-    /// The page at one path of the hub's metrics server: status line, headers and body.
+    /// Sends a request to the hub's metrics server; returns status line, headers and body.
     ///
     /// # Panics
-    /// When the hub tells none.
+    /// When the hub serves no metrics.
     pub fn metrics_page(&self, request: &str) -> String {
         let log = self.hub.log();
-        let (_, told) = log.rsplit_once("page=http://").expect("the hub tells where");
-        let address = told.split('/').next().expect("an address");
+        let (_, reported) = log.rsplit_once("page=http://").expect("the hub tells where");
+        let address = reported.split('/').next().expect("an address");
         let mut stream = std::net::TcpStream::connect(address).expect("connected");
         stream.write_all(request.as_bytes()).expect("sent");
         let mut page = String::new();
@@ -539,8 +536,8 @@ impl World {
         page
     }
 
-    /// What the hub counts now under a name with its labels, as
-    /// `fernwart_links{door="agent"}`; nothing where that is not on the page.
+    /// The current value of a metric, named with its labels, such as `fernwart_links{door="agent"}`; `None`
+    /// if it is not on the page.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let page = self.metrics_page("GET /metrics HTTP/1.1\r\nHost: hub\r\n\r\n");
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -552,12 +549,12 @@ impl World {
         self.hub = start_hub(self.path());
     }
 
-    /// Starts the hub's process again and waits for nothing.
+    /// Starts the hub's process again without waiting until it listens.
     pub fn start_hub_again(&mut self) {
         self.hub = Process::start(&mut staff_command(&self.shop(), SERVE), &self.path().join("hub.log"));
     }
 
-    /// Starts the hub again at another time.
+    /// Starts the hub again with a shifted clock.
     pub fn restart_hub_at(&mut self, offset: &str) -> bool {
         let mut command = staff_command(&self.shop(), SERVE);
         let possible = at_another_time(&mut command, offset);
@@ -565,14 +562,14 @@ impl World {
         possible
     }
 
-    /// A command of the founding technician, at another time.
+    /// Runs a command of the founding technician with a shifted clock.
     pub fn technician_at(&self, offset: &str, arguments: &[&str]) -> CommandOutput {
         let mut command = self.command(arguments);
         at_another_time(&mut command, offset);
         run(&mut command)
     }
 
-    /// Approves a script, as a shop of one does: proposes, signs and publishes.
+    /// Approves a script as the only approver: proposes, signs and publishes it.
     ///
     /// # Panics
     /// When it has mistakes.
@@ -610,10 +607,10 @@ impl World {
         path.to_str().expect("text").to_owned()
     }
 
-    /// Lets a robot in that may look at the machines of one customer: its home.
+    /// Adds a robot with the role `diagnose` for one customer; returns its home.
     ///
     /// # Panics
-    /// When it is not let in.
+    /// When it is not added.
     pub fn add_robot(&self, customer: &str) -> PathBuf {
         let home = self.path().join("robot");
         let invitation = self.invitation_for_staff();
@@ -626,10 +623,10 @@ impl World {
         home
     }
 
-    /// Gives the robot another reach: one customer, or all.
+    /// Changes which customers the robot may see: one, or all.
     ///
     /// # Panics
-    /// When that is not put in force.
+    /// When the change is not published.
     pub fn aim_robot(&self, customer: Option<&str>) {
         let rows = self.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
         let robot = rows.iter().find(|row| row["name"] == "robot").expect("listed");
@@ -642,7 +639,7 @@ impl World {
     /// Joins a machine of another customer that is admitted at once.
     ///
     /// # Panics
-    /// When it is not.
+    /// When enrolling fails.
     pub fn add_machine_of(&self, customer: &str, name: &str) -> Machine {
         let home = self.path().join(name);
         let invitation = self.path().join("invitation");
@@ -671,11 +668,11 @@ impl World {
 
     /// Whether a machine is linked.
     pub fn is_online(&self, name: &str) -> bool {
-        let said = self.technician(&["ls", "-o", "jsonl"]);
-        said.code == 0 && said.json_lines().iter().any(|row| row["name"] == name && row["state"] == "online")
+        let printed = self.technician(&["ls", "-o", "jsonl"]);
+        printed.code == 0 && printed.json_lines().iter().any(|row| row["name"] == name && row["state"] == "online")
     }
 
-    /// An owner's command in a folder that is no machine yet.
+    /// Runs an owner's command in a folder that need not be enrolled.
     pub fn owner_in(&self, home: &str, arguments: &[&str]) -> CommandOutput {
         run(&mut agent_command(&self.path().join(home), arguments))
     }
@@ -687,7 +684,7 @@ impl Default for World {
     }
 }
 
-/// A technician's command with a home of one's own.
+/// A technician's command with the given home.
 pub fn staff_command(home: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program("fernwart"));
     command.arg("--home").arg(home).args(arguments).env("TZ", "UTC").env_remove("FERNWART_HOME");

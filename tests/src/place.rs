@@ -1,31 +1,32 @@
-//! A place of one's own on this computer: its mounts, network or name are those of
-//! nobody else and gone with it. What is odd about a machine is made there, really.
+//! An isolated environment on this computer, made with `unshare`: it has its own mounts and, on request,
+//! its own network, host name or processes. Tests set up an unusual machine in it; the changes vanish with
+//! it.
 
 use crate::{CommandOutput, program, run};
 use serde_json::Value;
 use std::process::Command;
 
-/// A place, as words for `unshare` and a script that prepares it.
+/// An environment: the options for `unshare`, and the script that prepares it.
 pub struct Place {
     apart: Vec<&'static str>,
     script: String,
     user: Option<u32>,
 }
 
-/// What a diagnosis said there.
+/// The result of a diagnosis in an environment.
 pub struct Diagnosed {
-    /// The whole report.
+    /// The complete report.
     pub report: Value,
     /// Exit code of the program.
     pub code: i32,
 }
 
 impl Place {
-    /// A place with its own mounts. Nothing, and a word why, where this user may not
-    /// make one.
+    /// An environment with its own mounts. Returns `None` and prints the reason if this user may not create
+    /// one.
     ///
     /// # Panics
-    /// When it should have worked: under `CI`.
+    /// Under `CI`, if it cannot be created.
     pub fn new() -> Option<Self> {
         let may = rustix::process::geteuid().is_root()
             && Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
@@ -40,7 +41,7 @@ impl Place {
     #[must_use]
     pub fn with_network(mut self) -> Self {
         self.apart.push("--net");
-        // What sysfs tells of networks is of whoever mounts it.
+        // sysfs shows the network namespace of whoever mounted it, so it is mounted again.
         self.script += "ip link set lo up\nmount -t sysfs sysfs /sys\n";
         self
     }
@@ -59,7 +60,7 @@ impl Place {
         self
     }
 
-    /// Prepared by these lines of shell; one that fails ends the test.
+    /// Prepared by these lines of shell; a line that fails ends the test.
     #[must_use]
     pub fn prepared(mut self, script: &str) -> Self {
         self.script += script;
@@ -67,7 +68,7 @@ impl Place {
         self
     }
 
-    /// Looked at by this user instead of root.
+    /// Commands run as this user instead of root.
     #[must_use]
     pub fn seen_by(mut self, user: u32) -> Self {
         self.user = Some(user);
@@ -77,33 +78,33 @@ impl Place {
     /// Runs a command there.
     ///
     /// # Panics
-    /// When the place cannot be prepared.
+    /// When the environment cannot be prepared.
     pub fn run(&self, command: &str) -> CommandOutput {
         let user = self.user.map(|user| format!("setpriv --reuid {user} --regid {user} --clear-groups "));
         let script = format!("set -e\n{}exec {}{command}\n", self.script, user.unwrap_or_default());
         run(Command::new("unshare").args(&self.apart).args(["sh", "-c", &script]))
     }
 
-    /// What the agent's own diagnosis says there.
+    /// Runs the agent's own diagnosis there.
     ///
     /// # Panics
-    /// When it says nothing.
+    /// When it prints no report.
     pub fn diagnose(&self) -> Diagnosed {
         self.diagnose_only("")
     }
 
-    /// The same of one section.
+    /// The same, limited to one section.
     ///
     /// # Panics
-    /// When it says nothing.
+    /// When it prints no report.
     pub fn diagnose_only(&self, section: &str) -> Diagnosed {
         let agent = program("fernwart-agent");
         let agent = agent.to_str().expect("text");
         let section = if section.is_empty() { String::new() } else { format!(" --section {section}") };
-        let said = self.run(&format!("{agent} diagnose -o json{section}"));
+        let output = self.run(&format!("{agent} diagnose -o json{section}"));
         let report =
-            serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {} {}", said.out, said.err));
-        Diagnosed { report, code: said.code }
+            serde_json::from_str(&output.out).unwrap_or_else(|error| panic!("{error}: {} {}", output.out, output.err));
+        Diagnosed { report, code: output.code }
     }
 }
 
@@ -118,8 +119,7 @@ impl Diagnosed {
         facts
     }
 
-    /// What was found, `disk.free:/var`, with its severity; of this check or of all
-    /// that begin so.
+    /// Findings and notes whose name starts with `begin`, such as `disk.free:/var`, with their severity.
     pub fn found(&self, begin: &str) -> Vec<(String, String)> {
         let lists = ["findings", "notes"].into_iter().filter_map(|list| self.report[list].as_array()).flatten();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -130,7 +130,7 @@ impl Diagnosed {
         named.filter(|(name, _)| name.starts_with(begin)).collect()
     }
 
-    /// Checks without an answer that begin so, and why.
+    /// Checks without a result whose name starts with `begin`, with the reason.
     pub fn unknown(&self, begin: &str) -> Vec<(String, String)> {
         let unknown = self.report["unknown"].as_array().into_iter().flatten();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -141,7 +141,7 @@ impl Diagnosed {
         named.filter(|(name, _)| name.starts_with(begin)).collect()
     }
 
-    /// The entry of a section's list whose field is this.
+    /// The entry of a section's list whose `field` equals `is`.
     pub fn entry(&self, section: &str, list: &str, field: &str, is: &str) -> Option<&Value> {
         self.facts(section)[list].as_array()?.iter().find(|entry| entry[field] == is)
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A script's folder in the making.
+/// Builds the folder of a script.
 #[derive(Clone)]
 pub struct Script {
     name: String,
@@ -40,7 +40,7 @@ impl Script {
         self
     }
 
-    /// Further lines among the first fields.
+    /// Adds lines to the top-level fields of the manifest.
     #[must_use]
     pub fn with(mut self, lines: &str) -> Self {
         self.fields += lines;
@@ -69,7 +69,7 @@ impl Script {
         self
     }
 
-    /// Writes it below a folder; its own folder.
+    /// Writes the script below a folder; returns the script's own folder.
     ///
     /// # Panics
     /// When it cannot be written.

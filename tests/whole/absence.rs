@@ -8,15 +8,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 #[test]
-fn a_stopped_machine_is_named_and_not_waited_for() {
+fn a_stopped_machine_is_reported_as_away_without_waiting() {
     let world = World::new();
     let _one = world.add_machine("kasse-1");
     let mut two = world.add_machine("kasse-2");
     assert_eq!(two.agent.stop(), Some(0), "the agent stops cleanly");
     wait_until("the hub sees it away", || !world.is_online("kasse-2"));
-    let said = world.technician(&["diagnose", "all", "-o", "jsonl", "--timeout", "8s"]).exits(4);
-    assert!(said.took < Duration::from_secs(8), "{:?}", said.took);
-    let lines = said.json_lines();
+    let output = world.technician(&["diagnose", "all", "-o", "jsonl", "--timeout", "8s"]).exits(4);
+    assert!(output.took < Duration::from_secs(8), "{:?}", output.took);
+    let lines = output.json_lines();
     let away = lines.iter().find(|line| line["machine"] == "kasse-2").expect("it is named");
     assert_eq!((away["status"].as_str(), away["why"].as_str()), (Some("away"), Some("the machine is away")));
     let summary = lines.last().expect("a summary");
@@ -24,25 +24,25 @@ fn a_stopped_machine_is_named_and_not_waited_for() {
         (summary["no_answer"].as_u64(), summary["away"].as_u64(), summary["exit"].as_u64()),
         (Some(0), Some(1), Some(4))
     );
-    let said = world.technician(&["diagnose", "all", "-o", "jsonl", "--require", "online"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
-    assert_eq!(said.json_lines().last().expect("a summary")["away"], 1);
+    let output = world.technician(&["diagnose", "all", "-o", "jsonl", "--require", "online"]);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
+    assert_eq!(output.json_lines().last().expect("a summary")["away"], 1);
 }
 
 #[test]
-fn a_frozen_machine_is_given_up_at_the_timeout() {
+fn diagnose_gives_up_on_a_frozen_machine_at_its_timeout() {
     let world = World::new();
     let one = world.add_machine("kasse-1");
     let frozen = Frozen::new(&one.agent);
-    let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl", "--timeout", "2s"]);
+    let output = world.technician(&["diagnose", "kasse-1", "-o", "jsonl", "--timeout", "2s"]);
     drop(frozen);
-    let said = said.exits(4);
-    assert!(said.took >= Duration::from_secs(2) && said.took < Duration::from_secs(8), "{:?}", said.took);
-    assert_eq!(said.json_lines()[0]["why"], "no answer in time");
+    let output = output.exits(4);
+    assert!(output.took >= Duration::from_secs(2) && output.took < Duration::from_secs(8), "{:?}", output.took);
+    assert_eq!(output.json_lines()[0]["why"], "no answer in time");
 }
 
 #[test]
-fn a_machine_that_falls_silent_counts_as_away_within_the_idle_time() {
+fn a_silent_machine_is_shown_as_away_after_the_idle_timeout() {
     let world = World::new();
     let one = world.add_machine("kasse-1");
     let frozen = Frozen::new(&one.agent);
@@ -50,18 +50,18 @@ fn a_machine_that_falls_silent_counts_as_away_within_the_idle_time() {
     let away = wait_within(IDLE_TIMEOUT + Duration::from_secs(10), "it is away", || !world.is_online("kasse-1"));
     println!("away after {away:?}");
     drop(frozen);
-    // Mostly at once, its own idle time being over, too. One that heard something
-    // last thing before it froze takes it in first, and notices when it speaks next.
+    // It usually reconnects at once, since its own idle timeout has passed, too. If a datagram was waiting
+    // when it froze, it processes that first and notices at its next keep-alive.
     let back = wait_within(KEEP_ALIVE + Duration::from_secs(10), "it is back", || world.is_online("kasse-1"));
     println!("back after {back:?}");
 }
 
 #[test]
-fn a_killed_hub_finds_its_machines_back_within_five_seconds_and_its_history() {
+fn a_killed_hub_keeps_its_history_and_machines_reconnect_within_five_seconds() {
     let mut world = World::new();
     let _machines: Vec<_> = ["kasse-1", "kasse-2", "lager-1"].iter().map(|name| world.add_machine(name)).collect();
-    let said = world.technician(&["diagnose", "all", "-o", "jsonl"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let output = world.technician(&["diagnose", "all", "-o", "jsonl"]);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
     world.hub.kill_9();
     let down = world.technician(&["ls"]).exits(4);
     assert!(down.err.contains("FW-CLI-05"), "{}", down.err);
@@ -72,12 +72,12 @@ fn a_killed_hub_finds_its_machines_back_within_five_seconds_and_its_history() {
     println!("all back after {back:?}");
     let jobs = world.technician(&["job", "ls", "-o", "jsonl"]).exits(0).json_lines();
     assert_eq!((jobs.len(), jobs[0]["done"].as_u64()), (1, Some(3)));
-    let said = world.technician(&["diagnose", "all", "-o", "jsonl"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let output = world.technician(&["diagnose", "all", "-o", "jsonl"]);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
 }
 
 #[test]
-fn a_hub_that_stops_says_whether_it_was_clean_and_a_second_one_is_refused() {
+fn a_stopping_hub_logs_a_clean_stop_and_a_second_hub_is_refused() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let second = world.technician(&["serve"]).exits(5);
@@ -92,7 +92,7 @@ fn started(machine: &fernwart_tests::Machine) -> usize {
     machine.journal().iter().filter(|(kind, _)| kind == "run_started").count()
 }
 
-/// A whole look, begun and not over yet.
+/// Starts a complete diagnosis and waits until it has begun.
 fn look_in_background(world: &World, machine: &fernwart_tests::Machine) -> Process {
     let mut look = world.command(&["diagnose", &machine.name, "--timeout", "15s"]);
     let watcher = Process::start(&mut look, &world.path().join("look.log"));
@@ -101,7 +101,7 @@ fn look_in_background(world: &World, machine: &fernwart_tests::Machine) -> Proce
 }
 
 #[test]
-fn a_hub_killed_while_a_machine_looks_has_the_outcome_afterwards() {
+fn an_outcome_reaches_a_hub_that_was_killed_during_the_diagnosis() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let mut watcher = look_in_background(&world, &machine);
@@ -112,14 +112,14 @@ fn a_hub_killed_while_a_machine_looks_has_the_outcome_afterwards() {
         runs[0]["outcome"] == "ok"
     });
     assert_eq!(started(&machine), 1, "nothing was repeated");
-    // Whoever waited for it need not ask again.
+    // The waiting technician gets the outcome without asking again.
     wait_until("the technician has the answer", || !watcher.is_running());
     let log = watcher.log();
     assert!(log.contains("the hub is back") && !log.contains("no answer"), "{log}");
 }
 
 #[test]
-fn who_follows_a_job_hears_its_end_past_a_hub_that_is_killed() {
+fn a_job_watcher_receives_the_end_after_the_hub_is_killed() {
     let mut world = World::new();
     let (one, mut two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
     for machine in [&one, &two] {
@@ -138,9 +138,9 @@ fn who_follows_a_job_hears_its_end_past_a_hub_that_is_killed() {
     wait_until("it has begun", || started(&one) == 1);
     let mut watching = in_background(&["job", "watch", "1"]);
     let mut watched = BufReader::new(watching.stdout.take().expect("piped"));
-    let mut heard = String::new();
-    watched.read_line(&mut heard).expect("a line");
-    assert!(heard.contains("kasse-2") && heard.contains("queued"), "{heard}");
+    let mut received = String::new();
+    watched.read_line(&mut received).expect("a line");
+    assert!(received.contains("kasse-2") && received.contains("queued"), "{received}");
     world.hub.kill_9();
     world.restart_hub();
     let ended = running.wait_with_output().expect("ended");
@@ -148,21 +148,21 @@ fn who_follows_a_job_hears_its_end_past_a_hub_that_is_killed() {
     assert_eq!(ended.status.code(), Some(0), "{out}{err}");
     assert!(err.contains("the hub has gone") && err.contains("the hub is back"), "{err}");
     assert!(out.contains(r#""machine":"kasse-1""#) && out.contains(r#""job":1"#), "{out}");
-    // What was told before is not told twice.
+    // Updates shown before are not shown again.
     two.restart();
-    watched.read_to_string(&mut heard).expect("read");
+    watched.read_to_string(&mut received).expect("read");
     assert_eq!(watching.wait().expect("ended").code(), Some(0));
-    assert_eq!((heard.matches("queued").count(), heard.matches("done").count()), (1, 2), "{heard}");
+    assert_eq!((received.matches("queued").count(), received.matches("done").count()), (1, 2), "{received}");
     assert_eq!((started(&one), started(&two)), (1, 1), "nothing was repeated");
 }
 
 #[test]
-fn who_follows_a_job_hears_its_end_past_a_hub_that_is_restarted() {
+fn a_job_watcher_receives_the_end_after_the_hub_restarts() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
         .expect("written");
-    // Longer than a hub that stops hears out.
+    // Longer than a stopping hub waits for running orders.
     world.approve(&Script::new("slow", "sleep 12\necho mended\n"));
     let mut command = world.command(&["run", "slow", "kasse-1", "--reason", "x", "-o", "jsonl"]);
     let running = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
@@ -177,7 +177,7 @@ fn who_follows_a_job_hears_its_end_past_a_hub_that_is_restarted() {
 }
 
 #[test]
-fn who_waits_for_a_hub_whose_computer_has_gone_notices_before_an_agent_would() {
+fn a_waiting_technician_detects_a_vanished_hub_sooner_than_an_agent() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let _frozen = Frozen::new(&machine.agent);
@@ -191,7 +191,7 @@ fn who_waits_for_a_hub_whose_computer_has_gone_notices_before_an_agent_would() {
 }
 
 #[test]
-fn a_hub_that_stops_hears_out_what_is_under_way() {
+fn a_stopping_hub_waits_for_running_orders() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let mut watcher = look_in_background(&world, &machine);
@@ -205,7 +205,7 @@ fn a_hub_that_stops_hears_out_what_is_under_way() {
 }
 
 #[test]
-fn answers_come_as_they_arrive_and_a_job_can_be_left_and_watched_again() {
+fn results_print_as_they_arrive_and_a_left_job_can_be_watched_again() {
     let world = World::new();
     let (one, _two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
     let frozen = Frozen::new(&one.agent);
@@ -219,19 +219,19 @@ fn answers_come_as_they_arrive_and_a_job_can_be_left_and_watched_again() {
     let mut line = String::new();
     BufReader::new(asking.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
     assert!(line.contains("kasse-2") && !line.contains("summary"), "before the other has answered: {line}");
-    // The laptop is closed; the job goes on.
+    // The technician disconnects; the job continues.
     asking.kill().expect("killed");
     asking.wait().expect("ended");
     let mut watch = world.command(&["job", "watch", "1"]);
     let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().expect("started");
     drop(frozen);
-    let said = std::io::read_to_string(watch.stdout.take().expect("piped")).expect("read");
-    assert!(said.contains("kasse-1") && said.contains("kasse-2"), "{said}");
+    let output = std::io::read_to_string(watch.stdout.take().expect("piped")).expect("read");
+    assert!(output.contains("kasse-1") && output.contains("kasse-2"), "{output}");
     assert!(matches!(watch.wait().expect("ended").code(), Some(0 | 1)));
 }
 
 #[test]
-fn ctrl_c_ends_the_asking_within_a_second_and_says_that_the_job_goes_on() {
+fn ctrl_c_detaches_from_a_job_and_says_that_it_continues() {
     use rustix::process::{Pid, Signal, kill_process};
     let world = World::new();
     let one = world.add_machine("kasse-1");
@@ -247,10 +247,10 @@ fn ctrl_c_ends_the_asking_within_a_second_and_says_that_the_job_goes_on() {
 }
 
 #[test]
-fn a_machine_is_online_within_a_second_of_joining() {
+fn a_machine_is_online_within_a_second_of_its_start() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    // Other tests share this computer; the best of a few is what it can do.
+    // Other tests share this computer, so the best of five counts.
     let best = (0..5).map(|_| {
         machine.agent.stop();
         wait_until("it is away", || !world.is_online("kasse-1"));
@@ -262,7 +262,7 @@ fn a_machine_is_online_within_a_second_of_joining() {
 }
 
 #[test]
-fn an_agent_killed_while_it_looks_says_interrupted_and_repeats_nothing() {
+fn an_agent_killed_during_a_diagnosis_reports_interrupted_and_repeats_nothing() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let mut watcher = world

@@ -1,4 +1,4 @@
-//! The arrows of `controller/docs/architecture.md`, held against `Cargo.toml`s and `use` lines.
+//! Checks the dependencies in `controller/docs/architecture.md` against `Cargo.toml`s and `use` lines.
 
 use regex::Regex;
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Rust files below a path, or the file itself, without what is behind their tests.
+/// Rust files below a path, or the file itself, each cut off before its test module.
 fn sources(path: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut open = vec![root().join(path)];
@@ -26,7 +26,7 @@ fn sources(path: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn crates_depend_on_what_lies_below_them_and_on_nothing_else() {
+fn crates_depend_only_on_the_crates_below_them() {
     let may: [(&str, &[&str]); 9] = [
         ("protocol", &[]),
         ("certs", &["protocol"]),
@@ -50,8 +50,8 @@ fn crates_depend_on_what_lies_below_them_and_on_nothing_else() {
 }
 
 #[test]
-fn rooms_name_what_lies_below_them_and_nothing_above() {
-    // Where, what may not stand there, and why.
+fn modules_use_only_the_modules_below_them() {
+    // A path, the pattern that is forbidden there, and the reason.
     let never: [(&str, &str, &str); 8] = [
         ("controller/src/cli", r"\bfernwart_(hub|store|fleet)\b", "what people type knows only the client"),
         ("controller/src/operate", r"\bcrate::(\{[^;]*\b)?cli\b", "starting things is no command line"),
@@ -76,8 +76,8 @@ fn rooms_name_what_lies_below_them_and_nothing_above() {
 }
 
 #[test]
-fn parts_of_the_hub_name_only_parts_below_them() {
-    // From the ground up; what stands in one line does not know each other.
+fn parts_of_the_hub_use_only_the_parts_below_them() {
+    // From the lowest layer to the highest; parts in one line must not use each other.
     let floors: [&[&str]; 9] = [
         &["run_end", "lifecycle", "log_limiter", "environment", "retention"],
         &["home", "events", "metrics"],
@@ -107,7 +107,7 @@ fn parts_of_the_hub_name_only_parts_below_them() {
 }
 
 #[test]
-fn one_room_alone_names_quic_and_one_the_encoding() {
+fn only_one_module_uses_quinn_and_one_uses_bincode() {
     for (what, home) in [(r"\bquinn(_proto|_udp)?::", "protocol/src/link/quic"), (r"\bbincode::", "protocol/src/codec")]
     {
         let pattern = Regex::new(what).expect("a pattern");

@@ -10,8 +10,9 @@ use serde_json::Value;
 pub(crate) fn join(world: &World, guest: &Guest) {
     let agent = program("fernwart-agent");
     let line = world.invitation(&["Bäckerei Meyer"]);
-    let said = guest.run(&[agent.to_str().expect("text"), "--lang", "de", "enroll", &line, "--policy", "ask"]).exits(0);
-    assert!(!said.out.contains("fernwart-agent run") && !said.err.contains("fernwart-agent run"), "{said:?}");
+    let output =
+        guest.run(&[agent.to_str().expect("text"), "--lang", "de", "enroll", &line, "--policy", "ask"]).exits(0);
+    assert!(!output.out.contains("fernwart-agent run") && !output.err.contains("fernwart-agent run"), "{output:?}");
     let waiting = world.technician(&["pending", "-o", "name"]).exits(0).out;
     world.technician(&["admit", waiting.trim(), "--as", "kasse-1"]).exits(0);
     wait_until("the machine is linked", || world.is_online("kasse-1"));
@@ -20,9 +21,9 @@ pub(crate) fn join(world: &World, guest: &Guest) {
 pub(crate) fn diagnosed(world: &World, sections: &[&str]) -> Value {
     let mut words = vec!["diagnose", "kasse-1", "-o", "jsonl"];
     sections.iter().for_each(|section| words.extend(["--section", section]));
-    let said = world.technician(&words);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
-    let result = said.json_lines().swap_remove(0);
+    let output = world.technician(&words);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
+    let result = output.json_lines().swap_remove(0);
     result["report"].clone()
 }
 
@@ -31,7 +32,7 @@ pub(crate) fn finding<'a>(report: &'a Value, id: &str) -> Option<&'a Value> {
 }
 
 #[test]
-fn enrolling_registers_the_service_and_it_comes_back_by_itself() {
+fn enrolling_registers_a_service_that_restarts_after_a_crash() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -48,7 +49,7 @@ fn enrolling_registers_the_service_and_it_comes_back_by_itself() {
 }
 
 #[test]
-fn a_machine_that_is_as_it_should_be_has_nothing_unknown() {
+fn a_healthy_machine_has_no_unknown_checks() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -90,25 +91,25 @@ fn failed_units_and_errors_in_the_journal_are_found() {
     assert_eq!(group["count"], 30, "thirty messages are one shape: {group}");
 }
 
-/// A drive as smartctl tells of it: the few fields that count, of 90.
+/// A failing drive as smartctl reports it: only the few fields that are read.
 const SMARTCTL: &str = r#"#!/bin/sh
 echo '{"smart_status":{"passed":false},"temperature":{"current":71},
 "nvme_smart_health_information_log":{"media_errors":70,"percentage_used":97}}'
 "#;
 
-/// Two drives, as sysfs tells of them: this computer's own are virtual.
+/// Two drives in sysfs, because this computer's own are virtual.
 const DRIVES: &str = "for name in sda sdb; do mkdir -p /srv/block/$name/device /srv/block/$name/queue
     echo 1000 > /srv/block/$name/size; echo KINGSTON > /srv/block/$name/device/model
     echo running > /srv/block/$name/device/state; echo 0 > /srv/block/$name/queue/rotational; done
 mount --bind /srv/block /sys/block";
 
 #[test]
-fn drives_are_asked_and_one_that_tells_nothing_is_named_with_the_reason() {
+fn drive_health_is_read_and_a_drive_that_hangs_is_named() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
     let disks = diagnosed(&world, &["disks"])["sections"]["disks"]["facts"].clone();
-    // A virtual drive has no health to tell of, which is no blind spot.
+    // A virtual drive has no SMART data, which is not a blind spot.
     for drive in disks["drives"].as_array().expect("drives").iter().filter(|drive| drive["device"] == "/dev/vda") {
         assert_eq!(drive["why"]["healthy"], "not_supported", "{disks}");
     }
@@ -118,8 +119,8 @@ fn drives_are_asked_and_one_that_tells_nothing_is_named_with_the_reason() {
     for id in ["smart.health", "smart.media", "smart.worn", "smart.hot"] {
         assert!(finding(&report, id).is_some(), "{id}: {report}");
     }
-    // One that hangs holds up nothing: the whole answers in time, twice.
-    // One of them; the other one is asked all the same.
+    // smartctl hangs for one drive: the other is still read, and the complete diagnosis answers in time,
+    // twice.
     guest.put_program(
         "/usr/sbin/smartctl",
         &format!("#!/bin/sh\n[ \"$5\" != /dev/sda ] || exec sleep 600\n{}", &SMARTCTL[10..]),
@@ -143,8 +144,8 @@ fn drives_are_asked_and_one_that_tells_nothing_is_named_with_the_reason() {
     assert_eq!(disks["smart_unanswered"], "smartctl: not installed");
 }
 
-/// Packages of which a second version, one of them for security, lies in a
-/// repository on the guest's own disk.
+/// Two installed packages with newer versions, one a security update, in a repository on the guest's own
+/// disk.
 const REPOSITORY: &str = r#"
 set -e
 mkdir -p /srv/updates /etc/yum.repos.d && cd /srv
@@ -175,8 +176,8 @@ fn updates_are_counted_without_a_network_by_apt_and_by_dnf() {
         let updates = report["sections"]["updates"]["facts"].clone();
         (updates["manager"].as_str().map(str::to_owned), updates["pending"].as_u64(), updates["security"].as_u64())
     };
-    // Images for containers keep apt from caching what it has read, and then it
-    // is slow; with the short lists alone the question is the same.
+    // Container images disable apt's cache, which makes apt slow. Without the large lists the check is the
+    // same.
     guest.run(&["find", "/var/lib/apt/lists", "-type", "f", "-size", "+2M", "-delete"]).exits(0);
     let apt = guest.run(&["apt-get", "-s", "-q", "-o", "Debug::NoLocking=true", "dist-upgrade"]).exits(0).out;
     let pending = apt.lines().filter(|line| line.starts_with("Inst ")).count() as u64;
@@ -197,7 +198,7 @@ echo 'Inst kasse [1] (2 Debian-Security:12/stable-security [amd64])'
 ";
 
 #[test]
-fn an_apt_that_takes_longer_than_a_look_is_left_to_end_and_has_answered_by_the_next() {
+fn a_slow_apt_finishes_in_the_background_and_answers_the_next_diagnosis() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -217,11 +218,11 @@ fn an_apt_that_takes_longer_than_a_look_is_left_to_end_and_has_answered_by_the_n
     });
 }
 
-/// A service that fails until it is started anew with what it lacks.
+/// A service that fails until `/run/paper` exists.
 const UNIT: &str = "[Unit]\nDescription=Bondruck\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c '[ -e /run/paper ]'\n";
 
 #[test]
-fn a_remedy_repairs_what_a_diagnosis_has_found_and_proves_it() {
+fn a_remedy_repairs_a_finding_and_runs_its_check_again() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -262,47 +263,48 @@ fn a_remedy_repairs_what_a_diagnosis_has_found_and_proves_it() {
             .count()
             >= 2
     });
-    let said = world.technician(&["diagnose", "kasse-1", "--fail-on", "warn"]).exits(1);
-    // Named by its job, its rule and its unit: as it is printed, it is typed.
-    let line = said.out.lines().find_map(|line| line.trim().strip_prefix("fernwart run --remedy ")).expect("a remedy");
+    let output = world.technician(&["diagnose", "kasse-1", "--fail-on", "warn"]).exits(1);
+    // Named by machine, job, rule and unit; the printed line can be typed as it is.
+    let line =
+        output.out.lines().find_map(|line| line.trim().strip_prefix("fernwart run --remedy ")).expect("a remedy");
     let named = line.split_whitespace().next().expect("a name").to_owned();
     assert!(named.starts_with("kasse-1/") && named.ends_with("/service.failed:bondruck.service"), "{named}");
-    // What has the remedy's name is shown before it is run, and asks for a yes.
+    // A remedy is shown before it runs, and needs a confirmation.
     let remedy = ["run", "--remedy", &named, "--reason", "Bondrucker, Auftrag 4711"];
     let unsure = world.technician(&remedy).exits(2);
     assert!(unsure.err.contains("FW-CLI-14") && unsure.err.contains("unit = bondruck.service"), "{}", unsure.err);
-    // Still without paper: it was done, and it is not well.
+    // The paper is still missing: the remedy runs, and the check still fails.
     let yes = |words: &[&str]| world.technician(&[words, &["--yes"]].concat());
     let agent = program("fernwart-agent");
     let allow = ["allow", "repair", "--for", "2h"];
     guest.run(&[&[agent.to_str().expect("text")][..], &allow].concat()).exits(0);
-    let said = yes(&remedy).exits(1);
-    assert!(said.out.contains("still not well") && said.out.contains("bondruck.service"), "{}", said.out);
+    let output = yes(&remedy).exits(1);
+    assert!(output.out.contains("still not well") && output.out.contains("bondruck.service"), "{}", output.out);
     guest.run(&["touch", "/run/paper"]).exits(0);
-    let said = yes(&remedy).exits(0);
-    assert!(said.out.contains("service.failed run again: ok") && said.out.contains("Receipt "), "{}", said.out);
+    let output = yes(&remedy).exits(0);
+    assert!(output.out.contains("service.failed run again: ok") && output.out.contains("Receipt "), "{}", output.out);
     guest.run(&["systemctl", "is-active", "bondruck"]).exits(0);
-    // What is no longer so is not repaired once more, whoever names it.
-    let said = yes(&remedy).exits(3);
-    assert!(said.err.contains("FW-CLI-20") && said.err.contains("no longer so"), "{}", said.err);
+    // A finding that no longer holds is not repaired again.
+    let output = yes(&remedy).exits(3);
+    assert!(output.err.contains("FW-CLI-20") && output.err.contains("no longer so"), "{}", output.err);
     let again = world.technician(&["diagnose", "kasse-1"]);
     assert!(!again.out.contains("service.failed"), "{}", again.out);
-    // systemd holds the limits: in a unit of its own, which is gone afterwards.
-    let said = world.technician(&["run", "where", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
-    let report = said.json_lines()[0]["report"].clone();
+    // systemd enforces the limits in a unit of the run's own, which is removed afterwards.
+    let output = world.technician(&["run", "where", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    let report = output.json_lines()[0]["report"].clone();
     assert_eq!(report["cage"], "systemd", "{report}");
     assert!(report["stdout"]["head"].as_str().expect("text").contains("fernwart-run-"), "{report}");
-    let said = world.technician(&["run", "greedy", "kasse-1", "--reason", "x", "-o", "jsonl"]);
-    let report = said.json_lines()[0]["report"].clone();
+    let output = world.technician(&["run", "greedy", "kasse-1", "--reason", "x", "-o", "jsonl"]);
+    let report = output.json_lines()[0]["report"].clone();
     assert!(report["stdout"]["head"] != "419430400\n", "{report}");
-    // One that may not speak to services cannot stop the agent or the computer through them.
-    let said = world.technician(&["run", "mutinous", "kasse-1", "--reason", "x", "-o", "jsonl"]);
-    let report = said.json_lines()[0]["report"].clone();
+    // A script without `services` cannot stop the agent or the computer through systemd.
+    let output = world.technician(&["run", "mutinous", "kasse-1", "--reason", "x", "-o", "jsonl"]);
+    let report = output.json_lines()[0]["report"].clone();
     assert!(!report["stdout"]["head"].as_str().expect("text").contains("spoke"), "{report}");
     guest.run(&["systemctl", "is-active", "fernwart-agent"]).exits(0);
-    // Nor does one that may leave anything behind.
-    let said = world.technician(&["run", "lingers", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
-    assert_eq!(said.json_lines()[0]["report"]["stdout"]["head"], "active\n", "{}", said.out);
+    // A script with `services` leaves no process behind either.
+    let output = world.technician(&["run", "lingers", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    assert_eq!(output.json_lines()[0]["report"]["stdout"]["head"], "active\n", "{}", output.out);
     assert_eq!(guest.run(&["pgrep", "-f", "fernwart-evil-2718"]).out, "", "what it left behind has ended");
     let left = guest.run(&["systemctl", "list-units", "--all", "--no-legend", "fernwart-run-*"]);
     assert_eq!(left.out.trim(), "", "no unit is left");

@@ -1,8 +1,7 @@
-//! Scripts that misbehave: held, ended in time, and told of. Each first does
-//! what it should not where nothing holds it back, or shows that it could.
+//! Scripts that misbehave are contained, ended in time, and reported. Each test first shows that the
+//! misbehaviour works, or could work, outside the cage.
 //!
-//! Under every bomb lies a second net: a control group that would stop it if
-//! the cage did not.
+//! A second control group contains each bomb in case the cage fails.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{CommandOutput, Machine, SmallDisk, World, run, wait_until};
@@ -56,7 +55,7 @@ impl Drop for Net {
     }
 }
 
-/// A trusting machine outside of `/tmp`, with a net under it.
+/// A machine outside `/tmp` whose policy allows everything, with a control group as a safety net.
 pub(crate) struct Stage {
     pub(crate) world: World,
     pub(crate) machine: Machine,
@@ -75,7 +74,7 @@ impl Stage {
         Some(Self { world, machine, _net: net })
     }
 
-    /// The same where nothing but namespaces holds a script.
+    /// The same, where only namespaces contain a script.
     fn without_groups(scripts: &[Script]) -> Option<Self> {
         let mut stage = Self::new(scripts)?;
         stage.machine.agent.stop();
@@ -85,8 +84,8 @@ impl Stage {
         Some(stage)
     }
 
-    /// One in each kind of cage that this computer has, told what holds it: control groups
-    /// and namespaces, or these alone. A script named `honest` is added.
+    /// Plays once in each kind of cage that this computer has: control groups with namespaces, and
+    /// namespaces alone. `play` receives the name of the cage. A script named `honest` is added.
     pub(crate) fn each(scripts: &[Script], mut play: impl FnMut(Self, &str)) {
         let scripts: Vec<Script> = scripts.iter().cloned().chain([honest()]).collect();
         for make in [Self::new, Self::without_groups] {
@@ -107,24 +106,23 @@ impl Stage {
     pub(crate) fn report(&self, words: &[&str]) -> Value {
         let mut all = words.to_vec();
         all.extend(["kasse-1", "-o", "jsonl"]);
-        let said = self.run(&all);
-        let result = said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result");
-        assert!(result["report"].is_object(), "{}: {result} {}", words[0], said.err);
+        let printed = self.run(&all);
+        let result = printed.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result");
+        assert!(result["report"].is_object(), "{}: {result} {}", words[0], printed.err);
         result["report"].clone()
     }
 
-    /// The most memory the agent has ever held, KiB.
+    /// Peak memory of the agent, KiB.
     fn most_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.machine.agent.pid())).expect("running");
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a line");
         line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
     }
 
-    /// The agent is the same, unharmed, and nothing of the script is left.
+    /// Asserts that the agent still runs and that nothing of the script is left.
     fn is_unharmed(&mut self, what: &str) {
         assert!(self.machine.agent.is_running(), "{what}: the agent runs");
-        // What gets away from its parents becomes a child of number one: it
-        // would still carry this mark.
+        // An escaped process is reparented to init, but still carries this mark.
         let left = run(Command::new("pgrep").args(["-f", "fernwart-evil-31415"]));
         assert_eq!(left.out, "", "{what}: nothing is left");
         let pid = self.machine.agent.pid();
@@ -146,7 +144,7 @@ fn limits(lines: &str) -> String {
 }
 
 #[test]
-fn bombs_are_ended_in_time_and_nothing_of_them_is_left() {
+fn resource_bombs_are_stopped_in_time_and_leave_no_process() {
     let scripts = [
         Script::new("forks", "f() { sh -c 'sleep 31; : fernwart-evil-31415' & f & f; }; f; sleep 60\n")
             .and(&limits("processes = 32\ntime_s = 20")),
@@ -188,8 +186,9 @@ fn bombs_are_ended_in_time_and_nothing_of_them_is_left() {
         assert_eq!(ended(&report).as_deref(), Some("memory"), "together they are too large: {report}");
         stage.is_unharmed("shares");
         let report = stage.report(&["maps"]);
-        // Where nobody counts it, there is no memory without a file to share.
-        let refused = report["stderr"]["head"].as_str().is_some_and(|said| said.contains("Operation not permitted"));
+        // Without memory accounting, anonymous shared memory is forbidden.
+        let refused =
+            report["stderr"]["head"].as_str().is_some_and(|printed| printed.contains("Operation not permitted"));
         assert!(ended(&report).as_deref() == Some("memory") || refused, "what is shared counts, too: {report}");
         stage.is_unharmed("maps");
         let report = stage.report(&["stubborn"]);
@@ -213,7 +212,7 @@ fn bombs_are_ended_in_time_and_nothing_of_them_is_left() {
 }
 
 #[test]
-fn whatever_a_script_writes_is_bounded_and_harmless() {
+fn script_output_is_bounded_and_escaped() {
     let scripts = [
         honest(),
         Script::new("endless", "exec head -c 10G /dev/zero\n").and(&limits("time_s = 60\noutput_mib = 32")),
@@ -232,19 +231,19 @@ fn whatever_a_script_writes_is_bounded_and_harmless() {
         stage.is_unharmed(name);
     }
     let report = stage.report(&["noise"]);
-    // Chance writes something like a key now and then, which is taken out.
+    // Random bytes sometimes look like a key, which is redacted.
     let bytes = report["stdout"]["bytes"].as_u64().expect("a number");
     assert!(report["exit"] == 0 && ((16 << 20) - 16_384..=16 << 20).contains(&bytes), "{bytes}");
     assert!(report["stdout"]["sha256"].is_string() && report["stdout"]["tail"].as_str().expect("text").len() > 1000);
     let grown = stage.most_kib() - before;
     println!("the agent grew by {grown} KiB at most");
     assert!(grown <= 8 * 1024, "{grown} KiB");
-    // The technician's terminal gets text, live and afterwards.
-    let said = stage.run(&["escapes", "kasse-1"]).exits(0);
-    let raw = said.out.chars().find(|c| c.is_control() && *c != '\n');
-    assert!(raw.is_none() && said.out.contains('a') && said.out.contains('d'), "{:?}", said.out);
+    // The technician's terminal gets escaped text only, live and afterwards.
+    let printed = stage.run(&["escapes", "kasse-1"]).exits(0);
+    let raw = printed.out.chars().find(|c| c.is_control() && *c != '\n');
+    assert!(raw.is_none() && printed.out.contains('a') && printed.out.contains('d'), "{:?}", printed.out);
     let report = stage.report(&["escapes"]);
-    // What is kept is whole; whoever shows it escapes it.
+    // The stored output is complete; it is escaped when shown.
     assert_eq!(report["stdout"]["head"], "a\u{1b}[2J\u{1b}]0;evil\u{7}b\0c\u{fffd}d\r\u{1b}[1A\n");
     let logs = |words: &[&str]| stage.world.technician(&[&["job", "logs", "1"], words].concat()).exits(0).out;
     for words in [&["-o", "json"][..], &["-o", "csv"], &[]] {
@@ -253,7 +252,7 @@ fn whatever_a_script_writes_is_bounded_and_harmless() {
     }
 }
 
-/// A folder mounted once more elsewhere; gone with its owner.
+/// A second mount of a folder; unmounted when dropped.
 struct Alias(tempfile::TempDir);
 
 impl Alias {
@@ -271,7 +270,7 @@ impl Drop for Alias {
 }
 
 #[test]
-fn a_signal_to_all_of_its_group_ends_no_more_than_the_script() {
+fn signals_to_a_scripts_process_group_do_not_reach_the_agent() {
     let scripts = [
         honest(),
         Script::new("ends", "sleep 0.2; kill -KILL 0\n").privilege("read"),
@@ -293,20 +292,20 @@ fn a_signal_to_all_of_its_group_ends_no_more_than_the_script() {
         stage.is_unharmed(name);
         assert_eq!(nice(&stage), before, "{name}");
     }
-    // Whoever may write above the agent's folder could put another there.
-    let said = stage.run(&["above", "kasse-1"]).exits(3);
-    assert!(said.out.contains("FW-GATE-19"), "{}", said.out);
+    // A script that may write above the agent's folder could replace that folder.
+    let printed = stage.run(&["above", "kasse-1"]).exits(3);
+    assert!(printed.out.contains("FW-GATE-19"), "{}", printed.out);
 }
 
 #[test]
-fn a_script_reaches_only_what_its_manifest_names() {
+fn a_script_can_access_only_what_its_manifest_declares() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let inside = tempfile::tempdir_in("/srv").expect("a folder");
     let outside = tempfile::tempdir_in("/srv").expect("a folder");
     let (inside, outside) = (inside.path(), outside.path());
     let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo reached\n");
-    // Each line tells what it could do; a good cage lets it tell nothing.
+    // Each line prints what the script was able to do; in a sound cage none prints anything.
     let reach = format!(
         "touch {out}/x 2>/dev/null && echo wrote outside\n\
          touch /etc/fernwart-evil 2>/dev/null && echo wrote in etc\n\
@@ -354,7 +353,7 @@ fn a_script_reaches_only_what_its_manifest_names() {
     let other = format!("alias={}", alias.0.path().display());
     let home = format!("home={}", stage.machine.home.display());
     let pid = format!("pid={}", stage.machine.agent.pid());
-    // Proof that the same words reach all that where nothing holds them: as root here.
+    // Proof: outside the cage root can write to /srv and read the key.
     let free = run(Command::new("sh").args(["-c", "touch /srv/x && rm /srv/x && [ -e /dev/null ] && echo could"]));
     assert_eq!(free.out, "could\n");
     let key = std::fs::read(stage.machine.home.join("evidence.key"));
@@ -372,15 +371,15 @@ fn a_script_reaches_only_what_its_manifest_names() {
     drop(listener);
 }
 
-/// A listener below `/run`, of the kind that rules a computer, which goes and
-/// comes again like that of a service that is restarted.
+/// A listener below `/run`, like the sockets of system services; it is recreated again and again, as when a
+/// service restarts.
 struct Service {
     process: fernwart_tests::Process,
     folder: tempfile::TempDir,
 }
 
 impl Service {
-    /// Says `yes` to whoever calls; every tenth of a second it is a new socket.
+    /// Answers each connection with `yes`, and replaces its socket every tenth of a second.
     const TEXT: &str = "import os, socket, sys, time
 path = sys.argv[1]
 while True:
@@ -414,7 +413,7 @@ while True:
     }
 }
 
-/// Tries for two seconds to be let in, and tells whether it was.
+/// Tries to connect for two seconds, and prints whether it succeeded.
 const CALLS: &str = "import os, socket, time
 until = time.time() + 2
 while time.time() < until:
@@ -432,7 +431,7 @@ print('done')
 ";
 
 #[test]
-fn no_service_is_spoken_to_by_a_script_that_does_not_say_so_however_often_it_restarts() {
+fn a_script_without_services_cannot_connect_even_to_a_restarting_service() {
     let socket = |script: Script| script.parameter("socket", "path", "under = [\"/run\"]").shell("python3");
     let scripts = [
         honest(),
@@ -448,10 +447,10 @@ fn no_service_is_spoken_to_by_a_script_that_does_not_say_so_however_often_it_res
     let mut service = Service::start();
     let given = format!("socket={}", service.socket().display());
     wait_until("it listens", || service.socket().exists());
-    for (name, told) in [("silent", ""), ("anything", ""), ("speaks", "was let in\ndone\n")] {
+    for (name, reported) in [("silent", ""), ("anything", ""), ("speaks", "was let in\ndone\n")] {
         let report = stage.report(&[name, "-p", &given]);
-        assert_eq!(report["stdout"]["head"], told, "{name}: {report}");
-        let refused = report["stderr"]["head"].as_str().is_some_and(|said| said.contains("Permission denied"));
+        assert_eq!(report["stdout"]["head"], reported, "{name}: {report}");
+        let refused = report["stderr"]["head"].as_str().is_some_and(|printed| printed.contains("Permission denied"));
         assert_eq!(refused, name != "speaks", "{name}: {report}");
     }
     assert!(service.process.is_running());
@@ -460,7 +459,7 @@ fn no_service_is_spoken_to_by_a_script_that_does_not_say_so_however_often_it_res
 }
 
 #[test]
-fn what_only_looks_has_no_right_to_change_the_network_or_the_clock() {
+fn read_only_scripts_cannot_change_the_network_or_the_clock() {
     let tries = "ip link set lo down 2>/dev/null && echo took the network down\n\
                  date -s @$(date +%s) >/dev/null 2>&1 && echo set the clock\n\
                  for right in 12 13 25; do\n\
@@ -477,14 +476,14 @@ fn what_only_looks_has_no_right_to_change_the_network_or_the_clock() {
     assert_eq!(stage.report(&["shows", "--dry-run"])["stdout"]["head"], "looked\n");
     stage.is_unharmed("looks");
     assert_eq!(stage.report(&["asks", "--dry-run"])["stdout"]["head"], "asked\n");
-    // What may speak to services while it is only shown is an act to the owner.
+    // A dry run that may use services is an act to the owner.
     std::fs::write(stage.machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"never\"\n")
         .expect("written");
     for name in ["asks", "shows", "reads"] {
-        // Much of a computer is ruled over its own loopback, too.
+        // So is a script with network access: many local services listen on loopback.
         let dry: &[&str] = if name == "reads" { &[] } else { &["--dry-run"] };
-        let said = stage.run(&[&[name, "kasse-1"], dry].concat()).exits(3);
-        assert!(said.out.contains("FW-OWN-01"), "{name}: {}", said.out);
+        let printed = stage.run(&[&[name, "kasse-1"], dry].concat()).exits(3);
+        assert!(printed.out.contains("FW-OWN-01"), "{name}: {}", printed.out);
     }
 }
 
@@ -500,7 +499,7 @@ time.sleep(120)
 ";
 
 #[test]
-fn a_run_ends_though_somebody_outside_holds_its_output() {
+fn a_run_ends_even_if_an_outside_process_keeps_its_output_open() {
     let gives = "import array, os, socket\n\
                  one = socket.socket(socket.AF_UNIX)\n\
                  one.connect(os.environ['FERNWART_PARAM_SOCKET'])\n\
@@ -524,7 +523,7 @@ fn a_run_ends_though_somebody_outside_holds_its_output() {
 }
 
 #[test]
-fn a_script_that_fills_the_disk_is_ended_while_there_is_room_left() {
+fn a_script_that_fills_the_disk_is_stopped() {
     let folder = tempfile::tempdir_in("/srv").expect("a folder");
     let Some(disk) = SmallDisk::mount(&folder.path().join("disk"), 64) else { return };
     let fills = format!("cat /dev/zero > {}/big\n", disk.path().display());
@@ -541,17 +540,17 @@ fn a_script_that_fills_the_disk_is_ended_while_there_is_room_left() {
 }
 
 #[test]
-fn what_cannot_be_enforced_is_refused_and_a_run_is_ended_when_it_is_taken_back() {
+fn unenforceable_limits_are_refused_and_a_cancelled_run_is_ended() {
     let scripts = [
         honest(),
         Script::new("half", "echo ran\n").and(&limits("cpu_pct = 50")),
         Script::new("long", "echo begun; sleep 60; echo over\n").and(&limits("time_s = 120")),
     ];
     let Some(mut stage) = Stage::without_groups(&scripts) else { return };
-    // A share of the processor takes a control group that this agent can use.
+    // A processor limit needs a control group that this agent can use.
     if !Path::new("/run/systemd/system").is_dir() {
-        let said = stage.run(&["half", "kasse-1"]).exits(3);
-        assert!(said.out.contains("FW-GATE-19"), "{}", said.out);
+        let printed = stage.run(&["half", "kasse-1"]).exits(3);
+        assert!(printed.out.contains("FW-GATE-19"), "{}", printed.out);
     }
     let log = stage.world.path().join("long.log");
     let mut command = stage.world.command(&["run", "long", "kasse-1", "--reason", "x"]);

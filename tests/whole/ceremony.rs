@@ -12,17 +12,17 @@ impl Shop {
         run(&mut staff_command(&self.folder.path().join(home), arguments))
     }
 
-    /// Signs as a script does: by naming the draft that was printed.
+    /// Signs without a prompt, by naming the id of the printed draft.
     fn sign(&self, home: &str, arguments: &[&str]) -> CommandOutput {
         let mut all = vec!["catalogue", "sign"];
         all.extend(arguments);
-        let told = self.at(home, &all);
-        if told.code == 2 && told.err.contains("FW-CAT-08") {
-            let id = told.err.split("--yes ").nth(1).expect("an id").split_whitespace().next().expect("an id");
+        let reported = self.at(home, &all);
+        if reported.code == 2 && reported.err.contains("FW-CAT-08") {
+            let id = reported.err.split("--yes ").nth(1).expect("an id").split_whitespace().next().expect("an id");
             all.extend(["--yes", id]);
             return self.at(home, &all);
         }
-        told
+        reported
     }
 
     fn path(&self, name: &str) -> String {
@@ -30,13 +30,13 @@ impl Shop {
     }
 }
 
-/// The folder's own path out of a text, so that it can be compared.
+/// Replaces the folder's own path in a text, so that texts can be compared.
 fn plain(text: &str, folder: &Path) -> String {
     text.replace(folder.to_str().expect("text"), "~")
 }
 
 #[test]
-fn with_two_of_three_approvers_one_signature_publishes_nothing_and_two_do() {
+fn two_of_three_approvers_must_sign_before_a_draft_can_be_published() {
     let shop = Shop { folder: tempfile::tempdir().expect("a folder") };
     let keys: Vec<String> = ["anna", "ben", "carla"]
         .iter()
@@ -45,8 +45,8 @@ fn with_two_of_three_approvers_one_signature_publishes_nothing_and_two_do() {
     let address = format!("127.0.0.1:{}", free_port());
     let mut init = vec!["init", "--address", &address, "--listen", &address, "--name", "jana", "-k", "2"];
     keys.iter().for_each(|key| init.extend(["--approver", key]));
-    let said = shop.at("shop", &init).exits(0);
-    assert!(plain(&said.err, shop.folder.path()).contains("2 of 3 approvers must sign"), "{}", said.err);
+    let output = shop.at("shop", &init).exits(0);
+    assert!(plain(&output.err, shop.folder.path()).contains("2 of 3 approvers must sign"), "{}", output.err);
 
     let draft = shop.path("shop/first-draft.json");
     let publish = ["catalogue", "publish", "--file", &draft];
@@ -58,8 +58,8 @@ fn with_two_of_three_approvers_one_signature_publishes_nothing_and_two_do() {
     let again = shop.sign("anna", &["--file", &draft]).exits(3);
     assert!(again.err.contains("signed already"), "{}", again.err);
     shop.at("stranger", &["approver", "new"]).exits(0);
-    let stranger = shop.sign("stranger", &["--file", &draft]).exits(3);
-    assert!(stranger.err.contains("none of the approvers'"), "{}", stranger.err);
+    let outsider = shop.sign("stranger", &["--file", &draft]).exits(3);
+    assert!(outsider.err.contains("none of the approvers'"), "{}", outsider.err);
     shop.sign("ben", &["--file", &draft]).exits(0);
     shop.at("shop", &publish).exits(0);
 
@@ -109,8 +109,8 @@ fn with_two_of_three_approvers_one_signature_publishes_nothing_and_two_do() {
     run(&mut agent(&["enroll", "--invitation", &file, "--policy", "ask", "--no-service"])).exits(0);
     let _agent = Process::start(&mut agent(&["run"]), &shop.folder.path().join("agent.log"));
     wait_until("the machine is linked", || shop.at("ole", &["ls", "-o", "csv"]).out.contains(",online,"));
-    let said = shop.at("ole", &["diagnose", "all"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let output = shop.at("ole", &["diagnose", "all"]);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
     // A technician who only looks may not invite.
     let beyond = shop.at("ole", &["invite", "Demo"]).exits(3);
     assert!(beyond.err.contains("FW-HUB-03"), "{}", beyond.err);
@@ -124,12 +124,12 @@ fn secret_file(path: &Path, text: &str) -> String {
 }
 
 #[test]
-fn a_protected_key_signs_with_its_passphrase_and_never_lies_on_a_hub() {
+fn a_protected_key_needs_its_passphrase_and_is_refused_on_a_hub() {
     let shop = Shop { folder: tempfile::tempdir().expect("a folder") };
     let right = secret_file(&shop.folder.path().join("right"), "lampe kiesel anker\n");
     let wrong = secret_file(&shop.folder.path().join("wrong"), "lampe kiesel\n");
     let key = shop.at("anna", &["approver", "new", "--passphrase-file", &right]).exits(0).out;
-    // To name it, nobody needs the passphrase.
+    // Showing the key's name needs no passphrase.
     assert_eq!(shop.at("anna", &["approver", "show"]).exits(0).out, key);
     let address = format!("127.0.0.1:{}", free_port());
     let init = ["init", "--address", &address, "--listen", &address, "--approver", key.trim(), "-k", "1"];
@@ -147,15 +147,15 @@ fn a_protected_key_signs_with_its_passphrase_and_never_lies_on_a_hub() {
     assert!(closed.err.contains("the passphrase does not open this key"), "{}", closed.err);
     sign(&["--passphrase-file", &right]).exits(0);
     shop.at("shop", &["catalogue", "publish", "--file", &draft]).exits(0);
-    // Protected or not, it has no place on a hub.
+    // A hub refuses any approver's key in its home, protected or not.
     let copy = shop.folder.path().join("shop/hub/catalogue/backup");
     std::fs::copy(shop.folder.path().join("anna/approver/approver.key"), copy).expect("copied");
-    let said = shop.at("shop", &["serve"]).exits(3);
-    assert!(said.err.contains("FW-HUB-22"), "{}", said.err);
+    let output = shop.at("shop", &["serve"]).exits(3);
+    assert!(output.err.contains("FW-HUB-22"), "{}", output.err);
 }
 
 #[test]
-fn a_hub_listens_on_the_port_that_machines_call_unless_it_is_told_another() {
+fn a_hub_listens_on_the_port_of_its_address_unless_configured_otherwise() {
     let shop = Shop { folder: tempfile::tempdir().expect("a folder") };
     let settings = |home: &str| {
         let text = std::fs::read_to_string(shop.folder.path().join(home).join("hub/hub.toml")).expect("settings");
@@ -173,17 +173,17 @@ fn a_hub_listens_on_the_port_that_machines_call_unless_it_is_told_another() {
     let nobodys = ["hub.example", "hub.example:", ":443", "hub:70000", "hub:0", "::1:443", "[hub]:443", "a hub:443"];
     let neither = ["http://x:443", "256.1.1.1:443", "a..b:443", "h-:443", "x:+7443"];
     for address in nobodys.into_iter().chain(neither) {
-        let said = shop.at("none", &["init", "--address", address]).exits(2);
-        assert!(said.err.contains("is no address") && said.err.contains("host:port"), "{}", said.err);
+        let output = shop.at("none", &["init", "--address", address]).exits(2);
+        assert!(output.err.contains("is no address") && output.err.contains("host:port"), "{}", output.err);
     }
     for nameless in ["--shop", "--name"] {
-        let said = shop.at("none", &["init", "--address", "hub.example:443", nameless, " "]).exits(2);
-        assert!(said.err.contains(&format!("{nameless} is empty")), "{}", said.err);
+        let output = shop.at("none", &["init", "--address", "hub.example:443", nameless, " "]).exits(2);
+        assert!(output.err.contains(&format!("{nameless} is empty")), "{}", output.err);
     }
 }
 
 #[test]
-fn approvers_come_and_go_and_every_machine_follows() {
+fn machines_follow_a_change_of_approvers() {
     let world = fernwart_tests::World::new();
     let machine = world.add_machine("kasse-1");
     let home = |name: &str| world.path().join(name);
@@ -192,9 +192,9 @@ fn approvers_come_and_go_and_every_machine_follows() {
     let propose = |words: &[&str]| world.technician(&[&["catalogue", "rotate", "--yes"][..], words].concat());
     assert!(propose(&["--add", &own]).exits(2).err.contains("is an approver already"));
     assert!(propose(&["-k", "5"]).exits(2).err.contains("FW-CAT-16"));
-    let said = propose(&["--add", &ben, "-k", "2"]).exits(0);
-    assert!(said.err.contains(&format!("+ approver {ben}")) && said.err.contains("2 of 2"), "{}", said.err);
-    assert!(said.err.contains("signed: 1 of 2 signatures"), "{}", said.err);
+    let output = propose(&["--add", &ben, "-k", "2"]).exits(0);
+    assert!(output.err.contains(&format!("+ approver {ben}")) && output.err.contains("2 of 2"), "{}", output.err);
+    assert!(output.err.contains("signed: 1 of 2 signatures"), "{}", output.err);
     world.technician(&["catalogue", "publish"]).exits(3);
     let sign = |key: &str| {
         let unread = world.technician(&["catalogue", "sign", "--key", key]).exits(2);
@@ -210,7 +210,7 @@ fn approvers_come_and_go_and_every_machine_follows() {
         }
     };
     wait_until("the machine follows", || machine.journal().iter().any(root(2)));
-    // From now on it takes two, and nobody signs what they have proposed.
+    // From now on two must sign, and nobody may approve their own proposal.
     let folder = home("particulars");
     let folder = folder.to_str().expect("text");
     world.technician(&["catalogue", "show", "--to", folder]).exits(0);

@@ -1,11 +1,11 @@
-//! The owner of a machine is asked, and has the last word.
+//! The owner of a machine is asked, and the answer decides.
 
 use crate::scripts::{policy, run};
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, wait_until};
 use serde_json::Value;
 
-/// A run of this script on `kasse-1`, while its technician waits.
+/// Starts a run of this script on `kasse-1`; its technician waits.
 fn begin(world: &World, script: &str) -> Process {
     let words = ["run", script, "kasse-1", "--reason", "x", "--timeout", "60s"];
     Process::start(&mut world.command(&words), &world.path().join(script))
@@ -15,7 +15,7 @@ fn questions(machine: &Machine) -> String {
     machine.owner(&["--lang", "en", "questions"]).exits(0).out
 }
 
-/// The number of the question in which this stands, once it is asked.
+/// Waits for the question with this title; returns its number.
 fn question(machine: &Machine, title: &str) -> String {
     let mut number = None;
     wait_until("the owner is asked", || {
@@ -34,7 +34,7 @@ fn begun(machine: &Machine, script: &str) -> usize {
 }
 
 #[test]
-fn the_owner_is_asked_and_has_the_last_word() {
+fn the_owners_answer_decides_whether_a_repair_runs() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     world.approve(&Script::new("mend", "echo mended\n"));
@@ -47,14 +47,14 @@ fn the_owner_is_asked_and_has_the_last_word() {
         wait_until("the owner is asked", || {
             !machine.owner(&["--lang", "en", "questions"]).exits(0).out.contains("no questions")
         });
-        let said = machine.owner(&["--lang", "de", "questions"]).exits(0).out;
+        let output = machine.owner(&["--lang", "de", "questions"]).exits(0).out;
         assert!(
-            said.contains("jana von Nordlicht IT möchte: Probe mend") && said.contains("Grund: Auftrag 4711"),
-            "{said}"
+            output.contains("jana von Nordlicht IT möchte: Probe mend") && output.contains("Grund: Auftrag 4711"),
+            "{output}"
         );
         let status = machine.owner(&["--lang", "de", "status"]).exits(0).out;
         assert!(status.contains("Fragen an Sie     1; lesen und antworten"), "{status}");
-        said.split_whitespace().next().expect("a number").to_owned()
+        output.split_whitespace().next().expect("a number").to_owned()
     };
     // No.
     let mut asking = ask();
@@ -71,32 +71,32 @@ fn the_owner_is_asked_and_has_the_last_word() {
     assert_eq!(started(), 1);
     let again = machine.owner(&["allow", "1"]).exits(2);
     assert!(again.err.contains("FW-OWN-13"), "{}", again.err);
-    // Yes to all for a while, before anybody asks.
+    // A temporary permission for all, before anything is asked.
     machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
     run(&world, &["mend", "kasse-1"]).exits(0);
     assert_eq!(started(), 2);
-    // Paused: not even a look; and whoever looks sees it.
+    // Paused: even a diagnosis is refused, and the status shows the pause.
     let status = || machine.owner(&["--lang", "de", "status"]).exits(0).out;
     assert!(status().contains("reparieren: ja, bis ") && !status().contains("ANGEHALTEN"), "{}", status());
-    let said = machine.owner(&["--lang", "de", "pause", "3d"]).exits(0);
-    assert!(said.out.starts_with("Angehalten bis 20"), "a moment on another day has its date: {}", said.out);
+    let output = machine.owner(&["--lang", "de", "pause", "3d"]).exits(0);
+    assert!(output.out.starts_with("Angehalten bis 20"), "a moment on another day has its date: {}", output.out);
     assert!(status().contains("ANGEHALTEN") && !status().contains("reparieren: ja, bis"), "{}", status());
     machine.owner(&["pause", "0h"]).exits(2);
     machine.owner(&["pause", "2h"]).exits(0);
-    let said = world.technician(&["diagnose", "kasse-1"]).exits(3);
-    assert!(said.err.contains("FW-OWN-05"), "{}", said.err);
-    let said = run(&world, &["mend", "kasse-1"]).exits(3);
-    assert!(said.out.contains("FW-OWN-05"), "{}", said.out);
+    let output = world.technician(&["diagnose", "kasse-1"]).exits(3);
+    assert!(output.err.contains("FW-OWN-05"), "{}", output.err);
+    let output = run(&world, &["mend", "kasse-1"]).exits(3);
+    assert!(output.out.contains("FW-OWN-05"), "{}", output.out);
     world.technician(&["ping", "kasse-1"]).exits(0);
     machine.owner(&["resume"]).exits(0);
-    // A pause has ended the yes for a while; the next repair is asked for.
+    // The pause has revoked the temporary permission, so the owner is asked about the next repair.
     let mut asking = ask();
     question();
-    let said = machine.owner(&["--lang", "en", "deny", "repair"]).exits(0);
-    assert!(said.out.starts_with("All open questions are refused"), "{}", said.out);
+    let output = machine.owner(&["--lang", "en", "deny", "repair"]).exits(0);
+    assert!(output.out.starts_with("All open questions are refused"), "{}", output.out);
     wait_until("it is over", || !asking.is_running());
     assert_eq!(started(), 2);
-    // And the word against all repairs ends a yes for a while, too.
+    // Denying all repairs revokes a temporary permission, too.
     machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
     run(&world, &["mend", "kasse-1"]).exits(0);
     assert_eq!(started(), 3);
@@ -108,7 +108,7 @@ fn the_owner_is_asked_and_has_the_last_word() {
 }
 
 #[test]
-fn a_no_to_one_question_leaves_the_others_open() {
+fn denying_one_question_leaves_the_others_open() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     world.approve_all(&[Script::new("first", "echo ran\n"), Script::new("second", "echo ran\n")]);
@@ -124,7 +124,7 @@ fn a_no_to_one_question_leaves_the_others_open() {
 }
 
 #[test]
-fn a_yes_for_a_while_answers_what_is_asked_already() {
+fn a_temporary_permission_also_answers_open_questions() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     world.approve(&Script::new("mend", "echo mended\n"));
@@ -136,7 +136,7 @@ fn a_yes_for_a_while_answers_what_is_asked_already() {
 }
 
 #[test]
-fn a_pause_ends_what_runs_and_refuses_what_is_asked() {
+fn a_pause_cancels_running_scripts_and_refuses_open_questions() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     world.approve_all(&[Script::new("slow", "sleep 50\n"), Script::new("quick", "echo ran\n")]);
@@ -155,7 +155,7 @@ fn a_pause_ends_what_runs_and_refuses_what_is_asked() {
 }
 
 #[test]
-fn what_the_owner_said_holds_after_a_crash() {
+fn owner_decisions_survive_an_agent_crash() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     world.approve(&Script::new("mend", "echo mended\n"));
@@ -166,8 +166,8 @@ fn what_the_owner_said_holds_after_a_crash() {
     };
     machine.owner(&["pause"]).exits(0);
     crash(&mut machine);
-    let said = run(&world, &["mend", "kasse-1"]).exits(3);
-    assert!(said.out.contains("FW-OWN-05"), "still paused: {}", said.out);
+    let output = run(&world, &["mend", "kasse-1"]).exits(3);
+    assert!(output.out.contains("FW-OWN-05"), "still paused: {}", output.out);
     machine.owner(&["resume"]).exits(0);
     machine.owner(&["allow", "repair", "--for", "2h"]).exits(0);
     crash(&mut machine);
@@ -182,7 +182,7 @@ fn what_the_owner_said_holds_after_a_crash() {
 }
 
 #[test]
-fn a_no_takes_back_a_yes_that_waits_for_its_turn() {
+fn denying_revokes_a_permission_whose_run_has_not_begun() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     world.approve_all(&[Script::new("slow", "sleep 3\n"), Script::new("second", "echo ran\n")]);
@@ -199,7 +199,7 @@ fn a_no_takes_back_a_yes_that_waits_for_its_turn() {
 }
 
 #[test]
-fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
+fn a_run_waiting_for_the_owner_survives_restarts_and_blocks_no_diagnosis() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     world.approve(&Script::new("mend", "echo mended\n"));
@@ -210,14 +210,14 @@ fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
     };
     wait_until("the owner is asked", || asked(&machine));
     let before = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
-    let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let output = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
     machine.agent.kill_9();
     machine.restart();
     wait_until("the owner is asked again", || asked(&machine));
     wait_until("the machine is linked", || world.is_online("kasse-1"));
     let number = machine.owner(&["questions"]).out.split_whitespace().next().expect("a number").to_owned();
-    // A yes that was meant for another question reaches nobody.
+    // After the restart the question has a new number; an answer to the old one is refused.
     assert_ne!(number, before);
     machine.owner(&["allow", &before]).exits(2);
     assert!(asking.is_running(), "whoever waits goes on waiting: {}", asking.log());
@@ -226,13 +226,13 @@ fn a_run_that_waits_for_its_owner_survives_restarts_and_blocks_no_diagnosis() {
         let rows = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
         rows[0]["outcome"] == "ok"
     });
-    let acted = |(kind, body): &&(String, Value)| kind == "run_started" && body["action"]["script"].is_object();
-    assert_eq!(machine.journal().iter().filter(acted).count(), 1);
+    let result = |(kind, body): &&(String, Value)| kind == "run_started" && body["action"]["script"].is_object();
+    assert_eq!(machine.journal().iter().filter(result).count(), 1);
     wait_until("whoever waits hears of it", || !asking.is_running());
 }
 
 #[test]
-fn an_account_that_the_policy_names_may_answer_and_no_other() {
+fn only_accounts_named_in_the_policy_may_answer_questions() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711)).expect("opened");
@@ -253,8 +253,8 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
         command.args(["--reuid", account, "--clear-groups"]).arg(&program).arg("--home").arg(&machine.home);
         fernwart_tests::run(command.args(["--lang", "en"]).args(words).env_remove("LC_ALL"))
     };
-    let stranger = as_account("nobody", &["questions"]);
-    assert!(stranger.code != 0 && !stranger.out.contains("jana"), "{stranger:?}");
+    let outsider = as_account("nobody", &["questions"]);
+    assert!(outsider.code != 0 && !outsider.out.contains("jana"), "{outsider:?}");
     wait_until("its account can ask", || as_account("games", &["questions"]).code == 0);
     assert!(as_account("games", &["status"]).exits(0).out.contains("yes, to Nordlicht IT"));
     let rules = machine.owner(&["--lang", "de", "policy", "check"]).exits(0).out;
@@ -262,17 +262,17 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     for file in ["evidence.key", "sealing.key", "tls.identity", "books.redb", "policy.toml", "agent.toml"] {
         let mut read = std::process::Command::new("setpriv");
         read.args(["--reuid", "games", "--clear-groups", "cat"]).arg(machine.home.join(file));
-        let said = fernwart_tests::run(&mut read);
-        assert!(said.code != 0 && said.out.is_empty(), "{file} stays closed");
+        let output = fernwart_tests::run(&mut read);
+        assert!(output.code != 0 && output.out.is_empty(), "{file} stays closed");
     }
-    let said = as_account("games", &["questions"]).exits(0).out;
-    assert!(said.contains("jana from Nordlicht IT would like to"), "{said}");
+    let output = as_account("games", &["questions"]).exits(0).out;
+    assert!(output.contains("jana from Nordlicht IT would like to"), "{output}");
     let clock = as_account("games", &["check", "--trust-clock"]);
     assert!(clock.code != 0, "{clock:?}");
-    // An administrator's pause is the administrator's to end.
+    // Only an administrator may end an administrator's pause.
     machine.owner(&["pause"]).exits(0);
-    let said = as_account("games", &["resume"]).exits(3);
-    assert!(said.err.contains("FW-OWN-18"), "{}", said.err);
+    let output = as_account("games", &["resume"]).exits(3);
+    assert!(output.err.contains("FW-OWN-18"), "{}", output.err);
     machine.owner(&["resume"]).exits(0);
     wait_until("it is over", || !asking.is_running());
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
@@ -284,11 +284,11 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     as_account("games", &["allow", &number]).exits(0);
     wait_until("it is over", || !asking.is_running());
     assert!(asking.log().contains("allowed by \"games\""), "{}", asking.log());
-    // Allowed for eight hours at most, and that is what is said.
-    let said = as_account("games", &["allow", "repair", "--for", "300d"]).exits(0).out;
+    // A named account may allow eight hours at most, and is told the real end.
+    let output = as_account("games", &["allow", "repair", "--for", "300d"]).exits(0).out;
     let status = machine.owner(&["--lang", "en", "status"]).exits(0).out;
-    let until = said.split("until ").nth(1).and_then(|rest| rest.split(['.', ' ']).next()).expect("an end");
-    assert!(status.contains(&format!("until {until}")), "{said}\n{status}");
+    let until = output.split("until ").nth(1).and_then(|rest| rest.split(['.', ' ']).next()).expect("an end");
+    assert!(status.contains(&format!("until {until}")), "{output}\n{status}");
     // A change of the named accounts takes effect without a restart.
     policy(&machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nasked = [\"nobody\", \"meier\"]\n");
     wait_until("another is asked", || as_account("nobody", &["questions"]).code == 0);
@@ -297,14 +297,14 @@ fn an_account_that_the_policy_names_may_answer_and_no_other() {
     assert!(rules.contains("ein Konto meier gibt es"), "{rules}");
     policy(&machine, "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\n");
     wait_until("nobody else is", || as_account("nobody", &["questions"]).code != 0);
-    let said = as_account("nobody", &["status"]);
-    assert!(said.err.contains("FW-OWN-29") && said.err.contains("Put sudo in front"), "{}", said.err);
+    let output = as_account("nobody", &["status"]);
+    assert!(output.err.contains("FW-OWN-29") && output.err.contains("Put sudo in front"), "{}", output.err);
     // The owner reads afterwards who did what, and who allowed it.
-    let told = machine.owner(&["--lang", "de", "history"]).exits(0).out;
-    assert!(told.contains("Probe mend  jana  „x“  erledigt  Sie haben zugestimmt (games)"), "{told}");
-    let whole = machine.owner(&["--lang", "en", "history", "2"]).exits(0).out;
+    let reported = machine.owner(&["--lang", "de", "history"]).exits(0).out;
+    assert!(reported.contains("Probe mend  jana  „x“  erledigt  Sie haben zugestimmt (games)"), "{reported}");
+    let complete = machine.owner(&["--lang", "en", "history", "2"]).exits(0).out;
     for part in ["Test mend", "mend 1", "jana", "you said yes (games)", "done", "no"] {
-        assert!(whole.contains(part), "{part}: {whole}");
+        assert!(complete.contains(part), "{part}: {complete}");
     }
     assert!(machine.owner(&["history", "9"]).exits(2).err.contains("FW-OWN-16"));
 }

@@ -1,5 +1,5 @@
-//! Power cuts at any moment: agents and the hub are killed again and again
-//! while runs are given. No run takes effect twice, none is lost.
+//! Power cuts at any moment: agents and the hub are killed repeatedly while runs are submitted. No run
+//! takes effect twice, and none is lost.
 
 use fernwart_tests::endure::{Plan, endure};
 use fernwart_tests::test_script::Script;
@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 const MACHINES: usize = 8;
 const RUNS: usize = 500;
 
-/// Numbers that look random and come again with the same seed (Knuth's MMIX
-/// generator).
+/// Reproducible random numbers (Knuth's MMIX generator).
 struct Dice(u64);
 
 impl Dice {
@@ -26,8 +25,8 @@ fn runs_at_hub(world: &World) -> Vec<Value> {
     let jobs = world.technician(&["job", "ls", "-o", "name"]);
     let mut runs = Vec::new();
     for job in jobs.out.lines() {
-        let said = world.technician(&["job", "show", job, "-o", "jsonl"]);
-        runs.extend(said.json_lines());
+        let output = world.technician(&["job", "show", job, "-o", "jsonl"]);
+        runs.extend(output.json_lines());
     }
     runs
 }
@@ -52,7 +51,7 @@ fn five_hundred_runs_under_power_cuts_take_effect_once_or_not_at_all() {
     let mut dice = Dice(seed);
     let effects = tempfile::tempdir_in("/srv").expect("a folder");
     let mut world = World::new();
-    // Each effect is a line; half of them take a little while.
+    // Each effect is a line; short random sleeps vary the timing.
     let script = Script::new(
         "count",
         &format!(
@@ -93,25 +92,25 @@ fn five_hundred_runs_under_power_cuts_take_effect_once_or_not_at_all() {
         runs.len() >= RUNS && runs.iter().all(|run| run["state"] == "settled")
     });
     let mut outcomes: HashMap<String, usize> = HashMap::new();
-    let told: HashMap<String, String> = runs
+    let reported: HashMap<String, String> = runs
         .iter()
         .map(|run| (run["run"].as_str().expect("an id").to_owned(), run["outcome"].as_str().expect("one").to_owned()))
         .collect();
-    for outcome in told.values() {
+    for outcome in reported.values() {
         *outcomes.entry(outcome.clone()).or_default() += 1;
     }
-    println!("{} runs: {outcomes:?}", told.len());
+    println!("{} runs: {outcomes:?}", reported.len());
     let text = std::fs::read_to_string(effects.path().join("effects")).expect("effects");
     let mut seen = HashSet::new();
     for run in text.lines() {
         assert!(seen.insert(run), "{run} took effect twice");
-        let outcome = told.get(run).unwrap_or_else(|| panic!("{run} took effect and nobody knows of it"));
+        let outcome = reported.get(run).unwrap_or_else(|| panic!("{run} took effect and nobody knows of it"));
         assert!(outcome == "ok" || outcome == "interrupted", "{run}: {outcome}");
     }
-    for (run, outcome) in &told {
+    for (run, outcome) in &reported {
         match outcome.as_str() {
             "ok" => assert!(seen.contains(run.as_str()), "{run} is told as done and was not"),
-            // Whether it took effect nobody knows; that it was under way stands in the journal.
+            // It may have taken effect or not; the journal says that it was under way.
             "interrupted" => {}
             other => panic!("{run}: {other}"),
         }
@@ -123,18 +122,18 @@ fn five_hundred_runs_under_power_cuts_take_effect_once_or_not_at_all() {
         }
     }
     assert!(started.values().all(|times| *times == 1), "no run has begun twice");
-    let unbegun = told.keys().filter(|run| !started.contains_key(*run)).count();
+    let unbegun = reported.keys().filter(|run| !started.contains_key(*run)).count();
     assert_eq!(unbegun, 0, "whatever has such an outcome has begun");
     assert!(outcomes.get("ok").is_some_and(|ok| *ok > RUNS / 2), "{outcomes:?}");
 }
 
 #[test]
-fn a_hub_that_is_killed_again_and_again_loses_nothing_it_has_acknowledged() {
+fn a_repeatedly_killed_hub_loses_no_acknowledged_run() {
     let second = Duration::from_secs(1);
     let plan = Plan { machines: 40, runs_per_second: 50, time: 20 * second, lives: (second, 4 * second) };
     let came = endure(plan, 1, |word| println!("{word}"));
     println!("{came:?}");
     assert!(came.deaths >= 4 && came.acknowledged > 300, "{came:?}");
-    assert_eq!((came.lost, came.twice, came.only_said, came.denied, came.damaged), (0, 0, 0, 0, 0), "{came:?}");
+    assert_eq!((came.lost, came.twice, came.only_reported, came.denied, came.damaged), (0, 0, 0, 0, 0), "{came:?}");
     assert!(came.not_done.is_empty(), "nothing was in the way: {came:?}");
 }

@@ -20,18 +20,18 @@ fn is_clean(place: &Path) -> bool {
 }
 
 #[test]
-fn once_it_ends_in_a_report_and_a_dry_run_and_leaves_nothing() {
+fn demo_once_shows_a_report_and_a_dry_run_and_leaves_nothing_behind() {
     let place = tempfile::tempdir().expect("a folder");
-    let said = run(&mut demo(place.path(), &["--once"])).exits(0);
-    assert!(said.out.contains("this-computer-3") && said.out.contains("online"), "{}", said.out);
-    assert!(said.out.contains(" checks: ") && said.out.contains(" ok"), "a report: {}", said.out);
-    assert!(said.out.contains("would free") && said.out.contains("nothing was changed"), "{}", said.out);
-    assert!(said.err.contains("Next: "), "what to do now: {}", said.err);
+    let output = run(&mut demo(place.path(), &["--once"])).exits(0);
+    assert!(output.out.contains("this-computer-3") && output.out.contains("online"), "{}", output.out);
+    assert!(output.out.contains(" checks: ") && output.out.contains(" ok"), "a report: {}", output.out);
+    assert!(output.out.contains("would free") && output.out.contains("nothing was changed"), "{}", output.out);
+    assert!(output.err.contains("Next: "), "what to do now: {}", output.err);
     assert!(is_clean(place.path()));
 }
 
 #[test]
-fn ctrl_c_ends_it_and_cleans_up_at_any_moment() {
+fn ctrl_c_ends_the_demo_and_cleans_up_at_any_moment() {
     use rustix::process::{Pid, Signal, kill_process};
     for moment in ["fernwart invite", "second terminal"] {
         let place = tempfile::tempdir().expect("a folder");

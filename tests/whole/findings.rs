@@ -17,7 +17,7 @@ fn entry<'a>(report: &'a Value, list: &str, field: &str, is: &str) -> Option<&'a
 }
 
 #[test]
-fn a_service_that_is_started_for_ever_is_seen_and_a_mount_is_no_service() {
+fn a_restart_loop_is_found_and_a_failed_mount_is_not_called_a_service() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -41,17 +41,17 @@ fn a_service_that_is_started_for_ever_is_seen_and_a_mount_is_no_service() {
     });
     let loops = finding(&report, "service.loop").expect("it does not stay up");
     assert_eq!((&loops["instance"], &loops["severity"]), (&json!("till.service"), &json!("crit")), "{loops}");
-    // The journal tells of it, too, though no line of it is an error.
+    // The journal shows it, too, though none of its lines is an error.
     let restarts = finding(&report, "log.restarts").expect("the journal has it");
     assert_eq!(restarts["instance"], "till.service", "{restarts}");
-    // What repairs a service repairs no mount.
+    // A remedy for services is not offered for a mount.
     let mount = finding(&report, "unit.failed").expect("the mount has failed");
     assert_eq!((&mount["instance"], &mount["remedy"]), (&json!("mnt-pos1.mount"), &Value::Null), "{mount}");
     assert!(finding(&report, "service.failed").is_none(), "{report}");
 }
 
 #[test]
-fn how_old_the_last_good_backup_is_is_known_and_none_is_not_called_well() {
+fn backup_age_is_reported_and_no_backup_is_a_blind_spot() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -60,7 +60,7 @@ fn how_old_the_last_good_backup_is_is_known_and_none_is_not_called_well() {
     assert!(blind.is_some(), "none can be seen: {report}");
     put_unit(&guest, "borg-kasse.service", "[Service]\nType=oneshot\nExecStart=/bin/sh -c 'test ! -e /run/broken'\n");
     guest.run(&["systemctl", "start", "borg-kasse.service"]).exits(0);
-    // A unit that nothing names is forgotten by systemd once it has ended.
+    // systemd forgets an ended unit to which no other unit refers.
     put_unit(
         &guest,
         "borg-kasse.timer",
@@ -78,7 +78,7 @@ fn how_old_the_last_good_backup_is_is_known_and_none_is_not_called_well() {
     assert_eq!(finding(&report, "backup.age").expect("it failed")["severity"], "warn");
 }
 
-/// A service that runs as long as its paper is there.
+/// A service that starts only if its file below `/run` exists.
 fn printer(name: &str) -> String {
     format!(
         "[Unit]\nDescription={name}\n[Service]\nType=notify\nNotifyAccess=all\nExecStart=/bin/sh -c '[ -e /run/{name} ] && systemd-notify --ready && exec sleep infinity'\n"
@@ -86,7 +86,7 @@ fn printer(name: &str) -> String {
 }
 
 #[test]
-fn a_remedy_is_for_the_finding_that_was_shown() {
+fn a_remedy_applies_only_to_the_finding_it_was_shown_for() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -100,15 +100,15 @@ fn a_remedy_is_for_the_finding_that_was_shown() {
         put_unit(&guest, &format!("{name}.service"), &printer(name));
     }
     let remedy_in = |words: &[&str], unit: &str| {
-        let said = world.technician(words);
-        let named = said.out.lines().find_map(|line| {
+        let printed = world.technician(words);
+        let named = printed.out.lines().find_map(|line| {
             let named = line.trim().strip_prefix("fernwart run --remedy ")?.split_whitespace().next()?;
             named.ends_with(unit).then(|| named.to_owned())
         });
-        named.unwrap_or_else(|| panic!("a remedy of {unit}: {} {}", said.out, said.err))
+        named.unwrap_or_else(|| panic!("a remedy of {unit}: {} {}", printed.out, printed.err))
     };
-    // A whole diagnosis shows the first; it is mended by hand, and then the second
-    // fails, which a look at one part shows.
+    // A complete diagnosis shows the first failure, which is then repaired manually. A diagnosis of one
+    // section shows the second.
     guest.run(&["systemctl", "start", "pos1"]);
     let first = remedy_in(&["diagnose", "kasse-1"], "service.failed:pos1.service");
     guest.run(&["sh", "-ec", "touch /run/pos1 && systemctl restart pos1"]).exits(0);
@@ -118,15 +118,15 @@ fn a_remedy_is_for_the_finding_that_was_shown() {
     let second = remedy_in(&["diagnose", "kasse-1", "--section", "services"], "service.failed:pos2.service");
     guest.run(&["touch", "/run/pos2"]).exits(0);
     let run = |named: &str| world.technician(&["run", "--remedy", named, "--yes", "--reason", "Auftrag 4711"]);
-    let said = run(&second).exits(0);
-    assert!(said.out.contains("service.failed run again: ok"), "{}", said.out);
+    let printed = run(&second).exits(0);
+    assert!(printed.out.contains("service.failed run again: ok"), "{}", printed.out);
     guest.run(&["systemctl", "is-active", "pos2"]).exits(0);
     assert_eq!(id("pos1"), untouched, "nobody asked for that");
-    // What is no longer so is refused: by whoever saw it first, and by whoever comes
-    // second with the same line.
+    // A remedy whose finding no longer holds is refused: after a manual repair, and when the same line is
+    // run twice.
     for named in [&first, &second] {
-        let said = run(named).exits(3);
-        assert!(said.err.contains("FW-CLI-20") && said.err.contains("no longer so"), "{}", said.err);
+        let printed = run(named).exits(3);
+        assert!(printed.err.contains("FW-CLI-20") && printed.err.contains("no longer so"), "{}", printed.err);
     }
     assert_eq!(id("pos1"), untouched);
     let unknown = run("kasse-1/1/service.failed:pos7.service").exits(2);
@@ -134,71 +134,71 @@ fn a_remedy_is_for_the_finding_that_was_shown() {
 }
 
 #[test]
-fn the_monitoring_a_customer_has_is_told_in_its_own_words() {
+fn diagnose_prints_nagios_and_checkmk_formats() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    let said = world.technician(&["diagnose", "kasse-1", "-o", "nagios", "--section", "memory"]);
-    assert!(matches!(said.code, 0..=2), "{said:?}");
+    let printed = world.technician(&["diagnose", "kasse-1", "-o", "nagios", "--section", "memory"]);
+    assert!(matches!(printed.code, 0..=2), "{printed:?}");
     let words = ["OK", "WARNING", "CRITICAL"];
-    assert!(said.out.starts_with(&format!("FERNWART {} - ", words[said.code as usize])), "{}", said.out);
-    assert!(said.out.lines().next().is_some_and(|line| line.contains(" | ok=")), "{}", said.out);
-    let said = world.technician(&["diagnose", "kasse-1", "-o", "checkmk", "--section", "memory"]).exits(0);
+    assert!(printed.out.starts_with(&format!("FERNWART {} - ", words[printed.code as usize])), "{}", printed.out);
+    assert!(printed.out.lines().next().is_some_and(|line| line.contains(" | ok=")), "{}", printed.out);
+    let printed = world.technician(&["diagnose", "kasse-1", "-o", "checkmk", "--section", "memory"]).exits(0);
     assert!(
-        said.out.lines().all(|line| line.starts_with(['0', '1', '2', '3']) && line.contains(" \"Fernwart")),
+        printed.out.lines().all(|line| line.starts_with(['0', '1', '2', '3']) && line.contains(" \"Fernwart")),
         "{}",
-        said.out
+        printed.out
     );
-    assert!(said.out.contains("\"Fernwart memory.low\""), "{}", said.out);
+    assert!(printed.out.contains("\"Fernwart memory.low\""), "{}", printed.out);
     world.technician(&["diagnose", "all", "-o", "nagios", "--limit", "0"]);
-    // Whatever hinders it is unknown there, on standard output.
+    // Every failure is UNKNOWN there, on standard output.
     machine.agent.stop();
     wait_until("it is away", || !world.is_online("kasse-1"));
-    let said = world.technician(&["diagnose", "kasse-1", "-o", "nagios", "--timeout", "2s"]).exits(3);
-    assert!(said.out.starts_with("FERNWART UNKNOWN - ") && said.out.contains("away"), "{}", said.out);
-    let said = world.technician(&["diagnose", "kasse-1", "-o", "checkmk", "--timeout", "2s"]).exits(0);
-    assert!(said.out.starts_with("3 \"Fernwart\" - "), "{}", said.out);
-    let said = world.technician(&["diagnose", "nobody", "-o", "nagios"]).exits(3);
-    assert!(said.out.contains("FW-CLI-02"), "{}", said.out);
+    let printed = world.technician(&["diagnose", "kasse-1", "-o", "nagios", "--timeout", "2s"]).exits(3);
+    assert!(printed.out.starts_with("FERNWART UNKNOWN - ") && printed.out.contains("away"), "{}", printed.out);
+    let printed = world.technician(&["diagnose", "kasse-1", "-o", "checkmk", "--timeout", "2s"]).exits(0);
+    assert!(printed.out.starts_with("3 \"Fernwart\" - "), "{}", printed.out);
+    let printed = world.technician(&["diagnose", "nobody", "-o", "nagios"]).exits(3);
+    assert!(printed.out.contains("FW-CLI-02"), "{}", printed.out);
     // On the machine itself, too.
-    let said = machine.owner(&["diagnose", "-o", "nagios", "--section", "memory"]);
-    assert!(said.out.starts_with("FERNWART ") && said.code < 3, "{said:?}");
+    let printed = machine.owner(&["diagnose", "-o", "nagios", "--section", "memory"]);
+    assert!(printed.out.starts_with("FERNWART ") && printed.code < 3, "{printed:?}");
 }
 
 #[test]
-fn a_list_says_how_old_a_state_is_and_what_is_lost() {
+fn ls_shows_the_age_of_a_health_state_and_marks_it_stale() {
     let mut world = World::new();
     let _machine = world.add_machine("kasse-1");
-    let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
-    let row = |said: &fernwart_tests::CommandOutput| {
-        said.json_lines().into_iter().find(|line| line["type"] == "machine").expect("a row")
+    let printed = world.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
+    assert!(matches!(printed.code, 0 | 1), "{}", printed.err);
+    let row = |printed: &fernwart_tests::CommandOutput| {
+        printed.json_lines().into_iter().find(|line| line["type"] == "machine").expect("a row")
     };
-    let said = world.technician(&["ls", "-o", "jsonl"]).exits(0);
-    let now = row(&said);
+    let printed = world.technician(&["ls", "-o", "jsonl"]).exits(0);
+    let now = row(&printed);
     assert_eq!(
         (&now["stale"], now["health_age_s"].as_i64().is_some_and(|age| age < 60)),
         (&json!(false), true),
         "{now}"
     );
-    // Three days later nobody has looked: the state stays, with its age.
+    // After three days without a diagnosis the state stays, with its age.
     world.hub.stop();
     if !world.restart_hub_at("+3d") {
         return;
     }
-    let said = world.technician_at("+3d", &["ls"]).exits(0);
-    assert!(said.out.contains("3 d ago"), "{}", said.out);
+    let printed = world.technician_at("+3d", &["ls"]).exits(0);
+    assert!(printed.out.contains("3 d ago"), "{}", printed.out);
     let later = row(&world.technician_at("+3d", &["ls", "-o", "jsonl"]).exits(0));
     assert_eq!((&later["stale"], &later["health"]), (&json!(true), &now["health"]), "{later}");
 }
 
 #[test]
-fn an_owner_reads_what_a_technician_calls_the_computer() {
+fn owner_status_shows_the_name_used_by_technicians() {
     let world = World::new();
     let machine = world.add_machine("kasse-7");
-    let said = world.technician(&["diagnose", "kasse-7", "--section", "power"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let printed = world.technician(&["diagnose", "kasse-7", "--section", "power"]);
+    assert!(matches!(printed.code, 0 | 1), "{}", printed.err);
     let own = fernwart_tests::run(std::process::Command::new("uname").arg("-n")).exits(0).out;
-    let said = machine.owner(&["--lang", "en", "status"]).exits(0);
-    let head = said.out.lines().next().unwrap_or_default();
+    let printed = machine.owner(&["--lang", "en", "status"]).exits(0);
+    let head = printed.out.lines().next().unwrap_or_default();
     assert!(head.contains("kasse-7") && head.contains(own.trim()), "{head}");
 }

@@ -1,5 +1,5 @@
-//! Three agents as separate processes, joined by invitation, listed, diagnosed;
-//! and their facts agree with what this computer says by other means.
+//! Three agents as separate processes, enrolled by invitation, listed and diagnosed; their facts agree with
+//! the output of other tools on this computer.
 
 use fernwart_tests::{World, run};
 use serde_json::Value;
@@ -18,7 +18,7 @@ fn facts<'a>(result: &'a Value, section: &str) -> &'a Value {
 }
 
 #[test]
-fn three_machines_are_listed_and_diagnosed_and_their_facts_are_true() {
+fn diagnosed_facts_match_the_output_of_system_tools() {
     let world = World::new();
     let _machines: Vec<_> = ["kasse-1", "kasse-2", "lager-1"].iter().map(|name| world.add_machine(name)).collect();
     let listed = world.technician(&["ls"]).exits(0).out;
@@ -27,9 +27,9 @@ fn three_machines_are_listed_and_diagnosed_and_their_facts_are_true() {
         assert!(line.contains("Bäckerei Meyer") && line.contains("online") && line.contains("quic"), "{line}");
     }
 
-    let said = world.technician(&["diagnose", "all", "-o", "jsonl"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
-    let lines = said.json_lines();
+    let printed = world.technician(&["diagnose", "all", "-o", "jsonl"]);
+    assert!(matches!(printed.code, 0 | 1), "{}", printed.err);
+    let lines = printed.json_lines();
     assert_eq!(lines.len(), 4);
     let names: std::collections::BTreeSet<_> = lines.iter().filter_map(|line| line["machine"].as_str()).collect();
     assert_eq!(names.len(), 3);
@@ -37,7 +37,7 @@ fn three_machines_are_listed_and_diagnosed_and_their_facts_are_true() {
     let summary = &lines[3];
     assert_eq!(summary["type"], "summary");
     assert_eq!((summary["selected"].as_u64(), summary["answered"].as_u64()), (Some(3), Some(3)));
-    assert_eq!(summary["exit"], said.code);
+    assert_eq!(summary["exit"], printed.code);
 
     let result = &lines[0];
     assert_eq!(result["report"]["sections"].as_object().map(serde_json::Map::len), Some(12));
@@ -125,7 +125,7 @@ fn ss_agrees(security: &Value) {
 }
 
 #[test]
-fn targets_are_words_labels_and_groups_and_never_an_implicit_all() {
+fn targets_are_names_labels_and_groups_and_never_an_implicit_all() {
     let world = World::new();
     let _one = world.add_machine("kasse-1");
     let _two = world.add_machine("kasse-2");
@@ -154,11 +154,11 @@ fn targets_are_words_labels_and_groups_and_never_an_implicit_all() {
 }
 
 #[test]
-fn what_was_diagnosed_can_be_read_again_and_proved() {
+fn a_past_diagnosis_can_be_read_again_and_its_journal_verified() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
-    let said = world.technician(&["diagnose", "kasse-1", "--reason", "Platte voll?"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let printed = world.technician(&["diagnose", "kasse-1", "--reason", "Platte voll?"]);
+    assert!(matches!(printed.code, 0 | 1), "{}", printed.err);
     let facts: Value =
         serde_json::from_str(&world.technician(&["facts", "kasse-1", "--section", "disks", "-o", "json"]).exits(0).out)
             .expect("JSON");
@@ -171,10 +171,10 @@ fn what_was_diagnosed_can_be_read_again_and_proved() {
     let runs = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
     assert_eq!((runs[0]["state"].as_str(), runs[0]["outcome"].as_str()), (Some("settled"), Some("ok")));
     let watched = world.technician(&["job", "watch", "1"]);
-    assert_eq!(watched.code, said.code, "watching ends as asking did");
+    assert_eq!(watched.code, printed.code, "watching ends as asking did");
     assert!(watched.out.starts_with("kasse-1"), "{}", watched.out);
 
-    // The machine's own journal says the same, and verifies without any hub.
+    // The machine's own journal agrees, and verifies without a hub.
     let kinds: Vec<_> = machine.journal().into_iter().map(|(kind, _)| kind).collect();
     assert_eq!(kinds, ["joined", "run_started", "run_finished"]);
     let (_, started) = &machine.journal()[1];
@@ -183,8 +183,8 @@ fn what_was_diagnosed_can_be_read_again_and_proved() {
     let text = machine.owner(&["journal", "--export"]).exits(0).out;
     std::fs::write(&export, &text).expect("written");
     let path = export.to_str().expect("text").to_owned();
-    let whole = world.technician(&["journal", "verify", &path]).exits(0);
-    assert!(whole.out.starts_with("whole: 3 entries"), "{}", whole.out);
+    let complete = world.technician(&["journal", "verify", &path]).exits(0);
+    assert!(complete.out.starts_with("whole: 3 entries"), "{}", complete.out);
     for (from, to) in [("Platte voll?", "Platte leer?"), ("run_finished", "run_followed")] {
         assert!(text.contains(from), "{from} stands in the journal");
         std::fs::write(&export, text.replace(from, to)).expect("written");
@@ -213,17 +213,17 @@ fn a_rejected_machine_stays_out_and_says_so() {
     let agent = fernwart_tests::Process::start(&mut command, &world.path().join("rejected.log"));
     fernwart_tests::wait_until("it is told", || agent.log().contains("this machine was rejected"));
     assert!(!world.technician(&["ls", "-o", "csv"]).exits(0).out.contains("online"));
-    let said = world.owner_in("kasse-1", &["--lang", "de", "status"]).exits(0).out;
-    assert!(said.contains("hat diesen Rechner abgelehnt"), "{said}");
-    // A new invitation does not make it a newcomer: what it has is of that time.
+    let printed = world.owner_in("kasse-1", &["--lang", "de", "status"]).exits(0).out;
+    assert!(printed.contains("hat diesen Rechner abgelehnt"), "{printed}");
+    // A new invitation alone does not enroll it again: it still has its old enrollment.
     let line = world.invitation(&["Bäckerei Meyer"]);
     let words = ["--lang", "de", "enroll", &line, "--policy", "ask", "--no-service"];
-    let said = world.owner_in("kasse-1", &words).exits(3);
-    assert!(said.err.contains("FW-JOIN-29") && said.err.contains("sudo fernwart-agent leave"), "{}", said.err);
+    let printed = world.owner_in("kasse-1", &words).exits(3);
+    assert!(printed.err.contains("FW-JOIN-29") && printed.err.contains("sudo fernwart-agent leave"), "{}", printed.err);
     drop(agent);
     std::fs::rename(world.path().join("kasse-1"), world.path().join("kasse-1.old")).expect("moved aside");
-    // As some mail programs hand it on, here in pieces that begin with a hyphen; and
-    // what else was to be said was typed amid them.
+    // Some mail programs break the invitation into pieces. Here they begin with a hyphen, and other options
+    // stand between them.
     let broken = format!("„{}“", line.replace('-', "\n-"));
     let (first, pieces) = broken.split_once('\n').expect("two pieces");
     let pieces: Vec<&str> = pieces.split('\n').collect();
@@ -232,7 +232,7 @@ fn a_rejected_machine_stays_out_and_says_so() {
 }
 
 #[test]
-fn invitations_that_let_nobody_in_are_not_made() {
+fn invitations_for_no_time_or_an_impossible_number_of_machines_are_refused() {
     let world = World::new();
     for words in [["--for", "0s"], ["--machines", "0"], ["--machines", "100000000"]] {
         world.technician(&[&["invite", "Bäckerei Meyer"][..], &words].concat()).exits(2);
@@ -240,7 +240,7 @@ fn invitations_that_let_nobody_in_are_not_made() {
 }
 
 #[test]
-fn what_is_proposed_and_approved_reaches_the_machines() {
+fn an_approved_change_of_the_catalogue_reaches_the_machines() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let folder = world.path().join("proposal");
@@ -250,8 +250,8 @@ fn what_is_proposed_and_approved_reaches_the_machines() {
     let text = std::fs::read_to_string(&shop).expect("read");
     assert!(text.contains("\"hours\": \"\""), "{text}");
     std::fs::write(&shop, text.replace("\"hours\": \"\"", "\"hours\": \"Mo-Fr 8-18\"")).expect("written");
-    let said = world.technician(&["catalogue", "propose", "--yes", &path]).exits(0);
-    assert!(said.err.contains("published: version 2"), "{}", said.err);
+    let printed = world.technician(&["catalogue", "propose", "--yes", &path]).exits(0);
+    assert!(printed.err.contains("published: version 2"), "{}", printed.err);
     fernwart_tests::wait_until("the owner sees it", || machine.owner(&["status"]).out.contains("Mo-Fr 8-18"));
     world.technician(&["catalogue", "propose", "--yes", "/nonexistent"]).exits(2);
 }

@@ -4,8 +4,7 @@
 use fernwart_tests::place::{Diagnosed, Place};
 use serde_json::json;
 
-/// A journal as journald writes it: systemd's own tool makes the file, the kernel's
-/// trusted field among the others.
+/// A journal file made by systemd's own tool, including the kernel's trusted field.
 const JOURNAL: &str = r#"
 mount -t tmpfs none /mnt && mount -t tmpfs none /var/log && mkdir -p /var/log/journal/$(cat /etc/machine-id 2>/dev/null || echo 0123456789abcdef0123456789abcdef)
 remote=/lib/systemd/systemd-journal-remote
@@ -19,7 +18,7 @@ fn entry(minutes_ago: i64, transport: &str, program: &str, priority: u8, message
     entry_with(&fields, minutes_ago, transport, program, priority, message)
 }
 
-/// The same with the fields that journald itself writes of whoever said it.
+/// The same with the fields that journald itself adds about the sender.
 fn entry_with(fields: &str, minutes_ago: i64, transport: &str, program: &str, priority: u8, message: &[u8]) -> Vec<u8> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let at = i64::try_from(now.as_micros()).expect("before 294247") - minutes_ago * 60_000_000;
@@ -51,7 +50,7 @@ fn with_journal(entries: &[Vec<u8>]) -> Option<Diagnosed> {
 }
 
 #[test]
-fn a_journal_is_read_whatever_shape_its_messages_have() {
+fn journal_messages_of_any_size_and_encoding_are_read() {
     let long = [b"I/O error, dev sdr, sector 7 ".as_slice(), &b"x".repeat(6000)].concat();
     let latin = b"I/O error, dev sdq, sector 5 M\xfcller";
     let entries = [
@@ -68,10 +67,9 @@ fn a_journal_is_read_whatever_shape_its_messages_have() {
     assert_eq!(logs["errors"], 3, "{logs}");
 }
 
-/// What a service prints has the priority of news; what a user's program calls itself
-/// is that user's choice.
+/// What a service prints gets the priority `info`, and a user's program may choose its own name.
 #[test]
-fn services_are_heard_at_any_priority_and_users_do_not_speak_for_them() {
+fn service_messages_count_at_any_priority_and_users_cannot_forge_them() {
     let damaged = b"[ERROR] Table './shop/orders' is marked as crashed and should be repaired";
     let database = "_UID=104\n_COMM=mariadbd\n_SYSTEMD_UNIT=mariadb.service\n";
     let user = "_UID=1000\n_COMM=logger\n_SYSTEMD_UNIT=session-3.scope\n";
@@ -93,7 +91,7 @@ fn services_are_heard_at_any_priority_and_users_do_not_speak_for_them() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_read_is_not_a_journal_without_errors() {
+fn an_unreadable_journal_is_reported_as_unknown() {
     let Some(place) = Place::new() else { return };
     let script = format!("{JOURNAL}\nhead -c 65536 /dev/urandom > \"$(echo /var/log/journal/*)/system.journal\"\n");
     let diagnosed = place.prepared(&script).diagnose_only("logs");
@@ -102,7 +100,7 @@ fn a_journal_that_cannot_be_read_is_not_a_journal_without_errors() {
 }
 
 #[test]
-fn what_stands_where_a_log_should_be_keeps_nobody_waiting() {
+fn a_pipe_in_place_of_a_log_does_not_block_a_diagnosis() {
     let Some(place) = Place::new() else { return };
     let line = "$(date '+%b %e %H:%M:%S') kasse-1 kernel: I/O error, dev sdq, sector 5";
     let script = format!(
@@ -113,14 +111,14 @@ fn what_stands_where_a_log_should_be_keeps_nobody_waiting() {
     let place = place.prepared(&script);
     let diagnosed = place.diagnose();
     assert_eq!(diagnosed.found("log.disk"), [("log.disk:sdq".to_owned(), "crit".to_owned())]);
-    // Beside other tests apt may take longer than it is given.
+    // With other tests running, apt may exceed its time limit.
     let is_silent = |(id, why): &(String, String)| why.starts_with("timed_out") && !id.starts_with("update.");
     let silent: Vec<_> = diagnosed.unknown("").into_iter().filter(is_silent).collect();
     assert_eq!(silent, [], "a pipe in a file's place");
 }
 
 #[test]
-fn a_journal_that_has_stopped_is_not_a_quiet_one() {
+fn a_stopped_journal_is_not_reported_as_free_of_errors() {
     let entries = [entry(60 * 24 * 4, "syslog", "pos", 3, b"of four days ago")];
     let Some(diagnosed) = with_journal(&entries) else { return };
     assert!(!diagnosed.unknown("log.disk").is_empty(), "{:?}", diagnosed.unknown(""));
@@ -135,7 +133,7 @@ fn a_journal_that_has_stopped_is_not_a_quiet_one() {
 }
 
 #[test]
-fn one_error_of_a_disk_is_found_beside_twelve_thousand_of_a_program() {
+fn one_disk_error_is_found_among_twelve_thousand_program_errors() {
     let noise = (0..12_000)
         .map(|n| entry(60 + n / 100, "journal", "pos", 3, format!("error {n}: printer {} is away", n * 7).as_bytes()));
     let mut entries: Vec<Vec<u8>> = noise.collect();
@@ -157,7 +155,7 @@ fn one_error_of_a_disk_is_found_beside_twelve_thousand_of_a_program() {
 }
 
 #[test]
-fn logins_that_were_guessed_are_told() {
+fn a_login_after_many_failed_attempts_is_reported() {
     let failed = (0..30)
         .map(|n| entry(100 - n, "syslog", "sshd", 6, b"Failed password for root from 192.0.2.7 port 40000 ssh2"));
     let mut entries: Vec<Vec<u8>> = failed.collect();
@@ -168,7 +166,7 @@ fn logins_that_were_guessed_are_told() {
 }
 
 #[test]
-fn a_log_file_that_nobody_writes_any_more_is_not_a_quiet_day() {
+fn a_stale_log_file_is_not_reported_as_free_of_errors() {
     let Some(place) = Place::new() else { return };
     let script = "mount -t tmpfs none /var/log
         echo 'Jan  2 03:04:05 kasse-1 pos[1]: error of another year' > /var/log/syslog && touch -d '1 year ago' /var/log/syslog";

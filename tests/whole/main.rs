@@ -1,4 +1,4 @@
-//! The whole system: real hub, real agents, real QUIC. A module per promise.
+//! Whole-system tests with a real hub, real agents and real QUIC. One module per promise.
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout, reason = "a test may fail loudly")]
 

@@ -1,5 +1,5 @@
-//! Scripts on machines with mounts that answer nobody: they run all the same, do not
-//! see these, and are refused only where they need one.
+//! Scripts on machines with mounts that hang: they run without seeing these mounts, and are refused only if
+//! they need one.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, run, wait_until};
@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A FUSE mount of somebody's; unmounted with its owner.
+/// A user's FUSE mount; unmounted when dropped.
 struct Bind {
     place: PathBuf,
     daemon: Process,
 }
 
 impl Bind {
-    /// Shows a folder at another place, by the program of a user. Nothing, and a word
-    /// why, where that cannot be.
+    /// Mounts a folder at another path with this user's bindfs. Returns `None` and prints the reason if
+    /// that is not possible.
     fn mount(from: &Path, to: &Path, user: u32) -> Option<Self> {
         std::fs::create_dir_all(from).expect("made");
         match std::fs::create_dir_all(to) {
-            // In a mount of that user's, where root may not look, the user has made it.
+            // Inside a mount of that user, which root cannot enter, the user has created it.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
             made => made.expect("made"),
         }
@@ -55,7 +55,7 @@ impl Bind {
         None
     }
 
-    /// From here on whoever looks at it waits.
+    /// Suspends its daemon, so that every access to it hangs.
     fn stand_still(&self) {
         run(Command::new("kill").args(["-STOP", &self.daemon.pid().to_string()])).exits(0);
     }
@@ -82,7 +82,7 @@ fn folder() -> Option<(World, PathBuf)> {
         return None;
     }
     let folder = tempfile::tempdir_in("/srv").expect("a folder");
-    // Whose programs mount here must be able to come here.
+    // The users whose programs mount here need access.
     std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
     let place = folder.path().join("mounts");
     std::fs::create_dir(&place).expect("made");
@@ -92,7 +92,7 @@ fn folder() -> Option<(World, PathBuf)> {
 const LISTS: &str = "grep -c fuse /proc/self/mountinfo || :; echo fine\n";
 
 #[test]
-fn a_users_mount_inside_another_one_keeps_nobody_from_repairing() {
+fn a_users_nested_fuse_mount_does_not_block_scripts() {
     let Some((world, place)) = folder() else { return };
     let _machine = trusting(&world);
     world.approve_all(&[Script::new("honest", LISTS)]);
@@ -100,7 +100,7 @@ fn a_users_mount_inside_another_one_keeps_nobody_from_repairing() {
     std::os::unix::fs::chown(place.join("files/in"), Some(65534), Some(65534)).expect("given away");
     let Some(outer) = Bind::mount(&place.join("files"), &place.join("shown"), 65534) else { return };
     let Some(inner) = Bind::mount(&place.join("other"), &place.join("second"), 65534) else { return };
-    // Root may not go into the outer one; its owner may, and is given the right to mount.
+    // Root cannot enter the outer mount; its owner can, and is given the right to mount.
     let call = "import ctypes, sys; sys.exit(ctypes.CDLL(None).mount(sys.argv[1].encode(), sys.argv[2].encode(), None, 4096, None))";
     let mut bind = Command::new("setpriv");
     bind.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps", "+sys_admin"]);
@@ -108,9 +108,9 @@ fn a_users_mount_inside_another_one_keeps_nobody_from_repairing() {
         .arg(&inner.place)
         .arg(place.join("shown/in"));
     run(&mut bind).exits(0);
-    let said = world.technician(&["run", "honest", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    let output = world.technician(&["run", "honest", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
     let report =
-        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
+        output.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
     assert_eq!(report["stdout"]["head"], "0\nfine\n", "{report}");
     assert_eq!(
         report["unseen"],
@@ -120,12 +120,12 @@ fn a_users_mount_inside_another_one_keeps_nobody_from_repairing() {
 }
 
 #[test]
-fn whatever_a_user_calls_his_mounts_and_however_many_he_has_scripts_run() {
+fn many_user_mounts_with_long_names_do_not_block_scripts() {
     let Some((world, place)) = folder() else { return };
     let _machine = trusting(&world);
     world.approve_all(&[Script::new("honest", LISTS)]);
-    // Each name is as long as the kernel takes; together they are longer than what one
-    // program may be given as an argument.
+    // Each path is almost as long as the kernel allows; together they exceed the size of one program
+    // argument.
     let mut mounts = Vec::new();
     for number in 0..40u8 {
         let deep: PathBuf = (0..14).map(|_| "n".repeat(250)).collect();
@@ -134,9 +134,9 @@ fn whatever_a_user_calls_his_mounts_and_however_many_he_has_scripts_run() {
         let Some(mount) = Bind::mount(&place.join("files"), &below, 65534) else { return };
         mounts.push(mount);
     }
-    let said = world.technician(&["run", "honest", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
+    let output = world.technician(&["run", "honest", "kasse-1", "--reason", "x", "-o", "jsonl"]).exits(0);
     let report =
-        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
+        output.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
     assert_eq!(report["stdout"]["head"], "0\nfine\n", "{report}");
     let unseen = report["unseen"].as_array().expect("named");
     assert_eq!((unseen.len(), unseen.last().and_then(|last| last.as_str())), (17, Some("24 more")), "{unseen:?}");
@@ -144,7 +144,7 @@ fn whatever_a_user_calls_his_mounts_and_however_many_he_has_scripts_run() {
 }
 
 #[test]
-fn two_mounts_on_one_place_that_both_hang_keep_nobody_from_repairing() {
+fn two_hanging_mounts_on_one_path_do_not_block_scripts() {
     let Some((world, place)) = folder() else { return };
     let _machine = trusting(&world);
     world.approve_all(&[Script::new("looks", &format!("ls {0}/shown && echo fine\n", place.display()))]);
@@ -153,13 +153,13 @@ fn two_mounts_on_one_place_that_both_hang_keep_nobody_from_repairing() {
     lower.stand_still();
     upper.stand_still();
     let begun = Instant::now();
-    let said = world.technician(&["run", "looks", "kasse-1", "--reason", "x"]).exits(0);
-    assert!(said.out.contains("fine") && said.out.contains("not seen"), "{}", said.out);
+    let output = world.technician(&["run", "looks", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(output.out.contains("fine") && output.out.contains("not seen"), "{}", output.out);
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 #[test]
-fn a_mount_that_hangs_costs_a_script_nothing_and_whoever_needs_it_is_refused_at_once() {
+fn a_hanging_mount_delays_no_script_and_scripts_that_need_it_are_refused() {
     let Some((world, place)) = folder() else { return };
     let _machine = trusting(&world);
     let needs = format!("writes = [\"{}/shown/till\"]", place.display());
@@ -177,13 +177,17 @@ fn a_mount_that_hangs_costs_a_script_nothing_and_whoever_needs_it_is_refused_at_
     world.technician(&["run", "needs", "kasse-1", "--reason", "x"]).exits(0);
     nas.stand_still();
     let begun = Instant::now();
-    let said = world.technician(&["run", "honest", "kasse-1", "--reason", "x"]).exits(0);
-    assert!(said.out.contains("fine") && said.out.contains("not seen") && said.out.contains("/shown"), "{}", said.out);
+    let output = world.technician(&["run", "honest", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(
+        output.out.contains("fine") && output.out.contains("not seen") && output.out.contains("/shown"),
+        "{}",
+        output.out
+    );
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     let parameter = format!("place={}/shown/till", place.display());
     for words in [&["run", "needs", "kasse-1"][..], &["run", "given", "kasse-1", "-p", &parameter]] {
-        let said = world.technician(&[words, &["--reason", "x"]].concat()).exits(3);
-        let all = said.out + &said.err;
+        let output = world.technician(&[words, &["--reason", "x"]].concat()).exits(3);
+        let all = output.out + &output.err;
         assert!(all.contains("FW-GATE-19") && all.contains("does not answer") && all.contains("/shown"), "{all}");
     }
     drop(nas);

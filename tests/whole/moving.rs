@@ -1,5 +1,5 @@
-//! Addresses: a machine whose own changes keeps its link, and a hub of several is
-//! found at the one that answers.
+//! Addresses: a machine keeps its link when its address changes, and a hub with several addresses is
+//! reached at the one that answers.
 
 use fernwart_protocol::limits::HANDSHAKE_TIMEOUT;
 use fernwart_tests::{Process, World, run, wait_within};
@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A network namespace with one cable to this computer; gone with its owner.
+/// A network namespace with one virtual cable to this computer; removed when dropped.
 struct Elsewhere {
     name: String,
     cable: String,
@@ -87,18 +87,18 @@ fn a_machine_that_changes_its_address_keeps_its_link() {
         addresses.contains("10.231.77.9") && !addresses.contains("10.231.77.2/"),
         "the old address is gone: {addresses}"
     );
-    // The agent speaks at least every 20 s; its first word from the new address moves the link.
+    // The agent sends something at least every 20 s; the first packet from the new address moves the link.
     let moved = wait_within(Duration::from_secs(40), "the link has moved", || {
         world.technician(&["ping", "kasse-1", "--timeout", "1s"]).code == 0
     });
     println!("moved after {moved:?}");
     assert_eq!(linked(&running), 1, "it is the same link: {}", running.log());
-    let said = world.technician(&["diagnose", "kasse-1", "--section", "network", "-o", "jsonl"]);
-    assert!(matches!(said.code, 0 | 1) && said.out.contains("10.231.77.9"), "{}", said.out);
+    let output = world.technician(&["diagnose", "kasse-1", "--section", "network", "-o", "jsonl"]);
+    assert!(matches!(output.code, 0 | 1) && output.out.contains("10.231.77.9"), "{}", output.out);
 }
 
 #[test]
-fn an_address_where_nobody_answers_costs_a_moment_and_not_its_timeout() {
+fn an_unresponsive_hub_address_is_skipped_before_its_timeout() {
     let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let mut world = World::also_at(silent.local_addr().expect("an address"));
     let began = Instant::now();
@@ -113,8 +113,7 @@ fn an_address_where_nobody_answers_costs_a_moment_and_not_its_timeout() {
     let kasse = world.add_machine("kasse-1");
     let linked = kasse.agent.log();
     assert!(linked.contains(&format!("address={}", world.address)), "{linked}");
-    // Where one socket hears both families the hub knows IPv4 by its own name, and
-    // rings there when it is back.
+    // On a socket for both families the hub logs plain IPv4 addresses, and sends its restart hint to them.
     let hub = world.hub.log();
     assert!(hub.contains("address=127.0.0.1:") && !hub.contains("ffff"), "{hub}");
     let began = Instant::now();

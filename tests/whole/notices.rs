@@ -1,5 +1,4 @@
-//! What people at a computer are shown on their desktops: on a real bus of a
-//! person's own, listened to.
+//! Desktop notices, observed on a real session bus.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{Process, World, wait_until};
@@ -7,10 +6,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Somebody who is logged in: a bus where the agent looks for it.
+/// A logged-in user: a session bus where the agent looks for it.
 struct Desktop {
     folder: PathBuf,
-    heard: Process,
+    received: Process,
     _bus: Process,
 }
 
@@ -30,9 +29,9 @@ impl Desktop {
         let mut monitor = Command::new("sh");
         let listens = "exec stdbuf -oL dbus-monitor --address \"$0\" \"interface='org.freedesktop.Notifications'\" >&2";
         monitor.args(["-c", listens, &address]).uid(uid).gid(uid);
-        let heard = Process::start(&mut monitor, &logs.join("heard.log"));
-        wait_until("it is listened to", || heard.log().contains("NameAcquired"));
-        Self { folder, heard, _bus: bus }
+        let received = Process::start(&mut monitor, &logs.join("heard.log"));
+        wait_until("it is listened to", || received.log().contains("NameAcquired"));
+        Self { folder, received, _bus: bus }
     }
 }
 
@@ -43,7 +42,7 @@ impl Drop for Desktop {
 }
 
 #[test]
-fn whoever_sits_there_is_asked_and_told_on_the_desktop() {
+fn desktop_users_are_shown_questions_and_results() {
     if !Path::new("/usr/bin/busctl").exists() {
         assert!(std::env::var_os("CI").is_none(), "no busctl");
         println!("skipped: no busctl");
@@ -55,12 +54,13 @@ fn whoever_sits_there_is_asked_and_told_on_the_desktop() {
     let desktop = Desktop::of(GAMES, world.path());
     let policy = |text: &str| std::fs::write(machine.home.join("policy.toml"), text).expect("written");
     policy("[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\n");
-    // An order's words: no option, no markup, no second line that could pass for ours.
+    // The reason of an order must not act as an option, as markup, or as a second line that looks like
+    // ours.
     let reason = "--reason=--help <b>Drucker</b>\nJa: rm -rf /";
     let mut command = world.command(&["run", "mend", "kasse-1", reason, "--timeout", "60s"]);
     let mut asking = Process::start(&mut command, &world.path().join("asking.log"));
-    wait_until("a notice is shown", || desktop.heard.log().contains("fernwart-agent allow 1"));
-    let log = desktop.heard.log();
+    wait_until("a notice is shown", || desktop.received.log().contains("fernwart-agent allow 1"));
+    let log = desktop.received.log();
     for part in [
         "member=Notify",
         "Fernwart – Nordlicht IT fragt: Probe mend",
@@ -72,16 +72,16 @@ fn whoever_sits_there_is_asked_and_told_on_the_desktop() {
     assert!(!log.contains("\nJa: rm"), "{log}");
     machine.owner(&["deny", "1"]).exits(0);
     wait_until("it is over", || !asking.is_running());
-    // Told afterwards, where the rules say so.
+    // With the mode `notify` the user is informed afterwards.
     policy("[look]\nmode = \"allow\"\n[act]\nmode = \"notify\"\n");
     world.technician(&["run", "mend", "kasse-1", "--reason", "Auftrag 12"]).exits(0);
-    wait_until("it is told", || desktop.heard.log().contains("Probe mend – erledigt"));
-    assert!(desktop.heard.log().contains("Von jana. Grund: Auftrag 12"), "{}", desktop.heard.log());
-    // Not those whom the rules do not name.
+    wait_until("it is told", || desktop.received.log().contains("Probe mend – erledigt"));
+    assert!(desktop.received.log().contains("Von jana. Grund: Auftrag 12"), "{}", desktop.received.log());
+    // Users whom the policy does not name are not informed.
     policy("[look]\nmode = \"allow\"\n[act]\nmode = \"notify\"\nasked = [\"nobody\"]\n");
     world.technician(&["run", "mend", "kasse-1", "--reason", "Auftrag 13"]).exits(0);
     policy("[look]\nmode = \"allow\"\n[act]\nmode = \"notify\"\nasked = [\"games\"]\n");
     world.technician(&["run", "mend", "kasse-1", "--reason", "Auftrag 14"]).exits(0);
-    wait_until("it is told", || desktop.heard.log().contains("Auftrag 14"));
-    assert!(!desktop.heard.log().contains("Auftrag 13"), "{}", desktop.heard.log());
+    wait_until("it is told", || desktop.received.log().contains("Auftrag 14"));
+    assert!(!desktop.received.log().contains("Auftrag 13"), "{}", desktop.received.log());
 }

@@ -1,13 +1,12 @@
-//! Machines as they really are: odd mounts, bytes that are no UTF-8, programs that
-//! hang, settings written by others. Each oddity is made for real, in a place of its
-//! own on this computer, and the shipped program looks at it.
+//! Unusual machines: odd mounts, bytes that are not UTF-8, programs that hang, settings written by others.
+//! Each is set up for real in an isolated environment on this computer, and the shipped program diagnoses
+//! it.
 
 use fernwart_tests::place::{Diagnosed, Place};
 use serde_json::{Value, json};
 use std::time::Instant;
 
-/// A file system in memory behind FUSE that never answers, as one whose program or
-/// server hangs. Everything that looks at it waits.
+/// A FUSE mount that never answers, as if its program or server hung. Every access to it waits.
 const HANG: &str = r#"
 hang() { # PLACE USER
     mkdir -p "$1"
@@ -43,7 +42,7 @@ fn mounts(diagnosed: &Diagnosed) -> Vec<String> {
 }
 
 #[test]
-fn a_path_may_have_any_bytes_in_it_and_each_file_system_is_told_once() {
+fn paths_may_contain_any_bytes_and_each_file_system_is_listed_once() {
     let Some(place) = Place::new() else { return };
     let script = format!(
         "{IMAGE}
@@ -54,7 +53,7 @@ fn a_path_may_have_any_bytes_in_it_and_each_file_system_is_told_once() {
     );
     let diagnosed = place.prepared(&script).diagnose_only("disks");
     let ours: Vec<String> = mounts(&diagnosed).into_iter().filter(|mount| mount.starts_with("/mnt/")).collect();
-    // Of three places the shortest that shows its root.
+    // Of its three mount points, the shortest one that shows its root.
     assert_eq!(ours, ["/mnt/late"]);
     let Some(place) = Place::new() else { return };
     let script = format!("{IMAGE}\n image /mnt/one.img \"$(printf '/mnt/a b\\nc\\\\d\\374')\"");
@@ -64,7 +63,7 @@ fn a_path_may_have_any_bytes_in_it_and_each_file_system_is_told_once() {
 }
 
 #[test]
-fn read_only_is_a_fault_only_where_nobody_asked_for_it() {
+fn only_an_unrequested_read_only_mount_is_a_finding() {
     let Some(place) = Place::new() else { return };
     let script = format!(
         "{IMAGE}
@@ -77,7 +76,7 @@ fn read_only_is_a_fault_only_where_nobody_asked_for_it() {
     let diagnosed = place.prepared(&script).diagnose_only("disks");
     let found: Vec<String> = diagnosed.found("disk.readonly").into_iter().map(|(name, _)| name).collect();
     assert_eq!(found, ["disk.readonly:/mnt/broken"], "{}", diagnosed.report["findings"]);
-    // It has written the error into itself, with its time.
+    // The file system has recorded the error, with its time.
     assert_eq!(diagnosed.found("fs.damage"), [("fs.damage:/mnt/broken".to_owned(), "crit".to_owned())]);
     let broken = diagnosed.entry("disks", "filesystems", "mount", "/mnt/broken").expect("it is told");
     assert!(broken["errors"].as_u64().is_some_and(|errors| errors > 0), "{broken}");
@@ -85,7 +84,7 @@ fn read_only_is_a_fault_only_where_nobody_asked_for_it() {
 }
 
 #[test]
-fn images_that_can_only_be_read_are_no_disks() {
+fn read_only_images_are_not_listed_as_disks() {
     let Some(place) = Place::new() else { return };
     let script = "mount -t tmpfs none /mnt && mkdir /mnt/files /mnt/snap && echo x > /mnt/files/x
         mkfs.erofs /mnt/snap.img /mnt/files >/dev/null 2>&1
@@ -96,7 +95,7 @@ fn images_that_can_only_be_read_are_no_disks() {
 }
 
 #[test]
-fn a_mount_that_hangs_and_one_inside_it_cost_only_themselves() {
+fn a_hanging_mount_does_not_delay_the_diagnosis_of_others() {
     let Some(place) = Place::new() else { return };
     let script = format!(
         "{IMAGE}{HANG}
@@ -119,9 +118,9 @@ fn a_mount_that_hangs_and_one_inside_it_cost_only_themselves() {
 }
 
 #[test]
-fn what_lies_in_a_mount_that_hangs_is_named_and_the_others_answer() {
+fn a_mount_inside_a_hanging_mount_is_named_and_the_others_answer() {
     let Some(place) = Place::new() else { return };
-    // It answers until something is mounted in it; then its program stands still.
+    // It answers until something is mounted in it; then its program is suspended.
     let script = format!(
         "{IMAGE}
         image /mnt/good.img /mnt/good
@@ -145,7 +144,7 @@ fn what_lies_in_a_mount_that_hangs_is_named_and_the_others_answer() {
 }
 
 #[test]
-fn what_fstab_wants_and_is_not_there_is_missed() {
+fn a_missing_fstab_mount_is_reported() {
     let Some(place) = Place::new() else { return };
     let script = "mount -t tmpfs none /mnt
         printf 'UUID=1 / ext4 defaults\\n# remark\\n/dev/sdz1 /mnt/my\\\\040data ext4 defaults 0 2\\n/dev/sdy1 /mnt/usb vfat nofail\\n//nas/x /mnt/x cifs noauto\\n' > /mnt/fstab
@@ -162,7 +161,7 @@ fn what_fstab_wants_and_is_not_there_is_missed() {
 }
 
 #[test]
-fn one_byte_of_another_encoding_costs_only_itself() {
+fn invalid_utf8_in_system_files_affects_only_its_own_entry() {
     let Some(place) = Place::new() else { return };
     let script = "mount -t tmpfs none /mnt
         printf 'root:x:0:0:root:/root:/bin/sh\\nm\\374ller:x:0:0:M\\374ller:/:/bin/sh\\nmeyer:x:1000:1000:J\\366rg Meyer:/:/bin/sh\\n' > /mnt/passwd
@@ -184,7 +183,7 @@ fn one_byte_of_another_encoding_costs_only_itself() {
 }
 
 #[test]
-fn a_name_as_long_as_the_kernel_allows_is_a_name() {
+fn a_host_name_of_64_bytes_is_accepted() {
     let Some(place) = Place::new() else { return };
     let script = "python3 -c 'import socket; socket.sethostname(b\"k\" * 64)'";
     let diagnosed = place.with_name().prepared(script).diagnose_only("system");
@@ -194,7 +193,7 @@ fn a_name_as_long_as_the_kernel_allows_is_a_name() {
 }
 
 #[test]
-fn a_way_out_needs_no_gateway_and_a_dead_one_is_none() {
+fn a_default_route_needs_no_gateway_and_a_dead_route_is_reported() {
     let Some(place) = Place::new() else { return };
     let ppp = "ip link add ppp0 type veth peer name peer0 && ip link set peer0 up && ip addr add 192.0.2.7/32 dev ppp0 && ip link set ppp0 up && ip route add default dev ppp0";
     let diagnosed = place.with_network().prepared(ppp).diagnose_only("network");
@@ -226,7 +225,7 @@ const OPEN: &str = "python3 -c 'import socket, time
 s = socket.socket(); s.bind((\"0.0.0.0\", 4711)); s.listen(); time.sleep(5)' >/dev/null 2>&1 &\n sleep 0.5\n";
 
 #[test]
-fn a_firewall_is_what_keeps_out_the_rest_and_nothing_else() {
+fn only_rules_that_drop_unsolicited_packets_count_as_a_firewall() {
     let cases = [
         (
             "an empty chain that lets all in",
@@ -312,7 +311,7 @@ fn a_firewall_is_what_keeps_out_the_rest_and_nothing_else() {
     ];
     for (what, rules, filters) in cases {
         let Some(place) = Place::new() else { return };
-        // Its grammar wants one statement a line.
+        // nft needs one statement per line.
         let rules = rules.replace("} chain", "}\n chain").replace(" } }", " }\n}");
         let script = format!("{OPEN}echo '{rules}' | nft -f -");
         let diagnosed = place.with_network().prepared(&script).diagnose_only("security");
@@ -329,7 +328,7 @@ fn a_firewall_is_what_keeps_out_the_rest_and_nothing_else() {
     let diagnosed =
         place.with_network().prepared("mount -t tmpfs none /mnt").prepared(&script).diagnose_only("security");
     assert_eq!(diagnosed.facts("security")["firewall"], true, "{}", diagnosed.facts("security"));
-    // Who may not ask does not guess.
+    // Without permission the answer is unknown, not a guess.
     let Some(place) = Place::new() else { return };
     let diagnosed = place.with_network().prepared(OPEN).seen_by(65534).diagnose_only("security");
     assert_eq!(diagnosed.facts("security")["firewall"], Value::Null);
@@ -337,7 +336,7 @@ fn a_firewall_is_what_keeps_out_the_rest_and_nothing_else() {
 }
 
 #[test]
-fn an_ordinary_user_is_told_what_is_not_seen() {
+fn an_unprivileged_diagnosis_names_its_blind_spots() {
     let Some(place) = Place::new() else { return };
     let script = "mount -o remount,hidepid=2 /proc 2>/dev/null || mount -t proc -o hidepid=2 proc /proc";
     let diagnosed = place.with_processes().prepared(script).seen_by(65534).diagnose();
@@ -348,12 +347,12 @@ fn an_ordinary_user_is_told_what_is_not_seen() {
     for blind in ["security.sudo", "process.zombies", "process.memory", "security.ssh-root", "restart.needed"] {
         assert!(!diagnosed.is_well(blind), "{blind}");
     }
-    // Beside other tests apt may take longer than it is given.
+    // With other tests running, apt may exceed its time limit.
     let unknown: Vec<_> = diagnosed.unknown("").into_iter().filter(|(_, why)| why != "timed_out:apt").collect();
     assert_eq!(unknown, [], "blind spots are no alarm");
 }
 
-/// What sshd itself says of its settings decides, however they are written.
+/// sshd's own output about its settings decides, however they are written.
 #[test]
 fn ssh_settings_are_read_as_the_server_reads_them() {
     let write = |main: &str, part: &str| {
@@ -447,8 +446,8 @@ fn sudo_rules_are_read_as_sudo_reads_them() {
     assert_eq!(diagnosed.unknown("security.sudo").len(), 1, "{}", diagnosed.facts("security"));
 }
 
-/// A repository on the own disk, with a newer kernel that comes as a new package, and
-/// a package whose name only sounds like security.
+/// A repository on the local disk, with a newer kernel that comes as a new package, and a package whose
+/// name only sounds like security.
 const REPOSITORY: &str = r#"
 mount -t tmpfs none /mnt && mkdir -p /mnt/repo /mnt/apt/apt.conf.d /mnt/apt/preferences.d /mnt/apt/sources.list.d /mnt/lists/partial
 cp -a /etc/apt/trusted.gpg.d /mnt/apt/ 2>/dev/null || true
@@ -479,7 +478,7 @@ apt-get update -qq >/dev/null 2>&1
 ";
 
 #[test]
-fn a_kernel_that_comes_as_a_new_package_is_a_security_update_and_a_name_is_none() {
+fn security_updates_are_recognised_by_source_and_not_by_package_name() {
     let Some(place) = Place::new() else { return };
     let diagnosed = place.prepared(REPOSITORY).prepared(TAKEN).diagnose_only("updates");
     let updates = diagnosed.facts("updates");
@@ -488,7 +487,7 @@ fn a_kernel_that_comes_as_a_new_package_is_a_security_update_and_a_name_is_none(
 }
 
 #[test]
-fn a_package_manager_that_cannot_work_says_what_is_in_its_way() {
+fn broken_packages_are_named_as_the_cause() {
     let Some(place) = Place::new() else { return };
     let broken = "installed till-app installed 1 'libtill1 (>= 2)'\n";
     let diagnosed = place.prepared(REPOSITORY).prepared(broken).prepared(TAKEN).diagnose_only("updates");
@@ -504,7 +503,7 @@ fn a_package_manager_that_cannot_work_says_what_is_in_its_way() {
 }
 
 #[test]
-fn a_source_that_is_not_signed_by_a_known_key_is_named() {
+fn a_package_source_signed_by_an_unknown_key_is_named() {
     let Some(place) = Place::new() else { return };
     let foreign = r#"
         export GNUPGHOME=/mnt/gpg && mkdir -m 700 /mnt/gpg
@@ -527,7 +526,7 @@ fn a_source_that_is_not_signed_by_a_known_key_is_named() {
 }
 
 #[test]
-fn a_certificate_in_use_is_seen_to_end() {
+fn the_expiry_of_a_certificate_in_use_is_reported() {
     let Some(place) = Place::new() else { return };
     let script = "mount -t tmpfs none /mnt
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /mnt/key -out /mnt/shop.pem -days 5 -subj /CN=shop 2>/dev/null
@@ -542,10 +541,10 @@ fn a_certificate_in_use_is_seen_to_end() {
 }
 
 #[test]
-fn a_program_that_runs_what_was_replaced_is_named() {
+fn a_program_running_a_replaced_file_is_named() {
     let Some(place) = Place::new() else { return };
-    // A program under /usr that is replaced while it runs, and the list of packages
-    // that is written when that happens.
+    // A program below /usr that is replaced while it runs, and dpkg's status file, which is written when
+    // that happens.
     let script = "mount -t tmpfs none /mnt && mkdir /mnt/up /mnt/work
         mount -t overlay overlay -o lowerdir=/usr/bin,upperdir=/mnt/up,workdir=/mnt/work /usr/bin
         cp /usr/bin/sleep /usr/bin/kassendienst && kassendienst 8 >/dev/null 2>&1 &
@@ -557,7 +556,7 @@ fn a_program_that_runs_what_was_replaced_is_named() {
 }
 
 #[test]
-fn without_lists_nobody_knows_what_waits_and_without_packages_nothing_works() {
+fn missing_package_lists_are_a_blind_spot_and_missing_packages_are_critical() {
     let Some(place) = Place::new() else { return };
     let diagnosed = place.prepared("mount -t tmpfs none /var/lib/apt/lists").diagnose_only("updates");
     assert_eq!(diagnosed.found("update"), [("update.blind:package lists".to_owned(), "note".to_owned())]);
@@ -574,7 +573,7 @@ fn without_lists_nobody_knows_what_waits_and_without_packages_nothing_works() {
 }
 
 #[test]
-fn a_disk_in_memory_that_is_full_is_told_where_programs_need_it() {
+fn a_full_tmpfs_on_run_is_reported_and_on_run_lock_is_not() {
     let Some(place) = Place::new() else { return };
     let script = "mount -t tmpfs -o size=1m none /run && head -c 1048576 /dev/zero > /run/full 2>/dev/null || :
         mkdir -p /run/lock && mount -t tmpfs -o size=1m none /run/lock && head -c 1048576 /dev/zero > /run/lock/full 2>/dev/null || :";
@@ -583,7 +582,7 @@ fn a_disk_in_memory_that_is_full_is_told_where_programs_need_it() {
     assert!(!found.iter().any(|(name, _)| name == "disk.free:/run/lock"), "{found:?}");
 }
 
-/// A print server of its own with two printers, one of which was stopped with a job.
+/// A separate print server with two printers; one is stopped and has a job.
 const PRINTERS: &str = "for folder in /etc/cups /var/spool/cups /run; do mkdir -p $folder && mount -t tmpfs none $folder; done
     mkdir -p /run/cups /etc/cups/ppd /var/spool/cups/tmp
     printf 'Listen /run/cups/cups.sock\nDefaultAuthType None\n<Policy default>\n<Limit All>\nOrder deny,allow\n</Limit>\n</Policy>\n' > /etc/cups/cupsd.conf
@@ -594,15 +593,15 @@ const PRINTERS: &str = "for folder in /etc/cups /var/spool/cups /run; do mkdir -
     cupsdisable -r 'no paper' buero && echo bon | lp -d buero >/dev/null";
 
 #[test]
-fn a_printer_that_was_stopped_and_a_job_that_waits_are_told_by_the_print_server() {
+fn stopped_printers_and_stuck_jobs_are_reported() {
     let place = || Some(Place::new()?.with_processes().prepared(PRINTERS));
     let Some(stopped) = place() else { return };
     let diagnosed = stopped.diagnose_only("services");
     assert_eq!(diagnosed.found("print.stuck"), [("print.stuck:buero".to_owned(), "warn".to_owned())]);
     let buero = diagnosed.entry("services", "printers", "name", "buero").expect("it is told");
-    // Its job came just now, of which the server has not yet written all.
+    // The job is new; the server has not written all its files yet.
     assert_eq!((&buero["jobs"], &buero["oldest_job_h"]), (&json!(1), &json!(0.0)), "{buero}");
-    // One that goes on and does not get rid of its jobs; and nobody may see since when.
+    // A printer that runs but cannot deliver its jobs; an ordinary user cannot see how old they are.
     let waits = "lpadmin -p kasse -v ipp://127.0.0.1:9/none && echo bon | lp -d kasse >/dev/null && cupsenable buero
         for try in $(seq 50); do [ -z \"$(lpstat -o buero)\" ] && break; sleep 0.1; done
         touch -d '-3 hours' /var/spool/cups/d00002-001";
@@ -622,9 +621,9 @@ fn a_printer_that_was_stopped_and_a_job_that_waits_are_told_by_the_print_server(
     assert_eq!((diagnosed.found("print.stuck"), &diagnosed.facts("services")["printers"]), (vec![], &json!([])));
 }
 
-/// Each check, and each kind of machine, stands in the document that says how we know.
+/// Every check must be listed in tests/README.md.
 #[test]
-fn the_table_of_checks_names_each() {
+fn the_table_of_checks_names_every_check() {
     let table = include_str!("../README.md");
     for rule in &fernwart_protocol::diagnosis::builtin_rules().rules {
         assert!(table.contains(&format!("| `{}` |", rule.id)), "{} is not in tests/README.md", rule.id);

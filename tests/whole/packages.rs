@@ -1,7 +1,7 @@
 //! The packages, installed, upgraded and removed on a computer with systemd.
 //!
-//! `controller/package/build` has made them below `target/packages`; the package before
-//! is made out of the new one here: with the programs below `FERNWART_OLD`, or the same.
+//! `controller/package/build` makes them below `target/packages`. The previous package is derived from the
+//! new one: with the programs below `FERNWART_OLD`, or with the same programs.
 
 use fernwart_tests::guest::Guest;
 use fernwart_tests::test_script::Script;
@@ -9,7 +9,8 @@ use fernwart_tests::{Process, World, program, run, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A package that was built, where the guest sees it. Nothing, and a word why, where none was.
+/// Copies a built package to where the guest sees it. Returns `None` and prints the reason if there is
+/// none.
 pub(crate) fn package(world: &World, begins: &str, ends: &str) -> Option<String> {
     let folder = program("fernwart").parent()?.parent()?.join("packages");
     let files = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|file| file.path());
@@ -28,7 +29,7 @@ pub(crate) fn package(world: &World, begins: &str, ends: &str) -> Option<String>
     to.to_str().map(str::to_owned)
 }
 
-/// The same package as it was in 0.2.0, but for its programs where old ones are not at hand.
+/// The same package with the version 0.2.0, and with the old programs if they are available.
 fn older(package: &str) -> String {
     let tree = Path::new(package).with_extension("tree");
     run(Command::new("dpkg-deb").arg("-R").arg(package).arg(&tree)).exits(0);
@@ -73,7 +74,7 @@ fn enroll(world: &World, guest: &Guest, program: &str) {
 const AGENT: &str = "fernwart-agent.service";
 const OWN_UNIT: &str = "/etc/systemd/system/fernwart-agent.service";
 
-/// What the agent sees is the computer, not a world of its own.
+/// Asserts that the agent runs in the host's mounts and with all capabilities.
 fn sees_the_computer(guest: &Guest) {
     let pid = main_pid(guest, AGENT);
     let mounts = |pid: &str| {
@@ -89,7 +90,7 @@ fn sees_the_computer(guest: &Guest) {
 }
 
 #[test]
-fn the_agents_package_is_joined_upgraded_and_removed_with_a_goodbye() {
+fn the_agent_package_installs_upgrades_and_leaves_the_hub_on_removal() {
     let world = World::new();
     let Some(new) = package(&world, "fernwart-agent", ".deb") else { return };
     let Some(guest) = customers_computer(&world) else { return };
@@ -103,9 +104,9 @@ fn the_agents_package_is_joined_upgraded_and_removed_with_a_goodbye() {
     let before = main_pid(&guest, AGENT);
     let machine = guest.run(&["sha256sum", "/var/lib/fernwart-agent/agent.toml"]).exits(0).out;
 
-    let said = guest.run(&["dpkg", "-i", &new]).exits(0);
+    let output = guest.run(&["dpkg", "-i", &new]).exits(0);
     wait_until("it runs the new program", || !["0", &before].contains(&main_pid(&guest, AGENT).as_str()));
-    assert!(!said.out.is_empty());
+    assert!(!output.out.is_empty());
     guest.run(&["test", "!", "-e", OWN_UNIT]).exits(0);
     assert_eq!(guest.run(&["sha256sum", "/var/lib/fernwart-agent/agent.toml"]).exits(0).out, machine);
     wait_until("it is linked again", || world.technician(&["ping", "kasse-1", "--timeout", "1s"]).code == 0);
@@ -114,10 +115,10 @@ fn the_agents_package_is_joined_upgraded_and_removed_with_a_goodbye() {
     let running = guest.run(&["readlink", &format!("/proc/{}/exe", main_pid(&guest, AGENT))]).exits(0).out;
     assert_eq!(running.trim(), "/usr/bin/fernwart-agent");
     sees_the_computer(&guest);
-    let said = world.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
+    let output = world.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
 
-    // A repair that is under way ends as it should before the agent is renewed.
+    // A running repair ends properly before the agent is replaced.
     world.approve(&Script::new("slow", "sleep 20\necho mended\n"));
     let before = main_pid(&guest, AGENT);
     let log = world.path().join("slow.log");
@@ -126,29 +127,29 @@ fn the_agents_package_is_joined_upgraded_and_removed_with_a_goodbye() {
     guest.run(&["dpkg", "-i", &new]).exits(0);
     assert_eq!(main_pid(&guest, AGENT), before, "it goes on meanwhile");
     wait_until("the repair is done", || !repair.is_running());
-    let told = world.technician(&["job", "logs", "2"]).exits(0).out;
-    assert!(told.contains("mended"), "{told}");
+    let reported = world.technician(&["job", "logs", "2"]).exits(0).out;
+    assert!(reported.contains("mended"), "{reported}");
     wait_until("the agent is renewed", || !["0", &before].contains(&main_pid(&guest, AGENT).as_str()));
     wait_until("it is linked again", || world.is_online("kasse-1"));
 
-    // A package that takes this one's place destroys no keys.
+    // Being replaced by another package deletes no keys.
     guest.run(&["sh", "/var/lib/dpkg/info/fernwart-agent.prerm", "remove", "in-favour", "other", "1"]);
     guest.run(&["test", "-e", "/var/lib/fernwart-agent/agent.toml"]).exits(0);
     guest.run(&["systemctl", "start", AGENT]).exits(0);
     wait_until("it is linked again", || world.is_online("kasse-1"));
 
-    // An owner who has switched the service off finds it off after an upgrade.
+    // A service that the owner has disabled stays disabled after an upgrade.
     guest.run(&["systemctl", "disable", "--now", AGENT]).exits(0);
     guest.run(&["dpkg", "-i", &new]).exits(0);
     assert_ne!(guest.run(&["systemctl", "is-enabled", "--quiet", AGENT]).code, 0);
     guest.run(&["systemctl", "enable", "--now", AGENT]).exits(0);
     wait_until("it is linked again", || world.is_online("kasse-1"));
 
-    let said = guest.run(&["dpkg", "-r", "fernwart-agent"]).exits(0);
+    let output = guest.run(&["dpkg", "-r", "fernwart-agent"]).exits(0);
     wait_until("the hub has heard it", || !world.technician(&["ls"]).exits(0).out.contains("kasse-1"));
     guest.run(&["test", "!", "-e", "/usr/bin/fernwart-agent"]).exits(0);
     let left = guest.run(&["sh", "-c", "find /var/lib/fernwart-agent -type f | sort"]).exits(0).out;
-    assert!(left.contains("/left-") && left.contains("journal.jsonl"), "{left}\n{}", said.out);
+    assert!(left.contains("/left-") && left.contains("journal.jsonl"), "{left}\n{}", output.out);
     assert!(!left.contains(".key") && !left.contains("identity"), "no key is left: {left}");
     guest.run(&["dpkg", "-P", "fernwart-agent"]).exits(0);
     guest.run(&["test", "!", "-e", "/var/lib/fernwart-agent"]).exits(0);
@@ -156,11 +157,11 @@ fn the_agents_package_is_joined_upgraded_and_removed_with_a_goodbye() {
 }
 
 #[test]
-fn the_agents_package_takes_over_what_was_set_up_by_hand() {
+fn the_agent_package_takes_over_a_manual_installation() {
     let world = World::new();
     let Some(new) = package(&world, "fernwart-agent", ".deb") else { return };
     let Some(guest) = customers_computer(&world) else { return };
-    // Started from where it was first typed, a download: it is copied to where it stays.
+    // Enrolled with a downloaded program, which is copied to its permanent place.
     let download = world.path().join("fernwart-agent");
     std::fs::copy(program("fernwart-agent"), &download).expect("copied");
     enroll(&world, &guest, download.to_str().expect("text"));
@@ -171,24 +172,25 @@ fn the_agents_package_takes_over_what_was_set_up_by_hand() {
         let running = guest.run(&["readlink", &format!("/proc/{}/exe", main_pid(&guest, AGENT))]).out;
         running.trim() == "/usr/bin/fernwart-agent" && world.is_online("kasse-1")
     });
-    // The customer leaves by hand, and comes back: the package stays as it is.
+    // The customer leaves and enrolls again with the program; the package stays installed.
     guest.run(&["fernwart-agent", "leave", "--yes"]).exits(0);
     assert_ne!(guest.run(&["systemctl", "is-active", "--quiet", AGENT]).code, 0);
     guest.run(&["systemctl", "start", AGENT]);
     assert_ne!(guest.run(&["systemctl", "is-active", "--quiet", AGENT]).code, 0, "nobody has joined");
-    let said = guest.run(&["fernwart-agent", "uninstall", "--yes"]).exits(0);
-    assert!(said.out.contains("apt remove fernwart-agent"), "{}", said.out);
+    let output = guest.run(&["fernwart-agent", "uninstall", "--yes"]).exits(0);
+    assert!(output.out.contains("apt remove fernwart-agent"), "{}", output.out);
     enroll(&world, &guest, "/usr/bin/fernwart-agent");
     guest.run(&["systemctl", "is-active", AGENT]).exits(0);
 }
 
 #[test]
-fn the_agents_package_leaves_alone_what_is_not_its_own() {
+fn the_agent_package_leaves_foreign_units_and_folders_alone() {
     let world = World::new();
     let Some(new) = package(&world, "fernwart-agent", ".deb") else { return };
     let Some(guest) = customers_computer(&world) else { return };
     let is = |what: &str| guest.run(&["systemctl", what, AGENT]).out.trim().to_owned();
-    // Set up by hand for another folder: the package comes and goes, the service stays.
+    // A service that was set up manually for another folder stays when the package is installed and
+    // removed.
     let program = program("fernwart-agent").display().to_string();
     let line = world.path().join("line");
     std::fs::write(&line, world.invitation(&["Bäckerei Meyer", "--admit-automatically"])).expect("written");
@@ -200,22 +202,22 @@ fn the_agents_package_leaves_alone_what_is_not_its_own() {
     guest.run(&["dpkg", "-i", &new]).exits(0);
     guest.run(&["dpkg", "-r", "fernwart-agent"]).exits(0);
     assert_eq!((is("is-active").as_str(), is("is-enabled").as_str()), ("active", "enabled"));
-    let said = guest.run(&["dpkg", "-P", "fernwart-agent"]).exits(0);
+    let output = guest.run(&["dpkg", "-P", "fernwart-agent"]).exits(0);
     assert_eq!((is("is-active").as_str(), is("is-enabled").as_str()), ("active", "enabled"));
-    assert!(!said.err.contains("stays"), "the usual folder is used by nobody: {}", said.err);
-    // The service is not taken from a folder that has joined.
+    assert!(!output.err.contains("stays"), "the usual folder is used by nobody: {}", output.err);
+    // A second folder cannot take over the service of a folder that has joined.
     assert!(join("/srv/other").exits(2).err.contains("FW-JOIN-30"));
-    // A unit that was edited stays, and that is said.
+    // An edited unit is kept, with a message.
     guest.run(&[&program, "--home", "/srv/agent", "leave", "--yes"]).exits(0);
     enroll(&world, &guest, &program);
     guest.run(&["sed", "-i", "/^UMask/a CPUQuota=10%", OWN_UNIT]).exits(0);
-    let said = guest.run(&["dpkg", "-i", &new]).exits(0);
-    assert!(said.err.contains("was edited and stays"), "{}", said.err);
+    let output = guest.run(&["dpkg", "-i", &new]).exits(0);
+    assert!(output.err.contains("was edited and stays"), "{}", output.err);
     guest.run(&["grep", "-q", "CPUQuota=10%", OWN_UNIT]).exits(0);
 }
 
 #[test]
-fn the_hubs_package_serves_from_a_narrow_place_and_is_upgraded_and_purged() {
+fn the_hub_package_runs_sandboxed_and_can_be_upgraded_and_purged() {
     let world = World::new();
     let Some(new) = package(&world, "fernwart", ".deb") else { return };
     let Some(guest) = customers_computer(&world) else { return };
@@ -243,7 +245,7 @@ fn the_hubs_package_serves_from_a_narrow_place_and_is_upgraded_and_purged() {
     assert_ne!(main_pid(&guest, unit), before, "it runs the new program");
     wait_until("the hub answers", || technician(&["ls"]).code == 0);
     technician(&["query", "SELECT 1 AS one"]).exits(0);
-    // A backup, too, is made beside it, by its own user.
+    // The hub's own user can make a backup while the hub runs.
     let backup = ["setpriv", "--reuid", "fernwart", "--regid", "fernwart", "--clear-groups", "/usr/bin/fernwart"];
     let words = ["--home", "/var/lib/fernwart/hub", "backup", "/var/lib/fernwart/backup"];
     guest.run(&[&backup[..], &words].concat()).exits(0);
@@ -254,9 +256,9 @@ fn the_hubs_package_serves_from_a_narrow_place_and_is_upgraded_and_purged() {
     guest.run(&["test", "!", "-e", "/var/lib/fernwart"]).exits(0);
 }
 
-/// Debian's rpm runs the scriptlets; that other systems have what they need is not shown.
+/// Runs the scriptlets with Debian's rpm; it does not show that other systems have the tools they need.
 #[test]
-fn the_rpms_scriptlets_start_upgrade_and_say_goodbye() {
+fn rpm_scriptlets_start_upgrade_and_remove_the_services() {
     let world = World::new();
     let Some(agent) = package(&world, "fernwart-agent", ".rpm") else { return };
     let Some(hub) = package(&world, "fernwart", ".rpm") else { return };
@@ -275,8 +277,8 @@ fn the_rpms_scriptlets_start_upgrade_and_say_goodbye() {
     rpm(&["-U", "--replacepkgs", "--force", &agent]);
     wait_until("it runs the new program", || !["0", &before].contains(&main_pid(&guest, AGENT).as_str()));
     wait_until("it is linked again", || world.technician(&["ping", "kasse-1", "--timeout", "1s"]).code == 0);
-    let said = guest.run(&["fernwart-agent", "uninstall", "--help"]).exits(0);
-    assert!(!said.out.is_empty());
+    let output = guest.run(&["fernwart-agent", "uninstall", "--help"]).exits(0);
+    assert!(!output.out.is_empty());
     rpm(&["-e", "fernwart-agent"]);
     wait_until("the hub has heard it", || !world.technician(&["ls"]).exits(0).out.contains("kasse-1"));
     guest.run(&["test", "!", "-e", "/usr/bin/fernwart-agent"]).exits(0);

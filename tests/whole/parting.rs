@@ -1,5 +1,4 @@
-//! The end of the care for a machine: by a lead's signed word, by its owner's, and not by
-//! the hub's alone.
+//! The end of support for a machine: by a lead's signature or by its owner, and not by the hub alone.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, run, staff_command, wait_until};
@@ -10,7 +9,7 @@ fn store(world: &World, sql: &str) {
 }
 
 fn status(machine: &Machine) -> String {
-    // Just while the agent starts, its records are nobody else's to read.
+    // While the agent starts, nobody else can read its records.
     machine.owner(&["--lang", "en", "status"]).out
 }
 
@@ -18,10 +17,10 @@ fn kinds(machine: &Machine) -> Vec<String> {
     machine.journal().into_iter().map(|(kind, _)| kind).collect()
 }
 
-const ENDED: &str = "no; Nordlicht IT stopped looking after this computer on ";
+const PARTED: &str = "no; Nordlicht IT stopped looking after this computer on ";
 
 #[test]
-fn a_retired_machine_stops_for_good_by_a_leads_signed_word() {
+fn a_machine_retired_with_a_leads_signature_stops_permanently() {
     let world = World::new();
     let mut here = world.add_machine("kasse-1");
     let mut away = world.add_machine("kasse-2");
@@ -30,32 +29,32 @@ fn a_retired_machine_stops_for_good_by_a_leads_signed_word() {
     for name in ["kasse-1", "kasse-2"] {
         world.technician(&["retire", name, &format!("--yes={name}")]).exits(0);
     }
-    wait_until("it has it", || status(&here).contains(ENDED));
+    wait_until("it has it", || status(&here).contains(PARTED));
     assert!(here.agent.is_running(), "it goes on answering its owner");
     away.restart();
-    wait_until("so has it once it is there", || status(&away).contains(ENDED));
-    // For good: also after a restart, and nobody is dialled any more.
+    wait_until("so has it once it is there", || status(&away).contains(PARTED));
+    // Permanently: also after a restart, and the agent dials nobody.
     let linked = |machine: &Machine| machine.agent.log().matches("linked address").count();
     for machine in [&mut here, &mut away] {
         let before = linked(machine);
         machine.agent.stop();
         machine.restart();
-        wait_until("it answers", || status(machine).contains(ENDED));
+        wait_until("it answers", || status(machine).contains(PARTED));
         assert!(kinds(machine).contains(&"retired".to_owned()));
         std::thread::sleep(std::time::Duration::from_secs(2));
         assert_eq!(linked(machine), before, "nobody is dialled: {}", machine.agent.log());
         machine.agent.stop();
-        assert!(status(machine).contains(ENDED), "nor does it need the agent to say so");
+        assert!(status(machine).contains(PARTED), "nor does it need the agent to say so");
     }
     let german = here.owner(&["--lang", "de", "status"]).exits(0).out;
     assert!(german.contains("hat die Betreuung dieses Rechners am "), "{german}");
 }
 
 #[test]
-fn a_hub_alone_silences_no_machine_for_good() {
+fn an_unsigned_retirement_by_the_hub_stops_no_machine_permanently() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    // Evil: whoever has the hub says of each machine that it is retired. Nobody signed that.
+    // Evil: a stolen hub says that each machine is retired, without a signature.
     world.hub.stop();
     store(&world, "UPDATE machines SET standing = 'retired'");
     world.start_hub_again();
@@ -75,7 +74,7 @@ fn a_hub_alone_silences_no_machine_for_good() {
 }
 
 #[test]
-fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
+fn an_owner_who_leaves_keeps_the_journal() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
@@ -104,7 +103,7 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     let verified = world.technician(&["journal", "verify", record]).exits(0);
     assert!(verified.out.contains("whole") || verified.err.contains("whole"), "{verified:?}");
 
-    // It may come again, as any other.
+    // It may enroll again like any other machine.
     let line = world.invitation(&["Bäckerei Meyer"]);
     machine.owner(&["enroll", &line, "--policy", "ask", "--no-service"]).exits(0);
     let again = machine.owner(&["--lang", "en", "leave", "--yes", "--purge"]).exits(0).out;
@@ -115,21 +114,21 @@ fn an_owner_leaves_and_keeps_the_record_of_what_was_done() {
     assert!(!machine.home.exists());
     machine.owner(&["leave", "--yes"]).exits(2);
     // The error says what became of it, and suggests no other machine.
-    let said = world.technician(&["diagnose", "kasse-1"]).exits(2);
-    assert!(said.err.contains("kasse-1 is retired, or its owner has left"), "{}", said.err);
+    let output = world.technician(&["diagnose", "kasse-1"]).exits(2);
+    assert!(output.err.contains("kasse-1 is retired, or its owner has left"), "{}", output.err);
 }
 
 #[test]
-fn an_owner_who_leaves_with_a_full_disk_is_told_before_anything_is_done() {
+fn leaving_with_a_full_disk_fails_before_anything_is_changed() {
     let world = World::new();
     let Some(disk) = fernwart_tests::SmallDisk::mount(&world.path().join("kasse-1"), 24) else { return };
     let machine = world.add_machine("kasse-1");
     disk.fill();
-    let said = machine.owner(&["--lang", "de", "leave", "--yes"]).exits(5);
-    assert!(said.err.contains("FW-OWN-28") && said.err.contains("nichts wurde getan"), "{}", said.err);
+    let output = machine.owner(&["--lang", "de", "leave", "--yes"]).exits(5);
+    assert!(output.err.contains("FW-OWN-28") && output.err.contains("nichts wurde getan"), "{}", output.err);
     assert!(world.is_online("kasse-1") && machine.home.join("evidence.key").exists(), "it goes on as before");
     assert!(!machine.home.join("left.room").exists(), "nothing is held that was not needed");
-    // The record may go, too.
+    // With `--purge` no record has to be written.
     machine.owner(&["leave", "--yes", "--purge"]).exits(0);
     assert!(!machine.home.join("evidence.key").exists());
     drop(machine);
@@ -137,7 +136,7 @@ fn an_owner_who_leaves_with_a_full_disk_is_told_before_anything_is_done() {
 }
 
 #[test]
-fn an_owner_leaves_though_the_hub_is_away() {
+fn an_owner_can_leave_while_the_hub_is_unreachable() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     std::fs::write(machine.home.join("notes.txt"), "somebody else's").expect("written");
@@ -151,12 +150,12 @@ fn an_owner_leaves_though_the_hub_is_away() {
 }
 
 #[test]
-fn a_lead_who_came_later_is_believed_by_a_machine_that_was_away() {
+fn a_machine_that_was_away_accepts_a_retirement_by_a_new_lead() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
     wait_until("it is away", || !world.is_online("kasse-1"));
-    // Its catalogue knows nothing of this lead.
+    // The machine's catalogue does not contain this lead.
     let ole = world.path().join("ole");
     let join = ["join", "--invitation", &world.invitation_for_staff(), "--name", "ole", "--no-wait"];
     let joined = run(&mut staff_command(&ole, &join)).exits(0).out;
@@ -164,22 +163,22 @@ fn a_lead_who_came_later_is_believed_by_a_machine_that_was_away() {
     world.technician(&["staff", "add", "ole", "--key-id", key, "--role", "lead"]).exits(0);
     run(&mut staff_command(&ole, &["join"])).exits(0);
     run(&mut staff_command(&ole, &["retire", "kasse-1", "--yes=kasse-1"])).exits(0);
-    // He leaves; who signed the first word may be gone, so another can be had.
+    // This lead is removed. Since the first signer may be gone, another lead can sign again.
     world.technician(&["staff", "rm", "ole", "--yes=ole"]).exits(0);
     let again = world.technician(&["retire", "kasse-1", "--yes=kasse-1"]).exits(0).err;
     assert!(again.contains("is retired already, and would be signed for again"), "{again}");
     machine.restart();
-    wait_until("it fetches the catalogue, and believes it", || status(&machine).contains(ENDED));
-    // Whoever enrolls it again is told how.
+    wait_until("it fetches the catalogue, and believes it", || status(&machine).contains(PARTED));
+    // An attempt to enroll it again explains what to do.
     let line = world.invitation(&["Bäckerei Meyer"]);
-    let said = machine.owner(&["--lang", "en", "enroll", &line, "--policy", "ask", "--no-service"]).exits(3).err;
-    assert!(said.contains("FW-JOIN-29") && said.contains("fernwart-agent leave"), "{said}");
+    let output = machine.owner(&["--lang", "en", "enroll", &line, "--policy", "ask", "--no-service"]).exits(3).err;
+    assert!(output.contains("FW-JOIN-29") && output.contains("fernwart-agent leave"), "{output}");
     let check = machine.owner(&["--lang", "en", "check"]).exits(0).out;
     assert!(check.contains("the support has ended"), "{check}");
 }
 
 #[test]
-fn what_runs_on_a_machine_that_is_retired_ends_and_is_told() {
+fn retiring_a_machine_cancels_its_running_script_and_reports_it() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
@@ -193,5 +192,5 @@ fn what_runs_on_a_machine_that_is_retired_ends_and_is_told() {
     wait_until("who waits for it hears the end", || !running.is_running());
     let shown = world.technician(&["job", "show", "1"]).exits(0).out;
     assert!(shown.contains("settled") && shown.contains("cancelled"), "{shown}");
-    wait_until("it has stopped for good", || status(&machine).contains(ENDED));
+    wait_until("it has stopped for good", || status(&machine).contains(PARTED));
 }

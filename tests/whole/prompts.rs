@@ -1,5 +1,5 @@
-//! Every question that a technician is asked: with the word it wants, with another, with
-//! Ctrl-C, and where there is nobody to ask.
+//! Every confirmation prompt for technicians: with the right answer, a wrong one, Ctrl-C, and without a
+//! terminal.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{TIMEOUT, World, run, staff_command, wait_until};
@@ -16,12 +16,12 @@ struct Typed {
     code: i32,
 }
 
-/// Runs a command on a terminal of its own, and types where a question stands.
+/// Runs a command on a terminal of its own, and types `keys` once the question is shown.
 fn at_terminal(command: &Command, question: &str, keys: &[u8]) -> Typed {
     at_terminal_after(command, question, keys, std::time::Duration::ZERO)
 }
 
-/// The same, after so long a look at the question.
+/// The same, with a pause before typing.
 fn at_terminal_after(command: &Command, question: &str, keys: &[u8], pause: std::time::Duration) -> Typed {
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -42,13 +42,13 @@ fn at_terminal_after(command: &Command, question: &str, keys: &[u8], pause: std:
             }
         })
     };
-    let said = || String::from_utf8_lossy(&out.lock().expect("one reader")).into_owned();
+    let output = || String::from_utf8_lossy(&out.lock().expect("one reader")).into_owned();
     let begun = Instant::now();
-    while !said().contains(question) && running.try_wait().expect("a child").is_none() {
-        assert!(begun.elapsed() < TIMEOUT, "no question {question:?} in:\n{}", said());
+    while !output().contains(question) && running.try_wait().expect("a child").is_none() {
+        assert!(begun.elapsed() < TIMEOUT, "no question {question:?} in:\n{}", output());
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    assert!(said().contains(question), "it ended without asking:\n{}", said());
+    assert!(output().contains(question), "it ended without asking:\n{}", output());
     std::thread::sleep(pause);
     let mut keyboard = running.stdin.take().expect("piped");
     keyboard.write_all(keys).expect("typed");
@@ -58,16 +58,16 @@ fn at_terminal_after(command: &Command, question: &str, keys: &[u8], pause: std:
         if let Some(ended) = running.try_wait().expect("a child") {
             break ended;
         }
-        assert!(begun.elapsed() < TIMEOUT, "it goes on after {keys:?}:\n{}", said());
+        assert!(begun.elapsed() < TIMEOUT, "it goes on after {keys:?}:\n{}", output());
         std::thread::sleep(std::time::Duration::from_millis(20));
     };
     drop(keyboard);
     reader.join().expect("read");
-    Typed { out: said().replace('\r', ""), code: ended.code().expect("a code") }
+    Typed { out: output().replace('\r', ""), code: ended.code().expect("a code") }
 }
 
-/// Asked and left with Ctrl-C, answered wrongly, and asked where nobody can be: each time
-/// nothing was done, and that is what it says.
+/// Asserts that Ctrl-C, a wrong answer, the end of input and a missing terminal each do nothing, and that
+/// the command says so.
 fn is_left_alone(world: &World, words: &[&str], question: &str, nothing: &str, code: &str) {
     let command = world.command(words);
     let stopped = at_terminal(&command, question, CTRL_C);
@@ -83,7 +83,7 @@ fn is_left_alone(world: &World, words: &[&str], question: &str, nothing: &str, c
 }
 
 #[test]
-fn whoever_takes_something_away_is_asked_and_told_what() {
+fn destructive_commands_ask_for_confirmation_and_name_the_target() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");
     let line = world.invitation(&["Praxis Petersen"]);
@@ -103,28 +103,28 @@ fn whoever_takes_something_away_is_asked_and_told_what() {
 
     let other = world.technician(&["retire", "kasse-1", "--yes=kasse-2"]).exits(2);
     assert!(other.err.contains("--yes=kasse-2, but kasse-1 is meant"), "{}", other.err);
-    let told = at_terminal(&world.command(&["retire", "kasse-1"]), "to retire it: ", b"kasse-1\n");
-    assert!(told.code == 0 && told.out.contains("kasse-1 (Bäckerei Meyer, "), "{}", told.out);
-    assert!(told.out.contains("only with a new invitation"), "{}", told.out);
+    let reported = at_terminal(&world.command(&["retire", "kasse-1"]), "to retire it: ", b"kasse-1\n");
+    assert!(reported.code == 0 && reported.out.contains("kasse-1 (Bäckerei Meyer, "), "{}", reported.out);
+    assert!(reported.out.contains("only with a new invitation"), "{}", reported.out);
     world.technician(&["reject", &waiting, &format!("--yes={waiting}")]).exits(0);
     world.technician(&["staff", "reject", "cron", "--yes=cron"]).exits(0);
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out, "");
 }
 
 #[test]
-fn nothing_is_published_unseen() {
+fn publishing_shows_the_script_and_asks_for_confirmation() {
     let world = World::new();
     let folder = Script::new("wipe", "echo wiped\n").write(&world.path().join("scripts"));
     let folder = folder.to_str().expect("text");
     let nothing = "nothing was published";
     is_left_alone(&world, &["catalogue", "propose", folder], "Type yes to publish", nothing, "FW-CLI-14");
     assert!(!world.technician(&["script", "ls", "-o", "name"]).exits(0).out.contains("wipe"));
-    let told = at_terminal(&world.command(&["catalogue", "propose", folder]), "Type yes to publish", b"yes\n");
-    assert!(told.code == 0 && told.out.contains("+ script wipe 1"), "{}", told.out);
+    let reported = at_terminal(&world.command(&["catalogue", "propose", folder]), "Type yes to publish", b"yes\n");
+    assert!(reported.code == 0 && reported.out.contains("+ script wipe 1"), "{}", reported.out);
     assert!(
-        told.out.contains("echo wiped") && told.out.contains("published: version "),
+        reported.out.contains("echo wiped") && reported.out.contains("published: version "),
         "its text was shown: {}",
-        told.out
+        reported.out
     );
     let versions = world.technician(&["catalogue", "show"]).exits(0).out;
     let again = world.technician(&["catalogue", "propose", folder]).exits(0);
@@ -135,7 +135,7 @@ fn nothing_is_published_unseen() {
 }
 
 #[test]
-fn an_act_on_many_machines_names_customers_and_counts() {
+fn a_run_on_many_machines_asks_with_counts_per_customer() {
     let world = World::new();
     let mut machines: Vec<_> = (1..=9).map(|n| world.add_machine(&format!("kasse-{n}"))).collect();
     machines.extend((1..=2).map(|n| world.add_machine_of("Praxis Petersen", &format!("praxis-{n}"))));
@@ -143,16 +143,16 @@ fn an_act_on_many_machines_names_customers_and_counts() {
     let words = ["run", "mend", "all", "--reason", "test"];
     is_left_alone(&world, &words, "Type 11 to start: ", "nothing was sent", "FW-CLI-14");
     assert_eq!(world.technician(&["job", "ls", "-o", "name"]).exits(0).out, "", "nothing was sent");
-    let told = at_terminal(&world.command(&words), "Type 11 to start: ", CTRL_C).out;
-    assert!(told.contains("on 11 machines of 2 customers:"), "{told}");
+    let reported = at_terminal(&world.command(&words), "Type 11 to start: ", CTRL_C).out;
+    assert!(reported.contains("on 11 machines of 2 customers:"), "{reported}");
     assert!(
-        told.contains("  Bäckerei Meyer: 9 machines\n") && told.contains("  Praxis Petersen: 2 machines\n"),
-        "{told}"
+        reported.contains("  Bäckerei Meyer: 9 machines\n") && reported.contains("  Praxis Petersen: 2 machines\n"),
+        "{reported}"
     );
 }
 
 #[test]
-fn a_secret_and_an_invitation_are_asked_for_and_may_be_left() {
+fn prompts_for_secrets_and_invitations_can_be_interrupted() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");
     world.approve(&Script::new("login", "cat >/dev/null\n").parameter("token", "text", "secret = true"));
@@ -165,17 +165,17 @@ fn a_secret_and_an_invitation_are_asked_for_and_may_be_left() {
 }
 
 #[test]
-fn whoever_reads_for_long_before_answering_is_heard_all_the_same() {
+fn a_confirmation_after_a_long_wait_still_works() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");
-    // Longer than a link without a sign of life is kept.
+    // Longer than the idle timeout of a link.
     let pause = fernwart_protocol::limits::STAFF_IDLE_TIMEOUT + std::time::Duration::from_secs(4);
-    let told = at_terminal_after(&world.command(&["retire", "kasse-1"]), "to retire it: ", b"kasse-1\n", pause);
-    assert!(told.code == 0 && told.out.contains("kasse-1 is retired"), "{}", told.out);
+    let reported = at_terminal_after(&world.command(&["retire", "kasse-1"]), "to retire it: ", b"kasse-1\n", pause);
+    assert!(reported.code == 0 && reported.out.contains("kasse-1 is retired"), "{}", reported.out);
 }
 
 #[test]
-fn a_name_that_a_renamed_machine_of_another_customer_had_is_not_given_without_a_word() {
+fn reusing_the_old_name_of_another_customers_machine_asks_first() {
     let world = World::new();
     let _meyers = world.add_machine("kasse-1");
     let _krauses = world.add_machine_of("Laden Krause", "kasse-2");
@@ -183,16 +183,16 @@ fn a_name_that_a_renamed_machine_of_another_customer_had_is_not_given_without_a_
     wait_until("both are there", || world.is_online("kasse-1") && !theirs().is_empty());
     let krauses = theirs();
     world.technician(&["rename", "kasse-1", "meyer-1"]).exits(0);
-    let said = world.technician(&["diagnose", "kasse-1"]).exits(2);
-    assert!(said.err.contains("kasse-1 is called meyer-1 now"), "{}", said.err);
-    let said = world.technician(&["rename", &krauses, "kasse-1"]).exits(2);
+    let output = world.technician(&["diagnose", "kasse-1"]).exits(2);
+    assert!(output.err.contains("kasse-1 is called meyer-1 now"), "{}", output.err);
+    let output = world.technician(&["rename", &krauses, "kasse-1"]).exits(2);
     assert!(
-        said.err.contains("was the name of a machine of Bäckerei Meyer that is called meyer-1 now"),
+        output.err.contains("was the name of a machine of Bäckerei Meyer that is called meyer-1 now"),
         "{}",
-        said.err
+        output.err
     );
     assert_eq!(theirs(), krauses, "nothing was changed");
     world.technician(&["rename", &krauses, "kasse-1", "--yes=kasse-1"]).exits(0);
-    // Its own old name is given back without a question.
+    // A machine gets its own old name back without a prompt.
     world.technician(&["rename", "kasse-1", &krauses]).exits(0);
 }

@@ -1,4 +1,4 @@
-//! What came of a job can be read afterwards, as it would have stood on a terminal.
+//! Results of a job can be read afterwards, as they would have appeared on a terminal.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, World, wait_until};
@@ -9,8 +9,7 @@ fn trusting(machine: &Machine) {
         .expect("written");
 }
 
-/// Two machines with a script that ends well where it runs first, and badly where it
-/// runs next.
+/// Two machines with a script that succeeds where it runs first, and fails where it runs next.
 struct Two {
     one: Machine,
     two: Machine,
@@ -37,16 +36,16 @@ impl Two {
 }
 
 #[test]
-fn what_scripts_wrote_is_read_afterwards_machine_by_machine() {
+fn job_logs_show_the_output_of_each_machine() {
     let world = World::new();
     let _two = Two::new(&world);
     let both = ["run", "talk", "kasse-1", "kasse-2", "--parallel", "1", "--reason", "test"];
-    let said = world.technician(&both).exits(1);
-    assert!(said.out.contains("    line 3\n"), "{}", said.out);
-    assert!(!said.out.contains("line 4"), "only the first lines: {}", said.out);
-    assert!(said.out.contains("    … 5 more lines: fernwart job logs 1 kasse-1\n"), "{}", said.out);
-    assert!(said.out.contains("    no M\u{fffd}ller here\n"), "of what failed, its errors: {}", said.out);
-    assert!(said.err.contains("fernwart job logs 1\n"), "{}", said.err);
+    let output = world.technician(&both).exits(1);
+    assert!(output.out.contains("    line 3\n"), "{}", output.out);
+    assert!(!output.out.contains("line 4"), "only the first lines: {}", output.out);
+    assert!(output.out.contains("    … 5 more lines: fernwart job logs 1 kasse-1\n"), "{}", output.out);
+    assert!(output.out.contains("    no M\u{fffd}ller here\n"), "of what failed, its errors: {}", output.out);
+    assert!(output.err.contains("fernwart job logs 1\n"), "{}", output.err);
 
     let all = world.technician(&["job", "logs", "1"]).exits(0).out;
     let headings: Vec<&str> = all.lines().filter(|line| line.starts_with("==> ")).collect();
@@ -89,7 +88,7 @@ fn what_scripts_wrote_is_read_afterwards_machine_by_machine() {
 }
 
 #[test]
-fn what_has_not_ended_and_why_others_did_not_begin_is_told() {
+fn job_logs_explain_refused_away_and_queued_runs() {
     let world = World::new();
     let Two { mut one, two, traces } = Two::new(&world);
     std::fs::write(two.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"never\"\n")
@@ -102,8 +101,8 @@ fn what_has_not_ended_and_why_others_did_not_begin_is_told() {
 
     one.agent.stop();
     wait_until("it is away", || !world.is_online("kasse-1"));
-    let said = world.technician(&["run", "talk", "kasse-1", "--reason", "test", "-o", "json"]).exits(4);
-    let all: Value = serde_json::from_str(&said.out).expect("JSON");
+    let output = world.technician(&["run", "talk", "kasse-1", "--reason", "test", "-o", "json"]).exits(4);
+    let all: Value = serde_json::from_str(&output.out).expect("JSON");
     assert_eq!(
         (&all["results"][0]["status"], &all["summary"]["away"], &all["summary"]["no_answer"]),
         (&"away".into(), &1.into(), &0.into())
@@ -117,7 +116,7 @@ fn what_has_not_ended_and_why_others_did_not_begin_is_told() {
 }
 
 #[test]
-fn a_script_that_was_taken_back_still_tells_what_it_wrote() {
+fn a_cancelled_script_keeps_its_output() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     trusting(&machine);
@@ -129,20 +128,20 @@ fn a_script_that_was_taken_back_still_tells_what_it_wrote() {
     wait_until("it runs", || running.log().contains("job 1") && state() == "running");
     world.technician(&["job", "cancel", "1"]).exits(0);
     wait_until("it has ended", || !running.is_running());
-    let told = world.technician(&["job", "logs", "1"]).exits(0);
-    assert!(told.out == "begun\n" && told.err.contains("cancelled"), "{told:?}");
+    let reported = world.technician(&["job", "logs", "1"]).exits(0);
+    assert!(reported.out == "begun\n" && reported.err.contains("cancelled"), "{reported:?}");
     let shown = world.technician(&["job", "show", "1"]).exits(0).out;
     assert!(shown.contains("cancelled"), "{shown}");
 }
 
 #[test]
-fn reports_of_a_diagnosis_are_read_afterwards_too() {
+fn job_logs_show_diagnosis_reports() {
     let world = World::new();
     let _one = world.add_machine("kasse-1");
-    let said = world.technician(&["diagnose", "kasse-1"]);
-    let told = world.technician(&["job", "logs", "1"]).exits(0);
+    let output = world.technician(&["diagnose", "kasse-1"]);
+    let reported = world.technician(&["job", "logs", "1"]).exits(0);
     let counts = |text: &str| text.lines().find(|line| line.contains(" checks: ")).map(str::to_owned);
-    assert!(counts(&told.out).is_some() && counts(&told.out) == counts(&said.out), "{told:?} {said:?}");
+    assert!(counts(&reported.out).is_some() && counts(&reported.out) == counts(&output.out), "{reported:?} {output:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Approved scripts: from a folder to a repaired machine, and every no on the way.
+//! Approved scripts: from a folder to a repaired machine, and every refusal on the way.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{CommandOutput, Machine, World, wait_until};
@@ -22,34 +22,34 @@ pub(crate) fn run(world: &World, words: &[&str]) -> CommandOutput {
     world.technician(&all)
 }
 
-fn result(said: &CommandOutput) -> Value {
-    let lines: Vec<Value> = said.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    lines.into_iter().find(|line| line["type"] == "result").unwrap_or_else(|| panic!("{said:?}"))
+fn result(printed: &CommandOutput) -> Value {
+    let lines: Vec<Value> = printed.out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    lines.into_iter().find(|line| line["type"] == "result").unwrap_or_else(|| panic!("{printed:?}"))
 }
 
 #[test]
-fn an_approved_script_runs_and_tells_what_it_did() {
+fn an_approved_script_runs_and_reports_its_result() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     trusting(&machine);
     let hello = Script::new("hello", "echo \"hello $FERNWART_PARAM_WHO\"; echo oops >&2; cat; exit 3\n")
         .parameter("who", "text", "default = \"world\"")
         .and("[[exit]]\ncode = 3\nwell = true\nen = \"greeted\"\nde = \"gegrüßt\"");
-    let said = world.approve(&hello);
-    assert!(said.err.contains("+ script hello 1: Test hello (privilege repair)"), "{}", said.err);
+    let printed = world.approve(&hello);
+    assert!(printed.err.contains("+ script hello 1: Test hello (privilege repair)"), "{}", printed.err);
     let listed = world.technician(&["script", "ls"]).exits(0).out;
     assert!(listed.contains("hello") && listed.contains("repair"), "{listed}");
     let shown = world.technician(&["script", "show", "hello"]).exits(0).out;
     assert!(shown.contains("echo \"hello $FERNWART_PARAM_WHO\""), "{shown}");
 
-    let said = run(&world, &["hello", "kasse-1", "-p", "who=Jana; $(id)"]).exits(0);
-    assert!(said.out.contains("hello Jana; $(id)\n"), "{}", said.out);
-    assert!(said.out.contains("{\"who\":\"Jana; $(id)\"}"), "parameters come on standard input: {}", said.out);
-    assert!(said.err.contains("oops"), "{}", said.err);
-    assert!(said.out.contains("exit 3: greeted") && said.out.contains("Receipt "), "{}", said.out);
+    let printed = run(&world, &["hello", "kasse-1", "-p", "who=Jana; $(id)"]).exits(0);
+    assert!(printed.out.contains("hello Jana; $(id)\n"), "{}", printed.out);
+    assert!(printed.out.contains("{\"who\":\"Jana; $(id)\"}"), "parameters come on standard input: {}", printed.out);
+    assert!(printed.err.contains("oops"), "{}", printed.err);
+    assert!(printed.out.contains("exit 3: greeted") && printed.out.contains("Receipt "), "{}", printed.out);
 
-    let said = run(&world, &["hello", "kasse-1", "-o", "jsonl"]).exits(0);
-    let report = &result(&said)["report"];
+    let printed = run(&world, &["hello", "kasse-1", "-o", "jsonl"]).exits(0);
+    let report = &result(&printed)["report"];
     assert_eq!(report["stdout"]["head"], "hello world\n{\"who\":\"world\"}");
     assert_eq!((report["exit"].as_i64(), report["well"].as_bool()), (Some(3), Some(true)));
     let kinds: Vec<_> = machine.journal().into_iter().map(|(kind, _)| kind).collect();
@@ -58,10 +58,10 @@ fn an_approved_script_runs_and_tells_what_it_did() {
     assert!(jobs.contains("script hello"), "{jobs}");
     let watched = world.technician(&["job", "watch", "1"]).exits(0).out;
     assert!(watched.contains("greeted"), "{watched}");
-    // One document, as of a diagnosis; and a table with its head.
+    // JSON output is one document, as for a diagnosis; CSV has a header.
     world.add_machine("kasse-2").agent.stop();
-    let said = run(&world, &["hello", "kasse-1", "kasse-2", "-o", "json"]).exits(4);
-    let all: serde_json::Value = serde_json::from_str(&said.out).expect("one JSON document");
+    let printed = run(&world, &["hello", "kasse-1", "kasse-2", "-o", "json"]).exits(4);
+    let all: serde_json::Value = serde_json::from_str(&printed.out).expect("one JSON document");
     let status = |of: &str| {
         let results = all["results"].as_array().expect("results");
         results.iter().find(|one| one["machine"] == of).map(|one| one["status"].clone())
@@ -69,21 +69,25 @@ fn an_approved_script_runs_and_tells_what_it_did() {
     assert_eq!((all["type"].as_str(), status("kasse-1")), (Some("run"), Some("ok".into())), "{all}");
     assert_eq!((&all["summary"]["ok"], status("kasse-2")), (&1.into(), Some("away".into())), "{all}");
     assert_eq!(all["summary"]["selected"], 2, "{all}");
-    let said = run(&world, &["hello", "kasse-1", "kasse-2", "-o", "csv"]).exits(4);
-    let mut lines: Vec<&str> = said.out.lines().skip(1).collect();
+    let printed = run(&world, &["hello", "kasse-1", "kasse-2", "-o", "csv"]).exits(4);
+    let mut lines: Vec<&str> = printed.out.lines().skip(1).collect();
     lines.sort_unstable();
-    assert!(said.out.starts_with("machine,customer,status,code,why\n"), "{}", said.out);
+    assert!(printed.out.starts_with("machine,customer,status,code,why\n"), "{}", printed.out);
     assert_eq!(lines, ["kasse-1,Bäckerei Meyer,ok,,", "kasse-2,Bäckerei Meyer,away,,the machine is away"]);
 }
 
 #[test]
-fn what_nobody_has_approved_or_what_does_not_fit_is_refused() {
+fn unapproved_scripts_and_invalid_parameters_are_refused() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     trusting(&machine);
-    let said = run(&world, &["format-c", "kasse-1"]).exits(3);
-    assert!(said.err.contains("script \"format-c\" is not in the catalogue; nobody has approved it."), "{}", said.err);
-    assert!(said.err.contains("FW-CAT-01"), "{}", said.err);
+    let printed = run(&world, &["format-c", "kasse-1"]).exits(3);
+    assert!(
+        printed.err.contains("script \"format-c\" is not in the catalogue; nobody has approved it."),
+        "{}",
+        printed.err
+    );
+    assert!(printed.err.contains("FW-CAT-01"), "{}", printed.err);
     let script = Script::new("touchy", "echo $FERNWART_PARAM_PATH\n")
         .parameter("path", "path", "under = [\"/var/log\"]")
         .parameter("days", "integer", "min = 1\nmax = 9\ndefault = 3");
@@ -99,20 +103,20 @@ fn what_nobody_has_approved_or_what_does_not_fit_is_refused() {
     ] {
         let mut words = vec!["touchy", "kasse-1"];
         words.extend(parameters);
-        let said = run(&world, &words).exits(2);
-        assert!(said.err.contains(why) && said.err.contains("FW-CLI-11"), "{}", said.err);
+        let printed = run(&world, &words).exits(2);
+        assert!(printed.err.contains(why) && printed.err.contains("FW-CLI-11"), "{}", printed.err);
     }
-    let said = world.technician(&["run", "touchy", "kasse-1", "-p", "path=/var/log"]).exits(2);
-    assert!(said.err.contains("FW-CLI-13"), "an act needs a reason: {}", said.err);
-    let said = run(&world, &["touchy", "kasse-1", "-p", "path=/var/log", "--dry-run"]).exits(3);
-    assert!(said.out.contains("FW-CAT-13"), "{}", said.out);
+    let printed = world.technician(&["run", "touchy", "kasse-1", "-p", "path=/var/log"]).exits(2);
+    assert!(printed.err.contains("FW-CLI-13"), "an act needs a reason: {}", printed.err);
+    let printed = run(&world, &["touchy", "kasse-1", "-p", "path=/var/log", "--dry-run"]).exits(3);
+    assert!(printed.out.contains("FW-CAT-13"), "{}", printed.out);
     world.technician(&["catalogue", "withdraw", "--yes", "touchy"]).exits(0);
     run(&world, &["touchy", "kasse-1", "-p", "path=/var/log"]).exits(3);
     assert!(!machine.journal().iter().any(|(kind, _)| kind == "run_started"), "nothing has begun");
 }
 
 #[test]
-fn orders_that_waited_for_a_machine_come_in_their_order() {
+fn queued_orders_run_in_the_order_they_were_given() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     trusting(&machine);
@@ -140,10 +144,10 @@ fn an_order_is_held_for_a_machine_that_is_away_and_run_once_when_it_returns() {
     world.approve(&Script::new("mend", "echo mended\n"));
     machine.agent.stop();
     wait_until("it is away", || !world.is_online("kasse-1"));
-    // Without --queue it is over at once.
+    // Without --queue the run fails at once.
     run(&world, &["mend", "kasse-1"]).exits(4);
-    let said = run(&world, &["mend", "kasse-1", "--queue", "8h", "-o", "jsonl"]).exits(0);
-    assert_eq!(result(&said)["status"], "queued");
+    let printed = run(&world, &["mend", "kasse-1", "--queue", "8h", "-o", "jsonl"]).exits(0);
+    assert_eq!(result(&printed)["status"], "queued");
     run(&world, &["mend", "kasse-1", "--queue", "8h"]).exits(0);
     let taken_back = run(&world, &["mend", "kasse-1", "--queue", "8h"]).exits(0);
     assert!(taken_back.out.contains("queued: away"), "{}", taken_back.out);
@@ -156,19 +160,19 @@ fn an_order_is_held_for_a_machine_that_is_away_and_run_once_when_it_returns() {
     }
     let started = |machine: &Machine| machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
     assert_eq!(started(&machine), 2);
-    // Neither another return nor another hub brings it again.
+    // Neither another reconnect nor a restarted hub delivers it again.
     machine.agent.kill_9();
     world.hub.kill_9();
     world.restart_hub();
     machine.restart();
     wait_until("it is back", || world.is_online("kasse-1"));
-    let said = run(&world, &["mend", "kasse-1"]).exits(0);
-    assert!(said.out.contains("done in"), "{}", said.out);
+    let printed = run(&world, &["mend", "kasse-1"]).exits(0);
+    assert!(printed.out.contains("done in"), "{}", printed.out);
     assert_eq!(started(&machine), 3);
 }
 
 #[test]
-fn a_job_is_given_anew_where_it_failed() {
+fn job_retry_repeats_only_the_failed_runs() {
     let world = World::new();
     let (one, two) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
     trusting(&one);
@@ -176,33 +180,33 @@ fn a_job_is_given_anew_where_it_failed() {
     world.approve(&Script::new("mend", "echo mended\n"));
     run(&world, &["mend", "all", "--parallel", "50%"]).exits(3);
     trusting(&two);
-    // Nobody has typed what is sent: it is shown, and a person says yes.
-    let said = world.technician(&["job", "retry", "1", "--failed"]).exits(2);
-    assert!(said.err.contains("FW-CLI-14") && said.err.contains("as jana ordered it on"), "{}", said.err);
-    assert!(said.err.contains("on 1 machine of 1 customer:\n  Bäckerei Meyer: kasse-2"), "{}", said.err);
-    let said = world.technician(&["job", "retry", "1", "--failed", "--yes", "other"]).exits(2);
-    assert!(said.err.contains("FW-CLI-14") && said.err.contains("ran mend"), "{}", said.err);
-    let said = world.technician(&["job", "retry", "1", "--failed", "--yes", "mend"]).exits(0);
-    assert!(said.out.contains("kasse-2  done") && !said.out.contains("kasse-1"), "{}", said.out);
-    let said = world.technician(&["job", "retry", "2", "--failed", "--yes", "mend"]).exits(2);
-    assert!(said.err.contains("FW-CLI-16"), "{}", said.err);
+    // The technician has not typed what is sent, so it is shown and must be confirmed.
+    let printed = world.technician(&["job", "retry", "1", "--failed"]).exits(2);
+    assert!(printed.err.contains("FW-CLI-14") && printed.err.contains("as jana ordered it on"), "{}", printed.err);
+    assert!(printed.err.contains("on 1 machine of 1 customer:\n  Bäckerei Meyer: kasse-2"), "{}", printed.err);
+    let printed = world.technician(&["job", "retry", "1", "--failed", "--yes", "other"]).exits(2);
+    assert!(printed.err.contains("FW-CLI-14") && printed.err.contains("ran mend"), "{}", printed.err);
+    let printed = world.technician(&["job", "retry", "1", "--failed", "--yes", "mend"]).exits(0);
+    assert!(printed.out.contains("kasse-2  done") && !printed.out.contains("kasse-1"), "{}", printed.out);
+    let printed = world.technician(&["job", "retry", "2", "--failed", "--yes", "mend"]).exits(2);
+    assert!(printed.err.contains("FW-CLI-16"), "{}", printed.err);
     world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(0);
 }
 
 #[test]
-fn nothing_is_given_anew_that_is_not_over_or_that_the_hub_has_mixed_up() {
+fn job_retry_refuses_unfinished_runs_and_mismatched_orders() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     trusting(&machine);
     world.approve_all(&[Script::new("mend", "echo mended\n"), Script::new("other", "echo other\n")]);
     let log = world.path().join("job.log");
-    // Under way, as far as anybody knows.
+    // The machine is frozen, so the run counts as under way.
     let frozen = fernwart_tests::Frozen::new(&machine.agent);
     let mut command = world.command(&["run", "mend", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = fernwart_tests::Process::start(&mut command, &log);
     wait_until("it is offered", || world.technician(&["job", "ls", "-o", "name"]).exits(0).out.contains('1'));
-    let said = world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(2);
-    assert!(said.err.contains("kasse-1  offered: not over, and not given anew"), "{}", said.err);
+    let printed = world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(2);
+    assert!(printed.err.contains("kasse-1  offered: not over, and not given anew"), "{}", printed.err);
     drop(frozen);
     wait_until("it is over", || !asking.is_running());
     run(&world, &["other", "kasse-1"]).exits(0);
@@ -212,22 +216,22 @@ fn nothing_is_given_anew_that_is_not_over_or_that_the_hub_has_mixed_up() {
     let store = world.shop().join("hub/store.sqlite");
     fernwart_tests::run(std::process::Command::new("sqlite3").arg(&store).arg(swap)).exits(0);
     world.restart_hub();
-    let said = world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(2);
-    assert!(said.err.contains("FW-CLI-16") && said.err.contains("shows no order"), "{}", said.err);
+    let printed = world.technician(&["job", "retry", "1", "--yes", "mend"]).exits(2);
+    assert!(printed.err.contains("FW-CLI-16") && printed.err.contains("shows no order"), "{}", printed.err);
     let started = machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
     assert_eq!(started, 2);
 }
 
 #[test]
-fn an_order_waits_for_seven_days_at_most() {
+fn an_order_is_queued_for_seven_days_at_most() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     trusting(&machine);
     world.approve(&Script::new("mend", "echo mended\n"));
     machine.agent.stop();
     wait_until("it is away", || !world.is_online("kasse-1"));
-    let said = run(&world, &["mend", "kasse-1", "--queue", "8d"]).exits(2);
-    assert!(said.err.contains("seven days") && said.err.contains("FW-CLI-01"), "{}", said.err);
+    let printed = run(&world, &["mend", "kasse-1", "--queue", "8d"]).exits(2);
+    assert!(printed.err.contains("seven days") && printed.err.contains("FW-CLI-01"), "{}", printed.err);
     run(&world, &["mend", "kasse-1", "--queue", "7d"]).exits(0);
     machine.restart();
     wait_until("it is done", || {
@@ -236,7 +240,7 @@ fn an_order_waits_for_seven_days_at_most() {
 }
 
 #[test]
-fn a_machines_receipts_are_exported_and_hold_until_somebody_touches_them() {
+fn exported_receipts_verify_until_they_are_altered() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     trusting(&machine);
@@ -251,8 +255,12 @@ fn a_machines_receipts_are_exported_and_hold_until_somebody_touches_them() {
         std::fs::write(&file, text).expect("written");
         world.technician(&["journal", "verify", file.to_str().expect("text")])
     };
-    let said = verify(&text).exits(0);
-    assert!(said.out.contains("whole: 2 receipts") && said.out.contains("the hub of this home"), "{}", said.out);
+    let printed = verify(&text).exits(0);
+    assert!(
+        printed.out.contains("whole: 2 receipts") && printed.out.contains("the hub of this home"),
+        "{}",
+        printed.out
+    );
     let lines: Vec<&str> = text.lines().collect();
     let without = |place: usize| {
         let kept = lines.iter().enumerate().filter(|(at, _)| *at != place);
@@ -262,14 +270,14 @@ fn a_machines_receipts_are_exported_and_hold_until_somebody_touches_them() {
         verify(&without(place)).exits(1);
     }
     verify(&text.replace("\"seq\":2", "\"seq\":1")).exits(1);
-    // Receipts of another machine, or another order, do not fit either.
+    // Receipts in another order are refused, too.
     let mut swapped = lines.clone();
     swapped.swap(1, 2);
     verify(&(swapped.join("\n").replace("\"seq\":2", "\"seq\":9") + "\n")).exits(1);
 }
 
 #[test]
-fn a_machine_whose_records_went_back_is_noticed_and_named() {
+fn a_machine_with_rolled_back_records_is_detected_and_flagged() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let look = |world: &World| {
@@ -288,10 +296,10 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
     wait_until("the hub notices", || world.hub.log().contains("its journal went back from entry"));
     let listed = world.technician(&["ls"]).exits(0).out;
     assert!(listed.contains("crit: its journal went back"), "{listed}");
-    let said = world.technician(&["acknowledge", "kasse-1"]).exits(0);
-    assert!(said.err.contains("acknowledged: its journal went back"), "{}", said.err);
+    let printed = world.technician(&["acknowledge", "kasse-1"]).exits(0);
+    assert!(printed.err.contains("acknowledged: its journal went back"), "{}", printed.err);
     assert!(!world.technician(&["ls"]).exits(0).out.contains("journal"));
-    // One that has gone on since, further than the hub knows, is noticed, too.
+    // A rolled-back journal that has since grown beyond what the hub knows is detected, too.
     look(&world);
     machine.agent.stop();
     world.hub.stop();
@@ -308,12 +316,12 @@ fn a_machine_whose_records_went_back_is_noticed_and_named() {
 }
 
 #[test]
-fn a_run_that_had_begun_does_not_begin_again_on_a_machine_whose_state_store_went_back() {
+fn a_started_run_is_not_repeated_after_the_state_store_is_rolled_back() {
     state_store_goes_back(false);
 }
 
 #[test]
-fn nor_is_it_told_as_cancelled_where_somebody_has_taken_it_back_meanwhile() {
+fn a_started_run_is_reported_as_interrupted_after_rollback_and_cancel() {
     state_store_goes_back(true);
 }
 
@@ -339,9 +347,9 @@ fn state_store_goes_back(taken_back: bool) {
     }
     machine.restart();
     let ended = running.wait_with_output().expect("ended");
-    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-    assert_eq!(ended.status.code(), Some(5), "{said}");
-    assert!(said.contains("interrupted"), "{said}");
+    let printed = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(5), "{printed}");
+    assert!(printed.contains("interrupted"), "{printed}");
     let kinds: Vec<String> = machine.journal().into_iter().map(|(kind, _)| kind).collect();
     assert!(!kinds.contains(&"run_started".to_owned()), "{kinds:?}");
     let last = machine.journal().pop().expect("an entry");
@@ -351,7 +359,7 @@ fn state_store_goes_back(taken_back: bool) {
 }
 
 #[test]
-fn a_machine_that_comes_and_goes_raises_no_alarm() {
+fn restarts_of_agent_and_hub_raise_no_alarm() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     for turn in 0..4 {
@@ -374,7 +382,7 @@ fn a_machine_that_comes_and_goes_raises_no_alarm() {
 }
 
 #[test]
-fn a_script_on_trial_reaches_nothing_of_this_computer() {
+fn script_test_cannot_touch_the_computer_it_runs_on() {
     let folder = tempfile::tempdir_in("/srv").expect("a folder");
     let tries = "echo 1 > /srv/repaired\n\
                  touch /srv/fernwart-evil\n\
@@ -392,51 +400,51 @@ fn a_script_on_trial_reaches_nothing_of_this_computer() {
     std::fs::write(path.join(".test/break.sh"), "rm -f /srv/repaired\n").expect("written");
     std::fs::write(path.join(".test/check.sh"), "[ -e /srv/repaired ] && [ ! -e /srv/reached ]\n").expect("written");
     let mut test = std::process::Command::new(fernwart_tests::program("fernwart"));
-    let said = fernwart_tests::run(test.args(["script", "test"]).arg(&path));
-    if said.code == 2 && said.err.contains("needs root") {
-        assert!(std::env::var_os("CI").is_none(), "{}", said.err);
-        println!("skipped: {}", said.err);
+    let printed = fernwart_tests::run(test.args(["script", "test"]).arg(&path));
+    if printed.code == 2 && printed.err.contains("needs root") {
+        assert!(std::env::var_os("CI").is_none(), "{}", printed.err);
+        println!("skipped: {}", printed.err);
         return;
     }
-    assert!(said.code == 0 && said.out.contains("broken, repaired, checked"), "{said:?}");
+    assert!(printed.code == 0 && printed.out.contains("broken, repaired, checked"), "{printed:?}");
     assert!(!std::path::Path::new("/srv/fernwart-evil").exists() && !std::path::Path::new("/srv/repaired").exists());
 }
 
 #[test]
-fn every_script_that_is_shipped_repairs_what_it_says() {
+fn every_shipped_script_passes_its_own_test() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
     let mut folders: Vec<_> = std::fs::read_dir(folder).expect("scripts").flatten().map(|entry| entry.path()).collect();
     folders.sort();
     assert!(folders.len() >= 12, "{}", folders.len());
     let mut lint = std::process::Command::new(fernwart_tests::program("fernwart"));
-    let said = fernwart_tests::run(lint.args(["script", "lint"]).args(&folders)).exits(0);
-    assert_eq!(said.err.matches(": no mistakes").count(), folders.len());
+    let printed = fernwart_tests::run(lint.args(["script", "lint"]).args(&folders)).exits(0);
+    assert_eq!(printed.err.matches(": no mistakes").count(), folders.len());
     let test = |folders: &[std::path::PathBuf]| {
         let mut test = std::process::Command::new(fernwart_tests::program("fernwart"));
         fernwart_tests::run(test.args(["script", "test"]).args(folders))
     };
-    let said = test(&folders);
-    if said.code == 2 && said.err.contains("needs root") {
-        assert!(std::env::var_os("CI").is_none(), "{}", said.err);
-        println!("skipped: {}", said.err);
+    let printed = test(&folders);
+    if printed.code == 2 && printed.err.contains("needs root") {
+        assert!(std::env::var_os("CI").is_none(), "{}", printed.err);
+        println!("skipped: {}", printed.err);
         return;
     }
-    let said = said.exits(0);
-    assert_eq!(said.out.matches(": broken, repaired, checked").count(), folders.len(), "{}", said.out);
-    // One that does nothing is found out, and so is a test that could not fail.
+    let printed = printed.exits(0);
+    assert_eq!(printed.out.matches(": broken, repaired, checked").count(), folders.len(), "{}", printed.out);
+    // A script that does nothing fails its test, and so does a check that cannot fail.
     let place = tempfile::tempdir().expect("a folder");
     let idle = Script::new("idle", "exit 0\n").write(place.path());
     std::fs::create_dir(idle.join(".test")).expect("a folder");
     std::fs::write(idle.join(".test/break.sh"), "touch /run/broken\n").expect("written");
     std::fs::write(idle.join(".test/check.sh"), "[ ! -e /run/broken ]\n").expect("written");
-    let said = test(std::slice::from_ref(&idle)).exits(1);
-    assert!(said.err.contains("check.sh still fails"), "{}", said.err);
+    let printed = test(std::slice::from_ref(&idle)).exits(1);
+    assert!(printed.err.contains("check.sh still fails"), "{}", printed.err);
     std::fs::write(idle.join(".test/check.sh"), "true\n").expect("written");
     assert!(test(&[idle]).exits(1).err.contains("it could not tell"));
     assert!(!std::path::Path::new("/run/broken").exists(), "this computer has felt nothing");
 }
 
-/// Lines with a secret between two marks, filled in as the agent's own test does.
+/// Lines that contain a secret, each with that secret, filled in as in the agent's own test.
 fn planted() -> Vec<(String, String)> {
     let pattern = regex::Regex::new(r"\{([aAh])(\d+)\}").expect("a pattern");
     let filled = |found: &regex::Captures<'_>| {
@@ -458,13 +466,13 @@ fn planted() -> Vec<(String, String)> {
 }
 
 #[test]
-fn no_secret_that_a_script_writes_leaves_the_machine() {
+fn secrets_in_script_output_never_leave_the_machine() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     trusting(&machine);
     let planted = planted();
     assert!(planted.len() >= 40, "{}", planted.len());
-    // The script is given the lines in a file; its own text is known to all.
+    // The lines are in a file, because the script's own text is public.
     let lines: String = planted.iter().map(|(line, _)| format!("{line}\n")).collect();
     let key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA75\nq83vEjRWeJq83vEj\n-----END RSA PRIVATE KEY-----\n";
     let folder = tempfile::tempdir_in("/srv").expect("a folder");
@@ -477,23 +485,23 @@ fn no_secret_that_a_script_writes_leaves_the_machine() {
     std::fs::write(&file, format!("{lines}{key}{long}{flat}{}\nend\n", "-".repeat(70_000))).expect("written");
     let scripts = [
         Script::new("whole", "cat $FERNWART_PARAM_FILE\n").parameter("file", "path", "under = [\"/srv\"]"),
-        // A byte at a time, and as errors.
+        // One byte at a time, on standard error.
         Script::new("drips", "dd if=$FERNWART_PARAM_FILE bs=1 status=none >&2\n")
             .parameter("file", "path", "under = [\"/srv\"]")
             .and("[limits]\ntime_s = 120"),
     ];
     world.approve_all(&scripts);
     let parameter = format!("file={}", file.display());
-    let mut told = String::new();
+    let mut reported = String::new();
     for (name, shape) in [("whole", "table"), ("whole", "jsonl"), ("drips", "jsonl"), ("drips", "table")] {
-        let said = run(&world, &[name, "kasse-1", "-p", &parameter, "-o", shape]).exits(0);
-        assert!(said.out.contains("[secret]") || said.err.contains("[secret]"), "{name} {shape}: {said:?}");
-        told += &(said.out + &said.err);
+        let printed = run(&world, &[name, "kasse-1", "-p", &parameter, "-o", shape]).exits(0);
+        assert!(printed.out.contains("[secret]") || printed.err.contains("[secret]"), "{name} {shape}: {printed:?}");
+        reported += &(printed.out + &printed.err);
     }
-    assert!(told.contains("end\n") && told.contains("taken out"), "{told}");
+    assert!(reported.contains("end\n") && reported.contains("taken out"), "{reported}");
     let watched = world.technician(&["job", "watch", "1"]).exits(0);
-    told += &watched.out;
-    // All that the hub has, and all that the machine wrote down, unpacked.
+    reported += &watched.out;
+    // All reports at the hub, unpacked, and all records of the machine.
     let store = world.shop().join("hub/store.sqlite");
     let dump = fernwart_tests::run(
         std::process::Command::new("sqlite3")
@@ -505,25 +513,25 @@ fn no_secret_that_a_script_writes_leaves_the_machine() {
         let bytes: Vec<u8> = (0..line.len() / 2)
             .map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).expect("hexadecimal"))
             .collect();
-        told += &serde_json::to_string(&fernwart_protocol::script::RunReport::unpack(&bytes).expect("a report"))
+        reported += &serde_json::to_string(&fernwart_protocol::script::RunReport::unpack(&bytes).expect("a report"))
             .expect("JSON");
         reports += 1;
     }
     assert_eq!(reports, 4);
-    told += &machine.owner(&["journal", "--export"]).exits(0).out;
-    told += &machine.agent.log();
+    reported += &machine.owner(&["journal", "--export"]).exits(0).out;
+    reported += &machine.agent.log();
     for (line, secret) in &planted {
-        assert!(!told.contains(secret.as_str()), "{secret} of {line:?} has left");
+        assert!(!reported.contains(secret.as_str()), "{secret} of {line:?} has left");
         let json = serde_json::to_string(secret).expect("JSON");
-        assert!(!told.contains(json.trim_matches('"')), "{secret} has left");
+        assert!(!reported.contains(json.trim_matches('"')), "{secret} has left");
     }
     for part in ["MIIEowIBAAKCAQEA75", "q83vEjRWeJq83vEj"] {
-        assert!(!told.contains(part), "a private key has left");
+        assert!(!reported.contains(part), "a private key has left");
     }
 }
 
 #[test]
-fn crooked_parameters_are_refused_or_lie_inert() {
+fn malicious_parameters_are_refused_or_passed_on_verbatim() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     trusting(&machine);
@@ -535,7 +543,7 @@ fn crooked_parameters_are_refused_or_lie_inert() {
     world.approve(&script);
     let marker = world.path().join("marker");
     let touch = format!("touch {}", marker.display());
-    // Inert: it arrives as it was typed, on both ways, and nothing else happens.
+    // Passed on verbatim, as variable and on standard input, and nothing is executed.
     for evil in [
         format!("; {touch}"),
         format!("| {touch}"),
@@ -549,14 +557,14 @@ fn crooked_parameters_are_refused_or_lie_inert() {
         "$HOME ${IFS} *".to_owned(),
         "äöü \u{202e}txt.exe".to_owned(),
     ] {
-        let said = run(&world, &["echoes", "kasse-1", "-p", &format!("text={evil}"), "-o", "jsonl"]).exits(0);
-        let head = result(&said)["report"]["stdout"]["head"].as_str().expect("text").to_owned();
+        let printed = run(&world, &["echoes", "kasse-1", "-p", &format!("text={evil}"), "-o", "jsonl"]).exits(0);
+        let head = result(&printed)["report"]["stdout"]["head"].as_str().expect("text").to_owned();
         let (shown, json) = head.split_once('\n').expect("two lines");
         let json: Value = serde_json::from_str(json).expect("JSON");
         assert_eq!((shown, json["text"].as_str()), (evil.as_str(), Some(evil.as_str())));
         assert!(!marker.exists(), "{evil}");
     }
-    // Refused where it is typed.
+    // Refused by the technician's program.
     let long = format!("text={}", "a".repeat(4097));
     for bad in [
         "text=--flag",
@@ -579,14 +587,14 @@ fn crooked_parameters_are_refused_or_lie_inert() {
         "extra=1",
         "TEXT=x",
     ] {
-        let said = run(&world, &["echoes", "kasse-1", "-p", "text=x", "-p", bad]).exits(2);
-        assert!(said.err.contains("FW-CLI-11"), "{bad:?}: {}", said.err);
+        let printed = run(&world, &["echoes", "kasse-1", "-p", "text=x", "-p", bad]).exits(2);
+        assert!(printed.err.contains("FW-CLI-11"), "{bad:?}: {}", printed.err);
     }
     assert!(!marker.exists());
 }
 
 #[test]
-fn a_secret_parameter_is_for_the_machine_alone() {
+fn a_secret_parameter_is_readable_only_on_the_machine() {
     use std::os::unix::fs::OpenOptionsExt;
     let world = World::new();
     let machine = world.add_machine("kasse-1");
@@ -598,30 +606,30 @@ fn a_secret_parameter_is_for_the_machine_alone() {
     let file = world.path().join("pin");
     let mut pin = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&file).expect("a file");
     std::io::Write::write_all(&mut pin, b"4711-geheim\n").expect("written");
-    // Where others could read it, it is refused.
+    // On the command line, where others could read it, it is refused.
     let open = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "-p", "pin=4711-geheim"]).exits(2);
     assert!(open.err.contains("is secret and travels sealed"), "{}", open.err);
     let none = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse"]).exits(2);
     assert!(none.err.contains("the secret parameter pin must be given"), "{}", none.err);
     let secret = format!("pin={}", file.display());
-    let said = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "--secret", &secret]).exits(0);
-    // The script has it on standard input and nowhere else; 7c1e… is its hash.
+    let printed = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "--secret", &secret]).exits(0);
+    // The script has it on standard input and nowhere else; it prints a hash of it.
     let hash = fernwart_tests::run(std::process::Command::new("sh").args(["-c", "echo 4711-geheim | md5sum"])).out;
-    assert!(said.out.starts_with(&format!("0\n{hash}")), "{}", said.out);
+    assert!(printed.out.starts_with(&format!("0\n{hash}")), "{}", printed.out);
     // Neither the hub nor any record has it.
-    let mut all = said.out + &said.err + &machine.owner(&["journal", "--export"]).out + &machine.agent.log();
+    let mut all = printed.out + &printed.err + &machine.owner(&["journal", "--export"]).out + &machine.agent.log();
     for file in ["store.sqlite", "store.sqlite-wal"] {
         let bytes = std::fs::read(world.shop().join("hub").join(file)).unwrap_or_default();
         all += &String::from_utf8_lossy(&bytes);
     }
     assert!(!all.contains("4711-geheim"), "it has left");
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("opened");
-    let said = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "--secret", &secret]).exits(2);
-    assert!(said.err.contains("0644"), "{}", said.err);
+    let printed = run(&world, &["logs-in", "kasse-1", "-p", "user=kasse", "--secret", &secret]).exits(2);
+    assert!(printed.err.contains("0644"), "{}", printed.err);
 }
 
 #[test]
-fn what_was_published_is_followed_within_five_seconds() {
+fn machines_follow_a_new_catalogue_within_five_seconds() {
     let world = World::new();
     let machines: Vec<_> = ["kasse-1", "kasse-2"].iter().map(|name| world.add_machine(name)).collect();
     world.approve(&Script::new("mend", "echo mended\n"));

@@ -1,5 +1,4 @@
-//! Every sentence that a customer can read, in both languages, on one page: to be read
-//! by a lay person, and by somebody who corrects texts.
+//! Every text that a customer can read, in both languages, on one page, for proofreading.
 //!
 //! `FERNWART_WRITE=1 tests/run -E 'test(sentences)'` writes the page anew.
 
@@ -126,7 +125,7 @@ fn page() -> String {
 }
 
 #[test]
-fn the_page_of_all_sentences_is_what_the_programs_say() {
+fn sentences_md_matches_the_texts_of_the_programs() {
     let path = root().join("tests/sentences.md");
     let page = page();
     assert!(page.lines().count() > 500, "{} lines", page.lines().count());

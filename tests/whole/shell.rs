@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-/// Every command that ends by itself, with what it wants.
+/// Every command that ends by itself, with its arguments.
 const COMMANDS: &[&str] = &[
     "ls",
     "show kasse-1",
@@ -58,7 +58,7 @@ const OWNERS: &[&str] = &[
 ];
 
 #[test]
-fn a_reader_that_goes_away_early_ends_no_command_in_a_panic() {
+fn a_closed_output_pipe_makes_no_command_panic() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     world.technician(&["diagnose", "kasse-1"]);
@@ -66,18 +66,18 @@ fn a_reader_that_goes_away_early_ends_no_command_in_a_panic() {
     let owner = format!("{} --home {}", program("fernwart-agent").display(), machine.home.display());
     let all = COMMANDS.iter().map(|words| (&shop, words)).chain(OWNERS.iter().map(|words| (&owner, words)));
     for (command, words) in all {
-        // Nobody reads from the beginning; then not even what goes to standard error.
+        // Standard output or standard error is closed, or its reader ends early.
         for away in ["2>&1 >&-", "| true", "2>&1 | true", "2>&-"] {
             let line = format!("{command} {words} {away}; exit ${{PIPESTATUS[0]}}");
-            let said = run(Command::new("bash").arg("-c").arg(&line));
-            assert!((0..=5).contains(&said.code), "{words} {away}: {said:?}");
-            assert!(!said.err.contains("panicked"), "{words} {away}: {}", said.err);
+            let printed = run(Command::new("bash").arg("-c").arg(&line));
+            assert!((0..=5).contains(&printed.code), "{words} {away}: {printed:?}");
+            assert!(!printed.err.contains("panicked"), "{words} {away}: {}", printed.err);
         }
     }
 }
 
 #[test]
-fn failures_are_json_where_json_is_asked_for() {
+fn errors_are_json_when_json_output_is_requested() {
     let world = World::new();
     for (words, code, exit) in [
         (&["show", "nobody", "-o", "json"][..], "FW-CLI-02", 2),
@@ -85,22 +85,23 @@ fn failures_are_json_where_json_is_asked_for() {
         (&["ls", "--colour", "--output=json"], "FW-CLI-01", 2),
         (&["nonsense", "-ojson"], "FW-CLI-01", 2),
     ] {
-        let said = world.technician(words).exits(exit);
-        let error: serde_json::Value = serde_json::from_str(said.err.trim()).unwrap_or_else(|_| panic!("{said:?}"));
+        let printed = world.technician(words).exits(exit);
+        let error: serde_json::Value =
+            serde_json::from_str(printed.err.trim()).unwrap_or_else(|_| panic!("{printed:?}"));
         assert_eq!(
             (&error["v"], &error["type"], &error["code"]),
             (&1.into(), &"error".into(), &code.into()),
             "{words:?}"
         );
         assert!(error["message"].is_string() && error["exit"] == exit, "{error}");
-        assert_eq!(said.out, "", "{words:?}");
+        assert_eq!(printed.out, "", "{words:?}");
     }
     let usage = world.technician(&["ssh", "kasse-1"]).exits(2).err;
     assert!(usage.contains("nobody gets a shell") && usage.contains("FW-CLI-01"), "{usage}");
 }
 
 #[test]
-fn help_is_grouped_and_had_on_everything() {
+fn help_is_grouped_and_available_for_every_topic() {
     let world = World::new();
     let help = world.technician(&["--help"]).exits(0).out;
     for purpose in ["See:", "Act:", "Approve:", "Set up:", "Hub:"] {
@@ -154,7 +155,7 @@ fn is_of(kind: &str, value: &Value) -> bool {
 }
 
 #[test]
-fn every_field_that_programs_read_is_documented_with_its_type() {
+fn every_json_field_is_documented_with_its_type() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let rules = |act: &str| {
@@ -219,10 +220,10 @@ fn every_field_that_programs_read_is_documented_with_its_type() {
         &["events", "-o", "jsonl"],
         &["show", "nobody", "-o", "json"],
     ] {
-        let said = world.technician(words);
-        let text = if said.out.is_empty() { &said.err } else { &said.out };
+        let printed = world.technician(words);
+        let text = if printed.out.is_empty() { &printed.err } else { &printed.out };
         for line in text.lines() {
-            let value: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{words:?}: no JSON: {said:?}"));
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{words:?}: no JSON: {printed:?}"));
             let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
             for value in &values {
                 check(words, value);
@@ -233,11 +234,11 @@ fn every_field_that_programs_read_is_documented_with_its_type() {
         }
     }
     machine.agent.stop();
-    // What is documented is written by some command.
+    // Every documented field is written by some command.
     let never: Vec<String> = kinds
         .iter()
         .filter(|(kind, _)| !["change", "row"].contains(&kind.as_str()) && seen.contains_key(*kind))
-        // What events have in common, not each of them has.
+        // Not every event has all the common fields of events.
         .filter(|(_, fields)| !fields.contains_key("machine_id"))
         .flat_map(|(kind, fields)| {
             let seen = &seen[kind];

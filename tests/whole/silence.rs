@@ -1,5 +1,4 @@
-//! What nobody has answered for is not called well, and what is well raises no alarm:
-//! machines as newcomers have found them.
+//! A check without an answer is not reported as ok, and a healthy machine raises no alarm.
 
 use crate::booted::join;
 use fernwart_tests::guest::Guest;
@@ -8,13 +7,13 @@ use fernwart_tests::{World, program};
 use serde_json::{Value, json};
 
 #[test]
-fn updates_that_have_nowhere_to_come_from_are_not_all_installed() {
+fn missing_package_sources_are_not_reported_as_up_to_date() {
     let Some(place) = Place::new() else { return };
     let empty = "mount -t tmpfs none /etc/apt/sources.list.d && mount -t tmpfs none /mnt && : > /mnt/none
         [ ! -e /etc/apt/sources.list ] || mount --bind /mnt/none /etc/apt/sources.list\n";
     let diagnosed = place.prepared(empty).diagnose_only("updates");
     let updates = diagnosed.facts("updates");
-    // Beside other tests apt may take longer than it is given.
+    // With other tests running, apt may exceed its time limit.
     if updates["why"]["pending"] == "timed_out:apt" {
         return;
     }
@@ -34,7 +33,7 @@ const CABLE: &str = "ip link add eth7 type veth peer name peer0 && ip link set p
     ip addr add 192.0.2.7/24 dev eth7 && ip link set eth7 up\n";
 
 #[test]
-fn a_dead_name_server_is_dead_whatever_the_hub_is_called() {
+fn dead_and_unusable_name_servers_are_reported() {
     let resolv = |text: &str| {
         format!(
             "{CABLE} ip route add default dev eth7; mount -t tmpfs none /mnt; printf '{text}' > /mnt/r; mount --bind /mnt/r /etc/resolv.conf"
@@ -45,13 +44,13 @@ fn a_dead_name_server_is_dead_whatever_the_hub_is_called() {
     assert_eq!(diagnosed.found("dns.fails"), [("dns.fails".to_owned(), "crit".to_owned())]);
     assert!(!diagnosed.is_well("dns.slow"), "all are dead");
     let Some(place) = Place::new() else { return };
-    // The C library passes over it, so nothing can be looked up.
+    // The C library ignores an indented line, so no name can be resolved.
     let diagnosed = place.with_network().prepared(&resolv("  nameserver 127.0.0.1\\n")).diagnose_only("network");
     assert_eq!(diagnosed.found("network.names"), [("network.names".to_owned(), "warn".to_owned())]);
 }
 
 #[test]
-fn a_way_out_whose_cable_is_out_is_none() {
+fn a_default_route_over_an_unplugged_cable_does_not_count() {
     let Some(place) = Place::new() else { return };
     let out = format!("{CABLE} ip route add default via 192.0.2.1 && ip link set peer0 down && sleep 0.3");
     let diagnosed = place.with_network().prepared(&out).diagnose_only("network");
@@ -60,7 +59,7 @@ fn a_way_out_whose_cable_is_out_is_none() {
 }
 
 #[test]
-fn certificates_are_found_however_they_are_named() {
+fn certificates_are_found_in_all_forms_of_nginx_settings() {
     let Some(place) = Place::new() else { return };
     let made = "mount -t tmpfs none /mnt && mkdir -p /mnt/web /etc/nginx && mount -t tmpfs none /etc/nginx && mkdir /etc/nginx/sites-enabled
         made() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /mnt/key -out \"$1\" -subj /CN=x \"$2\" \"$3\" 2>/dev/null; }
@@ -82,7 +81,7 @@ fn certificates_are_found_however_they_are_named() {
 }
 
 #[test]
-fn a_server_that_was_told_other_settings_is_asked_by_these() {
+fn sshd_is_checked_with_the_config_file_it_was_started_with() {
     let Some(place) = Place::new() else { return };
     let other = "mount -t tmpfs none /mnt && mkdir -p /run/sshd && ssh-keygen -q -t ed25519 -N '' -f /mnt/key
         printf 'HostKey /mnt/key\\nPort 4722\\nListenAddress 127.0.0.1\\nPermitRootLogin yes\\nPasswordAuthentication yes\\nUsePAM no\\n' > /mnt/other
@@ -94,7 +93,7 @@ fn a_server_that_was_told_other_settings_is_asked_by_these() {
 }
 
 #[test]
-fn a_firewall_for_one_half_of_the_network_is_none() {
+fn a_firewall_for_ipv4_only_is_reported() {
     let Some(place) = Place::new() else { return };
     let half = format!("{CABLE} ip addr add fd00:1::7/64 dev eth7 nodad; ip -6 route add default dev eth7
         nft add table ip f && nft add chain ip f in '{{ type filter hook input priority 0; policy drop; }}'
@@ -106,7 +105,7 @@ fn a_firewall_for_one_half_of_the_network_is_none() {
 }
 
 #[test]
-fn whoever_only_speaks_has_no_port_open() {
+fn a_socket_that_only_sends_is_not_an_open_port() {
     let Some(place) = Place::new() else { return };
     let speaks = format!(
         "{CABLE} python3 -c 'import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.sendto(b\"x\", (\"192.0.2.9\", 9)); time.sleep(5)' >/dev/null 2>&1 &\n sleep 0.5"
@@ -117,7 +116,7 @@ fn whoever_only_speaks_has_no_port_open() {
 }
 
 #[test]
-fn a_disk_in_memory_that_is_full_is_told_wherever_somebody_has_put_it() {
+fn a_full_tmpfs_is_reported_except_in_a_users_session() {
     let Some(place) = Place::new() else { return };
     let full = "mkdir -p /srv/till && mount -t tmpfs -o size=20m none /srv/till && head -c 20971520 /dev/zero > /srv/till/x 2>/dev/null || :
         mkdir -p /run/user/4711 && mount -t tmpfs -o size=1m none /run/user/4711 && head -c 1048576 /dev/zero > /run/user/4711/x 2>/dev/null || :";
@@ -127,7 +126,7 @@ fn a_disk_in_memory_that_is_full_is_told_wherever_somebody_has_put_it() {
 }
 
 #[test]
-fn logins_are_told_where_their_log_is_the_only_one() {
+fn failed_logins_are_counted_where_auth_log_is_the_only_log() {
     let Some(place) = Place::new() else { return };
     let lines = "mount -t tmpfs none /var/log
         for n in $(seq 60); do echo \"$(date '+%b %e %H:%M:%S') kasse-1 sshd[7]: Failed password for root from 192.0.2.9 port 4711 ssh2\"; done > /var/log/auth.log";
@@ -142,7 +141,7 @@ fn logins_are_told_where_their_log_is_the_only_one() {
 }
 
 #[test]
-fn a_slow_package_manager_is_named_as_not_yet_and_its_answer_serves_everybody() {
+fn checks_of_a_slow_package_manager_are_not_yet_and_its_answer_is_shared() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -152,20 +151,20 @@ fn a_slow_package_manager_is_named_as_not_yet_and_its_answer_serves_everybody() 
     );
     guest.run(&["sh", "-c", "mkdir -p /var/lib/apt/lists && touch /var/lib/apt/lists/x_Packages"]);
     let ask = ["diagnose", "kasse-1", "--section", "updates", "-o", "jsonl", "--require", "all,complete"];
-    let said = world.technician(&ask).exits(4);
-    assert!(said.err.is_empty(), "a cron job mails whatever is said: {}", said.err);
-    let report = said.json_lines().swap_remove(0)["report"].clone();
+    let output = world.technician(&ask).exits(4);
+    assert!(output.err.is_empty(), "a cron job mails whatever is said: {}", output.err);
+    let report = output.json_lines().swap_remove(0)["report"].clone();
     let not_yet = report["not_yet"].as_array().expect("named").clone();
     assert!(not_yet.contains(&json!("update.security")), "{report}");
     assert!(!report["well"].as_array().expect("a list").contains(&json!("update.security")), "{report}");
     let screen = world.technician(&["diagnose", "kasse-1", "--section", "updates,time"]).out;
     assert!(screen.contains("not yet  update.security"), "{screen}");
     let known = || {
-        let said = world.technician(&["diagnose", "kasse-1", "--section", "updates", "-o", "jsonl"]);
-        said.json_lines().first().is_some_and(|line| line["report"]["sections"]["updates"]["facts"]["security"] == 1)
+        let output = world.technician(&["diagnose", "kasse-1", "--section", "updates", "-o", "jsonl"]);
+        output.json_lines().first().is_some_and(|line| line["report"]["sections"]["updates"]["facts"]["security"] == 1)
     };
     fernwart_tests::wait_until("it has answered", known);
-    // Whoever sits at the machine need not ask it once more.
+    // The owner's own diagnosis reuses the answer.
     let agent = program("fernwart-agent");
     let own = guest.run(&[agent.to_str().expect("text"), "--lang", "de", "diagnose", "--section", "updates"]);
     assert!(own.out.contains("1 Aktualisierung") && !own.out.contains("UNBEKANNT"), "{}", own.out);

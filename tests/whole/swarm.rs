@@ -1,5 +1,5 @@
-//! A small swarm of simulated machines: what `fernwart-bench fleet` measures with
-//! ten thousand holds with forty.
+//! A small swarm of simulated machines: does with forty what `fernwart-bench fleet` measures with ten
+//! thousand.
 
 use fernwart_certs::invitation::Invitation;
 use fernwart_tests::World;
@@ -14,7 +14,7 @@ fn summary(world: &World, words: &[&str]) -> serde_json::Value {
 }
 
 #[test]
-fn a_swarm_answers_comes_back_and_loses_nothing() {
+fn a_swarm_reconnects_after_a_hub_crash_and_loses_no_outcome() {
     let mut world = World::new();
     let many = ["Swarm", "--machines", "40", "--for", "1h", "--admit-automatically"];
     let invitation: Invitation = world.invitation(&many).parse().expect("an invitation");
@@ -30,7 +30,7 @@ fn a_swarm_answers_comes_back_and_loses_nothing() {
     let looked = summary(&world, &["diagnose", "all", "--section", "power", "-o", "jsonl"]);
     assert_eq!((looked["answered"].as_u64(), looked["failed"].as_u64()), (Some(MACHINES as u64), Some(0)));
 
-    // The hub falls; a machine falls with it, and its state store stays.
+    // The hub and one machine die; the machine's state store stays.
     world.hub.kill_9();
     swarm.begin_return();
     swarm.switch_off(0);
@@ -41,13 +41,13 @@ fn a_swarm_answers_comes_back_and_loses_nothing() {
     });
     let again = summary(&world, &["diagnose", "all", "--section", "power", "-o", "jsonl"]);
     assert_eq!(again["answered"].as_u64(), Some(MACHINES as u64));
-    // Two outcomes of each machine are stored and signed for, in a chain that is whole.
+    // Two outcomes per machine are stored and countersigned, in an intact chain.
     for name in ["swarm-1", "swarm-40"] {
         let exported = world.technician(&["journal", "export", name]).exits(0).out;
         let path = world.path().join(name);
         std::fs::write(&path, exported).expect("written");
-        let said = world.technician(&["journal", "verify", path.to_str().expect("text")]).exits(0);
-        assert!(said.out.contains('2') || said.err.contains('2'), "{said:?}");
+        let output = world.technician(&["journal", "verify", path.to_str().expect("text")]).exits(0);
+        assert!(output.out.contains('2') || output.err.contains('2'), "{output:?}");
     }
     assert!(!world.hub.log().contains("holds other receipts"), "{}", world.hub.log());
     runtime.block_on(swarm.stop());

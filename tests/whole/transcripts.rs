@@ -1,11 +1,10 @@
-//! Every transcript in the documents, typed and compared.
+//! Runs every transcript in the documents and compares the output.
 //!
-//! Blocks run in the order of their `<!-- step N -->`, in one folder with one
-//! shop. What differs from one day and machine to another is made alike on both
-//! sides: times, ids, words, measures, and which checks this computer, perhaps
-//! without systemd, has an answer for. So that it can run here, each hub's name
-//! stands for a free port on loopback, this computer plays `kasse-1`, the key id
-//! and the draft are those that were just told, and `sudo` is dropped. A line of three dots stands for any lines.
+//! Blocks run in the order of their `<!-- step N -->`, in one folder with one shop. Values that vary are
+//! normalised on both sides: times, ids, words, measures, and which checks have an answer on this computer.
+//! So that it can run here, each hub's name is replaced by a free port on loopback, this computer acts as
+//! `kasse-1`, the key id and the draft are those that were just printed, and `sudo` is dropped. A line of
+//! three dots matches any lines.
 
 use crate::packages::{customers_computer, package};
 use fernwart_tests::guest::Guest;
@@ -19,13 +18,13 @@ const MACHINE: &str = "kasse-1";
 const KEY_ID: &str = "7f3a52c6d0e14b8f9a6b3c2d1e0f4a5b";
 const DRAFT: &str = "0a1b2c3d4e5f";
 
-/// How the package is called where a customer has it.
+/// The package's file name in the customer's guide.
 const PACKAGE: &str = "./fernwart-agent_0.3.0_amd64.deb";
 
 /// The same of the package for technicians and hubs.
 const HUBS_PACKAGE: &str = "./fernwart_0.3.0_amd64.deb";
 
-/// Where the hub is that is tried out on one computer.
+/// Address of the hub in the guide for a trial on one computer.
 const TRIAL: &str = "127.0.0.1:4433";
 
 const SCRIPTS: &str = "controller/scripts";
@@ -36,7 +35,7 @@ fn scripts() -> String {
     folder.canonicalize().expect("scripts").to_str().expect("text").to_owned()
 }
 
-/// A small disk at `/var/log/pos` that a till's log has filled; gone with its owner.
+/// A small disk at `/var/log/pos` that a till's log has filled; removed when dropped.
 struct FullDisk(Option<LoopDisk>);
 
 const POS: &str = "/var/log/pos";
@@ -58,7 +57,7 @@ impl Drop for FullDisk {
     }
 }
 
-/// The step at which the disk is full.
+/// The first step at which the disk is full.
 const DISK_IS_FULL: u32 = 16;
 
 struct Step {
@@ -103,9 +102,9 @@ struct Stage {
     key_id: String,
     draft: String,
     running: Vec<Process>,
-    /// Another computer that it is typed on.
+    /// The guest on which commands run, instead of this computer.
     guest: Option<Guest>,
-    /// What is typed there for what stands in the document.
+    /// Texts in the document, and what is typed in the guest instead.
     there: Vec<(&'static str, String)>,
     alike: Vec<(Regex, &'static str)>,
 }
@@ -167,7 +166,7 @@ impl Stage {
         bash
     }
 
-    /// What is typed here for what stands in the README.
+    /// The command to run for a command in the document.
     fn typed(&self, command: &str) -> String {
         let mut typed = command
             .replace("sudo ", "")
@@ -232,17 +231,17 @@ impl Stage {
         // A machine that was just admitted is linked within the second.
         let deadline = std::time::Instant::now() + TIMEOUT;
         loop {
-            let said = run(&mut self.bash(&format!("{{ {typed} ; }} 2>&1")));
-            if let Some(line) = said.out.split_whitespace().find(|word| word.starts_with("fw1-")) {
+            let printed = run(&mut self.bash(&format!("{{ {typed} ; }} 2>&1")));
+            if let Some(line) = printed.out.split_whitespace().find(|word| word.starts_with("fw1-")) {
                 self.invitation = line.to_owned();
             }
-            if let Some((_, key)) = said.out.split_once("Key id   ") {
+            if let Some((_, key)) = printed.out.split_once("Key id   ") {
                 self.key_id = key.split_whitespace().next().unwrap_or_default().to_owned();
             }
-            if let Some((_, draft)) = said.out.split_once("draft ") {
+            if let Some((_, draft)) = printed.out.split_once("draft ") {
                 self.draft = draft.chars().take(DRAFT.len()).collect();
             }
-            let actual: Vec<String> = said.out.lines().map(|line| self.made_alike(line)).collect();
+            let actual: Vec<String> = printed.out.lines().map(|line| self.made_alike(line)).collect();
             let wanted: Vec<String> = expected.iter().map(|line| self.made_alike(line)).collect();
             if fits(&wanted, &actual) {
                 return;
@@ -253,7 +252,7 @@ impl Stage {
             assert!(
                 again,
                 "$ {typed}\n{}\n--- made alike:\n{}\n--- wanted:\n{}",
-                said.out,
+                printed.out,
                 actual.join("\n"),
                 wanted.join("\n")
             );
@@ -262,7 +261,7 @@ impl Stage {
     }
 }
 
-/// What the hub makes of a host name.
+/// The name that the hub derives from a host name.
 fn waiting_name(hostname: &str) -> String {
     fernwart_protocol::text::MachineName::from_hostname(hostname).to_string()
 }
@@ -271,7 +270,7 @@ fn fits(wanted: &[String], actual: &[String]) -> bool {
     match (wanted.split_first(), actual.split_first()) {
         (None, None) => true,
         (Some((dots, rest)), _) if dots == "..." => {
-            // Never a failure that nobody reads.
+            // Dots never skip an error message.
             let most = actual.iter().position(|line| line.starts_with("error:")).unwrap_or(actual.len());
             (0..=most).any(|skip| fits(rest, &actual[skip..]))
         }
@@ -280,7 +279,7 @@ fn fits(wanted: &[String], actual: &[String]) -> bool {
     }
 }
 
-/// Where transcripts stand.
+/// The documents with transcripts.
 const DOCUMENTS: [&str; 10] = [
     "README.md",
     "controller/docs/first-repair.md",
@@ -305,7 +304,7 @@ fn all_steps() -> Vec<Step> {
 }
 
 #[test]
-fn what_the_readme_has_one_type_first_is_played_in_a_transcript() {
+fn the_first_commands_of_the_readme_are_tested_in_a_transcript() {
     let customers = steps(&document("agent/docs/kunden.md"), "customer");
     let played: Vec<String> =
         all_steps().into_iter().chain(customers).flat_map(|step| step.commands).map(|(command, _)| command).collect();
@@ -318,7 +317,7 @@ fn what_the_readme_has_one_type_first_is_played_in_a_transcript() {
 }
 
 #[test]
-fn the_manifest_in_the_guide_is_a_good_one() {
+fn the_manifest_in_the_authors_guide_is_valid() {
     let guide = document("controller/docs/script-authors.md");
     let text = guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a manifest");
     let manifest = fernwart_protocol::script::Manifest::read(&text.replace('…', "x"));
@@ -340,7 +339,7 @@ fn every_link_between_documents_leads_somewhere() {
 }
 
 #[test]
-fn every_transcript_is_true() {
+fn every_transcript_matches_real_output() {
     let steps = all_steps();
     assert!(steps.len() >= 10, "{} transcripts", steps.len());
     let mut stage = Stage::new();
@@ -358,10 +357,10 @@ fn every_transcript_is_true() {
     }
 }
 
-/// A customer's way, from the package to leaving, on a computer with systemd; what the
-/// technician does meanwhile is done beside it.
+/// The customer's guide, from the package to leaving, on a computer with systemd. The technician's steps
+/// run in between.
 #[test]
-fn the_customers_guide_is_true_from_the_package_on() {
+fn the_customers_guide_matches_real_output_from_installation_to_leaving() {
     let world = World::new();
     let Some(package) = package(&world, "fernwart-agent", ".deb") else { return };
     let Some(guest) = customers_computer(&world) else { return };
@@ -378,8 +377,8 @@ fn the_customers_guide_is_true_from_the_package_on() {
                 let waiting = waiting_name(&stage.hostname);
                 world.technician(&["admit", &waiting, "--as", MACHINE]).exits(0);
                 wait_until("the machine is linked", || world.is_online(MACHINE));
-                let said = world.technician(&["diagnose", MACHINE, "--reason", "Kunde ruft an: Drucker steht"]);
-                assert!(matches!(said.code, 0 | 1), "{}", said.err);
+                let printed = world.technician(&["diagnose", MACHINE, "--reason", "Kunde ruft an: Drucker steht"]);
+                assert!(matches!(printed.code, 0 | 1), "{}", printed.err);
             }
             3 => {
                 let words = ["run", "print-queue-clear", MACHINE, "--reason", "Der Drucker druckt nicht mehr"];
@@ -396,9 +395,9 @@ fn the_customers_guide_is_true_from_the_package_on() {
     wait_until("the hub has heard it", || !world.technician(&["ls"]).exits(0).out.contains(MACHINE));
 }
 
-/// A technician's way on one computer, from both packages to their end.
+/// The first-repair guide on one computer, from installing both packages to removing them.
 #[test]
-fn the_guide_to_the_first_repair_is_true_from_the_packages_on() {
+fn the_first_repair_guide_matches_real_output_from_installation_on() {
     let world = World::new();
     let Some(agents) = package(&world, "fernwart-agent", ".deb") else { return };
     let Some(hubs) = package(&world, "fernwart", ".deb") else { return };

@@ -1,5 +1,5 @@
-//! What has to happen by itself as time goes by, and after a bad night: fresh
-//! timestamps, renewed certificates, a hub from yesterday's backup.
+//! Maintenance over time: fresh timestamps, retention, renewed certificates and keys, and a hub restored
+//! from a backup.
 
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::issue::Authority;
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-/// What a timestamp says: its version, and when it ends.
+/// The published timestamp: its version, and when it expires.
 fn timestamp(world: &World) -> (u64, String) {
     let text = std::fs::read(world.shop().join("hub/catalogue/timestamp.json")).expect("a timestamp");
     let json: Value = serde_json::from_slice(&text).expect("JSON");
@@ -22,7 +22,7 @@ fn timestamp(world: &World) -> (u64, String) {
 }
 
 #[test]
-fn a_hub_renews_its_timestamp_by_itself_long_before_it_ends() {
+fn a_hub_renews_its_timestamp_long_before_it_expires() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let (first, until) = timestamp(&world);
@@ -36,7 +36,7 @@ fn a_hub_renews_its_timestamp_by_itself_long_before_it_ends() {
     world.hub.stop();
     world.restart_hub_at("+2d");
     wait_until("a new one is published", || timestamp(&world).0 > first);
-    // A month in the cupboard: the old one has run out on every side.
+    // After a month switched off the old timestamp has expired everywhere.
     let (second, _) = timestamp(&world);
     machine.agent.stop();
     world.hub.stop();
@@ -44,20 +44,20 @@ fn a_hub_renews_its_timestamp_by_itself_long_before_it_ends() {
     wait_until("a new one is published", || timestamp(&world).0 > second);
     machine.restart_at("+31d");
     wait_until("the machine is back", || world.technician_at("+31d", &["ping", "kasse-1"]).code == 0);
-    let said = world.technician_at("+31d", &["diagnose", "kasse-1", "-o", "jsonl"]);
-    assert!(matches!(said.code, 0 | 1), "{}", said.err);
-    let report = &said.json_lines()[0]["report"];
+    let output = world.technician_at("+31d", &["diagnose", "kasse-1", "-o", "jsonl"]);
+    assert!(matches!(output.code, 0 | 1), "{}", output.err);
+    let report = &output.json_lines()[0]["report"];
     assert!(!report["findings"].to_string().contains("time.off"), "all clocks agree: {report}");
 }
 
 #[test]
-fn a_hub_keeps_results_as_long_as_it_is_told_and_the_rest_still_verifies() {
+fn results_are_dropped_after_their_retention_and_the_rest_still_verifies() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     world.approve(&Script::new("mend", "echo mended\n"));
     let jobs = |world: &World| -> Vec<u64> {
-        let said = world.technician_at("+40d", &["job", "ls", "-o", "jsonl"]).exits(0);
-        let mut jobs: Vec<u64> = said.json_lines().iter().filter_map(|job| job["job"].as_u64()).collect();
+        let output = world.technician_at("+40d", &["job", "ls", "-o", "jsonl"]).exits(0);
+        let mut jobs: Vec<u64> = output.json_lines().iter().filter_map(|job| job["job"].as_u64()).collect();
         jobs.sort_unstable();
         jobs
     };
@@ -80,7 +80,8 @@ fn a_hub_keeps_results_as_long_as_it_is_told_and_the_rest_still_verifies() {
     world.technician_at("+40d", &["diagnose", "kasse-1"]);
     assert_eq!(jobs(&world), [1, 2, 3, 4, 5]);
     world.hub.stop();
-    // A clock that has only jumped makes nothing old: for a day results must have come by it.
+    // A clock jump alone expires nothing: some result must be between a day and two weeks old by the new
+    // clock.
     let store = world.shop().join("hub/store.sqlite");
     let aged = "UPDATE runs SET settled_at = settled_at - 2 * 24 * 3600 * 1000 WHERE job = 5";
     run(Command::new("sqlite3").arg(&store).arg(aged)).exits(0);
@@ -93,14 +94,14 @@ fn a_hub_keeps_results_as_long_as_it_is_told_and_the_rest_still_verifies() {
     let exported = world.technician_at("+40d", &["journal", "export", "kasse-1"]).exits(0);
     let file = world.path().join("receipts.jsonl");
     std::fs::write(&file, &exported.out).expect("written");
-    let said = world.technician(&["journal", "verify", &file.display().to_string()]).exits(0);
-    assert!(said.out.contains("2 receipts (receipts 1 to 3 are not kept any more)"), "{}", said.out);
-    // A receipt that is missing without a word still shows.
+    let output = world.technician(&["journal", "verify", &file.display().to_string()]).exits(0);
+    assert!(output.out.contains("2 receipts (receipts 1 to 3 are not kept any more)"), "{}", output.out);
+    // A receipt that is missing without a chain cut is detected.
     let fewer: String =
         exported.out.lines().filter(|line| !line.contains("\"cut\"")).map(|line| format!("{line}\n")).collect();
     std::fs::write(&file, fewer).expect("written");
     world.technician(&["journal", "verify", &file.display().to_string()]).exits(1);
-    // Nor does the hub's word on some stand for others.
+    // A chain cut does not cover other receipts.
     let mut runs = 0;
     let without_a_run = exported.out.lines().filter(|line| {
         runs += u32::from(line.contains("\"type\":\"run\""));
@@ -120,40 +121,40 @@ fn a_hub_keeps_results_as_long_as_it_is_told_and_the_rest_still_verifies() {
     let exported = world.technician_at("+40d", &["journal", "export", "kasse-1"]).exits(0);
     assert_eq!(exported.out.matches("\"type\":\"run\"").count(), 3);
     assert!(!machine.journal().iter().any(|(kind, _)| kind == "hub_fell_back"));
-    // What is missing at the end shows, too, though the hub has written nothing wrong.
+    // Receipts that are missing at the end are detected, too, though the hub signed nothing false.
     world.hub.stop();
     let newest = "DELETE FROM runs WHERE chain_seq = (SELECT MAX(chain_seq) FROM runs)";
     run(Command::new("sqlite3").arg(&store).arg(newest)).exits(0);
     world.restart_hub_at("+40d");
     wait_until("the hub answers", || world.technician_at("+40d", &["ls"]).code == 0);
-    let said = world.technician_at("+40d", &["journal", "export", "kasse-1"]).exits(1);
-    assert!(said.err.contains("FW-JNL-01") && said.out.is_empty(), "{}", said.err);
+    let output = world.technician_at("+40d", &["journal", "export", "kasse-1"]).exits(1);
+    assert!(output.err.contains("FW-JNL-01") && output.out.is_empty(), "{}", output.err);
 }
 
 #[test]
-fn a_technicians_certificate_is_renewed_on_the_way() {
+fn a_technicians_certificate_is_renewed_during_a_command() {
     let world = World::new();
     let path = world.shop().join("staff/staff.identity");
     let mut staff = TlsIdentity::read(&path).expect("an identity");
-    let said = read_certificate(&staff.chain[0], &staff.chain[1]).expect("a certificate");
-    assert!(matches!(said.name, Name::Staff(_)));
+    let output = read_certificate(&staff.chain[0], &staff.chain[1]).expect("a certificate");
+    assert!(matches!(output.name, Name::Staff(_)));
     // One that was issued 330 days ago has a month left.
     let then = SystemTime::now() - Duration::from_secs(330 * 24 * 3600);
     let home = world.shop().join("hub");
     let authority = Authority::read(&home.join("ca.key"), &home.join("ca.der")).expect("the CA");
-    staff.chain = authority.issue_member(said.name, staff.key.spki(), then).expect("issued");
+    staff.chain = authority.issue_member(output.name, staff.key.spki(), then).expect("issued");
     staff.write(&path).expect("written");
     let until = || TlsIdentity::read(&path).expect("an identity").lasts().expect("a certificate").1;
     let before = until();
     assert!(before < fernwart_agent::now() + 60 * 24 * 3_600_000, "it ends soon");
-    let said = world.technician(&["ls"]).exits(0);
-    assert!(!said.err.contains("certificate"), "it is nobody's worry: {}", said.err);
+    let output = world.technician(&["ls"]).exits(0);
+    assert!(!output.err.contains("certificate"), "it is nobody's worry: {}", output.err);
     assert!(until() > before + 300 * 24 * 3_600_000);
     world.technician(&["ls"]).exits(0);
 }
 
 #[test]
-fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
+fn a_hub_can_change_its_keys_without_cutting_off_a_machine() {
     let mut world = World::new();
     let here = world.add_machine("kasse-1");
     let mut away = world.add_machine("kasse-2");
@@ -169,8 +170,8 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
         sha256(&identity.chain[1])
     };
     let look = |world: &World, name: &str| {
-        let said = world.technician(&["diagnose", name, "--section", "memory"]);
-        assert!(matches!(said.code, 0 | 1), "{}", said.err);
+        let output = world.technician(&["diagnose", name, "--section", "memory"]);
+        assert!(matches!(output.code, 0 | 1), "{}", output.err);
     };
     let next_keys = |words: &[&str]| run(world.command(&["next-keys", "--to", folder]).args(words));
     look(&world, "kasse-1");
@@ -187,7 +188,7 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     wait_until("the machine is back", || world.is_online("kasse-1"));
     assert_eq!(issuer(&here), old);
 
-    // Approved, they are: for who was told, and for who was away and was not.
+    // Approved keys are used, by machines that were linked and by machines that were away.
     world.technician(&["catalogue", "propose", "--yes", folder]).exits(0);
     let again = run(&mut world.command(&["next-keys", "--to", folder])).exits(3);
     assert!(again.err.contains("FW-HUB-27"), "{}", again.err);
@@ -204,7 +205,7 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     let joined = world.add_machine("kasse-4");
     assert_eq!(issuer(&joined), new, "whoever joins meanwhile can");
 
-    // The old one goes, while one machine is away that still has its certificate.
+    // The old CA is removed while one machine is away that still has its certificate.
     away.agent.kill_9();
     let left_behind = authority_of(&home).issue_member(machine_name(&away), tls_key(&away).spki(), SystemTime::now());
     let mut identity = TlsIdentity::read(&away.home.join("tls.identity")).expect("an identity");
@@ -218,27 +219,26 @@ fn a_hub_changes_its_keys_and_no_machine_is_cut_off() {
     away.restart();
     wait_until("who was left behind comes back by its evidence key", || world.is_online("kasse-2"));
     assert_eq!(issuer(&away), new);
-    // And who slept through it all, with a certificate and pins of old.
+    // A machine that was off the whole time, with an old certificate and old pins, returns, too.
     asleep.restart();
     wait_until("who slept through it comes back", || world.is_online("kasse-3"));
     assert_eq!(issuer(&asleep), new);
     wait_until("it follows", || {
-        let said = world.technician(&["diagnose", "kasse-3", "--section", "memory"]);
-        matches!(said.code, 0 | 1)
+        let output = world.technician(&["diagnose", "kasse-3", "--section", "memory"]);
+        matches!(output.code, 0 | 1)
     });
     look(&world, "kasse-1");
     look(&world, "kasse-2");
     assert_eq!(issuer(&here), new);
-    // A technician who was on holiday finds the hub again by a new invitation,
-    // with the keys of before.
+    // A technician who missed the change rejoins with a new invitation and the same keys.
     let back = world.path().join("back");
     std::fs::create_dir(&back).expect("made");
     copy(&on_holiday, &back.join("staff"));
     let theirs = |words: &[&str]| run(&mut fernwart_tests::staff_command(&back, words));
-    let said = theirs(&["ls"]);
-    assert!(said.code != 0, "{said:?}");
-    let said = theirs(&["join"]).exits(0);
-    assert!(said.err.contains("--invitation"), "{}", said.err);
+    let output = theirs(&["ls"]);
+    assert!(output.code != 0, "{output:?}");
+    let output = theirs(&["join"]).exits(0);
+    assert!(output.err.contains("--invitation"), "{}", output.err);
     theirs(&["join", "--invitation", &world.invitation_for_staff()]).exits(0);
     assert!(theirs(&["ls", "-o", "name"]).exits(0).out.contains("kasse-3"));
     // What the old evidence key signed can still be checked.
@@ -265,42 +265,42 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() {
+fn a_hub_restored_from_an_old_backup_is_detected_and_repeats_no_run() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let look = |world: &World| {
-        let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
-        assert!(matches!(said.code, 0 | 1), "{}", said.err);
+        let output = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+        assert!(matches!(output.code, 0 | 1), "{}", output.err);
     };
     look(&world);
-    // Taken while the hub runs, for its owner alone.
+    // A backup is made while the hub runs, and only its owner can read it.
     let backup = world.path().join("backup");
     let backup = backup.to_str().expect("text");
     world.technician(&["backup", backup]).exits(0);
-    let said = world.technician(&["backup", backup]).exits(2);
-    assert!(said.err.contains("FW-BAK-01"), "{}", said.err);
+    let output = world.technician(&["backup", backup]).exits(2);
+    assert!(output.err.contains("FW-BAK-01"), "{}", output.err);
     for file in ["", "ca.key", "store.sqlite", "catalogue"] {
         let mode = std::fs::metadata(world.path().join("backup").join(file)).expect("there").permissions().mode();
         assert_eq!(mode & 0o077, 0, "{file}");
     }
     look(&world);
     look(&world);
-    // What is there is not written over; what is damaged is not put back.
-    let said = world.technician(&["restore", backup]).exits(2);
-    assert!(said.err.contains("FW-BAK-01"), "{}", said.err);
+    // An existing hub is not overwritten, and a damaged backup is not restored.
+    let output = world.technician(&["restore", backup]).exits(2);
+    assert!(output.err.contains("FW-BAK-01"), "{}", output.err);
     world.hub.stop();
     std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
     let damaged = world.path().join("damaged");
     copy(&world.path().join("backup"), &damaged);
     let store = std::fs::File::options().write(true).open(damaged.join("store.sqlite")).expect("opened");
     store.write_all_at(&[0xff; 4096], 8192).expect("damaged");
-    let said = world.technician(&["restore", damaged.to_str().expect("text")]).exits(2);
-    assert!(said.err.contains("FW-BAK-02") && !world.shop().join("hub").exists(), "{}", said.err);
+    let output = world.technician(&["restore", damaged.to_str().expect("text")]).exits(2);
+    assert!(output.err.contains("FW-BAK-02") && !world.shop().join("hub").exists(), "{}", output.err);
     world.technician(&["restore", backup]).exits(0);
     world.restart_hub();
     wait_until("the machine is back", || world.is_online("kasse-1"));
     wait_until("the hub notices", || world.hub.log().contains("hub_has=1"));
-    // What it has forgotten is not done again; what is asked now is.
+    // Runs that the hub has lost are not repeated; a new order runs.
     let started = || machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
     assert_eq!(started(), 3);
     look(&world);
@@ -309,7 +309,7 @@ fn a_hub_from_yesterdays_backup_is_noticed_and_goes_on_where_the_machines_are() 
 }
 
 #[test]
-fn what_runs_out_is_told_in_good_time_and_made_anew_by_one_command() {
+fn expiring_signatures_are_announced_early_and_renewed_by_one_command() {
     let mut world = World::new();
     world.hub.stop();
     if !world.restart_hub_at("+310d") {
@@ -317,13 +317,13 @@ fn what_runs_out_is_told_in_good_time_and_made_anew_by_one_command() {
     }
     let early = world.technician_at("+1d", &["staff", "ls"]);
     assert!(!early.err.contains("runs out"), "{}", early.err);
-    let said = world.technician_at("+310d", &["ls"]).exits(0);
-    assert!(said.err.contains("the catalogue's targets runs out on"), "{}", said.err);
+    let output = world.technician_at("+310d", &["ls"]).exits(0);
+    assert!(output.err.contains("the catalogue's targets runs out on"), "{}", output.err);
     let doctor = world.technician_at("+310d", &["doctor"]).exits(1).out;
     assert!(doctor.contains("BAD   the catalogue's targets"), "{doctor}");
     world.technician_at("+310d", &["catalogue", "rotate", "--yes"]).exits(0);
-    let said = world.technician_at("+310d", &["ls"]).exits(0);
-    assert!(!said.err.contains("the catalogue's targets"), "{}", said.err);
+    let output = world.technician_at("+310d", &["ls"]).exits(0);
+    assert!(!output.err.contains("the catalogue's targets"), "{}", output.err);
     // An entry on the staff list is for a lead to renew.
-    assert!(said.err.contains("your staff entry runs out on"), "{}", said.err);
+    assert!(output.err.contains("your staff entry runs out on"), "{}", output.err);
 }

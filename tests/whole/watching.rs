@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A technician who follows.
+/// A technician who follows events.
 struct Follower {
     child: Child,
     out: PathBuf,
@@ -27,8 +27,8 @@ impl Follower {
         text.lines().map(|line| serde_json::from_str(line).expect("JSON, whole")).collect()
     }
 
-    /// What has happened, as `machine word`.
-    fn told(&self) -> Vec<String> {
+    /// The events so far, as `machine type`.
+    fn reported(&self) -> Vec<String> {
         let of = |line: &Value| {
             format!("{} {}", line["machine"].as_str().unwrap_or("-"), line["type"].as_str().expect("a type"))
         };
@@ -36,7 +36,7 @@ impl Follower {
     }
 
     fn hears(&self, what: &str) {
-        wait_within(Duration::from_secs(30), what, || self.told().iter().any(|told| told == what));
+        wait_within(Duration::from_secs(30), what, || self.reported().iter().any(|reported| reported == what));
     }
 
     /// Waits for it to end by itself.
@@ -59,7 +59,7 @@ impl Follower {
 }
 
 #[test]
-fn what_happens_is_told_at_once_to_those_it_concerns_and_to_nobody_else() {
+fn events_are_sent_only_to_technicians_who_may_see_them() {
     let mut world = World::new();
     let _praxis = world.add_machine_of("Praxis Petersen", "praxis-1");
     let robot = world.add_robot("Praxis Petersen");
@@ -81,7 +81,7 @@ fn what_happens_is_told_at_once_to_those_it_concerns_and_to_nobody_else() {
     let left = lines.iter().find(|line| line["type"] == "left").expect("told");
     assert_eq!(left["why"], "done", "it has said goodbye");
 
-    // Whoever comes late hears the same; eyes get lines of their own.
+    // A later command shows the same events; the table has lines for people.
     let late = world.technician(&["events"]).exits(0).json_lines();
     assert_eq!(late.last().expect("a summary")["type"], "summary");
     let known: Vec<_> = late.iter().filter(|line| line["type"] == "left").collect();
@@ -89,24 +89,27 @@ fn what_happens_is_told_at_once_to_those_it_concerns_and_to_nobody_else() {
     let eyes = world.technician(&["events", "-o", "table"]).exits(0).out;
     assert!(eyes.lines().any(|line| line.contains("kasse-1") && line.contains("left")), "{eyes}");
 
-    // Nothing of anybody else's machine, nor of what others ask.
-    let (code, heard) = theirs.stop();
-    assert_eq!((code, &heard.last().expect("a summary")["type"]), (Some(130), &Value::from("summary")));
-    assert!(!heard.iter().any(|line| line["customer"] == "B\u{e4}ckerei Meyer" || line["type"] == "job"), "{heard:?}");
+    // No events of other customers' machines, nor of the jobs of others.
+    let (code, received) = theirs.stop();
+    assert_eq!((code, &received.last().expect("a summary")["type"]), (Some(130), &Value::from("summary")));
+    assert!(
+        !received.iter().any(|line| line["customer"] == "B\u{e4}ckerei Meyer" || line["type"] == "job"),
+        "{received:?}"
+    );
 
-    // A hub that is restarted is waited for.
+    // Following continues after the hub was restarted.
     world.hub.stop();
     world.restart_hub();
     all.hears("- missed");
     till.restart();
     wait_until("it is back", || world.is_online("kasse-1"));
-    wait_until("that is told", || all.told().iter().filter(|told| *told == "kasse-1 linked").count() == 2);
+    wait_until("that is told", || all.reported().iter().filter(|reported| *reported == "kasse-1 linked").count() == 2);
     let (code, lines) = all.stop();
     assert_eq!((code, &lines.last().expect("a summary")["type"]), (Some(130), &Value::from("summary")));
 }
 
 #[test]
-fn whoever_may_see_less_from_now_on_watches_no_job_of_others_any_more() {
+fn narrowed_rights_end_the_watching_of_a_job() {
     let world = World::new();
     let (till, _other) = (world.add_machine("kasse-1"), world.add_machine("kasse-2"));
     let robot = world.add_robot("B\u{e4}ckerei Meyer");
@@ -122,24 +125,24 @@ fn whoever_may_see_less_from_now_on_watches_no_job_of_others_any_more() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("started");
-    let told = || std::fs::read_to_string(&out).expect("a file");
-    wait_until("it hears of the one that answers", || told().contains("kasse-2"));
+    let reported = || std::fs::read_to_string(&out).expect("a file");
+    wait_until("it hears of the one that answers", || reported().contains("kasse-2"));
 
     world.aim_robot(Some("B\u{e4}ckerei Meyer"));
     wait_within(Duration::from_secs(5), "it is over", || watching.try_wait().expect("asked").is_some());
-    let mut said = String::new();
-    watching.stderr.take().expect("piped").read_to_string(&mut said).expect("read");
+    let mut output = String::new();
+    watching.stderr.take().expect("piped").read_to_string(&mut output).expect("read");
     let again = run(&mut staff_command(&robot, &["job", "watch", "1"]));
     assert!(again.code != 0 && !again.err.is_empty(), "{again:?}");
-    assert_eq!(said.trim(), again.err.trim(), "it ends as it would not begin now");
-    assert!(!told().contains("kasse-1"), "{}", told());
+    assert_eq!(output.trim(), again.err.trim(), "it ends as it would not begin now");
+    assert!(!reported().contains("kasse-1"), "{}", reported());
     assert!(asking.is_running(), "whose job it is goes on");
     drop(frozen);
     wait_until("it has its answer", || !asking.is_running());
 }
 
 #[test]
-fn whoever_may_hear_less_from_now_on_hears_less_and_whoever_is_suspended_nothing() {
+fn followed_events_respect_changed_rights_and_suspension() {
     let world = World::new();
     let _praxis = world.add_machine_of("Praxis Petersen", "praxis-1");
     let robot = world.add_robot("Praxis Petersen");
@@ -154,14 +157,14 @@ fn whoever_may_hear_less_from_now_on_hears_less_and_whoever_is_suspended_nothing
     looked(praxis);
     wait_until("it hears of its own", || settled("Praxis Petersen") == 1);
 
-    // Another customer from now on, on the link that stands.
+    // The robot may now see another customer instead, on the link that is open.
     world.aim_robot(Some("B\u{e4}ckerei Meyer"));
     looked(praxis);
     looked("kasse-1");
     wait_until("it hears of the other", || settled("B\u{e4}ckerei Meyer") == 1);
     assert_eq!(settled("Praxis Petersen"), 1, "{:?}", theirs.lines());
 
-    // Cut off, it ends and says why, and does not come again and again.
+    // Suspended, it ends with an error and does not retry again and again.
     world.technician(&["staff", "suspend", "robot"]).exits(0);
     let (code, lines) = theirs.end();
     assert_eq!(code, Some(3), "{lines:?}");
@@ -169,14 +172,14 @@ fn whoever_may_hear_less_from_now_on_hears_less_and_whoever_is_suspended_nothing
 }
 
 #[test]
-fn a_reader_that_goes_away_ends_the_following() {
+fn following_events_ends_when_the_reader_closes_its_pipe() {
     let world = World::new();
     let _till = world.add_machine("kasse-1");
     let mut command = Command::new("sh");
     let script = format!("{} events -f | head -1", program("fernwart").display());
     command.args(["-c", &script]).env("FERNWART_HOME", world.shop()).stdin(Stdio::null());
     let mut following = Process::start(&mut command, &world.path().join("head.log"));
-    // The next event finds nobody who reads.
+    // The next event meets a closed pipe.
     wait_within(Duration::from_secs(10), "it has ended", || {
         world.technician(&["diagnose", "kasse-1", "--section", "power"]);
         !following.is_running()
@@ -188,11 +191,11 @@ fn get(path: &str, method: &str) -> String {
 }
 
 #[test]
-fn what_is_counted_can_be_read_on_the_hubs_computer_and_names_nobody() {
+fn metrics_are_served_locally_and_name_no_machine_or_person() {
     let world = World::new();
     let _till = world.add_machine("kasse-1");
     world.technician(&["diagnose", "kasse-1", "--section", "power"]).exits(0);
-    // A whole look is indexed by itself; nobody has to ask for that.
+    // A complete diagnosis is indexed without a query.
     assert!(world.technician(&["diagnose", "kasse-1"]).code < 2);
     wait_within(Duration::from_secs(20), "it is indexed", || world.metric("fernwart_reports_due") == Some(0.0));
     world.technician(&["job", "show", "77"]);
@@ -222,7 +225,7 @@ fn what_is_counted_can_be_read_on_the_hubs_computer_and_names_nobody() {
         assert!(!page.contains(name), "{name} is nobody's business: {page}");
     }
 
-    // Whoever asks for something else, says nothing or talks nonsense is no harm.
+    // Other requests, silence and garbage do no harm.
     assert!(world.metrics_page(&get("/", "GET")).starts_with("HTTP/1.1 404"));
     assert!(world.metrics_page(&get("/metrics", "POST")).starts_with("HTTP/1.1 405"));
     assert!(!world.metrics_page("\u{0}\u{1}\u{2}\r\n\r\n").contains("fernwart_"));
@@ -248,7 +251,7 @@ fn what_is_counted_can_be_read_on_the_hubs_computer_and_names_nobody() {
 }
 
 #[test]
-fn metrics_are_off_unless_wanted_and_never_for_others() {
+fn metrics_are_off_by_default_and_only_on_loopback() {
     let mut world = World::new();
     world.hub.stop();
     let log = world.path().join("plain.log");
@@ -262,6 +265,6 @@ fn metrics_are_off_unless_wanted_and_never_for_others() {
     let mut hub = Process::start(&mut staff_command(&world.shop(), &["serve"]), &world.path().join("told.log"));
     wait_until("it tells them", || hub.log().contains("metrics are told page=http://127.0.0.1:"));
     hub.stop();
-    let said = run(&mut staff_command(&world.shop(), &["serve", "--metrics", "0.0.0.0:9464"])).exits(2);
-    assert!(said.err.contains("FW-HUB-29") && said.err.contains("127.0.0.1"), "{}", said.err);
+    let output = run(&mut staff_command(&world.shop(), &["serve", "--metrics", "0.0.0.0:9464"])).exits(2);
+    assert!(output.err.contains("FW-HUB-29") && output.err.contains("127.0.0.1"), "{}", output.err);
 }

@@ -1,11 +1,11 @@
-//! What a spent permit sets off beside looking: a script in its cage.
+//! Runs a script in its cage, once its order was permitted.
 //!
 //! ```text
 //! sealed files ─▶ cage (namespaces, limits, watch) ─▶ interpreter
-//!                                   output ─▶ redact ─▶ keep + tell live
+//!                                   output ─▶ redact ─▶ keep + send live
 //! ```
-//! This room knows no network, no order and no policy: whoever holds a permit
-//! hands over a [`script::Task`] and gets a report.
+//! This module knows no network, no order and no policy: the caller hands over a [`script::Task`]
+//! and gets a report.
 
 pub mod cage;
 mod opened;

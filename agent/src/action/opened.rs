@@ -1,17 +1,17 @@
-//! Which processes have a file open: what a script in a cage cannot see by itself.
+//! Finds the processes that have a file open: a caged script cannot see them itself.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Time for looking through all processes.
+/// Time limit for examining all processes.
 const BUDGET: Duration = Duration::from_secs(2);
 
-/// Processes that are named at most.
+/// Maximum number of processes listed.
 const NAMED: usize = 16;
 
-/// The numbers of processes that have this file open; none where there is no such file,
-/// and nothing where not all could be looked at in time.
+/// The pids of the processes that have this file open; empty if there is no such file. None if
+/// not all processes could be examined in time.
 pub(super) fn by(path: &Path) -> Option<Vec<u32>> {
     let Ok(data) = path.symlink_metadata() else { return Some(Vec::new()) };
     if !data.is_file() {
@@ -34,8 +34,8 @@ pub(super) fn by(path: &Path) -> Option<Vec<u32>> {
     Some(found)
 }
 
-/// Compares names and numbers that the kernel tells of what is open: to look at the files
-/// themselves could wait for a mount that does not answer.
+/// Compares the names and inode numbers that the kernel reports. Opening the files themselves
+/// could block on a mount that does not answer.
 fn has_open(process: &Path, path: &Path, inode: u64) -> bool {
     let open = std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
     open.into_iter().any(|one| {
@@ -43,7 +43,7 @@ fn has_open(process: &Path, path: &Path, inode: u64) -> bool {
         if name == path {
             return true;
         }
-        // In a container it has another path; its inode's number is told from Linux 5.14 on.
+        // In a container it has another path; Linux 5.14 and later report its inode number.
         name.file_name() == path.file_name() && {
             let info = process.join("fdinfo").join(one.file_name());
             let info = std::fs::read_to_string(info).unwrap_or_default();
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_has_a_file_open_is_found_and_no_other() {
+    fn only_processes_that_have_a_file_open_are_found() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().canonicalize().expect("there").join("till.lock");
         let by = |path: &Path| by(path).expect("in time");

@@ -6,12 +6,12 @@ use fernwart_certs::Sha256;
 use fernwart_protocol::script::Kept;
 use std::collections::VecDeque;
 
-/// Kept of the beginning, bytes.
+/// Bytes kept of the beginning.
 pub(super) const HEAD: usize = 128 * 1024;
 
-/// Kept of the end, bytes. Two streams' heads and tails are 1 MiB, as much as a
-/// frame takes; on its way to the state store and the hub it is held several times,
-/// and still the agent grows by less than 8 MiB, whatever a script writes.
+/// Bytes kept of the end. The heads and tails of two streams are 1 MiB, the limit of a frame.
+/// Several copies exist on the way to the state store and the hub, yet the agent grows by less
+/// than 8 MiB, whatever a script writes.
 pub(super) const TAIL: usize = 384 * 1024;
 
 /// Keeps one stream.
@@ -34,12 +34,12 @@ impl Keeper {
         }
     }
 
-    /// How much has come, bytes.
+    /// Number of bytes received, after redaction.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Takes a chunk in; what may be told live comes back.
+    /// Takes in a chunk and returns what may be sent live.
     pub(super) fn feed(&mut self, chunk: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         self.redactor.feed(chunk, &mut out);
@@ -53,23 +53,23 @@ impl Keeper {
         let room = HEAD.saturating_sub(self.head.len()).min(bytes.len());
         let (first, rest) = bytes.split_at(room);
         self.head.extend_from_slice(first);
-        // Of a piece longer than all that is kept, only the end matters.
+        // Only the end of a piece matters if it is longer than the tail.
         let rest = rest.get(rest.len().saturating_sub(TAIL)..).unwrap_or_default();
         let over = (self.tail.len() + rest.len()).saturating_sub(TAIL);
         self.tail.drain(..over.min(self.tail.len()));
         self.tail.extend(rest);
     }
 
-    /// The end of the stream: what was held back, what is kept, how many
-    /// secrets were taken out.
+    /// Ends the stream. Returns the bytes held back until now, what is kept, and the number of
+    /// redacted secrets.
     pub(super) fn finish(mut self) -> (Vec<u8>, Kept, u64) {
         let mut out = Vec::new();
         self.redactor.finish(&mut out);
         self.keep(&out);
-        let whole = self.bytes == (self.head.len() + self.tail.len()) as u64;
+        let is_complete = self.bytes == (self.head.len() + self.tail.len()) as u64;
         let mut head = self.head;
         let mut tail: Vec<u8> = self.tail.into();
-        if whole {
+        if is_complete {
             head.append(&mut tail);
         }
         let sha256 = (self.bytes > 0).then(|| self.hash.finish());
@@ -77,13 +77,13 @@ impl Keeper {
     }
 }
 
-/// Control characters that are kept of one piece of output, without those of lines. In
-/// JSON each of them takes six bytes.
+/// Maximum number of control characters kept in one piece of output, besides line breaks and
+/// tabs. In JSON each takes six bytes.
 const CONTROLS: usize = 4096;
 
-/// Bytes as text; what is no UTF-8 is replaced. Control characters stay, for a line of
-/// progress can only be shown by whoever knows where it went back, and whoever shows them
-/// escapes them; past some thousand they are replaced.
+/// Converts bytes to text; invalid UTF-8 is replaced. Control characters are kept, since a
+/// progress line can only be shown correctly with them, and every viewer escapes them; beyond
+/// [`CONTROLS`] they are replaced.
 fn as_text(bytes: Vec<u8>) -> String {
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_output_is_kept_whole() {
+    fn a_short_output_is_kept_completely() {
         let mut keeper = Keeper::new(Patterns::new(Own::new(&[]).expect("none")));
         keeper.feed(b"one\ntw");
         keeper.feed(b"o\n");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_output_the_beginning_and_the_end_are_kept() {
+    fn the_beginning_and_the_end_of_a_long_output_are_kept() {
         let mut keeper = Keeper::new(Patterns::new(Own::new(&[]).expect("none")));
         for number in 0..400_000 {
             keeper.feed(format!("line {number}\n").as_bytes());
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_replaced_and_nothing_else() {
+    fn only_invalid_utf8_and_excess_control_characters_are_replaced() {
         let mut keeper = Keeper::new(Patterns::new(Own::new(&[]).expect("none")));
         keeper.feed(b"\xff\x00\x1b[2J");
         let (_, kept, _) = keeper.finish();

@@ -1,22 +1,22 @@
-//! Takes secrets out of what a script writes, before anything leaves the machine.
+//! Removes secrets from a script's output before it leaves the machine.
 //!
-//! Works on a stream: a secret that is cut by a chunk's border is held back
-//! until it is whole. Lines are the unit; a line that is too long is passed on
-//! in pieces that overlap, and nothing that makes a secret known is cut from it.
-//! What is taken out is replaced by `[secret]`.
+//! Works on a stream: a secret that is split between chunks is held back until it is complete.
+//! The unit is a line. A line that is too long is passed on in overlapping pieces, and a secret
+//! is never separated from the text that identifies it. A removed secret is replaced by
+//! `[secret]`.
 
 use regex::bytes::{Regex, RegexBuilder};
 
 /// A line longer than this is passed on in pieces.
 const LINE: usize = 64 * 1024;
 
-/// Pieces of a long line overlap by the longest secret that is looked for, with
-/// its name: a parameter has 8 KiB at most, a web token seldom more.
+/// Pieces of a long line overlap by the longest secret with its name: a parameter has at most 8
+/// KiB, and web tokens are rarely longer.
 const OVERLAP: usize = 16 * 1024;
 
 const INSTEAD: &[u8] = b"[secret]";
 
-/// Keys that are known by how they begin (each as its maker documents it).
+/// Keys recognised by their prefix, as their makers document it.
 const KEYS: &[&str] = &[
     r"A(?:KIA|SIA)[0-9A-Z]{16}",                                        // AWS access key id
     r"gh[pousr]_[A-Za-z0-9]{36,}",                                      // GitHub
@@ -52,26 +52,26 @@ const KEYS: &[&str] = &[
     r"fw1-[A-Za-z0-9_-]{40,}",                                          // our own invitations
 ];
 
-/// Names of secrets. What follows may still name them more closely.
+/// Names of secrets, with common suffixes.
 const NAMES: &str = "(?:pass(?:word|wort|phrase)|kennwort|secret|token|api[_-]?key|access[_-]?key|account[_-]?key|\
     private[_-]?key|pre-?shared[_-]?key|auth[_-]?key|client[_-]?secret|credentials?|encryption[_-]?key|session[_-]?(?:id|key)|psk|\
     connection[_-]?string|sharedaccesssignature)\
     (?:[_-]?(?:hash|enc|key|value|old|new|db|root|admin|user|prod|test|id|\\d{1,4})){0,2}";
 
-/// A secret in quotes: within another text's quotes, in double ones, in single
-/// ones; and two that are empty.
+/// A quoted secret: in escaped quotes inside another string, in double quotes, in single quotes.
+/// Empty quotes match, too, but contain no secret.
 const QUOTED: &str =
     r#"\\{1,4}"(?P<within>.{2,}?)\\{1,4}"|"(?P<double>(?:[^"\\]|\\.){2,})"|'(?P<single>[^']{2,})'|""|''"#;
 
-/// A name and a sign before a secret. Each is looked for on its own: what one
-/// takes may begin with what another knows.
+/// A name and a separator before a secret. There is one regex for each kind, since the match of
+/// one may begin inside that of another.
 fn named() -> [String; 3] {
     [
-        // "key": "value" and the like: what is no text ends with the element.
+        // "key": "value" and the like; an unquoted value ends with the element.
         format!(
             r#"{NAMES}\\{{0,4}}["']\s*(?:=>|:=|[=:])\s*(?:{QUOTED}|(?:null|true|false)\b|(?P<plain>[^\s,}}\]"']{{2,}}))"#
         ),
-        // key=value, key: value; in an address it ends with the parameter.
+        // key=value, key: value; in a URL the value ends with the parameter.
         format!(
             r#"[?&]{NAMES}=(?P<parameter>[^\s&"'\#]{{2,}})|{NAMES}(?:\x1b\[[0-9;]*m){{0,3}}\s*(?:=>|:=|[=:])\s*(?:\x1b\[[0-9;]*m){{0,3}}(?:{QUOTED}|["']?(?P<plain>\S{{2,}}))"#
         ),
@@ -79,7 +79,7 @@ fn named() -> [String; 3] {
     ]
 }
 
-/// What else stands before a secret: a scheme, an option, an element.
+/// Other prefixes of a secret: schemes, options, elements.
 const BESIDE: &[&str] = &[
     // Authorization: Bearer …
     r#"authorization["']?\s*[:=]\s*["']?(?:(?:bearer|basic|token|digest|negotiate|apikey|key)\s+(?P<value>[^\s"']{4,})|(?P<value1>[^\s"']*[0-9][^\s"']{3,}))"#,
@@ -130,11 +130,11 @@ const BESIDE: &[&str] = &[
     r"\bhtpasswd\b[^|;\n]*?\s-\w*b\w*\s+\S+\s+\S+\s+(?P<value28>\S+)",
     r"\bchpasswd\b[^|;\n]*?<<<\s*\S+:(?P<value29>\S+)",
     r#"\becho\s+(?:-n\s+)?["']?(?P<value30>\S{2,}?)["']?\s*\|\s*sudo\s+-\w*S"#,
-    // short names: only where they cannot well be something else
+    // short names: only where another meaning is unlikely
     r#"(?:^|[^/\w])["']?[\w-]*passwd(?:["']\s*[:=]|\s*=)\s*["']?(?P<value12>[^\s"',}\]&]{2,})"#,
     r#"(?:^|[^/\w])["']?[\w-]*pwd["']?\s*[:=]\s*["']?(?P<value13>[^\s/"'][^\s"',}\]&]+)"#,
     r#"(?:^|[\s"'?&{,;(])(?:\w+[_-])?pass["']?\s*[:=]\s*["']?(?P<value14>[^\s"',}\]&]{2,})"#,
-    // settings without a sign
+    // settings without a separator
     r#"\b(?:requirepass|masterauth|bindpw|wpa_passphrase)\s+["']?(?P<value15>[^\s"']{2,})"#,
     r#"\bwpa[_-]?passphrase=["']?(?P<value16>[^\s"']{2,})"#,
     r"(?:identified\s+by|\bpassword)\s+'(?P<value17>[^']{2,})'",
@@ -149,10 +149,10 @@ const BESIDE: &[&str] = &[
 const BEGIN: &str = r"-----\s?BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?\s?-----|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----|Private-Lines: [0-9]{1,6}";
 const END: &str = r"-----\s?END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?\s?-----|---- END SSH2 [A-Z ]{1,40} ----|Private-MAC: [0-9a-f]{40,128}";
 
-/// A mark of a block's end is no longer than this.
+/// Maximum length of a block's end marker.
 const MARK: usize = 160;
 
-/// What is looked for; the streams of a script share it.
+/// The patterns to search for, shared by the streams of a script.
 #[derive(Clone)]
 pub(super) struct Patterns {
     own: Own,
@@ -162,35 +162,35 @@ pub(super) struct Patterns {
     end: Regex,
 }
 
-/// Secrets that are known by themselves, whatever they look like.
+/// Secrets known by their value, such as secret parameters.
 #[derive(Debug, Clone)]
 pub(super) struct Own(Vec<Regex>);
 
 /// Redacts one stream.
 pub(super) struct Redactor {
     patterns: Patterns,
-    /// What has come and is not passed on yet.
+    /// Bytes received and not passed on yet.
     held: Vec<u8>,
-    /// Inside something that has been replaced already.
+    /// Whether the stream is inside something already replaced.
     inside: Inside,
     /// How many secrets were taken out.
     pub(super) count: u64,
 }
 
-/// What has been replaced and has not ended.
+/// Something that was replaced and has not ended yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Inside {
     Nothing,
-    /// A block of private key material; whether any of it has come.
+    /// A block of private key material; whether any key material has arrived.
     Block(bool),
-    /// A secret longer than is ever held: it ends with a word.
+    /// A secret longer than the buffer; it ends at white space.
     Word,
-    /// Likewise; it ends with the line.
+    /// A secret longer than the buffer; it ends at the end of the line.
     Line,
 }
 
-/// Memory of one pattern's automaton, bytes: a script's output is read at the
-/// speed of a disk with it, and the agent stays small.
+/// Memory limit of one pattern's automaton, bytes. It keeps the agent small, and is enough to
+/// search at the speed of a disk.
 const AUTOMATON: usize = 512 * 1024;
 
 fn build(text: &str, any_case: bool) -> Result<Regex, regex::Error> {
@@ -200,10 +200,10 @@ fn build(text: &str, any_case: bool) -> Result<Regex, regex::Error> {
 }
 
 impl Own {
-    /// These, as they may stand in an output.
+    /// These secrets in all their encodings.
     ///
     /// # Errors
-    /// When one of them cannot be looked for; then nothing may be passed on.
+    /// When a pattern cannot be built; then no output may be passed on.
     pub(super) fn new(secrets: &[String]) -> Result<Self, regex::Error> {
         let shapes = secrets.iter().flat_map(|secret| shapes(secret));
         shapes.map(|shape| build(&regex::escape(&shape), false)).collect::<Result<_, _>>().map(Self)
@@ -216,7 +216,7 @@ impl Own {
 }
 
 impl Patterns {
-    /// All that is known, and `own`. Takes some 2 ms.
+    /// All known patterns, and `own`. Takes some 2 ms.
     #[expect(clippy::expect_used, reason = "these patterns are constants, and built in a test")]
     pub(super) fn new(own: Own) -> Self {
         let keys: Vec<String> = KEYS.iter().map(|key| format!("(?:{key})")).collect();
@@ -231,8 +231,8 @@ impl Patterns {
     }
 }
 
-/// How a secret may stand in an output: as it is and line by line; within JSON,
-/// also twice; in a shell's quotes; in an address; in HTML; in base64.
+/// The encodings in which a secret may appear: plain and line by line; in JSON once and twice;
+/// quoted for a shell; in a URL; in HTML; in base64.
 fn shapes(secret: &str) -> Vec<String> {
     let json = in_json(secret);
     let mut ascii = String::new();
@@ -280,17 +280,16 @@ fn in_json(text: &str) -> String {
     json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned()
 }
 
-/// What of a base64 text is sure to stand there wherever the secret lies in what
-/// was encoded: three ways, each without its ends. Short ones are left out, for
-/// they would be found by chance.
+/// The parts of the base64 text that appear at each of the three possible alignments, without
+/// their ends. Short ones are left out, since they would match by chance.
 fn in_base64(secret: &[u8]) -> Vec<String> {
     const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bits =
         |at: usize| -> usize { usize::from(secret.get(at / 8).is_some_and(|byte| byte >> (7 - at % 8) & 1 == 1)) };
     let from = |skip: usize| -> String {
-        let whole = (secret.len() * 8).saturating_sub(skip) / 6;
+        let all = (secret.len() * 8).saturating_sub(skip) / 6;
         let sign = |n: usize| (0..6).fold(0, |sum, bit| sum << 1 | bits(skip + n * 6 + bit));
-        (0..whole).filter_map(|n| SIGNS.get(sign(n)).map(|sign| char::from(*sign))).collect()
+        (0..all).filter_map(|n| SIGNS.get(sign(n)).map(|sign| char::from(*sign))).collect()
     };
     [0, 4, 2]
         .into_iter()
@@ -303,15 +302,15 @@ fn in_base64(secret: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// Where secrets lie in a text, in order and apart.
+/// The secrets in a text, sorted and without overlaps.
 struct Found {
-    /// With what makes them known, such as a name before: never cut apart.
-    whole: Vec<(usize, usize)>,
-    /// What is replaced.
+    /// With the text that identifies them, such as a name before: never split.
+    all: Vec<(usize, usize)>,
+    /// The parts that are replaced.
     secret: Vec<(usize, usize)>,
 }
 
-/// Joins what overlaps.
+/// Merges overlapping ranges.
 fn apart(mut found: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
     found.sort_unstable();
     let mut apart: Vec<(usize, usize)> = Vec::with_capacity(found.len());
@@ -330,10 +329,10 @@ impl Redactor {
         Self { patterns, held: Vec::new(), inside: Inside::Nothing, count: 0 }
     }
 
-    /// Takes a chunk in, and passes on what is certain.
+    /// Takes in a chunk and passes on what is certain.
     pub(super) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            // In steps, so that little is held, however much comes at once.
+            // In steps, so that little is held even if much arrives at once.
             for piece in piece.chunks(OVERLAP) {
                 self.held.extend_from_slice(piece);
                 if self.held.len() > LINE && !piece.ends_with(b"\n") {
@@ -346,12 +345,12 @@ impl Redactor {
         }
     }
 
-    /// The end of the stream.
+    /// Ends the stream.
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
         self.pass(true, out);
     }
 
-    /// Passes on what is held: all of it, or what no further bytes can change.
+    /// Passes on the held bytes: all of them, or those that no further bytes can affect.
     fn pass(&mut self, all: bool, out: &mut Vec<u8>) {
         let held = std::mem::take(&mut self.held);
         let mut rest = held.as_slice();
@@ -359,7 +358,7 @@ impl Redactor {
             rest = match self.leave(rest) {
                 Some(rest) => rest,
                 None => {
-                    // The end's mark may have come in part.
+                    // The end marker may have arrived in part.
                     let kept = if all || !matches!(self.inside, Inside::Block(_)) { 0 } else { rest.len().min(MARK) };
                     self.held = rest.get(rest.len() - kept..).unwrap_or_default().to_vec();
                     return;
@@ -380,13 +379,13 @@ impl Redactor {
         }
     }
 
-    /// What comes after that which has been replaced; nothing if it goes on.
+    /// Skips the rest of what was replaced; none if it has not ended yet.
     fn leave<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
         let from = match self.inside {
             Inside::Nothing => Some(0),
             Inside::Block(seen) => match self.patterns.end.find(rest) {
                 Some(mark) => Some(mark.end()),
-                // Somebody only spoke of a key: what follows is none.
+                // The marker was only mentioned: ordinary text follows.
                 None if !seen && is_ordinary(rest) => Some(0),
                 None => {
                     self.inside = Inside::Block(seen || is_key_like(rest));
@@ -406,24 +405,24 @@ impl Redactor {
     }
 
     fn secrets(&self, text: &[u8]) -> Found {
-        let mut whole = self.patterns.own.places(text);
-        whole.extend(self.patterns.keys.find_iter(text).map(|key| (key.start(), key.end())));
-        let mut secret = whole.clone();
+        let mut all = self.patterns.own.places(text);
+        all.extend(self.patterns.keys.find_iter(text).map(|key| (key.start(), key.end())));
+        let mut secret = all.clone();
         for captures in self.patterns.named.iter().flat_map(|named| named.captures_iter(text)) {
-            whole.extend(captures.get(0).map(|all| (all.start(), all.end())));
+            all.extend(captures.get(0).map(|all| (all.start(), all.end())));
             let value = captures.iter().skip(1).flatten().next();
             secret.extend(value.map(|value| (value.start(), value.end())));
         }
-        Found { whole: apart(whole), secret: apart(secret) }
+        Found { all: apart(all), secret: apart(secret) }
     }
 
-    /// Passes on about `until` bytes of a text; how many, comes back.
+    /// Passes on about `until` bytes of a text and returns how many.
     fn redacted(&mut self, text: &[u8], until: usize, out: &mut Vec<u8>) -> usize {
         let found = self.secrets(text);
         let mut cut = until;
-        if let Some((start, end)) = found.whole.iter().find(|(start, end)| *start < until && until < *end) {
-            // What lies across the cut stays whole behind it; what has no end
-            // in all that is held is taken out as far as it goes.
+        if let Some((start, end)) = found.all.iter().find(|(start, end)| *start < until && until < *end) {
+            // A secret across the cut stays complete behind it. A secret without an end in the
+            // held bytes is removed as far as it goes.
             cut = if *start == 0 { *end } else { *start };
         }
         let mut at = 0;
@@ -441,7 +440,7 @@ impl Redactor {
     }
 }
 
-/// Whether a line is words, and neither key material nor what stands above it:
+/// Whether a line is ordinary text: neither key material nor a header above it such as
 /// `Proc-Type: 4,ENCRYPTED`.
 fn is_ordinary(line: &[u8]) -> bool {
     let line = line.trim_ascii();
@@ -451,18 +450,18 @@ fn is_ordinary(line: &[u8]) -> bool {
     line.contains(&b' ') && !header && !is_key_like(line)
 }
 
-/// Whether there is a long run of base64, as in no word.
+/// Whether there is a run of base64 longer than any word.
 fn is_key_like(line: &[u8]) -> bool {
     let sign = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
     line.split(|byte| !sign(byte)).any(|run| run.len() >= 40)
         || (line.trim_ascii().len() >= 12 && line.trim_ascii().iter().all(sign))
 }
 
-/// Takes secrets out of single lines.
+/// Removes secrets from single lines.
 pub(crate) struct Lines(Patterns);
 
 impl Lines {
-    /// For lines that are no script's.
+    /// For lines that are not a script's output.
     pub(crate) fn new() -> Self {
         Self(Patterns::new(Own(Vec::new())))
     }
@@ -481,7 +480,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// A line, and the part of it that must not leave.
+    /// Sample lines, each with the part that must be removed.
     fn planted() -> Vec<(String, String)> {
         let expand = |text: &str| {
             let sample = |kind: &str, length: usize| {
@@ -517,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_kinds_of_secrets_stay_wherever_the_chunks_are_cut() {
+    fn forty_kinds_of_secrets_are_removed_at_any_chunk_size() {
         let planted = planted();
         assert!(planted.len() >= 40, "{}", planted.len());
         for (line, secret) in &planted {
@@ -531,12 +530,12 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_is_taken_out_as_a_block() {
+    fn a_private_key_is_removed_as_a_block() {
         let text = "a\n-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\nAAAABG5vbmUA\n-----END OPENSSH PRIVATE KEY-----\nb\n";
         for chunk in [1, 10, 1000] {
             assert_eq!(through(text.as_bytes(), chunk, &[]), "a\n[secret]\nb\n");
         }
-        // As a log shows it, each line behind the time and the program.
+        // As a log prints it, each line after the time and the program.
         let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj";
         let lines = [
             "-----BEGIN PRIVATE KEY-----",
@@ -554,13 +553,13 @@ mod tests {
         assert_eq!(through(public.as_bytes(), 9, &[]), public, "what is public stays");
     }
 
-    /// Where the first piece of a long line that comes in such chunks ends.
+    /// The end of the first piece of a long line that arrives in chunks of this size.
     fn border(chunk: usize) -> usize {
         let chunk = chunk.min(OVERLAP);
         (LINE / chunk + 1) * chunk - OVERLAP
     }
 
-    /// A long line with `planted` at every place around the border of a piece.
+    /// Tests a long line with `planted` at every position around the end of a piece.
     fn around_the_border(planted: &str, secret: &str) {
         for chunk in [4096, 5000, 64 * LINE] {
             for before in (border(chunk) - planted.len() - 20)..(border(chunk) + 20) {
@@ -573,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_a_long_line_stays_too() {
+    fn a_secret_in_a_long_line_is_removed() {
         around_the_border(&format!("ghp_{}", "x1Y".repeat(12)), &format!("ghp_{}", "x1Y".repeat(12)));
         around_the_border("password=hunter2hunter2", "hunter2hunter2");
         around_the_border("postgres://kasse:geheim99@db/pos", "geheim99");
@@ -581,8 +580,8 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_stays_in_a_long_line_and_at_its_pieces_borders() {
-        // Two kinds are known only by how their line begins.
+    fn every_kind_of_secret_is_removed_from_long_lines_and_at_piece_borders() {
+        // Two kinds are recognised only at the beginning of a line.
         let alone = |line: &str| ["password ", "mysql "].iter().any(|word| line.trim_start().starts_with(word));
         for (line, secret) in planted().into_iter().filter(|(line, _)| !alone(line)) {
             for before in ((border(4096) - line.len() - 8)..(border(4096) + 8)).step_by(7) {
@@ -590,7 +589,7 @@ mod tests {
                 let out = through(text.as_bytes(), 4096, &[]);
                 assert!(!out.contains(&secret) && out.ends_with("after"), "{line} at {before}");
             }
-            // Nothing else in sight for a long while.
+            // With long stretches of other text around it.
             let text = format!("{} {line} {}\nafter", "-".repeat(3 * LINE), "-".repeat(3 * LINE));
             let out = through(text.as_bytes(), 16 * 1024, &[]);
             assert!(!out.contains(&secret) && out.ends_with("after"), "{line}");
@@ -598,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_key_in_one_long_line_is_taken_out_as_a_block() {
+    fn a_private_key_in_one_long_line_is_removed_as_a_block() {
         let body = "q83vEjRWeJq83vEj".repeat(200);
         for between in [r"\n", " ", "|"] {
             let key = format!("-----BEGIN EC PRIVATE KEY-----{between}{body}{between}-----END EC PRIVATE KEY-----");
@@ -613,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_without_an_end_is_taken_out_as_far_as_it_goes() {
+    fn a_secret_without_an_end_is_removed_as_far_as_it_goes() {
         for (name, after) in [("password=", " and on\n"), ("cookie: a b ", "\nand on\n"), ("xoxb-", " and on\n")] {
             let text = format!("{name}{}{after}", "S".repeat(5 * LINE));
             for chunk in [1000, 16 * 1024, text.len()] {
@@ -626,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_that_were_given_as_parameters_are_known() {
+    fn secret_parameters_are_removed_in_every_encoding() {
         let out = through(b"the pin is 12.34!\n", 3, &["12.34!".to_owned()]);
         assert_eq!(out, "the pin is [secret]\n");
         for (secret, spelled) in [
@@ -638,7 +637,7 @@ mod tests {
             ("p@ss/w0rd", "https://host/?q=p%40ss%2fw0rd&x=1"),
             ("<a&\"w0rd", "&lt;a&amp;&quot;w0rd"),
             ("p@ss/w0rd", r#"{"log":"{\\\"p@ss/w0rd\\\"}"}"#),
-            // As it stands, after one and after two other bytes.
+            // Base64 at offsets of zero, one and two bytes.
             ("p@ss/w0rd", "cEBzcy93MHJk"),
             ("p@ss/w0rd", "eHBAc3MvdzByZA=="),
             ("p@ss/w0rd", "eHhwQHNzL3cwcmQ="),
@@ -649,7 +648,7 @@ mod tests {
                 "{out}"
             );
         }
-        // Whatever they look like, and within JSON, and line by line.
+        // With special characters, in JSON, and line by line.
         for secret in ["(", "a\"b\\c", "two and\nthree", "ümläut", "\\", "[^"] {
             let text = format!("a{secret}b {}\n", serde_json::to_string(secret).expect("JSON"));
             let out = through(text.as_bytes(), 3, &[secret.to_owned()]);
@@ -660,13 +659,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_secret_stays_as_it_is() {
+    fn ordinary_text_is_not_changed() {
         let text = "passes: 3 of 4\nfree: 12 GiB\nToken ring adapter\nhttps://example.com/a:b\n\0\u{fffd}raw\n";
         assert_eq!(through(text.as_bytes(), 5, &[]), text);
         for line in include_str!("../../tests/data/ordinary.txt").lines() {
             assert_eq!(through(line.as_bytes(), 7, &[]), line);
         }
-        // Of an element only its value goes, and what is empty hides nothing.
+        // Only the value of an element is removed; an empty value is no secret.
         for (line, left) in [
             (
                 r#"{"level":"info","session_id":42,"free_gib":12}"#,
@@ -678,7 +677,7 @@ mod tests {
         ] {
             assert_eq!(through(line.as_bytes(), 7, &[]), left);
         }
-        // A word about a key hides no more than itself.
+        // A mention of a key hides nothing else.
         let text = "error: expected -----BEGIN PRIVATE KEY-----\nthe disk is 90 % full\n";
         assert_eq!(through(text.as_bytes(), 7, &[]), "error: expected [secret]the disk is 90 % full\n");
     }

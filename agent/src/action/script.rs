@@ -1,4 +1,4 @@
-//! One run of a script, from its sealed files to its report.
+//! One run of a script, from its files in sealed memory to its report.
 
 use super::cage::{self, CageEnd, CageReport, Spec, group};
 use super::opened;
@@ -22,19 +22,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// After SIGTERM a script has this long to clean up.
+/// How long a script has to clean up after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// How long what has ended, or was killed, may take to let go of its streams.
+/// How long an ended or killed script's streams may stay open.
 const LEAVE: Duration = Duration::from_secs(5);
 
 /// Bytes read from a pipe at once.
 const CHUNK: usize = 16 * 1024;
 
-/// Chunks on their way to being kept; a script that writes faster waits.
+/// Maximum number of chunks waiting to be kept; a script that writes faster is blocked.
 const CHUNKS: usize = 8;
 
-/// What is to be run.
+/// A script to be run.
 #[derive(Debug)]
 pub struct Task {
     /// The run's id, for names in the system.
@@ -47,7 +47,7 @@ pub struct Task {
     pub parameters: Checked,
     /// Only show what would be done.
     pub dry_run: bool,
-    /// What holds it.
+    /// The cage it runs in.
     pub cage: Cage,
     /// Folders it must not see.
     pub hide: Vec<PathBuf>,
@@ -60,7 +60,7 @@ impl Task {
     }
 }
 
-/// A script could not be run; nothing has happened.
+/// Why a script could not be run; nothing has happened.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
     /// A file is not the approved one.
@@ -69,13 +69,13 @@ pub enum ScriptError {
     /// The cage could not be built.
     #[error("building the cage: {0}")]
     Cage(String),
-    /// It was taken back before it began.
+    /// It was cancelled before it began.
     #[error("it was taken back before it began")]
     Cancelled,
-    /// What it writes could not be looked through for its secrets.
+    /// The patterns for its secret parameters could not be built.
     #[error("looking for secrets")]
     Secrets(#[source] regex::Error),
-    /// The system has no room for another process or file.
+    /// The system cannot create another process or file.
     #[error("starting the script")]
     Io(#[source] std::io::Error),
 }
@@ -91,7 +91,7 @@ impl From<std::io::Error> for ScriptError {
 struct ScriptEnd {
     report: Option<CageReport>,
     stopped: Option<Stopped>,
-    /// What its control groups have refused it.
+    /// What its control groups refused it.
     refused: Option<Stopped>,
     stdout: (Kept, u64),
     stderr: (Kept, u64),
@@ -102,8 +102,8 @@ enum Piece {
     End,
 }
 
-/// Runs it to its end. `live` hears what it writes, redacted; `cancelled` ends
-/// it. The findings before and after are the caller's to fill in.
+/// Runs a script to its end. `live` receives its redacted output; `cancelled` stops it. The
+/// caller fills in the findings before and after.
 ///
 /// # Errors
 /// When nothing was run.
@@ -117,7 +117,7 @@ pub fn run(
     let mut sealed = BTreeMap::new();
     for (name, (wanted, content)) in &task.files {
         let file = cage::sealed(name.as_str(), content)?;
-        // Through the very descriptor that will be run.
+        // Hashed through the descriptor that will be run.
         if cage::hash(&file)? != *wanted {
             return Err(ScriptError::Altered(name.clone()));
         }
@@ -157,7 +157,7 @@ pub fn run(
     })
 }
 
-/// Everything that was made for one run, taken away again.
+/// The control groups of one run; removed when dropped.
 struct Groups(Vec<PathBuf>);
 
 impl Drop for Groups {
@@ -166,8 +166,8 @@ impl Drop for Groups {
     }
 }
 
-/// Refuses a script that needs what does not answer: it would wait until its time
-/// was over, and nobody would know for what.
+/// Refuses a script that needs a mount that does not answer: it would only wait until its time
+/// limit.
 fn needs_none(task: &Task, deaf: &[(PathBuf, Cause)]) -> Result<(), ScriptError> {
     for path in task.manifest.writes.iter().cloned().chain(given_paths(task)) {
         if let Some((place, why)) = deaf.iter().find(|(place, _)| Path::new(&path).starts_with(place)) {
@@ -181,16 +181,16 @@ fn needs_none(task: &Task, deaf: &[(PathBuf, Cause)]) -> Result<(), ScriptError>
     Ok(())
 }
 
-/// The numbers of processes that have one of its path parameters open.
+/// The pids of the processes that have one of its path parameters open.
 fn open_by(task: &Task) -> String {
-    // As the kernel names what is open: without links. Where that, or all processes, cannot
-    // be looked at, nobody knows.
+    // Links are resolved, since the kernel reports open files without them. Unknown if that fails
+    // or not all processes can be examined.
     let by = |path: String| opened::by(&crate::collect::real_path(Path::new(&path))?);
     let Some(pids) = given_paths(task).map(by).collect::<Option<Vec<_>>>() else { return "unknown".to_owned() };
     pids.iter().flatten().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// The paths that it is given as parameters.
+/// The values of its path parameters.
 fn given_paths(task: &Task) -> impl Iterator<Item = String> {
     let is_path = |name: &str| {
         task.manifest.parameters.iter().any(|one| one.name == name && matches!(one.kind, Kind::Path { .. }))
@@ -198,8 +198,8 @@ fn given_paths(task: &Task) -> impl Iterator<Item = String> {
     task.parameters.iter().filter(move |(name, _)| is_path(name)).map(|(_, value)| value.to_string())
 }
 
-/// Folders that its parameters may lie under, but the root: below that it is the script's
-/// own to look where it goes.
+/// The folders that its path parameters may lie under, except the root: there the script itself
+/// must take care of links.
 fn unlinked(manifest: &Manifest) -> Vec<String> {
     let folders = manifest.parameters.iter().filter_map(|one| match &one.kind {
         Kind::Path { under, .. } => Some(under.iter().map(ToString::to_string)),
@@ -225,11 +225,11 @@ fn in_cage(
     };
     let groups = Groups(groups);
     let flags = rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK;
-    let (hear, tell) = rustix::pipe::pipe_with(flags).map_err(std::io::Error::from)?;
+    let (report_reader, report_writer) = rustix::pipe::pipe_with(flags).map_err(std::io::Error::from)?;
     for file in files.values().chain([script]) {
         cage::inherited(file)?;
     }
-    cage::inherited(&tell)?;
+    cage::inherited(&report_writer)?;
     let looks = task.manifest.changes_nothing(task.dry_run);
     let writes = cage::may_write(task.manifest.privilege, task.dry_run);
     let spec = Spec {
@@ -238,7 +238,7 @@ fn in_cage(
         interpreter: task.manifest.interpreter.path().to_owned(),
         script: script.as_raw_fd(),
         files: files.iter().map(|(name, file)| (name.to_string(), file.as_raw_fd())).collect(),
-        report: tell.as_raw_fd(),
+        report: report_writer.as_raw_fd(),
         groups: groups.0.clone(),
         writes_all: writes && task.manifest.privilege == Privilege::Raw,
         writes: if writes { task.manifest.writes.clone() } else { Vec::new() },
@@ -265,31 +265,32 @@ fn in_cage(
         command.env("FERNWART_OPEN_BY", open_by(task));
     }
     command.envs(task.parameters.environment());
-    // From here on there may be an effect; a word that came before this counts.
+    // The script has effects from here on, so this is the last check for a cancel.
     if cancelled.load(Ordering::SeqCst) {
         return Err(ScriptError::Cancelled);
     }
     let mut child = command.spawn()?;
-    drop(tell);
+    drop(report_writer);
     feed(&mut child, &task.parameters);
     let (send, pieces) = mpsc::sync_channel(CHUNKS);
     let over = Arc::new(AtomicBool::new(false));
     let out = child.stdout.take().map(|out| read(out, Stream::Out, send.clone(), over.clone()));
     let err = child.stderr.take().map(|err| read(err, Stream::Err, send, over.clone()));
     if let Some(Err(error)) = [out, err].into_iter().flatten().find(Result::is_err) {
-        // Without a reader nobody would see what it does.
+        // Without a reader its output would be lost.
         over.store(true, Ordering::SeqCst);
         kill(task, &mut Outer::new(child));
         return Err(error.into());
     }
-    // Built while the cage is: nothing is passed on before it is there.
+    // Built while the cage is being built; no output is passed on before.
     let patterns = Patterns::new(own);
-    let ended = follow(task, Outer::new(child), &pieces, patterns, cancelled, live, (&hear, &groups.0));
+    let ended = follow(task, Outer::new(child), &pieces, patterns, cancelled, live, (&report_reader, &groups.0));
     over.store(true, Ordering::SeqCst);
     Ok(ScriptEnd { refused: group::refused(&groups.0), ..ended })
 }
 
-/// The outer program. Its pid is not used after it was reaped: it may be another's by then.
+/// The outer program. Its pid must not be used after it was reaped, since it may then belong to
+/// another process.
 struct Outer {
     child: Child,
     ended: bool,
@@ -300,37 +301,37 @@ impl Outer {
         Self { child, ended: false }
     }
 
-    /// Whether it has ended, of which it is buried.
-    fn has_ended(&mut self) -> bool {
+    /// Whether it has ended; reaps it if so.
+    fn has_exited(&mut self) -> bool {
         self.ended = self.ended || !matches!(self.child.try_wait(), Ok(None));
         self.ended
     }
 
-    /// Its number, as long as that is surely its own.
+    /// Its pid, unless it was reaped.
     fn pid(&mut self) -> Option<u32> {
-        (!self.has_ended()).then(|| self.child.id())
+        (!self.has_exited()).then(|| self.child.id())
     }
 
-    /// Waits for its end, but not for ever: one that the kernel holds does not
-    /// hold up the agent.
+    /// Waits for its end, but only for a while: a process stuck in the kernel must not block the
+    /// agent.
     fn bury(&mut self) {
         let until = Instant::now() + LEAVE;
-        while !self.has_ended() && Instant::now() < until {
+        while !self.has_exited() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// Gives the parameters as JSON; a script need not read them.
+/// Writes the parameters to standard input as JSON; a script need not read them.
 fn feed(child: &mut Child, parameters: &Checked) {
     if let Some(mut stdin) = child.stdin.take() {
-        // A pipe holds 64 KiB, and parameters are 8 KiB at most: this cannot wait.
+        // A pipe holds 64 KiB and parameters have at most 8 KiB, so this cannot block.
         let _ = stdin.write_all(parameters.to_json().as_bytes());
     }
 }
 
-/// Reads a stream until its end, or until the run is over: whoever took the
-/// other end elsewhere may hold it for ever.
+/// Reads a stream until its end, or until the run is over: a process outside the cage may hold
+/// the other end forever.
 fn read(
     mut from: impl Read + AsFd + Send + 'static,
     stream: Stream,
@@ -351,13 +352,13 @@ fn read(
                 _ => break,
             }
         }
-        // Nobody may be listening any more.
+        // The receiver may be gone.
         let _ = to.send(Piece::End);
     };
     std::thread::Builder::new().name("output".into()).stack_size(64 * 1024).spawn(read).map(drop)
 }
 
-/// Waits until there is something to read; false once the run is over.
+/// Waits until there is something to read; returns false once the run is over.
 fn is_there(from: &impl AsFd, over: &AtomicBool) -> bool {
     let timeout = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
     while !over.load(Ordering::SeqCst) {
@@ -370,7 +371,7 @@ fn is_there(from: &impl AsFd, over: &AtomicBool) -> bool {
     false
 }
 
-/// Both streams, kept.
+/// Both streams, as far as they are kept.
 struct Streams {
     out: Keeper,
     err: Keeper,
@@ -387,12 +388,12 @@ impl Streams {
             self.open -= 1;
             return;
         };
-        let told = match stream {
+        let new_output = match stream {
             Stream::Out => self.out.feed(&bytes),
             Stream::Err => self.err.feed(&bytes),
         };
-        if !told.is_empty() {
-            live(stream, told);
+        if !new_output.is_empty() {
+            live(stream, new_output);
         }
     }
 
@@ -401,9 +402,9 @@ impl Streams {
     }
 }
 
-/// Whether the kernel has ended one of the script's processes for its memory, or has it
-/// wait: what the others make of that is not what was approved.
-fn ended_by_kernel(task: &Task, pid: u32, groups: &mut Vec<PathBuf>) -> Option<Stopped> {
+/// Whether the kernel has killed one of the script's processes for its memory, or blocks it.
+/// Without that process the script is not the approved one, so the run ends.
+fn killed_by_kernel(task: &Task, pid: u32, groups: &mut Vec<PathBuf>) -> Option<Stopped> {
     if task.cage == Cage::Systemd && groups.is_empty() {
         *groups = group::of_scope(pid, &cage::unit(&task.run));
     }
@@ -417,7 +418,7 @@ fn follow(
     patterns: Patterns,
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
-    (hear, groups): (&OwnedFd, &[PathBuf]),
+    (report_reader, groups): (&OwnedFd, &[PathBuf]),
 ) -> ScriptEnd {
     let mut groups = groups.to_vec();
     let mut streams = Streams::new(patterns);
@@ -442,8 +443,8 @@ fn follow(
         }
         next_look = Instant::now() + watch::EVERY;
         let Some(pid) = outer.pid() else {
-            // It has ended; whatever it left behind ends now, and whoever took
-            // its streams out of here is not waited for.
+            // It has ended. Kill what it left behind; do not wait for processes that hold its
+            // streams outside the cage.
             if leave_at.is_none() {
                 end_the_rest(task);
                 leave_at = Some(Instant::now() + LEAVE);
@@ -460,10 +461,10 @@ fn follow(
                 true => Some(Stopped::Cancelled),
                 false if streams.bytes() > most_output => Some(Stopped::Output),
                 false => watch::verdict(pid, helpers, begun, &task.manifest.limits, &disks)
-                    .or_else(|| ended_by_kernel(task, pid, &mut groups)),
+                    .or_else(|| killed_by_kernel(task, pid, &mut groups)),
             };
             match stopped {
-                // What grows is not asked.
+                // A script that exceeds a resource limit is killed at once.
                 Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => {
                     kill_at = Some(Instant::now());
                     kill(task, &mut outer);
@@ -486,7 +487,7 @@ fn follow(
         (kept, count)
     };
     ScriptEnd {
-        report: report(hear),
+        report: report(report_reader),
         stopped,
         refused: None,
         stdout: finish(streams.out, Stream::Out),
@@ -494,8 +495,7 @@ fn follow(
     }
 }
 
-/// What the inner program has reported. It reports before it ends, so nothing is
-/// waited for.
+/// The inner program's report. It is written before that program ends, so this need not wait.
 fn report(from: &OwnedFd) -> Option<CageReport> {
     let mut bytes = Vec::new();
     let mut portion = [0; 4096];
@@ -510,7 +510,7 @@ fn report(from: &OwnedFd) -> Option<CageReport> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Where a script shares the system's processes, its unit ends what it leaves.
+/// Kills the rest of the script's unit, if the script shares the system's processes.
 fn end_the_rest(task: &Task) {
     if !task.own_processes() {
         cage::end_unit(&task.run);
@@ -519,13 +519,13 @@ fn end_the_rest(task: &Task) {
 
 fn send(pid: u32, signal: rustix::process::Signal) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
-/// Ends a script unasked: with the outer program the kernel ends all, or the
-/// unit does.
+/// Kills a script. When the outer program ends, the kernel kills all others; without namespaces,
+/// the unit does.
 fn kill(task: &Task, outer: &mut Outer) {
     end_the_rest(task);
     if let Some(pid) = outer.pid() {
@@ -533,7 +533,7 @@ fn kill(task: &Task, outer: &mut Outer) {
     }
 }
 
-/// Asks a script to end: all processes but our own two.
+/// Sends SIGTERM to all of the script's processes, but not to our own two.
 fn ask_to_end(outer: u32) {
     let ours = |pid: &u32| {
         let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -1,20 +1,20 @@
-//! Adds up what a script and all its children use, and says when it is too much.
+//! Adds up the resources a script and its children use, and reports when a limit is exceeded.
 //!
-//! A second net where a control group holds the limits, the only one where
-//! none does.
+//! The second line of defence where control groups enforce the limits, the only one where there
+//! are none.
 
 use fernwart_protocol::script::{Limits, Stopped};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// How often it is added up. A script that grows by 1 GiB a second is 50 MiB
-/// beyond its bound when it is seen; each process has a bound of its own, too.
+/// How often it is added up. A script that grows by 1 GiB a second exceeds its limit by 50 MiB
+/// before it is noticed; each process has a limit of its own, too.
 pub(super) const EVERY: Duration = Duration::from_millis(50);
 
-/// Most processes that are looked at: more is too many anyway.
+/// Maximum number of processes examined: more exceed any limit anyway.
 const MOST: usize = 5000;
 
-/// All processes that descend from one, itself among them.
+/// A process and all of its descendants.
 pub(super) fn family(first: u32) -> HashSet<u32> {
     let mut all = HashSet::from([first]);
     let mut open = vec![first];
@@ -32,7 +32,7 @@ pub(super) fn family(first: u32) -> HashSet<u32> {
     all
 }
 
-/// Size of each of a script's two folders in memory, MiB: what is in them counts as its
+/// Size of each of the script's two folders in memory, MiB. Their content counts as the script's
 /// memory.
 pub(crate) fn folder_mib(memory_mib: u32) -> u32 {
     (memory_mib / 4).max(1)
@@ -44,13 +44,13 @@ fn threads(family: &HashSet<u32>) -> usize {
     family.iter().map(of).sum()
 }
 
-/// Threads that a process may have on the average.
+/// Average number of threads a process may have.
 const THREADS: usize = 16;
 
-/// What a script keeps in its folders in memory, KiB, as one of its processes sees them.
-/// Until they are there it sees the machine's, which are of another size.
+/// Content of the script's folders in memory, KiB, as seen by one of its processes. Before they
+/// are mounted, the machine's folders are visible there, which have another size.
 fn folders_kib(family: &HashSet<u32>, first: u32, limits: &Limits) -> u64 {
-    // The outermost program has the machine's view; those within have the script's.
+    // The outer program sees the machine's folders; those inside see the script's.
     let Some(inner) = family.iter().filter(|pid| **pid != first).max() else { return 0 };
     let used = |folder: &str| {
         let stat = rustix::fs::statvfs(format!("/proc/{inner}/root{folder}")).ok()?;
@@ -60,8 +60,8 @@ fn folders_kib(family: &HashSet<u32>, first: u32, limits: &Limits) -> u64 {
     ["/tmp", "/var/tmp"].into_iter().filter_map(used).sum()
 }
 
-/// Memory that a process holds, KiB: its own, what it shares with others in memory alone,
-/// and the tables of its pages; not what it has mapped of files.
+/// Memory of a process, KiB: anonymous memory, shared memory and page tables, without mapped
+/// files.
 fn own_kib(pid: u32) -> u64 {
     status_kib(pid, &["RssAnon:", "RssShmem:", "VmPTE:"])
 }
@@ -76,14 +76,14 @@ fn status_kib(pid: u32, names: &[&str]) -> u64 {
     names.iter().filter_map(field).sum()
 }
 
-/// What a family holds, KiB, each page shared among those who share it.
+/// Memory of a family, KiB, with each shared page divided among its users.
 fn fair_kib(family: &HashSet<u32>) -> Option<u64> {
     let mut sum = 0;
     for pid in family {
         sum += status_kib(*pid, &["VmPTE:"]);
         let text = crate::collect::read(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         for name in ["Pss_Anon:", "Pss_Shmem:"] {
-            // Kernels before 5.4 do not say.
+            // Kernels before 5.4 do not report it.
             let line = text.lines().find_map(|line| line.strip_prefix(name));
             if line.is_none() && !text.is_empty() {
                 return None;
@@ -102,12 +102,12 @@ pub(super) struct Disk {
     floor: u64,
 }
 
-/// What a script must leave free, bytes: enough for logs and for the agent.
+/// Space that a script must leave free, bytes: enough for logs and for the agent.
 const LEAVE_FREE: u64 = 64 * 1024 * 1024;
 
 impl Disk {
-    /// As it is when the script begins: it may take half of what is free, if
-    /// that is little, and else all but [`LEAVE_FREE`].
+    /// Measured when the script begins. It may fill the disk up to [`LEAVE_FREE`], or take half
+    /// of the free space if that is little.
     pub(super) fn at(path: &str) -> Option<Self> {
         let free = free_bytes(path)?;
         Some(Self { path: path.to_owned(), floor: LEAVE_FREE.min(free / 2) })
@@ -122,7 +122,7 @@ fn free_bytes(path: &str) -> Option<u64> {
     rustix::fs::statvfs(path).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-/// Why the script must end now, if it must. `helpers` are our own two programs
+/// Why the script must be stopped now, if it must. `helpers` is the number of our own programs
 /// around it.
 pub(super) fn verdict(first: u32, helpers: usize, begun: Instant, limits: &Limits, disks: &[Disk]) -> Option<Stopped> {
     if begun.elapsed() >= Duration::from_secs(u64::from(limits.time_s)) {
@@ -136,7 +136,7 @@ pub(super) fn verdict(first: u32, helpers: usize, begun: Instant, limits: &Limit
     let folders = folders_kib(&family, first, limits);
     let kib: u64 = family.iter().map(|pid| own_kib(*pid)).sum::<u64>() + folders;
     let most = u64::from(limits.memory_mib) * 1024;
-    // What several share is counted more than once by the quick sum.
+    // The quick sum counts shared memory once per process.
     if kib > most && fair_kib(&family).is_none_or(|fair| fair + folders > most) {
         return Some(Stopped::Memory);
     }

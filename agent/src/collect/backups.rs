@@ -1,5 +1,5 @@
-//! How old the last good backup is. A backup that fails in silence for months is
-//! what costs small firms their data.
+//! The age of the last good backup. Backups that fail unnoticed for months cost small firms their
+//! data.
 
 use super::bytes::clipped;
 use super::counting::Counting;
@@ -9,7 +9,7 @@ use fernwart_protocol::diagnosis::{Cause, Reason, Reasons};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-/// Words in a unit's name by which a backup is known, and what makes it.
+/// Words in unit names that identify backups, and the program.
 const PROGRAMS: [(&str, &str); 17] = [
     ("borgmatic", "borg"),
     ("borg", "borg"),
@@ -30,10 +30,10 @@ const PROGRAMS: [(&str, &str); 17] = [
     ("backup", "backup"),
 ];
 
-/// Units of the system's own that only sound so.
+/// System units with similar names.
 const NONE: [&str; 3] = ["dpkg-db-backup", "systemd-backup", "snapd"];
 
-/// Folders that grow with each good backup.
+/// Folders to which each good backup adds something.
 const FOLDERS: [(&str, &str); 3] = [
     ("/timeshift/snapshots", "timeshift"),
     ("/var/cache/rsnapshot", "rsnapshot"),
@@ -65,15 +65,15 @@ pub(super) fn of(units: &[Unit], counting: &Counting, until: Instant, why: &mut 
     }
     backups.truncate(LIST);
     if backups.is_empty() {
-        // None that can be seen is not the same as none; it is said once.
+        // No visible backup does not mean that there is none, so this is reported once.
         why.insert("backups".into(), Cause::new(Reason::NotConfigured, "backup"));
         return None;
     }
     Some(backups)
 }
 
-/// A service that runs and ends, as a timer starts it. A daemon says nothing of when
-/// it was last done.
+/// A service that runs and ends, usually started by a timer. A daemon does not report when its
+/// last backup was made.
 fn by_unit(unit: &Unit, program: &str, counting: &Counting, until: Instant) -> Option<Backup> {
     let values = properties(unit, &["Type", "Result", "ExecMainExitTimestamp", "ExecMainStatus"], until)?;
     let [kind, result, ended, _] = values.as_slice() else { return None };
@@ -84,8 +84,8 @@ fn by_unit(unit: &Unit, program: &str, counting: &Counting, until: Instant) -> O
     let failed = result.as_str() != Some("success");
     let mut backup = Backup { name: clipped(&unit.name), program: program.to_owned(), failed, ..Backup::default() };
     let ended = ended.as_u64().filter(|at| *at > 0);
-    // After a restart systemd has forgotten, and of a failed run it says nothing of the
-    // good one before: an earlier diagnosis may have seen that.
+    // systemd forgets this at a reboot, and after a failed run it does not report the last good
+    // one; an earlier diagnosis may have seen it.
     let ended = ended.filter(|_| !failed).and_then(|at| i64::try_from(at / 1000).ok());
     match counting.latest(&format!("{}.succeeded", backup.name), ended) {
         Some(at) => {
@@ -97,7 +97,7 @@ fn by_unit(unit: &Unit, program: &str, counting: &Counting, until: Instant) -> O
     Some(backup)
 }
 
-/// Days since anything was last put into a folder.
+/// Days since something was last added to a folder.
 fn newest_age_days(folder: &Path) -> Option<f64> {
     let entries = std::fs::read_dir(folder).ok()?.flatten();
     let newest = entries.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max()?;

@@ -1,5 +1,5 @@
-//! One thing that hangs costs only itself: each has a time of its own, is named,
-//! and the list goes on without it. What has not come back is not asked again.
+//! Time limits for single items: an item that hangs is named, and the others are still asked. It
+//! is not asked again before its thread has returned.
 
 use super::locked;
 use fernwart_protocol::diagnosis::Reason;
@@ -7,15 +7,15 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-/// What was asked once and has not come back since.
+/// Names of items whose threads have not returned.
 static HANGS: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
-/// Whether something has not come back from an earlier asking.
+/// Whether an earlier question about this item has not returned.
 pub(super) fn hangs(name: &str) -> bool {
     locked(&HANGS).as_ref().is_some_and(|names| names.contains(name))
 }
 
-/// What becomes known of one thing.
+/// A message from a worker thread.
 enum News<R> {
     Begun(usize),
     Done(usize, R),
@@ -23,10 +23,10 @@ enum News<R> {
 
 struct Queue<T>(Mutex<VecDeque<(usize, String, T)>>);
 
-/// Asks each thing, a few at once, and answers in their order.
+/// Asks about each item, `at_once` at a time, and returns the answers in order.
 ///
-/// `budget` is for one thing; nothing is begun after `deadline`. A thing that
-/// takes longer is [`Reason::Hangs`]; one that nobody came to, [`Reason::TimedOut`].
+/// `budget` limits a single item; nothing is started after `deadline`. An item that takes longer
+/// is [`Reason::Hangs`]; an item not reached is [`Reason::TimedOut`].
 pub(super) fn each<T: Send + 'static, R: Send + 'static>(
     things: Vec<(String, T)>,
     at_once: usize,
@@ -47,16 +47,16 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
     }
     let threads = at_once.min(queue.len());
     let queue = Arc::new(Queue(Mutex::new(queue)));
-    let (tell, told) = mpsc::channel();
+    let (results_in, results) = mpsc::channel();
     for _ in 0..threads {
-        work(&queue, &tell, ask);
+        work(&queue, &results_in, ask);
     }
     let mut begun: BTreeMap<usize, Instant> = BTreeMap::new();
-    let hear = |news: News<R>, begun: &mut BTreeMap<usize, Instant>, answers: &mut Vec<Option<Result<R, Reason>>>| {
+    let take = |news: News<R>, begun: &mut BTreeMap<usize, Instant>, answers: &mut Vec<Option<Result<R, Reason>>>| {
         match news {
             News::Begun(index) => drop(begun.insert(index, Instant::now())),
             News::Done(index, answer) => {
-                // It may have been given up meanwhile.
+                // It may have been given up in the meantime.
                 if begun.remove(&index).is_some()
                     && let Some(place) = answers.get_mut(index)
                 {
@@ -68,12 +68,13 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
     while answers.iter().any(Option::is_none) {
         let now = Instant::now();
         let next = begun.values().map(|at| *at + budget).min().unwrap_or(deadline).min(deadline);
-        match told.recv_timeout(next.saturating_duration_since(now)) {
-            Ok(news) => hear(news, &mut begun, &mut answers),
+        match results.recv_timeout(next.saturating_duration_since(now)) {
+            Ok(news) => take(news, &mut begun, &mut answers),
             Err(_) => {
-                // Nobody comes back while this is held: who has come back has said so.
+                // The lock keeps workers from returning now; those that returned have sent their
+                // message before.
                 let mut hangs = locked(&HANGS);
-                told.try_iter().for_each(|news| hear(news, &mut begun, &mut answers));
+                results.try_iter().for_each(|news| take(news, &mut begun, &mut answers));
                 let now = Instant::now();
                 let is_over = now >= deadline;
                 let late: Vec<(usize, bool)> = begun
@@ -83,7 +84,7 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
                     .collect();
                 for (index, is_late) in late {
                     begun.remove(&index);
-                    // What was begun a moment ago may well answer.
+                    // An item started a moment ago may still answer.
                     let reason = if is_late { Reason::Hangs } else { Reason::TimedOut };
                     if let (Some(place), Some(name)) = (answers.get_mut(index), names.get(index)) {
                         *place = Some(Err(reason));
@@ -92,7 +93,7 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
                         }
                     }
                     if !is_over {
-                        work(&queue, &tell, ask);
+                        work(&queue, &results_in, ask);
                     }
                 }
                 if is_over {
@@ -105,27 +106,31 @@ pub(super) fn each<T: Send + 'static, R: Send + 'static>(
     answers.into_iter().map(|answer| answer.unwrap_or(Err(Reason::TimedOut))).collect()
 }
 
-/// A thread that asks until nothing is left, or until it was given up.
-fn work<T: Send + 'static, R: Send + 'static>(queue: &Arc<Queue<T>>, tell: &mpsc::Sender<News<R>>, ask: fn(T) -> R) {
-    let (queue, tell) = (queue.clone(), tell.clone());
+/// Starts a thread that asks until the queue is empty or one of its items was given up.
+fn work<T: Send + 'static, R: Send + 'static>(
+    queue: &Arc<Queue<T>>,
+    results_in: &mpsc::Sender<News<R>>,
+    ask: fn(T) -> R,
+) {
+    let (queue, results_in) = (queue.clone(), results_in.clone());
     let job = move || {
         loop {
             let Some((index, name, thing)) = locked(&queue.0).pop_front() else { return };
-            // Fails when the whole look is over.
-            if tell.send(News::Begun(index)).is_err() {
+            // Fails when the look is over.
+            if results_in.send(News::Begun(index)).is_err() {
                 return;
             }
             let answer = ask(thing);
             let mut hangs = locked(&HANGS);
             let was_given_up = hangs.as_mut().is_some_and(|names| names.remove(&name));
-            let answer = tell.send(News::Done(index, answer));
+            let answer = results_in.send(News::Done(index, answer));
             drop(hangs);
             if answer.is_err() || was_given_up {
                 return;
             }
         }
     };
-    // Without a thread what is left is not asked, and told so.
+    // If no thread can be started, the remaining items are reported as timed out.
     let _ = std::thread::Builder::new().name("item".into()).stack_size(128 * 1024).spawn(job);
 }
 
@@ -143,11 +148,11 @@ mod tests {
     }
 
     #[test]
-    fn what_hangs_is_named_and_the_others_answer() {
+    fn a_hanging_item_is_named_and_the_others_answer() {
         let (budget, deadline) = (Duration::from_millis(200), Instant::now() + Duration::from_secs(5));
         let answers = each(things("a", &[0, 1500, 1, 1500, 2]), 1, budget, deadline, wait);
         assert_eq!(answers, [Ok(0), Err(Reason::Hangs), Ok(1), Err(Reason::Hangs), Ok(2)]);
-        // It is not asked again before it has come back.
+        // It is not asked again before its thread has returned.
         let begun = Instant::now();
         let answers = each(things("a", &[0, 0]), 1, budget, deadline, wait);
         assert_eq!((answers[0], answers[1]), (Ok(0), Err(Reason::Hangs)));
@@ -160,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_came_to_is_told_apart_from_what_hangs() {
+    fn an_item_not_reached_is_distinguished_from_a_hanging_one() {
         let deadline = Instant::now() + Duration::from_millis(150);
         let answers = each(things("b", &[2000, 2000, 0]), 1, Duration::from_millis(100), deadline, wait);
         assert_eq!(answers, [Err(Reason::Hangs), Err(Reason::TimedOut), Err(Reason::TimedOut)]);

@@ -1,5 +1,5 @@
-//! What the kernel and other programs say is bytes. Nobody promises that they are
-//! UTF-8: what is not is shown escaped, and nothing else is lost.
+//! Output of the kernel and other programs is bytes, not necessarily UTF-8. Invalid bytes are
+//! shown escaped, and everything else is kept.
 
 use fernwart_protocol::text::Text;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -8,10 +8,11 @@ use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-/// Bytes read of one file at most: system files are small, and none may fill memory.
+/// Maximum number of bytes read from one file: system files are small, and no file may exhaust
+/// the memory.
 const FILE: u64 = 8 * 1024 * 1024;
 
-/// Bytes as text; those that are no UTF-8 as `\xfc`.
+/// Bytes as text; invalid UTF-8 is shown as `\xfc`.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -29,15 +30,15 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
 /// The system's own; [`std::io::ErrorKind::FileTooLarge`] beyond [`FILE`].
 pub(crate) fn read_bytes(path: impl AsRef<Path>) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // A pipe in a file's place must keep nobody waiting.
+    // Opening a pipe must not block.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::openat(CWD, path.as_ref(), flags, Mode::empty())?);
     file.take(FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
-/// The bytes of a file that somebody else names: of a regular file only, and without
-/// opening anything else even for a moment.
+/// Reads a file at a path chosen by others. Only a regular file is opened, never a device or
+/// pipe.
 ///
 /// # Errors
 /// See [`read_bytes`]; [`std::io::ErrorKind::IsADirectory`] for a folder and
@@ -52,12 +53,12 @@ pub(super) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// A file as text, for whoever does not care why it is not there.
+/// Reads a file as text, ignoring the cause of errors.
 pub(crate) fn read(path: impl AsRef<Path>) -> Option<String> {
     read_bytes(path).ok().map(|bytes| shown(&bytes))
 }
 
-/// At most 200 bytes of a text, without blanks around it.
+/// Trims a text and cuts it to at most 200 bytes.
 pub(super) fn clipped(text: &str) -> String {
     Text::<200>::clipped(text.trim()).as_raw().to_owned()
 }
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_never_ends_does_not_fill_memory() {
+    fn an_endless_file_is_rejected() {
         let error = read_bytes("/dev/zero").expect_err("it never ends");
         assert_eq!(error.kind(), std::io::ErrorKind::FileTooLarge);
     }

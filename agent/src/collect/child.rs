@@ -1,6 +1,5 @@
-//! Bounded child processes: a fixed program, no shell, an empty environment, an
-//! end in time. Of what is written too much the rest is counted and passed over;
-//! what came before the time was over is kept.
+//! Child processes with limits: a fixed program, no shell, an empty environment, a deadline.
+//! Excess output is counted and discarded; output before the deadline is kept.
 
 use super::bytes::{clipped, shown};
 use fernwart_protocol::diagnosis::{Cause, Reason};
@@ -15,41 +14,41 @@ use std::time::{Duration, Instant};
 
 const PLACES: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
-/// Most output kept of a child, bytes.
+/// Maximum number of output bytes kept of a child.
 const OUTPUT: usize = 2 * 1024 * 1024;
 
-/// Most of its complaints kept.
+/// Maximum number of bytes kept of its standard error.
 const COMPLAINTS: usize = 8 * 1024;
 
-/// How long a child may take to be gone once it was killed. Longer takes only one
-/// that waits for a device; it is left behind.
+/// How long a killed child may take to end. Only a child that waits for a device takes longer; it
+/// is left behind.
 const BURIAL: Duration = Duration::from_millis(100);
 
-/// Where a program is installed in a system folder, if it is.
+/// The path of a program in a system folder, if it is installed.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
     PLACES.iter().map(|place| PathBuf::from(place).join(program)).find(|path| path.is_file())
 }
 
-/// What a child said.
+/// The result of a child process.
 #[derive(Debug, Default)]
 pub(super) struct ProcessOutput {
-    /// What it wrote, bytes; nothing where it was followed line by line.
+    /// Its standard output, bytes; empty if it was read line by line.
     pub(super) out: Vec<u8>,
-    /// What it complained of.
+    /// Its standard error.
     pub(super) complaints: String,
-    /// Its exit code; none where a signal ended it, ours among them.
+    /// Its exit code; none if a signal ended it, including ours.
     pub(super) code: Option<i32>,
-    /// Whether it wrote more than was kept.
+    /// Whether some of its output was discarded.
     pub(super) is_cut: bool,
-    /// Whether its time was over before it was.
+    /// Whether its deadline passed before it ended.
     pub(super) is_late: bool,
 }
 
 impl ProcessOutput {
-    /// What it wrote, if it ended well, in time, and all of it was kept.
+    /// Its output, if it succeeded in time and all of it was kept.
     ///
     /// # Errors
-    /// Why that is no answer, in its own words where it had some.
+    /// Why there is no complete answer, with its own error message if it had one.
     pub(super) fn complete(self, program: &str) -> Result<String, Cause> {
         match self {
             Self { is_late: true, .. } => Err(Cause::new(Reason::TimedOut, program)),
@@ -62,8 +61,8 @@ impl ProcessOutput {
     /// Why it failed.
     pub(super) fn failed(&self, program: &str) -> Cause {
         let code = self.code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"));
-        let said = self.complaints.lines().rev().find(|line| line.contains(char::is_alphanumeric));
-        let about = clipped(&format!("{program}: {}", said.map_or(code, str::to_owned)));
+        let complaint = self.complaints.lines().rev().find(|line| line.contains(char::is_alphanumeric));
+        let about = clipped(&format!("{program}: {}", complaint.map_or(code, str::to_owned)));
         let is_right = ["permission denied", "not permitted", "must be root", "are you root", "access denied"];
         let complaints = self.complaints.to_lowercase();
         match is_right.iter().any(|words| complaints.contains(words)) {
@@ -76,7 +75,7 @@ impl ProcessOutput {
 /// Runs a system program and returns what it wrote.
 ///
 /// # Errors
-/// When it is not there, does not start, or waits for a device even when killed.
+/// When it is not installed, does not start, or does not end even when killed.
 pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<ProcessOutput, Cause> {
     let mut out = Vec::new();
     let mut is_cut = false;
@@ -88,7 +87,7 @@ pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<P
     Ok(ProcessOutput { out, is_cut, ..ended })
 }
 
-/// The same, with what it wrote only where it ended well.
+/// The same, but returns the output only of a successful run.
 ///
 /// # Errors
 /// See [`run`] and [`ProcessOutput::complete`].
@@ -96,10 +95,10 @@ pub(super) fn ask(program: &str, arguments: &[&str], until: Instant) -> Result<S
     run(program, arguments, until)?.complete(program)
 }
 
-/// Longest line that is kept whole, bytes.
+/// Maximum length of a line, bytes.
 const LINE: usize = 256 * 1024;
 
-/// Runs a system program and hands out each line as it comes, however many.
+/// Runs a system program and calls `each` for every line of its output.
 ///
 /// # Errors
 /// See [`run`].
@@ -128,7 +127,7 @@ pub(super) fn lines(
         is_cut |= piece.len() > room;
         rest.extend_from_slice(piece.get(..piece.len().min(room)).unwrap_or_default());
     })?;
-    // What it was still writing when its time was over is no line.
+    // A line that was incomplete at the deadline is dropped.
     if !rest.is_empty() && !ended.is_late {
         each(&rest);
     }
@@ -198,7 +197,7 @@ fn follow(
             Ok(ended)
         }
         None => {
-            // It waits for a device, and nobody waits for it.
+            // It waits for a device; a thread reaps it later.
             let bury = move || drop(child.wait());
             let _ = std::thread::Builder::new().name("bury".into()).stack_size(64 * 1024).spawn(bury);
             Err(Cause::new(Reason::Hangs, program))
@@ -206,7 +205,7 @@ fn follow(
     }
 }
 
-/// Which of two pipes has something to read, or has ended; neither when it is late.
+/// Which of two pipes is readable or closed; neither if the deadline has passed.
 fn wait(out: Option<BorrowedFd<'_>>, err: Option<BorrowedFd<'_>>, until: Instant) -> (bool, bool) {
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -231,7 +230,7 @@ fn wait(out: Option<BorrowedFd<'_>>, err: Option<BorrowedFd<'_>>, until: Instant
     }
 }
 
-/// How a child ended, if it does in time.
+/// The exit status of a child, if it ends in time.
 fn gone(child: &mut Child, until: Instant) -> Option<ExitStatus> {
     let mut pause = Duration::from_micros(200);
     loop {
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_cut_and_said_so_and_lines_are_counted_to_the_end() {
+    fn excess_output_is_cut_and_marked_and_every_line_is_passed_on() {
         let ended = run("seq", &["1", "700000"], soon(20_000)).expect("runs");
         assert_eq!((ended.out.len(), ended.is_cut, ended.code), (OUTPUT, true, Some(0)));
         assert!(ended.complete("seq").is_err(), "a part is no answer where all is wanted");
@@ -263,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_the_time_was_over_is_kept() {
+    fn output_before_the_deadline_is_kept() {
         let ended = run("sh", &["-c", "echo here; sleep 30"], soon(500)).expect("runs");
         assert_eq!((ended.out.as_slice(), ended.is_late, ended.code), (&b"here\n"[..], true, None));
         assert_eq!(ended.complete("sh").unwrap_err(), Cause::new(Reason::TimedOut, "sh"));
     }
 
     #[test]
-    fn a_failure_keeps_the_programs_own_words() {
+    fn a_failure_keeps_the_programs_error_message() {
         let ended = run("sh", &["-c", "echo 'E: Unmet dependencies.' >&2; exit 100"], soon(5000)).expect("runs");
         assert_eq!(
             ended.complete("apt-get").unwrap_err(),

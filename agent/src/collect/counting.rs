@@ -1,5 +1,5 @@
-//! Counters since boot say nothing by themselves: what is judged is their
-//! difference to an earlier diagnosis in the same boot.
+//! Counters since boot mean little by themselves, so their difference to an earlier diagnosis of
+//! the same boot is judged.
 
 use super::locked;
 use fernwart_protocol::diagnosis::{Cause, Counters, Past, Reason};
@@ -7,10 +7,10 @@ use fernwart_protocol::document::UnixMs;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
-/// A counter's whole value counts as new in a boot so young, seconds.
+/// If a boot is younger than this, the complete value of a counter counts as new, seconds.
 const YOUNG_S: u64 = 24 * 3600;
 
-/// The counters of one diagnosis, and those it compares them with.
+/// The counters of one diagnosis, and those of the earlier one.
 #[derive(Debug, Default)]
 pub(super) struct Counting {
     before: Option<Counters>,
@@ -18,12 +18,12 @@ pub(super) struct Counting {
     now: UnixMs,
     uptime_s: u64,
     values: Mutex<BTreeMap<String, u64>>,
-    /// When things were last seen to have happened.
+    /// When events were last seen.
     moments: Mutex<BTreeMap<String, UnixMs>>,
 }
 
 impl Counting {
-    /// Counting in this boot. Without a boot id nothing can be compared.
+    /// Starts counting in this boot. Without a boot id nothing can be compared.
     pub(super) fn begin(past: &Past, now: UnixMs) -> Self {
         let boot = super::read("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let uptime = super::read("/proc/uptime").unwrap_or_default();
@@ -40,12 +40,11 @@ impl Counting {
     /// How much a counter has grown since [`Self::over_s`].
     ///
     /// # Errors
-    /// [`Reason::FirstLook`] where nothing is known of before, and the boot is no
-    /// longer young.
+    /// [`Reason::FirstLook`] if there is no earlier value and the boot is not young.
     pub(super) fn since(&self, name: &str, value: u64) -> Result<u64, Cause> {
         self.values().insert(name.to_owned(), value);
         match &self.before {
-            // What was not there then began at nothing; what is less was begun anew.
+            // A counter that is new started at zero; one that has shrunk was reset.
             Some(before) => match before.values.get(name) {
                 Some(earlier) if *earlier <= value => Ok(value - earlier),
                 _ => Ok(value),
@@ -55,10 +54,10 @@ impl Counting {
         }
     }
 
-    /// The same for what outlives a boot: only growth that was seen counts.
+    /// The same for counters that survive a reboot: only observed growth counts.
     ///
     /// # Errors
-    /// [`Reason::FirstLook`] where nothing is known of before.
+    /// [`Reason::FirstLook`] if there is no earlier value.
     pub(super) fn since_known(&self, name: &str, value: u64) -> Result<u64, Cause> {
         let known = self.before.as_ref().is_some_and(|before| before.values.contains_key(name));
         match (self.since(name, value), known) {
@@ -67,18 +66,17 @@ impl Counting {
         }
     }
 
-    /// When something last happened: now seen, or by an earlier diagnosis, also of an
-    /// earlier boot.
+    /// When an event last happened: seen now, or by an earlier diagnosis, even of another boot.
     pub(super) fn latest(&self, name: &str, seen: Option<UnixMs>) -> Option<UnixMs> {
         let mut moments = locked(&self.moments);
-        // A clock that was put back has seen the future.
+        // Ignores times that lie in the future because the clock was set back.
         let known = moments.get(name).copied().filter(|at| *at <= self.now);
         let latest = known.max(seen)?;
         moments.insert(name.to_owned(), latest);
         Some(latest)
     }
 
-    /// The seconds that differences are over.
+    /// The seconds covered by the differences.
     pub(super) fn over_s(&self) -> Option<u64> {
         match &self.before {
             Some(before) => u64::try_from(self.now.saturating_sub(before.at) / 1000).ok(),
@@ -86,12 +84,12 @@ impl Counting {
         }
     }
 
-    /// From when on differences count, seconds after boot.
+    /// The uptime in seconds at which the differences start.
     pub(super) fn base_uptime_s(&self) -> u64 {
         self.before.as_ref().map_or(0, |before| before.uptime_s)
     }
 
-    /// Has the next diagnoses remember these counters.
+    /// Stores these counters for later diagnoses.
     pub(super) fn remember(self, past: &mut Past) {
         past.note(self.moments.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()), self.now);
         let values = self.values.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -119,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_come_since_an_earlier_diagnosis_counts() {
+    fn only_growth_since_an_earlier_diagnosis_counts() {
         let old_boot = 200 * YOUNG_S;
         let first = counting(None, old_boot);
         assert_eq!((first.since("kills", 7), first.over_s()), (Err(Reason::FirstLook.into()), None));
@@ -147,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_is_remembered_over_boots_and_never_of_tomorrow() {
+    fn events_are_remembered_across_boots_but_not_from_the_future() {
         let first = Counting { boot: "a".into(), now: NOW, ..Counting::default() };
         assert_eq!(first.latest("backup", None), None);
         assert_eq!(first.latest("backup", Some(NOW - 9 * HOUR)), Some(NOW - 9 * HOUR));

@@ -1,4 +1,4 @@
-//! Cores, load, pressure; busy time over a short look.
+//! Cores, load, pressure; busy time measured over a short time.
 
 use super::bytes::clipped;
 use super::counting::Counting;
@@ -7,7 +7,7 @@ use fernwart_protocol::diagnosis::facts::Cpu;
 use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::time::Duration;
 
-/// How long busy time is watched.
+/// How long busy time is measured.
 const WATCH: Duration = Duration::from_millis(250);
 
 /// Clock ticks since boot: all, idle, stolen (proc_stat(5)).
@@ -16,7 +16,7 @@ fn ticks() -> Option<(u64, u64, u64)> {
     let fields: Vec<u64> =
         stat.lines().next()?.split_whitespace().skip(1).filter_map(|number| number.parse().ok()).collect();
     let at = |index: usize| fields.get(index).copied().unwrap_or_default();
-    // guest time is part of user time already
+    // guest time is included in user time
     Some((fields.iter().take(8).sum(), at(3) + at(4), at(7)))
 }
 
@@ -31,7 +31,7 @@ pub(super) fn facts(counting: &Counting) -> Result<Cpu, Cause> {
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1)).unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
     let mut cpu = Cpu { model: clipped(model), cores, load_1, load_5, load_15, ..Cpu::default() };
-    // A container shows its host's load, unless lxcfs stands in between.
+    // A container shows its host's load, unless lxcfs provides its own.
     let is_own =
         system::container().is_empty() || read("/proc/self/mounts").is_some_and(|t| t.contains("lxcfs /proc/loadavg"));
     match is_own {

@@ -1,4 +1,4 @@
-//! File systems, drives, RAIDs: each with its own figures, or with why there are none.
+//! File systems, drives, RAIDs: each with its facts, or why they are missing.
 
 use super::bytes::{clipped, read_bytes, shown};
 use super::counting::Counting;
@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long one file system may take to tell its size. Local ones take microseconds,
-/// a server next door milliseconds.
+/// Time limit for one file system to report its size. Local ones take microseconds, a nearby
+/// server milliseconds.
 const BUDGET: Duration = Duration::from_millis(1000);
 
 /// File systems asked at once, so that several that hang cost the time of one.
@@ -20,12 +20,12 @@ const AT_ONCE: usize = 4;
 
 pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Cause> {
     let table = mounts::of("self").map_err(|error| Cause::new(Reason::Unreadable, format!("mountinfo: {error}")))?;
-    // What hardens the agent's own view is no property of the machine.
+    // Process 1's view: the agent's own may be hardened with read-only mounts.
     let machine = mounts::of("1").unwrap_or_default();
     let fstab = read_bytes("/etc/fstab");
     let wanted = fstab.as_ref().map(|fstab| mounts::wanted(fstab)).unwrap_or_default();
     let mut disks = Disks { filesystems: filesystems(&table, &machine, until), ..Disks::default() };
-    // A container's is its image's, and says nothing of it.
+    // A container's fstab comes from its image and does not describe it.
     if super::system::container().is_empty() {
         for filesystem in disks.filesystems.iter_mut().filter(|filesystem| filesystem.read_only) {
             filesystem.read_only_unasked |= wanted.iter().any(|wanted| wanted.wants_writable(filesystem));
@@ -54,8 +54,8 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Disks, Cause>
     Ok(disks)
 }
 
-/// Whom to ask for a file system, best first: its own root rather than a folder of
-/// it that is mounted elsewhere, and the shortest path.
+/// The mounts of each file system, best first: its root rather than a folder of it, then the
+/// shortest path.
 fn by_device(table: &[Mount]) -> BTreeMap<String, Vec<&Mount>> {
     let mut devices: BTreeMap<String, Vec<&Mount>> = BTreeMap::new();
     for mount in table.iter().filter(|mount| mount.is_storage()) {
@@ -67,7 +67,7 @@ fn by_device(table: &[Mount]) -> BTreeMap<String, Vec<&Mount>> {
     devices
 }
 
-/// Places of one file system that are tried at most.
+/// Maximum number of mounts of one file system that are tried.
 const TRIES: usize = 4;
 
 fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesystem> {
@@ -102,10 +102,10 @@ fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesy
                 fill(&mut filesystem, &stat);
                 None
             }
-            // Another mount lies over it: nobody can see it, so nobody can use it.
+            // Another mount covers it, so it cannot be used.
             Ok(Err(None | Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR))) => continue,
             Ok(Err(Some(error))) if error == rustix::io::Errno::ACCESS || error == rustix::io::Errno::PERM => {
-                // A user's own mount keeps root out; others are kept out for want of rights.
+                // A user's FUSE mount denies access to root; others fail for lack of permission.
                 let is_root = rustix::process::geteuid().is_root();
                 Some(Cause::new(Reason::NotPermitted, if is_root { filesystem.mount.as_str() } else { "" }))
             }
@@ -128,8 +128,8 @@ fn filesystems(table: &[Mount], machine: &[Mount], until: Instant) -> Vec<Filesy
     all
 }
 
-/// The first of these places that is really this mount, and its figures; nothing
-/// where all are covered by others.
+/// The index of the first of these paths that really is this mount, and its statistics; an error
+/// or none if all are covered by others.
 type Figures = Result<(usize, StatVfs), Option<rustix::io::Errno>>;
 
 fn figures(places: Vec<(PathBuf, u64)>) -> Figures {
@@ -147,7 +147,7 @@ fn figures(places: Vec<(PathBuf, u64)>) -> Figures {
 fn figures_at(path: &Path, id: u64) -> rustix::io::Result<Option<StatVfs>> {
     let place =
         rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW, rustix::fs::Mode::empty())?;
-    // Bit 0x1000 is STATX_MNT_ID; kernels before 5.8 do not answer it.
+    // Bit 0x1000 is STATX_MNT_ID; kernels before 5.8 do not support it.
     let wanted = StatxFlags::from_bits_retain(0x1000);
     if let Ok(stat) = rustix::fs::statx(&place, "", AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT, wanted)
         && stat.stx_mask & 0x1000 != 0
@@ -169,7 +169,7 @@ fn fill(filesystem: &mut Filesystem, stat: &StatVfs) {
         filesystem.inodes = Some(stat.f_files);
         filesystem.inodes_free_pct = Some(pct(stat.f_favail as f64, stat.f_files as f64));
     } else {
-        // btrfs and vfat count none.
+        // btrfs and vfat do not count inodes.
         missing(
             &mut filesystem.why,
             &["inodes", "inodes_free_pct"],
@@ -178,8 +178,7 @@ fn fill(filesystem: &mut Filesystem, stat: &StatVfs) {
     }
 }
 
-/// What ext4 has written into itself about errors; only a check of the file system
-/// clears it.
+/// The errors that ext4 has recorded in its superblock; only a file system check clears them.
 fn recorded_errors(filesystem: &mut Filesystem, mount: &Mount) {
     let known = ["ext4", "ext3", "ext2"].contains(&mount.kind.as_str()).then(|| {
         let device = std::fs::read_link(format!("/sys/dev/block/{}", mount.number)).ok()?;
@@ -206,15 +205,15 @@ fn recorded_errors(filesystem: &mut Filesystem, mount: &Mount) {
     }
 }
 
-/// What fstab wants mounted at boot and is not.
+/// What fstab mounts at boot and is not mounted.
 fn missing_mounts(fstab: &[u8], table: &[Mount]) -> Vec<MissingMount> {
     let mounted: HashMap<&Path, &Mount> = table.iter().map(|mount| (mount.path.as_path(), mount)).collect();
     let is_there = |path: &Path| {
-        // It may be reached over a link: /var/run for /run.
+        // The path may contain a link: /var/run for /run.
         mounted.contains_key(path) || super::real_path(path).is_some_and(|path| mounted.contains_key(path.as_path()))
     };
     let wanted = mounts::wanted(fstab).into_iter().filter(|wanted| wanted.is_mounted_at_boot());
-    // What hangs is told elsewhere; asking for it again would hang here.
+    // Mounts that hang are reported elsewhere; resolving a path below one would hang here.
     let asked = wanted.filter(|wanted| {
         let below_remote = table.iter().any(|mount| mount.is_remote() && wanted.path.starts_with(&mount.path));
         if below_remote { !mounted.contains_key(wanted.path.as_path()) } else { !is_there(&wanted.path) }
@@ -229,14 +228,14 @@ fn missing_mounts(fstab: &[u8], table: &[Mount]) -> Vec<MissingMount> {
         .collect()
 }
 
-/// Software RAIDs, as sysfs tells of them (Documentation/admin-guide/md.rst).
+/// Software RAIDs, from sysfs (Documentation/admin-guide/md.rst).
 fn arrays(block: &Path) -> Vec<Array> {
     let devices = names(block, |name| name.starts_with("md"));
     let array = |name: String| {
         let folder = block.join(&name).join("md");
         let text = |file: &str| read(folder.join(file)).map(|text| text.trim().to_owned());
         let state = text("array_state")?;
-        // An array that was stopped leaves its device behind.
+        // A stopped array leaves its device behind.
         if state == "clear" {
             return None;
         }
@@ -259,7 +258,7 @@ fn arrays(block: &Path) -> Vec<Array> {
             ..Array::default()
         };
         match text("degraded").and_then(|number| number.parse::<u32>().ok()) {
-            // A disk that was taken out counts nowhere: what is left is compared, too.
+            // A removed disk is not counted as degraded, so the working disks are compared, too.
             Some(degraded) => array.missing = Some(degraded.max(disks.saturating_sub(working))),
             None => drop(array.why.insert("missing".into(), Cause::new(Reason::NotSupported, array.level.clone()))),
         }
@@ -268,7 +267,7 @@ fn arrays(block: &Path) -> Vec<Array> {
     devices.into_iter().filter_map(array).take(LIST).collect()
 }
 
-/// ZFS pools. Asking `zpool` would hang where a pool does.
+/// ZFS pools, from /proc: `zpool` would hang if a pool does.
 fn pools(kstat: &Path) -> Vec<Pool> {
     let found = names(kstat, |_| true);
     let pool = |name: String| {
@@ -278,7 +277,7 @@ fn pools(kstat: &Path) -> Vec<Pool> {
     found.into_iter().filter_map(pool).take(LIST).collect()
 }
 
-/// Names in a folder, in order.
+/// The names in a folder, sorted.
 pub(super) fn names(folder: &Path, wanted: impl Fn(&str) -> bool) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let names = entries.flatten().map(|entry| shown(entry.file_name().as_encoded_bytes()));
@@ -292,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_is_asked_at_its_own_root_however_late_that_stands() {
+    fn a_file_system_is_measured_at_its_own_root_wherever_it_is_listed() {
         let table = mounts::parse(
             b"30 1 8:1 /srv/shop /mnt/bind rw - ext4 /dev/sda1 rw\n\
               31 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
@@ -304,7 +303,7 @@ mod tests {
         assert_eq!(first, [PathBuf::from("/"), PathBuf::from("/data")]);
     }
 
-    /// Files of a degraded mirror as Linux 6.1 shows them.
+    /// Writes files of an array as in Linux 6.1.
     fn array_files(folder: &Path, files: &[(&str, &str)]) {
         for (file, text) in files {
             let path = folder.join(file);
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_was_removed_is_missing_though_nothing_counts_as_failed() {
+    fn a_removed_disk_is_missing_even_if_none_is_marked_faulty() {
         let place = tempfile::tempdir().expect("a folder");
         let of = |name: &str| place.path().join(name).join("md");
         array_files(
@@ -379,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fstab_wants_and_is_not_mounted_is_named() {
+    fn fstab_entries_that_are_not_mounted_are_named() {
         let fstab =
             b"UUID=1 / ext4 defaults\n/dev/sdb1 /no/such/place ext4 nofail\n/dev/sdc1 /no/backup xfs defaults\n";
         let table = mounts::parse(b"31 1 8:1 / / rw - ext4 /dev/sda1 rw\n");

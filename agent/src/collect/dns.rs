@@ -1,4 +1,4 @@
-//! Asking one name server for one name, over UDP (RFC 1035).
+//! Queries one name server for one name, over UDP (RFC 1035).
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 /// How long a name server may take.
 pub(super) const TIMEOUT: Duration = Duration::from_millis(1000);
 
-/// What a name server said.
+/// A name server's reply.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DnsReply {
-    /// Its answer's code (RFC 1035, 4.1.1).
+    /// Its response code (RFC 1035, 4.1.1).
     pub(super) code: u8,
     /// How long it took.
     pub(super) took: Duration,
 }
 
 impl DnsReply {
-    /// The code in a word.
+    /// The name of the code.
     pub(super) fn word(&self) -> String {
         match self.code {
             0 => "NOERROR".into(),
@@ -29,7 +29,7 @@ impl DnsReply {
     }
 }
 
-/// A name server's address, with its scope: `fe80::1%eth0`.
+/// A name server's address, with a scope if there is one: `fe80::1%eth0`.
 pub(super) fn server(text: &str) -> Option<SocketAddr> {
     match text.split_once('%') {
         None => Some(SocketAddr::new(text.parse().ok()?, 53)),
@@ -42,8 +42,8 @@ pub(super) fn server(text: &str) -> Option<SocketAddr> {
     }
 }
 
-/// A question for a name's IPv4 address, or for the root's servers where it is `.`; none
-/// where it is no name.
+/// A query for a name's IPv4 address, or for the root servers if it is `.`. None if the name is
+/// invalid.
 fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     let (name, kind) = if name == "." { ("", 2) } else { (name, 1) };
     let mut packet = id.to_be_bytes().to_vec();
@@ -58,7 +58,7 @@ fn question(id: u16, name: &str) -> Option<Vec<u8>> {
     (packet.len() <= 512).then_some(packet)
 }
 
-/// Asks a name server; what it says is only looked at for its code.
+/// Queries a name server; only the reply's code is used.
 ///
 /// # Errors
 /// When it cannot be reached, or does not answer in time.
@@ -73,7 +73,7 @@ pub(super) fn ask(server: SocketAddr, name: &str) -> io::Result<DnsReply> {
     socket.connect(server)?;
     let begun = Instant::now();
     let mut answer = [0; 512];
-    // One packet may be lost on the way.
+    // Sent twice, since a packet may be lost.
     for _ in 0..2 {
         socket.send(&packet)?;
         let until = Instant::now() + TIMEOUT / 2;
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_is_written_as_the_rfc_wants_it() {
+    fn a_query_is_encoded_as_the_rfc_requires() {
         let packet = question(0x1234, "hub.example.").expect("a question");
         assert_eq!(packet, b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03hub\x07example\x00\x00\x01\x00\x01");
         assert_eq!(question(1, "a..b"), None);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_taken_only_if_it_is_to_this_question() {
+    fn a_reply_to_another_query_is_ignored() {
         let server = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let address = server.local_addr().expect("known");
         let serve = std::thread::spawn(move || {
@@ -125,8 +125,8 @@ mod tests {
             answer[3] = 2;
             server.send_to(&answer, from).expect("sent");
         });
-        let said = ask(address, "hub.example").expect("an answer");
-        assert_eq!((said.code, said.word().as_str()), (2, "SERVFAIL"));
+        let answer = ask(address, "hub.example").expect("an answer");
+        assert_eq!((answer.code, answer.word().as_str()), (2, "SERVFAIL"));
         serve.join().expect("served");
         let silent = UdpSocket::bind("127.0.0.1:0").expect("bound");
         assert!(ask(silent.local_addr().expect("known"), "hub.example").is_err());

@@ -13,7 +13,7 @@ pub(super) struct Record<'a> {
     pub(super) after_boot_us: i64,
     /// As in syslog(3), 0 to 7.
     pub(super) level: u8,
-    /// Whether the kernel wrote it; what programs write into the buffer has other facilities.
+    /// Whether the kernel wrote it; programs that write to the buffer have other facilities.
     pub(super) is_kernels: bool,
     /// The first line of the message.
     pub(super) message: &'a str,
@@ -28,16 +28,16 @@ impl<'a> Record<'a> {
             after_boot_us: fields.nth(1)?.parse().ok()?,
             level: u8::try_from(priority & 7).unwrap_or(7),
             is_kernels: priority >> 3 == 0,
-            // A message of several lines has them escaped; fields of the device follow it.
+            // Further lines of a message are escaped; fields of the device follow it.
             message: message.lines().next().and_then(|line| line.split("\\x0a").next()).unwrap_or_default(),
         })
     }
 }
 
-/// Passes each record on, the oldest first; whether all were read by then.
+/// Calls `take` for each record, oldest first. Returns whether all were read in time.
 ///
 /// # Errors
-/// Where the buffer may not be read.
+/// When the buffer cannot be read.
 pub(super) fn each(until: Instant, mut take: impl FnMut(&Record<'_>)) -> io::Result<bool> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let buffer = rustix::fs::open("/dev/kmsg", flags, Mode::empty())?;
@@ -47,10 +47,10 @@ pub(super) fn each(until: Instant, mut take: impl FnMut(&Record<'_>)) -> io::Res
             return Ok(false);
         }
         let length = match rustix::io::read(&buffer, record.as_mut_slice()) {
-            // A file that somebody has put there has an end.
+            // A regular file in its place has an end.
             Ok(0) => return Ok(true),
             Ok(length) => length,
-            // A record was overwritten while it was read; the next one is there.
+            // The record was overwritten while it was read; continue with the next.
             Err(rustix::io::Errno::PIPE) => continue,
             Err(rustix::io::Errno::AGAIN) => return Ok(true),
             Err(error) => return Err(error.into()),

@@ -1,5 +1,5 @@
-//! Answers of slow programs, remembered for as long as the files they rest on are
-//! the same; ten minutes at most, for not every such file is known here.
+//! A cache for answers of slow programs. They stay valid while the files they depend on are
+//! unchanged, but for at most ten minutes, since not all such files are known here.
 
 use super::locked;
 use fernwart_protocol::diagnosis::Cause;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 const HOLDS: Duration = Duration::from_secs(600);
 
-/// When each place, and what lies in it, was last changed.
+/// When each path, and the files in it, were last changed.
 type State = Vec<Option<SystemTime>>;
 
 static KNOWN: Mutex<BTreeMap<&'static str, (Instant, State, String)>> = Mutex::new(BTreeMap::new());
@@ -24,7 +24,8 @@ fn state(places: &[&str]) -> State {
     places.iter().map(newest).collect()
 }
 
-/// What `ask` answers, or has answered of the same files. Failures are not kept.
+/// The cached answer for the same state of the files, else that of `ask`. Failures are not
+/// cached.
 ///
 /// # Errors
 /// Those of `ask`.
@@ -52,7 +53,7 @@ mod tests {
     use fernwart_protocol::diagnosis::Reason;
 
     #[test]
-    fn an_answer_holds_until_its_files_change_and_a_failure_never() {
+    fn an_answer_is_cached_until_its_files_change_and_a_failure_never() {
         let place = tempfile::tempdir().expect("a folder");
         let path = place.path().to_str().expect("text");
         let ask = |answer: &str| holds("test", &[path], || Ok(answer.to_owned()));

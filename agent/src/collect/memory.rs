@@ -21,7 +21,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Memory, Cause
     if total == 0 {
         return Err(Cause::new(Reason::Unreadable, "/proc/meminfo"));
     }
-    // What is read there is the host's, also in a container.
+    // The ZFS statistics are the host's, also in a container.
     let cached = if super::system::container().is_empty() { given_back_by_zfs() } else { 0 };
     let available = system.available_memory().saturating_add(cached).min(total);
     let (swap, used) = swap(&read("/proc/swaps").unwrap_or_default());
@@ -52,7 +52,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Memory, Cause
         Some(Ok(0)) => memory.killed_since = Some(0),
         Some(Ok(since)) => {
             let mut limited = Limited::since(counting.base_uptime_s());
-            // Where the buffer cannot be read, each counts as the machine's lack.
+            // If the buffer cannot be read, every kill counts as a lack of memory.
             let _ = kmsg::each(until, |record| limited.take(record));
             memory.killed_since = Some(since.saturating_sub(limited.killed));
         }
@@ -70,8 +70,8 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Result<Memory, Cause
     Ok(memory)
 }
 
-/// Processes that were killed at the limit of their own control group. The kernel counts
-/// them with the others, though the machine has memory enough.
+/// Processes killed at the limit of their own control group. The kernel includes them in its
+/// counter, although the machine has enough memory.
 #[derive(Debug)]
 struct Limited {
     from_us: i64,
@@ -79,7 +79,7 @@ struct Limited {
 }
 
 impl Limited {
-    /// Those from then on, seconds after boot.
+    /// Those after this uptime, seconds.
     fn since(uptime_s: u64) -> Self {
         Self { from_us: i64::try_from(uptime_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX), killed: 0 }
     }
@@ -91,7 +91,7 @@ impl Limited {
     }
 }
 
-/// What ZFS holds in its cache and gives back when programs want it.
+/// The part of ZFS's cache that is freed when programs need memory.
 fn given_back_by_zfs() -> u64 {
     let text = read("/proc/spl/kstat/zfs/arcstats").unwrap_or_default();
     let field = |name: &str| -> Option<u64> {
@@ -101,11 +101,11 @@ fn given_back_by_zfs() -> u64 {
     field("size").zip(field("c_min")).map_or(0, |(size, least)| size.saturating_sub(least))
 }
 
-/// Swap on disks, all and in use, bytes. In compressed memory it is meant to be full.
+/// Swap on disks, total and used, bytes. Swap in compressed memory (zram) is meant to be full.
 fn swap(table: &str) -> (u64, u64) {
     let lines = table.lines().skip(1).filter(|line| !line.starts_with("/dev/zram"));
     lines.fold((0, 0), |(all, used), line| {
-        // Sizes stand behind the name, which may have blanks (as \040) in it.
+        // The sizes follow the name, in which blanks are written as \040.
         let mut numbers = line.split_whitespace().skip(2).map(|word| word.parse::<u64>().unwrap_or_default() * 1024);
         (all + numbers.next().unwrap_or_default(), used + numbers.next().unwrap_or_default())
     })
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn swap_in_compressed_memory_is_no_swap() {
+    fn swap_in_compressed_memory_is_not_counted() {
         let table = "Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n\
                      /dev/zram0 partition 8388604 8000000 100\n/swap\\040file file 2097148 1024 -2\n";
         assert_eq!(swap(table), (2_097_148 * 1024, 1024 * 1024));
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_killed_at_its_own_limit_is_no_lack_of_the_machine() {
+    fn kills_at_a_cgroup_limit_are_not_counted_as_lack_of_memory() {
         let mut limited = Limited::since(100);
         for text in [
             "3,1,99000000,-;Memory cgroup out of memory: Killed process 7 (old) total-vm:1kB",
@@ -157,9 +157,9 @@ mod tests {
         assert_eq!(limited.killed, 2);
     }
 
-    /// A sample as the kernel's documentation describes it: no such machine is here.
+    /// Sample data from the kernel's documentation.
     #[test]
-    fn errors_of_memory_modules_are_added_up_over_controllers() {
+    fn memory_module_errors_are_summed_over_controllers() {
         let place = tempfile::tempdir().expect("a folder");
         for (controller, corrected, not) in [("mc0", "12", "0"), ("mc1", "3", "1")] {
             let folder = place.path().join(controller);

@@ -1,10 +1,10 @@
-//! Gathering facts on this machine: one file a section, none may hang.
+//! Gathers facts on this machine. Each section has a file of its own, and none may block the
+//! diagnosis.
 //!
-//! Each section runs on its own short-lived thread and has until the common
-//! deadline; one that does not answer in time says so in the report and is not
-//! asked again before it has come back. Things within a section have budgets of
-//! their own ([`budget`]). Nothing here needs more rights than the agent has, and
-//! nothing a network but name servers and the gateway.
+//! Each section runs on a short-lived thread until the common deadline. A section that does not
+//! answer in time is reported as such, and is not started again before its thread has returned.
+//! Items within a section have time limits of their own ([`budget`]). Nothing here needs more
+//! rights than the agent has. The only network access is to name servers and the gateway.
 
 mod backups;
 mod budget;
@@ -48,49 +48,49 @@ pub(crate) use system::hostname;
 pub use system::os_in_a_word;
 pub use updates::known as known_updates;
 
-/// Kept back of the whole budget for judging and packing.
+/// Time reserved for judging and packing.
 const JUDGING: Duration = Duration::from_millis(200);
 
-/// Kept back of a section's time, so that what it asks others is over before it is.
+/// Time reserved at the end of a section, so that its own queries end before it does.
 const ANSWERING: Duration = Duration::from_millis(100);
 
-/// What the uplink and the state store know, and no section can see by itself.
+/// What the uplink and the state store know and no section can find out.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
-    /// Whether a link to the hub stands; none when nobody tried.
+    /// Whether there is a link to the hub; none if nobody tried.
     pub hub_reachable: Option<bool>,
     /// Its round-trip time, microseconds.
     pub hub_rtt_us: Option<u32>,
-    /// How far this clock lies before the hub's, milliseconds.
+    /// How far this clock is ahead of the hub's, milliseconds.
     pub ahead_of_hub_ms: Option<i64>,
-    /// How far this clock lies behind the newest signed time, milliseconds; none
-    /// where no such time is known.
+    /// How far this clock is behind the newest signed time, milliseconds; none if no such time is
+    /// known.
     pub behind_floor_ms: Option<i64>,
-    /// A name of the hub, where it is reached by a name.
+    /// A DNS name of the hub, if it has one.
     pub hub_name: Option<String>,
-    /// What a running agent has heard of the package manager already ([`known_updates`]).
+    /// The package manager's answer that a running agent already has ([`known_updates`]).
     pub known_updates: Option<String>,
-    /// Whether whoever looks is still there for the next look.
+    /// Whether this process keeps running after the look.
     pub stays: bool,
-    /// What is remembered of the last whole diagnosis.
+    /// What is remembered of the last complete diagnosis.
     pub past: Arc<Past>,
 }
 
-/// A report, and what the next diagnosis is to remember of it.
+/// A report, and what the next diagnosis is to remember.
 #[derive(Debug)]
 pub struct Looked {
     /// The report.
     pub report: Report,
-    /// What to remember, where all was looked at.
+    /// What to remember; only after a complete diagnosis.
     pub past: Option<Past>,
 }
 
-/// Says of facts that are missing why.
+/// Records why these facts are missing.
 fn missing(reasons: &mut Reasons, facts: &[&str], why: &Cause) {
     reasons.extend(facts.iter().map(|fact| ((*fact).to_owned(), why.clone())));
 }
 
-/// What a lock guards, also after a panic beside it.
+/// Locks a mutex, even if another thread panicked while holding it.
 fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -102,14 +102,14 @@ fn facts<T: Serialize>(facts: T) -> Gathered {
     serde_json::to_value(facts).map_err(|error| Cause::new(Reason::Unreadable, error.to_string()))
 }
 
-/// Stack of a section's thread, bytes. Only what is touched is memory; reading time
-/// zones takes more than a quarter of it in a debug build.
+/// Stack size of a section's thread, bytes. Only touched pages use memory; reading time zones
+/// takes more than a quarter of it in a debug build.
 const STACK: usize = 1024 * 1024;
 
-/// How many looks at each section were given up and have not come back.
+/// For each section, the number of threads that were given up and have not returned.
 static STUCK: [AtomicUsize; SectionName::ALL.len()] = [const { AtomicUsize::new(0) }; SectionName::ALL.len()];
 
-/// How far one look at one section has come.
+/// The state of one section's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     UnderWay,
@@ -117,8 +117,8 @@ enum Stage {
     Back,
 }
 
-/// One look at one section: whoever is later, the end of the look or its
-/// deadline, finds what the other has left. Also when the look panics.
+/// Tracks one section's thread. When it is dropped, also by a panic, the thread has returned and
+/// is no longer counted as stuck.
 struct SectionProbe {
     section: SectionName,
     stage: Arc<Mutex<Stage>>,
@@ -156,7 +156,7 @@ fn unanswered(why: Cause) -> Section {
     Section { took_ms: 0, answer: Answer::Unanswered(why.in_words()), why: Some(why) }
 }
 
-/// Looks at these sections, or at all if none is named, and judges them.
+/// Runs these sections, or all if none is named, and judges the results.
 pub fn look(sections: &[SectionName], around: &Surroundings) -> Looked {
     let begun = Instant::now();
     let now = crate::now();
@@ -167,16 +167,16 @@ pub fn look(sections: &[SectionName], around: &Surroundings) -> Looked {
     let counting = Arc::new(Counting::begin(&around.past, now));
     let gathered = gather_all(&rules.needed(&wanted), around, &counting, begun + DIAGNOSE_BUDGET - JUDGING);
     let mut judged = judge(rules, &gathered, &wanted, &around.past, now);
-    let is_whole = wanted.len() == SectionName::ALL.len();
-    let past = is_whole.then(|| {
+    let is_of_all_sections = wanted.len() == SectionName::ALL.len();
+    let past = is_of_all_sections.then(|| {
         let mut past = std::mem::take(&mut judged.past);
-        // A section that has not come back still holds it; its counters come next time.
+        // A stuck section still holds the counters; they are remembered next time.
         if let Ok(counting) = Arc::try_unwrap(counting) {
             counting.remember(&mut past);
         }
         past
     });
-    // What was only needed to judge was not asked for.
+    // Leave out sections that were needed only for judging.
     let sections = gathered.into_iter().filter(|(section, _)| wanted.contains(section)).collect();
     let took_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
     let looked = Looked { report: Report::new(now, took_ms, sections, judged), past };
@@ -215,7 +215,7 @@ fn gather_all(
                 Ok(facts) => Section { took_ms, why: None, answer: Answer::Facts(facts) },
                 Err(why) => Section { took_ms, ..unanswered(why) },
             };
-            // Fails only when the look has given this section up.
+            // Fails only if this section was given up.
             let _ = done.send((section, section_facts));
         };
         match std::thread::Builder::new().name(section.as_str().into()).stack_size(STACK).spawn(job) {
@@ -238,7 +238,7 @@ fn gather_all(
         }
     }
     for (section, stage) in awaited {
-        // It may have come back meanwhile.
+        // It may have returned at the last moment.
         let mut stage = locked(&stage);
         if *stage == Stage::UnderWay
             && let Some(stuck) = STUCK.get(section as usize)
@@ -253,14 +253,14 @@ fn gather_all(
 /// How long a mount may take to answer before a script is run without it.
 const MOUNT_BUDGET: Duration = Duration::from_millis(800);
 
-/// Mounts behind a program or a server that do not answer, or keep root out, with
-/// why: a script that came upon one would wait for ever.
+/// Remote and FUSE mounts that do not answer or deny access to root, with the reason. A script
+/// that touched one could hang.
 pub(crate) fn deaf_mounts() -> Vec<(PathBuf, Cause)> {
     let table = mounts::of("self").unwrap_or_default();
     let is_below = |place: &Path, other: &mounts::Mount| other.is_remote() && place.starts_with(&other.path);
-    // What lies in another one goes with it.
+    // A mount inside another one is detached together with it.
     let outer = table.iter().filter(|mount| {
-        // Of two on one place the later one is seen.
+        // Of two mounts on one path the later one is visible.
         let covers = |other: &mounts::Mount| other.path != mount.path || other.id > mount.id;
         mount.is_remote() && !table.iter().any(|other| covers(other) && is_below(&mount.path, other))
     });
@@ -269,7 +269,7 @@ pub(crate) fn deaf_mounts() -> Vec<(PathBuf, Cause)> {
     let things = numbers.iter().zip(&asked);
     let things = things.map(|(number, path)| (format!("mount {number} for a script"), path.clone()));
     let until = Instant::now() + 2 * MOUNT_BUDGET;
-    // What is known of its root may be remembered; its size is asked of whoever has it.
+    // Metadata of its root may be cached; its size must be asked from the server.
     let ask = |path: PathBuf| std::fs::metadata(&path).and_then(|_| Ok(rustix::fs::statvfs(&path).map(drop)?));
     let answers = budget::each(things.collect(), 8, MOUNT_BUDGET, until, ask);
     let deaf = |(path, answer): (PathBuf, Result<std::io::Result<()>, Reason>)| match answer {
@@ -280,27 +280,26 @@ pub(crate) fn deaf_mounts() -> Vec<(PathBuf, Cause)> {
     asked.into_iter().zip(answers).filter_map(deaf).collect()
 }
 
-/// What a question about a path says; nothing where it does not answer: a path may
-/// lead into a mount that hangs.
+/// The answer to a question about a path. None if it does not answer in time: the path may be on
+/// a mount that hangs.
 fn of_path<R: Send + 'static>(what: &str, path: &Path, ask: fn(PathBuf) -> R) -> Option<R> {
     let things = vec![(format!("{what} {}", path.display()), path.to_owned())];
     budget::each(things, 1, MOUNT_BUDGET, Instant::now() + MOUNT_BUDGET, ask).pop()?.ok()
 }
 
-/// Where a path leads, links followed; nothing where it leads nowhere, or does not
-/// answer.
+/// The path with links resolved. None if it does not exist or does not answer.
 pub(crate) fn real_path(path: &Path) -> Option<PathBuf> {
     of_path("path", path, |path| std::fs::canonicalize(path).ok()).flatten()
 }
 
-/// The file system that a path lies on; of what is not there, the one of its folder.
-/// Nothing where it does not answer.
+/// The file system id of a path; if it does not exist, that of its folder. None if it does not
+/// answer.
 pub(crate) fn disk_of(path: &Path) -> Option<u64> {
     let ask = |path: PathBuf| path.ancestors().find_map(|path| Some(rustix::fs::statvfs(path).ok()?.f_fsid));
     of_path("disk of", path, ask).flatten()
 }
 
-/// A report for a machine that cannot even look.
+/// The report of a machine on which no diagnosis could be started.
 pub fn unable(why: &str) -> Report {
     let why = Cause::new(Reason::Unreadable, bytes::clipped(why));
     let sections: BTreeMap<_, _> = SectionName::ALL.into_iter().map(|name| (name, unanswered(why.clone()))).collect();
@@ -309,13 +308,13 @@ pub fn unable(why: &str) -> Report {
     Report::new(crate::now(), 0, sections, judged)
 }
 
-/// Per cent with one decimal: more would only make reports larger.
-fn pct(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { (part / whole * 1000.0).round() / 10.0 } else { 0.0 }
+/// A percentage with one decimal, to keep reports small.
+fn pct(part: f64, total: f64) -> f64 {
+    if total > 0.0 { (part / total * 1000.0).round() / 10.0 } else { 0.0 }
 }
 
-/// `avg60` and `avg300` of the `kind` line of a pressure file (kernel: PSI), which
-/// are the facts of these names. Some kernels are built without it.
+/// `avg60` and `avg300` of the `kind` line of a pressure file (kernel: PSI). `names` are the
+/// facts they are stored in. Some kernels are built without PSI.
 fn pressure(what: &str, kind: &str, names: (&str, &str), why: &mut Reasons) -> (Option<f64>, Option<f64>) {
     let text = read(format!("/proc/pressure/{what}")).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(kind)).unwrap_or_default();
@@ -338,7 +337,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn a_look_answers_every_section_in_time() {
+    fn a_diagnosis_answers_every_section_in_time() {
         let begun = Instant::now();
         let Looked { report, past } = look(&[], &Surroundings::default());
         assert!(begun.elapsed() <= DIAGNOSE_BUDGET + Duration::from_millis(500), "{:?}", begun.elapsed());
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_sections_asked_for_are_looked_at() {
+    fn only_the_requested_sections_are_reported() {
         let Looked { report, past } = look(&[SectionName::Power, SectionName::Power], &Surroundings::default());
         assert_eq!(report.sections.keys().collect::<Vec<_>>(), [&SectionName::Power]);
         assert_eq!(past, None, "a part says nothing of the whole");
@@ -361,8 +360,7 @@ mod tests {
         assert_eq!(report.sections.len(), 1, "what is needed to judge is not told");
     }
 
-    /// Every fact that is missing, as `section.field`, and whether a reason stands
-    /// beside it.
+    /// Lists every missing fact as `section.field`, and whether it has a reason.
     fn missing(path: &str, value: &Value, found: &mut Vec<(String, bool)>) {
         match value {
             Value::Object(fields) => {
@@ -380,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn every_missing_fact_says_why() {
+    fn every_missing_fact_has_a_reason() {
         let Looked { report, .. } = look(&[], &Surroundings::default());
         let mut found = Vec::new();
         for (name, section) in &report.sections {
@@ -389,7 +387,7 @@ mod tests {
             }
         }
         assert!(!found.is_empty(), "no machine tells everything");
-        // Whose a socket is, is no check's fact.
+        // The process of a socket is used by no check, so it needs no reason.
         found.retain(|(path, has_reason)| !has_reason && !path.ends_with(".listening.process"));
         assert_eq!(found, []);
     }

@@ -1,4 +1,4 @@
-//! The kernel's table of mounts, read by its own grammar (proc_pid_mountinfo(5)).
+//! Parses the kernel's mount table (proc_pid_mountinfo(5)).
 
 use super::bytes::{clipped, read_bytes, shown};
 use fernwart_protocol::diagnosis::facts::Filesystem;
@@ -9,27 +9,27 @@ use std::path::{Path, PathBuf};
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// Its number in this namespace.
+    /// Its mount id.
     pub(crate) id: u64,
-    /// The number of the mount it lies in.
+    /// The id of its parent mount.
     pub(crate) parent: u64,
-    /// The device's number, `8:1`.
+    /// The device number, `8:1`.
     pub(crate) number: String,
-    /// Which folder of the file system is mounted.
+    /// The folder of the file system that is mounted.
     pub(crate) root: Vec<u8>,
-    /// Where.
+    /// The mount point.
     pub(crate) path: PathBuf,
     /// Options of this mount.
     pub(crate) options: String,
     /// The file system's type.
     pub(crate) kind: String,
-    /// What is mounted.
+    /// The mounted device or source.
     pub(crate) device: String,
     /// Options of the file system itself.
     pub(crate) super_options: String,
 }
 
-/// Kinds that are no file system on anything: the kernel's own.
+/// Types of the kernel's virtual file systems.
 const PSEUDO: [&str; 30] = [
     "autofs",
     "bdev",
@@ -63,12 +63,11 @@ const PSEUDO: [&str; 30] = [
     "nfsd",
 ];
 
-/// Where disks in memory are that a program fills for itself: of a session, of a
-/// container, of a credential.
+/// Where programs mount their own tmpfs: for sessions, containers, credentials.
 const OTHERS: [&str; 8] =
     ["/run/user", "/run/credentials", "/run/lock", "/run/snapd", "/run/docker", "/run/containers", "/sys", "/var/lib"];
 
-/// Kinds that can only ever be read.
+/// Types that are always read-only.
 const IMAGES: [&str; 11] = [
     "squashfs",
     "iso9660",
@@ -88,14 +87,13 @@ fn has(options: &str, wanted: &str) -> bool {
 }
 
 impl Mount {
-    /// Which folder of the file system is mounted.
+    /// The folder of the file system that is mounted.
     pub(crate) fn root(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.root))
     }
 
-    /// Whether it is a file system on something, or a disk in memory that programs fill
-    /// and fail by. An overlay is another view
-    /// of a file system that is told by itself, but where it is all there is.
+    /// Whether it stores data: a real file system, or a tmpfs that programs can fill up. An
+    /// overlay is a view of another file system and does not count, unless it is the root.
     pub(crate) fn is_storage(&self) -> bool {
         !PSEUDO.contains(&self.kind.as_str())
             && !IMAGES.contains(&self.kind.as_str())
@@ -104,14 +102,14 @@ impl Mount {
             && (self.kind != "overlay" || self.path == Path::new("/"))
     }
 
-    /// Whether it can only be read.
+    /// Whether it is read-only.
     pub(crate) fn is_read_only(&self) -> bool {
         has(&self.options, "ro") || has(&self.super_options, "ro") || self.is_shut_down()
     }
 
-    /// Whether the file system can only be read although whoever mounted it wanted to
-    /// write. The mount's own option is what was asked for; an error changes the file
-    /// system's. Newer kernels leave even that and say `emergency_ro` or `shutdown`.
+    /// Whether the file system became read-only although it was mounted writable. The mount's
+    /// options are what was requested; an error changes the file system's options. Newer kernels
+    /// do not change those and add `emergency_ro` or `shutdown`.
     pub(crate) fn is_read_only_unasked(&self) -> bool {
         let is_image = self.kind == "overlay" && !self.super_options.contains("upperdir=");
         self.is_shut_down() || (has(&self.super_options, "ro") && !has(&self.options, "ro") && !is_image)
@@ -121,7 +119,7 @@ impl Mount {
         ["emergency_ro", "shutdown"].iter().any(|option| has(&self.super_options, option))
     }
 
-    /// Whether a program or a server far away answers for it.
+    /// Whether a program or a remote server provides it.
     pub(crate) fn is_remote(&self) -> bool {
         self.kind.starts_with("fuse")
             || ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "virtiofs", "ncpfs", "coda"]
@@ -132,12 +130,12 @@ impl Mount {
 /// The mounts that a process sees.
 ///
 /// # Errors
-/// When the kernel does not say.
+/// When the kernel does not report them.
 pub(crate) fn of(process: &str) -> std::io::Result<Vec<Mount>> {
     Ok(parse(&read_bytes(format!("/proc/{process}/mountinfo"))?))
 }
 
-/// Lines that are no mounts are passed over.
+/// Parses a mount table; other lines are skipped.
 pub(crate) fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(mount).collect()
 }
@@ -150,7 +148,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let root = unescaped(fields.next()?);
     let path = PathBuf::from(std::ffi::OsString::from_vec(unescaped(fields.next()?)));
     let options = shown(fields.next()?);
-    // Any number of optional fields, then a dash.
+    // Skips the optional fields up to the dash.
     fields.find(|field| *field == b"-")?;
     let kind = shown(fields.next()?);
     let device = shown(&unescaped(fields.next()?));
@@ -158,7 +156,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
     Some(Mount { id, parent, number, root, path, options, kind, device, super_options })
 }
 
-/// Blank, tab, newline, backslash and hash are written as `\040` (octal).
+/// Decodes blank, tab, newline, backslash and hash, which are written as `\040` (octal).
 pub(crate) fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -192,13 +190,13 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Whether the machine should have mounted it by itself.
+    /// Whether it should be mounted at boot.
     pub(crate) fn is_mounted_at_boot(&self) -> bool {
         let later = ["noauto", "x-systemd.automount"];
         self.path.is_absolute() && self.kind != "swap" && !later.iter().any(|option| has(&self.options, option))
     }
 
-    /// Whether this is what is mounted there, and it was to be written to.
+    /// Whether this mount is the one wanted here, and was to be writable.
     pub(crate) fn wants_writable(&self, mounted: &Filesystem) -> bool {
         let place = clipped(&shown(self.path.as_os_str().as_encoded_bytes()));
         place == mounted.mount
@@ -207,13 +205,13 @@ impl Wanted {
             && !has(&self.options, "noauto")
     }
 
-    /// Whether the machine is to start without it.
+    /// Whether the machine may start without it.
     pub(crate) fn may_be_absent(&self) -> bool {
         has(&self.options, "nofail")
     }
 }
 
-/// The lines of a file like fstab.
+/// Parses a table in fstab format.
 pub(crate) fn wanted(table: &[u8]) -> Vec<Wanted> {
     let lines = table.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
@@ -231,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_read_whole_whatever_is_in_a_path() {
+    fn a_mount_is_parsed_with_any_bytes_in_its_path() {
         let line = b"36 35 98:0 /a\\040b /mnt/x\\012y\\134z\\040\xfc rw,noatime master:1 propagate_from:2 - fuseblk /dev/sda\\0401 rw,allow_other";
         let mount = parse(line).pop().expect("a mount");
         assert_eq!(mount.path.as_os_str().as_bytes(), b"/mnt/x\ny\\z \xfc");
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn read_only_is_a_fault_only_where_it_was_not_asked_for() {
+    fn read_only_is_a_fault_only_if_it_was_not_requested() {
         let mount = |options: &str, kind: &str, of: &str| {
             parse(format!("1 0 8:1 / /x {options} - {kind} /dev/sda1 {of}").as_bytes()).pop().expect("a mount")
         };
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn fstab_is_read_with_blanks_and_remarks() {
+    fn fstab_is_parsed_with_blanks_and_comments() {
         let table = b"# a remark\nUUID=1 / ext4 errors=remount-ro 0 1\n/dev/sdb1\t/mnt/my\\040disk\tntfs nofail\n\nUUID=2 none swap sw\n//nas/x /mnt/n cifs noauto,user\n";
         let wanted = wanted(table);
         let paths: Vec<_> = wanted.iter().filter(|w| w.is_mounted_at_boot()).map(|w| w.path.clone()).collect();

@@ -1,5 +1,5 @@
-//! Asking the kernel about routes, neighbours and sockets without walking its
-//! listings (netlink(7), rtnetlink(7), sock_diag(7)).
+//! Queries the kernel over netlink for routes, neighbours and sockets, which is faster than
+//! parsing /proc (netlink(7), rtnetlink(7), sock_diag(7)).
 
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -30,8 +30,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Asks for all of a kind and hands out each answer: its type and what follows its
-/// header.
+/// Dumps all objects of a kind; `each` gets the type and the body of every message.
 fn dump(protocol: Option<Protocol>, kind: u16, body: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
     let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
@@ -63,7 +62,7 @@ fn dump(protocol: Option<Protocol>, kind: u16, body: &[u8], mut each: impl FnMut
     }
 }
 
-/// Attributes behind a message's fixed part: number and value.
+/// The attributes after a message's fixed part: type and value.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(bytes, 0)?);
@@ -85,16 +84,16 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 /// A default route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DefaultRoute {
-    /// Number of its interface.
+    /// The index of its interface.
     pub(super) interface: u32,
-    /// Its gateway; none where the interface itself leads out.
+    /// Its gateway; none for a directly connected interface.
     pub(super) gateway: Option<IpAddr>,
     table: u32,
     priority: u32,
 }
 
-/// Default routes of the main table; where that has none, of others that a rule
-/// leads to.
+/// The default routes of the main table; if it has none, those of other tables that routing rules
+/// refer to.
 ///
 /// # Errors
 /// When the kernel does not answer.
@@ -117,7 +116,7 @@ pub(super) fn default_routes() -> io::Result<Vec<DefaultRoute>> {
     Ok(routes)
 }
 
-/// Tables that rules lead to (fib_rule_hdr: family, …, table (4), …, flags (8)).
+/// Tables that routing rules refer to (fib_rule_hdr: family, …, table (4), …, flags (8)).
 fn ruled_tables() -> io::Result<Vec<u32>> {
     const RTM_NEWRULE: u16 = 32;
     const RTM_GETRULE: u16 = 34;
@@ -137,7 +136,7 @@ fn ruled_tables() -> io::Result<Vec<u32>> {
 fn route(body: &[u8], routes: &mut Vec<DefaultRoute>) {
     const UNICAST: u8 = 1;
     const LOCAL: u32 = 255;
-    /// The next hop is dead, or its cable is out.
+    /// The next hop is dead or has no carrier.
     const DEAD: u32 = 1 | 16;
     let byte = |at: usize| body.get(at).copied().unwrap_or_default();
     let flags = u32_at(body, 8).unwrap_or_default();
@@ -152,7 +151,7 @@ fn route(body: &[u8], routes: &mut Vec<DefaultRoute>) {
             5 => found.gateway = address(value),
             6 => found.priority = u32_at(value, 0).unwrap_or_default(),
             15 => found.table = u32_at(value, 0).unwrap_or(found.table),
-            // A gateway of the other family: two bytes say which.
+            // A gateway of the other address family; two bytes give the family.
             18 => found.gateway = address(value.get(2..).unwrap_or_default()),
             9 => hops = next_hops(value),
             _ => {}
@@ -184,21 +183,21 @@ fn next_hops(mut bytes: &[u8]) -> Vec<(u32, Option<IpAddr>)> {
     hops
 }
 
-/// What the kernel knows of a neighbour.
+/// The state of a neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Neighbour {
-    /// It has answered just now, or is asked right now.
+    /// It answered recently, or is being probed.
     Answers,
-    /// It answered at some time.
+    /// It answered at some earlier time.
     Stale,
     /// It does not answer.
     Silent,
 }
 
-/// What the kernel knows of a neighbour, if anything.
+/// The state of a neighbour, if the kernel knows it.
 pub(super) fn neighbour(interface: u32, wanted: IpAddr) -> Option<Neighbour> {
     let mut known = None;
-    // Whoever cannot be asked is asked another way.
+    // On failure the caller uses a ping instead.
     let _ = dump(ROUTE, RTM_GETNEIGH, &[0; 12], |kind, body| {
         let state = u16_at(body, 8).unwrap_or_default();
         let is_it = kind == RTM_NEWNEIGH
@@ -218,7 +217,7 @@ pub(super) fn neighbour(interface: u32, wanted: IpAddr) -> Option<Neighbour> {
     known
 }
 
-/// A socket that hears.
+/// A listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Listener {
     pub(super) address: IpAddr,
@@ -226,10 +225,10 @@ pub(super) struct Listener {
     pub(super) inode: u64,
 }
 
-/// Sockets of a protocol that hear: TCP in state 10, UDP without a peer in state 7.
+/// The listening sockets of a protocol: TCP in state 10, UDP in state 7 without a peer.
 ///
 /// # Errors
-/// When the kernel cannot be asked so.
+/// When the kernel does not support the query.
 pub(super) fn listeners(is_tcp: bool) -> io::Result<Vec<Listener>> {
     let (protocol, state) = if is_tcp { (6, 10) } else { (17, 7) };
     let mut found = Vec::new();
@@ -252,7 +251,7 @@ fn listener(body: &[u8]) -> Option<Listener> {
     let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
     let length = if *body.first()? == 2 { 4 } else { 16 };
     let address = address(body.get(8..8 + length)?)?;
-    // A UDP socket with a peer hears only that one.
+    // A UDP socket with a peer receives only from that peer.
     let is_free = port(6)? == 0;
     let inode = u64::from(u32_at(body, 68)?);
     is_free.then_some(Listener { address: address.to_canonical(), port: port(4)?, inode })
@@ -263,14 +262,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_that_hear_are_found() {
+    fn listening_sockets_are_found() {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         let udp =
             std::net::UdpSocket::bind("[::1]:0").or_else(|_| std::net::UdpSocket::bind("127.0.0.1:0")).expect("bound");
         let port = |address: io::Result<std::net::SocketAddr>| address.expect("known").port();
         let has = |is_tcp: bool, port: u16| match listeners(is_tcp) {
             Ok(found) => found.iter().any(|listener| listener.port == port && listener.inode > 0),
-            // A kernel without that module; the listings are read then.
+            // A kernel without the module; /proc is read then.
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         assert!(has(true, port(tcp.local_addr())));

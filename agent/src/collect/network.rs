@@ -1,4 +1,4 @@
-//! Interfaces, ways out, name servers, reachability.
+//! Interfaces, default routes, name servers, reachability.
 
 use super::bytes::{clipped, shown};
 use super::counting::Counting;
@@ -10,7 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Name servers asked at most: the C library reads three.
+/// Maximum number of name servers queried: the C library reads three.
 const SERVERS: usize = 8;
 
 pub(super) fn facts(around: &Surroundings, counting: &Counting, until: Instant) -> Network {
@@ -30,7 +30,7 @@ pub(super) fn facts(around: &Surroundings, counting: &Counting, until: Instant) 
         [("hub_reachable", network.hub_reachable.is_some()), ("hub_rtt_ms", network.hub_rtt_ms.is_some())]
     {
         if !is_known {
-            // Looked at without a hub, or there is no link to measure.
+            // The diagnosis runs without a hub, or there is no link to measure.
             network.why.insert(name.into(), Reason::Absent.into());
         }
     }
@@ -57,14 +57,14 @@ fn interfaces(counting: &Counting) -> Vec<Interface> {
                     IpAddr::V6(_) => None,
                 })
             };
-            // A cable to a camera may be meant so; a card with a carrier and no other
-            // address at all is not.
+            // A direct cable to a camera may use such addresses on purpose; a network card with a
+            // carrier and no other address does not.
             let global_v6 =
                 networks.iter().any(|network| matches!(network.addr, IpAddr::V6(v6) if !v6.is_unicast_link_local()));
             let is_card = std::path::Path::new(&format!("/sys/class/net/{name}/device")).exists();
             let self_assigned = is_card && v4().count() > 0 && v4().all(|v4| v4.is_link_local()) && !global_v6;
             let mut interface = Interface {
-                // Tunnels and the like have no state but carry.
+                // Tunnels and the like report no state but work.
                 up: matches!(state.as_str(), "up" | "unknown"),
                 addresses,
                 mtu_bytes: network.mtu(),
@@ -98,7 +98,7 @@ fn interfaces(counting: &Counting) -> Vec<Interface> {
     interfaces
 }
 
-/// An interface's name by its number.
+/// The name of the interface with this number.
 pub(super) fn interface_name(number: u32) -> String {
     let folder = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let is_it = |entry: &std::fs::DirEntry| {
@@ -111,7 +111,7 @@ pub(super) fn interface_name(number: u32) -> String {
 }
 
 fn ways_out(network: &mut Network, routes: &[DefaultRoute], until: Instant) {
-    let mut ways = Vec::new();
+    let mut default_routes = Vec::new();
     for route in routes {
         let device = clipped(&interface_name(route.interface));
         if device == "lo" {
@@ -122,12 +122,15 @@ fn ways_out(network: &mut Network, routes: &[DefaultRoute], until: Instant) {
             _ => gateway.to_string(),
         });
         network.gateways.extend(gateway.clone());
-        ways.push((Route { device, gateway }, route));
+        default_routes.push((Route { device, gateway }, route));
     }
     network.gateways.truncate(8);
-    // One that answers is enough: the others may be there for when it does not.
-    let asked: Vec<(String, DefaultRoute)> =
-        ways.iter().filter_map(|(way, route)| Some((way.gateway.clone()?, (*route).clone()))).take(8).collect();
+    // One reachable gateway is enough: the others may be spares.
+    let asked: Vec<(String, DefaultRoute)> = default_routes
+        .iter()
+        .filter_map(|(default_route, route)| Some((default_route.gateway.clone()?, (*route).clone())))
+        .take(8)
+        .collect();
     let things =
         asked.iter().map(|(gateway, route)| (format!("gateway {gateway}"), (gateway.clone(), route.clone(), until)));
     let ask = |(gateway, route, until): (String, DefaultRoute, Instant)| reachable(&gateway, &route, until);
@@ -135,7 +138,7 @@ fn ways_out(network: &mut Network, routes: &[DefaultRoute], until: Instant) {
     let answers: Vec<Option<bool>> = answers.into_iter().map(|answer| answer.ok().flatten()).collect();
     let is_open = answers.iter().any(Option::is_none);
     network.gateway_reachable = match answers.iter().flatten().max() {
-        // One that nobody could ask may be the one that answers.
+        // A gateway that could not be checked might be the reachable one.
         Some(false) if is_open => {
             network.why.insert("gateway_reachable".into(), Cause::new(Reason::TimedOut, "ping"));
             None
@@ -147,11 +150,12 @@ fn ways_out(network: &mut Network, routes: &[DefaultRoute], until: Instant) {
             None
         }
     };
-    network.default_routes = Some(ways.into_iter().map(|(way, _)| way).take(LIST).collect());
+    network.default_routes =
+        Some(default_routes.into_iter().map(|(default_route, _)| default_route).take(LIST).collect());
 }
 
-/// Whether a gateway answers: by the kernel's table of neighbours, else by one
-/// ping. Both may be silent about a gateway that is well, so a "no" needs both.
+/// Whether a gateway answers: by the kernel's neighbour table, else by one ping. Either may miss
+/// a working gateway, so a "no" needs both.
 fn reachable(gateway: &str, route: &DefaultRoute, until: Instant) -> Option<bool> {
     let known = || netlink::neighbour(route.interface, route.gateway?);
     if known() == Some(Neighbour::Answers) {
@@ -160,19 +164,19 @@ fn reachable(gateway: &str, route: &DefaultRoute, until: Instant) -> Option<bool
     let until = until.min(Instant::now() + Duration::from_millis(1300));
     let answered = child::run("ping", &["-n", "-q", "-c", "1", "-W", "1", gateway], until);
     match (answered, known()) {
-        // Asking it has shown whether it is there, though it does not answer pings.
+        // The ping has updated the neighbour table, even if the gateway does not answer pings.
         (_, Some(Neighbour::Answers)) | (Ok(child::ProcessOutput { code: Some(0), .. }), _) => Some(true),
         (Ok(child::ProcessOutput { code: Some(1), .. }), _) => Some(false),
-        // Not permitted, or no such program: only the kernel's word is left.
+        // Ping is not permitted or not installed: only the neighbour table is left.
         (_, Some(Neighbour::Silent)) => Some(false),
         _ => None,
     }
 }
 
-/// Lines `nameserver ADDRESS`.
+/// Parses lines `nameserver ADDRESS`.
 fn name_servers(text: &str) -> Vec<String> {
     let server = |line: &str| {
-        // The C library knows the word only at the beginning of a line.
+        // The C library accepts the word only at the beginning of a line.
         if line.starts_with([' ', '\t']) {
             return None;
         }
@@ -180,14 +184,14 @@ fn name_servers(text: &str) -> Vec<String> {
         words.next().filter(|word| *word == "nameserver")?;
         words.next().map(str::to_owned)
     };
-    // The C library passes over what is no address.
+    // The C library ignores invalid addresses.
     text.lines().filter_map(server).filter(|server| dns::server(server).is_some()).take(SERVERS).collect()
 }
 
 fn names(network: &mut Network, around: &Surroundings, until: Instant) {
     let resolv = match super::bytes::read_bytes("/etc/resolv.conf") {
         Ok(bytes) => shown(&bytes),
-        // No file, or a link to one that is not there: no server is set.
+        // A missing file or a dangling link: no server is set.
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => {
             let why = Cause::new(Reason::Unreadable, clipped(&format!("/etc/resolv.conf: {error}")));
@@ -196,15 +200,15 @@ fn names(network: &mut Network, around: &Surroundings, until: Instant) {
         }
     };
     let mut servers = name_servers(&resolv);
-    // systemd-resolved stands in between; the real ones are in its own file.
+    // systemd-resolved is a local proxy; the real servers are in its own file.
     if servers.iter().all(|server| server == "127.0.0.53" || server == "127.0.0.54") && !servers.is_empty() {
         let upstream = name_servers(&read("/run/systemd/resolve/resolv.conf").unwrap_or_default());
         if !upstream.is_empty() {
             servers = upstream;
         }
     }
-    // Asked for any other name it would leave for resolvers of others where this machine is; the
-    // root tells nobody anything.
+    // The query is for the hub's name or the root: any other name would tell the resolvers'
+    // operators something about this machine.
     match servers.is_empty() {
         false => ask_resolvers(network, &servers, around.hub_name.as_deref(), until),
         true => {
@@ -226,14 +230,14 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, 
     let resolver = |(server, answer): (&String, Result<io::Result<dns::DnsReply>, Reason>)| {
         let mut resolver = Resolver { address: clipped(server), ..Resolver::default() };
         match answer {
-            Ok(Ok(said)) => {
-                resolver.said = said.word();
-                resolver.took_ms = Some((said.took.as_secs_f64() * 10_000.0).round() / 10.0);
-                resolver.answers = match said.code {
+            Ok(Ok(reply)) => {
+                resolver.said = reply.word();
+                resolver.took_ms = Some((reply.took.as_secs_f64() * 10_000.0).round() / 10.0);
+                resolver.answers = match reply.code {
                     0 | 3 => Some(true),
-                    // Of a server for one's own house only, the root is not to be had.
+                    // A server for local names only cannot resolve the root.
                     _ if name.is_none() => None,
-                    // It may serve other names only.
+                    // It may serve other zones only.
                     5 => None,
                     _ => Some(false),
                 };
@@ -259,10 +263,10 @@ fn ask_resolvers(network: &mut Network, servers: &[String], name: Option<&str>, 
     let resolvers: Vec<Resolver> = servers.iter().zip(answers).map(resolver).collect();
     let lost =
         |resolver: &Resolver| resolver.why.get("answers").filter(|why| why.reason.class() == Class::Lost).cloned();
-    // One that refuses names of other zones may well work.
+    // A server that refuses other zones may well work.
     let works = |resolver: &&Resolver| resolver.answers != Some(false) && lost(resolver).is_none();
     match (resolvers.iter().filter(works).count(), resolvers.iter().find_map(lost)) {
-        // Whether one works that was not asked in time is not known.
+        // It is unknown whether a server that was not queried in time works.
         (0, Some(why)) => drop(network.why.insert("resolvers_answering".into(), why)),
         (answering, _) => network.resolvers_answering = u32::try_from(answering).ok(),
     }
@@ -274,14 +278,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_servers_are_read_whatever_else_stands_there() {
+    fn name_servers_are_read_among_other_lines() {
         let text = "# nameserver 192.0.2.9\nsearch shop.example\n nameserver\t192.0.2.1  # router\nnameserver fe80::1%eth0\noptions rotate\n;nameserver 1\nnameservers x\n";
-        // The C library passes over a word that does not begin its line.
+        // The C library ignores a keyword that does not begin its line.
         assert_eq!(name_servers(text), ["fe80::1%eth0"]);
     }
 
-    /// A name server at an address of loopback that answers with this code, or not at
-    /// all; nothing where nobody may listen there.
+    /// Starts a name server on a loopback address that replies with this code, or never. None if
+    /// port 53 cannot be bound.
     fn serve(address: &str, code: Option<u8>) -> Option<std::thread::JoinHandle<()>> {
         let socket = match std::net::UdpSocket::bind((address, 53)) {
             Ok(socket) => socket,
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_server_that_nobody_had_the_time_to_ask_is_not_one_that_works() {
+    fn a_name_server_not_queried_in_time_does_not_count_as_working() {
         let mut network = Network::default();
         ask_resolvers(&mut network, &["192.0.2.53".to_owned()], Some("hub.example"), Instant::now());
         assert_eq!(network.resolvers_answering, None);
@@ -313,15 +317,15 @@ mod tests {
     }
 
     #[test]
-    fn each_name_server_is_asked_and_one_that_is_dead_is_named() {
+    fn each_name_server_is_queried_and_a_dead_one_is_named() {
         let servers = ["127.0.0.91", "127.0.0.92", "127.0.0.93"].map(str::to_owned);
         let codes = [Some(0), None, Some(5)];
         let serving: Option<Vec<_>> = servers.iter().zip(codes).map(|(server, code)| serve(server, code)).collect();
         let Some(_serving) = serving else { return };
         let mut network = Network::default();
         ask_resolvers(&mut network, &servers, Some("hub.example"), Instant::now() + Duration::from_secs(3));
-        let said = network.resolvers.expect("asked");
-        let short: Vec<_> = said.iter().map(|one| (one.answers, one.said.as_str())).collect();
+        let resolvers = network.resolvers.expect("asked");
+        let short: Vec<_> = resolvers.iter().map(|one| (one.answers, one.said.as_str())).collect();
         assert_eq!(short, [(Some(true), "NOERROR"), (Some(false), "no answer"), (None, "REFUSED")]);
         assert_eq!(network.resolvers_answering, Some(2), "one that serves other names only may well work");
         let mut dead = Network::default();

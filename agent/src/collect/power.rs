@@ -1,4 +1,4 @@
-//! Batteries and mains, as the kernel lists them.
+//! Batteries and mains power, from the kernel.
 
 use super::bytes::clipped;
 use super::{disks, pct, read};
@@ -20,9 +20,9 @@ fn of(folder: &Path) -> Power {
                 let online = number("online").map(|n| n > 0.0);
                 power.mains = power.mains.max(online);
             }
-            // A port that could take a charger says nothing as long as none is in it.
+            // An empty USB charging port tells nothing.
             Some("USB" | "Wireless") if number("online").is_some_and(|n| n > 0.0) => power.mains = Some(true),
-            // Mice and headsets have batteries, too; theirs are not the machine's.
+            // Batteries of mice and headsets are not the machine's.
             Some(kind @ ("Battery" | "UPS")) if sys("scope").as_deref() != Some("Device") => {
                 let full = number("energy_full").or_else(|| number("charge_full"));
                 let new = number("energy_full_design").or_else(|| number("charge_full_design"));
@@ -33,7 +33,7 @@ fn of(folder: &Path) -> Power {
                     of_ups: kind == "UPS",
                     state: clipped(&state),
                     charge_pct: number("capacity"),
-                    // Some makers write nothing, or less than it holds.
+                    // Some vendors report zero, or less than the battery holds.
                     health_pct: full.zip(new.filter(|new| *new > 0.0)).map(|(full, new)| pct(full, new).min(100.0)),
                     ..Battery::default()
                 };
@@ -48,7 +48,7 @@ fn of(folder: &Path) -> Power {
         }
     }
     if power.mains.is_none() {
-        // A battery that empties tells what no socket does.
+        // A discharging battery shows that there is no mains power.
         let discharging = power.batteries.iter().any(|battery| battery.discharging && !battery.of_ups);
         match discharging {
             true => power.mains = Some(false),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_usb_port_is_no_power_cut() {
+    fn an_empty_usb_port_is_not_reported_as_a_power_cut() {
         let port = ("ucsi-source-psy-USBC000:001", [("type", "USB"), ("online", "0")]);
         let power = supplies(&[(port.0, &port.1)]);
         assert_eq!((power.mains, power.batteries.len()), (None, 0));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mouse_is_not_the_machine_and_a_battery_never_holds_more_than_new() {
+    fn a_mouse_battery_is_ignored_and_battery_health_is_at_most_100_percent() {
         let mouse = [("type", "Battery"), ("scope", "Device"), ("capacity", "5"), ("status", "Discharging")];
         let ups = [("type", "UPS"), ("status", "Discharging"), ("capacity", "80")];
         let big = [

@@ -1,4 +1,4 @@
-//! Printers, as CUPS tells of them.
+//! Printers, from CUPS.
 
 use super::bytes::clipped;
 use super::child;
@@ -10,23 +10,23 @@ use std::time::{Duration, Instant, SystemTime};
 
 const SPOOL: &str = "/var/spool/cups";
 
-/// How long CUPS may take: it asks no printer.
+/// Time limit for CUPS, which contacts no printer for this.
 const BUDGET: Duration = Duration::from_millis(1500);
 
 pub(super) fn all(until: Instant) -> Result<Vec<Printer>, Cause> {
-    // It may listen elsewhere than at its usual socket; without settings there is none.
+    // The socket may be elsewhere; without its configuration CUPS is not installed.
     let places = ["/run/cups/cups.sock", "/var/run/cups/cups.sock", "/etc/cups/cupsd.conf"];
     if !places.iter().any(|place| Path::new(place).exists()) {
         return Err(Cause::new(Reason::Absent, "printing"));
     }
     let until = until.min(Instant::now() + BUDGET);
     let ended = child::run("lpstat", &["-p", "-a", "-o"], until)?;
-    // A service that does not run is another check's.
+    // A stopped print service is reported by another check.
     let is_off = ["Scheduler is not running", "Bad file descriptor", "Connection refused", "Transport endpoint"];
     if ended.code != Some(0) && is_off.iter().any(|words| ended.complaints.contains(words)) {
         return Err(Cause::new(Reason::Absent, "running print service"));
     }
-    // Without any printer it fails, and says so.
+    // Without any printer lpstat fails with this message.
     if ended.code == Some(1) && ended.complaints.contains("No destinations added") {
         return Ok(Vec::new());
     }
@@ -34,14 +34,13 @@ pub(super) fn all(until: Instant) -> Result<Vec<Printer>, Cause> {
     Ok(parse(&text, |job| age(Path::new(SPOOL), job)))
 }
 
-/// How long ago a job came. CUPS writes its own file of a job up to half a minute after
-/// the text to be printed.
+/// The age of a print job. CUPS writes its control file up to half a minute after the data file.
 fn age(spool: &Path, job: u32) -> Result<Duration, Cause> {
     let written = |name: String| std::fs::metadata(spool.join(name)).and_then(|file| file.modified());
     match written(format!("c{job:05}")).or_else(|_| written(format!("d{job:05}-001"))) {
-        // A file of the future is a clock's fault, and another check's.
+        // A file time in the future is reported by the clock's check.
         Ok(modified) => Ok(SystemTime::now().duration_since(modified).unwrap_or_default()),
-        // Printed since the list was made.
+        // It was printed since the list was read.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Duration::ZERO),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             Err(Cause::new(Reason::NotPermitted, SPOOL))
@@ -50,9 +49,8 @@ fn age(spool: &Path, job: u32) -> Result<Duration, Cause> {
     }
 }
 
-/// Lines `printer NAME is idle.`, `printer NAME disabled since …`, `NAME not accepting
-/// requests since …`, `NAME-12  user  1024  date`; the job's own age is asked for by its
-/// number.
+/// Parses lines `printer NAME is idle.`, `printer NAME disabled since …`, `NAME not accepting
+/// requests since …`, `NAME-12  user  1024  date`. `age` returns the age of a job by its number.
 fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Cause>) -> Vec<Printer> {
     let mut printers: BTreeMap<String, Printer> = BTreeMap::new();
     for line in text.lines() {
@@ -85,7 +83,7 @@ fn parse(text: &str, age: impl Fn(u32) -> Result<Duration, Cause>) -> Vec<Printe
     }
     for printer in printers.values_mut() {
         match printer.why.is_empty() {
-            // One whose age is not known may be the oldest.
+            // A job of unknown age may be the oldest.
             false => printer.oldest_job_h = None,
             true if printer.jobs == 0 => drop(printer.why.insert("oldest_job_h".into(), Reason::Absent.into())),
             true => {}
@@ -102,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stopped_printer_and_waiting_jobs_are_seen() {
+    fn stopped_printers_and_waiting_jobs_are_reported() {
         let text = "kasse accepting requests since Mon 30 Nov 2026 03:00:00 AM UTC\n\
                     lager-2 not accepting requests since Mon 30 Nov 2026 03:00:00 AM UTC -\n\tRejecting Jobs\n\
                     printer lager-2 is idle.  enabled since Mon 30 Nov 2026 03:00:00 AM UTC\n\

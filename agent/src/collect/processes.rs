@@ -1,4 +1,4 @@
-//! Who uses processor and memory, over a short look.
+//! Processes that use much processor or memory, measured over a short time.
 
 use super::bytes::{clipped, read_bytes, shown};
 use super::{budget, locked, missing, mounts, pct, read};
@@ -30,7 +30,7 @@ fn sample() -> HashMap<u32, Sample> {
     pids.filter_map(|pid| Some((pid, parse(&read_bytes(format!("/proc/{pid}/stat")).ok()?)?))).collect()
 }
 
-/// A line of /proc/PID/stat; the name stands in brackets and may hold any bytes.
+/// Parses /proc/PID/stat; the name is in brackets and may contain any bytes.
 fn parse(stat: &[u8]) -> Option<Sample> {
     let begins = memchr::memchr(b'(', stat)?;
     let ends = memchr::memrchr(b')', stat)?;
@@ -61,7 +61,7 @@ pub(super) fn facts(until: Instant) -> Result<Processes, Cause> {
     let mut all: Vec<Process> = now
         .iter()
         .map(|(pid, sample)| {
-            // A number that was given out anew is another process.
+            // A reused pid belongs to another process.
             let earlier = before.get(pid).filter(|earlier| earlier.started == sample.started);
             let used = earlier.map_or(0, |earlier| sample.ticks.saturating_sub(earlier.ticks));
             let memory = sample.pages.saturating_mul(page);
@@ -82,7 +82,7 @@ pub(super) fn facts(until: Instant) -> Result<Processes, Cause> {
     let in_state = |state: char| u32::try_from(now.values().filter(|sample| sample.state == state).count()).ok();
     let mut processes = Processes { top_cpu, ..Processes::default() };
     if hides_others() {
-        // What is not seen is not counted as nothing.
+        // Hidden processes must not be counted as zero.
         missing(
             &mut processes.why,
             &["count", "zombies", "waiting_for_device", "top_memory"],
@@ -97,7 +97,7 @@ pub(super) fn facts(until: Instant) -> Result<Processes, Cause> {
     Ok(processes)
 }
 
-/// Whether /proc shows only the own processes (`hidepid`, proc(5)).
+/// Whether /proc shows only this user's processes (`hidepid`, proc(5)).
 fn hides_others() -> bool {
     if rustix::process::geteuid().is_root() {
         return false;
@@ -107,7 +107,7 @@ fn hides_others() -> bool {
     let options = proc.map(|mount| mount.super_options.clone()).unwrap_or_default();
     let option = |name: &str| options.split(',').find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
     let hides = option("hidepid").is_some_and(|how| !matches!(how, "0" | "off"));
-    // The members of one group see all.
+    // Members of the exempt group see all.
     let groups = rustix::process::getgroups().unwrap_or_default();
     let gid = option("gid").and_then(|gid| gid.parse::<u32>().ok()).filter(|gid| *gid != 0);
     let is_member = gid.is_some_and(|gid| {
@@ -116,13 +116,13 @@ fn hides_others() -> bool {
     hides && !is_member
 }
 
-/// What is known of a process since packages last changed: by its number and start.
+/// For each process, by pid and start time: whether it is outdated.
 type Known = BTreeMap<(u32, u64), bool>;
 
-/// When packages last changed, and what is known since then.
+/// When packages last changed, and the results since then.
 static KNOWN: Mutex<Option<(SystemTime, Known)>> = Mutex::new(None);
 
-/// Where package managers note what is installed.
+/// Files in which package managers record what is installed.
 const PACKAGES: [&str; 4] = [
     "/var/lib/dpkg/status",
     "/var/lib/rpm/rpmdb.sqlite",
@@ -130,12 +130,12 @@ const PACKAGES: [&str; 4] = [
     "/var/lib/rpm/Packages",
 ];
 
-/// How long looking for outdated programs may take. The kernel lets whoever looks at a
-/// process's memory wait while that process waits for a device.
+/// Time limit for finding outdated programs. Reading a process's maps blocks while that process
+/// waits for a device.
 const OUTDATED: Duration = Duration::from_millis(1500);
 
-/// Programs that still run what an update has replaced. Each is looked at once after
-/// packages have changed.
+/// Finds programs that still run a file which an update has replaced. Each process is checked
+/// once after a change of packages.
 fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant) {
     let unknown = |processes: &mut Processes, why: Cause| {
         missing(&mut processes.why, &["outdated", "outdated_count"], &why);
@@ -151,8 +151,8 @@ fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant
         (now, changed, until.checked_sub(Duration::from_millis(200)).unwrap_or(until)),
     )];
     match budget::each(things, 1, OUTDATED, until, find_outdated).pop() {
-        // Where not all were looked at, the next diagnosis goes on.
-        Some(Ok((names, is_whole))) if is_whole || !names.is_empty() => {
+        // If not all were checked, the next diagnosis continues.
+        Some(Ok((names, is_complete))) if is_complete || !names.is_empty() => {
             processes.outdated_count = u32::try_from(names.len()).ok();
             processes.outdated = Some(names.into_iter().take(LIST).collect());
         }
@@ -162,7 +162,7 @@ fn outdated(processes: &mut Processes, now: HashMap<u32, Sample>, until: Instant
     }
 }
 
-/// The names of outdated programs, and whether all were looked at.
+/// The names of outdated programs, and whether all processes were checked.
 fn find_outdated((now, changed, until): (HashMap<u32, Sample>, SystemTime, Instant)) -> (Vec<String>, bool) {
     let mut known = locked(&KNOWN);
     known.take_if(|(at, _)| *at != changed);
@@ -170,17 +170,17 @@ fn find_outdated((now, changed, until): (HashMap<u32, Sample>, SystemTime, Insta
     known.retain(|(pid, started), _| now.get(pid).is_some_and(|sample| sample.started == *started));
     let changed_at = changed_since_boot(changed);
     let mut names = Vec::new();
-    let mut is_whole = true;
+    let mut is_complete = true;
     for (pid, sample) in now.iter().filter(|(_, sample)| !sample.is_kernels) {
         let key = (*pid, sample.started);
-        // What was started after the change runs what is installed.
+        // A process started after the change runs the new files.
         let is_newer = || changed_at.is_some_and(|at| (sample.started as f64 / TICKS) >= at);
         let is_old = match known.get(&key) {
             Some(is_old) => *is_old,
-            // It waits for a device, and so would we.
+            // Reading it would block like the process itself.
             None if sample.state == 'D' => continue,
             None if Instant::now() >= until => {
-                is_whole = false;
+                is_complete = false;
                 continue;
             }
             None => *known.entry(key).or_insert(!is_newer() && runs_replaced(*pid)),
@@ -191,22 +191,22 @@ fn find_outdated((now, changed, until): (HashMap<u32, Sample>, SystemTime, Insta
     }
     names.sort();
     names.dedup();
-    (names, is_whole)
+    (names, is_complete)
 }
 
-/// Seconds since boot at a moment.
+/// The uptime in seconds at a moment.
 fn changed_since_boot(at: SystemTime) -> Option<f64> {
     let uptime: f64 = read("/proc/uptime")?.split_whitespace().next()?.parse().ok()?;
     let ago = SystemTime::now().duration_since(at).unwrap_or_default().as_secs_f64();
-    // The margin covers an update that goes on after its list is written.
+    // The margin covers an update that continues after its list is written.
     Some((uptime - ago + 60.0).max(0.0))
 }
 
-/// Whether a process runs a program or library whose file was replaced. Files that
-/// programs make and delete themselves are none (needrestart's settings know these).
+/// Whether a process runs a program or library whose file was replaced. Files that programs
+/// create and delete themselves do not count (see needrestart's settings).
 fn runs_replaced(pid: u32) -> bool {
-    // One with another root, a container's, runs what is there. A service may have
-    // another view of the same root.
+    // A process with another root, such as a container's, is skipped. A service may have another
+    // mount namespace with the same root.
     let root = |of: &str| std::fs::metadata(format!("/proc/{of}/root/")).ok().map(|data| (data.dev(), data.ino()));
     if root(&pid.to_string()) != root("self") {
         return false;
@@ -215,7 +215,7 @@ fn runs_replaced(pid: u32) -> bool {
     maps.split(|byte| *byte == b'\n').any(is_replaced)
 }
 
-/// Whether a line of /proc/PID/maps is of an installed file that was replaced.
+/// Whether a line of /proc/PID/maps is for an installed file that was replaced.
 fn is_replaced(line: &[u8]) -> bool {
     let Some(path) = line.strip_suffix(b" (deleted)") else { return false };
     let Some(begins) = memchr::memchr(b'/', path) else { return false };
@@ -223,7 +223,7 @@ fn is_replaced(line: &[u8]) -> bool {
     let is_program = head.split(|byte| *byte == b' ').nth(1).is_some_and(|rights| rights.get(2) == Some(&b'x'));
     let installed: [&[u8]; 5] = [b"/usr/lib", b"/usr/bin/", b"/usr/sbin/", b"/lib", b"/bin/"];
     let is_installed = installed.iter().any(|folder| path.starts_with(folder)) || path.starts_with(b"/sbin/");
-    // dpkg's own name for a file on its way.
+    // dpkg's temporary name for a new file.
     is_program && is_installed && !path.ends_with(b".dpkg-new")
 }
 

@@ -1,7 +1,7 @@
-//! Services that should run: systemd, asked over D-Bus by its own `busctl`.
+//! Services: systemd is asked over D-Bus with its own `busctl`.
 //!
-//! A D-Bus library would cost the agent more bytes than all sections together;
-//! where systemd is, busctl is.
+//! A D-Bus library would be larger than all sections together, and busctl is installed wherever
+//! systemd is.
 
 use super::bytes::clipped;
 use super::counting::Counting;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 const MANAGER: &str = "org.freedesktop.systemd1";
 
-/// Units that are asked for more than the list says.
+/// Maximum number of units whose properties are queried.
 const ASKED: usize = 16;
 
 pub(super) fn facts(counting: &Counting, until: Instant) -> Services {
@@ -45,7 +45,7 @@ pub(super) fn facts(counting: &Counting, until: Instant) -> Services {
     services
 }
 
-/// One unit, as `ListUnits` tells of it.
+/// One unit, as returned by `ListUnits`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unit {
     pub(super) name: String,
@@ -72,8 +72,7 @@ fn list(until: Instant) -> Result<Vec<Unit>, Cause> {
     parse(&text).ok_or_else(|| Cause::new(Reason::Unreadable, "systemd's answer"))
 }
 
-/// `ListUnits` answers a list of (name, description, load, active, sub, followed,
-/// object, …).
+/// `ListUnits` returns a list of (name, description, load, active, sub, followed, object, …).
 fn parse(text: &str) -> Option<Vec<Unit>> {
     let json: Value = serde_json::from_str(text).ok()?;
     let units = json.pointer("/data/0")?.as_array()?;
@@ -84,7 +83,7 @@ fn parse(text: &str) -> Option<Vec<Unit>> {
     Some(units.iter().map(unit).collect())
 }
 
-/// Properties of a service, in the order they are asked for.
+/// Properties of a service, in the order of `names`.
 pub(super) fn properties(unit: &Unit, names: &[&str], until: Instant) -> Option<Vec<Value>> {
     let mut arguments = vec!["--system", "--json=short", "--timeout=1", "get-property", MANAGER, &unit.object];
     arguments.push("org.freedesktop.systemd1.Service");
@@ -100,7 +99,7 @@ fn fill(services: &mut Services, units: &[Unit], counting: &Counting, until: Ins
     services.running = u32::try_from(running).ok();
     let is_online = netlink::default_routes().is_ok_and(|routes| !routes.is_empty());
     let failed = units.iter().filter(|unit| unit.active == "failed");
-    // It only waits; when the network is up now, what it waited for has come.
+    // These units only wait for the network; if it is up now, their failure is over.
     let failed = failed.filter(|unit| !(is_online && unit.name.ends_with("-wait-online.service")));
     let failed = failed.enumerate().take(LIST).map(|(index, unit)| {
         let kind = unit.name.rsplit('.').next().unwrap_or_default();
@@ -124,7 +123,7 @@ fn fill(services: &mut Services, units: &[Unit], counting: &Counting, until: Ins
         failed
     });
     services.failed = Some(failed.collect());
-    // A service that is started again for ever never fails.
+    // A service that is restarted forever never enters the failed state.
     let down = units.iter().filter(is_service).filter(|unit| unit.sub.starts_with("auto-restart"));
     let down = down.enumerate().take(LIST);
     services.restarting = Some(down.map(|(index, unit)| restarting(unit, index < ASKED, counting, until)).collect());
@@ -148,8 +147,8 @@ fn restarting(unit: &Unit, is_asked: bool, counting: &Counting, until: Instant) 
         );
         return found;
     };
-    // It is counted only while it is down: what it did before that was seen first may
-    // be of any day.
+    // Restarts are recorded only while the service is down. Those before the first observation
+    // may be of any day.
     match (counting.since_known(&format!("{}.restarts", found.unit), restarts), counting.over_s()) {
         (Ok(since), Some(over)) => {
             found.restarts_since = Some(since);

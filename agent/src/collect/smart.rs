@@ -1,4 +1,4 @@
-//! Drives, with their own word on their health (smartctl).
+//! Drives, with the health they report themselves (smartctl).
 
 use super::bytes::{clipped, shown};
 use super::counting::Counting;
@@ -9,17 +9,17 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long one drive may take. A drive that wakes from sleep takes longer, but none
-/// is woken.
+/// Time limit for one drive. A drive that wakes up takes longer, but sleeping drives are not
+/// woken.
 const BUDGET: Duration = Duration::from_millis(2000);
 
 /// Drives asked at once.
 const AT_ONCE: usize = 4;
 
-/// Most drives that are asked.
+/// Maximum number of drives that are asked.
 const DRIVES: usize = 256;
 
-/// Facts that only the drive itself knows.
+/// Facts that only the drive itself can report.
 const OWN_WORD: [&str; 9] = [
     "healthy",
     "media_errors",
@@ -32,7 +32,7 @@ const OWN_WORD: [&str; 9] = [
     "too_hot_c",
 ];
 
-/// What an SSD and a drive with platters are made for, where they do not say, °C.
+/// Temperature limits of SSDs and rotating drives that report none, °C.
 const WARM_SSD: f64 = 70.0;
 const WARM_ROTATING: f64 = 55.0;
 
@@ -42,19 +42,21 @@ pub(super) fn drives(counting: &Counting, until: Instant) -> Vec<Drive> {
     let mut names =
         disks::names(Path::new("/sys/block"), |name| is_drive(name) && !name.contains("boot") && has_medium(name));
     names.truncate(DRIVES);
-    let can_tell = |name: &str| ["sd", "nvme", "hd"].iter().any(|prefix| name.starts_with(prefix));
+    let reports_health = |name: &str| ["sd", "nvme", "hd"].iter().any(|prefix| name.starts_with(prefix));
     let has_smartctl = child::find("smartctl").is_some();
     let asked: Vec<(String, (String, Instant))> = match has_smartctl {
-        true => {
-            names.iter().filter(|name| can_tell(name)).map(|n| (format!("drive {n}"), (n.clone(), until))).collect()
-        }
+        true => names
+            .iter()
+            .filter(|name| reports_health(name))
+            .map(|n| (format!("drive {n}"), (n.clone(), until)))
+            .collect(),
         false => Vec::new(),
     };
     let mut answers = budget::each(asked, AT_ONCE, BUDGET + Duration::from_millis(200), until, ask).into_iter();
     let drive = |name: &String| {
         let mut drive = described(name);
-        let answer = match (can_tell(name), has_smartctl) {
-            // A virtual disk has no health of its own, a card tells none.
+        let answer = match (reports_health(name), has_smartctl) {
+            // Virtual disks have no health of their own; memory cards report none.
             (false, _) => Err(Cause::new(Reason::NotSupported, "")),
             (true, false) => Err(Cause::new(Reason::NotInstalled, "smartctl")),
             (true, true) => match answers.next() {
@@ -76,12 +78,12 @@ pub(super) fn drives(counting: &Counting, until: Instant) -> Vec<Drive> {
     names.iter().map(drive).collect()
 }
 
-/// Whether there is anything in it: a card reader without a card has no size.
+/// Whether it has a medium: a card reader without a card has size 0.
 fn has_medium(name: &str) -> bool {
     read(format!("/sys/block/{name}/size")).is_none_or(|size| size.trim() != "0")
 }
 
-/// What the kernel knows of a drive.
+/// The kernel's information about a drive.
 fn described(name: &str) -> Drive {
     let sys = |file: &str| read(format!("/sys/block/{name}/{file}")).unwrap_or_default().trim().to_owned();
     let state = sys("device/state");
@@ -90,7 +92,7 @@ fn described(name: &str) -> Drive {
         model: clipped(&sys("device/model")),
         size_bytes: sys("size").parse::<u64>().unwrap_or_default().saturating_mul(512),
         rotating: sys("queue/rotational") == "1" && (name.starts_with("sd") || name.starts_with("hd")),
-        // SCSI says running or offline, NVMe live, resetting or dead.
+        // SCSI reports running or offline, NVMe live, resetting or dead.
         running: (!state.is_empty())
             .then(|| !["offline", "dead", "deleting", "transport-offline"].contains(&state.as_str())),
         ..Drive::default()
@@ -101,15 +103,15 @@ fn described(name: &str) -> Drive {
     drive
 }
 
-/// Asks a drive, unless it sleeps.
+/// Asks a drive, unless it is asleep.
 fn ask((name, until): (String, Instant)) -> Result<String, Cause> {
     let until = until.min(Instant::now() + BUDGET);
     let device = format!("/dev/{name}");
     let ended = child::run("smartctl", &["-n", "standby", "-a", "-j", &device], until)?;
     match ended {
         child::ProcessOutput { is_late: true, .. } => Err(Cause::new(Reason::TimedOut, "smartctl")),
-        // Its exit code is a set of bits about the drive (smartctl(8)), and 2 also means
-        // that it sleeps; its message tells which ("Device is in STANDBY mode").
+        // The exit code is a bit mask about the drive (smartctl(8)), and 2 also means that it is
+        // asleep; the message tells which ("Device is in STANDBY mode").
         ended => match shown(&ended.out) {
             text if text.contains("mode, exit(") => Err(Cause::new(Reason::Asleep, "")),
             text => Ok(text),
@@ -117,7 +119,7 @@ fn ask((name, until): (String, Instant)) -> Result<String, Cause> {
     }
 }
 
-/// A row of an ATA drive's table.
+/// A row of an ATA drive's attribute table.
 fn attribute(json: &Value, wanted: impl Fn(u64, &str) -> bool) -> Option<&Value> {
     let table = json.pointer("/ata_smart_attributes/table")?.as_array()?;
     table.iter().find(|row| {
@@ -126,29 +128,29 @@ fn attribute(json: &Value, wanted: impl Fn(u64, &str) -> bool) -> Option<&Value>
     })
 }
 
-/// Takes what is worth knowing out of smartctl's JSON.
+/// Reads the relevant facts from smartctl's JSON.
 ///
 /// # Errors
-/// In smartctl's words, when the drive told it nothing.
+/// With smartctl's message, if the drive reported nothing.
 fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Cause> {
     let unreadable = |about: &str| Cause::new(Reason::Unreadable, clipped(about));
     let json: Value = serde_json::from_str(text).map_err(|_| unreadable("smartctl's answer"))?;
     let number = |pointer: &str| json.pointer(pointer).and_then(Value::as_f64);
-    let whole = |pointer: &str| json.pointer(pointer).and_then(Value::as_u64);
+    let number_at = |pointer: &str| json.pointer(pointer).and_then(Value::as_u64);
     drive.healthy = json.pointer("/smart_status/passed").and_then(Value::as_bool);
     drive.temperature_c = number("/temperature/current");
     let raw = |row: Option<&Value>| row.and_then(|row| row.pointer("/raw/value")).and_then(Value::as_u64);
-    // 197 pending and 198 uncorrectable sectors, mostly the same ones; under a name that says so they
-    // never fall again, however long ago it was (drivedb.h).
+    // 197 counts pending and 198 uncorrectable sectors, mostly the same ones. Attributes named
+    // `Total_…` never decrease, so they may be of any age (drivedb.h).
     let sector = |id: u64| raw(attribute(&json, |this, name| this == id && !name.starts_with("Total_")));
     let sectors =
         json.pointer("/ata_smart_attributes/table").map(|_| sector(197).unwrap_or(0).max(sector(198).unwrap_or(0)));
-    // SCSI counts by what it did: read, write and verify.
+    // SCSI counts errors separately for read, write and verify.
     let counts = json.get("scsi_error_counter_log").and_then(Value::as_object);
     let uncorrected = counts
         .map(|counts| counts.values().filter_map(|count| count.get("total_uncorrected_errors")?.as_u64()).sum::<u64>());
-    drive.media_errors = whole("/nvme_smart_health_information_log/media_errors").or(sectors).or(uncorrected);
-    drive.reallocated = raw(attribute(&json, |id, _| id == 5)).or_else(|| whole("/scsi_grown_defect_list"));
+    drive.media_errors = number_at("/nvme_smart_health_information_log/media_errors").or(sectors).or(uncorrected);
+    drive.reallocated = raw(attribute(&json, |id, _| id == 5)).or_else(|| number_at("/scsi_grown_defect_list"));
     drive.worn_pct = number("/endurance_used/current_percent")
         .or_else(|| number("/nvme_smart_health_information_log/percentage_used"))
         .or_else(|| worn_by_attribute(drive, &json));
@@ -157,7 +159,7 @@ fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Cause> {
     let bound = number("/spare_available/threshold_percent")
         .or_else(|| number("/nvme_smart_health_information_log/available_spare_threshold"));
     drive.spare_low = spare.zip(bound).map(|(spare, bound)| spare < bound);
-    if let Some(warning) = whole("/nvme_smart_health_information_log/critical_warning") {
+    if let Some(warning) = number_at("/nvme_smart_health_information_log/critical_warning") {
         // Bit 0 spare, 2 reliability, 3 read-only; 1 is heat, judged by itself (NVMe base specification).
         drive.spare_low = Some(drive.spare_low.unwrap_or_default() || warning & 1 != 0);
         if warning & 0b1100 != 0 {
@@ -165,27 +167,28 @@ fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Cause> {
         }
     }
     let tests = json.pointer("/ata_smart_self_test_log/standard/table/0/status/passed").and_then(Value::as_bool);
-    let nvme_test = whole("/nvme_self_test_log/table/0/self_test_result/value").map(|result| !matches!(result, 5..=7));
+    let nvme_test =
+        number_at("/nvme_self_test_log/table/0/self_test_result/value").map(|result| !matches!(result, 5..=7));
     drive.self_test_failed = tests.or(nvme_test).map(|passed| !passed);
     let limit = number("/temperature/op_limit_max").or_else(|| number("/nvme_composite_temperature_threshold/warning"));
     let limit = limit.unwrap_or(if drive.rotating { WARM_ROTATING } else { WARM_SSD });
     drive.too_hot_c = drive.temperature_c.map(|now| now - limit);
     if drive.healthy.is_none() && drive.media_errors.is_none() {
-        let said = json.pointer("/smartctl/messages/0/string").and_then(Value::as_str);
-        let said = said.unwrap_or("the drive tells nothing about its health");
-        // A virtual disk has no health; that it is switched off is another matter.
+        let message = json.pointer("/smartctl/messages/0/string").and_then(Value::as_str);
+        let message = message.unwrap_or("the drive tells nothing about its health");
+        // A virtual disk has no health; SMART that is switched off is another case.
         let has_none = json.pointer("/smart_support/available").and_then(Value::as_bool) == Some(false);
-        let says = |words: &[&str]| words.iter().any(|word| said.to_lowercase().contains(word));
-        return Err(match said.to_lowercase() {
+        let says = |words: &[&str]| words.iter().any(|word| message.to_lowercase().contains(word));
+        return Err(match message.to_lowercase() {
             _ if says(&["permission denied"]) => Cause::new(Reason::NotPermitted, ""),
             _ if says(&["-d megaraid", "-d cciss", "-d 3ware", "-d areca", "-d aacraid", "megaraid controller"]) => {
                 Cause::new(Reason::NotConfigured, "RAID controller")
             }
-            // A USB bridge may stand before it.
+            // A USB bridge may be in between.
             _ if has_none || says(&["unknown usb bridge", "unable to detect device type", "no medium present"]) => {
                 Cause::new(Reason::NotSupported, "")
             }
-            _ => unreadable(said),
+            _ => unreadable(message),
         });
     }
     let missing = |field: &str| match field {
@@ -200,13 +203,13 @@ fn read_smart(drive: &mut Drive, text: &str) -> Result<(), Cause> {
     };
     let silent: Vec<&str> = OWN_WORD.into_iter().filter(|field| missing(field)).collect();
     for field in silent {
-        // Asked, and it has no such word: not every drive has each.
+        // Not every drive reports every value.
         drive.why.insert(field.into(), Reason::NotSupported.into());
     }
     Ok(())
 }
 
-/// Wear of a SATA SSD without a word of its own for it: what is left, by name.
+/// Wear of a SATA SSD without a standard value for it: the remaining life, by attribute name.
 fn worn_by_attribute(drive: &Drive, json: &Value) -> Option<f64> {
     if drive.rotating {
         return None;
@@ -222,14 +225,14 @@ fn worn_by_attribute(drive: &Drive, json: &Value) -> Option<f64> {
     row.get("value").and_then(Value::as_f64).map(|left| (100.0 - left).clamp(0.0, 100.0))
 }
 
-/// How much worse it has become since an earlier diagnosis.
+/// Computes the growth of errors since an earlier diagnosis.
 fn grown(drive: &mut Drive, name: &str, counting: &Counting) {
     let Some(errors) = drive.media_errors else {
         drive.why.insert("media_errors_since".into(), Reason::NotSupported.into());
         return;
     };
     let errors = errors + drive.reallocated.unwrap_or_default();
-    // What the drive has counted in its whole life is no news in a young boot.
+    // Errors counted over the drive's whole life are not new just because the boot is young.
     match counting.since_known(&format!("{name}.media"), errors) {
         Ok(since) => drive.media_errors_since = Some(since),
         Err(why) => drop(drive.why.insert("media_errors_since".into(), why)),
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_never_fall_again_are_no_fault_of_today() {
+    fn total_counters_that_never_decrease_are_ignored() {
         let drive = read_as(
             r#"{"smart_status":{"passed":true},"ata_smart_attributes":{"table":[
                {"id":197,"name":"Total_Pending_Sectors","raw":{"value":9}},
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scsi_drive_counts_by_what_it_did() {
+    fn scsi_errors_are_summed_over_read_write_and_verify() {
         let drive = read_as(
             r#"{"smart_status":{"passed":true},"scsi_grown_defect_list":9000,"scsi_error_counter_log":{
                "read":{"total_uncorrected_errors":55},"write":{"total_uncorrected_errors":3},"verify":{}}}"#,
@@ -287,16 +290,16 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_health_of_its_own_is_told_from_what_hides_it() {
-        let said = |text: &str| read_as(text).map(|_| ()).unwrap_err();
+    fn a_virtual_disk_is_distinguished_from_a_drive_behind_a_raid_controller() {
+        let message = |text: &str| read_as(text).map(|_| ()).unwrap_err();
         let virtual_disk = r#"{"smart_support":{"available":false}}"#;
-        assert_eq!(said(virtual_disk).reason, Reason::NotSupported);
+        assert_eq!(message(virtual_disk).reason, Reason::NotSupported);
         let behind = r#"{"smartctl":{"messages":[{"string":"DELL or MegaRaid controller, please try adding '-d megaraid,N'"}]}}"#;
-        assert_eq!(said(behind), Cause::new(Reason::NotConfigured, "RAID controller"));
+        assert_eq!(message(behind), Cause::new(Reason::NotConfigured, "RAID controller"));
     }
 
     #[test]
-    fn a_silent_drive_says_why() {
+    fn a_drive_that_reports_nothing_has_a_reason() {
         let bridge =
             r#"{"smartctl":{"messages":[{"string":"/dev/sdb: Unknown USB bridge [0x1]","severity":"error"}]}}"#;
         assert_eq!(read_as(bridge).unwrap_err().reason, Reason::NotSupported);
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worn_sata_ssd_and_one_that_warns_are_seen() {
+    fn a_worn_sata_ssd_and_an_nvme_warning_are_detected() {
         let worn = r#"{"smart_status":{"passed":true},"ata_smart_attributes":{"table":[
             {"id":177,"name":"Wear_Leveling_Count","value":4,"raw":{"value":3000}}]}}"#;
         assert_eq!(read_as(worn).expect("read").worn_pct, Some(96.0));

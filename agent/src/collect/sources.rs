@@ -1,5 +1,5 @@
-//! Where apt gets its packages from: what is set, what was ever fetched, what could not
-//! be verified.
+//! The package sources of apt: which are configured, which were never fetched, which could not be
+//! verified.
 
 use super::bytes::clipped;
 use super::updates::is_locked;
@@ -10,41 +10,41 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// A list of packages that some source should give.
+/// A package list that a source should provide.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Source {
     /// `http://deb.debian.org/debian`.
     site: String,
     /// `bookworm-security`.
     release: String,
-    /// The name of its file among the lists, without what packs it.
+    /// The file name of the list, without the suffix of its compression.
     file: String,
 }
 
-/// What is missing of them.
+/// What is missing among the package sources.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lacks {
-    /// None is set.
+    /// No source is configured.
     All,
-    /// Some.
+    /// Some are missing.
     Some {
-        /// Of which nothing was ever fetched.
+        /// Sources of which nothing was ever fetched.
         unfetched: Vec<String>,
-        /// The distribution has one of security updates, and it is not set.
+        /// Whether the distribution has a source of security updates that is not configured.
         security: bool,
     },
 }
 
-/// What is set, in apt's own words.
+/// The configured sources, as reported by apt.
 ///
 /// # Errors
-/// When it does not say.
+/// When apt does not report them.
 pub(super) fn set(until: Instant) -> Result<Vec<Source>, Cause> {
     let format = "$(SITE)|$(RELEASE)|$(FILENAME)";
     let arguments = ["indextargets", "--no-release-info", "--format", format, "Created-By: Packages"];
     let text = child::ask("apt-get", &arguments, until)?;
     let sources = parse(&text);
-    // What says something else than was asked for has not said that there is none.
+    // Output in another format does not mean that there is no source.
     let is_understood = sources.len() == text.lines().filter(|line| !line.is_empty()).count();
     if is_understood { Ok(sources) } else { Err(Cause::new(Reason::Unreadable, "apt-get indextargets")) }
 }
@@ -60,7 +60,7 @@ fn parse(text: &str) -> Vec<Source> {
     text.lines().filter_map(source).collect()
 }
 
-/// What keeps updates from coming though nothing complains.
+/// Finds missing sources that keep updates from arriving without an error.
 pub(super) fn without(sources: &[Source], lists: &Path) -> Lacks {
     if sources.is_empty() {
         return Lacks::All;
@@ -68,7 +68,7 @@ pub(super) fn without(sources: &[Source], lists: &Path) -> Lacks {
     let there = disks::names(lists, |_| true);
     let mut fetched: BTreeMap<(&str, &str), bool> = BTreeMap::new();
     for source in sources {
-        // A release's own list says which others there are; a flat source has none.
+        // A release's list names the others; a flat source has none.
         let begin = source
             .file
             .split_once("_dists_")
@@ -93,15 +93,14 @@ pub(super) fn without(sources: &[Source], lists: &Path) -> Lacks {
     Lacks::Some { unfetched: unfetched.collect(), security: security && !sources.iter().any(is_security) }
 }
 
-/// Whether this release gets its security updates from a source of its own.
+/// Whether this release has a separate source of security updates.
 fn has_security_source(os_release: &str) -> bool {
     let has = |line: &str| os_release.lines().any(|own| own.replace('"', "") == line);
     let is_numbered = os_release.lines().any(|line| line.starts_with("VERSION_ID="));
     is_numbered && (has("ID=debian") || has("ID=ubuntu"))
 }
 
-/// Repositories whose lists the manager would not take: they were not signed by a key
-/// that it knows, or have ended.
+/// Repositories whose lists apt rejected: not signed by a known key, or expired.
 pub(super) fn bad(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Cause> {
     if is_locked(&lists.join("lock")) {
         return Err(Cause::new(Reason::StillAsked, "apt"));
@@ -111,15 +110,15 @@ pub(super) fn bad(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Ca
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return Err(Cause::new(Reason::NotPermitted, ""));
         }
-        // Without it nothing was ever fetched.
+        // Without this folder nothing was ever fetched.
         Ok(_) | Err(_) => {}
     }
     let mut bad = Vec::new();
-    // A list that was verified is moved away from here; one that was not stays.
+    // A verified list is moved away from here; a rejected one stays.
     for name in disks::names(&partial, |name| name.ends_with("Release") || name.ends_with("Release.FAILED")) {
         bad.push(clipped(&format!("{} (its signature could not be verified)", source_name(&name))));
     }
-    // Lists that are old by themselves are told as such.
+    // Only checked while lists are fresh: old lists are reported separately.
     if age_days.is_some_and(|days| days < 2.0) {
         let now = crate::now() / 1000;
         for name in disks::names(lists, |name| name.ends_with("Release")) {
@@ -137,7 +136,7 @@ pub(super) fn bad(lists: &Path, age_days: Option<f64>) -> Result<Vec<String>, Ca
     Ok(bad)
 }
 
-/// `deb.debian.org_debian_dists_bookworm_InRelease` is of deb.debian.org, bookworm.
+/// `deb.debian.org_debian_dists_bookworm_InRelease` becomes deb.debian.org/debian bookworm.
 fn source_name(file: &str) -> String {
     let name = file.trim_end_matches(".FAILED").trim_end_matches("_InRelease").trim_end_matches("_Release");
     match name.split_once("_dists_") {
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_without_a_good_signature_and_one_that_has_ended_are_named() {
+    fn sources_that_are_unverified_or_expired_are_named() {
         let place = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(place.path().join("partial")).expect("made");
         let write = |name: &str, text: &str| std::fs::write(place.path().join(name), text).expect("written");
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_of_which_nothing_was_fetched_and_none_at_all_are_no_quiet_sources() {
+    fn sources_that_were_never_fetched_or_not_configured_are_reported() {
         let place = tempfile::tempdir().expect("a folder");
         let write = |name: &str| std::fs::write(place.path().join(name), "x").expect("written");
         write("deb.debian.org_debian_dists_bookworm_InRelease");
@@ -185,7 +184,7 @@ mod tests {
         assert_eq!(unfetched, ["http://deb.debian.org/debian trixie (nothing was ever fetched)"]);
         assert_eq!(without(&[], place.path()), Lacks::All);
         assert!(has_security_source("NAME=x\nID=debian\nVERSION_ID=\"12\"\n"));
-        // What is not released yet, and what others make of it, has its own ways.
+        // Testing releases and derived distributions have no separate security source.
         assert!(!has_security_source("ID=debian\n") && !has_security_source("ID=mint\nVERSION_ID=\"22\"\n"));
     }
 }

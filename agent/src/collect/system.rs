@@ -1,4 +1,4 @@
-//! Name, operating system, kind of machine, starts.
+//! Name, operating system, kind of machine, boots.
 
 use super::bytes::{clipped, shown};
 use super::{child, disks, missing, read};
@@ -8,7 +8,7 @@ use fernwart_protocol::text::Text;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Files by which distributions say that a restart is due.
+/// Files with which distributions announce that a restart is required.
 const RESTART: [&str; 2] = ["/run/reboot-required", "/var/run/reboot-required"];
 
 pub(super) fn facts(until: Instant) -> System {
@@ -30,7 +30,7 @@ pub(super) fn facts(until: Instant) -> System {
     system
 }
 
-/// What the machine calls itself, in full.
+/// The machine's complete host name.
 pub(crate) fn hostname() -> String {
     shown(rustix::system::uname().nodename().to_bytes())
 }
@@ -42,7 +42,7 @@ fn release(field: &str) -> String {
     line.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
 }
 
-/// The operating system in a word: `debian-12`.
+/// The operating system's short name: `debian-12`.
 pub fn os_in_a_word() -> Text<64> {
     let (id, version) = (release("ID"), release("VERSION_ID"));
     match (id.is_empty(), version.is_empty()) {
@@ -63,7 +63,7 @@ pub(super) fn container() -> String {
     if Path::new("/run/.containerenv").exists() {
         return "podman".to_owned();
     }
-    // Only root may read it; whoever starts a container sets it.
+    // Only root can read it; container runtimes set this variable.
     let environment = super::bytes::read_bytes("/proc/1/environ").unwrap_or_default();
     let set = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(b"container="));
     set.map(|kind| clipped(&shown(kind))).unwrap_or_default()
@@ -103,8 +103,8 @@ fn virtual_machine() -> String {
     by_dmi.or_else(by_processor).unwrap_or_default().to_owned()
 }
 
-/// Whether updates wait for a restart: by the distribution's own word, or because a
-/// newer kernel of the running one's kind is installed.
+/// Whether updates need a restart: announced by the distribution, or because a newer kernel of
+/// the same kind is installed.
 fn restart(system: &mut System) {
     if !system.container.is_empty() {
         // A container runs its host's kernel.
@@ -119,16 +119,16 @@ fn restart(system: &mut System) {
         Path::new("/lib/modules").join(name).join("modules.dep").exists()
     });
     let newest = newest_kernel(&system.kernel, &installed).unwrap_or_else(|| system.kernel.clone());
-    // An own build has no modules folder of its name; its fellows say nothing of it.
+    // A self-built kernel has no such modules folder, so other kernels are not its updates.
     let is_newer = installed.contains(&system.kernel) && newest != system.kernel;
     system.restart_required = Some(is_newer || RESTART.iter().any(|file| Path::new(file).exists()));
     system.kernel_installed = Some(clipped(&newest));
 }
 
-/// The newest installed kernel of a running one's kind: equal but for numbers, so
-/// that neither another flavour nor an own build is taken for an update.
+/// The newest installed kernel of the running one's kind: their names are equal except for
+/// numbers, so that neither another flavour nor a self-built kernel counts as an update.
 fn newest_kernel(running: &str, installed: &[String]) -> Option<String> {
-    // Of releases of distributions only the number changes: fc39, el8, deb12.
+    // Distribution suffixes in which only the number changes: fc39, el8, deb12.
     const RELEASES: [&str; 7] = ["fc", "el", "deb", "rc", "bpo", "lp", "amzn"];
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let kind = |name: &str| -> Vec<String> {
@@ -155,12 +155,12 @@ fn day(text: &str) -> Option<f64> {
     Some(at.as_second() as f64 / 86_400.0)
 }
 
-/// Where distributions keep the ends of their releases (distro-info-data).
+/// The release data of distributions (distro-info-data).
 const RELEASES: &str = "/usr/share/distro-info";
 
-/// Ends of releases that do not say so themselves, as their makers have published
-/// them: the end of free security updates, long-term support of Debian included
-/// (wiki.debian.org/LTS, ubuntu.com/about/release-cycle, both read in 2026).
+/// End dates of releases that do not include them, as published: the end of free security
+/// updates, including Debian's long-term support (wiki.debian.org/LTS,
+/// ubuntu.com/about/release-cycle, both read in 2026).
 const ENDS: [(&str, &str); 21] = [
     ("debian-9", "2022-06-30"),
     ("debian-10", "2024-06-30"),
@@ -188,11 +188,11 @@ const ENDS: [(&str, &str); 21] = [
 fn support(system: &mut System) {
     let own = release("SUPPORT_END");
     let attached = || {
-        // Ubuntu Pro and the like go on for years.
+        // Ubuntu Pro and similar support continues for years.
         read("/var/lib/ubuntu-advantage/status.json").is_some_and(|text| text.contains("\"attached\": true"))
     };
     let listed = || distro_info(&read(format!("{RELEASES}/{}.csv", release("ID")))?, &release("VERSION_ID"));
-    // Of some only the first number counts; Raspberry Pi's old one is Debian's.
+    // For some only the major number counts; Raspbian uses Debian's dates.
     let os = system.os.replace("raspbian-", "debian-");
     let major = os.rsplit_once('.').map_or(os.as_str(), |(major, _)| major);
     let of = |os: &str| ENDS.iter().find(|(known, _)| *known == os).map(|(_, end)| (*end).to_owned());
@@ -201,7 +201,7 @@ fn support(system: &mut System) {
     match end.and_then(|end| Some((day(&end)?, end))).filter(|_| !attached()) {
         Some((last, end)) => {
             let today = crate::now() as f64 / 86_400_000.0;
-            // The last day still counts.
+            // The last day is included.
             system.support_days = Some((last + 1.0 - today).floor());
             system.support_ends = Some(clipped(&end));
         }
@@ -211,7 +211,7 @@ fn support(system: &mut System) {
     }
 }
 
-/// The last day of free updates in a table of releases, by its columns' names.
+/// The last day of free updates from a table of releases; columns are found by name.
 fn distro_info(table: &str, version: &str) -> Option<String> {
     let mut lines = table.lines();
     let head: Vec<&str> = lines.next()?.split(',').collect();
@@ -224,8 +224,8 @@ fn distro_info(table: &str, version: &str) -> Option<String> {
     field("eol-lts").or_else(|| field("eol"))
 }
 
-/// How many starts were in the last week, and whether the boot before this one ended
-/// as it should.
+/// Counts the boots of the last week, and checks whether the previous boot was shut down
+/// properly.
 fn boots(system: &mut System, until: Instant) {
     let unknown = |system: &mut System, why: Cause| {
         missing(&mut system.why, &["boot_unclean", "boots_7d"], &why);
@@ -234,12 +234,12 @@ fn boots(system: &mut System, until: Instant) {
         return unknown(system, Cause::new(Reason::NotSupported, "container"));
     }
     if !Path::new("/var/log/journal").is_dir() {
-        // Nothing of an earlier boot is kept.
+        // The journal of earlier boots is not kept.
         return unknown(system, Cause::new(Reason::NotSupported, "journal in memory"));
     }
     let until = until.min(Instant::now() + Duration::from_millis(1500));
-    // The end of the boot before: the journal says goodbye where it was shut down.
-    // Only what systemd and the journal itself wrote: any user may write the same words.
+    // Reads the end of the previous boot's journal. Only entries of systemd and the journal
+    // itself count, since any user can log the same text.
     let words = ["--no-pager", "-q", "-b", "-1", "-n", "300", "-o", "cat", "_TRANSPORT=driver", "+", "_PID=1"];
     let last = child::ask("journalctl", &words, until);
     match last {
@@ -250,7 +250,7 @@ fn boots(system: &mut System, until: Instant) {
         }
         Err(why) => drop(system.why.insert("boot_unclean".into(), why)),
     }
-    // Slow on a large journal, and only a number in a text needs it.
+    // Slow on a large journal, and used only in a text, so it comes last.
     let list = child::ask("journalctl", &["--no-pager", "-q", "--list-boots", "-o", "json"], until);
     match list.map(|text| serde_json::from_str::<Vec<Boot>>(&text)) {
         Ok(Ok(boots)) => {
@@ -258,7 +258,7 @@ fn boots(system: &mut System, until: Instant) {
             let since = crate::now().saturating_mul(1000).saturating_sub(week);
             system.boots_7d = u32::try_from(boots.iter().filter(|boot| boot.first_entry >= since).count()).ok();
         }
-        // Before systemd 254 there is no JSON here.
+        // Before systemd 254 there is no JSON output here.
         Ok(Err(_)) => drop(system.why.insert("boots_7d".into(), Cause::new(Reason::NotSupported, "journalctl"))),
         Err(why) => drop(system.why.insert("boots_7d".into(), why)),
     }
@@ -270,8 +270,8 @@ struct Boot {
     first_entry: i64,
 }
 
-/// Whether these are the last words of a boot that was shut down. A journal that was
-/// started again, by an update, has stopped before; so have targets after a rescue.
+/// Whether a boot's last entries show a shutdown. A journal that an update restarted has stopped
+/// before, and so have targets after rescue mode.
 fn is_goodbye(text: &str) -> bool {
     let again = [
         "Journal started",
@@ -291,7 +291,7 @@ fn is_goodbye(text: &str) -> bool {
         "Reached target reboot.target",
         "Reached target kexec",
         "systemd-shutdown",
-        // Where /var is a file system of its own, the journal leaves it before the end.
+        // If /var is a separate file system, the journal stops before the last entries.
         "Stopped target Multi-User",
         "Stopped target multi-user.target",
         "Stopped target graphical.target",
@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_kernel_of_the_same_kind_is_an_update() {
+    fn only_a_kernel_of_the_same_kind_counts_as_an_update() {
         let installed: Vec<String> =
             ["6.1.0-30-amd64", "6.1.0-9-amd64", "6.1.0-31-cloud-amd64", "6.12.3-own+"].map(String::from).into();
         assert_eq!(newest_kernel("6.1.0-9-amd64", &installed).as_deref(), Some("6.1.0-30-amd64"));
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_release_is_read_from_its_makers_table() {
+    fn the_end_of_a_release_is_read_from_distro_info() {
         let table = "version,codename,series,created,release,eol,eol-lts,eol-elts\n\
                      12,Bookworm,bookworm,2021-08-14,2023-06-10,2026-06-10,2028-06-30,2033-06-30\n\
                      13,Trixie,trixie,2023-06-10,2025-08-09,2028-08-09\n";
@@ -348,10 +348,10 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_that_was_shut_down_says_goodbye() {
+    fn a_clean_shutdown_is_recognised_by_its_last_journal_entries() {
         assert!(is_goodbye("Reached target Power-Off.\nShutting down.\nJournal stopped\n"));
         assert!(!is_goodbye("usb 1-1: new device\nCRON[7]: (root) CMD (run-parts)\n"));
-        // An update of systemd starts the journal again, and the power fails later.
+        // An update of systemd restarts the journal, and later the power fails.
         assert!(!is_goodbye("Journal stopped\nJournal started\nFinished apt-daily.service\n"));
         assert!(!is_goodbye("Stopped target Multi-User System.\nReached target Multi-User System.\n"));
     }

@@ -1,4 +1,4 @@
-//! The clock, and whether something keeps it right.
+//! The clock, and whether it is synchronised.
 
 use super::bytes::{clipped, read, shown};
 use super::{Surroundings, missing};
@@ -6,8 +6,8 @@ use fernwart_protocol::diagnosis::facts::Time;
 use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::os::unix::ffi::OsStrExt;
 
-/// Beyond this bound of error the kernel's clock counts as free, as timedatectl
-/// takes it (NTP_PHASE_LIMIT of adjtimex(2), 16 s).
+/// Beyond this error bound the clock counts as unsynchronised, as in timedatectl (NTP_PHASE_LIMIT
+/// of adjtimex(2), 16 s).
 const FREE_S: f64 = 16.0;
 
 pub(super) fn facts(around: &Surroundings) -> Time {
@@ -23,7 +23,7 @@ pub(super) fn facts(around: &Surroundings) -> Time {
     };
     let is_hosts = !super::system::container().is_empty();
     match time.error_bound_s {
-        // The kernel's clock is the host's, and the host's to keep.
+        // The clock belongs to the host, which synchronises it.
         Some(_) if is_hosts => {
             drop(time.why.insert("synchronised".into(), Cause::new(Reason::NotSupported, "container")))
         }
@@ -36,7 +36,7 @@ pub(super) fn facts(around: &Surroundings) -> Time {
         time.why.insert("ahead_of_hub_s".into(), Reason::Absent.into());
     }
     time.off_s = match (ahead, behind) {
-        // There is nothing to hold it against.
+        // There is nothing to compare the clock with.
         (None, None) => {
             time.why.insert("off_s".into(), Reason::Absent.into());
             None
@@ -49,8 +49,8 @@ pub(super) fn facts(around: &Surroundings) -> Time {
 /// Files that are written while the clock is right.
 const FILES: [&str; 4] = ["/proc/self/exe", "/etc/passwd", "/var/lib/dpkg/status", "/var/lib/rpm/rpmdb.sqlite"];
 
-/// How far this clock lies behind what it must have shown once, seconds; none where
-/// it is less than a day. A computer whose battery is empty wakes in another year.
+/// How far this clock is behind the newest of these files, seconds; none if less than a day. A
+/// computer with an empty clock battery starts in another year.
 fn behind_files_s() -> Option<f64> {
     let now = std::time::SystemTime::now();
     let written = FILES.iter().filter_map(|file| std::fs::metadata(file).ok()?.modified().ok()).max()?;
@@ -66,8 +66,8 @@ fn zone() -> String {
     }
 }
 
-/// The kernel's bound on the clock's error, seconds: any program that keeps the clock
-/// right tells the kernel so, and the bound grows while none does.
+/// The kernel's bound on the clock's error, seconds. Programs that synchronise the clock report
+/// it to the kernel, and it grows while none does.
 #[expect(unsafe_code, reason = "the C library has the only way to ask; nothing is changed with modes = 0")]
 fn error_bound_s() -> Option<f64> {
     // SAFETY: all fields are numbers, and zero is one.
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_nothing_is_held_against_is_not_called_right() {
+    fn a_clock_that_cannot_be_compared_is_not_reported_as_right() {
         let time = facts(&Surroundings::default());
         assert_eq!((time.off_s, time.why.get("off_s")), (None, Some(&Reason::Absent.into())));
         let around = Surroundings { ahead_of_hub_ms: Some(-61_000), ..Surroundings::default() };

@@ -1,5 +1,5 @@
-//! Pending updates, from what the machine has already fetched: no network; and what
-//! keeps its package manager from working.
+//! Pending updates, from lists that the machine has already fetched, without network access; and
+//! what keeps its package manager from working.
 
 use super::bytes::{clipped, read_bytes, shown};
 use super::sources::{self, Lacks, Source};
@@ -49,13 +49,13 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
             }
         }
         Err(No::Complains(what)) => {
-            // What the manager itself complains of is a finding, not a riddle.
+            // The manager's own complaint is reported as a finding.
             missing(
                 &mut updates.why,
                 &["pending", "security", "kept_back"],
                 &Cause::new(Reason::Unreadable, what.clone()),
             );
-            // It cannot read what it is told to fetch from: the packages are well.
+            // It cannot read its configured sources; the packages themselves are fine.
             match what.contains(".list") || what.contains(".sources") || what.contains("list of sources") {
                 true => bad.push(what),
                 false => broken.push(what),
@@ -70,7 +70,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         "apt" => {
             updates.lists_age_days = age_days("/var/lib/apt/lists/partial").or_else(|| age_days("/var/lib/apt/lists"));
             if !has_lists(Path::new("/var/lib/apt/lists")) {
-                // Nothing was ever fetched, so nothing can be known to wait.
+                // Nothing was ever fetched, so pending updates are unknown.
                 updates.lists_age_days = None;
                 (updates.pending, updates.security, updates.kept_back) = (None, None, None);
                 missing(
@@ -94,17 +94,17 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                     {
                         broken.push("dpkg was interrupted".to_owned());
                     }
-                    tell_broken(&mut updates, broken, silent);
+                    note_broken(&mut updates, broken, silent);
                 }
                 Err(error) => {
                     let why = Cause::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
                     missing(&mut updates.why, &["broken", "broken_count"], &why);
                 }
             }
-            // Where nothing was ever fetched, that says all.
+            // If nothing was ever fetched, that is reported instead.
             if let Some(sources) = sources.filter(|_| has_lists(Path::new("/var/lib/apt/lists"))) {
                 match sources::without(&sources, Path::new("/var/lib/apt/lists")) {
-                    // Nothing can wait where nothing comes from.
+                    // Without sources no update can be pending.
                     Lacks::All => {
                         (updates.pending, updates.security, updates.kept_back) = (None, None, None);
                         missing(&mut updates.why, &["pending", "security", "kept_back"], &no_source());
@@ -121,7 +121,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
                 }
             }
             match sources::bad(Path::new("/var/lib/apt/lists"), updates.lists_age_days) {
-                // What apt has complained of is known, whoever holds the lists now.
+                // apt's complaint is known even while another process locks the lists.
                 Err(why) if bad.is_empty() => {
                     missing(&mut updates.why, &["bad_sources", "bad_sources_count"], &why);
                 }
@@ -134,7 +134,7 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         }
         _ => {
             updates.lists_age_days = age_days("/var/cache/dnf");
-            tell_broken(&mut updates, broken, silent);
+            note_broken(&mut updates, broken, silent);
             missing(
                 &mut updates.why,
                 &["bad_sources", "bad_sources_count"],
@@ -152,9 +152,9 @@ fn no_source() -> Cause {
     Cause::new(Reason::NotConfigured, "package sources")
 }
 
-/// What keeps the manager from working. Where it has not said, only what was found
-/// without it is known.
-fn tell_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Cause>) {
+/// Reports what keeps the manager from working. If the manager did not answer, only what was
+/// found without it is known.
+fn note_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Cause>) {
     match silent.filter(|_| broken.is_empty()) {
         Some(why) => {
             missing(&mut updates.why, &["broken", "broken_count"], &why);
@@ -167,45 +167,43 @@ fn tell_broken(updates: &mut Updates, mut broken: Vec<String>, silent: Option<Ca
     }
 }
 
-/// Whether any list of packages has been fetched.
+/// Whether any package list has been fetched.
 fn has_lists(lists: &Path) -> bool {
     !disks::names(lists, |name| name.contains("_Packages") || name.ends_with("Release")).is_empty()
 }
 
-/// How long a package manager may take, where whoever looks stays to hear it. It
-/// goes on when the look is over: ended with it, it would be begun anew by each
-/// look and answer none on a slow computer. A later look has its answer.
+/// Time limit for a package manager if this process stays. It continues after the look: restarted
+/// by each look, it would never finish on a slow computer. A later look gets its answer.
 const ASKED_FOR: Duration = Duration::from_secs(120);
 
-/// What it failed at is not tried anew by each look; something may be wrong that
-/// no file shows.
+/// Minimum time before a failed query is repeated; its cause may not be visible in any file.
 const AGAIN: Duration = Duration::from_secs(600);
 
-/// What a manager has on the disk: its settings, lists and installed packages.
-/// While none changes, neither does its answer, which takes it more than a second.
+/// A manager's files: settings, lists and installed packages. While they are unchanged, so is its
+/// answer, which takes it more than a second.
 const APT_STATE: [&str; 3] = ["/etc/apt", "/var/lib/apt/lists", "/var/lib/dpkg/status"];
 const DNF_STATE: [&str; 5] =
     ["/etc/dnf", "/etc/yum.repos.d", "/var/cache/dnf", "/var/lib/rpm", "/usr/lib/sysimage/rpm"];
 
-/// What a manager has counted.
+/// The result of a manager's query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Counts {
     pending: u32,
     security: Option<u32>,
     kept_back: u32,
-    /// Where updates come from, as far as it says.
+    /// The package sources, if the manager reports them.
     sources: Option<Vec<Source>>,
 }
 
-/// What a manager has said.
+/// The answer of a manager.
 type Counted = Result<Counts, No>;
 
-/// Why a manager has counted nothing.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum No {
-    /// It has looked, and something is broken: its own words.
+    /// The query failed because something is broken; with its own message.
     Complains(String),
-    /// It has not said.
+    /// It did not answer.
     Silent(Cause),
 }
 
@@ -215,7 +213,8 @@ impl std::convert::From<Cause> for No {
     }
 }
 
-/// What one has said, of what, and when; nothing yet while it is asked.
+/// A query, the state of the files it is about, and when it was made or answered; no result while
+/// it runs.
 struct Inquiry {
     manager: &'static str,
     state: Vec<Option<SystemTime>>,
@@ -223,7 +222,7 @@ struct Inquiry {
     counted: Option<Counted>,
 }
 
-/// What is known, and word of what becomes known.
+/// The newest query, and a signal when it is answered.
 struct Memory {
     inquiry: Mutex<Option<Inquiry>>,
     news: Condvar,
@@ -231,8 +230,8 @@ struct Memory {
 
 static MEMORY: Mutex<Option<Arc<Memory>>> = Mutex::new(None);
 
-/// What a manager says of this state of its files: as it was said already, or asked
-/// now. Where whoever looks stays, asking goes on after this look.
+/// The manager's answer for the current state of its files: the known one, or from a new query.
+/// If this process stays, the query continues after this look.
 fn remembered(
     manager: &'static str,
     places: &'static [&'static str],
@@ -241,7 +240,7 @@ fn remembered(
     until: Instant,
 ) -> Counted {
     let stays = around.stays;
-    // The running agent may have waited for it already.
+    // The running agent may have its answer already.
     if let Some((_, counts)) = around.known_updates.as_deref().and_then(read_known).filter(|(of, _)| of == manager) {
         return Ok(counts);
     }
@@ -251,7 +250,7 @@ fn remembered(
     let state: Vec<_> = places.iter().map(|place| newest(Path::new(place), 2)).collect();
     let mut inquiry = locked(&memory.inquiry);
     let is_known = inquiry.as_ref().is_some_and(|inquiry| match &inquiry.counted {
-        // One that is asked now answers for what it has read.
+        // A running query is not restarted, even if the files have changed.
         None => true,
         Some(counted) => {
             (inquiry.manager, &inquiry.state) == (manager, &state) && (counted.is_ok() || inquiry.at.elapsed() < AGAIN)
@@ -288,8 +287,8 @@ fn remembered(
     }
 }
 
-/// What the manager has said already, as the running agent is asked for it: the
-/// manager's name and its answer, as JSON.
+/// The manager's last answer, for a diagnosis that asks the running agent: the manager's name and
+/// its counts, as JSON.
 pub fn known() -> Option<String> {
     let memory = locked(&MEMORY).clone()?;
     let inquiry = locked(&memory.inquiry);
@@ -303,7 +302,7 @@ fn read_known(text: &str) -> Option<(String, Counts)> {
     serde_json::from_str(text).ok()
 }
 
-/// When anything last changed at a place, so many folders deep.
+/// When anything last changed at a path, up to `depth` folders deep.
 fn newest(place: &Path, depth: usize) -> Option<SystemTime> {
     let own = place.metadata().and_then(|data| data.modified()).ok();
     let folder = (depth > 0).then(|| std::fs::read_dir(place).ok()).flatten();
@@ -312,10 +311,10 @@ fn newest(place: &Path, depth: usize) -> Option<SystemTime> {
 }
 
 fn apt(until: Instant) -> Counted {
-    // -s simulates: it takes no lock and changes nothing. A kernel comes as a new
-    // package, which a plain upgrade would never install.
+    // -s simulates: it takes no lock and changes nothing. dist-upgrade, since a new kernel is a
+    // new package, which a plain upgrade never installs.
     let arguments = ["-s", "-q", "-o", "Debug::NoLocking=true", "dist-upgrade"];
-    // Both take it a second, mostly to begin.
+    // Run in parallel: each takes about a second, mostly to start.
     let (ended, sources) = std::thread::scope(|scope| {
         let sources = std::thread::Builder::new().stack_size(128 * 1024);
         let sources = sources.spawn_scoped(scope, || sources::set(until));
@@ -329,7 +328,7 @@ fn apt(until: Instant) -> Counted {
     Ok(Counts { sources, ..parse_apt(&ended.complete("apt-get")?) })
 }
 
-/// What apt complains of: the packages it names, else its own last words.
+/// What apt complains of: the packages it names, else its first error.
 fn complaint(out: &str, complaints: &str) -> String {
     let unmet: Vec<&str> = out
         .lines()
@@ -342,7 +341,7 @@ fn complaint(out: &str, complaints: &str) -> String {
     if !unmet.is_empty() {
         return clipped(&format!("unmet dependencies: {}", unmet.join(", ")));
     }
-    // The first says what it was, the others what came of it.
+    // The first error is the cause, the others are consequences.
     let first = complaints.lines().find_map(|line| line.strip_prefix("E: "));
     clipped(&format!("apt-get: {}", first.unwrap_or("exit code 100").trim_end_matches('.')))
 }
@@ -351,9 +350,9 @@ fn dnf(until: Instant) -> Counted {
     let ended = child::run("dnf", &["-C", "-q", "check-update"], until)?;
     let pending = match &ended {
         child::ProcessOutput { is_late: true, .. } => return Err(Cause::new(Reason::TimedOut, "dnf").into()),
-        // 100 says that there are updates (dnf(8)).
+        // 100 means that there are updates (dnf(8)).
         child::ProcessOutput { code: Some(0 | 100), out, .. } => count_dnf(&shown(out)),
-        // It has never fetched any list, and may fetch none now (-C).
+        // It has no lists yet and must not fetch them now (-C).
         ended if ["Cache-only enabled", "no cache"].iter().any(|words| ended.complaints.contains(words)) => {
             return Err(Cause::new(Reason::Absent, "package lists").into());
         }
@@ -369,8 +368,8 @@ fn age_days(path: &str) -> Option<f64> {
     Some((age.as_secs_f64() / 86_400.0 * 10.0).round() / 10.0)
 }
 
-/// Lines `Inst name [old] (new Debian-Security:12/stable-security [amd64])`. Where a
-/// package comes from stands in the brackets; its own name says nothing.
+/// Counts lines `Inst name [old] (new Debian-Security:12/stable-security [amd64])`. The origin is
+/// in the brackets; the package's name does not matter.
 fn parse_apt(text: &str) -> Counts {
     let updates = || text.lines().filter(|line| line.starts_with("Inst "));
     let is_security = |line: &&str| {
@@ -387,13 +386,13 @@ fn parse_apt(text: &str) -> Counts {
     }
 }
 
-/// Lines `name.arch version repository`; what is obsoleted follows and counts no more.
+/// Counts lines `name.arch version repository`; obsoleted packages follow and are not counted.
 fn count_dnf(text: &str) -> u32 {
     let lines = text.lines().take_while(|line| !line.starts_with("Obsoleting"));
     counted(lines.filter(|line| line.split_whitespace().count() == 3))
 }
 
-/// Lines `FEDORA-2026-1 Important/Sec. name-version`.
+/// Counts lines `FEDORA-2026-1 Important/Sec. name-version`.
 fn count_dnf_security(text: &str) -> u32 {
     counted(text.lines().filter(|line| line.contains("/Sec.")))
 }
@@ -402,7 +401,7 @@ fn counted<'a>(lines: impl Iterator<Item = &'a str>) -> u32 {
     u32::try_from(lines.count()).unwrap_or(u32::MAX)
 }
 
-/// Packages that dpkg has begun and not ended.
+/// Packages that dpkg has not finished installing.
 fn half_installed(status: &str) -> Vec<String> {
     let mut name = "";
     let mut found = Vec::new();
@@ -422,15 +421,15 @@ fn half_installed(status: &str) -> Vec<String> {
     found
 }
 
-/// Whether dpkg is at work right now: then half of it is no fault. One that has held
-/// its lock for an hour without writing anything is stuck, and that is one.
+/// Whether dpkg is running now, so that unfinished packages are normal. A dpkg that holds its
+/// lock without writing for an hour is stuck, which is a fault.
 fn is_being_updated() -> bool {
     let wrote = age_days("/var/lib/dpkg/status").is_some_and(|days| days < 1.0 / 24.0);
     let is_held = ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock"].iter().any(|lock| is_locked(Path::new(lock)));
     is_held && wrote
 }
 
-/// Whether somebody holds a lock on a file (/proc/locks: `MAJOR:MINOR:INODE`).
+/// Whether a process holds a lock on a file (/proc/locks: `MAJOR:MINOR:INODE`).
 pub(super) fn is_locked(path: &Path) -> bool {
     let Ok(data) = path.metadata() else { return false };
     let inode = data.ino();
@@ -446,7 +445,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kernel_and_what_comes_from_security_are_counted_and_names_say_nothing() {
+    fn new_kernels_and_security_updates_are_counted_by_origin_not_by_name() {
         let text = "Reading package lists...\n\
             The following packages have been kept back:\n  docker-ce libfoo\n  libbar\n\
             The following NEW packages will be installed:\n  linux-image-6.1.0-31-amd64\n\
@@ -483,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_is_slow_is_still_asked_and_answers_a_later_look() {
+    fn a_slow_package_managers_answer_is_ready_at_a_later_look() {
         static PLACES: [&str; 1] = ["/no/such/place"];
         fn slow(_: Instant) -> Counted {
             std::thread::sleep(Duration::from_millis(400));

@@ -1,7 +1,7 @@
-//! Bundles and their files, by hash, in the agent's folder.
+//! Bundles and their files, stored by hash in the agent's folder.
 //!
-//! What lies here proves itself: a file is used only if its hash is the name
-//! it is asked by, and that name stands in a catalogue that approvers signed.
+//! A file is used only if its content has the requested hash, and that hash is in a catalogue
+//! that approvers signed.
 
 use super::gate::Script;
 use fernwart_certs::catalogue::{Approved, Catalogue};
@@ -16,24 +16,24 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What is missing to run a script, or why it never can be.
+/// Why a script cannot be run: blobs are missing, or it is unreadable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Lacks {
-    /// These hashes.
+    /// The blobs with these hashes are missing.
     Blobs(Vec<Digest>),
-    /// What was approved is no script this agent can read.
+    /// The approved bundle is not a script that this agent can read.
     Unreadable,
 }
 
-/// Bytes kept in memory where the disk takes none: a script that frees a full disk
-/// is a few kilobytes.
+/// Maximum size of the blobs kept in memory while the disk is full: a script that frees disk
+/// space has a few kilobytes.
 const IN_MEMORY: usize = 1024 * 1024;
 
 /// The cache.
 #[derive(Debug, Clone)]
 pub(super) struct BlobCache {
     folder: PathBuf,
-    /// What the disk did not take.
+    /// Blobs that could not be written to disk.
     memory: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
 }
 
@@ -56,8 +56,7 @@ impl BlobCache {
         (sha256(&bytes) == *hash).then_some(bytes)
     }
 
-    /// Puts a file there, under its own hash; into memory where the disk is full and
-    /// it is small.
+    /// Stores a file under its hash. If the disk is full, a small file is kept in memory.
     ///
     /// # Errors
     /// When it cannot be kept.
@@ -86,23 +85,24 @@ impl BlobCache {
     fn put_on_disk(&self, bytes: &[u8]) -> io::Result<()> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let name = sha256(bytes).to_string();
-        // A name of its own: whoever else writes the same file does not take it away.
+        // A unique temporary name: concurrent writers of the same file do not remove each
+        // other's.
         let beside = self.folder.join(format!("{name}.{:08x}", u32::from_ne_bytes(fernwart_certs::random())));
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
         let kept =
             io::Write::write_all(&mut file, bytes).and_then(|()| std::fs::rename(&beside, self.folder.join(name)));
         if kept.is_err() {
-            // A disk without room is not filled with beginnings.
+            // Do not fill a full disk with partial files.
             let _ = std::fs::remove_file(&beside);
         }
         kept
     }
 
-    /// A whole script, if all of it is there.
+    /// The complete script, if all of its files are here.
     ///
     /// # Errors
-    /// What is missing.
+    /// The missing blobs.
     pub(super) fn script(&self, name: &BundleName, approved: &Approved) -> Result<Script, Lacks> {
         let document = self.get(&approved.sha256).ok_or(Lacks::Blobs(vec![approved.sha256]))?;
         let bundle = Bundle::from_bytes(&document).map_err(|_| Lacks::Unreadable)?;
@@ -127,7 +127,7 @@ impl BlobCache {
         }
     }
 
-    /// Removes what no approved script needs any more.
+    /// Removes files that no approved script needs any more.
     pub(super) fn tidy(&self, catalogue: &Catalogue) {
         let mut needed = HashSet::new();
         for (name, approved) in &catalogue.scripts {
@@ -140,7 +140,7 @@ impl BlobCache {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         for entry in entries.flatten() {
             if !entry.file_name().to_str().is_some_and(|name| needed.contains(name)) {
-                // Whatever cannot be removed now is removed next time.
+                // A file that cannot be removed now is removed next time.
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -1,4 +1,4 @@
-//! The machine's clocks, and what its wall clock is worth.
+//! The machine's clocks, and whether its wall clock is plausible.
 
 use super::gate::Clock;
 use super::state::Moment;
@@ -7,40 +7,40 @@ use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::BootId;
 use fernwart_protocol::limits::CLOCK_SKEW;
 
-/// This build was made after 2026-11-01: no true clock is behind that.
+/// This build was made after 2026-11-01: a correct clock shows a later time.
 pub(super) const BUILT: UnixMs = 1_793_491_200_000;
 
-/// What time it is.
+/// Reads all clocks.
 pub(super) fn moment(boot: BootId) -> Moment {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds: f64 = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
     Moment { now: crate::now(), since_boot_ms: (seconds * 1000.0) as u64, boot }
 }
 
-/// The kernel's name for this boot; zeros where it gives none.
+/// The kernel's id of this boot; zeros if it gives none.
 pub(super) fn boot_id() -> BootId {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     digits.parse().unwrap_or(BootId::from_bytes([0; 16]))
 }
 
-/// What the clock was worth when a hub was last asked: what it does since is held
-/// against a clock that nobody sets.
+/// The clock's offset when the hub last reported its time. Later changes of the wall clock are
+/// detected by comparing it with the time since boot, which nobody can set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reference {
-    /// How far the hub's clock lay before this one, milliseconds.
+    /// How far the hub's clock was ahead of this one, milliseconds.
     ahead_ms: i64,
     at: Moment,
 }
 
 impl Reference {
-    /// As a link was made.
+    /// Taken when a link was made.
     pub(super) fn new(linked: &Linked, at: Moment) -> Self {
         Self { ahead_ms: linked.hub_ahead_ms, at }
     }
 
-    /// How far the hub's clock lies before this one now. A clock that was set since has
-    /// gone another way than the time since the start; that counts suspension, too.
+    /// How far the hub's clock is ahead of this one now. If the wall clock was set since, it has
+    /// moved by another amount than the time since boot, which includes suspension.
     pub(super) fn ahead_ms(&self, now: &Moment) -> i64 {
         let went = now.now.saturating_sub(self.at.now);
         let passed = i64::try_from(now.since_boot_ms.saturating_sub(self.at.since_boot_ms)).unwrap_or(i64::MAX);
@@ -48,7 +48,7 @@ impl Reference {
     }
 }
 
-/// Judges the clock against the newest signed time and the hub's.
+/// Compares the clock with the newest signed time and with the hub's clock.
 pub(super) fn judge(moment: &Moment, floor: UnixMs, reference: Option<Reference>) -> Clock {
     let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
     let now = moment.now;
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_since_the_start_is_told_in_milliseconds() {
+    fn the_time_since_boot_is_in_milliseconds() {
         let seconds = || -> u64 {
             let text = std::fs::read_to_string("/proc/uptime").expect("there");
             text.split('.').next().and_then(|seconds| seconds.parse().ok()).expect("a number")
@@ -87,14 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_set_back_a_little_stands_still_and_one_set_back_far_does_not() {
+    fn a_clock_set_back_within_the_skew_stands_still_and_beyond_it_is_followed() {
         let at = |ms| Clock::Plausible(BUILT + ms);
         for (now, latest, wanted) in [
             (0, -1, 0),
             (0, 0, 0),
             (-1, 0, 0),
             (-5 * MINUTE, 0, 0),
-            // By more than good clocks differ: it was wrong before.
+            // Beyond the allowed skew: the earlier time was wrong.
             (-5 * MINUTE - 1, 0, -5 * MINUTE - 1),
         ] {
             assert_eq!(at(now).not_before(BUILT + latest), at(wanted), "{now} {latest}");
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_believed_within_five_minutes_of_the_hubs() {
+    fn a_clock_is_plausible_within_five_minutes_of_the_hubs() {
         let at = moment(BUILT, 0);
         let judge = |ahead| judge(&at, BUILT, Some(reference(ahead, at)));
         assert_eq!(super::judge(&at, BUILT, None), Clock::Plausible(BUILT));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_under_a_standing_link_is_noticed_and_sleep_is_not() {
+    fn a_clock_set_while_linked_is_detected_and_suspension_is_not_mistaken_for_it() {
         let at = moment(BUILT, 1_000);
         let since = |went: i64, passed: i64| {
             let now = moment(BUILT + went, u64::try_from(1_000 + passed).expect("later"));
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(since(6 * MINUTE, 0), Clock::Implausible { hub: BUILT });
         assert_eq!(since(-10 * MINUTE, 0), Clock::Implausible { hub: BUILT });
         assert_eq!(since(hour + 4 * MINUTE, hour), Clock::Plausible(BUILT + hour + 4 * MINUTE));
-        // One that was wrong when the link was made, and was put right since.
+        // A clock that was wrong when the link was made, and was corrected since.
         let right = judge(&moment(BUILT + 10 * MINUTE, 1_000), BUILT, Some(reference(10 * MINUTE, at)));
         assert_eq!(right, Clock::Plausible(BUILT + 10 * MINUTE));
     }

@@ -1,4 +1,4 @@
-//! What the owner says at the terminal: yes, no, yes to all for a while, stop.
+//! The owner's commands at the terminal: allow, deny, allow all for a while, pause.
 
 use super::Executor;
 use super::gate::Clock;
@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::Path;
 
-/// The owner's standing word. Kept in a file: a pause outlives a restart.
+/// The owner's standing consent and pause. Kept in a file, so that a pause survives a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OwnerConsent {
     /// Repairs are allowed until then.
     #[serde(default)]
     pub(super) allows_until: UnixMs,
-    /// Nothing is answered until then.
+    /// Every order is refused until then.
     #[serde(default)]
     pub(super) paused_until: UnixMs,
     /// Only the administrator ends this pause.
@@ -31,23 +31,23 @@ pub(super) struct OwnerConsent {
     pub(super) paused_by_administrator: bool,
 }
 
-/// An account that is asked, and is no administrator, allows no longer than this.
+/// The longest consent that an account without administrator rights can give.
 const ALLOWS_MS: UnixMs = 8 * 3600 * 1000;
 
-/// Why a yes does not count that is not written down.
+/// Why a consent was rejected: its journal line exceeded the hourly limit.
 const TOO_OFTEN: &str = "said too often within an hour; the administrator can still say it";
 
 impl OwnerConsent {
     const STOPPED: Self = Self { allows_until: 0, paused_until: UnixMs::MAX, paused_by_administrator: true };
 
-    /// Whether nothing is answered now. A clock that is worth nothing ends no pause, but
-    /// for one that was over before the newest signed time.
+    /// Whether the owner's pause is in force. An implausible clock ends no pause, except one that
+    /// ended before the newest signed time.
     pub(super) fn paused(&self, clock: Clock, floor: UnixMs) -> bool {
         self.paused_until > clock.own().unwrap_or(floor)
     }
 
-    /// Reads it. What is there and cannot be read, or may be others' word, was meant to
-    /// stop: paused.
+    /// Reads the file. A file that exists but cannot be read, or that others may have written,
+    /// counts as a pause.
     pub(super) fn read(path: &Path) -> Self {
         match keyfile::read_checked(path, Others::Read, keyfile::SETTINGS) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or(Self::STOPPED),
@@ -60,7 +60,7 @@ impl OwnerConsent {
         keyfile::replace(path, serde_json::to_string(self).unwrap_or_default().as_bytes())
     }
 
-    /// What it becomes by a word; nothing where whoever says it may not.
+    /// The consent after this command; none if the account may not give it.
     fn after(self, command: local::OwnerCommand, is_admin: bool, now: UnixMs, is_paused: bool) -> Option<Self> {
         let until = |span: Option<u64>| {
             span.map_or(UnixMs::MAX, |ms| now.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX)))
@@ -79,7 +79,7 @@ impl OwnerConsent {
             local::OwnerCommand::DenyAll => Self { allows_until: 0, ..self },
             local::OwnerCommand::Pause(span) => Self {
                 allows_until: 0,
-                // Nobody shortens the administrator's.
+                // Only the administrator can shorten the administrator's pause.
                 paused_until: match is_paused && self.paused_by_administrator && !is_admin {
                     true => self.paused_until.max(until(span)),
                     false => until(span),
@@ -93,7 +93,7 @@ impl OwnerConsent {
 }
 
 impl Executor {
-    /// All that the owner is asked now.
+    /// All open questions to the owner.
     pub(super) fn asked(&self) -> Vec<Asked> {
         let mut all: Vec<Asked> = self
             .pending
@@ -119,8 +119,8 @@ impl Executor {
         all
     }
 
-    /// The run that a question of this number was about, if it has not begun:
-    /// also one that was answered yes and waits for something else since.
+    /// The run that the question of this number was about, if it has not begun. Includes runs
+    /// that were allowed and now wait for something else.
     fn asked_about(&self, number: u32) -> Option<RunId> {
         self.pending.iter().find(|(_, wait)| wait.number == Some(number)).map(|(run, _)| *run)
     }
@@ -130,8 +130,8 @@ impl Executor {
         self.pending.iter().find(|(_, wait)| asks(&wait.why)).map(|(run, _)| *run)
     }
 
-    /// What the owner wants. A yes is in the state store before it counts; a no
-    /// counts at once, whatever the disk says to it.
+    /// Handles an owner's command. A consent is in the state store before it counts; a refusal
+    /// counts at once, even if the disk fails.
     pub(super) fn handle_owner_command(&mut self, command: local::OwnerCommand, by: &Caller) -> local::Answer {
         use local::OwnerCommand;
         let now = self.now();
@@ -151,7 +151,8 @@ impl Executor {
             | OwnerCommand::TrustClock => None,
         };
         let is_paused = self.consent.paused(self.clock(), self.floor());
-        // A pause by a clock that lags behind what was signed would be over as it begins.
+        // With an implausible clock the pause counts from the signed time floor, else it could
+        // end at once.
         let begins = self.clock().own().unwrap_or(now.max(self.floor()));
         let Some(consent) = self.consent.after(command, by.is_admin, begins, is_paused) else {
             return local::Answer::NotYours;
@@ -181,8 +182,8 @@ impl Executor {
             }
         }
         let body = json!({"by": by.account, "word": command, "run": run});
-        // The administrator's word always stands there; an account that is only asked may
-        // say the same a thousand times.
+        // The administrator's commands are always written. Those of other accounts are limited,
+        // since they could be repeated a thousand times.
         let noted = match by.is_admin {
             true => self.note("owner_said", &body).map(|()| true),
             false => self.note_of_others("owner_said", &body),
@@ -191,7 +192,8 @@ impl Executor {
             Ok(false) if !stops => Err(TOO_OFTEN.to_owned()),
             noted => noted.map(drop).map_err(|error| chain(&error)),
         };
-        // A no is kept wherever it can be; a yes only where all of it can.
+        // A refusal takes effect even if it cannot be stored; a consent only if it is stored
+        // completely.
         let kept = if noted.is_ok() || stops { consent.write(&self.home.consent()) } else { Ok(()) };
         if let Err(why) = noted.and(kept.map_err(|error| chain(&error))) {
             return if stops { local::Answer::NotKept(why) } else { local::Answer::Failed(why) };
@@ -219,14 +221,14 @@ impl Executor {
         local::Answer::Done
     }
 
-    /// Tells whoever sits at this computer that there is a question.
+    /// Notifies the user at this computer of a question.
     pub(super) fn notify_owner(&self) {
         let Some(asked) = self.asked().into_iter().next_back() else { return };
         self.notice(Notice::Asks(asked));
     }
 
-    /// Tells whoever sits at this computer what was done there.
-    pub(super) fn tell_owner(&self, done: Done) {
+    /// Notifies the user at this computer of a finished run.
+    pub(super) fn notify_owner_of(&self, done: Done) {
         self.notice(Notice::Did(done));
     }
 
@@ -246,7 +248,7 @@ mod tests {
     const HOUR: UnixMs = 3_600_000;
 
     impl OwnerConsent {
-        fn told(self, command: OwnerCommand, is_admin: bool) -> Option<Self> {
+        fn commanded(self, command: OwnerCommand, is_admin: bool) -> Option<Self> {
             self.after(command, is_admin, NOW, self.paused(Clock::Plausible(NOW), 0))
         }
 
@@ -256,56 +258,57 @@ mod tests {
     }
 
     #[test]
-    fn no_pause_ends_by_a_clock_that_is_worth_nothing() {
-        let paused = OwnerConsent::default().told(OwnerCommand::Pause(Some(3_600_000)), true).expect("said");
+    fn an_implausible_clock_ends_no_pause() {
+        let paused = OwnerConsent::default().commanded(OwnerCommand::Pause(Some(3_600_000)), true).expect("allowed");
         assert!(paused.paused_at(NOW + HOUR - 1) && !paused.paused_at(NOW + HOUR));
         let wrong = Clock::Implausible { hub: NOW + 10 * HOUR };
         assert!(paused.paused(wrong, NOW));
-        // Times that were signed since show that it is long over.
+        // Newer signed times show that it is over.
         assert!(!paused.paused(wrong, NOW + HOUR));
         assert!(!OwnerConsent::default().paused(wrong, 0));
     }
 
     #[test]
-    fn a_pause_ends_every_yes_and_an_administrators_is_ended_by_no_other() {
-        let allows = OwnerConsent::default().told(OwnerCommand::AllowAll(7_200_000), true).expect("said");
+    fn a_pause_ends_consent_and_only_the_administrator_ends_their_own() {
+        let allows = OwnerConsent::default().commanded(OwnerCommand::AllowAll(7_200_000), true).expect("allowed");
         assert_eq!(allows.allows_until, NOW + 2 * HOUR);
-        let paused = allows.told(OwnerCommand::Pause(None), true).expect("said");
+        let paused = allows.commanded(OwnerCommand::Pause(None), true).expect("allowed");
         assert!(paused.paused_at(NOW + 1000 * HOUR) && paused.allows_until == 0);
-        assert_eq!(paused.told(OwnerCommand::Resume, false), None);
-        // Nor is it shortened by another pause.
-        let again = paused.told(OwnerCommand::Pause(Some(1)), false).expect("said");
-        assert!(again.paused_at(NOW + HOUR) && again.told(OwnerCommand::Resume, false).is_none());
-        assert!(!paused.told(OwnerCommand::Resume, true).expect("said").paused_at(NOW));
-        let own = OwnerConsent::default().told(OwnerCommand::Pause(Some(60_000)), false).expect("said");
-        assert!(!own.told(OwnerCommand::Resume, false).expect("said").paused_at(NOW));
+        assert_eq!(paused.commanded(OwnerCommand::Resume, false), None);
+        // Another account's pause does not shorten it either.
+        let again = paused.commanded(OwnerCommand::Pause(Some(1)), false).expect("allowed");
+        assert!(again.paused_at(NOW + HOUR) && again.commanded(OwnerCommand::Resume, false).is_none());
+        assert!(!paused.commanded(OwnerCommand::Resume, true).expect("allowed").paused_at(NOW));
+        let own = OwnerConsent::default().commanded(OwnerCommand::Pause(Some(60_000)), false).expect("allowed");
+        assert!(!own.commanded(OwnerCommand::Resume, false).expect("allowed").paused_at(NOW));
     }
 
     #[test]
-    fn who_is_only_asked_allows_for_hours_at_most() {
-        let allows = OwnerConsent::default().told(OwnerCommand::AllowAll(u64::MAX), false).expect("said");
+    fn an_account_that_is_no_administrator_can_allow_eight_hours_at_most() {
+        let allows = OwnerConsent::default().commanded(OwnerCommand::AllowAll(u64::MAX), false).expect("allowed");
         assert_eq!(allows.allows_until, NOW + ALLOWS_MS);
-        let is_admin = OwnerConsent::default().told(OwnerCommand::AllowAll(u64::MAX), true).expect("said");
+        let is_admin = OwnerConsent::default().commanded(OwnerCommand::AllowAll(u64::MAX), true).expect("allowed");
         assert_eq!(is_admin.allows_until, UnixMs::MAX);
-        // The administrator's longer yes is not shortened by it.
-        assert_eq!(is_admin.told(OwnerCommand::AllowAll(1), false).expect("said").allows_until, UnixMs::MAX);
-        assert_eq!(is_admin.told(OwnerCommand::DenyAll, false).expect("said").allows_until, 0);
+        // It does not shorten the administrator's longer consent.
+        assert_eq!(is_admin.commanded(OwnerCommand::AllowAll(1), false).expect("allowed").allows_until, UnixMs::MAX);
+        assert_eq!(is_admin.commanded(OwnerCommand::DenyAll, false).expect("allowed").allows_until, 0);
     }
 
     #[test]
-    fn every_answer_by_each_speaker_before_during_and_after_a_pause() {
-        /// What is left: until when allowed, until when stopped, whether by the
-        /// administrator; from now on. Nothing: may not be said.
+    fn every_owner_command_by_each_account_before_during_and_after_a_pause() {
+        /// What remains, from now on: allowed until, paused until, whether paused by the
+        /// administrator. None: the command is refused.
         type Left = Option<(UnixMs, UnixMs, bool)>;
         const EVER: UnixMs = UnixMs::MAX - NOW;
         let open = OwnerConsent { allows_until: NOW + 10 * HOUR, ..OwnerConsent::default() };
         let own = OwnerConsent { paused_until: NOW + HOUR, ..OwnerConsent::default() };
         let admins = OwnerConsent { paused_by_administrator: true, ..own };
-        // One that has just ended is none.
+        // A pause that has just ended is no longer in force.
         let ended = OwnerConsent { paused_until: NOW, ..admins };
         let hours = |hours: u64| Some(hours * 3_600_000);
         let cases: [(&str, OwnerConsent, OwnerCommand, Left, Left); 16] = [
-            // what, before, word; by whom it is only asked, by the administrator
+            // case, consent before, command; result for an asked account, result for the
+            // administrator
             (
                 "allow",
                 OwnerConsent::default(),
@@ -372,16 +375,16 @@ mod tests {
             ("resume after its end", ended, OwnerCommand::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
         ];
         for (what, before, command, asked, is_admin) in cases {
-            for (by_whole, wanted) in [(false, asked), (true, is_admin)] {
-                let after = before.told(command, by_whole);
+            for (by_admin, wanted) in [(false, asked), (true, is_admin)] {
+                let after = before.commanded(command, by_admin);
                 let left = after.map(|s| (s.allows_until - NOW, s.paused_until - NOW, s.paused_by_administrator));
-                assert_eq!(left, wanted, "{what}, by the administrator: {by_whole}");
+                assert_eq!(left, wanted, "{what}, by the administrator: {by_admin}");
             }
         }
     }
 
     #[test]
-    fn what_cannot_be_read_stops() {
+    fn an_unreadable_consent_file_counts_as_a_pause() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("says.json");
         assert_eq!(OwnerConsent::read(&path), OwnerConsent::default());
@@ -390,8 +393,8 @@ mod tests {
         let folder_instead = folder.path().join("folder");
         std::fs::create_dir(&folder_instead).expect("made");
         assert!(OwnerConsent::read(&folder_instead).paused_at(NOW), "neither is a file that is there and fails");
-        let said = OwnerConsent { allows_until: 7, ..OwnerConsent::default() };
-        said.write(&path).expect("written");
-        assert_eq!(OwnerConsent::read(&path), said);
+        let consent = OwnerConsent { allows_until: 7, ..OwnerConsent::default() };
+        consent.write(&path).expect("written");
+        assert_eq!(OwnerConsent::read(&path), consent);
     }
 }

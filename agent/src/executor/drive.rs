@@ -1,4 +1,4 @@
-//! Who drives the executor: a thread in the daemon, a task in a simulation.
+//! Runs the executor: on a thread in the daemon, as a task in a simulation.
 
 use super::machine::{Machine, ThisMachine};
 use super::state::StateStore;
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 /// Starts the executor on its thread.
 ///
 /// # Errors
-/// When keys, state store or catalogue cannot be used, or are not all of one machine.
+/// When keys, state store or catalogue cannot be used, or do not all belong to one machine.
 pub fn start(
     home: &Home,
     enrollment: Enrollment,
@@ -49,7 +49,7 @@ fn run(mut executor: Executor, mut inbox: mpsc::Receiver<Event>, out: &mpsc::Sen
     loop {
         while let Some(outgoing) = executor.next_outgoing() {
             if is_live(&outgoing) {
-                // Never waits: an act is not held up by who watches it.
+                // Never block here: a slow watcher must not hold up an act.
                 let _ = out.try_send(outgoing);
             } else if out.blocking_send(outgoing).is_err() {
                 // The uplink has stopped, which ends the daemon.
@@ -66,14 +66,14 @@ fn run(mut executor: Executor, mut inbox: mpsc::Receiver<Event>, out: &mpsc::Sen
     }
 }
 
-/// Whether it only matters to those who watch now.
+/// Whether the message is live output, which may be dropped.
 fn is_live(outgoing: &ToUplink) -> bool {
     matches!(outgoing, ToUplink::Delivered(_, Delivered::Note(Note::Output(..))))
 }
 
-/// Starts an executor as a task, on a simulated machine. Nothing in it may wait for a disk: its
-/// state store should be in memory. `watch` sees it after each event. Ending the task is this
-/// machine's power cut.
+/// Starts an executor as a task, on a simulated machine. Nothing in it may block on a disk: its
+/// state store should be in memory. `watch` is called after each event. Aborting the task
+/// simulates a power cut.
 ///
 /// # Errors
 /// When its state store or catalogue cannot be used.

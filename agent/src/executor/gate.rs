@@ -1,12 +1,12 @@
-//! The gate: default deny, on one page. Pure.
+//! The gate: decides whether an order may run; denies by default. Pure.
 //!
 //! ```text
 //! envelope ─▶ staff entry ─▶ signature ─▶ order ─▶ role, customer, until, locks ─▶ mine
 //!        Authentic ═══ from here the run id is in the ledger, whatever follows ═══
 //!          ─▶ time ─▶ catalogue ─▶ bundle ─▶ parameters ─▶ owner's policy ─▶ Permit
 //! ```
-//! A [`Permit`] has one maker, here, and is consumed by the action: without
-//! one there is no effect, and the compiler holds it.
+//! Only this module makes a [`Permit`], and the action consumes it, so the compiler rejects code
+//! that acts without one.
 
 use super::policy::{No, Owner, Policy, Rule};
 use fernwart_certs::catalogue::{Catalogue, Role};
@@ -22,36 +22,35 @@ use fernwart_protocol::script::{Cage, Checked, Declared, FileName, Manifest, Par
 use fernwart_protocol::text::Text;
 use std::collections::{BTreeMap, HashSet};
 
-/// Who is asked to do something.
+/// The machine and its state, against which an order is judged.
 #[derive(Debug, Clone, Copy)]
 pub struct GateContext<'a> {
     /// This machine.
     pub machine: MachineId,
     /// Its owner.
     pub customer: CustomerId,
-    /// What is approved.
+    /// The catalogue in force.
     pub catalogue: &'a Catalogue,
-    /// What is locked.
+    /// The locks in force.
     pub locks: &'a Locks,
-    /// The time, as far as it can be told.
+    /// The time, as far as it is known.
     pub clock: Clock,
-    /// No order that ended before this is believed.
+    /// Orders that ended before this are refused.
     pub floor: UnixMs,
-    /// No act that may have been ordered before this is done: the ledger may
-    /// have forgotten it.
+    /// Acts whose orders may have been signed before this are refused: the ledger may have
+    /// forgotten them.
     pub orders_since: UnixMs,
-    /// Whether keys, certificate and enrollment are still the files that the agent
-    /// started with.
+    /// Whether keys, certificate and enrollment are unchanged since the agent started.
     pub files_are_ours: bool,
 }
 
-/// What the machine's clock is worth.
+/// How far the machine's clock can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// It agrees with the hub's and with signed times seen.
+    /// It agrees with the hub's clock and with the signed times seen.
     Plausible(UnixMs),
-    /// It does not; the hub's word may serve for looking, and for an act that
-    /// repairs the clock, as far as time decides nothing else.
+    /// It does not. The hub's time is used for looks and for an act that repairs the clock, but
+    /// never for windows or standing consent.
     Implausible {
         /// The hub's time.
         hub: UnixMs,
@@ -59,8 +58,8 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The machine's own time, if it is worth anything. Only by this is a
-    /// window of the owner's open, or a yes still good.
+    /// The machine's own time, if it is plausible. Windows and standing consent are judged only
+    /// by this.
     pub fn own(self) -> Option<UnixMs> {
         match self {
             Self::Plausible(now) => Some(now),
@@ -70,8 +69,8 @@ impl Clock {
 }
 
 impl Clock {
-    /// The same, but no earlier than it was before; set back by more than good clocks
-    /// differ, it is right now and was wrong then.
+    /// The same clock, but not earlier than `latest`. If it was set back by more than the allowed
+    /// skew, the new time counts: the clock was wrong before.
     pub fn not_before(self, latest: UnixMs) -> Self {
         let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
         match self {
@@ -82,8 +81,7 @@ impl Clock {
 }
 
 impl GateContext<'_> {
-    /// The best there is: without a clock of its own the hub's word, and no
-    /// earlier than what people have signed.
+    /// The best known time: the machine's own, or else the hub's, but not before the time floor.
     pub fn now(&self) -> UnixMs {
         match self.clock {
             Clock::Plausible(now) => now,
@@ -92,7 +90,7 @@ impl GateContext<'_> {
     }
 }
 
-/// Locks in force, believed when they came.
+/// The locks in force; each was verified when it arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Locks {
     keys: HashSet<KeyId>,
@@ -114,14 +112,14 @@ impl Locks {
     }
 }
 
-/// An order that this machine is truly asked to follow.
+/// An order whose signature, signer, role, machine and customer have been checked.
 #[derive(Debug, Clone)]
 pub struct Authentic {
     order: Order,
     hash: Digest,
     staff: Text<64>,
     role: Role,
-    /// Whether it is a script that the staff entry names.
+    /// Whether the staff entry has a grant for its script.
     is_named: bool,
 }
 
@@ -136,23 +134,23 @@ impl Authentic {
         self.hash
     }
 
-    /// Who gave it.
+    /// The name of the staff who signed it.
     pub fn staff(&self) -> &Text<64> {
         &self.staff
     }
 }
 
-/// Why an order is not authentic, and whether whoever sent it held a staff key.
+/// Why an order is not authentic, and whether staff signed it.
 #[derive(Debug, Clone)]
 pub enum NotAuthentic {
-    /// Nobody we know: only counted, so that an unknown signer cannot fill the journal.
+    /// Signed by no known key: only counted, so that unknown signers cannot fill the journal.
     UnknownSigner(Refusal),
-    /// Signed by staff, and yet not to be followed here: one line in the journal.
+    /// Signed by staff but refused here: gets one line in the journal.
     Staff(Refusal, Box<Authentic>),
 }
 
 impl NotAuthentic {
-    /// What to answer.
+    /// The refusal to answer with.
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::UnknownSigner(refusal) | Self::Staff(refusal, _) => *refusal,
@@ -160,10 +158,10 @@ impl NotAuthentic {
     }
 }
 
-/// Whether an envelope holds an order to this machine by staff who may give it.
+/// Verifies that an envelope holds an order for this machine, signed by staff who may give it.
 ///
 /// # Errors
-/// Why not.
+/// Why it is refused.
 pub fn authenticate(envelope: &Envelope, me: &GateContext<'_>) -> Result<Authentic, NotAuthentic> {
     let unknown_signer = NotAuthentic::UnknownSigner;
     let entry = me.catalogue.staff.find(&envelope.key).ok_or(unknown_signer(Refusal::UnknownStaff))?;
@@ -197,11 +195,11 @@ pub fn authenticate(envelope: &Envelope, me: &GateContext<'_>) -> Result<Authent
     }
 }
 
-/// Whether an envelope holds a lead's word that this machine is retired: who signed it,
-/// and when.
+/// Verifies that an envelope holds a lead's signed retirement of this machine. Returns who signed
+/// it, and when.
 ///
 /// # Errors
-/// Why not.
+/// Why it is refused.
 pub fn retired_by(envelope: &Envelope, me: &GateContext<'_>) -> Result<(Text<64>, UnixMs), Refusal> {
     let entry = me.catalogue.staff.find(&envelope.key).ok_or(Refusal::UnknownStaff)?;
     let word: Retirement = envelope::open(envelope, &entry.order_key).map_err(|error| match error {
@@ -230,8 +228,8 @@ pub fn retired_by(envelope: &Envelope, me: &GateContext<'_>) -> Result<(Text<64>
     Ok((entry.name.clone(), word.at))
 }
 
-/// The owner's yes to one order, naming the rule. Made only by [`permit`],
-/// consumed by the action.
+/// The permission for one order, with the rule that gave it. Made only by [`permit`], consumed by
+/// the action.
 #[derive(Debug)]
 pub struct Permit {
     authentic: Authentic,
@@ -239,8 +237,7 @@ pub struct Permit {
     ready: Option<Ready>,
 }
 
-/// A script as it lies on this machine, every file with the hash it was found
-/// to have.
+/// A script as stored on this machine, each file with its hash.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// SHA-256 of its bundle.
@@ -258,9 +255,9 @@ pub struct Ready {
     pub script: Script,
     /// Its parameters.
     pub parameters: Checked,
-    /// Whether it only shows what it would do.
+    /// Whether it is a dry run.
     pub dry_run: bool,
-    /// What will hold it.
+    /// The cage it will run in.
     pub cage: Cage,
 }
 
@@ -280,7 +277,7 @@ impl Permit {
         self.ready.as_ref().map(|ready| &ready.script)
     }
 
-    /// Spends the permit on what it permits.
+    /// Consumes the permit and returns what it permits.
     pub fn spend(self) -> Permitted {
         match (self.authentic.order.action, self.ready) {
             (Action::Diagnose { sections }, _) => Permitted::Diagnose(sections.into_vec()),
@@ -290,7 +287,7 @@ impl Permit {
     }
 }
 
-/// What a spent permit allows to be done.
+/// What a consumed permit allows.
 #[derive(Debug)]
 pub enum Permitted {
     /// Look at these sections.
@@ -301,21 +298,21 @@ pub enum Permitted {
     Nothing,
 }
 
-/// What this machine has at hand for a script.
+/// What this machine has available for running a script.
 #[derive(Debug)]
 pub struct AtHand {
     /// The script itself.
     pub script: Script,
-    /// What can hold it within its limits here.
+    /// The cage available here for its limits.
     pub cage: Option<Cage>,
-    /// What was sealed to this machine for this run; nothing if it does not open.
+    /// The sealed parameters of this run; none if they cannot be decrypted.
     pub secrets: Option<Parameters>,
 }
 
-/// Whether an authentic order may take effect now.
+/// Decides whether an authentic order may take effect now.
 ///
 /// # Errors
-/// Why not, or what has to be waited for, with the order back for the state store.
+/// Why not, or what it must wait for; the order is returned for the state store.
 pub fn permit(
     authentic: Authentic,
     me: &GateContext<'_>,
@@ -337,13 +334,13 @@ fn check(
     at_hand: Option<AtHand>,
 ) -> Result<(Rule, Option<Ready>), No> {
     let order = &authentic.order;
-    // What the order says of itself holds only until the manifest is at hand.
+    // The kind that the order claims counts only until the manifest is here.
     let kind = at_hand.as_ref().map_or(order.action.kind(), |at_hand| kind(order, &at_hand.script.manifest));
     let life = i64::try_from(ORDER_LIFE.as_millis()).unwrap_or(i64::MAX);
     let now = me.now();
     let refused = |refusal| Err(No::Refused(refusal));
-    // A look expires with the caller's patience, which may be shorter than two
-    // good clocks differ; done a little late it does no harm.
+    // A look expires with its caller's timeout, which may be shorter than the allowed clock skew.
+    // Running it slightly late does no harm.
     let skew = i64::try_from(CLOCK_SKEW.as_millis()).unwrap_or(i64::MAX);
     let slack = if kind == ActionKind::Look { skew } else { 0 };
     if order.not_after.saturating_add(slack) < me.floor.max(now) {
@@ -378,7 +375,7 @@ fn check(
     Ok((rule, ready))
 }
 
-/// Whether an order looks or acts, by what its script is.
+/// Whether an order is a look or an act, judged by its script's manifest.
 pub(super) fn kind(order: &Order, manifest: &Manifest) -> ActionKind {
     match order.action {
         Action::Script { dry_run, .. } => manifest.kind(dry_run),
@@ -386,8 +383,8 @@ pub(super) fn kind(order: &Order, manifest: &Manifest) -> ActionKind {
     }
 }
 
-/// Whether the order's script is approved, is for this machine, and takes
-/// these parameters.
+/// Checks that the order's script is approved, is for this platform, and accepts these
+/// parameters.
 fn script(order: &Order, me: &GateContext<'_>, now: UnixMs, at_hand: Option<AtHand>) -> Result<Ready, Refusal> {
     let Action::Script { bundle, version, sha256, privilege, parameters, dry_run } = &order.action else {
         return Err(Refusal::NotAnOrder);
@@ -404,7 +401,7 @@ fn script(order: &Order, me: &GateContext<'_>, now: UnixMs, at_hand: Option<AtHa
     }
     let AtHand { script, cage, secrets } = at_hand.ok_or(Refusal::NotFetched)?;
     let manifest = &script.manifest;
-    // What the order claims of the script must be what its approvers read.
+    // What the order claims about the script must match the approved manifest.
     if script.sha256 != *sha256 || manifest.privilege != *privilege {
         return Err(Refusal::NotApproved);
     }

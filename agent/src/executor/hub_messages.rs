@@ -1,5 +1,5 @@
-//! What the hub hands down besides orders: catalogues, locks, cancels. And the
-//! machine's word, for the uplink, that it is itself.
+//! Messages from the hub besides orders: catalogues, locks, cancels, requests for lost data; and
+//! the signed claim to be this machine.
 
 use super::receipt::ReceiptBuilder;
 use super::{DOUBT_EVERY, Executor, LOCKS, TAKEN_BACK};
@@ -31,16 +31,16 @@ impl Executor {
                         .inspect_err(|error| warn!(%error, "a lock could not be written; it holds until a restart"))
                         .is_ok();
                 if kept && !known {
-                    info!(key = %lock.key, "a lock came");
+                    info!(key = %lock.key, "a lock is in force");
                 }
                 self.locks.add(&lock, self.enrollment.machine);
             }
-            Err(refusal) => warn!(code = %refusal.code(), "a lock was not believed"),
+            Err(refusal) => warn!(code = %refusal.code(), "a lock was rejected"),
         }
     }
 
-    /// A cancel reaches what has not begun; a look that is under way ends by
-    /// itself within seconds.
+    /// Cancels a run that has not begun, or the running script. A running look ends by itself
+    /// within seconds.
     pub(super) fn handle_cancel(&mut self, envelope: &Envelope) {
         let Some(entry) = self.catalogue.staff.find(&envelope.key) else { return };
         let may = entry.until >= self.standing().now() && entry.customers.include(&self.enrollment.customer);
@@ -51,7 +51,8 @@ impl Executor {
         if cancel.machine != self.enrollment.machine {
             return;
         }
-        // What needs no state store comes first: it may be out of reach.
+        // Pending runs are ended first, since that needs no state store, which may be
+        // unavailable.
         if self.end_waiting(cancel.run, Outcome::Cancelled, None) {
             return;
         }
@@ -65,20 +66,20 @@ impl Executor {
         }
     }
 
-    /// A look that stands in line ends before it has begun.
+    /// Ends a queued look before it has begun.
     pub(super) fn end_unbegun(&mut self, run: RunId, outcome: Outcome, refusal: Option<Refusal>) {
         let record = self.store.run(&run).ok().flatten();
         let order = record.as_ref().and_then(|record| Document::from_bytes(record.order.bytes.as_bytes()).ok());
         let (Some(record), Some(order)) = (record, order) else { return };
         let builder = ReceiptBuilder { outcome, refusal, ..ReceiptBuilder::refused(order, record.order, self.now()) };
         if let Err(error) = self.finish(builder, None) {
-            warn!(%run, %error, "how a look ended could not be written");
+            warn!(%run, %error, "the outcome of a cancelled look could not be written");
             self.started.remove(&run);
         }
     }
 
-    /// What a restored hub has lost and this machine keeps: all of it signed by others, and
-    /// no secret of this machine's.
+    /// Sends a restored hub what it has lost: catalogue files and locks. All of it was signed by
+    /// others; no secret of this machine is included.
     pub(super) fn handle_give_back(&mut self, ticket: Ticket, hubs: &Versions) {
         let ours = self.catalogue.versions;
         let is_newer = ours.root > hubs.root || ours.targets > hubs.targets || ours.timestamp > hubs.timestamp;
@@ -92,7 +93,8 @@ impl Executor {
         self.say(ToUplink::GivenBack(ticket, all));
     }
 
-    /// An order that has not come is taken back: when it comes, it is not done.
+    /// Remembers the cancel of an order that has not arrived: the order will be cancelled when it
+    /// does.
     fn take_back(&mut self, run: RunId) {
         if self.taken_back.contains(&run) {
             return;
@@ -113,14 +115,14 @@ impl Executor {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
         let advanced = match runtime {
             Ok(runtime) => runtime.block_on(catalogue::advance(&self.trusted, &files)),
-            Err(error) => return warn!(%error, "no runtime to verify a catalogue with"),
+            Err(error) => return warn!(%error, "a catalogue could not be verified: no runtime"),
         };
         match advanced {
             Ok((trusted, _)) if trusted == self.trusted => {}
             Ok((trusted, catalogue)) => {
                 let body = json!({"versions": catalogue.versions});
-                // New timestamps come daily and change nothing; only what people
-                // signed is worth a line.
+                // Timestamps are renewed daily and change nothing; only what people signed gets a
+                // journal line.
                 let news = catalogue.versions.targets != self.catalogue.versions.targets
                     || catalogue.versions.root != self.catalogue.versions.root;
                 let written = self.store.write(self.machine.moment(), |tx| {
@@ -138,11 +140,11 @@ impl Executor {
             }
             Err(error) => {
                 let reason = chain(&error);
-                warn!(reason, "an offered catalogue was not believed");
+                warn!(reason, "an offered catalogue was rejected");
                 if self.is_due(self.doubted_at, DOUBT_EVERY) {
                     self.doubted_at = Some(self.awake());
                     if let Err(error) = self.note_of_others("catalogue_refused", &json!({"reason": reason})) {
-                        warn!(%error, "that could not be noted");
+                        warn!(%error, "the rejected catalogue could not be noted in the journal");
                     }
                 }
                 self.say(ToUplink::CatalogueRefused(Text::clipped(&reason)));

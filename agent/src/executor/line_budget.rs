@@ -1,7 +1,7 @@
-//! How many journal lines an hour others can cause: so many are written, the rest is
-//! counted and told in one line.
+//! Limits the journal lines per hour that others can cause. Further ones are counted, and the
+//! count is written with the first line of the next hour.
 //!
-//! What was done here is no such line: each act has its own, whatever else is written.
+//! Acts done here are not limited: each has its own line.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ pub(super) const LINES: u32 = 60;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The lines of one hour, by a clock that nobody sets.
+/// The lines of one hour, by the monotonic clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LineBudget {
     begun: Option<Duration>,
@@ -18,19 +18,19 @@ pub(super) struct LineBudget {
     left_out: u64,
 }
 
-/// What becomes of a line.
+/// What to do with a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Line {
     /// It is written.
     Write,
-    /// It is written, and that so many of the hour before were left out.
+    /// It is written, after a line that says how many were left out in the hour before.
     WriteAfter(u64),
-    /// It is counted alone.
+    /// It is only counted.
     LeaveOut,
 }
 
 impl LineBudget {
-    /// One more line is wanted.
+    /// Asks for one more line.
     pub(super) fn take(&mut self, now: Duration) -> Line {
         let is_over = self.begun.is_none_or(|begun| now.saturating_sub(begun) >= HOUR);
         let before = self.left_out;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_hour_has_its_lines_and_the_rest_is_told_in_the_next() {
+    fn lines_beyond_the_hourly_limit_are_counted_in_the_next_hour() {
         let mut budget = LineBudget::default();
         let at = Duration::from_secs;
         for _ in 0..LINES {

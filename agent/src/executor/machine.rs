@@ -1,8 +1,7 @@
-//! What the executor cannot do by itself: tell the time, wait, look, act, and
-//! speak to whoever sits at the computer.
+//! The effects the executor needs: clocks, timers, looks, scripts, desktop notices.
 //!
-//! The executor decides; a [`Machine`] is where its decisions have effects. The
-//! daemon has [`ThisMachine`]; tests and benchmarks have simulated ones.
+//! The executor decides; a [`Machine`] carries it out. The daemon uses [`ThisMachine`]; tests and
+//! benchmarks use simulated ones.
 
 use super::state::Moment;
 use super::{Event, clocks};
@@ -23,55 +22,54 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-/// The computer, as the executor needs it. What takes time comes back as an
-/// [`Event`].
+/// The computer, as the executor needs it. Results of slow operations come back as an [`Event`].
 pub trait Machine: Send {
-    /// What time it is, by all clocks.
+    /// The time, by all clocks.
     fn moment(&self) -> Moment;
 
-    /// What time it is, by the wall clock.
+    /// The time, by the wall clock.
     fn now(&self) -> UnixMs;
 
-    /// What can hold a script within its limits here.
+    /// The cage available here for this script's limits.
     fn cage(&self, manifest: &Manifest) -> Option<Cage>;
 
-    /// Ends whatever a run has left behind when the agent stopped.
+    /// Kills the processes that a run left behind when the agent stopped.
     fn end(&self, run: &RunId);
 
-    /// Has this happen later.
+    /// Sends this event after a delay.
     fn later(&self, then: Duration, event: Event);
 
-    /// Looks, and says [`Event::Looked`].
+    /// Starts a look; sends [`Event::Looked`] when it is done.
     fn look(&self, look: Look);
 
-    /// Runs a script, and says [`Event::Output`] and in the end [`Event::ScriptEnded`].
+    /// Runs a script; sends [`Event::Output`], and [`Event::ScriptEnded`] at the end.
     fn act(&self, act: Act);
 
-    /// Shows something to whoever sits there.
+    /// Shows a notice to the users who are logged in.
     fn show(&self, notice: DesktopNotice);
 
-    /// What is wrong with the files that say who this machine is, held against what the
-    /// agent started with: its enrollment, evidence key and sealing key. Nothing where
-    /// all is as it was, or there are no such files.
+    /// What differs in the files that hold this machine's identity (enrollment, evidence key,
+    /// sealing key) from what the agent started with. None if nothing differs, or there are no
+    /// such files.
     fn changed_files(&self, _: &Enrollment, _: (PublicKey, PublicKey)) -> Option<String> {
         None
     }
 
-    /// How long a new program must have been linked before it is confirmed. A
-    /// technician who updates a machine sees within minutes whether it reconnects.
+    /// How long a new version must have been linked before it is confirmed. A technician who
+    /// updates a machine sees within minutes whether it reconnects.
     fn confirm_after(&self) -> Duration {
         Duration::from_secs(3600)
     }
 }
 
-/// Something to look at now.
+/// A look to be run now.
 #[derive(Debug)]
 pub struct Look {
     /// The run.
     pub run: RunId,
-    /// What to look at; all if none is named.
+    /// The sections to look at; empty means all.
     pub sections: Vec<SectionName>,
-    /// What the state store and the link know.
+    /// Facts known to the state store and the link.
     pub surroundings: Surroundings,
     /// When it begins.
     pub started_at: UnixMs,
@@ -89,13 +87,13 @@ pub struct Act {
 }
 
 impl Act {
-    /// Whether it is to be ended.
+    /// Whether the script is to be stopped.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// What there is to tell of a script that did its work, or was taken back at
-    /// it, and wrote nothing: for machines that are only simulated.
+    /// The report of a script that succeeded, or was cancelled, and wrote no output: for
+    /// simulated machines.
     pub fn ends_well(&self, now: UnixMs) -> RunReport {
         let stopped = self.is_cancelled().then_some(Stopped::Cancelled);
         RunReport {
@@ -122,7 +120,7 @@ impl Act {
     }
 }
 
-/// A notice, and for whom.
+/// A notice, and the accounts it is shown to.
 #[derive(Debug)]
 pub struct DesktopNotice {
     pub(super) shop: String,
@@ -186,7 +184,7 @@ impl Machine for ThisMachine {
             let _ = events.blocking_send(looked);
         };
         if let Err(error) = std::thread::Builder::new().name("look".into()).stack_size(512 * 1024).spawn(looking) {
-            warn!(%error, "no thread to look with");
+            warn!(%error, "no thread could be started for a diagnosis");
             let report = collect::unable(&error.to_string()).pack().ok();
             self.later(Duration::ZERO, Event::Looked(run, report, started_at, None));
         }
@@ -200,8 +198,8 @@ impl Machine for ThisMachine {
         }
     }
 
-    fn show(&self, said: DesktopNotice) {
-        let DesktopNotice { shop, notice, accounts, language } = said;
+    fn show(&self, shown: DesktopNotice) {
+        let DesktopNotice { shop, notice, accounts, language } = shown;
         self.runtime
             .spawn_blocking(move || crate::owner::notice::show(&shop, &notice, &accounts, &Words::new(language)));
     }

@@ -1,12 +1,11 @@
-//! The executor: verifies, asks, acts, proves. It has the evidence key and no
-//! network.
+//! The executor: verifies orders, asks the owner, acts, and signs receipts. It holds the evidence
+//! key and has no network access.
 //!
 //! ```text
 //! order ─▶ gate ─▶ state store (received, started) ─▶ action ─▶ state store (finished, receipt) ─▶ outcome
 //! ```
-//! It takes one event at a time, waits for the disk, and gives back words for the
-//! uplink; time, looking and acting belong to a [`Machine`]. The daemon drives it
-//! on a thread of its own ([`start`]).
+//! It handles one event at a time, waits for the disk, and returns messages for the uplink. Time,
+//! looks and acts belong to a [`Machine`]. The daemon runs it on a thread of its own ([`start`]).
 
 mod blob_cache;
 mod clocks;
@@ -63,33 +62,33 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-/// Looks under way at once; further ones wait their turn. Each takes some
-/// fifteen short-lived threads.
+/// Maximum number of concurrent looks; further ones queue. Each takes some fifteen short-lived
+/// threads.
 const LOOKS: usize = 2;
 
-/// Refused orders remembered, so that a replay does not fill the journal.
+/// Number of refused orders remembered, so that a replay does not fill the journal.
 const NOTED: usize = 256;
 
-/// Cancels remembered whose orders have not come.
+/// Number of remembered cancels whose orders have not arrived.
 const TAKEN_BACK: usize = 256;
 
-/// An unbelievable catalogue is noted at most this often.
+/// Minimum time between two journal lines about a rejected catalogue.
 const DOUBT_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// That the hub knows less than before is noted at most this often: nobody
-/// fills the journal with it.
+/// Minimum time between two journal lines saying that the hub lost receipts, so that a hub cannot
+/// fill the journal with them.
 const FELL_EVERY: std::time::Duration = std::time::Duration::from_secs(3600);
 
-/// What could not be confirmed is tried again after this.
+/// Delay before a failed confirmation of this version is retried.
 const CONFIRM_AGAIN: Duration = Duration::from_secs(3600);
 
-/// Locks kept at most.
+/// Maximum number of locks kept.
 const LOCKS: usize = 1024;
 
 /// The executor cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
-    /// The machine's word on its own keys cannot be signed.
+    /// The document that names this machine's sealing key cannot be signed.
     #[error("signing for this machine's keys")]
     Sign(#[source] EnvelopeError),
     /// The evidence key cannot be used.
@@ -101,7 +100,7 @@ pub enum ExecutorError {
     /// The catalogue in the state store cannot be used.
     #[error("reading the catalogue this machine follows")]
     Catalogue(#[source] CatalogueError),
-    /// Keys, certificate and state store are not all of one machine.
+    /// Keys, certificate and state store do not all belong to the same machine.
     #[error("the files of this machine's agent")]
     Mixed(#[source] NotOneMachine),
     /// There is no catalogue in the state store.
@@ -112,58 +111,58 @@ pub enum ExecutorError {
     Thread(#[source] std::io::Error),
 }
 
-/// What the executor takes, one at a time.
+/// Input of the executor, handled one event at a time.
 #[derive(Debug)]
 pub enum Event {
-    /// Word from the uplink.
+    /// A message from the uplink.
     Uplink(ToExecutor),
-    /// A look is over: the packed report, if it could be packed, when it began, and
-    /// what the next one is to remember.
+    /// A look has finished: its packed report (none if packing failed), when it began, and what
+    /// the next look compares with.
     Looked(RunId, Option<Vec<u8>>, UnixMs, Option<Box<Past>>),
     /// A program on this machine asks.
     Asked(local::Question, oneshot::Sender<local::Answer>),
     /// A script has ended.
     ScriptEnded(RunId, ScriptResult),
-    /// Some of what a script writes.
+    /// Output of a script.
     Output(RunId, Stream, Vec<u8>),
-    /// A timer of a waiting run has run out.
+    /// The timer of a pending run has fired.
     Due(RunId, u64),
-    /// An outcome that the disk did not take is to be tried again.
+    /// Retry of an outcome that could not be written.
     Unwritten(RunId, Box<RunEnd>),
-    /// What waits in the state store, and could not be read, is to be taken up.
+    /// Retry of reading the pending runs from the state store.
     Unread,
-    /// This program may have shown by now that it stays.
+    /// Check whether this version can be confirmed.
     Confirm,
-    /// What is said to the uplink once this machine is in nobody's care.
+    /// The last message for the uplink after this machine was retired or left.
     FinalMessage(Box<ToUplink>),
 }
 
-/// How others reach the executor.
+/// A handle for sending events to the executor.
 #[derive(Clone)]
 pub struct Handle(mpsc::Sender<Event>);
 
-/// What an executor begins with.
+/// The parts from which an executor is built.
 pub struct Parts {
     /// The machine's folder: its policy and scripts.
     pub home: Home,
-    /// Who this machine is.
+    /// This machine's enrollment.
     pub enrollment: Enrollment,
-    /// Signs for what happens here.
+    /// The evidence key, which signs receipts.
     pub evidence: Arc<SigningKey>,
-    /// Opens what is sealed to this machine.
+    /// The sealing key, which decrypts secret parameters.
     pub sealing: Arc<SealingKey>,
     /// Journal, ledger and catalogue.
     pub store: StateStore,
 }
 
 impl Handle {
-    /// Tells the executor something; waits while its queue is full.
+    /// Sends a message to the executor; waits while its queue is full.
     pub async fn send(&self, message: ToExecutor) {
         // Fails only once the executor has stopped, which ends the daemon.
         let _ = self.0.send(Event::Uplink(message)).await;
     }
 
-    /// Tells the executor something that may be left unsaid.
+    /// Sends a message that may be lost: it is dropped while the queue is full.
     pub fn hint(&self, message: ToExecutor) {
         let _ = self.0.try_send(Event::Uplink(message));
     }
@@ -176,7 +175,8 @@ impl Handle {
     }
 }
 
-/// The executor: events in by [`Executor::take`], words out by [`Executor::next_word`].
+/// The executor: takes events with [`Executor::take`], returns messages with
+/// [`Executor::next_outgoing`].
 pub struct Executor {
     home: Home,
     enrollment: Enrollment,
@@ -186,61 +186,61 @@ pub struct Executor {
     catalogue: Catalogue,
     locks: Locks,
     linked: Option<Linked>,
-    /// What the hub last told of this clock; it outlives the link.
+    /// How far the hub's clock was ahead when it last reported it; outlives the link.
     reference: Option<Reference>,
-    /// Why the hub does not want this machine, where it has said so.
+    /// Why the hub rejects this machine, if it does.
     rejected: Option<Rejection>,
-    /// That this machine is in nobody's care any more.
+    /// Set once this machine was retired or left.
     parted: Option<Parted>,
     /// Streams that wait for a run's outcome.
     waiting: HashMap<RunId, Vec<Ticket>>,
-    /// The runs that this life has begun.
+    /// The runs begun since this process started.
     started: HashMap<RunId, StartedRun>,
-    /// The runs whose outcome the disk has not taken yet.
+    /// The runs whose outcome is not written yet.
     unwritten: HashSet<RunId>,
-    /// What is remembered of the last whole diagnosis.
+    /// What is remembered of the last complete diagnosis.
     past: Arc<Past>,
-    /// Whether the state store has an older one.
+    /// Whether `past` is newer than the copy in the state store.
     is_past_unwritten: bool,
     looking: usize,
     to_look: VecDeque<(RunId, Vec<SectionName>)>,
     unknown_signers: UnknownSigners,
-    /// What others can have written here.
+    /// Hourly limits for journal lines that others can cause, by kind.
     line_budgets: BTreeMap<&'static str, LineBudget>,
-    /// Orders whose refusal stands in the journal already; the newest first.
+    /// Hashes of orders whose refusal is already in the journal, newest first.
     noted: VecDeque<Digest>,
-    /// Opens what is sealed to this machine.
+    /// The sealing key, which decrypts secret parameters.
     sealing: Arc<SealingKey>,
-    /// The machine's word on that key.
+    /// The signed document that names this machine's sealing key.
     sealed_to: Envelope,
     /// Scripts' files.
     blobs: BlobCache,
-    /// The script under way.
+    /// The running script.
     acting: Option<Acting>,
     /// Runs that have not begun, in the order of their ids.
     pending: BTreeMap<RunId, PendingRun>,
-    /// The number of the last question to the owner.
+    /// The number of the newest question to the owner.
     questions: u32,
-    /// The number of the last timer.
+    /// The number of the newest timer.
     timers: u64,
     consent: OwnerConsent,
-    /// The owner's rules as they were read last, and what was read, or why it was not.
+    /// The owner's policy as last read.
     last_policy: RefCell<Option<LastPolicy>>,
-    /// Runs taken back before their orders came: a cancel may overtake.
+    /// Runs cancelled before their orders arrived: a cancel may overtake its order.
     taken_back: VecDeque<RunId>,
-    /// When an unbelievable catalogue was noted last.
+    /// When a rejected catalogue was last noted.
     doubted_at: Option<Duration>,
-    /// When it was noted last that the hub knows less than before.
+    /// When it was last noted that the hub lost receipts.
     fell_at: Option<Duration>,
-    /// The hub on this link says that it knows less; its next signature sets
-    /// what it is held against.
+    /// Whether the hub on this link reports a shorter chain than it has signed for. Its next
+    /// countersignature then sets the chain it is compared with.
     fell_back: bool,
-    /// The latest that this clock was at: set back a little it would bring back a yes that
-    /// has ended, or a window that has closed.
+    /// The latest time this clock has shown. A clock set back slightly must not revive an expired
+    /// consent or reopen a closed window.
     latest: Cell<UnixMs>,
-    /// How long this life has been linked.
+    /// How long this process has been linked in total.
     linked_time: LinkedTime,
-    /// Whether a timer for confirming this program runs.
+    /// Whether a timer for the confirmation of this version is running.
     confirm_is_due: bool,
     machine: Box<dyn Machine>,
     out: Outbox,
@@ -249,12 +249,12 @@ pub struct Executor {
 /// The owner's rules in force.
 #[derive(Debug)]
 struct LastPolicy {
-    /// The file's text, or why it is not believed.
+    /// The file's text, or why it was rejected.
     read: Result<String, String>,
     policy: Arc<Policy>,
 }
 
-/// How long a link stood, by a clock that nobody sets.
+/// Total time linked, by the monotonic clock.
 #[derive(Debug, Clone, Copy, Default)]
 struct LinkedTime {
     before: Duration,
@@ -277,24 +277,24 @@ impl LinkedTime {
     }
 }
 
-/// A run that this life has begun.
+/// A run begun since this process started.
 #[derive(Debug)]
 struct StartedRun {
     order: Order,
-    /// What permitted it.
+    /// The rule that permitted it.
     rule: Rule,
-    /// SHA-256 of the policy then.
+    /// SHA-256 of the policy at that time.
     policy: Digest,
 }
 
-/// Orders that nobody we know has signed: counted, and noted now and then.
+/// Orders from unknown signers: counted, with an occasional journal line.
 #[derive(Default)]
 struct UnknownSigners {
     count: u64,
     noted_at: Option<Duration>,
 }
 
-/// When the newest line of the journal was written, by this clock; 0 where there is none.
+/// When the newest journal line was written, by this machine's clock; 0 if there is none.
 fn latest_line(store: &StateStore) -> UnixMs {
     let line = store.journal(store.head().seq, 1).unwrap_or_default().into_iter().next();
     let Some(Line::Entry { line, .. }) = line else { return 0 };
@@ -302,8 +302,8 @@ fn latest_line(store: &StateStore) -> UnixMs {
 }
 
 impl Executor {
-    /// An executor with what the state store holds. What was cut short is settled, what
-    /// waited is taken up.
+    /// Builds an executor from the state store. Interrupted runs are settled and pending runs are
+    /// resumed.
     ///
     /// # Errors
     /// When the state store or catalogue cannot be used.
@@ -321,21 +321,22 @@ impl Executor {
         Ok(executor)
     }
 
-    /// Once noted, another key in its place is noticed at the next start.
+    /// Notes the sealing key if none is noted yet, so that the next start detects an exchanged
+    /// key.
     fn remember_sealing_key(&mut self) {
         let key = self.sealing.public();
         if matches!(self.store.sealing_key(), Ok(None))
             && let Err(error) = self.store.write(self.machine.moment(), |tx| tx.sealing_key(&key))
         {
-            warn!(%error, "which key opens what is sealed to this machine could not be noted");
+            warn!(%error, "the sealing key could not be noted in the state store");
         }
     }
 
     fn asleep(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
         let Parts { home, enrollment, evidence, sealing, store } = parts;
-        let said = SealedTo { machine: enrollment.machine, sealing_key: sealing.public() };
+        let statement = SealedTo { machine: enrollment.machine, sealing_key: sealing.public() };
         let sealed_to =
-            fernwart_certs::envelope::seal(&said, &evidence, Version::OLDEST).map_err(ExecutorError::Sign)?;
+            fernwart_certs::envelope::seal(&statement, &evidence, Version::OLDEST).map_err(ExecutorError::Sign)?;
         let trusted = store.trusted().map_err(ExecutorError::StateStore)?.ok_or(ExecutorError::NoCatalogue)?;
         let taken_back = store.taken_back().map_err(ExecutorError::StateStore)?;
         let questions = store.questions().map_err(ExecutorError::StateStore)?;
@@ -345,7 +346,7 @@ impl Executor {
         let latest = Cell::new(latest_line(&store));
         let mut locks = Locks::default();
         for envelope in store.locks().map_err(ExecutorError::StateStore)? {
-            // A lock whose signer has left the catalogue stays: it only takes away.
+            // A lock stays even if its signer has left the catalogue: a lock only restricts.
             if let Ok(lock) = fernwart_protocol::document::Document::from_bytes(envelope.bytes.as_bytes()) {
                 locks.add(&lock, enrollment.machine);
             }
@@ -393,7 +394,7 @@ impl Executor {
         })
     }
 
-    /// Takes one event in. False once it has been told to stop.
+    /// Handles one event. Returns false once it was asked to stop.
     pub fn take(&mut self, event: Event) -> bool {
         self.store.mend();
         match event {
@@ -403,7 +404,7 @@ impl Executor {
             }
             Event::Uplink(message) => self.handle(message),
             Event::Looked(run, report, started_at, past) => self.handle_looked(run, report, started_at, past),
-            Event::ScriptEnded(run, acted) => self.handle_script_ended(run, acted),
+            Event::ScriptEnded(run, result) => self.handle_script_ended(run, result),
             Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),
             Event::Unread => self.resume_waiting(),
@@ -415,14 +416,14 @@ impl Executor {
             Event::Due(run, timer) => self.handle_due(run, timer),
             Event::Asked(question, answer) => {
                 let answered = self.answer(question);
-                // Whoever asked may have gone.
+                // The asking program may have closed its connection.
                 let _ = answer.send(answered);
             }
         }
         true
     }
 
-    /// The next word for the uplink, until there is none.
+    /// The next message for the uplink, if any.
     pub fn next_outgoing(&mut self) -> Option<ToUplink> {
         loop {
             match self.out.next()? {
@@ -437,7 +438,7 @@ impl Executor {
         }
     }
 
-    /// Whether a link to the hub stands.
+    /// Whether there is a link to the hub.
     pub fn is_linked(&self) -> bool {
         self.linked.is_some()
     }
@@ -463,24 +464,25 @@ impl Executor {
         match self.store.confirm(self.machine.moment()) {
             Ok(()) => {
                 info!(format = self.store.format().number(), "this version is confirmed");
-                // The hub hears at the next hello what may be signed from now on.
+                // The next hello announces up to which version documents may be signed for this
+                // machine.
                 self.say(ToUplink::Dial(self.dial()));
             }
             Err(error) => {
-                warn!(error = chain(&error), "the records could not be written anew; it is tried again");
+                warn!(error = chain(&error), "the state store could not be converted to the newest format; will retry");
                 self.look_at_confirming_in(CONFIRM_AGAIN);
             }
         }
     }
 
-    /// One timer at a time, however often the link comes and goes.
+    /// Starts the timer, unless it is already running: the link may come and go often.
     fn look_at_confirming_in(&mut self, then: Duration) {
         if !std::mem::replace(&mut self.confirm_is_due, true) {
             self.machine.later(then, Event::Confirm);
         }
     }
 
-    /// How long the computer has been running: a clock that nobody sets.
+    /// Time since boot: a clock that nobody can set.
     fn awake(&self) -> Duration {
         Duration::from_millis(self.machine.moment().since_boot_ms)
     }
@@ -518,7 +520,7 @@ impl Executor {
             ToExecutor::Unlinked => {
                 self.linked = None;
                 self.linked_time.ends(self.awake());
-                // Their streams are gone; outcomes are settled on the next link.
+                // Their streams are closed; the outcomes are offered on the next link.
                 self.waiting.clear();
                 self.say(ToUplink::About(self.about()));
             }
@@ -566,8 +568,7 @@ impl Executor {
         clock
     }
 
-    /// Until when nothing is answered, if the owner has stopped it. By a clock that is
-    /// worth nothing no pause ends.
+    /// Until when the owner's pause lasts, if there is one. An implausible clock ends no pause.
     fn paused_until(&self) -> Option<UnixMs> {
         self.consent.paused(self.clock(), self.floor()).then_some(self.consent.paused_until)
     }
@@ -585,16 +586,17 @@ impl Executor {
         }
     }
 
-    /// What is wrong with the files that say who this machine is, if anything.
+    /// What is wrong with the files that hold this machine's identity, if anything.
     fn changed_files(&self) -> Option<String> {
         let keys = (self.evidence.public(), self.sealing.public());
         self.machine.changed_files(&self.enrollment, keys)
     }
 
-    /// A line that somebody else has caused: only so many an hour. Whether it stands there.
+    /// Writes a journal line that others can cause, within an hourly limit. Returns whether it
+    /// was written.
     fn note_of_others(&mut self, kind: &'static str, body: &serde_json::Value) -> Result<bool, StateError> {
         let now = self.awake();
-        // Each kind has its own: nobody's orders use up what an account may say.
+        // Each kind has its own limit: orders from outside cannot use up that of local accounts.
         match self.line_budgets.entry(kind).or_default().take(now) {
             Budgeted::Write => self.note(kind, body).map(|()| true),
             Budgeted::LeaveOut => Ok(false),
@@ -657,12 +659,12 @@ impl Executor {
     }
 }
 
-/// Until when an agent that is not running was paused.
+/// Until when the agent is paused, read while it is not running.
 pub fn paused_until(consent: &std::path::Path) -> Option<UnixMs> {
     Some(consent::OwnerConsent::read(consent).paused_until).filter(|until| *until > 0)
 }
 
-/// The journal of an agent that is not running, and its signed end.
+/// The journal of an agent that is not running, with its signed end.
 ///
 /// # Errors
 /// When keys or state store cannot be used.
@@ -679,17 +681,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_time_on_the_line_counts() {
+    fn only_linked_time_counts_towards_confirmation() {
         let at = Duration::from_secs;
         let mut linked = LinkedTime::default();
         assert_eq!(linked.so_far(at(100)), Duration::ZERO);
         linked.begins(at(100));
         linked.ends(at(102));
-        // Two seconds on the line and an hour without it are two seconds.
+        // Two linked seconds and an hour without a link count as two seconds.
         assert_eq!(linked.so_far(at(3700)), at(2));
         linked.begins(at(3700));
         assert_eq!(linked.so_far(at(3710)), at(12));
-        // A link in the place of another.
+        // A new link replaces the old one without a gap.
         linked.begins(at(3710));
         linked.ends(at(3720));
         assert_eq!(linked.so_far(at(9999)), at(22));

@@ -1,19 +1,19 @@
-//! What the executor has to tell the uplink, in order.
+//! The executor's queue of messages for the uplink.
 
 use crate::message::ToUplink;
 use fernwart_protocol::id::RunId;
 use std::collections::VecDeque;
 
-/// One word.
+/// One queued message.
 pub(super) enum Outgoing {
-    /// This.
+    /// This message.
     Say(Box<ToUplink>),
-    /// This run's outcome, read from the state store only when its turn comes: a spool
-    /// of many megabytes is never in memory as a whole.
+    /// The outcome of this run. It is read from the state store only when it is sent, so that a
+    /// spool of many megabytes is never in memory at once.
     Outcome(RunId),
 }
 
-/// The words, first in, first out.
+/// The queue, first in, first out.
 #[derive(Default)]
 pub(super) struct Outbox(VecDeque<Outgoing>);
 

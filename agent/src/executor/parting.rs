@@ -1,7 +1,8 @@
-//! The end of the care for this machine: by a lead's signed word, or by its owner's.
+//! The end of this machine's care: retired by a lead's signed document, or taken out by its
+//! owner.
 //!
-//! From then on nothing is dialled and nothing is done, in this life and the next ones. The
-//! hub's word alone does none of that: whoever steals a hub must not silence its machines.
+//! From then on the agent neither dials nor runs anything, also after a restart. The hub alone
+//! cannot cause that: a stolen hub must not be able to silence its machines.
 
 use super::state::Parted;
 use super::{Event, Executor, gate};
@@ -14,7 +15,7 @@ use serde_json::json;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// How long runs that are ended have to tell how, before the link goes for good.
+/// How long stopped runs have to report their outcomes before the link is closed for good.
 const LAST_OUTCOMES: Duration = Duration::from_secs(3);
 
 impl Executor {
@@ -25,10 +26,10 @@ impl Executor {
         let (staff, at) = match gate::retired_by(envelope, &self.standing()) {
             Ok(signed) => signed,
             Err(refusal) => {
-                warn!(code = %refusal.code(), "a retirement was not believed");
+                warn!(code = %refusal.code(), "a retirement was rejected");
                 let body = json!({"code": refusal.code(), "key": envelope.key});
                 if let Err(error) = self.note_of_others("retirement_refused", &body) {
-                    warn!(%error, "that could not be noted");
+                    warn!(%error, "the rejected retirement could not be noted in the journal");
                 }
                 return;
             }
@@ -45,12 +46,12 @@ impl Executor {
                 self.parted = Some(parted);
                 self.end_everything(ToUplink::Parted);
             }
-            // The hub has it for the next time.
+            // The hub sends it again on the next link.
             Err(error) => warn!(%error, "a retirement could not be written"),
         }
     }
 
-    /// The owner takes this machine out. The hub is told, where there is a link.
+    /// The owner takes this machine out. The hub is informed if there is a link.
     pub(super) fn leave(&mut self, by: &Caller) -> Answer {
         if !by.is_admin {
             return Answer::NotYours;
@@ -65,15 +66,16 @@ impl Executor {
             if let Err(error) = written {
                 return Answer::Failed(chain(&error));
             }
-            info!(by = %by.account, "the owner takes this machine out");
+            info!(by = %by.account, "the owner has taken this machine out");
             self.parted = Some(parted);
         }
         self.end_everything(ToUplink::Leave);
         Answer::Done
     }
 
-    /// What waits is refused, what is under way is ended; then the word for the uplink. A
-    /// script that is ended has a little time for its outcome: nobody dials afterwards.
+    /// Refuses pending runs, stops running ones, then sends the final message to the uplink. A
+    /// stopped script has a little time to report its outcome, since nothing is dialled
+    /// afterwards.
     fn end_everything(&mut self, word: ToUplink) {
         for run in self.pending.keys().copied().collect::<Vec<_>>() {
             self.refuse_waiting(run, Refusal::OwnerForbids);
@@ -88,7 +90,7 @@ impl Executor {
         self.machine.later(LAST_OUTCOMES, Event::FinalMessage(Box::new(word)));
     }
 
-    /// Says it, now that what was under way has had its time.
+    /// Sends the final message after the stopped runs had their time.
     pub(super) fn final_message(&mut self, word: ToUplink) {
         self.say(word);
     }

@@ -1,14 +1,13 @@
-//! Runs that have not begun: their content is on its way, the owner is asked,
-//! a window opens later, or another act is under way.
+//! Pending runs: they wait for their content, the owner's answer, a window, or the end of another
+//! act.
 //!
 //! ```text
 //! order ─▶ consider ─┬▶ begin
 //!                    ├▶ refused
-//!                    └▶ waiting ─▶ (content | owner | window | turn | time) ─▶ consider, the whole gate again
+//!                    └▶ waiting ─▶ (content | owner | window | turn | time) ─▶ consider: the complete gate again
 //! ```
-//! A waiting run is in the state store; after a restart it is considered anew. It
-//! waits until its beginning or its outcome is written: when the disk takes
-//! neither, it is tried again.
+//! A pending run is in the state store and is considered again after a restart. It stays pending
+//! until its start or its outcome is written; if the disk fails, that is retried.
 
 use super::blob_cache::Lacks;
 use super::gate::{self, AtHand, Authentic, GateContext};
@@ -27,7 +26,7 @@ use serde_json::json;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// Runs that may wait at once: an owner who is asked more often is not asked at all.
+/// Maximum number of pending runs, which also bounds the questions to the owner.
 const MOST_PENDING: usize = 32;
 
 /// How long the content of a script may take to arrive.
@@ -35,47 +34,47 @@ const CONTENT_MS: UnixMs = 60_000;
 
 pub(super) const DAY_MS: UnixMs = 24 * 3600 * 1000;
 
-/// Time is looked at again at least this often: a computer sleeps, a clock is
-/// set, and a long sleep knows nothing of either.
+/// Maximum time between two checks of a deadline: a long timer would not notice that the computer
+/// was suspended or its clock set.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// What could not be written is tried again after this.
+/// Delay before a failed write is retried.
 pub(super) const WRITE_AGAIN: Duration = Duration::from_secs(10);
 
-/// What a run waits for.
+/// The reason why a run is pending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WaitReason {
-    /// These blobs, until then.
+    /// Blobs with these hashes, until this time.
     Content(Vec<Digest>, UnixMs),
-    /// The owner's answer to a question with this number, until then.
+    /// The owner's answer to the question of this number, until this time.
     Owner(u32, UnixMs),
-    /// A window that opens then.
+    /// A window that opens at this time.
     Window(UnixMs),
-    /// Another act to be over.
+    /// The end of another act.
     Slot,
-    /// The state store to take its outcome, which is certain.
+    /// The state store: its outcome is decided but not written yet.
     StateStore(Outcome, Option<Refusal>),
 }
 
-/// A run that waits.
+/// A pending run.
 #[derive(Debug, Clone)]
 pub(super) struct PendingRun {
     pub(super) envelope: Envelope,
     pub(super) order: Order,
     pub(super) staff: Text<64>,
     pub(super) why: WaitReason,
-    /// The owner has said yes to it already.
+    /// Whether the owner has allowed it.
     pub(super) yes: bool,
     /// The number of the question the owner was asked about it, if any.
     pub(super) number: Option<u32>,
-    /// When it came: whoever came first is first.
+    /// When its order arrived; earlier runs go first.
     pub(super) since: UnixMs,
-    /// The newest timer; older ones mean nothing.
+    /// The number of its newest timer; events of older timers are ignored.
     pub(super) timer: u64,
 }
 
 impl Executor {
-    /// Brings an authentic order as far as it can get now.
+    /// Takes an authentic order as far as possible now: it begins, is refused, or waits.
     pub(super) fn consider(&mut self, envelope: Envelope, authentic: Authentic, yes: bool) -> Result<(), StateError> {
         let order = authentic.order().clone();
         let (run, staff) = (order.run, authentic.staff().clone());
@@ -106,11 +105,11 @@ impl Executor {
         let kind = at_hand.as_ref().map_or(ActionKind::Look, |at_hand| gate::kind(&order, &at_hand.script.manifest));
         let owner = self.owner(kind, yes)?;
         let acts = matches!(order.action, Action::Script { .. });
-        // Before an act alone: it reads files, and a look does no harm. Rules that cannot be
-        // believed say no by themselves.
+        // Only checked before acts, since it reads files and a look does no harm. An unreadable
+        // policy refuses acts anyway.
         let changed = (kind == ActionKind::Act && policy.is_readable()).then(|| self.changed_files()).flatten();
         if let Some(files) = &changed {
-            warn!(files, "files of this machine's agent were changed since it started: nothing is done");
+            warn!(files, "files of this machine's agent were changed since it started; acts are refused");
         }
         let standing = GateContext { files_are_ours: changed.is_none(), ..self.standing() };
         match gate::permit(authentic, &standing, &policy, &owner, at_hand) {
@@ -140,8 +139,8 @@ impl Executor {
         self.finish(builder, None)
     }
 
-    /// The order's script as it lies here; nothing for a look, or where the
-    /// gate will say no.
+    /// The order's script and what is needed to run it. None for a look, or if the gate will
+    /// refuse the order.
     fn at_hand(&self, order: &Order) -> Result<Option<AtHand>, Vec<Digest>> {
         let Action::Script { bundle, sha256, .. } = &order.action else { return Ok(None) };
         let Some(approved) = self.catalogue.scripts.get(bundle).filter(|known| known.sha256 == *sha256) else {
@@ -157,28 +156,28 @@ impl Executor {
         }
     }
 
-    /// What was sealed for this run; nothing if it is not for us.
+    /// The decrypted parameters of this run; none if they cannot be decrypted.
     fn unsealed(&self, order: &Order) -> Option<Parameters> {
         let Some(sealed) = &order.sealed else { return Some(Parameters::default()) };
         let text = self.sealing.open(&order.run, &order.machine, sealed.as_raw());
         text.ok().and_then(|text| serde_json::from_str(&text).ok())
     }
 
-    /// What the owner has said that matters to an action of this kind.
+    /// The owner's decisions that matter to an action of this kind.
     fn owner(&mut self, kind: ActionKind, yes: bool) -> Result<Owner, StateError> {
         let now = self.now();
         let mut changes = 0;
         if kind == ActionKind::Act {
             let acts = self.store.acts()?;
             if acts.iter().any(|at| *at > now) {
-                // Else they would count until that day comes again.
+                // Else they would count until the clock reaches that time again.
                 self.store.write(self.machine.moment(), |tx| tx.acts_until_now())?;
             }
             changes = acts.iter().filter(|at| **at >= now - DAY_MS).count();
         }
         let yes = match yes {
             true => Some(Yes::ToThis),
-            // For a while: by a clock that is worth something.
+            // Consent for a while is judged only by a plausible clock.
             false => self.clock().own().filter(|now| self.consent.allows_until > *now).map(|_| Yes::ToAll),
         };
         Ok(Owner {
@@ -188,7 +187,7 @@ impl Executor {
         })
     }
 
-    /// Lets a run wait, and says so where it is heard.
+    /// Makes a run wait, and informs those who watch it.
     fn wait(&mut self, wait: PendingRun) -> Result<(), StateError> {
         let (run, order) = (wait.order.run, &wait.order);
         let known = self.pending.contains_key(&run);
@@ -239,7 +238,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Has this run looked at when its time comes, or after `most`.
+    /// Starts a timer for this run's deadline, limited to `most`.
     fn arm(&mut self, run: RunId, most: Duration) {
         self.timers += 1;
         let (timer, now) = (self.timers, self.now());
@@ -256,14 +255,14 @@ impl Executor {
         self.machine.later(due.min(most), Event::Due(run, timer));
     }
 
-    /// Tells everybody who waits for this run's outcome.
+    /// Sends this to everyone who waits for this run's outcome.
     pub(super) fn send_to_watchers(&mut self, run: RunId, delivered: Delivered) {
         for ticket in self.waiting.get(&run).into_iter().flatten() {
             self.out.say(ToUplink::Delivered(*ticket, delivered.clone()));
         }
     }
 
-    /// The whole gate again for a run that waited.
+    /// Passes a pending run through the complete gate again.
     pub(super) fn reconsider(&mut self, run: RunId) {
         let Some(wait) = self.pending.get(&run).cloned() else { return };
         let result = match gate::authenticate(&wait.envelope, &self.standing()) {
@@ -271,7 +270,7 @@ impl Executor {
             Err(no) => self.refuse(wait.order, wait.envelope, wait.staff, no.refusal()),
         };
         if let Err(error) = result {
-            warn!(%run, %error, "a waiting run could not go on; it is tried again");
+            warn!(%run, %error, "a pending run could not continue; will retry");
             if let Some(wait) = self.pending.get_mut(&run) {
                 wait.why = WaitReason::Slot;
             }
@@ -279,12 +278,12 @@ impl Executor {
         }
     }
 
-    /// A waiting run ends with this outcome; it is told once that is written.
+    /// Ends a pending run with this outcome, which is sent once it is written.
     pub(super) fn end_waiting(&mut self, run: RunId, outcome: Outcome, refusal: Option<Refusal>) -> bool {
         self.end_waiting_because(run, outcome, refusal, None)
     }
 
-    /// The same, with more to say about it than a code.
+    /// The same, with a reason beside the code.
     fn end_waiting_because(
         &mut self,
         run: RunId,
@@ -293,8 +292,7 @@ impl Executor {
         because: Option<&str>,
     ) -> bool {
         let Some(wait) = self.pending.get_mut(&run) else { return false };
-        // From here on it never begins, whatever the state store says to it; and what
-        // was decided first stays.
+        // From here on it never begins, even if the write fails, and the first decision stays.
         let (outcome, refusal) = match wait.why {
             WaitReason::StateStore(outcome, refusal) => (outcome, refusal),
             _ => (outcome, refusal),
@@ -304,15 +302,15 @@ impl Executor {
         let builder = ReceiptBuilder::refused(wait.order, wait.envelope, self.now());
         let body = because.map(|why| NotRun::because(why).pack());
         if let Err(error) = self.finish(ReceiptBuilder { outcome, refusal, staff: wait.staff, ..builder }, body) {
-            warn!(%run, %error, "how a run ended could not be written; it is tried again");
+            warn!(%run, %error, "the outcome of a pending run could not be written; will retry");
             self.arm(run, WRITE_AGAIN);
         }
         true
     }
 
-    /// An order of which nobody knows whether it stands in the state store is refused
-    /// there, as soon as they take it. Where too many are already, nothing is
-    /// said: it is brought again, or expires.
+    /// Refuses an order that may or may not be in the state store, as soon as that is writable.
+    /// If too many wait for that already, nothing is sent: the hub brings the order again, or it
+    /// expires.
     pub(super) fn end_unsure(&mut self, order: Order, envelope: Envelope) {
         if self.pending.len() >= 2 * MOST_PENDING {
             return;
@@ -323,12 +321,12 @@ impl Executor {
         self.arm(run, WRITE_AGAIN);
     }
 
-    /// A waiting run is refused.
+    /// Refuses a pending run.
     pub(super) fn refuse_waiting(&mut self, run: RunId, refusal: Refusal) {
         self.end_waiting(run, Outcome::Refused, Some(refusal));
     }
 
-    /// A timer of this run has run out, or so it seems.
+    /// Handles the timer of a pending run; the timer may be outdated.
     pub(super) fn handle_due(&mut self, run: RunId, timer: u64) {
         let Some(wait) = self.pending.get(&run).filter(|wait| wait.timer == timer) else { return };
         let now = self.now();
@@ -346,10 +344,10 @@ impl Executor {
         }
     }
 
-    /// A blob has come, or cannot come.
+    /// A blob has arrived, or cannot be had.
     pub(super) fn handle_blob(&mut self, hash: Digest, bytes: Option<Vec<u8>>) {
         let has_come = bytes.is_some();
-        // Another file than the approved one is none.
+        // A file with another hash than the approved one counts as missing.
         let kept = match bytes.filter(|bytes| fernwart_certs::sha256(bytes) == hash) {
             Some(bytes) => self.blobs.put(&bytes).inspect_err(|error| {
                 warn!(%hash, %error, "a script's file could not be kept");
@@ -382,7 +380,7 @@ impl Executor {
         }
     }
 
-    /// A link stands: what is missing can be asked for again.
+    /// A link was made: missing blobs are requested again.
     pub(super) fn want_again(&mut self) {
         for wait in self.pending.values() {
             if let WaitReason::Content(missing, _) = &wait.why {
@@ -391,7 +389,7 @@ impl Executor {
         }
     }
 
-    /// The runs in line for their turn, the first first, until one acts.
+    /// Reconsiders the runs that wait for the slot, oldest first, until one acts.
     pub(super) fn act_on(&mut self) {
         let in_line = self.pending.iter().filter(|(_, wait)| wait.why == WaitReason::Slot);
         let mut in_line: Vec<(UnixMs, RunId)> = in_line.map(|(run, wait)| (wait.since, *run)).collect();
@@ -404,19 +402,19 @@ impl Executor {
         }
     }
 
-    /// Takes up what waited when the agent stopped; until that can be read, it is
-    /// tried again.
+    /// Takes up the runs that were pending when the agent stopped. Retries while they cannot be
+    /// read.
     pub(super) fn resume_waiting(&mut self) {
         match self.store.runs_in(Phase::Waiting) {
             Ok(waiting) => waiting.into_iter().for_each(|(run, record)| self.take_up(run, record)),
             Err(error) => {
-                warn!(%error, "runs that waited cannot be read; it is tried again");
+                warn!(%error, "pending runs cannot be read; will retry");
                 self.machine.later(WRITE_AGAIN, Event::Unread);
             }
         }
     }
 
-    /// Considers a run that waits in the state store, unless it is in hand.
+    /// Reconsiders a pending run from the state store, unless this process already has it.
     pub(super) fn take_up(&mut self, run: RunId, record: RunRecord) {
         if self.pending.contains_key(&run) || self.parted.is_some() {
             return;

@@ -1,4 +1,4 @@
-//! Receipts: the machine's signed word on how a run ended.
+//! Receipts: the machine's signed statement on how a run ended.
 
 use super::policy::Rule;
 use super::state::{Moment, Phase, RunRecord, StateError, StateStore, Transaction};
@@ -12,22 +12,22 @@ use fernwart_protocol::text::Text;
 use fernwart_protocol::version::Version;
 use serde_json::json;
 
-/// What is known of a run that has ended.
+/// What a receipt is made of.
 pub(super) struct ReceiptBuilder {
     pub(super) order: Order,
     pub(super) envelope: Envelope,
     pub(super) outcome: Outcome,
     pub(super) refusal: Option<Refusal>,
     pub(super) staff: Text<64>,
-    /// What permitted it, and the policy's hash then.
+    /// The rule that permitted the run, and the policy's hash at that time.
     pub(super) permitted: Option<(Rule, Digest)>,
     pub(super) started_at: UnixMs,
-    /// What else its line in the journal tells.
-    pub(super) told: serde_json::Map<String, serde_json::Value>,
+    /// Further fields of its journal line.
+    pub(super) details: serde_json::Map<String, serde_json::Value>,
 }
 
 impl ReceiptBuilder {
-    /// A run that was not done, for others to fill in why.
+    /// The receipt of a run that was not carried out; the caller fills in why.
     pub(super) fn refused(order: Order, envelope: Envelope, started_at: UnixMs) -> Self {
         Self {
             order,
@@ -37,7 +37,7 @@ impl ReceiptBuilder {
             staff: Text::default(),
             permitted: None,
             started_at,
-            told: serde_json::Map::new(),
+            details: serde_json::Map::new(),
         }
     }
 
@@ -58,7 +58,7 @@ impl ReceiptBuilder {
             "run": self.order.run, "outcome": self.outcome, "body": hash, "body_bytes": body.len(),
         });
         if let Some(fields) = about.as_object_mut() {
-            fields.extend(self.told.clone());
+            fields.extend(self.details.clone());
         }
         if let (Some(refusal), Some(fields)) = (self.refusal, about.as_object_mut()) {
             fields.insert("code".into(), refusal.code().into_owned().into());

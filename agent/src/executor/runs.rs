@@ -1,4 +1,4 @@
-//! Orders: through the gate into the state store, looked after to their one outcome.
+//! Orders: from the gate into the state store, up to their single outcome.
 
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::machine::Look;
@@ -23,18 +23,18 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 impl Executor {
-    /// What was begun and is not under way has an outcome now: nobody knows.
+    /// Settles runs that had started when the agent stopped: their outcome is *interrupted*.
     pub(super) fn wake(&mut self) -> Result<(), ExecutorError> {
         for (run, record) in self.store.runs_in(Phase::Started).map_err(ExecutorError::StateStore)? {
-            // Its end may be decided, and only not be written yet.
+            // Its end may be decided but not written yet.
             if self.started.contains_key(&run) || self.pending.contains_key(&run) {
                 continue;
             }
-            warn!(%run, "was under way when the agent stopped");
+            warn!(%run, "the run was interrupted when the agent stopped");
             let order = Document::from_bytes(record.order.bytes.as_bytes());
             let Ok(order): Result<Order, _> = order else { continue };
             if matches!(order.action, Action::Script { .. }) {
-                // Whatever it left behind ends before anybody is told that it ended.
+                // Kill what it left running before its end is reported.
                 self.machine.end(&run);
             }
             let builder = ReceiptBuilder {
@@ -46,7 +46,7 @@ impl Executor {
         Ok(())
     }
 
-    /// The owner's policy as it stands in the file now.
+    /// The owner's policy as it is in the file now.
     pub(super) fn policy(&self) -> Arc<Policy> {
         let read = self.home.read_policy().map_err(|error| chain(&error));
         let mut last = self.last_policy.borrow_mut();
@@ -58,26 +58,26 @@ impl Executor {
             Err(why) => Err(why.clone()),
         };
         let policy = Arc::new(policy.unwrap_or_else(|why| {
-            warn!(why, "the policy is not believed; nothing but diagnosis is allowed");
+            warn!(why, "the policy is rejected; nothing but diagnosis is allowed");
             Policy::unreadable(read.as_deref().unwrap_or_default().as_bytes())
         }));
         *last = Some(LastPolicy { read, policy: policy.clone() });
         policy
     }
 
-    /// An order on a stream; `had_begun` where the hub has heard so from this machine.
+    /// Handles an order. `had_begun`: the hub knows from this machine that the run had begun.
     pub(super) fn handle_order(&mut self, ticket: Ticket, envelope: Envelope, had_begun: bool) {
         if self.parted.is_some() {
             return self.say(ToUplink::Delivered(ticket, Delivered::Refused(Refusal::OwnerForbids)));
         }
         let authentic = match gate::authenticate(&envelope, &self.standing()) {
             Ok(authentic) => authentic,
-            Err(no) => return self.turn_away(ticket, &no),
+            Err(no) => return self.reject(ticket, &no),
         };
         let run = authentic.order().run;
         match (self.store.run(&run), self.in_hand(&run)) {
             (Ok(Some(record)), _) => return self.answer_again(ticket, run, &authentic, record),
-            // What became of it is known here, whatever the state store says to it now.
+            // The run is known in memory, whatever the state store returns.
             (Ok(None) | Err(_), Some((known, state))) => return self.go_on(ticket, &authentic, known, state),
             (Ok(None), None) => {}
             (Err(error), None) => return self.refuse_unrecorded(ticket, &error),
@@ -85,36 +85,36 @@ impl Executor {
         let order = authentic.order().clone();
         let forgets = order.not_after <= self.floor() || order.not_before < self.store.orders_since();
         if had_begun && forgets {
-            // Its end may have been acknowledged, and forgotten since.
-            return self.turn_away(ticket, &NotAuthentic::Staff(Refusal::TooLate, Box::new(authentic)));
+            // Its end may have been acknowledged and forgotten since.
+            return self.reject(ticket, &NotAuthentic::Staff(Refusal::TooLate, Box::new(authentic)));
         }
         self.waiting.entry(run).or_default().push(ticket);
         if had_begun {
             return self.end_forgotten(order, envelope);
         }
         if let Err(error) = self.consider(envelope.clone(), authentic, false) {
-            // A write that failed may have been done. What may stand in the state store
-            // is not refused here: it would begin after a restart. Into a state store that
-            // cannot be opened nothing was written.
+            // A failed write may still have reached the disk. If the order may be in the state
+            // store, it cannot be refused here, since it would begin after a restart. If the
+            // state store could not be opened, nothing was written.
             self.store.mend();
             let tried = !matches!(error, StateError::Open(..));
             let is_recorded = tried && !matches!(self.store.run(&run), Ok(None));
             if is_recorded {
                 self.end_unsure(order, envelope);
-                return warn!(%run, %error, "an order is refused, once that can be written");
+                return warn!(%run, %error, "an order will be refused once the state store is writable");
             }
             self.waiting.remove(&run);
             self.refuse_unrecorded(ticket, &error);
         }
     }
 
-    /// A run that had begun here, says the hub, and that this state store does not know: it
-    /// is older than it. What became of it nobody knows, and it must not begin again.
+    /// Settles a run that had begun here according to the hub, but is missing from the state
+    /// store: an older copy was put back. Its outcome is unknown, and it must not begin again.
     fn end_forgotten(&mut self, order: Order, envelope: Envelope) {
         let run = order.run;
-        warn!(%run, "had begun here, and the state store does not know it: it went back");
+        warn!(%run, "the run had begun here but is missing from the state store, which was set back");
         if matches!(order.action, Action::Script { .. }) {
-            // Whatever it left behind ends before anybody is told that it ended.
+            // Kill what it left running before its end is reported.
             self.machine.end(&run);
         }
         let staff = self.catalogue.staff.find(&order.key).map(|entry| entry.name.clone()).unwrap_or_default();
@@ -129,7 +129,7 @@ impl Executor {
         }
     }
 
-    /// The hash and the state of an order that waits here, or is under way.
+    /// The hash and the state of an order that is pending or running.
     fn in_hand(&self, run: &RunId) -> Option<(Option<Digest>, RunState)> {
         let pending = self.pending.get(run);
         let hash = pending.map(|wait| fernwart_certs::sha256(wait.envelope.bytes.as_bytes()));
@@ -140,20 +140,19 @@ impl Executor {
         }
     }
 
-    /// Another copy of an order that waits or is under way: it is answered
-    /// when that is over.
+    /// Another copy of an order that is pending or running gets the outcome when that is known.
     fn go_on(&mut self, ticket: Ticket, authentic: &Authentic, known: Option<Digest>, state: RunState) {
         if known.is_some_and(|known| known != authentic.hash()) {
             let no = NotAuthentic::Staff(Refusal::Replayed, Box::new(authentic.clone()));
-            return self.turn_away(ticket, &no);
+            return self.reject(ticket, &no);
         }
         self.waiting.entry(authentic.order().run).or_default().push(ticket);
         self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
     }
 
-    /// Refuses before the ledger: nothing was done and nothing is kept but,
-    /// for staff, a line.
-    fn turn_away(&mut self, ticket: Ticket, no: &NotAuthentic) {
+    /// Refuses an order before it reaches the ledger. Nothing is kept except, for staff, a
+    /// journal line.
+    fn reject(&mut self, ticket: Ticket, no: &NotAuthentic) {
         let refusal = no.refusal();
         let noted = match no {
             NotAuthentic::Staff(_, authentic) if self.noted.contains(&authentic.hash()) => Ok(()),
@@ -180,9 +179,9 @@ impl Executor {
             }
         };
         if let Err(error) = noted {
-            warn!(%error, "a refusal could not be noted");
+            warn!(%error, "a refusal could not be noted in the journal");
         }
-        info!(code = %refusal.code(), "order turned away");
+        info!(code = %refusal.code(), "order rejected");
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
@@ -193,15 +192,15 @@ impl Executor {
                 Refusal::NoJournal
             }
         };
-        warn!(%error, code = %refusal.code(), "order refused: the state store cannot be kept");
+        warn!(%error, code = %refusal.code(), "order refused: the state store cannot be written");
         self.say(ToUplink::Delivered(ticket, Delivered::Refused(refusal)));
     }
 
-    /// A run id that is in the ledger already: told again, never done again.
+    /// Answers an order whose run id is in the ledger already; it is never run again.
     fn answer_again(&mut self, ticket: Ticket, run: RunId, authentic: &Authentic, record: RunRecord) {
         if fernwart_certs::sha256(record.order.bytes.as_bytes()) != authentic.hash() {
             let no = NotAuthentic::Staff(Refusal::Replayed, Box::new(authentic.clone()));
-            return self.turn_away(ticket, &no);
+            return self.reject(ticket, &no);
         }
         if record.receipt.is_none() {
             self.waiting.entry(run).or_default().push(ticket);
@@ -209,7 +208,7 @@ impl Executor {
             let state = if pending { RunState::Waiting } else { RunState::Started };
             self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
             if record.phase == Phase::Waiting {
-                // This life may not know of it yet: its state store was not readable.
+                // This process may not have it yet, if its state store was unreadable.
                 self.take_up(run, record);
             }
         } else if let Some(settle) = signed_outcome(&self.store, run, record) {
@@ -217,7 +216,7 @@ impl Executor {
         }
     }
 
-    /// The state store first, then the effect.
+    /// Begins a run: writes it to the state store, then starts it.
     pub(super) fn begin(
         &mut self,
         envelope: Envelope,
@@ -228,7 +227,7 @@ impl Executor {
         let order = permit.authentic().order().clone();
         let known = self.store.run(&order.run)?;
         if known.as_ref().is_some_and(|record| record.receipt.is_some()) {
-            // It waited here while its end was written by a write that seemed to fail.
+            // Its end was written by a write that seemed to fail.
             let builder = ReceiptBuilder::refused(order, envelope, self.now());
             return self.finish(builder, None);
         }
@@ -252,8 +251,8 @@ impl Executor {
             Clock::Plausible(now) => self.floor().max(order.not_before.min(now)),
             Clock::Implausible { .. } => self.floor(),
         };
-        // A beginning that stands there already is of a write that seemed to fail:
-        // nothing came of it, or this life would know.
+        // If the start is in the store already, a write that seemed to fail had succeeded.
+        // Nothing was started then, else it would be in memory.
         if known.is_none_or(|known| known.phase != Phase::Started) {
             self.store.write(self.machine.moment(), |tx| {
                 tx.raise_time_floor(floor)?;
@@ -267,7 +266,7 @@ impl Executor {
         }
         self.pending.remove(&order.run);
         self.started.insert(order.run, StartedRun { order: order.clone(), rule: permit.rule(), policy });
-        // A look is over before anybody could do anything with that.
+        // A look ends before anyone could use that state.
         if matches!(order.action, Action::Script { .. }) {
             self.send_to_watchers(order.run, Delivered::State(RunState::Started));
         }
@@ -335,8 +334,8 @@ impl Executor {
         self.look_on();
     }
 
-    /// Writes a run's one outcome and its receipt, unless they stand there already,
-    /// then tells who waits.
+    /// Writes a run's outcome and receipt, unless they exist already, then sends them to everyone
+    /// who waits.
     pub(super) fn finish(&mut self, builder: ReceiptBuilder, report: Option<Vec<u8>>) -> Result<(), StateError> {
         let (run, outcome) = (builder.order.run, builder.outcome);
         let done = Done {
@@ -347,16 +346,16 @@ impl Executor {
             outcome: builder.outcome,
         };
         let signed = match self.store.run(&run)?.filter(|record| record.receipt.is_some()) {
-            // A write that seemed to fail had been done; perhaps it was told already.
+            // A write that seemed to fail had succeeded; the outcome may have been sent already.
             Some(record) => signed_outcome(&self.store, run, record),
             None => self.write_outcome(builder, report)?,
         };
         self.pending.remove(&run);
         let permitted = self.started.remove(&run);
-        // What was cut short has lost its rule with the agent that knew it.
+        // The rule that permitted an interrupted run was known only to the process that stopped.
         let cut_short = outcome == Outcome::Interrupted && self.policy().act() == Mode::Notify;
-        if permitted.is_some_and(|permitted| permitted.rule.tells()) || cut_short {
-            self.tell_owner(done);
+        if permitted.is_some_and(|permitted| permitted.rule.notifies()) || cut_short {
+            self.notify_owner_of(done);
         }
         if let Some(signed) = signed {
             let tickets = self.waiting.remove(&run).unwrap_or_default();
@@ -401,10 +400,10 @@ impl Executor {
         }))
     }
 
-    /// Every outcome that no hub has acknowledged, oldest first.
+    /// Offers every outcome that no hub has acknowledged, oldest first.
     pub(super) fn offer_outcomes(&mut self) {
         if let Err(error) = self.wake() {
-            return warn!(reason = chain(&error), "runs that were cut short cannot be settled yet");
+            return warn!(reason = chain(&error), "interrupted runs cannot be settled yet");
         }
         let finished = match self.store.runs_in(Phase::Finished) {
             Ok(finished) => finished,
@@ -419,43 +418,46 @@ impl Executor {
         let Ok(Some(record)) = self.store.run(&run) else { return };
         let Some(receipt) = &record.receipt else { return };
         let key = self.catalogue.hub.evidence_key(&envelope.key);
-        let said: Option<Countersignature> = key.and_then(|key| fernwart_certs::envelope::open(&envelope, key).ok());
-        let fits = |said: &Countersignature| {
-            said.run == run
-                && said.machine == self.enrollment.machine
-                && said.receipt == fernwart_certs::sha256(receipt.bytes.as_bytes())
+        let countersigned: Option<Countersignature> =
+            key.and_then(|key| fernwart_certs::envelope::open(&envelope, key).ok());
+        let fits = |countersigned: &Countersignature| {
+            countersigned.run == run
+                && countersigned.machine == self.enrollment.machine
+                && countersigned.receipt == fernwart_certs::sha256(receipt.bytes.as_bytes())
         };
-        let Some(said) = said.filter(fits) else {
+        let Some(countersigned) = countersigned.filter(fits) else {
             return warn!(%run, "the hub's countersignature does not fit; the outcome is kept");
         };
         let (key, hub) = (envelope.key, &self.catalogue.hub);
         match self.store.hub_key() {
             Ok(last) if last.is_none_or(|last| !hub.came_before(&key, &last)) => {}
-            Ok(_) => return warn!(%run, %key, "signed with a key that the hub has parted with; the outcome is kept"),
-            Err(error) => return warn!(%run, %error, "the hub's key cannot be compared; the outcome is kept"),
+            Ok(_) => return warn!(%run, %key, "signed with a key that the hub retired; the outcome is kept"),
+            Err(error) => return warn!(%run, %error, "the hub's last key cannot be read; the outcome is kept"),
         }
         let before = record.countersigned.as_ref();
         let before = before.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
-        if before.is_some_and(|before| (before.chain_seq, before.chain_head) == (said.chain_seq, said.chain_head)) {
+        if before.is_some_and(|before| {
+            (before.chain_seq, before.chain_head) == (countersigned.chain_seq, countersigned.chain_head)
+        }) {
             return;
         }
         let record = RunRecord { phase: Phase::Acknowledged, countersigned: Some(envelope), ..record };
         let newest = match self.store.hub_chain() {
             Ok((seq, _)) => seq,
-            Err(error) => return warn!(%run, %error, "the hub's chain cannot be compared; the outcome is kept"),
+            Err(error) => return warn!(%run, %error, "the hub's chain position cannot be read; the outcome is kept"),
         };
-        // Words about several runs may overtake each other; a place in the hub's
-        // chain that is taken already is another matter.
-        let taken = said.chain_seq <= newest && self.is_taken(said.chain_seq) && self.may_note_fall();
-        let fell = json!({"run": run, "hub_had": newest, "hub_has": said.chain_seq});
-        // A hub that fell back is held against what it has signed since.
-        let follows = said.chain_seq > newest || self.fell_back;
+        // Countersignatures of several runs may arrive out of order. A position in the hub's
+        // chain that is taken already means that the hub fell back.
+        let taken = countersigned.chain_seq <= newest && self.is_taken(countersigned.chain_seq) && self.may_note_fall();
+        let fell = json!({"run": run, "hub_had": newest, "hub_has": countersigned.chain_seq});
+        // After the hub fell back, its chain is compared with what it has signed since.
+        let follows = countersigned.chain_seq > newest || self.fell_back;
         let written = self.store.write(self.machine.moment(), |tx| {
             tx.run(&run, &record)?;
             tx.drop_report(&run)?;
             tx.hub_key(&key)?;
             if follows {
-                tx.hub_chain(said.chain_seq, &said.chain_head)?;
+                tx.hub_chain(countersigned.chain_seq, &countersigned.chain_head)?;
             }
             if taken { tx.line("hub_fell_back", &fell).map(drop) } else { Ok(()) }
         });
@@ -472,9 +474,8 @@ impl Executor {
 }
 
 impl Executor {
-    /// Holds what the hub says it has against its last signed word. A hub that
-    /// has less, or other receipts, was restored or altered: that is written
-    /// down, and it gets what it lacks again.
+    /// Compares the hub's chain with its last countersignature. If it is shorter or differs, the
+    /// hub was restored or altered: that is noted, and the receipts it lacks are offered again.
     pub(super) fn hold_against(&mut self, hub: Option<(u64, Digest)>) {
         self.fell_back = false;
         let (Some((seq, head)), Ok((known, known_head))) = (hub, self.store.hub_chain()) else { return };
@@ -482,14 +483,14 @@ impl Executor {
             return;
         }
         let fell = json!({"hub_had": known, "hub_has": seq});
-        // Nobody has signed for what it says now: what it signed stays known.
+        // The hub has not signed its present chain, so the last signed one is kept.
         self.fell_back = true;
         if self.may_note_fall()
             && let Err(error) = self.note("hub_fell_back", &fell)
         {
-            warn!(%error, "that the hub fell back could not be written");
+            warn!(%error, "the hub's fallen-back chain could not be noted in the journal");
         }
-        warn!(hub_had = known, hub_has = seq, "the hub knows less than it has signed for");
+        warn!(hub_had = known, hub_has = seq, "the hub's chain is not the one that it has signed for");
         for (run, record) in self.store.runs_in(Phase::Acknowledged).unwrap_or_default() {
             let place = record.countersigned.as_ref();
             let place = place.and_then(|envelope| Countersignature::from_bytes(envelope.bytes.as_bytes()).ok());
@@ -500,20 +501,20 @@ impl Executor {
         }
     }
 
-    /// Drops what the journal has too much.
+    /// Trims the journal to its bound.
     fn bound_journal(&mut self) {
-        // By a clock that is worth nothing, nothing is old.
+        // With an implausible clock no entry counts as old.
         if !matches!(self.clock(), Clock::Plausible(_)) {
             return;
         }
         match self.store.bound(self.machine.moment()) {
             Ok(0) => {}
-            Ok(entries) => info!(entries, "old entries of the journal are dropped"),
-            Err(error) => warn!(%error, "old entries of the journal could not be dropped"),
+            Ok(entries) => info!(entries, "dropped old journal entries"),
+            Err(error) => warn!(%error, "old journal entries could not be dropped"),
         }
     }
 
-    /// Whether it is time to note once more that the hub fell back.
+    /// Whether enough time has passed to note again that the hub fell back.
     fn may_note_fall(&mut self) -> bool {
         let due = self.is_due(self.fell_at, FELL_EVERY);
         if due {
@@ -522,8 +523,7 @@ impl Executor {
         due
     }
 
-    /// Shows the hub the journal entry that it knows of: it may hold it against
-    /// what it was told then.
+    /// Sends the hub the hash of the journal entry it last knew of, for comparison.
     pub(super) fn show_entry(&mut self, seq: Option<u64>) {
         let Some(seq) = seq else { return };
         if let Ok(Some(hash)) = self.store.entry(seq) {
@@ -531,11 +531,12 @@ impl Executor {
         }
     }
 
-    /// Whether the hub has given this place in its chain to another receipt.
+    /// Whether another receipt has this position in the hub's chain.
     fn is_taken(&self, seq: u64) -> bool {
         let known = self.store.runs_in(Phase::Acknowledged).unwrap_or_default();
         known.iter().filter_map(|(_, record)| record.countersigned.as_ref()).any(|envelope| {
-            Countersignature::from_bytes(envelope.bytes.as_bytes()).is_ok_and(|said| said.chain_seq == seq)
+            Countersignature::from_bytes(envelope.bytes.as_bytes())
+                .is_ok_and(|countersigned| countersigned.chain_seq == seq)
         })
     }
 }

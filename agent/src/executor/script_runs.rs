@@ -1,4 +1,4 @@
-//! Scripts under way: one at a time, on a thread of its own, told live.
+//! Running scripts: one at a time, on a thread of its own, with live output.
 
 use super::gate::Ready;
 use super::machine::Act;
@@ -25,58 +25,58 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tracing::warn;
 
-/// The act that is under way.
+/// The running script.
 #[derive(Debug)]
 pub(super) struct Acting {
     pub(super) run: RunId,
-    /// Set to end it.
+    /// Set to stop it.
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
-/// What a thread brings back: a report, or why nothing was run.
+/// The result of a script's thread: a report, or why nothing was run.
 pub type ScriptResult = Result<Box<RunReport>, ScriptError>;
 
-/// How a look or an act ended, ready to be written down.
+/// How a look or an act ended, ready to be written.
 #[derive(Debug)]
 pub struct RunEnd {
     outcome: Outcome,
     refusal: Option<Refusal>,
-    told: serde_json::Map<String, Json>,
+    details: serde_json::Map<String, Json>,
     body: Option<Vec<u8>>,
-    /// When it began; when its order came, where nothing is said.
+    /// When it began; none means when its order arrived.
     began: Option<UnixMs>,
 }
 
 impl RunEnd {
-    /// A look, with its report if there is one.
+    /// The end of a look, with its report if there is one.
     pub(super) fn looked(report: Option<Vec<u8>>, began: UnixMs) -> Self {
         let outcome = if report.is_some() { Outcome::Ok } else { Outcome::Failed };
-        Self { outcome, refusal: None, told: serde_json::Map::new(), body: report, began: Some(began) }
+        Self { outcome, refusal: None, details: serde_json::Map::new(), body: report, began: Some(began) }
     }
 }
 
 impl From<ScriptResult> for RunEnd {
-    fn from(acted: ScriptResult) -> Self {
+    fn from(result: ScriptResult) -> Self {
         let not_run = |outcome, refusal, why: Option<String>| {
-            let mut told = serde_json::Map::new();
+            let mut details = serde_json::Map::new();
             let body = why.map(|why| {
-                told.insert("why".into(), json!(why));
+                details.insert("why".into(), json!(why));
                 NotRun::because(&why).pack()
             });
-            Self { outcome, refusal, told, body, began: None }
+            Self { outcome, refusal, details, body, began: None }
         };
-        let error = match acted {
+        let error = match result {
             Ok(report) => {
                 let outcome = match (report.stopped, report.is_well()) {
                     (Some(Stopped::Cancelled), _) => Outcome::Cancelled,
                     (_, true) => Outcome::Ok,
                     (_, false) => Outcome::Failed,
                 };
-                let mut told = serde_json::Map::new();
-                told.insert("exit".into(), json!(report.exit));
-                told.insert("means".into(), json!(report.means));
-                told.insert("mended".into(), json!(report.is_well()));
-                return Self { outcome, refusal: None, told, body: report.pack_to_fit().ok(), began: None };
+                let mut details = serde_json::Map::new();
+                details.insert("exit".into(), json!(report.exit));
+                details.insert("means".into(), json!(report.means));
+                details.insert("mended".into(), json!(report.is_well()));
+                return Self { outcome, refusal: None, details, body: report.pack_to_fit().ok(), began: None };
             }
             Err(ScriptError::Cancelled) => return not_run(Outcome::Cancelled, None, None),
             Err(error) => error,
@@ -87,13 +87,13 @@ impl From<ScriptResult> for RunEnd {
             ScriptError::Secrets(_) => Refusal::BadParameters,
             ScriptError::Cage(_) | ScriptError::Io(_) | ScriptError::Cancelled => Refusal::NoCage,
         };
-        // The code says what kind of thing it was; only this says which.
+        // The refusal code gives only the category; this names the cause.
         not_run(Outcome::Refused, Some(refusal), Some(chain(&error)))
     }
 }
 
 impl Executor {
-    /// Sets a script off. The state store says already that it has started.
+    /// Starts a script. The state store already says that it has started.
     pub(super) fn act(&mut self, run: RunId, ready: Ready) {
         let cancelled = Arc::new(AtomicBool::new(false));
         self.acting = Some(Acting { run, cancelled: cancelled.clone() });
@@ -112,25 +112,25 @@ impl Executor {
     pub(super) fn handle_output(&mut self, run: RunId, stream: Stream, bytes: Vec<u8>) {
         let Ok(bytes) = Blob::try_from(bytes) else { return };
         for ticket in self.waiting.get(&run).into_iter().flatten() {
-            let told = Delivered::Note(Note::Output(stream, bytes.clone()));
-            self.out.say(ToUplink::Delivered(*ticket, told));
+            let details = Delivered::Note(Note::Output(stream, bytes.clone()));
+            self.out.say(ToUplink::Delivered(*ticket, details));
         }
     }
 
-    pub(super) fn handle_script_ended(&mut self, run: RunId, acted: ScriptResult) {
+    pub(super) fn handle_script_ended(&mut self, run: RunId, result: ScriptResult) {
         self.acting.take_if(|acting| acting.run == run);
-        self.conclude(run, RunEnd::from(acted));
+        self.conclude(run, RunEnd::from(result));
         self.act_on();
     }
 
-    /// Writes how a run ended. When the disk does not take it, it is tried
-    /// again and again: what was done is told, however late.
+    /// Writes how a run ended. If the disk fails, it is retried until it succeeds, so that no
+    /// outcome is lost.
     pub(super) fn conclude(&mut self, run: RunId, ended: RunEnd) {
         let Err(error) = self.write_end(run, &ended) else {
             self.unwritten.remove(&run);
             return;
         };
-        warn!(%run, %error, "an outcome could not be written; it is tried again");
+        warn!(%run, %error, "an outcome could not be written; will retry");
         self.unwritten.insert(run);
         self.send_to_watchers(run, Delivered::Note(Note::Unwritten(Text::clipped(&chain(&error)))));
         self.machine.later(WRITE_AGAIN, Event::Unwritten(run, Box::new(ended)));
@@ -138,7 +138,7 @@ impl Executor {
 
     fn write_end(&mut self, run: RunId, ended: &RunEnd) -> Result<(), StateError> {
         let Some(record) = self.store.run(&run)? else {
-            // It had been written, told, signed for and forgotten meanwhile.
+            // An earlier attempt succeeded, and the run was acknowledged and forgotten since.
             self.started.remove(&run);
             return Ok(());
         };
@@ -148,26 +148,26 @@ impl Executor {
             Some(known) => known.order.clone(),
             None => Order::from_bytes(record.order.bytes.as_bytes()).map_err(|_| StateError::Damaged("runs"))?,
         };
-        let RunEnd { outcome, refusal, told, body, began } = ended;
+        let RunEnd { outcome, refusal, details, body, began } = ended;
         let builder = ReceiptBuilder::refused(order, record.order, began.unwrap_or(record.received_at));
-        let builder = ReceiptBuilder { permitted, outcome: *outcome, refusal: *refusal, told: told.clone(), ..builder };
+        let builder =
+            ReceiptBuilder { permitted, outcome: *outcome, refusal: *refusal, details: details.clone(), ..builder };
         self.finish(builder, body.clone())
     }
 
-    /// Ends the act that is under way, if it is this one or none is named.
+    /// Stops the running script: this run's, or any if `run` is none.
     pub(super) fn cancel_acting(&self, run: Option<RunId>) {
         if let Some(acting) = self.acting.as_ref().filter(|acting| run.is_none_or(|run| run == acting.run)) {
             acting.cancelled.store(true, Ordering::SeqCst);
         }
     }
 
-    /// What a script is called, in both languages; its name where its manifest
-    /// is not here.
+    /// The title of an action's script in both languages; none if its manifest is not here.
     pub(super) fn title_of(&self, action: &Action) -> Option<fernwart_protocol::diagnosis::Both> {
         self.manifest_of(action).map(|manifest| manifest.title)
     }
 
-    /// The manifest of an action's script, where it is at hand.
+    /// The manifest of an action's script, if it is here.
     pub(super) fn manifest_of(&self, action: &Action) -> Option<Manifest> {
         let Action::Script { bundle, .. } = action else { return None };
         let approved = self.catalogue.scripts.get(bundle)?;
@@ -175,19 +175,19 @@ impl Executor {
     }
 }
 
-/// On a thread of its own: the act, and word of it.
+/// Runs the script on the current thread and sends events about it.
 pub(super) fn perform(Act { run, task, surroundings, cancelled }: &Act, events: &mpsc::Sender<Event>) {
-    let acted = act(task, surroundings, cancelled, |stream, bytes| {
+    let result = act(task, surroundings, cancelled, |stream, bytes| {
         for piece in bytes.chunks(OUTPUT_BYTES) {
-            // Whoever watches too slowly misses some; the report has it.
+            // A slow watcher misses output; the report contains it.
             let _ = events.try_send(Event::Output(*run, stream, piece.to_vec()));
         }
     });
     // Fails only once the executor has stopped.
-    let _ = events.blocking_send(Event::ScriptEnded(*run, acted));
+    let _ = events.blocking_send(Event::ScriptEnded(*run, result));
 }
 
-/// The checks, the script, the checks again.
+/// Runs the checks, the script, and the checks again.
 fn act(
     task: &Task,
     surroundings: &Surroundings,
@@ -204,11 +204,11 @@ fn act(
     Ok(Box::new(report))
 }
 
-/// How long a slow program may take to say whether a script has helped.
+/// How long slow checks may take to show whether the script has helped.
 const STILL_ASKED: Duration = Duration::from_secs(90);
 
-/// What the checks that a manifest names find, as far as they are about what
-/// the script was given; nothing where a section cannot be answered.
+/// The findings of the checks that the manifest names, limited to what the script was given. None
+/// if a section has no answer.
 fn checked(task: &Task, surroundings: &Surroundings, wait: Duration) -> Option<Vec<Finding>> {
     let checks = &task.manifest.checks;
     let rules = builtin_rules();
@@ -224,13 +224,13 @@ fn checked(task: &Task, surroundings: &Surroundings, wait: Duration) -> Option<V
         let Looked { report, .. } = collect::look(&sections, surroundings);
         match (report.still_asks(), Instant::now() < deadline) {
             (false, _) => break report,
-            // A slow package manager answers the next look.
+            // A slow package manager's answer is ready at a later look.
             (true, true) => std::thread::sleep(Duration::from_secs(1)),
             (true, false) => return None,
         }
     };
-    // What is not known is not called well; of what the script was not given, nothing
-    // is asked.
+    // An unknown result does not count as healthy. Unknowns about other things than the script
+    // was given do not matter.
     let is_open = |unknown: &Unknown| checks.contains(&unknown.id) && may_be_about(unknown, rules, task);
     if report.unknown.iter().any(is_open) || checks.iter().any(|check| report.is_blind(check)) {
         return None;
@@ -240,7 +240,7 @@ fn checked(task: &Task, surroundings: &Surroundings, wait: Duration) -> Option<V
     Some(findings)
 }
 
-/// Whether facts like these (`unit`, `mount` …) are about what the script was given.
+/// Whether such facts (`unit`, `mount` …) concern what the script was given.
 fn is_about(facts: &BTreeMap<String, Json>, task: &Task) -> bool {
     task.manifest.parameters.iter().all(|declared| {
         let fact = declared.from.as_ref().and_then(|from| facts.get(from));
@@ -255,16 +255,16 @@ fn is_about(facts: &BTreeMap<String, Json>, task: &Task) -> bool {
     })
 }
 
-/// Whether a check without an answer may be about what the script was given.
+/// Whether a check without an answer may concern what the script was given.
 fn may_be_about(unknown: &Unknown, rules: &Rules, task: &Task) -> bool {
     let named_by = rules.find(&unknown.id).and_then(|rule| rule.name.clone());
     let thing = named_by.zip(unknown.instance.clone().map(Json::String));
     is_about(&thing.into_iter().collect(), task)
 }
 
-/// Whether a path may lie on the same file system as a mount; what is not there lies
-/// where its folder does. A path that does not answer may lie anywhere; one that does
-/// is not on a mount that does not.
+/// Whether a path may lie on the same file system as a mount. A path that does not exist lies
+/// where its folder does. A path that does not answer may lie anywhere; a path that answers is
+/// not on a mount that hangs.
 fn may_be_on(mount: &str, path: &str) -> bool {
     let disk = |path: &str| collect::disk_of(std::path::Path::new(path));
     disk(path).is_none_or(|it| disk(mount) == Some(it))
@@ -304,23 +304,23 @@ checks = ["memory.low"]
     }
 
     #[test]
-    fn a_word_that_comes_before_the_start_counts_and_what_was_not_run_is_told_so() {
+    fn a_script_cancelled_before_its_start_is_not_run_and_ends_as_cancelled() {
         let folder = tempfile::tempdir().expect("a folder");
         let task = task(&format!("touch {}/done\n", folder.path().display()));
         let surroundings = Surroundings::default();
         let taken_back = AtomicBool::new(true);
-        let acted = act(&task, &surroundings, &taken_back, |_, _| {});
-        assert!(matches!(acted, Err(ScriptError::Cancelled)));
-        // And once more at the last moment before the start.
+        let result = act(&task, &surroundings, &taken_back, |_, _| {});
+        assert!(matches!(result, Err(ScriptError::Cancelled)));
+        // Also if the cancel arrives just before the start.
         let ran = script::run(&task, &taken_back, crate::now, |_, _| {});
         assert!(matches!(ran, Err(ScriptError::Cancelled)), "{ran:?}");
-        let ended = RunEnd::from(acted);
+        let ended = RunEnd::from(result);
         assert_eq!((ended.outcome, ended.refusal, ended.body), (Outcome::Cancelled, None, None));
         assert!(!folder.path().join("done").exists());
     }
 
     #[test]
-    fn only_what_the_script_was_given_must_be_known_afterwards() {
+    fn only_checks_of_what_the_script_was_given_must_have_an_answer() {
         let parameter = "[[parameter]]\nname = \"place\"\nkind = \"path\"\nunder = [\"/\"]\nfrom = \"mount\"\nen = \"x\"\nde = \"y\"\n";
         let manifest = Manifest::read(&format!("{MANIFEST}\n{parameter}")).expect("a manifest");
         let given = serde_json::from_value(json!({"place": "/proc/self/x"})).expect("parameters");

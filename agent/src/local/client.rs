@@ -1,4 +1,4 @@
-//! Asks the running agent.
+//! The client of the local socket.
 
 use super::messages::{ANSWER, Answer, Question};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -8,8 +8,8 @@ use std::time::Duration;
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An agent that starts holds its records, and does not answer yet: so long it is asked
-/// again.
+/// How long to keep asking an agent that is starting: it holds its records but does not answer
+/// yet.
 pub const STARTS: Duration = Duration::from_secs(4);
 
 /// Asks the running agent; nothing if none is running.
@@ -20,7 +20,7 @@ pub fn ask(socket: &Path, question: &Question) -> io::Result<Option<Answer>> {
     ask_within(socket, question, TIMEOUT)
 }
 
-/// The same, with a limit of one's own.
+/// The same, with another time limit.
 ///
 /// # Errors
 /// As [`ask`].

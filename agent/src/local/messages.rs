@@ -15,17 +15,17 @@ use serde::{Deserialize, Serialize};
 /// Journal entries in one answer.
 pub const JOURNAL_PAGE: usize = 500;
 
-/// Longest question, bytes.
+/// Maximum length of a question, bytes.
 pub(super) const QUESTION: u64 = 4096;
 
-/// Longest answer, bytes: a page of entries with bodies of 64 KiB at most.
+/// Maximum length of an answer, bytes: a page of entries with bodies of up to 64 KiB.
 pub(super) const ANSWER: u64 = 64 * 1024 * 1024;
 
-/// What can be asked.
+/// A request to the agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Question {
-    /// How things are.
+    /// The agent's status.
     Status,
     /// The journal from an entry on.
     Journal {
@@ -34,39 +34,39 @@ pub enum Question {
     },
     /// The journal's signed end.
     JournalHead,
-    /// What the owner is asked.
+    /// The open questions to the owner.
     Asked,
-    /// What the package manager has said already.
+    /// The package manager's last answer, if it is known.
     Updates,
-    /// The owner takes this machine out of the care it is in, for good.
+    /// The owner takes this machine out of care, for good.
     Leave {
-        /// Who says so; set by the agent from the kernel's word on who calls.
+        /// The caller; set by the agent from what the kernel reports.
         #[serde(default)]
         by: Caller,
     },
-    /// What the owner wants.
+    /// A command of the owner.
     #[serde(rename = "word")]
     OwnerCommand {
-        /// It.
+        /// The command.
         #[serde(rename = "word")]
         command: OwnerCommand,
-        /// Who says so; set by the agent from the kernel's word on who calls.
+        /// The caller; set by the agent from what the kernel reports.
         #[serde(default)]
         by: Caller,
     },
 }
 
-/// Who calls, and whether as administrator.
+/// The calling account, and whether it is the administrator.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Caller {
     /// The account.
     pub account: Text<64>,
-    /// Whether it is the administrator, or the agent's own.
+    /// Whether it is root or the agent's own account.
     #[serde(rename = "whole")]
     pub is_admin: bool,
 }
 
-/// What an owner can want. Times are milliseconds from now.
+/// A command of the owner. Times are milliseconds from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OwnerCommand {
@@ -74,15 +74,15 @@ pub enum OwnerCommand {
     Allow(u32, Option<u64>),
     /// No to this question.
     Deny(u32),
-    /// Yes to all repairs for a while, before anybody asks.
+    /// Allow all repairs for a while, in advance.
     AllowAll(u64),
-    /// No to all repairs: to what is asked, and to any yes before.
+    /// Refuse all repairs: the open questions, and any earlier consent.
     DenyAll,
-    /// Stop answering: for a while, or until resumed.
+    /// Refuse every order: for a while, or until resumed.
     Pause(Option<u64>),
-    /// Go on.
+    /// End the pause.
     Resume,
-    /// This computer's clock is right, whatever was signed before.
+    /// This computer's clock is right, even if it contradicts signed times.
     TrustClock,
 }
 
@@ -93,93 +93,92 @@ pub struct Asked {
     pub number: u32,
     /// Until when an answer counts.
     pub until: UnixMs,
-    /// Who wants it.
+    /// The technician who wants it.
     pub staff: Text<64>,
-    /// Why.
+    /// The technician's reason.
     pub reason: Text<500>,
-    /// What.
+    /// The action wanted.
     pub action: Action,
-    /// What it is called, from its manifest.
+    /// Its title, from its manifest.
     pub title: Option<Both>,
-    /// What it does, plainly.
+    /// What it does, in plain words.
     #[serde(default)]
     pub explain: Option<Both>,
-    /// The firm of who wants it.
+    /// The technician's organisation.
     #[serde(default)]
     pub shop: Text<120>,
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
-    /// How things are.
+    /// The agent's status.
     Status(Box<Status>),
-    /// Some of the journal.
+    /// Part of the journal.
     Journal(Vec<Line>),
-    /// What the owner is asked.
+    /// The open questions to the owner.
     Asked(Vec<Asked>),
-    /// What the package manager has said, if it still holds: JSON that only `diagnose`
-    /// of the same program reads.
+    /// The package manager's last answer, if it is still valid: JSON that only `diagnose` of the
+    /// same version reads.
     Updates(Option<String>),
     /// It is done.
     Done,
-    /// Nobody asks that, or not any more.
+    /// There is no such open question.
     NoSuchQuestion,
-    /// Only the administrator may say that.
+    /// Only the administrator may give this command.
     NotYours,
-    /// It holds now, and could not be kept for after a restart.
+    /// It is in force, but could not be stored and will be lost at a restart.
     NotKept(String),
     /// It could not be answered.
     Failed(String),
 }
 
-/// How things are on this machine.
+/// The status of this machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     /// This machine.
     pub machine: MachineId,
-    /// Whether a link stands.
+    /// Whether there is a link to the hub.
     pub linked: bool,
-    /// Why the hub does not want this machine, where it has said so.
+    /// Why the hub rejects this machine, if it does.
     #[serde(default, rename = "turned")]
     pub rejected: Option<Rejection>,
-    /// That this machine is in nobody's care any more.
+    /// Set once this machine was retired or left.
     #[serde(default)]
     pub parted: Option<Parted>,
-    /// Its round-trip time, microseconds.
+    /// The link's round-trip time, microseconds.
     pub rtt_us: Option<u32>,
-    /// Who looks after this machine.
+    /// The organisation that looks after this machine.
     pub shop: Shop,
-    /// How looking is handled.
+    /// The policy for looks.
     pub look: Mode,
-    /// How acting is handled.
+    /// The policy for acts.
     pub act: Mode,
-    /// Nothing is answered until then.
+    /// Every order is refused until then.
     #[serde(default)]
     pub paused_until: Option<UnixMs>,
-    /// Repairs are allowed until then, whatever the policy asks.
+    /// Repairs are allowed until then, even if the policy asks.
     #[serde(default)]
     pub allowed_until: Option<UnixMs>,
-    /// How many questions wait for the owner.
+    /// The number of open questions to the owner.
     #[serde(default)]
     pub questions: usize,
-    /// What is wrong with its state store, if it cannot be read or is not where it
-    /// should be.
+    /// What is wrong with the state store, if it cannot be read or was moved.
     #[serde(default, rename = "books")]
     pub store: Option<String>,
-    /// How many runs have ended whose outcome the disk does not take.
+    /// The number of ended runs whose outcome could not be written yet.
     #[serde(default)]
     pub unwritten: usize,
-    /// What is wrong with the files that say who this machine is, held against what the
-    /// agent started with.
+    /// What differs in the files that hold this machine's identity from what the agent started
+    /// with.
     #[serde(default)]
     pub changed_files: Option<String>,
     /// Whether the policy could be read.
     pub policy_readable: bool,
     /// Whether the clock agrees with the hub's and with signed times.
     pub clock_plausible: bool,
-    /// When the catalogue runs out.
+    /// When the catalogue expires.
     pub catalogue_until: UnixMs,
     /// The newest run.
     pub last: Option<LastRun>,
@@ -190,11 +189,11 @@ pub struct Status {
 pub struct LastRun {
     /// When it ended.
     pub at: UnixMs,
-    /// What was done.
+    /// The action.
     pub action: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// What the technician who wanted it calls this machine.
+    /// The technician's name for this machine.
     #[serde(default)]
     pub machine_name: Option<MachineName>,
 }

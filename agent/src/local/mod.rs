@@ -1,7 +1,7 @@
-//! Asking the running agent, from its own machine: a socket in its folder.
+//! Lets programs on this machine ask the running agent, over a socket in its folder.
 //!
-//! One line of JSON each way. The administrator and the accounts that the policy names can
-//! reach the socket. Who calls is read from the kernel (SO_PEERCRED), not from the caller.
+//! One line of JSON each way. The administrator and the accounts named in the policy can reach
+//! the socket. The caller's identity comes from the kernel (SO_PEERCRED), not from the caller.
 
 pub mod accounts;
 mod client;

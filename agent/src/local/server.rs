@@ -15,13 +15,13 @@ use tokio::sync::Semaphore;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
-/// Callers at once.
+/// Maximum number of concurrent callers.
 const CALLERS: usize = 8;
 
 /// How long a caller may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How soon an account that the policy names can ask.
+/// How often the policy is checked for accounts that may ask.
 const ACCOUNTS: Duration = Duration::from_secs(5);
 
 /// Answers on the socket until cancelled.
@@ -47,14 +47,15 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,
             _ = looks.tick() => {
-                // Its owner may have named another account meanwhile. At rest this is one stat(2).
+                // The owner may have named other accounts since. If nothing changed, this costs
+                // one stat(2).
                 let stamp = stamp(&home.policy());
                 if stamp.is_none() || stamp != open_for {
                     let known = policy();
-                    // A policy that is not believed is read again, and an error tried again.
+                    // A rejected policy is read again, and an error is retried.
                     match open_to(home, known.as_ref().map_or(&[], Policy::asked)) {
                         Ok(()) => open_for = stamp.filter(|_| known.is_some()),
-                        Err(error) => warn!(%error, "accounts that the policy names cannot ask yet"),
+                        Err(error) => warn!(%error, "the socket could not be opened to the accounts in the policy"),
                     }
                 }
                 continue;
@@ -65,7 +66,7 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         if !is_at_home(caller.pid()) || !is_admin && !accounts().contains(&name_of(caller.uid())) {
             continue;
         }
-        // The administrator is let in even while others hold all the places.
+        // The administrator is admitted even if all places are taken.
         let place = match callers.clone().try_acquire_owned() {
             Ok(place) => Some(place),
             Err(_) if is_admin => None,
@@ -81,7 +82,7 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
     }
 }
 
-/// What changes with a file: which it is, how long, and when it or its rights changed.
+/// Identifies a state of a file: inode, length, and time of the last change.
 fn stamp(path: &Path) -> Option<(u64, u64, i64, i64)> {
     let file = std::fs::symlink_metadata(path).ok()?;
     Some((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
@@ -99,23 +100,23 @@ fn is_at_home(pid: Option<i32>) -> bool {
     }
 }
 
-/// Lets these accounts reach the socket, and nothing else: the folder can be
-/// passed through but not listed, and its files keep their modes.
+/// Lets these accounts reach the socket and nothing else: the folder can be entered but not
+/// listed, and its files become private.
 ///
 /// # Errors
 /// When the modes cannot be set.
 fn open_to(home: &Home, accounts: &[String]) -> io::Result<()> {
     let (folder, socket) = if accounts.is_empty() { (0o700, 0o600) } else { (0o711, 0o666) };
     let set = |path: &Path, bits| std::fs::set_permissions(path, PermissionsExt::from_mode(bits));
-    // What others could change is not made to look as if they never could.
+    // A file that others could write is left as it is, so that this stays visible.
     let is_ours = |path: &Path| path.symlink_metadata().is_ok_and(|file| file.permissions().mode() & 0o022 == 0);
     if !accounts.is_empty() {
-        // An account that can pass through the folder must not read what lies in it.
+        // An account that can enter the folder must not read its files.
         for entry in std::fs::read_dir(home.path())?.flatten() {
             let (path, kind) = (entry.path(), entry.file_type()?);
             if (kind.is_file() || kind.is_dir()) && is_ours(&path) {
                 match set(&path, if kind.is_dir() { 0o700 } else { 0o600 }) {
-                    // Written beside its place, and moved there meanwhile.
+                    // A temporary file that was renamed in between.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     done => done?,
                 }
@@ -131,7 +132,7 @@ async fn answer(stream: tokio::net::UnixStream, executor: Handle, caller: Caller
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(QUESTION)).read_line(&mut line).await.ok()?;
     let question = match serde_json::from_str(&line).ok()? {
-        // An account that is asked says yes, no and stop; not what time it is.
+        // An asked account may allow, deny and pause, but not vouch for the clock.
         Question::OwnerCommand { command: OwnerCommand::TrustClock, .. } if !caller.is_admin => return None,
         Question::OwnerCommand { command, .. } => Question::OwnerCommand { command, by: caller },
         Question::Leave { .. } => Question::Leave { by: caller },

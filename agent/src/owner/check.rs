@@ -1,4 +1,4 @@
-//! Is all well with the agent itself? For the customer, and for whoever helps.
+//! Checks whether the agent itself works properly, for the customer and their support.
 
 use crate::executor::ExecutorError;
 use crate::executor::state::{StateError, StateStore};
@@ -11,7 +11,7 @@ use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::text::chain;
 
-/// What was looked at, line by line.
+/// The result of all checks, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
     /// The lines.
@@ -31,7 +31,7 @@ impl Checked {
     }
 }
 
-/// Looks at keys, rules, the disk, the running agent, its link and its clock.
+/// Checks keys, policy, disk, the running agent, its link and its clock.
 ///
 /// # Errors
 /// When the running agent does not answer.
@@ -46,7 +46,8 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
     checked.line(words, "check-disk", home.is_disk_full().then(|| words.say("check-disk-now")));
     match local::ask(&home.socket(), &Question::Status)? {
         Some(Answer::Status(status)) => {
-            // It holds its records, and has looked whose they are.
+            // The running agent holds its records and has checked that they belong to this
+            // machine.
             checked.line(words, "check-name", mixed(home, enrollment, None).or(status.changed_files));
             checked.line(words, "check-books", status.store);
             checked.line(words, "check-running", None);
@@ -59,7 +60,7 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
             checked.line(words, "check-approvals", late.then(|| words.say("check-approvals-now")));
         }
         _ => {
-            // A running agent has them open; nobody else may look then.
+            // While an agent is running, only it can open the records.
             let opened = StateStore::open(&home.store());
             checked.line(words, "check-name", mixed(home, enrollment, opened.as_ref().ok()));
             checked.line(words, "check-books", store(opened, words).err());
@@ -69,14 +70,14 @@ pub fn check(home: &Home, enrollment: &Enrollment, words: &Words) -> std::io::Re
     Ok(checked)
 }
 
-/// The files that are not of this machine.
+/// The files that do not belong to this machine, as text.
 fn mixed(home: &Home, enrollment: &Enrollment, store: Option<&StateStore>) -> Option<String> {
-    // A key that cannot be read has a line of its own.
+    // An unreadable key has a line of its own.
     let (evidence, sealing, tls) = keys(home).ok()?;
     let files = identity::Files { evidence: &evidence, sealing: &sealing, tls: &tls, store };
     match identity::verify(home, enrollment, &files) {
         Ok(Err(foreign)) => Some(foreign.to_string()),
-        // So have records.
+        // Unreadable records have a line of their own, too.
         Ok(Ok(())) | Err(_) => None,
     }
 }
@@ -85,7 +86,7 @@ fn store(opened: Result<StateStore, StateError>, words: &Words) -> Result<(), St
     match opened.and_then(|store| store.read_all()) {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(ExecutorError::NoCatalogue.to_string()),
-        // Nothing is wrong with them.
+        // The records are not damaged.
         Err(StateError::Newer { .. }) => Err(words.say("trouble-newer-books")),
         Err(error) => Err(chain(&error)),
     }

@@ -1,7 +1,7 @@
-//! What was done on this computer, run by run, in its owner's words.
+//! The runs on this computer, as text for its owner.
 //!
-//! Read out of the journal: who wanted what, when and why, who allowed it, how
-//! it ended, and whether it can be taken back.
+//! Read from the journal: who wanted what, when and why, who allowed it, how it ended, and
+//! whether it can be undone.
 
 use crate::owner::words::{Words, action_word_in};
 use fernwart_certs::journal::{Entry, Line};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt::Write;
 
-/// Whether the agent that writes the journal is running.
+/// Whether the agent is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agent {
     /// It is.
@@ -21,7 +21,7 @@ pub enum Agent {
     Stopped,
 }
 
-/// One run, as the journal tells it.
+/// One run, as read from the journal.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Run {
     id: String,
@@ -33,10 +33,10 @@ struct Run {
     /// A script's title, name, version and parameters.
     title: Option<Both>,
     script: String,
-    /// It only showed what it would do.
+    /// Whether it was a dry run.
     dry_run: bool,
     rule: String,
-    /// Who said yes at the terminal.
+    /// The account that allowed it.
     by: String,
     undo: String,
     outcome: String,
@@ -73,12 +73,12 @@ fn runs(lines: &[Line]) -> Vec<Run> {
     runs
 }
 
-/// Adds what one line tells.
+/// Adds the content of one journal line.
 fn fill(run: &mut Run, kind: &str, at: UnixMs, body: &Value) {
     let set = |field: &mut String, name: &str| {
-        let said = text(body, name);
-        if !said.is_empty() {
-            *field = said;
+        let value = text(body, name);
+        if !value.is_empty() {
+            *field = value;
         }
     };
     set(&mut run.staff, "staff");
@@ -135,11 +135,11 @@ impl Run {
 
     fn result(&self, words: &Words, agent: Agent) -> String {
         if self.outcome.is_empty() {
-            // What was begun ends with the agent that began it.
+            // A run ends with the agent process that began it.
             return words.say(if agent == Agent::Running { "history-under-way" } else { "outcome-interrupted" });
         }
         let outcome = words.say(&format!("outcome-{}", self.outcome));
-        // What the owner has done is said in words; the code tells the IT support the rest.
+        // Refusals by the owner are explained; for others the code is enough for the IT support.
         let by_owner = match self.code.as_str() {
             "FW-OWN-02" => Some("refused-by-you"),
             "FW-OWN-03" => Some("refused-no-answer"),
@@ -157,7 +157,7 @@ impl Run {
     fn allowed(&self, words: &Words) -> String {
         let rule = self.rule.as_str();
         if rule.is_empty() {
-            // The result says it where it was refused.
+            // For a refused run the result is enough.
             return if self.outcome == "refused" { String::new() } else { words.say("allowed-not") };
         }
         let by = [("by", self.by.as_str())];
@@ -170,8 +170,8 @@ impl Run {
     }
 }
 
-/// All runs, the newest first, a line each; or one of them whole. Nothing if
-/// there is no such number.
+/// All runs, newest first, one line each; or one run in detail. None if there is no run with this
+/// number.
 pub fn in_words(lines: &[Line], number: Option<usize>, words: &Words, agent: Agent) -> Option<String> {
     let runs = runs(lines);
     let mut out = String::new();

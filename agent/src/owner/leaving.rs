@@ -1,9 +1,9 @@
-//! The owner ends the care for this computer.
+//! The owner takes this computer out of care.
 //!
 //! ```text
-//! room for the record ─▶ word to the running agent ─▶ hub is told ─▶ service removed, agent stopped ─▶ keys destroyed ─▶ records put aside
+//! space reserved ─▶ agent leaves ─▶ hub informed ─▶ service removed ─▶ keys destroyed ─▶ records moved
 //! ```
-//! Cut off anywhere it can be said again, and goes on where it stopped.
+//! If interrupted, the command can be repeated and continues where it stopped.
 
 use crate::executor::journal_at_rest;
 use crate::executor::state::{Parted, StateStore};
@@ -22,38 +22,39 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long the hub may take to hear it.
+/// How long to wait for the hub's confirmation.
 const TIMEOUT: Duration = Duration::from_secs(12);
 
-/// How long the agent may take to stop: twice what it takes for what is under way.
+/// How long the agent may take to stop: twice its grace period for running work.
 const STOPS_WITHIN: Duration = Duration::from_secs(20);
 
-/// How the folders of records begin, and the journal in them is called.
+/// Prefix of the folders of records, and the file name of the journal in them.
 const LEFT: &str = "left-";
 const JOURNAL: &str = "journal.jsonl";
 
-/// Room for the record, held until it is written.
+/// A file that reserves space for the records until they are written.
 const ROOM: &str = "left.room";
 
-/// The least and the most that is held, bytes; the least again is left to the agent.
+/// Minimum and maximum of the reserved space, bytes. The minimum is reserved once more for the
+/// agent.
 const ROOM_LEAST: u64 = 256 * 1024;
 const ROOM_MOST: u64 = 12 * 1024 * 1024;
 
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// What becomes of the records of what was done.
+/// What happens to the records of past runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Records {
-    /// They stay, in a folder beside.
+    /// They are kept, in a folder beside.
     Kept,
-    /// They are deleted, too.
+    /// They are deleted.
     Purged,
 }
 
-/// Ends the care: what is said to its owner.
+/// Takes this computer out of care; returns the text for its owner.
 ///
 /// # Errors
-/// When it is not confirmed, or could not be done.
+/// When it is not confirmed, or fails.
 pub fn leave(
     home: &Home,
     enrollment: &Enrollment,
@@ -72,11 +73,11 @@ pub fn leave(
     let shop = if shop.is_empty() { words.say("your-it") } else { shop };
     confirm(&shop, records, yes, words)?;
     let room = if records == Records::Kept { Some(Room::take(home)?) } else { None };
-    // A lead has signed for it, or the hub has said that it knows.
+    // The hub knows already if a lead has signed the retirement.
     let knows = |parted: Option<&Parted>| parted.is_some_and(|parted| !parted.by.is_empty());
-    let is_told = match &status {
+    let is_informed = match &status {
         Some(status) if knows(status.parted.as_ref()) => true,
-        Some(status) => tell(home, status.linked)?,
+        Some(status) => inform_hub(home, status.linked)?,
         None => {
             let parted = StateStore::open(&home.store()).ok().and_then(|store| store.parted().ok()).flatten();
             knows(parted.as_ref())
@@ -84,7 +85,7 @@ pub fn leave(
     };
     service::remove(home)?;
     stop(home)?;
-    // From here on the record takes its place.
+    // From here on the records need the reserved space.
     drop(room);
     let place = match records {
         Records::Kept => Some(put_aside(home, enrollment)?),
@@ -94,7 +95,7 @@ pub fn leave(
         }
     };
     let mut out = words.say_with("left", &[("shop", &shop)]) + "\n";
-    out += &(words.say_with(if is_told { "left-told" } else { "left-untold" }, &[("shop", &shop)]) + "\n");
+    out += &(words.say_with(if is_informed { "left-told" } else { "left-untold" }, &[("shop", &shop)]) + "\n");
     out += &match place {
         Some(place) => words.say_with("left-records", &[("path", &place.display().to_string())]),
         None => words.say("left-purged"),
@@ -131,23 +132,23 @@ fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Room that the record will find: what is done afterwards cannot be undone. Given back
-/// however leaving ends.
+/// Space reserved for the records, since the later steps cannot be undone. Released when dropped.
 struct Room(PathBuf);
 
 impl Room {
     fn take(home: &Home) -> Result<Self, UserError> {
-        // The record is what the journal says, as text; the journal is bounded.
+        // The records are the journal as text, and the journal's size is limited.
         let length = std::fs::metadata(home.store()).map_or(0, |store| store.len()).clamp(ROOM_LEAST, ROOM_MOST);
         let room = Self(home.path().join(ROOM));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let taken = rustix::fs::open(&room.0, flags, Mode::RUSR | Mode::WUSR).and_then(|file| {
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length + ROOM_LEAST)?;
-            // What the running agent still writes has room, too.
+            // The part beyond `length` becomes free again, for what the running agent still
+            // writes.
             rustix::fs::ftruncate(&file, length)
         });
         match taken {
-            // Where that cannot be asked, writing decides.
+            // If reserving is unsupported, writing the records may fail later.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INTR) => Ok(room),
             Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => {
                 Err(UserError::no_room(std::io::Error::from(error).to_string()))
@@ -159,13 +160,13 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        // It may have gone with the keys.
+        // It may have been removed together with the keys.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// Has the running agent leave. Whether the hub has heard it.
-fn tell(home: &Home, is_linked: bool) -> Result<bool, UserError> {
+/// Tells the running agent to leave. Returns whether the hub has confirmed it.
+fn inform_hub(home: &Home, is_linked: bool) -> Result<bool, UserError> {
     match local::ask(&home.socket(), &Question::Leave { by: local::Caller::default() }) {
         Ok(Some(Answer::Done)) => {}
         Ok(Some(Answer::NotYours)) => return Err(UserError::not_yours()),
@@ -184,17 +185,17 @@ fn tell(home: &Home, is_linked: bool) -> Result<bool, UserError> {
     Ok(false)
 }
 
-/// Stops an agent that runs on this folder, by whatever it was started.
+/// Stops the agent that runs on this folder, however it was started.
 fn stop(home: &Home) -> anyhow::Result<()> {
     let socket = home.socket();
-    // Whoever may write in this folder could have put another name there.
+    // An account that may write to this folder could have put another file there.
     if !std::fs::symlink_metadata(&socket).is_ok_and(|file| file.file_type().is_socket()) {
         return Ok(());
     }
     let Ok(stream) = std::os::unix::net::UnixStream::connect(&socket) else { return Ok(()) };
     let peer = rustix::net::sockopt::socket_peercred(&stream).context("asking who runs here")?;
     drop(stream);
-    // It may have gone by itself.
+    // It may have ended by itself.
     let _ = rustix::process::kill_process(peer.pid, rustix::process::Signal::TERM);
     let until = Instant::now() + STOPS_WITHIN;
     while std::os::unix::net::UnixStream::connect(&socket).is_ok() {
@@ -204,7 +205,7 @@ fn stop(home: &Home) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the agent has written here; the last is what says that this computer has joined.
+/// The files written by the agent. The last one says that this computer has joined.
 fn own_files(home: &Home) -> [PathBuf; 4] {
     [home.store(), home.consent(), home.policy(), home.enrollment_file()]
 }
@@ -219,7 +220,7 @@ fn destroy_keys(home: &Home) -> anyhow::Result<()> {
     absent(&home.socket(), std::fs::remove_file(home.socket()))
 }
 
-/// Deletes all that the agent has written, and its folder where nothing else is in it.
+/// Deletes all files of the agent, and its folder if that is empty then.
 fn purge(home: &Home) -> anyhow::Result<()> {
     let home = Home::at(&home.real_path());
     destroy_keys(&home)?;
@@ -234,7 +235,7 @@ fn purge(home: &Home) -> anyhow::Result<()> {
         absent(&path, std::fs::remove_file(&path))?;
     }
     match std::fs::remove_dir(home.path()) {
-        // Somebody else has put something there, or it is a disk of its own.
+        // Somebody else's files are in it, or it is a mount point.
         Err(error)
             if matches!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::ResourceBusy) =>
         {
@@ -244,13 +245,13 @@ fn purge(home: &Home) -> anyhow::Result<()> {
     }
 }
 
-/// Destroys the keys, and puts aside what tells of what was done: where that lies. It goes
-/// on where an earlier try was cut off.
+/// Destroys the keys and moves the records of past runs aside; returns where they are. Continues
+/// an interrupted attempt.
 fn put_aside(home: &Home, enrollment: &Enrollment) -> anyhow::Result<PathBuf> {
     let place = place_aside(home)?;
     let journal = place.join(JOURNAL);
     if !journal.exists() {
-        // The signed end needs the key, so it is written while there is one.
+        // Its signed end needs the evidence key, so it is written before the key is destroyed.
         let lines = journal_at_rest(home, enrollment.machine)?;
         let lines: Result<Vec<String>, _> = lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n")).collect();
         let text: String = lines.map_err(|error: serde_json::Error| error)?.concat();
@@ -264,7 +265,7 @@ fn put_aside(home: &Home, enrollment: &Enrollment) -> anyhow::Result<PathBuf> {
     Ok(journal)
 }
 
-/// A folder of its own for this time; that of a try that was cut off.
+/// A new folder for the records, or that of an interrupted attempt.
 fn place_aside(home: &Home) -> anyhow::Result<PathBuf> {
     let file = home.enrollment_file();
     let enrollment = file.file_name().unwrap_or_default();
@@ -285,7 +286,7 @@ fn place_aside(home: &Home) -> anyhow::Result<PathBuf> {
     Ok(place)
 }
 
-/// What is not there needs not be taken away.
+/// A missing file need not be removed.
 fn absent(path: &Path, done: std::io::Result<()>) -> anyhow::Result<()> {
     match done {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -1,6 +1,6 @@
 //! What a customer types and reads: state, history, questions, records, and the texts.
 //!
-//! Nothing here decides: the executor does, and is asked over the local socket.
+//! Decisions are made by the executor, which is asked over the local socket.
 
 pub mod check;
 pub mod history;

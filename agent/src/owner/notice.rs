@@ -1,9 +1,8 @@
-//! A notice on the desktops of whoever sits at this computer: what they are
-//! asked, and what was done where their rules say that they are told.
+//! Notices on the desktops of the users of this computer: questions, and what was done, if the
+//! policy says `notify`.
 //!
-//! Each person who is logged in has a bus of their own; the notice is left
-//! there by systemd's `busctl`, as that person, through the freedesktop
-//! interface. Where there is no desktop, nothing happens.
+//! Each user who is logged in has a D-Bus session bus. systemd's `busctl` sends the notice there,
+//! as that user, through the freedesktop interface. Without a desktop nothing happens.
 
 use crate::local::Asked;
 use crate::owner::words::Words;
@@ -17,10 +16,10 @@ use std::process::{Command, Stdio};
 
 const BUSCTL: &str = "/usr/bin/busctl";
 
-/// Where people's buses are.
+/// The folder of the users' buses.
 const PEOPLE: &str = "/run/user";
 
-/// What there is to say.
+/// The content of a notice.
 #[derive(Debug, Clone)]
 pub(crate) enum Notice {
     /// A question.
@@ -29,24 +28,24 @@ pub(crate) enum Notice {
     Did(Done),
 }
 
-/// Something that was done.
+/// A finished run.
 #[derive(Debug, Clone)]
 pub(crate) struct Done {
-    /// What.
+    /// The action.
     pub(crate) action: Action,
-    /// What it is called, from its manifest.
+    /// Its title, from its manifest.
     pub(crate) title: Option<Both>,
     /// Who ordered it.
     pub(crate) staff: Text<64>,
-    /// Why.
+    /// The technician's reason.
     pub(crate) reason: Text<500>,
     /// How it ended.
     pub(crate) outcome: Outcome,
 }
 
 impl Notice {
-    /// Head and body. Each begins with words of ours: what an order says stands
-    /// behind them, and cannot pass for more.
+    /// Title and body. Each begins with our own words, so that text from an order cannot pass for
+    /// ours.
     fn in_words(&self, shop: &str, words: &Words) -> (String, String) {
         match self {
             Self::Asks(asked) => {
@@ -70,8 +69,7 @@ impl Notice {
     }
 }
 
-/// Shows it to these accounts, or to all where none is named; tries each
-/// person's bus once.
+/// Shows a notice to these accounts, or to all if none is named. Tries each user's bus once.
 pub(crate) fn show(shop: &str, notice: &Notice, accounts: &[String], words: &Words) {
     let Ok(people) = std::fs::read_dir(PEOPLE) else { return };
     let (head, body) = notice.in_words(&escaped(shop), words);
@@ -91,7 +89,7 @@ fn notify(bus: &Path, (uid, gid): (u32, u32), head: &str, body: &str) {
     // Desktops may read the body as markup.
     let body = body.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let child = Command::new(BUSCTL)
-        // What follows is an order's words: nothing in them may be an option.
+        // The next arguments contain text from an order, which must not be read as options.
         .args(["--user", "--timeout=2", "--", "call", place, "/org/freedesktop/Notifications", place, "Notify"])
         .args(["susssasa{sv}i", "Fernwart", "0", "dialog-question", head, &body, "0", "0", "-1"])
         .env_clear()
@@ -102,6 +100,6 @@ fn notify(bus: &Path, (uid, gid): (u32, u32), head: &str, body: &str) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    // Without a desktop nobody answers there; the terminal still does.
+    // Nobody answers without a desktop; the question is still shown at the terminal.
     drop(child);
 }

@@ -1,4 +1,4 @@
-//! The owner at the terminal: what am I asked, yes, no, stop, go on.
+//! The owner's commands at the terminal: list questions, allow, deny, pause, resume.
 
 use crate::executor::policy::Mode;
 use crate::home::Home;
@@ -27,7 +27,7 @@ fn ask(home: &Home, question: &Question) -> Result<Answer, UserError> {
     }
 }
 
-/// What the owner is asked now, in words.
+/// The open questions to the owner, as text.
 ///
 /// # Errors
 /// When the agent is not running.
@@ -44,10 +44,10 @@ pub fn questions(home: &Home, words: &Words) -> Result<String, UserError> {
     Ok(out + &words.say("questions-now") + "\n")
 }
 
-/// Columns of a text that stands indented.
+/// Width of an indented text, in columns.
 const WIDTH: usize = 72;
 
-/// A text in lines of at most so many characters, cut between words.
+/// Wraps a text between words to lines of at most `width` characters.
 fn wrapped(text: &str, width: usize) -> String {
     let (mut out, mut column) = (String::with_capacity(text.len() + 8), 0);
     for word in text.split_whitespace() {
@@ -100,17 +100,17 @@ fn in_words(asked: &Asked, words: &Words) -> String {
     out
 }
 
-/// A moment as people say it: with its day, if that is not today.
+/// A local time for people; with its date if that is not today.
 pub(crate) fn local_time(at: fernwart_protocol::document::UnixMs) -> String {
     let zoned = |at| jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
     let (at, now) = (zoned(at), zoned(crate::now()));
     at.strftime(if at.date() == now.date() { "%H:%M" } else { "%Y-%m-%d %H:%M" }).to_string()
 }
 
-/// Tells the agent what the owner wants; what to say about it.
+/// Sends a command to the agent; returns the text about its effect.
 ///
 /// # Errors
-/// When it is not running, or nobody asks that.
+/// When the agent is not running, or there is no such question.
 pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<String, UserError> {
     ask(home, &Question::OwnerCommand { command, by: Caller::default() })?;
     let status = match local::ask(&home.socket(), &Question::Status) {
@@ -126,8 +126,8 @@ pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<Stri
         },
         _ => String::new(),
     };
-    // What holds now: an account that is asked allows less than an administrator, and
-    // nobody shortens what another has said.
+    // The times now in force. They may differ from the command: an asked account allows less than
+    // an administrator, and cannot shorten an administrator's pause.
     let held = |of: fn(&local::Status) -> Option<UnixMs>| status.as_deref().and_then(of);
     let until = |ms: u64, of: fn(&local::Status) -> Option<UnixMs>| {
         let wanted = crate::now().saturating_add(i64::try_from(ms).unwrap_or(i64::MAX));
@@ -141,7 +141,7 @@ pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<Stri
         OwnerCommand::Deny(_) => words.say("said-deny"),
         OwnerCommand::DenyAll => words.say("said-deny-all"),
         OwnerCommand::Pause(None) => words.say("said-pause"),
-        // An administrator's that nobody shortens.
+        // The administrator has paused without an end, which others cannot shorten.
         OwnerCommand::Pause(Some(_)) if held(|status| status.paused_until) == Some(UnixMs::MAX) => {
             words.say("said-pause")
         }
@@ -154,7 +154,7 @@ pub fn command(home: &Home, command: OwnerCommand, words: &Words) -> Result<Stri
         + "\n")
 }
 
-/// What `allow` was told: the number of a question, or `repair` for a while.
+/// The argument of `allow`: the number of a question, or `repair` for all for a while.
 ///
 /// # Errors
 /// When it is neither.
@@ -169,7 +169,7 @@ pub fn allow(what: &str, span: Option<Duration>) -> Result<OwnerCommand, UserErr
     }
 }
 
-/// What `deny` was told: the number of a question, or `repair` for all.
+/// The argument of `deny`: the number of a question, or `repair` for all.
 ///
 /// # Errors
 /// When it is neither.

@@ -11,11 +11,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-/// A diagnosis without a hub, of these sections or of all where none is named.
+/// A diagnosis without a hub, of these sections or of all if none is named.
 ///
-/// A running agent, at this socket, is asked for what it knows already.
+/// A running agent at this socket is asked for the package manager's answer it already has.
 pub fn diagnose(sections: &[SectionName], agent: &Path) -> Report {
-    // Nobody waits long for one that does not answer.
+    // An agent that does not answer must not delay the diagnosis.
     let known = local::ask_within(agent, &Question::Updates, Duration::from_millis(300));
     let known_updates = match known {
         Ok(Some(local::Answer::Updates(known))) => known,
@@ -29,7 +29,7 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     let system: facts::System = report.facts(SectionName::System).unwrap_or_default();
     let seconds = format!("{:.1}", f64::from(report.took_ms) / 1000.0);
     let seconds = if words.language == Language::De { seconds.replace('.', ",") } else { seconds };
-    // The section may not have been asked for, or not have answered.
+    // The section may be missing or unanswered.
     let host = match system.hostname.as_str() {
         "" => escaped(&collect::hostname()),
         host => escaped(host),
@@ -42,7 +42,7 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     let mut out = words.say_with("diagnose-head", &[("host", &host), ("os", &os), ("seconds", &seconds)]) + "\n";
     if report.findings.is_empty() {
         let how = match report.state() {
-            // Nothing was checked, so nothing is well.
+            // Nothing was checked, so the machine is not reported as healthy.
             State::Ok if !report.not_yet.is_empty() => "diagnose-incomplete",
             State::Ok if counts.ok == 0 => "diagnose-nothing",
             State::Ok => "diagnose-well",
@@ -114,8 +114,8 @@ fn section_of(check: &str) -> Option<SectionName> {
     builtin_rules().find(check).map(|rule| rule.section)
 }
 
-/// Sections of which something is lost, by why it is: the names of checks say nothing to
-/// an owner.
+/// The sections with unknown results, grouped by the cause. An owner does not know the names of
+/// checks.
 fn lost(report: &Report) -> BTreeMap<Cause, BTreeSet<SectionName>> {
     let mut lost: BTreeMap<Cause, BTreeSet<SectionName>> = BTreeMap::new();
     let mut silent = BTreeSet::new();

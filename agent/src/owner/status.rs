@@ -29,8 +29,8 @@ fn contact_line(name: &impl std::fmt::Display, phone: &fernwart_protocol::text::
     if phone.is_empty() { name.to_string() } else { format!("{name}, {phone}") }
 }
 
-/// How things are, in the customer's words. Without an enrollment, which the account may not
-/// read, the running agent's answer is all there is.
+/// The agent's status as text. An account that may not read the enrollment gets only the running
+/// agent's answer.
 ///
 /// # Errors
 /// When the running agent does not answer, or the state store cannot be read.
@@ -95,7 +95,7 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
         i64::MAX => words.say("until-resumed"),
         until => words.say_with("until", &[("at", &crate::owner::questions::local_time(until))]),
     };
-    // A pause outlives the agent that was told of it.
+    // A pause survives a restart of the agent.
     let paused = match &running {
         Some(status) => status.paused_until,
         None => crate::executor::paused_until(&home.consent()).filter(|until| *until > crate::now()),
@@ -106,7 +106,7 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
     if parted.is_none() {
         row("status-allowed", &rules_in_words(home, words, running.as_ref(), paused.is_some(), &until));
     }
-    // A technician on the phone may call it otherwise than it calls itself.
+    // A technician on the phone may use another name for it than its host name.
     let machine = match &called {
         Some(called) if !called.as_str().eq_ignore_ascii_case(&hostname) => {
             words.say_with("status-names", &[("own", &hostname), ("theirs", called.as_str())])
@@ -153,13 +153,13 @@ fn link_in_words(
     }
 }
 
-/// That the agent is not running, and how to start it.
+/// The text that the agent is not running, with the command to start it.
 pub(crate) fn stopped(home: &Home, words: &Words) -> String {
     words.say_with("status-stopped", &[("command", crate::service::start_command(home))])
 }
 
-/// What the owner's rules allow. An account that is asked may not read them: what the
-/// running agent goes by counts.
+/// What the policy allows, as text. An asked account may not read the policy, so it gets the
+/// running agent's answer.
 fn rules_in_words(
     home: &Home,
     words: &Words,
@@ -182,7 +182,7 @@ fn rules_in_words(
             return words.say_with("status-policy-unreadable", &[("path", &path)]);
         }
     };
-    // Where the rules say never, or need no yes, a yes changes nothing.
+    // If the policy says never, or needs no consent, a consent changes nothing.
     let allowed = running.and_then(|status| status.allowed_until);
     let act = match allowed.filter(|_| !is_paused && matches!(act, Mode::Ask | Mode::Window)) {
         Some(allowed) => format!("{}, {}", words.mode(Mode::Allow), until(allowed)),
@@ -194,10 +194,10 @@ fn rules_in_words(
 /// Why the policy in the file is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// The file is not there, or others might have written it.
+    /// The file is missing, or others may have written it.
     #[error(transparent)]
     File(KeyFileError),
-    /// It holds no policy.
+    /// The file is not a valid policy.
     #[error(transparent)]
     Rules(BadPolicy),
 }
@@ -205,14 +205,14 @@ pub enum PolicyError {
 /// The policy in the file.
 ///
 /// # Errors
-/// When it cannot be read, or is not to be believed.
+/// When it cannot be read, or is rejected.
 pub fn policy(home: &Home) -> Result<Policy, PolicyError> {
     Policy::from_toml(&home.read_policy().map_err(PolicyError::File)?).map_err(PolicyError::Rules)
 }
 
-/// The journal as its owner reads it, the newest last.
+/// The journal as text, newest line last.
 pub fn journal_in_words(lines: &[Line], words: &Words) -> String {
-    // The line that ends a run does not say again what it was.
+    // The line that ends a run does not name its action.
     let mut actions: HashMap<String, String> = HashMap::new();
     let mut out = String::new();
     for line in lines {
@@ -245,9 +245,9 @@ pub fn journal_in_words(lines: &[Line], words: &Words) -> String {
             ("code", &version.unwrap_or_else(|| text("code"))),
         ];
         let at = jiff::Timestamp::from_millisecond(entry.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
-        let said = words.say_with(&format!("journal-{}", entry.kind), &with);
+        let text = words.say_with(&format!("journal-{}", entry.kind), &with);
         // Writing into a String does not fail.
-        let _ = writeln!(out, "{:>5}  {}  {said}", entry.seq, at.strftime("%Y-%m-%d %H:%M"));
+        let _ = writeln!(out, "{:>5}  {}  {text}", entry.seq, at.strftime("%Y-%m-%d %H:%M"));
     }
     out
 }

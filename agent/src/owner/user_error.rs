@@ -1,6 +1,5 @@
-//! What a customer reads when something did not work: what, why, what now, and
-//! a code, in their language. The technical cause stands beneath, for whoever
-//! helps them.
+//! The errors a customer reads, in their language: what happened, what to do now, and a code. The
+//! technical cause is added for their support.
 
 use crate::enroll::EnrollError;
 use crate::executor::state::StateError;
@@ -13,13 +12,13 @@ use fernwart_protocol::code::Denial;
 use fernwart_protocol::text::chain;
 use std::borrow::Cow;
 
-/// Something did not work.
+/// An error for the customer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {cause}")]
 pub struct UserError {
     id: &'static str,
     code: Cow<'static, str>,
-    /// How the program ends.
+    /// The exit code of the program.
     pub exit: u8,
     cause: String,
 }
@@ -34,7 +33,7 @@ impl UserError {
         Self { id, code: Cow::Borrowed(code), exit, cause }
     }
 
-    /// What the hub says.
+    /// The hub denied the request.
     fn denied(id: &'static str, denial: Denial, exit: u8, cause: String) -> Self {
         Self { id, code: denial.code(), exit, cause }
     }
@@ -44,12 +43,13 @@ impl UserError {
         Self::new("no-invitation", "FW-JOIN-20", USAGE, String::new())
     }
 
-    /// The invitation lets in many and must not be read by others.
+    /// The invitation is for many machines and must not appear in a command line, where others
+    /// can read it.
     pub const fn invitation_in_argv() -> Self {
         Self::new("invitation-in-argv", "FW-JOIN-22", USAGE, String::new())
     }
 
-    /// What went wrong, as its owner reads it.
+    /// The error as the customer reads it.
     pub fn of(error: &anyhow::Error) -> Self {
         if let Some(user_error) = error.downcast_ref::<Self>() {
             return user_error.clone();
@@ -74,37 +74,38 @@ impl UserError {
         }
     }
 
-    /// A file that decides something is not as it must be.
+    /// A file that the agent relies on has wrong content or rights.
     fn file(error: &KeyFileError) -> Self {
         Self::new("file", "FW-OWN-24", FAILED, error.to_string())
     }
 
-    /// It has joined for somebody else than an invitation names.
+    /// This machine has joined for another customer than the invitation names.
     pub const fn joined_for_another(customer: String) -> Self {
         Self::new("joined-for-another", "FW-JOIN-27", USAGE, customer)
     }
 
-    /// Its records have gone.
+    /// The state store is missing.
     pub fn no_store(home: &Home) -> Self {
         Self::new("books", "FW-OWN-22", FAILED, home.store().display().to_string())
     }
 
-    /// Its IT support has parted with it, and it keeps what it has of that time.
-    pub fn turned_away(home: &Home) -> Self {
+    /// The IT support has rejected or retired this machine, which keeps its records from that
+    /// time.
+    pub fn rejected_by_hub(home: &Home) -> Self {
         Self::new("turned-away", "FW-JOIN-29", REFUSED, home.path().display().to_string())
     }
 
-    /// What was typed is no command.
+    /// The command does not exist.
     pub const fn no_such_command(cause: String) -> Self {
         Self::new("no-such-command", "FW-CLI-01", USAGE, cause)
     }
 
-    /// Something is missing in what was typed, or does not fit.
+    /// An argument is missing or invalid.
     pub const fn not_understood(cause: String) -> Self {
         Self::new("not-understood", "FW-CLI-01", USAGE, cause)
     }
 
-    /// Nobody can be asked for the policy.
+    /// No policy was given, and there is no terminal to ask for one.
     pub const fn no_policy() -> Self {
         Self::new("no-policy", "FW-OWN-10", USAGE, String::new())
     }
@@ -114,17 +115,17 @@ impl UserError {
         Self::new("bad-policy", "FW-OWN-11", USAGE, chain(cause))
     }
 
-    /// That is neither a policy's word nor a file.
+    /// The argument is neither a predefined policy nor a file.
     pub fn no_such_policy(word: &str) -> Self {
         Self::new("bad-policy", "FW-OWN-11", USAGE, format!("{word}: there is no such file"))
     }
 
-    /// The service of this computer looks after another folder, which has joined.
+    /// The service of this computer runs for another folder, which has joined.
     pub fn service_taken(other: &std::path::Path) -> Self {
         Self::new("service-taken", "FW-JOIN-30", USAGE, other.display().to_string())
     }
 
-    /// The agent is not running, so nobody answers.
+    /// The agent is not running.
     pub const fn not_running() -> Self {
         Self::new("not-running", "FW-OWN-12", NO_ANSWER, String::new())
     }
@@ -134,61 +135,61 @@ impl UserError {
         Self::new("running-already", "FW-OWN-20", USAGE, String::new())
     }
 
-    /// There is no such question, or not any more.
+    /// There is no such open question.
     pub const fn no_such_question() -> Self {
         Self::new("no-such-question", "FW-OWN-13", USAGE, String::new())
     }
 
-    /// There is no run of this number.
+    /// There is no run with this number.
     pub const fn no_such_run() -> Self {
         Self::new("no-such-run", "FW-OWN-16", USAGE, String::new())
     }
 
-    /// All repairs are allowed only for a while.
+    /// A consent to all repairs needs a duration.
     pub const fn how_long() -> Self {
         Self::new("how-long", "FW-OWN-14", USAGE, String::new())
     }
 
-    /// The agent could not keep what it was told.
+    /// The agent could not store the command.
     pub const fn not_written(cause: String) -> Self {
         Self::new("not-written", "FW-OWN-15", FAILED, cause)
     }
 
-    /// The account may not look into the agent's folder.
+    /// The account may not read the agent's folder.
     fn no_rights(cause: String) -> Self {
-        // An administrator is not told to become one.
+        // Do not advise an administrator to become one.
         match rustix::process::geteuid().is_root() {
             true => Self::new("folder", "FW-CLI-10", FAILED, cause),
             false => Self::new("no-rights", "FW-OWN-29", FAILED, cause),
         }
     }
 
-    /// Whether only rights are missing; nothing is wrong then.
+    /// Whether only the rights are missing, so that nothing else is wrong.
     pub fn lacks_rights(&self) -> bool {
         self.id == "no-rights"
     }
 
-    /// There is no room for the record that stays.
+    /// There is no space for the records that are kept.
     pub const fn no_room(cause: String) -> Self {
         Self::new("no-room", "FW-OWN-28", FAILED, cause)
     }
 
-    /// The agent is there and does not answer.
+    /// The agent is running but does not answer.
     pub const fn silent() -> Self {
         Self::new("silent", "FW-OWN-19", NO_ANSWER, String::new())
     }
 
-    /// It holds, but a restart forgets it.
+    /// The command is in force, but a restart will lose it.
     pub const fn not_kept(cause: String) -> Self {
         Self::new("not-kept", "FW-OWN-17", FAILED, cause)
     }
 
-    /// Only the administrator may say that.
+    /// Only the administrator may give this command.
     pub const fn not_yours() -> Self {
         Self::new("not-yours", "FW-OWN-18", REFUSED, String::new())
     }
 
-    /// What cannot be undone was not confirmed.
+    /// A command that cannot be undone was not confirmed.
     pub const fn unconfirmed() -> Self {
         Self::new("unconfirmed", "FW-OWN-26", USAGE, String::new())
     }
@@ -198,8 +199,7 @@ impl UserError {
         Self::new("unreadable", "FW-CLI-10", USAGE, format!("{}: {cause}", path.display()))
     }
 
-    /// The same, or that the disk is full, where that keeps the folder from
-    /// being used.
+    /// The same error, or that the disk is full, if that is why the folder cannot be used.
     #[must_use]
     pub fn or_full(self, home: &Home) -> Self {
         if self.id == "folder" && home.is_disk_full() {
@@ -253,7 +253,7 @@ impl From<EnrollError> for UserError {
             EnrollError::NotForMachines => Self::new("for-staff", "FW-JOIN-06", USAGE, cause),
             EnrollError::JoinedForAnother(customer) => Self::joined_for_another(customer),
             EnrollError::Expired => Self::new("expired", "FW-JOIN-02", REFUSED, cause),
-            // No word about this computer.
+            // These denials are not about this computer.
             EnrollError::Denied(denial @ (Denial::StoreFull | Denial::StoreFailed | Denial::ShuttingDown)) => {
                 Self::denied("not-now", denial, NO_ANSWER, cause)
             }

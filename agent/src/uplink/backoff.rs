@@ -1,8 +1,8 @@
-//! How long to wait before the next try.
+//! How long to wait before the next connection attempt.
 //!
-//! Full jitter, so that ten thousand agents do not come back in one moment. The
-//! first minutes are quick, because a hub that restarts is back in seconds;
-//! after that it is rare, and the hub's restart hint shortens it.
+//! Full jitter keeps ten thousand agents from reconnecting at once. In the first minutes attempts
+//! are frequent, because a restarted hub is back in seconds. After that they are rare, and the
+//! hub's restart hint ends the wait.
 
 use super::UplinkError;
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -16,35 +16,35 @@ const QUICK: Duration = Duration::from_secs(2);
 const QUICK_FOR: Duration = Duration::from_secs(300);
 const SLOW: Duration = Duration::from_secs(30);
 
-/// After a no that a person must undo.
+/// After a denial that only a person can undo.
 const AFTER_NO: Duration = Duration::from_secs(60);
 
-/// After the hub's word alone that this machine is retired. Nobody has signed it; a hub
-/// that is stolen, or was restored, may say so of all its machines.
+/// After the hub said, unsigned, that this machine is retired. A stolen or restored hub may say
+/// so of all its machines, so the agent keeps trying.
 const ONCE_A_DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// While somebody looks into why two computers use one identity.
+/// While this machine is quarantined, because two computers use its identity.
 const KEPT_OUT: Duration = Duration::from_secs(15);
 
-/// Counts failures.
+/// Counts failures and computes the waits.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
     since: Option<Instant>,
     hub_wait: Option<Duration>,
-    /// Over how long the hub wants its machines to come back.
+    /// The time over which the hub wants its machines to reconnect.
     spread: Duration,
-    /// Where the next part comes from, if it must be had again.
+    /// The state of the seeded generator, for reproducible waits.
     seed: Option<u64>,
 }
 
 impl Backoff {
-    /// Backoff whose jitter comes from this seed, or from this computer's chance.
+    /// A backoff with jitter from this seed, or from the system's randomness if there is none.
     pub(super) fn new(seed: Option<u64>) -> Self {
         Self { seed, ..Self::default() }
     }
 
-    /// A random part of it.
+    /// A random part of a duration.
     fn some_of(&mut self, most: Duration) -> Duration {
         let part = match &mut self.seed {
             None => u32::from_be_bytes(fernwart_certs::random()),
@@ -57,19 +57,19 @@ impl Backoff {
         most.mul_f64(f64::from(part) / f64::from(u32::MAX))
     }
 
-    /// A try has worked.
+    /// Resets after a successful attempt.
     pub(super) fn rest(&mut self) {
         self.failures = 0;
         self.since = None;
     }
 
-    /// The hub has said over how long those who lose it should come back.
+    /// Sets the time over which machines that lose the hub should reconnect.
     pub(super) fn spread(&mut self, spread: Duration) {
         self.spread = spread.min(RETURN_SPREAD);
     }
 
-    /// The hub has said how long to stay away.
-    pub(super) fn wait_as_told(&mut self, wait: Duration) {
+    /// Sets the next wait to what the hub asked for.
+    pub(super) fn wait_as_asked(&mut self, wait: Duration) {
         self.hub_wait = Some(wait.min(SLOW));
     }
 
@@ -82,7 +82,7 @@ impl Backoff {
             UplinkError::Denied(Denial::MachineRejected | Denial::MachineUnknown) => AFTER_NO,
             UplinkError::Link(LinkError::Closed(Goodbye::Quarantined)) => KEPT_OUT,
             _ if since.elapsed() > QUICK_FOR => SLOW,
-            // All have lost it in the same moment, or it has no time for more now.
+            // All machines lost the hub at the same moment, or the hub is overloaded.
             UplinkError::Link(_) if self.failures == 1 => self.spread.max(FIRST),
             UplinkError::Dial(DialError::Link { source: LinkError::Closed(Goodbye::Overloaded), .. }) => {
                 (self.spread / 2).max(QUICK)
@@ -93,7 +93,7 @@ impl Backoff {
         self.some_of(most)
     }
 
-    /// How long to wait where others do the same in this moment.
+    /// A random wait, for when all other machines do the same at this moment.
     pub(super) fn scatter(&mut self) -> Duration {
         self.some_of(self.spread)
     }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn machines_of_a_large_hub_come_back_spread_as_it_wishes_and_those_of_a_small_one_at_once() {
+    fn machines_reconnect_spread_over_the_time_that_their_hub_asks_for() {
         let lost = UplinkError::Link(LinkError::Forgotten);
         let first = |spread: u64| {
             let mut backoff = Backoff::default();
@@ -114,7 +114,7 @@ mod tests {
         assert!((0..64).all(|_| first(0) <= FIRST));
         let large: Vec<Duration> = (0..64).map(|_| first(10)).collect();
         assert!(large.iter().all(|wait| *wait <= Duration::from_secs(10)));
-        // All of 64 in the same fifth: less likely than a hit by lightning.
+        // The chance that all 64 fall in the first fifth is negligible.
         assert!(large.iter().any(|wait| *wait > Duration::from_secs(2)), "{large:?}");
         assert!((0..64).all(|_| first(u64::MAX / 1000) <= RETURN_SPREAD), "whatever a hub wishes");
     }

@@ -1,5 +1,5 @@
-//! The machine's certificate: collected once admitted, renewed monthly, asked
-//! for again when it has run out.
+//! The machine's certificate: collected once the machine is admitted, renewed monthly, requested
+//! again after it has expired.
 
 use super::{ExecutorState, Uplink, UplinkError, dial};
 use crate::message::{ToExecutor, ToUplink};
@@ -22,7 +22,7 @@ use tracing::info;
 /// A certificate is renewed after this long; it lasts a year.
 const RENEW_AFTER_MS: i64 = 30 * 24 * 3600 * 1000;
 
-/// Wait at least this long between two renewals, or tries.
+/// Minimum time between two renewals or attempts.
 pub(super) const RENEW_AGAIN: Duration = Duration::from_secs(3600);
 
 /// Which request a claim goes with.
@@ -39,7 +39,7 @@ impl Uplink {
         tls::member(state.dial.pins.clone(), Clock::MayBeWrong, chain, &self.identity.key).map_err(UplinkError::Tls)
     }
 
-    /// Asks for the first certificate; waits while nobody has admitted us.
+    /// Requests the first certificate; waits while the machine is not admitted yet.
     pub(super) async fn collect(
         &mut self,
         state: &mut ExecutorState,
@@ -48,7 +48,7 @@ impl Uplink {
         self.claim(state, dialer, Wanted::First).await
     }
 
-    /// Asks for a new certificate, the old one having run out.
+    /// Requests a new certificate after the old one has expired.
     pub(super) async fn come_back(
         &mut self,
         state: &mut ExecutorState,
@@ -115,14 +115,14 @@ impl Uplink {
         }
     }
 
-    /// Keeps an identity where this machine's is kept.
+    /// Stores the identity in its file, if there is one.
     fn keep(&self, identity: &TlsIdentity) -> Result<(), UplinkError> {
         let file = self.identity_file.as_ref();
         file.map_or(Ok(()), |file| identity.write(file)).map_err(UplinkError::Identity)
     }
 
-    /// A certificate must name this machine, hold this key and come from the
-    /// pinned CA, or from one that it vouches for; whatever else the hub hands out is refused.
+    /// Verifies a certificate: it must name this machine, contain this key, and come from the
+    /// pinned CA or one that it vouches for.
     fn accept_chain(
         &self,
         chain: List<Blob<4096>, 4>,
@@ -132,8 +132,8 @@ impl Uplink {
     ) -> Result<Vec<CertificateDer<'static>>, UplinkError> {
         let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
         let [leaf, ca] = chain.as_slice() else { return Err(UplinkError::WrongCertificate) };
-        let said = read_certificate(leaf, ca).map_err(|_| UplinkError::WrongCertificate)?;
-        let ours = said.name == Name::Machine(self.machine) && said.tls_key == key.digest();
+        let certificate = read_certificate(leaf, ca).map_err(|_| UplinkError::WrongCertificate)?;
+        let ours = certificate.name == Name::Machine(self.machine) && certificate.tls_key == key.digest();
         if ours && may_issue(ca, &state.dial.pins, &link.peer_certificates()) {
             Ok(chain)
         } else {
@@ -141,14 +141,14 @@ impl Uplink {
         }
     }
 
-    /// How long until the certificate should be renewed, by the hub's clock;
-    /// zero if it is due, or from a CA that is about to go. Whatever the clocks
-    /// say, not twice within an hour.
+    /// How long until the certificate should be renewed, by the hub's clock. Zero if renewal is
+    /// due or the issuing CA is about to be removed. At least an hour after the last renewal,
+    /// whatever the clocks show.
     pub(super) fn renewal_in(&self, state: &ExecutorState, link: &Link, hub_ahead_ms: i64) -> Duration {
         let rest = self.renewed_at.map_or(Duration::ZERO, |at| RENEW_AGAIN.saturating_sub(at.elapsed()));
         let Some((from, until)) = self.identity.lasts() else { return Duration::ZERO };
         if self.identity.is_outdated_by(&link.peer_certificates(), &state.dial.pins) {
-            // All machines learn of it at once; the hub need not hear all at once.
+            // All machines learn of it at once, so their renewals are spread out.
             let [first, ..] = *self.machine.as_bytes();
             return rest.max(Duration::from_millis(u64::from(first) * 200));
         }
@@ -157,8 +157,7 @@ impl Uplink {
         Duration::from_millis(u64::try_from(due.saturating_sub(hub_now)).unwrap_or_default()).max(rest)
     }
 
-    /// Changes key and certificate over a standing link; the next link uses
-    /// them.
+    /// Renews key and certificate over an existing link; the next link uses them.
     pub(super) async fn renew(&mut self, state: &ExecutorState, link: &Link) -> Result<(), UplinkError> {
         let key = TlsKey::generate().map_err(|_| UplinkError::Key)?;
         let (mut send, mut receive) = link.open().await.map_err(UplinkError::Link)?;

@@ -1,5 +1,5 @@
-//! The uplink: finds the hub, keeps one link to it, and carries frames to and
-//! from the executor. It has the TLS key and no evidence key.
+//! The uplink: finds the hub, keeps one link to it, and carries frames to and from the executor.
+//! It holds the TLS key but not the evidence key.
 //!
 //! ```text
 //! no certificate ─▶ enrollment door: collect ─┐
@@ -27,19 +27,19 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Why one try at being linked ended.
+/// Why a connection attempt or a link ended.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
     /// No hub could be dialled.
     #[error("dialling the hub")]
     Dial(#[source] DialError),
-    /// None of the hub's names has an address.
+    /// None of the hub's host names resolves to an address.
     #[error("finding an address of the hub")]
     NoAddress,
     /// The link has ended.
     #[error("the link to the hub has ended")]
     Link(#[source] LinkError),
-    /// A frame went wrong.
+    /// A frame could not be sent or received.
     #[error("speaking with the hub")]
     Frame(#[source] FrameError),
     /// TLS cannot be configured.
@@ -51,10 +51,10 @@ pub enum UplinkError {
     /// A key cannot be made.
     #[error("making a TLS key")]
     Key,
-    /// The hub says no.
+    /// The hub denied the request.
     #[error("the hub says: {0}")]
     Denied(Denial),
-    /// The hub hands out a certificate that is not for this machine.
+    /// The hub sent a certificate that is not for this machine.
     #[error("the hub's certificate is not for this machine and key")]
     WrongCertificate,
     /// The executor has stopped.
@@ -62,25 +62,25 @@ pub enum UplinkError {
     NoExecutor,
 }
 
-/// What an uplink begins with.
+/// The parts from which an uplink is built.
 pub struct Parts {
     /// This machine.
     pub machine: MachineId,
     /// Its TLS key and certificate.
     pub identity: TlsIdentity,
-    /// Where they are kept; nowhere for a machine that is only simulated.
+    /// The file they are kept in; none for a simulated machine.
     pub identity_file: Option<PathBuf>,
-    /// The other half.
+    /// The handle of the executor.
     pub executor: Handle,
-    /// What it says.
+    /// The executor's messages.
     pub from_executor: mpsc::Receiver<ToUplink>,
-    /// A socket to begin with; thousands of simulated machines share a few.
+    /// A socket to start with; thousands of simulated machines share a few.
     pub dialer: Option<Dialer>,
-    /// Ends the uplink.
+    /// Stops the uplink.
     pub stop: CancellationToken,
-    /// What tells it the time.
+    /// Its clock.
     pub clock: Clock,
-    /// What scatters its tries; this computer's chance where nothing is given.
+    /// The seed of its jitter; the system's randomness if none is given.
     pub seed: Option<u64>,
 }
 
@@ -95,27 +95,27 @@ pub struct Uplink {
     stop: CancellationToken,
     clock: Clock,
     seed: Option<u64>,
-    /// The last ticket given out; never the same twice in a life.
+    /// The last ticket assigned; unique within this process.
     last_ticket: Ticket,
-    /// When the certificate was renewed last, in this life.
+    /// When this process last renewed the certificate.
     renewed_at: Option<tokio::time::Instant>,
 }
 
-/// What the executor has told at the start, and since.
+/// The executor's state as last reported.
 pub(crate) struct ExecutorState {
     dial: Dial,
     about: About,
-    /// Nobody is dialled any more.
+    /// Whether this machine was retired or left, so that nothing is dialled any more.
     parted: bool,
 }
 
 impl ExecutorState {
-    /// Takes news in; anything else is given back.
+    /// Applies a state message; returns any other message.
     fn update(&mut self, message: ToUplink) -> Option<ToUplink> {
         match message {
             ToUplink::Dial(dial) => self.dial = dial,
             ToUplink::About(about) => self.about = about,
-            // Without a link there is nobody to tell.
+            // Without a link the hub cannot be informed.
             ToUplink::Parted | ToUplink::Leave => self.parted = true,
             other => return Some(other),
         }
@@ -142,7 +142,7 @@ impl Uplink {
         }
     }
 
-    /// Keeps the machine linked until told to stop.
+    /// Keeps the machine linked until it is stopped.
     pub async fn run(mut self) {
         let Some(mut state) = self.first_words().await else { return };
         let mut backoff = Backoff::new(self.seed);
@@ -179,8 +179,8 @@ impl Uplink {
                 tokio::select! {
                     biased;
                     () = tokio::time::sleep_until(over) => {}
-                    // It is back: for a hub of many machines not all at once, and
-                    // nobody waits longer for having heard it.
+                    // The hub is back. Machines of a large hub spread their return, and the hint
+                    // never lengthens the wait.
                     () = hint.rung() => {
                         let soon = tokio::time::Instant::now() + backoff.scatter();
                         tokio::time::sleep_until(over.min(soon)).await;
@@ -195,7 +195,7 @@ impl Uplink {
         }
     }
 
-    /// Dials nobody any more; ends with the executor, or when told to stop.
+    /// Stops dialling; returns when the executor has stopped or the uplink is cancelled.
     async fn rest_for_good(&mut self) {
         loop {
             tokio::select! {
@@ -209,7 +209,7 @@ impl Uplink {
         }
     }
 
-    /// Waits for whom to dial and what to say.
+    /// Waits for the addresses to dial and the data of the hello.
     async fn first_words(&mut self) -> Option<ExecutorState> {
         let (mut dial, mut about) = (None, None);
         loop {
@@ -228,7 +228,8 @@ impl Uplink {
         }
     }
 
-    /// One try: whatever is missing for a link, then the link, to its end.
+    /// One attempt: gets a certificate if there is none, else dials and serves the link until it
+    /// ends.
     async fn try_once(
         &mut self,
         state: &mut ExecutorState,
@@ -247,7 +248,8 @@ impl Uplink {
         let ended = match dialled {
             Ok((link, hint)) => {
                 let ended = self.session(state, link.clone(), hint, backoff).await;
-                // Under TLS 1.3 the hub's no may come after the link seemed to stand.
+                // Under TLS 1.3 the hub's rejection may arrive after the handshake has finished
+                // here.
                 match ended {
                     Err(UplinkError::Frame(FrameError::Cut)) if link.is_closed() => {
                         Err(UplinkError::Link(link.closed().await))
@@ -258,9 +260,9 @@ impl Uplink {
             Err(error) => Err(error),
         };
         match ended {
-            // The hub's clock decides whether a certificate has run out; ours
-            // may be wrong. A key it no longer knows is one whose renewal was
-            // cut, or a hub restored from a backup: the evidence key settles it.
+            // Only the hub's clock decides whether a certificate has expired, since ours may be
+            // wrong. If the hub does not know our key, a renewal was interrupted or the hub was
+            // restored from a backup: the evidence key proves our identity.
             Err(error) if is_about_certificate(&error) => {
                 warn!(reason = fernwart_protocol::text::chain(&error), "asking for a new certificate");
                 self.come_back(state, dialer).await
@@ -270,7 +272,7 @@ impl Uplink {
     }
 }
 
-/// Whether it is this machine that the hub does not want.
+/// The rejection, if the hub rejects this machine.
 fn rejection_of(error: &UplinkError) -> Option<Rejection> {
     match error {
         UplinkError::Denied(Denial::MachineRejected) => Some(Rejection::Rejected),
@@ -284,8 +286,8 @@ fn rejection_of(error: &UplinkError) -> Option<Rejection> {
     }
 }
 
-/// RFC 8446, 6.2: alert 45 is certificate_expired, 48 is unknown_ca: the hub has
-/// parted with the CA that issued ours.
+/// RFC 8446, 6.2: alert 45 is certificate_expired, 48 is unknown_ca (the hub has removed the CA
+/// that issued ours).
 fn is_about_certificate(error: &UplinkError) -> bool {
     let link = match error {
         UplinkError::Dial(DialError::Link { source, .. }) | UplinkError::Link(source) => source,
@@ -294,8 +296,8 @@ fn is_about_certificate(error: &UplinkError) -> bool {
     matches!(link, LinkError::Handshake(45 | 48) | LinkError::Closed(Goodbye::CertificateExpired | Goodbye::Revoked))
 }
 
-/// Dials the hub's addresses. The socket is kept as long as it is of the right
-/// family: a restarted hub rings where it knows the machine.
+/// Dials the hub's addresses. The socket is reused while its address family fits: a restarted hub
+/// sends its restart hint to the address it knows.
 async fn dial(
     state: &ExecutorState,
     dialer: &mut Option<Dialer>,

@@ -20,34 +20,34 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-/// How long the hub may take to store an outcome before it is kept for later.
+/// How long the hub may take to store an outcome; after that it is kept and offered later.
 const STORE_WAIT: Duration = Duration::from_secs(60);
 
-/// How long the hub may take to store that the owner takes this machine out.
+/// How long the hub may take to store that this machine's owner has taken it out.
 const LEAVES_WITHIN: Duration = Duration::from_secs(8);
 
 /// How often outcomes that no hub has acknowledged are offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(300);
 
-/// What goes up an order's stream.
+/// A frame for an order's stream.
 #[derive(Debug)]
 enum Frame {
-    /// Something on the way.
+    /// An intermediate state or note.
     Delivered(Delivered),
-    /// The end.
+    /// The outcome; ends the stream.
     Outcome(RunId, Box<SignedOutcome>),
-    /// What a restored hub has asked for; the end, too.
+    /// The data that a restored hub has asked for; ends the stream.
     GivenBack(Vec<GivenBack>),
 }
 
-/// Frames of one order's stream that may wait to be sent.
+/// Queue length of one order's stream.
 const STREAM_QUEUE: usize = 8;
 
-/// Of these, kept free of what is only told: three states and an outcome.
+/// Places of the queue that notes may not use: three states and an outcome.
 const STREAM_ROOM: usize = 4;
 
 impl Uplink {
-    /// Serves one link until it ends. `Ok` is an end that calls for no wait.
+    /// Serves one link until it ends. `Ok` means that no wait is needed before the next.
     pub(super) async fn session(
         &mut self,
         state: &mut ExecutorState,
@@ -55,7 +55,8 @@ impl Uplink {
         hint: RestartHint,
         backoff: &mut Backoff,
     ) -> Result<(), UplinkError> {
-        // News since the last link; answers to its streams are sent again later.
+        // Messages since the last link. Answers to its streams are dropped; outcomes are sent
+        // again later.
         while let Ok(news) = self.from_executor.try_recv() {
             drop(state.update(news));
         }
@@ -96,17 +97,17 @@ impl Uplink {
         result
     }
 
-    /// Tells the executor that the link is gone, and hears what to say at the
-    /// next hello: an older word would sound as if this machine had lost records.
+    /// Tells the executor that the link is gone, and waits for the current data for the next
+    /// hello. Outdated data would look as if this machine had lost records.
     async fn part(&mut self, state: &mut ExecutorState) {
         let executor = self.executor.clone();
-        let tell = executor.send(ToExecutor::Unlinked);
-        tokio::pin!(tell);
-        let mut said = false;
+        let informing = executor.send(ToExecutor::Unlinked);
+        tokio::pin!(informing);
+        let mut informed = false;
         loop {
             tokio::select! {
                 biased;
-                () = &mut tell, if !said => said = true,
+                () = &mut informing, if !informed => informed = true,
                 () = self.stop.cancelled() => return,
                 message = self.from_executor.recv() => match message {
                     Some(ToUplink::About(about)) => {
@@ -169,11 +170,11 @@ impl Uplink {
                         }
                     }
                     Some(Ok(Control::Goodbye { retry_after_ms })) => {
-                        backoff.wait_as_told(Duration::from_millis(u64::from(retry_after_ms)));
+                        backoff.wait_as_asked(Duration::from_millis(u64::from(retry_after_ms)));
                         return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
                     }
                     Some(Ok(Control::Denied(denial))) => {
-                        debug!(code = %denial.code(), "the hub does not know what it was told");
+                        debug!(code = %denial.code(), "the hub does not know a message it was sent");
                     }
                     Some(Ok(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_) | Control::Retired(_))) | None => {
                         return Err(UplinkError::Frame(FrameError::Cut));
@@ -224,7 +225,8 @@ impl Uplink {
                     }
                     Some(ToUplink::Leave) => {
                         state.parted = true;
-                        // The hub ends the link once it has stored that, or it is ended here.
+                        // The hub closes the link once it has stored that; else it is closed
+                        // here.
                         let link = link.clone();
                         tasks.spawn(async move {
                             tokio::time::sleep(LEAVES_WITHIN).await;
@@ -232,7 +234,7 @@ impl Uplink {
                         });
                         match control.send(&to_hub::Control::Leaving).await {
                             Ok(()) => {}
-                            Err(error @ FrameError::PeerIsOlder(_)) => warn!(%error, "the hub cannot be told"),
+                            Err(error @ FrameError::PeerIsOlder(_)) => warn!(%error, "the hub cannot be informed"),
                             Err(error) => return Err(UplinkError::Frame(error)),
                         }
                     }
@@ -245,7 +247,7 @@ impl Uplink {
                     Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
                 },
                 () = hint.rung() => {
-                    debug!("the hub rings");
+                    debug!("restart hint received");
                     let following = to_hub::Control::Following(state.dial.versions);
                     control.send(&following).await.map_err(UplinkError::Frame)?;
                 }
@@ -260,7 +262,7 @@ impl Uplink {
                     }
                 },
                 _ = again.tick() => {
-                    // Never waits: a full queue means that much is under way already.
+                    // Must not block: a full queue means that the executor is busy.
                     self.executor.hint(ToExecutor::OfferOutcomes);
                 }
                 Some(_) = tasks.join_next() => {}
@@ -269,7 +271,7 @@ impl Uplink {
     }
 }
 
-/// A hub that speaks a newer version: said once a link, whatever it sends.
+/// Warns once per link that the hub speaks a newer version.
 #[derive(Debug, Default)]
 struct NewerHub(AtomicBool);
 
@@ -281,9 +283,8 @@ impl NewerHub {
     }
 }
 
-/// Hands something to an order's stream; never waits. False if the stream takes
-/// nothing any more. What is only told is left out where it would take the room
-/// of what must be heard.
+/// Queues a frame for an order's stream without blocking. Returns false if the stream accepts
+/// nothing more. Notes are dropped when only the places for states and the outcome are left.
 fn hand_over(stream: &mpsc::Sender<Frame>, frame: Frame) -> bool {
     if matches!(frame, Frame::Delivered(Delivered::Note(_))) && stream.capacity() <= STREAM_ROOM {
         return !stream.is_closed();
@@ -291,15 +292,15 @@ fn hand_over(stream: &mpsc::Sender<Frame>, frame: Frame) -> bool {
     stream.try_send(frame).is_ok()
 }
 
-/// Hands something to the stream of an order. A stream that takes nothing holds up
-/// nobody: what it missed is in the agent's store, and is offered again.
+/// Sends a frame to the stream of an order. A blocked stream holds up nobody: what it missed is
+/// in the state store and is offered again.
 fn to_stream(
     streams: &mut HashMap<Ticket, mpsc::Sender<Frame>>,
     opened: &mut mpsc::Receiver<(Ticket, mpsc::Sender<Frame>)>,
     ticket: Ticket,
     frame: Frame,
 ) -> bool {
-    // The order's own announcement may still be on its way.
+    // The stream's registration may still be queued.
     while !streams.contains_key(&ticket) {
         let Ok((ticket, sender)) = opened.try_recv() else { break };
         streams.insert(ticket, sender);
@@ -322,9 +323,9 @@ async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Rece
     }
 }
 
-/// Reads the control stream; its end ends the channel. What is for the executor
-/// goes there at once: the link's own loop must never wait for it. A frame of a
-/// newer version is passed over; any other error is the last that is heard.
+/// Reads the control stream; the channel closes when it ends. Messages for the executor are sent
+/// to it directly, since the link's main loop must never wait for it. Frames of a newer version
+/// are skipped; any other error ends the reading.
 async fn listen(mut receive: Receiver, words: mpsc::Sender<Result<Control, FrameError>>, executor: Handle) {
     loop {
         let word = match receive.next::<Control>().await {
@@ -351,8 +352,8 @@ async fn listen(mut receive: Receiver, words: mpsc::Sender<Result<Control, Frame
     }
 }
 
-/// A stream the hub has opened: an echo, an order to its outcome, or a question for the
-/// catalogue.
+/// Serves a stream that the hub has opened: an echo, an order until its outcome, or a request for
+/// lost data.
 async fn serve_stream(
     ticket: Ticket,
     (link, newer): (Link, Arc<NewerHub>),
@@ -369,7 +370,7 @@ async fn serve_stream(
         }
         Ok(Ok(Deliver::Order(order))) => ToExecutor::Order(ticket, order),
         Ok(Ok(Deliver::TakenBack(order, cancel))) => {
-            // Told first, by the same messenger: the order finds itself taken back.
+            // The cancel is sent first on the same channel, so the order finds itself cancelled.
             executor.send(ToExecutor::Cancel(cancel)).await;
             ToExecutor::Order(ticket, order)
         }
@@ -382,15 +383,15 @@ async fn serve_stream(
         Ok(Ok(Deliver::GiveBack(hubs))) => ToExecutor::GiveBack(ticket, hubs),
         Ok(Err(FrameError::Newer)) => {
             newer.warn();
-            receive.turn_away();
-            return send.turn_away();
+            receive.reject();
+            return send.reject();
         }
         Ok(Err(error)) => {
             if let Some(why) = error.reproach() {
                 warn!(%error, "the hub misbehaved");
                 link.close(why);
             }
-            return debug!(%error, "a stream began with no order");
+            return debug!(%error, "a stream did not begin with an order");
         }
         Err(_) => return debug!("a stream stayed silent"),
     };
@@ -426,8 +427,8 @@ async fn serve_stream(
         };
         match sent {
             Ok(()) => {}
-            // The hub does without what it does not know.
-            Err(error @ FrameError::PeerIsOlder(_)) => debug!(%error, "the hub is not told"),
+            // The hub works without messages it does not know.
+            Err(error @ FrameError::PeerIsOlder(_)) => debug!(%error, "a message is left out: the hub is too old"),
             Err(_) => break,
         }
     }
@@ -438,11 +439,11 @@ async fn await_stored(receive: &mut Receiver, run: RunId, executor: &Handle) {
     match tokio::time::timeout(STORE_WAIT, receive.expect::<Stored>()).await {
         Ok(Ok(Stored::Countersigned(envelope))) => executor.send(ToExecutor::Stored(run, envelope)).await,
         Ok(Ok(Stored::NotNow(denial))) => warn!(%run, code = %denial.code(), "the hub cannot store an outcome now"),
-        Ok(Err(_)) | Err(_) => debug!(%run, "an outcome was not acknowledged; it is kept"),
+        Ok(Err(_)) | Err(_) => debug!(%run, "an outcome was not acknowledged; it will be offered again"),
     }
 }
 
-/// Outcomes that are being handed over on a link.
+/// Outcomes being sent on a link.
 #[derive(Debug, Default)]
 struct Offering {
     runs: std::sync::Mutex<HashSet<RunId>>,
@@ -455,11 +456,11 @@ impl Offering {
     }
 }
 
-/// Offers an outcome that no hub has acknowledged, one after another: many at once
-/// would each be too slow on a slow line.
+/// Offers an outcome that no hub has acknowledged. One at a time, since several at once would all
+/// be too slow on a slow line.
 async fn offer(link: Link, (run, outcome): (RunId, SignedOutcome), executor: Handle, offering: Arc<Offering>) {
     if !offering.runs().insert(run) {
-        // It stands in line already.
+        // It is queued already.
         return;
     }
     let turn = offering.turn.lock().await;
@@ -472,7 +473,7 @@ async fn offer(link: Link, (run, outcome): (RunId, SignedOutcome), executor: Han
     offering.runs().remove(&run);
 }
 
-/// Fetches what the catalogue has newer than these versions.
+/// Fetches the catalogue files that are newer than these versions.
 async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executor: Handle) {
     let Ok((mut send, mut receive)) = link.open().await else { return };
     if send.send(&Ask::Fetch(known)).await.is_err() {
@@ -483,7 +484,7 @@ async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executo
     loop {
         match receive.next::<Fetched>().await {
             Ok(Some(Fetched::File(file))) if files.len() < OFFER_FILES => files.push(file),
-            Ok(Some(Fetched::Blob(_))) => return warn!("the hub answers what was not asked"),
+            Ok(Some(Fetched::Blob(_))) => return warn!("the hub sent a blob instead of catalogue files"),
             Ok(Some(Fetched::File(_))) => return warn!("the hub offers too many files"),
             Ok(Some(Fetched::Denied(denial))) => return debug!(code = %denial.code(), "no catalogue to fetch"),
             Ok(None) => break,
@@ -495,8 +496,8 @@ async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executo
     }
 }
 
-/// Fetches a script's file. A link that breaks meanwhile says nothing: the file
-/// is asked for again on the next one.
+/// Fetches a script's file. If the link breaks, nothing is reported: the file is requested again
+/// on the next one.
 async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
     let fetched = async {
         let (mut send, mut receive) = link.open().await.ok()?;
@@ -505,10 +506,10 @@ async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
         match receive.next::<Fetched>().await {
             Ok(Some(Fetched::Blob(bytes))) => Some(Some(bytes.into_bytes())),
             Ok(Some(Fetched::Denied(denial))) => {
-                warn!(%hash, code = %denial.code(), "a script's file is not to be had");
+                warn!(%hash, code = %denial.code(), "the hub denied a script's file");
                 Some(None)
             }
-            Ok(Some(Fetched::File(_)) | None) | Err(FrameError::Newer | FrameError::TurnedAway) => Some(None),
+            Ok(Some(Fetched::File(_)) | None) | Err(FrameError::Newer | FrameError::Rejected) => Some(None),
             Err(error) => {
                 let why = error.reproach()?;
                 warn!(%hash, %error, "a script's file cannot be read");
@@ -528,22 +529,22 @@ mod tests {
     use fernwart_protocol::to_hub::{Note, RunState};
 
     #[test]
-    fn however_much_is_told_the_states_and_the_outcome_find_room() {
-        let (stream, mut heard) = mpsc::channel(STREAM_QUEUE);
+    fn notes_never_displace_states_and_the_outcome_of_a_stream() {
+        let (stream, mut received) = mpsc::channel(STREAM_QUEUE);
         for _ in 0..100 {
             assert!(hand_over(&stream, Frame::Delivered(Delivered::Note(Note::Turn))));
         }
         for state in [RunState::Waiting, RunState::Started] {
             assert!(hand_over(&stream, Frame::Delivered(Delivered::State(state))));
         }
-        // As good as an outcome: it must be heard.
+        // As important as an outcome: it must be delivered.
         assert!(hand_over(&stream, Frame::Delivered(Delivered::Refused(fernwart_protocol::code::Refusal::Paused))));
         let mut last = None;
-        while let Ok(delivered) = heard.try_recv() {
+        while let Ok(delivered) = received.try_recv() {
             last = Some(delivered);
         }
         assert!(matches!(last, Some(Frame::Delivered(Delivered::Refused(_)))));
-        drop(heard);
+        drop(received);
         assert!(!hand_over(&stream, Frame::Delivered(Delivered::Note(Note::Turn))), "nobody hears it");
     }
 }

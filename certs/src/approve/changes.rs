@@ -1,4 +1,4 @@
-//! What a draft changes, in words for whoever is about to sign it.
+//! Describes the changes of a draft in words, for the approver who is about to sign it.
 
 use super::draft::{Contents, Draft, SignError};
 use crate::catalogue::{Catalogue, Contact, Grants, StaffEntry, public_key};
@@ -8,11 +8,11 @@ use std::collections::BTreeSet;
 use tough::schema::{RoleType, Root};
 
 impl Draft {
-    /// What a published catalogue's successor changes, line by line, for the
-    /// eyes of whoever is about to sign.
+    /// The changes from a published catalogue to this draft, line by line, for the approver who is
+    /// about to sign.
     ///
     /// # Errors
-    /// When the draft's files are not what its targets say.
+    /// When the draft's files do not match its targets.
     pub fn changes(&self, before: Option<&Catalogue>) -> Result<Vec<String>, SignError> {
         let new = self.contents()?;
         let old = before.map(Contents::of);
@@ -34,7 +34,7 @@ impl Draft {
             let known = old.as_ref().is_some_and(|contents| contents.scripts.contains_key(&script.bundle.name));
             let sign = if known { '~' } else { '+' };
             lines.push(format!("{sign} script {}", script_in_words(&script.manifest)));
-            // A grant is by name, so it holds for this version as well.
+            // A grant is by name, so it also applies to this version.
             let may = new.staff.staff.iter().filter(|entry| {
                 new.grants.get(&entry.key).is_some_and(|scripts| scripts.contains(&script.bundle.name))
             });
@@ -65,7 +65,7 @@ impl Draft {
     }
 }
 
-/// Who may do what from now on, and who may not any more.
+/// Added, changed and removed rights of staff.
 fn staff(old: Option<&Contents>, new: &Contents) -> Vec<String> {
     let none = Grants::new();
     let (entries, grants) = old.map_or((&[][..], &none), |old| (old.staff.staff.as_slice(), &old.grants));
@@ -85,7 +85,7 @@ fn staff(old: Option<&Contents>, new: &Contents) -> Vec<String> {
     for entry in entries.iter().filter(|entry| !is_listed(&entry.key)) {
         lines.push(format!("- staff {}", described(entry, grants)));
     }
-    // Worth nothing until the key is on the list, and then it would be.
+    // A grant has no effect until its key is on the list, but then it would.
     for (key, scripts) in new.grants.iter().filter(|(key, _)| !is_listed(key)) {
         lines.push(format!("  key {key}, which is not on the staff list, may run {}", listed(scripts)));
     }
@@ -96,7 +96,7 @@ fn listed(scripts: &BTreeSet<BundleName>) -> String {
     scripts.iter().map(BundleName::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Who may approve from this root on, each by key, and who may not any more.
+/// The approvers of this root by key, and those it removes.
 fn approvers(root: &Root, before: Option<&Catalogue>) -> Vec<String> {
     let ids = root.roles.get(&RoleType::Targets).map(|role| role.keyids.as_slice()).unwrap_or_default();
     let new: Vec<PublicKey> = ids.iter().filter_map(|id| public_key(root.keys.get(id)?)).collect();

@@ -1,7 +1,7 @@
-//! A proposal on its way to enough signatures.
+//! A proposed catalogue that collects signatures.
 //!
-//! A draft carries the whole text of what it changes, so that an approver can
-//! read it on a computer that has no link to anything.
+//! A draft contains the complete text of its changes, so that an approver can review it on an
+//! offline computer.
 
 use super::{
     ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, Unwritable, in_days, proposer_id, tuf_key, tuf_key_id, unsigned, version,
@@ -19,14 +19,14 @@ use tough::TargetName;
 use tough::schema::decoded::Decoded;
 use tough::schema::{Hashes, Metafile, Role, RoleKeys, RoleType, Root, Signed, Snapshot, Target, Targets};
 
-/// Versions of the targets that one draft may leave out: far too few to use them up.
+/// How many versions of the targets one draft may skip: far too few to exhaust the numbers.
 pub const LEFT_OUT: u64 = 1000;
 
 const ROOT_FILE: &str = ".root.json";
 const TARGETS_FILE: &str = ".targets.json";
 const SNAPSHOT_FILE: &str = ".snapshot.json";
 
-/// A published role out of its file.
+/// Parses a published role.
 fn read_role<T: serde::de::DeserializeOwned>(
     name: &str,
     published: &BTreeMap<String, String>,
@@ -35,22 +35,22 @@ fn read_role<T: serde::de::DeserializeOwned>(
     serde_json::from_str(text).map_err(|error| CatalogueError::Unreadable(name.to_owned(), error))
 }
 
-/// What a draft proposes: all targets.
+/// The content that a draft proposes: all targets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
     /// The staff list.
     pub staff: StaffList,
-    /// The hub's particulars.
+    /// The hub's addresses and keys.
     pub hub: Hub,
-    /// The shop's particulars.
+    /// The organisation's name and contacts.
     pub shop: Shop,
     /// The scripts.
     pub scripts: BTreeMap<BundleName, Approved>,
-    /// Which of them a staff entry may run beyond its role.
+    /// Grants: scripts that a staff entry may run beyond its role.
     pub grants: Grants,
 }
 
-/// Who may approve and what the hub signs with, for a shop's first root.
+/// The approvers and the hub's keys, for an organisation's first root.
 #[derive(Debug, Clone)]
 pub struct FirstRoot {
     /// The approvers' public keys.
@@ -63,7 +63,7 @@ pub struct FirstRoot {
     pub timestamp: PublicKey,
 }
 
-/// Who may approve from a next root on.
+/// The approvers from the next root on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextRoot {
     /// The approvers' public keys.
@@ -76,7 +76,7 @@ pub struct NextRoot {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
-    /// Version of this shape.
+    /// Version of this format.
     pub v: u32,
     /// A new root, if one is proposed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -85,17 +85,17 @@ pub struct Draft {
     pub targets: Signed<Targets>,
     /// The named targets' text.
     pub files: BTreeMap<String, String>,
-    /// Bundles that change, and their files, by SHA-256.
+    /// New or changed bundles and their files, by SHA-256.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub blobs: BTreeMap<Digest, String>,
-    /// Signed roles in the bytes in which they were published once, by file name, and the
-    /// hub's snapshot, which proves it: the same in other bytes would be another catalogue
-    /// to whoever knows these.
+    /// Only in a draft of a catalogue that was published before: the exact bytes of its signed
+    /// roles, by file name, and the hub's snapshot as proof. With other bytes, machines that know
+    /// these would reject it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub published: BTreeMap<String, String>,
 }
 
-/// A script that a draft brings, as its approvers read it.
+/// A script that a draft adds or changes, as its approvers review it.
 #[derive(Debug, Clone)]
 pub struct Proposed {
     /// The bundle.
@@ -106,22 +106,22 @@ pub struct Proposed {
     pub files: BTreeMap<FileName, String>,
 }
 
-/// A key may not sign a draft.
+/// Why a key may not sign a draft.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// It is no approver's.
+    /// The key is no approver's.
     #[error("this key is none of the approvers'")]
     NotAnApprover,
-    /// It has proposed the draft.
+    /// The key's owner has proposed the draft.
     #[error("nobody approves their own proposal where more than one must sign")]
     OwnProposal,
-    /// It has signed already.
+    /// The key has signed already.
     #[error("this key has signed already")]
     AlreadySigned,
-    /// The draft's files are not the ones its targets name.
+    /// The draft's files do not match its targets.
     #[error("the draft's {0} is not what its targets say")]
     Files(String),
-    /// A script it changes cannot be read whole, or is not what it says.
+    /// A script that it changes is incomplete, or does not match its name or hash.
     #[error("the draft's script {name}: {why}")]
     Script {
         /// Its name.
@@ -129,21 +129,21 @@ pub enum SignError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// It is to last longer than such a thing does.
+    /// It would be valid for longer than allowed.
     #[error("the draft is to last until {end}, and {days} days are the most")]
     Lasts {
-        /// Until when.
+        /// Its end.
         end: jiff::Timestamp,
-        /// How long it may last.
+        /// The maximum validity, days.
         days: i64,
     },
-    /// Something would be signed that nobody is shown.
+    /// It contains something that approvers are not shown.
     #[error("the draft's {0} hold something that is not shown")]
     Unread(&'static str),
     /// Its targets do not follow those in force.
     #[error("the draft does not follow the catalogue that is published")]
     NotNext,
-    /// It brings a root that does not follow the one in force.
+    /// It contains a root that does not follow the one in force.
     #[error("the draft brings a root that does not follow the one in force")]
     NewRoot,
     /// A role could not be written.
@@ -172,7 +172,7 @@ impl Contents {
         ]))
     }
 
-    /// What a published catalogue holds.
+    /// The content of a published catalogue.
     pub fn of(catalogue: &Catalogue) -> Self {
         Self {
             staff: catalogue.staff.clone(),
@@ -230,7 +230,7 @@ fn targets(
 }
 
 impl Draft {
-    /// A shop's first catalogue.
+    /// An organisation's first catalogue.
     ///
     /// # Errors
     /// When a role cannot be written.
@@ -277,18 +277,18 @@ impl Draft {
         now: UnixMs,
     ) -> Result<Self, Unwritable> {
         let files = contents.files()?;
-        // With one approver the proposer is the approver; nothing is to be said.
+        // With a single approver, the proposer may approve, so none is recorded.
         let proposer = proposer.filter(|_| before.threshold > 1);
         let targets = unsigned(targets(before.versions.targets + 1, &files, contents, proposer, now)?);
         Ok(Self { v: 1, root: None, targets, files, blobs: BTreeMap::new(), published: BTreeMap::new() })
     }
 
-    /// What was published once and is held by somebody, for a hub that has lost it: its
-    /// files by name, and the newest root that the hub still has. Scripts' files are not
-    /// in it.
+    /// Makes a draft from a catalogue that was published before, for a hub that has lost it: from
+    /// the files that a machine or technician still holds, by name. `hubs_root` is the newest root
+    /// that the hub still has. The files of scripts are not included.
     ///
     /// # Errors
-    /// When these are not the files of a whole catalogue.
+    /// When the files are not a complete catalogue.
     pub fn given_back(files: &BTreeMap<String, Vec<u8>>, hubs_root: u64) -> Result<Self, CatalogueError> {
         let text = |name: &str| {
             let bytes = files.get(name).ok_or_else(|| CatalogueError::Missing(name.to_owned()))?;
@@ -319,14 +319,13 @@ impl Draft {
         Ok(Self { v: 1, root, targets: read_role(&targets, &published)?, files, blobs: BTreeMap::new(), published })
     }
 
-    /// Whether it was published once, as it says itself.
+    /// Whether it claims to have been published before.
     pub fn is_given_back(&self) -> bool {
         !self.published.is_empty()
     }
 
-    /// The root that rules over the draft's own: the one in force, or the last of those
-    /// that were published between the two. Nothing where one is missing or not signed as
-    /// it must be.
+    /// The root whose approvers must sign the draft's own root: the one in force, or the last of
+    /// those published between the two. `None` if one of these is missing or not properly signed.
     pub fn ruled_by(&self, in_force: &Root) -> Option<Root> {
         let mut ruling = in_force.clone();
         let Some(newest) = self.root.as_ref().map(|root| root.signed.version.get()) else { return Some(ruling) };
@@ -342,8 +341,9 @@ impl Draft {
         (ruling.version.get() + 1 == newest).then_some(ruling)
     }
 
-    /// Whether the hub itself has published these very targets once, and it brings nothing
-    /// else along: nobody can hand in something that was only signed, or in other bytes.
+    /// Whether the hub itself has published exactly these targets before, and the draft contains
+    /// nothing else. This excludes targets that were signed but never published, and other
+    /// encodings.
     pub fn was_published(&self, in_force: &Root) -> bool {
         let targets = format!("{}{TARGETS_FILE}", self.targets.signed.version);
         let own = self.root.as_ref().map(|root| root.signed.version.get());
@@ -371,16 +371,16 @@ impl Draft {
             && snapshot.signed.meta.get("targets.json").is_some_and(names)
     }
 
-    /// Whether it may be published after targets of this version: the next one; one that
-    /// leaves out up to [`LEFT_OUT`] for approvers who publish over what is lost; or any
-    /// later one that was in force before.
+    /// Whether it may be published after targets of this version: if it is the next version, if it
+    /// skips at most [`LEFT_OUT`] versions to replace a lost catalogue, or if it was published
+    /// before and is newer.
     pub fn follows(&self, targets: u64) -> bool {
         let number = self.targets.signed.version.get();
         number > targets && (self.is_given_back() || number - targets <= LEFT_OUT + 1)
     }
 
-    /// Leaves versions out, so that it is newer than what others may have followed and
-    /// nobody can give back.
+    /// Skips versions, so that it is newer than a lost catalogue that others may have followed and
+    /// nobody can return.
     #[must_use]
     pub fn above(mut self, number: u64) -> Self {
         let next = self.targets.signed.version.get();
@@ -388,8 +388,8 @@ impl Draft {
         self
     }
 
-    /// Adds the root that follows the one in force: it names who approves from
-    /// then on, and lasts anew. The hub's keys stay.
+    /// Adds the successor of the root in force, with new approvers and a new validity. The hub's
+    /// keys stay.
     ///
     /// # Errors
     /// When a role cannot be written.
@@ -413,7 +413,7 @@ impl Draft {
         Ok(self)
     }
 
-    /// Names the draft by all that is signed, whoever has signed so far.
+    /// The draft's id: a hash of everything that is signed, without the signatures.
     ///
     /// # Errors
     /// When a role cannot be written.
@@ -425,11 +425,10 @@ impl Draft {
         Ok(sha256(&all))
     }
 
-    /// The proposed named targets, once it is certain that the targets mean
-    /// these very files.
+    /// The proposed named targets, after checking that the files match the targets.
     ///
     /// # Errors
-    /// When they do not, or cannot be read.
+    /// When they do not match, or cannot be parsed.
     pub fn contents(&self) -> Result<Contents, SignError> {
         let foreign = self.files.keys().find(|name| !target::NAMED.contains(&name.as_str()));
         if let Some(name) = foreign {
@@ -440,7 +439,7 @@ impl Draft {
         let strange = self.targets.signed.targets.iter().find(|(name, entry)| {
             let script = name.raw().strip_prefix(target::SCRIPT).and_then(|name| name.parse().ok());
             let known = script.and_then(|name: BundleName| scripts.get(&name));
-            // Nothing may stand beside what is understood: it would be signed unread.
+            // Allow nothing beside the parts that are understood: approvers would sign it unread.
             !target::NAMED.contains(&name.raw()) && known.map(script_entry).as_ref() != Some(*entry)
         });
         if let Some((name, _)) = strange {
@@ -467,7 +466,7 @@ impl Draft {
         })
     }
 
-    /// Adds a script's bundle and files, so that they can be read.
+    /// Adds a script's bundle and files, so that approvers can review them.
     ///
     /// # Errors
     /// When the bundle cannot be written, or is too long.
@@ -479,10 +478,10 @@ impl Draft {
         Ok(())
     }
 
-    /// A script of this draft, read out of what the draft brings.
+    /// A script of this draft, from the files in the draft.
     ///
     /// # Errors
-    /// When anything of it is missing, or is not what its hash or its name says.
+    /// When a part of it is missing, or does not match its hash or name.
     pub fn proposed(&self, name: &BundleName, approved: &Approved) -> Result<Proposed, SignError> {
         let bad = |why| SignError::Script { name: name.clone(), why };
         let text = |hash: &Digest| self.blobs.get(hash).filter(|text| sha256(text.as_bytes()) == *hash);
@@ -506,10 +505,10 @@ impl Draft {
         Ok(Proposed { bundle, manifest, files })
     }
 
-    /// The scripts that this draft changes: all must have come along whole.
+    /// The scripts that this draft adds or changes. The draft must contain all of their files.
     ///
     /// # Errors
-    /// When one has not, or goes back to an older version.
+    /// When a file is missing, or a version does not rise.
     pub fn new_scripts(&self, before: Option<&Catalogue>) -> Result<Vec<Proposed>, SignError> {
         let mut new = Vec::new();
         for (name, approved) in &self.contents()?.scripts {

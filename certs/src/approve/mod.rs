@@ -1,10 +1,8 @@
-//! Drafts of the catalogue, and their way to being published.
+//! Drafts of the catalogue, from proposal to publication.
 //!
-//! ```text
-//! propose ─▶ Draft ─▶ sign (each approver, alone) ─▶ publish (the hub: snapshot, timestamp)
-//! ```
-//! A draft is one JSON file that people can hand around. Signatures of several
-//! people are collected on the very roles that machines will verify.
+//! ```text propose ─▶ Draft ─▶ sign (each approver, alone) ─▶ publish (the hub: snapshot,
+//! timestamp) ``` A draft is one JSON file that people can pass around. It collects the approvers'
+//! signatures directly on the roles that machines will verify.
 
 mod changes;
 mod draft;
@@ -29,16 +27,16 @@ use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::{Ed25519Key, Ed25519Scheme, Key};
 use tough::schema::{Role, Signature, Signed};
 
-/// The version of TUF's text that files are written to.
+/// The TUF specification version in our files.
 const SPEC: &str = "1.0.0";
 
-/// How long a root lasts.
+/// Validity of a root.
 const ROOT_LIFE_DAYS: i64 = 3 * 365;
-/// How long targets last.
+/// Validity of targets.
 const TARGETS_LIFE_DAYS: i64 = 365;
-/// How long a snapshot lasts.
+/// Validity of a snapshot.
 const SNAPSHOT_LIFE_DAYS: i64 = 30;
-/// How long a timestamp lasts: a hub that is taken away can freeze for a week.
+/// Validity of a timestamp: a stolen hub can keep machines on an old catalogue for a week at most.
 const TIMESTAMP_LIFE_DAYS: i64 = 7;
 
 pub use tough::schema::Root;
@@ -46,7 +44,7 @@ pub use tough::schema::Root;
 /// The root in force.
 ///
 /// # Errors
-/// When nothing is trusted, or its root cannot be read.
+/// When no root is trusted yet, or it cannot be parsed.
 pub fn root_of(trusted: &Trusted) -> Result<Root, CatalogueError> {
     let root: Signed<Root> =
         serde_json::from_slice(trusted.root()?).map_err(|error| CatalogueError::Unreadable("root".into(), error))?;

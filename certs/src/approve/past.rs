@@ -1,4 +1,4 @@
-//! Published targets of the past, as far as they still tell something.
+//! Earlier published targets, as far as they can still be interpreted.
 
 use super::hex;
 use crate::catalogue::{Approved, Catalogue, scripts, target, unix_ms};
@@ -14,19 +14,19 @@ use tough::schema::{Role, Signed, Targets};
 pub struct Past {
     /// Its number.
     pub number: u64,
-    /// When it would have run out.
+    /// When it would have expired.
     pub until: UnixMs,
-    /// Present approvers whose signature it carries.
+    /// Present approvers who have signed it.
     pub signers: Vec<PublicKey>,
-    /// Signatures of keys that are no approver's any more.
+    /// The number of signatures by keys that are not approvers any more.
     pub former: usize,
-    /// The named targets' hashes.
+    /// The hashes of the named targets.
     named: BTreeMap<String, Digest>,
     /// The scripts.
     scripts: BTreeMap<BundleName, Approved>,
 }
 
-/// Reads one, and sees who has signed it.
+/// Parses one version and checks which present approvers have signed it.
 pub fn read(bytes: &[u8], now: &Catalogue) -> Option<Past> {
     let targets: Signed<Targets> = serde_json::from_slice(bytes).ok()?;
     let form = targets.signed.canonical_form().ok()?;

@@ -1,8 +1,8 @@
-//! A signing key behind a passphrase: Argon2id (RFC 9106) makes a key of the
-//! passphrase, AES-256-GCM seals the private key under it.
+//! A signing key protected by a passphrase: Argon2id (RFC 9106) derives a key from the passphrase,
+//! and AES-256-GCM encrypts the private key with it.
 //!
-//! The public key stands in the clear, so that a protected key can be named
-//! without being opened, and is bound to what is sealed.
+//! The public key is stored unencrypted, so that the key can be identified without the passphrase.
+//! It is authenticated together with the ciphertext.
 
 use super::hex;
 use crate::identity::SigningKey;
@@ -10,10 +10,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use fernwart_protocol::id::PublicKey;
 use serde::{Deserialize, Serialize};
 
-/// Memory of one guess, KiB, and passes over it: a second or less of one core.
+/// Memory for one guess, KiB, and passes over it: a second or less on one core.
 const COST: Cost = Cost { memory_kib: 64 * 1024, passes: 3 };
 
-/// What a file may ask for at most; more was not written by us.
+/// The highest cost that is accepted from a file; we never write more.
 const MOST: Cost = Cost { memory_kib: 1024 * 1024, passes: 16 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ struct Cost {
     passes: u32,
 }
 
-/// A protected key, as its file holds it.
+/// A protected key in the format of its file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProtectedKey {
@@ -39,10 +39,10 @@ pub struct ProtectedKey {
 /// A protected key cannot be made or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtectError {
-    /// Another passphrase, or an altered file.
+    /// Wrong passphrase, or an altered file.
     #[error("the passphrase does not open this key")]
     Passphrase,
-    /// The file is no protected key, or asks for more than it may.
+    /// The file is no protected key, or its cost is too high.
     #[error("reading a protected key")]
     Content,
 }
@@ -67,7 +67,7 @@ fn key_of(passphrase: &str, salt: &[u8], cost: Cost) -> Result<LessSafeKey, Prot
 }
 
 impl ProtectedKey {
-    /// Seals a key behind a passphrase.
+    /// Encrypts a key with a passphrase.
     ///
     /// # Errors
     /// When the crypto library refuses.
@@ -81,12 +81,12 @@ impl ProtectedKey {
         Ok(Self { v: 1, public, argon2id: COST, salt: hex(&salt), nonce: hex(&nonce), sealed: hex(&sealed) })
     }
 
-    /// Reads a file's content; nothing if it is something else.
+    /// Parses a file's content; `None` if it is something else.
     pub fn read(content: &[u8]) -> Option<Self> {
         serde_json::from_slice(content).ok()
     }
 
-    /// As it is written.
+    /// Encodes it for its file.
     ///
     /// # Errors
     /// Never for a key made here.
@@ -94,10 +94,10 @@ impl ProtectedKey {
         serde_json::to_vec(self).map_err(|_| ProtectError::Content)
     }
 
-    /// Opens it.
+    /// Decrypts it.
     ///
     /// # Errors
-    /// When the passphrase is another, or the file was altered.
+    /// When the passphrase is wrong, or the file was altered.
     pub fn open(&self, passphrase: &str) -> Result<SigningKey, ProtectError> {
         let read = |text: &str| bytes(text).ok_or(ProtectError::Content);
         let (salt, mut sealed) = (read(&self.salt)?, read(&self.sealed)?);
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_comes_back_with_its_passphrase_and_no_other() {
+    fn a_protected_key_opens_only_with_its_own_passphrase() {
         let key = SigningKey::generate().expect("a key");
         let sealed = ProtectedKey::seal(&key, "lampe kiesel anker").expect("sealed");
         let content = sealed.to_bytes().expect("written");
@@ -125,10 +125,10 @@ mod tests {
         for wrong in ["", "lampe kiesel anke", "Lampe kiesel anker"] {
             assert_eq!(read.open(wrong).expect_err("closed"), ProtectError::Passphrase);
         }
-        // Under another public key it does not open: the two are bound.
+        // The public key is authenticated, so the key does not open under another one.
         let other = ProtectedKey { public: SigningKey::generate().expect("a key").public(), ..read.clone() };
         assert_eq!(other.open("lampe kiesel anker").expect_err("closed"), ProtectError::Passphrase);
-        // A file that asks for all memory is refused before any is taken.
+        // A file with an excessive memory cost is rejected before the memory is allocated.
         let greedy = ProtectedKey { argon2id: Cost { memory_kib: u32::MAX, passes: 1 }, ..read };
         assert_eq!(greedy.open("x").expect_err("closed"), ProtectError::Content);
         assert!(ProtectedKey::read(key.pkcs8()).is_none());

@@ -1,4 +1,4 @@
-//! The hub's part: snapshot and timestamp around what the approvers signed.
+//! The hub's part: adds a snapshot and a timestamp to what the approvers signed.
 
 use super::draft::Draft;
 use super::{SNAPSHOT_LIFE_DAYS, SPEC, TIMESTAMP_LIFE_DAYS, Unwritable, in_days, sign_role, version};
@@ -30,7 +30,7 @@ pub enum PublishError {
         /// Needed ones.
         need: u64,
     },
-    /// It does not follow the published one.
+    /// It does not follow the published catalogue.
     #[error("the draft makes version {draft}, but version {published} is published")]
     Stale {
         /// The draft's targets version.
@@ -38,7 +38,7 @@ pub enum PublishError {
         /// The published one.
         published: u64,
     },
-    /// What comes out would not be believed.
+    /// Machines would reject the result.
     #[error("verifying what would be published")]
     Refused(#[source] Box<CatalogueError>),
     /// A role could not be written.
@@ -62,7 +62,7 @@ fn to_file<T: Role>(role: &Signed<T>) -> Result<Vec<u8>, Unwritable> {
     Ok(bytes)
 }
 
-/// A role's file: the very bytes in which it was published before, if it was.
+/// A role's file, in the exact bytes in which it was published before, if it was.
 fn as_published<T>(draft: &Draft, name: &str, role: &Signed<T>) -> Result<Vec<u8>, PublishError>
 where
     T: Role + PartialEq + serde::de::DeserializeOwned,
@@ -82,9 +82,8 @@ fn metafile(number: u64, bytes: &[u8]) -> Metafile {
     }
 }
 
-/// Snapshot and timestamp for these targets. Versions are at least the time in
-/// seconds, so that a hub restored from a backup does not look like one that
-/// rolls back.
+/// Adds a snapshot and a timestamp for these targets. Their versions are at least the time in
+/// seconds, so that machines do not take a hub restored from a backup for a rollback.
 fn wrap(
     files: &mut Files,
     targets: (u64, &[u8]),
@@ -107,8 +106,8 @@ fn wrap(
     Ok(())
 }
 
-/// The newest snapshot and timestamp among these files, by version, that this hub has
-/// signed; 0 where there is none.
+/// The newest versions of snapshot and timestamp among these files that this hub has signed; 0 if
+/// there is none.
 pub fn signed_before(files: &BTreeMap<String, Vec<u8>>, root: &Root) -> (u64, u64) {
     fn version_of<T: Role + serde::de::DeserializeOwned>(bytes: &[u8], root: &Root) -> Option<u64> {
         let role: Signed<T> = serde_json::from_slice(bytes).ok()?;
@@ -121,8 +120,8 @@ pub fn signed_before(files: &BTreeMap<String, Vec<u8>>, root: &Root) -> (u64, u6
     (snapshot.unwrap_or_default(), timestamp.unwrap_or_default())
 }
 
-/// A new snapshot and timestamp around the published targets, newer than all before and
-/// than `above`, which this hub has signed and lost.
+/// A new snapshot and timestamp for the published targets, newer than all known ones and than
+/// `above`, versions that this hub has signed and lost.
 ///
 /// # Errors
 /// When the hub's keys are not the ones the root names.
@@ -142,11 +141,11 @@ pub async fn freshen(
     Ok((files, trusted, catalogue))
 }
 
-/// What to publish for a draft that has its signatures. It is verified just as
-/// a machine will before it is handed out.
+/// The files to publish for a draft that has its signatures. They are verified exactly as a machine
+/// will verify them.
 ///
 /// # Errors
-/// When signatures are missing, the draft is stale, or machines would refuse.
+/// When signatures are missing, the draft is stale, or machines would reject the result.
 pub async fn publish(
     draft: &Draft,
     published: Option<&Trusted>,
@@ -181,7 +180,7 @@ pub async fn publish(
     let mut files = Files::default();
     let targets = as_published(draft, &format!("{number}.targets.json"), &draft.targets)?;
     if let Some(root) = &draft.root {
-        // Verified, each by the one before it.
+        // `ruled_by` has verified each of these with the root before it.
         for between in last.root.saturating_add(1)..root.signed.version.get() {
             let name = format!("{between}.root.json");
             if let Some(text) = draft.published.get(&name) {
@@ -191,9 +190,9 @@ pub async fn publish(
         let name = format!("{}.root.json", root.signed.version);
         files.insert(&name, as_published(draft, &name, root)?);
     }
-    // The named targets and nothing else: a draft's other files have no name here.
+    // Only the named targets: other files of a draft are not published.
     let before = published.map(Trusted::view).transpose().map_err(refused)?;
-    // What was in force once may come back without its scripts' files.
+    // A catalogue that was published before may come without the files of its scripts.
     if !draft.is_given_back() {
         draft.new_scripts(before.as_ref()).map_err(|_| refused(CatalogueError::TargetHash("draft".to_owned())))?;
     }
@@ -201,8 +200,8 @@ pub async fn publish(
         let text = draft.files.get(name).ok_or_else(|| refused(CatalogueError::Missing(name.to_owned())))?;
         files.insert(name, text.clone().into_bytes());
     }
-    // Those who have followed what is given back know its snapshot, and no other of that
-    // version; timestamps are counted on together with snapshots.
+    // Machines that followed the returned catalogue know its snapshot and accept no other snapshot
+    // of that version. The timestamp's version is raised together with the snapshot's.
     let known = draft.published.keys().filter_map(|name| name.strip_suffix(".snapshot.json")?.parse::<u64>().ok());
     let known = known.max().unwrap_or_default();
     wrap(&mut files, (number, &targets), (last.snapshot.max(known), last.timestamp.max(known)), keys, now)?;

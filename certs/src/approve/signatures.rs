@@ -1,4 +1,4 @@
-//! Signatures on a draft: who may give one, and when there are enough.
+//! Signatures on a draft: who may sign, and when there are enough signatures.
 
 use super::draft::{Draft, SignError};
 use super::{ROOT_LIFE_DAYS, SPEC, TARGETS_LIFE_DAYS, in_days, sign_role, tuf_key, tuf_key_id};
@@ -9,12 +9,12 @@ use fernwart_protocol::document::UnixMs;
 use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::{Role, RoleType, Root, Signature};
 
-/// Signatures so far.
+/// The signatures collected so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Valid signatures of different approvers.
     pub have: u64,
-    /// How many it takes.
+    /// How many are needed.
     pub need: u64,
 }
 
@@ -25,17 +25,17 @@ impl Progress {
     }
 }
 
-/// Which role somebody is asked to sign.
+/// The role that is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Of {
     Targets,
     Root,
 }
 
-/// Whose signatures a role of a draft takes.
+/// The keys that must sign a role of a draft.
 struct Required<'a> {
     of: Of,
-    /// The root that names them.
+    /// The root that defines the keys.
     root: &'a Root,
     keys: &'a [Decoded<Hex>],
     need: u64,
@@ -60,8 +60,8 @@ impl Draft {
     ) -> Result<(), SignError> {
         self.new_scripts(before)?;
         self.shows_all(now)?;
-        // Nobody is asked to sign what was published once; and one far ahead, once
-        // published, would leave no room for what follows.
+        // A catalogue that was published before is never signed again. A version far ahead would
+        // leave no room for later ones.
         if self.is_given_back() {
             return Err(SignError::NotNext);
         }
@@ -105,8 +105,8 @@ impl Draft {
         Ok(())
     }
 
-    /// Whether all that would be signed is shown to whoever signs: nothing lasts
-    /// longer than it should, and nothing stands beside what is understood.
+    /// Checks that approvers are shown everything that they would sign: validity is not too long,
+    /// and there is nothing beside the parts that are understood.
     fn shows_all(&self, now: UnixMs) -> Result<(), SignError> {
         let targets = &self.targets.signed;
         lasts(targets.expires, TARGETS_LIFE_DAYS, now)?;
@@ -138,9 +138,8 @@ impl Draft {
         self.targets.signatures.iter().chain(root).any(|signature| signature.keyid == *id)
     }
 
-    /// Whose signatures it takes, and how many: the targets' approvers by the
-    /// root that will rule, and of a next root both its own and the former
-    /// root's approvers (TUF 5.3.4).
+    /// The required signatures: for the targets, of the approvers in the root that will be in
+    /// force; for a new root, of its own approvers and of the former root's (TUF 5.3.4).
     fn required<'a>(&'a self, in_force: Option<&'a Root>) -> Vec<Required<'a>> {
         let new = self.root.as_ref().map(|root| &root.signed);
         let of = |of, root: Option<&'a Root>, role| {
@@ -158,8 +157,7 @@ impl Draft {
         .collect()
     }
 
-    /// Drops signatures that do not hold, so that none can stand in the way of
-    /// a good one.
+    /// Drops invalid signatures, so that none can block a valid one.
     pub fn keep_valid(&mut self, in_force: Option<&Root>) {
         let Some(ruling) = self.ruling(in_force).cloned() else { return };
         let form = self.targets.signed.canonical_form().unwrap_or_default();
@@ -172,7 +170,7 @@ impl Draft {
         }
     }
 
-    /// Takes over signatures of the same draft that others have collected.
+    /// Adds the signatures that others have collected on the same draft.
     pub fn merge(&mut self, other: &Self) {
         fn add(mine: &mut Vec<Signature>, theirs: &[Signature]) {
             for signature in theirs {
@@ -196,7 +194,7 @@ impl Draft {
         }
     }
 
-    /// Valid signatures so far. Invalid ones count for nothing.
+    /// The number of valid signatures so far.
     pub fn progress(&self, in_force: Option<&Root>) -> Progress {
         let targets = self.targets.signed.canonical_form().unwrap_or_default();
         let root = self.root.as_ref().map(|root| root.signed.canonical_form().unwrap_or_default());
@@ -219,7 +217,7 @@ impl Draft {
         let missing = required.iter().map(|required| required.need.saturating_sub(count(required))).max();
         let need = required.iter().map(|required| required.need).max();
         match (missing, need) {
-            // More than needed is told as it is, where nothing else is asked.
+            // All requirements are met: report the actual number, even if it is more than needed.
             (Some(0), Some(need)) => {
                 Progress { have: required.first().map_or(need, |first| count(first).max(need)), need }
             }
@@ -229,16 +227,16 @@ impl Draft {
     }
 }
 
-/// Two good clocks may differ by this much, days.
+/// Allowed difference between two correct clocks, days.
 const SKEW_DAYS: i64 = 1;
 
-/// Whether a role that ends then lasts no longer than such a role does.
+/// Checks that a role does not end later than its maximum validity allows.
 fn lasts(end: jiff::Timestamp, days: i64, now: UnixMs) -> Result<(), SignError> {
     let most = in_days(now, days + SKEW_DAYS)?;
     if end <= most { Ok(()) } else { Err(SignError::Lasts { end, days }) }
 }
 
-/// Whether a key of this root has made a signature over these bytes.
+/// Whether a key of this root has made this signature over these bytes.
 fn holds(root: &Root, signature: &Signature, form: &[u8]) -> bool {
     let public = root.keys.get(&signature.keyid).and_then(crate::catalogue::public_key);
     let bytes = <[u8; 64]>::try_from(signature.sig.as_ref());
@@ -247,9 +245,9 @@ fn holds(root: &Root, signature: &Signature, form: &[u8]) -> bool {
         .is_some_and(|(public, bytes)| verify(&public, form, &fernwart_protocol::id::Signature::from_bytes(bytes)))
 }
 
-/// Whether a root is what it is shown as to whoever signs: the next one, with the
-/// same approvers for root and targets, and all else as in the one in force.
-/// Without one in force only a first root is.
+/// Whether a root differs from the one in force only in what approvers are shown: it is the next
+/// version, with the same approvers for root and targets, and everything else is unchanged. If none
+/// is in force, only a first root is accepted.
 fn is_next(root: &Root, in_force: Option<&Root>) -> bool {
     let one_list = root.roles.get(&RoleType::Root) == root.roles.get(&RoleType::Targets);
     let Some(before) = in_force else { return one_list && root.version.get() == 1 };

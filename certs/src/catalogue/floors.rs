@@ -1,4 +1,4 @@
-//! How low no version may fall again.
+//! Minimum versions of all roles, against rollback.
 
 use super::CatalogueError;
 use crate::sha256;
@@ -64,9 +64,9 @@ impl Floors {
         }
     }
 
-    /// The floors after these files. A role's floor falls only where a newer
-    /// root has taken all the role's former keys away: the fast-forward attack
-    /// of a thief is undone by rotating the stolen key.
+    /// The floors after accepting these files. A role's floor is reset only if a newer root has
+    /// replaced all of the role's former keys. So rotating a stolen key undoes a thief's
+    /// fast-forward attack.
     pub(super) fn risen(
         &self,
         old: &Root,
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_floor_rises_stays_with_the_same_bytes_and_never_falls() {
+    fn a_floor_accepts_higher_versions_or_the_same_bytes_and_never_decreases() {
         let floor = Floor::default().rise("targets", 5, b"five").expect("from nothing");
         assert_eq!(floor, Floor { version: 5, hash: sha256(b"five") });
         let cases: [(u64, &[u8], Result<u64, &str>); 8] = [

@@ -1,15 +1,12 @@
-//! Everything approved: a TUF repository, verified from memory.
+//! The catalogue, which contains everything approved: a TUF repository, verified in memory.
 //!
-//! Roles root and targets are the approvers', k of n; snapshot and timestamp
-//! are the hub's. `tough` verifies; what it forgets (its datastore is thrown
-//! away) is kept in [`Trusted`], which its owner stores in one transaction.
+//! The approvers sign the roles root and targets, k of n; the hub signs snapshot and timestamp.
+//! `tough` verifies them, with a temporary datastore. What must persist is in [`Trusted`], which
+//! the caller stores in one transaction.
 //!
-//! ```text
-//! files offered ─▶ tough: signatures, thresholds, versions, hashes
-//!               ─▶ our rules: no delegations, no key twice, no own approval
-//!               ─▶ floors: nothing falls but by a root that rotates the role
-//!               ─▶ Trusted (to be stored) + Catalogue (to be used)
-//! ```
+//! ```text files offered ─▶ tough: signatures, thresholds, versions, hashes ─▶ our rules: no
+//! delegations, no duplicate keys, no approval of own proposals ─▶ floors: no version decreases
+//! unless a root rotates the role's keys ─▶ Trusted (to be stored) + Catalogue (to be used) ```
 
 mod floors;
 pub(crate) mod grants;
@@ -38,21 +35,21 @@ use std::path::PathBuf;
 use tough::schema::{RoleType, Root, Signed};
 use tough::{ExpirationEnforcement, Limits, RepositoryLoader};
 
-/// Names of the targets every catalogue has.
+/// Names of the targets that every catalogue has.
 pub mod target {
     /// The staff list.
     pub const STAFF: &str = "staff.json";
-    /// The hub's particulars.
+    /// The hub's addresses and keys.
     pub const HUB: &str = "hub.json";
-    /// The shop's particulars.
+    /// The organisation's name and contacts.
     pub const SHOP: &str = "shop.json";
     /// All of them.
     pub const NAMED: [&str; 3] = [STAFF, HUB, SHOP];
-    /// What the name of a script's target begins with; the bundle's follows.
+    /// Prefix of the name of a script's target; the bundle's name follows.
     pub const SCRIPT: &str = "script/";
 }
 
-/// Why files are not believed.
+/// Why files are rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
     /// A file is missing from what was offered.
@@ -67,20 +64,20 @@ pub enum CatalogueError {
     /// tough refused.
     #[error("verifying the catalogue")]
     Tough(#[source] Box<tough::error::Error>),
-    /// The root is not the one the invitation names.
+    /// The root is not the one that the invitation names.
     #[error("the root is not the one that was announced")]
     OtherRoot,
-    /// A version or a file fell back behind what was seen before.
+    /// A version is older than one that was accepted before.
     #[error("{role} fell back from version {floor} to {offered}")]
     Rollback {
         /// Which role.
         role: &'static str,
-        /// What was seen before.
+        /// The version accepted before.
         floor: u64,
-        /// What was offered.
+        /// The version offered.
         offered: u64,
     },
-    /// The same version with other bytes.
+    /// A known version with different bytes.
     #[error("{role} version {version} came with two contents")]
     TwoFaces {
         /// Which role.
@@ -88,19 +85,19 @@ pub enum CatalogueError {
         /// Its version.
         version: u64,
     },
-    /// One public key stands under two ids.
+    /// One public key has two ids.
     #[error("one key stands twice in the root")]
     KeyTwice,
     /// A key of another kind than Ed25519.
     #[error("the root holds a key that is not Ed25519")]
     KeyKind,
-    /// A hub nobody could reach or know.
+    /// The hub has no address or no CA.
     #[error("hub.json names no address or no CA")]
     NoHub,
-    /// Targets delegate, which nothing here does.
+    /// Targets contain delegations, which are not supported.
     #[error("the targets delegate")]
     Delegation,
-    /// The proposer's own signature is among the approvals.
+    /// The proposer has signed the own proposal.
     #[error("the proposal was approved by its proposer")]
     OwnApproval,
     /// A named target does not match the targets' hash.
@@ -108,11 +105,11 @@ pub enum CatalogueError {
     TargetHash(String),
 }
 
-/// What its owner must keep: the newest believed files, and how low nothing
-/// may fall again.
+/// The persistent state, which the caller must store: the newest accepted files, and the minimum
+/// versions against rollback.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trusted {
-    /// Newest versions and hashes seen, by role.
+    /// Newest versions and hashes accepted, by role.
     pub floors: Floors,
     /// The files by name: newest root and up to eight before it, timestamp,
     /// snapshot, targets and the named targets.
@@ -120,10 +117,10 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    /// Begins with one root that is trusted by its hash, and nothing else.
+    /// Starts with one root that is trusted by its hash.
     ///
     /// # Errors
-    /// When that root is not among the files, or another.
+    /// When that root is missing from the files, or has another hash.
     pub fn begin(version: u64, hash: &Digest, offered: &Files) -> Result<Self, CatalogueError> {
         let name = format!("{version}.root.json");
         let bytes = offered.get(&name).ok_or_else(|| CatalogueError::Missing(name.clone()))?;
@@ -134,7 +131,7 @@ impl Trusted {
         Ok(Self { floors, files: BTreeMap::from([(name, bytes.clone())]) })
     }
 
-    /// The newest believed root's bytes.
+    /// The newest accepted root's bytes.
     ///
     /// # Errors
     /// When this was not made by [`Trusted::begin`].
@@ -143,23 +140,23 @@ impl Trusted {
         self.files.get(&name).map(Vec::as_slice).ok_or(CatalogueError::Missing(name))
     }
 
-    /// The catalogue these files make up. They were verified when they came.
+    /// The catalogue in these files, which were verified when they were accepted.
     ///
     /// # Errors
-    /// When nothing but a root has been believed yet.
+    /// When only a root has been accepted yet.
     pub fn view(&self) -> Result<Catalogue, CatalogueError> {
         Catalogue::from_files(&self.files, &self.floors)
     }
 }
 
-/// Verifies what was offered on top of what is trusted. Nothing of a refused
-/// offer is in the result; store the result before using it.
+/// Verifies offered files on top of the trusted ones. A rejected offer changes nothing. Store the
+/// result before using it.
 ///
-/// Expiry is not judged here: the gate does, so that an expired catalogue can
-/// still be diagnosed under.
+/// Expiry is not checked here but by the gate, so that diagnoses are still possible under an
+/// expired catalogue.
 ///
 /// # Errors
-/// When anything at all is not as it must be.
+/// When any rule is violated.
 pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Catalogue), CatalogueError> {
     let old_root_bytes = trusted.root()?.to_vec();
     let files = offered.over(&trusted.files);
@@ -207,8 +204,8 @@ pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Cat
     let (newest, before) = (root.version.get(), trusted.floors.root.version);
     for version in newest.saturating_sub(ROOTS_KEPT)..newest {
         let name = format!("{version}.root.json");
-        // Those that are new here tough has verified, one by the other; of those that were
-        // known nothing else is taken.
+        // tough has verified each new root with the one before it. For known roots only our own
+        // copy is used.
         let bytes = if version > before { files.get(&name) } else { trusted.files.get(&name) };
         if let Some(bytes) = bytes {
             kept.insert(name, bytes.clone());
@@ -225,8 +222,8 @@ pub async fn advance(trusted: &Trusted, offered: &Files) -> Result<(Trusted, Cat
     Ok((trusted, catalogue))
 }
 
-/// Roots kept before the newest, for a hub that has lost them: without each one in
-/// between nobody can follow from an older to the newest.
+/// How many older roots are kept, for a hub that has lost them. A reader with an old root needs
+/// every root in between to follow to the newest.
 const ROOTS_KEPT: u64 = 8;
 
 const LIMITS: Limits = Limits {
@@ -240,7 +237,7 @@ const LIMITS: Limits = Limits {
 fn refuse_doubled_keys(root: &Root) -> Result<(), CatalogueError> {
     let mut seen = HashSet::new();
     for key in root.keys.values() {
-        // The bare key decides: tough's key id also covers fields that mean nothing.
+        // Compare the bare keys: tough's key id also covers irrelevant fields.
         let public = public_key(key).ok_or(CatalogueError::KeyKind)?;
         if !seen.insert(public) {
             return Err(CatalogueError::KeyTwice);
@@ -255,7 +252,7 @@ fn refuse_doubled_keys(root: &Root) -> Result<(), CatalogueError> {
     Ok(())
 }
 
-/// With a threshold above one, nobody approves what they proposed.
+/// With a threshold above one, proposers must not approve their own proposals.
 fn refuse_own_approval(
     root: &Root,
     role: RoleType,
@@ -269,13 +266,13 @@ fn refuse_own_approval(
     if own { Err(CatalogueError::OwnApproval) } else { Ok(()) }
 }
 
-/// Where a draft's proposer stands in the targets: an approver's key id.
+/// The name of the targets' field with the proposer: an approver's key id.
 pub const PROPOSER: &str = "proposer";
 
-/// A folder that tough writes into while it verifies and that is then gone.
+/// A temporary folder for tough's datastore during verification.
 ///
-/// It lies in memory where the system has such a place, so that a full disk
-/// does not keep a machine from following the catalogue.
+/// It is in memory if the system supports that, so that a machine with a full disk can still follow
+/// the catalogue.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -284,7 +281,7 @@ impl Scratch {
         let memory = PathBuf::from("/dev/shm");
         let place = if memory.is_dir() { memory } else { std::env::temp_dir() };
         let path = place.join(name);
-        // If it cannot be made, tough says so when it writes.
+        // If this fails, tough reports an error when it writes.
         let _ = std::fs::create_dir(&path);
         Self(path)
     }

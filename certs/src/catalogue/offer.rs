@@ -1,4 +1,4 @@
-//! Files of a catalogue in memory, as offered by a peer or read from a folder.
+//! Files of a catalogue in memory, offered by a peer or read from a folder.
 
 use super::target;
 use crate::keyfile::{KeyFileError, Others, read_checked};
@@ -32,7 +32,7 @@ impl Files {
         self.0.iter()
     }
 
-    /// These, and beneath them those.
+    /// These files, completed by those of `beneath`.
     pub(super) fn over(&self, beneath: &BTreeMap<String, Vec<u8>>) -> Self {
         let mut all = beneath.clone();
         all.extend(self.0.iter().map(|(name, bytes)| (name.clone(), bytes.clone())));
@@ -46,7 +46,7 @@ impl From<BTreeMap<String, Vec<u8>>> for Files {
     }
 }
 
-/// tough's way to files: out of memory, never out of the network.
+/// tough's transport: reads from memory, never from the network.
 #[derive(Debug, Clone)]
 pub(super) struct Memory(std::sync::Arc<Files>);
 
@@ -70,8 +70,7 @@ impl Transport for Memory {
     }
 }
 
-/// A plain file, no longer than any of a catalogue: nothing that waits for its other end,
-/// and nothing without one.
+/// Reads a plain file of limited length: never a pipe or a device, which could block or be endless.
 fn plain(path: &Path) -> io::Result<Vec<u8>> {
     let most = METADATA_BYTES.max(BLOB_BYTES) as u64;
     read_checked(path, Others::Read, most).map_err(|error| match error {
@@ -80,7 +79,7 @@ fn plain(path: &Path) -> io::Result<Vec<u8>> {
     })
 }
 
-/// A published catalogue in a folder: all roots, and the newest of the rest.
+/// A published catalogue in a folder: all roots, and the newest files of the other roles.
 #[derive(Debug, Clone)]
 pub struct Repository {
     folder: PathBuf,
@@ -97,7 +96,7 @@ impl Repository {
         self.folder.join("timestamp.json").exists()
     }
 
-    /// What somebody who knows these versions lacks.
+    /// The files that a reader with these versions lacks.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -135,8 +134,7 @@ impl Repository {
         plain(&self.folder.join(name))
     }
 
-    /// Writes files, the timestamp last: whoever reads in between finds the
-    /// older catalogue whole.
+    /// Writes files, the timestamp last: a concurrent reader finds the complete older catalogue.
     ///
     /// # Errors
     /// When a file cannot be written.

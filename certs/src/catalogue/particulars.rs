@@ -1,18 +1,18 @@
-//! `hub.json` and `shop.json`: how the hub is found and known, and whom the
-//! customer sees. They are approved, so no hub can alter them.
+//! `hub.json` and `shop.json`: how to reach and authenticate the hub, and the organisation's name
+//! and contacts for the customer. They are approved, so no hub can alter them.
 
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{Digest, KeyId, PublicKey};
 use fernwart_protocol::text::Text;
 use serde::{Deserialize, Serialize};
 
-/// The hub's particulars.
+/// The hub's addresses and keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hub {
-    /// Version of this shape.
+    /// Version of this format.
     pub v: u32,
-    /// Where it is: `host:port`, tried in turn.
+    /// Its addresses: `host:port`, tried in order.
     pub addresses: Vec<Text<255>>,
     /// SHA-256 of each CA certificate in use.
     pub ca: Vec<Digest>,
@@ -21,9 +21,9 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Whether one key came before another: the hub signs with the newest that is
-    /// approved, and a former one signs nothing new. One that is not known any
-    /// more came before nothing.
+    /// Whether `one` is an older key than `other`. The hub signs with its newest approved key only.
+    /// A key that is not listed is older than every listed one; nothing is older than a key that is
+    /// not listed.
     pub fn came_before(&self, one: &KeyId, other: &KeyId) -> bool {
         let place = |id: &KeyId| self.evidence_keys.iter().position(|key| crate::identity::key_id(key) == *id);
         place(other).is_some_and(|other| place(one).is_none_or(|one| one < other))
@@ -35,19 +35,19 @@ impl Hub {
     }
 }
 
-/// The shop's particulars.
+/// The organisation's name and contacts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shop {
-    /// Version of this shape.
+    /// Version of this format.
     pub v: u32,
-    /// The firm.
+    /// The organisation's name.
     pub name: Text<120>,
-    /// Who answers, first the one in charge.
+    /// Contact persons, the one in charge first.
     pub contacts: Vec<Contact>,
-    /// When they answer, as people say it.
+    /// When they can be reached, as free text.
     pub hours: Text<200>,
-    /// The firm's language.
+    /// The organisation's language.
     pub language: Language,
 }
 
@@ -60,7 +60,7 @@ pub struct Contact {
     /// The telephone number.
     #[serde(default)]
     pub phone: Text<40>,
-    /// The address for mail.
+    /// The mail address.
     #[serde(default)]
     pub mail: Text<120>,
 }
@@ -71,13 +71,13 @@ mod tests {
     use crate::identity::key_id;
 
     #[test]
-    fn a_key_that_the_hub_has_parted_with_came_before_the_one_it_signs_with() {
+    fn a_key_that_the_hub_has_replaced_is_older_than_its_present_key() {
         let keys = [1, 2, 3].map(|n| PublicKey::from_bytes([n; 32]));
         let [old, new, unknown] = keys.map(|key| key_id(&key));
         let hub = Hub { evidence_keys: keys[..2].to_vec(), ..Hub::default() };
         assert!(hub.came_before(&old, &new) && hub.came_before(&unknown, &new));
         assert!(!hub.came_before(&new, &old) && !hub.came_before(&new, &new));
-        // What was signed with last is not on the list any more: that list rules.
+        // The list decides: nothing is older than a key that is not on it.
         assert!(!hub.came_before(&old, &unknown));
     }
 }

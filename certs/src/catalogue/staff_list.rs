@@ -1,11 +1,11 @@
-//! `staff.json`: which staff keys exist, and how far they reach.
+//! `staff.json`: which staff keys exist, and what they may do for which customers.
 
 use fernwart_protocol::document::{ActionKind, UnixMs};
 use fernwart_protocol::id::{CustomerId, Digest, KeyId, PublicKey};
 use fernwart_protocol::text::Text;
 use serde::{Deserialize, Serialize};
 
-/// What a staff member may do. Each role may do all that lesser ones may.
+/// What a staff member may do. Each role includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -13,7 +13,7 @@ pub enum Role {
     Diagnose,
     /// Act.
     Repair,
-    /// Invite, admit, label, retire, look after customers.
+    /// Invite, admit, label and retire machines, and manage customers.
     Lead,
 }
 
@@ -48,13 +48,13 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// Whose machines.
+/// The customers whose machines a staff member may access.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Customers {
-    /// Everybody's.
+    /// All customers.
     All,
-    /// These customers'.
+    /// Only these customers.
     Only(Vec<CustomerId>),
 }
 
@@ -74,7 +74,7 @@ impl Customers {
 pub struct StaffEntry {
     /// The key id, which commits to both keys.
     pub key: KeyId,
-    /// What orders are signed with.
+    /// The key that signs their orders.
     pub order_key: PublicKey,
     /// SHA-256 of the TLS public key.
     pub tls_key: Digest,
@@ -84,7 +84,7 @@ pub struct StaffEntry {
     pub role: Role,
     /// Whose machines.
     pub customers: Customers,
-    /// Until when.
+    /// When the entry expires.
     pub until: UnixMs,
 }
 
@@ -92,15 +92,14 @@ pub struct StaffEntry {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StaffList {
-    /// Version of this shape.
+    /// Version of this format.
     pub v: u32,
     /// Its entries.
     pub staff: Vec<StaffEntry>,
 }
 
 impl StaffList {
-    /// The entry of a key. An entry whose id does not commit to its own keys
-    /// is none.
+    /// The entry of a key. Entries whose id does not commit to their own keys are ignored.
     pub fn find(&self, key: &KeyId) -> Option<&StaffEntry> {
         self.staff
             .iter()

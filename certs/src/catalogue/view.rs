@@ -1,4 +1,4 @@
-//! A believed catalogue, ready for use.
+//! A verified catalogue, ready for use.
 
 use super::{CatalogueError, Floors, Grants, Hub, Shop, StaffEntry, StaffList, grants, hex, target, unix_ms};
 use fernwart_protocol::document::{Action, UnixMs, Versions};
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use tough::schema::key::Key;
 use tough::schema::{RoleType, Root, Signed, Snapshot, Targets, Timestamp};
 
-/// When each role ends.
+/// When each role expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiries {
     /// The root.
@@ -23,13 +23,13 @@ pub struct Expiries {
 }
 
 impl Expiries {
-    /// The first to end.
+    /// The earliest expiry.
     pub fn earliest(&self) -> UnixMs {
         self.root.min(self.targets).min(self.snapshot).min(self.timestamp)
     }
 }
 
-/// A script that is approved: these bytes and no others.
+/// An approved script: exactly these bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Approved {
     /// Its version.
@@ -40,11 +40,11 @@ pub struct Approved {
     pub bytes: u64,
 }
 
-/// What an approved script's target says beside its hash.
+/// The name of the field with the version in an approved script's target.
 pub(crate) const VERSION: &str = "version";
 
-/// Scripts among the targets. Targets of other kinds, which a later version
-/// may bring, are passed over.
+/// The scripts among the targets. Targets of other kinds, which a later version may add, are
+/// ignored.
 pub(crate) fn scripts(targets: &Targets) -> Result<BTreeMap<BundleName, Approved>, CatalogueError> {
     let mut scripts = BTreeMap::new();
     for (name, entry) in &targets.targets {
@@ -66,7 +66,7 @@ pub struct Catalogue {
     pub versions: Versions,
     /// SHA-256 of its root.
     pub root: Digest,
-    /// When its parts end.
+    /// When its roles expire.
     pub expiries: Expiries,
     /// The approvers: those whose keys sign targets.
     pub approvers: BTreeMap<KeyId, PublicKey>,
@@ -74,13 +74,13 @@ pub struct Catalogue {
     pub threshold: u64,
     /// The staff list.
     pub staff: StaffList,
-    /// The hub's particulars.
+    /// The hub's addresses and keys.
     pub hub: Hub,
-    /// The shop's particulars.
+    /// The organisation's name and contacts.
     pub shop: Shop,
     /// The scripts.
     pub scripts: BTreeMap<BundleName, Approved>,
-    /// Which of them a staff entry may run beyond its role.
+    /// Grants: scripts that a staff entry may run beyond its role.
     pub grants: Grants,
 }
 
@@ -115,20 +115,20 @@ impl Catalogue {
         })
     }
 
-    /// Whether a staff entry may give an order for this, as far as the order says itself
-    /// what it is.
+    /// Whether a staff entry may order this action, as far as the action itself tells whether it is
+    /// a look or an act.
     pub fn may(&self, entry: &StaffEntry, action: &Action) -> bool {
         entry.role.may(action.kind()) || self.may_run(&entry.key, action)
     }
 
-    /// Whether it is a script that a key may run whatever its role.
+    /// Whether the action is a script that a grant allows the key to run regardless of its role.
     pub fn may_run(&self, key: &KeyId, action: &Action) -> bool {
         let Action::Script { bundle, .. } = action else { return false };
         self.grants.get(key).is_some_and(|scripts| scripts.contains(bundle))
     }
 }
 
-/// The public key behind a key of TUF's, if it is of the kind we use.
+/// Converts a TUF key to our type; `None` if it is not Ed25519.
 pub(crate) fn public_key(key: &Key) -> Option<PublicKey> {
     match key {
         Key::Ed25519 { keyval, .. } => hex(keyval.public.as_ref()).parse().ok(),

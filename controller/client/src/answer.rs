@@ -1,4 +1,4 @@
-//! What came back from one machine, once it is certain that it came from it.
+//! Verifies what came back from one machine.
 
 use crate::order::{OlderAgent, SignedOrder};
 use fernwart_certs::envelope::{self, EnvelopeError};
@@ -23,56 +23,54 @@ pub struct Answered {
 /// What a machine can answer.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// A report, with the machine's signed word on it.
+    /// A report, with the machine's signed receipt.
     Report(Box<Seen>, Box<Receipt>),
-    /// A script's report, with the machine's signed word on it.
+    /// A script's report, with the machine's signed receipt.
     Ran(Box<RunReport>, Box<Receipt>),
-    /// It refused, with what it has to say about that.
+    /// It refused, with its explanation.
     Refused(Refusal, Option<String>),
-    /// It ended otherwise, with what a script told until then.
-    Ended(Outcome, Option<Box<RunReport>>),
+    /// It ended otherwise, with the script's report until then.
+    Closed(Outcome, Option<Box<RunReport>>),
     /// It is not linked.
     Away,
     /// It did not answer in time.
     Silent,
     /// The hub could not pass it on.
     Denied(Denial),
-    /// Its agent is too old for what would have been ordered; nothing was sent.
+    /// Its agent is too old for the order; nothing was sent.
     OlderAgent(OlderAgent),
-    /// What came is signed by this machine, in a version that this program does not
-    /// read.
+    /// The answer is signed by this machine, in a version that this program does not read.
     Newer,
-    /// What came is not signed by this machine for this order.
+    /// The answer is not signed by this machine for this order.
     Forged,
 }
 
-/// A report as it came: what it says is read, its facts only when they are
-/// wanted.
+/// A received report: its summary is parsed, its facts only on demand.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// What it says.
+    /// The parsed summary.
     pub summary: Summary,
-    /// All of it, JSON on one line; empty once it is let go.
+    /// The complete report, JSON on one line; empty once it was dropped.
     pub json: String,
 }
 
 impl Seen {
-    /// All of it.
+    /// Parses the complete report.
     ///
     /// # Errors
-    /// When it is no report of this version's shape, or was let go.
-    pub fn whole(&self) -> Result<Report, serde_json::Error> {
+    /// When its format is unknown, or it was dropped.
+    pub fn decode(&self) -> Result<Report, serde_json::Error> {
         serde_json::from_str(&self.json)
     }
 }
 
-/// Judges the news of a run; nothing while it is under way.
+/// Verifies an update of a run; `None` while the run is in progress.
 pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -> Option<Answered> {
     let answer = match news {
         News::Offered | News::Started | News::Note(_) | News::Held => return None,
         News::Away => Answer::Away,
         News::NoAnswer => Answer::Silent,
-        News::Cancelled => Answer::Ended(Outcome::Cancelled, None),
+        News::Cancelled => Answer::Closed(Outcome::Cancelled, None),
         News::Refused(refusal) => Answer::Refused(refusal, None),
         News::Denied(denial) => Answer::Denied(denial),
         News::Outcome(receipt, key, body) => {
@@ -99,9 +97,9 @@ pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -
                     }
                     (Outcome::Ok | Outcome::Failed, _, Err(_)) => match RunReport::unpack(body.as_bytes()) {
                         Ok(report) => Answer::Ran(Box::new(report), Box::new(receipt)),
-                        Err(_) => Answer::Ended(receipt.outcome, None),
+                        Err(_) => Answer::Closed(receipt.outcome, None),
                     },
-                    (outcome, ..) => Answer::Ended(outcome, RunReport::unpack(body.as_bytes()).ok().map(Box::new)),
+                    (outcome, ..) => Answer::Closed(outcome, RunReport::unpack(body.as_bytes()).ok().map(Box::new)),
                 },
             }
         }

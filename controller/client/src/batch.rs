@@ -16,15 +16,15 @@ pub struct Batch {
     pub orders: HashMap<MachineId, SignedOrder>,
     /// As they are sent, in the order in which they were signed.
     pub envelopes: Vec<Envelope>,
-    /// Machines whose agents are too old for it.
+    /// Machines whose agents are too old for the order.
     pub too_old: Vec<Answered>,
 }
 
 impl Batch {
-    /// Adds what came of signing for one machine.
+    /// Adds the result of signing for one machine.
     ///
     /// # Errors
-    /// When it could be signed for no machine at all.
+    /// When the order cannot be signed for any machine.
     pub fn add(
         &mut self,
         machine: &Row<MachineRow>,

@@ -1,10 +1,9 @@
-//! A job that is followed to its end, also past a hub that goes and comes back.
+//! Follows a job to its end, even across restarts of the hub.
 //!
 //! ```text
 //! submit ─▶ Job(id) ─▶ news … link lost ─▶ dial again ─▶ Watch(id) ─▶ news from the beginning …
 //! ```
-//! What has been heard may be heard again after that; it is for the listener to
-//! know what is known.
+//! Updates may repeat after a reconnect; the caller must ignore known ones.
 
 use crate::session::{ClientError, Session, Stream};
 use fernwart_protocol::code::{Denial, Goodbye};
@@ -14,45 +13,45 @@ use fernwart_protocol::staff::{Reply, Request};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a hub that has gone is waited for: it may be started anew.
+/// How long to wait for a hub that has gone: it may be restarting.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Between two tries to reach it, at first and at most.
+/// Delay between two attempts to reach it: the first and the largest.
 const AGAIN: Duration = Duration::from_millis(500);
 const SLOW_AGAIN: Duration = Duration::from_secs(5);
 
-/// How long one try may take.
+/// Timeout of one attempt.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is heard of a job.
+/// What the hub reports of a job.
 #[derive(Debug)]
 pub enum Received {
     /// News, or the job's number.
     Reply(Box<Reply>),
-    /// The hub has gone; it is waited for.
+    /// The hub has gone; reconnecting.
     Gone,
-    /// It is there again.
+    /// The hub is back.
     Back,
 }
 
-/// A job's news.
+/// A job's updates.
 pub struct Following<'a> {
     session: &'a mut Session,
     stream: Stream,
     job: Option<JobId>,
     lost: Option<ClientError>,
-    /// Until when it is waited for; none once it has told something.
+    /// When to give up reconnecting; reset by the next reply.
     until: Option<Instant>,
     timeout: Duration,
 }
 
 impl<'a> Following<'a> {
-    /// Of a job that has been handed in.
+    /// Follows a job that was just submitted.
     pub fn submitted(session: &'a mut Session, stream: Stream) -> Self {
         Self { session, stream, job: None, lost: None, until: None, timeout: TIMEOUT }
     }
 
-    /// Of a job that is known by its number.
+    /// Follows a job by its number.
     ///
     /// # Errors
     /// When the link breaks.
@@ -61,22 +60,22 @@ impl<'a> Following<'a> {
         Ok(Self { session, stream, job: Some(job), lost: None, until: None, timeout: TIMEOUT })
     }
 
-    /// Waits no longer than this for a hub that has gone.
+    /// Limits how long to wait for a hub that has gone.
     #[must_use]
     pub fn within(self, longest: Duration) -> Self {
         Self { timeout: self.timeout.min(longest), ..self }
     }
 
-    /// The job's number, once the hub has told it: from then on it is stored.
+    /// The job's number, once the hub has sent it; from then on the job is stored.
     pub fn job(&self) -> Option<JobId> {
         self.job
     }
 
-    /// What comes next; nothing once all is said.
+    /// The next report; `None` once the job has ended.
     ///
     /// # Errors
-    /// When the hub says no, or has gone and does not come back in time: two minutes, or
-    /// less ([`Self::within`]).
+    /// When the hub denies the request, or has gone and is not back in time: two minutes, or less
+    /// ([`Self::within`]).
     pub async fn next(&mut self) -> Result<Option<Received>, ClientError> {
         if let Some(lost) = self.lost.take() {
             self.return_to_it(lost).await?;
@@ -99,7 +98,7 @@ impl<'a> Following<'a> {
         }
     }
 
-    /// Asks for the job's news over a new link, and waits for the hub's first word.
+    /// Asks for the job's updates over a new link, and waits for the hub's hello.
     async fn watch(&mut self, job: JobId) -> Result<Stream, ClientError> {
         self.session.dial_again(DIAL_TIMEOUT).await?;
         let mut stream = self.session.ask(&Request::Watch(job)).await?;
@@ -111,7 +110,7 @@ impl<'a> Following<'a> {
 
     async fn return_to_it(&mut self, lost: ClientError) -> Result<(), ClientError> {
         let Some(job) = self.job else { return Err(lost) };
-        // A hub that takes it in and sends it away again is no hub that is back.
+        // A hub that accepts the link and closes it again is not back: keep the deadline.
         let until = *self.until.get_or_insert_with(|| Instant::now() + self.timeout);
         let mut pause = AGAIN;
         loop {
@@ -125,7 +124,7 @@ impl<'a> Following<'a> {
                 Err(error) if may_come_back(&error) && Instant::now() < until => {}
                 Err(error) if may_come_back(&error) => {
                     return Err(match lost {
-                        // That was a while ago.
+                        // That denial is outdated by now.
                         ClientError::Denied(_) => ClientError::Link(LinkError::Closed(Goodbye::Done)),
                         lost => lost,
                     });
@@ -136,8 +135,7 @@ impl<'a> Following<'a> {
     }
 }
 
-/// Whether it is worth waiting: the hub, or the way to it, has gone, and it has
-/// nothing against whoever asks.
+/// Whether to reconnect: the hub or the network has gone, and the hub has not rejected this peer.
 fn may_come_back(error: &ClientError) -> bool {
     match error {
         ClientError::Denied(denial) => *denial == Denial::ShuttingDown,

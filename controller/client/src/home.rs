@@ -1,4 +1,4 @@
-//! Homes of staff members and approvers: their keys, and what they trust.
+//! Homes of staff members and approvers: their keys, and the catalogue they trust.
 
 use fernwart_certs::approve::{ProtectError, ProtectedKey};
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Floors, Trusted};
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// A home cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientHomeError {
-    /// It is no such home.
+    /// There is no such home.
     #[error("{path} is no {kind} home: {file} is not there")]
     Missing {
         /// Where it should be.
@@ -41,7 +41,7 @@ pub enum ClientHomeError {
         #[source]
         source: io::Error,
     },
-    /// The files of a home are of two.
+    /// Key and certificate of a home belong to two people.
     #[error("{0} is not of the same person as the certificate beside it")]
     Mixed(PathBuf),
     /// A file is not what it should be.
@@ -64,9 +64,9 @@ fn make_folder(path: &Path) -> Result<(), ClientHomeError> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StaffSettings {
-    /// The name one goes by.
+    /// The technician's name.
     pub name: Text<64>,
-    /// Where the hub was; the catalogue knows newer.
+    /// The hub's addresses at that time; the catalogue has newer ones.
     pub addresses: Vec<Text<255>>,
     /// SHA-256 of the hub's CA certificate.
     pub ca: Digest,
@@ -76,15 +76,15 @@ pub struct StaffSettings {
 #[derive(Debug)]
 pub struct StaffHome {
     path: PathBuf,
-    /// Where the hub is, and what is trusted.
+    /// The hub's address and CA.
     pub settings: StaffSettings,
-    /// What signs orders.
+    /// The key that signs orders.
     pub order_key: SigningKey,
-    /// What speaks TLS.
+    /// The TLS key and certificate.
     pub identity: TlsIdentity,
 }
 
-/// The believed catalogue on disk. Its files are all text.
+/// The verified catalogue on disk. Its files are all text.
 #[derive(Serialize, Deserialize)]
 struct KeptCatalogue {
     floors: Floors,
@@ -100,7 +100,7 @@ const CATALOGUE: &str = "catalogue.json";
 /// Longest kept catalogue, bytes: all files of an offer, quoted.
 const KEPT_BYTES: u64 = 2 * (OFFER_FILES * METADATA_BYTES) as u64;
 
-/// A staff entry as this home has seen it first.
+/// When this home first saw its staff entry.
 #[derive(Debug, Serialize, Deserialize)]
 struct SeenEntry {
     until: i64,
@@ -113,11 +113,11 @@ impl StaffHome {
         path.join(STAFF_FILE).exists()
     }
 
-    /// Makes a home with new keys; the settings, which make it count, come
-    /// last, with [`StaffHome::settle`].
+    /// Makes a home with new keys. The settings, which complete it, are written last by
+    /// [`StaffHome::settle`].
     ///
     /// # Errors
-    /// When it cannot be written. Keys of an earlier try are kept.
+    /// When it cannot be written. Keys of an earlier attempt are reused.
     pub fn prepare(path: &Path) -> Result<(SigningKey, TlsIdentity), ClientHomeError> {
         make_folder(path)?;
         keyfile::check_folders(&path.join(ORDER_KEY)).map_err(ClientHomeError::Key)?;
@@ -141,7 +141,7 @@ impl StaffHome {
         Ok((order, identity))
     }
 
-    /// Makes a prepared home count.
+    /// Completes a prepared home.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -162,7 +162,7 @@ impl StaffHome {
         let since = match known {
             Some(known) if known.until == until && known.since <= now => return known.since,
             Some(_) => now,
-            // The first one is as old as the key that it is about.
+            // The first entry is as old as the order key.
             None => {
                 let made = std::fs::metadata(self.path.join(ORDER_KEY)).and_then(|file| file.modified()).ok();
                 let made = made.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
@@ -170,7 +170,7 @@ impl StaffHome {
             }
         };
         let text = serde_json::to_vec(&SeenEntry { until, since }).unwrap_or_default();
-        // Where it cannot be kept, it is seen for the first time again.
+        // If this fails, the entry will be seen for the first time again.
         let _ = keyfile::replace(&file, &text);
         since
     }
@@ -178,7 +178,7 @@ impl StaffHome {
     /// Opens a home.
     ///
     /// # Errors
-    /// When it is none, or a key file is not as it must be.
+    /// When it is no home, or a key file is unusable.
     pub fn open(path: &Path) -> Result<Self, ClientHomeError> {
         let file = path.join(STAFF_FILE);
         let text = match keyfile::read_checked(&file, Others::Read, keyfile::SETTINGS) {
@@ -196,7 +196,7 @@ impl StaffHome {
         };
         // A certificate names the pair of keys that it was issued for.
         let named = match home.identity.chain.as_slice() {
-            [leaf, ca, ..] => read_certificate(leaf, ca).ok().map(|said| said.name),
+            [leaf, ca, ..] => read_certificate(leaf, ca).ok().map(|certificate| certificate.name),
             _ => None,
         };
         match named {
@@ -210,7 +210,7 @@ impl StaffHome {
         staff_key_id(&self.order_key.public(), &self.identity.key.digest())
     }
 
-    /// Keeps the TLS key with its present certificate.
+    /// Stores the TLS key with its current certificate.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -218,7 +218,7 @@ impl StaffHome {
         self.identity.write(&self.path.join(IDENTITY)).map_err(ClientHomeError::Key)
     }
 
-    /// The catalogue that was believed last, if any.
+    /// The catalogue that was verified last, if any.
     ///
     /// # Errors
     /// When it is there and cannot be read.
@@ -234,7 +234,7 @@ impl StaffHome {
         Ok(Some(Trusted { floors: kept.floors, files }))
     }
 
-    /// The catalogue that was believed last, ready for use.
+    /// The catalogue that was verified last, parsed.
     ///
     /// # Errors
     /// When there is none or it cannot be read.
@@ -243,7 +243,7 @@ impl StaffHome {
         self.trusted()?.ok_or(missing)?.view().map_err(ClientHomeError::Catalogue)
     }
 
-    /// Keeps a believed catalogue, all or nothing.
+    /// Stores a verified catalogue, all or nothing.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -251,7 +251,7 @@ impl StaffHome {
         Self::keep_in(&self.path, trusted)
     }
 
-    /// The same for a home that does not count yet.
+    /// The same for a home that is not completed yet.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -308,7 +308,7 @@ impl ApproverHome {
         Ok(Self { key: ApproverKey::Open(key) })
     }
 
-    /// Its public key; no passphrase is needed for that.
+    /// Its public key, which needs no passphrase.
     pub fn public(&self) -> PublicKey {
         match &self.key {
             ApproverKey::Open(key) => key.public(),
@@ -321,15 +321,15 @@ impl ApproverHome {
         matches!(self.key, ApproverKey::Protected(_))
     }
 
-    /// The key itself; `passphrase` is asked only where one protects it.
+    /// The key itself; `passphrase` is called only if one protects it.
     ///
     /// # Errors
-    /// When there is no passphrase, or it is another.
+    /// When no passphrase is given, or it is wrong.
     pub fn unlock<E>(self, passphrase: impl FnOnce() -> Result<String, E>) -> Result<SigningKey, Unlock<E>> {
         match self.key {
             ApproverKey::Open(key) => Ok(key),
             ApproverKey::Protected(key) => {
-                let passphrase = passphrase().map_err(Unlock::Asking)?;
+                let passphrase = passphrase().map_err(Unlock::Prompt)?;
                 key.open(&passphrase).map_err(Unlock::Closed)
             }
         }
@@ -338,7 +338,7 @@ impl ApproverHome {
     /// Opens a home.
     ///
     /// # Errors
-    /// When it is none, or its key file is not as it must be.
+    /// When it is no home, or its key file is unusable.
     pub fn open(path: &Path) -> Result<Self, ClientHomeError> {
         if !Self::exists(path) {
             return Err(ClientHomeError::Missing { path: path.to_owned(), kind: "approver", file: APPROVER_KEY });
@@ -360,7 +360,7 @@ impl ApproverHome {
 #[derive(Debug)]
 pub enum Unlock<E> {
     /// Nobody gave a passphrase.
-    Asking(E),
+    Prompt(E),
     /// The passphrase does not open it.
     Closed(ProtectError),
 }

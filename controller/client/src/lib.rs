@@ -1,9 +1,8 @@
 //! A technician's side of the link: a home with keys, a catalogue verified
 //! here, orders signed here, answers checked here.
 //!
-//! It believes nothing the hub says about what is approved or what a machine
-//! has answered. It imports `certs`, `fleet` (states of runs) and `protocol`,
-//! never the hub.
+//! It does not trust the hub on what is approved or what a machine has answered. It imports
+//! `certs`, `fleet` (states of runs) and `protocol`, never the hub.
 
 mod answer;
 mod batch;

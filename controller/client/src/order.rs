@@ -1,4 +1,4 @@
-//! Orders as they are signed here, and why one is not.
+//! Signed orders, and why one could not be signed.
 
 use fernwart_certs::sha256;
 use fernwart_protocol::document::{Envelope, Receipt};
@@ -8,7 +8,7 @@ use fernwart_protocol::text::Text;
 /// An order that this program has signed.
 #[derive(Debug, Clone)]
 pub struct SignedOrder {
-    /// The run it asks for.
+    /// The id of its run.
     pub run: RunId,
     /// What is sent.
     pub envelope: Envelope,
@@ -21,7 +21,7 @@ impl SignedOrder {
     }
 }
 
-/// Why nothing was ordered of a machine.
+/// Why no order was sent to a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OlderAgent {
     /// The version of its program.

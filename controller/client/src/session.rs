@@ -28,10 +28,10 @@ use std::time::Duration;
 /// A request could not be made or answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A machine has not said which key opens what is sealed to it.
+    /// A machine has not published its sealing key.
     #[error("{0} has not said yet which key opens secrets for it; it does so once it is linked with a newer agent")]
     NoSealingKey(MachineName),
-    /// Something cannot be sealed for a machine.
+    /// Secrets cannot be encrypted for a machine.
     #[error("sealing secrets for a machine")]
     Sealing(#[source] sealed::SealError),
     /// The home cannot be used.
@@ -40,7 +40,7 @@ pub enum ClientError {
     /// This home has no certificate yet.
     #[error("this home has joined but nobody has put it on the staff list yet")]
     NotAdmitted,
-    /// This home's shop has no catalogue yet.
+    /// This home's organisation has no catalogue yet.
     #[error("nothing is published yet")]
     NothingPublished,
     /// TLS cannot be configured.
@@ -61,22 +61,22 @@ pub enum ClientError {
     /// The link has ended.
     #[error("the link to the hub has ended")]
     Link(#[source] LinkError),
-    /// The hub's words make no sense.
+    /// The hub violates the protocol.
     #[error("speaking with the hub")]
     Frame(#[source] FrameError),
-    /// The hub says no.
+    /// The hub denies the request.
     #[error("{0}")]
     Denied(Denial),
     /// The hub speaks another version.
     #[error("the hub speaks another version")]
     Version(#[source] NoCommonVersion),
-    /// The hub does not know what it would be asked; nothing was sent.
+    /// The hub is too old for the request; nothing was sent.
     #[error("the hub runs an older version, which knows no {what}")]
     OlderHub {
         /// What it does not know.
         what: &'static str,
     },
-    /// A machine's program does not know what would be ordered; nothing was signed.
+    /// A machine's agent is too old for the order; nothing was signed.
     #[error("{machine}: {why}")]
     OlderAgent {
         /// The machine.
@@ -84,17 +84,17 @@ pub enum ClientError {
         /// Its program, and what that does not know.
         why: OlderAgent,
     },
-    /// The hub's catalogue is not to be believed.
+    /// The hub's catalogue fails verification.
     #[error("verifying the hub's catalogue")]
     Catalogue(#[source] CatalogueError),
-    /// The hub has lost what it published, and does not take it back.
+    /// The hub has an older catalogue than this home and refuses the newer one.
     #[error("the hub has catalogue {hub}, this home {home}, which the hub does not take back ({denial})")]
     FellBack {
         /// The version the hub has.
         hub: u64,
         /// The version known here.
         home: u64,
-        /// What it says.
+        /// The hub's denial.
         denial: Denial,
     },
     /// An order cannot be signed.
@@ -118,7 +118,7 @@ impl From<NotReached> for ClientError {
 }
 
 impl ClientError {
-    /// Whether the hub, or the way to it, is what is missing.
+    /// Whether the hub or the network is down.
     pub fn is_no_answer(&self) -> bool {
         match self {
             Self::Dial { source: DialError::Link { source, .. }, .. } | Self::Link(source) => !matches!(
@@ -133,7 +133,7 @@ impl ClientError {
     }
 }
 
-/// One request under way.
+/// One request in progress.
 pub struct Stream {
     link: Link,
     send: Sender,
@@ -155,10 +155,10 @@ impl Stream {
         Ok(())
     }
 
-    /// The next reply; nothing once all is said.
+    /// The next reply; `None` after the last one.
     ///
     /// # Errors
-    /// When the hub says no, or the link breaks.
+    /// When the hub denies the request, or the link breaks.
     pub async fn next(&mut self) -> Result<Option<Reply>, ClientError> {
         self.greeted().await?;
         match self.receive.expect::<Reply>().await.map_err(ClientError::Frame)? {
@@ -174,7 +174,7 @@ pub struct Session {
     home: StaffHome,
     link: Link,
     trusted: Trusted,
-    /// What is approved, as verified here.
+    /// The catalogue, as verified here.
     pub catalogue: Catalogue,
 }
 
@@ -182,12 +182,12 @@ impl Session {
     /// Dials the hub this home belongs to; each address within `timeout`.
     ///
     /// # Errors
-    /// When it does not answer, or is not the one it must be.
+    /// When the hub does not answer, or is not the expected one.
     pub async fn open(home: StaffHome, timeout: Duration) -> Result<Self, ClientError> {
         Self::open_over(home, timeout, Dialer::new).await
     }
 
-    /// The same with sockets of one's own.
+    /// The same with the caller's sockets.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -229,18 +229,18 @@ impl Session {
         self.link.rtt()
     }
 
-    /// Whether the hub now issues from another CA than ours is from.
+    /// Whether the hub has a newer CA than the one that issued our certificate.
     pub fn hub_has_newer_ca(&self) -> bool {
         self.home.identity.is_outdated_by(&self.link.peer_certificates(), &self.catalogue.hub.ca)
     }
 
-    /// Says goodbye, so that the hub need not find out.
+    /// Closes the link with a goodbye, so that the hub need not time out.
     pub async fn close(self) {
         self.link.close_aloud(Goodbye::Done).await;
     }
 
-    /// Begins a request. Hello and request go up together, unless the request needs
-    /// a version that the hub has not shown yet to speak.
+    /// Begins a request. Hello and request are sent together, unless the request needs a version
+    /// that the hub has not yet shown to support.
     ///
     /// # Errors
     /// When the link is gone, or the hub is too old for it.
@@ -303,7 +303,7 @@ impl Session {
         Ok(replies)
     }
 
-    /// A stream that was cut because the link was says why the link was.
+    /// If a stream was cut because the link ended, returns why the link ended.
     pub fn why(&self, error: ClientError) -> ClientError {
         match error {
             ClientError::Frame(FrameError::Cut) if self.link.is_closed() => ClientError::Link(self.link_end()),
@@ -322,17 +322,17 @@ impl Session {
         }
     }
 
-    /// Gets a new certificate for the same key, and keeps it.
+    /// Gets a new certificate for the same key, and stores it.
     ///
     /// # Errors
-    /// When the hub says no, hands out somebody else's, or it cannot be kept.
+    /// When the hub denies it, returns one for another key, or it cannot be stored.
     pub async fn renew(&mut self) -> Result<(), ClientError> {
         let replies = self.collect(&Request::Renew).await?;
         let Some(Reply::Certificate(chain)) = replies.into_iter().next() else { return Err(ClientError::Unexpected) };
         let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
         let [leaf, ca] = chain.as_slice() else { return Err(ClientError::Unexpected) };
-        let said = read_certificate(leaf, ca).map_err(|_| ClientError::Unexpected)?;
-        let ours = said.name == Name::Staff(self.key_id()) && said.tls_key == self.home.identity.key.digest();
+        let statement = read_certificate(leaf, ca).map_err(|_| ClientError::Unexpected)?;
+        let ours = statement.name == Name::Staff(self.key_id()) && statement.tls_key == self.home.identity.key.digest();
         if !ours || !may_issue(ca, &self.catalogue.hub.ca, &self.link.peer_certificates()) {
             return Err(ClientError::Unexpected);
         }
@@ -340,13 +340,13 @@ impl Session {
         self.home.keep_identity().map_err(ClientError::Home)
     }
 
-    /// Fetches a newer catalogue, verifies it here and keeps it.
+    /// Fetches a newer catalogue, verifies it and stores it.
     ///
     /// # Errors
-    /// When it is not to be believed, or cannot be kept.
+    /// When it fails verification, or cannot be stored.
     pub async fn sync(&mut self) -> Result<(), ClientError> {
         let mut files = self.offered().await?;
-        // The newest one offered, by its file's name.
+        // The newest version offered, by file name.
         let newest = |files: &Files, role: &str| {
             let number = |name: &String| name.strip_suffix(role)?.parse::<u64>().ok();
             files.iter().filter_map(|(name, _)| number(name)).max()
@@ -360,7 +360,7 @@ impl Session {
             })?;
             files = self.offered().await?;
         }
-        // A root that is known here needs no second copy, in whatever bytes.
+        // Ignore roots that are known here, whatever their bytes.
         let is_known = |name: &str| {
             let root = name.strip_suffix(".root.json").and_then(|number| number.parse::<u64>().ok());
             root.is_some_and(|root| root <= ours.root)
@@ -376,8 +376,8 @@ impl Session {
         Ok(())
     }
 
-    /// Gives a hub that fell back, as one that was restored from a backup does, what was
-    /// published since: it was signed by approvers, so it may come from anybody.
+    /// Returns the newer catalogue to a hub that fell back, such as after a restore. Approvers
+    /// signed it, so it may come from anybody.
     async fn give_back(&mut self, hubs_root: u64) -> Result<(), ClientError> {
         let draft = Draft::given_back(&self.trusted.files, hubs_root).map_err(ClientError::Catalogue)?;
         let id = draft.id().map_err(|_| ClientError::Unexpected)?;
@@ -388,13 +388,13 @@ impl Session {
             refused => refused,
         };
         match given {
-            // Somebody else was faster.
+            // Another peer has returned it already.
             Err(ClientError::Denied(Denial::CatalogueStale | Denial::NoSuchDraft)) => Ok(()),
             given => given,
         }
     }
 
-    /// What the hub has published, as it comes.
+    /// The hub's published files, unverified.
     async fn offered(&mut self) -> Result<Files, ClientError> {
         let replies = Box::pin(self.collect(&Request::Catalogue)).await?;
         let mut files = Files::default();
@@ -418,10 +418,10 @@ impl Session {
         }
     }
 
-    /// Gives a file of a script to a hub that has lost it. Whether it had.
+    /// Returns a script file to a hub that has lost it. Returns whether the hub had lost it.
     ///
     /// # Errors
-    /// When the hub does not take it, or is too old to.
+    /// When the hub refuses it, or is too old.
     pub async fn give_file_back(&mut self, bytes: &[u8]) -> Result<bool, ClientError> {
         match self.blob(&sha256(bytes)).await {
             Ok(_) => Ok(false),
@@ -474,7 +474,7 @@ impl Session {
         Ok(customers)
     }
 
-    /// Machines and people who wait to be let in.
+    /// Machines and people who wait to be admitted.
     ///
     /// # Errors
     /// When the hub says no, or the link breaks.
@@ -527,7 +527,7 @@ impl Session {
         Ok((jobs, runs))
     }
 
-    /// How the hub is.
+    /// The hub's health.
     ///
     /// # Errors
     /// When the hub says no, or the link breaks.
@@ -554,10 +554,10 @@ impl Session {
         self.order_with(run, machine, action, reason, life, None)
     }
 
-    /// The same with secret parameters, sealed for the machine alone.
+    /// The same with secret parameters, encrypted for the machine.
     ///
     /// # Errors
-    /// When the machine has not said which key opens them, or it cannot be signed.
+    /// When the machine has not published its sealing key, or the order cannot be signed.
     pub async fn sealed_order(
         &mut self,
         machine: &Row<MachineRow>,
@@ -567,10 +567,11 @@ impl Session {
         secrets: &str,
     ) -> Result<SignedOrder, ClientError> {
         let mut replies = self.collect(&Request::SealedTo(machine.id)).await?.into_iter();
-        let (Some(Reply::EvidenceKey(evidence)), Some(Reply::SealedTo(said))) = (replies.next(), replies.next()) else {
+        let (Some(Reply::EvidenceKey(evidence)), Some(Reply::SealedTo(statement))) = (replies.next(), replies.next())
+        else {
             return Err(ClientError::NoSealingKey(machine.name.clone()));
         };
-        let key = sealed::believe(&said, &evidence, &machine.id).map_err(ClientError::Sealing)?;
+        let key = sealed::believe(&statement, &evidence, &machine.id).map_err(ClientError::Sealing)?;
         let run = RunId::from_bytes(fernwart_certs::random());
         let sealed = sealed::seal(&key, &run, &machine.id, secrets).map_err(ClientError::Sealing)?;
         let sealed = sealed.parse().map_err(|_| ClientError::TooMany)?;
@@ -605,10 +606,10 @@ impl Session {
         Ok(SignedOrder { run, envelope })
     }
 
-    /// Signs a document that a machine and the hub on the way to it must read.
+    /// Signs a document that both the hub and a machine must be able to read.
     ///
     /// # Errors
-    /// When one of them does not know what stands in it.
+    /// When one of them is too old to read it.
     pub fn sign_for<D: Document>(&self, machine: &Row<MachineRow>, document: &D) -> Result<Envelope, ClientError> {
         let needs = document.needs();
         if self.link.version().is_some_and(|hub| hub < needs.version) {
@@ -626,7 +627,7 @@ impl Session {
         })
     }
 
-    /// Hands a job in; its news come on the stream.
+    /// Submits a job; its updates arrive on the stream.
     ///
     /// # Errors
     /// When the link breaks.
@@ -634,7 +635,7 @@ impl Session {
         self.send_job(Request::Submit(head), orders).await
     }
 
-    /// The same for acts that wait for machines that are away.
+    /// The same, but acts for machines that are away are held.
     ///
     /// # Errors
     /// When the hub says no, or the link breaks.
@@ -644,7 +645,7 @@ impl Session {
 
     async fn send_job(&self, job: Request, orders: &[Envelope]) -> Result<Stream, ClientError> {
         let mut stream = self.ask(&job).await?;
-        // By number and by size: an order may be long.
+        // Limit each frame by number and by size: an order may be long.
         let most = fernwart_protocol::limits::FRAME_BYTES / 2;
         let mut batch = Vec::new();
         let mut bytes = 0;

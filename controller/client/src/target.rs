@@ -1,6 +1,6 @@
-//! Which machines a technician means: words, labels, files. Pure.
+//! Selects machines by words, labels and files. Pure.
 //!
-//! Words are a union; `-l` narrows; nothing ever means "all" but `all`.
+//! Words form a union; `-l` narrows it. Only the word `all` selects all machines.
 
 use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::MachineRow;
@@ -13,9 +13,9 @@ pub struct Target {
     pub words: Vec<String>,
     /// Label conditions: `site=kiel,os!=windows`.
     pub labels: Vec<Condition>,
-    /// Words that take machines away again.
+    /// Words that exclude machines.
     pub except: Vec<String>,
-    /// At most so many.
+    /// Maximum number of machines.
     pub limit: Option<usize>,
 }
 
@@ -43,16 +43,16 @@ pub enum BadTarget {
     NoMatch {
         /// The word.
         word: String,
-        /// What may have been meant.
+        /// The nearest known name.
         meant: Option<String>,
     },
     /// A label condition cannot be read.
     #[error("{0:?} is no label condition; write site=kiel,os!=windows")]
     Condition(String),
-    /// Nothing is left.
+    /// No machine is left.
     #[error("no machine is left")]
     NobodyLeft,
-    /// The labels leave nothing.
+    /// No machine has these labels.
     #[error("no machine has these labels")]
     NoLabels,
 }
@@ -85,7 +85,7 @@ pub fn conditions(text: &str) -> Result<Vec<Condition>, BadTarget> {
         .collect()
 }
 
-/// A label's value; `os` and `distro` are there without being set.
+/// A label's value; `os` and `distro` are predefined.
 fn label<'a>(row: &'a Row<MachineRow>, name: &str) -> Option<&'a str> {
     match name {
         "os" if row.os.as_raw().starts_with("windows") => Some("windows"),
@@ -106,7 +106,7 @@ impl Condition {
     }
 }
 
-/// Whether a word means this name: the name itself, or a pattern with `*` in it.
+/// Whether a word matches this name: the name itself, or a pattern with `*` in it.
 pub fn is_name(word: &str, name: &str) -> bool {
     glob(word, name)
 }
@@ -129,17 +129,17 @@ fn fits(word: &str, row: &Row<MachineRow>) -> bool {
         return row.groups.as_slice().iter().any(|known| known.as_raw() == group);
     }
     if let Some(customer) = word.strip_prefix("customer:") {
-        // All of the name, in any case: a part of it could be another customer's, too.
+        // Match the complete name, ignoring case: a part of it could match another customer too.
         let name = row.customer_name.as_raw().to_lowercase();
         return glob(&customer.to_lowercase(), &name) || row.customer.to_string() == customer;
     }
     glob(word, row.name.as_str()) || row.id.to_string() == word
 }
 
-/// The machines meant, by name.
+/// The selected machines, sorted by name.
 ///
 /// # Errors
-/// When a word fits nothing, or nothing is left.
+/// When a word matches nothing, or no machine is left.
 pub fn select(target: &Target, machines: &[Row<MachineRow>]) -> Result<Vec<Row<MachineRow>>, BadTarget> {
     if target.words.is_empty() && target.labels.is_empty() {
         return Err(BadTarget::Nothing);
@@ -177,7 +177,7 @@ fn nearest(word: &str, machines: &[Row<MachineRow>]) -> Option<String> {
     nearest_of(word, machines.iter().map(|row| row.name.as_str()))
 }
 
-/// Of some words, the one that was probably meant.
+/// The name that was probably meant.
 pub fn nearest_of<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let best = names.map(|name| (strsim::damerau_levenshtein(word, name), name)).min()?;
     (best.0 <= 1 + word.len() / 4).then(|| best.1.to_owned())
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_customer_is_meant_by_the_whole_name_or_a_pattern() {
+    fn a_customer_is_selected_by_the_complete_name_or_a_pattern() {
         let both = || Ok(vec!["kasse-1".into(), "kasse-2".into()]);
         assert_eq!(names(&["customer:bäckerei meyer"], "", &["lager-*"]), both());
         assert_eq!(names(&["customer:*Meyer"], "", &["lager-*"]), both());
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_never_means_all_and_a_misspelt_name_is_told() {
+    fn an_empty_target_is_rejected_and_a_misspelt_name_gets_a_suggestion() {
         assert_eq!(names(&[], "", &[]), Err(BadTarget::Nothing));
         let meant = Some("kasse-1".to_owned());
         assert_eq!(names(&["kase-1"], "", &[]), Err(BadTarget::NoMatch { word: "kase-1".into(), meant }));

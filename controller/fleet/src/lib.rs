@@ -1,5 +1,5 @@
-//! The fleet as pure nouns and decisions: machines, customers, tokens, jobs,
-//! runs. No socket, no clock, no database; `now` is a parameter.
+//! The fleet as pure types and decisions: machines, customers, tokens, jobs, runs. No socket, no
+//! clock, no database; `now` is a parameter.
 
 mod machine;
 mod run;

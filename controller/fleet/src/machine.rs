@@ -1,4 +1,4 @@
-//! A machine as its hub knows it.
+//! A machine as the hub knows it.
 
 use fernwart_protocol::diagnosis::{Finding, Severity, State, Summary};
 use fernwart_protocol::document::UnixMs;
@@ -8,16 +8,16 @@ use fernwart_protocol::text::{MachineName, Text};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 
-/// Whether a machine is let in.
+/// Whether a machine is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It has joined; a person must admit it.
     Pending,
-    /// It is one of ours.
+    /// It is admitted.
     Admitted,
-    /// A person has turned it away.
+    /// A person has rejected it.
     Rejected,
-    /// It was one of ours.
+    /// It was admitted once.
     Retired,
 }
 
@@ -48,31 +48,29 @@ impl FromStr for Standing {
 pub struct Machine {
     /// Its id.
     pub id: MachineId,
-    /// Whose it is.
+    /// Its customer.
     pub customer: CustomerId,
     /// The customer's name.
     pub customer_name: Text<120>,
     /// Its name.
     pub name: MachineName,
-    /// Whether it is let in.
+    /// Whether it is admitted.
     pub standing: Standing,
     /// Its evidence public key.
     pub evidence_key: PublicKey,
     /// SHA-256 of its TLS public key.
     pub tls_key: Digest,
-    /// What it calls itself.
+    /// Its own host name.
     pub hostname: Text<255>,
     /// Its operating system.
     pub os: Text<64>,
     /// Its program's version.
     pub agent: Text<32>,
-    /// The newest protocol version of which documents may be signed for it, as its
-    /// program said last.
+    /// The newest protocol version that documents for it may use, as its program last reported.
     pub protocol: u16,
-    /// Where it was last linked from.
+    /// The address of its last link.
     pub address: Text<64>,
-    /// Since when it is kept out because two computers use its identity; 0 if it
-    /// is not.
+    /// When it was quarantined because two computers use its identity; 0 if it is not.
     pub quarantined_at: UnixMs,
     /// When it joined.
     pub joined_at: UnixMs,
@@ -84,9 +82,9 @@ pub struct Machine {
     pub labels: Vec<Label>,
     /// Its groups.
     pub groups: Vec<Text<63>>,
-    /// What its newest whole diagnosis says.
+    /// The result of its newest complete diagnosis.
     pub diagnosed: Diagnosed,
-    /// What is wrong with its records; empty if nothing.
+    /// The alarms about its data; empty if there are none.
     pub alarm: Text<128>,
 }
 
@@ -105,34 +103,33 @@ pub fn free_name(wanted: &MachineName, taken: impl Fn(&MachineName) -> bool) -> 
     }
 }
 
-/// What a diagnosis says in a word. Worst last.
+/// The overall result of a diagnosis. Worst last.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Health {
-    /// There was none yet.
+    /// There was no diagnosis yet.
     #[default]
     Unknown,
-    /// All that was looked at is well, and all was looked at.
+    /// All checks were done and found nothing.
     Well,
     /// The first warning.
     Warn(Text<128>),
-    /// Something that should be known is not: the first thing.
+    /// A check has no result; names the first one.
     Lost(Text<128>),
     /// The first critical finding.
     Crit(Text<128>),
 }
 
-/// What the newest whole diagnosis of a machine says, and when it was taken. It
-/// stays until another one says something else.
+/// The result of a machine's newest complete diagnosis, and when it was taken.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "Stored")]
 pub struct Diagnosed {
-    /// What it says.
+    /// The result.
     pub health: Health,
-    /// When it was taken, but not after it was stored; 0 where that is not known.
+    /// When it was taken, at the latest when it was stored; 0 if unknown.
     pub at: UnixMs,
 }
 
-/// As it stands in the store; before 0.3.0 without its time.
+/// The stored format; before 0.3.0 it had no time.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Stored {
@@ -150,7 +147,7 @@ impl From<Stored> for Diagnosed {
 }
 
 impl Health {
-    /// What a report says.
+    /// The overall result of a report.
     pub fn of(report: &Summary) -> Self {
         let first = |severity| report.findings.iter().find(|finding| finding.severity == severity);
         let named = |finding: Option<&Finding>| Text::clipped(&finding.map(Finding::name).unwrap_or_default());
@@ -162,7 +159,7 @@ impl Health {
         }
     }
 
-    /// The word for it.
+    /// Its short name.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Unknown => "",
@@ -173,8 +170,8 @@ impl Health {
         }
     }
 
-    /// In the words that version 1 of the protocol has. It has none for what is lost,
-    /// which it must not take for well.
+    /// The result in version 1 of the protocol. That version cannot express a lost check, which
+    /// must not look healthy.
     pub fn in_version_1(&self) -> Verdict {
         match self {
             Self::Unknown | Self::Lost(_) => Verdict::Unknown,
@@ -184,7 +181,7 @@ impl Health {
         }
     }
 
-    /// What version 1 has no word for.
+    /// The result that version 1 cannot express.
     pub fn other(&self) -> Option<OtherHealth> {
         match self {
             Self::Lost(about) => Some(OtherHealth { word: OtherHealth::LOST, about: about.clone() }),
@@ -206,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_hub_has_stored_is_read() {
+    fn a_diagnosis_stored_by_an_older_hub_is_read() {
         let read = |text: &str| serde_json::from_str::<Diagnosed>(text).expect("read");
         assert_eq!(read("\"Unknown\""), Diagnosed::default());
         let disk = Text::clipped("disk.free /");

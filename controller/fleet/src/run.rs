@@ -1,8 +1,7 @@
 //! Jobs and their runs.
 //!
-//! The states of a run, what happens to it and who says so stand here and
-//! nowhere else: [`RunState::after`]. The drawing is in this crate's README, and
-//! a test holds it against the code.
+//! [`RunState::after`] alone defines the states of a run, its events and who may report them. The
+//! diagram is in this crate's README; a test compares it with the code.
 
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Envelope, Outcome, UnixMs};
@@ -10,22 +9,22 @@ use fernwart_protocol::id::{JobId, KeyId, MachineId, RunId};
 use fernwart_protocol::text::{MachineName, Text};
 use std::str::FromStr;
 
-/// Where a run stands, as the hub knows it.
+/// The state of a run as the hub knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RunState {
     /// Not offered yet.
     Queued,
     /// The machine was not linked; a look is never queued for later.
     Away,
-    /// Sent, or about to be: it may take effect from here on.
+    /// Sent, or about to be: it may take effect from now on.
     Offered,
-    /// The machine says that it is under way.
+    /// The machine reports that it has begun.
     Running,
-    /// The machine would not take it into its state store.
+    /// The machine refused the order.
     Refused,
-    /// Its time has passed without an outcome; one may still come.
+    /// It expired without an outcome; one may still come.
     Expired,
-    /// Taken back before it was offered.
+    /// Withdrawn before it was offered.
     Cancelled,
     /// There is an outcome.
     Settled,
@@ -38,22 +37,22 @@ pub enum RunState {
 pub enum RunEvent {
     /// Its order is about to be sent.
     Offered,
-    /// It is under way.
+    /// It has begun.
     Began,
-    /// Its order was not taken in.
+    /// Its machine refused the order.
     Refused,
-    /// It was taken back.
+    /// It was withdrawn.
     Withdrawn,
-    /// Its time has passed.
+    /// It expired.
     Expired,
     /// Its outcome is stored.
     OutcomeStored,
 }
 
-/// Who may say that something happened to a run.
+/// Who may report an event of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Speaker {
-    /// The hub, by what it does or by its clock.
+    /// The hub, by its own action or clock.
     Hub,
     /// The machine, in a frame on its own link.
     Machine,
@@ -68,7 +67,7 @@ impl RunEvent {
     pub const ALL: [Self; 6] =
         [Self::Offered, Self::Began, Self::Refused, Self::Withdrawn, Self::Expired, Self::OutcomeStored];
 
-    /// The word in the drawing.
+    /// Its name in the diagram.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Offered => "offered",
@@ -80,8 +79,8 @@ impl RunEvent {
         }
     }
 
-    /// Whose word it is.
-    pub const fn said_by(self) -> Speaker {
+    /// Who may report it.
+    pub const fn stated_by(self) -> Speaker {
         match self {
             Self::Offered | Self::Expired => Speaker::Hub,
             Self::Began | Self::Refused => Speaker::Machine,
@@ -95,7 +94,7 @@ impl RunEvent {
         RunState::ALL.into_iter().filter(move |state| state.after(self).is_some())
     }
 
-    /// What a run becomes by it.
+    /// The state that it leads to.
     pub const fn leads_to(self) -> RunState {
         match self {
             Self::Offered => RunState::Offered,
@@ -122,11 +121,11 @@ impl RunState {
         Self::Settled,
     ];
 
-    /// What it becomes when this happens; none where it stays as it is, because
-    /// the event came twice, too late, or from another life of the hub.
+    /// The state after this event; `None` if the event changes nothing, because it is a duplicate,
+    /// too late, or from before a restore.
     ///
-    /// A run never goes back. Once there is an outcome, nothing changes it; until
-    /// then an outcome ends it, however late it comes: the machine has acted.
+    /// A run never goes back. An outcome ends the run however late it comes, since the machine has
+    /// acted; after that nothing changes it.
     pub const fn after(self, event: RunEvent) -> Option<Self> {
         let changes = match (self, event) {
             (Self::Queued | Self::Held, RunEvent::Offered | RunEvent::Withdrawn | RunEvent::Expired)
@@ -155,7 +154,7 @@ impl RunState {
         if changes { Some(event.leads_to()) } else { None }
     }
 
-    /// The word in the store and on screens.
+    /// Its name in the store and on screens.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -170,7 +169,7 @@ impl RunState {
         }
     }
 
-    /// Whether nothing more is waited for. A late outcome may still come.
+    /// Whether the run is over for the hub. A late outcome may still come.
     pub const fn is_final(self) -> bool {
         match self {
             Self::Queued | Self::Held | Self::Offered | Self::Running => false,
@@ -178,7 +177,7 @@ impl RunState {
         }
     }
 
-    /// Whether the machine may have its order.
+    /// Whether the machine may have received the order.
     pub const fn may_be_known_there(self) -> bool {
         match self {
             Self::Offered | Self::Running => true,
@@ -192,8 +191,8 @@ impl RunState {
         }
     }
 
-    /// Whether its order is brought to a machine that has come back: it was held
-    /// for it, or sent and not answered.
+    /// Whether its order is redelivered when the machine links again: it was held, or sent without
+    /// an answer.
     pub const fn is_brought_again(self) -> bool {
         match self {
             Self::Held | Self::Offered | Self::Running => true,
@@ -209,16 +208,16 @@ impl FromStr for RunState {
     }
 }
 
-/// What a technician has asked of a selection of machines.
+/// An action that a technician ordered for a selection of machines.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// Its number.
     pub id: JobId,
-    /// What was asked.
+    /// The action.
     pub action: Text<64>,
-    /// Who asked.
+    /// The technician's key.
     pub key: KeyId,
-    /// The name of who asked.
+    /// The technician's name.
     pub staff: Text<64>,
     /// Why.
     pub reason: Text<500>,
@@ -226,7 +225,7 @@ pub struct Job {
     pub at: UnixMs,
     /// How many machines.
     pub selected: u32,
-    /// How many runs are over.
+    /// Number of runs that have ended.
     pub over: u32,
 }
 
@@ -241,13 +240,13 @@ pub struct Run {
     pub machine: MachineId,
     /// The machine's name.
     pub name: MachineName,
-    /// Where it stands.
+    /// Its state.
     pub state: RunState,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// Why the machine would not take it into its state store.
+    /// Why the machine refused the order.
     pub refusal: Option<Refusal>,
-    /// The machine's signed word on that.
+    /// The machine's signed receipt.
     pub receipt: Option<Envelope>,
     /// When it was stored.
     pub settled_at: Option<UnixMs>,
@@ -261,7 +260,7 @@ mod tests {
 
     const DRAWING: &str = include_str!("../README.md");
 
-    /// How far a run has come: it only grows.
+    /// The progress of a run; it only grows.
     const fn rank(state: RunState) -> u8 {
         match state {
             RunState::Queued | RunState::Held => 0,
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_drawing_shows_what_the_code_does() {
+    fn the_state_diagram_in_the_readme_matches_the_code() {
         let arrows = DRAWING.lines().filter_map(|line| {
             let (from, rest) = line.trim().split_once(" --> ")?;
             let (to, event) = rest.split_once(" : ")?;
@@ -290,16 +289,16 @@ mod tests {
     }
 
     #[test]
-    fn words_are_read_as_they_are_written() {
+    fn state_names_are_parsed_as_they_are_written() {
         for state in RunState::ALL {
             assert_eq!(state.as_str().parse(), Ok(state));
         }
     }
 
     #[test]
-    fn the_readme_names_who_says_what() {
+    fn the_readme_names_who_may_report_each_event() {
         for event in RunEvent::ALL {
-            let whose = match event.said_by() {
+            let whose = match event.stated_by() {
                 Speaker::Hub => "the hub's",
                 Speaker::Machine => "the machine's, on its own link",
                 Speaker::Receipt => "the machine's, in a signed receipt",
@@ -314,15 +313,15 @@ mod tests {
     }
 
     #[test]
-    fn only_its_machine_says_that_a_run_has_begun_and_only_a_receipt_settles_it() {
+    fn only_the_machine_reports_a_begun_run_and_only_a_receipt_settles_it() {
         for event in RunEvent::ALL {
-            let by_receipt = event.said_by() == Speaker::Receipt;
+            let by_receipt = event.stated_by() == Speaker::Receipt;
             assert_eq!(by_receipt, event.leads_to() == RunState::Settled, "{event:?}");
             let has_begun = event.leads_to() == RunState::Running;
-            assert!(!has_begun || event.said_by() == Speaker::Machine, "{event:?}");
+            assert!(!has_begun || event.stated_by() == Speaker::Machine, "{event:?}");
         }
         assert!(!RunState::Offered.is_final() && RunState::Offered.may_be_known_there());
-        // What may be known there cannot be taken back by the hub alone.
+        // The hub alone cannot withdraw a run that its machine may know.
         for state in RunState::ALL.into_iter().filter(|state| state.may_be_known_there()) {
             assert_eq!(state.after(RunEvent::Withdrawn), None);
         }
@@ -330,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_in_whatever_order_a_run_never_goes_back_and_has_one_outcome(
+        fn a_run_never_goes_back_and_has_one_outcome_for_events_in_any_order(
             first in proptest::sample::select(RunState::ALL.as_slice()),
             events in proptest::collection::vec(proptest::sample::select(RunEvent::ALL.as_slice()), 0..40),
         ) {
@@ -340,7 +339,7 @@ mod tests {
                 prop_assert!(rank(next) > rank(state), "{state:?} {event:?} {next:?}");
                 outcomes += usize::from(next == RunState::Settled);
                 state = next;
-                // The same once more changes nothing.
+                // A repeated event changes nothing.
                 prop_assert_eq!(state.after(event), None);
             }
             prop_assert!(outcomes <= 1);

@@ -1,4 +1,4 @@
-//! Who may come in with an invitation's token.
+//! Decides who may join with an invitation's token.
 
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::UnixMs;
@@ -6,18 +6,18 @@ use fernwart_protocol::network::Network;
 use fernwart_protocol::staff::{Token, TokenKind};
 use std::net::IpAddr;
 
-/// A token with what has become of it.
+/// A token and its use so far.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredToken {
     /// The token.
     pub token: Token,
     /// How many keys have used it.
     pub used: u32,
-    /// Whether the key at the door is one of them.
+    /// Whether the joining key is one of them.
     pub used_by_this: bool,
 }
 
-/// What stands at the door.
+/// The kind of peer that wants to join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Newcomer {
     /// A machine.
@@ -26,7 +26,7 @@ pub enum Newcomer {
     Staff,
 }
 
-/// Whether the token lets this newcomer in now.
+/// Whether the token admits this peer now.
 ///
 /// # Errors
 /// Why not.
@@ -46,7 +46,7 @@ pub fn judge_token(stored: &StoredToken, newcomer: Newcomer, from: IpAddr, now: 
     {
         return Err(Denial::TokenNetwork);
     }
-    // The same key may come again as often as it likes: its join may have been cut.
+    // The same key may join again any number of times: its first attempt may have been cut off.
     if stored.used_by_this || stored.used < stored.token.uses { Ok(()) } else { Err(Denial::TokenSpent) }
 }
 
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_lets_in_whom_it_was_made_for_and_nobody_else() {
+    fn a_token_admits_only_the_kind_network_time_and_number_it_was_made_for() {
         let home: IpAddr = [192, 0, 2, 7].into();
         let away: IpAddr = [198, 51, 100, 7].into();
         assert_eq!(judge_token(&stored(1, 0), Newcomer::Machine, home, 50), Ok(()));

@@ -1,4 +1,5 @@
-//! The port: handshakes, and from each to the door that its certificate opens.
+//! Accepts connections: completes the handshake, and serves the link at the door that its
+//! certificate permits.
 
 use crate::doors;
 use crate::doors::agent::AgentDoor;
@@ -49,7 +50,7 @@ pub(crate) async fn accept(doors: Arc<Doors>) {
     }
 }
 
-/// From a handshake to the right door.
+/// Completes a handshake and serves the link at its door.
 async fn welcome(doors: Arc<Doors>, incoming: Incoming) {
     let link = match incoming.finish().await {
         Ok(link) => link,
@@ -64,7 +65,7 @@ async fn welcome(doors: Arc<Doors>, incoming: Incoming) {
     let (door, seen) = (link.door(), link.clone());
     doors.records.metrics.link_came(door);
     enter(&doors, link).await;
-    // Whoever was served until the hub stops is parted with at the port.
+    // A link that was served until the hub stops has not been closed yet.
     let end = seen.end().unwrap_or(LinkError::ClosedHere(Goodbye::Done));
     doors.records.metrics.link_ended(door, &end);
 }
@@ -75,12 +76,12 @@ async fn enter(doors: &Arc<Doors>, link: Link) {
         Ok(Peer::Newcomer) => doors::enroll::serve(&doors.enroll, link).await,
         Ok(Peer::Machine { id, tls_key, until }) => doors::agent::serve(&doors.agent, link, id, tls_key, until).await,
         Ok(Peer::Staff { key, tls_key, .. }) => doors::staff::serve(&doors.staff, link, key, tls_key).await,
-        Err(reason) => turn_away(&link, reason),
+        Err(reason) => reject(&link, reason),
     }
 }
 
-fn turn_away(link: &Link, reason: NotAdmitted) {
-    info!(address = %link.remote_address(), %reason, door = ?link.door(), "turned away");
+fn reject(link: &Link, reason: NotAdmitted) {
+    info!(address = %link.remote_address(), %reason, door = ?link.door(), "a peer was rejected");
     link.close(match reason {
         NotAdmitted::Expired => Goodbye::CertificateExpired,
         NotAdmitted::NoCertificate | NotAdmitted::Foreign | NotAdmitted::WrongDoor => Goodbye::NotAdmitted,

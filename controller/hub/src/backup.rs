@@ -1,9 +1,8 @@
-//! A copy of all that makes a hub itself, taken while it runs, and put back.
+//! Backs up a complete hub while it runs, and restores it.
 //!
-//! It holds the hub's keys: whoever has it can do what a thief of the hub can,
-//! which is to read and delay, not to run anything. A hub that was put back
-//! knows less than its machines: they notice at their next hello, and give it
-//! what it lacks.
+//! A backup holds the hub's keys: a thief of it can do what a thief of the hub can, which is to
+//! read and delay orders, not to run anything. A restored hub knows less than its machines; they
+//! notice at their next hello and return what it lacks.
 
 use crate::HubHome;
 use fernwart_certs::keyfile;
@@ -14,16 +13,16 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A backup could not be taken or put back; what was there before is as it was.
+/// A backup could not be taken or restored; the target is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// There is something at the place already.
+    /// The target exists already.
     #[error("{0} is there already")]
     Exists(PathBuf),
-    /// It lies in what is to be copied.
+    /// The target lies inside the folder to be copied.
     #[error("{0} lies in the hub's own folder")]
     Inside(PathBuf),
-    /// What should be copied is no hub.
+    /// The source folder holds no hub.
     #[error("{0} holds no hub")]
     NotAHub(PathBuf),
     /// The store cannot be copied.
@@ -43,11 +42,11 @@ pub enum BackupError {
     },
 }
 
-/// Folders below the home at most.
+/// Maximum depth of folders below the home.
 const DEEPEST: u32 = 8;
 
-/// What a backup leaves out: the store, which is copied as a whole and not while
-/// it is written; what is made anew or was never finished; what is only good while the hub runs.
+/// Whether a backup leaves this file out: the databases (the store is copied by SQLite, the facts
+/// can be rebuilt), the lock, and unfinished files.
 fn is_left_out(name: &str) -> bool {
     let is_database = name.starts_with("store.sqlite") || name.starts_with("facts.sqlite");
     is_database || name == "lock" || name.ends_with(keyfile::UNFINISHED)
@@ -56,8 +55,7 @@ fn is_left_out(name: &str) -> bool {
 /// Copies a hub into a new folder, for its owner alone. The hub may be running.
 ///
 /// # Errors
-/// When the place is taken, or the disk does not take all of it; then nothing is
-/// left there.
+/// When the target exists, or the disk cannot take all of it; then nothing is left there.
 pub async fn back_up(home: &HubHome, to: &Path) -> Result<(), BackupError> {
     if !home.is_one() {
         return Err(BackupError::NotAHub(home.path().to_owned()));
@@ -65,17 +63,16 @@ pub async fn back_up(home: &HubHome, to: &Path) -> Result<(), BackupError> {
     copy(home.path(), &home.store(), to, None).await.map(drop)
 }
 
-/// Makes a hub's folder from a backup. How many orders that waited are over with it.
+/// Restores a hub's folder from a backup. Returns how many waiting orders were ended by it.
 ///
 /// # Errors
-/// When there is a hub already, or the backup is not whole; then nothing is left
-/// there.
+/// When there is a hub already, or the backup is incomplete; then nothing is left there.
 pub async fn put_back(from: &Path, home: &HubHome, now: UnixMs) -> Result<u64, BackupError> {
     let backup = HubHome::at(from);
     if !backup.is_one() {
         return Err(BackupError::NotAHub(from.to_owned()));
     }
-    if !Store::is_whole(&backup.store()).await.map_err(BackupError::Store)? {
+    if !Store::is_complete(&backup.store()).await.map_err(BackupError::Store)? {
         return Err(BackupError::Damaged(from.to_owned()));
     }
     copy(from, &backup.store(), home.path(), Some(now)).await
@@ -86,8 +83,9 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
     move |source| BackupError::Io { path, source }
 }
 
-/// All or nothing: the folder gets its name once all of it is on disk, and fit to go on
-/// where it is put back at that time. How many orders are over with it.
+/// Copies all or nothing: the folder gets its name once everything is on disk. With `restored`, the
+/// copy is also prepared to run as a restored hub from that time on. Returns how many orders were
+/// ended.
 async fn copy(from: &Path, store: &Path, to: &Path, restored: Option<UnixMs>) -> Result<u64, BackupError> {
     if to.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(to.to_owned()));
@@ -102,7 +100,7 @@ async fn copy(from: &Path, store: &Path, to: &Path, restored: Option<UnixMs>) ->
     if parent.starts_with(&inside) {
         return Err(BackupError::Inside(to));
     }
-    // Nobody's but ours, whatever stands there.
+    // A random name cannot collide with a file that exists.
     let beside = fernwart_certs::random::<8>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let beside = parent.join(format!(".{}.{beside}", name.to_string_lossy()));
     folder(&beside)?;
@@ -120,7 +118,7 @@ async fn copy(from: &Path, store: &Path, to: &Path, restored: Option<UnixMs>) ->
     };
     let copied = copied.await;
     if copied.is_err() {
-        // What a failed copy leaves is nothing to anybody.
+        // Nobody needs an incomplete copy.
         let _ = std::fs::remove_dir_all(&beside);
     }
     copied

@@ -1,4 +1,4 @@
-//! What a hub stands on: this computer, or one that is only simulated.
+//! The environment of a hub: this computer, or a simulated one.
 
 use fernwart_certs::tls::ServerConfig;
 use fernwart_protocol::clock::Clock;
@@ -11,11 +11,11 @@ use std::sync::Arc;
 /// puts its own in their place; keys, catalogue and index stay where they are.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
-    /// What tells it the time.
+    /// The source of time.
     pub clock: Clock,
-    /// Where its datagrams travel.
+    /// The network for its datagrams.
     pub datagrams: Option<Arc<dyn Datagrams>>,
-    /// What carries out the store's work.
+    /// The executor of the store's disk work.
     pub disk: Option<Arc<dyn Disk>>,
 }
 

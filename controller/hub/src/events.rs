@@ -1,7 +1,7 @@
-//! What has happened of late, for those who want to follow it.
+//! Recent events, for technicians who follow them.
 //!
-//! In memory alone: the truth is in the store. Who comes late hears what is
-//! remembered; who reads slowly is told how much they missed.
+//! Events are kept in memory only: the store is authoritative. A new listener first gets the
+//! remembered events; a slow one is told how many it missed.
 
 use fernwart_certs::random;
 use fernwart_fleet::Machine;
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::broadcast;
 
-/// Who may hear of an event.
+/// Who may receive an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whose {
     /// Those who reach this customer.
@@ -33,7 +33,7 @@ pub(crate) struct Recorded {
 /// The events that are remembered, and those who listen.
 #[derive(Debug)]
 pub(crate) struct Events {
-    /// Told with each: numbers begin anew with every start.
+    /// Identifies this run of the hub in each event, since sequence numbers restart with it.
     pub(crate) life: u64,
     kept: Mutex<VecDeque<Arc<Recorded>>>,
     listeners: broadcast::Sender<Arc<Recorded>>,
@@ -63,11 +63,11 @@ impl Events {
             kept.pop_front();
         }
         kept.push_back(recorded.clone());
-        // Under the lock, so that all hear them in their order; nobody may listen.
+        // Sent under the lock to keep the order; there may be no listeners.
         let _ = self.listeners.send(recorded);
     }
 
-    /// What is remembered, and what comes after it, without a gap.
+    /// The remembered events and a receiver for later ones, without a gap.
     pub(crate) fn listen(&self) -> (Vec<Arc<Recorded>>, broadcast::Receiver<Arc<Recorded>>) {
         let kept = self.kept();
         (kept.iter().cloned().collect(), self.listeners.subscribe())
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_newest_are_remembered_and_none_is_told_twice_or_left_out() {
+    async fn a_listener_gets_the_remembered_and_new_events_without_gap_or_duplicate() {
         let events = Events::default();
         publish(&events, EVENTS_KEPT as u64 + 5);
         let (kept, mut news) = events.listen();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_reads_too_slowly_learns_how_much_was_missed() {
+    async fn a_slow_listener_is_told_how_many_events_it_missed() {
         let events = Events::default();
         let (_, mut news) = events.listen();
         publish(&events, EVENTS_KEPT as u64 * 2);

@@ -1,4 +1,4 @@
-//! How far machines' journals go, as they have said in their own signed word.
+//! Records the journal heads that machines report, and alarms about them.
 
 use crate::records::Records;
 use fernwart_protocol::event::Happened;
@@ -7,7 +7,7 @@ use fernwart_protocol::text::Text;
 use fernwart_store::{NoteJournal, RaiseAlarm};
 use tracing::warn;
 
-/// Keeps where a machine's journal stands, and what is wrong with it.
+/// Stores the head of a machine's journal, and an alarm if there is one.
 pub(crate) async fn note(records: &Records, machine: MachineId, (seq, head): (u64, Digest), alarm: Option<String>) {
     if let Some(alarm) = &alarm {
         warn!(%machine, alarm, "this machine was restored from a backup, or its records were altered");
@@ -21,12 +21,12 @@ pub(crate) async fn note(records: &Records, machine: MachineId, (seq, head): (u6
     }
 }
 
-/// Keeps what is wrong with a machine's word beside the machine until somebody has
-/// acknowledged it, and tells of it. Whether it is kept.
+/// Stores an alarm for a machine until somebody acknowledges it, and publishes an event. Returns
+/// whether it is stored.
 pub(crate) async fn raise(records: &Records, machine: MachineId, alarm: &'static str) -> bool {
     let alarm = Text::clipped(alarm);
     if let Err(error) = records.store.write(RaiseAlarm { machine, alarm: alarm.clone() }).await {
-        // Says so, at a limited rate.
+        // This logs the error and publishes an event at a limited rate.
         records.denial(&error);
         return false;
     }

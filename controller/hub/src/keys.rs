@@ -12,14 +12,14 @@ use fernwart_protocol::text::{Blob, List};
 use fernwart_store::SetTlsKey;
 use std::time::SystemTime;
 
-/// A certificate with those above it, as it travels, leaf first.
+/// A certificate chain as it is sent, leaf first.
 pub(crate) type Chain = List<Blob<4096>, 4>;
 
-/// What the hub signs with. None of it can order anything on a machine.
+/// The hub's signing keys. None of them can order anything on a machine.
 pub(crate) struct HubKeys {
     /// Issues all certificates.
     pub(crate) authority: Authority,
-    /// Every CA whose certificates are known.
+    /// Every CA whose certificates are accepted.
     pub(crate) authorities: Vec<CertificateDer<'static>>,
     /// Countersigns receipts.
     pub(crate) evidence: SigningKey,

@@ -1,9 +1,8 @@
-//! The hub: a courier all agents and technicians dial.
+//! The hub: all agents and technicians connect to it, and it relays between them.
 //!
-//! It carries signed orders one way and signed outcomes the other, keeps both,
-//! and signs that it has. It can run nothing on any machine: no key here is on
-//! a staff list or signs targets. It imports `fleet`, `store`, `index`, `certs` and
-//! `protocol`.
+//! It relays signed orders to machines and signed outcomes back, stores both, and countersigns the
+//! outcomes. It can run nothing on any machine: none of its keys is on a staff list or signs
+//! targets. It imports `fleet`, `store`, `certs` and `protocol`.
 //!
 //! ```text
 //! accept ─▶ doors ─▶ staff ─▶ delivery ─▶ query ─▶ trust ─▶ presence
@@ -68,10 +67,10 @@ use tracing::{info, warn};
 use trust::Trust;
 use trust::published::Published;
 
-/// How long work under way may take at the end.
+/// How long a shutdown waits for work in progress.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A hub that is stopped in order is back after this long, if it is only restarted.
+/// Expected duration of a planned restart.
 const RESTART: Duration = Duration::from_secs(2);
 
 /// The hub cannot start.
@@ -95,10 +94,10 @@ pub enum StartError {
     /// Its certificate cannot be issued.
     #[error("issuing the hub's certificate")]
     Issue(#[source] fernwart_certs::issue::IssueError),
-    /// Metrics would be told to others.
+    /// The metrics address is not a loopback address.
     #[error("metrics are told on this computer only, and {0} is not an address of it alone: take 127.0.0.1 or [::1]")]
     MetricsOpen(SocketAddr),
-    /// The port of the metrics cannot be had.
+    /// The metrics port cannot be bound.
     #[error("listening on TCP {address} for metrics")]
     ListenMetrics {
         /// Where.
@@ -107,7 +106,7 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
-    /// The port cannot be had.
+    /// The port cannot be bound.
     #[error("listening on UDP {address}")]
     Listen {
         /// Where.
@@ -123,7 +122,7 @@ pub enum StartError {
 pub struct Ports {
     /// UDP, for all doors.
     pub listen: Option<SocketAddr>,
-    /// TCP on this computer alone, for metrics.
+    /// Loopback TCP, for metrics.
     pub metrics: Option<SocketAddr>,
 }
 
@@ -142,8 +141,7 @@ impl Hub {
     /// Opens the folder, the store and the port, and begins to serve.
     ///
     /// # Errors
-    /// When any of them cannot be had, or the folder holds a key that must not
-    /// be there.
+    /// When any of them cannot be opened, or the folder holds a key that must not be there.
     pub async fn start(home: HubHome, ports: Ports) -> Result<Self, StartError> {
         Self::start_on(Environment::default(), home, ports).await
     }
@@ -287,13 +285,13 @@ impl Hub {
         self.trust.published.catalogue()
     }
 
-    /// Waits for an essential part to end by itself, which none should.
+    /// Waits until an essential part fails.
     pub async fn failed(&self) {
         self.lifecycle.stop.cancelled().await;
     }
 
-    /// Stops: no newcomers, goodbye to all, work under way finished, store
-    /// closed. True if all was done in time.
+    /// Stops: accepts no new links, lets work in progress finish, says goodbye to all, closes the
+    /// store. Returns true if all was done in time.
     pub async fn shutdown(self) -> bool {
         let Self { listener, lifecycle, records, presence, query, .. } = self;
         listener.stop_accepting();
@@ -302,7 +300,7 @@ impl Hub {
         // longer comes when its machine is back.
         lifecycle.deliveries.close();
         let _ = tokio::time::timeout(GRACE, lifecycle.deliveries.wait()).await;
-        // A restart takes a moment; nobody need try before.
+        // Machines need not redial before a restart can be finished.
         let spread = records.return_spread().max(RESTART);
         presence.goodbye(u32::try_from(spread.as_millis()).unwrap_or(u32::MAX)).await;
         lifecycle.stop.cancel();
@@ -314,8 +312,8 @@ impl Hub {
         clean && closed
     }
 
-    /// Sends a restart hint to every address a machine was last linked from: those that
-    /// are idle would notice a restarted hub late.
+    /// Sends a restart hint to the last address of each machine: idle machines would notice a
+    /// restart late.
     async fn ring_all(&self) {
         let machines = self.records.store.machines(Standing::Admitted);
         let addresses: BTreeSet<SocketAddr> =
@@ -330,7 +328,8 @@ impl Hub {
     }
 }
 
-/// Opens the store; one that is missing where a backup was put back halfway is refused.
+/// Opens the store. Rejects a missing store in a folder that had one, such as after an incomplete
+/// restore.
 async fn open_store(environment: &Environment, home: &HubHome) -> Result<Store, StartError> {
     home.refuse_lost_store().map_err(StartError::Home)?;
     let store = Store::open_on(environment.disk.clone(), &home.store()).await.map_err(|error| match error {
@@ -339,14 +338,14 @@ async fn open_store(environment: &Environment, home: &HubHome) -> Result<Store, 
     })?;
     match store.compact(home.free_bytes()).await {
         Ok(false) => {}
-        Ok(true) => info!("the store was written anew, without what was free in it"),
-        Err(error) => warn!(%error, "the store keeps what is free in it"),
+        Ok(true) => info!("the store was compacted"),
+        Err(error) => warn!(%error, "the store could not be compacted"),
     }
     Ok(store)
 }
 
-/// The published catalogue, once it is certain that it and the store are of one
-/// organisation and that no key lies in the folder that must not.
+/// Opens the published catalogue. Checks that the store belongs to the same organisation, and that
+/// the folder contains no forbidden key.
 async fn belongs_here(
     home: &HubHome,
     store: &Store,

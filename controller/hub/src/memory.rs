@@ -1,21 +1,20 @@
-//! Memory that is given back: what one burst has taken is not kept for months.
+//! Returns free memory to the system, so that one burst does not keep the process large for months.
 
 use crate::metrics::resident_bytes;
 use tokio::time::{Duration, Instant};
 
-/// So much more than after the last time is worth a look, bytes.
+/// Growth since the last trim that makes another one worthwhile, bytes.
 const WORTH: u64 = 16 * 1024 * 1024;
 
-/// The longest time between two looks that bring nothing: memory in use is looked
-/// through in vain.
+/// Maximum delay between two trims that free nothing: each scans the allocator's memory in vain.
 const LOG_LIMITER: Duration = Duration::from_secs(1800);
 
-/// When to have the C library give back what is free: it keeps it by itself.
+/// Decides when the C library is to return free memory, which it does not do by itself.
 #[derive(Debug)]
 pub(crate) struct Keeper {
-    /// The least that was resident after any time, bytes.
+    /// The smallest resident size after any trim, bytes.
     least: u64,
-    /// What was resident after the last time, bytes.
+    /// The resident size after the last trim, bytes.
     last: u64,
     wait: Duration,
     next: Option<Instant>,
@@ -27,14 +26,14 @@ impl Keeper {
         Self { least: now, last: now, wait: Duration::ZERO, next: None }
     }
 
-    /// Whether it is worth it, with so much resident now: it has grown, or what was in
-    /// use the last time may be free by now.
+    /// Whether a trim is worthwhile at this resident size: it has grown, or memory in use at the
+    /// last trim may be free by now.
     fn is_worth(&self, resident: u64, now: Instant) -> bool {
         let grown = resident > self.last + WORTH;
         grown || (resident > self.least + WORTH && self.next.is_some_and(|next| next <= now))
     }
 
-    /// Learns what it has brought.
+    /// Adapts the delay to what a trim has freed.
     fn learn(&mut self, before: u64, after: u64, every: Duration, now: Instant) {
         let grown = before > self.last + WORTH;
         let brought = before.saturating_sub(after) > WORTH / 4;
@@ -44,14 +43,14 @@ impl Keeper {
         self.least = self.least.min(after);
     }
 
-    /// Gives the system what is free, where that is worth it.
+    /// Returns free memory to the system, if that is worthwhile.
     pub(crate) async fn tidy(&mut self, every: Duration) {
         let before = resident_bytes();
         let now = Instant::now();
         if !self.is_worth(before, now) {
             return;
         }
-        // It looks through all that is free, some milliseconds.
+        // It scans all free memory, which takes some milliseconds.
         if tokio::task::spawn_blocking(give_back).await.is_ok() {
             self.learn(before, resident_bytes(), every, now);
         }
@@ -75,14 +74,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_is_tried_where_memory_has_grown_and_ever_more_seldom_in_vain() {
+    async fn memory_is_trimmed_after_growth_and_less_often_when_nothing_is_freed() {
         const MIB: u64 = 1024 * 1024;
         const EVERY: Duration = Duration::from_secs(30);
         let begun = Instant::now();
         let mut keeper = Keeper { least: 60 * MIB, last: 60 * MIB, wait: Duration::ZERO, next: None };
         assert!(!keeper.is_worth(70 * MIB, begun));
         assert!(keeper.is_worth(90 * MIB, begun));
-        // All of it is in use: after half a minute, a minute, two.
+        // All of it is in use: the delay doubles from half a minute.
         keeper.learn(90 * MIB, 90 * MIB, EVERY, begun);
         assert!(!keeper.is_worth(90 * MIB, begun + EVERY / 2) && keeper.is_worth(90 * MIB, begun + EVERY));
         keeper.learn(90 * MIB, 89 * MIB, EVERY, begun);
@@ -91,7 +90,7 @@ mod tests {
             keeper.learn(90 * MIB, 90 * MIB, EVERY, begun);
         }
         assert_eq!(keeper.wait, LOG_LIMITER);
-        // Another burst waits for nothing, nor does what follows it.
+        // New growth is trimmed at once, and the delay starts small again.
         assert!(keeper.is_worth(110 * MIB, begun));
         keeper.learn(110 * MIB, 110 * MIB, EVERY, begun);
         assert!(keeper.is_worth(110 * MIB, begun + EVERY));

@@ -1,7 +1,6 @@
-//! Which machines and technicians are linked now.
+//! Tracks which machines and technicians are linked now.
 //!
-//! In memory alone: a link is its own truth. The newest link of a machine
-//! counts; an older one is told that it was replaced.
+//! Kept in memory only. The newest link of a machine counts; an older one is closed as replaced.
 
 use fernwart_protocol::code::Goodbye;
 use fernwart_protocol::document::{Envelope, UnixMs};
@@ -16,15 +15,14 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-/// How long a machine may take to hear one word.
+/// Timeout for sending one control message.
 const SAY_WAIT: Duration = Duration::from_secs(2);
 
-/// How long a machine may take to end its link once it has its retirement: what it was
-/// doing has a little time to end.
+/// Timeout for a machine to end its link after it got its retirement, so that its work can finish.
 pub(crate) const RETIREMENT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// A linked machine. Its control stream is shared by whoever has a word for
-/// it, one after another; each word is a few hundred bytes.
+/// A linked machine. Several tasks share its control stream and send one message after another;
+/// each message is a few hundred bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Linked {
     pub(crate) link: Link,
@@ -37,24 +35,24 @@ impl Linked {
         Self { link, control: Arc::new(Mutex::new(control)), until }
     }
 
-    /// Says one word. A machine that does not take it in time loses its link;
-    /// it hears what matters when it comes back.
+    /// Sends one control message. A machine that does not accept it in time loses its link; it gets
+    /// what matters when it links again.
     pub(crate) async fn say(&self, word: &Control) {
-        let said = async { self.control.lock().await.send(word).await };
-        match tokio::time::timeout(SAY_WAIT, said).await {
+        let stated = async { self.control.lock().await.send(word).await };
+        match tokio::time::timeout(SAY_WAIT, stated).await {
             Ok(Ok(())) => {}
-            // It does without what its program does not know.
-            Ok(Err(error @ FrameError::PeerIsOlder(_))) => debug!(%error, "a machine is not told"),
+            // An older program works without messages that it does not know.
+            Ok(Err(error @ FrameError::PeerIsOlder(_))) => debug!(%error, "a control message is too new for a machine"),
             Ok(Err(_)) | Err(_) => self.link.close(Goodbye::Overloaded),
         }
     }
 }
 
-/// All who are linked.
+/// All linked peers.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     machines: RwLock<BTreeMap<MachineId, Linked>>,
-    /// With what a key's links may have in the making together.
+    /// With the memory that all links of a key share for incomplete frames.
     staff: RwLock<Vec<(KeyId, Link, KeyFrames)>>,
 }
 
@@ -67,14 +65,14 @@ fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 }
 
 impl Presence {
-    /// A machine is there. Also its older link, if that seems to stand: it is the
-    /// caller's to close.
+    /// Registers a machine's link. Returns its older link if that is still open; the caller closes
+    /// it.
     pub(crate) fn machine_came(&self, id: MachineId, linked: Linked) -> Option<Link> {
         let older = write(&self.machines).insert(id, linked);
         older.map(|older| older.link).filter(|link| !link.is_closed())
     }
 
-    /// A link of a machine has ended: whether it was the one that counts.
+    /// Removes a machine's ended link. Returns whether it was the current one.
     pub(crate) fn machine_left(&self, id: &MachineId, link: &Link) -> bool {
         let mut machines = write(&self.machines);
         let counts = machines.get(id).is_some_and(|linked| linked.link.id() == link.id());
@@ -98,8 +96,8 @@ impl Presence {
         }
     }
 
-    /// A technician is there: what all links of that key may have in the making. Nothing
-    /// if there are too many of them.
+    /// Registers a technician's link. Returns the frame memory that all links of the key share, or
+    /// `None` if there are too many links.
     pub(crate) fn staff_came(&self, key: KeyId, link: &Link) -> Option<KeyFrames> {
         let mut staff = write(&self.staff);
         staff.retain(|(_, link, _)| !link.is_closed());
@@ -112,7 +110,7 @@ impl Presence {
         Some(frames)
     }
 
-    /// Cuts all links of a staff key.
+    /// Cuts all links of the matching staff keys.
     pub(crate) fn cut_staff(&self, keys: impl Fn(&KeyId) -> bool) {
         for (_, link, _) in read(&self.staff).iter().filter(|(key, ..)| keys(key)) {
             link.close(Goodbye::Revoked);
@@ -133,7 +131,7 @@ impl Presence {
         read(&self.machines).values().cloned().collect()
     }
 
-    /// Says a word to every machine at once, so that no one holds up another.
+    /// Sends a message to all machines concurrently, so that none delays another.
     async fn say_to_all(&self, word: &Control) {
         let mut words = JoinSet::new();
         for linked in self.all() {

@@ -1,4 +1,4 @@
-//! The store, the clock it is written by, and who learns what happens to it.
+//! The store, its clock, and the parts that are notified of failures and events.
 
 use crate::events::{Events, Whose, named};
 use crate::home::HubHome;
@@ -48,8 +48,8 @@ impl Records {
         self.clock.now()
     }
 
-    /// The answer to whoever asked when the store fails. SQLite has many names for a disk
-    /// without room, so the disk itself is asked.
+    /// The denial to answer with when the store fails. SQLite reports a full disk with many
+    /// different errors, so free space is checked too.
     pub(crate) fn denial(&self, error: &StoreError) -> Denial {
         warn!(%error, "the store has failed");
         self.metrics.store_failed();
@@ -60,23 +60,23 @@ impl Records {
         denial
     }
 
-    /// Why something could not be stored or read just now, as far as the disk shows.
+    /// The denial for a store failure now, judged by free disk space.
     pub(crate) fn failed_now(&self) -> Denial {
         if self.home.is_disk_full() { Denial::StoreFull } else { Denial::StoreFailed }
     }
 
-    /// Room where the store lies, bytes; plenty where the system does not say.
+    /// Free space on the store's disk, bytes; a large value if the system does not report it.
     pub(crate) fn free_bytes(&self) -> u64 {
         self.home.free_bytes()
     }
 
-    /// Over how long machines should come back that all lose this hub at once.
+    /// The period over which machines should spread their redials when all lose this hub at once.
     pub(crate) fn return_spread(&self) -> Duration {
         let machines = self.store.known() as u64;
         Duration::from_millis(machines * 1000 / limits::ARRIVALS_PER_SECOND).min(limits::RETURN_SPREAD)
     }
 
-    /// A machine has sent what only a newer hub would know.
+    /// Counts and logs a frame of a newer version than this hub's.
     pub(crate) fn passed_over(&self, machine: &MachineId) {
         self.metrics.frame_passed_over();
         if let Some(passed_over) = self.newer_frames.now(self.now()) {
@@ -89,7 +89,7 @@ impl Records {
         self.events.record(self.clock, Whose::Everybody, what);
     }
 
-    /// Records an event that is a technician's own.
+    /// Records an event for one technician.
     pub(crate) fn happened_to(&self, giver: KeyId, what: Happened) {
         self.events.record(self.clock, Whose::Giver(giver), what);
     }
@@ -102,7 +102,7 @@ impl Records {
         }
     }
 
-    /// Records that a run has ended, and what its report says where that is new.
+    /// Records the end of a run and, if it has changed, the machine's health.
     pub(crate) fn run_ended(&self, ended: &RunEnded) {
         let (machine, run) = (&ended.machine, ended.run);
         match &ended.end {

@@ -7,7 +7,7 @@ use fernwart_store::Before;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::Duration;
 
-/// The word for what is never dropped.
+/// The setting for results that are never dropped.
 const FOREVER: &str = "forever";
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -36,7 +36,7 @@ impl Retention {
         (Text::clipped(&self.diagnoses.in_words()), Text::clipped(&self.scripts.in_words()))
     }
 
-    /// What is old enough to go.
+    /// The times before which results are dropped.
     pub(crate) fn before(self, now: UnixMs) -> Before {
         Before { diagnoses: self.diagnoses.before(now), scripts: self.scripts.before(now) }
     }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_read_and_what_is_too_short_or_no_span_is_refused() {
+    fn retention_spans_are_read_and_short_or_invalid_ones_are_rejected() {
         assert_eq!(read("").expect("read"), Retention::default());
         let some = read("[retention]\ndiagnoses = \"30d\"\nscripts = \"forever\"").expect("read");
         let before = some.before(1_000_000_000_000);

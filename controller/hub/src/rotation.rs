@@ -6,10 +6,10 @@
 //! restart     the newest approved generation signs; the old one is still known
 //! approve     hub.json names only the new                           (by people)
 //! ```
-//! A key counts only once `hub.json` names it: a hub cannot move its machines to
-//! keys of its own making. Whoever knows only the old CA finds the new one by the
-//! bridge, a certificate for the new CA from the old; so no machine is cut off that
-//! sleeps through one change, however long.
+//! A key is used only once `hub.json` names it: a hub cannot move its machines to keys of its own
+//! making. A machine that knows only the old CA verifies the new one by the bridge, a certificate
+//! for the new CA signed by the old. So no machine is locked out by sleeping through one change,
+//! however long.
 
 use crate::StartError;
 use crate::home::generations::{InUse, MOST, Rotating, file};
@@ -27,9 +27,8 @@ use std::fs::File;
 use std::time::SystemTime;
 
 impl InUse {
-    /// The hub's side of TLS, with a key and a certificate made now. The key is
-    /// never written: what a stolen folder holds cannot pass for the hub once its
-    /// CA has been replaced.
+    /// The hub's TLS configuration, with a new key and certificate. The key is never written to
+    /// disk: a thief of the folder cannot impersonate the hub once its CA has been replaced.
     ///
     /// # Errors
     /// When there is no randomness.
@@ -42,16 +41,15 @@ impl InUse {
     }
 }
 
-/// Makes the next generation of both keys in a hub's home, beside a hub that
-/// may be running. Nothing uses them before what this returns, the next
-/// `hub.json`, is approved and the hub has been started again.
+/// Makes the next generation of both keys in a hub's home, while the hub may be running. They are
+/// used only after the returned `hub.json` is approved and the hub is restarted.
 ///
 /// # Errors
 /// When a change of keys is under way already, or they cannot be written.
 pub async fn make_next(home: &HubHome) -> Result<Hub, StartError> {
     let mut hub = approved(home).await?;
     if hub.ca.len() > 1 {
-        return Err(StartError::Home(HomeError::UnderWay));
+        return Err(StartError::Home(HomeError::InProgress));
     }
     let (ca, evidence) = write_next(home, &hub).map_err(StartError::Home)?;
     hub.ca.push(ca);
@@ -68,7 +66,7 @@ pub async fn make_next(home: &HubHome) -> Result<Hub, StartError> {
 pub async fn finished(home: &HubHome) -> Result<Hub, StartError> {
     let mut hub = approved(home).await?;
     if hub.ca.len() < 2 {
-        return Err(StartError::Home(HomeError::NothingUnderWay));
+        return Err(StartError::Home(HomeError::NothingInProgress));
     }
     let rotating = Rotating::read(home.path()).map_err(StartError::Home)?;
     let in_use = rotating.in_use(Some(&hub)).map_err(StartError::Home)?;
@@ -87,12 +85,12 @@ fn write_next(home: &HubHome, approved: &Hub) -> Result<(Digest, PublicKey), Hom
     let path = home.path().join("next-keys.lock");
     let io = |source| HomeError::Io { doing: "writing", path: path.clone(), source };
     let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::UnderWay)?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| HomeError::InProgress)?;
     let current = Rotating::read(home.path())?.in_use(Some(approved))?.authority;
     let next = (2..=MOST)
         .find(|generation| !file(home.path(), "ca", *generation, "bridge.der").exists())
-        .ok_or(HomeError::UnderWay)?;
-    // Whatever a try that was cut off has left behind was never used.
+        .ok_or(HomeError::InProgress)?;
+    // Files of an interrupted attempt were never used.
     for (stem, end) in [("ca", "key"), ("ca", "der"), ("evidence", "key")] {
         let path = file(home.path(), stem, next, end);
         match std::fs::remove_file(&path) {
@@ -110,7 +108,7 @@ fn write_next(home: &HubHome, approved: &Hub) -> Result<(Digest, PublicKey), Hom
     key.create(&file(home.path(), "ca", next, "key")).map_err(HomeError::Key)?;
     let certificate = Authority::create(&key, now).map_err(HomeError::Authority)?;
     let bridge = current.vouch_for(&certificate, now).map_err(HomeError::Authority)?;
-    // The bridge comes last: with it the generation counts.
+    // The bridge is written last: it makes the generation count.
     keyfile::create(&file(home.path(), "ca", next, "der"), &certificate).map_err(HomeError::Key)?;
     keyfile::replace(&file(home.path(), "ca", next, "bridge.der"), &bridge).map_err(HomeError::Key)?;
     Ok((sha256(&certificate), evidence.public()))

@@ -1,11 +1,11 @@
-//! A run has ended, as it is published to metrics, index, events and watchers.
+//! The end of a run, as it is published to metrics, index, events and watchers.
 
 use fernwart_fleet::Health;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::Outcome;
 use fernwart_protocol::id::{MachineId, RunId};
 
-/// A run has ended, and that is stored.
+/// A run has ended, and its end is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunEnded {
     /// On which machine.
@@ -32,11 +32,11 @@ pub(crate) enum End {
     },
 }
 
-/// What a newest report says.
+/// The health in a machine's newest report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewHealth {
-    /// In a word.
+    /// The overall health.
     pub(crate) health: Health,
-    /// Whether the one before said something else.
+    /// Whether it differs from the report before.
     pub(crate) has_changed: bool,
 }

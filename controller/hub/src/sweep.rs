@@ -12,20 +12,20 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// How often links are held against expiry.
+/// How often links are checked for expired certificates.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// An outcome may come so much later than its order ends.
+/// How long after an order's end its outcome is still awaited.
 const LATE_MS: i64 = 60_000;
 
-/// How often what is old is dropped.
+/// How often old results are dropped.
 const DROP_EVERY: Duration = Duration::from_secs(3600);
 
-/// The first time is soon after the start.
+/// Delay of the first time after a start.
 const DROP_FIRST: Duration = Duration::from_secs(5);
 
-/// Cuts links whose certificate has run out; ends runs whose time has passed; gives free
-/// memory back.
+/// Periodically cuts links whose certificate has expired, ends expired runs, and returns free
+/// memory to the system.
 pub(crate) async fn sweep(records: Arc<Records>, presence: Arc<Presence>, lifecycle: Lifecycle) {
     let mut tick = tokio::time::interval(SWEEP);
     let mut memory = memory::Keeper::new();
@@ -37,7 +37,7 @@ pub(crate) async fn sweep(records: Arc<Records>, presence: Arc<Presence>, lifecy
                 presence.cut_expired(records.now());
                 let over = Expire { before: records.now() - LATE_MS };
                 if let Err(error) = records.store.write(over).await {
-                    warn!(%error, "runs whose time has passed could not be ended");
+                    warn!(%error, "expired runs could not be ended");
                 }
                 memory.tidy(SWEEP).await;
             }
@@ -63,8 +63,8 @@ pub(crate) async fn drop_old(records: Arc<Records>, retention: Retention, stop: 
         };
         match dropped {
             Ok(0) => {}
-            Ok(runs) => info!(runs, "results that were kept long enough are dropped"),
-            Err(error) => warn!(%error, "results that were kept long enough could not be dropped"),
+            Ok(runs) => info!(runs, "results older than the retention time were dropped"),
+            Err(error) => warn!(%error, "results older than the retention time could not be dropped"),
         }
     }
 }

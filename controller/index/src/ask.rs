@@ -1,5 +1,5 @@
-//! Answering one question, in a process of its own: it opens the file to read,
-//! runs one SELECT within its time, and writes lines of JSON.
+//! Answers one query in a separate process: it opens the file read-only, runs one SELECT within its
+//! time limit, and writes lines of JSON.
 //!
 //! ```text
 //! ["machine","free_pct"]      the columns
@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Whose machines may be seen.
+/// The customers whose machines may be seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -31,35 +31,35 @@ pub enum Scope {
     Customers(Vec<String>),
 }
 
-/// A question.
+/// A query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// One SELECT.
     pub sql: String,
     /// Whose machines it may see.
     pub scope: Scope,
-    /// Rows at most.
+    /// Maximum number of rows.
     pub rows: usize,
-    /// Milliseconds at most.
+    /// Time limit, milliseconds.
     pub within_ms: u64,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// What machines have told cannot be read: no fault of the question.
+    /// The index cannot be opened; the query is not at fault.
     #[error("opening what machines have told")]
     Open(#[source] sqlx::Error),
-    /// That is damaged, or no longer there.
+    /// The index is damaged or missing.
     #[error("what machines have told cannot be read any more")]
     Damaged(#[source] sqlx::Error),
     /// It is not one SELECT.
     #[error("a question is one SELECT")]
     NotASelect,
-    /// It took longer than it may.
+    /// It exceeded the time limit.
     #[error("it takes longer than {} s; ask for less, or fewer machines", .0.as_secs())]
     TooLong(Duration),
-    /// It wants more memory than it may have.
+    /// It exceeded the memory limit.
     #[error("it needs more memory than a question may take; ask for fewer columns or machines")]
     TooLarge,
     /// The database does not understand it.
@@ -70,18 +70,17 @@ pub enum AskError {
     Write(#[source] io::Error),
 }
 
-/// What the database may take of an answer's memory, a copy for who may see some
-/// customers included: ten thousand reports of 30 KB. The largest value fits into
-/// the rest once more.
+/// The database's memory limit, including the copy for a scope of some customers: ten thousand
+/// reports of 30 KB. The largest value fits into the rest of the process once more.
 const HEAP_BYTES: u64 = QUESTION_MEMORY / 3;
 
-/// The instructions between two looks at the clock.
+/// Database instructions between two checks of the time limit.
 const STEPS: i32 = 100_000;
 
 /// Answers one question on `out`.
 ///
 /// # Errors
-/// Why it cannot be answered; some rows may have been written by then.
+/// When the query cannot be answered; some rows may have been written by then.
 pub async fn answer(path: &Path, question: &Question, out: &mut impl Write) -> Result<(), AskError> {
     if !is_one_select(&question.sql) {
         return Err(AskError::NotASelect);
@@ -96,14 +95,14 @@ pub async fn answer(path: &Path, question: &Question, out: &mut impl Write) -> R
     })?;
     let end = Instant::now() + within;
     connection.lock_handle().await.map_err(failed)?.set_progress_handler(STEPS, move || Instant::now() < end);
-    let reports = tell(&mut connection, question, out).await;
+    let reports = write_answer(&mut connection, question, out).await;
     match reports {
         Err(AskError::Sql(_)) if Instant::now() >= end => Err(AskError::TooLong(within)),
         other => other,
     }
 }
 
-/// Whose fault it is.
+/// Distinguishes errors of the query from those of the file.
 fn failed(error: sqlx::Error) -> AskError {
     // SQLITE_NOMEM and TOOBIG.
     match code(&error) {
@@ -113,7 +112,11 @@ fn failed(error: sqlx::Error) -> AskError {
     }
 }
 
-async fn tell(connection: &mut SqliteConnection, question: &Question, out: &mut impl Write) -> Result<(), AskError> {
+async fn write_answer(
+    connection: &mut SqliteConnection,
+    question: &Question,
+    out: &mut impl Write,
+) -> Result<(), AskError> {
     let prepared = connection.prepare(sqlx::AssertSqlSafe(question.sql.clone()).into_sql_str()).await;
     let columns: Vec<String> =
         prepared.map_err(failed)?.columns().iter().map(|column| column.name().to_owned()).collect();
@@ -147,7 +150,7 @@ fn cell(row: &SqliteRow, at: usize) -> Value {
     }
 }
 
-/// What the database says, without the driver's words around it.
+/// The database's message, without the driver's prefix.
 fn in_words(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => error.message().to_owned(),
@@ -155,8 +158,8 @@ fn in_words(error: &sqlx::Error) -> String {
     }
 }
 
-/// All machines: the file itself, to be read only. Some: a copy of what is
-/// theirs, in memory, so that no question reaches beyond it.
+/// For all machines, opens the file read-only. For some customers, copies their data into memory,
+/// so that no query reaches beyond it.
 async fn open(path: &Path, scope: &Scope) -> Result<SqliteConnection, sqlx::Error> {
     let mut connection = match scope {
         Scope::All => {
@@ -195,8 +198,8 @@ async fn limit(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(sqlx::AssertSqlSafe(heap)).execute(connection).await.map(drop)
 }
 
-/// A file's address for SQLite: a connection in memory would take a plain path
-/// for another place in memory.
+/// The URI of a file for SQLite: an in-memory connection would take a plain path for another
+/// in-memory database.
 fn to_be_read(path: &Path) -> String {
     let mut address = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -208,8 +211,8 @@ fn to_be_read(path: &Path) -> String {
     address + "?mode=ro"
 }
 
-/// Whether it is one statement that begins as a SELECT does. What it does beyond
-/// reading, the connection refuses.
+/// Whether this is one statement that begins like a SELECT. The read-only connection refuses any
+/// write in it.
 fn is_one_select(sql: &str) -> bool {
     if sql.contains('\0') {
         return false;
@@ -248,7 +251,7 @@ fn is_one_select(sql: &str) -> bool {
             _ => None,
         };
         match quoted {
-            // A doubled quote ends one and begins another, which is the same here.
+            // A doubled quote counts as an end and a new begin, which is equivalent here.
             Some(end) => {
                 began = true;
                 if rest.by_ref().find(|c| *c == end).is_none() {
@@ -268,7 +271,7 @@ mod tests {
     use crate::keep::{About, Index, Reported};
 
     #[test]
-    fn a_question_is_one_select_and_nothing_else() {
+    fn a_query_is_one_select_and_nothing_else() {
         for good in [
             "SELECT 1",
             " select ';' ; ",
@@ -334,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_told_can_be_asked_by_those_who_may_see_it() {
+    async fn reported_facts_can_be_queried_only_within_the_scope() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("facts.sqlite");
         std::fs::write(&path, "no database").expect("written");
@@ -356,33 +359,33 @@ mod tests {
         assert!(asked(&path, "SELECT value FROM labels", Scope::All).await.contains("kiel"));
         for table in crate::TABLES {
             let sql = format!("SELECT * FROM {}", table.name);
-            let said = asked(&path, &sql, Scope::All).await;
+            let text = asked(&path, &sql, Scope::All).await;
             let columns: Vec<String> =
-                serde_json::from_str(said.lines().next().expect("a line")).unwrap_or_else(|e| panic!("{e}: {said}"));
+                serde_json::from_str(text.lines().next().expect("a line")).unwrap_or_else(|e| panic!("{e}: {text}"));
             let known: Vec<&str> =
                 ["machine", "customer"].into_iter().chain(table.columns.iter().map(|column| column.name)).collect();
             assert_eq!(columns, known, "{}", table.name);
         }
-        // A machine that lists what is no thing spoils the table for nobody.
+        // A machine whose list holds non-objects does not break the table.
         let hostile = report(1.0).replace("[{\"free_pct\"", "[\"x\",{\"free_pct\"");
         assert_ne!(hostile, report(1.0));
         index
             .keep(&[Reported::read("id-kasse-2".into(), "r".into(), &hostile).expect("a report")])
             .await
             .expect("kept");
-        let said = asked(&path, "SELECT machine, mount FROM filesystems ORDER BY machine", Scope::All).await;
-        assert!(said.ends_with("\"rows\":3}\n"), "{said}");
+        let text = asked(&path, "SELECT machine, mount FROM filesystems ORDER BY machine", Scope::All).await;
+        assert!(text.ends_with("\"rows\":3}\n"), "{text}");
         let slow = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n";
         assert!(asked(&path, slow, Scope::All).await.contains("takes longer"));
         for large in ["SELECT zeroblob(900000000)", "SELECT hex(zeroblob(400000000))"] {
-            let said = asked(&path, large, Scope::All).await;
-            assert!(said.contains("memory"), "{large}: {said}");
+            let text = asked(&path, large, Scope::All).await;
+            assert!(text.contains("memory"), "{large}: {text}");
         }
         assert!(asked(&path, "DELETE FROM told", Scope::All).await.contains("one SELECT"));
         assert!(asked(&path, "WITH a AS (SELECT 1) DELETE FROM told", Scope::All).await.contains("readonly"));
-        let said = asked(&path, "SELECT fre_pct FROM machines", Scope::All).await;
-        assert_eq!(said, "no such column: fre_pct");
-        // Whoever is not named any more is gone; a second opening knows the rest.
+        let text = asked(&path, "SELECT fre_pct FROM machines", Scope::All).await;
+        assert_eq!(text, "no such column: fre_pct");
+        // Machines that are not listed any more are removed; reopening keeps the rest.
         index.machines(&[about("kasse-2", "Petersen")]).await.expect("kept");
         assert!(!asked(&path, "SELECT machine FROM findings", Scope::All).await.contains("kasse-1"));
         index.close().await;

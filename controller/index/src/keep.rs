@@ -1,5 +1,4 @@
-//! Writing what machines have told. What fails here loses nothing: the store
-//! has it all.
+//! Writes machines' reports to the index. A failure loses no data: the store has everything.
 
 use crate::tables::{BASE, TABLES, views};
 use fernwart_protocol::document::UnixMs;
@@ -16,17 +15,17 @@ use std::sync::Mutex;
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The database refuses.
+    /// The database failed.
     #[error("keeping what machines have told")]
     Sql(#[from] sqlx::Error),
-    /// A report is none.
+    /// A report cannot be parsed.
     #[error("reading a report")]
     Report(#[source] serde_json::Error),
 }
 
 impl IndexError {
-    /// Whether it may be well later: a disk, somebody else who writes, or memory,
-    /// and not what was to be kept.
+    /// Whether a retry may succeed: the cause is the disk, a concurrent writer or memory, and not
+    /// the data.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Sql(sqlx::Error::PoolTimedOut) => true,
@@ -36,19 +35,19 @@ impl IndexError {
         }
     }
 
-    /// Whether the file holds no database any more.
+    /// Whether the file is damaged.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Sql(error) if is_damage(error))
     }
 }
 
-/// SQLite's number for an error; what it has in the higher bits is left out.
+/// SQLite's primary error code, without the extended bits.
 pub(crate) fn code(error: &sqlx::Error) -> Option<i32> {
     let sqlx::Error::Database(error) = error else { return None };
     error.code()?.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
-/// SQLITE_CORRUPT and NOTADB; or one of our own tables is not there.
+/// SQLITE_CORRUPT or NOTADB; or one of our tables is missing.
 pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
     let lacks = |text: &str| {
         let name = text.strip_prefix("no such table: ").map(|name| name.trim_start_matches("main."));
@@ -63,17 +62,17 @@ pub(crate) fn is_damage(error: &sqlx::Error) -> bool {
 
 const BASE_TABLES: [&str; 4] = ["known", "told", "taken", "life"];
 
-/// Changes with the shape of the tables; a file of another shape is made anew.
+/// The schema version; a file of another version is created again.
 const SHAPE: i64 = 2;
 
-/// What is said of a machine beside its facts.
+/// What the hub knows of a machine besides its facts.
 #[derive(Debug, Clone, Hash)]
 pub struct About {
     /// Its id.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whose it is: id and name.
+    /// Its customer: id and name.
     pub customer: (String, String),
     /// Its operating system.
     pub os: String,
@@ -83,7 +82,7 @@ pub struct About {
     pub state: &'static str,
     /// When it was last linked.
     pub seen_at: UnixMs,
-    /// `ok`, `warn`, `crit` or nothing.
+    /// `ok`, `warn`, `unknown`, `crit` or empty.
     pub health: &'static str,
     /// Labels: JSON, a list of pairs.
     pub labels: String,
@@ -91,7 +90,7 @@ pub struct About {
     pub groups: String,
 }
 
-/// What one report tells.
+/// One report.
 #[derive(Debug)]
 pub struct Reported {
     /// The machine.
@@ -122,10 +121,10 @@ struct Section<'a> {
 }
 
 impl Reported {
-    /// Reads a whole report, its facts unread.
+    /// Reads a complete report without parsing its facts.
     ///
     /// # Errors
-    /// When it is none.
+    /// When it is not a report.
     pub fn read(id: String, run: String, json: &str) -> Result<Self, IndexError> {
         let report: Report<'_> = serde_json::from_str(json).map_err(IndexError::Report)?;
         let facts = |section: &Section<'_>| section.facts.map_or("null", RawValue::get).to_owned();
@@ -139,12 +138,12 @@ impl Reported {
     }
 }
 
-/// Which file this is: device and number.
+/// Identifies a file: device and inode.
 fn which(path: &Path) -> Option<(u64, u64)> {
     path.metadata().ok().map(|data| (data.dev(), data.ino()))
 }
 
-/// Says in which boot the file is written; in none, once it is closed.
+/// Records the boot in which the file is being written; empty once it is closed.
 async fn live(pool: &SqlitePool, boot: &str) -> Result<(), IndexError> {
     let mut transaction = pool.begin().await?;
     sqlx::query("DELETE FROM life").execute(&mut *transaction).await?;
@@ -152,27 +151,26 @@ async fn live(pool: &SqlitePool, boot: &str) -> Result<(), IndexError> {
     Ok(transaction.commit().await?)
 }
 
-/// The file, for the one who writes it. A connection on which a write has failed is
-/// parted with: it may be left in its transaction, in which all that follows seems
-/// to be kept and is seen by nobody else.
+/// The index file, for its only writer. A connection on which a write has failed is closed: it may
+/// still be inside its transaction, and later writes would seem to succeed but be invisible to
+/// others.
 #[derive(Debug)]
 pub struct Index {
     pool: SqlitePool,
     path: PathBuf,
-    /// Which file it was when it was opened: device and number.
+    /// The file when it was opened: device and inode.
     file: Option<(u64, u64)>,
-    /// What was written last of each machine.
+    /// A hash of the last row written for each machine.
     written: Mutex<HashMap<String, u64>>,
 }
 
 impl Index {
-    /// Opens the file, or begins it anew where it is missing, damaged or of
-    /// another shape.
+    /// Opens the file. Creates it again if it is missing, damaged or of another schema version.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When it can be neither opened nor created.
     pub async fn open(path: &Path) -> Result<Self, IndexError> {
-        // Without it, what lies beside it is of one that has gone.
+        // If the file is missing, its WAL files belong to a lost one.
         if which(path).is_some()
             && let Ok(index) = Self::try_open(path).await
         {
@@ -182,10 +180,10 @@ impl Index {
         Self::try_open(path).await
     }
 
-    /// Removes the file, for it to be begun anew.
+    /// Removes the file, so that it is created again.
     pub fn remove(path: &Path) {
         for end in ["", "-wal", "-shm"] {
-            // What is not there need not be removed.
+            // Missing files are fine.
             let _ = std::fs::remove_file(format!("{}{end}", path.display()));
         }
     }
@@ -200,12 +198,12 @@ impl Index {
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // Sections have kilobytes.
+            // A section takes kilobytes.
             .page_size(16 * 1024)
             .pragma("wal_autocheckpoint", "4096")
-            // After a power cut it is made anew.
+            // After a power cut it is created again.
             .synchronous(SqliteSynchronous::Off)
-            // A batch of many reports takes its time; its statement is a page long.
+            // A batch of many reports is slow, and its statement is a page long.
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
         let shape: i64 = sqlx::query("PRAGMA user_version").fetch_one(&pool).await?.try_get(0)?;
@@ -223,7 +221,7 @@ impl Index {
             }
             _ => return Err(IndexError::Sql(sqlx::Error::Protocol("another shape".into()))),
         }
-        // Nothing of it is sure after a power cut.
+        // The content is unreliable after a power cut.
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let row = sqlx::query("SELECT boot FROM life").fetch_optional(&pool).await?;
         let last: String = row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default();
@@ -235,7 +233,7 @@ impl Index {
         Ok(Self { pool, path: path.to_owned(), file: which(path), written: Mutex::default() })
     }
 
-    /// Which run's report is kept of each machine.
+    /// The run of each machine's indexed report.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -244,7 +242,7 @@ impl Index {
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
-    /// Keeps what reports tell, in the place of what was told before.
+    /// Writes reports, replacing earlier ones.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -260,10 +258,10 @@ impl Index {
     async fn keep_over(connection: &mut SqliteConnection, all: &[Reported]) -> Result<(), IndexError> {
         let mut transaction = connection.begin().await?;
         for reports in all {
-            // jsonb() does not take what SQLite cannot read as JSON.
+            // jsonb() rejects what SQLite cannot read as JSON.
             let place = |at: usize| format!("(?1, ?{}, jsonb(?{}))", 2 * at + 2, 2 * at + 3);
             let places: Vec<String> = (0..reports.sections.len()).map(place).collect();
-            // What is as it was is not written again.
+            // Unchanged sections are not written again.
             let sql = format!(
                 "INSERT INTO told (id, section, facts) VALUES {} ON CONFLICT (section, id) \
                  DO UPDATE SET facts = excluded.facts WHERE facts <> excluded.facts",
@@ -281,8 +279,7 @@ impl Index {
         Ok(())
     }
 
-    /// Keeps what is said of machines; those that are not named are forgotten.
-    /// Only what has changed since is written.
+    /// Writes the machine table and removes machines that are not listed. Only changes are written.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -342,7 +339,7 @@ impl Index {
 
     /// Closes the file.
     pub async fn close(&self) {
-        // What cannot be said now makes it begin anew after the next boot.
+        // If this fails, the file will be created again after the next boot.
         let _ = live(&self.pool, "").await;
         self.pool.close().await;
     }

@@ -1,10 +1,9 @@
-//! What machines have told last, ready to be asked in SQL.
+//! An index of machines' newest reports, for SQL queries.
 //!
-//! A file of its own beside the store: it holds nothing that the store does not
-//! hold, and is made anew when it is lost or of another shape. The hub writes it
-//! ([`Index`]); questions are answered by a process of their own ([`ask`]), which
-//! can only read, and has bounds of time and memory. It imports the protocol's
-//! plain types, and knows no link, no key and no store.
+//! It is a separate file beside the store. It holds only data that the store has, and is created
+//! again when it is lost or of another schema version. The hub writes it ([`Index`]). Each query
+//! runs in a separate process ([`ask`]) that can only read and has limits of time and memory. It
+//! imports the protocol's plain types, and has no access to links, keys or the store.
 
 mod ask;
 mod keep;

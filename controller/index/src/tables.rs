@@ -1,15 +1,14 @@
-//! The tables that can be asked, with what stands in them.
+//! The tables that queries can use, and their columns.
 //!
-//! Underneath are two: `known` (machines) and `reports` (machine, section, JSON).
-//! All others are views over the JSON, so that facts a newer agent tells are
-//! there at once, in `facts`.
+//! Two base tables hold the data: `known` (machines) and `told` (machine, section, JSON). All
+//! others are views over the JSON, so that new facts of a newer agent appear in `facts` at once.
 
 /// A column.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// Its name, which is the fact's.
     pub name: &'static str,
-    /// What it says.
+    /// Its description.
     pub about: &'static str,
 }
 
@@ -18,9 +17,9 @@ pub struct Column {
 pub struct Table {
     /// Its name.
     pub name: &'static str,
-    /// What one row is.
+    /// The description of a row.
     pub about: &'static str,
-    /// Where its rows come from; nothing for those that are made by hand.
+    /// The source of its rows; `None` for views that are written out below.
     pub(crate) from: Option<(&'static str, Option<&'static str>)>,
     /// Its columns beside `machine` and `customer`, which all tables have.
     pub columns: &'static [Column],
@@ -32,12 +31,12 @@ macro_rules! columns {
     };
 }
 
-/// One row a machine, from a section.
+/// A table with one row per machine, from a section.
 const fn one(name: &'static str, about: &'static str, section: &'static str, columns: &'static [Column]) -> Table {
     Table { name, about, from: Some((section, None)), columns }
 }
 
-/// One row for each thing in a section's list.
+/// A table with one row per item of a section's list.
 const fn each(
     name: &'static str,
     about: &'static str,
@@ -322,7 +321,7 @@ pub const TABLES: &[Table] = &[
     ),
 ];
 
-/// What must stand underneath.
+/// The base tables.
 pub(crate) const BASE: &str = "
 CREATE TABLE known (
     id TEXT NOT NULL PRIMARY KEY, name TEXT NOT NULL, customer_id TEXT NOT NULL, customer TEXT NOT NULL,
@@ -360,7 +359,7 @@ pub(crate) fn views() -> Vec<String> {
             Some(list) => ("e.value", format!(", json_each(t.facts, '{list}') e")),
             None => ("t.facts", String::new()),
         };
-        // What could not be answered is no row.
+        // A section without an answer yields no row.
         let reports = if list.is_none() { " AND json_type(t.facts) = 'object'" } else { "" };
         let columns: Vec<String> = table
             .columns
@@ -370,7 +369,7 @@ pub(crate) fn views() -> Vec<String> {
                 name => (format!("$.{name}"), name),
             })
             .map(|(path, name)| match list {
-                // A machine may put into a list what is no thing.
+                // A machine's list may hold items that are not objects.
                 Some(_) => format!("CASE WHEN e.type = 'object' THEN {row} ->> '{path}' END AS \"{name}\""),
                 None => format!("{row} ->> '{path}' AS \"{name}\""),
             })

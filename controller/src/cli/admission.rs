@@ -1,5 +1,5 @@
-//! Letting machines and staff in: invitations, who waits, the four words; and
-//! parting again.
+//! Admission of machines and staff: invitations, the pending list, the four words; and retiring
+//! machines.
 
 use super::machines::{new_customer, one};
 use super::output::{Cell, Rows, ago, moment};
@@ -23,7 +23,7 @@ use fernwart_protocol::text::{List, MachineName, Text};
 use serde_json::Value;
 use std::time::Duration;
 
-/// A span in which somebody can come.
+/// Parses the lifetime of an invitation.
 fn some_time(text: &str) -> Result<Duration, String> {
     span::parse(text).and_then(|span| if span.is_zero() { Err("at least 1s".into()) } else { Ok(span) })
 }
@@ -159,8 +159,8 @@ pub(crate) struct PendingArgs {
     shape: ShapeArgs,
 }
 
-/// The four words, computed here from what the hub claims: they match the
-/// machine's only if the hub has swapped nothing.
+/// The four words, computed from the keys that the hub reports. They match the machine's words only
+/// if the hub has swapped no key.
 fn words_of(session: &Session, machine: &PendingMachine, language: Language) -> String {
     let newcomer = &machine.newcomer;
     four_words(&newcomer.evidence_key, &newcomer.tls_key, &session.catalogue.root, &newcomer.customer, language)
@@ -239,11 +239,11 @@ pub(crate) struct Admit {
     yes: Option<String>,
 }
 
-/// Has it agreed to that a machine of one customer gets a name that another's had: who
-/// knows the name may mean the other one.
+/// Asks for confirmation before a machine gets a name that a machine of another customer had:
+/// people who know the name may mean the other machine.
 ///
 /// # Errors
-/// When that is refused, or the hub does not answer.
+/// When nobody confirms, or the hub does not answer.
 pub(crate) async fn agree_to_name(
     session: &mut Session,
     (wanted, customer): (&MachineName, CustomerId),
@@ -263,8 +263,7 @@ pub(crate) async fn agree_to_name(
     Confirm { to: "to give it that name, or choose another", word: wanted.as_str(), yes, nothing }.ask()
 }
 
-/// Other machines that had a name: retired ones, which have it still, and ones that were
-/// renamed. A hub before this version does not say.
+/// Other machines that had this name: retired and renamed ones. An older hub returns none.
 pub(super) async fn formerly(session: &mut Session, name: &MachineName) -> Result<Vec<Row<MachineRow>>, Failure> {
     match session.collect(&Request::Formerly(name.clone())).await {
         Ok(replies) => {
@@ -292,7 +291,7 @@ async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMac
     })
 }
 
-/// A word as it may be typed where there are no umlauts.
+/// Spells out umlauts, as people type them on keyboards that have none.
 fn plainly(word: &str) -> String {
     word.to_lowercase().replace('ä', "ae").replace('ö', "oe").replace('ü', "ue").replace('ß', "ss")
 }
@@ -301,14 +300,14 @@ pub(crate) fn admit(command: &Admit, homes: &HomePaths) -> Result<Exit, Failure>
     let name = with_session(homes, async |session| {
         session.sync().await?;
         let machine = waiting_machine(session, &command.machine).await?;
-        if let Some(told) = &command.words {
-            let told: Vec<String> =
-                told.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
+        if let Some(typed) = &command.words {
+            let typed: Vec<String> =
+                typed.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
             let fits = [Language::De, Language::En].into_iter().any(|language| {
                 words_of(session, &machine, language)
                     .split(" · ")
                     .map(plainly)
-                    .eq(told.iter().map(String::as_str).map(plainly))
+                    .eq(typed.iter().map(String::as_str).map(plainly))
             });
             if !fits {
                 return Err(Failure::new(Exit::Refused, "FW-JOIN-07", "the words differ: this is not the machine you are talking about, or somebody sits in between; it was not admitted")
@@ -328,7 +327,7 @@ pub(crate) fn admit(command: &Admit, homes: &HomePaths) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// What is said where nobody agreed.
+/// Reported when nobody confirms.
 const NOTHING: &str = "nothing was changed";
 
 /// A machine that one parts with.
@@ -370,7 +369,8 @@ pub(crate) fn retire(command: &Parting, homes: &HomePaths) -> Result<Exit, Failu
         let (row, is_retired) = match one(session, &command.machine).await {
             Ok(row) => (row, false),
             Err(failure) => {
-                // One that is away may need another signature: who signed first may have left.
+                // A retired machine that is still away may need a new signature: the first signer
+                // may have left the staff list.
                 let name = command.machine.parse().ok();
                 let mut before = match &name {
                     Some(name) => formerly(session, name).await?,
@@ -406,9 +406,10 @@ pub(crate) fn retire(command: &Parting, homes: &HomePaths) -> Result<Exit, Failu
         };
         let signed = session.sign_for(&row, &retirement)?;
         match session.request(&Request::RetireSigned(signed)).await {
-            // It hears it from the hub alone, and asks again once a day.
+            // The hub is too old for signed retirements: the machine gets only the hub's word and
+            // asks again once a day.
             Err(ClientError::OlderHub { .. }) => Ok(session.request(&Request::Retire(row.id)).await?),
-            told => Ok(told?),
+            typed => Ok(typed?),
         }
     })?;
     note!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);

@@ -1,4 +1,4 @@
-//! Approvers' ceremonies: keys, drafts, signatures, publishing, the staff list.
+//! Commands of approvers: keys, drafts, signatures, publishing, the staff list.
 
 mod history;
 
@@ -215,8 +215,7 @@ fn say_changes(draft: &Draft, before: Option<&Catalogue>) -> Result<(), Failure>
     Ok(())
 }
 
-/// Nobody signs what they have not seen: a person types yes, a script names
-/// the draft.
+/// Asks for confirmation before signing: a person types yes, a script names the draft.
 fn confirm(draft: &Draft, yes: Option<&str>) -> Result<(), Failure> {
     let id = draft.id().map_err(unwritable)?.to_string();
     let short = id.get(..12).unwrap_or_default();
@@ -288,7 +287,7 @@ async fn find(session: &mut Session, wanted: Option<&str>) -> Result<Draft, Fail
     let mut found = Vec::new();
     for draft in drafts(session).await? {
         let id = draft.id().map_err(unwritable)?.to_string();
-        // Only what builds on the published catalogue can still be published.
+        // Only a draft that builds on the published catalogue can be published.
         let current = draft.follows(session.catalogue.versions.targets);
         if wanted.map_or(current, |wanted| id.starts_with(wanted)) {
             found.push(draft);
@@ -327,20 +326,20 @@ async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
     Ok(session.sync().await?)
 }
 
-/// Proposes what the command itself has named; and where one approver suffices and is
-/// here, signs and publishes.
+/// Proposes the change that the command names. If one signature suffices and the approver's key is
+/// here, also signs and publishes it.
 pub(super) async fn put_through(session: &mut Session, contents: &Contents, homes: &HomePaths) -> Result<(), Failure> {
     put_through_with(session, contents, Beside { agreed: Agreed { yes: true }, ..Beside::default() }, homes).await
 }
 
-/// What a proposal brings beside its contents.
+/// The parts of a proposal besides its contents.
 #[derive(Default)]
 struct Beside<'a> {
-    /// The texts of scripts that it changes.
+    /// The scripts that it changes.
     scripts: &'a [Folder],
-    /// Who approves from then on.
+    /// The next approvers.
     root: Option<NextRoot>,
-    /// A version that is lost, and that it must be above.
+    /// A lost version that it must exceed.
     above: u64,
     agreed: Agreed,
 }
@@ -352,7 +351,7 @@ async fn put_through_with(
     homes: &HomePaths,
 ) -> Result<(), Failure> {
     let is_as_it_was = *contents == Contents::of(&session.catalogue);
-    // What runs out soon is signed anew as it stands.
+    // An unchanged catalogue that expires soon may be signed again.
     let is_due = session.catalogue.expiries.targets.saturating_sub(now()) < super::WARN_MS;
     if is_as_it_was && !is_due && beside.root.is_none() && beside.above == 0 {
         note!("This is approved already, as it stands; nothing was proposed.");
@@ -374,7 +373,7 @@ async fn put_through_with(
     if let Some(next) = &beside.root {
         draft = draft.with_root(&in_force, next, now()).map_err(unwritable)?;
     }
-    // Whoever signs will see this; whoever proposes should know now.
+    // Signers would see an error here; report it to the proposer now.
     draft.new_scripts(Some(&session.catalogue))?;
     match approver {
         Some(home) if session.catalogue.threshold == 1 => {
@@ -404,7 +403,7 @@ async fn put_through_with(
     Ok(())
 }
 
-/// Has a person agree to what becomes true everywhere at once.
+/// Asks for confirmation before publishing to every machine.
 fn agree_to_publish() -> Result<(), Failure> {
     if !prompt::is_possible() {
         let what = "without a terminal this must be confirmed; nothing was published";
@@ -462,10 +461,10 @@ fn propose(folders: &[PathBuf], above: Option<u64>, agreed: Agreed, homes: &Home
     })
 }
 
-/// Gives the hub those files of an approved script that it has lost. How many these were.
+/// Returns to the hub the files of an approved script that it has lost. Returns their number.
 async fn give_files_back(session: &mut Session, bundle: &[u8], script: &Folder) -> Result<usize, Failure> {
     let mut lost = 0;
-    // The bundle first: it names the others.
+    // Send the bundle first: it names the other files.
     for file in std::iter::once(bundle).chain(script.files.values().map(String::as_bytes)) {
         match session.give_file_back(file).await {
             Ok(had_lost) => lost += usize::from(had_lost),
@@ -478,7 +477,7 @@ async fn give_files_back(session: &mut Session, bundle: &[u8], script: &Folder) 
     Ok(lost)
 }
 
-/// What a folder of changed files holds.
+/// The changed files found in a folder.
 #[derive(Default)]
 struct Particulars {
     staff: Option<StaffList>,
@@ -523,9 +522,9 @@ fn rotate(
         session.sync().await?;
         let usage = |what: String| Failure::new(Exit::Usage, "FW-CAT-16", what);
         let known: Vec<PublicKey> = session.catalogue.approvers.values().copied().collect();
-        if let Some(stranger) = remove.iter().find(|key| !known.contains(key)) {
+        if let Some(unknown) = remove.iter().find(|key| !known.contains(key)) {
             return Err(
-                usage(format!("{APPROVER_PREFIX}{stranger} is none of the approvers")).now("fernwart catalogue show")
+                usage(format!("{APPROVER_PREFIX}{unknown} is none of the approvers")).now("fernwart catalogue show")
             );
         }
         if let Some(twice) = add.iter().find(|key| known.contains(key)) {
@@ -557,7 +556,7 @@ fn withdraw(name: &BundleName, agreed: Agreed, homes: &HomePaths) -> Result<Exit
             let what = format!("script {:?} is not in the catalogue", name.as_str());
             return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
         }
-        // Another script of this name is another decision.
+        // Remove grants too: they must not apply to a future script of this name.
         contents.grants.values_mut().for_each(|scripts| _ = scripts.remove(name));
         contents.grants.retain(|_, scripts| !scripts.is_empty());
         put_through_with(session, &contents, Beside { agreed, ..Beside::default() }, homes).await?;
@@ -565,7 +564,7 @@ fn withdraw(name: &BundleName, agreed: Agreed, homes: &HomePaths) -> Result<Exit
     })
 }
 
-/// The scripts a draft changes, as differences from what is approved now.
+/// Shows the scripts that a draft changes, as differences to the approved ones.
 async fn say_scripts(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
     for script in draft.new_scripts(Some(&session.catalogue))? {
         let known = session.catalogue.scripts.get(&script.bundle.name).copied();
@@ -600,7 +599,7 @@ fn say_script(before: Option<&Folder>, script: &Proposed) {
     }
 }
 
-/// A text's changes, line by line; nothing may write on the terminal of who
+/// Shows a text's changes line by line, escaped: no text may control the terminal of a person who
 /// is about to sign.
 fn say_difference(name: &str, old: &str, new: &str) {
     if old == new {
@@ -620,8 +619,7 @@ fn say_difference(name: &str, old: &str, new: &str) {
     }
 }
 
-/// One draft that waits. One that was overtaken, or cannot be read, hides none
-/// of the others.
+/// Describes a waiting draft. An outdated or unreadable draft is listed too, and hides no other.
 fn waiting(draft: &Draft, catalogue: &Catalogue, root: &Root) -> Result<String, Failure> {
     let id = draft.id().map_err(unwritable)?.to_string();
     let short = id.get(..12).unwrap_or_default();
@@ -677,7 +675,7 @@ fn show(to: Option<&Path>, shape: Shape, homes: &HomePaths) -> Result<Exit, Fail
     })
 }
 
-/// What is approved, as one object for programs.
+/// Prints the catalogue as one object for programs.
 async fn show_to_programs(session: &mut Session, catalogue: &Catalogue, shape: Shape) -> Result<Exit, Failure> {
     let root = root_in_force(session)?;
     let mut waiting = Vec::new();

@@ -1,4 +1,4 @@
-//! `fernwart doctor`: is all well with this home and its hub?
+//! `fernwart doctor`: checks this home and its hub.
 
 use super::output::{Rows, Shape, day, moment};
 use super::{Exit, Failure, HomePaths, block_on, say};
@@ -9,7 +9,7 @@ use fernwart_protocol::text::Text;
 
 const SOON_MS: i64 = 60 * 24 * 3600 * 1000;
 
-/// What was looked at: what, and what to do now where it is not well.
+/// The checks done, each with advice if it failed.
 struct Findings(Vec<(String, Option<String>)>);
 
 impl Findings {
@@ -44,7 +44,7 @@ impl Findings {
         if unused > 16 << 20 && unused * 2 > bytes {
             what += &format!("; {} MiB of it are free, a restart of the hub gives them back", mib(unused));
         }
-        // A backup, or giving room back at a start, takes as much again.
+        // A backup, or compacting at a start, needs as much space again.
         if bytes.saturating_sub(unused) > free {
             self.bad(&what, "it has no room for a copy of itself: keep results for less time, [retention] in hub.toml");
         } else {

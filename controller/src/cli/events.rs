@@ -1,4 +1,4 @@
-//! `fernwart events`: what happens at the hub, one line each.
+//! `fernwart events`: the hub's events, one line each.
 
 use super::output::{json_text, rfc3339};
 use super::{Exit, Failure, HomePaths, span, with_session};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
-/// How long a hub that has gone is left alone before it is asked again.
+/// Delay before reconnecting to a hub that has gone.
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Show what has happened lately, or follow what happens now
@@ -40,12 +40,12 @@ enum Form {
     Table,
 }
 
-/// What was written, and whether anybody reads on.
+/// The state of the output.
 struct Written {
     form: Form,
-    /// What happened before is not told; by the hub's clock.
+    /// Earlier events are not shown; by the hub's clock.
     from: Option<UnixMs>,
-    /// The last event's life of the hub and number.
+    /// The last event's hub life and sequence number.
     last: Option<(u64, u64)>,
     count: u64,
     is_read: bool,
@@ -58,7 +58,7 @@ pub(crate) fn run(command: &Events, homes: &HomePaths) -> Result<Exit, Failure> 
     let mut written = Written { form, from: None, last: None, count: 0, is_read: true };
     let (mut was_linked, mut is_waiting) = (false, false);
     loop {
-        let told = with_session(homes, async |session| {
+        let followed = with_session(homes, async |session| {
             if let (Some(since), None) = (since, written.from) {
                 let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
                 written.from = Some(session.health().await?.now.saturating_sub(since));
@@ -79,9 +79,9 @@ pub(crate) fn run(command: &Events, homes: &HomePaths) -> Result<Exit, Failure> 
             }
             Ok(())
         });
-        match told {
+        match followed {
             Ok(()) => return written.end(Exit::Done),
-            // To be stopped is how following ends.
+            // Ctrl-C is the normal end of following.
             Err(failure) if failure.exit == Exit::Stopped && was_linked => return written.end(Exit::Stopped),
             Err(failure) if command.follow && was_linked && failure.may_pass() => {
                 if !std::mem::replace(&mut is_waiting, true) {
@@ -114,7 +114,7 @@ impl Written {
     }
 
     fn event(&mut self, event: &Event) -> Result<(), Failure> {
-        // What a hub remembers comes again on another link.
+        // The hub sends its remembered events again on each link: skip known ones.
         if self.last.is_some_and(|(life, seq)| life == event.life && event.seq <= seq) {
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Written {
         self.line(&line)
     }
 
-    /// The last line, which says that nothing was cut off.
+    /// Writes the summary line, which shows that the output is complete.
     fn end(&mut self, exit: Exit) -> Result<Exit, Failure> {
         if self.form == Form::Jsonl {
             self.line(&json!({"v": 1, "type": "summary", "events": self.count}).to_string())?;
@@ -138,7 +138,7 @@ impl Written {
         Ok(exit)
     }
 
-    /// Says that some may be missing, nobody knows how many.
+    /// Reports that an unknown number of events may be missing.
     fn gap(&mut self) -> Result<(), Failure> {
         match self.form {
             Form::Jsonl => self.line(&json_text(&json!({"v": 1, "type": "missed", "count": null}))),
@@ -147,7 +147,7 @@ impl Written {
     }
 }
 
-/// The word for an event, and what belongs to it.
+/// An event's type, machine and fields.
 fn parts(what: &Happened) -> (&'static str, Option<&Named>, Vec<(&'static str, Value)>) {
     let text = |text: &str| Value::from(text);
     match what {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_for_eyes_names_the_machine_and_what_it_did() {
+    fn a_table_line_names_the_machine_and_the_event() {
         let line = for_eyes(&left());
         assert!(line.contains("kasse-1") && line.ends_with("left         silent"), "{line}");
     }

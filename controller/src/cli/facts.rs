@@ -1,4 +1,4 @@
-//! `fernwart facts`: what a machine has told, now or earlier, and what has changed.
+//! `fernwart facts`: a machine's stored facts, now or earlier, and their changes.
 
 use super::diagnose::stored;
 use super::machines::one;
@@ -110,7 +110,7 @@ fn changes(
     rows.print(shape)
 }
 
-/// What tells one thing in a list from another.
+/// Fields that identify an item of a list.
 const NAMES: [&str; 7] = ["mount", "name", "unit", "device", "message", "port", "id"];
 
 /// All single facts by their path: `disks.filesystems[/var].free_pct`.
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn things_in_a_list_keep_their_name_wherever_they_stand() {
+    fn list_items_are_named_by_their_identifying_field() {
         let facts =
             json!({"disks": {"filesystems": [{"mount": "/", "free_pct": 4.0}, {"mount": "/var"}], "ok": ["a"]}});
         let leaves = leaves(facts.as_object().expect("an object"));

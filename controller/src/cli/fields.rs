@@ -1,6 +1,6 @@
-//! What programs read: every object of `-o json` and `-o jsonl` with its fields.
+//! Documents every object of `-o json` and `-o jsonl` with its fields.
 //!
-//! `fernwart help json` prints it, and a test holds it against what the commands write.
+//! `fernwart help json` prints it, and a test compares it with the commands' output.
 
 /// A kind of object, where it comes from, and its fields: name, type, meaning.
 type Kind = (&'static str, &'static str, &'static [(&'static str, &'static str, &'static str)]);
@@ -232,7 +232,7 @@ pub(super) const KINDS: &[Kind] = &[
     ),
 ];
 
-/// What every event has.
+/// The fields of every event.
 pub(super) const EVENT: &[(&str, &str, &str)] = &[
     ("seq", "number", "its number in this life of the hub"),
     ("at", "time", "when"),
@@ -241,7 +241,7 @@ pub(super) const EVENT: &[(&str, &str, &str)] = &[
     ("customer", "text?", "whose it is"),
 ];
 
-/// Events by their type, with what they have beside that.
+/// Event types with their additional fields.
 pub(super) const EVENTS: &[Kind] = &[
     ("missed", "some were not kept", &[("count", "number?", "how many; null where nobody knows")]),
     ("linked", "a machine is there", &[]),
@@ -274,7 +274,7 @@ pub(super) const EVENTS: &[Kind] = &[
     ("store_failed", "the hub could not store something", &[("code", "text", "why")]),
 ];
 
-/// All of it, to be read.
+/// All of it as text.
 pub(super) fn in_words() -> String {
     let list = |fields: &[(&str, &str, &str)]| -> String {
         fields.iter().map(|(name, kind, about)| format!("  {name:<18} {kind:<8} {about}\n")).collect()

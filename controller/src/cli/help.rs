@@ -1,4 +1,4 @@
-//! Help: the commands by what they are for, and what belongs to several of them.
+//! Help: the commands by purpose, and topics that concern several of them.
 
 use super::{Arguments, Exit, Failure, codes, fields, say};
 use clap::{Command, CommandFactory};
@@ -17,7 +17,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("Other", &["demo", "help", "limits", "completion", "man", "version"]),
 ];
 
-/// What is explained once for several commands.
+/// Topics that concern several commands.
 const TOPICS: &[(&str, &str, &str)] = &[
     (
         "targets",
@@ -75,16 +75,16 @@ pub(super) fn grouped() -> Command {
     command.help_template(template)
 }
 
-/// `fernwart help`: of everything, a command, a topic or a code.
+/// `fernwart help`: general, or on a command, a topic or a code.
 pub(super) fn explain(words: &[String]) -> Result<Exit, Failure> {
     let Some(first) = words.first() else { return say(&grouped().render_help().to_string()) };
     if let Some((name, _, text)) = TOPICS.iter().find(|(name, ..)| name == first) {
         let more = if *name == "json" { fields::in_words() } else { String::new() };
         return say(&format!("{text}{more}"));
     }
-    let mut whole = Arguments::command();
-    whole.build();
-    let mut found = &mut whole;
+    let mut command = Arguments::command();
+    command.build();
+    let mut found = &mut command;
     for word in words {
         match found.find_subcommand_mut(word) {
             Some(below) => found = below,
@@ -94,7 +94,7 @@ pub(super) fn explain(words: &[String]) -> Result<Exit, Failure> {
     say(&found.clone().render_long_help().to_string())
 }
 
-/// What is no command and no topic may be a code.
+/// Explains a code, if the word is one.
 fn other(word: &str) -> Result<Exit, Failure> {
     if word.to_lowercase().starts_with("fw-") || word.to_lowercase().starts_with("other(") {
         return codes::explain(word);
@@ -106,7 +106,7 @@ fn other(word: &str) -> Result<Exit, Failure> {
     Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now(format!("{meant}fernwart help")))
 }
 
-/// The topics, for the end of the help on everything.
+/// The list of topics for the end of the general help.
 pub(super) fn topics() -> String {
     let lines = TOPICS.iter().map(|(name, what, _)| format!("  fernwart help {name:<12} {what}\n"));
     format!(
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_stands_in_one_group_and_says_what_it_does() {
+    fn every_command_is_in_one_group_and_has_a_description() {
         let command = Arguments::command();
         let mut grouped: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
         grouped.sort_unstable();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn help_is_had_on_everything_there_is() {
+    fn help_exists_for_every_command_topic_and_code() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         for line in ["run", "job logs", "targets", "exit-codes", "json", "FW-GATE-06", "fw-cli-01"] {
             assert!(matches!(explain(&words(line)), Ok(Exit::Done)), "{line}");

@@ -24,7 +24,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// With `--no-wait` the hub has this long to say that one is on the list.
+/// With `--no-wait`, how long to wait for the hub's answer.
 const GLANCE: Duration = Duration::from_secs(1);
 
 /// Join a shop.
@@ -44,12 +44,12 @@ pub(crate) struct Join {
     timeout: Duration,
 }
 
-/// How long one waits to be put on the staff list.
+/// How long to wait to be put on the staff list.
 #[derive(Debug, Clone, Copy)]
 enum Wait {
-    /// Not at all.
+    /// Ask once.
     Glance,
-    /// So long.
+    /// At most this long.
     For(Duration),
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn run(command: &Join, homes: &HomePaths) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     if StaffHome::exists(&path) {
-        // Joined before; only the certificate is missing.
+        // This home has joined; only the certificate is missing.
         return block_on(resume(&path, command.wait()));
     }
     let invitation = read_line(command)?;
@@ -130,7 +130,7 @@ async fn ask(link: &Link, request: &Request) -> Result<(Reply, Files), ClientErr
     Ok((reply, files))
 }
 
-/// Makes one's keys known at the hub, and takes what it offers.
+/// Registers this home's keys at the hub. Returns the catalogue files it offers.
 async fn introduce(
     link: &Link,
     invitation: &Invitation,
@@ -175,18 +175,18 @@ async fn join(path: &Path, invitation: &Invitation, name: Text<64>, wait: Wait) 
         catalogue.shop.name,
         path.display()
     ))?;
-    tell_the_key(&name, key);
+    show_key(&name, key);
     collect(path, &settings, order, identity, &trusted, &link, (wait, true)).await
 }
 
-fn tell_the_key(name: &Text<64>, key: KeyId) {
+fn show_key(name: &Text<64>, key: KeyId) {
     let name = shell_word(name.as_raw());
     note!(
         "Tell a lead the key id (on the phone or face to face). They type:\n  fernwart staff add {name} --key-id {key} --role repair"
     );
 }
 
-/// Goes on where an earlier join has stopped.
+/// Continues an earlier join.
 async fn resume(path: &Path, wait: Wait) -> Result<Exit, Failure> {
     let home = StaffHome::open(path)?;
     let trusted = home.trusted()?.unwrap_or_default();
@@ -194,9 +194,9 @@ async fn resume(path: &Path, wait: Wait) -> Result<Exit, Failure> {
     collect(path, &home.settings, home.order_key, home.identity, &trusted, &link, (wait, false)).await
 }
 
-/// Finds a hub again whose keys were all replaced meanwhile: an invitation says
-/// which they are now, the same order key takes a new certificate, and what it
-/// offers must follow the catalogue this home knows.
+/// Reconnects to a hub whose keys were all replaced since: the invitation names the new ones, the
+/// same order key gets a new certificate, and the hub's catalogue must follow the one that this
+/// home knows.
 async fn come_back(path: &Path, invitation: &Invitation) -> Result<Exit, Failure> {
     let home = StaffHome::open(path)?;
     let trusted = home.trusted()?.unwrap_or_default();
@@ -207,7 +207,7 @@ async fn come_back(path: &Path, invitation: &Invitation) -> Result<Exit, Failure
     collect(path, &settings, home.order_key, home.identity, &trusted, &link, (Wait::Glance, false)).await
 }
 
-/// What a person sees while it waits.
+/// The progress shown while waiting.
 fn waiting(wait: Wait) -> ProgressBar {
     let target = match wait {
         Wait::For(_) if is_watched() => ProgressDrawTarget::stderr(),
@@ -221,8 +221,8 @@ fn waiting(wait: Wait) -> ProgressBar {
     bar
 }
 
-/// Waits to be put on the staff list, and takes the certificate. The key id is told,
-/// unless that was done just now.
+/// Waits to be put on the staff list, and stores the certificate. Prints the key id unless that was
+/// done just now.
 async fn collect(
     path: &Path,
     settings: &StaffSettings,
@@ -230,7 +230,7 @@ async fn collect(
     mut identity: TlsIdentity,
     trusted: &Trusted,
     link: &Link,
-    (wait, is_told): (Wait, bool),
+    (wait, is_shown): (Wait, bool),
 ) -> Result<Exit, Failure> {
     let failed = |what: &str| Failure::new(Exit::Failed, "FW-JOIN-23", what);
     let believe = |error: fernwart_certs::catalogue::CatalogueError| {
@@ -240,17 +240,17 @@ async fn collect(
     let key = staff_key_id(&order.public(), &identity.key.digest());
     let begun = Instant::now();
     let progress = waiting(wait);
-    let mut is_told = is_told;
+    let mut is_shown = is_shown;
     loop {
         let claim = prove_staff_claim(StaffClaim { key, signature: unsigned() }, &binding, &order);
         let request = Request::CollectStaff(claim);
-        let mut asking = std::pin::pin!(ask(link, &request));
-        let at_once = tokio::time::timeout(GLANCE, &mut asking).await;
-        if at_once.is_err() && !is_told {
-            is_told = true;
+        let mut answer = std::pin::pin!(ask(link, &request));
+        let at_once = tokio::time::timeout(GLANCE, &mut answer).await;
+        if at_once.is_err() && !is_shown {
+            is_shown = true;
             progress.suspend(|| {
                 note!("You have joined, and are not on the staff list yet.\n  Key id   {key}");
-                tell_the_key(&settings.name, key);
+                show_key(&settings.name, key);
             });
         }
         let left = match wait {
@@ -259,7 +259,7 @@ async fn collect(
         };
         let answer = match at_once {
             Ok(answer) => Ok(answer),
-            Err(_) => tokio::time::timeout(left, asking).await,
+            Err(_) => tokio::time::timeout(left, answer).await,
         };
         let (reply, files) = match answer {
             Ok(answer) => answer?,
@@ -287,9 +287,9 @@ async fn collect(
                 let chain: Vec<_> = chain.into_iter().map(|der| CertificateDer::from(der.into_bytes())).collect();
                 let wrong = || failed("the hub's certificate is not for this key");
                 let [leaf, ca] = chain.as_slice() else { return Err(wrong()) };
-                let said = fernwart_certs::peer::read_certificate(leaf, ca).map_err(|_| wrong())?;
-                if said.name != fernwart_certs::peer::Name::Staff(key)
-                    || said.tls_key != identity.key.digest()
+                let certificate = fernwart_certs::peer::read_certificate(leaf, ca).map_err(|_| wrong())?;
+                if certificate.name != fernwart_certs::peer::Name::Staff(key)
+                    || certificate.tls_key != identity.key.digest()
                     || !fernwart_certs::peer::may_issue(ca, &[settings.ca], &link.peer_certificates())
                 {
                     return Err(wrong());

@@ -1,5 +1,5 @@
-//! Records: a machine's receipts out of the hub, and checking what was
-//! exported, offline, without a hub or a home.
+//! Records: shows and exports a machine's receipts from the hub, and verifies exported records
+//! offline, without a hub or a home.
 
 use super::machines::chosen;
 use super::output::{Cell, Rows};
@@ -54,7 +54,7 @@ pub(crate) fn run(command: &Journal, homes: &HomePaths) -> Result<Exit, Failure>
 struct Chain {
     evidence_key: PublicKey,
     links: Vec<ChainLink>,
-    /// Where receipts are not kept any more, as the hub has signed it.
+    /// The hub's signed chain cuts, where receipts were dropped.
     cuts: Vec<Envelope>,
     end: Envelope,
     hub_key: PublicKey,
@@ -120,7 +120,7 @@ impl Chain {
 fn export(machine: &str, homes: &HomePaths) -> Result<Exit, Failure> {
     let chain = with_session(homes, async |session| fetch(session, machine).await)?;
     let text = chain.text()?;
-    // Nobody should get a file that does not hold.
+    // Do not export records that fail verification.
     chain::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
     say(&text)?;
     note!("{} receipts. Next: fernwart journal verify FILE", chain.links.len());
@@ -160,7 +160,8 @@ fn action_in_words(order: &Order) -> String {
     }
 }
 
-/// Which receipts the hub has dropped, as the beginning of a sentence; nothing for none.
+/// Names the receipts that the hub has dropped, as the beginning of a sentence; `None` if there are
+/// none.
 fn gaps_in_words(gaps: &[(u64, u64)]) -> Option<String> {
     let places: Vec<String> = gaps
         .iter()
@@ -183,7 +184,7 @@ fn verify(file: &PathBuf, homes: &HomePaths) -> Result<Exit, Failure> {
     })?;
     if text.starts_with("{\"type\":\"chain\"") {
         let verified = chain::verify(text.lines()).map_err(|error| does_not_hold(&error))?;
-        // A home is not needed; where there is one, it knows the hub's key.
+        // A home is optional; if there is one, it knows the hub's key.
         let catalogue = StaffHome::open(&homes.staff()).ok().and_then(|home| home.catalogue().ok());
         let known = catalogue.map(|catalogue| catalogue.hub.evidence_keys.contains(&verified.hub_key));
         let hub = match known {

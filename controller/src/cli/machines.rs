@@ -1,4 +1,4 @@
-//! Machines and customers: seeing, naming, inviting, admitting, parting.
+//! Machines and customers: listing, pinging, labels, groups, names, alarms.
 
 use super::admission::{agree_to_name, formerly};
 use super::output::{Cell, Rows, Shape, day, moment};
@@ -34,10 +34,10 @@ fn presence(row: &Row<MachineRow>) -> (&'static str, String) {
     }
 }
 
-/// From this age on a diagnosis says so in lists, seconds.
+/// Lists show a diagnosis's age if it is older than this, seconds.
 const STALE_S: i64 = 24 * 3600;
 
-/// How old a machine's newest whole diagnosis is, seconds.
+/// The age of a machine's newest complete diagnosis, seconds.
 fn age_s(row: &Row<MachineRow>) -> Option<i64> {
     row.looked_at().map(|at| now().saturating_sub(at).max(0) / 1000)
 }
@@ -58,7 +58,7 @@ fn health(row: &Row<MachineRow>) -> String {
     }
 }
 
-/// What programs are told of a machine; people see the first of them.
+/// The fields of a machine for programs; people see the first of them.
 const COLUMNS: [&str; 15] = [
     "name",
     "customer",
@@ -83,7 +83,7 @@ fn cells(row: &Row<MachineRow>, is_table: bool) -> Vec<Cell> {
     let age = age_s(row);
     let is_stale = age.is_some_and(|age| age > STALE_S);
     let health = health(row);
-    // A state stays until somebody looks again; how old it is, is said.
+    // A state stays until the next diagnosis, so show its age.
     let shown = match age.filter(|_| is_stale) {
         Some(age) => format!("{health} ({} ago)", days_or_hours(age)),
         None => health.clone(),
@@ -135,7 +135,7 @@ fn groups_of(row: &Row<MachineRow>) -> String {
 
 pub(crate) fn ls(command: &Ls, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut target = command.target.read()?;
-    // Listing is the one place where nothing said may mean everything.
+    // Only for listing does an empty target mean all.
     if target.words.is_empty() && target.labels.is_empty() {
         target.words.push("all".into());
     }
@@ -157,16 +157,17 @@ pub(crate) fn machines_in_words(count: usize) -> String {
     if count == 1 { "1 machine".to_owned() } else { format!("{count} machines") }
 }
 
-/// The machines that a target means. An error for a name that fits none says what became of it.
+/// The machines that a target selects. For an unknown name the error says what became of that
+/// machine.
 ///
 /// # Errors
-/// When a word fits nothing, or nothing is left.
+/// When a word matches nothing, or no machine is left.
 pub(super) async fn chosen(session: &mut Session, target: &Target) -> Result<Vec<Row<MachineRow>>, Failure> {
     let machines = session.machines().await?;
     chosen_of(session, target, &machines).await
 }
 
-/// The same of machines that are known already.
+/// The same, with the machines already fetched.
 async fn chosen_of(
     session: &mut Session,
     target: &Target,
@@ -181,10 +182,10 @@ async fn chosen_of(
     }
 }
 
-/// What became of a machine that had a name, or is to have it; and what to do.
+/// What became of a machine that had this name or waits to get it, and what to do.
 async fn what_became_of(session: &mut Session, word: &str, machines: &[Row<MachineRow>]) -> Option<(String, String)> {
     let name: MachineName = word.parse().ok()?;
-    // Who may not ask is answered as if nobody knew.
+    // A technician who may not list pending machines gets the general answer.
     let (waiting, _) = session.pending().await.unwrap_or_default();
     if waiting.iter().any(|machine| machine.hostname.as_raw() == word) {
         return Some((format!("{word} is not admitted yet"), format!("fernwart admit {word}")));
@@ -201,7 +202,7 @@ async fn what_became_of(session: &mut Session, word: &str, machines: &[Row<Machi
     Some((what, "it comes back with a new invitation: fernwart invite".to_owned()))
 }
 
-/// One machine by its name, told when it is misspelt.
+/// One machine by its name, with a suggestion if it is misspelt.
 pub(super) async fn one(session: &mut Session, name: &str) -> Result<Row<MachineRow>, Failure> {
     let target = Target { words: vec![name.to_owned()], ..Target::default() };
     let selected = chosen(session, &target).await?;

@@ -1,4 +1,4 @@
-//! What people type. Data goes to standard output, all else to standard error.
+//! The command line. Data goes to standard output, everything else to standard error.
 
 mod admission;
 mod approve;
@@ -194,17 +194,17 @@ impl TargetArgs {
     }
 }
 
-/// Parses, acts, and says how it ended.
+/// Parses the command line, runs the command and returns its exit code.
 pub fn run() -> ExitCode {
     let parsed = help::grouped().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
     let arguments = match parsed {
         Ok(arguments) => arguments,
-        // Not everything was typed yet, which is no failure to be explained.
+        // An incomplete command shows the help; that is not a failure.
         Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             eprint!("{}", error.render());
             return Exit::Usage.into();
         }
-        // It says again what was typed.
+        // The message repeats what was typed, so it is escaped.
         Err(error) if error.use_stderr() => {
             usage::failure(&error).print();
             return Exit::Usage.into();
@@ -220,7 +220,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Opens a session with the hub, lets `work` use it, and leaves politely.
+/// Opens a session with the hub, runs `work`, and closes the session.
 pub(crate) fn with_session<T>(
     homes: &HomePaths,
     work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
@@ -231,7 +231,7 @@ pub(crate) fn with_session<T>(
 /// How long a hub may take to answer the first connection attempt.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same with a timeout of one's own for the first connection attempt.
+/// The same with another timeout for the first connection attempt.
 pub(crate) fn with_session_within<T>(
     homes: &HomePaths,
     timeout: Duration,
@@ -248,9 +248,9 @@ pub(crate) fn with_session_within<T>(
     })
 }
 
-/// What a followed job tells; what is about the hub itself is said.
-pub(crate) fn reply_of(heard: Received, says: impl FnOnce(&str)) -> Option<Reply> {
-    match heard {
+/// Returns the reply; passes messages about the hub itself to `says`.
+pub(crate) fn reply_of(reply: Received, says: impl FnOnce(&str)) -> Option<Reply> {
+    match reply {
         Received::Reply(reply) => return Some(*reply),
         Received::Gone => says("the hub has gone; waiting for it. What has begun goes on"),
         Received::Back => says("the hub is back"),
@@ -258,8 +258,7 @@ pub(crate) fn reply_of(heard: Received, says: impl FnOnce(&str)) -> Option<Reply
     None
 }
 
-/// A certificate that ends within sixty days, or was issued by a CA that is about
-/// to go, is renewed on the way.
+/// Renews a certificate that ends within sixty days, or whose CA is being replaced.
 async fn renew_if_due(session: &mut Session) {
     let ends = session.home().identity.lasts().map_or(0, |(_, until)| until);
     if (ends - fernwart_client::now() < WARN_MS || session.hub_has_newer_ca())
@@ -271,14 +270,14 @@ async fn renew_if_due(session: &mut Session) {
 
 const WARN_MS: i64 = 60 * 24 * 3600 * 1000;
 
-/// From when on a staff entry's end is told: sixty days before, or in the last fifth of
-/// its time where that is shorter. `begun` is when it began.
+/// How long before its end to warn about a staff entry: sixty days, or the last fifth of its time
+/// if that is shorter. `begun` is when it began.
 pub(crate) const fn warn_before(begun: i64, until: i64) -> i64 {
     let fifth = until.saturating_sub(begun) / 5;
     if fifth < WARN_MS { fifth } else { WARN_MS }
 }
 
-/// Every command says that something runs out soon.
+/// Prints warnings, with every command, about what expires soon.
 fn warn_of_expiry(session: &Session) {
     let now = fernwart_client::now();
     let expiries = session.catalogue.expiries;
@@ -372,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_told_in_proportion_to_the_time_given() {
+    fn the_expiry_warning_starts_in_proportion_to_the_entrys_lifetime() {
         const DAY: i64 = 24 * 3600 * 1000;
         assert_eq!(warn_before(0, 365 * DAY), WARN_MS);
         assert_eq!(warn_before(0, 30 * DAY), 6 * DAY);

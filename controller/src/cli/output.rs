@@ -8,7 +8,7 @@ use fernwart_protocol::document::UnixMs;
 use serde_json::{Map, Value};
 use std::io::IsTerminal;
 
-/// What each row says of itself: the version of its shape, and its kind.
+/// Fields that every row has: format version and type.
 const RESERVED: [&str; 2] = ["v", "type"];
 
 /// The longest cell of a table, characters.
@@ -29,8 +29,7 @@ pub(crate) enum Shape {
     Name,
 }
 
-/// What stands in a row: a value for programs, and what people read where that is
-/// something else.
+/// A cell: a value for programs, and a text for people if that differs.
 #[derive(Debug, Clone)]
 pub(crate) struct Cell {
     value: Value,
@@ -38,22 +37,22 @@ pub(crate) struct Cell {
 }
 
 impl Cell {
-    /// A value, and what people read.
+    /// A value, and its text for people.
     pub(crate) fn new(value: impl Into<Value>, shown: impl Into<String>) -> Self {
         Self { value: value.into(), shown: Some(shown.into()) }
     }
 
-    /// A moment: RFC 3339, and as people say it.
+    /// A time: RFC 3339, and local time for people.
     pub(crate) fn moment(at: UnixMs) -> Self {
         Self::new(rfc3339(at), moment(at))
     }
 
-    /// The same, and how long ago it was.
+    /// A time: RFC 3339, and its age for people.
     pub(crate) fn ago(at: UnixMs, now: UnixMs) -> Self {
         Self::new(rfc3339(at), ago(at, now))
     }
 
-    /// The same, and its day.
+    /// A time: RFC 3339, and its date for people.
     pub(crate) fn day(at: UnixMs) -> Self {
         Self::new(rfc3339(at), day(at))
     }
@@ -100,7 +99,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// No rows yet. A column is `field`, or `field:head` where people read another word.
+    /// No rows yet. A column is `field`, or `field:head` if its head differs for people.
     pub(crate) fn new(kind: &'static str, columns: &[&str]) -> Self {
         let mut known: Vec<(String, String)> = Vec::with_capacity(columns.len());
         for column in columns {
@@ -110,12 +109,12 @@ impl Rows {
         Self { kind, columns: known, rows: Vec::new() }
     }
 
-    /// The same with columns that somebody else has named.
+    /// The same with column names from elsewhere, such as a query.
     pub(crate) fn of_others(kind: &'static str, columns: &[&str]) -> Self {
         let mut known: Vec<(String, String)> = Vec::with_capacity(columns.len());
         for column in columns {
             let name = fernwart_protocol::text::escaped(column);
-            // Two names belong to every row.
+            // Every row has the two reserved names.
             let taken = usize::from(RESERVED.contains(&name.to_lowercase().as_str()));
             let alike = known.iter().filter(|(other, _)| *other == name).count() + taken;
             let name = if alike == 0 { name } else { format!("{name}_{}", alike + 1) };
@@ -124,7 +123,7 @@ impl Rows {
         Self { kind, columns: known, rows: Vec::new() }
     }
 
-    /// One more.
+    /// Adds a row.
     pub(crate) fn push(&mut self, row: Vec<Cell>) {
         self.rows.push(row);
     }
@@ -139,7 +138,7 @@ impl Rows {
         Value::Object(object)
     }
 
-    /// Writes them in a shape.
+    /// Writes the rows in this format.
     ///
     /// # Errors
     /// When standard output cannot be written.
@@ -154,7 +153,7 @@ impl Rows {
             Shape::Csv => {
                 let head = self.columns.iter().map(|(field, _)| csv_cell(&field.to_lowercase().into()));
                 let cell = |cell: &Cell| match (&cell.value, &cell.shown) {
-                    // A cell holds no other cells.
+                    // A CSV cell cannot hold a list or object.
                     (Value::Object(_) | Value::Array(_), Some(shown)) => csv_cell(&shown.as_str().into()),
                     (value, _) => csv_cell(value),
                 };
@@ -166,7 +165,7 @@ impl Rows {
         say(&text)
     }
 
-    /// As a table: on a terminal of so many columns, cells are wrapped at words.
+    /// The rows as a table. With a width, cells are wrapped at words.
     fn table(&self, width: Option<u16>) -> String {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -187,14 +186,14 @@ impl Rows {
     }
 }
 
-/// How wide the terminal is; nothing where none is written to.
+/// The terminal's width; `None` if standard output is no terminal.
 fn columns() -> Option<u16> {
     let out = std::io::stdout();
     let size = out.is_terminal().then(|| rustix::termios::tcgetwinsize(&out).ok()).flatten();
     size.map(|size| size.ws_col).filter(|columns| *columns >= NARROW)
 }
 
-/// Terminals that say they are narrower know nothing of their width.
+/// A terminal that reports less does not know its width.
 const NARROW: u16 = 20;
 
 fn plain(value: &Value) -> String {
@@ -205,7 +204,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// As much of a cell as eyes can take in; the other shapes have it whole.
+/// Shortens a cell for people; the other formats contain all of it.
 fn cut(text: String) -> String {
     match text.char_indices().nth(CELL) {
         Some((end, _)) => format!("{}… ({} bytes)", text.get(..end).unwrap_or_default(), text.len()),
@@ -213,11 +212,12 @@ fn cut(text: String) -> String {
     }
 }
 
-/// Quoted where needed; a text never begins a spreadsheet's formula. A number is none.
+/// Quotes a cell where needed, and keeps text from being read as a spreadsheet formula. Numbers are
+/// safe.
 ///
-/// Which sign parts cells is the reader's setting, a semicolon in German: then a cell
-/// may begin wherever one stands, in quotes or not. So after each such sign, too, what
-/// would begin a formula is kept from it.
+/// The reading program decides which separator splits cells, in German the semicolon. A cell may
+/// then begin after any of them, quoted or not, so a formula is also prevented after each
+/// separator.
 fn csv_cell(value: &Value) -> String {
     let text = plain(value);
     if value.is_number() {
@@ -229,7 +229,7 @@ fn csv_cell(value: &Value) -> String {
         if begins && ['=', '+', '-', '@', '＝', '＋', '－', '＠'].contains(&c) {
             safe.push('\'');
         }
-        // What stands before it is taken away or passed over.
+        // Readers strip or ignore these characters before a formula.
         let may_stand_before = c == ' ' || c == '"' || c == '\'';
         begins = PARTS.contains(&c) || (begins && may_stand_before);
         safe.push(c);
@@ -237,15 +237,15 @@ fn csv_cell(value: &Value) -> String {
     if safe.contains(PARTS) || safe.contains('"') { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
 }
 
-/// What parts cells somewhere.
+/// Separators that some program uses.
 const PARTS: [char; 6] = [',', ';', '\t', '|', '\n', '\r'];
 
-/// A moment for programs: `2026-11-23T13:15:00.123Z`.
+/// A time for programs: `2026-11-23T13:15:00.123Z`.
 pub(crate) fn rfc3339(at: UnixMs) -> String {
     jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_string()
 }
 
-/// A moment in this computer's zone: `23 Nov 14:15 CET`.
+/// A time in this computer's zone: `23 Nov 14:15 CET`.
 pub(crate) fn moment(at: UnixMs) -> String {
     let zoned = jiff::Timestamp::from_millisecond(at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
     zoned.strftime("%a %-d %b %H:%M %Z").to_string()
@@ -278,7 +278,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_column_takes_no_name_that_every_row_has() {
+    fn a_query_column_cannot_take_a_reserved_name() {
         let mut rows = Rows::of_others("row", &["type", "V", "a"]);
         rows.push(vec!["x".into(), 7_u64.into(), 1_u64.into()]);
         let object = rows.object(&rows.rows[0]);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_can_be_pasted_whatever_it_is_about() {
+    fn any_printed_word_can_be_pasted_into_a_shell() {
         assert_eq!(shell_word("kasse-2/218/disk.free:/var"), "kasse-2/218/disk.free:/var");
         assert_eq!(shell_word("k/1/disk.free:/mnt/my disk"), "'k/1/disk.free:/mnt/my disk'");
         assert_eq!(shell_word("k/1/x:$(reboot)'"), r"'k/1/x:$(reboot)'\'''");
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_typed_for_programs_and_said_for_people() {
+    fn a_cell_has_a_typed_value_for_programs_and_a_text_for_people() {
         let mut rows = Rows::new("row", &["machine", "seen_at:seen", "labels"]);
         let labels = json!({"site": "kiel"});
         rows.push(vec![
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn json_carries_hostile_text_whole_and_harmless() {
+    fn json_carries_hostile_text_complete_and_escaped() {
         let hostile = "a\u{9b}2J\u{202e}b";
         let text = json_text(&Value::from(hostile));
         assert!(text.is_ascii(), "{text}");
@@ -339,14 +339,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_quoted_and_begins_no_formula() {
+    fn a_csv_cell_is_quoted_and_cannot_be_a_formula() {
         let text = |text: &str| csv_cell(&Value::from(text));
         assert_eq!(text("a,b"), "\"a,b\"");
         assert_eq!(text("=1+1"), "'=1+1");
         assert_eq!(text("-1+cmd|' /C calc'!A0"), "\"'-1+cmd|' /C calc'!A0\"");
         assert_eq!((text("-inf"), text("-5")), ("'-inf".to_owned(), "'-5".to_owned()));
         assert_eq!((csv_cell(&Value::from(-5)), csv_cell(&Value::from(-1.5))), ("-5".to_owned(), "-1.5".to_owned()));
-        // Another language's separator, in a cell that is quoted or not.
+        // Separators of other languages, in cells quoted or not.
         for hostile in ["a;=1+1", "a; =1+1", "a;\"=1+1", "a,@x", "a\t+1", "a|-1", "\"=1", " =1", "a;＝1"] {
             let cell = text(hostile);
             let stripped: String = cell.chars().filter(|c| !['"', ' '].contains(c)).collect();

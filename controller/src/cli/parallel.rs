@@ -1,13 +1,13 @@
-//! How many orders may be under way at once: a number, or a share of all.
+//! The maximum number of concurrent orders: a number, or a share of all.
 
 use std::str::FromStr;
 
 /// `20`, `10%`, or 0 to leave it to the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parallel {
-    /// So many.
+    /// A number.
     Number(u32),
-    /// Such a share, per cent.
+    /// A share, per cent.
     Share(u32),
 }
 
@@ -26,7 +26,7 @@ impl FromStr for Parallel {
 }
 
 impl Parallel {
-    /// Of so many machines; a share is one at least.
+    /// The number for this many machines; a share is at least one.
     pub(crate) fn of(self, machines: usize) -> u32 {
         let machines = u32::try_from(machines).unwrap_or(u32::MAX);
         match self {
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_of_the_machines_meant_and_never_none() {
+    fn a_share_of_the_selected_machines_is_at_least_one() {
         let of = |text: &str, machines| text.parse::<Parallel>().map(|parallel| parallel.of(machines));
         assert_eq!((of("20", 3), of("0", 3)), (Ok(20), Ok(0)));
         assert_eq!((of("10%", 164), of("10%", 3), of("100%", 3)), (Ok(16), Ok(1), Ok(3)));

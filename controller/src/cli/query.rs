@@ -1,4 +1,4 @@
-//! `fernwart query`: one question to all that machines have told, in SQL.
+//! `fernwart query`: an SQL query over machines' reports.
 
 use super::diagnose::refresh;
 use super::output::{Cell, Rows, Shape, harmless};
@@ -43,7 +43,7 @@ pub(crate) fn run(command: &Query, homes: &HomePaths) -> Result<Exit, Failure> {
     if command.tables {
         return tables(command.output);
     }
-    // A name that nobody knows would read as "no machine has it".
+    // Reject an unknown check: an empty result would read as "no machine has it".
     let is_known = |id: &str| builtin_rules().find(id).is_some() || builtin_rules().gaps.iter().any(|gap| gap.id == id);
     if let Some(id) = command.finding.as_deref().filter(|id| !is_known(id)) {
         let what = format!("this version knows no check called {id}");
@@ -73,10 +73,10 @@ pub(crate) fn run(command: &Query, homes: &HomePaths) -> Result<Exit, Failure> {
         };
         Ok((looked, answer(session, question).await?))
     })?;
-    if let Some((asked, told)) = looked
-        && told < asked
+    if let Some((asked, answered)) = looked
+        && answered < asked
     {
-        note!("{} of {asked} machines did not tell anything new; what they told before is asked", asked - told);
+        note!("{} of {asked} machines did not tell anything new; what they told before is asked", asked - answered);
     }
     print(command.output, &lines, looked, begun.elapsed())
 }
@@ -118,14 +118,14 @@ fn print(shape: Shape, lines: &[Value], looked: Option<(usize, usize)>, took: Du
     if shape == Shape::Jsonl {
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let mut summary = json!({"v": 1, "type": "summary", "rows": rows.len(), "more": more, "took_ms": took_ms});
-        if let (Some(fields), Some((asked, told))) = (summary.as_object_mut(), looked) {
-            fields.insert("live".into(), json!({"asked": asked, "told": told}));
+        if let (Some(fields), Some((asked, answered))) = (summary.as_object_mut(), looked) {
+            fields.insert("live".into(), json!({"asked": asked, "told": answered}));
         }
         say(&(harmless(&summary.to_string()).into_owned() + "\n"))?;
     }
     if more {
         note!("these are the first {} rows; there are more", rows.len());
-        // These shapes cannot say it themselves.
+        // These formats cannot express that there are more rows.
         if matches!(shape, Shape::Json | Shape::Csv | Shape::Name) {
             return Ok(Exit::Bad);
         }

@@ -1,4 +1,4 @@
-//! The staff list: who may give orders, until when, and how they lose it.
+//! The staff list: who may give orders and until when, and how to remove them.
 
 use super::approve::put_through;
 use super::output::{Cell, Rows};
@@ -20,7 +20,7 @@ use fernwart_protocol::version::Version;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Longest a staff entry lasts.
+/// Maximum lifetime of a staff entry.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Who may give orders.
@@ -155,7 +155,7 @@ pub(crate) fn staff(command: &Staff, homes: &HomePaths) -> Result<Exit, Failure>
                     (Some(cut_off), _) if cut_off.iter().any(|one| one.key == entry.key) => "suspended",
                     (_, true) => "expired",
                     (Some(_), false) => "active",
-                    // Only a lead is told.
+                    // The hub reports suspensions only to leads.
                     (None, false) => "",
                 };
                 let reach = match &entry.customers {
@@ -166,7 +166,7 @@ pub(crate) fn staff(command: &Staff, homes: &HomePaths) -> Result<Exit, Failure>
                     }
                 };
                 let role = entry.role.as_str();
-                // Nothing where the role decides alone.
+                // Empty if only the role decides.
                 let scripts = grants.get(&entry.key).map(|scripts| {
                     let names: Vec<&str> = scripts.iter().map(BundleName::as_str).collect();
                     Cell::new(names.clone(), names.join(", "))
@@ -186,7 +186,7 @@ pub(crate) fn staff(command: &Staff, homes: &HomePaths) -> Result<Exit, Failure>
     }
 }
 
-/// The entry for a key, from keys that truly make up its id.
+/// Builds the entry for a key id from keys whose hash is that id.
 async fn entry(
     session: &mut Session,
     name: Text<64>,
@@ -217,7 +217,7 @@ async fn entry(
     }
     let (_, waiting) = session.pending().await?;
     let joined = waiting.into_iter().find(|joined| joined.key == key);
-    // The id commits to both keys: a hub that hands out others is found out.
+    // The id commits to both keys, so a hub cannot substitute others.
     match joined.filter(|joined| staff_key_id(&joined.order_key, &joined.tls_key) == key) {
         Some(joined) => {
             let until = ends(until.unwrap_or(YEAR));
@@ -256,7 +256,7 @@ fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
                 let locked = Locked::Keys(List::try_from(vec![entry.key]).unwrap_or_default());
                 let key = key_id(&approver.public());
                 let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
-                // A lock goes to all machines, whatever version they run.
+                // A lock goes to machines of every version.
                 let envelope = seal(&lock, &approver, Version::OLDEST).map_err(fernwart_client::ClientError::Sign)?;
                 session.request(&Request::Lock(envelope)).await?;
                 note!(
@@ -272,7 +272,7 @@ fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
     })
 }
 
-/// Who is cut off at the hub; nothing where it does not say, or is too old to.
+/// The suspended keys; `None` if the hub refuses to report them or is too old.
 async fn suspensions(session: &mut Session) -> Result<Option<Vec<Suspension>>, Failure> {
     match session.collect(&Request::Suspensions).await {
         Ok(replies) => {

@@ -1,4 +1,4 @@
-//! Counts of answers, and how a command ends by them.
+//! Counts answers, and derives the exit code.
 
 use super::Exit;
 use fernwart_client::Answer;
@@ -7,26 +7,26 @@ use fernwart_protocol::id::JobId;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// Whose absence counts.
+/// Which missing answers count as failures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Require {
     who: Who,
-    /// Whether an answer that lacks something counts as none.
+    /// Whether an incomplete answer counts as missing.
     complete: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Who {
-    /// Everybody's.
+    /// Those of all machines.
     All,
-    /// Only of machines that are linked.
+    /// Only those of linked machines.
     Online,
-    /// That of more than the rest of this share.
+    /// Those beyond what this share of answers permits.
     Share(f64),
 }
 
 impl Require {
-    /// Everybody's absence, and nothing else.
+    /// Every missing answer counts; incomplete ones do not.
     pub(crate) const ALL: Self = Self { who: Who::All, complete: false };
 
     /// Reads `all`, `online` or `95%`, and `complete` alone or beside one of them.
@@ -79,26 +79,26 @@ pub(crate) struct Tally {
     away: usize,
     silent: usize,
     queued: usize,
-    /// Of those that answered, those that lack something that should be known.
+    /// Machines whose answer is incomplete.
     incomplete: usize,
-    /// Of those that are not critical, those that could be: what would tell is lost.
+    /// Machines that are not known to be critical but could be, because a check has no result.
     maybe_crit: usize,
     /// Notes of all machines.
     notes: usize,
 }
 
 impl Tally {
-    /// Nothing counted yet, of so many.
+    /// An empty tally of this many machines.
     pub(crate) fn of(selected: usize) -> Self {
         Self { selected, ..Self::default() }
     }
 
-    /// A machine that gets its order later.
+    /// Counts a held order.
     pub(crate) fn queue(&mut self) {
         self.queued += 1;
     }
 
-    /// One answer.
+    /// Counts an answer.
     pub(crate) fn add(&mut self, answer: &Answer) {
         let homes = match answer {
             Answer::Report(report, _) if report.summary.is_nothing_known() => &mut self.failed,
@@ -113,7 +113,7 @@ impl Tally {
             Answer::Refused(..) | Answer::OlderAgent(_) => &mut self.refused,
             Answer::Away => &mut self.away,
             Answer::Silent => &mut self.silent,
-            Answer::Ended(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
+            Answer::Closed(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => &mut self.failed,
         };
         *homes += 1;
         if let Answer::Report(report, _) = answer
@@ -126,7 +126,7 @@ impl Tally {
         }
     }
 
-    /// Whether somebody has the order and has not answered in time.
+    /// Whether a machine has the order and did not answer in time.
     pub(crate) fn is_anybody_silent(&self) -> bool {
         self.silent > 0
     }
@@ -135,7 +135,7 @@ impl Tally {
         self.ok + self.warn + self.unknown + self.crit
     }
 
-    /// Absences that count. What is only incomplete is counted apart: it has answered.
+    /// The missing answers that count. Incomplete answers are counted separately.
     fn absences(&self, require: Require) -> usize {
         let all = self.away + self.silent;
         match require.who {
@@ -149,8 +149,7 @@ impl Tally {
         }
     }
 
-    /// Whether an answer that lacks something counts as none, and there are more than
-    /// may be.
+    /// Whether incomplete answers count as missing, and there are too many of them.
     fn lacks(&self, require: Require) -> bool {
         let share_is_met = match require.who {
             Who::Share(share) => (self.answered() - self.incomplete) as f64 * 100.0 >= share * self.selected as f64,
@@ -159,7 +158,7 @@ impl Tally {
         require.complete && self.incomplete > 0 && !share_is_met
     }
 
-    /// How the command ends: the first that applies of refused, absent, failed, bad.
+    /// The exit code: the first that applies of refused, absent, failed, bad.
     pub(crate) fn exit(&self, require: Require, fail_on: FailOn) -> Exit {
         let bad = match fail_on {
             FailOn::Warn => self.warn + self.unknown + self.crit,
@@ -190,7 +189,7 @@ impl Tally {
         summary
     }
 
-    /// As people read it: always in the same order, and only what there is.
+    /// The counts as text: always in the same order, without zeros.
     pub(crate) fn in_words(&self, took: Duration) -> String {
         let part = |count: usize, what: &str| if count > 0 { format!(" · {what} {count}") } else { String::new() };
         let parts = [
@@ -220,15 +219,15 @@ mod tests {
     use fernwart_protocol::id::{BootId, Digest, MachineId, RunId};
     use std::collections::BTreeMap;
 
-    /// What one machine's checks say.
+    /// The result of one check of a machine.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
     enum Check {
         Ok,
         Warn,
         Crit,
-        /// Lost, of a check that could be critical.
+        /// No result, from a check that could be critical.
         Lost,
-        /// Lost, of a check that can only warn.
+        /// No result, from a check that can only warn.
         LostWarn,
         NotApplicable,
         Blind,
@@ -322,9 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn every_mix_of_what_a_machine_can_say_has_its_exit_code() {
+    fn every_combination_of_check_results_has_its_exit_code() {
         use Check::{Blind, Crit, Lost, LostWarn, NotApplicable, Ok, Warn};
-        // What one machine says; the exit with --fail-on crit, unknown, warn; with
+        // One machine's checks; the exit code with --fail-on crit, unknown and warn; and with
         // --require complete.
         let table: &[(&[Check], u8, u8, u8, u8)] = &[
             (&[Ok], 0, 0, 0, 0),
@@ -349,7 +348,7 @@ mod tests {
             let exits = [FailOn::Crit, FailOn::Unknown, FailOn::Warn].map(|fail_on| exit_of(&answers, "all", fail_on));
             assert_eq!(exits, [*crit, *unknown, *warn], "{says:?}");
             assert_eq!(exit_of(&answers, "all,complete", FailOn::Crit), *complete, "{says:?} complete");
-            // Whatever stands beside it, the first that applies of 3, 4, 5, 1 decides.
+            // With another machine, the first that applies of 3, 4, 5, 1 decides.
             let beside = |other: Answer, require: &str| exit_of(&[report(says), other], require, FailOn::Crit);
             assert_eq!(beside(Answer::Refused(Refusal::UnknownStaff, None), "all"), 3, "{says:?} refused");
             assert_eq!(beside(Answer::Away, "all"), 4, "{says:?} away");
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_could_look_at_nothing_has_failed() {
+    fn a_machine_without_any_check_result_counts_as_failed() {
         let section =
             Section { took_ms: 1, why: Some(Reason::TimedOut.into()), answer: Facts::Unanswered("no".into()) };
         let sections = BTreeMap::from([(SectionName::Disks, section)]);
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_counts_each_machine_once_and_notes_apart() {
+    fn a_summary_counts_each_machine_once_and_notes_separately() {
         use Check::{Blind, Crit, Lost, Ok, Warn};
         let answers =
             [report(&[Ok]), report(&[Ok, Blind]), report(&[Warn, Blind]), report(&[Lost]), report(&[Crit, Lost])];
@@ -394,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_absence_counts_is_read_in_any_order() {
+    fn require_is_parsed_with_its_words_in_any_order() {
         for (text, who, complete) in [
             ("all", Who::All, false),
             ("complete", Who::All, true),
@@ -409,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_absence_counts_is_what_is_required() {
+    fn require_decides_which_missing_answers_count() {
         let tally = Tally { selected: 3, ok: 1, away: 1, silent: 1, ..Tally::default() };
         let absences = |require: &str| tally.absences(Require::parse(require).expect("a word"));
         assert_eq!([absences("all"), absences("online"), absences("30%")], [2, 1, 0]);

@@ -1,8 +1,8 @@
-//! What a script has written, as a terminal shows it in the end.
+//! Renders a script's output as a terminal would show it in the end.
 //!
-//! Line ends and tabs are what they are. A carriage return goes back to the line's
-//! beginning, as lines of progress do, and what is written then stands over what was
-//! there. Every other control character is escaped: a script moves nobody's cursor.
+//! Line ends and tabs are kept. A carriage return goes back to the beginning of the line, as
+//! progress lines do, and later text overwrites earlier text. Every other control character is
+//! escaped, so a script cannot control the terminal.
 
 use fernwart_protocol::text::escaped;
 use std::iter::repeat_n;
@@ -10,45 +10,45 @@ use std::iter::repeat_n;
 /// Columns from one tab stop to the next.
 const TAB: usize = 8;
 
-/// A line that does not end is shown as it is past so many bytes.
+/// An unfinished line longer than this is shown, bytes.
 const LINE: usize = 64 * 1024;
 
-/// A stream that comes in pieces.
+/// A stream that arrives in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Screen {
-    /// What has come of a line that has not ended.
+    /// The unfinished line.
     begun: Vec<u8>,
 }
 
 impl Screen {
-    /// Takes bytes in: the lines that are whole now, as they are seen.
+    /// Adds bytes. Returns the completed lines, rendered.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> String {
         self.begun.extend_from_slice(bytes);
-        let whole = match self.begun.iter().rposition(|byte| *byte == b'\n') {
+        let complete = match self.begun.iter().rposition(|byte| *byte == b'\n') {
             Some(last) => last + 1,
             None if self.begun.len() > LINE => self.begun.len(),
             None => return String::new(),
         };
-        let rest = self.begun.split_off(whole);
-        let whole = std::mem::replace(&mut self.begun, rest);
-        shown(&String::from_utf8_lossy(&whole))
+        let rest = self.begun.split_off(complete);
+        let complete = std::mem::replace(&mut self.begun, rest);
+        shown(&String::from_utf8_lossy(&complete))
     }
 
-    /// The line that has not ended.
+    /// Returns the unfinished line.
     pub(crate) fn end(&mut self) -> String {
         shown(&String::from_utf8_lossy(&std::mem::take(&mut self.begun)))
     }
 }
 
-/// A stream that goes to a terminal as it comes, which itself goes back in lines.
+/// A stream written live to a terminal, which handles carriage returns itself.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    /// The first bytes of a character whose last have not come.
+    /// The first bytes of an incomplete character.
     cut: Vec<u8>,
 }
 
 impl Live {
-    /// Takes bytes in: what can be shown of them.
+    /// Adds bytes. Returns the text that can be shown.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> String {
         let mut all = std::mem::take(&mut self.cut);
         all.extend_from_slice(bytes);
@@ -60,7 +60,7 @@ impl Live {
         Self::harmless(&String::from_utf8_lossy(&all))
     }
 
-    /// The bytes of a character that never came whole.
+    /// Returns the bytes of a character that was never completed.
     pub(crate) fn end(&mut self) -> String {
         Self::harmless(&String::from_utf8_lossy(&std::mem::take(&mut self.cut)))
     }
@@ -76,7 +76,7 @@ impl Live {
     }
 }
 
-/// A whole text as it is seen.
+/// A complete text, rendered.
 pub(crate) fn shown(text: &str) -> String {
     text.split_inclusive('\n')
         .map(|piece| match piece.strip_suffix('\n') {
@@ -87,7 +87,7 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 fn shown_line(line: &str) -> String {
-    // What follows the last of them is nothing, as in lines of Windows.
+    // Trailing carriage returns have no effect, as in Windows line ends.
     let line = line.trim_end_matches('\r');
     if !line.contains(['\r', '\u{8}']) {
         return line.split('\t').map(escaped).collect::<Vec<_>>().join("\t");
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_shown_as_it_would_stand_on_a_terminal() {
+    fn a_text_is_rendered_as_a_terminal_would_show_it() {
         for (written, seen) in [
             ("a\tb\n", "a\tb\n"),
             ("one\r\ntwo\r\n", "one\ntwo\n"),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_whole_however_they_are_cut() {
+    fn lines_are_shown_complete_however_the_stream_is_split() {
         let written = "größe 1\r größe 2\nLatin: \u{fffd}\nand".as_bytes();
         for piece in 1..written.len() {
             let mut screen = Screen::default();
@@ -144,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_shown_all_the_same() {
+    fn an_overlong_unfinished_line_is_shown() {
         let mut screen = Screen::default();
         assert_eq!(screen.take(&vec![b'x'; LINE]), "");
         assert_eq!(screen.take(b"y").len(), LINE + 1);
     }
 
     #[test]
-    fn a_terminal_goes_back_in_lines_itself_and_gets_nothing_else_that_acts() {
+    fn live_output_keeps_carriage_returns_and_escapes_other_controls() {
         let written = "1 %\r2 %\u{8}\t\u{1b}]0;ü\n".as_bytes();
         for piece in 1..written.len() {
             let mut live = Live::default();

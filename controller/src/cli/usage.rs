@@ -1,9 +1,9 @@
-//! What was typed and cannot be understood.
+//! Explains command lines that cannot be parsed.
 
 use super::{Exit, Failure};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Commands that other programs of this kind have, and what there is here.
+/// Commands of similar programs, and the equivalent here.
 const ELSEWHERE: &[(&[&str], &str, &str)] = &[
     (
         &["shell", "ssh", "session", "connect", "exec", "cmd", "command", "terminal", "rdp", "vnc"],
@@ -32,7 +32,7 @@ const ELSEWHERE: &[(&[&str], &str, &str)] = &[
     (&["login", "auth", "setup"], "there is no such command", "fernwart join, or: fernwart init"),
 ];
 
-/// What clap says of it, with a code and what to do.
+/// clap's message, with a code and advice.
 pub(super) fn failure(error: &clap::Error) -> Failure {
     let typed = match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(word)) if error.kind() == ErrorKind::InvalidSubcommand => word.as_str(),
@@ -41,7 +41,7 @@ pub(super) fn failure(error: &clap::Error) -> Failure {
     if let Some((_, what, now)) = ELSEWHERE.iter().find(|(words, ..)| words.contains(&typed)) {
         return Failure::new(Exit::Usage, "FW-CLI-01", format!("{typed:?}: {what}")).now(*now);
     }
-    // clap lists them all, hidden ones among them.
+    // clap's own message would list hidden commands too.
     if error.kind() == ErrorKind::MissingSubcommand {
         return Failure::new(Exit::Usage, "FW-CLI-01", "a command is missing").now("fernwart --help lists all");
     }
@@ -65,24 +65,24 @@ mod tests {
     use super::*;
     use clap::{CommandFactory, Parser};
 
-    fn said(line: &str) -> String {
+    fn message(line: &str) -> String {
         let words = std::iter::once("fernwart").chain(line.split(' '));
         let error = Arguments::try_parse_from(words).map(|_| ()).expect_err("it cannot be understood");
         failure(&error).in_short()
     }
 
     #[test]
-    fn what_cannot_be_understood_has_a_code() {
+    fn an_invalid_command_line_is_reported_with_a_code() {
         for line in ["ls --colour", "job show", "job show x", "nonsense", "diagnose --fail-on never a"] {
-            assert!(said(line).ends_with("[FW-CLI-01]"), "{}", said(line));
+            assert!(message(line).ends_with("[FW-CLI-01]"), "{}", message(line));
         }
-        assert!(said("lss").contains("similar"), "{}", said("lss"));
+        assert!(message("lss").contains("similar"), "{}", message("lss"));
     }
 
     #[test]
-    fn commands_of_other_programs_are_answered_honestly() {
-        assert!(said("ssh kasse-1").contains("nobody gets a shell"), "{}", said("ssh kasse-1"));
-        assert!(said("push fix kasse-1").contains("cannot be pushed yet"));
+    fn commands_of_other_programs_are_answered_with_the_equivalent_here() {
+        assert!(message("ssh kasse-1").contains("nobody gets a shell"), "{}", message("ssh kasse-1"));
+        assert!(message("push fix kasse-1").contains("cannot be pushed yet"));
         let here = Arguments::command();
         for (words, ..) in ELSEWHERE {
             let own = words.iter().find(|word| here.find_subcommand(word).is_some());

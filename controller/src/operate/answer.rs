@@ -1,5 +1,5 @@
-//! The process that answers one question for the hub: bounded in memory and time,
-//! it can read one file and nothing more.
+//! The process that answers one query for the hub. It is limited in memory and time, and reads one
+//! file and nothing more.
 
 use crate::failure::{Exit, Failure};
 use crate::runtime::block_on;
@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-/// The name under which the hub starts it.
+/// The subcommand by which the hub starts it.
 pub const NAME: &str = fernwart_hub::ANSWER;
 
 /// Answer one question; for the hub alone.
@@ -20,10 +20,10 @@ pub struct AnswerQuery {
     path: PathBuf,
 }
 
-/// Reads a question and writes its answer, or why there is none, as its last line.
+/// Reads a query and writes its answer, or an error as its last line.
 ///
 /// # Errors
-/// When the process cannot be bounded, or its streams fail.
+/// When the limits cannot be set, or its streams fail.
 pub fn run(command: &AnswerQuery) -> Result<Exit, Failure> {
     let bound = |resource, most: u64| setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) });
     bound(Resource::As, QUESTION_MEMORY).map_err(std::io::Error::from)?;
@@ -34,7 +34,7 @@ pub fn run(command: &AnswerQuery) -> Result<Exit, Failure> {
     block_on(async {
         match answer(&command.path, &question, &mut out).await {
             Ok(()) => {}
-            // Said by its end: the hub tells whoever asked.
+            // Reported by the exit code; the hub answers the client.
             Err(AskError::Damaged(_)) => std::process::exit(fernwart_hub::UNREADABLE),
             Err(error @ AskError::Open(_)) => return Err(std::io::Error::other(error).into()),
             Err(error @ (AskError::TooLong(_) | AskError::TooLarge)) => {

@@ -1,4 +1,4 @@
-//! `fernwart backup` and `fernwart restore`: all that makes a hub itself.
+//! `fernwart backup` and `fernwart restore`: a complete copy of a hub.
 
 use crate::failure::{Exit, Failure, chain};
 use crate::homes::HomePaths;
@@ -44,7 +44,7 @@ fn failure(error: &BackupError) -> Failure {
 /// Takes a backup.
 ///
 /// # Errors
-/// When it cannot be taken whole.
+/// When it cannot be taken completely.
 pub fn back_up_hub(command: &Backup, homes: &HomePaths) -> Result<Exit, Failure> {
     let home = HubHome::at(&homes.hub());
     block_on(async { back_up(&home, &command.to).await.map_err(|error| failure(&error)) })?;
@@ -52,10 +52,10 @@ pub fn back_up_hub(command: &Backup, homes: &HomePaths) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Puts one back.
+/// Restores one.
 ///
 /// # Errors
-/// When there is a hub already, or the backup is not whole.
+/// When there is a hub already, or the backup is incomplete.
 pub fn restore_hub(command: &Restore, homes: &HomePaths) -> Result<Exit, Failure> {
     let home = HubHome::at(&homes.new_hub());
     let now = fernwart_client::now();

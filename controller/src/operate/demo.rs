@@ -1,7 +1,7 @@
-//! `fernwart demo`: the whole path on this computer, with nothing planted.
+//! `fernwart demo`: the complete workflow on this computer, with no prepared results.
 //!
-//! Real processes, a real hub, three real agents in a temporary home; every
-//! step is a command that a person could type, and is shown.
+//! It runs a real hub and three real agents in a temporary home. Every step is a command that a
+//! person could type, and is shown.
 
 use crate::failure::{Exit, Failure};
 use clap::Args;
@@ -46,13 +46,13 @@ impl Drop for Processes {
     }
 }
 
-/// Hears Ctrl-C and SIGTERM from the very beginning, so that whatever has been
-/// started and written is cleaned up.
+/// Listens for Ctrl-C and SIGTERM from the start, so that everything started and written is cleaned
+/// up.
 struct Interrupt(mpsc::Receiver<()>);
 
 impl Interrupt {
     fn listen() -> std::io::Result<Self> {
-        let (tell, hear) = mpsc::channel();
+        let (done, finished) = mpsc::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut terminate, mut interrupt) = {
             let _inside = runtime.enter();
@@ -65,10 +65,10 @@ impl Interrupt {
                     _ = interrupt.recv() => {}
                 }
             });
-            // Nobody waits any more once the demonstration is over.
-            let _ = tell.send(());
+            // The receiver is gone once the demonstration is over.
+            let _ = done.send(());
         })?;
-        Ok(Self(hear))
+        Ok(Self(finished))
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -209,7 +209,7 @@ fn perform(stage: &Stage, processes: &mut Processes) -> Result<Exit, Failure> {
     };
     show(&["ls"], "fernwart ls")?;
     let ended = show(&["diagnose", "this-computer"], "fernwart diagnose this-computer")?;
-    // Findings about this computer are no failure of the demonstration.
+    // Findings about this computer do not fail the demonstration.
     if !matches!(ended.code(), Some(0 | 1)) {
         return Err(failed("the diagnosis did not come through"));
     }
@@ -229,7 +229,7 @@ fn perform(stage: &Stage, processes: &mut Processes) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// A repair that every computer can do without harm, since it is only shown.
+/// A repair that is harmless on every computer, since it is only shown.
 const REPAIR: &str = "disk-free";
 
 fn path_text(path: &Path) -> Result<&str, Failure> {

@@ -1,4 +1,4 @@
-//! How a hub that does not start is explained.
+//! Explains why a hub does not start.
 
 use crate::failure::{Exit, Failure, chain};
 use fernwart_hub::PublishedError;
@@ -38,9 +38,9 @@ impl From<StartError> for Failure {
             }
             StartError::Home(HomeError::NotApproved(_)) => Self::new(Exit::Refused, "FW-HUB-26", text)
                 .now("restore the hub's keys, or have others approved: fernwart catalogue show --to DIR"),
-            StartError::Home(HomeError::UnderWay) => Self::new(Exit::Refused, "FW-HUB-27", text)
+            StartError::Home(HomeError::InProgress) => Self::new(Exit::Refused, "FW-HUB-27", text)
                 .now("fernwart next-keys --finish --to DIR, once every machine has been linked"),
-            StartError::Home(HomeError::NothingUnderWay) => {
+            StartError::Home(HomeError::NothingInProgress) => {
                 Self::new(Exit::Refused, "FW-HUB-28", text).now("fernwart next-keys --to DIR begins one")
             }
             StartError::NewerStore(_) => Self::new(Exit::Refused, "FW-HUB-35", text)

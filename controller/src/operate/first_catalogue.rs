@@ -1,4 +1,4 @@
-//! A shop's first catalogue, published into the hub's home.
+//! Publishes an organisation's first catalogue into the hub's home.
 
 use crate::failure::{Exit, Failure, chain};
 use crate::homes::HomePaths;
@@ -8,8 +8,8 @@ use fernwart_client::{StaffHome, now};
 use fernwart_hub::HubHome;
 use fernwart_hub::{PublishedError, publish_first as publish_into};
 
-/// Publishes a shop's first catalogue into the hub's home, and completes the
-/// founder's staff home beside it.
+/// Publishes an organisation's first catalogue into the hub's home, and stores it in the founder's
+/// staff home beside it.
 pub(crate) fn publish_first(draft: &Draft, homes: &HomePaths) -> Result<(), Failure> {
     let home = HubHome::at(&homes.hub());
     let keys = home.open().map_err(|error| Failure::from(fernwart_hub::StartError::Home(error)))?;

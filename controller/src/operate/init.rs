@@ -1,4 +1,4 @@
-//! `fernwart init`: the three homes of a shop.
+//! `fernwart init`: creates the three homes of an organisation.
 
 use crate::failure::{Exit, Failure, chain};
 use crate::homes::HomePaths;
@@ -68,13 +68,13 @@ fn contact(text: &str) -> Contact {
     }
 }
 
-/// The port of `host:port`, and the address to listen on for those who call there.
+/// The port of `host:port`, and the wildcard address to listen on for it.
 fn place_of(address: &str) -> Option<(IpAddr, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let any = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(host) => host.parse::<Ipv6Addr>().is_ok().then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         None if host.parse::<Ipv4Addr>().is_ok() => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-        // A name may have addresses of both families, and `::` hears both.
+        // A name may have addresses of both families, and `::` accepts both.
         None => DnsName::try_from(host).is_ok().then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
     };
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
@@ -85,7 +85,7 @@ fn failed(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Failed, "FW-CLI-09", chain(error))
 }
 
-/// The shop's folder, while nobody else makes a shop in it.
+/// The organisation's folder, locked against a concurrent init.
 struct Site<'a> {
     homes: &'a HomePaths,
     _held: File,
@@ -103,7 +103,7 @@ impl<'a> Site<'a> {
         Ok(Self { homes, _held: held })
     }
 
-    /// Where homes are made: what an earlier try has left is cleared away.
+    /// Creates the staging folder and removes what an earlier attempt left.
     fn begin(&self) -> io::Result<Staging> {
         let path = self.homes.path().join(MAKING);
         absent(fs::remove_dir_all(&path))?;
@@ -115,15 +115,15 @@ impl<'a> Site<'a> {
         self.homes.path().join(MADE)
     }
 
-    /// From here on there is a shop: what was made goes to its place, now or, if
-    /// that is cut off, with the next try.
+    /// Commits: the rename makes the homes permanent. They are moved to their places now or, if
+    /// interrupted, at the next attempt.
     fn settle(&self, staging: &Staging) -> io::Result<()> {
         fs::rename(staging.0.path(), self.made())?;
         File::open(self.homes.path())?.sync_all()?;
         self.finish().map(drop)
     }
 
-    /// Moves what was made to its place; no where nothing was.
+    /// Moves committed homes to their places. Returns false if there are none.
     fn finish(&self) -> io::Result<bool> {
         match self.made().symlink_metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -140,7 +140,7 @@ impl<'a> Site<'a> {
     }
 }
 
-/// What is not there need not be removed.
+/// Ignores that a file is missing.
 fn absent(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -148,7 +148,7 @@ fn absent(removed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Homes in the making; gone with this, unless they were moved.
+/// The staging folder; removed on drop unless it was renamed.
 struct Staging(HomePaths);
 
 impl Drop for Staging {
@@ -157,7 +157,7 @@ impl Drop for Staging {
     }
 }
 
-/// Where homes are made, and where they wait to be moved: names that are nobody else's.
+/// The staging folder, and its name after the commit; nobody else uses these names.
 const MAKING: &str = ".fernwart-init";
 const MADE: &str = ".fernwart-init.made";
 
@@ -166,11 +166,11 @@ const APPROVER: &str = "approver";
 const DRAFT: &str = "first-draft.json";
 const HUB: &str = "hub";
 
-/// What can be seen of the command before anything is made.
+/// What is checked and computed before anything is created.
 struct Plan {
     addresses: Vec<Text<255>>,
     listen: SocketAddr,
-    /// Of the approver's key that is made; none for an open one.
+    /// The passphrase of the new approver's key; `None` if it is unprotected.
     passphrase: Option<String>,
 }
 
@@ -182,7 +182,7 @@ fn plan(command: &Init, homes: &HomePaths) -> Result<Plan, Failure> {
     }
     for name in [STAFF, if command.approvers.is_empty() { APPROVER } else { DRAFT }, HUB] {
         let path = homes.path().join(name);
-        // An empty folder is in nobody's way.
+        // Remove an empty folder.
         let _ = fs::remove_dir(&path);
         if path.symlink_metadata().is_ok() {
             return Err(usage(format!("{} is there already; nothing was changed", path.display()))
@@ -216,11 +216,11 @@ fn plan(command: &Init, homes: &HomePaths) -> Result<Plan, Failure> {
         };
         places.push(homes);
     }
-    // Where no router maps one port to another, machines call the one that is listened on.
+    // Unless a router maps ports, machines connect to the port listened on.
     let (any, port) = places.first().copied().unwrap_or((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 443));
     let listen = command.listen.unwrap_or_else(|| (any, port).into());
     let addresses = command.addresses.iter().map(|address| Text::clipped(address)).collect();
-    // Asked before there is anything that Ctrl-C could leave lying about.
+    // Ask before anything is created that Ctrl-C could leave behind.
     let passphrase = if command.approvers.is_empty() { homes.new_passphrase()? } else { None };
     Ok(Plan { addresses, listen, passphrase })
 }
@@ -293,7 +293,7 @@ fn make(command: &Init, plan: &Plan, homes: &HomePaths) -> Result<(), Failure> {
 /// Writes the homes, all or none.
 ///
 /// # Errors
-/// When a shop is there already, or nothing can be written; then nothing is left.
+/// When an organisation exists there already, or nothing can be written; then nothing is left.
 pub fn run(command: &Init, homes: &HomePaths) -> Result<Exit, Failure> {
     let site = Site::enter(homes)?;
     let unwritable = |error: io::Error| Failure::from_file(&KeyFileError::writing(homes.path(), error));

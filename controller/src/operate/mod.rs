@@ -1,4 +1,4 @@
-//! Starting things: a shop's homes, the hub, the demonstration.
+//! Starts things: an organisation's homes, the hub, the demonstration.
 
 pub mod answer;
 pub mod backup;

@@ -1,5 +1,5 @@
-//! `fernwart next-keys`: replaces the hub's CA and evidence key, with no machine
-//! cut off and nothing that the hub could do alone.
+//! `fernwart next-keys`: replaces the hub's CA and evidence key. No machine is locked out, and the
+//! hub cannot do it without approvers.
 
 use crate::failure::{Exit, Failure};
 use crate::homes::HomePaths;
@@ -26,7 +26,7 @@ pub struct NextKeys {
 /// Makes the keys, or ends the change.
 ///
 /// # Errors
-/// When it is not the time for it, or a file cannot be written.
+/// When no change can be started or finished now, or a file cannot be written.
 pub fn run(command: &NextKeys, homes: &HomePaths) -> Result<Exit, Failure> {
     std::fs::create_dir_all(&command.to)?;
     let home = HubHome::at(&homes.hub());
@@ -37,13 +37,13 @@ pub fn run(command: &NextKeys, homes: &HomePaths) -> Result<Exit, Failure> {
     let path = command.to.join(target::HUB);
     let text = serde_json::to_string_pretty(&hub).map_err(std::io::Error::other)?;
     std::fs::write(&path, text + "\n")?;
-    let said = if command.finish {
+    let message = if command.finish {
         "Once this is approved, machines that were not linked since the change ask for a new certificate by themselves;\n\
          technicians who were not move their staff home away and join again."
     } else {
         "The new keys are in the hub's folder; nothing uses them yet. Put them into the hub's backup."
     };
     let to = command.to.display();
-    note!("{said}\nNext: fernwart catalogue propose {to}     then, once it is published, start the hub again");
+    note!("{message}\nNext: fernwart catalogue propose {to}     then, once it is published, start the hub again");
     Ok(Exit::Done)
 }

@@ -1,11 +1,10 @@
-//! Many rows in one statement: going to the database and back costs more than a
-//! row.
+//! Multi-row statements: a round trip to the database costs more than a row.
 
-/// Rows in one statement: few sizes, so that few statements are prepared, and
-/// none large, for the driver looks each numbered place up among all others.
+/// Rows per statement. Few sizes, so that few statements are prepared; no large one, since the
+/// driver looks up each placeholder among all others.
 const SIZES: [usize; 3] = [16, 4, 1];
 
-/// The rows in portions of these sizes.
+/// Splits the rows into portions of these sizes.
 pub(crate) fn several<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let size = SIZES.into_iter().find(|size| *size <= all.len())?;
@@ -15,7 +14,7 @@ pub(crate) fn several<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// `INSERT … VALUES ($1, $2), ($3, $4)`: so many rows of so many columns.
+/// `INSERT … VALUES ($1, $2), ($3, $4)` for this number of rows and columns.
 pub(crate) fn rows_of(insert: &str, columns: usize, rows: usize) -> String {
     let mut sql = format!("{insert} VALUES ");
     for row in 0..rows {
@@ -26,7 +25,7 @@ pub(crate) fn rows_of(insert: &str, columns: usize, rows: usize) -> String {
     sql
 }
 
-/// `$4, $5, $6`: so many places after the first `before`.
+/// `$4, $5, $6`: `count` placeholders after the first `before`.
 pub(crate) fn places(before: usize, count: usize) -> String {
     let places: Vec<String> = (before + 1..=before + count).map(|place| format!("${place}")).collect();
     places.join(", ")

@@ -1,4 +1,4 @@
-//! Who carries out the database's work.
+//! The executor of database work.
 
 use futures::future::BoxFuture;
 use std::fmt::Debug;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 /// A piece of work.
 pub type Piece<'a> = BoxFuture<'a, ()>;
 
-/// Carries out pieces of a database's work in the place of tokio. A simulation
-/// has each done before anything else happens, and lets some fail.
+/// Executes database work in place of tokio. A simulation completes each piece before anything else
+/// happens, and lets some fail.
 pub trait Disk: Debug + Send + Sync {
-    /// Carries one out to its end, or not at all.
+    /// Executes a piece completely, or not at all.
     fn carry_out<'a>(&'a self, piece: Piece<'a>) -> BoxFuture<'a, io::Result<()>>;
 }
 
-/// Does a piece of work by this disk.
+/// Executes a piece of work on this disk.
 ///
 /// # Errors
 /// When the disk refuses it.

@@ -1,9 +1,8 @@
-//! The fleet in a database: nouns of `fleet` to rows and back.
+//! The fleet in a database: maps the types of `fleet` to rows and back.
 //!
-//! One SQL text for SQLite (embedded default) and PostgreSQL. Reads go to the
-//! pool. Writes go through one writer task that puts many into one
-//! transaction; whoever asked waits for the commit. It imports `fleet` and the
-//! protocol's plain types, and knows no link and no key.
+//! The same SQL works on SQLite (embedded default) and PostgreSQL. Reads go to the pool. Writes go
+//! through one writer task that batches them into transactions; callers wait for the commit. It
+//! imports `fleet` and the protocol's plain types, and has no access to links or keys.
 
 mod bulk;
 mod disk;
@@ -47,13 +46,13 @@ type Query<'q> = sqlx::query::Query<'q, sqlx::Any, AnyArguments>;
 /// The store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database refuses.
+    /// The database failed.
     #[error("the store's database failed")]
     Sql(#[source] sqlx::Error),
     /// A newer program has written it.
     #[error("a newer version of this program has written the store: it has step {0} of the tables' shape")]
     Newer(i64),
-    /// Its shape cannot be brought up to date.
+    /// Its schema cannot be migrated.
     #[error("bringing the store's tables up to date")]
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// A row cannot be read.
@@ -90,14 +89,13 @@ pub struct Store {
     writer: writer::Handle,
 }
 
-/// Connections: one writes, the others read; more gain nothing on an embedded
-/// database.
+/// Number of connections: one writes, the others read; more do not help an embedded database.
 const CONNECTIONS: u32 = 4;
 
 static DRIVERS: Once = Once::new();
 
 impl Store {
-    /// Opens the embedded database in a file, or begins it.
+    /// Opens the embedded database in a file, or creates it.
     ///
     /// # Errors
     /// When it cannot be opened or brought up to date.
@@ -105,7 +103,7 @@ impl Store {
         Self::open_on(None, path).await
     }
 
-    /// The same, its work carried out by a disk of one's own.
+    /// The same, with a custom executor for its work.
     ///
     /// # Errors
     /// When it cannot be opened or brought up to date.
@@ -119,7 +117,7 @@ impl Store {
     /// Copies the embedded database in a file, which may be in use, into a new one.
     ///
     /// # Errors
-    /// When it cannot be read or the disk does not take the copy.
+    /// When it cannot be read, or the disk cannot hold the copy.
     pub async fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
         let mut connection = Self::reader(from).await?;
         sqlx::query("VACUUM INTO $1").bind(to.display().to_string()).execute(&mut connection).await?;
@@ -130,22 +128,22 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be read at all.
-    pub async fn is_whole(path: &Path) -> Result<bool, StoreError> {
+    pub async fn is_complete(path: &Path) -> Result<bool, StoreError> {
         let mut connection = Self::reader(path).await?;
         let row = sqlx::query("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
-        let whole = row.try_get::<String, _>(0)? == "ok";
+        let is_complete = row.try_get::<String, _>(0)? == "ok";
         connection.close().await?;
-        Ok(whole)
+        Ok(is_complete)
     }
 
-    /// Whether this is the store of a shop, by the hash of its first root; one that is
-    /// nobody's yet becomes its. It stands where SQLite keeps whose a file is.
+    /// Whether this store belongs to an organisation, identified by the hash of its first root; a
+    /// new store is assigned to it. SQLite's `application_id` records the owner.
     ///
     /// # Errors
     /// When that cannot be read or written.
     pub async fn is_of(&self, shop: Digest) -> Result<bool, StoreError> {
         let [a, b, c, d, ..] = *shop.as_bytes();
-        // 0 is nobody's.
+        // 0 means that no owner is set.
         let own = i64::from(i32::from_be_bytes([a & 0x7f, b, c, d | 1]));
         let row = self.fetch_optional(sqlx::query("PRAGMA application_id")).await?;
         let owner = row.map_or(Ok(0), |row| row.try_get::<i64, _>(0))?;
@@ -156,11 +154,10 @@ impl Store {
         Ok(owner == 0 || owner == own)
     }
 
-    /// Makes a database that was put back from a backup fit to go on. Orders that may not
-    /// have reached their machines are over: they may have been taken back since, and
-    /// nobody here would know. An outcome may still come. Numbers of jobs go on far
-    /// above those that may have been given since: at the next ten thousand. How many
-    /// orders these were.
+    /// Prepares a database that was restored from a backup. Ends orders that may not have reached
+    /// their machines: they may have been cancelled since, unknown to this hub. Their outcomes are
+    /// still accepted. Job numbers skip to the next ten thousand, above any number given out since
+    /// the backup. Returns how many orders were ended.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -168,7 +165,7 @@ impl Store {
         let mut reader = Self::reader(path).await?;
         let mut connection = reader.begin().await?;
         let mut over = 0;
-        // Those that were never sent are taken back; of those that were, one may yet tell.
+        // Orders that were never sent are withdrawn; those that were sent may still get an outcome.
         for (event, states) in [
             (RunEvent::Withdrawn, [RunState::Held, RunState::Queued].as_slice()),
             (RunEvent::Expired, &[RunState::Offered]),
@@ -216,28 +213,29 @@ impl Store {
         Ok((pool, roster))
     }
 
-    /// Writes; it is on disk when this returns. Cancel safe: a write that was
-    /// begun is finished.
+    /// Writes; the data is on disk when this returns. Cancel safe: a write that has begun is
+    /// finished.
     ///
     /// # Errors
-    /// When the database does not take it.
+    /// When the database fails.
     pub async fn write<W: Write>(&self, write: W) -> Result<W::Reply, StoreError> {
         self.writer.write(write).await
     }
 
-    /// A queued run is about to be sent: false if it is not queued any more.
+    /// Marks a queued run as offered, before it is sent. Returns false if it is not queued any
+    /// more.
     ///
     /// # Errors
-    /// When the database does not take it.
+    /// When the database fails.
     pub async fn offer(&self, run: RunId) -> Result<bool, StoreError> {
         self.writer.offer(run).await
     }
 
-    /// Stores an outcome, its place in its machine's chain with it; on disk when
-    /// this returns. Cancel safe.
+    /// Stores an outcome with its position in its machine's chain; on disk when this returns.
+    /// Cancel safe.
     ///
     /// # Errors
-    /// When the database does not take it.
+    /// When the database fails.
     pub async fn store_outcome(&self, outcome: NewOutcome) -> Result<Result<StoredOutcome, Denial>, StoreError> {
         self.writer.store_outcome(outcome).await
     }
@@ -282,19 +280,19 @@ impl Store {
         self.roster.machine(id)
     }
 
-    /// Whether this is the word on its sealing key that a machine has said before.
-    pub fn is_sealed_to(&self, id: &MachineId, said: &Envelope) -> bool {
+    /// Whether this statement of a machine's sealing key is the stored one.
+    pub fn is_sealed_to(&self, id: &MachineId, statement: &Envelope) -> bool {
         let known = self.roster.heads(id).and_then(|records| records.sealed_to);
-        known.is_some() && codec::encode(said).ok().map(|said| roster::mark_of(&said)) == known
+        known.is_some() && codec::encode(statement).ok().map(|statement| roster::mark_of(&statement)) == known
     }
 
-    /// Writes without waiting for the disk: for what may be lost. Waits only for
-    /// room in the queue.
+    /// Queues a write without waiting for the disk, for data that may be lost. Waits only for room
+    /// in the queue.
     pub async fn note<W: Write>(&self, write: W) {
         self.writer.note(write).await;
     }
 
-    /// Machines that may not have got all their orders.
+    /// Machines that may have undelivered orders.
     ///
     /// # Errors
     /// When the database fails.
@@ -304,7 +302,7 @@ impl Store {
         rows.iter().map(|row| rows::parsed(row, "machine")).collect()
     }
 
-    /// How far a machine's records go.
+    /// The state of a machine's records.
     pub fn heads(&self, id: &MachineId) -> Option<Heads> {
         self.roster.heads(id)
     }
@@ -318,7 +316,7 @@ impl Store {
         Ok(disk::ask(&self.disk, found).await?)
     }
 
-    /// A staff member who has joined: name and keys, and the TLS key itself.
+    /// A staff member who has joined: name, key hashes, and the TLS key itself.
     ///
     /// # Errors
     /// When the database fails.
@@ -348,7 +346,7 @@ impl Store {
         rows.iter().map(|row| rows::parsed(row, "machine")).collect()
     }
 
-    /// What a lead has signed about a machine that is retired.
+    /// The signed retirement of a machine.
     ///
     /// # Errors
     /// When the database fails.
@@ -438,8 +436,8 @@ impl Store {
         rows.iter().map(|row| rows::decoded(row.try_get("order_envelope")?, "order")).collect()
     }
 
-    /// Orders that a machine may not have got yet, the first given first: held
-    /// ones, and those that were offered and have no outcome.
+    /// Orders that a machine may not have received, oldest first: held ones, and offered ones
+    /// without an outcome.
     ///
     /// # Errors
     /// When the database fails.
@@ -481,7 +479,7 @@ impl Store {
         self.fetch_all(query).await?.iter().map(link).collect()
     }
 
-    /// A machine's signed word on its sealing key, if it has said it.
+    /// A machine's signed statement of its sealing key, if it has sent one.
     ///
     /// # Errors
     /// When the database fails.
@@ -489,11 +487,11 @@ impl Store {
         let row = self
             .fetch_optional(sqlx::query("SELECT sealed_to FROM machines WHERE id = $1").bind(machine.to_string()))
             .await?;
-        let said = row.map(|row| row.try_get::<Option<Vec<u8>>, _>("sealed_to")).transpose()?.flatten();
-        said.map(|bytes| rows::decoded(bytes, "sealed_to")).transpose()
+        let statement = row.map(|row| row.try_get::<Option<Vec<u8>>, _>("sealed_to")).transpose()?.flatten();
+        statement.map(|bytes| rows::decoded(bytes, "sealed_to")).transpose()
     }
 
-    /// Where a run stands, and why its machine would not take it.
+    /// A run's state, and the refusal if its machine refused it.
     ///
     /// # Errors
     /// When the database fails.
@@ -535,7 +533,7 @@ impl Store {
         rows.iter().map(|row| rows::decoded(row.try_get("order_envelope")?, "order")).collect()
     }
 
-    /// Which run brought the newest whole report of each machine.
+    /// The run that brought the newest complete report of each machine.
     ///
     /// # Errors
     /// When the database fails.
@@ -545,7 +543,7 @@ impl Store {
         rows.iter().map(|row| Ok((rows::parsed(row, "machine")?, rows::parsed(row, "newest_run")?))).collect()
     }
 
-    /// The newest whole report of a machine, and the run that brought it.
+    /// The newest complete report of a machine, and the run that brought it.
     ///
     /// # Errors
     /// When the database fails.
@@ -578,18 +576,18 @@ impl Store {
     }
 }
 
-/// An order that its machine may not have got.
+/// An order that its machine may not have received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Undelivered {
     /// The order.
     pub order: Envelope,
-    /// Where its run stands.
+    /// The state of its run.
     pub state: RunState,
     /// The cancel, if it was taken back after it was offered.
     pub cancel: Option<Envelope>,
 }
 
-/// What is kept of a run that has ended.
+/// The stored data of a run that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evidence {
     /// The order.

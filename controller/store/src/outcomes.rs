@@ -1,5 +1,5 @@
-//! Outcomes: each once, with its place in its machine's chain of receipts. Many
-//! at a time, in few statements.
+//! Stores each outcome once, with its position in its machine's chain of receipts. Outcomes are
+//! batched into few statements.
 
 use crate::bulk::{places, rows_of, several};
 use crate::encoded;
@@ -20,45 +20,45 @@ pub struct NewOutcome {
     pub run: RunId,
     /// The machine.
     pub machine: MachineId,
-    /// Its order, for a hub that was restored from before it.
+    /// Its order, which a restored hub may not have.
     pub order: Envelope,
-    /// Whether it is one of a script.
+    /// Whether it is a script's outcome.
     pub is_script: bool,
     /// How it ended.
     pub outcome: Outcome,
-    /// The machine's signed word.
+    /// The machine's signed receipt.
     pub receipt: Envelope,
     /// SHA-256 of the receipt.
     pub receipt_hash: Digest,
     /// The report.
     pub report: Vec<u8>,
-    /// What its report says, if it is one of the whole machine.
+    /// The summary of its report, if that covers the complete machine.
     pub diagnosed: Option<Diagnosed>,
     /// The journal's entry that the receipt names, and its hash.
     pub journal: (u64, Digest),
     /// When.
     pub now: UnixMs,
-    /// The chain's next head from its last and the receipt's hash.
+    /// Computes the chain's next head from the last one and the receipt's hash.
     pub chain: fn(&Digest, &Digest) -> Digest,
 }
 
-/// Where a receipt stands in its machine's chain.
+/// A receipt's position in its machine's chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredOutcome {
     /// Its position.
     pub seq: u64,
-    /// The chain's head with it.
+    /// The chain's head after it.
     pub head: Digest,
-    /// When it was stored first.
+    /// When it was first stored.
     pub at: UnixMs,
-    /// Whether that is now.
+    /// Whether it was stored by this write.
     pub is_new: bool,
 }
 
-/// What comes back for each: where it stands, or why it may not.
+/// The result for each outcome.
 pub(crate) type Reply = Result<StoredOutcome, Denial>;
 
-/// What the roster learns once all is on disk.
+/// Changes to the roster after the commit.
 #[derive(Debug, Default)]
 pub(crate) struct Learned(HashMap<MachineId, (Heads, Option<(Diagnosed, RunId)>)>);
 
@@ -94,7 +94,7 @@ pub(crate) async fn apply(
             continue;
         }
         if let Some((stored, settled)) = run.and_then(|run| run.settled.as_ref()) {
-            // One outcome a run, for ever: another one is not signed for.
+            // A run keeps its first outcome for ever; a different one is rejected.
             replies.push(if *stored == receipt { Ok(*settled) } else { Err(Denial::OtherOutcome) });
             continue;
         }
@@ -105,7 +105,7 @@ pub(crate) async fn apply(
         let (records, verdict) = learned.0.entry(outcome.machine).or_insert((before, None));
         records.chain_seq += 1;
         records.chain_head = (outcome.chain)(&records.chain_head, &outcome.receipt_hash);
-        // So far the machine's journal has come, in its own signed word.
+        // The receipt names a newer entry of the machine's journal.
         if outcome.journal.0 > records.journal_seq {
             (records.journal_seq, records.journal_head) = (outcome.journal.0, Some(outcome.journal.1));
         }
@@ -303,7 +303,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn many_outcomes_at_once_have_each_one_place_and_the_roster_knows_what_the_database_knows() {
+    async fn concurrent_outcomes_get_one_chain_position_each_and_the_roster_matches_the_disk() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.sqlite");
         let store = fleet(&path).await;
@@ -321,7 +321,7 @@ pub(crate) mod tests {
             store.write(NewJob { action, key, staff, reason, at: 5, runs: runs.collect() }).await.expect("written");
         assert_eq!(store.runs(job).await.expect("read").len(), 40);
 
-        // All in the same moment: each twice, some of no job, and one of another machine's.
+        // All at once: each twice, some without a job.
         let numbers: Vec<u8> = (0..44).chain(0..44).collect();
         let settled = join_all(numbers.iter().map(|number| store.store_outcome(outcome_of(*number)))).await;
         let settled: Vec<StoredOutcome> =
@@ -344,7 +344,7 @@ pub(crate) mod tests {
         let other = NewOutcome { receipt: envelope(99), ..outcome_of(1) };
         assert_eq!(store.store_outcome(other).await.expect("written"), Err(Denial::OtherOutcome));
 
-        // A journal that is told further in the same moment is not set back.
+        // A concurrent note of a newer journal entry is not overwritten.
         let head = Digest::from_bytes([9; 32]);
         let note = NoteJournal { machine: MACHINES[0], seq: 500, head, alarm: None };
         let seen = Seen { machine: MACHINES[0], at: 77, about: None };
@@ -354,7 +354,7 @@ pub(crate) mod tests {
         let records = store.heads(&MACHINES[0]).expect("there");
         assert_eq!((records.journal_seq, records.journal_head, records.chain_seq), (500, Some(head), 23));
 
-        // What is wrong with it stands beside what was wrong before, once.
+        // A new alarm is added to earlier ones, without duplicates.
         for (seq, alarm) in [(501, "one"), (502, "two"), (503, "one")] {
             let note = NoteJournal { machine: MACHINES[0], seq, head, alarm: Some(Text::clipped(alarm)) };
             store.write(note).await.expect("written");

@@ -1,10 +1,9 @@
-//! What is kept for how long: results that are old enough are dropped, in small
-//! portions.
+//! Drops old results in small portions.
 //!
-//! Dropped are runs that have ended, with their orders, receipts and reports, and jobs
-//! of which no run is left. Kept whatever their age are runs under way, the newest
-//! whole report of each machine, where each machine's chain of receipts stands, and the
-//! chain's head before each receipt that is kept, so that those still verify.
+//! Dropped are ended runs with their orders, receipts and reports, and jobs without remaining runs.
+//! Kept regardless of age are runs in progress, the newest complete report of each machine, the
+//! state of each machine's chain of receipts, and the chain head before each kept receipt, so that
+//! kept receipts still verify.
 
 use crate::bulk::{places, several};
 use crate::{Store, StoreError, Write, rows, states};
@@ -15,10 +14,10 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use std::collections::BTreeSet;
 
-/// Runs that are dropped in one transaction: the writer is not held up by it.
+/// Runs dropped per transaction: few, so as not to block the writer.
 const PORTION: i64 = 256;
 
-/// Results that ended before these moments are dropped; nothing keeps them for ever.
+/// Results that ended before these times are dropped; `None` keeps them for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
     /// Diagnoses.
@@ -28,9 +27,9 @@ pub struct Before {
 }
 
 impl Before {
-    /// True for runs that are old enough. `$1` is the moment for
-    /// diagnoses, `$2` that for scripts. A run without an outcome may yet get one: it is
-    /// kept as long as scripts, counted from its order's end, whatever it is.
+    /// An SQL condition for runs that are old enough. `$1` is the time for diagnoses, `$2` that for
+    /// scripts. A run without an outcome may still get one: it is kept as long as a script, counted
+    /// from its order's end.
     fn condition() -> String {
         let over = states::is_one_of("state", RunState::ALL.into_iter().filter(|state| state.is_final()));
         format!(
@@ -51,12 +50,12 @@ impl Before {
 pub struct DropOld {
     /// The runs.
     pub runs: Vec<RunId>,
-    /// Since when.
+    /// The age limits.
     pub before: Before,
 }
 
 impl Write for DropOld {
-    /// How many there were.
+    /// The number of runs dropped.
     type Reply = u64;
     async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
         let [diagnoses, scripts] = self.before.moments();
@@ -85,14 +84,14 @@ impl Write for DropOld {
             }
         }
         for machine in machines {
-            // A cut serves the receipt after it, or the one to come.
+            // A cut is needed only before a kept receipt or at the end of the chain.
             let sql = "DELETE FROM chain_cuts WHERE machine = $1 \
                        AND seq <> (SELECT chain_seq FROM records WHERE machine = $1) \
                        AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.machine = $1 AND r.chain_seq = chain_cuts.seq + 1)";
             sqlx::query(sql).bind(machine).execute(&mut *to).await?;
         }
         for job in jobs {
-            // The newest stays: the next one's number follows from it.
+            // Keep the newest job: the next number is derived from it.
             let sql = "DELETE FROM jobs WHERE id = $1 AND id < (SELECT MAX(id) FROM jobs) \
                        AND NOT EXISTS (SELECT 1 FROM runs WHERE job = $1)";
             sqlx::query(sql).bind(job).execute(&mut *to).await?;
@@ -101,26 +100,26 @@ impl Write for DropOld {
     }
 }
 
-/// Results must have come between these before now, by this clock. Where none has, nothing
-/// needs the room, or the clock has jumped and makes everything old.
+/// Results are dropped only if one arrived in this period before now. If none did, either no space
+/// is needed, or the clock has jumped and makes everything look old.
 const RECENT_MS: [UnixMs; 2] = [14 * DAY_MS, DAY_MS];
 
 const DAY_MS: UnixMs = 24 * 3600 * 1000;
 
-/// A smaller database is not written anew: it would give nobody room.
+/// A smaller database is not compacted: that would save too little.
 const WORTH_BYTES: u64 = 16 << 20;
 
-/// The chain's head where receipts before it are not kept any more.
+/// The chain's head where earlier receipts were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainCut {
-    /// The last receipt that is not kept.
+    /// The last dropped receipt.
     pub seq: u64,
-    /// The head with it.
+    /// The chain's head after it.
     pub head: Digest,
 }
 
 impl Store {
-    /// Some runs that are old enough to be dropped.
+    /// A portion of the runs that are old enough to be dropped.
     ///
     /// # Errors
     /// When the database fails.
@@ -131,11 +130,11 @@ impl Store {
         self.fetch_all(query).await?.iter().map(|row| rows::parsed(row, "id")).collect()
     }
 
-    /// Drops all that is old enough, in portions; nothing where no result has come between
-    /// a day and two weeks ago by this clock. How many runs there were.
+    /// Drops all old results in portions, but only if a result arrived between a day and two weeks
+    /// ago by this clock. Returns the number of runs dropped.
     ///
     /// # Errors
-    /// When the database fails; what was dropped so far stays so.
+    /// When the database fails; portions dropped before stay dropped.
     pub async fn drop_old(&self, before: Before, now: UnixMs) -> Result<u64, StoreError> {
         let sql = "SELECT 1 FROM runs WHERE is_script IN (0, 1) AND settled_at BETWEEN $1 AND $2 LIMIT 1";
         let [from, to] = RECENT_MS.map(|ms| now.saturating_sub(ms));
@@ -150,13 +149,12 @@ impl Store {
                 return Ok(all);
             }
             all += dropped;
-            // Others write meanwhile.
+            // Let other writes go between.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Where receipts of a machine after `seq` are not kept any more, up to `until`, the lowest
-    /// first.
+    /// The chain cuts of a machine after `seq` and up to `until`, in order.
     ///
     /// # Errors
     /// When the database fails.
@@ -170,15 +168,14 @@ impl Store {
         rows.iter().map(cut).collect()
     }
 
-    /// Writes the database anew, without what is free in it, where most of it is free:
-    /// after a first drop, or where less is kept than before; not where the disk, which has
-    /// `free` bytes, has no room for that. True if it did.
+    /// Compacts the database if most of it is free, as after a first drop or a shorter retention,
+    /// and the disk with `free` bytes has room for it. Returns whether it did.
     ///
     /// # Errors
-    /// When it has no room for a copy, which changes nothing.
+    /// When there is no room for a copy; the database is unchanged then.
     pub async fn compact(&self, free: u64) -> Result<bool, StoreError> {
         let (bytes, unused) = self.size().await?;
-        // A copy is made, and written into the log beside it.
+        // VACUUM makes a copy and also writes it into the log.
         if bytes < WORTH_BYTES || unused * 2 < bytes || free < 2 * (bytes - unused) {
             return Ok(false);
         }
@@ -187,7 +184,7 @@ impl Store {
         done.map(|_| true).map_err(StoreError::Sql)
     }
 
-    /// Bytes of the database, and how many of them are free for what comes next.
+    /// Size of the database, and how much of it is free, bytes.
     ///
     /// # Errors
     /// When the database fails.
@@ -222,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn old_results_go_and_what_must_be_kept_stays() {
+    async fn old_results_are_dropped_and_newest_reports_and_chain_heads_are_kept() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.sqlite");
         let store = fleet(&path).await;
@@ -236,7 +233,7 @@ mod tests {
         for number in [0, 1, 2, 3, 4, 6, 8u8] {
             let is_script = acts.contains(&number);
             let mut outcome = NewOutcome { is_script, now: DAY * UnixMs::from(number), ..outcome_of(number) };
-            // Only whole diagnoses are anybody's newest report.
+            // Only complete diagnoses count as a newest report.
             outcome.diagnosed = outcome.diagnosed.filter(|_| number < 4);
             store.store_outcome(outcome).await.expect("written").expect("stored");
         }
@@ -263,19 +260,19 @@ mod tests {
             let number = link.receipt.bytes.as_bytes()[0];
             assert_eq!(chain(&cut.head, &Digest::from_bytes([number; 32])), link.head, "it follows from the cut");
         }
-        // The next receipt goes on where the chain stands.
+        // The next receipt continues the chain.
         let records = store.heads(&MACHINES[0]).expect("there");
         let next = NewOutcome { now, ..outcome_of(10) };
         let stored = store.store_outcome(next).await.expect("written").expect("stored");
         assert_eq!((records.chain_seq, stored.seq), (5, 6));
-        // Numbers of jobs go on, too.
+        // Job numbers continue, too.
         let newest = store.write(job(vec![run(12, false, 900)])).await.expect("written");
         assert_eq!(newest, JobId(9));
         store.close().await;
     }
 
     #[tokio::test]
-    async fn runs_without_an_outcome_go_by_their_orders_end_and_forever_is_forever() {
+    async fn unanswered_runs_are_dropped_by_their_orders_end_and_forever_keeps_all() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = fleet(&folder.path().join("store.sqlite")).await;
         let runs = vec![run(0, true, DAY), run(1, false, DAY), run(2, false, DAY * 3)];
@@ -318,7 +315,7 @@ mod tests {
         }
         let (tenth, last) = (sizes[sizes.len() / 8], sizes[sizes.len() - 1]);
         assert!(last <= tenth + tenth / 10, "{tenth} bytes, then {last}");
-        // Keeping less gives the room back, when somebody asks for it.
+        // A shorter retention frees space when the store is compacted.
         assert!(!store.compact(u64::MAX).await.expect("asked"), "most of it is in use");
         let now = MINUTE * UnixMs::from(LOOKS);
         store.drop_old(Before { diagnoses: Some(now - DAY), scripts: None }, now).await.expect("dropped");

@@ -1,8 +1,7 @@
-//! All machines in memory, so that nobody asks the database who a machine is.
+//! Caches all machines in memory, so that looking one up needs no database access.
 //!
-//! The database is the truth: the roster changes only after a transaction is
-//! on disk, and by the writer alone. One that shares its database with another
-//! hub would have to hear of the other's writes.
+//! The database is authoritative: only the writer changes the roster, and only after a commit. A
+//! hub that shared its database with another would have to be notified of the other's writes.
 
 use crate::StoreError;
 use crate::rows;
@@ -14,10 +13,10 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// How far the records of one machine go.
+/// The state of one machine's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
-    /// Receipts the hub has of it.
+    /// Number of its receipts that the hub has countersigned.
     pub chain_seq: u64,
     /// The head of their chain.
     pub chain_head: Digest,
@@ -25,7 +24,7 @@ pub struct Heads {
     pub journal_seq: u64,
     /// That entry's hash; none before the first.
     pub journal_head: Option<Digest>,
-    /// Tells its word on its sealing key from another; none before it came.
+    /// Identifies its statement of its sealing key; none before the first.
     pub sealed_to: Option<u64>,
 }
 
@@ -43,13 +42,13 @@ pub(crate) struct Entry {
     pub(crate) records: Heads,
 }
 
-/// What becomes of the roster once a write is on disk.
+/// The change to the roster after a write is committed.
 pub enum Change {
     /// Nothing.
     Nothing,
-    /// This machine is read again.
+    /// Read this machine again.
     Reload(MachineId),
-    /// This machine is changed as the database was.
+    /// Apply the change that was made to the database.
     Edit(MachineId, Box<dyn FnOnce(&mut Machine) + Send>),
 }
 
@@ -75,13 +74,13 @@ fn entry(row: &AnyRow) -> Result<Entry, StoreError> {
             chain_head: rows::parsed(row, "chain_head")?,
             journal_seq: rows::unsigned(row.try_get("journal_seq")?),
             journal_head: journal_head.parse().ok(),
-            sealed_to: row.try_get::<Option<Vec<u8>>, _>("sealed_to")?.map(|said| mark_of(&said)),
+            sealed_to: row.try_get::<Option<Vec<u8>>, _>("sealed_to")?.map(|statement| mark_of(&statement)),
         },
     })
 }
 
 impl Roster {
-    /// All there are.
+    /// Loads all machines.
     pub(crate) async fn load(connection: &mut AnyConnection) -> Result<Self, StoreError> {
         let rows = sqlx::query(SQL).fetch_all(connection).await?;
         let entries = rows.iter().map(|row| entry(row).map(|entry| (entry.machine.id, entry)));
@@ -108,7 +107,7 @@ impl Roster {
         self.read().get(id).map(|entry| entry.records)
     }
 
-    /// Those of a standing, by name.
+    /// The machines of this standing, by name.
     pub(crate) fn machines(&self, standing: Standing) -> Vec<Arc<Machine>> {
         let entries = self.read();
         let all = entries.values().filter(|entry| entry.machine.standing == standing);
@@ -118,8 +117,8 @@ impl Roster {
         machines
     }
 
-    /// Reads these machines again; those that cannot be read are forgotten, and
-    /// stay in the list.
+    /// Reads these machines again. Those that cannot be read are removed from the roster and stay
+    /// in the list, to be tried again.
     pub(crate) async fn reload(&self, connection: &mut AnyConnection, ids: &mut Vec<MachineId>) {
         let mut failed = Vec::new();
         for id in ids.drain(..) {
@@ -147,7 +146,7 @@ impl Roster {
         }
     }
 
-    /// Takes over what outcomes have changed.
+    /// Applies the changes made by outcomes.
     pub(crate) fn settled(&self, changed: impl IntoIterator<Item = (MachineId, Heads, Option<Diagnosed>)>) {
         let mut entries = self.write();
         for (id, records, diagnosed) in changed {

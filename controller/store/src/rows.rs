@@ -1,4 +1,4 @@
-//! Rows to nouns.
+//! Converts rows to the types of `fleet`.
 
 use crate::{Evidence, StoreError, states};
 use fernwart_fleet::{Job, Machine, Run, RunState, StoredToken};
@@ -13,7 +13,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use std::str::FromStr;
 
-/// Jobs with how many of their runs are over.
+/// A query for jobs with the number of their ended runs.
 pub(crate) fn jobs() -> String {
     let over = states::is_one_of("r.state", RunState::ALL.into_iter().filter(|state| state.is_final()));
     format!("SELECT j.*, (SELECT COUNT(*) FROM runs r WHERE r.job = j.id AND {over}) AS over_count FROM jobs j")

@@ -1,4 +1,4 @@
-//! Jobs and runs: stored before they are offered, settled once, ended in time.
+//! Jobs and runs: each run is stored before it is offered, settled once, and ended when it expires.
 
 use crate::bulk::{places, rows_of, several};
 use crate::rows::{self, number};
@@ -14,11 +14,11 @@ use std::collections::HashSet;
 /// Stores a job with its runs, before any is offered.
 #[derive(Debug)]
 pub struct NewJob {
-    /// What is asked.
+    /// The action.
     pub action: Text<64>,
-    /// Who asks.
+    /// The technician's key.
     pub key: KeyId,
-    /// The name of who asks.
+    /// The technician's name.
     pub staff: Text<64>,
     /// Why.
     pub reason: Text<500>,
@@ -28,39 +28,38 @@ pub struct NewJob {
     pub runs: Vec<NewRun>,
 }
 
-/// A run to be.
+/// A new run.
 #[derive(Debug)]
 pub struct NewRun {
     /// Its id.
     pub id: RunId,
     /// Its machine.
     pub machine: MachineId,
-    /// Where it begins: queued, held, away or offered.
+    /// Its first state: queued, held, away or offered.
     pub state: RunState,
     /// Its order.
     pub order: Envelope,
-    /// Whether it is one of a script.
+    /// Whether it runs a script.
     pub is_script: bool,
     /// Until when the order is valid.
     pub not_after: UnixMs,
 }
 
-/// Ends runs whose time has passed without an outcome. One that comes later
-/// still wins.
+/// Ends expired runs without an outcome. An outcome that arrives later still counts.
 #[derive(Debug)]
 pub struct Expire {
-    /// Orders valid until before this are over.
+    /// Ends orders that were valid until before this.
     pub before: UnixMs,
 }
 
-/// A run that has begun may take this long beyond the end of its order.
+/// How long a run that has begun may continue after the end of its order.
 const LONGEST_MS: UnixMs = 24 * 3600 * 1000;
 
 impl Write for Expire {
-    /// How many there were.
+    /// The number of runs ended.
     type Reply = u64;
     async fn apply(&self, to: &mut AnyConnection) -> Result<u64, sqlx::Error> {
-        // The first condition is that of the index runs_open, word for word.
+        // The first condition must match that of the index runs_open word for word.
         let (set, changed) = (states::set(RunEvent::Expired), states::is_changed_by(RunEvent::Expired));
         let begun = states::is_one_of("state", std::iter::once(RunState::Running));
         let sql = format!("UPDATE runs {set} WHERE {changed} AND not_after < $1 AND (not_after < $2 OR NOT ({begun}))");
@@ -108,7 +107,7 @@ impl Write for NewJob {
     }
 }
 
-/// A machine says that a run is under way.
+/// A machine reports that a run has begun.
 #[derive(Debug)]
 pub struct Began(pub RunId);
 
@@ -122,7 +121,7 @@ impl Write for Began {
     }
 }
 
-/// A machine has not taken an order in.
+/// A machine has refused an order.
 #[derive(Debug)]
 pub struct NotTaken {
     /// The run.
@@ -132,7 +131,7 @@ pub struct NotTaken {
 }
 
 impl Write for NotTaken {
-    /// Whether that changed anything: an outcome may have come before.
+    /// Whether that changed the run: an outcome may have been stored before.
     type Reply = bool;
     async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
         let (set, changed) = (states::set(RunEvent::Refused), states::is_changed_by(RunEvent::Refused));
@@ -142,16 +141,16 @@ impl Write for NotTaken {
     }
 }
 
-/// A queued run is taken back. False if it has been offered already.
+/// Withdraws a queued run. Returns false if it was offered already.
 #[derive(Debug)]
 pub struct Withdraw {
     /// The run.
     pub run: RunId,
-    /// Its machine: a run of another one is not touched.
+    /// Its machine; a run of another machine is not changed.
     pub machine: MachineId,
 }
 
-/// Queued runs are about to be sent: those that were still queued.
+/// Marks queued runs as offered, before they are sent. Returns those that were still queued.
 pub(crate) async fn offer(runs: &[RunId], to: &mut AnyConnection) -> Result<HashSet<RunId>, sqlx::Error> {
     let mut offered = HashSet::with_capacity(runs.len());
     for portion in several(runs) {
@@ -183,13 +182,12 @@ impl Write for Withdraw {
     }
 }
 
-/// Keeps a signed cancel of a run that has been offered, for as long as its
-/// machine may not have heard it.
+/// Stores a signed cancel of an offered run for as long as its machine may not have received it.
 #[derive(Debug)]
 pub struct KeepCancel {
     /// The run.
     pub run: RunId,
-    /// Its machine: a run of another one is not touched.
+    /// Its machine; a run of another machine is not changed.
     pub machine: MachineId,
     /// The cancel.
     pub envelope: Envelope,
@@ -219,12 +217,12 @@ mod tests {
 
     const RUNS: u8 = 4;
 
-    /// What may happen, in whatever order.
+    /// What may happen, in any order.
     #[derive(Debug, Clone, Copy)]
     enum Step {
         /// An event of a run, from the party that may report it.
         Event(u8, RunEvent),
-        /// An outcome of a run, the first or another one.
+        /// One of two different outcomes of a run.
         Outcome(u8, u8),
         /// The hub is restored from its last backup.
         Restore,
@@ -250,7 +248,7 @@ mod tests {
         RunId::from_bytes([number; 16])
     }
 
-    /// The store as the type says it must be.
+    /// The expected state of the store, computed from `RunState::after`.
     type Model = BTreeMap<u8, (RunState, Option<u8>)>;
 
     async fn apply(store: &Store, model: &mut Model, step: Step) {
@@ -266,7 +264,7 @@ mod tests {
                 let hash = Digest::from_bytes([run + 100 * which; 32]);
                 let outcome = NewOutcome { receipt, receipt_hash: hash, ..outcome_of(run) };
                 let stored = store.store_outcome(outcome).await.expect("written");
-                // The first one counts, for ever, and is acknowledged each time it is told.
+                // The first outcome counts for ever, and is acknowledged each time it is sent.
                 assert_eq!(stored.is_ok(), kept.is_none_or(|first| first == which), "{stored:?}");
                 kept.get_or_insert(which);
             }
@@ -284,7 +282,7 @@ mod tests {
                 assert_eq!(withdrawn, state.after(event).is_some());
             }
             (_, RunEvent::Expired) => {
-                // All whose time is over: so long after that it is over for those under way, too.
+                // Late enough that runs in progress expire too.
                 let before = UnixMs::from(900) + 2 * LONGEST_MS;
                 let ended = store.write(Expire { before }).await.expect("written");
                 let expected = model.values().filter(|(state, _)| state.after(event).is_some()).count();
@@ -349,13 +347,13 @@ mod tests {
         store.close().await;
     }
 
-    /// Duplicates, what comes late, and what a restored hub hears again: the database
-    /// stands where the type says, and each run has one outcome at most.
+    /// Duplicates, late events, and events that a restored hub gets again: the database matches the
+    /// state type, and each run has at most one outcome.
     #[test]
-    fn the_database_goes_where_the_type_says_whatever_comes_in_whatever_order() {
+    fn runs_in_the_database_follow_the_state_type_for_events_in_any_order() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
-        // What fails is printed with its steps, shrunk.
+        // A failing case is shrunk and printed with its steps.
         let mut runner = TestRunner::new_with_rng(
             config,
             proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
@@ -370,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn runs_whose_time_has_passed_are_found_by_their_index() {
+    async fn expired_runs_are_found_through_their_index() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.sqlite");
         fleet(&path).await.close().await;

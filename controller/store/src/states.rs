@@ -1,11 +1,11 @@
-//! States of runs in SQL: written by the type that knows them.
+//! SQL conditions and assignments for run states, generated from the type.
 
 use fernwart_fleet::{RunEvent, RunState};
 
-/// A condition on a column that names the state: true for these states.
+/// A condition on a state column: true for these states.
 pub(crate) fn is_one_of(column: &str, states: impl Iterator<Item = RunState>) -> String {
     let words: Vec<String> = states.map(|state| format!("'{}'", state.as_str())).collect();
-    // No state at all is true for no row.
+    // An empty list matches no row.
     if words.is_empty() { "FALSE".to_owned() } else { format!("{column} IN ({})", words.join(", ")) }
 }
 
@@ -14,12 +14,12 @@ pub(crate) fn is_changed_by(event: RunEvent) -> String {
     is_one_of("state", event.changes())
 }
 
-/// `SET` of what a run becomes by an event.
+/// A `SET` clause for the state that an event leads to.
 pub(crate) fn set(event: RunEvent) -> String {
     format!("SET state = '{}'", event.leads_to().as_str())
 }
 
-/// True for runs whose orders are brought to a machine that has come back.
+/// A condition for runs whose orders are redelivered to a returning machine.
 pub(crate) fn is_brought_again() -> String {
     is_one_of("state", RunState::ALL.into_iter().filter(|state| state.is_brought_again()))
 }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// The states that an index of the newest migrations is about.
+    /// The states in the newest definition of an index.
     fn indexed(name: &str) -> BTreeSet<RunState> {
         let all: String = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations"))
             .expect("there")
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn indexes_are_about_the_states_that_are_asked_for() {
+    fn indexes_cover_the_states_that_queries_use() {
         let all = RunState::ALL.into_iter();
         let open: BTreeSet<_> = all.clone().filter(|state| !state.is_final()).collect();
         assert_eq!(indexed("runs_open"), open);
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn no_statement_names_a_state_by_itself() {
+    fn no_sql_statement_spells_out_a_state() {
         let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let folders = [sources.join("writes"), sources].map(|folder| std::fs::read_dir(folder).expect("there"));
         let mut read = 0;

@@ -1,4 +1,4 @@
-//! The one writer: many writes, one transaction, one wait for the disk.
+//! The only writer: batches many writes into one transaction and one disk sync.
 //!
 //! ```text
 //! write ─▶ queue ─▶ take what is there (at most a batch) ─▶ apply all ─▶ commit ─▶ roster ─▶ answer all
@@ -18,30 +18,28 @@ use std::future::Future;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
-/// Writes in one transaction: with 1 KiB each half a megabyte of log.
+/// Maximum writes per transaction: at 1 KiB each, half a megabyte of log.
 const BATCH: usize = 512;
 
-/// What the writer's connection has more than the readers': a batch of reports of
-/// usual size fits into its 16 MiB of pages, and is not written twice for want of
-/// room; the log is carried over every 16 MiB.
+/// Extra settings of the writer's connection: a batch of reports of usual size fits into its 16 MiB
+/// cache, so no page is written twice for lack of room. The log is checkpointed every 16 MiB.
 const ROOM: [&str; 2] = ["PRAGMA cache_size = -16384", "PRAGMA wal_autocheckpoint = 4096"];
 
-/// Writes that wait: eight batches, then askers wait.
+/// Maximum number of queued writes, eight batches; beyond that, callers wait.
 const QUEUE: usize = 4096;
 
-/// Something to be written, and what the asker gets back.
+/// A write, and its result.
 pub trait Write: Send + Sync + 'static {
-    /// What comes back.
+    /// The result.
     type Reply: Send + 'static;
 
-    /// Writes inside a transaction. May be called a second time when the first
-    /// transaction was rolled back.
+    /// Writes inside a transaction. May be called again after a rollback.
     fn apply<'c>(
         &'c self,
         transaction: &'c mut AnyConnection,
     ) -> impl Future<Output = Result<Self::Reply, sqlx::Error>> + Send + 'c;
 
-    /// What becomes of the roster once it is on disk.
+    /// The change to the roster after the commit.
     fn then(&self) -> Change {
         Change::Nothing
     }
@@ -53,7 +51,7 @@ trait Queued: Send {
     fn answer(self: Box<Self>, result: Result<(), StoreError>);
 }
 
-/// What was asked, and who waits for the answer.
+/// A write, and the channel for its result.
 struct WriteRequest<T, R> {
     what: T,
     reply: Option<R>,
@@ -69,7 +67,7 @@ impl<T, R> WriteRequest<T, R> {
     fn answer(self, result: Result<(), StoreError>) {
         let Self { reply, asker, .. } = self;
         let reply = result.and_then(|()| reply.ok_or(StoreError::Closed));
-        // Whoever asked may have gone; what was written stays.
+        // The caller may have gone; the write stays.
         let _ = asker.send(reply);
     }
 }
@@ -97,7 +95,7 @@ enum Item {
     Offer(Box<WriteRequest<RunId, bool>>),
     /// The same.
     Outcome(Box<WriteRequest<NewOutcome, outcomes::Reply>>),
-    /// The end: all before it is written, nothing after it.
+    /// Stops the writer: earlier writes are done, later ones are not.
     Stop(oneshot::Sender<()>),
 }
 
@@ -112,7 +110,7 @@ impl Item {
     }
 }
 
-/// How the writer is reached.
+/// A handle to the writer.
 #[derive(Clone)]
 pub(crate) struct Handle(mpsc::Sender<Item>);
 
@@ -153,7 +151,7 @@ impl Handle {
         self.0.send(item).await.map_err(|_| StoreError::Closed)
     }
 
-    /// Waits until all that was queued before is on disk, and ends the writer.
+    /// Waits until all earlier writes are on disk, and stops the writer.
     pub(crate) async fn stop(&self) {
         let (asker, answer) = oneshot::channel();
         if self.send(Item::Stop(asker)).await.is_ok() {
@@ -185,15 +183,14 @@ async fn run(disk: Option<Arc<dyn Disk>>, pool: AnyPool, roster: Arc<Roster>, mu
         }
         if let Some(end) = end {
             drop(own);
-            // What was asked after the end is not written.
+            // Writes after the stop are rejected.
             return end.into_iter().for_each(|item| item.answer(Err(StoreError::Closed)));
         }
     }
 }
 
-/// All or nothing. The writer keeps its connection, whose cache knows what is
-/// written to; one on which anything has failed is not used again, for after a
-/// full disk nobody knows what it still holds.
+/// Writes all or nothing. The writer reuses its connection, whose cache holds the pages written.
+/// After any failure it drops the connection: its state is unknown, as after a full disk.
 async fn together(
     pool: &AnyPool,
     own: &mut Option<PoolConnection<Any>>,
@@ -245,7 +242,8 @@ async fn in_transaction(
             Item::Stop(_) => {}
         }
     }
-    // Nobody offers a run before it is stored, or settles it before it is offered.
+    // Runs are stored before they are offered, and offered before they are settled, so this order
+    // is safe.
     let runs: Vec<RunId> = offers.iter().map(|request| request.what).collect();
     let mut offered = runs::offer(&runs, connection).await?;
     for request in offers {
@@ -260,8 +258,8 @@ async fn in_transaction(
     Ok(learned)
 }
 
-/// What is on disk now, the roster knows before anybody is answered. Machines
-/// that cannot be read again are nobody's until they can.
+/// Applies committed changes to the roster before callers are answered. Machines that cannot be
+/// read again are unknown until they can.
 async fn follow(connection: &mut AnyConnection, roster: &Roster, changes: Vec<Change>, stale: &mut Vec<MachineId>) {
     for change in changes {
         match change {

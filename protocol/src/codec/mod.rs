@@ -1,7 +1,7 @@
-//! Messages to bytes and back: bincode, and the only place that names it.
+//! Encodes and decodes messages; the only place that uses bincode.
 //!
-//! Fixed-width integers, nothing longer than a frame, no trailing bytes. The
-//! frame's length prefix is the link's business.
+//! Integers have a fixed width, no message is longer than a frame, and trailing bytes are an error.
+//! The link adds the frame's length prefix.
 
 mod older;
 
@@ -28,19 +28,19 @@ pub enum CodecError {
     /// The bytes are no value of this type.
     #[error("decoding a message of {bytes} bytes")]
     Decode {
-        /// How many bytes came.
+        /// The length of the body.
         bytes: usize,
-        /// The number with which an enum would begin.
+        /// The first four bytes: the variant number, if the type is an enum.
         variant: Option<u32>,
-        /// What was wrong with them.
+        /// What bincode reports.
         #[source]
         source: bincode::Error,
     },
 }
 
 impl CodecError {
-    /// Whether the bytes are a variant of this enum that came after this program,
-    /// as far as that can be told.
+    /// Whether the bytes are probably a variant of this enum that was added after this program was
+    /// built.
     pub fn is_later_variant_of(&self, name: &str) -> bool {
         match self {
             Self::Decode { variant: Some(variant), .. } => {
@@ -51,7 +51,7 @@ impl CodecError {
     }
 }
 
-/// No enum of the wire ever has so many variants: a higher number is garbage.
+/// No wire enum ever has this many variants: a higher number is garbage.
 const LATER: u32 = 1024;
 
 fn options() -> impl Options {
@@ -66,14 +66,13 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     options().serialize(message).map_err(CodecError::Encode)
 }
 
-/// The same for a peer of this version: nothing that it does not know is
-/// written. A code (refusal, denial) that it does not know becomes the older
-/// one that says the same less exactly.
+/// Encodes a message for a peer of this version: writes nothing that the peer does not know. A code
+/// (refusal, denial) that it does not know is replaced by an older, less exact one.
 ///
 /// # Errors
 /// When the body would be too long, or needs a newer version.
 pub fn encode_for<T: Serialize>(message: &T, peer: Version) -> Result<Vec<u8>, CodecError> {
-    // What this program can say at all, a peer as new as itself knows.
+    // A peer at least as new as this program knows everything that this program can send.
     if peer >= Version::NEWEST {
         return encode(message);
     }

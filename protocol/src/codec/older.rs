@@ -1,5 +1,5 @@
-//! Writing for a peer of an older version: a serializer around another one that
-//! looks at each enum variant before it is written.
+//! Encoding for a peer of an older version: a serializer that wraps another one and checks each
+//! enum variant before it is written.
 
 use super::CodecError;
 use crate::code::{Denial, Refusal};
@@ -7,7 +7,7 @@ use crate::version::{Version, variants};
 use serde::ser::{self, Error, Serialize, Serializer};
 use std::cell::RefCell;
 
-/// Writes a message, as far as the peer's version knows all that is in it.
+/// Writes a message if the peer's version knows everything in it.
 pub(super) fn write<T, S>(message: &T, to: S, peer: Version) -> Result<(), CodecError>
 where
     T: Serialize,
@@ -22,7 +22,7 @@ where
     }
 }
 
-/// Whom it is written for, and what that peer did not know.
+/// The peer's version, and the first thing found that it does not know.
 #[derive(Clone, Copy)]
 struct Peer<'a> {
     version: Version,
@@ -49,13 +49,13 @@ impl Peer<'_> {
     }
 }
 
-/// A serializer, or a part of one, with whom it writes for.
+/// A serializer, or a part of one, together with the peer it writes for.
 struct Older<'a, S> {
     to: S,
     peer: Peer<'a>,
 }
 
-/// A value on its way into the inner serializer.
+/// A value to be passed to the inner serializer.
 struct Value<'a, T: ?Sized> {
     value: &'a T,
     peer: Peer<'a>,
@@ -76,7 +76,7 @@ impl<'a, S> Older<'a, S> {
     }
 }
 
-/// Methods that take one plain value and hand it on.
+/// Methods that pass one plain value on.
 macro_rules! plain {
     ($($method:ident($type:ty);)*) => {
         $(fn $method(self, value: $type) -> Result<S::Ok, S::Error> { self.to.$method(value) })*
@@ -196,7 +196,7 @@ impl<'a, S: Serializer> Serializer for Older<'a, S> {
     }
 }
 
-/// Values of more than one part: each part is looked at as it is handed on.
+/// Compound values: each part is wrapped in [`Value`], so that it is checked, too.
 macro_rules! compound {
     ($($trait:ident { $($method:ident($($key:ident)?))+ })*) => {$(
         impl<S: ser::$trait> ser::$trait for Older<'_, S> {

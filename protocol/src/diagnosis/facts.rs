@@ -1,25 +1,24 @@
-//! What is measured, by section, with units in the names.
+//! Measured facts, by section, with units in the names.
 //!
-//! A field that could not be measured is `None`, never a guess, and `why` says
-//! the reason under the field's name. An empty list was looked at and is empty;
-//! a list that could not be read is `None`. Lists are cut at [`LIST`] entries,
-//! worst first. Bytes that are no UTF-8 are escaped: `\xfc`.
+//! A field that could not be measured is `None`, never a guess, and `why` gives the reason under
+//! the field's name. An empty list was read and is empty; a list that could not be read is `None`.
+//! Lists are cut at [`LIST`] entries, worst first. Bytes that are not UTF-8 are escaped: `\xfc`.
 
 use super::reason::Reasons;
 use serde::{Deserialize, Serialize};
 
-/// Entries of any list in a report.
+/// Maximum number of entries of any list in a report.
 pub const LIST: usize = 64;
 
 /// Name, operating system, uptime.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct System {
-    /// What the machine calls itself.
+    /// The host name.
     pub hostname: String,
     /// Distribution and version: `debian-12`.
     pub os: String,
-    /// The same for people: `Debian GNU/Linux 12 (bookworm)`.
+    /// The same, human-readable: `Debian GNU/Linux 12 (bookworm)`.
     pub os_name: String,
     /// Kernel release.
     pub kernel: String,
@@ -27,21 +26,21 @@ pub struct System {
     pub arch: String,
     /// Seconds since boot.
     pub uptime_s: u64,
-    /// Whether installed updates wait for a restart.
+    /// Whether installed updates need a restart.
     pub restart_required: Option<bool>,
-    /// Of the installed kernels of the running one's kind, the newest.
+    /// The newest installed kernel of the same flavour as the running one.
     pub kernel_installed: Option<String>,
-    /// The kind of container this is; empty outside of any.
+    /// The kind of container this is; empty if it is none.
     pub container: String,
     /// The kind of virtual machine this is; empty on real hardware.
     pub virtual_machine: String,
-    /// Days until the release gets no more security updates; negative since.
+    /// Days until the release gets no more security updates; negative afterwards.
     pub support_days: Option<f64>,
     /// When that is or was: `2028-06-30`.
     pub support_ends: Option<String>,
     /// Whether the boot before this one ended without a shutdown.
     pub boot_unclean: Option<bool>,
-    /// How often it was started in the last seven days.
+    /// How often it booted in the last seven days.
     pub boots_7d: Option<u32>,
     /// Version of the agent.
     pub agent: String,
@@ -64,7 +63,7 @@ pub struct Cpu {
     pub load_5: f64,
     /// See `load_1`.
     pub load_15: f64,
-    /// `load_15` divided by the cores; none in a container that shows its host's.
+    /// `load_15` divided by the cores; none in a container that shows its host's load.
     pub load_15_per_core: Option<f64>,
     /// Time with work waiting for a processor, last minute, per cent.
     pub pressure_pct: Option<f64>,
@@ -74,11 +73,11 @@ pub struct Cpu {
     pub io_pressure_pct: Option<f64>,
     /// The same over the last five minutes.
     pub io_pressure_5m_pct: Option<f64>,
-    /// Busy time while looking, per cent of all cores.
+    /// Busy time during the diagnosis, per cent of all cores.
     pub busy_pct: Option<f64>,
-    /// Time the host took away while looking, per cent.
+    /// Time the host withheld during the diagnosis, per cent.
     pub stolen_pct: Option<f64>,
-    /// Time the host took away since a diagnosis earlier in this boot, per cent.
+    /// Time the host withheld since a diagnosis earlier in this boot, per cent.
     pub stolen_since_pct: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -91,11 +90,11 @@ pub struct Cpu {
 pub struct Memory {
     /// All memory.
     pub total_bytes: u64,
-    /// What programs can still have, the cache of ZFS included.
+    /// What programs can still allocate, including ZFS's cache.
     pub available_bytes: u64,
     /// The same, per cent.
     pub available_pct: f64,
-    /// All swap but that in compressed memory.
+    /// All swap except in compressed memory.
     pub swap_total_bytes: u64,
     /// Swap in use.
     pub swap_used_bytes: u64,
@@ -109,14 +108,14 @@ pub struct Memory {
     pub some_pressure_5m_pct: Option<f64>,
     /// Processes the kernel killed for lack of memory since boot.
     pub killed: Option<u64>,
-    /// Of these, those since a diagnosis earlier in this boot, without those that the
-    /// kernel's buffer names as killed at the limit of their own control group.
+    /// How many of them since a diagnosis earlier in this boot. Excludes those that the kernel's
+    /// log buffer shows to be killed at the limit of their own control group.
     pub killed_since: Option<u64>,
     /// Errors that memory modules have corrected, since an earlier diagnosis.
     pub ecc_corrected_since: Option<u64>,
     /// Errors that could not be corrected, since boot.
     pub ecc_uncorrected: Option<u64>,
-    /// Memory that the kernel has given up as broken.
+    /// Memory that the kernel no longer uses, because it is broken.
     pub broken_bytes: Option<u64>,
     /// How long ago that earlier diagnosis was, seconds.
     pub since_s: Option<u64>,
@@ -137,9 +136,9 @@ pub struct Disks {
     pub arrays: Option<Vec<Array>>,
     /// ZFS pools.
     pub pools: Option<Vec<Pool>>,
-    /// Why a drive could not be asked for its health: the first reason there is.
+    /// Why a drive's health could not be read: the first reason found.
     pub smart_unanswered: Option<String>,
-    /// What fstab wants mounted and is not.
+    /// File systems in fstab that should be mounted and are not.
     pub missing_mounts: Option<Vec<MissingMount>>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -158,23 +157,23 @@ pub struct Filesystem {
     pub kind: String,
     /// Its size.
     pub size_bytes: Option<u64>,
-    /// What ordinary programs can still write.
+    /// Bytes that ordinary programs can still write.
     pub free_bytes: Option<u64>,
-    /// The same, per cent of what ordinary programs can have.
+    /// The same, per cent of what ordinary programs can use.
     pub free_pct: Option<f64>,
-    /// Files it can hold; none where that is not counted.
+    /// Files it can hold; none if the file system does not count them.
     pub inodes: Option<u64>,
     /// Files it can still take, per cent.
     pub inodes_free_pct: Option<f64>,
-    /// Whether it can only be read.
+    /// Whether it is read-only.
     pub read_only: bool,
-    /// Whether it can only be read although nobody mounted it so.
+    /// Whether it is read-only although it was not mounted so.
     pub read_only_unasked: bool,
-    /// Whether whoever asks it waits for ever.
+    /// Whether accesses to it block for ever.
     pub hangs: bool,
     /// Errors that the file system has recorded about itself (ext4).
     pub errors: Option<u64>,
-    /// Days since the last of them.
+    /// Days since the last of these errors.
     pub error_days: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -187,31 +186,31 @@ pub struct Filesystem {
 pub struct Drive {
     /// Its device.
     pub device: String,
-    /// Its maker's name for it.
+    /// Its maker's model name.
     pub model: String,
     /// Its size.
     pub size_bytes: u64,
-    /// Whether it has turning parts.
+    /// Whether it is a spinning disk.
     pub rotating: bool,
-    /// Whether it says it is well.
+    /// Whether it reports to be healthy.
     pub healthy: Option<bool>,
     /// Errors of the medium, or sectors that could not be read.
     pub media_errors: Option<u64>,
     /// Sectors that were replaced by spare ones.
     pub reallocated: Option<u64>,
-    /// How many of both have come since a diagnosis earlier in this boot.
+    /// How many of both were added since a diagnosis earlier in this boot.
     pub media_errors_since: Option<u64>,
     /// Wear, per cent of its rated life.
     pub worn_pct: Option<f64>,
-    /// Whether it has fewer spare blocks left than its maker's bound.
+    /// Whether its spare blocks are below its maker's threshold.
     pub spare_low: Option<bool>,
-    /// Whether its last test of itself failed.
+    /// Whether its last self-test failed.
     pub self_test_failed: Option<bool>,
     /// Its temperature.
     pub temperature_c: Option<f64>,
-    /// How many degrees that is above what it is made for; negative below.
+    /// By how many degrees that exceeds its rated maximum; negative below.
     pub too_hot_c: Option<f64>,
-    /// Whether it runs: not given up by the kernel.
+    /// Whether it runs; false if the kernel has disabled it.
     pub running: Option<bool>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -226,11 +225,11 @@ pub struct Array {
     pub device: String,
     /// Its level: `raid1`.
     pub level: String,
-    /// Its state, in the kernel's word: `clean`, `inactive`.
+    /// Its state, as the kernel names it: `clean`, `inactive`.
     pub state: String,
-    /// Disks it wants.
+    /// Disks it should have.
     pub disks: u32,
-    /// Disks it lacks; none where its level knows no such thing.
+    /// Disks it lacks; none if its level has no redundancy.
     pub missing: Option<u32>,
     /// Disks in it that are marked faulty.
     pub faulty: u32,
@@ -247,19 +246,19 @@ pub struct Array {
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// Its state, in ZFS's word: `ONLINE`.
+    /// Its state, as ZFS names it: `ONLINE`.
     pub state: String,
 }
 
-/// One file system that fstab wants mounted.
+/// One file system in fstab that should be mounted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MissingMount {
-    /// Where.
+    /// Its mount point.
     pub mount: String,
-    /// What.
+    /// Its device.
     pub device: String,
-    /// Whether the machine is to start without it (`nofail`).
+    /// Whether the machine may boot without it (`nofail`).
     pub may_be_absent: bool,
 }
 
@@ -267,21 +266,21 @@ pub struct MissingMount {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Network {
-    /// Interfaces but for loopback.
+    /// Interfaces except loopback.
     pub interfaces: Vec<Interface>,
-    /// Ways out of this network: default routes.
+    /// Default routes.
     pub default_routes: Option<Vec<Route>>,
     /// Default gateways.
     pub gateways: Vec<String>,
-    /// Whether the first gateway answers; none if it cannot be told.
+    /// Whether the first gateway answers; none if it cannot be determined.
     pub gateway_reachable: Option<bool>,
     /// Name servers.
     pub dns_servers: Option<Vec<String>>,
-    /// Each of them, asked for the hub's name.
+    /// The result of asking each of them for the hub's name.
     pub resolvers: Option<Vec<Resolver>>,
-    /// How many of these answered.
+    /// How many of them answered.
     pub resolvers_answering: Option<u32>,
-    /// Whether the hub can be reached; none while off line on purpose.
+    /// Whether the hub can be reached; none if the machine is off line on purpose.
     pub hub_reachable: Option<bool>,
     /// Round-trip time to the hub.
     pub hub_rtt_ms: Option<f64>,
@@ -294,9 +293,9 @@ pub struct Network {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Route {
-    /// Over which interface.
+    /// Its interface.
     pub device: String,
-    /// Over which gateway; none where the interface itself leads out.
+    /// Its gateway; none if the interface needs none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
 }
@@ -311,7 +310,7 @@ pub struct Resolver {
     pub answers: Option<bool>,
     /// How long its answer took.
     pub took_ms: Option<f64>,
-    /// What it said: `NOERROR`, `SERVFAIL`; or why nothing came.
+    /// The response code: `NOERROR`, `SERVFAIL`; or why there was no response.
     pub said: String,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -324,17 +323,17 @@ pub struct Resolver {
 pub struct Interface {
     /// Its name.
     pub name: String,
-    /// Whether it carries.
+    /// Whether it has a link.
     pub up: bool,
     /// Its addresses with prefix.
     pub addresses: Vec<String>,
-    /// Largest packet.
+    /// Its MTU.
     pub mtu_bytes: u64,
     /// Bytes received since boot.
     pub received_bytes: u64,
     /// Bytes sent since boot.
     pub sent_bytes: u64,
-    /// Packets lost to errors, both ways, since boot.
+    /// Packets lost to errors, in both directions, since boot.
     pub errors: u64,
     /// The same, per cent of all packets.
     pub errors_pct: f64,
@@ -342,7 +341,7 @@ pub struct Interface {
     pub errors_since: Option<u64>,
     /// The same, per cent of all packets since then.
     pub errors_since_pct: Option<f64>,
-    /// Whether it is up, but has only an address that it gave itself.
+    /// Whether it is up, but has only a self-assigned address.
     pub self_assigned: bool,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -355,17 +354,17 @@ pub struct Interface {
 pub struct Processes {
     /// How many there are.
     pub count: Option<u32>,
-    /// Ended, but not collected by their parents.
+    /// Processes that have ended, but were not reaped by their parents.
     pub zombies: Option<u32>,
-    /// Those that used the processor most while looking.
+    /// Those that used the processor most during the diagnosis.
     pub top_cpu: Vec<Process>,
-    /// Those that hold most memory.
+    /// Those that use most memory.
     pub top_memory: Option<Vec<Process>>,
     /// How many wait for a disk or another device right now.
     pub waiting_for_device: Option<u32>,
-    /// Programs that still run what an update has replaced.
+    /// Programs that still run code an update has replaced.
     pub outdated: Option<Vec<String>>,
-    /// How many there are.
+    /// How many such programs there are.
     pub outdated_count: Option<u32>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -376,11 +375,11 @@ pub struct Processes {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Process {
-    /// Its number.
+    /// Its pid.
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// Share of one core while looking, per cent.
+    /// Share of one core during the diagnosis, per cent.
     pub cpu_pct: f64,
     /// Resident memory.
     pub memory_bytes: u64,
@@ -392,13 +391,13 @@ pub struct Process {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Services {
-    /// Who looks after them; empty where nobody does.
+    /// The service manager; empty if there is none.
     pub manager: String,
     /// How many are running.
     pub running: Option<u32>,
     /// Those that failed.
     pub failed: Option<Vec<FailedService>>,
-    /// Those that do not stay up.
+    /// Those that restart repeatedly.
     pub restarting: Option<Vec<RestartingService>>,
     /// Printers.
     pub printers: Option<Vec<Printer>>,
@@ -409,7 +408,7 @@ pub struct Services {
     pub why: Reasons,
 }
 
-/// One unit that failed.
+/// One failed unit.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FailedService {
@@ -417,32 +416,32 @@ pub struct FailedService {
     pub unit: String,
     /// What kind of unit it is: `service`, `mount`, `timer`.
     pub kind: String,
-    /// What it is.
+    /// Its description.
     pub description: String,
     /// How it failed.
     pub state: String,
-    /// Whether it runs once and ends, as started by a timer or at boot.
+    /// Whether it runs once and ends, started by a timer or at boot.
     pub runs_once: Option<bool>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
     pub why: Reasons,
 }
 
-/// One service that is started again and again.
+/// One service that restarts repeatedly.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RestartingService {
     /// Its unit.
     pub unit: String,
-    /// What it is.
+    /// Its description.
     pub description: String,
     /// Whether it is down right now, between two starts.
     pub down: bool,
-    /// How often it was started again by itself since boot.
+    /// How often it was restarted automatically since boot.
     pub restarts: Option<u64>,
     /// The same since a diagnosis earlier in this boot.
     pub restarts_since: Option<u64>,
-    /// The same an hour.
+    /// The same per hour.
     pub restarts_per_h: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -457,11 +456,11 @@ pub struct Printer {
     pub name: String,
     /// Whether it was stopped.
     pub stopped: bool,
-    /// Whether it takes no new jobs.
+    /// Whether it accepts no new jobs.
     pub refuses: bool,
-    /// Jobs that wait.
+    /// Queued jobs.
     pub jobs: u32,
-    /// Hours since the oldest of them came.
+    /// Hours since the oldest of them was queued.
     pub oldest_job_h: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -474,9 +473,9 @@ pub struct Printer {
 pub struct Backup {
     /// Its unit or folder.
     pub name: String,
-    /// What makes it: `borg`, `restic`.
+    /// The program that makes it: `borg`, `restic`.
     pub program: String,
-    /// Days since the last that went well; none where none did.
+    /// Days since the last successful one; none if there was none.
     pub age_days: Option<f64>,
     /// Whether the last one failed.
     pub failed: bool,
@@ -489,43 +488,42 @@ pub struct Backup {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Logs {
-    /// Where they were read.
+    /// The log that was read.
     pub source: String,
-    /// How far back was asked.
+    /// How many hours back should be read.
     pub hours: u32,
-    /// Hours that were really read; less where the log begins later, or reading was
-    /// cut.
+    /// Hours that were really read; less if the log begins later, or reading was stopped early.
     pub hours_read: Option<f64>,
     /// Errors in that time.
     pub errors: Option<u64>,
-    /// The same by shape of message, most frequent first.
+    /// Errors grouped by shape of message, most frequent first.
     pub groups: Vec<LogGroup>,
-    /// Whether programs write into it, and not the kernel alone.
+    /// Whether the log contains messages of programs, not only of the kernel.
     pub programs_read: Option<bool>,
-    /// Known patterns that were found; a hit is kept however rare it is.
+    /// Known patterns that were found; also rare hits are kept.
     pub hits: Option<Vec<LogHit>>,
     /// Failed logins.
     pub failed_logins: Option<u64>,
     /// Where most of them came from.
     pub failed_logins_from: Vec<String>,
-    /// Logins that succeeded from where 20 or more had failed.
+    /// Successful logins from addresses with 20 or more failed ones.
     pub guessed_logins: Option<Vec<String>>,
     /// How many there are.
     pub guessed_logins_count: Option<u32>,
-    /// Whether reading was cut, by time or size; the newest was read.
+    /// Whether reading was stopped early, by time or size; the newest lines were read.
     pub cut: Option<bool>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
     pub why: Reasons,
 }
 
-/// Messages of one shape: equal but for numbers and names.
+/// Messages of one shape: equal except for numbers and names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogGroup {
     /// The newest of them.
     pub message: String,
-    /// Who wrote it.
+    /// The program that wrote it.
     pub source: String,
     /// How many.
     pub count: u64,
@@ -557,16 +555,15 @@ pub struct Updates {
     pub pending: Option<u32>,
     /// Those of them that close security holes.
     pub security: Option<u32>,
-    /// Packages that the manager would not update.
+    /// Packages that the package manager holds back.
     pub kept_back: Option<u32>,
-    /// Days since the lists were fetched.
+    /// Days since the package lists were fetched.
     pub lists_age_days: Option<f64>,
-    /// Packages that are half installed, and whatever else keeps the manager from
-    /// working.
+    /// Half-installed packages, and anything else that keeps the package manager from working.
     pub broken: Option<Vec<String>>,
     /// How many there are.
     pub broken_count: Option<u32>,
-    /// Repositories that cannot be used any more, and why.
+    /// Repositories that can no longer be used, and why.
     pub bad_sources: Option<Vec<String>>,
     /// How many there are.
     pub bad_sources_count: Option<u32>,
@@ -583,14 +580,14 @@ pub struct Time {
     pub now_ms: i64,
     /// Its zone.
     pub zone: String,
-    /// Whether something keeps it right; none if that cannot be told.
+    /// Whether something synchronises it; none if that cannot be determined.
     pub synchronised: Option<bool>,
-    /// The kernel's bound on how far the clock may be wrong, seconds.
+    /// The kernel's upper bound for the clock's error, seconds.
     pub error_bound_s: Option<f64>,
-    /// How far it lies before (+) or behind (−) the hub's clock.
+    /// How far it is ahead of (+) or behind (−) the hub's clock.
     pub ahead_of_hub_s: Option<f64>,
-    /// The same without its sign, or how far it lies behind the newest signed
-    /// time seen, whichever is more.
+    /// The absolute value of that, or how far the clock is behind the newest signed time seen,
+    /// whichever is more.
     pub off_s: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -601,7 +598,7 @@ pub struct Time {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Power {
-    /// Whether mains power is there; none on machines that do not tell.
+    /// Whether mains power is connected; none on machines that do not report it.
     pub mains: Option<bool>,
     /// Batteries.
     pub batteries: Vec<Battery>,
@@ -618,13 +615,13 @@ pub struct Battery {
     pub name: String,
     /// Charging, discharging, full.
     pub state: String,
-    /// Whether it is what the machine runs on now.
+    /// Whether the machine runs on it now.
     pub discharging: bool,
     /// Whether it belongs to an uninterruptible power supply.
     pub of_ups: bool,
     /// Charge, per cent.
     pub charge_pct: Option<f64>,
-    /// What it can still hold, per cent of new.
+    /// Its capacity now, per cent of its capacity when new.
     pub health_pct: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -635,27 +632,27 @@ pub struct Battery {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {
-    /// Sockets that hear more than this machine, by port.
+    /// Sockets that listen beyond this machine, by port.
     pub listening: Vec<Listening>,
     /// How many of them there are.
     pub open_ports: Option<u32>,
     /// The first of them, as `tcp 22 (sshd)`.
     pub open: Vec<String>,
-    /// Whether a firewall keeps out what was not let in.
+    /// Whether a firewall blocks incoming connections that are not allowed.
     pub firewall: Option<bool>,
-    /// Who filters: `nftables inet filter input`.
+    /// The active filters: `nftables inet filter input`.
     pub firewall_by: Vec<String>,
-    /// Who may have root's rights without a password: user, what, and where it stands.
+    /// Who may become root without a password: user, command, and the file that allows it.
     pub sudo_without_password: Option<Vec<String>>,
     /// How many such grants there are.
     pub sudo_without_password_count: Option<u32>,
-    /// The ssh server's word on root logins from outside: `prohibit-password`.
+    /// The ssh server's setting for root logins from outside: `prohibit-password`.
     pub ssh_root_login: Option<String>,
     /// Whether root can log in over ssh with a password.
     pub ssh_root_password: Option<bool>,
     /// Whether anybody can log in over ssh with a password.
     pub ssh_passwords: Option<bool>,
-    /// Accounts besides root that are root.
+    /// Accounts besides root with root's user id.
     pub second_roots: Option<Vec<String>>,
     /// How many there are.
     pub second_roots_count: Option<u32>,
@@ -672,11 +669,11 @@ pub struct Security {
 pub struct Certificate {
     /// Its file.
     pub file: String,
-    /// Who uses it: the settings that name it.
+    /// The settings that name it.
     pub used_by: String,
-    /// Days until it ends; negative since.
+    /// Days until it expires; negative afterwards.
     pub days_left: Option<f64>,
-    /// Days until it begins; 0 since.
+    /// Days until it becomes valid; 0 afterwards.
     pub begins_in_days: Option<f64>,
     /// Why facts are missing.
     #[serde(skip_serializing_if = "Reasons::is_empty")]
@@ -689,10 +686,10 @@ pub struct Certificate {
 pub struct Listening {
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// The address it hears.
+    /// The address it listens on.
     pub address: String,
     /// Its port.
     pub port: u16,
-    /// The program, where that may be known.
+    /// The program, if it may be known.
     pub process: Option<String>,
 }

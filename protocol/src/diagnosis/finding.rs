@@ -1,4 +1,4 @@
-//! A fact judged.
+//! Findings: the result of judging facts.
 
 use super::reason::Cause;
 use super::rule::Both;
@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Worth knowing; no fault, and never an exit code. Notes travel apart from
-    /// findings, so that programs before 0.3.0 read a report that has some.
+    /// Worth knowing, but no fault, and never reflected in an exit code. Notes are kept apart from
+    /// findings in a report, so that programs before 0.3.0 can read it.
     Note,
     /// Someone should look.
     Warn,
@@ -31,14 +31,14 @@ impl Severity {
     }
 }
 
-/// The one word for a machine, better first.
+/// The overall state of a machine, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
-    /// All that was looked at is well.
+    /// Everything that was looked at is well.
     Ok,
     /// Someone should look.
     Warn,
-    /// Something that should be known is not.
+    /// A check that should have an answer has none.
     Unknown,
     /// Someone must act.
     Crit,
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    /// What findings and lost checks come to.
+    /// The state that follows from the worst finding and from lost checks.
     pub(super) fn of(worst: Option<Severity>, is_anything_lost: bool) -> Self {
         match worst {
             Some(Severity::Crit) => Self::Crit,
@@ -76,16 +76,16 @@ pub struct Finding {
     pub instance: Option<String>,
     /// How bad.
     pub severity: Severity,
-    /// The cause, plainly.
+    /// The cause, in plain language.
     pub cause: Both,
-    /// What to do, plainly.
+    /// What to do, in plain language.
     pub advice: Both,
-    /// The numbers it rests on.
+    /// The facts it is based on.
     pub evidence: BTreeMap<String, Value>,
     /// The script that would repair it, once approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// It may be worse than this: what would tell is not known.
+    /// It may be worse than this: a fact that would show it is missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub worse_unknown: bool,
 }

@@ -1,10 +1,10 @@
-//! Facts and rules to findings. Pure.
+//! Derives findings from facts and rules. Pure.
 //!
-//! A condition on a fact that is there is yes or no; on a missing one it is open.
-//! A level holds when all its conditions are yes, and is out when one is no. The
-//! first level that holds makes a finding. Where none holds and one is open, the
-//! fact's reason decides: lost is unknown, a gap is a blind spot, anything else
-//! does not apply. Silence is never ok.
+//! A condition on a known fact is true or false; on a missing fact it is open. A level holds if all
+//! its conditions are true, and is ruled out if one is false. The first level that holds makes a
+//! finding. If none holds and one is open, the reason for the missing fact decides: lost means
+//! unknown, a gap is a blind spot, and with any other reason the check does not apply. A missing
+//! answer is never ok.
 
 use super::finding::{Finding, Severity, Unknown};
 use super::past::Past;
@@ -16,37 +16,36 @@ use crate::document::{SectionName, UnixMs};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Findings of one rule at most; how many more there are is told.
+/// Maximum number of findings of one rule; the number of further ones is reported.
 const FINDINGS_PER_RULE: usize = 16;
 
-/// What judging yields.
+/// The result of judging.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Judgement {
     /// Rules that were decided: ok, or with a finding.
     pub checks: u32,
     /// Of these, rules that found nothing, by name.
     pub well: Vec<String>,
-    /// What is not well, worst first, then by rule.
+    /// Faults, worst first, then by rule.
     pub findings: Vec<Finding>,
-    /// What is worth knowing and no fault: blind spots among it.
+    /// Notes: worth knowing, but no fault; includes blind spots.
     pub notes: Vec<Finding>,
     /// Checks that should have an answer and have none.
     pub unknown: Vec<Unknown>,
     /// Rules that have nothing to judge here.
     pub not_applicable: u32,
-    /// Rules that have no answer yet, by name: a slow program is still being asked.
+    /// Rules that have no answer yet, by name: a slow program is still running.
     pub not_yet: Vec<String>,
     /// How many findings of a rule were left out, by rule.
     pub left_out: BTreeMap<String, u32>,
-    /// What the next diagnosis is to remember of this one.
+    /// What the next diagnosis must remember of this one.
     pub past: Past,
 }
 
-/// Holds every rule of the wanted sections against what was gathered, which may
-/// be more ([`Rules::needed`]).
+/// Evaluates every rule of the wanted sections on the gathered sections, which may be more
+/// ([`Rules::needed`]).
 ///
-/// `past` is what was remembered of the last whole diagnosis; `now` is the
-/// machine's clock.
+/// `past` is what was remembered of the last complete diagnosis; `now` is the machine's clock.
 pub fn judge(
     rules: &Rules,
     sections: &BTreeMap<SectionName, Section>,
@@ -65,13 +64,13 @@ pub fn judge(
     judgement
 }
 
-/// What one check says of one thing.
+/// The result of one check on one thing.
 enum Outcome {
     Ok,
     Found(Finding),
     Unknown(Cause, Severity),
     Gap(Cause),
-    /// A later diagnosis has its answer.
+    /// A later diagnosis has the answer.
     NotYet,
     NotApplicable,
 }
@@ -81,7 +80,7 @@ struct Judge<'a> {
     past: &'a Past,
     now: UnixMs,
     judgement: Judgement,
-    /// Rules that are blind, by why.
+    /// Blind rules, by the reason.
     gaps: BTreeMap<Cause, BTreeSet<String>>,
 }
 
@@ -89,8 +88,7 @@ struct Judge<'a> {
 #[derive(Clone, Copy)]
 struct Place<'a> {
     section: SectionName,
-    /// The section's facts, and what is looked at among them: the same, or an
-    /// entry of a list.
+    /// The section's facts, and the object that the rule looks at: the same, or an entry of a list.
     facts: &'a Value,
     item: &'a Value,
 }
@@ -111,24 +109,25 @@ impl<'a> Judge<'a> {
             Ok(facts) => facts,
             Err(why) => return self.end(rule, vec![(None, self.open(rule, None, why, rule.worst()))]),
         };
-        let whole = Place { section: rule.section, facts, item: facts };
-        let applies = rule.applies.iter().all(|condition| !matches!(self.answer(condition, whole, false), Ok(false)));
+        let section_place = Place { section: rule.section, facts, item: facts };
+        let applies =
+            rule.applies.iter().all(|condition| !matches!(self.answer(condition, section_place, false), Ok(false)));
         if !applies {
             return self.end(rule, Vec::new());
         }
         let Some(list) = &rule.each else {
-            let outcome = self.item(rule, None, whole);
+            let outcome = self.item(rule, None, section_place);
             return self.end(rule, vec![(None, outcome)]);
         };
         match facts.get(list).and_then(Value::as_array) {
             Some(entries) => {
                 let is_looked_at = |item: &&Value| {
-                    let place = Place { item, ..whole };
+                    let place = Place { item, ..section_place };
                     rule.which.iter().all(|condition| !matches!(self.answer(condition, place, false), Ok(false)))
                 };
                 let outcomes = entries.iter().filter(is_looked_at).map(|item| {
                     let instance = rule.name.as_ref().and_then(|name| item.get(name)).map(text_of);
-                    let outcome = self.item(rule, instance.as_deref(), Place { item, ..whole });
+                    let outcome = self.item(rule, instance.as_deref(), Place { item, ..section_place });
                     (instance, outcome)
                 });
                 let mut outcomes: Vec<_> = outcomes.collect();
@@ -144,13 +143,14 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What a rule says of one thing.
+    /// The result of a rule for one thing.
     fn item(&self, rule: &Rule, instance: Option<&str>, place: Place<'a>) -> Outcome {
         let was = self.past.severity(&rule.id, instance);
         let mut open: Option<(Cause, Severity)> = None;
         let mut is_decided = false;
         for level in &rule.levels {
-            // A bound that was passed is passed until the value has clearly come back.
+            // Hysteresis: a level that held before holds until the value has passed its clear
+            // bound.
             let clears = was.is_some_and(|was| was >= level.severity);
             match self.level(level, place, clears) {
                 Ok(true) => {
@@ -159,7 +159,7 @@ impl<'a> Judge<'a> {
                     };
                     let worse_unknown = open.as_ref().is_some_and(is_worse);
                     if let Some((why, severity)) = open.filter(|_| worse_unknown && level.severity == Severity::Note) {
-                        // What may be a fault is more than worth knowing.
+                        // A possible fault is more important than a note.
                         return self.open(rule, instance, why, severity);
                     }
                     return Outcome::Found(Finding { worse_unknown, ..found(rule, level, instance, place.item) });
@@ -175,7 +175,7 @@ impl<'a> Judge<'a> {
         }
         match open {
             None => Outcome::Ok,
-            // One level was decided; the other has nothing to decide here.
+            // One level was decided; the other one does not apply here.
             Some((why, severity)) => match self.open(rule, instance, why, severity) {
                 Outcome::NotApplicable if is_decided => Outcome::Ok,
                 outcome => outcome,
@@ -183,7 +183,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A level's conditions: all yes, one no, or open for the gravest reason.
+    /// Evaluates a level: true, false, or open with the gravest reason.
     fn level(&self, level: &Level, place: Place<'a>, clears: bool) -> Result<bool, Cause> {
         let mut open: Option<Cause> = None;
         for condition in &level.when {
@@ -212,9 +212,9 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What an open check is: known before and a gap now is lost, and lost stays
-    /// lost until it is answered. What was bad has not become well because it cannot
-    /// be asked for a while.
+    /// The outcome of an open check. A check that had an answer before and is a gap now is lost. A
+    /// lost check stays lost until it is answered. A bad check is not well merely because its fact
+    /// is missing for a while.
     fn open(&self, rule: &Rule, instance: Option<&str>, why: Cause, severity: Severity) -> Outcome {
         let class = match why.reason.class() {
             Class::Gap if self.past.was_known(&rule.id, instance) => Class::Lost,
@@ -234,12 +234,12 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Counts what a rule has said.
+    /// Counts the outcomes of a rule.
     fn end(&mut self, rule: &Rule, outcomes: Vec<(Option<String>, Outcome)>) {
         let all: BTreeSet<Option<&str>> = outcomes.iter().map(|(instance, _)| instance.as_deref()).collect();
         self.judgement.past.keep_only(&rule.id, &all);
         let (mut decided, mut bad, mut open, mut later) = (false, false, false, false);
-        let mut told = 0;
+        let mut found = 0;
         for (instance, outcome) in outcomes {
             let past = &mut self.judgement.past;
             match outcome {
@@ -255,8 +255,8 @@ impl<'a> Judge<'a> {
                         continue;
                     }
                     (decided, bad) = (true, true);
-                    told += 1;
-                    if told <= FINDINGS_PER_RULE {
+                    found += 1;
+                    if found <= FINDINGS_PER_RULE {
                         self.judgement.findings.push(finding);
                     } else {
                         *self.judgement.left_out.entry(rule.id.clone()).or_default() += 1;
@@ -299,7 +299,7 @@ fn clipped(text: &str) -> String {
     crate::text::Text::<200>::clipped(text).as_raw().to_owned()
 }
 
-/// Why a fact is missing; a fact that is missing without a reason cannot be read.
+/// Why a fact is missing; one that is missing without a reason counts as unreadable.
 fn reason_for(facts: &Value, name: &str) -> Cause {
     let reasons: Option<Reasons> = facts.get("why").and_then(|why| serde::Deserialize::deserialize(why).ok());
     reasons.and_then(|mut reasons| reasons.remove(name)).unwrap_or_else(|| Cause::new(Reason::Unreadable, name))
@@ -309,7 +309,8 @@ fn found(rule: &Rule, level: &Level, instance: Option<&str>, facts: &Value) -> F
     let filled =
         |text: &Both| Both { en: fill(&text.en, facts, Language::En), de: fill(&text.de, facts, Language::De) };
     let mut evidence = BTreeMap::new();
-    // What it is about is evidence, too: a remedy takes its parameters from here.
+    // The fact that names the thing is evidence, too: a remedy takes its parameters from the
+    // evidence.
     let facts_named = level.when.iter().filter(|condition| condition.section.is_none()).map(|c| &c.fact);
     for fact in facts_named.chain(&rule.name).chain(&rule.evidence) {
         if let Some(value) = facts.get(fact) {

@@ -1,8 +1,8 @@
-//! Facts, rules and findings: what a diagnosis is, without gathering one.
+//! Facts, rules and findings: the data and logic of a diagnosis, without gathering facts.
 //!
-//! Pure: used by the agent while it looks, by the hub over stored reports and
-//! by the technician's screen. Facts travel as JSON by section, so that a new
-//! fact breaks nobody.
+//! All of it is pure: the agent uses it during a look, the hub on stored reports, and the
+//! technician's program for display. Facts travel as JSON by section, so that a new fact breaks no
+//! program.
 
 mod builtin;
 pub mod facts;

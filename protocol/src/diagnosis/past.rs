@@ -1,5 +1,5 @@
-//! What one diagnosis remembers of the whole ones before it: what was known,
-//! what was bad, what was lost since when, and the counters of this boot.
+//! What a diagnosis remembers of earlier complete ones: which checks had an answer, which were bad,
+//! which are lost since when, and the counters of this boot.
 
 use super::finding::Severity;
 use crate::document::UnixMs;
@@ -9,36 +9,36 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long a check that has lost its answer stays unknown.
 const LOST: UnixMs = 30 * 24 * 3600 * 1000;
 
-/// A difference of counters needs as much time between two diagnoses.
+/// Minimum time between two diagnoses for a difference of counters.
 const COUNTERS_APART: UnixMs = 10 * 60 * 1000;
 
-/// A snapshot of counters is replaced when the one after it is so old, so that
-/// differences cover between half a day and a day.
+/// A snapshot of counters is replaced when the one after it is this old, so that differences cover
+/// half a day to a day.
 const COUNTERS_KEPT: UnixMs = 12 * 3600 * 1000;
 
-/// How long a moment is remembered.
+/// How long the time of an event is remembered.
 const YEAR: UnixMs = 366 * 24 * 3600 * 1000;
 
-/// Things of one rule that are remembered at most.
+/// Maximum number of things remembered for one rule.
 const INSTANCES: usize = 256;
 
 /// What is remembered.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Past {
-    /// What each check said, by rule and thing; the thing is empty where a rule
-    /// looks at one only.
+    /// The last result of each check, by rule and thing. The thing is empty for a rule that looks
+    /// at only one.
     checks: BTreeMap<String, BTreeMap<String, Known>>,
     /// Counters of one boot, older first; at most two.
     counters: Vec<Counters>,
-    /// When things were last seen to have happened, whatever boot that was in.
+    /// When named events were last seen to have happened, in whatever boot.
     moments: BTreeMap<String, UnixMs>,
 }
 
-/// What a check said when it last said something.
+/// The last result of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Known {
-    /// How bad it was; nothing where it was well.
+    /// How bad it was; `None` if it was well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     bad: Option<Severity>,
     /// Since when there is no answer.
@@ -71,17 +71,17 @@ impl Past {
         self.checks.get(id)?.get(key(instance))
     }
 
-    /// How bad a check was.
+    /// How bad a check was; `None` if it was well or never had an answer.
     pub(super) fn severity(&self, id: &str, instance: Option<&str>) -> Option<Severity> {
         self.of(id, instance)?.bad
     }
 
-    /// Whether a check has found something that is more than worth knowing.
+    /// Whether the last answer of a check was a fault, not only a note.
     pub(super) fn was_bad(&self, id: &str, instance: Option<&str>) -> bool {
         self.severity(id, instance).is_some_and(|bad| bad > Severity::Note)
     }
 
-    /// Whether a check has had an answer.
+    /// Whether a check ever had an answer.
     pub(super) fn was_known(&self, id: &str, instance: Option<&str>) -> bool {
         self.of(id, instance).is_some_and(|known| known.known)
     }
@@ -106,27 +106,26 @@ impl Past {
         self.set(id, instance, Known { known: true, bad: Some(bad), lost: None });
     }
 
-    /// Notes that there is no answer; since when.
+    /// Records that there is no answer, and returns since when.
     pub(super) fn lost(&mut self, id: &str, instance: Option<&str>, now: UnixMs) -> UnixMs {
         let before = self.of(id, instance).copied().unwrap_or_default();
-        // A clock that was put back does not make it longer ago.
+        // If the clock was set back, the time starts anew.
         let since = before.lost.filter(|since| *since <= now).unwrap_or(now);
         self.set(id, instance, Known { lost: Some(since), ..before });
         since
     }
 
-    /// Forgets things of a rule that are gone: its list was read, and they are not
-    /// in it.
+    /// Forgets things of a rule that no longer exist: its list was read, and they are not in it.
     pub(super) fn keep_only(&mut self, id: &str, all: &BTreeSet<Option<&str>>) {
-        let whole = all.iter().any(Option::is_none);
+        let everything = all.iter().any(Option::is_none);
         if let Some(things) = self.checks.get_mut(id)
-            && !whole
+            && !everything
         {
             things.retain(|thing, _| all.contains(&Some(thing.as_str())));
         }
     }
 
-    /// Forgets rules that are no more, and what was lost too long ago.
+    /// Forgets removed rules, and checks that were lost too long ago.
     pub(super) fn forget(&mut self, is_rule: impl Fn(&str) -> bool, now: UnixMs) {
         self.checks.retain(|id, things| {
             things.retain(|_, known| known.lost.is_none_or(|since| now.saturating_sub(since) < LOST));
@@ -134,19 +133,19 @@ impl Past {
         });
     }
 
-    /// The counters that differences are taken from: of this boot, and old enough.
+    /// The counters to subtract: of this boot, and old enough.
     pub fn counters(&self, boot: &str, now: UnixMs) -> Option<&Counters> {
         let old_enough =
             |counters: &&Counters| counters.boot == boot && now.saturating_sub(counters.at) >= COUNTERS_APART;
         self.counters.iter().find(old_enough)
     }
 
-    /// When things were last seen to have happened, by name.
+    /// When named events were last seen to have happened.
     pub const fn moments(&self) -> &BTreeMap<String, UnixMs> {
         &self.moments
     }
 
-    /// Remembers when things happened, for a year.
+    /// Remembers when named events happened, for a year.
     pub fn note(&mut self, mut moments: BTreeMap<String, UnixMs>, now: UnixMs) {
         moments.retain(|_, at| now.saturating_sub(*at) < YEAR);
         while moments.len() > INSTANCES {
@@ -155,9 +154,9 @@ impl Past {
         self.moments = moments;
     }
 
-    /// Remembers counters, where it is time for it.
+    /// Remembers counters, if the last snapshot is old enough.
     pub fn count(&mut self, new: Counters) {
-        // Another boot, or a clock that was put back: what was kept says nothing.
+        // After a reboot, or if the clock was set back, the old counters are useless.
         self.counters.retain(|old| old.boot == new.boot && old.at <= new.at);
         let newest = self.counters.last().map(|last| new.at.saturating_sub(last.at));
         if newest.is_none_or(|age| age >= COUNTERS_KEPT) {
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_of_one_boot_and_of_half_a_day_to_a_day() {
+    fn counter_differences_are_within_one_boot_and_cover_half_a_day_to_a_day() {
         let (mut past, hour) = (Past::default(), 3_600_000);
         past.count(counters("a", 0, 1));
         assert_eq!(past.counters("a", hour / 60), None, "a minute is too short");
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_stays_so_since_the_same_moment_and_is_forgotten_after_thirty_days() {
+    fn a_lost_check_keeps_its_start_and_is_forgotten_after_thirty_days() {
         let mut past = Past::default();
         past.ok("a", Some("/"));
         assert!(past.was_known("a", Some("/")) && !past.was_known("a", None));

@@ -1,8 +1,7 @@
-//! Known patterns of log lines, as data: what a line says, and what it is about.
+//! Known patterns of log lines, as data: the problem a line reports, and what it is about.
 //!
-//! Whoever reads logs matches each line as it comes, before anything is thrown
-//! away. A pattern of the kernel's counts only where the kernel itself wrote the
-//! line; anybody can write the same words.
+//! The log reader matches each line as it arrives, before any are discarded. A kernel pattern
+//! counts only if the kernel itself wrote the line, since any program can write the same words.
 
 use serde::Deserialize;
 
@@ -24,22 +23,22 @@ pub struct Pattern {
     pub id: String,
     /// Who must have written the line.
     pub from: From,
-    /// One of these stands in it, letter case aside.
+    /// The line contains one of these, ignoring case.
     #[serde(default)]
     pub words: Vec<String>,
-    /// And one of these, where any is named.
+    /// And one of these, if any are given.
     #[serde(default)]
     pub and: Vec<String>,
-    /// None of these stands in it.
+    /// And none of these.
     #[serde(default)]
     pub unless: Vec<String>,
-    /// Or the journal gives it one of these message ids (systemd's catalogue).
+    /// Or the line has one of these message ids (systemd's catalogue).
     #[serde(default)]
     pub message_ids: Vec<String>,
-    /// Only lines of these programs; of any where none is named.
+    /// Only lines of these programs; of all programs if empty.
     #[serde(default)]
     pub programs: Vec<String>,
-    /// What it is about: the word before one of these,
+    /// The subject of the line: the word before one of these,
     #[serde(default)]
     pub before: Vec<String>,
     /// or the word behind one of these,
@@ -48,13 +47,13 @@ pub struct Pattern {
     /// or the text in brackets behind one of these,
     #[serde(default)]
     pub inside: Vec<String>,
-    /// or the line's first word; else its unit, or whoever wrote it.
+    /// or the line's first word; else its unit, or its writer.
     #[serde(default)]
     pub first: bool,
-    /// What it is not about, by its beginning: `loop`.
+    /// Subjects that do not count, by prefix: `loop`.
     #[serde(default)]
     pub not_about: Vec<String>,
-    /// A later line with one of these, about the same, takes it back.
+    /// A later line with one of these, about the same subject, cancels the hit.
     #[serde(default)]
     pub healed_by: Vec<String>,
 }
@@ -65,7 +64,7 @@ struct Patterns {
     pattern: Vec<Pattern>,
 }
 
-/// Those that ship in the binary.
+/// The patterns that ship in the binary.
 #[expect(clippy::expect_used, reason = "a test reads the same file, which is part of this program")]
 pub fn builtin_patterns() -> Vec<Pattern> {
     let read: Patterns = toml::from_str(include_str!("rules/patterns.toml")).expect("the patterns are well-formed");
@@ -73,12 +72,12 @@ pub fn builtin_patterns() -> Vec<Pattern> {
 }
 
 impl Pattern {
-    /// What a line is about.
+    /// The subject of a line; `otherwise` if none is found.
     pub fn about<'a>(&self, line: &'a str, otherwise: &'a str) -> &'a str {
         let is_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@');
         let after = |marker: &String| {
             let (_, rest) = line.split_once(marker.as_str())?;
-            // Numbers of devices have colons in them: `253:2`, `6:0:0:0`.
+            // Device numbers contain colons: `253:2`, `6:0:0:0`.
             let is_number = |at: usize| {
                 let digit = |c: Option<&u8>| c.is_some_and(u8::is_ascii_digit);
                 rest.bytes().take(at).all(|b| b.is_ascii_digit() || b == b':')
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_pattern_has_a_rule_that_asks_for_it() {
+    fn each_pattern_has_a_rule_that_uses_it() {
         let rules = super::super::builtin_rules();
         let logs = rules.rules.iter().filter(|rule| rule.each.as_deref() == Some("hits"));
         let asked: Vec<String> = logs.map(|rule| format!("{:?}", rule.which)).collect();

@@ -1,5 +1,5 @@
-//! A report for the monitoring that a customer has: as a plugin of Nagios and Icinga
-//! writes it, and as a local check of Checkmk.
+//! A report for a customer's own monitoring: as the output of a Nagios or Icinga plugin, and as
+//! local checks of Checkmk.
 
 use super::finding::{Finding, Severity, State};
 use super::report::Report;
@@ -7,8 +7,8 @@ use crate::text::escaped;
 use std::fmt::Write;
 
 impl State {
-    /// The number of a plugin: 0 ok, 1 warning, 2 critical, 3 unknown (Monitoring
-    /// Plugins Development Guidelines).
+    /// The exit code of a plugin: 0 ok, 1 warning, 2 critical, 3 unknown (Monitoring Plugins
+    /// Development Guidelines).
     pub const fn plugin_code(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -28,13 +28,13 @@ impl State {
     }
 }
 
-/// Text without what divides fields there, on one line.
+/// Text on one line, without the plugin format's field separator.
 fn plain(text: &str) -> String {
     escaped(text).replace('|', "/")
 }
 
 impl Report {
-    /// One line with counts as performance data, then one a finding.
+    /// One line with counts as performance data, then one line for each finding.
     pub fn as_plugin(&self) -> String {
         let (state, counts) = (self.state(), self.counts());
         let first = match (self.findings.first(), self.unknown.first()) {
@@ -65,8 +65,8 @@ impl Report {
         out
     }
 
-    /// One line a check, whatever it says, so that none vanishes when it is well: of
-    /// the things of one check the worst counts.
+    /// One line for each check, also for checks that are well, so that no check disappears. If a
+    /// check has several findings, the worst decides.
     pub fn as_local_checks(&self) -> String {
         let mut lines: Vec<(String, u8, String)> = Vec::new();
         let mut add = |id: &str, state: State, text: String| {
@@ -97,7 +97,7 @@ impl Report {
             add(&note.id, State::Ok, plain(&note.cause.en));
         }
         lines.sort();
-        // One line for all of it, whatever the machine could tell.
+        // A summary line that is always present.
         let counts = self.counts();
         let all = format!("{} ok, {} warn, {} crit, {} unknown", counts.ok, counts.warn, counts.crit, counts.unknown);
         lines.insert(0, (String::new(), self.state().plugin_code(), all));

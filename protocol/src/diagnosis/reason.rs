@@ -1,7 +1,7 @@
-//! Why a fact is missing: a closed list, so that nobody has to guess.
+//! Why a fact is missing, from a closed list.
 //!
-//! Beside facts that are missing, `why` says the reason by the field's name:
-//! `{"healthy": null, "why": {"healthy": "not_installed:smartctl"}}`.
+//! Beside missing facts, `why` gives the reason by the field's name: `{"healthy": null, "why":
+//! {"healthy": "not_installed:smartctl"}}`.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -10,40 +10,40 @@ use std::fmt;
 /// Why something is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The program that would have to be asked is not installed.
+    /// The program that would supply the fact is not installed.
     NotInstalled,
     /// The agent lacks the right to see it.
     NotPermitted,
-    /// Nobody has said what is to be looked at.
+    /// It is not configured what to look at.
     NotConfigured,
     /// There is no such thing on this machine: no battery, no package manager.
     Absent,
-    /// This kernel, container or device has no word on it.
+    /// This kernel, container or device does not report it.
     NotSupported,
     /// The device sleeps and was not woken.
     Asleep,
     /// A difference needs a second diagnosis in the same boot.
     FirstLook,
-    /// A slow program is still being asked; a later diagnosis has its answer.
+    /// A slow program is still running; a later diagnosis has its result.
     StillAsked,
-    /// It did not answer within its time.
+    /// It did not answer within its time limit.
     TimedOut,
-    /// It has not come back from an earlier diagnosis, or waits for a device.
+    /// It is still stuck from an earlier diagnosis, or waits for a device.
     Hangs,
     /// There is something, but it cannot be read or understood.
     Unreadable,
-    /// A word of a newer agent.
+    /// A reason of a newer agent.
     Other,
 }
 
 /// What a reason means for a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// Nothing is to be told yet, or ever.
+    /// The check has nothing to report yet, or ever.
     NotApplicable,
-    /// A blind spot that can be closed once.
+    /// A blind spot that somebody can fix once: by installing, permitting or configuring something.
     Gap,
-    /// Something that should be known is not.
+    /// Something that should be known is not known.
     Lost,
 }
 
@@ -78,12 +78,12 @@ impl Reason {
         }
     }
 
-    /// Whether a later diagnosis will know.
+    /// Whether a later diagnosis will have the answer.
     pub const fn is_for_a_while(self) -> bool {
         matches!(self, Self::Asleep | Self::FirstLook | Self::StillAsked)
     }
 
-    /// For people.
+    /// Human-readable text.
     pub const fn in_words(self) -> &'static str {
         match self {
             Self::NotInstalled => "not installed",
@@ -102,7 +102,7 @@ impl Reason {
     }
 }
 
-/// A reason, and what it is about: a program, a file, its own words.
+/// A reason, and what it is about: a program, a file, or other text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cause {
     /// The reason.
@@ -120,7 +120,7 @@ impl Cause {
         Self { reason, about: about.into() }
     }
 
-    /// For people: `smartctl: not installed`.
+    /// Human-readable: `smartctl: not installed`.
     pub fn in_words(&self) -> String {
         match self.about.as_str() {
             "" => self.reason.in_words().to_owned(),
@@ -138,7 +138,7 @@ impl From<Reason> for Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.reason, self.about.as_str()) {
-            // It is shown, and passed on, as it came.
+            // Displayed and forwarded as received.
             (Reason::Other, about) => f.write_str(about),
             (reason, "") => f.write_str(reason.as_str()),
             (reason, about) => write!(f, "{}:{about}", reason.as_str()),

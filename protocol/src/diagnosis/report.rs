@@ -1,7 +1,6 @@
-//! What a diagnosis yields: sections of facts, and findings.
+//! The result of a diagnosis: sections of facts, and findings.
 //!
-//! It travels and is stored as zstd'd JSON, and its receipt hashes exactly
-//! those bytes.
+//! It travels and is stored as JSON compressed with zstd. Its receipt hashes exactly those bytes.
 
 use super::finding::{Finding, Severity, State, Unknown};
 use super::judge::Judgement;
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// zstd level: 3 packs a report of 40 KiB in a third of a millisecond.
+/// zstd level: 3 compresses a report of 40 KiB in a third of a millisecond.
 const LEVEL: i32 = 3;
 
 /// One diagnosis of one machine.
@@ -26,16 +25,16 @@ pub struct Report {
     pub taken_at: UnixMs,
     /// How long it took.
     pub took_ms: u32,
-    /// What was found, by section.
+    /// The facts, by section.
     pub sections: BTreeMap<SectionName, Section>,
-    /// How many checks were decided; before 0.3.0, how many rules were held against it.
+    /// How many checks were decided; before 0.3.0, how many rules were evaluated.
     pub checks: u32,
-    /// Those of them that found nothing, by name; nothing before 0.3.0.
+    /// The decided checks that found nothing, by name; `None` before 0.3.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub well: Option<Vec<String>>,
-    /// What is not well, worst first.
+    /// Faults, worst first.
     pub findings: Vec<Finding>,
-    /// What is worth knowing and no fault: blind spots among it.
+    /// Notes: worth knowing, but no fault; includes blind spots.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Finding>,
     /// Checks that should have an answer and have none.
@@ -44,8 +43,8 @@ pub struct Report {
     /// Rules that have nothing to judge here.
     #[serde(default)]
     pub not_applicable: u32,
-    /// Rules that have no answer yet, by name: a slow program is still being asked, and
-    /// a later diagnosis has its answer.
+    /// Rules that have no answer yet, by name: a slow program is still running, and a later
+    /// diagnosis has its result.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_yet: Vec<String>,
     /// How many findings of a rule were left out, by rule.
@@ -58,15 +57,15 @@ pub struct Report {
 pub struct Section {
     /// How long it took.
     pub took_ms: u32,
-    /// Why it is unanswered, from the closed list; nothing before 0.3.0.
+    /// Why it is unanswered, from the closed list; `None` before 0.3.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Cause>,
-    /// What it says.
+    /// Its facts, or why there are none.
     #[serde(flatten)]
     pub answer: Answer,
 }
 
-/// How many checks said what.
+/// How many checks had which result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Found nothing.
@@ -133,7 +132,7 @@ impl Report {
         }
     }
 
-    /// As it travels.
+    /// Encodes it for travel.
     ///
     /// # Errors
     /// When it is too large.
@@ -146,7 +145,7 @@ impl Report {
         if packed.len() > REPORT_BYTES { Err(PackError::TooLarge) } else { Ok(packed) }
     }
 
-    /// From what travelled; never more than [`REPORT_PLAIN_BYTES`] is unpacked.
+    /// Decodes what [`Report::pack`] made; never decompresses more than [`REPORT_PLAIN_BYTES`].
     ///
     /// # Errors
     /// When it is too large or no report.
@@ -167,19 +166,19 @@ impl Report {
         worst(&self.findings)
     }
 
-    /// All in one word. A section without an answer is something lost.
+    /// The overall state. A section without an answer counts as lost.
     pub fn state(&self) -> State {
         let silent = self.sections.values().any(|section| matches!(section.answer, Answer::Unanswered(_)));
         State::of(self.worst(), silent || !self.unknown.is_empty())
     }
 
-    /// Whether something is critical, or could be and is not known.
+    /// Whether something is critical, or unknown and possibly critical.
     pub fn could_be_critical(&self) -> bool {
         could_be_critical(&self.findings, &self.unknown)
     }
 
-    /// How many checks were decided, with how many of them each word; before 0.3.0
-    /// it is not known which rules had nothing to judge.
+    /// How many checks were decided, by result. A report from before 0.3.0 does not show which
+    /// rules had nothing to judge.
     pub fn counts(&self) -> Counts {
         let rules = |of: &mut dyn Iterator<Item = &str>| of.collect::<BTreeSet<_>>().len();
         let with =
@@ -192,11 +191,11 @@ impl Report {
         };
         let is_found = |id: &str| self.findings.iter().any(|finding| finding.id == id);
         let unknown = rules(&mut self.unknown.iter().map(|u| u.id.as_str()).filter(|id| !is_found(id)));
-        // A rule that found both counts as the worse.
+        // A rule with findings of both severities counts as the worse.
         Counts { ok, crit, warn: found - crit.min(found), unknown, notes: self.notes.len() }
     }
 
-    /// Whether something was still being asked when the look was over.
+    /// Whether a slow program was still running when the look ended.
     pub fn still_asks(&self) -> bool {
         let facts = self.sections.values().filter_map(|section| match &section.answer {
             Answer::Facts(facts) => facts.get("why")?.as_object(),
@@ -206,7 +205,7 @@ impl Report {
         facts.flat_map(|why| why.values()).filter_map(Value::as_str).any(|why| why.starts_with(word))
     }
 
-    /// Whether a check is blind here: a note says so.
+    /// Whether a note lists this check as blind here.
     pub fn is_blind(&self, id: &str) -> bool {
         let is_blind = |note: &Finding| {
             let checks = note.evidence.get("checks").and_then(Value::as_array);
@@ -236,11 +235,11 @@ fn plain(packed: &[u8]) -> Result<Vec<u8>, PackError> {
     })
 }
 
-/// Objects and lists in each other, at most: what common readers of JSON take.
+/// Maximum nesting of objects and lists: what common JSON parsers accept.
 const DEPTH: u32 = 100;
 
-/// Whether other programs can read it: what is passed over is not held against
-/// any depth. It leaps from quote to quote, for most of a report is text.
+/// Whether other programs can parse it: serde does not limit the depth of values that it skips.
+/// This jumps from quote to quote, since most of a report is text.
 fn is_shallow(json: &[u8]) -> bool {
     let mut depth = 0_u32;
     let mut rest = json;
@@ -256,13 +255,13 @@ fn is_shallow(json: &[u8]) -> bool {
                 return false;
             }
         }
-        // What never ends is no JSON; whoever reads it on says so.
+        // An unterminated text is no JSON; the parser reports that.
         let Some(after) = quoted.get(1..).and_then(after_text) else { return true };
         rest = after;
     }
 }
 
-/// What follows a text's closing quote.
+/// The rest after a text's closing quote.
 fn after_text(mut text: &[u8]) -> Option<&[u8]> {
     loop {
         let at = memchr2(b'"', b'\\', text)?;
@@ -273,7 +272,7 @@ fn after_text(mut text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// What a report says, without its facts: a tenth of the work of reading all.
+/// A report without its facts: reading it takes a tenth of the work.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Summary {
     /// When it was taken, by the machine's clock.
@@ -282,12 +281,12 @@ pub struct Summary {
     pub took_ms: u32,
     /// How many checks were decided.
     pub checks: u32,
-    /// Those of them that found nothing; nothing before 0.3.0.
+    /// The decided checks that found nothing; `None` before 0.3.0.
     #[serde(default)]
     pub well: Option<Vec<IgnoredAny>>,
-    /// What is not well, worst first.
+    /// Faults, worst first.
     pub findings: Vec<Finding>,
-    /// What is worth knowing and no fault.
+    /// Notes: worth knowing, but no fault.
     #[serde(default)]
     pub notes: Vec<Finding>,
     /// Checks that should have an answer and have none.
@@ -299,7 +298,7 @@ pub struct Summary {
     sections: BTreeMap<SectionName, Head>,
 }
 
-/// Whether a section was answered; its facts are passed over, but JSON.
+/// Whether a section was answered; its facts must be JSON, but are skipped.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 struct Head {
     #[serde(default)]
@@ -307,7 +306,7 @@ struct Head {
 }
 
 impl Summary {
-    /// From what travelled, with the whole report as JSON on one line.
+    /// Decodes a packed report. Also returns the complete report as JSON on one line.
     ///
     /// # Errors
     /// When it is too large or no report.
@@ -318,20 +317,20 @@ impl Summary {
             return Err(PackError::Json(<serde_json::Error as serde::de::Error>::custom("nested too deeply")));
         }
         let summary = serde_json::from_str(&json).map_err(PackError::Json)?;
-        // Inside a string JSON has no such characters; outside they mean nothing.
+        // JSON has no such characters inside strings; outside they are only whitespace.
         if memchr3(b'\n', b'\r', b'\t', json.as_bytes()).is_some() {
             json = json.replace(['\n', '\r', '\t'], " ");
         }
         Ok((summary, json))
     }
 
-    /// Sections that could not be looked at.
+    /// Sections that could not be gathered.
     pub fn unanswered(&self) -> impl Iterator<Item = SectionName> {
         self.sections.iter().filter(|(_, head)| head.unanswered.is_some()).map(|(name, _)| *name)
     }
 
-    /// Whether the whole machine was looked at; some of it may have been silent.
-    pub fn is_whole(&self) -> bool {
+    /// Whether all sections were requested, answered or not.
+    pub fn covers_all_sections(&self) -> bool {
         self.sections.len() == SectionName::ALL.len()
     }
 
@@ -340,34 +339,33 @@ impl Summary {
         worst(&self.findings)
     }
 
-    /// All in one word. A section without an answer is something lost.
+    /// The overall state. A section without an answer counts as lost.
     pub fn state(&self) -> State {
         State::of(self.worst(), !self.is_complete())
     }
 
-    /// Whether nothing at all is known. What has nothing to judge on this machine is no
-    /// such thing.
+    /// Whether nothing at all is known. A machine on which no check applies does not count.
     pub fn is_nothing_known(&self) -> bool {
         self.checks == 0 && !self.is_complete()
     }
 
-    /// Whether all that was asked has an answer.
+    /// Whether everything that was requested has an answer.
     pub fn is_complete(&self) -> bool {
         self.unanswered().next().is_none() && self.unknown.is_empty()
     }
 
-    /// The same, and nothing is still being asked.
+    /// Whether it is complete, and no slow program is still running.
     pub fn is_finished(&self) -> bool {
         self.is_complete() && self.not_yet.is_empty()
     }
 
-    /// Whether something is critical, or could be and is not known.
+    /// Whether something is critical, or unknown and possibly critical.
     pub fn could_be_critical(&self) -> bool {
-        // Of a report before 0.3.0 only the section is known.
+        // A report from before 0.3.0 only shows unanswered sections, not unknown checks.
         could_be_critical(&self.findings, &self.unknown) || (self.well.is_none() && self.unanswered().next().is_some())
     }
 
-    /// What is lost, in a few words; nothing where nothing is.
+    /// What is lost, in a few words; `None` if nothing is.
     pub fn lost_in_words(&self) -> Option<String> {
         let section = self.unanswered().next().map(|section| format!("{section}: not answered"));
         let check = || {
@@ -389,16 +387,16 @@ mod tests {
     }
 
     #[test]
-    fn a_report_survives_its_way() {
+    fn a_report_is_the_same_after_packing_and_unpacking() {
         let packed = report(10).pack().unwrap_or_default();
         assert_eq!(Report::unpack(&packed).ok(), Some(report(10)));
     }
 
     #[test]
-    fn a_summary_says_what_the_report_says_and_refuses_what_is_none() {
+    fn a_summary_agrees_with_its_report_and_rejects_anything_else() {
         let packed = report(10).pack().unwrap_or_default();
         let (summary, json) = Summary::unpack(&packed).expect("a report");
-        assert_eq!((summary.taken_at, summary.checks, summary.is_whole()), (5, 0, false));
+        assert_eq!((summary.taken_at, summary.checks, summary.covers_all_sections()), (5, 0, false));
         assert_eq!(summary.unanswered().count(), 0);
         let mut silent = report(10);
         let silence = Section { took_ms: 1, why: None, answer: Answer::Unanswered("no".into()) };
@@ -419,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_inside_a_text_are_no_depth() {
+    fn brackets_inside_a_text_do_not_count_as_nesting() {
         let (open, close) = ("[".repeat(101), "]".repeat(101));
         for text in [open.clone(), format!("\\\"{open}"), format!("\\\\\\\"{open}")] {
             assert!(is_shallow(format!("[\"{text}\"]").as_bytes()), "{text}");
@@ -434,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_unpacks_to_too_much_is_refused_before_it_is_all_there() {
+    fn a_report_that_decompresses_to_too_much_is_rejected_early() {
         assert!(matches!(report(REPORT_PLAIN_BYTES).pack(), Err(PackError::TooLarge)));
         let bomb = zstd::bulk::compress(&vec![b' '; 64 << 20], 19).unwrap_or_default();
         assert!(bomb.len() < 16 * 1024, "a bomb must be small: {}", bomb.len());

@@ -1,7 +1,7 @@
 //! Rules as data: TOML, typed, no expression language.
 //!
-//! A rule looks at one section, or at each entry of one list in it. Its levels
-//! are tried in turn; the first whose conditions all hold makes the finding.
+//! A rule looks at one section, or at each entry of one list in it. Its levels are tried in order;
+//! the first one whose conditions all hold makes the finding.
 
 use super::finding::Severity;
 use super::reason::{Cause, Reason};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// A text in both languages of our customers.
+/// A text in both languages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Both {
@@ -20,19 +20,19 @@ pub struct Both {
     pub de: String,
 }
 
-/// Rules, and words for what they cannot see. Also the shape of a rule file.
+/// Rules, and texts for blind spots. Also the format of a rule file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
     /// The rules.
     #[serde(default, rename = "rule")]
     pub rules: Vec<Rule>,
-    /// Words for blind spots, the more exact ones first.
+    /// Texts for blind spots, more specific ones first.
     #[serde(default, rename = "gap")]
     pub gaps: Vec<Gap>,
 }
 
-/// Words for a reason for which checks are blind.
+/// The text for checks that are blind for a certain reason.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gap {
@@ -41,7 +41,7 @@ pub struct Gap {
     /// For which reason.
     #[serde(deserialize_with = "reason")]
     pub reason: Reason,
-    /// About what; about anything where nothing is said.
+    /// The subject of the reason; any subject if absent.
     #[serde(default)]
     pub about: Option<String>,
     /// The cause, with `{about}` and `{checks}` in it.
@@ -72,17 +72,17 @@ pub struct Rule {
     /// The field that names an entry.
     #[serde(default)]
     pub name: Option<String>,
-    /// Which entries it looks at: conditions on their facts; all where none is said.
+    /// Conditions that select the entries it looks at; all entries if empty.
     #[serde(default, rename = "where")]
     pub which: Vec<Condition>,
-    /// Whether the list holds what is wrong, so that an empty one is well. A list of
-    /// things that is empty has nothing to judge.
+    /// Whether the list contains faults, so that an empty list is well. If it contains things, an
+    /// empty list has nothing to judge.
     #[serde(default)]
     pub lists_faults: bool,
-    /// Where it applies at all: conditions on the section's facts, or on another's.
+    /// Conditions for the rule to apply at all: on the section's facts, or on another's.
     #[serde(default)]
     pub applies: Vec<Condition>,
-    /// Facts that are evidence beside those of the conditions.
+    /// Facts that are evidence in addition to those of the conditions.
     #[serde(default)]
     pub evidence: Vec<String>,
     /// From worst to mildest.
@@ -103,7 +103,7 @@ pub struct Rule {
 pub struct Level {
     /// How bad.
     pub severity: Severity,
-    /// All must hold.
+    /// All of these must hold.
     pub when: Vec<Condition>,
     /// This level's own cause.
     #[serde(default)]
@@ -113,12 +113,12 @@ pub struct Level {
     pub advice: Option<Both>,
 }
 
-/// One condition on one fact: `fact = "free_pct"` of the thing that is looked at,
-/// or `fact = "memory.available_pct"` of a section.
+/// One condition on one fact: `fact = "free_pct"` of the thing that the rule looks at, or `fact =
+/// "memory.available_pct"` of a section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "RawCondition")]
 pub struct Condition {
-    /// The section, where it is named.
+    /// The section, if one is named.
     pub section: Option<SectionName>,
     /// The fact's field.
     pub fact: String,
@@ -127,8 +127,8 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// What must be so. What was found before is found until its value has passed
-    /// the bound at which it clears, which lies on the well side of the first.
+    /// The test to apply. Hysteresis: a finding that was there before stays until the value has
+    /// passed the `clear` bound, which is on the well side of the normal one.
     pub fn test(&self, was_found: bool) -> Test {
         match (&self.test, self.clear.filter(|_| was_found)) {
             (Test::Below(_), Some(clear)) => Test::Below(clear),
@@ -138,7 +138,7 @@ impl Condition {
     }
 }
 
-/// What can be asked of a fact that is there.
+/// A test on a known fact.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Test {
     /// A number less than this.
@@ -151,11 +151,11 @@ pub enum Test {
     Not(Value),
     /// One of these.
     OneOf(Vec<Value>),
-    /// A text that has one of these in it, letter case aside.
+    /// A text that contains one of these, ignoring case.
     Contains(Vec<String>),
-    /// A text that has none of these in it, letter case aside.
+    /// A text that contains none of these, ignoring case.
     Lacks(Vec<String>),
-    /// A list with nothing in it.
+    /// An empty list.
     Empty,
 }
 
@@ -188,7 +188,7 @@ pub enum BadRule {
         /// The fact's field.
         fact: String,
     },
-    /// A bound at which it clears, on the wrong side or without a bound.
+    /// A `clear` bound on the wrong side, or without a normal bound.
     #[error("a condition on {fact:?} must clear on the well side of its bound")]
     Clear {
         /// The fact's field.
@@ -268,7 +268,7 @@ impl Rules {
 }
 
 impl Test {
-    /// Whether the fact is so.
+    /// Whether the fact passes the test.
     pub fn holds(&self, fact: &Value) -> bool {
         let has = |words: &[String]| {
             fact.as_str().map(|text| {

@@ -1,4 +1,4 @@
-//! Numbers in words, and texts with numbers in them, in both languages.
+//! Numbers in words, and texts with facts inserted, in both languages.
 
 use super::rule::Both;
 use serde::{Deserialize, Serialize};
@@ -77,7 +77,7 @@ fn duration_in_words(seconds: f64, language: Language) -> String {
         s if s < 120.0 => (s, "s", "s"),
         s if s < 7200.0 => (s / 60.0, "min", "Min."),
         s if s < 172_800.0 => (s / 3600.0, "h", "Std."),
-        // After "in den letzten", "seit" and "vor" it is the dative.
+        // German needs the dative after "in den letzten", "seit" and "vor".
         s => (s / 86_400.0, "d", "Tagen"),
     };
     let unit = match language {
@@ -87,12 +87,12 @@ fn duration_in_words(seconds: f64, language: Language) -> String {
     format!("{} {unit}", decimal(value, language))
 }
 
-/// Items of a list that a text names; the others are counted.
+/// How many items of a list a text names; the remaining ones are only counted.
 const SHOWN: usize = 5;
 
-/// Puts facts into a text: `{field}` as it is, `{field:bytes}`,
-/// `{field:pct}`, `{field:seconds}` in words, `{field:one|many}` the word that fits the
-/// number. A missing fact reads `?`.
+/// Inserts facts into a text: `{field}` as it is; `{field:bytes}`, `{field:pct}` and
+/// `{field:seconds}` formatted with their unit; `{field:one|many}` the word that fits the number. A
+/// missing fact reads `?`.
 pub fn fill(text: &str, facts: &Value, language: Language) -> String {
     let mut out = String::with_capacity(text.len() + 32);
     let mut rest = text;
@@ -140,7 +140,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn numbers_read_as_people_write_them() {
+    fn numbers_are_formatted_as_people_write_them() {
         assert_eq!(bytes_in_words(1_181_116_006.0, Language::En), "1.1 GiB");
         assert_eq!(bytes_in_words(1_181_116_006.0, Language::De), "1,1 GiB");
         assert_eq!(bytes_in_words(512.0, Language::En), "512 B");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_takes_facts_in() {
+    fn facts_are_inserted_into_a_text() {
         let facts = json!({"mount": "/var", "free": 1024.0, "up": 90_000, "who": ["a", "b"]});
         assert_eq!(
             fill("{mount}: {free:bytes} {up:seconds} {who} {no}", &facts, Language::En),

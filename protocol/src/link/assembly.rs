@@ -1,22 +1,23 @@
-//! Memory for frames that have not come whole: so much a link, and so much a key,
-//! however many streams are open and whatever lengths they announce.
+//! Memory limits for incomplete frames, one per link and one per staff key. They hold for any
+//! number of open streams and any announced lengths.
 //!
-//! A frame waits for its turn before a byte of it is read; what it sends meanwhile
-//! stays within its stream's window, by which the link's window is widened for as long:
-//! else those that wait would leave nothing to the one they wait for. One that stands
-//! still is closed ([`crate::limits::STALL_TIMEOUT`]), so that nobody waits for it for ever.
+//! A frame waits for room before its body is read. What the peer sends while it waits stays in its
+//! stream's receive window. The link's window is widened by that amount for as long: otherwise the
+//! waiting streams could use it up, and nothing would be left for the frame they wait for. A
+//! stalled frame closes its link ([`crate::limits::STALL_TIMEOUT`]), so that no other waits for it
+//! for ever.
 
 use super::transport::Transport;
 use crate::limits::{KEY_FRAMES_BYTES, KEY_WAITING_STREAMS, LINK_FRAMES_BYTES};
 use std::sync::{Arc, Mutex, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What one key's links may have in the making together, bytes.
+/// Memory for the incomplete frames of all links of one staff key.
 #[derive(Debug, Clone)]
 pub struct KeyFrames {
     frames: Arc<Semaphore>,
-    /// Streams that wait and whose links are wider for it. Not of the same bytes: frames
-    /// would wait for those that wait for them.
+    /// Waiting streams for which a link is widened. This is a separate budget: with a shared one,
+    /// frames could wait for streams that wait for them.
     waiting: Arc<Semaphore>,
 }
 
@@ -27,24 +28,24 @@ impl Default for KeyFrames {
     }
 }
 
-/// What one link may have in the making, and its key with it.
+/// Memory for the incomplete frames of one link, and its key's.
 #[derive(Debug)]
 pub(super) struct Assembly {
     transport: Transport,
     link: Arc<Semaphore>,
     key: OnceLock<KeyFrames>,
-    /// Streams by whose windows the link's is wider now.
+    /// How many waiting streams the link's window is widened for now.
     waiting: Mutex<u32>,
 }
 
-/// Room for one frame, until it has come.
+/// Room for one frame, held until it is complete.
 #[derive(Debug)]
 pub(super) struct Room {
     _link: OwnedSemaphorePermit,
     _key: Option<OwnedSemaphorePermit>,
 }
 
-/// A link's window is wider by a stream's until this is dropped.
+/// The link's window is widened by one stream's window until this is dropped.
 struct Wider<'a> {
     assembly: &'a Assembly,
     _key: Option<OwnedSemaphorePermit>,
@@ -62,13 +63,13 @@ impl Assembly {
         Self { transport, link, key: OnceLock::new(), waiting: Mutex::default() }
     }
 
-    /// Counts this link's frames against a key's, too.
+    /// Counts this link's frames against a key's limit, too.
     pub(super) fn share(&self, key: KeyFrames) {
-        // A link has one key.
+        // Each link has exactly one key, so a second call changes nothing.
         let _ = self.key.set(key);
     }
 
-    /// Waits for room for a frame of this length; nothing where there can be none.
+    /// Waits for room for a frame of this length; `None` if there can never be any.
     pub(super) async fn room(&self, bytes: usize) -> Option<Room> {
         let bytes = u32::try_from(bytes).ok()?;
         let at_once = self.link.clone().try_acquire_many_owned(bytes);
@@ -84,7 +85,7 @@ impl Assembly {
         Some(Room { _link: link, _key: key })
     }
 
-    /// Widens the link's window for one that waits, as far as its key has room for that.
+    /// Widens the link's window for a waiting stream, if its key's budget allows.
     fn wait(&self) -> Option<Wider<'_>> {
         let key = match self.key.get() {
             Some(key) => Some(key.waiting.clone().try_acquire_owned().ok()?),

@@ -1,4 +1,4 @@
-//! The doors of a hub: one a kind of peer.
+//! The doors of a hub: one for each kind of peer.
 
 /// Which door a link came through; its ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

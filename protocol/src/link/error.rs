@@ -11,7 +11,7 @@ pub enum LinkError {
     /// We closed it, and said why.
     #[error("the link was closed on this side: {0}")]
     ClosedHere(Goodbye),
-    /// The peer fell silent.
+    /// The peer stopped sending.
     #[error("the peer has fallen silent")]
     Silent,
     /// The peer has restarted and forgotten the link.
@@ -20,11 +20,11 @@ pub enum LinkError {
     /// The peer refused the TLS handshake: the alert's number.
     #[error("the handshake was refused (TLS alert {0})")]
     Handshake(u8),
-    /// This side refused the TLS handshake, what the peer showed being none of
-    /// what is known here: the alert's number.
+    /// This side refused the TLS handshake, because it does not trust what the peer presented: the
+    /// alert's number.
     #[error("the handshake was refused here (TLS alert {0})")]
     HandshakeHere(u8),
-    /// Anything else of the transport.
+    /// Any other error of the transport.
     #[error("the transport failed")]
     Transport,
     /// The handshake took too long.
@@ -36,7 +36,7 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// One word, for counting: from a closed list.
+    /// One word as a metrics label, from a closed list.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Closed(why) | Self::ClosedHere(why) => why.as_str(),

@@ -1,6 +1,6 @@
 //! Frames on a stream: four bytes of length, then that many of body.
 //!
-//! The length is checked before a byte is allocated. Length 0 is no frame.
+//! The length is checked before memory is allocated. Length 0 is invalid.
 
 use super::assembly::Assembly;
 use super::settled::Settled;
@@ -20,7 +20,7 @@ pub enum FrameError {
     /// The stream or link ended where a frame should have been.
     #[error("the stream was cut")]
     Cut,
-    /// The peer left the stream before it had said anything.
+    /// The peer dropped the stream before it sent anything.
     #[error("a stream on which nothing was said")]
     Empty,
     /// The length is zero or more than allowed.
@@ -28,45 +28,44 @@ pub enum FrameError {
     Length {
         /// What the peer announced.
         bytes: usize,
-        /// The bound here.
+        /// The limit here.
         max: usize,
     },
-    /// The peer sends or reads slower than is waited for.
+    /// The peer sends or reads slower than the minimum rate.
     #[error("a peer that is slower than is waited for")]
     TooSlow,
     /// The body is no message of the type, from a peer whose version this program
     /// knows.
     #[error("a frame that is no such message")]
     Body(#[source] CodecError),
-    /// The peer is newer than this program, and has sent what it does not know.
+    /// The peer is newer than this program and sent something that this program does not know.
     #[error("a frame of a newer version than this program's")]
     Newer,
-    /// This program is newer than the peer, which does not know what it would be
-    /// told; nothing was sent.
+    /// This program is newer than the peer, and the peer does not know the message; nothing was
+    /// sent.
     #[error("a message that the peer's version does not know")]
     PeerIsOlder(#[source] CodecError),
-    /// The peer does not know what it was sent: it has turned the stream away.
+    /// The peer rejected the stream, because its version does not know what it received.
     #[error("the peer's version does not know what it was sent")]
-    TurnedAway,
+    Rejected,
 }
 
 impl FrameError {
-    /// What the link is closed with where the peer, rather than the network, is
-    /// at fault.
+    /// The reason with which to close the link; `None` if the network or a version is at fault, not
+    /// the peer.
     pub fn reproach(&self) -> Option<Goodbye> {
         match self {
-            Self::Cut | Self::Empty | Self::Newer | Self::PeerIsOlder(_) | Self::TurnedAway => None,
+            Self::Cut | Self::Empty | Self::Newer | Self::PeerIsOlder(_) | Self::Rejected => None,
             Self::TooSlow => Some(Goodbye::TooSlow),
             Self::Length { .. } | Self::Body(_) => Some(Goodbye::Misbehaved),
         }
     }
 }
 
-/// Room that is taken for a frame before anything of it has come, bytes: most are
-/// shorter.
+/// Memory allocated for a frame before any of it has arrived, bytes: most frames are shorter.
 const FIRST_PIECE: usize = 4 * 1024;
 
-/// How long a frame of this length is waited for.
+/// Time limit for a frame of this length.
 fn timeout(bytes: usize) -> Duration {
     FIRST_FRAME_TIMEOUT + Duration::from_secs(bytes as u64 / SLOWEST_BYTES_PER_SECOND)
 }
@@ -78,12 +77,12 @@ pub struct Sender {
     stream: SendStream,
     finished: bool,
     sent: usize,
-    /// Whether a slow reader is not waited for.
+    /// Whether sending to a slow reader times out.
     paced: bool,
     settled: Arc<Settled>,
 }
 
-/// The number with which a stream ends whose frames the other end does not know.
+/// The code with which a stream is reset or stopped if its frames are of an unknown version.
 const INCOMPATIBLE: u32 = Goodbye::Incompatible.number();
 
 impl Sender {
@@ -96,13 +95,12 @@ impl Sender {
         self.settled.version()
     }
 
-    /// What was sent so far, bytes.
+    /// Bytes sent so far.
     pub fn sent_bytes(&self) -> usize {
         self.sent
     }
 
-    /// From here on waits for no peer that reads slower than
-    /// [`SLOWEST_BYTES_PER_SECOND`].
+    /// From here on, sending fails if the peer reads slower than [`SLOWEST_BYTES_PER_SECOND`].
     pub fn demand_rate(&mut self) {
         self.paced = true;
     }
@@ -110,8 +108,8 @@ impl Sender {
     /// Sends one message. Not cancel safe: a cancelled send cuts a frame.
     ///
     /// # Errors
-    /// When the message is too large, needs a newer version than the link's, the
-    /// stream is gone or, on demand, the peer too slow.
+    /// When the message is too large, needs a newer version than the link's, the stream is gone or,
+    /// after [`Sender::demand_rate`], the peer is too slow.
     pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), FrameError> {
         let body = codec::encode_for(message, self.version()).map_err(|error| match error {
             CodecError::Newer { .. } => FrameError::PeerIsOlder(error),
@@ -138,35 +136,35 @@ impl Sender {
             false => written.await,
         };
         written.map_err(|error| match error {
-            StreamEnd::Stopped(INCOMPATIBLE) => FrameError::TurnedAway,
+            StreamEnd::Stopped(INCOMPATIBLE) => FrameError::Rejected,
             StreamEnd::Stopped(_) | StreamEnd::Gone => FrameError::Cut,
         })?;
         self.sent += frame.len();
         Ok(())
     }
 
-    /// Says that nothing more comes.
+    /// Ends the stream: nothing more is sent.
     pub fn finish(&mut self) {
         self.finished = true;
         self.stream.finish();
     }
 
-    /// Says that the peer's frames are of a version that this program does not know;
-    /// the link stays.
-    pub fn turn_away(mut self) {
+    /// Rejects the stream: the peer's frames are of a version that this program does not know. The
+    /// link stays.
+    pub fn reject(mut self) {
         self.finished = true;
         self.stream.reset(INCOMPATIBLE);
     }
 
-    /// Waits until the peer has all of it, or the stream or link is gone.
+    /// Waits until the peer has acknowledged everything, or the stream or link is gone.
     ///
     /// # Errors
-    /// [`FrameError::TooSlow`] on demand.
+    /// [`FrameError::TooSlow`], only after [`Sender::demand_rate`].
     pub async fn delivered(&mut self) -> Result<(), FrameError> {
         self.finish();
         let acknowledged = self.stream.acknowledged();
         if self.paced {
-            // What waits is at most what the link may have under way.
+            // At most the link's window is still unacknowledged.
             let most = timeout(LINK_WINDOW_BYTES as usize);
             tokio::time::timeout(most, acknowledged).await.map_err(|_| FrameError::TooSlow)?;
         } else {
@@ -198,8 +196,8 @@ impl Receiver {
         Self { stream, max: FRAME_BYTES, settled, assembly }
     }
 
-    /// The rest of the stream is of a version that this program does not know.
-    pub fn turn_away(mut self) {
+    /// Rejects the rest of the stream: it is of a version that this program does not know.
+    pub fn reject(mut self) {
         self.stream.stop(INCOMPATIBLE);
     }
 
@@ -208,13 +206,13 @@ impl Receiver {
             .map_err(|error| if self.settled.is_peer_newer() { FrameError::Newer } else { FrameError::Body(error) })
     }
 
-    /// Allows only shorter frames from here on.
+    /// Lowers the maximum frame length from here on.
     pub fn limit(&mut self, max: usize) {
         self.max = max.min(FRAME_BYTES);
     }
 
-    /// The next message, or nothing where the peer has ended the stream
-    /// between two frames. Not cancel safe.
+    /// The next message, or `None` if the peer has ended the stream between two frames. Not cancel
+    /// safe.
     ///
     /// # Errors
     /// When the stream is cut, or the frame breaks the rules.
@@ -225,7 +223,7 @@ impl Receiver {
         }
     }
 
-    /// The next message, which must be there.
+    /// The next message; the end of the stream is an error.
     ///
     /// # Errors
     /// As [`Receiver::next`], and [`FrameError::Cut`] at the stream's end.
@@ -238,16 +236,16 @@ impl Receiver {
     /// [`SLOWEST_BYTES_PER_SECOND`].
     ///
     /// # Errors
-    /// [`FrameError::Empty`] where it does not come, else as [`Receiver::expect`], and
-    /// [`FrameError::TooSlow`].
+    /// [`FrameError::Empty`] if the stream ends before it, [`FrameError::TooSlow`], else as
+    /// [`Receiver::expect`].
     pub async fn first<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
         let body = async {
             let length = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.next_length()).await;
             let bytes = length.map_err(|_| FrameError::TooSlow)??.ok_or(FrameError::Cut)?;
             self.body(bytes).await
         };
-        // The peer that opens a stream has received nothing on it that it could reject.
-        let nothing = |error: &FrameError| matches!(error, FrameError::Cut | FrameError::TurnedAway);
+        // The peer that opens a stream has received nothing on it yet that it could reject.
+        let nothing = |error: &FrameError| matches!(error, FrameError::Cut | FrameError::Rejected);
         let body = body.await.map_err(|error| if nothing(&error) { FrameError::Empty } else { error })?;
         self.read(&body)
     }
@@ -264,7 +262,7 @@ impl Receiver {
         match self.stream.read_exact(&mut length).await {
             Ok(true) => {}
             Ok(false) => return Ok(None),
-            Err(StreamEnd::Stopped(INCOMPATIBLE)) => return Err(FrameError::TurnedAway),
+            Err(StreamEnd::Stopped(INCOMPATIBLE)) => return Err(FrameError::Rejected),
             Err(StreamEnd::Stopped(_) | StreamEnd::Gone) => return Err(FrameError::Cut),
         }
         let bytes = u32::from_be_bytes(length) as usize;
@@ -274,9 +272,9 @@ impl Receiver {
         Ok(Some(bytes))
     }
 
-    /// The body of a frame of this length. Memory is taken for what has come, and only
-    /// while there is room for the whole; one that stands still or trickles is not waited
-    /// for. That others are before it is not its fault, and a short one waits for nobody.
+    /// Reads the body of a frame of this length. A long frame first waits until there is room for
+    /// all of it; that wait does not count against its time limit, since other frames cause it.
+    /// Memory is allocated only for bytes that have arrived. A frame that stalls or trickles fails.
     async fn body(&mut self, bytes: usize) -> Result<Vec<u8>, FrameError> {
         let _room = match bytes > FIRST_PIECE {
             true => Some(self.assembly.room(bytes).await.ok_or(FrameError::Cut)?),
@@ -292,7 +290,8 @@ impl Receiver {
             let next = tokio::time::timeout(STALL_TIMEOUT, next).await.map_err(|_| FrameError::TooSlow)?;
             match next {
                 Ok(Some(piece)) => {
-                    // As it grows it is moved into twice the room, but never into more than all of it.
+                    // The capacity about doubles as the body grows, but never exceeds the frame's
+                    // length.
                     if body.capacity() - body.len() < piece.len() {
                         let more = body.len().max(piece.len()).min(bytes - body.len());
                         body.reserve_exact(more);

@@ -1,8 +1,7 @@
-//! The link: framed messages on streams to one authenticated peer.
+//! Links: framed messages on streams to one authenticated peer.
 //!
-//! Everything outside this folder uses `Listener`, `Dialer`, `Link`, `Sender` and
-//! `Receiver`. What carries a link is an enum (`transport`), today of QUIC alone, whose
-//! folder is the only one that names quinn.
+//! Code outside of this folder only uses `Listener`, `Dialer`, `Link`, `Sender` and `Receiver`. An
+//! enum (`transport`) selects the transport. Today that is always QUIC; only its folder uses quinn.
 
 mod assembly;
 mod bucket;
@@ -34,13 +33,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use transport::Transport;
 
-/// The name under which every hub presents itself.
+/// The TLS server name of every hub.
 pub const HUB_SERVER_NAME: &str = "hub.fernwart.internal";
 
-/// How long a program that ends waits for its last packet to leave.
+/// How long a program that ends waits until its last packet is sent.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(5);
 
-/// How often others get a turn before it sleeps meanwhile.
+/// How often [`Link::close_aloud`] yields to other tasks before it sleeps instead.
 const TURNS: u32 = 64;
 
 /// An open link with one peer. Clones are the same link.
@@ -49,7 +48,7 @@ pub struct Link {
     id: LinkId,
     transport: Transport,
     door: Door,
-    /// What this side has closed it with, which a transport need not remember.
+    /// The reason with which this side closed it; a transport need not keep it.
     closed_with: Arc<OnceLock<Goodbye>>,
     settled: Arc<Settled>,
     assembly: Arc<Assembly>,
@@ -70,7 +69,7 @@ impl Link {
         }
     }
 
-    /// Tells this link from every other of the process.
+    /// Distinguishes this link from all others of the process.
     pub fn id(&self) -> LinkId {
         self.id
     }
@@ -80,8 +79,8 @@ impl Link {
         self.door
     }
 
-    /// Settles on a version with the peer that has said this hello: from here on the
-    /// link, and every stream of it, speaks that version.
+    /// Settles on a version with the peer that sent this hello. From here on all streams of the
+    /// link speak that version.
     ///
     /// # Errors
     /// When the two have none in common.
@@ -91,13 +90,13 @@ impl Link {
         Ok(version)
     }
 
-    /// The version the two have settled on; none before the peer's hello.
+    /// The settled version; `None` before the peer's hello.
     pub fn version(&self) -> Option<Version> {
         self.settled.agreed()
     }
 
-    /// The certificates the peer showed, leaf first; empty if none. Also on a
-    /// resumed link, where TLS itself has not looked at them again.
+    /// The certificates the peer presented, leaf first; empty if none. Also set on a resumed link,
+    /// where TLS itself has not checked them again.
     pub fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
         self.transport.peer_certificates()
     }
@@ -112,7 +111,7 @@ impl Link {
         Ok(out)
     }
 
-    /// Opens a stream; waits while the peer allows no more. Cancel safe.
+    /// Opens a stream; waits while the peer's stream limit is reached. Cancel safe.
     ///
     /// # Errors
     /// When the link is gone.
@@ -142,9 +141,8 @@ impl Link {
         self.transport.close(why.number());
     }
 
-    /// Closes the link and waits until the word has left, at most
-    /// [`CLOSE_TIMEOUT`]. Whether it arrived is not waited for: a peer that missed it
-    /// finds out by its idle time-out.
+    /// Closes the link and waits until the close packet is sent, at most [`CLOSE_TIMEOUT`]. It does
+    /// not wait for the packet to arrive: a peer that misses it notices by its idle time-out.
     pub async fn close_aloud(&self, why: Goodbye) {
         if self.is_closed() {
             return;
@@ -152,8 +150,8 @@ impl Link {
         self.close(why);
         let before = self.transport.packets_sent();
         let left = async {
-            // It leaves as soon as others get a turn, as a rule the first; then time
-            // must pass for it to leave at all.
+            // The packet is usually sent at the first yield to quinn's task. If it is not, it
+            // cannot be sent before some time has passed.
             for turn in 0.. {
                 if self.transport.packets_sent() != before {
                     return;
@@ -177,7 +175,7 @@ impl Link {
         self.transport.end().map(|end| self.complete(end))
     }
 
-    /// An end with the reason that this side gave for it.
+    /// Adds the reason that this side gave, if it closed the link.
     fn complete(&self, end: LinkError) -> LinkError {
         match (end, self.closed_with.get()) {
             (LinkError::ClosedHere(_), Some(reason)) => LinkError::ClosedHere(*reason),
@@ -190,8 +188,8 @@ impl Link {
         self.transport.end().is_some()
     }
 
-    /// Where the peer is. One of IPv4 is written as such, also where one socket
-    /// hears both families.
+    /// The peer's address. An IPv4 address is returned as IPv4, even if a dual-stack socket maps
+    /// it.
     pub fn remote_address(&self) -> SocketAddr {
         let remote = self.transport.remote_address();
         SocketAddr::new(remote.ip().to_canonical(), remote.port())
@@ -202,9 +200,9 @@ impl Link {
         self.transport.rtt()
     }
 
-    /// Gives the peer the streams of a technician and room for what it is told, once it
-    /// has shown to be one. What it sends has the window of any other link; frames
-    /// count against its key's, whatever links it has.
+    /// Gives an authenticated technician's link more streams and a larger send window. Its receive
+    /// window stays that of any other link. Its frames count against the limit that all links of
+    /// its key share.
     pub fn widen_for_staff(&self, key: KeyFrames) {
         self.assembly.share(key);
         self.transport.set_limits(limits::STAFF_STREAMS, limits::STAFF_WINDOW_BYTES);

@@ -1,10 +1,9 @@
 //! Dialling a hub that has several addresses.
 //!
-//! RFC 8305 ("Happy Eyeballs"): a further address is tried after a short delay
-//! without waiting for the earlier ones to fail, IPv6 and IPv4 by turns, and the
-//! first link that is established is taken. A name whose IPv6 leads nowhere costs
-//! that delay and not a whole handshake's timeout. The other handshakes are
-//! dropped before anything was sent on them.
+//! RFC 8305 ("Happy Eyeballs"): the next address is tried after a short delay, without waiting for
+//! the earlier ones to fail. IPv6 and IPv4 alternate, and the first established link is used. A
+//! name whose IPv6 address does not work costs that delay, not a complete handshake timeout. The
+//! other handshakes are dropped before any data was sent on them.
 
 use super::{DialError, Dialer, Door, Link, LinkError};
 use crate::text::Text;
@@ -14,10 +13,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// How long an address has before the next is tried beside it: RFC 8305, 5, calls
-/// it the Connection Attempt Delay and recommends 250 ms. Nobody waits at an agent,
-/// and thousands of them dial a hub that has just restarted: were each to try a
-/// second address of it after 250 ms, its handshakes would double when they are most.
+/// How long before the next address is tried in parallel. RFC 8305, section 5, calls this the
+/// Connection Attempt Delay and recommends 250 ms. Nobody waits for an agent, and thousands of them
+/// dial a hub that has just restarted: if each tried a second address after 250 ms, the number of
+/// handshakes would double exactly at the peak.
 const fn attempt_delay(door: Door) -> Duration {
     match door {
         Door::Staff | Door::Enroll => Duration::from_millis(250),
@@ -25,10 +24,10 @@ const fn attempt_delay(door: Door) -> Duration {
     }
 }
 
-/// Addresses of one name that are tried.
+/// Maximum number of addresses tried per name.
 const ADDRESSES_PER_NAME: usize = 6;
 
-/// None of a hub's addresses led to it.
+/// No address of a hub could be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum NotReached {
     /// There is no address at all, or no name has one.
@@ -46,7 +45,7 @@ pub enum NotReached {
 }
 
 impl NotReached {
-    /// A refusal is more informative than a timeout, and that more than no socket.
+    /// A refusal is more informative than a timeout, and a timeout more than a missing socket.
     fn rank(&self) -> u8 {
         match self {
             Self::NoAddress(_) => 0,
@@ -57,14 +56,13 @@ impl NotReached {
     }
 }
 
-/// Opens a link through one door of a hub, at whichever of these names
-/// (`host:port`) answers first; each address has `timeout`, at most
-/// [`HANDSHAKE_TIMEOUT`](crate::limits::HANDSHAKE_TIMEOUT). `socket` is asked
-/// for a dialer of the address's family. Also gives the dialer that did it.
-/// Cancel safe.
+/// Opens a link through one door of a hub, at the first of these names (`host:port`) that answers.
+/// Each address has `timeout`, at most [`HANDSHAKE_TIMEOUT`](crate::limits::HANDSHAKE_TIMEOUT).
+/// `socket` makes a dialer for an address's family. Also returns the dialer that was used. Cancel
+/// safe.
 ///
 /// # Errors
-/// When none of them leads to the hub, or it will not have us.
+/// When none of them leads to the hub, or the hub refuses this peer.
 pub async fn dial_any(
     names: &[Text<255>],
     door: Door,
@@ -91,7 +89,7 @@ pub async fn dial_any(
                     Ok((name, Err(source), _)) => NotReached::Dial { name, source },
                     Err(error) => match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
-                        // The runtime is going down.
+                        // The runtime is shutting down.
                         Err(_) => continue,
                     },
                 }
@@ -123,8 +121,8 @@ pub async fn dial_any(
     }
 }
 
-/// The addresses of all names in their order; a name is looked up only when
-/// those before it are used up. An error is a name without any.
+/// The addresses of all names in their order. A name is only resolved after all addresses of the
+/// names before it were taken. An error is a name without addresses.
 fn addresses_of(names: &[Text<255>]) -> mpsc::Receiver<Result<(String, SocketAddr), String>> {
     let (give, addresses) = mpsc::channel(1);
     let names = names.to_vec();
@@ -149,7 +147,7 @@ fn addresses_of(names: &[Text<255>]) -> mpsc::Receiver<Result<(String, SocketAdd
     addresses
 }
 
-/// Addresses of `host:port`, both families by turns. A literal one needs no resolver.
+/// Resolves `host:port`, alternating address families. A literal address needs no resolver.
 async fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
     match name.parse() {
         Ok(address) => Ok(vec![address]),
@@ -157,7 +155,7 @@ async fn resolve(name: &str) -> std::io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// The family that the system prefers begins.
+/// Alternates address families, starting with the one the system prefers.
 fn by_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let six_first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|one| one.is_ipv6() == six_first);
@@ -177,7 +175,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn it_ends_when_nobody_answers_with_the_most_informative_failure() {
+    async fn dialling_unreachable_addresses_returns_the_most_informative_error() {
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns_and_the_preferred_one_begins() {
+    fn address_families_alternate_and_the_preferred_one_is_first() {
         let turns = |addresses: &[&str]| {
             let addresses = addresses.iter().map(|one| one.parse().expect("an address")).collect();
             by_turns(addresses).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")

@@ -1,7 +1,7 @@
-//! What the two ends of a link have settled on, shared by its streams.
+//! The version that the two ends of a link have settled on, shared by its streams.
 //!
-//! Streams are opened before the hello has come (it travels on one of them), so
-//! this is written once and read by all: until then only version 1 is spoken.
+//! Streams are opened before the hello arrives, since it travels on one of them. Until then only
+//! version 1 is spoken.
 
 use crate::version::{CURRENT, Version};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(super) struct Settled(AtomicU32);
 
 impl Settled {
-    /// The peer has said which versions it speaks.
+    /// Stores what the peer's hello has settled.
     pub(super) fn agree(&self, version: Version, theirs: u16) {
-        // Each request of a technician has a hello; an honest one always says the same.
+        // Each request of a technician has a hello; an honest peer always sends the same versions.
         self.0.store(u32::from(version.number()) << 16 | u32::from(theirs), Ordering::Relaxed);
     }
 
-    /// The version that both speak; none before the hello.
+    /// The settled version; `None` before the hello.
     pub(super) fn agreed(&self) -> Option<Version> {
         match self.0.load(Ordering::Relaxed) >> 16 {
             0 => None,
@@ -25,12 +25,12 @@ impl Settled {
         }
     }
 
-    /// The version to write in.
+    /// The version to encode for.
     pub(super) fn version(&self) -> Version {
         self.agreed().unwrap_or(Version::OLDEST)
     }
 
-    /// Whether the peer may say what this program does not know.
+    /// Whether the peer may send messages that this program does not know.
     pub(super) fn is_peer_newer(&self) -> bool {
         self.0.load(Ordering::Relaxed) & 0xffff > u32::from(CURRENT)
     }

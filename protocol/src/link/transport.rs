@@ -1,10 +1,9 @@
-//! What carries a link: QUIC, and beside it what else may come to.
+//! The transport under a link: today QUIC, later perhaps others.
 //!
-//! [`Link`](super::Link), [`Sender`](super::Sender) and [`Receiver`](super::Receiver) know
-//! only this enum, so that a further transport is one more variant here and a folder
-//! beside `quic`. What a transport must offer: streams with flow control of their own, a
-//! TLS 1.3 channel that both ends can derive keys from, and numbers with which a stream or
-//! the whole ends.
+//! [`Link`](super::Link), [`Sender`](super::Sender) and [`Receiver`](super::Receiver) only know
+//! this enum, so a further transport is one more variant here and a folder beside `quic`. A
+//! transport must offer: streams with their own flow control, a TLS 1.3 channel from which both
+//! ends can derive keys, and error numbers for ending a stream or the connection.
 
 use super::LinkError;
 use super::quic;
@@ -14,12 +13,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Tells a link from every other of this process, former ones included.
+/// Distinguishes a link from all others of this process, including earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkId(u64);
 
 impl LinkId {
-    /// One that no link of this process has had.
+    /// An id that no link of this process has had.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -29,7 +28,7 @@ impl LinkId {
 /// Why a stream carries no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamEnd {
-    /// The peer broke it off with this number.
+    /// The peer aborted it with this number.
     Stopped(u32),
     /// It, or its link, is gone.
     Gone,

@@ -1,4 +1,4 @@
-//! What the catalogue approves: a manifest with its files, each by its hash.
+//! A bundle, the unit that the catalogue approves: a manifest with its files, each by its hash.
 
 use crate::document::Document;
 use crate::id::{Digest, KeyId};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A text that is no name of a bundle or of its files.
+/// A text that is no valid name of a bundle or of a bundle's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     /// A bundle's.
@@ -86,7 +86,7 @@ pub struct BundleFile {
     pub bytes: u64,
 }
 
-/// A script as it is approved. Its SHA-256 is what orders and the catalogue name.
+/// An approved script. Orders and the catalogue refer to it by its SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bundle {
@@ -94,7 +94,7 @@ pub struct Bundle {
     pub name: BundleName,
     /// Its version, as in its manifest.
     pub version: u32,
-    /// The manifest's text: what approvers read is what machines read.
+    /// The manifest's text: approvers and machines read the same bytes.
     pub manifest: Text<32768>,
     /// Its files.
     pub files: List<BundleFile, 16>,
@@ -102,7 +102,7 @@ pub struct Bundle {
 
 impl Document for Bundle {
     const KIND: &'static str = "bundle";
-    /// A bundle is signed for by the catalogue that names it.
+    /// A bundle has no signer of its own: the catalogue that names it is signed.
     fn signer(&self) -> KeyId {
         KeyId::from_bytes([0; 16])
     }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_could_mean_something_else_are_none() {
+    fn ambiguous_bundle_and_file_names_are_rejected() {
         for good in ["disk-free", "a1", "time-sync"] {
             assert!(good.parse::<BundleName>().is_ok(), "{good}");
         }

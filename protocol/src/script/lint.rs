@@ -1,4 +1,4 @@
-//! Reading a manifest, field by field, with every mistake at its place.
+//! Reads a manifest field by field and reports every mistake with its position.
 
 use super::bundle::{BundleName, FileName};
 use super::manifest::{ExitMeaning, Interpreter, Limits, Manifest, Platform, Privilege};
@@ -13,7 +13,7 @@ use std::ops::Range;
 use toml::Spanned;
 
 const LIMITS: [(&str, u32, u32, Option<u32>); 5] = [
-    // name, least, most, unless said
+    // name, minimum, maximum, default
     ("time_s", 1, 3600, Some(60)),
     ("memory_mib", 8, 4096, Some(256)),
     ("processes", 1, 1024, Some(64)),
@@ -21,7 +21,7 @@ const LIMITS: [(&str, u32, u32, Option<u32>); 5] = [
     ("output_mib", 1, 1024, Some(64)),
 ];
 
-/// Reads the whole file; nothing where something needed is missing.
+/// Reads the complete file; `None` if a required field is missing.
 pub(super) fn read(file: &mut Reader<'_, '_>) -> Option<Manifest> {
     let name = file.required::<BundleName>("name");
     let version = file.required::<u32>("version");
@@ -82,13 +82,16 @@ fn flag(file: &mut Reader<'_, '_>, name: &'static str) -> bool {
     file.optional::<bool>(name).is_some_and(Spanned::into_inner)
 }
 
-/// A flag through which something can be changed: not for what only reads.
+/// A flag that allows changes: a mistake in a script that only reads.
 fn power(file: &mut Reader<'_, '_>, name: &'static str, privilege: Option<&Spanned<Privilege>>) -> bool {
-    let Some(said) = file.optional::<bool>(name) else { return false };
-    if *said.get_ref() && privilege.is_some_and(|privilege| *privilege.get_ref() == Privilege::Read) {
-        file.mistake(said.span(), format!("a script with privilege \"read\" changes nothing; {name} needs \"repair\""));
+    let Some(mentioned) = file.optional::<bool>(name) else { return false };
+    if *mentioned.get_ref() && privilege.is_some_and(|privilege| *privilege.get_ref() == Privilege::Read) {
+        file.mistake(
+            mentioned.span(),
+            format!("a script with privilege \"read\" changes nothing; {name} needs \"repair\""),
+        );
     }
-    said.into_inner()
+    mentioned.into_inner()
 }
 
 fn both(file: &mut Reader<'_, '_>, name: &'static str, most: usize) -> Option<Both> {
@@ -126,7 +129,7 @@ fn end_of(file: &mut Reader<'_, '_>, day: &Spanned<String>) -> Option<UnixMs> {
     end.map(|end| end.timestamp().as_millisecond())
 }
 
-/// Whether a path lies among the sockets that rule the computer.
+/// Whether a path may contain sockets through which the computer can be controlled.
 fn is_among_sockets(path: &str) -> bool {
     (is_below(path, "/run") || is_below(path, "/var/run")) && !is_below(path, "/run/lock")
 }
@@ -136,10 +139,10 @@ fn is_below(path: &str, folder: &str) -> bool {
     path == folder || path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Folders that every script has for itself.
+/// Folders of which every script has a private copy.
 const OWN: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Folders that hold the agent's own, and much else.
+/// Folders that contain the agent's own data, and much else.
 const TOO_MUCH: [&str; 2] = ["/var", "/var/lib"];
 
 fn is_plain_path(path: &str) -> bool {
@@ -156,15 +159,15 @@ fn paths(
     services: bool,
 ) -> Vec<String> {
     let Some(writes) = writes else { return Vec::new() };
-    let whole = writes.span();
+    let span = writes.span();
     let writes = writes.into_inner();
     if let Some(privilege) = privilege {
         match privilege.get_ref() {
             Privilege::Read if !writes.is_empty() => {
-                file.mistake(whole, "a script with privilege \"read\" writes nowhere; \"repair\" may write");
+                file.mistake(span, "a script with privilege \"read\" writes nowhere; \"repair\" may write");
             }
             Privilege::Raw => {
-                file.mistake(whole, "a script with privilege \"raw\" may write everywhere; leave writes out")
+                file.mistake(span, "a script with privilege \"raw\" may write everywhere; leave writes out")
             }
             Privilege::Read | Privilege::Repair => {}
         }
@@ -196,14 +199,14 @@ fn paths(
 }
 
 fn limits(file: &mut Reader<'_, '_>) -> Limits {
-    let mut values = LIMITS.map(|(_, _, _, unless_said)| unless_said);
+    let mut values = LIMITS.map(|(_, _, _, unless_mentioned)| unless_mentioned);
     if let Some(mut inner) = file.table("limits") {
         for (value, (name, least, most, _)) in values.iter_mut().zip(LIMITS) {
-            let Some(said) = inner.optional::<u32>(name) else { continue };
-            if (least..=most).contains(said.get_ref()) {
-                *value = Some(*said.get_ref());
+            let Some(mentioned) = inner.optional::<u32>(name) else { continue };
+            if (least..=most).contains(mentioned.get_ref()) {
+                *value = Some(*mentioned.get_ref());
             } else {
-                inner.mistake(said.span(), format!("{name} must be from {least} to {most}"));
+                inner.mistake(mentioned.span(), format!("{name} must be from {least} to {most}"));
             }
         }
         inner.finish();
@@ -233,7 +236,7 @@ fn exit(inner: &mut Reader<'_, '_>) -> Option<(Range<usize>, ExitMeaning)> {
     Some((code.span(), ExitMeaning { code: code.into_inner(), well: well?.into_inner(), says: says? }))
 }
 
-/// Drops what stands twice, and says so.
+/// Drops duplicates and reports them as mistakes.
 fn once<T, K: Eq + std::hash::Hash + std::fmt::Display>(
     file: &mut Reader<'_, '_>,
     all: Vec<(Range<usize>, T)>,
@@ -338,9 +341,9 @@ fn kind_of(inner: &mut Reader<'_, '_>, word: &KindWord) -> Option<Kind> {
             let pattern = match pattern {
                 None => None,
                 Some(text) => {
-                    let whole = format!("^(?:{})$", text.get_ref());
-                    // Small bounds: a pattern of a few characters needs no more.
-                    match RegexBuilder::new(&whole).size_limit(256 * 1024).dfa_size_limit(256 * 1024).build() {
+                    let span = format!("^(?:{})$", text.get_ref());
+                    // Small limits are enough for a pattern of a few characters.
+                    match RegexBuilder::new(&span).size_limit(256 * 1024).dfa_size_limit(256 * 1024).build() {
                         Ok(pattern) => Some(pattern),
                         Err(error) => {
                             let why = error.to_string();

@@ -1,7 +1,7 @@
 //! A script's manifest: what it is, what it needs, what it may do.
 //!
-//! The text is TOML with a closed set of fields. Whoever proposes, approves,
-//! runs or refuses a script reads the same text.
+//! The text is TOML with a closed set of fields. Authors, approvers, technicians and machines all
+//! read the same text.
 
 use super::bundle::{BundleName, FileName};
 use super::parameter::Declared;
@@ -10,7 +10,7 @@ use crate::diagnosis::Both;
 use crate::document::{ActionKind, UnixMs};
 use serde::{Deserialize, Serialize};
 
-/// Programs that may run a script; each has one fixed place.
+/// Programs that may run a script; each has one fixed path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpreter {
@@ -25,7 +25,7 @@ pub enum Interpreter {
 }
 
 impl Interpreter {
-    /// Where it is.
+    /// Its path.
     pub const fn path(self) -> &'static str {
         match self {
             Self::Sh => "/bin/sh",
@@ -36,7 +36,7 @@ impl Interpreter {
     }
 }
 
-/// Where a script can run.
+/// An operating system on which a script can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Platform {
@@ -74,7 +74,7 @@ impl Privilege {
     }
 }
 
-/// What a script and all its children together may use.
+/// Resource limits for a script and all its children together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Seconds from start to end.
@@ -83,10 +83,10 @@ pub struct Limits {
     pub memory_mib: u32,
     /// Processes at once.
     pub processes: u32,
-    /// Per cent of one core, 200 are two cores; nothing if it does not matter.
+    /// Per cent of one core, 200 are two cores; `None` for no limit.
     pub cpu_pct: Option<u32>,
-    /// What it may write on its output streams, MiB; more ends it. Of that the
-    /// beginning and the end are kept.
+    /// What it may write on its output streams, MiB; more stops it. The beginning and the end of
+    /// that are kept.
     pub output_mib: u32,
 }
 
@@ -95,13 +95,13 @@ pub struct Limits {
 pub struct ExitMeaning {
     /// The code.
     pub code: u8,
-    /// Whether it counts as done.
+    /// Whether it counts as success.
     pub well: bool,
-    /// In words.
+    /// The meaning in words.
     pub says: Both,
 }
 
-/// A script's manifest. Only [`Manifest::read`] makes it, so it is whole.
+/// A script's manifest. Only [`Manifest::read`] makes it, so it is always complete.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     /// The script's name.
@@ -110,7 +110,7 @@ pub struct Manifest {
     pub version: u32,
     /// What it does, in a few words.
     pub title: Both,
-    /// What it does, plainly.
+    /// What it does, in plain language.
     pub explain: Both,
     /// What runs it.
     pub interpreter: Interpreter,
@@ -124,29 +124,29 @@ pub struct Manifest {
     pub writes: Vec<String>,
     /// Whether it may use the network.
     pub network: bool,
-    /// Whether it may speak to the system's services: systemd, D-Bus and the
-    /// like. Through them it can do what they can.
+    /// Whether it may use the system's services: systemd, D-Bus and others. Through them it can do
+    /// everything that they can.
     pub services: bool,
-    /// Whether it may see which processes the machine has and which locks they hold,
-    /// where `$FERNWART_PROC` says; else it sees its own alone.
+    /// Whether it may see the machine's processes and the locks they hold, through the path in
+    /// `$FERNWART_PROC`. Otherwise it only sees its own processes.
     pub sees_processes: bool,
-    /// Whether it can show what it would do.
+    /// Whether it supports a dry run.
     pub dry_run: bool,
-    /// The script that takes it back.
+    /// The script that reverts it.
     pub undo: Option<BundleName>,
-    /// Whether it may be run again after nobody knows how it ended.
+    /// Whether it may be run again after a run with an unknown outcome.
     pub retry_safe: bool,
-    /// Whether it repairs a wrong clock, and so may run under one.
+    /// Whether it repairs a wrong clock, and so may run with a wrong clock.
     pub repairs_clock: bool,
-    /// After this it is not run any more.
+    /// It may not be run after this time.
     pub expires: Option<UnixMs>,
-    /// What it may use.
+    /// Its resource limits.
     pub limits: Limits,
     /// Its parameters.
     pub parameters: Vec<Declared>,
-    /// What its exit codes mean; 0 is well and all others are not, unless said.
+    /// The meanings of its exit codes. By default 0 is success and all others are failures.
     pub exits: Vec<ExitMeaning>,
-    /// Findings to look for again afterwards, by their rules' names.
+    /// Rules to check again after the run.
     pub checks: Vec<String>,
 }
 
@@ -167,22 +167,22 @@ impl Manifest {
         }
     }
 
-    /// Whether running it looks or acts. What is only shown changes nothing, unless it
-    /// may speak to services, set the clock or use the network while it looks: much of a
-    /// computer can be ruled over its own loopback.
+    /// Whether running it is a look or an act. A dry run or a script that only reads is a look,
+    /// unless it may use services, set the clock or use the network: over the loopback interface,
+    /// much of a computer can be controlled.
     pub fn kind(&self, dry_run: bool) -> ActionKind {
         if self.changes_nothing(dry_run) && !self.network { ActionKind::Look } else { ActionKind::Act }
     }
 
-    /// Whether it gets no right to change anything, whatever its owner takes it for.
+    /// Whether it gets no right to change anything, even if it may use the network.
     pub fn changes_nothing(&self, dry_run: bool) -> bool {
         (self.privilege == Privilege::Read || dry_run) && !self.services && !self.repairs_clock
     }
 
-    /// What an exit code means: whether it is well, and its words if it has any.
+    /// The meaning of an exit code: whether it is success, and the text if there is one.
     pub fn meaning(&self, code: i32) -> (bool, Option<&Both>) {
-        let said = self.exits.iter().find(|meaning| i32::from(meaning.code) == code);
-        (said.map_or(code == 0, |meaning| meaning.well), said.map(|meaning| &meaning.says))
+        let stated = self.exits.iter().find(|meaning| i32::from(meaning.code) == code);
+        (stated.map_or(code == 0, |meaning| meaning.well), stated.map(|meaning| &meaning.says))
     }
 }
 
@@ -223,7 +223,7 @@ de = "Diesen Dienst gibt es nicht."
 "#;
 
     #[test]
-    fn a_good_manifest_is_read_whole() {
+    fn a_valid_manifest_is_read_completely() {
         let manifest = Manifest::read(GOOD).expect("good");
         assert_eq!((manifest.name.as_str(), manifest.version), ("service-restart", 3));
         assert_eq!(
@@ -247,14 +247,14 @@ de = "Diesen Dienst gibt es nicht."
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_place_at_once() {
+    fn all_mistakes_are_reported_together_with_their_positions() {
         let text = GOOD
             .replace("version = 3", "version = 0")
             .replace("\"sh\"", "\"zsh\"")
             .replace("time_s = 90", "time_s = 9000\ntimeout = 3")
             .replace("[A-Z", "[Z-A")
             .replace("code = 3\nwell = false", "code = 0\nwell = false");
-        let told = mistakes(&text);
+        let mistakes_found = mistakes(&text);
         let begins = [
             "3:11 version counts",
             "6:15 interpreter: unknown variant `zsh`",
@@ -263,9 +263,9 @@ de = "Diesen Dienst gibt es nicht."
             "22:11 this pattern cannot be read",
             "29:8 exit code 0 is always well",
         ];
-        assert_eq!(told.len(), begins.len(), "{told:#?}");
-        for (told, begin) in told.iter().zip(begins) {
-            assert!(told.starts_with(begin), "{told} ≠ {begin}");
+        assert_eq!(mistakes_found.len(), begins.len(), "{mistakes_found:#?}");
+        for (mistakes_found, begin) in mistakes_found.iter().zip(begins) {
+            assert!(mistakes_found.starts_with(begin), "{mistakes_found} ≠ {begin}");
         }
         let unknown = Manifest::read(&text).expect_err("not good");
         let (word, known) = unknown.iter().find_map(|m| m.unknown.clone()).expect("one");
@@ -273,11 +273,17 @@ de = "Diesen Dienst gibt es nicht."
     }
 
     #[test]
-    fn what_is_missing_is_named_and_broken_toml_too() {
-        let told = mistakes("name = \"a b\"\n");
-        assert!(told.iter().any(|what| what.contains("version is missing")), "{told:?}");
-        assert!(told.iter().any(|what| what.contains("title.en and title.de are missing")), "{told:?}");
-        assert!(told.iter().any(|what| what.starts_with("1:8 name: a name is written in small letters")), "{told:?}");
+    fn missing_fields_and_broken_toml_are_reported() {
+        let mistakes_found = mistakes("name = \"a b\"\n");
+        assert!(mistakes_found.iter().any(|what| what.contains("version is missing")), "{mistakes_found:?}");
+        assert!(
+            mistakes_found.iter().any(|what| what.contains("title.en and title.de are missing")),
+            "{mistakes_found:?}"
+        );
+        assert!(
+            mistakes_found.iter().any(|what| what.starts_with("1:8 name: a name is written in small letters")),
+            "{mistakes_found:?}"
+        );
         assert!(!mistakes(&GOOD.replace("version = 3", "version = = 3")).is_empty());
         assert!(
             !mistakes(&format!("{GOOD}\n[[parameter]]\nname = \"unit\"\nkind = \"boolean\"\nen = \"x\"\nde = \"x\""))
@@ -286,25 +292,28 @@ de = "Diesen Dienst gibt es nicht."
     }
 
     #[test]
-    fn a_script_that_only_reads_names_nothing_to_write() {
+    fn a_read_only_script_must_not_declare_paths_to_write() {
         let text = GOOD
             .replace("\"repair\"", "\"read\"")
             .replace("retry_safe", "writes = [\"/var/log\", \"etc\"]\nretry_safe");
-        let told = mistakes(&text);
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("writes nowhere") && told[1].contains("must be a path"), "{told:?}");
+        let mistakes_found = mistakes(&text);
+        assert_eq!(mistakes_found.len(), 2, "{mistakes_found:?}");
+        assert!(
+            mistakes_found[0].contains("writes nowhere") && mistakes_found[1].contains("must be a path"),
+            "{mistakes_found:?}"
+        );
     }
 
     #[test]
-    fn what_may_rule_services_or_the_clock_never_counts_as_a_look() {
+    fn a_script_that_may_use_services_clock_or_network_is_never_a_look() {
         for power in ["services", "repairs_clock"] {
             let text = GOOD.replace("retry_safe", &format!("{power} = true\nretry_safe"));
             let manifest = Manifest::read(&text).expect("good");
             assert_eq!((manifest.kind(false), manifest.kind(true)), (ActionKind::Act, ActionKind::Act), "{power}");
-            let told = mistakes(&text.replace("\"repair\"", "\"read\""));
-            assert!(told.len() == 1 && told[0].contains("changes nothing"), "{told:?}");
+            let mistakes_found = mistakes(&text.replace("\"repair\"", "\"read\""));
+            assert!(mistakes_found.len() == 1 && mistakes_found[0].contains("changes nothing"), "{mistakes_found:?}");
         }
-        // Much of a computer is ruled over its own loopback, whoever only means to look.
+        // Much of a computer can be controlled over its own loopback interface.
         let text = GOOD.replace("retry_safe", "network = true\nretry_safe");
         for privilege in ["repair", "read"] {
             let text = text.replace("\"repair\"", &format!("{privilege:?}"));
@@ -315,19 +324,19 @@ de = "Diesen Dienst gibt es nicht."
     }
 
     #[test]
-    fn what_a_script_has_for_itself_is_nothing_to_write_to() {
+    fn a_scripts_private_tmp_folders_are_rejected_as_paths_to_write() {
         for path in ["/tmp", "/tmp/x", "/var/tmp/y"] {
-            let told = mistakes(&GOOD.replace("retry_safe", &format!("writes = [\"{path}\"]\nretry_safe")));
-            assert!(told.len() == 1 && told[0].contains("of its own"), "{told:?}");
+            let mistakes_found = mistakes(&GOOD.replace("retry_safe", &format!("writes = [\"{path}\"]\nretry_safe")));
+            assert!(mistakes_found.len() == 1 && mistakes_found[0].contains("of its own"), "{mistakes_found:?}");
         }
         assert!(Manifest::read(&GOOD.replace("retry_safe", "writes = [\"/tmpfiles\"]\nretry_safe")).is_ok());
     }
 
     #[test]
-    fn where_the_services_sockets_lie_nobody_writes_without_saying_so() {
+    fn writing_to_folders_of_service_sockets_requires_the_services_right() {
         let text = GOOD.replace("retry_safe", "writes = [\"/run/systemd\", \"/run/lock\"]\nretry_safe");
-        let told = mistakes(&text);
-        assert!(told.len() == 1 && told[0].contains("services = true"), "{told:?}");
+        let mistakes_found = mistakes(&text);
+        assert!(mistakes_found.len() == 1 && mistakes_found[0].contains("services = true"), "{mistakes_found:?}");
         assert!(Manifest::read(&text.replace("retry_safe", "services = true\nretry_safe")).is_ok());
     }
 }

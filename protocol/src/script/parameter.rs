@@ -1,5 +1,5 @@
-//! Typed parameters: declared by a manifest, checked by technician, hub and,
-//! decisively, machine.
+//! Typed parameters: declared by a manifest, and checked by technician's program, hub and machine.
+//! The machine's check is decisive.
 
 use crate::diagnosis::Both;
 use regex::Regex;
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Most parameters of one script.
+/// Maximum number of parameters of one script.
 pub const PARAMETERS: usize = 32;
 
-/// All values of one order together, bytes: leaves an order under
-/// [`crate::limits::DOCUMENT_BYTES`] however they are escaped.
+/// Maximum size of all values of one order, bytes. It keeps an order below
+/// [`crate::limits::DOCUMENT_BYTES`] even if all of them are escaped.
 pub const VALUES_BYTES: usize = 8 * 1024;
 
 /// A parameter's value.
@@ -36,12 +36,12 @@ impl fmt::Display for Value {
     }
 }
 
-/// Values by parameter, as somebody gave them: bounded, and not yet checked.
+/// Values by parameter, as given: bounded, but not yet checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Value>", into = "BTreeMap<String, Value>")]
 pub struct Parameters(BTreeMap<String, Value>);
 
-/// More, or longer, parameters than an order can hold.
+/// Parameters that are too many or too long for an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an order holds at most {PARAMETERS} parameters of {VALUES_BYTES} bytes together")]
 pub struct TooMuch;
@@ -79,36 +79,36 @@ impl Parameters {
     }
 }
 
-/// What a parameter may hold.
+/// Which values a parameter accepts.
 #[derive(Debug, Clone)]
 pub enum Kind {
     /// One line of text. It does not begin with a hyphen, so that no program
     /// takes it for an option.
     Text {
-        /// Its length, bytes.
+        /// Maximum length, bytes.
         max_bytes: usize,
-        /// What all of it must be like.
+        /// A pattern that the complete value must match.
         pattern: Option<Regex>,
-        /// Whether it is taken out of what the script writes.
+        /// Whether it is removed from the script's output.
         secret: bool,
     },
     /// A whole number.
     Integer {
-        /// At least.
+        /// Minimum.
         min: i64,
-        /// At most.
+        /// Maximum.
         max: i64,
     },
     /// Yes or no.
     Boolean,
     /// One of these.
     Choice {
-        /// They.
+        /// The choices.
         choices: Vec<String>,
     },
-    /// A path that lies under one of these folders.
+    /// A path in one of these folders.
     Path {
-        /// They, without a slash at the end.
+        /// The folders, without a slash at the end.
         under: Vec<String>,
     },
 }
@@ -118,17 +118,17 @@ pub enum Kind {
 pub struct Declared {
     /// Its name.
     pub name: String,
-    /// What it may hold.
+    /// Which values it accepts.
     pub kind: Kind,
-    /// What it holds when nobody says.
+    /// The value if none is given.
     pub default: Option<Value>,
-    /// Which evidence of a finding it takes when a remedy is run.
+    /// When the script runs as a remedy: the finding's evidence from which to take the value.
     pub from: Option<String>,
-    /// What it is, for people.
+    /// A human-readable label.
     pub label: Both,
 }
 
-/// A value that its parameter may not hold.
+/// A value that its parameter does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("parameter {name}: {why}")]
 pub struct BadValue {
@@ -138,7 +138,7 @@ pub struct BadValue {
     pub why: String,
 }
 
-/// Values that fit what a manifest declares. Only [`Declared::check`] makes it.
+/// Values that passed the checks of a manifest. Only [`Declared::check`] makes it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Checked {
     values: BTreeMap<String, Value>,
@@ -158,8 +158,8 @@ impl Checked {
         serde_json::to_string(&self.values).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// As environment variables: `FERNWART_PARAM_UNIT=cups.service`. Secrets are
-    /// not among them; they come on standard input alone.
+    /// As environment variables: `FERNWART_PARAM_UNIT=cups.service`. Secrets are not included; they
+    /// are only passed on standard input.
     pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
         let open = self.values.iter().filter(|(name, _)| !self.secret.contains(*name));
         open.map(|(name, value)| {
@@ -178,16 +178,16 @@ impl Checked {
 }
 
 impl Declared {
-    /// Whether it is taken out of what the script writes, and travels sealed.
+    /// Whether it is removed from the script's output, and travels sealed.
     pub fn is_secret(&self) -> bool {
         matches!(self.kind, Kind::Text { secret: true, .. })
     }
 
-    /// The same as [`Declared::check`] for those who see no secrets: these are
-    /// passed over, and must not be given in the open.
+    /// Like [`Declared::check`], for peers that cannot see secrets: secret parameters are skipped,
+    /// and must not be among the given values.
     ///
     /// # Errors
-    /// The first value that does not fit, is missing, or is for nothing.
+    /// The first value that does not fit, is missing, or belongs to no parameter.
     pub fn check_open(declared: &[Self], given: &Parameters) -> Result<Checked, BadValue> {
         let secret = |name: &str| declared.iter().any(|one| one.name == name && one.is_secret());
         if let Some((name, _)) = given.iter().find(|(name, _)| secret(name)) {
@@ -197,10 +197,10 @@ impl Declared {
         Self::check(&open, given)
     }
 
-    /// Open values and unsealed ones together, each where it belongs.
+    /// Checks open and unsealed values together.
     ///
     /// # Errors
-    /// When one stands on the wrong side, or they do not fit.
+    /// When a secret is among the open values or the reverse, or when a value does not fit.
     pub fn check_both(declared: &[Self], open: &Parameters, secret: &Parameters) -> Result<Checked, BadValue> {
         Self::check_open(declared, open)?;
         let is_secret = |name: &str| declared.iter().any(|one| one.name == name && one.is_secret());
@@ -214,10 +214,10 @@ impl Declared {
         Self::check(declared, &all)
     }
 
-    /// Holds values against what is declared, and fills in what nobody said.
+    /// Checks values against the declarations, and adds defaults for missing ones.
     ///
     /// # Errors
-    /// The first value that does not fit, is missing, or is for nothing.
+    /// The first value that does not fit, is missing, or belongs to no parameter.
     pub fn check(declared: &[Self], given: &Parameters) -> Result<Checked, BadValue> {
         let bad = |name: &str, why: String| BadValue { name: crate::text::escaped(name), why };
         if let Some((name, _)) = given.iter().find(|(name, _)| !declared.iter().any(|one| one.name == *name)) {
@@ -236,7 +236,7 @@ impl Declared {
         Ok(Checked { values: checked, secret })
     }
 
-    /// Reads what a person typed.
+    /// Parses what a person typed.
     ///
     /// # Errors
     /// When it is not of the kind declared.
@@ -251,7 +251,7 @@ impl Declared {
 }
 
 impl Kind {
-    /// Whether a value may be held.
+    /// Whether it accepts a value.
     pub(super) fn holds(&self, value: &Value) -> Result<(), String> {
         match (self, value) {
             (Self::Boolean, Value::Boolean(_)) => Ok(()),
@@ -302,7 +302,7 @@ impl Kind {
     }
 }
 
-/// The pattern as its author wrote it, without what makes it cover all.
+/// The pattern as its author wrote it, without the anchors around it.
 fn shown(pattern: &Regex) -> &str {
     let text = pattern.as_str();
     text.strip_prefix("^(?:").and_then(|rest| rest.strip_suffix(")$")).unwrap_or(text)
@@ -335,20 +335,20 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_taken_for_something_else_is_refused() {
+    fn a_text_that_could_be_taken_for_an_option_or_control_codes_is_rejected() {
         let line = || Kind::Text { max_bytes: 100, pattern: None, secret: false };
         for bad in ["a\nb", "a\0b", "--flag", "-x", "\u{1b}[2J", "a\r", "\u{85}"] {
             assert!(check(line(), text(bad)).is_err(), "{bad:?}");
         }
         assert!(check(line(), text(&"a".repeat(101))).is_err());
-        // Inert in an environment variable, whatever a shell would make of it.
+        // Harmless in an environment variable, even if a shell would interpret it elsewhere.
         for inert in ["; rm -rf /", "$(reboot)", "`id`", "a|b&c", "%00", "../.."] {
             assert!(check(line(), text(inert)).is_ok(), "{inert:?}");
         }
     }
 
     #[test]
-    fn a_pattern_covers_all_of_the_text() {
+    fn a_pattern_must_match_the_complete_text() {
         let unit = || Kind::Text {
             max_bytes: 100,
             pattern: Some(Regex::new(r"^(?:[a-z]+\.service)$").expect("one")),
@@ -356,13 +356,13 @@ mod tests {
         };
         assert!(check(unit(), text("cups.service")).is_ok());
         for bad in ["cups.service; reboot", "x cups.service", "CUPS.service", ""] {
-            let said = check(unit(), text(bad)).expect_err("refused");
-            assert!(said.why.ends_with(r"[a-z]+\.service"), "{}", said.why);
+            let refused = check(unit(), text(bad)).expect_err("refused");
+            assert!(refused.why.ends_with(r"[a-z]+\.service"), "{}", refused.why);
         }
     }
 
     #[test]
-    fn a_path_stays_where_it_may_be() {
+    fn a_path_must_lie_in_an_allowed_folder() {
         let logs = || Kind::Path { under: vec!["/var/log".into()] };
         for good in ["/var/log", "/var/log/pos/debug.log"] {
             assert!(check(logs(), text(good)).is_ok(), "{good}");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_for_nothing_is_named() {
+    fn missing_and_unknown_parameters_are_named() {
         let missing = Declared::check(&declared(Kind::Boolean), &Parameters::default()).expect_err("missing");
         assert_eq!(missing.to_string(), "parameter x: must be given");
         let given = Parameters::try_from(BTreeMap::from([("y".to_owned(), Value::Boolean(true))])).expect("few");
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_gets_them_as_json_and_as_environment() {
+    fn a_script_gets_parameters_as_json_and_as_environment_variables() {
         let checked =
             check(Kind::Text { max_bytes: 100, pattern: None, secret: false }, text("a \"b\" $c")).expect("good");
         assert_eq!(checked.to_json(), r#"{"x":"a \"b\" $c"}"#);

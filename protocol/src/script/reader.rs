@@ -1,5 +1,5 @@
-//! Reads a TOML table field by field and collects every mistake with its place,
-//! where serde would stop at the first.
+//! Reads a TOML table field by field and collects every mistake with its position. serde would stop
+//! at the first.
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -7,14 +7,14 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
-/// Something in a manifest that must be otherwise.
+/// A mistake in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where: bytes of the text.
+    /// The position: a range of bytes in the text.
     pub span: Range<usize>,
     /// What is wrong, and what would be right.
     pub what: String,
-    /// A word that is not known here, and those that are.
+    /// An unknown field name, and the known ones.
     pub unknown: Option<(String, Vec<&'static str>)>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Reader<'t, 'm> {
 }
 
 impl<'t, 'm> Reader<'t, 'm> {
-    /// A whole file. Where its TOML is broken, what can be read is.
+    /// A complete file. If its TOML is broken, reads the parts that can be parsed.
     pub(super) fn file(text: &'t str, mistakes: &'m mut Vec<Mistake>) -> Self {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
@@ -56,7 +56,7 @@ impl<'t, 'm> Reader<'t, 'm> {
         self.table.remove(&key)
     }
 
-    /// A field that may be missing, with its place.
+    /// An optional field, with its position.
     pub(super) fn optional<T: Deserialize<'t>>(&mut self, name: &'static str) -> Option<Spanned<T>> {
         let value = self.take(name)?;
         let span = value.span();
@@ -70,7 +70,7 @@ impl<'t, 'm> Reader<'t, 'm> {
         }
     }
 
-    /// A field that must be there.
+    /// A required field.
     pub(super) fn required<T: Deserialize<'t>>(&mut self, name: &'static str) -> Option<Spanned<T>> {
         let there = self.table.keys().any(|key| key.get_ref() == name);
         if !there {
@@ -81,7 +81,7 @@ impl<'t, 'm> Reader<'t, 'm> {
         self.optional(name)
     }
 
-    /// A table inside.
+    /// A nested table.
     pub(super) fn table(&mut self, name: &'static str) -> Option<Reader<'t, '_>> {
         let value = self.take(name)?;
         self.inner(name, value)
@@ -121,17 +121,17 @@ impl<'t, 'm> Reader<'t, 'm> {
         all
     }
 
-    /// Notes a mistake.
+    /// Records a mistake.
     pub(super) fn mistake(&mut self, span: Range<usize>, what: impl Into<String>) {
         self.mistakes.push(Mistake::at(span, what));
     }
 
-    /// Notes a mistake about the table as a whole.
+    /// Records a mistake about the table as a whole.
     pub(super) fn mistake_here(&mut self, what: impl Into<String>) {
         self.mistake(self.span.clone(), what);
     }
 
-    /// Whatever is left is not known here.
+    /// Reports all remaining fields as unknown.
     pub(super) fn finish(self) {
         for (key, _) in &self.table {
             self.mistakes.push(Mistake {

@@ -1,5 +1,5 @@
-//! What a run of a script tells: how it ended, what it wrote, and whether what
-//! was wrong is well.
+//! The report of a script's run: how it ended, what it wrote, and whether the problem it should
+//! repair is gone.
 
 use super::bundle::BundleName;
 use crate::diagnosis::{Both, Finding};
@@ -9,7 +9,7 @@ use crate::limits::{REPORT_BYTES, REPORT_PLAIN_BYTES};
 use crate::text::Text;
 use serde::{Deserialize, Serialize};
 
-/// What held a script in its bounds.
+/// The mechanism that enforced a script's limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cage {
@@ -17,15 +17,15 @@ pub enum Cage {
     Systemd,
     /// A control group (version 2).
     ControlGroup,
-    /// Namespaces and per-process limits, with a watch over their sum.
+    /// Namespaces and per-process limits, with a watcher for their sum.
     Namespaces,
 }
 
-/// Why a script did not end by itself, or what it was refused before it ended badly.
+/// Why a script was stopped, or which limit it hit before it ended badly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopped {
-    /// Its time was over.
+    /// Its time limit was reached.
     Time,
     /// It used too much memory.
     Memory,
@@ -33,28 +33,28 @@ pub enum Stopped {
     Processes,
     /// It was filling the disk.
     Disk,
-    /// It was taken back.
+    /// It was cancelled.
     Cancelled,
-    /// It wrote too much.
+    /// It wrote too much output.
     Output,
 }
 
-/// What was kept of an output stream.
+/// The kept part of an output stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Its beginning, as text; what is no UTF-8 is replaced.
+    /// Its beginning, as text; bytes that are not UTF-8 are replaced.
     pub head: String,
-    /// Its end, where the middle was dropped.
+    /// Its end, if the middle was dropped.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tail: String,
-    /// All of it, bytes, after secrets were taken out.
+    /// Length of the complete output, bytes, after secrets were removed.
     pub bytes: u64,
-    /// SHA-256 of all of it, after secrets were taken out.
+    /// SHA-256 of the complete output, after secrets were removed.
     pub sha256: Option<Digest>,
 }
 
 impl Kept {
-    /// All that was kept, with a line that says how much is missing.
+    /// The kept parts, with a line between them that states how much is missing.
     pub fn in_one(&self) -> String {
         if self.tail.is_empty() {
             return self.head.clone();
@@ -63,7 +63,7 @@ impl Kept {
         format!("{}\n… about {missing} bytes …\n{}", self.head, self.tail)
     }
 
-    /// Cuts the beginning and the end down to so many bytes each.
+    /// Truncates the beginning and the end to at most this many bytes each.
     fn cut(&mut self, most: usize) {
         let head = self.head.floor_char_boundary(most);
         if head < self.head.len() && self.tail.is_empty() {
@@ -76,10 +76,10 @@ impl Kept {
     }
 }
 
-/// What a run of a script tells.
+/// The report of a script's run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunReport {
-    /// Version of this shape.
+    /// Version of this format.
     pub v: u32,
     /// Which script.
     pub bundle: BundleName,
@@ -87,50 +87,49 @@ pub struct RunReport {
     pub version: u32,
     /// Whether it only showed what it would do.
     pub dry_run: bool,
-    /// What held it.
+    /// The mechanism that enforced its limits.
     pub cage: Cage,
     /// Its exit code, if it ended by itself.
     pub exit: Option<i32>,
-    /// Whether the code is a good one, as the manifest says.
+    /// Whether the manifest counts the code as success.
     pub well: bool,
-    /// What the code means, as the manifest says.
+    /// The meaning of the code, from the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub means: Option<Both>,
     /// The signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Why it was ended.
+    /// Why it was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
     /// When it began.
     pub started_at: UnixMs,
     /// How long it took, milliseconds.
     pub took_ms: u64,
-    /// What it wrote.
+    /// Its standard output.
     pub stdout: Kept,
-    /// What it wrote as errors.
+    /// Its standard error.
     pub stderr: Kept,
-    /// Secrets that were taken out of what it wrote.
+    /// How many secrets were removed from the output.
     pub redacted: u64,
-    /// Mounts that it did not see, since they do not answer.
+    /// Mounts hidden from it, because they do not respond.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
     /// Whether its manifest names checks.
     #[serde(default)]
     pub checked: bool,
-    /// What the checks its manifest names found before; nothing where they
-    /// could not be made.
+    /// What the checks in its manifest found before the run; `None` if they could not be made.
     pub before: Option<Vec<Finding>>,
-    /// The same afterwards: none found means that all is well.
+    /// The same after the run: an empty list means that all is well.
     pub after: Option<Vec<Finding>>,
 }
 
 impl RunReport {
-    /// Whether the script did what it should: it ended well by itself, and
-    /// what it should mend is well.
+    /// Whether the script succeeded: it ended by itself with a good code, and its checks find
+    /// nothing any more.
     pub fn is_well(&self) -> bool {
         let mended = match (&self.before, &self.after) {
-            // What was only shown speaks for itself, and so does what no check is about.
+            // A dry run needs no check, and neither does a script whose manifest names none.
             _ if self.dry_run => true,
             (None, None) if !self.checked => true,
             (_, after) => after.as_ref().is_some_and(Vec::is_empty),
@@ -145,7 +144,7 @@ impl RunReport {
 pub struct BadRunReport;
 
 impl RunReport {
-    /// As it travels: one zstd'd JSON.
+    /// Encodes it for travel: JSON compressed with zstd.
     ///
     /// # Errors
     /// When it would be too long.
@@ -155,7 +154,7 @@ impl RunReport {
         if packed.len() > REPORT_BYTES || json.len() > REPORT_PLAIN_BYTES { Err(BadRunReport) } else { Ok(packed) }
     }
 
-    /// The same, with so much of the output cut away that it fits.
+    /// The same, but truncates the output as far as needed to fit.
     ///
     /// # Errors
     /// When not even a report without output would fit.
@@ -175,7 +174,7 @@ impl RunReport {
         }
     }
 
-    /// Reads one, never unpacking more than it may hold.
+    /// Decodes a report, with a limit on its decompressed size.
     ///
     /// # Errors
     /// When it is none.
@@ -185,30 +184,30 @@ impl RunReport {
     }
 }
 
-/// Why a machine did not run a script: the body of a refusal's receipt, where there
-/// is more to say than its code.
+/// Why a machine did not run a script: the body of a refusal's receipt, if there are more details
+/// than the code.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotRun {
-    /// Version of this shape; it only grows.
+    /// Version of this format; fields are only added.
     pub v: u32,
     /// The cause, in the machine's words; at most 500 bytes.
     pub why: Text<500>,
 }
 
 impl NotRun {
-    /// A cause, cut where it is too long.
+    /// A cause, truncated if it is too long.
     pub fn because(why: &str) -> Self {
         Self { v: 1, why: Text::clipped(why) }
     }
 
-    /// As it travels: JSON.
+    /// Encodes it for travel: JSON.
     pub fn pack(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// From what travelled; nothing where it is no such thing.
+    /// Decodes it; `None` if it is something else.
     pub fn unpack(bytes: &[u8]) -> Option<Self> {
-        // A text of 500 bytes, each of them escaped.
+        // The limit is enough for a text of 500 bytes of which each is escaped.
         serde_json::from_slice(bytes.get(..bytes.len().min(4096))?).ok()
     }
 }
@@ -242,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_loses_its_middle_and_is_still_told() {
+    fn a_report_that_is_too_long_is_sent_without_the_middle_of_its_output() {
         let head = "\u{1}ä".repeat(REPORT_PLAIN_BYTES / 8);
         let long = report(Kept { head: head.clone(), tail: String::new(), bytes: 7, sha256: None });
         assert!(long.pack().is_err());
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repair_is_well_only_if_what_failed_before_is_well_now() {
+    fn a_repair_succeeds_only_if_its_checks_find_nothing_afterwards() {
         let finding = || {
             vec![Finding {
                 id: "disk.free".into(),

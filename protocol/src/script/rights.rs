@@ -1,12 +1,12 @@
-//! What a script may never do, whoever holds it: the machine's cage and the rehearsal
-//! on a technician's computer take the same rights away.
+//! Capabilities that a script never gets. The machine's cage and a rehearsal on a technician's
+//! computer drop the same ones.
 
-/// A capability by its number (capabilities(7), linux/capability.h).
+/// A Linux capability, by its number (capabilities(7), linux/capability.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Right(pub u8);
 
 impl Right {
-    /// Its bit in a set.
+    /// Its bit in a capability set.
     pub const fn bit(self) -> u64 {
         1 << self.0
     }
@@ -38,10 +38,10 @@ const BLOCK_SUSPEND: Right = Right(36);
 const PERFMON: Right = Right(38);
 const BPF: Right = Right(39);
 
-/// What no script needs: with these a cage could be opened from inside, the
-/// kernel changed, or the computer stopped.
+/// Capabilities that no script needs. With these a script could escape its cage, change the kernel,
+/// or stop the computer.
 const NEVER: [Right; 15] = [
-    // Whoever runs before all others is not stopped in time.
+    // A process with a higher priority than all others could not be stopped in time.
     SYS_NICE,
     // open_by_handle_at would reach the whole file system around every mount.
     DAC_READ_SEARCH,
@@ -60,7 +60,7 @@ const NEVER: [Right; 15] = [
     SETPCAP,
 ];
 
-/// What a script that only looks does not need besides.
+/// Capabilities that a script which only looks does not need either.
 const LOOKING: [Right; 9] = [
     NET_ADMIN,
     NET_RAW,
@@ -80,7 +80,7 @@ pub enum Reach {
     Looks,
     /// It changes something.
     Acts,
-    /// It may write everywhere: packages hold files with rights of their own.
+    /// It may write everywhere, since packages contain files with capabilities.
     ActsOnAll,
 }
 
@@ -93,11 +93,11 @@ pub enum ClockRight {
     MayNot,
 }
 
-/// The rights that a script is given up, for good.
+/// The capabilities that a script loses for good.
 pub fn given_up(reach: Reach, clock: ClockRight) -> impl Iterator<Item = Right> {
     let looks = LOOKING.into_iter().filter(move |_| reach == Reach::Looks);
     let clock = (clock == ClockRight::MayNot).then_some(SYS_TIME);
-    // A file with rights that is left behind gives them to whoever starts it.
+    // A script could leave behind a file with capabilities, which anybody who starts it gains.
     let on_files = (reach != Reach::ActsOnAll).then_some(SETFCAP);
     NEVER.into_iter().chain(looks).chain(clock).chain(on_files)
 }

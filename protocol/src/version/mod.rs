@@ -6,14 +6,14 @@
 //! README). [`Hello`] is frozen. Two peers settle on the lower `current` of
 //! both and refuse when that lies below either's `min`.
 //!
-//! What keeps this: a link carries the settled [`Version`], and its sender
-//! writes nothing that the version does not know ([`crate::codec::encode_for`]).
-//! A document is signed at the lowest version that can express it, and only for
-//! readers of that version ([`crate::document::Document::needs`]).
+//! How this is enforced: a link carries the settled [`Version`], and its sender writes nothing that
+//! the version does not know ([`crate::codec::encode_for`]). A document is signed at the lowest
+//! version that can express it, and only for readers of that version
+//! ([`crate::document::Document::needs`]).
 //!
-//! What cannot be decoded from a peer whose `current` is newer than ours is
-//! *incompatible*: a typed answer, and the link stays. From any other peer it is
-//! *misbehaviour*: the link is closed and the peer is counted.
+//! A frame that cannot be decoded is *incompatible* if the peer's `current` is newer than ours: the
+//! peer receives a typed answer, and the link stays. From any other peer it is *misbehaviour*: the
+//! link is closed and the peer is counted.
 
 pub mod variants;
 
@@ -21,10 +21,10 @@ use crate::id::Digest;
 use crate::text::{Blob, List};
 use serde::{Deserialize, Serialize};
 
-/// The oldest version this build still speaks.
+/// The oldest version that this build speaks.
 pub const MIN: u16 = 1;
 
-/// The version this build speaks best. 1 is what the programs 0.2.0 speak.
+/// The newest version that this build speaks. 1 is the version of the programs 0.2.0.
 pub const CURRENT: u16 = 3;
 
 /// A version that both ends of a link speak, or that the readers of a document
@@ -34,14 +34,13 @@ pub const CURRENT: u16 = 3;
 pub struct Version(u16);
 
 impl Version {
-    /// What every program reads, and all that may be sent before a hello.
+    /// The version that every program reads, and the only one that may be sent before a hello.
     pub const OLDEST: Self = Self(MIN);
 
-    /// The best that this build speaks.
+    /// The newest version that this build speaks.
     pub const NEWEST: Self = Self(CURRENT);
 
-    /// The newest version that both this build and a peer know, whose own newest
-    /// is `current`.
+    /// The newest version known to both this build and a peer whose newest version is `current`.
     pub const fn of_peer(current: u16) -> Self {
         Self(if current < CURRENT { current } else { CURRENT })
     }
@@ -58,14 +57,14 @@ impl std::fmt::Display for Version {
     }
 }
 
-/// The first frame of every control and request stream, both ways.
+/// The first frame of every control and request stream, in both directions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The oldest version the sender speaks.
     pub min: u16,
     /// The newest version the sender speaks.
     pub current: u16,
-    /// What else the sender wants known; unknown tags are passed over.
+    /// Further information by tag; unknown tags are ignored.
     pub tags: List<(u16, Blob<256>), 16>,
 }
 
@@ -86,12 +85,12 @@ pub mod tag {
     /// u64, little endian: the newest entry of this machine's journal that the
     /// hub knows of.
     pub const JOURNAL_SEQ: u16 = 7;
-    /// u64, little endian: machines that lose the hub should come back spread
-    /// over this many milliseconds.
+    /// u64, little endian: milliseconds over which machines should spread their reconnects after
+    /// losing the hub.
     pub const RETURN_SPREAD: u16 = 8;
-    /// u64, little endian: the newest version of which documents may be signed for
-    /// the sender, where that is older than what it speaks: an agent that may still
-    /// be replaced by the one before it.
+    /// u64, little endian: the newest version in which documents for the sender may be signed. Sent
+    /// only if it is older than the version the sender speaks: by an agent whose update may still
+    /// be rolled back.
     pub const READS: u16 = 9;
 }
 
@@ -118,7 +117,7 @@ impl Hello {
         Self { min: MIN, current: CURRENT, tags: List::try_from(tags).unwrap_or_default() }
     }
 
-    /// The version both speak.
+    /// The newest version that both speak.
     ///
     /// # Errors
     /// When there is none.
@@ -137,13 +136,13 @@ impl Hello {
         Some(u64::from_le_bytes(bytes.as_bytes().try_into().ok()?))
     }
 
-    /// The newest version of which documents may be signed for the sender.
+    /// The newest version in which documents for the sender may be signed.
     pub fn reads(&self) -> u16 {
-        let said = self.number(tag::READS).and_then(|version| u16::try_from(version).ok());
-        said.unwrap_or(self.current).min(self.current)
+        let stated = self.number(tag::READS).and_then(|version| u16::try_from(version).ok());
+        stated.unwrap_or(self.current).min(self.current)
     }
 
-    /// The same hello with one more tag; left out where there is no room.
+    /// The same hello with one more tag; unchanged if there is no room.
     #[must_use]
     pub fn with(self, tag: u16, bytes: &[u8]) -> Self {
         let mut tags = self.tags.clone().into_vec();
@@ -159,7 +158,7 @@ impl Hello {
         Some(Digest::from_bytes(bytes.as_bytes().try_into().ok()?))
     }
 
-    /// The sender's program version, if it said one.
+    /// The sender's program version, if it was sent.
     pub fn program(&self) -> Option<String> {
         let (_, bytes) = self.tags.as_slice().iter().find(|(t, _)| *t == tag::PROGRAM)?;
         Some(crate::text::escaped(&String::from_utf8_lossy(bytes.as_bytes())))

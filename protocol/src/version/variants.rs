@@ -1,12 +1,12 @@
-//! How many variants of each enum of the wire every version knows.
+//! How many variants of each wire enum each protocol version knows.
 //!
-//! Names are those that serde gives an encoder. An enum that is not listed
-//! cannot be sent to a peer of an older version, so that none is forgotten.
+//! Names are those that serde passes to a serializer. An enum that is not listed cannot be sent to
+//! a peer of an older version, so none can be forgotten.
 
 use super::{CURRENT, Version};
 
-/// The enums by name, in order; for each version from 1 on how many of their
-/// variants it knows. A number only grows.
+/// The enums, sorted by name; for each version from 1 on, how many of their variants it knows. The
+/// numbers never shrink.
 const VARIANTS: &[(&str, [u32; CURRENT as usize])] = &[
     ("Admission", [2, 2, 2]),
     ("Ask", [5, 5, 5]),
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn enums_stand_in_their_order_and_none_forgets_a_variant() {
+    fn variant_counts_are_sorted_by_name_and_never_shrink() {
         assert!(VARIANTS.is_sorted_by_key(|(name, _)| name));
         for (name, counts) in VARIANTS {
             assert!(counts.is_sorted(), "{name}");
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_tells_of_each_enum_that_has_grown() {
+    fn the_readme_lists_each_enum_that_has_grown() {
         let readme = include_str!("../../README.md");
         for version in 2..=CURRENT {
             let row = readme.lines().find(|line| line.starts_with(&format!("| {version} |")));

@@ -1,4 +1,4 @@
-//! Bytes that one version brought and no version before it is told.
+//! Golden bytes of messages that one version added, so that no older peer may receive them.
 
 use fernwart_protocol::codec::{CodecError, decode, encode_for};
 use fernwart_protocol::version::Version;
@@ -10,11 +10,11 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Insists that these are a message's bytes, and that no peer of the version before this
-/// one is told them.
+/// Asserts that a message has exactly these bytes, and that it is not encoded for a peer of the
+/// version before.
 ///
 /// # Panics
-/// When they are not.
+/// When that does not hold.
 #[track_caller]
 pub(crate) fn golden<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
     number: u16,

@@ -1,5 +1,4 @@
-//! The judgement at the end: effects, state store, hub and what the technician was
-//! told, held against each other.
+//! The final check: effects, state stores, hub and what the technician received must agree.
 
 use super::{MACHINES, Played, Stage, copy_folder};
 use crate::disks::at_once;
@@ -15,13 +14,13 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 impl Stage<'_> {
-    /// What became of everything.
+    /// Compares everything and collects violations.
     pub(super) async fn judge(mut self, seed: u64, given: &Mutex<Given>) -> Played {
         let mut wrongs = Vec::new();
         let hash = self.story.hash();
         let took = self.story.at();
-        let mut told = HashSet::new();
-        let ledgers: Vec<_> = (0..MACHINES).map(|index| self.ledger(index, &mut told, &mut wrongs)).collect();
+        let mut reported = HashSet::new();
+        let ledgers: Vec<_> = (0..MACHINES).map(|index| self.ledger(index, &mut reported, &mut wrongs)).collect();
         let confirmed = |place: &&super::Place| {
             let store = StateStore::over(Box::new(place.disk.clone())).expect("books");
             store.format() == Format::NEWEST
@@ -36,7 +35,7 @@ impl Stage<'_> {
         let copy = self.folder.path().join("judged");
         copy_folder(&self.hub_folder, &copy);
         let path = copy.join("store.sqlite");
-        if !at_once(Store::is_whole(&path)).unwrap_or(false) {
+        if !at_once(Store::is_complete(&path)).unwrap_or(false) {
             wrongs.push("the hub's database is damaged".to_owned());
         }
         let store = at_once(Store::open(&path)).expect("a store");
@@ -46,7 +45,7 @@ impl Stage<'_> {
             if begun > 1 {
                 wrongs.push(format!("run {run} was done {begun} times"));
             }
-            if begun > 0 && !told.contains(&(*machine, run.to_string())) {
+            if begun > 0 && !reported.contains(&(*machine, run.to_string())) {
                 wrongs.push(format!("run {run} has begun, and its machine's journal does not tell of it"));
             }
             let acknowledged = given.acknowledged.contains(&(*run, *machine));
@@ -54,16 +53,16 @@ impl Stage<'_> {
             settled += usize::from(outcome.is_some());
             let word = state.map_or("unknown", |state| state.as_str());
             let fits = match (state.map(|state| state.is_final()), outcome) {
-                // Never acknowledged, and not there: as if it had not been given.
+                // Never acknowledged and not stored: as if it had not been submitted.
                 (None, _) => !acknowledged && begun == 0,
                 (Some(false), _) => false,
                 (Some(true), Some(Outcome::Ok | Outcome::Failed)) => begun == 1,
                 (Some(true), Some(Outcome::Refused | Outcome::Expired)) => begun == 0,
-                // Begun or not: the machine died in between, or it was taken back.
+                // Begun or not: the machine died in between, or the run was cancelled.
                 (Some(true), Some(Outcome::Interrupted | Outcome::Cancelled)) => true,
                 (Some(true), None) => begun == 0,
             };
-            // A look does nothing; it must be over, and that is all.
+            // A diagnosis has no effect; it must only have ended.
             let fits = match (given.looks.contains(run), state) {
                 (true, Some(state)) => state.is_final() && begun == 0,
                 (true, None) | (false, _) => fits,
@@ -73,16 +72,16 @@ impl Stage<'_> {
                     .push(format!("run {run}: {word}, {outcome:?}, acknowledged {acknowledged}, begun {begun} times"));
             }
         }
-        for (run, heard) in &given.heard {
+        for (run, received) in &given.received {
             let begun = effects.get(run).copied().unwrap_or_default();
             let machine = given.signed.iter().find(|(signed, _)| signed == run).map(|(_, machine)| *machine);
             let (_, outcome) = at_once(self.fate(&store, run, &machine.expect("signed")));
-            let holds = match heard {
+            let holds = match received {
                 Received::NotDone => begun == 0 && !matches!(outcome, Some(Outcome::Ok | Outcome::Failed)),
                 Received::Ended(ended) => outcome == Some(*ended),
             };
             if !holds {
-                wrongs.push(format!("run {run}: {heard:?} was told; {outcome:?}, begun {begun} times"));
+                wrongs.push(format!("run {run}: {received:?} was told; {outcome:?}, begun {begun} times"));
             }
         }
         for (index, (seq, head)) in ledgers.into_iter().enumerate() {
@@ -111,9 +110,14 @@ impl Stage<'_> {
         }
     }
 
-    /// A machine's state store: nothing may be open in it. Its newest receipt, and to
-    /// `told` the runs whose beginning its journal tells of.
-    fn ledger(&self, index: usize, told: &mut HashSet<(MachineId, String)>, wrongs: &mut Vec<String>) -> (u64, Digest) {
+    /// Checks a machine's state store: no run may be open in it. Adds the runs whose start is in its
+    /// journal to `reported`; returns its newest receipt.
+    fn ledger(
+        &self,
+        index: usize,
+        reported: &mut HashSet<(MachineId, String)>,
+        wrongs: &mut Vec<String>,
+    ) -> (u64, Digest) {
         let store = StateStore::over(Box::new(self.places[index].disk.clone())).expect("books");
         for phase in [Phase::Waiting, Phase::Started, Phase::Finished] {
             for (run, _) in store.runs_in(phase).expect("readable") {
@@ -132,14 +136,13 @@ impl Stage<'_> {
                 wrongs.push(format!("run {run}: {kind} stands twice in the journal of machine {index}"));
             }
             if kind == "run_started" {
-                told.insert((self.beginning.members[index].machine(), run));
+                reported.insert((self.beginning.members[index].machine(), run));
             }
         }
         store.hub_chain().expect("readable")
     }
 
-    /// Where a run stands at the hub, and its outcome by the machine's own
-    /// signature.
+    /// A run's state at the hub, and its outcome as signed by the machine.
     async fn fate(&self, store: &Store, run: &RunId, machine: &MachineId) -> (Option<RunState>, Option<Outcome>) {
         let state = store.run_state(run).await.expect("readable").map(|(state, _)| state);
         let evidence = store.evidence(run).await.expect("readable");

@@ -1,7 +1,7 @@
-//! The rogues' gallery: peers that hold an admitted machine's key, or none, and
-//! keep no rule but those that QUIC itself enforces.
+//! Misbehaving peers: they hold an admitted machine's key, or none, and break every rule that QUIC itself
+//! does not enforce.
 //!
-//! Each speaks below the frames, with quinn alone, or with bare datagrams.
+//! Each bypasses the framing layer, with quinn alone or with bare datagrams.
 
 mod teaser;
 
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where the hub is, and what it must show.
+/// The hub's address, and the certificate that it must present.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// Its address.
@@ -37,21 +37,21 @@ pub struct Target {
 /// A way to misbehave on an admitted machine's link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rogue {
-    /// Opens a stream and says nothing on it.
+    /// Opens a stream and sends no frame on it.
     Silent,
     /// Sends one byte of a frame a second.
     SlowSender,
-    /// Asks for what is large and reads one byte a second.
+    /// Requests large replies and reads one byte a second.
     SlowReader,
-    /// Asks, on every stream it may open, and reads nothing at all.
+    /// Sends requests on every stream it may open and reads nothing.
     NeverReads,
-    /// Asks again as soon as it is answered, on every stream it may open.
+    /// Sends the next request as soon as one is answered, on every stream it may open.
     Flood,
     /// Opens streams and resets them at once.
     Resets,
     /// Announces a frame of 1 GiB.
     GiantFrame,
-    /// Says words on the control stream without end.
+    /// Sends messages on the control stream without end.
     Chatter,
 }
 
@@ -68,7 +68,7 @@ impl Rogue {
         Self::Chatter,
     ];
 
-    /// One word.
+    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Silent => "silent",
@@ -87,7 +87,7 @@ impl Rogue {
         Self::ALL.into_iter().find(|rogue| rogue.name() == name)
     }
 
-    /// Windows this small make the hub wait for the reader at once.
+    /// Its receive window: a small one makes the hub wait for the reader at once.
     fn window(self) -> u32 {
         match self {
             Self::SlowReader | Self::NeverReads => 64,
@@ -95,8 +95,8 @@ impl Rogue {
         }
     }
 
-    /// Misbehaves on one link until it is closed or `timeout` is over; counts
-    /// in `times` how often it does what it does. The code it was closed with.
+    /// Misbehaves on one link until it is closed or `timeout` is over, and counts its actions in `times`.
+    /// Returns the code with which the hub closed the link.
     ///
     /// # Panics
     /// When the hub does not let it in at first.
@@ -110,7 +110,7 @@ impl Rogue {
         let (_endpoint, link) = dial(hub, Some(identity), Door::Agent, self.window()).await;
         let misbehave = async {
             self.misbehave(&link, times).await;
-            // What it had to do is done; it waits for what comes of it.
+            // It has nothing left to send and waits for the hub to close the link.
             std::future::pending::<()>().await;
         };
         let end = async {
@@ -131,7 +131,7 @@ impl Rogue {
         match self {
             Self::Silent => {
                 let (mut send, receive) = link.open_bi().await.ok()?;
-                // A stream that carries nothing does not exist for the other side.
+                // The peer learns of a stream only when data arrives on it.
                 send.write_all(&[0]).await.ok()?;
                 once();
                 link.closed().await;
@@ -146,7 +146,7 @@ impl Rogue {
                 }
             }
             Self::SlowReader => {
-                // What the hub says by itself is read, as an honest machine would.
+                // Messages that the hub sends unasked are read, as by an honest machine.
                 tokio::spawn(async move { while matches!(from_hub.read_chunk(64, true).await, Ok(Some(_))) {} });
                 let mut answers = vec![ask(link).await?, ask(link).await?];
                 let mut byte = [0];
@@ -180,7 +180,7 @@ impl Rogue {
             }
             Self::Resets => loop {
                 let (mut send, mut receive) = link.open_bi().await.ok()?;
-                // One byte, so that the hub hears of it at all.
+                // One byte, so that the hub learns of the stream.
                 send.write_all(&[0]).await.ok()?;
                 send.reset(VarInt::from_u32(7)).ok()?;
                 receive.stop(VarInt::from_u32(7)).ok()?;
@@ -207,7 +207,7 @@ impl Rogue {
     }
 }
 
-/// A link below the frames: quinn itself, with windows of one's own.
+/// Dials the hub with quinn itself, below the framing layer, and with the given receive window.
 ///
 /// # Panics
 /// When the hub does not let it in.
@@ -231,14 +231,14 @@ pub async fn dial(hub: Target, identity: Option<&TlsIdentity>, door: Door, windo
 /// The bytes of a frame.
 ///
 /// # Panics
-/// When it is longer than a length can say.
+/// When it does not fit the length field.
 pub fn frame(body: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(body.len()).expect("short").to_be_bytes().to_vec();
     frame.extend_from_slice(body);
     frame
 }
 
-/// What a machine says first, one that knows nothing yet.
+/// The first message of a machine that has no records yet.
 pub fn introduction() -> Ask {
     let nothing = Digest::from_bytes([0; 32]);
     let about = About {
@@ -252,7 +252,7 @@ pub fn introduction() -> Ask {
     Ask::Control(Hello::new(&[]), about)
 }
 
-/// What a machine signs about an order for which it did nothing.
+/// The unsigned receipt of a machine that did nothing for an order.
 pub fn receipt(order: &Order, envelope: &Envelope, outcome: Outcome) -> Receipt {
     let nothing = Digest::from_bytes([0; 32]);
     Receipt {
@@ -282,7 +282,7 @@ async fn greet(link: &Connection) -> Option<(SendStream, RecvStream)> {
     Some((send, receive))
 }
 
-/// Asks for the whole catalogue.
+/// Requests the complete catalogue.
 async fn ask(link: &Connection) -> Option<(SendStream, RecvStream)> {
     let (mut send, receive) = link.open_bi().await.ok()?;
     send.write_all(&frame(&codec::encode(&Ask::Fetch(Versions::default())).ok()?)).await.ok()?;

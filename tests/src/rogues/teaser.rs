@@ -1,4 +1,4 @@
-//! Handshakes that are begun and never ended, by the thousand.
+//! Thousands of handshakes that are begun and never completed.
 
 use super::Target;
 use bytes::BytesMut;
@@ -9,12 +9,12 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Whether a teaser grants the hub's wish to see its address.
+/// Whether a teaser answers the hub's Retry and so proves its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Honesty {
-    /// It falls silent at once.
+    /// It sends one Initial and nothing more.
     None,
-    /// It grants the wish, and only then falls silent.
+    /// It answers the Retry, and then sends nothing more.
     ShowsItsAddress,
 }
 
@@ -23,22 +23,22 @@ pub enum Honesty {
 pub enum Answer {
     /// The hub has begun a handshake: this cost it a key exchange.
     Handshake,
-    /// The hub wants to see that the address is real; it keeps nothing.
+    /// The hub has sent a Retry to verify the address; it keeps no state.
     Retry,
-    /// The hub will have no more.
+    /// The hub has refused the connection.
     Refused,
-    /// Silence.
+    /// No answer.
     Nothing,
 }
 
-/// Somebody who begins handshakes and never ends one.
+/// A client that begins handshakes and never completes one.
 pub struct Teaser {
     hub: SocketAddr,
     config: ClientConfig,
 }
 
 impl Teaser {
-    /// Somebody at the enrollment door.
+    /// A client at the enrollment door.
     ///
     /// # Panics
     /// When TLS cannot be configured.
@@ -49,7 +49,7 @@ impl Teaser {
         Self { hub: hub.address, config: ClientConfig::new(Arc::new(quic)) }
     }
 
-    /// The first datagram of a handshake that will never go on.
+    /// The Initial of a handshake that is never continued.
     ///
     /// # Panics
     /// When it cannot be made.
@@ -62,7 +62,7 @@ impl Teaser {
         word
     }
 
-    /// First packets of a handshake, and what comes back.
+    /// Sends the first packets of a handshake; returns the hub's answer.
     ///
     /// # Panics
     /// When there is no socket.
@@ -77,11 +77,11 @@ impl Teaser {
             let mut sent = Vec::new();
             let _ = connection.poll_transmit(Instant::now(), 1, &mut sent).expect("a first word");
             socket.send_to(&sent, self.hub).expect("sent");
-            let mut heard = vec![0u8; 2048];
-            // The rest of an earlier answer carries another connection's id.
+            let mut received = vec![0u8; 2048];
+            // Packets that belong to another connection id are skipped.
             let (datagram, event) = loop {
-                let Ok((length, _)) = socket.recv_from(&mut heard) else { return Answer::Nothing };
-                let datagram = heard[..length].to_vec();
+                let Ok((length, _)) = socket.recv_from(&mut received) else { return Answer::Nothing };
+                let datagram = received[..length].to_vec();
                 let (now, mut reply) = (Instant::now(), Vec::new());
                 let event = endpoint.handle(now, self.hub, None, None, BytesMut::from(&datagram[..]), &mut reply);
                 if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {

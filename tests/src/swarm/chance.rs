@@ -1,4 +1,4 @@
-//! Chance that can be had again.
+//! Reproducible random numbers.
 
 /// Numbers that look random and are the same for the same seed (splitmix64,
 /// Steele et al. 2014).
@@ -6,7 +6,7 @@
 pub struct Chance(u64);
 
 impl Chance {
-    /// The one of this seed.
+    /// The sequence of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -25,12 +25,12 @@ impl Chance {
         self.number() % end.max(1)
     }
 
-    /// True so many times in a thousand.
+    /// True `times` times in a thousand.
     pub fn per_mille(&mut self, times: u64) -> bool {
         self.below(1000) < times
     }
 
-    /// A number from the first to the last, both among them.
+    /// A number from `first` to `last`, inclusive.
     pub fn between(&mut self, first: u64, last: u64) -> u64 {
         first + self.below(last.saturating_sub(first) + 1)
     }
@@ -40,7 +40,7 @@ impl Chance {
         std::array::from_fn(|_| self.number() as u8)
     }
 
-    /// Chance of its own for a part of what is played.
+    /// An independent sequence for a part of the simulation.
     #[must_use]
     pub fn branch(&mut self) -> Self {
         Self(self.number())

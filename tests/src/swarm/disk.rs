@@ -1,4 +1,4 @@
-//! A disk in memory, which outlives its machine's power.
+//! An in-memory disk, which keeps its content while its machine is switched off.
 
 use fernwart_agent::executor::state::{Changes, Memory, Row, Show, StateError, Table, Tables};
 use std::sync::{Arc, Mutex, MutexGuard};

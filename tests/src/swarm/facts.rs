@@ -1,6 +1,5 @@
-//! What simulated machines see: this computer, looked at once, as it might look
-//! elsewhere. Reports are 8 to 30 KiB packed, as those of real machines with a
-//! few hundred processes and logs.
+//! The facts that simulated machines report: this computer is diagnosed once, and the result is varied.
+//! Packed reports are 8 to 30 KiB, like those of real machines with a few hundred processes and logs.
 
 use super::chance::Chance;
 use fernwart_agent::collect::{self, Surroundings};
@@ -9,20 +8,20 @@ use fernwart_protocol::document::SectionName;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Different computers.
+/// Number of different simulated computers.
 const KINDS: u64 = 64;
 
 /// Reports to choose from, packed.
 pub struct Facts(Vec<Kind>);
 
-/// One computer: all sections, and each by itself.
+/// Packed reports of one computer: all sections together, and each section alone.
 struct Kind {
-    whole: Vec<u8>,
+    complete: Vec<u8>,
     alone: BTreeMap<SectionName, Vec<u8>>,
 }
 
 impl Facts {
-    /// Looks at this computer once and varies what is seen.
+    /// Diagnoses this computer once and varies the result.
     ///
     /// # Panics
     /// When a report cannot be packed.
@@ -37,21 +36,21 @@ impl Facts {
                 let report = Report::new(report.taken_at, report.took_ms, sections, judged);
                 (*name, report.pack().expect("packed"))
             });
-            Kind { whole: report.pack().expect("packed"), alone: alone.collect() }
+            Kind { complete: report.pack().expect("packed"), alone: alone.collect() }
         };
         Self((0..KINDS).map(kind).collect())
     }
 
-    /// Bytes of a whole report as it travels, on average.
+    /// Average size of a complete packed report, in bytes.
     pub fn packed_bytes(&self) -> usize {
-        self.0.iter().map(|kind| kind.whole.len()).sum::<usize>() / self.0.len().max(1)
+        self.0.iter().map(|kind| kind.complete.len()).sum::<usize>() / self.0.len().max(1)
     }
 
-    /// What a machine of this seed sees of these sections: the first, or all if
-    /// none is named.
+    /// The report of the machine with this seed: of the first named section, or of all sections if none is
+    /// named.
     pub fn report(&self, seed: u64, sections: &[SectionName]) -> Vec<u8> {
-        let Kind { whole, alone } = &self.0[Chance::new(seed).below(KINDS) as usize];
-        sections.first().and_then(|section| alone.get(section)).unwrap_or(whole).clone()
+        let Kind { complete, alone } = &self.0[Chance::new(seed).below(KINDS) as usize];
+        sections.first().and_then(|section| alone.get(section)).unwrap_or(complete).clone()
     }
 }
 
@@ -68,7 +67,7 @@ fn varied(seen: &Report, chance: &mut Chance) -> Report {
     report
 }
 
-/// Kinds of errors in a machine's logs, about.
+/// Approximate number of error groups in a machine's logs.
 const LOG_ERRORS: u64 = 160;
 
 fn log_error(chance: &mut Chance) -> Value {
@@ -77,13 +76,13 @@ fn log_error(chance: &mut Chance) -> Value {
     serde_json::json!({"message": message, "source": word(), "count": chance.below(100)})
 }
 
-/// Numbers move by a tenth, and each list of things grows to what a busy machine
-/// has of them, none quite like another.
+/// Varies each number by up to 5 %, and extends each list of objects by 2 to 11 renamed copies, as on a
+/// busy machine.
 fn vary(value: &mut Value, chance: &mut Chance) {
     match value {
         Value::Number(number) => {
-            if let Some(whole) = number.as_u64().filter(|whole| *whole > 10) {
-                *value = (whole - whole / 20 + chance.below(whole / 10 + 1)).into();
+            if let Some(complete) = number.as_u64().filter(|complete| *complete > 10) {
+                *value = (complete - complete / 20 + chance.below(complete / 10 + 1)).into();
             }
         }
         Value::Array(items) => {

@@ -1,5 +1,5 @@
-//! A computer that is made up: its clocks are this one's, it sees recorded
-//! facts, and a script there ends at once.
+//! A simulated computer: it uses this computer's clock and reports recorded facts, and its scripts end at
+//! once.
 
 use super::facts::Facts;
 use fernwart_agent::executor::state::Moment;
@@ -22,7 +22,7 @@ pub struct Simulated {
     effects: Effects,
 }
 
-/// How often each script has begun. Clones are the same count.
+/// How often each script has begun. Clones share the counts.
 #[derive(Debug, Clone, Default)]
 pub struct Effects(Arc<Mutex<HashMap<RunId, u32>>>);
 

@@ -1,6 +1,6 @@
-//! Thousands of machines in one process: the agent's own uplink, gate, journal
-//! and offering over real QUIC with real certificates. Only what they see of a
-//! computer is made up, and their state store is in memory.
+//! Thousands of machines in one process: the agent's own uplink, gate, journal and delivery of outcomes
+//! over real QUIC with real certificates. Only the facts they report are simulated, and their state store
+//! is in memory.
 //!
 //! They join by one invitation for many, share a few UDP sockets, and can be
 //! switched off and on. Needs a tokio runtime.
@@ -59,11 +59,11 @@ struct Around {
     seed: u64,
 }
 
-/// Who is linked, and who has come back.
+/// Counts of machines that are linked, and that have reconnected.
 #[derive(Default)]
 struct Links {
     linked: AtomicUsize,
-    /// Counts what [`Swarm::begin_return`] has begun.
+    /// How often [`Swarm::begin_return`] was called.
     returns: AtomicU64,
     back: AtomicUsize,
 }
@@ -87,7 +87,7 @@ struct Life {
     presence: Arc<Presence>,
 }
 
-/// Whether one machine is linked, and whether it was counted as one that is back.
+/// Whether one machine is linked, and the last return in which it was counted.
 #[derive(Default)]
 struct Presence {
     linked: AtomicBool,
@@ -113,11 +113,10 @@ impl Presence {
 }
 
 impl Swarm {
-    /// Joins `count` machines through the enrollment door. The folder is theirs
-    /// in common.
+    /// Joins `count` machines through the enrollment door. They share the folder.
     ///
     /// # Panics
-    /// When the hub does not take one in.
+    /// When the hub does not accept one.
     pub async fn join(folder: &std::path::Path, hub: SocketAddr, invitation: &Invitation, count: usize) -> Self {
         let home = Home::at(folder);
         home.create().expect("a folder");
@@ -148,7 +147,7 @@ impl Swarm {
             }
             let (name, keys, accepted) = joining.join_next().await.expect("one").expect("joined");
             if trusted.is_none() {
-                // All are offered the same; one verifies it for all.
+                // All receive the same catalogue, so it is verified once.
                 trusted = Some(enroll::believe(&invitation, &accepted.files).await.expect("approved").0);
             }
             swarm.members.push(Member::new(name, keys, accepted, trusted.as_ref().expect("just believed")));
@@ -156,7 +155,7 @@ impl Swarm {
         swarm
     }
 
-    /// The machines by themselves, switched off.
+    /// Switches all machines off and returns them.
     pub fn into_members(mut self) -> Vec<Member> {
         (0..self.members.len()).for_each(|index| self.switch_off(index));
         std::mem::take(&mut self.members)
@@ -177,13 +176,13 @@ impl Swarm {
         self.around.links.linked.load(Ordering::Acquire)
     }
 
-    /// From here on it is counted who comes back.
+    /// Starts counting the machines that reconnect.
     pub fn begin_return(&self) {
         self.around.links.returns.fetch_add(1, Ordering::AcqRel);
         self.around.links.back.store(0, Ordering::Release);
     }
 
-    /// Waits until so many have come back; how long it took.
+    /// Waits until `count` machines have reconnected; returns how long it took.
     ///
     /// # Panics
     /// When they have not within `timeout`.
@@ -197,7 +196,7 @@ impl Swarm {
         begun.elapsed()
     }
 
-    /// Bytes of a report as it travels, on average.
+    /// Average size of a packed report, in bytes.
     pub fn report_bytes(&self) -> usize {
         self.around.facts.packed_bytes()
     }
@@ -207,18 +206,18 @@ impl Swarm {
         self.around.effects.clone()
     }
 
-    /// What one of them shows on its links.
+    /// The TLS identity of one machine.
     pub fn identity(&self, index: usize) -> &TlsIdentity {
         self.members[index].identity()
     }
 
-    /// Who they are.
+    /// The ids of all machines.
     pub fn machines(&self) -> impl Iterator<Item = MachineId> + '_ {
         self.members.iter().map(|member| member.enrollment.machine)
     }
 
-    /// Switches on all that are off, at most so many handshakes at once; how long
-    /// until all are linked.
+    /// Switches on all machines that are off, with at most `at_once` concurrent handshakes. Returns how
+    /// long it took until all were linked.
     ///
     /// # Panics
     /// When they are not within `timeout`.
@@ -245,7 +244,7 @@ impl Swarm {
         begun.elapsed()
     }
 
-    /// Waits until so many are linked; how long it took.
+    /// Waits until `count` machines are linked; returns how long it took.
     ///
     /// # Panics
     /// When they are not within `timeout`.
@@ -267,7 +266,7 @@ impl Swarm {
         }
     }
 
-    /// Stops all machines in order.
+    /// Stops all machines cleanly.
     pub async fn stop(&mut self) {
         for member in &mut self.members {
             if let Some(life) = member.life.take() {
@@ -323,7 +322,7 @@ impl Member {
         &self.disk
     }
 
-    /// What its executor begins with, on this folder and these tables.
+    /// What its executor needs to start, with this folder and these tables.
     ///
     /// # Errors
     /// When the state store there cannot be read.

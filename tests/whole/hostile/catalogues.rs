@@ -83,7 +83,7 @@ fn attacks(hub: &EvilHub, cast: &Cast, at: u64) -> Vec<(&'static str, Offer)> {
         offer_of(hub, at, current, current_bytes.clone(), beside)
     };
     let mixed_targets = {
-        // A snapshot of the approved targets, with those of before in their place.
+        // A snapshot of the approved targets, but with the previous targets.
         let (at, mut files) = offer_of(hub, at, current, current_bytes.clone(), Vec::new());
         files[0].1.clone_from(older_targets);
         (at, files)
@@ -140,8 +140,7 @@ fn refusals(machine: &Machine) -> usize {
     machine.journal().iter().filter(|(kind, _)| kind == "catalogue_refused").count()
 }
 
-/// Kills the agent, lets it come again, and holds what it follows then against
-/// what it followed before.
+/// Kills and restarts the agent, and asserts that it follows the same catalogue as before.
 async fn remembers_nothing(hub: &mut EvilHub, machine: &mut Machine, what: &str, before: (Option<u64>, Option<u64>)) {
     machine.agent.kill_9();
     machine.restart();
@@ -152,7 +151,7 @@ async fn remembers_nothing(hub: &mut EvilHub, machine: &mut Machine, what: &str,
 }
 
 #[test]
-fn each_named_attack_on_the_catalogue_is_refused_and_forgotten() {
+fn each_tuf_attack_on_the_catalogue_is_refused_and_nothing_of_it_is_kept() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let home = |name: &str| world.path().join(name);
@@ -195,20 +194,20 @@ fn each_named_attack_on_the_catalogue_is_refused_and_forgotten() {
         let attacks = attacks(&hub, &cast, versions.timestamp + 100);
         assert!(attacks.len() >= 12);
         for (what, (at, files)) in &attacks {
-            let told = refusals(&machine);
+            let reported = refusals(&machine);
             hub.offer(*at, files).await;
-            wait_until(what, || refusals(&machine) > told);
-            assert_eq!(refusals(&machine), told + 1, "{what}: one line");
+            wait_until(what, || refusals(&machine) > reported);
+            assert_eq!(refusals(&machine), reported + 1, "{what}: one line");
             remembers_nothing(&mut hub, &mut machine, what, before).await;
         }
-        // Endless data: files that nobody asked for, until the agent has had enough.
+        // Endless data: files that were not requested, until the agent aborts.
         let what = "endless data: more and more files";
         let many: Vec<_> = (0..OFFER_FILES + 5).map(|n| (format!("{n}.root.json"), vec![b' '; 100_000])).collect();
         hub.offer(versions.timestamp + 100, &many).await;
         wait_until(what, || machine.agent.log().contains("the hub offers too many files"));
         remembers_nothing(&mut hub, &mut machine, what, before).await;
-        // Proof that it was the signatures: what two approvers sign is followed,
-        // in the very wrapping in which the rest was offered.
+        // Proof that only the signatures were wrong: what two approvers sign is followed, in the same
+        // wrapping as the rest.
         let (number, body, staff) = evil_body(&hub);
         let [anna, ben, _] = &cast.approvers;
         let (at, files) = offer_of(

@@ -24,10 +24,10 @@ fn copy_of(machine: &Machine, to: &Path) {
 }
 
 #[test]
-fn two_computers_with_one_identity_are_both_kept_out_until_somebody_has_looked() {
+fn two_computers_with_one_identity_are_quarantined_until_acknowledged() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
-    // A restart of the one and only is no such thing, however sudden.
+    // Sudden restarts of the only computer are not mistaken for a clone.
     for _ in 0..3 {
         machine.agent.kill_9();
         machine.restart();
@@ -44,13 +44,13 @@ fn two_computers_with_one_identity_are_both_kept_out_until_somebody_has_looked()
     let mut clone = Process::start(command.arg("--home").arg(&copy).arg("run"), &world.path().join("copy.log"));
     wait_within(Duration::from_secs(15), "both are found out", || health(&world).contains("two computers"));
     wait_until("neither is linked", || !world.is_online("kasse-1"));
-    let said = world.technician(&["diagnose", "kasse-1", "--timeout", "2s"]).exits(4);
-    assert!(said.out.contains("away") || said.err.contains("away"), "{said:?}");
+    let output = world.technician(&["diagnose", "kasse-1", "--timeout", "2s"]).exits(4);
+    assert!(output.out.contains("away") || output.err.contains("away"), "{output:?}");
     assert!(clone.is_running() && machine.agent.is_running(), "no one has fallen over it");
     let counted = world.hub.log().matches("two computers use one identity").count();
     assert_eq!(counted, 1, "told once, not at each try");
 
-    // Somebody has switched the copy off, and says so.
+    // The copy is switched off, and a technician acknowledges the alarm.
     clone.stop();
     world.technician(&["acknowledge", "kasse-1"]).exits(0);
     wait_within(Duration::from_secs(20), "the first is back", || world.is_online("kasse-1"));
@@ -58,12 +58,12 @@ fn two_computers_with_one_identity_are_both_kept_out_until_somebody_has_looked()
 }
 
 #[test]
-fn a_link_on_which_nobody_answers_keeps_no_machine_out() {
+fn an_unresponsive_duplicate_link_does_not_quarantine_a_machine() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let own = identity(&machine.home.join("tls.identity"));
     attack(async {
-        // As when a network has kept the first packets of a dial that was given up.
+        // As when a network delivers the first packets of an abandoned dial late.
         let late = incoming(&world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
         let _words = speak(&late).await;
         assert_eq!(end_of(Ok(late)).await, closed(Goodbye::Overloaded));
@@ -84,7 +84,7 @@ async fn answers(link: Link) {
 }
 
 #[test]
-fn a_link_that_knocked_before_the_quarantine_does_not_slip_in_after_it() {
+fn a_link_opened_before_a_quarantine_is_refused_at_its_hello() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -95,7 +95,7 @@ fn a_link_that_knocked_before_the_quarantine_does_not_slip_in_after_it() {
         let one = incoming().await;
         let _words = speak(&one).await;
         tokio::spawn(answers(one.clone()));
-        // Evil: it stands in the door and says nothing yet.
+        // Evil: it is linked and sends no hello yet.
         let lurks = incoming().await;
         let other = incoming().await;
         let _others = speak(&other).await;

@@ -1,6 +1,6 @@
 //! Certificates at doors they are not for.
 
-use super::{attack, closed, end_of, identity, incoming, knock_with, others_are_undisturbed, pin, speak, stolen_ca};
+use super::{attack, closed, dial_with, end_of, identity, incoming, others_are_undisturbed, pin, speak, stolen_ca};
 use fernwart_certs::CertificateDer;
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;
@@ -60,7 +60,7 @@ fn crooked(
     vec![params.signed_by(&point, &issuer).expect("signed").der().clone(), ca_der]
 }
 
-/// The CA's common name out of its DER: the only text that begins so.
+/// Reads the CA's common name from its DER: the only text that begins so.
 fn common_name(ca: &CertificateDer<'_>) -> String {
     let text = String::from_utf8_lossy(ca).into_owned();
     let at = text.find("Fernwart hub ").expect("the name");
@@ -68,7 +68,7 @@ fn common_name(ca: &CertificateDer<'_>) -> String {
 }
 
 #[test]
-fn nobody_passes_a_door_that_is_not_theirs() {
+fn each_door_refuses_certificates_of_other_peer_kinds() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let agent = identity(&machine.home.join("tls.identity"));
@@ -100,7 +100,7 @@ fn nobody_passes_a_door_that_is_not_theirs() {
 }
 
 #[test]
-fn certificates_that_are_not_quite_ours_are_refused() {
+fn forged_expired_and_misissued_certificates_are_refused() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let id = id_of(&identity(&machine.home.join("tls.identity")));
@@ -111,11 +111,11 @@ fn certificates_that_are_not_quite_ours_are_refused() {
         let other_ca = Authority::create(&other, SystemTime::now()).expect("a CA");
         let other = Authority::new(&other, other_ca).expect("an authority");
         let chain = other.issue_member(Name::Machine(id), key.spki(), SystemTime::now()).expect("issued");
-        let told = || world.hub.log().matches("a handshake failed").count();
-        let before = told();
+        let reported = || world.hub.log().matches("a handshake failed").count();
+        let before = reported();
         let end = end_of(incoming(&world, Door::Agent, chain, &key).await).await;
         assert!(matches!(end, LinkError::Handshake(_)), "{end:?}");
-        wait_until("the hub tells of it", || told() == before + 1);
+        wait_until("the hub tells of it", || reported() == before + 1);
         // Evil: run out a year ago. Alert 45 is certificate_expired.
         let then = SystemTime::now() - Duration::from_secs(400 * 24 * 3600);
         let chain = stolen_ca(&world).issue_member(Name::Machine(id), key.spki(), then).expect("issued");
@@ -143,7 +143,7 @@ fn certificates_that_are_not_quite_ours_are_refused() {
     others_are_undisturbed(&world, "kasse-1");
 }
 
-/// Counts tickets that were there to resume with.
+/// Counts the session tickets that were used to resume.
 #[derive(Debug)]
 struct CountingStore(rustls::client::ClientSessionMemoryCache, Arc<AtomicUsize>);
 
@@ -188,7 +188,7 @@ impl rustls::client::ClientSessionStore for CountingStore {
 }
 
 #[test]
-fn a_retired_machine_is_cut_off_and_a_ticket_from_before_helps_it_nothing() {
+fn a_retired_machine_is_cut_off_even_with_a_tls_session_ticket() {
     let world = World::new();
     let _other = world.add_machine("kasse-1");
     let mut machine = world.add_machine("kasse-2");
@@ -205,33 +205,33 @@ fn a_retired_machine_is_cut_off_and_a_ticket_from_before_helps_it_nothing() {
         let store = Arc::new(CountingStore(rustls::client::ClientSessionMemoryCache::new(8), used.clone()));
         let mut resuming = tls();
         resuming.resumption = rustls::client::Resumption::store(store);
-        let first = knock_with(&world, Door::Agent, resuming.clone()).await.expect("let in");
+        let first = dial_with(&world, Door::Agent, resuming.clone()).await.expect("let in");
         drop(speak(&first).await);
         first.close(Goodbye::Done);
         assert_eq!(used.load(Ordering::SeqCst), 0);
-        let second = knock_with(&world, Door::Agent, resuming.clone()).await.expect("let in");
+        let second = dial_with(&world, Door::Agent, resuming.clone()).await.expect("let in");
         let _streams = speak(&second).await;
         assert_eq!(used.load(Ordering::SeqCst), 1, "the second link was resumed with a ticket");
 
         world.technician(&["retire", "kasse-2", "--yes=kasse-2"]).exits(0);
         let cut = tokio::time::timeout(Duration::from_secs(5), second.closed()).await.expect("cut");
         assert_eq!(cut, closed(Goodbye::Revoked));
-        // Evil: a ticket of the time before, and the same with a full handshake.
-        let end = end_of(knock_with(&world, Door::Agent, resuming).await).await;
+        // Evil: a session ticket from before the retirement, and then a full handshake.
+        let end = end_of(dial_with(&world, Door::Agent, resuming).await).await;
         assert_eq!((used.load(Ordering::SeqCst), end), (2, closed(Goodbye::Revoked)));
-        assert_eq!(end_of(knock_with(&world, Door::Agent, tls()).await).await, closed(Goodbye::Revoked));
+        assert_eq!(end_of(dial_with(&world, Door::Agent, tls()).await).await, closed(Goodbye::Revoked));
     });
     others_are_undisturbed(&world, "kasse-1");
-    let said = world.technician(&["show", "kasse-2"]).exits(2);
-    assert!(said.err.contains("FW-CLI-02"), "{}", said.err);
-    // Nor does it get in through the newcomers' door, with its old evidence key.
+    let output = world.technician(&["show", "kasse-2"]).exits(2);
+    assert!(output.err.contains("FW-CLI-02"), "{}", output.err);
+    // The enrollment door does not accept it either, with its old evidence key.
     machine.restart();
     wait_until("it is told", || machine.agent.log().contains("retired"));
     assert!(!world.is_online("kasse-2"));
 }
 
 #[test]
-fn nothing_is_taken_before_a_handshake_is_over() {
+fn the_hub_accepts_no_tls_early_data() {
     let world = World::new();
     let staff = identity(&world.shop().join("staff/staff.identity"));
     attack(async {
@@ -244,7 +244,7 @@ fn nothing_is_taken_before_a_handshake_is_over() {
         let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().expect("an address")).expect("a socket");
         let name = fernwart_protocol::link::HUB_SERVER_NAME;
         let first = endpoint.connect_with(config.clone(), world.address, name).expect("dialled").await.expect("linked");
-        // A request, so that the ticket has come.
+        // A request, so that the session ticket has arrived.
         let (mut send, mut receive) = first.open_bi().await.expect("a stream");
         send.finish().expect("ended");
         let _ = receive.read_to_end(64).await;
@@ -256,7 +256,7 @@ fn nothing_is_taken_before_a_handshake_is_over() {
 }
 
 #[test]
-fn an_expired_machine_comes_back_with_a_new_certificate_by_itself() {
+fn a_machine_with_an_expired_certificate_gets_a_new_one_by_itself() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -309,8 +309,8 @@ fn a_suspended_technician_is_cut_off_at_the_hub_and_at_every_machine() {
     ole(&["join", "--invitation", &line, "--name", "ole"]).exits(0);
     assert!(matches!(ole(&["diagnose", "kasse-1"]).code, 0 | 1));
     world.technician(&["staff", "suspend", "ole"]).exits(0);
-    let said = ole(&["ls"]).exits(3);
-    assert!(said.err.contains("FW-CLI-06") || said.err.contains("FW-HUB-12"), "{}", said.err);
+    let output = ole(&["ls"]).exits(3);
+    assert!(output.err.contains("FW-CLI-06") || output.err.contains("FW-HUB-12"), "{}", output.err);
     wait_until("the machine has the lock", || machine.journal().iter().any(|(kind, _)| kind == "locked"));
     world.technician(&["staff", "rm", "ole", "--yes=ole"]).exits(0);
     let listed = world.technician(&["staff", "ls", "-o", "name"]).exits(0).out;

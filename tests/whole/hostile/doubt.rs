@@ -1,4 +1,4 @@
-//! Where it is not clear what the owner meant, or what time it is.
+//! Ambiguous policies and unreliable clocks.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{CommandOutput, Machine, Process, World, wait_until};
@@ -16,17 +16,17 @@ fn mend(world: &World) -> CommandOutput {
 }
 
 #[test]
-fn a_script_that_reads_with_a_network_is_an_act_to_the_owner() {
+fn a_read_only_script_with_network_access_needs_the_owners_consent() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     policy(&machine, ASKED);
     world.approve_all(&[
         Script::new("reads", "echo read\n").privilege("read"),
-        // Evil: what listens on this computer may be told to act.
+        // Evil: with network access it could make a local service act.
         Script::new("calls", "echo called\n").privilege("read").with("network = true"),
     ]);
-    let said = world.technician(&["run", "reads", "kasse-1", "--reason", "x"]).exits(0);
-    assert!(said.out.contains("read"), "{said:?}");
+    let output = world.technician(&["run", "reads", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(output.out.contains("read"), "{output:?}");
     let mut command = world.command(&["run", "calls", "kasse-1", "--reason", "x", "--timeout", "60s"]);
     let mut asking = Process::start(&mut command, &world.path().join("asking.log"));
     wait_until("the owner is asked", || {
@@ -41,7 +41,7 @@ fn a_script_that_reads_with_a_network_is_an_act_to_the_owner() {
 }
 
 #[test]
-fn a_window_of_no_length_is_no_rule_and_nothing_is_repaired_by_it() {
+fn a_window_of_zero_length_is_an_invalid_rule_and_permits_nothing() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     world.approve(&Script::new("mend", "echo mended\n"));
@@ -59,20 +59,20 @@ fn a_window_of_no_length_is_no_rule_and_nothing_is_repaired_by_it() {
     mend(&world).exits(0);
     for same in ["02:00", "00:00"] {
         window(same, same);
-        let said = machine.owner(&["--lang", "en", "policy", "check"]).exits(1);
-        assert!((said.out + &said.err).contains(same), "the window is named");
+        let output = machine.owner(&["--lang", "en", "policy", "check"]).exits(1);
+        assert!((output.out + &output.err).contains(same), "the window is named");
         assert_ne!(mend(&world).code, 0);
     }
 }
 
-/// Sets the clock of an agent that goes on.
+/// Sets the clock of a running agent.
 fn set(clock: &Path, offset: &str) {
     let new = clock.with_extension("new");
     std::fs::write(&new, offset).expect("written");
     std::fs::rename(&new, clock).expect("renamed");
 }
 
-/// Lets the agent live by a clock that can be set; its file.
+/// Restarts the agent with an adjustable clock; returns the file with its offset.
 fn with_own_clock(world: &World, machine: &mut Machine) -> Option<PathBuf> {
     let clock = world.path().join("clock");
     set(&clock, "+0");
@@ -85,7 +85,7 @@ fn with_own_clock(world: &World, machine: &mut Machine) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_clock_that_is_set_under_a_standing_link_is_noticed_at_the_next_order() {
+fn a_clock_change_during_a_link_is_detected_at_the_next_order() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     policy(&machine, ALLOWED);
@@ -96,14 +96,14 @@ fn a_clock_that_is_set_under_a_standing_link_is_noticed_at_the_next_order() {
     mend(&world).exits(0);
     for offset in ["+6m", "-10m"] {
         set(&clock, offset);
-        let said = mend(&world);
-        assert!(said.code != 0 && (said.out + &said.err).contains("FW-GATE-14"), "{offset}: no act");
-        let said = world.technician(&["diagnose", "kasse-1", "--section", "time", "-o", "jsonl"]);
-        let report = &said.json_lines()[0]["report"];
+        let output = mend(&world);
+        assert!(output.code != 0 && (output.out + &output.err).contains("FW-GATE-14"), "{offset}: no act");
+        let output = world.technician(&["diagnose", "kasse-1", "--section", "time", "-o", "jsonl"]);
+        let report = &output.json_lines()[0]["report"];
         let findings = report["findings"].as_array().expect("answered");
         assert!(findings.iter().any(|finding| finding["id"] == "time.off"), "{offset}: {report}");
-        let said = machine.owner(&["--lang", "en", "check"]).exits(1);
-        assert!(said.out.contains("NOT OK    this computer's clock"), "{offset}: {}", said.out);
+        let output = machine.owner(&["--lang", "en", "check"]).exits(1);
+        assert!(output.out.contains("NOT OK    this computer's clock"), "{offset}: {}", output.out);
     }
     set(&clock, "+0");
     mend(&world).exits(0);
@@ -111,7 +111,7 @@ fn a_clock_that_is_set_under_a_standing_link_is_noticed_at_the_next_order() {
 }
 
 #[test]
-fn a_pause_is_not_ended_by_a_clock_that_jumps() {
+fn a_clock_jump_does_not_end_a_pause() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     policy(&machine, ALLOWED);
@@ -121,16 +121,16 @@ fn a_pause_is_not_ended_by_a_clock_that_jumps() {
     machine.owner(&["pause", "1h"]).exits(0);
     for offset in ["+0", "+2h", "+400d"] {
         set(&clock, offset);
-        let said = look();
-        assert!(said.code > 1 && (said.out + &said.err).contains("paused"), "{offset}");
+        let output = look();
+        assert!(output.code > 1 && (output.out + &output.err).contains("paused"), "{offset}");
     }
     set(&clock, "+0");
     machine.owner(&["resume"]).exits(0);
     assert!(matches!(look().code, 0 | 1));
-    // One that begins while the clock lags behind all that was signed.
+    // A pause that begins while the clock is behind all signed times.
     set(&clock, "-400d");
     assert!(matches!(look().code, 0 | 1), "a look is answered whatever the clock says");
     machine.owner(&["pause", "1h"]).exits(0);
-    let said = look();
-    assert!(said.code > 1 && (said.out + &said.err).contains("paused"));
+    let output = look();
+    assert!(output.code > 1 && (output.out + &output.err).contains("paused"));
 }

@@ -1,4 +1,4 @@
-//! Invitations used by others, altered or old; keys that ask for more.
+//! Invitations that are reused, altered or expired; keys that request too much.
 
 use super::{attack, incoming, others_are_undisturbed, pin};
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsKey, machine_id};
@@ -54,7 +54,7 @@ async fn ask(link: &Link, request: &Request) -> Reply {
     receive.expect().await.expect("a reply")
 }
 
-/// Joins honestly but for `change`, which works on the proved request.
+/// Sends a valid join request, but for `change`, which alters it after it was proved.
 async fn join(world: &World, invitation: &Invitation, keys: &Keys, change: impl Fn(&mut Join)) -> Reply {
     let (link, binding) = link(world).await;
     let mut join = prove_join(keys.join(invitation.token), &binding, &invitation.secret.proof_key(), &keys.evidence);
@@ -63,7 +63,7 @@ async fn join(world: &World, invitation: &Invitation, keys: &Keys, change: impl 
 }
 
 #[test]
-fn an_invitation_is_good_for_its_own_uses_and_nothing_else() {
+fn an_invitation_admits_only_the_key_and_link_it_was_proved_with() {
     let world = World::new();
     let _bystander = world.add_machine("kasse-1");
     let line = world.invitation(&["Bäckerei Meyer"]);
@@ -97,7 +97,7 @@ fn an_invitation_is_good_for_its_own_uses_and_nothing_else() {
         let (fresh, _) = link(&world).await;
         assert_eq!(ask(&fresh, &Request::Join(stale)).await, denied(Denial::TokenProof), "proved on another link");
 
-        // Proof that it was only the changes: unchanged it works, twice for one key.
+        // Proof that only the changes were wrong: unchanged it works, even twice for one key.
         assert_eq!(join(&world, &invitation, &keys, |_| {}).await, Reply::Pending);
         assert_eq!(join(&world, &invitation, &keys, |_| {}).await, Reply::Pending);
         // Evil: a second key with a used invitation.
@@ -116,7 +116,7 @@ fn an_invitation_is_good_for_its_own_uses_and_nothing_else() {
 }
 
 #[test]
-fn a_key_that_asks_for_more_gets_nothing() {
+fn a_join_request_cannot_obtain_a_ca_or_another_machines_certificate() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let invitation: Invitation =
@@ -142,8 +142,8 @@ fn a_key_that_asks_for_more_gets_nothing() {
         let Reply::Certificate(chain) = join(&world, &invitation, &keys, |_| {}).await else { panic!("admitted") };
         let chain: Vec<_> =
             chain.into_iter().map(|der| fernwart_certs::CertificateDer::from(der.into_bytes())).collect();
-        let said = fernwart_certs::peer::read_certificate(&chain[0], &chain[1]).expect("ours");
-        assert_eq!(said.name, fernwart_certs::peer::Name::Machine(machine_id(&keys.evidence.public())));
+        let output = fernwart_certs::peer::read_certificate(&chain[0], &chain[1]).expect("ours");
+        assert_eq!(output.name, fernwart_certs::peer::Name::Machine(machine_id(&keys.evidence.public())));
 
         // Evil: claiming another machine's certificate with one's own key.
         let text = std::fs::read_to_string(machine.home.join("agent.toml")).expect("enrolled");
@@ -166,15 +166,15 @@ fn a_key_that_asks_for_more_gets_nothing() {
 }
 
 #[test]
-fn an_altered_or_old_line_leads_nowhere() {
+fn an_altered_or_expired_invitation_enrolls_nothing() {
     let world = World::new();
     let line = world.invitation(&["Bäckerei Meyer"]);
     let enroll = |home: &str, line: &str| world.owner_in(home, &["enroll", line, "--policy", "ask", "--no-service"]);
-    // A typing error is told as one.
+    // A typing error is reported as such.
     let typo = format!("{}A{}", &line[..60], &line[61..]);
-    let said = enroll("typo", &typo).exits(2);
-    assert!(said.err.contains("FW-JOIN-21"), "{}", said.err);
-    // Evil: lines somebody has made anew, with another pin, root, or address.
+    let output = enroll("typo", &typo).exits(2);
+    assert!(output.err.contains("FW-JOIN-21"), "{}", output.err);
+    // Evil: rebuilt invitations with another pin, root, or address.
     let honest: Invitation = line.parse().expect("an invitation");
     assert_eq!(honest.ca, pin(&world));
     let altered = |change: &dyn Fn(&mut Invitation)| {
@@ -183,11 +183,11 @@ fn an_altered_or_old_line_leads_nowhere() {
         evil.to_line().expect("a line")
     };
     let pin = altered(&|evil| evil.ca = Digest::from_bytes([1; 32]));
-    let said = enroll("pin", &pin).exits(4);
-    assert!(said.err.contains("reaching the hub"), "{}", said.err);
+    let output = enroll("pin", &pin).exits(4);
+    assert!(output.err.contains("reaching the hub"), "{}", output.err);
     let root = altered(&|evil| evil.root = Digest::from_bytes([1; 32]));
-    let said = enroll("root", &root).exits(3);
-    assert!(said.err.contains("the root is not the one"), "{}", said.err);
+    let output = enroll("root", &root).exits(3);
+    assert!(output.err.contains("the root is not the one"), "{}", output.err);
     let elsewhere = Text::clipped("127.0.0.1:9");
     let address = altered(&|evil| evil.addresses = List::try_from(vec![elsewhere.clone()]).expect("one"));
     enroll("address", &address).exits(4);
@@ -202,24 +202,24 @@ fn an_altered_or_old_line_leads_nowhere() {
     }
     // Expired.
     let short = world.invitation(&["Bäckerei Meyer", "--for", "1ms"]);
-    let said = enroll("late", &short).exits(3);
-    assert!(said.err.contains("expired"), "{}", said.err);
+    let output = enroll("late", &short).exits(3);
+    assert!(output.err.contains("expired"), "{}", output.err);
     let forced = {
         let mut evil: Invitation = short.parse().expect("an invitation");
         evil.until = i64::MAX;
         evil.to_line().expect("a line")
     };
-    let said = enroll("later", &forced).exits(3);
-    assert!(said.err.contains("FW-JOIN-02"), "{}", said.err);
+    let output = enroll("later", &forced).exits(3);
+    assert!(output.err.contains("FW-JOIN-02"), "{}", output.err);
 }
 
 #[test]
-fn a_hub_that_swaps_a_machines_keys_shows_other_words() {
+fn a_hub_that_swaps_a_machines_keys_shows_different_confirmation_words() {
     let mut world = World::new();
     let line = world.invitation(&["Bäckerei Meyer"]);
-    let said =
+    let output =
         world.owner_in("kasse-1", &["enroll", &line, "--policy", "ask", "--no-service", "--lang", "de"]).exits(0);
-    let told = said
+    let reported = output
         .out
         .lines()
         .find(|line| line.contains("3/3"))
@@ -233,7 +233,7 @@ fn a_hub_that_swaps_a_machines_keys_shows_other_words() {
         let waiting = world.technician(&["pending", "-o", "jsonl"]).exits(0).json_lines();
         waiting[0]["words"].as_str().expect("words").to_owned()
     };
-    assert_eq!(shown(&world), told, "an honest hub shows what the machine says");
+    assert_eq!(shown(&world), reported, "an honest hub shows what the machine says");
     // Evil: the hub puts its own key in the machine's place.
     for column in ["evidence_key", "tls_key"] {
         let evil = SigningKey::generate().expect("a key").public();
@@ -243,15 +243,15 @@ fn a_hub_that_swaps_a_machines_keys_shows_other_words() {
         run(std::process::Command::new("sqlite3").arg(&store).arg(&sql)).exits(0);
         world.restart_hub();
         let swapped = shown(&world);
-        assert_ne!(swapped, told, "{column}");
+        assert_ne!(swapped, reported, "{column}");
         let name = world.technician(&["pending", "-o", "name"]).exits(0).out.trim().to_owned();
-        let said = world.technician(&["admit", &name, "--words", &told]).exits(3);
-        assert!(said.err.contains("the words differ"), "{}", said.err);
+        let output = world.technician(&["admit", &name, "--words", &reported]).exits(3);
+        assert!(output.err.contains("the words differ"), "{}", output.err);
     }
 }
 
 #[test]
-fn a_proof_key_does_not_open_another_invitation() {
+fn the_proof_key_of_one_invitation_fails_for_another() {
     let world = World::new();
     let (one, two): (Invitation, Invitation) =
         (world.invitation(&["A"]).parse().expect("one"), world.invitation(&["B"]).parse().expect("two"));
@@ -272,7 +272,7 @@ fn an_invitation_for_one_network_lets_nobody_in_from_another() {
     let refused = enroll("kasse-1", &elsewhere).exits(3);
     assert!(refused.err.contains("FW-JOIN-05"), "{}", refused.err);
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out, "", "nobody waits");
-    // The same line is good from its own network.
+    // An invitation for this computer's network works.
     let here = world.invitation(&["Bäckerei Meyer", "--from-net", "127.0.0.0/8"]);
     enroll("kasse-2", &here).exits(0);
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 1);
@@ -292,9 +292,9 @@ fn an_invitation_for_two_machines_lets_in_two_and_not_a_third() {
     };
     enroll("one").exits(0);
     enroll("two").exits(0);
-    // Again on the same machine is harmless; a third one is too many.
+    // Enrolling the same machine again is harmless; a third machine is refused.
     enroll("two").exits(0);
-    let said = enroll("three").exits(3);
-    assert!(said.err.contains("FW-JOIN-03"), "{}", said.err);
+    let output = enroll("three").exits(3);
+    assert!(output.err.contains("FW-JOIN-03"), "{}", output.err);
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 2);
 }

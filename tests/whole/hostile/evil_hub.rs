@@ -1,5 +1,5 @@
-//! A hub in a thief's hands: it has every key of the hub's home and the
-//! technician's orders to replay, and speaks to a real agent.
+//! A stolen hub: the thief has every key of the hub's home and the technician's orders to replay, and
+//! speaks to a real agent.
 
 use super::attack;
 use fernwart_agent::home::Home;
@@ -23,13 +23,13 @@ use fernwart_tests::{Machine, World};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// The stolen hub with one agent on the line; several share one port.
+/// The stolen hub with its link to one agent; several share one port.
 pub(crate) struct EvilHub {
     listener: Arc<Listener>,
     pub(crate) link: Link,
     pub(crate) control: Sender,
-    /// Kept open; what the agent says on it is not read.
-    heard: Receiver,
+    /// The agent's half of the control stream; kept open.
+    received: Receiver,
     pub(super) trusted: Trusted,
     pub(super) roles: Arc<HubRoles>,
     pub(crate) staff: Arc<StaffHome>,
@@ -37,11 +37,11 @@ pub(crate) struct EvilHub {
     pub(super) customer: CustomerId,
     /// The newest targets and timestamp that the agent says it follows.
     pub(super) follows: (Option<u64>, Option<u64>),
-    /// What the thief says in the hello.
+    /// What the thief claims in the hello.
     lie: Lie,
 }
 
-/// What a hub says of itself in its hello.
+/// What a hub claims in its hello.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lie {
     /// How far its clock is ahead, milliseconds.
@@ -54,19 +54,19 @@ impl Lie {
     const NONE: Self = Self { ahead_ms: 0, current: CURRENT };
 }
 
-/// An agent that has said hello.
+/// An agent whose hello was received.
 struct Greeted {
     machine: MachineId,
     link: Link,
     control: Sender,
-    heard: Receiver,
+    received: Receiver,
     follows: (Option<u64>, Option<u64>),
 }
 
 /// How a machine answered an order.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
-    /// Refused before its state store.
+    /// Refused before it was recorded in the state store.
     Refused(fernwart_protocol::code::Refusal),
     /// An outcome with its receipt.
     Outcome(Box<Receipt>, Envelope),
@@ -84,7 +84,7 @@ impl EvilHub {
         hubs.pop().expect("one")
     }
 
-    /// Only the port, where nobody is greeted.
+    /// Listens on the hub's port without answering any hello.
     pub(crate) fn listen(world: &mut World) -> Listener {
         world.hub.kill_9();
         let home = HubHome::at(&world.shop().join("hub"));
@@ -94,10 +94,10 @@ impl EvilHub {
         Listener::bind(world.address, config, &keys.restart).expect("the port")
     }
 
-    /// The next word of the agent's control stream that is one of these.
+    /// The next message on the agent's control stream that matches.
     pub(crate) async fn next_word(&mut self, is_it: impl Fn(&to_hub::Control) -> bool) -> to_hub::Control {
         loop {
-            let word = tokio::time::timeout(Duration::from_secs(8), self.heard.expect::<to_hub::Control>());
+            let word = tokio::time::timeout(Duration::from_secs(8), self.received.expect::<to_hub::Control>());
             let word = word.await.expect("a word").expect("understood");
             if is_it(&word) {
                 return word;
@@ -105,7 +105,7 @@ impl EvilHub {
         }
     }
 
-    /// The same with several agents, and a lie about the time.
+    /// The same with several agents, and with a false clock.
     pub(super) async fn take_all(world: &mut World, machines: &[&Machine], ahead_ms: i64) -> Vec<Self> {
         Self::take_with(world, machines, Lie { ahead_ms, ..Lie::NONE }).await
     }
@@ -127,7 +127,7 @@ impl EvilHub {
                 listener: listener.clone(),
                 link: greeted.link,
                 control: greeted.control,
-                heard: greeted.heard,
+                received: greeted.received,
                 trusted: trusted.clone(),
                 roles: roles.clone(),
                 staff: staff.clone(),
@@ -142,11 +142,11 @@ impl EvilHub {
         hubs
     }
 
-    /// Waits for the agent to come again, after it was started anew.
+    /// Waits for the restarted agent to reconnect.
     pub(super) async fn greet_again(&mut self) {
         self.link.close(Goodbye::Done);
         let greeted = Self::greet(&self.listener, &self.trusted, self.lie).await;
-        (self.link, self.control, self.heard) = (greeted.link, greeted.control, greeted.heard);
+        (self.link, self.control, self.received) = (greeted.link, greeted.control, greeted.received);
         self.follows = greeted.follows;
     }
 
@@ -159,7 +159,7 @@ impl EvilHub {
             let Ok(Ask::Control(theirs, _)) = receive.expect::<Ask>().await else { continue };
             let shown = link.peer_certificates();
             let [leaf, ca, ..] = shown.as_slice() else { continue };
-            let Ok(Name::Machine(machine)) = read_certificate(leaf, ca).map(|said| said.name) else { continue };
+            let Ok(Name::Machine(machine)) = read_certificate(leaf, ca).map(|output| output.name) else { continue };
             let follows = (theirs.number(tag::TARGETS), theirs.number(tag::TIMESTAMP));
             let versions = trusted.floors.versions();
             let clock = u64::try_from(fernwart_agent::now() + lie.ahead_ms).expect("after 1970");
@@ -167,7 +167,7 @@ impl EvilHub {
             let hello = Hello { current: lie.current, ..Hello::new(&tags) };
             link.settle(&theirs).expect("a version in common");
             send.send(&Control::Hello(hello)).await.expect("sent");
-            return Greeted { machine, link, control: send, heard: receive, follows };
+            return Greeted { machine, link, control: send, received: receive, follows };
         }
     }
 
@@ -198,7 +198,7 @@ impl EvilHub {
         seal(&self.order(change), &self.staff.order_key, Version::OLDEST).expect("signed")
     }
 
-    /// Delivers and hears the end of it.
+    /// Delivers an order and waits for its answer.
     pub(crate) async fn deliver(&self, envelope: &Envelope) -> Answer {
         let (mut send, mut receive) = self.link.open().await.expect("a stream");
         send.send(&Deliver::Order(envelope.clone())).await.expect("sent");
@@ -217,10 +217,10 @@ impl EvilHub {
         }
     }
 
-    /// Says that there is a newer catalogue, and serves these files when asked.
+    /// Announces a newer catalogue, and serves these files on request.
     pub(super) async fn offer(&mut self, timestamp: u64, files: &[(String, Vec<u8>)]) {
         self.control.send(&Control::CatalogueChanged { timestamp }).await.expect("sent");
-        // Outcomes that nobody has signed for are offered, too; not heard.
+        // The agent also offers outcomes that were never countersigned; they are ignored.
         let mut send = loop {
             let asked = tokio::time::timeout(Duration::from_secs(5), self.link.accept()).await.expect("asked");
             let (send, mut receive) = asked.expect("a stream");
@@ -232,15 +232,15 @@ impl EvilHub {
             let bytes = Blob::try_from(bytes.clone()).expect("short");
             let file = CatalogueFile { name: Text::clipped(name), bytes };
             if send.send(&Fetched::File(file)).await.is_err() {
-                // The agent has had enough.
+                // The agent has aborted.
                 return;
             }
         }
         let _ = send.delivered().await;
     }
 
-    /// A catalogue with an invented technician: all that the thief can sign is
-    /// signed, the targets by a key of the thief's own.
+    /// A catalogue with an invented technician: the hub's roles are signed with its keys, the targets with
+    /// a key of the thief's own.
     pub(super) async fn invented_staff(
         &self,
         thief: &SigningKey,
@@ -252,8 +252,8 @@ impl EvilHub {
         let mut draft = Draft::next(&before, &contents, None, fernwart_agent::now()).expect("a draft");
         let root = root_of(&self.trusted).expect("a root");
         assert!(draft.sign(thief, Some(&root), None, fernwart_agent::now()).is_err(), "the thief is no approver");
-        // What the hub's own program refuses to publish it puts together by hand:
-        // an honest publication, with the targets put in the place of the approved.
+        // The hub's own program refuses to publish it, so the files are assembled here: an honest
+        // publication in which the targets are replaced.
         let honest = Draft::next(&before, &Contents::of(&before), None, fernwart_agent::now()).expect("a draft");
         assert!(publish(&honest, Some(&self.trusted), &self.roles, fernwart_agent::now()).await.is_err());
         let targets = {
@@ -311,7 +311,7 @@ impl EvilHub {
         Self::stop_all(vec![self]).await;
     }
 
-    /// Lets go of the port.
+    /// Closes the links and releases the port.
     pub(super) async fn stop_all(hubs: Vec<Self>) {
         let listener = hubs.first().expect("one").listener.clone();
         let address = listener.local_addr().expect("an address");
@@ -328,7 +328,7 @@ impl EvilHub {
     }
 }
 
-/// A role's JSON with the signatures of these keys, whoever they are.
+/// A role's JSON with the signatures of these keys, entitled or not.
 pub(super) fn role_signed_by(body: &serde_json::Value, keys: &[&SigningKey]) -> Vec<u8> {
     let form = canonical(body);
     let signatures: Vec<_> = keys
@@ -345,14 +345,13 @@ fn tough_role(draft: &Draft) -> Vec<u8> {
     canonical(&serde_json::to_value(&draft.targets).expect("JSON")["signed"])
 }
 
-/// Canonical JSON of ASCII without floats: keys sorted, no space; serde_json's
-/// own order is by key.
+/// Canonical JSON of ASCII without floats: keys sorted, no spaces. `serde_json` sorts keys by itself.
 fn canonical(value: &serde_json::Value) -> Vec<u8> {
     serde_json::to_vec(value).expect("written")
 }
 
 #[test]
-fn a_stolen_hub_cannot_invent_a_technician_or_hand_out_another_name() {
+fn a_stolen_hub_cannot_add_a_technician_to_the_catalogue() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     attack(async {
@@ -383,20 +382,20 @@ fn a_stolen_hub_cannot_invent_a_technician_or_hand_out_another_name() {
             seal(&order, &thief, Version::OLDEST).expect("signed")
         };
         assert_eq!(hub.deliver(&forged).await, Answer::Refused(fernwart_protocol::code::Refusal::UnknownStaff));
-        // Everything else goes on.
+        // Everything else still works.
         assert!(
             matches!(hub.deliver(&hub.signed(|_| {})).await, Answer::Outcome(receipt, _) if receipt.outcome.as_str() == "ok")
         );
         hub.stop().await;
     });
-    // A restart remembers nothing of what was rejected.
+    // After a restart nothing of what was rejected is kept.
     world.restart_hub();
     fernwart_tests::wait_until("it is linked to the true hub", || world.is_online("kasse-1"));
     assert!(matches!(world.technician(&["diagnose", "kasse-1"]).code, 0 | 1));
 }
 
 #[test]
-fn outcomes_that_waited_are_handed_over_one_after_another() {
+fn an_agent_offers_pending_outcomes_one_at_a_time() {
     use fernwart_protocol::code::Denial;
     use fernwart_protocol::to_agent::Stored;
     let mut world = World::new();
@@ -404,7 +403,7 @@ fn outcomes_that_waited_are_handed_over_one_after_another() {
     attack(async {
         let mut hub = EvilHub::take(&mut world, &machine).await;
         for _ in 0..4 {
-            // Heard, and never signed for.
+            // Received, but never countersigned.
             let order = hub.signed(|_| {});
             assert!(matches!(hub.deliver(&order).await, Answer::Outcome(..)));
         }
@@ -414,7 +413,7 @@ fn outcomes_that_waited_are_handed_over_one_after_another() {
             let asked = tokio::time::timeout(Duration::from_secs(5), hub.link.accept()).await.expect("in its turn");
             let (mut send, mut receive) = asked.expect("a stream");
             let Ask::Outcome(settle) = receive.expect::<Ask>().await.expect("a question") else { continue };
-            // Together they would each be too slow on a slow line.
+            // Sent together, each of them could time out on a slow line.
             let next = tokio::time::timeout(Duration::from_millis(300), hub.link.accept()).await;
             assert!(next.is_err(), "another one before the first is over");
             settled.insert(settle.receipt.signature);

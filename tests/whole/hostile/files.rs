@@ -1,5 +1,5 @@
-//! Files that decide something, in hands that are not their owner's: rules, consent,
-//! records, keys; and files of another machine.
+//! Security-relevant files that others can change: policy, consent, records, keys; and files of another
+//! machine.
 
 use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, Process, World, agent_command, run, staff_command, wait_until};
@@ -10,12 +10,12 @@ fn mode(path: &Path, bits: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(bits)).expect("set");
 }
 
-/// Where a script leaves its marks; a caged one has a `/tmp` of its own.
+/// A folder for a script's effects, outside `/tmp`: a caged script has a `/tmp` of its own.
 fn effects() -> tempfile::TempDir {
     tempfile::tempdir_in("/srv").expect("a folder")
 }
 
-/// A script that leaves a mark there, allowed at any time.
+/// Approves a script that leaves a mark there, and allows it at any time.
 fn marked(world: &World, machine: &Machine, place: &Path) {
     let script = Script::new("leaves-a-mark", &format!("echo x >> {}/mark\n", place.display()));
     world.approve(&script.with(&format!("writes = [{:?}]", place.to_str().expect("text"))));
@@ -30,7 +30,7 @@ fn trusting(machine: &Machine) {
 }
 
 #[test]
-fn rules_that_others_may_have_written_allow_nothing_but_diagnosis() {
+fn a_policy_that_others_can_write_allows_only_diagnosis() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let place = effects();
@@ -63,16 +63,16 @@ fn rules_that_others_may_have_written_allow_nothing_but_diagnosis() {
     ];
     for (what, evil) in evils {
         evil();
-        let said = order().exits(3);
-        assert!(said.err.contains("FW-OWN-04") || said.out.contains("FW-OWN-04"), "{what}: {said:?}");
+        let output = order().exits(3);
+        assert!(output.err.contains("FW-OWN-04") || output.out.contains("FW-OWN-04"), "{what}: {output:?}");
         assert_eq!(done(), 1, "{what}");
-        // Looking goes on, and its owner reads what is wrong.
+        // Diagnosis still works, and the owner is shown what is wrong.
         let looked = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
         assert!(matches!(looked.code, 0 | 1), "{what}: {looked:?}");
         let status = machine.owner(&["--lang", "de", "status"]);
         let check = machine.owner(&["--lang", "en", "check"]);
         if what.contains("exchange") {
-            // Nothing that lies there is believed, not even whose machine it is.
+            // No file in that folder is trusted, not even the machine's identity.
             assert!(status.code == 5 && status.err.contains("FW-OWN-24") && check.code == 5, "{what}: {status:?}");
         } else {
             assert!(status.code == 0 && status.out.contains("Nur prüfen"), "{what}: {status:?}");
@@ -86,7 +86,7 @@ fn rules_that_others_may_have_written_allow_nothing_but_diagnosis() {
 }
 
 #[test]
-fn a_pause_is_not_ended_by_whoever_may_write_where_it_stands() {
+fn tampering_with_the_owners_file_does_not_end_a_pause() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let place = effects();
@@ -97,8 +97,8 @@ fn a_pause_is_not_ended_by_whoever_may_write_where_it_stands() {
         machine.agent.stop();
         machine.restart();
         wait_until("it is back", || world.is_online("kasse-1"));
-        let said = world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]);
-        assert!(said.code == 3 && format!("{said:?}").contains("FW-OWN-05"), "{what}: {said:?}");
+        let output = world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]);
+        assert!(output.code == 3 && format!("{output:?}").contains("FW-OWN-05"), "{what}: {output:?}");
     };
     let nothing = "{\"allows_until\": 9223372036854775807}";
     std::fs::write(&word, nothing).expect("written");
@@ -112,24 +112,24 @@ fn a_pause_is_not_ended_by_whoever_may_write_where_it_stands() {
     std::fs::write(&aside, nothing).expect("written");
     symlink(&aside, &word).expect("linked");
     refused(&mut machine, "a link");
-    // What its owner says is believed again.
+    // The owner's next decision is valid again.
     machine.owner(&["resume"]).exits(0);
     world.technician(&["run", "leaves-a-mark", "kasse-1", "--reason", "Probe"]).exits(0);
 }
 
-/// Starts the agent, which must end by itself and name a file.
+/// Starts the agent, and asserts that it exits with this code and names this file.
 fn does_not_start(machine: &Machine, code: &str, file: &str) {
     let mut command = machine.command(&["run"]);
     let log = machine.home.with_extension("evil.log");
     let mut agent = Process::start(&mut command, &log);
     wait_until("the agent has ended", || !agent.is_running());
-    let said = agent.log();
-    assert!(said.contains(code) && said.contains(file), "{file}: {said}");
+    let output = agent.log();
+    assert!(output.contains(code) && output.contains(file), "{file}: {output}");
     std::fs::remove_file(&log).expect("removed");
 }
 
 #[test]
-fn an_agent_whose_files_others_may_change_does_not_start_and_names_the_file() {
+fn an_agent_refuses_to_start_with_files_that_others_can_change() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -163,7 +163,7 @@ fn an_agent_whose_files_others_may_change_does_not_start_and_names_the_file() {
 }
 
 #[test]
-fn an_agent_with_files_of_another_machine_or_a_flipped_bit_does_nothing_and_names_the_file() {
+fn an_agent_refuses_to_start_with_foreign_or_corrupted_files() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let mut other = world.add_machine("kasse-2");
@@ -199,7 +199,7 @@ fn an_agent_with_files_of_another_machine_or_a_flipped_bit_does_nothing_and_name
         assert!(check.code == 1 && check.out.contains(name), "{name}: {check:?}");
         std::fs::write(&path, &own).expect("put back");
     }
-    // All of another machine is that machine; but not two of its files.
+    // A complete copy of another machine's files would be that machine; two of its files are refused.
     for name in ["evidence.key", "tls.identity"] {
         std::fs::copy(other.home.join(name), machine.home.join(name)).expect("copied");
     }
@@ -210,20 +210,20 @@ fn an_agent_with_files_of_another_machine_or_a_flipped_bit_does_nothing_and_name
 }
 
 #[test]
-fn a_hub_and_a_technician_believe_no_file_that_others_may_change() {
+fn hub_and_technician_refuse_files_that_others_can_change() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let staff = world.shop().join("staff");
     for name in ["staff.toml", "catalogue.json", "order.key", "staff.identity"] {
         let path = staff.join(name);
         mode(&path, 0o622);
-        let said = world.technician(&["ls"]).exits(5);
-        assert!(said.err.contains("FW-CLI-04") && said.err.contains(name), "{said:?}");
+        let output = world.technician(&["ls"]).exits(5);
+        assert!(output.err.contains("FW-CLI-04") && output.err.contains(name), "{output:?}");
         mode(&path, 0o600);
     }
     mode(&staff, 0o777);
-    let said = world.technician(&["ls"]).exits(5);
-    assert!(said.err.contains("FW-CLI-04") && said.err.contains("staff"), "{said:?}");
+    let output = world.technician(&["ls"]).exits(5);
+    assert!(output.err.contains("FW-CLI-04") && output.err.contains("staff"), "{output:?}");
     mode(&staff, 0o700);
     world.technician(&["ls"]).exits(0);
 
@@ -236,19 +236,19 @@ fn a_hub_and_a_technician_believe_no_file_that_others_may_change() {
         }
         let before = std::fs::metadata(&path).expect("there").permissions().mode() & 0o7777;
         mode(&path, 0o666);
-        let said = run(&mut staff_command(&world.shop(), &["serve"]));
-        assert!(said.code == 3 && said.err.contains(name), "{name}: {said:?}");
+        let output = run(&mut staff_command(&world.shop(), &["serve"]));
+        assert!(output.code == 3 && output.err.contains(name), "{name}: {output:?}");
         mode(&path, before);
     }
     world.restart_hub();
     wait_until("the machine is back", || world.is_online(&machine.name));
-    // An account that may pass through the folder still reads nothing in it.
-    let said = run(agent_command(&machine.home, &["status"]).env("LANG", "C.UTF-8"));
-    assert_eq!(said.code, 0, "{said:?}");
+    // The owner's commands still work.
+    let output = run(agent_command(&machine.home, &["status"]).env("LANG", "C.UTF-8"));
+    assert_eq!(output.code, 0, "{output:?}");
 }
 
 #[test]
-fn records_that_are_taken_from_under_a_running_agent_end_its_acts() {
+fn a_running_agent_refuses_acts_when_its_records_are_tampered_with() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let place = effects();
@@ -260,25 +260,25 @@ fn records_that_are_taken_from_under_a_running_agent_end_its_acts() {
     assert_eq!(done().expect("there"), 1);
     for (what, evil, mend) in [("open to others", 0o666, 0o600), ("a group may write", 0o620, 0o600)] {
         mode(&store, evil);
-        let said = order();
-        assert!(said.code != 0 && done().expect("there") == 1, "{what}: {said:?}");
+        let output = order();
+        assert!(output.code != 0 && done().expect("there") == 1, "{what}: {output:?}");
         let check = machine.owner(&["check"]);
         assert!(check.code != 0 && check.out.contains("books.redb"), "{what}: {check:?}");
         mode(&store, mend);
     }
     order().exits(0);
     assert_eq!(done().expect("there"), 2, "what is put right goes on");
-    // Written over in place.
+    // Truncated in place.
     std::fs::File::create(&store).expect("emptied");
-    let said = order();
-    assert!(said.code != 0 && done().expect("there") == 2, "{said:?}");
+    let output = order();
+    assert!(output.code != 0 && done().expect("there") == 2, "{output:?}");
     let check = machine.owner(&["check"]);
     assert!(check.code != 0 && check.out.contains("books.redb"), "{check:?}");
     machine.agent.kill_9();
 }
 
 #[test]
-fn keys_that_are_exchanged_under_a_running_agent_end_its_acts() {
+fn a_running_agent_refuses_acts_when_its_keys_are_replaced() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let other = world.add_machine("kasse-2");
@@ -291,13 +291,13 @@ fn keys_that_are_exchanged_under_a_running_agent_end_its_acts() {
         let file = machine.home.join(name);
         let kept = std::fs::read(&file).expect("there");
         std::fs::write(&file, std::fs::read(other.home.join(name)).expect("there")).expect("exchanged");
-        let said = order();
-        assert!(said.code != 0 && said.out.contains("FW-GATE-22"), "{name}: {said:?}");
+        let output = order();
+        assert!(output.code != 0 && output.out.contains("FW-GATE-22"), "{name}: {output:?}");
         assert_eq!(done().expect("there"), times + 1, "{name}");
         let check = machine.owner(&["check"]);
         assert!(check.code != 0 && check.out.contains(name), "{name}: {check:?}");
         assert!(machine.agent.log().contains(name), "{name}: {}", machine.agent.log());
-        // It still says how it is.
+        // It can still be diagnosed.
         assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1), "{name}");
         std::fs::write(&file, kept).expect("put back");
         order().exits(0);
@@ -305,7 +305,7 @@ fn keys_that_are_exchanged_under_a_running_agent_end_its_acts() {
 }
 
 #[test]
-fn a_home_of_two_people_does_nothing() {
+fn a_home_with_another_technicians_order_key_is_refused() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");
     let robot = world.add_robot("Bäckerei Meyer");
@@ -313,15 +313,15 @@ fn a_home_of_two_people_does_nothing() {
     let kept = std::fs::read(&own).expect("a key");
     std::fs::write(&own, std::fs::read(&other).expect("a key")).expect("exchanged");
     for words in [&["ls"][..], &["doctor"], &["diagnose", "kasse-1"]] {
-        let said = world.technician(words).exits(3);
-        assert!(said.err.contains("order.key") && said.err.contains("FW-CLI-03"), "{said:?}");
+        let output = world.technician(words).exits(3);
+        assert!(output.err.contains("order.key") && output.err.contains("FW-CLI-03"), "{output:?}");
     }
     std::fs::write(&own, kept).expect("put back");
     world.technician(&["ls"]).exits(0);
 }
 
 #[test]
-fn a_hub_whose_store_has_gone_or_is_anothers_does_not_begin_anew() {
+fn a_hub_with_a_missing_or_foreign_store_refuses_to_start() {
     let mut world = World::new();
     let _machine = world.add_machine("kasse-1");
     world.hub.stop();
@@ -346,18 +346,18 @@ fn a_hub_whose_store_has_gone_or_is_anothers_does_not_begin_anew() {
     ];
     for (what, evil) in evils {
         evil();
-        let said = serve().exits(3);
-        assert!(said.err.contains("FW-HUB-36") && said.err.contains("store.sqlite"), "{what}: {said:?}");
+        let output = serve().exits(3);
+        assert!(output.err.contains("FW-HUB-36") && output.err.contains("store.sqlite"), "{what}: {output:?}");
         std::fs::copy(&kept, &store).expect("put back");
         mode(&store, 0o600);
     }
-    // A pipe waits for nobody.
+    // A pipe in place of a file does not make the hub hang.
     let staff = hub.join("catalogue/staff.json");
     let text = std::fs::read(&staff).expect("there");
     std::fs::remove_file(&staff).expect("removed");
     run(std::process::Command::new("mkfifo").arg(&staff)).exits(0);
-    let said = serve();
-    assert!(![0, 124].contains(&said.code), "{said:?}");
+    let output = serve();
+    assert!(![0, 124].contains(&output.code), "{output:?}");
     std::fs::remove_file(&staff).expect("removed");
     std::fs::write(&staff, text).expect("put back");
     world.restart_hub();
@@ -365,13 +365,13 @@ fn a_hub_whose_store_has_gone_or_is_anothers_does_not_begin_anew() {
 }
 
 #[test]
-fn what_was_typed_or_written_by_others_is_told_without_acting_on_the_terminal() {
+fn control_characters_in_input_never_reach_the_terminal() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let evil = "a\u{1b}[31mb\u{202e}c\u{fffc}";
-    let is_plain = |said: &fernwart_tests::CommandOutput| {
-        let all = [said.out.as_str(), said.err.as_str()].concat();
-        assert!(!all.is_empty() && !all.contains(['\u{1b}', '\u{202e}', '\u{fffc}']), "{said:?}");
+    let is_plain = |output: &fernwart_tests::CommandOutput| {
+        let all = [output.out.as_str(), output.err.as_str()].concat();
+        assert!(!all.is_empty() && !all.contains(['\u{1b}', '\u{202e}', '\u{fffc}']), "{output:?}");
     };
     for words in [
         &["run", evil, "kasse-1", "--reason", "x"][..],
@@ -382,25 +382,25 @@ fn what_was_typed_or_written_by_others_is_told_without_acting_on_the_terminal() 
         &["help", evil],
         &["journal", "verify", evil],
     ] {
-        let said = world.technician(words);
-        assert_ne!(said.code, 0, "{words:?}");
-        is_plain(&said);
+        let output = world.technician(words);
+        assert_ne!(output.code, 0, "{words:?}");
+        is_plain(&output);
     }
     let rules = "[look]\nmode = \"allow\"\n[act]\nmode = \"a\\u001b[31mb\u{202e}\"\n";
     std::fs::write(machine.home.join("policy.toml"), rules).expect("written");
     for words in [&["policy", "check"][..], &["check"], &[evil], &["allow", "repair", "--for", evil]] {
-        let said = machine.owner(words);
-        assert_ne!(said.code, 0, "{words:?}");
-        is_plain(&said);
+        let output = machine.owner(words);
+        assert_ne!(output.code, 0, "{words:?}");
+        is_plain(&output);
     }
     for span in ["999999999d", "10000000d", "2y"] {
-        let said = machine.owner(&["allow", "repair", "--for", span]);
-        assert_ne!(said.code, 0, "{span}: {said:?}");
+        let output = machine.owner(&["allow", "repair", "--for", span]);
+        assert_ne!(output.code, 0, "{span}: {output:?}");
     }
 }
 
 #[test]
-fn no_invitation_is_spent_on_a_folder_of_others_or_an_endless_policy() {
+fn enrolling_with_an_unsafe_folder_or_endless_policy_spends_no_invitation() {
     let world = World::new();
     let line = world.path().join("line");
     std::fs::write(&line, world.invitation(&["Bäckerei Meyer"])).expect("written");
@@ -412,12 +412,12 @@ fn no_invitation_is_spent_on_a_folder_of_others_or_an_endless_policy() {
     let open = world.path().join("open");
     std::fs::create_dir(&open).expect("made");
     mode(&open, 0o777);
-    let said = enroll(&open, "ask");
-    assert!(said.code != 0 && said.err.contains("FW-OWN-24") && said.err.contains("open"), "{said:?}");
+    let output = enroll(&open, "ask");
+    assert!(output.code != 0 && output.err.contains("FW-OWN-24") && output.err.contains("open"), "{output:?}");
     assert_eq!(std::fs::read_dir(&open).expect("there").count(), 0, "no key lies there");
     let home = world.path().join("home");
-    let said = enroll(&home, "/dev/zero");
-    assert!(said.code != 0 && said.err.contains("FW-CLI-10"), "{said:?}");
+    let output = enroll(&home, "/dev/zero");
+    assert!(output.code != 0 && output.err.contains("FW-CLI-10"), "{output:?}");
     enroll(&home, "ask").exits(0);
     assert_eq!(world.technician(&["pending", "-o", "name"]).exits(0).out.lines().count(), 1, "and nobody else waits");
     let key = run(&mut fernwart_tests::staff_command(&open, &["approver", "new"]));

@@ -1,5 +1,4 @@
-//! Too much of everything: half handshakes by the thousand, more streams than
-//! allowed, bytes that nobody asked for.
+//! Exhaustion: thousands of half handshakes, more streams than allowed, data that nobody reads.
 
 use super::{attack, incoming, memory_kib, others_are_undisturbed, target};
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
@@ -15,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 #[test]
-fn past_two_hundred_half_handshakes_strangers_must_show_their_address_and_honest_machines_get_in() {
+fn after_200_half_handshakes_the_hub_sends_retry_and_honest_machines_connect() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let teaser = Teaser::new(target(&world));
@@ -30,13 +29,13 @@ fn past_two_hundred_half_handshakes_strangers_must_show_their_address_and_honest
         }
     }
     println!("{taken} handshakes begun, {retried} sent back in {:?}", begun.elapsed());
-    // Those that fell silent are dropped after their time, and others take their places.
+    // Abandoned handshakes time out, and others take their slots.
     let rounds = 1 + begun.elapsed().as_secs() / HANDSHAKE_TIMEOUT.as_secs();
     let places = HANDSHAKES_BEFORE_RETRY * usize::try_from(rounds).expect("few");
     assert!((HANDSHAKES_BEFORE_RETRY - 20..=places).contains(&taken), "{taken} were let in at once");
     let grown = memory_kib(world.hub.pid()).saturating_sub(before);
     assert!(grown < 64 * 1024, "{grown} KiB for {taken} half handshakes");
-    // An honest machine shows its address by itself.
+    // An honest machine answers the Retry by itself.
     machine.agent.kill_9();
     machine.restart();
     let back = wait_within(Duration::from_secs(5), "the machine is linked", || {
@@ -47,7 +46,7 @@ fn past_two_hundred_half_handshakes_strangers_must_show_their_address_and_honest
 }
 
 #[test]
-fn past_the_cap_handshakes_are_refused_and_links_that_are_open_stay() {
+fn above_the_handshake_limit_new_links_are_refused_and_open_links_stay() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let teaser = Teaser::new(target(&world));
@@ -57,7 +56,7 @@ fn past_the_cap_handshakes_are_refused_and_links_that_are_open_stay() {
         match teaser.tease(Honesty::ShowsItsAddress) {
             Answer::Handshake => taken += 1,
             Answer::Refused => break,
-            // A datagram was lost on a busy computer; not again and again.
+            // On a busy computer a datagram may be lost, but only a few times.
             Answer::Nothing if lost < 3 => lost += 1,
             other => panic!("{other:?} after {taken}"),
         }
@@ -72,7 +71,7 @@ fn past_the_cap_handshakes_are_refused_and_links_that_are_open_stay() {
 }
 
 #[test]
-fn a_machine_has_its_streams_and_no_more() {
+fn a_machine_cannot_open_more_streams_than_its_limit() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let mut greedy = world.add_machine("kasse-2");
@@ -92,7 +91,7 @@ fn a_machine_has_its_streams_and_no_more() {
 }
 
 #[test]
-fn what_nobody_reads_stays_with_its_sender() {
+fn unread_data_is_bounded_by_flow_control_at_the_sender() {
     let ca_key = TlsKey::generate().expect("a key");
     let ca = Authority::create(&ca_key, SystemTime::now()).expect("a CA");
     let authority = Authority::new(&ca_key, ca.clone()).expect("an authority");
@@ -126,7 +125,7 @@ fn what_nobody_reads_stays_with_its_sender() {
                 }
             }));
         }
-        // Until nothing moves any more.
+        // Until no more bytes are accepted.
         let mut before = usize::MAX;
         loop {
             let now = sent.load(std::sync::atomic::Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Outcomes that are not what they say they are.
+//! Outcomes with forged or mismatched receipts.
 
 use super::{attack, identity, incoming, speak};
 use fernwart_certs::identity::SigningKey;
@@ -12,7 +12,7 @@ use fernwart_tests::rogues::receipt;
 use fernwart_tests::{World, wait_until};
 use std::process::Stdio;
 
-/// The next order; echoes are answered.
+/// Answers echoes until the next order arrives.
 async fn next_order(link: &Link) -> (Sender, Receiver, Envelope) {
     loop {
         let (mut send, mut receive) = link.accept().await.expect("a stream");
@@ -27,7 +27,7 @@ async fn next_order(link: &Link) -> (Sender, Receiver, Envelope) {
     }
 }
 
-/// A receipt by this key, of this order or of another.
+/// An outcome whose receipt is signed with this key, for this order or, unless `fits`, for another.
 fn signed(envelope: &Envelope, key: &SigningKey, fits: bool) -> SignedOutcome {
     let order = Order::from_bytes(envelope.bytes.as_bytes()).expect("an order");
     let mut receipt = receipt(&order, envelope, Outcome::Failed);
@@ -41,7 +41,7 @@ fn signed(envelope: &Envelope, key: &SigningKey, fits: bool) -> SignedOutcome {
 }
 
 #[test]
-fn an_outcome_that_its_machine_has_not_signed_is_told_to_all_who_should_know() {
+fn an_outcome_with_a_bad_signature_is_refused_counted_and_reported() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -60,7 +60,7 @@ fn an_outcome_that_its_machine_has_not_signed_is_told_to_all_who_should_know() {
         let answered_with = async |key: &SigningKey, fits: bool| {
             let mut command = world.command(&["diagnose", "kasse-1", "--section", "memory", "--timeout", "10s"]);
             let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-            // What the hub says to it is left unread.
+            // The hub's reply is not read.
             let (mut send, _receive, order) = next_order(&link).await;
             send.send(&Delivered::Outcome(Box::new(signed(&order, key, fits)))).await.expect("sent");
             send.finish();
@@ -87,10 +87,10 @@ fn an_outcome_that_its_machine_has_not_signed_is_told_to_all_who_should_know() {
             assert_eq!(counted(), times);
             assert!(health().contains(alarm), "{}", health());
             let events = world.technician(&["events"]).exits(0).json_lines();
-            let told = |line: &&serde_json::Value| {
+            let reported = |line: &&serde_json::Value| {
                 line["type"] == "alarm" && line["machine"] == "kasse-1" && line["what"].to_string().contains(alarm)
             };
-            assert_eq!(events.iter().filter(told).count(), 1, "{events:?}");
+            assert_eq!(events.iter().filter(reported).count(), 1, "{events:?}");
             assert!(world.hub.log().contains(alarm) && world.hub.log().contains("kasse-1"), "{}", world.hub.log());
         }
     });

@@ -1,4 +1,4 @@
-//! Bytes that are no message: lengths that lie, messages that are cut.
+//! Invalid frames: false lengths, truncated messages.
 
 use super::others_are_undisturbed;
 use fernwart_certs::identity::TlsIdentity;
@@ -33,11 +33,11 @@ async fn close_code(connection: &quinn::Connection) -> Option<u64> {
 const MISBEHAVED: u64 = 1;
 
 #[test]
-fn lengths_that_lie_close_the_link_of_the_liar_only() {
+fn an_invalid_frame_length_closes_only_the_senders_link() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
-    // One that has lied waits before it is heard again, so each lie has its own.
+    // A peer is penalised after a false length, so each length uses a machine of its own.
     let lies = [("kasse-2", 0), ("kasse-3", FRAME_BYTES as u32 + 1), ("kasse-4", u32::MAX)].map(|(name, length)| {
         let liar = world.add_machine(name);
         (length, TlsIdentity::read(&liar.home.join("tls.identity")).expect("an identity"))
@@ -60,10 +60,9 @@ fn lengths_that_lie_close_the_link_of_the_liar_only() {
     others_are_undisturbed(&world, &machine.name);
 }
 
-/// As one staff key can: on many links each stream announces the largest frame, sends
-/// five bytes of it, and waits.
+/// A machine sends the largest frame on all its streams at once.
 #[test]
-fn large_frames_that_come_together_wait_for_each_other_and_all_arrive() {
+fn concurrent_large_frames_are_queued_and_all_answered() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -81,7 +80,7 @@ fn large_frames_that_come_together_wait_for_each_other_and_all_arrive() {
             order,
             body: Blob::try_from(vec![7; REPORT_BYTES]).expect("short enough"),
         };
-        // As many as a machine may open beside its first.
+        // As many as a machine may open beside its control stream.
         let mut all = tokio::task::JoinSet::new();
         for _ in 1..AGENT_STREAMS {
             let (mut send, mut receive) = link.open().await.expect("a stream");
@@ -98,7 +97,7 @@ fn large_frames_that_come_together_wait_for_each_other_and_all_arrive() {
 }
 
 #[test]
-fn frames_that_never_come_cost_nothing_and_are_closed_with_their_reason() {
+fn announced_frames_that_never_arrive_use_no_memory_and_are_closed() {
     const LINKS: usize = 60;
     let world = World::new();
     let machine = world.add_machine("kasse-1");
@@ -109,7 +108,8 @@ fn frames_that_never_come_cost_nothing_and_are_closed_with_their_reason() {
         for _ in 0..LINKS {
             let (endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
             let mut streams = Vec::new();
-            // The hub allows a technician's streams once it knows the key.
+            // Each stream announces the largest frame, sends five bytes of it, and waits. The hub allows a
+            // technician's streams once it knows the key.
             while let Ok(Ok((mut send, receive))) =
                 tokio::time::timeout(Duration::from_millis(100), connection.open_bi()).await
             {
@@ -139,13 +139,13 @@ fn frames_that_never_come_cost_nothing_and_are_closed_with_their_reason() {
     });
     others_are_undisturbed(&world, &machine.name);
     assert_eq!(world.technician(&["ls"]).code, 0, "the key's own programs are served");
-    // What is free goes back to the system: the hub looks every half a minute.
+    // The hub returns free memory to the system every half minute.
     let kept = || super::memory_kib(world.hub.pid()).saturating_sub(before);
     wait_within(Duration::from_secs(100), "memory is given back", || kept() < 8 * 1024);
 }
 
 #[test]
-fn a_request_cut_at_any_byte_or_with_one_too_many_is_no_request() {
+fn a_truncated_or_overlong_request_is_rejected() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let staff = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
@@ -154,14 +154,14 @@ fn a_request_cut_at_any_byte_or_with_one_too_many_is_no_request() {
     super::attack(async {
         // Cut in the stream: nothing comes back, and the link stays.
         let (_endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
-        let whole: Vec<u8> = hello.iter().copied().chain(frame(&body)).collect();
-        for cut in 0..whole.len() {
+        let complete: Vec<u8> = hello.iter().copied().chain(frame(&body)).collect();
+        for cut in 0..complete.len() {
             let (mut send, _receive) = connection.open_bi().await.expect("the link stays");
-            send.write_all(&whole[..cut]).await.expect("sent");
+            send.write_all(&complete[..cut]).await.expect("sent");
             send.finish().expect("ended");
         }
         assert!(tokio::time::timeout(Duration::from_millis(200), connection.closed()).await.is_err());
-        // Whole frames with a cut or lengthened body: misbehaviour.
+        // Complete frames with a truncated or lengthened body are misbehaviour.
         for length in (0..body.len() + 2).filter(|length| *length != body.len() && *length != 0) {
             let (_endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
             let mut evil = body.clone();
@@ -171,10 +171,10 @@ fn a_request_cut_at_any_byte_or_with_one_too_many_is_no_request() {
             send.write_all(&frame(&evil)).await.expect("sent");
             assert_eq!(close_code(&connection).await, Some(MISBEHAVED), "length {length}");
         }
-        // Proof that it was the length: the whole one is answered.
+        // Proof that only the length was wrong: the complete request is answered.
         let (_endpoint, connection) = raw(&world, Some(&staff), Door::Staff).await;
         let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
-        send.write_all(&whole).await.expect("sent");
+        send.write_all(&complete).await.expect("sent");
         send.finish().expect("ended");
         let answer = receive.read_to_end(FRAME_BYTES).await.expect("an answer");
         assert!(answer.len() > 8, "{answer:?}");
@@ -183,7 +183,7 @@ fn a_request_cut_at_any_byte_or_with_one_too_many_is_no_request() {
 }
 
 #[test]
-fn garbage_at_the_port_hurts_nobody() {
+fn garbage_datagrams_disturb_no_link() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
@@ -201,7 +201,7 @@ fn garbage_at_the_port_hurts_nobody() {
 }
 
 #[test]
-fn a_program_of_another_time_is_told_that_the_two_cannot_speak() {
+fn a_peer_without_a_common_protocol_version_is_told_so() {
     use fernwart_protocol::code::Denial;
     use fernwart_protocol::staff::Reply;
     let world = World::new();
@@ -216,7 +216,7 @@ fn a_program_of_another_time_is_told_that_the_two_cannot_speak() {
         let hello = u32::from_be_bytes(answer[..4].try_into().expect("four")) as usize;
         let reply: Reply = codec::decode(&answer[4 + hello + 4..]).expect("a reply");
         assert_eq!(reply, Reply::Denied(Denial::Incompatible));
-        // It is nobody's fault: the link stays.
+        // This is no misbehaviour: the link stays.
         assert!(tokio::time::timeout(Duration::from_millis(200), connection.closed()).await.is_err());
     });
 }

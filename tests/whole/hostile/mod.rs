@@ -1,5 +1,5 @@
-//! Attacks on a running world. Each first proves that its input is evil, then
-//! that it was refused and nothing else has changed.
+//! Attacks on a running world. Each test first shows that its input is harmful, then that it was refused
+//! and that nothing else has changed. `Evil:` marks the harmful input, `Proof:` a control that works.
 
 mod catalogues;
 mod clones;
@@ -12,12 +12,12 @@ mod flood;
 mod forged;
 mod frames;
 mod orders;
+mod outsider;
 mod rates;
 mod restored;
 mod rogues;
 mod scripts;
 mod stolen;
-mod stranger;
 
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
 use fernwart_certs::issue::Authority;
@@ -41,7 +41,7 @@ fn attack<T>(work: impl Future<Output = T>) -> T {
         .block_on(work)
 }
 
-/// The shop's CA, as whoever has stolen the hub's home holds it.
+/// The organisation's CA, read from the stolen home of the hub.
 fn stolen_ca(world: &World) -> Authority {
     let home = world.shop().join("hub");
     Authority::read(&home.join("ca.key"), &home.join("ca.der")).expect("the CA")
@@ -55,7 +55,7 @@ fn target(world: &World) -> Target {
     Target { address: world.address, pin: pin(world) }
 }
 
-/// Dials a door with a certificate of one's choice.
+/// Dials a door with the given certificate.
 async fn incoming(
     world: &World,
     door: Door,
@@ -67,10 +67,10 @@ async fn incoming(
     } else {
         tls::member(vec![pin(world)], Clock::MustBeRight, chain, key)
     };
-    knock_with(world, door, tls.expect("TLS")).await
+    dial_with(world, door, tls.expect("TLS")).await
 }
 
-async fn knock_with(world: &World, door: Door, tls: tls::ClientConfig) -> Result<Link, LinkError> {
+async fn dial_with(world: &World, door: Door, tls: tls::ClientConfig) -> Result<Link, LinkError> {
     let dialer = Dialer::new(world.address).expect("a socket");
     match dialer.dial(world.address, door, tls, Duration::from_secs(5)).await {
         Ok(link) => Ok(link),
@@ -87,14 +87,14 @@ fn identity(path: &std::path::Path) -> TlsIdentity {
     TlsIdentity::read(path).expect("an identity")
 }
 
-/// The first frames of an agent.
+/// Opens the control stream and sends an agent's hello.
 async fn say_hello(link: &Link) -> (Sender, Receiver) {
     let (mut send, receive) = link.open().await.expect("a stream");
     send.send(&introduction()).await.expect("sent");
     (send, receive)
 }
 
-/// The same, and the hub's.
+/// The same, and waits for the hub's hello.
 async fn speak(link: &Link) -> (Sender, Receiver) {
     let (send, mut receive) = say_hello(link).await;
     let word: Control = receive.expect().await.expect("hello");
@@ -108,7 +108,7 @@ fn memory_kib(pid: u32) -> u64 {
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
 
-/// How a link that was let through TLS ends.
+/// How a link ends, in the handshake or after it.
 async fn end_of(link: Result<Link, LinkError>) -> LinkError {
     match link {
         Err(error) => error,
@@ -116,7 +116,7 @@ async fn end_of(link: Result<Link, LinkError>) -> LinkError {
     }
 }
 
-/// Everybody else is still served.
+/// Asserts that another machine is still served.
 fn others_are_undisturbed(world: &World, name: &str) {
     assert!(world.is_online(name), "{name} is still linked");
     let pong = world.technician(&["ping", name, "-o", "jsonl"]).exits(0).json_lines();

@@ -37,7 +37,7 @@ fn script() -> Action {
 }
 
 #[test]
-fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
+fn each_invalid_order_is_refused_with_its_code_and_one_journal_line() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     attack(async {
@@ -77,7 +77,7 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
                 Refusal::NotAnOrder,
             ),
         ];
-        let mut strangers = 0;
+        let mut outsiders = 0;
         for (what, envelope, expected) in &crooked {
             let before = machine.journal();
             let answer = hub.deliver(envelope).await;
@@ -86,10 +86,10 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
             let new: Vec<_> =
                 after[before.len()..].iter().map(|(kind, body)| (kind.as_str(), body["code"].as_str())).collect();
             match expected {
-                // Nobody we know: counted, and noted once an hour.
+                // An unknown signer: counted, and noted once an hour.
                 Refusal::BadSignature | Refusal::UnknownStaff | Refusal::NotAnOrder => {
-                    strangers += 1;
-                    assert!(new.len() <= 1 && (strangers > 1) == new.is_empty(), "{what}: {new:?}");
+                    outsiders += 1;
+                    assert!(new.len() <= 1 && (outsiders > 1) == new.is_empty(), "{what}: {new:?}");
                 }
                 _ => assert_eq!(new, [("order_refused", Some(expected.code().as_ref()))], "{what}"),
             }
@@ -103,14 +103,15 @@ fn each_crooked_order_is_refused_with_its_own_code_and_one_line() {
 }
 
 #[test]
-fn an_order_that_was_taken_back_before_it_came_is_not_done_even_after_a_restart() {
+fn an_order_cancelled_before_delivery_never_runs_even_after_a_restart() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     attack(async {
         let mut hub = EvilHub::take(&mut world, &machine).await;
         let order = hub.order(|_| {});
-        let said = Cancel { run: order.run, machine: hub.machine, key: hub.staff.key_id(), at: fernwart_agent::now() };
-        let cancel = seal(&said, &hub.staff.order_key, Version::OLDEST).expect("signed");
+        let output =
+            Cancel { run: order.run, machine: hub.machine, key: hub.staff.key_id(), at: fernwart_agent::now() };
+        let cancel = seal(&output, &hub.staff.order_key, Version::OLDEST).expect("signed");
         let store = machine.home.join("books.redb");
         let written = || std::fs::metadata(&store).and_then(|file| file.modified()).expect("books");
         let before = written();
@@ -131,7 +132,7 @@ fn an_order_that_was_taken_back_before_it_came_is_not_done_even_after_a_restart(
 }
 
 #[test]
-fn each_bit_of_an_order_matters() {
+fn an_order_with_any_bit_flipped_is_refused() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     attack(async {
@@ -143,7 +144,7 @@ fn each_bit_of_an_order_matters() {
         for bit in 0..wire.len() * 8 {
             let mut flipped = wire.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            // A length that no longer fits is no envelope; it cannot even be sent as one.
+            // With a wrong length it is not an envelope and cannot even be sent as one.
             let Ok(envelope) = codec::decode::<Envelope>(&flipped) else { continue };
             let answer = hub.deliver(&envelope).await;
             assert!(
@@ -190,7 +191,7 @@ fn a_replayed_order_is_answered_from_the_state_store_and_done_once() {
 }
 
 #[test]
-fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
+fn a_diagnose_only_robot_cannot_run_scripts_and_a_removed_one_nothing() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let line = world.invitation_for_staff();
@@ -201,8 +202,8 @@ fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
     world.technician(&["staff", "add", "cron", "--key-id", &key, "--role", "diagnose"]).exits(0);
     robot(&["join", "--invitation", &line, "--name", "cron"]).exits(0);
     // A robot's cron job: lines, an exit code, no prompt.
-    let said = robot(&["diagnose", "all", "-o", "jsonl", "--fail-on", "crit"]);
-    assert!(matches!(said.code, 0 | 1) && said.json_lines().len() == 2, "{}", said.err);
+    let output = robot(&["diagnose", "all", "-o", "jsonl", "--fail-on", "crit"]);
+    assert!(matches!(output.code, 0 | 1) && output.json_lines().len() == 2, "{}", output.err);
     let robot_home = std::path::Path::new(&home).join("staff");
     let follows = |machine: &fernwart_tests::Machine, times: usize| {
         fernwart_tests::wait_until("the machine follows the staff list", || {
@@ -243,7 +244,7 @@ fn a_robot_that_may_only_look_cannot_act_and_a_removed_one_cannot_even_look() {
 }
 
 #[test]
-fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
+fn a_robot_runs_only_the_scripts_named_in_its_staff_entry() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let allows = "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n";
@@ -263,8 +264,8 @@ fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
     };
     assert!(entry(&["--role", "repair", "--script", "mend"]).exits(2).err.contains("every script already"));
     assert!(entry(&["--role", "diagnose", "--script", "mand"]).exits(2).err.contains("FW-CAT-01"));
-    let said = entry(&["--role", "diagnose", "--script", "mend"]).exits(0);
-    assert!((said.err.clone() + &said.out).contains("diagnose and running mend"), "{}", said.err);
+    let output = entry(&["--role", "diagnose", "--script", "mend"]).exits(0);
+    assert!((output.err.clone() + &output.out).contains("diagnose and running mend"), "{}", output.err);
     assert_eq!(row()["scripts"], serde_json::json!(["mend"]));
     let followed = || machine.journal().iter().filter(|(kind, _)| kind == "catalogue_followed").count();
     fernwart_tests::wait_until("the machine follows", || acts("mend").code == 0);
@@ -286,22 +287,22 @@ fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
     assert_eq!(answer, Some(Refusal::BeyondRole));
     world.restart_hub();
     fernwart_tests::wait_until("linked", || world.is_online("kasse-1"));
-    // Another script of this name is another decision: whoever signs reads who may run it.
-    let said = world.approve(&Script::new("mend", "echo otherwise\n").version(2));
-    let said = said.err.clone() + &said.out;
-    assert!(said.contains("robot may run it beyond the role diagnose"), "{said}");
-    // Without the word it is taken away.
+    // A new version of the script needs a new approval; the approver is shown who may run it.
+    let output = world.approve(&Script::new("mend", "echo otherwise\n").version(2));
+    let output = output.err.clone() + &output.out;
+    assert!(output.contains("robot may run it beyond the role diagnose"), "{output}");
+    // An entry without `--script` removes the grant.
     let add = ["staff", "add", "robot", "--key-id", &key, "--role", "diagnose"];
     world.technician(&add).exits(0);
     fernwart_tests::wait_until("the machine follows", || {
         machine.journal().iter().filter(|(kind, _)| kind == "catalogue_followed").count() > before
     });
-    let said = fernwart_tests::run(&mut fernwart_tests::staff_command(
+    let output = fernwart_tests::run(&mut fernwart_tests::staff_command(
         &home,
         &["run", "mend", "kasse-1", "--reason", "nightly"],
     ));
-    assert!(said.exits(3).err.contains("FW-HUB-03"));
-    // It goes with the script, too.
+    assert!(output.exits(3).err.contains("FW-HUB-03"));
+    // Withdrawing the script removes the grant, too.
     let scripts = || {
         let rows = world.technician(&["staff", "ls", "-o", "jsonl"]).exits(0).json_lines();
         rows.into_iter().find(|row| row["name"] == "robot").expect("listed")["scripts"].clone()
@@ -313,7 +314,7 @@ fn a_robot_runs_the_scripts_that_its_entry_names_and_no_others() {
 }
 
 #[test]
-fn a_technician_of_one_customer_reaches_no_other_and_nobody_after_their_time() {
+fn a_technician_is_limited_to_their_customers_and_their_expiry_date() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     world.technician(&["customer", "add", "Praxis Blum"]).exits(0);
@@ -362,7 +363,7 @@ fn a_technician_of_one_customer_reaches_no_other_and_nobody_after_their_time() {
 }
 
 #[test]
-fn a_clock_a_minute_ahead_is_diagnosed_and_told_so() {
+fn a_clock_a_minute_ahead_is_diagnosed_as_a_warning() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -370,8 +371,8 @@ fn a_clock_a_minute_ahead_is_diagnosed_and_told_so() {
         return;
     }
     fernwart_tests::wait_until("it is linked", || world.is_online("kasse-1"));
-    let said = world.technician(&["diagnose", "kasse-1", "--section", "time", "-o", "jsonl", "--fail-on", "warn"]);
-    let report = &said.exits(1).json_lines()[0]["report"];
+    let output = world.technician(&["diagnose", "kasse-1", "--section", "time", "-o", "jsonl", "--fail-on", "warn"]);
+    let report = &output.exits(1).json_lines()[0]["report"];
     let off = report["findings"].as_array().expect("findings").iter().find(|finding| finding["id"] == "time.off");
     assert_eq!(off.expect("time.off")["severity"], "warn");
 }

@@ -1,4 +1,4 @@
-//! What others can make a machine write down, as often as they like.
+//! Limits on what others can make a machine or a hub write down.
 
 use super::evil_hub::{Answer, EvilHub};
 use super::orders::refused;
@@ -18,7 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
-/// Lines an hour that others can cause.
+/// Journal lines per hour that others can cause.
 const BUDGET: usize = 60;
 
 fn lines(machine: &Machine, kind: &str) -> usize {
@@ -26,13 +26,13 @@ fn lines(machine: &Machine, kind: &str) -> usize {
 }
 
 #[test]
-fn orders_for_another_machine_cost_sixty_lines_an_hour_and_no_record_of_an_act() {
+fn refused_orders_write_at_most_sixty_journal_lines_an_hour() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     attack(async {
         let hub = EvilHub::take(&mut world, &machine).await;
         for _ in 0..4 * BUDGET {
-            // Evil: staff has signed each of them, and none is for here.
+            // Evil: each is signed by staff, but for another machine.
             let order = hub.signed(|order| order.machine = MachineId::from_bytes([9; 16]));
             assert_eq!(refused(&hub.deliver(&order).await), Some(Refusal::WrongMachine));
         }
@@ -45,14 +45,14 @@ fn orders_for_another_machine_cost_sixty_lines_an_hour_and_no_record_of_an_act()
         assert_eq!(lines(&machine, "run_started"), before + 5);
         hub.stop().await;
     });
-    let said = machine.owner(&["journal", "--export"]).exits(0);
+    let output = machine.owner(&["journal", "--export"]).exits(0);
     let file = world.path().join("journal.jsonl");
-    std::fs::write(&file, &said.out).expect("written");
+    std::fs::write(&file, &output.out).expect("written");
     world.technician(&["journal", "verify", &file.to_string_lossy()]).exits(0);
 }
 
 #[test]
-fn an_account_that_says_no_for_ever_fills_no_journal_and_its_no_still_counts() {
+fn endless_denials_do_not_fill_the_journal_and_still_take_effect() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711)).expect("opened");
     let world = World::in_folder(folder);
@@ -78,19 +78,19 @@ fn an_account_that_says_no_for_ever_fills_no_journal_and_its_no_still_counts() {
     }
     assert!(!asking.is_running(), "the first no has counted");
     assert_eq!(lines(&machine, "owner_said"), BUDGET);
-    // A yes that nobody could read of afterwards is none.
-    let said = games(&["allow", "repair", "--for", "1h"]);
-    assert!(said.code != 0 && said.err.contains("said too often"), "{said:?}");
-    // The administrator's word always stands there, and a no needs no line to count.
+    // A permission that the journal cannot record is refused.
+    let output = games(&["allow", "repair", "--for", "1h"]);
+    assert!(output.code != 0 && output.err.contains("said too often"), "{output:?}");
+    // An administrator's decision is always recorded, and a denial takes effect without a line.
     machine.owner(&["allow", "repair", "--for", "1h"]).exits(0);
     assert_eq!(lines(&machine, "owner_said"), BUDGET + 1);
     games(&["pause"]).exits(0);
-    let said = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
-    assert!(said.code != 0 && (said.out + &said.err).contains("paused"), "a pause counts");
+    let output = world.technician(&["diagnose", "kasse-1", "--section", "memory"]);
+    assert!(output.code != 0 && (output.out + &output.err).contains("paused"), "a pause counts");
 }
 
 #[test]
-fn a_machine_that_links_again_and_again_and_a_key_that_gives_nothing_write_little() {
+fn repeated_links_and_empty_jobs_write_few_log_lines() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let other = world.add_machine("kasse-2");
@@ -100,7 +100,7 @@ fn a_machine_that_links_again_and_again_and_a_key_that_gives_nothing_write_littl
     let before = linked();
     attack(async {
         for _ in 0..60 {
-            // Proof: it is let in at first, and comes as often as it likes.
+            // Proof: it is accepted at first, and may reconnect as often as it likes.
             let Ok(link) = incoming(&world, Door::Agent, own.chain.clone(), &own.key).await else { continue };
             let Ok((mut send, mut receive)) = link.open().await else { continue };
             let _ = send.send(&introduction()).await;
@@ -110,7 +110,7 @@ fn a_machine_that_links_again_and_again_and_a_key_that_gives_nothing_write_littl
     });
     let lines = linked() - before;
     assert!((10..=22).contains(&lines), "{lines} lines of 60 links");
-    // A job without orders is none.
+    // A job without orders is denied.
     attack(async {
         let home = fernwart_client::StaffHome::open(&world.shop().join("staff")).expect("a home");
         let mut session = Session::open(home, Duration::from_secs(5)).await.expect("linked");

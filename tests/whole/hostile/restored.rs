@@ -15,25 +15,25 @@ use fernwart_tests::test_script::Script;
 use fernwart_tests::{Machine, World, run, staff_command, wait_until, wait_within};
 use std::time::Duration;
 
-/// Backs the hub up; where.
+/// Backs the hub up; returns the path.
 fn back_up(world: &World) -> String {
     let backup = world.path().join("backup").to_str().expect("text").to_owned();
     world.technician(&["backup", &backup]).exits(0);
     backup
 }
 
-/// The hub's folder is lost.
+/// Stops the hub and deletes its folder.
 fn lose(world: &mut World) {
     world.hub.stop();
     std::fs::remove_dir_all(world.shop().join("hub")).expect("lost");
 }
 
-/// Backs the hub up, publishes something, and puts the backup in its place.
+/// Backs the hub up, publishes something, and restores the backup.
 fn go_back(world: &mut World, publish: impl FnMut(&World)) {
     go_back_with(world, publish, |_| ());
 }
 
-/// The same, with something that happens while there is no hub.
+/// The same; `meanwhile` runs while there is no hub.
 fn go_back_with(world: &mut World, mut publish: impl FnMut(&World), meanwhile: impl FnOnce(&World)) {
     let backup = back_up(world);
     publish(world);
@@ -64,7 +64,7 @@ fn timestamp(world: &World) -> u64 {
 }
 
 #[test]
-fn what_was_published_since_a_backup_comes_back_from_a_technician() {
+fn a_restored_hub_recovers_the_newer_catalogue_from_a_technician() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let before = targets(&world);
@@ -73,23 +73,23 @@ fn what_was_published_since_a_backup_comes_back_from_a_technician() {
         wait_until("the machine follows", || follows(&machine, "targets", before + 1));
         machine.agent.stop();
     });
-    // The first command of any kind.
+    // Any command of the technician returns it.
     world.technician(&["ls"]).exits(0);
     assert_eq!(targets(&world), before + 1);
     machine.restart();
     wait_until("the machine is linked", || world.is_online("kasse-1"));
     assert!(matches!(world.technician(&["diagnose", "kasse-1", "--section", "memory"]).code, 0 | 1));
-    // It goes on from there, for all: the next one, and what was lost with its files.
+    // Publishing continues from there, also with new files of a script.
     world.approve(&Script::new("mend", "echo mended again\n").version(2));
     wait_until("the machine follows", || follows(&machine, "targets", before + 2));
     std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
         .expect("written");
-    let said = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]).exits(0);
-    assert!(said.out.contains("mended again"), "{said:?}");
+    let output = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(output.out.contains("mended again"), "{output:?}");
 }
 
 #[test]
-fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
+fn a_diagnose_only_key_can_return_the_catalogue_but_not_change_it() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -101,8 +101,8 @@ fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
         robot(&["ls"]).exits(0);
     });
     assert_eq!(targets(&world), before);
-    // Evil: the very same in other bytes would be another catalogue to every machine; and
-    // without the hub's snapshot it may never have been published.
+    // Evil: the same content in other bytes would be another catalogue to every machine; and without the
+    // hub's snapshot it may never have been published.
     attack(async {
         let home = fernwart_client::StaffHome::open(&world.path().join("robot/staff")).expect("a home");
         let trusted = home.trusted().expect("readable").expect("a catalogue");
@@ -132,23 +132,23 @@ fn somebody_who_may_only_look_gives_it_back_as_well_and_nothing_but_that() {
     robot(&["ls"]).exits(0);
     assert_eq!(targets(&world), before + 1);
     world.technician(&["ls"]).exits(0);
-    let said = robot(&[
+    let output = robot(&[
         "catalogue",
         "propose",
         "--yes",
         concat!(env!("CARGO_MANIFEST_DIR"), "/../controller/scripts/disk-free"),
     ]);
-    assert_ne!(said.code, 0, "a proposal of its own is refused");
+    assert_ne!(output.code, 0, "a proposal of its own is refused");
 }
 
 #[test]
-fn a_timestamp_that_was_ahead_of_the_clock_does_not_hold_up_a_restored_hub() {
+fn a_timestamp_from_the_future_does_not_block_a_restored_hub() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let before = targets(&world);
     let backup = back_up(&world);
     let older = std::fs::read(kept(&world)).expect("kept");
-    // All clocks are a day ahead; then somebody sets them.
+    // All clocks are a day ahead; then they are corrected.
     world.hub.stop();
     machine.agent.stop();
     if !world.restart_hub_at("+1d") || !machine.restart_at("+1d") {
@@ -189,7 +189,7 @@ fn sign(world: &World, key: &str) {
 }
 
 #[test]
-fn it_comes_back_from_a_machine_where_no_technician_has_it() {
+fn a_restored_hub_recovers_the_newer_catalogue_from_a_machine() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let before = targets(&world);
@@ -203,24 +203,24 @@ fn it_comes_back_from_a_machine_where_no_technician_has_it() {
         },
         |world| std::fs::write(kept(world), &older).expect("written"),
     );
-    // Nobody does anything.
+    // No command is needed.
     wait_until("it is given back", || targets(&world) == before + 1);
     wait_until("it is told", || world.hub.log().contains("is given back"));
     world.technician(&["doctor"]).exits(0);
     let rows = world.technician(&["ls", "-o", "jsonl"]).exits(0).json_lines();
     assert!(!rows[0].to_string().contains("does not believe"), "it is no fault of the machine's: {rows:?}");
-    // What the script is, the hub still does not have, and its folder gives it back.
+    // The hub still lacks the script's files; proposing its folder again returns them.
     std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
         .expect("written");
     wait_until("the machine is linked", || world.is_online("kasse-1"));
-    let said = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]);
-    assert!(said.code != 0 && said.err.contains("FW-HUB-"), "{said:?}");
-    let said = world.approve(&script);
-    assert!(said.err.contains("the hub had lost 2 files"), "{said:?}");
+    let output = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]);
+    assert!(output.code != 0 && output.err.contains("FW-HUB-"), "{output:?}");
+    let output = world.approve(&script);
+    assert!(output.err.contains("the hub had lost 2 files"), "{output:?}");
     assert_eq!(targets(&world), before + 1, "nothing new is published");
-    let said = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]).exits(0);
-    assert!(said.out.contains("mended"), "{said:?}");
-    // Evil: what no approved script names is not kept.
+    let output = world.technician(&["run", "mend", "kasse-1", "--reason", "x"]).exits(0);
+    assert!(output.out.contains("mended"), "{output:?}");
+    // Evil: a file that no approved script names is not stored.
     attack(async {
         let home = fernwart_client::StaffHome::open(&world.shop().join("staff")).expect("a home");
         let mut session = Session::open(home, Duration::from_secs(5)).await.expect("linked");
@@ -230,7 +230,7 @@ fn it_comes_back_from_a_machine_where_no_technician_has_it() {
     });
 }
 
-/// A machine's link whose hello says that it follows these targets.
+/// A machine's link whose hello claims that it follows these targets.
 async fn follower(world: &World, machine: &Machine, targets: u64) -> Link {
     let own = identity(&machine.home.join("tls.identity"));
     let link = incoming(world, Door::Agent, own.chain.clone(), &own.key).await.expect("let in");
@@ -245,7 +245,7 @@ async fn follower(world: &World, machine: &Machine, targets: u64) -> Link {
 }
 
 #[test]
-fn a_machine_that_only_says_so_changes_nothing() {
+fn a_machine_that_falsely_claims_a_newer_catalogue_changes_nothing() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     machine.agent.stop();
@@ -254,7 +254,7 @@ fn a_machine_that_only_says_so_changes_nothing() {
     let home = fernwart_client::StaffHome::open(&world.shop().join("staff")).expect("a home");
     let trusted = home.trusted().expect("readable").expect("a catalogue");
     attack(async {
-        // Nothing; what is published already, under a higher number; and no end.
+        // It gives back nothing, or what is published already under a higher number, or endless data.
         for how in 0..3 {
             let link = follower(&world, &machine, 999 + how).await;
             let (mut send, mut receive) = link.accept().await.expect("a stream");
@@ -281,23 +281,23 @@ fn a_machine_that_only_says_so_changes_nothing() {
                 }
             }
             send.finish();
-            let told = format!("it_follows={}", 999 + how);
+            let reported = format!("it_follows={}", 999 + how);
             let log = || world.hub.log();
             tokio::task::block_in_place(|| {
                 wait_until("it is told", || {
-                    log().split_once(&told).is_some_and(|(_, after)| after.contains("it is not given back"))
+                    log().split_once(&reported).is_some_and(|(_, after)| after.contains("it is not given back"))
                 });
             });
             link.close(fernwart_protocol::code::Goodbye::Done);
         }
     });
     assert_eq!(targets(&world), before);
-    let said = world.technician(&["doctor"]).exits(1);
-    assert!(said.out.contains("propose --above 1001"), "{said:?}");
+    let output = world.technician(&["doctor"]).exits(1);
+    assert!(output.out.contains("propose --above 1001"), "{output:?}");
 }
 
 #[test]
-fn approvers_publish_over_what_nobody_can_give_back() {
+fn approvers_can_publish_above_a_catalogue_that_is_lost() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let before = targets(&world);
@@ -314,7 +314,7 @@ fn approvers_publish_over_what_nobody_can_give_back() {
         |world| std::fs::write(kept(world), &older).expect("written"),
     );
     assert_eq!(targets(&world), before);
-    // It takes two from here on.
+    // From here on two must sign.
     let (ben, key) = approver(&world, "ben");
     let (anna, her_key) = approver(&world, "anna");
     world.technician(&["catalogue", "rotate", "--yes", "--add", &key, "--add", &her_key, "-k", "2"]).exits(0);
@@ -324,14 +324,14 @@ fn approvers_publish_over_what_nobody_can_give_back() {
     let above = (before + 3).to_string();
     let far = world.technician(&["catalogue", "propose", "--yes", "--above", "99999"]).exits(2);
     assert!(far.err.contains("FW-CAT-20"), "{far:?}");
-    let said = world.technician(&["catalogue", "propose", "--yes", "--above", &above]).exits(0);
-    assert!(said.err.contains(&format!("version {}: above all", before + 4)), "{said:?}");
+    let output = world.technician(&["catalogue", "propose", "--yes", "--above", &above]).exits(0);
+    assert!(output.err.contains(&format!("version {}: above all", before + 4)), "{output:?}");
     sign(&world, &ben);
     world.technician(&["catalogue", "publish"]).exits(3);
     sign(&world, &anna);
     world.technician(&["catalogue", "publish"]).exits(0);
     assert_eq!(targets(&world), before + 4);
-    // The machine knows a root of before, and follows from there.
+    // The machine knows an older root, and follows from there.
     machine.restart();
     wait_until("the machine is linked", || world.is_online("kasse-1"));
     wait_until("the machine follows", || follows(&machine, "targets", before + 4));
@@ -341,7 +341,7 @@ fn approvers_publish_over_what_nobody_can_give_back() {
 }
 
 #[test]
-fn several_changes_of_the_approvers_come_back() {
+fn a_restored_hub_recovers_several_changes_of_approvers() {
     for by_machine in [false, true] {
         let mut world = World::new();
         let mut machine = world.add_machine("kasse-1");
@@ -375,14 +375,14 @@ fn several_changes_of_the_approvers_come_back() {
         if by_machine {
             wait_until("it is given back", || targets(&world) == before + 2);
         }
-        let said = world.technician(&["catalogue", "show"]).exits(0);
-        assert!(said.out.contains("1 of 3 approvers"), "{said:?}");
+        let output = world.technician(&["catalogue", "show"]).exits(0);
+        assert!(output.out.contains("1 of 3 approvers"), "{output:?}");
         assert_eq!(targets(&world), before + 2);
     }
 }
 
 #[test]
-fn new_approvers_come_back_with_what_they_approve() {
+fn a_restored_hub_recovers_new_approvers_and_their_threshold() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let (ben, key) = approver(&world, "ben");
@@ -396,7 +396,7 @@ fn new_approvers_come_back_with_what_they_approve() {
     });
     world.technician(&["ls"]).exits(0);
     assert_eq!(targets(&world), before + 1);
-    // It takes two from here on, as it did before.
+    // Two must still sign, as before the loss.
     let anna = run(&mut staff_command(&world.path().join("anna"), &["approver", "new"])).exits(0);
     world.technician(&["catalogue", "rotate", "--yes", "--add", anna.out.trim()]).exits(0);
     world.technician(&["catalogue", "publish"]).exits(3);
@@ -405,7 +405,7 @@ fn new_approvers_come_back_with_what_they_approve() {
 }
 
 #[test]
-fn what_was_taken_back_since_a_backup_is_not_done() {
+fn orders_cancelled_after_a_backup_do_not_run_after_a_restore() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     std::fs::write(machine.home.join("policy.toml"), "[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\n")
@@ -419,15 +419,15 @@ fn what_was_taken_back_since_a_backup_is_not_done() {
     let backup = back_up(&world);
     world.technician(&["job", "cancel", &job]).exits(0);
     lose(&mut world);
-    // As backup and serve name it.
+    // The hub's home may be named as for `backup` and `serve`.
     let hub = world.shop().join("hub");
-    let said = run(&mut staff_command(&hub, &["restore", &backup])).exits(0);
-    assert!(said.err.contains("1 orders that waited"), "{said:?}");
+    let output = run(&mut staff_command(&hub, &["restore", &backup])).exits(0);
+    assert!(output.err.contains("1 orders that waited"), "{output:?}");
     world.restart_hub();
     machine.restart();
     wait_until("the machine is linked", || world.is_online("kasse-1"));
-    // Said again, it is done, under a number that nobody has noted before. What waited would
-    // have come before it: orders are brought as a machine links, and done in their order.
+    // A retry runs, as a job with a number never used before. The cancelled order would have run before it,
+    // since queued orders are delivered in order when a machine links.
     world.technician(&["job", "retry", &job, "--yes", "mend"]).exits(0);
     let begun = machine.journal().iter().filter(|(kind, _)| kind == "run_started").count();
     assert_eq!(begun, 1, "what was taken back is not done");
@@ -438,7 +438,7 @@ fn what_was_taken_back_since_a_backup_is_not_done() {
 }
 
 #[test]
-fn a_machine_that_does_not_believe_the_catalogue_is_reported() {
+fn a_machine_that_rejects_the_catalogue_is_reported() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let older = std::fs::read(kept(&world)).expect("kept");
@@ -452,14 +452,14 @@ fn a_machine_that_does_not_believe_the_catalogue_is_reported() {
         },
         |world| std::fs::write(kept(world), &older).expect("written"),
     );
-    // Another one under the same number.
+    // Another catalogue under the same number.
     world.approve(&Script::new("other", "echo other\n"));
     machine.restart();
     wait_until("the machine is linked", || world.is_online("kasse-1"));
     let row = || world.technician(&["ls", "-o", "jsonl"]).exits(0).json_lines()[0].to_string();
     wait_within(Duration::from_secs(90), "it is reported", || row().contains("does not believe"));
     assert!(world.hub.log().contains("two contents"), "{}", world.hub.log());
-    // The next publication mends it.
+    // The next publication resolves it.
     world.approve(&Script::new("other", "echo other\n").version(2));
     wait_until("the machine follows", || follows(&machine, "targets", before + 2));
     world.technician(&["acknowledge", "kasse-1"]).exits(0);
@@ -467,7 +467,7 @@ fn a_machine_that_does_not_believe_the_catalogue_is_reported() {
 }
 
 #[test]
-fn a_lock_that_machines_know_comes_back() {
+fn a_restored_hub_recovers_locks_from_machines() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     let robot = world.add_robot("Bäckerei Meyer");

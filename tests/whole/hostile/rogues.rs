@@ -1,5 +1,5 @@
-//! The rogues' gallery: each is closed with its reason and counted, or slowed
-//! down; all at once they disturb nobody.
+//! Misbehaving peers: each is closed with its reason and counted, or slowed down; all at once they disturb
+//! nobody.
 
 use super::{attack, identity, memory_kib, others_are_undisturbed, target};
 use fernwart_protocol::code::Goodbye;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Longer than the hub waits for a frame.
 const TIMEOUT: Duration = Duration::from_secs(16);
 
-/// What each is closed with; nothing where it is only slowed down.
+/// The code with which each is closed; `None` if it is only slowed down.
 fn deserved(rogue: Rogue) -> Option<Goodbye> {
     match rogue {
         Rogue::Silent | Rogue::SlowSender | Rogue::SlowReader | Rogue::NeverReads => Some(Goodbye::TooSlow),
@@ -28,7 +28,7 @@ fn deserved(rogue: Rogue) -> Option<Goodbye> {
 }
 
 #[test]
-fn each_rogue_is_closed_with_its_reason_or_slowed_down_and_all_together_disturb_nobody() {
+fn each_rogue_is_closed_or_throttled_and_honest_machines_are_undisturbed() {
     let world = World::new();
     let honest = world.add_machine("kasse-1");
     let rogues: Vec<_> = Rogue::ALL
@@ -75,7 +75,7 @@ fn each_rogue_is_closed_with_its_reason_or_slowed_down_and_all_together_disturb_
 }
 
 #[test]
-fn a_machine_that_has_misbehaved_waits_before_it_is_served_again_and_nobody_waits_with_it() {
+fn a_misbehaving_machine_is_penalised_without_delaying_others() {
     let world = World::new();
     let honest = world.add_machine("kasse-1");
     let mut machine = world.add_machine("kasse-2");
@@ -89,18 +89,18 @@ fn a_machine_that_has_misbehaved_waits_before_it_is_served_again_and_nobody_wait
     let code = |why: Goodbye| Some(u64::from(why.number()));
     attack(async {
         assert_eq!(again().await.0, code(Goodbye::Misbehaved));
-        let (said, took) = again().await;
-        assert_eq!(said, code(Goodbye::Overloaded));
+        let (output, took) = again().await;
+        assert_eq!(output, code(Goodbye::Overloaded));
         assert!(took > PENALTY / 2, "{took:?}");
         others_are_undisturbed(&world, &honest.name);
     });
-    // It mends its ways.
+    // The honest agent returns.
     machine.restart();
     wait_within(PENALTY + Duration::from_secs(10), "it is served", || world.is_online("kasse-2"));
 }
 
 #[test]
-fn a_technician_who_asks_and_does_not_wait_for_the_answer_is_no_rogue() {
+fn a_technician_who_abandons_replies_keeps_the_link() {
     let world = World::new();
     let staff = identity(&world.shop().join("staff/staff.identity"));
     let hello = frame(&codec::encode(&Hello::new(&[])).expect("encoded"));

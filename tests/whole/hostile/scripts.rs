@@ -1,6 +1,6 @@
-//! What a script, or an account beside it, tries around the cage: devices that lie
-//! anywhere, files that give rights, namespaces, pipes that somebody hears, memory that
-//! nobody counts, links, names and locks that accounts have planted.
+//! Ways in which a script, or another account, tries to get around the cage: device nodes anywhere, setuid
+//! files, namespaces, pipes that others read, memory that is not counted, and planted links, names and
+//! locks.
 
 use crate::booted::join;
 use crate::cage::Stage;
@@ -16,7 +16,7 @@ fn shell(text: &str) -> fernwart_tests::CommandOutput {
     run(Command::new("sh").args(["-ec", text]))
 }
 
-/// A folder that is gone with its owner, where a script may be sent.
+/// A temporary folder that scripts may use; removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -42,7 +42,7 @@ fn head(report: &Value, stream: &str) -> String {
     report[stream]["head"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The shipped scripts.
+/// Approves these shipped scripts.
 fn shipped(world: &World, names: &[&str]) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/scripts");
     let folders: Vec<String> = names.iter().map(|name| folder.join(name).display().to_string()).collect();
@@ -52,10 +52,10 @@ fn shipped(world: &World, names: &[&str]) {
 }
 
 #[test]
-fn a_device_opens_nowhere_whatever_is_mounted_how() {
+fn a_script_can_open_no_device_node_on_any_mount() {
     let place = Folder::new("/srv");
     let of = |name: &str| place.0.join(name).display().to_string();
-    // A disk, memory, a terminal: in a folder, on a read-only mount, where it may write.
+    // A disk and a random device: in a folder, on a read-only mount, and where the script may write.
     let disk = std::fs::metadata("/").expect("there").dev();
     let made = shell(&format!(
         "mkdir {0}/ro {0}/own; mount -t tmpfs none {0}/ro
@@ -85,7 +85,7 @@ fn a_device_opens_nowhere_whatever_is_mounted_how() {
 }
 
 #[test]
-fn nothing_is_left_behind_that_gives_rights_and_no_rights_are_made() {
+fn a_script_leaves_no_setuid_files_and_creates_no_namespaces() {
     let place = Folder::new("/srv");
     let tries = format!(
         "cd {}
@@ -101,7 +101,7 @@ fn nothing_is_left_behind_that_gives_rights_and_no_rights_are_made() {
         mkdir g && chmod 755 g && touch g/x && chmod 640 g/x && echo done",
         place.text()
     );
-    // Outside each of them leaves something.
+    // Proof: outside the cage a setuid file can be made.
     let outside = Folder::new("/srv");
     shell(&format!("cd {}; cp /bin/true a; chmod 4755 a; [ -u a ]", outside.text())).exits(0);
     let writes = format!("writes = [{:?}]", place.text());
@@ -119,18 +119,18 @@ fn nothing_is_left_behind_that_gives_rights_and_no_rights_are_made() {
 }
 
 #[test]
-fn a_pipe_that_somebody_hears_is_not_spoken_to() {
+fn a_script_cannot_write_to_a_pipe_that_another_process_reads() {
     let has_landlock = std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|lsm| lsm.contains("landlock"));
     let place = Folder::new("/srv");
     let pipe = place.0.join("control");
     shell(&format!("mkfifo -m 666 {}", pipe.display())).exits(0);
-    let heard = place.0.join("heard");
+    let received = place.0.join("heard");
     let mut listens = Command::new("sh");
-    listens.args(["-c", &format!("exec 3<> {}; cat <&3 > {}", pipe.display(), heard.display())]);
+    listens.args(["-c", &format!("exec 3<> {}; cat <&3 > {}", pipe.display(), received.display())]);
     let _listener = Process::start(&mut listens, &place.0.join("log"));
-    wait_until("it listens", || heard.exists());
+    wait_until("it listens", || received.exists());
     shell(&format!("echo outside > {}", pipe.display())).exits(0);
-    wait_until("it hears", || std::fs::read_to_string(&heard).is_ok_and(|text| text == "outside\n"));
+    wait_until("it hears", || std::fs::read_to_string(&received).is_ok_and(|text| text == "outside\n"));
     let speaks = format!("(echo inside > {}) 2>/dev/null && echo spoke; echo done\n", pipe.display());
     let scripts = [
         Script::new("reads", &speaks).privilege("read"),
@@ -145,15 +145,15 @@ fn a_pipe_that_somebody_hears_is_not_spoken_to() {
             assert_eq!(head(&stage.report(&[name]), "stdout"), "done\n", "{name}");
         }
     });
-    assert_eq!(std::fs::read_to_string(&heard).expect("heard"), "outside\n");
+    assert_eq!(std::fs::read_to_string(&received).expect("heard"), "outside\n");
 }
 
 #[test]
-fn what_the_kernel_keeps_for_a_script_counts_as_its_memory_or_is_not_to_be_had() {
+fn kernel_memory_of_a_script_is_counted_or_denied() {
     let limited = |name: &str, text: &str| {
         Script::new(name, text).shell("python3").and("[limits]\nmemory_mib = 64\nprocesses = 8\ntime_s = 20\n")
     };
-    // Each wants four times what it may have, and says so once it has it.
+    // Each allocates four times its limit, and prints `has it` once it succeeds.
     let scripts = [
         limited(
             "segment",
@@ -222,7 +222,7 @@ fn what_the_kernel_keeps_for_a_script_counts_as_its_memory_or_is_not_to_be_had()
 }
 
 #[test]
-fn a_script_that_only_looks_holds_up_nobody_and_meets_nobody_outside() {
+fn a_read_only_script_gets_no_file_leases_and_no_host_sockets() {
     let place = Folder::new("/srv");
     let file = place.0.join("app.conf");
     std::fs::write(&file, "x").expect("written");
@@ -230,7 +230,7 @@ fn a_script_that_only_looks_holds_up_nobody_and_meets_nobody_outside() {
         "import fcntl, os, time\nf = os.open({:?}, os.O_RDONLY)\ntry:\n    fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_RDLCK); print('has it', flush=True); time.sleep(5)\nexcept OSError: print('none')\n",
         file.display().to_string()
     );
-    // Outside it is given.
+    // Proof: outside the cage the lease is granted.
     let outside = run(Command::new("python3").args(["-c", &lease.replace("time.sleep(5)", "pass")])).exits(0);
     assert_eq!(outside.out, "has it\n");
     let sockets = "import socket\nfor kind in (40, 38, 31, 44, 30):\n    for n in (1, 2, 3, 5):\n        try: socket.socket(kind, n, 0); print('has', kind)\n        except OSError: pass\nsocket.socket(); socket.socket(10); socket.socket(16, 3, 0); print('done')\n";
@@ -244,7 +244,7 @@ fn a_script_that_only_looks_holds_up_nobody_and_meets_nobody_outside() {
     });
 }
 
-/// A folder of logs that an account without rights owns, and what only root may read.
+/// A log folder that an unprivileged account owns, and a file that only root may read.
 fn planted() -> (Folder, Folder) {
     let (logs, secrets) = (Folder::new("/var/log"), Folder::new("/srv"));
     std::fs::write(secrets.0.join("root.log"), "only for root\n").expect("written");
@@ -254,13 +254,13 @@ fn planted() -> (Folder, Folder) {
 }
 
 #[test]
-fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
+fn shipped_scripts_follow_no_links_planted_by_other_accounts() {
     Stage::each(&[], |stage, _| {
         let (logs, secrets) = planted();
         let victim = secrets.0.join("root.log");
         shipped(&stage.world, &["log-rotate", "logs-collect", "disk-free"]);
         let path = |name: &str| format!("path={}/{name}", logs.text());
-        // The log itself, a folder on the way, a second name.
+        // A link as the log itself, a link as a parent folder, and a hard link.
         symlink(&victim, logs.0.join("link.log")).expect("linked");
         symlink(&secrets.0, logs.0.join("way")).expect("linked");
         std::fs::hard_link(&victim, logs.0.join("second.log")).ok();
@@ -277,7 +277,7 @@ fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
         assert!(!report.to_string().contains("only for root"), "{report}");
         assert_eq!(std::fs::read_to_string(&victim).expect("there"), "only for root\n");
         assert_eq!(std::fs::metadata(&victim).expect("there").permissions().mode() & 0o777, 0o600);
-        // Names that it is going to use are there already, as links and as files of theirs.
+        // The names of its output files exist already, as links and as files of the account.
         let log = logs.0.join("shop.log");
         std::fs::write(&log, "private line\n".repeat(1000)).expect("written");
         std::fs::set_permissions(&log, PermissionsExt::from_mode(0o600)).expect("set");
@@ -298,8 +298,8 @@ fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
                 assert_eq!(entry.metadata().expect("there").len(), 0, "nobody reads along: {:?}", entry.path());
             }
         }
-        // Pipes of these names, with somebody who hears them.
-        let (till, heard) = (logs.0.join("till.log"), secrets.0.join("heard"));
+        // Pipes with these names, and a process that reads them.
+        let (till, received) = (logs.0.join("till.log"), secrets.0.join("heard"));
         std::fs::write(&till, "private line\n".repeat(1000)).expect("written");
         let pipes = format!(
             "now=$(date +%s); for n in $(seq 0 20); do
@@ -307,15 +307,15 @@ fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
             mkfifo -m 666 $name; timeout 30 cat $name >> {} &
         done; wait",
             till.display(),
-            heard.display()
+            received.display()
         );
         let _listeners = Process::start(Command::new("sh").args(["-c", &pipes]), &secrets.0.join("log"));
-        wait_until("they listen", || heard.exists());
+        wait_until("they listen", || received.exists());
         let report = stage.report(&["log-rotate", "-p", &path("till.log"), "-p", "keep_lines=1"]);
         assert_eq!(report["exit"], 4, "{report}");
-        assert_eq!(std::fs::read(&heard).expect("there").len(), 0, "nobody hears it");
+        assert_eq!(std::fs::read(&received).expect("there").len(), 0, "nobody hears it");
         assert_eq!(std::fs::read_to_string(&till).expect("there").lines().count(), 1000, "nothing is lost");
-        // A name that reads as two.
+        // A path with a line break, which could be read as two paths.
         let other = Folder::new("/var/log");
         let fresh = other.0.join("fresh.gz");
         std::fs::write(&fresh, "x").expect("written");
@@ -328,7 +328,7 @@ fn a_shipped_script_follows_no_link_that_an_account_has_planted() {
 }
 
 #[test]
-fn a_log_on_a_full_disk_keeps_its_newest_lines_and_what_is_in_use_is_not_repaired() {
+fn log_rotate_works_on_a_full_disk_and_filesystem_check_skips_disks_in_use() {
     let Some(stage) = Stage::new(&[Script::new("honest", "echo fine\n")]) else { return };
     shipped(&stage.world, &["log-rotate", "filesystem-check"]);
     let logs = Folder::new("/var/log");
@@ -359,7 +359,7 @@ fn a_log_on_a_full_disk_keeps_its_newest_lines_and_what_is_in_use_is_not_repaire
     let make = format!("mkdir {1}; truncate -s 8M {0}; mkfs.ext4 -q {0}", image.display(), at.display());
     shell(&make).exits(0);
     assert_eq!(check(&[]), 0);
-    // In use where nobody here sees it: in another's view.
+    // In use where it is not visible from here: in another mount namespace.
     let mut holds = Command::new("unshare");
     let hold = format!("mount -o loop {0} {1} && touch {1}/held && exec sleep 60", image.display(), at.display());
     holds.args(["--mount", "--propagation", "private", "sh", "-c", &hold]);
@@ -377,7 +377,7 @@ fn a_log_on_a_full_disk_keeps_its_newest_lines_and_what_is_in_use_is_not_repaire
     assert_eq!(check(&[]), 0);
 }
 
-/// A lock file that is old enough, and what holds it.
+/// Ways to hold a lock file that is old enough to be removed.
 const HOLDERS: [(&str, &str); 6] = [
     ("open", "import sys, time\nf = open(sys.argv[1], 'r+')\nopen(sys.argv[1] + '.held', 'w')\ntime.sleep(60)\n"),
     (
@@ -403,7 +403,7 @@ const HOLDERS: [(&str, &str); 6] = [
 ];
 
 #[test]
-fn a_lock_that_a_process_of_the_machine_holds_is_not_removed() {
+fn lock_remove_keeps_a_lock_that_a_process_holds() {
     Stage::each(&[], |stage, _| {
         shipped(&stage.world, &["lock-remove"]);
         let place = Folder::new("/run/lock");
@@ -431,7 +431,7 @@ fn a_lock_that_a_process_of_the_machine_holds_is_not_removed() {
                 assert!(!lock.exists(), "{kind}");
             }
         }
-        // One that had it open, and locks it as it is being removed.
+        // A process that has it open, and locks it while it is being removed.
         make();
         let racer = "import fcntl, os, sys, time\nf = open(sys.argv[1], 'r+')\nopen(sys.argv[1] + '.held', 'w')\nwhile os.fstat(f.fileno()).st_nlink == 1 and os.path.exists(sys.argv[1]): time.sleep(0.005)\nfcntl.lockf(f, fcntl.LOCK_EX)\ntime.sleep(60)\n";
         let mut command = Command::new("python3");
@@ -445,7 +445,7 @@ fn a_lock_that_a_process_of_the_machine_holds_is_not_removed() {
 }
 
 #[test]
-fn what_holds_without_systemd_holds_with_it() {
+fn the_cage_holds_under_systemd_too() {
     let world = World::new();
     let Some(guest) = Guest::boot(world.path()) else { return };
     join(&world, &guest);
@@ -466,17 +466,17 @@ fn what_holds_without_systemd_holds_with_it() {
             "mkdir -p /srv/own; mknod /srv/random c 1 9; chmod 666 /srv/random; head -c 8 /srv/random > /dev/null",
         ])
         .exits(0);
-    let said = world.technician(&["run", "tries", "kasse-1", "--reason", "Probe", "-o", "jsonl"]);
+    let printed = world.technician(&["run", "tries", "kasse-1", "--reason", "Probe", "-o", "jsonl"]);
     let report =
-        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
+        printed.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")["report"].clone();
     assert_eq!((&report["cage"], head(&report, "stdout").as_str()), (&"systemd".into(), "done\n"), "{report}");
-    // Of a holder that this system's own processes see.
+    // A lock held by a service of the guest.
     let hold = "mkdir -p /run/lock; : > /run/lock/till.lock; touch -d '-2 hours' /run/lock/till.lock; systemd-run --quiet --unit=holder python3 -c \"import fcntl, time; f = open('/run/lock/till.lock', 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); time.sleep(60)\"; sleep 1";
     guest.run(&["sh", "-ec", hold]).exits(0);
     let remove =
         ["run", "lock-remove", "kasse-1", "-p", "path=/run/lock/till.lock", "--reason", "Probe", "-o", "jsonl"];
-    let result = |said: fernwart_tests::CommandOutput| {
-        said.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")
+    let result = |printed: fernwart_tests::CommandOutput| {
+        printed.json_lines().into_iter().find(|line| line["type"] == "result").expect("a result")
     };
     let held = result(world.technician(&remove));
     assert_eq!(held["report"]["exit"], 4, "{held}");

@@ -1,6 +1,5 @@
-//! The whole hub stolen: every file of its home, its database, its port. The
-//! thief turns on twenty machines that allow everything to approved scripts, so
-//! that nothing but signatures stands in between.
+//! A completely stolen hub: every file of its home, its database, its port. The thief attacks twenty
+//! machines whose policy allows every approved script, so that only signatures protect them.
 
 use super::attack;
 use super::evil_hub::{Answer, EvilHub, nobody, role_signed_by};
@@ -26,7 +25,7 @@ const AGENTS: usize = 20;
 const DAY: i64 = 24 * 3600 * 1000;
 const TEN_YEARS: i64 = 10 * 365 * DAY;
 
-/// Machines joined by one invitation, all trusting.
+/// Machines enrolled by one invitation, with a policy that allows everything.
 fn fleet(world: &World) -> Vec<Machine> {
     let line = world.invitation(&["Bäckerei Meyer", "--machines", "20", "--admit-automatically"]);
     let file = world.path().join("invitation");
@@ -54,7 +53,7 @@ fn fleet(world: &World) -> Vec<Machine> {
     machines
 }
 
-/// A member of staff with a home of their own.
+/// Adds a member of staff; returns their home.
 fn hired(world: &World, name: &str, role: &str) -> PathBuf {
     let line = world.invitation_for_staff();
     let home = world.path().join(name);
@@ -81,7 +80,7 @@ fn found_orders(world: &World) -> Vec<Envelope> {
         .collect()
 }
 
-/// What no attack may alter on a machine.
+/// The files that no attack may alter on a machine, with their hashes.
 fn belongings(machine: &Machine) -> Vec<(String, Digest)> {
     ["policy.toml", "agent.toml", "evidence.key", "sealing.key", "tls.identity"]
         .iter()
@@ -103,7 +102,7 @@ fn code(answer: &Answer) -> Option<Refusal> {
     }
 }
 
-/// All that the thief has.
+/// All keys and homes that the thief has.
 struct Loot {
     thief: SigningKey,
     evidence: SigningKey,
@@ -157,7 +156,7 @@ fn altered(envelope: &Envelope, from: &str, to: &str) -> Envelope {
 
 type Attempt = (&'static str, Envelope, Refusal);
 
-/// Orders that nobody entitled has signed like this.
+/// Orders that the machine must refuse, and the expected refusal.
 #[expect(clippy::too_many_lines, reason = "a list")]
 fn forged(hub: &EvilHub, loot: &Loot) -> Vec<Attempt> {
     let now = fernwart_agent::now();
@@ -338,7 +337,7 @@ fn forged(hub: &EvilHub, loot: &Loot) -> Vec<Attempt> {
     ]
 }
 
-/// Words on the control stream that must not be believed.
+/// Messages on the control stream that the machine must reject.
 fn false_words(hub: &EvilHub, loot: &Loot, run: RunId) -> Vec<(&'static str, Control)> {
     let now = fernwart_agent::now();
     let lock = |key: &SigningKey, signer, locked: Locked| {
@@ -375,7 +374,7 @@ async fn lie_about_settling(hub: &EvilHub, loot: &Loot) {
             Delivered::Refused(refusal) => panic!("{refusal}"),
         }
     };
-    let said = Countersignature {
+    let output = Countersignature {
         run,
         machine: hub.machine,
         receipt: fernwart_certs::sha256(receipt.bytes.as_bytes()),
@@ -384,14 +383,14 @@ async fn lie_about_settling(hub: &EvilHub, loot: &Loot) {
         key: key_id(&loot.thief.public()),
         at: 0,
     };
-    // The thief has the hub's evidence key; but not in the thief's own name.
-    let word = Stored::Countersigned(seal(&said, &loot.thief, Version::OLDEST).expect("sealed"));
+    // Signed with the thief's own key and name instead of the hub's evidence key.
+    let word = Stored::Countersigned(seal(&output, &loot.thief, Version::OLDEST).expect("sealed"));
     send.send(&word).await.expect("sent");
     send.finish();
 }
 
 #[test]
-fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
+fn a_stolen_hub_cannot_run_anything_on_twenty_machines() {
     let effects = tempfile::tempdir_in("/srv").expect("a folder");
     let mut world = World::new();
     let text = |word: &str| format!("echo {word} >> {}/effects\n", effects.path().display());
@@ -420,13 +419,13 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
         let followed: Vec<_> = machine.journal().into_iter().filter(|(kind, _)| kind == "catalogue_followed").collect();
         followed.last().and_then(|(_, body)| body["versions"]["targets"].as_u64())
     };
-    let said = world.technician(&["catalogue", "show"]).exits(0).out;
+    let output = world.technician(&["catalogue", "show"]).exits(0).out;
     let version: u64 =
-        said.split("version ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("one");
+        output.split("version ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("one");
     wait_until("all follow", || machines.iter().all(|m| locked_there(m) && newest(m) == Some(version)));
     // Proof that all of it works, and that every machine has the script.
-    let said = world.technician(&["run", "mend", "all", "--reason", "x", "--yes=20"]).exits(0);
-    assert_eq!(said.out.matches("done in").count(), AGENTS);
+    let output = world.technician(&["run", "mend", "all", "--reason", "x", "--yes=20"]).exits(0);
+    assert_eq!(output.out.matches("done in").count(), AGENTS);
     let honest = std::fs::read_to_string(effects.path().join("effects")).expect("effects");
     assert_eq!(honest, "two\n".repeat(AGENTS));
     let before: Vec<_> = machines.iter().map(|machine| (belongings(machine), started(machine))).collect();
@@ -455,7 +454,7 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
             for (what, envelope, expected) in &forged {
                 assert_eq!(code(&hub.deliver(envelope).await), Some(*expected), "{what}");
             }
-            // Orders out of the database: its own again, and those of others.
+            // Orders from the database: the machine's own again, and those of others.
             let mut own = 0;
             for order in &found {
                 let is_own = Order::from_bytes(order.bytes.as_bytes()).expect("an order").machine == hub.machine;
@@ -497,7 +496,7 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
             let look = hub.deliver(&hub.signed(|_| {})).await;
             assert!(matches!(look, Answer::Outcome(receipt, _) if receipt.outcome == Outcome::Ok));
         }
-        // Messages that no hub has: a policy pushed, a command, garbage.
+        // Messages that the protocol does not have: a pushed policy, a command, garbage.
         for hub in &hubs {
             let policy = "[act]\nmode = \"allow\"\n".to_owned();
             for pushed in [(7u32, policy.clone()), (2, "/bin/sh -c reboot".to_owned()), (u32::MAX, policy)] {
@@ -507,7 +506,7 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
         }
         attempts += 3;
         EvilHub::stop_all(hubs).await;
-        // Lies about the time, ten years each way: what was ordered for now is not done then.
+        // A false clock, ten years ahead and behind: no order is accepted at the wrong time.
         for lie in [TEN_YEARS, -TEN_YEARS] {
             let hubs = EvilHub::take_all(&mut world, &all, lie).await;
             for hub in &hubs {
@@ -528,7 +527,7 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
                         Refusal::TooLate,
                         Refusal::NotYet,
                         Refusal::ClockImplausible,
-                        // In ten years nobody of today's staff is left.
+                        // In ten years all of today's staff entries have expired.
                         Refusal::StaffExpired,
                     ];
                     let timely = refusal.is_some_and(|refusal| timely.contains(&refusal));
@@ -545,9 +544,9 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
     assert_eq!(after, honest, "not one effect");
     for (machine, (things, runs)) in machines.iter().zip(&before) {
         assert_eq!(&belongings(machine), things, "{}", machine.name);
-        let acted =
+        let result =
             |(kind, body): &&(String, serde_json::Value)| kind == "run_started" && body["action"]["script"].is_object();
-        assert_eq!(machine.journal().iter().filter(acted).count(), 1, "{}", machine.name);
+        assert_eq!(machine.journal().iter().filter(result).count(), 1, "{}", machine.name);
         assert_eq!(*runs, 1);
     }
     // The true hub finds everything as it was.
@@ -556,17 +555,16 @@ fn a_stolen_hub_runs_nothing_on_twenty_machines_however_it_tries() {
         let rows = world.technician(&["ls", "-o", "jsonl"]);
         rows.json_lines().iter().filter(|row| row["state"] == "online").count() == AGENTS
     });
-    let said = world.technician(&["run", "mend", "all", "--reason", "x", "--yes=20"]).exits(0);
-    assert_eq!(said.out.matches("done in").count(), AGENTS, "{}", said.out);
+    let output = world.technician(&["run", "mend", "all", "--reason", "x", "--yes=20"]).exits(0);
+    assert_eq!(output.out.matches("done in").count(), AGENTS, "{}", output.out);
     // Files that a stolen hub hands out in the place of approved ones.
     swapped_files(&mut world, &machines[0], effects.path());
 }
 
-/// In ten years a certificate would be due; the thief says no, so that the
-/// agent goes on.
+/// Ten years ahead the agent asks for a new certificate; the thief denies it, so that the agent continues.
 async fn deny_renewal(hub: &EvilHub) {
     use fernwart_protocol::to_agent::Renewed;
-    // It also offers the outcome again that nobody has truly signed for.
+    // It also offers again the outcome without a valid countersignature.
     let mut send = loop {
         let (send, mut receive) = hub.link.accept().await.expect("asked");
         if matches!(receive.expect::<Ask>().await.expect("a question"), Ask::Renew(_)) {
@@ -596,7 +594,7 @@ fn slipped_in(hub: &EvilHub, loot: &Loot, number: u64) -> (u64, Vec<(String, Vec
     (number, files)
 }
 
-/// A machine that lacks a script's files is given others.
+/// Serves other files to a machine that lacks a script's files.
 fn swapped_files(world: &mut World, machine: &Machine, effects: &Path) {
     let writes = format!("writes = [\"{}\"]", effects.display());
     let script = Script::new("fresh", &format!("echo fresh >> {}/effects\n", effects.display())).with(&writes);

@@ -32,7 +32,7 @@ fn of(age: Age, name: &str) -> PathBuf {
     }
 }
 
-/// A shop whose programs are of different ages.
+/// A shop whose programs are of different releases.
 struct Shop {
     folder: tempfile::TempDir,
     hub_age: Age,
@@ -80,8 +80,8 @@ impl Shop {
     }
 
     fn is_online(&self, name: &str) -> bool {
-        let said = self.technician(&["ls", "-o", "jsonl"]);
-        said.code == 0 && said.json_lines().iter().any(|row| row["name"] == name && row["state"] == "online")
+        let output = self.technician(&["ls", "-o", "jsonl"]);
+        output.code == 0 && output.json_lines().iter().any(|row| row["name"] == name && row["state"] == "online")
     }
 
     fn join(&self, age: Age, name: &str) -> Process {
@@ -100,7 +100,7 @@ impl Shop {
         for script in scripts {
             let folder = script.write(&self.folder.path().join("scripts"));
             let mut words = vec!["catalogue", "propose", folder.to_str().expect("text")];
-            // Before it was asked, a shop of one published at once.
+            // The old program published at once, without a confirmation.
             words.extend((self.technician_age == Age::New).then_some("--yes"));
             self.technician(&words).exits(0);
         }
@@ -132,19 +132,19 @@ fn each_of_three() -> impl Iterator<Item = (Age, Age, Age)> {
 
 #[test]
 #[ignore = "needs the programs of the last release: tests/old-versions"]
-fn each_program_works_with_each_of_the_other_release() {
+fn old_and_new_hubs_agents_and_technicians_work_together() {
     for (hub, agent, technician) in each_of_three() {
         let mut shop = Shop::begin(hub, technician);
         let mut process = shop.join(agent, "kasse-1");
         shop.approve();
-        let said = shop.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
-        let lines = said.json_lines();
+        let output = shop.technician(&["diagnose", "kasse-1", "-o", "jsonl"]);
+        let lines = output.json_lines();
         assert_eq!(lines.last().expect("a summary")["answered"], 1, "{lines:?}");
         let mend = ["run", "mend", "kasse-1", "--reason", "a test", "-o", "jsonl"];
-        let said = shop.technician(&mend).exits(0);
-        assert_eq!(said.json_lines()[0]["status"], "ok");
+        let output = shop.technician(&mend).exits(0);
+        assert_eq!(output.json_lines()[0]["status"], "ok");
 
-        // The hub dies while a script runs there; its outcome comes by itself.
+        // The hub dies while a script runs; the outcome still arrives.
         let waits = ["run", "slow", "kasse-1", "--reason", "a test", "--queue", "5m"];
         let mut slow = Command::new(of(technician, "fernwart"));
         slow.arg("--home").arg(shop.home("shop")).args(waits);
@@ -177,7 +177,7 @@ fn each_program_works_with_each_of_the_other_release() {
 
 #[test]
 #[ignore = "needs the programs of the last release: tests/old-versions"]
-fn an_agent_goes_forward_and_back_and_past_its_confirmation_never_blindly_back() {
+fn an_agent_can_be_downgraded_only_until_its_upgrade_is_confirmed() {
     let shop = Shop::begin(Age::New, Age::New);
     let mut process = shop.join(Age::Old, "kasse-1");
     shop.approve();
@@ -209,7 +209,7 @@ fn an_agent_goes_forward_and_back_and_past_its_confirmation_never_blindly_back()
 
 #[test]
 #[ignore = "needs the programs of the last release: tests/old-versions"]
-fn a_hub_is_updated_under_old_machines_and_is_not_taken_back_by_mistake() {
+fn a_hub_can_be_upgraded_under_old_machines_and_an_old_hub_refuses_its_store() {
     let mut shop = Shop::begin(Age::Old, Age::Old);
     let process = shop.join(Age::Old, "kasse-1");
     shop.approve();

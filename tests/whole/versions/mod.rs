@@ -27,13 +27,13 @@ use std::time::Duration;
 /// How long a script waits for the next frame.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// The number with which a stream ends whose frames are of a newer version.
+/// The reset number of a stream whose frames are of a newer version.
 const INCOMPATIBLE: u64 = 7;
 
 /// A frame that no program of today knows.
 const UNKNOWN: [u8; 8] = [77, 0, 0, 0, 1, 2, 3, 4];
 
-/// How a stream goes on.
+/// What comes next on a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Next {
     Frame(Vec<u8>),
@@ -89,12 +89,12 @@ impl Stream {
         }
     }
 
-    async fn hear<T: DeserializeOwned>(&mut self) -> T {
+    async fn receive<T: DeserializeOwned>(&mut self) -> T {
         decode(&self.body().await).expect("a message")
     }
 
-    /// The same from one who must say nothing that version 1 does not know.
-    async fn hear_old<T: DeserializeOwned + Serialize>(&mut self) -> T {
+    /// The same, and asserts that version 1 knows the message.
+    async fn receive_old<T: DeserializeOwned + Serialize>(&mut self) -> T {
         let body = self.body().await;
         let message: T = decode(&body).expect("a message");
         assert_eq!(encode_for(&message, Version::OLDEST).expect("known to version 1"), body);
@@ -102,7 +102,7 @@ impl Stream {
     }
 }
 
-/// A machine whose program is a script: it has the keys of a real one.
+/// A scripted machine: the test plays its agent, with the keys of a real one.
 struct Scripted {
     _endpoint: Endpoint,
     link: Connection,
@@ -111,9 +111,9 @@ struct Scripted {
 }
 
 impl Scripted {
-    /// Takes the place of a machine's agent, and says this first.
+    /// Replaces a machine's agent, and sends `first` on the control stream.
     async fn in_place_of(world: &World, machine: &mut Machine, first: &[u8]) -> Self {
-        // It says goodbye: the hub need not ask which of the two is there.
+        // It says goodbye, so that the hub does not suspect a clone.
         assert_eq!(machine.agent.stop(), Some(0));
         let home = Home::at(&machine.home);
         let identity = TlsIdentity::read(&home.tls_identity()).expect("an identity");
@@ -126,14 +126,13 @@ impl Scripted {
         Self { _endpoint: endpoint, link, control, evidence }
     }
 
-    /// The next stream on which the hub wants something other than an echo, and its
-    /// first frame.
+    /// The next stream on which the hub sends something other than an echo, and its first frame.
     async fn delivery(&self) -> (Stream, Deliver) {
         loop {
             let accepted = tokio::time::timeout(WAIT, self.link.accept_bi()).await.expect("a stream comes");
             let (send, receive) = accepted.expect("the link stands");
             let mut stream = Stream { send, receive };
-            match stream.hear_old::<Deliver>().await {
+            match stream.receive_old::<Deliver>().await {
                 Deliver::Echo(number) => {
                     stream.say(&Deliver::Echo(number)).await;
                     stream.send.finish().expect("ended");
@@ -143,7 +142,7 @@ impl Scripted {
         }
     }
 
-    /// Its signed outcome, as other bytes than today's programs would sign.
+    /// Its signed outcome; `alter` changes the receipt's text before it is signed.
     fn outcome(&self, envelope: &Envelope, outcome: Outcome, alter: impl Fn(String) -> String) -> Delivered {
         let order = Order::from_bytes(envelope.bytes.as_bytes()).expect("an order");
         let receipt = receipt(&order, envelope, outcome);
@@ -161,20 +160,20 @@ impl Scripted {
     }
 }
 
-/// A technician's command that goes on while a script answers it.
+/// Starts a technician's command, which a script of the test then answers.
 fn command(world: &World, words: &[&str]) -> Child {
     let mut command = world.command(words);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
 }
 
-/// What it has said in the end, and its exit code.
-fn said(child: Child) -> (String, i32) {
+/// Waits for the command; returns its output and exit code.
+fn printed(child: Child) -> (String, i32) {
     let output = child.wait_with_output().expect("ended");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     (text, output.status.code().unwrap_or(-1))
 }
 
-/// The frames that programs 0.2.0 have really sent, of one type and program.
+/// Recorded frames of one type that a program of 0.2.0 really sent.
 fn recorded(program: &str, kind: &str) -> Vec<Vec<u8>> {
     let all = include_str!("../../../protocol/tests/data/frames-0.2.0.txt");
     let frames = all.lines().filter_map(|line| {

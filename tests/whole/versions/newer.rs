@@ -1,7 +1,7 @@
-//! Peers of the next version, who say what nobody knows yet: they are answered, the
-//! link stays, nothing is lost. The same from a peer of today is misbehaviour.
+//! Peers of the next version send messages that are unknown today: they are answered, the link stays,
+//! nothing is lost. From a peer of today the same is misbehaviour.
 
-use super::{INCOMPATIBLE, Next, Scripted, Stream, UNKNOWN, command, play, said};
+use super::{INCOMPATIBLE, Next, Scripted, Stream, UNKNOWN, command, play, printed};
 use crate::hostile::evil_hub::{Answer, EvilHub};
 use fernwart_certs::envelope::seal;
 use fernwart_certs::identity::TlsIdentity;
@@ -21,22 +21,22 @@ use fernwart_protocol::version::{CURRENT, Hello};
 use fernwart_tests::rogues::{Target, dial, introduction};
 use fernwart_tests::{World, wait_until};
 
-/// What a machine says first that speaks this version.
+/// The first message of a machine that speaks this version.
 fn first_words(current: u16) -> Vec<u8> {
     let Ask::Control(hello, about) = introduction() else { panic!("an introduction") };
     encode(&Ask::Control(Hello { current, ..hello }, about)).expect("encoded")
 }
 
 async fn greeted(machine: &mut Scripted) {
-    assert!(matches!(machine.control.hear::<Control>().await, Control::Hello(_)));
-    assert!(matches!(machine.control.hear::<Control>().await, Control::CatalogueChanged { .. }));
+    assert!(matches!(machine.control.receive::<Control>().await, Control::Hello(_)));
+    assert!(matches!(machine.control.receive::<Control>().await, Control::CatalogueChanged { .. }));
 }
 
 fn target(world: &World) -> Target {
     Target { address: world.address, pin: sha256(&std::fs::read(world.shop().join("hub/ca.der")).expect("the CA")) }
 }
 
-/// A document as a program of a far version signs it.
+/// A document as a program of version 9 would sign it.
 fn of_version_9(envelope: &Envelope, staff: &StaffHome) -> Envelope {
     let text = String::from_utf8(envelope.bytes.as_bytes().to_vec()).expect("text");
     let (first, json) = text.split_once('\n').expect("two lines");
@@ -47,59 +47,59 @@ fn of_version_9(envelope: &Envelope, staff: &StaffHome) -> Envelope {
 }
 
 #[test]
-fn a_machine_of_the_next_version_says_what_the_hub_does_not_know_and_stays() {
+fn unknown_messages_of_a_newer_machine_are_denied_and_its_link_stays() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     play(async {
         let mut new = Scripted::in_place_of(&world, &mut machine, &first_words(CURRENT + 1)).await;
         greeted(&mut new).await;
         for frame in [&UNKNOWN[..], &[3, 0, 0, 0], &[0; 64]] {
-            // A question of its own: that stream is turned away.
+            // An unknown request: its stream is turned away.
             let mut stream = Stream::open(&new.link).await;
             stream.put(frame).await;
             assert_eq!(stream.next().await, Next::Reset(INCOMPATIBLE), "{frame:?}");
-            // A word on the control stream: told so, and the next one is heard.
+            // An unknown control message: it is denied, and the next one is read.
             new.control.put(frame).await;
-            assert_eq!(new.control.hear::<Control>().await, Control::Denied(Denial::Incompatible));
+            assert_eq!(new.control.receive::<Control>().await, Control::Denied(Denial::Incompatible));
         }
         new.control.say(&to_hub::Control::Following(Default::default())).await;
         assert!(new.stays().await);
 
-        // An answer to an order: the technician hears why, and the machine is asked on.
+        // An unknown answer to an order: the technician is told why, and the machine still gets orders.
         let words = ["diagnose", "kasse-1", "--section", "time"];
         let asked = command(&world, &words);
         let (mut stream, Deliver::Order(_)) = new.delivery().await else { panic!("no order") };
         stream.put(&UNKNOWN).await;
         assert_eq!(stream.next().await, Next::Reset(INCOMPATIBLE));
-        let (text, code) = said(asked);
+        let (text, code) = printed(asked);
         assert!(text.contains("FW-HUB-02") && code == 5, "{code}: {text}");
 
-        // Reasons that nobody here knows: read as such, shown, stored.
+        // Unknown codes: read as `other`, shown, stored.
         let asked = command(&world, &words);
         let (mut stream, _) = new.delivery().await;
         // Delivered::Refused with reason 57.
         stream.put(&[2, 0, 0, 0, 57, 0, 0, 0]).await;
-        let (text, code) = said(asked);
+        let (text, code) = printed(asked);
         assert!(text.contains("[other(57)]") && code == 3, "{code}: {text}");
         let asked = command(&world, &words);
         let (mut stream, delivered) = new.delivery().await;
         let Deliver::Order(order) = delivered else { panic!("{delivered:?}") };
         let refused = |text: String| text.replace("\"body\":", "\"refusal\":\"FW-GATE-99\",\"body\":");
         stream.say(&new.outcome(&order, Outcome::Refused, refused)).await;
-        assert!(matches!(stream.hear::<Stored>().await, Stored::Countersigned(_)), "acknowledged like any other");
-        let (text, code) = said(asked);
+        assert!(matches!(stream.receive::<Stored>().await, Stored::Countersigned(_)), "acknowledged like any other");
+        let (text, code) = printed(asked);
         assert!(text.contains("[FW-GATE-99]") && code == 3, "{code}: {text}");
         let events = world.technician(&["events", "-o", "jsonl"]).exits(0).out;
         assert!(events.contains("\"other(57)\""), "{events}");
 
-        // A receipt of a version that this hub cannot read: kept there until it can.
+        // A receipt of a version that this hub cannot read: the machine keeps it until the hub can.
         let asked = command(&world, &words);
         let (mut stream, delivered) = new.delivery().await;
         let Deliver::Order(order) = delivered else { panic!("{delivered:?}") };
         let newer = |text: String| text.replace("fernwart receipt 1", "fernwart receipt 9");
         stream.say(&new.outcome(&order, Outcome::Ok, newer)).await;
-        assert_eq!(stream.hear::<Stored>().await, Stored::NotNow(Denial::NewerDocument));
-        let (text, code) = said(asked);
+        assert_eq!(stream.receive::<Stored>().await, Stored::NotNow(Denial::NewerDocument));
+        let (text, code) = printed(asked);
         assert!(text.contains("FW-HUB-34") && code == 5, "{code}: {text}");
         assert!(new.stays().await);
         let counted = world.metric("fernwart_newer_frames_total").expect("counted");
@@ -110,7 +110,7 @@ fn a_machine_of_the_next_version_says_what_the_hub_does_not_know_and_stays() {
 }
 
 #[test]
-fn what_is_unknown_from_a_machine_of_today_is_misbehaviour() {
+fn unknown_messages_of_a_current_machine_close_its_link() {
     let world = World::new();
     for (name, on_control) in [("kasse-1", false), ("kasse-2", true)] {
         let mut machine = world.add_machine(name);
@@ -131,7 +131,7 @@ fn what_is_unknown_from_a_machine_of_today_is_misbehaviour() {
 }
 
 #[test]
-fn a_hub_of_the_next_version_says_what_the_agent_does_not_know_and_the_link_stays() {
+fn unknown_messages_of_a_newer_hub_are_denied_and_the_link_stays() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     play(async {
@@ -141,19 +141,19 @@ fn a_hub_of_the_next_version_says_what_the_agent_does_not_know_and_the_link_stay
             let word = hub.next_word(|word| matches!(word, to_hub::Control::Denied(_))).await;
             assert_eq!(word, to_hub::Control::Denied(Denial::Incompatible));
         }
-        // A denial that it does not know, of something it never asked.
+        // A denial that it does not know, for something it never asked.
         hub.control.send(&Control::Denied(decode(&99u32.to_le_bytes()).expect("read"))).await.expect("sent");
 
         let (mut send, mut receive) = hub.link.open().await.expect("a stream");
         send.send_body(&UNKNOWN).await.expect("sent");
         let answer = receive.next::<Deliver>().await;
-        assert!(matches!(answer, Err(FrameError::TurnedAway)), "{answer:?}");
+        assert!(matches!(answer, Err(FrameError::Rejected)), "{answer:?}");
 
         // An order of a later version: refused with its reason, and nothing is kept.
         let newer = of_version_9(&hub.signed(|_| {}), &hub.staff);
         assert_eq!(hub.deliver(&newer).await, Answer::Refused(Refusal::NewerOrder));
 
-        // A word on a stored outcome that it does not know: the outcome is kept, and offered again.
+        // An unknown reply to an outcome: the outcome is kept, and offered again.
         let order = hub.signed(|_| {});
         let (mut send, mut receive) = hub.link.open().await.expect("a stream");
         send.send(&Deliver::Order(order.clone())).await.expect("sent");
@@ -167,7 +167,7 @@ fn a_hub_of_the_next_version_says_what_the_agent_does_not_know_and_the_link_stay
 }
 
 #[test]
-fn what_is_unknown_from_a_hub_of_today_ends_the_link() {
+fn unknown_messages_of_a_current_hub_close_the_link() {
     for on_control in [true, false] {
         let mut world = World::new();
         let machine = world.add_machine("kasse-1");
@@ -188,7 +188,7 @@ fn what_is_unknown_from_a_hub_of_today_ends_the_link() {
 }
 
 #[test]
-fn a_technician_of_the_next_version_is_told_what_the_hub_is_too_old_for() {
+fn requests_of_a_newer_technician_are_denied_as_incompatible() {
     let world = World::new();
     let machine = world.add_machine("kasse-1");
     let identity = TlsIdentity::read(&world.shop().join("staff/staff.identity")).expect("an identity");
@@ -203,11 +203,11 @@ fn a_technician_of_the_next_version_is_told_what_the_hub_is_too_old_for() {
             for body in bodies {
                 stream.put(body).await;
             }
-            let _: Hello = stream.hear().await;
-            stream.hear::<Reply>().await
+            let _: Hello = stream.receive().await;
+            stream.receive::<Reply>().await
         };
         assert_eq!(ask(CURRENT + 1, &[UNKNOWN.to_vec()]).await, Reply::Denied(Denial::Incompatible));
-        // A later order: its job is not taken in.
+        // An order of a later version: its job is denied.
         let head = JobHead { action: Text::clipped("x"), reason: Text::default(), orders: 1, parallel: 0 };
         let order = order_for(&staff, &machine.home);
         let orders = Orders(List::try_from(vec![of_version_9(&order, &staff)]).expect("one"));
@@ -218,15 +218,15 @@ fn a_technician_of_the_next_version_is_told_what_the_hub_is_too_old_for() {
             Reply::CustomerRows(_)
         ));
 
-        // Who enrolls has no hello: what came later is known by its number.
-        let (_endpoint, stranger) = dial(target(&world), None, Door::Enroll, 64 * 1024).await;
+        // The enrollment door has no hello: a newer request is known by its number.
+        let (_endpoint, outsider) = dial(target(&world), None, Door::Enroll, 64 * 1024).await;
         for _ in 0..2 {
-            let mut stream = Stream::open(&stranger).await;
+            let mut stream = Stream::open(&outsider).await;
             stream.put(&UNKNOWN).await;
-            assert_eq!(stream.hear::<enroll::Reply>().await, enroll::Reply::Denied(Denial::Incompatible));
+            assert_eq!(stream.receive::<enroll::Reply>().await, enroll::Reply::Denied(Denial::Incompatible));
         }
-        Stream::open(&stranger).await.put(&[255; 8]).await;
-        let quinn::ConnectionError::ApplicationClosed(close) = stranger.closed().await else { panic!("not closed") };
+        Stream::open(&outsider).await.put(&[255; 8]).await;
+        let quinn::ConnectionError::ApplicationClosed(close) = outsider.closed().await else { panic!("not closed") };
         assert_eq!(close.error_code.into_inner(), u64::from(Goodbye::Misbehaved.number()));
 
         // The same from a technician of today.
@@ -263,7 +263,7 @@ fn order_for(staff: &StaffHome, home: &std::path::Path) -> Envelope {
 }
 
 #[test]
-fn a_technician_reads_what_a_hub_of_the_next_version_can_say_to_it_and_is_told_of_the_rest() {
+fn a_technician_reads_a_newer_hubs_replies_and_shows_unknown_ones_as_such() {
     let mut world = World::new();
     let machine = world.add_machine("kasse-1");
     drop(machine);
@@ -280,9 +280,9 @@ fn a_technician_reads_what_a_hub_of_the_next_version_can_say_to_it_and_is_told_o
                 send.send_body(reply).await.expect("sent");
             }
             send.delivered().await.expect("heard");
-            let said = said(asked);
+            let printed = printed(asked);
             drop(link);
-            said
+            printed
         };
         let done = encode(&Reply::Done).expect("encoded");
         let row = MachineRow {
@@ -318,7 +318,7 @@ fn a_technician_reads_what_a_hub_of_the_next_version_can_say_to_it_and_is_told_o
         let asked = command(&world, &["ls"]);
         let link = hub.accept().await.expect("open").finish().await.expect("linked");
         link.close(Goodbye::Other(57));
-        let (text, code) = said(asked);
+        let (text, code) = printed(asked);
         assert!(text.contains("other(57)"), "{text}");
         assert_ne!(code, 0);
     });
@@ -326,7 +326,7 @@ fn a_technician_reads_what_a_hub_of_the_next_version_can_say_to_it_and_is_told_o
 }
 
 #[test]
-fn nothing_is_ordered_of_a_machine_that_would_not_understand_it() {
+fn no_order_is_sent_to_a_machine_too_old_to_read_it() {
     let mut world = World::new();
     let _one = world.add_machine("kasse-1");
     let mut two = world.add_machine("kasse-2");
@@ -342,14 +342,14 @@ fn nothing_is_ordered_of_a_machine_that_would_not_understand_it() {
     assert!(changed.expect("sqlite3").success());
     world.restart_hub();
     wait_until("the other is back", || world.is_online("kasse-1"));
-    let said = world.technician(&["diagnose", "all", "--section", "time", "-o", "jsonl"]).exits(3);
-    let lines = said.json_lines();
+    let printed = world.technician(&["diagnose", "all", "--section", "time", "-o", "jsonl"]).exits(3);
+    let lines = printed.json_lines();
     let of = |name: &str| lines.iter().find(|line| line["machine"] == name).cloned().expect("told");
     assert_eq!((of("kasse-1")["status"].as_str(), of("kasse-2")["code"].as_str()), (Some("ok"), Some("FW-CLI-17")));
     assert!(of("kasse-2")["why"].as_str().is_some_and(|why| why.contains("update it there")), "{}", of("kasse-2"));
     let runs = world.technician(&["job", "show", "1", "-o", "jsonl"]).exits(0).json_lines();
     assert_eq!(runs.len(), 1, "nothing was sent for the other: {runs:?}");
-    let said = world.technician(&["diagnose", "kasse-2"]).exits(3);
-    assert!((said.out + &said.err).contains("FW-CLI-17"));
+    let printed = world.technician(&["diagnose", "kasse-2"]).exits(3);
+    assert!((printed.out + &printed.err).contains("FW-CLI-17"));
     assert_eq!(world.technician(&["job", "ls", "-o", "jsonl"]).exits(0).json_lines().len(), 1, "no empty job");
 }

@@ -1,7 +1,7 @@
-//! Peers of version 1: what they say was recorded from the programs 0.2.0, byte
-//! for byte, and what they are told they must know.
+//! Peers of version 1: what they send was recorded from the programs of 0.2.0, byte for byte, and they must
+//! be sent only what version 1 knows.
 
-use super::{Next, Scripted, Stream, command, play, recorded, said};
+use super::{Next, Scripted, Stream, command, play, printed, recorded};
 use fernwart_certs::identity::TlsIdentity;
 use fernwart_certs::sha256;
 use fernwart_protocol::codec::encode;
@@ -17,16 +17,16 @@ use fernwart_tests::World;
 use fernwart_tests::rogues::{Target, dial};
 
 #[test]
-fn a_machine_of_version_1_is_told_nothing_that_it_does_not_know() {
+fn a_version_1_machine_is_sent_only_version_1_messages() {
     let mut world = World::new();
     let mut machine = world.add_machine("kasse-1");
     let newer = world.add_machine("kasse-2");
     play(async {
         let first = recorded("fernwart-agent", "to_hub::Ask").remove(0);
         let mut old = Scripted::in_place_of(&world, &mut machine, &first).await;
-        let Control::Hello(hello) = old.control.hear_old::<Control>().await else { panic!("no hello") };
+        let Control::Hello(hello) = old.control.receive_old::<Control>().await else { panic!("no hello") };
         assert!(hello.current > 1, "the hub says what it speaks");
-        assert!(matches!(old.control.hear_old::<Control>().await, Control::CatalogueChanged { .. }));
+        assert!(matches!(old.control.receive_old::<Control>().await, Control::CatalogueChanged { .. }));
         old.control.put(&recorded("fernwart-agent", "to_hub::Control").remove(0)).await;
 
         // Diagnosed beside a new one, from the order to the hub's signature.
@@ -35,19 +35,19 @@ fn a_machine_of_version_1_is_told_nothing_that_it_does_not_know() {
         let Deliver::Order(order) = delivered else { panic!("{delivered:?}") };
         stream.say(&Delivered::State(RunState::Started)).await;
         stream.say(&old.outcome(&order, Outcome::Ok, |receipt| receipt)).await;
-        assert!(matches!(stream.hear_old::<Stored>().await, Stored::Countersigned(_)));
-        let (text, _) = said(asked);
+        assert!(matches!(stream.receive_old::<Stored>().await, Stored::Countersigned(_)));
+        let (text, _) = printed(asked);
         assert!(text.contains("\"machine\":\"kasse-1\"") && text.contains("\"answered\":1"), "{text}");
 
         // And when the hub leaves.
         world.hub.stop();
-        assert!(matches!(old.control.hear_old::<Control>().await, Control::Goodbye { .. }));
+        assert!(matches!(old.control.receive_old::<Control>().await, Control::Goodbye { .. }));
     });
     drop(newer);
 }
 
 #[test]
-fn a_technician_of_version_1_is_answered_in_the_words_of_version_1() {
+fn a_version_1_technician_is_sent_only_version_1_replies() {
     let world = World::new();
     let _machine = world.add_machine("kasse-1");
     assert!(world.technician(&["diagnose", "kasse-1", "--section", "time"]).code <= 1);
@@ -59,9 +59,9 @@ fn a_technician_of_version_1_is_answered_in_the_words_of_version_1() {
         let hub = Target { address: world.address, pin };
         let (_endpoint, link) = dial(hub, Some(&identity), Door::Staff, 64 * 1024).await;
         let hello = recorded("fernwart", "version::Hello").remove(0);
-        // All it ever asked that needs no id of this world: lists and their like.
+        // All recorded requests that need no id of this world, such as lists.
         let asks = recorded("fernwart", "staff::Request").into_iter().filter(|ask| ask.len() == 4);
-        // And of the first job: show, watch; what has happened.
+        // And requests about the first job and about events.
         let of_job = [Request::Job(JobId(1)), Request::Watch(JobId(1)), Request::Events(Until::Now)];
         let asks: Vec<Vec<u8>> = asks.chain(of_job.iter().map(|ask| encode(ask).expect("encoded"))).collect();
         assert!(asks.len() >= 11, "{}", asks.len());
@@ -71,10 +71,10 @@ fn a_technician_of_version_1_is_answered_in_the_words_of_version_1() {
             stream.put(&hello).await;
             stream.put(&ask).await;
             stream.send.finish().expect("ended");
-            let hello: Hello = stream.hear_old().await;
+            let hello: Hello = stream.receive_old().await;
             assert!(hello.number(tag::CLOCK).is_some());
             loop {
-                match stream.hear_old::<Reply>().await {
+                match stream.receive_old::<Reply>().await {
                     Reply::Done => break,
                     Reply::Denied(denial) => panic!("{ask:?}: {denial}"),
                     Reply::Machines(rows) => {

@@ -1,5 +1,5 @@
-//! What programs of another version have left on disks: older records are read and
-//! taken up, newer ones are refused with words, and going back one version works.
+//! Records of other versions on disk: older ones are read and converted, newer ones are refused with an
+//! explanation, and going back one version works.
 
 use fernwart_agent::executor::state::{Format, Moment, Phase, StateStore};
 use fernwart_protocol::id::BootId;
@@ -11,7 +11,7 @@ use std::path::Path;
 const RUNS: TableDefinition<'static, [u8; 16], &'static [u8]> = TableDefinition::new("runs");
 const MARKS: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("marks");
 
-/// The mark that names the format of an agent's store, as it stands there.
+/// The stored format number of an agent's store.
 fn mark(store: &Path) -> Option<Vec<u8>> {
     let database = Database::open(store).expect("opened");
     let read = database.begin_read().expect("read");
@@ -19,7 +19,7 @@ fn mark(store: &Path) -> Option<Vec<u8>> {
     table.get("format").expect("read").map(|mark| mark.value().to_vec())
 }
 
-/// All that stands in the store's tables of runs and marks.
+/// All rows of the store's tables of runs and marks.
 fn rows(store: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let database = Database::open(store).expect("opened");
     let read = database.begin_read().expect("read");
@@ -39,7 +39,7 @@ fn set_mark(store: &Path, mark: &[u8]) {
     write.commit().expect("committed");
 }
 
-/// Puts a run of a fixed name into the store, or takes it out again.
+/// Inserts a run with a fixed id into the store, or removes it.
 fn set_run(store: &Path, record: Option<&[u8]>) {
     let database = Database::open(store).expect("opened");
     let write = database.begin_write().expect("written");
@@ -56,7 +56,7 @@ fn moment() -> Moment {
     Moment { now: fernwart_agent::now(), since_boot_ms: 1, boot: BootId::from_bytes([1; 16]) }
 }
 
-/// Has a machine's program show that it stays, as an hour on the line would.
+/// Confirms the upgrade of a machine's program, as an hour online would.
 fn confirm(machine: &mut Machine) {
     machine.agent.kill_9();
     let mut store = StateStore::open(&Machine::store(&machine.home)).expect("opened");
@@ -65,7 +65,7 @@ fn confirm(machine: &mut Machine) {
 }
 
 #[test]
-fn until_it_is_confirmed_a_new_program_writes_what_the_one_before_it_reads() {
+fn an_agent_writes_the_old_store_format_until_its_upgrade_is_confirmed() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     world.approve(&Script::new("mend", "echo mended\n"));
@@ -96,7 +96,7 @@ fn until_it_is_confirmed_a_new_program_writes_what_the_one_before_it_reads() {
 }
 
 #[test]
-fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
+fn records_of_a_newer_agent_are_refused_and_left_unchanged() {
     let world = World::new();
     let mut machine = world.add_machine("kasse-1");
     confirm(&mut machine);
@@ -109,17 +109,17 @@ fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
     let refused = machine.owner(&["--lang", "de", "run"]).exits(5);
     assert!(refused.err.contains("neuere Version"), "{}", refused.err);
     for words in [["--lang", "en", "journal"], ["--lang", "en", "check"]] {
-        let said = machine.owner(&words);
-        let said = said.out + &said.err;
-        assert!(said.contains("format 3") || said.contains("NOT OK    the agent's records"), "{words:?}: {said}");
+        let output = machine.owner(&words);
+        let output = output.out + &output.err;
+        assert!(output.contains("format 3") || output.contains("NOT OK    the agent's records"), "{words:?}: {output}");
     }
     assert_eq!(rows(&store), before, "no record was changed");
     // One record of a newer format in a store whose mark this program knows.
     set_mark(&store, &[2, 0]);
     set_run(&store, Some(&[3, 0, 1]));
     assert!(machine.owner(&["--lang", "en", "run"]).exits(5).err.contains("FW-OWN-23"));
-    let said = machine.owner(&["--lang", "en", "check"]).exits(1).out;
-    assert!(said.contains("NOT OK    the agent's records\n          a newer version"), "{said}");
+    let output = machine.owner(&["--lang", "en", "check"]).exits(1).out;
+    assert!(output.contains("NOT OK    the agent's records\n          a newer version"), "{output}");
     set_run(&store, None);
     // The newer program is put back.
     machine.restart();
@@ -127,7 +127,7 @@ fn records_of_a_newer_agent_are_refused_with_words_and_stay_as_they_are() {
 }
 
 #[test]
-fn a_store_of_a_newer_hub_is_refused_with_words_and_goes_on_under_that_hub() {
+fn a_store_of_a_newer_hub_is_refused_with_an_explanation() {
     let mut world = World::new();
     world.hub.stop();
     let store = world.shop().join("hub/store.sqlite");
@@ -145,7 +145,7 @@ fn a_store_of_a_newer_hub_is_refused_with_words_and_goes_on_under_that_hub() {
 }
 
 #[test]
-fn a_shop_that_programs_0_2_0_have_left_goes_on_under_new_ones() {
+fn an_installation_of_version_0_2_0_continues_under_the_new_programs() {
     let Some(mut old) = World::unpacked() else { return };
     let at = old.offset();
     let at = at.as_str();
@@ -186,11 +186,11 @@ fn a_shop_that_programs_0_2_0_have_left_goes_on_under_new_ones() {
     owner(&["allow", &asked().expect("asked").to_string()]).exits(0);
     wait_until("what had waited is done", || run_of(&old, &waiting)["outcome"] == "ok");
 
-    let said = technician(&old, &["diagnose", "all", "--section", "memory", "-o", "jsonl"]);
-    let lines = said.json_lines();
+    let output = technician(&old, &["diagnose", "all", "--section", "memory", "-o", "jsonl"]);
+    let lines = output.json_lines();
     assert_eq!(lines.last().expect("a summary")["answered"], 2, "{lines:?}");
     assert!(technician(&old, &["journal", "verify", "kasse-1"]).code <= 2);
-    // Neither has shown yet that it stays: the old programs could be put back.
+    // Neither upgrade is confirmed yet, so the old programs could be put back.
     drop((one, two));
     for name in ["kasse-1", "kasse-2"] {
         assert_eq!(mark(&Machine::store(&old.path().join(name))), None);

@@ -1,14 +1,14 @@
-//! Control groups without systemd: version 2, or the trees of version 1 where those hold
-//! memory, processes and processor.
+//! Control groups without systemd: version 2, or version 1 if its hierarchies have memory, pids
+//! and cpu.
 //!
 //! | | version 2 | version 1 |
 //! |---|---|---|
 //! | folders of a run | one | one in each tree |
-//! | where | below the root | below the agent's own: what holds the agent holds the run, too |
+//! | where | below the root | below the agent's own group, whose limits apply, too |
 //! | memory | `memory.max` | `memory.limit_in_bytes` |
 //! | processes | `pids.max` | `pids.max` |
 //! | processor | `cpu.max` | `cpu.cfs_quota_us` |
-//! | end of all | `cgroup.kill` | no new process, and each one killed |
+//! | kill all | `cgroup.kill` | forbid new processes, then kill each |
 
 use fernwart_protocol::script::{Limits, Stopped};
 use rustix::process::{Pid, Signal};
@@ -18,16 +18,16 @@ use std::time::Duration;
 
 const TREE: &str = "/sys/fs/cgroup";
 
-/// The folder in each tree in which those of all runs are.
+/// The folder in each hierarchy that contains the groups of all runs.
 const OURS: &str = "fernwart";
 
-/// What must be held.
+/// The controllers that are needed.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
-/// Microseconds in which a share of the processor is counted.
+/// The period of a processor quota, microseconds.
 const PERIOD_US: u64 = 100_000;
 
-/// One hierarchy, and what is held in it.
+/// One hierarchy, and the controllers in it.
 #[derive(Debug, PartialEq, Eq)]
 struct Tree {
     /// Where [`OURS`] is.
@@ -43,8 +43,8 @@ enum Holds {
     One(&'static str),
 }
 
-/// Whether runs can be held here: tried, since a container may show groups that nobody
-/// in it can make.
+/// Whether groups can be created here. This is tried out, since a container may show a hierarchy
+/// in which nothing can be created.
 pub(super) fn is_there() -> bool {
     static TRIES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let number = TRIES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -52,7 +52,7 @@ pub(super) fn is_there() -> bool {
     make(&format!("try-{}-{number}", std::process::id()), &limits).map(|groups| remove(&groups)).is_ok()
 }
 
-/// Folders in which a run's may be.
+/// The possible folders of a run's groups.
 pub(super) fn paths(run: &str) -> Vec<PathBuf> {
     trees().into_iter().map(|tree| tree.folder.join(OURS).join(run)).collect()
 }
@@ -72,8 +72,8 @@ fn trees() -> Vec<Tree> {
     if found.len() == CONTROLLERS.len() { found } else { Vec::new() }
 }
 
-/// A group of version 1, or the root where it is not to be seen; nothing where something
-/// else has been mounted over the tree.
+/// The agent's group in a version 1 hierarchy, or the hierarchy's root if that is not visible.
+/// None if something else is mounted there.
 fn group_of(mounts: &str, groups: &str, controller: &str) -> Option<PathBuf> {
     let root = mounted(mounts, controller)?;
     let folder = own_group(groups, controller).map(|group| root.join(group)).filter(|folder| folder.is_dir());
@@ -82,8 +82,8 @@ fn group_of(mounts: &str, groups: &str, controller: &str) -> Option<PathBuf> {
     rustix::fs::statfs(&folder).is_ok_and(|stat| stat.f_type == 0x0027_e0eb).then_some(folder)
 }
 
-/// The folders in which the kernel counts for a process that a systemd scope of this name
-/// holds, once it is in there.
+/// The control groups of a process in a systemd scope of this name; empty until the process is in
+/// it.
 pub(in crate::action) fn of_scope(pid: u32, scope: &str) -> Vec<PathBuf> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let unified = groups.lines().find_map(|line| line.strip_prefix("0::/")).map(|group| Path::new(TREE).join(group));
@@ -92,7 +92,7 @@ pub(in crate::action) fn of_scope(pid: u32, scope: &str) -> Vec<PathBuf> {
     unified.into_iter().chain(old).filter(|group| group.ends_with(scope)).collect()
 }
 
-/// Where a controller of version 1 is mounted, of the lines of `mountinfo`.
+/// Where a version 1 controller is mounted, from the lines of `mountinfo`.
 fn mounted(mounts: &str, controller: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let (place, kind) = line.split_once(" - ")?;
@@ -100,12 +100,12 @@ fn mounted(mounts: &str, controller: &str) -> Option<PathBuf> {
         let is_group = kind.next() == Some("cgroup");
         let holds = kind.nth(1)?.split(',').any(|option| option == controller);
         let path = place.split(' ').nth(4)?;
-        // Names that are escaped there are nobody's groups.
+        // No hierarchy has a name that needs escaping.
         (is_group && holds && !path.contains('\\')).then(|| path.into())
     })
 }
 
-/// The agent's own group in a controller's tree, of the lines of `/proc/self/cgroup`.
+/// The agent's own group of a controller, from the lines of `/proc/self/cgroup`.
 fn own_group<'a>(own: &'a str, controller: &str) -> Option<&'a str> {
     own.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -115,10 +115,10 @@ fn own_group<'a>(own: &'a str, controller: &str) -> Option<&'a str> {
     })
 }
 
-/// Makes a run's groups: one folder in each tree.
+/// Creates a run's groups: one folder in each hierarchy.
 ///
 /// # Errors
-/// When one cannot be made, or a limit not be set; nothing of them is left then.
+/// When a folder cannot be created or a limit cannot be set; then nothing is left behind.
 pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<Vec<PathBuf>> {
     let trees = trees();
     if trees.is_empty() {
@@ -136,7 +136,7 @@ pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<Vec<Path
             std::fs::create_dir(&path)
         };
         let done = place()
-            // Another run that has just ended may have taken the folder away.
+            // Another run that has just ended may have removed the folder.
             .or_else(|error| if error.kind() == io::ErrorKind::NotFound { place() } else { Err(error) })
             .and_then(|()| {
                 made.push(path.clone());
@@ -150,7 +150,7 @@ pub(in crate::action) fn make(run: &str, limits: &Limits) -> io::Result<Vec<Path
     Ok(made)
 }
 
-/// Lets the groups below hold what the root holds.
+/// Enables the controllers for the groups below.
 fn pass_on(root: &Path, ours: &Path) -> io::Result<()> {
     for folder in [root, ours] {
         std::fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu")?;
@@ -164,25 +164,25 @@ impl Holds {
         let processes = (limits.processes + 2).to_string();
         let quota = limits.cpu_pct.map(|pct| u64::from(pct) * (PERIOD_US / 100));
         let write = |file: &str, value: &str| {
-            // What is not there is not made: it would hold nothing.
+            // A missing file is not created: it would limit nothing.
             std::fs::OpenOptions::new().write(true).open(path.join(file))?.write_all(value.as_bytes())
         };
         match self {
             Self::All => {
                 write("memory.max", &memory)?;
-                // Not everywhere: without swap there is no such file.
+                // The file does not exist on kernels without swap.
                 let _ = write("memory.swap.max", "0");
                 write("pids.max", &processes)?;
                 quota.map_or(Ok(()), |quota| write("cpu.max", &format!("{quota} {PERIOD_US}")))
             }
             Self::One("memory") => {
                 write("memory.limit_in_bytes", &memory)?;
-                // Not everywhere: swap is counted where the kernel was told to.
+                // The file exists only if the kernel was told to count swap.
                 let _ = write("memory.memsw.limit_in_bytes", &memory);
-                // The kernel ends a process that has too much and counts that, and the agent
-                // ends the rest. A kernel before 4.13 does not count: there the process
-                // waits instead. That is second best, for a system call whose memory is
-                // refused then fails and nobody waits: such a run seems to have gone well.
+                // The kernel kills a process that exceeds the limit and counts that; the agent
+                // then stops the run. A kernel before 4.13 does not count, so the process is made
+                // to wait instead. That is worse: a system call that fails for lack of memory
+                // does not wait, and such a run appears to have succeeded.
                 let control = std::fs::read_to_string(path.join("memory.oom_control")).unwrap_or_default();
                 if !control.lines().any(|line| line.starts_with("oom_kill ")) {
                     let _ = write("memory.oom_control", "1");
@@ -193,7 +193,7 @@ impl Holds {
             Self::One(_) => {
                 write("cpu.cfs_period_us", &PERIOD_US.to_string())?;
                 match quota.map_or(Ok(()), |quota| write("cpu.cfs_quota_us", &quota.to_string())) {
-                    // What holds the agent holds it tighter already.
+                    // A group above has a tighter limit already.
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
                     written => written,
                 }
@@ -202,8 +202,8 @@ impl Holds {
     }
 }
 
-/// What a run has been refused in its groups, if anything: the kernel ends who takes too
-/// much memory, or has it wait (version 1), and answers a process too many with a no.
+/// Which limit the run's groups enforced, if any. For memory the kernel kills a process or
+/// (version 1) makes it wait; for processes it refuses to create one.
 pub(in crate::action) fn refused(paths: &[PathBuf]) -> Option<Stopped> {
     let count = |file: &str, name: &str| {
         let text = paths.iter().find_map(|path| std::fs::read_to_string(path.join(file)).ok())?;
@@ -217,11 +217,11 @@ pub(in crate::action) fn refused(paths: &[PathBuf]) -> Option<Stopped> {
     happened("pids.events", "max ").then_some(Stopped::Processes)
 }
 
-/// Ends whatever is left in them, and removes them.
+/// Kills all processes in these groups and removes the groups.
 pub(in crate::action) fn remove(paths: &[PathBuf]) {
     for path in paths {
         let killed = std::fs::write(path.join("cgroup.kill"), "1").is_ok();
-        // No new process: those that are listed are all.
+        // Forbid new processes, so that the list is complete.
         let _ = std::fs::write(path.join("pids.max"), "0");
         for _ in 0..50 {
             if !killed {
@@ -234,7 +234,7 @@ pub(in crate::action) fn remove(paths: &[PathBuf]) {
                 _ => break,
             }
         }
-        // Another run's may be in there.
+        // Fails if another run's group is still in there.
         let _ = path.parent().map(std::fs::remove_dir);
     }
 }
@@ -243,7 +243,7 @@ fn kill_each(group: &Path) {
     let members = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     let members = members.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
     for pid in members.filter(|pid| *pid != rustix::process::getpid()) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
     }
 }
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_controller_is_found_in_its_tree_and_in_the_agents_own_group() {
+    fn each_controllers_mount_and_the_agents_own_group_are_found() {
         let mounts = "29 23 0:25 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755\n\
              30 29 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
              33 29 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:15 - cgroup cgroup rw,cpu,cpuacct\n\
@@ -270,9 +270,9 @@ mod tests {
         assert_eq!(own_group(own, "freezer"), None);
     }
 
-    /// On a computer where groups cannot be made it says so.
+    /// Skipped on a computer where groups cannot be created, except in CI.
     #[test]
-    fn memory_that_is_refused_inside_a_system_call_is_counted() {
+    fn memory_refused_inside_a_system_call_is_detected() {
         let run = format!("fernwart-test-{}", std::process::id());
         let limits = Limits { time_s: 20, memory_mib: 64, processes: 32, cpu_pct: None, output_mib: 1 };
         let made = match make(&run, &limits) {
@@ -284,7 +284,7 @@ mod tests {
         };
         assert_eq!(refused(&made), None, "nothing has happened yet");
         let doors: Vec<String> = made.iter().map(|path| path.join("cgroup.procs").display().to_string()).collect();
-        // The kernel touches the memory first, on behalf of read(2).
+        // The kernel itself touches the memory first, in read(2).
         let line = "for door in \"$@\"; do echo $$ > \"$door\"; done; dd if=/dev/zero of=/dev/null bs=200M count=1";
         let mut dd = std::process::Command::new("timeout");
         dd.args(["-s", "KILL", "10", "sh", "-c", line, "sh"]).args(&doors).stderr(std::process::Stdio::null());

@@ -1,12 +1,12 @@
-//! The cage: this very program, started again, on its way to becoming a script.
+//! The cage: this program starts itself again, twice, and finally becomes the script.
 //!
 //! ```text
 //! agent ─▶ cage: own namespaces (processes, mounts, IPC, network), own group
-//!            └▶ init: number one in there; read-only world, hidden home, limits
+//!            └▶ init: pid 1 inside; read-only view, hidden home, limits
 //!                 └▶ interpreter
 //! ```
-//! When number one ends, the kernel ends all that is in there with it, whatever
-//! it has done to get away. When the agent ends, so do the two.
+//! When pid 1 of the namespace ends, the kernel kills all processes in it; none can escape. When
+//! the agent ends, so do the outer and the inner program.
 
 pub(super) mod group;
 mod rights;
@@ -29,20 +29,20 @@ pub const OUTER: &str = "cage";
 /// First word of the command line of the inner one.
 pub const INNER: &str = "cage-init";
 
-/// Where a script's other files lie; its folder to begin with.
+/// The folder of the script's other files; its working directory.
 pub const FOLDER: &str = "/tmp/fernwart";
 
-/// Where the machine's own `/proc` is, for a script that sees only its own processes and
-/// has to know of others.
+/// Where the machine's own `/proc` is mounted, for a script that sees only its own processes but
+/// needs to know of others.
 pub const MACHINE_PROC: &str = "/tmp/machine-proc";
 
-/// What the two are told. No secret is in it: it stands in their command line.
+/// The parameters of the two programs. Must not contain a secret.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
-    /// The agent's process; without it nothing begins.
+    /// The agent's pid; the cage stops if the agent has ended.
     pub(super) parent: u32,
-    /// Whether it only looks, and gets no right to change the network, the
-    /// clock and the like.
+    /// Whether the script is a look; it then has no right to change the network, the clock and
+    /// the like.
     pub(super) looks: bool,
     /// What runs the script.
     pub(super) interpreter: String,
@@ -50,38 +50,38 @@ pub(super) struct Spec {
     pub(super) script: RawFd,
     /// Its other files.
     pub(super) files: Vec<(String, RawFd)>,
-    /// The pipe into which the inner program writes its report.
+    /// The pipe to which the inner program writes its report.
     #[serde(rename = "told")]
     pub(super) report: RawFd,
-    /// The control group to join, if there is one.
+    /// The control groups to join, if any.
     pub(super) groups: Vec<PathBuf>,
-    /// Whether anything may be written outside its own folder.
+    /// Whether it may write anywhere.
     pub(super) writes_all: bool,
-    /// What may be written to.
+    /// The paths it may write to.
     pub(super) writes: Vec<String>,
     /// Whether it has a network.
     pub(super) network: bool,
     /// Whether it may set the clock.
     pub(super) clock: bool,
-    /// Whether it may speak to the system's services over their sockets.
+    /// Whether it may connect to the system's services over their sockets.
     pub(super) services: bool,
-    /// Whether it sees only its own processes. Where systemd holds a script that
-    /// speaks to services it sees all: systemd answers nobody whom it cannot
-    /// see from where they are. The unit then ends what is left.
+    /// Whether it sees only its own processes. A script in a systemd unit that talks to services
+    /// sees all, since systemd does not answer a process it cannot see. Its unit is then killed
+    /// at the end.
     pub(super) own_processes: bool,
-    /// Where the machine's own `/proc` is shown, if the manifest says so.
+    /// Whether the machine's own `/proc` is shown, if the manifest says so.
     pub(super) sees_processes: bool,
-    /// Folders below which no link is followed, beside what may be written: accounts that
-    /// own a part of them could lead it elsewhere.
+    /// Further folders below which no link is followed: accounts that own a part of them could
+    /// redirect it.
     pub(super) unlinked: Vec<String>,
-    /// Folders that are empty in there.
+    /// Folders that are hidden.
     pub(super) hide: Vec<PathBuf>,
-    /// Mounts that are not there: what answers for them hangs, or keeps root out.
+    /// Mounts that are detached: they hang, or deny access to root.
     pub(super) detach: Vec<Vec<u8>>,
-    /// Whether a control group counts what the kernel keeps for it; else it gets none of
-    /// what nobody could count.
+    /// Whether a control group counts the kernel memory used by the script; if not, calls that
+    /// use uncounted memory are refused.
     pub(super) is_counted: bool,
-    /// Memory of one process, and of its folder in memory, MiB.
+    /// Memory limit of one process, and of its folder in memory, MiB.
     pub(super) memory_mib: u32,
 }
 
@@ -108,11 +108,11 @@ pub(super) enum CageEnd {
     Signal(i32),
 }
 
-/// The cage this machine has for a script with these limits; nothing if what
-/// is demanded cannot be enforced here.
+/// The cage that this machine can provide for a script with these limits; none if its limits
+/// cannot be enforced here.
 ///
-/// `home` is the agent's folder: whoever may write above it could put another in
-/// its place.
+/// `home` is the agent's folder. A script that may write above it could replace it, and gets no
+/// cage.
 pub fn for_script(manifest: &Manifest, home: &Path) -> Option<Cage> {
     let above_home = manifest.writes.iter().any(|path| {
         let path = crate::collect::real_path(Path::new(path)).unwrap_or_else(|| path.into());
@@ -128,11 +128,11 @@ pub fn for_script(manifest: &Manifest, home: &Path) -> Option<Cage> {
     } else {
         Cage::Namespaces
     };
-    // Only a group can hold the processor's share of a whole family.
+    // Only a control group can limit the processor share of several processes.
     (cage != Cage::Namespaces || manifest.limits.cpu_pct.is_none()).then_some(cage)
 }
 
-/// Ends what is left of a run that an agent before this one began.
+/// Kills what is left of a run that an earlier agent process began.
 pub(crate) fn end(run: &str) {
     if Path::new("/run/systemd/system").is_dir() {
         end_unit(run);
@@ -145,15 +145,15 @@ pub(super) fn unit(run: &str) -> String {
     format!("fernwart-run-{run}.scope")
 }
 
-/// Ends all that is left in a run's unit.
+/// Kills all processes in a run's unit.
 pub(super) fn end_unit(run: &str) {
     let mut command = Command::new("/usr/bin/systemctl");
     command.args(["kill", "--signal=KILL", &unit(run)]).env_clear();
-    // Mostly the unit is gone already.
+    // The unit is usually gone already.
     let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
-/// What stands before the outer program where systemd holds the limits.
+/// The command before the outer program where systemd enforces the limits.
 pub(super) fn systemd(run: &str, limits: &Limits) -> Vec<String> {
     let mut words: Vec<String> = ["/usr/bin/systemd-run", "--scope", "--quiet", "--collect"].map(String::from).into();
     words.push(format!("--unit={}", unit(run)));
@@ -168,14 +168,14 @@ pub(super) fn systemd(run: &str, limits: &Limits) -> Vec<String> {
     words
 }
 
-/// What is to be run, out of the file with this number. It is no argument: paths of
-/// mounts may be longer than the kernel lets one be, and need be no text.
+/// Reads the spec from the file with this descriptor. It is not a command line argument, since
+/// mount paths may exceed the kernel's limit for one and need not be text.
 fn spec(number: &str) -> Option<Spec> {
     let number: RawFd = number.parse().ok()?;
     serde_json::from_slice(&std::fs::read(format!("/proc/self/fd/{number}")).ok()?).ok()
 }
 
-/// The outer program. Its exit code means nothing; the inner one tells.
+/// The outer program. Its exit code means nothing; the inner program reports.
 pub fn outer(text: &str) -> i32 {
     let Some(spec) = spec(text) else { return 70 };
     match open_namespaces(&spec).and_then(|pulse| {
@@ -192,7 +192,7 @@ pub fn outer(text: &str) -> i32 {
     }
 }
 
-/// A pipe that nothing is said on: it ends when the outer program does.
+/// A pipe that nothing is written to: it closes when the outer program ends.
 struct Pulse {
     read: OwnedFd,
     _write: OwnedFd,
@@ -200,18 +200,17 @@ struct Pulse {
 
 #[expect(deprecated, reason = "the flags share no file descriptors, so what makes the other unsafe is not so here")]
 fn open_namespaces(spec: &Spec) -> Result<Pulse, String> {
-    // A session and a process group of its own: no signal to a group, and no
-    // terminal, reaches what is outside.
+    // A new session and process group: signals to the group and the terminal stay inside.
     rustix::process::setsid().map_err(|error| format!("own session: {error}"))?;
     dies_with_parent()?;
-    // The parent may have ended before that was asked for.
+    // The parent may have ended before the death signal was set.
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
     if parent != Some(spec.parent) {
         return Err("the agent has ended".into());
     }
-    let said = |error: rustix::io::Errno| error.to_string();
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(said)?;
-    rustix::io::fcntl_setfd(&read, rustix::io::FdFlags::empty()).map_err(said)?;
+    let failed = |error: rustix::io::Errno| error.to_string();
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(failed)?;
+    rustix::io::fcntl_setfd(&read, rustix::io::FdFlags::empty()).map_err(failed)?;
     for group in &spec.groups {
         std::fs::write(group.join("cgroup.procs"), "0").map_err(|error| format!("joining the group: {error}"))?;
     }
@@ -230,7 +229,7 @@ fn dies_with_parent() -> Result<(), String> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())
 }
 
-/// Whether the outer program, which holds the other end, is still there.
+/// Whether the outer program, which holds the other end, is still running.
 fn beats(pulse: &File) -> Result<(), String> {
     let mut wanted = [PollFd::new(pulse, PollFlags::IN)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -250,15 +249,15 @@ fn send_report(pipe: RawFd, report: &CageReport) {
     if let Ok(text) = serde_json::to_vec(report)
         && let Ok(mut pipe) = std::fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{pipe}"))
     {
-        // Whoever should read it may be gone.
+        // The reader may be gone.
         let _ = pipe.write_all(&text);
     }
 }
 
-/// The inner program: number one in there.
+/// The inner program: pid 1 of the namespace.
 pub fn inner(text: &str, pulse: &str) -> i32 {
     let (Some(spec), Ok(pulse)) = (spec(text), pulse.parse()) else { return 70 };
-    // Held open, and closed for the script.
+    // Open here, but not inherited by the script.
     let (Ok(mut pipe), Ok(pulse)) = (own(spec.report), own(pulse)) else { return 70 };
     let built = dies_with_parent()
         .and_then(|()| beats(&pulse))
@@ -274,7 +273,7 @@ pub fn inner(text: &str, pulse: &str) -> i32 {
     0
 }
 
-/// The pipe's end, which no child inherits.
+/// Takes over the pipe's end and keeps children from inheriting it.
 #[expect(unsafe_code, reason = "the number is our parent's word for a pipe that nothing else here uses")]
 fn own(fd: RawFd) -> Result<File, String> {
     // SAFETY: the outer program passed this descriptor on for this use alone.
@@ -284,19 +283,19 @@ fn own(fd: RawFd) -> Result<File, String> {
 }
 
 fn run(spec: &Spec) -> Result<CageEnd, String> {
-    // Whoever loses its parent stays in the family.
+    // Orphaned processes become children of this one.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(|error| error.to_string())?;
     let script = format!("/proc/self/fd/{}", spec.script);
     keep_to_itself(Some(spec.script)).map_err(|error| format!("closing what it does not need: {error}"))?;
     rights::hold_writes(spec)?;
     rights::refuse_calls(spec)?;
-    // What it signals to its whole group is not meant for us.
+    // The script gets its own process group, so that a signal to its group does not reach us.
     let child = Command::new(&spec.interpreter).arg(script).process_group(0).spawn();
     let child = child.map_err(|error| format!("{}: {error}", spec.interpreter))?;
-    // Nobody else holds an end of these pipes for longer than the script does.
+    // Only the script keeps the ends of these pipes open.
     drop_standard_streams();
     loop {
-        // Number one also buries those whose parents have gone.
+        // Also reaps orphaned processes.
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid.as_raw_pid().cast_unsigned() == child.id() => return Ok(end_of(status)),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -305,11 +304,11 @@ fn run(spec: &Spec) -> Result<CageEnd, String> {
     }
 }
 
-/// Nothing that is open here goes to the programs that are started from here,
-/// but the three standard streams and `but`.
+/// Keeps the programs started from here from inheriting open descriptors, except the three
+/// standard streams and `but`.
 ///
 /// # Errors
-/// When that cannot be found out.
+/// When the open descriptors cannot be listed.
 pub fn keep_to_itself(but: Option<RawFd>) -> std::io::Result<()> {
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
         .flatten()
@@ -345,10 +344,10 @@ fn drop_standard_streams() {
     }
 }
 
-/// A file that nobody can change any more, with what was hashed in it.
+/// A file in memory that can no longer be changed, with this content.
 ///
 /// # Errors
-/// When the kernel has no room for it.
+/// When the kernel cannot create it.
 pub(super) fn sealed(name: &str, content: &[u8]) -> std::io::Result<File> {
     let flags = rustix::fs::MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(rustix::fs::memfd_create(name, flags)?);
@@ -367,13 +366,13 @@ pub(super) fn sealed(name: &str, content: &[u8]) -> std::io::Result<File> {
 /// When it cannot be read.
 pub(super) fn hash(file: &File) -> std::io::Result<fernwart_protocol::id::Digest> {
     let mut bytes = Vec::new();
-    // Opened anew so that the script finds the position at the beginning.
+    // Reopened, so that the script's own descriptor stays at position zero.
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.read_to_end(&mut bytes)?;
     Ok(fernwart_certs::sha256(&bytes))
 }
 
-/// The command that starts the outer program with `spec`, and the file that it is in,
-/// which must be open until then.
+/// The command that starts the outer program with `spec`, and the file of the spec, which must
+/// stay open until then.
 pub(super) fn command(spec: &Spec, before: Vec<String>) -> std::io::Result<(Command, File)> {
     let file = sealed("spec", &serde_json::to_vec(spec)?)?;
     inherited(&file)?;
@@ -387,12 +386,12 @@ pub(super) fn command(spec: &Spec, before: Vec<String>) -> std::io::Result<(Comm
     Ok((command, file))
 }
 
-/// Lets children have a descriptor.
+/// Allows children to inherit a descriptor.
 pub(super) fn inherited(file: &impl AsFd) -> std::io::Result<()> {
     Ok(rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty())?)
 }
 
-/// Whether a script of this privilege, or its dry run, writes anywhere at all.
+/// Whether a script of this privilege, or its dry run, may write anywhere at all.
 pub(super) fn may_write(privilege: Privilege, dry_run: bool) -> bool {
     !dry_run && privilege != Privilege::Read
 }

@@ -1,5 +1,5 @@
-//! The journal, asked through `journalctl`, newest first: where time runs out, what
-//! is oldest is missing.
+//! The systemd journal, read with `journalctl`, newest entries first: if time runs out, the
+//! oldest are missing.
 
 use super::lines::Line;
 use super::{Reader, no_log};
@@ -20,8 +20,8 @@ pub(super) fn is_there() -> bool {
     !folders().is_empty()
 }
 
-/// Folders of this machine's journal: one of another machine's number is a copy, and
-/// journalctl passes it over. Where the machine has no number, all.
+/// Folders of this machine's journal. Folders with another machine's id are copies, which
+/// journalctl ignores. All folders if the machine has no id.
 fn folders() -> Vec<PathBuf> {
     let own = read("/etc/machine-id").map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
     let entries = PLACES.iter().filter_map(|place| std::fs::read_dir(place).ok()).flatten().flatten();
@@ -32,7 +32,7 @@ fn folders() -> Vec<PathBuf> {
     entries.filter(is_own).map(|entry| entry.path()).collect()
 }
 
-/// Whether this user may read the machine's journal, and not only the own one.
+/// Whether this user may read the machine's journal, not only their own.
 fn may_read() -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
@@ -42,13 +42,12 @@ fn may_read() -> bool {
 
 const FIELDS: &str = "--output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,SYSLOG_FACILITY,_TRANSPORT,_COMM,_UID,_PID,MESSAGE_ID,UNIT,_SYSTEMD_UNIT";
 
-/// Where a journal file keeps the times of its first and last entry, and how it begins
+/// The offset of a journal file's first and last timestamps, and its signature
 /// (systemd.io/JOURNAL_FILE_FORMAT).
 const HEAD_AT: usize = 184;
 const SIGNATURE: &[u8] = b"LPKSHHRH";
 
-/// When the journal of the whole machine begins and ends, microseconds since 1970;
-/// none where no file says so.
+/// When the machine's journal begins and ends, microseconds since 1970; none if no file tells.
 fn span() -> Option<(i64, i64)> {
     let files = folders().into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
     let systems = files.filter(|file| {
@@ -67,7 +66,7 @@ fn span() -> Option<(i64, i64)> {
     systems.filter_map(ends).reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
 }
 
-/// Reads the last day into a reader.
+/// Reads the entries of the last day into a reader.
 ///
 /// # Errors
 /// Why there is nothing to read.
@@ -80,16 +79,16 @@ pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Cause> 
     }
     let patterns = builtin_patterns();
     let ids: Vec<String> = patterns.iter().flat_map(|p| &p.message_ids).map(|id| format!("MESSAGE_ID={id}")).collect();
-    // What a service prints has the priority of news, whatever it says. systemd
-    // itself gives what matters here its own, and says a lot more.
+    // Output of a service has priority "info", whatever it contains. systemd gives its relevant
+    // messages a higher one and writes much else, so it is left out here.
     let programs: BTreeSet<&str> =
         patterns.iter().flat_map(|p| &p.programs).map(String::as_str).filter(|name| *name != "systemd").collect();
     let named: Vec<String> = programs.iter().map(|name| format!("SYSLOG_IDENTIFIER={name}")).collect();
     let running: Vec<String> = programs.iter().map(|name| format!("_COMM={name}")).collect();
     let base = ["--no-pager", "-q", "-r", "-a", "-S", "-24h", "-o", "json", FIELDS];
     let mut arguments = base.to_vec();
-    // The kernel at every priority; the ssh server, which tells of failed logins as
-    // of news; of all others what is a warning or worse.
+    // All entries of the kernel; the ssh server, which reports failed logins as "info"; of all
+    // others only warnings and worse.
     arguments.extend(["_TRANSPORT=kernel", "+", "_COMM=sshd", "+", "_COMM=sshd-session"]);
     for priority in ["PRIORITY=0", "PRIORITY=1", "PRIORITY=2", "PRIORITY=3", "PRIORITY=4"] {
         arguments.extend(["+", priority]);
@@ -101,34 +100,34 @@ pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Cause> 
         arguments.push("+");
         arguments.extend(of_a_field.iter().map(String::as_str));
     }
-    // What was read is kept when the time is over.
+    // Stop before the section's deadline, so that what was read is kept.
     let until = until.checked_sub(Duration::from_millis(150)).unwrap_or(until);
     let half = Instant::now() + until.saturating_duration_since(Instant::now()) * 2 / 3;
     let ended = child::lines("journalctl", &arguments, half, |line| read_line(reader, line, &BTreeSet::new()))?;
-    // It passes over damaged files, tells so, and ends well.
-    let is_whole = ended.code == Some(0) && !ended.is_late && !ended.is_cut && ended.complaints.trim().is_empty();
-    if !is_whole && reader.lines == 0 {
-        // Silence is no answer, whatever ended it.
+    // journalctl skips damaged files, complains, and exits with 0.
+    let is_complete = ended.code == Some(0) && !ended.is_late && !ended.is_cut && ended.complaints.trim().is_empty();
+    if !is_complete && reader.lines == 0 {
+        // Without a single line the cause is reported.
         return Err(if ended.is_late {
             Cause::new(Reason::TimedOut, "journalctl")
         } else {
             ended.failed("journalctl")
         });
     }
-    // Beside damaged files there may be good ones: what could be read was read.
-    reader.is_cut |= !is_whole;
-    // The few words that any program may say at any priority are sought by journalctl.
+    // Some files are damaged, but the others were read.
+    reader.is_cut |= !is_complete;
+    // For the few patterns that any program may log at any priority, journalctl filters by text.
     let words = patterns.iter().filter(|p| p.from == From::Program && p.programs.is_empty()).flat_map(|p| &p.words);
     let sought = format!("--grep={}", words.map(|word| word.to_lowercase()).collect::<Vec<_>>().join("|"));
     let mut arguments = base.to_vec();
     arguments.extend([sought.as_str(), "PRIORITY=5", "PRIORITY=6", "PRIORITY=7"]);
     let ended = child::lines("journalctl", &arguments, until, |line| read_line(reader, line, &programs))?;
-    // Having found nothing, it ends with a code, too, but has nothing to complain of.
-    let is_whole = !ended.is_late && !ended.is_cut && (ended.code == Some(0) || ended.complaints.trim().is_empty());
-    reader.is_cut |= !is_whole || reader.unread > 0;
+    // Without a match it exits with an error code, but prints no message.
+    let is_complete = !ended.is_late && !ended.is_cut && (ended.code == Some(0) || ended.complaints.trim().is_empty());
+    reader.is_cut |= !is_complete || reader.unread > 0;
     match span() {
         Some((begin, _)) if reader.lines > 0 => reader.begins = begin,
-        // Nothing of what matters was said; but something was.
+        // No relevant entries, but the journal was written to.
         Some((begin, end)) if end >= reader.since() => reader.begins = begin,
         _ if reader.lines > 0 => {}
         _ => return Err(Cause::new(Reason::Unreadable, "the journal: nothing was written for a day")),
@@ -136,7 +135,7 @@ pub(super) fn take_in(reader: &mut Reader, until: Instant) -> Result<(), Cause> 
     Ok(())
 }
 
-/// Takes a line, but of these programs: theirs were read.
+/// Handles a line, unless it is from one of these programs, which were read already.
 fn read_line(reader: &mut Reader, line: &[u8], but: &BTreeSet<&str>) {
     if !line.is_empty() && !take(reader, line, but) {
         reader.unread += 1;
@@ -171,9 +170,9 @@ struct Entry {
     own_unit: Value,
 }
 
-/// A field's text: it may be text, bytes where it is no UTF-8 or holds control
-/// characters, or a list where an entry has the field more than once
-/// (systemd.journal-fields(7), "Journal JSON Format").
+/// The text of a field. It may be a string, bytes if it is not UTF-8 or has control characters,
+/// or a list if the entry has the field more than once (systemd.journal-fields(7), "Journal JSON
+/// Format").
 fn text(field: &Value) -> String {
     match field {
         Value::String(text) => text.clone(),
@@ -192,15 +191,15 @@ fn take(reader: &mut Reader, line: &[u8], but: &BTreeSet<&str>) -> bool {
     let Ok(at) = entry.at.parse() else { return false };
     let (message, program, unit) = (text(&entry.message), text(&entry.program), text(&entry.unit));
     let (own_unit, message_id, command) = (text(&entry.own_unit), text(&entry.message_id), text(&entry.command));
-    // Fields with an underline before them are journald's own word.
-    // What programs write into the kernel's buffer has another facility.
+    // Fields with a leading underscore are set by journald and can be trusted. Programs that
+    // write to the kernel's buffer have another facility.
     let is_kernels = entry.transport == "kernel" && text(&entry.facility) == "0";
     let is_sshds = (command == "sshd" || command == "sshd-session") && entry.user == "0";
     let program = if program.is_empty() { &command } else { &program };
     if but.contains(program.as_str()) || but.contains(command.as_str()) {
         return true;
     }
-    // No user's program is in a service of the system's. systemd itself is process 1.
+    // A user's programs never run in a system service. systemd itself is process 1.
     let is_services = own_unit.ends_with(".service") && !own_unit.starts_with("user@");
     let is_trusted = match program.as_str() {
         "systemd" => entry.process == "1",
@@ -211,7 +210,7 @@ fn take(reader: &mut Reader, line: &[u8], but: &BTreeSet<&str>) -> bool {
         program,
         command: &command,
         is_trusted,
-        // The service that systemd speaks of, else the one that speaks.
+        // The unit that systemd reports on, else the unit that logged the message.
         unit: if unit.is_empty() && !message_id.is_empty() { &own_unit } else { &unit },
         is_kernels,
         is_sshds,
@@ -239,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_error_is_found_whatever_shape_its_message_has() {
+    fn a_disk_error_is_found_in_every_json_form_of_a_message() {
         let words = "I/O error, dev sdq, sector 5";
         let bytes = format!("{:?}", words.bytes().chain([0xfc]).collect::<Vec<u8>>());
         let long = format!("\"{words}{}\"", "x".repeat(6000));
@@ -253,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_entry() {
+    fn invalid_lines_are_rejected() {
         let mut reader = Reader::new(0);
         for line in [&b"garbage"[..], b"{}", b"{\"__REALTIME_TIMESTAMP\":\"soon\"}", b"\xff\xfe"] {
             assert!(!take(&mut reader, line, &BTreeSet::new()));

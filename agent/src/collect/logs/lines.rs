@@ -1,29 +1,29 @@
-//! One line of a log, wherever it was read.
+//! A log line, from any source.
 
 /// A line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Line<'a> {
-    /// When, microseconds since 1970.
+    /// The time, microseconds since 1970.
     pub(super) at: i64,
-    /// Who says that they wrote it.
+    /// The program, as stated by the writer.
     pub(super) program: &'a str,
-    /// The program that wrote it, by the kernel's word; empty where that is not known.
+    /// The program, as reported by the kernel; empty if unknown.
     pub(super) command: &'a str,
-    /// The service it came from; empty where that is not known.
+    /// The service that wrote it; empty if unknown.
     pub(super) unit: &'a str,
-    /// Whether the kernel wrote it. Nobody else can make it so.
+    /// Whether the kernel wrote it; cannot be forged.
     pub(super) is_kernels: bool,
-    /// Whether a service or root wrote it, and no user with any name that they like.
+    /// Whether a service or root wrote it, not a user under a chosen name.
     pub(super) is_trusted: bool,
-    /// Whether an ssh server wrote it that runs as root.
+    /// Whether an ssh server running as root wrote it.
     pub(super) is_sshds: bool,
     /// syslog(3): 0 is worst, 3 an error, 6 information.
     pub(super) priority: u8,
-    /// systemd's number for this kind of message; mostly empty.
+    /// systemd's id of this kind of message; usually empty.
     pub(super) message_id: &'a str,
-    /// What it says.
+    /// The text.
     pub(super) message: &'a str,
-    /// How often it was said: some daemons write repeated lines once.
+    /// How often it was logged: some daemons combine repeated lines.
     pub(super) times: u64,
 }
 
@@ -46,7 +46,7 @@ impl Default for Line<'_> {
 }
 
 impl<'a> Line<'a> {
-    /// What it is about where its words do not say: a unit, else whoever wrote it.
+    /// What the line is about if its text does not tell: the unit, else the program.
     pub(super) fn about(&self) -> &'a str {
         if self.unit.is_empty() { self.program } else { self.unit }
     }

@@ -4,13 +4,13 @@ use super::lines::Line;
 use crate::collect::bytes::clipped;
 use std::collections::HashMap;
 
-/// Sources kept while counting.
+/// Maximum number of sources counted.
 const SOURCES: usize = 10_000;
 
-/// So many failures before a success are no slip of a finger.
+/// Number of failures before a success that counts as guessing.
 const GUESSES: u64 = 20;
 
-/// What one source did.
+/// The login attempts of one source.
 #[derive(Debug, Default)]
 struct Source {
     failed: u64,
@@ -18,7 +18,7 @@ struct Source {
     accepted: Option<(i64, String)>,
 }
 
-/// Counts.
+/// Counts login attempts.
 #[derive(Debug, Default)]
 pub(super) struct Logins {
     failed: u64,
@@ -30,7 +30,7 @@ impl Logins {
         if !line.is_sshds {
             return;
         }
-        // A client offers one key after the other; those that do not fit say nothing.
+        // A client tries its keys one after another, so rejected keys are not guesses.
         let is_guess = ["password", "keyboard-interactive"];
         let by = |what: &str| {
             let method = line.message.strip_prefix(what)?.split(' ').next()?;
@@ -58,7 +58,8 @@ impl Logins {
         }
     }
 
-    /// How many failed, the sources of most, and guessed logins as `user from source`.
+    /// The number of failures, the sources with most of them, and guessed logins as `user from
+    /// source`.
     pub(super) fn end(self) -> (u64, Vec<String>, Vec<String>) {
         let mut sources: Vec<(String, Source)> = self.sources.into_iter().collect();
         sources.sort_by(|(a, x), (b, y)| y.failed.cmp(&x.failed).then_with(|| a.cmp(b)));
@@ -72,8 +73,8 @@ impl Logins {
     }
 }
 
-/// The address behind the last `from`: what stands before it, an attacker may have
-/// chosen as the name of a user.
+/// The address after the last `from`: the text before it may contain a user name chosen by an
+/// attacker.
 fn source(message: &str) -> Option<&str> {
     let (_, rest) = message.rsplit_once(" from ")?;
     rest.split(' ').next().filter(|from| from.parse::<std::net::IpAddr>().is_ok() || from.contains('.'))
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_after_many_failures_from_the_same_place_is_told() {
+    fn a_login_after_many_failures_from_the_same_source_is_reported() {
         let bad = ("Failed password for root from 192.0.2.7 port 40000 ssh2", 30);
         let good = ("Accepted password for root from 192.0.2.7 port 40001 ssh2", 1);
         let other = ("Accepted publickey for jana from 192.0.2.8 port 40001 ssh2: ED25519 SHA256:x", 1);
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_name_cannot_pass_for_a_source() {
+    fn a_user_name_cannot_be_mistaken_for_a_source() {
         let evil = "Failed password for invalid user x from 198.51.100.1 port 1 from 192.0.2.7 port 40000 ssh2";
         assert_eq!(count(&[(evil, 1)]).1, ["192.0.2.7"]);
         let mut logins = Logins::default();

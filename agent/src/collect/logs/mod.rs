@@ -1,10 +1,10 @@
-//! Errors of the last day: known patterns, and all others by shape.
+//! Errors of the last day: known patterns, and all others grouped by shape.
 //!
 //! ```text
 //! journalctl, or log files and the kernel's own buffer ─▶ lines ─▶ patterns · logins · shapes ─▶ facts
 //! ```
-//! Every line is matched as it comes, the newest first where that can be had. What
-//! is kept is bounded by kinds of lines, not by lines; each is counted.
+//! Lines are matched as they are read, newest first where possible. Memory is bounded by the
+//! number of distinct kinds, not of lines; every line is counted.
 
 mod journal;
 mod lines;
@@ -25,19 +25,19 @@ use std::time::Instant;
 const HOURS: u32 = 24;
 const GROUPS: usize = 20;
 
-/// Characters of a message that are kept until it is looked through for secrets.
+/// Maximum number of characters kept of a message until secrets are removed.
 const MESSAGE: usize = 1024;
 
-/// Distinct shapes kept while counting.
+/// Maximum number of distinct shapes counted.
 const SHAPES: usize = 2000;
 
-/// Distinct things one pattern is about, kept while counting.
+/// Maximum number of distinct things counted for one pattern.
 const ABOUT: usize = 64;
 
-/// Numbers up to this one are errors (syslog(3): 3 is LOG_ERR).
+/// Priorities up to this are errors (syslog(3): 3 is LOG_ERR).
 const ERROR: u8 = 3;
 
-/// Where only the kernel's own buffer is there.
+/// The name of the source if only the kernel's buffer is available.
 const KERNEL: &str = "kernel";
 
 const SECOND: i64 = 1_000_000;
@@ -48,10 +48,10 @@ pub(super) fn facts(until: Instant) -> Result<Logs, Cause> {
     let source = match journal::is_there() {
         true => match journal::take_in(&mut reader, until) {
             Ok(()) => Ok("journald".to_owned()),
-            // Another log may be kept beside it.
+            // There may be another log beside the journal.
             Err(why) => {
                 reader = Reader::new(now);
-                // The kernel alone says too little to stand for what was lost.
+                // The kernel's messages alone cannot replace the journal.
                 syslog::read(&mut reader, until).ok().filter(|source| source != KERNEL).ok_or(why)
             }
         },
@@ -60,7 +60,7 @@ pub(super) fn facts(until: Instant) -> Result<Logs, Cause> {
     match source {
         Ok(source) => Ok(reader.end(&source)),
         Err(why) if why.reason.class() == Class::Lost => Err(why),
-        // There is none, or it is not for us: that is known.
+        // There is no log, or reading it is not permitted: both are known states.
         Err(why) => {
             let mut logs = Logs { hours: HOURS, ..Logs::default() };
             let of_logins = ["failed_logins", "guessed_logins", "guessed_logins_count"];
@@ -71,7 +71,7 @@ pub(super) fn facts(until: Instant) -> Result<Logs, Cause> {
     }
 }
 
-/// What was found of one pattern about one thing.
+/// The matches of one pattern for one thing.
 #[derive(Debug, Default)]
 struct Found {
     count: u64,
@@ -80,7 +80,7 @@ struct Found {
     message: String,
 }
 
-/// Takes lines in and counts.
+/// Reads lines and counts.
 struct Reader {
     now: i64,
     errors: u64,
@@ -89,17 +89,17 @@ struct Reader {
     found: HashMap<(usize, String), Found>,
     healed: HashMap<(usize, String), i64>,
     logins: Logins,
-    /// When USB devices were pulled out, microseconds since 1970.
+    /// When USB devices were unplugged, microseconds since 1970.
     pulled: Vec<i64>,
     lines: u64,
-    /// Lines of the day in log files, whoever wrote them.
+    /// Lines of the last day in log files.
     files_lines: u64,
-    /// Lines that are none.
+    /// Lines that could not be parsed.
     unread: u64,
     oldest: i64,
-    /// When the log begins; 0 where that is not known.
+    /// When the log begins; 0 if unknown.
     begins: i64,
-    /// Whether a log of logins was read where no other is.
+    /// Whether a login log was read although there is no system log.
     has_logins: bool,
     is_cut: bool,
 }
@@ -125,7 +125,7 @@ impl Reader {
         }
     }
 
-    /// When the day begins that is looked at, microseconds since 1970.
+    /// The beginning of the day that is examined, microseconds since 1970.
     fn since(&self) -> i64 {
         self.now.saturating_sub(i64::from(HOURS) * 3600 * SECOND)
     }
@@ -147,7 +147,7 @@ impl Reader {
     }
 
     fn match_patterns(&mut self, line: &Line<'_>) {
-        for (index, heals, about) in patterns::said(line) {
+        for (index, heals, about) in patterns::matches(line) {
             if heals {
                 let at = self.healed.entry((index, about)).or_default();
                 *at = (*at).max(line.at);
@@ -204,7 +204,7 @@ impl Reader {
                 count: found.count,
                 hours_ago: hours(found.newest),
             };
-            // Two ways to write one pattern are one pattern; both may tell of the same.
+            // Two patterns may have the same id and match the same events.
             match hits.iter_mut().find(|known| (&known.pattern, &known.about) == (&hit.pattern, &hit.about)) {
                 Some(known) => known.count = known.count.max(hit.count),
                 None => hits.push(hit),
@@ -213,7 +213,7 @@ impl Reader {
         hits.sort_by(|a, b| (&a.pattern, &a.about).cmp(&(&b.pattern, &b.about)));
         hits.truncate(LIST);
         if !groups.is_empty() || !hits.is_empty() {
-            // What programs write into logs is not meant for others' eyes.
+            // Messages may contain secrets.
             let redact = Lines::new();
             for message in groups.iter_mut().map(|g| &mut g.message).chain(hits.iter_mut().map(|h| &mut h.message)) {
                 *message = clipped(&redact.line(message));
@@ -243,7 +243,7 @@ impl Reader {
     }
 }
 
-/// What is left of a message when numbers, hex and quoted names are alike.
+/// A message with numbers, hex and quoted names made equal.
 fn shape(message: &str) -> String {
     let mut out = String::with_capacity(message.len().min(200));
     for word in message.split_whitespace().take(24) {
@@ -259,16 +259,16 @@ fn shape(message: &str) -> String {
     out
 }
 
-/// Whether the kernel is this machine's own.
+/// Whether the kernel is this machine's own, not a container host's.
 fn is_own_kernel() -> bool {
     super::system::container().is_empty()
 }
 
-/// What a machine without any log says.
+/// The cause for a machine without any log.
 fn no_log() -> Cause {
     match is_own_kernel() {
         true => Cause::new(Reason::NotInstalled, "a system log"),
-        // Its host keeps the log.
+        // The container's host keeps the log.
         false => Cause::new(Reason::NotSupported, "container"),
     }
 }
@@ -304,13 +304,13 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_log_stays_on_the_machine() {
+    fn a_password_in_a_log_is_removed() {
         let logs = read_all(&[("pos", false, 3, "login failed: user=kasse password=backstube24")]);
         assert_eq!(logs.groups[0].message, "login failed: user=kasse password=[secret]");
     }
 
     #[test]
-    fn one_rare_line_is_found_beside_any_flood() {
+    fn one_rare_line_is_found_among_thousands_of_others() {
         let noise: Vec<String> =
             (0..30).flat_map(|kind| (0..300).map(move |n| format!("noise {} {n}", (b'a' + kind) as char))).collect();
         let mut lines: Vec<_> = noise.iter().map(|line| ("pos", false, 3, line.as_str())).collect();
@@ -324,14 +324,14 @@ mod tests {
         assert_eq!(hits(&lines), [("fs.ext4".to_owned(), "sda1".to_owned(), 1)]);
     }
 
-    /// Who wrote a line, whether that is the kernel, its priority and its message; and
-    /// the pattern and the thing that it must be taken for.
+    /// Program, whether the kernel wrote the line, priority, message; and the pattern and thing
+    /// it must match.
     type Case = (&'static str, bool, u8, &'static str, Option<(&'static str, &'static str)>);
 
-    /// Lines as kernels and programs have written them, each with what it must be
-    /// taken for; nothing where it must be passed over.
+    /// Real lines of kernels and programs, each with the expected match; none if it must be
+    /// ignored.
     #[test]
-    fn real_lines_are_taken_for_what_they_are() {
+    fn real_log_lines_match_the_expected_patterns() {
         let cases: &[Case] = &[
             (
                 "kernel",
@@ -433,7 +433,7 @@ mod tests {
                 "r8169 0000:02:00.0 eth0: NETDEV WATCHDOG: CPU: 3: transmit queue 0 timed out 5376 ms",
                 Some(("net.card", "eth0")),
             ),
-            // Names that a user has given to a program.
+            // Program names chosen by a user.
             (
                 "kernel",
                 true,
@@ -608,7 +608,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_back_is_no_fault() {
+    fn a_server_that_answers_again_is_not_reported() {
         let gone = ("kernel", true, 5, "nfs: server nas not responding, still trying");
         let back = ("kernel", true, 5, "nfs: server nas OK");
         let other = ("kernel", true, 5, "nfs: server old OK");
@@ -618,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_was_pulled_out_is_no_broken_disk() {
+    fn errors_of_an_unplugged_disk_are_reported_as_removable() {
         let pulled = ("kernel", true, 6, "usb 1-4: USB disconnect, device number 9");
         let read = ("kernel", true, 3, "I/O error, dev sdzz, sector 8");
         let damaged = ("kernel", true, 2, "EXT4-fs error (device sdzz1): ext4_lookup:1: inode #2: comm ls: bad entry");
@@ -631,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_cannot_speak_for_a_service() {
+    fn a_users_line_cannot_pass_for_a_services() {
         let line =
             Line { at: NOW - SECOND, program: "postgres", command: "logger", message: "PANIC: ", ..Line::default() };
         let found = |is_trusted: bool| {
@@ -643,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_another_day_are_passed_over() {
+    fn lines_older_than_a_day_are_ignored() {
         let mut reader = Reader::new(NOW);
         let old = NOW - 40 * 24 * 3600 * SECOND;
         reader.take(&Line {

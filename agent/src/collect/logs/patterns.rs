@@ -1,4 +1,5 @@
-//! Known patterns in a line: which, about what, and whether the line may say so.
+//! Matches known patterns in a line: which pattern, about which thing, and whether the writer is
+//! trusted.
 
 use super::SECOND;
 use super::lines::Line;
@@ -9,11 +10,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::LazyLock;
 
-/// The patterns with one machine that finds all their words at once.
+/// All patterns, with one automaton that finds all their words at once.
 struct Known {
     patterns: Vec<Pattern>,
     words: AhoCorasick,
-    /// For each word, its pattern and whether it is a word that takes a line back.
+    /// For each word, its pattern, and whether it is a word that cancels an earlier match.
     of: Vec<(usize, bool)>,
 }
 
@@ -31,14 +32,14 @@ static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     Known { patterns, words: machine.expect("words are few and short"), of }
 });
 
-/// A pattern by its number.
+/// The pattern with this index.
 pub(super) fn pattern(index: usize) -> Option<&'static Pattern> {
     KNOWN.patterns.get(index)
 }
 
-/// What a line says: the number of each pattern, whether the line takes it back, and
-/// what it is about.
-pub(super) fn said(line: &Line<'_>) -> Vec<(usize, bool, String)> {
+/// The patterns that match a line: index, whether the line cancels an earlier match, and what it
+/// is about.
+pub(super) fn matches(line: &Line<'_>) -> Vec<(usize, bool, String)> {
     let known = &*KNOWN;
     let own = if line.is_kernels { kernels_words(line.message) } else { 0..line.message.len() };
     let found = known.words.find_overlapping_iter(line.message);
@@ -54,7 +55,7 @@ pub(super) fn said(line: &Line<'_>) -> Vec<(usize, bool, String)> {
     let about = |(index, heals): (usize, bool)| {
         let pattern = pattern(index).filter(|pattern| fits(pattern, line, heals))?;
         let about = pattern.about(line.message, line.about());
-        // A journal is named by its disk and its inode, which is the eighth.
+        // A journal is named by its disk and its inode, which is always 8.
         let about = clipped(about.strip_suffix("-8").filter(|_| pattern.id == "fs.ext4").unwrap_or(about));
         let is_meant = !pattern.not_about.iter().any(|begin| about.starts_with(begin.as_str()));
         is_meant.then_some((index, heals, about))
@@ -62,7 +63,7 @@ pub(super) fn said(line: &Line<'_>) -> Vec<(usize, bool, String)> {
     seen.into_iter().filter_map(about).collect()
 }
 
-/// Whether a line that has a pattern's word is really meant by it.
+/// Whether a line that contains a pattern's word really matches it.
 fn fits(pattern: &Pattern, line: &Line<'_>, heals: bool) -> bool {
     let lower = line.message.to_ascii_lowercase();
     let has = |word: &String| lower.contains(&word.to_ascii_lowercase());
@@ -72,14 +73,15 @@ fn fits(pattern: &Pattern, line: &Line<'_>, heals: bool) -> bool {
     };
     is_from
         && (pattern.programs.is_empty() || pattern.programs.iter().any(|p| p == line.program || p == line.command))
-        // A word that anybody can say is taken from anybody; who says it, is not.
+        // Patterns for any program accept any writer; patterns for certain programs only a
+        // trusted one.
         && (pattern.programs.is_empty() && pattern.message_ids.is_empty() || line.is_trusted || line.is_kernels)
         && (heals || pattern.and.is_empty() || pattern.and.iter().any(has))
         && !pattern.unless.iter().any(has)
 }
 
-/// The part of a kernel line that the kernel has worded. What a program calls itself
-/// stands in some of them, and anybody can start one with any name.
+/// The part of a kernel message that the kernel itself worded. Some messages contain a program's
+/// name, which any user can choose.
 fn kernels_words(message: &str) -> Range<usize> {
     if let Some(at) = message.rfind("]: segfault at ") {
         return at..message.len();
@@ -90,25 +92,24 @@ fn kernels_words(message: &str) -> Range<usize> {
     0..ends.min().unwrap_or(message.len())
 }
 
-/// Whether errors of a disk are those of one that can be pulled out, or just was;
-/// `begun` is when they began, `pulled` when USB devices went, microseconds since 1970.
+/// Whether a disk's errors are due to unplugging it. `begun` is when they began, `pulled` when
+/// USB devices were unplugged, microseconds since 1970.
 pub(super) fn was_pulled_out(disk: &str, begun: i64, pulled: &[i64]) -> bool {
     is_removable(disk) || (is_gone(disk) && pulled.iter().any(|at| is_soon_after(begun, *at)))
 }
 
-/// Whether a disk has gone: no such device is there.
+/// Whether there is no such device any more.
 fn is_gone(about: &str) -> bool {
     !about.is_empty()
         && ["block", "scsi_device"].iter().all(|class| !Path::new("/sys/class").join(class).join(about).exists())
 }
 
-/// Whether errors began when something was pulled out: writes that waited fail within
-/// two minutes.
+/// Whether errors began when a device was unplugged: pending writes fail within two minutes.
 fn is_soon_after(begun: i64, pulled: i64) -> bool {
     (pulled - 5 * SECOND..=pulled + 120 * SECOND).contains(&begun)
 }
 
-/// Whether a device, or the one it is a part of, can be pulled out.
+/// Whether a device, or the disk it is a partition of, is removable.
 fn is_removable(about: &str) -> bool {
     let disk = about.trim_end_matches(|c: char| c.is_ascii_digit());
     [about, disk, disk.trim_end_matches('p')].iter().any(|name| {

@@ -1,5 +1,5 @@
-//! Log files, where no journal is: lines of the last day by their own time, and the
-//! kernel's lines out of its own buffer where that may be read.
+//! Log files, for machines without a journal: lines of the last day by their timestamps, and the
+//! kernel's messages from its own buffer if that may be read.
 
 use super::lines::Line;
 use super::{KERNEL, Reader, SECOND, no_log};
@@ -14,34 +14,34 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Instant;
 
-/// How much of a log file's end is read, bytes.
+/// Maximum number of bytes read from the end of a log file.
 const TAIL: u64 = 16 * 1024 * 1024;
 
-/// A system's log, by its names.
+/// The possible system logs.
 const SYSTEM: [&str; 2] = ["/var/log/syslog", "/var/log/messages"];
 
-/// The one of logins beside it.
+/// The possible login logs.
 const LOGINS: [&str; 2] = ["/var/log/auth.log", "/var/log/secure"];
 
-/// Words by which a line sounds like an error; files of this kind keep no priority.
+/// Words that mark a line as an error, since these files contain no priority.
 const BAD: [&str; 8] = ["error", "fail", "panic", "segfault", "critical", "out of memory", "corrupt", "no space left"];
 
-/// Reads the last day into a reader; which file it was.
+/// Reads the lines of the last day into a reader; returns the name of the log.
 ///
 /// # Errors
 /// Why there is nothing to read.
 pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Cause> {
-    // The kernel's own buffer cannot be forged; a file can. Only what is older than
-    // the buffer is taken from files.
+    // The kernel's buffer cannot be forged, but a file can. Only messages older than the buffer
+    // are taken from files.
     let kernels = kernel(reader, until);
     let kernels_from = kernels.as_ref().ok().copied().flatten().unwrap_or(i64::MAX);
     let find = |names: [&'static str; 2]| names.into_iter().find(|path| Path::new(path).is_file());
     let Some(path) = find(SYSTEM) else {
-        // Whoever tries passwords may be known all the same.
+        // Failed logins can be counted even without a system log.
         if let Some(logins) = find(LOGINS) {
             reader.has_logins = file(Path::new(logins), reader, i64::MAX, until).is_ok();
         }
-        // There is the kernel's own word at least; in a container it is the host's.
+        // The kernel's buffer is still there; in a container it is the host's.
         return match kernels {
             Err(error) if is_denied(&error) && super::is_own_kernel() => Err(Cause::new(Reason::NotPermitted, "")),
             _ if kernels_from != i64::MAX && super::is_own_kernel() => {
@@ -58,7 +58,7 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Cause>
         })
     };
     if !read(path)? {
-        // Nobody writes there any more: that is no quiet day.
+        // Nothing is written to it any more, so it does not show that all is well.
         return Err(Cause::new(Reason::Unreadable, format!("{path}: nothing was written for a day")));
     }
     if let Some(logins) = find(LOGINS) {
@@ -67,13 +67,13 @@ pub(super) fn read(reader: &mut Reader, until: Instant) -> Result<String, Cause>
     Ok(path.to_owned())
 }
 
-/// Whether a right is missing: EPERM or EACCES.
+/// Whether permission is missing: EPERM or EACCES.
 fn is_denied(error: &std::io::Error) -> bool {
     error.kind() == std::io::ErrorKind::PermissionDenied
 }
 
-/// A file, and the one before it where it was begun anew within the day. Whether
-/// anything of the day stands there.
+/// Reads a file, and its predecessor if it was rotated within the day. Returns whether it has
+/// lines of the day.
 fn file(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> std::io::Result<bool> {
     let before_it = reader.files_lines;
     let mut oldest = tail(path, reader, kernels_from, until)?;
@@ -81,12 +81,12 @@ fn file(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> 
     if oldest.is_none_or(|oldest| oldest > reader.since()) && before.is_file() {
         oldest = tail(&before, reader, kernels_from, until)?.or(oldest);
     }
-    // Where two logs begin at different times, the shorter one is what is not known.
+    // If two logs begin at different times, only the later time is covered by both.
     reader.begins = reader.begins.max(oldest.unwrap_or(reader.now));
     Ok(reader.files_lines > before_it)
 }
 
-/// The end of a file; the time of the oldest line that was read.
+/// Reads the end of a file; returns the time of the oldest line.
 fn tail(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> std::io::Result<Option<i64>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -95,7 +95,7 @@ fn tail(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> 
     file.take(TAIL).read_to_end(&mut bytes)?;
     let mut lines = bytes.split(|byte| *byte == b'\n');
     if length > TAIL {
-        // The first one is the end of a line.
+        // The first line is incomplete.
         lines.next();
     }
     let zone = TimeZone::system();
@@ -115,8 +115,8 @@ fn tail(path: &Path, reader: &mut Reader, kernels_from: i64, until: Instant) -> 
     Ok(oldest)
 }
 
-/// A line's time, microseconds since 1970, and what follows it: `Nov 23 14:00:00`
-/// (RFC 3164, no year), or `2026-11-23T14:00:00.5+01:00` (RFC 5424).
+/// Parses a line's time, microseconds since 1970, and returns the rest: `Nov 23 14:00:00` (RFC
+/// 3164, no year), or `2026-11-23T14:00:00.5+01:00` (RFC 5424).
 fn time<'a>(line: &'a str, now: i64, zone: &TimeZone) -> Option<(i64, &'a str)> {
     if line.as_bytes().first()?.is_ascii_digit() {
         let (stamp, rest) = line.split_once(' ')?;
@@ -129,13 +129,13 @@ fn time<'a>(line: &'a str, now: i64, zone: &TimeZone) -> Option<(i64, &'a str)> 
         let at = DateTime::strptime("%Y %b %e %H:%M:%S", format!("{year} {stamp}")).ok()?;
         Some(at.to_zoned(zone.clone()).ok()?.timestamp().as_microsecond())
     };
-    // A line from tomorrow is of last year.
+    // A time in the future means last year.
     let day = 24 * 3600 * SECOND;
     let found = at(year).filter(|at| *at <= now.saturating_add(day)).or_else(|| at(year - 1))?;
     Some((found, rest.trim_start()))
 }
 
-/// `host program[7]: message`.
+/// Parses `host program[7]: message`.
 fn take(reader: &mut Reader, at: i64, rest: &str, kernels_from: i64) {
     let Some((head, message)) = rest.split_once(": ") else { return };
     let program = head.rsplit(' ').next().unwrap_or_default();
@@ -144,7 +144,7 @@ fn take(reader: &mut Reader, at: i64, rest: &str, kernels_from: i64) {
     if claims_kernel && at >= kernels_from {
         return;
     }
-    // Its own clock stands before the message: `[ 12.345678] `.
+    // Kernel messages begin with a time since boot: `[ 12.345678] `.
     let message = match claims_kernel {
         true => message.strip_prefix('[').and_then(|m| m.split_once("] ")).map_or(message, |(_, message)| message),
         false => message,
@@ -164,7 +164,7 @@ fn take(reader: &mut Reader, at: i64, rest: &str, kernels_from: i64) {
     });
 }
 
-/// `message repeated 2 times: [ what it says]`, as rsyslog writes it.
+/// Parses `message repeated 2 times: [ text]`, as written by rsyslog.
 fn repeated(message: &str) -> (u64, &str) {
     let inner = || {
         let rest = message.strip_prefix("message repeated ")?;
@@ -174,21 +174,21 @@ fn repeated(message: &str) -> (u64, &str) {
     inner().unwrap_or((1, message))
 }
 
-/// The kernel's own buffer. When the oldest record was written, where there is any.
+/// Reads the kernel's buffer; returns the time of its oldest record, if any.
 fn kernel(reader: &mut Reader, until: Instant) -> std::io::Result<Option<i64>> {
     let uptime = crate::collect::read("/proc/uptime").unwrap_or_default();
     let uptime: f64 = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
     let boot = reader.now.saturating_sub((uptime * SECOND as f64) as i64);
     let mut oldest = None;
-    let is_whole = kmsg::each(until, |record| {
+    let is_complete = kmsg::each(until, |record| {
         let at = kernel_record(reader, record, boot);
         oldest.get_or_insert(at);
     })?;
-    reader.is_cut |= !is_whole;
+    reader.is_cut |= !is_complete;
     Ok(oldest)
 }
 
-/// When it was written.
+/// Handles one record; returns when it was written.
 fn kernel_record(reader: &mut Reader, record: &Record<'_>, boot: i64) -> i64 {
     let at = boot.saturating_add(record.after_boot_us);
     reader.take(&Line {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_of_the_day_that_it_says() {
+    fn a_lines_timestamp_is_parsed_and_a_missing_year_inferred() {
         let now = at("2026-01-02T10:00:00Z");
         let time = |line: &str| time(line, now, &TimeZone::UTC).map(|(at, rest)| (at, rest.to_owned()));
         assert_eq!(time("Jan  2 09:00:00 kasse-1 x: y"), Some((at("2026-01-02T09:00:00Z"), "kasse-1 x: y".into())));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_of_the_last_day_are_errors_of_the_last_day() {
+    fn only_lines_of_the_last_day_are_counted_across_rotation() {
         let place = tempfile::tempdir().expect("a folder");
         let path = place.path().join("syslog");
         let mut reader = Reader::new(crate::now() * 1000);
@@ -240,7 +240,7 @@ mod tests {
         let text: Vec<u8> =
             lines.iter().flat_map(|(ago, line)| format!("{} kasse-1 {line}\n", stamp(*ago)).into_bytes()).collect();
         std::fs::write(&path, [text.as_slice(), b"M\xfcller\n"].concat()).expect("written");
-        // Begun anew an hour ago: the file before it belongs to the day, too.
+        // Rotated an hour ago: the predecessor has lines of the day, too.
         let before = format!("{} kasse-1 pos[1]: write: No space left on device\n", stamp(20));
         std::fs::write(place.path().join("syslog.1"), before).expect("written");
         file(&path, &mut reader, i64::MAX, Instant::now() + std::time::Duration::from_secs(9)).expect("read");
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_lines_are_told_from_those_of_programs() {
+    fn kernel_records_are_distinguished_from_those_of_programs() {
         let mut reader = Reader::new(1_000_000 * SECOND);
         let boot = 999_990 * SECOND;
         for text in [

@@ -1,4 +1,4 @@
-//! Certificates that the settings of services here name, and when they end.
+//! Certificates named in the configuration of services, and when they expire.
 
 use super::sshd::fits;
 use crate::collect::bytes::{clipped, read_regular, shown};
@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where services keep their settings, below /etc; folders with what lies in them.
+/// Where services keep their configuration, below /etc: files, and folders with all their files.
 const SETTINGS: [&str; 28] = [
     "nginx/nginx.conf",
     "nginx/conf.d",
@@ -42,7 +42,7 @@ const SETTINGS: [&str; 28] = [
     "postgresql/17/main/postgresql.conf",
 ];
 
-/// Words of these settings that a certificate's file follows.
+/// Configuration keywords that are followed by a certificate's file.
 const WORDS: [&str; 14] = [
     "ssl_certificate",
     "sslcertificatefile",
@@ -60,33 +60,33 @@ const WORDS: [&str; 14] = [
     "main_tls_certificate",
 ];
 
-/// How long reading what a setting names may take.
+/// Time limit for reading a configured file.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// Files that are read at most, of settings and of a folder.
+/// Maximum number of files read, of configuration and of a folder.
 const FILES: usize = 256;
 
-/// Where a certificate is named.
+/// How a certificate's file is used.
 #[derive(Debug, Clone)]
 struct Place {
-    /// The settings that name it.
+    /// The configuration file that names it.
     by: String,
-    /// Whether its service does not run without it.
+    /// Whether its service cannot run without it.
     is_needed: bool,
 }
 
-/// Certificates in use, each once, the one that ends first first.
+/// The certificates in use, each once, the one that expires first coming first.
 pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
     let mut found = Vec::new();
     let mut places: BTreeMap<PathBuf, Place> = BTreeMap::new();
-    // Each with the service's own file that leads there.
+    // Each with the service's main file from which it is included.
     let mut open: Vec<(PathBuf, PathBuf)> = Vec::new();
     for place in SETTINGS.iter().rev() {
         let place = etc.join(place);
         match std::fs::read_dir(&place) {
             Ok(entries) => open.extend(entries.flatten().map(|entry| (entry.path(), entry.path()))),
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                found.push(told(&place, "", Err(Cause::new(Reason::NotPermitted, ""))));
+                found.push(entry(&place, "", Err(Cause::new(Reason::NotPermitted, ""))));
             }
             Err(_) => open.push((place.clone(), place)),
         }
@@ -99,7 +99,7 @@ pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
         let bytes = match read_regular(&settings) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                found.push(told(&settings, "", Err(Cause::new(Reason::NotPermitted, ""))));
+                found.push(entry(&settings, "", Err(Cause::new(Reason::NotPermitted, ""))));
                 continue;
             }
             Err(_) => continue,
@@ -118,23 +118,23 @@ pub(super) fn used(etc: &Path, until: Instant) -> Vec<Certificate> {
     }
     places.insert(etc.join("pve/local/pve-ssl.pem"), Place { by: "Proxmox".to_owned(), is_needed: false });
     let places: Vec<(PathBuf, Place)> = places.into_iter().take(FILES).collect();
-    // One may lie where nothing answers.
+    // A file may be on a mount that hangs.
     let things = places.iter().map(|place| (format!("certificate {}", place.0.display()), place.clone()));
     let answers = budget::each(things.collect(), 4, BUDGET, until, |(place, named)| certificates(&place, &named));
     found.extend(places.iter().zip(answers).flat_map(|((place, named), answer)| {
-        answer.unwrap_or_else(|reason| vec![told(place, &named.by, Err(reason.into()))])
+        answer.unwrap_or_else(|reason| vec![entry(place, &named.by, Err(reason.into()))])
     }));
     found.sort_by(|a, b| a.days_left.unwrap_or_default().total_cmp(&b.days_left.unwrap_or_default()));
     found.truncate(LIST);
     found
 }
 
-/// How a service's settings are read.
+/// How a service's configuration is read.
 struct Service {
-    /// What relative paths begin at; they are none where it is not known.
+    /// The base of relative paths; if unknown, relative paths are ignored.
     home: Option<PathBuf>,
     needs_its_certificate: bool,
-    /// A statement may go over several lines, and ends with a semicolon.
+    /// In nginx a statement may span several lines and ends with a semicolon.
     is_nginx: bool,
 }
 
@@ -153,7 +153,7 @@ impl Service {
         Self { home, needs_its_certificate, is_nginx }
     }
 
-    /// The text, each byte a character, so that a path in it keeps its bytes.
+    /// The text, with each byte as one character, so that paths keep their bytes.
     fn statements(&self, bytes: &[u8]) -> String {
         let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
         if !self.is_nginx {
@@ -174,7 +174,7 @@ impl Service {
     }
 }
 
-/// The pattern that an `include` names.
+/// The path or pattern of an `include` statement.
 fn included(line: &str) -> Option<&str> {
     let statement = line.rsplit(['{', '}']).find(|part| part.to_lowercase().contains("include"))?.trim();
     let (word, rest) = statement.split_once([' ', '\t'])?;
@@ -182,7 +182,7 @@ fn included(line: &str) -> Option<&str> {
     is_one.then(|| rest.trim().trim_end_matches(';').trim_matches(['"', '\'']))
 }
 
-/// Files that a path stands for, whose last part may be a pattern.
+/// The files that match a path whose last part may be a pattern.
 fn matching(path: &Path) -> Vec<PathBuf> {
     let (Some(folder), Some(pattern)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Vec::new();
@@ -195,7 +195,7 @@ fn matching(path: &Path) -> Vec<PathBuf> {
     entries.filter(fits).map(|entry| entry.path()).take(FILES).collect()
 }
 
-/// The certificate in a file, or those in a folder, which HAProxy takes.
+/// The certificate in a file, or those in a folder, as HAProxy allows.
 fn certificates(place: &Path, named: &Place) -> Vec<Certificate> {
     match read_regular(place) {
         Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => {
@@ -208,8 +208,7 @@ fn certificates(place: &Path, named: &Place) -> Vec<Certificate> {
     }
 }
 
-/// The files that a line names, if it names certificates. One line may hold a whole
-/// block.
+/// The certificate files that a line names. One line may contain a whole block.
 fn named(line: &str, may_be_relative: bool) -> Vec<&str> {
     if line.trim().starts_with(['#', ';', '!']) {
         return Vec::new();
@@ -237,21 +236,21 @@ fn named_by_setting(setting: &str, may_be_relative: bool) -> Vec<&str> {
     let rest = rest.trim_start_matches([' ', '\t', '=', '<']).trim_start();
     let files: Vec<&str> = match rest.strip_prefix(['"', '\'']) {
         Some(quoted) => quoted.split(['"', '\'']).take(1).collect(),
-        // Postfix takes a list; elsewhere options follow.
+        // Postfix accepts a list; elsewhere options follow.
         None => {
             let most = if lower.starts_with("smtpd_tls_chain_files") { 16 } else { 1 };
             rest.split([' ', '\t', ',']).filter(|file| !file.is_empty()).take(most).collect()
         }
     };
     let is_file = |file: &&str| {
-        // What a program puts together itself is nothing to look up.
+        // Paths with variables cannot be resolved.
         !file.contains('$') && (file.starts_with('/') || (may_be_relative && !file.contains(':')))
     };
     files.into_iter().filter(is_file).collect()
 }
 
-/// What is known of a certificate: days until it ends, and until it begins.
-fn told(file: &Path, by: &str, days: Result<(f64, f64), Cause>) -> Certificate {
+/// A certificate's facts: days until it expires, and until it becomes valid.
+fn entry(file: &Path, by: &str, days: Result<(f64, f64), Cause>) -> Certificate {
     let mut certificate = Certificate {
         file: clipped(&shown(file.as_os_str().as_encoded_bytes())),
         used_by: clipped(by),
@@ -266,10 +265,10 @@ fn told(file: &Path, by: &str, days: Result<(f64, f64), Cause>) -> Certificate {
 
 fn certificate(file: &Path, named: &Place, read: std::io::Result<Vec<u8>>) -> Option<Certificate> {
     let days = match read {
-        // A key, or a folder's other file.
+        // A key, or another file in the folder.
         Ok(bytes) if has_other(&bytes) => return None,
         Ok(bytes) => days(&bytes).ok_or_else(|| Cause::new(Reason::Unreadable, "certificate")),
-        // A template may name one that nobody has made.
+        // A template may name a file that was never created.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named.is_needed => return None,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Cause::new(Reason::Unreadable, clipped(&format!("{} names it, and it is not there", named.by))))
@@ -277,17 +276,17 @@ fn certificate(file: &Path, named: &Place, read: std::io::Result<Vec<u8>>) -> Op
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Cause::new(Reason::NotPermitted, "")),
         Err(error) => Err(Cause::new(Reason::Unreadable, clipped(&error.to_string()))),
     };
-    Some(told(file, &named.by, days))
+    Some(entry(file, &named.by, days))
 }
 
-/// Whether a PEM file has something in it, and no certificate.
+/// Whether a PEM file has content but no certificate.
 fn has_other(pem: &[u8]) -> bool {
     let mut all = x509_parser::pem::Pem::iter_from_buffer(pem).flatten().peekable();
     all.peek().is_some() && !all.any(|pem| pem.label == "CERTIFICATE")
 }
 
-/// Days until the first certificate in a PEM file ends, and until it begins: the
-/// service's own stands before those of its issuers, whose roots may long have ended.
+/// Days until the first certificate in a PEM file expires, and until it becomes valid. The
+/// service's own comes first; the roots of its issuers may have expired long ago.
 fn days(pem: &[u8]) -> Option<(f64, f64)> {
     let is_one = |pem: &x509_parser::pem::Pem| pem.label == "CERTIFICATE";
     let pem = x509_parser::pem::Pem::iter_from_buffer(pem).flatten().find(is_one)?;
@@ -304,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_name_a_certificate_are_told_from_others() {
+    fn certificate_files_are_found_in_configuration_lines() {
         for (line, file) in [
             ("  ssl_certificate /etc/ssl/shop.pem;", Some("/etc/ssl/shop.pem")),
             ("SSLCertificateFile\t\"/etc/ssl/my shop.pem\"", Some("/etc/ssl/my shop.pem")),
@@ -330,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_not_opened() {
+    fn only_regular_files_are_opened() {
         let place = tempfile::tempdir().expect("a folder");
         let named = Place { by: "x".to_owned(), is_needed: true };
         let pipe = place.path().join("pipe.pem");

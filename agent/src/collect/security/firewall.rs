@@ -1,8 +1,8 @@
-//! Whether a firewall keeps out what was not let in.
+//! Whether a firewall blocks unsolicited connections.
 //!
-//! That there are rules says little: fail2ban, Docker and libvirt make some, too. A
-//! firewall is what keeps an unsolicited packet to a port that nobody has named
-//! out: that packet is followed through the rules.
+//! The presence of rules tells little, since fail2ban, Docker and libvirt add some, too. A
+//! firewall blocks an unsolicited packet to a port that no rule names, so such a packet is traced
+//! through the rules.
 
 use crate::collect::{child, netlink, network, read};
 use fernwart_protocol::diagnosis::{Cause, Reason};
@@ -10,17 +10,17 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long a large set of rules may take.
+/// Time limit for listing a large ruleset.
 const BUDGET: Duration = Duration::from_millis(1500);
 
-/// Whether incoming connections are filtered, and by what: `inet filter input`.
+/// Whether incoming connections are filtered, and by which chains: `inet filter input`.
 ///
 /// # Errors
-/// Why nobody says.
+/// When the rules cannot be listed.
 pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Cause> {
     let until = until.min(Instant::now() + BUDGET);
     let interface = outer_interface();
-    // -t leaves out what is in sets; that may be hundreds of thousands of addresses.
+    // -t leaves out the elements of sets, which may be hundreds of thousands of addresses.
     let nft = child::ask("nft", &["-j", "-t", "list", "ruleset"], until)
         .and_then(|text| parse(&text, &interface).ok_or_else(|| Cause::new(Reason::Unreadable, "nft")));
     let mut by = nft.clone().unwrap_or_default();
@@ -35,7 +35,7 @@ pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Cause> {
         }
         asked.push(listed.map(drop));
     }
-    // What nobody could be asked about may still be there.
+    // A firewall may exist in a source that could not be listed.
     let lost = asked.iter().filter_map(|asked| asked.as_ref().err()).find(|why| why.reason != Reason::NotInstalled);
     let is_known = asked.iter().any(Result::is_ok);
     let is_filtered = covers(&by, "ip") && (covers(&by, "ip6") || !has_public_ipv6());
@@ -49,7 +49,7 @@ pub(super) fn filters(until: Instant) -> Result<(bool, Vec<String>), Cause> {
     }
 }
 
-/// A chain that keeps out what was not let in, of one family.
+/// A chain that blocks unsolicited packets of one address family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Chain {
     family: &'static str,
@@ -60,14 +60,14 @@ fn covers(chains: &[Chain], family: &str) -> bool {
     chains.iter().any(|chain| chain.family == family)
 }
 
-/// Whether this machine has an address over IPv6 that more than its own cable reaches
+/// Whether this machine has an IPv6 address that is reachable beyond its own link
 /// (/proc/net/if_inet6: scope 00).
 fn has_public_ipv6() -> bool {
     let table = read("/proc/net/if_inet6").unwrap_or_default();
     table.lines().any(|line| line.split_whitespace().nth(3) == Some("00"))
 }
 
-/// `-P INPUT DROP`, or a rule without any condition that drops before one that lets in.
+/// `-P INPUT DROP`, or an unconditional rule that drops before any that accepts.
 fn drops_the_rest(rules: &str) -> bool {
     let verdict = |line: &str| match line.strip_prefix("-A INPUT -j ")?.split_whitespace().next()? {
         "DROP" | "REJECT" => Some(true),
@@ -77,28 +77,28 @@ fn drops_the_rest(rules: &str) -> bool {
     rules.lines().find_map(verdict).unwrap_or_else(|| rules.lines().any(|line| line == "-P INPUT DROP"))
 }
 
-/// Which chain of which table of which family.
+/// A chain: family, table, name.
 type Place<'a> = (&'a str, &'a str, &'a str);
 
-/// A connection that nobody has asked for: an unsolicited first packet to a port that
-/// nothing names.
+/// The packet that is traced: the first packet of an unsolicited connection, to a port that no
+/// rule names.
 #[derive(Debug, Clone, Copy)]
 struct Packet<'a> {
     family: &'static str,
     protocol: &'static str,
-    /// Where it comes in.
+    /// The interface on which it arrives.
     interface: &'a str,
 }
 
 /// A port that no rule names.
 const PORT: u64 = 54_321;
 
-/// What becomes of a packet.
+/// The result for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     In,
     Out,
-    /// Back to the chain that it came from.
+    /// It returns to the calling chain.
     Back,
 }
 
@@ -112,7 +112,7 @@ fn word<'a>(of: &'a Value, name: &str) -> &'a str {
     of.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The chains that keep out what was not let in.
+/// The chains that block unsolicited packets.
 fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
     let json: Value = serde_json::from_str(text).ok()?;
     let items = json.get("nftables")?.as_array()?;
@@ -127,7 +127,7 @@ fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
     let asleep: BTreeSet<(&str, &str)> = items
         .iter()
         .filter_map(|item| item.get("table"))
-        // nft up to 1.0.6 writes the table's name in place of its flag.
+        // nft up to 1.0.6 writes the table's name in place of the flag.
         .filter(|table| {
             table.get("flags").is_some_and(|flags| has(flags, "dormant") || Some(flags) == table.get("name"))
         })
@@ -135,11 +135,11 @@ fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
         .collect();
     let mut found = Vec::new();
     for family in ["ip", "ip6"] {
-        // One chain may keep out one protocol, and another one the other.
+        // One chain may block TCP and another UDP.
         let mut by = [Vec::new(), Vec::new()];
         for chain in items.iter().filter_map(|item| item.get("chain")) {
             let place @ (of, table, name) = (word(chain, "family"), word(chain, "table"), word(chain, "name"));
-            // A bridge's chain sees what passes through, not what comes in.
+            // A bridge's chain sees forwarded packets, not those for this machine.
             let comes_in = ["input", "prerouting"].contains(&word(chain, "hook"))
                 && (of == "inet" || of == family)
                 && !asleep.contains(&(of, table));
@@ -166,7 +166,7 @@ fn parse(text: &str, interface: &str) -> Option<Vec<Chain>> {
     Some(found)
 }
 
-/// Whether a value is this word, or has it among others.
+/// Whether a value is this word, or contains it.
 fn has(value: &Value, word: &str) -> bool {
     match value {
         Value::String(text) => text == word,
@@ -176,7 +176,7 @@ fn has(value: &Value, word: &str) -> bool {
     }
 }
 
-/// Whether a port is among these: a number, a range, or a set of them.
+/// Whether a value contains a port: as a number, in a range, or in a set.
 fn has_port(value: &Value, port: u64) -> bool {
     match value {
         Value::Number(number) => number.as_u64() == Some(port),
@@ -192,16 +192,16 @@ fn has_port(value: &Value, port: u64) -> bool {
     }
 }
 
-/// How chains end for one packet, as far as they were followed.
+/// The results of the chains traced so far, for one packet.
 type Ends<'a> = BTreeMap<Place<'a>, Option<Verdict>>;
 
 impl<'a> Ruleset<'a> {
-    /// How a chain ends for a packet; nothing where no rule decides.
+    /// The result of a chain for a packet; none if no rule decides.
     fn end(&self, chain: Place<'a>, packet: Packet<'_>, ends: &mut Ends<'a>) -> Option<Verdict> {
         if let Some(known) = ends.get(&chain) {
             return *known;
         }
-        // Followed once only, however many jump there, or it itself.
+        // Each chain is traced once, which also ends loops.
         ends.insert(chain, None);
         let end = self.rules.get(&chain)?.iter().find_map(|parts| self.rule_end(chain, parts, packet, ends));
         ends.insert(chain, end);
@@ -228,7 +228,7 @@ impl<'a> Ruleset<'a> {
                     return self.rule_end(chain, std::slice::from_ref(verdict), packet, ends);
                 }
                 "limit" if value.get("inv").and_then(Value::as_bool) == Some(true) => return None,
-                // What is counted, written down or changed on the way goes on.
+                // These statements do not decide, so tracing continues.
                 "limit" | "counter" | "log" | "comment" | "mangle" | "notrack" | "continue" => {}
                 "drop" | "reject" => return Some(Verdict::Out),
                 "accept" => return Some(Verdict::In),
@@ -236,13 +236,13 @@ impl<'a> Ruleset<'a> {
                 "jump" | "goto" => {
                     let target = value.get("target").and_then(Value::as_str)?;
                     return match self.end((chain.0, chain.1, target), packet, ends) {
-                        // What comes back from a jump goes on; what was sent does not.
+                        // After a jump the calling chain continues; after a goto it does not.
                         Some(Verdict::Back) | None if word == "jump" => None,
                         Some(verdict @ (Verdict::In | Verdict::Out)) => Some(verdict),
                         _ => Some(Verdict::Back),
                     };
                 }
-                // A condition that this knows nothing of is not for all.
+                // An unknown condition does not match every packet.
                 _ => return None,
             }
         }
@@ -251,18 +251,19 @@ impl<'a> Ruleset<'a> {
 }
 
 impl Packet<'_> {
-    /// Whether a condition is so for it.
+    /// Whether a condition is true for this packet.
     fn fits(self, condition: &Value) -> bool {
         let (Some(left), Some(right)) = (condition.get("left"), condition.get("right")) else { return false };
         let negated = condition.get("op").and_then(Value::as_str) == Some("!=");
         match self.is(left, right) {
             Some(is) => is != negated,
-            // What singles something out does not mean all; its contrary does.
+            // An unknown condition selects special packets, so this one does not match; its
+            // negation does.
             None => negated,
         }
     }
 
-    /// Whether one of its properties is among these; nothing where that is not known.
+    /// Whether a property of the packet is among these values; none if unknown.
     fn is(self, left: &Value, right: &Value) -> Option<bool> {
         let of = |kind: &str, key: &str| left.get(kind).and_then(|value| value.get(key)).and_then(Value::as_str);
         let number = if self.protocol == "tcp" { 6 } else { 17 };
@@ -282,7 +283,7 @@ impl Packet<'_> {
             (.., Some(protocol @ ("tcp" | "udp")), Some("dport")) => {
                 Some(protocol == self.protocol && has_port(right, PORT))
             }
-            // A rule about another protocol is not for it, whatever it says.
+            // A condition on another protocol does not match.
             (.., Some(protocol), _) if ["tcp", "udp", "icmp", "icmpv6"].contains(&protocol) => {
                 (protocol != self.protocol).then_some(false)
             }
@@ -290,7 +291,7 @@ impl Packet<'_> {
         }
     }
 
-    /// What a map of verdicts says of it.
+    /// The entry for this packet in a verdict map.
     fn looked_up(self, map: &Value) -> Option<&Value> {
         let (key, data) = (map.get("key")?, map.get("data")?.get("set")?.as_array()?);
         let entry = |entry: &&Value| entry.get(0).is_some_and(|wanted| self.is(key, wanted) == Some(true));
@@ -298,7 +299,7 @@ impl Packet<'_> {
     }
 }
 
-/// Whether an interface is among these names, which may end in a star.
+/// Whether an interface is among these names, which may end with an asterisk.
 fn has_name(value: &Value, name: &str) -> bool {
     match value {
         Value::String(text) => match text.strip_suffix('*') {
@@ -311,7 +312,7 @@ fn has_name(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Where unsolicited packets come in: the interface that leads out.
+/// The interface of the default route, where unsolicited packets arrive.
 fn outer_interface() -> String {
     let routes = netlink::default_routes().unwrap_or_default();
     routes.first().map(|route| network::interface_name(route.interface)).unwrap_or_else(|| "eth0".to_owned())
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_keeps_out_the_rest_is_a_firewall() {
+    fn only_rules_that_block_unsolicited_packets_count_as_a_firewall() {
         let matched = r#"{"match":{"op":"==","left":{"meta":{"key":"iifname"}},"right":"lo"}}"#;
         assert_eq!(chain("inet", "input", "drop", ""), ["inet t in"]);
         assert!(chain("inet", "input", "accept", "").is_empty(), "an empty chain that lets all in");
@@ -356,9 +357,9 @@ mod tests {
         assert!(parse("garbage", "eth0").is_none());
     }
 
-    /// Rules as nft 1.0.6 of Debian 12 wrote them.
+    /// Rules as written by nft 1.0.6 of Debian 12.
     #[test]
-    fn a_strangers_packet_is_followed_through_the_rules() {
+    fn an_unsolicited_packet_is_traced_through_the_rules() {
         let ends = |policy: &str, rules: &[&str]| {
             let rules: String = rules.iter().map(|parts| rule("in", parts)).collect();
             let rest = rule("rest", r#"{"drop":null}"#);
@@ -405,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn iptables_listings_are_read_the_same_way() {
+    fn iptables_rules_are_judged_the_same_way() {
         assert!(drops_the_rest("-P INPUT DROP\n-A INPUT -i lo -j ACCEPT\n"));
         assert!(drops_the_rest(
             "-P INPUT ACCEPT\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j REJECT --reject-with icmp-host-prohibited\n"

@@ -1,4 +1,4 @@
-//! Doors left open: listening sockets, logins, firewall; certificates about to end.
+//! Exposure: listening sockets, logins, firewall; certificates about to expire.
 
 mod certificates;
 mod firewall;
@@ -13,7 +13,7 @@ use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Instant;
 
-/// Open ports that are named at most.
+/// Maximum number of open ports listed.
 const OPEN: usize = 6;
 
 pub(super) fn facts(until: Instant) -> Security {
@@ -31,7 +31,7 @@ pub(super) fn facts(until: Instant) -> Security {
         }
         Err(why) => drop(security.why.insert("open_ports".into(), why)),
     }
-    // One that hangs costs the others nothing.
+    // Run in parallel, so that one that hangs does not delay the others.
     let (filters, grants, settings) = std::thread::scope(|scope| {
         let grants = apart(scope, || sudo::without_password(until));
         let settings = apart(scope, || sshd::settings(until));
@@ -89,7 +89,7 @@ fn joined<T>(handle: Apart<'_, T>) -> Result<T, Cause> {
     handle.join().unwrap_or_else(|_| Err(Reason::Unreadable.into()))
 }
 
-/// Accounts beside root with its number (passwd(5)).
+/// Accounts with root's uid besides root (passwd(5)).
 fn second_roots(accounts: &str) -> Vec<String> {
     let root = |line: &str| {
         let mut fields = line.split(':');
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_account_with_roots_number_is_found() {
+    fn every_account_with_uid_0_is_found() {
         let accounts = "root:x:0:0:root:/root:/bin/sh\ntoor:x:0:0::/root:/bin/sh\nzero:x:00:0::/:/bin/sh\nm\\xfcller:x:0:0::/:/bin/sh\nmeyer:x:1000:1000::/home/meyer:/bin/sh\n+::0:0:::\nbroken\n";
         assert_eq!(second_roots(accounts), ["toor", "zero", "m\\xfcller"]);
     }

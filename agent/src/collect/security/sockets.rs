@@ -1,4 +1,4 @@
-//! Sockets that hear more than this machine, and whose they are.
+//! Sockets that can be reached from other machines, and their programs.
 
 use crate::collect::bytes::clipped;
 use crate::collect::netlink::{self, Listener};
@@ -11,10 +11,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Sockets that hear more than this machine, one per protocol and port.
+/// Sockets that can be reached from other machines, one per protocol and port.
 ///
 /// # Errors
-/// When nobody says which there are.
+/// When they cannot be listed.
 pub(super) fn listening() -> Result<Vec<Listening>, Cause> {
     let mut found: Vec<(Listening, u64)> = Vec::new();
     let given_out = given_out(&read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default());
@@ -22,7 +22,7 @@ pub(super) fn listening() -> Result<Vec<Listening>, Cause> {
         let listeners = netlink::listeners(protocol == "tcp").or_else(|_| listed(protocol));
         let listeners = listeners.map_err(|error| Cause::new(Reason::Unreadable, clipped(&error.to_string())))?;
         for Listener { address, port, inode } in listeners {
-            // Where a program only speaks from, nobody is served.
+            // UDP sockets on ephemeral ports belong to clients.
             if protocol == "udp" && given_out.contains(&port) {
                 continue;
             }
@@ -40,26 +40,26 @@ pub(super) fn listening() -> Result<Vec<Listening>, Cause> {
     Ok(found)
 }
 
-/// The ports that the kernel gives to whoever asks for any (ip(7)).
+/// The range of ephemeral ports (ip(7)).
 fn given_out(range: &str) -> std::ops::RangeInclusive<u16> {
     let mut bounds = range.split_whitespace().filter_map(|bound| bound.parse().ok());
     bounds.next().unwrap_or(32_768)..=bounds.next().unwrap_or(60_999)
 }
 
-/// The same out of the kernel's listings, where it cannot be asked.
+/// The same from /proc, if netlink is not available.
 fn listed(protocol: &str) -> std::io::Result<Vec<Listener>> {
     let mut found = Vec::new();
     for file in [format!("/proc/net/{protocol}"), format!("/proc/net/{protocol}6")] {
         let table = match File::open(&file) {
             Ok(table) => table,
-            // IPv6 may be off.
+            // IPv6 may be disabled.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
         for line in BufReader::new(table).lines().skip(1) {
             let line = line?;
-            // What listens comes first, in old kernels with half-open connections there (03); a
-            // hundred thousand connections may follow (tcp_ipv4.c).
+            // Listening sockets come first, on old kernels mixed with half-open connections (03).
+            // A hundred thousand connections may follow (tcp_ipv4.c).
             if protocol == "tcp" && !matches!(line.split_whitespace().nth(3), Some("0A" | "03")) {
                 break;
             }
@@ -69,15 +69,14 @@ fn listed(protocol: &str) -> std::io::Result<Vec<Listener>> {
     Ok(found)
 }
 
-/// A line of /proc/net/tcp or udp that listens: state 0A, or for UDP 07
-/// without a peer.
+/// Parses a line of /proc/net/tcp or udp that listens: state 0A, or for UDP 07 without a peer.
 fn parse(line: &str, protocol: &str) -> Option<Listener> {
     let fields: Vec<_> = line.split_whitespace().collect();
     let (local, remote, state, inode) = match fields.as_slice() {
         [_, local, remote, state, _, _, _, _, _, inode, ..] => (*local, *remote, *state, *inode),
         _ => return None,
     };
-    let hears = match protocol {
+    let is_listening = match protocol {
         "tcp" => state == "0A",
         _ => state == "07" && remote.ends_with(":0000"),
     };
@@ -95,15 +94,15 @@ fn parse(line: &str, protocol: &str) -> Option<Listener> {
         _ => return None,
     };
     let (port, inode) = (u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?);
-    hears.then_some(Listener { address: address.to_canonical(), port, inode })
+    is_listening.then_some(Listener { address: address.to_canonical(), port, inode })
 }
 
-/// Which program holds which of these sockets, as far as we may look.
+/// The programs that hold these sockets, as far as permissions allow.
 fn owners(mut wanted: HashSet<u64>) -> HashMap<u64, String> {
     let mut owners = HashMap::new();
     let Ok(processes) = std::fs::read_dir("/proc") else { return owners };
     let mut pids: Vec<u32> = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    // systemd holds what it has opened for others; theirs is the better name.
+    // systemd holds sockets it has opened for other programs, whose names are better.
     pids.sort_by_key(|pid| (*pid == 1, *pid));
     for pid in pids {
         if wanted.is_empty() {
@@ -128,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listening_sockets_are_told_from_others() {
+    fn listening_sockets_are_distinguished_from_connections() {
         let tcp = "0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1234 1";
         let found = parse(tcp, "tcp").expect("it listens");
         assert_eq!((found.address, found.port, found.inode), (IpAddr::from([0, 0, 0, 0]), 22, 1234));
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_and_its_listings_say_the_same() {
+    fn netlink_and_proc_report_the_same_sockets() {
         let _tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         let ports = |found: Vec<Listener>| {
             let mut ports: Vec<u16> = found.into_iter().map(|listener| listener.port).collect();

@@ -1,26 +1,26 @@
-//! The ssh server's settings, in its own words: `sshd -T` reads Match, Include and
-//! every spelling as the server does.
+//! The ssh server's effective settings from `sshd -T`, which evaluates Match, Include and every
+//! notation as the server does.
 
 use crate::collect::{child, memo};
 use fernwart_protocol::diagnosis::{Cause, Reason};
 use std::time::{Duration, Instant};
 
-/// What matters of them.
+/// The relevant settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// `PermitRootLogin`, for root from outside.
+    /// `PermitRootLogin`, for root from a remote address.
     pub(super) root_login: String,
-    /// Whether root can come in with a password.
+    /// Whether root can log in with a password.
     pub(super) root_password: bool,
-    /// Whether anybody can.
+    /// Whether any account can log in with a password.
     pub(super) passwords: bool,
 }
 
-/// Somebody far away (an address of RFC 5737, which nobody has).
+/// A remote client (with an address reserved by RFC 5737).
 const ROOT: &str = "user=root,host=outside.invalid,addr=203.0.113.7";
 const ANYBODY: &str = "user=nobody,host=outside.invalid,addr=203.0.113.7";
 
-/// How long the server may take to read its own settings.
+/// Time limit for the server to read its settings.
 const BUDGET: Duration = Duration::from_millis(1500);
 
 pub(super) fn settings(until: Instant) -> Result<Settings, Cause> {
@@ -37,21 +37,21 @@ pub(super) fn settings(until: Instant) -> Result<Settings, Cause> {
         let places = ["/etc/ssh", "/etc/ssh/sshd_config.d", "/usr/sbin/sshd", "/run/sshd", own.unwrap_or_default()];
         let root = memo::holds("sshd root", &places, || ask(own, ROOT, until))?;
         let anybody = memo::holds("sshd anybody", &places, || ask(own, ANYBODY, until))?;
-        let said = read(&root, &anybody);
-        // Where several run, whatever any of them lets in is let in.
+        let global = read(&root, &anybody);
+        // If several servers run, a login that any of them permits counts.
         all = Some(match all {
-            Some(all) if all.root_password || !said.root_password => {
-                Settings { passwords: all.passwords || said.passwords, ..all }
+            Some(all) if all.root_password || !global.root_password => {
+                Settings { passwords: all.passwords || global.passwords, ..all }
             }
-            Some(all) => Settings { passwords: all.passwords || said.passwords, ..said },
-            None => said,
+            Some(all) => Settings { passwords: all.passwords || global.passwords, ..global },
+            None => global,
         });
     }
     all.ok_or_else(|| Cause::new(Reason::Absent, "ssh server"))
 }
 
-/// The settings that running servers were told to use instead of the usual ones; none
-/// for these.
+/// The configuration files of running servers that were started with `-f`; none stands for the
+/// default file.
 fn used_settings() -> Vec<Option<String>> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut found: Vec<Option<String>> = Vec::new();
@@ -62,7 +62,7 @@ fn used_settings() -> Vec<Option<String>> {
         }
         let words = crate::collect::read(process.path().join("cmdline")).unwrap_or_default();
         let words: Vec<&str> = words.split(['\0', ' ']).collect();
-        // One that serves somebody is named after them.
+        // A process that serves a session has another name.
         let listens = words.iter().any(|word| word.ends_with("/sshd"));
         let file = words.windows(2).find_map(|pair| match pair {
             ["-f", file] => Some((*file).to_owned()),
@@ -79,7 +79,7 @@ fn ask(file: Option<&str>, whom: &str, until: Instant) -> Result<String, Cause> 
     let own = file.map(|file| ["-f", file]);
     let words: Vec<&str> = ["-T"].into_iter().chain(own.into_iter().flatten()).chain(["-C", whom]).collect();
     let ended = child::run("sshd", &words, until)?;
-    // Without these it does not run either.
+    // Without these the server cannot run either.
     let cannot_run = ["privilege separation directory", "no hostkeys available"];
     if cannot_run.iter().any(|words| ended.complaints.contains(words)) {
         return Err(Cause::new(Reason::Absent, "running ssh server"));
@@ -87,13 +87,13 @@ fn ask(file: Option<&str>, whom: &str, until: Instant) -> Result<String, Cause> 
     ended.complete("sshd")
 }
 
-/// Lines `permitrootlogin no`.
+/// Parses lines `permitrootlogin no`.
 fn read(root: &str, anybody: &str) -> Settings {
     let value = |text: &str, key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
         line.unwrap_or_default().to_owned()
     };
-    // Lists of what must all be shown; any one list does.
+    // Each list names methods that are all required; one of the lists is enough.
     let alone = |text: &str, method: &str| {
         let lists = value(text, "authenticationmethods");
         let is_it = |list: &str| list == "any" || list.split(',').all(|one| one.split(':').next() == Some(method));
@@ -108,13 +108,12 @@ fn read(root: &str, anybody: &str) -> Settings {
     Settings {
         root_password: root_login == "yes" && takes_passwords(root) && is_let_in(root),
         passwords: takes_passwords(anybody),
-        // Its old name.
+        // The old name of the setting.
         root_login: if root_login == "without-password" { "prohibit-password".to_owned() } else { root_login },
     }
 }
 
-/// Whether the lists of who may come in let root in. Whoever is in root's group is
-/// what `root` stands for there.
+/// Whether the allow and deny lists permit root. Root's group is assumed to be `root`.
 fn is_let_in(text: &str) -> bool {
     let list = |key: &str| -> Vec<&str> {
         let lines = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
@@ -125,7 +124,7 @@ fn is_let_in(text: &str) -> bool {
     !has_root(&list("denyusers")) && !has_root(&list("denygroups")) && allows("allowusers") && allows("allowgroups")
 }
 
-/// Whether a name fits a pattern with `*` and `?` in it (ssh_config(5), PATTERNS).
+/// Whether a name matches a pattern with `*` and `?` (ssh_config(5), PATTERNS).
 pub(super) fn fits(pattern: &str, name: &str) -> bool {
     match (pattern.chars().next(), name.chars().next()) {
         (None, None) => true,
@@ -146,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_gets_root_in_only_where_both_are_allowed() {
+    fn root_can_use_a_password_only_if_root_login_and_passwords_are_allowed() {
         let text = |root: &str, password: &str, interactive: &str| {
             format!(
                 "port 22\nusepam yes\npermitrootlogin {root}\npasswordauthentication {password}\nkbdinteractiveauthentication {interactive}\n"

@@ -1,5 +1,5 @@
-//! Who has root's rights without a password: sudo's own `cvtsudoers` reads its rules,
-//! with every include, continued line and alias.
+//! Who has root's rights without a password. sudo's own `cvtsudoers` parses the rules, with all
+//! includes, continued lines and aliases.
 
 use crate::collect::bytes::clipped;
 use crate::collect::{child, memo};
@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long reading the rules may take.
+/// Time limit for reading the rules.
 const BUDGET: Duration = Duration::from_millis(1500);
 
-/// Grants as `meyer: ALL`.
+/// Grants in the form `meyer: ALL`.
 ///
 /// # Errors
-/// Why nobody says.
+/// When the rules cannot be read.
 pub(super) fn without_password(until: Instant) -> Result<Vec<String>, Cause> {
     if child::find("sudo").is_none() && !Path::new("/etc/sudoers").exists() {
         return Err(Cause::new(Reason::Absent, "sudo"));
@@ -52,17 +52,17 @@ fn parse(text: &str, host: &str) -> Option<Vec<String>> {
         for commands in spec.get("Cmnd_Specs").and_then(Value::as_array).into_iter().flatten() {
             let asks = option(commands.get("Options"), "authenticate").unwrap_or(!asks_nobody);
             let is_asked = |user: &&String| asks && !unasked.contains(user);
-            // As another user than root it is no right of root's.
+            // Running commands as another user than root is not counted.
             let as_root = commands.get("runasusers").is_none_or(|users| {
                 names(Some(users)).iter().any(|user| matches!(user.as_str(), "ALL" | "root" | "#0"))
             });
             let what = names(commands.get("Commands"));
-            // The last word counts: `ALL, !ALL` is nothing.
+            // The last entry counts: `ALL, !ALL` allows nothing.
             if !as_root || what.last().is_some_and(|last| last == "!ALL") {
                 continue;
             }
             let what = what.join(", ");
-            // Root needs nobody's password.
+            // Root needs no password anyway.
             grants.extend(
                 users
                     .iter()
@@ -71,13 +71,13 @@ fn parse(text: &str, host: &str) -> Option<Vec<String>> {
             );
         }
     }
-    // Several rules may say the same.
-    let mut told = BTreeSet::new();
-    grants.retain(|grant| told.insert(grant.clone()));
+    // Several rules may give the same grant.
+    let mut seen = BTreeSet::new();
+    grants.retain(|grant| seen.insert(grant.clone()));
     Some(grants)
 }
 
-/// Whether rules for these hosts are for this one. What is no name may be.
+/// Whether rules for these hosts apply to this one. Entries that are not host names may apply.
 fn is_for(host: &str, hosts: &[String]) -> bool {
     let short = host.split('.').next().unwrap_or(host);
     let is_name =
@@ -90,8 +90,8 @@ fn option(options: Option<&Value>, name: &str) -> Option<bool> {
     options?.as_array()?.iter().rev().find_map(|option| option.get(name)?.as_bool())
 }
 
-/// Names in a list of `{"username": "meyer"}`, `{"usergroup": "sudo"}`,
-/// `{"command": "ALL"}`, as sudo's rules write them.
+/// Names in a list of `{"username": "meyer"}`, `{"usergroup": "sudo"}`, `{"command": "ALL"}`, in
+/// sudo's notation.
 fn names(list: Option<&Value>) -> Vec<String> {
     let name = |entry: &Value| {
         let negated = if entry.get("negated").and_then(Value::as_bool) == Some(true) { "!" } else { "" };
@@ -113,9 +113,9 @@ fn names(list: Option<&Value>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// As cvtsudoers 1.9.13 of Debian 12 wrote it.
+    /// Output of cvtsudoers 1.9.13 of Debian 12.
     #[test]
-    fn grants_without_a_password_are_found_however_they_are_written() {
+    fn sudo_grants_without_a_password_are_found_in_every_notation() {
         let text = r#"{"Defaults":[{"Options":[{"env_reset":true}]},{"Binding":[{"username":"ole"}],"Options":[{"authenticate":false}]}],
           "User_Specs":[
             {"User_List":[{"username":"root"}],"Host_List":[{"hostname":"ALL"}],"Cmnd_Specs":[{"runasusers":[{"username":"ALL"}],"Options":[{"authenticate":false}],"Commands":[{"command":"ALL"}]}]},

@@ -1,4 +1,4 @@
-//! The gate by cases: each refusal by its code, each boundary of time from both sides.
+//! Tests of the gate: each refusal by its code, each time limit from both sides.
 
 use super::*;
 use fernwart_certs::catalogue::{Approved, Customers, Expiries, Grants, Hub, Shop, StaffEntry, StaffList};
@@ -27,7 +27,7 @@ platforms = ["linux"]
 privilege = "repair"
 "#;
 
-/// An order, and everything that it is held against.
+/// An order and everything it is checked against.
 struct Case {
     order: Order,
     key: SigningKey,
@@ -122,7 +122,7 @@ impl Case {
         seal(&self.order, &self.key, Version::OLDEST).expect("signed")
     }
 
-    /// What is answered; nothing where it may take effect.
+    /// The refusal; none if the order may take effect.
     fn answer(&self) -> Option<Refusal> {
         let me = self.standing();
         let authentic = match authenticate(&self.envelope(), &me) {
@@ -188,7 +188,7 @@ fn hold(action: &Action, rows: &[Row]) {
 }
 
 #[test]
-fn whoever_signs_must_be_on_the_list_for_this_machine_and_not_locked() {
+fn an_order_needs_a_listed_unlocked_signer_for_this_machine_and_customer() {
     use Refusal::*;
     let rows: &[Row] = &[
         ("nobody we know", |c| c.catalogue.staff.staff.clear(), Some(UnknownStaff)),
@@ -217,7 +217,7 @@ fn whoever_signs_must_be_on_the_list_for_this_machine_and_not_locked() {
 }
 
 #[test]
-fn an_order_has_its_time_and_a_look_five_minutes_more() {
+fn an_order_is_valid_within_its_times_and_a_look_five_minutes_longer() {
     use Refusal::*;
     let both: &[Row] = &[
         ("begins now", |c| c.order.not_before = NOW, None),
@@ -250,7 +250,7 @@ fn an_order_has_its_time_and_a_look_five_minutes_more() {
 }
 
 #[test]
-fn a_lock_and_a_clock_stop_acts_and_no_looks() {
+fn a_locked_machine_a_wrong_clock_and_changed_files_stop_acts_but_not_looks() {
     use Refusal::*;
     let locked: fn(&mut Case) = |c| c.locks.machine = true;
     let wrong: fn(&mut Case) = |c| c.clock = Clock::Implausible { hub: NOW };
@@ -290,7 +290,7 @@ fn a_lock_and_a_clock_stop_acts_and_no_looks() {
 }
 
 #[test]
-fn a_script_is_the_approved_one_whole_and_fits_this_machine() {
+fn a_script_must_be_the_approved_complete_one_and_fit_this_machine() {
     use Refusal::*;
     hold(
         &act(),
@@ -328,7 +328,7 @@ fn a_script_is_the_approved_one_whole_and_fits_this_machine() {
 }
 
 #[test]
-fn what_reads_with_a_network_is_an_act_once_its_manifest_is_read() {
+fn a_reading_script_with_network_counts_as_an_act_by_its_manifest() {
     let reads = Action::Script {
         bundle: "mend".parse().expect("a name"),
         version: 1,
@@ -349,7 +349,7 @@ fn what_reads_with_a_network_is_an_act_once_its_manifest_is_read() {
 }
 
 #[test]
-fn a_script_that_the_entry_names_is_run_whatever_the_role_and_no_other_is() {
+fn a_grant_allows_its_script_beyond_the_role_and_no_other_script() {
     use Refusal::*;
     let acts = |bundle: &str, privilege| Action::Script {
         bundle: bundle.parse().expect("a name"),
@@ -389,7 +389,7 @@ fn a_script_that_the_entry_names_is_run_whatever_the_role_and_no_other_is() {
     for (what, change, refusal) in rows {
         assert_eq!(answer(*change), Some(*refusal), "{what}");
     }
-    // What turns out to be an act once its manifest is read.
+    // An order that turns out to be an act once its manifest is read.
     let reads = |is_named: bool| {
         let mut case = Case::new(acts("mend", Privilege::Read));
         case.manifest = case.manifest.replace("\"repair\"", "\"read\"") + "network = true\n";
@@ -403,7 +403,7 @@ fn a_script_that_the_entry_names_is_run_whatever_the_role_and_no_other_is() {
 }
 
 #[test]
-fn a_machine_is_retired_by_a_lead_of_its_own_and_nobody_else() {
+fn only_a_lead_of_its_customer_can_retire_a_machine() {
     use Refusal::*;
     let machine = MachineId::from_bytes([1; 16]);
     let word = |case: &Case, machine: MachineId| Retirement {
@@ -456,7 +456,7 @@ fn a_machine_is_retired_by_a_lead_of_its_own_and_nobody_else() {
 }
 
 #[test]
-fn a_lock_takes_from_whom_it_names_and_nobody_gives_it_back() {
+fn a_lock_stops_the_keys_and_the_machine_it_names_and_is_never_lifted() {
     let (me, other) = (MachineId::from_bytes([1; 16]), MachineId::from_bytes([9; 16]));
     let [one, two, three] = [1, 2, 3].map(|n| KeyId::from_bytes([n; 16]));
     let lock = |locked: Locked| Lock { locked, key: three, reason: Text::default(), at: NOW };

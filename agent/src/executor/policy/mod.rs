@@ -1,7 +1,7 @@
-//! The owner's rules: `policy.toml`. Loosened only on the machine itself.
+//! The owner's policy: `policy.toml`. Only the machine's owner can loosen it, on the machine.
 //!
-//! An unknown key or an unreadable file allows nothing but diagnosis, and says
-//! so. Pure: the text comes from the caller.
+//! An unknown key or an unreadable file allows nothing but diagnosis; the status shows that.
+//! Pure: the caller reads the file.
 
 mod window;
 
@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 pub use window::Window;
 
-/// What a customer who is asked each time gets.
+/// The policy for customers who want to be asked each time.
 pub const ASK: &str = include_str!("ask.toml");
 /// Approved repairs between two and four at night.
 pub const NIGHTLY: &str = include_str!("nightly.toml");
-/// Approved repairs at any time, told afterwards.
+/// Approved repairs at any time; the owner is notified afterwards.
 pub const TRUSTED: &str = include_str!("trusted.toml");
 
 /// How one kind of action is handled.
@@ -27,9 +27,9 @@ pub const TRUSTED: &str = include_str!("trusted.toml");
 pub enum Mode {
     /// Never.
     Never,
-    /// At once, and the owner is told.
+    /// At once; the owner is notified.
     Notify,
-    /// After the owner has said yes.
+    /// After the owner has consented.
     Ask,
     /// In a window of time.
     Window,
@@ -42,7 +42,7 @@ pub enum Mode {
 struct File {
     look: Look,
     act: Act,
-    /// What goes for one script and differs from the rest.
+    /// Rules for single scripts, in place of `act.mode`.
     #[serde(default)]
     script: BTreeMap<BundleName, ForScript>,
 }
@@ -65,12 +65,12 @@ struct Act {
     mode: Mode,
     #[serde(default)]
     windows: Vec<Window>,
-    /// The only scripts that may act; all approved ones if it is not there.
+    /// The only scripts that may act; all approved ones if absent.
     scripts: Option<Vec<BundleName>>,
-    /// Acts a day; any number if it is not there.
+    /// Maximum number of acts a day; unlimited if absent.
     changes_per_day: Option<u32>,
-    /// Accounts that are asked on their desktops, and may answer without being
-    /// administrator; only the administrator if it is not there.
+    /// Accounts that are asked on their desktops and may answer without being administrator. Only
+    /// the administrator may if absent.
     #[serde(default)]
     asked: Vec<String>,
 }
@@ -78,35 +78,35 @@ struct Act {
 /// Why a policy file is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum BadPolicy {
-    /// It is not such a file.
+    /// It does not have the format of a policy file.
     #[error("reading the policy")]
     Toml(#[source] toml::de::Error),
-    /// Looking is never asked for or put off.
+    /// `look.mode` cannot be `ask` or `window`.
     #[error("look.mode must be never, notify or allow")]
     LookMode,
-    /// A window that is over as it begins: nobody knows whether never or always is meant.
+    /// A window that opens and closes at the same time: it could mean never or always.
     #[error("a window is open from {0} to {0}; for the whole day write from = \"00:00\", to = \"24:00\"")]
     EmptyWindow(String),
-    /// A list of days with none in it: nobody knows whether never or always is meant.
+    /// An empty list of days: it could mean never or always.
     #[error("a window is open on no day: name some in days, or leave days out for every day")]
     NoDay,
-    /// `window` without windows.
+    /// The mode is `window`, but there are no windows.
     #[error("the mode is window, but there is no act.windows")]
     NoWindow,
 }
 
-/// What the owner has said beside the file.
+/// What the owner has decided beside the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// Nothing but *who are you* is answered.
+    /// Every order is refused.
     pub paused: bool,
-    /// A yes to this very run, or to all repairs for a while.
+    /// Consent to this run, or to all repairs for a while.
     pub yes: Option<Yes>,
     /// Acts that have begun in the last 24 hours.
     pub changes: u32,
 }
 
-/// How the owner has said yes.
+/// What the owner has consented to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Yes {
     /// To this run.
@@ -115,7 +115,7 @@ pub enum Yes {
     ToAll,
 }
 
-/// What the policy makes of an action that it does not simply permit.
+/// Why the policy does not permit an action now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum No {
     /// It refuses.
@@ -139,8 +139,8 @@ pub struct Policy {
 pub struct Rule(pub &'static str);
 
 impl Rule {
-    /// Whether the owner is told that it was done.
-    pub fn tells(self) -> bool {
+    /// Whether the owner is notified of the run.
+    pub fn notifies(self) -> bool {
         self.0.ends_with("= notify")
     }
 }
@@ -168,7 +168,7 @@ impl Policy {
         Ok(Self { rules: Some(file), hash: sha256(text.as_bytes()) })
     }
 
-    /// What is in force when the file cannot be read: diagnosis only.
+    /// The policy in force when the file cannot be read: diagnosis only.
     pub fn unreadable(text: &[u8]) -> Self {
         Self { rules: None, hash: sha256(text) }
     }
@@ -196,12 +196,11 @@ impl Policy {
     /// How long a question to the owner waits for an answer.
     pub const TIMEOUT_MS: UnixMs = 15 * 60 * 1000;
 
-    /// What permits an action of this kind now, or what stands before it.
-    /// `now` is the machine's own time, if that is worth anything: by nobody
-    /// else's is a window open.
+    /// The rule that permits an action of this kind now, or what prevents it. `now` is the
+    /// machine's own time, if plausible: windows are judged by no other clock.
     ///
     /// # Errors
-    /// The owner's no, or that the owner or a window has to be waited for.
+    /// The owner's refusal, or that the owner's answer or a window must be waited for.
     pub fn judge(
         &self,
         kind: ActionKind,
@@ -214,7 +213,7 @@ impl Policy {
             return refused(Refusal::Paused);
         }
         if kind == ActionKind::Look {
-            // What the owner names and forbids is not even tried out.
+            // A script that the owner forbids by name is refused even as a dry run.
             let own = script.zip(self.rules.as_ref()).and_then(|(name, file)| file.script.get(name));
             return match self.look() {
                 _ if own.is_some_and(|own| own.mode == Mode::Never) => refused(Refusal::OwnerForbids),
@@ -268,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_ready_policies_can_be_read() {
+    fn the_three_included_policies_can_be_read() {
         for (text, act) in [(ASK, Mode::Ask), (NIGHTLY, Mode::Window), (TRUSTED, Mode::Notify)] {
             let policy = Policy::from_toml(text).expect("a policy");
             assert_eq!((policy.look(), policy.act()), (Mode::Allow, act));
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_leaves_nothing_but_diagnosis() {
+    fn a_policy_with_an_unknown_key_allows_nothing_but_diagnosis() {
         let text = format!("{TRUSTED}\nsurprise = true\n");
         assert!(Policy::from_toml(&text).is_err());
         let policy = Policy::unreadable(text.as_bytes());
@@ -290,30 +289,30 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_can_forbid_even_looking() {
+    fn the_owner_can_forbid_diagnosis_too() {
         let policy = Policy::from_toml("[look]\nmode = \"never\"\n[act]\nmode = \"never\"\n").expect("a policy");
         let forbidden = Err(No::Refused(Refusal::OwnerForbids));
         assert_eq!(judge(&policy, ActionKind::Look, Owner::default()), forbidden);
-        // No yes opens what the file says is never done.
+        // No consent overrides `never`.
         let yes = Owner { yes: Some(Yes::ToAll), ..Owner::default() };
         assert_eq!(judge(&policy, ActionKind::Act, yes), forbidden);
         let paused = Owner { paused: true, ..Owner::default() };
         let trusted = Policy::from_toml(TRUSTED).expect("a policy");
-        assert!(judge(&trusted, ActionKind::Act, Owner::default()).expect("permitted").tells());
-        assert!(!judge(&trusted, ActionKind::Look, Owner::default()).expect("permitted").tells());
+        assert!(judge(&trusted, ActionKind::Act, Owner::default()).expect("permitted").notifies());
+        assert!(!judge(&trusted, ActionKind::Look, Owner::default()).expect("permitted").notifies());
         for kind in [ActionKind::Look, ActionKind::Act] {
             assert_eq!(judge(&trusted, kind, paused), Err(No::Refused(Refusal::Paused)));
         }
     }
 
     #[test]
-    fn looking_cannot_be_put_off_and_a_window_must_exist() {
+    fn look_mode_ask_and_window_mode_without_windows_are_rejected() {
         assert!(Policy::from_toml("[look]\nmode = \"ask\"\n[act]\nmode = \"never\"\n").is_err());
         assert!(Policy::from_toml("[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\n").is_err());
     }
 
     #[test]
-    fn a_window_that_is_over_as_it_begins_is_refused_and_one_of_the_whole_day_is_open_all_day() {
+    fn an_empty_window_is_rejected_and_a_whole_day_window_is_open_all_day() {
         let with = |windows: &str| {
             Policy::from_toml(&format!("[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\nwindows = [{windows}]\n"))
         };
@@ -331,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_by_kind_and_by_what_the_owner_has_said() {
+    fn every_policy_mode_by_kind_of_action_and_owner_consent() {
         use Mode::{Allow, Ask, Never, Notify, Window};
         let file = |look: &str, act: &str, own: &str| {
             let own = if own.is_empty() { String::new() } else { format!("[script.mend]\nmode = \"{own}\"\n") };
@@ -375,7 +374,7 @@ mod tests {
                     let paused = Owner { paused: true, ..yes(Some(Yes::ToThis)) };
                     assert_eq!(judge(ActionKind::Act, &paused, Some(now)), Err(No::Refused(Refusal::Paused)));
                 }
-                // By a clock that is worth nothing no window is open; the rest is the gate's.
+                // With an implausible clock no window is open; the gate refuses the rest.
                 let blind = judge(ActionKind::Act, &yes(None), None);
                 let implausible = Err(No::Refused(Refusal::ClockImplausible));
                 assert_eq!(own.unwrap_or(act) == Window, blind == implausible, "{act:?} {own:?}");
@@ -386,7 +385,7 @@ mod tests {
             assert_eq!(judge(&policy, ActionKind::Look, Owner::default()).is_ok(), look != Never, "{look:?}");
             assert!(judge(&policy, ActionKind::Act, Owner::default()).is_ok());
         }
-        // The last of a day, and one too many.
+        // The last permitted act of a day, and one too many.
         let policy = Policy::from_toml("[look]\nmode = \"allow\"\n[act]\nmode = \"allow\"\nchanges_per_day = 3\n");
         let policy = policy.expect("a policy");
         let after = |changes| judge(&policy, ActionKind::Act, Owner { changes, ..Owner::default() });
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn no_window_is_open_by_a_clock_that_is_worth_nothing() {
+    fn no_window_is_open_by_an_implausible_clock() {
         let text =
             "[look]\nmode = \"allow\"\n[act]\nmode = \"window\"\nwindows = [{ from = \"00:00\", to = \"23:59\" }]\n";
         let policy = Policy::from_toml(text).expect("a policy");
@@ -405,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_asked_until_there_is_a_yes_and_no_yes_goes_beyond_its_bounds() {
+    fn consent_answers_the_question_but_does_not_override_lists_and_limits() {
         let text = "[look]\nmode = \"allow\"\n[act]\nmode = \"ask\"\nscripts = [\"disk-free\"]\nchanges_per_day = 2\n\
                     [script.time-sync]\nmode = \"allow\"\n";
         let policy = Policy::from_toml(text).expect("a policy");

@@ -69,32 +69,32 @@ fn zone<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TimeZone>, D::Error
     TimeZone::get(&name).map(Some).map_err(|_| D::Error::custom(format!("{name:?} is no zone like Europe/Berlin")))
 }
 
-/// When the next window opens: `now` or before if one is open, nothing if none
-/// opens within eight days.
+/// When the next window opens: `now` or earlier if one is open, none if none opens within eight
+/// days.
 pub(super) fn opens(windows: &[Window], now: UnixMs) -> Option<UnixMs> {
     windows.iter().filter_map(|window| window.opens(now)).min()
 }
 
 impl Window {
-    /// The time at which it opens and closes, where that is one.
+    /// Its opening time, if it closes at the same time.
     pub(super) fn empty_at(&self) -> Option<String> {
         (self.to == End::At(self.from)).then(|| self.from.strftime("%H:%M").to_string())
     }
 
-    /// Whether its days are named, and there are none.
+    /// Whether its list of days is empty.
     pub(super) fn is_on_no_day(&self) -> bool {
         self.days.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// Whether it is open by the clock on the wall, whatever that did in the night: an hour
-    /// that a time zone leaves out does not come, one that it has twice comes twice.
+    /// Whether it is open at this local time. Daylight saving is not special: an hour that is
+    /// skipped never comes, an hour that is repeated comes twice.
     fn is_open_at(&self, wall: DateTime) -> bool {
         let is_day = |day: Date| self.days.as_ref().is_none_or(|days| days.contains(&day.weekday()));
         let (today, time) = (wall.date(), wall.time());
         let began_today = is_day(today) && time >= self.from;
         let began_yesterday = today.yesterday().is_ok_and(is_day);
         match self.to {
-            // One of no length is refused where rules are read; it would be never open.
+            // An empty window is refused when the policy is read; here it would never be open.
             End::At(to) if to >= self.from => began_today && time < to,
             End::At(to) => began_today || (began_yesterday && time < to),
             End::Midnight => began_today,
@@ -113,7 +113,8 @@ impl Window {
             let ambiguous = zone.to_ambiguous_timestamp(from);
             let (early, late) = (ambiguous.earlier().ok()?, ambiguous.later().ok()?);
             let moments = match ambiguous.offset() {
-                // It does not come that night: the first that does is when the clock has moved.
+                // The opening time is skipped that night: the window opens when the clock has
+                // moved on.
                 AmbiguousOffset::Gap { .. } => {
                     let moved = zone.following(early).next().map_or(late, |transition| transition.timestamp());
                     [moved, late]
@@ -143,17 +144,17 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_open_in_its_hours_and_opens_again_the_next_night() {
+    fn a_window_is_open_during_its_hours_and_opens_again_the_next_night() {
         let night = [window("from = \"02:00\"\nto = \"04:00\"\nzone = \"Europe/Berlin\"")];
         // 01:30 UTC is 02:30 in Berlin in winter.
         assert!(opens(&night, at("2026-11-23T01:30:00Z")).expect("open") <= at("2026-11-23T01:30:00Z"));
         assert_eq!(opens(&night, at("2026-11-23T03:00:00Z")), Some(at("2026-11-24T01:00:00Z")));
-        // And in summer the same hours are others in UTC.
+        // In summer the same local hours are other hours in UTC.
         assert_eq!(opens(&night, at("2026-07-01T03:00:00Z")), Some(at("2026-07-02T00:00:00Z")));
     }
 
     #[test]
-    fn a_window_over_midnight_and_one_on_some_days() {
+    fn a_window_may_span_midnight_and_be_limited_to_some_days() {
         let late = [window("from = \"22:00\"\nto = \"03:00\"\nzone = \"UTC\"\ndays = [\"sat\"]")];
         // Sat 28 Nov 2026, 22:00 to Sun 03:00.
         assert_eq!(opens(&late, at("2026-11-23T12:00:00Z")), Some(at("2026-11-28T22:00:00Z")));
@@ -171,18 +172,18 @@ mod tests {
     }
 
     #[test]
-    fn by_the_clock_on_the_wall_whatever_it_does_in_the_night() {
+    fn a_window_follows_local_time_across_daylight_saving_changes() {
         let berlin =
             |from: &str, to: &str| [window(&format!("from = \"{from}\"\nto = \"{to}\"\nzone = \"Europe/Berlin\""))];
         let is_open = |from, to, now: &str| opens(&berlin(from, to), at(now)) == Some(at(now));
-        // In spring 02:00 to 03:00 does not come: 01:59:59 is followed by 03:00:00.
+        // In spring the hour from 02:00 to 03:00 is skipped: 01:59:59 is followed by 03:00:00.
         for (from, to, now, open) in [
             ("02:00", "02:30", "2027-03-28T00:59:59Z", false),
             ("02:00", "02:30", "2027-03-28T01:00:00Z", false),
             ("22:00", "02:30", "2027-03-28T00:59:59Z", true),
             ("22:00", "02:30", "2027-03-28T01:00:00Z", false),
             ("02:00", "04:00", "2027-03-28T01:00:00Z", true),
-            // In autumn it comes twice: 02:59:59 is followed by 02:00:00.
+            // In autumn it is repeated: 02:59:59 is followed by 02:00:00.
             ("02:30", "03:00", "2027-10-31T00:29:59Z", false),
             ("02:30", "03:00", "2027-10-31T00:30:00Z", true),
             ("02:30", "03:00", "2027-10-31T01:15:00Z", false),
@@ -193,12 +194,12 @@ mod tests {
             assert_eq!(is_open(from, to, now), open, "{from} to {to} at {now}");
         }
         for (from, to, now, next) in [
-            // It opens the next night, then.
+            // The whole window is skipped, so it opens the next night.
             ("02:00", "02:30", "2027-03-28T00:00:00Z", "2027-03-29T00:00:00Z"),
-            // Or with the first moment that comes.
+            // Only its start is skipped, so it opens with the first moment after.
             ("02:15", "03:10", "2027-03-28T00:00:00Z", "2027-03-28T01:00:00Z"),
             ("02:30", "04:00", "2027-03-28T00:00:00Z", "2027-03-28T01:00:00Z"),
-            // And once more.
+            // The hour is repeated, so it opens twice.
             ("02:30", "03:00", "2027-10-31T00:00:00Z", "2027-10-31T00:30:00Z"),
             ("02:30", "03:00", "2027-10-31T01:05:00Z", "2027-10-31T01:30:00Z"),
             ("02:30", "03:00", "2027-10-31T02:00:00Z", "2027-11-01T01:30:00Z"),
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_day_or_zone_is_told() {
+    fn an_invalid_time_day_or_zone_is_rejected() {
         for bad in [
             "from = \"2\"\nto = \"04:00\"",
             "from = \"02:00\"\nto = \"25:00\"",

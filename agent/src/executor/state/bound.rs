@@ -1,9 +1,9 @@
-//! The journal's bound: what goes when it has become too long or too old.
+//! Limits the journal's size and age.
 //!
-//! Entries of looks go first, the oldest first, and what others have caused; then, where
-//! that is not enough, the oldest of all. What goes is named in an entry of its own,
-//! which the chain covers, so that what is left still verifies. Always kept are the line
-//! about joining and the newest entries: a hub may ask for one of those.
+//! Dropped first, oldest first, are entries about looks and entries that others caused; if that
+//! is not enough, the oldest of all. A new entry, covered by the hash chain, names what was
+//! dropped, so that the rest still verifies. The entry about joining and the newest entries are
+//! always kept: a hub may ask for one of those.
 
 use super::transaction::Transaction;
 use super::{DROPPED_TO, StateError, Table};
@@ -14,20 +14,21 @@ use fernwart_protocol::limits::{JOURNAL_BYTES, JOURNAL_LOOKS};
 use serde_json::Value;
 use std::collections::HashSet;
 
-/// The newest entries always stay.
+/// The number of newest entries that are always kept.
 const NEWEST: u64 = 256;
 
-/// Entries that are looked through at once: a long journal of an older program goes in
+/// Maximum number of entries examined at once: the long journal of an older version is trimmed in
 /// several steps.
 const AT_ONCE: usize = 32_768;
 
-/// Fewer are not dropped for their age: the entry that tells of it is one, too.
+/// Minimum number of entries to drop for their age: the entry that records the drop takes room,
+/// too.
 const WORTH: usize = 64;
 
-/// What the owner has a right to read for longest: acts are told apart by their action.
+/// Kinds kept longest, for the owner's sake. Acts are recognised by their action instead.
 const OWNERS: [&str; 5] = ["joined", "owner_said", "locked", "retired", "left"];
 
-/// One entry, as far as it matters here.
+/// What matters here of one entry.
 struct Known {
     seq: u64,
     at: UnixMs,
@@ -39,7 +40,7 @@ struct Known {
 }
 
 impl Transaction<'_> {
-    /// Drops what the journal has too much, if that is due. How many entries.
+    /// Trims the journal if that is due. Returns the number of dropped entries.
     ///
     /// # Errors
     /// When the disk does not take it, or the journal is damaged.
@@ -48,13 +49,13 @@ impl Transaction<'_> {
         let oldest = self.oldest_entries()?;
         let too_many = if bytes > JOURNAL_BYTES { bytes - JOURNAL_BYTES / 4 * 3 } else { 0 };
         let old = now.saturating_sub(i64::try_from(JOURNAL_LOOKS.as_millis()).unwrap_or(i64::MAX));
-        // Where there is more than was looked through, looks may be in what follows.
+        // If there are more entries than were examined, later ones may be about looks.
         let is_all = oldest.len() < AT_ONCE;
         let gone = chosen(&oldest, too_many, old, is_all);
         let Some(through) = gone.iter().max().copied().filter(|_| too_many > 0 || gone.len() >= WORTH) else {
             return Ok(0);
         };
-        // An earlier drop stays covered: the newest entry of this kind is the one that counts.
+        // The newest drop entry alone counts, so it must cover earlier drops, too.
         let before: Option<(u64, Digest)> = self.marked(DROPPED_TO)?;
         let (through, mut head) = match before {
             Some((before, head)) if before >= through => (before, Some(head)),
@@ -79,7 +80,7 @@ impl Transaction<'_> {
         Ok(gone.len() as u64)
     }
 
-    /// The oldest entries that may go, and those between them.
+    /// The oldest entries, up to the newest that must be kept.
     fn oldest_entries(&self) -> Result<Vec<Known>, StateError> {
         let last = self.state.head.seq.saturating_sub(NEWEST);
         let mut known: Vec<Known> = Vec::new();
@@ -109,26 +110,26 @@ impl Transaction<'_> {
     }
 }
 
-/// Whether a line is about a run that may change something, or one that its owner was
-/// asked about. What was only refused is none: others could push out with that what is.
+/// Whether an entry is about a run that may change something, or about which the owner was asked.
+/// Refused orders do not count: others could displace real acts with them.
 fn is_act(kind: &str, body: &Value) -> bool {
     match (kind, body.get("kind").and_then(Value::as_str)) {
         ("owner_asked", _) | ("run_started", Some("act")) => return true,
         ("run_started", None) => {}
         _ => return false,
     }
-    // An older program has not written which it is.
+    // Older versions did not write the kind.
     let Some(script) = body.pointer("/action/script") else { return false };
     let only_reads = script.get("privilege").and_then(Value::as_str) == Some("read");
     !only_reads && script.get("dry_run").and_then(Value::as_bool) != Some(true)
 }
 
-/// Which entries go: those older than that which are nobody's history, then as many as
-/// it takes; of the owner's only where nothing else can go. Never the first.
+/// Chooses the entries to drop: those older than `old` that are not the owner's, then as many
+/// more as needed. The owner's only if nothing else is left. Never the first entry.
 fn chosen(entries: &[Known], mut too_many: u64, old: UnixMs, is_all: bool) -> HashSet<u64> {
     let mut gone = HashSet::new();
     for is_owners in [false, true] {
-        // Where nothing else is in reach, what follows cannot be reached either.
+        // If only the owner's entries were examined, nothing else can be reached.
         let is_all = is_all || (is_owners && gone.is_empty());
         for entry in entries.iter().filter(|entry| entry.seq > 1 && entry.is_owners == is_owners) {
             if (too_many > 0 && (is_all || !is_owners)) || (!is_owners && entry.at < old) {
@@ -158,8 +159,8 @@ mod tests {
     const MINUTE: UnixMs = 60_000;
     const HOUR: UnixMs = 60 * MINUTE;
 
-    /// Bounds it until nothing more goes; later each time.
-    fn bound_whole(store: &mut StateStore, mut now: UnixMs) -> u64 {
+    /// Trims until nothing more is dropped, each time a little later.
+    fn bound_all(store: &mut StateStore, mut now: UnixMs) -> u64 {
         let mut all = 0;
         loop {
             let gone = store.bound(moment(now)).expect("bounded");
@@ -170,7 +171,7 @@ mod tests {
         }
     }
 
-    /// Writes what a run leaves in the journal.
+    /// Writes the journal entries of one run.
     fn run(tx: &mut Transaction<'_>, number: u64, is_act: bool) -> Result<(), StateError> {
         let run = format!("{number:032x}");
         let action = match is_act {
@@ -200,10 +201,10 @@ mod tests {
         (lines.len(), acts)
     }
 
-    /// A hundred thousand looks, a minute apart, and an act a day: the file stays small,
-    /// every act is there, and what is left verifies.
+    /// A hundred thousand looks, a minute apart, and an act a day: the file stays small, every
+    /// act remains, and the journal verifies.
     #[test]
-    fn a_hundred_thousand_looks_fill_no_disk_and_push_no_act_out() {
+    fn a_hundred_thousand_looks_neither_fill_the_disk_nor_displace_an_act() {
         const LOOKS: u64 = 100_000;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
@@ -227,8 +228,8 @@ mod tests {
         assert_eq!(acts, 72, "an act a day, all of them");
         assert!(entries < 20_000, "{entries} entries");
         let lines = exported(&store);
-        let whole = verify(lines.iter().map(String::as_str)).expect("it holds");
-        assert_eq!(whole.entries + whole.dropped, store.head().seq);
+        let verified = verify(lines.iter().map(String::as_str)).expect("it holds");
+        assert_eq!(verified.entries + verified.dropped, store.head().seq);
         drop(store);
         let store = StateStore::open(&path).expect("reopened");
         assert_eq!(kinds(&store), (entries, acts));
@@ -238,10 +239,10 @@ mod tests {
         std::fs::metadata(path).expect("there").len()
     }
 
-    /// What an older program has written for years: bounded step by step, and the file is
-    /// short again after the next start.
+    /// A journal that an older version wrote for years is trimmed step by step; the file shrinks
+    /// at the next start.
     #[test]
-    fn a_journal_that_is_too_long_already_gives_its_room_back() {
+    fn a_journal_that_is_already_too_long_shrinks() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
         let mut store = StateStore::begin(&path).expect("begun");
@@ -253,7 +254,7 @@ mod tests {
             filled.expect("written");
         }
         let before = length(&path);
-        bound_whole(&mut store, 3 * HOUR);
+        bound_all(&mut store, 3 * HOUR);
         drop(store);
         let store = StateStore::open(&path).expect("reopened");
         let after = length(&path);
@@ -274,18 +275,19 @@ mod tests {
     }
 
     #[test]
-    fn old_looks_go_by_time_and_whatever_is_taken_out_besides_shows() {
+    fn old_looks_are_dropped_and_any_other_missing_entry_is_detected() {
         let mut store = small();
         assert_eq!(store.bound(moment(700)).expect("bounded"), 0, "neither long nor old");
         let year = i64::try_from(JOURNAL_LOOKS.as_millis()).expect("fits");
         let gone = store.bound(moment(year + 2 * EVERY_MS)).expect("bounded");
-        // 1201 entries, of which the newest 256 and one of joining stay, and five acts.
+        // Of 1201 entries the newest 256, the one of joining, and the two of each of five acts
+        // stay.
         assert_eq!(gone, 1201 - 256 - 1 - 10);
         assert_eq!(store.bound(moment(year + 4 * EVERY_MS)).expect("bounded"), 0, "once is enough");
         let lines = exported(&store);
         let check = |lines: &[String]| verify(lines.iter().map(String::as_str));
-        let whole = check(&lines).expect("it holds");
-        assert_eq!((whole.entries, whole.dropped), (256 + 1 + 10 + 1, gone));
+        let verified = check(&lines).expect("it holds");
+        assert_eq!((verified.entries, verified.dropped), (256 + 1 + 10 + 1, gone));
         for taken in [0, 3, 20, 100, lines.len() - 2] {
             let mut fewer = lines.clone();
             fewer.remove(taken);
@@ -294,13 +296,13 @@ mod tests {
         let mut twice = lines.clone();
         twice.insert(3, lines[2].clone());
         assert!(matches!(check(&twice), Err(BadJournal::Gap { .. })));
-        let mut other_way = lines;
-        other_way.swap(2, 3);
-        assert!(check(&other_way).is_err());
+        let mut reversed = lines;
+        reversed.swap(2, 3);
+        assert!(check(&reversed).is_err());
     }
 
     #[test]
-    fn an_earlier_drop_stays_covered_whatever_goes_next() {
+    fn the_journal_verifies_after_a_second_drop_before_the_first() {
         let mut store = StateStore::over(Box::<super::super::Memory>::default()).expect("books");
         store.confirm(moment(0)).expect("confirmed");
         store.write(moment(1), |tx| tx.line("joined", &json!({})).map(drop)).expect("written");
@@ -317,7 +319,7 @@ mod tests {
         let year = i64::try_from(JOURNAL_LOOKS.as_millis()).expect("fits");
         assert_eq!(store.bound(moment(year + 2 * EVERY_MS)).expect("bounded"), 200, "the looks, for their age");
         verify(exported(&store).iter().map(String::as_str)).expect("it holds");
-        // Now the oldest acts, which stand before the looks that have gone.
+        // Now the oldest acts are dropped, which are older than the dropped looks.
         while store.bound(moment(year + 3 * EVERY_MS)).expect("bounded") == 0 {
             let next = store.head().seq;
             store
@@ -325,26 +327,26 @@ mod tests {
                 .expect("written");
             store.bounds_not_before = UnixMs::MIN;
         }
-        let whole = verify(exported(&store).iter().map(String::as_str)).expect("it holds");
-        assert!(whole.dropped > 300, "{}", whole.dropped);
+        let verified = verify(exported(&store).iter().map(String::as_str)).expect("it holds");
+        assert!(verified.dropped > 300, "{}", verified.dropped);
     }
 
     #[test]
-    fn an_act_is_what_the_gate_says_or_the_owner_was_asked_about() {
+    fn a_journal_entry_is_an_acts_by_its_kind_or_its_question_to_the_owner() {
         let body = |kind: Value, script: Value| json!({"run": "r", "kind": kind, "action": {"script": script}});
         let reads = json!({"privilege": "read", "dry_run": false});
-        // A script that reads with a network is an act, and a repair that only shows is none.
+        // A script that reads with a network is an act; a dry run of a repair is not.
         assert!(is_act("run_started", &body(json!("act"), reads.clone())));
         assert!(!is_act("run_started", &body(json!("look"), json!({"privilege": "repair", "dry_run": true}))));
         assert!(is_act("owner_asked", &json!({"run": "r"})) && !is_act("run_finished", &json!({"run": "r"})));
-        // What an older program has written is judged by its action, what was refused not at all.
+        // Entries of older versions are judged by their action; refusals never count.
         assert!(!is_act("run_started", &json!({"action": {"script": reads}})));
         let repairs = json!({"action": {"script": {"privilege": "repair"}}});
         assert!(is_act("run_started", &repairs) && !is_act("order_refused", &repairs));
     }
 
     #[test]
-    fn where_only_acts_are_in_reach_they_go_and_else_looks_first() {
+    fn acts_are_dropped_only_if_no_looks_can_be() {
         let entry = |seq: u64, is_owners| Known {
             seq,
             at: 9,
@@ -361,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn where_acts_alone_are_too_many_the_oldest_of_them_go() {
+    fn the_oldest_acts_are_dropped_if_acts_alone_are_too_many() {
         let mut store = StateStore::over(Box::<super::super::Memory>::default()).expect("books");
         store.confirm(moment(0)).expect("confirmed");
         store.write(moment(1), |tx| tx.line("joined", &json!({})).map(drop)).expect("written");
         for number in 0..12_000 {
             store.write(moment(2), |tx| run(tx, number, true)).expect("written");
         }
-        bound_whole(&mut store, 3 * HOUR);
+        bound_all(&mut store, 3 * HOUR);
         let lines = store.journal(1, usize::MAX).expect("read");
         let bytes: usize = lines.iter().map(|line| format!("{line:?}").len()).sum();
         assert!(bytes < 2 * usize::try_from(JOURNAL_BYTES).expect("fits"), "{bytes}");

@@ -27,31 +27,31 @@ const FILES: NameTable = TableDefinition::new("catalogue");
 const LOCKS: HashTable = TableDefinition::new("locks");
 const MARKS: NameTable = TableDefinition::new("marks");
 
-/// Cached pages, bytes: the state store is small and seldom read.
+/// Size of the page cache in bytes: the state store is small and rarely read.
 const CACHE_BYTES: usize = 256 * 1024;
 
-/// A shorter file is not written anew.
+/// Shorter files are not compacted.
 const WORTH_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The file. redb takes nothing more after a failure of the disk, even once
-/// the disk is well again; a fresh start does.
+/// The database file. After a disk error redb accepts nothing more, even if the disk works again;
+/// it must be reopened.
 #[derive(Debug)]
 pub(super) struct StateFile {
-    /// None only between a failure of the disk and the next try.
+    /// None only between a disk error and the next attempt to reopen it.
     database: Option<Database>,
     path: PathBuf,
-    /// Which file it is, by device and inode: this life knows no other.
+    /// Its device and inode: this process accepts no other file in its place.
     file: (u64, u64),
 }
 
 impl StateFile {
-    /// Opens what is there.
+    /// Opens an existing file.
     pub(super) fn open(path: &Path) -> Result<Self, StateError> {
         Self::over(path, ReservedFile::open(path))
     }
 
-    /// The same, or makes it. A file whose making was cut off, so that nothing ever
-    /// stood in it, is made once more.
+    /// Opens the file, or creates it. A file whose creation was interrupted, and never held
+    /// anything, is created again.
     pub(super) fn begin(path: &Path) -> Result<Self, StateError> {
         if was_never_finished(path) {
             std::fs::remove_file(path).map_err(|error| cannot_open(path, error))?;
@@ -62,7 +62,7 @@ impl StateFile {
     fn over(path: &Path, file: Result<ReservedFile, KeyFileError>) -> Result<Self, StateError> {
         let database = Some(database(path, file)?);
         let file = Self { database, path: path.to_owned(), file: identity(path)? };
-        // Before any record is written: what a newer program has left stays as it is.
+        // Checked before any write: records of a newer version stay unchanged.
         if let Ok(mark) = file.get(Table::Metadata, FORMAT.as_bytes()) {
             Format::read(mark.as_deref())?;
         }
@@ -75,7 +75,7 @@ impl StateFile {
         file.compacted(used?)
     }
 
-    /// Gives room back where the file has become much longer than what stands in it.
+    /// Compacts the file if it is much longer than its content.
     fn compacted(mut self, used: u64) -> Result<Self, StateError> {
         let length = std::fs::metadata(&self.path).map_err(|error| cannot_open(&self.path, error))?.len();
         if length >= WORTH_BYTES
@@ -83,8 +83,8 @@ impl StateFile {
             && let Some(database) = &mut self.database
             && let Err(error) = database.compact()
         {
-            // It is only longer than it need be.
-            tracing::warn!(%error, "the records' file could not be made shorter");
+            // The file is usable, only longer than necessary.
+            tracing::warn!(%error, "the state store's file could not be compacted");
             self.database = None;
             self.database = Some(self::database(&self.path, ReservedFile::open(&self.path))?);
         }
@@ -107,18 +107,17 @@ impl StateFile {
         transaction.commit().map_err(failed)
     }
 
-    /// As after a failure of the disk.
+    /// The state after a disk error.
     #[cfg(test)]
     pub(super) fn closed(path: &Path) -> Self {
         Self { database: None, path: path.to_owned(), file: identity(path).expect("a file") }
     }
 }
 
-/// How a file of redb begins (its design.md).
+/// The first bytes of a redb file (see its design.md).
 const MARK: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
-/// Whether a file was cut off while it was made: redb writes the mark at its
-/// beginning last.
+/// Whether the file's creation was interrupted: redb writes its first bytes last.
 fn was_never_finished(path: &Path) -> bool {
     let mut mark = [0; 9];
     let read = checked(path, OFlags::RDONLY).is_ok_and(|mut file| file.read_exact(&mut mark).is_ok());
@@ -168,15 +167,14 @@ impl Tables for StateFile {
         written
     }
 
-    /// Who has deleted the file, emptied it or put another in its place, has taken away
-    /// what is written into it from now on; who has opened it to others may. One that is
-    /// put back goes on.
+    /// Refuses a file that was deleted, emptied, replaced, or made accessible to others: what is
+    /// written to it could be lost or read. A file that is put back is accepted again.
     fn in_place(&self) -> Result<(), StateError> {
-        // The folders on the way were looked at when it was opened.
+        // The folders of its path were checked when it was opened.
         let mut file = keyfile::open_alone(&self.path).map_err(|error| cannot_open(&self.path, error))?;
         let mut mark = [0; 9];
-        let is_whole = file.read_exact(&mut mark).is_ok() && mark == MARK;
-        if !is_whole {
+        let is_complete = file.read_exact(&mut mark).is_ok() && mark == MARK;
+        if !is_complete {
             return Err(cannot_open(&self.path, io::Error::other("it was emptied or written over")));
         }
         if identity(&self.path)? == self.file {
@@ -197,7 +195,7 @@ impl Tables for StateFile {
     }
 }
 
-/// What a table's keys are; each knows its own in bytes.
+/// The tables by the type of their keys, which are converted from and to bytes.
 enum Shape {
     Run(RunTable),
     Number(NumberTable),
@@ -205,7 +203,7 @@ enum Shape {
     Hash(HashTable),
 }
 
-/// Does the same with a table of whatever shape.
+/// Runs the same code for tables of any type.
 macro_rules! shaped {
     ($shape:expr, $table:ident => $body:expr) => {
         match $shape {
@@ -324,7 +322,7 @@ fn typed<'a, T: InBytes<'a>>(bytes: &'a [u8]) -> Result<T, StateError> {
     T::typed(bytes).ok_or(StateError::Damaged("a key"))
 }
 
-/// What stands in redb's tables, as bytes and back.
+/// Values of redb's tables, converted to bytes and back.
 trait InBytes<'a>: Sized {
     fn to_bytes(&self) -> Vec<u8>;
     fn typed(bytes: &'a [u8]) -> Option<Self>;

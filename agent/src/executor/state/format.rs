@@ -5,18 +5,17 @@
 //! | 1 | 0.2.0 | the record |
 //! | 2 | 0.3.0 | two bytes: the record's own format; then the record |
 //!
-//! The store names its format under the mark [`FORMAT`]; where nothing stands
-//! there it is 1. A program reads every older format, and refuses a newer one
-//! with words, before any record is changed. It goes on writing the format it
-//! found until its own version is confirmed ([`StateStore::confirm`]
-//! (super::StateStore::confirm)): until then the program before it can be put back and
-//! reads all that was written meanwhile; until then the hub is told, too, that
-//! nothing of a newer version may be signed for this machine. A program of format 1 knows no such mark;
-//! it refuses a store of format 2 because it cannot read the floors in it.
+//! The store names its format under [`FORMAT`]; if that is absent, it is 1. A program reads every
+//! older format. It refuses a newer one with an error, before it changes any record. It keeps
+//! writing the format it found until its own version is confirmed
+//! ([`StateStore::confirm`](super::StateStore::confirm)). Until then the previous version can be
+//! put back and reads everything written since, and the hub is asked to sign nothing newer for
+//! this machine. A program of format 1 does not know [`FORMAT`]; it refuses a store of format 2
+//! because it cannot read the floors in it.
 //!
-//! From format 2 on each record carries its own number, so that the next format
-//! need not write all of them anew. Files of the catalogue, locks, reports and the
-//! journal are signed or hashed bytes of others, and are kept as they came.
+//! From format 2 on, each record carries its own format number, so that a later format need not
+//! rewrite all records. Catalogue files, locks, reports and the journal are signed or hashed by
+//! others and are kept unchanged.
 
 use super::StateError;
 use fernwart_protocol::codec;
@@ -24,7 +23,7 @@ use fernwart_protocol::version::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The mark under which the store names its format.
+/// The name under which the store keeps its format.
 pub(super) const FORMAT: &str = "format";
 
 /// A format that this program reads and writes.
@@ -32,19 +31,19 @@ pub(super) const FORMAT: &str = "format";
 pub struct Format(u16);
 
 impl Format {
-    /// What every program reads.
+    /// The format that every version reads.
     pub const OLDEST: Self = Self(1);
 
-    /// The best that this program writes.
+    /// The newest format that this version writes.
     pub const NEWEST: Self = Self(2);
 
-    /// The newest protocol version of which documents may be signed for a machine
-    /// whose store is of this format: the program of an older format, which may be put
-    /// back, must be able to read all that was begun.
+    /// The newest protocol version at which documents may be signed for a machine with a store of
+    /// this format. The previous version of the program may be put back and must be able to read
+    /// every order that was begun.
     pub const fn reads(self) -> Version {
         match self.0 {
             ..=1 => Version::OLDEST,
-            // What version 3 brought is signed by machines alone.
+            // Only machines sign what version 3 added.
             _ => Version::of_peer(2),
         }
     }
@@ -54,19 +53,19 @@ impl Format {
         self.0
     }
 
-    /// What stands under [`FORMAT`], if anything.
+    /// Reads the value under [`FORMAT`].
     pub(super) fn read(mark: Option<&[u8]>) -> Result<Self, StateError> {
         let Some(bytes) = mark else { return Ok(Self::OLDEST) };
         let number: u16 = codec::decode(bytes).map_err(|_| StateError::Damaged(FORMAT))?;
         match Self(number) {
             format if format > Self::NEWEST => Err(StateError::Newer { format: number }),
-            // The oldest has no such mark.
+            // A store of the oldest format has no such value.
             format if format <= Self::OLDEST => Err(StateError::Damaged(FORMAT)),
             format => Ok(format),
         }
     }
 
-    /// A record as it stands in a store of this format.
+    /// Encodes a record for a store of this format.
     pub(super) fn encode<T: Serialize>(self, value: &T, what: &'static str) -> Result<Vec<u8>, StateError> {
         let record = codec::encode(value).map_err(|_| StateError::Damaged(what))?;
         if self == Self::OLDEST {
@@ -77,12 +76,12 @@ impl Format {
         Ok(bytes)
     }
 
-    /// A record out of a store of this format.
+    /// Decodes a record from a store of this format.
     pub(super) fn decode<T: DeserializeOwned>(self, bytes: &[u8], what: &'static str) -> Result<T, StateError> {
         codec::decode(self.record(bytes, what)?).map_err(|_| StateError::Damaged(what))
     }
 
-    /// The same record as it stands in a store of another format.
+    /// Converts an encoded record to another format.
     pub(super) fn rewrite(self, bytes: &[u8], to: Self, what: &'static str) -> Result<Vec<u8>, StateError> {
         let record = self.record(bytes, what)?;
         let number = to.0.to_le_bytes();
@@ -90,7 +89,7 @@ impl Format {
         Ok([number, record].concat())
     }
 
-    /// A record without its number.
+    /// A record without its format number.
     fn record<'a>(self, bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], StateError> {
         if self == Self::OLDEST {
             return Ok(bytes);
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_format_is_read_and_a_newer_one_is_told_from_damage() {
+    fn each_format_is_read_and_a_newer_one_is_distinguished_from_damage() {
         for format in [Format::OLDEST, Format::NEWEST] {
             let bytes = format.encode(&7u64, "a number").expect("written");
             assert_eq!(format.decode::<u64>(&bytes, "a number").expect("read"), 7);

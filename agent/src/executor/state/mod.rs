@@ -1,8 +1,7 @@
 //! The state store: journal, ledger, catalogue and floors in one durable file.
 //!
-//! One transaction carries a run's record and the journal line about it, so
-//! that neither can be there without the other. What returns from
-//! [`StateStore::write`] is on disk.
+//! One transaction writes a run's record and the journal line about it, so that neither exists
+//! without the other. When [`StateStore::write`] returns, they are on disk.
 
 mod bound;
 mod file;
@@ -42,18 +41,18 @@ const SEALING_KEY: &str = "sealing key";
 const PARTED: &str = "parted";
 const DROPPED_TO: &str = "dropped to";
 
-/// How often entries that have become too old are looked for.
+/// How often the journal is searched for entries that are too old.
 const EVERY_MS: UnixMs = 24 * 3600 * 1000;
 
-/// How long a journal that is too long and cannot be made shorter is left alone.
+/// Minimum time before the next attempt to trim a journal that could not be trimmed.
 const AGAIN_MS: UnixMs = 3600 * 1000;
 
-/// That this machine is in nobody's care any more.
+/// Recorded when this machine was retired or left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parted {
     /// Since when.
     pub at: UnixMs,
-    /// The lead who signed for it; nothing where its owner has taken it out.
+    /// The lead who signed the retirement; empty if the owner took the machine out.
     pub by: Text<64>,
 }
 
@@ -63,25 +62,25 @@ pub enum StateError {
     /// The file cannot be opened; another agent may have it.
     #[error("opening the state store at {0}")]
     Open(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The disk does not take or give what it should.
+    /// The disk failed to write or read.
     #[error("writing in the books")]
     Write(#[source] Box<redb::Error>),
-    /// The ledger takes no further run.
+    /// The ledger is full.
     #[error("the ledger holds {LEDGER_RUNS} runs already")]
     Full,
-    /// A newer program has written the records.
+    /// The records have the format of a newer version.
     #[error("the records are of format {format}, and this program reads formats up to {}", Format::NEWEST.number())]
     Newer {
         /// The records' format.
         format: u16,
     },
-    /// What stands there cannot be read.
+    /// A record cannot be read.
     #[error("reading the state store: {0} is damaged")]
     Damaged(&'static str),
 }
 
 impl StateError {
-    /// Whether another program holds the file: an agent that starts or stops just now.
+    /// Whether another process holds the file, such as an agent that is starting or stopping.
     pub fn is_held(&self) -> bool {
         let Self::Open(_, error) = self else { return false };
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error.as_ref());
@@ -100,7 +99,7 @@ fn failed<E: Into<redb::Error>>(error: E) -> StateError {
     StateError::Write(Box::new(error.into()))
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// The effect may have begun.
@@ -109,20 +108,20 @@ pub enum Phase {
     Finished,
     /// The hub has stored the outcome.
     Acknowledged,
-    /// It has not begun: something has to come first.
+    /// It has not begun: it waits for something.
     Waiting,
 }
 
-/// What the ledger keeps of a run.
+/// A run's record in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// The order as it came.
     pub order: Envelope,
-    /// How far it has come.
+    /// Its progress.
     pub phase: Phase,
     /// When it came.
     pub received_at: UnixMs,
-    /// Until when a copy of the order could be valid.
+    /// Until when a copy of the order would be valid.
     pub not_after: UnixMs,
     /// The signed outcome.
     pub receipt: Option<Envelope>,
@@ -130,23 +129,23 @@ pub struct RunRecord {
     pub countersigned: Option<Envelope>,
 }
 
-/// Where the journal stands.
+/// The newest entry of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalHead {
-    /// The newest entry.
+    /// Its number.
     pub seq: u64,
     /// Its hash.
     pub hash: Digest,
 }
 
-/// When an entry is written: read by the caller, who owns the clocks.
+/// The time of an entry, read by the caller, who owns the clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
     /// The machine's clock.
     pub now: UnixMs,
-    /// Milliseconds since start.
+    /// Milliseconds since boot.
     pub since_boot_ms: u64,
-    /// The boot.
+    /// The id of this boot.
     pub boot: BootId,
 }
 
@@ -155,26 +154,27 @@ pub struct Moment {
 pub struct StateStore {
     tables: Box<dyn Tables>,
     state: State,
-    /// When the journal is looked through next, unless it has become too long.
+    /// When the journal is next checked for old entries; a journal that is too long is checked
+    /// earlier.
     bounds_at: UnixMs,
-    /// Not before this even then.
+    /// The journal is not checked before this in any case.
     bounds_not_before: UnixMs,
 }
 
-/// What is known without reading; it changes only with what is written.
+/// Values cached in memory; they change only with writes.
 #[derive(Debug, Clone, Copy)]
 struct State {
     head: JournalHead,
     floors: TimeFloors,
-    /// No acknowledged run may be forgotten before the time floor is here.
+    /// No acknowledged run can be forgotten until the time floor reaches this.
     forgets_at: UnixMs,
-    /// Bytes of all reports; none until they were counted.
+    /// Bytes of all reports; none until counted.
     spooled: Option<u64>,
-    /// Bytes of the journal; none until they were counted.
+    /// Bytes of the journal; none until counted.
     journal: Option<u64>,
-    /// Something failed, and nobody knows what stands in the state store since.
+    /// A write failed, so the content of the tables is uncertain.
     is_doubtful: bool,
-    /// How records are written in them.
+    /// The format of the records.
     format: Format,
 }
 
@@ -185,11 +185,11 @@ impl State {
     }
 }
 
-/// What is known of time; held in memory, so that a disk that fails makes no
-/// old order new.
+/// The time limits of orders. Kept in memory, so that no old order becomes valid again while the
+/// disk fails.
 #[derive(Debug, Clone, Copy, Default)]
 struct TimeFloors {
-    /// The newest time any believed order was made; 0 before the first.
+    /// The newest time of any order that was permitted; 0 before the first.
     time: UnixMs,
     /// When the owner last vouched for the clock; 0 if never.
     orders_since: UnixMs,
@@ -199,13 +199,13 @@ impl StateStore {
     /// Opens the state store of a machine that has joined.
     ///
     /// # Errors
-    /// When the file is not there, cannot be had, or is in use by another agent.
+    /// When the file does not exist, cannot be opened, or is in use by another agent.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         Self::over(Box::new(file::StateFile::open(path)?))
     }
 
-    /// The state store of a machine that joins: made, or opened where an earlier try has
-    /// made them. The caller sees to it that nobody else does the same meanwhile.
+    /// Creates the state store of a machine that joins, or opens the one an earlier attempt
+    /// created. The caller must prevent concurrent calls.
     ///
     /// # Errors
     /// As [`StateStore::open`].
@@ -213,12 +213,12 @@ impl StateStore {
         Self::over(Box::new(file::StateFile::begin(path)?))
     }
 
-    /// The state store that stands in these tables.
+    /// A state store over these tables.
     ///
     /// # Errors
     /// When they are damaged.
     pub fn over(tables: Box<dyn Tables>) -> Result<Self, StateError> {
-        // Before anything else is read: nothing else may be what it seems.
+        // The format is checked first: without it nothing else can be interpreted.
         let format = format_of(tables.as_ref())?;
         let head = newest_entry(tables.as_ref())?;
         let floors = TimeFloors::default();
@@ -229,26 +229,25 @@ impl StateStore {
         Ok(store)
     }
 
-    /// Opens them once more, if a failure of the disk has closed them: it may
-    /// be well by now.
+    /// Reopens the tables if a disk error has closed them: the disk may work again.
     pub fn mend(&mut self) {
         self.tables.mend();
         if self.state.is_doubtful {
-            // What fails now is tried again before the next write.
+            // If this fails, it is tried again before the next write.
             let _ = self.look_again();
         }
     }
 
-    /// Whether they can be read, and are where they should be.
+    /// Checks that the file is in place and readable.
     ///
     /// # Errors
-    /// When not.
+    /// When it is not.
     pub fn look(&self) -> Result<(), StateError> {
         self.tables.in_place()?;
         newest_entry(self.tables.as_ref()).map(drop)
     }
 
-    /// How records are written in them.
+    /// The format of the records.
     pub fn format(&self) -> Format {
         self.state.format
     }
@@ -265,16 +264,15 @@ impl StateStore {
         self.write(moment, |tx| tx.rewrite(Format::NEWEST))
     }
 
-    /// Where the journal stands.
+    /// The newest entry of the journal.
     pub fn head(&self) -> JournalHead {
         self.state.head
     }
 
-    /// Writes on one page, all or nothing; on disk when this returns.
+    /// Runs one transaction, all or nothing. It is on disk when this returns.
     ///
     /// # Errors
-    /// When the disk does not take it, or `fill` says so; then nothing of it
-    /// stands in the state store.
+    /// When the disk does not take it, or `fill` fails; then nothing of it is in the state store.
     pub fn write<T>(
         &mut self,
         moment: Moment,
@@ -290,18 +288,18 @@ impl StateStore {
         match &written {
             Ok(_) => self.state = state,
             Err(StateError::Write(_)) => {
-                // Whether it was written nobody knows.
+                // It is unknown whether the transaction was written.
                 self.state.is_doubtful = true;
                 self.tables.distrust();
             }
-            // Into a state store that could not be opened nothing was.
+            // Nothing was written if the state store could not be opened.
             Err(StateError::Open(..) | StateError::Full | StateError::Damaged(_) | StateError::Newer { .. }) => {}
         }
         written
     }
 
-    /// Reads once more what is known without reading: what follows must not be
-    /// written over what a failed write has left, nor below its floors.
+    /// Reads the cached values again, so that later writes neither overwrite what a failed write
+    /// has left nor fall below its floors.
     fn look_again(&mut self) -> Result<(), StateError> {
         self.state.format = format_of(self.tables.as_ref())?;
         let head = newest_entry(self.tables.as_ref())?;
@@ -316,12 +314,13 @@ impl StateStore {
         Ok(())
     }
 
-    /// Drops what the journal has too much, if that is due. How many entries.
+    /// Trims the journal if that is due. Returns the number of dropped entries.
     ///
     /// # Errors
     /// When the disk does not take it, or the journal is damaged.
     pub fn bound(&mut self, moment: Moment) -> Result<u64, StateError> {
-        // The program before this one, which may be put back until then, reads no gaps.
+        // The previous version, which may be put back until then, cannot read a journal with
+        // gaps.
         if self.state.format < Format::NEWEST || moment.now < self.bounds_not_before {
             return Ok(0);
         }
@@ -357,7 +356,7 @@ impl StateStore {
         Ok(Some(Trusted { floors, files }))
     }
 
-    /// Whether this machine is in nobody's care any more.
+    /// The record of this machine's retirement or leaving, if there is one.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -365,14 +364,14 @@ impl StateStore {
         self.mark(PARTED)
     }
 
-    /// What is remembered of the last whole diagnosis. It decides nothing but what the
-    /// next one compares with, so what cannot be read is forgotten.
+    /// What is remembered of the last complete diagnosis. The next one is compared with it and
+    /// nothing depends on it, so an unreadable value is ignored.
     pub fn past(&self) -> Past {
         let text = self.mark::<String>(PAST).ok().flatten();
         text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }
 
-    /// The newest time any believed order was made; 0 before the first.
+    /// The newest time of any order that was permitted; 0 before the first.
     pub fn time_floor(&self) -> UnixMs {
         self.state.floors.time
     }
@@ -390,8 +389,8 @@ impl StateStore {
         Ok(self.mark(QUESTIONS)?.unwrap_or_default())
     }
 
-    /// When the acts of the last day began, for as long as anybody asks; they
-    /// are kept apart from the runs, which are forgotten earlier.
+    /// When the acts of the last day began. Kept apart from the runs, which are forgotten
+    /// earlier.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -399,7 +398,7 @@ impl StateStore {
         Ok(self.mark(ACTS)?.unwrap_or_default())
     }
 
-    /// Runs that were taken back before their orders came, the newest first.
+    /// Runs cancelled before their orders arrived, newest first.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -415,7 +414,7 @@ impl StateStore {
         Ok(self.mark(CHAIN)?.unwrap_or((0, Digest::from_bytes([0; 32]))))
     }
 
-    /// The hub's evidence key that signed for an outcome last; none yet.
+    /// The hub's evidence key that signed the last countersignature, if any.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -423,7 +422,7 @@ impl StateStore {
         self.mark(HUB_KEY)
     }
 
-    /// The public half of the key that opens what is sealed to this machine; none yet.
+    /// The public half of the sealing key, if noted.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -431,7 +430,7 @@ impl StateStore {
         self.mark(SEALING_KEY)
     }
 
-    /// The machines in whose names the receipts are that the ledger still holds.
+    /// The machines named in the receipts that the ledger holds.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -476,8 +475,7 @@ impl StateStore {
         Ok(found)
     }
 
-    /// Reads every record that a start reads, and returns the catalogue as
-    /// [`StateStore::trusted`] does.
+    /// Reads every record that a start reads. Returns the catalogue like [`StateStore::trusted`].
     ///
     /// # Errors
     /// When a record is damaged, or a newer program has written it.
@@ -525,7 +523,7 @@ impl StateStore {
         locks.into_iter().collect()
     }
 
-    /// The hash of one entry of the journal, if there is one of this number.
+    /// The hash of the journal entry of this number, if there is one.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -534,7 +532,7 @@ impl StateStore {
         Ok(line.map(|line| entry_hash(&String::from_utf8_lossy(&line))))
     }
 
-    /// The journal from an entry on, at most `count` entries, as exported.
+    /// The journal from an entry on, at most `count` entries, in export form.
     ///
     /// # Errors
     /// When the state store is damaged.
@@ -556,12 +554,12 @@ impl StateStore {
     }
 }
 
-/// How records are written in these tables.
+/// The format of the records in these tables.
 fn format_of(tables: &dyn Tables) -> Result<Format, StateError> {
     Format::read(tables.get(Table::Metadata, format::FORMAT.as_bytes())?.as_deref())
 }
 
-/// Where the journal ends.
+/// The newest entry of the journal.
 fn newest_entry(tables: &dyn Tables) -> Result<JournalHead, StateError> {
     let Some((seq, line)) = tables.last(Table::Journal)? else {
         return Ok(JournalHead { seq: 0, hash: Digest::from_bytes([0; 32]) });
@@ -592,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_there_after_reopening_and_the_chain_goes_on() {
+    fn written_records_survive_reopening_and_the_journal_chain_continues() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
         let id = RunId::from_bytes([3; 16]);
@@ -627,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_forgotten_only_when_acknowledged_and_below_the_floor() {
+    fn only_acknowledged_runs_below_the_time_floor_are_forgotten() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut store = StateStore::begin(&folder.path().join("books.redb")).expect("begun");
         let ids: Vec<_> = (0..3).map(|n| RunId::from_bytes([n; 16])).collect();
@@ -649,12 +647,12 @@ mod tests {
     }
 
     #[test]
-    fn a_state_store_that_a_failing_disk_has_closed_is_opened_again() {
+    fn a_state_store_closed_by_a_disk_error_is_reopened() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
         let mut store = StateStore::begin(&path).expect("begun");
         store.write(moment(5), |tx| tx.raise_time_floor(30)).expect("written");
-        // As after a failed write on a disk that cannot be read either.
+        // The state after a failed write on a disk that cannot be read either.
         store.tables = Box::new(file::StateFile::closed(&path));
         std::fs::rename(&path, &aside).expect("moved");
         std::fs::create_dir(&path).expect("made");
@@ -669,13 +667,13 @@ mod tests {
     }
 
     #[test]
-    fn a_state_store_that_has_gone_is_never_begun_anew_by_who_only_opens_it() {
+    fn opening_a_missing_state_store_never_creates_a_new_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
         assert!(StateStore::open(&path).is_err());
         let mut store = StateStore::begin(&path).expect("begun");
         store.write(moment(5), |tx| tx.raise_time_floor(30)).expect("written");
-        // As after a failed write on a disk that was exchanged meanwhile.
+        // The state after a failed write, with the disk replaced since.
         store.tables = Box::new(file::StateFile::closed(&path));
         std::fs::remove_file(&path).expect("removed");
         store.mend();
@@ -688,7 +686,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_into_a_state_store_that_was_taken_away() {
+    fn nothing_is_written_to_a_state_store_whose_file_was_moved_or_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, aside) = (folder.path().join("books.redb"), folder.path().join("aside"));
         let mut store = StateStore::begin(&path).expect("begun");
@@ -698,7 +696,7 @@ mod tests {
         assert!(store.acts().expect("what is known is known").is_empty());
         std::fs::rename(&aside, &path).expect("put back");
         store.write(moment(7), |tx| tx.act_begins(0)).expect("written");
-        // An older one in its place is never taken for it, not in this life.
+        // This process never accepts an older copy in its place.
         std::fs::copy(&path, &aside).expect("copied");
         std::fs::rename(&aside, &path).expect("put there");
         for _ in 0..3 {
@@ -709,7 +707,7 @@ mod tests {
         assert!(store.acts().is_err());
     }
 
-    /// Tables of which one commit is said to have failed, and had been done.
+    /// Tables whose first commit reports failure although it succeeded.
     #[derive(Debug, Default)]
     struct Unsure {
         memory: Memory,
@@ -739,7 +737,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failed_write_has_left_is_neither_written_over_nor_undercut() {
+    fn a_write_that_failed_but_reached_the_disk_is_not_overwritten() {
         let mut store = StateStore::over(Box::new(Unsure { fails: true, ..Unsure::default() })).expect("books");
         let failed = store.write(moment(5), |tx| {
             tx.raise_time_floor(50)?;
@@ -758,7 +756,7 @@ mod tests {
     }
 
     #[test]
-    fn the_acts_of_a_day_are_counted_whatever_the_ledger_forgets() {
+    fn the_acts_of_a_day_are_counted_even_if_the_ledger_forgets_their_runs() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books.redb");
         let mut store = StateStore::begin(&path).expect("begun");
@@ -776,13 +774,13 @@ mod tests {
         drop(store);
         let mut store = StateStore::open(&path).expect("reopened");
         assert_eq!(store.acts().expect("read"), [20, 30]);
-        // The clock was ahead, and is not any more.
+        // The clock was ahead and has been corrected.
         store.write(moment(25), |tx| tx.acts_until_now()).expect("written");
         assert_eq!(store.acts().expect("read"), [20, 25]);
     }
 
     #[test]
-    fn a_full_spool_drops_the_oldest_report_and_no_outcome() {
+    fn a_full_spool_drops_the_oldest_reports_but_no_outcome() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut store = StateStore::begin(&folder.path().join("books.redb")).expect("begun");
         let big = vec![7u8; (SPOOL_BYTES / 4) as usize];

@@ -1,8 +1,7 @@
-//! redb's file with its blocks taken in advance.
+//! A storage backend for redb that allocates disk blocks in advance.
 //!
-//! A machine with a full disk is one that needs diagnosing: its journal must
-//! go on. Blocks are allocated beyond the file's end, so that growing needs
-//! none from a file system that has none left.
+//! A machine with a full disk needs diagnosing, so its journal must still be writable. Blocks are
+//! allocated beyond the file's end, so that growing works on a full file system.
 
 use fernwart_certs::keyfile::{self, KeyFileError, Others};
 use fernwart_protocol::limits::RESERVE_BYTES;
@@ -15,8 +14,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long a file that somebody else has is waited for: a program that an agent had
-/// just started when it was killed holds what was open for a moment.
+/// How long a locked file is waited for: a child that was just started when the agent was killed
+/// holds the lock for a moment.
 const HELD: Duration = Duration::from_secs(2);
 
 fn take(file: &File) -> io::Result<()> {
@@ -29,17 +28,17 @@ fn take(file: &File) -> io::Result<()> {
     }
 }
 
-/// Opens what nobody else may have had in their hands.
+/// Opens a file that no other account can have accessed.
 pub(super) fn checked(path: &Path, how: OFlags) -> Result<File, KeyFileError> {
     keyfile::open(path, Others::Nothing, how)
 }
 
-/// A file that owns more blocks than it shows.
+/// A file with more blocks allocated than its length shows.
 #[derive(Debug)]
 pub(super) struct ReservedFile(File);
 
 impl ReservedFile {
-    /// Opens the file for this process alone. One in which nothing stands is none.
+    /// Opens the file for this process alone. An empty file is an error.
     pub(super) fn open(path: &Path) -> Result<Self, KeyFileError> {
         let failed = |source| KeyFileError::Io { doing: "opening", path: path.to_owned(), source };
         let file = checked(path, OFlags::RDWR)?;
@@ -50,7 +49,7 @@ impl ReservedFile {
         }
     }
 
-    /// The same, and makes it, mode 0600, where it is not there.
+    /// The same, but creates the file with mode 0600 if it does not exist.
     pub(super) fn open_or_make(path: &Path) -> Result<Self, KeyFileError> {
         let failed = |source| KeyFileError::Io { doing: "opening", path: path.to_owned(), source };
         let file = checked(path, OFlags::RDWR | OFlags::CREATE)?;
@@ -65,8 +64,8 @@ impl ReservedFile {
         reserved
     }
 
-    /// Takes blocks ahead of `length`. Where that cannot be had, or the file
-    /// system knows no such thing, writing decides.
+    /// Allocates blocks beyond `length`. If that fails or is unsupported, later writes may fail
+    /// instead.
     fn reserve(&self, length: u64) {
         let _ = fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length + RESERVE_BYTES);
     }
@@ -82,7 +81,7 @@ impl StorageBackend for ReservedFile {
     }
 
     fn set_len(&self, length: u64) -> Result<(), io::Error> {
-        // A shorter file would give its blocks away; they are wanted.
+        // Shortening frees blocks, so they are reserved again.
         if length > self.0.metadata()?.len() {
             fallocate(&self.0, FallocateFlags::empty(), 0, length).or_else(|error| match error {
                 rustix::io::Errno::OPNOTSUPP => self.0.set_len(length),
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_somebody_holds_for_a_moment_is_waited_for() {
+    fn a_briefly_locked_file_is_waited_for() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("books");
         let held = ReservedFile::open_or_make(&path).expect("opened");

@@ -1,4 +1,4 @@
-//! What the state store stands on: tables of bytes that change all or nothing.
+//! The storage of the state store: tables of bytes with atomic commits.
 
 use super::StateError;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ pub enum Table {
     Reports,
     /// Number, 8 bytes, big endian: a line of the journal, text.
     Journal,
-    /// Number, 8 bytes, big endian: what that line is about, text.
+    /// Number, 8 bytes, big endian: the body of that line, text.
     Bodies,
     /// Name, text: a file of the catalogue.
     Files,
@@ -29,13 +29,13 @@ impl Table {
         [Self::Runs, Self::Reports, Self::Journal, Self::Bodies, Self::Files, Self::Locks, Self::Metadata];
 }
 
-/// What becomes of rows: a value, or nothing.
+/// Changes of rows: a new value, or none to remove it.
 pub type Changes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
 
 /// One row: key and value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
-/// Is shown rows, key and value, until it says stop.
+/// Called with key and value of each row, until it breaks.
 pub type Show<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// Tables of bytes. Keys are ordered as bytes.
@@ -46,7 +46,7 @@ pub trait Tables: std::fmt::Debug + Send {
     /// When it cannot be read.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
 
-    /// Shows each row from this key on, in order, until told to stop.
+    /// Calls `show` for each row from this key on, in order, until it breaks.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -67,10 +67,10 @@ pub trait Tables: std::fmt::Debug + Send {
     /// Makes all changes or none; durable when this returns.
     ///
     /// # Errors
-    /// When they cannot be written. Then nobody knows whether they were.
+    /// When they cannot be written. They may have reached the disk nevertheless.
     fn commit(&mut self, changes: &Changes) -> Result<(), StateError>;
 
-    /// Whether what is written will be found again: nobody has taken it away.
+    /// Checks that the file being written is still the one that will be read later.
     ///
     /// # Errors
     /// When it is not where it should be.
@@ -78,14 +78,14 @@ pub trait Tables: std::fmt::Debug + Send {
         Ok(())
     }
 
-    /// Something could not be read: what stands below may have given up for good.
+    /// Called after an error: the storage is reopened, since it may have failed for good.
     fn distrust(&mut self) {}
 
     /// Tries to become usable again after a failure.
     fn mend(&mut self) {}
 }
 
-/// Tables in memory: for machines that are only simulated.
+/// Tables in memory, for simulated machines.
 #[derive(Debug, Clone, Default)]
 pub struct Memory(BTreeMap<(Table, Vec<u8>), Vec<u8>>);
 
@@ -102,7 +102,7 @@ impl Tables for Memory {
     }
 
     fn each(&self, table: Table, from: &[u8], show: Show<'_>) -> Result<(), StateError> {
-        // Whoever is shown may have seen enough.
+        // An early stop is no error.
         let _ = self.rows(table, from).try_for_each(|(key, value)| show(key, value));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! One page being filled: what it will change, and reading through that.
+//! A transaction being filled: collects changes, and reads through them.
 
 use super::format::{FORMAT, Format};
 use super::tables::{Changes, Table, Tables};
@@ -19,10 +19,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::ops::ControlFlow;
 
-/// Acts whose beginnings are kept at most, for the bound per day.
+/// Maximum number of acts remembered for the daily limit.
 const ACTS_KEPT: usize = 4096;
 
-/// One transaction being filled.
+/// A transaction being filled.
 pub struct Transaction<'a> {
     tables: &'a dyn Tables,
     changes: Changes,
@@ -46,7 +46,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Shows each row as it will be.
+    /// Calls `show` for each row as it will be after the commit.
     fn each(&self, table: Table, mut show: impl FnMut(&[u8], &[u8])) -> Result<(), StateError> {
         self.tables.each(table, &[], &mut |key, value| {
             if !self.changes.contains_key(&(table, key.to_vec())) {
@@ -69,7 +69,7 @@ impl<'a> Transaction<'a> {
 }
 
 impl Transaction<'_> {
-    /// Writes the next line of the journal.
+    /// Appends a line to the journal.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -98,7 +98,7 @@ impl Transaction<'_> {
         self.moment.now
     }
 
-    /// Bytes of the journal's lines and of what they are about.
+    /// Size in bytes of the journal's lines and their bodies.
     pub(super) fn journal_bytes(&mut self) -> Result<u64, StateError> {
         if let Some(known) = self.state.journal {
             return Ok(known);
@@ -111,8 +111,8 @@ impl Transaction<'_> {
         Ok(total)
     }
 
-    /// Shows the rows of a table of entries up to one, at most `count`, as they are before
-    /// this page.
+    /// Calls `show` for the rows of a journal table up to number `last`, at most `count`, without
+    /// this transaction's changes.
     pub(super) fn each_up_to(
         &self,
         table: Table,
@@ -134,7 +134,7 @@ impl Transaction<'_> {
         shown
     }
 
-    /// Drops one entry of so many bytes.
+    /// Drops one entry of this size.
     pub(super) fn drop_entry(&mut self, seq: u64, bytes: u64) {
         self.remove(Table::Journal, &seq.to_be_bytes());
         self.remove(Table::Bodies, &seq.to_be_bytes());
@@ -171,7 +171,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Remembers a whole diagnosis for the next one.
+    /// Remembers a complete diagnosis for the next one.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -180,7 +180,7 @@ impl Transaction<'_> {
         self.mark(PAST, &text)
     }
 
-    /// Notes which key opens what is sealed to this machine.
+    /// Notes the public half of the sealing key.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -188,7 +188,7 @@ impl Transaction<'_> {
         self.mark(SEALING_KEY, key)
     }
 
-    /// Notes which of the hub's keys has signed for an outcome.
+    /// Notes which of the hub's keys signed the last countersignature.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -196,7 +196,7 @@ impl Transaction<'_> {
         self.mark(HUB_KEY, key)
     }
 
-    /// Follows a catalogue from now on.
+    /// Replaces the catalogue in force.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -213,8 +213,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Lifts the time floor; forgets acknowledged runs whose orders can no
-    /// longer be valid.
+    /// Raises the time floor and forgets acknowledged runs whose orders can no longer be valid.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -240,9 +239,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Takes the clock's word against a floor that was wrong. What the ledger
-    /// has forgotten under that floor must not come again, so older orders are
-    /// not followed any more.
+    /// Sets the time floor to the owner's clock, if the floor was wrong. Older orders are refused
+    /// from now on: the ledger may have forgotten their runs under that floor.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -253,8 +251,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Notes the number of a question to the owner: none is used twice, for a
-    /// yes that comes late must not reach another.
+    /// Notes the number of the newest question to the owner. Numbers are never reused, so that a
+    /// late answer cannot reach another question.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -262,7 +260,8 @@ impl Transaction<'_> {
         self.mark(QUESTIONS, &number)
     }
 
-    /// Acts that began in a future which the clock has left again began now.
+    /// Sets the start of acts that lie in the clock's future to now, after the clock was set
+    /// back.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -272,7 +271,7 @@ impl Transaction<'_> {
         self.mark(ACTS, &acts)
     }
 
-    /// Notes that an act begins now, and forgets those that began before `since`.
+    /// Notes that an act begins now, and forgets those begun before `since`.
     ///
     /// # Errors
     /// When the disk does not take it, or the state store is damaged.
@@ -285,7 +284,7 @@ impl Transaction<'_> {
         self.mark(ACTS, &acts)
     }
 
-    /// Keeps which runs were taken back before their orders came.
+    /// Stores which runs were cancelled before their orders arrived.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -293,7 +292,7 @@ impl Transaction<'_> {
         self.mark(TAKEN_BACK, &runs)
     }
 
-    /// Notes how far the hub's chain has come.
+    /// Notes the hub's chain position and head.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -314,7 +313,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Makes sure that the ledger has a place for this run: its own, or one more.
+    /// Checks that the ledger has room for this run, or already holds it.
     ///
     /// # Errors
     /// When it is full, or the state store is damaged.
@@ -325,8 +324,8 @@ impl Transaction<'_> {
         if known || held < LEDGER_RUNS as u64 { Ok(()) } else { Err(StateError::Full) }
     }
 
-    /// Keeps a report until the hub has it. Where the spool is full, the
-    /// oldest reports go first; outcomes never do.
+    /// Keeps a report until the hub has it. If the spool is full, the oldest reports are dropped;
+    /// outcomes never are.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -338,7 +337,7 @@ impl Transaction<'_> {
         if total > SPOOL_BYTES { self.drop_oldest(total) } else { Ok(()) }
     }
 
-    /// Bytes of all reports.
+    /// Size in bytes of all reports.
     fn spooled(&self) -> Result<u64, StateError> {
         if let Some(known) = self.state.spooled {
             return Ok(known);
@@ -369,7 +368,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Lets a report go: the hub has it.
+    /// Drops a report that the hub has.
     ///
     /// # Errors
     /// When the disk does not take it.
@@ -381,7 +380,7 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Notes that this machine is in nobody's care any more.
+    /// Notes that this machine was retired or left.
     ///
     /// # Errors
     /// When the disk does not take it.

@@ -14,7 +14,7 @@ use unic_langid::LanguageIdentifier;
 
 const EN: &str = include_str!("en.ftl");
 const DE: &str = include_str!("de.ftl");
-/// The command line explained; in English it explains itself.
+/// The German help texts of the command line; the English ones are in the code.
 const HELP_DE: &str = include_str!("help.de.ftl");
 
 /// The words of one language.
@@ -35,14 +35,14 @@ impl Words {
         let mut bundle = FluentBundle::new(vec![id]);
         bundle.set_use_isolating(false);
         for text in texts {
-            // What Fluent cannot read it leaves out; a test reads all of it.
+            // Fluent leaves out what it cannot parse; a test checks that it can parse everything.
             let resource = FluentResource::try_new((*text).to_owned()).unwrap_or_else(|(partial, _)| partial);
             let _ = bundle.add_resource(resource);
         }
         Self { bundle, language }
     }
 
-    /// Why something is not known.
+    /// Why something is unknown.
     pub fn reason(&self, why: &Cause) -> String {
         let reason = self.say(&format!("reason-{}", why.reason.as_str()));
         match why.about.as_str() {
@@ -51,19 +51,19 @@ impl Words {
         }
     }
 
-    /// A text with nothing to put in.
+    /// A text without arguments.
     pub fn say(&self, id: &str) -> String {
         self.say_with(id, &[])
     }
 
-    /// A text with things put in.
+    /// A text with arguments.
     pub fn say_with(&self, id: &str, with: &[(&str, &str)]) -> String {
         let Some(pattern) = self.bundle.get_message(id).and_then(|message| message.value()) else {
             return id.to_owned();
         };
         let mut arguments = FluentArgs::new();
         for (name, value) in with {
-            // What is counted picks its form.
+            // Fluent selects the plural form by the count.
             match *name {
                 "count" => arguments.set(*name, FluentValue::try_number(value)),
                 _ => arguments.set(*name, *value),
@@ -73,7 +73,7 @@ impl Words {
         self.bundle.format_pattern(pattern, Some(&arguments), &mut errors).into_owned()
     }
 
-    /// How an action is handled.
+    /// How a kind of action is handled.
     pub fn mode(&self, mode: Mode) -> String {
         self.say(match mode {
             Mode::Never => "mode-never",
@@ -84,7 +84,7 @@ impl Words {
         })
     }
 
-    /// Why a file that decides something is not believed, and what to do now.
+    /// Why a file that the agent relies on is rejected, and what to do now.
     pub fn file(&self, error: &KeyFileError) -> String {
         let path = |path: &Path| escaped(&path.display().to_string());
         match error {
@@ -106,17 +106,17 @@ impl Words {
         }
     }
 
-    /// What a section of a diagnosis is about.
+    /// The name of a section of a diagnosis.
     pub fn section(&self, section: SectionName) -> String {
         self.say(&format!("section-{section}"))
     }
 
-    /// What an action is: a check, a repair, a script that changes nothing.
+    /// The name of a kind of action: a check, a repair, a script that changes nothing.
     pub fn action(&self, action: &Action) -> String {
         self.say(&format!("action-{}", action_word(action)))
     }
 
-    /// What an action is called: by its manifest's title, where there is one.
+    /// The name of an action: its manifest's title if there is one.
     pub fn title(&self, action: &Action, title: Option<&Both>) -> String {
         let what = match (title, action) {
             (Some(title), _) => escaped(self.language.of(title)),
@@ -135,13 +135,13 @@ impl Words {
     }
 }
 
-/// The same of what a line of the journal says of it.
+/// The name of an action in the body of a journal line.
 pub(crate) fn action_word_in(line: &Value) -> Option<String> {
     let action = line.get("action")?;
     if let Ok(action) = serde_json::from_value::<Action>(action.clone()) {
         return Some(action_word(&action).to_owned());
     }
-    // Of another version, or no more than the word.
+    // The action is of another version, or only its name was written.
     let word = action.as_object().and_then(|action| action.keys().next().map(String::as_str)).or(action.as_str());
     word.map(escaped)
 }
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn both_languages_say_the_same_things() {
+    fn both_languages_have_the_same_texts() {
         assert_eq!(ids(EN), ids(DE));
         for text in [EN, DE, HELP_DE] {
             assert!(FluentResource::try_new(text.to_owned()).is_ok());
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_takes_what_is_put_in() {
+    fn a_text_takes_its_arguments() {
         let words = Words::new(Language::De);
         assert_eq!(words.say_with("status-linked", &[("shop", "Nordlicht IT")]), "ja, mit Nordlicht IT");
         assert_eq!(words.say("no-such-text"), "no-such-text");

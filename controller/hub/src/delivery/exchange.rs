@@ -1,7 +1,6 @@
-//! Delivering orders to machines, and hearing their outcomes on the way back.
+//! Delivers orders to machines and receives their outcomes.
 //!
-//! An order is in the store before it is sent. What becomes of an outcome is
-//! [`crate::delivery::outcome`]'s business.
+//! An order is in the store before it is sent. [`crate::delivery::outcome`] handles the outcomes.
 
 use crate::delivery::DeliveryService;
 use crate::delivery::outcome::{self, Origin};
@@ -22,46 +21,45 @@ use tracing::warn;
 /// How a delivery ended.
 #[derive(Debug)]
 pub(crate) enum DeliveryEnd {
-    /// The outcome is stored; with the key that its receipt is signed with.
+    /// The outcome is stored. The key is the one its receipt is signed with.
     Stored(Box<SignedOutcome>, PublicKey),
-    /// The machine did not take it into its state store.
+    /// The machine refused the order and did not store it.
     Refused(Refusal),
-    /// What became of it is stored already, and this changes nothing about it.
+    /// The run's end is stored already, and this refusal changes nothing.
     Known,
-    /// How it ended could not be stored now; the machine keeps its outcome, or gets
-    /// the order again.
+    /// The end could not be stored now; the machine keeps its outcome, or gets the order again.
     NotStored(Denial),
     /// The link was lost; the outcome comes when the machine is back.
     Lost,
 }
 
-/// What is heard of a run on its way.
+/// What a machine reports while a run is in progress.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// Where it stands.
+    /// The run's state.
     State(MachineState),
-    /// Something for those who watch.
+    /// A note for those who watch the job.
     Note(Note),
     /// The machine cannot use its state store now; it gets the order again in a while.
     NotYet,
 }
 
-/// How long a machine that cannot use its state store is left in peace.
+/// Delay before an order is sent again to a machine that cannot use its state store.
 const STORE_AGAIN: Duration = Duration::from_secs(60);
 
-/// Whether a machine may have got an order before.
+/// Whether a machine may have received an order before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sending {
-    /// It has not, if it gets it over the link with this number.
+    /// It has not, provided the order is sent over the link with this number.
     First(LinkId),
     /// It may have.
     Again,
-    /// It has said that it had begun it.
+    /// It has reported that the run began.
     Begun,
 }
 
 impl Sending {
-    /// The same over the link with this number.
+    /// Adjusts this to the link that is really used.
     fn over(self, link: LinkId) -> Self {
         match self {
             Self::First(first) if first != link => Self::Again,
@@ -69,9 +67,9 @@ impl Sending {
         }
     }
 
-    /// Whether a refusal says what becomes of the run. A machine that cannot use
-    /// its state store, or was taken back to an older program, does not know whether it
-    /// stands in them; nor is it known what a reason means that this hub does not know.
+    /// Whether a refusal settles the run. A machine that cannot use its state store, or was
+    /// downgraded, does not know whether it ran the order before; nor does this hub know what an
+    /// unknown refusal code means.
     fn is_settled_by(self, refusal: Refusal) -> bool {
         let says_nothing =
             matches!(refusal, Refusal::NoJournal | Refusal::LedgerFull | Refusal::NewerOrder | Refusal::Other(_));
@@ -90,8 +88,8 @@ pub(crate) struct Sent<'a> {
     pub(crate) sending: Sending,
 }
 
-/// Sends an order over its machine's link, with its cancel if it was taken back,
-/// and follows it to its outcome. `on_received` hears whatever the machine reports on the way.
+/// Sends an order over its machine's link, with its cancel if it was taken back, and follows it to
+/// its outcome. `on_received` is called with each report of the machine on the way.
 pub(crate) async fn deliver<F: Future<Output = ()>>(
     service: &Arc<DeliveryService>,
     mut sent: Sent<'_>,
@@ -104,13 +102,13 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
         match attempt(service, &linked.link, &sent, &on_received).await {
             Ok(Some(delivery)) => return delivery,
             Ok(None) => on_received(Received::NotYet).await,
-            // The link stays; an outcome is kept there, and comes by itself.
+            // Keep the link: the machine keeps the outcome and sends it later by itself.
             Err(FrameError::Newer) => {
                 service.records.passed_over(&machine);
                 return DeliveryEnd::NotStored(Denial::Incompatible);
             }
-            Err(error @ (FrameError::PeerIsOlder(_) | FrameError::TurnedAway)) => {
-                warn!(%machine, %run, %error, "an order needs a newer agent: update it there");
+            Err(error @ (FrameError::PeerIsOlder(_) | FrameError::Rejected)) => {
+                warn!(%machine, %run, %error, "an order needs a newer agent: update the agent on this machine");
                 return DeliveryEnd::NotStored(Denial::Incompatible);
             }
             Err(error) => {
@@ -123,7 +121,7 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
         }
         tokio::select! {
             biased;
-            // On its next link it gets its undelivered orders.
+            // The machine gets its undelivered orders on its next link.
             _ = linked.link.closed() => return DeliveryEnd::Lost,
             () = service.lifecycle.draining.cancelled() => return DeliveryEnd::Lost,
             () = tokio::time::sleep(STORE_AGAIN) => {}
@@ -131,7 +129,7 @@ pub(crate) async fn deliver<F: Future<Output = ()>>(
     }
 }
 
-/// One sending; nothing where the machine cannot say what becomes of the run.
+/// Sends the order once. Returns `None` if the machine cannot tell now what becomes of the run.
 async fn attempt<F: Future<Output = ()>>(
     service: &Arc<DeliveryService>,
     link: &Link,
@@ -141,8 +139,8 @@ async fn attempt<F: Future<Output = ()>>(
     let (mut send, mut receive) = link.open().await.map_err(|_| FrameError::Cut)?;
     let delivery = on_stream(service, (&mut send, &mut receive), sent, on_received).await;
     if let Err(FrameError::Newer) = delivery {
-        send.turn_away();
-        receive.turn_away();
+        send.reject();
+        receive.reject();
     }
     delivery
 }
@@ -170,13 +168,13 @@ async fn on_stream<F: Future<Output = ()>>(
             Delivered::Note(note) => on_received(Received::Note(note)).await,
             Delivered::Refused(refusal) if !sending.is_settled_by(refusal) => {
                 send.finish();
-                warn!(%machine, %run, code = %refusal.code(), "a machine cannot use its state store; the order is brought again");
+                warn!(%machine, %run, code = %refusal.code(), "a machine cannot use its state store; the order will be sent again");
                 return Ok(None);
             }
-            // That it had begun is known; this says nothing of its end.
+            // The run is known to have begun; a refusal does not tell how it ended.
             Delivered::Refused(refusal) if sending == Sending::Begun => {
                 send.finish();
-                warn!(%machine, %run, code = %refusal.code(), "a machine does not say what became of a run that had begun");
+                warn!(%machine, %run, code = %refusal.code(), "a machine does not report how a run that had begun has ended");
                 return Ok(Some(DeliveryEnd::Lost));
             }
             Delivered::Refused(refusal) => {
@@ -188,7 +186,7 @@ async fn on_stream<F: Future<Output = ()>>(
                     }
                     Ok(false) => DeliveryEnd::Known,
                     Err(error) => {
-                        // The order will be brought again, and may then be taken.
+                        // The order will be sent again and may be accepted then.
                         warn!(%run, %error, "a refusal could not be stored");
                         DeliveryEnd::NotStored(service.records.denial(&error))
                     }

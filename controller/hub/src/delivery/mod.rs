@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! order (one order, start to end) ─▶ exchange (one stream to its machine) ─▶ outcome (checked, stored, signed for)
-//! redelivery: what a machine that comes back may not have got ─▶ order
+//! redelivery: what a returning machine may not have received ─▶ order
 //! ```
 
 pub(crate) mod exchange;
@@ -31,14 +31,14 @@ pub(crate) struct DeliveryService {
     /// Learns of reports that are to be indexed.
     pub(crate) query: Arc<QueryService>,
     pub(crate) lifecycle: Lifecycle,
-    /// Machines that may not have got all their orders; perhaps some that have.
+    /// Machines that may have undelivered orders. It can contain machines that have none.
     redelivery: Mutex<RedeliveryQueue>,
     pub(crate) in_flight: Arc<InFlight>,
     watchers: Watchers,
 }
 
 impl DeliveryService {
-    /// With the machines that the store has undelivered orders of.
+    /// Creates it with the machines that have undelivered orders in the store.
     pub(crate) fn new(
         (records, presence, trust): (Arc<Records>, Arc<Presence>, Arc<Trust>),
         (keys, query, lifecycle): (Arc<HubKeys>, Arc<QueryService>, Lifecycle),

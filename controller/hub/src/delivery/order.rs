@@ -1,5 +1,5 @@
-//! One order's way: offered, carried to its machine, followed to its end, and told
-//! to whoever watches.
+//! Handles one order: offers it, delivers it to its machine, follows it to its end, and reports to
+//! those who watch.
 
 use crate::delivery::DeliveryService;
 use crate::delivery::exchange::{self, DeliveryEnd, Received, Sending, Sent};
@@ -20,38 +20,38 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
-/// How long a delivery waits for a technician who does not read.
+/// How long a delivery waits for a technician's program that does not read.
 const UNREAD: Duration = Duration::from_secs(20);
 
-/// A run that its machine took longer than this to settle is left to the
-/// machine's return.
+/// Maximum time that a delivery waits for a run to settle; after that the outcome comes when the
+/// machine links again.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// How often it is looked after a run whose machine was lost, beside the call at
-/// its end: its time may pass, and thousands may be lost at once.
+/// How often a run whose machine was lost is looked up, besides the wake-up at its end: the run may
+/// expire, and thousands may be lost at once.
 const LOST_AGAIN: Duration = Duration::from_secs(10);
 
-/// An owner who does not answer is waited for until the order ends; the machine
-/// says so a moment later.
+/// Extra time after the order's end. A run waits for the owner's answer until the end, and the
+/// machine reports its expiry a moment later.
 const LAST_ANSWER: Duration = Duration::from_secs(3);
 
-/// A machine that is back says something to each order within this time.
+/// Within this time a returning machine answers each order.
 pub(crate) const UNHEARD: Duration = Duration::from_secs(10);
 
-/// An order on its way, and what is known of it.
+/// An order to deliver, and its state.
 pub(crate) struct PendingOrder {
     pub(crate) order: Order,
     pub(crate) envelope: Envelope,
     pub(crate) state: RunState,
-    /// Set where it was taken back after it had been offered.
+    /// Set if the order was taken back after it had been offered.
     pub(crate) cancel: Option<Envelope>,
-    /// Set where it is sent for the first time.
+    /// Set if the order is sent for the first time.
     pub(crate) in_flight: Option<InFlightGuard>,
 }
 
-/// Orders that are sent for the first time, each over one link: whoever brings a
-/// machine what it may not have got does not send them a second time over the same.
-/// Two concurrent copies of one order would receive each other's replies.
+/// Orders that are being sent for the first time, each over one link. The redelivery queue does not
+/// send them again over the same link: two concurrent copies of one order would receive each
+/// other's replies.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight(Mutex<HashMap<(RunId, LinkId), u32>>);
 
@@ -60,19 +60,19 @@ impl InFlight {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Before the store says that this order is offered.
+    /// Must be called before the store marks the order as offered.
     pub(crate) fn begin(self: &Arc<Self>, run: RunId, link: LinkId) -> InFlightGuard {
         *self.counts().entry((run, link)).or_default() += 1;
         InFlightGuard { all: self.clone(), run, link }
     }
 
-    /// Whether an order is sent for the first time over this link.
+    /// Whether the first delivery of an order over this link is in flight.
     pub(crate) fn holds(&self, run: RunId, link: LinkId) -> bool {
         self.counts().contains_key(&(run, link))
     }
 }
 
-/// An order is sent for the first time, until this is dropped.
+/// Marks an order's first delivery as in flight until dropped.
 pub(crate) struct InFlightGuard {
     all: Arc<InFlight>,
     run: RunId,
@@ -90,20 +90,20 @@ impl Drop for InFlightGuard {
     }
 }
 
-/// Whether an order is brought again: a look is not worth it.
+/// Whether an order is redelivered: only scripts are, diagnoses are not.
 pub(crate) fn is_script(order: &Order) -> bool {
     matches!(order.action, Action::Script { .. })
 }
 
-/// Tells whoever watches, if anybody does.
+/// Sends an update to the watching technician, if there is one.
 pub(crate) async fn send_update(news: &mpsc::Sender<Update>, order: &Order, what: News) {
     let update = Update { run: order.run, machine: order.machine, news: what };
-    // A technician who has left, or does not read, does not hold up the job.
+    // A technician who has left, or whose program does not read, must not block the job.
     let _ = news.send_timeout(update, UNREAD).await;
 }
 
-/// Carries one order to its end; `seen` is told when the machine has answered
-/// first, or will not.
+/// Delivers one order. `seen` is notified when the machine has answered for the first time, or will
+/// not.
 pub(crate) async fn deliver_one(
     service: &Arc<DeliveryService>,
     pending: PendingOrder,
@@ -115,10 +115,10 @@ pub(crate) async fn deliver_one(
     lost
 }
 
-/// An act whose machine was lost on the way.
+/// An act whose machine lost its link during delivery.
 pub(crate) struct Lost {
     order: Order,
-    /// How long to wait for what becomes of it.
+    /// How long to wait for its end.
     timeout: Duration,
 }
 
@@ -129,7 +129,7 @@ async fn carry(
     seen: &Notify,
 ) -> Option<Lost> {
     if pending.order.not_after <= service.records.now() && pending.cancel.is_none() {
-        // Its turn has not come in time; nothing is sent that nobody waits for.
+        // The order expired in the queue; do not send what nobody waits for.
         send_update(news, &pending.order, News::NoAnswer).await;
         return None;
     }
@@ -188,12 +188,12 @@ async fn carry(
         Some(DeliveryEnd::Refused(refusal)) => News::Refused(refusal),
         Some(DeliveryEnd::Known) => stored_news(service, &order).await,
         Some(DeliveryEnd::NotStored(denial)) => News::Denied(denial),
-        // A script is brought again when its machine is back.
+        // A script is redelivered when its machine links again.
         Some(DeliveryEnd::Lost) if acts => {
             let timeout = if has_begun.load(Ordering::Relaxed) { LONGEST } else { timeout };
             return Some(Lost { order, timeout });
         }
-        // It was the hub that has left; the machine gives its outcome to the next one.
+        // The hub is shutting down; the machine gives its outcome to the restarted one.
         Some(DeliveryEnd::Lost) if service.lifecycle.draining.is_cancelled() => return None,
         Some(DeliveryEnd::Lost) | None => News::NoAnswer,
     };
@@ -208,8 +208,8 @@ async fn offer(service: &DeliveryService, pending: &mut PendingOrder) -> Result<
     pending.in_flight = linked.map(|linked| service.in_flight.begin(order.run, linked.link.id()));
     match service.records.store.offer(order.run).await {
         Ok(true) => {
-            // Only now can it be redelivered: a machine that came while it stood in line
-            // had nothing to get.
+            // Mark it now: while the order was queued, there was nothing to redeliver to a machine
+            // that linked.
             if is_script(order) {
                 service.redelivery().mark(order.machine);
             }
@@ -223,8 +223,8 @@ async fn offer(service: &DeliveryService, pending: &mut PendingOrder) -> Result<
     }
 }
 
-/// How long an order's machine is waited for. A script that waited for the owner until
-/// the very end is reported just after it.
+/// How long to wait for an order's machine. The report of a script that waited for the owner until
+/// its end comes just after it.
 fn timeout_of(pending: &PendingOrder, now: UnixMs) -> Duration {
     let left = u64::try_from(pending.order.not_after.saturating_sub(now)).unwrap_or_default();
     let timeout = Duration::from_millis(left).min(LONGEST);
@@ -232,19 +232,18 @@ fn timeout_of(pending: &PendingOrder, now: UnixMs) -> Duration {
     if is_script(&pending.order) { timeout + LAST_ANSWER } else { timeout }
 }
 
-/// Stores that a run has begun. Nobody waits for the disk: a hub that restarts meanwhile
-/// finds "offered", and brings it as an order that the machine knows.
+/// Stores that a run has begun, without waiting for the disk: after a crash the hub would find
+/// "offered" and send the order again, which the machine's ledger handles.
 fn store_began(service: &Arc<DeliveryService>, run: RunId) {
     let service = service.clone();
     service.lifecycle.tasks.clone().spawn(async move {
         if let Err(error) = service.records.store.write(Began(run)).await {
-            warn!(%run, %error, "that a run has begun could not be stored");
+            warn!(%run, %error, "the start of a run could not be stored");
         }
     });
 }
 
-/// Tells what became of a run whose machine was lost, once that is known, as
-/// long as somebody listens.
+/// Waits for the end of a run whose machine was lost, and sends it while somebody watches.
 pub(crate) async fn send_update_later(
     service: Arc<DeliveryService>,
     Lost { order, timeout }: Lost,
@@ -271,7 +270,7 @@ pub(crate) async fn send_update_later(
     send_update(&news, &order, what).await;
 }
 
-/// What is stored of a run that has ended.
+/// The stored end of a run.
 async fn stored_news(service: &DeliveryService, order: &Order) -> News {
     match service.records.store.run_state(&order.run).await {
         Ok(Some((state, refusal))) => final_news(service, order, state, refusal).await,
@@ -289,7 +288,7 @@ async fn final_news(service: &DeliveryService, order: &Order, state: RunState, r
     }
 }
 
-/// What became of a run that is settled, from the store.
+/// The outcome of a settled run, from the store.
 pub(crate) async fn settled_news(service: &DeliveryService, run: RunId, machine: &Machine) -> News {
     match service.records.store.evidence(&run).await {
         Ok(Some(evidence)) => match (evidence.receipt, Blob::try_from(evidence.report)) {

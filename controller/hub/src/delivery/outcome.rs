@@ -1,9 +1,9 @@
-//! Taking outcomes in.
+//! Accepts outcomes of runs.
 //!
 //! ```text
 //! SignedOutcome (wire) ─▶ verify ─▶ VerifiedOutcome ─▶ store ─▶ RunEnded ─▶ publish ─▶ metrics, index, events, watchers
 //! ```
-//! An outcome is in the store, and signed for, before its machine may forget it.
+//! An outcome is stored and countersigned before its machine may forget it.
 
 use crate::delivery::DeliveryService;
 use crate::journal;
@@ -23,12 +23,12 @@ use fernwart_store::{NewOutcome, StoredOutcome};
 use std::sync::Arc;
 use tracing::{debug, warn};
 
-/// How an outcome has come.
+/// How an outcome arrived.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Origin<'a> {
-    /// On the stream on which this order was sent; with the hash of what was sent.
+    /// On the stream on which this order was sent; with the hash of the sent bytes.
     Delivered(&'a Order, Digest),
-    /// By itself, later: the order must be staff's.
+    /// On a stream that the machine opened later; a staff key must have signed the order.
     Claimed,
 }
 
@@ -40,15 +40,15 @@ struct VerifiedOutcome {
     signed: SignedOutcome,
     receipt: Receipt,
     receipt_hash: Digest,
-    /// What its report says, where it is one of the whole machine.
+    /// The summary of its report, if that covers the complete machine.
     diagnosed: Option<Diagnosed>,
 }
 
-/// Verifies, stores and publishes an outcome. What the hub signs for it, and the
-/// key of its receipt.
+/// Verifies, stores and publishes an outcome. Returns the countersignature and the key of the
+/// receipt.
 ///
 /// # Errors
-/// When it is not this machine's word, or cannot be stored.
+/// When the machine has not signed it, or it cannot be stored.
 pub(crate) async fn take_in(
     service: &DeliveryService,
     machine: MachineId,
@@ -62,9 +62,8 @@ pub(crate) async fn take_in(
     Ok((countersignature, key))
 }
 
-/// An outcome is not taken in, for it is not what it says it is: that is counted, and told
-/// once of each machine until somebody has acknowledged it, though its program may try on
-/// for ever.
+/// Handles an outcome that fails verification: counts it, and raises an alarm once per machine
+/// until somebody acknowledges it, since the machine's program may retry for ever.
 async fn refused(service: &DeliveryService, machine: &Machine, what: &'static str) {
     service.records.metrics.outcome_refused();
     if !machine.alarm.as_raw().contains(what) && journal::raise(&service.records, machine.id, what).await {
@@ -109,11 +108,11 @@ async fn verify(
         return Err(Denial::NotUnderstood);
     };
     // A look at one section says nothing about the others.
-    let is_whole = matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty());
-    let summary = || Summary::unpack(signed.body.as_bytes()).ok().filter(|(report, _)| report.is_whole());
+    let is_of_all_sections = matches!(&order.action, Action::Diagnose { sections } if sections.as_slice().is_empty());
+    let summary = || Summary::unpack(signed.body.as_bytes()).ok().filter(|(report, _)| report.covers_all_sections());
     let diagnosed = match receipt.outcome {
-        // A clock that runs ahead does not keep a report fresh for ever.
-        Outcome::Ok if is_whole => summary().map(|(report, _)| Diagnosed {
+        // A machine's clock that runs ahead must not make its report look fresh for ever.
+        Outcome::Ok if is_of_all_sections => summary().map(|(report, _)| Diagnosed {
             health: Health::of(&report),
             at: report.taken_at.min(service.records.now()),
         }),
@@ -128,8 +127,8 @@ async fn verify(
     Ok(VerifiedOutcome { machine, signed, receipt, receipt_hash, diagnosed })
 }
 
-/// The order of an outcome that comes by itself, if staff has signed it. A
-/// technician who has left has given orders before: one that is known here counts.
+/// The order of a claimed outcome, if a staff key has signed it. The key may have left the staff
+/// list since; then an order that is stored here counts.
 async fn claimed_order(service: &DeliveryService, envelope: &Envelope) -> Result<Option<Order>, Denial> {
     let catalogue = service.trust.published.catalogue();
     let entry = catalogue.as_ref().and_then(|catalogue| catalogue.staff.find(&envelope.key));
@@ -147,14 +146,14 @@ async fn store(service: &DeliveryService, verified: VerifiedOutcome) -> Result<(
     let VerifiedOutcome { machine, signed, receipt, receipt_hash, diagnosed } = verified;
     let (id, run) = (machine.id, receipt.run);
     if receipt.refusal == Some(Refusal::RecordsWentBack) {
-        // First: an outcome that is stored does not come a second time.
+        // Raise the alarm first: once the outcome is stored, it does not come again.
         let alarm = "its records went back: they did not know a run that had begun there".to_owned();
         journal::note(&service.records, id, (receipt.journal_seq, receipt.journal_head), Some(alarm)).await;
     }
     let outcome = NewOutcome {
         run,
         machine: id,
-        // An order that cannot be read may be one: its outcome is kept longer.
+        // Treat an unreadable order as a script, so that its outcome is kept longer.
         is_script: !Order::from_bytes(signed.order.bytes.as_bytes())
             .is_ok_and(|order| matches!(order.action, Action::Diagnose { .. })),
         order: signed.order,
@@ -173,7 +172,7 @@ async fn store(service: &DeliveryService, verified: VerifiedOutcome) -> Result<(
     })??;
     let StoredOutcome { seq, head, at, is_new } = stored;
     debug!(machine = %id, %run, outcome = receipt.outcome.as_str(), "an outcome is stored");
-    let said = Countersignature {
+    let stated = Countersignature {
         run,
         machine: id,
         receipt: receipt_hash,
@@ -182,10 +181,10 @@ async fn store(service: &DeliveryService, verified: VerifiedOutcome) -> Result<(
         key: service.keys.evidence_id,
         at,
     };
-    // What it was told to read may be less than what every program does.
+    // The recorded version may be lower than the oldest that every program reads.
     let reads = Version::of_peer(machine.protocol).max(Version::OLDEST);
-    let countersignature = envelope::seal(&said, &service.keys.evidence, reads).map_err(|error| {
-        warn!(machine = %id, %run, error = chain(&error), "an outcome cannot be signed for");
+    let countersignature = envelope::seal(&stated, &service.keys.evidence, reads).map_err(|error| {
+        warn!(machine = %id, %run, error = chain(&error), "an outcome cannot be countersigned");
         Denial::Incompatible
     })?;
     let health =
@@ -194,7 +193,7 @@ async fn store(service: &DeliveryService, verified: VerifiedOutcome) -> Result<(
     Ok((RunEnded { machine: id, run, end }, countersignature))
 }
 
-/// Tells all who take note of it that a run has ended.
+/// Notifies metrics, index, events and watchers that a run has ended.
 pub(crate) fn publish(service: &DeliveryService, ended: &RunEnded) {
     service.records.metrics.run_ended(ended);
     service.query.run_ended(ended);

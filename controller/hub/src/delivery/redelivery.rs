@@ -1,4 +1,4 @@
-//! What machines may not have got, and bringing it when they are back.
+//! Redelivers orders that machines may not have received when they link again.
 
 use crate::delivery::DeliveryService;
 use crate::delivery::order::{PendingOrder, UNHEARD, deliver_one, is_script};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{info, warn};
 
-/// Orders brought at once to a machine that has come back.
+/// Maximum number of concurrent redeliveries to one machine.
 const AT_ONCE: usize = 16;
 
 /// Machines with possibly undelivered orders in the store, each with the generation of its
@@ -24,7 +24,7 @@ pub(crate) struct RedeliveryQueue {
 }
 
 impl RedeliveryQueue {
-    /// Something for this machine was stored.
+    /// Notes that an order for this machine was stored.
     pub(crate) fn mark(&mut self, machine: MachineId) {
         self.last += 1;
         self.marks.insert(machine, self.last);
@@ -34,7 +34,7 @@ impl RedeliveryQueue {
         self.marks.get(machine).copied()
     }
 
-    /// Nothing was there after this mark.
+    /// Removes the machine if no newer mark was set.
     fn clear(&mut self, machine: &MachineId, mark: u64) {
         if self.mark_of(machine) == Some(mark) {
             self.marks.remove(machine);
@@ -50,10 +50,9 @@ impl FromIterator<MachineId> for RedeliveryQueue {
     }
 }
 
-/// Brings a machine that has come back what it may not have got: what was held
-/// for it, and what was offered before and has no outcome; what was taken back
-/// meanwhile with its cancel. A second copy of an order does nothing there, but
-/// answers, and so does one that was taken back.
+/// Redelivers to a returning machine: orders held for it, orders offered before that have no
+/// outcome, and orders cancelled since, with their cancel. The machine answers a second copy of an
+/// order without running it again; the same holds for a cancelled one.
 pub(crate) async fn catch_up(service: Arc<DeliveryService>, machine: MachineId) {
     let Some(linked) = service.presence.machine(&machine) else { return };
     let Some(mark) = service.redelivery().mark_of(&machine) else { return };
@@ -65,14 +64,14 @@ pub(crate) async fn catch_up(service: Arc<DeliveryService>, machine: MachineId) 
         return service.redelivery().clear(&machine, mark);
     }
     undelivered.sort_by_key(|one| one.cancel.is_none());
-    // Side by side, so that one which waits for the owner holds up no other;
-    // but each is heard before the next is sent, so they come in their order.
+    // Send concurrently, so that an order which waits for the owner blocks no other. But await an
+    // answer to each before sending the next, so that they arrive in order.
     let places = Arc::new(Semaphore::new(AT_ONCE));
     for Undelivered { order: envelope, state, cancel } in undelivered {
         let order = match Order::from_bytes(envelope.bytes.as_bytes()) {
             Ok(order) => order,
             Err(error) => {
-                warn!(%machine, %error, "an order cannot be read by this hub; it is not brought");
+                warn!(%machine, %error, "an order cannot be read by this hub; it is not redelivered");
                 continue;
             }
         };
@@ -81,30 +80,30 @@ pub(crate) async fn catch_up(service: Arc<DeliveryService>, machine: MachineId) 
         }
         let Ok(place) = places.clone().acquire_owned().await else { return };
         if service.presence.machine(&machine).is_none_or(|now| now.link.id() != linked.link.id()) {
-            // The next link looks for itself: a cancel may have come meanwhile.
+            // The next link reads the store again: a cancel may have come since.
             return;
         }
         if cancel.is_none() && is_over_or_first(&service, &order, linked.link.id()).await {
             continue;
         }
         let seen = Arc::new(Notify::new());
-        let (service_too, heard) = (service.clone(), seen.clone());
-        service.lifecycle.deliveries.spawn(async move {
-            info!(%machine, run = %order.run, state = state.as_str(), "an order is brought to a machine that is back");
-            // Whoever watches the job hears of it from the store.
+        let (tracker, service, answered) = (&service.lifecycle.deliveries, service.clone(), seen.clone());
+        tracker.spawn(async move {
+            info!(%machine, run = %order.run, state = state.as_str(), "an order is redelivered to a machine that has linked again");
+            // Those who watch the job read the end from the store.
             let (news, _) = mpsc::channel(1);
             let state = if state == RunState::Held { RunState::Queued } else { state };
-            deliver_one(&service_too, PendingOrder { order, envelope, state, cancel, in_flight: None }, &news, &heard)
+            deliver_one(&service, PendingOrder { order, envelope, state, cancel, in_flight: None }, &news, &answered)
                 .await;
             drop(place);
         });
-        // Heard or not, the next one comes, while the link stands.
+        // Send the next one even if no answer came, while the link stands.
         let _ = tokio::time::timeout(UNHEARD, seen.notified()).await;
     }
 }
 
-/// Whether an order is sent by somebody else over this link, or has been since it
-/// was looked up, and is over.
+/// Whether the first delivery of an order over this link is in flight, or the order has ended since
+/// it was read.
 async fn is_over_or_first(service: &DeliveryService, order: &Order, link: LinkId) -> bool {
     if service.in_flight.holds(order.run, link) {
         return true;
@@ -112,7 +111,7 @@ async fn is_over_or_first(service: &DeliveryService, order: &Order, link: LinkId
     match service.records.store.run_state(&order.run).await {
         Ok(state) => state.is_none_or(|(state, _)| state.is_final()),
         Err(error) => {
-            warn!(run = %order.run, %error, "an order cannot be looked up; it is brought on the next link");
+            warn!(run = %order.run, %error, "an order cannot be looked up; it is redelivered on the next link");
             true
         }
     }
@@ -123,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_that_came_while_nothing_was_found_stays() {
+    fn clearing_an_old_mark_keeps_a_newer_one() {
         let machine = MachineId::from_bytes([1; 16]);
         let mut redelivery = RedeliveryQueue::from_iter([machine]);
         let looked = redelivery.mark_of(&machine).expect("marked");

@@ -1,4 +1,4 @@
-//! Those who wait for the end of one run.
+//! Wakes tasks that wait for the end of a run.
 
 use crate::run_end::RunEnded;
 use fernwart_protocol::id::RunId;
@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// Who waits, by run.
+/// The waiting tasks by run.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers(Mutex<HashMap<RunId, Vec<Arc<Notify>>>>);
 
-/// One who waits, until it is dropped.
+/// Waits for a run's end until dropped.
 pub(crate) struct Watcher<'a> {
     all: &'a Watchers,
     run: RunId,
-    /// Remembers one call: an end between two looks is not missed.
+    /// Stores one wake-up, so an end between two look-ups is not missed.
     call: Arc<Notify>,
 }
 
@@ -30,7 +30,7 @@ impl Watchers {
         Watcher { all: self, run, call }
     }
 
-    /// Calls those who wait for it.
+    /// Wakes those who wait for this run.
     pub(crate) fn run_ended(&self, ended: &RunEnded) {
         if let Some(waiting) = self.waiting().get(&ended.run) {
             waiting.iter().for_each(|call| call.notify_one());
@@ -39,7 +39,7 @@ impl Watchers {
 }
 
 impl Watcher<'_> {
-    /// Waits until the run has ended, or has since the last time. Cancel safe.
+    /// Waits until the run has ended since the last call. Cancel safe.
     pub(crate) async fn called(&self) {
         self.call.notified().await;
     }
@@ -65,7 +65,7 @@ mod tests {
     use fernwart_protocol::id::MachineId;
 
     #[tokio::test]
-    async fn who_waits_is_called_also_for_an_end_that_came_before_and_leaves_nothing_behind() {
+    async fn a_watcher_is_woken_for_an_end_before_its_wait_and_leaves_no_entry() {
         let watchers = Watchers::default();
         let (run, other) = (RunId::from_bytes([1; 16]), RunId::from_bytes([2; 16]));
         let ended =

@@ -1,7 +1,7 @@
-//! The door of those who have no certificate yet.
+//! The door for peers without a certificate.
 //!
-//! Small requests, few at a time, each proved on this very link. What is
-//! certified is a bare public key under a name that this door computes.
+//! Requests are small, few at a time, and each is bound to this link by a proof. Certificates name
+//! only a bare public key, under a name that this door computes.
 
 use crate::doors::rate_limiter::RateLimiter;
 use crate::keys::{Chain, HubKeys};
@@ -28,10 +28,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// Who admits where no person need look.
+/// Named as the one who admitted when no person had to.
 const BY_INVITATION: &str = "the invitation";
 
-/// What this door needs of the hub, and its bounds.
+/// The parts of the hub that this door uses, and its limits.
 pub(crate) struct EnrollDoor {
     pub(crate) records: Arc<Records>,
     pub(crate) trust: Arc<Trust>,
@@ -83,7 +83,8 @@ async fn answer(
     mut receive: Receiver,
 ) -> Result<(), FrameError> {
     receive.limit(ENROLL_FRAME_BYTES);
-    // Before the first answer: a peer who does not read holds no place for ever.
+    // Set before the first answer, so that a peer that does not read holds its slot only for a
+    // while.
     send.demand_rate();
     let wants_catalogue;
     let request = match receive.first::<Request>().await {
@@ -183,7 +184,7 @@ async fn join(door: &EnrollDoor, link: &Link, binding: &[u8; 32], request: &Join
     }
 }
 
-/// The machine a claim is about, once it has shown to be itself.
+/// The machine of a claim, if the claim is signed with its key.
 fn claimant(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result<Arc<fernwart_fleet::Machine>, Denial> {
     let machine = door.records.store.machine(&claim.machine);
     let machine = machine.ok_or(Denial::MachineUnknown)?;
@@ -197,12 +198,12 @@ fn claimant(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result<Arc<
     }
 }
 
-/// Waits for a person to admit the machine; then its first certificate, for
-/// the key whose words that person has compared.
+/// Waits until a person admits the machine. Returns its first certificate, for the key whose words
+/// that person has compared.
 async fn collect(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
     let until = Instant::now() + COLLECT_WAIT;
     loop {
-        // Listening before looking: an admission in between is not missed.
+        // Subscribe before looking up, so an admission in between is not missed.
         let admitted = door.trust.admitted.notified();
         let machine = claimant(door, binding, claim)?;
         if machine.standing == Standing::Admitted {
@@ -218,7 +219,7 @@ async fn collect(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result
     }
 }
 
-/// A machine whose certificate has run out.
+/// Certifies a machine whose certificate has expired.
 async fn come_back(door: &EnrollDoor, binding: &[u8; 32], claim: &Claim) -> Result<Option<Chain>, Denial> {
     let machine = claimant(door, binding, claim)?;
     if machine.standing != Standing::Admitted {
@@ -253,7 +254,7 @@ async fn join_staff(door: &EnrollDoor, link: &Link, binding: &[u8; 32], request:
     Ok(())
 }
 
-/// Waits for the key to stand on the published staff list.
+/// Waits until the published staff list contains the key.
 async fn collect_staff(door: &EnrollDoor, binding: &[u8; 32], claim: &StaffClaim) -> Result<Option<Chain>, Denial> {
     let until = Instant::now() + COLLECT_WAIT;
     let joined = door.records.store.staff_join(&claim.key).await.map_err(|error| door.records.denial(&error))?;

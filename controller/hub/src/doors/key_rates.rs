@@ -1,5 +1,5 @@
-//! What one key can cause over all its links has a pace: jobs of a technician, links of
-//! a machine. Each leaves a row, an event or a line.
+//! Limits what one key can cause over all its links: jobs of a technician, and links of a machine.
+//! Each of these leaves a row, an event or a log line.
 
 use fernwart_protocol::id::{KeyId, MachineId};
 use fernwart_protocol::limits::{JOBS, JOBS_PER_SECOND, MACHINE_LINKS};
@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Seconds in which a machine may link once more.
+/// After a burst, a machine may link once in this many seconds.
 const LINK_AGAIN: u32 = 10;
 
-/// A job waits for its turn no longer than this.
+/// Maximum time that a job is delayed.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Buckets by key: those of admitted machines, or of staff, so they are few.
+/// Buckets by key. Only admitted machines and staff have one, so they are few.
 #[derive(Debug)]
 pub(crate) struct KeyRates<K>(HashMap<K, Bucket>);
 
@@ -25,8 +25,8 @@ impl<K> Default for KeyRates<K> {
 }
 
 impl KeyRates<KeyId> {
-    /// Counts one more job: how long it is to wait; nothing where that would be too long,
-    /// and it is not counted.
+    /// Counts one more job and returns its delay. Returns `None`, without counting it, if the delay
+    /// would be too long.
     pub(crate) fn job(&mut self, key: KeyId, now: Instant) -> Option<Duration> {
         let bucket = self.0.entry(key).or_insert_with(|| Bucket::new(JOBS, JOBS_PER_SECOND, now));
         bucket.spend(0.0, now);
@@ -39,7 +39,7 @@ impl KeyRates<KeyId> {
 }
 
 impl KeyRates<MachineId> {
-    /// Counts one more link: whether there were too many.
+    /// Counts one more link. Returns whether there were too many.
     pub(crate) fn is_link_too_many(&mut self, machine: MachineId, now: Instant) -> bool {
         let full = || Bucket::new(MACHINE_LINKS * LINK_AGAIN, 1, now);
         let bucket = self.0.entry(machine).or_insert_with(full);
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_key_gives_is_taken_at_once_up_to_a_point_and_then_at_a_pace() {
+    fn jobs_of_a_key_start_at_once_up_to_a_burst_and_then_at_a_fixed_rate() {
         let (mut key_rates, begun) = (KeyRates::default(), Instant::now());
         let (one, other) = (KeyId::from_bytes([1; 16]), KeyId::from_bytes([2; 16]));
         for _ in 0..JOBS {
@@ -67,7 +67,7 @@ mod tests {
         assert_eq!(key_rates.job(one, begun), Some(Duration::from_millis(200)));
         assert_eq!(key_rates.job(other, begun), Some(Duration::ZERO), "others do not notice");
         assert_eq!(key_rates.job(one, begun + Duration::from_secs(1)), Some(Duration::ZERO));
-        // However many come, none waits for ever, and those turned away cost nothing.
+        // No job is delayed for ever, and rejected ones are not counted.
         let later = begun + Duration::from_secs(1);
         let taken = (0..10_000).filter_map(|_| key_rates.job(one, later)).collect::<Vec<_>>();
         assert!(taken.len() < 310 && taken.iter().all(|wait| *wait <= LONGEST_WAIT + Duration::from_millis(100)));
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_links_so_often_and_then_once_in_ten_seconds() {
+    fn a_machine_may_link_in_a_burst_and_then_once_in_ten_seconds() {
         let (mut key_rates, begun) = (KeyRates::default(), Instant::now());
         let machine = MachineId::from_bytes([1; 16]);
         assert_eq!((0..100).filter(|_| !key_rates.is_link_too_many(machine, begun)).count(), MACHINE_LINKS as usize);

@@ -1,4 +1,4 @@
-//! One door for each kind of peer (its ALPN), and how much each may ask.
+//! One door for each kind of peer (its ALPN), and the rate limits of each.
 
 pub(crate) mod agent;
 pub(crate) mod enroll;

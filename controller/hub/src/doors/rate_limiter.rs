@@ -1,7 +1,7 @@
-//! How much one link may ask of the hub: a bucket that fills at a pace.
+//! Limits the requests of one link with a token bucket.
 //!
-//! Whoever asks faster waits at the pace; others do not notice. Only whoever
-//! opens streams without a word, again and again, is sent away.
+//! Faster requests are delayed; other links are not affected. Only a peer that keeps opening empty
+//! streams is disconnected.
 
 use crate::metrics::Metrics;
 use fernwart_protocol::code::Goodbye;
@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Bytes of an answer that count as one more ask.
+/// This many bytes of an answer count as one more request.
 const BYTES_PER_ASK: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ struct Buckets {
     empty: Bucket,
 }
 
-/// What one link has asked for of late.
+/// The recent requests of one link.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     door: Door,
@@ -28,7 +28,7 @@ pub(crate) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// That of a new link.
+    /// The limiter of a new link.
     pub(crate) fn of(door: Door) -> Self {
         let (most, per_second) = match door {
             Door::Agent => (limits::AGENT_ASKS, limits::AGENT_ASKS_PER_SECOND),
@@ -44,7 +44,7 @@ impl RateLimiter {
         self.buckets.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Waits for the turn of one more ask.
+    /// Counts one more request and waits until it may be served.
     pub(crate) async fn turn(&self, metrics: &Metrics) {
         let wait = self.ask();
         if !wait.is_zero() {
@@ -53,14 +53,14 @@ impl RateLimiter {
         }
     }
 
-    /// Counts one more ask: how long to wait before it is looked at.
+    /// Counts one more request. Returns how long to delay it.
     fn ask(&self) -> Duration {
         let mut buckets = self.buckets();
         buckets.asks.spend(1.0, Instant::now());
         buckets.asks.debt()
     }
 
-    /// Counts what an answer has cost.
+    /// Counts the cost of an answer.
     pub(crate) fn answered(&self, bytes: usize) {
         let asks = (bytes / BYTES_PER_ASK) as f64;
         if asks > 0.0 {
@@ -68,9 +68,8 @@ impl RateLimiter {
         }
     }
 
-    /// What the link is to be closed with after a stream has ended like this, if it
-    /// is. Leaving a stream on which something was asked is no offence; opening
-    /// many on which nothing is said is.
+    /// The reason to close the link after a stream has ended with this error, if there is one.
+    /// Abandoning a request is no offence; opening many empty streams is.
     pub(crate) fn reproach(&self, error: &FrameError) -> Option<Goodbye> {
         match error {
             FrameError::Empty => self.is_one_too_many().then_some(Goodbye::Misbehaved),
@@ -80,11 +79,11 @@ impl RateLimiter {
             | FrameError::Body(_)
             | FrameError::Newer
             | FrameError::PeerIsOlder(_)
-            | FrameError::TurnedAway => error.reproach(),
+            | FrameError::Rejected => error.reproach(),
         }
     }
 
-    /// Counts a stream that brought nothing: whether there were too many.
+    /// Counts an empty stream. Returns whether there were too many.
     fn is_one_too_many(&self) -> bool {
         let mut buckets = self.buckets();
         buckets.empty.spend(1.0, Instant::now());
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_asks_without_end_is_served_at_the_pace_and_whoever_pauses_at_once() {
+    async fn continuous_requests_are_served_at_the_rate_and_at_once_after_a_pause() {
         let rate = RateLimiter::of(Door::Agent);
         for _ in 0..limits::AGENT_ASKS {
             assert_eq!(rate.ask(), Duration::ZERO);
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_large_answer_counts_as_many() {
+    async fn a_large_answer_counts_as_many_requests() {
         let rate = RateLimiter::of(Door::Agent);
         for _ in 0..100 {
             rate.answered(1024 * 1024);
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn empty_streams_now_and_then_are_forgiven() {
+    async fn occasional_empty_streams_are_tolerated() {
         let rate = RateLimiter::of(Door::Agent);
         for _ in 0..1000 {
             assert!(!rate.is_one_too_many());

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// What this door needs of the hub, and its bounds.
+/// The parts of the hub that this door uses, and its limits.
 pub(crate) struct StaffDoor {
     pub(crate) service: Arc<StaffService>,
     /// How often jobs are submitted with a key.
@@ -25,7 +25,7 @@ pub(crate) struct StaffDoor {
 }
 
 impl StaffDoor {
-    /// How long one more job of this key is to wait; nothing where that would be too long.
+    /// The delay for one more job of this key; `None` if it would be too long.
     fn job_wait(&self, key: KeyId, now: Instant) -> Option<Duration> {
         self.job_rates.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).job(key, now)
     }
@@ -76,7 +76,7 @@ async fn request(
     let result = match settled {
         Ok(_) => match served(door, link, (key, tls_key), &hello, &mut send, &mut receive).await {
             Ok(result) => result,
-            // Either asks or is told what the other does not know.
+            // One side sent what the other's version does not know.
             Err(FrameError::Newer | FrameError::PeerIsOlder(_)) => Err(Denial::Incompatible),
             Err(error) => return Err(error),
         },
@@ -91,8 +91,7 @@ async fn request(
     last_word(&mut send, result).await
 }
 
-/// One request, served to its end. The outer error is the link's, the inner a
-/// denial.
+/// Serves one request. The outer error is the link's, the inner one a denial.
 async fn served(
     door: &Arc<StaffDoor>,
     link: &Link,
@@ -113,7 +112,7 @@ async fn served(
             () = tokio::time::sleep(wait) => {}
         }
     }
-    // Only now: who may what can have changed while it waited.
+    // Look up the caller after the wait: its permissions may have changed.
     staff::answer(&door.service, Asked { link, key, tls_key, hello, send, receive }, asked).await
 }
 

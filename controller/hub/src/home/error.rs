@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// The folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HomeError {
-    /// It is not a hub's.
+    /// It is not a hub's folder.
     #[error("{0} is not a hub's folder: hub.toml is not there")]
     NotAHub(PathBuf),
     /// Another hub runs on it.
@@ -37,18 +37,18 @@ pub enum HomeError {
     /// None of its keys of a kind is in the approved `hub.json`.
     #[error("the approved hub.json names no {0} of this hub")]
     NotApproved(&'static str),
-    /// The store has gone, or was emptied.
+    /// The store is missing or empty.
     #[error("{0} is not there, or empty, though this hub has run before: without it no machine is known")]
     StoreLost(PathBuf),
-    /// The store is of another shop.
+    /// The store belongs to another organisation.
     #[error("{0} is of another shop")]
     ForeignStore(PathBuf),
     /// Its keys are being replaced already.
     #[error("a change of the hub's keys is under way already")]
-    UnderWay,
+    InProgress,
     /// Its keys are not being replaced.
     #[error("no change of the hub's keys is under way")]
-    NothingUnderWay,
+    NothingInProgress,
     /// `hub.toml` is not right.
     #[error("{path} cannot be used")]
     Settings {

@@ -8,11 +8,11 @@ use fernwart_certs::issue::Authority;
 use fernwart_certs::sha256;
 use std::path::{Path, PathBuf};
 
-/// A home with more generations than this is no home of ours.
+/// Maximum number of generations.
 pub(crate) const MOST: u32 = 99;
 
-/// Former CAs that are shown. More than one is there when a generation was made
-/// and never approved.
+/// Maximum number of former CAs in the chain. There is more than one if a generation was made and
+/// never approved.
 const MOST_BEFORE: usize = 2;
 
 /// One generation of the CA.
@@ -28,14 +28,14 @@ pub struct Rotating {
     evidence: Vec<SigningKey>,
 }
 
-/// What of them is in use.
+/// The keys in use.
 pub struct InUse {
     /// The newest approved CA.
     pub authority: Authority,
-    /// What a hub shows behind its own certificate: the CA, and the way to it
-    /// from the one before, for whoever was away while it was replaced.
+    /// The rest of the hub's certificate chain: its CA, the bridge, and former CAs, for machines
+    /// that were away during a change.
     pub behind: Vec<CertificateDer<'static>>,
-    /// Every approved CA: certificates of each are known.
+    /// Every approved CA; certificates of each are accepted.
     pub authorities: Vec<CertificateDer<'static>>,
     /// The newest approved evidence key.
     pub evidence: SigningKey,
@@ -48,8 +48,7 @@ pub(crate) fn file(home: &Path, stem: &str, generation: u32, end: &str) -> PathB
 }
 
 impl Rotating {
-    /// Reads all that is there. A generation that was cut off while it was made
-    /// does not count.
+    /// Reads all generations. One whose creation was interrupted does not count.
     ///
     /// # Errors
     /// When a key may not be used, or there is none.
@@ -69,7 +68,7 @@ impl Rotating {
         Ok(all)
     }
 
-    /// What is in use where this is approved; before any approval the first.
+    /// Selects the keys in use by the approved `hub.json`; without one, the first generation.
     ///
     /// # Errors
     /// When nothing in the home is approved.

@@ -33,8 +33,7 @@ use std::time::{Duration, SystemTime};
 pub struct Settings {
     /// The UDP address to listen on.
     pub listen: SocketAddr,
-    /// The TCP address of this computer alone at which metrics are told; none if
-    /// they are not.
+    /// The loopback TCP address that serves metrics; none if they are off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
     /// How long results are kept.
@@ -53,11 +52,11 @@ pub struct HubHome {
 pub struct HubKeys {
     /// Its settings.
     pub settings: Settings,
-    /// Its CA and what it countersigns receipts with.
+    /// Its CA, and the key that countersigns receipts.
     pub rotating: Rotating,
-    /// What it signs snapshot and timestamp with.
+    /// The keys for snapshot and timestamp.
     pub roles: HubRoles,
-    /// What a restarted hub knows former links by.
+    /// The keys by which a restarted hub recognises packets of former links.
     pub restart: RestartKeys,
 }
 
@@ -68,7 +67,7 @@ const SNAPSHOT: &str = "snapshot.key";
 const TIMESTAMP: &str = "timestamp.key";
 const RESTART: &str = "restart.key";
 
-/// Folders below the home that are looked through for keys.
+/// Depth of folders below the home that are searched for keys.
 const DEEPEST: u32 = 3;
 
 /// Longest file that could be a bare signing key, bytes.
@@ -93,27 +92,27 @@ impl HubHome {
         self.path.join("store.sqlite")
     }
 
-    /// What machines have told, to be asked; made anew when it is lost.
+    /// The query index over machines' reports; it is rebuilt when it is lost.
     pub fn facts(&self) -> PathBuf {
         self.path.join("facts.sqlite")
     }
 
-    /// Refuses a store that has gone: what is made beside it at the first start is still
-    /// there.
+    /// Rejects a lost store. The facts file, which is made at the first start, shows that there was
+    /// one.
     ///
     /// # Errors
-    /// When it is not there, or holds nothing.
+    /// When the store is missing or empty.
     pub(crate) fn refuse_lost_store(&self) -> Result<(), HomeError> {
         let is_there = self.store().metadata().is_ok_and(|data| data.len() > 0);
         if is_there || !self.facts().exists() { Ok(()) } else { Err(HomeError::StoreLost(self.store())) }
     }
 
-    /// Where a restore leaves word of itself.
+    /// The file that marks a restored folder.
     fn restored(&self) -> PathBuf {
         self.path.join("restored")
     }
 
-    /// Leaves word that this folder was put back from a backup.
+    /// Marks this folder as restored from a backup.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -121,8 +120,8 @@ impl HubHome {
         std::fs::write(self.restored(), "")
     }
 
-    /// Whether this folder was put back from a backup in the last week: most machines
-    /// have been linked by then.
+    /// Whether this folder was restored from a backup in the last week. Most machines link within
+    /// that time.
     pub(crate) fn was_restored(&self) -> bool {
         const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
         let restored = self.restored().metadata().and_then(|data| data.modified());
@@ -134,17 +133,17 @@ impl HubHome {
         self.path.join("catalogue")
     }
 
-    /// Whether there is a hub.
+    /// Whether this folder holds a hub.
     pub fn is_one(&self) -> bool {
         self.settings_file().exists() && self.store().exists()
     }
 
-    /// Room where it lies, bytes; plenty where the system does not say.
+    /// Free space on its disk, bytes; a large value if the system does not report it.
     pub fn free_bytes(&self) -> u64 {
         fernwart_certs::disk::free_bytes(&self.path)
     }
 
-    /// Whether that is as good as none.
+    /// Whether the disk is practically full.
     pub fn is_disk_full(&self) -> bool {
         fernwart_certs::disk::is_full(&self.path)
     }
@@ -179,11 +178,10 @@ impl HubHome {
         self.keys()
     }
 
-    /// Takes the folder for this process and reads its keys.
+    /// Locks the folder for this process and reads its keys.
     ///
     /// # Errors
-    /// When another hub has it, it holds a foreign key, or a key file is not
-    /// as it must be.
+    /// When another hub has locked it, it holds a foreign key, or a key file is unusable.
     pub fn open(&self) -> Result<HubKeys, HomeError> {
         let path = self.settings_file();
         match path.metadata() {
@@ -208,8 +206,8 @@ impl HubHome {
         self.keys()
     }
 
-    /// Refuses a home that holds a private key of this catalogue's people,
-    /// whatever the file is called.
+    /// Rejects a home that holds a private key of an approver or staff member of this catalogue,
+    /// whatever the file's name.
     ///
     /// # Errors
     /// When there is one.
@@ -243,7 +241,7 @@ impl HubHome {
         for folder in [self.path.clone(), self.path.join("approver"), self.path.join("staff")] {
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let name = entry.file_name();
-                // Also one that was never finished.
+                // Include unfinished files, whose names have a suffix.
                 let name = name.to_string_lossy();
                 if FOREIGN.iter().any(|foreign| {
                     name.strip_prefix(foreign).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

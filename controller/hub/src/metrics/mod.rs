@@ -1,8 +1,7 @@
-//! What is counted, in the words of Prometheus
-//! (<https://prometheus.io/docs/practices/naming/>).
+//! Metrics, named by the rules of Prometheus
 //!
-//! Labels come from closed lists: no machine, customer or person is one, or the
-//! page would grow with the fleet and tell of it.
+//! Labels come from closed lists. No machine, customer or person is a label: the page would grow
+//! with the fleet and reveal it.
 
 pub(crate) mod scrape;
 
@@ -18,11 +17,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use std::time::Duration;
 
-/// Shortest delivery that is told from a shorter one, seconds; ten steps of four
-/// reach four minutes.
+/// Upper bound of the first histogram bucket, seconds. Ten buckets that grow by four reach four
+/// minutes.
 const FIRST_STEP: f64 = 0.001;
 
-/// A handshake that went well.
+/// The result of a successful handshake.
 const LINKED: &str = "linked";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,7 +30,7 @@ struct At {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
+struct LinkEnded {
     door: &'static str,
     by: &'static str,
     reason: &'static str,
@@ -52,12 +51,12 @@ struct Code {
     code: &'static str,
 }
 
-/// All that is counted at a hub.
+/// All metrics of a hub.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     links: Family<At, Gauge>,
     handshakes: Family<Went, Counter>,
-    ended: Family<Ended, Counter>,
+    ended: Family<LinkEnded, Counter>,
     paced: Family<At, Counter>,
     orders: Counter,
     outcomes: Family<Went, Counter>,
@@ -85,7 +84,7 @@ impl Default for Metrics {
             refused_outcomes: Counter::default(),
             deliveries: Histogram::new(exponential_buckets(FIRST_STEP, 4.0, 10)),
         };
-        // What has not happened yet is 0, not absent: rates need a beginning.
+        // Create the series at 0: rates need a start value.
         for door in Door::ALL {
             drop(metrics.links.get_or_create(&at(door)));
             drop(metrics.paced.get_or_create(&at(door)));
@@ -107,16 +106,16 @@ const fn at(door: Door) -> At {
     At { door }
 }
 
-/// What is looked up for each page rather than counted.
+/// Gauges that are read for each page.
 #[derive(Debug)]
 pub(crate) struct Levels {
     pub(crate) rejections: Rejections,
     pub(crate) machines_online: usize,
     pub(crate) machines_admitted: usize,
-    /// Reports that questions do not see yet.
+    /// Reports that are not indexed for queries yet.
     pub(crate) reports_due: usize,
     pub(crate) free_bytes: u64,
-    /// When the published timestamp runs out; 0 where nothing is published.
+    /// When the published timestamp expires; 0 if nothing is published.
     pub(crate) timestamp_until: UnixMs,
 }
 
@@ -144,10 +143,10 @@ impl Metrics {
             | LinkError::TooSlow
             | LinkError::NoDoor => "network",
         };
-        self.ended.get_or_create(&Ended { door: at(door).door, by, reason: end.as_str() }).inc();
+        self.ended.get_or_create(&LinkEnded { door: at(door).door, by, reason: end.as_str() }).inc();
     }
 
-    /// An ask had to wait.
+    /// A request was delayed by a rate limit.
     pub(crate) fn paced(&self, door: Door) {
         self.paced.get_or_create(&at(door)).inc();
     }
@@ -157,12 +156,12 @@ impl Metrics {
         self.orders.inc();
     }
 
-    /// Its outcome is stored, so long after.
+    /// An outcome is stored, this long after its order was sent.
     pub(crate) fn delivered(&self, took: Duration) {
         self.deliveries.observe(took.as_secs_f64());
     }
 
-    /// A run has ended, however that was heard.
+    /// A run has ended.
     pub(crate) fn run_ended(&self, ended: &RunEnded) {
         match &ended.end {
             End::Outcome { outcome, is_new: true, .. } => {
@@ -175,7 +174,7 @@ impl Metrics {
         }
     }
 
-    /// A technician heard "no".
+    /// A technician's request was denied.
     pub(crate) fn denied(&self, denial: Denial) {
         self.denials.get_or_create(&Code { code: denial.label() }).inc();
     }
@@ -190,12 +189,12 @@ impl Metrics {
         self.newer_frames.inc();
     }
 
-    /// An outcome was not what it said it was.
+    /// An outcome failed verification.
     pub(crate) fn outcome_refused(&self) {
         self.refused_outcomes.inc();
     }
 
-    /// The page, with the levels of this moment.
+    /// The page of all metrics, with gauges read now.
     pub(crate) fn page(&self, levels: &Levels) -> String {
         let mut all = Registry::default();
         let hub = all.sub_registry_with_prefix("fernwart");
@@ -204,34 +203,34 @@ impl Metrics {
         hub.register("build_info", "This program; always 1", build);
         hub.register("links", "Links open now", self.links.clone());
         hub.register("links_ended", "Links that have ended, by whom and why", self.ended.clone());
-        hub.register("handshakes", "Handshakes, by how they went", self.handshakes.clone());
+        hub.register("handshakes", "Handshakes, by result", self.handshakes.clone());
         let rejections = levels.rejections;
         let sent_back = ConstCounter::new(rejections.sent_back);
-        hub.register("handshakes_sent_back", "Peers that first had to show their address", sent_back);
+        hub.register("handshakes_sent_back", "Peers that first had to validate their address", sent_back);
         let refused = ConstCounter::new(rejections.refused);
         hub.register("handshakes_refused", "Peers for which there was no room", refused);
         let dropped = ConstCounter::new(rejections.dropped);
-        hub.register("first_datagrams_dropped", "First datagrams that came too fast to be looked at", dropped);
-        hub.register("asks_paced", "Asks that waited, because a link asks too fast", self.paced.clone());
+        hub.register("first_datagrams_dropped", "Initial datagrams dropped because too many arrived", dropped);
+        hub.register("asks_paced", "Requests delayed because their link asks too fast", self.paced.clone());
         hub.register("orders_sent", "Orders sent to machines, counting each time", self.orders.clone());
         let help = "From sending an order to its stored outcome";
         hub.register_with_unit("delivery", help, Unit::Seconds, self.deliveries.clone());
         hub.register("outcomes_stored", "Outcomes of runs that were stored", self.outcomes.clone());
-        hub.register("orders_refused", "Orders a machine did not take into its books", self.refusals.clone());
+        hub.register("orders_refused", "Orders that a machine refused", self.refusals.clone());
         hub.register("requests_denied", "Requests of technicians that were denied", self.denials.clone());
-        hub.register("store_failures", "What the store could not read or write", self.store_failures.clone());
+        hub.register("store_failures", "Failed reads and writes of the store", self.store_failures.clone());
         let help = "Frames of machines whose version is newer than this hub's";
         hub.register("newer_frames", help, self.newer_frames.clone());
         let help = "Outcomes that a machine has not signed, or that do not fit their orders";
         hub.register("outcomes_refused", help, self.refused_outcomes.clone());
         gauge(hub, "machines_online", "Machines that are linked", levels.machines_online as u64);
         gauge(hub, "machines_admitted", "Machines that are admitted", levels.machines_admitted as u64);
-        gauge(hub, "reports_due", "Reports that questions do not see yet", levels.reports_due as u64);
+        gauge(hub, "reports_due", "Reports that are not indexed for queries yet", levels.reports_due as u64);
         let free = ConstGauge::new(levels.free_bytes);
-        hub.register_with_unit("disk_free", "Room where the store lies", Unit::Bytes, free);
+        hub.register_with_unit("disk_free", "Free space on the store's disk", Unit::Bytes, free);
         let until = levels.timestamp_until / 1000;
         let until = ConstGauge::new(until);
-        let help = "When the published timestamp runs out, Unix time";
+        let help = "When the published timestamp expires, Unix time";
         hub.register_with_unit("catalogue_expiry_timestamp", help, Unit::Seconds, until);
 
         let process = all.sub_registry_with_prefix("process");

@@ -1,7 +1,6 @@
-//! The page of metrics, for whoever asks on this computer.
+//! Serves the metrics page on this computer.
 //!
-//! HTTP is hyper's. Few are served at once, each briefly; whoever is one too
-//! many is hung up on.
+//! HTTP is hyper's. Few clients are served at once, each briefly; further ones are disconnected.
 
 use crate::StartError;
 use crate::lifecycle::Lifecycle;
@@ -20,21 +19,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-/// Askers at once.
+/// Maximum number of concurrent clients.
 const ASKERS: usize = 8;
 
-/// How long each may take.
+/// Timeout for each client.
 const TIME: Duration = Duration::from_secs(10);
 
 /// The longest request, bytes; hyper takes no less.
 const REQUEST_BYTES: usize = 8 * 1024;
 
 const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-/// What older readers take; the page is written so that it is this as well.
+/// For older clients; the page is valid in this format too.
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Takes the port.
+/// Binds the port.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     if !address.ip().is_loopback() {
         return Err(StartError::MetricsOpen(address));
@@ -67,9 +66,9 @@ pub(crate) async fn serve(page: Page, lifecycle: Lifecycle, listener: TcpListene
                 });
             }
             (Ok(_), Err(_)) => {}
-            // No file descriptors: they come back.
+            // Out of file descriptors: wait until some are free.
             (Err(error), _) => {
-                debug!(%error, "somebody who asks for metrics could not be heard");
+                debug!(%error, "a metrics connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -89,7 +88,7 @@ async fn converse(page: &Page, stream: TcpStream) {
         .serve_connection(TokioIo::new(stream), answer)
         .await;
     if let Err(error) = served {
-        debug!(%error, "somebody who asked for metrics was not understood");
+        debug!(%error, "a metrics request failed");
     }
 }
 

@@ -1,35 +1,35 @@
-//! Whose newest report is to be indexed, and when.
+//! The queue of machines whose newest report is to be indexed.
 
 use fernwart_protocol::id::MachineId;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Reports that are indexed in one transaction.
+/// Maximum number of reports per transaction.
 const AT_ONCE: usize = 64;
 
-/// Reports are indexed when none has come for this long.
+/// Indexing starts when no report has arrived for this long.
 const LULL: Duration = Duration::from_millis(250);
 
-/// Nothing waits longer for a lull.
+/// Indexing starts after this long even if reports keep arriving.
 const BEHIND: Duration = Duration::from_secs(30);
 
-/// Machines whose newest report is to be indexed, each with a number: the lower,
-/// the longer it waits.
+/// Machines whose newest report is to be indexed, each with a sequence number: the lowest has
+/// waited longest.
 #[derive(Default)]
 pub(crate) struct IndexQueue {
     waiting: HashMap<MachineId, u64>,
-    under_way: HashMap<MachineId, u64>,
+    in_progress: HashMap<MachineId, u64>,
     last: u64,
-    /// When the longest waiting one, and the last one, came.
+    /// When the first of the waiting reports arrived, and the last.
     came: Option<(Instant, Instant)>,
-    /// Questions that wait for all this.
+    /// Number of queries that wait for indexing.
     awaited: usize,
-    /// Tries that have failed for some.
+    /// Number of indexing attempts that failed for some reports.
     failed: u64,
 }
 
-/// When a question was asked: what is due by then, and what had failed.
+/// The state of the queue when a query was asked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Awaited {
     last: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Awaited {
 }
 
 impl IndexQueue {
-    /// True for the first that waits.
+    /// Adds a machine. Returns true if the queue was empty.
     pub(crate) fn add(&mut self, machine: MachineId) -> bool {
         let now = Instant::now();
         let first = self.came.map_or(now, |(first, _)| first);
@@ -47,14 +47,14 @@ impl IndexQueue {
         self.waiting.len() == 1
     }
 
-    /// How long indexing can wait; nothing where nothing is due.
+    /// How long indexing can wait; `None` if nothing is queued.
     pub(crate) fn wait(&self) -> Option<Duration> {
         let (first, last) = self.came.filter(|_| !self.waiting.is_empty())?;
         let until = if self.awaited > 0 { first } else { (last + LULL).min(first + BEHIND) };
         Some(until.saturating_duration_since(Instant::now()))
     }
 
-    /// Those that have waited longest.
+    /// Takes the machines that have waited longest.
     pub(crate) fn take(&mut self) -> Vec<MachineId> {
         let mut all: Vec<(u64, MachineId)> = self.waiting.iter().map(|(machine, at)| (*at, *machine)).collect();
         if all.len() > AT_ONCE {
@@ -67,20 +67,20 @@ impl IndexQueue {
         if self.waiting.is_empty() {
             self.came = None;
         }
-        self.under_way = all.iter().map(|(at, machine)| (*machine, *at)).collect();
+        self.in_progress = all.iter().map(|(at, machine)| (*machine, *at)).collect();
         all.into_iter().map(|(_, machine)| machine).collect()
     }
 
-    /// Nothing is under way any more.
+    /// Marks the taken machines as done.
     pub(crate) fn settle(&mut self) {
-        self.under_way.clear();
+        self.in_progress.clear();
     }
 
-    /// What could not be indexed waits on, in its old place.
+    /// Returns machines that could not be indexed to their old places.
     pub(crate) fn put_back(&mut self, machines: Vec<MachineId>) {
         self.failed += u64::from(!machines.is_empty());
         for machine in machines {
-            let Some(number) = self.under_way.remove(&machine) else { continue };
+            let Some(number) = self.in_progress.remove(&machine) else { continue };
             let waits = self.waiting.entry(machine).or_insert(number);
             *waits = number.min(*waits);
             let now = Instant::now();
@@ -88,30 +88,30 @@ impl IndexQueue {
         }
     }
 
-    /// A question begins to wait for all that is due now.
+    /// Registers a query that waits for all reports queued now.
     pub(crate) fn ask(&mut self) -> Awaited {
         self.awaited += 1;
         Awaited { last: self.last, failed: self.failed }
     }
 
-    /// A question waits no longer.
+    /// Unregisters a query.
     pub(crate) fn leave(&mut self) {
         self.awaited -= 1;
     }
 
-    /// Whether all is indexed that was due when this was asked.
+    /// Whether all reports are indexed that were queued when this query was asked.
     pub(crate) fn is_past(&self, awaited: Awaited) -> bool {
-        self.waiting.values().chain(self.under_way.values()).all(|waits| *waits > awaited.last)
+        self.waiting.values().chain(self.in_progress.values()).all(|waits| *waits > awaited.last)
     }
 
-    /// Whether a try has failed since: it may have begun before, and the next question has its own.
+    /// Whether an attempt has failed since this query was asked, even one that began before.
     pub(crate) fn has_failed(&self, awaited: Awaited) -> bool {
         self.failed > awaited.failed
     }
 
     /// How many are not indexed yet.
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len() + self.under_way.len()
+        self.waiting.len() + self.in_progress.len()
     }
 }
 
@@ -124,14 +124,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reports_are_indexed_in_a_lull_for_a_question_or_when_they_have_waited_long() {
+    async fn reports_are_indexed_in_a_lull_for_a_query_or_after_a_maximum_wait() {
         let mut index_queue = IndexQueue::default();
         assert_eq!(index_queue.wait(), None);
         assert!(index_queue.add(machine(1)) && !index_queue.add(machine(2)));
         assert_eq!(index_queue.wait(), Some(LULL));
         tokio::time::advance(LULL).await;
         assert_eq!(index_queue.wait(), Some(Duration::ZERO), "nobody has told for a while");
-        // Somebody always tells.
+        // Reports keep arriving.
         while index_queue.came.is_some_and(|(first, _)| first.elapsed() < BEHIND) {
             index_queue.add(machine(2));
             assert_eq!(index_queue.wait().filter(|wait| *wait > LULL), None);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_waiting_come_first_and_what_fails_keeps_its_place() {
+    async fn the_longest_waiting_reports_come_first_and_failed_ones_keep_their_place() {
         let mut index_queue = IndexQueue::default();
         let all = u8::try_from(AT_ONCE).expect("few") + 6;
         for number in 0..all {

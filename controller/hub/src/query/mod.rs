@@ -1,4 +1,4 @@
-//! Questions in SQL over what machines have reported.
+//! SQL queries over machines' reports.
 
 pub(crate) mod index_queue;
 pub(crate) mod service;

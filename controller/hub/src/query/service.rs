@@ -1,11 +1,11 @@
-//! What machines have told, kept so that it can be asked in SQL, and the asking.
+//! Indexes machines' reports and answers SQL queries over them.
 //!
 //! ```text
-//! outcome stored ─▶ due ─▶ a lull, or a question ─▶ (report from the store) ─▶ index
-//! query ─▶ wait until nothing is due ─▶ a process of its own, which can only read ─▶ lines
+//! outcome stored ─▶ index queue ─▶ a lull, or a query ─▶ (report from the store) ─▶ index
+//! query ─▶ wait until the queue is empty ─▶ a separate process, which can only read ─▶ lines
 //! ```
-//! Indexing happens behind the fleet's back: a machine waits for nobody here, and
-//! while thousands tell, their outcomes come first.
+//! Indexing is asynchronous: no machine waits for it, and when thousands report, their outcomes are
+//! stored first.
 
 use crate::presence::Presence;
 use crate::query::index_queue::IndexQueue;
@@ -34,48 +34,47 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// How long a question waits for reports that came before it: ten thousand at
-/// once took seven seconds.
+/// How long a query waits for earlier reports to be indexed: ten thousand took seven seconds.
 const CATCHING_UP: Duration = Duration::from_secs(60);
 
-/// What failed and may pass is tried again after this, or when somebody asks.
+/// A temporary failure is retried after this, or when a query arrives.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// An answer that its asker does not read in this time is over.
+/// An answer is abandoned if the client does not read it in this time.
 const READING: Duration = Duration::from_secs(60);
 
-/// The hidden command that answers: it reads a [`Question`] on its standard input.
+/// The hidden subcommand that answers a query: it reads a [`Question`] on its standard input.
 pub const ANSWER: &str = "answer-query";
 
-/// How that command ends where the file cannot be read.
+/// The exit code of that command if the index file cannot be read.
 pub const UNREADABLE: i32 = 9;
 
-/// An index that gives way to another under a question is tried again.
+/// How often a query is retried when the index file is replaced under it.
 const TRIES: u32 = 3;
 
-/// This very program, also where it has been replaced since it began.
+/// This running program, even if its file was replaced since it started.
 const ITSELF: &str = "/proc/self/exe";
 
-/// What is due to be indexed, and the index.
+/// The index and the queue of reports to index.
 pub(crate) struct QueryService {
     records: Arc<Records>,
     presence: Arc<Presence>,
-    /// Whom an asker may reach at the moment of the answer.
+    /// The customers that the client may reach when the answer is computed.
     trust: Arc<Trust>,
     path: PathBuf,
-    /// None where the file could not be had yet, or has gone.
+    /// `None` if the file could not be opened, or has been lost.
     index: tokio::sync::Mutex<Option<Arc<Index>>>,
-    /// Whether it was said that the file cannot be had.
+    /// Whether it was logged that the file cannot be opened.
     has_warned: AtomicBool,
     index_queue: Mutex<IndexQueue>,
     hint: Notify,
     places: Places,
-    /// Held from looking who there is until that is written: an older look must
-    /// not be written over a newer one.
+    /// Held from reading the roster until the table is written, so that an older state does not
+    /// overwrite a newer one.
     sync_machine_table: tokio::sync::Mutex<()>,
 }
 
-/// Where questions are answered: so many at once, and one of each asker.
+/// Limits concurrent queries: a total, and one per client.
 struct Places {
     all: Semaphore,
     askers: Mutex<HashMap<KeyId, Arc<Semaphore>>>,
@@ -86,21 +85,21 @@ impl Places {
         Self { all: Semaphore::new(QUESTIONS), askers: Mutex::default() }
     }
 
-    /// A place for this asker, once one is free.
+    /// A permit for this client, once one is free.
     async fn one(&self, asker: KeyId) -> Option<(OwnedSemaphorePermit, SemaphorePermit<'_>)> {
         let own = {
             let mut askers = self.askers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             askers.retain(|_, own| Arc::strong_count(own) > 1);
             askers.entry(asker).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
         };
-        // One's own first: who waits for it is in nobody else's way.
+        // Acquire the client's own permit first, so that waiting for it blocks no other client.
         let own = own.acquire_owned().await.ok()?;
         Some((own, self.all.acquire().await.ok()?))
     }
 }
 
 impl QueryService {
-    /// Opens the index; what it has missed is due.
+    /// Opens the index and queues the reports that it lacks.
     pub(crate) async fn open(
         (records, presence, trust): (Arc<Records>, Arc<Presence>, Arc<Trust>),
         path: PathBuf,
@@ -122,13 +121,13 @@ impl QueryService {
         service
     }
 
-    /// Opens the file; what it lacks of the newest reports is due.
+    /// Opens the file and queues the newest reports that it lacks.
     async fn begin(&self, newest: Vec<(MachineId, RunId)>) -> Option<Arc<Index>> {
         let index = Index::open(&self.path).await;
         match &index {
             Ok(_) => self.has_warned.store(false, Ordering::Relaxed),
             Err(error) if !self.has_warned.swap(true, Ordering::Relaxed) => {
-                warn!(error = chain(error), "the fleet cannot be asked in SQL");
+                warn!(error = chain(error), "the query index cannot be opened");
             }
             Err(_) => {}
         }
@@ -147,10 +146,10 @@ impl QueryService {
         index.ok().map(Arc::new)
     }
 
-    /// The index; one that has gone, or could not be had, is begun anew.
+    /// The index. A lost file, or one that could not be opened before, is created again.
     ///
     /// # Errors
-    /// When it cannot be had now.
+    /// When the index cannot be opened now.
     async fn at_hand(&self) -> Result<Arc<Index>, Denial> {
         let mut held = self.index.lock().await;
         if let Some(index) = held.as_ref().filter(|index| index.is_there()) {
@@ -162,12 +161,12 @@ impl QueryService {
         held.clone().ok_or_else(|| self.records.failed_now())
     }
 
-    /// Parts with a file that is damaged; whoever needs it next begins it anew.
+    /// Removes a damaged file; the next user creates it again.
     async fn part_with(&self, index: &Arc<Index>) {
         let mut held = self.index.lock().await;
-        // Somebody else may have been first.
+        // Another task may have removed it already.
         if held.as_ref().is_some_and(|held| Arc::ptr_eq(held, index)) {
-            warn!("what machines have told cannot be read any more; it is begun anew");
+            warn!("the query index is damaged; it will be rebuilt");
             *held = None;
             Index::remove(&self.path);
         }
@@ -177,7 +176,7 @@ impl QueryService {
         self.index_queue.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A run has ended: a whole report of its machine is to be indexed.
+    /// Queues a machine whose run has ended with a complete report.
     pub(crate) fn run_ended(&self, ended: &RunEnded) {
         if let End::Outcome { health: Some(_), .. } = &ended.end
             && self.index_queue().add(ended.machine)
@@ -191,7 +190,7 @@ impl QueryService {
         self.index_queue().len()
     }
 
-    /// What is to be indexed now, once there is something.
+    /// Waits for reports to index and takes them from the queue.
     async fn some(&self) -> Vec<MachineId> {
         self.index_queue().settle();
         loop {
@@ -206,13 +205,13 @@ impl QueryService {
         }
     }
 
-    /// Waits until all that was told before is indexed.
+    /// Waits until all reports that arrived before are indexed.
     ///
     /// # Errors
-    /// When it cannot be, or takes too long: older facts are no answer.
+    /// When that fails or takes too long: a query must not be answered from older facts.
     async fn caught_up(&self) -> Result<(), Denial> {
         let asked = self.index_queue().ask();
-        let _asks = Asks(self);
+        let _asks = PendingQuestion(self);
         self.hint.notify_one();
         let settled = async {
             loop {
@@ -237,16 +236,16 @@ impl QueryService {
     }
 }
 
-/// A question that waits, also when its asker leaves.
-struct Asks<'a>(&'a QueryService);
+/// Keeps a waiting query registered until dropped, even if its client leaves.
+struct PendingQuestion<'a>(&'a QueryService);
 
-impl Drop for Asks<'_> {
+impl Drop for PendingQuestion<'_> {
     fn drop(&mut self) {
         self.0.index_queue().leave();
     }
 }
 
-/// Indexes what is due, until the hub stops.
+/// Indexes queued reports until the hub stops.
 pub(crate) async fn keep_up(service: Arc<QueryService>, stop: CancellationToken) {
     loop {
         let some = tokio::select! {
@@ -271,12 +270,12 @@ pub(crate) async fn keep_up(service: Arc<QueryService>, stop: CancellationToken)
     }
 }
 
-/// Indexes the newest report of each of these; which are to be tried again.
+/// Indexes the newest report of each of these machines. Returns the machines to try again.
 async fn take_in(service: &QueryService, index: &Arc<Index>, some: Vec<MachineId>) -> Vec<MachineId> {
     let mut reports = Vec::with_capacity(some.len());
     let mut again = Vec::new();
     for machine in some {
-        // Its newest, whatever has come since.
+        // Read the newest report, which may have arrived since it was queued.
         match service.records.store.newest_report(&machine).await {
             Ok(Some((run, report))) => {
                 let Ok((_, json)) = Summary::unpack(&report) else { continue };
@@ -299,7 +298,7 @@ async fn take_in(service: &QueryService, index: &Arc<Index>, some: Vec<MachineId
             warn!(error = chain(&error), reports = reports.len(), "reports cannot be indexed now");
             again.extend(machines);
         }
-        // One that SQLite does not take must not keep out the others.
+        // Index them one by one: a report that SQLite rejects must not block the others.
         Err(_) => {
             for (machine, one) in machines.into_iter().zip(&reports) {
                 if let Err(error) = index.keep(std::slice::from_ref(one)).await {
@@ -337,7 +336,7 @@ async fn sync_machine_table_now(service: &QueryService, index: &Index) -> Result
     index.machines(&all).await
 }
 
-/// Answers one question.
+/// Answers one query.
 pub(crate) async fn query(
     service: &QueryService,
     caller: &Caller,
@@ -350,7 +349,7 @@ pub(crate) async fn query(
         Ok(index) => index,
         Err(denial) => return Ok(Err(denial)),
     };
-    // The wait may have been long, and the reach may be another now.
+    // The caller's permissions may have changed during the wait.
     let caller = match Caller::current(&service.trust, caller.entry.key, caller.entry.tls_key) {
         Ok(caller) => caller,
         Err(denial) => return Ok(Err(denial)),
@@ -361,24 +360,25 @@ pub(crate) async fn query(
     };
     let within_ms = u64::try_from(QUESTION_TIME.as_millis()).unwrap_or_default();
     let question = Question { sql: sql.to_owned(), scope, rows: QUESTION_ROWS, within_ms };
-    // Whoever does not read holds a place no longer; the process ends with it.
+    // A client that does not read must not keep its permit. The process is killed when this is
+    // dropped.
     let Ok(answered) = tokio::time::timeout(READING, ask(service, &question, send)).await else {
         return Err(FrameError::TooSlow);
     };
     match answered? {
-        Ok(Answered::Whole) => Ok(Ok(())),
+        Ok(Answered::Complete) => Ok(Ok(())),
         Ok(Answered::Unreadable) => {
             service.part_with(&index).await;
             Ok(Err(service.records.failed_now()))
         }
         Err(error) => {
-            warn!(%error, "a question could not be asked");
+            warn!(%error, "a query could not be run");
             Ok(Err(service.records.failed_now()))
         }
     }
 }
 
-/// The index with all that was told before now, and with whoever is there.
+/// The index, with all earlier reports and a current machine table.
 async fn ready(service: &QueryService) -> Result<Arc<Index>, Denial> {
     for _ in 0..TRIES {
         service.at_hand().await?;
@@ -386,14 +386,14 @@ async fn ready(service: &QueryService) -> Result<Arc<Index>, Denial> {
             Denial::StoreFailed => service.records.failed_now(),
             other => other,
         })?;
-        // That took a while: it may be another file by now.
+        // The file may have been replaced during the wait.
         let index = service.at_hand().await?;
         match sync_machine_table_now(service, &index).await {
             Ok(()) if index.is_there() => return Ok(index),
             Ok(()) => {}
             Err(error) if error.is_damage() => service.part_with(&index).await,
             Err(error) => {
-                warn!(error = chain(&error), "what is known of machines cannot be indexed");
+                warn!(error = chain(&error), "the machine table of the query index cannot be written");
                 return Err(service.records.failed_now());
             }
         }
@@ -401,10 +401,10 @@ async fn ready(service: &QueryService) -> Result<Arc<Index>, Denial> {
     Err(service.records.failed_now())
 }
 
-/// How a question's process has ended.
+/// How the process of a query has ended.
 enum Answered {
     /// With an answer, or with why there is none.
-    Whole,
+    Complete,
     /// It could not read the file.
     Unreadable,
 }
@@ -441,11 +441,11 @@ async fn ask(
         let lines = piece.get(..filled).unwrap_or_default().to_vec();
         send.send(&Reply::Lines(Blob::try_from(lines).unwrap_or_default())).await?;
     }
-    // It has closed its output; it ends by itself or is killed on the way out.
+    // It has closed its output: it exits by itself, or is killed when dropped.
     let end = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
     Ok(match end.ok().and_then(Result::ok) {
         Some(status) if status.code() == Some(UNREADABLE) => Ok(Answered::Unreadable),
         Some(status) if is_silent && !status.success() => Err(std::io::Error::other(format!("its process: {status}"))),
-        _ => Ok(Answered::Whole),
+        _ => Ok(Answered::Complete),
     })
 }

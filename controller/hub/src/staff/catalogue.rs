@@ -16,7 +16,7 @@ use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::Draft as DraftWrite;
 use tracing::warn;
 
-/// Published versions in one list.
+/// Maximum number of published versions in one list.
 const HISTORY: usize = 64;
 
 pub(super) async fn history(service: &StaffService, send: &mut Sender) -> Result<Answer, FrameError> {
@@ -59,8 +59,8 @@ pub(super) async fn drafts(service: &StaffService, send: &mut Sender) -> Result<
     Ok(Ok(()))
 }
 
-/// Keeps a draft; signatures of the same draft that came before are kept too. What was
-/// published once, and is lost here, comes back from whoever has it.
+/// Stores a draft and merges it with earlier signatures of the same draft. Anybody on the staff
+/// list may return a catalogue that was published once and is lost here.
 pub(super) async fn put_draft(service: &StaffService, caller: &Caller, bytes: &[u8]) -> Answer {
     let draft: Draft = serde_json::from_slice(bytes).map_err(|_| Denial::CatalogueRefused)?;
     if !draft.is_given_back() {
@@ -93,7 +93,7 @@ pub(super) async fn publish(service: &StaffService, caller: &Caller, id: &Digest
     let draft: Draft = serde_json::from_slice(&bytes).map_err(|_| Denial::CatalogueRefused)?;
     if draft.is_given_back() {
         let targets = draft.targets.signed.version;
-        warn!(%targets, by = %caller.entry.name, "a catalogue that this hub has lost is given back");
+        warn!(%targets, by = %caller.entry.name, "a catalogue that this hub had lost is recovered");
     } else {
         caller.must_be(Role::Lead)?;
     }
@@ -101,12 +101,12 @@ pub(super) async fn publish(service: &StaffService, caller: &Caller, id: &Digest
     if let Err(error) =
         service.records.store.write(DraftWrite { id: *id, bytes: None, at: service.records.now() }).await
     {
-        warn!(draft = %id, %error, "a published draft could not be let go");
+        warn!(draft = %id, %error, "a published draft could not be deleted");
     }
     Ok(())
 }
 
-/// Keeps a file of a script that the published catalogue names, where it is lost here.
+/// Stores a script file that the published catalogue names, if it is lost here.
 pub(super) fn put_file(service: &StaffService, caller: &Caller, bytes: &[u8]) -> Answer {
     let hash = fernwart_certs::sha256(bytes);
     if !service.trust.published.misses(&hash) {
@@ -116,6 +116,6 @@ pub(super) fn put_file(service: &StaffService, caller: &Caller, bytes: &[u8]) ->
         warn!(%hash, %error, "a file of a script could not be kept");
         Denial::StoreFull
     })?;
-    warn!(%hash, by = %caller.entry.name, "a file of a script that this hub has lost is given back");
+    warn!(%hash, by = %caller.entry.name, "a script file that this hub had lost is recovered");
     Ok(())
 }

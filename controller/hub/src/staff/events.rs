@@ -20,7 +20,7 @@ fn may_see(caller: &Caller, whose: Whose) -> bool {
     }
 }
 
-/// Tells a technician what is remembered and, if they stay, what comes.
+/// Sends a technician the remembered events and, if they stay, new ones.
 pub(crate) async fn follow(
     service: &StaffService,
     (key, tls_key): (KeyId, Digest),
@@ -48,7 +48,7 @@ pub(crate) async fn follow(
             _ = link.closed() => return Err(FrameError::Cut),
             recorded = news.recv() => recorded,
         };
-        // Whom they may hear of, or whether they may at all, may have changed.
+        // The caller's permissions may have changed.
         let caller = match Caller::current(&service.trust, key, tls_key) {
             Ok(caller) => caller,
             Err(denial) => return Ok(Err(denial)),
@@ -76,8 +76,7 @@ pub(crate) async fn follow(
     }
 }
 
-/// Tells of one event. A program that has no word for it is told that it missed
-/// one.
+/// Sends one event. A program too old to know the event is told that it missed one.
 async fn send_event(send: &mut Sender, event: Event) -> Result<(), FrameError> {
     let Event { life, seq, at, .. } = event;
     match send.send(&Reply::Event(event)).await {

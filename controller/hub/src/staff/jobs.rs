@@ -1,11 +1,11 @@
-//! Jobs: many orders in, news of each out, whether or not anybody listens.
+//! Accepts jobs of many orders and reports on each, whether or not anybody watches.
 //!
 //! ```text
 //! orders ─▶ store (away | queued ─▶ offered) ─▶ machines, many at once ─▶ outcomes stored ─▶ news
 //! ```
-//! What finds a place at once is offered at once; the rest is queued, and may
-//! be taken back, until a place is free.
-//! The technician may leave at any moment: the stream is only for watching.
+//! As many orders as there are slots are offered at once; the rest are queued until a slot is free,
+//! and can be withdrawn until then. The technician may leave at any moment: the stream is only for
+//! watching.
 
 use crate::delivery::order::{PendingOrder, deliver_one, is_script, send_update, send_update_later, settled_news};
 use crate::delivery::redelivery::catch_up;
@@ -32,29 +32,29 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tracing::{info, warn};
 
-/// Orders under way at once unless the technician asks for fewer: measured on
-/// raw QUIC, 2,000 beat both 500 and no limit.
+/// Maximum number of concurrent orders unless the technician asks for fewer: measured on raw QUIC,
+/// 2,000 beat both 500 and no limit.
 const PARALLEL: usize = 2_000;
 
-/// News that waits for a technician's link; past that, deliveries wait a
-/// little and then go on without being watched.
+/// Updates buffered for a technician's link; when it is full, deliveries wait a little and then go
+/// on unwatched.
 const NEWS: usize = 64;
 
-/// How often a watched job's runs are looked up; less often where a look takes
-/// more than a tenth of that, as with ten thousand runs.
+/// How often a watched job's runs are read; less often if a read takes more than a tenth of that,
+/// as with ten thousand runs.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-const LOOK_SELDOM: Duration = Duration::from_secs(5);
+const LOOK_RARELY: Duration = Duration::from_secs(5);
 
-/// What becomes of an act for a machine that is away. A look never waits.
+/// What happens to an act for a machine that is away. A look is never held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhenAway {
-    /// It is over.
+    /// The run ends.
     Over,
     /// It is held until the machine returns or the order expires.
     Held,
 }
 
-/// Takes a job in, carries its orders, and sends news until all are over.
+/// Accepts a job, delivers its orders, and sends updates until all runs have ended.
 pub(super) async fn submit(
     service: &Arc<StaffService>,
     (caller, link): (&Caller, &Link),
@@ -82,13 +82,14 @@ pub(super) async fn submit(
     loop {
         let update = tokio::select! {
             biased;
-            // Whoever has left gets nothing more; the job goes on.
+            // The technician has left; the job continues.
             _ = link.closed() => return Err(FrameError::Cut),
             update = updates.recv() => update,
         };
         match update {
             Some(update) => send_update_to(send, update).await?,
-            // Not all may be over: whoever watches asks again when the hub is back.
+            // Some runs may not have ended: the technician's program asks again when the hub is
+            // back.
             None if service.lifecycle.draining.is_cancelled() => return Ok(Err(Denial::ShuttingDown)),
             None => return Ok(Ok(())),
         }
@@ -118,8 +119,7 @@ async fn read_orders(
     Ok(if envelopes.len() == announced { Ok(envelopes) } else { Err(Denial::NotUnderstood) })
 }
 
-/// Decides which orders are offered at once, which stand in line, and which are for
-/// machines that are away.
+/// Sets the first state of each order: offered, queued, or for a machine that is away.
 fn place(service: &StaffService, orders: &mut [PendingOrder], when_away: WhenAway, parallel: usize) {
     let mut free = parallel;
     for pending in orders {
@@ -160,8 +160,8 @@ async fn store_job(
         warn!(%error, "a job could not be stored; nothing was sent");
         service.records.denial(&error)
     })?;
-    // Stored first, marked then, and only then looked who has come back: a machine that
-    // comes in between finds the job or is found by it.
+    // Store first, then mark, then check who has linked: a machine that links in between either
+    // finds the stored order or is found here.
     let acts = orders.iter().filter(|pending| is_script(&pending.order));
     acts.for_each(|pending| service.delivery.redelivery().mark(pending.order.machine));
     info!(job = %id, by = %by, machines = orders.len(), away, "a job begins");
@@ -178,7 +178,7 @@ async fn carry(service: Arc<StaffService>, orders: Vec<PendingOrder>, parallel: 
         if let RunState::Away | RunState::Held = pending.state {
             let what = if pending.state == RunState::Held { News::Held } else { News::Away };
             send_update(&news, &pending.order, what).await;
-            // It may have come back while the job was being stored.
+            // The machine may have linked while the job was being stored.
             let machine = pending.order.machine;
             if pending.state == RunState::Held && service.presence.machine(&machine).is_some() {
                 lifecycle.deliveries.spawn(catch_up(delivery.clone(), machine));
@@ -189,7 +189,7 @@ async fn carry(service: Arc<StaffService>, orders: Vec<PendingOrder>, parallel: 
         let (delivery, tasks, news) = (delivery.clone(), lifecycle.tasks.clone(), news.clone());
         lifecycle.deliveries.spawn(async move {
             let lost = deliver_one(&delivery, pending, &news, &Notify::new()).await;
-            // A machine that was lost holds no place of others.
+            // A machine whose link was lost must not keep a slot.
             drop(place);
             if let Some(lost) = lost {
                 tasks.spawn(send_update_later(delivery, lost, news));
@@ -198,8 +198,7 @@ async fn carry(service: Arc<StaffService>, orders: Vec<PendingOrder>, parallel: 
     }
 }
 
-/// Takes orders back: from the store where they were not offered yet, else at their
-/// machines.
+/// Cancels orders: in the store if they were not offered yet, otherwise at their machines.
 pub(super) async fn cancel(
     service: &StaffService,
     caller: &Caller,
@@ -214,7 +213,7 @@ pub(super) async fn cancel(
         if withdrawn.map_err(|error| records.denial(&error))? {
             continue;
         }
-        // Kept first: a machine that is away gets it when it returns.
+        // Store it first: a machine that is away gets it when it links again.
         let kept = KeepCancel { run: cancel.run, machine: cancel.machine, envelope: envelope.clone() };
         records.store.write(kept).await.map_err(|error| records.denial(&error))?;
         delivery.redelivery().mark(cancel.machine);
@@ -225,8 +224,8 @@ pub(super) async fn cancel(
     Ok(())
 }
 
-/// Sends an update on one run. What a program has no word for on the way is left out; an end
-/// that it has no word for is none that it can be told.
+/// Sends one update. If the program is too old for it, an intermediate update is left out, and an
+/// end is replaced by a denial.
 async fn send_update_to(send: &mut Sender, update: Update) -> Result<(), FrameError> {
     let Update { run, machine, ref news } = update;
     let is_end = !matches!(news, News::Offered | News::Started | News::Note(_));
@@ -240,7 +239,8 @@ async fn send_update_to(send: &mut Sender, update: Update) -> Result<(), FrameEr
     }
 }
 
-/// Orders of the caller's own key, each for a machine within reach.
+/// Checks the orders of a job: each must be signed with the caller's key and be for a machine
+/// within reach.
 fn pending_orders(
     service: &StaffService,
     caller: &Caller,
@@ -259,7 +259,7 @@ fn pending_orders(
         if !catalogue.may(&caller.entry, &order.action) {
             return Err(Denial::BeyondRole);
         }
-        // Orders of one job ask for the same: it is looked at once.
+        // The orders of one job have the same action: check it once.
         if !judged.contains(&order.action) {
             fits_script(service, &order)?;
             judged.push(order.action.clone());
@@ -273,8 +273,8 @@ fn pending_orders(
     Ok(pending_orders)
 }
 
-/// Whether an order's script is approved and takes its parameters. The machine
-/// decides; what it would refuse need not travel.
+/// Whether an order's script is approved and accepts its parameters. The machine decides; this only
+/// saves sending what it would refuse.
 fn fits_script(service: &StaffService, order: &Order) -> Result<(), Denial> {
     let Action::Script { bundle, version, sha256, parameters, privilege, .. } = &order.action else { return Ok(()) };
     let catalogue = service.trust.published.catalogue().ok_or(Denial::NoCatalogue)?;
@@ -294,8 +294,8 @@ fn fits_script(service: &StaffService, order: &Order) -> Result<(), Denial> {
     Declared::check_open(&manifest.parameters, parameters).map(drop).map_err(|_| Denial::UnfitParameters)
 }
 
-/// Sends a job's news from its beginning until all runs are over, as far as the
-/// staff list of the moment lets whoever watches reach.
+/// Sends a job's updates from its beginning until all runs have ended, for the machines that the
+/// current staff list lets the watcher reach.
 pub(super) async fn watch(
     service: &Arc<StaffService>,
     (key, tls_key): (KeyId, Digest),
@@ -303,7 +303,7 @@ pub(super) async fn watch(
     id: JobId,
     send: &mut Sender,
 ) -> Result<Result<(), Denial>, FrameError> {
-    let mut told = HashSet::new();
+    let mut reported = HashSet::new();
     let mut held = HashSet::new();
     loop {
         let caller = match Caller::current(&service.trust, key, tls_key) {
@@ -318,7 +318,7 @@ pub(super) async fn watch(
             Ok(runs) => runs,
             Err(error) => return Ok(Err(service.records.denial(&error))),
         };
-        let again = LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_SELDOM);
+        let again = LOOK_AGAIN.max(begun.elapsed() * 10).min(LOOK_RARELY);
         let reached = |run: &Run| service.records.store.machine(&run.machine).filter(|machine| caller.reaches(machine));
         for run in runs.iter().filter(|run| run.state == RunState::Held) {
             if reached(run).is_some() && held.insert(run.id) {
@@ -327,7 +327,7 @@ pub(super) async fn watch(
         }
         for run in runs.iter().filter(|run| run.state.is_final()) {
             let Some(machine) = reached(run) else { continue };
-            if !told.insert(run.id) {
+            if !reported.insert(run.id) {
                 continue;
             }
             if let Some(news) = news_of(service, run, &machine).await {
@@ -340,14 +340,14 @@ pub(super) async fn watch(
         tokio::select! {
             biased;
             () = service.lifecycle.stop.cancelled() => return Ok(Err(Denial::ShuttingDown)),
-            // Nobody watches any more.
+            // The watcher has left.
             _ = link.closed() => return Err(FrameError::Cut),
             () = tokio::time::sleep(again) => {}
         }
     }
 }
 
-/// Where a run stands; nothing while it waits for its turn.
+/// The update for a run's current state; `None` while it is queued.
 async fn news_of(service: &StaffService, run: &Run, machine: &Machine) -> Option<News> {
     Some(match run.state {
         RunState::Away => News::Away,
@@ -362,7 +362,7 @@ async fn news_of(service: &StaffService, run: &Run, machine: &Machine) -> Option
     })
 }
 
-/// Tells where these runs of a job stand, as far as the caller reaches.
+/// Sends the current state of these runs of a job, for the machines that the caller reaches.
 pub(super) async fn outcomes(
     service: &StaffService,
     caller: &Caller,

@@ -1,4 +1,4 @@
-//! Staff keys: cut off, let in again, turned away, locked, and their certificates.
+//! Requests about staff keys: suspend, resume, reject, lock, and renew certificates.
 
 use super::{Answer, reply};
 use crate::staff::StaffService;
@@ -27,12 +27,12 @@ pub(super) async fn suspend(service: &StaffService, caller: &Caller, key: KeyId)
 pub(super) async fn resume(service: &StaffService, caller: &Caller, key: KeyId) -> Answer {
     caller.must_be(Role::Lead)?;
     service.trust.let_in(key).await.map_err(|error| service.records.denial(&error))?;
-    info!(%key, by = %caller.entry.name, "a staff key is let in again");
+    info!(%key, by = %caller.entry.name, "a staff key is resumed");
     Ok(())
 }
 
-/// Turns away somebody who waits for the staff list. Of those on the list the hub needs
-/// what they joined with.
+/// Rejects a person who waits for the staff list. Keys of people on the list are kept: the hub
+/// needs them.
 pub(super) async fn reject(service: &StaffService, caller: &Caller, key: KeyId) -> Answer {
     caller.must_be(Role::Lead)?;
     if service.trust.published.catalogue().is_some_and(|catalogue| catalogue.staff.find(&key).is_some()) {
@@ -40,11 +40,11 @@ pub(super) async fn reject(service: &StaffService, caller: &Caller, key: KeyId) 
     }
     let waited = service.records.store.write(RejectStaff(key)).await;
     let waited = waited.map_err(|error| service.records.denial(&error))?;
-    info!(%key, by = %caller.entry.name, "a technician is turned away");
+    info!(%key, by = %caller.entry.name, "a technician who asked to join is rejected");
     if waited { Ok(()) } else { Err(Denial::NotPending) }
 }
 
-/// Takes a lock from anybody whom the catalogue lets sign one.
+/// Accepts a lock from any signer that the catalogue allows.
 pub(super) async fn lock(service: &StaffService, envelope: &Envelope) -> Answer {
     let catalogue = service.trust.published.catalogue().ok_or(Denial::NoCatalogue)?;
     fernwart_certs::lock::believe(envelope, &catalogue).map_err(|refusal| match refusal {
@@ -54,7 +54,7 @@ pub(super) async fn lock(service: &StaffService, envelope: &Envelope) -> Answer 
     service.trust.lock(envelope).await.map_err(|error| service.records.denial(&error))
 }
 
-/// A new certificate for the key that TLS has seen, whatever the request says.
+/// Issues a certificate for the key from the TLS handshake, not for one from the request.
 pub(super) async fn renew(
     service: &StaffService,
     caller: &Caller,
@@ -65,7 +65,7 @@ pub(super) async fn renew(
     reply(send, service.keys.certify_staff(caller.entry.key, &spki).map(Reply::Certificate)).await
 }
 
-/// Lists the staff keys that are cut off.
+/// Lists the suspended staff keys.
 pub(super) async fn suspensions(
     service: &StaffService,
     caller: &Caller,

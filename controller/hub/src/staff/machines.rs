@@ -1,4 +1,4 @@
-//! Machines: which there are, who waits to be one, who answers.
+//! Requests about machines: list, pending, admission, ping.
 
 use super::{Answer, growing_rows, reply};
 use crate::presence::RETIREMENT_TIMEOUT;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tracing::info;
 
-/// Echoes under way at once.
+/// Maximum number of concurrent echoes.
 const ECHOES: usize = 2_000;
 
 /// A machine within the caller's reach.
@@ -50,7 +50,7 @@ pub(super) async fn admit(
     reply(send, admitted.await).await
 }
 
-/// Writes something about one machine within the caller's reach, who must be a lead.
+/// Performs a write about one machine. The caller must be a lead and reach it.
 async fn write_as_lead<W: Write>(
     service: &StaffService,
     caller: &Caller,
@@ -70,7 +70,7 @@ pub(super) async fn reject(service: &StaffService, caller: &Caller, machine: Mac
     Ok(())
 }
 
-/// Retires a machine by the hub's word alone, as programs of before version 3 do.
+/// Retires a machine without a lead's signature, as programs before protocol version 3 do.
 pub(super) async fn retire(service: &StaffService, caller: &Caller, machine: MachineId) -> Answer {
     let write = SetStanding { machine, from: Standing::Admitted, to: Standing::Retired };
     write_as_lead(service, caller, machine, write).await??;
@@ -79,8 +79,8 @@ pub(super) async fn retire(service: &StaffService, caller: &Caller, machine: Mac
     Ok(())
 }
 
-/// Retires a machine by a lead's signature. One that is linked gets it, and has a little
-/// time to end its link itself.
+/// Retires a machine by a retirement that a lead has signed. A linked machine receives it and has a
+/// little time to end its link.
 pub(super) async fn retire_signed(service: &Arc<StaffService>, caller: &Caller, signed: Envelope) -> Answer {
     caller.must_be(Role::Lead)?;
     let retirement = fernwart_certs::envelope::open::<Retirement>(&signed, &caller.entry.order_key);
@@ -177,7 +177,7 @@ pub(super) async fn machines(service: &StaffService, caller: &Caller, send: &mut
     Ok(Ok(()))
 }
 
-/// Other machines that had this name: retired ones, and ones that are called otherwise now.
+/// Other machines that had this name: retired and renamed ones.
 pub(super) async fn formerly(
     service: &StaffService,
     caller: &Caller,
@@ -286,10 +286,10 @@ pub(super) async fn sealed_to(
         Err(denial) => return Ok(Err(denial)),
     };
     match service.records.store.sealed_to(&id).await {
-        Ok(said) => {
+        Ok(stated) => {
             send.send(&Reply::EvidenceKey(machine.evidence_key)).await?;
-            if let Some(said) = said {
-                send.send(&Reply::SealedTo(said)).await?;
+            if let Some(stated) = stated {
+                send.send(&Reply::SealedTo(stated)).await?;
             }
             Ok(Ok(()))
         }

@@ -1,5 +1,4 @@
-//! What technicians ask of the hub, request by request, within the reach that the staff
-//! list gives them at that moment.
+//! Answers technicians' requests, within the reach that the current staff list gives them.
 
 mod catalogue;
 mod events;
@@ -29,7 +28,7 @@ use fernwart_protocol::version::{Hello, Version};
 use jobs::WhenAway;
 use std::sync::Arc;
 
-/// What technicians' requests pass through.
+/// The parts of the hub that technicians' requests use.
 pub(crate) struct StaffService {
     pub(crate) records: Arc<Records>,
     pub(crate) presence: Arc<Presence>,
@@ -44,7 +43,7 @@ pub(crate) struct StaffService {
 
 type Answer = Result<(), Denial>;
 
-/// One request's link and stream, and who asks.
+/// One request: its link, its stream and its caller.
 pub(crate) struct Asked<'a> {
     pub(crate) link: &'a Link,
     pub(crate) key: KeyId,
@@ -68,7 +67,8 @@ async fn rows<T>(
     Ok(())
 }
 
-/// Rows that grow with the versions; a program of version 1 gets those it knew.
+/// Sends rows that gain fields with newer versions; a program of version 1 gets the fields it
+/// knows.
 pub(crate) async fn growing_rows<T>(
     send: &mut Sender,
     all: Vec<Row<T>>,

@@ -1,4 +1,4 @@
-//! Jobs, and what machines have signed about them.
+//! Requests about jobs and their signed outcomes.
 
 use super::machines::reachable;
 use super::{Answer, growing_rows};
@@ -15,13 +15,13 @@ use fernwart_protocol::staff::{CustomerRow, JobRow, Reply, RunRow, Token, TokenK
 use fernwart_protocol::text::{Blob, List, Text};
 use fernwart_store::{AddCustomer, ChainCut, Evidence};
 
-/// Orders and receipts read and sent at once; each may have 64 KiB.
+/// Orders and receipts per page; each may have 64 KiB.
 const PAGE: usize = 8;
 
 /// How often a page of receipts is read again while some are dropped.
 const TRIES: u32 = 8;
 
-/// Jobs in one list.
+/// Maximum number of jobs in one list.
 const JOBS: i64 = 100;
 
 fn job_row(job: &Job) -> Row<JobRow> {
@@ -115,10 +115,10 @@ pub(super) async fn job(
     }
 }
 
-/// How many reports are looked through for one of the whole machine.
+/// How many reports are searched for a complete one.
 const LOOKED_THROUGH: i64 = 512;
 
-/// The newest whole report that was stored by then.
+/// Sends the newest complete report that was stored by this time.
 pub(super) async fn facts_at(
     service: &StaffService,
     caller: &Caller,
@@ -130,7 +130,7 @@ pub(super) async fn facts_at(
         Ok(machine) => machine,
         Err(denial) => return Ok(Err(denial)),
     };
-    let whole = async {
+    let read = async {
         let orders = service.records.store.reported_until(&id, at, LOOKED_THROUGH).await?;
         let of_all = orders
             .iter()
@@ -141,7 +141,7 @@ pub(super) async fn facts_at(
             None => Ok(None),
         }
     };
-    match whole.await {
+    match read.await {
         Ok(evidence) => {
             show_report(evidence, &machine, send).await?;
             Ok(Ok(()))
@@ -150,7 +150,7 @@ pub(super) async fn facts_at(
     }
 }
 
-/// A stored report, if there is one, and the key its machine has signed with.
+/// Sends a stored report, if there is one, and the key that its machine signs with.
 async fn show_report(evidence: Option<Evidence>, machine: &Machine, send: &mut Sender) -> Result<(), FrameError> {
     let Some(Evidence { receipt: Some(receipt), report, settled_at, .. }) = evidence else { return Ok(()) };
     if let Ok(report) = Blob::try_from(report) {
@@ -199,8 +199,8 @@ pub(super) async fn job_orders(
     }
 }
 
-/// Tells that receipts are not kept any more, signed. A program that has no word for it
-/// finds them missing.
+/// Sends a signed statement that receipts were dropped. A program too old to know it sees them as
+/// missing.
 async fn tell_cut(
     service: &StaffService,
     machine: MachineId,
@@ -208,7 +208,7 @@ async fn tell_cut(
     cut: ChainCut,
     send: &mut Sender,
 ) -> Result<(), FrameError> {
-    let said = document::ChainCut {
+    let stated = document::ChainCut {
         machine,
         after,
         seq: cut.seq,
@@ -216,7 +216,7 @@ async fn tell_cut(
         key: service.keys.evidence_id,
         at: service.records.now(),
     };
-    let Ok(envelope) = fernwart_certs::envelope::seal(&said, &service.keys.evidence, send.version()) else {
+    let Ok(envelope) = fernwart_certs::envelope::seal(&stated, &service.keys.evidence, send.version()) else {
         return Ok(());
     };
     match send.send(&Reply::ChainCut(envelope)).await {
@@ -225,17 +225,17 @@ async fn tell_cut(
     }
 }
 
-/// Where this hub's count of a machine's receipts stands.
+/// The number and chain head of a machine's receipts.
 fn stands(service: &StaffService, id: &MachineId) -> (u64, Digest) {
     let records = service.records.store.heads(id);
     records.map_or((0, fernwart_certs::chain::no_head()), |records| (records.chain_seq, records.chain_head))
 }
 
-/// How long what was just stored may take to be counted.
+/// Delay before the count is read again, when receipts were stored meanwhile.
 const SETTLES: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// A machine's receipts in the order in which this hub has signed for them, and
-/// its word on how far they go.
+/// Sends a machine's receipts in the order in which this hub countersigned them, and its signed
+/// statement of how many there are.
 pub(super) async fn chain(
     service: &StaffService,
     caller: &Caller,
@@ -253,7 +253,8 @@ pub(super) async fn chain(
             Ok(links) => links,
             Err(error) => return Ok(Err(service.records.denial(&error))),
         };
-        // Read after the receipts: what is dropped meanwhile is told as dropped.
+        // Read the cuts after the receipts, so that receipts dropped in between are reported as
+        // dropped.
         let until = links.last().map_or(u64::MAX, |link| link.seq);
         let cuts = match service.records.store.chain_cuts(&id, last.0, until).await {
             Ok(cuts) => cuts,
@@ -264,7 +265,7 @@ pub(super) async fn chain(
             if link.seq > last.0 + 1 {
                 match cuts.iter().find(|cut| cut.seq + 1 == link.seq) {
                     Some(cut) => tell_cut(service, id, last.0, *cut, send).await?,
-                    // It was dropped just now, too: its cut is another one by now.
+                    // The cut has moved: more receipts were dropped just now.
                     None if tries < TRIES => {
                         tries += 1;
                         break;
@@ -283,8 +284,8 @@ pub(super) async fn chain(
             tell_cut(service, id, last.0, *cut, send).await?;
             last = (cut.seq, cut.head);
         }
-        // Outcomes may have been stored since; not what was found is signed: where the newest
-        // receipts are missing, that shows.
+        // Outcomes may have been stored since. Sign the hub's count, not what was found, so that
+        // missing newest receipts are noticed.
         let counted = stands(service, &id);
         if counted == last || tries >= TRIES {
             break counted;

@@ -1,4 +1,4 @@
-//! One who asks, and how far the published staff list lets them reach.
+//! A technician who makes a request, and what the staff list allows.
 
 use super::Trust;
 use fernwart_certs::catalogue::{Customers, Role, StaffEntry};
@@ -6,13 +6,13 @@ use fernwart_fleet::{Job, Machine};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::id::{Digest, KeyId};
 
-/// One who asks, as the published staff list has it at this moment.
+/// A technician's current entry on the published staff list.
 pub(crate) struct Caller {
     pub(crate) entry: StaffEntry,
 }
 
 impl Caller {
-    /// Who this is now, if still anybody.
+    /// Looks up the current staff entry of this key, if it is still valid.
     pub(crate) fn current(trust: &Trust, key: KeyId, tls_key: Digest) -> Result<Self, Denial> {
         if trust.is_suspended(&key) {
             return Err(Denial::Suspended);
@@ -28,7 +28,7 @@ impl Caller {
         if self.entry.role >= role { Ok(()) } else { Err(Denial::BeyondRole) }
     }
 
-    /// Whether this job is the caller's own, or one of everybody's machines.
+    /// Whether this job is the caller's own, or the caller reaches all customers.
     pub(crate) fn may_see(&self, job: &Job) -> bool {
         job.key == self.entry.key || self.entry.customers == Customers::All
     }

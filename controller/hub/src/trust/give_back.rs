@@ -1,8 +1,8 @@
-//! A catalogue and locks that this hub has lost, given back by machines that keep them.
+//! Recovers a lost catalogue and lost locks from machines that keep them.
 //!
-//! A hub that was restored from a backup may know an older catalogue than its machines,
-//! which then believe nothing it publishes. What they follow was signed by the approvers
-//! and published by this hub, so it may come from any of them.
+//! A hub that was restored from a backup may have an older catalogue than its machines, which then
+//! reject everything it publishes. The catalogue that they follow was signed by the approvers and
+//! published by this hub, so any machine can return it.
 
 use super::Trust;
 use fernwart_certs::approve::{Draft, LEFT_OUT};
@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, warn};
 
-/// A machine gives its catalogue back within this time.
+/// Timeout for a machine to give its catalogue back.
 const ANSWERS: Duration = Duration::from_secs(30);
 
-/// Locks that one machine may give back.
+/// Maximum number of locks that one machine may give back.
 const LOCKS: usize = 1024;
 
-/// What a machine gives back is not taken.
+/// Why what a machine gives back is rejected.
 #[derive(Debug, thiserror::Error)]
 enum GiveBackError {
     #[error("it cannot be asked for it, or does not answer")]
@@ -41,19 +41,19 @@ enum GiveBackError {
     Refused(Denial),
 }
 
-/// What a machine holds and this hub has lost.
+/// What a machine returns.
 #[derive(Default)]
 struct Held {
     files: BTreeMap<String, Vec<u8>>,
     locks: Vec<Envelope>,
 }
 
-/// Takes back what a machine keeps, if it follows what is newer than all that is published
-/// here, or this hub was restored recently. One machine is asked at a time: nearly always
-/// the first one is enough.
+/// Recovers catalogue and locks from a machine that follows a newer catalogue than the published
+/// one, or from any machine if this hub was restored recently. Machines with a newer catalogue are
+/// asked one at a time: nearly always the first one suffices.
 pub(crate) async fn take_back(trust: Arc<Trust>, link: Link, id: MachineId, knows: Knows) {
     let is_asked_first = knows.is_newer_than(&trust.published.versions());
-    // Who may rescue this hub stands in no line behind those who only have locks.
+    // A machine with a newer catalogue must not queue behind those that have only locks.
     let line = if is_asked_first { &trust.giving_back } else { &trust.giving_locks };
     let Ok(_place) = line.acquire().await else { return };
     let ours = trust.published.versions();
@@ -67,23 +67,23 @@ pub(crate) async fn take_back(trust: Arc<Trust>, link: Link, id: MachineId, know
     }
     let held = match tokio::time::timeout(ANSWERS, fetch(&link, ours)).await.unwrap_or(Err(GiveBackError::Silent)) {
         Ok(held) => held,
-        // An older agent has no words for it.
+        // An older agent does not support the request.
         Err(error) if !has_newer => return debug!(machine = %id, %error, "locks are not given back"),
         Err(error) => return not_given(&trust, &id, knows, &error),
     };
-    // First of all: they only take away.
+    // Take the locks first: they can only remove access.
     let mut unread = Vec::new();
     for lock in held.locks {
         unread.extend(take_lock(&trust, &id, lock).await);
     }
     if has_newer {
         match put_back(&trust, &held.files).await {
-            Ok(targets) => warn!(machine = %id, targets, "a catalogue that this hub has lost is given back"),
-            // A technician may have been faster.
+            Ok(targets) => warn!(machine = %id, targets, "a catalogue that this hub had lost is recovered"),
+            // A technician may have published it meanwhile.
             Err(_) if knows.targets > ours.targets && newest(&trust) >= knows.targets => {}
             Err(error) => not_given(&trust, &id, knows, &error),
         }
-        // Their signers may be known by now.
+        // The recovered catalogue may name the locks' signers.
         for lock in unread {
             take_lock(&trust, &id, lock).await;
         }
@@ -92,15 +92,15 @@ pub(crate) async fn take_back(trust: Arc<Trust>, link: Link, id: MachineId, know
 
 fn not_given(trust: &Trust, id: &MachineId, knows: Knows, error: &GiveBackError) {
     let reason = fernwart_protocol::text::chain(error);
-    warn!(machine = %id, reason, "it is not given back; fernwart doctor tells what to do");
-    // What nobody can publish over is told to nobody.
+    warn!(machine = %id, reason, "a catalogue that this hub has lost cannot be recovered from this machine; fernwart doctor shows what to do");
+    // Do not report a version so far ahead that no publication could exceed it.
     let ours = newest(trust);
     if knows.targets > ours && knows.targets - ours <= LEFT_OUT {
         trust.published.note_newer(knows.targets, *id);
     }
 }
 
-/// What the hello of a machine tells of the catalogue that it follows.
+/// The catalogue versions that a machine states in its hello.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Knows {
     pub(crate) targets: u64,
@@ -113,16 +113,15 @@ impl Knows {
     }
 }
 
-/// Keeps a lock that a machine holds, once it is certain who has signed it; a staff key
-/// that it names is cut off here, too.
-/// It comes back where nobody known here has signed it.
+/// Stores a lock that a machine returns, if a signer in the catalogue has signed it, and suspends
+/// the staff keys that it names. Returns the lock if its signer is unknown.
 async fn take_lock(trust: &Arc<Trust>, machine: &MachineId, envelope: Envelope) -> Option<Envelope> {
     let catalogue = trust.published.catalogue()?;
     if trust.locks().contains(&envelope) {
         return None;
     }
     let Ok(lock) = fernwart_certs::lock::believe(&envelope, &catalogue) else {
-        debug!(%machine, "a lock that nobody here has signed");
+        debug!(%machine, "a machine returned a lock whose signer is not in the catalogue");
         return Some(envelope);
     };
     if let Err(error) = trust.lock(&envelope).await {
@@ -144,7 +143,7 @@ fn newest(trust: &Trust) -> u64 {
     trust.published.versions().targets
 }
 
-/// The version of the targets that are given back and in force now.
+/// Publishes what was given back. Returns the version of the recovered targets.
 async fn put_back(trust: &Arc<Trust>, files: &BTreeMap<String, Vec<u8>>) -> Result<u64, GiveBackError> {
     let draft = Draft::given_back(files, trust.published.versions().root).map_err(GiveBackError::Catalogue)?;
     let targets = draft.targets.signed.version.get();
@@ -153,7 +152,7 @@ async fn put_back(trust: &Arc<Trust>, files: &BTreeMap<String, Vec<u8>>) -> Resu
         let draft = trust.published.acceptable(draft).map_err(GiveBackError::Refused)?;
         trust.put_in_force(&draft).await.map_err(GiveBackError::Refused)?;
     }
-    // Where the clock was ahead then, what is made now would look older.
+    // If the clock was ahead then, a timestamp made now would look older than the lost one.
     let lost = trust.published.signed_before(files);
     let fresh = trust.published.freshen_above(lost, trust.records.now()).await;
     let is_fresh = matches!(fresh, Ok(Some(_)));

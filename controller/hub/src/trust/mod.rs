@@ -1,4 +1,4 @@
-//! Whom the hub follows: the published catalogue, locks, and staff keys that are cut off.
+//! What the hub trusts: the published catalogue, locks, and suspended staff keys.
 //!
 //! The catalogue and the locks are signed by the approvers; the hub publishes them, keeps
 //! the timestamp fresh, and takes back from machines what it has lost.
@@ -27,21 +27,21 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Machines that give locks back at once.
+/// Maximum number of machines that give back locks concurrently.
 const GIVING_LOCKS: usize = 16;
 
-/// What was signed by others and holds here.
+/// Documents signed by others that are in force here.
 pub(crate) struct Trust {
     records: Arc<Records>,
     presence: Arc<Presence>,
     pub(crate) published: Published,
-    /// Staff keys cut off at this hub: few, read at each request.
+    /// Staff keys suspended at this hub: few, read at each request.
     suspended: RwLock<HashSet<KeyId>>,
     /// All locks: few, and each machine gets them when it links.
     locks: RwLock<Vec<Envelope>>,
     /// Woken when somebody was admitted or the staff list has changed.
     pub(crate) admitted: Notify,
-    /// A lost catalogue is taken back from one machine at a time.
+    /// Lets one machine at a time give back a lost catalogue.
     giving_back: Semaphore,
     giving_locks: Semaphore,
 }
@@ -80,7 +80,7 @@ impl Trust {
         Hello::new(&numbers)
     }
 
-    /// Catalogue files that somebody lacks who knows these versions.
+    /// The catalogue files that a peer with these versions lacks.
     pub(crate) fn lacking(&self, known: &Versions) -> Result<Vec<CatalogueFile>, Denial> {
         match self.published.newer_than(known) {
             Ok(Some(files)) => Ok(files
@@ -97,7 +97,7 @@ impl Trust {
         }
     }
 
-    /// Announces to those who follow events what is published now.
+    /// Publishes an event with the published versions.
     fn announce_published(&self) {
         if let Some(catalogue) = self.published.catalogue() {
             let versions = catalogue.versions;
@@ -105,7 +105,7 @@ impl Trust {
         }
     }
 
-    /// Tells all who follow of a new timestamp, if there is one.
+    /// Announces a new timestamp, if there is one, to technicians and machines.
     pub(crate) async fn announce_fresh(&self, fresh: Result<Option<u64>, PublishedError>) {
         match fresh {
             Ok(Some(timestamp)) => {
@@ -114,11 +114,11 @@ impl Trust {
                 self.presence.catalogue_changed(timestamp).await;
             }
             Ok(None) => {}
-            Err(error) => warn!(reason = fernwart_protocol::text::chain(&error), "no new timestamp"),
+            Err(error) => warn!(reason = fernwart_protocol::text::chain(&error), "the timestamp could not be renewed"),
         }
     }
 
-    /// Publishes a draft, and tells everybody.
+    /// Publishes a draft and announces it.
     pub(crate) async fn put_in_force(&self, draft: &Draft) -> Result<(), Denial> {
         let timestamp = self.published.publish(draft, self.records.now()).await.map_err(|error| {
             warn!(%error, "a draft was not published");
@@ -140,7 +140,7 @@ impl Trust {
         Ok(())
     }
 
-    /// Lets go of drafts that no longer follow what is published.
+    /// Deletes drafts that no longer follow the published catalogue.
     async fn drop_overtaken(&self, published: u64) {
         let drafts = match self.records.store.drafts().await {
             Ok(drafts) => drafts,
@@ -153,7 +153,7 @@ impl Trust {
             if let Err(error) =
                 self.records.store.write(DraftWrite { id: *id, bytes: None, at: self.records.now() }).await
             {
-                warn!(draft = %id, %error, "an overtaken draft could not be let go");
+                warn!(draft = %id, %error, "an outdated draft could not be deleted");
             }
         }
     }
@@ -162,7 +162,7 @@ impl Trust {
         self.locks.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Keeps a lock that is believed, and tells every machine of it.
+    /// Stores a verified lock and sends it to every linked machine.
     pub(crate) async fn lock(&self, envelope: &Envelope) -> Result<(), StoreError> {
         let id = fernwart_certs::sha256(envelope.bytes.as_bytes());
         self.records.store.write(fernwart_store::KeepLock { id, envelope: envelope.clone() }).await?;
@@ -177,7 +177,7 @@ impl Trust {
         Ok(())
     }
 
-    /// Cuts a staff key off.
+    /// Suspends a staff key.
     pub(crate) async fn cut_off(&self, key: KeyId) -> Result<(), StoreError> {
         self.records.store.write(fernwart_store::Suspend { key, at: self.records.now() }).await?;
         self.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(key);
@@ -185,14 +185,14 @@ impl Trust {
         Ok(())
     }
 
-    /// Lets a staff key in again that was cut off.
+    /// Resumes a suspended staff key.
     pub(crate) async fn let_in(&self, key: KeyId) -> Result<(), StoreError> {
         self.records.store.write(fernwart_store::Resume(key)).await?;
         self.suspended.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&key);
         Ok(())
     }
 
-    /// The staff keys that are cut off.
+    /// The suspended staff keys.
     pub(crate) fn suspended(&self) -> Vec<KeyId> {
         self.suspended.read().unwrap_or_else(|poisoned| poisoned.into_inner()).iter().copied().collect()
     }
@@ -202,7 +202,7 @@ impl Trust {
     }
 }
 
-/// Makes a new timestamp well before the old one ends.
+/// Renews the timestamp well before it expires.
 pub(crate) async fn keep_fresh(trust: Arc<Trust>, stop: CancellationToken) {
     let mut restored = trust.records.home.was_restored();
     let mut tick = tokio::time::interval(Duration::from_secs(3600));

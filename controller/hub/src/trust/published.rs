@@ -1,4 +1,4 @@
-//! The published catalogue: served, kept fresh, and followed by a next one.
+//! The published catalogue: serves it, renews its timestamp, and publishes the next version.
 
 use fernwart_certs::approve::{Draft, HubRoles, LEFT_OUT, PublishError, freshen, publish};
 use fernwart_certs::catalogue::{Approved, Catalogue, CatalogueError, Files, Floors, Repository, Trusted};
@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 /// A timestamp is replaced when less than this is left of its seven days.
 const FRESHEN_BEFORE_MS: i64 = 6 * 24 * 3600 * 1000;
 
-/// How far versions may have been ahead of the clock when a backup was put back, seconds.
+/// How far version numbers may have been ahead of the clock before a restore, seconds.
 const AHEAD_S: u64 = 3600;
 
 /// The published catalogue cannot be used.
@@ -29,10 +29,10 @@ pub enum PublishedError {
     /// A file cannot be read or written.
     #[error("using the catalogue's folder")]
     Io(#[source] io::Error),
-    /// Which files are in force may have been written by others.
+    /// Other users could have written `in-force.json`.
     #[error(transparent)]
     File(KeyFileError),
-    /// What lies there is not a catalogue.
+    /// The files there are not a catalogue.
     #[error("reading the published catalogue")]
     Catalogue(#[source] CatalogueError),
     /// A new one cannot be made.
@@ -40,7 +40,7 @@ pub enum PublishedError {
     Publish(#[source] PublishError),
 }
 
-/// Which files are in force: written last, so that they are all there.
+/// Names the files in force. It is written last, when all of them are on disk.
 #[derive(Debug, Serialize, Deserialize)]
 struct InForce {
     floors: Floors,
@@ -51,16 +51,16 @@ struct InForce {
 pub(crate) struct Published {
     repository: Repository,
     marker: PathBuf,
-    /// Bundles and their files, by SHA-256; what was once published stays.
+    /// Bundles and their files, by SHA-256. Published blobs are never removed.
     blobs: Repository,
     roles: HubRoles,
     current: RwLock<Option<(Arc<Trusted>, Arc<Catalogue>)>>,
     /// One change at a time.
     changing: Mutex<()>,
-    /// The newest targets of which a machine has said that it follows them, and which it
-    /// could not give back; and the machine.
+    /// The newest targets version that a machine claims to follow but could not give back, and that
+    /// machine.
     newer: RwLock<Option<(u64, MachineId)>>,
-    /// Files of scripts that the published catalogue names, and its version.
+    /// Script files that the published catalogue names, and the version of that catalogue.
     named: std::sync::Mutex<Option<(u64, HashSet<Digest>)>>,
 }
 
@@ -85,7 +85,8 @@ impl Published {
     }
 
     fn read(&self) -> Result<Option<Trusted>, PublishedError> {
-        // What lies beside it was signed; how low no version may fall stands here alone.
+        // The other files are signed; only this one holds the version floors, so its permissions
+        // are checked.
         let text = match keyfile::read_checked(&self.marker, Others::Read, keyfile::SETTINGS) {
             Ok(text) => text,
             Err(error) if error.is_missing() => return Ok(None),
@@ -114,8 +115,8 @@ impl Published {
         self.now().map(|(_, catalogue)| catalogue)
     }
 
-    /// Notes that a machine says it follows these targets, and has not given them back.
-    /// Nothing is decided by it: it is the machine's bare word.
+    /// Notes that a machine claims to follow these targets and has not given them back. The claim
+    /// is unsigned, so nothing is decided by it.
     pub(crate) fn note_newer(&self, targets: u64, machine: MachineId) {
         let mut newer = self.newer.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         if newer.is_none_or(|(known, _)| known < targets) {
@@ -123,23 +124,23 @@ impl Published {
         }
     }
 
-    /// The newest targets that a machine says it follows and that are not here, and the
-    /// machine.
+    /// The newest targets version that a machine claims to follow and that is not published here,
+    /// and that machine.
     pub(crate) fn newer(&self) -> Option<(u64, MachineId)> {
         let newer = *self.newer.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         newer.filter(|(newer, _)| *newer > self.versions().targets)
     }
 
-    /// What is published, by version; nothing is 0.
+    /// The published versions; 0 if nothing is published.
     pub(crate) fn versions(&self) -> Versions {
         self.catalogue().map(|catalogue| catalogue.versions).unwrap_or_default()
     }
 
-    /// What somebody who knows these versions lacks.
+    /// The files that a peer with these versions lacks.
     pub(crate) fn newer_than(&self, known: &Versions) -> Result<Option<Files>, PublishedError> {
         let Some((trusted, catalogue)) = self.now() else { return Ok(None) };
         let versions = catalogue.versions;
-        // Who is up to date, nearly everybody, costs no file.
+        // Nearly every peer is up to date; those cost no file access.
         if *known == versions {
             return Ok(Some(Files::default()));
         }
@@ -166,7 +167,7 @@ impl Published {
         Ok(())
     }
 
-    /// Publishes a draft that has its signatures. The new timestamp's version.
+    /// Publishes a fully signed draft. Returns the new timestamp's version.
     pub(crate) async fn publish(&self, draft: &Draft, now: UnixMs) -> Result<u64, PublishedError> {
         let _one = self.changing.lock().await;
         let current = self.now();
@@ -174,7 +175,7 @@ impl Published {
         let (files, trusted, catalogue) =
             publish(draft, before, &self.roles, now).await.map_err(PublishedError::Publish)?;
         let timestamp = catalogue.versions.timestamp;
-        // Before anybody hears of them. The draft was verified: these are the
+        // Store the blobs before the catalogue names them. The draft was verified: these are the
         // bundles and files of the scripts it changes, under their own hashes.
         let mut blobs = Files::default();
         for (hash, text) in draft.blobs.iter().filter(|(hash, text)| sha256(text.as_bytes()) == **hash) {
@@ -185,7 +186,7 @@ impl Published {
         Ok(timestamp)
     }
 
-    /// Which shop this is: the hash of its first root, which never changes.
+    /// Identifies the organisation: the hash of its first root, which never changes.
     pub(crate) fn shop(&self) -> Option<Digest> {
         self.repository.read("1.root.json").ok().map(|bytes| sha256(&bytes))
     }
@@ -197,8 +198,8 @@ impl Published {
         root.map_or((0, 0), |root| fernwart_certs::approve::signed_before(files, &root))
     }
 
-    /// A draft that may be kept here, with those of its signatures that hold. What says of
-    /// itself that it was published once must prove it, and be complete.
+    /// Checks a draft and keeps only its valid signatures. A draft that claims to have been
+    /// published before must prove it and be fully signed.
     pub(crate) fn acceptable(&self, mut draft: Draft) -> Result<Draft, Denial> {
         draft.contents().map_err(|_| Denial::CatalogueRefused)?;
         let (trusted, catalogue) = self.now().ok_or(Denial::NoCatalogue)?;
@@ -227,20 +228,20 @@ impl Published {
             let bytes = Blob::try_from(self.repository.read(&name).ok()?).ok()?;
             Some(CatalogueFile { name: Text::clipped(&name), bytes })
         };
-        // Versions may have been left out.
+        // Version numbers may have gaps.
         let mut files: Vec<_> =
             (1..=newest).rev().take(count + LEFT_OUT as usize).filter_map(file).take(count).collect();
         files.reverse();
         files
     }
 
-    /// Whether the published catalogue names this file of a script, and it is not here.
+    /// Whether the published catalogue names this script file and the file is missing here.
     pub(crate) fn misses(&self, hash: &Digest) -> bool {
         self.names(hash) && self.blob(hash).is_none()
     }
 
-    /// Whether the published catalogue names this file: asked often, looked up once for
-    /// each version, and again when a bundle has come back that names others.
+    /// Whether the published catalogue names this file. The list is computed once per version, and
+    /// again after `keep_file`, since a recovered bundle names more files.
     fn names(&self, hash: &Digest) -> bool {
         let Some(catalogue) = self.catalogue() else { return false };
         let version = catalogue.versions.targets;
@@ -272,7 +273,7 @@ impl Published {
         (sha256(&bytes) == *hash).then_some(bytes)
     }
 
-    /// A new timestamp, if the old one is due. Its version.
+    /// Renews the timestamp if it is due. Returns its version.
     pub(crate) async fn freshen_if_due(&self, now: UnixMs) -> Result<Option<u64>, PublishedError> {
         let _one = self.changing.lock().await;
         let Some((trusted, catalogue)) = self.now() else { return Ok(None) };
@@ -282,8 +283,8 @@ impl Published {
         self.renew(&trusted, (0, 0), now).await.map(Some)
     }
 
-    /// A new timestamp, above the versions of a snapshot and a timestamp that this hub has
-    /// signed and lost. Its version; nothing where it has some as new.
+    /// Renews the timestamp above the versions of a snapshot and timestamp that this hub signed and
+    /// lost. Returns its version; `None` if the current ones are at least as new.
     pub(crate) async fn freshen_above(&self, lost: (u64, u64), now: UnixMs) -> Result<Option<u64>, PublishedError> {
         let _one = self.changing.lock().await;
         let Some((trusted, catalogue)) = self.now() else { return Ok(None) };
@@ -293,8 +294,8 @@ impl Published {
         self.renew(&trusted, lost, now).await.map(Some)
     }
 
-    /// A new timestamp after a restore: above all that were made before it, each a second
-    /// ahead of the last where many came at once.
+    /// Renews the timestamp after a restore, above all versions made before it. Versions are Unix
+    /// seconds and can run ahead of the clock when many are made within a second.
     pub(crate) async fn freshen_restored(&self, now: UnixMs) -> Result<Option<u64>, PublishedError> {
         let _one = self.changing.lock().await;
         let Some((trusted, _)) = self.now() else { return Ok(None) };

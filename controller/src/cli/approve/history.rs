@@ -1,4 +1,4 @@
-//! What was approved before: versions, who signed, what each changed.
+//! Lists earlier catalogue versions, their signers and changes.
 
 use super::{Exit, Failure, HomePaths, say, with_session};
 use crate::cli::output::{Cell, Rows, Shape, day};
@@ -6,9 +6,8 @@ use fernwart_certs::approve::past;
 use fernwart_protocol::staff::{Reply, Request};
 use std::fmt::Write;
 
-/// Lists the published versions, the newest last. A signature is told only if
-/// it holds for an approver of the root in force; whoever has gone since is
-/// told as a former approver.
+/// Lists the published versions, the newest last. Names a signer only if the signature is valid for
+/// an approver of the current root; others are counted as former approvers.
 pub(super) fn show(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
     let versions = with_session(homes, async |session| {
         session.sync().await?;

@@ -1,4 +1,4 @@
-//! `fernwart diagnose`: one signed order a machine, answers as they come.
+//! `fernwart diagnose`: one signed order per machine, answers in order of arrival.
 
 mod screen;
 
@@ -66,7 +66,7 @@ pub(crate) struct Diagnose {
 /// How a diagnosis is written: as any list, or for a monitoring system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// For eyes.
+    /// A table for people.
     Table,
     /// One JSON document, at the end.
     Json,
@@ -102,8 +102,8 @@ pub(crate) fn run(command: &Diagnose, homes: &HomePaths) -> Result<Exit, Failure
     asked.failure.map_or(Ok(exit), Err)
 }
 
-/// For the monitoring that a customer has: whatever hinders it is unknown there, and
-/// said on the one line that is read.
+/// Prints for a monitoring system: every failure is reported as unknown, on the one line that it
+/// reads.
 fn as_plugin(command: &Diagnose, target: &Target, homes: &HomePaths) -> Result<Exit, Failure> {
     let begun = Instant::now();
     let is_plugin = command.output == Output::Nagios;
@@ -125,7 +125,7 @@ fn as_plugin(command: &Diagnose, target: &Target, homes: &HomePaths) -> Result<E
     }
     match asked.answers.first().map(|answered| &answered.answer) {
         Some(Answer::Report(report, _)) => {
-            let report = report.whole().map_err(unreadable)?;
+            let report = report.decode().map_err(unreadable)?;
             match is_plugin {
                 true => say(&report.as_plugin()).map(|_| Exit::Plugin(report.state())),
                 false => say(&report.as_local_checks()),
@@ -141,7 +141,7 @@ fn as_plugin(command: &Diagnose, target: &Target, homes: &HomePaths) -> Result<E
 /// The scripts that are approved.
 pub(crate) type Scripts = BTreeMap<BundleName, Approved>;
 
-/// Who was asked, in which job, and what they have answered.
+/// The machines asked, their job, and their answers.
 struct Collected {
     rows: Vec<Row<MachineRow>>,
     job: Option<JobId>,
@@ -186,7 +186,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     progress.inc(answers.len() as u64);
     let mut failure = None;
     while !orders.is_empty() {
-        // A machine that has not answered by then has not answered in time.
+        // Machines that have not answered by the deadline count as silent.
         let Ok(next) = tokio::time::timeout_at(deadline, news(&mut following, &mut orders, &progress)).await else {
             break;
         };
@@ -205,7 +205,7 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         {
             progress.suspend(|| say(&result_text(row, &answered.answer)))?;
         }
-        // Thousands of whole reports need not be held for a line each.
+        // Drop the report's text: for thousands of machines only the summary is needed.
         if let Answer::Report(report, _) = &mut answered.answer
             && (selected.len() > 1 || command.output == Output::Jsonl)
             && command.output != Output::Json
@@ -219,14 +219,14 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
     Ok(Collected { rows: selected, job, answers, failure })
 }
 
-/// The next answer of a machine that has not answered yet.
+/// Waits for the next machine that answers.
 async fn news(
     following: &mut Following<'_>,
     open: &mut HashMap<MachineId, SignedOrder>,
     progress: &ProgressBar,
 ) -> Result<Option<Answered>, Failure> {
-    while let Some(heard) = following.next().await? {
-        if let Some(Reply::Update(update)) = reply_of(heard, |line| progress.suspend(|| note!("{line}")))
+    while let Some(reply) = following.next().await? {
+        if let Some(Reply::Update(update)) = reply_of(reply, |line| progress.suspend(|| note!("{line}")))
             && let Some(order) = open.get(&update.machine)
             && let Some(answered) = judge_news(update.machine, Some(order), update.news)
         {
@@ -247,13 +247,13 @@ fn progress(machines: usize) -> ProgressBar {
     bar
 }
 
-/// A refusal with what the machine has to say about it.
+/// A refusal with the machine's explanation.
 pub(crate) fn refused_in_words(refusal: Refusal, why: Option<&str>) -> String {
     why.map_or_else(|| refusal.to_string(), |why| format!("{refusal}: {}", escaped(why)))
 }
 
-/// Why the hub has not passed on, or not taken in, what one machine was asked. It
-/// understands every order; what it does not understand then is the machine's answer.
+/// Explains a denial for one machine. The hub checks orders before it accepts them, so
+/// `NotUnderstood` here is about the machine's answer.
 pub(crate) fn denied_in_words(denial: Denial) -> String {
     match denial {
         Denial::NotUnderstood => {
@@ -264,15 +264,15 @@ pub(crate) fn denied_in_words(denial: Denial) -> String {
     }
 }
 
-/// What is said of an answer in a version that this program does not read.
+/// Reported for an answer in a version that this program does not read.
 pub(super) const NEWER_ANSWER: &str = "the answer is of a newer version than this program reads: update it";
 
-/// A report that was stored, as a person reads it.
+/// A stored report as text for people.
 pub(crate) fn report_in_words(machine: &Named, job: Option<JobId>, report: &Report, scripts: &Scripts) -> String {
     screen::one_in_words(machine, "", job, report, false, scripts)
 }
 
-/// Status, and the code where there is one.
+/// The status, the code if there is one, and the reason.
 pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>>, Option<String>) {
     match answer {
         Answer::Report(report, _) if report.summary.is_nothing_known() => {
@@ -289,7 +289,7 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>
         }
         Answer::Away => ("away", None, Some("the machine is away".into())),
         Answer::Silent => ("no_answer", None, Some("no answer in time".into())),
-        Answer::Ended(outcome, _) => ("failed", None, Some(outcome.as_str().into())),
+        Answer::Closed(outcome, _) => ("failed", None, Some(outcome.as_str().into())),
         Answer::Denied(denial) => ("failed", Some(denial.code()), Some(denied_in_words(*denial))),
         Answer::OlderAgent(why) => ("refused", Some("FW-CLI-17".into()), Some(why.to_string())),
         Answer::Newer => ("failed", Some("FW-CLI-18".into()), Some(NEWER_ANSWER.into())),
@@ -297,8 +297,7 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>
     }
 }
 
-/// A stored report and when it was stored, believed only if this machine has
-/// signed for it.
+/// Fetches a stored report and its time, accepted only if this machine has signed it.
 pub(super) async fn stored(
     session: &mut Session,
     row: &Row<MachineRow>,
@@ -311,13 +310,13 @@ pub(super) async fn stored(
     };
     let judged = judge_news(row.id, None, News::Outcome(receipt, key, body));
     match judged.map(|answered| answered.answer) {
-        Some(Answer::Report(report, _)) => Ok(Some((at, report.whole().map_err(unreadable)?))),
+        Some(Answer::Report(report, _)) => Ok(Some((at, report.decode().map_err(unreadable)?))),
         Some(Answer::Newer) => Err(Failure::new(Exit::Failed, "FW-CLI-18", NEWER_ANSWER).now("update this program")),
         _ => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
     }
 }
 
-/// Has these machines looked at now: how many were asked, and how many answered.
+/// Diagnoses these machines now. Returns how many were asked and how many answered.
 pub(super) async fn refresh(
     session: &mut Session,
     target: TargetArgs,
@@ -339,11 +338,11 @@ pub(super) async fn refresh(
     if let Some(failure) = failure {
         return Err(failure);
     }
-    let told = answers.iter().filter(|answered| matches!(answered.answer, Answer::Report(..)));
-    Ok((rows.len(), told.count()))
+    let reported = answers.iter().filter(|answered| matches!(answered.answer, Answer::Report(..)));
+    Ok((rows.len(), reported.count()))
 }
 
-/// What one machine says now of one section.
+/// Diagnoses one section of one machine now.
 pub(super) async fn look_again(
     session: &mut Session,
     row: &Row<MachineRow>,
@@ -369,13 +368,13 @@ pub(super) async fn look_again(
     }
 }
 
-/// A report of another shape than this program knows.
+/// The failure for a report in an unknown format.
 pub(super) fn unreadable(error: serde_json::Error) -> Failure {
     Failure::new(Exit::Failed, "FW-CLI-08", format!("the report cannot be read: {error}"))
 }
 
-/// One machine's answer as a line of text for programs. A report is passed on as
-/// it came: it was read as JSON already.
+/// One machine's answer as a line of text for programs. A report is passed on unchanged: it was
+/// parsed as JSON before.
 pub(super) fn result_text(row: &Row<MachineRow>, answer: &Answer) -> String {
     let machine = named(row);
     let Answer::Report(report, receipt) = answer else { return json_text(&result_line(&machine, answer)) + "\n" };
@@ -401,7 +400,7 @@ pub(super) fn result_line(machine: &Named, answer: &Answer) -> Value {
         Answer::Ran(report, receipt) => Some((receipt, serde_json::to_value(report))),
         _ => None,
     };
-    if let (Answer::Ended(_, Some(report)), Some(fields)) = (answer, line.as_object_mut()) {
+    if let (Answer::Closed(_, Some(report)), Some(fields)) = (answer, line.as_object_mut()) {
         fields.insert("report".into(), serde_json::to_value(report).unwrap_or_default());
     }
     if let (Some((receipt, report)), Some(fields)) = (signed, line.as_object_mut()) {
@@ -466,7 +465,7 @@ fn conclude(
         }
         Output::Table | Output::Nagios | Output::Checkmk => match all.as_slice() {
             [(row, Answer::Report(report, _))] => {
-                let report = report.whole().map_err(unreadable)?;
+                let report = report.decode().map_err(unreadable)?;
                 say(&screen::one_in_words(&named(row), &row.os.to_string(), *job, &report, command.all, scripts))?;
             }
             several => {
@@ -475,7 +474,8 @@ fn conclude(
             }
         },
     }
-    // A program reads it in the summary; a cron job mails whatever it does not expect.
+    // Programs read the counts in the summary, and cron mails any unexpected output; so print them
+    // only for people.
     let is_for_eyes = command.output == Output::Table && rows.len() > 1;
     if is_for_eyes || (command.output != Output::Table && std::io::stderr().is_terminal()) {
         note!("{}", tally.in_words(took));

@@ -1,4 +1,4 @@
-//! A diagnosis as a technician wants to read it.
+//! A diagnosis as text for a technician.
 
 use super::{Scripts, status};
 use crate::cli::output::{moment, shell_word};
@@ -13,7 +13,7 @@ use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::escaped;
 use std::collections::BTreeMap;
 
-/// Checks of one kind that are named on a line; the others are counted.
+/// Maximum number of checks named on a line; the others are counted.
 const NAMED: usize = 3;
 
 /// One machine among several, on one line.
@@ -37,8 +37,8 @@ pub(super) fn line_in_words(row: &Row<MachineRow>, answer: &Answer) -> String {
     format!("{:<16} {:<9} {}\n", row.name, status.replace('_', " "), text.trim())
 }
 
-/// One machine's report. `job` is the one it belongs to, by which its remedies are
-/// named; `os` what is said of its system where the report does not.
+/// One machine's report. Remedies are named by `job`; `os` is shown if the report has no system
+/// section.
 pub(super) fn one_in_words(
     machine: &Named,
     os: &str,
@@ -101,7 +101,7 @@ fn finding_in_words(machine: &Named, job: Option<JobId>, finding: &Finding, scri
     let mut out = format!("{severity:<8} {}{worse}\n", escaped(&finding.name()));
     out += &format!("         why       {}\n", escaped(&finding.cause.en));
     out += &format!("         what now  {}\n", escaped(&finding.advice.en));
-    // What repairs it is our own word, not the machine's.
+    // The remedy comes from our own rules, not from the machine.
     let remedy = builtin_rules().find(&finding.id).and_then(|rule| {
         let name: BundleName = rule.remedy.as_ref()?.parse().ok()?;
         Some((scripts.get(&name)?.version, name))
@@ -113,8 +113,8 @@ fn finding_in_words(machine: &Named, job: Option<JobId>, finding: &Finding, scri
     out
 }
 
-/// Lost checks by why they are. Where a whole section is silent, it is named instead
-/// of its checks.
+/// Checks without a result, grouped by reason. If a complete section did not answer, it is named
+/// instead of its checks.
 fn lost(report: &Report) -> Vec<(String, Vec<String>)> {
     let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut silent = Vec::new();
@@ -125,9 +125,9 @@ fn lost(report: &Report) -> Vec<(String, Vec<String>)> {
             lost.entry(why).or_default().push(format!("{name} (all of it)"));
         }
     }
-    let is_told =
+    let is_listed =
         |unknown: &&Unknown| builtin_rules().find(&unknown.id).is_some_and(|rule| silent.contains(&rule.section));
-    for unknown in report.unknown.iter().filter(|unknown| !is_told(unknown)) {
+    for unknown in report.unknown.iter().filter(|unknown| !is_listed(unknown)) {
         lost.entry(unknown.why.in_words()).or_default().push(unknown.name());
     }
     lost.into_iter().collect()
@@ -156,7 +156,7 @@ fn counts_in_words(report: &Report, all: bool) -> String {
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
-    // What is noted is no check's end: it stands beside the sum.
+    // Notes are not results of checks, so they are not part of the sum.
     let notes = match counts.notes {
         0 => String::new(),
         1 => ", plus 1 note".to_owned(),

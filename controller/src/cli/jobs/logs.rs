@@ -1,6 +1,6 @@
-//! `fernwart job logs`: what the runs of a job have written, and how each ended.
+//! `fernwart job logs`: the output of a job's runs, and how each ended.
 
-use super::{ended_in_words, exit_of, is_open};
+use super::{exit_of, is_open, outcome_in_words};
 use crate::cli::diagnose::{Scripts, report_in_words, result_line, status};
 use crate::cli::output::{Rows, Shape, json_text, moment};
 use crate::cli::{Exit, Failure, HomePaths, ShapeArgs, say, terminal, with_session};
@@ -35,14 +35,14 @@ pub(crate) struct Logs {
     shape: ShapeArgs,
 }
 
-/// The code where the hub is too old for what is asked.
+/// The code of a failure because the hub is too old.
 const OLDER_HUB: &str = "FW-CLI-19";
 
-/// Where one machine's run stands.
+/// The state of one machine's run.
 enum Stands {
     /// It has ended.
-    Ended(Answer),
-    /// It has not.
+    Final(Answer),
+    /// It has not ended.
     Open(&'static str),
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn logs(command: &Logs, homes: &HomePaths) -> Result<Exit, Failure> {
         }
         let scripts = session.catalogue.scripts.clone();
         let is_alone = runs.len() == 1;
-        let mut written = Written { job, shape, is_alone, scripts, rows: rows(), results: Vec::new(), told: 0 };
+        let mut written = Written { job, shape, is_alone, scripts, rows: rows(), results: Vec::new(), shown: 0 };
         let mut unheard: HashSet<RunId> = runs.iter().map(|run| run.run).collect();
         for chunk in runs.chunks(ORDERS_PER_FRAME) {
             let by_run: HashMap<RunId, &RunRow> = chunk.iter().map(|run| (run.run, run)).collect();
@@ -66,14 +66,14 @@ pub(crate) fn logs(command: &Logs, homes: &HomePaths) -> Result<Exit, Failure> {
                 let Some(row) = by_run.get(&run) else { return Ok(()) };
                 unheard.remove(&run);
                 let is_wanted =
-                    !command.failed || matches!(&stands, Stands::Ended(answer) if exit_of(answer) != Exit::Done);
+                    !command.failed || matches!(&stands, Stands::Final(answer) if exit_of(answer) != Exit::Done);
                 let customer = customers.get(&row.machine).cloned().unwrap_or_default();
                 let machine = Named { id: row.machine, name: row.name.clone(), customer };
                 if is_wanted { written.run(&machine, row, &stands) } else { Ok(()) }
             })
             .await?;
         }
-        // Those that wait for their turn, and those that are out of reach.
+        // The hub sent nothing for queued runs and for machines out of reach.
         let queued = runs.iter().filter(|run| unheard.contains(&run.run) && is_open(run) && !command.failed);
         for row in queued {
             let machine = Named { id: row.machine, name: row.name.clone(), customer: Text::default() };
@@ -87,14 +87,14 @@ pub(crate) fn logs(command: &Logs, homes: &HomePaths) -> Result<Exit, Failure> {
         if !beyond.is_empty() {
             note!("out of your reach: {}", beyond.join(" "));
         }
-        if written.told == 0 && command.failed && shape == Shape::Table {
+        if written.shown == 0 && command.failed && shape == Shape::Table {
             note!("Every run that is over ended well.");
         }
         written.end()
     })
 }
 
-/// The runs on the machines that were named; all where none was.
+/// The runs on the named machines; all if none was named.
 fn meant(words: &[String], runs: Vec<RunRow>) -> Result<Vec<RunRow>, Failure> {
     for word in words {
         if !runs.iter().any(|run| is_name(word, run.name.as_str())) {
@@ -108,7 +108,7 @@ fn meant(words: &[String], runs: Vec<RunRow>) -> Result<Vec<RunRow>, Failure> {
     Ok(wanted)
 }
 
-/// Asks where some runs of a job stand, and passes each on as it comes.
+/// Asks for the state of some runs of a job, and passes each on as it arrives.
 async fn each(
     session: &mut Session,
     job: JobId,
@@ -124,7 +124,7 @@ async fn each(
             News::Offered => Stands::Open("sent to the machine, not begun yet"),
             News::Started => Stands::Open("under way"),
             news => match judge_news(update.machine, None, news) {
-                Some(answered) => Stands::Ended(answered.answer),
+                Some(answered) => Stands::Final(answered.answer),
                 None => continue,
             },
         };
@@ -133,7 +133,7 @@ async fn each(
     Ok(())
 }
 
-/// Why runs did not end well, by run: of so many as are worth a line.
+/// The reasons why these runs did not end well, by run.
 pub(super) async fn reasons(
     session: &mut Session,
     job: JobId,
@@ -141,8 +141,8 @@ pub(super) async fn reasons(
 ) -> Result<HashMap<RunId, String>, Failure> {
     let mut reasons = HashMap::new();
     for chunk in runs.chunks(ORDERS_PER_FRAME) {
-        let told = each(session, job, chunk, |run, stands| {
-            if let Stands::Ended(answer) = stands
+        let shown = each(session, job, chunk, |run, stands| {
+            if let Stands::Final(answer) = stands
                 && let (_, code, Some(why)) = status(&answer)
             {
                 let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
@@ -150,10 +150,10 @@ pub(super) async fn reasons(
             }
             Ok(())
         });
-        match told.await {
-            // A hub before this version says how they ended, and not why.
+        match shown.await {
+            // An older hub reports how runs ended, but not why.
             Err(failure) if failure.is(OLDER_HUB) => return Ok(reasons),
-            told => told?,
+            shown => shown?,
         }
     }
     Ok(reasons)
@@ -163,7 +163,7 @@ fn rows() -> Rows {
     Rows::new("log", &["machine", "customer", "status", "code", "why", "stdout", "stderr"])
 }
 
-/// What is written as it comes, and what is one document at the end.
+/// The output: written at once, or collected into one document.
 struct Written {
     job: JobId,
     shape: Shape,
@@ -171,19 +171,19 @@ struct Written {
     scripts: Scripts,
     rows: Rows,
     results: Vec<serde_json::Value>,
-    /// Runs that were told of.
-    told: usize,
+    /// Number of runs shown.
+    shown: usize,
 }
 
 impl Written {
     fn run(&mut self, machine: &Named, row: &RunRow, stands: &Stands) -> Result<(), Failure> {
-        self.told += 1;
+        self.shown += 1;
         match (self.shape, stands) {
             (Shape::Table, Stands::Open(where_it_is)) => self.heading(machine, where_it_is),
-            (Shape::Table, Stands::Ended(answer)) => self.ended(machine, answer),
+            (Shape::Table, Stands::Final(answer)) => self.ended(machine, answer),
             (Shape::Json | Shape::Jsonl, _) => {
                 let mut line = match stands {
-                    Stands::Ended(answer) => result_line(machine, answer),
+                    Stands::Final(answer) => result_line(machine, answer),
                     Stands::Open(_) => json!({"v": 1, "type": "result", "machine": machine.name, "id": machine.id,
                         "customer": machine.customer.as_raw(), "status": row.state.as_raw()}),
                 };
@@ -199,10 +199,10 @@ impl Written {
             (Shape::Csv, _) => {
                 let (status, code, why, streams) = match stands {
                     Stands::Open(_) => (row.state.as_raw(), None, None, None),
-                    Stands::Ended(answer) => {
+                    Stands::Final(answer) => {
                         let (status, code, why) = status(answer);
                         let streams = match answer {
-                            Answer::Ran(report, _) | Answer::Ended(_, Some(report)) => {
+                            Answer::Ran(report, _) | Answer::Closed(_, Some(report)) => {
                                 Some((report.stdout.in_one(), report.stderr.in_one()))
                             }
                             _ => None,
@@ -221,7 +221,7 @@ impl Written {
         }
     }
 
-    /// How one machine stands: above what is told of it, where there are several.
+    /// Prints a machine's state, as a heading if there are several machines.
     fn heading(&self, machine: &Named, how: &str) -> Result<(), Failure> {
         if self.is_alone {
             note!("{}: {how}", machine.name);
@@ -231,11 +231,11 @@ impl Written {
     }
 
     fn ended(&self, machine: &Named, answer: &Answer) -> Result<(), Failure> {
-        self.heading(machine, &ended_in_words(answer))?;
+        self.heading(machine, &outcome_in_words(answer))?;
         match answer {
-            Answer::Ran(report, _) | Answer::Ended(_, Some(report)) => self.streams(report)?,
+            Answer::Ran(report, _) | Answer::Closed(_, Some(report)) => self.streams(report)?,
             Answer::Report(seen, _) => {
-                let report = seen.whole().map_err(crate::cli::diagnose::unreadable)?;
+                let report = seen.decode().map_err(crate::cli::diagnose::unreadable)?;
                 say(&report_in_words(machine, Some(self.job), &report, &self.scripts))?;
             }
             _ => {}

@@ -1,4 +1,4 @@
-//! Jobs: what was asked, how far it is, what came of it, watching, taking back.
+//! Jobs: listing, progress, results, watching, cancelling.
 
 mod logs;
 
@@ -75,26 +75,25 @@ fn ls(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
     rows.print(shape)
 }
 
-/// Where a run stands; nothing where a newer hub has a word for it that this
-/// program does not know.
+/// A run's state; `None` if a newer hub sends a state that this program does not know.
 pub(super) fn state_of(run: &RunRow) -> Option<RunState> {
     run.state.as_raw().parse().ok()
 }
 
-/// Whether a run may still begin, or go on. So may one in a state that this
-/// program does not know.
+/// Whether a run may still begin or continue. A state that this program does not know counts as
+/// open.
 pub(super) fn is_open(run: &RunRow) -> bool {
     state_of(run).is_none_or(|state| !state.is_final())
 }
 
-/// Runs whose reasons are told with a job.
+/// Maximum number of runs whose reasons are shown with a job.
 const REASONS: usize = 20;
 
 fn show(job: JobId, shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
     let (head, runs, reasons) = with_session(homes, async |session| {
         let (head, runs) = session.job(job).await?;
         let is_bad = |run: &&RunRow| !is_open(run) && run.outcome != Some(Outcome::Ok);
-        // People are told of the first; programs of all.
+        // People see the first reasons, programs all.
         let most = if shape == Shape::Table { REASONS } else { usize::MAX };
         let bad: Vec<RunRow> = runs.iter().filter(is_bad).take(most).cloned().collect();
         let reasons = if bad.is_empty() { HashMap::new() } else { logs::reasons(session, job, &bad).await? };
@@ -127,7 +126,7 @@ fn show(job: JobId, shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// How a command ends that followed a run to this end.
+/// The exit code for a run that ended like this.
 fn exit_of(answer: &Answer) -> Exit {
     match answer {
         Answer::Report(report, _) if report.summary.could_be_critical() => Exit::Bad,
@@ -135,12 +134,12 @@ fn exit_of(answer: &Answer) -> Exit {
         Answer::Report(..) | Answer::Ran(..) => Exit::Done,
         Answer::Refused(..) | Answer::OlderAgent(_) => Exit::Refused,
         Answer::Away | Answer::Silent => Exit::NoAnswer,
-        Answer::Ended(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => Exit::Failed,
+        Answer::Closed(..) | Answer::Denied(_) | Answer::Newer | Answer::Forged => Exit::Failed,
     }
 }
 
 /// How a run ended, on one line.
-fn ended_in_words(answer: &Answer) -> String {
+fn outcome_in_words(answer: &Answer) -> String {
     match answer {
         Answer::Report(report, _) => match report.summary.lost_in_words() {
             Some(lost) => format!("{} – unknown: {}", report.summary.state().as_str(), escaped(&lost)),
@@ -161,11 +160,11 @@ fn watch(job: JobId, homes: &HomePaths) -> Result<Exit, Failure> {
         let names: HashMap<_, _> =
             session.machines().await?.into_iter().map(|row| (row.id, row.into_base().name)).collect();
         let mut following = Following::known(session, job).await?;
-        let (mut exit, mut held, mut told) = (Exit::Done, HashSet::new(), HashSet::new());
-        while let Some(heard) = following.next().await? {
-            let Some(Reply::Update(update)) = reply_of(heard, |line| note!("{line}")) else { continue };
+        let (mut exit, mut held, mut reported) = (Exit::Done, HashSet::new(), HashSet::new());
+        while let Some(reply) = following.next().await? {
+            let Some(Reply::Update(update)) = reply_of(reply, |line| note!("{line}")) else { continue };
             if update.news == News::Held {
-                // A hub that came back tells everything from the beginning.
+                // A hub that is back repeats all updates.
                 if !held.insert(update.run) {
                     continue;
                 }
@@ -175,13 +174,13 @@ fn watch(job: JobId, homes: &HomePaths) -> Result<Exit, Failure> {
             }
             let run = update.run;
             let Some(answered) = judge_news(update.machine, None, update.news) else { continue };
-            if !told.insert(run) {
+            if !reported.insert(run) {
                 continue;
             }
             let name =
                 names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
             exit = exit.or(exit_of(&answered.answer));
-            let word = ended_in_words(&answered.answer);
+            let word = outcome_in_words(&answered.answer);
             say(&format!("{name:<16} {word}\n"))?;
         }
         Ok(exit)

@@ -1,5 +1,4 @@
-//! Running approved scripts: what is typed, what is meant by it, and following
-//! it to its end.
+//! Runs approved scripts: parses the command, plans it, and follows the job to its end.
 
 mod remedy;
 mod retry;
@@ -28,11 +27,11 @@ pub(crate) use screen::ran_in_words;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// What is said where nobody agreed.
+/// Reported when nobody confirms.
 const NOTHING: &str = "nothing was sent";
 
-/// Past so many machines the number has to be typed.
-const WITHOUT_ASKING: usize = 10;
+/// For more machines than this, their number must be typed to confirm.
+const UNCONFIRMED_MACHINES: usize = 10;
 
 /// Run an approved script.
 #[derive(Args)]
@@ -81,12 +80,12 @@ pub(crate) struct Run {
     output: Shape,
 }
 
-/// How it is sent, and how its news are written.
+/// How the orders are sent, and how updates are written.
 #[derive(Debug, Clone, Copy)]
 struct How {
     dry_run: bool,
     parallel: Parallel,
-    /// How long the orders are good.
+    /// How long the orders are valid.
     life: Duration,
     /// Held for machines that are away.
     queued: bool,
@@ -104,7 +103,7 @@ impl Run {
         Ok(How {
             dry_run: self.dry_run,
             parallel: self.parallel,
-            // Its seven days begin a little before now.
+            // An order's seven days begin slightly before now.
             life: life.min(ORDER_LIFE.saturating_sub(ORDER_EARLY)),
             queued: self.queue.is_some(),
             require: self.require,
@@ -113,13 +112,13 @@ impl Run {
     }
 }
 
-/// What is going to be run, and where.
+/// The script to run, and the machines.
 struct Plan {
     bundle: Bundle,
     sha256: fernwart_protocol::id::Digest,
     manifest: Manifest,
     parameters: Parameters,
-    /// Secret parameters as JSON, to be sealed for each machine.
+    /// Secret parameters as JSON, to be encrypted for each machine.
     secrets: Option<String>,
     machines: Vec<Row<MachineRow>>,
 }
@@ -128,13 +127,13 @@ pub(crate) fn run(command: &Run, homes: &HomePaths) -> Result<Exit, Failure> {
     let begun = Instant::now();
     with_session(homes, async |session| {
         let plan = match &command.remedy {
-            // Before the machine is asked whether it is still so.
+            // Check this before asking the machine whether the finding still holds.
             Some(_) if !command.dry_run && command.reason.trim().is_empty() => return Err(no_reason()),
             Some(remedy) => remedy::plan(session, remedy).await?,
             None => plan(session, command).await?,
         };
         let reason = reason(command, &plan)?;
-        // What this program has put together itself is shown before it is sent.
+        // Show what this program has put together before it is sent.
         confirm(&plan, command.remedy.is_some(), command.yes)?;
         follow(session, &command.how()?, &plan, reason, begun).await
     })
@@ -153,7 +152,7 @@ async fn plan(session: &mut Session, command: &Run) -> Result<Plan, Failure> {
         let declared = manifest.parameters.iter().find(|one| one.name == key);
         let value = match declared {
             Some(declared) => declared.read(value).map_err(|error| usage(error.to_string()))?,
-            // Named by the check below, with those there are.
+            // The check below reports it, with the known names.
             None => Value::Text(value.to_owned()),
         };
         values.insert(key.to_owned(), value);
@@ -166,7 +165,7 @@ async fn plan(session: &mut Session, command: &Run) -> Result<Plan, Failure> {
     Ok(Plan { bundle, sha256, manifest, parameters, secrets, machines })
 }
 
-/// Secret parameters, out of files or typed where nobody sees them.
+/// Reads secret parameters from files, or from the terminal without echo.
 fn secrets(manifest: &Manifest, named: &[String], open: &Parameters) -> Result<Option<String>, Failure> {
     let usage = |what: String| {
         Failure::new(Exit::Usage, "FW-CLI-11", what).now("--secret NAME=FILE; never -p, which others can read")
@@ -200,7 +199,7 @@ fn sha256_of(session: &Session, bundle: &Bundle) -> Result<fernwart_protocol::id
     known.ok_or_else(|| Failure::new(Exit::Refused, "FW-CAT-01", "the script was withdrawn just now"))
 }
 
-/// Parameters that fit what the script declares.
+/// Checks parameters against the script's declaration.
 fn checked(manifest: &Manifest, values: BTreeMap<String, Value>) -> Result<Parameters, Failure> {
     let usage = |what: String| {
         Failure::new(Exit::Usage, "FW-CLI-11", what).now(format!("fernwart script show {}", manifest.name))
@@ -215,7 +214,7 @@ fn no_reason() -> Failure {
     Failure::new(Exit::Usage, "FW-CLI-13", what).now("add --reason 'Drucker, Auftrag 4711'")
 }
 
-/// Each act has a reason, which the customer reads.
+/// The reason, which every act needs: the customer reads it.
 fn reason(command: &Run, plan: &Plan) -> Result<Text<500>, Failure> {
     let acts = plan.manifest.kind(command.dry_run) == ActionKind::Act;
     if acts && command.reason.trim().is_empty() {
@@ -224,10 +223,10 @@ fn reason(command: &Run, plan: &Plan) -> Result<Text<500>, Failure> {
     command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))
 }
 
-/// Past some machines, and for what nobody has typed, a person says yes.
+/// Asks for confirmation if there are many machines, or if this program chose the script.
 fn confirm(plan: &Plan, shown: bool, yes: Option<usize>) -> Result<(), Failure> {
     let count = plan.machines.len();
-    let many = count > WITHOUT_ASKING && plan.manifest.privilege != Privilege::Read;
+    let many = count > UNCONFIRMED_MACHINES && plan.manifest.privilege != Privilege::Read;
     if shown {
         note_text!("{}", in_words(&plan.manifest));
         for (name, value) in plan.parameters.iter() {
@@ -245,8 +244,7 @@ fn confirm(plan: &Plan, shown: bool, yes: Option<usize>) -> Result<(), Failure> 
     Confirm { to: "to start", word: &word, yes: yes.as_deref(), nothing: NOTHING }.ask()
 }
 
-/// The machines that are meant, by customer: their names while they can be read at a
-/// glance, else how many.
+/// The selected machines by customer: their names if they are few, otherwise their number.
 pub(crate) fn where_in_words(machines: &[Row<MachineRow>]) -> String {
     let mut by_customer: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for row in machines {
@@ -256,13 +254,13 @@ pub(crate) fn where_in_words(machines: &[Row<MachineRow>]) -> String {
         |count: usize, one: &str, more: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {more}") };
     let machine_count = plural(machines.len(), "machine", "machines");
     let mut out = format!("on {machine_count} of {}:\n", plural(by_customer.len(), "customer", "customers"));
-    for (customer, names) in by_customer.iter().take(WITHOUT_ASKING) {
+    for (customer, names) in by_customer.iter().take(UNCONFIRMED_MACHINES) {
         match machines.len() {
-            0..=WITHOUT_ASKING => out += &format!("  {customer}: {}\n", names.join(" ")),
+            0..=UNCONFIRMED_MACHINES => out += &format!("  {customer}: {}\n", names.join(" ")),
             _ => out += &format!("  {customer}: {}\n", plural(names.len(), "machine", "machines")),
         }
     }
-    match by_customer.len().saturating_sub(WITHOUT_ASKING) {
+    match by_customer.len().saturating_sub(UNCONFIRMED_MACHINES) {
         0 => {}
         more => out += &format!("  and {}\n", plural(more, "more customer", "more customers")),
     }
@@ -317,17 +315,17 @@ async fn follow(
         screen.result(row, answer)?;
     }
     let mut following = match (envelopes.is_empty(), how.queued) {
-        // Nothing could be ordered of anybody.
+        // No order could be signed.
         (true, _) => None,
         (false, true) => Some(session.queue(head, &envelopes).await?),
         (false, false) => Some(session.submit(head, &envelopes).await?),
     }
     .map(|stream| Following::submitted(session, stream).within(life));
     let mut failure = None;
-    // What is held for later is nobody's to wait for here.
+    // Do not wait for held orders.
     while let (false, Some(following)) = (open.is_empty(), &mut following) {
-        let heard = match following.next().await {
-            Ok(Some(heard)) => heard,
+        let reply = match following.next().await {
+            Ok(Some(reply)) => reply,
             Ok(None) => break,
             Err(error) => {
                 let Some(job) = following.job() else {
@@ -336,13 +334,13 @@ async fn follow(
                     }
                     return Err(error.into());
                 };
-                // What was begun goes on without us.
+                // The job continues without this program.
                 note!("job {job} was taken in and goes on. Later: fernwart job show {job}");
                 failure = Some(Failure::from(error));
                 break;
             }
         };
-        let update = match reply_of(heard, |line| note!("{line}")) {
+        let update = match reply_of(reply, |line| note!("{line}")) {
             Some(Reply::Update(update)) => update,
             Some(Reply::Job(job)) => {
                 screen.begun(job, &what);

@@ -1,8 +1,7 @@
-//! Remedies: what repairs a finding, with parameters out of the finding's facts.
+//! Remedies: scripts that repair a finding, with parameters taken from the finding's facts.
 //!
-//! `MACHINE/JOB/RULE:INSTANCE` names one finding of one report, never a place in a
-//! list. Before anything is sent the machine is asked again: what is no longer so is
-//! not repaired.
+//! `MACHINE/JOB/RULE:INSTANCE` names one finding of one report, never a position in a list. The
+//! machine is asked again before anything is sent: a finding that is gone is not repaired.
 
 use super::super::script::approved;
 use super::super::{Exit, Failure};
@@ -19,11 +18,11 @@ use fernwart_protocol::staff::{MachineRow, Reply, Request};
 use fernwart_protocol::text::escaped;
 use std::collections::BTreeMap;
 
-/// What is typed for a remedy.
+/// A parsed remedy argument.
 #[derive(Debug, PartialEq, Eq)]
 struct Named<'a> {
     machine: &'a str,
-    /// The job whose report it is; the newest whole report where none is named.
+    /// The job of the report; without one, the newest complete report.
     job: Option<JobId>,
     rule: &'a str,
     instance: Option<&'a str>,
@@ -31,7 +30,7 @@ struct Named<'a> {
 
 fn named(remedy: &str) -> Option<Named<'_>> {
     let (machine, rest) = remedy.split_once('/')?;
-    // An instance may have any character in it; a rule has no slash and no colon.
+    // An instance may contain any character; a rule contains no slash or colon.
     let job = rest.split_once('/').and_then(|(job, rest)| Some((JobId(job.parse().ok()?), rest)));
     let (job, finding) = job.map_or((None, rest), |(job, rest)| (Some(job), rest));
     let (rule, instance) = finding.split_once(':').map_or((finding, None), |(rule, one)| (rule, Some(one)));
@@ -42,7 +41,7 @@ fn usage(what: impl Into<String>) -> Failure {
     Failure::new(Exit::Usage, "FW-CLI-12", what.into())
 }
 
-/// A remedy rebuilt from typed facts: nothing a machine says becomes a command.
+/// Plans a remedy from typed facts: no text from a machine becomes a command.
 pub(super) async fn plan(session: &mut Session, remedy: &str) -> Result<Plan, Failure> {
     let form = "a remedy is MACHINE/JOB/FINDING, as diagnose prints it: kasse-2/218/disk.free:/var";
     let named = named(remedy).ok_or_else(|| usage(form))?;
@@ -51,7 +50,7 @@ pub(super) async fn plan(session: &mut Session, remedy: &str) -> Result<Plan, Fa
     let [row] = machines.as_slice() else {
         return Err(usage("a remedy is for one machine"));
     };
-    // What repairs it is our own word, not the machine's.
+    // The remedy comes from our own rules, not from the machine.
     let rule = builtin_rules().find(named.rule).ok_or_else(|| usage(format!("there is no check {:?}", named.rule)))?;
     let script: Option<BundleName> = rule.remedy.as_ref().and_then(|name| name.parse().ok());
     let script = script.ok_or_else(|| usage(format!("nothing is known that repairs {:?}", named.rule)))?;
@@ -67,7 +66,7 @@ pub(super) async fn plan(session: &mut Session, remedy: &str) -> Result<Plan, Fa
     Ok(Plan { bundle, sha256, manifest, parameters, secrets, machines })
 }
 
-/// The finding that is named, in the report that was shown.
+/// Finds the named finding in the report that was shown.
 fn find<'a>(report: &'a Report, named: &Named<'_>) -> Result<&'a Finding, Failure> {
     let again = || format!("fernwart diagnose {}", named.machine);
     let mut found = report.findings.iter().filter(|finding| {
@@ -88,10 +87,10 @@ fn find<'a>(report: &'a Report, named: &Named<'_>) -> Result<&'a Finding, Failur
     }
 }
 
-/// The finding as the machine tells it now.
+/// The finding as the machine reports it now.
 ///
 /// # Errors
-/// When it is gone, or the machine does not say.
+/// When it is gone, or the machine does not report it.
 async fn still_so(
     session: &mut Session,
     row: &Row<MachineRow>,
@@ -106,7 +105,7 @@ async fn still_so(
     note!("{}: is {name} still so?", row.name);
     let answer = look_again(session, row, rule.section, &format!("before a remedy: {name}")).await?;
     let report = match &answer {
-        Answer::Report(report, _) => report.whole().map_err(unreadable)?,
+        Answer::Report(report, _) => report.decode().map_err(unreadable)?,
         Answer::Away | Answer::Silent => {
             let what = format!("{} does not answer, so nobody knows whether {name} is still so", row.name);
             return Err(Failure::new(Exit::NoAnswer, "FW-CLI-05", what).now("try again when it is online"));
@@ -142,16 +141,16 @@ fn from_finding(manifest: &Manifest, finding: &Finding) -> BTreeMap<String, Valu
     manifest.parameters.iter().filter_map(|one| Some((one.name.clone(), value(one)?))).collect()
 }
 
-/// What a machine told in a job.
+/// A machine's report in a job.
 async fn report_of(session: &mut Session, row: &Row<MachineRow>, job: JobId) -> Result<Report, Failure> {
     let mut following = Following::known(session, job).await?;
-    while let Some(heard) = following.next().await? {
-        let Some(Reply::Update(update)) = crate::cli::reply_of(heard, |line| note!("{line}")) else { continue };
+    while let Some(reply) = following.next().await? {
+        let Some(Reply::Update(update)) = crate::cli::reply_of(reply, |line| note!("{line}")) else { continue };
         if update.machine != row.id {
             continue;
         }
         match judge_news(update.machine, None, update.news).map(|answered| answered.answer) {
-            Some(Answer::Report(report, _)) => return report.whole().map_err(unreadable),
+            Some(Answer::Report(report, _)) => return report.decode().map_err(unreadable),
             Some(_) => break,
             None => {}
         }
@@ -172,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_remedy_names_its_report_its_rule_and_its_thing() {
+    fn a_remedy_names_machine_job_rule_and_instance() {
         let of = |text| named(text).map(|n| (n.machine, n.job.map(|job| job.0), n.rule, n.instance));
         assert_eq!(of("kasse-2/218/disk.free:/var"), Some(("kasse-2", Some(218), "disk.free", Some("/var"))));
         assert_eq!(of("kasse-2/disk.free:/mnt/a:b c"), Some(("kasse-2", None, "disk.free", Some("/mnt/a:b c"))));
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn each_remedy_finds_what_it_must_be_given_in_its_finding() {
+    fn each_remedys_required_parameters_are_in_its_finding() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
         for rule in &builtin_rules().rules {
             let Some(remedy) = &rule.remedy else { continue };
@@ -193,11 +192,11 @@ mod tests {
                 .unwrap_or_else(|error| panic!("{remedy}: {error:?}"));
             for level in &rule.levels {
                 let of_level = level.when.iter().filter(|condition| condition.section.is_none()).map(|c| &c.fact);
-                let told: Vec<&String> = of_level.chain(&rule.name).chain(&rule.evidence).collect();
+                let known: Vec<&String> = of_level.chain(&rule.name).chain(&rule.evidence).collect();
                 for declared in manifest.parameters.iter().filter(|declared| declared.default.is_none()) {
                     let from = declared.from.as_ref();
                     let name = &declared.name;
-                    assert!(from.is_some_and(|from| told.contains(&from)), "{}: {remedy} lacks its {name}", rule.id);
+                    assert!(from.is_some_and(|from| known.contains(&from)), "{}: {remedy} lacks its {name}", rule.id);
                 }
             }
         }

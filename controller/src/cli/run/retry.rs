@@ -1,5 +1,5 @@
-//! A job given anew. The hub tells which orders there were; what they say is
-//! believed from those who signed them, and shown before it is sent again.
+//! Repeats a job. The hub returns the earlier orders; their content is trusted only if staff signed
+//! them, and is shown before it is sent again.
 
 use super::super::jobs::{is_open, state_of};
 use super::super::machines::machines_in_words;
@@ -39,17 +39,16 @@ pub(crate) struct Retry {
     yes: Option<BundleName>,
 }
 
-/// An order of the job, and whose it was.
+/// An order of the job, and the technician who signed it.
 struct Given {
     order: Order,
     staff: Text<64>,
 }
 
-/// Gives a job's orders anew: to all of its machines, or to those where it did
-/// not end well.
+/// Repeats a job's orders on all of its machines, or on those where it did not end well.
 ///
 /// # Errors
-/// When it was no script's job, nothing is left to do, or nobody says yes.
+/// When the job ran no script, nothing is left to repeat, or nobody confirms.
 pub(crate) fn retry(command: &Retry, homes: &HomePaths) -> Result<Exit, Failure> {
     let (begun, job) = (Instant::now(), JobId(command.job));
     with_session(homes, async |session| {
@@ -84,7 +83,7 @@ pub(crate) fn retry(command: &Retry, homes: &HomePaths) -> Result<Exit, Failure>
             return Err(usage(format!("none of the machines of job {job} is admitted any more")));
         }
         let sha256 = sha256_of(session, &bundle)?;
-        // Orders are good from a little before they are given.
+        // An order's validity begins slightly before it is given.
         let early = i64::try_from(ORDER_EARLY.as_millis()).unwrap_or_default();
         let at = moment(first.order.not_before.saturating_add(early));
         note!("job {job}: {name} {version}, as {} ordered it on {at}: \"{}\"", first.staff, first.order.reason);
@@ -121,7 +120,7 @@ fn usage(what: String) -> Failure {
     Failure::new(Exit::Usage, "FW-CLI-16", what)
 }
 
-/// The job's orders, as far as somebody on the staff list has signed them.
+/// The job's orders that somebody on the staff list has signed.
 async fn orders(session: &mut Session, job: JobId) -> Result<HashMap<RunId, Given>, Failure> {
     let mut given = HashMap::new();
     for reply in session.collect(&Request::JobOrders(job)).await? {
@@ -135,8 +134,8 @@ async fn orders(session: &mut Session, job: JobId) -> Result<HashMap<RunId, Give
     Ok(given)
 }
 
-/// What all of these runs were ordered to do. Each has its own order, for its
-/// own machine, and they say the same.
+/// The action that all of these runs share. Each run has its own order for its own machine, and
+/// their actions must be equal.
 fn one_action<'a>(job: JobId, wanted: &[RunRow], given: &'a HashMap<RunId, Given>) -> Result<&'a Given, Failure> {
     let mut first: Option<&Given> = None;
     for run in wanted {
@@ -154,7 +153,8 @@ fn one_action<'a>(job: JobId, wanted: &[RunRow], given: &'a HashMap<RunId, Given
     first.ok_or_else(|| usage(format!("job {job} has no runs")))
 }
 
-/// Nobody repeats unasked what may have been done already.
+/// Rejects a repetition of runs with unknown results, unless the script is safe to repeat or the
+/// user allows it.
 fn unknown(wanted: &[RunRow], manifest: &Manifest, allowed: bool) -> Result<(), Failure> {
     let unclear = |run: &&RunRow| run.outcome == Some(Outcome::Interrupted) || state_of(run) == Some(RunState::Expired);
     let names: Vec<&str> = wanted.iter().filter(unclear).map(|run| run.name.as_str()).collect();
@@ -166,7 +166,7 @@ fn unknown(wanted: &[RunRow], manifest: &Manifest, allowed: bool) -> Result<(), 
     Err(usage(what).now("look there first; then: add --unknown"))
 }
 
-/// The machines as the hub knows them now; named as when the order was given.
+/// The machines as the hub knows them now. Reports those that were renamed since the order.
 async fn reached(
     session: &mut Session,
     wanted: &[RunRow],

@@ -1,4 +1,4 @@
-//! What a run's news look like while they come, and how a run ended in words.
+//! Shows a run's updates as they arrive, and how runs ended.
 
 use super::super::diagnose::{named, result_line, status};
 use super::super::output::{Rows, Shape, is_watched, json_text, moment, rfc3339};
@@ -17,27 +17,27 @@ use std::collections::HashSet;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-/// Lines of what each of several machines' scripts wrote that are shown with its end.
+/// Output lines shown per machine at its end if there are several machines.
 const FIRST: usize = 3;
 
-/// One stream of the script on the only machine.
+/// One output stream of the script if there is only one machine.
 #[derive(Default)]
 struct Shown {
     bytes: u64,
-    /// Where the stream goes to a terminal, and where it does not.
+    /// `live` is used if the stream goes to a terminal, `lines` otherwise.
     live: Live,
     lines: terminal::Screen,
 }
 
-/// Where news are written as they come, or all of them at the end.
+/// Writes updates as they arrive, or all of them at the end.
 pub(super) struct Screen {
     shape: Shape,
     one: bool,
     job: Option<JobId>,
-    /// Machines that cannot save how their run ended: said once of each.
+    /// Machines that reported that they cannot save their result; each is reported once.
     unwritten: HashSet<MachineId>,
     at_line_start: bool,
-    /// What is one document in the end: a table, or JSON.
+    /// Collected for one document at the end: a table, or JSON.
     rows: Rows,
     results: Vec<Value>,
     out: Shown,
@@ -61,7 +61,7 @@ impl Screen {
         }
     }
 
-    /// The job has this number; `what` is run in it.
+    /// Reports the job's number and what it runs.
     pub(super) fn begun(&mut self, job: JobId, what: &str) {
         self.job = Some(job);
         if self.shape == Shape::Table {
@@ -95,7 +95,7 @@ impl Screen {
         Ok(())
     }
 
-    /// A machine that is away: its order waits.
+    /// Reports that a machine is away and its order is held.
     pub(super) fn held(&mut self, row: &Row<MachineRow>, life: Duration) -> Result<(), Failure> {
         let until = fernwart_client::now().saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         match self.shape {
@@ -116,7 +116,7 @@ impl Screen {
         }
     }
 
-    /// One machine's end for programs: at once, or with all others.
+    /// Writes a machine's end for programs, at once or with all others.
     fn line(&mut self, line: Value) -> Result<(), Failure> {
         if self.shape == Shape::Jsonl {
             return say(&(json_text(&line) + "\n")).map(drop);
@@ -130,7 +130,7 @@ impl Screen {
         self.rows.push(cells.into_iter().chain([code.into(), why.into()]).collect());
     }
 
-    /// What stands at the end.
+    /// Writes the end of the output.
     pub(super) fn end(self, summary: &Value) -> Result<(), Failure> {
         match self.shape {
             Shape::Jsonl => say(&(json_text(summary) + "\n")).map(drop),
@@ -165,7 +165,7 @@ impl Screen {
         Ok(())
     }
 
-    /// Whatever was begun and has not ended.
+    /// Completes unfinished lines.
     fn end_lines(&mut self) -> Result<(), Failure> {
         for stream in [Stream::Out, Stream::Err] {
             let one = match stream {
@@ -182,7 +182,7 @@ impl Screen {
         Ok(())
     }
 
-    /// What is told live may be left out where a link is slow; the report has it.
+    /// Shows output that was left out live because the link was slow; the report contains it.
     fn missed(&mut self, report: &RunReport) -> Result<(), Failure> {
         for (kept, stream, shown) in
             [(&report.stdout, Stream::Out, self.out.bytes), (&report.stderr, Stream::Err, self.err.bytes)]
@@ -201,7 +201,7 @@ impl Screen {
         Ok(())
     }
 
-    /// The beginning of what one of several wrote: of its errors where it ended badly.
+    /// The first output lines of one of several machines, from standard error if it ended badly.
     fn first_lines(&self, row: &Row<MachineRow>, report: &RunReport) -> String {
         let is_of_errors = !report.is_well() && !report.stderr.head.trim().is_empty();
         let kept = if is_of_errors { &report.stderr } else { &report.stdout };

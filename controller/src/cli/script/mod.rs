@@ -1,5 +1,4 @@
-//! Scripts: checking a folder before anybody is asked to approve it, and what
-//! is approved now.
+//! Scripts: checks a folder before its approval, and lists approved ones.
 
 mod rehearsal;
 
@@ -69,17 +68,17 @@ pub(crate) fn run(command: &Script, homes: &HomePaths) -> Result<Exit, Failure> 
     }
 }
 
-/// A script as it lies in a folder.
+/// A script read from a folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
     pub(crate) bundle: Bundle,
     pub(crate) files: BTreeMap<FileName, String>,
 }
 
-/// Something wrong with a folder, ready to be printed.
+/// A mistake in a folder, formatted for printing.
 type Message = String;
 
-/// Reads a folder whole, with everything that is wrong with it.
+/// Reads a folder completely, and all of its mistakes.
 fn read(folder: &Path) -> (Option<Folder>, Vec<Message>) {
     let mut messages = Vec::new();
     let path = folder.join(MANIFEST);
@@ -173,13 +172,12 @@ fn at(path: &Path, _text: &str, (line, column, shown): (usize, usize, &str), wha
     out
 }
 
-/// Asks the interpreter, where it is on this computer, to read the script
-/// without running it.
+/// Lets the interpreter, if installed, parse the script without running it.
 fn syntax(interpreter: Interpreter, script: &str) -> Option<String> {
     let arguments: &[&str] = match interpreter {
         Interpreter::Sh | Interpreter::Bash => &["-n", "/dev/stdin"],
         Interpreter::Python3 => &["-c", "import ast, sys; ast.parse(sys.stdin.read())"],
-        // perl -c would run what stands in BEGIN blocks.
+        // perl -c would run the script's BEGIN blocks.
         Interpreter::Perl => return None,
     };
     let child = Process::new(interpreter.path())
@@ -195,15 +193,15 @@ fn syntax(interpreter: Interpreter, script: &str) -> Option<String> {
     if output.status.success() {
         return None;
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let messages = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines: Vec<&str> = messages.lines().filter(|line| !line.trim().is_empty()).collect();
     Some(escaped(lines.last().copied().unwrap_or("cannot be read")).replace("/dev/stdin: ", ""))
 }
 
-/// A folder without a mistake.
+/// Reads a folder that must have no mistakes.
 ///
 /// # Errors
-/// When there is one: all of them.
+/// When it has mistakes; all of them are printed.
 pub(crate) fn folder(path: &Path) -> Result<Folder, Failure> {
     match read(path) {
         (Some(folder), messages) if messages.is_empty() => Ok(folder),
@@ -238,13 +236,14 @@ fn lint(folders: &[PathBuf]) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// Where a package has put a script that comes with the program; all of them for no name.
+/// The folder of a script that is shipped with the program; with an empty name, the folder of all
+/// of them.
 fn shipped(name: &str) -> Option<String> {
     let folder = Path::new("/usr/share/fernwart/scripts").join(name);
     folder.is_dir().then(|| folder.display().to_string())
 }
 
-/// The one that was probably meant.
+/// The shipped script that was probably meant.
 fn nearly_shipped(name: &str) -> Option<String> {
     let folders = std::fs::read_dir(shipped("")?).ok()?.flatten();
     let names: Vec<String> = folders.filter_map(|folder| folder.file_name().into_string().ok()).collect();
@@ -283,7 +282,7 @@ fn ls(shape: ShapeArgs, homes: &HomePaths) -> Result<Exit, Failure> {
         for name in &names {
             let manifest = match approved(session, name).await {
                 Ok((_, manifest)) => manifest,
-                // One that is lost hides none of the others.
+                // A lost script must not hide the others.
                 Err(lost) if lost.is(&Denial::NoSuchBlob.code()) => {
                     let known = session.catalogue.scripts.get(name).map_or(0, |approved| approved.version);
                     let title = "(the hub has lost its files: fernwart catalogue propose DIR)";

@@ -1,12 +1,12 @@
-//! Trying a script where it can harm nothing: on a layer over this computer's
-//! files that is gone afterwards, with processes and a network of its own.
+//! Tries a script where it can do no harm: on a throw-away layer over this computer's files, in its
+//! own PID and network namespace.
 //!
 //! ```text
 //! break.sh ─▶ check.sh must fail ─▶ dry run ─▶ check.sh must still fail ─▶ the script ─▶ check.sh must succeed
 //! ```
-//! `break.sh` and `check.sh` lie in the folder `.test`, which is no part of the
-//! bundle, with `parameters.toml` where the script takes any. `check.sh` gets
-//! the file with the script's output as its argument.
+//! `break.sh` and `check.sh` are in the folder `.test`, which is not part of the bundle, with
+//! `parameters.toml` if the script has parameters. `check.sh` gets the file with the script's
+//! output as its argument.
 
 use super::{Failure, Folder};
 use crate::cli::{Exit, say};
@@ -23,15 +23,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Where a script's files lie, as on a machine.
+/// The folder of the script's files, as on a machine.
 const FOLDER: &str = "/tmp/fernwart";
 
-/// How long breaking and checking may take.
+/// Timeout of `break.sh` and `check.sh`.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 const TESTS: &str = ".test";
 
-/// What the program inside is told.
+/// The input of the process inside the layer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Spec {
     /// The folder for the layer.
@@ -116,7 +116,7 @@ fn spec(path: &Path, folder: &Folder, homes: &Path) -> Result<Spec, Failure> {
     let well = (0..=255).filter(|code| manifest.meaning(*code).0).collect();
     let mut environment: BTreeMap<String, String> = parameters.environment().collect();
     if manifest.sees_processes {
-        // Its own world has no other.
+        // Its namespace contains no other processes.
         environment.insert("FERNWART_PROC".to_owned(), "/proc".to_owned());
         environment.insert("FERNWART_OPEN_BY".to_owned(), String::new());
     }
@@ -145,11 +145,10 @@ fn parameters(path: &Path, manifest: &Manifest) -> Result<Checked, Failure> {
     Declared::check(&manifest.parameters, &given).map_err(|error| usage(error.to_string()))
 }
 
-/// The program outside of the layer: makes what is its own and starts the one
-/// inside as its number one.
+/// Runs outside the layer: creates the namespaces, and starts the process inside as PID 1.
 ///
 /// # Errors
-/// When the system does not give it.
+/// When the system denies it.
 #[expect(deprecated, reason = "the flags share no file descriptors, so what makes the other unsafe is not so here")]
 pub(super) fn outside() -> Result<Exit, Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(std::io::Error::from)?;
@@ -159,7 +158,7 @@ pub(super) fn outside() -> Result<Exit, Failure> {
     Ok(if inside.success() { Exit::Done } else { Exit::Bad })
 }
 
-/// The program inside: number one there; with it all else ends.
+/// Runs inside the layer as PID 1: when it ends, all other processes there end.
 ///
 /// # Errors
 /// When the layer cannot be made.
@@ -181,7 +180,7 @@ pub(super) fn inside() -> Result<Exit, Failure> {
     }
 }
 
-/// A layer over this computer's files, entered for good.
+/// Makes a layer over this computer's files and enters it for good.
 fn enter(spec: &Spec) -> std::io::Result<()> {
     let homes = &spec.homes;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -196,7 +195,7 @@ fn enter(spec: &Spec) -> std::io::Result<()> {
     let options = std::ffi::CString::new(options)?;
     rustix::mount::mount("overlay", &root, "overlay", none, options.as_c_str())?;
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // The computer's own switches and devices are not in there.
+    // Mount new file systems, so that the computer's own switches and devices are not reachable.
     rustix::mount::mount("proc", root.join("proc"), "proc", plain | MountFlags::RDONLY, c"")?;
     rustix::mount::mount("sysfs", root.join("sys"), "sysfs", plain | MountFlags::RDONLY, c"")?;
     for (name, mode) in [("tmp", c"mode=1777"), ("run", c"mode=0755"), ("dev", c"mode=0755,size=1m")] {
@@ -211,7 +210,7 @@ fn enter(spec: &Spec) -> std::io::Result<()> {
         std::os::unix::fs::symlink(target, devices.join(name))?;
     }
     std::fs::create_dir(devices.join("shm"))?;
-    // What lay beneath is not only out of sight: it is not there any more.
+    // Unmount the old root, so that it is not just hidden but unreachable.
     let below = root.join(".below");
     std::fs::create_dir(&below)?;
     rustix::process::pivot_root(&root, &below)?;
@@ -219,11 +218,11 @@ fn enter(spec: &Spec) -> std::io::Result<()> {
     rustix::mount::unmount("/.below", rustix::mount::UnmountFlags::DETACH)?;
     std::fs::remove_dir("/.below")?;
     rustix::thread::set_no_new_privs(true)?;
-    // The same that a machine takes away; what a script could set the clock with is
-    // taken away in any case: this computer's clock is no copy.
+    // Drop the same capabilities as on a machine, and always those that set the clock: this
+    // computer's clock is not a copy.
     for right in given_up(spec.reach(), ClockRight::MayNot) {
         match rustix::thread::remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(right.bit())) {
-            // One that this kernel does not know, nobody has.
+            // A capability unknown to this kernel cannot be held.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
         }
@@ -231,10 +230,10 @@ fn enter(spec: &Spec) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Devices that do nothing to the computer.
+/// Harmless devices.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
-/// What went wrong, if anything did.
+/// Runs the test. Returns what went wrong, if anything did.
 fn rehearse(spec: &Spec) -> std::io::Result<Option<String>> {
     let wrong = |what: &str| Ok(Some(what.to_owned()));
     let output = Path::new(FOLDER).join(".output");
@@ -262,8 +261,8 @@ fn rehearse(spec: &Spec) -> std::io::Result<Option<String>> {
         Some(Some(code)) if spec.well.contains(&code) => {}
         Some(code) => {
             let code = code.map_or("a signal".to_owned(), |code| format!("exit code {code}"));
-            let said = std::fs::read_to_string(&output).unwrap_or_default();
-            return Ok(Some(format!("the script ended with {code}, which is not well:\n{said}")));
+            let written = std::fs::read_to_string(&output).unwrap_or_default();
+            return Ok(Some(format!("the script ended with {code}, which is not well:\n{written}")));
         }
     }
     if check()? { Ok(None) } else { wrong("check.sh still fails after the script has run") }
@@ -282,13 +281,13 @@ fn script(spec: &Spec, dry_run: &str, output: &Path) -> std::io::Result<Option<E
     command.stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
     let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A script need not read them.
+        // The script may ignore its parameters.
         let _ = stdin.write_all(spec.json.as_bytes());
     }
     wait(child, Duration::from_secs(u64::from(spec.time_s)))
 }
 
-/// Waits for the end; none if it has not come in time.
+/// Waits for the end; `None` after a timeout.
 fn wait(mut child: Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + timeout;
     loop {

@@ -1,4 +1,4 @@
-//! Coming in: tokens, machines and staff that join, machines that are admitted.
+//! Enrollment: tokens, joins of machines and staff, and admission.
 
 use super::json;
 use crate::rows;
@@ -13,7 +13,7 @@ use sqlx::{AnyConnection, Row};
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-/// Makes a token known.
+/// Stores a token.
 impl Write for Token {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
@@ -40,7 +40,7 @@ async fn use_token(
     Ok(Ok(stored.token))
 }
 
-/// A machine comes with a token whose proof holds.
+/// A machine joins with a token that it has proved to hold.
 #[derive(Debug)]
 pub struct JoinMachine {
     /// The token.
@@ -53,22 +53,22 @@ pub struct JoinMachine {
     pub sealing_key: PublicKey,
     /// SHA-256 of its TLS public key.
     pub tls_key: Digest,
-    /// What it calls itself.
+    /// Its own host name.
     pub hostname: Text<255>,
     /// Its operating system.
     pub os: Text<64>,
-    /// Where it comes from.
+    /// Its address.
     pub from: IpAddr,
     /// When.
     pub now: UnixMs,
 }
 
-/// What came of a join.
+/// The result of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
     /// A person must admit it.
     Pending,
-    /// It is in.
+    /// It is admitted.
     Admitted,
 }
 
@@ -142,7 +142,7 @@ pub(super) async fn unused_name(to: &mut AnyConnection, wanted: &MachineName) ->
     Ok(free_name(wanted, |name| taken.contains(name.as_str())))
 }
 
-/// A technician or robot comes with a token whose proof holds.
+/// A technician or robot joins with a token that they have proved to hold.
 #[derive(Debug)]
 pub struct JoinStaff {
     /// The token.
@@ -177,7 +177,7 @@ impl Write for JoinStaff {
     }
 }
 
-/// Lets a pending machine in. The answer is the name it got.
+/// Admits a pending machine. Returns the name that it got.
 #[derive(Debug)]
 pub struct Admit {
     /// The machine.

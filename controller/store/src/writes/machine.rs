@@ -1,4 +1,4 @@
-//! What is changed about a machine: its name and standing, keys, records, alarms.
+//! Changes to a machine: its name and standing, keys, records, alarms.
 
 use super::join::unused_name;
 use super::json;
@@ -11,14 +11,14 @@ use fernwart_protocol::staff::{Label as LabelPair, Membership};
 use fernwart_protocol::text::{MachineName, Text};
 use sqlx::{AnyConnection, Row};
 
-/// Turns a machine away, or parts with it.
+/// Rejects or retires a machine.
 #[derive(Debug)]
 pub struct SetStanding {
     /// The machine.
     pub machine: MachineId,
-    /// What it must be now.
+    /// The standing it must have now.
     pub from: Standing,
-    /// What it becomes.
+    /// Its new standing.
     pub to: Standing,
 }
 
@@ -40,12 +40,12 @@ impl Write for SetStanding {
     }
 }
 
-/// Retires an admitted machine by a lead's signed word, which is kept for it.
+/// Retires an admitted machine and stores the retirement that a lead has signed.
 #[derive(Debug)]
 pub struct Retire {
     /// The machine.
     pub machine: MachineId,
-    /// The word.
+    /// The signed retirement.
     pub signed: Envelope,
 }
 
@@ -55,7 +55,8 @@ impl Write for Retire {
         let id = self.machine.to_string();
         let row = sqlx::query("SELECT standing FROM machines WHERE id = $1").bind(&id).fetch_optional(&mut *to).await?;
         let standing: Option<String> = row.map(|row| row.try_get("standing")).transpose()?;
-        // One that is retired may get another word: who signed the first may have left.
+        // A retired machine may get a new signed retirement: the first signer may have left the
+        // staff list.
         if standing.as_deref() != Some(Standing::Retired.as_str()) {
             let change = SetStanding { machine: self.machine, from: Standing::Admitted, to: Standing::Retired };
             if let Err(denial) = change.apply(&mut *to).await? {
@@ -102,7 +103,7 @@ impl Write for Rename {
     }
 }
 
-/// Sets labels; an empty value takes one away.
+/// Sets labels; an empty value removes one.
 #[derive(Debug)]
 pub struct Label {
     /// The machine.
@@ -111,7 +112,7 @@ pub struct Label {
     pub labels: Vec<LabelPair>,
 }
 
-/// Labels or groups of one machine at most.
+/// Maximum number of labels, and of groups, of one machine.
 const TAGS: usize = 32;
 
 impl Write for Label {
@@ -186,7 +187,7 @@ pub struct SetTlsKey {
 }
 
 impl Write for SetTlsKey {
-    /// Whether the machine is one of ours.
+    /// Whether the machine is admitted.
     type Reply = bool;
     async fn apply(&self, to: &mut AnyConnection) -> Result<bool, sqlx::Error> {
         let sql = "UPDATE machines SET tls_key = $2, certificate_until = $3 WHERE id = $1 AND standing = 'admitted'";
@@ -207,11 +208,11 @@ pub struct Seen {
     pub machine: MachineId,
     /// When.
     pub at: UnixMs,
-    /// What it says about itself, where it has just come.
+    /// What it reports about itself, if it has just linked.
     pub about: Option<SeenAs>,
 }
 
-/// What a machine says about itself when it comes.
+/// What a machine reports about itself when it links.
 #[derive(Debug, Clone)]
 pub struct SeenAs {
     /// Its operating system.
@@ -220,7 +221,7 @@ pub struct SeenAs {
     pub agent: Text<32>,
     /// The newest protocol version of which documents may be signed for it.
     pub protocol: u16,
-    /// Where it comes from.
+    /// Its address.
     pub address: Text<64>,
 }
 
@@ -261,7 +262,7 @@ impl Write for Seen {
     }
 }
 
-/// How far a machine's journal goes, and what is wrong with that.
+/// Updates a machine's journal head, and raises an alarm if there is one.
 #[derive(Debug)]
 pub struct NoteJournal {
     /// The machine.
@@ -270,13 +271,13 @@ pub struct NoteJournal {
     pub seq: u64,
     /// That entry's hash.
     pub head: Digest,
-    /// What is wrong; nothing leaves an older alarm as it is.
+    /// The alarm; `None` leaves older alarms unchanged.
     pub alarm: Option<Text<128>>,
 }
 
 impl Write for NoteJournal {
     type Reply = ();
-    /// It only goes on, unless something is wrong: receipts may know more.
+    /// The head only advances unless there is an alarm: receipts may have reported a newer one.
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let alarm = self.alarm.as_ref().map(|alarm| alarm.as_raw().to_owned()).unwrap_or_default();
         let sql = "UPDATE records SET journal_seq = $2, journal_head = $3 \
@@ -291,8 +292,7 @@ impl Write for NoteJournal {
     }
 }
 
-/// Something is wrong with what a machine says; it stays beside the machine until
-/// somebody has looked into it.
+/// Raises an alarm about a machine's data; it stays until somebody acknowledges it.
 #[derive(Debug)]
 pub struct RaiseAlarm {
     /// The machine.
@@ -312,14 +312,14 @@ impl Write for RaiseAlarm {
     }
 }
 
-/// What else was wrong stays to be read.
+/// Earlier alarms are kept.
 async fn add_alarm(to: &mut AnyConnection, machine: &MachineId, alarm: &str) -> Result<(), sqlx::Error> {
     let sql = "UPDATE machines SET alarm = $2 || CASE WHEN alarm = '' THEN '' ELSE '; ' || alarm END \
                WHERE id = $1 AND alarm NOT LIKE '%' || $2 || '%'";
     sqlx::query(sql).bind(machine.to_string()).bind(alarm).execute(to).await.map(drop)
 }
 
-/// Keeps a machine out until somebody has looked into it.
+/// Quarantines a machine until somebody acknowledges it.
 #[derive(Debug)]
 pub struct Quarantine {
     /// The machine.
@@ -333,7 +333,7 @@ pub struct Quarantine {
 impl Write for Quarantine {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
-        // What else was wrong stays to be read.
+        // Keep earlier alarms.
         let sql = "UPDATE machines SET quarantined_at = $2, \
                    alarm = $3 || CASE WHEN alarm = '' THEN '' ELSE '; ' || alarm END WHERE id = $1";
         let query = sqlx::query(sql);
@@ -346,7 +346,7 @@ impl Write for Quarantine {
     }
 }
 
-/// Somebody has looked into what was wrong with a machine's records.
+/// Clears a machine's alarms and quarantine.
 #[derive(Debug)]
 pub struct Acknowledge(pub MachineId);
 
@@ -363,20 +363,20 @@ impl Write for Acknowledge {
     }
 }
 
-/// Keeps a machine's signed word on its sealing key.
+/// Stores a machine's signed statement of its sealing key.
 #[derive(Debug)]
 pub struct KeepSealedTo {
     /// The machine.
     pub machine: MachineId,
-    /// Its word.
-    pub said: Envelope,
+    /// The statement.
+    pub statement: Envelope,
 }
 
 impl Write for KeepSealedTo {
     type Reply = ();
     async fn apply(&self, to: &mut AnyConnection) -> Result<(), sqlx::Error> {
         let query = sqlx::query("UPDATE machines SET sealed_to = $2 WHERE id = $1").bind(self.machine.to_string());
-        query.bind(encoded(&self.said, "sealing key")?).execute(to).await?;
+        query.bind(encoded(&self.statement, "sealing key")?).execute(to).await?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What can be written.
+//! The writes that the store accepts.
 
 mod join;
 mod machine;

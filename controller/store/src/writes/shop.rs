@@ -1,4 +1,4 @@
-//! What is the shop's own: customers, locks, drafts, keys that are cut off.
+//! The organisation's own data: customers, locks, drafts, suspended keys.
 
 use crate::{Write, encoded};
 use fernwart_protocol::code::Denial;
@@ -7,7 +7,7 @@ use fernwart_protocol::id::{Digest, KeyId};
 use fernwart_protocol::staff::CustomerRow;
 use sqlx::AnyConnection;
 
-/// Enters a customer; a name that is taken is a no.
+/// Adds a customer. A name that is taken is denied.
 #[derive(Debug)]
 pub struct AddCustomer(pub CustomerRow);
 
@@ -21,7 +21,7 @@ impl Write for AddCustomer {
     }
 }
 
-/// Cuts a staff key off at this hub.
+/// Suspends a staff key at this hub.
 #[derive(Debug)]
 pub struct Suspend {
     /// The key.
@@ -39,7 +39,7 @@ impl Write for Suspend {
     }
 }
 
-/// Lets a staff key in again; whether it was cut off.
+/// Resumes a staff key. Returns whether it was suspended.
 #[derive(Debug)]
 pub struct Resume(pub KeyId);
 
@@ -51,7 +51,7 @@ impl Write for Resume {
     }
 }
 
-/// Turns somebody away who waits to get onto the staff list; whether anybody did.
+/// Rejects a person who waits to get onto the staff list. Returns whether that person was waiting.
 #[derive(Debug)]
 pub struct RejectStaff(pub KeyId);
 
@@ -63,7 +63,7 @@ impl Write for RejectStaff {
     }
 }
 
-/// Keeps a lock, to be handed to every machine.
+/// Stores a lock, to be sent to every machine.
 #[derive(Debug)]
 pub struct KeepLock {
     /// SHA-256 of its bytes.
@@ -81,12 +81,12 @@ impl Write for KeepLock {
     }
 }
 
-/// Keeps a draft of a catalogue in the place of an older state of it.
+/// Stores a draft of a catalogue, replacing its older state.
 #[derive(Debug)]
 pub struct Draft {
     /// Its id.
     pub id: Digest,
-    /// Its text; nothing takes it away.
+    /// Its text; `None` deletes the draft.
     pub bytes: Option<Vec<u8>>,
     /// When.
     pub at: UnixMs,

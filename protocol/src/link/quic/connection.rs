@@ -1,4 +1,4 @@
-//! One QUIC connection and its streams, in the words of [`crate::link::transport`].
+//! One QUIC connection and its streams, with the interface of [`crate::link::transport`].
 
 use super::tuning::{Side, Windows};
 use crate::code::Goodbye;
@@ -22,13 +22,13 @@ impl Connection {
         Self { quic, side }
     }
 
-    /// The ALPN token that the two have agreed on.
+    /// The negotiated ALPN token.
     pub(in crate::link) fn alpn(&self) -> Option<Vec<u8>> {
         let data = self.quic.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
         data.protocol
     }
 
-    /// The peer's certificates, leaf first; empty if it showed none.
+    /// The peer's certificates, leaf first; empty if it presented none.
     pub(in crate::link) fn peer_certificates(&self) -> Vec<CertificateDer<'static>> {
         let chain = self.quic.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
         chain.map(|chain| *chain).unwrap_or_default()
@@ -39,7 +39,7 @@ impl Connection {
         self.quic.export_keying_material(out, label, b"").map_err(|_| LinkError::Transport)
     }
 
-    /// Opens a stream of two directions; waits while the peer allows no more. Cancel safe.
+    /// Opens a bidirectional stream; waits while the peer's stream limit is reached. Cancel safe.
     pub(in crate::link) async fn open(&self) -> Result<(SendStream, ReceiveStream), LinkError> {
         let (send, receive) = self.quic.open_bi().await?;
         Ok((SendStream(send), ReceiveStream(receive)))
@@ -79,14 +79,14 @@ impl Connection {
         self.quic.rtt()
     }
 
-    /// Lets the peer have under way, on all streams together, what this side allows by
-    /// its role and the window of this many streams more.
+    /// Sets the receive window of the connection: the window of this side's role, plus one stream's
+    /// window for each of `streams`.
     pub(in crate::link) fn widen_by_streams(&self, streams: u32) {
         let Windows { link, stream } = Windows::of(self.side);
         self.quic.set_receive_window(VarInt::from_u32(link.saturating_add(streams.saturating_mul(stream))));
     }
 
-    /// Allows the peer this many open streams, and this side so many bytes under way.
+    /// Sets how many streams the peer may open, and the send window.
     pub(in crate::link) fn set_limits(&self, streams: u32, send_window_bytes: u32) {
         self.quic.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
         self.quic.set_send_window(u64::from(send_window_bytes));
@@ -108,7 +108,7 @@ impl From<quinn::ConnectionError> for LinkError {
             },
             E::TimedOut => Self::Silent,
             E::Reset => Self::Forgotten,
-            // quinn does not remember the number; the link does.
+            // quinn does not keep the number; the link inserts it.
             E::LocallyClosed => Self::ClosedHere(Goodbye::Done),
             E::VersionMismatch | E::CidsExhausted => Self::Transport,
         }
@@ -124,7 +124,7 @@ fn of_transport_code(code: u64) -> LinkError {
     }
 }
 
-/// The number of a code, as far as it is one of ours.
+/// A QUIC error code as a `u32`; codes that are too large become `u32::MAX`.
 fn number(code: VarInt) -> u32 {
     u32::try_from(code.into_inner()).unwrap_or(u32::MAX)
 }
@@ -142,13 +142,13 @@ impl SendStream {
         })
     }
 
-    /// Ends it in good order.
+    /// Ends it regularly.
     pub(in crate::link) fn finish(&mut self) {
         // Fails only on a stream that the peer has already stopped.
         let _ = self.0.finish();
     }
 
-    /// Breaks it off with this number.
+    /// Aborts it with this number.
     pub(in crate::link) fn reset(&mut self, number: u32) {
         let _ = self.0.reset(VarInt::from_u32(number));
     }
@@ -164,8 +164,8 @@ impl SendStream {
 pub(in crate::link) struct ReceiveStream(quinn::RecvStream);
 
 impl ReceiveStream {
-    /// Fills the buffer; `false` where the peer has finished the stream before its first
-    /// byte. Not cancel safe.
+    /// Fills the buffer; `false` if the peer finished the stream before the first byte. Not cancel
+    /// safe.
     pub(in crate::link) async fn read_exact(&mut self, buffer: &mut [u8]) -> Result<bool, StreamEnd> {
         match self.0.read_exact(buffer).await {
             Ok(()) => Ok(true),
@@ -175,7 +175,7 @@ impl ReceiveStream {
         }
     }
 
-    /// The next bytes, at most `most`; nothing where the peer has finished. Cancel safe.
+    /// The next bytes, at most `most`; `None` if the peer has finished. Cancel safe.
     pub(in crate::link) async fn read_chunk(&mut self, most: usize) -> Result<Option<Bytes>, StreamEnd> {
         match self.0.read_chunk(most, true).await {
             Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),

@@ -1,25 +1,25 @@
-//! Connection ids that the hub knows for its own after a restart.
+//! Connection ids that the hub recognises as its own after a restart.
 //!
-//! A link of a former life is told so, by QUIC's stateless reset, only where its
-//! id belongs to no link of the present one: otherwise its datagrams are taken for
-//! that link's, cannot be opened, and nobody says a word. An id must therefore
-//! never come twice in the life of a hub's keys. quinn's own generator that can
-//! recognise its ids has 24 random bits, so of ten thousand machines that come back
-//! one in a few storms met another's new id and noticed only by its idle time-out.
+//! The hub answers datagrams of a link from before the restart with QUIC's stateless reset, but
+//! only if no present link has the same id. If one has, quinn takes them for that link's, cannot
+//! decrypt them and drops them silently. An id must therefore never repeat during the life of a
+//! hub's keys. quinn's own generator of recognisable ids has 24 random bits: when ten thousand
+//! machines reconnected, now and then an old id equalled another machine's new one, and its machine
+//! noticed only by its idle time-out.
 
 use aws_lc_rs::hmac;
 use quinn::{ConnectionId, ConnectionIdGenerator};
 use quinn_proto::{InvalidCid, RandomConnectionIdGenerator};
 use std::time::Duration;
 
-/// Random bytes: among 2⁶⁴ even the ids of a million links meet in one of a million lives.
+/// Random bytes. With 2⁶⁴ values, the ids of a million links collide in one of a million restarts.
 const RANDOM: usize = 8;
 
-/// Bytes that mark it: what is not ours is not worth a reset, and of what is made
-/// up one in four thousand millions passes.
+/// Bytes of HMAC that mark an id as ours, since a foreign one gets no reset. A made-up id passes
+/// with a probability of one in four thousand millions.
 const MARK: usize = 4;
 
-/// Makes ids and recognises them.
+/// Generates ids and recognises them.
 #[derive(Debug)]
 pub(super) struct ConnectionIds {
     random: RandomConnectionIdGenerator,
@@ -27,7 +27,7 @@ pub(super) struct ConnectionIds {
 }
 
 impl ConnectionIds {
-    /// The ids of this key, in each life of a hub the same.
+    /// Generates the ids of this key, which stays the same when the hub restarts.
     pub(super) fn of(key: u64) -> Self {
         Self {
             random: RandomConnectionIdGenerator::new(RANDOM),
@@ -73,7 +73,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn no_id_comes_twice_and_a_hub_that_was_restarted_knows_them_all() {
+    fn connection_ids_never_repeat_and_a_restarted_hub_recognises_them() {
         let (mut before, mut after) = (ConnectionIds::of(7), ConnectionIds::of(7));
         // With 24 random bits, about a hundred pairs would be the same.
         let links = 30_000;
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_not_of_this_hub_are_not_known() {
+    fn connection_ids_of_another_hub_are_not_recognised() {
         let (mut ours, mut others) = (ConnectionIds::of(7), ConnectionIds::of(8));
         assert!(ours.validate(&others.generate_cid()).is_err());
         let id = ours.generate_cid();

@@ -1,4 +1,4 @@
-//! Where datagrams travel.
+//! Where UDP sockets come from: the system, or a simulated network.
 
 use super::tuning;
 use quinn::{AsyncUdpSocket, EndpointConfig, Runtime, TokioRuntime, TransportConfig};
@@ -7,33 +7,33 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-/// How much a socket carries.
+/// How many links a socket carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peers {
-    /// A link or two: the system's own buffers do.
+    /// A link or two: the system's default buffers are enough.
     Few,
     /// Hundreds of links or more: large buffers.
     Many,
 }
 
-/// Makes sockets: the system's, or those of a network that is only simulated.
-/// QUIC and TLS above them are the same, but for what [`Datagrams::tune_endpoint`]
-/// and [`Datagrams::tune_link`] change.
+/// Makes UDP sockets: the system's, or those of a simulated network. QUIC and TLS above them are
+/// the same, except for what [`Datagrams::tune_endpoint`] and [`Datagrams::tune_link`] change.
 pub trait Datagrams: Debug + Send + Sync {
     /// A socket at this address, whose port may be 0. Called on a tokio runtime.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When the socket cannot be created.
     fn bind(&self, address: SocketAddr, peers: Peers) -> io::Result<Arc<dyn AsyncUdpSocket>>;
 
-    /// What must be otherwise in an endpoint above it: a simulation seeds its chance.
+    /// Changes the configuration of an endpoint on such a socket: a simulation seeds its random
+    /// numbers.
     fn tune_endpoint(&self, _: &mut EndpointConfig) {}
 
-    /// What must be otherwise in its links.
+    /// Changes the transport configuration of its links.
     fn tune_link(&self, _: &mut TransportConfig) {}
 }
 
-/// Whether the address's family is what is missing.
+/// Whether the error means that this computer does not support the address family.
 fn is_without(error: &io::Error) -> bool {
     /// As Linux numbers it.
     const EAFNOSUPPORT: i32 = 97;
@@ -51,7 +51,7 @@ impl Datagrams for System {
             Peers::Many => tuning::socket(address),
         };
         let socket = bind(address).or_else(|error| match address {
-            // A machine without IPv6; all addresses of both families are then all of IPv4.
+            // A machine without IPv6: listen on all IPv4 addresses instead.
             SocketAddr::V6(six) if six.ip().is_unspecified() && peers == Peers::Many && is_without(&error) => {
                 bind((Ipv4Addr::UNSPECIFIED, six.port()).into())
             }

@@ -34,7 +34,7 @@ pub enum DialError {
     },
 }
 
-/// Any address of the same family.
+/// The unspecified address of the same family.
 fn any(towards: SocketAddr) -> SocketAddr {
     match towards {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -42,7 +42,7 @@ fn any(towards: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Makes links to hubs. Clones share one socket.
+/// Opens links to hubs. Clones share one socket.
 #[derive(Debug, Clone)]
 pub struct Dialer {
     endpoint: Endpoint,
@@ -54,24 +54,23 @@ impl Dialer {
     /// A socket that reaches `towards`. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// When no socket can be had.
+    /// When no socket can be created.
     pub fn new(towards: SocketAddr) -> Result<Self, DialError> {
         Self::over(Arc::new(System), any(towards), Peers::Few)
     }
 
-    /// The same with buffers for hundreds of links: for programs that stand for
-    /// many machines.
+    /// The same with buffers for hundreds of links: for programs that simulate many machines.
     ///
     /// # Errors
-    /// When no socket can be had.
+    /// When no socket can be created.
     pub fn for_many(towards: SocketAddr) -> Result<Self, DialError> {
         Self::over(Arc::new(System), any(towards), Peers::Many)
     }
 
-    /// The same over datagrams of one's own, from this address.
+    /// The same on a socket that `datagrams` makes, from this address.
     ///
     /// # Errors
-    /// When no socket can be had.
+    /// When no socket can be created.
     pub fn over(datagrams: Arc<dyn Datagrams>, local: SocketAddr, peers: Peers) -> Result<Self, DialError> {
         let hint = RestartHint::default();
         let socket = datagrams.bind(local, peers).map_err(DialError::Socket)?;
@@ -82,12 +81,12 @@ impl Dialer {
         Ok(Self { endpoint: endpoint.map_err(DialError::Socket)?, hint, datagrams })
     }
 
-    /// Whether its socket is of the address's family.
+    /// Whether the socket has the same address family as `address`.
     pub fn reaches(&self, address: SocketAddr) -> bool {
         self.endpoint.local_addr().is_ok_and(|local| local.is_ipv4() == address.is_ipv4())
     }
 
-    /// Rings when a restarted hub calls.
+    /// Receives restart hints that arrive from now on.
     pub fn restart_hint(&self) -> RestartHint {
         self.hint.fresh()
     }
@@ -96,8 +95,7 @@ impl Dialer {
     /// [`HANDSHAKE_TIMEOUT`].
     ///
     /// # Errors
-    /// When the hub is not there in time, or is not the one it must be, or
-    /// will not have us.
+    /// When the hub does not answer in time, does not prove its identity, or refuses this peer.
     pub async fn dial(
         &self,
         address: SocketAddr,

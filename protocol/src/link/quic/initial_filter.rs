@@ -1,12 +1,11 @@
-//! Beginnings of handshakes, held back before they cost anything.
+//! Drops excess QUIC Initials before they cost anything.
 //!
-//! QUIC must take the first word of a handshake apart, with keys made for it,
-//! before it can say anything to it: 30 us each. Whoever sends them by the ten
-//! thousand, from addresses that are not theirs, would hold up all others. Here
-//! a look at a few bytes decides: past a number in each second they are dropped,
-//! as a full network would, and an honest peer says its word again. Those with a
-//! token have a number of their own: whoever has answered a Retry is not crowded
-//! out by those who have not, and a token that is none opens nothing more.
+//! QUIC must derive keys for an Initial and decrypt it before it can answer: 30 us each. An
+//! attacker who sends ten thousands of them from forged addresses would block all other peers. This
+//! filter only looks at a few bytes and drops Initials above a rate, as a congested network would;
+//! an honest peer retransmits. Initials with a token have a separate budget: peers that have
+//! answered a Retry are not crowded out by those that have not, and an invalid token gains nothing
+//! more.
 
 use super::inspected::Inspect;
 use crate::limits;
@@ -16,20 +15,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-/// Least length of a datagram with an Initial (RFC 9000, 14.1).
+/// Minimum length of a datagram with an Initial (RFC 9000, 14.1).
 const INITIAL_BYTES: usize = 1200;
 
-/// A first word, by what shows from outside (RFC 9000, 17.2.2).
+/// An Initial, by its unencrypted header (RFC 9000, 17.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Of somebody who may be anybody.
+    /// Without a token: the address may be forged.
     Unproven,
-    /// With a token: the address is theirs, if the token holds, which only QUIC
-    /// can see.
+    /// With a token: the address is proven if the token is valid, which only QUIC can check.
     Proven,
 }
 
-/// What a datagram begins with, if it begins a handshake of version 1.
+/// The kind of a datagram that begins with an Initial of version 1; `None` for any other.
 fn kind_of(datagram: &[u8]) -> Option<Kind> {
     let (&[form, v1, v2, v3, v4, to], rest) = datagram.split_first_chunk::<6>()?;
     // Long header, type Initial; QUIC does not insist on the fixed bit (RFC 9287).
@@ -38,8 +36,8 @@ fn kind_of(datagram: &[u8]) -> Option<Kind> {
     }
     let (from, rest) = rest.get(usize::from(to)..)?.split_first()?;
     let (length, rest) = rest.get(usize::from(*from)..)?.split_first()?;
-    // A number of one, two, four or eight bytes (RFC 9000, 16), of which the first
-    // two bits say how many.
+    // A variable-length integer of one, two, four or eight bytes (RFC 9000, 16); its first two bits
+    // encode the length.
     let more = rest.get(..(1 << (length >> 6)) - 1)?;
     let is_zero = length & 0x3f == 0 && more.iter().all(|byte| *byte == 0);
     Some(if is_zero { Kind::Unproven } else { Kind::Proven })
@@ -59,7 +57,7 @@ impl Rules {
 
     fn lets(&mut self, datagram: &[u8], now: Instant) -> bool {
         match kind_of(datagram) {
-            // QUIC takes none that is shorter; it is not worth a place of others.
+            // QUIC discards a shorter one, so it must not use up the budget.
             Some(_) if datagram.len() < INITIAL_BYTES => false,
             Some(Kind::Unproven) => self.unproven.take(now),
             Some(Kind::Proven) => self.proven.take(now),
@@ -84,7 +82,7 @@ impl InitialFilter {
         self.rules.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Datagrams that were not let through.
+    /// How many datagrams were dropped.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn first_words_are_told_from_all_else_by_their_header() {
+    fn initials_are_recognised_by_their_header() {
         assert_eq!(kind_of(&initial(b"")), Some(Kind::Unproven));
         assert_eq!(kind_of(&initial(b"token")), Some(Kind::Proven));
         let mut other = initial(b"");
@@ -147,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn strangers_are_held_back_past_their_number_and_crowd_nobody_out_who_has_shown_an_address() {
+    async fn excess_initials_are_dropped_with_separate_budgets_for_peers_with_a_token() {
         let mut rules = Rules::new(Instant::now());
         let many = |rules: &mut Rules, token: &[u8], times: u32| {
             let datagram = initial(token);
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn of_datagrams_that_come_as_one_only_those_are_taken_out() {
+    fn only_initials_are_removed_from_a_batch_of_datagrams() {
         let (filter, now) = (InitialFilter::new(), Instant::now());
         filter.rules().unproven.spend(f64::from(limits::INITIALS), now);
         let data = |byte: u8| vec![0x40 | byte; 1200];

@@ -1,4 +1,4 @@
-//! A socket whose datagrams somebody looks at before QUIC does.
+//! A UDP socket whose datagrams are inspected before QUIC receives them.
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
@@ -9,10 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Looks at what was received, and may take something out.
+/// Inspects received datagrams, and may remove some.
 pub(super) trait Inspect: Debug + Send + Sync + 'static {
-    /// What came in one piece: several datagrams of one sender, each `meta.stride`
-    /// bytes long but the last. Whatever is taken out shortens `meta.len`.
+    /// Inspects one receive buffer: datagrams of one sender, all `meta.stride` bytes long except
+    /// the last. Removing some shortens `meta.len`.
     fn inspect(&self, received: &mut [u8], meta: &mut RecvMeta);
 }
 
@@ -20,7 +20,7 @@ pub(super) trait Inspect: Debug + Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) struct Inspected<I> {
     inner: Arc<dyn AsyncUdpSocket>,
-    /// Who looks.
+    /// The inspector.
     pub(super) by: I,
 }
 

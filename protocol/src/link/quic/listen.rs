@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Secrets that let a restarted hub recognise, and reset, links of its former
-/// life (RFC 9000, 10.3). They protect nothing else.
+/// Secrets that let a restarted hub recognise and reset links from before the restart (RFC 9000,
+/// 10.3). They protect nothing else.
 #[derive(Clone)]
 pub struct RestartKeys {
     /// Marks this hub's connection ids.
@@ -31,7 +31,7 @@ pub struct RestartKeys {
     pub reset: [u8; 32],
 }
 
-/// One UDP port that hears all doors.
+/// One UDP port that serves all doors.
 #[derive(Debug)]
 pub struct Listener {
     endpoint: Endpoint,
@@ -41,14 +41,14 @@ pub struct Listener {
     refused: AtomicU64,
 }
 
-/// Who came no further than the first word, since the port was opened.
+/// Peers rejected at their first packet, counted since the port was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rejections {
-    /// First had to show that their address is theirs.
+    /// Sent a QUIC Retry, since they first had to prove their address.
     pub sent_back: u64,
-    /// Came when there was no more room.
+    /// Refused, since a limit was reached.
     pub refused: u64,
-    /// Came too fast to be looked at: datagrams.
+    /// Datagrams dropped, since Initials arrived faster than the allowed rate.
     pub dropped: u64,
 }
 
@@ -56,15 +56,15 @@ impl Listener {
     /// Binds the port. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// When the port cannot be had or the TLS configuration does not serve QUIC.
+    /// When the port cannot be bound or the TLS configuration does not serve QUIC.
     pub fn bind(address: SocketAddr, tls: rustls::ServerConfig, keys: &RestartKeys) -> io::Result<Self> {
         Self::over(&System, address, tls, keys)
     }
 
-    /// The same over datagrams of one's own.
+    /// The same on a socket that `datagrams` makes.
     ///
     /// # Errors
-    /// When the port cannot be had or the TLS configuration does not serve QUIC.
+    /// When the port cannot be bound or the TLS configuration does not serve QUIC.
     pub fn over(
         datagrams: &dyn Datagrams,
         address: SocketAddr,
@@ -79,10 +79,10 @@ impl Listener {
         let mut endpoint = EndpointConfig::new(Arc::new(reset));
         let ids = keys.connection_ids;
         endpoint
-            // QUIC version 1 (RFC 9000), and none of its drafts.
+            // QUIC version 1 (RFC 9000), no drafts.
             .supported_versions(vec![1])
             .cid_generator(move || Box::new(ConnectionIds::of(ids)))
-            // A reset is shorter than what provoked it, so none need be held back.
+            // A reset is shorter than the datagram that triggers it, so it needs no rate limit.
             .min_reset_interval(std::time::Duration::ZERO);
         datagrams.tune_endpoint(&mut endpoint);
         datagrams.tune_link(&mut transport);
@@ -107,15 +107,14 @@ impl Listener {
         self.endpoint.local_addr()
     }
 
-    /// The next peer that begins a handshake; nothing once closed. Cancel safe.
+    /// The next peer that begins a handshake; `None` once closed. Cancel safe.
     ///
-    /// Under load a peer must first prove its address; past the cap it is
-    /// refused.
+    /// Under load a peer must first prove its address; beyond the limit it is refused.
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.endpoint.accept().await?;
-            let under_way = limits::HANDSHAKES - self.handshakes.available_permits();
-            if under_way >= limits::HANDSHAKES_BEFORE_RETRY
+            let in_progress = limits::HANDSHAKES - self.handshakes.available_permits();
+            if in_progress >= limits::HANDSHAKES_BEFORE_RETRY
                 && incoming.may_retry()
                 && !incoming.remote_address_validated()
             {
@@ -137,24 +136,24 @@ impl Listener {
         }
     }
 
-    /// Who was turned back at the first word.
+    /// How many peers were rejected at their first packet.
     pub fn rejections(&self) -> Rejections {
         let (sent_back, refused) = (self.sent_back.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed));
         Rejections { sent_back, refused, dropped: self.socket.by.dropped() }
     }
 
-    /// Rings at an address where a peer was linked before a restart; one that
-    /// cannot be rung notices by itself, later. Cancel safe.
+    /// Sends a restart hint to the address of a peer that was linked before a restart. A peer that
+    /// does not receive it notices later by itself. Cancel safe.
     pub async fn ring(&self, address: SocketAddr) {
         let address = match (address, self.local_addr()) {
-            // A socket that hears both families writes IPv4 in its own way.
+            // A dual-stack socket expects IPv4 addresses in their mapped form.
             (SocketAddr::V4(four), Ok(SocketAddr::V6(_))) => (four.ip().to_ipv6_mapped(), four.port()).into(),
             _ => address,
         };
         let ring =
             Transmit { destination: address, ecn: None, contents: RESTART_HINT, segment_size: None, src_ip: None };
         let mut socket = self.socket.clone().create_io_poller();
-        // A socket that was just made does not know yet that it can be written to.
+        // A new socket does not know that it is writable before it was polled.
         while poll_fn(|context| socket.as_mut().poll_writable(context)).await.is_ok() {
             match self.socket.try_send(&ring) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -163,24 +162,24 @@ impl Listener {
         }
     }
 
-    /// Links open now, of all doors, with those still shaking hands.
+    /// Open links of all doors, including handshakes in progress.
     pub fn open_links(&self) -> usize {
         self.endpoint.open_connections()
     }
 
-    /// Refuses newcomers from now on.
+    /// Refuses new links from now on.
     pub fn stop_accepting(&self) {
         self.endpoint.set_server_config(None);
     }
 
-    /// Closes all links and waits until the peers know.
+    /// Closes all links and waits until they are shut down.
     pub async fn close(&self) {
         self.endpoint.close(VarInt::from_u32(Goodbye::Done.number()), b"");
         self.endpoint.wait_idle().await;
     }
 }
 
-/// A handshake under way.
+/// A handshake in progress.
 #[derive(Debug)]
 pub struct Incoming {
     connecting: quinn::Connecting,

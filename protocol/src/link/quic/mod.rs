@@ -1,7 +1,7 @@
-//! QUIC as a transport; the only place that names quinn.
+//! QUIC as a transport; the only folder that uses quinn.
 //!
-//! 0-RTT and QUIC's datagrams are off on both sides. TLS configurations come from
-//! `certs`; here they are only carried.
+//! 0-RTT and QUIC datagrams are disabled on both sides. TLS configurations come from `certs` and
+//! are only passed on here.
 
 mod connection;
 mod connection_ids;

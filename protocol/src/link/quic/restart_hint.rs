@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// What the datagram says. Its first byte has QUIC's fixed bit clear, so that
-/// a QUIC endpoint drops it.
+/// The datagram's content. Its first byte has QUIC's fixed bit clear, so that a QUIC endpoint drops
+/// it.
 pub(super) const RESTART_HINT: &[u8; 16] = b"\x00fernwart-ring-1";
 
 const RINGS_EVERY: Duration = Duration::from_secs(2);
@@ -32,15 +32,15 @@ impl Default for RestartHint {
 }
 
 impl RestartHint {
-    /// Waits for the next ring. Cancel safe.
+    /// Waits for the next hint. Cancel safe.
     pub async fn rung(&mut self) {
-        // Fails only when nobody can ring any more.
+        // Fails only when all senders are gone.
         if self.0.changed().await.is_err() {
             std::future::pending().await
         }
     }
 
-    /// The same receiver, former hints forgotten.
+    /// The same receiver, without the hints that came before.
     pub(super) fn fresh(&self) -> Self {
         let mut hint = self.clone();
         hint.0.mark_unchanged();
@@ -48,7 +48,7 @@ impl RestartHint {
     }
 }
 
-/// A socket with an ear at it.
+/// A socket that reports received restart hints to `hint`.
 pub(super) fn with_hints(inner: Arc<dyn AsyncUdpSocket>, hint: &RestartHint) -> Arc<dyn AsyncUdpSocket> {
     Inspected::new(inner, HintListener { hint: hint.1.clone(), last: std::sync::Mutex::new(None) })
 }
@@ -60,7 +60,7 @@ struct HintListener {
 }
 
 impl HintListener {
-    fn hear(&self, datagram: &[u8]) {
+    fn received(&self, datagram: &[u8]) {
         if datagram != RESTART_HINT {
             return;
         }
@@ -75,6 +75,6 @@ impl HintListener {
 
 impl Inspect for HintListener {
     fn inspect(&self, received: &mut [u8], _: &mut RecvMeta) {
-        self.hear(received);
+        self.received(received);
     }
 }

@@ -1,7 +1,7 @@
-//! QUIC transport parameters by role, built by hand.
+//! QUIC transport parameters for each role.
 //!
-//! quinn's defaults allow each peer an unlimited receive window and 100
-//! streams; these are small, so that ten thousand idle links stay cheap.
+//! quinn's defaults allow each peer an unlimited receive window and 100 streams. These values are
+//! small, so that ten thousand idle links stay cheap.
 
 use crate::limits;
 use crate::link::LinkError;
@@ -21,7 +21,7 @@ pub(super) enum Side {
     Staff,
 }
 
-/// What one side lets its peer have under way, bytes.
+/// The receive windows that one side grants its peer, bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Windows {
     /// On all streams.
@@ -43,7 +43,7 @@ impl Windows {
 /// The transport parameters of one side.
 pub(super) fn transport(side: Side) -> Result<TransportConfig, LinkError> {
     let idle = match side {
-        // What holds is the shorter of both sides'.
+        // QUIC uses the shorter value of the two sides.
         Side::Hub | Side::Agent => limits::IDLE_TIMEOUT,
         Side::Staff => limits::STAFF_IDLE_TIMEOUT,
     };
@@ -69,8 +69,8 @@ pub(super) fn transport(side: Side) -> Result<TransportConfig, LinkError> {
         .receive_window(VarInt::from_u32(window))
         .send_window(u64::from(window))
         .datagram_receive_buffer_size(None)
-        // Idle links need no larger packets, and the search for them costs a
-        // timer and a kilobyte each.
+        // Idle links need no larger packets, and path MTU discovery costs a timer and a kilobyte
+        // each.
         .mtu_discovery_config(None)
         .initial_rtt(Duration::from_millis(100))
         .crypto_buffer_size(16 * 1024);

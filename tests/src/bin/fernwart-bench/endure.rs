@@ -4,7 +4,7 @@ use crate::measure::{Paper, Takes};
 use fernwart_tests::endure::{Plan, endure as endured};
 use std::time::Duration;
 
-/// Prints what came of `minutes` of it; ends with 1 where anything was lost.
+/// Runs it for `minutes` and prints the results; exits with 1 if anything was lost.
 pub(crate) fn endure(minutes: usize, (machines, runs_per_second): (usize, usize), paper: &Paper) {
     let plan = Plan {
         machines,
@@ -21,12 +21,12 @@ pub(crate) fn endure(minutes: usize, (machines, runs_per_second): (usize, usize)
     paper.alone("runs acknowledged", "", &count(came.acknowledged));
     paper.alone("lost", "", &count(came.lost));
     paper.alone("done twice", "", &count(came.twice));
-    paper.alone("told and not done", "", &count(came.only_said));
+    paper.alone("told and not done", "", &count(came.only_reported));
     paper.alone("done and told otherwise", "", &count(came.denied));
     paper.alone("not done, and told so", "", &count(came.not_done.len()));
     came.not_done.iter().for_each(|why| eprintln!("{why}"));
     paper.alone("databases damaged", "", &count(came.damaged));
-    if came.lost + came.twice + came.only_said + came.denied + came.damaged > 0 {
+    if came.lost + came.twice + came.only_reported + came.denied + came.damaged > 0 {
         std::process::exit(1);
     }
 }

@@ -1,9 +1,8 @@
-//! A hub with thousands of machines beside raw quinn with as many links: memory,
-//! asking them all, and how they come back.
+//! Compares a hub with thousands of machines to raw quinn with as many links: memory, requests to all, and
+//! reconnecting.
 //!
-//! The machines are a swarm: the agent's own code over real QUIC, what they see
-//! of a computer made up, their state store in memory. Everything shares this
-//! computer, so times are of hub, machines and technician together.
+//! The machines are a swarm: the agent's own code over real QUIC, with simulated facts and their state
+//! store in memory. Everything runs on this computer, so times include hub, machines and technician.
 
 use crate::measure::{Paper, Takes, children, cpu, memory, own_cpu};
 use crate::raw::{self, Raw};
@@ -19,21 +18,21 @@ use std::time::{Duration, Instant};
 const SETTLE: Duration = Duration::from_secs(5);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Takes of each figure.
+/// Samples of each figure.
 const TAKES: usize = 5;
 
-/// Requests under way at once, and for comparison fewer.
+/// Concurrent requests, and fewer for comparison.
 const IN_FLIGHT: usize = 2_000;
 const FEW: usize = 500;
 
-/// Handshakes under way at once.
+/// Concurrent handshakes.
 const AT_ONCE: usize = 32;
 
 /// Which machines have little room and wait for a restart.
 const QUESTION: &str = "SELECT f.machine, mount, free_pct FROM filesystems f JOIN system s USING (machine) \
                         WHERE free_pct < 10 AND restart_required";
 
-/// How long all may take to be linked.
+/// Timeout until all are linked.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A hub and machines that are linked to it.
@@ -44,21 +43,21 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Joined, the hub restarted, and nobody linked yet.
+    /// Joins `n` machines and restarts the hub; none is linked yet.
     fn join(runtime: &tokio::runtime::Runtime, n: usize) -> Self {
         let mut world = World::new();
         let words = ["Swarm", "--machines", &n.to_string(), "--for", "8h", "--admit-automatically"];
         let invitation: Invitation = world.invitation(&words).parse().expect("an invitation");
         let folder = tempfile::tempdir().expect("a folder");
         let swarm = runtime.block_on(Swarm::join(folder.path(), world.address, &invitation, n));
-        // What joining has cost is not what links cost.
+        // A fresh process, so that the cost of joining is not counted as the cost of links.
         world.hub.kill_9();
         world.restart_hub();
         std::thread::sleep(Duration::from_secs(2));
         Self { world, swarm, _folder: folder }
     }
 
-    /// A technician's command to its end; milliseconds.
+    /// Runs a technician's command; returns milliseconds.
     fn timed(&self, words: &[&str]) -> f64 {
         let mut command = self.world.command(words);
         let begun = Instant::now();
@@ -71,9 +70,9 @@ impl Fleet {
     }
 }
 
-/// Processor time of the seven things that are done with Ed25519 for each order, on
-/// all cores at once: signed by technician, machine and hub, and verified by
-/// machine, hub, technician and machine. Microseconds.
+/// Processor time of the seven Ed25519 operations for each order, on all cores at once: signatures by
+/// technician, machine and hub, and verifications by machine, hub, technician and again the machine.
+/// Microseconds.
 fn signatures() -> Takes {
     const ROUNDS: u32 = 500;
     let key = SigningKey::generate().expect("a key");
@@ -159,8 +158,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     }
     for _ in 0..TAKES {
         take(&["diagnose", "all", "--timeout", "60s"], &mut full, &mut used[2]);
-        // The first question waits until all reports are indexed, which is not done
-        // while they come in.
+        // The first query waits until all reports are indexed, which is not done while they come in.
         take(&["query", QUESTION], &mut indexing, &mut indexed);
         question.0.push(ours.timed(&["query", QUESTION]));
     }
@@ -176,7 +174,7 @@ pub(crate) fn fleet(n: usize, paper: &Paper) {
     paper.beside("an echo to each (fernwart ping all)", "ms", &raw_echo, &ping, 1.5);
     paper.beside("an empty signed order each", "ms", &raw_echo, &empty, 4.0);
     paper.beside(&format!("the same, {FEW} at once instead of {IN_FLIGHT}"), "ms", &raw_few, &few, 4.0);
-    // What is left when nothing but the echo and the signatures is done.
+    // The lower bound: an echo and the signatures, and nothing else.
     let signed = signatures.median() * n as f64 / 1000.0 / cores() as f64;
     let least = Takes(raw_echo.0.iter().map(|echo| echo + signed).collect());
     paper.beside("an echo and the signatures of an order", "ms", &raw_echo, &least, 4.0);
@@ -204,7 +202,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Prints how `n` machines come back after the hub was killed.
+/// Prints how fast `n` machines reconnect after the hub was killed.
 pub(crate) fn storm(n: usize, paper: &Paper) {
     let runtime = runtime();
     let mut fleet = Fleet::join(&runtime, n);

@@ -1,4 +1,4 @@
-//! One agent at rest, beside a raw client that only holds a link.
+//! Compares an idle agent to a raw client that only holds a link.
 
 use crate::measure::{cpu, memory};
 use crate::raw::{Raw, process};

@@ -1,13 +1,12 @@
-//! Figures for tests/README.md: ours beside raw quinn, in one run, on one machine.
+//! Measures the figures in tests/README.md: Fernwart beside raw quinn, in one run, on one machine.
 //!
-//! `idle` measures one agent at rest for a minute; `fleet [N]` a hub with N machines: memory, and
-//! what it takes to ask them all; `storm [N]` how they come back after the hub was killed; `run [N]`
-//! N runs of a script that does nothing, beside ssh; `endure [MINUTES [N [RUNS]]]` a hub that is
-//! killed every 5 to 30 s under so many runs a second on N machines, 50 on 500 unless told
-//! otherwise; `rogues [SECONDS]` what honest machines notice of each way to misbehave; `peers [N]`
-//! the same questions to N machines of ours, of Salt's and of Ansible's. Each starts its own
-//! processes on loopback and prints a table, or JSON lines with `--json`. Build with `--profile
-//! dist` first.
+//! `idle` measures an idle agent for a minute; `fleet [N]` a hub with N machines: its memory, and what
+//! requests to all of them cost; `storm [N]` how fast they reconnect after the hub was killed; `run [N]` N
+//! runs of a script that does nothing, beside ssh; `endure [MINUTES [N [RUNS]]]` a hub that is killed every
+//! 5 to 30 s at RUNS runs a second on N machines, by default 50 on 500; `rogues [SECONDS]` how each kind of
+//! misbehaviour affects honest machines; `peers [N]` the same requests to N machines of Fernwart, Salt and
+//! Ansible. Each starts its own processes on loopback and prints a table, or JSON lines with `--json`.
+//! Build with `--profile dist` first.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
 

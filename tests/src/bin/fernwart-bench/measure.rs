@@ -1,4 +1,4 @@
-//! Reading what processes cost, and writing it down.
+//! Measures what processes cost, and prints it.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(crate) fn children() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Several takes of one figure.
+/// Several samples of one figure.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Takes(pub(crate) Vec<f64>);
 
@@ -45,13 +45,13 @@ impl Takes {
         takes
     }
 
-    /// The one in the middle.
+    /// The median.
     pub(crate) fn median(&self) -> f64 {
         let takes = self.sorted();
         takes.get(takes.len() / 2).copied().unwrap_or_default()
     }
 
-    /// The least and the most.
+    /// Minimum and maximum.
     pub(crate) fn spread(&self) -> (f64, f64) {
         let takes = self.sorted();
         (takes.first().copied().unwrap_or_default(), takes.last().copied().unwrap_or_default())
@@ -64,7 +64,7 @@ pub(crate) struct Paper {
 }
 
 impl Paper {
-    /// What the rows that follow are about.
+    /// Prints the title of the rows that follow.
     pub(crate) fn title(&self, text: &str) {
         if !self.json {
             println!("\n{text}");
@@ -72,7 +72,7 @@ impl Paper {
         }
     }
 
-    /// Ours beside raw quinn's.
+    /// Prints a figure of Fernwart beside that of raw quinn.
     pub(crate) fn beside(&self, what: &str, unit: &str, raw: &Takes, ours: &Takes, aim: f64) {
         let ratio = ours.median() / raw.median();
         if self.json {
@@ -85,11 +85,11 @@ impl Paper {
             );
         } else {
             let what = format!("{what}, {unit}");
-            println!("{what:<46} {:>22} {:>22} {ratio:>7.2} {aim:>6.1}", told(raw), told(ours));
+            println!("{what:<46} {:>22} {:>22} {ratio:>7.2} {aim:>6.1}", reported(raw), reported(ours));
         }
     }
 
-    /// What the rows of [`Paper::rogue`] are about.
+    /// Prints the title of the rows of [`Paper::rogue`].
     pub(crate) fn rogues(&self, text: &str) {
         if !self.json {
             println!("\n{text}; milliseconds");
@@ -100,8 +100,7 @@ impl Paper {
         }
     }
 
-    /// Pings of others, half of them and 99 of 100 within, in quiet and under an
-    /// attack.
+    /// Prints the median and the 99th percentile of pings to honest machines, quiet and under an attack.
     pub(crate) fn rogue(&self, what: &str, times: u64, quiet: [f64; 2], attacked: [f64; 2], grew: u64) {
         let ([q50, q99], [a50, a99]) = (quiet, attacked);
         let ratio = a99 / q99;
@@ -117,7 +116,7 @@ impl Paper {
         }
     }
 
-    /// What the rows of [`Paper::peer`] are about.
+    /// Prints the title of the rows of [`Paper::peer`].
     pub(crate) fn peers(&self, text: &str) {
         if !self.json {
             println!("\n{text}");
@@ -128,8 +127,8 @@ impl Paper {
         }
     }
 
-    /// A question of one of several programs: wall time, processor time of all its
-    /// processes, memory of its server and of one agent.
+    /// Prints a request to one of several programs: wall time, processor time of all its processes, memory
+    /// of its server and of one agent.
     pub(crate) fn peer(&self, (name, what): (&str, &str), wall: &Takes, cpu: &Takes, server: f64, agent: f64) {
         if self.json {
             let of = |takes: &Takes| {
@@ -143,11 +142,11 @@ impl Paper {
             );
         } else {
             let name = format!("{name} {what}");
-            println!("{name:<18} {:>26} {:>26} {server:>16.1} {agent:>16.2}", told(wall), told(cpu));
+            println!("{name:<18} {:>26} {:>26} {server:>16.1} {agent:>16.2}", reported(wall), reported(cpu));
         }
     }
 
-    /// A figure of ours alone.
+    /// Prints a figure of Fernwart alone.
     pub(crate) fn alone(&self, what: &str, unit: &str, ours: &Takes) {
         if self.json {
             let (least, most) = ours.spread();
@@ -158,12 +157,12 @@ impl Paper {
             );
         } else {
             let what = format!("{what}, {unit}");
-            println!("{what:<46} {:>22} {:>22}", "", told(ours));
+            println!("{what:<46} {:>22} {:>22}", "", reported(ours));
         }
     }
 }
 
-fn told(takes: &Takes) -> String {
+fn reported(takes: &Takes) -> String {
     let (least, most) = takes.spread();
     if takes.0.len() < 2 {
         format!("{:.1}", takes.median())

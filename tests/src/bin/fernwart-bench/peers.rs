@@ -1,10 +1,9 @@
-//! The same question to the same number of machines on this computer: ours, Salt
-//! and Ansible over ssh, one after another in each round.
+//! Sends the same request to the same number of machines on this computer: Fernwart, Salt, and Ansible over
+//! ssh, one after another in each round.
 //!
-//! Salt and Ansible come from PyPI into a folder of their own; ssh is an own sshd
-//! on loopback with an account that is gone afterwards, its connections open
-//! before anything is timed. All agents and minions are processes. Needs root,
-//! python3-venv and openssh-server.
+//! Salt and Ansible are installed from PyPI into folders of their own. A separate sshd runs on loopback
+//! with a temporary account; its connections are open before anything is timed. All agents and minions are
+//! processes. Needs root, python3-venv and openssh-server.
 
 use crate::measure::{Paper, Takes, children, memory};
 use crate::ssh::{ACCOUNT, Sshd, quiet};
@@ -15,15 +14,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Rounds that count; one before them warms what can be warm.
+/// Measured rounds; a warm-up round precedes them.
 const ROUNDS: usize = 5;
 
-/// How long any of them may take to be there.
+/// Timeout until all of them are connected.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 const SALT: &str = "salt==3008.3";
 const ANSIBLE: &str = "ansible-core==2.19.14";
-/// Where they are installed and live. Short: Salt's sockets lie in it.
+/// Where they are installed and run. The path is short because it contains Salt's sockets.
 const FOLDER: &str = "/tmp/fernwart-peers";
 
 fn write(path: &Path, lines: &[String]) {
@@ -31,7 +30,7 @@ fn write(path: &Path, lines: &[String]) {
     std::fs::write(path, lines.join("\n") + "\n").expect("written");
 }
 
-/// A package of PyPI in a folder of its own.
+/// Installs a PyPI package into a folder of its own; returns where its programs are.
 fn install(name: &str, package: &str) -> PathBuf {
     let place = Path::new(FOLDER).join(name);
     let programs = place.join("bin");
@@ -48,7 +47,7 @@ fn install(name: &str, package: &str) -> PathBuf {
     programs
 }
 
-/// A process with all that it has started.
+/// A process and all its descendants.
 struct Tree(Child);
 
 impl Tree {
@@ -65,14 +64,14 @@ impl Drop for Tree {
         all.reverse();
         for pid in all {
             let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-            // Who has ended by itself is gone.
+            // Fails only for processes that have ended already.
             let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
         }
         let _ = self.0.wait();
     }
 }
 
-/// All processes: parent, and time on processors with that of children waited for.
+/// All processes: parent, and processor time including that of reaped children.
 fn processes() -> HashMap<u32, (u32, Duration)> {
     let mut all = HashMap::new();
     for entry in std::fs::read_dir("/proc").expect("a folder").flatten() {
@@ -89,7 +88,7 @@ fn processes() -> HashMap<u32, (u32, Duration)> {
     all
 }
 
-/// These and all that they have started.
+/// These processes and all their descendants.
 fn below(roots: &[u32]) -> Vec<u32> {
     let all = processes();
     let mut found = roots.to_vec();
@@ -109,19 +108,19 @@ fn spent(roots: &[u32]) -> Duration {
 /// Proportional memory, MiB.
 fn held(roots: &[u32]) -> f64 {
     let some = below(roots);
-    // One that has ended meanwhile, or waits to be buried, holds nothing.
+    // A process that has just ended, or is a zombie, holds no memory.
     let there =
         some.iter().filter(|pid| std::fs::read(format!("/proc/{pid}/smaps_rollup")).is_ok_and(|text| !text.is_empty()));
     there.map(|pid| memory(*pid, "Pss:") as f64 / 1024.0).sum()
 }
 
-/// How a question is asked.
+/// Builds the command of a request.
 type Ask = Box<dyn Fn() -> Command>;
 
-/// One of the three.
+/// One of the three programs.
 struct Peer {
     name: &'static str,
-    /// What it asks, in a word, and how.
+    /// Its requests: name and command.
     ways: Vec<(&'static str, Ask)>,
     /// Processes of its server.
     server: Vec<u32>,
@@ -272,7 +271,7 @@ fn ansible(n: usize, sshd: &Sshd) -> (Peer, Vec<Tree>) {
     let peer = Peer {
         name: "Ansible",
         ways: vec![("ping", ask("ping")), ("facts", ask("setup"))],
-        // What stays at the technician's are the open connections.
+        // Ansible has no server; what stays running are the open connections.
         server: trees.iter().map(|tree| tree.0.id()).collect(),
         agents: vec![sshd.pid()],
         wall: Vec::new(),
@@ -303,7 +302,7 @@ pub(crate) fn peers(n: usize, paper: &Paper) {
                 let took = begun.elapsed();
                 let err = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.code().is_some_and(|code| code < 2), "{} {what}: {err}", peer.name);
-                // What was begun for it and is not over is its cost as well.
+                // Work that the request has started and that still runs is counted, too.
                 std::thread::sleep(Duration::from_secs(1));
                 let used = spent(&all) - before.0 + children() - before.1;
                 if round > 0 {

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 /// UDP sockets of a swarm: one carries a few hundred links.
 const SOCKETS: usize = 16;
 
-/// Handshakes under way at once in a swarm.
+/// Concurrent handshakes in a swarm.
 const AT_ONCE: usize = 32;
 
 /// Buffers of every socket, bytes.
@@ -79,8 +79,8 @@ fn raw_client(folder: &Path) -> quinn::ClientConfig {
     config
 }
 
-/// A server that keeps every link, and asks all of them when told to on its
-/// standard input: `fan IN-FLIGHT REQUEST-BYTES REPLY-BYTES`.
+/// A server that keeps every link and, for each line on its standard input, sends a request on all of them:
+/// `fan IN-FLIGHT REQUEST-BYTES REPLY-BYTES`.
 pub(crate) fn server(port: u16, folder: &Path) {
     crate::runtime().block_on(async {
         let (chain, key) = raw_pair(folder, "server");
@@ -112,7 +112,7 @@ pub(crate) fn server(port: u16, folder: &Path) {
     });
 }
 
-/// One request to each, all replies in.
+/// Sends one request on each link and waits for all replies.
 async fn fan(links: &[quinn::Connection], in_flight: usize, request: usize, reply: usize) -> Duration {
     let begun = Instant::now();
     let mut asked = JoinSet::new();
@@ -136,7 +136,7 @@ async fn fan(links: &[quinn::Connection], in_flight: usize, request: usize, repl
     begun.elapsed()
 }
 
-/// Answers whatever is asked with as many bytes as wanted.
+/// Answers each request with as many bytes as it asks for.
 async fn answer(connection: quinn::Connection) {
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let Ok(asked) = receive.read_to_end(1 << 20).await else { return };
@@ -155,7 +155,7 @@ fn large_socket(address: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// One link and nothing else.
+/// Opens one link and holds it.
 pub(crate) fn idle(port: u16, folder: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -182,12 +182,12 @@ impl Raw {
         let port = free_port();
         let mut server = process("raw-server", port, folder.path());
         let answers = std::io::BufReader::new(server.stdout.take().expect("piped"));
-        // Bound once nobody else can bind it.
+        // It listens once nobody else can bind the port.
         wait_until("the raw server listens", || UdpSocket::bind(("127.0.0.1", port)).is_err());
         Self { server, port, folder, answers }
     }
 
-    /// Asks all linked: milliseconds until all have answered.
+    /// Sends a request on all links; returns the milliseconds until all have replied.
     pub(crate) fn fan(&mut self, in_flight: usize, request: usize, reply: usize) -> f64 {
         let input = self.server.stdin.as_mut().expect("piped");
         writeln!(input, "{in_flight} {request} {reply}").expect("asked");
@@ -204,14 +204,14 @@ impl Drop for Raw {
     }
 }
 
-/// This program in one of its raw parts.
+/// Starts this program in one of its raw roles.
 pub(crate) fn process(what: &str, port: u16, folder: &Path) -> Child {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     let command = command.args([what, &port.to_string()]).arg(folder);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("started")
 }
 
-/// Links that answer.
+/// Opens `n` links that answer requests.
 pub(crate) async fn swarm(raw: &Raw, n: usize) -> Vec<(quinn::Endpoint, quinn::Connection)> {
     let config = raw_client(raw.folder.path());
     let address = SocketAddr::from(([127, 0, 0, 1], raw.port));

@@ -1,10 +1,9 @@
-//! What honest machines notice of those that misbehave.
+//! Measures how misbehaving peers affect honest machines.
 //!
-//! A technician pings one machine after another, without a pause longer than a
-//! few milliseconds, through a hub with two hundred linked; quiet times and
-//! attacks take turns, second by second. The attackers are a process of their own
-//! at the lowest priority, stopped in quiet times: on another computer they would
-//! take nothing of this one's. One row is of nobody: what differs there is noise.
+//! A technician pings one machine after another, a few milliseconds apart, through a hub with two hundred
+//! linked machines. Quiet seconds and seconds under attack alternate. The attacker is a separate process at
+//! the lowest priority, since on another computer it would take no processor time from this one; it is
+//! suspended in quiet seconds. One row has no attacker: its differences are noise.
 
 use crate::measure::{Paper, Takes, memory};
 use crate::runtime;
@@ -34,13 +33,13 @@ const TURN: Duration = Duration::from_secs(1);
 /// Between two pings.
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// A rogue that is not closed goes on for so long.
+/// Maximum duration of one attack that is not closed.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Beginnings of handshakes from addresses all over the loopback net, a second.
+/// Initials per second, from addresses all over the loopback net.
 const SPOOFED: usize = 20_000;
 
-/// Half handshakes a second, of those who show their address.
+/// Half handshakes per second, from a real address.
 const HALF: usize = 500;
 
 /// Does nothing.
@@ -53,16 +52,15 @@ fn target(hub: &str) -> Target {
     Target { address: address.parse().expect("an address"), pin: pin.parse().expect("a pin") }
 }
 
-/// The attacker's own process: it misbehaves until it is ended, and says again and
-/// again how often.
+/// The attacker's process: misbehaves until it is killed, and prints its count of actions every 100 ms.
 pub(crate) fn misbehave(name: &str, hub: &str, identity: &Path) {
     let hub = target(hub);
     let times = Arc::new(AtomicU64::new(0));
-    let told = times.clone();
+    let reported = times.clone();
     std::thread::spawn(move || {
         loop {
             std::thread::sleep(Duration::from_millis(100));
-            println!("{}", told.load(Ordering::Relaxed));
+            println!("{}", reported.load(Ordering::Relaxed));
         }
     });
     match name {
@@ -84,7 +82,7 @@ pub(crate) fn misbehave(name: &str, hub: &str, identity: &Path) {
     }
 }
 
-/// So many times a second; what was missed while it was stopped is not made up for.
+/// Paces a loop to a rate per second; turns missed while the process was suspended are not made up for.
 struct Beat {
     each: Duration,
     next: Instant,
@@ -135,7 +133,7 @@ fn tease(hub: Target, times: &AtomicU64) {
     }
 }
 
-/// The time in this place of all, milliseconds.
+/// The quantile `part` of the times, milliseconds.
 fn quantile(times: &mut [f64], part: f64) -> f64 {
     times.sort_by(f64::total_cmp);
     let place = (times.len() as f64 * part) as usize;
@@ -161,22 +159,22 @@ async fn ping_for(session: &mut Session, machines: &[fernwart_protocol::id::Mach
 
 struct Attack {
     child: Child,
-    /// How often it has done what it does.
+    /// Its count of actions.
     times: Arc<AtomicU64>,
 }
 
 impl Attack {
-    /// Begins it, and holds it once it is under way.
+    /// Starts the attack, and suspends it once it is under way.
     fn begin(name: &str, hub: &str, identity: &Path) -> Self {
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(std::env::current_exe().expect("this program"));
         command.args(["rogue", name, hub]).arg(identity).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("started");
         let times = Arc::new(AtomicU64::new(0));
-        let (told, out) = (times.clone(), child.stdout.take().expect("piped"));
+        let (reported, out) = (times.clone(), child.stdout.take().expect("piped"));
         std::thread::spawn(move || {
             for line in BufReader::new(out).lines().map_while(Result::ok) {
-                told.store(line.parse().expect("a number"), Ordering::Relaxed);
+                reported.store(line.parse().expect("a number"), Ordering::Relaxed);
             }
         });
         let attack = Self { child, times };
@@ -196,8 +194,8 @@ impl Attack {
     }
 }
 
-/// Prints what each kind of rogue costs others, or one kind alone; each for
-/// `seconds` in quiet and under attack.
+/// Prints how each kind of rogue, or only one kind, affects others; each for `seconds` in quiet and under
+/// attack.
 pub(crate) fn rogues(seconds: u64, only: Option<&str>, paper: &Paper) {
     let runtime = runtime();
     let world = World::new();

@@ -1,8 +1,7 @@
-//! What one approved script costs, from the technician's key press to the
-//! receipt, beside `ssh host true`.
+//! Measures one approved script, from the technician's command to the receipt, beside `ssh host true`.
 //!
-//! All ways take turns in one loop, so that whatever else the computer does
-//! falls on all of them alike. Needs root and the package `openssh-server`.
+//! All variants take turns in one loop, so that other load on the computer affects them equally. Needs root
+//! and the package `openssh-server`.
 
 use crate::ssh::{ACCOUNT, Sshd, quiet};
 use fernwart_tests::test_script::Script;
@@ -11,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// An own sshd, with one master connection open.
+/// A separate sshd, with one master connection open.
 struct Ssh(Sshd);
 
 impl Ssh {
@@ -55,7 +54,7 @@ impl Drop for Ssh {
     }
 }
 
-struct Way {
+struct Route {
     name: &'static str,
     command: Box<dyn Fn() -> Command>,
     took: Vec<Duration>,
@@ -73,11 +72,11 @@ pub(super) fn run(rounds: usize) {
     let ours = |name, words: &'static [&'static str]| {
         let home = home.clone();
         let command = move || fernwart_tests::staff_command(&home, words);
-        Way { name, command: Box::new(command), took: Vec::new() }
+        Route { name, command: Box::new(command), took: Vec::new() }
     };
     let spawned = || Command::new("/bin/true");
     let mut ways = vec![
-        Way { name: "/bin/true alone", command: Box::new(spawned), took: Vec::new() },
+        Route { name: "/bin/true alone", command: Box::new(spawned), took: Vec::new() },
         ours("fernwart version", &["version"]),
         ours("fernwart ping (handshake, echo)", &["ping", "kasse-1"]),
         ours("fernwart diagnose --section power", &["diagnose", "kasse-1", "--section", "power", "-o", "name"]),
@@ -95,14 +94,14 @@ pub(super) fn run(rounds: usize) {
                 command
             }
         };
-        ways.push(Way { name: "ssh true, warm master", command: Box::new(key(true)), took: Vec::new() });
-        ways.push(Way { name: "ssh true, fresh", command: Box::new(key(false)), took: Vec::new() });
+        ways.push(Route { name: "ssh true, warm master", command: Box::new(key(true)), took: Vec::new() });
+        ways.push(Route { name: "ssh true, fresh", command: Box::new(key(false)), took: Vec::new() });
     }
     for round in 0..=rounds {
         for way in &mut ways {
             let begun = Instant::now();
             assert!(quiet(&mut (way.command)()), "{}", way.name);
-            // The first round warms whatever can be warm.
+            // The first round is a warm-up.
             if round > 0 {
                 way.took.push(begun.elapsed());
             }
@@ -121,8 +120,8 @@ pub(super) fn run(rounds: usize) {
     {
         println!("run / warm ssh = {:.2}    run / fresh ssh = {:.2}", ours / warm, ours / fresh);
     }
-    let said = world.technician(&["run", "nothing", "kasse-1", "--reason", "bench", "-o", "jsonl"]);
-    let report = said.json_lines()[0]["report"].clone();
+    let output = world.technician(&["run", "nothing", "kasse-1", "--reason", "bench", "-o", "jsonl"]);
+    let report = output.json_lines()[0]["report"].clone();
     println!("of which the script in its cage ({}): {} ms", report["cage"], report["took_ms"]);
     println!("programs: {}", program("fernwart").display());
 }

@@ -1,4 +1,4 @@
-//! An sshd of one's own on loopback, with an account that is gone with it.
+//! A separate sshd on loopback, with a temporary account.
 
 use fernwart_tests::{free_port, wait_until};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ pub(crate) const ACCOUNT: &str = "fernwart-bench";
 
 const SSHD: &str = "/usr/sbin/sshd";
 
-/// Runs a command to its end without a word: whether it went well.
+/// Runs a command without output; returns whether it succeeded.
 pub(crate) fn quiet(command: &mut Command) -> bool {
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
@@ -24,8 +24,8 @@ pub(crate) struct Sshd {
 }
 
 impl Sshd {
-    /// Starts it and waits until it listens; nothing, and that is told, where there
-    /// is none or nobody may make an account.
+    /// Starts it and waits until it listens. Returns `None` and prints the reason if there is no sshd or
+    /// the account cannot be created.
     pub(crate) fn start() -> Option<Self> {
         quiet(Command::new("userdel").args(["--remove", "--force", ACCOUNT]));
         let account = ["--create-home", "--shell", "/bin/sh", "--password", "*", ACCOUNT];
@@ -66,7 +66,7 @@ impl Sshd {
         self.folder.path().join(name)
     }
 
-    /// The key that lets in.
+    /// The private key of the account.
     pub(crate) fn key(&self) -> PathBuf {
         self.file("user")
     }

@@ -1,4 +1,4 @@
-//! How a machine is greeted, and told from a copy of itself.
+//! Greets a machine, and detects a second computer with its identity.
 
 use super::AgentDoor;
 use crate::journal;
@@ -18,7 +18,7 @@ use tracing::warn;
 /// An agent that is still there answers an echo within this time.
 pub(super) const STILL_THERE: Duration = Duration::from_secs(3);
 
-/// Whether somebody is there, now.
+/// Whether the peer answers an echo now.
 pub(super) async fn answers(link: &Link) -> bool {
     let echo = async {
         let (mut send, mut receive) = link.open().await.ok()?;
@@ -29,24 +29,24 @@ pub(super) async fn answers(link: &Link) -> bool {
     matches!(tokio::time::timeout(STILL_THERE, echo).await, Ok(Some(_)))
 }
 
-/// Two links of one machine, and somebody was there on the newer one. An agent that
-/// has restarted, or moved, has left the older one; if that still answers, two
-/// computers live with one identity.
+/// Handles two links of one machine, of which the newer one answered an echo. An agent that
+/// restarted or moved no longer answers on the older link; if it does answer, two computers use one
+/// identity and the machine is quarantined.
 pub(super) async fn tell_apart(door: Arc<AgentDoor>, id: MachineId, older: Link) {
     if !answers(&older).await {
         return older.close(Goodbye::Replaced);
     }
-    warn!(machine = %id, one = %older.remote_address(), "two computers use one identity; it is kept out");
+    warn!(machine = %id, one = %older.remote_address(), "two computers use one identity; the machine is quarantined");
     older.close(Goodbye::Quarantined);
     let alarm = Text::clipped("two computers use its identity: it was copied, and is kept out");
     door.records.happened_on(&id, |machine| Happened::Alarm(machine, alarm.clone()));
     if let Err(error) = door.records.store.write(Quarantine { machine: id, at: door.records.now(), alarm }).await {
-        warn!(machine = %id, %error, "that could not be stored");
+        warn!(machine = %id, %error, "a quarantine could not be stored");
     }
     door.presence.part_with(&id, Goodbye::Quarantined);
 }
 
-/// Says hello back; nothing if the two cannot speak.
+/// Answers the hello. Returns `None` if no common version exists.
 pub(super) async fn greet(
     door: &AgentDoor,
     link: &Link,
@@ -90,7 +90,7 @@ pub(super) async fn note_arrival(
             journal::note(&door.records, id, at, Some(format!("its journal went back from entry {known} to {seq}")))
                 .await;
         }
-        // It shows the entry that is known; that decides.
+        // The machine will send the hash of the entry that is known here; `listen` compares it.
         _ => {}
     }
     let about = SeenAs {

@@ -1,4 +1,4 @@
-//! The control stream: what a machine says of itself.
+//! Reads the control stream, on which a machine reports about itself.
 
 use super::{AgentDoor, newest_targets};
 use crate::doors::rate_limiter::RateLimiter;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{debug, info, warn};
 
-/// An alarm is raised for a catalogue that is not believed for so long.
+/// An alarm is raised when a machine rejects the catalogue for this long.
 pub(super) const STILL_DISBELIEVED: Duration = Duration::from_secs(45);
 
 /// Reads the control stream to its end.
@@ -37,7 +37,7 @@ pub(super) async fn listen(
         let word = match receive.next::<to_hub::Control>().await {
             Ok(Some(word)) => word,
             Ok(None) => return Ok(()),
-            // At the pace of any other ask, and answered like one.
+            // Rate-limited and answered like any other request.
             Err(FrameError::Newer) => {
                 rate.turn(&door.records.metrics).await;
                 door.records.passed_over(&id);
@@ -55,23 +55,23 @@ pub(super) async fn listen(
                     following.notify_one();
                 }
             }
-            to_hub::Control::SealedTo(said) => {
-                // Whoever seals to it checks the machine's signature; it is only kept here.
-                if !door.records.store.is_sealed_to(&id, &said)
-                    && let Err(error) = door.records.store.write(KeepSealedTo { machine: id, said }).await
+            to_hub::Control::SealedTo(statement) => {
+                // The hub only keeps it; a program that encrypts to it checks the signature.
+                if !door.records.store.is_sealed_to(&id, &statement)
+                    && let Err(error) = door.records.store.write(KeepSealedTo { machine: id, statement }).await
                 {
                     warn!(machine = %id, %error, "a sealing key could not be stored");
                 }
             }
             to_hub::Control::Journal(seq, hash) => {
-                // Held once against what the machine said before this link.
+                // Compare it once with what the machine reported before this link.
                 let Some((_, head)) = journal.take_if(|(known, _)| *known == seq) else { continue };
                 let rewritten = head != hash;
                 let alarm = rewritten.then(|| format!("its journal was rewritten before entry {seq}"));
                 journal::note(&door.records, id, (about.journal_seq, about.journal_head), alarm).await;
             }
             to_hub::Control::Denied(denial) => {
-                debug!(machine = %id, code = %denial.code(), "a machine does not know what it was told");
+                debug!(machine = %id, code = %denial.code(), "a machine did not understand a control message");
             }
             to_hub::Control::CatalogueRefused(reason) => belief.refused(door, id, linked.link.clone(), reason),
             to_hub::Control::Leaving => {
@@ -85,30 +85,31 @@ pub(super) async fn listen(
     }
 }
 
-/// Who retires a machine whose owner takes it out.
+/// Named as the one who retired a machine whose owner removed it.
 pub(super) const BY_OWNER: &str = "its owner";
 
-/// The owner ends the care for a machine. Whether that is stored: the machine waits for it.
+/// The owner removes the machine from the hub. Returns whether that is stored: the machine waits
+/// for it.
 pub(super) async fn owner_leaves(door: &Arc<AgentDoor>, id: &MachineId) -> bool {
     let write = SetStanding { machine: *id, from: Standing::Admitted, to: Standing::Retired };
     match door.records.store.write(write).await {
         Ok(Ok(())) => {
-            info!(machine = %id, "a machine's owner takes it out");
+            info!(machine = %id, "a machine's owner removes it from this hub");
             door.records.happened_on(id, |machine| Happened::Retired(machine, Text::clipped(BY_OWNER)));
             true
         }
         Ok(Err(denial)) => {
-            warn!(machine = %id, code = %denial.code(), "a machine that leaves is not admitted");
+            warn!(machine = %id, code = %denial.code(), "a machine wants to leave but is not admitted");
             true
         }
         Err(error) => {
-            warn!(machine = %id, %error, "that a machine leaves could not be stored");
+            warn!(machine = %id, %error, "a machine's leaving could not be stored");
             false
         }
     }
 }
 
-/// Whether a machine believes what is published here, as it said last on this link.
+/// Whether a machine accepts the published catalogue, as last reported on this link.
 #[derive(Debug, Clone)]
 pub(super) struct Belief(Arc<AtomicBool>);
 
@@ -123,8 +124,8 @@ impl Belief {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// It does not. After a restore it says so before it has given back what it follows:
-    /// what is still so after a while is told.
+    /// Notes a rejection. After a restore a machine rejects the catalogue before it has given its
+    /// own back, so an alarm is raised only if that lasts.
     fn refused(&self, door: &Arc<AgentDoor>, id: MachineId, link: Link, reason: Text<256>) {
         if !self.0.swap(false, Ordering::Relaxed) {
             return;
@@ -144,12 +145,12 @@ impl Belief {
     }
 }
 
-/// A machine does not believe what is published here: told once, until somebody has
-/// acknowledged it.
+/// Raises an alarm for a machine that rejects the published catalogue, once until somebody
+/// acknowledges it.
 pub(super) async fn disbelieved(door: &AgentDoor, id: &MachineId, reason: &Text<256>) {
     const WHAT: &str = "it does not believe the published catalogue";
     let Some(machine) = door.records.store.machine(id) else { return };
     if !machine.alarm.as_raw().contains(WHAT) && journal::raise(&door.records, *id, WHAT).await {
-        warn!(machine = %id, name = %machine.name, %reason, "a machine does not believe the published catalogue");
+        warn!(machine = %id, name = %machine.name, %reason, "a machine rejects the published catalogue");
     }
 }

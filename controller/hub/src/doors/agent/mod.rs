@@ -1,4 +1,4 @@
-//! The door of admitted machines: one task a link.
+//! The door of admitted machines: one task per link.
 
 mod arrival;
 mod control;
@@ -38,10 +38,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-/// A machine follows a newer catalogue within this time, or is not waited for.
+/// How long a machine's orders wait until it follows the newest catalogue.
 const FOLLOWS: Duration = Duration::from_secs(10);
 
-/// What this door needs of the hub, and what it remembers of those who came.
+/// The parts of the hub that this door uses, and the state it keeps per machine.
 pub(crate) struct AgentDoor {
     pub(crate) records: Arc<Records>,
     pub(crate) presence: Arc<Presence>,
@@ -93,7 +93,7 @@ pub(crate) async fn serve(door: &Arc<AgentDoor>, link: Link, id: MachineId, tls_
     if let Some(LinkError::ClosedHere(Goodbye::Misbehaved | Goodbye::TooSlow)) = link.end() {
         door.penalties.begin(id);
     }
-    // A hub whose disk is full still knows who is linked.
+    // Do not wait for the disk: the hub tracks who is linked in memory, even when the disk is full.
     door.records.store.note(Seen { machine: id, at: door.records.now(), about: None }).await;
     if has_left {
         let why = link.end().unwrap_or(LinkError::ClosedHere(Goodbye::Done));
@@ -102,7 +102,7 @@ pub(crate) async fn serve(door: &Arc<AgentDoor>, link: Link, id: MachineId, tls_
     }
 }
 
-/// Whether this machine, with this key, is still one of ours, and not kept out.
+/// Whether this machine, with this key, is admitted and not quarantined.
 fn may_come(door: &AgentDoor, id: &MachineId, tls_key: Digest) -> Result<(), Goodbye> {
     match door.records.store.machine(id) {
         Some(machine) if machine.standing == Standing::Admitted && machine.tls_key == tls_key => {
@@ -135,10 +135,10 @@ async fn converse(
         link.close(Goodbye::Incompatible);
         return Ok(());
     };
-    // A network can keep the first packets of a dial that was given up long ago, and
-    // nobody is there any more who could answer for them.
+    // A network can deliver the first packets of a dial that was given up long ago; then nobody
+    // answers on this link.
     if door.presence.machine(&id).is_some() && !answers(link).await {
-        info!(machine = %id, address = %link.remote_address(), "a link on which nobody answers is not taken for the machine's");
+        info!(machine = %id, address = %link.remote_address(), "a link on which nobody answers does not replace the machine's current link");
         link.close(Goodbye::Overloaded);
         return Ok(());
     }
@@ -147,15 +147,16 @@ async fn converse(
     if let Some(older) = door.presence.machine_came(id, linked.clone()) {
         door.lifecycle.tasks.spawn(tell_apart(door.clone(), id, older));
     }
-    // Only now: whatever comes from here on is told to those who are present.
+    // Send these after registering: later changes are sent to all registered machines, so none is
+    // missed.
     for envelope in door.trust.locks() {
         linked.say(&Control::Lock(envelope)).await;
     }
     if let Some(catalogue) = door.trust.published.catalogue() {
         linked.say(&Control::CatalogueChanged { timestamp: catalogue.versions.timestamp }).await;
     }
-    // Once more, now that whoever parts with it finds this link: much may have
-    // happened since it connected.
+    // Check again, now that this link is registered: the machine may have been retired or
+    // quarantined since it connected.
     if let Err(why) = may_come(door, &id, tls_key) {
         link.close(why);
         return Ok(());
@@ -179,7 +180,7 @@ async fn converse(
             biased;
             () = door.lifecycle.stop.cancelled() => return Ok(()),
             result = &mut words => {
-                // The control stream is the link's heart: without it, no link.
+                // A link does not outlive its control stream.
                 let why = result.as_ref().err().and_then(FrameError::reproach);
                 link.close(why.unwrap_or(Goodbye::Done));
                 return result;
@@ -203,8 +204,8 @@ fn newest_targets(door: &AgentDoor) -> u64 {
     door.trust.published.catalogue().map_or(0, |catalogue| catalogue.versions.targets)
 }
 
-/// Brings a machine its undelivered orders, once it follows what is published: before
-/// that it would refuse what it does not know yet.
+/// Redelivers a machine's orders once it follows the published catalogue; before that it would
+/// refuse what it does not know yet.
 async fn bring(door: Arc<AgentDoor>, id: MachineId, knows: u64, following: Arc<Notify>) {
     if knows < newest_targets(&door) {
         tokio::select! {

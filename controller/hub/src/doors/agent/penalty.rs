@@ -16,7 +16,7 @@ pub(crate) struct Penalties(Mutex<HashMap<MachineId, Penalised>>);
 struct Penalised {
     /// When it is served again.
     until: Instant,
-    /// Whether a link of it is held until then.
+    /// Whether one of its links is held open until then.
     is_held: bool,
 }
 
@@ -42,7 +42,7 @@ impl Penalties {
                 return false;
             }
             if std::mem::replace(&mut penalised.is_held, true) {
-                // One link of it waits; more would only fill this hub.
+                // One link is held already; more would only fill this hub.
                 return true;
             }
             penalised.until

@@ -1,4 +1,4 @@
-//! Streams that a machine opens: one request each.
+//! Serves the streams that a machine opens, one request each.
 
 use super::AgentDoor;
 use crate::delivery::outcome::{self, Origin};
@@ -13,8 +13,8 @@ use fernwart_protocol::to_hub::Ask;
 use std::sync::Arc;
 use tracing::warn;
 
-/// One stream that a machine has opened, in its turn; what the link is to be
-/// closed with, if it is.
+/// Serves one stream that a machine has opened, at the link's rate. Returns a reason if the link is
+/// to be closed.
 pub(super) async fn one_stream(
     door: &Arc<AgentDoor>,
     id: MachineId,
@@ -28,8 +28,8 @@ pub(super) async fn one_stream(
     let error = answered.err()?;
     if let FrameError::Newer = error {
         door.records.passed_over(&id);
-        receive.turn_away();
-        send.turn_away();
+        receive.reject();
+        send.reject();
         return None;
     }
     let why = rate.reproach(&error)?;

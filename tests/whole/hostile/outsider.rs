@@ -1,5 +1,5 @@
-//! The hub against a QUIC and a TLS that share no line with its own: aioquic, as
-//! an honest client and as an attacker.
+//! Tests the hub with an independent implementation of QUIC and TLS: aioquic, as an honest client and as an
+//! attacker.
 
 use super::{identity, others_are_undisturbed};
 use fernwart_certs::identity::{TlsIdentity, TlsKey};
@@ -16,9 +16,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
-/// The Python that has aioquic, made by `tests/run`; nothing where there is none,
-/// and that is told.
-/// With `CI=true` nothing may be left out.
+/// The Python with aioquic that `tests/run` installs; `None`, with a printed note, if it is missing. With
+/// `CI=true` it must be there.
 fn foreign_python() -> Option<PathBuf> {
     let here = std::env::current_exe().expect("this program has a path");
     let found = here.ancestors().map(|folder| folder.join("python/bin/python")).find(|python| python.is_file());
@@ -45,7 +44,7 @@ fn files(folder: &Path, name: &str, identity: &TlsIdentity) -> Value {
     json!({"chain": chain, "key": write(format!("{name}.key"), identity.key.private_key().secret_der())})
 }
 
-/// What a thief of nothing makes by itself.
+/// An identity from the attacker's own CA.
 fn forged() -> TlsIdentity {
     let ca_key = TlsKey::generate().expect("a key");
     let ca = Authority::create(&ca_key, SystemTime::now()).expect("a CA");
@@ -75,7 +74,7 @@ fn bytes(hex: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn a_quic_that_is_not_ours_is_served_by_the_rules_and_gains_nothing_by_breaking_them() {
+fn a_foreign_quic_client_is_served_and_protocol_violations_are_closed() {
     let Some(python) = foreign_python() else { return };
     let world = World::new();
     let machine = world.add_machine("kasse-1");
@@ -90,17 +89,17 @@ fn a_quic_that_is_not_ours_is_served_by_the_rules_and_gains_nothing_by_breaking_
         "forged": files(world.path(), "foreign-forged", &forged()),
     });
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/whole/hostile/stranger.py");
-    let said = run(Command::new(python).arg(script).arg(given.to_string())).exits(0);
-    println!("{}", said.out);
-    let lines = said.json_lines();
-    let told = |what: &str| {
+    let output = run(Command::new(python).arg(script).arg(given.to_string())).exits(0);
+    println!("{}", output.out);
+    let lines = output.json_lines();
+    let reported = |what: &str| {
         let line = lines.iter().find(|line| line["what"] == what);
-        line.unwrap_or_else(|| panic!("{what} was not tried: {said:?}"))
+        line.unwrap_or_else(|| panic!("{what} was not tried: {output:?}"))
     };
 
-    // Honest, it is served like any other, before and after a change of keys.
+    // An honest client is served before and after a QUIC key update.
     for turn in ["asks, turn 0", "asks, turn 1"] {
-        let replies = replies(&bytes(&told(turn)["heard"]));
+        let replies = replies(&bytes(&reported(turn)["heard"]));
         let [Reply::MachineRows(rows), Reply::Done] = replies.as_slice() else { panic!("{replies:?}") };
         assert_eq!(rows.as_slice().iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["kasse-1"]);
     }
@@ -108,7 +107,7 @@ fn a_quic_that_is_not_ours_is_served_by_the_rules_and_gains_nothing_by_breaking_
 
     // RFC 8446, 4.2.10 and 6; RFC 9000, 20. 0x178 is no_application_protocol, 0x130
     // unknown_ca; 2 is our own "not admitted".
-    let early = &told("tickets")["early"];
+    let early = &reported("tickets")["early"];
     let tickets = early.as_array().expect("a list");
     assert!(!tickets.is_empty() && tickets.iter().all(|most| most.is_null() || most == 0), "{early}");
     for (what, by, ends) in [
@@ -136,17 +135,17 @@ fn a_quic_that_is_not_ours_is_served_by_the_rules_and_gains_nothing_by_breaking_
         ("packets smaller than QUIC's", "transport", &[0x8]),
         ("a parameter twice", "transport", &[0x8]),
     ] {
-        let line = told(what);
+        let line = reported(what);
         let end = line["end"].as_u64();
         assert!(line["by"] == by && end.is_some_and(|end| ends.contains(&end)), "{what}: {line}");
     }
-    // A version that nobody speaks is answered with those that are spoken; what is too
-    // short to begin with is worth no answer, or it would amplify.
-    let versions = bytes(&told("another version")["heard"]);
+    // An unknown version is answered with version negotiation. A first datagram that is too short gets no
+    // answer, since that would amplify.
+    let versions = bytes(&reported("another version")["heard"]);
     assert_eq!(versions.get(1..5), Some(&[0; 4][..]), "version negotiation: {versions:02x?}");
     let spoken: Vec<&[u8]> = versions.rchunks_exact(4).take_while(|word| word[..3] == [0, 0, 0]).collect();
     assert_eq!(spoken, [&[0, 0, 0, 1]], "version 1 and no other: {versions:02x?}");
-    assert_eq!(told("another version, too short")["heard"], "");
-    assert_eq!(told("a beginning that is too short")["heard"], "");
+    assert_eq!(reported("another version, too short")["heard"], "");
+    assert_eq!(reported("a beginning that is too short")["heard"], "");
     others_are_undisturbed(&world, &machine.name);
 }
