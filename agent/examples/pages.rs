@@ -1,11 +1,8 @@
 //! Writes the agent's manual pages in English and German, and its shell completions, into a
 //! folder for packages.
 
-#[path = "../src/command_line.rs"]
-#[allow(dead_code, reason = "the program uses all of it")]
-mod command_line;
-
 use clap_complete::Shell;
+use fernwart_agent::owner::command_line;
 use fernwart_agent::owner::words::Words;
 use fernwart_protocol::diagnosis::Language;
 use std::path::PathBuf;

@@ -6,9 +6,9 @@
 //! Nothing counts before `agent.toml` is written. Until then `enroll` can be repeated and reuses
 //! the keys it has made.
 
-use crate::collect::os_in_a_word;
 use crate::executor::state::{Moment, StateError, StateStore};
 use crate::home::{Enrollment, Home};
+use crate::platform::facts::os_in_a_word;
 use fernwart_certs::catalogue::{Catalogue, CatalogueError, Files, Trusted, advance};
 use fernwart_certs::identity::{KeyGeneration, SealingKey, SigningKey, TlsIdentity, machine_id};
 use fernwart_certs::invitation::{Guest, Invitation};
@@ -195,7 +195,7 @@ pub async fn join(
     let mut keys = keys(home)?;
     on_step(Step::Keys);
 
-    let hostname = Text::clipped(&crate::collect::hostname());
+    let hostname = Text::clipped(&crate::platform::facts::hostname());
     let Accepted { enrollment, chain, files } = incoming(&keys, invitation, hostname).await?;
     let (trusted, catalogue) = believe(invitation, &files).await?;
     on_step(Step::Linked(&catalogue));

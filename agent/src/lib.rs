@@ -12,11 +12,12 @@ pub mod executor;
 pub mod home;
 pub mod identity;
 pub mod local;
-pub mod memory;
+pub mod machine;
 pub mod message;
 pub mod owner;
+pub mod platform;
+pub(crate) mod redact;
 pub mod run;
-pub mod service;
 pub mod uplink;
 
 use fernwart_protocol::clock::Clock;

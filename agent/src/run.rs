@@ -1,7 +1,8 @@
 //! The daemon: executor, uplink and local socket, until it is stopped.
 
-use crate::executor::{self, ExecutorError};
+use crate::executor::ExecutorError;
 use crate::home::{Home, HomeError};
+use crate::machine;
 use crate::message::ToExecutor;
 use crate::uplink::{Parts, Uplink};
 use fernwart_certs::identity::TlsIdentity;
@@ -48,7 +49,7 @@ async fn serve(home: &Home) -> Result<(), RunError> {
     let enrollment = home.enrollment().map_err(RunError::Home)?;
     let identity = TlsIdentity::read(&home.tls_identity()).map_err(RunError::Identity)?;
     let machine = enrollment.machine;
-    let (executor, from_executor) = executor::start(home, enrollment, &identity).map_err(RunError::Executor)?;
+    let (executor, from_executor) = machine::start(home, enrollment, &identity).map_err(RunError::Executor)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::System)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::System)?;
     let stop = CancellationToken::new();

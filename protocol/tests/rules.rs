@@ -25,7 +25,7 @@ fn sections(facts: Value) -> BTreeMap<SectionName, Section> {
 }
 
 fn judged(facts: Value) -> Judgement {
-    judged_with(builtin_rules(), facts, &Past::default(), NOW)
+    judged_with(&builtin_rules(), facts, &Past::default(), NOW)
 }
 
 fn judged_with(rules: &Rules, facts: Value, past: &Past, now: i64) -> Judgement {
@@ -240,7 +240,8 @@ fn with(place: &str, value: Value) -> Value {
 fn a_well_machine_has_no_findings_and_every_rule_was_evaluated() {
     let judgement = judged(well());
     assert_eq!((&judgement.findings[..], &judgement.notes[..], &judgement.unknown[..]), (&[][..], &[][..], &[][..]));
-    let rules = &builtin_rules().rules;
+    let rules = builtin_rules();
+    let rules = &rules.rules;
     assert_eq!(
         (judgement.checks as usize, judgement.well.len(), judgement.not_applicable),
         (rules.len(), rules.len(), 0)
@@ -291,9 +292,10 @@ fn each_log_pattern_triggers_one_rule_if_it_is_found_often_enough() {
 #[test]
 fn every_rule_has_a_fault_that_triggers_it() {
     let mut woken: BTreeSet<String> = ills().into_iter().map(|(_, _, id, _)| id.to_owned()).collect();
-    let logs = builtin_rules().rules.iter().filter(|rule| rule.each.as_deref() == Some("hits"));
+    let rules = builtin_rules();
+    let logs = rules.rules.iter().filter(|rule| rule.each.as_deref() == Some("hits"));
     woken.extend(logs.map(|rule| rule.id.clone()));
-    let all: BTreeSet<String> = builtin_rules().rules.iter().map(|rule| rule.id.clone()).collect();
+    let all: BTreeSet<String> = rules.rules.iter().map(|rule| rule.id.clone()).collect();
     assert_eq!(woken, all);
 }
 
@@ -377,7 +379,7 @@ fn a_fault_stays_unknown_while_its_fact_is_temporarily_missing() {
     let bad = judged(disk(json!(false), "absent"));
     assert_eq!(bad.findings.len(), 1);
     for (why, unknown) in [("asleep", 1), ("still_asked", 1), ("first_look", 1), ("not_supported", 0), ("absent", 0)] {
-        let asleep = judged_with(builtin_rules(), disk(Value::Null, why), &bad.past, NOW + 1);
+        let asleep = judged_with(&builtin_rules(), disk(Value::Null, why), &bad.past, NOW + 1);
         assert_eq!(asleep.unknown.len(), unknown, "{why}");
         let never = judged(disk(Value::Null, why));
         assert_eq!(never.unknown, [], "{why}");
@@ -456,7 +458,7 @@ fn every_check_of_an_unanswered_section_is_unknown() {
     let rules = builtin_rules();
     let updates = rules.rules.iter().filter(|rule| rule.section == SectionName::Updates).count();
     let wanted = some.keys().copied().collect();
-    let judgement = judge(rules, &some, &wanted, &Past::default(), NOW);
+    let judgement = judge(&rules, &some, &wanted, &Past::default(), NOW);
     assert_eq!((judgement.unknown.len(), judgement.checks as usize), (updates, rules.rules.len() - updates));
     let report = Report::new(NOW, 5, some, judgement);
     assert_eq!((report.state(), report.could_be_critical()), (State::Unknown, true));
@@ -467,7 +469,7 @@ fn sections_that_a_partial_diagnosis_depends_on_are_gathered_but_not_judged() {
     let rules = builtin_rules();
     let wanted = BTreeSet::from([SectionName::Processes]);
     assert_eq!(rules.needed(&wanted), BTreeSet::from([SectionName::Processes, SectionName::Memory]));
-    let judgement = judge(rules, &sections(process_that_holds_all()), &wanted, &Past::default(), NOW);
+    let judgement = judge(&rules, &sections(process_that_holds_all()), &wanted, &Past::default(), NOW);
     assert_eq!(judgement.findings.len(), 1);
     assert_eq!(judgement.checks as usize, rules.rules.iter().filter(|r| r.section == SectionName::Processes).count());
 }

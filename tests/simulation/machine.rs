@@ -8,6 +8,7 @@ use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};
 use fernwart_protocol::script::{Cage, Manifest};
+use fernwart_protocol::text::Text;
 use fernwart_tests::swarm::Chance;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -46,6 +47,10 @@ impl Machine for Computer {
 
     fn now(&self) -> UnixMs {
         self.clock.now()
+    }
+
+    fn os(&self) -> Text<64> {
+        Text::clipped("Simulated 1")
     }
 
     fn cage(&self, _: &Manifest) -> Option<Cage> {

@@ -52,19 +52,23 @@ fn crates_depend_only_on_the_crates_below_them() {
 #[test]
 fn modules_use_only_the_modules_below_them() {
     // A path, the pattern that is forbidden there, and the reason.
-    let never: [(&str, &str, &str); 8] = [
+    let above = |rooms: &str| format!(r"\bcrate::(\{{[^;]*\b)?({rooms})\b");
+    let never: [(&str, &str, &str); 11] = [
         ("controller/src/cli", r"\bfernwart_(hub|store|fleet)\b", "what people type knows only the client"),
         ("controller/src/operate", r"\bcrate::(\{[^;]*\b)?cli\b", "starting things is no command line"),
         ("controller/src/failure.rs", r"\bcrate::(\{[^;]*\b)?(cli|operate)\b", "it lies below both"),
         ("controller/src/homes.rs", r"\bcrate::(\{[^;]*\b)?(cli|operate)\b", "it lies below both"),
         ("controller/store/src", r"\bfernwart_(certs|hub)\b", "rows know no keys"),
-        ("agent/src/action", r"\bcrate::(\{[^;]*\b)?(executor|uplink|local|owner|service)\b", "an act knows no order"),
-        ("agent/src/collect", r"\bcrate::(\{[^;]*\b)?(executor|uplink|local|owner|service)\b", "a look knows no order"),
         (
-            "agent/src/uplink",
-            r"\bcrate::(\{[^;]*\b)?(owner|local|collect|action)\b",
-            "the link does nothing on the machine",
+            "agent/src/collect",
+            &above("platform|action|executor|machine|uplink|local|owner"),
+            "gathering knows no system",
         ),
+        ("agent/src/platform", &above("action|executor|machine|uplink|local|owner"), "a system knows no order"),
+        ("agent/src/action", &above("executor|machine|uplink|local|owner"), "an act knows no order"),
+        ("agent/src/executor", &above("platform|machine|uplink|owner"), "a decision has its effects elsewhere"),
+        ("agent/src/uplink", &above("collect|platform|action|machine|local|owner"), "the link changes nothing here"),
+        ("agent/src/machine", &above("uplink|local"), "effects know no network"),
     ];
     for (place, pattern, why) in never {
         let pattern = Regex::new(pattern).expect("a pattern");
@@ -72,6 +76,18 @@ fn modules_use_only_the_modules_below_them() {
             let line = text.lines().find(|line| !line.trim_start().starts_with("//") && pattern.is_match(line));
             assert!(line.is_none(), "{file}: {why}: {line:?}");
         }
+    }
+}
+
+#[test]
+fn only_the_platform_names_linux_and_systemd() {
+    let pattern = Regex::new(r#""/(proc|sys)/|"[^"]*\b(systemctl|systemd)\b"#).expect("a pattern");
+    for (file, text) in sources("agent/src").into_iter().filter(|(file, _)| !file.contains("/platform/linux/")) {
+        let named = |line: &&str| !line.trim_start().starts_with("//") && pattern.is_match(line);
+        let lines: Vec<&str> = text.lines().filter(named).collect();
+        // The program's first error, before anything else runs, and a word for people.
+        let known = matches!(file.as_str(), "agent/src/main.rs" | "agent/src/owner/user_error.rs");
+        assert!(lines.is_empty() || known, "{file}: {lines:?}");
     }
 }
 

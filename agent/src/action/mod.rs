@@ -7,9 +7,5 @@
 //! This module knows no network, no order and no policy: the caller hands over a [`script::Task`]
 //! and gets a report.
 
-pub mod cage;
-mod opened;
 mod output;
-pub(crate) mod redact;
 pub mod script;
-pub(crate) mod watch;

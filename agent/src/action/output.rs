@@ -1,7 +1,7 @@
 //! What is kept of an output stream: its beginning, its end, its length and
 //! its hash, all after redaction.
 
-use super::redact::{Patterns, Redactor};
+use crate::redact::{Patterns, Redactor};
 use fernwart_certs::Sha256;
 use fernwart_protocol::script::Kept;
 use std::collections::VecDeque;
@@ -106,8 +106,8 @@ fn as_text(bytes: Vec<u8>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::redact::Own;
     use super::*;
+    use crate::redact::Own;
 
     #[test]
     fn a_short_output_is_kept_completely() {

@@ -1,10 +1,10 @@
 //! One run of a script, from its files in sealed memory to its report.
 
-use super::cage::{self, CageEnd, CageReport, Spec, group};
-use super::opened;
 use super::output::Keeper;
-use super::redact::{Own, Patterns};
-use super::watch;
+use crate::platform::cage::{self, CageEnd, CageReport, Spec, group};
+use crate::platform::opened;
+use crate::platform::watch;
+use crate::redact::{Own, Patterns};
 use fernwart_protocol::diagnosis::Cause;
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::Digest;
@@ -185,7 +185,7 @@ fn needs_none(task: &Task, deaf: &[(PathBuf, Cause)]) -> Result<(), ScriptError>
 fn open_by(task: &Task) -> String {
     // Links are resolved, since the kernel reports open files without them. Unknown if that fails
     // or not all processes can be examined.
-    let by = |path: String| opened::by(&crate::collect::real_path(Path::new(&path))?);
+    let by = |path: String| opened::by(&crate::platform::paths::real_path(Path::new(&path))?);
     let Some(pids) = given_paths(task).map(by).collect::<Option<Vec<_>>>() else { return "unknown".to_owned() };
     pids.iter().flatten().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
@@ -217,7 +217,7 @@ fn in_cage(
     live: &mut impl FnMut(Stream, Vec<u8>),
 ) -> Result<ScriptEnd, ScriptError> {
     let limits = &task.manifest.limits;
-    let deaf = crate::collect::deaf_mounts();
+    let deaf = crate::platform::paths::deaf_mounts();
     needs_none(task, &deaf)?;
     let groups = match task.cage {
         Cage::ControlGroup => group::make(&task.run, limits).map_err(|error| ScriptError::Cage(error.to_string()))?,
@@ -261,7 +261,7 @@ fn in_cage(
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8").env("HOME", cage::FOLDER);
     command.env("FERNWART_RUN", &task.run).env("FERNWART_DRY_RUN", if task.dry_run { "1" } else { "0" });
     if task.manifest.sees_processes {
-        command.env("FERNWART_PROC", if task.own_processes() { cage::MACHINE_PROC } else { "/proc" });
+        command.env("FERNWART_PROC", if task.own_processes() { cage::MACHINE_PROC } else { cage::OWN_PROC });
         command.env("FERNWART_OPEN_BY", open_by(task));
     }
     command.envs(task.parameters.environment());
@@ -535,13 +535,11 @@ fn kill(task: &Task, outer: &mut Outer) {
 
 /// Sends SIGTERM to all of the script's processes, but not to our own two.
 fn ask_to_end(outer: u32) {
-    let ours = |pid: &u32| {
-        let text = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let second = text.split(|byte| *byte == 0).nth(1).unwrap_or_default();
-        second == cage::OUTER.as_bytes() || second == cage::INNER.as_bytes()
-    };
     let family = watch::family(outer);
-    family.iter().filter(|pid| **pid != outer && !ours(pid)).for_each(|pid| send(*pid, rustix::process::Signal::TERM));
+    family
+        .iter()
+        .filter(|pid| **pid != outer && !cage::is_of_the_cage(**pid))
+        .for_each(|pid| send(*pid, rustix::process::Signal::TERM));
 }
 
 fn secrets(task: &Task) -> Vec<String> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 static HANGS: Mutex<Option<HashSet<String>>> = Mutex::new(None);
 
 /// Whether an earlier question about this item has not returned.
-pub(super) fn hangs(name: &str) -> bool {
+pub(crate) fn hangs(name: &str) -> bool {
     locked(&HANGS).as_ref().is_some_and(|names| names.contains(name))
 }
 
@@ -27,7 +27,7 @@ struct Queue<T>(Mutex<VecDeque<(usize, String, T)>>);
 ///
 /// `budget` limits a single item; nothing is started after `deadline`. An item that takes longer
 /// is [`Reason::Hangs`]; an item not reached is [`Reason::TimedOut`].
-pub(super) fn each<T: Send + 'static, R: Send + 'static>(
+pub(crate) fn each<T: Send + 'static, R: Send + 'static>(
     things: Vec<(String, T)>,
     at_once: usize,
     budget: Duration,

@@ -2,10 +2,9 @@
 //! shown escaped, and everything else is kept.
 
 use fernwart_protocol::text::Text;
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// Maximum number of bytes read from one file: system files are small, and no file may exhaust
@@ -37,29 +36,13 @@ pub(crate) fn read_bytes(path: impl AsRef<Path>) -> std::io::Result<Vec<u8>> {
     if bytes.len() as u64 > FILE { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
-/// Reads a file at a path chosen by others. Only a regular file is opened, never a device or
-/// pipe.
-///
-/// # Errors
-/// See [`read_bytes`]; [`std::io::ErrorKind::IsADirectory`] for a folder and
-/// [`std::io::ErrorKind::InvalidInput`] for a device, pipe or socket.
-pub(super) fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let place = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-    match FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) {
-        FileType::RegularFile => read_bytes(format!("/proc/self/fd/{}", place.as_raw_fd())),
-        FileType::Directory => Err(std::io::ErrorKind::IsADirectory.into()),
-        _ => Err(std::io::ErrorKind::InvalidInput.into()),
-    }
-}
-
 /// Reads a file as text, ignoring the cause of errors.
 pub(crate) fn read(path: impl AsRef<Path>) -> Option<String> {
     read_bytes(path).ok().map(|bytes| shown(&bytes))
 }
 
 /// Trims a text and cuts it to at most 200 bytes.
-pub(super) fn clipped(text: &str) -> String {
+pub(crate) fn clipped(text: &str) -> String {
     Text::<200>::clipped(text.trim()).as_raw().to_owned()
 }
 

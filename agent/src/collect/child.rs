@@ -25,23 +25,23 @@ const COMPLAINTS: usize = 8 * 1024;
 const BURIAL: Duration = Duration::from_millis(100);
 
 /// The path of a program in a system folder, if it is installed.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     PLACES.iter().map(|place| PathBuf::from(place).join(program)).find(|path| path.is_file())
 }
 
 /// The result of a child process.
 #[derive(Debug, Default)]
-pub(super) struct ProcessOutput {
+pub(crate) struct ProcessOutput {
     /// Its standard output, bytes; empty if it was read line by line.
-    pub(super) out: Vec<u8>,
+    pub(crate) out: Vec<u8>,
     /// Its standard error.
-    pub(super) complaints: String,
+    pub(crate) complaints: String,
     /// Its exit code; none if a signal ended it, including ours.
-    pub(super) code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// Whether some of its output was discarded.
-    pub(super) is_cut: bool,
+    pub(crate) is_cut: bool,
     /// Whether its deadline passed before it ended.
-    pub(super) is_late: bool,
+    pub(crate) is_late: bool,
 }
 
 impl ProcessOutput {
@@ -49,7 +49,7 @@ impl ProcessOutput {
     ///
     /// # Errors
     /// Why there is no complete answer, with its own error message if it had one.
-    pub(super) fn complete(self, program: &str) -> Result<String, Cause> {
+    pub(crate) fn complete(self, program: &str) -> Result<String, Cause> {
         match self {
             Self { is_late: true, .. } => Err(Cause::new(Reason::TimedOut, program)),
             Self { is_cut: true, .. } => Err(Cause::new(Reason::Unreadable, format!("{program}: too much output"))),
@@ -59,7 +59,7 @@ impl ProcessOutput {
     }
 
     /// Why it failed.
-    pub(super) fn failed(&self, program: &str) -> Cause {
+    pub(crate) fn failed(&self, program: &str) -> Cause {
         let code = self.code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"));
         let complaint = self.complaints.lines().rev().find(|line| line.contains(char::is_alphanumeric));
         let about = clipped(&format!("{program}: {}", complaint.map_or(code, str::to_owned)));
@@ -76,7 +76,7 @@ impl ProcessOutput {
 ///
 /// # Errors
 /// When it is not installed, does not start, or does not end even when killed.
-pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<ProcessOutput, Cause> {
+pub(crate) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<ProcessOutput, Cause> {
     let mut out = Vec::new();
     let mut is_cut = false;
     let ended = follow(program, arguments, until, |piece| {
@@ -91,7 +91,7 @@ pub(super) fn run(program: &str, arguments: &[&str], until: Instant) -> Result<P
 ///
 /// # Errors
 /// See [`run`] and [`ProcessOutput::complete`].
-pub(super) fn ask(program: &str, arguments: &[&str], until: Instant) -> Result<String, Cause> {
+pub(crate) fn ask(program: &str, arguments: &[&str], until: Instant) -> Result<String, Cause> {
     run(program, arguments, until)?.complete(program)
 }
 
@@ -102,7 +102,7 @@ const LINE: usize = 256 * 1024;
 ///
 /// # Errors
 /// See [`run`].
-pub(super) fn lines(
+pub(crate) fn lines(
     program: &str,
     arguments: &[&str],
     until: Instant,

@@ -12,7 +12,7 @@ const YOUNG_S: u64 = 24 * 3600;
 
 /// The counters of one diagnosis, and those of the earlier one.
 #[derive(Debug, Default)]
-pub(super) struct Counting {
+pub struct Counting {
     before: Option<Counters>,
     boot: String,
     now: UnixMs,
@@ -24,10 +24,7 @@ pub(super) struct Counting {
 
 impl Counting {
     /// Starts counting in this boot. Without a boot id nothing can be compared.
-    pub(super) fn begin(past: &Past, now: UnixMs) -> Self {
-        let boot = super::read("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-        let uptime = super::read("/proc/uptime").unwrap_or_default();
-        let uptime_s = uptime.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(u64::MAX);
+    pub(crate) fn begin(past: &Past, boot: String, uptime_s: u64, now: UnixMs) -> Self {
         let before = past.counters(&boot, now).filter(|_| !boot.is_empty()).cloned();
         let moments = Mutex::new(past.moments().clone());
         Self { before, boot, now, uptime_s, values: Mutex::default(), moments }
@@ -41,7 +38,7 @@ impl Counting {
     ///
     /// # Errors
     /// [`Reason::FirstLook`] if there is no earlier value and the boot is not young.
-    pub(super) fn since(&self, name: &str, value: u64) -> Result<u64, Cause> {
+    pub(crate) fn since(&self, name: &str, value: u64) -> Result<u64, Cause> {
         self.values().insert(name.to_owned(), value);
         match &self.before {
             // A counter that is new started at zero; one that has shrunk was reset.
@@ -58,7 +55,7 @@ impl Counting {
     ///
     /// # Errors
     /// [`Reason::FirstLook`] if there is no earlier value.
-    pub(super) fn since_known(&self, name: &str, value: u64) -> Result<u64, Cause> {
+    pub(crate) fn since_known(&self, name: &str, value: u64) -> Result<u64, Cause> {
         let known = self.before.as_ref().is_some_and(|before| before.values.contains_key(name));
         match (self.since(name, value), known) {
             (Ok(since), true) => Ok(since),
@@ -67,7 +64,7 @@ impl Counting {
     }
 
     /// When an event last happened: seen now, or by an earlier diagnosis, even of another boot.
-    pub(super) fn latest(&self, name: &str, seen: Option<UnixMs>) -> Option<UnixMs> {
+    pub(crate) fn latest(&self, name: &str, seen: Option<UnixMs>) -> Option<UnixMs> {
         let mut moments = locked(&self.moments);
         // Ignores times that lie in the future because the clock was set back.
         let known = moments.get(name).copied().filter(|at| *at <= self.now);
@@ -77,7 +74,7 @@ impl Counting {
     }
 
     /// The seconds covered by the differences.
-    pub(super) fn over_s(&self) -> Option<u64> {
+    pub(crate) fn over_s(&self) -> Option<u64> {
         match &self.before {
             Some(before) => u64::try_from(self.now.saturating_sub(before.at) / 1000).ok(),
             None => Some(self.uptime_s).filter(|uptime| *uptime < YOUNG_S),
@@ -85,12 +82,12 @@ impl Counting {
     }
 
     /// The uptime in seconds at which the differences start.
-    pub(super) fn base_uptime_s(&self) -> u64 {
+    pub(crate) fn base_uptime_s(&self) -> u64 {
         self.before.as_ref().map_or(0, |before| before.uptime_s)
     }
 
     /// Stores these counters for later diagnoses.
-    pub(super) fn remember(self, past: &mut Past) {
+    pub(crate) fn remember(self, past: &mut Past) {
         past.note(self.moments.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()), self.now);
         let values = self.values.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         if !self.boot.is_empty() && !values.is_empty() {
@@ -102,6 +99,10 @@ impl Counting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn begin(past: &Past, now: UnixMs) -> Counting {
+        Counting::begin(past, "a-boot".to_owned(), 86_400, now)
+    }
 
     const NOW: UnixMs = 1_800_000_000_000;
     const HOUR: UnixMs = 3_600_000;
@@ -135,12 +136,12 @@ mod tests {
     fn counters_are_remembered_for_this_boot() {
         let mut past = Past::default();
         let now = crate::now();
-        let first = Counting::begin(&past, now);
+        let first = begin(&past, now);
         let _ = first.since("kills", 7);
         first.remember(&mut past);
-        let soon = Counting::begin(&past, now + HOUR / 60);
+        let soon = begin(&past, now + HOUR / 60);
         assert!(soon.before.is_none(), "a minute is too short for a difference");
-        let later = Counting::begin(&past, now + HOUR);
+        let later = begin(&past, now + HOUR);
         assert_eq!(later.since("kills", 9), Ok(2));
     }
 
@@ -152,12 +153,12 @@ mod tests {
         assert_eq!(first.latest("ahead", Some(NOW + HOUR)), Some(NOW + HOUR));
         let mut past = Past::default();
         first.remember(&mut past);
-        let later = Counting::begin(&past, NOW + 1);
+        let later = begin(&past, NOW + 1);
         assert_eq!(later.latest("backup", None), Some(NOW - 9 * HOUR), "systemd has forgotten it");
         assert_eq!(later.latest("backup", Some(NOW)), Some(NOW));
         assert_eq!(later.latest("ahead", None), None, "the clock was put back");
         let mut old = Past::default();
-        Counting::begin(&past, NOW + 400 * 24 * HOUR).remember(&mut old);
+        begin(&past, NOW + 400 * 24 * HOUR).remember(&mut old);
         assert!(old.moments().is_empty());
     }
 }

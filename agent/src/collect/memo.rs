@@ -29,7 +29,7 @@ fn state(places: &[&str]) -> State {
 ///
 /// # Errors
 /// Those of `ask`.
-pub(super) fn holds(
+pub(crate) fn holds(
     name: &'static str,
     places: &[&str],
     ask: impl FnOnce() -> Result<String, Cause>,

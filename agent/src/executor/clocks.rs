@@ -4,25 +4,10 @@ use super::gate::Clock;
 use super::state::Moment;
 use crate::message::Linked;
 use fernwart_protocol::document::UnixMs;
-use fernwart_protocol::id::BootId;
 use fernwart_protocol::limits::CLOCK_SKEW;
 
 /// This build was made after 2026-11-01: a correct clock shows a later time.
 pub(super) const BUILT: UnixMs = 1_793_491_200_000;
-
-/// Reads all clocks.
-pub(super) fn moment(boot: BootId) -> Moment {
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds: f64 = uptime.split_whitespace().next().and_then(|s| s.parse().ok()).unwrap_or_default();
-    Moment { now: crate::now(), since_boot_ms: (seconds * 1000.0) as u64, boot }
-}
-
-/// The kernel's id of this boot; zeros if it gives none.
-pub(super) fn boot_id() -> BootId {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    digits.parse().unwrap_or(BootId::from_bytes([0; 16]))
-}
 
 /// The clock's offset when the hub last reported its time. Later changes of the wall clock are
 /// detected by comparing it with the time since boot, which nobody can set.
@@ -63,6 +48,7 @@ pub(super) fn judge(moment: &Moment, floor: UnixMs, reference: Option<Reference>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fernwart_protocol::id::BootId;
 
     const MINUTE: i64 = 60_000;
 
@@ -72,18 +58,6 @@ mod tests {
 
     fn reference(hub_ahead_ms: i64, at: Moment) -> Reference {
         Reference::new(&Linked { hub_ahead_ms, rtt_us: 1, hub_chain: None, hub_journal: None }, at)
-    }
-
-    #[test]
-    fn the_time_since_boot_is_in_milliseconds() {
-        let seconds = || -> u64 {
-            let text = std::fs::read_to_string("/proc/uptime").expect("there");
-            text.split('.').next().and_then(|seconds| seconds.parse().ok()).expect("a number")
-        };
-        let before = seconds();
-        let at = super::moment(BootId::from_bytes([1; 16]));
-        assert!((before * 1000..(seconds() + 1) * 1000).contains(&at.since_boot_ms), "{at:?}");
-        assert!((crate::now() - at.now).abs() < 60_000 && at.boot == BootId::from_bytes([1; 16]));
     }
 
     #[test]

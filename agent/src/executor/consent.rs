@@ -2,11 +2,11 @@
 
 use super::Executor;
 use super::gate::Clock;
-use super::machine::DesktopNotice;
+use super::machine::{DesktopNotice, Files};
+use super::notice::{Done, Notice};
 use super::pending::{PendingRun, WaitReason};
 use crate::local::{self, Asked, Caller};
-use crate::owner::notice::{Done, Notice};
-use fernwart_certs::keyfile::{self, KeyFileError, Others};
+use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Outcome, UnixMs};
 use fernwart_protocol::id::RunId;
@@ -14,7 +14,6 @@ use fernwart_protocol::text::chain;
 use fernwart_protocol::to_hub::{Delivered, Note};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::path::Path;
 
 /// The owner's standing consent and pause. Kept in a file, so that a pause survives a restart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,16 +47,16 @@ impl OwnerConsent {
 
     /// Reads the file. A file that exists but cannot be read, or that others may have written,
     /// counts as a pause.
-    pub(super) fn read(path: &Path) -> Self {
-        match keyfile::read_checked(path, Others::Read, keyfile::SETTINGS) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or(Self::STOPPED),
-            Err(error) if error.is_missing() => Self::default(),
+    pub(super) fn read(files: &dyn Files) -> Self {
+        match files.consent() {
+            Ok(Some(text)) => serde_json::from_slice(&text).unwrap_or(Self::STOPPED),
+            Ok(None) => Self::default(),
             Err(_) => Self::STOPPED,
         }
     }
 
-    fn write(&self, path: &Path) -> Result<(), KeyFileError> {
-        keyfile::replace(path, serde_json::to_string(self).unwrap_or_default().as_bytes())
+    fn write(&self, files: &dyn Files) -> Result<(), KeyFileError> {
+        files.keep_consent(serde_json::to_string(self).unwrap_or_default().as_bytes())
     }
 
     /// The consent after this command; none if the account may not give it.
@@ -194,7 +193,7 @@ impl Executor {
         };
         // A refusal takes effect even if it cannot be stored; a consent only if it is stored
         // completely.
-        let kept = if noted.is_ok() || stops { consent.write(&self.home.consent()) } else { Ok(()) };
+        let kept = if noted.is_ok() || stops { consent.write(self.files.as_ref()) } else { Ok(()) };
         if let Err(why) = noted.and(kept.map_err(|error| chain(&error))) {
             return if stops { local::Answer::NotKept(why) } else { local::Answer::Failed(why) };
         }
@@ -242,6 +241,8 @@ impl Executor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::home::Home;
+    use crate::machine::HomeFiles;
     use local::OwnerCommand;
 
     const NOW: UnixMs = 1_795_442_400_000;
@@ -386,15 +387,16 @@ mod tests {
     #[test]
     fn an_unreadable_consent_file_counts_as_a_pause() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("says.json");
-        assert_eq!(OwnerConsent::read(&path), OwnerConsent::default());
-        std::fs::write(&path, "{").expect("written");
-        assert!(OwnerConsent::read(&path).paused_at(NOW));
-        let folder_instead = folder.path().join("folder");
-        std::fs::create_dir(&folder_instead).expect("made");
-        assert!(OwnerConsent::read(&folder_instead).paused_at(NOW), "neither is a file that is there and fails");
+        let home = Home::at(folder.path());
+        let files = HomeFiles(home.clone());
+        assert_eq!(OwnerConsent::read(&files), OwnerConsent::default());
+        std::fs::write(home.consent(), "{").expect("written");
+        assert!(OwnerConsent::read(&files).paused_at(NOW));
         let consent = OwnerConsent { allows_until: 7, ..OwnerConsent::default() };
-        consent.write(&path).expect("written");
-        assert_eq!(OwnerConsent::read(&path), consent);
+        consent.write(&files).expect("written");
+        assert_eq!(OwnerConsent::read(&files), consent);
+        std::fs::remove_file(home.consent()).expect("removed");
+        std::fs::create_dir(home.consent()).expect("made");
+        assert!(OwnerConsent::read(&files).paused_at(NOW), "a folder in its place");
     }
 }

@@ -1,42 +1,23 @@
 //! Runs the executor: on a thread in the daemon, as a task in a simulation.
 
-use super::machine::{Machine, ThisMachine};
-use super::state::StateStore;
+use super::machine::Machine;
 use super::{Event, Executor, ExecutorError, Handle, Parts};
-use crate::home::{Enrollment, Home};
-use crate::identity;
 use crate::message::{QUEUE, ToUplink};
-use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
 use fernwart_protocol::to_hub::{Delivered, Note};
-use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Starts the executor on its thread.
+/// Starts the executor on a thread of its own.
 ///
 /// # Errors
-/// When keys, state store or catalogue cannot be used, or do not all belong to one machine.
+/// When its state store or catalogue cannot be used.
 pub fn start(
-    home: &Home,
-    enrollment: Enrollment,
-    tls: &TlsIdentity,
+    parts: Parts,
+    machine: impl FnOnce(mpsc::Sender<Event>) -> Box<dyn Machine>,
 ) -> Result<(Handle, mpsc::Receiver<ToUplink>), ExecutorError> {
     let (events, inbox) = mpsc::channel(QUEUE);
     let (out, to_uplink) = mpsc::channel(QUEUE);
-    let parts = Parts {
-        evidence: SigningKey::read(&home.evidence_key()).map(Arc::new).map_err(ExecutorError::Key)?,
-        sealing: SealingKey::read(&home.sealing_key()).map(Arc::new).map_err(ExecutorError::Key)?,
-        store: StateStore::open(&home.store()).map_err(ExecutorError::StateStore)?,
-        home: home.clone(),
-        enrollment,
-    };
-    let Parts { evidence, sealing, store, .. } = &parts;
-    let files = identity::Files { evidence, sealing, tls, store: Some(store) };
-    identity::verify(home, &parts.enrollment, &files)
-        .map_err(ExecutorError::StateStore)?
-        .map_err(ExecutorError::Mixed)?;
-    let machine = ThisMachine::new(home.clone(), events.clone());
-    let executor = Executor::new(parts, Box::new(machine))?;
+    let executor = Executor::new(parts, machine(events.clone()))?;
     std::thread::Builder::new()
         .name("executor".into())
         .stack_size(512 * 1024)

@@ -135,7 +135,7 @@ impl Executor {
                 info!(targets = catalogue.versions.targets, "following a newer catalogue");
                 self.trusted = trusted;
                 self.catalogue = catalogue;
-                self.blobs.tidy(&self.catalogue);
+                self.blobs.tidy(self.files.as_ref(), &self.catalogue);
                 self.say(ToUplink::Dial(self.dial()));
             }
             Err(error) => {

@@ -1,26 +1,26 @@
-//! The effects the executor needs: clocks, timers, looks, scripts, desktop notices.
+//! The effects the executor needs: clocks, timers, looks, scripts, desktop notices, and the
+//! files it reads and writes beside its state store.
 //!
-//! The executor decides; a [`Machine`] carries it out. The daemon uses [`ThisMachine`]; tests and
-//! benchmarks use simulated ones.
+//! The executor decides; a [`Machine`] carries it out. The daemon uses
+//! [`ThisMachine`](crate::machine::ThisMachine); tests and benchmarks use simulated ones.
 
+use super::Event;
+use super::notice::Notice;
 use super::state::Moment;
-use super::{Event, clocks};
-use crate::action::cage;
-use crate::action::script::{ScriptError, Task};
-use crate::collect::{self, Looked, Surroundings};
-use crate::home::{Enrollment, Home};
-use crate::identity;
-use crate::owner::notice::Notice;
-use crate::owner::words::Words;
-use fernwart_protocol::diagnosis::Language;
+use crate::action::script::Task;
+use crate::collect::Surroundings;
+use crate::home::Enrollment;
+use fernwart_certs::keyfile::KeyFileError;
+use fernwart_protocol::diagnosis::{Language, Rules};
 use fernwart_protocol::document::{SectionName, UnixMs};
-use fernwart_protocol::id::{BootId, PublicKey, RunId};
+use fernwart_protocol::id::{Digest, PublicKey, RunId};
 use fernwart_protocol::script::{Cage, Kept, Manifest, RunReport, Stopped};
+use fernwart_protocol::text::Text;
+use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tracing::warn;
 
 /// The computer, as the executor needs it. Results of slow operations come back as an [`Event`].
 pub trait Machine: Send {
@@ -45,6 +45,14 @@ pub trait Machine: Send {
     /// Runs a script; sends [`Event::Output`], and [`Event::ScriptEnded`] at the end.
     fn act(&self, act: Act);
 
+    /// The operating system in a word.
+    fn os(&self) -> Text<64>;
+
+    /// What the package manager answered last, if anything ([`Surroundings::known_updates`]).
+    fn known_updates(&self) -> Option<String> {
+        None
+    }
+
     /// Shows a notice to the users who are logged in.
     fn show(&self, notice: DesktopNotice);
 
@@ -62,6 +70,40 @@ pub trait Machine: Send {
     }
 }
 
+/// The files that the executor uses beside its state store.
+pub trait Files: Send {
+    /// The text of the owner's policy as it is now.
+    ///
+    /// # Errors
+    /// Why it cannot be read, or must not be believed.
+    fn policy(&self) -> Result<String, KeyFileError>;
+
+    /// The owner's consent and pause; none if none was ever given.
+    ///
+    /// # Errors
+    /// Why it cannot be read, or must not be believed.
+    fn consent(&self) -> Result<Option<Vec<u8>>, KeyFileError>;
+
+    /// Replaces the owner's consent and pause, durably.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn keep_consent(&self, text: &[u8]) -> Result<(), KeyFileError>;
+
+    /// The blob stored under this hash, up to [`BLOB_BYTES`](fernwart_protocol::limits::BLOB_BYTES)
+    /// and one byte. Its content is not checked.
+    fn blob(&self, hash: &Digest) -> Option<Vec<u8>>;
+
+    /// Stores a blob under its hash.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing is left of it then.
+    fn keep_blob(&self, hash: &Digest, bytes: &[u8]) -> io::Result<()>;
+
+    /// Removes all blobs but these.
+    fn keep_only_blobs(&self, needed: &HashSet<Digest>);
+}
+
 /// A look to be run now.
 #[derive(Debug)]
 pub struct Look {
@@ -71,6 +113,8 @@ pub struct Look {
     pub sections: Vec<SectionName>,
     /// Facts known to the state store and the link.
     pub surroundings: Surroundings,
+    /// The rules to judge by.
+    pub rules: Arc<Rules>,
     /// When it begins.
     pub started_at: UnixMs,
 }
@@ -80,10 +124,12 @@ pub struct Look {
 pub struct Act {
     /// The run.
     pub run: RunId,
-    pub(super) task: Task,
-    pub(super) surroundings: Surroundings,
+    pub(crate) task: Task,
+    pub(crate) surroundings: Surroundings,
+    /// The rules to judge by, before and after it.
+    pub(crate) rules: Arc<Rules>,
     /// Set to end it.
-    pub(super) cancelled: Arc<AtomicBool>,
+    pub(crate) cancelled: Arc<AtomicBool>,
 }
 
 impl Act {
@@ -123,84 +169,8 @@ impl Act {
 /// A notice, and the accounts it is shown to.
 #[derive(Debug)]
 pub struct DesktopNotice {
-    pub(super) shop: String,
-    pub(super) notice: Notice,
-    pub(super) accounts: Vec<String>,
-    pub(super) language: Language,
-}
-
-/// The computer on which this program runs.
-pub(super) struct ThisMachine {
-    boot: BootId,
-    home: Home,
-    events: mpsc::Sender<Event>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl ThisMachine {
-    /// Must be made on a tokio runtime.
-    pub(super) fn new(home: Home, events: mpsc::Sender<Event>) -> Self {
-        Self { boot: clocks::boot_id(), home, events, runtime: tokio::runtime::Handle::current() }
-    }
-}
-
-impl Machine for ThisMachine {
-    fn moment(&self) -> Moment {
-        clocks::moment(self.boot)
-    }
-
-    fn now(&self) -> UnixMs {
-        crate::now()
-    }
-
-    fn cage(&self, manifest: &Manifest) -> Option<Cage> {
-        cage::for_script(manifest, &self.home.real_path())
-    }
-
-    fn changed_files(&self, enrollment: &Enrollment, keys: (PublicKey, PublicKey)) -> Option<String> {
-        identity::unchanged(&self.home, enrollment, keys).err()
-    }
-
-    fn end(&self, run: &RunId) {
-        cage::end(&run.to_string());
-    }
-
-    fn later(&self, then: Duration, event: Event) {
-        let events = self.events.clone();
-        self.runtime.spawn(async move {
-            tokio::time::sleep(then).await;
-            // Fails only once the executor has stopped.
-            let _ = events.send(event).await;
-        });
-    }
-
-    fn look(&self, look: Look) {
-        let Look { run, sections, surroundings, started_at } = look;
-        let events = self.events.clone();
-        let looking = move || {
-            let Looked { report, past } = collect::look(&sections, &surroundings);
-            let looked = Event::Looked(run, report.pack().ok(), started_at, past.map(Box::new));
-            // Fails only once the executor has stopped.
-            let _ = events.blocking_send(looked);
-        };
-        if let Err(error) = std::thread::Builder::new().name("look".into()).stack_size(512 * 1024).spawn(looking) {
-            warn!(%error, "no thread could be started for a diagnosis");
-            let report = collect::unable(&error.to_string()).pack().ok();
-            self.later(Duration::ZERO, Event::Looked(run, report, started_at, None));
-        }
-    }
-
-    fn act(&self, act: Act) {
-        let (run, events) = (act.run, self.events.clone());
-        let acting = move || super::script_runs::perform(&act, &events);
-        if let Err(error) = std::thread::Builder::new().name("act".into()).stack_size(512 * 1024).spawn(acting) {
-            self.later(Duration::ZERO, Event::ScriptEnded(run, Err(ScriptError::Io(error))));
-        }
-    }
-
-    fn show(&self, shown: DesktopNotice) {
-        let DesktopNotice { shop, notice, accounts, language } = shown;
-        self.runtime
-            .spawn_blocking(move || crate::owner::notice::show(&shop, &notice, &accounts, &Words::new(language)));
-    }
+    pub(crate) shop: String,
+    pub(crate) notice: Notice,
+    pub(crate) accounts: Vec<String>,
+    pub(crate) language: Language,
 }

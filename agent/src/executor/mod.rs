@@ -16,6 +16,7 @@ mod hub_messages;
 pub(crate) mod last_run;
 mod line_budget;
 mod machine;
+pub mod notice;
 mod outbox;
 mod parting;
 mod pending;
@@ -25,8 +26,7 @@ mod runs;
 mod script_runs;
 pub mod state;
 
-use crate::collect;
-use crate::home::{Enrollment, Home};
+use crate::home::Enrollment;
 use crate::identity::NotOneMachine;
 use crate::local;
 use crate::message::{Dial, Linked, Rejection, Ticket, ToExecutor, ToUplink};
@@ -39,7 +39,7 @@ use fernwart_certs::envelope::EnvelopeError;
 use fernwart_certs::identity::{SealingKey, SigningKey};
 use fernwart_certs::journal::{Entry, Line};
 use fernwart_certs::keyfile::KeyFileError;
-use fernwart_protocol::diagnosis::Past;
+use fernwart_protocol::diagnosis::{Past, Rules};
 use fernwart_protocol::document::{Envelope, Order, SealedTo, SectionName, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
@@ -47,7 +47,7 @@ use fernwart_protocol::to_hub::{About, Stream};
 use fernwart_protocol::version::Version;
 use gate::{Clock, GateContext, Locks};
 use line_budget::{Line as Budgeted, LineBudget};
-pub use machine::{Act, DesktopNotice, Look, Machine};
+pub use machine::{Act, DesktopNotice, Files, Look, Machine};
 use outbox::{Outbox, Outgoing};
 use pending::PendingRun;
 use policy::{Policy, Rule};
@@ -143,8 +143,8 @@ pub struct Handle(mpsc::Sender<Event>);
 
 /// The parts from which an executor is built.
 pub struct Parts {
-    /// The machine's folder: its policy and scripts.
-    pub home: Home,
+    /// Its policy, consent and scripts.
+    pub files: Box<dyn Files>,
     /// This machine's enrollment.
     pub enrollment: Enrollment,
     /// The evidence key, which signs receipts.
@@ -178,7 +178,7 @@ impl Handle {
 /// The executor: takes events with [`Executor::take`], returns messages with
 /// [`Executor::next_outgoing`].
 pub struct Executor {
-    home: Home,
+    files: Box<dyn Files>,
     enrollment: Enrollment,
     evidence: Arc<SigningKey>,
     store: StateStore,
@@ -333,7 +333,7 @@ impl Executor {
     }
 
     fn asleep(parts: Parts, machine: Box<dyn Machine>) -> Result<Self, ExecutorError> {
-        let Parts { home, enrollment, evidence, sealing, store } = parts;
+        let Parts { files, enrollment, evidence, sealing, store } = parts;
         let statement = SealedTo { machine: enrollment.machine, sealing_key: sealing.public() };
         let sealed_to =
             fernwart_certs::envelope::seal(&statement, &evidence, Version::OLDEST).map_err(ExecutorError::Sign)?;
@@ -375,14 +375,14 @@ impl Executor {
             taken_back: taken_back.into(),
             sealing,
             sealed_to,
-            blobs: BlobCache::at(&home.blobs()),
+            blobs: BlobCache::default(),
             acting: None,
             pending: BTreeMap::new(),
             questions,
             timers: 0,
-            consent: OwnerConsent::read(&home.consent()),
+            consent: OwnerConsent::read(files.as_ref()),
             last_policy: RefCell::new(None),
-            home,
+            files,
             doubted_at: None,
             fell_at: None,
             fell_back: false,
@@ -547,12 +547,17 @@ impl Executor {
         let (chain_seq, chain_head) = self.store.hub_chain().unwrap_or((0, fernwart_certs::sha256(b"")));
         About {
             boot: self.machine.moment().boot,
-            os: collect::os_in_a_word(),
+            os: self.machine.os(),
             journal_seq: head.seq,
             journal_head: head.hash,
             chain_seq,
             chain_head,
         }
+    }
+
+    /// The rules that hold here.
+    fn rules(&self) -> Arc<Rules> {
+        self.catalogue.rules()
     }
 
     fn floor(&self) -> UnixMs {
@@ -619,7 +624,7 @@ impl Executor {
             local::Question::Asked => local::Answer::Asked(self.asked()),
             local::Question::OwnerCommand { command, by } => self.handle_owner_command(command, &by),
             local::Question::Leave { by } => self.leave(&by),
-            local::Question::Updates => local::Answer::Updates(collect::known_updates()),
+            local::Question::Updates => local::Answer::Updates(self.machine.known_updates()),
             local::Question::Status => local::Answer::Status(Box::new(self.status())),
             local::Question::Journal { from } => match self.store.journal(from, local::JOURNAL_PAGE) {
                 Ok(lines) => local::Answer::Journal(lines),
@@ -660,19 +665,21 @@ impl Executor {
 }
 
 /// Until when the agent is paused, read while it is not running.
-pub fn paused_until(consent: &std::path::Path) -> Option<UnixMs> {
-    Some(consent::OwnerConsent::read(consent).paused_until).filter(|until| *until > 0)
+pub fn paused_until(files: &dyn Files) -> Option<UnixMs> {
+    Some(consent::OwnerConsent::read(files).paused_until).filter(|until| *until > 0)
 }
 
 /// The journal of an agent that is not running, with its signed end.
 ///
 /// # Errors
-/// When keys or state store cannot be used.
-pub fn journal_at_rest(home: &Home, machine: MachineId) -> Result<Vec<fernwart_certs::journal::Line>, ExecutorError> {
-    let evidence = SigningKey::read(&home.evidence_key()).map_err(ExecutorError::Key)?;
-    let store = StateStore::open(&home.store()).map_err(ExecutorError::StateStore)?;
+/// When the state store cannot be used.
+pub fn journal_at_rest(
+    machine: MachineId,
+    store: &StateStore,
+    evidence: &SigningKey,
+) -> Result<Vec<Line>, ExecutorError> {
     let mut lines = store.journal(1, usize::MAX).map_err(ExecutorError::StateStore)?;
-    lines.push(receipt::journal_end(machine, &store, &evidence, crate::now()).map_err(ExecutorError::StateStore)?);
+    lines.push(receipt::journal_end(machine, store, evidence, crate::now()).map_err(ExecutorError::StateStore)?);
     Ok(lines)
 }
 

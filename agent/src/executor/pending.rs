@@ -146,7 +146,7 @@ impl Executor {
         let Some(approved) = self.catalogue.scripts.get(bundle).filter(|known| known.sha256 == *sha256) else {
             return Ok(None);
         };
-        match self.blobs.script(bundle, approved) {
+        match self.blobs.script(self.files.as_ref(), bundle, approved) {
             Ok(script) => {
                 let cage = self.machine.cage(&script.manifest);
                 Ok(Some(AtHand { cage, script, secrets: self.unsealed(order) }))
@@ -349,7 +349,7 @@ impl Executor {
         let has_come = bytes.is_some();
         // A file with another hash than the approved one counts as missing.
         let kept = match bytes.filter(|bytes| fernwart_certs::sha256(bytes) == hash) {
-            Some(bytes) => self.blobs.put(&bytes).inspect_err(|error| {
+            Some(bytes) => self.blobs.put(self.files.as_ref(), &bytes).inspect_err(|error| {
                 warn!(%hash, %error, "a script's file could not be kept");
             }),
             None => Err(std::io::Error::from(std::io::ErrorKind::InvalidData)),

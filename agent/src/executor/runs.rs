@@ -2,6 +2,7 @@
 
 use super::gate::{self, Authentic, Clock, NotAuthentic, Permit, Permitted};
 use super::machine::Look;
+use super::notice::Done;
 use super::pending::DAY_MS;
 use super::policy::{Mode, Policy};
 use super::receipt::ReceiptBuilder;
@@ -10,7 +11,6 @@ use super::state::{Phase, RunRecord, StateError, StateStore};
 use super::{Executor, ExecutorError, FELL_EVERY, LOOKS, LastPolicy, NOTED, StartedRun};
 use crate::collect::Surroundings;
 use crate::message::{Ticket, ToUplink};
-use crate::owner::notice::Done;
 use fernwart_protocol::code::Refusal;
 use fernwart_protocol::diagnosis::Past;
 use fernwart_protocol::document::{Action, ActionKind, Countersignature, Document, Envelope, Order, Outcome, UnixMs};
@@ -48,7 +48,7 @@ impl Executor {
 
     /// The owner's policy as it is in the file now.
     pub(super) fn policy(&self) -> Arc<Policy> {
-        let read = self.home.read_policy().map_err(|error| chain(&error));
+        let read = self.files.policy().map_err(|error| chain(&error));
         let mut last = self.last_policy.borrow_mut();
         if let Some(last) = last.as_ref().filter(|last| last.read == read) {
             return last.policy.clone();
@@ -314,7 +314,7 @@ impl Executor {
             let Some((run, sections)) = self.to_look.pop_front() else { return };
             self.looking += 1;
             let (surroundings, started_at) = (self.surroundings(), self.now());
-            self.machine.look(Look { run, sections, surroundings, started_at });
+            self.machine.look(Look { run, sections, surroundings, rules: self.rules(), started_at });
         }
     }
 

@@ -1,10 +1,10 @@
 //! Answers questions on the socket.
 
-use super::accounts::{account, name_of};
 use super::messages::{Caller, OwnerCommand, QUESTION, Question};
 use crate::executor::Handle;
 use crate::executor::policy::Policy;
 use crate::home::Home;
+use crate::platform::accounts::{account, is_in_our_namespace, name_of};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -63,7 +63,7 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
         };
         let Ok(caller) = stream.peer_cred() else { continue };
         let is_admin = caller.uid() == me || caller.uid() == 0;
-        if !is_at_home(caller.pid()) || !is_admin && !accounts().contains(&name_of(caller.uid())) {
+        if !is_in_our_namespace(caller.pid()) || !is_admin && !accounts().contains(&name_of(caller.uid())) {
             continue;
         }
         // The administrator is admitted even if all places are taken.
@@ -86,18 +86,6 @@ pub async fn serve(home: &Home, executor: Handle) -> io::Result<()> {
 fn stamp(path: &Path) -> Option<(u64, u64, i64, i64)> {
     let file = std::fs::symlink_metadata(path).ok()?;
     Some((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
-}
-
-/// Whether a process shares this one's PID namespace. A caged script runs in a child
-/// namespace and is refused here. A process that cannot be inspected is no script.
-fn is_at_home(pid: Option<i32>) -> bool {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
-    let Some(pid) = pid.filter(|pid| *pid > 0) else { return true };
-    match (namespace("self"), namespace(&pid.to_string())) {
-        (Ok(own), Ok(theirs)) => own == theirs,
-        (_, Err(error)) => error.kind() == io::ErrorKind::PermissionDenied,
-        (Err(_), _) => true,
-    }
 }
 
 /// Lets these accounts reach the socket and nothing else: the folder can be entered but not

@@ -5,14 +5,14 @@
 //! ```
 //! If interrupted, the command can be repeated and continues where it stopped.
 
-use crate::executor::journal_at_rest;
 use crate::executor::state::{Parted, StateStore};
 use crate::home::{Enrollment, Home};
 use crate::local::{self, Answer, Question};
+use crate::machine::journal_at_rest;
 use crate::message::Rejection;
 use crate::owner::user_error::UserError;
 use crate::owner::words::Words;
-use crate::service;
+use crate::platform::service;
 use anyhow::Context;
 use fernwart_certs::keyfile;
 use rustix::fs::{FallocateFlags, Mode, OFlags};

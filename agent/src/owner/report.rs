@@ -3,7 +3,9 @@
 use crate::collect::{self, Surroundings};
 use crate::local::{self, Question};
 use crate::owner::words::Words;
-use fernwart_protocol::diagnosis::{Answer, Cause, Finding, Language, Report, State, builtin_rules, facts};
+use crate::platform;
+use fernwart_certs::catalogue::rules_in_force;
+use fernwart_protocol::diagnosis::{Answer, Cause, Finding, Language, Report, State, facts};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::text::escaped;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +23,9 @@ pub fn diagnose(sections: &[SectionName], agent: &Path) -> Report {
         Ok(Some(local::Answer::Updates(known))) => known,
         _ => None,
     };
-    collect::look(sections, &Surroundings { known_updates, ..Surroundings::default() }).report
+    let rules = rules_in_force(None);
+    collect::look(platform::facts::lens(&rules), sections, &Surroundings { known_updates, ..Surroundings::default() })
+        .report
 }
 
 /// A report in the customer's words.
@@ -31,11 +35,11 @@ pub fn in_words(report: &Report, words: &Words) -> String {
     let seconds = if words.language == Language::De { seconds.replace('.', ",") } else { seconds };
     // The section may be missing or unanswered.
     let host = match system.hostname.as_str() {
-        "" => escaped(&collect::hostname()),
+        "" => escaped(&platform::facts::hostname()),
         host => escaped(host),
     };
     let os = match system.os.as_str() {
-        "" => collect::os_in_a_word().as_raw().to_owned(),
+        "" => platform::facts::os_in_a_word().as_raw().to_owned(),
         os => os.to_owned(),
     };
     let counts = report.counts();
@@ -111,7 +115,7 @@ fn finding_in_words(finding: &Finding, words: &Words, out: &mut String) {
 }
 
 fn section_of(check: &str) -> Option<SectionName> {
-    builtin_rules().find(check).map(|rule| rule.section)
+    rules_in_force(None).find(check).map(|rule| rule.section)
 }
 
 /// The sections with unknown results, grouped by the cause. An owner does not know the names of

@@ -56,7 +56,7 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
         (None, None) => Default::default(),
     };
     let name = shop.name.to_string();
-    let hostname = escaped(&crate::collect::hostname());
+    let hostname = escaped(&crate::platform::facts::hostname());
     let mut out = String::new();
     let mut row = |label: &str, text: &str| {
         // Writing into a String does not fail.
@@ -98,7 +98,8 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
     // A pause survives a restart of the agent.
     let paused = match &running {
         Some(status) => status.paused_until,
-        None => crate::executor::paused_until(&home.consent()).filter(|until| *until > crate::now()),
+        None => crate::executor::paused_until(&crate::machine::HomeFiles(home.clone()))
+            .filter(|until| *until > crate::now()),
     };
     if let Some(paused) = paused {
         row("status-paused", &until(paused));
@@ -155,7 +156,7 @@ fn link_in_words(
 
 /// The text that the agent is not running, with the command to start it.
 pub(crate) fn stopped(home: &Home, words: &Words) -> String {
-    words.say_with("status-stopped", &[("command", crate::service::start_command(home))])
+    words.say_with("status-stopped", &[("command", crate::platform::service::start_command(home))])
 }
 
 /// What the policy allows, as text. An asked account may not read the policy, so it gets the

@@ -1,8 +1,10 @@
 //! Drafts of the catalogue, from proposal to publication.
 //!
-//! ```text propose ─▶ Draft ─▶ sign (each approver, alone) ─▶ publish (the hub: snapshot,
-//! timestamp) ``` A draft is one JSON file that people can pass around. It collects the approvers'
-//! signatures directly on the roles that machines will verify.
+//! ```text
+//! propose ─▶ Draft ─▶ sign (each approver, alone) ─▶ publish (the hub: snapshot, timestamp)
+//! ```
+//! A draft is one JSON file that people can pass around. It collects the approvers' signatures
+//! directly on the roles that machines will verify.
 
 mod changes;
 mod draft;

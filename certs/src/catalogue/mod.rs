@@ -4,14 +4,18 @@
 //! `tough` verifies them, with a temporary datastore. What must persist is in [`Trusted`], which
 //! the caller stores in one transaction.
 //!
-//! ```text files offered ─▶ tough: signatures, thresholds, versions, hashes ─▶ our rules: no
-//! delegations, no duplicate keys, no approval of own proposals ─▶ floors: no version decreases
-//! unless a root rotates the role's keys ─▶ Trusted (to be stored) + Catalogue (to be used) ```
+//! ```text
+//! files offered ─▶ tough: signatures, thresholds, versions, hashes
+//!               ─▶ our rules: no delegations, no duplicate keys, no approval of own proposals
+//!               ─▶ floors: no version decreases unless a root rotates the role's keys
+//!               ─▶ Trusted (to be stored) + Catalogue (to be used)
+//! ```
 
 mod floors;
 pub(crate) mod grants;
 mod offer;
 mod particulars;
+mod rules;
 mod staff_list;
 mod view;
 
@@ -19,6 +23,7 @@ pub use floors::{Floor, Floors};
 pub use grants::Grants;
 pub use offer::{Files, Repository};
 pub use particulars::{Contact, Hub, Shop};
+pub use rules::rules_in_force;
 pub use staff_list::{Customers, Role, StaffEntry, StaffList};
 pub(crate) use view::public_key;
 pub use view::{Approved, Catalogue, Expiries};

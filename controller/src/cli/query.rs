@@ -4,8 +4,8 @@ use super::diagnose::refresh;
 use super::output::{Cell, Rows, Shape, harmless};
 use super::{Exit, Failure, HomePaths, TargetArgs, say, span, with_session};
 use clap::Args;
+use fernwart_certs::catalogue::rules_in_force;
 use fernwart_client::Session;
-use fernwart_protocol::diagnosis::builtin_rules;
 use fernwart_protocol::limits::QUESTION_BYTES;
 use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::text::Text;
@@ -44,7 +44,8 @@ pub(crate) fn run(command: &Query, homes: &HomePaths) -> Result<Exit, Failure> {
         return tables(command.output);
     }
     // Reject an unknown check: an empty result would read as "no machine has it".
-    let is_known = |id: &str| builtin_rules().find(id).is_some() || builtin_rules().gaps.iter().any(|gap| gap.id == id);
+    let rules = rules_in_force(None);
+    let is_known = |id: &str| rules.find(id).is_some() || rules.gaps.iter().any(|gap| gap.id == id);
     if let Some(id) = command.finding.as_deref().filter(|id| !is_known(id)) {
         let what = format!("this version knows no check called {id}");
         return Err(Failure::new(Exit::Usage, "FW-QRY-01", what).now("fernwart diagnose MACHINE --all names them"));

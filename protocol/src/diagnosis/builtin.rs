@@ -1,7 +1,7 @@
 //! The rules that ship in the binary.
 
 use super::rule::Rules;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 const FILES: [&str; 7] = [
     include_str!("rules/capacity.toml"),
@@ -13,17 +13,17 @@ const FILES: [&str; 7] = [
     include_str!("rules/gaps.toml"),
 ];
 
-/// All of them, read once.
+/// All of them, read once. Which rules hold is decided by `rules_in_force` of the crate `certs`.
 #[expect(clippy::expect_used, reason = "a test reads the same files, which are part of this program")]
-pub fn builtin_rules() -> &'static Rules {
-    static RULES: LazyLock<Rules> = LazyLock::new(|| {
+pub fn builtin_rules() -> Arc<Rules> {
+    static RULES: LazyLock<Arc<Rules>> = LazyLock::new(|| {
         let mut all = Rules::default();
         for file in FILES {
             let read = Rules::from_toml(file).expect("the rules in the binary are well-formed");
             all.rules.extend(read.rules);
             all.gaps.extend(read.gaps);
         }
-        all
+        Arc::new(all)
     });
-    &RULES
+    RULES.clone()
 }

@@ -1,8 +1,9 @@
 //! Scripts: what their manifests declare, which values their parameters accept, and the report of a
 //! run. Pure, and used by technician's program, hub and machine alike.
 //!
-//! ```text folder ─▶ Manifest (every mistake, with its place) ─▶ Bundle (names its files by
-//! SHA-256) ─▶ catalogue typed values ─▶ Declared::check ─▶ Checked, which only a check can make
+//! ```text
+//! folder ─▶ Manifest (every mistake, with its place) ─▶ Bundle (names its files by SHA-256) ─▶ catalogue
+//! typed values ─▶ Declared::check ─▶ Checked, which only a check can make
 //! ```
 
 mod bundle;

@@ -3,7 +3,9 @@
 
 use super::chance::Chance;
 use fernwart_agent::collect::{self, Surroundings};
-use fernwart_protocol::diagnosis::{Answer, Past, Report, builtin_rules, judge};
+use fernwart_agent::platform::facts::lens;
+use fernwart_certs::catalogue::rules_in_force;
+use fernwart_protocol::diagnosis::{Answer, Past, Report, judge};
 use fernwart_protocol::document::SectionName;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -27,12 +29,13 @@ impl Facts {
     /// When a report cannot be packed.
     pub fn record() -> Self {
         let around = Surroundings { stays: true, ..Surroundings::default() };
-        let seen = collect::look(&[], &around).report;
+        let rules = rules_in_force(None);
+        let seen = collect::look(lens(&rules), &[], &around).report;
         let kind = |kind| {
             let report = varied(&seen, &mut Chance::new(kind));
             let alone = report.sections.iter().map(|(name, section)| {
                 let sections = BTreeMap::from([(*name, section.clone())]);
-                let judged = judge(builtin_rules(), &sections, &[*name].into(), &Past::default(), report.taken_at);
+                let judged = judge(&rules, &sections, &[*name].into(), &Past::default(), report.taken_at);
                 let report = Report::new(report.taken_at, report.took_ms, sections, judged);
                 (*name, report.pack().expect("packed"))
             });

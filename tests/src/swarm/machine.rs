@@ -7,6 +7,7 @@ use fernwart_agent::executor::{Act, DesktopNotice, Event, Look, Machine};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::id::{BootId, RunId};
 use fernwart_protocol::script::{Cage, Manifest};
+use fernwart_protocol::text::Text;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -60,6 +61,10 @@ impl Machine for Simulated {
 
     fn now(&self) -> UnixMs {
         fernwart_agent::now()
+    }
+
+    fn os(&self) -> Text<64> {
+        Text::clipped("Simulated 1")
     }
 
     fn cage(&self, _: &Manifest) -> Option<Cage> {

@@ -20,6 +20,7 @@ use fernwart_agent::executor::policy::TRUSTED;
 use fernwart_agent::executor::state::{StateError, StateStore, Tables};
 use fernwart_agent::executor::{self, Executor};
 use fernwart_agent::home::{Enrollment, Home};
+use fernwart_agent::machine::HomeFiles;
 use fernwart_agent::uplink::{self, Uplink};
 use fernwart_certs::catalogue::Trusted;
 use fernwart_certs::identity::{SealingKey, SigningKey, TlsIdentity};
@@ -328,7 +329,7 @@ impl Member {
     /// When the state store there cannot be read.
     pub fn parts(&self, home: Home, tables: Box<dyn Tables>) -> Result<executor::Parts, StateError> {
         Ok(executor::Parts {
-            home,
+            files: Box::new(HomeFiles(home)),
             enrollment: self.enrollment.clone(),
             evidence: self.evidence.clone(),
             sealing: self.sealing.clone(),

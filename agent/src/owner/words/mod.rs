@@ -2,7 +2,7 @@
 
 use crate::executor::last_run::action_word;
 use crate::executor::policy::Mode;
-use crate::local::accounts::name_of;
+use crate::platform::accounts::name_of;
 use fernwart_certs::keyfile::KeyFileError;
 use fernwart_protocol::diagnosis::{Both, Cause, Language};
 use fernwart_protocol::document::{Action, Outcome, SectionName};

@@ -8,7 +8,7 @@ use super::parallel::Parallel;
 use super::tally::{FailOn, Require, Tally};
 use super::{Exit, Failure, HomePaths, Shape, TargetArgs, reply_of, say, span, with_session_within};
 use clap::{Args, ValueEnum};
-use fernwart_certs::catalogue::Approved;
+use fernwart_certs::catalogue::Catalogue;
 use fernwart_client::target::Target;
 use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news};
 use fernwart_protocol::code::{Denial, Refusal};
@@ -17,13 +17,12 @@ use fernwart_protocol::document::{Action, SectionName, UnixMs};
 use fernwart_protocol::event::Named;
 use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::row::Row;
-use fernwart_protocol::script::BundleName;
 use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request};
 use fernwart_protocol::text::{List, Text, escaped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -95,10 +94,10 @@ pub(crate) fn run(command: &Diagnose, homes: &HomePaths) -> Result<Exit, Failure
         return as_plugin(command, &target, homes);
     }
     let begun = Instant::now();
-    let (asked, scripts) = with_session_within(homes, command.timeout, async |session| {
-        Ok((ask(command, &target, begun, session).await?, session.catalogue.scripts.clone()))
+    let (asked, catalogue) = with_session_within(homes, command.timeout, async |session| {
+        Ok((ask(command, &target, begun, session).await?, session.catalogue.clone()))
     })?;
-    let exit = conclude(command, &asked, &scripts, begun.elapsed())?;
+    let exit = conclude(command, &asked, &catalogue, begun.elapsed())?;
     asked.failure.map_or(Ok(exit), Err)
 }
 
@@ -137,9 +136,6 @@ fn as_plugin(command: &Diagnose, target: &Target, homes: &HomePaths) -> Result<E
         }
     }
 }
-
-/// The scripts that are approved.
-pub(crate) type Scripts = BTreeMap<BundleName, Approved>;
 
 /// The machines asked, their job, and their answers.
 struct Collected {
@@ -268,8 +264,8 @@ pub(crate) fn denied_in_words(denial: Denial) -> String {
 pub(super) const NEWER_ANSWER: &str = "the answer is of a newer version than this program reads: update it";
 
 /// A stored report as text for people.
-pub(crate) fn report_in_words(machine: &Named, job: Option<JobId>, report: &Report, scripts: &Scripts) -> String {
-    screen::one_in_words(machine, "", job, report, false, scripts)
+pub(crate) fn report_in_words(machine: &Named, job: Option<JobId>, report: &Report, catalogue: &Catalogue) -> String {
+    screen::one_in_words(machine, "", job, report, false, catalogue)
 }
 
 /// The status, the code if there is one, and the reason.
@@ -430,7 +426,7 @@ fn line_of(machine: &Named, answer: &Answer) -> Value {
 fn conclude(
     command: &Diagnose,
     Collected { rows, job, answers, .. }: &Collected,
-    scripts: &Scripts,
+    catalogue: &Catalogue,
     took: Duration,
 ) -> Result<Exit, Failure> {
     let by_machine: HashMap<_, _> = answers.iter().map(|answered| (answered.machine, &answered.answer)).collect();
@@ -466,7 +462,7 @@ fn conclude(
         Output::Table | Output::Nagios | Output::Checkmk => match all.as_slice() {
             [(row, Answer::Report(report, _))] => {
                 let report = report.decode().map_err(unreadable)?;
-                say(&screen::one_in_words(&named(row), &row.os.to_string(), *job, &report, command.all, scripts))?;
+                say(&screen::one_in_words(&named(row), &row.os.to_string(), *job, &report, command.all, catalogue))?;
             }
             several => {
                 let lines: String = several.iter().map(|(row, answer)| screen::line_in_words(row, answer)).collect();

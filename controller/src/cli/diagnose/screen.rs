@@ -1,9 +1,10 @@
 //! A diagnosis as text for a technician.
 
-use super::{Scripts, status};
+use super::status;
 use crate::cli::output::{moment, shell_word};
+use fernwart_certs::catalogue::Catalogue;
 use fernwart_client::Answer;
-use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Severity, State, Unknown, builtin_rules, facts};
+use fernwart_protocol::diagnosis::{Answer as Facts, Finding, Report, Rules, Severity, State, Unknown, facts};
 use fernwart_protocol::document::SectionName;
 use fernwart_protocol::event::Named;
 use fernwart_protocol::id::JobId;
@@ -45,7 +46,7 @@ pub(super) fn one_in_words(
     job: Option<JobId>,
     report: &Report,
     all: bool,
-    scripts: &Scripts,
+    catalogue: &Catalogue,
 ) -> String {
     let system: Option<facts::System> = report.facts(SectionName::System);
     let up = match system.as_ref().map(|system| system.uptime_s) {
@@ -64,12 +65,12 @@ pub(super) fn one_in_words(
         f64::from(report.took_ms) / 1000.0,
     );
     for finding in &report.findings {
-        out += &finding_in_words(machine, job, finding, scripts);
+        out += &finding_in_words(machine, job, finding, catalogue);
     }
     for (id, count) in &report.left_out {
         out += &format!("         and {count} more of {}\n", escaped(id));
     }
-    for (why, checks) in lost(report) {
+    for (why, checks) in lost(report, &catalogue.rules()) {
         out += &format!("UNKNOWN  {}\n         why       {}\n", listed(&checks), escaped(&why));
     }
     if !report.not_yet.is_empty() {
@@ -77,7 +78,7 @@ pub(super) fn one_in_words(
         out += "         why       a slow program is still being asked; diagnose again in a minute\n";
     }
     for note in &report.notes {
-        out += &finding_in_words(machine, job, note, scripts);
+        out += &finding_in_words(machine, job, note, catalogue);
     }
     if all {
         for id in report.well.iter().flatten() {
@@ -91,7 +92,7 @@ pub(super) fn one_in_words(
     out + &counts_in_words(report, all) + "\n"
 }
 
-fn finding_in_words(machine: &Named, job: Option<JobId>, finding: &Finding, scripts: &Scripts) -> String {
+fn finding_in_words(machine: &Named, job: Option<JobId>, finding: &Finding, catalogue: &Catalogue) -> String {
     let severity = match finding.severity {
         Severity::Crit => "CRIT",
         Severity::Warn => "WARN",
@@ -102,9 +103,9 @@ fn finding_in_words(machine: &Named, job: Option<JobId>, finding: &Finding, scri
     out += &format!("         why       {}\n", escaped(&finding.cause.en));
     out += &format!("         what now  {}\n", escaped(&finding.advice.en));
     // The remedy comes from our own rules, not from the machine.
-    let remedy = builtin_rules().find(&finding.id).and_then(|rule| {
+    let remedy = catalogue.rules().find(&finding.id).and_then(|rule| {
         let name: BundleName = rule.remedy.as_ref()?.parse().ok()?;
-        Some((scripts.get(&name)?.version, name))
+        Some((catalogue.scripts.get(&name)?.version, name))
     });
     if let (Some((version, name)), Some(job)) = (remedy, job) {
         let named = shell_word(&format!("{}/{job}/{}", machine.name, finding.name()));
@@ -115,7 +116,7 @@ fn finding_in_words(machine: &Named, job: Option<JobId>, finding: &Finding, scri
 
 /// Checks without a result, grouped by reason. If a complete section did not answer, it is named
 /// instead of its checks.
-fn lost(report: &Report) -> Vec<(String, Vec<String>)> {
+fn lost(report: &Report, rules: &Rules) -> Vec<(String, Vec<String>)> {
     let mut lost: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut silent = Vec::new();
     for (name, section) in &report.sections {
@@ -125,8 +126,7 @@ fn lost(report: &Report) -> Vec<(String, Vec<String>)> {
             lost.entry(why).or_default().push(format!("{name} (all of it)"));
         }
     }
-    let is_listed =
-        |unknown: &&Unknown| builtin_rules().find(&unknown.id).is_some_and(|rule| silent.contains(&rule.section));
+    let is_listed = |unknown: &&Unknown| rules.find(&unknown.id).is_some_and(|rule| silent.contains(&rule.section));
     for unknown in report.unknown.iter().filter(|unknown| !is_listed(unknown)) {
         lost.entry(unknown.why.in_words()).or_default().push(unknown.name());
     }

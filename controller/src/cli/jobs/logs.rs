@@ -1,10 +1,11 @@
 //! `fernwart job logs`: the output of a job's runs, and how each ended.
 
 use super::{exit_of, is_open, outcome_in_words};
-use crate::cli::diagnose::{Scripts, report_in_words, result_line, status};
+use crate::cli::diagnose::{report_in_words, result_line, status};
 use crate::cli::output::{Rows, Shape, json_text, moment};
 use crate::cli::{Exit, Failure, HomePaths, ShapeArgs, say, terminal, with_session};
 use clap::Args;
+use fernwart_certs::catalogue::Catalogue;
 use fernwart_client::target::is_name;
 use fernwart_client::{Answer, Session, judge_news};
 use fernwart_protocol::event::Named;
@@ -56,9 +57,9 @@ pub(crate) fn logs(command: &Logs, homes: &HomePaths) -> Result<Exit, Failure> {
         if let Some(head) = head.filter(|_| shape == Shape::Table) {
             note!("job {job} · {} by {} · {}", head.action, head.staff, moment(head.at));
         }
-        let scripts = session.catalogue.scripts.clone();
+        let catalogue = session.catalogue.clone();
         let is_alone = runs.len() == 1;
-        let mut written = Written { job, shape, is_alone, scripts, rows: rows(), results: Vec::new(), shown: 0 };
+        let mut written = Written { job, shape, is_alone, catalogue, rows: rows(), results: Vec::new(), shown: 0 };
         let mut unheard: HashSet<RunId> = runs.iter().map(|run| run.run).collect();
         for chunk in runs.chunks(ORDERS_PER_FRAME) {
             let by_run: HashMap<RunId, &RunRow> = chunk.iter().map(|run| (run.run, run)).collect();
@@ -168,7 +169,7 @@ struct Written {
     job: JobId,
     shape: Shape,
     is_alone: bool,
-    scripts: Scripts,
+    catalogue: Catalogue,
     rows: Rows,
     results: Vec<serde_json::Value>,
     /// Number of runs shown.
@@ -236,7 +237,7 @@ impl Written {
             Answer::Ran(report, _) | Answer::Closed(_, Some(report)) => self.streams(report)?,
             Answer::Report(seen, _) => {
                 let report = seen.decode().map_err(crate::cli::diagnose::unreadable)?;
-                say(&report_in_words(machine, Some(self.job), &report, &self.scripts))?;
+                say(&report_in_words(machine, Some(self.job), &report, &self.catalogue))?;
             }
             _ => {}
         }

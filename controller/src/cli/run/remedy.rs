@@ -10,7 +10,7 @@ use crate::cli::diagnose::{look_again, status, stored, unreadable};
 use crate::cli::machines::chosen;
 use fernwart_client::target::Target;
 use fernwart_client::{Answer, Following, Session, judge_news};
-use fernwart_protocol::diagnosis::{Finding, Report, Rule, Unknown, builtin_rules};
+use fernwart_protocol::diagnosis::{Finding, Report, Rule, Unknown};
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{BundleName, Declared, Manifest, Value};
@@ -51,7 +51,8 @@ pub(super) async fn plan(session: &mut Session, remedy: &str) -> Result<Plan, Fa
         return Err(usage("a remedy is for one machine"));
     };
     // The remedy comes from our own rules, not from the machine.
-    let rule = builtin_rules().find(named.rule).ok_or_else(|| usage(format!("there is no check {:?}", named.rule)))?;
+    let rules = session.catalogue.rules();
+    let rule = rules.find(named.rule).ok_or_else(|| usage(format!("there is no check {:?}", named.rule)))?;
     let script: Option<BundleName> = rule.remedy.as_ref().and_then(|name| name.parse().ok());
     let script = script.ok_or_else(|| usage(format!("nothing is known that repairs {:?}", named.rule)))?;
     let shown = match named.job {
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn each_remedys_required_parameters_are_in_its_finding() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-        for rule in &builtin_rules().rules {
+        for rule in &fernwart_certs::catalogue::rules_in_force(None).rules {
             let Some(remedy) = &rule.remedy else { continue };
             let text = std::fs::read_to_string(folder.join(remedy).join("manifest.toml"));
             let manifest = Manifest::read(&text.unwrap_or_else(|error| panic!("{}: {remedy}: {error}", rule.id)))

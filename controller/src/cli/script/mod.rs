@@ -5,10 +5,10 @@ mod rehearsal;
 use super::output::Rows;
 use super::{Exit, Failure, HomePaths, ShapeArgs, say, with_session};
 use clap::Subcommand;
+use fernwart_certs::catalogue::rules_in_force;
 use fernwart_client::Session;
 use fernwart_client::target::nearest_of;
 use fernwart_protocol::code::Denial;
-use fernwart_protocol::diagnosis::builtin_rules;
 use fernwart_protocol::limits::BLOB_BYTES;
 use fernwart_protocol::script::{Bundle, BundleFile, BundleName, FileName, Interpreter, Kind, Manifest};
 use fernwart_protocol::text::{List, Text, escaped, escaped_lines};
@@ -108,7 +108,7 @@ fn read(folder: &Path) -> (Option<Folder>, Vec<Message>) {
         let what = format!("the file {} is not in the folder", manifest.run);
         messages.push(at(&path, &text, place_of(manifest.run.as_str()), &what));
     }
-    let rules = builtin_rules();
+    let rules = rules_in_force(None);
     for check in manifest.checks.iter().filter(|check| !rules.rules.iter().any(|rule| rule.id == **check)) {
         let meant = nearest_of(check, rules.rules.iter().map(|rule| rule.id.as_str()));
         let meant = meant.map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
