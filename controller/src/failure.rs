@@ -181,6 +181,7 @@ impl From<ClientError> for Failure {
             ClientError::Version(_) => {
                 Self::new(Exit::Failed, "FW-HUB-02", text).now("update the older of the two programs")
             }
+            ClientError::WrongCertificate => Self::new(Exit::Failed, "FW-JOIN-23", text),
             ClientError::OlderHub { .. } => Self::new(Exit::Refused, "FW-CLI-19", text).now("update the hub"),
             ClientError::OlderAgent { .. } => {
                 Self::new(Exit::Refused, "FW-CLI-17", text).now("update the agent on that machine")

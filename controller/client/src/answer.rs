@@ -65,7 +65,7 @@ impl Seen {
 }
 
 /// Verifies an update of a run; `None` while the run is in progress.
-pub fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -> Option<Answered> {
+pub(crate) fn judge_news(machine: MachineId, order: Option<&SignedOrder>, news: News) -> Option<Answered> {
     let answer = match news {
         News::Offered | News::Started | News::Note(_) | News::Held => return None,
         News::Away => Answer::Away,

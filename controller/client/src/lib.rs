@@ -3,22 +3,28 @@
 //!
 //! It does not trust the hub on what is approved or what a machine has answered. It imports
 //! `certs`, `fleet` (states of runs) and `protocol`, never the hub.
+//!
+//! Programs for people use its typed operations, as values and streams; nothing here prints.
+//! Single requests ([`Session::ask`]) are there for programs that test a hub.
 
 mod answer;
-mod batch;
-mod following;
+mod error;
 mod home;
+mod job;
+mod joining;
 mod order;
 mod session;
 pub mod target;
 
-pub use answer::{Answer, Answered, Seen, judge_news};
-pub use batch::Batch;
+pub use answer::{Answer, Answered, Seen};
+pub use error::ClientError;
 pub use fernwart_fleet::RunState;
-pub use following::{Following, Received};
 pub use home::{ApproverHome, ClientHomeError, StaffHome, StaffSettings, Unlock};
+pub use job::{Given, JobEvent, JobStream, Outcomes, SealedJob, Standing, Work};
+pub use joining::Newcomer;
 pub use order::{OlderAgent, SignedOrder};
-pub use session::{ClientError, Session, Stream};
+pub use session::records::{EventStream, ReceiptChain};
+pub use session::{Session, Stream};
 
 use fernwart_protocol::clock::Clock;
 use fernwart_protocol::document::UnixMs;

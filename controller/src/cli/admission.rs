@@ -9,16 +9,11 @@ use clap::Args;
 use fernwart_certs::invitation::{Guest, Invitation, Secret};
 use fernwart_certs::join::four_words;
 use fernwart_client::target::nearest_of;
-use fernwart_client::{ClientError, Session, now};
+use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
-use fernwart_protocol::document::Retirement;
 use fernwart_protocol::id::{CustomerId, Digest, TokenId};
-use fernwart_protocol::limits::RETIREMENT_LIFE;
 use fernwart_protocol::network::Network;
-use fernwart_protocol::row::Row;
-use fernwart_protocol::staff::{
-    Admission, CustomerRow, Label, MachineRow, PendingMachine, Presence, Reply, Request, Token, TokenKind,
-};
+use fernwart_protocol::staff::{Admission, CustomerRow, Label, PendingMachine, Presence, Token, TokenKind};
 use fernwart_protocol::text::{List, MachineName, Text};
 use serde_json::Value;
 use std::time::Duration;
@@ -110,7 +105,7 @@ pub(crate) fn invite(command: &Invite, homes: &HomePaths) -> Result<Exit, Failur
             until,
             from_net: command.from_net.map(|net| Text::clipped(&net.to_string())),
         };
-        session.request(&Request::Invite(token)).await?;
+        session.invite(token).await?;
         let line = invitation.to_line().map_err(|error| Failure::new(Exit::Failed, "FW-CLI-09", error.to_string()))?;
         Ok((line, whom))
     })?;
@@ -148,7 +143,7 @@ async fn known_or_new(session: &mut Session, name: &str, language: Language) -> 
         return Ok(known);
     }
     let row = new_customer(name, language)?;
-    session.request(&Request::AddCustomer(row.clone())).await?;
+    session.add_customer(row.clone()).await?;
     Ok(row)
 }
 
@@ -249,7 +244,7 @@ pub(crate) async fn agree_to_name(
     (wanted, customer): (&MachineName, CustomerId),
     (yes, nothing): (Option<&str>, &'static str),
 ) -> Result<(), Failure> {
-    let Some(before) = formerly(session, wanted).await?.into_iter().find(|row| row.customer != customer) else {
+    let Some(before) = session.formerly(wanted).await?.into_iter().find(|row| row.customer != customer) else {
         return Ok(());
     };
     let now_is = match before.name == *wanted {
@@ -261,21 +256,6 @@ pub(crate) async fn agree_to_name(
         before.customer_name
     );
     Confirm { to: "to give it that name, or choose another", word: wanted.as_str(), yes, nothing }.ask()
-}
-
-/// Other machines that had this name: retired and renamed ones. An older hub returns none.
-pub(super) async fn formerly(session: &mut Session, name: &MachineName) -> Result<Vec<Row<MachineRow>>, Failure> {
-    match session.collect(&Request::Formerly(name.clone())).await {
-        Ok(replies) => {
-            let rows = replies.into_iter().filter_map(|reply| match reply {
-                Reply::MachineRows(rows) => Some(rows.into_vec()),
-                _ => None,
-            });
-            Ok(rows.flatten().collect())
-        }
-        Err(ClientError::OlderHub { .. }) => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 async fn waiting_machine(session: &mut Session, name: &str) -> Result<PendingMachine, Failure> {
@@ -317,11 +297,7 @@ pub(crate) fn admit(command: &Admit, homes: &HomePaths) -> Result<Exit, Failure>
         let wanted = command.name.clone().unwrap_or_else(|| MachineName::from_hostname(machine.hostname.as_raw()));
         let customer = machine.newcomer.customer;
         agree_to_name(session, (&wanted, customer), (command.yes.as_deref(), "it was not admitted")).await?;
-        let replies = session.collect(&Request::Admit(machine.newcomer.machine, wanted.clone())).await?;
-        Ok(replies
-            .into_iter()
-            .find_map(|reply| if let Reply::Named(name) = reply { Some(name) } else { None })
-            .unwrap_or(wanted))
+        Ok(session.admit(machine.newcomer.machine, wanted).await?)
     })?;
     note!("{name} is admitted.\nNext: fernwart diagnose {name}");
     Ok(Exit::Done)
@@ -358,7 +334,7 @@ pub(crate) fn reject(command: &Parting, homes: &HomePaths) -> Result<Exit, Failu
         );
         let (word, yes) = (command.machine.as_str(), command.yes.as_deref());
         Confirm { to: "to turn it away", word, yes, nothing: NOTHING }.ask()?;
-        Ok(session.request(&Request::Reject(machine.newcomer.machine)).await?)
+        Ok(session.reject(machine.newcomer.machine).await?)
     })?;
     note!("{} is turned away", command.machine);
     Ok(Exit::Done)
@@ -373,7 +349,7 @@ pub(crate) fn retire(command: &Parting, homes: &HomePaths) -> Result<Exit, Failu
                 // may have left the staff list.
                 let name = command.machine.parse().ok();
                 let mut before = match &name {
-                    Some(name) => formerly(session, name).await?,
+                    Some(name) => session.formerly(name).await?,
                     None => Vec::new(),
                 };
                 before.retain(|row| name.as_ref() == Some(&row.name));
@@ -395,22 +371,7 @@ pub(crate) fn retire(command: &Parting, homes: &HomePaths) -> Result<Exit, Failu
         );
         let yes = command.yes.as_deref();
         Confirm { to: "to retire it", word: row.name.as_str(), yes, nothing: NOTHING }.ask()?;
-        let (at, life) = (now(), i64::try_from(RETIREMENT_LIFE.as_millis()).unwrap_or(i64::MAX));
-        let retirement = Retirement {
-            machine: row.id,
-            machine_name: row.name.clone(),
-            customer: row.customer,
-            key: session.key_id(),
-            at,
-            not_after: at.saturating_add(life),
-        };
-        let signed = session.sign_for(&row, &retirement)?;
-        match session.request(&Request::RetireSigned(signed)).await {
-            // The hub is too old for signed retirements: the machine gets only the hub's word and
-            // asks again once a day.
-            Err(ClientError::OlderHub { .. }) => Ok(session.request(&Request::Retire(row.id)).await?),
-            typed => Ok(typed?),
-        }
+        Ok(session.retire(&row).await?)
     })?;
     note!("{} is retired; its link is cut and its certificate is worth nothing here", command.machine);
     Ok(Exit::Done)

@@ -14,10 +14,8 @@ use fernwart_certs::catalogue::{Approved, Catalogue, Hub, Shop, StaffList, targe
 use fernwart_certs::identity::SigningKey;
 use fernwart_client::{ApproverHome, ClientError, Session, now};
 use fernwart_protocol::document::Document;
-use fernwart_protocol::id::{Digest, PublicKey};
+use fernwart_protocol::id::PublicKey;
 use fernwart_protocol::script::{Bundle, BundleName};
-use fernwart_protocol::staff::{Reply, Request};
-use fernwart_protocol::text::Blob;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -168,7 +166,7 @@ pub(crate) fn catalogue(command: &CatalogueArgs, homes: &HomePaths) -> Result<Ex
             Some(file) => publish_file(file, homes),
             None => with_session(homes, async |session| {
                 let draft = find(session, draft.as_deref()).await?;
-                publish(session, &draft).await?;
+                session.publish(&draft).await?;
                 note!("published: version {}", session.catalogue.versions.targets);
                 Ok(Exit::Done)
             }),
@@ -275,10 +273,8 @@ fn publish_file(path: &Path, homes: &HomePaths) -> Result<Exit, Failure> {
 
 async fn drafts(session: &mut Session) -> Result<Vec<Draft>, Failure> {
     let mut drafts = Vec::new();
-    for reply in session.collect(&Request::Drafts).await? {
-        if let Reply::Draft(bytes) = reply {
-            drafts.push(read_draft(bytes.as_bytes())?);
-        }
+    for bytes in session.drafts().await? {
+        drafts.push(read_draft(&bytes)?);
     }
     Ok(drafts)
 }
@@ -307,23 +303,11 @@ fn root_in_force(session: &Session) -> Result<Root, Failure> {
     fernwart_certs::approve::root_of(&trusted).map_err(unwritable)
 }
 
-async fn put(session: &Session, draft: &Draft) -> Result<(), Failure> {
-    let bytes = serde_json::to_vec(draft).map_err(unwritable)?;
-    let bytes = Blob::try_from(bytes).map_err(unwritable)?;
-    Ok(session.request(&Request::PutDraft(bytes)).await?)
-}
-
 async fn sign_and_put(session: &Session, mut draft: Draft, key: &SigningKey) -> Result<Progress, Failure> {
     let root = root_in_force(session)?;
     draft.sign(key, Some(&root), Some(&session.catalogue), now())?;
-    put(session, &draft).await?;
+    session.put_draft(&draft).await?;
     Ok(draft.progress(Some(&root)))
-}
-
-async fn publish(session: &mut Session, draft: &Draft) -> Result<(), Failure> {
-    let id: Digest = draft.id().map_err(unwritable)?;
-    session.request(&Request::Publish(id)).await?;
-    Ok(session.sync().await?)
 }
 
 /// Proposes the change that the command names. If one signature suffices and the approver's key is
@@ -384,14 +368,14 @@ async fn put_through_with(
             }
             let progress = sign_and_put(session, draft.clone(), &homes.unlock(home)?).await?;
             if progress.is_complete() {
-                publish(session, &draft).await?;
+                session.publish(&draft).await?;
                 note!("published: version {}", session.catalogue.versions.targets);
             } else {
                 say_progress(progress);
             }
         }
         _ => {
-            put(session, &draft).await?;
+            session.put_draft(&draft).await?;
             let id = draft.id().map_err(unwritable)?.to_string();
             note!("proposed as draft {}; nothing is in force yet:", id.get(..12).unwrap_or_default());
             say_changes(&draft, Some(&session.catalogue))?;

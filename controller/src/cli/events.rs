@@ -5,7 +5,7 @@ use super::{Exit, Failure, HomePaths, span, with_session};
 use clap::{Args, ValueEnum};
 use fernwart_protocol::document::UnixMs;
 use fernwart_protocol::event::{Event, Happened, Named, Until};
-use fernwart_protocol::staff::{Reply, Request, Verdict};
+use fernwart_protocol::staff::Verdict;
 use serde_json::{Map, Value, json};
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
@@ -63,16 +63,14 @@ pub(crate) fn run(command: &Events, homes: &HomePaths) -> Result<Exit, Failure> 
                 let since = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
                 written.from = Some(session.health().await?.now.saturating_sub(since));
             }
-            let mut stream = session.ask(&Request::Events(until)).await.map_err(|error| session.why(error))?;
+            let mut stream = session.events(until).await?;
             was_linked = true;
             if std::mem::take(&mut is_waiting) {
                 note!("the hub is back");
                 written.gap()?;
             }
-            while let Some(reply) = stream.next().await.map_err(|error| session.why(error))? {
-                if let Reply::Event(event) = reply {
-                    written.event(&event)?;
-                }
+            while let Some(event) = stream.next().await? {
+                written.event(&event)?;
                 if !written.is_read {
                     break;
                 }

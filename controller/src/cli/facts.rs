@@ -8,7 +8,6 @@ use clap::Args;
 use fernwart_client::now;
 use fernwart_protocol::diagnosis::{Answer, Report};
 use fernwart_protocol::document::SectionName;
-use fernwart_protocol::staff::Request;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -39,9 +38,9 @@ pub(crate) fn run(command: &Facts, homes: &HomePaths) -> Result<Exit, Failure> {
     let then = command.since.map(|since| now().saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)));
     let (row, newest, earlier) = with_session(homes, async |session| {
         let row = one(session, &command.machine).await?;
-        let newest = stored(session, &row, &Request::Facts(row.id)).await?;
+        let newest = stored(session.facts(row.id).await?)?;
         let earlier = match then {
-            Some(then) => stored(session, &row, &Request::FactsAt(row.id, then)).await?,
+            Some(then) => stored(session.facts_at(row.id, then).await?)?,
             None => None,
         };
         Ok((row, newest, earlier))

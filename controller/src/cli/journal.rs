@@ -8,10 +8,10 @@ use clap::{Args, Subcommand};
 use fernwart_certs::chain::{self, Line};
 use fernwart_certs::journal;
 use fernwart_client::target::Target;
-use fernwart_client::{Session, StaffHome};
+use fernwart_client::{ReceiptChain, Session, StaffHome};
 use fernwart_protocol::document::{ChainCut, Document, Envelope, Order, Receipt};
 use fernwart_protocol::id::PublicKey;
-use fernwart_protocol::staff::{ChainLink, Reply, Request};
+use fernwart_protocol::staff::ChainLink;
 use std::path::PathBuf;
 
 /// Records of machines.
@@ -67,18 +67,8 @@ async fn fetch(session: &mut Session, machine: &str) -> Result<Chain, Failure> {
     let [row] = machines.as_slice() else {
         return Err(Failure::new(Exit::Usage, "FW-CLI-02", "records are those of one machine"));
     };
-    let (mut key, mut links, mut cuts, mut end) = (None, Vec::new(), Vec::new(), None);
-    for reply in session.collect(&Request::Chain(row.id)).await? {
-        match reply {
-            Reply::EvidenceKey(evidence) => key = Some(evidence),
-            Reply::ChainLink(link) => links.push(link),
-            Reply::ChainCut(cut) => cuts.push(cut),
-            Reply::ChainEnd(envelope) => end = Some(envelope),
-            _ => {}
-        }
-    }
     let cut = || Failure::new(Exit::Failed, "FW-JNL-02", "the hub sent no whole chain of receipts");
-    let (evidence_key, end) = key.zip(end).ok_or_else(cut)?;
+    let ReceiptChain { evidence_key, links, cuts, end } = session.receipt_chain(row.id).await?.ok_or_else(cut)?;
     let hub_key = session.catalogue.hub.evidence_key(&end.key).copied().ok_or_else(|| {
         Failure::new(Exit::Failed, "FW-JNL-02", "the hub's key for records is not an approved one")
             .now("fernwart doctor")

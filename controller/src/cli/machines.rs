@@ -1,6 +1,6 @@
 //! Machines and customers: listing, pinging, labels, groups, names, alarms.
 
-use super::admission::{agree_to_name, formerly};
+use super::admission::agree_to_name;
 use super::output::{Cell, Rows, Shape, day, moment};
 use super::{Exit, Failure, HomePaths, ShapeArgs, TargetArgs, say, span, with_session};
 use clap::{Args, Subcommand};
@@ -8,14 +8,13 @@ use fernwart_client::target::{BadTarget, Target, select};
 use fernwart_client::{Session, now};
 use fernwart_protocol::diagnosis::Language;
 use fernwart_protocol::id::{CustomerId, MachineId};
-use fernwart_protocol::limits::JOB_MACHINES;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::staff::{
-    CustomerRow, Label, MachineHealth, MachineRow, Membership, OtherHealth, Presence, Reply, Request, Verdict,
+    CustomerRow, Label, MachineHealth, MachineRow, Membership, OtherHealth, Presence, Verdict,
 };
 use fernwart_protocol::text::{ALL, List, MachineName, Text, escaped};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// List machines.
@@ -190,7 +189,7 @@ async fn what_became_of(session: &mut Session, word: &str, machines: &[Row<Machi
     if waiting.iter().any(|machine| machine.hostname.as_raw() == word) {
         return Some((format!("{word} is not admitted yet"), format!("fernwart admit {word}")));
     }
-    let rows = formerly(session, &name).await.ok()?;
+    let rows = session.formerly(&name).await.ok()?;
     let is_here = |row: &&Row<MachineRow>| machines.iter().any(|machine| machine.id == row.id);
     let renamed: Vec<&str> = rows.iter().filter(is_here).map(|row| row.name.as_str()).collect();
     if !renamed.is_empty() {
@@ -270,17 +269,8 @@ pub(crate) fn ping(command: &Ping, homes: &HomePaths) -> Result<Exit, Failure> {
     let mut rows = Rows::new("pong", &["machine:name", "ms"]);
     with_session(homes, async |session| {
         let machines = chosen(session, &target).await?;
-        let wait_ms = u32::try_from(command.timeout.as_millis()).unwrap_or(u32::MAX);
-        let mut answers: HashMap<MachineId, Option<u32>> = HashMap::with_capacity(machines.len());
-        for chunk in machines.chunks(JOB_MACHINES) {
-            let ids: Vec<_> = chunk.iter().map(|row| row.id).collect();
-            let ids = List::try_from(ids).unwrap_or_default();
-            for reply in session.collect(&Request::Ping(ids, wait_ms)).await? {
-                if let Reply::Pong(id, took) = reply {
-                    answers.insert(id, took);
-                }
-            }
-        }
+        let ids: Vec<MachineId> = machines.iter().map(|row| row.id).collect();
+        let answers = session.ping(&ids, command.timeout).await?;
         for row in &machines {
             let took = answers.get(&row.id).copied().flatten();
             silent += usize::from(took.is_none());
@@ -323,7 +313,7 @@ pub(crate) fn label(command: &LabelArgs, homes: &HomePaths) -> Result<Exit, Fail
     let count = with_session(homes, async |session| {
         let machines = chosen(session, &target).await?;
         for row in &machines {
-            session.request(&Request::Label(row.id, labels.clone())).await?;
+            session.label(row.id, labels.clone()).await?;
         }
         Ok(machines.len())
     })?;
@@ -370,10 +360,7 @@ pub(crate) fn group(command: &GroupArgs, homes: &HomePaths) -> Result<Exit, Fail
         .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a group's name has at most 63 bytes"))?;
     let count = with_session(homes, async |session| {
         let machines: Vec<MachineId> = chosen(session, &target).await?.iter().map(|row| row.id).collect();
-        for chunk in machines.chunks(4096) {
-            let list = List::try_from(chunk.to_vec()).unwrap_or_default();
-            session.request(&Request::Group(name.clone(), list, membership)).await?;
-        }
+        session.group(&name, &machines, membership).await?;
         Ok(machines.len())
     })?;
     let direction = match membership {
@@ -408,7 +395,7 @@ pub(crate) struct Acknowledge {
 pub(crate) fn acknowledge(command: &Acknowledge, homes: &HomePaths) -> Result<Exit, Failure> {
     let health = with_session(homes, async |session| {
         let row = one(session, &command.machine).await?;
-        session.request(&Request::Acknowledge(row.id)).await?;
+        session.acknowledge(row.id).await?;
         Ok(row.health())
     })?;
     match health {
@@ -442,7 +429,7 @@ pub(crate) fn rename(command: &Rename, homes: &HomePaths) -> Result<Exit, Failur
         let row = one(session, &command.machine).await?;
         let agreed = (command.yes.as_deref(), "nothing was changed");
         agree_to_name(session, (&command.name, row.customer), agreed).await?;
-        Ok(session.request(&Request::Rename(row.id, command.name.clone())).await?)
+        Ok(session.rename(row.id, command.name.clone()).await?)
     })?;
     note!("{} is now {}", command.machine, command.name);
     Ok(Exit::Done)
@@ -473,7 +460,7 @@ pub(crate) fn customer(command: &Customer, homes: &HomePaths) -> Result<Exit, Fa
     match &command.command {
         CustomerCommand::Add { name, lang } => {
             let row = new_customer(name, *lang)?;
-            with_session(homes, async |session| Ok(session.request(&Request::AddCustomer(row)).await?))?;
+            with_session(homes, async |session| Ok(session.add_customer(row).await?))?;
             note!("customer {name:?} entered.\nNext: fernwart invite {name:?}");
             Ok(Exit::Done)
         }

@@ -32,8 +32,7 @@ pub(crate) use crate::writing::say;
 
 use crate::operate;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use fernwart_client::{Received, Session, StaffHome};
-use fernwart_protocol::staff::Reply;
+use fernwart_client::{Session, StaffHome};
 use output::Shape;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -248,15 +247,11 @@ pub(crate) fn with_session_within<T>(
     })
 }
 
-/// Returns the reply; passes messages about the hub itself to `says`.
-pub(crate) fn reply_of(reply: Received, says: impl FnOnce(&str)) -> Option<Reply> {
-    match reply {
-        Received::Reply(reply) => return Some(*reply),
-        Received::Gone => says("the hub has gone; waiting for it. What has begun goes on"),
-        Received::Back => says("the hub is back"),
-    }
-    None
-}
+/// Shown when the hub has gone while a job is followed.
+pub(crate) const HUB_GONE: &str = "the hub has gone; waiting for it. What has begun goes on";
+
+/// Shown when it is back.
+pub(crate) const HUB_BACK: &str = "the hub is back";
 
 /// Renews a certificate that ends within sixty days, or whose CA is being replaced.
 async fn renew_if_due(session: &mut Session) {

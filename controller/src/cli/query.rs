@@ -7,7 +7,6 @@ use clap::Args;
 use fernwart_certs::catalogue::rules_in_force;
 use fernwart_client::Session;
 use fernwart_protocol::limits::QUESTION_BYTES;
-use fernwart_protocol::staff::{Reply, Request};
 use fernwart_protocol::text::Text;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -83,12 +82,7 @@ pub(crate) fn run(command: &Query, homes: &HomePaths) -> Result<Exit, Failure> {
 }
 
 async fn answer(session: &mut Session, question: Text<QUESTION_BYTES>) -> Result<Vec<Value>, Failure> {
-    let mut text = Vec::new();
-    for reply in session.collect(&Request::Query(question)).await? {
-        if let Reply::Lines(piece) = reply {
-            text.extend_from_slice(piece.as_bytes());
-        }
-    }
+    let text = session.query(question).await?;
     let broken = || Failure::new(Exit::Failed, "FW-QRY-02", "the hub could not answer; its log says why");
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let lines: Result<Vec<Value>, _> = lines.map(serde_json::from_slice).collect();

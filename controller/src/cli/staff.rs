@@ -9,12 +9,11 @@ use fernwart_certs::approve::Contents;
 use fernwart_certs::catalogue::{Customers, Role, StaffEntry};
 use fernwart_certs::envelope::seal;
 use fernwart_certs::identity::{key_id, staff_key_id};
-use fernwart_client::{ApproverHome, ClientError, Session, now};
+use fernwart_client::{ApproverHome, Session, now};
 use fernwart_protocol::code::Denial;
 use fernwart_protocol::document::{Lock, Locked};
 use fernwart_protocol::id::KeyId;
 use fernwart_protocol::script::BundleName;
-use fernwart_protocol::staff::{Reply, Request, Suspension};
 use fernwart_protocol::text::{List, Text};
 use fernwart_protocol::version::Version;
 use serde_json::Value;
@@ -145,7 +144,7 @@ pub(crate) fn staff(command: &Staff, homes: &HomePaths) -> Result<Exit, Failure>
         StaffCommand::Ls(shape) => {
             let (entries, grants, cut_off) = with_session(homes, async |session| {
                 session.sync().await?;
-                let cut_off = suspensions(session).await?;
+                let cut_off = session.suspensions().await?;
                 Ok((session.catalogue.staff.staff.clone(), session.catalogue.grants.clone(), cut_off))
             })?;
             let columns = ["name", "role", "scripts", "customers", "until", "state", "key"];
@@ -248,7 +247,7 @@ fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
     with_session(homes, async |session| {
         session.sync().await?;
         let entry = listed(session, name)?;
-        session.request(&Request::Suspend(entry.key)).await?;
+        session.suspend(entry.key).await?;
         note!("{} is cut off at this hub.", entry.name);
         match approver {
             Some(home) => {
@@ -258,7 +257,7 @@ fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
                 let lock = Lock { locked, key, reason: Text::clipped("suspended"), at: now() };
                 // A lock goes to machines of every version.
                 let envelope = seal(&lock, &approver, Version::OLDEST).map_err(fernwart_client::ClientError::Sign)?;
-                session.request(&Request::Lock(envelope)).await?;
+                session.lock(envelope).await?;
                 note!(
                     "Every machine has been told to refuse this key; machines that are away hear it when they return."
                 );
@@ -272,26 +271,11 @@ fn suspend(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
     })
 }
 
-/// The suspended keys; `None` if the hub refuses to report them or is too old.
-async fn suspensions(session: &mut Session) -> Result<Option<Vec<Suspension>>, Failure> {
-    match session.collect(&Request::Suspensions).await {
-        Ok(replies) => {
-            let some = replies.into_iter().filter_map(|reply| match reply {
-                Reply::Suspensions(some) => Some(some.into_vec()),
-                _ => None,
-            });
-            Ok(Some(some.flatten().collect()))
-        }
-        Err(ClientError::OlderHub { .. } | ClientError::Denied(Denial::BeyondRole)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 fn resume(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
     with_session(homes, async |session| {
         session.sync().await?;
         let entry = listed(session, name)?;
-        let Some(cut_off) = suspensions(session).await? else {
+        let Some(cut_off) = session.suspensions().await? else {
             let what = "who is suspended is told to leads only, and by a hub of this version";
             return Err(
                 Failure::new(Exit::Refused, Denial::BeyondRole.code(), what).now("ask a lead; or update the hub")
@@ -301,7 +285,7 @@ fn resume(name: &str, homes: &HomePaths) -> Result<Exit, Failure> {
             note!("{} is not suspended; nothing was changed", entry.name);
             return Ok(Exit::Done);
         };
-        session.request(&Request::Resume(entry.key)).await?;
+        session.resume(entry.key).await?;
         note!("{} is let in at the hub again.", entry.name);
         if suspended.locked {
             note!(
@@ -334,7 +318,7 @@ fn reject(name: &str, yes: Option<&str>, homes: &HomePaths) -> Result<Exit, Fail
             one.key
         );
         Confirm { to: "to turn them away", word: name, yes, nothing: "nothing was changed" }.ask()?;
-        session.request(&Request::RejectStaff(one.key)).await?;
+        session.reject_staff(one.key).await?;
         note!("{} is turned away", one.name);
         Ok(Exit::Done)
     })

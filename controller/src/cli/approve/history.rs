@@ -3,7 +3,6 @@
 use super::{Exit, Failure, HomePaths, say, with_session};
 use crate::cli::output::{Cell, Rows, Shape, day};
 use fernwart_certs::approve::past;
-use fernwart_protocol::staff::{Reply, Request};
 use std::fmt::Write;
 
 /// Lists the published versions, the newest last. Names a signer only if the signature is valid for
@@ -12,10 +11,8 @@ pub(super) fn show(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
     let versions = with_session(homes, async |session| {
         session.sync().await?;
         let mut versions = Vec::new();
-        for reply in session.collect(&Request::History).await? {
-            if let Reply::File(file) = reply {
-                versions.extend(past::read(file.bytes.as_bytes(), &session.catalogue));
-            }
+        for targets in session.history().await? {
+            versions.extend(past::read(&targets, &session.catalogue));
         }
         Ok(versions)
     })?;

@@ -6,18 +6,18 @@ use super::machines::chosen;
 use super::output::{Cell, Rows, harmless, is_watched, json_text};
 use super::parallel::Parallel;
 use super::tally::{FailOn, Require, Tally};
-use super::{Exit, Failure, HomePaths, Shape, TargetArgs, reply_of, say, span, with_session_within};
+use super::{Exit, Failure, HUB_BACK, HUB_GONE, HomePaths, Shape, TargetArgs, say, span, with_session_within};
 use clap::{Args, ValueEnum};
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_client::target::Target;
-use fernwart_client::{Answer, Answered, Batch, Following, Session, SignedOrder, judge_news};
+use fernwart_client::{Answer, Answered, JobEvent, Session, Work};
 use fernwart_protocol::code::{Denial, Refusal};
 use fernwart_protocol::diagnosis::{Report, State};
 use fernwart_protocol::document::{Action, SectionName, UnixMs};
 use fernwart_protocol::event::Named;
 use fernwart_protocol::id::{JobId, MachineId};
 use fernwart_protocol::row::Row;
-use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply, Request};
+use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::{List, Text, escaped};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -155,43 +155,44 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         command.reason.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a reason has at most 500 bytes"))?;
     let sections = List::try_from(command.section.clone())
         .map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "at most 16 sections"))?;
-    let mut batch = Batch::default();
-    for row in &selected {
-        let action = Action::Diagnose { sections: sections.clone() };
-        batch.add(row, session.order(row, action, &reason, command.timeout))?;
-    }
-    let Batch { mut orders, envelopes, too_old: mut answers } = batch;
+    let work = Work {
+        action: Action::Diagnose { sections },
+        secrets: None,
+        reason,
+        life: command.timeout,
+        parallel: command.parallel.of(selected.len()),
+        queued: false,
+    };
+    let mut sealed = session.seal(&selected, &work).await?;
+    let mut answers = std::mem::take(&mut sealed.too_old);
     let by_id: HashMap<MachineId, &Row<MachineRow>> = selected.iter().map(|row| (row.id, row)).collect();
     if command.output == Output::Jsonl {
         for (row, answered) in answers.iter().filter_map(|one: &Answered| Some((by_id.get(&one.machine)?, one))) {
             say(&result_text(row, &answered.answer))?;
         }
     }
-    if envelopes.is_empty() {
-        return Ok(Collected { rows: selected, job: None, answers, failure: None });
-    }
-    let head = JobHead {
-        action: Text::clipped("diagnose"),
-        reason,
-        orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
-        parallel: command.parallel.of(envelopes.len()),
-    };
-    let submitted = tokio::time::timeout_at(deadline, session.submit(head, &envelopes)).await;
-    let mut following = Following::submitted(session, submitted.map_err(|_| silent())??);
+    let started = tokio::time::timeout_at(deadline, session.start(sealed)).await;
+    let mut stream = started.map_err(|_| silent())??;
     let progress = progress(selected.len());
     progress.inc(answers.len() as u64);
     let mut failure = None;
-    while !orders.is_empty() {
-        // Machines that have not answered by the deadline count as silent.
-        let Ok(next) = tokio::time::timeout_at(deadline, news(&mut following, &mut orders, &progress)).await else {
-            break;
-        };
+    // Machines that have not answered by the deadline count as silent.
+    while let Ok(next) = tokio::time::timeout_at(deadline, stream.next()).await {
         let mut answered = match next {
-            Ok(Some(answered)) => answered,
+            Ok(Some(JobEvent::Answered(answered))) => answered,
+            Ok(Some(JobEvent::HubGone)) => {
+                progress.suspend(|| note!("{HUB_GONE}"));
+                continue;
+            }
+            Ok(Some(JobEvent::HubBack)) => {
+                progress.suspend(|| note!("{HUB_BACK}"));
+                continue;
+            }
+            Ok(Some(JobEvent::Stored(_) | JobEvent::Held(_) | JobEvent::Note(..))) => continue,
             Ok(None) => break,
-            Err(error) if following.job().is_none() => return Err(error),
+            Err(error) if stream.job().is_none() => return Err(error.into()),
             Err(error) => {
-                failure = Some(error);
+                failure = Some(error.into());
                 break;
             }
         };
@@ -211,26 +212,9 @@ async fn ask(command: &Diagnose, target: &Target, begun: Instant, session: &mut 
         answers.push(answered);
     }
     progress.finish_and_clear();
-    let job = following.job();
+    let job = stream.job();
+    drop(stream);
     Ok(Collected { rows: selected, job, answers, failure })
-}
-
-/// Waits for the next machine that answers.
-async fn news(
-    following: &mut Following<'_>,
-    open: &mut HashMap<MachineId, SignedOrder>,
-    progress: &ProgressBar,
-) -> Result<Option<Answered>, Failure> {
-    while let Some(reply) = following.next().await? {
-        if let Some(Reply::Update(update)) = reply_of(reply, |line| progress.suspend(|| note!("{line}")))
-            && let Some(order) = open.get(&update.machine)
-            && let Some(answered) = judge_news(update.machine, Some(order), update.news)
-        {
-            open.remove(&answered.machine);
-            return Ok(Some(answered));
-        }
-    }
-    Ok(None)
 }
 
 fn progress(machines: usize) -> ProgressBar {
@@ -293,22 +277,15 @@ pub(crate) fn status(answer: &Answer) -> (&'static str, Option<Cow<'static, str>
     }
 }
 
-/// Fetches a stored report and its time, accepted only if this machine has signed it.
-pub(super) async fn stored(
-    session: &mut Session,
-    row: &Row<MachineRow>,
-    request: &Request,
-) -> Result<Option<(UnixMs, Report)>, Failure> {
-    let mut replies = session.collect(request).await?.into_iter();
-    let (Some(Reply::Report(at, receipt, body)), Some(Reply::EvidenceKey(key))) = (replies.next(), replies.next())
-    else {
-        return Ok(None);
-    };
-    let judged = judge_news(row.id, None, News::Outcome(receipt, key, body));
-    match judged.map(|answered| answered.answer) {
-        Some(Answer::Report(report, _)) => Ok(Some((at, report.decode().map_err(unreadable)?))),
-        Some(Answer::Newer) => Err(Failure::new(Exit::Failed, "FW-CLI-18", NEWER_ANSWER).now("update this program")),
-        _ => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
+/// A stored report and its time, accepted only if its machine has signed it.
+pub(super) fn stored(found: Option<(UnixMs, Answer)>) -> Result<Option<(UnixMs, Report)>, Failure> {
+    match found {
+        None => Ok(None),
+        Some((at, Answer::Report(report, _))) => Ok(Some((at, report.decode().map_err(unreadable)?))),
+        Some((_, Answer::Newer)) => {
+            Err(Failure::new(Exit::Failed, "FW-CLI-18", NEWER_ANSWER).now("update this program"))
+        }
+        Some(_) => Err(Failure::new(Exit::Failed, "FW-CLI-08", "the stored report is not signed by this machine")),
     }
 }
 

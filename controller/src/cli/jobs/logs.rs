@@ -7,13 +7,13 @@ use crate::cli::{Exit, Failure, HomePaths, ShapeArgs, say, terminal, with_sessio
 use clap::Args;
 use fernwart_certs::catalogue::Catalogue;
 use fernwart_client::target::is_name;
-use fernwart_client::{Answer, Session, judge_news};
+use fernwart_client::{Answer, ClientError, Session, Standing};
 use fernwart_protocol::event::Named;
 use fernwart_protocol::id::{JobId, MachineId, RunId};
 use fernwart_protocol::limits::ORDERS_PER_FRAME;
 use fernwart_protocol::script::{Kept, RunReport};
-use fernwart_protocol::staff::{News, Reply, Request, RunRow};
-use fernwart_protocol::text::{List, Text};
+use fernwart_protocol::staff::RunRow;
+use fernwart_protocol::text::Text;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
@@ -36,15 +36,14 @@ pub(crate) struct Logs {
     shape: ShapeArgs,
 }
 
-/// The code of a failure because the hub is too old.
-const OLDER_HUB: &str = "FW-CLI-19";
-
-/// The state of one machine's run.
-enum Stands {
-    /// It has ended.
-    Final(Answer),
-    /// It has not ended.
-    Open(&'static str),
+/// Where a run stands that has not ended; the hub reports nothing of one that is queued there.
+fn open_in_words(standing: Option<&Standing>) -> &'static str {
+    match standing {
+        Some(Standing::Held) => "queued: away; it gets the order when it returns",
+        Some(Standing::Offered) => "sent to the machine, not begun yet",
+        Some(Standing::Started | Standing::Final(_)) => "under way",
+        None => "not begun yet",
+    }
 }
 
 pub(crate) fn logs(command: &Logs, homes: &HomePaths) -> Result<Exit, Failure> {
@@ -63,22 +62,24 @@ pub(crate) fn logs(command: &Logs, homes: &HomePaths) -> Result<Exit, Failure> {
         let mut unheard: HashSet<RunId> = runs.iter().map(|run| run.run).collect();
         for chunk in runs.chunks(ORDERS_PER_FRAME) {
             let by_run: HashMap<RunId, &RunRow> = chunk.iter().map(|run| (run.run, run)).collect();
-            each(session, job, chunk, |run, stands| {
-                let Some(row) = by_run.get(&run) else { return Ok(()) };
+            let mut outcomes = session.outcomes(job, chunk).await?;
+            while let Some((run, standing)) = outcomes.next().await? {
+                let Some(row) = by_run.get(&run) else { continue };
                 unheard.remove(&run);
                 let is_wanted =
-                    !command.failed || matches!(&stands, Stands::Final(answer) if exit_of(answer) != Exit::Done);
+                    !command.failed || matches!(&standing, Standing::Final(answer) if exit_of(answer) != Exit::Done);
                 let customer = customers.get(&row.machine).cloned().unwrap_or_default();
                 let machine = Named { id: row.machine, name: row.name.clone(), customer };
-                if is_wanted { written.run(&machine, row, &stands) } else { Ok(()) }
-            })
-            .await?;
+                if is_wanted {
+                    written.run(&machine, row, Some(&standing))?;
+                }
+            }
         }
         // The hub sent nothing for queued runs and for machines out of reach.
         let queued = runs.iter().filter(|run| unheard.contains(&run.run) && is_open(run) && !command.failed);
         for row in queued {
             let machine = Named { id: row.machine, name: row.name.clone(), customer: Text::default() };
-            written.run(&machine, row, &Stands::Open("not begun yet"))?;
+            written.run(&machine, row, None)?;
         }
         let beyond: Vec<&str> = runs
             .iter()
@@ -109,31 +110,6 @@ fn meant(words: &[String], runs: Vec<RunRow>) -> Result<Vec<RunRow>, Failure> {
     Ok(wanted)
 }
 
-/// Asks for the state of some runs of a job, and passes each on as it arrives.
-async fn each(
-    session: &mut Session,
-    job: JobId,
-    runs: &[RunRow],
-    mut take: impl FnMut(RunId, Stands) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let ids = List::try_from(runs.iter().map(|run| run.run).collect::<Vec<_>>()).unwrap_or_default();
-    let mut stream = session.ask(&Request::Outcomes(job, ids)).await.map_err(|error| session.why(error))?;
-    while let Some(reply) = stream.next().await.map_err(|error| session.why(error))? {
-        let Reply::Update(update) = reply else { continue };
-        let stands = match update.news {
-            News::Held => Stands::Open("queued: away; it gets the order when it returns"),
-            News::Offered => Stands::Open("sent to the machine, not begun yet"),
-            News::Started => Stands::Open("under way"),
-            news => match judge_news(update.machine, None, news) {
-                Some(answered) => Stands::Final(answered.answer),
-                None => continue,
-            },
-        };
-        take(update.run, stands)?;
-    }
-    Ok(())
-}
-
 /// The reasons why these runs did not end well, by run.
 pub(super) async fn reasons(
     session: &mut Session,
@@ -142,19 +118,18 @@ pub(super) async fn reasons(
 ) -> Result<HashMap<RunId, String>, Failure> {
     let mut reasons = HashMap::new();
     for chunk in runs.chunks(ORDERS_PER_FRAME) {
-        let shown = each(session, job, chunk, |run, stands| {
-            if let Stands::Final(answer) = stands
+        let mut outcomes = match session.outcomes(job, chunk).await {
+            // An older hub reports how runs ended, but not why.
+            Err(ClientError::OlderHub { .. }) => return Ok(reasons),
+            outcomes => outcomes?,
+        };
+        while let Some((run, standing)) = outcomes.next().await? {
+            if let Standing::Final(answer) = standing
                 && let (_, code, Some(why)) = status(&answer)
             {
                 let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
                 reasons.insert(run, why + &code);
             }
-            Ok(())
-        });
-        match shown.await {
-            // An older hub reports how runs ended, but not why.
-            Err(failure) if failure.is(OLDER_HUB) => return Ok(reasons),
-            shown => shown?,
         }
     }
     Ok(reasons)
@@ -177,15 +152,15 @@ struct Written {
 }
 
 impl Written {
-    fn run(&mut self, machine: &Named, row: &RunRow, stands: &Stands) -> Result<(), Failure> {
+    fn run(&mut self, machine: &Named, row: &RunRow, standing: Option<&Standing>) -> Result<(), Failure> {
         self.shown += 1;
-        match (self.shape, stands) {
-            (Shape::Table, Stands::Open(where_it_is)) => self.heading(machine, where_it_is),
-            (Shape::Table, Stands::Final(answer)) => self.ended(machine, answer),
+        match (self.shape, standing) {
+            (Shape::Table, Some(Standing::Final(answer))) => self.ended(machine, answer),
+            (Shape::Table, open) => self.heading(machine, open_in_words(open)),
             (Shape::Json | Shape::Jsonl, _) => {
-                let mut line = match stands {
-                    Stands::Final(answer) => result_line(machine, answer),
-                    Stands::Open(_) => json!({"v": 1, "type": "result", "machine": machine.name, "id": machine.id,
+                let mut line = match standing {
+                    Some(Standing::Final(answer)) => result_line(machine, answer),
+                    _ => json!({"v": 1, "type": "result", "machine": machine.name, "id": machine.id,
                         "customer": machine.customer.as_raw(), "status": row.state.as_raw()}),
                 };
                 if let Some(fields) = line.as_object_mut() {
@@ -198,9 +173,8 @@ impl Written {
                 Ok(())
             }
             (Shape::Csv, _) => {
-                let (status, code, why, streams) = match stands {
-                    Stands::Open(_) => (row.state.as_raw(), None, None, None),
-                    Stands::Final(answer) => {
+                let (status, code, why, streams) = match standing {
+                    Some(Standing::Final(answer)) => {
                         let (status, code, why) = status(answer);
                         let streams = match answer {
                             Answer::Ran(report, _) | Answer::Closed(_, Some(report)) => {
@@ -210,6 +184,7 @@ impl Written {
                         };
                         (status, code, why, streams)
                     }
+                    _ => (row.state.as_raw(), None, None, None),
                 };
                 let (out, err) = streams.unzip();
                 let cells = [machine.name.as_str().into(), machine.customer.as_raw().into(), status.into()];

@@ -4,15 +4,15 @@ mod logs;
 
 use super::output::{Cell, Rows, Shape, moment};
 use super::run::{Retry, retry};
-use super::{Exit, Failure, HomePaths, ShapeArgs, reply_of, say, with_session};
+use super::{Exit, Failure, HUB_BACK, HUB_GONE, HomePaths, ShapeArgs, say, with_session};
 use clap::{Args, Subcommand};
-use fernwart_client::{Answer, Following, RunState, judge_news, now};
-use fernwart_protocol::document::{Cancel, Outcome};
-use fernwart_protocol::id::JobId;
-use fernwart_protocol::staff::{News, Reply, Request, RunRow};
-use fernwart_protocol::text::{List, escaped};
+use fernwart_client::{Answer, Answered, JobEvent, RunState};
+use fernwart_protocol::document::Outcome;
+use fernwart_protocol::id::{JobId, MachineId};
+use fernwart_protocol::staff::RunRow;
+use fernwart_protocol::text::escaped;
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Jobs.
 #[derive(Args)]
@@ -159,29 +159,22 @@ fn watch(job: JobId, homes: &HomePaths) -> Result<Exit, Failure> {
     with_session(homes, async |session| {
         let names: HashMap<_, _> =
             session.machines().await?.into_iter().map(|row| (row.id, row.into_base().name)).collect();
-        let mut following = Following::known(session, job).await?;
-        let (mut exit, mut held, mut reported) = (Exit::Done, HashSet::new(), HashSet::new());
-        while let Some(reply) = following.next().await? {
-            let Some(Reply::Update(update)) = reply_of(reply, |line| note!("{line}")) else { continue };
-            if update.news == News::Held {
-                // A hub that is back repeats all updates.
-                if !held.insert(update.run) {
-                    continue;
+        let mut stream = session.watch(job).await?;
+        let mut exit = Exit::Done;
+        let name = |machine: MachineId| names.get(&machine).map_or_else(|| machine.to_string(), ToString::to_string);
+        while let Some(event) = stream.next().await? {
+            match event {
+                JobEvent::HubGone => note!("{HUB_GONE}"),
+                JobEvent::HubBack => note!("{HUB_BACK}"),
+                JobEvent::Stored(_) | JobEvent::Note(..) => {}
+                JobEvent::Held(machine) => {
+                    say(&format!("{:<16} queued: away; it gets the order when it returns\n", name(machine)))?;
                 }
-                let name = names.get(&update.machine).map(ToString::to_string).unwrap_or_default();
-                say(&format!("{name:<16} queued: away; it gets the order when it returns\n"))?;
-                continue;
+                JobEvent::Answered(Answered { machine, answer }) => {
+                    exit = exit.or(exit_of(&answer));
+                    say(&format!("{:<16} {}\n", name(machine), outcome_in_words(&answer)))?;
+                }
             }
-            let run = update.run;
-            let Some(answered) = judge_news(update.machine, None, update.news) else { continue };
-            if !reported.insert(run) {
-                continue;
-            }
-            let name =
-                names.get(&answered.machine).map(ToString::to_string).unwrap_or_else(|| answered.machine.to_string());
-            exit = exit.or(exit_of(&answered.answer));
-            let word = outcome_in_words(&answered.answer);
-            say(&format!("{name:<16} {word}\n"))?;
         }
         Ok(exit)
     })
@@ -192,20 +185,15 @@ fn cancel(job: JobId, homes: &HomePaths) -> Result<Exit, Failure> {
         let (_, runs) = session.job(job).await?;
         let machines: HashMap<_, _> = session.machines().await?.into_iter().map(|row| (row.id, row)).collect();
         let open: Vec<_> = runs.iter().filter(|run| is_open(run)).collect();
-        let (mut cancels, mut out_of_reach) = (Vec::with_capacity(open.len()), Vec::new());
+        let (mut reached, mut out_of_reach) = (Vec::with_capacity(open.len()), Vec::new());
         for run in &open {
-            let cancel = Cancel { run: run.run, machine: run.machine, key: session.key_id(), at: now() };
-            let Some(machine) = machines.get(&run.machine) else {
-                out_of_reach.push(run.name.to_string());
-                continue;
-            };
-            cancels.push(session.sign_for(machine, &cancel)?);
+            match machines.get(&run.machine) {
+                Some(machine) => reached.push((run.run, machine)),
+                None => out_of_reach.push(run.name.to_string()),
+            }
         }
-        for chunk in cancels.chunks(fernwart_protocol::limits::ORDERS_PER_FRAME) {
-            let list = List::try_from(chunk.to_vec()).unwrap_or_default();
-            session.request(&Request::Cancel(list)).await?;
-        }
-        Ok((cancels.len(), out_of_reach))
+        session.cancel(&reached).await?;
+        Ok((reached.len(), out_of_reach))
     })?;
     if !out_of_reach.is_empty() {
         note!("not admitted any more, or out of your reach: {}", out_of_reach.join(" "));

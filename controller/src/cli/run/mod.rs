@@ -9,17 +9,17 @@ use super::parallel::Parallel;
 use super::prompt::{self, Confirm};
 use super::script::{approved, in_words};
 use super::tally::{FailOn, Require, Tally};
-use super::{Exit, Failure, HomePaths, TargetArgs, reply_of, with_session};
+use super::{Exit, Failure, HUB_BACK, HUB_GONE, HomePaths, TargetArgs, with_session};
 use crate::cli::machines::chosen;
 use clap::Args;
-use fernwart_client::{Answer, Answered, Batch, Following, Session, judge_news};
+use fernwart_client::{Answer, Answered, JobEvent, Session, Work};
 use fernwart_protocol::document::{Action, ActionKind};
 use fernwart_protocol::id::MachineId;
 use fernwart_protocol::limits::{ORDER_EARLY, ORDER_LIFE};
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{Bundle, BundleName, Declared, Manifest, Parameters, Privilege, Value};
 use fernwart_protocol::span;
-use fernwart_protocol::staff::{JobHead, MachineRow, News, Reply};
+use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::{Text, escaped};
 pub(crate) use retry::{Retry, retry};
 use screen::Screen;
@@ -267,18 +267,12 @@ pub(crate) fn where_in_words(machines: &[Row<MachineRow>]) -> String {
     out
 }
 
-async fn follow(
-    session: &mut Session,
-    how: &How,
-    plan: &Plan,
-    reason: Text<500>,
-    begun: Instant,
-) -> Result<Exit, Failure> {
+/// What is ordered, by the plan.
+fn work(how: &How, plan: &Plan, reason: Text<500>) -> Result<Work, Failure> {
     if how.queued && plan.manifest.privilege == Privilege::Read {
         let what = "a script that only reads is not queued: what it would find later is another matter";
         return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("leave out --queue"));
     }
-    let life = how.life;
     let action = Action::Script {
         bundle: plan.bundle.name.clone(),
         version: plan.bundle.version,
@@ -287,48 +281,73 @@ async fn follow(
         parameters: plan.parameters.clone(),
         dry_run: how.dry_run,
     };
-    let mut batch = Batch::default();
-    for row in &plan.machines {
-        let signed = match &plan.secrets {
-            None => session.order(row, action.clone(), &reason, life),
-            Some(secrets) => session.sealed_order(row, action.clone(), &reason, life, secrets).await,
-        };
-        batch.add(row, signed)?;
-    }
-    let Batch { orders, envelopes, too_old } = batch;
-    let head = JobHead {
-        action: Text::clipped(&format!("script {}{}", plan.bundle.name, if how.dry_run { " (dry run)" } else { "" })),
-        reason,
-        orders: u32::try_from(envelopes.len()).unwrap_or(u32::MAX),
-        parallel: how.parallel.of(plan.machines.len()),
-    };
+    let parallel = how.parallel.of(plan.machines.len());
+    Ok(Work { action, secrets: plan.secrets.clone(), reason, life: how.life, parallel, queued: how.queued })
+}
+
+/// What runs, on one line.
+fn what_runs(how: &How, plan: &Plan) -> String {
     let undo = if plan.manifest.undo.is_some() { "yes" } else { "no" };
     let dry = if how.dry_run { " · dry run: nothing is changed" } else { "" };
     let (name, version, privilege) = (&plan.bundle.name, plan.bundle.version, plan.manifest.privilege.as_str());
-    let what = format!("{name} {version} · privilege {privilege} · undo: {undo}{dry}");
-    let mut summary = Tally::of(plan.machines.len());
-    let mut screen = Screen::new(how.output, plan.machines.len() == 1);
-    let mut open: HashMap<MachineId, &Row<MachineRow>> = plan.machines.iter().map(|row| (row.id, row)).collect();
-    for Answered { machine, answer } in &too_old {
-        let Some(row) = open.remove(machine) else { continue };
-        summary.add(answer);
-        screen.result(row, answer)?;
+    format!("{name} {version} · privilege {privilege} · undo: {undo}{dry}")
+}
+
+/// What was shown of a job, and what is still open.
+struct Shown<'a> {
+    summary: Tally,
+    screen: Screen,
+    open: HashMap<MachineId, &'a Row<MachineRow>>,
+}
+
+impl Shown<'_> {
+    /// Shows how a machine's run ended, unless that was done.
+    fn answered(&mut self, Answered { machine, answer }: &Answered) -> Result<(), Failure> {
+        let Some(row) = self.open.remove(machine) else { return Ok(()) };
+        self.summary.add(answer);
+        self.screen.result(row, answer)
     }
-    let mut following = match (envelopes.is_empty(), how.queued) {
-        // No order could be signed.
-        (true, _) => None,
-        (false, true) => Some(session.queue(head, &envelopes).await?),
-        (false, false) => Some(session.submit(head, &envelopes).await?),
+}
+
+/// Seals the plan's orders, sends them, and shows what happens to the end.
+async fn follow(
+    session: &mut Session,
+    how: &How,
+    plan: &Plan,
+    reason: Text<500>,
+    begun: Instant,
+) -> Result<Exit, Failure> {
+    let mut sealed = session.seal(&plan.machines, &work(how, plan, reason)?).await?;
+    let mut shown = Shown {
+        summary: Tally::of(plan.machines.len()),
+        screen: Screen::new(how.output, plan.machines.len() == 1),
+        open: plan.machines.iter().map(|row| (row.id, row)).collect(),
+    };
+    for answered in std::mem::take(&mut sealed.too_old) {
+        shown.answered(&answered)?;
     }
-    .map(|stream| Following::submitted(session, stream).within(life));
+    let mut stream = session.start(sealed).await?;
     let mut failure = None;
-    // Do not wait for held orders.
-    while let (false, Some(following)) = (open.is_empty(), &mut following) {
-        let reply = match following.next().await {
-            Ok(Some(reply)) => reply,
+    loop {
+        match stream.next().await {
             Ok(None) => break,
+            Ok(Some(JobEvent::Stored(job))) => shown.screen.begun(job, &what_runs(how, plan)),
+            Ok(Some(JobEvent::HubGone)) => note!("{HUB_GONE}"),
+            Ok(Some(JobEvent::HubBack)) => note!("{HUB_BACK}"),
+            Ok(Some(JobEvent::Note(machine, note))) => {
+                if let Some(row) = shown.open.get(&machine) {
+                    shown.screen.note(row, &note)?;
+                }
+            }
+            Ok(Some(JobEvent::Held(machine))) => {
+                if let Some(row) = shown.open.remove(&machine) {
+                    shown.summary.queue();
+                    shown.screen.held(row, how.life)?;
+                }
+            }
+            Ok(Some(JobEvent::Answered(answered))) => shown.answered(&answered)?,
             Err(error) => {
-                let Some(job) = following.job() else {
+                let Some(job) = stream.job() else {
                     if error.is_no_answer() {
                         note!("whether it has begun is not known: fernwart job ls");
                     }
@@ -339,37 +358,14 @@ async fn follow(
                 failure = Some(Failure::from(error));
                 break;
             }
-        };
-        let update = match reply_of(reply, |line| note!("{line}")) {
-            Some(Reply::Update(update)) => update,
-            Some(Reply::Job(job)) => {
-                screen.begun(job, &what);
-                continue;
-            }
-            _ => continue,
-        };
-        let Some(row) = open.get(&update.machine).copied() else { continue };
-        if update.news == News::Held {
-            open.remove(&update.machine);
-            summary.queue();
-            screen.held(row, life)?;
-            continue;
         }
-        if let News::Note(note) = &update.news {
-            screen.note(row, note)?;
-            continue;
-        }
-        let Some(answered) = judge_news(update.machine, orders.get(&update.machine), update.news) else { continue };
-        open.remove(&update.machine);
-        summary.add(&answered.answer);
-        screen.result(row, &answered.answer)?;
     }
-    for row in plan.machines.iter().filter(|row| open.contains_key(&row.id)) {
-        summary.add(&Answer::Silent);
-        screen.result(row, &Answer::Silent)?;
+    for row in &plan.machines {
+        shown.answered(&Answered { machine: row.id, answer: Answer::Silent })?;
     }
+    let Shown { summary, screen, .. } = shown;
     let exit = summary.exit(how.require, FailOn::Crit);
-    let job = following.as_ref().and_then(Following::job);
+    let job = stream.job();
     screen.end(&summary.summary(job, begun.elapsed(), exit))?;
     if !matches!(how.output, Shape::Jsonl | Shape::Json) && plan.machines.len() > 1 {
         note!("{}", summary.in_words(begun.elapsed()));

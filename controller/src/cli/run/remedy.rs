@@ -8,13 +8,14 @@ use super::super::{Exit, Failure};
 use super::{Plan, checked, secrets, sha256_of};
 use crate::cli::diagnose::{look_again, status, stored, unreadable};
 use crate::cli::machines::chosen;
+use crate::cli::{HUB_BACK, HUB_GONE};
 use fernwart_client::target::Target;
-use fernwart_client::{Answer, Following, Session, judge_news};
+use fernwart_client::{Answer, JobEvent, Session};
 use fernwart_protocol::diagnosis::{Finding, Report, Rule, Unknown};
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{BundleName, Declared, Manifest, Value};
-use fernwart_protocol::staff::{MachineRow, Reply, Request};
+use fernwart_protocol::staff::MachineRow;
 use fernwart_protocol::text::escaped;
 use std::collections::BTreeMap;
 
@@ -144,23 +145,23 @@ fn from_finding(manifest: &Manifest, finding: &Finding) -> BTreeMap<String, Valu
 
 /// A machine's report in a job.
 async fn report_of(session: &mut Session, row: &Row<MachineRow>, job: JobId) -> Result<Report, Failure> {
-    let mut following = Following::known(session, job).await?;
-    while let Some(reply) = following.next().await? {
-        let Some(Reply::Update(update)) = crate::cli::reply_of(reply, |line| note!("{line}")) else { continue };
-        if update.machine != row.id {
-            continue;
-        }
-        match judge_news(update.machine, None, update.news).map(|answered| answered.answer) {
-            Some(Answer::Report(report, _)) => return report.decode().map_err(unreadable),
-            Some(_) => break,
-            None => {}
+    let mut stream = session.watch(job).await?;
+    while let Some(event) = stream.next().await? {
+        match event {
+            JobEvent::HubGone => note!("{HUB_GONE}"),
+            JobEvent::HubBack => note!("{HUB_BACK}"),
+            JobEvent::Answered(answered) if answered.machine == row.id => match answered.answer {
+                Answer::Report(report, _) => return report.decode().map_err(unreadable),
+                _ => break,
+            },
+            JobEvent::Stored(_) | JobEvent::Held(_) | JobEvent::Note(..) | JobEvent::Answered(_) => {}
         }
     }
     Err(usage(format!("job {job} has no report of {}", row.name)).now(format!("fernwart diagnose {}", row.name)))
 }
 
 async fn newest_report(session: &mut Session, row: &Row<MachineRow>) -> Result<Report, Failure> {
-    if let Some((_, report)) = stored(session, row, &Request::Facts(row.id)).await? {
+    if let Some((_, report)) = stored(session.facts(row.id).await?)? {
         return Ok(report);
     }
     let what = format!("{} has not been diagnosed yet", row.name);

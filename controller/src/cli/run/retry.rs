@@ -11,15 +11,13 @@ use super::super::tally::Require;
 use super::super::{Exit, Failure, HomePaths, with_session};
 use super::{How, Plan, confirm, follow, secrets, sha256_of, where_in_words};
 use clap::Args;
-use fernwart_certs::envelope;
-use fernwart_client::{RunState, Session};
-use fernwart_protocol::document::{Action, Order, Outcome};
+use fernwart_client::{Given, RunState, Session};
+use fernwart_protocol::document::{Action, Outcome};
 use fernwart_protocol::id::{JobId, RunId};
 use fernwart_protocol::limits::ORDER_EARLY;
 use fernwart_protocol::row::Row;
 use fernwart_protocol::script::{BundleName, Manifest};
-use fernwart_protocol::staff::{MachineRow, Reply, Request, RunRow};
-use fernwart_protocol::text::Text;
+use fernwart_protocol::staff::{MachineRow, RunRow};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -39,12 +37,6 @@ pub(crate) struct Retry {
     yes: Option<BundleName>,
 }
 
-/// An order of the job, and the technician who signed it.
-struct Given {
-    order: Order,
-    staff: Text<64>,
-}
-
 /// Repeats a job's orders on all of its machines, or on those where it did not end well.
 ///
 /// # Errors
@@ -54,7 +46,7 @@ pub(crate) fn retry(command: &Retry, homes: &HomePaths) -> Result<Exit, Failure>
     with_session(homes, async |session| {
         let (_, runs) = session.job(job).await?;
         session.sync().await?;
-        let given = orders(session, job).await?;
+        let given = session.job_orders(job).await?;
         let (open, over): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_open);
         for run in &open {
             note!("{}  {}: not over, and not given anew", run.name, run.state);
@@ -118,20 +110,6 @@ pub(crate) fn retry(command: &Retry, homes: &HomePaths) -> Result<Exit, Failure>
 
 fn usage(what: String) -> Failure {
     Failure::new(Exit::Usage, "FW-CLI-16", what)
-}
-
-/// The job's orders that somebody on the staff list has signed.
-async fn orders(session: &mut Session, job: JobId) -> Result<HashMap<RunId, Given>, Failure> {
-    let mut given = HashMap::new();
-    for reply in session.collect(&Request::JobOrders(job)).await? {
-        let Reply::Orders(some) = reply else { continue };
-        for signed in some {
-            let Some(entry) = session.catalogue.staff.find(&signed.key) else { continue };
-            let Ok(order) = envelope::open::<Order>(&signed, &entry.order_key) else { continue };
-            given.insert(order.run, Given { order, staff: entry.name.clone() });
-        }
-    }
-    Ok(given)
 }
 
 /// The action that all of these runs share. Each run has its own order for its own machine, and

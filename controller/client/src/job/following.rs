@@ -5,7 +5,8 @@
 //! ```
 //! Updates may repeat after a reconnect; the caller must ignore known ones.
 
-use crate::session::{ClientError, Session, Stream};
+use crate::error::ClientError;
+use crate::session::{Session, Stream};
 use fernwart_protocol::code::{Denial, Goodbye};
 use fernwart_protocol::id::JobId;
 use fernwart_protocol::link::{FrameError, LinkError};
@@ -25,7 +26,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the hub reports of a job.
 #[derive(Debug)]
-pub enum Received {
+pub(super) enum Received {
     /// News, or the job's number.
     Reply(Box<Reply>),
     /// The hub has gone; reconnecting.
@@ -35,7 +36,7 @@ pub enum Received {
 }
 
 /// A job's updates.
-pub struct Following<'a> {
+pub(super) struct Following<'a> {
     session: &'a mut Session,
     stream: Stream,
     job: Option<JobId>,
@@ -47,7 +48,7 @@ pub struct Following<'a> {
 
 impl<'a> Following<'a> {
     /// Follows a job that was just submitted.
-    pub fn submitted(session: &'a mut Session, stream: Stream) -> Self {
+    pub(super) fn submitted(session: &'a mut Session, stream: Stream) -> Self {
         Self { session, stream, job: None, lost: None, until: None, timeout: TIMEOUT }
     }
 
@@ -55,19 +56,19 @@ impl<'a> Following<'a> {
     ///
     /// # Errors
     /// When the link breaks.
-    pub async fn known(session: &'a mut Session, job: JobId) -> Result<Self, ClientError> {
+    pub(super) async fn known(session: &'a mut Session, job: JobId) -> Result<Self, ClientError> {
         let stream = session.ask(&Request::Watch(job)).await?;
         Ok(Self { session, stream, job: Some(job), lost: None, until: None, timeout: TIMEOUT })
     }
 
     /// Limits how long to wait for a hub that has gone.
     #[must_use]
-    pub fn within(self, longest: Duration) -> Self {
+    pub(super) fn within(self, longest: Duration) -> Self {
         Self { timeout: self.timeout.min(longest), ..self }
     }
 
     /// The job's number, once the hub has sent it; from then on the job is stored.
-    pub fn job(&self) -> Option<JobId> {
+    pub(super) fn job(&self) -> Option<JobId> {
         self.job
     }
 
@@ -76,7 +77,7 @@ impl<'a> Following<'a> {
     /// # Errors
     /// When the hub denies the request, or has gone and is not back in time: two minutes, or less
     /// ([`Self::within`]).
-    pub async fn next(&mut self) -> Result<Option<Received>, ClientError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Received>, ClientError> {
         if let Some(lost) = self.lost.take() {
             self.return_to_it(lost).await?;
             return Ok(Some(Received::Back));
