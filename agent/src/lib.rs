@@ -6,6 +6,7 @@
 //! agent imports `protocol` and `certs`, never the controller.
 
 pub mod action;
+pub mod channel;
 pub mod collect;
 pub mod enroll;
 pub mod executor;

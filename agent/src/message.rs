@@ -1,4 +1,5 @@
-//! The messages between uplink and executor. They share nothing else.
+//! The messages between uplink and executor. Beside them they share only byte channels
+//! ([`crate::channel`]).
 
 use fernwart_protocol::document::{Envelope, Versions};
 use fernwart_protocol::id::{Digest, PublicKey, RunId, Signature};
@@ -84,6 +85,8 @@ pub enum ToUplink {
     Dial(Dial),
     /// A state or note for an order's stream, before its outcome.
     Delivered(Ticket, Delivered),
+    /// The byte channel of this run is open; it is for the stream of its order.
+    Opened(Ticket, RunId),
     /// A run's outcome, for its order's stream if that still exists.
     Outcome(Option<Ticket>, RunId, Box<SignedOutcome>),
     /// The data that the hub has lost, for the stream on which it asked.

@@ -176,7 +176,7 @@ fn the_index_catches_up_after_a_lock_and_is_rebuilt_after_damage() {
     damage();
     wait_until("it is begun anew", || world.technician(&question).code == 0);
     assert_eq!(world.technician(&question).exits(0).out, "kasse-1\n");
-    assert!(world.hub.log().contains("it is begun anew"), "{}", world.hub.log());
+    assert!(world.hub.log().contains("it will be rebuilt"), "{}", world.hub.log());
     std::fs::File::create(&index).expect("emptied");
     wait_until("it is begun anew", || world.technician(&question).code == 0);
     assert_eq!(world.technician(&question).exits(0).out, "kasse-1\n");

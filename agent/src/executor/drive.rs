@@ -3,7 +3,6 @@
 use super::machine::Machine;
 use super::{Event, Executor, ExecutorError, Handle, Parts};
 use crate::message::{QUEUE, ToUplink};
-use fernwart_protocol::to_hub::{Delivered, Note};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -18,21 +17,19 @@ pub fn start(
     let (events, inbox) = mpsc::channel(QUEUE);
     let (out, to_uplink) = mpsc::channel(QUEUE);
     let executor = Executor::new(parts, machine(events.clone()))?;
+    let channels = executor.channels.clone();
     std::thread::Builder::new()
         .name("executor".into())
         .stack_size(512 * 1024)
         .spawn(move || run(executor, inbox, &out))
         .map_err(ExecutorError::Thread)?;
-    Ok((Handle(events), to_uplink))
+    Ok((Handle(events, channels), to_uplink))
 }
 
 fn run(mut executor: Executor, mut inbox: mpsc::Receiver<Event>, out: &mpsc::Sender<ToUplink>) {
     loop {
         while let Some(outgoing) = executor.next_outgoing() {
-            if is_live(&outgoing) {
-                // Never block here: a slow watcher must not hold up an act.
-                let _ = out.try_send(outgoing);
-            } else if out.blocking_send(outgoing).is_err() {
+            if out.blocking_send(outgoing).is_err() {
                 // The uplink has stopped, which ends the daemon.
                 break;
             }
@@ -45,11 +42,6 @@ fn run(mut executor: Executor, mut inbox: mpsc::Receiver<Event>, out: &mpsc::Sen
             return;
         }
     }
-}
-
-/// Whether the message is live output, which may be dropped.
-fn is_live(outgoing: &ToUplink) -> bool {
-    matches!(outgoing, ToUplink::Delivered(_, Delivered::Note(Note::Output(..))))
 }
 
 /// Starts an executor as a task, on a simulated machine. Nothing in it may block on a disk: its
@@ -66,6 +58,7 @@ pub fn start_simulated(
     let (events, mut inbox) = mpsc::channel(QUEUE);
     let (out, to_uplink) = mpsc::channel(QUEUE);
     let mut executor = Executor::new(parts, machine(events.clone()))?;
+    let channels = executor.channels.clone();
     let task = tokio::spawn(async move {
         loop {
             while let Some(outgoing) = executor.next_outgoing() {
@@ -80,5 +73,5 @@ pub fn start_simulated(
             watch(&executor);
         }
     });
-    Ok((Handle(events), to_uplink, task))
+    Ok((Handle(events, channels), to_uplink, task))
 }

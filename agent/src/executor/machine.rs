@@ -8,6 +8,7 @@ use super::Event;
 use super::notice::Notice;
 use super::state::Moment;
 use crate::action::script::Task;
+use crate::channel::Writer;
 use crate::collect::Surroundings;
 use crate::home::Enrollment;
 use fernwart_certs::keyfile::KeyFileError;
@@ -42,7 +43,7 @@ pub trait Machine: Send {
     /// Starts a look; sends [`Event::Looked`] when it is done.
     fn look(&self, look: Look);
 
-    /// Runs a script; sends [`Event::Output`], and [`Event::ScriptEnded`] at the end.
+    /// Runs a script, which writes to its channel; sends [`Event::ScriptEnded`] at the end.
     fn act(&self, act: Act);
 
     /// The operating system in a word.
@@ -128,6 +129,8 @@ pub struct Act {
     pub(crate) surroundings: Surroundings,
     /// The rules to judge by, before and after it.
     pub(crate) rules: Arc<Rules>,
+    /// Where its output goes while it runs.
+    pub(crate) output: Writer,
     /// Set to end it.
     pub(crate) cancelled: Arc<AtomicBool>,
 }

@@ -26,6 +26,7 @@ mod runs;
 mod script_runs;
 pub mod state;
 
+use crate::channel::Channels;
 use crate::home::Enrollment;
 use crate::identity::NotOneMachine;
 use crate::local;
@@ -43,7 +44,7 @@ use fernwart_protocol::diagnosis::{Past, Rules};
 use fernwart_protocol::document::{Envelope, Order, SealedTo, SectionName, UnixMs};
 use fernwart_protocol::id::{Digest, MachineId, RunId};
 use fernwart_protocol::text::chain;
-use fernwart_protocol::to_hub::{About, Stream};
+use fernwart_protocol::to_hub::About;
 use fernwart_protocol::version::Version;
 use gate::{Clock, GateContext, Locks};
 use line_budget::{Line as Budgeted, LineBudget};
@@ -124,7 +125,6 @@ pub enum Event {
     /// A script has ended.
     ScriptEnded(RunId, ScriptResult),
     /// Output of a script.
-    Output(RunId, Stream, Vec<u8>),
     /// The timer of a pending run has fired.
     Due(RunId, u64),
     /// Retry of an outcome that could not be written.
@@ -139,7 +139,7 @@ pub enum Event {
 
 /// A handle for sending events to the executor.
 #[derive(Clone)]
-pub struct Handle(mpsc::Sender<Event>);
+pub struct Handle(mpsc::Sender<Event>, Channels);
 
 /// The parts from which an executor is built.
 pub struct Parts {
@@ -165,6 +165,11 @@ impl Handle {
     /// Sends a message that may be lost: it is dropped while the queue is full.
     pub fn hint(&self, message: ToExecutor) {
         let _ = self.0.try_send(Event::Uplink(message));
+    }
+
+    /// The byte channels that it opens.
+    pub(crate) fn channels(&self) -> &Channels {
+        &self.1
     }
 
     /// Asks on behalf of a program on this machine.
@@ -243,6 +248,8 @@ pub struct Executor {
     /// Whether a timer for the confirmation of this version is running.
     confirm_is_due: bool,
     machine: Box<dyn Machine>,
+    /// Of running scripts.
+    channels: Channels,
     out: Outbox,
 }
 
@@ -390,6 +397,7 @@ impl Executor {
             linked_time: LinkedTime::default(),
             confirm_is_due: false,
             machine,
+            channels: Channels::default(),
             out: Outbox::default(),
         })
     }
@@ -405,7 +413,6 @@ impl Executor {
             Event::Uplink(message) => self.handle(message),
             Event::Looked(run, report, started_at, past) => self.handle_looked(run, report, started_at, past),
             Event::ScriptEnded(run, result) => self.handle_script_ended(run, result),
-            Event::Output(run, stream, bytes) => self.handle_output(run, stream, bytes),
             Event::Unwritten(run, ended) => self.conclude(run, *ended),
             Event::Unread => self.resume_waiting(),
             Event::Confirm => {

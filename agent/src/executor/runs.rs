@@ -207,6 +207,9 @@ impl Executor {
             let pending = record.phase == Phase::Waiting || self.pending.contains_key(&run);
             let state = if pending { RunState::Waiting } else { RunState::Started };
             self.say(ToUplink::Delivered(ticket, Delivered::State(state)));
+            if self.acting.as_ref().is_some_and(|acting| acting.run == run) {
+                self.say(ToUplink::Opened(ticket, run));
+            }
             if record.phase == Phase::Waiting {
                 // This process may not have it yet, if its state store was unreadable.
                 self.take_up(run, record);

@@ -12,8 +12,8 @@ use fernwart_protocol::code::Refusal;
 use fernwart_protocol::document::{Action, Document, Order, Outcome, UnixMs};
 use fernwart_protocol::id::RunId;
 use fernwart_protocol::script::{Manifest, NotRun, RunReport, Stopped};
-use fernwart_protocol::text::{Blob, Text, chain};
-use fernwart_protocol::to_hub::{Delivered, Note, Stream};
+use fernwart_protocol::text::{Text, chain};
+use fernwart_protocol::to_hub::{Delivered, Note};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,19 +100,20 @@ impl Executor {
             cage: ready.cage,
             hide: Vec::new(),
         };
-        self.machine.act(Act { run, task, surroundings: self.surroundings(), rules: self.rules(), cancelled });
-    }
-
-    pub(super) fn handle_output(&mut self, run: RunId, stream: Stream, bytes: Vec<u8>) {
-        let Ok(bytes) = Blob::try_from(bytes) else { return };
-        for ticket in self.waiting.get(&run).into_iter().flatten() {
-            let details = Delivered::Note(Note::Output(stream, bytes.clone()));
-            self.out.say(ToUplink::Delivered(*ticket, details));
+        let watchers = self.waiting.get(&run).cloned().unwrap_or_default();
+        let output = self.channels.open(run, !watchers.is_empty());
+        for ticket in watchers {
+            self.say(ToUplink::Opened(ticket, run));
         }
+        let (surroundings, rules) = (self.surroundings(), self.rules());
+        self.machine.act(Act { run, task, surroundings, rules, cancelled, output });
     }
 
     pub(super) fn handle_script_ended(&mut self, run: RunId, result: ScriptResult) {
         self.acting.take_if(|acting| acting.run == run);
+        if !self.waiting.contains_key(&run) {
+            self.channels.revoke(&run);
+        }
         self.conclude(run, RunEnd::from(result));
         self.act_on();
     }

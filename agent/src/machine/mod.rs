@@ -134,7 +134,7 @@ impl Machine for ThisMachine {
     fn act(&self, mut act: Act) {
         act.task.hide.push(self.home.real_path());
         let (run, events) = (act.run, self.events.clone());
-        let acting = move || script::perform(&act, &events);
+        let acting = move || script::perform(act, &events);
         if let Err(error) = std::thread::Builder::new().name("act".into()).stack_size(512 * 1024).spawn(acting) {
             self.later(Duration::ZERO, Event::ScriptEnded(run, Err(ScriptError::Io(error))));
         }

@@ -6,7 +6,6 @@ use crate::executor::{Act, Event, ScriptResult};
 use crate::platform::{facts, paths};
 use fernwart_protocol::diagnosis::{Finding, Rules, Unknown};
 use fernwart_protocol::document::SectionName;
-use fernwart_protocol::limits::OUTPUT_BYTES;
 use fernwart_protocol::script::{Kind, Value};
 use fernwart_protocol::to_hub::Stream;
 use serde_json::Value as Json;
@@ -16,16 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Runs the script on the current thread and sends events about it.
-pub(super) fn perform(Act { run, task, surroundings, rules, cancelled }: &Act, events: &mpsc::Sender<Event>) {
-    let result = act(task, surroundings, rules, cancelled, |stream, bytes| {
-        for piece in bytes.chunks(OUTPUT_BYTES) {
-            // A slow watcher misses output; the report contains it.
-            let _ = events.try_send(Event::Output(*run, stream, piece.to_vec()));
-        }
-    });
+/// Runs the script on the current thread, and sends an event at its end.
+pub(super) fn perform(Act { run, task, surroundings, rules, cancelled, output }: Act, events: &mpsc::Sender<Event>) {
+    let result = act(&task, &surroundings, &rules, &cancelled, |stream, bytes| output.write(stream, &bytes));
+    // Its last bytes are in the channel before the executor hears of its end.
+    drop(output);
     // Fails only once the executor has stopped.
-    let _ = events.blocking_send(Event::ScriptEnded(*run, result));
+    let _ = events.blocking_send(Event::ScriptEnded(run, result));
 }
 
 /// Runs the checks, the script, and the checks again.

@@ -82,7 +82,7 @@ impl Uplink {
             match self.from_executor.recv().await {
                 Some(ToUplink::Claim(signature)) => break signature,
                 Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
-                Some(news) => drop(state.update(news)),
+                Some(news) => state.update(news, self.executor.channels()),
             }
         };
         let tls_key = Blob::try_from(spki).map_err(|_| UplinkError::Key)?;

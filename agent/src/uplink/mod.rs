@@ -8,8 +8,11 @@
 
 mod backoff;
 mod certificate;
+mod fetch;
 mod session;
+mod streams;
 
+use crate::channel::Channels;
 use crate::executor::Handle;
 use crate::message::{Dial, Rejection, Ticket, ToExecutor, ToUplink};
 use backoff::Backoff;
@@ -110,16 +113,24 @@ pub(crate) struct ExecutorState {
 }
 
 impl ExecutorState {
-    /// Applies a state message; returns any other message.
-    fn update(&mut self, message: ToUplink) -> Option<ToUplink> {
+    /// Applies a message while there is no link. What was for a stream is dropped: outcomes are
+    /// sent again later.
+    fn update(&mut self, message: ToUplink, channels: &Channels) {
         match message {
             ToUplink::Dial(dial) => self.dial = dial,
             ToUplink::About(about) => self.about = about,
             // Without a link the hub cannot be informed.
             ToUplink::Parted | ToUplink::Leave => self.parted = true,
-            other => return Some(other),
+            ToUplink::Outcome(_, run, _) => channels.revoke(&run),
+            ToUplink::Delivered(..)
+            | ToUplink::Opened(..)
+            | ToUplink::GivenBack(..)
+            | ToUplink::Want(_)
+            | ToUplink::Claim(_)
+            | ToUplink::CatalogueRefused(_)
+            | ToUplink::Journal(..)
+            | ToUplink::Stopped => {}
         }
-        None
     }
 }
 
@@ -149,7 +160,7 @@ impl Uplink {
         let mut dialer = self.dialer.take();
         while !self.stop.is_cancelled() {
             while let Ok(news) = self.from_executor.try_recv() {
-                drop(state.update(news));
+                state.update(news, self.executor.channels());
             }
             if state.parted {
                 return self.rest_for_good().await;

@@ -2,49 +2,31 @@
 
 use super::backoff::Backoff;
 use super::certificate::RENEW_AGAIN;
+use super::fetch::{Offering, fetch, fetch_blob, offer};
+use super::streams::{Frame, NewerHub, OrderStreams, serve_stream};
 use super::{ExecutorState, Uplink, UplinkError};
 use crate::executor::Handle;
 use crate::message::{Linked, Ticket, ToExecutor, ToUplink};
 use fernwart_protocol::code::{Denial, Goodbye};
-use fernwart_protocol::id::{Digest, RunId};
-use fernwart_protocol::limits::{FIRST_FRAME_TIMEOUT, OFFER_FILES};
+use fernwart_protocol::limits::FIRST_FRAME_TIMEOUT;
 use fernwart_protocol::link::{FrameError, Link, LinkError, Receiver, RestartHint, Sender};
-use fernwart_protocol::to_agent::{Control, Deliver, Fetched, Stored};
-use fernwart_protocol::to_hub::{self, Ask, Delivered, GivenBack, SignedOutcome};
+use fernwart_protocol::to_agent::Control;
+use fernwart_protocol::to_hub::{self, Ask};
 use fernwart_protocol::version::{Hello, tag};
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
-
-/// How long the hub may take to store an outcome; after that it is kept and offered later.
-const STORE_WAIT: Duration = Duration::from_secs(60);
 
 /// How long the hub may take to store that this machine's owner has taken it out.
 const LEAVES_WITHIN: Duration = Duration::from_secs(8);
 
+/// Messages of the hub's control stream that wait to be handled.
+const WORDS: usize = 8;
+
 /// How often outcomes that no hub has acknowledged are offered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(300);
-
-/// A frame for an order's stream.
-#[derive(Debug)]
-enum Frame {
-    /// An intermediate state or note.
-    Delivered(Delivered),
-    /// The outcome; ends the stream.
-    Outcome(RunId, Box<SignedOutcome>),
-    /// The data that a restored hub has asked for; ends the stream.
-    GivenBack(Vec<GivenBack>),
-}
-
-/// Queue length of one order's stream.
-const STREAM_QUEUE: usize = 8;
-
-/// Places of the queue that notes may not use: three states and an outcome.
-const STREAM_ROOM: usize = 4;
 
 impl Uplink {
     /// Serves one link until it ends. `Ok` means that no wait is needed before the next.
@@ -58,7 +40,7 @@ impl Uplink {
         // Messages since the last link. Answers to its streams are dropped; outcomes are sent
         // again later.
         while let Ok(news) = self.from_executor.try_recv() {
-            drop(state.update(news));
+            state.update(news, self.executor.channels());
         }
         let (mut control, receive) = link.open().await.map_err(UplinkError::Link)?;
         let asked_at = self.clock.now();
@@ -88,11 +70,11 @@ impl Uplink {
         info!(address = %link.remote_address(), rtt_us, "linked");
         self.executor.send(ToExecutor::Linked(linked)).await;
 
-        let mut tasks = JoinSet::new();
+        let mut served = LinkedHub::new(link, control, hub_ahead_ms);
         if hello.number(tag::TIMESTAMP).is_some_and(|newest| newest != state.dial.versions.timestamp) {
-            tasks.spawn(fetch(link.clone(), state.dial.versions, self.executor.clone()));
+            served.tasks.spawn(fetch(served.link.clone(), state.dial.versions, self.executor.clone()));
         }
-        let result = self.serve(state, &link, hint, control, receive, &mut tasks, backoff, linked.hub_ahead_ms).await;
+        let result = self.serve(state, served, hint, receive, backoff).await;
         self.part(state).await;
         result
     }
@@ -114,202 +96,228 @@ impl Uplink {
                         state.about = about;
                         return;
                     }
-                    Some(other) => drop(state.update(other)),
+                    Some(other) => state.update(other, self.executor.channels()),
                     None => return,
                 },
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one link, made and used once")]
+    /// Serves a greeted link until it ends or this machine is parted from it.
     async fn serve(
         &mut self,
         state: &mut ExecutorState,
-        link: &Link,
+        mut linked: LinkedHub,
         mut hint: RestartHint,
-        mut control: Sender,
         receive: Receiver,
-        tasks: &mut JoinSet<()>,
         backoff: &mut Backoff,
-        hub_ahead_ms: i64,
     ) -> Result<(), UplinkError> {
-        let (words, mut hub_words) = mpsc::channel(STREAM_QUEUE);
-        tasks.spawn(listen(receive, words, self.executor.clone()));
-        let mut streams: HashMap<Ticket, mpsc::Sender<Frame>> = HashMap::new();
-        let (opened, mut orders) = mpsc::channel::<(Ticket, mpsc::Sender<Frame>)>(STREAM_QUEUE);
-        let offering = Arc::new(Offering::default());
-        let newer = Arc::new(NewerHub::default());
-        let renewal = tokio::time::sleep(self.renewal_in(state, link, hub_ahead_ms));
+        let (words, mut hub_words) = mpsc::channel(WORDS);
+        linked.tasks.spawn(listen(receive, words, self.executor.clone()));
+        let renewal = tokio::time::sleep(self.renewal_in(state, &linked.link, linked.hub_ahead_ms));
         tokio::pin!(renewal);
         let mut again = tokio::time::interval_at(tokio::time::Instant::now() + OFFER_AGAIN, OFFER_AGAIN);
         loop {
-            tokio::select! {
+            let next = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => {
                     // The hub may be gone already.
-                    let _ = control.send(&to_hub::Control::Goodbye).await;
-                    link.close(Goodbye::Done);
-                    return Ok(());
+                    let _ = linked.control.send(&to_hub::Control::Goodbye).await;
+                    Next::Close
                 }
-                error = link.closed() => return Err(UplinkError::Link(error)),
-                word = hub_words.recv() => match word {
-                    Some(Err(FrameError::Newer)) => {
-                        newer.warn();
-                        let denied = to_hub::Control::Denied(Denial::Incompatible);
-                        control.send(&denied).await.map_err(UplinkError::Frame)?;
-                    }
-                    Some(Err(error)) => {
-                        if let Some(why) = error.reproach() {
-                            link.close(why);
-                        }
-                        return Err(UplinkError::Frame(error));
-                    }
-                    Some(Ok(Control::CatalogueChanged { timestamp })) => {
-                        if timestamp != state.dial.versions.timestamp {
-                            tasks.spawn(fetch(link.clone(), state.dial.versions, self.executor.clone()));
-                        }
-                    }
-                    Some(Ok(Control::Goodbye { retry_after_ms })) => {
-                        backoff.wait_as_asked(Duration::from_millis(u64::from(retry_after_ms)));
-                        return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
-                    }
-                    Some(Ok(Control::Denied(denial))) => {
-                        debug!(code = %denial.code(), "the hub does not know a message it was sent");
-                    }
-                    Some(Ok(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_) | Control::Retired(_))) | None => {
-                        return Err(UplinkError::Frame(FrameError::Cut));
-                    }
-                },
-                stream = link.accept() => {
-                    let (send, receive) = stream.map_err(UplinkError::Link)?;
+                error = linked.link.closed() => return Err(UplinkError::Link(error)),
+                word = hub_words.recv() => linked.handle_word(state, &self.executor, backoff, word).await?,
+                stream = linked.link.accept() => {
+                    let stream = stream.map_err(UplinkError::Link)?;
                     self.last_ticket += 1;
-                    let (stream, to) = ((send, receive), (self.executor.clone(), opened.clone()));
-                    tasks.spawn(serve_stream(self.last_ticket, (link.clone(), newer.clone()), stream, to));
+                    linked.serve(self.last_ticket, stream, &self.executor)
                 }
-                Some((ticket, sender)) = orders.recv() => {
-                    streams.retain(|_, sender| !sender.is_closed());
-                    streams.insert(ticket, sender);
+                () = linked.streams.registered() => Next::GoOn,
+                message = self.from_executor.recv() => {
+                    linked.handle_message(state, &self.executor, message).await?
                 }
-                message = self.from_executor.recv() => match message {
-                    Some(ToUplink::Delivered(ticket, delivered)) => {
-                        let _ = to_stream(&mut streams, &mut orders, ticket, Frame::Delivered(delivered));
-                    }
-                    Some(ToUplink::Outcome(Some(ticket), run, outcome)) => {
-                        if !to_stream(&mut streams, &mut orders, ticket, Frame::Outcome(run, outcome)) {
-                            self.executor.hint(ToExecutor::OfferOutcomes);
-                        }
-                    }
-                    Some(ToUplink::Outcome(None, run, outcome)) => {
-                        tasks.spawn(offer(link.clone(), (run, *outcome), self.executor.clone(), offering.clone()));
-                    }
-                    Some(ToUplink::GivenBack(ticket, all)) => {
-                        let _ = to_stream(&mut streams, &mut orders, ticket, Frame::GivenBack(all));
-                    }
-                    Some(ToUplink::CatalogueRefused(reason)) => {
-                        match control.send(&to_hub::Control::CatalogueRefused(reason)).await {
-                            Ok(()) | Err(FrameError::PeerIsOlder(_)) => {}
-                            Err(error) => return Err(UplinkError::Frame(error)),
-                        }
-                    }
-                    Some(ToUplink::Want(hash)) => {
-                        tasks.spawn(fetch_blob(link.clone(), hash, self.executor.clone()));
-                    }
-                    Some(ToUplink::Dial(dial)) => {
-                        let following = to_hub::Control::Following(dial.versions);
-                        state.dial = dial;
-                        control.send(&following).await.map_err(UplinkError::Frame)?;
-                    }
-                    Some(ToUplink::About(about)) => state.about = about,
-                    Some(ToUplink::Journal(seq, hash)) => {
-                        control.send(&to_hub::Control::Journal(seq, hash)).await.map_err(UplinkError::Frame)?;
-                    }
-                    Some(ToUplink::Leave) => {
-                        state.parted = true;
-                        // The hub closes the link once it has stored that; else it is closed
-                        // here.
-                        let link = link.clone();
-                        tasks.spawn(async move {
-                            tokio::time::sleep(LEAVES_WITHIN).await;
-                            link.close(Goodbye::Done);
-                        });
-                        match control.send(&to_hub::Control::Leaving).await {
-                            Ok(()) => {}
-                            Err(error @ FrameError::PeerIsOlder(_)) => warn!(%error, "the hub cannot be informed"),
-                            Err(error) => return Err(UplinkError::Frame(error)),
-                        }
-                    }
-                    Some(ToUplink::Parted) => {
-                        state.parted = true;
-                        link.close(Goodbye::Done);
-                        return Ok(());
-                    }
-                    Some(ToUplink::Claim(_)) => {}
-                    Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
-                },
                 () = hint.rung() => {
                     debug!("restart hint received");
-                    let following = to_hub::Control::Following(state.dial.versions);
-                    control.send(&following).await.map_err(UplinkError::Frame)?;
+                    linked.say(&to_hub::Control::Following(state.dial.versions)).await?;
+                    Next::GoOn
                 }
-                () = &mut renewal => match tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.renew(state, link)).await.unwrap_or(Err(UplinkError::Link(LinkError::Silent))) {
-                    Ok(()) => {
-                        link.close(Goodbye::Done);
-                        return Ok(());
+                () = &mut renewal => {
+                    let renewed = tokio::time::timeout(FIRST_FRAME_TIMEOUT, self.renew(state, &linked.link)).await;
+                    match renewed.unwrap_or(Err(UplinkError::Link(LinkError::Silent))) {
+                        Ok(()) => Next::Close,
+                        Err(error) => {
+                            let reason = fernwart_protocol::text::chain(&error);
+                            warn!(reason, "the certificate was not renewed");
+                            renewal.as_mut().reset(tokio::time::Instant::now() + RENEW_AGAIN);
+                            Next::GoOn
+                        }
                     }
-                    Err(error) => {
-                        warn!(reason = fernwart_protocol::text::chain(&error), "the certificate was not renewed");
-                        renewal.as_mut().reset(tokio::time::Instant::now() + RENEW_AGAIN);
-                    }
-                },
+                }
                 _ = again.tick() => {
                     // Must not block: a full queue means that the executor is busy.
                     self.executor.hint(ToExecutor::OfferOutcomes);
+                    Next::GoOn
                 }
-                Some(_) = tasks.join_next() => {}
+                Some(_) = linked.tasks.join_next() => Next::GoOn,
+            };
+            if let Next::Close = next {
+                linked.link.close(Goodbye::Done);
+                return Ok(());
             }
         }
     }
 }
 
-/// Warns once per link that the hub speaks a newer version.
-#[derive(Debug, Default)]
-struct NewerHub(AtomicBool);
+/// What becomes of a link after something was handled.
+enum Next {
+    GoOn,
+    /// It is closed with a goodbye.
+    Close,
+}
 
-impl NewerHub {
-    fn warn(&self) {
-        if !self.0.swap(true, Ordering::Relaxed) {
-            warn!("the hub speaks a newer version than this agent: update the agent");
+/// A greeted link, and what is under way on it.
+struct LinkedHub {
+    link: Link,
+    control: Sender,
+    /// How far the hub's clock is ahead of this machine's, milliseconds.
+    hub_ahead_ms: i64,
+    streams: OrderStreams,
+    tasks: JoinSet<()>,
+    offering: Arc<Offering>,
+    newer: Arc<NewerHub>,
+}
+
+impl LinkedHub {
+    fn new(link: Link, control: Sender, hub_ahead_ms: i64) -> Self {
+        let (streams, tasks) = (OrderStreams::default(), JoinSet::new());
+        Self { link, control, hub_ahead_ms, streams, tasks, offering: Arc::default(), newer: Arc::default() }
+    }
+
+    async fn say(&mut self, word: &to_hub::Control) -> Result<(), UplinkError> {
+        self.control.send(word).await.map_err(UplinkError::Frame)
+    }
+
+    /// Sends what an older hub may not know, and works without.
+    async fn say_if_known(&mut self, word: &to_hub::Control) -> Result<(), UplinkError> {
+        match self.control.send(word).await {
+            Ok(()) => Ok(()),
+            Err(error @ FrameError::PeerIsOlder(_)) => {
+                warn!(%error, "the hub cannot be informed");
+                Ok(())
+            }
+            Err(error) => Err(UplinkError::Frame(error)),
         }
     }
-}
 
-/// Queues a frame for an order's stream without blocking. Returns false if the stream accepts
-/// nothing more. Notes are dropped when only the places for states and the outcome are left.
-fn hand_over(stream: &mpsc::Sender<Frame>, frame: Frame) -> bool {
-    if matches!(frame, Frame::Delivered(Delivered::Note(_))) && stream.capacity() <= STREAM_ROOM {
-        return !stream.is_closed();
+    fn serve(&mut self, ticket: Ticket, stream: (Sender, Receiver), executor: &Handle) -> Next {
+        let to = (executor.clone(), self.streams.register.clone());
+        self.tasks.spawn(serve_stream(ticket, (self.link.clone(), self.newer.clone()), stream, to));
+        Next::GoOn
     }
-    stream.try_send(frame).is_ok()
-}
 
-/// Sends a frame to the stream of an order. A blocked stream holds up nobody: what it missed is
-/// in the state store and is offered again.
-fn to_stream(
-    streams: &mut HashMap<Ticket, mpsc::Sender<Frame>>,
-    opened: &mut mpsc::Receiver<(Ticket, mpsc::Sender<Frame>)>,
-    ticket: Ticket,
-    frame: Frame,
-) -> bool {
-    // The stream's registration may still be queued.
-    while !streams.contains_key(&ticket) {
-        let Ok((ticket, sender)) = opened.try_recv() else { break };
-        streams.insert(ticket, sender);
+    /// Handles a message from the hub's control stream.
+    async fn handle_word(
+        &mut self,
+        state: &ExecutorState,
+        executor: &Handle,
+        backoff: &mut Backoff,
+        word: Option<Result<Control, FrameError>>,
+    ) -> Result<Next, UplinkError> {
+        match word {
+            Some(Err(FrameError::Newer)) => {
+                self.newer.warn();
+                self.say(&to_hub::Control::Denied(Denial::Incompatible)).await?;
+            }
+            Some(Err(error)) => {
+                if let Some(why) = error.reproach() {
+                    self.link.close(why);
+                }
+                return Err(UplinkError::Frame(error));
+            }
+            Some(Ok(Control::CatalogueChanged { timestamp })) => {
+                if timestamp != state.dial.versions.timestamp {
+                    self.tasks.spawn(fetch(self.link.clone(), state.dial.versions, executor.clone()));
+                }
+            }
+            Some(Ok(Control::Goodbye { retry_after_ms })) => {
+                backoff.wait_as_asked(Duration::from_millis(u64::from(retry_after_ms)));
+                return Err(UplinkError::Link(LinkError::Closed(Goodbye::Done)));
+            }
+            Some(Ok(Control::Denied(denial))) => {
+                debug!(code = %denial.code(), "the hub does not know a message it was sent");
+            }
+            Some(Ok(Control::Hello(_) | Control::Lock(_) | Control::Cancel(_) | Control::Retired(_))) | None => {
+                return Err(UplinkError::Frame(FrameError::Cut));
+            }
+        }
+        Ok(Next::GoOn)
     }
-    let handed = streams.get(&ticket).is_some_and(|stream| hand_over(stream, frame));
-    if !handed {
-        streams.remove(&ticket);
+
+    /// Handles a message from the executor.
+    async fn handle_message(
+        &mut self,
+        state: &mut ExecutorState,
+        executor: &Handle,
+        message: Option<ToUplink>,
+    ) -> Result<Next, UplinkError> {
+        match message {
+            Some(ToUplink::Delivered(ticket, delivered)) => {
+                self.streams.send(ticket, Frame::Delivered(delivered));
+            }
+            Some(ToUplink::Opened(ticket, run)) => {
+                if let Some(reader) = executor.channels().read(&run) {
+                    self.streams.send(ticket, Frame::Channel(reader));
+                }
+            }
+            Some(ToUplink::Outcome(ticket, run, outcome)) => {
+                executor.channels().revoke(&run);
+                match ticket {
+                    Some(ticket) => {
+                        if !self.streams.send(ticket, Frame::Outcome(run, outcome)) {
+                            executor.hint(ToExecutor::OfferOutcomes);
+                        }
+                    }
+                    None => {
+                        let (link, offering) = (self.link.clone(), self.offering.clone());
+                        self.tasks.spawn(offer(link, (run, *outcome), executor.clone(), offering));
+                    }
+                }
+            }
+            Some(ToUplink::GivenBack(ticket, all)) => {
+                self.streams.send(ticket, Frame::GivenBack(all));
+            }
+            Some(ToUplink::CatalogueRefused(reason)) => {
+                self.say_if_known(&to_hub::Control::CatalogueRefused(reason)).await?;
+            }
+            Some(ToUplink::Want(hash)) => {
+                self.tasks.spawn(fetch_blob(self.link.clone(), hash, executor.clone()));
+            }
+            Some(ToUplink::Dial(dial)) => {
+                let following = to_hub::Control::Following(dial.versions);
+                state.dial = dial;
+                self.say(&following).await?;
+            }
+            Some(ToUplink::About(about)) => state.about = about,
+            Some(ToUplink::Journal(seq, hash)) => self.say(&to_hub::Control::Journal(seq, hash)).await?,
+            Some(ToUplink::Leave) => {
+                state.parted = true;
+                // The hub closes the link once it has stored that; else it is closed here.
+                let link = self.link.clone();
+                self.tasks.spawn(async move {
+                    tokio::time::sleep(LEAVES_WITHIN).await;
+                    link.close(Goodbye::Done);
+                });
+                self.say_if_known(&to_hub::Control::Leaving).await?;
+            }
+            Some(ToUplink::Parted) => {
+                state.parted = true;
+                return Ok(Next::Close);
+            }
+            Some(ToUplink::Claim(_)) => {}
+            Some(ToUplink::Stopped) | None => return Err(UplinkError::NoExecutor),
+        }
+        Ok(Next::GoOn)
     }
-    handed
 }
 
 async fn first_word(link: &Link, mut receive: Receiver) -> Result<(Control, Receiver), UplinkError> {
@@ -349,202 +357,5 @@ async fn listen(mut receive: Receiver, words: mpsc::Sender<Result<Control, Frame
         if words.send(word).await.is_err() || !goes_on {
             return;
         }
-    }
-}
-
-/// Serves a stream that the hub has opened: an echo, an order until its outcome, or a request for
-/// lost data.
-async fn serve_stream(
-    ticket: Ticket,
-    (link, newer): (Link, Arc<NewerHub>),
-    (mut send, mut receive): (Sender, Receiver),
-    (executor, opened): (Handle, mpsc::Sender<(Ticket, mpsc::Sender<Frame>)>),
-) {
-    let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
-    let word = match first {
-        Ok(Ok(Deliver::Echo(number))) => {
-            if send.send(&Deliver::Echo(number)).await.is_ok() {
-                send.finish();
-            }
-            return;
-        }
-        Ok(Ok(Deliver::Order(order))) => ToExecutor::Order(ticket, order),
-        Ok(Ok(Deliver::TakenBack(order, cancel))) => {
-            // The cancel is sent first on the same channel, so the order finds itself cancelled.
-            executor.send(ToExecutor::Cancel(cancel)).await;
-            ToExecutor::Order(ticket, order)
-        }
-        Ok(Ok(Deliver::Begun(order, cancel))) => {
-            if let Some(cancel) = cancel {
-                executor.send(ToExecutor::Cancel(cancel)).await;
-            }
-            ToExecutor::Begun(ticket, order)
-        }
-        Ok(Ok(Deliver::GiveBack(hubs))) => ToExecutor::GiveBack(ticket, hubs),
-        Ok(Err(FrameError::Newer)) => {
-            newer.warn();
-            receive.reject();
-            return send.reject();
-        }
-        Ok(Err(error)) => {
-            if let Some(why) = error.reproach() {
-                warn!(%error, "the hub misbehaved");
-                link.close(why);
-            }
-            return debug!(%error, "a stream did not begin with an order");
-        }
-        Err(_) => return debug!("a stream stayed silent"),
-    };
-    let (answers, mut answered) = mpsc::channel(STREAM_QUEUE);
-    if opened.send((ticket, answers)).await.is_err() {
-        return;
-    }
-    executor.send(word).await;
-    while let Some(frame) = answered.recv().await {
-        let sent = match frame {
-            Frame::Outcome(run, outcome) => {
-                if send.send(&Delivered::Outcome(outcome)).await.is_err() {
-                    break;
-                }
-                send.finish();
-                return await_stored(&mut receive, run, &executor).await;
-            }
-            Frame::GivenBack(all) => {
-                for one in all {
-                    if send.send(&one).await.is_err() {
-                        return;
-                    }
-                }
-                return send.finish();
-            }
-            Frame::Delivered(delivered) => {
-                let sent = send.send(&delivered).await;
-                if let (Ok(()), Delivered::Refused(_)) = (&sent, delivered) {
-                    return send.finish();
-                }
-                sent
-            }
-        };
-        match sent {
-            Ok(()) => {}
-            // The hub works without messages it does not know.
-            Err(error @ FrameError::PeerIsOlder(_)) => debug!(%error, "a message is left out: the hub is too old"),
-            Err(_) => break,
-        }
-    }
-    executor.send(ToExecutor::Gone(ticket)).await;
-}
-
-async fn await_stored(receive: &mut Receiver, run: RunId, executor: &Handle) {
-    match tokio::time::timeout(STORE_WAIT, receive.expect::<Stored>()).await {
-        Ok(Ok(Stored::Countersigned(envelope))) => executor.send(ToExecutor::Stored(run, envelope)).await,
-        Ok(Ok(Stored::NotNow(denial))) => warn!(%run, code = %denial.code(), "the hub cannot store an outcome now"),
-        Ok(Err(_)) | Err(_) => debug!(%run, "an outcome was not acknowledged; it will be offered again"),
-    }
-}
-
-/// Outcomes being sent on a link.
-#[derive(Debug, Default)]
-struct Offering {
-    runs: std::sync::Mutex<HashSet<RunId>>,
-    turn: Mutex<()>,
-}
-
-impl Offering {
-    fn runs(&self) -> std::sync::MutexGuard<'_, HashSet<RunId>> {
-        self.runs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-/// Offers an outcome that no hub has acknowledged. One at a time, since several at once would all
-/// be too slow on a slow line.
-async fn offer(link: Link, (run, outcome): (RunId, SignedOutcome), executor: Handle, offering: Arc<Offering>) {
-    if !offering.runs().insert(run) {
-        // It is queued already.
-        return;
-    }
-    let turn = offering.turn.lock().await;
-    let Ok((mut send, mut receive)) = link.open().await else { return };
-    if send.send(&Ask::Outcome(outcome)).await.is_ok() {
-        send.finish();
-        await_stored(&mut receive, run, &executor).await;
-    }
-    drop(turn);
-    offering.runs().remove(&run);
-}
-
-/// Fetches the catalogue files that are newer than these versions.
-async fn fetch(link: Link, known: fernwart_protocol::document::Versions, executor: Handle) {
-    let Ok((mut send, mut receive)) = link.open().await else { return };
-    if send.send(&Ask::Fetch(known)).await.is_err() {
-        return;
-    }
-    send.finish();
-    let mut files = Vec::new();
-    loop {
-        match receive.next::<Fetched>().await {
-            Ok(Some(Fetched::File(file))) if files.len() < OFFER_FILES => files.push(file),
-            Ok(Some(Fetched::Blob(_))) => return warn!("the hub sent a blob instead of catalogue files"),
-            Ok(Some(Fetched::File(_))) => return warn!("the hub offers too many files"),
-            Ok(Some(Fetched::Denied(denial))) => return debug!(code = %denial.code(), "no catalogue to fetch"),
-            Ok(None) => break,
-            Err(error) => return debug!(%error, "fetching the catalogue was cut"),
-        }
-    }
-    if !files.is_empty() {
-        executor.send(ToExecutor::Catalogue(files)).await;
-    }
-}
-
-/// Fetches a script's file. If the link breaks, nothing is reported: the file is requested again
-/// on the next one.
-async fn fetch_blob(link: Link, hash: Digest, executor: Handle) {
-    let fetched = async {
-        let (mut send, mut receive) = link.open().await.ok()?;
-        send.send(&Ask::Blob(hash)).await.ok()?;
-        send.finish();
-        match receive.next::<Fetched>().await {
-            Ok(Some(Fetched::Blob(bytes))) => Some(Some(bytes.into_bytes())),
-            Ok(Some(Fetched::Denied(denial))) => {
-                warn!(%hash, code = %denial.code(), "the hub denied a script's file");
-                Some(None)
-            }
-            Ok(Some(Fetched::File(_)) | None) | Err(FrameError::Newer | FrameError::Rejected) => Some(None),
-            Err(error) => {
-                let why = error.reproach()?;
-                warn!(%hash, %error, "a script's file cannot be read");
-                link.close(why);
-                Some(None)
-            }
-        }
-    };
-    if let Some(bytes) = fetched.await {
-        executor.send(ToExecutor::Blob(hash, bytes)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fernwart_protocol::to_hub::{Note, RunState};
-
-    #[test]
-    fn notes_never_displace_states_and_the_outcome_of_a_stream() {
-        let (stream, mut received) = mpsc::channel(STREAM_QUEUE);
-        for _ in 0..100 {
-            assert!(hand_over(&stream, Frame::Delivered(Delivered::Note(Note::Turn))));
-        }
-        for state in [RunState::Waiting, RunState::Started] {
-            assert!(hand_over(&stream, Frame::Delivered(Delivered::State(state))));
-        }
-        // As important as an outcome: it must be delivered.
-        assert!(hand_over(&stream, Frame::Delivered(Delivered::Refused(fernwart_protocol::code::Refusal::Paused))));
-        let mut last = None;
-        while let Ok(delivered) = received.try_recv() {
-            last = Some(delivered);
-        }
-        assert!(matches!(last, Some(Frame::Delivered(Delivered::Refused(_)))));
-        drop(received);
-        assert!(!hand_over(&stream, Frame::Delivered(Delivered::Note(Note::Turn))), "nobody hears it");
     }
 }

@@ -205,7 +205,7 @@ fn a_restored_hub_recovers_the_newer_catalogue_from_a_machine() {
     );
     // No command is needed.
     wait_until("it is given back", || targets(&world) == before + 1);
-    wait_until("it is told", || world.hub.log().contains("is given back"));
+    wait_until("it is told", || world.hub.log().contains("is recovered"));
     world.technician(&["doctor"]).exits(0);
     let rows = world.technician(&["ls", "-o", "jsonl"]).exits(0).json_lines();
     assert!(!rows[0].to_string().contains("does not believe"), "it is no fault of the machine's: {rows:?}");
@@ -285,7 +285,7 @@ fn a_machine_that_falsely_claims_a_newer_catalogue_changes_nothing() {
             let log = || world.hub.log();
             tokio::task::block_in_place(|| {
                 wait_until("it is told", || {
-                    log().split_once(&reported).is_some_and(|(_, after)| after.contains("it is not given back"))
+                    log().split_once(&reported).is_some_and(|(_, after)| after.contains("cannot be recovered"))
                 });
             });
             link.close(fernwart_protocol::code::Goodbye::Done);
