@@ -413,72 +413,27 @@ fn killed_by_kernel(task: &Task, pid: u32, groups: &mut Vec<PathBuf>) -> Option<
 
 fn follow(
     task: &Task,
-    mut outer: Outer,
+    outer: Outer,
     pieces: &mpsc::Receiver<Piece>,
     patterns: Patterns,
     cancelled: &AtomicBool,
     live: &mut impl FnMut(Stream, Vec<u8>),
     (report_reader, groups): (&OwnedFd, &[PathBuf]),
 ) -> ScriptEnd {
-    let mut groups = groups.to_vec();
     let mut streams = Streams::new(patterns);
-    let begun = Instant::now();
-    let helpers = if task.cage == Cage::Systemd { 3 } else { 2 };
-    let raw = task.manifest.privilege == Privilege::Raw;
-    let written = task.manifest.writes.iter().map(String::as_str).chain(raw.then_some("/"));
-    let disks: Vec<watch::Disk> = written.filter_map(watch::Disk::at).collect();
-    let most_output = u64::from(task.manifest.limits.output_mib) << 20;
-    let mut stopped = None;
-    let mut next_look = begun + watch::EVERY;
-    let mut kill_at: Option<Instant> = None;
-    let mut leave_at: Option<Instant> = None;
-    while streams.open > 0 && leave_at.is_none_or(|at| Instant::now() < at) {
-        match pieces.recv_timeout(next_look.saturating_duration_since(Instant::now())) {
+    let mut guard = Guard::new(task, outer, groups.to_vec());
+    while streams.open > 0 && guard.waits() {
+        match pieces.recv_timeout(guard.next_look.saturating_duration_since(Instant::now())) {
             Ok(piece) => streams.take(piece, live),
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
         }
-        if Instant::now() < next_look {
-            continue;
-        }
-        next_look = Instant::now() + watch::EVERY;
-        let Some(pid) = outer.pid() else {
-            // It has ended. Kill what it left behind; do not wait for processes that hold its
-            // streams outside the cage.
-            if leave_at.is_none() {
-                end_the_rest(task);
-                leave_at = Some(Instant::now() + LEAVE);
-            }
-            continue;
-        };
-        if kill_at.is_some_and(|at| Instant::now() >= at) {
-            leave_at = leave_at.or(Some(Instant::now() + LEAVE));
-            kill(task, &mut outer);
-            continue;
-        }
-        if stopped.is_none() {
-            stopped = match cancelled.load(Ordering::SeqCst) {
-                true => Some(Stopped::Cancelled),
-                false if streams.bytes() > most_output => Some(Stopped::Output),
-                false => watch::verdict(pid, helpers, begun, &task.manifest.limits, &disks)
-                    .or_else(|| killed_by_kernel(task, pid, &mut groups)),
-            };
-            match stopped {
-                // A script that exceeds a resource limit is killed at once.
-                Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => {
-                    kill_at = Some(Instant::now());
-                    kill(task, &mut outer);
-                }
-                Some(Stopped::Time | Stopped::Cancelled) => {
-                    ask_to_end(pid);
-                    kill_at = Some(Instant::now() + GRACE);
-                }
-                None => {}
-            }
+        if Instant::now() >= guard.next_look {
+            guard.look(cancelled.load(Ordering::SeqCst), streams.bytes());
         }
     }
     end_the_rest(task);
-    outer.bury();
+    guard.outer.bury();
     let mut finish = |keeper: Keeper, stream| {
         let (rest, kept, count) = keeper.finish();
         if !rest.is_empty() {
@@ -488,10 +443,83 @@ fn follow(
     };
     ScriptEnd {
         report: report(report_reader),
-        stopped,
+        stopped: guard.stopped,
         refused: None,
         stdout: finish(streams.out, Stream::Out),
         stderr: finish(streams.err, Stream::Err),
+    }
+}
+
+/// Holds a running script to its limits.
+struct Guard<'a> {
+    task: &'a Task,
+    outer: Outer,
+    groups: Vec<PathBuf>,
+    begun: Instant,
+    /// The file systems it may write to.
+    disks: Vec<watch::Disk>,
+    stopped: Option<Stopped>,
+    next_look: Instant,
+    /// When it is killed.
+    kill_at: Option<Instant>,
+    /// When its output is waited for no longer.
+    leave_at: Option<Instant>,
+}
+
+impl<'a> Guard<'a> {
+    fn new(task: &'a Task, outer: Outer, groups: Vec<PathBuf>) -> Self {
+        let begun = Instant::now();
+        let raw = task.manifest.privilege == Privilege::Raw;
+        let written = task.manifest.writes.iter().map(String::as_str).chain(raw.then_some("/"));
+        let disks = written.filter_map(watch::Disk::at).collect();
+        let next_look = begun + watch::EVERY;
+        Self { task, outer, groups, begun, disks, stopped: None, next_look, kill_at: None, leave_at: None }
+    }
+
+    /// Whether its output is still waited for.
+    fn waits(&self) -> bool {
+        self.leave_at.is_none_or(|at| Instant::now() < at)
+    }
+
+    /// Looks at it once, and stops it where it must not go on.
+    fn look(&mut self, is_cancelled: bool, output_bytes: u64) {
+        self.next_look = Instant::now() + watch::EVERY;
+        let Some(pid) = self.outer.pid() else {
+            // It has ended. Kill what it left behind; do not wait for processes that hold its
+            // streams outside the cage.
+            if self.leave_at.is_none() {
+                end_the_rest(self.task);
+                self.leave_at = Some(Instant::now() + LEAVE);
+            }
+            return;
+        };
+        if self.kill_at.is_some_and(|at| Instant::now() >= at) {
+            self.leave_at = self.leave_at.or(Some(Instant::now() + LEAVE));
+            return kill(self.task, &mut self.outer);
+        }
+        if self.stopped.is_some() {
+            return;
+        }
+        let limits = &self.task.manifest.limits;
+        let helpers = if self.task.cage == Cage::Systemd { 3 } else { 2 };
+        self.stopped = match is_cancelled {
+            true => Some(Stopped::Cancelled),
+            false if output_bytes > u64::from(limits.output_mib) << 20 => Some(Stopped::Output),
+            false => watch::verdict(pid, helpers, self.begun, limits, &self.disks)
+                .or_else(|| killed_by_kernel(self.task, pid, &mut self.groups)),
+        };
+        match self.stopped {
+            // A script that exceeds a resource limit is killed at once.
+            Some(Stopped::Memory | Stopped::Processes | Stopped::Disk | Stopped::Output) => {
+                self.kill_at = Some(Instant::now());
+                kill(self.task, &mut self.outer);
+            }
+            Some(Stopped::Time | Stopped::Cancelled) => {
+                ask_to_end(pid);
+                self.kill_at = Some(Instant::now() + GRACE);
+            }
+            None => {}
+        }
     }
 }
 

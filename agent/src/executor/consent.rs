@@ -129,26 +129,48 @@ impl Executor {
         self.pending.iter().find(|(_, wait)| asks(&wait.why)).map(|(run, _)| *run)
     }
 
+    /// Ends what the owner's no or pause is about, before that is written.
+    fn stop_at_once(&mut self, command: local::OwnerCommand, run: Option<RunId>) {
+        use local::OwnerCommand;
+        match (command, run) {
+            (OwnerCommand::Deny(_), Some(run)) => self.refuse_waiting(run, Refusal::OwnerDeclined),
+            (OwnerCommand::Pause(_), _) => {
+                for run in self.pending.keys().copied().collect::<Vec<_>>() {
+                    self.refuse_waiting(run, Refusal::Paused);
+                }
+                self.cancel_acting(None);
+                while let Some((run, _)) = self.to_look.pop_front() {
+                    self.end_unbegun(run, Outcome::Refused, Some(Refusal::Paused));
+                }
+            }
+            _ => {
+                let asks = |wait: &PendingRun| wait.yes || matches!(wait.why, WaitReason::Owner(..));
+                let asked: Vec<RunId> =
+                    self.pending.iter().filter(|(_, wait)| asks(wait)).map(|(run, _)| *run).collect();
+                for run in asked {
+                    self.refuse_waiting(run, Refusal::OwnerDeclined);
+                }
+            }
+        }
+    }
+
     /// Handles an owner's command. A consent is in the state store before it counts; a refusal
     /// counts at once, even if the disk fails.
     pub(super) fn handle_owner_command(&mut self, command: local::OwnerCommand, by: &Caller) -> local::Answer {
         use local::OwnerCommand;
         let now = self.now();
         let run = match command {
-            OwnerCommand::Allow(number, _) | OwnerCommand::Deny(number) => {
-                let run =
-                    if let OwnerCommand::Deny(_) = command { self.asked_about(number) } else { self.question(number) };
-                if run.is_none() {
-                    return local::Answer::NoSuchQuestion;
-                }
-                run
-            }
+            OwnerCommand::Allow(number, _) => self.question(number),
+            OwnerCommand::Deny(number) => self.asked_about(number),
             OwnerCommand::AllowAll(_)
             | OwnerCommand::DenyAll
             | OwnerCommand::Pause(_)
             | OwnerCommand::Resume
             | OwnerCommand::TrustClock => None,
         };
+        if let (OwnerCommand::Allow(..) | OwnerCommand::Deny(_), None) = (command, run) {
+            return local::Answer::NoSuchQuestion;
+        }
         let is_paused = self.consent.paused(self.clock(), self.floor());
         // With an implausible clock the pause counts from the signed time floor, else it could
         // end at once.
@@ -159,26 +181,7 @@ impl Executor {
         let stops = matches!(command, OwnerCommand::Deny(_) | OwnerCommand::DenyAll | OwnerCommand::Pause(_));
         if stops {
             self.consent = consent;
-            match (command, run) {
-                (OwnerCommand::Deny(_), Some(run)) => self.refuse_waiting(run, Refusal::OwnerDeclined),
-                (OwnerCommand::Pause(_), _) => {
-                    for run in self.pending.keys().copied().collect::<Vec<_>>() {
-                        self.refuse_waiting(run, Refusal::Paused);
-                    }
-                    self.cancel_acting(None);
-                    while let Some((run, _)) = self.to_look.pop_front() {
-                        self.end_unbegun(run, Outcome::Refused, Some(Refusal::Paused));
-                    }
-                }
-                _ => {
-                    let asks = |wait: &PendingRun| wait.yes || matches!(wait.why, WaitReason::Owner(..));
-                    let asked: Vec<RunId> =
-                        self.pending.iter().filter(|(_, wait)| asks(wait)).map(|(run, _)| *run).collect();
-                    for run in asked {
-                        self.refuse_waiting(run, Refusal::OwnerDeclined);
-                    }
-                }
-            }
+            self.stop_at_once(command, run);
         }
         let body = json!({"by": by.account, "word": command, "run": run});
         // The administrator's commands are always written. Those of other accounts are limited,
@@ -295,11 +298,16 @@ mod tests {
         assert_eq!(is_admin.commanded(OwnerCommand::DenyAll, false).expect("allowed").allows_until, 0);
     }
 
-    #[test]
-    fn every_owner_command_by_each_account_before_during_and_after_a_pause() {
-        /// What remains, from now on: allowed until, paused until, whether paused by the
-        /// administrator. None: the command is refused.
-        type Left = Option<(UnixMs, UnixMs, bool)>;
+    /// What remains, from now on: allowed until, paused until, whether paused by the
+    /// administrator. None: the command is refused.
+    type Left = Option<(UnixMs, UnixMs, bool)>;
+
+    /// Name, consent before, command; result for an asked account, result for the
+    /// administrator.
+    type Case = (&'static str, OwnerConsent, OwnerCommand, Left, Left);
+
+    /// Every owner's command before, during and after a pause.
+    fn cases() -> [Case; 16] {
         const EVER: UnixMs = UnixMs::MAX - NOW;
         let open = OwnerConsent { allows_until: NOW + 10 * HOUR, ..OwnerConsent::default() };
         let own = OwnerConsent { paused_until: NOW + HOUR, ..OwnerConsent::default() };
@@ -307,9 +315,7 @@ mod tests {
         // A pause that has just ended is no longer in force.
         let ended = OwnerConsent { paused_until: NOW, ..admins };
         let hours = |hours: u64| Some(hours * 3_600_000);
-        let cases: [(&str, OwnerConsent, OwnerCommand, Left, Left); 16] = [
-            // case, consent before, command; result for an asked account, result for the
-            // administrator
+        [
             (
                 "allow",
                 OwnerConsent::default(),
@@ -374,8 +380,12 @@ mod tests {
             ("resume", own, OwnerCommand::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
             ("resume the administrator's", admins, OwnerCommand::Resume, None, Some((-NOW, -NOW, false))),
             ("resume after its end", ended, OwnerCommand::Resume, Some((-NOW, -NOW, false)), Some((-NOW, -NOW, false))),
-        ];
-        for (what, before, command, asked, is_admin) in cases {
+        ]
+    }
+
+    #[test]
+    fn every_owner_command_by_each_account_before_during_and_after_a_pause() {
+        for (what, before, command, asked, is_admin) in cases() {
             for (by_admin, wanted) in [(false, asked), (true, is_admin)] {
                 let after = before.commanded(command, by_admin);
                 let left = after.map(|s| (s.allows_until - NOW, s.paused_until - NOW, s.paused_by_administrator));

@@ -60,13 +60,13 @@ pub fn run(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<E
             reachable(home, enrollment)?;
             say(&questions::questions(home, words)?)
         }
-        Command::Allow { what, span } => tell(home, enrollment, words, || questions::allow(&what, span)),
-        Command::Deny { what } => tell(home, enrollment, words, || questions::deny(&what)),
+        Command::Allow { what, span } => give(home, enrollment, words, || questions::allow(&what, span)),
+        Command::Deny { what } => give(home, enrollment, words, || questions::deny(&what)),
         Command::Pause { span, same } => {
             let span = span.or(same).map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-            tell(home, enrollment, words, || Ok(OwnerCommand::Pause(span)))
+            give(home, enrollment, words, || Ok(OwnerCommand::Pause(span)))
         }
-        Command::Resume => tell(home, enrollment, words, || Ok(OwnerCommand::Resume)),
+        Command::Resume => give(home, enrollment, words, || Ok(OwnerCommand::Resume)),
         Command::Check { trust_clock } => {
             let enrollment = enrollment?;
             if trust_clock {
@@ -83,7 +83,7 @@ pub fn run(arguments: Arguments, home: &Home, words: &Words) -> anyhow::Result<E
 }
 
 /// Gives the running agent a command of its owner.
-fn tell(
+fn give(
     home: &Home,
     enrollment: Result<Enrollment, UserError>,
     words: &Words,

@@ -4,7 +4,7 @@ use crate::enroll;
 use crate::executor::policy::{BadPolicy, Mode, Policy};
 use crate::executor::state::{Parted, StateStore};
 use crate::home::{Enrollment, Home};
-use crate::local::{self, Answer, Question, Status};
+use crate::local::{self, Answer, LastRun, Question, Status};
 use crate::message::Rejection;
 use crate::owner::words::{Words, action_word_in};
 use fernwart_certs::catalogue::Shop;
@@ -35,17 +35,7 @@ fn contact_line(name: &impl std::fmt::Display, phone: &fernwart_protocol::text::
 /// # Errors
 /// When the running agent does not answer, or the state store cannot be read.
 pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> anyhow::Result<String> {
-    let begun = Instant::now();
-    let (running, store) = loop {
-        if let Some(Answer::Status(status)) = local::ask(&home.socket(), &Question::Status)? {
-            break (Some(*status), None);
-        }
-        match StateStore::open(&home.store()) {
-            Ok(store) => break (None, Some(store)),
-            Err(error) if error.is_held() && begun.elapsed() < local::STARTS => {}
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let (running, store) = running_or_stored(home)?;
     let (shop, last, parted) = match (&running, &store) {
         (Some(status), _) => (status.shop.clone(), status.last.clone(), status.parted.clone()),
         (None, Some(store)) => {
@@ -81,15 +71,7 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
         row("status-unwritten", &words.say("status-unwritten-now"));
     }
     let called = last.as_ref().and_then(|last| last.machine_name.clone());
-    let last = last.map(|last| {
-        let at = jiff::Timestamp::from_millisecond(last.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
-        format!(
-            "{}  {}: {}",
-            at.strftime("%Y-%m-%d %H:%M"),
-            words.say(&format!("action-{}", last.action)),
-            words.outcome(last.outcome)
-        )
-    });
+    let last = last.map(|last| last_in_words(&last, words));
     row("status-last", &last.unwrap_or_else(|| words.say("status-never")));
     let until = |until: i64| match until {
         i64::MAX => words.say("until-resumed"),
@@ -117,6 +99,27 @@ pub fn status(home: &Home, enrollment: Option<&Enrollment>, words: &Words) -> an
     let head = if parted.is_some() { "status-head-parted" } else { "status-head" };
     let head = words.say_with(head, &[("machine", &machine), ("shop", &name)]);
     Ok(format!("{head}\n{out}"))
+}
+
+/// The running agent's answer, or the state store of one that is not running.
+fn running_or_stored(home: &Home) -> anyhow::Result<(Option<Status>, Option<StateStore>)> {
+    let begun = Instant::now();
+    loop {
+        if let Some(Answer::Status(status)) = local::ask(&home.socket(), &Question::Status)? {
+            return Ok((Some(*status), None));
+        }
+        match StateStore::open(&home.store()) {
+            Ok(store) => return Ok((None, Some(store))),
+            Err(error) if error.is_held() && begun.elapsed() < local::STARTS => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn last_in_words(last: &LastRun, words: &Words) -> String {
+    let at = jiff::Timestamp::from_millisecond(last.at).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+    let action = words.say(&format!("action-{}", last.action));
+    format!("{}  {action}: {}", at.strftime("%Y-%m-%d %H:%M"), words.outcome(last.outcome))
 }
 
 fn parted_in_words(parted: &Parted, words: &Words, shop: &str) -> String {

@@ -108,46 +108,14 @@ pub(super) async fn serve_stream(
     (mut send, mut receive): (Sender, Receiver),
     (executor, opened): (Handle, mpsc::Sender<(Ticket, mpsc::Sender<Frame>)>),
 ) {
-    let first = tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await;
-    let word = match first {
-        Ok(Ok(Deliver::Echo(number))) => {
-            if send.send(&Deliver::Echo(number)).await.is_ok() {
-                send.finish();
-            }
-            return;
-        }
-        Ok(Ok(Deliver::Order(order))) => ToExecutor::Order(ticket, order),
-        Ok(Ok(Deliver::TakenBack(order, cancel))) => {
-            // The cancel is sent first on the same channel, so the order finds itself cancelled.
-            executor.send(ToExecutor::Cancel(cancel)).await;
-            ToExecutor::Order(ticket, order)
-        }
-        Ok(Ok(Deliver::Begun(order, cancel))) => {
-            if let Some(cancel) = cancel {
-                executor.send(ToExecutor::Cancel(cancel)).await;
-            }
-            ToExecutor::Begun(ticket, order)
-        }
-        Ok(Ok(Deliver::GiveBack(hubs))) => ToExecutor::GiveBack(ticket, hubs),
-        Ok(Err(FrameError::Newer)) => {
-            newer.warn();
-            receive.reject();
-            return send.reject();
-        }
-        Ok(Err(error)) => {
-            if let Some(why) = error.reproach() {
-                warn!(%error, "the hub misbehaved");
-                link.close(why);
-            }
-            return debug!(%error, "a stream did not begin with an order");
-        }
-        Err(_) => return debug!("a stream stayed silent"),
+    let Some(message) = first_message(ticket, (&link, &newer), (&mut send, &mut receive), &executor).await else {
+        return;
     };
     let (answers, mut answered) = mpsc::channel(STREAM_QUEUE);
     if opened.send((ticket, answers)).await.is_err() {
         return;
     }
-    executor.send(word).await;
+    executor.send(message).await;
     let mut channel: Option<Reader> = None;
     loop {
         let frame = tokio::select! {
@@ -203,6 +171,50 @@ pub(super) async fn serve_stream(
         }
     }
     executor.send(ToExecutor::Gone(ticket)).await;
+}
+
+/// What the hub wants on a stream; nothing where that is done already, or the stream begins
+/// wrongly.
+async fn first_message(
+    ticket: Ticket,
+    (link, newer): (&Link, &NewerHub),
+    (send, receive): (&mut Sender, &mut Receiver),
+    executor: &Handle,
+) -> Option<ToExecutor> {
+    match tokio::time::timeout(FIRST_FRAME_TIMEOUT, receive.expect::<Deliver>()).await {
+        Ok(Ok(Deliver::Echo(number))) => {
+            if send.send(&Deliver::Echo(number)).await.is_ok() {
+                send.finish();
+            }
+        }
+        Ok(Ok(Deliver::Order(order))) => return Some(ToExecutor::Order(ticket, order)),
+        Ok(Ok(Deliver::TakenBack(order, cancel))) => {
+            // The cancel is sent first on the same channel, so the order finds itself cancelled.
+            executor.send(ToExecutor::Cancel(cancel)).await;
+            return Some(ToExecutor::Order(ticket, order));
+        }
+        Ok(Ok(Deliver::Begun(order, cancel))) => {
+            if let Some(cancel) = cancel {
+                executor.send(ToExecutor::Cancel(cancel)).await;
+            }
+            return Some(ToExecutor::Begun(ticket, order));
+        }
+        Ok(Ok(Deliver::GiveBack(hubs))) => return Some(ToExecutor::GiveBack(ticket, hubs)),
+        Ok(Err(FrameError::Newer)) => {
+            newer.warn();
+            receive.reject();
+            send.reject();
+        }
+        Ok(Err(error)) => {
+            if let Some(why) = error.reproach() {
+                warn!(%error, "the hub misbehaved");
+                link.close(why);
+            }
+            debug!(%error, "a stream did not begin with an order");
+        }
+        Err(_) => debug!("a stream stayed silent"),
+    }
+    None
 }
 
 /// The next piece of a run's output; waits for ever where there is no channel.

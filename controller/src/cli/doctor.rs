@@ -2,10 +2,13 @@
 
 use super::output::{Rows, Shape, day, moment};
 use super::{Exit, Failure, HomePaths, block_on, say};
+use fernwart_certs::catalogue::Catalogue;
 use fernwart_client::{Session, StaffHome, now};
-use fernwart_protocol::id::MachineId;
-use fernwart_protocol::row;
+use fernwart_protocol::id::{KeyId, MachineId};
+use fernwart_protocol::row::{self, Row};
+use fernwart_protocol::staff::Health;
 use fernwart_protocol::text::Text;
+use std::time::Duration;
 
 const SOON_MS: i64 = 60 * 24 * 3600 * 1000;
 
@@ -31,6 +34,59 @@ impl Findings {
         } else {
             self.well(&format!("{what}: until {}", day(until)));
         }
+    }
+
+    /// What is published, and this key's place in it; `since` is when its entry began.
+    fn catalogue(&mut self, catalogue: &Catalogue, key: &KeyId, since: i64) {
+        self.runs_out("the catalogue's root", catalogue.expiries.root, "fernwart catalogue rotate, sign, publish");
+        self.runs_out(
+            "the catalogue's targets",
+            catalogue.expiries.targets,
+            "fernwart catalogue propose, sign, publish",
+        );
+        match catalogue.staff.find(key) {
+            Some(entry) => {
+                let what = format!("your staff entry ({})", entry.role.as_str());
+                let before = super::warn_before(since, entry.until);
+                self.runs_out_within(before, &what, entry.until, "a lead renews it: fernwart staff add");
+            }
+            None => self.bad("your key is not on the staff list", "ask a lead: fernwart staff add"),
+        }
+        let approvers = format!("{} of {} approvers must sign", catalogue.threshold, catalogue.approvers.len());
+        self.well(&approvers);
+    }
+
+    /// How the hub is.
+    fn hub(&mut self, health: &Row<Health>, rtt: Duration, targets: u64) {
+        let ms = rtt.as_secs_f64() * 1000.0;
+        self.well(&format!(
+            "hub {} answers in {ms:.1} ms · {} of {} machines online",
+            health.program, health.online, health.machines
+        ));
+        if let Some((newer, machine)) = health.get::<(u64, MachineId)>(row::tag::NEWER_CATALOGUE) {
+            let what = format!("machine {machine} says that it follows catalogue {newer}; this hub has {targets}");
+            let now = "if the hub was restored and nobody can give it back: fernwart catalogue propose --above";
+            self.bad(&what, &format!("{now} {newer}"));
+        }
+        let off = (health.now - now()).abs() / 1000;
+        if off > 300 {
+            self.bad(&format!("your clock and the hub's differ by {off} s"), "set the clock that is wrong");
+        } else {
+            self.well("the clocks agree");
+        }
+        let free = health.free_bytes >> 20;
+        if free < 1024 {
+            self.bad(&format!("the hub has {free} MiB of disk left"), "free space on the hub");
+        } else {
+            self.well(&format!("the hub has {} GiB of disk left", free >> 10));
+        }
+        if let Some((bytes, unused)) = health.get::<(u64, u64)>(row::tag::STORE) {
+            self.store(bytes, unused, health.get::<(Text<32>, Text<32>)>(row::tag::RETENTION), health.free_bytes);
+        }
+        self.well(&format!(
+            "the catalogue's timestamp is renewed by the hub; the present one lasts until {}",
+            moment(health.timestamp_until)
+        ));
     }
 }
 
@@ -90,61 +146,8 @@ pub(crate) fn run(shape: Shape, homes: &HomePaths) -> Result<Exit, Failure> {
     });
     match reached {
         Ok(((catalogue, key, rtt, since), health)) => {
-            findings.runs_out(
-                "the catalogue's root",
-                catalogue.expiries.root,
-                "fernwart catalogue rotate, sign, publish",
-            );
-            findings.runs_out(
-                "the catalogue's targets",
-                catalogue.expiries.targets,
-                "fernwart catalogue propose, sign, publish",
-            );
-            match catalogue.staff.find(&key) {
-                Some(entry) => {
-                    let what = format!("your staff entry ({})", entry.role.as_str());
-                    let before = super::warn_before(since, entry.until);
-                    findings.runs_out_within(before, &what, entry.until, "a lead renews it: fernwart staff add");
-                }
-                None => findings.bad("your key is not on the staff list", "ask a lead: fernwart staff add"),
-            }
-            let approvers = format!("{} of {} approvers must sign", catalogue.threshold, catalogue.approvers.len());
-            findings.well(&approvers);
-            let ms = rtt.as_secs_f64() * 1000.0;
-            findings.well(&format!(
-                "hub {} answers in {ms:.1} ms · {} of {} machines online",
-                health.program, health.online, health.machines
-            ));
-            if let Some((newer, machine)) = health.get::<(u64, MachineId)>(row::tag::NEWER_CATALOGUE) {
-                let ours = catalogue.versions.targets;
-                let what = format!("machine {machine} says that it follows catalogue {newer}; this hub has {ours}");
-                let now = "if the hub was restored and nobody can give it back: fernwart catalogue propose --above";
-                findings.bad(&what, &format!("{now} {newer}"));
-            }
-            let off = (health.now - now()).abs() / 1000;
-            if off > 300 {
-                findings.bad(&format!("your clock and the hub's differ by {off} s"), "set the clock that is wrong");
-            } else {
-                findings.well("the clocks agree");
-            }
-            let free = health.free_bytes >> 20;
-            if free < 1024 {
-                findings.bad(&format!("the hub has {free} MiB of disk left"), "free space on the hub");
-            } else {
-                findings.well(&format!("the hub has {} GiB of disk left", free >> 10));
-            }
-            if let Some((bytes, unused)) = health.get::<(u64, u64)>(row::tag::STORE) {
-                findings.store(
-                    bytes,
-                    unused,
-                    health.get::<(Text<32>, Text<32>)>(row::tag::RETENTION),
-                    health.free_bytes,
-                );
-            }
-            findings.well(&format!(
-                "the catalogue's timestamp is renewed by the hub; the present one lasts until {}",
-                moment(health.timestamp_until)
-            ));
+            findings.catalogue(&catalogue, &key, since);
+            findings.hub(&health, rtt, catalogue.versions.targets);
         }
         Err(failure) => {
             findings.print(shape)?;

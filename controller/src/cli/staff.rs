@@ -29,28 +29,31 @@ pub(crate) struct Staff {
     command: StaffCommand,
 }
 
+#[derive(Args)]
+struct Add {
+    /// The name
+    name: String,
+    /// The key id they told you
+    #[arg(long, value_name = "ID")]
+    key_id: KeyId,
+    /// What they may do: diagnose, repair or lead
+    #[arg(long)]
+    role: Role,
+    /// Only these customers' machines
+    #[arg(long, value_name = "CUSTOMER")]
+    customer: Vec<String>,
+    /// Scripts that they may run although the role is diagnose, each by its name
+    #[arg(long, value_name = "SCRIPT")]
+    script: Vec<BundleName>,
+    /// Until when, at most a year: 90d. Without it an entry keeps its end, and a new one gets a year
+    #[arg(long, value_name = "TIME", value_parser = span::parse)]
+    until: Option<Duration>,
+}
+
 #[derive(Subcommand)]
 enum StaffCommand {
     /// Put somebody who has joined onto the staff list, or change an entry
-    Add {
-        /// The name
-        name: String,
-        /// The key id they told you
-        #[arg(long, value_name = "ID")]
-        key_id: KeyId,
-        /// What they may do: diagnose, repair or lead
-        #[arg(long)]
-        role: Role,
-        /// Only these customers' machines
-        #[arg(long, value_name = "CUSTOMER")]
-        customer: Vec<String>,
-        /// Scripts that they may run although the role is diagnose, each by its name
-        #[arg(long, value_name = "SCRIPT")]
-        script: Vec<BundleName>,
-        /// Until when, at most a year: 90d. Without it an entry keeps its end, and a new one gets a year
-        #[arg(long, value_name = "TIME", value_parser = span::parse)]
-        until: Option<Duration>,
-    },
+    Add(Add),
     /// Cut somebody off at once: links, hub, and with an approver's key every machine
     Suspend {
         /// The name or key id
@@ -83,106 +86,112 @@ enum StaffCommand {
 
 pub(crate) fn staff(command: &Staff, homes: &HomePaths) -> Result<Exit, Failure> {
     match &command.command {
-        StaffCommand::Add { name, key_id, role, customer, script, until } => {
-            let name: Text<64> =
-                name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
-            if until.is_some_and(|until| until > YEAR) {
-                return Err(
-                    Failure::new(Exit::Usage, "FW-CLI-01", "a staff entry lasts at most a year").now("--until 365d")
-                );
-            }
-            if !script.is_empty() && *role != Role::Diagnose {
-                let what = format!("the role {} may run every script already", role.as_str());
-                return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("--role diagnose --script NAME"));
-            }
-            with_session(homes, async |session| {
-                session.sync().await?;
-                if let Some(name) = script.iter().find(|name| !session.catalogue.scripts.contains_key(*name)) {
-                    let what = format!("script {:?} is not in the catalogue", name.as_str());
-                    return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
-                }
-                let entry = entry(session, name, *key_id, *role, customer, *until).await?;
-                let mut contents = Contents::of(&session.catalogue);
-                contents.grants.remove(&entry.key);
-                if !script.is_empty() {
-                    contents.grants.insert(entry.key, script.iter().cloned().collect());
-                }
-                contents.staff.staff.retain(|known| known.key != entry.key);
-                contents.staff.staff.push(entry);
-                put_through(session, &contents, homes).await?;
-                Ok(Exit::Done)
-            })
-        }
+        StaffCommand::Add(given) => add(given, homes),
         StaffCommand::Suspend { name } => suspend(name, homes),
         StaffCommand::Resume { name } => resume(name, homes),
         StaffCommand::Reject { name, yes } => reject(name, yes.as_deref(), homes),
-        StaffCommand::Rm { name, yes } => with_session(homes, async |session| {
-            session.sync().await?;
-            let entry = listed(session, name)?;
-            let key = entry.key;
-            let mut contents = Contents::of(&session.catalogue);
-            contents.staff.staff.retain(|known| known.key != key);
-            contents.grants.remove(&key);
-            if !contents.staff.staff.iter().any(|entry| entry.role == Role::Lead) {
-                return Err(Failure::new(
-                    Exit::Usage,
-                    "FW-CAT-09",
-                    "this is the last lead; nobody could look after the shop afterwards",
-                )
-                .now("put another lead on the list first: fernwart staff add"));
-            }
-            note!(
-                "{} ({}, key {key}) would be taken off the staff list: no order of this key is followed any more.",
-                entry.name,
-                entry.role.as_str()
-            );
-            let word = entry.name.as_raw();
-            Confirm { to: "to take it off", word, yes: yes.as_deref(), nothing: "nothing was changed" }.ask()?;
-            put_through(session, &contents, homes).await?;
-            Ok(Exit::Done)
-        }),
-        StaffCommand::Ls(shape) => {
-            let (entries, grants, cut_off) = with_session(homes, async |session| {
-                session.sync().await?;
-                let cut_off = session.suspensions().await?;
-                Ok((session.catalogue.staff.staff.clone(), session.catalogue.grants.clone(), cut_off))
-            })?;
-            let columns = ["name", "role", "scripts", "customers", "until", "state", "key"];
-            let mut rows = Rows::new("staff", &columns);
-            for entry in entries {
-                let state = match (&cut_off, entry.until <= now()) {
-                    (Some(cut_off), _) if cut_off.iter().any(|one| one.key == entry.key) => "suspended",
-                    (_, true) => "expired",
-                    (Some(_), false) => "active",
-                    // The hub reports suspensions only to leads.
-                    (None, false) => "",
-                };
-                let reach = match &entry.customers {
-                    Customers::All => Cell::from("all"),
-                    Customers::Only(some) => {
-                        let ids: Vec<Value> = some.iter().map(|id| id.to_string().into()).collect();
-                        Cell::new(ids, some.len().to_string())
-                    }
-                };
-                let role = entry.role.as_str();
-                // Empty if only the role decides.
-                let scripts = grants.get(&entry.key).map(|scripts| {
-                    let names: Vec<&str> = scripts.iter().map(BundleName::as_str).collect();
-                    Cell::new(names.clone(), names.join(", "))
-                });
-                rows.push(vec![
-                    entry.name.as_raw().into(),
-                    role.into(),
-                    scripts.unwrap_or_else(|| None::<&str>.into()),
-                    reach,
-                    Cell::day(entry.until),
-                    Some(state).filter(|state| !state.is_empty()).into(),
-                    entry.key.to_string().into(),
-                ]);
-            }
-            rows.print(shape.output)
-        }
+        StaffCommand::Rm { name, yes } => rm(name, yes.as_deref(), homes),
+        StaffCommand::Ls(shape) => ls(shape, homes),
     }
+}
+
+fn add(given: &Add, homes: &HomePaths) -> Result<Exit, Failure> {
+    let name: Text<64> =
+        given.name.parse().map_err(|_| Failure::new(Exit::Usage, "FW-CLI-01", "a name has at most 64 bytes"))?;
+    if given.until.is_some_and(|until| until > YEAR) {
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", "a staff entry lasts at most a year").now("--until 365d"));
+    }
+    if !given.script.is_empty() && given.role != Role::Diagnose {
+        let what = format!("the role {} may run every script already", given.role.as_str());
+        return Err(Failure::new(Exit::Usage, "FW-CLI-01", what).now("--role diagnose --script NAME"));
+    }
+    with_session(homes, async |session| {
+        session.sync().await?;
+        if let Some(name) = given.script.iter().find(|name| !session.catalogue.scripts.contains_key(*name)) {
+            let what = format!("script {:?} is not in the catalogue", name.as_str());
+            return Err(Failure::new(Exit::Usage, "FW-CAT-01", what).now("fernwart script ls"));
+        }
+        let entry = entry(session, name, given.key_id, given.role, &given.customer, given.until).await?;
+        let mut contents = Contents::of(&session.catalogue);
+        contents.grants.remove(&entry.key);
+        if !given.script.is_empty() {
+            contents.grants.insert(entry.key, given.script.iter().cloned().collect());
+        }
+        contents.staff.staff.retain(|known| known.key != entry.key);
+        contents.staff.staff.push(entry);
+        put_through(session, &contents, homes).await?;
+        Ok(Exit::Done)
+    })
+}
+
+fn rm(name: &str, yes: Option<&str>, homes: &HomePaths) -> Result<Exit, Failure> {
+    with_session(homes, async |session| {
+        session.sync().await?;
+        let entry = listed(session, name)?;
+        let key = entry.key;
+        let mut contents = Contents::of(&session.catalogue);
+        contents.staff.staff.retain(|known| known.key != key);
+        contents.grants.remove(&key);
+        if !contents.staff.staff.iter().any(|entry| entry.role == Role::Lead) {
+            return Err(Failure::new(
+                Exit::Usage,
+                "FW-CAT-09",
+                "this is the last lead; nobody could look after the shop afterwards",
+            )
+            .now("put another lead on the list first: fernwart staff add"));
+        }
+        note!(
+            "{} ({}, key {key}) would be taken off the staff list: no order of this key is followed any more.",
+            entry.name,
+            entry.role.as_str()
+        );
+        let word = entry.name.as_raw();
+        Confirm { to: "to take it off", word, yes, nothing: "nothing was changed" }.ask()?;
+        put_through(session, &contents, homes).await?;
+        Ok(Exit::Done)
+    })
+}
+
+fn ls(shape: &ShapeArgs, homes: &HomePaths) -> Result<Exit, Failure> {
+    let (entries, grants, cut_off) = with_session(homes, async |session| {
+        session.sync().await?;
+        let cut_off = session.suspensions().await?;
+        Ok((session.catalogue.staff.staff.clone(), session.catalogue.grants.clone(), cut_off))
+    })?;
+    let columns = ["name", "role", "scripts", "customers", "until", "state", "key"];
+    let mut rows = Rows::new("staff", &columns);
+    for entry in entries {
+        let state = match (&cut_off, entry.until <= now()) {
+            (Some(cut_off), _) if cut_off.iter().any(|one| one.key == entry.key) => "suspended",
+            (_, true) => "expired",
+            (Some(_), false) => "active",
+            // The hub reports suspensions only to leads.
+            (None, false) => "",
+        };
+        let reach = match &entry.customers {
+            Customers::All => Cell::from("all"),
+            Customers::Only(some) => {
+                let ids: Vec<Value> = some.iter().map(|id| id.to_string().into()).collect();
+                Cell::new(ids, some.len().to_string())
+            }
+        };
+        let role = entry.role.as_str();
+        // Empty if only the role decides.
+        let scripts = grants.get(&entry.key).map(|scripts| {
+            let names: Vec<&str> = scripts.iter().map(BundleName::as_str).collect();
+            Cell::new(names.clone(), names.join(", "))
+        });
+        rows.push(vec![
+            entry.name.as_raw().into(),
+            role.into(),
+            scripts.unwrap_or_else(|| None::<&str>.into()),
+            reach,
+            Cell::day(entry.until),
+            Some(state).filter(|state| !state.is_empty()).into(),
+            entry.key.to_string().into(),
+        ]);
+    }
+    rows.print(shape.output)
 }
 
 /// Builds the entry for a key id from keys whose hash is that id.

@@ -151,7 +151,7 @@ impl Sender {
 
     /// Rejects the stream: the peer's frames are of a version that this program does not know. The
     /// link stays.
-    pub fn reject(mut self) {
+    pub fn reject(&mut self) {
         self.finished = true;
         self.stream.reset(INCOMPATIBLE);
     }
@@ -197,7 +197,7 @@ impl Receiver {
     }
 
     /// Rejects the rest of the stream: it is of a version that this program does not know.
-    pub fn reject(mut self) {
+    pub fn reject(&mut self) {
         self.stream.stop(INCOMPATIBLE);
     }
 

@@ -9,36 +9,25 @@ use rustix::fs::Mode;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The script's private folders, in memory.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 
+/// Flags of mounts on which nothing can be run.
+const PLAIN: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
 /// Builds the view and enters the script's folder. Returns the mounts that the script does not
 /// see.
 pub(crate) fn make(spec: &Spec) -> Result<Vec<String>, String> {
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |error: rustix::io::Errno| format!("{what}: {error}")
-    };
     // Files created here must be readable by the account that the script runs as.
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(failed("keeping mounts to itself"))?;
     // Done first: access to any path below such a mount may hang.
-    let mut unseen = Vec::new();
-    let before = if spec.detach.is_empty() { Vec::new() } else { mounts()? };
-    for place in &spec.detach {
-        let place = Path::new(OsStr::from_bytes(place));
-        // Several mounts that hang may be stacked on one path.
-        let layers = before.iter().filter(|mount| mount.path == place && mount.is_remote()).count().max(1);
-        for _ in 0..layers {
-            detach(place).map_err(|error| format!("leaving out {}: {error}", place.display()))?;
-        }
-        unseen.push(text_of(place));
-    }
+    let mut unseen = detach_all(spec)?;
     let mounts = mounts()?;
     let hidden: Vec<PathBuf> = spec.hide.iter().flat_map(|folder| everywhere(folder, &mounts)).collect();
     // Writable paths become mounts of their own, which stay writable. So do paths that no link
@@ -50,61 +39,101 @@ pub(crate) fn make(spec: &Spec) -> Result<Vec<String>, String> {
     if !spec.services {
         silence_sockets(spec)?;
     }
-    let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // Opened before it is covered: this mount of `/proc` shows all locks and processes, and the
-    // kernel still checks the script's rights.
-    let machine_proc = match spec.sees_processes && spec.own_processes {
-        true => {
-            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-            Some(rustix::fs::open("/proc", flags, Mode::empty()).map_err(failed("/proc"))?)
-        }
-        false => None,
-    };
-    // Shows only the script's own processes, and no kernel setting can be changed there.
-    if spec.own_processes {
-        rustix::mount::mount("proc", "/proc", "proc", plain | MountFlags::RDONLY, c"").map_err(failed("/proc"))?;
-    }
+    let machine_proc = own_proc(spec)?;
     if !spec.writes_all {
         private_devices()?;
     }
-    for folder in PRIVATE.iter().filter(|folder| Path::new(folder).is_dir()) {
-        // Every file name costs the kernel about a kilobyte, even if the file is empty.
-        let size = format!("mode=1777,size={}m,nr_inodes={NAMES}", crate::platform::watch::folder_mib(spec.memory_mib));
-        let size = std::ffi::CString::new(size);
-        let size = size.map_err(|error| error.to_string())?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        rustix::mount::mount("tmpfs", *folder, "tmpfs", flags, size.as_c_str()).map_err(failed(folder))?;
-    }
+    private_folders(spec)?;
     // A folder below a private folder is hidden already.
-    for place in hidden {
-        let flags = plain | MountFlags::RDONLY;
-        match place.metadata() {
-            Ok(there) if there.is_dir() => {
-                rustix::mount::mount("tmpfs", &place, "tmpfs", flags, c"mode=000,size=4k").map_err(failed("hiding"))?;
-            }
-            Ok(_) => rustix::mount::mount_bind("/dev/null", &place).map_err(failed("hiding"))?,
-            Err(_) => {}
-        }
-    }
-    std::fs::create_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
-    if let Some(machine_proc) = machine_proc {
-        std::fs::create_dir(MACHINE_PROC).map_err(|error| format!("{MACHINE_PROC}: {error}"))?;
-        let hand = format!("/proc/self/fd/{}", machine_proc.as_raw_fd());
-        rustix::mount::mount_bind(&*hand, MACHINE_PROC).map_err(failed(MACHINE_PROC))?;
-        let flags = MountFlags::BIND | plain | MountFlags::RDONLY;
-        rustix::mount::mount_remount(MACHINE_PROC, flags, c"").map_err(failed(MACHINE_PROC))?;
-    }
-    for (name, fd) in &spec.files {
-        let copied = std::fs::copy(format!("/proc/self/fd/{fd}"), Path::new(FOLDER).join(name));
-        copied.map_err(|error| format!("{name}: {error}"))?;
-    }
-    std::env::set_current_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
+    hidden.iter().try_for_each(|place| hide(place))?;
+    own_folder(spec, machine_proc)?;
     let more = unseen.len().saturating_sub(NAMED);
     if more > 0 {
         unseen.truncate(NAMED);
         unseen.push(format!("{more} more"));
     }
     Ok(unseen)
+}
+
+/// What a system call failed at.
+fn failed(what: &str) -> impl Fn(rustix::io::Errno) -> String + use<> {
+    let what = what.to_owned();
+    move |error| format!("{what}: {error}")
+}
+
+/// Detaches mounts that hang. Their paths.
+fn detach_all(spec: &Spec) -> Result<Vec<String>, String> {
+    let before = if spec.detach.is_empty() { Vec::new() } else { mounts()? };
+    let mut unseen = Vec::new();
+    for place in &spec.detach {
+        let place = Path::new(OsStr::from_bytes(place));
+        // Several mounts that hang may be stacked on one path.
+        let layers = before.iter().filter(|mount| mount.path == place && mount.is_remote()).count().max(1);
+        for _ in 0..layers {
+            detach(place).map_err(|error| format!("leaving out {}: {error}", place.display()))?;
+        }
+        unseen.push(text_of(place));
+    }
+    Ok(unseen)
+}
+
+/// Mounts a `/proc` that shows only the script's own processes, and in which no kernel setting
+/// can be changed. The machine's own, if the script needs it, opened before it is covered: it
+/// shows all locks and processes, and the kernel still checks the script's rights.
+fn own_proc(spec: &Spec) -> Result<Option<OwnedFd>, String> {
+    if !spec.own_processes {
+        return Ok(None);
+    }
+    let machine_proc = match spec.sees_processes {
+        true => {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            Some(rustix::fs::open("/proc", flags, Mode::empty()).map_err(failed("/proc"))?)
+        }
+        false => None,
+    };
+    rustix::mount::mount("proc", "/proc", "proc", PLAIN | MountFlags::RDONLY, c"").map_err(failed("/proc"))?;
+    Ok(machine_proc)
+}
+
+/// Gives the script temporary folders of its own.
+fn private_folders(spec: &Spec) -> Result<(), String> {
+    for folder in PRIVATE.iter().filter(|folder| Path::new(folder).is_dir()) {
+        // Every file name costs the kernel about a kilobyte, even if the file is empty.
+        let size = format!("mode=1777,size={}m,nr_inodes={NAMES}", crate::platform::watch::folder_mib(spec.memory_mib));
+        let size = std::ffi::CString::new(size).map_err(|error| error.to_string())?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("tmpfs", *folder, "tmpfs", flags, size.as_c_str()).map_err(failed(folder))?;
+    }
+    Ok(())
+}
+
+/// Covers a folder or file.
+fn hide(place: &Path) -> Result<(), String> {
+    let flags = PLAIN | MountFlags::RDONLY;
+    match place.metadata() {
+        Ok(there) if there.is_dir() => {
+            rustix::mount::mount("tmpfs", place, "tmpfs", flags, c"mode=000,size=4k").map_err(failed("hiding"))
+        }
+        Ok(_) => rustix::mount::mount_bind("/dev/null", place).map_err(failed("hiding")),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Makes the script's folder with its files, and enters it.
+fn own_folder(spec: &Spec, machine_proc: Option<OwnedFd>) -> Result<(), String> {
+    std::fs::create_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))?;
+    if let Some(machine_proc) = machine_proc {
+        std::fs::create_dir(MACHINE_PROC).map_err(|error| format!("{MACHINE_PROC}: {error}"))?;
+        let hand = format!("/proc/self/fd/{}", machine_proc.as_raw_fd());
+        rustix::mount::mount_bind(&*hand, MACHINE_PROC).map_err(failed(MACHINE_PROC))?;
+        let flags = MountFlags::BIND | PLAIN | MountFlags::RDONLY;
+        rustix::mount::mount_remount(MACHINE_PROC, flags, c"").map_err(failed(MACHINE_PROC))?;
+    }
+    for (name, fd) in &spec.files {
+        let copied = std::fs::copy(format!("/proc/self/fd/{fd}"), Path::new(FOLDER).join(name));
+        copied.map_err(|error| format!("{name}: {error}"))?;
+    }
+    std::env::set_current_dir(FOLDER).map_err(|error| format!("{FOLDER}: {error}"))
 }
 
 /// Maximum number of files and folders that a script may create in memory.

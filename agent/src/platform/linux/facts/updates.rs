@@ -20,133 +20,153 @@ pub(super) fn facts(around: &Surroundings, until: Instant) -> Updates {
         } else if child::find("dnf").is_some() {
             ("dnf", &DNF_STATE, dnf)
         } else {
-            let names = [
-                "pending",
-                "security",
-                "kept_back",
-                "lists_age_days",
-                "broken",
-                "broken_count",
-                "bad_sources",
-                "bad_sources_count",
-            ];
-            let why = names.into_iter().map(|name| (name.to_owned(), Cause::new(Reason::Absent, "package manager")));
+            let why = ALL.into_iter().map(|name| (name.to_owned(), Cause::new(Reason::Absent, "package manager")));
             return Updates { why: why.collect(), ..Updates::default() };
         };
     let mut updates = Updates { manager: manager.into(), ..Updates::default() };
-    let counted = remembered(manager, places, ask, around, until);
-    let mut broken = Vec::new();
-    let mut silent = None;
-    let mut bad = Vec::new();
-    let mut sources = None;
-    match counted {
-        Ok(counts) => {
-            sources = counts.sources;
-            updates.pending = Some(counts.pending);
-            updates.security = counts.security;
-            updates.kept_back = Some(counts.kept_back);
-            if updates.security.is_none() {
-                updates.why.insert("security".into(), Cause::new(Reason::NotSupported, manager));
-            }
-        }
-        Err(No::Complains(what)) => {
-            // The manager's own complaint is reported as a finding.
-            missing(
-                &mut updates.why,
-                &["pending", "security", "kept_back"],
-                &Cause::new(Reason::Unreadable, what.clone()),
-            );
-            // It cannot read its configured sources; the packages themselves are fine.
-            match what.contains(".list") || what.contains(".sources") || what.contains("list of sources") {
-                true => bad.push(what),
-                false => broken.push(what),
-            }
-        }
-        Err(No::Silent(why)) => {
-            silent = Some(why.clone());
-            missing(&mut updates.why, &["pending", "security", "kept_back"], &why);
-        }
-    }
-    match manager {
-        "apt" => {
-            updates.lists_age_days = age_days("/var/lib/apt/lists/partial").or_else(|| age_days("/var/lib/apt/lists"));
-            if !has_lists(Path::new("/var/lib/apt/lists")) {
-                // Nothing was ever fetched, so pending updates are unknown.
-                updates.lists_age_days = None;
-                (updates.pending, updates.security, updates.kept_back) = (None, None, None);
-                missing(
-                    &mut updates.why,
-                    &["pending", "security", "kept_back", "lists_age_days"],
-                    &Cause::new(Reason::NotConfigured, "package lists"),
-                );
-            }
-            let status = read_bytes("/var/lib/dpkg/status");
-            let is_empty = status.as_ref().is_ok_and(|status| !status.starts_with(b"Package: "));
-            match status.map(|status| half_installed(&shown(&status))) {
-                Ok(_) if is_being_updated() => {
-                    missing(&mut updates.why, &["broken", "broken_count"], &Cause::new(Reason::StillAsked, "dpkg"));
-                }
-                Ok(packages) => {
-                    broken.extend(packages);
-                    if is_empty {
-                        broken.push("the list of installed packages is empty".to_owned());
-                    }
-                    if !disks::names(Path::new("/var/lib/dpkg/updates"), |name| name.parse::<u32>().is_ok()).is_empty()
-                    {
-                        broken.push("dpkg was interrupted".to_owned());
-                    }
-                    note_broken(&mut updates, broken, silent);
-                }
-                Err(error) => {
-                    let why = Cause::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
-                    missing(&mut updates.why, &["broken", "broken_count"], &why);
-                }
-            }
-            // If nothing was ever fetched, that is reported instead.
-            if let Some(sources) = sources.filter(|_| has_lists(Path::new("/var/lib/apt/lists"))) {
-                match sources::without(&sources, Path::new("/var/lib/apt/lists")) {
-                    // Without sources no update can be pending.
-                    Lacks::All => {
-                        (updates.pending, updates.security, updates.kept_back) = (None, None, None);
-                        missing(&mut updates.why, &["pending", "security", "kept_back"], &no_source());
-                        bad.push("none is set".to_owned());
-                    }
-                    Lacks::Some { unfetched, security } => {
-                        bad.extend(unfetched);
-                        if security {
-                            updates.security = None;
-                            updates.why.insert("security".into(), no_source());
-                            bad.push("none of security updates".to_owned());
-                        }
-                    }
-                }
-            }
-            match sources::bad(Path::new("/var/lib/apt/lists"), updates.lists_age_days) {
-                // apt's complaint is known even while another process locks the lists.
-                Err(why) if bad.is_empty() => {
-                    missing(&mut updates.why, &["bad_sources", "bad_sources_count"], &why);
-                }
-                more => {
-                    bad.extend(more.unwrap_or_default());
-                    updates.bad_sources_count = u32::try_from(bad.len()).ok();
-                    updates.bad_sources = Some(bad.into_iter().take(LIST).collect());
-                }
-            }
-        }
-        _ => {
-            updates.lists_age_days = age_days("/var/cache/dnf");
-            note_broken(&mut updates, broken, silent);
-            missing(
-                &mut updates.why,
-                &["bad_sources", "bad_sources_count"],
-                &Cause::new(Reason::NotSupported, manager),
-            );
-        }
+    let complaints = count(&mut updates, remembered(manager, places, ask, around, until));
+    if manager == "apt" {
+        apt_state(&mut updates, complaints);
+    } else {
+        updates.lists_age_days = age_days("/var/cache/dnf");
+        note_broken(&mut updates, complaints.broken, complaints.silent);
+        missing(&mut updates.why, &SOURCES, &Cause::new(Reason::NotSupported, manager));
     }
     if updates.lists_age_days.is_none() && !updates.why.contains_key("lists_age_days") {
         updates.why.insert("lists_age_days".into(), Cause::new(Reason::Absent, "package lists"));
     }
     updates
+}
+
+/// Facts that need an answer of the package manager.
+const COUNTS: [&str; 3] = ["pending", "security", "kept_back"];
+
+/// Facts about its sources.
+const SOURCES: [&str; 2] = ["bad_sources", "bad_sources_count"];
+
+/// Facts about packages that are not completely installed.
+const BROKEN: [&str; 2] = ["broken", "broken_count"];
+
+/// All facts of this section.
+const ALL: [&str; 8] = [
+    "pending",
+    "security",
+    "kept_back",
+    "lists_age_days",
+    "broken",
+    "broken_count",
+    "bad_sources",
+    "bad_sources_count",
+];
+
+/// What a package manager complains of, beside its counts.
+#[derive(Default)]
+struct Complaints {
+    broken: Vec<String>,
+    /// Why it did not answer.
+    silent: Option<Cause>,
+    bad_sources: Vec<String>,
+    /// The sources that it names, as it lists them.
+    sources: Option<Vec<Source>>,
+}
+
+/// Takes over what the package manager counted.
+fn count(updates: &mut Updates, counted: Counted) -> Complaints {
+    let mut complaints = Complaints::default();
+    match counted {
+        Ok(counts) => {
+            complaints.sources = counts.sources;
+            updates.pending = Some(counts.pending);
+            updates.security = counts.security;
+            updates.kept_back = Some(counts.kept_back);
+            if updates.security.is_none() {
+                let why = Cause::new(Reason::NotSupported, &updates.manager);
+                updates.why.insert("security".into(), why);
+            }
+        }
+        Err(No::Complains(what)) => {
+            // The manager's own complaint is reported as a finding.
+            missing(&mut updates.why, &COUNTS, &Cause::new(Reason::Unreadable, what.clone()));
+            // It cannot read its configured sources; the packages themselves are fine.
+            match what.contains(".list") || what.contains(".sources") || what.contains("list of sources") {
+                true => complaints.bad_sources.push(what),
+                false => complaints.broken.push(what),
+            }
+        }
+        Err(No::Silent(why)) => {
+            missing(&mut updates.why, &COUNTS, &why);
+            complaints.silent = Some(why);
+        }
+    }
+    complaints
+}
+
+/// Forgets the counts, for this reason.
+fn uncount(updates: &mut Updates, why: &Cause) {
+    (updates.pending, updates.security, updates.kept_back) = (None, None, None);
+    missing(&mut updates.why, &COUNTS, why);
+}
+
+/// The state of apt's lists, of dpkg, and of apt's sources.
+fn apt_state(updates: &mut Updates, complaints: Complaints) {
+    let Complaints { mut broken, silent, bad_sources: mut bad, sources } = complaints;
+    let lists = Path::new("/var/lib/apt/lists");
+    updates.lists_age_days = age_days("/var/lib/apt/lists/partial").or_else(|| age_days("/var/lib/apt/lists"));
+    if !has_lists(lists) {
+        // Nothing was ever fetched, so pending updates are unknown.
+        updates.lists_age_days = None;
+        let why = Cause::new(Reason::NotConfigured, "package lists");
+        uncount(updates, &why);
+        missing(&mut updates.why, &["lists_age_days"], &why);
+    }
+    let status = read_bytes("/var/lib/dpkg/status");
+    let is_empty = status.as_ref().is_ok_and(|status| !status.starts_with(b"Package: "));
+    match status.map(|status| half_installed(&shown(&status))) {
+        Ok(_) if is_being_updated() => {
+            missing(&mut updates.why, &BROKEN, &Cause::new(Reason::StillAsked, "dpkg"));
+        }
+        Ok(packages) => {
+            broken.extend(packages);
+            if is_empty {
+                broken.push("the list of installed packages is empty".to_owned());
+            }
+            if !disks::names(Path::new("/var/lib/dpkg/updates"), |name| name.parse::<u32>().is_ok()).is_empty() {
+                broken.push("dpkg was interrupted".to_owned());
+            }
+            note_broken(updates, broken, silent);
+        }
+        Err(error) => {
+            let why = Cause::new(Reason::Unreadable, clipped(&format!("/var/lib/dpkg/status: {error}")));
+            missing(&mut updates.why, &BROKEN, &why);
+        }
+    }
+    // If nothing was ever fetched, that is reported instead.
+    if let Some(sources) = sources.filter(|_| has_lists(lists)) {
+        match sources::without(&sources, lists) {
+            // Without sources no update can be pending.
+            Lacks::All => {
+                uncount(updates, &no_source());
+                bad.push("none is set".to_owned());
+            }
+            Lacks::Some { unfetched, security } => {
+                bad.extend(unfetched);
+                if security {
+                    updates.security = None;
+                    updates.why.insert("security".into(), no_source());
+                    bad.push("none of security updates".to_owned());
+                }
+            }
+        }
+    }
+    match sources::bad(lists, updates.lists_age_days) {
+        // apt's complaint is known even while another process locks the lists.
+        Err(why) if bad.is_empty() => missing(&mut updates.why, &SOURCES, &why),
+        more => {
+            bad.extend(more.unwrap_or_default());
+            updates.bad_sources_count = u32::try_from(bad.len()).ok();
+            updates.bad_sources = Some(bad.into_iter().take(LIST).collect());
+        }
+    }
 }
 
 fn no_source() -> Cause {

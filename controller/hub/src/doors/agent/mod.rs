@@ -27,7 +27,7 @@ use fernwart_protocol::link::{Door, FrameError, Link, LinkError};
 use fernwart_protocol::text::Text;
 use fernwart_protocol::to_agent::Control;
 use fernwart_protocol::to_hub::Ask;
-use fernwart_protocol::version::tag;
+use fernwart_protocol::version::{Hello, tag};
 use fernwart_store::Seen;
 pub(crate) use penalty::Penalties;
 use requests::one_stream;
@@ -147,14 +147,7 @@ async fn converse(
     if let Some(older) = door.presence.machine_came(id, linked.clone()) {
         door.lifecycle.tasks.spawn(tell_apart(door.clone(), id, older));
     }
-    // Send these after registering: later changes are sent to all registered machines, so none is
-    // missed.
-    for envelope in door.trust.locks() {
-        linked.say(&Control::Lock(envelope)).await;
-    }
-    if let Some(catalogue) = door.trust.published.catalogue() {
-        linked.say(&Control::CatalogueChanged { timestamp: catalogue.versions.timestamp }).await;
-    }
+    introduce(door, &linked).await;
     // Check again, now that this link is registered: the machine may have been retired or
     // quarantined since it connected.
     if let Err(why) = may_come(door, &id, tls_key) {
@@ -162,13 +155,7 @@ async fn converse(
         return Ok(());
     }
     note_arrival(door, link, id, &hello, &about, &heads).await;
-    let following = Arc::new(Notify::new());
-    let knows = hello.number(tag::TARGETS).unwrap_or_default();
-    let follows = Knows { targets: knows, timestamp: hello.number(tag::TIMESTAMP).unwrap_or_default() };
-    if follows.is_newer_than(&door.trust.published.versions()) || door.records.home.was_restored() {
-        door.lifecycle.tasks.spawn(take_back(door.trust.clone(), link.clone(), id, follows));
-    }
-    door.lifecycle.deliveries.spawn(bring(door.clone(), id, knows, following.clone()));
+    let following = begin_exchange(door, link, id, &hello);
     info!(machine = %id, address = %link.remote_address(), "a machine is linked");
     door.records.happened_on(&id, Happened::Linked);
 
@@ -198,6 +185,30 @@ async fn converse(
             }
         }
     }
+}
+
+/// Sends a machine the locks and what is published. Called once it is registered: later
+/// changes are sent to all registered machines, so none is missed.
+async fn introduce(door: &AgentDoor, linked: &Linked) {
+    for envelope in door.trust.locks() {
+        linked.say(&Control::Lock(envelope)).await;
+    }
+    if let Some(catalogue) = door.trust.published.catalogue() {
+        linked.say(&Control::CatalogueChanged { timestamp: catalogue.versions.timestamp }).await;
+    }
+}
+
+/// Begins to take back what this hub has lost, and to deliver what waits. Notified once the
+/// machine follows the newest catalogue.
+fn begin_exchange(door: &Arc<AgentDoor>, link: &Link, id: MachineId, hello: &Hello) -> Arc<Notify> {
+    let following = Arc::new(Notify::new());
+    let targets = hello.number(tag::TARGETS).unwrap_or_default();
+    let follows = Knows { targets, timestamp: hello.number(tag::TIMESTAMP).unwrap_or_default() };
+    if follows.is_newer_than(&door.trust.published.versions()) || door.records.home.was_restored() {
+        door.lifecycle.tasks.spawn(take_back(door.trust.clone(), link.clone(), id, follows));
+    }
+    door.lifecycle.deliveries.spawn(bring(door.clone(), id, targets, following.clone()));
+    following
 }
 
 fn newest_targets(door: &AgentDoor) -> u64 {
